@@ -58,6 +58,4 @@ def _rebuild(
     found: str | None,
     advice: str | None,
 ) -> MrkneeError:
-    return MrkneeError(
-        what, file=file, exam=exam, expected=expected, found=found, advice=advice
-    )
+    return MrkneeError(what, file=file, exam=exam, expected=expected, found=found, advice=advice)

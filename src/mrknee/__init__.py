@@ -1,0 +1,3 @@
+"""mrknee reads knee MRI exams with one multi-task network."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,110 @@
+"""Plane, Findings, Exam: the nouns that travel through the whole package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mrknee.errors import MrkneeError
+
+Stack = UInt8[np.ndarray, "slices rows cols"]
+"""The slices of one plane, 0 (black) to 255, one byte a pixel."""
+
+
+class Plane(StrEnum):
+    """The three planes of an exam, in the order used everywhere (the reference system's)."""
+
+    AXIAL = "axial"
+    CORONAL = "coronal"
+    SAGITTAL = "sagittal"
+
+
+PLANES = tuple(Plane)
+
+MRNET_FINDINGS = ("abnormal", "acl", "meniscus")
+"""MRNet's findings, in the order of its competition's output."""
+
+
+class Findings(tuple[str, ...]):
+    """Names of findings in their one order: abnormal, acl, meniscus first, then others by name.
+
+    Raises:
+        MrkneeError: no name at all, a name twice, or a name with other characters than
+            lower-case letters, digits, `_` and `-` (names become file names and CSV columns).
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, names: Iterable[str]) -> Findings:
+        """Checks the names and puts them in order."""
+        given = list(names)
+        if not given:
+            raise MrkneeError("no finding is named", expected="at least one finding")
+        for name in given:
+            if not name or not all(
+                c.isascii() and (c.islower() or c.isdigit() or c in "_-") for c in name
+            ):
+                raise MrkneeError(
+                    "a finding's name can't be used",
+                    expected="lower-case letters, digits, _ and -",
+                    found=repr(name),
+                )
+            if given.count(name) > 1:
+                raise MrkneeError("a finding is named twice", found=repr(name))
+        return super().__new__(cls, sorted(given, key=_finding_order))
+
+
+def _finding_order(name: str) -> tuple[int, str]:
+    known = name in MRNET_FINDINGS
+    return (MRNET_FINDINGS.index(name) if known else len(MRNET_FINDINGS), name)
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One knee: a stack of slices for each plane that was acquired, and what is known of it.
+
+    Attributes:
+        id: the exam's name, unique in its data set.
+        stacks: plane -> uint8 (slices, rows, cols), at least one plane, at least one slice and
+            one pixel each. Planes may differ in size. May be a read-only memory map.
+        labels: finding -> 1.0 present, 0.0 absent, NaN not known.
+
+    Raises:
+        MrkneeError: when made from anything else.
+    """
+
+    id: str
+    stacks: Mapping[Plane, Stack]
+    labels: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.stacks:
+            raise MrkneeError(
+                "an exam has no plane",
+                exam=self.id,
+                expected="at least one of " + ", ".join(PLANES),
+            )
+        for plane, stack in self.stacks.items():
+            if stack.dtype != np.uint8 or stack.ndim != 3 or 0 in stack.shape:
+                raise MrkneeError(
+                    f"the {plane} stack can't be used",
+                    exam=self.id,
+                    expected="uint8 (slices, rows, cols), none of them zero",
+                    found=f"{stack.dtype} {stack.shape}",
+                )
+        for finding, label in self.labels.items():
+            if label not in (0.0, 1.0) and not np.isnan(label):
+                raise MrkneeError(
+                    f"the label of {finding} can't be used",
+                    exam=self.id,
+                    expected="0, 1 or NaN (not known)",
+                    found=repr(label),
+                )
+        ordered = {Plane(p): self.stacks[p] for p in PLANES if p in self.stacks}
+        object.__setattr__(self, "stacks", MappingProxyType(ordered))
+        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))

@@ -1,0 +1,149 @@
+"""One `.npy` file, one stack: read without trusting it, written whole or not at all."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrknee.errors import MrkneeError
+from mrknee.exams.exam import Stack
+
+_MAX_HEADER_BYTES = 10_000  # numpy's own limit for a header that is parsed as a literal
+
+
+def read_stack(path: Path, exam_id: str | None = None) -> Stack:
+    """Reads one stack from a `.npy` file.
+
+    uint8 files are memory-mapped: opening one costs no more than its header, and the header is
+    held against the file's size first, so that a file which claims more than it holds is refused
+    before anything is allocated. Other integer and floating types are read whole and converted
+    linearly: the stack's minimum becomes 0, its maximum 255, rounded to the nearest; a constant
+    stack becomes 0. (The network's input is scaled from minimum to maximum anyway, so this
+    loses only what lies between two of 256 steps.) Pickled files are never opened.
+
+    Args:
+        path: the file.
+        exam_id: named in the error.
+
+    Returns:
+        uint8 (slices, rows, cols), read-only.
+
+    Raises:
+        MrkneeError: no such file, not a `.npy` file, truncated, pickled, not of rank 3, empty,
+            not numeric, or holding NaN or infinite values.
+    """
+    shape, fortran, dtype, offset = _read_header(path, exam_id)
+    if len(shape) != 3 or 0 in shape:
+        raise MrkneeError(
+            "a stack has the wrong shape",
+            file=path,
+            exam=exam_id,
+            expected="(slices, rows, cols), none of them zero",
+            found=str(shape),
+        )
+    if dtype.kind not in "uif":
+        raise MrkneeError(
+            "a stack holds something other than grey values",
+            file=path,
+            exam=exam_id,
+            expected="uint8, or another integer or floating type",
+            found=str(dtype),
+        )
+    expected = offset + math.prod(shape) * dtype.itemsize
+    found = path.stat().st_size
+    if found < expected:
+        raise MrkneeError(
+            "a stack's file is truncated",
+            file=path,
+            exam=exam_id,
+            expected=f"{expected:,} bytes for {shape} of {dtype}",
+            found=f"{found:,} bytes",
+            advice="copy or download the file again",
+        )
+    values = np.memmap(
+        path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C"
+    )
+    if dtype == np.uint8:
+        return values
+    return _to_bytes(values, path, exam_id)
+
+
+def _read_header(
+    path: Path, exam_id: str | None
+) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            reader = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }.get(version)
+            if reader is None:
+                raise ValueError(f"format version {version}")
+            shape, fortran, dtype = reader(file, max_header_size=_MAX_HEADER_BYTES)
+            offset = file.tell()
+    except FileNotFoundError:
+        raise MrkneeError(
+            "a stack's file is missing", file=path, exam=exam_id, expected="a .npy file"
+        ) from None
+    except (ValueError, EOFError, OSError) as error:
+        raise MrkneeError(
+            "a file is not a .npy file, or its header is broken",
+            file=path,
+            exam=exam_id,
+            expected="numpy's .npy format, version 1 or 2",
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        ) from None
+    if dtype.hasobject:
+        raise MrkneeError(
+            "a stack's file holds pickled Python objects, which could run code when read",
+            file=path,
+            exam=exam_id,
+            expected="plain numbers",
+            found=str(dtype),
+            advice="save it again as a plain array: np.save(path, array.astype('uint8'))",
+        )
+    return shape, fortran, dtype, offset
+
+
+def _to_bytes(values: np.ndarray[Any, Any], path: Path, exam_id: str | None) -> Stack:
+    wide = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(wide).all():
+        raise MrkneeError(
+            "a stack holds values that are not numbers",
+            file=path,
+            exam=exam_id,
+            expected="finite grey values",
+            found=f"{int((~np.isfinite(wide)).sum()):,} NaN or infinite values",
+        )
+    low, high = wide.min(), wide.max()
+    # halves, so that a range of more than 1.8e308 doesn't overflow
+    span = high / 2 - low / 2
+    stack = np.rint((wide / 2 - low / 2) / (span or 1) * 255).astype(np.uint8)
+    stack.flags.writeable = False
+    return stack
+
+
+def write_stack(folder: Path, plane: str, exam_id: str, stack: Stack) -> Path:
+    """Writes one stack as `folder/plane/exam_id.npy`, whole or not at all.
+
+    Args:
+        folder: the split's folder (`DATA/train`); made if it isn't there.
+        plane: one of the plane names.
+        exam_id: the file's name without its ending.
+        stack: uint8 (slices, rows, cols).
+
+    Returns:
+        The file written.
+    """
+    path = folder / plane / f"{exam_id}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        np.save(file, np.ascontiguousarray(stack), allow_pickle=False)
+    beside.replace(path)
+    return path

@@ -1,0 +1,118 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere, nothing for what is quick."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+QUIET_SECONDS = 2.0
+"""Work shorter than this shows nothing."""
+
+LINE_SECONDS = 10.0
+"""Without a terminal, a line is written this often."""
+
+
+class Progress:
+    """Counts what is done of `total` and shows it on standard error, with rate and time left.
+
+    Use as a context manager; call `advance` after each piece of work. Nothing is shown in the
+    first two seconds. On a terminal it is a bar that is redrawn; elsewhere (a log file, CI) a
+    plain line every ten seconds and one at the end.
+
+    Args:
+        total: how many units there are in all.
+        what: what is being done, a few words ("training, epoch 3/20").
+        unit: what is counted, in the plural ("exams").
+    """
+
+    def __init__(self, total: int, what: str, unit: str = "exams") -> None:
+        self.total, self.what, self.unit = total, what, unit
+        self.done = 0
+        self._started = self._last_line = time.monotonic()
+        self._bar: _Bar | None = None
+        self._shown = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._shown and self.done:
+            self._line()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Says that `count` more units are done; `note` is shown at the end of the line."""
+        self.done += count
+        now = time.monotonic()
+        if now - self._started < QUIET_SECONDS:
+            return
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = _Bar(self.total, self.what)
+            self._bar.update(self.done, self._rate(), note)
+        elif not self._shown or now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            if self.done < self.total:
+                self._line(note)
+        self._shown = True
+
+    def _rate(self) -> str:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        return f"{self.done / seconds:.1f} {self.unit}/s"
+
+    def _line(self, note: str = "") -> None:
+        seconds = time.monotonic() - self._started
+        left = seconds / max(self.done, 1) * (self.total - self.done)
+        parts = [f"{self.what}: {self.done}/{self.total} {self.unit}", self._rate()]
+        parts.append(f"{left:.0f} s left" if self.done < self.total else f"took {seconds:.0f} s")
+        print(", ".join([*parts, *([note] if note else [])]), file=sys.stderr, flush=True)
+
+
+class _Bar:
+    """rich's bar, imported only when there is something to show."""
+
+    def __init__(self, total: int, what: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._rich = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._rich.add_task(what, total=total, rate="", note="")
+        self._rich.start()
+
+    def update(self, done: int, rate: str, note: str) -> None:
+        self._rich.update(self._task, completed=done, rate=rate, note=note)
+
+    def stop(self) -> None:
+        self._rich.stop()
+
+
+def track(items: Iterable[Item], total: int, what: str, unit: str = "exams") -> Iterator[Item]:
+    """Yields `items` one by one and shows how far it has come.
+
+    Args:
+        items: what to go through.
+        total: how many there are.
+        what: what is being done, a few words.
+        unit: what is counted, in the plural.
+
+    Yields:
+        The items, unchanged.
+    """
+    with Progress(total, what, unit) as progress:
+        for item in items:
+            yield item
+            progress.advance()
