@@ -123,7 +123,7 @@ def _to_bytes(values: np.ndarray[Any, Any], path: Path, exam_id: str | None) -> 
     low, high = wide.min(), wide.max()
     # halves, so that a range of more than 1.8e308 doesn't overflow
     span = high / 2 - low / 2
-    stack = np.rint((wide / 2 - low / 2) / (span or 1) * 255).astype(np.uint8)
+    stack: Stack = np.rint((wide / 2 - low / 2) / (span or 1) * 255).astype(np.uint8)
     stack.flags.writeable = False
     return stack
 

@@ -1,0 +1,154 @@
+"""Exams into batches of any number of exams, each with any number of slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
+from mrknee.tensors.preparation import Preparation
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One exam, framed.
+
+    Attributes:
+        id: the exam's id.
+        slices: plane -> uint8 (slices, crop, crop); planes the exam lacks are not there.
+        labels: float32 (findings,): 1, 0 or NaN (not known).
+    """
+
+    id: str
+    slices: dict[Plane, UInt8[Tensor, "?slices crop crop"]]
+    labels: Float[Tensor, " findings"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Several exams: for each plane the slices of all of them in one tensor, lengths beside it.
+
+    Attributes:
+        ids: the exams' ids.
+        slices: plane -> uint8 (slices of all exams, crop, crop), exam after exam.
+        lengths: plane -> int64 (exams,): how many slices are whose; 0 where a plane is missing.
+        labels: float32 (exams, findings): 1, 0 or NaN (not known).
+    """
+
+    ids: tuple[str, ...]
+    slices: dict[Plane, UInt8[Tensor, "?slices crop crop"]]
+    lengths: dict[Plane, Int64[Tensor, " exams"]]
+    labels: Float[Tensor, "exams findings"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return replace(
+            self,
+            slices={p: s.to(device, non_blocking=non_blocking) for p, s in self.slices.items()},
+            lengths={p: n.to(device, non_blocking=non_blocking) for p, n in self.lengths.items()},
+            labels=self.labels.to(device, non_blocking=non_blocking),
+        )
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Joins samples into a batch; nothing is padded."""
+    crop = next(iter(samples[0].slices.values())).shape[-1]
+    nothing = torch.zeros((0, crop, crop), dtype=torch.uint8)
+    stacks = {p: [s.slices.get(p, nothing) for s in samples] for p in PLANES}
+    return Batch(
+        ids=tuple(s.id for s in samples),
+        slices={p: torch.cat(stacks[p]) for p in PLANES},
+        lengths={p: torch.tensor([len(stack) for stack in stacks[p]]) for p in PLANES},
+        labels=torch.stack([s.labels for s in samples]),
+    )
+
+
+def frame_exam(
+    exam: Exam,
+    preparation: Preparation,
+    labels: Sequence[float] = (),
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+    epoch: int = 0,
+) -> Sample:
+    """Frames an exam's planes, through a random view of it where an augmentation is given."""
+    stacks = {p: torch.from_numpy(np.array(stack)) for p, stack in exam.stacks.items()}
+    if augmentation is None:
+        slices = {p: preparation.frame(stack) for p, stack in stacks.items()}
+    else:
+        views = draw_views(augmentation, seed, epoch, exam.id)
+        slices = {p: apply_view(stack, views[p], preparation) for p, stack in stacks.items()}
+    return Sample(exam.id, slices, torch.tensor(labels, dtype=torch.float32))
+
+
+class ExamDataset(Dataset[Sample]):
+    """The exams at given positions of a folder, framed; augmented where asked for.
+
+    It is indexed by (epoch, position), because what an exam looks like in an epoch depends on
+    the epoch: that keeps workers free of state.
+
+    Args:
+        exams: the folder.
+        preparation: how stacks are framed.
+        augmentation: what is drawn for training; None for evaluation.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        exams: ExamFolder,
+        preparation: Preparation,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.exams, self.preparation = exams, preparation
+        self.augmentation, self.seed = augmentation, seed
+
+    def __getitem__(self, epoch_and_position: tuple[int, int]) -> Sample:
+        epoch, position = epoch_and_position
+        return frame_exam(
+            self.exams[position],
+            self.preparation,
+            self.exams.labels[position].tolist(),
+            self.augmentation,
+            self.seed,
+            epoch,
+        )
+
+
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, position): shuffled from (seed, epoch), or in order.
+
+    Args:
+        positions: which exams.
+        batch_exams: how many exams a batch; the last batch may be smaller, none is dropped.
+        seed: of the shuffling; None keeps the order.
+    """
+
+    def __init__(self, positions: Sequence[int], batch_exams: int, seed: int | None = None) -> None:
+        self.positions, self.batch_exams, self.seed = list(positions), batch_exams, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which epoch comes next (Lightning calls it)."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = self.positions
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(order).tolist()
+        for start in range(0, len(order), self.batch_exams):
+            yield [(self.epoch, p) for p in order[start : start + self.batch_exams]]
+
+    def __len__(self) -> int:
+        return -(-len(self.positions) // self.batch_exams)
