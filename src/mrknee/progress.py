@@ -61,6 +61,13 @@ class Progress:
                 self._line(note)
         self._shown = True
 
+    def say(self, text: str) -> None:
+        """Writes a line above the bar, or on standard error where there is none."""
+        if self._bar is not None:
+            self._bar.say(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
     def _rate(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-9)
         return f"{self.done / seconds:.1f} {self.unit}/s"
@@ -95,6 +102,9 @@ class _Bar:
 
     def update(self, done: int, rate: str, note: str) -> None:
         self._rich.update(self._task, completed=done, rate=rate, note=note)
+
+    def say(self, text: str) -> None:
+        self._rich.console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:
         self._rich.stop()

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.exams import PLANES, Exam, Plane
 from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
 from mrknee.tensors.preparation import Preparation
 
@@ -51,11 +51,10 @@ class Batch:
         return len(self.ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
+        """The same batch on another device; lengths stay, they are read on the CPU."""
         return replace(
             self,
             slices={p: s.to(device, non_blocking=non_blocking) for p, s in self.slices.items()},
-            lengths={p: n.to(device, non_blocking=non_blocking) for p, n in self.lengths.items()},
             labels=self.labels.to(device, non_blocking=non_blocking),
         )
 
@@ -76,7 +75,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def frame_exam(
     exam: Exam,
     preparation: Preparation,
-    labels: Sequence[float] = (),
     augmentation: Augmentation | None = None,
     seed: int = 0,
     epoch: int = 0,
@@ -88,17 +86,18 @@ def frame_exam(
     else:
         views = draw_views(augmentation, seed, epoch, exam.id)
         slices = {p: apply_view(stack, views[p], preparation) for p, stack in stacks.items()}
-    return Sample(exam.id, slices, torch.tensor(labels, dtype=torch.float32))
+        labels = torch.tensor(list(exam.labels.values()), dtype=torch.float32)
+    return Sample(exam.id, slices, labels)
 
 
 class ExamDataset(Dataset[Sample]):
-    """The exams at given positions of a folder, framed; augmented where asked for.
+    """Exams, framed; augmented where asked for.
 
     It is indexed by (epoch, position), because what an exam looks like in an epoch depends on
     the epoch: that keeps workers free of state.
 
     Args:
-        exams: the folder.
+        exams: where they come from, for example an ExamFolder.
         preparation: how stacks are framed.
         augmentation: what is drawn for training; None for evaluation.
         seed: of the draws.
@@ -106,7 +105,7 @@ class ExamDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        exams: ExamFolder,
+        exams: Sequence[Exam],
         preparation: Preparation,
         augmentation: Augmentation | None = None,
         seed: int = 0,
@@ -117,12 +116,7 @@ class ExamDataset(Dataset[Sample]):
     def __getitem__(self, epoch_and_position: tuple[int, int]) -> Sample:
         epoch, position = epoch_and_position
         return frame_exam(
-            self.exams[position],
-            self.preparation,
-            self.exams.labels[position].tolist(),
-            self.augmentation,
-            self.seed,
-            epoch,
+            self.exams[position], self.preparation, self.augmentation, self.seed, epoch
         )
 
 

@@ -99,7 +99,7 @@ class Preparation:
         """
         if len(slices) == 0:
             return slices.new_zeros((0, 3, *slices.shape[1:]), dtype=torch.float32)
-        flat = slices.flatten(1)
+        flat, lengths = slices.flatten(1), lengths.to(slices.device)
         low = torch.segment_reduce(flat.amin(1).float(), "min", lengths=lengths)
         high = torch.segment_reduce(flat.amax(1).float(), "max", lengths=lengths)
         scale = torch.where(high > low, 255.0 / (high - low), 0.0) / self.sd

@@ -1,0 +1,62 @@
+"""Preparation and network together: a batch of bytes in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from mrknee.networks.network import Network
+from mrknee.progress import Progress
+from mrknee.tensors.batches import Batch
+from mrknee.tensors.preparation import Preparation
+
+
+class Reader(nn.Module):
+    """What reads an exam: the same whether it trains, serves or is exported.
+
+    Args:
+        preparation: from stack to input.
+        network: from input to logits.
+    """
+
+    def __init__(self, preparation: Preparation, network: Network) -> None:
+        super().__init__()
+        self.preparation, self.network = preparation, network
+
+    def forward(self, batch: Batch) -> Float[Tensor, "exams findings"]:
+        """One logit a finding, in the network's order of findings."""
+        slices = {
+            plane: self.preparation.normalise(stack, batch.lengths[plane])
+            for plane, stack in batch.slices.items()
+        }
+        logits: Tensor = self.network(slices, batch.lengths)
+        return logits
+
+    @torch.inference_mode()
+    def read(
+        self, batches: Iterable[Batch], total: int, what: str = "reading"
+    ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:
+        """Reads exams, batch by batch, in evaluation mode and without gradients.
+
+        Args:
+            batches: the exams.
+            total: how many exams they hold, for the progress bar.
+            what: what the bar says.
+
+        Returns:
+            The exams' ids and one probability a finding, 0 to 1, in the batches' order.
+        """
+        self.eval()
+        device = next(self.parameters()).device
+        ids: list[str] = []
+        logits: list[Tensor] = []
+        with Progress(total, what) as progress:
+            for batch in batches:
+                logits.append(self(batch.to(device)).double().cpu())
+                ids.extend(batch.ids)
+                progress.advance(len(batch))
+        return tuple(ids), torch.cat(logits).sigmoid().numpy()

@@ -1,0 +1,92 @@
+"""A table of predictions: written by `predict`, read by `evaluate` and `compare`."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import Findings
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One probability for each exam and finding.
+
+    Attributes:
+        ids: the exams' ids.
+        findings: the findings' names, in their order.
+        probabilities: (exams, findings), 0 to 1.
+    """
+
+    ids: tuple[str, ...]
+    findings: Findings
+    probabilities: Float[np.ndarray, "exams findings"]
+
+    def write(self, path: Path) -> None:
+        """Writes `exam,<finding>,...` with a header, whole or not at all.
+
+        Nine digits, so that no two 32-bit results become one number and no tie is made.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["exam", *self.findings])
+            for exam_id, row in zip(self.ids, self.probabilities, strict=True):
+                writer.writerow([exam_id, *(f"{p:.9g}" for p in row)])
+        beside.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Predictions:
+        """Reads what `write` wrote; columns may come in any order.
+
+        Raises:
+            MrkneeError: the file isn't there, has another header, a line of another length, an
+                exam twice, or something other than a number from 0 to 1.
+        """
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                header, *rows = list(csv.reader(file)) or [[]]
+        except FileNotFoundError:
+            raise MrkneeError("the predictions are missing", file=path) from None
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise MrkneeError(
+                "the predictions are not a CSV", file=path, found=str(error)
+            ) from None
+        if header[:1] != ["exam"] or len(header) < 2:
+            raise MrkneeError(
+                "the predictions have another header",
+                file=path,
+                expected="exam,<finding>,...",
+                found=",".join(header)[:80],
+            )
+        findings = Findings(header[1:])
+        columns = [header.index(name) for name in findings]
+        ids: dict[str, list[float]] = {}
+        for number, row in enumerate(rows, start=2):
+            values = _probabilities(row, len(header))
+            if values is None or row[0] in ids:
+                raise MrkneeError(
+                    "the predictions have a line that can't be used",
+                    file=path,
+                    exam=row[0] if row else None,
+                    expected=f"an exam not named before and {len(findings)} numbers from 0 to 1",
+                    found=f"line {number}: {','.join(row)[:80]!r}",
+                )
+            ids[row[0]] = [values[c - 1] for c in columns]
+        table = np.array(list(ids.values()), dtype=np.float64).reshape(len(ids), len(findings))
+        return cls(tuple(ids), findings, table)
+
+
+def _probabilities(row: list[str], width: int) -> list[float] | None:
+    try:
+        values = [float(field) for field in row[1:]]
+    except ValueError:
+        return None
+    return values if len(row) == width and all(0 <= v <= 1 for v in values) else None

@@ -1,0 +1,44 @@
+"""Where and with what a run was made, for environment.json."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+_PACKAGES = (
+    "mrknee",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, machine, command and time; nothing of the user but the command's own words."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:  # run from a source tree that was never installed
+            packages[name] = "not installed"
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],  # noqa: PTH119  # a word, not a path
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerators": devices,
+        "packages": packages,
+    }

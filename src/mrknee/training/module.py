@@ -1,0 +1,178 @@
+"""The one LightningModule: a batch of bytes to a loss, an epoch's predictions to AUCs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mrknee.networks.reader import Reader
+from mrknee.scoring.discrimination import auc
+from mrknee.tensors.batches import Batch
+from mrknee.training.objective import multitask_loss
+from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
+
+
+class EpochResult:
+    """What an epoch's exams were predicted to be, gathered batch by batch.
+
+    Attributes:
+        ids: exams in the order they came.
+        losses: each batch's loss.
+    """
+
+    def __init__(self, findings: tuple[str, ...]) -> None:
+        self.findings = findings
+        self.ids: list[str] = []
+        self.losses: list[float] = []
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def add(self, batch: Batch, logits: Tensor, loss: Tensor) -> None:
+        """Takes one batch's logits and loss."""
+        self.ids.extend(batch.ids)
+        self.losses.append(float(loss.detach()))
+        self._logits.append(logits.detach().float().cpu())
+        self._labels.append(batch.labels.cpu())
+
+    @property
+    def labels(self) -> Float[np.ndarray, "exams findings"]:
+        """1, 0 or NaN (not known)."""
+        return torch.cat(self._labels).double().numpy()
+
+    @property
+    def probabilities(self) -> Float[np.ndarray, "exams findings"]:
+        """0 to 1."""
+        return torch.cat(self._logits).double().sigmoid().numpy()
+
+    def loss(self) -> float:
+        """The mean of the batches' losses, each weighed by its exams."""
+        sizes = [len(labels) for labels in self._labels]
+        return float(np.average(self.losses, weights=sizes))
+
+    def aucs(self) -> dict[str, float]:
+        """AUC of each finding and `mean`, over the findings that have one; NaN where none can be.
+
+        An AUC needs both classes: a finding that shows one class only has none.
+        """
+        labels, probabilities = self.labels, self.probabilities
+        each = {
+            name: auc(labels[:, i], probabilities[:, i]).value
+            for i, name in enumerate(self.findings)
+        }
+        known = [value for value in each.values() if not math.isnan(value)]
+        return {**each, "mean": float(np.mean(known)) if known else math.nan}
+
+
+class TrainingModule(lightning.LightningModule):
+    """Trains a reader by a recipe.
+
+    Args:
+        reader: preparation and network.
+        recipe: the settings.
+        pos_weight: float32 (findings,), from the exams trained on; it weighs the validation
+            loss too, so that the two can be compared and no validation label steers training.
+    """
+
+    def __init__(
+        self, reader: Reader, recipe: Recipe, pos_weight: Float[Tensor, " findings"]
+    ) -> None:
+        super().__init__()
+        self.reader, self.recipe = reader, recipe
+        self.register_buffer("pos_weight", pos_weight, persistent=False)
+        self.findings = tuple(reader.network.findings)
+        self.train_result = EpochResult(self.findings)
+        self.valid_result = EpochResult(self.findings)
+
+    def _step(self, batch: Batch, result: EpochResult) -> Tensor:
+        logits = self.reader(batch)
+        loss = multitask_loss(logits.float(), batch.labels, self.pos_weight)  # type: ignore[arg-type]  # a buffer
+        result.add(batch, logits, loss)
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Starts the epoch's record."""
+        self.train_result = EpochResult(self.findings)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's
+        """One batch's loss."""
+        loss = self._step(batch, self.train_result)
+        self.log("train/loss_step", loss, on_step=True, on_epoch=False, batch_size=len(batch))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts the epoch's record."""
+        self.valid_result = EpochResult(self.findings)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  # Lightning's
+        """One batch's predictions (Lightning has turned gradients off)."""
+        self._step(batch, self.valid_result)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the epoch's loss and AUCs, computed once from all its predictions.
+
+        Lightning validates before it ends the training epoch, so both are logged here.
+        """
+        results = {"val": self.valid_result}
+        if self.train_result.ids:
+            results["train"] = self.train_result
+        for part, result in results.items():
+            self.log(f"{part}/loss", result.loss(), batch_size=1)
+            for name, value in result.aucs().items():
+                self.log(f"{part}/auc_{name}", value, batch_size=1)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0.0
+        self.log("learning_rate", rate, batch_size=1)
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401  # Lightning's union of many forms
+        """The recipe's optimizer and schedule, over the parameters that are not frozen."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = make_optimizer(parameters, self.recipe.optimizer)
+        settings = self.recipe.schedule
+        if settings.name == "constant":
+            return optimizer
+        if settings.name == "plateau":
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer,
+                patience=settings.patience,
+                factor=settings.factor,
+                threshold=settings.threshold,
+            )
+            schedule = {"scheduler": plateau, "monitor": "val/loss", "interval": "epoch"}
+        else:
+            steps = int(self.trainer.estimated_stepping_batches)
+            cosine = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: cosine_factor(step, steps, settings)
+            )
+            schedule = {"scheduler": cosine, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def make_optimizer(
+    parameters: list[torch.nn.Parameter], settings: OptimizerSettings
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer over these parameters."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.name == "adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    if settings.name == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(
+        parameters,
+        lr=rate,
+        weight_decay=decay,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0,
+    )
+
+
+def cosine_factor(step: int, steps: int, settings: ScheduleSettings) -> float:
+    """The learning rate's factor at a step: linear from 0 in the warm-up, then a half cosine."""
+    warm = settings.warmup * steps
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    return 0.5 * (1 + math.cos(math.pi * min((step - warm) / max(steps - warm, 1), 1.0)))

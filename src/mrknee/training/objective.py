@@ -1,0 +1,51 @@
+"""The loss: weighted binary cross-entropy over the labels that are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from mrknee.errors import MrkneeError
+
+
+def positive_weights(
+    labels: Float[np.ndarray, "exams findings"], findings: tuple[str, ...]
+) -> Float[Tensor, " findings"]:
+    """Negatives divided by positives, a finding; unknown labels count as neither.
+
+    Args:
+        labels: of the exams trained on, and of no others: 1, 0 or NaN (not known).
+        findings: their names, for the error.
+
+    Returns:
+        float32; on MRNet's training labels 0.24, 4.43, 1.85.
+
+    Raises:
+        MrkneeError: a finding has no positive or no negative exam.
+    """
+    positives, negatives = (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
+    for name, pos, neg in zip(findings, positives, negatives, strict=True):
+        if not pos or not neg:
+            raise MrkneeError(
+                f"{name} can't be learned from these exams",
+                expected="at least one positive and one negative exam to train on",
+                found=f"{pos} positive, {neg} negative",
+                advice="name the findings to learn with --findings",
+            )
+    return torch.from_numpy(negatives / positives).float()
+
+
+def multitask_loss(
+    logits: Float[Tensor, "exams findings"],
+    labels: Float[Tensor, "exams findings"],
+    pos_weight: Float[Tensor, " findings"],
+) -> Float[Tensor, ""]:
+    """The mean of the weighted cross-entropy over the known labels; 0 where none is known."""
+    known = ~torch.isnan(labels)
+    each = functional.binary_cross_entropy_with_logits(
+        logits, labels.nan_to_num(), pos_weight=pos_weight, reduction="none"
+    )
+    return (each * known).sum() / known.sum().clamp(min=1)

@@ -1,0 +1,226 @@
+"""The settings of a training run: one typed tree, and its named instances in `recipes/*.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from mrknee.errors import MrkneeError
+from mrknee.networks.settings import NetworkSettings
+from mrknee.tensors.augmentation import Augmentation
+from mrknee.tensors.preparation import Preparation
+
+_RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How weights are stepped; the defaults are the reference system's.
+
+    Args:
+        name: adam (weight decay added to the gradient, as PyTorch's Adam does), adamw
+            (decoupled), or sgd (with Nesterov momentum where momentum is above 0).
+        learning_rate: above 0.
+        weight_decay: 0 or above.
+        momentum: of sgd, 0 to below 1.
+        clip_norm: gradients of a larger norm are scaled down to it; 0 leaves them alone.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = 1e-5
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    clip_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How the learning rate moves; the defaults are the reference system's.
+
+    Args:
+        name: plateau (cut by `factor` when the selection loss has not fallen by the relative
+            `threshold` for more than `patience` epochs), cosine (to 0 at the last step, after a
+            linear `warmup`), or constant.
+        patience: epochs, of plateau.
+        factor: of plateau.
+        threshold: relative, of plateau.
+        warmup: share of all steps in which the rate rises from 0, of cosine.
+    """
+
+    name: Literal["plateau", "cosine", "constant"] = "plateau"
+    patience: int = 3
+    factor: float = 0.3
+    threshold: float = 1e-4
+    warmup: float = 0.0
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """On which exams the epoch is selected, and when training stops early.
+
+    Args:
+        on: inner (a stratified share of the training exams that is not trained on; `valid` is
+            touched once, at the end), or valid (as the post does; the result is optimistic and
+            marked so).
+        fraction: the inner share of the training exams.
+        metric: what the best epoch has most of: mean_auc, or least of: loss.
+        early_stop: stop when the metric has not improved for this many epochs; 0 never stops.
+    """
+
+    on: Literal["inner", "valid"] = "inner"
+    fraction: float = 0.15
+    metric: Literal["mean_auc", "loss"] = "mean_auc"
+    early_stop: int = 10
+
+    @property
+    def monitor(self) -> str:
+        """The metric's name among an epoch's metrics."""
+        return {"mean_auc": "auc_mean", "loss": "loss"}[self.metric]
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        """Whether more or less of it is better."""
+        return "max" if self.metric == "mean_auc" else "min"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a training run.
+
+    Args:
+        findings: which findings to learn, each with a label file; all there are where not given.
+            One name trains the earlier post's single-finding system.
+        network: the network.
+        weights: where its encoders start: download (the library's ImageNet weights), lite0 (the
+            optional extra), a FILE, or none (random).
+        preparation: from stack to input.
+        augmentation: what is drawn for training; null trains on the exams as they are.
+        optimizer: how weights are stepped.
+        schedule: how the learning rate moves.
+        selection: which epoch is kept.
+        pos_weight: balanced weighs a finding's positive exams by negatives / positives among the
+            exams trained on; none weighs all alike.
+        epochs: at most this many.
+        batch_exams: exams a step.
+        seed: of weights, splits, shuffling and augmentation.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        keep_every_epoch: keep every epoch's weights, named after their AUCs.
+        log_train: a log line every so many training exams.
+        log_valid: a log line every so many validation exams.
+        workers: processes that read exams; -1 takes one a core but one, 4 at most.
+        allow_missing_plane: accept exams that lack one or two planes.
+
+    Raises:
+        MrkneeError: settings that contradict each other.
+    """
+
+    findings: list[str] | None = None
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    weights: str = "download"
+    preparation: Preparation = field(default_factory=Preparation)
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    pos_weight: Literal["balanced", "none"] = "balanced"
+    epochs: int = 50
+    batch_exams: int = 1
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    keep_every_epoch: bool = False
+    log_train: int = 50
+    log_valid: int = 10
+    workers: int = -1
+    allow_missing_plane: bool = False
+
+    def __post_init__(self) -> None:
+        positive = {
+            "epochs": self.epochs,
+            "batch_exams": self.batch_exams,
+            "log_train": self.log_train,
+            "log_valid": self.log_valid,
+            "optimizer.learning_rate": self.optimizer.learning_rate,
+        }
+        for name, value in positive.items():
+            if value <= 0:
+                raise MrkneeError(
+                    f"the setting {name} can't be used", expected="above 0", found=str(value)
+                )
+        if not 0 < self.selection.fraction < 1:
+            raise MrkneeError(
+                "the setting selection.fraction can't be used",
+                expected="between 0 and 1",
+                found=str(self.selection.fraction),
+            )
+        if self.optimizer.momentum and self.optimizer.name == "sgd":
+            if not 0 <= self.optimizer.momentum < 1:
+                raise MrkneeError(
+                    "the setting optimizer.momentum can't be used",
+                    expected="0 to below 1",
+                    found=str(self.optimizer.momentum),
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole tree as plain values."""
+        return asdict(self)
+
+    def to_yaml(self) -> str:
+        """The whole tree as YAML; `load_recipe` reads it back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(file.stem for file in _RECIPES.glob("*.yaml"))
+
+
+def recipe_file(name_or_file: str) -> Path:
+    """The YAML file of a recipe: one of the package's by its name, or the file itself.
+
+    Raises:
+        MrkneeError: neither a name nor a file.
+    """
+    named = _RECIPES / f"{name_or_file}.yaml"
+    path = named if name_or_file in recipe_names() else Path(name_or_file)
+    if not path.is_file():
+        raise MrkneeError(
+            f"there is no recipe {name_or_file!r}",
+            expected="a YAML file, or one of " + ", ".join(recipe_names()),
+        )
+    return path
+
+
+def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Reads a recipe and changes some of its settings.
+
+    Args:
+        name_or_file: a name from `recipe_names()` or a YAML file.
+        changes: dotted setting -> value, for example {"network.encoder": "resnet50"}.
+
+    Raises:
+        MrkneeError: no such recipe, a setting that doesn't exist, or a value of another type.
+    """
+    from jsonargparse import ArgumentParser
+
+    path = recipe_file(name_or_file)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--recipe", type=Recipe)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        for name, value in (changes or {}).items():
+            *parents, last = name.split(".")
+            branch = tree
+            for parent in parents:
+                branch = branch.setdefault(parent, {})
+            branch[last] = value
+        recipe = parser.instantiate_classes(parser.parse_object({"recipe": tree})).recipe
+    except MrkneeError:
+        raise
+    except Exception as error:  # jsonargparse raises several kinds; each says which setting
+        raise MrkneeError("a recipe can't be read", file=path, found=str(error).strip()) from None
+    assert isinstance(recipe, Recipe)  # noqa: S101  # for the type checker
+    return recipe

@@ -1,0 +1,199 @@
+"""Writes the run folder while training goes on, and shows how far it is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+from mrknee.networks.checkpoint import save_checkpoint
+from mrknee.progress import Progress
+from mrknee.tensors.batches import Batch
+from mrknee.training.module import EpochResult, TrainingModule
+from mrknee.training.recipe import Recipe
+
+Metrics = dict[str, float]
+
+
+class RunRecord(Callback):
+    """Log lines, metrics, checkpoints and progress of one run.
+
+    Args:
+        out: the run folder.
+        recipe: the run's settings.
+        provenance: what is written into every checkpoint's `model.json`.
+    """
+
+    def __init__(self, out: Path, recipe: Recipe, provenance: Mapping[str, Any]) -> None:
+        self.out, self.recipe, self.provenance = out, recipe, dict(provenance)
+        self.rows: list[Metrics] = []
+        self.best_epoch = -1
+        self._progress: Progress | None = None
+        self._exams = 0
+
+    @property
+    def resume_file(self) -> Path:
+        """The checkpoint that --resume goes on from."""
+        return self.out / "resume" / "last.ckpt"
+
+    def say(self, text: str) -> None:
+        """Shows a text to the person who waits, and keeps it in log.txt."""
+        if self._progress is None:
+            print(text, flush=True)
+        else:
+            self._progress.say(text)
+        self._log(text)
+
+    def _log(self, text: str) -> None:
+        with (self.out / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(text.rstrip("\n") + "\n")
+
+    # --- what Lightning calls, in the order in which it does
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know: plain numbers only."""
+        return {"rows": self.rows, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.rows, self.best_epoch = state_dict["rows"], state_dict["best_epoch"]
+
+    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        """Starts the progress bar over all epochs that are left."""
+        loader = trainer.train_dataloader
+        assert loader is not None  # noqa: S101  # fit has one
+        self._exams = len(loader.batch_sampler.positions)
+        epochs = self.recipe.epochs - trainer.current_epoch
+        self._progress = Progress(epochs * self._exams, "training").__enter__()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        outputs: Any,  # noqa: ANN401, ARG002  # Lightning's
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """A log line (and a point in TensorBoard) every `log_train` training exams."""
+        assert isinstance(module, TrainingModule) and self._progress is not None  # noqa: S101, PT018
+        epoch = f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}"
+        self._progress.advance(len(batch), note=epoch)
+        result, every = module.train_result, self.recipe.log_train
+        if len(result.ids) // every > (len(result.ids) - len(batch)) // every:
+            aucs = self._log_so_far("train", trainer, batch_idx, result)
+            for logger in trainer.loggers:
+                points = {f"train/running_auc_{name}": v for name, v in aucs.items()}
+                logger.log_metrics(points, step=trainer.global_step)
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        outputs: Any,  # noqa: ANN401, ARG002  # Lightning's
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,  # noqa: ARG002  # Lightning's
+    ) -> None:
+        """A log line every `log_valid` validation exams."""
+        assert isinstance(module, TrainingModule)  # noqa: S101
+        result, every = module.valid_result, self.recipe.log_valid
+        if len(result.ids) // every > (len(result.ids) - len(batch)) // every:
+            self._log_so_far("val", trainer, batch_idx, result)
+
+    def _log_so_far(
+        self, part: str, trainer: lightning.Trainer, batch_idx: int, result: EpochResult
+    ) -> Metrics:
+        aucs = result.aucs()
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self._log(
+            f"{part} epoch {trainer.current_epoch + 1} batch {batch_idx + 1} exams "
+            f"{len(result.ids)} mean loss {result.loss():.4f} AUC {_aucs_text(aucs)} "
+            f"learning rate {rate:.3g}"
+        )
+        return aucs
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
+        """Keeps the epoch's numbers and weights; validation has run already."""
+        assert isinstance(module, TrainingModule)  # noqa: S101
+        measured = {name: float(v) for name, v in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": trainer.current_epoch + 1, **measured})
+        better = self._is_better()
+        folders = [self.out / "last"]
+        if better:
+            self.best_epoch = trainer.current_epoch + 1
+            folders.append(self.out / "best")
+        if self.recipe.keep_every_epoch:
+            folders.append(self.out / "epochs" / _epoch_name(self.rows[-1]))
+        provenance = {
+            **self.provenance,
+            "epoch": trainer.current_epoch + 1,
+            "metrics": _plain(measured),
+        }
+        for folder in folders:
+            save_checkpoint(
+                folder,
+                module.reader.network,
+                module.reader.preparation.to_dict(),
+                provenance,
+            )
+        self._write_metrics()
+        row = self.rows[-1]
+        aucs = {name.removeprefix("val/auc_"): v for name, v in row.items() if "val/auc_" in name}
+        self.say(
+            f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}: "
+            f"loss {row['train/loss']:.3f}, {self.recipe.selection.on} loss {row['val/loss']:.3f}, "
+            f"AUC {_aucs_text(aucs)}" + (" (best so far)" if better else "")
+        )
+
+    def _is_better(self) -> bool:
+        selection = self.recipe.selection
+        values = [row["val/" + selection.monitor] for row in self.rows]
+        *before, now = values
+        if selection.mode == "min":
+            before, now = [-v for v in before], -now
+        known = [v for v in before if not math.isnan(v)]
+        # while the metric can't be computed, the latest epoch is as good as any
+        return not known if math.isnan(now) else not known or now > max(known)
+
+    def _write_metrics(self) -> None:
+        text = io.StringIO()
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        beside = self.out / ".metrics.csv"
+        beside.write_text(text.getvalue())
+        beside.replace(self.out / "metrics.csv")
+
+    def save_resume(self, trainer: lightning.Trainer) -> None:
+        """Writes what --resume goes on from, whole or not at all."""
+        beside = self.resume_file.with_name(".last.ckpt")
+        trainer.save_checkpoint(beside)
+        beside.replace(self.resume_file)
+
+    def on_train_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        """Ends the progress bar."""
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
+            self._progress = None
+
+
+def _aucs_text(aucs: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in aucs.items())
+
+
+def _epoch_name(row: Metrics) -> str:
+    aucs = {n.removeprefix("val/auc_"): v for n, v in row.items() if n.startswith("val/auc_")}
+    return "_".join([f"epoch{int(row['epoch']):03d}", *(f"{n}-{v:.4f}" for n, v in aucs.items())])
+
+
+def _plain(metrics: Metrics) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in metrics.items()}
