@@ -1,0 +1,24 @@
+"""HOW GOOD: predictions against labels, and how sure that is. numpy, scipy, scikit-learn; no torch.
+
+- `discrimination`: one finding's AUC with its 95 % interval (`auc`), and DeLong's covariance of
+  several models' AUCs on the same exams (`delong_covariance`).
+- `resampling`: the mean AUC over findings, its interval by a stratified bootstrap of the exams.
+- `scorecard`: all of it on one split as one frozen object: `scorecard.json` and a table.
+
+A number that can't be computed is NaN (null in JSON) with its reason, never a made-up value.
+"""
+
+from mrknee.scoring.discrimination import Auc, DeLong, auc, delong_covariance
+from mrknee.scoring.resampling import MeanAuc, mean_auc
+from mrknee.scoring.scorecard import Scorecard, score
+
+__all__ = [
+    "Auc",
+    "DeLong",
+    "MeanAuc",
+    "Scorecard",
+    "auc",
+    "delong_covariance",
+    "mean_auc",
+    "score",
+]

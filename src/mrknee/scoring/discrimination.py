@@ -1,0 +1,269 @@
+"""The area under the ROC curve (AUC) and how sure it is.
+
+DeLong's covariance of several models' AUCs comes from midranks in O(n log n):
+X. Sun, W. Xu, "Fast implementation of DeLong's algorithm for comparing the areas under correlated
+receiver operating characteristic curves", IEEE Signal Processing Letters 21 (2014) 1389-1393.
+
+DeLong's variance is no use in three cases, and Newcombe's interval stands in for it there: R. G.
+Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic.
+Part 2: asymptotic methods and evaluation", Statistics in Medicine 25 (2006) 559-573, method 5.
+
+- The classes are separated without a fault (AUC 0 or 1): the variance is zero at every n.
+- All scores are equal: the variance is zero again.
+- The smaller class has fewer than ten exams: an average over so few is a poor variance, or none.
+
+Where the classes are separated, and few, Newcombe's interval is too narrow as well (one exam in
+each class: 0.21 to 1); `separation_bound` widens it there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64
+from scipy.optimize import brentq
+from scipy.special import expit, gammaln, logit, ndtri
+from scipy.stats import rankdata
+
+from mrknee.errors import MrkneeError
+
+Z_95 = float(ndtri(0.975))
+"""Standard normal quantile of a two-sided 95 % interval."""
+
+DELONG_MIN_CLASS = 10
+"""Exams of the smaller class from which on DeLong's interval is used.
+
+Own simulation (three score distributions, AUC 0.5 to 0.98, 1000 draws a case): against 100
+negatives DeLong's 95 % interval covers the true AUC in 84 % of the draws with 2 positives, in 90 %
+with 5, in 92 % with 10; Newcombe's in 95 to 96 % with each. `tests/scoring/test_coverage.py`
+repeats a part.
+"""
+
+DELONG = "DeLong, logit scale"
+NEWCOMBE = "Newcombe 2006, method 5"
+
+
+@dataclass(frozen=True)
+class Auc:
+    """The AUC of one finding, with its 95 % interval.
+
+    Attributes:
+        value: probability that a positive exam scores above a negative one, a tie counting one
+            half; 0 to 1, or NaN when it can't be computed.
+        low: lower end of the interval, 0 to `value`, or NaN.
+        high: upper end of the interval, `value` to 1, or NaN. Never equal to `low`.
+        n_positive: exams with label 1.
+        n_negative: exams with label 0.
+        method: how the interval was made: `DELONG`, or `NEWCOMBE` and why; "none" without one.
+        reason: why there is no AUC, or None when there is one.
+    """
+
+    value: float
+    low: float
+    high: float
+    n_positive: int
+    n_negative: int
+    method: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class DeLong:
+    """The AUCs of several models on the same exams, and how they vary together.
+
+    Attributes:
+        aucs: float64 (models,), 0 to 1; NaN with one class only.
+        covariance: float64 (models, models): of the AUCs' estimates; NaN with fewer than two
+            exams in a class.
+        n_positive: exams with label 1.
+        n_negative: exams with label 0.
+    """
+
+    aucs: Float64[np.ndarray, " models"]
+    covariance: Float64[np.ndarray, "models models"]
+    n_positive: int
+    n_negative: int
+
+
+def known_labels(labels: Float[np.ndarray, " exams"]) -> Bool[np.ndarray, " exams"]:
+    """Which labels are known.
+
+    Args:
+        labels: 1 present, 0 absent, NaN not known.
+
+    Returns:
+        False where the label is NaN.
+
+    Raises:
+        MrkneeError: a label is anything else.
+    """
+    known: Bool[np.ndarray, " exams"] = ~np.isnan(labels)
+    odd = known & (labels != 0) & (labels != 1)
+    if odd.any():
+        raise MrkneeError(
+            "a label can't be scored",
+            expected="0, 1 or NaN (not known)",
+            found=f"{labels[odd][0]} at position {int(np.flatnonzero(odd)[0])}",
+        )
+    return known
+
+
+def delong_covariance(
+    labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, "models exams"]
+) -> DeLong:
+    """AUCs of several models on the same exams with DeLong's covariance (Sun & Xu 2014).
+
+    Args:
+        labels: 1 positive, 0 negative, NaN not known: that exam is left out.
+        scores: one row a model; larger means more likely positive; any scale, only ranks matter.
+
+    Returns:
+        The AUCs and the covariance of their estimates.
+
+    Raises:
+        MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
+    """
+    _refuse_nan(scores)
+    known = known_labels(labels)
+    positive = labels[known] == 1
+    usable = scores[:, known].astype(np.float64)
+    m, n = int(positive.sum()), int((~positive).sum())
+    models = len(usable)
+    if m == 0 or n == 0:
+        nothing = np.full(models, np.nan)
+        return DeLong(nothing, np.full((models, models), np.nan), m, n)
+    ranks = rankdata(usable, axis=1)
+    # A midrank among all, less the midrank within its class, counts the other class's exams below.
+    beaten = (ranks[:, positive] - rankdata(usable[:, positive], axis=1)) / n
+    beaten_by = 1 - (ranks[:, ~positive] - rankdata(usable[:, ~positive], axis=1)) / m
+    aucs = np.clip(beaten.mean(axis=1), 0.0, 1.0)
+    if m < 2 or n < 2:
+        covariance = np.full((models, models), np.nan)
+    else:
+        covariance = np.atleast_2d(np.cov(beaten)) / m + np.atleast_2d(np.cov(beaten_by)) / n
+    return DeLong(aucs, covariance, m, n)
+
+
+def auc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]) -> Auc:
+    """The AUC with its 95 % interval.
+
+    The interval is DeLong's on the logit scale, so it stays within 0 and 1; where DeLong's
+    variance is no use (see the module) it is Newcombe's, and `method` says so.
+
+    Args:
+        labels: 1 positive, 0 negative, NaN not known: that exam is left out.
+        scores: larger means more likely positive; any scale, only ranks matter.
+
+    Returns:
+        The AUC; NaN with the reason when the known labels hold one class only or none.
+
+    Raises:
+        MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
+    """
+    both = delong_covariance(labels, scores[np.newaxis])
+    m, n = both.n_positive, both.n_negative
+    value, variance = float(both.aucs[0]), float(both.covariance[0, 0])
+    if m == 0 or n == 0:
+        reason = _one_class(m, n)
+        return Auc(value, np.nan, np.nan, m, n, "none", reason)
+    why = _why_not_delong(value, _all_equal(labels, scores), m, n)
+    if why is not None:
+        low, high = newcombe_interval(value, m, n)
+        if value == 1:
+            low = min(low, separation_bound(m, n))
+        elif value == 0:
+            high = max(high, 1 - separation_bound(m, n))
+        return Auc(value, low, high, m, n, f"{NEWCOMBE} ({why})")
+    # Delta method: d logit(A) = dA / (A (1 - A)).
+    half = Z_95 * np.sqrt(variance) / (value * (1 - value))
+    centre = logit(value)
+    return Auc(value, float(expit(centre - half)), float(expit(centre + half)), m, n, DELONG)
+
+
+def newcombe_interval(value: float, n_positive: int, n_negative: int) -> tuple[float, float]:
+    """Newcombe's 95 % score interval of an AUC (2006, method 5).
+
+    All AUCs t with |value - t| <= z sqrt(V(t)), where V is Hanley and McNeil's variance under
+    exponential scores (Radiology 143 (1982) 29-36) with the mean class size in both places:
+    V(t) = t (1 - t) [1 + s (1 - t) / (2 - t) + s t / (1 + t)] / (m n), s = (m + n) / 2 - 1.
+    With one exam in each class it is Wilson's interval of one trial.
+
+    Args:
+        value: the AUC, 0 to 1.
+        n_positive: m, at least 1.
+        n_negative: n, at least 1.
+
+    Returns:
+        The two ends, 0 <= low <= value <= high <= 1, low < high.
+    """
+    spread = (n_positive + n_negative) / 2 - 1
+
+    def excess(t: float) -> float:
+        shape = 1 + spread * ((1 - t) / (2 - t) + t / (1 + t))
+        return (value - t) ** 2 - Z_95**2 * t * (1 - t) * shape / (n_positive * n_negative)
+
+    # At t = value the excess is negative, but zero where value is 0 or 1: step just inside.
+    inside = min(max(value, 1e-12), 1 - 1e-12)
+    low = 0.0 if value == 0 else float(brentq(excess, 0.0, inside))
+    high = 1.0 if value == 1 else float(brentq(excess, inside, 1.0))
+    return low, high
+
+
+def separation_bound(n_positive: int, n_negative: int) -> float:
+    """The smallest true AUC at which samples like these are separated without a fault in 2.5 %.
+
+    Exact for exponential scores, Hanley and McNeil's model: with rates 1 and r = AUC / (1 - AUC)
+    all n negatives lie below all m positives with probability prod over j = 1..n of
+    j / (j + m / r), since each next-smallest of the rest must be a negative. The smaller of this
+    bound and its mirror image, with the classes' roles exchanged, is returned.
+
+    Args:
+        n_positive: m, at least 1.
+        n_negative: n, at least 1.
+
+    Returns:
+        A lower bound of the AUC, above 0 and below 1; 0.025 with one exam in each class.
+    """
+
+    def excess(r_log: float, m: int, n: int) -> float:
+        share = m / np.exp(r_log)
+        log_probability = gammaln(n + 1) + gammaln(1 + share) - gammaln(n + 1 + share)
+        return float(log_probability - np.log(0.025))
+
+    sizes = (n_positive, n_negative)
+    # The wide bracket holds any bound: AUCs of 1e-9 to 1 - 1e-9.
+    return float(
+        min(expit(brentq(excess, -20.0, 20.0, args=pair)) for pair in (sizes, sizes[::-1]))
+    )
+
+
+def _refuse_nan(scores: Float[np.ndarray, "models exams"]) -> None:
+    nan = np.isnan(scores).any(axis=0)
+    if nan.any():
+        raise MrkneeError(
+            "a score is NaN",
+            expected="a number for every exam",
+            found=f"{int(nan.sum())} of {nan.size}, position {int(np.flatnonzero(nan)[0])} first",
+        )
+
+
+def _one_class(m: int, n: int) -> str:
+    if m + n == 0:
+        return "no exam has a known label"
+    return f"one class only: {m} positive, {n} negative"
+
+
+def _all_equal(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]) -> bool:
+    known = scores[~np.isnan(labels)]
+    return bool((known == known[0]).all())
+
+
+def _why_not_delong(value: float, all_equal: bool, m: int, n: int) -> str | None:
+    if value in (0.0, 1.0):
+        return "the classes are separated without a fault, where DeLong's variance is zero"
+    if all_equal:
+        return "all scores are equal, where DeLong's variance is zero"
+    if min(m, n) < DELONG_MIN_CLASS:
+        return f"the smaller class has fewer than {DELONG_MIN_CLASS} exams"
+    return None

@@ -1,0 +1,192 @@
+"""The mean AUC over findings, with an interval from resampling exams.
+
+One exam carries all its findings, so the findings' AUCs vary together; drawing whole exams keeps
+that. Exams are drawn with replacement within strata of equal labels, so that a replicate has the
+classes, and their combinations, of the data. The interval is the percentile interval: J. Carpenter,
+J. Bithell, "Bootstrap confidence intervals: when, which, what?", Statistics in Medicine 19 (2000)
+1141-1164.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64, Int
+
+from mrknee.scoring.discrimination import DELONG, Auc, auc, known_labels
+
+REPLICATES = 2000
+"""Bootstrap replicates: enough for a 2.5 % tail of 50 replicates."""
+
+MIN_STRATUM = 5
+"""Exams of a stratum of its own. A stratum of k exams shows (k - 1) / k of its variance when it is
+resampled (none when k = 1), so label patterns rarer than this are drawn from one common stratum."""
+
+_CELLS_AT_ONCE = 4_000_000  # replicates x exams held in memory at once: 32 MB an array
+
+BOOTSTRAP = "stratified bootstrap, percentile"
+MEAN_OF_ENDS = "mean of the findings' interval ends, conservative"
+
+
+@dataclass(frozen=True)
+class MeanAuc:
+    """The mean AUC over the findings that have one, with its 95 % interval.
+
+    Attributes:
+        value: the mean, 0 to 1; NaN when no finding has an AUC.
+        low: lower end of the interval, or NaN.
+        high: upper end of the interval, or NaN.
+        findings: the findings that are in the mean.
+        left_out: the findings that have no AUC.
+        method: how the interval was made: `BOOTSTRAP`, or `MEAN_OF_ENDS` and why; "none" without.
+        reason: why there is no mean, or None when there is one.
+    """
+
+    value: float
+    low: float
+    high: float
+    findings: tuple[str, ...]
+    left_out: tuple[str, ...]
+    method: str
+    reason: str | None = None
+
+
+def mean_auc(
+    findings: Sequence[str],
+    labels: Float[np.ndarray, "exams findings"],
+    scores: Float[np.ndarray, "exams findings"],
+    *,
+    seed: int = 0,
+    replicates: int = REPLICATES,
+) -> MeanAuc:
+    """The mean of the findings' AUCs, with its 95 % interval.
+
+    The interval is the percentile interval of the stratified bootstrap. Resampling can't show the
+    uncertainty of a finding whose own AUC needed more than DeLong's variance (separated without a
+    fault, all scores equal, few exams of a class): it would come out too narrow, or of no width.
+    With such a finding the interval is the mean of the findings' lower ends to the mean of their
+    upper ends, which is right if the AUCs vary in step and too wide otherwise.
+
+    Args:
+        findings: the findings' names, one a column.
+        labels: 1 present, 0 absent, NaN not known.
+        scores: larger means more likely present.
+        seed: of the resampling; the same seed gives the same interval.
+        replicates: how often to resample.
+
+    Returns:
+        The mean; NaN with the reason when no finding has an AUC.
+
+    Raises:
+        MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
+    """
+    each = {name: auc(labels[:, i], scores[:, i]) for i, name in enumerate(findings)}
+    used = tuple(name for name, one in each.items() if one.reason is None)
+    left_out = tuple(name for name in each if name not in used)
+    if not used:
+        nan = float("nan")
+        return MeanAuc(nan, nan, nan, (), left_out, "none", "no finding has an AUC")
+    value = float(np.mean([each[name].value for name in used]))
+    special = [name for name in used if each[name].method != DELONG]
+    if special:
+        method = f"{MEAN_OF_ENDS} ({', '.join(special)}: resampling shows too little)"
+        low, high = _mean_of_ends({name: each[name] for name in used})
+        return MeanAuc(value, low, high, used, left_out, method)
+    columns = [i for i, name in enumerate(findings) if name in used]
+    draws = bootstrap_aucs(labels[:, columns], scores[:, columns], seed=seed, replicates=replicates)
+    means = draws.mean(axis=1)
+    low, high = np.quantile(means[~np.isnan(means)], [0.025, 0.975])
+    return MeanAuc(value, float(low), float(high), used, left_out, BOOTSTRAP)
+
+
+def bootstrap_aucs(
+    labels: Float[np.ndarray, "exams findings"],
+    scores: Float[np.ndarray, "exams findings"],
+    *,
+    seed: int,
+    replicates: int,
+) -> Float64[np.ndarray, "replicates findings"]:
+    """AUCs of exams drawn with replacement; each replicate's exams are the same for all findings.
+
+    Args:
+        labels: 1 present, 0 absent, NaN not known; each finding with both classes.
+        scores: larger means more likely present.
+        seed: of the resampling.
+        replicates: how often to resample.
+
+    Returns:
+        One row a replicate. NaN where a replicate has one class of a finding only, which can't
+        happen unless all of a class's exams are in the stratum of rare label patterns.
+    """
+    known_labels(labels.reshape(-1))
+    rng = np.random.default_rng(seed)
+    strata = label_strata(labels)
+    at_once = max(1, _CELLS_AT_ONCE // len(labels))
+    parts = []
+    for start in range(0, replicates, at_once):
+        times = _draw(strata, min(at_once, replicates - start), rng)
+        parts.append(
+            np.stack(
+                [_weighted_auc(labels[:, f], scores[:, f], times) for f in range(labels.shape[1])],
+                axis=1,
+            )
+        )
+    return np.concatenate(parts)
+
+
+def label_strata(labels: Float[np.ndarray, "exams findings"]) -> Int[np.ndarray, " exams"]:
+    """Numbers the strata: exams of one joint label pattern, NaN being a value of its own.
+
+    Args:
+        labels: 1 present, 0 absent, NaN not known.
+
+    Returns:
+        Each exam's stratum; patterns with fewer than `MIN_STRATUM` exams share one.
+    """
+    _, pattern = np.unique(np.nan_to_num(labels, nan=-1.0), axis=0, return_inverse=True)
+    pattern = pattern.reshape(-1)
+    rare = np.bincount(pattern)[pattern] < MIN_STRATUM
+    return np.where(rare, pattern.max() + 1, pattern)
+
+
+def _draw(
+    strata: Int[np.ndarray, " exams"], replicates: int, rng: np.random.Generator
+) -> Float64[np.ndarray, "replicates exams"]:
+    """How often each exam is drawn in each replicate; each stratum keeps its size."""
+    times = np.empty((replicates, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        k = len(members)
+        times[:, members] = rng.multinomial(k, np.full(k, 1 / k), size=replicates)
+    return times
+
+
+def _weighted_auc(
+    labels: Float[np.ndarray, " exams"],
+    scores: Float[np.ndarray, " exams"],
+    times: Float64[np.ndarray, "replicates exams"],
+) -> Float64[np.ndarray, " replicates"]:
+    """The AUC of each replicate, from one sort of the scores for all of them."""
+    known = ~np.isnan(labels)
+    order = np.flatnonzero(known)[np.argsort(scores[known], kind="stable")]
+    # Exams of equal score are one step of the ROC curve.
+    ranked = scores[order]
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    weights, positive = times[:, order], labels[order]
+    pos = np.add.reduceat(weights * positive, starts, axis=1)
+    neg = np.add.reduceat(weights * (1 - positive), starts, axis=1)
+    below = np.cumsum(neg, axis=1) - neg / 2
+    pairs = pos.sum(axis=1) * neg.sum(axis=1)
+    wins = (pos * below).sum(axis=1)
+    aucs = np.full(len(pairs), np.nan)
+    np.divide(wins, pairs, out=aucs, where=pairs > 0)
+    return aucs
+
+
+def _mean_of_ends(each: Mapping[str, Auc]) -> tuple[float, float]:
+    return (
+        float(np.mean([one.low for one in each.values()])),
+        float(np.mean([one.high for one in each.values()])),
+    )
