@@ -1,0 +1,17 @@
+"""Networks: the slices of an exam's three planes in, one logit per finding out.
+
+The way of an exam through this room:
+
+    slices -> encoder (one a plane) -> feature map -> mean over pixels -> pooling over slices
+           -> the planes side by side -> one linear layer -> one logit per finding
+
+- `settings`: NetworkSettings, what a network is made of (no torch: quick to import);
+- `catalogue`: the encoders known by name, with statistics, weights and licences (no torch);
+- `encoders`: a name and a source of weights -> an Encoder: pictures to feature maps;
+- `weights`: where pretrained weights come from: a download, a file, the extra `lite0`;
+- `pooling`: the slices of an exam -> one feature vector: maximum, mean or attention;
+- `network`: Network, the whole way, from ragged batches of slices to logits;
+- `checkpoint`: a trained network on disk and back, with nothing pickled.
+
+Importing this package imports none of them, so that the command line stays quick.
+"""

