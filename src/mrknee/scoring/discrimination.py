@@ -13,7 +13,8 @@ Part 2: asymptotic methods and evaluation", Statistics in Medicine 25 (2006) 559
 - The smaller class has fewer than ten exams: an average over so few is a poor variance, or none.
 
 Where the classes are separated, and few, Newcombe's interval is too narrow as well (one exam in
-each class: 0.21 to 1); `separation_bound` widens it there.
+each class: 0.21 to 1); `separation_bound` widens it there. With two exams in each class the
+interval still covers an AUC of 0.9 in 87 % of samples only: there are too few possible AUCs.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Findings
+from mrknee.exams import Findings, label_files, read_labels
+from mrknee.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,11 @@ class Predictions:
 
         Nine digits, so that no two 32-bit results become one number and no tie is made.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["exam", *self.findings])
             for exam_id, row in zip(self.ids, self.probabilities, strict=True):
                 writer.writerow([exam_id, *(f"{p:.9g}" for p in row)])
-        beside.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
@@ -82,6 +79,47 @@ class Predictions:
             ids[row[0]] = [values[c - 1] for c in columns]
         table = np.array(list(ids.values()), dtype=np.float64).reshape(len(ids), len(findings))
         return cls(tuple(ids), findings, table)
+
+    def labels(self, root: Path, split: str) -> Float[np.ndarray, "exams findings"]:
+        """The labels of the predicted exams, joined by id, in the predictions' own order.
+
+        Args:
+            root: the data set's folder.
+            split: the split that was predicted; every exam of its label files must have a
+                prediction, and no other exam may.
+
+        Returns:
+            (exams, findings): 1, 0 or NaN (not known; also for findings without a label file).
+
+        Raises:
+            MrkneeError: no finding has labels, or the exams differ.
+        """
+        files = label_files(root / split)
+        known = {name: read_labels(files[name]) for name in self.findings if name in files}
+        if not known:
+            raise MrkneeError(
+                "the predictions can't be held against labels",
+                file=root,
+                expected=f"a label file {split}-<finding>.csv for one of "
+                + ", ".join(self.findings),
+                found=", ".join(path.name for path in files.values()) or "no label file",
+            )
+        labelled = set().union(*known.values())
+        odd = sorted(labelled.symmetric_difference(self.ids))
+        if odd:
+            lacking = odd[0] in labelled
+            raise MrkneeError(
+                f"the predictions are not of the exams of {split}",
+                file=root,
+                exam=odd[0],
+                expected=f"one prediction for each of the {len(labelled)} exams with labels",
+                found=("no prediction for it" if lacking else "a prediction, but no label")
+                + f" ({len(odd)} such exams)",
+            )
+        nothing: dict[str, float] = {}
+        return np.array(
+            [[known.get(f, nothing).get(i, np.nan) for f in self.findings] for i in self.ids]
+        )
 
 
 def _probabilities(row: list[str], width: int) -> list[float] | None:
