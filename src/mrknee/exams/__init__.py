@@ -7,7 +7,7 @@
 """
 
 from mrknee.exams.exam import MRNET_FINDINGS, PLANES, Exam, Findings, Plane, Stack
-from mrknee.exams.folder import ExamFolder, read_labels, write_labels
+from mrknee.exams.folder import ExamFolder, label_files, read_labels, write_labels
 from mrknee.exams.splits import inner_split
 from mrknee.exams.stackfile import read_stack, write_stack
 
@@ -20,6 +20,7 @@ __all__ = [
     "Plane",
     "Stack",
     "inner_split",
+    "label_files",
     "read_labels",
     "read_stack",
     "write_labels",

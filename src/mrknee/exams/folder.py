@@ -13,7 +13,6 @@ not `0000`. An empty label, or no line at all, means "not known" and becomes NaN
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,9 +21,10 @@ from jaxtyping import Float64
 
 from mrknee.errors import MrkneeError
 from mrknee.exams.exam import PLANES, Exam, Findings, Plane
-from mrknee.exams.stackfile import read_stack, write_stack
+from mrknee.exams.stackfile import read_stack
+from mrknee.files import whole_file
 
-__all__ = ["ExamFolder", "read_labels", "write_labels", "write_stack"]
+__all__ = ["ExamFolder", "label_files", "read_labels", "write_labels"]
 
 
 class ExamFolder(Sequence[Exam]):
@@ -62,7 +62,7 @@ class ExamFolder(Sequence[Exam]):
         self.ids: tuple[str, ...] = tuple(sorted(self._files))
         if not allow_missing_plane:
             self._refuse_missing_planes()
-        found = {} if labels_of is None else _label_files(labels_of)
+        found = {} if labels_of is None else label_files(labels_of)
         self.findings = _choose_findings(found, findings, labels_of)
         columns = [
             _join(self.ids, read_labels(found[name]), found[name], folder)
@@ -161,7 +161,8 @@ def _find_stacks(folder: Path) -> dict[str, dict[Plane, Path]]:
     return files
 
 
-def _label_files(labels_of: Path) -> dict[str, Path]:
+def label_files(labels_of: Path) -> dict[str, Path]:
+    """The label files of a split: finding -> `<labels_of>-<finding>.csv`, for `DATA/train`."""
     prefix = labels_of.name + "-"
     return {
         file.stem.removeprefix(prefix): file
@@ -270,10 +271,8 @@ def write_labels(root: Path, split: str, finding: str, labels: Mapping[str, floa
         The file written.
     """
     (name,) = Findings([finding])
-    root.mkdir(parents=True, exist_ok=True)
     path = root / f"{split}-{name}.csv"
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     text = {0.0: "0", 1.0: "1"}
-    beside.write_text("".join(f"{i},{text.get(v, '')}\n" for i, v in labels.items()))
-    beside.replace(path)
+    with whole_file(path) as beside:
+        beside.write_text("".join(f"{i},{text.get(v, '')}\n" for i, v in labels.items()))
     return path

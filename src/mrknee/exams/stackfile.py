@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from mrknee.errors import MrkneeError
 from mrknee.exams.exam import Stack
+from mrknee.files import whole_file
 
 _MAX_HEADER_BYTES = 10_000  # numpy's own limit for a header that is parsed as a literal
 
@@ -141,9 +141,6 @@ def write_stack(folder: Path, plane: str, exam_id: str, stack: Stack) -> Path:
         The file written.
     """
     path = folder / plane / f"{exam_id}.npy"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
+    with whole_file(path) as beside, beside.open("wb") as file:
         np.save(file, np.ascontiguousarray(stack), allow_pickle=False)
-    beside.replace(path)
     return path

@@ -59,6 +59,11 @@ class Augmentation:
                 found=f"{self.rotation}, {self.translation}, {self.mirror}",
             )
 
+    @property
+    def any(self) -> bool:
+        """Whether anything is drawn at all."""
+        return self.rotation > 0 or self.translation > 0 or self.mirror > 0
+
 
 @dataclass(frozen=True)
 class View:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from mrknee.errors import MrkneeError
+from mrknee.exams import Findings
 from mrknee.networks.settings import NetworkSettings
 from mrknee.tensors.augmentation import Augmentation
 from mrknee.tensors.preparation import Preparation
@@ -63,7 +64,7 @@ class SelectionSettings:
     """On which exams the epoch is selected, and when training stops early.
 
     Args:
-        on: inner (a stratified share of the training exams that is not trained on; `valid` is
+        part: inner (a stratified share of the training exams that is not trained on; `valid` is
             touched once, at the end), or valid (as the post does; the result is optimistic and
             marked so).
         fraction: the inner share of the training exams.
@@ -71,7 +72,7 @@ class SelectionSettings:
         early_stop: stop when the metric has not improved for this many epochs; 0 never stops.
     """
 
-    on: Literal["inner", "valid"] = "inner"
+    part: Literal["inner", "valid"] = "inner"
     fraction: float = 0.15
     metric: Literal["mean_auc", "loss"] = "mean_auc"
     early_stop: int = 10
@@ -92,13 +93,14 @@ class Recipe:
     """All settings of a training run.
 
     Args:
-        findings: which findings to learn, each with a label file; all there are where not given.
-            One name trains the earlier post's single-finding system.
+        findings: which findings to learn, each with a label file: a list, or names with commas
+            between; all there are where not given. One name trains the earlier post's
+            single-finding system.
         network: the network.
         weights: where its encoders start: download (the library's ImageNet weights), lite0 (the
             optional extra), a FILE, or none (random).
         preparation: from stack to input.
-        augmentation: what is drawn for training; null trains on the exams as they are.
+        augmentation: what is drawn for training; all zero trains on the exams as they are.
         optimizer: how weights are stepped.
         schedule: how the learning rate moves.
         selection: which epoch is kept.
@@ -118,11 +120,11 @@ class Recipe:
         MrkneeError: settings that contradict each other.
     """
 
-    findings: list[str] | None = None
+    findings: list[str] | str | None = None
     network: NetworkSettings = field(default_factory=NetworkSettings)
     weights: str = "download"
     preparation: Preparation = field(default_factory=Preparation)
-    augmentation: Augmentation | None = field(default_factory=Augmentation)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     selection: SelectionSettings = field(default_factory=SelectionSettings)
@@ -138,6 +140,9 @@ class Recipe:
     allow_missing_plane: bool = False
 
     def __post_init__(self) -> None:
+        if self.findings is not None:
+            given = self.findings.split(",") if isinstance(self.findings, str) else self.findings
+            object.__setattr__(self, "findings", list(Findings(given)))
         positive = {
             "epochs": self.epochs,
             "batch_exams": self.batch_exams,
@@ -156,13 +161,12 @@ class Recipe:
                 expected="between 0 and 1",
                 found=str(self.selection.fraction),
             )
-        if self.optimizer.momentum and self.optimizer.name == "sgd":
-            if not 0 <= self.optimizer.momentum < 1:
-                raise MrkneeError(
-                    "the setting optimizer.momentum can't be used",
-                    expected="0 to below 1",
-                    found=str(self.optimizer.momentum),
-                )
+        if not 0 <= self.optimizer.momentum < 1:
+            raise MrkneeError(
+                "the setting optimizer.momentum can't be used",
+                expected="0 to below 1",
+                found=str(self.optimizer.momentum),
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The whole tree as plain values."""
@@ -170,7 +174,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The whole tree as YAML; `load_recipe` reads it back."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return str(yaml.safe_dump(self.to_dict(), sort_keys=False))
 
 
 def recipe_names() -> list[str]:

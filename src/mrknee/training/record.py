@@ -12,6 +12,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from mrknee.files import whole_file
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.progress import Progress
 from mrknee.tensors.batches import Batch
@@ -149,7 +150,7 @@ class RunRecord(Callback):
         aucs = {name.removeprefix("val/auc_"): v for name, v in row.items() if "val/auc_" in name}
         self.say(
             f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}: "
-            f"loss {row['train/loss']:.3f}, {self.recipe.selection.on} loss {row['val/loss']:.3f}, "
+            f"loss {row['train/loss']:.3f}, {self.recipe.selection.part} loss {row['val/loss']:.3f}, "
             f"AUC {_aucs_text(aucs)}" + (" (best so far)" if better else "")
         )
 
@@ -169,17 +170,15 @@ class RunRecord(Callback):
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        beside = self.out / ".metrics.csv"
-        beside.write_text(text.getvalue())
-        beside.replace(self.out / "metrics.csv")
+        with whole_file(self.out / "metrics.csv") as beside:
+            beside.write_text(text.getvalue())
 
     def save_resume(self, trainer: lightning.Trainer) -> None:
         """Writes what --resume goes on from, whole or not at all."""
-        beside = self.resume_file.with_name(".last.ckpt")
-        trainer.save_checkpoint(beside)
-        beside.replace(self.resume_file)
+        with whole_file(self.resume_file) as beside:
+            trainer.save_checkpoint(beside, weights_only=False)
 
-    def on_train_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+    def on_train_end(self, _trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         """Ends the progress bar."""
         if self._progress is not None:
             self._progress.__exit__(None, None, None)

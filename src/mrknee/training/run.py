@@ -27,9 +27,9 @@ from pathlib import Path
 
 import lightning
 import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError
@@ -128,14 +128,14 @@ def divide(data: Path, recipe: Recipe) -> Parts:
             expected="label files train-<finding>.csv, one a finding",
         )
     valid = open_split("valid") if (data / "valid").is_dir() else None
-    if recipe.selection.on == "valid":
+    if recipe.selection.part == "valid":
         if valid is None or valid.findings != exams.findings:
             raise MrkneeError(
                 "the epoch can't be selected on valid",
                 file=data / "valid",
                 expected="a split valid with labels for " + ", ".join(exams.findings),
                 found="no such split" if valid is None else ", ".join(valid.findings or ["none"]),
-                advice="select on an inner split of train: --selection.on inner",
+                advice="select on an inner split of train: --selection.part inner",
             )
         return Parts(exams, range(len(exams)), valid, range(len(valid)), valid)
     fit, inner = inner_split(exams.labels, recipe.selection.fraction, recipe.seed)
@@ -188,7 +188,7 @@ def _loader(
     exams: ExamFolder, positions: Sequence[int], recipe: Recipe, *, training: bool = False
 ) -> DataLoader[Batch]:
     batches = EpochBatches(positions, recipe.batch_exams, recipe.seed if training else None)
-    augmentation = recipe.augmentation if training else None
+    augmentation = recipe.augmentation if training and recipe.augmentation.any else None
     workers = recipe.workers
     if workers < 0:
         workers = min(4, max((torch.get_num_threads() or 1) - 1, 0))
@@ -238,7 +238,7 @@ def _evaluate(reader: Reader, parts: Parts, recipe: Recipe, out: Path) -> Scorec
     reader.network.load_state_dict(best.state_dict())
 
     def predict(exams: ExamFolder, positions: Sequence[int], part: str) -> Scorecard:
-        notes = [] if part == "valid" and recipe.selection.on == "inner" else [OPTIMISTIC]
+        notes = [] if part == "valid" and recipe.selection.part == "inner" else [OPTIMISTIC]
         batches = _loader(exams, positions, recipe)
         ids, probabilities = reader.read(batches, len(positions), f"reading {part}")
         findings = Findings(reader.network.findings)
@@ -246,7 +246,7 @@ def _evaluate(reader: Reader, parts: Parts, recipe: Recipe, out: Path) -> Scorec
         labels = exams.labels[list(positions)]
         return score(findings, labels, probabilities, split=part, seed=recipe.seed, notes=notes)
 
-    if recipe.selection.on == "inner":
+    if recipe.selection.part == "inner":
         card = predict(parts.selecting, parts.chosen, "inner")
     if parts.valid is not None and parts.valid.findings == parts.train.findings:
         card = predict(parts.valid, range(len(parts.valid)), "valid")

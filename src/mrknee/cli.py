@@ -1,0 +1,226 @@
+"""The command line: one short function a verb; rooms are imported inside it.
+
+Exit status: 0 done, 1 failed on something a person has to put right (told in one message),
+2 a command line that can't be understood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mrknee import __version__
+from mrknee.errors import MrkneeError
+
+
+def phantom(out: Path, *, train: int, valid: int, seed: int = 0, size: int = 256) -> None:
+    """Writes a data set of synthetic knees with known lesions, in the MRNet layout.
+
+    Args:
+        out: the data set's folder.
+        train: how many training exams.
+        valid: how many validation exams; their ids continue after train's.
+        seed: the same seed writes the same bytes.
+        size: rows and columns of a slice, in pixels.
+    """
+    from mrknee.sources.phantom.cohort import write_cohort
+
+    write_cohort(out, train=train, valid=valid, seed=seed, size=size)
+    print(f"wrote {train} training and {valid} validation exams to {out}")
+
+
+def predict(
+    model: Path,
+    exams: Path,
+    *,
+    out: Path,
+    split: str = "valid",
+    allow_missing_plane: bool = False,
+) -> None:
+    """Reads exams with a trained model and writes one probability an exam and finding.
+
+    Args:
+        model: a run folder.
+        exams: a data set's folder (one split of it is read), or a folder with axial/, coronal/
+            and sagittal/ inside.
+        out: the CSV to write: exam,<finding>,...
+        split: which split of a data set.
+        allow_missing_plane: read exams that lack one or two planes too.
+    """
+    from mrknee.inference.predictor import Predictor, open_exams
+
+    predictor = Predictor(model)
+    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
+    predictions = predictor.predict(folder)
+    predictions.write(out)
+    print(f"wrote {len(predictions.ids)} exams, {', '.join(predictions.findings)}, to {out}")
+
+
+def submit(model: Path, paths: Path, predictions: Path) -> None:
+    """The MRNet competition's interface: a list of .npy paths in, abnormal,acl,meniscus out.
+
+    Args:
+        model: a run folder whose findings are abnormal, acl and meniscus.
+        paths: headerless CSV, three lines an exam: .../{plane}/{id}.npy.
+        predictions: the headerless CSV to write, a line an exam, in the list's order.
+    """
+    from mrknee.inference.submission import submit as submit_listed
+
+    print(f"wrote {submit_listed(model, paths, predictions)} exams to {predictions}")
+
+
+def evaluate(predictions: Path, data: Path, *, out: Path, split: str = "valid") -> None:
+    """Holds predictions against labels: AUCs with 95 % intervals.
+
+    Args:
+        predictions: what predict wrote.
+        data: the data set's folder, with {split}-<finding>.csv inside.
+        out: a folder; scorecard.json is written there.
+        split: the split that was predicted.
+    """
+    from mrknee.scoring.predictions import Predictions
+    from mrknee.scoring.scorecard import score
+
+    table = Predictions.read(predictions)
+    labels = table.labels(data, split)
+    card = score(table.findings, labels, table.probabilities, split=split)
+    card.write(out / "scorecard.json")
+    print(card.table())
+    print(f"wrote {out / 'scorecard.json'}")
+
+
+def encoders(*, json: bool = False) -> None:
+    """Lists the encoders known by name; any other name that timm knows works too.
+
+    Args:
+        json: print JSON instead of a table.
+    """
+    from mrknee.networks.catalogue import encoder_table
+
+    _print_rows(encoder_table(), as_json=json)
+
+
+def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
+    """Synthetic knees, one network for three findings, predictions and AUCs, in minutes.
+
+    Args:
+        out: the folder to write to.
+        seed: of the knees and of the training.
+    """
+    from mrknee.demo import run_demo
+
+    run_demo(out, seed)
+
+
+def train(argv: Sequence[str]) -> None:
+    """Trains one network for all findings on a data set and writes a run folder.
+
+    Every setting of the recipe can be changed on the command line, for example
+    `--network.encoder resnet50` or `--findings acl`.
+    """
+    from jsonargparse import ArgumentParser
+
+    from mrknee.training.recipe import Recipe, recipe_file, recipe_names
+
+    # settings are named as in the recipe, but `--batch-exams` is as good as `--batch_exams`
+    words = [w.replace("-", "_").replace("__", "--", 1) if w[:2] == "--" else w for w in argv]
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--recipe", default="default")
+    chosen, _ = first.parse_known_args(words)
+    parser = ArgumentParser(
+        prog="mrknee train",
+        description=(train.__doc__ or "").strip(),
+        default_config_files=[str(recipe_file(chosen.recipe))],
+    )
+    parser.add_argument("data", type=Path, help="the data set's folder, with train/ and valid/")
+    parser.add_argument("--out", type=Path, required=True, help="the run folder to write")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    names = ", ".join(recipe_names())
+    parser.add_argument("--recipe", default="default", help=f"one of {names}, or a YAML file")
+    parser.add_class_arguments(Recipe)
+    given = parser.instantiate(parser.parse_args(words)).as_dict()
+    del given["recipe"]
+    data, out, resume = (given.pop(name) for name in ("data", "out", "resume"))
+    from mrknee.training.run import train as train_run
+
+    train_run(data, out, Recipe(**given), resume=resume)
+    print(f"wrote {out}")
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "phantom": phantom,
+    "train": train,
+    "predict": predict,
+    "submit": submit,
+    "evaluate": evaluate,
+    "encoders": encoders,
+    "demo": demo,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit status."""
+    width = max(map(len, VERBS)) + 2
+    lines = [f"  {n:{width}}{(f.__doc__ or '').splitlines()[0]}" for n, f in VERBS.items()]
+    top = argparse.ArgumentParser(
+        "mrknee",
+        description="Reads knee MRI exams with one multi-task network. Research use only.",
+        epilog="\n".join(["verbs (mrknee VERB --help tells more):", *lines]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"mrknee {__version__}")
+    top.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do; see below")
+    top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    given = top.parse_args(argv)
+    verb = VERBS[given.verb]
+    try:
+        if verb is train:
+            train(given.rest)
+        else:
+            verb(**vars(_parser(given.verb, verb).parse_args(given.rest)))
+    except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
+        sys.stderr.close()
+    except MrkneeError as error:
+        print(f"mrknee {given.verb}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser(name: str, verb: Callable[..., None]) -> argparse.ArgumentParser:
+    """A verb's parser from its signature and docstring: keyword-only parameters are options."""
+    from docstring_parser import parse
+
+    about = parse(verb.__doc__ or "")
+    help_texts = {p.arg_name: (p.description or "").replace("\n", " ") for p in about.params}
+    parser = argparse.ArgumentParser(f"mrknee {name}", description=about.short_description)
+    for parameter in inspect.signature(verb, eval_str=True).parameters.values():
+        text = help_texts[parameter.name]
+        required = parameter.default is inspect.Parameter.empty
+        option = "--" + parameter.name.replace("_", "-")
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            parser.add_argument(parameter.name, type=parameter.annotation, help=text)
+        elif parameter.annotation is bool:
+            parser.add_argument(option, action="store_true", help=text)
+        elif required:
+            parser.add_argument(option, type=parameter.annotation, required=True, help=text)
+        else:
+            text += f" (default: {parameter.default})"
+            parser.add_argument(
+                option, type=parameter.annotation, default=parameter.default, help=text
+            )
+    return parser
+
+
+def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(map(str.ljust, line, widths)).rstrip())

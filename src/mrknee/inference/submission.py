@@ -1,0 +1,103 @@
+"""The MRNet competition's interface: paths in, three columns out.
+
+The contract (the competition's evaluation script and its entries): a headerless list of `.npy`
+paths, three lines an exam, `.../{plane}/{id}.npy`; a headerless CSV of abnormal, acl, meniscus, a
+line an exam in the same order, without ids. The scorer checks the number of lines only, so a
+wrong column would pass in silence: a model with other findings is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_stack
+from mrknee.files import whole_file
+from mrknee.inference.predictor import Predictor
+
+
+class ListedExams(Sequence[Exam]):
+    """The exams of a list of paths, in the order in which they first come.
+
+    Args:
+        listing: the file; one path a line, relative to the current folder, of the form
+            `.../{plane}/{id}.npy`, each exam's three planes in any order.
+
+    Raises:
+        MrkneeError: the file isn't there, a path has another form, a plane comes twice or is
+            missing.
+    """
+
+    def __init__(self, listing: Path) -> None:
+        try:
+            lines = listing.read_text(encoding="utf-8-sig").split()
+        except FileNotFoundError:
+            raise MrkneeError("the list of paths is missing", file=listing) from None
+        exams: dict[tuple[Path, str], dict[Plane, Path]] = {}
+        for line in lines:
+            path = Path(line)
+            plane = path.parent.name
+            if plane not in PLANES or path.suffix != ".npy":
+                raise MrkneeError(
+                    "a path has another form",
+                    file=listing,
+                    expected=".../{axial,coronal,sagittal}/{id}.npy",
+                    found=line,
+                )
+            planes = exams.setdefault((path.parent.parent, path.stem), {})
+            if plane in planes:
+                raise MrkneeError(
+                    f"the {plane} plane is listed twice", file=listing, exam=path.stem, found=line
+                )
+            planes[Plane(plane)] = path
+        for (_, exam_id), planes in exams.items():
+            if len(planes) < len(PLANES):
+                raise MrkneeError(
+                    "an exam's planes are not all listed",
+                    file=listing,
+                    exam=exam_id,
+                    expected=", ".join(PLANES),
+                    found=", ".join(planes),
+                )
+        if not exams:
+            raise MrkneeError("the list of paths is empty", file=listing)
+        self._exams = [(exam_id, planes) for (_, exam_id), planes in exams.items()]
+
+    def __len__(self) -> int:
+        return len(self._exams)
+
+    def __getitem__(self, index: int) -> Exam:  # type: ignore[override]  # no slices of exams
+        exam_id, planes = self._exams[index]
+        return Exam(exam_id, {p: read_stack(path, exam_id) for p, path in planes.items()})
+
+
+def submit(model: Path, listing: Path, out: Path) -> int:
+    """Reads the listed exams and writes the competition's CSV, whole or not at all.
+
+    Args:
+        model: a run folder.
+        listing: the list of paths.
+        out: the CSV to write.
+
+    Returns:
+        How many exams were read.
+
+    Raises:
+        MrkneeError: the model's findings are not the competition's three, or the list or an exam
+            can't be used.
+    """
+    predictor = Predictor(model)
+    if predictor.findings != MRNET_FINDINGS:
+        raise MrkneeError(
+            "this model can't be submitted",
+            file=model,
+            expected="the findings " + ", ".join(MRNET_FINDINGS),
+            found=", ".join(predictor.findings),
+            advice="submit a model trained on all three",
+        )
+    predictions = predictor.predict(ListedExams(listing))
+    lines = [",".join(f"{p:.9g}" for p in row) for row in predictions.probabilities]
+    with whole_file(out) as beside:
+        beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return len(lines)
