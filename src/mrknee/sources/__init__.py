@@ -1,0 +1,1 @@
+"""Where exams come from: synthetic knees, DICOM studies, NIfTI volumes."""

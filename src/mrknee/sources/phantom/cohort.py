@@ -1,0 +1,253 @@
+"""A whole synthetic data set in MRNet's layout, on all cores, resumable."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from mrknee import __version__
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, write_labels, write_stack
+from mrknee.files import whole_file
+from mrknee.progress import track
+from mrknee.sources.phantom.exam import FINDINGS, draw_exam_lesions, render_exam
+from mrknee.sources.phantom.lesions import Truth
+
+KINDS = (
+    Truth(abnormal=False, acl=False, meniscus=False),
+    Truth(abnormal=True, acl=False, meniscus=False),
+    Truth(abnormal=True, acl=False, meniscus=True),
+    Truth(abnormal=True, acl=True, meniscus=False),
+    Truth(abnormal=True, acl=True, meniscus=True),
+)
+# How many of MRNet's exams are of each kind, in the order of KINDS: its own label files, counted
+# (train 1130 exams, valid 120).
+FREQUENCIES = {"train": (217, 433, 272, 83, 125), "valid": (25, 20, 21, 23, 31)}
+PARAMETERS = "phantom.json"
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One exam to write: where, which seed, what it shall show."""
+
+    out: Path
+    split: str
+    exam_id: str
+    seed: tuple[int, int]
+    truth: Truth
+    size: int
+    slice_factor: float
+
+    def files(self) -> list[Path]:
+        """Every file of this exam."""
+        stacks = [self.out / self.split / plane / f"{self.exam_id}.npy" for plane in PLANES]
+        masks = [
+            self.out / "lesions" / self.split / finding / plane / f"{self.exam_id}.npy"
+            for finding in FINDINGS
+            if getattr(self.truth, finding)
+            for plane in PLANES
+        ]
+        return masks + stacks
+
+
+def draw_truths(split: str, count: int, seed: int) -> list[Truth]:
+    """What each exam of a split shows: MRNet's joint frequencies, in random order.
+
+    Args:
+        split: "train" or "valid", whose frequencies differ.
+        count: number of exams; counts are allotted by largest remainder.
+        seed: seed of the order.
+    """
+    share = np.array(FREQUENCIES[split], float)
+    ideal = share / share.sum() * count
+    numbers = np.floor(ideal).astype(int)
+    short = count - int(numbers.sum())
+    numbers[np.argsort(numbers - ideal, kind="stable")[:short]] += 1
+    kinds = np.repeat(np.arange(len(KINDS)), numbers)
+    stream = 0 if split == "train" else 1
+    np.random.default_rng(np.random.SeedSequence((seed, stream, 2**31))).shuffle(kinds)
+    return [KINDS[kind] for kind in kinds]
+
+
+def write_cohort(
+    out: Path,
+    *,
+    train: int,
+    valid: int,
+    seed: int,
+    size: int = 256,
+    slice_factor: float = 1.0,
+    workers: int | None = None,
+) -> None:
+    """Write a synthetic data set in MRNet's layout, with lesion masks and its parameters.
+
+    The same arguments write the same bytes, whatever the number of workers. An interrupted run
+    is taken up again by the same call: exams that are complete are kept.
+
+    Args:
+        out: the data set's folder; new, empty, or an unfinished run of the same parameters.
+        train: number of training exams, ids from 0000.
+        valid: number of validation exams, ids continuing after train's.
+        seed: seed of everything.
+        size: edge of the images in pixels, 32 or more.
+        slice_factor: factor on MRNet's slice counts, for smaller and faster sets; 0.2 to 1.
+        workers: processes; default one a core.
+
+    Raises:
+        MrkneeError: impossible arguments, or ``out`` holds something else.
+    """
+    _check(train, valid, size, slice_factor)
+    tasks = _plan(out, train, valid, seed, size, slice_factor)
+    _claim(out, _parameters(tasks, train, valid, seed, size, slice_factor))
+    missing = [task for task in tasks if not all(file.exists() for file in task.files())]
+    cores = workers or len(os.sched_getaffinity(0))
+    for _ in track(_work(missing, cores), len(missing), "phantom", "exams"):
+        pass
+    for split in FREQUENCIES:
+        mine = [task for task in tasks if task.split == split]
+        for finding in FINDINGS:
+            labels = {task.exam_id: float(getattr(task.truth, finding)) for task in mine}
+            if labels:
+                write_labels(out, split, finding, labels)
+
+
+def _check(train: int, valid: int, size: int, slice_factor: float) -> None:
+    if train < 0 or valid < 0 or train + valid < 1:
+        raise MrkneeError(
+            "impossible number of exams",
+            expected="train and valid not negative, at least one exam in all",
+            found=f"train {train}, valid {valid}",
+        )
+    if size < 32:
+        raise MrkneeError("images too small for a knee", expected="32 px or more", found=f"{size}")
+    if not 0.2 <= slice_factor <= 1.0:
+        raise MrkneeError(
+            "impossible factor on the slice counts", expected="0.2 to 1", found=f"{slice_factor}"
+        )
+
+
+def _plan(
+    out: Path, train: int, valid: int, seed: int, size: int, slice_factor: float
+) -> list[_Task]:
+    truths = [("train", truth) for truth in draw_truths("train", train, seed)]
+    truths += [("valid", truth) for truth in draw_truths("valid", valid, seed)]
+    return [
+        _Task(out, split, f"{index:04d}", (seed, index), truth, size, slice_factor)
+        for index, (split, truth) in enumerate(truths)
+    ]
+
+
+def _parameters(
+    tasks: Sequence[_Task], train: int, valid: int, seed: int, size: int, slice_factor: float
+) -> dict[str, object]:
+    """What phantom.json holds: the arguments, and every exam's truth and lesions."""
+    exams = {
+        task.exam_id: {
+            "split": task.split,
+            **asdict(task.truth),
+            "lesions": [
+                {"lesion": type(lesion).__name__, **asdict(lesion)}
+                for lesion in draw_exam_lesions(task.seed, task.truth)
+            ],
+        }
+        for task in tasks
+    }
+    return {
+        "mrknee": __version__,
+        "seed": seed,
+        "size": size,
+        "slice_factor": slice_factor,
+        "train": train,
+        "valid": valid,
+        "exams": exams,
+    }
+
+
+def _claim(out: Path, parameters: Mapping[str, object]) -> None:
+    """Make ``out`` ours, or refuse it."""
+    text = json.dumps(parameters, indent=1) + "\n"
+    file = out / PARAMETERS
+    if out.exists() and not out.is_dir():
+        raise MrkneeError("not a folder", file=out, expected="a new folder", found="a file")
+    if file.exists():
+        if file.read_text() != text:
+            raise MrkneeError(
+                "the folder holds a phantom data set with other parameters",
+                file=file,
+                expected=_summary(parameters),
+                found=_summary(_read(file)),
+                advice="choose another folder, or remove this one",
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise MrkneeError(
+            "the folder is not empty",
+            file=out,
+            expected=f"a new or empty folder, or one with {PARAMETERS}",
+            found=", ".join(sorted(path.name for path in out.iterdir())[:3]),
+            advice="choose another folder",
+        )
+    else:
+        with whole_file(file) as beside:
+            beside.write_text(text)
+
+
+def _read(file: Path) -> Mapping[str, object]:
+    try:
+        content = json.loads(file.read_text())
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _summary(parameters: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in parameters.items() if key != "exams")
+
+
+def _work(tasks: Sequence[_Task], workers: int) -> Iterator[str]:
+    """Write the exams in processes of one thread each; yields ids as they are done."""
+    if not tasks:
+        return
+    # Fresh interpreters (spawn): with one BLAS thread each, sums don't depend on the machine.
+    with _single_threaded(), ProcessPoolExecutor(
+        min(workers, len(tasks)), mp_context=get_context("spawn")
+    ) as pool:
+        futures: list[Future[str]] = [pool.submit(_write_exam, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _write_exam(task: _Task) -> str:
+    """Render one exam, then write its files: masks first, stacks last."""
+    exam = render_exam(task.seed, task.truth, size=task.size, slice_factor=task.slice_factor)
+    for finding, planes in exam.masks.items():
+        for plane, mask in planes.items():
+            write_stack(task.out / "lesions" / task.split / finding, plane, task.exam_id, mask)
+    for plane, stack in exam.stacks.items():
+        write_stack(task.out / task.split, plane, task.exam_id, stack)
+    return task.exam_id

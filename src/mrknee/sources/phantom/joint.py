@@ -1,0 +1,356 @@
+"""Inside the joint: fluid, menisci, bones with cartilage, cruciate ligaments; and their lesions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from mrknee.sources.phantom.anatomy import Anatomy
+from mrknee.sources.phantom.bones import Bone, Cartilage, patella_centre, plateau_height
+from mrknee.sources.phantom.lesions import (
+    AclTear,
+    BakerCyst,
+    CartilageDefect,
+    Effusion,
+    Lesion,
+    MeniscalTear,
+    Oedema,
+)
+from mrknee.sources.phantom.shapes import (
+    Box,
+    Canvas,
+    Field,
+    ellipsoid,
+    ramp,
+    smooth_path,
+    tiled,
+    tube,
+    union,
+)
+
+
+def paint_fluid(canvas: Canvas, knee: Anatomy, lesions: Iterable[Lesion]) -> None:
+    """Fluid in the suprapatellar recess and the gutters: a film in health, bulging in effusion."""
+    amounts = [lesion.amount for lesion in lesions if isinstance(lesion, Effusion)]
+    amount = max([0.28 * knee.fluid, *(0.3 + 0.7 * amount for amount in amounts)])
+    frame = knee.femur
+    box = canvas.grid.box(
+        frame.to_world(np.array([[-48.0, -40, 0], [48, 60, 110], [-48, 60, 0], [48, -40, 110]])), 2.0
+    )
+
+    def pouch(u: Field, v: Field, w: Field) -> Field:
+        thick = 1.0 + 8.5 * amount
+        recess = ellipsoid((u, v, w), (2.0, 28.0 + 0.75 * thick, 66.0), (19 + 6 * amount, thick, 14 + 12 * amount))
+        gutter = 0.6 + 5.5 * amount
+        side = ellipsoid((np.abs(u), v, w), (36.5, 10.0, 38.0), (gutter, 7 + 8 * amount, 10 + 10 * amount))
+        behind = ellipsoid((np.abs(u), v, w), (20.0, -33.5, 30.0), (5 + 5 * amount, 0.6 + 3.4 * amount, 8.0))
+        return union(union(recess, side, 4.0), behind, 2.0)
+
+    distance = box.evaluate(frame, pouch)
+    canvas.paint(box, canvas.coverage(distance - 1.0) * 0.8, "synovium")
+    cover = canvas.coverage(distance)
+    canvas.paint(box, cover, "fluid")
+    if amounts:
+        canvas.mark("abnormal", box, cover)
+
+
+def paint_cyst(canvas: Canvas, knee: Anatomy, cyst: BakerCyst) -> None:
+    """A popliteal cyst with its neck to the joint."""
+    frame = knee.tibia
+    r = cyst.radius
+    box = canvas.grid.box(frame.to_world(np.array([[-27.0, -42, 10], [-20, -30, 10]])), 2.6 * r + 3)
+
+    def shape(u: Field, v: Field, w: Field) -> Field:
+        body = ellipsoid((u, v, w), (-27.0, -41.0 - 0.35 * r, 8.0), (r, 0.75 * r, 1.9 * r))
+        neck = ellipsoid((u, v, w), (-21.0, -36.0, 14.0), (3.0, 7.0, 3.0))
+        return union(body, neck, 4.0)
+
+    distance = box.evaluate(frame, shape)
+    canvas.paint(box, canvas.coverage(distance - 0.9), "fascia")
+    cover = canvas.coverage(distance)
+    canvas.paint(box, cover, "fluid")
+    canvas.mark("abnormal", box, cover)
+
+
+def paint_capsule(canvas: Canvas, femur: Bone, knee: Anatomy) -> None:
+    """The capsule: a thin dark sheet behind and beside the condyles."""
+    box = femur.box
+    u, v, w = box.local(femur.frame)
+    sheet = np.abs(femur.distance - 6.0) - 0.5
+    here = ramp(v, 10.0, -8.0) * ramp(w, 44.0, 34.0) * ramp(w, -6.0, 2.0)
+    inside = canvas.coverage(femur.distance - 5.5) * ramp(v, 14.0, 4.0) * ramp(w, 42.0, 34.0)
+    canvas.paint(box, inside * (0.35 + 0.25 * knee.fluid), "synovium")
+    canvas.paint(box, canvas.coverage(sheet) * here * 0.8, "fascia")
+    del u
+
+
+class Meniscus:
+    """One meniscus in its own coordinates.
+
+    Attributes:
+        box: where it lies.
+        depth: mm from the periphery inwards.
+        width: radial width at that angle, mm.
+        angle: degrees around it; 0 at the body's periphery, 90 anterior, -90 posterior.
+        level: height above its lower surface, mm.
+        height: the wedge's local height, mm.
+        distance: signed distance to the whole meniscus.
+    """
+
+    def __init__(self, canvas: Canvas, knee: Anatomy, *, medial: bool) -> None:
+        centre = (-22.5, -0.5) if medial else (22.5, -1.5)
+        reach = (15.5, 22.0) if medial else (14.5, 18.0)
+        frame = knee.tibia
+        corners = [[centre[0] - reach[0], -24.0, -5], [centre[0] + reach[0], 23.0, 11]]
+        self.box = canvas.grid.box(frame.to_world(np.array(corners)), 2.5)
+        u, v, w = self.box.local(frame)
+        outward = (centre[0] - u) if medial else (u - centre[0])
+        forward = v - centre[1]
+        ratio = np.sqrt((outward / reach[0]) ** 2 + (forward / reach[1]) ** 2) + 1e-3
+        self.depth = np.hypot(outward, forward) * (1.0 / ratio - 1.0)
+        self.angle = np.degrees(np.arctan2(forward, outward))
+        posterior = ramp(-self.angle, 20.0, 80.0)
+        self.width = (9.0 + 4.0 * posterior if medial else 10.0 + 0.5 * posterior) * knee.meniscus_width
+        floor = plateau_height(knee, u, v) + 0.4 + 0.5 * knee.cartilage * ramp(self.depth, 0.0, 6.0)
+        self.level = w - floor
+        opening = 128.0 if medial else 150.0
+        ends = ramp(np.abs(self.angle), opening + 14.0, opening - 10.0)
+        profile = np.clip(1.0 - self.depth / self.width, 0.0, 1.0)
+        self.height = (0.5 + (knee.meniscus_height - 0.5) * profile) * (0.55 + 0.45 * ends)
+        gap = (np.abs(self.angle) - opening) * np.float32(0.2)
+        self.distance = np.maximum.reduce(
+            [-self.depth, self.depth - self.width, -self.level, (self.level - self.height) * 0.82, gap]
+        ).astype(np.float32)
+
+
+def paint_meniscus(
+    canvas: Canvas, knee: Anatomy, tears: Iterable[Lesion], *, medial: bool
+) -> None:
+    """Paint one meniscus with its degeneration or its tear."""
+    part = Meniscus(canvas, knee, medial=medial)
+    tear = next(
+        (t for t in tears if isinstance(t, MeniscalTear) and t.medial == medial), None
+    )
+    body = canvas.coverage(part.distance)
+    canvas.paint(part.box, canvas.coverage(part.distance - 1.2) * 0.5, "synovium")
+    canvas.paint(part.box, body, "meniscus")
+    degeneration = knee.degeneration[0 if medial else 1]
+    if degeneration:
+        canvas.paint(part.box, degeneration_cover(part, degeneration), "degenerate meniscus")
+    if tear is not None:
+        cleft = tear_cover(part, tear, canvas.grid.spacing)
+        canvas.paint(part.box, cleft * (0.55 + 0.45 * tear.severity), "tear fluid")
+        for finding in ("meniscus", "abnormal"):
+            canvas.mark(finding, part.box, np.clip(cleft * 1.5, 0.0, 1.0))
+        if tear.kind == "bucket-handle":
+            _paint_bucket_handle(canvas, knee, tear)
+
+
+def degeneration_cover(part: Meniscus, amount: float) -> Field:
+    """Mucoid signal in the middle of the posterior horn, at least 1 mm under every surface."""
+    radial = np.abs(part.depth / part.width - 0.3) * 5.0
+    level = np.abs(part.level / np.maximum(part.height, 1.0) - 0.5) * 4.0
+    around = np.abs(part.angle + 75.0) / 45.0
+    blob = np.exp(-(radial**2) - level**2 - around**4)
+    buried = ramp(part.distance, -0.9, -1.7)
+    return np.asarray(blob * buried * amount, np.float32)
+
+
+def tear_cover(part: Meniscus, tear: MeniscalTear, spacing: float) -> Field:
+    """Coverage of the cleft, 0..1; it always reaches a surface of the meniscus."""
+    turn = np.abs((part.angle - tear.angle_deg + 180.0) % 360.0 - 180.0) - tear.span_deg / 2
+    ends = np.clip(1.0 - turn / 6.0, 0.0, 1.0)
+    inside = np.clip(0.5 - (part.distance - 0.3) / spacing, 0.0, 1.0)
+    radial = part.depth / part.width
+    if tear.kind == "horizontal":
+        # From the middle of the periphery obliquely to the lower surface near the free edge.
+        middle = part.height * (0.5 - 0.35 * radial)
+        across = np.abs(part.level - middle)
+        inside = inside * np.clip((radial - 0.12) * 8.0, 0.0, 1.0)
+    else:
+        across = np.abs((radial - tear.position) * part.width + 0.25 * (part.level - 3.0))
+    line = np.clip(0.5 - (across - tear.thickness / 2) / spacing, 0.0, 1.0)
+    if tear.kind == "bucket-handle":
+        # The inner part has left: fluid fills its place.
+        gone = np.clip((radial - tear.position) * 6.0, 0.0, 1.0) * tear.displaced
+        line = np.maximum(line, gone)
+    return np.asarray(line * ends * inside, np.float32)
+
+
+def _paint_bucket_handle(canvas: Canvas, knee: Anatomy, tear: MeniscalTear) -> None:
+    """The displaced inner fragment: a dark band along the notch."""
+    side = -1.0 if tear.medial else 1.0
+    u = side * (13.0 - 7.0 * tear.displaced)
+    points = smooth_path([(u + side * 5, -18, 3.0), (u, -8, 6.5), (u, 4, 6.5), (u + side * 5, 15, 4.0)], 7)
+    frame = knee.tibia
+    path = frame.to_world(points)
+    box = canvas.grid.box(path, 4.0)
+    distance, _ = tube(box, path, np.full(7, 2.3))
+    cover = canvas.coverage(distance)
+    canvas.paint(box, cover, "meniscus")
+    for finding in ("meniscus", "abnormal"):
+        canvas.mark(finding, box, cover)
+
+
+def paint_cartilage(canvas: Canvas, layer: Cartilage, lesions: Iterable[Lesion], centre: tuple[float, float, float]) -> None:
+    """Paint a cartilage layer, thinned where it has a defect (fluid fills the hole).
+
+    ``centre`` is added to a defect's own centre (the patella's defects follow the patella).
+    """
+    cover = canvas.coverage(layer.distance)
+    film = canvas.coverage(layer.distance - 0.4) * 0.2
+    canvas.paint(layer.box, film, "fluid")
+    canvas.paint(layer.box, cover, "cartilage")
+    for defect in lesions:
+        if not isinstance(defect, CartilageDefect) or defect.bone != layer.name:
+            continue
+        u, v, w = layer.box.local(layer.frame)
+        a, b, c = (float(x + y) for x, y in zip(defect.centre, centre, strict=True))
+        square = (u - a) ** 2 + (w - c) ** 2 if layer.name == "patella" else (u - a) ** 2 + (v - b) ** 2 + 0.5 * (w - c) ** 2
+        hole = canvas.coverage((np.sqrt(square) - defect.radius).astype(np.float32)) * defect.depth
+        hole = hole * canvas.coverage(layer.distance - 0.3)
+        canvas.paint(layer.box, hole, "fluid")
+        canvas.mark("abnormal", layer.box, hole)
+
+
+def paint_bone(
+    canvas: Canvas, bone: Bone, knee: Anatomy, lesions: Iterable[Lesion], tile: Field
+) -> None:
+    """Paint cortex, marrow with its trabeculae and physeal scar, and marrow oedema."""
+    box = bone.box
+    outside = canvas.coverage(bone.distance)
+    canvas.paint(box, outside, "cortex")
+    inside = canvas.coverage(bone.distance + bone.cortex)
+    grain = 1.0 + 0.05 * tiled(tile, box)
+    u, v, w = box.local(bone.frame)
+    scar = _physeal_scar(bone.name, u, v, w)
+    grain -= 0.38 * knee.closed_physis * np.exp(-((scar / 0.9) ** 2))
+    canvas.paint(box, inside, "marrow", grain)
+    if bone.name in ("femur", "tibia") and knee.red_marrow > 0.1:
+        beyond = ramp(w, 30.0, 55.0) if bone.name == "femur" else ramp(w, -25.0, -45.0)
+        canvas.paint(box, inside * beyond * (0.5 * knee.red_marrow), "red marrow", grain)
+    for oedema in lesions:
+        if not isinstance(oedema, Oedema) or oedema.bone != bone.name:
+            continue
+        a, b, c = oedema.centre
+        far = np.sqrt((u - a) ** 2 + (v - b) ** 2 + (w - c) ** 2) / oedema.radius
+        far = far + 0.10 * tiled(tile, box)
+        cloud = inside * ramp(far, 1.25, 0.35) * oedema.strength
+        canvas.paint(box, cloud.astype(np.float32), "oedema")
+        canvas.mark("abnormal", box, np.clip(cloud * 1.6, 0.0, 1.0).astype(np.float32))
+
+
+def _physeal_scar(name: str, u: Field, v: Field, w: Field) -> Field:
+    """Distance (mm) from the closed growth plate's wavy scar."""
+    if name == "femur":
+        return np.asarray(w - (33.0 + 0.12 * v + 2.5 * np.cos(u * 0.16) + 1.2 * np.sin(v * 0.23)))
+    if name == "tibia":
+        return np.asarray(w - (-15.0 + 1.8 * np.cos(u * 0.13) + 0.8 * np.sin(v * 0.3)))
+    return np.asarray(w * 0 + 99.0)
+
+
+def acl_path(knee: Anatomy, sag: float = 0.0) -> np.ndarray:
+    """World points of the ACL's axis, from the lateral condyle's inner wall to the tibia."""
+    start = knee.femur.to_world(np.array([[knee.notch - 1.5, -12.0, 30.0]]))
+    points = knee.tibia.to_local(start)[0]
+    end = np.array([-1.0, 8.5, 3.0])
+    a, b = points + (end - points) * 0.35, points + (end - points) * 0.7
+    # Lax fibres hang backwards and down.
+    hang = np.array([0.0, -0.55, -0.85]) * sag
+    path = smooth_path([tuple(points), tuple(a + hang), tuple(b + hang), tuple(end)], 8)
+    return knee.tibia.to_world(path)
+
+
+def paint_acl(canvas: Canvas, knee: Anatomy, tear: AclTear | None) -> None:
+    """Paint the ACL: dark fibre bundles in a looser sheath, fanning out to the tibia."""
+    path = acl_path(knee, 0.0 if tear is None else tear.sag)
+    count = len(path)
+    thick = knee.acl_radius * np.linspace(0.9, 1.15, count)
+    swollen = thick if tear is None else thick * (1 + (tear.swelling - 1) * np.hanning(count + 2)[1:-1])
+    flat = (knee.tibia.axes[0] / np.linalg.norm(knee.tibia.axes[0]), 1.5)
+    box = canvas.grid.box(path, float(swollen.max()) + 2.0)
+    distance, along = tube(box, path, swollen, flat)
+    sheath = canvas.coverage(distance)
+    canvas.paint(box, sheath, "loose ligament")
+    break_ = np.zeros(1, np.float32)
+    if tear is not None:
+        length = float(np.linalg.norm(path[-1] - path[0]))
+        half = 0.5 * tear.gap / length
+        break_ = ramp(np.abs(along - tear.position), half * 1.8 + 0.05, half)
+        strength = 0.35 + 0.65 * tear.severity
+        oedema = sheath * (0.35 + 0.65 * break_) * strength
+        canvas.paint(box, oedema.astype(np.float32), "torn ligament")
+        for finding in ("acl", "abnormal"):
+            canvas.mark(finding, box, sheath * np.clip(0.3 + break_, 0.0, 1.0))
+    _paint_fibres(canvas, knee, path, tear)
+    if tear is None and knee.acl_bright_spot:
+        spot = sheath * ramp(np.abs(along - 0.82), 0.16, 0.04) * (0.55 * knee.acl_bright_spot)
+        canvas.paint(box, spot.astype(np.float32), "degenerate meniscus")
+
+
+def _paint_fibres(
+    canvas: Canvas, knee: Anatomy, path: np.ndarray, tear: AclTear | None
+) -> None:
+    """The ligament's dark bundles; torn ones are interrupted and frayed."""
+    count = len(path)
+    spread = np.linspace(0.75, 1.25, count)[:, None]
+    axes = knee.tibia.axes / np.linalg.norm(knee.tibia.axes, axis=1, keepdims=True)
+    for index, (side, fore) in enumerate(((-0.25, 0.62), (0.3, 0.2), (-0.3, -0.22), (0.2, -0.62))):
+        shift = (side * axes[0] + fore * axes[1]) * knee.acl_radius * spread
+        radius = 0.27 * knee.acl_radius
+        fibre = path + shift
+        box = canvas.grid.box(fibre, radius + 1.5)
+        distance, along = tube(box, fibre, np.full(count, radius))
+        cover = canvas.coverage(distance)
+        if tear is not None:
+            length = float(np.linalg.norm(path[-1] - path[0]))
+            half = 0.5 * tear.gap / length
+            centre = tear.position + 0.05 * (index - 1.5)
+            lost = ramp(np.abs(along - centre), half + 0.06, half) * min(1.0, 0.45 + tear.severity)
+            cover = cover * (1.0 - lost) * (1.0 - 0.55 * tear.severity)
+        canvas.paint(box, cover.astype(np.float32), "ligament")
+
+
+def paint_pcl(canvas: Canvas, knee: Anatomy) -> None:
+    """The PCL: a thick, homogeneously dark arch from the medial condyle to the tibia's back."""
+    start = knee.tibia.to_local(knee.femur.to_world(np.array([[1.5 - knee.notch, 5.0, 14.0]])))[0]
+    arch = knee.tibia.to_local(knee.femur.to_world(np.array([[-4.0, -9.0, 21.0]])))[0]
+    points = [tuple(start), tuple(arch), (-2.5, -21.0, 13.0), (-1.0, -25.5, 1.0), (-1.0, -26.5, -9.0)]
+    path = knee.tibia.to_world(smooth_path(points, 10))
+    radii = knee.pcl_radius * np.linspace(1.05, 0.85, 10)
+    box = canvas.grid.box(path, float(radii.max()) + 1.5)
+    distance, _ = tube(box, path, radii)
+    canvas.paint(box, canvas.coverage(distance - 0.8) * 0.5, "synovium")
+    canvas.paint(box, canvas.coverage(distance), "ligament")
+
+
+def paint_ligaments(canvas: Canvas, knee: Anatomy) -> None:
+    """Collateral ligaments, tendons and retinacula around the joint."""
+    pu, pv, pw = patella_centre(knee)
+    lean = np.tan(np.deg2rad(knee.flexion_deg))
+    top = (pu, pv + 3.0 - lean * 9.0, pw + 17.0)
+    quad = [top, (1.0, pv - 2.0 - lean * 28, pw + 36), (0.0, pv - 8.0 - lean * 75, pw + 80)]
+    tendon = [(pu, pv + 4.0, pw - 15.0), (2.0, 0.45 * pv + 15.5, 0.4 * pw - 18.0), (2.0, 23.0, -34.0), (2.0, 20.5, -45.0)]
+    epicondyle_medial = knee.tibia.to_local(knee.femur.to_world(np.array([[-40.5, -2.0, 29.0]])))[0]
+    epicondyle_lateral = knee.tibia.to_local(knee.femur.to_world(np.array([[40.5, -4.0, 29.0]])))[0]
+    sulcus = knee.tibia.to_local(knee.femur.to_world(np.array([[38.5, -2.0, 15.0]])))[0]
+    front, out = (0, 1, 0), (1, 0, 0)
+    bands = (
+        (quad, (17.0, 15.0, 15.0), front, 4.6, "tendon"),
+        (tendon, (14.0, 12.5, 12.0, 10.0), front, 5.0, "tendon"),
+        ([tuple(epicondyle_medial), (-41.0, 1.0, 3.0), (-37.5, 3.0, -14.0), (-26.0, 5.0, -44.0)], (6.5, 6.5, 6.5, 6.0), out, 4.5, "tendon"),
+        ([tuple(epicondyle_lateral), (43.0, -11.0, 8.0), (41.0, -19.0, -13.0)], (2.6, 2.4, 2.6), out, 1.2, "tendon"),
+        ([(47.0, 2.0 - lean * 45, 75.0), (46.5, 10.0, 32.0), (43.0, 16.0, 8.0), (31.0, 19.0, -13.0)], (9.0, 8.0, 7.0, 6.0), out, 6.0, "tendon"),
+        ([tuple(sulcus), (36.5, -16.0, 6.0), (28.0, -26.0, 0.0), (17.0, -28.0, -8.0)], (3.0, 2.8, 2.6, 2.4), front, 1.2, "tendon"),
+        ([(-33.0, -32.0, 10.0), (-31.0, -24.0, -6.0)], (4.0, 3.5), front, 1.3, "tendon"),
+    )
+    for points, widths, thin, ratio, tissue in bands:
+        count = 4 * len(points) - 3
+        path = knee.tibia.to_world(smooth_path(points, count))
+        radii = np.interp(np.linspace(0, 1, count), np.linspace(0, 1, len(widths)), widths)
+        direction = np.array(thin, float) @ knee.tibia.axes
+        direction /= np.linalg.norm(direction)
+        box = canvas.grid.box(path, float(radii.max()) + 1.5)
+        distance, _ = tube(box, path, radii, (direction, ratio))
+        canvas.paint(box, canvas.coverage(distance), tissue)

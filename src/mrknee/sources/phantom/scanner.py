@@ -1,0 +1,221 @@
+"""The scanner: protocols, and from signal volumes to uint8 stacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from mrknee.sources.phantom.shapes import Box, Field, Grid
+from mrknee.sources.phantom.tissues import TISSUES, spin_echo
+
+PlaneName = Literal["axial", "coronal", "sagittal"]
+PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
+AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
+"""The volume's axis (z, y, x) that a plane's slices follow."""
+
+# Slices per exam in MRNet's training set: mean, SD, minimum, quartiles, maximum
+# (Bien et al., PLoS Med 2018, data as counted by Ogura and Azcona; see docs/phantom.md).
+SLICE_QUANTILES = {
+    "axial": (19, 28, 35, 40, 61),
+    "coronal": (17, 21, 30, 36, 58),
+    "sagittal": (17, 24, 30, 36, 51),
+}
+# Share of exams with fat saturation: MRNet's axial series is nearly always fat-saturated, its
+# sagittal T2 mostly, its coronal T1 never.
+FAT_SATURATED = {"axial": 0.85, "coronal": 0.0, "sagittal": 0.7}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One plane's acquisition.
+
+    Attributes:
+        plane: which plane.
+        slices: number of slices.
+        spacing: distance between slice centres, mm.
+        thickness: full width of the slice profile at half height, mm.
+        field_of_view: edge of the square image, mm.
+        centre: offset (x, y, z) of the stack's centre in the scanner, mm.
+        matrix: acquired frequency and phase samples across the field of view.
+        repetition_ms, echo_ms: TR and effective TE.
+        fat_left: what is left of the fat signal (1 without fat saturation).
+        noise: SD of each noise channel as a share of the brightest tissue's signal.
+        shading: nine coefficients of the coil's logarithmic sensitivity.
+        window: percentile shown as white, and gamma of the display curve.
+    """
+
+    plane: PlaneName
+    slices: int
+    spacing: float
+    thickness: float
+    field_of_view: float
+    centre: tuple[float, float, float]
+    matrix: tuple[int, int]
+    repetition_ms: float
+    echo_ms: float
+    fat_left: float
+    noise: float
+    shading: tuple[float, ...]
+    window: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One exam's acquisition: field strength (T) and the three series."""
+
+    tesla: float
+    series: dict[str, Series]
+
+    def signals(self) -> dict[str, tuple[float, ...]]:
+        """Each tissue's signal in the three series (axial, coronal, sagittal)."""
+        return {
+            name: tuple(
+                spin_echo(
+                    tissue,
+                    tesla=self.tesla,
+                    repetition_ms=series.repetition_ms,
+                    echo_ms=series.echo_ms,
+                    fat_left=series.fat_left,
+                )
+                for series in self.series.values()
+            )
+            for name, tissue in TISSUES.items()
+        }
+
+
+def draw_slice_count(rng: np.random.Generator, plane: PlaneName) -> int:
+    """A slice count with MRNet's quartiles and range (piecewise linear between quantiles)."""
+    low, q1, median, q3, high = SLICE_QUANTILES[plane]
+    # The tails are thinner than uniform: most counts lie within 10 of the quartiles.
+    levels = (0.0, 0.005, 0.25, 0.5, 0.75, 0.97, 1.0)
+    counts = (low, max(low, q1 - 7), q1, median, q3, q3 + 9, high)
+    return round(float(np.interp(rng.random(), levels, counts)))
+
+
+def draw_protocol(rng: np.random.Generator, slice_factor: float) -> Protocol:
+    """Draw one exam's acquisition; nothing here depends on the labels."""
+    tesla = 3.0 if rng.random() < 0.5 else 1.5
+    series = {plane: _draw_series(rng, plane, tesla, slice_factor) for plane in PLANES}
+    return Protocol(tesla, series)
+
+
+def _draw_series(
+    rng: np.random.Generator, plane: PlaneName, tesla: float, slice_factor: float
+) -> Series:
+    count = max(3, round(draw_slice_count(rng, plane) * slice_factor))
+    # Technologists cover the joint: many slices are thin, few are thick.
+    covered = {"axial": 118.0, "coronal": 104.0, "sagittal": 100.0}[plane] * rng.uniform(0.9, 1.1)
+    reach = {"axial": (2.6, 4.6), "coronal": (2.6, 4.6), "sagittal": (2.6, 4.4)}[plane]
+    low, high = (limit / slice_factor for limit in reach)
+    spacing = float(np.clip(covered / count, low, high))
+    timing = {"axial": ((2200, 3800), (22, 38)), "coronal": ((450, 800), (10, 20)), "sagittal": ((3000, 5000), (58, 82))}[plane]
+    saturated = rng.random() < FAT_SATURATED[plane]
+    return Series(
+        plane=plane,
+        slices=count,
+        spacing=spacing,
+        thickness=spacing * float(rng.uniform(0.85, 0.98)),
+        field_of_view=float(rng.uniform(140, 165)),
+        centre=tuple(float(value) for value in rng.normal(0.0, 3.0, 3)),  # type: ignore[arg-type]
+        matrix=(int(rng.choice((288, 320, 352, 384))), int(rng.choice((192, 224, 256)))),
+        repetition_ms=float(rng.uniform(*timing[0])),
+        echo_ms=float(rng.uniform(*timing[1])),
+        fat_left=float(rng.uniform(0.06, 0.2)) if saturated else 1.0,
+        noise=float(rng.uniform(0.010, 0.028)) / (tesla / 2.0),
+        shading=tuple(float(value) for value in rng.normal(0.0, 1.0, 9)),
+        window=(float(rng.uniform(99.3, 99.9)), float(rng.uniform(0.85, 1.1))),
+    )
+
+
+def _resampler(line: Field, positions: np.ndarray, width: float) -> Float32[np.ndarray, "out grid"]:
+    """Weights that average a grid line around each position, over ``width`` mm (a soft box).
+
+    Positions outside the grid see air.
+    """
+    step = abs(float(line[1] - line[0]))
+    gap = np.abs(positions[:, None] - line[None, :].astype(float))
+    edge = step
+    weights = np.clip((width / 2 + edge / 2 - gap) / edge, 0.0, 1.0)
+    narrow = np.clip(1.0 - gap / step, 0.0, 1.0)
+    weights = weights if width > 1.5 * step else narrow
+    total = np.maximum(weights.sum(axis=1, keepdims=True), max(width, step) / step)
+    return np.asarray(weights / total, np.float32)
+
+
+def _low_pass(size: int, kept: int) -> Float32[np.ndarray, "size size"]:
+    """The matrix that keeps the central ``kept`` of ``size`` k-space samples, with a mild filter.
+
+    Sharp truncation is what makes Gibbs ringing; the scanners' Fermi filter softens it.
+    """
+    frequency = np.abs(np.fft.fftfreq(size) * size)
+    edge = min(kept, size) / 2
+    keep = 1.0 / (1.0 + np.exp((frequency - edge * 0.97) / (0.02 * size)))
+    return np.asarray(np.fft.ifft(keep[:, None] * np.fft.fft(np.eye(size), axis=0), axis=0).real, np.float32)
+
+
+def _geometry(series: Series, size: int) -> tuple[dict[int, np.ndarray], tuple[int, int, int]]:
+    """Positions (mm) along each grid axis, and the axes in the order slices, rows, columns."""
+    through = AXIS[series.plane]
+    rows, columns = (axis for axis in (0, 1, 2) if axis != through)
+    centre = dict(zip((2, 1, 0), series.centre, strict=True))
+    pixel = series.field_of_view / size
+    positions = {}
+    for axis in (through, rows, columns):
+        count, step = (series.slices, series.spacing) if axis == through else (size, pixel)
+        line = (np.arange(count) - (count - 1) / 2) * step
+        positions[axis] = (-line if axis == 0 else line) + centre[axis]
+    return positions, (through, rows, columns)
+
+
+def sample(
+    volume: Float32[np.ndarray, "z y x"], box: Box, series: Series, size: int
+) -> Float32[np.ndarray, "slices rows cols"]:
+    """Average a volume over each slice's profile and sample it on the image grid, noise-free."""
+    positions, order = _geometry(series, size)
+    lines = {0: box.z, 1: box.y, 2: box.x}
+    stack = np.transpose(volume, order)
+    for place, axis in enumerate(order):
+        width = series.thickness if place == 0 else series.field_of_view / size
+        weights = _resampler(lines[axis], positions[axis], width)
+        stack = np.moveaxis(np.tensordot(weights, stack, axes=(1, place)), 0, place)
+    return np.ascontiguousarray(stack)
+
+
+def acquire(
+    volume: Float32[np.ndarray, "z y x"],
+    grid: Grid,
+    series: Series,
+    size: int,
+    brightest: float,
+    rng: np.random.Generator,
+) -> UInt8[np.ndarray, "slices rows cols"]:
+    """One series: slice profile, k-space truncation, coil shading, Rician noise, window."""
+    stack = sample(volume, grid.everything(), series, size)
+    stack *= _shading(series, size)
+    # The matrix is meant for 256 px; smaller images keep the same share of k-space.
+    share = size / 256
+    rows, columns = (_low_pass(size, round(kept * share)) for kept in series.matrix)
+    scale = series.noise * brightest
+    imaginary = rng.standard_normal(stack.shape, np.float32) * scale
+    stack += rng.standard_normal(stack.shape, np.float32) * scale
+    stack, imaginary = (rows @ part @ columns for part in (stack, imaginary))
+    magnitude = np.hypot(stack, imaginary)
+    percentile, gamma = series.window
+    white = float(np.percentile(magnitude[:, ::3, ::3], percentile))
+    shown = np.clip(magnitude / max(white, 1e-6), 0.0, 1.0) ** gamma
+    return np.asarray(np.rint(shown * 255.0), np.uint8)
+
+
+def _shading(series: Series, size: int) -> Float32[np.ndarray, "slices rows cols"]:
+    """The coil's sensitivity: an exponential of a quadratic in the stack's coordinates."""
+    s = np.linspace(-1, 1, series.slices, dtype=np.float32)[:, None, None]
+    r = np.linspace(-1, 1, size, dtype=np.float32)[None, :, None]
+    c = np.linspace(-1, 1, size, dtype=np.float32)[None, None, :]
+    a = series.shading
+    slow = 0.08 * (a[0] * s + a[1] * s * s)
+    plane = 0.12 * (a[2] * r + a[3] * c) + 0.10 * (a[4] * r * r + a[5] * c * c + a[6] * r * c)
+    plane = plane - 0.18 * (r * r + c * c)
+    return np.asarray(np.exp(slow + plane + 0.05 * s * (a[7] * r + a[8] * c)), np.float32)
