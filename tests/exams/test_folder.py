@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, ExamFolder, Plane, read_labels, write_labels, write_stack
+from tests.conftest import write_toy_dataset
+
+STACK = np.ones((2, 3, 4), dtype=np.uint8)
+
+
+def write_exam(root: Path, exam_id: str, split: str = "train") -> None:
+    """An exam of all planes."""
+    for plane in PLANES:
+        write_stack(root / split, plane, exam_id, STACK)
+
+
+def test_what_was_written_is_read(toy: Path) -> None:
+    """Ids, labels and pixels come back."""
+    exams = ExamFolder.of_split(toy, "train")
+    assert exams.ids == tuple(f"{i:04d}" for i in range(12))
+    assert exams.findings == ("abnormal", "acl", "meniscus")
+    assert exams.labels.shape == (12, 3)
+    exam = exams[5]
+    assert exam.labels == {"abnormal": 1.0, "acl": 0.0, "meniscus": 1.0}
+    on_disk = np.load(toy / "train" / "coronal" / "0005.npy")
+    assert np.array_equal(exam.stacks[Plane.CORONAL], on_disk)
+
+
+def test_valid_ids_continue(toy: Path) -> None:
+    """Any split is read, whatever its ids."""
+    assert ExamFolder.of_split(toy, "valid").ids[0] == "0012"
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_any_number_of_findings_is_discovered(tmp_path: Path, count: int) -> None:
+    """One label file or twelve: each becomes a finding."""
+    names = [f"finding{i:02d}" for i in range(count)]
+    root = write_toy_dataset(tmp_path, 3, 1, findings=names)
+    assert ExamFolder.of_split(root, "train").findings == tuple(names)
+
+
+def test_labels_are_joined_by_id_not_by_row(tmp_path: Path) -> None:
+    """Shuffling the lines of a label file changes nothing (the reference joins by row)."""
+    for exam_id in ("0000", "0001", "0002"):
+        write_exam(tmp_path, exam_id)
+    write_labels(tmp_path, "train", "acl", {"0002": 1.0, "0000": 0.0, "0001": 1.0})
+    write_labels(tmp_path, "train", "meniscus", {"0001": 0.0, "0002": 0.0, "0000": 1.0})
+    labels = ExamFolder.of_split(tmp_path, "train").labels
+    assert labels.tolist() == [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]
+
+
+def test_a_missing_label_is_not_known(tmp_path: Path) -> None:
+    """An empty label and an absent line are NaN, never 0."""
+    for exam_id in ("0000", "0001", "0002"):
+        write_exam(tmp_path, exam_id)
+    (tmp_path / "train-acl.csv").write_text("0000,1\n0001,\n")
+    labels = ExamFolder.of_split(tmp_path, "train").labels[:, 0]
+    assert labels[0] == 1
+    assert np.isnan(labels[1:]).all()
+
+
+def test_findings_can_be_chosen(toy: Path) -> None:
+    """Only the findings asked for are read; one without a label file is an error."""
+    assert ExamFolder.of_split(toy, "train", findings=["acl"]).labels.shape == (12, 1)
+    with pytest.raises(MrkneeError, match="cyst"):
+        ExamFolder.of_split(toy, "train", findings=["cyst"])
+
+
+def test_a_folder_without_labels_is_read(toy: Path) -> None:
+    """Exams can be read without any label file."""
+    exams = ExamFolder(toy / "train")
+    assert exams.findings is None
+    assert exams[0].labels == {}
+
+
+def test_slice_counts_and_sizes_may_be_any(tmp_path: Path) -> None:
+    """One slice, one pixel, planes of different sizes: all are exams."""
+    for plane, shape in zip(PLANES, [(1, 1, 1), (61, 5, 9), (2, 300, 7)], strict=True):
+        write_stack(tmp_path / "train", plane, "0000", np.ones(shape, dtype=np.uint8))
+    exam = ExamFolder(tmp_path / "train")[0]
+    assert [exam.stacks[p].shape for p in PLANES] == [(1, 1, 1), (61, 5, 9), (2, 300, 7)]
+
+
+def test_a_missing_plane_is_an_error_by_default(toy: Path) -> None:
+    """The error names the file and the exam; it can be allowed explicitly."""
+    missing = toy / "train" / "sagittal" / "0003.npy"
+    missing.unlink()
+    with pytest.raises(MrkneeError, match="sagittal") as error:
+        ExamFolder.of_split(toy, "train")
+    assert error.value.file == str(missing)
+    assert error.value.exam == "0003"
+    exams = ExamFolder.of_split(toy, "train", allow_missing_plane=True)
+    assert tuple(exams[3].stacks) == (Plane.AXIAL, Plane.CORONAL)
+
+
+def test_an_unknown_id_in_the_labels_is_an_error(toy: Path) -> None:
+    """`0` is not `0000`: ids are text, and one that names no exam is refused."""
+    with (toy / "train-acl.csv").open("a") as file:
+        file.write("0,1\n")
+    with pytest.raises(MrkneeError, match="not there") as error:
+        ExamFolder.of_split(toy, "train")
+    assert error.value.exam == "0"
+    assert error.value.file == str(toy / "train-acl.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0000,1\n0000,1\n", "two labels"),
+        ("0000,2\n", "neither 0 nor 1"),
+        ("0000,1.0\n", "neither 0 nor 1"),
+        ("id,label\n0000,1\n", "neither 0 nor 1"),
+        ("0000,nan\n", "neither 0 nor 1"),
+        ("0000\n", "another form"),
+        ("0000,1,1\n", "another form"),
+        (",1\n", "another form"),
+    ],
+)
+def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    """A duplicate id, another label, a header or another form: one error with line and file."""
+    path = tmp_path / "train-acl.csv"
+    path.write_text(text)
+    with pytest.raises(MrkneeError, match=words) as error:
+        read_labels(path)
+    assert error.value.file == str(path)
+    assert "line" in (error.value.found or "")
+
+
+def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
+    """What spreadsheet programs write is read."""
+    path = tmp_path / "train-acl.csv"
+    path.write_bytes("\ufeff0000,1\r\n0001, 0 \r\n\r\n".encode())
+    assert read_labels(path) == {"0000": 1.0, "0001": 0.0}
+
+
+def test_binary_labels_are_refused(tmp_path: Path) -> None:
+    """A file that isn't text is an error of our own type."""
+    path = tmp_path / "train-acl.csv"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(MrkneeError, match="not text"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize("make", [False, True], ids=["no folder", "empty folder"])
+def test_no_exams_is_an_error(tmp_path: Path, make: bool) -> None:
+    """An empty or absent folder says what was expected."""
+    folder = tmp_path / "train"
+    if make:
+        folder.mkdir()
+    with pytest.raises(MrkneeError, match="axial"):
+        ExamFolder(folder)
+
+
+def test_an_unknown_split_names_what_is_there(toy: Path) -> None:
+    """`val` is not `valid`: the error lists what the data set has."""
+    with pytest.raises(MrkneeError, match="valid"):
+        ExamFolder.of_split(toy, "val")
+
+
+def test_exams_are_found_by_id(toy: Path) -> None:
+    """An id gives a position; an unknown one gives an error."""
+    exams = ExamFolder.of_split(toy, "valid")
+    assert exams[exams.index("0014")].id == "0014"
+    with pytest.raises(MrkneeError, match="no such exam"):
+        exams.index("9999")

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import read_stack, write_stack
+
+
+def save(path: Path, array: np.ndarray, *, pickled: bool = False) -> Path:
+    """Writes an array as any tool would."""
+    np.save(path, array, allow_pickle=pickled)
+    return path
+
+
+def test_bytes_are_mapped_not_read(tmp_path: Path) -> None:
+    """A uint8 stack comes as a read-only memory map with the file's values."""
+    stack = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    read = read_stack(write_stack(tmp_path, "axial", "0000", stack))
+    assert isinstance(read, np.memmap)
+    assert not read.flags.writeable
+    assert np.array_equal(read, stack)
+
+
+def test_column_order_is_understood(tmp_path: Path) -> None:
+    """A stack saved in Fortran order reads the same."""
+    stack = np.asfortranarray(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
+    assert np.array_equal(read_stack(save(tmp_path / "a.npy", stack)), stack)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", ">i2", "float32", "float64", "int32", "float16"])
+def test_other_numbers_become_bytes_from_minimum_to_maximum(tmp_path: Path, dtype: str) -> None:
+    """The minimum becomes 0, the maximum 255, what lies between is linear."""
+    stack = np.array([[[100, 200, 300, 1100]]]).astype(dtype)
+    read = read_stack(save(tmp_path / "a.npy", stack))
+    assert read.dtype == np.uint8
+    assert read.tolist() == [[[0, round(25.5), 51, 255]]]
+
+
+def test_a_constant_stack_of_other_numbers_becomes_zero(tmp_path: Path) -> None:
+    """Where there is no range there is nothing to divide by."""
+    read = read_stack(save(tmp_path / "a.npy", np.full((1, 2, 2), 7.5)))
+    assert not read.any()
+
+
+def test_a_huge_range_does_not_overflow(tmp_path: Path) -> None:
+    """From the lowest to the highest float64 is a range of more than the highest float64."""
+    huge = np.finfo(np.float64).max
+    read = read_stack(save(tmp_path / "a.npy", np.array([[[-huge, 0.0, huge]]])))
+    assert read.tolist() == [[[0, 128, 255]]]
+
+
+class Payload:
+    """Unpickling this would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    """A pickled file is refused by name, and nothing in it runs."""
+    array = np.array([[[Payload(tmp_path / "ran")]]], dtype=object)
+    path = save(tmp_path / "0007.npy", array, pickled=True)
+    with pytest.raises(MrkneeError, match="pickled") as error:
+        read_stack(path, "0007")
+    assert error.value.file == str(path)
+    assert error.value.exam == "0007"
+    assert not (tmp_path / "ran").exists()
+
+
+def truncated_to(path: Path, size: int) -> Path:
+    """The file's first bytes."""
+    path.write_bytes(path.read_bytes()[:size])
+    return path
+
+
+@pytest.mark.parametrize("size", [0, 3, 6, 9, 40, 127, 128, 150])
+def test_a_truncated_file_is_refused(tmp_path: Path, size: int) -> None:
+    """Wherever the file ends too early, one clear error names it."""
+    path = truncated_to(save(tmp_path / "a.npy", np.ones((2, 3, 4), dtype=np.uint8)), size)
+    with pytest.raises(MrkneeError) as error:
+        read_stack(path, "a")
+    assert error.value.file == str(path)
+    assert error.value.expected
+    assert error.value.found
+
+
+def test_a_file_that_claims_too_much_allocates_nothing(tmp_path: Path) -> None:
+    """A header of 10^12 voxels on a hundred bytes is refused before any memory is asked for."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (10**4, 10**4, 10**4)}
+    )
+    path = tmp_path / "a.npy"
+    path.write_bytes(header.getvalue())
+    with pytest.raises(MrkneeError, match="truncated"):
+        read_stack(path)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), dtype=np.uint8),
+        np.zeros((1, 4, 4, 3), dtype=np.uint8),
+        np.zeros((0, 4, 4), dtype=np.uint8),
+        np.zeros((3, 0, 4), dtype=np.uint8),
+        np.zeros((1, 2, 2), dtype=complex),
+        np.zeros((1, 2, 2), dtype=bool),
+        np.array([[["a"]]]),
+        np.full((1, 2, 2), np.nan),
+        np.array([[[0.0, np.inf]]]),
+    ],
+    ids=["rank2", "rank4", "no slices", "no rows", "complex", "bool", "text", "nan", "inf"],
+)
+def test_what_is_no_stack_is_refused(tmp_path: Path, array: np.ndarray) -> None:
+    """Wrong rank, zero slices, other kinds of values, NaN and infinity are refused."""
+    path = save(tmp_path / "a.npy", array)
+    with pytest.raises(MrkneeError) as error:
+        read_stack(path, "a")
+    assert error.value.file == str(path)
+    assert error.value.exam == "a"
+    assert error.value.expected
+    assert error.value.found
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A file that isn't there is an error of our own type."""
+    with pytest.raises(MrkneeError, match="missing"):
+        read_stack(tmp_path / "none.npy")
+
+
+def test_writing_again_replaces(tmp_path: Path) -> None:
+    """A stack written over another takes its place, and nothing lies beside it."""
+    write_stack(tmp_path, "axial", "0000", np.zeros((1, 2, 2), dtype=np.uint8))
+    path = write_stack(tmp_path, "axial", "0000", np.ones((3, 2, 2), dtype=np.uint8))
+    assert read_stack(path).shape == (3, 2, 2)
+    assert [p.name for p in path.parent.iterdir()] == ["0000.npy"]
