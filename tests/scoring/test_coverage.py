@@ -53,10 +53,12 @@ def test_mean_covers(truth: float) -> None:
     labels = np.repeat(np.array(patterns, dtype=float), [25, 20, 21, 23, 31], axis=0)
     rng = np.random.default_rng(3)
     hits = 0
-    for draw in range(DRAWS):
+    draws = 200
+    for draw in range(draws):
         noise = np.sqrt(0.6) * rng.normal(size=labels.shape)
         shared = np.sqrt(0.4) * rng.normal(size=(len(labels), 1))
         scores = labels * np.sqrt(2) * ndtri(truth) + noise + shared
         found = mean_auc(["abnormal", "acl", "meniscus"], labels, scores, seed=draw, replicates=500)
         hits += found.low <= truth <= found.high
-    assert hits / DRAWS >= 0.9  # a percentile interval is known to be slightly narrow
+    # A percentile interval is slightly narrow, and 200 draws have a standard error of 0.015.
+    assert hits / draws >= 0.9

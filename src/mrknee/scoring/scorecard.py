@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import MrkneeError
+from mrknee.files import whole_file
 from mrknee.scoring.discrimination import DELONG, Auc, auc
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
 
@@ -117,10 +117,8 @@ class Scorecard:
 
     def write(self, path: Path) -> None:
         """Writes the JSON file, whole or not at all; its folder is made if it isn't there."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(self.to_json(), encoding="utf-8")
-        beside.replace(path)
+        with whole_file(path) as beside:
+            beside.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Scorecard:
