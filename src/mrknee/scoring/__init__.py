@@ -1,5 +1,6 @@
 """HOW GOOD: predictions against labels, and how sure that is. numpy, scipy, scikit-learn; no torch.
 
+- `predictions`: the table that `predict` writes, read and joined to labels by exam id.
 - `discrimination`: one finding's AUC with its 95 % interval (`auc`), and DeLong's covariance of
   several models' AUCs on the same exams (`delong_covariance`).
 - `resampling`: the mean AUC over findings, its interval by a stratified bootstrap of the exams.
