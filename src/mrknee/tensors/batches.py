@@ -27,7 +27,7 @@ class Sample:
     """
 
     id: str
-    slices: dict[Plane, UInt8[Tensor, "?slices crop crop"]]
+    slices: dict[Plane, UInt8[Tensor, "_ crop crop"]]
     labels: Float[Tensor, " findings"]
 
 
@@ -43,7 +43,7 @@ class Batch:
     """
 
     ids: tuple[str, ...]
-    slices: dict[Plane, UInt8[Tensor, "?slices crop crop"]]
+    slices: dict[Plane, UInt8[Tensor, "_ crop crop"]]
     lengths: dict[Plane, Int64[Tensor, " exams"]]
     labels: Float[Tensor, "exams findings"]
 
@@ -86,7 +86,7 @@ def frame_exam(
     else:
         views = draw_views(augmentation, seed, epoch, exam.id)
         slices = {p: apply_view(stack, views[p], preparation) for p, stack in stacks.items()}
-        labels = torch.tensor(list(exam.labels.values()), dtype=torch.float32)
+    labels = torch.tensor(list(exam.labels.values()), dtype=torch.float32)
     return Sample(exam.id, slices, labels)
 
 

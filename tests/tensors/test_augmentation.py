@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import Exam, Plane
+from mrknee.tensors.augmentation import Augmentation, View, apply_view, draw_views
+from mrknee.tensors.batches import frame_exam
+from mrknee.tensors.preparation import Preparation
+
+SMALL = Preparation(size=32, crop=28)
+IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (3, 32, 32), dtype=np.uint8))
+STILL = View(angle=0.0, shift=(0.0, 0.0), flip=False, reverse=False)
+MIRROR_ONLY = Augmentation(rotation=0, translation=0, mirror=1)
+
+
+def test_a_view_that_changes_nothing_is_the_frame() -> None:
+    """No angle, shift or mirror gives exactly what evaluation sees."""
+    assert torch.equal(apply_view(IMAGE, STILL, SMALL), SMALL.frame(IMAGE))
+
+
+def test_the_draw_depends_on_seed_epoch_and_exam_only() -> None:
+    """The same three give the same view; changing any one gives another."""
+    first = draw_views(Augmentation(), 1, 2, "0003")
+    assert draw_views(Augmentation(), 1, 2, "0003") == first
+    for other in ((2, 2, "0003"), (1, 3, "0003"), (1, 2, "0004")):
+        assert draw_views(Augmentation(), *other) != first
+
+
+@pytest.mark.parametrize("draw", ["exam", "plane"])
+def test_draws_stay_in_range_and_use_it(draw: str) -> None:
+    """Angles fill +-25 degrees, shifts +-11 %, and half the views are mirrored."""
+    augmentation = Augmentation(draw=draw)  # type: ignore[arg-type]
+    views = [v for i in range(400) for v in draw_views(augmentation, 0, i, "a").values()]
+    angles = np.array([v.angle for v in views])
+    shifts = np.array([v.shift for v in views])
+    assert 24 < np.abs(angles).max() <= 25
+    assert 0.105 < np.abs(shifts).max() <= 0.11
+    mirrored = np.mean([v.flip or v.reverse for v in views])
+    assert abs(mirrored - 0.5) < 4 * 0.5 / np.sqrt(400)
+
+
+def test_a_mirrored_exam_is_mirrored_in_all_planes() -> None:
+    """Left-right flips axial and coronal slices together and reverses the sagittal order.
+
+    The reference mirrors each plane for itself, so left and right disagree between them.
+    """
+    volume = np.random.default_rng(1).integers(0, 255, (28, 28, 28), dtype=np.uint8)
+
+    def exam(knee: np.ndarray) -> Exam:
+        # axes of the volume: left-right, front-back, up-down
+        return Exam(
+            "0",
+            {
+                Plane.AXIAL: np.ascontiguousarray(knee.transpose(2, 1, 0)),
+                Plane.CORONAL: np.ascontiguousarray(knee.transpose(1, 2, 0)),
+                Plane.SAGITTAL: np.ascontiguousarray(knee.transpose(0, 2, 1)),
+            },
+        )
+
+    mirrored = frame_exam(exam(volume), Preparation(size=28, crop=28), MIRROR_ONLY)
+    really = frame_exam(exam(volume[::-1]), Preparation(size=28, crop=28))
+    for plane in Plane:
+        assert torch.equal(mirrored.slices[plane], really.slices[plane])
+
+
+def test_one_shift_in_space_is_seen_by_all_planes() -> None:
+    """With one draw an exam, two planes that share an axis shift alike along it."""
+    views = draw_views(Augmentation(draw="exam"), 0, 0, "a")
+    axial, coronal, sagittal = (views[p].shift for p in Plane)
+    assert axial[1] == coronal[1]  # left-right
+    assert axial[0] == sagittal[1]  # front-back
+    assert coronal[0] == sagittal[0]  # up-down
+
+
+def test_planes_can_draw_for_themselves_as_the_reference_does() -> None:
+    """With one draw a plane, some exams have planes mirrored and others not."""
+    flips = [
+        {v.flip for v in draw_views(Augmentation(draw="plane"), 0, i, "a").values()}
+        for i in range(50)
+    ]
+    assert {True, False} in flips
+
+
+def test_a_quarter_turn_is_a_quarter_turn() -> None:
+    """90 degrees moves every pixel where numpy's rot90 does, and turns all slices together."""
+    square = Preparation(size=32, crop=32)
+    turned = apply_view(IMAGE, View(90.0, (0.0, 0.0), flip=False, reverse=False), square)
+    ways = [torch.rot90(IMAGE, k, (1, 2)) for k in (1, -1)]
+    assert any((turned.int() - way.int()).abs().max() <= 1 for way in ways)
+
+
+def test_a_shift_moves_by_its_share_of_the_side() -> None:
+    """A quarter of 32 rows is 8 rows."""
+    square = Preparation(size=32, crop=32)
+    moved = apply_view(IMAGE, View(0.0, (0.25, 0.0), flip=False, reverse=False), square)
+    assert torch.equal(moved[:, :24], IMAGE[:, 8:])
+
+
+def test_what_turns_into_view_is_the_surroundings() -> None:
+    """The crop is cut after turning: pixels outside the crop come into it, not repeated edges."""
+    image = torch.zeros((1, 32, 32), dtype=torch.uint8)
+    image[:, :2] = 200  # outside the central 28
+    assert not SMALL.frame(image).any()
+    moved = apply_view(image, View(0.0, (-0.0625, 0.0), flip=False, reverse=False), SMALL)
+    assert (moved[:, :2] == 200).all()
+
+
+@pytest.mark.parametrize("bad", [{"rotation": -1}, {"translation": 1.5}, {"mirror": 2}])
+def test_ranges_are_checked(bad: dict[str, int]) -> None:
+    """An impossible range is an error."""
+    with pytest.raises(MrkneeError):
+        Augmentation(**bad)  # type: ignore[arg-type]

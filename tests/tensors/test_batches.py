@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.tensors.augmentation import Augmentation
+from mrknee.tensors.batches import EpochBatches, ExamDataset, collate, frame_exam
+from mrknee.tensors.preparation import Preparation
+
+SMALL = Preparation(size=48, crop=40)
+
+
+def test_a_batch_holds_every_slice_of_every_exam_in_order(toy: Path) -> None:
+    """Nothing is padded or dropped, and lengths say whose slice is whose."""
+    exams = ExamFolder.of_split(toy, "train")
+    samples = [frame_exam(exams[i], SMALL) for i in (4, 0, 7)]
+    batch = collate(samples)
+    assert batch.ids == ("0004", "0000", "0007")
+    assert torch.equal(batch.labels.double(), torch.from_numpy(exams.labels[[4, 0, 7]]))
+    for plane in PLANES:
+        parts = batch.slices[plane].split(batch.lengths[plane].tolist())
+        for part, sample in zip(parts, samples, strict=True):
+            assert torch.equal(part, sample.slices[plane])
+
+
+def test_a_missing_plane_has_length_zero() -> None:
+    """An exam without a plane leaves a length of 0 there."""
+    stack = np.zeros((2, 48, 48), dtype=np.uint8)
+    whole = Exam("a", dict.fromkeys(PLANES, stack), {"acl": 1.0})
+    part = Exam("b", {Plane.AXIAL: stack}, {"acl": float("nan")})
+    batch = collate([frame_exam(e, SMALL) for e in (whole, part)])
+    assert batch.lengths[Plane.CORONAL].tolist() == [2, 0]
+    assert torch.isnan(batch.labels[1, 0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_any_number_of_workers_gives_the_same_batches(toy: Path, workers: int) -> None:
+    """Shuffling and augmentation are functions of (seed, epoch, exam), not of the worker."""
+    dataset = ExamDataset(ExamFolder.of_split(toy, "train"), SMALL, Augmentation(), seed=7)
+    batches = EpochBatches(range(12), 5, seed=7)
+    batches.set_epoch(3)
+    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]
+    plain = [collate([dataset[key] for key in keys]) for keys in batches]
+    for loaded, expected in zip(loader, plain, strict=True):
+        assert loaded.ids == expected.ids
+        for plane in PLANES:
+            assert torch.equal(loaded.slices[plane], expected.slices[plane])
+
+
+def test_every_exam_comes_once_an_epoch() -> None:
+    """The last, smaller batch is kept."""
+    batches = EpochBatches(range(3, 14), 4, seed=0)
+    keys = [key for batch in batches for key in batch]
+    assert sorted(p for _, p in keys) == list(range(3, 14))
+    assert len(batches) == 3
+
+
+def test_each_epoch_shuffles_anew_and_alike() -> None:
+    """The order depends on the epoch and the seed, and on nothing that came before."""
+
+    def order(seed: int, epoch: int) -> list[int]:
+        batches = EpochBatches(range(20), 4, seed)
+        batches.set_epoch(epoch)
+        return [p for batch in batches for _, p in batch]
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+
+
+def test_evaluation_keeps_the_order() -> None:
+    """Without a seed, exams come in the order given."""
+    assert [p for batch in EpochBatches([5, 2, 9], 2) for _, p in batch] == [5, 2, 9]
+
+
+def test_moving_a_batch_moves_its_pixels() -> None:
+    """`to` moves what is computed with and keeps what is read on the CPU."""
+    stack = np.zeros((2, 48, 48), dtype=np.uint8)
+    batch = collate([frame_exam(Exam("a", dict.fromkeys(PLANES, stack), {"acl": 1.0}), SMALL)])
+    moved = batch.to("meta")
+    assert moved.slices[Plane.AXIAL].device.type == moved.labels.device.type == "meta"
+    assert moved.lengths[Plane.AXIAL].device.type == "cpu"

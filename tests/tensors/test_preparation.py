@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mrknee.errors import MrkneeError
+from mrknee.tensors.preparation import Preparation
+
+RNG = np.random.default_rng(0)
+
+
+def stack(slices: int, rows: int, cols: int) -> torch.Tensor:
+    """Random grey values."""
+    return torch.from_numpy(RNG.integers(3, 240, (slices, rows, cols), dtype=np.uint8))
+
+
+def plainly_prepared(image: np.ndarray) -> np.ndarray:
+    """The reference's preparation, stated from its description, in float64."""
+    margin = (256 - 224) // 2
+    cut = image[:, margin : 256 - margin, margin : 256 - margin].astype(np.float64)
+    scaled = (cut - cut.min()) / (cut.max() - cut.min()) * 255
+    grey = (scaled - 58.09) / 49.73
+    return np.repeat(grey[:, np.newaxis], 3, axis=1)
+
+
+def test_it_is_the_references_preparation() -> None:
+    """Crop, minimum to maximum, mean and SD, three channels: equal to a plain statement, 1e-5."""
+    images = [stack(slices, 256, 256) for slices in (17, 1, 40)]
+    preparation = Preparation()
+    framed = [preparation.frame(image) for image in images]
+    prepared = preparation.normalise(torch.cat(framed), torch.tensor([len(f) for f in framed]))
+    expected = np.concatenate([plainly_prepared(image.numpy()) for image in images])
+    assert prepared.shape == (58, 3, 224, 224)
+    np.testing.assert_allclose(prepared.numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_a_224_pixel_stack_is_not_cropped_away() -> None:
+    """The reference's `pad:-pad` is empty here; ours takes the stack as it is."""
+    image = stack(3, 224, 224)
+    assert torch.equal(Preparation().frame(image), image)
+
+
+def test_a_constant_stack_has_no_range_to_divide_by() -> None:
+    """The reference divides by zero here; ours becomes (0 - mean) / SD everywhere."""
+    prepared = Preparation().normalise(
+        torch.full((2, 8, 8), 77, dtype=torch.uint8), torch.tensor([2])
+    )
+    torch.testing.assert_close(prepared, torch.full((2, 3, 8, 8), -58.09 / 49.73))
+
+
+def test_minimum_and_maximum_are_each_exams_own() -> None:
+    """A bright exam beside a dark one in a batch changes nothing."""
+    dark, bright = stack(2, 8, 8) // 4, stack(3, 8, 8)
+    preparation = Preparation()
+    together = preparation.normalise(torch.cat([dark, bright]), torch.tensor([2, 3]))
+    alone = preparation.normalise(dark, torch.tensor([2]))
+    assert torch.equal(together[:2], alone)
+
+
+def test_an_absent_plane_takes_no_slices() -> None:
+    """An exam with no slices between two others is skipped."""
+    slices = stack(3, 8, 8)
+    prepared = Preparation().normalise(slices, torch.tensor([2, 0, 1]))
+    assert torch.equal(prepared[2:], Preparation().normalise(slices[2:], torch.tensor([1])))
+    assert Preparation().normalise(slices[:0], torch.tensor([0])).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "size", [(256, 256), (224, 256), (512, 512), (320, 512), (100, 80), (1, 1), (257, 3)]
+)
+def test_any_in_plane_size_becomes_the_crop(size: tuple[int, int]) -> None:
+    """Smaller, larger and non-square slices all come out at the crop's size."""
+    assert Preparation().frame(stack(2, *size)).shape == (2, 224, 224)
+
+
+def test_a_larger_stack_keeps_its_proportions() -> None:
+    """A disc at 512 pixels is the same disc, at half the size, as one drawn at 256."""
+
+    def disc(side: int) -> torch.Tensor:
+        at = (torch.arange(side) + 0.5) / side - 0.5
+        return ((at[:, None] ** 2 + at**2 < 0.09) * 200).to(torch.uint8)[None]
+
+    small, large = (Preparation().frame(disc(side)).float() for side in (256, 512))
+    assert (small - large).abs().mean() < 1.0
+
+
+def test_a_short_side_is_filled_with_black() -> None:
+    """A narrow image keeps its pixels in the middle and gets the stack's minimum beside them."""
+    framed = Preparation(size=8, crop=8).frame(stack(1, 8, 4))
+    assert (framed[:, :, :2] == framed.min()).all()
+    assert (framed[:, :, 6:] == framed.min()).all()
+
+
+@pytest.mark.parametrize("settings", [{"crop": 300}, {"crop": 0}, {"sd": 0.0}])
+def test_contradictions_are_refused(settings: dict[str, float]) -> None:
+    """A crop larger than the image, or an SD of zero, is an error."""
+    with pytest.raises(MrkneeError):
+        Preparation(**settings)  # type: ignore[arg-type]
+
+
+def test_the_settings_survive_json() -> None:
+    """What is saved with the weights makes the same preparation."""
+    preparation = Preparation(size=128, crop=112, mean=1.5, sd=2.5)
+    assert Preparation(**preparation.to_dict()) == preparation
