@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ import safetensors.torch
 import torch
 
 from mrknee.errors import MrkneeError
+from mrknee.files import whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
 
@@ -80,13 +80,9 @@ def save_checkpoint(
         "provenance": dict(provenance),
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [
-        (_write_beside(folder / WEIGHTS_FILE, weights), folder / WEIGHTS_FILE),
-        (_write_beside(folder / MODEL_FILE, text.encode()), folder / MODEL_FILE),
-    ]
-    for beside, place in written:
-        beside.replace(place)
+    with whole_file(folder / MODEL_FILE) as model, whole_file(folder / WEIGHTS_FILE) as beside:
+        beside.write_bytes(weights)
+        model.write_text(text, encoding="utf-8")
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -197,12 +193,3 @@ def _read(file: Path) -> bytes:
             expected=f"a folder with {MODEL_FILE} and {WEIGHTS_FILE}",
             found=fault.strerror or str(fault),
         ) from fault
-
-
-def _write_beside(place: Path, content: bytes) -> Path:
-    beside = place.with_name(f".{place.name}.{os.getpid()}")
-    with beside.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return beside

@@ -50,15 +50,16 @@ class Encoder(nn.Module):
         width: channels of the feature map, as measured (what libraries state can be the width of
             a part of the classifier).
         stages: how many stages can be frozen.
+        stage_of: the stage of each of the body's parameters, by name, counted from the input.
     """
 
     def __init__(self, body: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
         self.body = body
         self.width = _try_and_trim(body, size)
-        self._stage_of = _stages(body)
+        self.stage_of = _stages(body)
         self._frozen_stages = 0
-        self.stages = 1 + max(self._stage_of.values())
+        self.stages = 1 + max(self.stage_of.values())
 
     def forward(
         self, pictures: Float[Tensor, "n 3 rows cols"]
@@ -83,7 +84,7 @@ class Encoder(nn.Module):
             )
         self._frozen_stages = count
         for name, parameter in self.body.named_parameters():
-            if self._stage_of[name] < count:
+            if self.stage_of[name] < count:
                 parameter.requires_grad_(False)
 
     def keep_frozen(self, batchnorm: bool) -> None:
@@ -95,7 +96,7 @@ class Encoder(nn.Module):
         """
         for name, module in self.body.named_modules():
             prefix = f"{name}." if name else ""
-            stages = {self._stage_of[prefix + key] for key, _ in module.named_parameters()}
+            stages = {self.stage_of[prefix + key] for key, _ in module.named_parameters()}
             in_frozen_stage = bool(stages) and max(stages) < self._frozen_stages
             if in_frozen_stage or (batchnorm and getattr(module, "running_var", None) is not None):
                 module.eval()
@@ -133,7 +134,7 @@ def check_name(name: str) -> None:
     """
     if name in ENCODERS or _timm_config(name) is not None:
         return
-    close = difflib.get_close_matches(name, [*ENCODERS, *timm.list_models()], n=5)
+    close = difflib.get_close_matches(name, {*ENCODERS, *timm.list_models()}, n=5)
     raise MrkneeError(
         "there is no encoder of this name",
         expected=f"for example {', '.join(close or ENCODERS)}",
@@ -188,7 +189,7 @@ def _build(name: str, weights: str) -> Encoder:
 
 
 def _alexnet_body() -> nn.Sequential:
-    """AlexNet's features, random as torchvision makes them, without its 55 million other weights."""
+    """AlexNet's features, random as torchvision makes them, its 55 million other weights never."""
     with torch.device("meta"):
         body: nn.Sequential = torchvision.models.alexnet(weights=None).features
     body.to_empty(device="cpu")

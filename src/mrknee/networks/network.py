@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int64
@@ -149,7 +148,7 @@ class Network(nn.Module):
         logits: Tensor = self.head(self.dropout(self.represent(slices, lengths)))
         return logits
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> Network:
         """Training or evaluation mode; what is frozen stays in evaluation mode."""
         super().train(mode)
         for encoder in self.encoders.values():

@@ -1,0 +1,37 @@
+"""Batches for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mrknee.exams import PLANES
+
+FINDINGS = ("abnormal", "acl", "meniscus")
+
+ByPlane = dict[str, Tensor]
+
+
+def random_batch(
+    counts: Sequence[tuple[int, int, int]], seed: int = 0, rows: int = 64, cols: int = 64
+) -> tuple[ByPlane, ByPlane]:
+    """Normal noise: one exam per triple of slice counts (axial, coronal, sagittal)."""
+    generator = torch.Generator().manual_seed(seed)
+    slices: ByPlane = {}
+    lengths: ByPlane = {}
+    for place, plane in enumerate(PLANES):
+        here = [exam[place] for exam in counts]
+        grey = torch.randn(sum(here), 1, rows, cols, generator=generator)
+        slices[plane] = grey.expand(-1, 3, -1, -1).contiguous()
+        lengths[plane] = torch.tensor(here)
+    return slices, lengths
+
+
+def one_exam(
+    slices: Mapping[str, Tensor], lengths: Mapping[str, Tensor], index: int
+) -> tuple[ByPlane, ByPlane]:
+    """One exam of a batch, as a batch of its own."""
+    own: ByPlane = {p: torch.split(slices[p], lengths[p].tolist())[index] for p in PLANES}
+    return own, {p: lengths[p][index : index + 1] for p in PLANES}

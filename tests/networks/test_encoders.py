@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from typing import cast
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torchvision.models import AlexNet_Weights  # type: ignore[import-untyped]
+
+from mrknee.errors import MrkneeError
+from mrknee.networks.catalogue import ENCODERS, encoder_table
+from mrknee.networks.encoders import build_encoder, input_statistics
+
+TINY = [
+    "test_byobnet",
+    "test_convnext",
+    "test_efficientnet",
+    "test_mambaout",  # returns channels last
+    "test_nfnet",
+    "test_resnet",
+    "test_vit",
+    "test_vit2",
+]
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(("rows", "cols"), [(96, 64), (160, 160)])
+def test_every_kind_of_encoder_gives_a_map(name: str, rows: int, cols: int) -> None:
+    """Whatever a timm model returns, the encoder gives (n, width, rows, cols), of any size."""
+    encoder = build_encoder(name).eval()
+    pictures = torch.randn(2, 3, rows, cols)
+    maps = encoder(pictures)
+    assert maps.ndim == 4
+    assert maps.shape[:2] == (2, encoder.width)
+    assert maps.shape[2] / maps.shape[3] == rows / cols
+    torch.testing.assert_close(encoder(pictures[1:]), maps[1:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_mambaout", "test_convnext"])
+def test_a_maps_places_are_the_pictures(name: str) -> None:
+    """What changes at the lower left of a picture changes its map most at the lower left."""
+    torch.manual_seed(0)
+    encoder = build_encoder(name).eval()
+    black = torch.zeros(1, 3, 160, 160)
+    lit = black.clone()
+    lit[:, :, 128:, :32] = 3
+    with torch.no_grad():
+        change = (encoder(lit) - encoder(black)).abs().sum(1)[0]
+    row, col = divmod(int(change.argmax()), change.shape[1])
+    assert row >= 0.7 * (change.shape[0] - 1)
+    assert col <= 0.3 * (change.shape[1] - 1)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_weight_takes_part(name: str) -> None:
+    """No weight without effect is kept (a classifier's remains), and each belongs to a stage."""
+    encoder = build_encoder(name).eval()
+    parameters = dict(encoder.body.named_parameters())
+    total = encoder(torch.randn(1, 3, 64, 64)).square().sum()
+    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    assert all(g is not None for g in gradients)
+    assert set(encoder.stage_of) == set(parameters)
+    assert set(encoder.stage_of.values()) == set(range(encoder.stages))
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_the_catalogue_states_what_is_built(name: str) -> None:
+    """Width, stages, parameters, statistics, source and licence are what the libraries have."""
+    entry = ENCODERS[name]
+    encoder = build_encoder(name)
+    assert entry.name == name
+    assert encoder.width == entry.width
+    assert encoder.stages == entry.stages
+    millions = sum(p.numel() for p in encoder.parameters()) / 1e6
+    assert millions == pytest.approx(entry.parameters, abs=0.005)
+    if entry.library == "torchvision":
+        transform = AlexNet_Weights.DEFAULT.transforms()
+        assert (tuple(transform.mean), tuple(transform.std)) == (entry.mean, entry.sd)
+        assert entry.source == AlexNet_Weights.DEFAULT.url
+    else:
+        config = timm.get_pretrained_cfg(name)
+        assert config is not None
+        assert (config.mean, config.std) == (entry.mean, entry.sd)
+        assert entry.source == f"https://huggingface.co/{config.hf_hub_id}"
+        assert entry.licence == config.license
+
+
+def test_stages_count_from_the_input() -> None:
+    """AlexNet's stages are its five convolutions, in order."""
+    encoder = build_encoder("alexnet")
+    stages = [
+        encoder.stage_of[f"{place}.weight"]
+        for place, layer in enumerate(cast(nn.Sequential, encoder.body))
+        if isinstance(layer, nn.Conv2d)
+    ]
+    assert stages == [0, 1, 2, 3, 4]
+
+
+def test_the_table_is_json() -> None:
+    """The table of encoders survives a round trip through JSON and names each encoder once."""
+    table = json.loads(json.dumps(encoder_table()))
+    assert [row["name"] for row in table] == list(ENCODERS)
+    assert table[0]["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_statistics_of_encoders_that_arent_in_the_catalogue() -> None:
+    """For any other name the input statistics are timm's."""
+    assert "test_vit" not in ENCODERS
+    assert input_statistics("test_vit") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert input_statistics("alexnet")[0] == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(
+    ("name", "close"), [("alexnett", "alexnet"), ("resnet5", "resnet50"), ("resnet50.no", "resnet")]
+)
+def test_an_unknown_name_is_told_close_ones(name: str, close: str) -> None:
+    """An unknown encoder raises, with close names and how to list all."""
+    with pytest.raises(MrkneeError) as caught:
+        build_encoder(name)
+    assert caught.value.found == repr(name)
+    assert close in (caught.value.expected or "")
+    assert "mrknee encoders" in (caught.value.advice or "")

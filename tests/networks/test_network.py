@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES
+from mrknee.networks.network import Network
+from mrknee.networks.settings import BatchNorm, NetworkSettings, SlicePooling
+from tests.networks.examples import FINDINGS, one_exam, random_batch
+
+POOLINGS: tuple[SlicePooling, ...] = ("max", "mean", "attention")
+
+
+def build(settings: NetworkSettings, seed: int = 0, findings: Sequence[str] = FINDINGS) -> Network:
+    """A network of seeded random weights."""
+    torch.manual_seed(seed)
+    return Network(settings, findings)
+
+
+def train_a_step(network: Network, seed: int = 0) -> None:
+    """One step in training mode, large enough that whatever can move does."""
+    slices, lengths = random_batch([(2, 3, 2), (1, 2, 4)], seed)
+    optimiser = torch.optim.SGD((p for p in network.parameters() if p.requires_grad), lr=0.1)
+    logits = network.train()(slices, lengths)
+    torch.autograd.backward(nn.functional.binary_cross_entropy_with_logits(logits, logits * 0 + 1))
+    optimiser.step()
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("encoder", ["test_resnet", "test_vit", "test_convnext"])
+def test_an_exams_logits_dont_depend_on_its_neighbours(
+    encoder: str, shared: bool, pooling: SlicePooling
+) -> None:
+    """An exam's logits in a batch equal its logits alone to 1e-5, over random slice counts."""
+    draw = random.Random(f"{encoder} {shared} {pooling}")  # noqa: S311 - a test's draw
+    counts = [(draw.randint(1, 9), draw.randint(1, 9), draw.randint(1, 9)) for _ in range(4)]
+    network = build(NetworkSettings(encoder, shared_encoder=shared, slice_pooling=pooling))
+    slices, lengths = random_batch(counts, seed=draw.randrange(1000))
+    with torch.no_grad():
+        together = network.train()(slices, lengths)  # frozen BatchNorm: training mode too
+        for index in range(len(counts)):
+            alone = network(*one_exam(slices, lengths, index))
+            torch.testing.assert_close(together[index], alone[0], rtol=0, atol=1e-5)
+    assert together.std() > 1e-3, "logits that are all alike would prove little"
+
+
+def test_the_reference_doesnt_depend_on_neighbours_either() -> None:
+    """AlexNet's logits for MRNet-like slice counts are the same in a batch and alone to 1e-5."""
+    network = build(NetworkSettings())
+    slices, lengths = random_batch([(17, 23, 31), (1, 40, 2)])
+    with torch.no_grad():
+        together = network(slices, lengths)
+        for index in range(2):
+            alone = network(*one_exam(slices, lengths, index))
+            torch.testing.assert_close(together[index], alone[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("findings", [("acl",), FINDINGS, tuple(f"f{k}" for k in range(12))])
+def test_any_number_of_findings(findings: tuple[str, ...]) -> None:
+    """There is one logit per finding, be it 1 or 12, on the same shared representation."""
+    network = build(NetworkSettings("test_resnet"), findings=findings)
+    assert network.findings == findings
+    assert network(*random_batch([(1, 2, 1), (2, 1, 1)])).shape == (2, len(findings))
+
+
+def test_no_findings_are_refused() -> None:
+    """A network without findings is a fault."""
+    with pytest.raises(MrkneeError, match="finding"):
+        Network(NetworkSettings("test_resnet"), [])
+
+
+def test_the_steps_of_the_way_add_up() -> None:
+    """Encoding, pooling and the head, walked one by one, give what forward gives."""
+    network = build(NetworkSettings("test_resnet")).eval()
+    slices, lengths = random_batch([(3, 2, 1), (1, 1, 4)])
+    pooled = [network.pool(p, network.encode(p, slices[p]), lengths[p].tolist()) for p in PLANES]
+    torch.testing.assert_close(network.head(torch.cat(pooled, 1)), network(slices, lengths))
+
+
+def test_planes_come_in_the_references_order() -> None:
+    """The representation is axial, coronal, sagittal, a third each, from its plane only."""
+    network = build(NetworkSettings("test_resnet")).eval()
+    slices, lengths = random_batch([(2, 2, 2)])
+    before = network.represent(slices, lengths).reshape(-1, 3, network.width)
+    slices["coronal"] = slices["coronal"] + 1
+    after = network.represent(slices, lengths).reshape(-1, 3, network.width)
+    assert [bool((before[:, k] != after[:, k]).any()) for k in range(3)] == [False, True, False]
+
+
+class TestMissingPlane:
+    """Exams that lack planes pool over the planes that are there."""
+
+    def test_the_planes_there_are_scaled_up(self) -> None:
+        """A missing plane's features are zero and the others' are multiplied by 3/2."""
+        network = build(NetworkSettings("test_resnet")).eval()
+        slices, lengths = random_batch([(2, 0, 3), (2, 3, 1)])
+        found = network.represent(slices, lengths).reshape(-1, 3, network.width)
+        axial = network.pool("axial", network.encode("axial", slices["axial"]), [2, 2])
+        assert not found[0, 1].any()
+        torch.testing.assert_close(found[0, 0], 1.5 * axial[0])
+        assert torch.equal(found[1, 0], axial[1]), "complete exams stay the reference exactly"
+
+    @pytest.mark.parametrize("pooling", POOLINGS)
+    def test_one_plane_alone_is_enough(self, pooling: SlicePooling) -> None:
+        """With a single plane in the whole batch the logits are finite and gradients flow."""
+        network = build(NetworkSettings("test_resnet", slice_pooling=pooling))
+        logits = network(*random_batch([(0, 0, 2), (0, 0, 1)]))
+        torch.autograd.backward(logits.sum())
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        assert bool(logits.isfinite().all())
+        assert all(bool(g.isfinite().all()) for g in gradients)
+        assert all(p.grad is None for p in network.encoder("axial").parameters())
+        assert any(p.grad is not None for p in network.encoder("sagittal").parameters())
+
+    def test_it_is_the_same_alone_and_in_a_batch(self) -> None:
+        """What other exams of the batch lack doesn't matter either."""
+        network = build(NetworkSettings("test_resnet"))
+        slices, lengths = random_batch([(2, 0, 3), (2, 3, 1), (0, 0, 4)])
+        together = network(slices, lengths)
+        for index in range(3):
+            alone = network(*one_exam(slices, lengths, index))
+            torch.testing.assert_close(together[index], alone[0], rtol=0, atol=1e-5)
+
+    def test_an_exam_of_nothing_is_refused(self) -> None:
+        """An exam without a slice in any plane raises and says which one of the batch it is."""
+        network = build(NetworkSettings("test_resnet"))
+        with pytest.raises(MrkneeError, match="exam 1 of the batch"):
+            network(*random_batch([(2, 1, 3), (0, 0, 0)]))
+
+
+class TestSeeds:
+    """Random weights come from torch's seed and nothing else."""
+
+    @pytest.mark.parametrize("encoder", ["alexnet", "test_vit", "test_resnet"])
+    def test_the_same_seed_gives_the_same_weights(self, encoder: str) -> None:
+        """Two networks of one seed are equal bit for bit, of another seed not."""
+        settings = NetworkSettings(encoder, slice_pooling="attention")
+        first, second, other = (build(settings, seed).state_dict() for seed in (1, 1, 2))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        assert not torch.equal(first["head.weight"], other["head.weight"])
+
+    @pytest.mark.parametrize("encoder", ["alexnet", "test_vit"])
+    def test_random_encoders_differ_between_planes(self, encoder: str) -> None:
+        """Without pretrained weights each plane's encoder starts from its own random ones."""
+        network = build(NetworkSettings(encoder))
+        axial, coronal = network.encoder("axial"), network.encoder("coronal")
+        pairs = zip(axial.parameters(), coronal.parameters(), strict=True)
+        assert any(not torch.equal(a, b) for a, b in pairs)
+
+    def test_a_shared_encoder_is_one(self) -> None:
+        """A shared encoder is stored once and serves all planes."""
+        network = build(NetworkSettings("test_resnet", shared_encoder=True))
+        assert network.encoder("axial") is network.encoder("sagittal")
+        alone = build(NetworkSettings("test_resnet"))
+        ratio = [sum(p.numel() for p in n.encoders.parameters()) for n in (alone, network)]
+        assert ratio[0] == 3 * ratio[1]
+
+
+class TestFrozen:
+    """What is frozen doesn't change while the rest trains."""
+
+    @pytest.mark.parametrize(("encoder", "stages"), [("alexnet", 5), ("test_resnet", 5)])
+    @pytest.mark.parametrize("frozen", [0, 2, 5])
+    def test_frozen_stages_keep_their_weights(self, encoder: str, stages: int, frozen: int) -> None:
+        """A training step moves weights in the stages that aren't frozen and in no other."""
+        network = build(NetworkSettings(encoder, frozen_stages=frozen))
+        body = network.encoder("axial")
+        assert body.stages == stages
+        before = {name: p.detach().clone() for name, p in body.body.named_parameters()}
+        head = network.head.weight.detach().clone()
+        train_a_step(network)
+        moved = {
+            body.stage_of[name]
+            for name, p in body.body.named_parameters()
+            if not torch.equal(p, before[name])
+        }
+        assert moved == set(range(frozen, stages))
+        assert not torch.equal(head, network.head.weight)
+
+    def test_frozen_stages_stay_in_evaluation_mode(self) -> None:
+        """With trained BatchNorm, frozen stages' running statistics still don't move."""
+        settings = NetworkSettings("test_resnet", frozen_stages=2, batchnorm="trained")
+        network = build(settings)
+        before = running_statistics(network)
+        train_a_step(network)
+        after = running_statistics(network)
+        changed = [name for name in before if not torch.equal(before[name], after[name])]
+        assert changed
+        assert not [name for name in changed if "body.conv1" in name or "body.layer1" in name]
+        assert any("body.layer2" in name for name in changed)
+
+    @pytest.mark.parametrize("batchnorm", ["frozen", "trained"])
+    def test_batchnorm(self, batchnorm: BatchNorm) -> None:
+        """Frozen, running statistics stay and the affine weights train; trained, both move."""
+        network = build(NetworkSettings("test_efficientnet", batchnorm=batchnorm))
+        affine = network.encoder("axial").get_parameter("body.bn1.weight")
+        before, weight = running_statistics(network), affine.detach().clone()
+        train_a_step(network)
+        after = running_statistics(network)
+        moved = any(not torch.equal(before[name], after[name]) for name in before)
+        assert moved == (batchnorm == "trained")
+        assert not torch.equal(affine, weight)
+
+    def test_evaluation_mode_and_back(self) -> None:
+        """To evaluation and back to training, frozen parts stay frozen and the rest trains."""
+        network = build(NetworkSettings("test_resnet", frozen_stages=1, dropout=0.5))
+        network.eval().train()
+        assert network.dropout.training
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert norms
+        assert not any(norm.training for norm in norms)
+
+    def test_too_many_frozen_stages_are_refused(self) -> None:
+        """Freezing more stages than there are raises and says how many there are."""
+        with pytest.raises(MrkneeError, match="0 to 5"):
+            Network(NetworkSettings(frozen_stages=6), FINDINGS)
+
+
+def running_statistics(network: Network) -> dict[str, Tensor]:
+    """Copies of all running means and variances."""
+    return {n: b.clone() for n, b in network.named_buffers() if "running" in n}
+
+
+def test_dropout_only_while_training() -> None:
+    """Dropout changes training's logits from pass to pass and evaluation's never."""
+    network = build(NetworkSettings("test_resnet", dropout=0.5))
+    batch = random_batch([(2, 2, 2)])
+    assert not torch.equal(network(*batch), network(*batch))
+    network.eval()
+    assert torch.equal(network(*batch), network(*batch))

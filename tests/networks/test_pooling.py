@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mrknee.networks.pooling import AttentionPooling, build_pooling, pool_exams
+from mrknee.networks.settings import SlicePooling
+
+KINDS: tuple[SlicePooling, ...] = ("max", "mean", "attention")
+LENGTHS = [3, 0, 1, 5]
+
+
+@pytest.fixture
+def features() -> Tensor:
+    """Features of nine slices, with ties: values are whole numbers from -2 to 2."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(-2, 3, (9, 6), generator=generator).float().requires_grad_()
+
+
+def test_maximum_is_the_references() -> None:
+    """Pooled by maximum, each exam is torch.max over its own slices."""
+    features = torch.tensor([[1.0, -2.0], [0.0, -1.0], [7.0, 7.0]])
+    pooled = pool_exams(build_pooling("max", 2), features, [2, 1])
+    assert torch.equal(pooled, torch.tensor([[1.0, -1.0], [7.0, 7.0]]))
+
+
+def test_a_ties_gradient_goes_to_the_first_slice(features: Tensor) -> None:
+    """Where slices tie, the gradient is torch.max's, all of it to the first, exam by exam."""
+    pooled = pool_exams(build_pooling("max", 6), features, LENGTHS)
+    (gradient,) = torch.autograd.grad(pooled.square().sum(), features)
+    plain = [torch.max(features[a:b], 0)[0].square().sum() for a, b in ((0, 3), (3, 4), (4, 9))]
+    (expected,) = torch.autograd.grad(torch.stack(plain).sum(), features)
+    assert torch.equal(gradient, expected)
+    values, counts = torch.unique(features.detach()[4:9, 0], return_counts=True)
+    assert counts[values.argmax()] > 1, "the example has no tie"
+    assert (gradient[4:9, 0] != 0).sum() <= 1
+
+
+def test_mean_is_the_mean_of_the_exams_own_slices(features: Tensor) -> None:
+    """Pooled by mean, each exam is the mean over its own slices."""
+    pooled = pool_exams(build_pooling("mean", 6), features, LENGTHS)
+    torch.testing.assert_close(pooled[3], features[4:9].mean(0))
+
+
+def test_attention_is_stated_as_in_the_paper() -> None:
+    """Attention is softmax(w tanh(V h)) over the exam's slices (Ilse et al. 2018, eq. 7 and 8)."""
+    torch.manual_seed(0)
+    pooling = AttentionPooling(6)
+    features = torch.randn(4, 6)
+    inner, _, outer = pooling.scorer
+    assert isinstance(inner, nn.Linear)
+    assert isinstance(outer, nn.Linear)
+    scores = torch.stack([outer.weight[0] @ torch.tanh(inner.weight @ h) for h in features])
+    shares = scores.exp() / scores.exp().sum()
+    torch.testing.assert_close(pooling.attention(features), shares)
+    torch.testing.assert_close(pooling(features), shares @ features)
+
+
+@pytest.mark.parametrize("slices", [1, 2, 61])
+def test_attention_sums_to_one_within_the_exam(slices: int) -> None:
+    """An exam's attention is never negative and sums to 1, however many slices it has."""
+    torch.manual_seed(slices)
+    shares = AttentionPooling(8).attention(100 * torch.randn(slices, 8))
+    assert shares.shape == (slices,)
+    assert bool((shares >= 0).all())
+    assert float(shares.sum().detach()) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exam_without_slices_is_zero_and_takes_no_gradient(
+    kind: SlicePooling, features: Tensor
+) -> None:
+    """An exam of length 0 pools to zeros, and every gradient stays finite."""
+    pooling = build_pooling(kind, 6)
+    pooled = pool_exams(pooling, features, LENGTHS)
+    assert torch.equal(pooled[1], torch.zeros(6))
+    (from_empty,) = torch.autograd.grad(pooled[1].sum(), features, retain_graph=True)
+    assert not from_empty.any()
+    (from_all,) = torch.autograd.grad(pooled.sum(), features)
+    assert bool(from_all.isfinite().all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_neighbours_never_matter(kind: SlicePooling, features: Tensor) -> None:
+    """An exam beside one full of NaN pools to what it pools to alone, bit for bit."""
+    pooling = build_pooling(kind, 6)
+    spoilt = features.detach().clone()
+    spoilt[4:9] = float("nan")
+    beside = pool_exams(pooling, spoilt, LENGTHS)
+    assert torch.equal(beside[0], pool_exams(pooling, spoilt[:3], [3])[0])
+    assert bool(beside[3].isnan().all()), "NaN must show in the exam that has it"
+
+
+def test_lengths_that_dont_add_up_are_refused(features: Tensor) -> None:
+    """Slices that belong to no exam are a fault, never dropped."""
+    with pytest.raises(ValueError, match="add up to 8, but there are 9"):
+        pool_exams(build_pooling("max", 6), features, [3, 5])
