@@ -221,7 +221,7 @@ def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None
             for parent in parents:
                 branch = branch.setdefault(parent, {})
             branch[last] = value
-        recipe = parser.instantiate_classes(parser.parse_object({"recipe": tree})).recipe
+        recipe = parser.instantiate(parser.parse_object({"recipe": tree})).recipe
     except MrkneeError:
         raise
     except Exception as error:  # jsonargparse raises several kinds; each says which setting

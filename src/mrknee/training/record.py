@@ -146,6 +146,7 @@ class RunRecord(Callback):
                 provenance,
             )
         self._write_metrics()
+        self.save_resume(trainer)
         row = self.rows[-1]
         aucs = {name.removeprefix("val/auc_"): v for name, v in row.items() if "val/auc_" in name}
         self.say(

@@ -264,6 +264,8 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # few batches, few workers, an infrequent log: all as the recipe says
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            # Lightning 2.6 calls what torch 2.15 has renamed
+            warnings.filterwarnings("ignore", message=".*LeafSpec", module="lightning")
             yield
     finally:
         logger.setLevel(level)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mrknee.errors import MrkneeError
+from mrknee.training.objective import multitask_loss, positive_weights
+
+# MRNet's joint label counts in train: none / abnormal / meniscus / ACL / both
+MRNET = np.repeat(
+    [[0, 0, 0], [1, 0, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1]], [217, 433, 272, 83, 125], axis=0
+).astype(float)
+NAMES = ("abnormal", "acl", "meniscus")
+
+
+def test_mrnets_weights_are_the_posts() -> None:
+    """Negatives / positives of MRNet's training labels are .24, 4.43, 1.85."""
+    weights = positive_weights(MRNET, NAMES)
+    np.testing.assert_allclose(weights.numpy(), [0.24, 4.43, 1.85], atol=0.005)
+
+
+def test_unknown_labels_count_as_neither() -> None:
+    """NaN labels change no weight."""
+    labels = np.vstack([MRNET, np.full((50, 3), np.nan)])
+    assert torch.equal(positive_weights(labels, NAMES), positive_weights(MRNET, NAMES))
+
+
+def test_a_finding_of_one_class_cannot_be_learned() -> None:
+    """No positive exam: an error that names the finding, not a division by zero."""
+    with pytest.raises(MrkneeError, match="acl"):
+        positive_weights(np.array([[1.0, 0.0], [0.0, 0.0]]), ("abnormal", "acl"))
+
+
+def test_with_all_labels_known_it_is_torchs_loss() -> None:
+    """The mean over exams and findings of BCEWithLogitsLoss with pos_weight."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(5, 3), (torch.rand(5, 3) > 0.5).float()
+    weights = torch.tensor([0.24, 4.43, 1.85])
+    expected = torch.nn.BCEWithLogitsLoss(pos_weight=weights)(logits, labels)
+    torch.testing.assert_close(multitask_loss(logits, labels, weights), expected)
+
+
+def test_an_unknown_label_teaches_nothing() -> None:
+    """The gradient of a logit whose label is NaN is zero, and the others' mean is over themselves."""
+    logits = torch.zeros(2, 2, requires_grad=True)
+    labels = torch.tensor([[1.0, float("nan")], [0.0, 1.0]])
+    loss = multitask_loss(logits, labels, torch.ones(2))
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log(2))
+    assert logits.grad is not None
+    assert logits.grad[0, 1] == 0
+    assert (logits.grad.abs() > 0).sum() == 3
+
+
+def test_no_known_label_is_a_loss_of_zero() -> None:
+    """A batch without any label moves nothing."""
+    logits = torch.zeros(2, 1, requires_grad=True)
+    loss = multitask_loss(logits, torch.full((2, 1), float("nan")), torch.ones(1))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mrknee.errors import MrkneeError
+from mrknee.training.recipe import Recipe, load_recipe, recipe_names
+
+
+def test_reference_is_the_posts_recipe() -> None:
+    """Every setting of the published system, one by one."""
+    recipe = load_recipe("reference")
+    assert recipe.network.encoder == "alexnet"
+    assert not recipe.network.shared_encoder
+    assert recipe.network.slice_pooling == "max"
+    assert recipe.network.frozen_stages == 0
+    assert recipe.network.dropout == 0
+    assert recipe.weights == "download"
+    assert (recipe.preparation.size, recipe.preparation.crop) == (256, 224)
+    assert (recipe.preparation.mean, recipe.preparation.sd) == (58.09, 49.73)
+    augmentation = recipe.augmentation
+    assert (augmentation.rotation, augmentation.translation) == (25, 0.11)
+    assert (augmentation.mirror, augmentation.draw) == (0.5, "plane")
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    assert (optimizer.name, optimizer.learning_rate, optimizer.weight_decay) == ("adam", 1e-5, 0.01)
+    assert (schedule.name, schedule.patience) == ("plateau", 3)
+    assert (schedule.factor, schedule.threshold) == (0.3, 1e-4)
+    assert (recipe.selection.part, recipe.selection.early_stop) == ("valid", 0)
+    assert (recipe.pos_weight, recipe.epochs, recipe.batch_exams) == ("balanced", 50, 1)
+    assert (recipe.log_train, recipe.log_valid, recipe.keep_every_epoch) == (50, 10, True)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_whole_and_survives_yaml(name: str, tmp_path: Path) -> None:
+    """A recipe that comes with the package loads, and its resolved tree loads back the same."""
+    recipe = load_recipe(name)
+    file = tmp_path / "settings.yaml"
+    file.write_text(recipe.to_yaml())
+    assert load_recipe(str(file)) == recipe
+
+
+def test_default_does_not_select_on_valid() -> None:
+    """By default `valid` is touched once, at the end."""
+    assert load_recipe("default").selection.part == "inner"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("network.encoder", "resnet50"),
+        ("network.encoder", "vgg16"),
+        ("augmentation.rotation", 40.0),
+        ("optimizer.name", "sgd"),
+        ("epochs", 100),
+    ],
+)
+def test_each_improvement_the_post_proposes_is_one_setting(setting: str, value: object) -> None:
+    """Another backbone, other augmentation, SGD, more epochs: one change each."""
+    changed = load_recipe("reference", {setting: value})
+    branch: object = changed
+    for name in setting.split("."):
+        branch = getattr(branch, name)
+    assert branch == value
+    assert load_recipe("reference", {}) != changed
+
+
+def test_findings_may_be_given_with_commas() -> None:
+    """`--findings meniscus,acl` means both, in their one order."""
+    assert load_recipe("reference", {"findings": "meniscus,acl"}).findings == ["acl", "meniscus"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epoch": 3},
+        {"network.encodr": "alexnet"},
+        {"epochs": "many"},
+        {"epochs": 0},
+        {"optimizer.name": "lion"},
+        {"selection.part": "test"},
+        {"selection.fraction": 1.5},
+        {"network.slice_pooling": "median"},
+        {"preparation.crop": 500},
+        {"findings": "ACL"},
+    ],
+)
+def test_a_wrong_setting_is_refused(changes: dict[str, object]) -> None:
+    """A setting that doesn't exist, another type, or a contradiction: one error of our own type."""
+    with pytest.raises(MrkneeError):
+        load_recipe("reference", changes)
+
+
+def test_an_unknown_recipe_lists_the_known() -> None:
+    """The error names the recipes there are."""
+    with pytest.raises(MrkneeError, match="reference"):
+        load_recipe("refrence")
+
+
+def test_a_recipe_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
+    """A broken file is an error that names it."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("epochs: [3")
+    with pytest.raises(MrkneeError, match="mine"):
+        load_recipe(str(file))
+
+
+def test_the_defaults_of_the_tree_are_the_references() -> None:
+    """A Recipe with nothing said is the reference system but for where the epoch is selected."""
+    plain, reference = Recipe().to_dict(), load_recipe("reference").to_dict()
+    differing = {name for name in plain if plain[name] != reference[name]}
+    assert differing == {"augmentation", "selection", "keep_every_epoch"}

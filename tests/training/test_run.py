@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+from sklearn.metrics import roc_auc_score
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import ExamFolder
+from mrknee.networks.settings import NetworkSettings
+from mrknee.scoring.predictions import Predictions
+from mrknee.tensors.preparation import Preparation
+from mrknee.training.recipe import OptimizerSettings, Recipe, SelectionSettings
+from mrknee.training.run import OPTIMISTIC, train
+from tests.conftest import write_toy_dataset
+
+QUICK = Recipe(
+    network=NetworkSettings(encoder="test_resnet", shared_encoder=True),
+    weights="none",
+    preparation=Preparation(size=48, crop=48),
+    optimizer=OptimizerSettings(learning_rate=1e-3),
+    selection=SelectionSettings(fraction=0.34, early_stop=0),
+    epochs=2,
+    batch_exams=3,
+    workers=0,
+    log_train=4,
+    log_valid=2,
+)
+
+
+def weights_of(run: Path, which: str = "last") -> dict[str, np.ndarray]:
+    """The weights of a run's checkpoint."""
+    return load_file(run / which / "weights.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Bit-identical last weights."""
+    first, second = weights_of(one), weights_of(other)
+    assert first.keys() == second.keys()
+    for name, values in first.items():
+        assert np.array_equal(values, second[name]), name
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set and a run trained on it."""
+    root = tmp_path_factory.mktemp("finished")
+    data = write_toy_dataset(root / "toy", 12, 6)
+    train(data, root / "run", QUICK)
+    return data, root / "run"
+
+
+def test_the_run_folder_can_be_read_by_a_person(finished: tuple[Path, Path]) -> None:
+    """Settings, versions, split, log, metrics, TensorBoard, predictions, scorecard, checkpoints."""
+    _, run = finished
+    there = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
+    assert {
+        "settings.yaml",
+        "environment.json",
+        "split.csv",
+        "log.txt",
+        "metrics.csv",
+        "predictions-inner.csv",
+        "predictions-valid.csv",
+        "scorecard.json",
+        "best/model.json",
+        "best/weights.safetensors",
+        "last/model.json",
+        "last/weights.safetensors",
+        "resume/last.ckpt",
+    } <= there
+    assert any(name.startswith("tensorboard/events") for name in there)
+    assert yaml.safe_load((run / "settings.yaml").read_text())["network"]["encoder"] == "test_resnet"
+    assert json.loads((run / "environment.json").read_text())["packages"]["torch"]
+
+
+def test_train_inner_and_valid_share_no_exam(finished: tuple[Path, Path]) -> None:
+    """The inner exams are set aside from train, and every exam has one part."""
+    _, run = finished
+    rows = [line.split(",") for line in (run / "split.csv").read_text().splitlines()[1:]]
+    parts = {part: {i for i, p in rows if p == part} for part in ("train", "inner", "valid")}
+    assert [len(parts[p]) for p in ("train", "inner", "valid")] == [8, 4, 6]
+    assert len({i for i, _ in rows}) == len(rows) == 18
+
+
+def test_the_scorecard_is_the_predictions_auc(finished: tuple[Path, Path]) -> None:
+    """The AUCs on valid are scikit-learn's of the predictions written beside them."""
+    data, run = finished
+    card = json.loads((run / "scorecard.json").read_text())
+    predictions = Predictions.read(run / "predictions-valid.csv")
+    labels = ExamFolder.of_split(data, "valid").labels
+    for i, name in enumerate(predictions.findings):
+        expected = roc_auc_score(labels[:, i], predictions.probabilities[:, i])
+        assert card["findings"][name]["auc"] == pytest.approx(expected)
+    assert card["split"] == "valid"
+    assert OPTIMISTIC not in card["notes"]
+
+
+def test_selecting_on_valid_is_marked_optimistic(toy: Path, tmp_path: Path) -> None:
+    """As the post does it, and said so in the scorecard."""
+    selection = SelectionSettings(part="valid", early_stop=0)
+    card = train(toy, tmp_path / "run", replace(QUICK, selection=selection, epochs=1))
+    assert OPTIMISTIC in card.notes
+
+
+def test_the_same_seed_gives_the_same_weights(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Two runs of one recipe end with bit-identical weights and metrics."""
+    data, run = finished
+    train(data, tmp_path / "again", QUICK)
+    assert_same_weights(run, tmp_path / "again")
+    assert (run / "metrics.csv").read_text() == (tmp_path / "again" / "metrics.csv").read_text()
+
+
+def test_another_seed_gives_other_weights(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    """The seed is used."""
+    data, run = finished
+    train(data, tmp_path / "other", replace(QUICK, seed=1, epochs=1))
+    first, other = weights_of(run), weights_of(tmp_path / "other")
+    assert any(not np.array_equal(first[name], other[name]) for name in first)
+
+
+def test_workers_do_not_change_the_result(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    """Reading exams in two processes gives the weights that reading in none does."""
+    data, run = finished
+    train(data, tmp_path / "run", replace(QUICK, workers=2))
+    assert_same_weights(run, tmp_path / "run")
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """One epoch, then --resume to two: the weights, log and metrics of two in one go."""
+    data, run = finished
+    train(data, tmp_path / "run", replace(QUICK, epochs=1))
+    train(data, tmp_path / "run", QUICK, resume=True)
+    assert_same_weights(run, tmp_path / "run")
+    assert (run / "metrics.csv").read_text() == (tmp_path / "run" / "metrics.csv").read_text()
+
+
+def test_resuming_a_finished_run_leaves_it(finished: tuple[Path, Path]) -> None:
+    """Its scorecard comes back and no file changes."""
+    data, run = finished
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    card = train(data, run, QUICK, resume=True)
+    assert card.n_exams == 6
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_a_full_folder_is_not_overwritten(finished: tuple[Path, Path]) -> None:
+    """Without --resume a folder with anything in it is refused."""
+    data, run = finished
+    with pytest.raises(MrkneeError, match="not empty"):
+        train(data, run, QUICK)
+
+
+def test_resuming_with_other_settings_is_refused(finished: tuple[Path, Path]) -> None:
+    """The error names the setting that differs."""
+    data, run = finished
+    with pytest.raises(MrkneeError, match="batch_exams"):
+        train(data, run, replace(QUICK, batch_exams=2), resume=True)
+
+
+def test_one_finding_trains_the_earlier_posts_system(toy: Path, tmp_path: Path) -> None:
+    """`findings: acl` gives a network with one output."""
+    card = train(toy, tmp_path / "run", replace(QUICK, findings="acl", epochs=1))
+    assert list(card.findings) == ["acl"]
+    assert weights_of(tmp_path / "run")["head.bias"].shape == (1,)
+
+
+def test_twelve_findings_train(tmp_path: Path) -> None:
+    """The number of findings is the data set's business."""
+    names = [f"finding{i:02d}" for i in range(12)]
+    data = write_toy_dataset(tmp_path / "toy", 6, 2, findings=names)
+    for name in names:  # both classes of each, whatever the split
+        for split, ids in (("train", range(6)), ("valid", range(6, 8))):
+            lines = [f"{i:04d},{i % 2}\n" for i in ids]
+            (data / f"{split}-{name}.csv").write_text("".join(lines))
+    card = train(data, tmp_path / "run", replace(QUICK, epochs=1))
+    assert list(card.findings) == names
+
+
+def test_early_stopping_stops(toy: Path, tmp_path: Path) -> None:
+    """With a patience of one epoch and a learning rate of nothing, the second epoch is the last."""
+    still = replace(
+        QUICK,
+        optimizer=OptimizerSettings(name="sgd", learning_rate=1e-30, weight_decay=0.0),
+        selection=SelectionSettings(fraction=0.34, early_stop=1),
+        epochs=6,
+    )
+    train(toy, tmp_path / "run", still)
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 1 + 2
+
+
+def test_every_epoch_is_kept_where_the_recipe_says_so(toy: Path, tmp_path: Path) -> None:
+    """Named after the epoch and its AUCs."""
+    train(toy, tmp_path / "run", replace(QUICK, keep_every_epoch=True))
+    names = sorted(p.name for p in (tmp_path / "run" / "epochs").iterdir())
+    assert [name.split("_")[0] for name in names] == ["epoch001", "epoch002"]
+    assert all("acl-" in name and "mean-" in name for name in names)
+
+
+def test_the_log_has_the_references_lines(finished: tuple[Path, Path]) -> None:
+    """A line every so many exams: epoch, batch, mean loss, AUC, learning rate."""
+    log = (finished[1] / "log.txt").read_text()
+    for part in ("train", "val"):
+        assert f"{part} epoch 1 batch" in log
+    for word in ("mean loss", "AUC", "learning rate"):
+        assert word in log
+
+
+def test_the_validation_loss_is_weighted_by_training_labels(tmp_path: Path) -> None:
+    """Turning over the labels of valid's prevalence doesn't change how an exam is weighed.
+
+    The reference weighs the validation loss by validation labels and steers by it.
+    """
+    data = write_toy_dataset(tmp_path / "toy", 12, 6)
+    selection = SelectionSettings(part="valid", early_stop=0)
+    recipe = replace(QUICK, selection=selection, epochs=1)
+    train(data, tmp_path / "all", recipe)
+    for finding in ("abnormal", "acl", "meniscus"):  # valid: the first two exams have labels
+        file = data / f"valid-{finding}.csv"
+        kept = file.read_text().splitlines()[:2]
+        file.write_text("".join(f"{line}\n" for line in kept))
+    train(data, tmp_path / "two", recipe)
+    assert_same_weights(tmp_path / "all", tmp_path / "two")
+    table = Predictions.read(tmp_path / "two" / "predictions-valid.csv").probabilities[:2]
+    labels = ExamFolder.of_split(data, "valid").labels[:2]
+    rows = (tmp_path / "two" / "split.csv").read_text().splitlines()[1:]
+    fit = [i for i, row in enumerate(rows) if row.endswith("train")]
+    known = ExamFolder.of_split(data, "train").labels[fit]
+    weight = (known == 0).sum(0) / (known == 1).sum(0)
+    each = -(weight * labels * np.log(table) + (1 - labels) * np.log(1 - table))
+    header, last = (tmp_path / "two" / "metrics.csv").read_text().splitlines()[:2]
+    measured = float(dict(zip(header.split(","), last.split(","), strict=True))["val/loss"])
+    # four of the six exams have no label: one batch of three, with two known, and one with none
+    assert measured == pytest.approx(each.mean() / 2, rel=1e-4)
+
+
+def test_a_data_set_without_labels_cannot_be_trained_on(toy: Path, tmp_path: Path) -> None:
+    """The error says which files are expected."""
+    for file in toy.glob("*.csv"):
+        file.unlink()
+    with pytest.raises(MrkneeError, match="train-<finding>"):
+        train(toy, tmp_path / "run", QUICK)
+
+
+def test_a_data_set_without_valid_is_scored_on_the_inner_exams(toy: Path, tmp_path: Path) -> None:
+    """And the scorecard says that this is optimistic."""
+    for file in toy.glob("valid-*.csv"):
+        file.unlink()
+    (toy / "valid").rename(tmp_path / "elsewhere")
+    card = train(toy, tmp_path / "run", replace(QUICK, epochs=1))
+    assert card.split == "inner"
+    assert OPTIMISTIC in card.notes
+
+
+def test_missing_planes_can_be_allowed(toy: Path, tmp_path: Path) -> None:
+    """An error by default; with the setting, the network pools over the planes that are there."""
+    (toy / "train" / "sagittal" / "0003.npy").unlink()
+    with pytest.raises(MrkneeError, match="sagittal"):
+        train(toy, tmp_path / "a", QUICK)
+    train(toy, tmp_path / "b", replace(QUICK, allow_missing_plane=True, epochs=1))
