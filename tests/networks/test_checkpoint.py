@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from mrknee.errors import MrkneeError
+from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.networks.network import Network
+from mrknee.networks.settings import NetworkSettings
+from tests.networks.examples import FINDINGS, random_batch
+
+PREPARATION = {"crop": 224, "mean": [58.09], "name": "reference"}
+PROVENANCE = {"seed": 3, "data": {"exams": 1130}}
+
+
+@pytest.fixture
+def network() -> Network:
+    """A small network whose running statistics aren't those it was built with."""
+    torch.manual_seed(0)
+    settings = NetworkSettings("test_resnet", slice_pooling="attention", batchnorm="trained")
+    network = Network(settings, FINDINGS)
+    network(*random_batch([(2, 3, 2)]))
+    return network.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, network: Network) -> Path:
+    """That network, saved."""
+    save_checkpoint(tmp_path / "run" / "best", network, PREPARATION, PROVENANCE)
+    return tmp_path / "run" / "best"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        NetworkSettings(),
+        NetworkSettings("test_vit", frozen_stages=2, dropout=0.25),
+        NetworkSettings("test_resnet", shared_encoder=True, slice_pooling="attention"),
+    ],
+)
+def test_a_round_trip_is_exact(tmp_path: Path, settings: NetworkSettings) -> None:
+    """A network read back is equal bit for bit: settings, findings, weights and logits."""
+    torch.manual_seed(1)
+    network = Network(settings, ["acl", "other"]).eval()
+    save_checkpoint(tmp_path, network, PREPARATION, PROVENANCE)
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint.network.settings == settings
+    assert checkpoint.findings == ("acl", "other")
+    assert checkpoint.preparation == PREPARATION
+    assert checkpoint.provenance == PROVENANCE
+    assert not checkpoint.network.training
+    there, here = network.state_dict(), checkpoint.network.state_dict()
+    assert list(there) == list(here)
+    assert all(torch.equal(there[name], here[name]) for name in there)
+    batch = random_batch([(2, 1, 2)])
+    with torch.no_grad():
+        assert torch.equal(network(*batch), checkpoint.network(*batch))
+
+
+def test_running_statistics_are_kept(folder: Path, network: Network) -> None:
+    """BatchNorm's running statistics come back as they were."""
+    read = dict(load_checkpoint(folder).network.named_buffers())
+    assert all(torch.equal(buffer, read[name]) for name, buffer in network.named_buffers())
+
+
+def test_the_folder_holds_two_plain_files(folder: Path) -> None:
+    """A checkpoint is a safetensors file and a JSON file that a person can read, no more."""
+    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "weights.safetensors"]
+    description = json.loads((folder / "model.json").read_text())
+    assert description["findings"] == list(FINDINGS)
+    assert description["settings"]["encoder"] == "test_resnet"
+    tensors = safetensors.torch.load_file(folder / "weights.safetensors")
+    assert "head.weight" in tensors
+
+
+def test_saving_again_replaces(folder: Path, network: Network) -> None:
+    """A second save into the same folder takes the first one's place."""
+    with torch.no_grad():
+        network.head.bias.fill_(7)
+    save_checkpoint(folder, network, PREPARATION, {})
+    assert load_checkpoint(folder).network.head.bias.tolist() == [7, 7, 7]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_failed_save_leaves_the_old_one(folder: Path, network: Network) -> None:
+    """Saving something that JSON has no form for raises and leaves the folder as it was."""
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(TypeError):
+        save_checkpoint(folder, network, {"crop": object()}, {})
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_loading_leaves_the_random_state(folder: Path) -> None:
+    """Reading a checkpoint draws nothing from torch's random numbers."""
+    torch.manual_seed(4)
+    expected = torch.rand(1)
+    torch.manual_seed(4)
+    load_checkpoint(folder)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def describe(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes a checkpoint's description."""
+    description = json.loads((folder / "model.json").read_text())
+    change(description)
+    (folder / "model.json").write_text(json.dumps(description))
+
+
+def spoil_weights(folder: Path, size: int | None = None, flip: int | None = None) -> None:
+    """Cuts the weights file, or flips a bit in it."""
+    file = folder / "weights.safetensors"
+    content = bytearray(file.read_bytes()[:size])
+    if flip is not None:
+        content[flip] ^= 1
+    file.write_bytes(bytes(content))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("spoil", "file", "message"),
+    [
+        (lambda f: (f / "model.json").unlink(), "model.json", "No such file"),
+        (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors", "No such file"),
+        (lambda f: spoil_weights(f, size=0), "weights.safetensors", "0 bytes"),
+        (lambda f: spoil_weights(f, size=1000), "weights.safetensors", "1000 bytes"),
+        (lambda f: spoil_weights(f, flip=-1), "weights.safetensors", "sha256"),
+        (lambda f: (f / "model.json").write_text("{"), "model.json", "JSON"),
+        (lambda f: (f / "model.json").write_bytes(b"\x80\x04\x95"), "model.json", "JSON"),
+        (lambda f: (f / "model.json").write_text("[]"), "model.json", "format"),
+        (lambda f: describe(f, lambda d: d.update(format=99)), "model.json", "format 99"),
+        (lambda f: describe(f, lambda d: d.pop("provenance")), "model.json", "'provenance'"),
+        (lambda f: describe(f, lambda d: d.update(findings="acl")), "model.json", "'findings'"),
+        (lambda f: describe(f, lambda d: d.update(parameters=7)), "model.json", "7 parameters"),
+        (lambda f: describe(f, lambda d: d["settings"].pop("dropout")), "model.json", "dropout"),
+        (lambda f: describe(f, lambda d: d["settings"].update(x=1)), "model.json", "settings"),
+    ],
+)
+def test_a_spoilt_checkpoint_is_named(
+    folder: Path, spoil: Callable[[Path], object], file: str, message: str
+) -> None:
+    """Whatever is missing, cut, changed or of another version raises and names its file."""
+    spoil(folder)
+    with pytest.raises(MrkneeError) as caught:
+        load_checkpoint(folder)
+    assert caught.value.file == str(folder / file)
+    assert message in str(caught.value)
+    assert caught.value.expected
+    assert caught.value.found
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("wrong", [{"slice_pooling": "best"}, {"encoder": "x"}, {"dropout": "0"}])
+def test_impossible_settings_are_named(folder: Path, wrong: dict[str, Any]) -> None:
+    """Settings that no network can have raise as they do anywhere else."""
+    describe(folder, lambda d: d["settings"].update(wrong))
+    with pytest.raises(MrkneeError, match=r"encoder|slice_pooling|dropout"):
+        load_checkpoint(folder)
+
+
+def test_weights_of_another_network_are_refused(folder: Path, network: Network) -> None:
+    """Weights whose sha256 is right but whose names aren't the network's raise."""
+    state = {f"other.{name}": tensor for name, tensor in network.state_dict().items()}
+    content = safetensors.torch.save(state)
+    (folder / "weights.safetensors").write_bytes(content)
+    describe(folder, lambda d: d.update(weights_sha256=hashlib.sha256(content).hexdigest()))
+    with pytest.raises(MrkneeError, match="don't fit") as caught:
+        load_checkpoint(folder)
+    assert "head.weight" in (caught.value.found or "")
