@@ -11,6 +11,7 @@ The way of an exam through this room:
 - `weights`: where pretrained weights come from: a download, a file, the extra `lite0`;
 - `pooling`: the slices of an exam -> one feature vector: maximum, mean or attention;
 - `network`: Network, the whole way, from ragged batches of slices to logits;
+- `reader`: preparation and network together, from batches of bytes to probabilities;
 - `checkpoint`: a trained network on disk and back, with nothing pickled.
 
 Importing this package imports none of them, so that the command line stays quick.
