@@ -120,7 +120,7 @@ def femur(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
 
     def cortex(u: Field, v: Field, w: Field) -> Field:
         del u, v
-        return np.asarray(1.1 + 3.2 * ramp(w, 45.0, 90.0))
+        return np.asarray(1.1 + 3.2 * ramp(w, 40.0, 80.0))
 
     distance = box.evaluate(frame, bone)
     cartilage = Cartilage("femur", box, box.evaluate(frame, layer), frame)
@@ -141,10 +141,10 @@ def tibia(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
 
     def side(u: Field, v: Field, w: Field) -> Field:
         wall = shaft(u, v, w, TIBIA_SHAFT)
-        tuberosity = ellipsoid((u, v, w), (2.0, 14.0, -36.0), (11.0, 9.5, 17.0))
+        tuberosity = ellipsoid((u, v, w), (1.0, 9.5, -42.0), (12.0, 13.0, 27.0))
         wall = union(wall, tuberosity, 9.0)
-        hollow = np.hypot(u - 1.0, v + 32.0) - 12.0
-        return intersection(wall, -np.maximum(hollow, -24.0 - w), 4.0)
+        hollow = np.hypot(u - 1.0, v + 32.0) - 12.0 * ramp(w, -34.0, -8.0)
+        return intersection(wall, -hollow, 4.0)
 
     def bone(u: Field, v: Field, w: Field) -> Field:
         top = (w - plateau_height(knee, u, v)) * 0.93
@@ -197,8 +197,8 @@ def patella(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
     def shell(u: Field, v: Field, w: Field, back: float, side: float) -> Field:
         v = v + lean * (w - cw)
         taper = 1.0 - 0.42 * ramp(w, cw, cw - 24.0)
-        body = ellipsoid(((u - cu) / taper, v - cv, w - cw), (0, 0, 0), (23.0 - side, 11.5, 21.5))
-        facets = (cv - 9.5 - back + 0.40 * np.abs(u - cu) - v) * 0.93
+        body = ellipsoid(((u - cu) / taper, v - cv, w - cw), (0, 0, 0), (23.0 - side, 12.5, 21.5))
+        facets = (cv - 10.0 - back + 0.40 * np.abs(u - cu) - v) * 0.93
         return intersection(body, facets, 2.5)
 
     def layer(u: Field, v: Field, w: Field) -> Field:

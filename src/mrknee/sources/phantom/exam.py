@@ -90,7 +90,7 @@ def paint_knee(
     rng = np.random.default_rng(knee.texture_seed)
     tile = texture_tile(rng)
     limb.paint_limb(canvas, knee, rng)
-    limb.paint_vessels(canvas, knee)
+    limb.paint_vessels(canvas, knee, rng)
     femur, femur_cartilage = bones.femur(knee, grid)
     tibia, tibia_cartilage = bones.tibia(knee, grid)
     patella, patella_cartilage = bones.patella(knee, grid)

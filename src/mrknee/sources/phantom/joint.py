@@ -78,9 +78,9 @@ def paint_capsule(canvas: Canvas, femur: Bone, knee: Anatomy) -> None:
     box = femur.box
     u, v, w = box.local(femur.frame)
     sheet = np.abs(femur.distance - 6.0) - 0.5
-    here = ramp(v, 10.0, -8.0) * ramp(w, 44.0, 34.0) * ramp(w, -6.0, 2.0)
-    inside = canvas.coverage(femur.distance - 5.5) * ramp(v, 14.0, 4.0) * ramp(w, 42.0, 34.0)
-    canvas.paint(box, inside * (0.35 + 0.25 * knee.fluid), "synovium")
+    here = ramp(v, -4.0, -16.0) * ramp(w, 44.0, 34.0) * ramp(w, -6.0, 2.0)
+    inside = canvas.coverage(femur.distance - 5.5) * here
+    canvas.paint(box, inside * (0.2 + 0.3 * knee.fluid), "synovium")
     canvas.paint(box, canvas.coverage(sheet) * here * 0.8, "fascia")
     del u
 
@@ -117,7 +117,7 @@ class Meniscus:
         opening = 128.0 if medial else 150.0
         ends = ramp(np.abs(self.angle), opening + 14.0, opening - 10.0)
         profile = np.clip(1.0 - self.depth / self.width, 0.0, 1.0)
-        self.height = (0.5 + (knee.meniscus_height - 0.5) * profile) * (0.55 + 0.45 * ends)
+        self.height = (0.5 + (knee.meniscus_height - 0.5) * profile**0.85) * (0.55 + 0.45 * ends)
         gap = (np.abs(self.angle) - opening) * np.float32(0.2)
         self.distance = np.maximum.reduce(
             [-self.depth, self.depth - self.width, -self.level, (self.level - self.height) * 0.82, gap]
@@ -224,7 +224,7 @@ def paint_bone(
     inside = canvas.coverage(bone.distance + bone.cortex)
     grain = 1.0 + 0.05 * tiled(tile, box)
     u, v, w = box.local(bone.frame)
-    scar = _physeal_scar(bone.name, u, v, w)
+    scar = _physeal_scar(knee, bone.name, u, v, w)
     grain -= 0.38 * knee.closed_physis * np.exp(-((scar / 0.9) ** 2))
     canvas.paint(box, inside, "marrow", grain)
     if bone.name in ("femur", "tibia") and knee.red_marrow > 0.1:
@@ -241,13 +241,16 @@ def paint_bone(
         canvas.mark("abnormal", box, np.clip(cloud * 1.6, 0.0, 1.0).astype(np.float32))
 
 
-def _physeal_scar(name: str, u: Field, v: Field, w: Field) -> Field:
+def _physeal_scar(knee: Anatomy, name: str, u: Field, v: Field, w: Field) -> Field:
     """Distance (mm) from the closed growth plate's wavy scar."""
+    if name not in ("femur", "tibia"):
+        return np.asarray(np.abs(w) + 99.0)
+    a, b, c, d = knee.outline  # any four numbers of this knee give the scar its own waves
+    wave = (1.6 + 0.4 * a) * np.cos(u * 0.15 + b) + 0.9 * np.sin(v * 0.24 + c)
+    wave = wave + 0.5 * np.sin((u + v) * 0.45 + d)
     if name == "femur":
-        return np.asarray(w - (33.0 + 0.12 * v + 2.5 * np.cos(u * 0.16) + 1.2 * np.sin(v * 0.23)))
-    if name == "tibia":
-        return np.asarray(w - (-15.0 + 1.8 * np.cos(u * 0.13) + 0.8 * np.sin(v * 0.3)))
-    return np.asarray(w * 0 + 99.0)
+        return np.asarray(w - 33.0 - 0.10 * v - wave)
+    return np.asarray(w + 15.0 - 0.6 * wave)
 
 
 def acl_path(knee: Anatomy, sag: float = 0.0) -> np.ndarray:

@@ -10,8 +10,11 @@ from mrknee.sources.phantom.shapes import (
     Canvas,
     Field,
     Grid,
+    expand,
     ramp,
     smooth_noise,
+    smooth_path,
+    tube,
 )
 
 Keys = tuple[tuple[float, float, float, float, float], ...]
@@ -19,15 +22,15 @@ Keys = tuple[tuple[float, float, float, float, float], ...]
 
 # Deep fascia: height, half width medially, laterally, reach to the front, to the back (mm).
 FASCIA = (
-    (100.0, 58.0, 56.0, 44.0, 58.0),
-    (75.0, 55.0, 53.0, 46.0, 55.0),
-    (55.0, 51.0, 50.0, 53.0, 52.0),
-    (38.0, 48.0, 48.0, 59.0, 48.0),
-    (20.0, 46.5, 47.0, 55.0, 46.0),
-    (0.0, 45.0, 47.0, 42.0, 47.0),
-    (-20.0, 43.0, 47.0, 33.0, 53.0),
-    (-45.0, 42.0, 46.0, 26.0, 58.0),
-    (-100.0, 44.0, 46.0, 22.0, 60.0),
+    (100.0, 61.0, 59.0, 44.0, 61.0),
+    (75.0, 58.0, 56.0, 46.0, 58.0),
+    (55.0, 54.0, 53.0, 53.0, 55.0),
+    (38.0, 51.0, 51.5, 58.0, 52.0),
+    (20.0, 49.5, 51.0, 54.0, 50.0),
+    (0.0, 48.0, 52.0, 42.0, 50.0),
+    (-20.0, 46.0, 53.0, 33.0, 55.0),
+    (-45.0, 45.0, 53.0, 26.0, 60.0),
+    (-100.0, 46.0, 52.0, 22.0, 62.0),
 )
 MUSCLES: dict[str, Keys] = {
     "vastus medialis": (
@@ -89,7 +92,15 @@ MUSCLES: dict[str, Keys] = {
 ARTERY: Keys = ((110, -6, -24, 3.4, 3.4), (60, 0, -30, 3.3, 3.3), (20, 2, -38, 3.2, 3.2), (-20, 3, -37, 3, 3), (-110, 4, -26, 2.6, 2.6))
 VEIN: Keys = ((110, -2, -30, 1, 1), (60, 5, -35, 1, 1), (20, 5, -44, 1, 1), (-20, 2, -43, 1, 1), (-110, 0, -30, 0.8, 0.8))
 NERVE: Keys = ((110, 10, -38, 3, 3), (40, 9, -46, 3.2, 2.6), (0, 6, -51, 3, 2.4), (-40, 3, -40, 2.4, 2.4), (-110, 3, -34, 2, 2))
-SAPHENOUS: Keys = ((110, -55, -25, 2, 2), (0, -49, -33, 2, 2), (-110, -48, -8, 1.8, 1.8))
+SAPHENOUS: Keys = ((110, -52, -24, 2, 2), (0, -37, -33, 2, 2), (-110, -42, -8, 1.8, 1.8))
+
+BRANCHES = (
+    ((-14.0, -46.0, 8.0), (16.0, -34.0, 50.0)),
+    ((-20.0, 30.0, 0.0), (20.0, 40.0, 22.0)),
+    ((-46.0, -10.0, 30.0), (-36.0, 20.0, 55.0)),
+    ((36.0, -10.0, 35.0), (46.0, 20.0, 60.0)),
+)
+"""Corners (u, v, w in mm) of the fat that small vessels cross: popliteal, Hoffa's, both sides."""
 
 
 def leg_coordinates(knee: Anatomy, box: Box, step: int) -> tuple[Field, Field, Field]:
@@ -130,33 +141,44 @@ def _fascia_distance(knee: Anatomy, u: Field, v: Field, height: Field) -> Field:
 
 
 def paint_limb(canvas: Canvas, knee: Anatomy, rng: np.random.Generator) -> None:
-    """Paint skin, fat, fasciae and muscles over the whole grid."""
-    grid, everywhere = canvas.grid, canvas.grid.everything()
-    u, v, height = leg_coordinates(knee, everywhere, 2)
+    """Paint skin, fat, fasciae and muscles."""
+    grid = canvas.grid
+    u, v, height = leg_coordinates(knee, grid.everything(), 2)
     deep = _fascia_distance(knee, u, v, height)
     # Fat is thin over the patella and the shin, thick at the back and the medial side.
-    angle_fat = 0.85 - 0.45 * ramp(v, 0.0, 40.0) + 0.35 * ramp(-u, 0.0, 40.0) * ramp(v, 40.0, 0.0)
-    skin = deep - knee.fat * angle_fat - 1.5
+    layer = 0.85 - 0.45 * ramp(v, 0.0, 40.0) + 0.35 * ramp(-u, 0.0, 40.0) * ramp(v, 40.0, 0.0)
+    skin = deep - knee.fat * layer - 1.2
     first, second = _two_nearest(knee, u, v, height)
-    full = [_expand(values, grid) for values in (deep, skin, first, second)]
-    deep, skin, first, second = full
-    noise = smooth_noise(rng, grid.shape, (7 / grid.spacing, 5 / grid.spacing, 5 / grid.spacing))
-    canvas.paint(everywhere, canvas.coverage(skin), "skin")
-    lobules = 1.0 - 0.30 * np.exp(-((noise * 6.0) ** 2))
-    canvas.paint(everywhere, canvas.coverage(skin + 1.6), "subcutaneous fat", lobules)
-    inside = canvas.coverage(deep)
-    canvas.paint(everywhere, inside * 0.75, "fascia")
-    strands = 1.0 - 0.22 * np.exp(-((noise[::-1] * 5.0) ** 2))
-    canvas.paint(everywhere, canvas.coverage(deep + 1.3), "deep fat", strands)
-    _paint_muscles(canvas, everywhere, deep, first, second, rng)
+    box, cut = _limb_box(grid, skin)
+    shape = tuple(part.stop - part.start for part in box.slices)
+    deep, skin, first, second = (expand(part[cut], shape) for part in (deep, skin, first, second))
+    h = grid.spacing
+    wisps = smooth_noise(rng, shape, (6 / h, 3.5 / h, 3.5 / h))
+    gate = smooth_noise(rng, shape, (24 / h, 14 / h, 14 / h))
+    canvas.paint(box, canvas.coverage(skin), "skin")
+    canvas.paint(box, canvas.coverage(skin + 1.2), "subcutaneous fat", _septa(wisps, gate))
+    canvas.paint(box, canvas.coverage(deep) * 0.6, "fascia")
+    canvas.paint(box, canvas.coverage(deep + 1.1), "deep fat", _septa(wisps, -gate))
+    _paint_muscles(canvas, box, deep, first, second, rng)
 
 
-def _expand(values: Field, grid: Grid) -> Field:
-    from mrknee.sources.phantom.shapes import _double
-
+def _limb_box(grid: Grid, skin: Field) -> tuple[Box, tuple[slice, slice, slice]]:
+    """The box that holds the limb, and the same box on every second voxel."""
+    inside = skin < 2.0 * grid.spacing
+    cuts, full = [], []
     for axis, size in enumerate(grid.shape):
-        values = _double(values, axis, size)
-    return values
+        found = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+        first, last = max(int(found[0]) - 1, 0), min(int(found[-1]) + 1, skin.shape[axis] - 1)
+        cuts.append(slice(first, last + 1))
+        full.append(slice(2 * first, min(2 * last + 1, size)))
+    z, y, x = (grid.axis(axis)[cut] for axis, cut in enumerate(full))
+    return Box((full[0], full[1], full[2]), x, y, z), (cuts[0], cuts[1], cuts[2])
+
+
+def _septa(wisps: Field, gate: Field) -> Field:
+    """Fat's brightness: thin broken sheets of connective tissue, and slow variation."""
+    sheets = np.exp(-np.square(wisps * 7.0)) * np.clip(gate + 0.6, 0.0, 1.0)
+    return np.asarray(1.0 + 0.05 * gate - 0.42 * sheets)
 
 
 def _two_nearest(knee: Anatomy, u: Field, v: Field, height: Field) -> tuple[Field, Field]:
@@ -182,28 +204,38 @@ def _paint_muscles(
     h = grid.spacing
     septum = (second - first) * 0.5
     body = np.maximum(np.maximum(first, 0.9 - septum), deep + 1.8)
-    streaks = smooth_noise(rng, grid.shape, (14 / h, 1.6 / h, 1.6 / h))
+    streaks = smooth_noise(rng, body.shape, (14 / h, 1.5 / h, 1.5 / h))
+    canvas.paint(box, canvas.coverage(body - 0.8) * 0.4, "fascia")
     # Fatty streaks run along the fibres: the tails of the noise, not its bulk.
     lean = canvas.coverage(body)
-    lean *= 1.0 - 0.55 * ramp(streaks, 1.9, 3.0)
-    canvas.paint(box, canvas.coverage(body - 0.9) * 0.5, "fascia")
-    canvas.paint(box, lean, "muscle")
+    lean *= 1.0 - np.clip(0.7 * (streaks - 1.7), 0.0, 0.75)
+    canvas.paint(box, lean, "muscle", 1.0 + 0.04 * streaks)
 
 
-def paint_vessels(canvas: Canvas, knee: Anatomy) -> None:
-    """Popliteal artery and vein, tibial nerve, great saphenous vein."""
-    grid = canvas.grid
-    for keys, grow, rim, core in (
-        (NERVE, 1.0, "fascia", "nerve"),
-        (VEIN, knee.vein, "fascia", "slow blood"),
-        (ARTERY, 1.0, "tendon", "flowing blood"),
-        (SAPHENOUS, 1.0, "fascia", "slow blood"),
+def paint_vessels(canvas: Canvas, knee: Anatomy, rng: np.random.Generator) -> None:
+    """Popliteal artery and vein, tibial nerve, saphenous vein, and small branches in the fat."""
+    grid, frame = canvas.grid, knee.tibia
+    bend = np.tan(np.deg2rad(knee.flexion_deg))
+    for keys, grow, outward, rim, core in (
+        (NERVE, 1.0, 0.0, "fascia", "nerve"),
+        (VEIN, knee.vein, 0.0, "fascia", "slow blood"),
+        (ARTERY, 1.0, 0.0, "tendon", "flowing blood"),
+        (SAPHENOUS, 1.0, 0.5 * knee.fat, "fascia", "slow blood"),
     ):
         rows = np.array(keys, float)
         points = rows[:, [1, 2, 0]].copy()
-        points[:, 1] -= np.tan(np.deg2rad(knee.flexion_deg)) * np.maximum(points[:, 2] - 25.0, 0)
-        box = grid.box(knee.tibia.to_world(points), 10.0)
+        points[:, 1] -= bend * np.maximum(points[:, 2] - 25.0, 0)
+        box = grid.box(frame.to_world(points), 10.0 + outward)
         u, v, height = leg_coordinates(knee, box, 1)
-        distance = column(u, v, height, keys, grow)
+        distance = column(u + np.float32(outward), v, height, keys, grow)
         canvas.paint(box, canvas.coverage(distance - 0.6), rim)
         canvas.paint(box, canvas.coverage(distance), core)
+    for low, high in BRANCHES:
+        for _ in range(3):
+            ends = rng.uniform(low, high, (3, 3))
+            path = frame.to_world(smooth_path([(p[0], p[1], p[2]) for p in ends], 7))
+            radius = float(rng.uniform(0.5, 1.0))
+            box = grid.box(path, radius + 1.5)
+            distance, _ = tube(box, path, np.full(7, radius))
+            kind = "flowing blood" if rng.random() < 0.5 else "slow blood"
+            canvas.paint(box, canvas.coverage(distance) * 0.8, kind)

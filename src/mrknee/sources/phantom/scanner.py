@@ -111,7 +111,7 @@ def _draw_series(
     reach = {"axial": (2.6, 4.6), "coronal": (2.6, 4.6), "sagittal": (2.6, 4.4)}[plane]
     low, high = (limit / slice_factor for limit in reach)
     spacing = float(np.clip(covered / count, low, high))
-    timing = {"axial": ((2200, 3800), (22, 38)), "coronal": ((450, 800), (10, 20)), "sagittal": ((3000, 5000), (58, 82))}[plane]
+    timing = {"axial": ((2200, 3800), (22, 38)), "coronal": ((450, 800), (10, 20)), "sagittal": ((3000, 5000), (52, 75))}[plane]
     saturated = rng.random() < FAT_SATURATED[plane]
     return Series(
         plane=plane,
@@ -204,7 +204,8 @@ def acquire(
     stack, imaginary = (rows @ part @ columns for part in (stack, imaginary))
     magnitude = np.hypot(stack, imaginary)
     percentile, gamma = series.window
-    white = float(np.percentile(magnitude[:, ::3, ::3], percentile))
+    # White is the brightest tissue around, but never so dim that a dry joint looks like fluid.
+    white = max(float(np.percentile(magnitude[:, ::3, ::3], percentile)), 0.45 * brightest)
     shown = np.clip(magnitude / max(white, 1e-6), 0.0, 1.0) ** gamma
     return np.asarray(np.rint(shown * 255.0), np.uint8)
 

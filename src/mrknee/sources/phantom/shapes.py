@@ -69,9 +69,7 @@ class Box:
     def evaluate(self, frame: Frame, shape: Callable[[Field, Field, Field], Field]) -> Field:
         """A smooth field, computed on every second voxel and interpolated: eight times cheaper."""
         coarse = shape(*self.local(frame, step=2))
-        for axis, size in enumerate((len(self.z), len(self.y), len(self.x))):
-            coarse = _double(coarse, axis, size)
-        return coarse
+        return expand(coarse, (len(self.z), len(self.y), len(self.x)))
 
 
 def _thin(axis: Field, step: int) -> Field:
@@ -79,6 +77,13 @@ def _thin(axis: Field, step: int) -> Field:
     count = -(-(len(axis) - 1) // step) + 1
     spacing = (axis[1] - axis[0]) * step
     return (axis[0] + spacing * np.arange(count)).astype(np.float32)
+
+
+def expand(values: Field, shape: Sequence[int]) -> Field:
+    """A field on every second voxel, interpolated linearly to all voxels of ``shape``."""
+    for axis, size in enumerate(shape):
+        values = _double(values, axis, size)
+    return values
 
 
 def _double(values: Field, axis: int, size: int) -> Field:
