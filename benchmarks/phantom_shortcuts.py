@@ -52,11 +52,11 @@ def shortcut_auc(features: np.ndarray, labels: np.ndarray) -> tuple[float, float
         if auc > best:
             best, best_scores = auc, scores
     rng = np.random.default_rng(0)
-    draws = []
+    draws: list[float] = []
     while len(draws) < 2000:
         pick = rng.integers(len(labels), size=len(labels))
         if 0 < labels[pick].sum() < len(labels):
-            draws.append(roc_auc_score(labels[pick], best_scores[pick]))
+            draws.append(float(roc_auc_score(labels[pick], best_scores[pick])))
     low, high = np.percentile(draws, (2.5, 97.5))
     return best, float(low), float(high)
 
@@ -70,9 +70,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "phantom"
-        write_cohort(
-            root, train=arguments.exams, valid=0, seed=arguments.seed, size=arguments.size
-        )
+        write_cohort(root, train=arguments.exams, valid=0, seed=arguments.seed, size=arguments.size)
         folder = ExamFolder.of_split(root, "train")
         features, labels = shortcut_features(folder), np.asarray(folder.labels)
         findings = tuple(folder.findings or ())

@@ -114,7 +114,7 @@ def femur(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
         return intersection(whole, -_notch(knee, u, v, w), 3.0)
 
     def layer(u: Field, v: Field, w: Field) -> Field:
-        thickness = knee.cartilage * ramp(w, 52.0 + 0.2 * v, 38.0 + 0.2 * v)
+        thickness = knee.cartilage * ramp(w - 0.2 * v, 52.0, 38.0)
         grown = _condyles(knee, u, v, w, 0.0) - thickness + 1.4 * ramp(np.abs(u), 31.0, 36.5)
         return intersection(grown, 0.5 - _notch(knee, u, v, w), 2.0)
 
@@ -191,7 +191,9 @@ def patella(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
     """The patella with its two facets, and its cartilage (the thickest of the knee)."""
     frame = knee.tibia
     cu, cv, cw = patella_centre(knee)
-    box = grid.box(frame.to_world(_corners((cu - 26, cv - 18, cw - 28), (cu + 26, cv + 14, cw + 26))), 0)
+    box = grid.box(
+        frame.to_world(_corners((cu - 26, cv - 18, cw - 28), (cu + 26, cv + 14, cw + 26))), 0
+    )
     lean = 0.5 * np.tan(np.deg2rad(knee.flexion_deg))
 
     def shell(u: Field, v: Field, w: Field, back: float, side: float) -> Field:
@@ -214,4 +216,6 @@ def patella(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
 def _corners(low: Point, high: Point) -> np.ndarray:
     """The eight corners of a box given by two of them."""
     both = np.array([low, high])
-    return np.array([[both[i, 0], both[j, 1], both[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    return np.array(
+        [[both[i, 0], both[j, 1], both[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+    )

@@ -217,9 +217,10 @@ def _work(tasks: Sequence[_Task], workers: int) -> Iterator[str]:
     if not tasks:
         return
     # Fresh interpreters (spawn): with one BLAS thread each, sums don't depend on the machine.
-    with _single_threaded(), ProcessPoolExecutor(
-        min(workers, len(tasks)), mp_context=get_context("spawn")
-    ) as pool:
+    with (
+        _single_threaded(),
+        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool,
+    ):
         futures: list[Future[str]] = [pool.submit(_write_exam, task) for task in tasks]
         try:
             for future in as_completed(futures):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from mrknee.sources.phantom import bones, joint, limb
+from mrknee.sources.phantom import bones, joint, ligaments, limb
 from mrknee.sources.phantom.anatomy import Anatomy, draw_anatomy
 from mrknee.sources.phantom.lesions import AclTear, BakerCyst, Lesion, Truth, draw_lesions
 from mrknee.sources.phantom.scanner import PLANES, Protocol, acquire, draw_protocol, sample
@@ -17,8 +17,8 @@ from mrknee.sources.phantom.shapes import Canvas, Grid, texture_tile
 FINDINGS = ("abnormal", "acl", "meniscus")
 EXTENT = (176.0, 156.0, 152.0)
 """The grid's extent (z, y, x) in mm: a large field of view and its shift fit inside."""
-FINEST, COARSEST = 0.75, 1.5
-"""Voxel edges (mm) for images of 256 px and of 128 px and less."""
+FINEST, COARSEST = 0.75, 1.75
+"""Voxel edges (mm) for images of 256 px and more, and of 109 px and less."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def render_exam(
     lesions = draw_lesions(streams[1], truth)
     protocol = draw_protocol(streams[2], slice_factor)
     canvas = paint_knee(knee, lesions, protocol, size)
-    stacks, masks = {}, {}
+    stacks: dict[str, UInt8[np.ndarray, "slices rows cols"]] = {}
+    masks = {}
     for index, plane in enumerate(PLANES):
         series = protocol.series[plane]
         brightest = max(signal[index] for signal in canvas.signals.values())
@@ -81,9 +82,7 @@ def _streams(seed: int | Sequence[int]) -> list[np.random.Generator]:
     return [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)]
 
 
-def paint_knee(
-    knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, size: int
-) -> Canvas:
+def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, size: int) -> Canvas:
     """Paint one knee with its lesions, from the outside in and back to front."""
     grid = Grid(float(np.clip(FINEST * 256 / size, FINEST, COARSEST)), EXTENT)
     canvas = Canvas(grid, protocol.signals())
@@ -105,11 +104,11 @@ def paint_knee(
     for layer in (tibia_cartilage, femur_cartilage, patella_cartilage):
         centre = here if layer.name == "patella" else (0.0, 0.0, 0.0)
         joint.paint_cartilage(canvas, layer, lesions, centre)
-    joint.paint_pcl(canvas, knee)
-    joint.paint_acl(canvas, knee, next((x for x in lesions if isinstance(x, AclTear)), None))
+    ligaments.paint_pcl(canvas, knee)
+    ligaments.paint_acl(canvas, knee, next((x for x in lesions if isinstance(x, AclTear)), None))
     for bone in (femur, tibia, bones.fibula(knee, grid), patella):
         joint.paint_bone(canvas, bone, knee, lesions, tile)
-    joint.paint_ligaments(canvas, knee)
+    ligaments.paint_bands(canvas, knee)
     return canvas
 
 
@@ -117,7 +116,7 @@ def _masks(
     canvas: Canvas, finding: str, protocol: Protocol, size: int
 ) -> dict[str, UInt8[np.ndarray, "slices rows cols"]]:
     """A finding's lesions in each plane's own grid, 1 where a third of the voxel is lesion."""
-    masks = {}
+    masks: dict[str, UInt8[np.ndarray, "slices rows cols"]] = {}
     for plane in PLANES:
         series = protocol.series[plane]
         total = np.zeros((series.slices, size, size), np.float32)

@@ -1,4 +1,4 @@
-"""Inside the joint: fluid, menisci, bones with cartilage, cruciate ligaments; and their lesions."""
+"""Inside the joint: fluid, menisci, cartilage and marrow, and their lesions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from mrknee.sources.phantom.anatomy import Anatomy
-from mrknee.sources.phantom.bones import Bone, Cartilage, patella_centre, plateau_height
+from mrknee.sources.phantom.bones import Bone, Cartilage, plateau_height
 from mrknee.sources.phantom.lesions import (
-    AclTear,
     BakerCyst,
     CartilageDefect,
     Effusion,
@@ -18,7 +17,6 @@ from mrknee.sources.phantom.lesions import (
     Oedema,
 )
 from mrknee.sources.phantom.shapes import (
-    Box,
     Canvas,
     Field,
     ellipsoid,
@@ -36,15 +34,22 @@ def paint_fluid(canvas: Canvas, knee: Anatomy, lesions: Iterable[Lesion]) -> Non
     amount = max([0.28 * knee.fluid, *(0.3 + 0.7 * amount for amount in amounts)])
     frame = knee.femur
     box = canvas.grid.box(
-        frame.to_world(np.array([[-48.0, -40, 0], [48, 60, 110], [-48, 60, 0], [48, -40, 110]])), 2.0
+        frame.to_world(np.array([[-48.0, -40, 0], [48, 60, 110], [-48, 60, 0], [48, -40, 110]])),
+        2.0,
     )
 
     def pouch(u: Field, v: Field, w: Field) -> Field:
         thick = 1.0 + 8.5 * amount
-        recess = ellipsoid((u, v, w), (2.0, 28.0 + 0.75 * thick, 66.0), (19 + 6 * amount, thick, 14 + 12 * amount))
+        recess = ellipsoid(
+            (u, v, w), (2.0, 28.0 + 0.75 * thick, 66.0), (19 + 6 * amount, thick, 14 + 12 * amount)
+        )
         gutter = 0.6 + 5.5 * amount
-        side = ellipsoid((np.abs(u), v, w), (36.5, 10.0, 38.0), (gutter, 7 + 8 * amount, 10 + 10 * amount))
-        behind = ellipsoid((np.abs(u), v, w), (20.0, -33.5, 30.0), (5 + 5 * amount, 0.6 + 3.4 * amount, 8.0))
+        side = ellipsoid(
+            (np.abs(u), v, w), (36.5, 10.0, 38.0), (gutter, 7 + 8 * amount, 10 + 10 * amount)
+        )
+        behind = ellipsoid(
+            (np.abs(u), v, w), (20.0, -33.5, 30.0), (5 + 5 * amount, 0.6 + 3.4 * amount, 8.0)
+        )
         return union(union(recess, side, 4.0), behind, 2.0)
 
     distance = box.evaluate(frame, pouch)
@@ -111,7 +116,9 @@ class Meniscus:
         self.depth = np.hypot(outward, forward) * (1.0 / ratio - 1.0)
         self.angle = np.degrees(np.arctan2(forward, outward))
         posterior = ramp(-self.angle, 20.0, 80.0)
-        self.width = (9.0 + 4.0 * posterior if medial else 10.0 + 0.5 * posterior) * knee.meniscus_width
+        self.width = (
+            9.0 + 4.0 * posterior if medial else 10.0 + 0.5 * posterior
+        ) * knee.meniscus_width
         floor = plateau_height(knee, u, v) + 0.4 + 0.5 * knee.cartilage * ramp(self.depth, 0.0, 6.0)
         self.level = w - floor
         opening = 128.0 if medial else 150.0
@@ -120,24 +127,26 @@ class Meniscus:
         self.height = (0.5 + (knee.meniscus_height - 0.5) * profile**0.85) * (0.55 + 0.45 * ends)
         gap = (np.abs(self.angle) - opening) * np.float32(0.2)
         self.distance = np.maximum.reduce(
-            [-self.depth, self.depth - self.width, -self.level, (self.level - self.height) * 0.82, gap]
+            [
+                -self.depth,
+                self.depth - self.width,
+                -self.level,
+                (self.level - self.height) * 0.82,
+                gap,
+            ]
         ).astype(np.float32)
 
 
-def paint_meniscus(
-    canvas: Canvas, knee: Anatomy, tears: Iterable[Lesion], *, medial: bool
-) -> None:
+def paint_meniscus(canvas: Canvas, knee: Anatomy, tears: Iterable[Lesion], *, medial: bool) -> None:
     """Paint one meniscus with its degeneration or its tear."""
     part = Meniscus(canvas, knee, medial=medial)
-    tear = next(
-        (t for t in tears if isinstance(t, MeniscalTear) and t.medial == medial), None
-    )
+    tear = next((t for t in tears if isinstance(t, MeniscalTear) and t.medial == medial), None)
     body = canvas.coverage(part.distance)
     canvas.paint(part.box, canvas.coverage(part.distance - 1.2) * 0.5, "synovium")
     canvas.paint(part.box, body, "meniscus")
     degeneration = knee.degeneration[0 if medial else 1]
     if degeneration:
-        canvas.paint(part.box, degeneration_cover(part, degeneration), "degenerate meniscus")
+        canvas.paint(part.box, degeneration_cover(part, degeneration), "mucoid")
     if tear is not None:
         cleft = tear_cover(part, tear, canvas.grid.spacing)
         canvas.paint(part.box, cleft * (0.55 + 0.45 * tear.severity), "tear fluid")
@@ -182,7 +191,9 @@ def _paint_bucket_handle(canvas: Canvas, knee: Anatomy, tear: MeniscalTear) -> N
     """The displaced inner fragment: a dark band along the notch."""
     side = -1.0 if tear.medial else 1.0
     u = side * (13.0 - 7.0 * tear.displaced)
-    points = smooth_path([(u + side * 5, -18, 3.0), (u, -8, 6.5), (u, 4, 6.5), (u + side * 5, 15, 4.0)], 7)
+    points = smooth_path(
+        [(u + side * 5, -18, 3.0), (u, -8, 6.5), (u, 4, 6.5), (u + side * 5, 15, 4.0)], 7
+    )
     frame = knee.tibia
     path = frame.to_world(points)
     box = canvas.grid.box(path, 4.0)
@@ -193,7 +204,9 @@ def _paint_bucket_handle(canvas: Canvas, knee: Anatomy, tear: MeniscalTear) -> N
         canvas.mark(finding, box, cover)
 
 
-def paint_cartilage(canvas: Canvas, layer: Cartilage, lesions: Iterable[Lesion], centre: tuple[float, float, float]) -> None:
+def paint_cartilage(
+    canvas: Canvas, layer: Cartilage, lesions: Iterable[Lesion], centre: tuple[float, float, float]
+) -> None:
     """Paint a cartilage layer, thinned where it has a defect (fluid fills the hole).
 
     ``centre`` is added to a defect's own centre (the patella's defects follow the patella).
@@ -207,7 +220,11 @@ def paint_cartilage(canvas: Canvas, layer: Cartilage, lesions: Iterable[Lesion],
             continue
         u, v, w = layer.box.local(layer.frame)
         a, b, c = (float(x + y) for x, y in zip(defect.centre, centre, strict=True))
-        square = (u - a) ** 2 + (w - c) ** 2 if layer.name == "patella" else (u - a) ** 2 + (v - b) ** 2 + 0.5 * (w - c) ** 2
+        square = (
+            (u - a) ** 2 + (w - c) ** 2
+            if layer.name == "patella"
+            else (u - a) ** 2 + (v - b) ** 2 + 0.5 * (w - c) ** 2
+        )
         hole = canvas.coverage((np.sqrt(square) - defect.radius).astype(np.float32)) * defect.depth
         hole = hole * canvas.coverage(layer.distance - 0.3)
         canvas.paint(layer.box, hole, "fluid")
@@ -251,109 +268,3 @@ def _physeal_scar(knee: Anatomy, name: str, u: Field, v: Field, w: Field) -> Fie
     if name == "femur":
         return np.asarray(w - 33.0 - 0.10 * v - wave)
     return np.asarray(w + 15.0 - 0.6 * wave)
-
-
-def acl_path(knee: Anatomy, sag: float = 0.0) -> np.ndarray:
-    """World points of the ACL's axis, from the lateral condyle's inner wall to the tibia."""
-    start = knee.femur.to_world(np.array([[knee.notch - 1.5, -12.0, 30.0]]))
-    points = knee.tibia.to_local(start)[0]
-    end = np.array([-1.0, 8.5, 3.0])
-    a, b = points + (end - points) * 0.35, points + (end - points) * 0.7
-    # Lax fibres hang backwards and down.
-    hang = np.array([0.0, -0.55, -0.85]) * sag
-    path = smooth_path([tuple(points), tuple(a + hang), tuple(b + hang), tuple(end)], 8)
-    return knee.tibia.to_world(path)
-
-
-def paint_acl(canvas: Canvas, knee: Anatomy, tear: AclTear | None) -> None:
-    """Paint the ACL: dark fibre bundles in a looser sheath, fanning out to the tibia."""
-    path = acl_path(knee, 0.0 if tear is None else tear.sag)
-    count = len(path)
-    thick = knee.acl_radius * np.linspace(0.9, 1.15, count)
-    swollen = thick if tear is None else thick * (1 + (tear.swelling - 1) * np.hanning(count + 2)[1:-1])
-    flat = (knee.tibia.axes[0] / np.linalg.norm(knee.tibia.axes[0]), 1.5)
-    box = canvas.grid.box(path, float(swollen.max()) + 2.0)
-    distance, along = tube(box, path, swollen, flat)
-    sheath = canvas.coverage(distance)
-    canvas.paint(box, sheath, "loose ligament")
-    break_ = np.zeros(1, np.float32)
-    if tear is not None:
-        length = float(np.linalg.norm(path[-1] - path[0]))
-        half = 0.5 * tear.gap / length
-        break_ = ramp(np.abs(along - tear.position), half * 1.8 + 0.05, half)
-        strength = 0.35 + 0.65 * tear.severity
-        oedema = sheath * (0.35 + 0.65 * break_) * strength
-        canvas.paint(box, oedema.astype(np.float32), "torn ligament")
-        for finding in ("acl", "abnormal"):
-            canvas.mark(finding, box, sheath * np.clip(0.3 + break_, 0.0, 1.0))
-    _paint_fibres(canvas, knee, path, tear)
-    if tear is None and knee.acl_bright_spot:
-        spot = sheath * ramp(np.abs(along - 0.82), 0.16, 0.04) * (0.55 * knee.acl_bright_spot)
-        canvas.paint(box, spot.astype(np.float32), "degenerate meniscus")
-
-
-def _paint_fibres(
-    canvas: Canvas, knee: Anatomy, path: np.ndarray, tear: AclTear | None
-) -> None:
-    """The ligament's dark bundles; torn ones are interrupted and frayed."""
-    count = len(path)
-    spread = np.linspace(0.75, 1.25, count)[:, None]
-    axes = knee.tibia.axes / np.linalg.norm(knee.tibia.axes, axis=1, keepdims=True)
-    for index, (side, fore) in enumerate(((-0.25, 0.62), (0.3, 0.2), (-0.3, -0.22), (0.2, -0.62))):
-        shift = (side * axes[0] + fore * axes[1]) * knee.acl_radius * spread
-        radius = 0.27 * knee.acl_radius
-        fibre = path + shift
-        box = canvas.grid.box(fibre, radius + 1.5)
-        distance, along = tube(box, fibre, np.full(count, radius))
-        cover = canvas.coverage(distance)
-        if tear is not None:
-            length = float(np.linalg.norm(path[-1] - path[0]))
-            half = 0.5 * tear.gap / length
-            centre = tear.position + 0.05 * (index - 1.5)
-            lost = ramp(np.abs(along - centre), half + 0.06, half) * min(1.0, 0.45 + tear.severity)
-            cover = cover * (1.0 - lost) * (1.0 - 0.55 * tear.severity)
-        canvas.paint(box, cover.astype(np.float32), "ligament")
-
-
-def paint_pcl(canvas: Canvas, knee: Anatomy) -> None:
-    """The PCL: a thick, homogeneously dark arch from the medial condyle to the tibia's back."""
-    start = knee.tibia.to_local(knee.femur.to_world(np.array([[1.5 - knee.notch, 5.0, 14.0]])))[0]
-    arch = knee.tibia.to_local(knee.femur.to_world(np.array([[-4.0, -9.0, 21.0]])))[0]
-    points = [tuple(start), tuple(arch), (-2.5, -21.0, 13.0), (-1.0, -25.5, 1.0), (-1.0, -26.5, -9.0)]
-    path = knee.tibia.to_world(smooth_path(points, 10))
-    radii = knee.pcl_radius * np.linspace(1.05, 0.85, 10)
-    box = canvas.grid.box(path, float(radii.max()) + 1.5)
-    distance, _ = tube(box, path, radii)
-    canvas.paint(box, canvas.coverage(distance - 0.8) * 0.5, "synovium")
-    canvas.paint(box, canvas.coverage(distance), "ligament")
-
-
-def paint_ligaments(canvas: Canvas, knee: Anatomy) -> None:
-    """Collateral ligaments, tendons and retinacula around the joint."""
-    pu, pv, pw = patella_centre(knee)
-    lean = np.tan(np.deg2rad(knee.flexion_deg))
-    top = (pu, pv + 3.0 - lean * 9.0, pw + 17.0)
-    quad = [top, (1.0, pv - 2.0 - lean * 28, pw + 36), (0.0, pv - 8.0 - lean * 75, pw + 80)]
-    tendon = [(pu, pv + 4.0, pw - 15.0), (2.0, 0.45 * pv + 15.5, 0.4 * pw - 18.0), (2.0, 23.0, -34.0), (2.0, 20.5, -45.0)]
-    epicondyle_medial = knee.tibia.to_local(knee.femur.to_world(np.array([[-40.5, -2.0, 29.0]])))[0]
-    epicondyle_lateral = knee.tibia.to_local(knee.femur.to_world(np.array([[40.5, -4.0, 29.0]])))[0]
-    sulcus = knee.tibia.to_local(knee.femur.to_world(np.array([[38.5, -2.0, 15.0]])))[0]
-    front, out = (0, 1, 0), (1, 0, 0)
-    bands = (
-        (quad, (17.0, 15.0, 15.0), front, 4.6, "tendon"),
-        (tendon, (14.0, 12.5, 12.0, 10.0), front, 5.0, "tendon"),
-        ([tuple(epicondyle_medial), (-41.0, 1.0, 3.0), (-37.5, 3.0, -14.0), (-26.0, 5.0, -44.0)], (6.5, 6.5, 6.5, 6.0), out, 4.5, "tendon"),
-        ([tuple(epicondyle_lateral), (43.0, -11.0, 8.0), (41.0, -19.0, -13.0)], (2.6, 2.4, 2.6), out, 1.2, "tendon"),
-        ([(47.0, 2.0 - lean * 45, 75.0), (46.5, 10.0, 32.0), (43.0, 16.0, 8.0), (31.0, 19.0, -13.0)], (9.0, 8.0, 7.0, 6.0), out, 6.0, "tendon"),
-        ([tuple(sulcus), (36.5, -16.0, 6.0), (28.0, -26.0, 0.0), (17.0, -28.0, -8.0)], (3.0, 2.8, 2.6, 2.4), front, 1.2, "tendon"),
-        ([(-33.0, -32.0, 10.0), (-31.0, -24.0, -6.0)], (4.0, 3.5), front, 1.3, "tendon"),
-    )
-    for points, widths, thin, ratio, tissue in bands:
-        count = 4 * len(points) - 3
-        path = knee.tibia.to_world(smooth_path(points, count))
-        radii = np.interp(np.linspace(0, 1, count), np.linspace(0, 1, len(widths)), widths)
-        direction = np.array(thin, float) @ knee.tibia.axes
-        direction /= np.linalg.norm(direction)
-        box = canvas.grid.box(path, float(radii.max()) + 1.5)
-        distance, _ = tube(box, path, radii, (direction, ratio))
-        canvas.paint(box, canvas.coverage(distance), tissue)

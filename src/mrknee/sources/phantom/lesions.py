@@ -42,6 +42,7 @@ class AclTear:
         gap: length of the discontinuity, mm.
         sag: how far the fibres hang below their course, mm.
         swelling: factor on the ligament's radius.
+        brightness: 0 an old tear, its fibres just gone, to 1 a fresh one, full of oedema.
     """
 
     severity: float
@@ -49,6 +50,7 @@ class AclTear:
     gap: float
     sag: float
     swelling: float
+    brightness: float
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,9 @@ def _draw_acl_tear(rng: np.random.Generator) -> AclTear:
         severity=severity,
         position=float(rng.uniform(0.3, 0.65)),
         gap=float(3.0 + 9.0 * severity * rng.uniform(0.6, 1.0)),
-        sag=float(rng.uniform(0.0, 7.0) * severity),
-        swelling=float(1.1 + 0.45 * rng.uniform(0.3, 1.0)),
+        sag=float(rng.uniform(0.0, 8.0) * severity),
+        swelling=float(rng.uniform(1.1, 1.5)),
+        brightness=float(rng.beta(2.0, 1.2)),
     )
 
 
@@ -213,7 +216,7 @@ def _draw_cartilage_defect(rng: np.random.Generator) -> list[Lesion]:
     side = 1.0 if rng.random() < 0.4 else -1.0
     radius, depth = float(rng.uniform(4.0, 8.5)), float(rng.uniform(0.55, 1.0))
     where = int(rng.choice(3, p=(0.5, 0.2, 0.3)))
-    bone: BoneName = ("femur", "tibia", "patella")[where]  # type: ignore[assignment]
+    bone: BoneName = ("femur", "tibia", "patella")[where]
     centre = (
         (side * rng.uniform(17, 28), rng.uniform(-12, 8), 4.0),
         (side * rng.uniform(16, 26), rng.uniform(-9, 9), 1.5),

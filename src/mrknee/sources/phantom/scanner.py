@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -98,7 +99,9 @@ def draw_slice_count(rng: np.random.Generator, plane: PlaneName) -> int:
 def draw_protocol(rng: np.random.Generator, slice_factor: float) -> Protocol:
     """Draw one exam's acquisition; nothing here depends on the labels."""
     tesla = 3.0 if rng.random() < 0.5 else 1.5
-    series = {plane: _draw_series(rng, plane, tesla, slice_factor) for plane in PLANES}
+    series: dict[str, Series] = {
+        plane: _draw_series(rng, plane, tesla, slice_factor) for plane in PLANES
+    }
     return Protocol(tesla, series)
 
 
@@ -111,7 +114,11 @@ def _draw_series(
     reach = {"axial": (2.6, 4.6), "coronal": (2.6, 4.6), "sagittal": (2.6, 4.4)}[plane]
     low, high = (limit / slice_factor for limit in reach)
     spacing = float(np.clip(covered / count, low, high))
-    timing = {"axial": ((2200, 3800), (22, 38)), "coronal": ((450, 800), (10, 20)), "sagittal": ((3000, 5000), (52, 75))}[plane]
+    timing = {
+        "axial": ((2200, 3800), (22, 38)),
+        "coronal": ((450, 800), (10, 20)),
+        "sagittal": ((3000, 5000), (52, 75)),
+    }[plane]
     saturated = rng.random() < FAT_SATURATED[plane]
     return Series(
         plane=plane,
@@ -145,6 +152,7 @@ def _resampler(line: Field, positions: np.ndarray, width: float) -> Float32[np.n
     return np.asarray(weights / total, np.float32)
 
 
+@lru_cache(maxsize=32)
 def _low_pass(size: int, kept: int) -> Float32[np.ndarray, "size size"]:
     """The matrix that keeps the central ``kept`` of ``size`` k-space samples, with a mild filter.
 
@@ -153,7 +161,9 @@ def _low_pass(size: int, kept: int) -> Float32[np.ndarray, "size size"]:
     frequency = np.abs(np.fft.fftfreq(size) * size)
     edge = min(kept, size) / 2
     keep = 1.0 / (1.0 + np.exp((frequency - edge * 0.97) / (0.02 * size)))
-    return np.asarray(np.fft.ifft(keep[:, None] * np.fft.fft(np.eye(size), axis=0), axis=0).real, np.float32)
+    return np.asarray(
+        np.fft.ifft(keep[:, None] * np.fft.fft(np.eye(size), axis=0), axis=0).real, np.float32
+    )
 
 
 def _geometry(series: Series, size: int) -> tuple[dict[int, np.ndarray], tuple[int, int, int]]:
@@ -176,12 +186,17 @@ def sample(
     """Average a volume over each slice's profile and sample it on the image grid, noise-free."""
     positions, order = _geometry(series, size)
     lines = {0: box.z, 1: box.y, 2: box.x}
-    stack = np.transpose(volume, order)
+    part, windows = np.transpose(volume, order), []
     for place, axis in enumerate(order):
         width = series.thickness if place == 0 else series.field_of_view / size
         weights = _resampler(lines[axis], positions[axis], width)
-        stack = np.moveaxis(np.tensordot(weights, stack, axes=(1, place)), 0, place)
-    return np.ascontiguousarray(stack)
+        seen = np.flatnonzero(weights.any(axis=1))
+        window = slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, 0)
+        windows.append(window)
+        part = np.moveaxis(np.tensordot(weights[window], part, axes=(1, place)), 0, place)
+    stack = np.zeros([len(positions[axis]) for axis in order], np.float32)
+    stack[tuple(windows)] = part
+    return stack
 
 
 def acquire(
@@ -195,10 +210,11 @@ def acquire(
     """One series: slice profile, k-space truncation, coil shading, Rician noise, window."""
     stack = sample(volume, grid.everything(), series, size)
     stack *= _shading(series, size)
-    # The matrix is meant for 256 px; smaller images keep the same share of k-space.
+    # Matrix and noise are meant for 256 px: smaller images keep the same share of k-space, and
+    # their larger pixels average the noise.
     share = size / 256
     rows, columns = (_low_pass(size, round(kept * share)) for kept in series.matrix)
-    scale = series.noise * brightest
+    scale = series.noise * brightest * min(share, 1.0)
     imaginary = rng.standard_normal(stack.shape, np.float32) * scale
     stack += rng.standard_normal(stack.shape, np.float32) * scale
     stack, imaginary = (rows @ part @ columns for part in (stack, imaginary))

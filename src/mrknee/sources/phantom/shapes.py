@@ -33,7 +33,7 @@ class Frame:
     """
 
     axes: Float[np.ndarray, "3 3"]
-    origin: Float[np.ndarray, 3]
+    origin: Float[np.ndarray, " 3"]
 
     def to_world(self, local: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         """Local points (mm) in world coordinates."""
@@ -58,7 +58,7 @@ class Box:
         x, y, z = self.x, self.y, self.z
         if step > 1:
             x, y, z = (_thin(axis, step) for axis in (x, y, z))
-        parts = []
+        parts: list[Field] = []
         for row, offset in zip(frame.axes, frame.axes @ frame.origin, strict=True):
             a, b, c = (float(value) for value in row)
             parts.append(
@@ -76,7 +76,7 @@ def _thin(axis: Field, step: int) -> Field:
     """Every ``step``-th coordinate, continued past the end so that interpolation covers it."""
     count = -(-(len(axis) - 1) // step) + 1
     spacing = (axis[1] - axis[0]) * step
-    return (axis[0] + spacing * np.arange(count)).astype(np.float32)
+    return np.asarray(axis[0] + spacing * np.arange(count), np.float32)
 
 
 def expand(values: Field, shape: Sequence[int]) -> Field:
@@ -222,8 +222,8 @@ def smooth_path(points: Sequence[Point], count: int) -> Float[np.ndarray, "count
 def tube(
     box: Box,
     path: Float[np.ndarray, "n 3"],
-    radii: Float[np.ndarray, n],
-    flatten: tuple[Float[np.ndarray, 3], float] | None = None,
+    radii: Float[np.ndarray, " n"],
+    flatten: tuple[Float[np.ndarray, " 3"], float] | None = None,
 ) -> tuple[Field, Field]:
     """A tube along a path of world points, round or flattened.
 
@@ -236,8 +236,8 @@ def tube(
     Returns:
         Signed distance in mm, and the position along the path, 0..1.
     """
-    distance: Field | None = None
-    along: Field | None = None
+    shape = (len(box.z), len(box.y), len(box.x))
+    distance, along = np.full(shape, np.inf, np.float32), np.zeros(shape, np.float32)
     for index in range(len(path) - 1):
         start, step = path[index], path[index + 1] - path[index]
         offset = [
@@ -260,16 +260,12 @@ def tube(
         radius = float(radii[index]) + t * float(radii[index + 1] - radii[index])
         here = np.sqrt(square) - radius
         position = (t + index) * (1.0 / (len(path) - 1))
-        if distance is None or along is None:
-            distance, along = here, position
-        else:
-            closer = here < distance
-            distance = np.where(closer, here, distance)
-            along = np.where(closer, position, along)
-    assert distance is not None and along is not None  # noqa: S101 - a path has two points or more
+        closer = here < distance
+        np.copyto(distance, here, where=closer)
+        np.copyto(along, position, where=closer)
     if flatten is not None:
-        distance = distance / flatten[1]
-    return distance.astype(np.float32, copy=False), along.astype(np.float32, copy=False)
+        distance /= np.float32(flatten[1])
+    return distance, along
 
 
 def smooth_noise(
@@ -291,7 +287,7 @@ def smooth_noise(
     return np.ascontiguousarray(values, np.float32)
 
 
-def texture_tile(rng: np.random.Generator, size: int = 64) -> Field:
+def texture_tile(rng: np.random.Generator, size: int = 48) -> Field:
     """A periodic block of fine-grained noise (SD 1) that is repeated over a volume."""
     tile = rng.standard_normal((size, size, size), dtype=np.float32)
     for axis in range(3):

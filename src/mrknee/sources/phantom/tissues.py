@@ -46,7 +46,7 @@ TISSUES: dict[str, Tissue] = {
     "ligament": Tissue(0.50, (800, 950), (15, 13)),
     "loose ligament": Tissue(0.70, (900, 1100), (42, 38), 0.25),
     "meniscus": Tissue(0.50, (850, 1000), (11, 10)),
-    "degenerate meniscus": Tissue(0.70, (950, 1100), (30, 27)),
+    "mucoid": Tissue(0.70, (950, 1100), (30, 27)),
     "synovium": Tissue(0.75, (700, 900), (55, 48), 0.35),
     "fascia": Tissue(0.45, (600, 700), (14, 13), 0.1),
     "nerve": Tissue(0.60, (815, 1083), (77, 78), 0.45),
