@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import radians, tan
 
 import numpy as np
 
@@ -178,12 +179,11 @@ def fibula(knee: Anatomy, grid: Grid) -> Bone:
 
 def patella_centre(knee: Anatomy) -> Point:
     """Where the patella rides, in the tibia's frame: it sinks and turns with flexion."""
-    angle = np.deg2rad(knee.flexion_deg)
     # Held by its tendon at a fixed distance from the tuberosity, resting on the trochlea.
     height = knee.patella_height - 0.12 * knee.flexion_deg
     front = 30.0 + 2 * knee.cartilage + 1.0 - 0.35 * max(height - 31.0, 0.0)
     radius_up = height - 31.0
-    forward = front - np.tan(angle) * radius_up * 0.5 + 10.0 - 0.55 * knee.groove
+    forward = front - tan(radians(knee.flexion_deg)) * radius_up * 0.5 + 10.0 - 0.55 * knee.groove
     return (2.0, float(forward), float(height))
 
 
@@ -194,12 +194,14 @@ def patella(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
     box = grid.box(
         frame.to_world(_corners((cu - 26, cv - 18, cw - 28), (cu + 26, cv + 14, cw + 26))), 0
     )
-    lean = 0.5 * np.tan(np.deg2rad(knee.flexion_deg))
+    lean = 0.5 * tan(radians(knee.flexion_deg))
 
     def shell(u: Field, v: Field, w: Field, back: float, side: float) -> Field:
         v = v + lean * (w - cw)
         taper = 1.0 - 0.42 * ramp(w, cw, cw - 24.0)
-        body = ellipsoid(((u - cu) / taper, v - cv, w - cw), (0, 0, 0), (23.0 - side, 12.5, 21.5))
+        body = ellipsoid(
+            ((u - cu) / taper, v - cv, w - cw), (0.0, 0.0, 0.0), (23.0 - side, 12.5, 21.5)
+        )
         facets = (cv - 10.0 - back + 0.40 * np.abs(u - cu) - v) * 0.93
         return intersection(body, facets, 2.5)
 
@@ -215,7 +217,7 @@ def patella(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
 
 def _corners(low: Point, high: Point) -> np.ndarray:
     """The eight corners of a box given by two of them."""
-    both = np.array([low, high])
+    both = np.array([low, high], float)
     return np.array(
         [[both[i, 0], both[j, 1], both[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)]
     )

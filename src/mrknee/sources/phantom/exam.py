@@ -60,15 +60,17 @@ def render_exam(
     protocol = draw_protocol(streams[2], slice_factor)
     canvas = paint_knee(knee, lesions, protocol, size)
     stacks: dict[str, UInt8[np.ndarray, "slices rows cols"]] = {}
-    masks = {}
     for index, plane in enumerate(PLANES):
         series = protocol.series[plane]
         brightest = max(signal[index] for signal in canvas.signals.values())
         volume = canvas.volumes[index]
         stacks[plane] = acquire(volume, canvas.grid, series, size, brightest, streams[3])
-    for finding in FINDINGS:
-        if getattr(truth, finding):
-            masks[finding] = _masks(canvas, finding, protocol, size)
+    shown = [finding for finding in FINDINGS if getattr(truth, finding)]
+    masks = {finding: _masks(canvas, finding, protocol, size) for finding in shown}
+    for finding in shown:
+        for plane in PLANES:
+            # Whatever shows a tear shows something abnormal.
+            masks["abnormal"][plane] |= masks[finding][plane]
     return PhantomExam(truth, stacks, masks, knee, lesions, protocol)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import radians, tan
 from typing import Literal
 
 import numpy as np
@@ -114,7 +115,7 @@ class Band:
 def extensor_bands(knee: Anatomy) -> list[Band]:
     """The quadriceps tendon and the patellar tendon."""
     u, v, w = patella_centre(knee)
-    lean = float(np.tan(np.deg2rad(knee.flexion_deg)))
+    lean = float(tan(radians(knee.flexion_deg)))
     quadriceps = (
         (u, v + 3.0 - lean * 9.0, w + 17.0),
         (1.0, v - 2.0 - lean * 28.0, w + 36.0),
@@ -134,7 +135,7 @@ def extensor_bands(knee: Anatomy) -> list[Band]:
 
 def side_bands(knee: Anatomy) -> list[Band]:
     """Both collaterals, the iliotibial band, the tendons of popliteus and semimembranosus."""
-    lean = float(np.tan(np.deg2rad(knee.flexion_deg)))
+    lean = float(tan(radians(knee.flexion_deg)))
     medial = _on_femur(knee, (-40.5, -2.0, 29.0))
     lateral = _on_femur(knee, (40.5, -4.0, 29.0))
     sulcus = _on_femur(knee, (38.5, -2.0, 15.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import radians, tan
+
 import numpy as np
 
 from mrknee.sources.phantom.anatomy import Anatomy
@@ -141,7 +143,7 @@ def leg_coordinates(knee: Anatomy, box: Box, step: int) -> tuple[Field, Field, F
     u, v, w = box.local(knee.tibia, step)
     height = w[:, w.shape[1] // 2, w.shape[2] // 2]
     above = np.logaddexp(0.0, (height - 25.0) / 8.0) * 8.0
-    bend = np.tan(np.deg2rad(knee.flexion_deg)) * above
+    bend = tan(radians(knee.flexion_deg)) * above
     return u, (v + bend.astype(np.float32)[:, None, None]), height
 
 
@@ -248,7 +250,7 @@ def _paint_muscles(
 def paint_vessels(canvas: Canvas, knee: Anatomy, rng: np.random.Generator) -> None:
     """Popliteal artery and vein, tibial nerve, saphenous vein, and small branches in the fat."""
     grid, frame = canvas.grid, knee.tibia
-    bend = np.tan(np.deg2rad(knee.flexion_deg))
+    bend = tan(radians(knee.flexion_deg))
     for keys, grow, outward, rim, core in (
         (NERVE, 1.0, 0.0, "fascia", "nerve"),
         (VEIN, knee.vein, 0.0, "fascia", "slow blood"),

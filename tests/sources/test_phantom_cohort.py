@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, ExamFolder
+from mrknee.sources.phantom.cohort import FREQUENCIES, KINDS, draw_truths, write_cohort
+
+TRAIN, VALID, SEED, SIZE, FACTOR = 5, 2, 3, 32, 0.2
+
+
+def write(out: Path, *, seed: int = SEED, workers: int | None = 1) -> None:
+    """Write the tests' small data set."""
+    write_cohort(
+        out, train=TRAIN, valid=VALID, seed=seed, size=SIZE, slice_factor=FACTOR, workers=workers
+    )
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file with its bytes."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small data set, written by one worker."""
+    root = tmp_path_factory.mktemp("phantom") / "set"
+    write(root)
+    return root
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 1130), ("valid", 120)])
+def test_full_size_has_mrnets_counts(split: str, count: int) -> None:
+    """As many exams as MRNet gives exactly its counts of each combination of labels."""
+    counted = Counter(draw_truths(split, count, seed=0))
+    assert tuple(counted[kind] for kind in KINDS) == FREQUENCIES[split]
+
+
+@pytest.mark.parametrize("count", [1, 7, 10, 50, 333])
+def test_small_sets_keep_the_mix(count: int) -> None:
+    """Each combination's count is within 1 of its share, and all add up."""
+    counted = Counter(draw_truths("train", count, seed=5))
+    share = np.array(FREQUENCIES["train"]) / 1130 * count
+    assert sum(counted.values()) == count
+    assert np.abs(np.array([counted[kind] for kind in KINDS]) - share).max() < 1
+
+
+def test_the_seed_shuffles_the_truths() -> None:
+    """The same seed gives the same order, another seed another."""
+    assert draw_truths("train", 60, 1) == draw_truths("train", 60, 1)
+    assert draw_truths("train", 60, 1) != draw_truths("train", 60, 2)
+
+
+def test_the_set_reads_as_an_mrnet_folder(cohort: Path) -> None:
+    """Both splits open; valid's ids continue after train's; the findings are MRNet's."""
+    train, valid = (ExamFolder.of_split(cohort, split) for split in ("train", "valid"))
+    assert list(train.ids) == ["0000", "0001", "0002", "0003", "0004"]
+    assert list(valid.ids) == ["0005", "0006"]
+    assert train.findings is not None
+    assert tuple(train.findings) == ("abnormal", "acl", "meniscus")
+    for exam in train:
+        for plane in PLANES:
+            assert exam.stacks[plane].shape[1:] == (SIZE, SIZE)
+
+
+def test_labels_are_headerless_and_consistent(cohort: Path) -> None:
+    """Label files hold `0000,1` lines; a tear is always abnormal; they match phantom.json."""
+    told = json.loads((cohort / "phantom.json").read_text())["exams"]
+    for split in ("train", "valid"):
+        labels = {
+            finding: dict(
+                line.split(",") for line in (cohort / f"{split}-{finding}.csv").read_text().split()
+            )
+            for finding in ("abnormal", "acl", "meniscus")
+        }
+        for exam, abnormal in labels["abnormal"].items():
+            assert abnormal == str(int(told[exam]["abnormal"]))
+            assert labels["acl"][exam] == str(int(told[exam]["acl"]))
+            assert labels["meniscus"][exam] == str(int(told[exam]["meniscus"]))
+            assert "1" not in (labels["acl"][exam], labels["meniscus"][exam]) or abnormal == "1"
+
+
+def test_masks_are_written_for_positive_exams_only(cohort: Path) -> None:
+    """lesions/<split>/<finding>/<plane>/ holds exactly the positive exams, in the stacks' grid."""
+    told = json.loads((cohort / "phantom.json").read_text())["exams"]
+    for finding in ("abnormal", "acl", "meniscus"):
+        for plane in PLANES:
+            for split in ("train", "valid"):
+                found = {p.stem for p in (cohort / "lesions" / split / finding / plane).glob("*")}
+                wanted = {i for i, e in told.items() if e[finding] and e["split"] == split}
+                assert found == wanted
+                for exam in found:
+                    mask = np.load(cohort / "lesions" / split / finding / plane / f"{exam}.npy")
+                    stack = np.load(cohort / split / plane / f"{exam}.npy")
+                    assert mask.shape == stack.shape
+                    assert mask.any()
+
+
+def test_workers_do_not_change_a_byte(cohort: Path, tmp_path: Path) -> None:
+    """Two workers write the same files as one."""
+    write(tmp_path / "two", workers=2)
+    assert contents(tmp_path / "two") == contents(cohort)
+
+
+def test_an_interrupted_run_completes_only_what_is_missing(cohort: Path, tmp_path: Path) -> None:
+    """Exams that are complete are not touched; missing files come back byte for byte."""
+    write(tmp_path / "set")
+    before = contents(tmp_path / "set")
+    lost = tmp_path / "set" / "train" / "sagittal" / "0002.npy"
+    lost.unlink()
+    (tmp_path / "set" / "train-acl.csv").unlink()
+    kept = tmp_path / "set" / "train" / "axial" / "0001.npy"
+    stamp = kept.stat().st_mtime_ns
+    write(tmp_path / "set")
+    assert contents(tmp_path / "set") == before == contents(cohort)
+    assert kept.stat().st_mtime_ns == stamp
+
+
+def test_other_parameters_are_refused(cohort: Path) -> None:
+    """A folder with a set of another seed is refused with both parameters, and not touched."""
+    before = contents(cohort)
+    with pytest.raises(MrkneeError, match="other parameters") as error:
+        write(cohort, seed=SEED + 1)
+    assert error.value.expected is not None
+    assert f"seed {SEED + 1}" in error.value.expected
+    assert error.value.found is not None
+    assert f"seed {SEED}," in error.value.found
+    assert contents(cohort) == before
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
+    """A folder that isn't empty and isn't ours is refused by its name."""
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(MrkneeError, match="not empty") as error:
+        write(tmp_path)
+    assert error.value.file == str(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_is_refused_as_folder(tmp_path: Path) -> None:
+    """OUT that is a file is refused."""
+    (tmp_path / "out").write_text("")
+    with pytest.raises(MrkneeError, match="not a folder"):
+        write(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"train": 0, "valid": 0},
+        {"train": -1, "valid": 3},
+        {"size": 8},
+        {"slice_factor": 0.0},
+        {"slice_factor": 2.0},
+    ],
+)
+def test_impossible_arguments_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """No exams, tiny images and impossible factors raise before anything is written."""
+    arguments: dict[str, Any] = {"train": 1, "valid": 1, "seed": 0, **wrong}
+    with pytest.raises(MrkneeError):
+        write_cohort(tmp_path / "set", **arguments)
+    assert not (tmp_path / "set").exists()
