@@ -39,10 +39,12 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mrknee.cli import main as mrknee
 from mrknee.exams import ExamFolder, write_labels, write_stack
 from mrknee.scoring import Auc, auc
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+RECIPE = Path(__file__).with_suffix(".yaml")
 VOLUMES = "msd_hippocampus_260_uint8.npz"
 ANTERIOR, POSTERIOR = 1, 2  # values in the masks
 
@@ -221,13 +223,21 @@ def leak_table(leaks: dict[str, dict[str, Auc]]) -> str:
 def main() -> None:
     """Writes the exams, checks that they don't leak, then trains, predicts and evaluates."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("out", type=Path, help="folder for the data set")
+    parser.add_argument("out", type=Path, help="folder for the data set, the run and its results")
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     given = parser.parse_args()
     data = given.out / "data"
     write_exams(volumes_file(), data, given.seed)
     print(leak_table(leak_check(data)), flush=True)
-    # Here: mrknee train, predict and evaluate on `data`, the network's AUCs beside the leak's.
+    run, predictions, recipe = given.out / "run", given.out / "predictions.csv", str(RECIPE)
+    for command in (
+        ["train", str(data), "--out", str(run), "--recipe", recipe, "--seed", str(given.seed)],
+        ["predict", str(run), str(data), "--out", str(predictions)],
+        ["evaluate", str(predictions), str(data), "--out", str(given.out)],
+    ):
+        print("\nmrknee " + " ".join(command), flush=True)
+        if mrknee(command):
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":

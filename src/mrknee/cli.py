@@ -18,7 +18,15 @@ from mrknee import __version__
 from mrknee.errors import MrkneeError
 
 
-def phantom(out: Path, *, train: int, valid: int, seed: int = 0, size: int = 256) -> None:
+def phantom(
+    out: Path,
+    *,
+    train: int,
+    valid: int,
+    seed: int = 0,
+    size: int = 256,
+    slice_factor: float = 1.0,
+) -> None:
     """Writes a data set of synthetic knees with known lesions, in the MRNet layout.
 
     Args:
@@ -27,10 +35,13 @@ def phantom(out: Path, *, train: int, valid: int, seed: int = 0, size: int = 256
         valid: how many validation exams; their ids continue after train's.
         seed: the same seed writes the same bytes.
         size: rows and columns of a slice, in pixels.
+        slice_factor: factor on MRNet's slice counts, 0.2 to 1, for smaller and faster sets.
     """
     from mrknee.sources.phantom.cohort import write_cohort
 
-    write_cohort(out, train=train, valid=valid, seed=seed, size=size)
+    write_cohort(
+        out, train=train, valid=valid, seed=seed, size=size, slice_factor=slice_factor
+    )
     print(f"wrote {train} training and {valid} validation exams to {out}")
 
 

@@ -9,7 +9,16 @@ from torch.utils.data import DataLoader
 
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
 from mrknee.tensors.augmentation import Augmentation
-from mrknee.tensors.batches import EpochBatches, ExamDataset, collate, frame_exam
+from mrknee.errors import MrkneeError
+from mrknee.tensors.batches import (
+    EpochBatches,
+    ExamDataset,
+    Sample,
+    collate,
+    frame_exam,
+    join,
+    unfold,
+)
 from mrknee.tensors.preparation import Preparation
 
 SMALL = Preparation(size=48, crop=40)
@@ -19,7 +28,7 @@ def test_a_batch_holds_every_slice_of_every_exam_in_order(toy: Path) -> None:
     """Nothing is padded or dropped, and lengths say whose slice is whose."""
     exams = ExamFolder.of_split(toy, "train")
     samples = [frame_exam(exams[i], SMALL) for i in (4, 0, 7)]
-    batch = collate(samples)
+    batch = join(samples)
     assert batch.ids == ("0004", "0000", "0007")
     assert torch.equal(batch.labels.double(), torch.from_numpy(exams.labels[[4, 0, 7]]))
     for plane in PLANES:
@@ -33,7 +42,7 @@ def test_a_missing_plane_has_length_zero() -> None:
     stack = np.zeros((2, 48, 48), dtype=np.uint8)
     whole = Exam("a", dict.fromkeys(PLANES, stack), {"acl": 1.0})
     part = Exam("b", {Plane.AXIAL: stack}, {"acl": float("nan")})
-    batch = collate([frame_exam(e, SMALL) for e in (whole, part)])
+    batch = join([frame_exam(e, SMALL) for e in (whole, part)])
     assert batch.lengths[Plane.CORONAL].tolist() == [2, 0]
     assert torch.isnan(batch.labels[1, 0])
 
@@ -47,6 +56,7 @@ def test_any_number_of_workers_gives_the_same_batches(toy: Path, workers: int) -
     loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]
     plain = [collate([dataset[key] for key in keys]) for keys in batches]
     for loaded, expected in zip(loader, plain, strict=True):
+        expected = unfold(expected)
         assert loaded.ids == expected.ids
         for plane in PLANES:
             assert torch.equal(loaded.slices[plane], expected.slices[plane])
@@ -81,7 +91,22 @@ def test_evaluation_keeps_the_order() -> None:
 def test_moving_a_batch_moves_its_pixels() -> None:
     """`to` moves what is computed with and keeps what is read on the CPU."""
     stack = np.zeros((2, 48, 48), dtype=np.uint8)
-    batch = collate([frame_exam(Exam("a", dict.fromkeys(PLANES, stack), {"acl": 1.0}), SMALL)])
+    batch = join([frame_exam(Exam("a", dict.fromkeys(PLANES, stack), {"acl": 1.0}), SMALL)])
     moved = batch.to("meta")
     assert moved.slices[Plane.AXIAL].device.type == moved.labels.device.type == "meta"
     assert moved.lengths[Plane.AXIAL].device.type == "cpu"
+
+
+def test_an_error_takes_the_batchs_place_and_keeps_its_parts(toy: Path) -> None:
+    """A damaged exam read by a worker process: the error comes whole, without a traceback."""
+    broken = toy / "train" / "axial" / "0005.npy"
+    broken.write_bytes(broken.read_bytes()[:150])
+    dataset = ExamDataset(ExamFolder.of_split(toy, "train"), SMALL)
+    assert isinstance(dataset[0, 0], Sample)
+    loader = DataLoader(
+        dataset, batch_sampler=EpochBatches([5], 1), collate_fn=collate, num_workers=1  # type: ignore[arg-type]
+    )
+    (loaded,) = loader
+    with pytest.raises(MrkneeError, match="truncated") as error:
+        unfold(loaded)
+    assert (error.value.file, error.value.exam) == (str(broken), "0005")

@@ -55,7 +55,7 @@ class Predictor:
             MrkneeError: an exam's files can't be used.
         """
         workers = min(4, max(torch.get_num_threads() - 1, 0)) if len(exams) > BATCH_EXAMS else 0
-        loader: DataLoader[Batch] = DataLoader(
+        loader: DataLoader[Batch | MrkneeError] = DataLoader(
             ExamDataset(exams, self._reader.preparation),  # type: ignore[arg-type]  # by (epoch, position)
             batch_sampler=EpochBatches(range(len(exams)), BATCH_EXAMS),  # type: ignore[arg-type]
             collate_fn=collate,

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from mrknee.errors import MrkneeError
 from mrknee.networks.network import Network
 from mrknee.progress import Progress
-from mrknee.tensors.batches import Batch
+from mrknee.tensors.batches import Batch, unfold
 from mrknee.tensors.preparation import Preparation
 
 
@@ -30,7 +31,10 @@ class Reader(nn.Module):
     def forward(self, batch: Batch) -> Float[Tensor, "exams findings"]:
         """One logit a finding, in the network's order of findings."""
         slices = {
-            plane: self.preparation.normalise(stack, batch.lengths[plane])
+            # channels last: small convolutions run 1.2 to 1.7 times faster on a CPU
+            plane: self.preparation.normalise(stack, batch.lengths[plane]).contiguous(
+                memory_format=torch.channels_last
+            )
             for plane, stack in batch.slices.items()
         }
         logits: Tensor = self.network(slices, batch.lengths)
@@ -38,7 +42,7 @@ class Reader(nn.Module):
 
     @torch.inference_mode()
     def read(
-        self, batches: Iterable[Batch], total: int, what: str = "reading"
+        self, batches: Iterable[Batch | MrkneeError], total: int, what: str = "reading"
     ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:
         """Reads exams, batch by batch, in evaluation mode and without gradients.
 
@@ -49,13 +53,17 @@ class Reader(nn.Module):
 
         Returns:
             The exams' ids and one probability a finding, 0 to 1, in the batches' order.
+
+        Raises:
+            MrkneeError: an exam couldn't be read.
         """
         self.eval()
         device = next(self.parameters()).device
         ids: list[str] = []
         logits: list[Tensor] = []
         with Progress(total, what) as progress:
-            for batch in batches:
+            for loaded in batches:
+                batch = unfold(loaded)
                 logits.append(self(batch.to(device)).double().cpu())
                 ids.extend(batch.ids)
                 progress.advance(len(batch))

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
 from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
 from mrknee.tensors.preparation import Preparation
@@ -59,7 +60,26 @@ class Batch:
         )
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+def collate(samples: Sequence[Sample | MrkneeError]) -> Batch | MrkneeError:
+    """Joins samples into a batch; nothing is padded. The first error takes the batch's place."""
+    for sample in samples:
+        if isinstance(sample, MrkneeError):
+            return sample
+    return join([sample for sample in samples if isinstance(sample, Sample)])
+
+
+def unfold(batch: Batch | MrkneeError) -> Batch:
+    """The batch, or the error that took its place, raised.
+
+    torch turns an exception in a worker into text; an error that travels as a value keeps its
+    parts, and the person who reads it is spared the worker's traceback.
+    """
+    if isinstance(batch, MrkneeError):
+        raise batch
+    return batch
+
+
+def join(samples: Sequence[Sample]) -> Batch:
     """Joins samples into a batch; nothing is padded."""
     crop = next(iter(samples[0].slices.values())).shape[-1]
     nothing = torch.zeros((0, crop, crop), dtype=torch.uint8)
@@ -90,7 +110,7 @@ def frame_exam(
     return Sample(exam.id, slices, labels)
 
 
-class ExamDataset(Dataset[Sample]):
+class ExamDataset(Dataset[Sample | MrkneeError]):
     """Exams, framed; augmented where asked for.
 
     It is indexed by (epoch, position), because what an exam looks like in an epoch depends on
@@ -113,11 +133,14 @@ class ExamDataset(Dataset[Sample]):
         self.exams, self.preparation = exams, preparation
         self.augmentation, self.seed = augmentation, seed
 
-    def __getitem__(self, epoch_and_position: tuple[int, int]) -> Sample:
+    def __getitem__(self, epoch_and_position: tuple[int, int]) -> Sample | MrkneeError:
         epoch, position = epoch_and_position
-        return frame_exam(
-            self.exams[position], self.preparation, self.augmentation, self.seed, epoch
-        )
+        try:
+            return frame_exam(
+                self.exams[position], self.preparation, self.augmentation, self.seed, epoch
+            )
+        except MrkneeError as error:  # see `unfold`
+            return error
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):

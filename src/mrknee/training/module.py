@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mrknee.errors import MrkneeError
 from mrknee.networks.reader import Reader
 from mrknee.scoring.discrimination import auc
-from mrknee.tensors.batches import Batch
+from mrknee.tensors.batches import Batch, unfold
 from mrknee.training.objective import multitask_loss
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
 
@@ -94,6 +95,10 @@ class TrainingModule(lightning.LightningModule):
         loss = multitask_loss(logits.float(), batch.labels, self.pos_weight)  # type: ignore[arg-type]  # a buffer
         result.add(batch, logits, loss)
         return loss
+
+    def on_before_batch_transfer(self, batch: Batch | MrkneeError, dataloader_idx: int) -> Batch:  # noqa: ARG002  # Lightning's
+        """Raises the error of an exam that couldn't be read."""
+        return unfold(batch)
 
     def on_train_epoch_start(self) -> None:
         """Starts the epoch's record."""

@@ -186,7 +186,7 @@ def _open_run(out: Path, recipe: Recipe, resume: bool) -> Scorecard | None:
 
 def _loader(
     exams: ExamFolder, positions: Sequence[int], recipe: Recipe, *, training: bool = False
-) -> DataLoader[Batch]:
+) -> DataLoader[Batch | MrkneeError]:
     batches = EpochBatches(positions, recipe.batch_exams, recipe.seed if training else None)
     augmentation = recipe.augmentation if training and recipe.augmentation.any else None
     workers = recipe.workers

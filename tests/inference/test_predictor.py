@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import ExamFolder
+from mrknee.inference.predictor import Predictor, open_exams
+from mrknee.networks.checkpoint import save_checkpoint
+from mrknee.networks.network import Network
+from mrknee.networks.settings import NetworkSettings
+from mrknee.tensors.preparation import Preparation
+from tests.conftest import write_toy_dataset
+
+SETTINGS = NetworkSettings(encoder="test_resnet", shared_encoder=True)
+PREPARATION = Preparation(size=48, crop=40)
+FINDINGS = ("abnormal", "acl", "meniscus")
+
+
+def make_model(folder: Path, findings: tuple[str, ...] = FINDINGS) -> Path:
+    """A model of random weights, as a run folder holds it."""
+    torch.manual_seed(0)
+    network = Network(SETTINGS, findings)
+    save_checkpoint(folder / "best", network, PREPARATION.to_dict(), {})
+    return folder
+
+
+def test_an_exam_reads_the_same_in_a_batch_as_alone(tmp_path: Path) -> None:
+    """Random slice counts, twelve exams together or one by one: 1e-5."""
+    data = write_toy_dataset(tmp_path / "toy", 12, 1, slices=(1, 20))
+    predictor = Predictor(make_model(tmp_path / "run"))
+    exams = ExamFolder.of_split(data, "train")
+    together = predictor.predict(exams)
+    alone = np.vstack([predictor.predict([exam]).probabilities for exam in exams])
+    assert together.ids == exams.ids
+    np.testing.assert_allclose(together.probabilities, alone, rtol=0, atol=1e-5)
+
+
+def test_predictions_are_probabilities_that_differ(toy: Path, tmp_path: Path) -> None:
+    """Between 0 and 1, and not the same number for every exam."""
+    table = Predictor(make_model(tmp_path / "run")).predict(open_exams(toy, "train"))
+    assert table.probabilities.shape == (12, 3)
+    assert ((table.probabilities > 0) & (table.probabilities < 1)).all()
+    assert (table.probabilities.std(axis=0) > 0).all()
+
+
+def test_a_data_set_or_a_folder_of_planes_can_be_read(toy: Path) -> None:
+    """`DATA --split train` and `DATA/train` are the same exams, labels or not."""
+    assert open_exams(toy, "train").ids == open_exams(toy / "train", "valid").ids
+    with pytest.raises(MrkneeError, match="no exams"):
+        open_exams(toy, "test")
+
+
+def test_a_model_reads_without_labels(toy: Path, tmp_path: Path) -> None:
+    """Prediction needs no label file."""
+    for file in toy.glob("*.csv"):
+        file.unlink()
+    predictor = Predictor(make_model(tmp_path / "run"))
+    assert len(predictor.predict(open_exams(toy, "valid")).ids) == 6
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    """One error of our own type, with the file that was looked for."""
+    with pytest.raises(MrkneeError, match=r"model\.json"):
+        Predictor(tmp_path)
+
+
+def test_a_missing_plane_is_read_where_allowed(toy: Path, tmp_path: Path) -> None:
+    """An error by default; allowed, the exam gets its probabilities from the planes it has."""
+    (toy / "valid" / "axial" / "0012.npy").unlink()
+    with pytest.raises(MrkneeError, match="axial"):
+        open_exams(toy, "valid")
+    exams = open_exams(toy, "valid", allow_missing_plane=True)
+    table = Predictor(make_model(tmp_path / "run")).predict(exams)
+    assert np.isfinite(table.probabilities).all()
+
+
+def test_a_damaged_exam_is_named(toy: Path, tmp_path: Path) -> None:
+    """A truncated file among many: the error that reaches the caller names file and exam."""
+    broken = toy / "valid" / "coronal" / "0014.npy"
+    broken.write_bytes(broken.read_bytes()[:200])
+    predictor = Predictor(make_model(tmp_path / "run"))
+    with pytest.raises(MrkneeError, match="truncated") as error:
+        predictor.predict(open_exams(toy, "valid"))
+    assert error.value.exam == "0014"

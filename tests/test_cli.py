@@ -1,0 +1,166 @@
+"""The command line as a user runs it: real processes, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.cli import VERBS, main
+from tests.conftest import write_toy_dataset
+
+QUICK = """
+network: {encoder: test_resnet, shared_encoder: true}
+weights: none
+preparation: {size: 48, crop: 48}
+optimizer: {name: adamw, learning_rate: 1.0e-3}
+selection: {part: inner, fraction: 0.34, early_stop: 0}
+epochs: 2
+batch_exams: 3
+workers: 0
+"""
+
+
+def run(*words: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Runs the command as a process of its own."""
+    command = [sys.executable, "-m", "mrknee", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe that trains in seconds."""
+    file = tmp_path / "quick.yaml"
+    file.write_text(QUICK)
+    return file
+
+
+def test_help_names_every_verb_and_imports_no_torch() -> None:
+    """`mrknee --help` answers without loading what it doesn't need."""
+    code = "import sys, mrknee.cli\ntry: mrknee.cli.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'scipy', 'lightning', 'timm', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run(  # noqa: S603  # our own command
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert all(f"  {verb} " in done.stdout for verb in VERBS)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_every_verb_explains_its_arguments(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`mrknee VERB --help` ends well and describes every argument."""
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    assert end.value.code == 0
+    assert "usage: mrknee " + verb in capsys.readouterr().out
+
+
+def test_train_predict_evaluate_submit(tmp_path: Path, recipe: Path) -> None:
+    """The way from exams to AUCs, one process a step, as the README shows it."""
+    data = write_toy_dataset(tmp_path / "toy", 12, 6)
+    trained = run("train", data, "--out", tmp_path / "run", "--recipe", recipe)
+    assert trained.returncode == 0, trained.stderr
+    assert "95 % interval" in trained.stdout
+    predicted = run("predict", tmp_path / "run", data, "--out", tmp_path / "p.csv")
+    assert predicted.returncode == 0, predicted.stderr
+    assert (tmp_path / "p.csv").read_text() == (
+        tmp_path / "run" / "predictions-valid.csv"
+    ).read_text()
+    evaluated = run("evaluate", tmp_path / "p.csv", data, "--out", tmp_path / "scores")
+    assert evaluated.returncode == 0, evaluated.stderr
+    ours = json.loads((tmp_path / "scores" / "scorecard.json").read_text())
+    trainings = json.loads((tmp_path / "run" / "scorecard.json").read_text())
+    assert ours["findings"] == trainings["findings"]
+    planes = ("sagittal", "coronal", "axial")
+    listing = tmp_path / "paths.csv"
+    listing.write_text("".join(f"{data}/valid/{p}/0012.npy\n" for p in planes))
+    submitted = run("submit", tmp_path / "run", listing, tmp_path / "s.csv")
+    assert submitted.returncode == 0, submitted.stderr
+    assert np.loadtxt(tmp_path / "s.csv", delimiter=",").shape == (3,)
+
+
+def test_settings_are_changed_on_the_command_line(tmp_path: Path, recipe: Path) -> None:
+    """Dotted settings, with dashes or underscores, override the recipe's."""
+    data = write_toy_dataset(tmp_path / "toy", 12, 6)
+    words = ["--network.slice-pooling", "mean", "--findings", "acl", "--epochs", "1"]
+    done = run("train", data, "--out", tmp_path / "run", "--recipe", recipe, *words)
+    assert done.returncode == 0, done.stderr
+    settings = (tmp_path / "run" / "settings.yaml").read_text()
+    assert "slice_pooling: mean" in settings
+    assert "encoder: test_resnet" in settings
+    assert json.loads((tmp_path / "run" / "scorecard.json").read_text())["findings"].keys() == {
+        "acl"
+    }
+
+
+def test_a_fault_is_one_message_without_a_traceback(tmp_path: Path) -> None:
+    """What a person has to put right is told on standard error, and the exit status is 1."""
+    done = run("predict", tmp_path, tmp_path, "--out", tmp_path / "p.csv")
+    assert done.returncode == 1
+    assert done.stderr.startswith("mrknee predict: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fault_in_a_reading_process_is_one_message_too(tmp_path: Path, recipe: Path) -> None:
+    """A damaged exam met by a worker process while training: the same one message."""
+    data = write_toy_dataset(tmp_path / "toy", 12, 6)
+    broken = data / "train" / "axial" / "0005.npy"
+    broken.write_bytes(broken.read_bytes()[:150])
+    words = ["--recipe", str(recipe), "--workers", "2"]
+    done = run("train", data, "--out", tmp_path / "run", *words)
+    assert done.returncode == 1
+    assert str(broken) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_verb_or_option_is_a_usage_error() -> None:
+    """Exit status 2, and the usage is shown."""
+    for words in (["diagnose"], ["predict", "--fast"]):
+        done = run(*words)
+        assert done.returncode == 2
+        assert "usage" in done.stderr
+
+
+def test_a_wrong_setting_is_a_usage_error(tmp_path: Path) -> None:
+    """A setting that doesn't exist is refused before anything is read."""
+    done = run("train", tmp_path, "--out", tmp_path / "run", "--network.encodr", "alexnet")
+    assert done.returncode == 2
+    assert "encodr" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_encoders_answer_in_json() -> None:
+    """The table of encoders for a machine, without importing torch."""
+    done = run("encoders", "--json")
+    names = [entry["name"] for entry in json.loads(done.stdout)]
+    assert {"alexnet", "vgg16", "resnet50"} <= set(names)
+
+
+def test_a_killed_training_goes_on(tmp_path: Path, recipe: Path) -> None:
+    """SIGKILL after the first epoch, then --resume: the weights of an uninterrupted run."""
+    data = write_toy_dataset(tmp_path / "toy", 12, 6)
+    words = [data, "--recipe", recipe, "--epochs", "6"]
+    whole = run("train", *words, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "mrknee", "train", *map(str, words), "--out", str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    deadline = time.monotonic() + 120
+    while not (killed / "resume" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "scorecard.json").exists(), "killed too late to show anything"
+    resumed = run("train", *words, "--out", killed, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("last/weights.safetensors", "best/weights.safetensors", "metrics.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (killed / name).read_bytes(), name
