@@ -85,7 +85,7 @@ def paint_capsule(canvas: Canvas, femur: Bone, knee: Anatomy) -> None:
     sheet = np.abs(femur.distance - 6.0) - 0.5
     here = ramp(v, -4.0, -16.0) * ramp(w, 44.0, 34.0) * ramp(w, -6.0, 2.0)
     inside = canvas.coverage(femur.distance - 5.5) * here
-    canvas.paint(box, inside * (0.2 + 0.3 * knee.fluid), "synovium")
+    canvas.paint(box, inside * (0.15 + 0.25 * knee.fluid), "synovium")
     canvas.paint(box, canvas.coverage(sheet) * here * 0.8, "fascia")
     del u
 
@@ -215,6 +215,7 @@ def paint_cartilage(
     film = canvas.coverage(layer.distance - 0.4) * 0.2
     canvas.paint(layer.box, film, "fluid")
     canvas.paint(layer.box, cover, "cartilage")
+    canvas.hide(layer.box, cover)
     for defect in lesions:
         if not isinstance(defect, CartilageDefect) or defect.bone != layer.name:
             continue
@@ -238,6 +239,7 @@ def paint_bone(
     box = bone.box
     outside = canvas.coverage(bone.distance)
     canvas.paint(box, outside, "cortex")
+    canvas.hide(box, outside)
     inside = canvas.coverage(bone.distance + bone.cortex)
     grain = 1.0 + 0.05 * tiled(tile, box)
     u, v, w = box.local(bone.frame)

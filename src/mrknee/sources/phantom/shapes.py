@@ -176,7 +176,19 @@ class Canvas:
 
     def mark(self, finding: str, box: Box, cover: Field) -> None:
         """Record a lesion's coverage for the masks."""
-        self.marks.setdefault(finding, []).append((box, cover))
+        self.marks.setdefault(finding, []).append((box, cover.astype(np.float32)))
+
+    def hide(self, box: Box, cover: Field) -> None:
+        """Take what is now painted over out of the lesions marked so far."""
+        for marked, lesion in [mark for marks in self.marks.values() for mark in marks]:
+            pairs = list(zip(marked.slices, box.slices, strict=True))
+            starts = [max(a.start, b.start) for a, b in pairs]
+            stops = [min(a.stop, b.stop) for a, b in pairs]
+            if all(start < stop for start, stop in zip(starts, stops, strict=True)):
+                shared = list(zip(starts, stops, pairs, strict=True))
+                there = tuple(slice(i - a.start, j - a.start) for i, j, (a, _) in shared)
+                here = tuple(slice(i - b.start, j - b.start) for i, j, (_, b) in shared)
+                lesion[there] *= 1.0 - cover[here]
 
 
 def ramp(values: Field, low: float, high: float) -> Field:

@@ -34,7 +34,7 @@ class Tissue:
 
 TISSUES: dict[str, Tissue] = {
     "subcutaneous fat": Tissue(0.95, (288, 371), (165, 133), 1.0),
-    "deep fat": Tissue(0.88, (300, 385), (150, 122), 0.93),
+    "deep fat": Tissue(0.80, (300, 385), (150, 122), 0.93),
     "marrow": Tissue(0.72, (288, 365), (165, 133), 0.92),
     "red marrow": Tissue(0.70, (480, 600), (95, 85), 0.62),
     "muscle": Tissue(0.78, (1130, 1420), (35.3, 31.7)),
