@@ -19,10 +19,11 @@ import numpy as np
 from mrknee.sources.phantom import PhantomExam, Truth, render_exam
 from mrknee.sources.phantom.anatomy import draw_anatomy
 from mrknee.sources.phantom.exam import paint_knee
-from mrknee.sources.phantom.scanner import PLANES, Protocol, acquire, draw_protocol
+from mrknee.sources.phantom.scanner import PLANES, Protocol, Series, acquire, draw_protocol
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 SLICES, SPACING = 41, 3.0
 T2_NAME = "knee_sag_t2_pymskt_MIT.nii.gz"
@@ -55,7 +56,7 @@ def phantom_stacks(
         muscle=1.15,
     )
     drawn = draw_protocol(np.random.default_rng(seed), 1.0)
-    series = {
+    series: dict[str, Series] = {
         plane: replace(
             drawn.series[plane],
             slices=SLICES,
@@ -95,9 +96,9 @@ def at(stack: np.ndarray, plane: str, place: float, *, right: bool) -> np.ndarra
 
 def real_t2(data: Path) -> np.ndarray:
     """The real sagittal T2 series, head up and front left: (slices, 256, 256)."""
-    import nibabel
+    from nibabel.nifti1 import Nifti1Image
 
-    volume = np.asanyarray(nibabel.load(data / T2_NAME).dataobj, float)
+    volume = Nifti1Image.from_filename(str(data / T2_NAME)).get_fdata()
     stack = np.stack([np.rot90(volume[:, :, i])[::-1] for i in range(volume.shape[2])])
     return np.asarray(np.clip(stack / np.percentile(stack, 99.6), 0, 1) * 255)
 
@@ -105,7 +106,7 @@ def real_t2(data: Path) -> np.ndarray:
 def compare(data: Path, out: Path) -> None:
     """Write phantom_vs_real.png: rows in pairs, the real knee over the phantom."""
     layout = data / "knee_exam_mrnet_layout"
-    dess = {plane: np.load(layout / plane / "0000.npy") for plane in PLANES}
+    dess: dict[str, np.ndarray] = {plane: np.load(layout / plane / "0000.npy") for plane in PLANES}
     ours = phantom_stacks(fat_left=0.06, right=True, echo_ms=28.0)
     rows: list[list[np.ndarray]] = [
         [np.clip(dess[plane][i] * 1.35, 0, 255) for plane, i, _ in DESS],
@@ -136,7 +137,7 @@ def show(rows: Sequence[Sequence[np.ndarray]], names: Sequence[str], file: Path)
     plt.close(figure)
 
 
-def lesion_panel(axis: plt.Axes, exam: PhantomExam, finding: str, plane: str, name: str) -> None:
+def lesion_panel(axis: Axes, exam: PhantomExam, finding: str, plane: str, name: str) -> None:
     """The slice with the most of a lesion, its outline in colour."""
     mask = exam.masks[finding][plane]
     index = int(mask.sum(axis=(1, 2)).argmax())
@@ -154,7 +155,7 @@ def first_seed(truth: Truth, wanted: str, start: int = 0) -> tuple[int, PhantomE
         lesions = draw_exam_lesions(seed, truth)
         first = lesions[0]
         kinds = {getattr(lesion, "kind", type(lesion).__name__) for lesion in lesions}
-        if kinds == {wanted} and getattr(first, "severity", 1.0) > 0.5:
+        if kinds == {wanted} and getattr(first, "severity", getattr(first, "amount", 1.0)) > 0.5:
             return seed, render_exam(seed, truth)
     raise LookupError(wanted)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mrknee.sources.phantom.anatomy import draw_anatomy
+from mrknee.sources.phantom.bones import femur
 from mrknee.sources.phantom.exam import paint_knee
 from mrknee.sources.phantom.joint import Meniscus, degeneration_cover, tear_cover
 from mrknee.sources.phantom.lesions import (
@@ -195,3 +196,16 @@ def test_a_bruise_is_bright_with_fat_saturation_and_dark_on_t1() -> None:
     at = tuple(int(np.abs(grid.axis(a) - centre[2 - a]).argmin()) for a in range(3))
     assert ill[2][at] > 1.5 * healthy[2][at]
     assert ill[1][at] < 0.8 * healthy[1][at]
+
+
+def test_masks_leave_out_what_bone_covers() -> None:
+    """A large effusion's mask holds nothing deeper than a voxel inside the femur."""
+    canvas = paint_knee(KNEE, (Effusion(1.0),), PROTOCOL, 128)
+    bone = femur(KNEE, canvas.grid)[0]
+    inside = np.zeros(canvas.grid.shape, bool)
+    inside[bone.box.slices] = bone.distance < -canvas.grid.spacing
+    marked = np.zeros(canvas.grid.shape, np.float32)
+    for box, cover in canvas.marks["abnormal"]:
+        marked[box.slices] += cover
+    assert marked.max() > 0.9
+    assert marked[inside].max() < 0.05

@@ -91,7 +91,8 @@ def write_cohort(
     """Write a synthetic data set in MRNet's layout, with lesion masks and its parameters.
 
     The same arguments write the same bytes, whatever the number of workers. An interrupted run
-    is taken up again by the same call: exams that are complete are kept.
+    is taken up again by the same call: exams that are complete are kept. The processes are fresh
+    interpreters, so a script calls this under ``if __name__ == "__main__":``.
 
     Args:
         out: the data set's folder; new, empty, or an unfinished run of the same parameters.

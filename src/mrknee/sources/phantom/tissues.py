@@ -1,12 +1,18 @@
 """What the tissues of the knee are made of, and the signal they give.
 
-Relaxation times are those of the knee at 1.5 T and 3 T in Gold et al., "Musculoskeletal MRI at
-3.0 T: relaxation times and image contrast", AJR 2004;183:343-351 (muscle, cartilage, synovial
-fluid, subcutaneous fat, marrow), and, for blood and nerve, Stanisz et al., "T1, T2 relaxation and
-magnetization transfer in tissue at 3T", MRM 2005;54:507-512. Meniscus and ligament: T2 of the
-short-echo component about 10-20 ms (Rauscher et al., "Meniscal measurements of T1rho and T2 at MR
-imaging", Radiology 2008;249:591-600). Diseased tissue has no table: its values are set between
-the healthy tissue's and fluid's. Proton densities are relative to fluid.
+Sources of T1 and T2 at 1.5 T and 3 T:
+
+- muscle, cartilage, synovial fluid, subcutaneous fat, marrow: Gold et al., "Musculoskeletal MRI at
+  3.0 T: relaxation times and image contrast", AJR 2004;183:343-351;
+- blood (T1) and nerve: Stanisz et al., "T1, T2 relaxation and magnetization transfer in tissue at
+  3T", MRM 2005;54:507-512;
+- meniscus, T2 of about 11 ms: Rauscher et al., "Meniscal measurements of T1rho and T2 at MR
+  imaging", Radiology 2008;249:591-600.
+
+They were entered from memory of these tables. All other values, and every proton density (relative
+to fluid), are ours, set so that the contrasts between tissues are those of clinical images:
+diseased tissue lies between the healthy tissue and fluid, deep fat is fat with a little fibrous
+tissue, vessels carry the signal that flow leaves.
 """
 
 from __future__ import annotations
