@@ -28,7 +28,7 @@ workers: 0
 """
 
 
-def run(*words: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
+def run(*words: object) -> subprocess.CompletedProcess[str]:
     """Runs the command as a process of its own."""
     command = [sys.executable, "-m", "mrknee", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
@@ -54,9 +54,7 @@ def test_help_names_every_verb_and_imports_no_torch() -> None:
 
 
 @pytest.mark.parametrize("verb", list(VERBS))
-def test_every_verb_explains_its_arguments(
-    verb: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_verb_explains_its_arguments(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`mrknee VERB --help` ends well and describes every argument."""
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])

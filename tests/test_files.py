@@ -21,8 +21,13 @@ def test_after_a_failure_the_old_file_is_still_there(tmp_path: Path) -> None:
     """An error while writing leaves what was there before, and nothing beside it."""
     path = tmp_path / "a.txt"
     path.write_text("before")
-    with pytest.raises(RuntimeError), whole_file(path) as beside:
-        beside.write_text("half")
-        raise RuntimeError
+
+    def fail_halfway() -> None:
+        with whole_file(path) as beside:
+            beside.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]

@@ -69,4 +69,10 @@ def test_an_error_survives_a_process_border() -> None:
     error = MrkneeError("a", file="f", exam="e", expected="x", found="y", advice="z")
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
     assert str(copy) == str(error)
-    assert (copy.file, copy.exam, copy.expected, copy.found, copy.advice) == ("f", "e", "x", "y", "z")
+    assert (copy.file, copy.exam, copy.expected, copy.found, copy.advice) == (
+        "f",
+        "e",
+        "x",
+        "y",
+        "z",
+    )

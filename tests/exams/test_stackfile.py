@@ -32,7 +32,9 @@ def test_column_order_is_understood(tmp_path: Path) -> None:
     assert np.array_equal(read_stack(save(tmp_path / "a.npy", stack)), stack)
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "int16", ">i2", "float32", "float64", "int32", "float16"])
+@pytest.mark.parametrize(
+    "dtype", ["uint16", "int16", ">i2", "float32", "float64", "int32", "float16"]
+)
 def test_other_numbers_become_bytes_from_minimum_to_maximum(tmp_path: Path, dtype: str) -> None:
     """The minimum becomes 0, the maximum 255, what lies between is linear."""
     stack = np.array([[[100, 200, 300, 1100]]]).astype(dtype)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
 from mrknee.tensors.augmentation import Augmentation
-from mrknee.errors import MrkneeError
 from mrknee.tensors.batches import (
     EpochBatches,
     ExamDataset,
@@ -53,7 +53,7 @@ def test_any_number_of_workers_gives_the_same_batches(toy: Path, workers: int) -
     dataset = ExamDataset(ExamFolder.of_split(toy, "train"), SMALL, Augmentation(), seed=7)
     batches = EpochBatches(range(12), 5, seed=7)
     batches.set_epoch(3)
-    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]
+    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
     plain = [collate([dataset[key] for key in keys]) for keys in batches]
     for loaded, expected in zip(loader, plain, strict=True):
         expected = unfold(expected)
@@ -104,7 +104,10 @@ def test_an_error_takes_the_batchs_place_and_keeps_its_parts(toy: Path) -> None:
     dataset = ExamDataset(ExamFolder.of_split(toy, "train"), SMALL)
     assert isinstance(dataset[0, 0], Sample)
     loader = DataLoader(
-        dataset, batch_sampler=EpochBatches([5], 1), collate_fn=collate, num_workers=1  # type: ignore[arg-type]
+        dataset,
+        batch_sampler=EpochBatches([5], 1),
+        collate_fn=collate,
+        num_workers=1,
     )
     (loaded,) = loader
     with pytest.raises(MrkneeError, match="truncated") as error:

@@ -42,7 +42,7 @@ def test_with_all_labels_known_it_is_torchs_loss() -> None:
 
 
 def test_an_unknown_label_teaches_nothing() -> None:
-    """The gradient of a logit whose label is NaN is zero, and the others' mean is over themselves."""
+    """A logit whose label is NaN has no gradient; the mean is over the others."""
     logits = torch.zeros(2, 2, requires_grad=True)
     labels = torch.tensor([[1.0, float("nan")], [0.0, 1.0]])
     loss = multitask_loss(logits, labels, torch.ones(2))

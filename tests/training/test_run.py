@@ -75,7 +75,8 @@ def test_the_run_folder_can_be_read_by_a_person(finished: tuple[Path, Path]) -> 
         "resume/last.ckpt",
     } <= there
     assert any(name.startswith("tensorboard/events") for name in there)
-    assert yaml.safe_load((run / "settings.yaml").read_text())["network"]["encoder"] == "test_resnet"
+    settings = yaml.safe_load((run / "settings.yaml").read_text())
+    assert settings["network"]["encoder"] == "test_resnet"
     assert json.loads((run / "environment.json").read_text())["packages"]["torch"]
 
 
@@ -108,9 +109,7 @@ def test_selecting_on_valid_is_marked_optimistic(toy: Path, tmp_path: Path) -> N
     assert OPTIMISTIC in card.notes
 
 
-def test_the_same_seed_gives_the_same_weights(
-    finished: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_the_same_seed_gives_the_same_weights(finished: tuple[Path, Path], tmp_path: Path) -> None:
     """Two runs of one recipe end with bit-identical weights and metrics."""
     data, run = finished
     train(data, tmp_path / "again", QUICK)

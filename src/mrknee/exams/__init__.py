@@ -6,7 +6,7 @@
 - `splits`: the inner split of the training exams.
 """
 
-from mrknee.exams.exam import MRNET_FINDINGS, PLANES, Exam, Findings, Plane, Stack
+from mrknee.exams.exam import MRNET_FINDINGS, PLANES, Exam, Exams, Findings, Plane, Stack
 from mrknee.exams.folder import ExamFolder, label_files, read_labels, write_labels
 from mrknee.exams.splits import inner_split
 from mrknee.exams.stackfile import read_stack, write_stack
@@ -16,6 +16,7 @@ __all__ = [
     "PLANES",
     "Exam",
     "ExamFolder",
+    "Exams",
     "Findings",
     "Plane",
     "Stack",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -108,3 +109,14 @@ class Exam:
         ordered = {Plane(p): self.stacks[p] for p in PLANES if p in self.stacks}
         object.__setattr__(self, "stacks", MappingProxyType(ordered))
         object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
+
+
+@runtime_checkable
+class Exams(Protocol):
+    """Any row of exams: a list, a folder, a list of paths."""
+
+    def __len__(self) -> int:
+        """How many exams."""
+
+    def __getitem__(self, index: int, /) -> Exam:
+        """The exam at this position, read when it is asked for."""

@@ -27,7 +27,7 @@ from mrknee.files import whole_file
 __all__ = ["ExamFolder", "label_files", "read_labels", "write_labels"]
 
 
-class ExamFolder(Sequence[Exam]):
+class ExamFolder:
     """The exams of one folder, in the order of their ids; each is opened when it is asked for.
 
     Attributes:
@@ -116,7 +116,7 @@ class ExamFolder(Sequence[Exam]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Exam:  # type: ignore[override]  # no slices of exams
+    def __getitem__(self, index: int) -> Exam:
         exam_id = self.ids[index]
         stacks = {p: read_stack(f, exam_id) for p, f in self._files[exam_id].items()}
         return Exam(
@@ -128,7 +128,7 @@ class ExamFolder(Sequence[Exam]):
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))
 
-    def index(self, exam_id: str) -> int:  # type: ignore[override]  # by id, not by value
+    def index(self, exam_id: str) -> int:
         """The position of the exam with this id.
 
         Raises:

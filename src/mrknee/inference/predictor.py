@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Exam, ExamFolder, Findings, Plane
+from mrknee.exams import ExamFolder, Exams, Findings, Plane
 from mrknee.networks.checkpoint import load_checkpoint
 from mrknee.networks.reader import Reader
 from mrknee.scoring.predictions import Predictions
-from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, collate
+from mrknee.tensors.batches import ExamDataset, load_batches
 from mrknee.tensors.preparation import Preparation
 
 BATCH_EXAMS = 4
@@ -42,11 +40,11 @@ class Predictor:
         self._reader = Reader(preparation, checkpoint.network).to(device)
         self.findings = Findings(checkpoint.network.findings)
 
-    def predict(self, exams: Sequence[Exam]) -> Predictions:
+    def predict(self, exams: Exams) -> Predictions:
         """Reads exams.
 
         Args:
-            exams: an ExamFolder, or any sequence of exams.
+            exams: an ExamFolder, or any other row of exams.
 
         Returns:
             One probability an exam and finding, 0 to 1, in the exams' order.
@@ -54,13 +52,8 @@ class Predictor:
         Raises:
             MrkneeError: an exam's files can't be used.
         """
-        workers = min(4, max(torch.get_num_threads() - 1, 0)) if len(exams) > BATCH_EXAMS else 0
-        loader: DataLoader[Batch | MrkneeError] = DataLoader(
-            ExamDataset(exams, self._reader.preparation),  # type: ignore[arg-type]  # by (epoch, position)
-            batch_sampler=EpochBatches(range(len(exams)), BATCH_EXAMS),  # type: ignore[arg-type]
-            collate_fn=collate,
-            num_workers=workers,
-        )
+        dataset = ExamDataset(exams, self._reader.preparation)
+        loader = load_batches(dataset, range(len(exams)), BATCH_EXAMS)
         ids, probabilities = self._reader.read(loader, len(exams))
         return Predictions(ids, self.findings, probabilities)
 

@@ -8,7 +8,6 @@ wrong column would pass in silence: a model with other findings is refused here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mrknee.errors import MrkneeError
@@ -17,7 +16,7 @@ from mrknee.files import whole_file
 from mrknee.inference.predictor import Predictor
 
 
-class ListedExams(Sequence[Exam]):
+class ListedExams:
     """The exams of a list of paths, in the order in which they first come.
 
     Args:
@@ -67,7 +66,7 @@ class ListedExams(Sequence[Exam]):
     def __len__(self) -> int:
         return len(self._exams)
 
-    def __getitem__(self, index: int) -> Exam:  # type: ignore[override]  # no slices of exams
+    def __getitem__(self, index: int) -> Exam:
         exam_id, planes = self._exams[index]
         return Exam(exam_id, {p: read_stack(path, exam_id) for p, path in planes.items()})
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams import PLANES, Exam, Exams, Plane
 from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
 from mrknee.tensors.preparation import Preparation
 
@@ -125,7 +125,7 @@ class ExamDataset(Dataset[Sample | MrkneeError]):
 
     def __init__(
         self,
-        exams: Sequence[Exam],
+        exams: Exams,
         preparation: Preparation,
         augmentation: Augmentation | None = None,
         seed: int = 0,
@@ -169,3 +169,35 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
     def __len__(self) -> int:
         return -(-len(self.positions) // self.batch_exams)
+
+
+def load_batches(
+    dataset: ExamDataset,
+    positions: Sequence[int],
+    batch_exams: int,
+    *,
+    shuffle_seed: int | None = None,
+    workers: int = -1,
+) -> DataLoader[Batch | MrkneeError]:
+    """Reads exams in batches, in processes of their own where there are cores for them.
+
+    Args:
+        dataset: the exams.
+        positions: which of them.
+        batch_exams: how many a batch.
+        shuffle_seed: shuffles anew each epoch; None keeps the order.
+        workers: processes that read; -1 takes one a core but one, 4 at most, and none for what
+            fits into one batch.
+
+    Returns:
+        A loader of batches; see `unfold` for the errors among them.
+    """
+    if workers < 0:
+        workers = min(4, torch.get_num_threads() - 1) if len(positions) > batch_exams else 0
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]  # torch's types don't know datasets that are collated
+        batch_sampler=EpochBatches(positions, batch_exams, shuffle_seed),
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0 and shuffle_seed is not None,
+    )

@@ -149,10 +149,11 @@ class RunRecord(Callback):
         self.save_resume(trainer)
         row = self.rows[-1]
         aucs = {name.removeprefix("val/auc_"): v for name, v in row.items() if "val/auc_" in name}
+        losses = f"loss {row['train/loss']:.3f}, {self.recipe.selection.part} {row['val/loss']:.3f}"
+        mark = " (best so far)" if better else ""
         self.say(
             f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}: "
-            f"loss {row['train/loss']:.3f}, {self.recipe.selection.part} loss {row['val/loss']:.3f}, "
-            f"AUC {_aucs_text(aucs)}" + (" (best so far)" if better else "")
+            f"{losses}, AUC {_aucs_text(aucs)}{mark}"
         )
 
     def _is_better(self) -> bool:

@@ -39,7 +39,7 @@ from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader
 from mrknee.scoring.predictions import Predictions
 from mrknee.scoring.scorecard import Scorecard, score
-from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, collate
+from mrknee.tensors.batches import Batch, ExamDataset, load_batches
 from mrknee.training.environment import describe_environment
 from mrknee.training.module import TrainingModule
 from mrknee.training.objective import positive_weights
@@ -187,17 +187,13 @@ def _open_run(out: Path, recipe: Recipe, resume: bool) -> Scorecard | None:
 def _loader(
     exams: ExamFolder, positions: Sequence[int], recipe: Recipe, *, training: bool = False
 ) -> DataLoader[Batch | MrkneeError]:
-    batches = EpochBatches(positions, recipe.batch_exams, recipe.seed if training else None)
     augmentation = recipe.augmentation if training and recipe.augmentation.any else None
-    workers = recipe.workers
-    if workers < 0:
-        workers = min(4, max((torch.get_num_threads() or 1) - 1, 0))
-    return DataLoader(
-        ExamDataset(exams, recipe.preparation, augmentation, recipe.seed),  # type: ignore[arg-type]  # indexed by (epoch, position)
-        batch_sampler=batches,  # type: ignore[arg-type]
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0 and training,
+    return load_batches(
+        ExamDataset(exams, recipe.preparation, augmentation, recipe.seed),
+        positions,
+        recipe.batch_exams,
+        shuffle_seed=recipe.seed if training else None,
+        workers=recipe.workers,
     )
 
 
