@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_a_bucket_handle_leaves_the_meniscus_and_lies_in_the_notch() -> None:
 
 def brightness_along_acl(lesions: tuple[Lesion, ...]) -> np.ndarray:
     """The sagittal signal at points of the ACL's axis, ends left out."""
-    canvas = paint_knee(replace(KNEE, acl_bright_spot=0.0), lesions, PROTOCOL, 256)
+    canvas = paint_knee(replace(KNEE, acl_bright_spot=0.0), lesions, PROTOCOL, 160)
     points = acl_path(KNEE)[2:-2]
     lines = [canvas.grid.axis(axis) for axis in (2, 1, 0)]
     index = [np.abs(line[:, None] - points[:, i]).argmin(0) for i, line in enumerate(lines)]
@@ -155,6 +156,12 @@ def test_a_lax_acl_sags() -> None:
     assert 4.5 < moved.max() < 8.0
 
 
+@cache
+def healthy_knee() -> Canvas:
+    """The knee without lesions, painted once."""
+    return paint_knee(KNEE, (), PROTOCOL, 128)
+
+
 @pytest.mark.parametrize(
     "lesion",
     [
@@ -168,7 +175,7 @@ def test_a_lax_acl_sags() -> None:
 )
 def test_a_lesion_changes_the_knee_only_where_it_is(lesion: Lesion) -> None:
     """Without noise, nothing changes further than 4 mm from what the lesion's mask marks."""
-    healthy = paint_knee(KNEE, (), PROTOCOL, 128)
+    healthy = healthy_knee()
     ill = paint_knee(KNEE, (lesion,), PROTOCOL, 128)
     changed = np.abs(ill.volumes - healthy.volumes).max(axis=0) > 1e-3
     marked = np.zeros(ill.grid.shape, bool)
