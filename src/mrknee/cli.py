@@ -39,9 +39,7 @@ def phantom(
     """
     from mrknee.sources.phantom.cohort import write_cohort
 
-    write_cohort(
-        out, train=train, valid=valid, seed=seed, size=size, slice_factor=slice_factor
-    )
+    write_cohort(out, train=train, valid=valid, seed=seed, size=size, slice_factor=slice_factor)
     print(f"wrote {train} training and {valid} validation exams to {out}")
 
 

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from mrknee import progress
+from mrknee.progress import track
+
+WORK = """
+import time
+from mrknee import progress
+progress.QUIET_SECONDS = {quiet}
+progress.LINE_SECONDS = {every}
+for _ in progress.track(range(30), 30, "reading"):
+    time.sleep(0.02)
+"""
+
+
+def test_items_come_through_unchanged() -> None:
+    """Tracking yields what it is given, in order."""
+    assert list(track(iter("abc"), 3, "reading")) == ["a", "b", "c"]
+
+
+def test_quick_work_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Work of less than two seconds leaves the screen alone."""
+    assert progress.QUIET_SECONDS == 2.0
+    list(track(range(100), 100, "reading"))
+    assert capsys.readouterr().err == ""
+
+
+def test_without_a_terminal_there_are_plain_lines() -> None:
+    """Rate and time left on lines of their own, no control characters, and a last line."""
+    code = WORK.format(quiet=0.0, every=0.2)
+    done = subprocess.run(  # noqa: S603  # our own command
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    lines = done.stderr.splitlines()
+    assert 2 <= len(lines) <= 6
+    assert "reading: " in lines[0]
+    assert "exams/s" in lines[0]
+    assert "s left" in lines[0]
+    assert lines[-1].startswith("reading: 30/30 exams")
+    assert "\x1b" not in done.stderr
+
+
+def test_on_a_terminal_there_is_a_bar() -> None:
+    """A real terminal shows one bar that is redrawn, with count and rate."""
+    ours, theirs = pty.openpty()
+    code = WORK.format(quiet=0.0, every=0.2)
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)  # noqa: S603
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    process.wait()
+    os.close(ours)
+    text = shown.decode()
+    assert process.returncode == 0
+    assert "30/30" in text
+    assert "exams/s" in text
+    assert "\x1b[" in text
