@@ -1,8 +1,9 @@
-"""The pictures of docs/phantom.md: the phantom beside real knees, and its lesions.
+"""The pictures of docs/phantom.md: the phantom beside a real knee, and its lesions.
 
     python benchmarks/phantom_pictures.py [--data ../shared/data] [--out docs]
 
-The real knees are not part of the project; without them only the lesions are drawn.
+The real knee (test data of gattia/pymskt, MIT) is not part of the project; without it only the
+lesions are drawn.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from scipy.interpolate import make_interp_spline
 
 from mrknee.sources.phantom import PhantomExam, Truth, render_exam
 from mrknee.sources.phantom.anatomy import draw_anatomy
@@ -25,29 +27,29 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-SLICES, SPACING = 41, 3.0
+SPACING = 1.5
 T2_NAME = "knee_sag_t2_pymskt_MIT.nii.gz"
-# Columns of the comparison: plane, the real slice, and the same place in the phantom in mm from
-# the middle of its joint (up for axial, back for coronal, lateral for sagittal).
-DESS = (
-    ("axial", 22, 36.0),
-    ("axial", 17, 18.0),
-    ("coronal", 22, -4.0),
-    ("coronal", 15, 16.0),
-    ("sagittal", 9, 22.0),
-    ("sagittal", 18, -7.0),
-)
-T2 = ((4, -31.0), (6, -22.0), (8, -14.0), (12, 0.0), (14, 9.0), (19, 24.0))
+PIXEL, GAP = 0.625, 4.0
+"""The real series: in plane, and from slice to slice, in mm."""
+# The real series (3 T, no fat saturation) has TR 2450 and TE 31.6 ms. The phantom's T2 contrast
+# looks like it at an echo twice as late; at the same one its muscle is brighter than life.
+REPETITION, ECHO = 2450.0, 60.0
+# The middle of the real knee's joint: rows from its top, columns from its front, slices from left.
+JOINT = (146.0, 131.0, 11.0)
+# The slices shown, in mm from the middle of the joint: lateral, up, back.
+SAGITTAL = (-28.0, -20.0, -12.0, 4.0, 16.0, 36.0)
+CORONAL = (-16.0, 0.0, 10.0, 20.0)
+AXIAL = (42.0, 24.0, 10.0, -14.0, -32.0)
+SIDE, NARROW = 132.0, 88.0
+"""What is shown: a square, and of coronal and axial slices a width (mm)."""
 
 
-def phantom_stacks(
-    *, fat_left: float, right: bool, echo_ms: float, seed: int = 21
-) -> dict[str, np.ndarray]:
-    """One normal knee, straight in the scanner, all planes with the same contrast."""
+def phantom_knee() -> dict[str, np.ndarray]:
+    """One normal right knee about as large as the real one, T2 in all planes."""
     knee = replace(
-        draw_anatomy(np.random.default_rng(seed)),
-        right=right,
-        scale=1.0,
+        draw_anatomy(np.random.default_rng(21)),
+        right=True,
+        scale=1.04,
         offset=(0.0, 0.0, 0.0),
         rotation_deg=(2.0, 0.0, 0.0),
         flexion_deg=6.0,
@@ -55,25 +57,24 @@ def phantom_stacks(
         degeneration=(0.0, 0.0),
         muscle=1.15,
     )
-    drawn = draw_protocol(np.random.default_rng(seed), 1.0)
+    drawn = draw_protocol(np.random.default_rng(21), 1.0)
     series: dict[str, Series] = {
         plane: replace(
             drawn.series[plane],
-            slices=SLICES,
+            slices=81,
             spacing=SPACING,
-            thickness=SPACING,
-            field_of_view=155.0,
+            thickness=GAP,
+            field_of_view=256 * PIXEL,
             centre=(0.0, 0.0, 0.0),
             matrix=(352, 256),
-            repetition_ms=3500.0,
-            echo_ms=echo_ms,
-            fat_left=fat_left,
+            repetition_ms=REPETITION,
+            echo_ms=ECHO,
+            fat_left=1.0,
             noise=0.008,
         )
         for plane in PLANES
     }
-    protocol = Protocol(3.0, series)
-    canvas = paint_knee(knee, (), protocol, 256)
+    canvas = paint_knee(knee, (), Protocol(3.0, series), 256)
     rng = np.random.default_rng(0)
     return {
         plane: acquire(
@@ -88,51 +89,72 @@ def phantom_stacks(
     }
 
 
-def at(stack: np.ndarray, plane: str, place: float, *, right: bool) -> np.ndarray:
-    """The phantom's slice at a place in mm."""
-    sign = {"axial": -1.0, "coronal": 1.0, "sagittal": -1.0 if right else 1.0}[plane]
-    return np.asarray(stack[round(len(stack) // 2 + sign * place / SPACING)])
+def phantom_slice(stack: np.ndarray, plane: str, place: float) -> np.ndarray:
+    """The phantom's slice at a place in mm, cut to what is shown."""
+    sign = 1.0 if plane == "coronal" else -1.0
+    image = stack[round(len(stack) // 2 + sign * place / SPACING)]
+    return cut(image, 127.5, 127.5, SIDE if plane == "sagittal" else NARROW)
 
 
-def real_t2(data: Path) -> np.ndarray:
-    """The real sagittal T2 series, head up and front left: (slices, 256, 256)."""
+def real_knee(data: Path) -> np.ndarray:
+    """The real sagittal series: (rows from the top, columns from the front, slices from left)."""
     from nibabel.nifti1 import Nifti1Image
 
-    volume = Nifti1Image.from_filename(str(data / T2_NAME)).get_fdata()
-    stack = np.stack([np.rot90(volume[:, :, i])[::-1] for i in range(volume.shape[2])])
-    return np.asarray(np.clip(stack / np.percentile(stack, 99.6), 0, 1) * 255)
+    volume = Nifti1Image.from_filename(str(data / T2_NAME)).get_fdata().transpose(1, 0, 2)
+    return np.asarray(np.clip(volume / np.percentile(volume, 99.0), 0, 1) * 255)
+
+
+def real_slice(volume: np.ndarray, plane: str, place: float) -> np.ndarray:
+    """The real knee's slice at a place in mm; coronal and axial ones are reformatted."""
+    row, column, middle = JOINT
+    if plane == "sagittal":
+        return cut(volume[:, :, round(middle + place / GAP)], row, column, SIDE)
+    # A cubic spline carries the 4 mm between slices over to 0.625 mm; right goes to the left.
+    # They are as thick as the phantom's slices.
+    axis, first = (0, row - place / PIXEL) if plane == "axial" else (1, column + place / PIXEL)
+    slab = np.arange(round(GAP / PIXEL)) + round(first - GAP / PIXEL / 2)
+    image = volume.take(slab, axis=axis).mean(axis=axis)
+    steps = np.arange(0.0, image.shape[1] - 1 + 1e-6, PIXEL / GAP)
+    fine = make_interp_spline(np.arange(image.shape[1]), image, axis=1)(steps)[:, ::-1]
+    across = len(steps) - 1 - middle * GAP / PIXEL
+    return cut(np.clip(fine, 0, 255), column if plane == "axial" else row, across, NARROW)
+
+
+def cut(image: np.ndarray, row: float, column: float, width: float) -> np.ndarray:
+    """A window of SIDE by ``width`` mm around a place; beyond the image it is black."""
+    rows, columns = round(SIDE / PIXEL), round(width / PIXEL)
+    room = np.pad(image, rows)
+    top, left = round(row + rows - rows / 2), round(column + rows - columns / 2)
+    return np.asarray(room[top : top + rows, left : left + columns])
 
 
 def compare(data: Path, out: Path) -> None:
     """Write phantom_vs_real.png: rows in pairs, the real knee over the phantom."""
-    layout = data / "knee_exam_mrnet_layout"
-    dess: dict[str, np.ndarray] = {plane: np.load(layout / plane / "0000.npy") for plane in PLANES}
-    ours = phantom_stacks(fat_left=0.06, right=True, echo_ms=28.0)
-    rows: list[list[np.ndarray]] = [
-        [np.clip(dess[plane][i] * 1.35, 0, 255) for plane, i, _ in DESS],
-        [at(ours[plane], plane, place, right=True) for plane, _, place in DESS],
-    ]
-    names = ["real: DESS, fat dark", "phantom: PD, fat-saturated"]
-    t2 = real_t2(data)
-    ours = phantom_stacks(fat_left=1.0, right=False, echo_ms=60.0)
-    rows.append([t2[i] for i, _ in T2])
-    rows.append([at(ours["sagittal"], "sagittal", place, right=False) for _, place in T2])
-    names += ["real: T2", "phantom: T2"]
+    real, ours = real_knee(data), phantom_knee()
+    shown = [[("sagittal", place) for place in SAGITTAL]]
+    shown.append([("coronal", place) for place in CORONAL] + [("axial", place) for place in AXIAL])
+    rows: list[list[np.ndarray]] = []
+    for places in shown:
+        rows.append([real_slice(real, *place) for place in places])
+        rows.append([phantom_slice(ours[place[0]], *place) for place in places])
+    names = ["real", "phantom", "real (reformatted)", "phantom"]
     show(rows, names, out / "phantom_vs_real.png")
 
 
 def show(rows: Sequence[Sequence[np.ndarray]], names: Sequence[str], file: Path) -> None:
-    """Images in rows, each row named at its left."""
-    figure, axes = plt.subplots(
-        len(rows), len(rows[0]), figsize=(2.45 * len(rows[0]), 2.5 * len(rows)), squeeze=False
-    )
-    for line, images, name in zip(axes, rows, names, strict=True):
-        for axis, image in zip(line, images, strict=True):
+    """Images in rows as wide as each other, each row named at its left."""
+    figure = plt.figure(figsize=(14.7, 2.385 * len(rows)))
+    margin, gap = 0.018, 0.003
+    for line, (images, name) in enumerate(zip(rows, names, strict=True)):
+        height, width = 1.0 / len(rows), (1.0 - margin) / len(images)
+        for place, image in enumerate(images):
+            corner = (margin + place * width, 1.0 - (line + 1) * height)
+            axis = figure.add_axes((*corner, width - gap, height - 2 * gap))
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
             axis.set_xticks([])
             axis.set_yticks([])
-        line[0].set_ylabel(name, fontsize=10)
-    figure.tight_layout(pad=0.3)
+            if place == 0:
+                axis.set_ylabel(name, fontsize=10)
     figure.savefig(file, dpi=110)
     plt.close(figure)
 
@@ -198,7 +220,7 @@ def main() -> None:
     if (arguments.data / T2_NAME).exists():
         compare(arguments.data, arguments.out)
     else:
-        print(f"no real knees in {arguments.data}: phantom_vs_real.png is left as it is")
+        print(f"no real knee in {arguments.data}: phantom_vs_real.png is left as it is")
 
 
 if __name__ == "__main__":
