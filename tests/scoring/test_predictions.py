@@ -80,9 +80,7 @@ def test_labels_are_joined_by_id_and_finding(tmp_path: Path) -> None:
     ("ids", "words"),
     [(["0001", "0002", "0003"], "no prediction for it"), (["0001"], "a prediction, but no label")],
 )
-def test_other_exams_than_predicted_are_refused(
-    tmp_path: Path, ids: list[str], words: str
-) -> None:
+def test_other_exams_than_predicted_are_refused(tmp_path: Path, ids: list[str], words: str) -> None:
     """Scoring a part of a split, or exams of another, would give a number of something else."""
     write_labels(tmp_path, "valid", "acl", dict.fromkeys(ids, 1.0))
     with pytest.raises(MrkneeError, match=words):
