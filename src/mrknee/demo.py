@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-TRAIN_EXAMS = 400
+TRAIN_EXAMS = 800
 VALID_EXAMS = 120
 """As many as MRNet's validation set, so that the intervals are as wide as MRNet's."""
 
 PIXELS = 96
-SLICE_FACTOR = 0.5
-"""Half of MRNet's slices at 96 pixels: small enough for two cores, large enough to see a lesion."""
+SLICE_FACTOR = 0.35
+"""A third of MRNet's slices at 96 pixels: small enough for two cores, and a tear still shows."""
 
 
 def run_demo(out: Path, seed: int = 0) -> None:
