@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-TRAIN_EXAMS = 800
+TRAIN_EXAMS = 700
 VALID_EXAMS = 120
 """As many as MRNet's validation set, so that the intervals are as wide as MRNet's."""
 
