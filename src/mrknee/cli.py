@@ -68,6 +68,7 @@ def predict(
     predictions = predictor.predict(folder)
     predictions.write(out)
     print(f"wrote {len(predictions.ids)} exams, {', '.join(predictions.findings)}, to {out}")
+    print("research use only: these numbers are no diagnosis")
 
 
 def submit(model: Path, paths: Path, predictions: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder
@@ -212,6 +213,19 @@ def test_the_log_has_the_references_lines(finished: tuple[Path, Path]) -> None:
         assert f"{part} epoch 1 batch" in log
     for word in ("mean loss", "AUC", "learning rate"):
         assert word in log
+
+
+def test_tensorboard_has_the_references_scalars(finished: tuple[Path, Path]) -> None:
+    """Loss and AUC, per step and per epoch, for training and validation, per finding and mean."""
+    events = EventAccumulator(str(finished[1] / "tensorboard"))
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    for part in ("train", "val"):
+        for name in ("abnormal", "acl", "meniscus", "mean"):
+            assert {f"{part}/auc_{name}", f"{part}/running_auc_{name}"} <= scalars
+        assert {f"{part}/loss", f"{part}/loss_step"} <= scalars
+    assert len(events.Scalars("val/auc_mean")) == 2
+    assert "learning_rate" in scalars
 
 
 def test_the_validation_loss_is_weighted_by_training_labels(tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ class TrainingModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  # Lightning's
         """One batch's predictions (Lightning has turned gradients off)."""
-        self._step(batch, self.valid_result)
+        loss = self._step(batch, self.valid_result)
+        self.log("val/loss_step", loss, on_step=True, on_epoch=False, batch_size=len(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the epoch's loss and AUCs, computed once from all its predictions.

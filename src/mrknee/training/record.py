@@ -81,16 +81,13 @@ class RunRecord(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """A log line (and a point in TensorBoard) every `log_train` training exams."""
+        """A log line, and points in TensorBoard, every `log_train` training exams."""
         assert isinstance(module, TrainingModule) and self._progress is not None  # noqa: S101, PT018
         epoch = f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}"
         self._progress.advance(len(batch), note=epoch)
         result, every = module.train_result, self.recipe.log_train
         if len(result.ids) // every > (len(result.ids) - len(batch)) // every:
-            aucs = self._log_so_far("train", trainer, batch_idx, result)
-            for logger in trainer.loggers:
-                points = {f"train/running_auc_{name}": v for name, v in aucs.items()}
-                logger.log_metrics(points, step=trainer.global_step)
+            self._log_so_far("train", trainer, batch_idx, result, trainer.global_step)
 
     def on_validation_batch_end(
         self,
@@ -101,23 +98,31 @@ class RunRecord(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,  # noqa: ARG002  # Lightning's
     ) -> None:
-        """A log line every `log_valid` validation exams."""
+        """A log line, and points in TensorBoard, every `log_valid` validation exams."""
         assert isinstance(module, TrainingModule)  # noqa: S101
         result, every = module.valid_result, self.recipe.log_valid
         if len(result.ids) // every > (len(result.ids) - len(batch)) // every:
-            self._log_so_far("val", trainer, batch_idx, result)
+            step = trainer.current_epoch * int(sum(trainer.num_val_batches)) + batch_idx
+            self._log_so_far("val", trainer, batch_idx, result, step)
 
     def _log_so_far(
-        self, part: str, trainer: lightning.Trainer, batch_idx: int, result: EpochResult
-    ) -> Metrics:
+        self,
+        part: str,
+        trainer: lightning.Trainer,
+        batch_idx: int,
+        result: EpochResult,
+        step: int,
+    ) -> None:
         aucs = result.aucs()
+        for logger in trainer.loggers:
+            points = {f"{part}/running_auc_{name}": value for name, value in aucs.items()}
+            logger.log_metrics(points, step=step)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._log(
             f"{part} epoch {trainer.current_epoch + 1} batch {batch_idx + 1} exams "
             f"{len(result.ids)} mean loss {result.loss():.4f} AUC {_aucs_text(aucs)} "
             f"learning rate {rate:.3g}"
         )
-        return aucs
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
