@@ -100,6 +100,18 @@ def test_settings_are_changed_on_the_command_line(tmp_path: Path, recipe: Path) 
     }
 
 
+def test_dashes_in_values_stay_and_switches_need_no_value(tmp_path: Path, recipe: Path) -> None:
+    """`--out=my-run`, `1e-4` and `--allow-missing-plane` mean what they say."""
+    data = write_toy_dataset(tmp_path / "toy", 12, 6)
+    (data / "train" / "axial" / "0002.npy").unlink()
+    words = [f"--out={tmp_path}/my-run", "--optimizer.learning-rate=1e-4", "--allow-missing-plane"]
+    done = run("train", data, *words, "--recipe", recipe, "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    settings = (tmp_path / "my-run" / "settings.yaml").read_text()
+    assert "learning_rate: 0.0001" in settings
+    assert "allow_missing_plane: true" in settings
+
+
 def test_a_fault_is_one_message_without_a_traceback(tmp_path: Path) -> None:
     """What a person has to put right is told on standard error, and the exit status is 1."""
     done = run("predict", tmp_path, tmp_path, "--out", tmp_path / "p.csv")

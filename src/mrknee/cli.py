@@ -11,6 +11,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def predict(
     """
     from mrknee.inference.predictor import Predictor, open_exams
 
+    if out.is_dir():
+        raise MrkneeError("the predictions can't be written", file=out, expected="a file's name")
     predictor = Predictor(model)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
     predictions = predictor.predict(folder)
@@ -137,8 +140,8 @@ def train(argv: Sequence[str]) -> None:
 
     from mrknee.training.recipe import Recipe, recipe_file, recipe_names
 
-    # settings are named as in the recipe, but `--batch-exams` is as good as `--batch_exams`
-    words = [w.replace("-", "_").replace("__", "--", 1) if w[:2] == "--" else w for w in argv]
+    switches = {f.name for f in fields(Recipe) if isinstance(f.default, bool)}
+    words = [_setting(word, switches) for word in argv]
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--recipe", default="default")
     chosen, _ = first.parse_known_args(words)
@@ -160,6 +163,20 @@ def train(argv: Sequence[str]) -> None:
 
     train_run(data, out, Recipe(**given), resume=resume)
     print(f"wrote {out}")
+
+
+def _setting(word: str, switches: set[str]) -> str:
+    """A setting as the recipe names it.
+
+    `--batch-exams` is as good as `--batch_exams`, and a switch alone means true.
+    """
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    name = name.replace("-", "_")
+    if name in switches and not equals:
+        equals, value = "=", "true"
+    return f"--{name}{equals}{value}"
 
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -195,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             verb(**vars(_parser(given.verb, verb).parse_args(given.rest)))
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         sys.stderr.close()
-    except MrkneeError as error:
+    except (MrkneeError, OSError) as error:
         print(f"mrknee {given.verb}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -159,11 +159,3 @@ def test_an_unknown_split_names_what_is_there(toy: Path) -> None:
     """`val` is not `valid`: the error lists what the data set has."""
     with pytest.raises(MrkneeError, match="valid"):
         ExamFolder.of_split(toy, "val")
-
-
-def test_exams_are_found_by_id(toy: Path) -> None:
-    """An id gives a position; an unknown one gives an error."""
-    exams = ExamFolder.of_split(toy, "valid")
-    assert exams[exams.index("0014")].id == "0014"
-    with pytest.raises(MrkneeError, match="no such exam"):
-        exams.index("9999")

@@ -52,7 +52,7 @@ def test_a_round_trip_is_exact(tmp_path: Path, settings: NetworkSettings) -> Non
     save_checkpoint(tmp_path, network, PREPARATION, PROVENANCE)
     checkpoint = load_checkpoint(tmp_path)
     assert checkpoint.network.settings == settings
-    assert checkpoint.findings == ("acl", "other")
+    assert checkpoint.network.findings == ("acl", "other")
     assert checkpoint.preparation == PREPARATION
     assert checkpoint.provenance == PROVENANCE
     assert not checkpoint.network.training

@@ -11,7 +11,7 @@ from torchvision.models import AlexNet_Weights  # type: ignore[import-untyped]
 
 from mrknee.errors import MrkneeError
 from mrknee.networks.catalogue import ENCODERS, encoder_table
-from mrknee.networks.encoders import build_encoder, input_statistics
+from mrknee.networks.encoders import build_encoder
 
 TINY = [
     "test_byobnet",
@@ -103,13 +103,6 @@ def test_the_table_is_json() -> None:
     table = json.loads(json.dumps(encoder_table()))
     assert [row["name"] for row in table] == list(ENCODERS)
     assert table[0]["mean"] == [0.485, 0.456, 0.406]
-
-
-def test_statistics_of_encoders_that_arent_in_the_catalogue() -> None:
-    """For any other name the input statistics are timm's."""
-    assert "test_vit" not in ENCODERS
-    assert input_statistics("test_vit") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert input_statistics("alexnet")[0] == (0.485, 0.456, 0.406)
 
 
 @pytest.mark.parametrize(

@@ -76,15 +76,20 @@ def test_labels_are_joined_by_id_and_finding(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels, [[np.nan, np.nan], [np.nan, 1.0]])
 
 
-@pytest.mark.parametrize(
-    ("ids", "words"),
-    [(["0001", "0002", "0003"], "no prediction for it"), (["0001"], "a prediction, but no label")],
-)
-def test_other_exams_than_predicted_are_refused(tmp_path: Path, ids: list[str], words: str) -> None:
+def test_other_exams_than_predicted_are_refused(tmp_path: Path) -> None:
     """Scoring a part of a split, or exams of another, would give a number of something else."""
-    write_labels(tmp_path, "valid", "acl", dict.fromkeys(ids, 1.0))
-    with pytest.raises(MrkneeError, match=words):
+    write_labels(tmp_path, "valid", "acl", dict.fromkeys(["0001", "0002", "0003"], 1.0))
+    with pytest.raises(MrkneeError, match="no prediction for it") as error:
         TABLE.labels(tmp_path, "valid")
+    assert error.value.exam == "0002"
+
+
+def test_an_exam_without_a_label_is_not_known(tmp_path: Path) -> None:
+    """As in training: no line at all means not known."""
+    write_labels(tmp_path, "valid", "acl", {"0001": 1.0})
+    labels = TABLE.labels(tmp_path, "valid")
+    assert np.isnan(labels[0]).all()
+    assert labels[1, 1] == 1.0
 
 
 def test_no_label_file_is_an_error(tmp_path: Path) -> None:

@@ -128,21 +128,6 @@ class ExamFolder:
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))
 
-    def index(self, exam_id: str) -> int:
-        """The position of the exam with this id.
-
-        Raises:
-            MrkneeError: there is none.
-        """
-        if exam_id not in self._files:
-            raise MrkneeError(
-                "there is no such exam",
-                file=self.folder,
-                exam=exam_id,
-                found=f"{len(self)} exams, {self.ids[0]} to {self.ids[-1]}",
-            )
-        return self.ids.index(exam_id)
-
 
 def _find_stacks(folder: Path) -> dict[str, dict[Plane, Path]]:
     files: dict[str, dict[Plane, Path]] = {}

@@ -37,7 +37,7 @@ def read_stack(path: Path, exam_id: str | None = None) -> Stack:
             not numeric, or holding NaN or infinite values.
     """
     shape, fortran, dtype, offset = _read_header(path, exam_id)
-    if len(shape) != 3 or 0 in shape:
+    if len(shape) != 3 or min(shape) < 1:
         raise MrkneeError(
             "a stack has the wrong shape",
             file=path,

@@ -30,12 +30,16 @@ class ListedExams:
 
     def __init__(self, listing: Path) -> None:
         try:
-            lines = listing.read_text(encoding="utf-8-sig").split()
-        except FileNotFoundError:
-            raise MrkneeError("the list of paths is missing", file=listing) from None
+            lines = listing.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise MrkneeError(
+                "the list of paths can't be read", file=listing, found=str(error)
+            ) from None
         exams: dict[tuple[Path, str], dict[Plane, Path]] = {}
         for line in lines:
-            path = Path(line)
+            if not line.strip():
+                continue
+            path = Path(line.strip())
             plane = path.parent.name
             if plane not in PLANES or path.suffix != ".npy":
                 raise MrkneeError(

@@ -41,11 +41,6 @@ class Checkpoint:
     preparation: dict[str, Any]
     provenance: dict[str, Any]
 
-    @property
-    def findings(self) -> tuple[str, ...]:
-        """Names of the findings, in the order of the logits."""
-        return self.network.findings
-
 
 def save_checkpoint(
     folder: Path,

@@ -19,7 +19,7 @@ from timm.models import PretrainedCfg, group_parameters
 from torch import Tensor, nn
 
 from mrknee.errors import MrkneeError
-from mrknee.networks.catalogue import ENCODERS, Channels
+from mrknee.networks.catalogue import ENCODERS
 from mrknee.networks.weights import (
     DOWNLOAD,
     LITE0_PACKAGE,
@@ -142,20 +142,6 @@ def check_name(name: str) -> None:
         advice="list the ones looked at closely with `mrknee encoders`, all of timm's with "
         '`python -c "import timm; print(*timm.list_models())"`',
     )
-
-
-def input_statistics(name: str) -> tuple[Channels, Channels]:
-    """Mean and standard deviation (of values 0 to 1) that an encoder's pretrained weights expect.
-
-    Raises:
-        MrkneeError: no such encoder.
-    """
-    check_name(name)
-    if name in ENCODERS:
-        return ENCODERS[name].mean, ENCODERS[name].sd
-    config = _timm_config(name)
-    assert config is not None  # noqa: S101 - for the type checker: the name was checked
-    return cast(Channels, tuple(config.mean)), cast(Channels, tuple(config.std))
 
 
 def _timm_config(name: str) -> PretrainedCfg | None:

@@ -52,6 +52,10 @@ class Predictions:
                 header, *rows = list(csv.reader(file)) or [[]]
         except FileNotFoundError:
             raise MrkneeError("the predictions are missing", file=path) from None
+        except IsADirectoryError:
+            raise MrkneeError(
+                "the predictions are missing", file=path, expected="a CSV", found="a folder"
+            ) from None
         except (UnicodeDecodeError, csv.Error) as error:
             raise MrkneeError(
                 "the predictions are not a CSV", file=path, found=str(error)
@@ -86,13 +90,13 @@ class Predictions:
         Args:
             root: the data set's folder.
             split: the split that was predicted; every exam of its label files must have a
-                prediction, and no other exam may.
+                prediction. An exam without a label there is not known.
 
         Returns:
             (exams, findings): 1, 0 or NaN (not known; also for findings without a label file).
 
         Raises:
-            MrkneeError: no finding has labels, or the exams differ.
+            MrkneeError: no finding has labels, or an exam with a label has no prediction.
         """
         files = label_files(root / split)
         known = {name: read_labels(files[name]) for name in self.findings if name in files}
@@ -105,16 +109,14 @@ class Predictions:
                 found=", ".join(path.name for path in files.values()) or "no label file",
             )
         labelled = set().union(*known.values())
-        odd = sorted(labelled.symmetric_difference(self.ids))
-        if odd:
-            lacking = odd[0] in labelled
+        lacking = sorted(labelled.difference(self.ids))
+        if lacking:
             raise MrkneeError(
                 f"the predictions are not of the exams of {split}",
                 file=root,
-                exam=odd[0],
+                exam=lacking[0],
                 expected=f"one prediction for each of the {len(labelled)} exams with labels",
-                found=("no prediction for it" if lacking else "a prediction, but no label")
-                + f" ({len(odd)} such exams)",
+                found=f"no prediction for it ({len(lacking)} such exams)",
             )
         nothing: dict[str, float] = {}
         return np.array(

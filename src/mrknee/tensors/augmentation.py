@@ -117,7 +117,7 @@ def apply_view(
     so what turns into view is the knee's own surroundings; only beyond the image's border its
     edge pixels are repeated.
     """
-    whole = preparation.resize(stack)
+    whole = preparation.fit(stack)
     rows, cols = whole.shape[1:]
     crop = preparation.crop
     radians = np.deg2rad(view.angle)

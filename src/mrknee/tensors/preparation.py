@@ -56,18 +56,25 @@ class Preparation:
         """The settings as plain numbers, for JSON."""
         return asdict(self)
 
-    def resize(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices r c"]:
-        """Brings the longer side to between `crop` and `size` pixels, keeping proportions."""
+    def fit(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices r c"]:
+        """Brings the longer side to between `crop` and `size` pixels, keeping proportions.
+
+        A side that is then shorter than `crop` gets the stack's minimum added on both ends.
+        """
         rows, cols = stack.shape[1:]
         longer = max(rows, cols)
         target = min(max(longer, self.crop), self.size)
-        if target == longer:
-            return stack
-        sides = [max(round(side * target / longer), 1) for side in (rows, cols)]
-        scaled = functional.interpolate(
-            stack[None].float(), size=sides, mode="bilinear", antialias=True, align_corners=False
-        )
-        return scaled[0].round_().to(torch.uint8)
+        if target != longer:
+            sides = [max(round(side * target / longer), 1) for side in (rows, cols)]
+            scaled = functional.interpolate(
+                stack[None].float(), sides, mode="bilinear", antialias=True, align_corners=False
+            )
+            stack = scaled[0].round_().to(torch.uint8)
+        up, over = (max(self.crop - side, 0) for side in stack.shape[1:])
+        if up or over:
+            pads = [over // 2, over - over // 2, up // 2, up - up // 2]
+            stack = functional.pad(stack, pads, value=int(stack.min()))
+        return stack
 
     def frame(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices crop crop"]:
         """Scales where needed and cuts the centre square.
@@ -75,16 +82,9 @@ class Preparation:
         An odd margin leaves the extra pixel at the bottom or right, as the reference's
         `pad:-pad` does for even ones (both ends equal).
         """
-        framed = self.resize(stack)
-        rows, cols = framed.shape[1:]
-        top, left = max(rows - self.crop, 0) // 2, max(cols - self.crop, 0) // 2
-        framed = framed[:, top : top + self.crop, left : left + self.crop]
-        short = [self.crop - side for side in framed.shape[1:]]
-        if any(short):
-            pads = [short[1] // 2, short[1] - short[1] // 2, short[0] // 2]
-            pads.append(short[0] - pads[2])
-            framed = functional.pad(framed, pads, value=int(framed.min()))
-        return framed
+        fitted = self.fit(stack)
+        top, left = ((side - self.crop) // 2 for side in fitted.shape[1:])
+        return fitted[:, top : top + self.crop, left : left + self.crop]
 
     def normalise(
         self, slices: UInt8[Tensor, "slices rows cols"], lengths: Int64[Tensor, " exams"]

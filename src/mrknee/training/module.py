@@ -52,9 +52,9 @@ class EpochResult:
         return torch.cat(self._logits).double().sigmoid().numpy()
 
     def loss(self) -> float:
-        """The mean of the batches' losses, each weighed by its exams."""
-        sizes = [len(labels) for labels in self._labels]
-        return float(np.average(self.losses, weights=sizes))
+        """The mean of the batches' losses, each weighed by its known labels; NaN without any."""
+        known = [int((~labels.isnan()).sum()) for labels in self._labels]
+        return float(np.average(self.losses, weights=known)) if any(known) else math.nan
 
     def aucs(self) -> dict[str, float]:
         """AUC of each finding and `mean`, over the findings that have one; NaN where none can be.
@@ -89,6 +89,8 @@ class TrainingModule(lightning.LightningModule):
         self.findings = tuple(reader.network.findings)
         self.train_result = EpochResult(self.findings)
         self.valid_result = EpochResult(self.findings)
+        self._plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
+        self._plateau_state: dict[str, Any] | None = None
 
     def _step(self, batch: Batch, result: EpochResult) -> Tensor:
         logits = self.reader(batch)
@@ -104,8 +106,10 @@ class TrainingModule(lightning.LightningModule):
         """Starts the epoch's record."""
         self.train_result = EpochResult(self.findings)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's
-        """One batch's loss."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One batch's loss; dropout is drawn from (seed, epoch, batch), so a run can be resumed."""
+        place = [self.recipe.seed, self.current_epoch, batch_idx]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         loss = self._step(batch, self.train_result)
         self.log("train/loss_step", loss, on_step=True, on_epoch=False, batch_size=len(batch))
         return loss
@@ -131,8 +135,18 @@ class TrainingModule(lightning.LightningModule):
             self.log(f"{part}/loss", result.loss(), batch_size=1)
             for name, value in result.aucs().items():
                 self.log(f"{part}/auc_{name}", value, batch_size=1)
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0.0
-        self.log("learning_rate", rate, batch_size=1)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
+        if self._plateau is not None:
+            self._plateau.step(self.valid_result.loss())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the plateau's count; Lightning would step it only after the checkpoint."""
+        if self._plateau is not None:
+            checkpoint["plateau"] = self._plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes it back; Lightning makes the optimizer later."""
+        self._plateau_state = checkpoint.get("plateau")
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401  # Lightning's union of many forms
         """The recipe's optimizer and schedule, over the parameters that are not frozen."""
@@ -142,20 +156,20 @@ class TrainingModule(lightning.LightningModule):
         if settings.name == "constant":
             return optimizer
         if settings.name == "plateau":
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 optimizer,
                 patience=settings.patience,
                 factor=settings.factor,
                 threshold=settings.threshold,
             )
-            schedule = {"scheduler": plateau, "monitor": "val/loss", "interval": "epoch"}
-        else:
-            steps = int(self.trainer.estimated_stepping_batches)
-            cosine = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step: cosine_factor(step, steps, settings)
-            )
-            schedule = {"scheduler": cosine, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+            if self._plateau_state is not None:
+                self._plateau.load_state_dict(self._plateau_state)
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        cosine = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: cosine_factor(step, steps, settings)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 
 
 def make_optimizer(

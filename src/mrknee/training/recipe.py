@@ -155,18 +155,32 @@ class Recipe:
                 raise MrkneeError(
                     f"the setting {name} can't be used", expected="above 0", found=str(value)
                 )
-        if not 0 < self.selection.fraction < 1:
-            raise MrkneeError(
-                "the setting selection.fraction can't be used",
-                expected="between 0 and 1",
-                found=str(self.selection.fraction),
-            )
-        if not 0 <= self.optimizer.momentum < 1:
-            raise MrkneeError(
-                "the setting optimizer.momentum can't be used",
-                expected="0 to below 1",
-                found=str(self.optimizer.momentum),
-            )
+        not_negative = {
+            "seed": self.seed,
+            "optimizer.weight_decay": self.optimizer.weight_decay,
+            "optimizer.clip_norm": self.optimizer.clip_norm,
+            "schedule.patience": self.schedule.patience,
+            "schedule.threshold": self.schedule.threshold,
+            "selection.early_stop": self.selection.early_stop,
+        }
+        for name, value in not_negative.items():
+            if value < 0:
+                raise MrkneeError(
+                    f"the setting {name} can't be used", expected="0 or above", found=str(value)
+                )
+        shares = {
+            "selection.fraction": self.selection.fraction,
+            "schedule.factor": self.schedule.factor,
+            "schedule.warmup": self.schedule.warmup or 0.5,  # 0, no warm-up, is fine
+            "optimizer.momentum": self.optimizer.momentum or 0.5,  # 0, no momentum, is fine
+        }
+        for name, value in shares.items():
+            if not 0 < value < 1:
+                raise MrkneeError(
+                    f"the setting {name} can't be used",
+                    expected="between 0 and 1",
+                    found=str(value),
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """The whole tree as plain values."""

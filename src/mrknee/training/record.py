@@ -34,14 +34,8 @@ class RunRecord(Callback):
     def __init__(self, out: Path, recipe: Recipe, provenance: Mapping[str, Any]) -> None:
         self.out, self.recipe, self.provenance = out, recipe, dict(provenance)
         self.rows: list[Metrics] = []
-        self.best_epoch = -1
         self._progress: Progress | None = None
         self._exams = 0
-
-    @property
-    def resume_file(self) -> Path:
-        """The checkpoint that --resume goes on from."""
-        return self.out / "resume" / "last.ckpt"
 
     def say(self, text: str) -> None:
         """Shows a text to the person who waits, and keeps it in log.txt."""
@@ -59,17 +53,19 @@ class RunRecord(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know: plain numbers only."""
-        return {"rows": self.rows, "best_epoch": self.best_epoch}
+        return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-        self.rows, self.best_epoch = state_dict["rows"], state_dict["best_epoch"]
+        self.rows = state_dict["rows"]
 
     def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         """Starts the progress bar over all epochs that are left."""
         loader = trainer.train_dataloader
         assert loader is not None  # noqa: S101  # fit has one
         self._exams = len(loader.batch_sampler.positions)
+        if self.rows:
+            self._log(f"resumed after epoch {len(self.rows)}")
         epochs = self.recipe.epochs - trainer.current_epoch
         self._progress = Progress(epochs * self._exams, "training").__enter__()
 
@@ -134,7 +130,6 @@ class RunRecord(Callback):
         better = self._is_better()
         folders = [self.out / "last"]
         if better:
-            self.best_epoch = trainer.current_epoch + 1
             folders.append(self.out / "best")
         if self.recipe.keep_every_epoch:
             folders.append(self.out / "epochs" / _epoch_name(self.rows[-1]))
@@ -150,8 +145,9 @@ class RunRecord(Callback):
                 module.reader.preparation.to_dict(),
                 provenance,
             )
+        trainer.should_stop = self._has_stalled()
         self._write_metrics()
-        self.save_resume(trainer)
+        self._save_resume(trainer)
         row = self.rows[-1]
         aucs = {name.removeprefix("val/auc_"): v for name, v in row.items() if "val/auc_" in name}
         losses = f"loss {row['train/loss']:.3f}, {self.recipe.selection.part} {row['val/loss']:.3f}"
@@ -162,14 +158,27 @@ class RunRecord(Callback):
         )
 
     def _is_better(self) -> bool:
-        selection = self.recipe.selection
-        values = [row["val/" + selection.monitor] for row in self.rows]
-        *before, now = values
-        if selection.mode == "min":
-            before, now = [-v for v in before], -now
-        known = [v for v in before if not math.isnan(v)]
+        """Whether the latest epoch is the best so far."""
+        *before, now = self._metric()
+        known = [value for value in before if not math.isnan(value)]
         # while the metric can't be computed, the latest epoch is as good as any
         return not known if math.isnan(now) else not known or now > max(known)
+
+    def _has_stalled(self) -> bool:
+        """Whether the metric has not improved for as many epochs as the recipe waits."""
+        wait, values = self.recipe.selection.early_stop, self._metric()
+        if not wait or len(values) <= wait:
+            return False
+        before, lately = (
+            [v for v in part if not math.isnan(v)] for part in (values[:-wait], values[-wait:])
+        )
+        return bool(before) and (not lately or max(lately) <= max(before))
+
+    def _metric(self) -> list[float]:
+        """What the epoch is selected by, an epoch; more is better."""
+        selection = self.recipe.selection
+        sign = 1 if selection.mode == "max" else -1
+        return [sign * row["val/" + selection.monitor] for row in self.rows]
 
     def _write_metrics(self) -> None:
         text = io.StringIO()
@@ -180,13 +189,24 @@ class RunRecord(Callback):
         with whole_file(self.out / "metrics.csv") as beside:
             beside.write_text(text.getvalue())
 
-    def save_resume(self, trainer: lightning.Trainer) -> None:
-        """Writes what --resume goes on from, whole or not at all."""
-        with whole_file(self.resume_file) as beside:
+    def _save_resume(self, trainer: lightning.Trainer) -> None:
+        with whole_file(self.out / "resume" / "last.ckpt") as beside:
             trainer.save_checkpoint(beside, weights_only=False)
 
     def on_train_end(self, _trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         """Ends the progress bar."""
+        self._end_progress()
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002  # Lightning's
+        module: lightning.LightningModule,  # noqa: ARG002  # Lightning's
+        exception: BaseException,  # noqa: ARG002  # Lightning's
+    ) -> None:
+        """Gives the terminal back before the error is told."""
+        self._end_progress()
+
+    def _end_progress(self) -> None:
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
             self._progress = None

@@ -3,7 +3,7 @@
 ```
 RUN/
 ├── settings.yaml            the whole recipe, every default written out
-├── environment.json         versions, machine, command, data set
+├── environment.json         of each start: versions, machine, command
 ├── split.csv                exam,part: which exams were trained on, which selected the epoch
 ├── best/  last/             weights.safetensors + model.json; predict takes RUN or either of them
 ├── epochs/                  every epoch's, where the recipe keeps them
@@ -28,12 +28,12 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder, Findings, inner_split
+from mrknee.files import whole_file
 from mrknee.networks.checkpoint import load_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader
@@ -46,6 +46,7 @@ from mrknee.training.objective import positive_weights
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import RunRecord
 
+RESUME = Path("resume", "last.ckpt")
 OPTIMISTIC = "optimistic: the epoch was selected on these exams"
 
 
@@ -83,20 +84,22 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
     Raises:
         MrkneeError: the data set or a setting can't be used, or the folder holds something else.
     """
-    done = _open_run(out, recipe, resume)
+    parts = divide(data, recipe)
+    split = _split_table(parts)
+    done = _check_folder(out, recipe, split, resume)
     if done is not None:
         return done
-    parts = divide(data, recipe)
-    (out / "split.csv").write_text(_split_table(parts))
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
-    network = Network(recipe.network, findings, recipe.weights)
+    interrupted = (out / RESUME).exists()
+    network = Network(recipe.network, findings, "none" if interrupted else recipe.weights)
     fit_labels = parts.train.labels[parts.fit]
     balanced = positive_weights(fit_labels, findings)
     weights = balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
     module = TrainingModule(Reader(recipe.preparation, network), recipe, weights)
     provenance = {"data": str(data.name), "trained_on": len(parts.fit), "recipe": recipe.to_dict()}
+    _claim_folder(out, recipe, split)
     record = RunRecord(out, recipe, provenance)
     with _quiet_lightning():
         trainer = _trainer(out, recipe, record)
@@ -104,7 +107,7 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
             module,
             _loader(parts.train, parts.fit, recipe, training=True),
             _loader(parts.selecting, parts.chosen, recipe),
-            ckpt_path=str(record.resume_file) if record.resume_file.exists() else None,
+            ckpt_path=str(out / RESUME) if interrupted else None,
             weights_only=True,
         )
     card = _evaluate(module.reader, parts, recipe, out)
@@ -143,45 +146,62 @@ def divide(data: Path, recipe: Recipe) -> Parts:
 
 
 def _split_table(parts: Parts) -> str:
-    rows = {parts.train.ids[i]: "train" for i in parts.fit}
-    selecting = "inner" if parts.selecting is parts.train else "valid"
-    rows.update({parts.selecting.ids[i]: selecting for i in parts.chosen})
+    rows = [(parts.train.ids[i], "train") for i in parts.fit]
+    if parts.selecting is parts.train:
+        rows += [(parts.train.ids[i], "inner") for i in parts.chosen]
     if parts.valid is not None:
-        rows.update(dict.fromkeys(parts.valid.ids, "valid"))
-    return "exam,part\n" + "".join(f"{i},{part}\n" for i, part in sorted(rows.items()))
+        rows += [(exam_id, "valid") for exam_id in parts.valid.ids]
+    return "exam,part\n" + "".join(f"{i},{part}\n" for i, part in sorted(rows))
 
 
-def _open_run(out: Path, recipe: Recipe, resume: bool) -> Scorecard | None:
-    """Makes the folder, or checks that it can be gone on with; a finished run's scorecard."""
+def _check_folder(out: Path, recipe: Recipe, split: str, resume: bool) -> Scorecard | None:
+    """Refuses a folder that can't be trained in; returns a finished run's scorecard."""
     settings = out / "settings.yaml"
-    if out.exists() and any(out.iterdir()):
-        if not resume or not settings.exists():
-            raise MrkneeError(
-                "the run folder is not empty",
-                file=out,
-                expected="an empty or new folder, or --resume on an interrupted run",
-                advice="name another folder with --out, or go on with --resume",
-            )
-        before = load_recipe(str(settings)).to_dict()
-        changed = [
-            name
-            for name, value in recipe.to_dict().items()
-            if value != before[name] and name not in ("epochs", "workers")
-        ]
-        if changed:
-            raise MrkneeError(
-                "the run was started with other settings",
-                file=settings,
-                expected=", ".join(f"{name}={before[name]}" for name in changed),
-                found=", ".join(f"{name}={recipe.to_dict()[name]}" for name in changed),
-                advice="resume with the settings it was started with, or start a new run",
-            )
-        if (out / "scorecard.json").exists() and recipe.epochs <= before["epochs"]:
-            return Scorecard.read(out / "scorecard.json")
-    out.mkdir(parents=True, exist_ok=True)
-    settings.write_text(recipe.to_yaml())
-    (out / "environment.json").write_text(json.dumps(describe_environment(), indent=2) + "\n")
+    if not out.exists() or not any(out.iterdir()):
+        return None
+    if not resume or not settings.exists():
+        raise MrkneeError(
+            "the run folder is not empty",
+            file=out,
+            expected="an empty or new folder, or --resume on an interrupted run",
+            advice="name another folder with --out, or go on with --resume",
+        )
+    before, now = load_recipe(str(settings)).to_dict(), recipe.to_dict()
+    changed = [n for n in now if now[n] != before[n] and n not in ("epochs", "workers")]
+    if changed:
+        raise MrkneeError(
+            "the run was started with other settings",
+            file=settings,
+            expected=", ".join(f"{name}={before[name]}" for name in changed),
+            found=", ".join(f"{name}={now[name]}" for name in changed),
+            advice="resume with the settings it was started with, or start a new run",
+        )
+    if (out / "split.csv").read_text() != split:
+        raise MrkneeError(
+            "the run was started with other exams",
+            file=out / "split.csv",
+            expected="the data set it was started with",
+            found="other exams, or other labels",
+            advice="resume with the same data set, or start a new run",
+        )
+    if (out / "scorecard.json").exists() and recipe.epochs <= before["epochs"]:
+        return Scorecard.read(out / "scorecard.json")
     return None
+
+
+def _claim_folder(out: Path, recipe: Recipe, split: str) -> None:
+    """Writes what says whose folder it is; nothing that could fail comes before training now."""
+    out.mkdir(parents=True, exist_ok=True)
+    environment = out / "environment.json"
+    starts = json.loads(environment.read_text()) if environment.exists() else []
+    contents = {
+        "split.csv": split,
+        "settings.yaml": recipe.to_yaml(),
+        "environment.json": json.dumps([*starts, describe_environment()], indent=2) + "\n",
+    }
+    for name, text in contents.items():
+        with whole_file(out / name) as beside:
+            beside.write_text(text)
 
 
 def _loader(
@@ -198,25 +218,15 @@ def _loader(
 
 
 def _trainer(out: Path, recipe: Recipe, record: RunRecord) -> lightning.Trainer:
-    callbacks: list[Callback] = [record]
-    if recipe.selection.early_stop:
-        callbacks.append(
-            EarlyStopping(
-                "val/" + recipe.selection.monitor,
-                mode=recipe.selection.mode,
-                patience=recipe.selection.early_stop,
-                check_finite=False,
-            )
-        )
     loggers: list[Logger] = [TensorBoardLogger(out, name="", version="tensorboard")]
     return lightning.Trainer(
-        accelerator="auto",
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=1,
         max_epochs=recipe.epochs,
         precision=recipe.precision,
         gradient_clip_val=recipe.optimizer.clip_norm or None,
         logger=loggers,
-        callbacks=callbacks,
+        callbacks=[record],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -232,9 +242,12 @@ def _evaluate(reader: Reader, parts: Parts, recipe: Recipe, out: Path) -> Scorec
     """Reads the selecting exams and valid once with the best epoch, and scores valid."""
     best = load_checkpoint(out / "best").network
     reader.network.load_state_dict(best.state_dict())
+    reader.to("cuda" if torch.cuda.is_available() else "cpu")  # Lightning leaves it on the CPU
 
     def predict(exams: ExamFolder, positions: Sequence[int], part: str) -> Scorecard:
         notes = [] if part == "valid" and recipe.selection.part == "inner" else [OPTIMISTIC]
+        if part == "inner":
+            notes.append("valid was not scored: it is missing or has other findings")
         batches = _loader(exams, positions, recipe)
         ids, probabilities = reader.read(batches, len(positions), f"reading {part}")
         findings = Findings(reader.network.findings)

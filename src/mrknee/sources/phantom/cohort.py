@@ -59,6 +59,13 @@ class _Task:
         return masks + stacks
 
 
+def _cores() -> int:
+    """Cores this process may use; not every system can tell, and then all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def draw_truths(split: str, count: int, seed: int) -> list[Truth]:
     """What each exam of a split shows: MRNet's joint frequencies, in random order.
 
@@ -110,7 +117,7 @@ def write_cohort(
     tasks = _plan(out, train, valid, seed, size, slice_factor)
     _claim(out, _parameters(tasks, train, valid, seed, size, slice_factor))
     missing = [task for task in tasks if not all(file.exists() for file in task.files())]
-    cores = workers or len(os.sched_getaffinity(0))
+    cores = workers or _cores()
     for _ in track(_work(missing, cores), len(missing), "phantom", "exams"):
         pass
     for split in FREQUENCIES:

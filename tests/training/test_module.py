@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mrknee.exams import PLANES, Exam
+from mrknee.networks.network import Network
+from mrknee.networks.reader import Reader
+from mrknee.networks.settings import NetworkSettings
+from mrknee.tensors.batches import Batch, frame_exam, join
+from mrknee.tensors.preparation import Preparation
+from mrknee.training.module import EpochResult, TrainingModule, cosine_factor, make_optimizer
+from mrknee.training.objective import multitask_loss
+from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings, load_recipe
+
+FINDINGS = ("abnormal", "acl", "meniscus")
+SMALL = Preparation(size=48, crop=48)
+
+
+def batch_of(count: int) -> Batch:
+    """Noise exams with random labels."""
+    rng = np.random.default_rng(count)
+    exams = [
+        Exam(
+            str(i),
+            {p: rng.integers(0, 255, (3, 48, 48), dtype=np.uint8) for p in PLANES},
+            dict(zip(FINDINGS, rng.integers(0, 2, 3).astype(float).tolist(), strict=True)),
+        )
+        for i in range(count)
+    ]
+    return join([frame_exam(exam, SMALL) for exam in exams])
+
+
+def test_one_step_is_the_references() -> None:
+    """Our loss and optimizer against a plain statement of Adam's first step: loss and weights 1e-5.
+
+    Adam's first step, after L2 weight decay g = grad + 0.01 w, is w - lr g / (|g| + 1e-8).
+    """
+    recipe = load_recipe("reference")
+    torch.manual_seed(0)
+    reader = Reader(SMALL, Network(NetworkSettings(encoder="test_resnet"), FINDINGS)).train()
+    batch, weight = batch_of(1), torch.tensor([0.24, 4.43, 1.85])
+    before = {name: p.detach().clone() for name, p in reader.named_parameters()}
+    loss = multitask_loss(reader(batch), batch.labels, weight)
+    loss.backward()
+    optimizer = make_optimizer(list(reader.parameters()), recipe.optimizer)
+    optimizer.step()
+
+    p = torch.sigmoid(reader_logits(reader, before, batch))
+    y = batch.labels
+    plain = -(weight * y * p.log() + (1 - y) * (1 - p).log()).mean()
+    assert loss.item() == pytest.approx(plain.item(), abs=1e-5)
+    for name, parameter in reader.named_parameters():
+        assert parameter.grad is not None
+        decayed = parameter.grad + 0.01 * before[name]
+        expected = before[name] - 1e-5 * decayed / (decayed.abs() + 1e-8)
+        torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=1e-7)
+
+
+def reader_logits(reader: Reader, weights: dict[str, Tensor], batch: Batch) -> Tensor:
+    """The logits the reader gives with other weights."""
+    with torch.no_grad():
+        logits: Tensor = torch.func.functional_call(reader, weights, (batch,))
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)],
+)
+def test_each_optimizer_is_the_one_named(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    """With its learning rate and weight decay."""
+    settings = OptimizerSettings(name=name, learning_rate=0.3, weight_decay=0.2)  # type: ignore[arg-type]
+    optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], settings)
+    assert type(optimizer) is kind
+    assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.3, 0.2)
+
+
+def test_the_cosine_rises_then_falls_to_zero() -> None:
+    """Linear in the warm-up, 1 at its end, one half in the middle of the rest, 0 at the end."""
+    settings = ScheduleSettings(name="cosine", warmup=0.1)
+    factors = [cosine_factor(step, 100, settings) for step in range(101)]
+    assert factors[0] < factors[5] < factors[9] < 1
+    assert factors[10] == pytest.approx(1)
+    assert factors[55] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0)
+
+
+def test_an_auc_that_cannot_be_computed_is_nan_not_a_half() -> None:
+    """One class only gives no AUC, and the mean leaves it out (the reference says 0.5)."""
+    result = EpochResult(FINDINGS)
+    batch = batch_of(4)
+    labels = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+    logits = torch.tensor([[0.0, -1.0, 0.0], [0.0, 1.0, 0.0], [0.0, -2.0, 0.0], [0.0, 2.0, 0.0]])
+    result.add(Batch(batch.ids, batch.slices, batch.lengths, labels), logits, torch.tensor(1.0))
+    aucs = result.aucs()
+    assert math.isnan(aucs["abnormal"])
+    assert math.isnan(aucs["meniscus"])
+    assert aucs["acl"] == aucs["mean"] == 1.0
+
+
+class Watched(Reader):
+    """A reader that notes whether gradients are on."""
+
+    grad_was_on: bool | None = None
+
+    def forward(self, batch: Batch) -> Tensor:
+        """As the reader's."""
+        self.grad_was_on = torch.is_grad_enabled()
+        return super().forward(batch)
+
+
+def test_reading_needs_no_gradients() -> None:
+    """Reading is done in evaluation mode with gradients off (the reference leaves them on)."""
+    reader = Watched(SMALL, Network(NetworkSettings(encoder="test_resnet"), FINDINGS)).train()
+    ids, probabilities = reader.read([batch_of(2)], 2)
+    assert reader.grad_was_on is False
+    assert not reader.training
+    assert (ids, probabilities.shape) == (("0", "1"), (2, 3))
+
+
+def test_each_epoch_starts_a_new_record() -> None:
+    """AUCs are of the epoch's own exams: the history is never gone through again."""
+    reader = Reader(SMALL, Network(NetworkSettings(encoder="test_resnet"), FINDINGS))
+    module = TrainingModule(reader, Recipe(), torch.ones(3))
+    module.valid_result.add(batch_of(2), torch.zeros(2, 3), torch.tensor(0.0))
+    module.on_validation_epoch_start()
+    assert module.valid_result.ids == []
+    module.train_result.add(batch_of(2), torch.zeros(2, 3), torch.tensor(0.0))
+    module.on_train_epoch_start()
+    assert module.train_result.ids == []
