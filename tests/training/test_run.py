@@ -258,6 +258,18 @@ def test_early_stopping_stops(toy: Path, tmp_path: Path) -> None:
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 1 + 2
 
 
+def test_a_run_killed_after_its_early_stop_trains_no_further(toy: Path, tmp_path: Path) -> None:
+    """Only what was missing, the final scores, is made."""
+    still = OptimizerSettings(name="sgd", learning_rate=1e-30, weight_decay=0.0)
+    stopping = SelectionSettings(fraction=0.34, early_stop=1)
+    recipe = replace(QUICK, optimizer=still, selection=stopping, epochs=6)
+    train(toy, tmp_path / "run", recipe)
+    (tmp_path / "run" / "scorecard.json").unlink()
+    train(toy, tmp_path / "run", recipe, resume=True)
+    assert (tmp_path / "run" / "scorecard.json").exists()
+    assert len(column(tmp_path / "run", "val/loss")) == 2
+
+
 def test_every_epoch_is_kept_where_the_recipe_says_so(toy: Path, tmp_path: Path) -> None:
     """Named after the epoch and its AUCs."""
     train(toy, tmp_path / "run", replace(QUICK, keep_every_epoch=True))

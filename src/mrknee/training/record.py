@@ -66,6 +66,7 @@ class RunRecord(Callback):
         self._exams = len(loader.batch_sampler.positions)
         if self.rows:
             self._log(f"resumed after epoch {len(self.rows)}")
+            trainer.should_stop = self._has_stalled()
         epochs = self.recipe.epochs - trainer.current_epoch
         self._progress = Progress(epochs * self._exams, "training").__enter__()
 
