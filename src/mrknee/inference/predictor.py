@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder, Exams, Findings, Plane
 from mrknee.networks.checkpoint import load_checkpoint
-from mrknee.networks.reader import Reader
+from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.batches import ExamDataset, load_batches
 from mrknee.tensors.preparation import Preparation
@@ -35,9 +33,8 @@ class Predictor:
     def __init__(self, model: Path) -> None:
         folder = model / "best" if (model / "best").is_dir() else model
         checkpoint = load_checkpoint(folder)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         preparation = Preparation(**checkpoint.preparation)
-        self._reader = Reader(preparation, checkpoint.network).to(device)
+        self._reader = Reader(preparation, checkpoint.network).to(device_here())
         self.findings = Findings(checkpoint.network.findings)
 
     def predict(self, exams: Exams) -> Predictions:

@@ -16,6 +16,11 @@ from mrknee.tensors.batches import Batch, unfold
 from mrknee.tensors.preparation import Preparation
 
 
+def device_here() -> str:
+    """The device to compute on: the GPU where there is one that every operation used here knows."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Reader(nn.Module):
     """What reads an exam: the same whether it trains, serves or is exported.
 

@@ -35,7 +35,6 @@ class RunRecord(Callback):
         self.out, self.recipe, self.provenance = out, recipe, dict(provenance)
         self.rows: list[Metrics] = []
         self._progress: Progress | None = None
-        self._exams = 0
 
     def say(self, text: str) -> None:
         """Shows a text to the person who waits, and keeps it in log.txt."""
@@ -63,12 +62,12 @@ class RunRecord(Callback):
         """Starts the progress bar over all epochs that are left."""
         loader = trainer.train_dataloader
         assert loader is not None  # noqa: S101  # fit has one
-        self._exams = len(loader.batch_sampler.positions)
         if self.rows:
             self._log(f"resumed after epoch {len(self.rows)}")
             trainer.should_stop = self._has_stalled()
         epochs = self.recipe.epochs - trainer.current_epoch
-        self._progress = Progress(epochs * self._exams, "training").__enter__()
+        exams = len(loader.batch_sampler.positions)
+        self._progress = Progress(epochs * exams, "training").__enter__()
 
     def on_train_batch_end(
         self,
@@ -83,7 +82,7 @@ class RunRecord(Callback):
         epoch = f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}"
         self._progress.advance(len(batch), note=epoch)
         result, every = module.train_result, self.recipe.log_train
-        if len(result.ids) // every > (len(result.ids) - len(batch)) // every:
+        if _passed(len(result.ids), len(batch), every):
             self._log_so_far("train", trainer, batch_idx, result, trainer.global_step)
 
     def on_validation_batch_end(
@@ -98,7 +97,7 @@ class RunRecord(Callback):
         """A log line, and points in TensorBoard, every `log_valid` validation exams."""
         assert isinstance(module, TrainingModule)  # noqa: S101
         result, every = module.valid_result, self.recipe.log_valid
-        if len(result.ids) // every > (len(result.ids) - len(batch)) // every:
+        if _passed(len(result.ids), len(batch), every):
             step = trainer.current_epoch * int(sum(trainer.num_val_batches)) + batch_idx
             self._log_so_far("val", trainer, batch_idx, result, step)
 
@@ -211,6 +210,11 @@ class RunRecord(Callback):
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
             self._progress = None
+
+
+def _passed(exams: int, latest: int, every: int) -> bool:
+    """Whether a multiple of `every` lies among the `latest` of so many exams."""
+    return exams // every > (exams - latest) // every
 
 
 def _aucs_text(aucs: Mapping[str, float]) -> str:

@@ -36,7 +36,7 @@ from mrknee.exams import ExamFolder, Findings, inner_split
 from mrknee.files import whole_file
 from mrknee.networks.checkpoint import load_checkpoint
 from mrknee.networks.network import Network
-from mrknee.networks.reader import Reader
+from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.predictions import Predictions
 from mrknee.scoring.scorecard import Scorecard, score
 from mrknee.tensors.batches import Batch, ExamDataset, load_batches
@@ -220,7 +220,7 @@ def _loader(
 def _trainer(out: Path, recipe: Recipe, record: RunRecord) -> lightning.Trainer:
     loggers: list[Logger] = [TensorBoardLogger(out, name="", version="tensorboard")]
     return lightning.Trainer(
-        accelerator="cuda" if torch.cuda.is_available() else "cpu",
+        accelerator=device_here(),
         devices=1,
         max_epochs=recipe.epochs,
         precision=recipe.precision,
@@ -242,7 +242,7 @@ def _evaluate(reader: Reader, parts: Parts, recipe: Recipe, out: Path) -> Scorec
     """Reads the selecting exams and valid once with the best epoch, and scores valid."""
     best = load_checkpoint(out / "best").network
     reader.network.load_state_dict(best.state_dict())
-    reader.to("cuda" if torch.cuda.is_available() else "cpu")  # Lightning leaves it on the CPU
+    reader.to(device_here())  # Lightning leaves it on the CPU
 
     def predict(exams: ExamFolder, positions: Sequence[int], part: str) -> Scorecard:
         notes = [] if part == "valid" and recipe.selection.part == "inner" else [OPTIMISTIC]
