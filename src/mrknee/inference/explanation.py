@@ -1,0 +1,420 @@
+"""Which plane, which slice, which pixels, and how much: a logit taken apart.
+
+With the mean over pixels, a pooling over slices and a linear head, a logit *is* a sum:
+
+    logit = bias + sum over (plane, slice, cell) of
+            3 / planes present * sum over channels of head weight * slice weight * feature / cells
+
+The slice weight is the pooling's: 1 for a channel's strongest slice and 0 for the others (`max`),
+1 / slices (`mean`), or attention's (`attention`, held at its value: the sum is exact, but the
+attention depends on the features itself, and that dependence is in no map). Nothing is estimated,
+no gradient is taken, and nothing is rescaled: heat maps of two slices are comparable.
+
+Any other network gets Grad-CAM: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks
+via Gradient-based Localization", ICCV 2017, as Captum computes it, signed. It is an approximation
+and doesn't add up to the logit.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Float64
+from scipy.special import expit
+from torch import Tensor, nn
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, Exam, Plane
+from mrknee.files import whole_file
+from mrknee.inference.predictor import Predictor
+from mrknee.networks.network import Network
+from mrknee.networks.pooling import AttentionPooling, MaxPooling, MeanPooling
+from mrknee.tensors.batches import frame_exam, join
+from mrknee.tensors.preparation import Preparation
+
+EXACT, GRAD_CAM = "exact", "Grad-CAM"
+
+ADDS_UP = "bias + the sum over planes, slices and cells = logit, up to float32 rounding"
+DOESNT_ADD_UP = "an approximation: the maps don't add up to the logit, and there is no bias"
+
+
+Method = Literal["exact", "grad-cam"]
+"""How a logit is taken apart; `None` in its place takes `exact` where the network allows it."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One exam's logits, taken apart.
+
+    All contributions are signed and in units of the logit before calibration: positive ones speak
+    for the finding. Exams, planes, slices and findings are comparable, because nothing is rescaled.
+
+    Attributes:
+        exam: the exam's id.
+        findings: the findings, in the network's order; the first axis of every array.
+        method: `exact` (bias + sum = logit) or `Grad-CAM` (an approximation that doesn't add up).
+        logits: the network's logits, before calibration.
+        bias: what each logit is without any picture; NaN for Grad-CAM, which knows none.
+        probabilities: calibrated where the model is, 0 to 1.
+        native: by plane, the contribution of each cell of the encoder's feature map.
+        shapes: by plane, (slices, rows, cols) of the exam's stack.
+        preparation: how the stacks became input, from which cells find their pixels again.
+    """
+
+    exam: str
+    findings: tuple[str, ...]
+    method: str
+    logits: Float64[np.ndarray, " findings"]
+    bias: Float64[np.ndarray, " findings"]
+    probabilities: Float64[np.ndarray, " findings"]
+    native: Mapping[Plane, Float32[np.ndarray, "findings _ _ _"]]
+    shapes: Mapping[Plane, tuple[int, int, int]]
+    preparation: Preparation
+
+    def slice_scores(self, plane: Plane) -> Float64[np.ndarray, "findings slices"]:
+        """What each slice of the plane adds to each logit."""
+        return np.asarray(self.native[plane].sum(axis=(2, 3), dtype=np.float64))
+
+    @property
+    def plane_sums(self) -> Mapping[Plane, Float64[np.ndarray, " findings"]]:
+        """What each plane adds to each logit; with the bias they add up to it (exact only)."""
+        return {plane: self.slice_scores(plane).sum(axis=1) for plane in self.native}
+
+    def heat(self, plane: Plane) -> Float32[np.ndarray, "findings slices rows cols"]:
+        """The contributions spread over the stack's own pixels.
+
+        Each cell's contribution is spread bilinearly, the whole of it: sums are those of `native`.
+        Pixels the network doesn't see (outside the crop) are 0. See `spread`.
+        """
+        rows, cols = self._spread(plane)
+        return np.asarray(rows @ self.native[plane] @ cols.T, dtype=np.float32)
+
+    def seen(self, plane: Plane) -> Bool[np.ndarray, "rows cols"]:
+        """Which pixels of the plane's slices the network sees: those inside the crop."""
+        rows, cols = self._spread(plane)
+        return np.outer(rows.any(axis=1), cols.any(axis=1))
+
+    @cached_property
+    def scale(self) -> float:
+        """The largest absolute heat of any pixel, slice, plane and finding of the exam.
+
+        The one scale for all of the exam's pictures; 0 where every map is empty.
+        """
+        return max(float(np.abs(self.heat(plane)).max()) for plane in self.native)
+
+    def decisive_slice(self, finding: str) -> tuple[Plane, int]:
+        """The slice that speaks most for the finding: the largest signed slice score.
+
+        Returns:
+            Its plane and its index in that plane's stack; of equal slices the first.
+        """
+        row = self.findings.index(finding)
+        scores = {plane: self.slice_scores(plane)[row] for plane in self.native}
+        plane = max(scores, key=lambda p: float(scores[p].max()))
+        return plane, int(scores[plane].argmax())
+
+    def write_numbers(self, folder: Path) -> None:
+        """Writes `explanation.npz` (every array) and `explanation.json` (what a person reads).
+
+        The NPZ holds, for each plane, `native_<plane>`, `heat_<plane>` and `slices_<plane>`
+        (slice scores), and `findings`, `logits`, `bias`, `probabilities`.
+
+        Args:
+            folder: where to write; made where it isn't there.
+        """
+        arrays: dict[str, Any] = {
+            "findings": np.array(self.findings),
+            "logits": self.logits,
+            "bias": self.bias,
+            "probabilities": self.probabilities,
+        }
+        for plane, native in self.native.items():
+            arrays[f"native_{plane}"] = native
+            arrays[f"heat_{plane}"] = self.heat(plane)
+            arrays[f"slices_{plane}"] = self.slice_scores(plane)
+        with whole_file(folder / "explanation.npz") as beside, beside.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        text = json.dumps(self._description(), indent=2, allow_nan=False) + "\n"
+        with whole_file(folder / "explanation.json") as beside:
+            beside.write_text(text, encoding="utf-8")
+
+    def _spread(
+        self, plane: Plane
+    ) -> tuple[Float32[np.ndarray, "rows _"], Float32[np.ndarray, "cols _"]]:
+        rows, cols = self.shapes[plane][1:]
+        cells = self.native[plane].shape[2:]
+        return (
+            spread(rows, max(rows, cols), cells[0], self.preparation),
+            spread(cols, max(rows, cols), cells[1], self.preparation),
+        )
+
+    def _description(self) -> dict[str, Any]:
+        exact = self.method == EXACT
+        sums = self.plane_sums
+        findings: dict[str, Any] = {}
+        for row, finding in enumerate(self.findings):
+            plane, index = self.decisive_slice(finding)
+            findings[finding] = {
+                "probability": float(self.probabilities[row]),
+                "logit": float(self.logits[row]),
+                "bias": float(self.bias[row]) if exact else None,
+                "planes": {p: float(total[row]) for p, total in sums.items()},
+                "slices": {p: self.slice_scores(p)[row].tolist() for p in self.native},
+                "decisive_slice": {"plane": plane, "slice": index},
+            }
+        return {
+            "exam": self.exam,
+            "method": self.method,
+            "adds_up": exact,
+            "note": ADDS_UP if exact else DOESNT_ADD_UP,
+            "unit": "logit before calibration",
+            "scale": self.scale,
+            "shapes": {p: list(shape) for p, shape in self.shapes.items()},
+            "preparation": self.preparation.to_dict(),
+            "findings": findings,
+        }
+
+
+def spread(
+    side: int, longer: int, cells: int, preparation: Preparation
+) -> Float32[np.ndarray, "side cells"]:
+    """How each cell of a feature map's axis is spread over the stack's own pixels.
+
+    The feature map is stretched evenly over the crop and interpolated linearly between the cells'
+    centres (flat outside the outermost ones); the preparation's crop, padding and scale are undone.
+    Each column is divided by its sum, so that a cell keeps all it contributes:
+
+    - a cell that lies partly in the padding is spread over its part inside the stack;
+    - a cell that lies wholly in the padding is drawn where the nearest cell inside is.
+
+    Args:
+        side: the axis's length in the stack, in pixels.
+        longer: the longer of the stack's two in-plane sides, which decides the scale.
+        cells: the axis's length in the feature map.
+        preparation: how the stack became input.
+
+    Returns:
+        The share of each cell that each pixel gets; columns sum to 1, rows outside the crop are 0.
+    """
+    crop = preparation.crop
+    target = min(max(longer, crop), preparation.size)
+    scaled = side if target == longer else max(round(side * target / longer), 1)
+    start = (max(scaled, crop) - crop) // 2 - max(crop - scaled, 0) // 2
+    at = (np.arange(side) + 0.5) * scaled / side - start  # the pixels' centres in the crop
+    inside = (at >= 0) & (at <= crop)
+    position = np.clip(at * cells / crop - 0.5, 0, cells - 1)
+    weights = np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0) * inside[:, None]
+    total = weights.sum(axis=0)
+    reached = np.flatnonzero(total > 0)
+    nearest = reached[np.abs(np.arange(cells)[:, None] - reached).argmin(axis=1)]
+    return np.asarray(weights[:, nearest] / total[nearest], dtype=np.float32)
+
+
+def explain(predictor: Predictor, exam: Exam, *, method: Method | None = None) -> Explanation:
+    """Takes the logits of one exam apart.
+
+    The exam is encoded once: logits and maps come from the same feature maps.
+
+    Args:
+        predictor: the model.
+        exam: the exam; planes it lacks are missing from the result.
+        method: `exact`, `grad-cam`, or None: exact where the network allows it, else Grad-CAM.
+
+    Raises:
+        MrkneeError: exact is asked for and the network doesn't allow it.
+    """
+    reader = predictor.reader
+    network = reader.network
+    obstacle = why_not_exact(network)
+    if method == "exact" and obstacle is not None:
+        raise MrkneeError(
+            "the network's logits can't be taken apart exactly",
+            expected="a Network with max, mean or attention pooling and a linear head",
+            found=obstacle,
+            advice="use Grad-CAM, an approximation",
+        )
+    exact = method == "exact" or (method is None and obstacle is None)
+    reader.eval()
+    slices, lengths = _prepared(predictor, exam)
+    with torch.no_grad():
+        maps = {plane: network.encode(plane, slices[plane]) for plane in exam.stacks}
+    if exact:
+        with torch.no_grad():
+            logits, parts = decompose(network, maps)
+        bias = _numpy(network.head.bias).astype(np.float64)
+    else:
+        logits, parts = _grad_cam(network, maps, slices, lengths)
+        bias = np.full(len(network.findings), np.nan)
+    raw = _numpy(logits).astype(np.float64)
+    return Explanation(
+        exam=exam.id,
+        findings=tuple(network.findings),
+        method=EXACT if exact else GRAD_CAM,
+        logits=raw,
+        bias=bias,
+        probabilities=predictor.calibrate(expit(raw)[None])[0],
+        native=MappingProxyType({p: _numpy(parts[p]).astype(np.float32) for p in exam.stacks}),
+        shapes=MappingProxyType({p: cast(Any, s.shape) for p, s in exam.stacks.items()}),
+        preparation=reader.preparation,
+    )
+
+
+def why_not_exact(network: Network) -> str | None:
+    """What keeps a network's logits from being a sum over slices and cells; None if nothing does.
+
+    Subclasses are refused too: what they changed can't be known.
+    """
+    if type(network) is not Network:
+        return f"a network of its own kind, {type(network).__name__}"
+    if type(network.head) is not nn.Linear:
+        return f"a head that is not one linear layer: {type(network.head).__name__}"
+    for pooling in network.poolings.values():
+        if type(pooling) not in (MaxPooling, MeanPooling, AttentionPooling):
+            return f"a pooling of its own kind, {type(pooling).__name__}"
+    return None
+
+
+def decompose(
+    network: Network, maps: Mapping[Plane, Float[Tensor, "_ width _ _"]]
+) -> tuple[Float[Tensor, " findings"], dict[Plane, Float[Tensor, "findings _ _ _"]]]:
+    """One exam's logits and their contributions, both from the same feature maps.
+
+    Tensors in, tensors out, no gradient, no branch on a value: it can be part of an exported graph.
+
+    Args:
+        network: one that `why_not_exact` has nothing against.
+        maps: feature maps of the planes that are there, at least one slice each.
+
+    Returns:
+        The logits, by the network's own pooling and head; and for each plane (findings, slices,
+        map_rows, map_cols) contributions, which add up to them with the head's bias.
+    """
+    factor = len(PLANES) / len(maps)
+    heads = network.head.weight.split(network.width, dim=1)
+    pooled, parts = [], {}
+    for plane, head in zip(PLANES, heads, strict=True):
+        if plane in maps:
+            pooled.append(network.pool(plane, maps[plane], [maps[plane].shape[0]])[0])
+            weights = slice_weights(network.poolings[plane], maps[plane])
+            parts[plane] = contributions(maps[plane], weights, head) * factor
+        else:
+            pooled.append(head.new_zeros(network.width))
+    logits: Tensor = network.head(torch.cat(pooled) * factor)
+    return logits, parts
+
+
+def slice_weights(
+    pooling: nn.Module, maps: Float[Tensor, "slices width rows cols"]
+) -> Float[Tensor, "slices width"]:
+    """How much of each slice's channel the pooling passes on.
+
+    Args:
+        pooling: max (1 for a channel's first strongest slice), mean, or attention.
+        maps: one plane of one exam.
+    """
+    features = maps.mean(dim=(2, 3))
+    if isinstance(pooling, MaxPooling):
+        first = torch.max(features, dim=0).indices
+        order = torch.arange(features.shape[0], device=features.device)
+        return (order[:, None] == first).to(features.dtype)
+    if isinstance(pooling, AttentionPooling):
+        return pooling.attention(features)[:, None].expand_as(features)
+    return torch.ones_like(features) / features.shape[0]
+
+
+def contributions(
+    maps: Float[Tensor, "slices width rows cols"],
+    weights: Float[Tensor, "slices width"],
+    head: Float[Tensor, "findings width"],
+) -> Float[Tensor, "findings slices rows cols"]:
+    """What each cell of one plane adds to each logit, for a complete exam.
+
+    Args:
+        maps: the plane's feature maps.
+        weights: each slice's share in the pooled channel.
+        head: the head's weights for this plane.
+    """
+    cells = maps.shape[2] * maps.shape[3]
+    each = head[:, None] * weights / cells  # findings, slices, width
+    return torch.einsum("fsw,swrc->fsrc", each, maps)
+
+
+class _FromMaps(nn.Module):
+    """A network from its feature maps on, for Captum.
+
+    Captum attributes to layers, by hooks. The encoder itself won't do: where planes share it, it
+    runs once for each, and hooks see the last run only. Here each plane has a layer of its own,
+    and nothing is encoded twice.
+
+    Args:
+        network: any network.
+        slices: its input, one exam.
+        lengths: its input, one exam.
+    """
+
+    def __init__(
+        self, network: Network, slices: Mapping[str, Tensor], lengths: Mapping[str, Tensor]
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({p: nn.Identity() for p in PLANES if len(slices[p])})
+        self._maps: dict[str, Tensor] = {}
+        self._slices, self._lengths = slices, lengths
+        self._network = copy.copy(network)  # the weights are shared; only `encode` is another
+        self._network.__dict__["encode"] = lambda plane, _: self.layers[plane](self._maps[plane])
+
+    def forward(self, *maps: Tensor) -> Float[Tensor, "1 findings"]:
+        """The exam's logits from its feature maps, one a plane that is there."""
+        self._maps = dict(zip(self.layers, maps, strict=True))
+        logits: Tensor = self._network(self._slices, self._lengths)
+        return logits
+
+
+def _grad_cam(
+    network: Network,
+    maps: Mapping[Plane, Float[Tensor, "_ width _ _"]],
+    slices: Mapping[str, Tensor],
+    lengths: Mapping[str, Tensor],
+) -> tuple[Float[Tensor, " findings"], dict[Plane, Float[Tensor, "findings _ _ _"]]]:
+    """Logits and signed Grad-CAM maps, by Captum; no parameter's gradient is kept."""
+    # imported here because it brings matplotlib along
+    from captum.attr import LayerGradCam  # type: ignore[import-untyped]
+
+    rest = _FromMaps(network, slices, lengths)
+    inputs = tuple(maps[plane].detach().requires_grad_() for plane in maps)
+    parts = {}
+    for plane in maps:
+        grad_cam = LayerGradCam(rest, rest.layers[plane])
+        found = [
+            grad_cam.attribute(inputs, target=row, relu_attributions=False)
+            for row in range(len(network.findings))
+        ]
+        parts[plane] = torch.stack(found)[:, :, 0].detach()
+    with torch.no_grad():
+        return rest(*inputs)[0], parts
+
+
+def _prepared(predictor: Predictor, exam: Exam) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One exam as the network's input: slices and lengths by plane."""
+    reader = predictor.reader
+    device = next(reader.parameters()).device
+    batch = join([frame_exam(exam, reader.preparation)]).to(device)
+    slices = {
+        str(plane): reader.preparation.normalise(stack, batch.lengths[plane]).contiguous(
+            memory_format=torch.channels_last
+        )
+        for plane, stack in batch.slices.items()
+    }
+    return slices, {str(plane): length for plane, length in batch.lengths.items()}
+
+
+def _numpy(tensor: Tensor) -> Float[np.ndarray, "..."]:
+    return np.asarray(tensor.detach().cpu().numpy())
