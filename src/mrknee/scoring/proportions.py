@@ -1,0 +1,80 @@
+"""Shares with their 95 % interval: Wilson's.
+
+E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of
+the American Statistical Association 22 (1927) 209-212. Unlike the textbook's interval it stays
+within 0 and 1 and has a width where the share is 0 or 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from mrknee.errors import MrkneeError
+from mrknee.scoring.discrimination import Z_95
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share of n exams, with Wilson's 95 % interval.
+
+    Attributes:
+        count: exams that have the property, 0 to `n`.
+        n: exams looked at.
+        value: count / n, 0 to 1; NaN when n is 0.
+        low: lower end of the interval, 0 to `value`, or NaN.
+        high: upper end of the interval, `value` to 1, or NaN. Never equal to `low`.
+    """
+
+    count: int
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+def wilson(count: int, n: int) -> Proportion:
+    """The share count / n with Wilson's 95 % interval.
+
+    Args:
+        count: 0 to `n`.
+        n: 0 or more; with 0 the share and both ends are NaN.
+
+    Raises:
+        MrkneeError: `count` is negative or larger than `n`.
+    """
+    if not 0 <= count <= n:
+        raise MrkneeError(
+            "a share can't be taken", expected="a count from 0 to n", found=f"{count} of {n}"
+        )
+    if n == 0:
+        return Proportion(count, n, math.nan, math.nan, math.nan)
+    low, high = wilson_ends(np.array([count / n]), n)
+    return Proportion(count, n, count / n, float(low[0]), float(high[0]))
+
+
+def wilson_ends(
+    shares: Float[np.ndarray, " shares"], n: int
+) -> tuple[Float64[np.ndarray, " shares"], Float64[np.ndarray, " shares"]]:
+    """Wilson's 95 % interval of any mean of n values that lie between 0 and 1.
+
+    Such a mean m has at most a share's variance, m (1 - m) / n, so that for anything but a share
+    the interval is conservative.
+
+    Args:
+        shares: the means, 0 to 1.
+        n: of how many values; at least 1.
+
+    Returns:
+        The lower and the upper ends.
+    """
+    share = shares.astype(np.float64)
+    centre = (share + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
+    half = Z_95 / (1 + Z_95**2 / n) * np.sqrt(share * (1 - share) / n + (Z_95 / (2 * n)) ** 2)
+    # Exact where the formula is so only up to rounding.
+    low = np.where(share == 0, 0.0, np.clip(centre - half, 0.0, share))
+    high = np.where(share == 1, 1.0, np.clip(centre + half, share, 1.0))
+    return low, high
