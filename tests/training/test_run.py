@@ -17,13 +17,14 @@ from mrknee.exams import ExamFolder
 from mrknee.networks.settings import NetworkSettings
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.preparation import Preparation
+from mrknee.training.final import OPTIMISTIC
 from mrknee.training.recipe import (
     OptimizerSettings,
     Recipe,
     ScheduleSettings,
     SelectionSettings,
 )
-from mrknee.training.run import OPTIMISTIC, train
+from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
 
 QUICK = Recipe(

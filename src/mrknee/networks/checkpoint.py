@@ -35,11 +35,14 @@ class Checkpoint:
         network: the network with its weights, in evaluation mode, in the CPU's memory.
         preparation: the settings of the preparation its input needs.
         provenance: where it comes from: data, recipe, seed, versions, as its maker noted them.
+        decisions: what turns its probabilities into decisions, fitted on exams that it was not
+            trained on: the calibration and the operating points; empty where nothing was fitted.
     """
 
     network: Network
     preparation: dict[str, Any]
     provenance: dict[str, Any]
+    decisions: dict[str, Any]
 
 
 def save_checkpoint(
@@ -47,6 +50,7 @@ def save_checkpoint(
     network: Network,
     preparation: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    decisions: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a network into a folder, which is made where it isn't there.
 
@@ -59,9 +63,11 @@ def save_checkpoint(
         network: on any device.
         preparation: settings of the preparation: plain strings, numbers, lists and dictionaries.
         provenance: where the network comes from, of the same plain kinds.
+        decisions: calibration and operating points, of the same plain kinds; None where nothing
+            was fitted.
 
     Raises:
-        TypeError: `preparation` or `provenance` hold something JSON has no form for.
+        TypeError: `preparation`, `provenance` or `decisions` hold something JSON has no form for.
     """
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     weights = safetensors.torch.save(state)
@@ -73,6 +79,7 @@ def save_checkpoint(
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "preparation": dict(preparation),
         "provenance": dict(provenance),
+        "decisions": dict(decisions or {}),
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     with whole_file(folder / MODEL_FILE) as model, whole_file(folder / WEIGHTS_FILE) as beside:
@@ -109,9 +116,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             expected=f"the weights of the network described in {file}",
             found=str(fault),
         ) from fault
-    return Checkpoint(
-        network.eval(), dict(description["preparation"]), dict(description["provenance"])
-    )
+    parts = (dict(description[name]) for name in ("preparation", "provenance", "decisions"))
+    return Checkpoint(network.eval(), *parts)
 
 
 def _read_description(file: Path) -> dict[str, Any]:
@@ -138,6 +144,7 @@ def _read_description(file: Path) -> dict[str, Any]:
         "weights_sha256": str,
         "preparation": dict,
         "provenance": dict,
+        "decisions": dict,
     }
     for name, kind in kinds.items():
         if not isinstance(description.get(name), kind):

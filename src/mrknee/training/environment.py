@@ -23,8 +23,8 @@ _PACKAGES = (
 )
 
 
-def describe_environment() -> dict[str, Any]:
-    """Versions, machine, command and time; nothing of the user but the command's own words."""
+def software() -> dict[str, Any]:
+    """Versions and kind of machine: what is the same at each start on one machine."""
     packages = {}
     for name in _PACKAGES:
         try:
@@ -33,12 +33,19 @@ def describe_environment() -> dict[str, Any]:
             packages[name] = "not installed"
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],  # noqa: PTH119  # a word, not a path
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "accelerators": devices,
         "packages": packages,
+    }
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, machine, command and time; nothing of the user but the command's own words."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],  # noqa: PTH119  # a word, not a path
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        **software(),
     }

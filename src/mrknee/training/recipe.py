@@ -113,6 +113,12 @@ class Recipe:
         keep_every_epoch: keep every epoch's weights, named after their AUCs.
         log_train: a log line every so many training exams.
         log_valid: a log line every so many validation exams.
+        calibration: what is fitted on the inner exams so that a probability of 0.3 means three of
+            ten: platt (slope and intercept a finding), temperature (slope only), or none. Without
+            inner exams nothing is fitted.
+        sensitivity: of the second operating point fixed on the inner exams; the first is Youden's.
+        max_exams: train and select on at most so many exams, drawn from `train` at its mix of
+            labels, for a quick look; all where not given.
         workers: processes that read exams; -1 takes one a core but one, 4 at most.
         allow_missing_plane: accept exams that lack one or two planes.
 
@@ -136,6 +142,9 @@ class Recipe:
     keep_every_epoch: bool = False
     log_train: int = 50
     log_valid: int = 10
+    calibration: Literal["platt", "temperature", "none"] = "platt"
+    sensitivity: float = 0.9
+    max_exams: int | None = None
     workers: int = -1
     allow_missing_plane: bool = False
 
@@ -149,6 +158,7 @@ class Recipe:
             "log_train": self.log_train,
             "log_valid": self.log_valid,
             "optimizer.learning_rate": self.optimizer.learning_rate,
+            "max_exams": 1 if self.max_exams is None else self.max_exams,
         }
         for name, value in positive.items():
             if value <= 0:
@@ -171,6 +181,7 @@ class Recipe:
         shares = {
             "selection.fraction": self.selection.fraction,
             "schedule.factor": self.schedule.factor,
+            "sensitivity": self.sensitivity,
             "schedule.warmup": self.schedule.warmup or 0.5,  # 0, no warm-up, is fine
             "optimizer.momentum": self.optimizer.momentum or 0.5,  # 0, no momentum, is fine
         }

@@ -20,52 +20,29 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, Findings, inner_split
 from mrknee.files import whole_file
-from mrknee.networks.checkpoint import load_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
-from mrknee.scoring.predictions import Predictions
-from mrknee.scoring.scorecard import Scorecard, score
-from mrknee.tensors.batches import Batch, ExamDataset, load_batches
-from mrknee.training.environment import describe_environment
+from mrknee.scoring.scorecard import Scorecard
+from mrknee.training.environment import describe_environment, software
+from mrknee.training.final import evaluate_best
 from mrknee.training.module import TrainingModule
 from mrknee.training.objective import positive_weights
+from mrknee.training.parts import divide, load_part
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import RunRecord
 
 RESUME = Path("resume", "last.ckpt")
-OPTIMISTIC = "optimistic: the epoch was selected on these exams"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Which exams do what.
-
-    Attributes:
-        train: the folder of training exams, with labels.
-        fit: positions in it of the exams trained on.
-        selecting: the folder of the exams that select the epoch, and `chosen` their positions.
-        valid: the folder of validation exams; None where the data set has none.
-    """
-
-    train: ExamFolder
-    fit: Sequence[int]
-    selecting: ExamFolder
-    chosen: Sequence[int]
-    valid: ExamFolder | None
 
 
 def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
@@ -85,7 +62,7 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
         MrkneeError: the data set or a setting can't be used, or the folder holds something else.
     """
     parts = divide(data, recipe)
-    split = _split_table(parts)
+    split = parts.table()
     done = _check_folder(out, recipe, split, resume)
     if done is not None:
         return done
@@ -98,60 +75,28 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
     balanced = positive_weights(fit_labels, findings)
     weights = balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
     module = TrainingModule(Reader(recipe.preparation, network), recipe, weights)
-    provenance = {"data": str(data.name), "trained_on": len(parts.fit), "recipe": recipe.to_dict()}
+    provenance = {
+        "data": data.resolve().name,
+        "trained_on": len(parts.fit),
+        "selected_on": {"part": recipe.selection.part, "exams": len(parts.chosen)},
+        "seed": recipe.seed,
+        "recipe": recipe.to_dict(),
+        "environment": software(),
+    }
     _claim_folder(out, recipe, split)
     record = RunRecord(out, recipe, provenance)
     with _quiet_lightning():
         trainer = _trainer(out, recipe, record)
         trainer.fit(
             module,
-            _loader(parts.train, parts.fit, recipe, training=True),
-            _loader(parts.selecting, parts.chosen, recipe),
+            load_part(parts.train, parts.fit, recipe, training=True),
+            load_part(parts.selecting, parts.chosen, recipe),
             ckpt_path=str(out / RESUME) if interrupted else None,
             weights_only=True,
         )
-    card = _evaluate(module.reader, parts, recipe, out)
+    card = evaluate_best(out, parts, recipe)
     record.say(card.table())
     return card
-
-
-def divide(data: Path, recipe: Recipe) -> Parts:
-    """Opens the data set and says which exams are trained on and which select the epoch."""
-
-    def open_split(split: str) -> ExamFolder:
-        return ExamFolder.of_split(
-            data, split, findings=recipe.findings, allow_missing_plane=recipe.allow_missing_plane
-        )
-
-    exams = open_split("train")
-    if exams.findings is None:
-        raise MrkneeError(
-            "there are no labels to train with",
-            file=data,
-            expected="label files train-<finding>.csv, one a finding",
-        )
-    valid = open_split("valid") if (data / "valid").is_dir() else None
-    if recipe.selection.part == "valid":
-        if valid is None or valid.findings != exams.findings:
-            raise MrkneeError(
-                "the epoch can't be selected on valid",
-                file=data / "valid",
-                expected="a split valid with labels for " + ", ".join(exams.findings),
-                found="no such split" if valid is None else ", ".join(valid.findings or ["none"]),
-                advice="select on an inner split of train: --selection.part inner",
-            )
-        return Parts(exams, range(len(exams)), valid, range(len(valid)), valid)
-    fit, inner = inner_split(exams.labels, recipe.selection.fraction, recipe.seed)
-    return Parts(exams, fit.tolist(), exams, inner.tolist(), valid)
-
-
-def _split_table(parts: Parts) -> str:
-    rows = [(parts.train.ids[i], "train") for i in parts.fit]
-    if parts.selecting is parts.train:
-        rows += [(parts.train.ids[i], "inner") for i in parts.chosen]
-    if parts.valid is not None:
-        rows += [(exam_id, "valid") for exam_id in parts.valid.ids]
-    return "exam,part\n" + "".join(f"{i},{part}\n" for i, part in sorted(rows))
 
 
 def _check_folder(out: Path, recipe: Recipe, split: str, resume: bool) -> Scorecard | None:
@@ -204,19 +149,6 @@ def _claim_folder(out: Path, recipe: Recipe, split: str) -> None:
             beside.write_text(text)
 
 
-def _loader(
-    exams: ExamFolder, positions: Sequence[int], recipe: Recipe, *, training: bool = False
-) -> DataLoader[Batch | MrkneeError]:
-    augmentation = recipe.augmentation if training and recipe.augmentation.any else None
-    return load_batches(
-        ExamDataset(exams, recipe.preparation, augmentation, recipe.seed),
-        positions,
-        recipe.batch_exams,
-        shuffle_seed=recipe.seed if training else None,
-        workers=recipe.workers,
-    )
-
-
 def _trainer(out: Path, recipe: Recipe, record: RunRecord) -> lightning.Trainer:
     loggers: list[Logger] = [TensorBoardLogger(out, name="", version="tensorboard")]
     return lightning.Trainer(
@@ -236,31 +168,6 @@ def _trainer(out: Path, recipe: Recipe, record: RunRecord) -> lightning.Trainer:
         deterministic="warn",
         default_root_dir=out,
     )
-
-
-def _evaluate(reader: Reader, parts: Parts, recipe: Recipe, out: Path) -> Scorecard:
-    """Reads the selecting exams and valid once with the best epoch, and scores valid."""
-    best = load_checkpoint(out / "best").network
-    reader.network.load_state_dict(best.state_dict())
-    reader.to(device_here())  # Lightning leaves it on the CPU
-
-    def predict(exams: ExamFolder, positions: Sequence[int], part: str) -> Scorecard:
-        notes = [] if part == "valid" and recipe.selection.part == "inner" else [OPTIMISTIC]
-        if part == "inner":
-            notes.append("valid was not scored: it is missing or has other findings")
-        batches = _loader(exams, positions, recipe)
-        ids, probabilities = reader.read(batches, len(positions), f"reading {part}")
-        findings = Findings(reader.network.findings)
-        Predictions(ids, findings, probabilities).write(out / f"predictions-{part}.csv")
-        labels = exams.labels[list(positions)]
-        return score(findings, labels, probabilities, split=part, seed=recipe.seed, notes=notes)
-
-    if recipe.selection.part == "inner":
-        card = predict(parts.selecting, parts.chosen, "inner")
-    if parts.valid is not None and parts.valid.findings == parts.train.findings:
-        card = predict(parts.valid, range(len(parts.valid)), "valid")
-    card.write(out / "scorecard.json")
-    return card
 
 
 @contextmanager

@@ -1,0 +1,115 @@
+"""After the last epoch: the inner exams fix the decisions, then valid is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from mrknee.exams import ExamFolder, Findings
+from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.networks.reader import Reader, device_here
+from mrknee.scoring.calibration import Calibration, fit_calibration
+from mrknee.scoring.operating_point import OperatingPoint, at_sensitivity, youden
+from mrknee.scoring.predictions import Predictions
+from mrknee.scoring.scorecard import Scorecard, score
+from mrknee.training.parts import Parts, load_part
+from mrknee.training.recipe import Recipe
+
+OPTIMISTIC = "optimistic: the epoch was selected on these exams"
+FITTED = "optimistic: calibration and operating points were fitted on these exams"
+
+
+def evaluate_best(out: Path, parts: Parts, recipe: Recipe) -> Scorecard:
+    """Fixes calibration and operating points on the inner exams, then reads and scores valid.
+
+    They are saved with the best epoch's weights. Where the epoch was selected on valid, there are
+    no inner exams, and nothing is fitted.
+
+    Args:
+        out: the run folder; holds the best epoch in `best/`.
+        parts: which exams do what.
+        recipe: the run's settings.
+
+    Returns:
+        The scorecard on valid, or on the inner exams where valid is missing or has other findings;
+        written to `scorecard.json`, the predictions beside it.
+    """
+    best = load_checkpoint(out / "best")
+    reader = Reader(recipe.preparation, best.network).to(device_here())
+    findings = Findings(best.network.findings)
+    scores_valid = parts.valid is not None and parts.valid.findings == findings
+    calibration: Calibration | None = None
+    points: dict[str, tuple[OperatingPoint, ...]] = {}
+
+    def read(exams: ExamFolder, positions: Sequence[int], part: str) -> Predictions:
+        batches = load_part(exams, positions, recipe)
+        ids, probabilities = reader.read(batches, len(positions), f"reading {part}")
+        return Predictions(ids, findings, probabilities)
+
+    def keep(raw: Predictions, labels: Float[np.ndarray, "exams findings"], part: str) -> Scorecard:
+        calibrated = raw.probabilities
+        if calibration is not None:
+            calibrated = calibration.apply(findings, raw.probabilities)
+        Predictions(raw.ids, findings, calibrated).write(out / f"predictions-{part}.csv")
+        notes = [] if part == "valid" and recipe.selection.part == "inner" else [OPTIMISTIC]
+        if part == "inner":
+            notes += [FITTED, "valid was not scored: it is missing or has other findings"]
+        return score(
+            findings,
+            labels,
+            calibrated,
+            split=part,
+            seed=recipe.seed,
+            notes=notes,
+            operating_points=points,
+            calibration=calibration,
+        )
+
+    if recipe.selection.part == "inner":
+        raw = read(parts.selecting, parts.chosen, "inner")
+        labels = parts.selecting.labels[list(parts.chosen)]
+        calibration, points = fit_decisions(raw, labels, recipe)
+        decisions = {
+            "calibration": None if calibration is None else calibration.to_dict(),
+            "operating_points": {n: [p.to_dict() for p in each] for n, each in points.items()},
+        }
+        save_checkpoint(out / "best", best.network, best.preparation, best.provenance, decisions)
+        card = keep(raw, labels, "inner")
+    if parts.valid is not None and scores_valid:
+        raw = read(parts.valid, range(len(parts.valid)), "valid")
+        card = keep(raw, parts.valid.labels, "valid")
+    card.write(out / "scorecard.json")
+    return card
+
+
+def fit_decisions(
+    raw: Predictions, labels: Float[np.ndarray, "exams findings"], recipe: Recipe
+) -> tuple[Calibration | None, dict[str, tuple[OperatingPoint, ...]]]:
+    """The calibration, and two operating points a finding on what it makes of the probabilities.
+
+    Args:
+        raw: the network's own probabilities of exams that it was not trained on.
+        labels: of those exams; 1, 0 or NaN.
+        recipe: names the kind of calibration, and the sensitivity of the second point.
+
+    Returns:
+        The calibration, None where the recipe wants none; and finding -> Youden's point, and the
+        point of the stated sensitivity.
+    """
+    calibration, probabilities = None, raw.probabilities
+    if recipe.calibration != "none":
+        calibration = fit_calibration(
+            raw.findings, labels, raw.probabilities, method=recipe.calibration
+        )
+        probabilities = calibration.apply(raw.findings, raw.probabilities)
+    points = {
+        name: (
+            youden(labels[:, i], probabilities[:, i]),
+            at_sensitivity(labels[:, i], probabilities[:, i], recipe.sensitivity),
+        )
+        for i, name in enumerate(raw.findings)
+    }
+    return calibration, points

@@ -1,0 +1,94 @@
+"""Which exams do what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import ExamFolder, inner_split
+from mrknee.tensors.batches import Batch, ExamDataset, load_batches
+from mrknee.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which exams do what.
+
+    Attributes:
+        train: the folder of training exams, with labels.
+        fit: positions in it of the exams trained on.
+        selecting: the folder of the exams that select the epoch, and `chosen` their positions.
+        valid: the folder of validation exams; None where the data set has none.
+    """
+
+    train: ExamFolder
+    fit: Sequence[int]
+    selecting: ExamFolder
+    chosen: Sequence[int]
+    valid: ExamFolder | None
+
+    def table(self) -> str:
+        """`split.csv`: a line an exam that is used, with its part."""
+        rows = [(self.train.ids[i], "train") for i in self.fit]
+        if self.selecting is self.train:
+            rows += [(self.train.ids[i], "inner") for i in self.chosen]
+        if self.valid is not None:
+            rows += [(exam_id, "valid") for exam_id in self.valid.ids]
+        return "exam,part\n" + "".join(f"{i},{part}\n" for i, part in sorted(rows))
+
+
+def divide(data: Path, recipe: Recipe) -> Parts:
+    """Opens the data set and says which exams are trained on and which select the epoch.
+
+    The exams are drawn by the labels of all findings there are, learned or not: networks of
+    different findings train and select on the same exams, and can be compared.
+    """
+
+    def open_split(split: str, findings: Iterable[str] | None) -> ExamFolder:
+        return ExamFolder.of_split(
+            data, split, findings=findings, allow_missing_plane=recipe.allow_missing_plane
+        )
+
+    exams = open_split("train", recipe.findings)
+    if exams.findings is None:
+        raise MrkneeError(
+            "there are no labels to train with",
+            file=data,
+            expected="label files train-<finding>.csv, one a finding",
+        )
+    patterns = exams.labels if recipe.findings is None else open_split("train", None).labels
+    used = np.arange(len(exams))
+    if recipe.max_exams is not None and recipe.max_exams < len(exams):
+        _, used = inner_split(patterns, recipe.max_exams / len(exams), recipe.seed)
+    valid = open_split("valid", recipe.findings) if (data / "valid").is_dir() else None
+    if recipe.selection.part == "valid":
+        if valid is None or valid.findings != exams.findings:
+            raise MrkneeError(
+                "the epoch can't be selected on valid",
+                file=data / "valid",
+                expected="a split valid with labels for " + ", ".join(exams.findings),
+                found="no such split" if valid is None else ", ".join(valid.findings or ["none"]),
+                advice="select on an inner split of train: --selection.part inner",
+            )
+        return Parts(exams, used.tolist(), valid, range(len(valid)), valid)
+    fit, inner = inner_split(patterns[used], recipe.selection.fraction, recipe.seed)
+    return Parts(exams, used[fit].tolist(), exams, used[inner].tolist(), valid)
+
+
+def load_part(
+    exams: ExamFolder, positions: Sequence[int], recipe: Recipe, *, training: bool = False
+) -> DataLoader[Batch | MrkneeError]:
+    """The exams of a part in batches; when training, shuffled and augmented."""
+    augmentation = recipe.augmentation if training and recipe.augmentation.any else None
+    return load_batches(
+        ExamDataset(exams, recipe.preparation, augmentation, recipe.seed),
+        positions,
+        recipe.batch_exams,
+        shuffle_seed=recipe.seed if training else None,
+        workers=recipe.workers,
+    )
