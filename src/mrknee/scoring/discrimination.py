@@ -1,7 +1,7 @@
 """The area under the ROC curve (AUC) and how sure it is.
 
-DeLong's covariance of several models' AUCs comes from placements in O(n log n), as in X. Sun, W. Xu,
-"Fast implementation of DeLong's algorithm for comparing the areas under correlated receiver
+DeLong's covariance of several models' AUCs comes from placements in O(n log n), as in X. Sun,
+W. Xu, "Fast implementation of DeLong's algorithm for comparing the areas under correlated receiver
 operating characteristic curves", IEEE Signal Processing Letters 21 (2014) 1389-1393, but from one
 sort a model instead of three (`benchmarks/scoring_speed.py`).
 
@@ -154,7 +154,7 @@ def delong_covariance(
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
     """
-    _refuse_nan(scores)
+    refuse_nan(scores)
     known = known_labels(labels)
     positive = labels[known] == 1
     usable = scores[:, known]
@@ -193,7 +193,7 @@ def auc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]
     m, n = both.n_positive, both.n_negative
     value, variance = float(both.aucs[0]), float(both.covariance[0, 0])
     if m == 0 or n == 0:
-        reason = _one_class(m, n)
+        reason = no_auc_reason(m, n)
         return Auc(value, np.nan, np.nan, m, n, "none", reason)
     why = _why_not_delong(value, _all_equal(labels, scores), m, n)
     if why is not None:
@@ -266,7 +266,8 @@ def separation_bound(n_positive: int, n_negative: int) -> float:
     )
 
 
-def _refuse_nan(scores: Float[np.ndarray, "models exams"]) -> None:
+def refuse_nan(scores: Float[np.ndarray, "models exams"]) -> None:
+    """Raises MrkneeError if a score is NaN, telling the place of the first."""
     nan = np.isnan(scores).any(axis=0)
     if nan.any():
         raise MrkneeError(
@@ -276,10 +277,11 @@ def _refuse_nan(scores: Float[np.ndarray, "models exams"]) -> None:
         )
 
 
-def _one_class(m: int, n: int) -> str:
-    if m + n == 0:
+def no_auc_reason(n_positive: int, n_negative: int) -> str:
+    """Why there is no AUC with these numbers of exams, one of which is 0."""
+    if n_positive + n_negative == 0:
         return "no exam has a known label"
-    return f"one class only: {m} positive, {n} negative"
+    return f"one class only: {n_positive} positive, {n_negative} negative"
 
 
 def _all_equal(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]) -> bool:
