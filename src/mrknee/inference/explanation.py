@@ -303,8 +303,9 @@ def decompose(
     pooled, parts = [], {}
     for plane, head in zip(PLANES, heads, strict=True):
         if plane in maps:
-            pooled.append(network.pool(plane, maps[plane], [maps[plane].shape[0]])[0])
-            weights = slice_weights(network.poolings[plane], maps[plane])
+            pooling = network.poolings[plane]
+            pooled.append(pooling(maps[plane].mean(dim=(2, 3))))
+            weights = slice_weights(pooling, maps[plane])
             parts[plane] = contributions(maps[plane], weights, head) * factor
         else:
             pooled.append(head.new_zeros(network.width))
@@ -416,5 +417,5 @@ def _prepared(predictor: Predictor, exam: Exam) -> tuple[dict[str, Tensor], dict
     return slices, {str(plane): length for plane, length in batch.lengths.items()}
 
 
-def _numpy(tensor: Tensor) -> Float[np.ndarray, "..."]:
+def _numpy(tensor: Tensor) -> Float[np.ndarray, ...]:
     return np.asarray(tensor.detach().cpu().numpy())

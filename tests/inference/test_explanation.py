@@ -1,0 +1,419 @@
+"""A logit taken apart: the parts add up, agree with Captum, and follow the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam, LayerGradientXActivation  # type: ignore[import-untyped]
+from jaxtyping import Float
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, Exam, Plane
+from mrknee.inference.explanation import (
+    Explanation,
+    Method,
+    decompose,
+    explain,
+    slice_weights,
+    spread,
+)
+from mrknee.inference.predictor import Predictor
+from mrknee.networks.checkpoint import save_checkpoint
+from mrknee.networks.network import Network
+from mrknee.networks.pooling import AttentionPooling, MaxPooling
+from mrknee.networks.settings import NetworkSettings, SlicePooling
+from mrknee.tensors.batches import frame_exam, join
+from mrknee.tensors.preparation import Preparation
+
+FINDINGS = ("abnormal", "acl", "meniscus")
+POOLINGS: tuple[SlicePooling, ...] = ("max", "mean", "attention")
+PREPARATION = Preparation(size=48, crop=32)
+Shape = tuple[int, int, int]
+
+
+def make_predictor(
+    folder: Path,
+    seed: int = 0,
+    pooling: SlicePooling = "max",
+    encoder: str = "test_resnet",
+    preparation: Preparation = PREPARATION,
+    shared: bool = False,
+) -> Predictor:
+    """A model of random weights."""
+    torch.manual_seed(seed)
+    settings = NetworkSettings(encoder=encoder, shared_encoder=shared, slice_pooling=pooling)
+    save_checkpoint(folder, Network(settings, FINDINGS), preparation.to_dict(), {})
+    return Predictor(folder)
+
+
+def make_exam(
+    shapes: Sequence[Shape] = ((3, 48, 48), (5, 48, 48), (2, 48, 48)),
+    planes: Sequence[Plane] = PLANES,
+    seed: int = 0,
+) -> Exam:
+    """An exam of noise."""
+    rng = np.random.default_rng(seed)
+    stacks = {
+        p: rng.integers(0, 256, s).astype(np.uint8) for p, s in zip(planes, shapes, strict=True)
+    }
+    return Exam("0007", stacks)
+
+
+def network_input(predictor: Predictor, exam: Exam) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The exam as the reader gives it to the network."""
+    batch = join([frame_exam(exam, predictor.reader.preparation)])
+    normalise = predictor.reader.preparation.normalise
+    slices = {str(p): normalise(s, batch.lengths[p]) for p, s in batch.slices.items()}
+    return slices, {str(p): n for p, n in batch.lengths.items()}
+
+
+def logits_of(predictor: Predictor, exam: Exam) -> np.ndarray:
+    """The logits as a prediction computes them."""
+    batch = join([frame_exam(exam, predictor.reader.preparation)])
+    with torch.inference_mode():
+        return np.asarray(predictor.reader(batch)[0].double().numpy())
+
+
+def total(explanation: Explanation) -> np.ndarray:
+    """Bias and all contributions together, in float64."""
+    parts = [
+        explanation.native[p].sum(axis=(1, 2, 3), dtype=np.float64) for p in explanation.native
+    ]
+    return np.asarray(explanation.bias + np.sum(parts, axis=0))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("encoder", ["test_resnet", "test_vit", "alexnet"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_parts_add_up_to_the_logit(
+    tmp_path: Path, pooling: SlicePooling, encoder: str, seed: int
+) -> None:
+    """Random networks, every pooling, convolutions and transformers, random slice counts: 1e-4."""
+    preparation = Preparation(size=80, crop=64) if encoder == "alexnet" else PREPARATION
+    predictor = make_predictor(tmp_path, seed, pooling, encoder, preparation)
+    rng = np.random.default_rng(seed)
+    exam = make_exam([(int(n), 70, 70) for n in rng.integers(1, 12, 3)], seed=seed)
+    found = explain(predictor, exam)
+    assert found.method == "exact"
+    np.testing.assert_allclose(found.logits, logits_of(predictor, exam), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(total(found), found.logits, rtol=0, atol=1e-4)
+    sums = found.bias + sum(found.plane_sums.values())
+    np.testing.assert_allclose(sums, found.logits, rtol=0, atol=1e-4)
+    expected = predictor.predict([exam]).probabilities[0]
+    np.testing.assert_allclose(found.probabilities, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("planes", [(Plane.CORONAL,), (Plane.AXIAL, Plane.SAGITTAL)])
+def test_the_parts_add_up_where_planes_are_missing(
+    tmp_path: Path, planes: tuple[Plane, ...]
+) -> None:
+    """The planes that are there count 3 / present, in the parts as in the logit."""
+    predictor = make_predictor(tmp_path)
+    exam = make_exam([(4, 48, 48)] * len(planes), planes)
+    found = explain(predictor, exam)
+    assert tuple(found.native) == planes
+    np.testing.assert_allclose(found.logits, logits_of(predictor, exam), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(total(found), found.logits, rtol=0, atol=1e-4)
+
+
+# Larger and smaller than the crop, odd margins both ways, scaled down and up, padded, and so long
+# and narrow that whole cells lie in the padding.
+SHAPES = [(48, 48), (41, 47), (45, 40), (100, 75), (20, 20), (64, 30), (37, 48), (90, 9)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("encoder", ["test_resnet", "test_vit"])
+def test_full_resolution_keeps_the_sums(
+    tmp_path: Path, shape: tuple[int, int], encoder: str
+) -> None:
+    """Whatever the preparation did to the stack, each slice's heat adds up to its score."""
+    predictor = make_predictor(tmp_path, encoder=encoder)
+    exam = make_exam([(2, *shape), (3, *shape), (1, *shape)])
+    found = explain(predictor, exam)
+    for plane, stack in exam.stacks.items():
+        heat = found.heat(plane)
+        assert heat.shape == (len(FINDINGS), *stack.shape)
+        sums = heat.sum(axis=(2, 3), dtype=np.float64)
+        np.testing.assert_allclose(sums, found.slice_scores(plane), rtol=0, atol=1e-5)
+        assert (heat[..., ~found.seen(plane)] == 0).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pixels_are_found_where_the_preparation_put_them(shape: tuple[int, int]) -> None:
+    """With one cell a pixel of the crop, a cell's heat lies where that pixel came from.
+
+    A stack that is a ramp says where: the grey of each pixel of the crop is its place.
+    """
+    for axis, side in enumerate(shape):
+        ramp = np.linspace(10, 250, side)
+        stack = np.broadcast_to(ramp[:, None] if axis == 0 else ramp, shape).astype(np.uint8)
+        framed = PREPARATION.frame(torch.tensor(stack[None]))[0].numpy()
+        middle = PREPARATION.crop // 2
+        line = framed[:, middle] if axis == 0 else framed[middle]
+        weights = spread(side, max(shape), PREPARATION.crop, PREPARATION).astype(float)
+        np.testing.assert_allclose(weights.sum(axis=0), 1, atol=1e-5)
+        inside = np.flatnonzero(line > framed.min())[:-1]  # neither padding nor the edges
+        # the mean grey of the pixels a cell is spread over is the cell's own, to a pixel's step
+        step = 240 / (side - 1)
+        np.testing.assert_allclose((weights.T @ ramp)[inside], line[inside], atol=step)
+
+
+def test_one_hot_cell_is_hottest_where_it_lies() -> None:
+    """256 pixels, crop 224, 7 cells of 32: cell 2 covers 64 to 96 of the crop, 80 to 112 in all."""
+    weights = spread(256, 256, 7, Preparation())
+    assert 94 <= weights[:, 2].argmax() <= 97
+    assert not weights[:16].any()
+    assert not weights[240:].any()
+    assert (weights[16:240].sum(axis=1) > 0).all()
+
+
+def captum_layer(
+    attribution: type, network: Network, slices: dict[str, Tensor], lengths: dict[str, Tensor],
+    plane: str, row: int, **options: bool,
+) -> np.ndarray:  # fmt: skip
+    """What Captum attributes to the plane's feature map, summed over channels."""
+    others = {p: s for p, s in slices.items() if p != plane}
+
+    def forward(own: Tensor) -> Float[Tensor, "1 findings"]:
+        logits: Tensor = network({**others, plane: own}, lengths)
+        return logits
+
+    method = attribution(forward, network.encoder(plane))
+    found: Tensor = method.attribute(slices[plane].requires_grad_(), target=row, **options)
+    return found.detach().sum(dim=1).numpy()
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_exact_maps_are_captums_gradient_times_activation(
+    tmp_path: Path, pooling: SlicePooling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ways to one thing, where attention is held fixed in both."""
+    predictor = make_predictor(tmp_path, pooling=pooling)
+    network, exam = predictor.reader.network, make_exam()
+    found = explain(predictor, exam)
+    slices, lengths = network_input(predictor, exam)
+    if pooling == "attention":
+        attend = AttentionPooling.attention
+        monkeypatch.setattr(AttentionPooling, "attention", lambda own, f: attend(own, f).detach())
+    for plane in PLANES:
+        for row in range(len(FINDINGS)):
+            expected = captum_layer(LayerGradientXActivation, network, slices, lengths, plane, row)
+            assert np.abs(expected).max() > 1e-4
+            np.testing.assert_allclose(found.native[plane][row], expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("shared", [False, True])
+def test_grad_cam_is_captums(tmp_path: Path, pooling: SlicePooling, shared: bool) -> None:
+    """As Captum computes it on the encoder itself.
+
+    With one encoder for all planes, where Captum's hooks can't tell the planes apart, it is as for
+    three encoders of the same weights.
+    """
+    predictor = make_predictor(tmp_path / "one", pooling=pooling)
+    network = predictor.reader.network
+    if shared:
+        own = make_predictor(tmp_path / "two", pooling=pooling, shared=True)
+        for plane in PLANES:
+            network.encoder(plane).load_state_dict(own.reader.network.encoder(plane).state_dict())
+            network.poolings[plane].load_state_dict(own.reader.network.poolings[plane].state_dict())
+        network.head.load_state_dict(own.reader.network.head.state_dict())
+        predictor = own
+    exam = make_exam()
+    found = explain(predictor, exam, method="grad-cam")
+    slices, lengths = network_input(predictor, exam)
+    assert found.method == "Grad-CAM"
+    assert np.isnan(found.bias).all()
+    np.testing.assert_allclose(found.logits, logits_of(predictor, exam), rtol=0, atol=1e-5)
+    for plane in PLANES:
+        for row in range(len(FINDINGS)):
+            expected = captum_layer(
+                LayerGradCam, network, slices, lengths, plane, row, relu_attributions=False
+            )
+            np.testing.assert_allclose(found.native[plane][row], expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_grad_cam_of_an_exact_network_is_exact(tmp_path: Path, pooling: SlicePooling) -> None:
+    """Where the gradient is the same in all cells, signed Grad-CAM and the decomposition agree."""
+    predictor = make_predictor(tmp_path, pooling=pooling)
+    exact, approximate = (explain(predictor, make_exam(), method=m) for m in ("exact", "grad-cam"))
+    for plane in PLANES:
+        np.testing.assert_allclose(
+            exact.native[plane], approximate.native[plane], rtol=1e-4, atol=1e-7
+        )
+
+
+class SmoothPooling(MaxPooling):
+    """A pooling of the user's own."""
+
+    def forward(self, features: Float[Tensor, "slices width"]) -> Float[Tensor, " width"]:
+        """A soft maximum."""
+        return torch.logsumexp(features, dim=0)
+
+
+class OwnNetwork(Network):
+    """A network of the user's own."""
+
+
+def change(network: Network, what: str) -> None:
+    """Makes the network one whose logits are no plain sum, as far as can be known."""
+    if what == "head":
+        network.head = nn.Sequential(network.head, nn.Tanh())  # type: ignore[assignment]
+    elif what == "pooling":
+        network.poolings["coronal"] = SmoothPooling()
+    else:
+        network.__class__ = OwnNetwork
+
+
+@pytest.mark.parametrize("what", ["head", "pooling", "network"])
+def test_other_networks_get_grad_cam(tmp_path: Path, what: str) -> None:
+    """Named as an approximation; asking for exact is refused, with the reason."""
+    predictor = make_predictor(tmp_path)
+    change(predictor.reader.network, what)
+    exam = make_exam()
+    found = explain(predictor, exam)
+    assert found.method == "Grad-CAM"
+    np.testing.assert_allclose(found.logits, logits_of(predictor, exam), rtol=0, atol=1e-5)
+    assert all(np.abs(found.native[plane]).max() > 0 for plane in PLANES)
+    found.write_numbers(tmp_path / "out")
+    text = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert (text["method"], text["adds_up"]) == ("Grad-CAM", False)
+    assert "approximation" in text["note"]
+    assert text["findings"]["acl"]["bias"] is None
+    with pytest.raises(MrkneeError, match="exactly"):
+        explain(predictor, exam, method="exact")
+
+
+@pytest.mark.parametrize("method", ["exact", "grad-cam"])
+def test_explaining_leaves_no_trace(tmp_path: Path, method: Method) -> None:
+    """No gradient stays on a weight, no hook on a module, and predictions are what they were."""
+    predictor = make_predictor(tmp_path)
+    exam = make_exam()
+    before = logits_of(predictor, exam)
+    explain(predictor, exam, method=method)
+    assert all(weight.grad is None for weight in predictor.reader.parameters())
+    for module in predictor.reader.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert not module._backward_hooks
+        assert not module.training
+    assert (logits_of(predictor, exam) == before).all()
+
+
+def test_a_tie_goes_to_the_first_slice() -> None:
+    """As in the pooling itself: channels that are zero everywhere tie all the time."""
+    maps = torch.zeros(4, 2, 3, 3)
+    maps[2, 1] = maps[3, 1] = 5.0
+    weights = slice_weights(MaxPooling(), maps)
+    assert weights.tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
+
+
+def test_slices_are_not_rescaled(tmp_path: Path) -> None:
+    """A slice that decides little is pale: one scale for all slices, planes and findings."""
+    predictor = make_predictor(tmp_path, pooling="mean")
+    exam = make_exam([(4, 48, 48)] * 3)
+    dim = dict(exam.stacks)
+    dim[Plane.CORONAL] = exam.stacks[Plane.CORONAL].copy()
+    dim[Plane.CORONAL][1] //= 16
+    found = explain(predictor, Exam("dim", dim))
+    everything = np.concatenate(
+        [np.abs(found.heat(p)).reshape(len(FINDINGS), -1) for p in PLANES], 1
+    )
+    assert found.scale == everything.max()
+    per_slice = np.abs(found.heat(Plane.CORONAL)).max(axis=(0, 2, 3))
+    assert per_slice.min() < 0.9 * per_slice.max()
+
+
+def test_signs_are_kept(tmp_path: Path) -> None:
+    """A head of the opposite sign gives the opposite map."""
+    predictor = make_predictor(tmp_path)
+    exam = make_exam()
+    before = explain(predictor, exam)
+    with torch.no_grad():
+        predictor.reader.network.head.weight.neg_()
+    after = explain(predictor, exam)
+    for plane in PLANES:
+        np.testing.assert_array_equal(after.native[plane], -before.native[plane])
+    assert min(before.native[plane].min() for plane in PLANES) < 0
+
+
+def test_the_decisive_slice_has_the_largest_score(tmp_path: Path) -> None:
+    """Over all planes, by the signed sum, for each finding."""
+    found = explain(make_predictor(tmp_path), make_exam())
+    for row, finding in enumerate(FINDINGS):
+        plane, index = found.decisive_slice(finding)
+        best = found.slice_scores(plane)[row, index]
+        assert best == max(found.slice_scores(p)[row].max() for p in PLANES)
+
+
+@pytest.mark.parametrize("part", ["head", "encoder"])
+def test_random_weights_change_the_map(tmp_path: Path, part: str) -> None:
+    """Adebayo et al. 2018: a map that outlives its weights shows the picture, not the network."""
+    predictor = make_predictor(tmp_path)
+    network, exam = predictor.reader.network, make_exam([(6, 48, 48)] * 3)
+    before = explain(predictor, exam)
+    torch.manual_seed(99)
+    if part == "head":
+        network.head.reset_parameters()
+    else:
+        other = Network(network.settings, FINDINGS).eval()
+        network.encoders.load_state_dict(other.encoders.state_dict())
+    after = explain(predictor, exam)
+    for plane in PLANES:
+        alike = spearmanr(before.native[plane].ravel(), after.native[plane].ravel()).statistic
+        assert abs(alike) < 0.5
+
+
+def test_the_decomposition_can_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.export` takes it with any number of slices, and gives what it gave."""
+    # checked shapes are not for a tracer that has symbols for sizes
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    network = make_predictor(tmp_path).reader.network
+
+    class Exported(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, axial: Tensor, coronal: Tensor, sagittal: Tensor) -> tuple[Tensor, ...]:
+            maps = dict(zip(PLANES, (axial, coronal, sagittal), strict=True))
+            logits, parts = decompose(self.network, maps)
+            return logits, *parts.values()
+
+    def maps(*counts: int) -> tuple[Tensor, ...]:
+        return tuple(torch.randn(n, network.width, 2, 2) for n in counts)
+
+    dims = tuple({0: torch.export.Dim(str(plane), min=2)} for plane in PLANES)
+    program = torch.export.export(Exported(), maps(3, 4, 5), dynamic_shapes=dims).module()
+    for given in (maps(7, 2, 9), maps(4, 30, 2)):
+        for found, expected in zip(program(*given), Exported()(*given), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def test_the_numbers_are_written(tmp_path: Path) -> None:
+    """Every array under its name; the JSON's numbers add up to the logit."""
+    found = explain(make_predictor(tmp_path), make_exam())
+    found.write_numbers(tmp_path / "out")
+    arrays = np.load(tmp_path / "out" / "explanation.npz")
+    for plane in PLANES:
+        np.testing.assert_array_equal(arrays[f"native_{plane}"], found.native[plane])
+        np.testing.assert_array_equal(arrays[f"heat_{plane}"], found.heat(plane))
+        np.testing.assert_array_equal(arrays[f"slices_{plane}"], found.slice_scores(plane))
+    np.testing.assert_array_equal(arrays["logits"], found.logits)
+    text = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert text["adds_up"] is True
+    for row, finding in enumerate(FINDINGS):
+        part = text["findings"][finding]
+        assert part["bias"] + sum(part["planes"].values()) == pytest.approx(part["logit"], abs=1e-4)
+        slices = sum(sum(scores) for scores in part["slices"].values())
+        assert part["bias"] + slices == pytest.approx(part["logit"], abs=1e-4)
+        assert part["probability"] == found.probabilities[row]
