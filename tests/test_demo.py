@@ -20,6 +20,7 @@ def test_the_demo_goes_the_whole_way_and_can_be_run_again(
     shown = capsys.readouterr().out
     assert "95 % interval" in shown
     assert "Research use only" in shown
+    assert shown.splitlines()[-1].endswith("/demo/scores/report.html")
     for name in ("data", "run", "predictions.csv", "scores/scorecard.json"):
         assert (tmp_path / "demo" / name).exists()
         assert str(tmp_path / "demo" / name) in shown

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
@@ -87,24 +88,119 @@ def submit(model: Path, paths: Path, predictions: Path) -> None:
     print(f"wrote {submit_listed(model, paths, predictions)} exams to {predictions}")
 
 
-def evaluate(predictions: Path, data: Path, *, out: Path, split: str = "valid") -> None:
-    """Holds predictions against labels: AUCs with 95 % intervals.
+def check(data: Path, *, json: bool = False) -> int:
+    """Lists what is wrong with a data set; exit status 1 when something is an error.
 
     Args:
-        predictions: what predict wrote.
+        data: the data set's folder.
+        json: print JSON instead of a table.
+    """
+    from mrknee.exams.checkup import check as check_data
+
+    checkup = check_data(data)
+    print(checkup.to_json() if json else checkup.table())
+    return 1 if checkup.errors else 0
+
+
+def evaluate(
+    predictions: str,
+    data: Path,
+    *,
+    out: Path,
+    split: str = "valid",
+    model: Path | None = None,
+    against: str | None = None,
+    prevalence: dict[str, float] | None = None,
+) -> None:
+    """Holds predictions against labels: a scorecard, and a page that shows how good and how sure.
+
+    Args:
+        predictions: what predict wrote; several files with commas between are one model, the mean
+            of those that have a finding.
         data: the data set's folder, with {split}-<finding>.csv inside.
-        out: a folder; scorecard.json is written there.
+        out: a folder; scorecard.json and report.html are written there.
+        split: the split that was predicted.
+        model: the run folder that made the predictions; adds operating points, where the split
+            came from, and heat maps of the worst failures.
+        against: a second model's predictions, for example of single-finding networks, compared
+            in the page.
+        prevalence: finding=share,...: PPV, NPV and calibration also at these prevalences.
+    """
+    from mrknee.report.evaluation import evaluate as evaluate_predictions
+
+    card = evaluate_predictions(
+        predictions,
+        data,
+        out,
+        split=split,
+        model=model,
+        against=against,
+        prevalences=prevalence or {},
+    )
+    print(card.table())
+    print(f"wrote {out / 'scorecard.json'} and {out / 'report.html'}")
+
+
+def compare(
+    predictions: list[str], data: Path, *, out: Path = Path("comparison"), split: str = "valid"
+) -> None:
+    """Do models differ? Paired tests on the same exams, every model against the first.
+
+    Args:
+        predictions: two or more tables that predict wrote; files with commas between are one
+            model, the mean of those that have a finding.
+        data: the data set's folder, with {split}-<finding>.csv inside.
+        out: a folder; comparison.json is written there.
         split: the split that was predicted.
     """
-    from mrknee.scoring.predictions import Predictions
-    from mrknee.scoring.scorecard import score
+    from mrknee.scoring.comparison import compare_files
 
-    table = Predictions.read(predictions)
-    labels = table.labels(data, split)
-    card = score(table.findings, labels, table.probabilities, split=split)
-    card.write(out / "scorecard.json")
-    print(card.table())
-    print(f"wrote {out / 'scorecard.json'}")
+    comparison = compare_files(predictions, data, split=split)
+    comparison.write(out / "comparison.json")
+    print(comparison.table())
+    print(f"wrote {out / 'comparison.json'}")
+
+
+def explain(
+    model: Path,
+    exams: Path,
+    *,
+    exam: str,
+    out: Path,
+    split: str = "valid",
+    method: Literal["exact", "grad-cam"] | None = None,
+    allow_missing_plane: bool = False,
+) -> None:
+    """Why: heat maps, slice scores and plane shares that add up to each finding's logit.
+
+    Args:
+        model: a run folder.
+        exams: a data set's folder (one split of it is read), or a folder with axial/, coronal/
+            and sagittal/ inside.
+        exam: the exam's id.
+        out: a folder; index.html, contact-<finding>.png, explanation.npz and explanation.json are
+            written there.
+        split: which split of a data set.
+        method: exact (adds up to the logit) or grad-cam (an approximation); exact where the
+            network allows it, if not given.
+        allow_missing_plane: read an exam that lacks one or two planes too.
+    """
+    from mrknee.report.exam_page import explain_exam
+
+    explained = explain_exam(
+        model,
+        exams,
+        exam,
+        out,
+        split=split,
+        method=method,
+        allow_missing_plane=allow_missing_plane,
+    )
+    for name, probability in zip(explained.findings, explained.probabilities, strict=True):
+        plane, index = explained.decisive_slice(name)
+        print(f"{name}: probability {probability:.3f}; most raised by {plane} slice {index}")
+    print(f"wrote {out / 'index.html'} ({explained.method})")
+    print("research use only: these numbers are no diagnosis")
 
 
 def encoders(*, json: bool = False) -> None:
@@ -179,12 +275,15 @@ def _setting(word: str, switches: set[str]) -> str:
     return f"--{name}{equals}{value}"
 
 
-VERBS: dict[str, Callable[..., None]] = {
+VERBS: dict[str, Callable[..., int | None]] = {
     "phantom": phantom,
+    "check": check,
     "train": train,
     "predict": predict,
     "submit": submit,
     "evaluate": evaluate,
+    "compare": compare,
+    "explain": explain,
     "encoders": encoders,
     "demo": demo,
 }
@@ -205,20 +304,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     given = top.parse_args(argv)
     verb = VERBS[given.verb]
+    status = None
     try:
         if verb is train:
             train(given.rest)
         else:
-            verb(**vars(_parser(given.verb, verb).parse_args(given.rest)))
+            status = verb(**vars(_parser(given.verb, verb).parse_args(given.rest)))
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         sys.stderr.close()
     except (MrkneeError, OSError) as error:
         print(f"mrknee {given.verb}: {error}", file=sys.stderr)
         return 1
-    return 0
+    return status or 0
 
 
-def _parser(name: str, verb: Callable[..., None]) -> argparse.ArgumentParser:
+def _parser(name: str, verb: Callable[..., int | None]) -> argparse.ArgumentParser:
     """A verb's parser from its signature and docstring: keyword-only parameters are options."""
     from docstring_parser import parse
 
@@ -226,21 +326,46 @@ def _parser(name: str, verb: Callable[..., None]) -> argparse.ArgumentParser:
     help_texts = {p.arg_name: (p.description or "").replace("\n", " ") for p in about.params}
     parser = argparse.ArgumentParser(f"mrknee {name}", description=about.short_description)
     for parameter in inspect.signature(verb, eval_str=True).parameters.values():
-        text = help_texts[parameter.name]
-        required = parameter.default is inspect.Parameter.empty
+        how: dict[str, Any] = {"help": help_texts[parameter.name], **_kind(parameter.annotation)}
         option = "--" + parameter.name.replace("_", "-")
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            parser.add_argument(parameter.name, type=parameter.annotation, help=text)
-        elif parameter.annotation is bool:
-            parser.add_argument(option, action="store_true", help=text)
-        elif required:
-            parser.add_argument(option, type=parameter.annotation, required=True, help=text)
+            parser.add_argument(parameter.name, **how)
+            continue
+        if parameter.default is inspect.Parameter.empty:
+            how["required"] = True
         else:
-            text += f" (default: {parameter.default})"
-            parser.add_argument(
-                option, type=parameter.annotation, default=parameter.default, help=text
-            )
+            how["default"] = parameter.default
+            if parameter.default not in (None, False):
+                how["help"] += f" (default: {parameter.default})"
+        parser.add_argument(option, **how)
     return parser
+
+
+def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation at all
+    """What argparse must know about a parameter of this type."""
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    if NoneType in get_args(annotation):  # this type, or not given
+        return _kind(kinds[0])
+    if annotation is bool:
+        return {"action": "store_true"}
+    if get_origin(annotation) is Literal:
+        return {"choices": kinds}
+    if get_origin(annotation) is list:
+        return {"type": kinds[0], "nargs": "+"}
+    if get_origin(annotation) is dict:
+        return {"type": _shares, "metavar": "NAME=SHARE,..."}
+    return {"type": annotation}
+
+
+def _shares(text: str) -> dict[str, float]:
+    """`acl=0.45,meniscus=0.4` as a dictionary; shares above 0 and below 1."""
+    shares = {name.strip(): float(value) for name, value in (p.split("=") for p in text.split(","))}
+    if not all(name and 0 < value < 1 for name, value in shares.items()):
+        raise ValueError
+    return shares
+
+
+_shares.__name__ = "NAME=SHARE,... with shares between 0 and 1"  # argparse says: invalid ... value
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The whole way in minutes: synthetic knees, one network, predictions, AUCs."""
+"""The whole way in minutes: synthetic knees, one network, predictions, a report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_demo(out: Path, seed: int = 0) -> None:
     from dataclasses import replace
 
     from mrknee.inference.predictor import Predictor, open_exams
-    from mrknee.scoring.scorecard import score
+    from mrknee.report.evaluation import evaluate
     from mrknee.sources.phantom.cohort import write_cohort
     from mrknee.training.recipe import load_recipe
     from mrknee.training.run import train
@@ -53,10 +53,7 @@ def run_demo(out: Path, seed: int = 0) -> None:
     predictions = Predictor(run).predict(open_exams(data, "valid"))
     predictions.write(predictions_file)
     _step("4. how good they are")
-    labels = predictions.labels(data, "valid")
-    card = score(predictions.findings, labels, predictions.probabilities, split="valid", seed=seed)
-    card.write(scores / "scorecard.json")
-    print(card.table())
+    print(evaluate(str(predictions_file), data, scores, model=run).table())
     wrote = {
         "data set": data,
         "run folder": run,
@@ -69,6 +66,7 @@ def run_demo(out: Path, seed: int = 0) -> None:
         f"took {time.monotonic() - started:.0f} s. These knees are synthetic: the numbers say that "
         "the way from exams to AUCs works, and nothing about patients. Research use only."
     )
+    print(f"open the report in a browser: {(scores / 'report.html').resolve().as_uri()}")
 
 
 def _step(text: str) -> None:

@@ -23,6 +23,17 @@ _PACKAGES = (
 )
 
 
+def has_bfloat16() -> bool:
+    """Whether the device that computes has instructions for bfloat16, so that it gains by it."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    try:
+        known = torch.cpu.get_capabilities()
+    except AttributeError:  # torch before 2.9 can't tell
+        return False
+    return any(bool(known.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def software() -> dict[str, Any]:
     """Versions and kind of machine: what is the same at each start on one machine."""
     packages = {}
@@ -36,6 +47,7 @@ def software() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "accelerators": devices,
+        "bfloat16": has_bfloat16(),
         "packages": packages,
     }
 

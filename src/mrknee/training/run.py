@@ -34,7 +34,7 @@ from mrknee.files import whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.scorecard import Scorecard
-from mrknee.training.environment import describe_environment, software
+from mrknee.training.environment import describe_environment, has_bfloat16, software
 from mrknee.training.final import evaluate_best
 from mrknee.training.module import TrainingModule
 from mrknee.training.objective import positive_weights
@@ -151,11 +151,14 @@ def _claim_folder(out: Path, recipe: Recipe, split: str) -> None:
 
 def _trainer(out: Path, recipe: Recipe, record: RunRecord) -> lightning.Trainer:
     loggers: list[Logger] = [TensorBoardLogger(out, name="", version="tensorboard")]
+    precision = recipe.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if has_bfloat16() else "32-true"
     return lightning.Trainer(
         accelerator=device_here(),
         devices=1,
         max_epochs=recipe.epochs,
-        precision=recipe.precision,
+        precision=precision,
         gradient_clip_val=recipe.optimizer.clip_norm or None,
         logger=loggers,
         callbacks=[record],
