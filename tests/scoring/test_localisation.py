@@ -1,0 +1,175 @@
+"""Heat against lesions: what a hit is, what chance is, and that chance passes as chance."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from mrknee.errors import MrkneeError
+from mrknee.scoring.localisation import Localisation, hit_rate, localise, mean_interval, summarise
+
+SHAPE = (4, 10, 12)
+ALL_SEEN = np.ones(SHAPE[1:], dtype=bool)
+
+
+def lesion_at(*where: slice) -> np.ndarray:
+    """A lesion that fills those slices, rows and columns."""
+    lesion = np.zeros(SHAPE, dtype=bool)
+    lesion[where] = True
+    return lesion
+
+
+LESION = lesion_at(slice(1, 2), slice(2, 4), slice(3, 6))
+
+
+def test_heat_on_the_lesion_hits_everything() -> None:
+    """Heat equal to the lesion: both hits, all heat inside; chances are the lesion's size."""
+    found = localise([LESION.astype(float)], [LESION], [ALL_SEEN])
+    assert (found.slice_hit, found.pointing_hit, found.heat_inside) == (True, True, 1.0)
+    assert found.slice_chance == 1 / 4
+    assert found.pointing_chance == pytest.approx(6 / 480)
+
+
+def test_heat_beside_the_lesion_hits_nothing() -> None:
+    """A hot spot one pixel off in another slice: no tolerance."""
+    heat = np.zeros(SHAPE)
+    heat[2, 2, 3] = 5.0
+    found = localise([heat], [LESION], [ALL_SEEN])
+    assert (found.slice_hit, found.pointing_hit, found.heat_inside) == (False, False, 0.0)
+    heat = np.zeros(SHAPE)
+    heat[1, 4, 3] = 5.0
+    found = localise([heat], [LESION], [ALL_SEEN])
+    assert (found.slice_hit, found.pointing_hit, found.heat_inside) == (True, False, 0.0)
+
+
+def test_the_hottest_slice_need_not_hold_the_hottest_pixel() -> None:
+    """Slices are ranked by their sum, signs kept; pixels by themselves."""
+    heat = np.full(SHAPE, 0.1)
+    heat[1] = -0.1
+    heat[1, 2, 3] = 2.0
+    found = localise([heat], [LESION], [ALL_SEEN])
+    assert (found.slice_hit, found.pointing_hit) == (False, True)
+
+
+def test_negative_heat_is_no_heat() -> None:
+    """What speaks against the finding is neither hot nor counted as heat."""
+    heat = np.zeros(SHAPE)
+    heat[1, 2, 3], heat[0, 0, 0], heat[1, 3, 3] = -9.0, 3.0, 1.0
+    assert localise([heat], [LESION], [ALL_SEEN]).heat_inside == pytest.approx(1 / 4)
+    none = localise([-LESION.astype(float)], [LESION], [ALL_SEEN])
+    assert math.isnan(none.heat_inside)
+    assert not none.pointing_hit
+
+
+def test_chance_is_counted_where_the_network_sees() -> None:
+    """Pixels outside the crop can't be hottest, so they are in no denominator; nor their lesion."""
+    seen = ALL_SEEN.copy()
+    seen[:, :6] = False
+    lesion = LESION | lesion_at(slice(2, 4), slice(0, 1), slice(6, 7))
+    found = localise([np.ones(SHAPE)], [lesion], [seen])
+    assert found.slice_chance == 2 / 4
+    assert found.pointing_chance == pytest.approx(2 / 240)
+    with pytest.raises(MrkneeError, match="no lesion"):
+        localise([np.ones(SHAPE)], [LESION], [seen])
+
+
+def test_evenly_spread_heat_is_chance() -> None:
+    """Its share inside the lesion is the lesion's share of the pixels."""
+    found = localise([np.full(SHAPE, 0.3)], [LESION], [ALL_SEEN])
+    assert found.heat_inside == pytest.approx(found.pointing_chance)
+
+
+def test_planes_together_are_one_map() -> None:
+    """The hottest slice and pixel of any plane; planes may differ in size."""
+    other = np.zeros((2, 5, 5))
+    other[1] = 9.0
+    empty = np.zeros((2, 5, 5), dtype=bool)
+    window = np.ones((5, 5), dtype=bool)
+    found = localise([LESION.astype(float), other], [LESION, empty], [ALL_SEEN, window])
+    assert (found.slice_hit, found.pointing_hit) == (False, False)
+    assert found.slice_chance == 1 / 6
+    assert found.pointing_chance == pytest.approx(6 / 530)
+    assert found.heat_inside == pytest.approx(6 / (6 + 225))
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    """A mask of another grid is an error, not a broadcast."""
+    with pytest.raises(MrkneeError, match="belong together"):
+        localise([np.ones((4, 10, 11))], [LESION], [ALL_SEEN])
+
+
+def test_equal_chances_are_binomial() -> None:
+    """With one chance for all, the exact p value is the binomial's upper tail."""
+    found = hit_rate([True] * 7 + [False] * 13, [0.2] * 20)
+    assert found.p == pytest.approx(binom.sf(6, 20, 0.2), rel=1e-10)
+    assert (found.observed.count, found.observed.n) == (7, 20)
+    assert found.chance == pytest.approx(0.2)
+
+
+def test_each_exam_has_its_own_chance() -> None:
+    """Against simulation: hits of draws with chances from 0.02 to 0.9."""
+    rng = np.random.default_rng(0)
+    chances = rng.uniform(0.02, 0.9, 15)
+    counts = (rng.random((200_000, 15)) < chances).sum(axis=1)
+    for hits in (4, 8, 12):
+        found = hit_rate([True] * hits + [False] * (15 - hits), chances.tolist())
+        assert found.p == pytest.approx((counts >= hits).mean(), abs=0.005)
+
+
+def test_certain_hits_are_no_evidence() -> None:
+    """Where every slice holds the lesion, hitting it says nothing: p = 1."""
+    assert hit_rate([True] * 5, [1.0] * 5).p == 1.0
+    assert hit_rate([True] * 5, [0.1] * 5).p == pytest.approx(1e-5)
+
+
+def test_blind_maps_look_blind() -> None:
+    """Noise maps against 60 lesions: p not small, and the interval of the heat's gain holds 0."""
+    rng = np.random.default_rng(1)
+    exams = [
+        localise([rng.normal(size=SHAPE)], [np.roll(LESION, rng.integers(4), 0)], [ALL_SEEN])
+        for _ in range(60)
+    ]
+    found = summarise(exams)
+    assert found.slices.p > 0.05
+    assert found.pointing.p > 0.05
+    assert found.heat.low < 0 < found.heat.high
+
+
+def test_knowing_maps_look_knowing() -> None:
+    """Noise with some heat on the lesion: every number above chance."""
+    rng = np.random.default_rng(2)
+    exams = [
+        localise([rng.normal(size=SHAPE) + 4 * LESION], [LESION], [ALL_SEEN]) for _ in range(40)
+    ]
+    found = summarise(exams)
+    assert found.slices.p < 1e-6
+    assert found.pointing.p < 1e-6
+    assert found.heat.low > 0
+    assert found.heat.n == 40
+    assert found.heat.difference == pytest.approx(found.heat.inside - found.heat.even)
+
+
+def test_exams_without_heat_are_counted_not_invented() -> None:
+    """They stay in the hits and are left out of the shares, and the summary says how many."""
+    exams = [
+        Localisation(True, 0.5, True, 0.1, 0.4),
+        Localisation(False, 0.5, False, 0.1, math.nan),
+    ]
+    found = summarise(exams)
+    assert (found.heat.n, found.heat.left_out, found.slices.observed.n) == (1, 1, 2)
+    assert found.heat.inside == 0.4
+    assert math.isnan(found.heat.low)
+    nothing = summarise([])
+    assert math.isnan(nothing.slices.p)
+    assert math.isnan(nothing.heat.inside)
+
+
+def test_the_interval_of_a_mean_is_the_textbooks() -> None:
+    """Against mean +- 1.96 standard errors of 200 normal values."""
+    values = np.random.default_rng(3).normal(1, 2, 200)
+    mean, low, high = mean_interval(values)
+    half = 1.96 * values.std(ddof=1) / np.sqrt(200)
+    assert mean == values.mean()
+    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.05)
+    assert mean_interval(values, seed=1) == mean_interval(values, seed=1)
