@@ -355,16 +355,15 @@ def _contradictions(
 
 def _differing_findings(splits: Mapping[str, SplitFacts]) -> Iterator[Problem]:
     """A run scores valid only if it has train's findings."""
-    if "train" in splits and "valid" in splits and splits["valid"].labels:
-        train, valid = (list(splits[name].labels) for name in ("train", "valid"))
-        if train != valid:
-            yield Problem(
-                "findings-differ",
-                "warning",
-                f"train has labels of {', '.join(train) or 'nothing'}, valid of "
-                f"{', '.join(valid)}: a run of all findings would not score valid",
-                advice="train on the findings that both have, with --findings",
-            )
+    train, valid = (list(splits[n].labels) if n in splits else [] for n in ("train", "valid"))
+    if train and valid and train != valid:
+        yield Problem(
+            "findings-differ",
+            "warning",
+            f"train has labels of {', '.join(train)}, valid of {', '.join(valid)}: "
+            "a run of all findings would not score valid",
+            advice="train on the findings that both have, with --findings",
+        )
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
