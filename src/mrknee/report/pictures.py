@@ -19,7 +19,17 @@ from PIL import Image, ImageDraw, ImageFont
 from mrknee.exams import Exam, Plane
 from mrknee.inference.explanation import EXACT, Explanation
 
-__all__ = ["contact_sheet", "data_uri", "jpeg", "overlay", "png", "seen_box", "signed", "title_of"]
+__all__ = [
+    "colour_bar",
+    "contact_sheet",
+    "data_uri",
+    "jpeg",
+    "overlay",
+    "png",
+    "seen_box",
+    "signed",
+    "title_of",
+]
 
 Picture = UInt8[np.ndarray, "rows cols 3"]
 """Red, green, blue, one byte each."""
@@ -87,7 +97,7 @@ def png(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> bytes:
 
 def jpeg(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> bytes:
     """A picture as a JPEG file: a fifth of the bytes, good for looking at, not for measuring."""
-    return _encode(picture, "JPEG", quality=82, subsampling=0)
+    return _encode(picture, "JPEG", quality=88, subsampling=0)
 
 
 def data_uri(file: bytes) -> str:
@@ -106,6 +116,12 @@ def seen_box(seen: Bool[np.ndarray, "rows cols"]) -> tuple[float, float, float, 
         float((cols[-1] + 1) / width),
         float((rows[-1] + 1) / height),
     )
+
+
+def colour_bar(width: int, height: int) -> Picture:
+    """What heat looks like on dark grey, from minus the scale at the left to plus the scale."""
+    heat = np.linspace(-1.0, 1.0, width)[None].repeat(height, axis=0)
+    return overlay(np.full(heat.shape, 70, np.uint8), heat, 1.0)
 
 
 def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Picture:
@@ -181,9 +197,7 @@ def _head(explanation: Explanation, row: int) -> Picture:
     for line, text in enumerate(legend):
         _write(draw, (MARGIN, 84 + 20 * line), text, 14, fill=FAINT)
     bar, left = 280, WIDTH - MARGIN - 280
-    heat = np.linspace(-explanation.scale, explanation.scale, bar)[None].repeat(18, axis=0)
-    grey = np.full(heat.shape, 70, np.uint8)
-    sheet.paste(Image.fromarray(overlay(grey, heat, explanation.scale)), (left, 44))
+    sheet.paste(Image.fromarray(colour_bar(bar, 18)), (left, 44))
     _write(draw, (left, 18), "lowers the logit", 15)
     _write(draw, (WIDTH - MARGIN, 18), "raises the logit", 15, anchor="ra")
     ends = ((left, "la", -1), (left + bar / 2, "ma", 0), (WIDTH - MARGIN, "ra", 1))

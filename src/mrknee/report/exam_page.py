@@ -1,0 +1,337 @@
+"""The page of one exam: what moved each finding's logit, plane by plane, slice by slice.
+
+One file, `index.html`, that needs no network and no other file: pictures are inside it as JPEG,
+because a dozen slices and a sheet of all of them a finding would be 5 MB and more as PNG. The
+sheets also lie beside it as PNG, pixel for pixel, and the numbers as NPZ and JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+from scipy.special import expit
+
+from mrknee import __version__
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.files import whole_file
+from mrknee.inference.explanation import EXACT, Explanation, Method, explain
+from mrknee.inference.predictor import Predictor, open_exams
+from mrknee.report.pictures import (
+    colour_bar,
+    contact_sheet,
+    data_uri,
+    jpeg,
+    overlay,
+    png,
+    seen_box,
+    signed,
+    title_of,
+)
+
+PICTURE = 512
+"""Longer side of a slice in the page, in pixels, at most; larger ones are scaled down to it."""
+
+WITHIN = 1e-4
+"""How exactly bias and planes add up to the logit (float32; the explanation's own promise)."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar from one place to another, as shares of the axis, 0 left or bottom to 1.
+
+    Attributes:
+        start: the smaller end.
+        length: how far it reaches.
+        kind: `up` (raises), `down` (lowers) or `total`.
+    """
+
+    start: float
+    length: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Term:
+    """A row of the sum: bias, a plane, or the logit.
+
+    Attributes:
+        label: its name.
+        number: its value, signed.
+        bar: where it lies on the axis.
+        total: whether it is the logit.
+    """
+
+    label: str
+    number: str
+    bar: Bar
+    total: bool
+
+
+@dataclass(frozen=True)
+class PlaneView:
+    """One plane of one finding.
+
+    Attributes:
+        name: the plane.
+        number: its strongest slice, counted from 1.
+        slices: how many it has.
+        score: what the strongest slice adds, signed.
+        share: what the plane adds, signed.
+        speaks_for: whether the strongest slice raises the logit at all.
+        foremost: whether no slice of another plane raises it more.
+        bars: slice scores, bottom to top, one a slice.
+        scores: the same as text.
+        plain: the strongest slice as a data URI.
+        warm: the same with heat.
+        seen: left, top, width, height of what the network sees, in percent.
+        size: columns and rows of the slice.
+    """
+
+    name: Plane
+    number: int
+    slices: int
+    score: str
+    share: str
+    speaks_for: bool
+    foremost: bool
+    bars: tuple[Bar, ...]
+    scores: tuple[str, ...]
+    plain: str
+    warm: str
+    seen: tuple[float, float, float, float]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FindingView:
+    """One finding.
+
+    Attributes:
+        name: its name, which is part of the sheet's file name.
+        title: in words.
+        probability: as the model states it.
+        uncalibrated: the logit as a probability.
+        terms: the sum.
+        zero: where 0 lies on the sum's axis, 0 to 1.
+        adds_up: in words, whether and how exactly.
+        planes: those the exam has.
+        sheet: the contact sheet as a data URI.
+        sheet_size: its width and height.
+    """
+
+    name: str
+    title: str
+    probability: float
+    uncalibrated: float
+    terms: tuple[Term, ...]
+    zero: float
+    adds_up: str
+    planes: tuple[PlaneView, ...]
+    sheet: str
+    sheet_size: tuple[int, int]
+
+
+def explain_exam(
+    model: Path,
+    exams: Path,
+    exam_id: str,
+    out: Path,
+    *,
+    split: str = "valid",
+    method: Method | None = None,
+    allow_missing_plane: bool = False,
+) -> Explanation:
+    """Explains one exam: numbers, contact sheets and the page.
+
+    Args:
+        model: a run folder.
+        exams: a data set's folder, or one with the plane folders inside.
+        exam_id: which exam.
+        out: where to write; made where it isn't there.
+        split: which split of a data set.
+        method: `exact`, `grad-cam`, or None: exact where the network allows it.
+        allow_missing_plane: let exams through that lack one or two planes.
+
+    Returns:
+        The explanation written.
+
+    Raises:
+        MrkneeError: no such exam, no model, files that can't be used, or exact is asked for and
+            the network doesn't allow it.
+    """
+    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
+    exam = _find(folder, exam_id)
+    explanation = explain(Predictor(model), exam, method=method)
+    explanation.write_numbers(out)
+    write_exam_page(out, exam, explanation, model=model.name)
+    return explanation
+
+
+def _find(folder: ExamFolder, exam_id: str) -> Exam:
+    if exam_id not in folder.ids:
+        near = get_close_matches(exam_id, folder.ids, n=3, cutoff=0.0)
+        raise MrkneeError(
+            "there is no such exam",
+            file=folder.folder,
+            exam=exam_id,
+            expected=f"one of {len(folder)} ids, {folder.ids[0]} to {folder.ids[-1]}",
+            found="nearest: " + ", ".join(near),
+            advice="write the id as its files are named: 0007 is not 7",
+        )
+    return folder[folder.ids.index(exam_id)]
+
+
+def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model: str) -> None:
+    """Writes `contact-<finding>.png` for every finding and `index.html`, the page last.
+
+    Args:
+        folder: where to write; made where it isn't there.
+        exam: the exam that was explained.
+        explanation: the explanation of it.
+        model: the model's name, for the page.
+    """
+    views = []
+    for finding in explanation.findings:
+        sheet = contact_sheet(exam, explanation, finding)
+        with whole_file(folder / f"contact-{finding}.png") as beside:
+            beside.write_bytes(png(sheet))
+        views.append(_finding_view(exam, explanation, finding, sheet))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    largest = max(float(np.abs(explanation.slice_scores(p)).max()) for p in explanation.native)
+    text = environment.get_template("exam.html").render(
+        exam=explanation.exam,
+        findings=views,
+        exact=explanation.method == EXACT,
+        model=model,
+        version=__version__,
+        missing=[plane for plane in PLANES if plane not in explanation.native],
+        slices=sum(shape[0] for shape in explanation.shapes.values()),
+        cells=_cells(explanation),
+        scale=f"{explanation.scale:.2g}",
+        largest=f"{largest:.2f}",
+        colour_bar=data_uri(png(colour_bar(300, 18))),
+    )
+    with whole_file(folder / "index.html") as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def _cells(explanation: Explanation) -> str:
+    """How coarse the maps are: "6 x 6 cells", or each plane's where they differ."""
+    grids = {p: f"{m.shape[2]} × {m.shape[3]} cells" for p, m in explanation.native.items()}  # noqa: RUF001  # times
+    if len(set(grids.values())) == 1:
+        return next(iter(grids.values()))
+    return ", ".join(f"{plane} {grid}" for plane, grid in grids.items())
+
+
+def _number(value: float, digits: int) -> str:
+    """A number with its sign, as it is printed."""
+    return signed(value, digits).replace("-", "−")  # noqa: RUF001  # minus
+
+
+def _finding_view(
+    exam: Exam, explanation: Explanation, finding: str, sheet: UInt8[np.ndarray, "rows cols 3"]
+) -> FindingView:
+    row = explanation.findings.index(finding)
+    terms, zero = _terms(explanation, row)
+    return FindingView(
+        name=finding,
+        title=title_of(finding),
+        probability=float(explanation.probabilities[row]),
+        uncalibrated=float(expit(explanation.logits[row])),
+        terms=terms,
+        zero=zero,
+        adds_up=_adds_up(explanation, row),
+        planes=tuple(_plane_view(exam, explanation, row, plane) for plane in explanation.native),
+        sheet=data_uri(jpeg(sheet)),
+        sheet_size=(sheet.shape[1], sheet.shape[0]),
+    )
+
+
+def _steps(explanation: Explanation, row: int) -> list[tuple[str, float, float, float]]:
+    """Label, value, start and end of each bar of the sum, the logit last.
+
+    An exact sum runs on: each bar starts where the one before it ended. Grad-CAM's parts don't add
+    up, so each starts at 0.
+    """
+    logit = float(explanation.logits[row])
+    planes = [(str(plane), float(sums[row])) for plane, sums in explanation.plane_sums.items()]
+    if explanation.method != EXACT:
+        steps = [(name, value, 0.0, value) for name, value in planes]
+    else:
+        parts = [("bias", float(explanation.bias[row])), *planes]
+        ends = list(accumulate(value for _, value in parts))
+        steps = [
+            (name, value, start, end)
+            for (name, value), start, end in zip(parts, [0.0, *ends], ends, strict=False)
+        ]
+    return [*steps, ("logit", logit, 0.0, logit)]
+
+
+def _terms(explanation: Explanation, row: int) -> tuple[tuple[Term, ...], float]:
+    """The rows of the sum, on one axis for all of the exam's findings, and where its 0 lies."""
+    every = [_steps(explanation, other) for other in range(len(explanation.findings))]
+    ends = [x for steps in every for step in steps for x in step[2:]]
+    low, high = min(ends), max(ends)
+    width = (high - low) or 1.0
+    terms = []
+    for label, value, start, end in every[row]:
+        total = label == "logit"
+        kind = "total" if total else "up" if value > 0 else "down"
+        bar = Bar((min(start, end) - low) / width, abs(end - start) / width, kind)
+        terms.append(Term(label, _number(value, 3), bar, total))
+    return tuple(terms), -low / width
+
+
+def _adds_up(explanation: Explanation, row: int) -> str:
+    if explanation.method != EXACT:
+        return "Grad-CAM, an approximation: does not add up to the logit"
+    total = explanation.bias[row] + sum(sums[row] for sums in explanation.plane_sums.values())
+    residual = abs(float(explanation.logits[row] - total))
+    if residual > WITHIN:
+        return f"exact, but off by {residual:.1g}: more than the {WITHIN:g} of rounding"
+    return f"exact: adds up to the logit within {WITHIN:g} (here {residual:.0e})"
+
+
+def _plane_view(exam: Exam, explanation: Explanation, row: int, plane: Plane) -> PlaneView:
+    scores = explanation.slice_scores(plane)
+    strongest = int(scores[row].argmax())
+    largest = max(float(np.abs(explanation.slice_scores(p)).max()) for p in explanation.native)
+    grey = np.asarray(exam.stacks[plane][strongest])
+    warm = overlay(grey, explanation.heat(plane)[row, strongest], explanation.scale)
+    left, top, right, bottom = (100 * edge for edge in seen_box(explanation.seen(plane)))
+    reach = [0.5 * float(score) / (largest or 1.0) for score in scores[row]]
+    return PlaneView(
+        name=plane,
+        number=strongest + 1,
+        slices=scores.shape[1],
+        score=_number(scores[row, strongest], 2),
+        share=_number(scores[row].sum(), 3),
+        speaks_for=bool(scores[row, strongest] > 0),
+        foremost=explanation.decisive_slice(explanation.findings[row]) == (plane, strongest),
+        bars=tuple(Bar(0.5 + min(r, 0.0), abs(r), "up" if r > 0 else "down") for r in reach),
+        scores=tuple(_number(score, 2) for score in scores[row]),
+        plain=data_uri(jpeg(_shown(grey))),
+        warm=data_uri(jpeg(_shown(warm))),
+        seen=(left, top, right - left, bottom - top),
+        size=(grey.shape[1], grey.shape[0]),
+    )
+
+
+def _shown(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> UInt8[np.ndarray, "r c *rgb"]:
+    image = Image.fromarray(picture)
+    image.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+    return np.asarray(image)
