@@ -167,19 +167,14 @@ def difference_interval(
     plain = first.method == second.method == DELONG
     if alike and plain:
         return 0.0, 0.0, f"none: {SAME_RANKING}"
-    r = 0.0 if alike or math.isnan(correlation) else correlation
+    assumed = alike or math.isnan(correlation)
+    r = 0.0 if assumed else correlation
     down_1, up_1 = first.value - first.low, first.high - first.value
     down_2, up_2 = second.value - second.low, second.high - second.value
     difference = second.value - first.value
     low = difference - math.sqrt(max(0.0, down_2**2 - 2 * r * down_2 * up_1 + up_1**2))
     high = difference + math.sqrt(max(0.0, up_2**2 - 2 * r * up_2 * down_1 + down_1**2))
-    method = f"{MOVER}, correlation {r:.2f}"
-    if r == 0:
-        method = f"{MOVER}, correlation not known and taken as 0"
-    if not plain:
-        method += ", from intervals of " + " and ".join(
-            dict.fromkeys([first.method, second.method])
-        )
+    method = f"{MOVER}, correlation {'not known, taken as 0' if assumed else f'{r:.2f}'}"
     return max(-1.0, low), min(1.0, high), method
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
+from scipy.special import ndtr
 from scipy.stats import rankdata
 
 from mrknee.scoring.discrimination import known_labels, refuse_nan
@@ -27,9 +28,15 @@ REPLICATES = 10_000
 EXACT_STEPS = 100_000_000
 """Exams x sum of weights up to which all exchanges are counted: about 0.1 s, some 500 exams."""
 
+NORMAL_BELOW = 1e-3
+"""Excess kurtosis of the sum, -2 sum w^4 / (sum w^2)^2, nearer to 0 than which the sum is taken as
+normal (Bandos 2005's asymptotic form; thousands of exams). The first term left out, Edgeworth's,
+changes p by less than 0.0001 then, a twentieth of the random exchanges' standard error."""
+
 _CELLS_AT_ONCE = 4_000_000  # replicates x exams held in memory at once: 32 MB an array
 
 EXACT = "all exchanges, exact"
+NORMAL = "all exchanges, normal approximation"
 
 
 def exchange_weights(
@@ -81,17 +88,21 @@ def exchange_p(
 
     Returns:
         p, and how it was found: all exchanges counted (whole-number weights of not too many
-        exams), or (1 + as extreme) / (1 + replicates). 1 when all weights are zero.
+        exams), or (1 + as extreme) / (1 + replicates), or the normal approximation (weights of
+        thousands of exams). 1 when all weights are zero.
     """
     moving = np.abs(weights[weights != 0])
     if len(moving) == 0:
         return 1.0, EXACT
     if np.issubdtype(weights.dtype, np.integer) and len(moving) * moving.sum() <= EXACT_STEPS:
         return _exact(np.sort(moving).astype(np.int64), int(abs(weights.sum()))), EXACT
+    values = moving.astype(np.float64)
+    spread = float((values**2).sum())
+    if 2 * float((values**4).sum()) < NORMAL_BELOW * spread**2:
+        return float(2 * ndtr(-abs(float(weights.sum())) / np.sqrt(spread))), NORMAL
     rng = np.random.default_rng(seed)
     # Sums of the same numbers in another order differ by rounding.
-    least = abs(float(weights.sum())) - 1e-12 * float(moving.sum())
-    values = moving.astype(np.float64)
+    least = abs(float(weights.sum())) - 1e-12 * float(values.sum())
     at_once = max(1, _CELLS_AT_ONCE // len(values))
     extreme = 0
     for start in range(0, replicates, at_once):

@@ -1,8 +1,13 @@
-"""A table of predictions: written by `predict`, read by `evaluate` and `compare`."""
+"""A table of predictions: written by `predict`, read by `evaluate` and `compare`.
+
+Several tables can be one model (`Predictions.read_joined`: single-task networks, or an ensemble),
+and several models are brought to the same exams and findings before they are compared (`aligned`).
+"""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +89,48 @@ class Predictions:
         table = np.array(list(ids.values()), dtype=np.float64).reshape(len(ids), len(findings))
         return cls(tuple(ids), findings, table)
 
+    @classmethod
+    def read_joined(cls, spec: str) -> Predictions:
+        """Reads one model's predictions from one file, or from several named with commas.
+
+        Args:
+            spec: "predictions.csv", or "abnormal.csv,acl.csv,meniscus.csv". A file whose own name
+                has a comma is read as that file.
+
+        Returns:
+            The one table, or the tables `joined`.
+
+        Raises:
+            MrkneeError: as `read`; a name is empty or there twice; or the files are of different
+                exams.
+        """
+        if "," not in spec or Path(spec).is_file():
+            return cls.read(Path(spec))
+        names = [name.strip() for name in spec.split(",")]
+        if "" in names or len(set(names)) < len(names):
+            raise MrkneeError(
+                "the predictions of one model can't be joined",
+                expected="files with commas between them, each once",
+                found=spec,
+            )
+        return _joined([cls.read(Path(name)) for name in names], names)
+
+    @classmethod
+    def joined(cls, tables: Sequence[Predictions]) -> Predictions:
+        """Makes one model of several tables of the same exams.
+
+        Args:
+            tables: one or more; their exams may be in any order.
+
+        Returns:
+            The first table's exams in its order; all findings; for each the mean probability over
+            the tables that have it.
+
+        Raises:
+            MrkneeError: there is no table, or they are of different exams.
+        """
+        return _joined(tables, [f"table {i}" for i in range(1, len(tables) + 1)])
+
     def labels(self, root: Path, split: str) -> Float[np.ndarray, "exams findings"]:
         """The labels of the predicted exams, joined by id, in the predictions' own order.
 
@@ -122,6 +169,85 @@ class Predictions:
         return np.array(
             [[known.get(f, nothing).get(i, np.nan) for f in self.findings] for i in self.ids]
         )
+
+
+def aligned(
+    names: Sequence[str], tables: Sequence[Predictions]
+) -> tuple[tuple[Predictions, ...], tuple[str, ...]]:
+    """Brings several models' predictions to the same exams and findings in the same order.
+
+    Args:
+        names: the models' names, for messages.
+        tables: one table a model, of the same exams in any order.
+
+    Returns:
+        The tables with the first one's order of exams and with the findings that all of them have;
+        and a note for each model with findings that not all have, which are left out.
+
+    Raises:
+        MrkneeError: the models were not run on the same exams, or have no finding in common.
+    """
+    _refuse_other_exams(tables, names)
+    common = [f for f in tables[0].findings if all(f in table.findings for table in tables)]
+    if not common:
+        raise MrkneeError(
+            "the models have no finding in common",
+            expected="at least one finding that all of them have",
+            found="; ".join(
+                f"{name}: {', '.join(table.findings)}"
+                for name, table in zip(names, tables, strict=True)
+            ),
+        )
+    findings = Findings(common)
+    notes = tuple(
+        f"left out, because not every model has it: {', '.join(others)} ({name})"
+        for name, table in zip(names, tables, strict=True)
+        if (others := [f for f in table.findings if f not in findings])
+    )
+    return tuple(_ordered(table, tables[0].ids, findings) for table in tables), notes
+
+
+def _joined(tables: Sequence[Predictions], names: Sequence[str]) -> Predictions:
+    _refuse_other_exams(tables, names)
+    ids = tables[0].ids
+    findings = Findings(dict.fromkeys(name for table in tables for name in table.findings))
+    columns = [
+        np.mean(
+            [
+                _ordered(table, ids, Findings([name])).probabilities
+                for table in tables
+                if name in table.findings
+            ],
+            axis=0,
+        )
+        for name in findings
+    ]
+    return Predictions(ids, findings, np.hstack(columns))
+
+
+def _ordered(table: Predictions, ids: Sequence[str], findings: Findings) -> Predictions:
+    """The table with these of its exams and findings, in this order."""
+    row = {exam_id: i for i, exam_id in enumerate(table.ids)}
+    rows = [row[exam_id] for exam_id in ids]
+    columns = [table.findings.index(name) for name in findings]
+    return Predictions(tuple(ids), findings, table.probabilities[np.ix_(rows, columns)])
+
+
+def _refuse_other_exams(tables: Sequence[Predictions], names: Sequence[str]) -> None:
+    if not tables:
+        raise MrkneeError("there are no predictions", expected="at least one table")
+    wanted = set(tables[0].ids)
+    for name, table in zip(names[1:], tables[1:], strict=True):
+        odd = sorted(wanted.symmetric_difference(table.ids))
+        if odd:
+            has, lacks = (names[0], name) if odd[0] in wanted else (name, names[0])
+            raise MrkneeError(
+                "the predictions are of different exams",
+                exam=odd[0],
+                expected=f"the same exams in {names[0]} and {name}",
+                found=f"it is in {has}, not in {lacks} ({len(odd)} exams are in one only)",
+                advice="predict the same split with both models",
+            )
 
 
 def _probabilities(row: list[str], width: int) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""The mean AUC over findings, with an interval from resampling exams.
+"""The mean AUC over findings, and differences of it, with intervals from resampling exams.
 
 One exam carries all its findings, so the findings' AUCs vary together; drawing whole exams keeps
 that. Exams are drawn with replacement within strata of equal labels, so that a replicate has the
@@ -134,6 +134,35 @@ def bootstrap_aucs(
             )
         )
     return np.concatenate(parts)
+
+
+def bootstrap_differences(
+    labels: Float[np.ndarray, "exams findings"],
+    first: Float[np.ndarray, "exams findings"],
+    second: Float[np.ndarray, "exams findings"],
+    *,
+    seed: int,
+    replicates: int = REPLICATES,
+) -> Float64[np.ndarray, "replicates findings"]:
+    """Differences of two models' AUCs, both models' on the same exams in each replicate.
+
+    Args:
+        labels: 1 present, 0 absent, NaN not known; each finding with both classes.
+        first: the first model's scores; larger means more likely present.
+        second: the second model's.
+        seed: of the resampling.
+        replicates: how often to resample.
+
+    Returns:
+        AUC(second) - AUC(first), -1 to 1; NaN as in `bootstrap_aucs`.
+    """
+    # The two models as columns side by side: repeating the labels' columns changes no stratum.
+    aucs = bootstrap_aucs(
+        np.hstack([labels, labels]), np.hstack([first, second]), seed=seed, replicates=replicates
+    )
+    of_first, of_second = np.hsplit(aucs, 2)
+    differences: Float64[np.ndarray, "replicates findings"] = of_second - of_first
+    return differences
 
 
 def label_strata(labels: Float[np.ndarray, "exams findings"]) -> Int[np.ndarray, " exams"]:

@@ -1,0 +1,373 @@
+"""Several models on the same exams of one split, compared: `comparison.json` and its table.
+
+Every other model is held against the first, finding by finding, and in the mean over findings.
+"Not different" is never said: where no difference is shown, the smallest that could have been is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mrknee.errors import MrkneeError
+from mrknee.files import whole_file
+from mrknee.scoring.differences import Difference, MeanDifference, difference, mean_difference
+from mrknee.scoring.discrimination import DELONG, Auc, auc
+from mrknee.scoring.paired import MOVER, SAME_RANKING, holm
+from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
+
+__all__ = ["VERSION", "Comparison", "Difference", "MeanDifference", "compare"]
+
+VERSION = 1
+"""Of the file's layout."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `comparison.json` holds.
+
+    Attributes:
+        names: the models' names; the others are held against the first.
+        split: the name of the split that was scored.
+        n_exams: exams scored, those with unknown labels too.
+        aucs: model -> finding -> its AUC with its interval.
+        means: model -> its mean AUC.
+        differences: model after model, finding after finding.
+        mean_differences: one a model but the first.
+        seed: of resampling and random exchanges.
+        notes: what a reader must know, for example which findings were left out.
+    """
+
+    names: tuple[str, ...]
+    split: str
+    n_exams: int
+    aucs: Mapping[str, Mapping[str, Auc]]
+    means: Mapping[str, MeanAuc]
+    differences: tuple[Difference, ...]
+    mean_differences: tuple[MeanDifference, ...]
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        each = {name: MappingProxyType(dict(one)) for name, one in self.aucs.items()}
+        object.__setattr__(self, "aucs", MappingProxyType(each))
+        object.__setattr__(self, "means", MappingProxyType(dict(self.means)))
+
+    def to_json(self) -> str:
+        """The comparison as JSON text; a number that can't be computed is null, with its reason."""
+        content = {
+            "version": VERSION,
+            "split": self.split,
+            "n_exams": self.n_exams,
+            "models": [
+                {
+                    "name": name,
+                    "findings": {finding: _fields(one) for finding, one in self.aucs[name].items()},
+                    "mean": _fields(self.means[name]),
+                }
+                for name in self.names
+            ],
+            "differences": [_fields(one) for one in self.differences],
+            "mean_differences": [_fields(one) for one in self.mean_differences],
+            "seed": self.seed,
+            "notes": list(self.notes),
+        }
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Writes the JSON file, whole or not at all; its folder is made if it isn't there."""
+        with whole_file(path) as beside:
+            beside.write_text(self.to_json(), encoding="utf-8")
+
+    def table(self) -> str:
+        """Models, AUCs, differences and a sentence on each difference, as plain text.
+
+        Models go by letters, whose names stand above. What is out of the ordinary (no AUC, other
+        intervals and tests than usual, notes) is told in lines below.
+        """
+        letters = {name: _letter(i) for i, name in enumerate(self.names)}
+        title = f"{self.split}: {self.n_exams} exam" + ("" if self.n_exams == 1 else "s")
+        parts = [
+            [title, *(f"{letter}: {name}" for name, letter in letters.items())],
+            _columns(self._auc_rows(letters), left=2),
+            [
+                "Differences (B - A is B's AUC less A's), with 95 % intervals:",
+                *_columns(self._difference_rows(letters), left=2),
+                *self._explained(letters),
+            ],
+            self._sentences(letters),
+            self._remarks(letters),
+        ]
+        return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+    def _auc_rows(self, letters: Mapping[str, str]) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [
+            ("finding", "model", "AUC", "95 % interval", "positive", "negative")
+        ]
+        for finding in self.aucs[self.names[0]]:
+            for name, letter in letters.items():
+                one = self.aucs[name][finding]
+                shown = _shown(one.value), _interval(one.low, one.high)
+                rows.append((finding, letter, *shown, str(one.n_positive), str(one.n_negative)))
+        for name, letter in letters.items():
+            mean = self.means[name]
+            shown = _shown(mean.value), _interval(mean.low, mean.high)
+            rows.append(("mean", letter, *shown, "", ""))
+        return rows
+
+    def _all(self) -> list[Difference | MeanDifference]:
+        return [*self.differences, *self.mean_differences]
+
+    def _difference_rows(self, letters: Mapping[str, str]) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [
+            ("finding", "models", "difference", "95 % interval", "DeLong", "permutation", "Holm")
+        ]
+        for one in self._all():
+            shown = _pair(one, letters), _signed(one.difference), _signed_interval(one)
+            p = _p(one.p_permutation)
+            if isinstance(one, Difference):
+                rows.append((one.finding, *shown, _p(one.p_delong), p, _p(one.p_holm)))
+            else:
+                rows.append(("mean", *shown, "", p, ""))
+        return rows
+
+    def _explained(self, letters: Mapping[str, str]) -> list[str]:
+        """What the columns of the differences are."""
+        made = [one for one in self.differences if one.corrected != "none"]
+        other = [one for one in made if one.corrected == "permutation"]
+        lines = [
+            f"Intervals by {MOVER} from the AUCs' own; the mean's by {BOOTSTRAP}.",
+            f"The last columns are p. Holm: of DeLong's p, over {len(made)} tests of a finding.",
+        ]
+        if other:
+            which = ", ".join(f"{one.finding} {_pair(one, letters)}" for one in other)
+            lines.append(f"Holm of the permutation's p, where DeLong's fails: {which}.")
+        return lines
+
+    def _sentences(self, letters: Mapping[str, str]) -> list[str]:
+        tests = sum(one.corrected != "none" for one in self.differences)
+        lines = []
+        for one in self.differences:
+            pair = letters[one.first], letters[one.second]
+            n = one.n_positive + one.n_negative
+            after = " after Holm's correction" if tests > 1 else ""
+            verdict = _verdict(one, pair, one.p_holm, after, n)
+            lines.append(f"{one.finding}, {pair[1]} against {pair[0]}: {verdict}")
+        for mean in self.mean_differences:
+            pair = letters[mean.first], letters[mean.second]
+            verdict = _verdict(mean, pair, mean.p_permutation, "", self.n_exams)
+            lines.append(f"mean, {pair[1]} against {pair[0]}: {verdict}")
+        return lines
+
+    def _remarks(self, letters: Mapping[str, str]) -> list[str]:
+        remarks = []
+        for name, letter in letters.items():
+            for finding, one in self.aucs[name].items():
+                if one.reason is None and one.method != DELONG:
+                    remarks.append(f"{finding}, {letter}: interval by {one.method}")
+            mean = self.means[name]
+            if mean.reason is None and mean.left_out:
+                remarks.append(f"mean, {letter}: without {', '.join(mean.left_out)}")
+            if mean.reason is None and mean.method != BOOTSTRAP:
+                remarks.append(f"mean, {letter}: interval by {mean.method}")
+        for other in self._all():
+            finding = other.finding if isinstance(other, Difference) else "mean"
+            who = f"{finding}, {_pair(other, letters)}"
+            usual = other.method == BOOTSTRAP or (
+                isinstance(other, Difference) and other.corrected == "DeLong"
+            )
+            if not math.isnan(other.difference):
+                if not usual:
+                    remarks.append(f"{who}: interval by {other.method}")
+                if other.reason is not None:
+                    remarks.append(f"{who}: {other.reason}")
+        return remarks + [f"note: {note}" for note in self.notes]
+
+
+def compare(
+    names: Sequence[str],
+    findings: Sequence[str],
+    labels: Float[np.ndarray, "exams findings"],
+    probabilities: Sequence[Float[np.ndarray, "exams findings"]],
+    *,
+    split: str,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Compares models on the same exams.
+
+    Args:
+        names: the models' names, each once, two or more.
+        findings: the findings' names, one a column.
+        labels: 1 present, 0 absent, NaN not known: left out for that finding.
+        probabilities: one array a model, rows and columns as the labels'
+            (`scoring.predictions.aligned` brings tables there).
+        split: the name of the split.
+        seed: of resampling and random exchanges; the same seed gives the same numbers.
+        notes: what a reader must know.
+
+    Raises:
+        MrkneeError: a name twice, fewer than two models, arrays of other shapes, a probability
+            that is NaN, or a label that is not 0, 1 or NaN.
+    """
+    _refuse_impossible(names, labels, probabilities)
+    models = dict(zip(names, probabilities, strict=True))
+    aucs = {
+        name: {f: auc(labels[:, i], one[:, i]) for i, f in enumerate(findings)}
+        for name, one in models.items()
+    }
+    base = names[0]
+    differences = [
+        difference(
+            (base, other),
+            finding,
+            labels[:, i],
+            (models[base][:, i], models[other][:, i]),
+            (aucs[base][finding], aucs[other][finding]),
+            seed=seed,
+        )
+        for other in names[1:]
+        for i, finding in enumerate(findings)
+    ]
+    differences = _with_holm(differences)
+    return Comparison(
+        names=tuple(names),
+        split=split,
+        n_exams=len(labels),
+        aucs=aucs,
+        means={name: mean_auc(findings, labels, one, seed=seed) for name, one in models.items()},
+        differences=tuple(differences),
+        mean_differences=tuple(
+            mean_difference(
+                [one for one in differences if one.second == other],
+                labels,
+                models[base],
+                models[other],
+                seed=seed,
+            )
+            for other in names[1:]
+        ),
+        seed=seed,
+        notes=tuple(notes),
+    )
+
+
+def _with_holm(differences: Sequence[Difference]) -> list[Difference]:
+    p = [
+        {"DeLong": one.p_delong, "permutation": one.p_permutation, "none": math.nan}[one.corrected]
+        for one in differences
+    ]
+    corrected = holm(np.array(p, dtype=np.float64))
+    return [replace(one, p_holm=float(q)) for one, q in zip(differences, corrected, strict=True)]
+
+
+def _refuse_impossible(
+    names: Sequence[str],
+    labels: Float[np.ndarray, "exams findings"],
+    probabilities: Sequence[np.ndarray],
+) -> None:
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise MrkneeError(
+            "these models can't be compared",
+            expected="two models or more, each named once",
+            found=", ".join(names) or "none",
+        )
+    for name, one in zip(names, probabilities, strict=True):
+        if one.shape != labels.shape:
+            raise MrkneeError(
+                f"the predictions of {name} don't fit the labels",
+                expected=f"(exams, findings) {labels.shape}",
+                found=str(one.shape),
+            )
+
+
+def _fields(one: Auc | MeanAuc | Difference | MeanDifference) -> dict[str, Any]:
+    """A result's fields by name; NaN as null."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in vars(one).items()
+    }
+
+
+def _letter(model: int) -> str:
+    return chr(ord("A") + model) if model < 26 else f"M{model + 1}"
+
+
+def _columns(rows: Sequence[tuple[str, ...]], *, left: int) -> list[str]:
+    """A header, a rule, and rows; the first `left` columns to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return [lines[0], "-" * max(len(line) for line in lines), *lines[1:]]
+
+
+def _verdict(
+    one: Difference | MeanDifference, pair: tuple[str, str], p: float, after: str, n: int
+) -> str:
+    """One sentence for a person.
+
+    Args:
+        one: the difference.
+        pair: how the two models are called.
+        p: what is held against 0.05.
+        after: which correction p went through.
+        n: exams.
+    """
+    if math.isnan(one.difference):
+        return f"can't be compared: {one.reason}"
+    if one.low == one.high:
+        return SAME_RANKING
+    holds_0, small = one.low <= 0 <= one.high, p < 0.05
+    shown_p = f"p {'' if p < 0.001 else '= '}{_p(p)}{after}"
+    if small and not holds_0:
+        way = "higher" if one.difference > 0 else "lower"
+        return f"{pair[1]}'s AUC is {way} by {abs(one.difference):.3f}, {shown_p}"
+    least = f"{one.unseen:.2f}" if one.unseen >= 0.01 else f"{one.unseen:.1g}"
+    limit = f"at n = {n} differences below about {least} can't be seen"
+    if small:
+        return f"not settled: {shown_p}, but the interval holds 0; {limit}"
+    if holds_0:
+        return f"no difference shown: the interval holds 0; {limit}"
+    return f"no difference shown: {shown_p}, though the interval by itself leaves out 0"
+
+
+def _shown(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _signed(value: float) -> str:
+    # Adding 0 makes a rounded -0.000 a +0.000.
+    return "-" if math.isnan(value) else f"{round(value, 3) + 0.0:+.3f}"
+
+
+def _pair(one: Difference | MeanDifference, letters: Mapping[str, str]) -> str:
+    return f"{letters[one.second]} - {letters[one.first]}"
+
+
+def _signed_interval(one: Difference | MeanDifference) -> str:
+    if math.isnan(one.low):
+        return "-"
+    return "no width" if one.low == one.high else f"{_signed(one.low)} to {_signed(one.high)}"
+
+
+def _interval(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

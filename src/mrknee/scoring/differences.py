@@ -1,0 +1,220 @@
+"""The difference of two models' AUCs on the same exams, for one finding and in the mean.
+
+Tests and intervals come from `paired`, `permutation` and `resampling`; here they are put together,
+and it is decided which of them hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from mrknee.scoring.discrimination import DELONG, Auc
+from mrknee.scoring.paired import SAME_RANKING, difference_interval, paired_delong, rank_alike
+from mrknee.scoring.permutation import exchange_p, exchange_weights
+from mrknee.scoring.resampling import BOOTSTRAP, MEAN_OF_ENDS, bootstrap_differences
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two models' AUCs for one finding.
+
+    Attributes:
+        finding: its name.
+        first: name of the model that is compared with.
+        second: name of the model that is compared.
+        n_positive: exams with label 1.
+        n_negative: exams with label 0.
+        first_auc: 0 to 1; NaN with one class only.
+        second_auc: the second model's.
+        difference: second_auc - first_auc, -1 to 1.
+        low: lower end of the difference's 95 % interval.
+        high: upper end. Equal to `low` only where `method` says that there is no interval.
+        p_delong: two-sided p of DeLong's paired test, or NaN.
+        p_permutation: two-sided p of the permutation test, or NaN.
+        p_holm: `corrected` after Holm's correction over all findings and models of the comparison.
+        corrected: which p that is: DeLong's where both AUCs have DeLong's interval, otherwise
+            (few exams of a class, a model that separates without a fault) the permutation test's.
+        method: how the interval was made.
+        permutation: how the permutation's p was found.
+        reason: why a number is NaN, or a p is 1 without a variance; None otherwise.
+    """
+
+    finding: str
+    first: str
+    second: str
+    n_positive: int
+    n_negative: int
+    first_auc: float
+    second_auc: float
+    difference: float
+    low: float
+    high: float
+    p_delong: float
+    p_permutation: float
+    p_holm: float
+    corrected: Literal["DeLong", "permutation", "none"]
+    method: str
+    permutation: str
+    reason: str | None = None
+
+    @property
+    def unseen(self) -> float:
+        """The longer half of the interval: smaller differences can't be told from 0 here; or NaN.
+
+        A difference of just this size would be told in about half of such samples.
+        """
+        return max(self.difference - self.low, self.high - self.difference)
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """Two models' mean AUCs over the findings that have one.
+
+    Attributes:
+        first: name of the model that is compared with.
+        second: name of the model that is compared.
+        difference: second - first, -1 to 1; NaN when no finding has an AUC.
+        low: lower end of its 95 % interval.
+        high: upper end. Equal to `low` only where `method` says that there is no interval.
+        p_permutation: two-sided p of the permutation test, whole exams being exchanged, or NaN.
+            It is one test a model and not part of Holm's correction.
+        findings: the findings that are in the mean.
+        method: how the interval was made.
+        permutation: how the permutation's p was found.
+        reason: why the numbers are NaN, or None.
+    """
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p_permutation: float
+    findings: tuple[str, ...]
+    method: str
+    permutation: str
+    reason: str | None = None
+
+    @property
+    def unseen(self) -> float:
+        """As `Difference.unseen`."""
+        return max(self.difference - self.low, self.high - self.difference)
+
+
+def difference(
+    names: tuple[str, str],
+    finding: str,
+    labels: Float[np.ndarray, " exams"],
+    scores: tuple[Float[np.ndarray, " exams"], Float[np.ndarray, " exams"]],
+    aucs: tuple[Auc, Auc],
+    *,
+    seed: int = 0,
+) -> Difference:
+    """Two models' AUCs of one finding, compared; Holm's p is NaN: it needs the other tests.
+
+    Args:
+        names: of the two models.
+        finding: its name.
+        labels: 1 positive, 0 negative, NaN not known: that exam is left out.
+        scores: the two models'; larger means more likely positive; only ranks matter.
+        aucs: the two models' AUCs of these labels and scores, with their intervals.
+        seed: of random exchanges.
+
+    Raises:
+        MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
+    """
+    test = paired_delong(labels, *scores)
+    low, high, method = difference_interval(
+        *aucs, test.correlation, alike=rank_alike(labels, *scores)
+    )
+    p, permutation = math.nan, "none"
+    corrected: Literal["DeLong", "permutation", "none"] = "none"
+    if aucs[0].reason is None:
+        p, permutation = exchange_p(exchange_weights(labels, *scores), seed=seed)
+        corrected = "DeLong" if aucs[0].method == aucs[1].method == DELONG else "permutation"
+    return Difference(
+        finding=finding,
+        first=names[0],
+        second=names[1],
+        n_positive=test.n_positive,
+        n_negative=test.n_negative,
+        first_auc=test.first,
+        second_auc=test.second,
+        difference=test.difference,
+        low=low,
+        high=high,
+        p_delong=test.p,
+        p_permutation=p,
+        p_holm=math.nan,
+        corrected=corrected,
+        method=method,
+        permutation=permutation,
+        reason=test.reason,
+    )
+
+
+def mean_difference(
+    differences: Sequence[Difference],
+    labels: Float[np.ndarray, "exams findings"],
+    first: Float[np.ndarray, "exams findings"],
+    second: Float[np.ndarray, "exams findings"],
+    *,
+    seed: int = 0,
+) -> MeanDifference:
+    """The mean difference over the findings that have an AUC.
+
+    The interval is the stratified bootstrap's; as for the mean AUC, with a finding of which
+    resampling shows too little it is the mean of the findings' interval ends.
+
+    Args:
+        differences: of two models, one a finding, in the columns' order.
+        labels: 1 present, 0 absent, NaN not known.
+        first: the first model's scores.
+        second: the second model's.
+        seed: of resampling and random exchanges.
+    """
+    names = differences[0].first, differences[0].second
+    columns = [i for i, one in enumerate(differences) if one.corrected != "none"]
+    used = [differences[i] for i in columns]
+    if not used:
+        nan = math.nan
+        return MeanDifference(
+            *names, nan, nan, nan, nan, (), "none", "none", "no finding has an AUC"
+        )
+    value = float(np.mean([one.difference for one in used]))
+    weights = np.mean(
+        [
+            exchange_weights(labels[:, i], first[:, i], second[:, i])
+            / (4 * one.n_positive * one.n_negative)
+            for i, one in zip(columns, used, strict=True)
+        ],
+        axis=0,
+    )
+    p, permutation = exchange_p(weights, seed=seed)
+    special = [
+        one.finding
+        for one in used
+        # The latter: DeLong's p without a variance, of models that win and lose the same pairs.
+        if one.corrected != "DeLong" or (one.reason is not None and one.low < one.high)
+    ]
+    if all(one.low == one.high for one in used):
+        low, high, method = value, value, f"none: {SAME_RANKING}"
+    elif special:
+        # Resampling shows too little of what DeLong's variance shows too little of.
+        low, high = float(np.mean([d.low for d in used])), float(np.mean([d.high for d in used]))
+        method = f"{MEAN_OF_ENDS} ({', '.join(special)}: resampling shows too little)"
+    else:
+        draws = bootstrap_differences(
+            labels[:, columns], first[:, columns], second[:, columns], seed=seed
+        ).mean(axis=1)
+        low, high = (float(q) for q in np.quantile(draws[~np.isnan(draws)], [0.025, 0.975]))
+        method = BOOTSTRAP
+    return MeanDifference(
+        *names, value, low, high, p, tuple(one.finding for one in used), method, permutation
+    )
