@@ -1,11 +1,34 @@
-"""Curves for the report: ROC with its band, precision-recall with average precision."""
+"""Curves for the report: ROC with its band, precision-recall with average precision.
+
+The curves' points are scikit-learn's. Band and interval come from exams drawn with replacement
+within each class, all replicates at once.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
+
+from mrknee.scoring.discrimination import auc
+from mrknee.scoring.proportions import wilson_ends
+
+REPLICATES = 1000
+"""Bootstrap replicates: a 2.5 % tail of 25, enough to draw or to print three digits of."""
+
+GRID = 101
+"""Points of the band: every hundredth of the false positive rate."""
+
+MIN_CLASS = 10
+"""Exams of the smaller class from which on average precision's interval is a bootstrap's, as for
+`discrimination.DELONG_MIN_CLASS`."""
+
+BAND = "bootstrap within classes, pointwise, never narrower than Wilson's of the sensitivity"
+BOOTSTRAP = "bootstrap within classes, percentile"
+WILSON = "Wilson's, as if a share of the smaller class"
 
 
 @dataclass(frozen=True)
@@ -99,3 +122,171 @@ class PrecisionRecall:
     n_positive: int
     n_negative: int
     reason: str | None = None
+
+
+def roc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]) -> Roc:
+    """The ROC curve, scikit-learn's `roc_curve`.
+
+    Args:
+        labels: 1 present, 0 absent, NaN not known: left out.
+        scores: larger means more likely present; finite.
+
+    Returns:
+        The curve; empty, with the reason, when the known labels hold one class only or none.
+
+    Raises:
+        MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
+    """
+    area = auc(labels, scores)
+    if area.reason is not None:
+        none = np.empty(0)
+        return Roc(none, none, none, area.n_positive, area.n_negative, area.reason)
+    known = ~np.isnan(labels)
+    fpr, tpr, thresholds = roc_curve(labels[known], scores[known].astype(np.float64))
+    return Roc(fpr, tpr, thresholds, area.n_positive, area.n_negative)
+
+
+def roc_band(
+    labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], *, seed: int
+) -> RocBand:
+    """The pointwise 95 % band of the ROC curve: for each false positive rate, the sensitivity's.
+
+    Exams are resampled within each class; the ends are the 2.5 and 97.5 % quantiles of the
+    replicates' sensitivities (vertical averaging: S. Macskassy, F. Provost, "Confidence bands for
+    ROC curves: methods and an empirical study", ROCAI 2004). Resampling shows too little where
+    the curve is at 0 or 1; the sensitivity at a false positive rate is at least as unsure as that
+    at a known threshold, so each end is moved out to that of Wilson's interval. Pointwise: it holds
+    the true curve at one stated false positive rate, not the whole of it, in 95 % of samples. Near
+    a false positive rate of 0 it rests on the few highest negative exams and is too narrow.
+
+    Args:
+        labels: 1 present, 0 absent, NaN not known: left out.
+        scores: larger means more likely present; finite.
+        seed: of the resampling.
+
+    Returns:
+        The band; empty, with the reason, when the known labels hold one class only or none.
+
+    Raises:
+        MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
+    """
+    curve = roc(labels, scores)
+    if curve.reason is not None:
+        none = np.empty(0)
+        return RocBand(none, none, none, "none", curve.reason)
+    grid = np.linspace(0, 1, GRID)
+    hits, false_alarms, _ = _resampled_counts(labels, scores, seed)
+    zero = np.zeros((len(hits), 1))
+    fpr = np.hstack([zero, false_alarms / false_alarms[:, -1:]])
+    tpr = np.hstack([zero, hits / hits[:, -1:]])
+    # Of several sensitivities at one false positive rate, np.interp takes the last, the highest.
+    drawn = np.stack([np.interp(grid, x, y) for x, y in zip(fpr, tpr, strict=True)])
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    here = np.interp(grid, curve.fpr, curve.tpr)
+    least, most = wilson_ends(here, curve.n_positive)
+    return RocBand(grid, np.minimum(low, least), np.maximum(high, most), BAND)
+
+
+def average_precision(
+    labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], *, seed: int = 0
+) -> AveragePrecision:
+    """The average precision, scikit-learn's, with its 95 % interval.
+
+    The interval is the percentile interval of exams resampled within each class. Where that shows
+    too little (perfect ranking, all scores equal, a class of fewer than `MIN_CLASS` exams) it is
+    Wilson's with the value as if it were a share: K. Boyd, K. Eng, C. Page, "Area under the
+    precision-recall curve", ECML PKDD 2013, take a binomial interval with the number of positive
+    exams; here the smaller class, so that few negatives make it wide as well.
+
+    Args:
+        labels: 1 present, 0 absent, NaN not known: left out.
+        scores: larger means more likely present; finite.
+        seed: of the resampling.
+
+    Returns:
+        The value; NaN, with the reason, when the known labels hold one class only or none.
+
+    Raises:
+        MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
+    """
+    area = auc(labels, scores)
+    m, n = area.n_positive, area.n_negative
+    if area.reason is not None:
+        nan = math.nan
+        return AveragePrecision(nan, nan, nan, nan, m, n, "none", area.reason)
+    known = ~np.isnan(labels)
+    value = float(average_precision_score(labels[known], scores[known].astype(np.float64)))
+    prevalence = m / (m + n)
+    if min(m, n) < MIN_CLASS or area.value in (0.0, 1.0) or np.ptp(scores[known]) == 0:
+        low, high = wilson_ends(np.array([value]), min(m, n))
+        return AveragePrecision(value, float(low[0]), float(high[0]), prevalence, m, n, WILSON)
+    hits, false_alarms, drawn = _resampled_counts(labels, scores, seed)
+    called = hits + false_alarms
+    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    values = (drawn * precision).sum(axis=1) / hits[:, -1]
+    ends = np.quantile(values, [0.025, 0.975])
+    return AveragePrecision(value, float(ends[0]), float(ends[1]), prevalence, m, n, BOOTSTRAP)
+
+
+def precision_recall(
+    labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], *, seed: int = 0
+) -> PrecisionRecall:
+    """The precision-recall curve, scikit-learn's, with the average precision and its interval.
+
+    Args:
+        labels: 1 present, 0 absent, NaN not known: left out.
+        scores: larger means more likely present; finite.
+        seed: of the resampling.
+
+    Returns:
+        The curve; empty, with the reason, when the known labels hold one class only or none.
+
+    Raises:
+        MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
+    """
+    area = average_precision(labels, scores, seed=seed)
+    recall, precision = np.empty(0), np.empty(0)
+    if area.reason is None:
+        known = ~np.isnan(labels)
+        precision, recall, _ = precision_recall_curve(labels[known], scores[known])
+    return PrecisionRecall(
+        recall,
+        precision,
+        area.value,
+        area.low,
+        area.high,
+        area.prevalence,
+        area.n_positive,
+        area.n_negative,
+        area.reason,
+    )
+
+
+def _resampled_counts(
+    labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], seed: int
+) -> tuple[
+    Float64[np.ndarray, "replicates steps"],
+    Float64[np.ndarray, "replicates steps"],
+    Float64[np.ndarray, "replicates steps"],
+]:
+    """At each distinct score, falling: positives and negatives at or above, positives at it."""
+    known = ~np.isnan(labels)
+    order = np.flatnonzero(known)[np.argsort(-scores[known], kind="stable")]
+    ranked, positive = scores[order], labels[order] == 1
+    # Exams of equal score are one step of the curve.
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    rng = np.random.default_rng(seed)
+    here, others = (
+        np.add.reduceat(_draw(members, rng), starts, axis=1) for members in (positive, ~positive)
+    )
+    return np.cumsum(here, axis=1), np.cumsum(others, axis=1), here
+
+
+def _draw(
+    members: Bool[np.ndarray, " exams"], rng: np.random.Generator
+) -> Float64[np.ndarray, "replicates exams"]:
+    """How often each member is drawn in each replicate, as many as there are; 0 for the others."""
+    times = np.zeros((REPLICATES, len(members)))
+    k = int(members.sum())
+    times[:, members] = rng.multinomial(k, np.full(k, 1 / k), size=REPLICATES)
+    return times

@@ -1,4 +1,11 @@
-"""Operating points: a threshold that turns a probability into yes or no, and how good that is."""
+"""Operating points: a threshold that turns a probability into yes or no, and how good that is.
+
+A threshold is fixed on exams that are not scored afterwards (`youden`, `at_sensitivity`), then
+applied to those that are (`operate`). An exam is called positive if its probability is at least the
+threshold. Thresholds lie halfway between the probabilities of two neighbouring exams, since one
+that is an exam's own probability changes that exam's call by any rounding; the lowest candidate is
+0, which calls every exam positive.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int
+from scipy.special import expit, logit
 
-from mrknee.scoring.proportions import Proportion
+from mrknee.errors import MrkneeError
+from mrknee.scoring.calibration import check_prevalence, known_pairs
+from mrknee.scoring.discrimination import Z_95
+from mrknee.scoring.proportions import Proportion, wilson
+
+YOUDEN = "Youden"
+"""Name of the rule of W. J. Youden, "Index for rating diagnostic tests", Cancer 3 (1950) 32-35."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,39 @@ class OperatingPoint:
     n_positive: int
     n_negative: int
     reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The operating point as JSON can hold it; a threshold that is NaN is None."""
+        return {
+            "rule": self.rule,
+            "threshold": None if math.isnan(self.threshold) else self.threshold,
+            "n_positive": self.n_positive,
+            "n_negative": self.n_negative,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> OperatingPoint:
+        """Makes an operating point from what `to_dict` gave.
+
+        Raises:
+            MrkneeError: something is missing, or not what it should be.
+        """
+        try:
+            threshold, reason = content["threshold"], content["reason"]
+            return cls(
+                rule=str(content["rule"]),
+                threshold=math.nan if threshold is None else float(threshold),
+                n_positive=int(content["n_positive"]),
+                n_negative=int(content["n_negative"]),
+                reason=None if reason is None else str(reason),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise MrkneeError(
+                "an operating point can't be read",
+                expected="what mrknee wrote",
+                found=f"{type(error).__name__}: {error}",
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -88,3 +135,210 @@ class OperatingScore:
     ppv: Proportion
     npv: Proportion
     at_prevalence: AtPrevalence | None = None
+
+
+def youden(
+    labels: Float[np.ndarray, " exams"], probabilities: Float[np.ndarray, " exams"]
+) -> OperatingPoint:
+    """The threshold with the largest sensitivity + specificity.
+
+    Of several equally good ones the lowest, that is the most sensitive: what it misses is a tear.
+
+    Args:
+        labels: 1 present, 0 absent, NaN not known: left out.
+        probabilities: 0 to 1, calibrated like those it will be applied to.
+
+    Returns:
+        The operating point; its threshold is NaN, with the reason, with one class only.
+
+    Raises:
+        MrkneeError: a label is not 0, 1 or NaN, or a probability is NaN or outside 0 to 1.
+    """
+    cuts = _Cuts.of(labels, probabilities)
+    m, n = cuts.n_positive, cuts.n_negative
+    reason = _one_class(m, n)
+    if reason is not None:
+        return OperatingPoint(YOUDEN, math.nan, m, n, reason)
+    # In whole numbers, so that equally good thresholds are equal: J m n = tp n - fp m.
+    best = int(np.argmax(cuts.tp * n - cuts.fp * m))
+    return OperatingPoint(YOUDEN, float(cuts.thresholds[best]), m, n)
+
+
+def at_sensitivity(
+    labels: Float[np.ndarray, " exams"],
+    probabilities: Float[np.ndarray, " exams"],
+    at_least: float,
+) -> OperatingPoint:
+    """The largest threshold, so the most specific, whose sensitivity is at least the stated one.
+
+    The sensitivity is that on these exams; on others it is as likely lower as higher.
+
+    Args:
+        labels: 1 present, 0 absent, NaN not known: left out.
+        probabilities: 0 to 1, calibrated like those it will be applied to.
+        at_least: the sensitivity to reach; above 0, at most 1.
+
+    Returns:
+        The operating point; its threshold is NaN, with the reason, with one class only.
+
+    Raises:
+        MrkneeError: `at_least` is out of range, a label is not 0, 1 or NaN, or a probability is
+            NaN or outside 0 to 1.
+    """
+    if not 0 < at_least <= 1:
+        raise MrkneeError(
+            "a sensitivity can't be reached", expected="above 0, at most 1", found=f"{at_least}"
+        )
+    digits = f"{at_least:.2f}"
+    rule = f"sensitivity >= {digits if float(digits) == at_least else at_least}"
+    cuts = _Cuts.of(labels, probabilities)
+    m, n = cuts.n_positive, cuts.n_negative
+    reason = _one_class(m, n)
+    if reason is not None:
+        return OperatingPoint(rule, math.nan, m, n, reason)
+    # tp falls as the threshold rises; at threshold 0 it is all of them.
+    reached = np.flatnonzero(cuts.tp / m >= at_least)
+    return OperatingPoint(rule, float(cuts.thresholds[reached[-1]]), m, n)
+
+
+def operate(
+    point: OperatingPoint,
+    labels: Float[np.ndarray, " exams"],
+    probabilities: Float[np.ndarray, " exams"],
+    *,
+    prevalence: float | None = None,
+) -> OperatingScore:
+    """Counts what an operating point gets right.
+
+    Args:
+        point: fixed on other exams.
+        labels: 1 present, 0 absent, NaN not known: left out.
+        probabilities: 0 to 1, calibrated like those the point was fixed on.
+        prevalence: at which PPV and NPV are wanted too; above 0, below 1.
+
+    Raises:
+        MrkneeError: the prevalence is out of range, a label is not 0, 1 or NaN, or a probability
+            is NaN or outside 0 to 1.
+    """
+    known, p = known_pairs(labels, probabilities)
+    if math.isnan(point.threshold):
+        known, p = known[:0], p[:0]
+    called, present = p >= point.threshold, known == 1
+    tp, fp = int((called & present).sum()), int((called & ~present).sum())
+    fn, tn = int((~called & present).sum()), int((~called & ~present).sum())
+    return OperatingScore(
+        point=point,
+        tp=tp,
+        fp=fp,
+        fn=fn,
+        tn=tn,
+        sensitivity=wilson(tp, tp + fn),
+        specificity=wilson(tn, fp + tn),
+        ppv=wilson(tp, tp + fp),
+        npv=wilson(tn, fn + tn),
+        at_prevalence=None
+        if prevalence is None
+        else values_at_prevalence(tp, fp, fn, tn, prevalence),
+    )
+
+
+def values_at_prevalence(tp: int, fp: int, fn: int, tn: int, prevalence: float) -> AtPrevalence:
+    """PPV and NPV at a stated prevalence, from sensitivity and specificity by Bayes' rule.
+
+    With 95 % intervals on the logit scale: N. D. Mercaldo, K. F. Lau, X. H. Zhou, "Confidence
+    intervals for predictive values with an emphasis to case-control studies", Statistics in
+    Medicine 26 (2007) 2170-2183. Where sensitivity or specificity is 0 or 1 the logit's variance
+    has no value; the interval is then their adjusted one, with z^2 / 2 exams added to each cell
+    (as A. Agresti and B. A. Coull add them, The American Statistician 52 (1998) 119-126), and is
+    stretched to hold the unadjusted value.
+
+    Args:
+        tp: exams with the finding that were called positive.
+        fp: exams without it that were called positive.
+        fn: exams with it that were called negative.
+        tn: exams without it that were called negative.
+        prevalence: the stated share of exams with the finding; above 0, below 1.
+
+    Raises:
+        MrkneeError: the prevalence is out of range.
+    """
+    check_prevalence(prevalence)
+    m, n = tp + fn, fp + tn
+    nan = math.nan
+    missing = _one_class(m, n)
+    if missing is not None:
+        return AtPrevalence(prevalence, nan, nan, nan, nan, nan, nan, m, n, missing)
+    # By mirroring the question the NPV is the PPV: of the other class, called the other way.
+    ppv = _value_with_ends(tp / m, fp / n, m, n, prevalence)
+    npv = _value_with_ends(tn / n, fn / m, n, m, 1 - prevalence)
+    reason = None
+    if tp + fp == 0:
+        reason = "no exam is called positive, so there is no PPV"
+    elif fn + tn == 0:
+        reason = "no exam is called negative, so there is no NPV"
+    return AtPrevalence(prevalence, *ppv, *npv, m, n, reason)
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """Every threshold worth trying, rising from 0, and what it calls positive."""
+
+    thresholds: Float64[np.ndarray, " cuts"]
+    tp: Int[np.ndarray, " cuts"]
+    fp: Int[np.ndarray, " cuts"]
+    n_positive: int
+    n_negative: int
+
+    @classmethod
+    def of(
+        cls, labels: Float[np.ndarray, " exams"], probabilities: Float[np.ndarray, " exams"]
+    ) -> _Cuts:
+        known, p = known_pairs(labels, probabilities)
+        steps = np.unique(p)
+        halfway = (steps[:-1] + steps[1:]) / 2
+        # Between two numbers without a number between, the upper one is what parts them.
+        halfway = np.where(halfway > steps[:-1], halfway, steps[1:])
+        thresholds = np.concatenate([[0.0], halfway])
+        positive, negative = np.sort(p[known == 1]), np.sort(p[known == 0])
+        return cls(
+            thresholds,
+            len(positive) - np.searchsorted(positive, thresholds),
+            len(negative) - np.searchsorted(negative, thresholds),
+            len(positive),
+            len(negative),
+        )
+
+
+def _one_class(m: int, n: int) -> str | None:
+    if m + n == 0:
+        return "no exam to go by"
+    if m == 0 or n == 0:
+        return f"one class only: {m} positive, {n} negative"
+    return None
+
+
+def _value_with_ends(
+    right: float, wrong: float, m: int, n: int, prevalence: float
+) -> tuple[float, float, float]:
+    """PPV from sensitivity (of m) and 1 - specificity (of n), with its interval."""
+    hits, misses = right * prevalence, wrong * (1 - prevalence)
+    if hits + misses == 0:
+        return math.nan, math.nan, math.nan
+    value = hits / (hits + misses)
+    if 0 < right < 1 and 0 < wrong < 1:
+        centre, variance = _logit_value(right, wrong, m, n, prevalence)
+    else:
+        z2 = Z_95**2
+        smoothed = (right * m + z2 / 2) / (m + z2), (wrong * n + z2 / 2) / (n + z2)
+        centre, variance = _logit_value(*smoothed, m + z2, n + z2, prevalence)
+    half = Z_95 * math.sqrt(variance)
+    low, high = float(expit(centre - half)), float(expit(centre + half))
+    return value, min(low, value), max(high, value)
+
+
+def _logit_value(
+    right: float, wrong: float, m: float, n: float, prevalence: float
+) -> tuple[float, float]:
+    """The logit of the predictive value and its variance by the delta method."""
+    centre = math.log(right / wrong) + float(logit(prevalence))
+    return centre, (1 - right) / (right * m) + (1 - wrong) / (wrong * n)
