@@ -7,7 +7,14 @@ import pytest
 from scipy.stats import binom
 
 from mrknee.errors import MrkneeError
-from mrknee.scoring.localisation import Localisation, hit_rate, localise, mean_interval, summarise
+from mrknee.scoring.localisation import (
+    Localisation,
+    hit_rate,
+    hottest_pixel,
+    localise,
+    mean_interval,
+    summarise,
+)
 
 SHAPE = (4, 10, 12)
 ALL_SEEN = np.ones(SHAPE[1:], dtype=bool)
@@ -50,6 +57,17 @@ def test_the_hottest_slice_need_not_hold_the_hottest_pixel() -> None:
     heat[1, 2, 3] = 2.0
     found = localise([heat], [LESION], [ALL_SEEN])
     assert (found.slice_hit, found.pointing_hit) == (False, True)
+
+
+def test_the_middle_of_a_plateau_is_its_hottest_pixel() -> None:
+    """Of pixels that share the largest heat; what isn't seen is never the hottest."""
+    heat = np.zeros(SHAPE)
+    heat[2, 1:6, 3:8], heat[3, 0, 0] = 4.0, 9.0
+    seen = ALL_SEEN.copy()
+    seen[0] = False
+    assert hottest_pixel(heat, seen) == (2, 3, 5)
+    assert hottest_pixel(heat, ALL_SEEN) == (3, 0, 0)
+    assert hottest_pixel(-np.ones(SHAPE), seen)[1] > 0
 
 
 def test_negative_heat_is_no_heat() -> None:

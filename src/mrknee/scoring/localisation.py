@@ -30,7 +30,7 @@ class Localisation:
     Attributes:
         slice_hit: the hottest slice (largest sum of its heat) holds lesion pixels.
         slice_chance: share of slices that hold lesion pixels.
-        pointing_hit: the hottest pixel is a lesion pixel.
+        pointing_hit: the hottest pixel (see `hottest_pixel`) is a lesion pixel.
         pointing_chance: share of the seen pixels that are lesion, 0 to 1: also the share of
             evenly spread heat that would lie inside.
         heat_inside: share of the positive heat that lies inside the lesion, 0 to 1; NaN where
@@ -78,16 +78,33 @@ def localise(
     scores = np.concatenate([heat.sum(axis=(1, 2), dtype=np.float64) for heat in heats])
     holds = np.concatenate([lesion.any(axis=(1, 2)) for lesion in inside])
     values = np.concatenate([h[:, w].ravel() for h, w in zip(heats, seen, strict=True)])
+    hottest = max(range(len(heats)), key=lambda i: float(heats[i][:, seen[i]].max()))
+    pixel = hottest_pixel(heats[hottest], seen[hottest])
     hits = np.concatenate([x[:, w].ravel() for x, w in zip(inside, seen, strict=True)])
     positive = np.maximum(values, 0).astype(np.float64)
     total = positive.sum()
     return Localisation(
         slice_hit=bool(holds[scores.argmax()]),
         slice_chance=float(holds.mean()),
-        pointing_hit=bool(hits[values.argmax()]),
+        pointing_hit=bool(inside[hottest][pixel]),
         pointing_chance=float(hits.mean()),
         heat_inside=float(positive[hits].sum() / total) if total > 0 else math.nan,
     )
+
+
+def hottest_pixel(
+    heat: Float[np.ndarray, "slices rows cols"], seen: Bool[np.ndarray, "rows cols"]
+) -> tuple[int, int, int]:
+    """Slice, row and column of the hottest pixel that is seen.
+
+    A coarse map is flat beyond the centres of its outermost cells, so that many pixels share the
+    largest heat: of those in the first such slice, the one nearest to their middle is taken.
+    """
+    values = np.where(seen, heat, -np.inf)
+    index = int(values.max(axis=(1, 2)).argmax())
+    tied = np.argwhere(values[index] == values[index].max())
+    row, col = tied[((tied - tied.mean(axis=0)) ** 2).sum(axis=1).argmin()]
+    return index, int(row), int(col)
 
 
 @dataclass(frozen=True)
