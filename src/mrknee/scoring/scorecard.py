@@ -8,18 +8,68 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import MrkneeError
 from mrknee.files import whole_file
+from mrknee.scoring.calibration import (
+    Brier,
+    Calibration,
+    Reliability,
+    at_prevalence,
+    brier,
+    check_prevalence,
+    reliability,
+)
+from mrknee.scoring.curves import AveragePrecision, average_precision
 from mrknee.scoring.discrimination import DELONG, Auc, auc
+from mrknee.scoring.operating_point import OperatingPoint, OperatingScore, operate
+from mrknee.scoring.plain import made, number, plain
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
 
-VERSION = 1
+VERSION = 2
 """Of the file's layout; a file of another version is refused."""
+
+Column = Float[np.ndarray, " exams"]
+
+
+class Corrected(NamedTuple):
+    """Calibration after the probabilities were shifted to a stated prevalence.
+
+    Attributes:
+        prevalence: the stated share of exams with the finding.
+        brier: the Brier score of the shifted probabilities.
+        reliability: their reliability diagram and ECE.
+    """
+
+    prevalence: float
+    brier: Brier
+    reliability: Reliability
+
+
+@dataclass(frozen=True)
+class FindingScore:
+    """How good the predictions of one finding are.
+
+    Attributes:
+        auc: the area under the ROC curve.
+        average_precision: the area under the precision-recall curve.
+        brier: the Brier score of the probabilities as predicted.
+        reliability: their reliability diagram and ECE.
+        operating: one a operating point, in the order given; empty without any.
+        corrected: Brier score and reliability at a stated prevalence; None if none was stated or
+            it isn't known at which the probabilities were calibrated.
+    """
+
+    auc: Auc
+    average_precision: AveragePrecision
+    brier: Brier
+    reliability: Reliability
+    operating: tuple[OperatingScore, ...] = ()
+    corrected: Corrected | None = None
 
 
 @dataclass(frozen=True)
@@ -29,15 +79,15 @@ class Scorecard:
     Attributes:
         split: the name of the split that was scored.
         n_exams: exams scored, those with unknown labels too.
-        findings: finding -> its AUC, in the order of the predictions.
+        findings: finding -> its scores, in the order of the predictions.
         mean: the mean AUC over the findings that have one.
-        seed: of the mean's resampling.
+        seed: of the resampling.
         notes: what a reader must know, for example that the epoch was selected on this split.
     """
 
     split: str
     n_exams: int
-    findings: Mapping[str, Auc]
+    findings: Mapping[str, FindingScore]
     mean: MeanAuc
     seed: int = 0
     notes: tuple[str, ...] = ()
@@ -45,6 +95,13 @@ class Scorecard:
     def __post_init__(self) -> None:
         object.__setattr__(self, "findings", MappingProxyType(dict(self.findings)))
         object.__setattr__(self, "notes", tuple(self.notes))
+
+    def __eq__(self, other: object) -> bool:
+        # By what is written, where a NaN is equal to another.
+        return isinstance(other, Scorecard) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
 
     def to_json(self) -> str:
         """The scorecard as JSON text; a number that can't be computed is null, with its reason."""
@@ -54,17 +111,22 @@ class Scorecard:
             "n_exams": self.n_exams,
             "findings": {
                 name: {
-                    "auc": _number(one.value),
-                    "auc_ci": [_number(one.low), _number(one.high)],
-                    "n_positive": one.n_positive,
-                    "n_negative": one.n_negative,
-                    "method": one.method,
-                    "reason": one.reason,
+                    "auc": plain(one.auc.value),
+                    "auc_ci": [plain(one.auc.low), plain(one.auc.high)],
+                    "n_positive": one.auc.n_positive,
+                    "n_negative": one.auc.n_negative,
+                    "method": one.auc.method,
+                    "reason": one.auc.reason,
+                    "average_precision": plain(one.average_precision),
+                    "brier": plain(one.brier),
+                    "reliability": plain(one.reliability),
+                    "operating": plain(one.operating),
+                    "corrected": plain(one.corrected and one.corrected._asdict()),
                 }
                 for name, one in self.findings.items()
             },
-            "mean_auc": _number(self.mean.value),
-            "mean_auc_ci": [_number(self.mean.low), _number(self.mean.high)],
+            "mean_auc": plain(self.mean.value),
+            "mean_auc_ci": [plain(self.mean.low), plain(self.mean.high)],
             "mean_auc_findings": list(self.mean.findings),
             "mean_auc_left_out": list(self.mean.left_out),
             "mean_auc_method": self.mean.method,
@@ -102,7 +164,7 @@ class Scorecard:
             return cls(
                 split=content["split"],
                 n_exams=content["n_exams"],
-                findings={name: _read_auc(one) for name, one in content["findings"].items()},
+                findings={name: _read_finding(one) for name, one in content["findings"].items()},
                 mean=_read_mean(content),
                 seed=content["seed"],
                 notes=tuple(content["notes"]),
@@ -134,45 +196,60 @@ class Scorecard:
         return cls.from_json(text, file=path)
 
     def table(self) -> str:
-        """The AUCs with 95 % intervals and counts, as plain text: a line a finding and the mean.
+        """The scores with 95 % intervals and counts, as plain text.
 
-        What is out of the ordinary (no AUC, another interval than DeLong's, notes) is told in
-        lines below the table.
+        First the AUCs, a line a finding and the mean; then Brier score and ECE; then the operating
+        points, if there are any. What is out of the ordinary (no AUC, another interval than
+        DeLong's, notes) is told in lines below.
         """
+        title = f"{self.split}: {self.n_exams} exam" + ("" if self.n_exams == 1 else "s")
+        lines = [title, *self._aucs(), *self._remarks(), "", *self._calibration()]
+        for name, one in self.findings.items():
+            for operating in one.operating:
+                lines += ["", *_operating_lines(name, operating)]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)]) + "\n"
+
+    def _aucs(self) -> list[str]:
         rows = [("finding", "AUC", "95 % interval", "positive", "negative")]
         for name, one in self.findings.items():
-            shown = _shown(one.value), _interval(one.low, one.high)
-            rows.append((name, *shown, str(one.n_positive), str(one.n_negative)))
+            area = one.auc
+            shown = _shown(area.value), _interval(area.low, area.high)
+            rows.append((name, *shown, str(area.n_positive), str(area.n_negative)))
         mean = self.mean
         rows.append(("mean", _shown(mean.value), _interval(mean.low, mean.high), "", ""))
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = [
-            "  ".join(
-                # Names to the left, numbers to the right.
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
+        lines = _columns(rows)
         rule = "-" * max(len(line) for line in lines)
-        body = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
-        title = f"{self.split}: {self.n_exams} exam" + ("" if self.n_exams == 1 else "s")
-        return "\n".join([title, *body, *self._remarks()]) + "\n"
+        return [lines[0], rule, *lines[1:-1], rule, lines[-1]]
 
     def _remarks(self) -> list[str]:
         remarks = []
         for name, one in self.findings.items():
-            if one.reason is not None:
-                remarks.append(f"{name}: no AUC: {one.reason}")
-            elif one.method != DELONG:
-                remarks.append(f"{name}: interval by {one.method}")
+            if one.auc.reason is not None:
+                remarks.append(f"{name}: no AUC: {one.auc.reason}")
+            elif one.auc.method != DELONG:
+                remarks.append(f"{name}: interval by {one.auc.method}")
         if self.mean.reason is not None:
             remarks.append(f"mean: {self.mean.reason}")
         elif self.mean.left_out:
             remarks.append(f"mean: without {', '.join(self.mean.left_out)}")
         if self.mean.reason is None and self.mean.method != BOOTSTRAP:
             remarks.append(f"mean: interval by {self.mean.method}")
-        return remarks + [f"note: {note}" for note in self.notes]
+        return remarks
+
+    def _calibration(self) -> list[str]:
+        titles = "finding", "Brier", "95 % interval", "reference", "ECE", "95 % interval", "chance"
+        rows: list[tuple[str, ...]] = [titles]
+        for name, one in self.findings.items():
+            rows.append((name, *_calibration_cells(one.brier, one.reliability)))
+            if one.corrected is not None:
+                prevalence, shifted, reliable = one.corrected
+                rows.append((f" at {prevalence:.2f}", *_calibration_cells(shifted, reliable)))
+        lines = _columns(rows)
+        legend = ["reference: Brier score of always saying the prevalence of these exams"]
+        legend.append("chance: ECE to be expected here if every probability were right")
+        if any(one.corrected is not None for one in self.findings.values()):
+            legend.append("at: probabilities shifted to that prevalence")
+        return [lines[0], "-" * max(len(line) for line in lines), *lines[1:], *legend]
 
 
 def score(
@@ -183,19 +260,27 @@ def score(
     split: str,
     seed: int = 0,
     notes: Sequence[str] = (),
+    operating_points: Mapping[str, Sequence[OperatingPoint]] = {},
+    calibration: Calibration | None = None,
+    prevalences: Mapping[str, float] = {},
 ) -> Scorecard:
     """Scores predictions against labels.
 
     Args:
         findings: the findings' names, one a column.
-        labels: 1 present, 0 absent, NaN not known: left out of that finding's AUC.
-        probabilities: 0 to 1.
+        labels: 1 present, 0 absent, NaN not known: left out of that finding's scores.
+        probabilities: 0 to 1, as they are to be used: calibrated already, if they are to be.
         split: the name of the split that was scored.
-        seed: of the mean's resampling.
+        seed: of the resampling.
         notes: what a reader of the scorecard must know.
+        operating_points: finding -> points fixed on other exams; others' are left out.
+        calibration: what the probabilities were calibrated with: it knows at which prevalence.
+        prevalences: finding -> a stated share of exams with it, above 0 and below 1, for PPV and
+            NPV and, where `calibration` knows the finding, for shifted probabilities.
 
     Raises:
-        MrkneeError: a probability is NaN or outside 0 to 1, or a label is not 0, 1 or NaN.
+        MrkneeError: a probability is NaN or outside 0 to 1, a label is not 0, 1 or NaN, or a
+            prevalence is out of range or of a finding that isn't scored.
     """
     outside = ~((probabilities >= 0) & (probabilities <= 1))
     if outside.any():
@@ -206,48 +291,126 @@ def score(
             found=f"{probabilities[exam, finding]} for {findings[finding]}, row {exam} "
             f"({int(outside.sum())} of {outside.size} are so)",
         )
+    for name, prevalence in prevalences.items():
+        check_prevalence(prevalence)
+        if name not in findings:
+            raise MrkneeError(
+                "a prevalence is stated for a finding that isn't scored",
+                expected=f"one of {', '.join(findings)}",
+                found=name,
+            )
+    fitted = {} if calibration is None else calibration.prevalences
+
+    def one(name: str, y: Column, p: Column) -> FindingScore:
+        stated = prevalences.get(name)
+        return FindingScore(
+            auc=auc(y, p),
+            average_precision=average_precision(y, p, seed=seed),
+            brier=brier(y, p, seed=seed),
+            reliability=reliability(y, p, seed=seed),
+            operating=tuple(
+                operate(point, y, p, prevalence=stated) for point in operating_points.get(name, ())
+            ),
+            corrected=_corrected(y, p, fitted.get(name, math.nan), stated, seed),
+        )
+
     return Scorecard(
         split=split,
         n_exams=len(labels),
-        findings={name: auc(labels[:, i], probabilities[:, i]) for i, name in enumerate(findings)},
+        findings={
+            name: one(name, labels[:, i], probabilities[:, i]) for i, name in enumerate(findings)
+        },
         mean=mean_auc(findings, labels, probabilities, seed=seed),
         seed=seed,
         notes=tuple(notes),
     )
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _corrected(
+    y: Column, p: Column, before: float, after: float | None, seed: int
+) -> Corrected | None:
+    if after is None or math.isnan(before):
+        return None
+    shifted = at_prevalence(p, before, after)
+    return Corrected(after, brier(y, shifted, seed=seed), reliability(y, shifted, seed=seed))
 
 
-def _nan_or(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _read_auc(one: Mapping[str, Any]) -> Auc:
-    low, high = one["auc_ci"]
-    return Auc(
-        _nan_or(one["auc"]),
-        _nan_or(low),
-        _nan_or(high),
-        one["n_positive"],
-        one["n_negative"],
-        one["method"],
-        one["reason"],
+def _read_finding(one: Mapping[str, Any]) -> FindingScore:
+    low, high = (number(end) for end in one["auc_ci"])
+    sizes = one["n_positive"], one["n_negative"]
+    corrected = one["corrected"]
+    return FindingScore(
+        auc=Auc(number(one["auc"]), low, high, *sizes, one["method"], one["reason"]),
+        average_precision=made(AveragePrecision, one["average_precision"]),
+        brier=made(Brier, one["brier"]),
+        reliability=made(Reliability, one["reliability"]),
+        operating=tuple(made(OperatingScore, each) for each in one["operating"]),
+        corrected=None
+        if corrected is None
+        else Corrected(
+            float(corrected["prevalence"]),
+            made(Brier, corrected["brier"]),
+            made(Reliability, corrected["reliability"]),
+        ),
     )
 
 
 def _read_mean(content: Mapping[str, Any]) -> MeanAuc:
     low, high = content["mean_auc_ci"]
     return MeanAuc(
-        _nan_or(content["mean_auc"]),
-        _nan_or(low),
-        _nan_or(high),
+        number(content["mean_auc"]),
+        number(low),
+        number(high),
         tuple(content["mean_auc_findings"]),
         tuple(content["mean_auc_left_out"]),
         content["mean_auc_method"],
         content["mean_auc_reason"],
     )
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines with names to the left and numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _calibration_cells(score: Brier, reliable: Reliability) -> tuple[str, ...]:
+    return (
+        _shown(score.value),
+        _interval(score.low, score.high),
+        _shown(score.reference),
+        _shown(reliable.ece),
+        _interval(reliable.ece_low, reliable.ece_high),
+        _shown(reliable.ece_if_calibrated),
+    )
+
+
+def _operating_lines(name: str, one: OperatingScore) -> list[str]:
+    point = one.point
+    if point.reason is not None:
+        return [f"{name}, {point.rule}: no threshold: {point.reason}"]
+    fixed = f"fixed on {point.n_positive} positive, {point.n_negative} negative"
+    lines = [f"{name}, {point.rule}: p >= {point.threshold:.4g}, {fixed}"]
+    shares = ("sensitivity", one.sensitivity), ("specificity", one.specificity)
+    for title, share in (*shares, ("PPV", one.ppv), ("NPV", one.npv)):
+        shown = _with_interval(share.value, share.low, share.high)
+        lines.append(f"  {title:<11}  {shown}, {share.count}/{share.n}")
+    at = one.at_prevalence
+    if at is not None:
+        ppv = _with_interval(at.ppv, at.ppv_low, at.ppv_high)
+        npv = _with_interval(at.npv, at.npv_low, at.npv_high)
+        lines.append(f"  at a prevalence of {at.prevalence:.2f}: PPV {ppv}, NPV {npv}")
+    return lines
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _shown(value: float) -> str:

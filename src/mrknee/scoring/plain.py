@@ -1,0 +1,53 @@
+"""Frozen dataclasses as JSON can hold them, and back: NaN as null, tuples as lists."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def plain(value: object) -> object:
+    """Takes dataclasses, dicts and tuples apart, to any depth; a NaN becomes None."""
+    if dataclasses.is_dataclass(value):
+        return {one.name: plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, tuple):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def made(kind: type[T], content: Mapping[str, Any]) -> T:
+    """The dataclass that `plain` took apart.
+
+    Its fields may be numbers, text, other dataclasses, tuples of one kind, and any of these or
+    None.
+
+    Raises:
+        KeyError: a field is missing.
+        TypeError, ValueError: a field is of another kind.
+    """
+    hints = get_type_hints(kind)
+    return kind(**{name: _value(hint, content[name]) for name, hint in hints.items()})
+
+
+def number(value: float | None) -> float:
+    """The float that `plain` made None of."""
+    return math.nan if value is None else float(value)
+
+
+def _value(hint: object, content: Any) -> object:  # noqa: ANN401 - any JSON value
+    if hint is float:
+        return number(content)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return made(hint, content)
+    if get_origin(hint) is tuple:
+        return tuple(_value(get_args(hint)[0], one) for one in content)
+    if get_origin(hint) is types.UnionType:
+        return None if content is None else _value(get_args(hint)[0], content)
+    return content
