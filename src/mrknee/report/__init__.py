@@ -1,0 +1,10 @@
+"""WHAT A PERSON SEES: the page of an evaluation, and the page of one exam.
+
+- `evaluation`: predictions and labels -> scorecard.json and report.html.
+- `contents`: what that page shows; `cohort`, `gallery`: two parts of it, gathered.
+- `page`, `report.html`, `report.css`: contents -> HTML; `words`: numbers as text.
+- `figures`, `plot`: inline SVG.
+- `published`: what others have stated; `claim`: the CLAIM 2024 checklist.
+- `pictures`: heat maps over slices.
+- `exam_page`, `exam.html`: why one exam was read as it was.
+"""

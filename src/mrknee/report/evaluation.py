@@ -1,0 +1,185 @@
+"""Predictions held against labels: scorecard.json, and report.html for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import ExamFolder
+from mrknee.files import whole_file
+from mrknee.report.cohort import count_slices, count_splits
+from mrknee.report.contents import Contents, Failure, ModelFacts
+from mrknee.report.page import render
+from mrknee.scoring.comparison import compare_files
+from mrknee.scoring.operating_point import OperatingPoint
+from mrknee.scoring.predictions import Predictions
+from mrknee.scoring.scorecard import Scorecard, score
+
+WORST = 3
+"""False positives, and false negatives, shown for each finding."""
+
+SELECTED = "optimistic: the epoch was selected on these exams"
+TRAINED = "optimistic: the network was trained on this split"
+
+
+def evaluate(
+    predictions: str,
+    data: Path,
+    out: Path,
+    *,
+    split: str = "valid",
+    model: Path | None = None,
+    against: str | None = None,
+    prevalences: Mapping[str, float] = {},
+    notes: Sequence[str] = (),
+) -> Scorecard:
+    """Scores predictions and writes `scorecard.json` and the page `report.html`.
+
+    Args:
+        predictions: what `predict` wrote; several files with commas between are one model.
+        data: the data set's folder. Its label files are needed; its exams only for a model's
+            heat maps.
+        out: the folder to write to.
+        split: the split that was predicted.
+        model: the run folder that made the predictions; adds its operating points, calibration
+            and provenance, and heat maps of the worst failures.
+        against: a second model's predictions, compared in the page.
+        prevalences: finding -> a prevalence, 0 to 1, at which PPV, NPV and calibration are
+            wanted too.
+        notes: what a reader of the scorecard must know.
+
+    Returns:
+        The scorecard.
+
+    Raises:
+        MrkneeError: predictions, labels or model can't be used or don't belong together.
+    """
+    table = Predictions.read_joined(predictions)
+    labels = table.labels(data, split)
+    there = (data / split).is_dir()
+    exams = ExamFolder(data / split, allow_missing_plane=True) if there else None
+    facts, failures = None, _failures(table, labels, {})
+    if model is not None:
+        if exams is None:
+            raise MrkneeError(
+                "the exams are not there, so the model can't be held against them",
+                file=data / split,
+                expected="a folder with axial/, coronal/, sagittal/",
+                advice="leave out the model to score predictions against labels alone",
+            )
+        facts, failures = _ask(model, table, labels, exams)
+    card = score(
+        table.findings,
+        labels,
+        table.probabilities,
+        split=split,
+        notes=[*notes, *_optimism(facts, data, split)],
+        operating_points={} if facts is None else facts.operating_points,
+        calibration=None if facts is None else facts.calibration,
+        prevalences=prevalences,
+    )
+    contents = Contents(
+        card=card,
+        data=data.resolve().name,
+        synthetic=(data / "phantom.json").exists(),
+        labels=labels,
+        probabilities=table.probabilities,
+        splits=count_splits(data, split),
+        slices={} if exams is None else count_slices(exams),
+        model=facts,
+        failures=failures,
+        comparison=None
+        if against is None
+        else compare_files([predictions, against], data, split=split),
+    )
+    page = render(contents)
+    card.write(out / "scorecard.json")
+    with whole_file(out / "report.html") as beside:
+        beside.write_text(page, encoding="utf-8")
+    return card
+
+
+def _ask(
+    model: Path, table: Predictions, labels: Float[np.ndarray, "exams findings"], exams: ExamFolder
+) -> tuple[ModelFacts, Mapping[str, tuple[Failure, ...]]]:
+    """What the model knows of itself, and pictures of its failures."""
+    from mrknee.inference.predictor import Predictor
+    from mrknee.report.gallery import refuse_foreign, with_pictures
+
+    predictor = Predictor(model)
+    refuse_foreign(predictor, table, exams)
+    facts = ModelFacts(
+        model.resolve().name,
+        predictor.provenance,
+        predictor.calibration,
+        predictor.operating_points,
+    )
+    failures = _failures(table, labels, facts.operating_points)
+    return facts, with_pictures(failures, predictor, exams)
+
+
+def _failures(
+    table: Predictions,
+    labels: Float[np.ndarray, "exams findings"],
+    points: Mapping[str, Sequence[OperatingPoint]],
+) -> Mapping[str, tuple[Failure, ...]]:
+    """Each finding's worst failures at its first operating point, where it has one."""
+    failures = {}
+    for column, finding in enumerate(table.findings):
+        first = [one.threshold for one in points.get(finding, ())][:1]
+        threshold = first[0] if first and not isnan(first[0]) else None
+        failures[finding] = worst_failures(
+            table.ids, labels[:, column], table.probabilities[:, column], threshold
+        )
+    return failures
+
+
+def worst_failures(
+    ids: Sequence[str],
+    labels: Float[np.ndarray, " exams"],
+    probabilities: Float[np.ndarray, " exams"],
+    threshold: float | None,
+) -> tuple[Failure, ...]:
+    """The exams without a finding that scored highest, and those with it that scored lowest.
+
+    Args:
+        ids: the exams' ids.
+        labels: 1, 0 or NaN (not known; never a failure).
+        probabilities: 0 to 1.
+        threshold: only exams on its wrong side are failures; None takes the worst anyway.
+
+    Returns:
+        At most `WORST` false positives, the worst first, then as many false negatives.
+    """
+
+    def pick(
+        kind: Literal["false positive", "false negative"], label: int, sign: int
+    ) -> list[Failure]:
+        order = np.argsort(-sign * probabilities, kind="stable")
+        wrong = [
+            i
+            for i in order
+            if labels[i] == label
+            and (threshold is None or (probabilities[i] >= threshold) == (label == 0))
+        ]
+        return [Failure(ids[i], kind, float(probabilities[i])) for i in wrong[:WORST]]
+
+    return (*pick("false positive", 0, 1), *pick("false negative", 1, -1))
+
+
+def _optimism(facts: ModelFacts | None, data: Path, split: str) -> list[str]:
+    """What makes the numbers better than they are, as far as the model's provenance tells.
+
+    Data sets are told apart by the names of their folders only.
+    """
+    if facts is None or facts.provenance.get("data") != data.resolve().name:
+        return []
+    if split == "train":
+        return [TRAINED]
+    return [SELECTED] if facts.provenance.get("selected_on", {}).get("part") == split else []

@@ -1,0 +1,119 @@
+"""The worst mistakes, with the slice that spoke most for the finding and its heat map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import ExamFolder
+from mrknee.inference.explanation import Explanation, explain
+from mrknee.inference.predictor import Predictor
+from mrknee.progress import Progress
+from mrknee.report.contents import Failure
+from mrknee.report.pictures import data_uri, jpeg, overlay
+from mrknee.scoring.predictions import Predictions
+
+PICTURE = 224
+"""Longer side of a picture in the page, in pixels; larger slices are scaled down to it."""
+
+SAME = 0.01
+"""Predictions further than this from the model's own were not made by it."""
+
+
+def refuse_foreign(predictor: Predictor, predictions: Predictions, exams: ExamFolder) -> None:
+    """Refuses predictions that the model did not make: its thresholds would mean nothing there.
+
+    One exam is read to know.
+
+    Raises:
+        MrkneeError: other findings, an exam that isn't there, or another probability.
+    """
+    if predictor.findings != predictions.findings:
+        raise MrkneeError(
+            "the model reads other findings than were predicted",
+            expected=", ".join(predictions.findings),
+            found=", ".join(predictor.findings),
+            advice="give the model that made the predictions, or none",
+        )
+    first = predictions.ids[0]
+    again = predictor.predict([exams[_position(exams, first)]]).probabilities[0]
+    apart = np.abs(again - predictions.probabilities[0])
+    if apart.max() > SAME:
+        worst = int(apart.argmax())
+        raise MrkneeError(
+            "the predictions were not made by this model",
+            exam=first,
+            expected=f"{again[worst]:.3f} for {predictor.findings[worst]}, as the model reads it",
+            found=f"{predictions.probabilities[0, worst]:.3f}",
+            advice="predict again with this model, or give the model that made the predictions",
+        )
+
+
+def with_pictures(
+    failures: Mapping[str, tuple[Failure, ...]], predictor: Predictor, exams: ExamFolder
+) -> Mapping[str, tuple[Failure, ...]]:
+    """Adds to every failure its decisive slice, plain and with heat.
+
+    Args:
+        failures: finding -> its failures.
+        predictor: the model that made them.
+        exams: where the exams are.
+    """
+    needed = sorted({one.exam for group in failures.values() for one in group})
+    drawn: dict[tuple[str, str], Failure] = {}
+    with Progress(len(needed), "explaining failures") as progress:
+        for exam_id in needed:
+            exam = exams[_position(exams, exam_id)]
+            explanation = explain(predictor, exam)
+            for finding, group in failures.items():
+                for one in group:
+                    if one.exam == exam_id:
+                        stacks = exam.stacks
+                        plane, index = explanation.decisive_slice(finding)
+                        picture = np.asarray(stacks[plane][index])
+                        drawn[finding, exam_id] = _draw(one, finding, explanation, picture)
+            progress.advance()
+    return {
+        finding: tuple(drawn[finding, one.exam] for one in group)
+        for finding, group in failures.items()
+    }
+
+
+def _draw(
+    failure: Failure,
+    finding: str,
+    explanation: Explanation,
+    picture: UInt8[np.ndarray, "rows cols"],
+) -> Failure:
+    plane, index = explanation.decisive_slice(finding)
+    heat = explanation.heat(plane)[explanation.findings.index(finding), index]
+    warm = overlay(picture, heat, explanation.scale)
+    return replace(
+        failure,
+        explained=explanation.method,
+        where=f"{plane} slice {index + 1} of {explanation.shapes[plane][0]}",
+        slice_uri=data_uri(jpeg(_smaller(picture))),
+        heat_uri=data_uri(jpeg(_smaller(warm))),
+    )
+
+
+def _smaller(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> UInt8[np.ndarray, "r c *rgb"]:
+    image = Image.fromarray(picture)
+    image.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def _position(exams: ExamFolder, exam_id: str) -> int:
+    if exam_id not in exams.ids:
+        raise MrkneeError(
+            "a predicted exam is not in the data set",
+            file=exams.folder,
+            exam=exam_id,
+            expected=f"one of {exams.ids[0]} to {exams.ids[-1]}",
+        )
+    return exams.ids.index(exam_id)

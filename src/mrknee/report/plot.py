@@ -1,0 +1,112 @@
+"""A plotting area in SVG: data in, marks as text out. Colours and fonts are the page's CSS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+Point = tuple[float, float]
+
+
+class Plot:
+    """One inline SVG with one plotting area.
+
+    Marks are given in data coordinates and written in the SVG's own units; classes name what the
+    page's style sheet colours, so that one figure serves light, dark and print.
+
+    Args:
+        name: unique on the page; title and description carry it as their id.
+        title: what the figure shows, a few words.
+        description: what it shows in numbers: the text for who can't see it.
+        size: width and height of the whole, in SVG units (one CSS pixel on a phone).
+        area: left, top, right and bottom of the plotting area.
+        x: the data's range from left to right.
+        y: the data's range from bottom to top.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        description: str,
+        *,
+        size: tuple[int, int],
+        area: tuple[float, float, float, float],
+        x: tuple[float, float] = (0.0, 1.0),
+        y: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        self._name, self._title, self._description = name, title, description
+        self._size, self._area, self._x, self._y = size, area, x, y
+        self._marks: list[str] = []
+
+    def at(self, x: float, y: float) -> Point:
+        """Where a point of the data lies, in SVG units."""
+        left, top, right, bottom = self._area
+        across = (x - self._x[0]) / (self._x[1] - self._x[0])
+        up = (y - self._y[0]) / (self._y[1] - self._y[0])
+        return left + across * (right - left), bottom - up * (bottom - top)
+
+    def line(self, start: Point, end: Point, kind: str) -> None:
+        """Draws a straight line between two points of the data."""
+        (x1, y1), (x2, y2) = self.at(*start), self.at(*end)
+        self._marks.append(
+            f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+        )
+
+    def path(self, points: Iterable[Point], kind: str) -> None:
+        """Draws a line through points of the data."""
+        self._marks.append(f'<polyline class="{kind}" points="{self._joined(points)}"/>')
+
+    def region(self, points: Iterable[Point], kind: str) -> None:
+        """Fills the region within points of the data."""
+        self._marks.append(f'<polygon class="{kind}" points="{self._joined(points)}"/>')
+
+    def dot(self, point: Point, kind: str, radius: float = 4.5) -> None:
+        """Draws a disc."""
+        x, y = self.at(*point)
+        self._marks.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"/>')
+
+    def square(self, point: Point, kind: str, half: float = 4.5, *, turned: bool = False) -> None:
+        """Draws a square, or a diamond."""
+        x, y = self.at(*point)
+        turn = f' transform="rotate(45 {x:.1f} {y:.1f})"' if turned else ""
+        self._marks.append(
+            f'<rect class="{kind}" x="{x - half:.1f}" y="{y - half:.1f}" '
+            f'width="{2 * half:g}" height="{2 * half:g}"{turn}/>'
+        )
+
+    def text(self, x: float, y: float, words: str, kind: str = "tick") -> None:
+        """Writes words at a place in SVG units."""
+        self._marks.append(f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>')
+
+    def axes(self, x_label: str, y_label: str, ticks: Sequence[float]) -> None:
+        """Draws the area's grid with ticks on both axes and the axes' names."""
+        left, top, right, bottom = self._area
+        for tick in ticks:
+            self.line((tick, self._y[0]), (tick, self._y[1]), "grid")
+            self.line((self._x[0], tick), (self._x[1], tick), "grid")
+            x, y = self.at(tick, tick)
+            self.text(x, bottom + 15, f"{tick:g}", "tick mid")
+            self.text(left - 6, y + 4, f"{tick:g}", "tick end")
+        self.text((left + right) / 2, bottom + 33, x_label, "axis mid")
+        middle = (top + bottom) / 2
+        self._marks.append(
+            f'<text class="axis mid" transform="translate(11 {middle:.1f}) rotate(-90)">'
+            f"{escape(y_label)}</text>"
+        )
+
+    def svg(self) -> str:
+        """The whole figure, to stand in a page."""
+        width, height = self._size
+        name = escape(self._name)
+        return (
+            f'<svg viewBox="0 0 {width} {height}" role="img" '
+            f'aria-labelledby="{name}-title {name}-text">'
+            f'<title id="{name}-title">{escape(self._title)}</title>'
+            f'<desc id="{name}-text">{escape(self._description)}</desc>'
+            + "".join(self._marks)
+            + "</svg>"
+        )
+
+    def _joined(self, points: Iterable[Point]) -> str:
+        return " ".join("{:.1f},{:.1f}".format(*self.at(*point)) for point in points)

@@ -1,0 +1,82 @@
+"""Numbers as a reader meets them: never without their interval, "–" between its ends."""  # noqa: RUF002
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_HALF_UP, Decimal
+from math import isnan
+
+from markupsafe import Markup, escape
+
+from mrknee.scoring.comparison import Difference, MeanDifference
+from mrknee.scoring.proportions import Proportion
+
+NOTHING = "—"
+"""Stands where a number can't be computed."""
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many digits, halves rounded up (0.965 is 0.97); a dash for NaN."""
+    if isnan(value):
+        return NOTHING
+    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+
+
+def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    """A number and its 95 % interval: "0.915 (0.862–0.948)"."""  # noqa: RUF002
+    if isnan(value):
+        return NOTHING
+    if isnan(low):
+        return f"{number(value, digits)} (no interval)"
+    return f"{number(value, digits)} ({number(low, digits)}–{number(high, digits)})"  # noqa: RUF001
+
+
+def share(one: Proportion) -> str:
+    """A share with count and Wilson's interval: "49 of 54 (91 %; 80–96 %)"."""  # noqa: RUF002
+    if isnan(one.value):
+        return f"{one.count} of {one.n}"
+    return f"{one.count} of {one.n} ({percent(one.value, one.low, one.high)})"
+
+
+def percent(value: float, low: float, high: float) -> str:
+    """A share in percent with its interval: "91 %; 80–96 %"."""  # noqa: RUF002
+    if isnan(value):
+        return NOTHING
+    return f"{100 * value:.0f} %; {100 * low:.0f}–{100 * high:.0f} %"  # noqa: RUF001
+
+
+def exams(count: int) -> str:
+    """A number of exams."""
+    return f"{count} exam" + ("" if count == 1 else "s")
+
+
+def p_value(p: float) -> str:
+    """A p with three digits, "below 0.001" where there would be none; a dash for NaN."""
+    return "below 0.001" if p < 0.001 else number(p)
+
+
+def difference(one: Difference | MeanDifference) -> str:
+    """A difference of AUCs and its 95 % interval: "−0.065 (−0.128 to −0.022)"."""  # noqa: RUF002
+    if isnan(one.difference):
+        return NOTHING
+    value, low, high = (number(v).replace("-", "−") for v in (one.difference, one.low, one.high))  # noqa: RUF001
+    return f"{value} ({low} to {high})"
+
+
+def outcome(one: Difference | MeanDifference, p: float) -> str:
+    """What a difference says, in a few words.
+
+    Args:
+        one: the difference.
+        p: what is held against 0.05.
+    """
+    if isnan(one.difference):
+        return f"can't be compared: {one.reason}"
+    if p < 0.05 and not one.low <= 0 <= one.high:
+        return "the second is " + ("better" if one.difference > 0 else "worse")
+    return f"left open; differences below about {number(one.unseen, 2)} can't be seen here"
+
+
+def unbroken(text: str) -> Markup:
+    """The text for a page, where no line breaks within an interval in brackets."""
+    return Markup(re.sub(r"\([^()]{1,28}\)", r'<span class="nb">\g<0></span>', str(escape(text))))  # noqa: S704  # escaped here
