@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mrknee.training import run
+from mrknee.training.environment import has_bfloat16
+from mrknee.training.record import RunRecord
+from tests.training.test_run import QUICK
+
+
+def test_the_processor_says_whether_it_knows_bfloat16() -> None:
+    """The same as the processor's own list of instructions (Linux)."""
+    flags = Path("/proc/cpuinfo").read_text()
+    if torch.cuda.is_available() or "flags" not in flags:
+        pytest.skip("an x86 processor without a GPU")
+    words = set(flags.split())
+    assert has_bfloat16() == bool({"avx512_bf16", "amx_bf16"} & words)
+
+
+@pytest.mark.parametrize(("known", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_auto_precision_follows_the_processor(
+    known: bool, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bfloat16 where there are instructions for it, float32 where not; a stated one stays."""
+    monkeypatch.setattr(run, "has_bfloat16", lambda: known)
+    for asked, given in (("auto", precision), ("bf16-mixed", "bf16-mixed")):
+        recipe = replace(QUICK, precision=asked)  # type: ignore[arg-type]  # one of the words
+        trainer = run._trainer(tmp_path, recipe, RunRecord(tmp_path, recipe, {}))
+        assert trainer.precision == given

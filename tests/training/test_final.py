@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from mrknee.exams import ExamFolder, Findings, read_labels, write_labels
+from mrknee.inference.predictor import Predictor, open_exams
+from mrknee.scoring.operating_point import at_sensitivity, youden
+from mrknee.scoring.predictions import Predictions
+from mrknee.training.final import FITTED, fit_decisions
+from mrknee.training.recipe import Recipe, SelectionSettings
+from mrknee.training.run import train
+from tests.conftest import write_toy_dataset
+from tests.training.test_run import QUICK
+
+RECIPE = replace(QUICK, epochs=1)
+
+
+def decisions(run: Path, which: str = "best") -> dict[str, object]:
+    """What a checkpoint holds beside its weights."""
+    content: dict[str, object] = json.loads((run / which / "model.json").read_text())["decisions"]
+    return content
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set of 24 + 12 exams and a run on it."""
+    root = tmp_path_factory.mktemp("final")
+    data = write_toy_dataset(root / "toy", 24, 12)
+    train(data, root / "run", RECIPE)
+    return data, root / "run"
+
+
+def test_decisions_come_from_the_inner_exams(finished: tuple[Path, Path]) -> None:
+    """Undoing the calibration and fitting it anew on the inner exams gives what was saved."""
+    data, run = finished
+    model = Predictor(run)
+    assert model.calibration is not None
+    inner = Predictions.read(run / "predictions-inner.csv")
+    slopes = np.array([model.calibration.slopes[name] for name in inner.findings])
+    intercepts = np.array([model.calibration.intercepts[name] for name in inner.findings])
+    raw = expit((logit(inner.probabilities) - intercepts) / slopes)
+    exams = ExamFolder.of_split(data, "train")
+    labels = exams.labels[[exams.ids.index(i) for i in inner.ids]]
+    again, points = fit_decisions(Predictions(inner.ids, inner.findings, raw), labels, RECIPE)
+    assert again is not None
+    for name in inner.findings:
+        assert again.slopes[name] == pytest.approx(model.calibration.slopes[name], rel=1e-3)
+        assert again.intercepts[name] == pytest.approx(
+            model.calibration.intercepts[name], rel=1e-3, abs=1e-3
+        )
+        for one, other in zip(points[name], model.operating_points[name], strict=True):
+            assert one.threshold == pytest.approx(other.threshold, rel=1e-3)
+
+
+def test_no_label_of_valid_reaches_the_decisions(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """With valid's labels turned round, calibration, thresholds and weights are the same bits."""
+    data, run = finished
+    write_toy_dataset(tmp_path / "toy", 24, 12)
+    for finding in ("abnormal", "acl", "meniscus"):
+        turned = {i: 1 - y for i, y in read_labels(data / f"valid-{finding}.csv").items()}
+        write_labels(tmp_path / "toy", "valid", finding, turned)
+    train(tmp_path / "toy", tmp_path / "run", RECIPE)
+    assert (tmp_path / "run/best/model.json").read_text() == (run / "best/model.json").read_text()
+    ours, theirs = (json.loads((r / "scorecard.json").read_text()) for r in (run, tmp_path / "run"))
+    for name in ("abnormal", "acl", "meniscus"):
+        assert ours["findings"][name]["auc"] == pytest.approx(1 - theirs["findings"][name]["auc"])
+
+
+def test_predict_writes_calibrated_probabilities(finished: tuple[Path, Path]) -> None:
+    """What `predict` gives is the run's own table, and is not the network's sigmoid."""
+    data, run = finished
+    model = Predictor(run)
+    ours = model.predict(open_exams(data, "valid"))
+    theirs = Predictions.read(run / "predictions-valid.csv")
+    np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-6)
+    uncalibrated = Predictor(run / "last").predict(open_exams(data, "valid"))
+    assert np.abs(uncalibrated.probabilities - ours.probabilities).max() > 0.01
+    assert (np.argsort(uncalibrated.probabilities, 0) == np.argsort(ours.probabilities, 0)).all()
+
+
+def test_operating_points_are_on_the_calibrated_scale() -> None:
+    """Youden's and the stated sensitivity's thresholds, as scoring puts them after calibration."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((200, 1)) < 0.3).astype(float)
+    raw = expit(rng.normal(size=(200, 1)) + 2 * labels + 1)
+    table = Predictions(tuple(map(str, range(200))), Findings(["acl"]), raw)
+    calibration, points = fit_decisions(table, labels, replace(Recipe(), sensitivity=0.95))
+    assert calibration is not None
+    calibrated = calibration.apply(table.findings, raw)[:, 0]
+    assert points["acl"] == (
+        youden(labels[:, 0], calibrated),
+        at_sensitivity(labels[:, 0], calibrated, 0.95),
+    )
+    assert "0.95" in points["acl"][1].rule
+    none, raw_points = fit_decisions(table, labels, replace(Recipe(), calibration="none"))
+    assert none is None
+    assert raw_points["acl"][0] == youden(labels[:, 0], raw[:, 0])
+
+
+def test_selecting_on_valid_fits_nothing(toy: Path, tmp_path: Path) -> None:
+    """Without inner exams there is no calibration and no threshold, and predict says sigmoid."""
+    train(toy, tmp_path / "run", replace(RECIPE, selection=SelectionSettings(part="valid")))
+    assert decisions(tmp_path / "run") == {}
+    model = Predictor(tmp_path / "run")
+    assert model.calibration is None
+    assert model.operating_points == {}
+
+
+def test_a_data_set_without_valid_is_scored_on_what_it_was_fitted_on(tmp_path: Path) -> None:
+    """And the scorecard says that calibration and thresholds are optimistic there."""
+    data = write_toy_dataset(tmp_path / "toy", 24, 0)
+    for file in data.glob("valid-*"):
+        file.unlink()
+    card = train(data, tmp_path / "run", RECIPE)
+    assert card.split == "inner"
+    assert FITTED in card.notes
+
+
+def test_max_exams_draws_so_many_at_the_same_mix(tmp_path: Path) -> None:
+    """16 of 24 exams, half of them positive as before; valid is whole."""
+    data = write_toy_dataset(tmp_path / "toy", 24, 6)
+    train(data, tmp_path / "run", replace(RECIPE, max_exams=16))
+    rows = [r.split(",") for r in (tmp_path / "run/split.csv").read_text().splitlines()[1:]]
+    used = [i for i, part in rows if part in ("train", "inner")]
+    assert len(used) == 16
+    assert sum(part == "valid" for _, part in rows) == 6
+    acl = read_labels(data / "train-acl.csv")
+    assert sum(acl[i] for i in used) == 8
+
+
+def test_single_finding_networks_train_on_the_same_exams(tmp_path: Path) -> None:
+    """The inner split is drawn by all labels, so a network of one finding has the same."""
+    data = write_toy_dataset(tmp_path / "toy", 24, 6)
+    train(data, tmp_path / "three", RECIPE)
+    train(data, tmp_path / "one", replace(RECIPE, findings=["acl"]))
+    three, one = ((tmp_path / run / "split.csv").read_text() for run in ("three", "one"))
+    assert three == one
