@@ -19,9 +19,8 @@ from jaxtyping import Float, Float64, Int
 from scipy.special import expit, logit
 
 from mrknee.errors import MrkneeError
-from mrknee.scoring.calibration import check_prevalence, known_pairs
 from mrknee.scoring.discrimination import Z_95
-from mrknee.scoring.proportions import Proportion, wilson
+from mrknee.scoring.proportions import Proportion, check_prevalence, known_pairs, wilson
 
 YOUDEN = "Youden"
 """Name of the rule of W. J. Youden, "Index for rating diagnostic tests", Cancer 3 (1950) 32-35."""

@@ -1,4 +1,4 @@
-"""Shares with their 95 % interval: Wilson's.
+"""Shares with their 95 % interval, Wilson's; and what may be a probability or a share at all.
 
 E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of
 the American Statistical Association 22 (1927) 209-212. Unlike the textbook's interval it stays
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from mrknee.errors import MrkneeError
-from mrknee.scoring.discrimination import Z_95
+from mrknee.scoring.discrimination import Z_95, known_labels
 
 
 @dataclass(frozen=True)
@@ -78,3 +78,43 @@ def wilson_ends(
     low = np.where(share == 0, 0.0, np.clip(centre - half, 0.0, share))
     high = np.where(share == 1, 1.0, np.clip(centre + half, share, 1.0))
     return low, high
+
+
+def known_pairs(
+    labels: Float[np.ndarray, " exams"], probabilities: Float[np.ndarray, " exams"]
+) -> tuple[Float64[np.ndarray, " known"], Float64[np.ndarray, " known"]]:
+    """The known labels and their probabilities.
+
+    Raises:
+        MrkneeError: a label is not 0, 1 or NaN, or a probability is NaN or outside 0 to 1.
+    """
+    check_probabilities(probabilities)
+    known = known_labels(labels)
+    return labels[known].astype(np.float64), probabilities[known].astype(np.float64)
+
+
+def check_probabilities(probabilities: Float[np.ndarray, "*shape"]) -> None:
+    """Refuses what is not between 0 and 1.
+
+    Raises:
+        MrkneeError: a probability is NaN or outside 0 to 1.
+    """
+    outside = ~((probabilities >= 0) & (probabilities <= 1))
+    if outside.any():
+        raise MrkneeError(
+            "a probability is not between 0 and 1",
+            expected="0 to 1",
+            found=f"{probabilities[outside][0]} ({int(outside.sum())} of {outside.size} are so)",
+        )
+
+
+def check_prevalence(prevalence: float) -> None:
+    """Refuses a prevalence at which nothing is left to tell apart.
+
+    Raises:
+        MrkneeError: it is not above 0 and below 1.
+    """
+    if not 0 < prevalence < 1:
+        raise MrkneeError(
+            "a prevalence can't be used", expected="above 0 and below 1", found=f"{prevalence}"
+        )

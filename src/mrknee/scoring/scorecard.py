@@ -15,19 +15,13 @@ from jaxtyping import Float
 
 from mrknee.errors import MrkneeError
 from mrknee.files import whole_file
-from mrknee.scoring.calibration import (
-    Brier,
-    Calibration,
-    Reliability,
-    at_prevalence,
-    brier,
-    check_prevalence,
-    reliability,
-)
+from mrknee.scoring.calibration import Calibration, at_prevalence
 from mrknee.scoring.curves import AveragePrecision, average_precision
 from mrknee.scoring.discrimination import DELONG, Auc, auc
 from mrknee.scoring.operating_point import OperatingPoint, OperatingScore, operate
 from mrknee.scoring.plain import made, number, plain
+from mrknee.scoring.proportions import check_prevalence
+from mrknee.scoring.reliability import Brier, Reliability, brier, reliability
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
 
 VERSION = 2
