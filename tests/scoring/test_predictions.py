@@ -7,7 +7,7 @@ import pytest
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Findings, write_labels
-from mrknee.scoring.predictions import Predictions
+from mrknee.scoring.predictions import Predictions, aligned
 
 TABLE = Predictions(
     ("0003", "0001"), Findings(["acl", "abnormal"]), np.array([[0.25, 1 / 3], [1.0, 0.0]])
@@ -96,3 +96,83 @@ def test_no_label_file_is_an_error(tmp_path: Path) -> None:
     """The error says which files were looked for."""
     with pytest.raises(MrkneeError, match=r"valid-<finding>\.csv"):
         TABLE.labels(tmp_path, "valid")
+
+
+def three_single_task_files(folder: Path) -> str:
+    """Files of one finding each, of the same exams in other orders; one finding is in two."""
+    (folder / "a.csv").write_text("exam,abnormal\n0001,0.1\n0002,0.2\n")
+    (folder / "b.csv").write_text("exam,acl\n0002,0.6\n0001,0.5\n")
+    (folder / "c.csv").write_text("exam,meniscus,acl\n0001,0.9,0.1\n0002,0.8,0.2\n")
+    return ",".join(str(folder / name) for name in ("a.csv", "b.csv", "c.csv"))
+
+
+def test_several_files_are_one_model(tmp_path: Path) -> None:
+    """Findings come together by exam id; one that is in two files is the mean of both."""
+    read = Predictions.read_joined(three_single_task_files(tmp_path))
+    assert read.ids == ("0001", "0002")
+    assert read.findings == ("abnormal", "acl", "meniscus")
+    np.testing.assert_allclose(read.probabilities, [[0.1, 0.3, 0.9], [0.2, 0.4, 0.8]])
+
+
+def test_one_file_is_itself(tmp_path: Path) -> None:
+    """Without a comma, or with one in the file's own name, it is that file."""
+    for name in ("p.csv", "fold 1,2.csv"):
+        TABLE.write(tmp_path / name)
+        read = Predictions.read_joined(str(tmp_path / name))
+        np.testing.assert_allclose(read.probabilities, TABLE.probabilities, atol=1e-9)
+
+
+def test_an_ensemble_is_the_mean() -> None:
+    """Tables of the same findings are averaged, whatever the order of their exams."""
+    other = Predictions(TABLE.ids[::-1], TABLE.findings, TABLE.probabilities[::-1] / 2)
+    joined = Predictions.joined([TABLE, other])
+    assert joined.ids == TABLE.ids
+    np.testing.assert_allclose(joined.probabilities, TABLE.probabilities * 0.75)
+
+
+def test_files_of_other_exams_are_not_joined(tmp_path: Path) -> None:
+    """Half a model for half the exams is no model: the error names the exam and both files."""
+    spec = three_single_task_files(tmp_path)
+    (tmp_path / "b.csv").write_text("exam,acl\n0002,0.6\n0009,0.5\n")
+    with pytest.raises(MrkneeError, match=r"different exams[\s\S]*a\.csv and .*b\.csv") as error:
+        Predictions.read_joined(spec)
+    assert error.value.exam == "0001"
+    with pytest.raises(MrkneeError, match=r"it is in table 1, not in table 2"):
+        Predictions.joined([TABLE, Predictions(("0003",), TABLE.findings, np.zeros((1, 2)))])
+
+
+@pytest.mark.parametrize("spec", ["a.csv,", "a.csv,,b.csv", "a.csv,a.csv", "a.csv, a.csv"])
+def test_a_spec_with_a_gap_or_a_file_twice_is_refused(spec: str) -> None:
+    """A file named twice would weigh double, a trailing comma is a slip."""
+    with pytest.raises(MrkneeError, match="each once"):
+        Predictions.read_joined(spec)
+
+
+def test_nothing_is_not_joined() -> None:
+    """No table at all is an error."""
+    with pytest.raises(MrkneeError, match="no predictions"):
+        Predictions.joined([])
+
+
+def test_models_are_brought_to_one_order() -> None:
+    """Exams in the first model's order, the common findings; the others are noted by name."""
+    ids, findings = ("0001", "0003"), Findings(["acl", "cyst", "abnormal"])
+    other = Predictions(ids, findings, np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]))
+    (first, second), notes = aligned(["one", "two"], [TABLE, other])
+    np.testing.assert_array_equal(first.probabilities, TABLE.probabilities)
+    assert (second.ids, second.findings) == (TABLE.ids, TABLE.findings)
+    np.testing.assert_array_equal(second.probabilities, [[0.4, 0.5], [0.1, 0.2]])
+    assert notes == ("left out, because not every model has it: cyst (two)",)
+
+
+def test_models_of_other_exams_or_findings_are_not_aligned() -> None:
+    """Other exams, or no finding in common: there is nothing to compare."""
+    more = Predictions(
+        (*TABLE.ids, "0007"), TABLE.findings, np.vstack([TABLE.probabilities, [[0, 0]]])
+    )
+    with pytest.raises(MrkneeError, match="it is in two, not in one") as error:
+        aligned(["one", "two"], [TABLE, more])
+    assert error.value.exam == "0007"
+    cyst = Predictions(TABLE.ids, Findings(["cyst"]), np.zeros((2, 1)))
+    with pytest.raises(MrkneeError, match="no finding in common"):
+        aligned(["one", "two"], [TABLE, cyst])

@@ -6,6 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from mrknee.errors import MrkneeError
 from mrknee.scoring import auc, mean_auc
+from mrknee.scoring.paired import paired_delong
 from mrknee.scoring.resampling import (
     BOOTSTRAP,
     MEAN_OF_ENDS,
@@ -13,6 +14,7 @@ from mrknee.scoring.resampling import (
     _draw,
     _weighted_auc,
     bootstrap_aucs,
+    bootstrap_differences,
     label_strata,
 )
 
@@ -177,3 +179,23 @@ def test_bad_input_is_refused() -> None:
         mean_auc(NAMES, labels, broken)
     with pytest.raises(MrkneeError, match="a label can't be scored"):
         mean_auc(NAMES, labels + 1, scores)
+
+
+def test_differences_are_of_the_same_exams() -> None:
+    """Each replicate's difference is that of two models' AUCs on the very same exams."""
+    labels, first = draw(14)
+    second = first + np.random.default_rng(0).normal(size=first.shape)
+    found = bootstrap_differences(labels, first, second, seed=3, replicates=50)
+    apart = [bootstrap_aucs(labels, s, seed=3, replicates=50) for s in (first, second)]
+    np.testing.assert_allclose(found, apart[1] - apart[0], atol=1e-12)
+    assert (bootstrap_differences(labels, first, first, seed=3, replicates=50) == 0).all()
+
+
+def test_spread_of_differences_is_delongs() -> None:
+    """The standard deviation of one finding's bootstrapped difference is near DeLong's error."""
+    labels, first = draw(15, 400)
+    second = first + 0.7 * np.random.default_rng(0).normal(size=first.shape)
+    draws = bootstrap_differences(labels, first, second, seed=0)
+    for i in range(3):
+        error = np.sqrt(paired_delong(labels[:, i], first[:, i], second[:, i]).variance)
+        assert draws[:, i].std() == pytest.approx(error, rel=0.1)

@@ -196,7 +196,7 @@ def compare(
     names: Sequence[str],
     findings: Sequence[str],
     labels: Float[np.ndarray, "exams findings"],
-    probabilities: Sequence[Float[np.ndarray, "exams findings"]],
+    probabilities: Sequence[Float[np.ndarray, "_ _"]],  # their shape is checked here
     *,
     split: str,
     seed: int = 0,

@@ -1,0 +1,349 @@
+"""Models compared on the same exams: the object, its JSON, its table, its sentences."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from mrknee.errors import MrkneeError
+from mrknee.scoring import auc, mean_auc
+from mrknee.scoring.comparison import Comparison, Difference, MeanDifference, compare
+from mrknee.scoring.paired import holm, paired_delong
+from mrknee.scoring.permutation import exchange_p, exchange_weights
+from mrknee.scoring.resampling import BOOTSTRAP, MEAN_OF_ENDS, bootstrap_differences
+
+FINDINGS = ("abnormal", "acl", "meniscus")
+
+
+def draw(
+    seed: int = 0, exams: int = 120, better: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels of three findings and two models' probabilities, the second's better by this much."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((exams, 3)) < [0.7, 0.45, 0.45]).astype(float)
+    shared = 0.8 * rng.normal(size=labels.shape)
+    first, second = (
+        expit((1.7 + gain) * labels + shared + 0.6 * rng.normal(size=labels.shape))
+        for gain in (0.0, better)
+    )
+    return labels, first, second
+
+
+def compared(labels: np.ndarray, *models: np.ndarray, seed: int = 0) -> Comparison:
+    """Models a, b, c on valid."""
+    return compare("abc"[: len(models)], FINDINGS, labels, models, split="valid", seed=seed)
+
+
+def everything(found: Comparison) -> list[Difference | MeanDifference]:
+    """The findings' differences and the means'."""
+    return [*found.differences, *found.mean_differences]
+
+
+def test_numbers_are_those_of_the_parts() -> None:
+    """AUCs, tests and Holm's p are what the functions for one finding give, in order."""
+    labels, first, second = draw(better=0.6)
+    found = compared(labels, first, second)
+    assert [(d.finding, d.first, d.second) for d in found.differences] == [
+        (name, "a", "b") for name in FINDINGS
+    ]
+    for i, one in enumerate(found.differences):
+        columns = labels[:, i], first[:, i], second[:, i]
+        test = paired_delong(*columns)
+        assert found.aucs["a"][one.finding] == auc(labels[:, i], first[:, i])
+        assert found.aucs["b"][one.finding] == auc(labels[:, i], second[:, i])
+        assert (one.first_auc, one.second_auc) == (test.first, test.second)
+        assert one.difference == pytest.approx(test.second - test.first)
+        assert (one.p_delong, one.corrected, one.reason) == (test.p, "DeLong", None)
+        assert one.p_permutation == exchange_p(exchange_weights(*columns))[0]
+        assert -1 <= one.low < one.difference < one.high <= 1
+        assert one.n_positive + one.n_negative == 120
+    p = np.array([one.p_delong for one in found.differences])
+    assert [one.p_holm for one in found.differences] == pytest.approx(holm(p))
+    assert found.means["b"] == mean_auc(FINDINGS, labels, second, seed=0)
+    assert (found.names, found.n_exams) == (("a", "b"), 120)
+
+
+def test_holm_goes_over_all_tests_of_all_models() -> None:
+    """With three models there are two tests a finding, and all six are corrected together."""
+    labels, first, second = draw(better=0.8)
+    third = draw(seed=1)[1] * 0.3 + 0.7 * second
+    found = compared(labels, first, second, third)
+    assert [d.second for d in found.differences] == ["b"] * 3 + ["c"] * 3
+    p = np.array([one.p_delong for one in found.differences])
+    assert [one.p_holm for one in found.differences] == pytest.approx(holm(p))
+    assert min(p) * 6 == pytest.approx(min(one.p_holm for one in found.differences))
+
+
+def test_mean_difference_is_the_bootstraps() -> None:
+    """The mean difference is the plain mean; its interval is of exams drawn for both at once."""
+    labels, first, second = draw(better=0.4)
+    found = compared(labels, first, second)
+    (mean,) = found.mean_differences
+    assert mean.difference == pytest.approx(np.mean([d.difference for d in found.differences]))
+    assert mean.difference == pytest.approx(found.means["b"].value - found.means["a"].value)
+    draws = bootstrap_differences(labels, first, second, seed=0).mean(axis=1)
+    assert (mean.low, mean.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
+    assert (mean.method, mean.findings, mean.reason) == (BOOTSTRAP, FINDINGS, None)
+    # Far narrower than if the two models were drawn apart.
+    apart = (found.means["a"].high - found.means["a"].low) * math.sqrt(2)
+    assert mean.high - mean.low < 0.8 * apart
+
+
+def test_means_test_exchanges_whole_exams() -> None:
+    """Three copies of one finding are one finding: the mean's p is that finding's own."""
+    labels, first, second = draw(better=0.4)
+    copies = [0, 0, 0]
+    found = compared(labels[:, copies], first[:, copies], second[:, copies])
+    alone = found.differences[0].p_permutation
+    error = math.sqrt(alone * (1 - alone) / 10_000)
+    assert 0.001 < alone < 0.9
+    assert found.mean_differences[0].p_permutation == pytest.approx(alone, abs=4 * error)
+
+
+def test_few_exams_are_corrected_by_the_permutation() -> None:
+    """Where DeLong's test fails Holm takes the permutation's p, and table and object say so."""
+    labels, first, second = draw(better=0.6)
+    labels[np.flatnonzero(labels[:, 1] == 1)[8:], 1] = np.nan
+    found = compared(labels, first, second)
+    acl = found.differences[1]
+    assert acl.corrected == "permutation"
+    p = [found.differences[0].p_delong, acl.p_permutation, found.differences[2].p_delong]
+    assert [d.p_holm for d in found.differences] == pytest.approx(holm(np.array(p)))
+    assert "Holm of the permutation's p, where DeLong's fails: acl B - A." in found.table()
+    assert found.mean_differences[0].method.startswith(MEAN_OF_ENDS)
+
+
+def test_one_class_is_told_and_not_counted() -> None:
+    """A finding of one class has no numbers but a reason, and Holm counts the others only."""
+    labels, first, second = draw(better=0.6)
+    labels[:, 0] = 1
+    found = compared(labels, first, second)
+    abnormal, *rest = found.differences
+    assert np.isnan([abnormal.difference, abnormal.low, abnormal.p_delong, abnormal.p_holm]).all()
+    assert np.isnan(abnormal.p_permutation)
+    assert (abnormal.corrected, abnormal.reason) == (
+        "none",
+        "one class only: 120 positive, 0 negative",
+    )
+    p = np.array([one.p_delong for one in rest])
+    assert [one.p_holm for one in rest] == pytest.approx(holm(p))
+    assert found.mean_differences[0].findings == ("acl", "meniscus")
+    assert "abnormal, B against A: can't be compared: one class only" in found.table()
+    content = json.loads(found.to_json(), parse_constant=pytest.fail)
+    assert content["differences"][0]["difference"] is None
+    assert content["differences"][0]["p_holm"] is None
+
+
+def test_nothing_known() -> None:
+    """Without a known label there is a comparison of reasons, and it has a table."""
+    _, first, second = draw(exams=3)
+    found = compared(np.full((3, 3), np.nan), first, second)
+    assert found.mean_differences[0].reason == "no finding has an AUC"
+    assert "mean, B against A: can't be compared: no finding has an AUC" in found.table()
+    json.loads(found.to_json(), parse_constant=pytest.fail)
+
+
+def test_one_exam() -> None:
+    """One exam alone, of whatever label, is compared without a fault and without a number."""
+    labels, first, second = draw(exams=1)
+    found = compared(labels, first, second)
+    assert all(one.reason is not None for one in found.differences)
+    assert found.table().startswith("valid: 1 exam\n")
+
+
+def test_a_copy_is_told() -> None:
+    """A model against its own copy: p 1, an interval without width that says so, no "equal"."""
+    labels, first, _ = draw()
+    found = compared(labels, first, expit(3 * first))
+    for one in found.differences:
+        assert (one.difference, one.low, one.high) == (0, 0, 0)
+        assert (one.p_delong, one.p_permutation, one.p_holm) == (1, 1, 1)
+        assert one.method.startswith("none")
+    (mean,) = found.mean_differences
+    assert (mean.low, mean.high, mean.p_permutation) == (0, 0, 1)
+    assert mean.method.startswith("none")
+    assert "acl, B against A: both models rank these exams alike" in found.table()
+
+
+def test_perfect_models_have_a_width() -> None:
+    """Two models without a fault differ by 0, with an interval of some width everywhere."""
+    labels, _, _ = draw()
+    rng = np.random.default_rng(0)
+    first, second = (labels * 0.5 + rng.random(labels.shape) * 0.4 for _ in range(2))
+    found = compared(labels, first, second)
+    for one in everything(found):
+        assert one.difference == 0
+        assert one.low < -0.01
+        assert one.high > 0.01
+        assert one.p_permutation == 1
+    assert "no difference shown: the interval holds 0" in found.table()
+
+
+def test_same_pairs_in_another_order_keep_a_width_in_the_mean() -> None:
+    """Models that win the same pairs but rank apart: resampling would show no width at all."""
+    labels = np.repeat([[1.0] * 3, [0.0] * 3], 20, axis=0)
+    first = np.repeat(np.linspace(1, 0, 40)[:, None], 3, axis=1)
+    first[0], first[39] = 0.0, 1.0  # one of each class on the wrong side
+    second = first.copy()
+    second[[5, 6]] = second[[6, 5]]
+    found = compared(labels, first, second)
+    for one in everything(found):
+        assert one.low < 0 < one.high
+
+
+def with_numbers(**changes: object) -> Comparison:
+    """A comparison whose one difference has these numbers."""
+    labels, first, second = draw()
+    found = compare(["a", "b"], ["acl"], labels[:, :1], [first[:, :1], second[:, :1]], split="v")
+    one = dataclasses.replace(found.differences[0], **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(found, differences=(one, one))
+
+
+@pytest.mark.parametrize(
+    ("difference", "low", "high", "p", "sentence"),
+    [
+        (0.06, 0.01, 0.1, 0.02, "B's AUC is higher by 0.060, p = 0.020 after Holm's correction"),
+        (-0.06, -0.1, -0.01, 1e-5, "B's AUC is lower by 0.060, p < 0.001 after Holm's correction"),
+        (
+            0.01,
+            -0.02,
+            0.05,
+            0.6,
+            "no difference shown: the interval holds 0; "
+            "at n = 120 differences below about 0.04 can't be seen",
+        ),
+        (
+            0.001,
+            -0.002,
+            0.003,
+            0.6,
+            "no difference shown: the interval holds 0; "
+            "at n = 120 differences below about 0.003 can't be seen",
+        ),
+        (
+            0.06,
+            0.01,
+            0.1,
+            0.06,
+            "no difference shown: p = 0.060 after Holm's correction, "
+            "though the interval by itself leaves out 0",
+        ),
+        (
+            0.03,
+            -0.01,
+            0.08,
+            0.04,
+            "not settled: p = 0.040 after Holm's correction, but the interval holds 0; "
+            "at n = 120 differences below about 0.05 can't be seen",
+        ),
+    ],
+)
+def test_sentence(difference: float, low: float, high: float, p: float, sentence: str) -> None:
+    """Each way interval and p can lie has its sentence, and none says that models are equal."""
+    table = with_numbers(difference=difference, low=low, high=high, p_holm=p).table()
+    assert f"acl, B against A: {sentence}\n" in table or f"B against A: {sentence}" in table
+    assert "equal" not in table
+
+
+def test_one_test_needs_no_correction() -> None:
+    """With one finding and two models the sentence does not speak of a correction."""
+    labels, first, second = draw(better=2.0)
+    found = compare(
+        ["a", "b"], ["acl"], labels[:, 1:2], [first[:, 1:2], second[:, 1:2]], split="valid"
+    )
+    assert found.differences[0].p_holm == found.differences[0].p_delong
+    assert "acl, B against A: B's AUC is higher" in found.table()
+    assert "correction\n" not in found.table()
+
+
+def test_table_reads_well() -> None:
+    """Models by name, a line a finding and model, one a difference; nothing wider than 80 there."""
+    labels, first, second = draw(better=0.5)
+    found = compare(
+        ["single-task.csv", "runs/multi.csv"],
+        FINDINGS,
+        labels,
+        [first, second],
+        split="valid",
+        notes=["left out: cartilage"],
+    )
+    lines = found.table().splitlines()
+    assert lines[:3] == ["valid: 120 exams", "A: single-task.csv", "B: runs/multi.csv"]
+    one = found.differences[1]
+    row = next(line for line in lines if line.startswith("acl") and "B - A" in line)
+    assert f"{one.difference:+.3f}  {one.low:+.3f} to {one.high:+.3f}" in row
+    p = [one.p_delong, one.p_permutation, one.p_holm]
+    assert row.split()[-3:] == [f"{value:.3f}" for value in p]
+    model = next(line for line in lines if line.startswith("acl") and " B " in line)
+    assert f"{found.aucs['runs/multi.csv']['acl'].value:.3f}" in model
+    assert sum(" against A: " in line for line in lines) == 4
+    assert lines[-1] == "note: left out: cartilage"
+    assert all(line == line.rstrip() for line in lines)
+    assert all(len(line) <= 80 for line in lines if " against " not in line and "MOVER" not in line)
+
+
+def test_json_holds_every_field(tmp_path: Path) -> None:
+    """The file is versioned and names every number of every difference, model and mean."""
+    labels, first, second = draw()
+    found = compared(labels, first, second)
+    found.write(tmp_path / "new" / "comparison.json")
+    content = json.loads((tmp_path / "new" / "comparison.json").read_text())
+    assert content["version"] == 1
+    assert (content["split"], content["n_exams"], content["seed"]) == ("valid", 120, 0)
+    assert [model["name"] for model in content["models"]] == ["a", "b"]
+    assert content["models"][1]["findings"]["acl"]["value"] == found.aucs["b"]["acl"].value
+    assert content["models"][0]["mean"]["value"] == found.means["a"].value
+    names = {field.name for field in dataclasses.fields(Difference)}
+    assert all(set(one) == names for one in content["differences"])
+    assert content["differences"][2]["low"] == found.differences[2].low
+    assert content["mean_differences"][0]["findings"] == list(FINDINGS)
+
+
+def test_seed_decides() -> None:
+    """The same seed gives the same file, another seed another mean's interval."""
+    labels, first, second = draw()
+    assert compared(labels, first, second).to_json() == compared(labels, first, second).to_json()
+    other = compared(labels, first, second, seed=1).mean_differences[0]
+    assert other.low != compared(labels, first, second).mean_differences[0].low
+
+
+def test_order_of_models_turns_the_signs() -> None:
+    """B against A is A against B with the other sign: interval, and the same p."""
+    labels, first, second = draw(better=0.3)
+    there, back = compared(labels, first, second), compared(labels, second, first)
+    for one, other in zip(there.differences, back.differences, strict=True):
+        assert (other.difference, other.low, other.high) == pytest.approx(
+            (-one.difference, -one.high, -one.low)
+        )
+        assert (other.p_delong, other.p_permutation, other.p_holm) == pytest.approx(
+            (one.p_delong, one.p_permutation, one.p_holm)
+        )
+
+
+def test_comparison_is_frozen() -> None:
+    """Neither a field nor a model's AUCs can be changed afterwards."""
+    found = compared(*draw())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.split = "test"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        found.aucs["a"]["acl"] = found.aucs["b"]["acl"]  # type: ignore[index]
+
+
+def test_impossible_comparisons_are_refused() -> None:
+    """One model, a name twice, other exams, a NaN, a label of 2: each is an error."""
+    labels, first, second = draw()
+    with pytest.raises(MrkneeError, match="two models or more"):
+        compare(["a"], FINDINGS, labels, [first], split="valid")
+    with pytest.raises(MrkneeError, match="each named once"):
+        compare(["a", "a"], FINDINGS, labels, [first, second], split="valid")
+    with pytest.raises(MrkneeError, match="predictions of b don't fit"):
+        compare(["a", "b"], FINDINGS, labels, [first, second[:-1]], split="valid")
+    with pytest.raises(MrkneeError, match="a label can't be scored"):
+        compared(labels * 2, first, second)
+    second[3, 1] = np.nan
+    with pytest.raises(MrkneeError, match="a score is NaN"):
+        compared(labels, first, second)
