@@ -22,9 +22,10 @@ from mrknee.files import whole_file
 from mrknee.scoring.differences import Difference, MeanDifference, difference, mean_difference
 from mrknee.scoring.discrimination import DELONG, Auc, auc
 from mrknee.scoring.paired import MOVER, SAME_RANKING, holm
+from mrknee.scoring.predictions import Predictions, aligned
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
 
-__all__ = ["VERSION", "Comparison", "Difference", "MeanDifference", "compare"]
+__all__ = ["VERSION", "Comparison", "Difference", "MeanDifference", "compare", "compare_files"]
 
 VERSION = 1
 """Of the file's layout."""
@@ -258,6 +259,46 @@ def compare(
         seed=seed,
         notes=tuple(notes),
     )
+
+
+def compare_files(specs: Sequence[str], data: Path, *, split: str, seed: int = 0) -> Comparison:
+    """Compares models by the tables that `predict` wrote.
+
+    Args:
+        specs: one a model: a file, or files with commas between (`Predictions.read_joined`).
+        data: the data set's folder, with the split's label files.
+        split: the split that was predicted.
+        seed: as `compare`.
+
+    Returns:
+        The comparison; models are named by what their files' paths don't have in common.
+
+    Raises:
+        MrkneeError: a table can't be read or has no labels, the tables are of different exams or
+            have no finding in common, or there are fewer than two models.
+    """
+    names = _names(specs)
+    tables, notes = aligned(names, [Predictions.read_joined(spec) for spec in specs])
+    return compare(
+        names,
+        tables[0].findings,
+        tables[0].labels(data, split),
+        [table.probabilities for table in tables],
+        split=split,
+        seed=seed,
+        notes=notes,
+    )
+
+
+def _names(specs: Sequence[str]) -> list[str]:
+    """Short names: `a/reference/p.csv` and `a/default/p.csv` are `reference` and `default`."""
+    paths = {spec: [list(Path(f).with_suffix("").parts) for f in spec.split(",")] for spec in specs}
+    every = [path for each in paths.values() for path in each]
+    for end in (0, -1):
+        while min(map(len, every)) > 1 and len({path[end] for path in every}) == 1:
+            for path in every:
+                path.pop(end)
+    return [" + ".join("/".join(path) for path in paths[spec]) for spec in specs]
 
 
 def _with_holm(differences: Sequence[Difference]) -> list[Difference]:
