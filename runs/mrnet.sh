@@ -153,7 +153,12 @@ protocol() {
   "$mrknee" check "$data" --json > .check.json
   remember check.json .check.json
 
-  local seed finding name
+  local split seed finding name
+  for split in train valid; do
+    for finding in $findings; do
+      [ -e "$data/$split-$finding.csv" ] || fail "the protocol needs $data/$split-$finding.csv"
+    done
+  done
   for seed in $seeds; do
     run "reference/seed$seed" --recipe reference --seed "$seed"
     run "default/seed$seed" --recipe default --seed "$seed"

@@ -162,7 +162,7 @@ def empty_valid(root: Path) -> None:
         (contradict, "contradiction", "warning", "train-acl.csv", "0006"),
         (make_all_positive, "one-class", "error", "train-abnormal.csv", None),
         (make_valid_negative, "one-class", "warning", "valid-acl.csv", None),
-        (remove_a_label_file, "findings-differ", "warning", None, None),
+        (remove_a_label_file, "findings-differ", "error", "valid-acl.csv", None),
         (remove_train_labels, "no-labels", "error", "train-<finding>.csv", None),
         (remove_valid, "no-split", "warning", "valid/", None),
         (empty_valid, "no-exams", "error", "valid", None),

@@ -356,13 +356,16 @@ def _contradictions(
 def _differing_findings(splits: Mapping[str, SplitFacts]) -> Iterator[Problem]:
     """A run scores valid only if it has train's findings."""
     train, valid = (list(splits[n].labels) if n in splits else [] for n in ("train", "valid"))
-    if train and valid and train != valid:
+    lacking = [f"train-{name}.csv" for name in valid if name not in train]
+    lacking += [f"valid-{name}.csv" for name in train if name not in valid]
+    if train and valid and lacking:
         yield Problem(
             "findings-differ",
-            "warning",
-            f"train has labels of {', '.join(train)}, valid of {', '.join(valid)}: "
-            "a run of all findings would not score valid",
-            advice="train on the findings that both have, with --findings",
+            "error",
+            "train and valid have labels of different findings, and a run of all findings would "
+            f"not score valid; missing: {', '.join(lacking)}",
+            lacking[0],
+            advice="add the file, or train on the findings that both have, with --findings",
         )
 
 
