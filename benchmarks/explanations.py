@@ -106,7 +106,7 @@ def localisation(
                 masks = [lesions[p] for p in planes]
                 if not any((m & w).any() for m, w in zip(masks, windows, strict=True)):
                     counts = unseen.setdefault(finding, {})
-                    counts[where] = counts.get(where, 0) + 1
+                    counts[str(where)] = counts.get(str(where), 0) + 1
                     continue
                 for name in maps:
                     own = [heats[name][p][row] for p in planes]
@@ -118,9 +118,9 @@ def localisation(
                     found.setdefault((finding, where, "middle"), []).append(
                         localise([spot], masks, windows)
                     )
-    scores: dict[str, Any] = {}
+    scores: dict[str, Any] = {finding: {} for finding in predictor.findings}
     for (finding, where, name), each in found.items():
-        scores.setdefault(finding, {}).setdefault(where, {})[name] = asdict(summarise(each))
+        scores[finding].setdefault(where, {})[name] = asdict(summarise(each))
     return scores, unseen
 
 
@@ -153,7 +153,7 @@ def print_localisation(scores: Mapping[str, Any], unseen: Mapping[str, Any]) -> 
                 f"| {heat['difference']:+.2f} ({heat['low']:+.2f} to {heat['high']:+.2f}) "
                 f"| {100 * maps['random head']['heat']['inside']:.2f} |"
             )
-    print(f"\nleft out, because no lesion pixel is in the crop: {dict(unseen) or 'none'}")
+    print(f"\nleft out, because no lesion pixel is in the crop: {json.dumps(unseen)}")
 
 
 def without(sample: Sample, left_out: set[tuple[Plane, int]]) -> Sample:
@@ -201,11 +201,11 @@ def deletion(predictor: Predictor, exams: Sequence[Exam], seed: int = 0) -> dict
                 ]
                 drop = values[0] - values[1:]
                 drops.setdefault((finding, share), []).append((drop[0], drop[1:].mean()))
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {finding: {} for finding in predictor.findings}
     for (finding, share), pairs in drops.items():
         hottest, random = np.array(pairs).T
         difference, low, high = mean_interval(hottest - random, seed=seed)
-        results.setdefault(finding, {})[str(share)] = {
+        results[finding][str(share)] = {
             "n": len(pairs),
             "hottest": float(hottest.mean()),
             "random": float(random.mean()),
