@@ -39,6 +39,9 @@ from mrknee.report.pictures import (
 PICTURE = 512
 """Longer side of a slice in the page, in pixels, at most; larger ones are scaled down to it."""
 
+TALLEST = 1.25
+"""Height of a slice in the page, in widths of its column, at most."""
+
 WITHIN = 1e-4
 """How exactly bias and planes add up to the logit (float32; the explanation's own promise)."""
 
@@ -93,6 +96,7 @@ class PlaneView:
         warm: the same with heat.
         seen: left, top, width, height of what the network sees, in percent.
         size: columns and rows of the slice.
+        width: how much of its column a picture takes, in percent; a tall one takes less.
     """
 
     name: Plane
@@ -108,6 +112,7 @@ class PlaneView:
     warm: str
     seen: tuple[float, float, float, float]
     size: tuple[int, int]
+    width: float
 
 
 @dataclass(frozen=True)
@@ -328,6 +333,7 @@ def _plane_view(exam: Exam, explanation: Explanation, row: int, plane: Plane) ->
         warm=data_uri(jpeg(_shown(warm))),
         seen=(left, top, right - left, bottom - top),
         size=(grey.shape[1], grey.shape[0]),
+        width=100 * min(1.0, TALLEST * grey.shape[1] / grey.shape[0]),
     )
 
 

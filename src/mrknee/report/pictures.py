@@ -34,6 +34,9 @@ __all__ = [
 Picture = UInt8[np.ndarray, "rows cols 3"]
 """Red, green, blue, one byte each."""
 
+Sheet = UInt8[np.ndarray, "_ _ 3"]
+"""A picture made of others, of any size."""
+
 RAISES, LOWERS = (255, 112, 0), (30, 136, 255)
 """Orange and blue: told apart with any colour vision (the pair of Okabe and Ito 2008, as bright as
 a screen shows it, because it lies on dark slices)."""
@@ -52,7 +55,7 @@ WIDTH, MARGIN, GAP, TALLEST = 1280, 24, 8, 1800
 """Of a contact sheet, in pixels: its width, its edge, the gap between slices, and the height it
 keeps within as long as a row can take more and smaller slices."""
 
-COLUMNS = (8, 10, 12, 16, 20)
+COLUMNS = (6, 8, 10, 12, 16, 20)
 """Slices a row of a contact sheet, as few as the height allows; 20 are 54 pixels wide each."""
 
 HEAD, CAPTION, PLANE_TITLE = 138, 30, 40
@@ -124,7 +127,7 @@ def colour_bar(width: int, height: int) -> Picture:
     return overlay(np.full(heat.shape, 70, np.uint8), heat, 1.0)
 
 
-def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Picture:
+def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Sheet:
     """Every slice of an exam with its heat, in order, plane by plane.
 
     Below each slice its number (counted from 1) and its score, as a number where there is room and
@@ -176,7 +179,7 @@ def _write(
     draw.text(at, text, fill, ImageFont.load_default(size), anchor)
 
 
-def _head(explanation: Explanation, row: int) -> Picture:
+def _head(explanation: Explanation, row: int) -> Sheet:
     """The finding, the sum, how to read the colours, and the colour bar with its scale."""
     sheet, draw = _blank(HEAD)
     finding = title_of(explanation.findings[row])
@@ -185,9 +188,9 @@ def _head(explanation: Explanation, row: int) -> Picture:
     _write(draw, (MARGIN, 18), title, 24)
     planes = "  ".join(f"{signed(s[row], 3)} ({p})" for p, s in explanation.plane_sums.items())
     if explanation.method == EXACT:
-        words = f"logit {signed(logit, 3)}  =  {signed(explanation.bias[row], 3)} (bias)  {planes}"
+        words = f"logit  {signed(logit, 3)}  =  {signed(explanation.bias[row], 3)} (bias)  {planes}"
     else:
-        words = f"logit {signed(logit, 3)}; Grad-CAM, which does not add up to it:  {planes}"
+        words = f"logit  {signed(logit, 3)}; Grad-CAM, which does not add up to it:  {planes}"
     _write(draw, (MARGIN, 54), words, 16)
     legend = (
         "Below each slice: its number and what it adds to the logit.",
@@ -216,7 +219,7 @@ def _head(explanation: Explanation, row: int) -> Picture:
     return np.asarray(sheet)
 
 
-def _plane_title(plane: Plane, scores: Float[np.ndarray, " slices"]) -> Picture:
+def _plane_title(plane: Plane, scores: Float[np.ndarray, " slices"]) -> Sheet:
     sheet, draw = _blank(PLANE_TITLE)
     slices = f"{len(scores)} slice" + "s" * (len(scores) > 1)
     text = f"{plane}  ·  {slices}  ·  together {signed(float(scores.sum()), 3)}"
@@ -231,7 +234,7 @@ def _tiles(
     box: tuple[float, float, float, float],
     columns: int,
     side: int,
-) -> Picture:
+) -> Sheet:
     """One plane's slices in rows, as large as fits a square of `side`, with what is below them."""
     height, width = pictures[0].shape[:2]
     shrink = side / max(height, width)
@@ -266,7 +269,7 @@ def _caption(
     """A slice's number, its score, and the score as a bar from the middle."""
     x, y = at
     _write(draw, at, str(number), 13)
-    if side >= 70:
+    if side >= 64:
         _write(draw, (x + side, y), signed(score, 2), 13, anchor="ra")
     middle, top = x + side / 2, y + 16
     draw.rectangle((x, top, x + side, top + 5), fill="#2a2e34")

@@ -1,0 +1,205 @@
+"""Overlays and contact sheets, pixel by pixel."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from jaxtyping import Float32, UInt8
+from PIL import Image, ImageColor
+
+from mrknee.exams import PLANES, Exam, Plane
+from mrknee.inference.explanation import Explanation
+from mrknee.report.pictures import (
+    GAP,
+    LOWERS,
+    MARGIN,
+    MARK,
+    MOST_OPAQUE,
+    RAISES,
+    WIDTH,
+    contact_sheet,
+    data_uri,
+    jpeg,
+    overlay,
+    png,
+    seen_box,
+    signed,
+)
+from mrknee.tensors.preparation import Preparation
+
+SIDE = 40
+SEEN_WHOLE = Preparation(size=SIDE, crop=SIDE)
+ROWS = np.arange(SIDE)
+
+
+def explanation_of(native: Mapping[Plane, np.ndarray], side: int = SIDE) -> Explanation:
+    """An exact explanation of one finding whose maps are chosen: (slices, rows, cols) a plane."""
+    total = float(sum(maps.sum() for maps in native.values()))
+    return Explanation(
+        exam="0007",
+        findings=("acl",),
+        method="exact",
+        logits=np.array([total]),
+        bias=np.zeros(1),
+        probabilities=np.array([0.75]),
+        native={plane: maps[None].astype(np.float32) for plane, maps in native.items()},
+        shapes={plane: (len(maps), side, side) for plane, maps in native.items()},
+        preparation=SEEN_WHOLE,
+    )
+
+
+def even_exam(greys: Mapping[Plane, Sequence[int]]) -> Exam:
+    """Every slice one even grey."""
+    stacks = {
+        plane: np.stack([np.full((SIDE, SIDE), g, np.uint8) for g in values])
+        for plane, values in greys.items()
+    }
+    return Exam("0007", stacks)
+
+
+def noise(seed: int) -> tuple[UInt8[np.ndarray, "r c"], Float32[np.ndarray, "r c"]]:
+    """A noisy slice and noisy heat of both signs, up to 1."""
+    rng = np.random.default_rng(seed)
+    grey = rng.integers(0, 256, (SIDE, SIDE)).astype(np.uint8)
+    return grey, rng.uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
+
+
+def places(sheet: np.ndarray, grey: int) -> np.ndarray:
+    """Rows and columns of a sheet's pixels of exactly this grey."""
+    return np.argwhere((sheet == grey).all(axis=2))
+
+
+def test_no_heat_leaves_the_slice_as_it_is() -> None:
+    """Zero heat, or a scale of zero: the grey slice three times, to the byte."""
+    grey, heat = noise(0)
+    for picture in (overlay(grey, 0 * heat, 1.0), overlay(grey, heat, 0.0)):
+        np.testing.assert_array_equal(picture, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_equal_heat_is_equal_colour_whatever_else_a_slice_holds() -> None:
+    """Two slices of equal pixels, one with a hundred times hotter place beside: no rescaling."""
+    grey, heat = noise(1)
+    hotter = heat.copy()
+    hotter[0] = 100.0
+    np.testing.assert_array_equal(overlay(grey, heat, 100.0)[1:], overlay(grey, hotter, 100.0)[1:])
+
+
+def test_the_sign_is_the_colour() -> None:
+    """On any grey, what raises turns to orange and what lowers to blue, and equally far."""
+    grey, heat = noise(2)
+    picture = overlay(grey, heat, 1.0).astype(int)
+    strong = np.abs(heat) > 0.2
+    red, blue = picture[..., 0], picture[..., 2]
+    np.testing.assert_array_equal(red[strong] > blue[strong], heat[strong] > 0)
+    black = np.zeros((1, 2), np.uint8)
+    up, down = overlay(black, np.array([[0.5, -0.5]]), 1.0)[0].astype(float)
+    np.testing.assert_allclose(up * max(LOWERS), np.array(RAISES) * down.max(), atol=255)
+    np.testing.assert_allclose(down * max(RAISES), np.array(LOWERS) * up.max(), atol=255)
+
+
+def test_more_heat_is_more_opaque_and_the_slice_still_shows() -> None:
+    """Opacity never falls with heat; at the scale, and beyond it, a fifth of the slice is left."""
+    heat = np.linspace(0.0, 2.0, 21)[None]
+    white = overlay(np.full(heat.shape, 255, np.uint8), heat, 1.0).astype(int)
+    black = overlay(np.zeros(heat.shape, np.uint8), heat, 1.0).astype(int)
+    through = (white - black)[0, :, 0] / 255
+    assert (np.diff(through) <= 0).all()
+    assert through[0] == 1.0
+    np.testing.assert_allclose(through[10:], 1 - MOST_OPAQUE, atol=0.01)
+
+
+def test_png_keeps_every_pixel_and_jpeg_nearly() -> None:
+    """A PNG reads back the same, grey or coloured; a JPEG within 4 of 255."""
+    grey = noise(3)[0] // 8 + (np.add.outer(ROWS, ROWS) * 2).astype(np.uint8)
+    picture = overlay(grey, np.full(grey.shape, 0.3), 1.0)
+    for shown in (grey, picture):
+        np.testing.assert_array_equal(_read(png(shown)), shown)
+        assert np.abs(_read(jpeg(shown)).astype(int) - shown).mean() < 4
+
+
+def _read(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(file)))
+
+
+def test_a_data_uri_holds_the_file() -> None:
+    """It names the kind it is and decodes to the very bytes."""
+    for kind, file in (("png", png(noise(4)[0])), ("jpeg", jpeg(noise(4)[0]))):
+        head, _, body = data_uri(file).partition(",")
+        assert head == f"data:image/{kind};base64"
+        assert base64.b64decode(body) == file
+
+
+def test_what_is_seen_is_a_box() -> None:
+    """Left, top, right, bottom as shares of the slice's sides."""
+    seen = np.zeros((10, 20), np.bool_)
+    seen[2:8, 5:20] = True
+    assert seen_box(seen) == (0.25, 0.2, 1.0, 0.8)
+
+
+def test_what_rounds_to_nothing_has_no_minus() -> None:
+    """-0.001 to two digits is +0.00; -0.01 keeps its sign."""
+    assert (signed(-0.001, 2), signed(-0.01, 2), signed(0.0, 3)) == ("+0.00", "-0.01", "+0.000")
+
+
+@pytest.mark.parametrize("slices", [(1, 1, 1), (5, 9, 14), (61, 40, 70)])
+def test_a_sheet_holds_every_slice_in_order(slices: tuple[int, ...]) -> None:
+    """Every slice of a grey of its own is there, as a square, in the order of reading."""
+    greys = iter(range(60, 254))
+    exam = even_exam(
+        {p: [next(greys) for _ in range(n)] for p, n in zip(PLANES, slices, strict=True)}
+    )
+    maps = {p: np.zeros((n, 4, 4)) for p, n in zip(PLANES, slices, strict=True)}
+    sheet = contact_sheet(exam, explanation_of(maps), "acl")
+    assert sheet.shape[1] == WIDTH
+    order = []
+    for stack in exam.stacks.values():
+        for grey in stack[:, 0, 0].tolist():
+            found = places(sheet, grey)
+            middle = np.median(found, axis=0)
+            near = (np.abs(found - middle) <= 20).all(axis=1)  # the tile, not a letter's edge
+            assert near.sum() > 1500
+            order.append((round(middle[0] / 10), middle[1]))
+    assert order == sorted(order)
+
+
+def test_a_sheet_without_a_plane_has_the_others() -> None:
+    """Two planes: both are there, nothing stands for the third."""
+    exam = even_exam({Plane.CORONAL: [70, 80], Plane.SAGITTAL: [90]})
+    maps = {p: np.zeros((len(s), 4, 4)) for p, s in exam.stacks.items()}
+    sheet = contact_sheet(exam, explanation_of(maps), "acl")
+    assert all(len(places(sheet, grey)) > 1500 for grey in (70, 80, 90))
+
+
+def test_slices_of_a_sheet_share_one_scale() -> None:
+    """Two slices of equal heat look alike; one of a quarter of it is paler, beside a hotter one."""
+    exam = even_exam({Plane.AXIAL: [100, 100, 100, 100, 90, 90]})
+    heat = np.array([1.0, 1.0, 0.25, 4.0, 0.0, 0.0])[:, None, None] * np.ones((1, 4, 4))
+    sheet = contact_sheet(exam, explanation_of({Plane.AXIAL: heat}), "acl")
+    row, right = np.median(places(sheet, 90), axis=0).astype(int)  # between the last two slices
+    step = (WIDTH - 2 * MARGIN + GAP) // 6
+    columns = [right - step // 2 - k * step for k in (4, 3, 2, 1)]
+    first, second, pale, hot = (sheet[row, column].astype(int) for column in columns)
+    np.testing.assert_array_equal(first, second)
+    assert 0 < pale[0] - pale[2] < first[0] - first[2] < hot[0] - hot[2]
+
+
+@pytest.mark.parametrize("strongest", [1, 2, 4])
+def test_the_slice_that_speaks_most_is_framed(strongest: int) -> None:
+    """One frame in each plane: around the largest signed score, not the most negative one."""
+    greys = {p: [60 + 10 * k + j for k in range(5)] for j, p in enumerate(PLANES)}
+    maps = {p: np.zeros((5, 4, 4)) for p in PLANES}
+    for plane in PLANES:
+        maps[plane][0], maps[plane][strongest] = -0.9, 0.1
+    sheet = contact_sheet(even_exam(greys), explanation_of(maps), "acl")
+    frame = (sheet == ImageColor.getrgb(MARK)).all(axis=2)
+    for plane in PLANES:
+        grey_ones = [k for k in range(1, 5) if k != strongest]
+        middles = np.array([np.median(places(sheet, greys[plane][k]), axis=0) for k in grey_ones])
+        step, start = np.polyfit(grey_ones, middles[:, 1], 1)
+        edges = np.flatnonzero(frame[round(middles[0, 0])])
+        assert abs(edges.mean() - (start + step * strongest)) < 3
+        assert np.ptp(edges) < step
