@@ -16,7 +16,7 @@ from mrknee.files import whole_file
 from mrknee.report.cohort import count_slices, count_splits
 from mrknee.report.contents import Contents, Failure, ModelFacts
 from mrknee.report.page import render
-from mrknee.scoring.comparison import compare_files
+from mrknee.scoring.comparison import Comparison, compare
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.scoring.predictions import Predictions
 from mrknee.scoring.scorecard import Scorecard, score
@@ -60,6 +60,33 @@ def evaluate(
     Raises:
         MrkneeError: predictions, labels or model can't be used or don't belong together.
     """
+    contents = gather(
+        predictions,
+        data,
+        split=split,
+        model=model,
+        against=against,
+        prevalences=prevalences,
+        notes=notes,
+    )
+    page = render(contents)
+    contents.card.write(out / "scorecard.json")
+    with whole_file(out / "report.html") as beside:
+        beside.write_text(page, encoding="utf-8")
+    return contents.card
+
+
+def gather(
+    predictions: str,
+    data: Path,
+    *,
+    split: str = "valid",
+    model: Path | None = None,
+    against: str | None = None,
+    prevalences: Mapping[str, float] = {},
+    notes: Sequence[str] = (),
+) -> Contents:
+    """Everything the page shows; arguments and errors as `evaluate`'s, nothing is written."""
     table = Predictions.read_joined(predictions)
     labels = table.labels(data, split)
     there = (data / split).is_dir()
@@ -84,7 +111,7 @@ def evaluate(
         calibration=None if facts is None else facts.calibration,
         prevalences=prevalences,
     )
-    contents = Contents(
+    return Contents(
         card=card,
         data=data.resolve().name,
         synthetic=(data / "phantom.json").exists(),
@@ -96,13 +123,8 @@ def evaluate(
         failures=failures,
         comparison=None
         if against is None
-        else compare_files([predictions, against], data, split=split),
+        else _hold_against(predictions, against, table, labels, split),
     )
-    page = render(contents)
-    card.write(out / "scorecard.json")
-    with whole_file(out / "report.html") as beside:
-        beside.write_text(page, encoding="utf-8")
-    return card
 
 
 def _ask(
@@ -183,3 +205,28 @@ def _optimism(facts: ModelFacts | None, data: Path, split: str) -> list[str]:
     if split == "train":
         return [TRAINED]
     return [SELECTED] if facts.provenance.get("selected_on", {}).get("part") == split else []
+
+
+def _hold_against(
+    first: str,
+    second: str,
+    table: Predictions,
+    labels: Float[np.ndarray, "exams findings"],
+    split: str,
+) -> Comparison:
+    """Compares with a second model's predictions, for the findings that both have."""
+    other = Predictions.read_joined(second)
+    shared = [name for name in table.findings if name in other.findings]
+    if set(other.ids) != set(table.ids) or not shared:
+        raise MrkneeError(
+            "the second predictions are not of the same exams or findings",
+            file=second,
+            expected=f"{len(table.ids)} exams, {table.ids[0]} first; " + ", ".join(table.findings),
+            found=f"{len(other.ids)} exams, {other.ids[0] if other.ids else 'none'} first; "
+            + ", ".join(other.findings),
+        )
+    rows = [other.ids.index(exam_id) for exam_id in table.ids]
+    ours = [table.findings.index(name) for name in shared]
+    theirs = [other.findings.index(name) for name in shared]
+    pair = [table.probabilities[:, ours], other.probabilities[rows][:, theirs]]
+    return compare([first, second], shared, labels[:, ours], pair, split=split)

@@ -12,9 +12,9 @@ from math import floor, isnan
 from mrknee.report.plot import Plot
 from mrknee.report.published import MODEL, RADIOLOGISTS, PublishedReading
 from mrknee.report.words import number, with_interval
-from mrknee.scoring.calibration import Reliability
 from mrknee.scoring.curves import PrecisionRecall, Roc, RocBand
 from mrknee.scoring.operating_point import OperatingScore
+from mrknee.scoring.reliability import Reliability
 
 SQUARE = (320, 312)
 """Of a curve's figure, in SVG units: as wide as a phone's column, so that text is not shrunk."""

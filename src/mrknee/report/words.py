@@ -11,6 +11,9 @@ from markupsafe import Markup, escape
 from mrknee.scoring.comparison import Difference, MeanDifference
 from mrknee.scoring.proportions import Proportion
 
+INTERVAL = r"([\d.−]+ )?\([^()]{1,28}\)"  # noqa: RUF001
+"""A number and what stands in brackets after it."""
+
 NOTHING = "—"
 """Stands where a number can't be computed."""
 
@@ -79,4 +82,5 @@ def outcome(one: Difference | MeanDifference, p: float) -> str:
 
 def unbroken(text: str) -> Markup:
     """The text for a page, where no line breaks within an interval in brackets."""
-    return Markup(re.sub(r"\([^()]{1,28}\)", r'<span class="nb">\g<0></span>', str(escape(text))))  # noqa: S704  # escaped here
+    spans = re.sub(INTERVAL, r'<span class="nb">\g<0></span>', str(escape(text)))
+    return Markup(spans)  # noqa: S704  # escaped above
