@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from mrknee.scoring.proportions import Proportion, known_pairs, wilson, wilson_ends
-from mrknee.scoring.resampling import REPLICATES
+
+REPLICATES = 1000
+"""Bootstrap replicates: a 2.5 % tail of 25, enough to print three digits of."""
 
 BINS = 10
 """Bins of the reliability diagram, the usual number (C. Guo et al., ICML 2017, use 15)."""

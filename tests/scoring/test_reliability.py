@@ -1,0 +1,196 @@
+"""Brier score, reliability diagram, expected calibration error."""
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss
+
+from mrknee.errors import MrkneeError
+from mrknee.scoring.proportions import wilson, wilson_ends
+from mrknee.scoring.reliability import BOUND, Reliability, brier, reliability
+
+
+def simulated(
+    exams: int = 120, *, shift: float = 0.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels drawn from true probabilities, those probabilities shifted, and the true ones."""
+    rng = np.random.default_rng(seed)
+    true = expit(rng.normal(-0.5, 1.5, size=exams))
+    labels = (rng.random(exams) < true).astype(float)
+    return labels, expit(logit(true) + shift), true
+
+
+@pytest.mark.parametrize("decimals", [1, 12])
+@pytest.mark.parametrize("exams", [1, 7, 30, 120, 1000])
+def test_brier_is_sklearns(exams: int, decimals: int) -> None:
+    """The Brier score is scikit-learn's, with ties and with one exam too; so is the reference."""
+    labels, p, _ = simulated(exams)
+    p = p.round(decimals)
+    found = brier(labels, p)
+    assert found.value == pytest.approx(brier_score_loss(labels, p, pos_label=1), abs=1e-12)
+    always = np.full(exams, labels.mean())
+    assert found.reference == pytest.approx(brier_score_loss(labels, always, pos_label=1))
+    assert found.n == exams
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+
+
+@pytest.mark.parametrize("exams", [20, 120])
+def test_brier_interval_covers(exams: int) -> None:
+    """The interval holds the true score of the probabilities in nearly 95 % of samples."""
+    _, p, true = simulated(400_000, shift=0.5)
+    truth = float((true * (1 - p) ** 2 + (1 - true) * p**2).mean())
+    hits = 0
+    for draw in range(200):
+        labels, p, _ = simulated(exams, shift=0.5, seed=draw)
+        found = brier(labels, p)
+        hits += found.low <= truth <= found.high
+    # A percentile interval is slightly narrow, and 200 draws have a standard error of 0.015.
+    assert hits / 200 >= 0.89
+
+
+@pytest.mark.parametrize("decimals", [1, 12])
+@pytest.mark.parametrize("exams", [100, 120, 1000])
+def test_points_are_sklearns(exams: int, decimals: int) -> None:
+    """With ten bins the points are scikit-learn's calibration curve, ties in one bin too."""
+    labels, p, _ = simulated(exams)
+    p = p.round(decimals)
+    observed, mean = calibration_curve(labels, p, n_bins=10, strategy="quantile")
+    points = reliability(labels, p).points
+    assert [one.observed.value for one in points] == pytest.approx(observed)
+    assert [one.mean_probability for one in points] == pytest.approx(mean)
+
+
+def test_points_hold_every_exam_once() -> None:
+    """Bins hold equally many exams, lie between their edges, and have Wilson's interval."""
+    labels, p, _ = simulated(120)
+    found = reliability(labels, p)
+    assert [one.observed.n for one in found.points] == [12] * 10
+    assert sum(one.observed.count for one in found.points) == labels.sum()
+    for one in found.points:
+        assert one.low_edge <= one.mean_probability <= one.high_edge
+        assert one.observed == wilson(one.observed.count, one.observed.n)
+    assert found.points[0].low_edge == p.min()
+    assert found.points[-1].high_edge == p.max()
+    assert found.binning == "10 bins of equal mass (quantiles)"
+
+
+@pytest.mark.parametrize(("exams", "bins"), [(1, 1), (19, 1), (35, 3), (99, 9), (5000, 10)])
+def test_few_exams_have_few_bins(exams: int, bins: int) -> None:
+    """There are at most ten bins, and none that would hold fewer than ten exams of more."""
+    labels, p, _ = simulated(exams)
+    found = reliability(labels, p)
+    assert len(found.points) == bins
+    assert found.binning.startswith(f"{bins} bin")
+
+
+def test_ece_is_the_points() -> None:
+    """The ECE is the exams' mean distance of their bin from the diagonal."""
+    labels, p, _ = simulated(120, shift=1.0)
+    found = reliability(labels, p)
+    distances = [abs(one.mean_probability - one.observed.value) for one in found.points]
+    assert found.ece == pytest.approx(np.average(distances, weights=[12] * 10))
+    assert found.ece_low < found.ece < found.ece_high
+    assert found.n == 120
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_ece_of_right_probabilities_is_told(shift: float) -> None:
+    """`ece_if_calibrated` is the mean ECE of labels drawn from the probabilities themselves."""
+    _, p, _ = simulated(120, shift=shift)
+    rng = np.random.default_rng(1)
+    drawn = [reliability((rng.random(120) < p).astype(float), p).ece for _ in range(60)]
+    found = reliability((rng.random(120) < p).astype(float), p).ece_if_calibrated
+    assert found == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(60))
+    assert found > 0.05  # what the docstring warns of
+
+
+@pytest.mark.parametrize("exams", [12, 120])
+@pytest.mark.parametrize("shift", [0.0, 0.5, 1.0])
+def test_ece_interval_covers(exams: int, shift: float) -> None:
+    """The interval holds the probabilities' true error in about 95 % of samples or more."""
+    hits = 0
+    for draw in range(100):
+        labels, p, true = simulated(exams, shift=shift, seed=1000 + draw)
+        found = reliability(labels, p)
+        members = [(p >= one.low_edge) & (p <= one.high_edge) for one in found.points]
+        off = [abs((p - true)[inside].mean()) for inside in members]
+        truth = np.average(off, weights=[inside.sum() for inside in members])
+        hits += found.ece_low <= truth <= found.ece_high
+    assert hits / 100 >= 0.9
+
+
+def test_known_errors_are_seen() -> None:
+    """Probabilities that are all 0.2 too high have an ECE of 0.2, and a right forecast one of 0."""
+    labels = np.tile([1.0, 0.0, 0.0, 0.0, 0.0], 40)
+    off = reliability(labels, np.full(200, 0.4))
+    assert off.ece == pytest.approx(0.2)
+    assert off.ece_low > 0.1
+    right = reliability(labels, np.full(200, 0.2))
+    assert right.ece == pytest.approx(0, abs=1e-12)
+    assert right.ece_high < 0.1
+    assert len(right.points) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "p"),
+    [
+        ([1.0], [0.7]),
+        ([0.0, 1.0], [0.0, 1.0]),
+        ([0.0] * 50 + [1.0] * 50, [0.0] * 50 + [1.0] * 50),
+        ([1.0] * 30, [0.9] * 30),
+        ([0.0] * 30, list(np.linspace(0.1, 0.11, 30))),
+        ([1.0] + [0.0] * 60, [0.3] + [0.02] * 60),
+    ],
+)
+def test_no_false_certainty(labels: list[float], p: list[float]) -> None:
+    """Where resampling would show too little the stand-in interval has a width and says so."""
+    y, q = np.array(labels), np.array(p)
+    score, found = brier(y, q), reliability(y, q)
+    assert score.method == BOUND
+    low, high = wilson_ends(np.array([score.value]), len(y))
+    assert (score.low, score.high) == (low[0], high[0])
+    assert score.high - score.low > 0.01
+    assert found.method == BOUND
+    assert found.ece_low == 0
+    assert found.ece_high >= wilson(0, len(y)).high
+    assert found.ece <= found.ece_high <= 1
+
+
+def test_unknown_labels_are_left_out() -> None:
+    """Exams without a known label change nothing but the count; with none all is NaN."""
+    labels, p, _ = simulated(60)
+    more = np.concatenate([labels, [np.nan] * 9]), np.concatenate([p, np.full(9, 0.99)])
+    assert brier(*more) == brier(labels, p)
+    assert reliability(*more) == reliability(labels, p)
+    none = np.full(3, np.nan), np.full(3, 0.5)
+    score, found = brier(*none), reliability(*none)
+    assert np.isnan([score.value, score.low, score.high, score.reference]).all()
+    assert np.isnan([found.ece, found.ece_low, found.ece_high, found.ece_if_calibrated]).all()
+    assert (found.points, found.n, found.method) == ((), 0, "none")
+    assert found.binning == "no exam has a known label"
+
+
+def test_the_seed_decides() -> None:
+    """The same seed gives the same intervals, another one nearly the same."""
+    labels, p, _ = simulated()
+
+    def ends(found: Reliability) -> list[float]:
+        return [found.ece_low, found.ece_high, found.ece_if_calibrated]
+
+    assert reliability(labels, p, seed=1) == reliability(labels, p, seed=1)
+    assert brier(labels, p, seed=1) == brier(labels, p, seed=1)
+    assert ends(reliability(labels, p, seed=1)) != ends(reliability(labels, p, seed=2))
+    assert ends(reliability(labels, p, seed=1)) == pytest.approx(
+        ends(reliability(labels, p, seed=2)), abs=0.02
+    )
+
+
+def test_impossible_input_is_refused() -> None:
+    """A label or probability that can't be is an error, not a number."""
+    labels, p, _ = simulated()
+    with pytest.raises(MrkneeError, match="not between 0 and 1"):
+        brier(labels, p + 0.5)
+    with pytest.raises(MrkneeError, match="a label can't be scored"):
+        reliability(labels + 0.5, p)
