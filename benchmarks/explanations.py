@@ -75,7 +75,8 @@ def middle(shape: tuple[int, ...]) -> np.ndarray:
 
 def with_random(predictor: Predictor, seed: int, *, encoders: bool) -> Predictor:
     """The model with its head drawn anew, and its encoders where asked for."""
-    other = copy.deepcopy(predictor)
+    other = copy.copy(predictor)
+    other.reader = copy.deepcopy(predictor.reader)
     network = other.reader.network
     torch.manual_seed(seed)
     network.head.reset_parameters()
