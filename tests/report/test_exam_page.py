@@ -1,0 +1,269 @@
+"""`explain`'s page and files, from a real model on a synthetic knee, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, Request, sync_playwright
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, Plane, write_stack
+from mrknee.inference.explanation import Explanation
+from mrknee.inference.predictor import Predictor, open_exams
+from mrknee.report.exam_page import explain_exam
+from mrknee.sources.phantom import Truth, render_exam
+from tests.inference.test_predictor import FINDINGS, make_model
+
+CHROMIUM = shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights."""
+    return make_model(tmp_path_factory.mktemp("model") / "run")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three exams: a synthetic knee; one of odd shapes without an axial plane; one with an odd id.
+
+    They lie in folders of their own, because a folder with an exam that lacks a plane is refused.
+    """
+    root = tmp_path_factory.mktemp("data")
+    knee = render_exam(3, Truth(abnormal=True, acl=True, meniscus=False), size=64, slice_factor=0.2)
+    for plane in PLANES:
+        for exam_id in ("0007", "0107"):
+            write_stack(root / "valid", plane, exam_id, knee.stacks[plane])
+        write_stack(root / "named", plane, "<i>&7", knee.stacks[plane][:2])
+    rng = np.random.default_rng(0)
+    for plane, shape in ((Plane.CORONAL, (1, 90, 30)), (Plane.SAGITTAL, (3, 25, 60))):
+        write_stack(root / "odd", plane, "0001", rng.integers(0, 256, shape).astype(np.uint8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def explained(model: Path, data: Path) -> tuple[Explanation, Path]:
+    """The knee's explanation and the folder it was written to."""
+    out = data / "out" / "0007"
+    return explain_exam(model, data, "0007", out), out
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=CHROMIUM)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, explained: tuple[Explanation, Path]) -> Iterator[Page]:
+    """The knee's page as a phone shows it."""
+    shown = browser.new_page(viewport={"width": 390, "height": 844})
+    shown.goto((explained[1] / "index.html").as_uri())
+    yield shown
+    shown.close()
+
+
+def text_of(out: Path) -> str:
+    """What the page says: its text, spaces and line ends as one space."""
+    html = (out / "index.html").read_text(encoding="utf-8")
+    body = html[html.index("<body>") :]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
+
+
+def numbers_of(section: str) -> list[float]:
+    """The numbers at the ends of a sum's rows."""
+    found = re.findall(r"<td>([+−][\d.]+)</td>", section)  # noqa: RUF001
+    return [float(number.replace("−", "-")) for number in found]  # noqa: RUF001
+
+
+def sections(out: Path) -> list[str]:
+    """The page's HTML, a finding each."""
+    return (out / "index.html").read_text(encoding="utf-8").split('<section class="finding"')[1:]
+
+
+def test_an_exam_gets_numbers_sheets_and_a_page(explained: tuple[Explanation, Path]) -> None:
+    """These files and no other, no half-written one among them."""
+    names = {file.name for file in explained[1].iterdir()}
+    sheets = {f"contact-{finding}.png" for finding in FINDINGS}
+    assert names == {"index.html", "explanation.npz", "explanation.json"} | sheets
+
+
+def test_the_page_says_the_model_s_own_numbers(
+    explained: tuple[Explanation, Path], model: Path, data: Path
+) -> None:
+    """Probabilities are those that predict gives; terms those of the explanation, adding up."""
+    explanation, out = explained
+    table = Predictor(model).predict(open_exams(data, "valid"))
+    predicted = table.probabilities[table.ids.index("0007")]
+    for row, section in enumerate(sections(out)):
+        assert f"probability {predicted[row]:.2f}</h2>" in section
+        *parts, logit = numbers_of(section)
+        sums = [explanation.plane_sums[plane][row] for plane in PLANES]
+        np.testing.assert_allclose(parts, [explanation.bias[row], *sums], atol=6e-4)
+        np.testing.assert_allclose(sum(parts), logit, atol=3e-3)
+        assert "exact: adds up to the logit within 0.0001" in section
+
+
+def test_the_page_shows_the_slices_that_speak_most(explained: tuple[Explanation, Path]) -> None:
+    """In each plane the one with the largest score, counted from 1; of all planes the decisive."""
+    explanation, out = explained
+    for row, section in enumerate(sections(out)):
+        shown = re.findall(r"<figcaption>slice (\d+) of (\d+), as it is", section)
+        scores = [explanation.slice_scores(plane)[row] for plane in PLANES]
+        assert shown == [(str(s.argmax() + 1), str(len(s))) for s in scores]
+        plane, _ = explanation.decisive_slice(FINDINGS[row])
+        (before,) = re.findall(r"<h3>(\w+):(?:(?!<h3>).)*the most of all planes", section, re.S)
+        assert before.lower() == plane
+
+
+@needs_chromium
+def test_the_page_loads_nothing(browser: Browser, explained: tuple[Explanation, Path]) -> None:
+    """A browser asks for the page itself and for nothing else, and complains of nothing."""
+    shown = browser.new_page()
+    asked: list[str] = []
+    said: list[str] = []
+
+    def note(request: Request) -> None:
+        asked.append(request.url)
+
+    shown.on("request", note)
+    shown.on("console", lambda message: said.append(message.text))
+    address = (explained[1] / "index.html").as_uri()
+    shown.goto(address, wait_until="networkidle")
+    assert [url for url in asked if not url.startswith("data:")] == [address]
+    assert said == []
+    shown.close()
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_the_page_fits_a_phone(page: Page, width: int) -> None:
+    """Nothing sticks out to the right, with all sheets open."""
+    page.set_viewport_size({"width": width, "height": 844})
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@needs_chromium
+def test_every_picture_is_there_and_told_in_words(page: Page) -> None:
+    """All images decode and have an alt text; every chart of slices reads its scores out."""
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    images = page.evaluate(
+        "Promise.all([...document.images].map(i => i.decode().then(() => [i.alt, i.naturalWidth])))"
+    )
+    assert len(images) == 1 + len(FINDINGS) * (2 * len(PLANES) + 1)
+    assert all(len(alt) > 10 and width > 0 for alt, width in images)
+    charts = page.locator("svg[role=img]")
+    labels = [chart.get_attribute("aria-label") or "" for chart in charts.all()]
+    assert len(labels) == len(FINDINGS) * len(PLANES)
+    assert all(re.search(r"[+−]\d\.\d\d", label) for label in labels)  # noqa: RUF001
+
+
+CONTRAST = """
+() => {
+  const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const behind = (e) => { for (; e; e = e.parentElement) {
+    const c = getComputedStyle(e).backgroundColor;
+    if (!/, 0\\)$/.test(c) && c !== 'transparent') return c; } return 'rgb(255,255,255)'; };
+  const texts = [...document.querySelectorAll('p, h1, h2, h3, th, td, figcaption, summary, a, b, '
+    + 'strong, span, .faint')].filter(e => e.innerText && e.innerText.trim());
+  const ratios = texts.map(e => { const a = light(getComputedStyle(e).color), b = light(behind(e));
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); });
+  return [Math.min(...ratios), light(getComputedStyle(document.body).backgroundColor)];
+}
+"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_by_day_and_by_night(page: Page, scheme: str) -> None:
+    """The page is bright or dark as asked; every text has a contrast of 4.5 (WCAG AA) or more."""
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    contrast, paper = page.evaluate(CONTRAST)
+    assert contrast >= 4.5
+    assert paper < 0.05 if scheme == "dark" else paper > 0.9
+
+
+@needs_chromium
+def test_print_is_on_white_and_has_every_sheet(page: Page) -> None:
+    """Printed by night with sheets closed: white paper, and the sheets are on it all the same."""
+    sheet = page.locator(".sheet img").first
+    assert not sheet.is_visible()
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("document.querySelector('.sheet img').getBoundingClientRect().height") > 50
+
+
+def test_a_missing_plane_one_slice_and_tall_slices_work(model: Path, data: Path) -> None:
+    """The page says which plane is missing and shows the two others."""
+    out = data / "out" / "odd"
+    with pytest.raises(MrkneeError, match="axial"):
+        explain_exam(model, data / "odd", "0001", out)
+    assert not out.exists()
+    explanation = explain_exam(model, data / "odd", "0001", out, allow_missing_plane=True)
+    assert set(explanation.native) == {Plane.CORONAL, Plane.SAGITTAL}
+    assert "This exam has no axial plane" in text_of(out)
+    assert "slice 1 of 1" in text_of(out)
+    assert [re.findall(r"<h3>(\w+):", one) for one in sections(out)] == [
+        ["Coronal", "Sagittal"]
+    ] * len(FINDINGS)
+
+
+def test_grad_cam_is_not_shown_as_a_sum(model: Path, data: Path) -> None:
+    """It is called an approximation; there is no bias and no equals sign."""
+    out = data / "out" / "grad-cam"
+    explain_exam(model, data, "0007", out, method="grad-cam")
+    said = text_of(out)
+    assert "Grad-CAM, an approximation: does not add up" in said
+    assert "bias" not in said
+    assert "= logit" not in said
+    assert json.loads((out / "explanation.json").read_text())["method"] == "Grad-CAM"
+
+
+def test_an_unknown_exam_is_told_with_its_neighbours(model: Path, data: Path) -> None:
+    """The error names ids that look alike, and nothing is written."""
+    out = data / "out" / "unknown"
+    with pytest.raises(MrkneeError, match="no such exam") as error:
+        explain_exam(model, data, "7", out)
+    assert "0007" in (error.value.found or "")
+    assert not out.exists()
+
+
+def test_an_id_is_text_and_never_markup(model: Path, data: Path) -> None:
+    """An id of angle brackets is shown as it is."""
+    out = data / "out" / "named"
+    explain_exam(model, data / "named", "<i>&7", out)
+    html = (out / "index.html").read_text(encoding="utf-8")
+    assert "<i>&7" not in html
+    assert "Exam &lt;i&gt;&amp;7:" in html
+
+
+def test_a_run_that_fails_half_way_leaves_no_page(model: Path, data: Path) -> None:
+    """The page is written last: where a sheet can't be, there is none to mislead."""
+    out = data / "out" / "failed"
+    (out / "contact-meniscus.png").mkdir(parents=True)
+    with pytest.raises(OSError, match="contact-meniscus"):
+        explain_exam(model, data, "0007", out)
+    assert not (out / "index.html").exists()
+    assert not [file for file in out.iterdir() if file.name.startswith(".")]
+
+
+def test_the_page_states_what_it_is(explained: tuple[Explanation, Path]) -> None:
+    """Research use only, at both ends; what the pictures can't show; the scale in logits."""
+    explanation, out = explained
+    said = text_of(out)
+    assert said.count("Research use only") == 2
+    assert "What the pictures can't show" in said
+    assert f"+{explanation.scale:.2g}" in said
