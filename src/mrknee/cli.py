@@ -198,7 +198,9 @@ def explain(
     )
     for name, probability in zip(explained.findings, explained.probabilities, strict=True):
         plane, index = explained.decisive_slice(name)
-        print(f"{name}: probability {probability:.3f}; most raised by {plane} slice {index}")
+        count = explained.shapes[plane][0]
+        most = f"most raised by {plane} slice {index + 1} of {count}"
+        print(f"{name}: probability {probability:.3f}; {most}")
     print(f"wrote {out / 'index.html'} ({explained.method})")
     print("research use only: these numbers are no diagnosis")
 
