@@ -9,6 +9,10 @@ import pytest
 
 from mrknee.errors import MrkneeError
 from mrknee.scoring import Scorecard, auc, mean_auc, score
+from mrknee.scoring.calibration import Calibration, at_prevalence, fit_calibration
+from mrknee.scoring.curves import average_precision
+from mrknee.scoring.operating_point import OperatingPoint, at_sensitivity, operate, youden
+from mrknee.scoring.reliability import brier, reliability
 
 NAMES = ("abnormal", "acl", "meniscus")
 OPTIMISTIC = "optimistic: the epoch was selected on this split"
@@ -21,25 +25,131 @@ def predictions(seed: int = 0, exams: int = 120) -> tuple[np.ndarray, np.ndarray
     return labels, 1 / (1 + np.exp(-rng.normal(size=labels.shape) - 2 * labels))
 
 
-def a_scorecard(*, hard: bool = False) -> Scorecard:
-    """A scorecard; a hard one has a finding without an AUC, a perfect one and unknown labels."""
+def inner() -> tuple[Calibration, dict[str, tuple[OperatingPoint, ...]]]:
+    """What is fixed on other exams: a calibration, and two operating points a finding."""
+    labels, probabilities = predictions(seed=9, exams=100)
+    points: dict[str, tuple[OperatingPoint, ...]] = {
+        name: (
+            youden(labels[:, i], probabilities[:, i]),
+            at_sensitivity(labels[:, i], probabilities[:, i], 0.9),
+        )
+        for i, name in enumerate(NAMES)
+    }
+    return fit_calibration(NAMES, labels, probabilities, method="platt"), points
+
+
+def a_scorecard(*, hard: bool = False, full: bool = False) -> Scorecard:
+    """A scorecard.
+
+    A hard one has a finding without an AUC, a perfect one and unknown labels; a full one has
+    operating points and stated prevalences, one point without a threshold.
+    """
     labels, probabilities = predictions()
     if hard:
         labels[:, 0] = 1
         labels[5:9, 1] = np.nan
         probabilities[:, 2] = labels[:, 2]
-    return score(NAMES, labels, probabilities, split="valid", seed=3, notes=[OPTIMISTIC])
+    notes = [OPTIMISTIC]
+    if not full:
+        return score(NAMES, labels, probabilities, split="valid", seed=3, notes=notes)
+    calibration, points = inner()
+    if hard:
+        points["meniscus"] = (youden(np.ones(5), np.ones(5)),)
+    return score(
+        NAMES,
+        labels,
+        probabilities,
+        split="valid",
+        seed=3,
+        notes=notes,
+        operating_points=points,
+        calibration=calibration,
+        prevalences={"acl": 0.18, "meniscus": 0.4},
+    )
 
 
 def test_numbers_are_the_rooms() -> None:
     """The scorecard holds what the metric functions say of each column."""
     labels, probabilities = predictions()
     card = score(NAMES, labels, probabilities, split="valid", seed=3)
-    assert card.findings == {
-        name: auc(labels[:, i], probabilities[:, i]) for i, name in enumerate(NAMES)
-    }
+    for i, name in enumerate(NAMES):
+        column = labels[:, i], probabilities[:, i]
+        one = card.findings[name]
+        assert one.auc == auc(*column)
+        assert one.average_precision == average_precision(*column, seed=3)
+        assert one.brier == brier(*column, seed=3)
+        assert one.reliability == reliability(*column, seed=3)
+        assert (one.operating, one.corrected) == ((), None)
     assert card.mean == mean_auc(NAMES, labels, probabilities, seed=3)
     assert (card.split, card.n_exams, card.seed, card.notes) == ("valid", 120, 3, ())
+
+
+def test_operating_points_are_scored_in_their_order() -> None:
+    """Each finding has its points' scores, PPV and NPV at the prevalence where one is stated."""
+    labels, probabilities = predictions()
+    _, points = inner()
+    card = a_scorecard(full=True)
+    for i, (name, stated) in enumerate(zip(NAMES, (None, 0.18, 0.4), strict=True)):
+        assert card.findings[name].operating == tuple(
+            operate(point, labels[:, i], probabilities[:, i], prevalence=stated)
+            for point in points[name]
+        )
+
+
+def test_stated_prevalence_shifts_from_the_fitted_one() -> None:
+    """Brier and ECE of shifted probabilities are there where both prevalences are known."""
+    labels, probabilities = predictions()
+    calibration, _ = inner()
+    card = a_scorecard(full=True)
+    assert card.findings["abnormal"].corrected is None
+    shifted = at_prevalence(probabilities[:, 1], calibration.prevalences["acl"], 0.18)
+    prevalence, score_there, reliability_there = card.findings["acl"].corrected or (0, None, None)
+    assert prevalence == 0.18
+    assert score_there == brier(labels[:, 1], shifted, seed=3)
+    assert reliability_there == reliability(labels[:, 1], shifted, seed=3)
+
+
+def test_unknown_fitted_prevalence_corrects_nothing() -> None:
+    """Without a calibration, or with one that could not be fitted, nothing is shifted."""
+    labels, probabilities = predictions()
+    unfitted = fit_calibration(NAMES, np.ones((4, 3)), probabilities[:4], method="platt")
+    for calibration in (None, unfitted):
+        card = score(
+            NAMES,
+            labels,
+            probabilities,
+            split="valid",
+            calibration=calibration,
+            prevalences={"acl": 0.18},
+        )
+        assert card.findings["acl"].corrected is None
+
+
+def test_points_of_other_findings_are_left_out() -> None:
+    """A model's points for findings that are not predicted are no error, and not scored."""
+    labels, probabilities = predictions()
+    calibration, points = inner()
+    card = score(
+        ["acl"],
+        labels[:, 1:2],
+        probabilities[:, 1:2],
+        split="valid",
+        operating_points=points,
+        calibration=calibration,
+    )
+    assert list(card.findings) == ["acl"]
+    assert len(card.findings["acl"].operating) == 2
+
+
+@pytest.mark.parametrize(
+    ("prevalences", "message"),
+    [({"alc": 0.2}, "isn't scored"), ({"acl": 0.0}, "above 0 and below 1")],
+)
+def test_impossible_prevalence_is_refused(prevalences: dict[str, float], message: str) -> None:
+    """A stated prevalence of an unknown finding, or of nothing, is an error."""
+    labels, probabilities = predictions()
+    with pytest.raises(MrkneeError, match=message):
+        score(NAMES, labels, probabilities, split="valid", prevalences=prevalences)
 
 
 def test_file_holds_the_promised_keys(tmp_path: Path) -> None:
@@ -47,11 +157,12 @@ def test_file_holds_the_promised_keys(tmp_path: Path) -> None:
     card = a_scorecard()
     card.write(tmp_path / "scorecard.json")
     content = json.loads((tmp_path / "scorecard.json").read_text())
-    assert content["version"] == 1
+    assert content["version"] == 2
     assert list(content["findings"]) == list(NAMES)
     for name, one in content["findings"].items():
-        assert one["auc"] == card.findings[name].value
-        assert one["auc_ci"] == [card.findings[name].low, card.findings[name].high]
+        area = card.findings[name].auc
+        assert one["auc"] == area.value
+        assert one["auc_ci"] == [area.low, area.high]
         assert one["n_positive"] + one["n_negative"] == 120
         assert one["reason"] is None
     assert content["mean_auc"] == card.mean.value
@@ -60,27 +171,65 @@ def test_file_holds_the_promised_keys(tmp_path: Path) -> None:
     assert content["notes"] == [OPTIMISTIC]
 
 
+def test_file_holds_every_number_with_its_interval() -> None:
+    """Calibration and operating points are in the file under their names, with n and interval."""
+    content = json.loads(a_scorecard(full=True).to_json())
+    acl = content["findings"]["acl"]
+    for part in (acl["average_precision"], acl["brier"], acl["corrected"]["brier"]):
+        assert part["low"] < part["value"] < part["high"]
+    assert acl["brier"]["n"] == acl["reliability"]["n"] == 120
+    assert acl["reliability"]["binning"].startswith("10 bins of equal mass")
+    assert sum(point["observed"]["n"] for point in acl["reliability"]["points"]) == 120
+    for point, rule in zip(acl["operating"], ("Youden", "sensitivity >= 0.90"), strict=True):
+        assert point["point"]["rule"] == rule
+        assert 0 < point["point"]["threshold"] < 1
+        assert point["tp"] + point["fn"] == point["sensitivity"]["n"] == acl["n_positive"]
+        assert point["at_prevalence"]["prevalence"] == acl["corrected"]["prevalence"] == 0.18
+    assert content["findings"]["abnormal"]["corrected"] is None
+    assert content["findings"]["abnormal"]["operating"][0]["at_prevalence"] is None
+
+
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("hard", [False, True])
-def test_round_trip(tmp_path: Path, hard: bool) -> None:
+def test_round_trip(tmp_path: Path, hard: bool, full: bool) -> None:
     """What is written is read back the same, numbers to the last digit, NaN as NaN."""
-    card = a_scorecard(hard=hard)
+    card = a_scorecard(hard=hard, full=full)
     path = tmp_path / "new folder" / "scorecard.json"
     card.write(path)
     back = Scorecard.read(path)
-    assert back.to_json() == card.to_json()
+    assert back == card
+    assert hash(back) == hash(card)
     assert back.table() == card.table()
-    if not hard:  # NaN is not equal to itself
-        assert back == card
     assert [file.name for file in path.parent.iterdir()] == ["scorecard.json"]
+    for name, one in card.findings.items():
+        # Field by field, and of the same kinds.
+        assert repr(back.findings[name]) == repr(one)
+
+
+def test_other_scorecards_are_not_equal() -> None:
+    """One number that differs, a NaN in its place too, makes another scorecard."""
+    card = a_scorecard(full=True)
+    for value in (0.5, np.nan):
+        acl = card.findings["acl"]
+        changed = dataclasses.replace(acl, brier=dataclasses.replace(acl.brier, low=value))
+        assert dataclasses.replace(card, findings={**card.findings, "acl": changed}) != card
+    assert card != "card"
 
 
 def test_uncomputable_numbers_are_null_with_a_reason() -> None:
     """A number that can't be computed is null in JSON, never NaN, and its reason is beside it."""
-    content = json.loads(a_scorecard(hard=True).to_json(), parse_constant=pytest.fail)
+    card = a_scorecard(hard=True, full=True)
+    content = json.loads(card.to_json(), parse_constant=pytest.fail)
     abnormal = content["findings"]["abnormal"]
     assert abnormal["auc"] is None
     assert abnormal["auc_ci"] == [None, None]
     assert "one class only" in abnormal["reason"]
+    assert abnormal["average_precision"]["value"] is None
+    assert "one class only" in abnormal["average_precision"]["reason"]
+    meniscus = content["findings"]["meniscus"]["operating"][0]
+    assert meniscus["point"]["threshold"] is None
+    assert "one class only" in meniscus["point"]["reason"]
+    assert meniscus["sensitivity"] == {"count": 0, "n": 0, "value": None, "low": None, "high": None}
     assert content["mean_auc"] is not None
     assert content["mean_auc_left_out"] == ["abnormal"]
     assert (
@@ -99,20 +248,66 @@ def test_nothing_to_score() -> None:
 
 
 def test_table_reads_well() -> None:
-    """The table has a line a finding and the mean, in columns, and nothing wider than 80."""
+    """The AUCs come first, a line a finding and the mean, in columns, nothing wider than 80."""
     labels, probabilities = predictions()
-    lines = score(NAMES, labels, probabilities, split="valid").table().splitlines()
+    text = a_scorecard(full=True).table()
+    lines = text.splitlines()
     assert lines[0] == "valid: 120 exams"
-    assert [line.split()[0] for line in lines[1:] if not line.startswith("-")] == [
+    aucs = lines[1 : lines.index("")]
+    assert [line.split()[0] for line in aucs if not line.startswith("-")] == [
         "finding",
         *NAMES,
         "mean",
     ]
     assert all(len(line) <= 80 and line == line.rstrip() for line in lines)
     one = auc(labels[:, 1], probabilities[:, 1])
-    row = next(line for line in lines if line.startswith("acl"))
+    row = next(line for line in aucs if line.startswith("acl"))
     assert f"{one.value:.3f}  {one.low:.3f} to {one.high:.3f}" in row
     assert row.split()[-2:] == [str(one.n_positive), str(one.n_negative)]
+
+
+def test_table_has_calibration() -> None:
+    """Brier score and ECE follow with intervals, the reference and chance, shifted ones too."""
+    card = a_scorecard(full=True)
+    block = card.table().split("\n\n")[1].splitlines()
+    assert [line.split()[0] for line in block[2:7]] == ["abnormal", "acl", "at", "meniscus", "at"]
+    acl = card.findings["acl"]
+    assert block[3].split() == [
+        "acl",
+        *f"{acl.brier.value:.3f} {acl.brier.low:.3f} to {acl.brier.high:.3f}".split(),
+        f"{acl.brier.reference:.3f}",
+        f"{acl.reliability.ece:.3f}",
+        *f"{acl.reliability.ece_low:.3f} to {acl.reliability.ece_high:.3f}".split(),
+        f"{acl.reliability.ece_if_calibrated:.3f}",
+    ]
+    assert acl.corrected is not None
+    assert block[4].split()[:3] == ["at", "0.18", f"{acl.corrected.brier.value:.3f}"]
+    plain = a_scorecard().table()
+    assert "shifted" in card.table()
+    assert "shifted" not in plain
+    assert "sensitivity" not in plain
+
+
+def test_table_has_operating_points() -> None:
+    """Each operating point has its threshold, what it was fixed on, and its four shares."""
+    card = a_scorecard(full=True)
+    first = card.findings["acl"].operating[0]
+    text = card.table()
+    share = first.sensitivity
+    assert (
+        f"acl, Youden: p >= {first.point.threshold:.4g}, fixed on {first.point.n_positive} "
+        f"positive, {first.point.n_negative} negative\n"
+        f"  sensitivity  {share.value:.2f} ({share.low:.2f} to {share.high:.2f}), "
+        f"{first.tp}/{first.tp + first.fn}\n"
+    ) in text
+    assert text.count("  sensitivity  ") == text.count("  NPV          ") == 6
+    at = first.at_prevalence
+    assert at is not None
+    assert f"  at a prevalence of 0.18: PPV {at.ppv:.2f} ({at.ppv_low:.2f} to " in text
+    assert text.count("at a prevalence of") == 4
+    assert "meniscus, Youden: no threshold: one class only" in (
+        a_scorecard(hard=True, full=True).table()
+    )
 
 
 def test_table_tells_what_is_out_of_the_ordinary() -> None:
@@ -147,9 +342,10 @@ def test_impossible_probability_is_refused(value: float) -> None:
     [
         ("{", "is not JSON"),
         ("[]", "another version"),
-        ('{"version": 2}', "another version"),
-        ('{"version": 1}', "can't be read"),
-        ('{"version": 1, "findings": []}', "can't be read"),
+        ('{"version": 1}', "another version[\\s\\S]*evaluate the predictions again"),
+        ('{"version": 3}', "another version"),
+        ('{"version": 2}', "can't be read"),
+        ('{"version": 2, "findings": []}', "can't be read"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -159,6 +355,15 @@ def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
     with pytest.raises(MrkneeError, match=message) as caught:
         Scorecard.read(path)
     assert caught.value.file == str(path)
+
+
+@pytest.mark.parametrize("lost", ["brier", "operating", "corrected"])
+def test_file_that_lacks_a_part_is_refused(lost: str) -> None:
+    """A finding without one of its parts is an error, not a scorecard with a hole."""
+    content = json.loads(a_scorecard(full=True).to_json())
+    del content["findings"]["acl"][lost]
+    with pytest.raises(MrkneeError, match=f"can't be read[\\s\\S]*{lost}"):
+        Scorecard.from_json(json.dumps(content))
 
 
 def test_missing_file_is_told(tmp_path: Path) -> None:
