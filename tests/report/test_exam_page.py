@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mrknee.exams import PLANES, Plane, write_stack
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.predictor import Predictor, open_exams
 from mrknee.report.exam_page import explain_exam
+from mrknee.report.pictures import chance
 from mrknee.sources.phantom import Truth, render_exam
 from tests.inference.test_predictor import FINDINGS, make_model
 
@@ -106,7 +108,7 @@ def test_the_page_says_the_model_s_own_numbers(
     table = Predictor(model).predict(open_exams(data, "valid"))
     predicted = table.probabilities[table.ids.index("0007")]
     for row, section in enumerate(sections(out)):
-        assert f"probability {predicted[row]:.2f}</h2>" in section
+        assert f"probability {chance(predicted[row])}</h2>" in unescape(section)
         *parts, logit = numbers_of(section)
         sums = [explanation.plane_sums[plane][row] for plane in PLANES]
         np.testing.assert_allclose(parts, [explanation.bias[row], *sums], atol=6e-4)

@@ -21,6 +21,7 @@ from mrknee.report.pictures import (
     MOST_OPAQUE,
     RAISES,
     WIDTH,
+    chance,
     contact_sheet,
     data_uri,
     jpeg,
@@ -143,6 +144,12 @@ def test_what_is_seen_is_a_box() -> None:
 def test_what_rounds_to_nothing_has_no_minus() -> None:
     """-0.001 to two digits is +0.00; -0.01 keeps its sign."""
     assert (signed(-0.001, 2), signed(-0.01, 2), signed(0.0, 3)) == ("+0.00", "-0.01", "+0.000")
+
+
+def test_no_probability_is_said_to_be_certain() -> None:
+    """What would round to 0 or 1 is said to be below 0.01 or above 0.99."""
+    said = [chance(p) for p in (0.0, 0.004, 0.006, 0.5, 0.994, 0.996, 1.0)]
+    assert said == ["<0.01", "<0.01", "0.01", "0.50", "0.99", ">0.99", ">0.99"]
 
 
 @pytest.mark.parametrize("slices", [(1, 1, 1), (5, 9, 14), (61, 40, 70)])

@@ -25,6 +25,7 @@ from mrknee.files import whole_file
 from mrknee.inference.explanation import EXACT, Explanation, Method, explain
 from mrknee.inference.predictor import Predictor, open_exams
 from mrknee.report.pictures import (
+    chance,
     colour_bar,
     contact_sheet,
     data_uri,
@@ -228,6 +229,7 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
         cells=_cells(explanation),
         scale=f"{explanation.scale:.2g}",
         largest=f"{largest:.2f}",
+        chance=chance,
         colour_bar=data_uri(png(colour_bar(300, 18))),
     )
     with whole_file(folder / "index.html") as beside:

@@ -20,6 +20,7 @@ from mrknee.exams import Exam, Plane
 from mrknee.inference.explanation import EXACT, Explanation
 
 __all__ = [
+    "chance",
     "colour_bar",
     "contact_sheet",
     "data_uri",
@@ -73,6 +74,13 @@ def title_of(finding: str) -> str:
 def signed(value: float, digits: int) -> str:
     """A number with its sign; what rounds to 0 has none of its own: +0.00."""
     return f"{round(float(value), digits) + 0.0:+.{digits}f}"
+
+
+def chance(probability: float) -> str:
+    """A probability to two digits that never says certain: "0.73", ">0.99", "<0.01"."""
+    if not 0.005 <= probability < 0.995:
+        return ">0.99" if probability > 0.5 else "<0.01"
+    return f"{probability:.2f}"
 
 
 def overlay(
@@ -183,8 +191,8 @@ def _head(explanation: Explanation, row: int) -> Sheet:
     """The finding, the sum, how to read the colours, and the colour bar with its scale."""
     sheet, draw = _blank(HEAD)
     finding = title_of(explanation.findings[row])
-    probability, logit = explanation.probabilities[row], explanation.logits[row]
-    title = f"Exam {explanation.exam}  ·  {finding}  ·  probability {probability:.2f}"
+    probability, logit = float(explanation.probabilities[row]), explanation.logits[row]
+    title = f"Exam {explanation.exam}  ·  {finding}  ·  probability {chance(probability)}"
     _write(draw, (MARGIN, 18), title, 24)
     planes = "  ".join(f"{signed(s[row], 3)} ({p})" for p, s in explanation.plane_sums.items())
     if explanation.method == EXACT:

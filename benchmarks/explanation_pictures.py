@@ -1,0 +1,55 @@
+"""The pictures of an explanation's page, on a phone and on a desk, from a demo's run.
+
+    mrknee demo --out demo
+    python benchmarks/explanation_pictures.py demo [--exam 0746] [--out docs]
+
+Writes explanation_page_390.png and explanation_page_1280.png. Without --exam it shows the exam that
+the model gives the highest probability of a torn ACL: its best case, not a usual one. Needs
+Playwright and a Chromium (`apt install chromium`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+from screenshots import SIZES, picture
+
+from mrknee.report.exam_page import explain_exam
+from mrknee.scoring.predictions import Predictions
+
+
+def surest(predictions: Path) -> str:
+    """The exam with the highest probability of a torn ACL."""
+    table = Predictions.read(predictions)
+    column = table.findings.index("acl")
+    return table.ids[int(table.probabilities[:, column].argmax())]
+
+
+def main() -> None:
+    """Reads the command line, explains the exam and takes the pictures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("demo", type=Path)
+    parser.add_argument("--exam")
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    given = parser.parse_args()
+    exam = given.exam or surest(given.demo / "predictions.csv")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
+        started = time.perf_counter()
+        explain_exam(given.demo / "run", given.demo / "data", exam, Path(folder))
+        source = Path(folder) / "index.html"
+        size = source.stat().st_size / 1e6
+        print(f"exam {exam}: {time.perf_counter() - started:.1f} s, page of {size:.1f} MB")
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"))
+        page = browser.new_page()
+        for width in SIZES:
+            picture(page, source, given.out / f"explanation_page_{width}.png", width)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
