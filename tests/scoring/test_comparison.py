@@ -12,7 +12,13 @@ from scipy.special import expit
 from mrknee.errors import MrkneeError
 from mrknee.exams import Findings, write_labels
 from mrknee.scoring import auc, mean_auc
-from mrknee.scoring.comparison import Comparison, Difference, MeanDifference, compare, compare_files
+from mrknee.scoring.comparison import (
+    Comparison,
+    Difference,
+    MeanDifference,
+    compare,
+    compare_files,
+)
 from mrknee.scoring.paired import holm, paired_delong
 from mrknee.scoring.permutation import exchange_p, exchange_weights
 from mrknee.scoring.predictions import Predictions
@@ -367,6 +373,7 @@ def test_files_are_compared(tmp_path: Path) -> None:
     expected = compare(found.names, FINDINGS, labels, [first, second], split="valid")
     assert found.differences == expected.differences
     assert found.mean_differences[0].low == pytest.approx(expected.mean_differences[0].low)
+    assert found.names == ("abnormal + acl + meniscus", "multi")
     assert found.notes == (f"left out, because not every model has it: cyst ({found.names[1]})",)
     with pytest.raises(MrkneeError, match="two models or more"):
         compare_files([joined, joined], tmp_path, split="valid")

@@ -23,7 +23,6 @@ from mrknee.scoring.differences import Difference, MeanDifference, difference, m
 from mrknee.scoring.discrimination import DELONG, Auc, auc
 from mrknee.scoring.paired import MOVER, SAME_RANKING, holm
 from mrknee.scoring.predictions import Predictions, aligned
-from mrknee.scoring.predictions import Predictions, aligned
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
 
 __all__ = ["VERSION", "Comparison", "Difference", "MeanDifference", "compare", "compare_files"]
@@ -302,38 +301,6 @@ def _names(specs: Sequence[str]) -> list[str]:
     return [" + ".join("/".join(path) for path in paths[spec]) for spec in specs]
 
 
-def compare_files(
-    predictions: Sequence[str], data: Path, *, split: str, seed: int = 0
-) -> Comparison:
-    """Compares models by their files of predictions.
-
-    Args:
-        predictions: one a model, "a.csv", or "a.csv,b.csv" for several files that are one model
-            (`Predictions.read_joined`); that is the model's name, too.
-        data: the data set's folder, with the labels.
-        split: the split that was predicted.
-        seed: of resampling and random exchanges.
-
-    Returns:
-        The comparison on the findings that all models have; the others are noted.
-
-    Raises:
-        MrkneeError: fewer than two models or one twice, files that can't be read or joined, models
-            of different exams, or no labels of these exams.
-    """
-    _refuse_names(predictions)
-    tables, notes = aligned(predictions, [Predictions.read_joined(one) for one in predictions])
-    return compare(
-        predictions,
-        tables[0].findings,
-        tables[0].labels(data, split),
-        [table.probabilities for table in tables],
-        split=split,
-        seed=seed,
-        notes=notes,
-    )
-
-
 def _with_holm(differences: Sequence[Difference]) -> list[Difference]:
     p = [
         {"DeLong": one.p_delong, "permutation": one.p_permutation, "none": math.nan}[one.corrected]
@@ -348,7 +315,12 @@ def _refuse_impossible(
     labels: Float[np.ndarray, "exams findings"],
     probabilities: Sequence[np.ndarray],
 ) -> None:
-    _refuse_names(names)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise MrkneeError(
+            "these models can't be compared",
+            expected="two models or more, each named once",
+            found=", ".join(names) or "none",
+        )
     for name, one in zip(names, probabilities, strict=True):
         if one.shape != labels.shape:
             raise MrkneeError(
@@ -356,15 +328,6 @@ def _refuse_impossible(
                 expected=f"(exams, findings) {labels.shape}",
                 found=str(one.shape),
             )
-
-
-def _refuse_names(names: Sequence[str]) -> None:
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise MrkneeError(
-            "these models can't be compared",
-            expected="two models or more, each named once",
-            found=" ".join(names) or "none",
-        )
 
 
 def _fields(one: Auc | MeanAuc | Difference | MeanDifference) -> dict[str, Any]:

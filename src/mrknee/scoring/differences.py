@@ -14,10 +14,18 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.scoring.discrimination import DELONG, Auc
+from mrknee.scoring.discrimination import DELONG, Z_95, Auc
 from mrknee.scoring.paired import SAME_RANKING, difference_interval, paired_delong, rank_alike
 from mrknee.scoring.permutation import exchange_p, exchange_weights
-from mrknee.scoring.resampling import BOOTSTRAP, MEAN_OF_ENDS, bootstrap_differences
+from mrknee.scoring.resampling import (
+    BOOTSTRAP,
+    JACKKNIFE,
+    MANY_EXAMS,
+    MEAN_OF_ENDS,
+    bootstrap_differences,
+    mean_pull,
+    stratified_error,
+)
 
 
 @dataclass(frozen=True)
@@ -169,8 +177,9 @@ def mean_difference(
 ) -> MeanDifference:
     """The mean difference over the findings that have an AUC.
 
-    The interval is the stratified bootstrap's; as for the mean AUC, with a finding of which
-    resampling shows too little it is the mean of the findings' interval ends.
+    The interval is made as the mean AUC's (`mean_auc`): by the stratified bootstrap; with many
+    exams from its variance; with a finding of which resampling shows too little it is the mean of
+    the findings' interval ends.
 
     Args:
         differences: of two models, one a finding, in the columns' order.
@@ -209,6 +218,11 @@ def mean_difference(
         # Resampling shows too little of what DeLong's variance shows too little of.
         low, high = float(np.mean([d.low for d in used])), float(np.mean([d.high for d in used]))
         method = f"{MEAN_OF_ENDS} ({', '.join(special)}: resampling shows too little)"
+    elif len(labels) >= MANY_EXAMS:
+        known = labels[:, columns]
+        pull = mean_pull(known, second[:, columns]) - mean_pull(known, first[:, columns])
+        half = Z_95 * stratified_error(known, pull)
+        low, high, method = max(-1.0, value - half), min(1.0, value + half), JACKKNIFE
     else:
         draws = bootstrap_differences(
             labels[:, columns], first[:, columns], second[:, columns], seed=seed
