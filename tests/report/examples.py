@@ -86,7 +86,7 @@ def write_model_case(
         "operating_points": {
             finding: [
                 OperatingPoint("Youden", float(np.median(column)), 40, 66).to_dict(),
-                OperatingPoint("sensitivity >= 0.90", float(column.min()), 40, 66).to_dict(),
+                OperatingPoint("sensitivity >= 0.90", float(column.min()) * 0.9, 40, 66).to_dict(),
             ]
             for finding, column in zip(table.findings, table.probabilities.T, strict=True)
         }

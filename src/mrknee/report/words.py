@@ -11,8 +11,8 @@ from markupsafe import Markup, escape
 from mrknee.scoring.comparison import Difference, MeanDifference
 from mrknee.scoring.proportions import Proportion
 
-INTERVAL = r"([\d.−]+ )?\([^()]{1,28}\)"  # noqa: RUF001
-"""A number and what stands in brackets after it."""
+INTERVAL = r"(−?\d\.\d+ )?\([^()]{1,28}\)"  # noqa: RUF001
+"""What stands in brackets, with the decimal number before it."""
 
 NOTHING = "—"
 """Stands where a number can't be computed."""

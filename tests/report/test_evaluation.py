@@ -1,0 +1,226 @@
+"""evaluate: scorecard and page of the same numbers, from predictions, labels and a model."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import Findings, write_labels
+from mrknee.report.cohort import count_splits
+from mrknee.report.evaluation import SELECTED, TRAINED, evaluate, gather, worst_failures
+from mrknee.report.page import warnings_of
+from mrknee.report.words import share, with_interval
+from mrknee.scoring.predictions import Predictions
+from mrknee.scoring.scorecard import Scorecard
+from tests.conftest import write_toy_dataset
+from tests.report.examples import PROVENANCE, write_case, write_model_case
+
+
+class Words(HTMLParser):
+    """The text of a page, without style and figures."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self._hidden, self.text = 0, ""
+        self.feed(page)
+        self.text = re.sub(r"\s+", " ", self.text)
+
+    def handle_starttag(self, tag: str, _: list[tuple[str, str | None]]) -> None:
+        """Style and figures open."""
+        self._hidden += tag in ("style", "svg")
+
+    def handle_endtag(self, tag: str) -> None:
+        """Style and figures close."""
+        self._hidden -= tag in ("style", "svg")
+
+    def handle_data(self, data: str) -> None:
+        """Text."""
+        self.text += "" if self._hidden else data
+
+
+def words_of(out: Path) -> str:
+    """The words of the page in a folder."""
+    return Words((out / "report.html").read_text(encoding="utf-8")).text
+
+
+def test_the_page_says_what_the_scorecard_says(tmp_path: Path) -> None:
+    """AUC, average precision, Brier score and ECE with their intervals and n, from the file."""
+    card = evaluate(str(write_case(tmp_path)), tmp_path, tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "scorecard.json").read_text())
+    assert Scorecard.read(tmp_path / "out" / "scorecard.json") == card
+    text = words_of(tmp_path / "out")
+    for name, one in content["findings"].items():
+        assert with_interval(one["auc"], *one["auc_ci"]) in text
+        counts = f"{one['n_positive']} with, {one['n_negative']} without"
+        assert counts in text
+        scores = card.findings[name]
+        for value in (scores.average_precision, scores.brier):
+            assert with_interval(value.value, value.low, value.high) in text
+        r = scores.reliability
+        assert with_interval(r.ece, r.ece_low, r.ece_high) in text
+        for point in r.points:
+            assert share(point.observed) in text
+    assert with_interval(content["mean_auc"], *content["mean_auc_ci"]) in text
+    assert "Research use only" in text
+
+
+def test_without_a_model_no_threshold_is_made_up(tmp_path: Path) -> None:
+    """No operating point, no call; the page says that they come with the model."""
+    card = evaluate(str(write_case(tmp_path)), tmp_path, tmp_path / "out")
+    assert all(not one.operating for one in card.findings.values())
+    text = words_of(tmp_path / "out")
+    assert "No thresholds: they come with the model" in text
+    assert "At its threshold" not in text
+    assert "Highest-scored without it" in text
+    assert "doesn't know which exams it was trained on" in text
+
+
+def test_a_model_adds_calls_provenance_and_pictures(tmp_path: Path) -> None:
+    """Confusion counts of both thresholds, where the split came from, and 3 + 3 pictures each."""
+    data, run, predictions = write_model_case(tmp_path)
+    card = evaluate(str(predictions), data, tmp_path / "out", model=run, prevalences={"acl": 0.2})
+    text = words_of(tmp_path / "out")
+    for one in card.findings.values():
+        first, second = one.operating
+        assert first.tp + first.fp + first.fn + first.tn == 24
+        assert (second.fn, second.tn) == (0, 0)
+        for point in one.operating:
+            for proportion in (point.sensitivity, point.specificity, point.ppv):
+                assert share(proportion) in text
+            called = f"{point.tp} found{point.fn} missed has it not{point.fp} false alarms"
+            assert called.replace(" ", "") in text.replace(" ", "")
+    assert "PPV at 20 %" in text
+    assert "trained on 590 exams of the data set toy" in text
+    assert "106 inner exams" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    shown = sum(
+        min(3, o.operating[0].fp) + min(3, o.operating[0].fn) for o in card.findings.values()
+    )
+    assert len(pictures) == 2 * shown > 0
+    for one_picture in pictures:
+        assert Image.open(BytesIO(b64decode(one_picture))).size == (48, 48)
+
+
+def test_failures_are_the_worst_on_the_wrong_side() -> None:
+    """Highest negatives, then lowest positives, beyond the threshold; unknown labels never."""
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, np.nan])
+    scores = np.array([0.9, 0.4, 0.95, 0.6, 0.7, 0.2, 0.8, 0.99])
+    ids = [f"e{i}" for i in range(8)]
+    found = worst_failures(ids, labels, scores, 0.5)
+    assert [(one.exam, one.kind) for one in found] == [
+        ("e2", "false positive"),
+        ("e0", "false positive"),
+        ("e4", "false positive"),
+        ("e5", "false negative"),
+    ]
+    assert [one.exam for one in worst_failures(ids, labels, scores, 0.2)][-1] == "e4"
+    assert [one.exam for one in worst_failures(ids, labels, scores, None)][3:] == ["e5", "e6"]
+
+
+def test_the_pictures_are_of_the_slice_that_decided(tmp_path: Path) -> None:
+    """Each failure's words name the decisive slice that the explanation names."""
+    from mrknee.exams import ExamFolder
+    from mrknee.inference.explanation import explain
+    from mrknee.inference.predictor import Predictor
+
+    data, run, predictions = write_model_case(tmp_path)
+    contents = gather(str(predictions), data, model=run)
+    exams, predictor = ExamFolder.of_split(data, "valid"), Predictor(run)
+    for finding, group in contents.failures.items():
+        for one in group[:1]:
+            explained = explain(predictor, exams[exams.ids.index(one.exam)])
+            plane, index = explained.decisive_slice(finding)
+            assert one.where.startswith(f"{plane} slice {index + 1} of ")
+            assert one.slice_uri != one.heat_uri
+
+
+def test_predictions_of_another_model_are_refused(tmp_path: Path) -> None:
+    """A model's thresholds mean nothing for probabilities it did not make."""
+    data, run, predictions = write_model_case(tmp_path)
+    table = Predictions.read(predictions)
+    Predictions(table.ids, table.findings, table.probabilities * 0.5).write(predictions)
+    with pytest.raises(MrkneeError, match="not made by this model"):
+        evaluate(str(predictions), data, tmp_path / "out", model=run)
+    fewer = Predictions(table.ids, Findings(["acl"]), table.probabilities[:, 1:2])
+    fewer.write(predictions)
+    with pytest.raises(MrkneeError, match="other findings"):
+        evaluate(str(predictions), data, tmp_path / "out", model=run)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("provenance", "split", "note"),
+    [
+        ({"selected_on": {"part": "valid", "exams": 24}}, "valid", SELECTED),
+        ({"selected_on": {"part": "inner", "exams": 9}}, "train", TRAINED),
+        ({"selected_on": {"part": "valid", "exams": 24}, "data": "other"}, "valid", None),
+        ({}, "valid", None),
+    ],
+)
+def test_optimism_is_told(
+    tmp_path: Path, provenance: dict[str, object], split: str, note: str | None
+) -> None:
+    """Exams that chose the epoch or trained it flatter: scorecard and first screen say so."""
+    data, run, predictions = write_model_case(tmp_path, provenance={**PROVENANCE, **provenance})
+    if split == "train":
+        from mrknee.exams import ExamFolder
+        from mrknee.inference.predictor import Predictor
+
+        Predictor(run).predict(ExamFolder.of_split(data, "train")).write(predictions)
+    contents = gather(str(predictions), data, split=split, model=run)
+    assert contents.card.notes == (() if note is None else (note,))
+    told = [one for one in warnings_of(contents) if one.startswith("Optimistic")]
+    assert bool(told) == (note is not None)
+
+
+def test_a_second_model_is_compared_on_the_same_exams(tmp_path: Path) -> None:
+    """Differences with intervals, joined by id though the second file has another order."""
+    first, second = write_case(tmp_path), write_case(tmp_path, seed=1, skill=0.5)
+    other = Predictions.read(second)
+    Predictions(other.ids[::-1], other.findings, other.probabilities[::-1]).write(second)
+    evaluate(str(first), tmp_path, tmp_path / "out", against=str(second))
+    straight = gather(str(first), tmp_path, against=str(second)).comparison
+    alone = gather(str(second), tmp_path).card
+    assert straight is not None
+    text = words_of(tmp_path / "out")
+    for one in straight.differences:
+        assert one.second_auc == pytest.approx(alone.findings[one.finding].auc.value)
+        assert f"{one.difference:.3f}".replace("-", "−") in text  # noqa: RUF001
+    Predictions(other.ids[:9], other.findings, other.probabilities[:9]).write(second)
+    with pytest.raises(MrkneeError, match="same exams"):
+        evaluate(str(first), tmp_path, tmp_path / "out", against=str(second))
+
+
+def test_a_finding_without_an_auc_has_its_reason_on_the_page(tmp_path: Path) -> None:
+    """One class only, or no label at all: the page is there and says why, in words."""
+    path = write_case(tmp_path)
+    ids = Predictions.read(path).ids
+    write_labels(tmp_path, "valid", "abnormal", dict.fromkeys(ids, 1.0))
+    (tmp_path / "valid-meniscus.csv").unlink()
+    evaluate(str(path), tmp_path, tmp_path / "out")
+    text = words_of(tmp_path / "out")
+    assert "Abnormal has no AUC: one class only" in text
+    assert "Meniscal tear has no AUC: no exam has a known label" in text
+    assert "nan" not in text.lower().replace("finnan", "")
+
+
+def test_splits_are_counted_with_what_is_not_known(tmp_path: Path) -> None:
+    """Exams without a line or with an empty label are not known; shares are of the known."""
+    data = write_toy_dataset(tmp_path / "toy", 6, 4)
+    ids = [path.stem for path in sorted((data / "train" / "axial").glob("*.npy"))]
+    write_labels(data, "train", "acl", {ids[0]: 1.0, ids[1]: 0.0, ids[2]: np.nan})
+    train, valid = count_splits(data, "valid")
+    assert (train.split, train.exams, valid.split, valid.exams) == ("train", 6, "valid", 4)
+    assert (train.positives["acl"].count, train.positives["acl"].n) == (1, 2)
+    assert train.unknown("acl") == 4
+    assert valid.unknown("acl") == 0

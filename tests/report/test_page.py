@@ -1,0 +1,213 @@
+"""The page in a browser: nothing loaded, readable at 390 and 1280 px, at night, in print."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from mrknee.report.evaluation import evaluate, gather
+from mrknee.report.page import warnings_of
+from mrknee.scoring.predictions import Predictions
+from tests.report.examples import write_case, write_model_case
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt: chromium)")
+
+CONTRASTS = """() => {
+  const parse = c => { const m = c.match(/[\\d.]+/g).map(Number);
+    return m.length < 4 ? [...m, 1] : m };
+  const light = c => { const f = c.slice(0, 3).map(v => { v /= 255;
+    return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 });
+    return 0.2126 * f[0] + 0.7152 * f[1] + 0.0722 * f[2] };
+  const behind = e => { for (; e; e = e.parentElement) {
+    const c = parse(getComputedStyle(e).backgroundColor); if (c[3] === 1) return c }
+    return [255, 255, 255, 1] };
+  const poor = [];
+  for (const e of document.body.querySelectorAll('*')) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())) continue;
+    if (['title', 'desc', 'style'].includes(e.tagName)) continue;
+    const style = getComputedStyle(e);
+    const ink = parse(e.tagName === 'text' ? style.fill : style.color);
+    const a = light(ink), b = light(behind(e));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push([e.tagName, e.textContent.trim().slice(0, 30), ratio]);
+  }
+  return poor }"""
+
+OUTSIDE = """() => {
+  const out = [];
+  for (const text of document.querySelectorAll('svg text')) {
+    const svg = text.ownerSVGElement.getBoundingClientRect(), box = text.getBoundingClientRect();
+    if (box.left < svg.left - 1 || box.right > svg.right + 1 || box.top < svg.top - 1
+        || box.bottom > svg.bottom + 1) out.push(text.textContent);
+  }
+  for (const e of document.querySelectorAll('main *')) {
+    if (e.closest('svg') || e.closest('.stack thead')) continue;
+    if (e.getBoundingClientRect().right > innerWidth + 1)
+      out.push(e.tagName + e.textContent.slice(0, 30));
+  }
+  return out }"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with everything on it: a model, its failures, a second model."""
+    root = tmp_path_factory.mktemp("report")
+    data, run, predictions = write_model_case(root)
+    second = root / "second.csv"
+    table = Predictions.read(predictions)
+    Predictions(table.ids, table.findings, table.probabilities[:, ::-1]).write(second)
+    evaluate(str(predictions), data, root, model=run, against=str(second))
+    return root / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium without a screen."""
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh window."""
+    opened = browser.new_page()
+    yield opened
+    opened.close()
+
+
+def show(page: Page, report: Path, width: int) -> None:
+    """Opens the page in a window of this width."""
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(report.as_uri())
+
+
+def test_nothing_refers_to_another_file(report: Path) -> None:
+    """No script, no link, no address but data: in what a browser would load."""
+    html = report.read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link|iframe|object|embed|base)\b", html)
+    loads = re.findall(r"""(?:src|href|srcset|poster|action)\s*=\s*["']([^"']*)""", html)
+    assert loads
+    assert all(address.startswith("data:image/") for address in loads)
+    assert "url(" not in html
+    assert "@import" not in html
+    assert "http" not in html
+
+
+@needs_browser
+def test_the_browser_loads_one_file(page: Page, report: Path) -> None:
+    """Opened from a folder of its own, the page asks for itself only and has no error."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: asked.append(str(error)))
+    show(page, report, 390)
+    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_sticks_out(page: Page, report: Path, width: int) -> None:
+    """No sideways scrolling, nothing beyond the window's edge, no word beyond its figure."""
+    show(page, report, width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(OUTSIDE) == []
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_words_in_figures_are_large_enough(page: Page, report: Path, width: int) -> None:
+    """At least 10 pixels high as shown."""
+    show(page, report, width)
+    smallest = page.evaluate(
+        """() => Math.min(...[...document.querySelectorAll('svg text')].map(t => {
+             const m = t.getScreenCTM();
+             return parseFloat(getComputedStyle(t).fontSize) * Math.hypot(m.a, m.b) }))"""
+    )
+    assert smallest >= 10
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_by_day_and_night(page: Page, report: Path, scheme: str) -> None:
+    """Every text has a contrast of 4.5 or more (WCAG AA), and night is dark."""
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    show(page, report, 1280)
+    assert page.evaluate(CONTRASTS) == []
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (max(map(int, re.findall(r"\d+", paper)[:3])) < 80) == (scheme == "dark")
+
+
+@needs_browser
+def test_print_is_white_and_whole(page: Page, report: Path) -> None:
+    """Printed at night it is black on white, and what is folded on a screen is unfolded."""
+    page.emulate_media(media="print", color_scheme="dark")
+    show(page, report, 720)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    folded = page.evaluate(
+        """() => [...document.querySelectorAll('details table')].map(
+             t => t.checkVisibility({contentVisibilityAuto: true}) && t.clientHeight)"""
+    )
+    assert folded
+    assert all(height > 20 for height in folded)
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+@needs_browser
+def test_the_first_screen_of_a_phone_tells_the_result(page: Page, report: Path) -> None:
+    """Mean, intervals and every finding's AUC lie within the first 844 pixels of 390."""
+    show(page, report, 390)
+    assert page.evaluate("document.querySelector('h1').getBoundingClientRect().bottom") < 200
+    lowest = page.evaluate(
+        """() => Math.max(...[...document.querySelectorAll('.card .value')].map(
+             e => e.getBoundingClientRect().bottom))"""
+    )
+    assert lowest < 844
+
+
+def test_every_picture_has_words(report: Path) -> None:
+    """Each figure has a role, a title and a description, each image an alt text; ids are unique."""
+    html = report.read_text(encoding="utf-8")
+    figures = re.findall(r"<svg .*?</svg>", html, re.DOTALL)
+    assert len(figures) == 1 + 3 * 3
+    for svg in figures:
+        assert 'role="img"' in svg
+        assert re.search(r"<title id=\"[^\"]+\">.{10,}</title>", svg)
+        assert re.search(r"<desc id=\"[^\"]+\">.{40,}</desc>", svg)
+        (named,) = re.findall(r'aria-labelledby="([^"]+)"', svg)
+        assert all(f'id="{name}"' in svg for name in named.split())
+    images = re.findall(r"<img [^>]*>", html)
+    assert images
+    assert all(re.search(r'alt="[^"]{15,}"', image) for image in images)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_stays_light(tmp_path: Path) -> None:
+    """With pictures of MRNet's size, of noise, which compresses worst: below 3 MB."""
+    data, run, predictions = write_model_case(tmp_path, pixels=256)
+    evaluate(str(predictions), data, tmp_path / "out", model=run)
+    page = tmp_path / "out" / "report.html"
+    assert page.read_text().count("<img ") == 2 * 18
+    assert page.stat().st_size < 3e6
+
+
+def test_warnings_come_first_and_only_where_due(tmp_path: Path) -> None:
+    """Guessing, few exams and synthetic knees are told; a sure result on many exams is not."""
+    few = warnings_of(gather(str(write_case(tmp_path / "few", 40, skill=0.0)), tmp_path / "few"))
+    assert any("can't be told from guessing" in one for one in few)
+    assert any(one.startswith("Few exams") for one in few)
+    sure = gather(str(write_case(tmp_path / "sure", 900, skill=3.0)), tmp_path / "sure")
+    assert warnings_of(sure) == []
+    (tmp_path / "sure" / "phantom.json").write_text("{}")
+    drawn = gather(str(tmp_path / "sure" / "0.csv"), tmp_path / "sure")
+    assert [one.split(",")[0] for one in warnings_of(drawn)] == ["Synthetic knees"]
