@@ -68,11 +68,17 @@ out=$(pwd)
 
 # The lock is held by this shell and by what it starts: it ends when the last of them does, however.
 exec 9> .lock
-"$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2> .lock.fault || {
-  grep -q BlockingIOError .lock.fault || cat .lock.fault >&2
-  fail "$out is in use: another runs/mrnet.sh, or a training that one has left, still works there"
-}
-rm -f .lock.fault
+# A killed training may take seconds to be gone, so this waits for them.
+"$python" - << 'PY' || fail "$out is in use: another runs/mrnet.sh, or a training that one has left, still works there"
+import fcntl, sys, time
+
+for _ in range(40):
+    try:
+        sys.exit(fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB))
+    except BlockingIOError:
+        time.sleep(0.25)
+sys.exit(1)
+PY
 
 say() { echo "== $*"; }
 
@@ -117,7 +123,7 @@ compare() {
   fi
   say "$to: comparing"
   mkdir -p "$to"
-  "$mrknee" compare "$@" "$data" --split valid --out "$to" | tee "$to/.comparison.txt"
+  "$mrknee" compare "$@" "$data" --split valid --out "$to" > "$to/.comparison.txt"
   mv "$to/.comparison.txt" "$to/comparison.txt"
 }
 
