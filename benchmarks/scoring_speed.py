@@ -29,6 +29,7 @@ def main() -> int:
     import numpy as np
     from scipy.stats import rankdata
 
+    from mrknee.scoring.comparison import compare
     from mrknee.scoring.discrimination import auc, placements
     from mrknee.scoring.paired import paired_delong
     from mrknee.scoring.permutation import exchange_p, exchange_weights
@@ -48,12 +49,15 @@ def main() -> int:
         "  of it: placements by one sort a model": lambda: placements(positive, scores),
         "  instead: three rankings a model (Sun & Xu)": by_midranks,
         "AUC with interval, one model": lambda: auc(labels, scores[0]),
+        "compare, 1 finding: all tests, intervals, mean": lambda: compare(
+            ["a", "b"], ["acl"], labels[:, None], list(scores[:, :, None]), split="valid"
+        ),
         "permutation test": lambda: exchange_p(exchange_weights(labels, *scores)),
     }
     print(f"{arguments.exams} exams, 2 models, one thread; median of {arguments.repeats}")
     print(f"{processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, ", end="")
     print(f"numpy {np.__version__}")
-    print(f"{'':<46}{'wall s':>8}{'CPU s':>8}")
+    print(f"{'':<48}{'wall s':>8}{'CPU s':>8}")
     spent = {}
     for name, step in steps.items():
         step()
@@ -64,7 +68,7 @@ def main() -> int:
             wall.append(time.perf_counter() - start)
             cpu.append(time.process_time() - start_cpu)
         spent[name] = statistics.median(wall)
-        print(f"{name:<46}{spent[name]:>8.3f}{statistics.median(cpu):>8.3f}")
+        print(f"{name:<48}{spent[name]:>8.3f}{statistics.median(cpu):>8.3f}")
     within = spent["paired DeLong test"] <= LIMIT
     print(f"limit of the test: {LIMIT:g} s: {'kept' if within else 'BROKEN'}")
     return int(not within)
