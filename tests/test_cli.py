@@ -15,6 +15,7 @@ import pytest
 
 from mrknee.cli import VERBS, main
 from tests.conftest import write_toy_dataset
+from tests.inference.test_predictor import make_model
 
 QUICK = """
 network: {encoder: test_resnet, shared_encoder: true}
@@ -73,17 +74,89 @@ def test_train_predict_evaluate_submit(tmp_path: Path, recipe: Path) -> None:
     assert (tmp_path / "p.csv").read_text() == (
         tmp_path / "run" / "predictions-valid.csv"
     ).read_text()
-    evaluated = run("evaluate", tmp_path / "p.csv", data, "--out", tmp_path / "scores")
+    words = ["--model", tmp_path / "run", "--out", tmp_path / "scores"]
+    evaluated = run("evaluate", tmp_path / "p.csv", data, *words)
     assert evaluated.returncode == 0, evaluated.stderr
+    assert "Research use only" in (tmp_path / "scores" / "report.html").read_text()
     ours = json.loads((tmp_path / "scores" / "scorecard.json").read_text())
     trainings = json.loads((tmp_path / "run" / "scorecard.json").read_text())
     assert ours["findings"] == trainings["findings"]
+    words = ["--model", tmp_path / "run", "--prevalence", "acl=0.1,meniscus=0.2"]
+    assumed = run("evaluate", tmp_path / "p.csv", data, *words, "--out", tmp_path / "assumed")
+    assert assumed.returncode == 0, assumed.stderr
+    acl = json.loads((tmp_path / "assumed" / "scorecard.json").read_text())["findings"]["acl"]
+    assert {point["at_prevalence"]["prevalence"] for point in acl["operating"]} == {0.1}
     planes = ("sagittal", "coronal", "axial")
     listing = tmp_path / "paths.csv"
     listing.write_text("".join(f"{data}/valid/{p}/0012.npy\n" for p in planes))
     submitted = run("submit", tmp_path / "run", listing, tmp_path / "s.csv")
     assert submitted.returncode == 0, submitted.stderr
     assert np.loadtxt(tmp_path / "s.csv", delimiter=",").shape == (3,)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set, and a run folder with a network of random weights and no decisions."""
+    root = tmp_path_factory.mktemp("model")
+    return write_toy_dataset(root / "toy", 1, 6), make_model(root / "run")
+
+
+def test_compare_says_what_differs_and_exits_well(
+    model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two models' tables, one of them in two files: a table, comparison.json, exit status 0."""
+    data, run_folder = model
+    whole, halves = tmp_path / "whole.csv", [tmp_path / "acl.csv", tmp_path / "rest.csv"]
+    assert main(["predict", str(run_folder), str(data), "--out", str(whole)]) == 0
+    exams, acl = np.loadtxt(whole, str, delimiter=",")[1:, [0, 2]].T
+    halves[0].write_text(
+        "exam,acl\n" + "".join(f"{i},{1 - float(p)}\n" for i, p in zip(exams, acl, strict=True))
+    )
+    halves[1].write_text("exam,meniscus\n" + "".join(f"{i},0.5\n" for i in exams))
+    words = [str(whole), ",".join(map(str, halves)), str(data), "--out", str(tmp_path / "c")]
+    assert main(["compare", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "Holm" in shown
+    found = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert [one["name"] for one in found["models"]] == ["whole", "acl + rest"]
+    assert {one["finding"] for one in found["differences"]} == {"acl", "meniscus"}
+    first, second = (one["findings"]["acl"]["value"] for one in found["models"])
+    assert first == pytest.approx(1 - second)
+
+
+def test_explain_writes_numbers_pictures_and_a_page(
+    model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exact decomposition, and Grad-CAM where it is asked for."""
+    data, run_folder = model
+    words = ["explain", str(run_folder), str(data), "--exam", "0003", "--out"]
+    assert main([*words, str(tmp_path / "why")]) == 0
+    assert "(exact)" in capsys.readouterr().out
+    there = {file.name for file in (tmp_path / "why").iterdir()}
+    assert {"index.html", "explanation.npz", "explanation.json", "contact-acl.png"} <= there
+    assert main([*words, str(tmp_path / "cam"), "--method", "grad-cam"]) == 0
+    assert json.loads((tmp_path / "cam" / "explanation.json").read_text())["method"] == "Grad-CAM"
+    assert main([*words[:-2], "9999", "--out", str(tmp_path / "none")]) == 1
+    assert "9999" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_check_tells_by_its_exit_status(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """0 for a sound data set, 1 when something would break a run; JSON for a machine."""
+    assert main(["check", str(toy)]) == 0
+    (toy / "train" / "axial" / "0003.npy").write_bytes(b"not an array")
+    capsys.readouterr()
+    assert main(["check", str(toy), "--json"]) == 1
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert [p["exam"] for p in problems if p["severity"] == "error"] == ["0003"]
+
+
+@pytest.mark.parametrize("nonsense", ["acl", "acl=much", "acl=1.5", "=0.2"])
+def test_an_impossible_prevalence_is_a_usage_error(nonsense: str) -> None:
+    """Exit status 2 before anything is read."""
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", "p.csv", "data", "--out", "s", "--prevalence", nonsense])
+    assert end.value.code == 2
 
 
 def test_settings_are_changed_on_the_command_line(tmp_path: Path, recipe: Path) -> None:
