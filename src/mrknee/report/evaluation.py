@@ -229,4 +229,10 @@ def _hold_against(
     ours = [table.findings.index(name) for name in shared]
     theirs = [other.findings.index(name) for name in shared]
     pair = [table.probabilities[:, ours], other.probabilities[rows][:, theirs]]
-    return compare([first, second], shared, labels[:, ours], pair, split=split)
+    return compare(_short(first, second), shared, labels[:, ours], pair, split=split)
+
+
+def _short(*given: str) -> list[str]:
+    """Names of models: their files' names where these differ, else the paths as given."""
+    names = [",".join(Path(path).name for path in one.split(",")) for one in given]
+    return names if len(set(names)) == len(names) else list(given)

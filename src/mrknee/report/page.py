@@ -239,7 +239,7 @@ def split_origin(contents: Contents) -> list[str]:
     if selected.get("part") == "inner":
         said.append(
             f"Its epoch was chosen on {selected['exams']} inner exams: a stratified part of train "
-            "that was not trained on. Calibration and thresholds were fixed on those same exams."
+            "that was not trained on."
         )
     elif selected:
         said.append(
@@ -248,6 +248,16 @@ def split_origin(contents: Contents) -> list[str]:
         )
     else:
         said.append("On which exams its epoch was chosen is not stated.")
+    fixed = [
+        what
+        for what, there in (
+            ("calibration", facts.calibration),
+            ("thresholds", facts.operating_points),
+        )
+        if there
+    ]
+    if fixed:
+        said.append(f"Fixed on the exams that chose the epoch: {' and '.join(fixed)}.")
     if known.get("data") == contents.data:
         said.append(f"Scored here is the split {split} of the data set of that name.")
     else:
