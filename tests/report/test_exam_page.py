@@ -123,6 +123,8 @@ def test_the_page_shows_the_slices_that_speak_most(explained: tuple[Explanation,
         shown = re.findall(r"<figcaption>slice (\d+) of (\d+), as it is", section)
         scores = [explanation.slice_scores(plane)[row] for plane in PLANES]
         assert shown == [(str(s.argmax() + 1), str(len(s))) for s in scores]
+        against = re.findall(r"Slice (\d+) speaks most against it", section)
+        assert against == [str(s.argmin() + 1) for s in scores if s.min() <= -0.005]
         plane, _ = explanation.decisive_slice(FINDINGS[row])
         (before,) = re.findall(r"<h3>(\w+):(?:(?!<h3>).)*the most of all planes", section, re.S)
         assert before.lower() == plane

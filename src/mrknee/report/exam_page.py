@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from scipy.special import expit
@@ -91,6 +91,7 @@ class PlaneView:
         share: what the plane adds, signed.
         speaks_for: whether the strongest slice raises the logit at all.
         foremost: whether no slice of another plane raises it more.
+        against: the slice that lowers the logit most, in words; empty if none does.
         bars: slice scores, bottom to top, one a slice.
         scores: the same as text.
         plain: the strongest slice as a data URI.
@@ -107,6 +108,7 @@ class PlaneView:
     share: str
     speaks_for: bool
     foremost: bool
+    against: str
     bars: tuple[Bar, ...]
     scores: tuple[str, ...]
     plain: str
@@ -329,6 +331,7 @@ def _plane_view(exam: Exam, explanation: Explanation, row: int, plane: Plane) ->
         share=_number(scores[row].sum(), 3),
         speaks_for=bool(scores[row, strongest] > 0),
         foremost=explanation.decisive_slice(explanation.findings[row]) == (plane, strongest),
+        against=_against(scores[row], strongest),
         bars=tuple(Bar(0.5 + min(r, 0.0), abs(r), "up" if r > 0 else "down") for r in reach),
         scores=tuple(_number(score, 2) for score in scores[row]),
         plain=data_uri(jpeg(_shown(grey))),
@@ -337,6 +340,13 @@ def _plane_view(exam: Exam, explanation: Explanation, row: int, plane: Plane) ->
         size=(grey.shape[1], grey.shape[0]),
         width=100 * min(1.0, TALLEST * grey.shape[1] / grey.shape[0]),
     )
+
+
+def _against(scores: Float[np.ndarray, " slices"], strongest: int) -> str:
+    weakest = int(scores.argmin())
+    if weakest == strongest or round(float(scores[weakest]), 2) >= 0:
+        return ""
+    return f"Slice {weakest + 1} speaks most against it: {_number(scores[weakest], 2)}."
 
 
 def _shown(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> UInt8[np.ndarray, "r c *rgb"]:
