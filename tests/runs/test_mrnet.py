@@ -139,7 +139,7 @@ def test_the_phantom_is_laid_out_like_mrnet(mrnet: Path) -> None:
             assert sum(labels.values()) == count
 
 
-@pytest.mark.timeout(900)  # 150 s on two idle cores
+@pytest.mark.timeout(900)  # a dozen processes that import torch, on cores shared with other tests
 def test_the_protocol_killed_midway_completes_what_is_missing(
     start: Start, mrnet: Path, tmp_path: Path
 ) -> None:
