@@ -391,7 +391,7 @@ def main() -> None:
     parser.add_argument("--split", default="valid")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--pictures", type=Path)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sanity-exams", type=int, default=40)
     arguments = parser.parse_args()
     predictor = Predictor(arguments.run)
