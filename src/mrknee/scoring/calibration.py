@@ -24,7 +24,6 @@ from scipy.special import expit, logit
 
 from mrknee.errors import MrkneeError
 from mrknee.scoring.proportions import check_prevalence, check_probabilities, known_pairs
-from mrknee.scoring.reliability import Reliability as Reliability
 
 Method = Literal["platt", "temperature"]
 
