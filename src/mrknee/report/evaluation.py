@@ -16,7 +16,7 @@ from mrknee.files import whole_file
 from mrknee.report.cohort import count_slices, count_splits
 from mrknee.report.contents import Contents, Failure, ModelFacts
 from mrknee.report.page import render
-from mrknee.scoring.comparison import Comparison, compare
+from mrknee.scoring.comparison import compare_files
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.scoring.predictions import Predictions
 from mrknee.scoring.scorecard import Scorecard, score
@@ -123,7 +123,7 @@ def gather(
         failures=failures,
         comparison=None
         if against is None
-        else _hold_against(predictions, against, table, labels, split),
+        else compare_files([predictions, against], data, split=split),
     )
 
 
@@ -205,34 +205,3 @@ def _optimism(facts: ModelFacts | None, data: Path, split: str) -> list[str]:
     if split == "train":
         return [TRAINED]
     return [SELECTED] if facts.provenance.get("selected_on", {}).get("part") == split else []
-
-
-def _hold_against(
-    first: str,
-    second: str,
-    table: Predictions,
-    labels: Float[np.ndarray, "exams findings"],
-    split: str,
-) -> Comparison:
-    """Compares with a second model's predictions, for the findings that both have."""
-    other = Predictions.read_joined(second)
-    shared = [name for name in table.findings if name in other.findings]
-    if set(other.ids) != set(table.ids) or not shared:
-        raise MrkneeError(
-            "the second predictions are not of the same exams or findings",
-            file=second,
-            expected=f"{len(table.ids)} exams, {table.ids[0]} first; " + ", ".join(table.findings),
-            found=f"{len(other.ids)} exams, {other.ids[0] if other.ids else 'none'} first; "
-            + ", ".join(other.findings),
-        )
-    rows = [other.ids.index(exam_id) for exam_id in table.ids]
-    ours = [table.findings.index(name) for name in shared]
-    theirs = [other.findings.index(name) for name in shared]
-    pair = [table.probabilities[:, ours], other.probabilities[rows][:, theirs]]
-    return compare(_short(first, second), shared, labels[:, ours], pair, split=split)
-
-
-def _short(*given: str) -> list[str]:
-    """Names of models: their files' names where these differ, else the paths as given."""
-    names = [",".join(Path(path).name for path in one.split(",")) for one in given]
-    return names if len(set(names)) == len(names) else list(given)

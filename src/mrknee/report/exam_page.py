@@ -34,8 +34,8 @@ from mrknee.report.pictures import (
     png,
     seen_box,
     signed,
-    title_of,
 )
+from mrknee.report.words import title_of
 
 PICTURE = 512
 """Longer side of a slice in the page, in pixels, at most; larger ones are scaled down to it."""

@@ -16,7 +16,6 @@ from mrknee.exams import MRNET_FINDINGS
 from mrknee.report import figures, words
 from mrknee.report.claim import claim_table
 from mrknee.report.contents import Contents
-from mrknee.report.pictures import title_of
 from mrknee.report.published import aucs_of, readings_of
 from mrknee.scoring.curves import precision_recall, roc, roc_band
 from mrknee.scoring.operating_point import OperatingScore
@@ -108,7 +107,7 @@ def render(contents: Contents) -> str:
 
 def heading(finding: str) -> str:
     """A finding in words, to start a line with."""
-    title = title_of(finding)
+    title = words.title_of(finding)
     return title[0].upper() + title[1:]
 
 

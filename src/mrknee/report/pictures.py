@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mrknee.exams import Exam, Plane
 from mrknee.inference.explanation import EXACT, Explanation
+from mrknee.report.words import title_of
 
 __all__ = [
     "chance",
@@ -29,7 +30,6 @@ __all__ = [
     "png",
     "seen_box",
     "signed",
-    "title_of",
 ]
 
 Picture = UInt8[np.ndarray, "rows cols 3"]
@@ -49,9 +49,6 @@ seen (a third of the largest opacity); the same for every pixel of every exam.""
 MOST_OPAQUE = 0.8
 """At the largest heat a fifth of the slice still shows through."""
 
-TITLES = {"abnormal": "abnormal", "acl": "ACL tear", "meniscus": "meniscal tear"}
-"""MRNet's findings in words; others go by their own name."""
-
 WIDTH, MARGIN, GAP, TALLEST = 1280, 24, 8, 1800
 """Of a contact sheet, in pixels: its width, its edge, the gap between slices, and the height it
 keeps within as long as a row can take more and smaller slices."""
@@ -64,11 +61,6 @@ HEAD, CAPTION, PLANE_TITLE = 138, 30, 40
 
 PAPER, INK, FAINT, MARK, SEEN = "#121417", "#f2f2f2", "#a4abb5", "#ffde00", "#8a929c"
 """Background, writing, lesser writing, the strongest slice's frame, the edge of what is seen."""
-
-
-def title_of(finding: str) -> str:
-    """A finding's name in words."""
-    return TITLES.get(finding, finding)
 
 
 def signed(value: float, digits: int) -> str:

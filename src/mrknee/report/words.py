@@ -14,8 +14,16 @@ from mrknee.scoring.proportions import Proportion
 INTERVAL = r"(−?\d\.\d+ )?\([^()]{1,28}\)"  # noqa: RUF001
 """What stands in brackets, with the decimal number before it."""
 
+TITLES = {"abnormal": "abnormal", "acl": "ACL tear", "meniscus": "meniscal tear"}
+"""MRNet's findings in words; others go by their own name."""
+
 NOTHING = "—"
 """Stands where a number can't be computed."""
+
+
+def title_of(finding: str) -> str:
+    """A finding's name in words."""
+    return TITLES.get(finding, finding)
 
 
 def number(value: float, digits: int = 3) -> str:
