@@ -53,16 +53,16 @@ def evaluate_best(out: Path, parts: Parts, recipe: Recipe) -> Scorecard:
         calibrated = raw.probabilities
         if calibration is not None:
             calibrated = calibration.apply(findings, raw.probabilities)
-        Predictions(raw.ids, findings, calibrated).write(out / f"predictions-{part}.csv")
+        file = out / f"predictions-{part}.csv"
+        Predictions(raw.ids, findings, calibrated).write(file)
         notes = [] if part == "valid" and recipe.selection.part == "inner" else [OPTIMISTIC]
         if part == "inner":
             notes += [FITTED, "valid was not scored: it is missing or has other findings"]
         return score(
             findings,
             labels,
-            calibrated,
+            Predictions.read(file).probabilities,  # what was written is what is scored
             split=part,
-            seed=recipe.seed,
             notes=notes,
             operating_points=points,
             calibration=calibration,
