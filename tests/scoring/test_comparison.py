@@ -375,5 +375,11 @@ def test_files_are_compared(tmp_path: Path) -> None:
     assert found.mean_differences[0].low == pytest.approx(expected.mean_differences[0].low)
     assert found.names == ("abnormal + acl + meniscus", "multi")
     assert found.notes == (f"left out, because not every model has it: cyst ({found.names[1]})",)
+    twice = [f"{tmp_path}/{name}.csv" for name in ("abnormal", "acl", "meniscus")]
+    again = tmp_path / "again.csv"
+    again.write_bytes((tmp_path / "abnormal.csv").read_bytes())
+    many = ",".join([*twice, str(again)])
+    names = compare_files([many, str(tmp_path / "multi.csv")], tmp_path, split="valid").names
+    assert names == ("abnormal to again (4 tables)", "multi")
     with pytest.raises(MrkneeError, match="two models or more"):
         compare_files([joined, joined], tmp_path, split="valid")

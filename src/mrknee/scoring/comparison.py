@@ -27,6 +27,9 @@ from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
 
 __all__ = ["VERSION", "Comparison", "Difference", "MeanDifference", "compare", "compare_files"]
 
+NAMED = 3
+"""A model of so many tables is named by all of them, one of more by the first and the last."""
+
 VERSION = 1
 """Of the file's layout."""
 
@@ -298,7 +301,11 @@ def _names(specs: Sequence[str]) -> list[str]:
         while min(map(len, every)) > 1 and len({path[end] for path in every}) == 1:
             for path in every:
                 path.pop(end)
-    return [" + ".join("/".join(path) for path in paths[spec]) for spec in specs]
+    named = [["/".join(path) for path in paths[spec]] for spec in specs]
+    return [
+        " + ".join(each) if len(each) <= NAMED else f"{each[0]} to {each[-1]} ({len(each)} tables)"
+        for each in named
+    ]
 
 
 def _with_holm(differences: Sequence[Difference]) -> list[Difference]:

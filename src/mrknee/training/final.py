@@ -105,7 +105,7 @@ def fit_decisions(
             raw.findings, labels, raw.probabilities, method=recipe.calibration
         )
         probabilities = calibration.apply(raw.findings, raw.probabilities)
-    points = {
+    points: dict[str, tuple[OperatingPoint, ...]] = {
         name: (
             youden(labels[:, i], probabilities[:, i]),
             at_sensitivity(labels[:, i], probabilities[:, i], recipe.sensitivity),
