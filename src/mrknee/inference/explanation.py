@@ -363,7 +363,7 @@ class _FromMaps(nn.Module):
     """
 
     def __init__(
-        self, network: Network, slices: Mapping[str, Tensor], lengths: Mapping[str, Tensor]
+        self, network: Network, slices: Mapping[str, Tensor], lengths: Mapping[Plane, Tensor]
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleDict({p: nn.Identity() for p in PLANES if len(slices[p])})
@@ -383,7 +383,7 @@ def _grad_cam(
     network: Network,
     maps: Mapping[Plane, Float[Tensor, "_ width _ _"]],
     slices: Mapping[str, Tensor],
-    lengths: Mapping[str, Tensor],
+    lengths: Mapping[Plane, Tensor],
 ) -> tuple[Float[Tensor, " findings"], dict[Plane, Float[Tensor, "findings _ _ _"]]]:
     """Logits and signed Grad-CAM maps, by Captum; no parameter's gradient is kept."""
     # imported here because it brings matplotlib along
@@ -403,18 +403,12 @@ def _grad_cam(
         return rest(*inputs)[0], parts
 
 
-def _prepared(predictor: Predictor, exam: Exam) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _prepared(predictor: Predictor, exam: Exam) -> tuple[dict[str, Tensor], Mapping[Plane, Tensor]]:
     """One exam as the network's input: slices and lengths by plane."""
     reader = predictor.reader
     device = next(reader.parameters()).device
     batch = join([frame_exam(exam, reader.preparation)]).to(device)
-    slices = {
-        str(plane): reader.preparation.normalise(stack, batch.lengths[plane]).contiguous(
-            memory_format=torch.channels_last
-        )
-        for plane, stack in batch.slices.items()
-    }
-    return slices, {str(plane): length for plane, length in batch.lengths.items()}
+    return reader.prepare(batch), batch.lengths
 
 
 def _numpy(tensor: Tensor) -> Float[np.ndarray, ...]:

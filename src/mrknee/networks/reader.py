@@ -33,16 +33,19 @@ class Reader(nn.Module):
         super().__init__()
         self.preparation, self.network = preparation, network
 
-    def forward(self, batch: Batch) -> Float[Tensor, "exams findings"]:
-        """One logit a finding, in the network's order of findings."""
-        slices = {
+    def prepare(self, batch: Batch) -> dict[str, Float[Tensor, "_ 3 _ _"]]:
+        """The network's input, by plane: the batch's slices, normalised."""
+        return {
             # channels last: small convolutions run 1.2 to 1.7 times faster on a CPU
             plane: self.preparation.normalise(stack, batch.lengths[plane]).contiguous(
                 memory_format=torch.channels_last
             )
             for plane, stack in batch.slices.items()
         }
-        logits: Tensor = self.network(slices, batch.lengths)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "exams findings"]:
+        """One logit a finding, in the network's order of findings."""
+        logits: Tensor = self.network(self.prepare(batch), batch.lengths)
         return logits
 
     @torch.inference_mode()

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from scipy.special import expit
 
@@ -35,6 +34,7 @@ from mrknee.report.pictures import (
     seen_box,
     signed,
 )
+from mrknee.report.templates import templates
 from mrknee.report.words import title_of
 
 PICTURE = 512
@@ -212,27 +212,24 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
         with whole_file(folder / f"contact-{finding}.png") as beside:
             beside.write_bytes(png(sheet))
         views.append(_finding_view(exam, explanation, finding, sheet))
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     largest = max(float(np.abs(explanation.slice_scores(p)).max()) for p in explanation.native)
-    text = environment.get_template("exam.html").render(
-        exam=explanation.exam,
-        findings=views,
-        exact=explanation.method == EXACT,
-        model=model,
-        version=__version__,
-        missing=[plane for plane in PLANES if plane not in explanation.native],
-        slices=sum(shape[0] for shape in explanation.shapes.values()),
-        cells=_cells(explanation),
-        scale=f"{explanation.scale:.2g}",
-        largest=f"{largest:.2f}",
-        chance=chance,
-        colour_bar=data_uri(png(colour_bar(300, 18))),
+    text = (
+        templates()
+        .get_template("exam.html")
+        .render(
+            exam=explanation.exam,
+            findings=views,
+            exact=explanation.method == EXACT,
+            model=model,
+            version=__version__,
+            missing=[plane for plane in PLANES if plane not in explanation.native],
+            slices=sum(shape[0] for shape in explanation.shapes.values()),
+            cells=_cells(explanation),
+            scale=f"{explanation.scale:.2g}",
+            largest=f"{largest:.2f}",
+            chance=chance,
+            colour_bar=data_uri(png(colour_bar(300, 18))),
+        )
     )
     with whole_file(folder / "index.html") as beside:
         beside.write_text(text, encoding="utf-8")

@@ -8,7 +8,6 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mrknee import __version__
@@ -17,6 +16,7 @@ from mrknee.report import figures, words
 from mrknee.report.claim import claim_table
 from mrknee.report.contents import Contents
 from mrknee.report.published import aucs_of, readings_of
+from mrknee.report.templates import templates
 from mrknee.scoring.curves import precision_recall, roc, roc_band
 from mrknee.scoring.operating_point import OperatingScore
 from mrknee.scoring.scorecard import FindingScore
@@ -66,13 +66,7 @@ class Part:
 
 def render(contents: Contents) -> str:
     """The page as HTML: self-contained, no script, nothing loaded."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters["unbroken"] = words.unbroken
     environment.globals.update(
         number=words.number,
