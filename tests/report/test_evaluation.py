@@ -192,7 +192,7 @@ def test_a_second_model_is_compared_on_the_same_exams(tmp_path: Path) -> None:
     straight = gather(str(first), tmp_path, against=str(second)).comparison
     alone = gather(str(second), tmp_path).card
     assert straight is not None
-    assert straight.names == ("0.csv", "1.csv")
+    assert straight.names == ("0", "1")
     text = words_of(tmp_path / "out")
     for one in straight.differences:
         assert one.second_auc == pytest.approx(alone.findings[one.finding].auc.value)
