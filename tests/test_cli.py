@@ -151,7 +151,9 @@ def test_check_tells_by_its_exit_status(toy: Path, capsys: pytest.CaptureFixture
     assert [p["exam"] for p in problems if p["severity"] == "error"] == ["0003"]
 
 
-@pytest.mark.parametrize("nonsense", ["acl", "acl=much", "acl=1.5", "=0.2"])
+@pytest.mark.parametrize(
+    "nonsense", ["acl", "acl=much", "acl=1.5", "=0.2", "acl=0.1,acl=0.2", "acl=nan"]
+)
 def test_an_impossible_prevalence_is_a_usage_error(nonsense: str) -> None:
     """Exit status 2 before anything is read."""
     with pytest.raises(SystemExit) as end:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -360,14 +361,19 @@ def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation 
 
 
 def _shares(text: str) -> dict[str, float]:
-    """`acl=0.45,meniscus=0.4` as a dictionary; shares above 0 and below 1."""
-    shares = {name.strip(): float(value) for name, value in (p.split("=") for p in text.split(","))}
-    if not all(name and 0 < value < 1 for name, value in shares.items()):
-        raise ValueError
+    """`acl=0.45,meniscus=0.4` as a dictionary; shares above 0 and below 1, each name once."""
+    expected = "expected NAME=SHARE,... with shares between 0 and 1, each name once"
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = (word.strip() for word in part.partition("="))
+        try:
+            share = float(value)
+        except ValueError:
+            share = math.nan
+        if not name or name in shares or not 0 < share < 1:
+            raise argparse.ArgumentTypeError(f"{expected}; found {part!r}")
+        shares[name] = share
     return shares
-
-
-_shares.__name__ = "NAME=SHARE,... with shares between 0 and 1"  # argparse says: invalid ... value
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
