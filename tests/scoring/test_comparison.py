@@ -252,9 +252,27 @@ def with_numbers(**changes: object) -> Comparison:
 )
 def test_sentence(difference: float, low: float, high: float, p: float, sentence: str) -> None:
     """Each way interval and p can lie has its sentence, and none says that models are equal."""
-    table = with_numbers(difference=difference, low=low, high=high, p_holm=p).table()
-    assert f"acl, B against A: {sentence}\n" in table or f"B against A: {sentence}" in table
-    assert "equal" not in table
+    found = with_numbers(difference=difference, low=low, high=high, p_holm=p)
+    assert found.verdict(found.differences[0], second="B") == sentence
+    assert f"acl, B against A: {sentence}\n" in found.table()
+    assert "equal" not in found.table()
+
+
+@pytest.mark.parametrize(("difference", "way"), [(0.04, "higher"), (-0.04, "lower")])
+def test_the_means_sentence_goes_by_its_own_p(difference: float, way: str) -> None:
+    """A mean's verdict needs no correction, counts all exams and calls the model as asked."""
+    found = compared(*draw())
+    mean = dataclasses.replace(
+        found.mean_differences[0],
+        difference=difference,
+        low=difference - 0.03,
+        high=difference + 0.03,
+        p_permutation=0.012,
+    )
+    said = found.verdict(mean, second="the second")
+    assert said == f"the second's AUC is {way} by 0.040, p = 0.012"
+    wide = dataclasses.replace(mean, low=-0.05, high=0.05, p_permutation=0.4)
+    assert "the interval holds 0; at n = 120 " in found.verdict(wide, second="the second")
 
 
 def test_one_test_needs_no_correction() -> None:

@@ -112,6 +112,39 @@ class Comparison:
         ]
         return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
+    def verdict(self, one: Difference | MeanDifference, *, second: str) -> str:
+        """What one of the comparison's differences says, in one sentence for a person.
+
+        A difference is named only where p (Holm's; a mean's own) is below 0.05 and the interval
+        leaves out 0. That models are equal is never said.
+
+        Args:
+            one: of `differences` or `mean_differences`.
+            second: what the sentence calls the model that is compared with the first ("B", "the
+                second").
+        """
+        if math.isnan(one.difference):
+            return f"can't be compared: {one.reason}"
+        if one.low == one.high:
+            return SAME_RANKING
+        p, after, n = one.p_permutation, "", self.n_exams
+        if isinstance(one, Difference):
+            p, n = one.p_holm, one.n_positive + one.n_negative
+            if sum(each.corrected != "none" for each in self.differences) > 1:
+                after = " after Holm's correction"
+        holds_0, small = one.low <= 0 <= one.high, p < 0.05
+        shown_p = f"p {'' if p < 0.001 else '= '}{_p(p)}{after}"
+        if small and not holds_0:
+            way = "higher" if one.difference > 0 else "lower"
+            return f"{second}'s AUC is {way} by {abs(one.difference):.3f}, {shown_p}"
+        least = f"{one.unseen:.2f}" if one.unseen >= 0.01 else f"{one.unseen:.1g}"
+        limit = f"at n = {n} differences below about {least} can't be seen"
+        if small:
+            return f"not settled: {shown_p}, but the interval holds 0; {limit}"
+        if holds_0:
+            return f"no difference shown: the interval holds 0; {limit}"
+        return f"no difference shown: {shown_p}, though the interval by itself leaves out 0"
+
     def _auc_rows(self, letters: Mapping[str, str]) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [
             ("finding", "model", "AUC", "95 % interval", "positive", "negative")
@@ -157,18 +190,12 @@ class Comparison:
         return lines
 
     def _sentences(self, letters: Mapping[str, str]) -> list[str]:
-        tests = sum(one.corrected != "none" for one in self.differences)
         lines = []
-        for one in self.differences:
-            pair = letters[one.first], letters[one.second]
-            n = one.n_positive + one.n_negative
-            after = " after Holm's correction" if tests > 1 else ""
-            verdict = _verdict(one, pair, one.p_holm, after, n)
-            lines.append(f"{one.finding}, {pair[1]} against {pair[0]}: {verdict}")
-        for mean in self.mean_differences:
-            pair = letters[mean.first], letters[mean.second]
-            verdict = _verdict(mean, pair, mean.p_permutation, "", self.n_exams)
-            lines.append(f"mean, {pair[1]} against {pair[0]}: {verdict}")
+        for one in self._all():
+            first, second = letters[one.first], letters[one.second]
+            finding = one.finding if isinstance(one, Difference) else "mean"
+            verdict = self.verdict(one, second=second)
+            lines.append(f"{finding}, {second} against {first}: {verdict}")
         return lines
 
     def _remarks(self, letters: Mapping[str, str]) -> list[str]:
@@ -360,36 +387,6 @@ def _columns(rows: Sequence[tuple[str, ...]], *, left: int) -> list[str]:
         for row in rows
     ]
     return [lines[0], "-" * max(len(line) for line in lines), *lines[1:]]
-
-
-def _verdict(
-    one: Difference | MeanDifference, pair: tuple[str, str], p: float, after: str, n: int
-) -> str:
-    """One sentence for a person.
-
-    Args:
-        one: the difference.
-        pair: how the two models are called.
-        p: what is held against 0.05.
-        after: which correction p went through.
-        n: exams.
-    """
-    if math.isnan(one.difference):
-        return f"can't be compared: {one.reason}"
-    if one.low == one.high:
-        return SAME_RANKING
-    holds_0, small = one.low <= 0 <= one.high, p < 0.05
-    shown_p = f"p {'' if p < 0.001 else '= '}{_p(p)}{after}"
-    if small and not holds_0:
-        way = "higher" if one.difference > 0 else "lower"
-        return f"{pair[1]}'s AUC is {way} by {abs(one.difference):.3f}, {shown_p}"
-    least = f"{one.unseen:.2f}" if one.unseen >= 0.01 else f"{one.unseen:.1g}"
-    limit = f"at n = {n} differences below about {least} can't be seen"
-    if small:
-        return f"not settled: {shown_p}, but the interval holds 0; {limit}"
-    if holds_0:
-        return f"no difference shown: the interval holds 0; {limit}"
-    return f"no difference shown: {shown_p}, though the interval by itself leaves out 0"
 
 
 def _shown(value: float) -> str:
