@@ -195,6 +195,30 @@ def test_a_fault_is_one_message_without_a_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_file_in_the_place_of_a_folder_is_one_message(
+    model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever verb is to write below a file says which file is in the way."""
+    data, run_folder = model
+    table, taken = tmp_path / "p.csv", tmp_path / "taken"
+    taken.write_text("mine")
+    main(["predict", str(run_folder), str(data), "--out", str(table)])
+    for words in (
+        ["phantom", str(taken), "--train", "1", "--valid", "1"],
+        ["train", str(data), "--out", str(taken)],
+        ["evaluate", str(table), str(data), "--out", str(taken)],
+        ["compare", str(table), str(table), str(data), "--out", str(taken)],
+        ["explain", str(run_folder), str(data), "--exam", "0003", "--out", str(taken / "below")],
+        ["predict", str(run_folder), str(data), "--out", str(taken / "below.csv")],
+    ):
+        capsys.readouterr()
+        assert main(words) == 1
+        told = capsys.readouterr().err
+        assert str(taken) in told
+        assert "Errno" not in told
+    assert taken.read_text() == "mine"
+
+
 def test_a_fault_in_a_reading_process_is_one_message_too(tmp_path: Path, recipe: Path) -> None:
     """A damaged exam met by a worker process while training: the same one message."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)

@@ -127,6 +127,7 @@ def evaluate(
             in the page.
         prevalence: finding=share,...: PPV, NPV and calibration also at these prevalences.
     """
+    _refuse_file(out)
     from mrknee.report.evaluation import evaluate as evaluate_predictions
 
     card = evaluate_predictions(
@@ -154,6 +155,7 @@ def compare(
         out: a folder; comparison.json is written there.
         split: the split that was predicted.
     """
+    _refuse_file(out)
     from mrknee.scoring.comparison import compare_files
 
     comparison = compare_files(predictions, data, split=split)
@@ -186,6 +188,7 @@ def explain(
             network allows it, if not given.
         allow_missing_plane: read an exam that lacks one or two planes too.
     """
+    _refuse_file(out)
     from mrknee.report.exam_page import explain_exam
 
     explained = explain_exam(
@@ -258,6 +261,7 @@ def train(argv: Sequence[str]) -> None:
     given = parser.instantiate(parser.parse_args(words)).as_dict()
     del given["recipe"]
     data, out, resume = (given.pop(name) for name in ("data", "out", "resume"))
+    _refuse_file(out)
     from mrknee.training.run import train as train_run
 
     train_run(data, out, Recipe(**given), resume=resume)
@@ -315,10 +319,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = verb(**vars(_parser(given.verb, verb).parse_args(given.rest)))
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         sys.stderr.close()
-    except (MrkneeError, OSError) as error:
+    except MrkneeError as error:
         print(f"mrknee {given.verb}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # the system's own words: no space left, permission denied, ...
+        told = MrkneeError(error.strerror or str(error), file=_path_of(error))
+        print(f"mrknee {given.verb}: {told}", file=sys.stderr)
+        return 1
     return status or 0
+
+
+def _refuse_file(out: Path) -> None:
+    """Refuses an output folder that is a file, or lies below one, before any work is done."""
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise MrkneeError(
+            "the output can't be written", file=out, expected="a folder", found=f"{there}, a file"
+        )
+
+
+def _path_of(error: OSError) -> Path | None:
+    return Path(error.filename) if isinstance(error.filename, str) else None
 
 
 def _parser(name: str, verb: Callable[..., int | None]) -> argparse.ArgumentParser:
