@@ -2,10 +2,11 @@
 # The nested protocol, end to end, for whoever has MRNet: check, train, evaluate, compare, report.
 # What is fitted on which exams, what comes out and how to read it: docs/protocol.md.
 #
-# It can be stopped at any time (Ctrl-C, a crash, a lost machine) and started again with the same
+# It can be stopped at any time (Ctrl-C, kill, a lost machine) and started again with the same
 # words: what is complete is kept, a half-trained network goes on from its last whole epoch.
 # Written for bash 3.2, which is what macOS has.
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere and says where
 
 usage() {
   cat <<'TEXT'
@@ -13,7 +14,7 @@ usage: runs/mrnet.sh DATA [OUT] [--smoke]
 
   DATA      MRNet's folder (MRNet-v1.0), or a data set laid out like it
   OUT       where everything goes (default: runs/mrnet, with --smoke runs/mrnet-smoke)
-  --smoke   the same way in minutes: one seed, one epoch, tiny networks, few exams;
+  --smoke   the same way in minutes: one seed, two epochs, tiny networks, few exams;
             its numbers mean nothing
 TEXT
 }
@@ -52,7 +53,7 @@ if [ $smoke = yes ]; then
   seeds='0'
   what='smoke: seed 0, tiny networks'
   : "${out:=runs/mrnet-smoke}"
-  settings=(--epochs 1 --max-exams 40 --network.encoder test_resnet --network.batchnorm trained
+  settings=(--epochs 2 --max-exams 40 --network.encoder test_resnet --network.batchnorm trained
     --weights none --preparation.size 32 --preparation.crop 32 --batch-exams 4 --workers 0)
 else
   seeds='0 1 2'
@@ -62,14 +63,16 @@ else
 fi
 
 data=$(cd "$data" && pwd)
-mkdir -p "$out"
+mkdir -p "$out" || fail "$out can't be a folder: name another for OUT"
 cd "$out" # from here on every name is seen from OUT, in messages and in what is compared
 out=$(pwd)
+[ -w . ] || fail "$out can't be written to: name another folder for OUT"
 
 # The lock is held by this shell and by what it starts: it ends when the last of them does, however.
 exec 9> .lock
 # A killed training may take seconds to be gone, so this waits for them.
-"$python" - << 'PY' || fail "$out is in use: another runs/mrnet.sh, or a training that one has left, still works there"
+locked=0
+"$python" - << 'PY' || locked=$?
 import fcntl, sys, time
 
 for _ in range(40):
@@ -77,10 +80,47 @@ for _ in range(40):
         sys.exit(fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB))
     except BlockingIOError:
         time.sleep(0.25)
-sys.exit(1)
+sys.exit(75)
 PY
+case $locked in
+  0) ;;
+  75) fail "$out is in use: another runs/mrnet.sh, or a training that one has left, still works there" ;;
+  *) fail "$out can't be locked, $python says why above: name a folder for OUT on a disk of this machine" ;;
+esac
+
+# All that is said goes to log.txt too. tee ends when nobody writes to it any more, not by a signal.
+pipe=$(mktemp -d)
+mkfifo "$pipe/said"
+(trap '' HUP INT TERM && exec tee -a log.txt) < "$pipe/said" &
+logger=$!
+exec < /dev/null > "$pipe/said" 2>&1
+rm -r "$pipe"
 
 say() { echo "== $*"; }
+
+begun=no # whether the data set is good and the folder ours
+finish() {
+  local status=$?
+  trap '' HUP INT TERM
+  if [ $! != "$logger" ] && kill $! 2> /dev/null; then wait $! || true; fi # what work() began
+  if [ $status -gt 128 ] || { [ $status != 0 ] && [ $begun = yes ]; }; then
+    say "stopped; run the same command again to complete what is missing"
+  fi
+  exec > /dev/null 2>&1
+  wait "$logger" || true
+  exit $status
+}
+trap finish EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# work WORDS...: mrknee WORDS. In the background, because bash hears no signal while it waits for a
+# command in the foreground, and a training takes hours.
+work() {
+  "$mrknee" "$@" &
+  wait $! || return
+}
 
 # run RUN WORDS...: trains RUN, or goes on with it, unless it is complete.
 run() {
@@ -97,33 +137,47 @@ run() {
     rmdir "$run"
   fi
   # ${a[@]+"${a[@]}"}: in bash 3.2 an empty array counts as not set
-  "$mrknee" train "$data" --out "$run" --resume --selection.part inner \
+  work train "$data" --out "$run" --resume --selection.part inner \
     --keep-every-epoch=false "$@" ${settings[@]+"${settings[@]}"}
+  # a training that was asked to end (SIGTERM) ends without an error
+  [ -e "$run/scorecard.json" ]
 }
 
-# evaluate OUT PREDICTIONS WORDS...: writes OUT/report.html, unless it is there.
+# up_to_date PAGE WORDS...: whether PAGE is there, and no predictions among WORDS are newer.
+up_to_date() {
+  local page=$1 word file
+  shift
+  [ -e "$page" ] || return 1
+  for word in "$@"; do
+    for file in ${word//,/ }; do
+      if [ -f "$file" ] && [ "$file" -nt "$page" ]; then return 1; fi
+    done
+  done
+}
+
+# evaluate OUT PREDICTIONS WORDS...: writes OUT/report.html, unless it is up to date.
 evaluate() {
-  local to=$1 predictions=$2
-  shift 2
-  if [ -e "$to/report.html" ]; then
+  local to=$1
+  shift
+  if up_to_date "$to/report.html" "$@"; then
     say "$to: written before"
     return
   fi
   say "$to: evaluating"
-  "$mrknee" evaluate "$predictions" "$data" --split valid --out "$to" "$@"
+  work evaluate "$1" "$data" --split valid --out "$to" "${@:2}"
 }
 
-# compare NAME PREDICTIONS...: writes comparison/NAME, unless it is there.
+# compare NAME PREDICTIONS...: writes comparison/NAME, unless it is up to date.
 compare() {
   local to=comparison/$1
   shift
-  if [ -e "$to/comparison.txt" ]; then
+  if up_to_date "$to/comparison.txt" "$@"; then
     say "$to: compared before"
     return
   fi
   say "$to: comparing"
   mkdir -p "$to"
-  "$mrknee" compare "$@" "$data" --split valid --out "$to" > "$to/.comparison.txt"
+  work compare "$@" "$data" --split valid --out "$to" > "$to/.comparison.txt"
   mv "$to/.comparison.txt" "$to/comparison.txt"
 }
 
@@ -150,21 +204,23 @@ name another folder for OUT"
 }
 
 protocol() {
+  local split finding seed name
   say "$(date '+%Y-%m-%d %H:%M:%S') runs/mrnet.sh: $data -> $out ($what)"
-  echo "$what" > .protocol.txt
-  remember protocol.txt .protocol.txt
 
   say "checking the data set"
-  "$mrknee" check "$data"
-  "$mrknee" check "$data" --json > .check.json
-  remember check.json .check.json
-
-  local split seed finding name
+  work check "$data"
   for split in train valid; do
     for finding in $findings; do
       [ -e "$data/$split-$finding.csv" ] || fail "the protocol needs $data/$split-$finding.csv"
     done
   done
+  work check "$data" --json > .check.json
+  # only now: what ended before has made the folder nobody's
+  echo "$what" > .protocol.txt
+  remember protocol.txt .protocol.txt
+  remember check.json .check.json
+
+  begun=yes
   for seed in $seeds; do
     run "reference/seed$seed" --recipe reference --seed "$seed"
     run "default/seed$seed" --recipe default --seed "$seed"
@@ -198,24 +254,21 @@ protocol() {
 summary() {
   say "complete"
   cat comparison/systems/comparison.txt
-  cat <<TEXT
+  cat << TEXT
 Where everything is, in $out:
   report/report.html                 the multi-task network, mean of its seeds, against the
                                      single-finding networks: open this first
   NAME/seedN/report/report.html      each network's own page; NAME is reference, default,
                                      abnormal, acl or meniscus
-  comparison/*/comparison.txt        what differs, tested: systems, and seeds among themselves
-  check.json  log.txt                what the data set holds; everything that was said
+  comparison/systems/comparison.txt  what differs between the systems, tested
 TEXT
+  if [ $smoke = no ]; then
+    echo "  comparison/seeds-*/comparison.txt  what differs between the seeds of one system, tested"
+  fi
+  echo "  check.json  log.txt                what the data set holds; everything that was said"
   if [ $smoke = yes ]; then
     echo "This was the smoke test: the way works, the numbers mean nothing."
   fi
 }
 
-main() {
-  trap 's=$?; [ $s = 0 ] || say "stopped; run the same command again to complete what is missing"
-    exit $s' EXIT
-  protocol
-}
-
-main 2>&1 < /dev/null | tee -i -a log.txt
+protocol
