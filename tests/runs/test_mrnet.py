@@ -84,7 +84,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             text=True,
             start_new_session=True,
             # whoever starts pytest in the background may have it ignore Ctrl-C
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env={
                 **os.environ,
                 "PATH": os.pathsep.join(map(str, (mrknee, REAL, os.environ["PATH"]))),
