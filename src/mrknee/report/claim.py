@@ -14,7 +14,7 @@ from typing import Any
 
 from mrknee import __version__
 from mrknee.report.contents import Contents, ModelFacts
-from mrknee.report.words import exams, number
+from mrknee.report.words import exams, number, quoted
 
 NOT_STATED = "not stated"
 
@@ -121,7 +121,7 @@ def _of_data(contents: Contents) -> dict[int, str]:
     }
     lacking = ", ".join(f"{count} of {name}" for name, count in unknown.items() if count)
     answers = {
-        7: f"data set {contents.data}{drawn}",
+        7: f"data set {quoted(contents.data)}{drawn}",
         10: f"all {exams(card.n_exams)} of split {card.split} that have a prediction",
         12: "an exam counts for the findings whose label is known; not known: "
         + (lacking or "none"),
@@ -149,11 +149,19 @@ def _of_scores(contents: Contents) -> dict[int, str]:
         for name, one in card.findings.items()
     )
     tests = "" if contents.comparison is None else "; paired tests against a second model"
-    return {
+    ensemble = {}
+    if len(contents.sources) > 1:
+        which = "the mean over the tables" if contents.joined else "the one table"
+        ensemble[27] = (
+            f"{len(contents.sources)} tables of predictions as one model: for each finding {which} "
+            "with it"
+        )
+    return ensemble | {
         6: "to estimate how well findings are read: retrospective scoring of predictions",
         28: "AUC, average precision, Brier score, expected calibration error; sensitivity, "
         "specificity and predictive values where thresholds are known",
-        29: f"95 % intervals on every number; the mean AUC by {card.mean.method}{tests}",
+        29: "95 % intervals on every measure of this model; the mean AUC by "
+        f"{card.mean.method}{tests}",
         37: f"AUC on {card.split}: {values}; other partitions: {NOT_STATED}",
         38: "ROC with a 95 % band, precision-recall and reliability in this page",
         39: "the worst false positives and false negatives of each finding in this page",
@@ -167,21 +175,28 @@ def _of_model(model: ModelFacts, contents: Contents) -> dict[int, str]:
     network: Mapping[str, Any] = recipe.get("network", {})
     selected: Mapping[str, Any] = known.get("selected_on", {})
     packages: Mapping[str, str] = known.get("environment", {}).get("packages", {})
-    same = known.get("data") == contents.data
+    findings = contents.card.findings
+    kind = "multi-task network" if len(findings) > 1 else "network"
     answers = {
-        1: f"deep learning: one multi-task network for {', '.join(contents.card.findings)}",
-        27: "none: one network",
+        1: f"deep learning: one {kind} for {', '.join(findings)}",
         31: _explanations(contents),
-        32 if same else 33: f"this evaluation: {exams(contents.card.n_exams)} of "
-        f"{contents.data}; trained on {known.get('data', NOT_STATED)}",
     }
+    if len(contents.sources) == 1:
+        answers[27] = "none: one network"
+    if _internal(model, contents):
+        answers[32] = (
+            f"this evaluation: {exams(contents.card.n_exams)} of {quoted(contents.data)}, by name "
+            "and ids the data set trained on"
+        )
     if selected:
         answers[19] = (
-            f"trained on {known.get('trained_on')}, epoch chosen on {selected['exams']} "
-            f"({selected['part']}), scored on {contents.card.n_exams}; drawn at random by seed "
-            f"{known.get('seed')}, stratified by labels"
+            f"trained on {known.get('trained_on')}; epoch chosen on {selected['exams']} (inner: "
+            f"drawn from train at random by seed {known.get('seed')}, stratified by labels)"
             if selected["part"] == "inner"
             else f"trained on {known.get('trained_on')}; epoch chosen on {selected['part']}"
+        )
+        answers[19] += (
+            f"; scored on {contents.card.n_exams} ({contents.card.split}: as the data set ships it)"
         )
         answers[20] = f"exam; patients: {NOT_STATED}"
         metric = recipe.get("selection", {}).get("metric", NOT_STATED)
@@ -203,6 +218,12 @@ def _of_model(model: ModelFacts, contents: Contents) -> dict[int, str]:
     if packages:
         answers[23] = ", ".join(f"{name} {version}" for name, version in packages.items())
     return answers
+
+
+def _internal(model: ModelFacts, contents: Contents) -> bool:
+    """Whether data set and ids are the run's own; another name alone doesn't make data external."""
+    shared = model.shared or {}
+    return model.provenance.get("data") == contents.data and sum(shared.values()) > 0
 
 
 def _explanations(contents: Contents) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder, Findings, Plane, label_files, read_labels
 from mrknee.progress import track
 from mrknee.report.contents import SliceCounts, SplitCounts
@@ -32,13 +33,49 @@ def _count(data: Path, split: str) -> SplitCounts:
     files = label_files(data / split)
     labels = {name: read_labels(files[name]) for name in Findings(files)}
     exams = set().union(*labels.values())
-    if (data / split).is_dir():
-        exams |= set(ExamFolder(data / split, allow_missing_plane=True).ids)
+    there = open_if_there(data / split)
+    if there is not None:
+        exams |= set(there.ids)
     positives = {}
     for name, known in labels.items():
         values = np.array(list(known.values()))
         positives[name] = wilson(int((values == 1).sum()), int((~np.isnan(values)).sum()))
     return SplitCounts(split, len(exams), positives)
+
+
+def open_if_there(folder: Path) -> ExamFolder | None:
+    """The exams of a split, with any planes; None where there are only label files."""
+    try:
+        return ExamFolder(folder, allow_missing_plane=True)
+    except (MrkneeError, OSError):
+        return None
+
+
+def parts_of(model: Path) -> Mapping[str, frozenset[str]] | None:
+    """Which exams a run used for what, from the `split.csv` that training wrote.
+
+    Args:
+        model: the run folder, or one of its checkpoints.
+
+    Returns:
+        Part ("train", "inner", "valid") -> ids; None where the file isn't there.
+
+    Raises:
+        MrkneeError: the file is another one.
+    """
+    file = (model if (model / "best").is_dir() else model.resolve().parent) / "split.csv"
+    if not file.is_file():
+        return None
+    header, *lines = file.read_text(encoding="utf-8").splitlines() or [""]
+    if header != "exam,part":
+        raise MrkneeError(
+            "the run's parts can't be read", file=file, expected="exam,part", found=header[:80]
+        )
+    parts: dict[str, set[str]] = {}
+    for line in lines:
+        exam_id, _, part = line.rpartition(",")
+        parts.setdefault(part, set()).add(exam_id)
+    return {part: frozenset(ids) for part, ids in parts.items()}
 
 
 def count_slices(exams: ExamFolder) -> Mapping[Plane, SliceCounts]:

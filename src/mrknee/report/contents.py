@@ -64,12 +64,15 @@ class ModelFacts:
         provenance: data, recipe, epoch, versions, as training noted them.
         calibration: fitted on exams it was not trained on; None where none was.
         operating_points: finding -> thresholds, fixed on those same exams.
+        shared: part of the training ("train", "inner", "valid") -> how many of the exams scored
+            have an id that the run's `split.csv` names in it; None where there is no such file.
     """
 
     name: str
     provenance: Mapping[str, Any]
     calibration: Calibration | None
     operating_points: Mapping[str, tuple[OperatingPoint, ...]]
+    shared: Mapping[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Contents:
 
     Attributes:
         card: the scores.
+        sources: the tables of predictions that were scored as one model -> their findings.
         data: the data set's name.
         synthetic: whether the exams were drawn by `mrknee phantom`.
         labels: (exams, findings) 1, 0 or NaN (not known), findings in the card's order.
@@ -113,6 +117,7 @@ class Contents:
     """
 
     card: Scorecard
+    sources: Mapping[str, tuple[str, ...]]
     data: str
     synthetic: bool
     labels: Float[np.ndarray, "exams findings"]
@@ -122,3 +127,9 @@ class Contents:
     model: ModelFacts | None
     failures: Mapping[str, tuple[Failure, ...]]
     comparison: Comparison | None
+
+    @property
+    def joined(self) -> bool:
+        """Whether a finding's probabilities are the mean over several tables."""
+        named = [finding for findings in self.sources.values() for finding in findings]
+        return len(named) > len(set(named))

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder
+from mrknee.exams import ExamFolder, Plane
 from mrknee.files import whole_file
-from mrknee.report.cohort import count_slices, count_splits
-from mrknee.report.contents import Contents, Failure, ModelFacts
+from mrknee.report.cohort import count_slices, count_splits, open_if_there, parts_of
+from mrknee.report.contents import Contents, Failure, ModelFacts, SliceCounts
 from mrknee.report.page import render
 from mrknee.scoring.comparison import compare_files
 from mrknee.scoring.operating_point import OperatingPoint
@@ -24,8 +24,8 @@ from mrknee.scoring.scorecard import Scorecard, score
 WORST = 3
 """False positives, and false negatives, shown for each finding."""
 
-SELECTED = "optimistic: the epoch was selected on these exams"
-TRAINED = "optimistic: the network was trained on this split"
+TRAINED = "the network was trained on"
+SELECTED = "the epoch was selected on"
 
 
 def evaluate(
@@ -89,42 +89,68 @@ def gather(
     """Everything the page shows; arguments and errors as `evaluate`'s, nothing is written."""
     table = Predictions.read_joined(predictions)
     labels = table.labels(data, split)
-    there = (data / split).is_dir()
-    exams = ExamFolder(data / split, allow_missing_plane=True) if there else None
     facts, failures = None, _failures(table, labels, {})
-    if model is not None:
-        if exams is None:
-            raise MrkneeError(
-                "the exams are not there, so the model can't be held against them",
-                file=data / split,
-                expected="a folder with axial/, coronal/, sagittal/",
-                advice="leave out the model to score predictions against labels alone",
-            )
+    if model is None:
+        slices = _slices_if_readable(data / split)
+    else:
+        exams = _exams_for_model(data / split)
+        slices = count_slices(exams)
         facts, failures = _ask(model, table, labels, exams)
     card = score(
         table.findings,
         labels,
         table.probabilities,
         split=split,
-        notes=[*notes, *_optimism(facts, data, split)],
+        notes=[*notes, *_optimism(facts, data, len(table.ids)), *_unlabelled(labels)],
         operating_points={} if facts is None else facts.operating_points,
         calibration=None if facts is None else facts.calibration,
         prevalences=prevalences,
     )
     return Contents(
         card=card,
+        sources=_sources(predictions),
         data=data.resolve().name,
         synthetic=(data / "phantom.json").exists(),
         labels=labels,
         probabilities=table.probabilities,
         splits=count_splits(data, split),
-        slices={} if exams is None else count_slices(exams),
+        slices=slices,
         model=facts,
         failures=failures,
         comparison=None
         if against is None
         else compare_files([predictions, against], data, split=split),
     )
+
+
+def _slices_if_readable(folder: Path) -> Mapping[Plane, SliceCounts]:
+    """Without a model only labels are needed: exams that can't be read are none."""
+    exams = open_if_there(folder)
+    try:
+        return {} if exams is None else count_slices(exams)
+    except (MrkneeError, OSError):
+        return {}
+
+
+def _exams_for_model(folder: Path) -> ExamFolder:
+    if not folder.is_dir():
+        raise MrkneeError(
+            "the exams are not there, so the model can't be held against them",
+            file=folder,
+            expected="a folder with axial/, coronal/, sagittal/",
+            advice="leave out the model to score predictions against labels alone",
+        )
+    return ExamFolder(folder, allow_missing_plane=True)
+
+
+def _sources(predictions: str) -> Mapping[str, tuple[str, ...]]:
+    """The tables that `Predictions.read_joined` took, by file and folder, and their findings."""
+    one = "," not in predictions or Path(predictions).is_file()
+    paths = [Path(predictions)] if one else [Path(p.strip()) for p in predictions.split(",")]
+    short = ["/".join(path.resolve().parts[-2:]) for path in paths]
+    names = short if len(set(short)) == len(short) else [str(path) for path in paths]
+    tables = [Predictions.read(path).findings for path in paths]
+    return {name: tuple(findings) for name, findings in zip(names, tables, strict=True)}
 
 
 def _ask(
@@ -136,14 +162,18 @@ def _ask(
 
     predictor = Predictor(model)
     refuse_foreign(predictor, table, exams)
+    parts = parts_of(model)
     facts = ModelFacts(
         model.resolve().name,
         predictor.provenance,
         predictor.calibration,
         predictor.operating_points,
+        None
+        if parts is None
+        else {part: len(ids.intersection(table.ids)) for part, ids in parts.items()},
     )
     failures = _failures(table, labels, facts.operating_points)
-    return facts, with_pictures(failures, predictor, exams)
+    return facts, with_pictures(failures, predictor, table, exams)
 
 
 def _failures(
@@ -195,13 +225,36 @@ def worst_failures(
     return (*pick("false positive", 0, 1), *pick("false negative", 1, -1))
 
 
-def _optimism(facts: ModelFacts | None, data: Path, split: str) -> list[str]:
-    """What makes the numbers better than they are, as far as the model's provenance tells.
+def _optimism(facts: ModelFacts | None, data: Path, n_exams: int) -> list[str]:
+    """What makes the numbers better than they are, as far as the run tells.
 
-    Data sets are told apart by the names of their folders only.
+    Exams are told by their ids in the run's `split.csv`. Two data sets can use the same ids: under
+    another folder's name it is said that this isn't known.
     """
-    if facts is None or facts.provenance.get("data") != data.resolve().name:
+    if facts is None or facts.shared is None:
         return []
-    if split == "train":
-        return [TRAINED]
-    return [SELECTED] if facts.provenance.get("selected_on", {}).get("part") == split else []
+    trained_on = facts.provenance.get("data")
+    selected = facts.provenance.get("selected_on", {}).get("part")
+    told = []
+    for what, part in ((TRAINED, "train"), (SELECTED, selected)):
+        count = facts.shared.get(part, 0)
+        if not count:
+            continue
+        these = "these exams" if count == n_exams else f"{count} of these {n_exams} exams"
+        if trained_on == data.resolve().name:
+            told.append(f"optimistic: by their ids, {what} {these}")
+        else:
+            told.append(
+                f"perhaps optimistic: by their ids, {what} {these}, but its data set was called "
+                f"{trained_on or 'nothing that is known'}: whether they are the same is not known"
+            )
+    return told
+
+
+def _unlabelled(labels: Float[np.ndarray, "exams findings"]) -> list[str]:
+    """Exams that are predicted and count for nothing."""
+    count = int(np.isnan(labels).all(axis=1).sum())
+    if count == 0:
+        return []
+    verb = "has no known label and is" if count == 1 else "have no known label and are"
+    return [f"{count} of the {len(labels)} exams predicted {verb} in no score"]

@@ -11,7 +11,7 @@ from math import floor, isnan
 
 from mrknee.report.plot import Plot
 from mrknee.report.published import MODEL, RADIOLOGISTS, PublishedReading
-from mrknee.report.words import number, with_interval
+from mrknee.report.words import number, rule, with_interval
 from mrknee.scoring.curves import PrecisionRecall, Roc, RocBand
 from mrknee.scoring.operating_point import OperatingScore
 from mrknee.scoring.reliability import Reliability
@@ -123,7 +123,7 @@ def roc_plot(
         curve: the curve; it must have points.
         band: its pointwise band; drawn where it has points.
         operating: drawn as discs with the intervals of sensitivity and specificity.
-        readings: drawn as squares; they are of other exams.
+        readings: drawn as squares and triangles; they are of other exams.
     """
     told = [f"{_known(one)}" for one in operating] + [
         f"{one.reader}, other exams: sensitivity {one.sensitivity:.3f}, specificity "
@@ -146,7 +146,8 @@ def roc_plot(
     plot.path(zip(curve.fpr, curve.tpr, strict=True), "curve")
     for reading in readings:
         place = (1 - reading.specificity, reading.sensitivity)
-        plot.square(place, MARKS[reading.reader], 4.5, turned=reading.reader == MODEL)
+        draw = plot.triangle if reading.reader == MODEL else plot.square
+        draw(place, MARKS[reading.reader])
     for place_in_row, one in enumerate(operating):
         found, spared = one.sensitivity, one.specificity
         if isnan(found.value) or isnan(spared.value):
@@ -160,9 +161,9 @@ def roc_plot(
 
 def _known(one: OperatingScore) -> str:
     if isnan(one.sensitivity.value) or isnan(one.specificity.value):
-        return f"Operating point {one.point.rule}: none"
+        return f"Operating point {rule(one.point.rule)}: none"
     return (
-        f"Operating point {one.point.rule}: sensitivity {one.sensitivity.value:.3f} "
+        f"Operating point {rule(one.point.rule)}: sensitivity {one.sensitivity.value:.3f} "
         f"({one.sensitivity.low:.3f} to {one.sensitivity.high:.3f}, n {one.sensitivity.n}), "
         f"specificity {one.specificity.value:.3f} ({one.specificity.low:.3f} to "
         f"{one.specificity.high:.3f}, n {one.specificity.n})"

@@ -1,4 +1,8 @@
-"""The worst mistakes, with the slice that spoke most for the finding and its heat map."""
+"""The worst mistakes, each with the slice that did most towards it, and its heat map.
+
+Of a finding wrongly stated that is the slice that raised its logit most, of one wrongly denied the
+slice that lowered it most.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder
+from mrknee.exams import Exam, ExamFolder
 from mrknee.inference.explanation import Explanation, explain
 from mrknee.inference.predictor import Predictor
 from mrknee.progress import Progress
 from mrknee.report.contents import Failure
-from mrknee.report.pictures import data_uri, jpeg, overlay
+from mrknee.report.pictures import data_uri, jpeg, overlay, slice_in_words
 from mrknee.scoring.predictions import Predictions
 
 PICTURE = 224
@@ -28,7 +32,7 @@ SAME = 0.01
 def refuse_foreign(predictor: Predictor, predictions: Predictions, exams: ExamFolder) -> None:
     """Refuses predictions that the model did not make: its thresholds would mean nothing there.
 
-    One exam is read to know.
+    One exam is read to know; `with_pictures` holds against it each exam that it explains.
 
     Raises:
         MrkneeError: other findings, an exam that isn't there, or another probability.
@@ -42,27 +46,41 @@ def refuse_foreign(predictor: Predictor, predictions: Predictions, exams: ExamFo
         )
     first = predictions.ids[0]
     again = predictor.predict([exams[_position(exams, first)]]).probabilities[0]
-    apart = np.abs(again - predictions.probabilities[0])
+    _refuse_apart(predictions, first, again)
+
+
+def _refuse_apart(
+    predictions: Predictions, exam_id: str, again: Float[np.ndarray, " findings"]
+) -> None:
+    said = predictions.probabilities[predictions.ids.index(exam_id)]
+    apart = np.abs(again - said)
     if apart.max() > SAME:
         worst = int(apart.argmax())
         raise MrkneeError(
             "the predictions were not made by this model",
-            exam=first,
-            expected=f"{again[worst]:.3f} for {predictor.findings[worst]}, as the model reads it",
-            found=f"{predictions.probabilities[0, worst]:.3f}",
+            exam=exam_id,
+            expected=f"{again[worst]:.3f} for {predictions.findings[worst]}, as the model reads it",
+            found=f"{said[worst]:.3f}",
             advice="predict again with this model, or give the model that made the predictions",
         )
 
 
 def with_pictures(
-    failures: Mapping[str, tuple[Failure, ...]], predictor: Predictor, exams: ExamFolder
+    failures: Mapping[str, tuple[Failure, ...]],
+    predictor: Predictor,
+    predictions: Predictions,
+    exams: ExamFolder,
 ) -> Mapping[str, tuple[Failure, ...]]:
-    """Adds to every failure its decisive slice, plain and with heat.
+    """Adds to every failure the slice that did most towards it, plain and with heat.
 
     Args:
         failures: finding -> its failures.
         predictor: the model that made them.
+        predictions: the table they are from.
         exams: where the exams are.
+
+    Raises:
+        MrkneeError: the table says something else of one of these exams than the model does.
     """
     needed = sorted({one.exam for group in failures.values() for one in group})
     drawn: dict[tuple[str, str], Failure] = {}
@@ -70,13 +88,11 @@ def with_pictures(
         for exam_id in needed:
             exam = exams[_position(exams, exam_id)]
             explanation = explain(predictor, exam)
+            _refuse_apart(predictions, exam_id, explanation.probabilities)
             for finding, group in failures.items():
                 for one in group:
                     if one.exam == exam_id:
-                        stacks = exam.stacks
-                        plane, index = explanation.decisive_slice(finding)
-                        picture = np.asarray(stacks[plane][index])
-                        drawn[finding, exam_id] = _draw(one, finding, explanation, picture)
+                        drawn[finding, exam_id] = _draw(one, finding, explanation, exam)
             progress.advance()
     return {
         finding: tuple(drawn[finding, one.exam] for one in group)
@@ -84,19 +100,17 @@ def with_pictures(
     }
 
 
-def _draw(
-    failure: Failure,
-    finding: str,
-    explanation: Explanation,
-    picture: UInt8[np.ndarray, "rows cols"],
-) -> Failure:
-    plane, index = explanation.decisive_slice(finding)
+def _draw(failure: Failure, finding: str, explanation: Explanation, exam: Exam) -> Failure:
+    raising = failure.kind == "false positive"
+    find = explanation.most_raising if raising else explanation.most_lowering
+    plane, index = find(finding)
+    picture = np.asarray(exam.stacks[plane][index])
     heat = explanation.heat(plane)[explanation.findings.index(finding), index]
     warm = overlay(picture, heat, explanation.scale)
     return replace(
         failure,
         explained=explanation.method,
-        where=f"{plane} slice {index + 1} of {explanation.shapes[plane][0]}",
+        where=slice_in_words(explanation, finding, raising=raising),
         slice_uri=data_uri(jpeg(_smaller(picture))),
         heat_uri=data_uri(jpeg(_smaller(warm))),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -11,23 +11,15 @@ from typing import Any
 from markupsafe import Markup
 
 from mrknee import __version__
-from mrknee.exams import MRNET_FINDINGS
-from mrknee.report import figures, words
+from mrknee.report import figures, sentences, words
 from mrknee.report.claim import claim_table
 from mrknee.report.contents import Contents
-from mrknee.report.published import aucs_of, readings_of
+from mrknee.report.published import PublishedAuc, aucs_of, means_of, readings_of
 from mrknee.report.templates import templates
+from mrknee.scoring.comparison import Comparison, Difference, MeanDifference
 from mrknee.scoring.curves import precision_recall, roc, roc_band
 from mrknee.scoring.operating_point import OperatingScore
 from mrknee.scoring.scorecard import FindingScore
-
-FEW = 100
-"""Exams with, and without, a finding that an evaluation should have at least.
-
-G. S. Collins, E. O. Ogundimu, D. G. Altman, "Sample size considerations for the external
-validation of a multivariable prognostic model: a resampling study", Statistics in Medicine 35
-(2016) 214-226: at least 100 of each, better 200.
-"""
 
 OURS = "this model"
 
@@ -45,7 +37,7 @@ class Part:
         reliability: the reliability figure, or empty.
         verdict: what the AUC means, in a sentence.
         calls: what the first operating point does, in a sentence; empty without one.
-        undecided: whether the AUC's interval holds 0.5.
+        doubtful: whether the AUC's interval holds 0.5 or lies below it.
         band_method: how the ROC curve's band was made.
         mistakes: kind, what is so instead, and how many there are at the first operating point
             (None without one).
@@ -59,7 +51,7 @@ class Part:
     reliability: Markup
     verdict: str
     calls: str
-    undecided: bool
+    doubtful: bool
     band_method: str
     mistakes: tuple[tuple[str, str, int | None], ...]
 
@@ -75,9 +67,11 @@ def render(contents: Contents) -> str:
         percent=words.percent,
         p_value=words.p_value,
         difference=lambda one: words.unbroken(words.difference(one)),
-        outcome=words.outcome,
+        rule=words.rule,
+        quoted=words.quoted,
         aucs_of=aucs_of,
-        title_of=heading,
+        means_of=means_of,
+        title_of=words.heading,
         isnan=isnan,
     )
     parts = [_part(contents, column, name) for column, name in enumerate(contents.card.findings)]
@@ -88,21 +82,22 @@ def render(contents: Contents) -> str:
         parts=parts,
         style=Markup(style),  # noqa: S704  # our own file
         readings=any(readings_of(part.name) for part in parts),
+        published=published_of(parts),
+        explained={one.explained for group in contents.failures.values() for one in group},
+        rules=_rules(parts),
         readings_of=readings_of,
         marks=figures.MARKS,
         aucs=_svg(figures.auc_plot(_auc_groups(contents))),
-        warnings=warnings_of(contents),
-        origin=split_origin(contents),
+        warnings=sentences.warnings_of(contents),
+        origin=[sentences.scored(contents), *sentences.split_origin(contents)],
+        calibrated=sentences.calibration_of(contents),
+        mean_alone=sentences.mean_alone(contents),
+        verdict=_verdict_of(contents.comparison),
+        compared=sentences.compared(contents.comparison),
+        methods=_methods(parts),
         claim=claim_table(contents),
-        band_method=next((p.band_method for p in parts if p.roc), "none"),
         version=__version__,
     )
-
-
-def heading(finding: str) -> str:
-    """A finding in words, to start a line with."""
-    title = words.title_of(finding)
-    return title[0].upper() + title[1:]
 
 
 def _svg(text: str) -> Markup:
@@ -112,7 +107,7 @@ def _svg(text: str) -> Markup:
 def _part(contents: Contents, column: int, name: str) -> Part:
     one = contents.card.findings[name]
     labels, scores = contents.labels[:, column], contents.probabilities[:, column]
-    title = heading(name)
+    title = words.heading(name)
     curve, recall = roc(labels, scores), precision_recall(labels, scores)
     band = roc_band(labels, scores, seed=contents.card.seed)
     drawn = figures.roc_plot(name, title, curve, band, one.operating, readings_of(name))
@@ -129,7 +124,7 @@ def _part(contents: Contents, column: int, name: str) -> Part:
         ),
         verdict=_verdict(one),
         calls=_calls(one.operating),
-        undecided=one.auc.low <= 0.5 <= one.auc.high,
+        doubtful=one.auc.low <= 0.5,
         band_method=band.method,
         mistakes=_mistakes(one.operating),
     )
@@ -145,6 +140,8 @@ def _verdict(one: FindingScore) -> str:
     )
     if auc.low <= 0.5 <= auc.high:
         return ranked + " That can't be told from guessing (50)."
+    if auc.high < 0.5:
+        return ranked + " That is below guessing (50)."
     return ranked
 
 
@@ -171,89 +168,56 @@ def _auc_groups(contents: Contents) -> list[tuple[str, list[figures.AucRow]]]:
     groups = []
     for name, one in contents.card.findings.items():
         auc = one.auc
-        rows = [figures.AucRow(OURS, auc.value, auc.low, auc.high, ours=True), *_stated(name)]
-        head = f"{heading(name)}: {auc.n_positive} with, {auc.n_negative} without"
+        stated = [_published_row(one) for one in aucs_of(name)]
+        rows = [figures.AucRow(OURS, auc.value, auc.low, auc.high, ours=True), *stated]
+        head = f"{words.heading(name)}: {auc.n_positive} with, {auc.n_negative} without"
         groups.append((head, rows))
     mean = contents.card.mean
-    stated = _stated("mean") if mean.findings == MRNET_FINDINGS else []
+    stated = [_published_row(one) for one in means_of(mean.findings)]
     rows = [figures.AucRow(OURS, mean.value, mean.low, mean.high, ours=True), *stated]
     return [*groups, (f"Mean of {len(mean.findings)}: {words.exams(contents.card.n_exams)}", rows)]
 
 
-def _stated(name: str) -> list[figures.AucRow]:
-    return [figures.AucRow(p.source, p.value, p.low, p.high, ours=False) for p in aucs_of(name)]
+def _published_row(one: PublishedAuc) -> figures.AucRow:
+    return figures.AucRow(one.source, one.value, one.low, one.high, ours=False)
 
 
-def warnings_of(contents: Contents) -> list[str]:
-    """What must be known before any number is believed, the gravest first."""
-    card = contents.card
-    found = [note[0].upper() + note[1:] + "." for note in card.notes]
-    if contents.synthetic:
-        found.append(
-            "Synthetic knees, drawn by mrknee phantom: nothing here says anything about patients. "
-            "Published values are of real knees and stand here for scale only."
-        )
-    for name, one in card.findings.items():
-        auc = one.auc
-        if auc.reason is not None:
-            found.append(f"{heading(name)} has no AUC: {auc.reason}.")
-        elif auc.low <= 0.5 <= auc.high:
-            found.append(
-                f"{heading(name)} can't be told from guessing: the AUC's interval "
-                f"({auc.low:.2f} to {auc.high:.2f}) holds 0.5."
-            )
-    few = {
-        heading(name): min(one.auc.n_positive, one.auc.n_negative)
-        for name, one in card.findings.items()
-        if 0 < min(one.auc.n_positive, one.auc.n_negative) < FEW
-    }
-    if few:
-        least = ", ".join(f"{name} {count}" for name, count in few.items())
-        found.append(
-            f"Few exams: the smaller class has {least}; below {FEW} (Collins 2016) an interval "
-            "is too wide to tell good systems apart."
-        )
-    return found
+def published_of(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """The sources whose AUCs stand beside ours: source, exams, whether they have an interval."""
+    every = (one for part in parts for one in aucs_of(part.name))
+    keys = dict.fromkeys((one.source, one.exams, not isnan(one.low)) for one in every)
+    return [dict(zip(("source", "exams", "interval"), key, strict=True)) for key in keys]
 
 
-def split_origin(contents: Contents) -> list[str]:
-    """Where the exams and the split came from, as sentences."""
-    facts, split = contents.model, contents.card.split
-    if facts is None:
-        return [
-            "No model was named, so this page doesn't know which exams it was trained on, nor "
-            "whether these were among them. mrknee evaluate --model RUN tells, and adds operating "
-            "points, calibration and heat maps."
-        ]
-    known = facts.provenance
-    said = [f"The model {facts.name} was trained on {known.get('trained_on', 'unknown')} exams of "]
-    said[0] += f"the data set {known.get('data', 'unknown')}."
-    selected: Mapping[str, Any] = known.get("selected_on", {})
-    if selected.get("part") == "inner":
-        said.append(
-            f"Its epoch was chosen on {selected['exams']} inner exams: a stratified part of train "
-            "that was not trained on."
-        )
-    elif selected:
-        said.append(
-            f"Its epoch was chosen on the {selected['exams']} exams of {selected['part']}: numbers "
-            "on those exams are optimistic."
-        )
-    else:
-        said.append("On which exams its epoch was chosen is not stated.")
-    fixed = [
-        what
-        for what, there in (
-            ("calibration", facts.calibration),
-            ("thresholds", facts.operating_points),
-        )
-        if there
+def _rules(parts: Sequence[Part]) -> tuple[list[str], list[str]]:
+    """Rules of the operating points drawn as full discs, and of those drawn as open ones."""
+    drawn = [part.score.operating for part in parts]
+    first = dict.fromkeys(words.rule(row[0].point.rule) for row in drawn if row)
+    others = dict.fromkeys(words.rule(one.point.rule) for row in drawn for one in row[1:])
+    return list(first), list(others)
+
+
+def _methods(parts: Sequence[Part]) -> list[tuple[str, str]]:
+    """What was computed, and how, finding by finding where it differs."""
+
+    def told(method: Callable[[Part], str]) -> str:
+        return words.one_or_each({part.title: method(part) for part in parts})
+
+    return [
+        (
+            "AUC: an exam with the finding scores above one without, ties one half. Interval",
+            told(lambda part: part.score.auc.method),
+        ),
+        ("ROC band", told(lambda part: part.band_method)),
+        ("Average precision", told(lambda part: part.score.average_precision.method)),
+        ("Brier score", told(lambda part: part.score.brier.method)),
+        ("Calibration error, bins", told(lambda part: part.score.reliability.binning)),
+        ("Calibration error, interval", told(lambda part: part.score.reliability.method)),
     ]
-    if fixed:
-        said.append(f"Fixed on the exams that chose the epoch: {' and '.join(fixed)}.")
-    if known.get("data") == contents.data:
-        said.append(f"Scored here is the split {split} of the data set of that name.")
-    else:
-        said.append(f"Scored here is the split {split} of another data set, {contents.data}.")
-    said.append("Splits are by exam; whether a patient is in two of them is not known.")
-    return said
+
+
+def _verdict_of(comparison: Comparison | None) -> Callable[[Difference | MeanDifference], str]:
+    def told(one: Difference | MeanDifference) -> str:
+        return "" if comparison is None else comparison.verdict(one, second="the second")
+
+    return told

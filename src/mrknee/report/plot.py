@@ -75,6 +75,13 @@ class Plot:
             f'width="{2 * half:g}" height="{2 * half:g}"{turn}/>'
         )
 
+    def triangle(self, point: Point, kind: str, half: float = 5.5) -> None:
+        """Draws a triangle that stands on its side, its middle at the point."""
+        x, y = self.at(*point)
+        corners = ((x, y - half), (x + half, y + half), (x - half, y + half))
+        joined = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
+        self._marks.append(f'<polygon class="{kind}" points="{joined}"/>')
+
     def text(self, x: float, y: float, words: str, kind: str = "tick") -> None:
         """Writes words at a place in SVG units."""
         self._marks.append(f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>')

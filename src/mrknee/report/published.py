@@ -18,8 +18,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import nan
 
+from mrknee.exams import MRNET_FINDINGS
+
 BIEN = "Bien 2018"
 POST = "the post"
+MEAN = "mean"
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ AUCS = (
     _post("abnormal", 0.939),
     _post("acl", 0.9599),
     _post("meniscus", 0.783),
-    _post("mean", 0.8943),
+    _post(MEAN, 0.8943),
 )
 """Stated AUCs; Bien et al. state no mean."""
 
@@ -118,8 +121,13 @@ READINGS = (
 
 
 def aucs_of(finding: str) -> tuple[PublishedAuc, ...]:
-    """The AUCs stated for a finding (or "mean"); none for a finding that isn't MRNet's."""
-    return tuple(one for one in AUCS if one.finding == finding)
+    """The AUCs stated for a finding; none for a finding that isn't MRNet's."""
+    return tuple(one for one in AUCS if one.finding == finding and finding in MRNET_FINDINGS)
+
+
+def means_of(findings: tuple[str, ...]) -> tuple[PublishedAuc, ...]:
+    """The mean AUCs stated for just these findings; none but for MRNet's three."""
+    return tuple(one for one in AUCS if one.finding == MEAN and findings == MRNET_FINDINGS)
 
 
 def readings_of(finding: str) -> tuple[PublishedReading, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from math import isnan
 
@@ -26,11 +27,18 @@ def title_of(finding: str) -> str:
     return TITLES.get(finding, finding)
 
 
+def heading(finding: str) -> str:
+    """A finding in words, to start a line with."""
+    title = title_of(finding)
+    return title[0].upper() + title[1:]
+
+
 def number(value: float, digits: int = 3) -> str:
     """A number with so many digits, halves rounded up (0.965 is 0.97); a dash for NaN."""
     if isnan(value):
         return NOTHING
-    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+    shown = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return str(shown if shown else abs(shown))  # what rounds to 0 has no sign
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
@@ -71,21 +79,33 @@ def difference(one: Difference | MeanDifference) -> str:
     if isnan(one.difference):
         return NOTHING
     value, low, high = (number(v).replace("-", "−") for v in (one.difference, one.low, one.high))  # noqa: RUF001
+    if one.low == one.high:
+        return f"{value} (no interval)"
     return f"{value} ({low} to {high})"
 
 
-def outcome(one: Difference | MeanDifference, p: float) -> str:
-    """What a difference says, in a few words.
+def rule(name: str) -> str:
+    """An operating point's rule as a reader knows it: "sensitivity ≥ 0.90"."""
+    return name.replace(">=", "≥")
+
+
+def quoted(name: str) -> str:
+    """A name that a user chose, told apart from the words around it: “data”."""
+    return f"“{name}”"
+
+
+def one_or_each(said: Mapping[str, str]) -> str:
+    """What is said of several findings: once where it is the same of all.
 
     Args:
-        one: the difference.
-        p: what is held against 0.05.
+        said: title of a finding -> what is said of it; at least one.
     """
-    if isnan(one.difference):
-        return f"can't be compared: {one.reason}"
-    if p < 0.05 and not one.low <= 0 <= one.high:
-        return "the second is " + ("better" if one.difference > 0 else "worse")
-    return f"left open; differences below about {number(one.unseen, 2)} can't be seen here"
+    groups: dict[str, list[str]] = {}
+    for title, text in said.items():
+        groups.setdefault(text, []).append(title)
+    if len(groups) == 1:
+        return next(iter(groups))
+    return "; ".join(f"{', '.join(titles)}: {text}" for text, titles in groups.items())
 
 
 def unbroken(text: str) -> Markup:
