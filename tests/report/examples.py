@@ -69,6 +69,7 @@ def write_model_case(
 ) -> tuple[Path, Path, Path]:
     """Exams with labels, a model of random weights with thresholds, and its own predictions.
 
+    4 exams of `train` (in `split.csv` 3 trained on, 1 inner), 24 of `valid`.
     The first threshold is the median of what the model says, so that half its calls are wrong.
 
     Returns:
@@ -92,6 +93,10 @@ def write_model_case(
         }
     }
     save_checkpoint(run / "best", network, preparation.to_dict(), provenance, decisions)
+    ids = [exam_id for split in ("train", "valid") for exam_id in ExamFolder(data / split).ids]
+    parts = ["train", "train", "train", "inner", *["valid"] * 24]
+    lines = [f"{exam_id},{part}\n" for exam_id, part in zip(ids, parts, strict=True)]
+    (run / "split.csv").write_text("exam,part\n" + "".join(lines))
     predictions = root / "predictions.csv"
     table.write(predictions)
     return data, run, predictions

@@ -15,9 +15,11 @@ from PIL import Image
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Findings, write_labels
+from mrknee.report.claim import NOT_STATED, claim_table
 from mrknee.report.cohort import count_splits
+from mrknee.report.contents import Contents
 from mrknee.report.evaluation import SELECTED, TRAINED, evaluate, gather, worst_failures
-from mrknee.report.page import warnings_of
+from mrknee.report.sentences import scored, split_origin, warnings_of
 from mrknee.report.words import share, with_interval
 from mrknee.scoring.predictions import Predictions
 from mrknee.scoring.scorecard import Scorecard
@@ -99,7 +101,7 @@ def test_a_model_adds_calls_provenance_and_pictures(tmp_path: Path) -> None:
             called = f"{point.tp} found{point.fn} missed has it not{point.fp} false alarms"
             assert called.replace(" ", "") in text.replace(" ", "")
     assert "PPV at 20 %" in text
-    assert "trained on 590 exams of the data set toy" in text
+    assert "trained on 590 exams of the data set “toy”" in text
     assert "106 inner exams" in text
     page = (tmp_path / "out" / "report.html").read_text()
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
@@ -127,8 +129,8 @@ def test_failures_are_the_worst_on_the_wrong_side() -> None:
     assert [one.exam for one in worst_failures(ids, labels, scores, None)][3:] == ["e5", "e6"]
 
 
-def test_the_pictures_are_of_the_slice_that_decided(tmp_path: Path) -> None:
-    """Each failure's words name the decisive slice that the explanation names."""
+def test_the_pictures_are_of_the_slice_that_misled(tmp_path: Path) -> None:
+    """Wrongly stated: the slice that raised most; wrongly denied: the one that lowered most."""
     from mrknee.exams import ExamFolder
     from mrknee.inference.explanation import explain
     from mrknee.inference.predictor import Predictor
@@ -136,12 +138,19 @@ def test_the_pictures_are_of_the_slice_that_decided(tmp_path: Path) -> None:
     data, run, predictions = write_model_case(tmp_path)
     contents = gather(str(predictions), data, model=run)
     exams, predictor = ExamFolder.of_split(data, "valid"), Predictor(run)
+    kinds = set()
     for finding, group in contents.failures.items():
-        for one in group[:1]:
+        for one in (group[0], group[-1]):
+            kinds.add(one.kind)
             explained = explain(predictor, exams[exams.ids.index(one.exam)])
-            plane, index = explained.decisive_slice(finding)
-            assert one.where.startswith(f"{plane} slice {index + 1} of ")
+            stated = one.kind == "false positive"
+            find = explained.most_raising if stated else explained.most_lowering
+            plane, index = find(finding)
+            assert f" by {plane} slice {index + 1} of " in one.where
+            score = explained.slice_scores(plane)[explained.findings.index(finding), index]
+            assert one.where.startswith("raised" if score > 0 else "lowered")
             assert one.slice_uri != one.heat_uri
+    assert kinds == {"false positive", "false negative"}
 
 
 def test_predictions_of_another_model_are_refused(tmp_path: Path) -> None:
@@ -158,29 +167,139 @@ def test_predictions_of_another_model_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_table_that_is_right_in_its_first_exam_only_is_refused(tmp_path: Path) -> None:
+    """Every failure that is explained is held against the table, not the first exam alone."""
+    data, run, predictions = write_model_case(tmp_path)
+    table = Predictions.read(predictions)
+    others = 1 - table.probabilities
+    others[0] = table.probabilities[0]
+    Predictions(table.ids, table.findings, others).write(predictions)
+    with pytest.raises(MrkneeError, match="not made by this model"):
+        evaluate(str(predictions), data, tmp_path / "out", model=run)
+    assert not (tmp_path / "out").exists()
+
+
+ON_VALID = {"selected_on": {"part": "valid", "exams": 24}}
+
+
 @pytest.mark.parametrize(
-    ("provenance", "split", "note"),
+    ("provenance", "split", "notes"),
     [
-        ({"selected_on": {"part": "valid", "exams": 24}}, "valid", SELECTED),
-        ({"selected_on": {"part": "inner", "exams": 9}}, "train", TRAINED),
-        ({"selected_on": {"part": "valid", "exams": 24}, "data": "other"}, "valid", None),
-        ({}, "valid", None),
+        (ON_VALID, "valid", [f"optimistic: by their ids, {SELECTED} these exams"]),
+        (
+            {},
+            "train",
+            [
+                f"optimistic: by their ids, {TRAINED} 3 of these 4 exams",
+                f"optimistic: by their ids, {SELECTED} 1 of these 4 exams",
+            ],
+        ),
+        (
+            {**ON_VALID, "data": "other"},
+            "valid",
+            [
+                f"perhaps optimistic: by their ids, {SELECTED} these exams, but its data set was "
+                "called other: whether they are the same is not known"
+            ],
+        ),
+        ({}, "valid", []),
     ],
 )
 def test_optimism_is_told(
-    tmp_path: Path, provenance: dict[str, object], split: str, note: str | None
+    tmp_path: Path, provenance: dict[str, object], split: str, notes: list[str]
 ) -> None:
-    """Exams that chose the epoch or trained it flatter: scorecard and first screen say so."""
+    """Exams that chose the epoch or trained it flatter: scorecard and first screen say so.
+
+    Also where the data set's folder has another name, and with exams told by their ids.
+    """
     data, run, predictions = write_model_case(tmp_path, provenance={**PROVENANCE, **provenance})
     if split == "train":
-        from mrknee.exams import ExamFolder
-        from mrknee.inference.predictor import Predictor
-
-        Predictor(run).predict(ExamFolder.of_split(data, "train")).write(predictions)
+        predict_again(run, data, split, predictions)
     contents = gather(str(predictions), data, split=split, model=run)
-    assert contents.card.notes == (() if note is None else (note,))
-    told = [one for one in warnings_of(contents) if one.startswith("Optimistic")]
-    assert bool(told) == (note is not None)
+    assert contents.card.notes == tuple(notes)
+    told = [one for one in warnings_of(contents) if "optimistic" in one.lower()]
+    assert len(told) == len(notes)
+
+
+def predict_again(run: Path, data: Path, split: str, path: Path) -> None:
+    """Writes the model's predictions of a split."""
+    from mrknee.exams import ExamFolder
+    from mrknee.inference.predictor import Predictor
+
+    Predictor(run).predict(ExamFolder.of_split(data, split)).write(path)
+
+
+def test_another_set_of_the_same_name_is_not_taken_for_the_run_s_own(tmp_path: Path) -> None:
+    """Two folders called `toy` with other ids: no optimism, neither internal nor external data."""
+    data, run, predictions = write_model_case(tmp_path, provenance={**PROVENANCE, **ON_VALID})
+    (run / "split.csv").write_text("exam,part\nk1,train\nk2,valid\n")
+    contents = gather(str(predictions), data, model=run)
+    assert contents.card.notes == ()
+    assert [claim_table(contents)[n - 1].answer for n in (32, 33)] == [NOT_STATED, NOT_STATED]
+    assert any("0 of its 24 exams have an id that was trained on" in s for s in origin(contents))
+
+
+def test_what_a_run_does_not_say_is_not_asserted(tmp_path: Path) -> None:
+    """Empty provenance, no `split.csv`: nothing is called another data set or anyone's exams."""
+    data, run, predictions = write_model_case(tmp_path, provenance={})
+    (run / "split.csv").unlink()
+    contents = gather(str(predictions), data, model=run)
+    text = " ".join(origin(contents))
+    assert "Fixed on exams that are not stated: thresholds." in text
+    assert "Whether its exams were trained on is not known" in text
+    assert "another data set" not in text
+    assert [claim_table(contents)[n - 1].answer for n in (32, 33)] == [NOT_STATED, NOT_STATED]
+    (run / "split.csv").write_text("id;part\n")
+    with pytest.raises(MrkneeError, match="parts can't be read"):
+        gather(str(predictions), data, model=run)
+
+
+def test_exams_without_any_label_are_told(tmp_path: Path) -> None:
+    """Predictions that count for nothing are named in the scorecard's notes."""
+    path = write_case(tmp_path)
+    table = Predictions.read(path)
+    more = np.vstack([table.probabilities, table.probabilities[:1]])
+    Predictions((*table.ids, "new"), table.findings, more).write(path)
+    notes = gather(str(path), tmp_path).card.notes
+    assert notes == ("1 of the 121 exams predicted has no known label and is in no score",)
+
+
+@pytest.mark.parametrize("content", [None, b"not an array"])
+def test_without_a_model_exams_need_not_be_readable(tmp_path: Path, content: bytes | None) -> None:
+    """Labels are enough: an empty folder, or a stack that is none, only lacks slice counts."""
+    path = write_case(tmp_path)
+    (tmp_path / "valid" / "axial").mkdir(parents=True)
+    if content is not None:
+        (tmp_path / "valid" / "axial" / "0000.npy").write_bytes(content)
+    contents = gather(str(path), tmp_path)
+    assert contents.slices == {}
+    assert contents.splits[0].exams == 120
+
+
+def test_the_page_names_the_tables_it_scored(tmp_path: Path) -> None:
+    """One table, a mean over several, or findings from one table each: said, and in CLAIM 27."""
+    one, two = write_case(tmp_path), write_case(tmp_path, seed=1)
+    folder = tmp_path.name
+    assert origin(gather(str(one), tmp_path))[0] == f"Scored: {folder}/0.csv."
+    mean = gather(f"{one},{two}", tmp_path)
+    assert "for each finding, the mean over those that have it" in origin(mean)[0]
+    assert f"{folder}/1.csv (abnormal, acl, meniscus)" in origin(mean)[0]
+    assert "the mean over the tables with it" in claim_table(mean)[26].answer
+    table = Predictions.read(one)
+    for column, finding in enumerate(table.findings):
+        single = Predictions(
+            table.ids, Findings([finding]), table.probabilities[:, column : column + 1]
+        )
+        single.write(tmp_path / f"{finding}.csv")
+    each = gather(",".join(str(tmp_path / f"{f}.csv") for f in table.findings), tmp_path)
+    assert "3 tables, each finding from one of them" in origin(each)[0]
+    assert "the one table with it" in claim_table(each)[26].answer
+    assert each.card.findings == gather(str(one), tmp_path).card.findings
+
+
+def origin(contents: Contents) -> list[str]:
+    """What the page says of the exams' and the numbers' origin."""
+    return [scored(contents), *split_origin(contents)]
 
 
 def test_a_second_model_is_compared_on_the_same_exams(tmp_path: Path) -> None:
@@ -195,6 +314,7 @@ def test_a_second_model_is_compared_on_the_same_exams(tmp_path: Path) -> None:
     assert straight.names == ("0", "1")
     text = words_of(tmp_path / "out")
     for one in straight.differences:
+        assert straight.verdict(one, second="the second") in text
         assert one.second_auc == pytest.approx(alone.findings[one.finding].auc.value)
         assert f"{one.difference:.3f}".replace("-", "−") in text  # noqa: RUF001
     Predictions(other.ids[:9], other.findings, other.probabilities[:9]).write(second)

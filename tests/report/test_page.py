@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mrknee.report.evaluation import evaluate, gather
-from mrknee.report.page import warnings_of
+from mrknee.report.sentences import warnings_of
 from mrknee.scoring.predictions import Predictions
 from tests.report.examples import write_case, write_model_case
 
