@@ -6,42 +6,48 @@ RUN was trained on the phantom DATA. Four measurements, all on exams that traini
 
 1. Localisation: does the heat lie where the lesion is, against chance, against the middle of the
    stack (lesions lie in the middle of a knee, which needs no network to know), and against the
-   same network with a random head.
+   same network with random heads, exam by exam.
 2. Deletion: the logit without the hottest slices, against without as many drawn at random.
 3. Random weights (Adebayo et al., NeurIPS 2018): how alike are the maps before and after the head,
    then head and encoders, are drawn anew. A map that stays the same doesn't show the network.
-4. Cost: explaining against predicting, in turns.
+4. Cost: explaining against predicting, in turns, in processor time.
 
-It prints tables and writes DIR/explanations.json; with --pictures, explanation_lesions.png too.
+It prints the model's own AUCs and tables, and writes DIR/explanations.json; with --pictures,
+explanation_lesions.png too.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import torch
-from scipy.stats import spearmanr
 
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane, read_stack
-from mrknee.inference.explanation import Explanation, explain
+from mrknee.inference.explanation import explain
+from mrknee.inference.faithfulness import Deletion, deletion, likeness, with_random_weights
 from mrknee.inference.predictor import Predictor
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
 from mrknee.report.pictures import overlay
-from mrknee.scoring.localisation import Localisation, localise, mean_interval, summarise
-from mrknee.tensors.batches import Sample, frame_exam, join
+from mrknee.scoring.localisation import (
+    Localisation,
+    contrast,
+    localise,
+    mean_interval,
+    summarise,
+)
+from mrknee.scoring.scorecard import score
+from mrknee.tensors.batches import frame_exam
 from mrknee.tensors.preparation import Preparation
 
 mpl.use("Agg")
@@ -51,11 +57,13 @@ TOGETHER = "all planes"
 SHARES = (0.1, 0.3)
 """Of all slices of an exam, left out in the deletion test."""
 
-RANDOM_SETS = 20
+RANDOM_SETS = 10
 """Random sets of slices an exam, to which the hottest are compared."""
 
-RANDOM_HEADS = 5
-"""Random networks an exam in the test of random weights."""
+RANDOM_NETWORKS = 5
+"""Random heads, and random networks, to which the model is compared."""
+
+MODEL, MIDDLE = "model", "middle"
 
 Lesions = Mapping[Plane, np.ndarray]
 
@@ -73,141 +81,141 @@ def middle(shape: tuple[int, ...]) -> np.ndarray:
     return spot
 
 
-def with_random(predictor: Predictor, seed: int, *, encoders: bool) -> Predictor:
-    """The model with its head drawn anew, and its encoders where asked for."""
-    other = copy.copy(predictor)
-    other.reader = copy.deepcopy(predictor.reader)
-    network = other.reader.network
-    torch.manual_seed(seed)
-    network.head.reset_parameters()
-    if encoders:
-        fresh = Network(network.settings, network.findings)
-        network.encoders.load_state_dict(fresh.encoders.state_dict())
-    return other
-
-
 def localisation(
     predictor: Predictor, exams: Sequence[Exam], data: Path, split: str
 ) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
-    """Localisation scores by finding, plane and map; and the exams left out, with their number."""
-    blind = with_random(predictor, 0, encoders=False)
-    found: dict[tuple[str, str, str], list[Localisation]] = {}
+    """Localisation by finding and plane; and the exams left out, with their number."""
+    blind = {
+        f"random {seed}": with_random_weights(predictor, seed, encoders=False)
+        for seed in range(RANDOM_NETWORKS)
+    }
+    found: dict[tuple[str, str], dict[str, list[Localisation]]] = {}
     unseen: dict[str, dict[str, int]] = {}
     for exam in exams:
-        maps = {"model": explain(predictor, exam), "random head": explain(blind, exam)}
-        seen = {p: maps["model"].seen(p) for p in exam.stacks}
-        heats = {name: {p: made.heat(p) for p in exam.stacks} for name, made in maps.items()}
+        if not any(exam.labels.get(finding) == 1 for finding in predictor.findings):
+            continue
+        maps = {name: explain(one, exam) for name, one in ({MODEL: predictor} | blind).items()}
         for row, finding in enumerate(predictor.findings):
             if exam.labels.get(finding) != 1:
                 continue
             lesions = lesions_of(data, split, finding, exam)
             for where in (*exam.stacks, TOGETHER):
                 planes = list(exam.stacks) if where == TOGETHER else [Plane(where)]
-                windows = [seen[p] for p in planes]
+                windows = [maps[MODEL].seen(p) for p in planes]
                 masks = [lesions[p] for p in planes]
                 if not any((m & w).any() for m, w in zip(masks, windows, strict=True)):
                     counts = unseen.setdefault(finding, {})
                     counts[str(where)] = counts.get(str(where), 0) + 1
                     continue
-                for name in maps:
-                    own = [heats[name][p][row] for p in planes]
-                    found.setdefault((finding, where, name), []).append(
-                        localise(own, masks, windows)
-                    )
+                heats = {name: [one.heat(p)[row] for p in planes] for name, one in maps.items()}
                 if where != TOGETHER:
-                    spot = middle(exam.stacks[Plane(where)].shape)
-                    found.setdefault((finding, where, "middle"), []).append(
-                        localise([spot], masks, windows)
-                    )
+                    heats[MIDDLE] = [middle(exam.stacks[Plane(where)].shape)]
+                each = found.setdefault((finding, str(where)), {})
+                for name, heat in heats.items():
+                    each.setdefault(name, []).append(localise(heat, masks, windows))
     scores: dict[str, Any] = {finding: {} for finding in predictor.findings}
-    for (finding, where, name), each in found.items():
-        scores[finding].setdefault(where, {})[name] = asdict(summarise(each))
+    for finding in scores:
+        for where in (*PLANES, TOGETHER):
+            if (finding, str(where)) in found:
+                scores[finding][str(where)] = summed_up(found[finding, str(where)])
     return scores, unseen
 
 
+def summed_up(each: Mapping[str, Sequence[Localisation]]) -> dict[str, Any]:
+    """One finding in one plane: the model's scores, the middle's, and against random heads."""
+    values = {"slices": "slice_hit", "pointing": "pointing_hit", "heat": "heat_inside"}
+    numbers = {
+        question: {
+            name: np.array([getattr(one, value) for one in ones], dtype=np.float64)
+            for name, ones in each.items()
+        }
+        for question, value in values.items()
+    }
+    against = {
+        question: asdict(
+            contrast(
+                of[MODEL],
+                np.stack([v for name, v in of.items() if name not in (MODEL, MIDDLE)]),
+            )
+        )
+        for question, of in numbers.items()
+    }
+    found: dict[str, Any] = {MODEL: asdict(summarise(each[MODEL])), "random heads": against}
+    if MIDDLE in each:
+        found[MIDDLE] = asdict(summarise(each[MIDDLE]))
+    return found
+
+
+def rate(observed: Mapping[str, float]) -> str:
+    """A proportion with its interval."""
+    return f"{observed['value']:.2f} ({observed['low']:.2f} to {observed['high']:.2f})"
+
+
 def print_localisation(scores: Mapping[str, Any], unseen: Mapping[str, Any]) -> None:
-    """One table a question."""
+    """Two tables a question: against chance, and against what is blind to the finding."""
     titles = {"slices": "hottest slice holds the lesion", "pointing": "hottest pixel in the lesion"}
     for question, title in titles.items():
         print(f"\n### {title}\n")
-        print("| finding | plane | n | model (95 %) | chance | p | random head | middle |")
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        print("| finding | plane | n | model (95 %) | chance | p | middle (95 %) |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
         for finding, planes in scores.items():
             for where, maps in planes.items():
-                one, share = maps["model"][question], maps["model"][question]["observed"]
-                centre = maps.get("middle")
+                one = maps[MODEL][question]
+                centre = rate(maps[MIDDLE][question]["observed"]) if MIDDLE in maps else ""
                 print(
-                    f"| {finding} | {where} | {share['n']} "
-                    f"| {share['value']:.2f} ({share['low']:.2f} to {share['high']:.2f}) "
+                    f"| {finding} | {where} | {one['observed']['n']} | {rate(one['observed'])} "
                     f"| {one['chance']:.{2 if question == 'slices' else 4}f} | {one['p']:.2g} "
-                    f"| {maps['random head'][question]['observed']['value']:.2f} "
-                    f"| {'' if centre is None else format(centre[question]['observed']['value'], '.2f')} |"  # noqa: E501
+                    f"| {centre} |"
                 )
+        print_against(scores, question, 1, 2)
     print("\n### share of positive heat inside the lesion, in percent\n")
-    print("| finding | plane | n | model | even | model - even (95 %) | random head |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| finding | plane | n | model | even | model - even (95 %) |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for finding, planes in scores.items():
         for where, maps in planes.items():
-            heat = {k: 100 * v if isinstance(v, float) else v for k, v in maps["model"]["heat"].items()}  # fmt: skip # noqa: E501
+            heat = {k: 100 * v if isinstance(v, float) else v for k, v in maps[MODEL]["heat"].items()}  # fmt: skip # noqa: E501
             print(
                 f"| {finding} | {where} | {heat['n']} | {heat['inside']:.2f} | {heat['even']:.2f} "
-                f"| {heat['difference']:+.2f} ({heat['low']:+.2f} to {heat['high']:+.2f}) "
-                f"| {100 * maps['random head']['heat']['inside']:.2f} |"
+                f"| {heat['difference']:+.2f} ({heat['low']:+.2f} to {heat['high']:+.2f}) |"
             )
+    print_against(scores, "heat", 100, 2)
     print(f"\nleft out, because no lesion pixel is in the crop: {json.dumps(unseen)}")
 
 
-def without(sample: Sample, left_out: set[tuple[Plane, int]]) -> Sample:
-    """The exam without some of its slices."""
-    kept = {
-        plane: stack[[i for i in range(len(stack)) if (plane, i) not in left_out]]
-        for plane, stack in sample.slices.items()
-    }
-    return replace(sample, slices=kept)
+def print_against(scores: Mapping[str, Any], question: str, times: float, digits: int) -> None:
+    """The model against random heads, on the same exams."""
+    print(f"\n| finding | plane | n | {RANDOM_NETWORKS} random heads (lowest to highest) | model - random heads (95 %) |")  # fmt: skip # noqa: E501
+    print("| --- | --- | --- | --- | --- |")
+    for finding, planes in scores.items():
+        for where, maps in planes.items():
+            one = maps["random heads"][question]
+            v = {k: times * one[k] for k in one if k not in ("n", "left_out")}
+            print(
+                f"| {finding} | {where} | {one['n']} "
+                f"| {v['random']:.{digits}f} "
+                f"({v['lowest']:.{digits}f} to {v['highest']:.{digits}f}) "
+                f"| {v['difference']:+.{digits}f} "
+                f"({v['low']:+.{digits}f} to {v['high']:+.{digits}f}) |"
+            )
 
 
-def logits(predictor: Predictor, samples: Sequence[Sample]) -> np.ndarray:
-    """What the network says to each of the exams: (exams, findings)."""
-    device = next(predictor.reader.parameters()).device
-    with torch.inference_mode():
-        found = predictor.reader(join(samples).to(device))
-    return np.asarray(found.double().cpu().numpy())
-
-
-def deletion(predictor: Predictor, exams: Sequence[Exam], seed: int = 0) -> dict[str, Any]:
-    """How much lower the logit is without the hottest slices than without random ones.
-
-    Of every plane the coldest slice is kept, from the random sets too: without any the plane would
-    count as missing, and the others for more. That favours the random sets, if anything.
-    """
-    rng = np.random.default_rng(seed)
-    drops: dict[tuple[str, float], list[tuple[float, float]]] = {}
-    for exam in exams:
+def deletions(predictor: Predictor, exams: Sequence[Exam]) -> dict[str, Any]:
+    """How much lower the logit is without the hottest slices than without random ones."""
+    falls: dict[tuple[str, float], list[Deletion]] = {}
+    for number, exam in enumerate(exams):
         made, sample = explain(predictor, exam), frame_exam(exam, predictor.reader.preparation)
-        for row, finding in enumerate(predictor.findings):
-            if exam.labels.get(finding) != 1:
-                continue
-            scores = {p: made.slice_scores(p)[row] for p in exam.stacks}
-            slots = [(float(scores[p][i]), p, i) for p in scores for i in range(len(scores[p]))]
-            free = [
-                (p, i) for _, p, i in sorted(slots, reverse=True) if i != int(scores[p].argmin())
-            ]
-            for share in SHARES:
-                count = min(int(np.ceil(share * len(slots))), len(free))
-                sets = [set(free[:count])]
-                for _ in range(RANDOM_SETS):
-                    sets.append({free[i] for i in rng.permutation(len(free))[:count]})
-                values = logits(predictor, [sample, *(without(sample, out) for out in sets)])[
-                    :, row
-                ]
-                drop = values[0] - values[1:]
-                drops.setdefault((finding, share), []).append((drop[0], drop[1:].mean()))
+        for finding in predictor.findings:
+            for share in SHARES if exam.labels.get(finding) == 1 else ():
+                fall = deletion(
+                    predictor, sample, made, finding, share=share, sets=RANDOM_SETS, seed=number
+                )
+                falls.setdefault((finding, share), []).append(fall)
     results: dict[str, Any] = {finding: {} for finding in predictor.findings}
-    for (finding, share), pairs in drops.items():
-        hottest, random = np.array(pairs).T
-        difference, low, high = mean_interval(hottest - random, seed=seed)
+    for (finding, share), each in falls.items():
+        hottest, random = np.array([(one.hottest, one.random) for one in each]).T
+        difference, low, high = mean_interval(hottest - random)
         results[finding][str(share)] = {
-            "n": len(pairs),
+            "n": len(each),
             "hottest": float(hottest.mean()),
             "random": float(random.mean()),
             "difference": difference,
@@ -240,30 +248,24 @@ def random_weights(predictor: Predictor, exams: Sequence[Exam]) -> dict[str, Any
     mean over the random networks, then the mean over exams with its interval.
     """
     results: dict[str, Any] = {}
-    stages = {"head": False, "head and encoders": True}
     before = [explain(predictor, exam) for exam in exams]
-    for stage, encoders in stages.items():
-        others = [with_random(predictor, s, encoders=encoders) for s in range(RANDOM_HEADS)]
-        alike = {"signed": np.zeros((len(exams), len(predictor.findings), len(others)))}
-        alike["absolute"] = alike["signed"].copy()
+    for stage, encoders in {"head": False, "head and encoders": True}.items():
+        others = [
+            with_random_weights(predictor, seed, encoders=encoders)
+            for seed in range(RANDOM_NETWORKS)
+        ]
+        alike = np.zeros((len(exams), len(predictor.findings), len(others), 2))
         for i, exam in enumerate(exams):
             for k, other in enumerate(others):
                 after = explain(other, exam)
-                for row in range(len(predictor.findings)):
-                    old, new = (cells(made, row) for made in (before[i], after))
-                    alike["signed"][i, row, k] = spearmanr(old, new).statistic
-                    alike["absolute"][i, row, k] = spearmanr(abs(old), abs(new)).statistic
+                for row, finding in enumerate(predictor.findings):
+                    alike[i, row, k] = likeness(before[i], after, finding)
         for row, finding in enumerate(predictor.findings):
-            for kind, values in alike.items():
+            for kind, values in zip(("signed", "absolute"), np.moveaxis(alike, 3, 0), strict=True):
                 mean, low, high = mean_interval(values[:, row].mean(axis=1))
                 entry = {"n": len(exams), "mean": mean, "low": low, "high": high}
                 results.setdefault(finding, {}).setdefault(stage, {})[kind] = entry
     return results
-
-
-def cells(explanation: Explanation, row: int) -> np.ndarray:
-    """One finding's contributions, all planes in one row."""
-    return np.concatenate([explanation.native[p][row].ravel() for p in explanation.native])
 
 
 def print_random_weights(results: Mapping[str, Any]) -> None:
@@ -292,27 +294,30 @@ def sums(predictor: Predictor, exams: Sequence[Exam]) -> dict[str, float]:
     return {"exams": len(exams), "sum_to_logit": to_logit, "exact_to_grad_cam": to_captum}
 
 
-def cost(predictor: Predictor, exam: Exam, rounds: int) -> dict[str, float]:
-    """Medians of seconds, all ways in turns."""
+def cost(predictor: Predictor, exam: Exam, rounds: int) -> dict[str, Any]:
+    """Seconds of processor time, all ways in turns: median, least and most of the rounds.
 
-    def with_heat() -> None:
-        made = explain(predictor, exam)
-        for plane in made.native:
-            made.heat(plane)
-
-    ways: dict[str, Callable[[], object]] = {
-        "predict": lambda: predictor.predict([exam]),
-        "explain": lambda: explain(predictor, exam),
-        "explain_and_full_resolution": with_heat,
-        "grad_cam": lambda: explain(predictor, exam, method="grad-cam"),
+    Other work on the machine disturbs the processor's time less than the clock's.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        ways: dict[str, Callable[[], object]] = {
+            "predict": lambda: predictor.predict([exam]),
+            "explain": lambda: explain(predictor, exam),
+            "grad_cam": lambda: explain(predictor, exam, method="grad-cam"),
+            "with_numbers_written": lambda: explain(predictor, exam).write_numbers(Path(name)),
+        }
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(rounds + 1):  # the first warms up
+            for way, work in ways.items():
+                start = time.process_time()
+                work()
+                taken[way].append(time.process_time() - start)
+    taken["ratio"] = [e / p for e, p in zip(taken["explain"], taken["predict"], strict=True)]
+    found: dict[str, Any] = {
+        way: {"median": statistics.median(t[1:]), "least": min(t[1:]), "most": max(t[1:])}
+        for way, t in taken.items()
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            taken[name].append(time.perf_counter() - start)
-    return {"rounds": rounds} | {n: statistics.median(t[1:]) for n, t in taken.items()}
+    return {"rounds": rounds} | found
 
 
 def reference_model(folder: Path) -> Predictor:
@@ -329,17 +334,18 @@ def reference_exam() -> Exam:
     return Exam("noise", {p: rng.integers(0, 256, (n, 256, 256)).astype(np.uint8) for p, n in counts.items()})  # fmt: skip # noqa: E501
 
 
-def print_cost(results: Mapping[str, Mapping[str, float]]) -> None:
+def print_cost(results: Mapping[str, Mapping[str, Any]]) -> None:
     """One row a model."""
-    print("\n### seconds an exam (medians of rounds, in turns)\n")
-    print("| model | rounds | predict | explain | full resolution | Grad-CAM | explain / predict |")
+    print("\n### processor seconds an exam: median (least to most)\n")
+    print("| model | rounds | predict | explain | Grad-CAM | explain, numbers written | explain / predict |")  # fmt: skip # noqa: E501
     print("| --- | --- | --- | --- | --- | --- | --- |")
+    ways = {"predict": 3, "explain": 3, "grad_cam": 3, "with_numbers_written": 3, "ratio": 2}
     for name, one in results.items():
-        print(
-            f"| {name} | {one['rounds']} | {one['predict']:.3f} | {one['explain']:.3f} "
-            f"| {one['explain_and_full_resolution']:.3f} | {one['grad_cam']:.3f} "
-            f"| {one['explain'] / one['predict']:.2f} |"
-        )
+        cells = [
+            f"{one[way]['median']:.{d}f} ({one[way]['least']:.{d}f} to {one[way]['most']:.{d}f})"
+            for way, d in ways.items()
+        ]
+        print(f"| {name} | {one['rounds']} | {' | '.join(cells)} |")
 
 
 def draw(predictor: Predictor, exams: Sequence[Exam], data: Path, split: str, file: Path) -> None:
@@ -401,13 +407,21 @@ def main() -> None:
     sides = {p: explain(predictor, exams[0]).native[p].shape[2:] for p in exams[0].stacks}
     print(f"{len(exams)} exams, feature maps of {sides}, {predictor.reader.preparation}")
 
-    results: dict[str, Any] = {"exams": len(exams), "sums": sums(predictor, some)}
+    labels = np.array([[e.labels.get(f, np.nan) for f in predictor.findings] for e in exams])
+    table = predictor.predict(folder)
+    card = score(table.findings, labels, table.probabilities, split=arguments.split)
+    print(card.table())
+    results: dict[str, Any] = {
+        "exams": len(exams),
+        "auc": {finding: asdict(one.auc) for finding, one in card.findings.items()},
+        "sums": sums(predictor, some),
+    }
     print(f"largest gaps: {results['sums']}")
     results["localisation"], results["unseen"] = localisation(
         predictor, exams, arguments.data, arguments.split
     )
     print_localisation(results["localisation"], results["unseen"])
-    results["deletion"] = deletion(predictor, exams)
+    results["deletion"] = deletions(predictor, exams)
     print_deletion(results["deletion"])
     results["random_weights"] = random_weights(predictor, some)
     print_random_weights(results["random_weights"])

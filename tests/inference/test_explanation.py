@@ -155,7 +155,8 @@ def test_pixels_are_found_where_the_preparation_put_them(shape: tuple[int, int])
         framed = PREPARATION.frame(torch.tensor(stack[None]))[0].numpy()
         middle = PREPARATION.crop // 2
         line = framed[:, middle] if axis == 0 else framed[middle]
-        weights = spread(side, max(shape), PREPARATION.crop, PREPARATION).astype(float)
+        lies = PREPARATION.axes(*shape)[axis]
+        weights = spread(side, lies, PREPARATION.crop, PREPARATION).astype(float)
         np.testing.assert_allclose(weights.sum(axis=0), 1, atol=1e-5)
         inside = np.flatnonzero(line > framed.min())[:-1]  # neither padding nor the edges
         # the mean grey of the pixels a cell is spread over is the cell's own, to a pixel's step
@@ -165,7 +166,7 @@ def test_pixels_are_found_where_the_preparation_put_them(shape: tuple[int, int])
 
 def test_one_hot_cell_is_hottest_where_it_lies() -> None:
     """256 pixels, crop 224, 7 cells of 32: cell 2 covers 64 to 96 of the crop, 80 to 112 in all."""
-    weights = spread(256, 256, 7, Preparation())
+    weights = spread(256, Preparation().axes(256, 256)[0], 7, Preparation())
     assert 94 <= weights[:, 2].argmax() <= 97
     assert not weights[:16].any()
     assert not weights[240:].any()
@@ -343,13 +344,28 @@ def test_signs_are_kept(tmp_path: Path) -> None:
     assert min(before.native[plane].min() for plane in PLANES) < 0
 
 
-def test_the_decisive_slice_has_the_largest_score(tmp_path: Path) -> None:
-    """Over all planes, by the signed sum, for each finding."""
+def test_the_most_raising_and_the_most_lowering_slice(tmp_path: Path) -> None:
+    """Of all planes, by the signed sum, for each finding; the JSON names both with their scores."""
     found = explain(make_predictor(tmp_path, shared=True), make_exam())
+    found.write_numbers(tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "explanation.json").read_text())["findings"]
     for row, finding in enumerate(FINDINGS):
-        plane, index = found.decisive_slice(finding)
-        best = found.slice_scores(plane)[row, index]
-        assert best == max(found.slice_scores(p)[row].max() for p in PLANES)
+        for (plane, index), most, name in (
+            (found.most_raising(finding), np.max, "most_raising_slice"),
+            (found.most_lowering(finding), np.min, "most_lowering_slice"),
+        ):
+            score = found.slice_scores(plane)[row, index]
+            assert score == most([most(found.slice_scores(p)[row]) for p in PLANES])
+            assert told[finding][name] == {"plane": plane, "slice": index, "score": score}
+        assert found.most_raising(finding) != found.most_lowering(finding)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_it_says_where_attention_is_held_fixed(tmp_path: Path, pooling: SlicePooling) -> None:
+    """Exact with attention pooling, and nowhere else: Grad-CAM differentiates the attention too."""
+    predictor = make_predictor(tmp_path, pooling=pooling, shared=True)
+    assert explain(predictor, make_exam()).attention_fixed == (pooling == "attention")
+    assert not explain(predictor, make_exam(), method="grad-cam").attention_fixed
 
 
 @pytest.mark.parametrize("part", ["head", "encoder"])
@@ -401,6 +417,7 @@ def test_the_numbers_are_written(tmp_path: Path) -> None:
     found = explain(make_predictor(tmp_path, shared=True), make_exam())
     found.write_numbers(tmp_path / "out")
     arrays = np.load(tmp_path / "out" / "explanation.npz")
+    assert (str(arrays["exam"]), str(arrays["method"])) == ("0007", "exact")
     for plane in PLANES:
         np.testing.assert_array_equal(arrays[f"native_{plane}"], found.native[plane])
         np.testing.assert_array_equal(arrays[f"heat_{plane}"], found.heat(plane))

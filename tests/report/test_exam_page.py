@@ -14,12 +14,14 @@ import pytest
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Plane, write_stack
+from mrknee.exams import PLANES, Exam, Plane, write_stack
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.predictor import Predictor, open_exams
-from mrknee.report.exam_page import explain_exam
+from mrknee.report.exam_page import explain_exam, write_exam_page
 from mrknee.report.pictures import chance
 from mrknee.sources.phantom import Truth, render_exam
+from mrknee.tensors.preparation import Preparation
+from tests.inference.test_explanation import make_predictor
 from tests.inference.test_predictor import FINDINGS, make_model
 
 CHROMIUM = shutil.which("chromium")
@@ -116,18 +118,28 @@ def test_the_page_says_the_model_s_own_numbers(
         assert "exact: adds up to the logit within 0.0001" in section
 
 
-def test_the_page_shows_the_slices_that_speak_most(explained: tuple[Explanation, Path]) -> None:
-    """In each plane the one with the largest score, counted from 1; of all planes the decisive."""
+def test_the_page_shows_the_slices_that_raise_and_lower_most(
+    explained: tuple[Explanation, Path],
+) -> None:
+    """In each plane the largest score, and the smallest where the logit is below 0; from 1."""
     explanation, out = explained
+    assert (explanation.logits < 0).any()
+    assert (explanation.logits > 0).any()
     for row, section in enumerate(sections(out)):
-        shown = re.findall(r"<figcaption>slice (\d+) of (\d+), as it is", section)
         scores = [explanation.slice_scores(plane)[row] for plane in PLANES]
-        assert shown == [(str(s.argmax() + 1), str(len(s))) for s in scores]
-        against = re.findall(r"Slice (\d+) speaks most against it", section)
-        assert against == [str(s.argmin() + 1) for s in scores if s.min() <= -0.005]
-        plane, _ = explanation.decisive_slice(FINDINGS[row])
-        (before,) = re.findall(r"<h3>(\w+):(?:(?!<h3>).)*the most of all planes", section, re.S)
-        assert before.lower() == plane
+        expected = []
+        for s in scores:
+            expected.append((str(s.argmax() + 1), str(len(s))))
+            if explanation.logits[row] < 0 and s.min() < 0:
+                expected.append((str(s.argmin() + 1), str(len(s))))
+        assert re.findall(r"<figcaption>slice (\d+) of (\d+), as it is", section) == expected
+        lowering = re.findall(r"Slice (\d+) lowers the logit most", section)
+        assert lowering == [str(s.argmin() + 1) for s in scores if s.min() < 0]
+        finding = FINDINGS[row]
+        for find, verb in ((explanation.most_raising, "raises"), (explanation.most_lowering, "lowers")):  # fmt: skip # noqa: E501
+            plane, index = find(finding)
+            pattern = rf"<h3>(\w+):(?:(?!<h3>).)*Slice (\d+) {verb} the logit most: [+−\d.]+, the most of all planes"  # noqa: E501, RUF001
+            assert re.findall(pattern, section, re.S) == [(plane.capitalize(), str(index + 1))]
 
 
 @needs_chromium
@@ -159,13 +171,16 @@ def test_the_page_fits_a_phone(page: Page, width: int) -> None:
 
 
 @needs_chromium
-def test_every_picture_is_there_and_told_in_words(page: Page) -> None:
+def test_every_picture_is_there_and_told_in_words(
+    page: Page, explained: tuple[Explanation, Path]
+) -> None:
     """All images decode and have an alt text; every chart of slices reads its scores out."""
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     images = page.evaluate(
         "Promise.all([...document.images].map(i => i.decode().then(() => [i.alt, i.naturalWidth])))"
     )
-    assert len(images) == 1 + len(FINDINGS) * (2 * len(PLANES) + 1)
+    shown = (explained[1] / "index.html").read_text(encoding="utf-8").count(", as it is<")
+    assert len(images) == 1 + 2 * shown + len(FINDINGS)
     assert all(len(alt) > 10 and width > 0 for alt, width in images)
     charts = page.locator("svg[role=img]")
     labels = [chart.get_attribute("aria-label") or "" for chart in charts.all()]
@@ -233,7 +248,84 @@ def test_grad_cam_is_not_shown_as_a_sum(model: Path, data: Path) -> None:
     assert "Grad-CAM, an approximation: does not add up" in said
     assert "bias" not in said
     assert "= logit" not in said
+    html = (out / "index.html").read_text(encoding="utf-8")
+    body = html[html.index("<body>") :]
+    for claim in ("raises", "lowers", "moved", "adds", "takes away", "equal colour", "in the sum"):
+        assert claim not in re.sub("(?:does not|adds) up", "", body)
+    assert "most: " in said
+    assert "speaks for the finding" in said
     assert json.loads((out / "explanation.json").read_text())["method"] == "Grad-CAM"
+
+
+def test_grey_is_not_said_to_be_without_effect(explained: tuple[Explanation, Path]) -> None:
+    """What isn't coloured may have mattered; only attention pooling speaks of attention."""
+    said = text_of(explained[1])
+    assert "The place may still have mattered" in said
+    assert "equal colour is an equal part of the sum" in said
+    assert "ttention" not in said
+
+
+def test_attention_is_said_to_be_held_fixed(data: Path, tmp_path: Path) -> None:
+    """With attention pooling the page says what its pictures leave out."""
+    make_predictor(tmp_path / "model", pooling="attention", shared=True)
+    explain_exam(tmp_path / "model", data, "0007", tmp_path / "out")
+    assert "Attention is held fixed" in text_of(tmp_path / "out")
+
+
+def test_a_folder_used_again_holds_one_exam_only(model: Path, data: Path, tmp_path: Path) -> None:
+    """Of the exam before nothing is left when writing starts: no page, no sheet, no number."""
+    out = tmp_path / "out"
+    explain_exam(model, data, "0007", out)
+    (out / "contact-effusion.png").write_bytes(b"of a model with one finding more")
+    (out / "notes.txt").write_text("the user's own")
+    (out / "contact-abnormal.png").unlink()
+    (out / "contact-abnormal.png").mkdir()  # so that writing fails at the first sheet
+    with pytest.raises(OSError, match="contact-abnormal"):
+        explain_exam(model, data, "0107", out)
+    left = {"explanation.npz", "explanation.json", "contact-abnormal.png", "notes.txt"}
+    assert {file.name for file in out.iterdir()} == left
+    assert json.loads((out / "explanation.json").read_text())["exam"] == "0107"
+    assert str(np.load(out / "explanation.npz")["exam"]) == "0107"
+
+
+def test_a_model_here_has_its_folder_s_name(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MODEL "." is called by the folder it is."""
+    monkeypatch.chdir(model)
+    explain_exam(Path(), data, "0007", tmp_path / "out")
+    assert f"read by the model {model.name} (" in text_of(tmp_path / "out")
+
+
+def test_an_exam_of_nothing_has_nothing_said_of_it(tmp_path: Path) -> None:
+    """Where no slice scores, none is said to raise or to lower; without two planes it is their."""
+    exam = Exam("0001", {Plane.SAGITTAL: np.zeros((2, 48, 48), np.uint8)})
+    flat = Explanation(
+        "0001", ("acl",), "exact", np.zeros(1), np.zeros(1), np.full(1, 0.5),
+        {Plane.SAGITTAL: np.zeros((1, 2, 2, 2), np.float32)}, {Plane.SAGITTAL: (2, 48, 48)},
+        Preparation(size=48, crop=32),
+    )  # fmt: skip
+    write_exam_page(tmp_path, exam, flat, model="flat")
+    said = text_of(tmp_path)
+    assert "No slice of this plane raises the logit." in said
+    assert "least" not in said
+    assert "no axial and no coronal plane ; the planes it has count for more in their place" in said
+
+
+def test_small_scores_are_not_said_to_be_nothing(tmp_path: Path) -> None:
+    """An exam of small scores gets digits; a score below the digits is "less than", not 0.00."""
+    exam = Exam("0001", {Plane.SAGITTAL: np.zeros((2, 48, 48), np.uint8)})
+    for scale, said in ((0.001, "most: +0.0040, the"), (1.0, "most: +4.00, the")):
+        native = np.zeros((1, 2, 2, 2), np.float32)
+        native[0, 0], native[0, 1, 0, 0] = scale, -1e-6
+        made = Explanation(
+            "0001", ("acl",), "exact", np.ones(1), np.zeros(1), np.full(1, 0.5),
+            {Plane.SAGITTAL: native}, {Plane.SAGITTAL: (2, 48, 48)}, Preparation(size=48, crop=32),
+        )  # fmt: skip
+        write_exam_page(tmp_path, exam, made, model="small")
+        assert said in text_of(tmp_path)
+        less = "0.00005" if scale < 1 else "0.005"
+        assert f"Slice 2 lowers the logit most: by less than {less}, the" in text_of(tmp_path)
 
 
 def test_an_unknown_exam_is_told_with_its_neighbours(model: Path, data: Path) -> None:

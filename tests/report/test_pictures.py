@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from mrknee.report.pictures import (
     LOWERS,
     MARGIN,
     MARK,
+    MARK_LOW,
     MOST_OPAQUE,
     RAISES,
     WIDTH,
@@ -29,6 +31,7 @@ from mrknee.report.pictures import (
     png,
     seen_box,
     signed,
+    slice_in_words,
 )
 from mrknee.tensors.preparation import Preparation
 
@@ -195,18 +198,69 @@ def test_slices_of_a_sheet_share_one_scale() -> None:
 
 
 @pytest.mark.parametrize("strongest", [1, 2, 4])
-def test_the_slice_that_speaks_most_is_framed(strongest: int) -> None:
-    """One frame in each plane: around the largest signed score, not the most negative one."""
+@pytest.mark.parametrize("lowest", [-0.9, -0.05])
+def test_the_slices_that_speak_most_are_framed(strongest: int, lowest: float) -> None:
+    """One frame in each plane around the largest signed score.
+
+    Where the logit is below 0, which denies the finding, another around the smallest.
+    """
     greys = {p: [60 + 10 * k + j for k in range(5)] for j, p in enumerate(PLANES)}
     maps = {p: np.zeros((5, 4, 4)) for p in PLANES}
     for plane in PLANES:
-        maps[plane][0], maps[plane][strongest] = -0.9, 0.1
+        maps[plane][0], maps[plane][strongest] = lowest, 0.1
     sheet = contact_sheet(even_exam(greys), explanation_of(maps), "acl")
-    frame = (sheet == ImageColor.getrgb(MARK)).all(axis=2)
     for plane in PLANES:
         grey_ones = [k for k in range(1, 5) if k != strongest]
         middles = np.array([np.median(places(sheet, greys[plane][k]), axis=0) for k in grey_ones])
         step, start = np.polyfit(grey_ones, middles[:, 1], 1)
-        edges = np.flatnonzero(frame[round(middles[0, 0])])
-        assert abs(edges.mean() - (start + step * strongest)) < 3
-        assert np.ptp(edges) < step
+        for colour, at in ((MARK, strongest), (MARK_LOW, 0)):
+            frame = (sheet == ImageColor.getrgb(colour)).all(axis=2)
+            edges = np.flatnonzero(frame[round(middles[0, 0])])
+            if colour == MARK_LOW and lowest > -0.1:
+                assert len(edges) == 0
+                continue
+            assert abs(edges.mean() - (start + step * at)) < 3
+            assert np.ptp(edges) < step
+
+
+@pytest.mark.parametrize("exam_id", ["x" * 300, "膝" * 40, "膝", "Ünïcode-é", "W" * 60, "a\nb"])
+@pytest.mark.parametrize("method", ["exact", "Grad-CAM"])
+def test_a_sheet_s_title_stays_left_of_the_colour_bar(exam_id: str, method: str) -> None:
+    """Whatever the exam's id: nothing is written between the title and the bar, nor over it."""
+    exam = even_exam({Plane.AXIAL: [70, 80]})
+    short = explanation_of({Plane.AXIAL: np.ones((2, 4, 4))})
+    sheet, usual = (
+        contact_sheet(exam, replace(short, exam=name, method=method), "acl")
+        for name in (exam_id, "1")
+    )
+    bar = WIDTH - MARGIN - 280
+    np.testing.assert_array_equal(sheet[:138, bar - 20 :], usual[:138, bar - 20 :])
+    assert (sheet[:50, :bar] != usual[:50, :bar]).any()
+
+
+def test_ids_in_other_letters_are_told_apart() -> None:
+    """What the sheet's font lacks is written as its code, not as one empty box after another."""
+    exam = even_exam({Plane.AXIAL: [70]})
+    made = explanation_of({Plane.AXIAL: np.ones((1, 4, 4))})
+    one, other = (contact_sheet(exam, replace(made, exam=name), "acl") for name in ("膝", "骨"))
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "raising", "words"),
+    [
+        ("exact", (0.5, -2.0), True, "raised most by axial slice 1 of 2"),
+        ("exact", (0.5, -2.0), False, "lowered most by axial slice 2 of 2"),
+        ("exact", (-0.5, -2.0), True, "lowered least by axial slice 1 of 2"),
+        ("Grad-CAM", (0.5, -2.0), True, "for it most: axial slice 1 of 2"),
+        ("Grad-CAM", (0.5, -2.0), False, "against it most: axial slice 2 of 2"),
+        ("exact", (0.0, 0.0), True, "nothing for it in any slice, such as axial slice 1 of 2"),
+    ],
+)
+def test_a_slice_in_words(
+    method: str, values: tuple[float, float], raising: bool, words: str
+) -> None:
+    """It raised most only where it raised; of Grad-CAM nothing is said to be raised."""
+    maps = np.array(values)[:, None, None] * np.ones((1, 4, 4))
+    made = replace(explanation_of({Plane.AXIAL: maps}), method=method)
+    assert slice_in_words(made, "acl", raising=raising) == words

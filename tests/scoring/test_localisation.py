@@ -9,6 +9,7 @@ from scipy.stats import binom
 from mrknee.errors import MrkneeError
 from mrknee.scoring.localisation import (
     Localisation,
+    contrast,
     hit_rate,
     hottest_pixel,
     localise,
@@ -191,3 +192,28 @@ def test_the_interval_of_a_mean_is_the_textbooks() -> None:
     assert mean == values.mean()
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.05)
     assert mean_interval(values, seed=1) == mean_interval(values, seed=1)
+
+
+def test_a_map_is_held_against_each_random_one() -> None:
+    """By hand: means of each random map, the paired difference, and its textbook interval."""
+    rng = np.random.default_rng(4)
+    own, random = (rng.random(300) < 0.8).astype(float), (rng.random((3, 300)) < 0.3).astype(float)
+    found = contrast(own, random)
+    assert found.random == pytest.approx(random.mean())
+    assert (found.lowest, found.highest) == (random.mean(1).min(), random.mean(1).max())
+    paired = own - random.mean(axis=0)
+    half = 1.96 * paired.std(ddof=1) / np.sqrt(300)
+    assert found.difference == pytest.approx(paired.mean())
+    ends = (paired.mean() - half, paired.mean() + half)
+    assert (found.low, found.high) == pytest.approx(ends, abs=0.01)
+
+
+def test_an_exam_without_a_value_is_left_out_of_the_contrast() -> None:
+    """Of the map and of the random ones together, and counted; nothing is made up."""
+    own, random = np.array([1.0, math.nan, 0.5]), np.array([[0.0, 0.0, math.nan]])
+    found = contrast(own, random)
+    assert (found.n, found.left_out, found.difference) == (1, 2, 1.0)
+    assert math.isnan(found.low)
+    nothing = contrast(own[1:2], random[:, 1:2])
+    assert (nothing.n, nothing.left_out) == (0, 1)
+    assert math.isnan(nothing.random)

@@ -39,7 +39,7 @@ from mrknee.inference.predictor import Predictor
 from mrknee.networks.network import Network
 from mrknee.networks.pooling import AttentionPooling, MaxPooling, MeanPooling
 from mrknee.tensors.batches import frame_exam, join
-from mrknee.tensors.preparation import Preparation
+from mrknee.tensors.preparation import Axis, Preparation
 
 EXACT, GRAD_CAM = "exact", "Grad-CAM"
 
@@ -68,6 +68,8 @@ class Explanation:
         native: by plane, the contribution of each cell of the encoder's feature map.
         shapes: by plane, (slices, rows, cols) of the exam's stack.
         preparation: how the stacks became input, from which cells find their pixels again.
+        attention_fixed: the slices' weights are attention's, held at their value: the sum is exact,
+            and what the attention itself depends on is in no map.
     """
 
     exam: str
@@ -79,6 +81,7 @@ class Explanation:
     native: Mapping[Plane, Float32[np.ndarray, "findings _ _ _"]]
     shapes: Mapping[Plane, tuple[int, int, int]]
     preparation: Preparation
+    attention_fixed: bool = False
 
     def slice_scores(self, plane: Plane) -> Float64[np.ndarray, "findings slices"]:
         """What each slice of the plane adds to each logit."""
@@ -93,10 +96,19 @@ class Explanation:
         """The contributions spread over the stack's own pixels.
 
         Each cell's contribution is spread bilinearly, the whole of it: sums are those of `native`.
-        Pixels the network doesn't see (outside the crop) are 0. See `spread`.
+        Pixels the network doesn't see (outside the crop) are 0. See `spread`. Computed once, and
+        not to be written to.
         """
-        rows, cols = self._spread(plane)
-        return np.asarray(rows @ self.native[plane] @ cols.T, dtype=np.float32)
+        return self._heats[plane]
+
+    @cached_property
+    def _heats(self) -> Mapping[Plane, Float32[np.ndarray, "findings _ _ _"]]:
+        heats = {}
+        for plane, native in self.native.items():
+            rows, cols = self._spread(plane)
+            heats[plane] = np.asarray(rows @ native @ cols.T, dtype=np.float32)
+            heats[plane].flags.writeable = False
+        return MappingProxyType(heats)
 
     def seen(self, plane: Plane) -> Bool[np.ndarray, "rows cols"]:
         """Which pixels of the plane's slices the network sees: those inside the crop."""
@@ -111,27 +123,43 @@ class Explanation:
         """
         return max(float(np.abs(self.heat(plane)).max()) for plane in self.native)
 
-    def decisive_slice(self, finding: str) -> tuple[Plane, int]:
-        """The slice that speaks most for the finding: the largest signed slice score.
+    @cached_property
+    def largest_score(self) -> float:
+        """The largest absolute score of any slice, plane and finding of the exam."""
+        return max(float(np.abs(self.slice_scores(plane)).max()) for plane in self.native)
+
+    def most_raising(self, finding: str) -> tuple[Plane, int]:
+        """The slice with the largest signed score for the finding.
+
+        Where no slice raises the logit, it is the one that lowers it least.
 
         Returns:
             Its plane and its index in that plane's stack; of equal slices the first.
         """
-        row = self.findings.index(finding)
-        scores = {plane: self.slice_scores(plane)[row] for plane in self.native}
+        return self._extreme(self.findings.index(finding), 1)
+
+    def most_lowering(self, finding: str) -> tuple[Plane, int]:
+        """The slice with the smallest signed score for the finding; see `most_raising`."""
+        return self._extreme(self.findings.index(finding), -1)
+
+    def _extreme(self, row: int, sign: int) -> tuple[Plane, int]:
+        scores = {plane: sign * self.slice_scores(plane)[row] for plane in self.native}
         plane = max(scores, key=lambda p: float(scores[p].max()))
         return plane, int(scores[plane].argmax())
 
     def write_numbers(self, folder: Path) -> None:
         """Writes `explanation.npz` (every array) and `explanation.json` (what a person reads).
 
-        The NPZ holds, for each plane, `native_<plane>`, `heat_<plane>` and `slices_<plane>`
-        (slice scores), and `findings`, `logits`, `bias`, `probabilities`.
+        The NPZ holds, for each plane, `native_<plane>`, `heat_<plane>` (in the stack's own shape)
+        and `slices_<plane>` (slice scores), and `exam`, `method`, `findings`, `logits`, `bias`,
+        `probabilities`.
 
         Args:
             folder: where to write; made where it isn't there.
         """
         arrays: dict[str, Any] = {
+            "exam": np.array(self.exam),
+            "method": np.array(self.method),
             "findings": np.array(self.findings),
             "logits": self.logits,
             "bias": self.bias,
@@ -152,9 +180,10 @@ class Explanation:
     ) -> tuple[Float32[np.ndarray, "rows _"], Float32[np.ndarray, "cols _"]]:
         rows, cols = self.shapes[plane][1:]
         cells = self.native[plane].shape[2:]
+        up, over = self.preparation.axes(rows, cols)
         return (
-            spread(rows, max(rows, cols), cells[0], self.preparation),
-            spread(cols, max(rows, cols), cells[1], self.preparation),
+            spread(rows, up, cells[0], self.preparation),
+            spread(cols, over, cells[1], self.preparation),
         )
 
     def _description(self) -> dict[str, Any]:
@@ -162,20 +191,21 @@ class Explanation:
         sums = self.plane_sums
         findings: dict[str, Any] = {}
         for row, finding in enumerate(self.findings):
-            plane, index = self.decisive_slice(finding)
             findings[finding] = {
                 "probability": float(self.probabilities[row]),
                 "logit": float(self.logits[row]),
                 "bias": float(self.bias[row]) if exact else None,
                 "planes": {p: float(total[row]) for p, total in sums.items()},
                 "slices": {p: self.slice_scores(p)[row].tolist() for p in self.native},
-                "decisive_slice": {"plane": plane, "slice": index},
+                "most_raising_slice": self._place(row, 1),
+                "most_lowering_slice": self._place(row, -1),
             }
         return {
             "exam": self.exam,
             "method": self.method,
             "adds_up": exact,
             "note": ADDS_UP if exact else DOESNT_ADD_UP,
+            "attention_held_fixed": self.attention_fixed,
             "unit": "logit before calibration",
             "scale": self.scale,
             "shapes": {p: list(shape) for p, shape in self.shapes.items()},
@@ -183,9 +213,17 @@ class Explanation:
             "findings": findings,
         }
 
+    def _place(self, row: int, sign: int) -> dict[str, Any]:
+        plane, index = self._extreme(row, sign)
+        return {
+            "plane": plane,
+            "slice": index,
+            "score": self.slice_scores(plane)[row, index].item(),
+        }
+
 
 def spread(
-    side: int, longer: int, cells: int, preparation: Preparation
+    side: int, axis: Axis, cells: int, preparation: Preparation
 ) -> Float32[np.ndarray, "side cells"]:
     """How each cell of a feature map's axis is spread over the stack's own pixels.
 
@@ -198,7 +236,7 @@ def spread(
 
     Args:
         side: the axis's length in the stack, in pixels.
-        longer: the longer of the stack's two in-plane sides, which decides the scale.
+        axis: where the preparation puts it.
         cells: the axis's length in the feature map.
         preparation: how the stack became input.
 
@@ -206,10 +244,8 @@ def spread(
         The share of each cell that each pixel gets; columns sum to 1, rows outside the crop are 0.
     """
     crop = preparation.crop
-    target = min(max(longer, crop), preparation.size)
-    scaled = side if target == longer else max(round(side * target / longer), 1)
-    start = (max(scaled, crop) - crop) // 2 - max(crop - scaled, 0) // 2
-    at = (np.arange(side) + 0.5) * scaled / side - start  # the pixels' centres in the crop
+    # the pixels' centres in the crop
+    at = (np.arange(side) + 0.5) * axis.scaled / side - axis.start
     inside = (at >= 0) & (at <= crop)
     position = np.clip(at * cells / crop - 0.5, 0, cells - 1)
     weights = np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0) * inside[:, None]
@@ -265,6 +301,8 @@ def explain(predictor: Predictor, exam: Exam, *, method: Method | None = None) -
         native=MappingProxyType({p: _numpy(parts[p]).astype(np.float32) for p in exam.stacks}),
         shapes=MappingProxyType({p: cast(Any, s.shape) for p, s in exam.stacks.items()}),
         preparation=reader.preparation,
+        attention_fixed=exact
+        and any(isinstance(pooling, AttentionPooling) for pooling in network.poolings.values()),
     )
 
 

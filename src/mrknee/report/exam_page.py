@@ -1,4 +1,4 @@
-"""The page of one exam: what moved each finding's logit, plane by plane, slice by slice.
+"""The page of one exam: what each finding's logit is made of, plane by plane, slice by slice.
 
 One file, `index.html`, that needs no network and no other file: pictures are inside it as JPEG,
 because a dozen slices and a sheet of all of them a finding would be 5 MB and more as PNG. The
@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 from scipy.special import expit
 
@@ -28,11 +28,13 @@ from mrknee.report.pictures import (
     colour_bar,
     contact_sheet,
     data_uri,
+    digits_of,
     jpeg,
     overlay,
     png,
     seen_box,
     signed,
+    verbs_of,
 )
 from mrknee.report.templates import templates
 from mrknee.report.words import title_of
@@ -42,6 +44,9 @@ PICTURE = 512
 
 TALLEST = 1.25
 """Height of a slice in the page, in widths of its column, at most."""
+
+CROWDED = 9.0
+"""Numbers below a chart stand so far apart at least, in percent of its width."""
 
 WITHIN = 1e-4
 """How exactly bias and planes add up to the logit (float32; the explanation's own promise)."""
@@ -80,39 +85,64 @@ class Term:
 
 
 @dataclass(frozen=True)
+class SliceView:
+    """One slice of a plane: the one that raises a finding's logit most, or lowers it most.
+
+    Attributes:
+        number: which, counted from 1.
+        score: what it adds, signed.
+        words: the same as a sentence.
+        plain: the slice as a data URI.
+        warm: the same with heat.
+    """
+
+    number: int
+    score: str
+    words: str
+    plain: str
+    warm: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A slice's number below the chart of slices.
+
+    Attributes:
+        number: counted from 1.
+        at: where, in percent of the chart's width.
+        shown: whether that slice is shown; the first and last slice are numbered too.
+    """
+
+    number: int
+    at: float
+    shown: bool
+
+
+@dataclass(frozen=True)
 class PlaneView:
     """One plane of one finding.
 
     Attributes:
         name: the plane.
-        number: its strongest slice, counted from 1.
         slices: how many it has.
-        score: what the strongest slice adds, signed.
         share: what the plane adds, signed.
-        speaks_for: whether the strongest slice raises the logit at all.
-        foremost: whether no slice of another plane raises it more.
-        against: the slice that lowers the logit most, in words; empty if none does.
+        shown: the slice that raises most; where the logit is below 0, which denies the finding,
+            also the one that lowers most.
         bars: slice scores, bottom to top, one a slice.
         scores: the same as text.
-        plain: the strongest slice as a data URI.
-        warm: the same with heat.
+        ticks: numbers below the bars.
         seen: left, top, width, height of what the network sees, in percent.
         size: columns and rows of the slice.
         width: how much of its column a picture takes, in percent; a tall one takes less.
     """
 
     name: Plane
-    number: int
     slices: int
-    score: str
     share: str
-    speaks_for: bool
-    foremost: bool
-    against: str
+    shown: tuple[SliceView, ...]
     bars: tuple[Bar, ...]
     scores: tuple[str, ...]
-    plain: str
-    warm: str
+    ticks: tuple[Tick, ...]
     seen: tuple[float, float, float, float]
     size: tuple[int, int]
     width: float
@@ -178,8 +208,12 @@ def explain_exam(
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
     exam = _find(folder, exam_id)
     explanation = explain(Predictor(model), exam, method=method)
+    numbers = (out / "explanation.json", out / "explanation.npz")
+    for old in (out / "index.html", *out.glob("contact-*.png"), *numbers):
+        if old.is_file():
+            old.unlink()  # what an interrupted run leaves must be of one exam
     explanation.write_numbers(out)
-    write_exam_page(out, exam, explanation, model=model.name)
+    write_exam_page(out, exam, explanation, model=model.resolve().name)
     return explanation
 
 
@@ -212,7 +246,6 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
         with whole_file(folder / f"contact-{finding}.png") as beside:
             beside.write_bytes(png(sheet))
         views.append(_finding_view(exam, explanation, finding, sheet))
-    largest = max(float(np.abs(explanation.slice_scores(p)).max()) for p in explanation.native)
     text = (
         templates()
         .get_template("exam.html")
@@ -220,13 +253,15 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
             exam=explanation.exam,
             findings=views,
             exact=explanation.method == EXACT,
+            attention_fixed=explanation.attention_fixed,
+            verbs=verbs_of(explanation),
             model=model,
             version=__version__,
             missing=[plane for plane in PLANES if plane not in explanation.native],
             slices=sum(shape[0] for shape in explanation.shapes.values()),
             cells=_cells(explanation),
             scale=f"{explanation.scale:.2g}",
-            largest=f"{largest:.2f}",
+            largest=f"{explanation.largest_score:.{digits_of(explanation)}f}",
             chance=chance,
             colour_bar=data_uri(png(colour_bar(300, 18))),
         )
@@ -236,7 +271,7 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
 
 
 def _cells(explanation: Explanation) -> str:
-    """How coarse the maps are: "6 x 6 cells", or each plane's where they differ."""
+    """How coarse a slice's map is: "6 x 6 cells", or each plane's where they differ."""
     grids = {p: f"{m.shape[2]} × {m.shape[3]} cells" for p, m in explanation.native.items()}  # noqa: RUF001  # times
     if len(set(grids.values())) == 1:
         return next(iter(grids.values()))
@@ -293,12 +328,13 @@ def _terms(explanation: Explanation, row: int) -> tuple[tuple[Term, ...], float]
     ends = [x for steps in every for step in steps for x in step[2:]]
     low, high = min(ends), max(ends)
     width = (high - low) or 1.0
+    digits = digits_of(explanation) + 1
     terms = []
     for label, value, start, end in every[row]:
         total = label == "logit"
         kind = "total" if total else "up" if value > 0 else "down"
         bar = Bar((min(start, end) - low) / width, abs(end - start) / width, kind)
-        terms.append(Term(label, _number(value, 3), bar, total))
+        terms.append(Term(label, _number(value, digits), bar, total))
     return tuple(terms), -low / width
 
 
@@ -313,37 +349,89 @@ def _adds_up(explanation: Explanation, row: int) -> str:
 
 
 def _plane_view(exam: Exam, explanation: Explanation, row: int, plane: Plane) -> PlaneView:
-    scores = explanation.slice_scores(plane)
-    strongest = int(scores[row].argmax())
-    largest = max(float(np.abs(explanation.slice_scores(p)).max()) for p in explanation.native)
-    grey = np.asarray(exam.stacks[plane][strongest])
-    warm = overlay(grey, explanation.heat(plane)[row, strongest], explanation.scale)
+    scores = explanation.slice_scores(plane)[row]
+    raising, lowering = int(scores.argmax()), int(scores.argmin())
+    denied = bool(explanation.logits[row] < 0) and scores[lowering] < 0 and lowering != raising
+    shown = (raising, lowering) if denied else (raising,)
+    words = _words(explanation, row, plane, denied=denied)
     left, top, right, bottom = (100 * edge for edge in seen_box(explanation.seen(plane)))
-    reach = [0.5 * float(score) / (largest or 1.0) for score in scores[row]]
+    reach = [0.5 * float(score) / (explanation.largest_score or 1.0) for score in scores]
+    digits = digits_of(explanation)
+    _, rows, cols = explanation.shapes[plane]
     return PlaneView(
         name=plane,
-        number=strongest + 1,
-        slices=scores.shape[1],
-        score=_number(scores[row, strongest], 2),
-        share=_number(scores[row].sum(), 3),
-        speaks_for=bool(scores[row, strongest] > 0),
-        foremost=explanation.decisive_slice(explanation.findings[row]) == (plane, strongest),
-        against=_against(scores[row], strongest),
+        slices=len(scores),
+        share=_number(scores.sum(), digits + 1),
+        shown=tuple(
+            _slice_view(exam, explanation, row, plane, index, sentence)
+            for index, sentence in zip(shown, words, strict=True)
+        ),
         bars=tuple(Bar(0.5 + min(r, 0.0), abs(r), "up" if r > 0 else "down") for r in reach),
-        scores=tuple(_number(score, 2) for score in scores[row]),
-        plain=data_uri(jpeg(_shown(grey))),
-        warm=data_uri(jpeg(_shown(warm))),
+        scores=tuple(_number(score, digits) for score in scores),
+        ticks=_ticks(shown, len(scores)),
         seen=(left, top, right - left, bottom - top),
-        size=(grey.shape[1], grey.shape[0]),
-        width=100 * min(1.0, TALLEST * grey.shape[1] / grey.shape[0]),
+        size=(cols, rows),
+        width=100 * min(1.0, TALLEST * cols / rows),
     )
 
 
-def _against(scores: Float[np.ndarray, " slices"], strongest: int) -> str:
-    weakest = int(scores.argmin())
-    if weakest == strongest or round(float(scores[weakest]), 2) >= 0:
-        return ""
-    return f"Slice {weakest + 1} speaks most against it: {_number(scores[weakest], 2)}."
+def _slice_view(
+    exam: Exam, explanation: Explanation, row: int, plane: Plane, index: int, words: str
+) -> SliceView:
+    grey = np.asarray(exam.stacks[plane][index])
+    warm = overlay(grey, explanation.heat(plane)[row, index], explanation.scale)
+    score = float(explanation.slice_scores(plane)[row, index])
+    return SliceView(
+        number=index + 1,
+        score=_number(score, digits_of(explanation)),
+        words=words,
+        plain=data_uri(jpeg(_shown(grey))),
+        warm=data_uri(jpeg(_shown(warm))),
+    )
+
+
+def _words(explanation: Explanation, row: int, plane: Plane, *, denied: bool) -> tuple[str, ...]:
+    """A sentence on the plane's raising slice and one on its lowering slice.
+
+    They are two where the finding is denied and both slices are shown, else one text.
+    """
+    finding, verbs = explanation.findings[row], verbs_of(explanation)
+    digits = digits_of(explanation)
+    scores = explanation.slice_scores(plane)[row]
+    most, least = int(scores.argmax()), int(scores.argmin())
+    up, down = float(scores[most]), float(scores[least])
+    if up > 0:
+        foremost = explanation.most_raising(finding) == (plane, most)
+        first = f"Slice {most + 1} {verbs.up} most: {_amount(up, digits)}"
+        first += ", the most of all planes." if foremost else "."
+    elif up < 0:
+        first = f"No slice of this plane {verbs.up}; slice {most + 1} {verbs.down_it} least: "
+        first += f"{_amount(up, digits)}."
+    else:
+        first = f"No slice of this plane {verbs.up}."
+    if down >= 0 or most == least:
+        return (first,)
+    foremost = explanation.most_lowering(finding) == (plane, least)
+    second = f"Slice {least + 1} {verbs.down} most: {_amount(down, digits)}"
+    second += ", the most of all planes." if foremost else "."
+    return (first, second) if denied else (f"{first} {second}",)
+
+
+def _amount(score: float, digits: int) -> str:
+    """A score, or that it is less than what the digits can show."""
+    if score != 0 and round(score, digits) == 0:
+        return f"by less than {0.5 * 10**-digits:.{digits + 1}f}"
+    return _number(score, digits)
+
+
+def _ticks(shown: tuple[int, ...], slices: int) -> tuple[Tick, ...]:
+    """The slices shown, then the first and the last, without what would lie on another."""
+    ticks: list[Tick] = []
+    for index in (*shown, 0, slices - 1):
+        at = 100 * (index + 0.5) / slices
+        if all(abs(at - other.at) >= CROWDED for other in ticks):
+            ticks.append(Tick(index + 1, at, index in shown))
+    return tuple(ticks)
 
 
 def _shown(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> UInt8[np.ndarray, "r c *rgb"]:

@@ -1,16 +1,18 @@
 """Pictures of an explanation: a heat map over its slice, and every slice of an exam on one sheet.
 
-Orange raises a finding's logit and blue lowers it. How strongly a pixel is coloured depends on its
-heat and on one scale for the whole exam, never on its slice: two pixels of equal heat look alike
-wherever they are, and a slice without heat stays grey.
+Orange raises a finding's logit and blue lowers it (Grad-CAM's, which is no sum, speaks for the
+finding and against it). How strongly a pixel is coloured depends on its heat and on one scale for
+the whole exam, never on its slice: two pixels of equal heat look alike wherever they are, and a
+slice without heat stays grey.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from math import ceil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -25,11 +27,14 @@ __all__ = [
     "colour_bar",
     "contact_sheet",
     "data_uri",
+    "digits_of",
     "jpeg",
     "overlay",
     "png",
     "seen_box",
     "signed",
+    "slice_in_words",
+    "verbs_of",
 ]
 
 Picture = UInt8[np.ndarray, "rows cols 3"]
@@ -59,8 +64,76 @@ COLUMNS = (6, 8, 10, 12, 16, 20)
 HEAD, CAPTION, PLANE_TITLE = 138, 30, 40
 """Heights in pixels: the sheet's head, what is written below a slice, a plane's heading."""
 
-PAPER, INK, FAINT, MARK, SEEN = "#121417", "#f2f2f2", "#a4abb5", "#ffde00", "#8a929c"
-"""Background, writing, lesser writing, the strongest slice's frame, the edge of what is seen."""
+PAPER, INK, FAINT, SEEN = "#121417", "#f2f2f2", "#a4abb5", "#8a929c"
+"""Background, writing, lesser writing, the edge of what is seen."""
+
+MARK, MARK_LOW = "#ffde00", "#9fe3ff"
+"""Frames of the slices that raise most and lower most."""
+
+
+@dataclass(frozen=True)
+class Verbs:
+    """What may be said of a score: of parts of a logit more than of Grad-CAM, which has none.
+
+    Attributes:
+        up: what a positive score does.
+        down: what a negative score does.
+        down_it: the same, of a logit or finding named before.
+        score: what a slice's number is.
+        unit: what heat is counted in.
+    """
+
+    up: str
+    down: str
+    down_it: str
+    score: str
+    unit: str
+
+
+def verbs_of(explanation: Explanation) -> Verbs:
+    """The words for an explanation's method."""
+    if explanation.method == EXACT:
+        return Verbs(
+            "raises the logit",
+            "lowers the logit",
+            "lowers it",
+            "what it adds to the logit",
+            "logit",
+        )
+    return Verbs(
+        "speaks for the finding",
+        "speaks against the finding",
+        "speaks against it",
+        "its Grad-CAM score, which is no part of the logit",
+        "Grad-CAM",
+    )
+
+
+def slice_in_words(explanation: Explanation, finding: str, *, raising: bool) -> str:
+    """Which slice of all planes speaks most for the finding, or most against it.
+
+    For example "raised most by axial slice 3 of 12". Where no slice speaks that way it is the one
+    that does least the other way, and is called so.
+    """
+    find = explanation.most_raising if raising else explanation.most_lowering
+    plane, index = find(finding)
+    score = float(explanation.slice_scores(plane)[explanation.findings.index(finding), index])
+    place = f"{plane} slice {index + 1} of {explanation.shapes[plane][0]}"
+    if score == 0:
+        return f"nothing {'for' if raising else 'against'} it in any slice, such as {place}"
+    amount = "most" if (score > 0) == raising else "least"
+    if explanation.method == EXACT:
+        return f"{'raised' if score > 0 else 'lowered'} {amount} by {place}"
+    return f"{'for' if score > 0 else 'against'} it {amount}: {place}"
+
+
+def digits_of(explanation: Explanation) -> int:
+    """How many decimals the exam's scores need: 2, more where the largest is below 0.1; 6 at most.
+
+    The largest then shows two figures that are not 0.
+    """
+    largest = explanation.largest_score
+    return min(max(1 - floor(log10(largest)), 2), 6) if largest > 0 else 2
 
 
 def signed(value: float, digits: int) -> str:
@@ -132,7 +205,8 @@ def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Sheet:
 
     Below each slice its number (counted from 1) and its score, as a number where there is room and
     as a bar to the right (raises) or left (lowers); the bars' length is the exam's largest slice
-    score of any finding. The slice of each plane that speaks most for the finding is framed.
+    score of any finding. The slice of each plane with the largest score is framed, and where the
+    logit is below 0, which denies the finding, the one with the smallest as well.
 
     Args:
         exam: the exam that was explained.
@@ -146,7 +220,7 @@ def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Sheet:
         rows = sum(ceil(count / columns) for count in counts)
         if HEAD + len(counts) * PLANE_TITLE + rows * (side + CAPTION + GAP) <= TALLEST:
             break
-    longest = max(float(np.abs(explanation.slice_scores(p)).max()) for p in explanation.native)
+    digits, longest = digits_of(explanation), explanation.largest_score
     parts = [_head(explanation, row)]
     for plane in explanation.native:
         scores = explanation.slice_scores(plane)[row]
@@ -156,8 +230,12 @@ def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Sheet:
             for grey, warm in zip(exam.stacks[plane], heat, strict=True)
         ]
         box = seen_box(explanation.seen(plane))
-        parts.append(_plane_title(plane, scores))
-        parts.append(_tiles(pictures, scores, longest, box, columns, side))
+        frames = {int(scores.argmax()): MARK}
+        if explanation.logits[row] < 0:
+            frames = {int(scores.argmin()): MARK_LOW} | frames
+        captions = [(float(score), signed(score, digits)) for score in scores]
+        parts.append(_plane_title(plane, scores, digits + 1))
+        parts.append(_tiles(pictures, captions, longest, box, columns, side, frames))
     parts.append(np.asarray(_blank(MARGIN - GAP)[0]))
     return np.concatenate(parts)
 
@@ -182,27 +260,33 @@ def _write(
 def _head(explanation: Explanation, row: int) -> Sheet:
     """The finding, the sum, how to read the colours, and the colour bar with its scale."""
     sheet, draw = _blank(HEAD)
-    finding = title_of(explanation.findings[row])
-    probability, logit = float(explanation.probabilities[row]), explanation.logits[row]
-    title = f"Exam {explanation.exam}  ·  {finding}  ·  probability {chance(probability)}"
-    _write(draw, (MARGIN, 18), title, 24)
-    planes = "  ".join(f"{signed(s[row], 3)} ({p})" for p, s in explanation.plane_sums.items())
+    verbs, digits = verbs_of(explanation), digits_of(explanation) + 1
+    bar, left = 280, WIDTH - MARGIN - 280
+    room = left - 2 * MARGIN
+    finding = _fitting(title_of(explanation.findings[row]), room // 3, 24)
+    rest = f"  ·  {finding}  ·  probability {chance(float(explanation.probabilities[row]))}"
+    room -= round(ImageFont.load_default(24).getlength("Exam " + rest))
+    _write(draw, (MARGIN, 18), f"Exam {_fitting(explanation.exam, room, 24)}{rest}", 24)
+    logit, bias = (signed(x[row], digits) for x in (explanation.logits, explanation.bias))
+    sums = explanation.plane_sums.items()
+    planes = "  ".join(f"{signed(own[row], digits)} ({plane})" for plane, own in sums)
     if explanation.method == EXACT:
-        words = f"logit  {signed(logit, 3)}  =  {signed(explanation.bias[row], 3)} (bias)  {planes}"
+        words = f"logit  {logit}  =  {bias} (bias)  {planes}"
     else:
-        words = f"logit  {signed(logit, 3)}; Grad-CAM, which does not add up to it:  {planes}"
+        words = f"logit  {logit}; Grad-CAM, which does not add up to it:  {planes}"
     _write(draw, (MARGIN, 54), words, 16)
+    frames = f"Yellow frame: the plane's slice that {verbs.up} most"
+    if explanation.logits[row] < 0:
+        frames += f"; light blue: that {verbs.down_it} most"
     legend = (
-        "Below each slice: its number and what it adds to the logit.",
-        "Yellow frame: the plane's slice that speaks most for the finding. Grey frame: what the"
-        " network sees.",
+        f"Below each slice: its number and {verbs.score}.",
+        f"{frames}. Grey frame: what the network sees.",
     )
     for line, text in enumerate(legend):
         _write(draw, (MARGIN, 84 + 20 * line), text, 14, fill=FAINT)
-    bar, left = 280, WIDTH - MARGIN - 280
     sheet.paste(Image.fromarray(colour_bar(bar, 18)), (left, 44))
-    _write(draw, (left, 18), "lowers the logit", 15)
-    _write(draw, (WIDTH - MARGIN, 18), "raises the logit", 15, anchor="ra")
+    _write(draw, (left, 18), verbs.down, 15)
+    _write(draw, (WIDTH - MARGIN, 18), verbs.up, 15, anchor="ra")
     ends = ((left, "la", -1), (left + bar / 2, "ma", 0), (WIDTH - MARGIN, "ra", 1))
     for x, anchor, sign in ends:
         number = f"{sign * explanation.scale:+.2g}" if sign else "0"
@@ -210,7 +294,7 @@ def _head(explanation: Explanation, row: int) -> Sheet:
     _write(
         draw,
         (WIDTH - MARGIN, 84),
-        "logit per pixel, one scale for the exam",
+        f"{verbs.unit} per pixel, one scale for the exam",
         14,
         fill=FAINT,
         anchor="ra",
@@ -219,42 +303,59 @@ def _head(explanation: Explanation, row: int) -> Sheet:
     return np.asarray(sheet)
 
 
-def _plane_title(plane: Plane, scores: Float[np.ndarray, " slices"]) -> Sheet:
+def _fitting(text: str, width: float, size: int) -> str:
+    """The text, shortened in its middle until it fits the width.
+
+    What is not ASCII is escaped: the font at hand (Pillow's own) has few letters beside.
+    """
+    font = ImageFont.load_default(size)
+    whole = text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
+    kept = whole
+    for left in range(len(whole) - 1, 0, -1):
+        if font.getlength(kept) <= width:
+            break
+        kept = f"{whole[: (left + 1) // 2]}...{whole[len(whole) - left // 2 :]}"
+    return kept
+
+
+def _plane_title(plane: Plane, scores: Float[np.ndarray, " slices"], digits: int) -> Sheet:
     sheet, draw = _blank(PLANE_TITLE)
     slices = f"{len(scores)} slice" + "s" * (len(scores) > 1)
-    text = f"{plane}  ·  {slices}  ·  together {signed(float(scores.sum()), 3)}"
+    text = f"{plane}  ·  {slices}  ·  together {signed(float(scores.sum()), digits)}"
     _write(draw, (MARGIN, 12), text, 18)
     return np.asarray(sheet)
 
 
 def _tiles(
     pictures: Sequence[Picture],
-    scores: Float[np.ndarray, " slices"],
+    captions: Sequence[tuple[float, str]],
     longest: float,
     box: tuple[float, float, float, float],
     columns: int,
     side: int,
+    frames: Mapping[int, str],
 ) -> Sheet:
-    """One plane's slices in rows, as large as fits a square of `side`, with what is below them."""
+    """One plane's slices in rows, as large as fits a square of `side`, with what is below them.
+
+    Captions are scores, as numbers and in words; frames are slices' indices with their colours.
+    """
     height, width = pictures[0].shape[:2]
     shrink = side / max(height, width)
     size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
     edges = [round(share * size[i % 2]) for i, share in enumerate(box)]
     step = size[1] + CAPTION + GAP
     sheet, draw = _blank(ceil(len(pictures) / columns) * step)
-    strongest = int(scores.argmax())
-    for index, (picture, score) in enumerate(zip(pictures, scores, strict=True)):
+    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         x = MARGIN + index % columns * (side + GAP)
         y = index // columns * step + 3
         left = x + (side - size[0]) // 2
         sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (left, y))
         seen = (left + edges[0], y + edges[1], left + edges[2] - 1, y + edges[3] - 1)
         draw.rectangle(seen, outline=SEEN)
-        if index == strongest:
-            draw.rectangle(
-                (left - 3, y - 3, left + size[0] + 2, y + size[1] + 2), outline=MARK, width=3
-            )
-        _caption(draw, (x, y + size[1] + 5), side, index + 1, float(score), longest)
+        if index in frames:
+            around = (left - 3, y - 3, left + size[0] + 2, y + size[1] + 2)
+            draw.rectangle(around, outline=frames[index], width=3)
+        _caption(draw, (x, y + size[1] + 5), side, index + 1, caption, longest)
     return np.asarray(sheet)
 
 
@@ -263,14 +364,14 @@ def _caption(
     at: tuple[int, int],
     side: int,
     number: int,
-    score: float,
+    caption: tuple[float, str],
     longest: float,
 ) -> None:
     """A slice's number, its score, and the score as a bar from the middle."""
-    x, y = at
+    (x, y), (score, words) = at, caption
     _write(draw, at, str(number), 13)
-    if side >= 64:
-        _write(draw, (x + side, y), signed(score, 2), 13, anchor="ra")
+    if ImageFont.load_default(13).getlength(f"{number} {words}") <= side:
+        _write(draw, (x + side, y), words, 13, anchor="ra")
     middle, top = x + side / 2, y + 16
     draw.rectangle((x, top, x + side, top + 5), fill="#2a2e34")
     if longest > 0:

@@ -181,6 +181,56 @@ def summarise(exams: Sequence[Localisation], *, seed: int = 0) -> LocalisationSc
     )
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """One map against several random ones, on the same exams.
+
+    Attributes:
+        n: exams.
+        left_out: exams in which a map has no value.
+        random: mean over exams and random maps; NaN without exams.
+        lowest: the lowest mean of any one of the random maps.
+        highest: the highest.
+        difference: the map's mean - `random`.
+        low: lower end of the difference's 95 % interval, from resampling exams; it doesn't
+            reckon with which random maps were drawn. NaN when n < 2.
+        high: its upper end.
+    """
+
+    n: int
+    left_out: int
+    random: float
+    lowest: float
+    highest: float
+    difference: float
+    low: float
+    high: float
+
+
+def contrast(
+    own: Float[np.ndarray, " exams"], random: Float[np.ndarray, "maps exams"], *, seed: int = 0
+) -> Contrast:
+    """Holds a map's value against those of random maps, exam by exam.
+
+    Args:
+        own: the map's value in each exam, such as hit (1) or not (0), or a share of heat; NaN
+            where it has none.
+        random: the same of each random map.
+        seed: of the resampling.
+    """
+    known = ~(np.isnan(own) | np.isnan(random).any(axis=0))
+    n, left_out = int(known.sum()), int((~known).sum())
+    if n == 0:
+        return Contrast(0, left_out, *[math.nan] * 6)
+    each = random[:, known].astype(np.float64)
+    difference, low, high = mean_interval(own[known] - each.mean(axis=0), seed=seed)
+    means = each.mean(axis=1)
+    return Contrast(
+        n, left_out, float(means.mean()), float(means.min()), float(means.max()),
+        difference, low, high,
+    )  # fmt: skip
+
+
 def hit_rate(hits: Sequence[bool], chances: Sequence[float]) -> HitRate:
     """Hits against blind draws, each with its own chance.
 

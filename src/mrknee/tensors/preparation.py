@@ -19,6 +19,24 @@ from mrknee.errors import MrkneeError
 
 
 @dataclass(frozen=True)
+class Axis:
+    """Where one in-plane side of a stack comes to lie, in pixels after scaling.
+
+    Attributes:
+        scaled: its length.
+        before: black pixels added in front of it.
+        after: black pixels added behind it.
+        start: where the crop begins, counted from the side's first own pixel; negative where the
+            crop begins in the added black.
+    """
+
+    scaled: int
+    before: int
+    after: int
+    start: int
+
+
+@dataclass(frozen=True)
 class Preparation:
     """How a stack becomes input.
 
@@ -56,25 +74,35 @@ class Preparation:
         """The settings as plain numbers, for JSON."""
         return asdict(self)
 
+    def axes(self, rows: int, cols: int) -> tuple[Axis, Axis]:
+        """How a stack of that in-plane size is scaled, filled up and cut: rows, then columns.
+
+        A scaled side is never 1 pixel: torch 2's antialiased interpolation to 1 gives black.
+        """
+        longer = max(rows, cols)
+        target = min(max(longer, self.crop), self.size)
+        found = []
+        for side in (rows, cols):
+            scaled = side if target == longer else max(round(side * target / longer), 2)
+            short = max(self.crop - scaled, 0)
+            start = (max(scaled, self.crop) - self.crop) // 2 - short // 2
+            found.append(Axis(scaled, short // 2, short - short // 2, start))
+        return found[0], found[1]
+
     def fit(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices r c"]:
         """Brings the longer side to between `crop` and `size` pixels, keeping proportions.
 
         A side that is then shorter than `crop` gets the stack's minimum added on both ends.
         """
-        rows, cols = stack.shape[1:]
-        longer = max(rows, cols)
-        target = min(max(longer, self.crop), self.size)
-        if target != longer:
-            sides = [max(round(side * target / longer), 1) for side in (rows, cols)]
+        up, over = self.axes(stack.shape[1], stack.shape[2])
+        sides = [up.scaled, over.scaled]
+        if sides != list(stack.shape[1:]):
             scaled = functional.interpolate(
                 stack[None].float(), sides, mode="bilinear", antialias=True, align_corners=False
             )
             stack = scaled[0].round_().to(torch.uint8)
-        up, over = (max(self.crop - side, 0) for side in stack.shape[1:])
-        if up or over:
-            pads = [over // 2, over - over // 2, up // 2, up - up // 2]
-            stack = functional.pad(stack, pads, value=int(stack.min()))
-        return stack
+        pads = [over.before, over.after, up.before, up.after]
+        return functional.pad(stack, pads, value=int(stack.min())) if any(pads) else stack
 
     def frame(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices crop crop"]:
         """Scales where needed and cuts the centre square.
@@ -82,9 +110,9 @@ class Preparation:
         An odd margin leaves the extra pixel at the bottom or right, as the reference's
         `pad:-pad` does for even ones (both ends equal).
         """
-        fitted = self.fit(stack)
-        top, left = ((side - self.crop) // 2 for side in fitted.shape[1:])
-        return fitted[:, top : top + self.crop, left : left + self.crop]
+        up, over = self.axes(stack.shape[1], stack.shape[2])
+        top, left = up.start + up.before, over.start + over.before
+        return self.fit(stack)[:, top : top + self.crop, left : left + self.crop]
 
     def normalise(
         self, slices: UInt8[Tensor, "slices rows cols"], lengths: Int64[Tensor, " exams"]
