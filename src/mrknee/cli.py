@@ -190,6 +190,7 @@ def explain(
     """
     _refuse_file(out)
     from mrknee.report.exam_page import explain_exam
+    from mrknee.report.pictures import slice_in_words
 
     explained = explain_exam(
         model,
@@ -200,11 +201,10 @@ def explain(
         method=method,
         allow_missing_plane=allow_missing_plane,
     )
-    for name, probability in zip(explained.findings, explained.probabilities, strict=True):
-        plane, index = explained.decisive_slice(name)
-        count = explained.shapes[plane][0]
-        most = f"most raised by {plane} slice {index + 1} of {count}"
-        print(f"{name}: probability {probability:.3f}; {most}")
+    numbers = zip(explained.findings, explained.probabilities, explained.logits, strict=True)
+    for name, probability, logit in numbers:
+        words = slice_in_words(explained, name, raising=bool(logit >= 0))
+        print(f"{name}: probability {probability:.3f}; {words}")
     print(f"wrote {out / 'index.html'} ({explained.method})")
     print("research use only: these numbers are no diagnosis")
 
