@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder
+from mrknee.exams import ExamFolder, Plane
 from mrknee.networks.settings import NetworkSettings
 from mrknee.scoring.predictions import Predictions
+from mrknee.tensors.batches import Batch
 from mrknee.tensors.preparation import Preparation
 from mrknee.training.final import OPTIMISTIC
+from mrknee.training.module import TrainingModule
 from mrknee.training.recipe import (
     OptimizerSettings,
     Recipe,
@@ -170,6 +174,29 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
     whole, parts = ((tmp_path / n / "metrics.csv").read_text() for n in ("whole", "parts"))
     assert whole == parts
+
+
+def test_every_epoch_is_shuffled_and_augmented_anew(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each exam once an epoch, in another order and another view than in the epoch before."""
+    seen: list[tuple[int, Batch]] = []
+    step = TrainingModule.training_step
+
+    def watched(self: TrainingModule, batch: Batch, batch_idx: int) -> Tensor:
+        seen.append((self.current_epoch, batch))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(TrainingModule, "training_step", watched)
+    train(toy, tmp_path / "run", replace(QUICK, batch_exams=1, epochs=3))
+    epochs = [
+        {b.ids[0]: b.slices[Plane.AXIAL] for e, b in seen if e == epoch} for epoch in range(3)
+    ]
+    first, second, third = (list(views) for views in epochs)
+    assert sorted(first) == sorted(second) == sorted(third)
+    assert first != second != third != first
+    same = [torch.equal(views, epochs[1][exam_id]) for exam_id, views in epochs[0].items()]
+    assert not any(same)
 
 
 def test_the_learning_rate_falls_after_patience(toy: Path, tmp_path: Path) -> None:

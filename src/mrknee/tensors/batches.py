@@ -155,16 +155,26 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def __init__(self, positions: Sequence[int], batch_exams: int, seed: int | None = None) -> None:
         self.positions, self.batch_exams, self.seed = list(positions), batch_exams, seed
         self.epoch = 0
+        self._done = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch comes next (Lightning calls it)."""
+        """Says which epoch comes next (the training module calls it)."""
         self.epoch = epoch
+
+    def go_on_after(self, epoch: int, batches: int) -> None:
+        """Starts in this epoch, without its first `batches`, which an interrupted run has done.
+
+        The length stays that of the whole epoch: it is what Lightning counts up to.
+        """
+        self.epoch, self._done = epoch, (epoch, batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = self.positions
         if self.seed is not None:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(order).tolist()
-        for start in range(0, len(order), self.batch_exams):
+        epoch, batches = self._done
+        first = batches * self.batch_exams if epoch == self.epoch else 0
+        for start in range(first, len(order), self.batch_exams):
             yield [(self.epoch, p) for p in order[start : start + self.batch_exams]]
 
     def __len__(self) -> int:

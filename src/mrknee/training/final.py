@@ -35,7 +35,7 @@ def evaluate_best(out: Path, parts: Parts, recipe: Recipe) -> Scorecard:
 
     Returns:
         The scorecard on valid, or on the inner exams where valid is missing or has other findings;
-        written to `scorecard.json`, the predictions beside it.
+        the predictions are written to the run folder.
     """
     best = load_checkpoint(out / "best")
     reader = Reader(recipe.preparation, best.network).to(device_here())
@@ -81,7 +81,6 @@ def evaluate_best(out: Path, parts: Parts, recipe: Recipe) -> Scorecard:
     if parts.valid is not None and scores_valid:
         raw = read(parts.valid, range(len(parts.valid)), "valid")
         card = keep(raw, parts.valid.labels, "valid")
-    card.write(out / "scorecard.json")
     return card
 
 

@@ -41,6 +41,20 @@ class EpochResult:
         self._logits.append(logits.detach().float().cpu())
         self._labels.append(batch.labels.cpu())
 
+    def state(self) -> dict[str, Any]:
+        """All of it in plain values and tensors, for a run that is interrupted."""
+        return {
+            "ids": self.ids,
+            "losses": self.losses,
+            "logits": self._logits,
+            "labels": self._labels,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes back what `state` gave."""
+        self.ids, self.losses = list(state["ids"]), list(state["losses"])
+        self._logits, self._labels = list(state["logits"]), list(state["labels"])
+
     @property
     def labels(self) -> Float[np.ndarray, "exams findings"]:
         """1, 0 or NaN (not known)."""
@@ -114,6 +128,12 @@ class TrainingModule(lightning.LightningModule):
         self.log("train/loss_step", loss, on_step=True, on_epoch=False, batch_size=len(batch))
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        """Says which epoch comes next; Lightning tells samplers, but not batch samplers."""
+        loader = self.trainer.train_dataloader
+        assert loader is not None  # noqa: S101  # fit has one
+        loader.batch_sampler.set_epoch(self.current_epoch + 1)
+
     def on_validation_epoch_start(self) -> None:
         """Starts the epoch's record."""
         self.valid_result = EpochResult(self.findings)
@@ -140,12 +160,20 @@ class TrainingModule(lightning.LightningModule):
             self._plateau.step(self.valid_result.loss())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the plateau's count; Lightning would step it only after the checkpoint."""
+        """Keeps the epoch so far, and the plateau's count.
+
+        Lightning would step the plateau only after the checkpoint.
+        """
+        checkpoint["train_result"] = self.train_result.state()
         if self._plateau is not None:
             checkpoint["plateau"] = self._plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes it back; Lightning makes the optimizer later."""
+        """Takes them back; Lightning makes the optimizer later.
+
+        In the middle of an epoch Lightning goes on without `on_train_epoch_start`.
+        """
+        self.train_result.restore(checkpoint["train_result"])
         self._plateau_state = checkpoint.get("plateau")
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401  # Lightning's union of many forms

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder, inner_split
-from mrknee.tensors.batches import Batch, ExamDataset, load_batches
+from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.training.recipe import Recipe
 
 
@@ -92,3 +92,9 @@ def load_part(
         shuffle_seed=recipe.seed if training else None,
         workers=recipe.workers,
     )
+
+
+def go_on_after(loader: DataLoader[Batch | MrkneeError], epoch: int, batches: int) -> None:
+    """Lets a loader start in this epoch after so many of its batches."""
+    assert isinstance(loader.batch_sampler, EpochBatches)  # noqa: S101  # load_part's
+    loader.batch_sampler.go_on_after(epoch, batches)

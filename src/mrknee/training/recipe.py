@@ -111,6 +111,8 @@ class Recipe:
         seed: of weights, splits, shuffling and augmentation.
         precision: 32-true, bf16-mixed, 16-mixed, or auto: bf16-mixed where the processor has
             instructions for it, else 32-true (without them bfloat16 is up to 70 times slower).
+        save_every: save what --resume goes on from every so many steps, and after every epoch; 0
+            saves after every epoch only. At most so many steps are lost when a run is killed.
         keep_every_epoch: keep every epoch's weights, named after their AUCs.
         log_train: a log line every so many training exams.
         log_valid: a log line every so many validation exams.
@@ -140,6 +142,7 @@ class Recipe:
     batch_exams: int = 1
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
+    save_every: int = 50
     keep_every_epoch: bool = False
     log_train: int = 50
     log_valid: int = 10
@@ -168,6 +171,7 @@ class Recipe:
                 )
         not_negative = {
             "seed": self.seed,
+            "save_every": self.save_every,
             "optimizer.weight_decay": self.optimizer.weight_decay,
             "optimizer.clip_norm": self.optimizer.clip_norm,
             "schedule.patience": self.schedule.patience,

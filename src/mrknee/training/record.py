@@ -18,6 +18,7 @@ from mrknee.progress import Progress
 from mrknee.tensors.batches import Batch
 from mrknee.training.module import EpochResult, TrainingModule
 from mrknee.training.recipe import Recipe
+from mrknee.training.resumption import RESUME, Done
 
 Metrics = dict[str, float]
 
@@ -29,11 +30,15 @@ class RunRecord(Callback):
         out: the run folder.
         recipe: the run's settings.
         provenance: what is written into every checkpoint's `model.json`.
+        done: how far the run has come in earlier starts.
     """
 
-    def __init__(self, out: Path, recipe: Recipe, provenance: Mapping[str, Any]) -> None:
+    def __init__(
+        self, out: Path, recipe: Recipe, provenance: Mapping[str, Any], done: Done
+    ) -> None:
         self.out, self.recipe, self.provenance = out, recipe, dict(provenance)
-        self.rows: list[Metrics] = []
+        self.done = done
+        self.rows: list[Metrics] = done.rows
         self._progress: Progress | None = None
 
     def say(self, text: str) -> None:
@@ -51,23 +56,18 @@ class RunRecord(Callback):
     # --- what Lightning calls, in the order in which it does
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know: plain numbers only."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
-        self.rows = state_dict["rows"]
+        """What a resumed run has to know: plain values only; `read_done` reads them."""
+        return self.done.to_dict()
 
     def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         """Starts the progress bar over all epochs that are left."""
         loader = trainer.train_dataloader
         assert loader is not None  # noqa: S101  # fit has one
-        if self.rows:
-            self._log(f"resumed after epoch {len(self.rows)}")
+        if not self.done.batches:
             trainer.should_stop = self._has_stalled()
-        epochs = self.recipe.epochs - trainer.current_epoch
-        exams = len(loader.batch_sampler.positions)
-        self._progress = Progress(epochs * exams, "training").__enter__()
+        exams = len(loader.batch_sampler.positions) * (self.recipe.epochs - self.done.epoch)
+        exams -= self.done.batches * self.recipe.batch_exams
+        self._progress = Progress(exams, "training").__enter__()
 
     def on_train_batch_end(
         self,
@@ -77,13 +77,17 @@ class RunRecord(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """A log line, and points in TensorBoard, every `log_train` training exams."""
+        """A log line and points every `log_train` exams; the state every `save_every` steps."""
         assert isinstance(module, TrainingModule) and self._progress is not None  # noqa: S101, PT018
         epoch = f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}"
         self._progress.advance(len(batch), note=epoch)
         result, every = module.train_result, self.recipe.log_train
         if _passed(len(result.ids), len(batch), every):
             self._log_so_far("train", trainer, batch_idx, result, trainer.global_step)
+        batches, steps = batch_idx + 1, self.recipe.save_every
+        # the epoch's last batch is saved with its validation, in `on_train_epoch_end`
+        if steps and batches % steps == 0 and batches < trainer.num_training_batches:
+            self._save(trainer, trainer.current_epoch, batches)
 
     def on_validation_batch_end(
         self,
@@ -147,7 +151,6 @@ class RunRecord(Callback):
             )
         trainer.should_stop = self._has_stalled()
         self._write_metrics()
-        self._save_resume(trainer)
         row = self.rows[-1]
         aucs = {name.removeprefix("val/auc_"): v for name, v in row.items() if "val/auc_" in name}
         losses = f"loss {row['train/loss']:.3f}, {self.recipe.selection.part} {row['val/loss']:.3f}"
@@ -156,6 +159,7 @@ class RunRecord(Callback):
             f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}: "
             f"{losses}, AUC {_aucs_text(aucs)}{mark}"
         )
+        self._save(trainer, trainer.current_epoch + 1, 0)
 
     def _is_better(self) -> bool:
         """Whether the latest epoch is the best so far."""
@@ -189,9 +193,12 @@ class RunRecord(Callback):
         with whole_file(self.out / "metrics.csv") as beside:
             beside.write_text(text.getvalue())
 
-    def _save_resume(self, trainer: lightning.Trainer) -> None:
-        with whole_file(self.out / "resume" / "last.ckpt") as beside:
-            trainer.save_checkpoint(beside, weights_only=False)
+    def _save(self, trainer: lightning.Trainer, epoch: int, batches: int) -> None:
+        """Saves all that a later start needs; everything that it knows of is written by now."""
+        log = self.out / "log.txt"
+        written = log.stat().st_size if log.exists() else 0
+        self.done = Done(epoch, batches, written, self.rows)
+        trainer.save_checkpoint(self.out / RESUME, weights_only=False)
 
     def on_train_end(self, _trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         """Ends the progress bar."""

@@ -3,7 +3,7 @@
 ```
 RUN/
 ├── settings.yaml            the whole recipe, every default written out
-├── environment.json         of each start: versions, machine, command
+├── environment.json         of each start: after what, versions, machine, command
 ├── split.csv                exam,part: which exams were trained on, which selected the epoch
 ├── best/  last/             weights.safetensors + model.json; predict takes RUN or either of them
 ├── epochs/                  every epoch's, where the recipe keeps them
@@ -38,11 +38,10 @@ from mrknee.training.environment import describe_environment, has_bfloat16, soft
 from mrknee.training.final import evaluate_best
 from mrknee.training.module import TrainingModule
 from mrknee.training.objective import positive_weights
-from mrknee.training.parts import divide, load_part
+from mrknee.training.parts import divide, go_on_after, load_part
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import RunRecord
-
-RESUME = Path("resume", "last.ckpt")
+from mrknee.training.resumption import RESUME, Done, WholeCheckpoints, go_back, read_done
 
 
 def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
@@ -52,8 +51,8 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
         data: a data set in MRNet's layout, with a `train` split and, normally, `valid`.
         out: the run folder; must be empty or not there, unless `resume`.
         recipe: the settings.
-        resume: go on with an interrupted run of the same settings; a finished one is left as it
-            is. More `epochs` than before are allowed.
+        resume: go on with an interrupted run of the same settings, or start it where there is
+            none; a finished one is left as it is. More `epochs` than before are allowed.
 
     Returns:
         The scorecard on `valid` (on the inner exams where there is no `valid`).
@@ -63,14 +62,14 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
     """
     parts = divide(data, recipe)
     split = parts.table()
-    done = _check_folder(out, recipe, split, resume)
-    if done is not None:
-        return done
+    finished = _check_folder(out, recipe, split, resume)
+    if finished is not None:
+        return finished
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
-    interrupted = (out / RESUME).exists()
-    network = Network(recipe.network, findings, "none" if interrupted else recipe.weights)
+    done = read_done(out)
+    network = Network(recipe.network, findings, recipe.weights if done is None else "none")
     fit_labels = parts.train.labels[parts.fit]
     balanced = positive_weights(fit_labels, findings)
     weights = balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
@@ -83,26 +82,36 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
         "recipe": recipe.to_dict(),
         "environment": software(),
     }
-    _claim_folder(out, recipe, split)
-    record = RunRecord(out, recipe, provenance)
+    _claim_folder(out, recipe, split, done or Done())
+    record = RunRecord(out, recipe, provenance, done or Done())
+    training = load_part(parts.train, parts.fit, recipe, training=True)
+    if done is not None:
+        go_on_after(training, done.epoch, done.batches)
     with _quiet_lightning():
         trainer = _trainer(out, recipe, record)
         trainer.fit(
             module,
-            load_part(parts.train, parts.fit, recipe, training=True),
+            training,
             load_part(parts.selecting, parts.chosen, recipe),
-            ckpt_path=str(out / RESUME) if interrupted else None,
+            ckpt_path=None if done is None else str(out / RESUME),
             weights_only=True,
         )
     card = evaluate_best(out, parts, recipe)
     record.say(card.table())
+    card.write(out / "scorecard.json")  # the last thing written: a run that has it is finished
     return card
+
+
+_MAY_CHANGE = ("epochs", "workers", "save_every")
+"""Settings that a resumed run may change: none alters what an epoch computes."""
 
 
 def _check_folder(out: Path, recipe: Recipe, split: str, resume: bool) -> Scorecard | None:
     """Refuses a folder that can't be trained in; returns a finished run's scorecard."""
     settings = out / "settings.yaml"
-    if not out.exists() or not any(out.iterdir()):
+    there = {file.name for file in out.iterdir()} if out.exists() else set()
+    begun = {"split.csv", "environment.json"}  # killed before it had claimed the folder
+    if not there or (resume and all(n in begun or n.startswith(".") for n in there)):
         return None
     if not resume or not settings.exists():
         raise MrkneeError(
@@ -112,7 +121,7 @@ def _check_folder(out: Path, recipe: Recipe, split: str, resume: bool) -> Scorec
             advice="name another folder with --out, or go on with --resume",
         )
     before, now = load_recipe(str(settings)).to_dict(), recipe.to_dict()
-    changed = [n for n in now if now[n] != before[n] and n not in ("epochs", "workers")]
+    changed = [n for n in now if now[n] != before[n] and n not in _MAY_CHANGE]
     if changed:
         raise MrkneeError(
             "the run was started with other settings",
@@ -134,15 +143,20 @@ def _check_folder(out: Path, recipe: Recipe, split: str, resume: bool) -> Scorec
     return None
 
 
-def _claim_folder(out: Path, recipe: Recipe, split: str) -> None:
-    """Writes what says whose folder it is; nothing that could fail comes before training now."""
+def _claim_folder(out: Path, recipe: Recipe, split: str, done: Done) -> None:
+    """Writes what says whose folder it is; nothing that could fail comes before training now.
+
+    The settings come last: they are what makes it the folder of a run.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    go_back(out, done)
     environment = out / "environment.json"
     starts = json.loads(environment.read_text()) if environment.exists() else []
+    start = {"after": {"epochs": done.epoch, "batches": done.batches}, **describe_environment()}
     contents = {
         "split.csv": split,
+        "environment.json": json.dumps([*starts, start], indent=2) + "\n",
         "settings.yaml": recipe.to_yaml(),
-        "environment.json": json.dumps([*starts, describe_environment()], indent=2) + "\n",
     }
     for name, text in contents.items():
         with whole_file(out / name) as beside:
@@ -162,6 +176,7 @@ def _trainer(out: Path, recipe: Recipe, record: RunRecord) -> lightning.Trainer:
         gradient_clip_val=recipe.optimizer.clip_norm or None,
         logger=loggers,
         callbacks=[record],
+        plugins=[WholeCheckpoints()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -1,0 +1,186 @@
+"""A run that is killed, wherever, ends like one that was not."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+
+from mrknee.tensors.augmentation import Augmentation
+from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
+from mrknee.training.record import RunRecord
+from mrknee.training.resumption import RESUME, Done, go_back
+from mrknee.training.run import train
+from tests.conftest import write_toy_dataset
+from tests.training.test_run import QUICK
+
+EXACT = (
+    "last/weights.safetensors",
+    "best/weights.safetensors",
+    "last/model.json",
+    "best/model.json",
+    "metrics.csv",
+    "log.txt",
+    "split.csv",
+    "settings.yaml",
+    "predictions-inner.csv",
+    "predictions-valid.csv",
+    "scorecard.json",
+)
+"""What must not show that a run was killed; only environment.json and tensorboard/ may."""
+
+OFTEN = replace(
+    QUICK,
+    network=replace(QUICK.network, dropout=0.3, batchnorm="trained"),
+    augmentation=Augmentation(),
+    optimizer=OptimizerSettings(name="adamw", learning_rate=1e-3, clip_norm=1.0),
+    schedule=ScheduleSettings(name="cosine", warmup=0.1),
+    batch_exams=1,
+    save_every=2,
+)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Bit-identical in all that says what was trained and how it went."""
+    for name in EXACT:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+class KilledError(Exception):
+    """Stands for what ends a run between two saves."""
+
+
+PLATEAU = ScheduleSettings(name="plateau", patience=0, factor=0.5, threshold=0.9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "saves"),
+    [({}, 1), ({}, 4), ({"schedule": PLATEAU}, 6), ({"workers": 2}, 5)],
+    ids=["early", "between epochs", "plateau", "workers"],
+)
+def test_a_run_stopped_after_a_save_goes_on_from_it(
+    toy: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    saves: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the middle of an epoch or at its end: everything written is that of one go.
+
+    8 exams, one a step, saved every 2 steps: save 4 ends the first epoch.
+    """
+    recipe = replace(OFTEN, **changes)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(toy, whole, recipe)
+    save, count = RunRecord._save, 0
+
+    def save_and_stop(
+        self: RunRecord, trainer: lightning.Trainer, epoch: int, batches: int
+    ) -> None:
+        nonlocal count
+        save(self, trainer, epoch, batches)
+        count += 1
+        if count == saves:
+            with (parts / "log.txt").open("a") as log:
+                log.write("what was logged after the save\n")
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunRecord, "_save", save_and_stop)
+        with pytest.raises(KilledError):
+            train(toy, parts, recipe)
+    train(toy, parts, recipe, resume=True)
+    assert_same_run(whole, parts)
+    second = json.loads((parts / "environment.json").read_text())[1]
+    assert second["after"] == {"epochs": saves // 4, "batches": saves % 4 * 2}
+
+
+def test_clearing_away_leaves_other_files(tmp_path: Path) -> None:
+    """Only what was being written when the run was killed goes."""
+    (tmp_path / "best").mkdir()
+    names = [".log.txt.77", "best/.weights.safetensors.123", ".notes", "best/kept.123"]
+    for name in names:
+        (tmp_path / name).write_text("x")
+    go_back(tmp_path, Done())
+    assert [(tmp_path / name).exists() for name in names] == [False, False, True, True]
+
+
+def _train(data: Path, out: Path, recipe: Recipe) -> None:
+    """A start of the run as a process of its own; what it shows is not kept."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    train(data, out, recipe, resume=True)
+
+
+def _writes(out: Path) -> bool:
+    """Whether a file is being written in the run folder."""
+    return any(out.glob(".*")) or any(out.glob("*/.*"))
+
+
+def test_killed_again_and_again_at_random(tmp_path: Path) -> None:
+    """SIGKILL at 10 or more random moments, every other within a write, --resume after each.
+
+    Every start is a process of its own, forked from one that has imported everything. It is
+    killed a few milliseconds after some number of saves, both drawn from a seed; where in the run
+    that falls is up to the machine. One start is killed when the final scores are being made.
+    """
+    recipe = replace(OFTEN, epochs=3, save_every=1)
+    data = write_toy_dataset(tmp_path / "toy", 12, 6)
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["mrknee.training.run", "timm", "tests.conftest"])
+    draw = random.Random(4)  # noqa: S311  # moments, not secrets
+
+    def start(out: Path) -> multiprocessing.process.BaseProcess:
+        process = processes.Process(target=_train, args=(data, out, recipe))
+        process.start()
+        return process
+
+    whole = start(tmp_path / "whole")
+    whole.join()
+    assert whole.exitcode == 0
+
+    out, kills, killed_at_the_end = tmp_path / "killed", 0, False
+    while True:
+        process, saves = start(out), draw.randrange(4)
+        last = _saved(out)
+        while saves and process.is_alive():
+            if _saved(out) != last:
+                last, saves = _saved(out), saves - 1
+            elif not killed_at_the_end and (out / "predictions-inner.csv").exists():
+                killed_at_the_end = True
+                break
+            time.sleep(0.001)
+        else:
+            time.sleep(draw.uniform(0, 0.1))
+            while kills % 2 and process.is_alive() and not _writes(out):
+                pass
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        kills += 1
+    starts = json.loads((out / "environment.json").read_text())
+    within = sum(start["after"]["batches"] > 0 for start in starts)
+    assert kills >= 10, "the run was over before it had been killed often enough"
+    assert killed_at_the_end, "never killed after the last epoch"
+    assert within >= 3, "hardly ever killed within an epoch"
+    assert_same_run(tmp_path / "whole", out)
+    assert not _writes(out), "what was being written is still there"
+    print(f"{kills} kills, {within} of {len(starts)} starts within an epoch")
+
+
+def _saved(out: Path) -> int:
+    """Another number each time the state has been saved; 0 before."""
+    file = out / RESUME
+    return file.stat().st_mtime_ns if file.exists() else 0
