@@ -148,12 +148,10 @@ def identities(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     """Until the path is there; fails where the process ends first."""
-    deadline = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None or path.exists(), finish(process)[1]
-        assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.005)
 
 
@@ -195,7 +193,7 @@ def kill_half_trained(start_it: Callable[[], subprocess.Popen[str]], out: Path) 
     pytest.fail("every training was complete before it was killed")
 
 
-@pytest.mark.timeout(900)  # a dozen processes that import torch, on cores shared with other tests
+@pytest.mark.timeout(2400)  # a dozen processes that import torch, on cores shared with other tests
 def test_the_protocol_killed_midway_completes_what_is_missing(start: Start, tmp_path: Path) -> None:
     """Check, five trainings, pages, comparison; killed in a training, which then goes on."""
     mrnet = write_mrnet_layout(tmp_path / "MRNet-v1.0")
@@ -228,8 +226,9 @@ def test_the_protocol_killed_midway_completes_what_is_missing(start: Start, tmp_
         assert (card["split"], card["n_exams"]) == ("valid", 120)
         assert list(card["findings"]) == findings
         assert not [note for note in card["notes"] if "optimistic" in note]
-        page = (run / "report" / "report.html").read_text()
-        assert "<html" in page
+        page = run / "report" / "report.html"
+        assert "<html" in page.read_text()
+        assert page.stat().st_mtime >= (run / "predictions-valid.csv").stat().st_mtime
     splits = {(out / name / "seed0" / "split.csv").read_text() for name in NAMES}
     assert len(splits) == 1, "networks that are compared are trained on the same exams"
     comparison = json.loads((out / "comparison" / "systems" / "comparison.json").read_text())
@@ -239,12 +238,6 @@ def test_the_protocol_killed_midway_completes_what_is_missing(start: Start, tmp_
     assert "<html" in (out / "report" / "report.html").read_text()
     assert (out / "comparison" / "systems" / "comparison.txt").read_text() in said
     assert said in (out / "log.txt").read_text()
-
-    everything = identities(out)
-    status, said = finish(start(mrnet, out, "--smoke", mrknee=REAL))
-    assert status == 0, said
-    changed = {name for name, state in identities(out).items() if everything.get(name) != state}
-    assert changed <= {"check.json", "protocol.txt", "log.txt", ".lock"}
 
 
 def test_faulty_data_stop_it_before_anything_is_trained(
