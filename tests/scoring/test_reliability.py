@@ -7,6 +7,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from mrknee.errors import MrkneeError
+from mrknee.scoring.calibration import at_prevalence
 from mrknee.scoring.proportions import wilson, wilson_ends
 from mrknee.scoring.reliability import BOUND, Reliability, brier, reliability
 
@@ -156,6 +157,121 @@ def test_no_false_certainty(labels: list[float], p: list[float]) -> None:
     assert found.ece_low == 0
     assert found.ece_high >= wilson(0, len(y)).high
     assert found.ece <= found.ece_high <= 1
+
+
+def elsewhere(
+    share: float, prevalence: float, exams: int, *, shift: float = 0.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of this share, and probabilities that are right where there is another prevalence.
+
+    Exams with and without the finding score N(2, 1) and N(0, 1); all logits are moved by `shift`.
+    """
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(exams) < share).astype(float)
+    here = expit(2 * rng.normal(2 * labels, 1) - 2 + logit(share))
+    return labels, expit(logit(at_prevalence(here, share, prevalence)) + shift)
+
+
+def truth_there(prevalence: float, shift: float) -> tuple[float, float]:
+    """Brier score and ECE of 400,000 exams drawn at the prevalence; all errors have one sign."""
+    labels, p = elsewhere(prevalence, prevalence, 400_000, shift=shift, seed=1)
+    right = expit(logit(p) - shift)
+    return float(((p - labels) ** 2).mean()), float(abs((p - right).mean()))
+
+
+@pytest.mark.parametrize("prevalence", [0.1, 0.8])
+@pytest.mark.parametrize("shift", [0.0, 0.7])
+def test_stated_prevalence_is_judged_as_if_there(shift: float, prevalence: float) -> None:
+    """Exams of another share, weighted, give the Brier score and ECE of exams drawn there."""
+    found = elsewhere(0.45, prevalence, 8000, shift=shift)
+    score, ece = truth_there(prevalence, shift)
+    assert brier(*found, prevalence=prevalence).value == pytest.approx(score, abs=0.006)
+    assert brier(*found, prevalence=prevalence).reference == prevalence * (1 - prevalence)
+    assert reliability(*found, prevalence=prevalence).ece == pytest.approx(ece, abs=0.012)
+
+
+def test_their_own_share_changes_no_number() -> None:
+    """Stating the share that these exams have weighs them all alike."""
+    labels, p, _ = simulated(120, shift=0.5)
+    share = float(labels.mean())
+    plain, stated = reliability(labels, p), reliability(labels, p, prevalence=share)
+    assert brier(labels, p, prevalence=share).value == pytest.approx(brier(labels, p).value)
+    assert stated.ece == pytest.approx(plain.ece)
+    assert stated.ece_if_calibrated == pytest.approx(plain.ece_if_calibrated)
+    for one, other in zip(stated.points, plain.points, strict=True):
+        assert one.mean_probability == pytest.approx(other.mean_probability)
+        ends = one.observed.value, one.observed.low, one.observed.high
+        assert ends == pytest.approx(
+            (other.observed.value, other.observed.low, other.observed.high)
+        )
+
+
+def test_weighted_points_are_the_weighted_exams() -> None:
+    """A bin's mean, share and part of the ECE are those of its exams, each by its weight."""
+    labels, p = elsewhere(0.45, 0.18, 120, shift=0.5)
+    found = reliability(labels, p, prevalence=0.18)
+    weights = np.where(labels == 1, 0.18 / labels.sum(), 0.82 / (1 - labels).sum())
+    ece = 0.0
+    for one in found.points:
+        inside = (p > one.low_edge) & (p <= one.high_edge) | (p == p.min()) & (
+            one.low_edge == p.min()
+        )
+        mean, share = (np.average(v[inside], weights=weights[inside]) for v in (p, labels))
+        assert (one.mean_probability, one.observed.value) == pytest.approx((mean, share))
+        assert (one.observed.count, one.observed.n) == (labels[inside].sum(), inside.sum())
+        assert one.observed.low <= share <= one.observed.high
+        ece += weights[inside].sum() * abs(mean - share)
+    assert found.ece == pytest.approx(ece)
+    assert found.binning == "10 bins of equally many exams (quantiles)"
+
+
+@pytest.mark.parametrize("exams", [60, 120])
+@pytest.mark.parametrize("shift", [0.0, 0.7])
+def test_weighted_intervals_cover(exams: int, shift: float) -> None:
+    """Both intervals hold what is true at the prevalence in nearly 95 % of samples or more."""
+    truth, ece = truth_there(0.18, shift)
+    hits = np.zeros(2)
+    for draw in range(100):
+        labels, p = elsewhere(0.45, 0.18, exams, shift=shift, seed=2000 + draw)
+        score = brier(labels, p, prevalence=0.18)
+        found = reliability(labels, p, prevalence=0.18)
+        hits += [score.low <= truth <= score.high, found.ece_low <= ece <= found.ece_high]
+    assert (hits / 100 >= 0.88).all()
+
+
+def test_chance_at_a_prevalence_is_told() -> None:
+    """`ece_if_calibrated` is the mean weighted ECE of probabilities that are right there."""
+    eces, told = np.array(
+        [
+            (found.ece, found.ece_if_calibrated)
+            for draw in range(60)
+            for found in [reliability(*elsewhere(0.45, 0.18, 120, seed=draw), prevalence=0.18)]
+        ]
+    ).T
+    assert told.mean() == pytest.approx(eces.mean(), abs=4 * eces.std() / np.sqrt(60))
+    assert told.mean() > 0.03
+
+
+def test_few_weighted_exams_have_a_wide_bound() -> None:
+    """Three positives that stand for 45 % of all exams are worth less than seven of them."""
+    labels, p = np.repeat([1.0, 0.0], [3, 97]), np.repeat([0.4, 0.3], [3, 97])
+    score, found = brier(labels, p, prevalence=0.45), reliability(labels, p, prevalence=0.45)
+    assert (score.method, found.method) == (BOUND, BOUND)
+    low, high = wilson_ends(np.array([score.value]), 6)
+    assert (score.low, score.high) == (low[0], high[0])
+    assert found.ece_high > 0.7
+
+
+def test_one_class_has_no_weights() -> None:
+    """Where no exam stands for one of the classes there is no number at a prevalence."""
+    labels, p = np.ones(20), np.linspace(0.5, 0.9, 20)
+    assert np.isnan(brier(labels, p, prevalence=0.3).value)
+    found = reliability(labels, p, prevalence=0.3)
+    assert np.isnan([found.ece, found.ece_low, found.ece_high, found.ece_if_calibrated]).all()
+    assert found.binning == "one class only: 20 positive, 0 negative"
+    assert brier(labels, p).value < 0.2
+    with pytest.raises(MrkneeError, match="a prevalence can't be used"):
+        brier(labels, p, prevalence=1.0)
 
 
 def test_unknown_labels_are_left_out() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 from mrknee.errors import MrkneeError
 from mrknee.scoring import Scorecard, auc, mean_auc, score
@@ -96,33 +97,81 @@ def test_operating_points_are_scored_in_their_order() -> None:
         )
 
 
+def test_right_probabilities_are_right_at_a_stated_prevalence() -> None:
+    """Probabilities that are right at 45 % are right at a stated 10 % when shifted there.
+
+    Held on the 45 %'s own exams unweighted, their ECE would be 0.2.
+    """
+    rng = np.random.default_rng(1)
+    labels = (rng.random((4000, 1)) < 0.45).astype(float)
+    probabilities = expit(2 * rng.normal(2 * labels, 1) - 2 + logit(0.45))
+    calibration = Calibration("platt", {"acl": 1.0}, {"acl": 0.0}, {"acl": 0.45}, {"acl": 4000})
+    card = score(
+        ["acl"],
+        labels,
+        probabilities,
+        split="valid",
+        calibration=calibration,
+        prevalences={"acl": 0.1},
+    )
+    found = card.findings["acl"].corrected
+    assert found is not None
+    assert (found.prevalence, found.reason) == (0.1, None)
+    assert found.reliability.ece < 0.015
+    assert found.reliability.ece_low == 0
+    assert found.brier.reference == pytest.approx(0.09)
+    # The true score there, of 200,000 exams drawn at 10 %.
+    there = (rng.random(200_000) < 0.1).astype(float)
+    p = expit(2 * rng.normal(2 * there, 1) - 2 + logit(0.1))
+    truth = float(((p - there) ** 2).mean())
+    assert found.brier.low < truth < found.brier.high
+    assert found.brier.value == pytest.approx(truth, abs=0.005)
+
+
 def test_stated_prevalence_shifts_from_the_fitted_one() -> None:
-    """Brier and ECE of shifted probabilities are there where both prevalences are known."""
+    """The shift starts at the calibration's prevalence, and a finding with none stated has none."""
     labels, probabilities = predictions()
     calibration, _ = inner()
     card = a_scorecard(full=True)
     assert card.findings["abnormal"].corrected is None
     shifted = at_prevalence(probabilities[:, 1], calibration.prevalences["acl"], 0.18)
-    prevalence, score_there, reliability_there = card.findings["acl"].corrected or (0, None, None)
-    assert prevalence == 0.18
-    assert score_there == brier(labels[:, 1], shifted, seed=3)
-    assert reliability_there == reliability(labels[:, 1], shifted, seed=3)
+    found = card.findings["acl"].corrected
+    assert found is not None
+    assert found.brier == brier(labels[:, 1], shifted, prevalence=0.18, seed=3)
+    assert found.reliability == reliability(labels[:, 1], shifted, prevalence=0.18, seed=3)
 
 
-def test_unknown_fitted_prevalence_corrects_nothing() -> None:
-    """Without a calibration, or with one that could not be fitted, nothing is shifted."""
-    labels, probabilities = predictions()
-    unfitted = fit_calibration(NAMES, np.ones((4, 3)), probabilities[:4], method="platt")
-    for calibration in (None, unfitted):
-        card = score(
-            NAMES,
-            labels,
-            probabilities,
-            split="valid",
-            calibration=calibration,
-            prevalences={"acl": 0.18},
-        )
-        assert card.findings["acl"].corrected is None
+ONE_CLASS = "one class only: 120 positive, 0 negative"
+
+
+@pytest.mark.parametrize(
+    ("fitted_on", "positives", "reason"),
+    [
+        (None, 48, "it is not known how the probabilities were calibrated"),
+        ("abnormal", 48, "the calibration does not have this finding"),
+        ("one class", 48, "not calibrated: one class only: 4 of 4 are positive"),
+        ("acl", 120, ONE_CLASS),
+    ],
+)
+def test_what_is_not_shifted_says_why(fitted_on: str | None, positives: int, reason: str) -> None:
+    """A stated prevalence is never dropped: NaN and a reason, in object, file and table."""
+    labels, p = predictions()
+    one, p = labels[:, 1:2].copy(), p[:, 1:2]
+    if positives == 120:
+        one[:] = 1
+    calibration = None
+    if fitted_on is not None:
+        name = "acl" if fitted_on == "one class" else fitted_on
+        seen = np.ones((4, 1)) if fitted_on == "one class" else labels[:, 1:2]
+        calibration = fit_calibration([name], seen, p[: len(seen)], method="platt")
+    card = score(["acl"], one, p, split="valid", calibration=calibration, prevalences={"acl": 0.18})
+    found = card.findings["acl"].corrected
+    assert found is not None
+    assert (found.prevalence, found.reason) == (0.18, reason)
+    assert np.isnan([found.brier.value, found.brier.low, found.reliability.ece]).all()
+    assert json.loads(card.to_json())["findings"]["acl"]["corrected"]["reason"] == reason
+    assert Scorecard.from_json(card.to_json()) == card
+    assert f"acl: not shifted to 0.18: {reason}\n" in card.table()
 
 
 def test_points_of_other_findings_are_left_out() -> None:

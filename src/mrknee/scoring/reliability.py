@@ -1,4 +1,11 @@
-"""How well calibrated probabilities are: Brier score, reliability diagram, calibration error."""
+"""How well calibrated probabilities are: Brier score, reliability diagram, calibration error.
+
+With a stated prevalence they are what they would be in a population where this share of exams has
+the finding, and exams with and without it look as they do here: exams with it weigh prevalence /
+(share of these exams), those without (1 - prevalence) / (1 - share). Probabilities that were
+shifted to a prevalence (`calibration.at_prevalence`) can only be judged so: on these exams as they
+are, even right ones would look wrong.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from mrknee.scoring.proportions import Proportion, known_pairs, wilson, wilson_ends
+from mrknee.scoring.calibration import at_prevalence
+from mrknee.scoring.discrimination import no_auc_reason
+from mrknee.scoring.proportions import (
+    Proportion,
+    check_prevalence,
+    known_pairs,
+    wilson,
+    wilson_ends,
+)
 
 REPLICATES = 1000
 """Bootstrap replicates: a 2.5 % tail of 25, enough to print three digits of."""
@@ -37,10 +52,12 @@ class Brier:
     """The Brier score of one finding: the mean squared difference of probability and label.
 
     Attributes:
-        value: 0 (every label said with certainty) to 1; NaN when no label is known.
+        value: 0 (every label said with certainty) to 1; NaN when no label is known, or one class
+            only where a prevalence was stated.
         low: lower end of the 95 % interval, or NaN.
         high: upper end of the 95 % interval, or NaN.
-        reference: the Brier score of always saying the prevalence of these exams; NaN like value.
+        reference: the Brier score of always saying the prevalence (of these exams, or the stated
+            one); NaN like value.
         n: exams with a known label.
         method: how the interval was made; "none" without one.
     """
@@ -61,7 +78,9 @@ class ReliabilityPoint:
         low_edge: lower edge of the bin, a probability.
         high_edge: upper edge of the bin, itself in the bin.
         mean_probability: mean of the bin's probabilities.
-        observed: share of the bin's exams that have the finding.
+        observed: share of the bin's exams that have the finding. With a stated prevalence both are
+            of weighted exams: `count` and `n` are as they were, the share and its ends as they
+            would be there.
     """
 
     low_edge: float
@@ -75,9 +94,9 @@ class Reliability:
     """The reliability diagram of one finding and its expected calibration error (ECE).
 
     Attributes:
-        points: the bins that hold exams, by rising probability; empty when no label is known.
-        ece: mean over exams of their bin's |mean probability - observed share|; 0 to 1, or NaN.
-            Biased upwards: compare it with `ece_if_calibrated`, not with 0.
+        points: the bins that hold exams, by rising probability; empty where there is no ECE.
+        ece: mean over exams of their bin's |mean probability - observed share|; 0 to 1, or NaN as
+            `Brier.value`. Biased upwards: compare it with `ece_if_calibrated`, not with 0.
         ece_low: lower end of the 95 % interval, or NaN.
         ece_high: upper end of the 95 % interval, or NaN.
         ece_if_calibrated: the mean ECE that these probabilities would show in this many exams if
@@ -101,6 +120,7 @@ def brier(
     labels: Float[np.ndarray, " exams"],
     probabilities: Float[np.ndarray, " exams"],
     *,
+    prevalence: float | None = None,
     seed: int = 0,
 ) -> Brier:
     """The Brier score with its 95 % interval.
@@ -109,35 +129,43 @@ def brier(
     score is (a class of fewer than `MIN_CLASS` exams, or all errors equal) it is `BOUND`: Wilson's
     with the score in a share's place, which is too wide rather than too narrow.
 
+    With a stated prevalence each class is resampled by itself: the shares of the classes are given
+    then, and only what is measured within each varies.
+
     Args:
         labels: 1 present, 0 absent, NaN not known: left out.
         probabilities: 0 to 1.
+        prevalence: the share of exams with the finding where the probabilities are to be judged,
+            above 0 and below 1; None for these exams as they are.
         seed: of the resampling.
 
     Raises:
-        MrkneeError: a label is not 0, 1 or NaN, or a probability is NaN or outside 0 to 1.
+        MrkneeError: a label is not 0, 1 or NaN, a probability is NaN or outside 0 to 1, or the
+            prevalence is out of range.
     """
     known, p = known_pairs(labels, probabilities)
     n = len(known)
-    if n == 0:
-        return Brier(math.nan, math.nan, math.nan, math.nan, 0, "none")
+    if _why_not(known, prevalence) is not None:
+        return Brier(math.nan, math.nan, math.nan, math.nan, n, "none")
+    weights = _weights(known, prevalence)
     squared = (p - known) ** 2
-    value, share = float(squared.mean()), float(known.mean())
+    value = min(1.0, float(weights @ squared))
+    share = float(known.mean()) if prevalence is None else prevalence
     reference = share * (1 - share)
     if _few(known) or np.ptp(squared) == 0:
-        low, high = wilson_ends(np.array([value]), n)
+        low, high = wilson_ends(np.array([value]), _at_least(weights))
         return Brier(value, float(low[0]), float(high[0]), reference, n, BOUND)
-    draws = np.concatenate(
-        [(times @ squared) / n for times in _resampled(n, np.random.default_rng(seed))]
-    )
+    replicates = _resampled(known, prevalence, np.random.default_rng(seed))
+    draws = np.concatenate([times @ (weights * squared) for times in replicates])
     ends = np.quantile(draws, [0.025, 0.975])
-    return Brier(value, float(ends[0]), float(ends[1]), reference, n, BRIER_BOOTSTRAP)
+    return Brier(value, float(ends[0]), min(1.0, float(ends[1])), reference, n, BRIER_BOOTSTRAP)
 
 
 def reliability(
     labels: Float[np.ndarray, " exams"],
     probabilities: Float[np.ndarray, " exams"],
     *,
+    prevalence: float | None = None,
     seed: int = 0,
 ) -> Reliability:
     """The reliability diagram and the expected calibration error.
@@ -160,29 +188,71 @@ def reliability(
     Args:
         labels: 1 present, 0 absent, NaN not known: left out.
         probabilities: 0 to 1.
+        prevalence: the share of exams with the finding where the probabilities are to be judged,
+            above 0 and below 1; None for these exams as they are.
         seed: of the resampling.
 
     Raises:
-        MrkneeError: a label is not 0, 1 or NaN, or a probability is NaN or outside 0 to 1.
+        MrkneeError: a label is not 0, 1 or NaN, a probability is NaN or outside 0 to 1, or the
+            prevalence is out of range.
     """
     known, p = known_pairs(labels, probabilities)
     n = len(known)
-    if n == 0:
+    reason = _why_not(known, prevalence)
+    if reason is not None:
         nan = math.nan
-        return Reliability((), nan, nan, nan, nan, 0, "no exam has a known label", "none")
+        return Reliability((), nan, nan, nan, nan, n, reason, "none")
     bins = min(BINS, max(1, n // EXAMS_PER_BIN))
     edges = np.quantile(p, np.linspace(0, 1, bins + 1))
     inside = np.searchsorted(edges[1:-1], p)
     held = np.unique(inside)
-    points = tuple(_point(known, p, inside == b, edges[b], edges[b + 1]) for b in held)
-    binning = f"{len(held)} bin{'s' * (len(held) > 1)} of equal mass (quantiles)"
-    # (exams, bins): what each exam adds to its bin's difference, per exam of the sample.
-    one_hot = (inside[:, np.newaxis] == held) / n
-    differences = (p - known) @ one_hot
-    ece = float(np.abs(differences).sum())
-    low, high, method = _ece_interval(known, p, one_hot, seed)
-    by_chance = _ece_by_chance(p, one_hot, np.random.default_rng(seed))
+    points = tuple(
+        _point(known, p, inside == b, (edges[b], edges[b + 1]), prevalence) for b in held
+    )
+    mass = "equal mass" if prevalence is None else "equally many exams"
+    binning = f"{len(held)} bin{'s' * (len(held) > 1)} of {mass} (quantiles)"
+    one_hot = (inside[:, np.newaxis] == held).astype(np.float64)
+    weights = _weights(known, prevalence)
+    ece = float(np.abs((weights * (p - known)) @ one_hot).sum())
+    low, high, method = _ece_interval(known, p, one_hot, prevalence, seed)
+    by_chance = _ece_by_chance(known, p, one_hot, prevalence, np.random.default_rng(seed))
     return Reliability(points, ece, low, high, by_chance, n, binning, method)
+
+
+def _why_not(labels: Float64[np.ndarray, " exams"], prevalence: float | None) -> str | None:
+    """Why nothing can be said of these known labels, or None."""
+    if prevalence is not None:
+        check_prevalence(prevalence)
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    lacking = len(labels) == 0 if prevalence is None else 0 in (positives, negatives)
+    return no_auc_reason(positives, negatives) if lacking else None
+
+
+def _weights(
+    labels: Float64[np.ndarray, " exams"], prevalence: float | None
+) -> Float64[np.ndarray, " exams"]:
+    """What each exam counts; 1 in sum."""
+    n = len(labels)
+    if prevalence is None:
+        return np.full(n, 1 / n)
+    present, absent = _of_classes(labels, prevalence)
+    return np.where(labels == 1, present, absent)
+
+
+def _of_classes(labels: Float64[np.ndarray, " exams"], prevalence: float) -> tuple[float, float]:
+    """The weight of an exam with the finding, and of one without."""
+    positives = float(labels.sum())
+    return prevalence / positives, (1 - prevalence) / (len(labels) - positives)
+
+
+def _at_least(weights: Float64[np.ndarray, " exams"]) -> int:
+    """How many exams of equal weight are worth no more than these.
+
+    A weighted mean m of values from 0 to 1 has at most the variance max(weights) m (1 - m): each
+    value v has at most v (1 - v), which counts weight^2, and v (1 - v) is concave.
+    """
+    return max(1, int(1 / weights.max() + 1e-9))  # of equal weights 1 / n it is n, not n - 1
 
 
 def _few(labels: Float64[np.ndarray, " exams"]) -> bool:
@@ -191,41 +261,62 @@ def _few(labels: Float64[np.ndarray, " exams"]) -> bool:
 
 
 def _resampled(
-    n: int, rng: np.random.Generator
+    labels: Float64[np.ndarray, " exams"], prevalence: float | None, rng: np.random.Generator
 ) -> Iterator[Float64[np.ndarray, "replicates exams"]]:
-    """How often each of n exams is drawn, in `REPLICATES` replicates, some at a time."""
+    """How often each exam is drawn, in `REPLICATES` replicates, some at a time.
+
+    With a stated prevalence as many of each class as there are; without, of all together.
+    """
+    n = len(labels)
+    strata = [np.arange(n)]
+    if prevalence is not None:
+        strata = [np.flatnonzero(labels == label) for label in (0, 1)]
     at_once = max(1, _CELLS_AT_ONCE // n)
     for start in range(0, REPLICATES, at_once):
         size = min(at_once, REPLICATES - start)
-        yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+        times = np.empty((size, n))
+        for exams in strata:
+            k = len(exams)
+            times[:, exams] = rng.multinomial(k, np.full(k, 1 / k), size=size)
+        yield times
 
 
 def _point(
     labels: Float64[np.ndarray, " exams"],
     p: Float64[np.ndarray, " exams"],
     inside: Bool[np.ndarray, " exams"],
-    low_edge: float,
-    high_edge: float,
+    edges: tuple[float, float],
+    prevalence: float | None,
 ) -> ReliabilityPoint:
+    low_edge, high_edge = (float(edge) for edge in edges)
+    weights = _weights(labels, prevalence)[inside]
+    mean = float(np.average(p[inside], weights=weights))
     observed = wilson(int(labels[inside].sum()), int(inside.sum()))
-    return ReliabilityPoint(float(low_edge), float(high_edge), float(p[inside].mean()), observed)
+    if prevalence is not None:
+        # Weighting multiplies a share's odds, those of the interval's ends too.
+        ends = np.array([observed.value, observed.low, observed.high])
+        value, low, high = at_prevalence(ends, float(labels.mean()), prevalence).tolist()
+        observed = Proportion(observed.count, observed.n, value, low, high)
+    return ReliabilityPoint(low_edge, high_edge, mean, observed)
 
 
 def _ece_interval(
     labels: Float64[np.ndarray, " exams"],
     p: Float64[np.ndarray, " exams"],
     one_hot: Float64[np.ndarray, "exams bins"],
+    prevalence: float | None,
     seed: int,
 ) -> tuple[float, float, str]:
-    errors = p - labels
+    errors, weights = p - labels, _weights(labels, prevalence)
     if _few(labels) or np.ptp(errors) == 0:
-        _, upper = wilson_ends(np.array([np.abs(errors).mean()]), len(labels))
+        mean = min(1.0, float(weights @ np.abs(errors)))
+        _, upper = wilson_ends(np.array([mean]), _at_least(weights))
         return 0.0, float(upper[0]), BOUND
-    parts = errors[:, np.newaxis] * one_hot
+    # (exams, bins): what each exam adds to its bin's difference.
+    parts = (weights * errors)[:, np.newaxis] * one_hot
     sample = parts.sum(axis=0)
-    drawn = np.concatenate(
-        [times @ parts for times in _resampled(len(labels), np.random.default_rng(seed))]
-    )
+    replicates = _resampled(labels, prevalence, np.random.default_rng(seed))
+    drawn = np.concatenate([times @ parts for times in replicates])
     ece = np.abs(sample).sum()
     distance = np.quantile(np.abs(drawn - sample).sum(axis=1), 0.975)
     high = max(ece, np.quantile(np.abs(drawn).sum(axis=1), 0.975))
@@ -233,13 +324,26 @@ def _ece_interval(
 
 
 def _ece_by_chance(
+    labels: Float64[np.ndarray, " exams"],
     p: Float64[np.ndarray, " exams"],
     one_hot: Float64[np.ndarray, "exams bins"],
+    prevalence: float | None,
     rng: np.random.Generator,
 ) -> float:
-    at_once = max(1, _CELLS_AT_ONCE // len(p))
+    """The mean ECE if the probabilities were right: right at the prevalence, where one is stated.
+
+    Labels are then drawn with the probabilities that these exams would have at their own share.
+    """
+    n = len(p)
+    present = absent = 1 / n
+    here = p
+    if prevalence is not None:
+        present, absent = _of_classes(labels, prevalence)
+        here = at_prevalence(p, prevalence, float(labels.mean()))
+    at_once = max(1, _CELLS_AT_ONCE // n)
     total = 0.0
     for start in range(0, REPLICATES, at_once):
-        drawn = rng.random((min(at_once, REPLICATES - start), len(p))) < p
-        total += float(np.abs((p - drawn) @ one_hot).sum())
+        drawn = rng.random((min(at_once, REPLICATES - start), n)) < here
+        weighted = np.where(drawn, present, absent) * (p - drawn)
+        total += float(np.abs(weighted @ one_hot).sum())
     return total / REPLICATES

@@ -17,7 +17,7 @@ from mrknee.errors import MrkneeError
 from mrknee.files import whole_file
 from mrknee.scoring.calibration import Calibration, at_prevalence
 from mrknee.scoring.curves import AveragePrecision, average_precision
-from mrknee.scoring.discrimination import DELONG, Auc, auc
+from mrknee.scoring.discrimination import DELONG, Auc, auc, no_auc_reason
 from mrknee.scoring.operating_point import OperatingPoint, OperatingScore, operate
 from mrknee.scoring.plain import made, number, plain
 from mrknee.scoring.proportions import check_prevalence
@@ -31,17 +31,19 @@ Column = Float[np.ndarray, " exams"]
 
 
 class Corrected(NamedTuple):
-    """Calibration after the probabilities were shifted to a stated prevalence.
+    """Calibration where the finding has a stated prevalence, to which probabilities are shifted.
 
     Attributes:
         prevalence: the stated share of exams with the finding.
-        brier: the Brier score of the shifted probabilities.
-        reliability: their reliability diagram and ECE.
+        brier: the Brier score of the shifted probabilities, exams weighted to the prevalence.
+        reliability: their reliability diagram and ECE, exams weighted likewise.
+        reason: why there are none, and the two hold NaN; or None.
     """
 
     prevalence: float
     brier: Brier
     reliability: Reliability
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,7 @@ class FindingScore:
         brier: the Brier score of the probabilities as predicted.
         reliability: their reliability diagram and ECE.
         operating: one a operating point, in the order given; empty without any.
-        corrected: Brier score and reliability at a stated prevalence; None if none was stated or
-            it isn't known at which the probabilities were calibrated.
+        corrected: Brier score and reliability at a stated prevalence; None if none was stated.
     """
 
     auc: Auc
@@ -236,13 +237,19 @@ class Scorecard:
         for name, one in self.findings.items():
             rows.append((name, *_calibration_cells(one.brier, one.reliability)))
             if one.corrected is not None:
-                prevalence, shifted, reliable = one.corrected
-                rows.append((f" at {prevalence:.2f}", *_calibration_cells(shifted, reliable)))
+                cells = _calibration_cells(one.corrected.brier, one.corrected.reliability)
+                rows.append((f" at {one.corrected.prevalence:.2f}", *cells))
         lines = _columns(rows)
-        legend = ["reference: Brier score of always saying the prevalence of these exams"]
-        legend.append("chance: ECE to be expected here if every probability were right")
+        legend = [
+            "reference: Brier score of always saying the prevalence",
+            "chance: ECE to be expected here if every probability were right",
+        ]
         if any(one.corrected is not None for one in self.findings.values()):
-            legend.append("at: probabilities shifted to that prevalence")
+            legend.append("at: probabilities shifted, and exams weighted, to that prevalence")
+        for name, one in self.findings.items():
+            if one.corrected is not None and one.corrected.reason is not None:
+                at = f"{one.corrected.prevalence:.2f}"
+                legend.append(f"{name}: not shifted to {at}: {one.corrected.reason}")
         return [lines[0], "-" * max(len(line) for line in lines), *lines[1:], *legend]
 
 
@@ -270,7 +277,7 @@ def score(
         operating_points: finding -> points fixed on other exams; others' are left out.
         calibration: what the probabilities were calibrated with: it knows at which prevalence.
         prevalences: finding -> a stated share of exams with it, above 0 and below 1, for PPV and
-            NPV and, where `calibration` knows the finding, for shifted probabilities.
+            NPV and, where `calibration` was fitted for the finding, for shifted probabilities.
 
     Raises:
         MrkneeError: a probability is NaN or outside 0 to 1, a label is not 0, 1 or NaN, or a
@@ -293,7 +300,6 @@ def score(
                 expected=f"one of {', '.join(findings)}",
                 found=name,
             )
-    fitted = {} if calibration is None else calibration.prevalences
 
     def one(name: str, y: Column, p: Column) -> FindingScore:
         stated = prevalences.get(name)
@@ -305,7 +311,7 @@ def score(
             operating=tuple(
                 operate(point, y, p, prevalence=stated) for point in operating_points.get(name, ())
             ),
-            corrected=_corrected(y, p, fitted.get(name, math.nan), stated, seed),
+            corrected=None if stated is None else _corrected(name, y, p, calibration, stated, seed),
         )
 
     return Scorecard(
@@ -321,12 +327,33 @@ def score(
 
 
 def _corrected(
-    y: Column, p: Column, before: float, after: float | None, seed: int
-) -> Corrected | None:
-    if after is None or math.isnan(before):
-        return None
-    shifted = at_prevalence(p, before, after)
-    return Corrected(after, brier(y, shifted, seed=seed), reliability(y, shifted, seed=seed))
+    name: str, y: Column, p: Column, calibration: Calibration | None, after: float, seed: int
+) -> Corrected:
+    reason = _why_not_shifted(name, y, calibration)
+    if calibration is None or reason is not None:
+        nan = math.nan
+        return Corrected(
+            after,
+            Brier(nan, nan, nan, nan, 0, "none"),
+            Reliability((), nan, nan, nan, nan, 0, "none", "none"),
+            reason,
+        )
+    shifted = at_prevalence(p, calibration.prevalences[name], after)
+    return Corrected(
+        after,
+        brier(y, shifted, prevalence=after, seed=seed),
+        reliability(y, shifted, prevalence=after, seed=seed),
+    )
+
+
+def _why_not_shifted(name: str, y: Column, calibration: Calibration | None) -> str | None:
+    if calibration is None:
+        return "it is not known how the probabilities were calibrated"
+    before = calibration.prevalences.get(name, math.nan)
+    if math.isnan(before):
+        return calibration.reasons.get(name, "the calibration does not have this finding")
+    positives, negatives = int((y == 1).sum()), int((y == 0).sum())
+    return no_auc_reason(positives, negatives) if 0 in (positives, negatives) else None
 
 
 def _read_finding(one: Mapping[str, Any]) -> FindingScore:
@@ -345,6 +372,7 @@ def _read_finding(one: Mapping[str, Any]) -> FindingScore:
             float(corrected["prevalence"]),
             made(Brier, corrected["brier"]),
             made(Reliability, corrected["reliability"]),
+            corrected["reason"],
         ),
     )
 
