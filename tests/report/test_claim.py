@@ -49,10 +49,13 @@ def test_a_model_fills_its_items_from_its_provenance(tmp_path: Path) -> None:
     answers = {item.number: item.answer for item in table}
     assert all(table[number - 1].stated for number in OF_THE_MODEL)
     assert "trained on 590" in answers[19]
-    assert "106" in answers[19]
+    assert "epoch chosen on 106 (inner: drawn from train at random by seed 3" in answers[19]
+    assert answers[19].endswith("scored on 24 (valid: as the data set ships it)")
+    assert answers[1] == "deep learning: one multi-task network for abnormal, acl, meniscus"
+    assert answers[29].startswith("95 % intervals on every measure of this model;")
     assert "test_resnet" in answers[22]
     assert "torch 9.8.7" in answers[23]
     assert "learning_rate 0.001" in answers[25]
     assert answers[26].startswith("epoch 4, by mean_auc on 106")
-    assert answers[33] == NOT_STATED  # the data set has the name of the one trained on
+    assert answers[33] == NOT_STATED
     assert "24 exams" in answers[32]

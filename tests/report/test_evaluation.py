@@ -100,7 +100,21 @@ def test_a_model_adds_calls_provenance_and_pictures(tmp_path: Path) -> None:
                 assert share(proportion) in text
             called = f"{point.tp} found{point.fn} missed has it not{point.fp} false alarms"
             assert called.replace(" ", "") in text.replace(" ", "")
+    totals = [
+        (kind, wrong)
+        for one in card.findings.values()
+        for kind, wrong in (
+            ("positive", one.operating[0].fp),
+            ("negative", one.operating[0].fn),
+        )
+    ]
+    assert any(a[1] != b[1] for a, b in zip(totals[::2], totals[1::2], strict=True))
+    headed = re.findall(r"False (positive|negative)s: (?:all|the worst \d of) (\d+)", text)
+    assert headed == [(kind, str(wrong)) for kind, wrong in totals]
+    assert "sensitivity ≥ 0.90" in text
+    assert ">=" not in (tmp_path / "out" / "report.html").read_text()
     assert "PPV at 20 %" in text
+    assert "not shifted to" in text.lower()  # the model has no calibration
     assert "trained on 590 exams of the data set “toy”" in text
     assert "106 inner exams" in text
     page = (tmp_path / "out" / "report.html").read_text()
@@ -333,6 +347,10 @@ def test_a_finding_without_an_auc_has_its_reason_on_the_page(tmp_path: Path) -> 
     assert "Abnormal has no AUC: one class only" in text
     assert "Meniscal tear has no AUC: no exam has a known label" in text
     assert "nan" not in text.lower().replace("finnan", "")
+    assert "no value" in text
+    assert "—–—" not in text  # noqa: RUF001
+    assert "Abnormal no AUC, 120 with, 0 without" in text
+    assert "Meniscal tear no calibration error and no Brier score; 0 exams" in text
 
 
 def test_splits_are_counted_with_what_is_not_known(tmp_path: Path) -> None:

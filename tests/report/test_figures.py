@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
+from mrknee.exams import MRNET_FINDINGS
 from mrknee.report.figures import (
     SQUARE_AREA,
     AucRow,
@@ -17,8 +18,15 @@ from mrknee.report.figures import (
     roc_plot,
 )
 from mrknee.report.plot import Plot
-from mrknee.report.published import AUCS, RADIOLOGISTS, READINGS, readings_of
-from mrknee.report.words import number, share, unbroken, with_interval
+from mrknee.report.published import (
+    AUCS,
+    RADIOLOGISTS,
+    READINGS,
+    aucs_of,
+    means_of,
+    readings_of,
+)
+from mrknee.report.words import number, one_or_each, share, unbroken, with_interval
 from mrknee.scoring.curves import precision_recall, roc, roc_band
 from mrknee.scoring.operating_point import OperatingPoint, operate
 from mrknee.scoring.proportions import wilson
@@ -70,6 +78,17 @@ def test_points_on_the_roc_lie_at_sensitivity_and_specificity() -> None:
     y = (BOTTOM - float(dot.get("cy", "nan"))) / (BOTTOM - TOP)
     assert x == pytest.approx(1 - point.specificity.value, abs=1e-3)
     assert y == pytest.approx(point.sensitivity.value, abs=1e-3)
+    upright, level = marks(svg, "cross")
+    ends = [(BOTTOM - float(upright.get(end, "nan"))) / (BOTTOM - TOP) for end in ("y1", "y2")]
+    assert ends == pytest.approx([point.sensitivity.low, point.sensitivity.high], abs=1e-3)
+    ends = [(float(level.get(end, "nan")) - LEFT) / (RIGHT - LEFT) for end in ("x1", "x2")]
+    expected = [1 - point.specificity.high, 1 - point.specificity.low]
+    assert ends == pytest.approx(expected, abs=1e-3)
+    (model,) = marks(svg, "bien")
+    assert model.tag.endswith("polygon")  # no diamond: that is the post in the plot of AUCs
+    corners = points(model)
+    assert (corners[:, 0].min() + corners[:, 0].max()) / 2 == pytest.approx(1 - 0.968, abs=1e-3)
+    assert (corners[:, 1].min() + corners[:, 1].max()) / 2 == pytest.approx(0.759, abs=1e-3)
     (square,) = marks(svg, "radiologist")
     middle = float(square.get("x", "nan")) + float(square.get("width", "nan")) / 2
     assert (middle - LEFT) / (RIGHT - LEFT) == pytest.approx(1 - 0.933, abs=1e-3)
@@ -153,6 +172,14 @@ def test_numbers_come_with_their_interval() -> None:
     assert with_interval(math.nan, math.nan, math.nan) == "—"
     assert share(wilson(49, 54)) == "49 of 54 (91 %; 80–96 %)"  # noqa: RUF001
     assert share(wilson(0, 0)) == "0 of 0"
+    assert number(-0.0004) == "0.000"
+    assert number(-0.0006) == "-0.001"
+
+
+def test_what_holds_for_all_findings_is_said_once() -> None:
+    """The same text once; texts that differ with the findings they hold for."""
+    assert one_or_each({"A": "x", "B": "x"}) == "x"
+    assert one_or_each({"A": "x", "B": "y", "C": "x"}) == "A, C: x; B: y"
 
 
 def test_published_values_say_what_they_are() -> None:
@@ -171,3 +198,6 @@ def test_published_values_say_what_they_are() -> None:
         "meniscus",
     ]
     assert readings_of("effusion") == ()
+    assert aucs_of("mean") == ()  # a finding may be called so
+    assert [one.value for one in means_of(MRNET_FINDINGS)] == [0.8943]
+    assert means_of((*MRNET_FINDINGS, "effusion")) == ()

@@ -5,14 +5,23 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from mrknee.exams import Findings, write_labels
+from mrknee.report.contents import ModelFacts
 from mrknee.report.evaluation import evaluate, gather
-from mrknee.report.sentences import warnings_of
+from mrknee.report.page import render
+from mrknee.report.sentences import calibration_of, compared, warnings_of
+from mrknee.scoring.calibration import fit_calibration
 from mrknee.scoring.predictions import Predictions
+from mrknee.scoring.reliability import BOUND, BRIER_BOOTSTRAP
+from mrknee.scoring.scorecard import score
 from tests.report.examples import write_case, write_model_case
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -201,13 +210,115 @@ def test_the_page_stays_light(tmp_path: Path) -> None:
     assert page.stat().st_size < 3e6
 
 
+@needs_browser
+def test_a_finding_s_calls_stand_side_by_side(page: Page, report: Path) -> None:
+    """Both thresholds' tables of a finding in one row, and no heading in them breaks in two."""
+    show(page, report, 1280)
+    tops = page.evaluate(
+        """() => [...document.querySelectorAll('.pairs')].map(
+             p => [...p.querySelectorAll('.confusion')].map(t => t.getBoundingClientRect().top))"""
+    )
+    assert [len(pair) for pair in tops] == [2, 2, 2]
+    assert all(one == two for one, two in tops)
+    lines = page.evaluate(
+        """() => [...document.querySelectorAll('.confusion th')].map(t => {
+             const r = document.createRange(); r.selectNodeContents(t);
+             return new Set([...r.getClientRects()].map(b => Math.round(b.top))).size })"""
+    )
+    assert set(lines) == {1}
+
+
 def test_warnings_come_first_and_only_where_due(tmp_path: Path) -> None:
-    """Guessing, few exams and synthetic knees are told; a sure result on many exams is not."""
+    """Guessing, worse than guessing, few exams, synthetic knees are told; a sure result is not."""
     few = warnings_of(gather(str(write_case(tmp_path / "few", 40, skill=0.0)), tmp_path / "few"))
     assert any("can't be told from guessing" in one for one in few)
     assert any(one.startswith("Few exams") for one in few)
+    inverted = gather(str(write_case(tmp_path / "not", 900, skill=-3.0)), tmp_path / "not")
+    told = warnings_of(inverted)
+    assert [one.split(":")[0] for one in told] == [
+        "Abnormal is ranked worse than by guessing",
+        "ACL tear is ranked worse than by guessing",
+        "Meniscal tear is ranked worse than by guessing",
+    ]
+    assert render(inverted).count('class="card doubtful"') == 3
     sure = gather(str(write_case(tmp_path / "sure", 900, skill=3.0)), tmp_path / "sure")
     assert warnings_of(sure) == []
     (tmp_path / "sure" / "phantom.json").write_text("{}")
     drawn = gather(str(tmp_path / "sure" / "0.csv"), tmp_path / "sure")
     assert [one.split(",")[0] for one in warnings_of(drawn)] == ["Synthetic knees"]
+
+
+def test_calibration_is_told_finding_by_finding(tmp_path: Path) -> None:
+    """On how many exams, why not, and why a stated share was not shifted to."""
+    contents = gather(str(write_case(tmp_path)), tmp_path)
+    rng = np.random.default_rng(0)
+    labels = (rng.random((70, 3)) < 0.4).astype(float)
+    probabilities = 0.3 * labels + 0.7 * rng.random((70, 3))
+    labels[:, 0], labels[:9, 1] = 1.0, np.nan
+    findings = tuple(contents.card.findings)
+    fitted = fit_calibration(findings, labels, probabilities, method="platt")
+    facts = ModelFacts("m", {}, fitted, {}, None)
+    assert calibration_of(replace(contents, model=facts)) == [
+        "Calibrated (platt) on exams that were not trained on: ACL tear on 61, Meniscal tear on "
+        "70.",
+        "Abnormal: not calibrated: one class only: 70 of 70 are positive.",
+    ]
+    card = score(
+        findings,
+        contents.labels,
+        contents.probabilities,
+        split="valid",
+        calibration=fitted,
+        prevalences={"abnormal": 0.2, "acl": 0.2},
+    )
+    page = render(replace(contents, model=facts, card=card))
+    assert "Not shifted to a share of 20&nbsp;%: not calibrated: one class only" in page
+    assert page.count("Shifted, with exams weighted, to a share of 20&nbsp;%") == 1
+
+
+def test_methods_are_told_finding_by_finding(tmp_path: Path) -> None:
+    """Where a finding's interval is made another way, the methods name the findings."""
+    path = write_case(tmp_path)
+    same = render(gather(str(path), tmp_path))
+    assert f"<li>Brier score: {BRIER_BOOTSTRAP}.</li>" in same
+    ids = Predictions.read(path).ids
+    write_labels(tmp_path, "valid", "abnormal", dict.fromkeys(ids, 1.0))
+    page = unescape(render(gather(str(path), tmp_path)))
+    told = f"Abnormal: {BOUND}; ACL tear, Meniscal tear: {BRIER_BOOTSTRAP}"
+    assert f"<li>Brier score: {told}.</li>" in page
+
+
+def test_a_comparison_tells_what_it_left_out_and_how_it_was_made(tmp_path: Path) -> None:
+    """Findings that only one model has, the intervals' and the permutation's method."""
+    first, second = write_case(tmp_path), write_case(tmp_path, seed=1)
+    table = Predictions.read(second)
+    Predictions(table.ids, Findings(["acl"]), table.probabilities[:, 1:2]).write(second)
+    contents = gather(str(first), tmp_path, against=str(second))
+    told = compared(contents.comparison)
+    assert told[0] == "Left out, because not every model has it: abnormal, meniscus (0)."
+    assert contents.comparison is not None
+    (one,) = contents.comparison.differences
+    assert any(one.method in sentence and one.permutation in sentence for sentence in told)
+    page = unescape(render(contents))
+    assert all(sentence in page for sentence in told)
+
+
+def test_published_values_stand_only_beside_their_own_findings(tmp_path: Path) -> None:
+    """A fourth finding has none, the mean of four neither, and the page says why."""
+    path = write_case(tmp_path)
+    table = Predictions.read(path)
+    findings = Findings([*table.findings, "effusion"])
+    values = np.hstack([table.probabilities, table.probabilities[:, :1]])
+    Predictions(table.ids, findings, values).write(path)
+    shutil.copy(tmp_path / "valid-acl.csv", tmp_path / "valid-effusion.csv")
+    page = unescape(render(gather(str(path), tmp_path)))
+    assert "this one is of abnormal, acl, meniscus, effusion, so none stands beside it" in page
+    assert "0.894 (no interval)" not in page
+    assert "Bien 2018, MRNet's 120 hidden test exams" in page
+    alone = Predictions(table.ids, Findings(["effusion"]), values[:, 3:])
+    alone.write(path)
+    contents = gather(str(path), tmp_path)
+    caption = render(contents).split("<figcaption", 1)[1].split("</figcaption>")[0]
+    assert "this model" in caption
+    assert "Bien" not in caption
+    assert "post" not in caption

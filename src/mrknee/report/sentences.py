@@ -188,11 +188,15 @@ def compared(comparison: Comparison | None) -> list[str]:
     each = {words.heading(one.finding): one for one in comparison.differences}
     means = comparison.mean_differences
     told = [note[0].upper() + note[1:] + "." for note in comparison.notes]
-    told += [
-        f"{title}: {one.reason}."
+    reasons = {
+        title: one.reason
         for title, one in each.items()
         if one.reason is not None and not isnan(one.difference)
-    ]
+    }
+    if len(reasons) == len(each):
+        told.append(f"All findings: {words.one_or_each(reasons)}.")
+    else:
+        told += [f"{title}: {reason}." for title, reason in reasons.items()]
     intervals = words.one_or_each({title: one.method for title, one in each.items()})
     exchanged = words.one_or_each({title: one.permutation for title, one in each.items()})
     holm = words.one_or_each({title: one.corrected for title, one in each.items()})
