@@ -30,6 +30,13 @@ def test_unusable_findings_are_refused(names: list[str]) -> None:
         Findings(names)
 
 
+@pytest.mark.parametrize("name", ["exam", "mean"])
+def test_names_that_are_taken_are_refused(name: str) -> None:
+    """A finding can't be called as the column of ids or as the mean is."""
+    with pytest.raises(MrkneeError, match="can't have this name"):
+        Findings(["acl", name])
+
+
 def test_an_exam_orders_its_planes() -> None:
     """Planes come in the order axial, coronal, sagittal, whatever order they were given in."""
     exam = Exam("0001", {Plane.SAGITTAL: STACK, Plane.AXIAL: STACK, Plane.CORONAL: STACK})

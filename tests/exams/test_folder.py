@@ -137,6 +137,12 @@ def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
     assert read_labels(path) == {"0000": 1.0, "0001": 0.0}
 
 
+def test_any_id_that_a_csv_can_hold_is_read(tmp_path: Path) -> None:
+    """Ids with a comma or a quotation mark come back as they were written."""
+    labels = {"knee, left": 1.0, 'the "other" one': 0.0, "0001": 1.0}
+    assert read_labels(write_labels(tmp_path, "train", "acl", labels)) == labels
+
+
 def test_binary_labels_are_refused(tmp_path: Path) -> None:
     """A file that isn't text is an error of our own type."""
     path = tmp_path / "train-acl.csv"

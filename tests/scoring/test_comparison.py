@@ -399,5 +399,58 @@ def test_files_are_compared(tmp_path: Path) -> None:
     many = ",".join([*twice, str(again)])
     names = compare_files([many, str(tmp_path / "multi.csv")], tmp_path, split="valid").names
     assert names == ("abnormal to again (4 tables)", "multi")
-    with pytest.raises(MrkneeError, match="two models or more"):
-        compare_files([joined, joined], tmp_path, split="valid")
+
+
+def two_files(folder: Path, *names: str) -> list[str]:
+    """The same predictions under these names, and the labels of their exams."""
+    labels, first, _ = draw()
+    ids = tuple(f"{i:04d}" for i in range(len(labels)))
+    for i, name in enumerate(FINDINGS):
+        write_labels(folder, "valid", name, dict(zip(ids, labels[:, i], strict=True)))
+    for name in names:
+        Predictions(ids, Findings(FINDINGS), first).write(folder / name)
+    return [str(folder / name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (("a.v1", "a.v2"), ("a.v1", "a.v2")),
+        (("q/p.csv", "r/p.csv"), ("q", "r")),
+        (("p,1.csv", "p,2.csv"), ("p,1", "p,2")),
+    ],
+)
+def test_names_tell_models_apart(
+    tmp_path: Path, files: tuple[str, str], names: tuple[str, str]
+) -> None:
+    """Only .csv is dropped from a name; a comma in a file's own name makes no second file."""
+    specs = two_files(tmp_path, *files)
+    assert compare_files(specs, tmp_path, split="valid").names == names
+
+
+def test_names_that_would_be_the_same_are_whole(tmp_path: Path) -> None:
+    """Where short names fall together the models go by what was given."""
+    specs = two_files(tmp_path, "p.csv", "p")
+    assert compare_files(specs, tmp_path, split="valid").names == tuple(specs)
+
+
+def test_a_model_is_not_compared_with_itself(tmp_path: Path) -> None:
+    """The same file by another path, or the same files in another order: an error with advice."""
+    one, two = two_files(tmp_path, "one.csv", "two.csv")
+    by_another_path = str(tmp_path / "." / "sub" / ".." / "one.csv")
+    for first, second in ((one, by_another_path), (f"{one},{two}", f"{two},{one}")):
+        with pytest.raises(MrkneeError, match="compared with itself") as error:
+            compare_files([first, second], tmp_path, split="valid")
+        assert error.value.found == f"the same as {first}"
+        assert error.value.advice is not None
+
+
+def test_exams_without_a_label_are_noted() -> None:
+    """An exam that no finding has a label of is counted in a note, below the given ones."""
+    labels, first, second = draw()
+    labels[[3, 7]] = np.nan
+    found = compare("ab", FINDINGS, labels, [first, second], split="valid", notes=["given"])
+    assert found.notes == ("given", "2 of 120 exams have no label, and no part in any number")
+    assert "over 3 tests of a finding" in found.table()
+    alone = compare("ab", ["acl"], labels[:, :1], [first[:, :1], second[:, :1]], split="valid")
+    assert "over 1 test of a finding" in alone.table()

@@ -176,3 +176,42 @@ def test_models_of_other_exams_or_findings_are_not_aligned() -> None:
     cyst = Predictions(TABLE.ids, Findings(["cyst"]), np.zeros((2, 1)))
     with pytest.raises(MrkneeError, match="no finding in common"):
         aligned(["one", "two"], [TABLE, cyst])
+
+
+@pytest.mark.parametrize("name", ["exam", "mean"])
+def test_columns_with_a_taken_name_are_refused(tmp_path: Path, name: str) -> None:
+    """A finding can't share the ids' or the mean's name, and get another's numbers."""
+    (tmp_path / "p.csv").write_text(f"exam,acl,{name}\n0000,0.1,0.9\n")
+    with pytest.raises(MrkneeError, match="can't have this name"):
+        Predictions.read(tmp_path / "p.csv")
+
+
+def test_a_table_without_exams_is_refused(tmp_path: Path) -> None:
+    """A header alone is no prediction, and the error says so."""
+    (tmp_path / "p.csv").write_text("exam,acl\n")
+    with pytest.raises(MrkneeError, match="no exam has a prediction"):
+        Predictions.read(tmp_path / "p.csv")
+
+
+def test_labels_of_no_exam_keep_their_columns(tmp_path: Path) -> None:
+    """Without exams there are still as many columns as findings."""
+    (tmp_path / "valid-acl.csv").write_text("")
+    none = Predictions((), TABLE.findings, np.zeros((0, 2)))
+    assert none.labels(tmp_path, "valid").shape == (0, 2)
+
+
+def test_ids_are_the_same_in_predictions_and_labels(tmp_path: Path) -> None:
+    """An id with a comma or a quotation mark is written and read alike in both files."""
+    ids = ("knee, left", 'the "other" one')
+    Predictions(ids, Findings(["acl"]), np.array([[0.1], [0.9]])).write(tmp_path / "p.csv")
+    write_labels(tmp_path, "valid", "acl", {ids[1]: 1.0, ids[0]: 0.0})
+    labels = Predictions.read(tmp_path / "p.csv").labels(tmp_path, "valid")
+    assert labels.tolist() == [[0.0], [1.0]]
+
+
+def test_one_number_is_one(tmp_path: Path) -> None:
+    """The error on a bad line counts right, with one finding and with two."""
+    for header, line, numbers in (("acl", "2", "a number"), ("acl,cyst", "2,2", "2 numbers")):
+        (tmp_path / "p.csv").write_text(f"exam,{header}\n0000,{line}\n")
+        with pytest.raises(MrkneeError, match=f"and {numbers} from 0 to 1"):
+            Predictions.read(tmp_path / "p.csv")

@@ -434,3 +434,13 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="disk full"):
         a_scorecard(hard=True).write(path)
     assert path.read_text() == before
+
+
+def test_exams_without_a_label_are_noted() -> None:
+    """An exam that no finding has a label of is counted, and the scorecard says so."""
+    labels, probabilities = predictions()
+    labels[5] = np.nan
+    labels[6, 1] = np.nan
+    card = score(NAMES, labels, probabilities, split="valid", notes=[OPTIMISTIC])
+    assert card.notes == (OPTIMISTIC, "1 of 120 exams has no label, and no part in any number")
+    assert card.n_exams == 120

@@ -27,6 +27,9 @@ class Plane(StrEnum):
 
 PLANES = tuple(Plane)
 
+TAKEN = ("exam", "mean")
+"""No finding's name: the column of ids in a table of predictions, and the mean over findings."""
+
 MRNET_FINDINGS = ("abnormal", "acl", "meniscus")
 """MRNet's findings, in the order of its competition's output."""
 
@@ -35,8 +38,9 @@ class Findings(tuple[str, ...]):
     """Names of findings in their one order: abnormal, acl, meniscus first, then others by name.
 
     Raises:
-        MrkneeError: no name at all, a name twice, or a name with other characters than
-            lower-case letters, digits, `_` and `-` (names become file names and CSV columns).
+        MrkneeError: no name at all, a name twice, one that is `TAKEN`, or a name with other
+            characters than lower-case letters, digits, `_` and `-` (names become file names and
+            CSV columns).
     """
 
     __slots__ = ()
@@ -53,6 +57,12 @@ class Findings(tuple[str, ...]):
                 raise MrkneeError(
                     "a finding's name can't be used",
                     expected="lower-case letters, digits, _ and -",
+                    found=repr(name),
+                )
+            if name in TAKEN:
+                raise MrkneeError(
+                    "a finding can't have this name",
+                    expected="another: exam is the column of ids, mean the mean over findings",
                     found=repr(name),
                 )
             if given.count(name) > 1:

@@ -13,6 +13,8 @@ not `0000`. An empty label, or no line at all, means "not known" and becomes NaN
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -176,6 +178,8 @@ def _choose_findings(
 def read_labels(path: Path) -> dict[str, float]:
     """Reads one label file: no header, `id,label` a line, label 0, 1 or empty (not known).
 
+    It is a CSV, as the predictions are: an id with a comma or a quotation mark stands in quotes.
+
     Args:
         path: the file; UTF-8, any line ends.
 
@@ -187,7 +191,7 @@ def read_labels(path: Path) -> dict[str, float]:
             twice, or a label is something else.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise MrkneeError("a label file is missing", file=path) from None
     except UnicodeDecodeError as error:
@@ -195,11 +199,12 @@ def read_labels(path: Path) -> dict[str, float]:
             "a label file is not text", file=path, expected="UTF-8", found=str(error)
         ) from None
     labels: dict[str, float] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    rows = csv.reader(io.StringIO(text))
+    for row in rows:
+        fields = [part.strip() for part in row]
+        if fields in ([], [""]):
             continue
-        fields = [part.strip() for part in line.split(",")]
-        where = f"line {number}: {line[:80]!r}"
+        where = f"line {rows.line_num}: {','.join(row)[:80]!r}"
         if len(fields) != 2 or not fields[0]:
             raise MrkneeError(
                 "a label file has a line of another form",
@@ -220,7 +225,7 @@ def read_labels(path: Path) -> dict[str, float]:
                 expected="0, 1 or nothing (not known)",
                 found=where,
                 advice="delete the header line: MRNet's label files have none"
-                if number == 1
+                if rows.line_num == 1
                 else None,
             )
         labels[exam_id] = float(label) if label else np.nan
@@ -258,6 +263,8 @@ def write_labels(root: Path, split: str, finding: str, labels: Mapping[str, floa
     (name,) = Findings([finding])
     path = root / f"{split}-{name}.csv"
     text = {0.0: "0", 1.0: "1"}
-    with whole_file(path) as beside:
-        beside.write_text("".join(f"{i},{text.get(v, '')}\n" for i, v in labels.items()))
+    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(
+            (exam_id, text.get(label, "")) for exam_id, label in labels.items()
+        )
     return path

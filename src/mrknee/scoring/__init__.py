@@ -11,7 +11,7 @@
 - `curves`: ROC with its band, precision-recall.
 - `localisation`: does a heat map hit a lesion that is known?
 - `scorecard`: all of a model on one split as one frozen object: `scorecard.json` and a table.
-- `plain`: results to JSON and back.
+- `plain`, `text`: results to JSON and back, and as plain text.
 
 A number that can't be computed is NaN (null in JSON) with its reason, never a made-up value.
 """

@@ -22,8 +22,9 @@ from mrknee.files import whole_file
 from mrknee.scoring.differences import Difference, MeanDifference, difference, mean_difference
 from mrknee.scoring.discrimination import DELONG, Auc, auc
 from mrknee.scoring.paired import MOVER, SAME_RANKING, holm
-from mrknee.scoring.predictions import Predictions, aligned
+from mrknee.scoring.predictions import Predictions, aligned, named_files
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
+from mrknee.scoring.text import columns, exams, interval, shown, without_labels
 
 __all__ = ["VERSION", "Comparison", "Difference", "MeanDifference", "compare", "compare_files"]
 
@@ -98,13 +99,13 @@ class Comparison:
         intervals and tests than usual, notes) is told in lines below.
         """
         letters = {name: _letter(i) for i, name in enumerate(self.names)}
-        title = f"{self.split}: {self.n_exams} exam" + ("" if self.n_exams == 1 else "s")
+        title = f"{self.split}: {exams(self.n_exams)}"
         parts = [
             [title, *(f"{letter}: {name}" for name, letter in letters.items())],
-            _columns(self._auc_rows(letters), left=2),
+            columns(self._auc_rows(letters), left=2),
             [
                 "Differences (B - A is B's AUC less A's), with 95 % intervals:",
-                *_columns(self._difference_rows(letters), left=2),
+                *columns(self._difference_rows(letters), left=2),
                 *self._explained(letters),
             ],
             self._sentences(letters),
@@ -152,12 +153,12 @@ class Comparison:
         for finding in self.aucs[self.names[0]]:
             for name, letter in letters.items():
                 one = self.aucs[name][finding]
-                shown = _shown(one.value), _interval(one.low, one.high)
-                rows.append((finding, letter, *shown, str(one.n_positive), str(one.n_negative)))
+                cells = shown(one.value), interval(one.low, one.high)
+                rows.append((finding, letter, *cells, str(one.n_positive), str(one.n_negative)))
         for name, letter in letters.items():
             mean = self.means[name]
-            shown = _shown(mean.value), _interval(mean.low, mean.high)
-            rows.append(("mean", letter, *shown, "", ""))
+            cells = shown(mean.value), interval(mean.low, mean.high)
+            rows.append(("mean", letter, *cells, "", ""))
         return rows
 
     def _all(self) -> list[Difference | MeanDifference]:
@@ -168,21 +169,22 @@ class Comparison:
             ("finding", "models", "difference", "95 % interval", "DeLong", "permutation", "Holm")
         ]
         for one in self._all():
-            shown = _pair(one, letters), _signed(one.difference), _signed_interval(one)
+            cells = _pair(one, letters), _signed(one.difference), _signed_interval(one)
             p = _p(one.p_permutation)
             if isinstance(one, Difference):
-                rows.append((one.finding, *shown, _p(one.p_delong), p, _p(one.p_holm)))
+                rows.append((one.finding, *cells, _p(one.p_delong), p, _p(one.p_holm)))
             else:
-                rows.append(("mean", *shown, "", p, ""))
+                rows.append(("mean", *cells, "", p, ""))
         return rows
 
     def _explained(self, letters: Mapping[str, str]) -> list[str]:
         """What the columns of the differences are."""
         made = [one for one in self.differences if one.corrected != "none"]
         other = [one for one in made if one.corrected == "permutation"]
+        tests = "1 test" if len(made) == 1 else f"{len(made)} tests"
         lines = [
             f"Intervals by {MOVER} from the AUCs' own; the mean's by {BOOTSTRAP}.",
-            f"The last columns are p. Holm: of DeLong's p, over {len(made)} tests of a finding.",
+            f"The last columns are p. Holm: of DeLong's p, over {tests} of a finding.",
         ]
         if other:
             which = ", ".join(f"{one.finding} {_pair(one, letters)}" for one in other)
@@ -287,7 +289,7 @@ def compare(
             for other in names[1:]
         ),
         seed=seed,
-        notes=tuple(notes),
+        notes=(*notes, *without_labels(labels)),
     )
 
 
@@ -305,8 +307,9 @@ def compare_files(specs: Sequence[str], data: Path, *, split: str, seed: int = 0
 
     Raises:
         MrkneeError: a table can't be read or has no labels, the tables are of different exams or
-            have no finding in common, or there are fewer than two models.
+            have no finding in common, a model is there twice, or there are fewer than two.
     """
+    _refuse_twice(specs)
     names = _names(specs)
     tables, notes = aligned(names, [Predictions.read_joined(spec) for spec in specs])
     return compare(
@@ -320,19 +323,42 @@ def compare_files(specs: Sequence[str], data: Path, *, split: str, seed: int = 0
     )
 
 
+def _refuse_twice(specs: Sequence[str]) -> None:
+    """A model against itself; the order of its files makes no other model."""
+    seen: dict[frozenset[Path], str] = {}
+    for spec in specs:
+        files = frozenset(Path(name).resolve() for name in named_files(spec))
+        if files in seen:
+            raise MrkneeError(
+                "a model can't be compared with itself",
+                file=spec,
+                expected="files of different models",
+                found=f"the same as {seen[files]}",
+                advice="name each model's predictions once",
+            )
+        seen[files] = spec
+
+
 def _names(specs: Sequence[str]) -> list[str]:
-    """Short names: `a/reference/p.csv` and `a/default/p.csv` are `reference` and `default`."""
-    paths = {spec: [list(Path(f).with_suffix("").parts) for f in spec.split(",")] for spec in specs}
+    """Short names: `a/reference/p.csv` and `a/default/p.csv` are `reference` and `default`.
+
+    Where two models' would be the same they go by all that was given.
+    """
+    paths = {
+        spec: [list(Path(name.removesuffix(".csv")).parts) for name in named_files(spec)]
+        for spec in specs
+    }
     every = [path for each in paths.values() for path in each]
     for end in (0, -1):
         while min(map(len, every)) > 1 and len({path[end] for path in every}) == 1:
             for path in every:
                 path.pop(end)
     named = [["/".join(path) for path in paths[spec]] for spec in specs]
-    return [
+    short = [
         " + ".join(each) if len(each) <= NAMED else f"{each[0]} to {each[-1]} ({len(each)} tables)"
         for each in named
     ]
+    return short if len(set(short)) == len(short) else list(specs)
 
 
 def _with_holm(differences: Sequence[Difference]) -> list[Difference]:
@@ -376,23 +402,6 @@ def _letter(model: int) -> str:
     return chr(ord("A") + model) if model < 26 else f"M{model + 1}"
 
 
-def _columns(rows: Sequence[tuple[str, ...]], *, left: int) -> list[str]:
-    """A header, a rule, and rows; the first `left` columns to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return [lines[0], "-" * max(len(line) for line in lines), *lines[1:]]
-
-
-def _shown(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
 def _signed(value: float) -> str:
     # Adding 0 makes a rounded -0.000 a +0.000.
     return "-" if math.isnan(value) else f"{round(value, 3) + 0.0:+.3f}"
@@ -406,10 +415,6 @@ def _signed_interval(one: Difference | MeanDifference) -> str:
     if math.isnan(one.low):
         return "-"
     return "no width" if one.low == one.high else f"{_signed(one.low)} to {_signed(one.high)}"
-
-
-def _interval(low: float, high: float) -> str:
-    return "-" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
 def _p(value: float) -> str:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from mrknee.errors import MrkneeError
 from mrknee.exams import Findings, label_files, read_labels
 from mrknee.files import whole_file
+from mrknee.scoring.text import exams
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Predictions:
                 found=",".join(header)[:80],
             )
         findings = Findings(header[1:])
-        columns = [header.index(name) for name in findings]
+        columns = [header[1:].index(name) for name in findings]
+        numbers = "a number" if len(findings) == 1 else f"{len(findings)} numbers"
         ids: dict[str, list[float]] = {}
         for number, row in enumerate(rows, start=2):
             values = _probabilities(row, len(header))
@@ -82,10 +84,14 @@ class Predictions:
                     "the predictions have a line that can't be used",
                     file=path,
                     exam=row[0] if row else None,
-                    expected=f"an exam not named before and {len(findings)} numbers from 0 to 1",
+                    expected=f"an exam not named before and {numbers} from 0 to 1",
                     found=f"line {number}: {','.join(row)[:80]!r}",
                 )
-            ids[row[0]] = [values[c - 1] for c in columns]
+            ids[row[0]] = [values[c] for c in columns]
+        if not ids:
+            raise MrkneeError(
+                "no exam has a prediction", file=path, expected="a line for each exam of a split"
+            )
         table = np.array(list(ids.values()), dtype=np.float64).reshape(len(ids), len(findings))
         return cls(tuple(ids), findings, table)
 
@@ -104,9 +110,9 @@ class Predictions:
             MrkneeError: as `read`; a name is empty or there twice; or the files are of different
                 exams.
         """
-        if "," not in spec or Path(spec).is_file():
+        names = named_files(spec)
+        if len(names) == 1:
             return cls.read(Path(spec))
-        names = [name.strip() for name in spec.split(",")]
         if "" in names or len(set(names)) < len(names):
             raise MrkneeError(
                 "the predictions of one model can't be joined",
@@ -163,12 +169,20 @@ class Predictions:
                 file=root,
                 exam=lacking[0],
                 expected=f"one prediction for each of the {len(labelled)} exams with labels",
-                found=f"no prediction for it ({len(lacking)} such exams)",
+                found=f"no prediction for it ({exams(len(lacking))} without)",
             )
         nothing: dict[str, float] = {}
         return np.array(
-            [[known.get(f, nothing).get(i, np.nan) for f in self.findings] for i in self.ids]
-        )
+            [[known.get(f, nothing).get(i, np.nan) for f in self.findings] for i in self.ids],
+            dtype=np.float64,
+        ).reshape(len(self.ids), len(self.findings))
+
+
+def named_files(spec: str) -> list[str]:
+    """The files that `Predictions.read_joined` reads for this spec, as they are written there."""
+    if "," not in spec or Path(spec).is_file():
+        return [spec]
+    return [name.strip() for name in spec.split(",")]
 
 
 def aligned(
@@ -245,7 +259,7 @@ def _refuse_other_exams(tables: Sequence[Predictions], names: Sequence[str]) -> 
                 "the predictions are of different exams",
                 exam=odd[0],
                 expected=f"the same exams in {names[0]} and {name}",
-                found=f"it is in {has}, not in {lacks} ({len(odd)} exams are in one only)",
+                found=f"it is in {has}, not in {lacks} ({exams(len(odd))} in one only)",
                 advice="predict the same split with both models",
             )
 

@@ -23,6 +23,7 @@ from mrknee.scoring.plain import made, number, plain
 from mrknee.scoring.proportions import check_prevalence
 from mrknee.scoring.reliability import Brier, Reliability, brier, reliability
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
+from mrknee.scoring.text import columns, exams, interval, shown, without_labels
 
 VERSION = 2
 """Of the file's layout; a file of another version is refused."""
@@ -197,7 +198,7 @@ class Scorecard:
         points, if there are any. What is out of the ordinary (no AUC, another interval than
         DeLong's, notes) is told in lines below.
         """
-        title = f"{self.split}: {self.n_exams} exam" + ("" if self.n_exams == 1 else "s")
+        title = f"{self.split}: {exams(self.n_exams)}"
         lines = [title, *self._aucs(), *self._remarks(), "", *self._calibration()]
         for name, one in self.findings.items():
             for operating in one.operating:
@@ -208,13 +209,12 @@ class Scorecard:
         rows = [("finding", "AUC", "95 % interval", "positive", "negative")]
         for name, one in self.findings.items():
             area = one.auc
-            shown = _shown(area.value), _interval(area.low, area.high)
-            rows.append((name, *shown, str(area.n_positive), str(area.n_negative)))
+            cells = shown(area.value), interval(area.low, area.high)
+            rows.append((name, *cells, str(area.n_positive), str(area.n_negative)))
         mean = self.mean
-        rows.append(("mean", _shown(mean.value), _interval(mean.low, mean.high), "", ""))
-        lines = _columns(rows)
-        rule = "-" * max(len(line) for line in lines)
-        return [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+        rows.append(("mean", shown(mean.value), interval(mean.low, mean.high), "", ""))
+        lines = columns(rows, left=1)
+        return [*lines[:-1], lines[1], lines[-1]]
 
     def _remarks(self) -> list[str]:
         remarks = []
@@ -239,7 +239,7 @@ class Scorecard:
             if one.corrected is not None:
                 cells = _calibration_cells(one.corrected.brier, one.corrected.reliability)
                 rows.append((f" at {one.corrected.prevalence:.2f}", *cells))
-        lines = _columns(rows)
+        lines = columns(rows, left=1)
         legend = [
             "reference: Brier score of always saying the prevalence",
             "chance: ECE to be expected here if every probability were right",
@@ -250,7 +250,7 @@ class Scorecard:
             if one.corrected is not None and one.corrected.reason is not None:
                 at = f"{one.corrected.prevalence:.2f}"
                 legend.append(f"{name}: not shifted to {at}: {one.corrected.reason}")
-        return [lines[0], "-" * max(len(line) for line in lines), *lines[1:], *legend]
+        return [*lines, *legend]
 
 
 def score(
@@ -322,7 +322,7 @@ def score(
         },
         mean=mean_auc(findings, labels, probabilities, seed=seed),
         seed=seed,
-        notes=tuple(notes),
+        notes=(*notes, *without_labels(labels)),
     )
 
 
@@ -390,26 +390,14 @@ def _read_mean(content: Mapping[str, Any]) -> MeanAuc:
     )
 
 
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lines with names to the left and numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def _calibration_cells(score: Brier, reliable: Reliability) -> tuple[str, ...]:
     return (
-        _shown(score.value),
-        _interval(score.low, score.high),
-        _shown(score.reference),
-        _shown(reliable.ece),
-        _interval(reliable.ece_low, reliable.ece_high),
-        _shown(reliable.ece_if_calibrated),
+        shown(score.value),
+        interval(score.low, score.high),
+        shown(score.reference),
+        shown(reliable.ece),
+        interval(reliable.ece_low, reliable.ece_high),
+        shown(reliable.ece_if_calibrated),
     )
 
 
@@ -421,8 +409,8 @@ def _operating_lines(name: str, one: OperatingScore) -> list[str]:
     lines = [f"{name}, {point.rule}: p >= {point.threshold:.4g}, {fixed}"]
     shares = ("sensitivity", one.sensitivity), ("specificity", one.specificity)
     for title, share in (*shares, ("PPV", one.ppv), ("NPV", one.npv)):
-        shown = _with_interval(share.value, share.low, share.high)
-        lines.append(f"  {title:<11}  {shown}, {share.count}/{share.n}")
+        numbers = _with_interval(share.value, share.low, share.high)
+        lines.append(f"  {title:<11}  {numbers}, {share.count}/{share.n}")
     at = one.at_prevalence
     if at is not None:
         ppv = _with_interval(at.ppv, at.ppv_low, at.ppv_high)
@@ -433,11 +421,3 @@ def _operating_lines(name: str, one: OperatingScore) -> list[str]:
 
 def _with_interval(value: float, low: float, high: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-
-def _shown(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def _interval(low: float, high: float) -> str:
-    return "-" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
