@@ -351,7 +351,7 @@ def _adds_up(explanation: Explanation, row: int) -> str:
 def _plane_view(exam: Exam, explanation: Explanation, row: int, plane: Plane) -> PlaneView:
     scores = explanation.slice_scores(plane)[row]
     raising, lowering = int(scores.argmax()), int(scores.argmin())
-    denied = bool(explanation.logits[row] < 0) and scores[lowering] < 0 and lowering != raising
+    denied = bool(explanation.logits[row] < 0 and scores[lowering] < 0 and lowering != raising)
     shown = (raising, lowering) if denied else (raising,)
     words = _words(explanation, row, plane, denied=denied)
     left, top, right, bottom = (100 * edge for edge in seen_box(explanation.seen(plane)))
