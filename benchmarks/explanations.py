@@ -34,7 +34,8 @@ import torch
 from scipy.stats import spearmanr
 
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane, read_stack
-from mrknee.inference.explanation import Explanation, explain
+from mrknee.inference.decomposition import explain
+from mrknee.inference.explanation import Explanation
 from mrknee.inference.predictor import Predictor
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network

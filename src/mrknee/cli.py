@@ -52,22 +52,24 @@ def predict(
     out: Path,
     split: str = "valid",
     allow_missing_plane: bool = False,
+    threads: int | None = None,
 ) -> None:
     """Reads exams with a trained model and writes one probability an exam and finding.
 
     Args:
-        model: a run folder.
+        model: a run folder, or an ONNX file that export wrote.
         exams: a data set's folder (one split of it is read), or a folder with axial/, coronal/
             and sagittal/ inside.
         out: the CSV to write: exam,<finding>,...
         split: which split of a data set.
         allow_missing_plane: read exams that lack one or two planes too.
+        threads: processor threads to compute with; all cores, if not given.
     """
-    from mrknee.inference.predictor import Predictor, open_exams
+    from mrknee.inference.model import open_exams, open_model
 
     if out.is_dir():
         raise MrkneeError("the predictions can't be written", file=out, expected="a file's name")
-    predictor = Predictor(model)
+    predictor = open_model(model, threads=threads)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
     predictions = predictor.predict(folder)
     predictions.write(out)
@@ -75,17 +77,19 @@ def predict(
     print("research use only: these numbers are no diagnosis")
 
 
-def submit(model: Path, paths: Path, predictions: Path) -> None:
+def submit(model: Path, paths: Path, predictions: Path, *, threads: int | None = None) -> None:
     """The MRNet competition's interface: a list of .npy paths in, abnormal,acl,meniscus out.
 
     Args:
-        model: a run folder whose findings are abnormal, acl and meniscus.
+        model: a run folder or exported model whose findings are abnormal, acl and meniscus.
         paths: headerless CSV, three lines an exam: .../{plane}/{id}.npy.
         predictions: the headerless CSV to write, a line an exam, in the list's order.
+        threads: processor threads to compute with; all cores, if not given.
     """
     from mrknee.inference.submission import submit as submit_listed
 
-    print(f"wrote {submit_listed(model, paths, predictions)} exams to {predictions}")
+    count = submit_listed(model, paths, predictions, threads=threads)
+    print(f"wrote {count} exams to {predictions}")
 
 
 def check(data: Path, *, json: bool = False) -> int:
@@ -120,8 +124,8 @@ def evaluate(
         data: the data set's folder, with {split}-<finding>.csv inside.
         out: a folder; scorecard.json and report.html are written there.
         split: the split that was predicted.
-        model: the run folder that made the predictions; adds operating points, where the split
-            came from, and heat maps of the worst failures.
+        model: the run folder, or exported model, that made the predictions; adds operating
+            points, where the split came from, and heat maps of the worst failures.
         against: a second model's predictions, for example of single-finding networks, compared
             in the page.
         prevalence: finding=share,...: PPV, NPV and calibration also at these prevalences.
@@ -170,11 +174,12 @@ def explain(
     split: str = "valid",
     method: Literal["exact", "grad-cam"] | None = None,
     allow_missing_plane: bool = False,
+    threads: int | None = None,
 ) -> None:
     """Why: heat maps, slice scores and plane shares that add up to each finding's logit.
 
     Args:
-        model: a run folder.
+        model: a run folder, or an ONNX file that export wrote.
         exams: a data set's folder (one split of it is read), or a folder with axial/, coronal/
             and sagittal/ inside.
         exam: the exam's id.
@@ -184,6 +189,7 @@ def explain(
         method: exact (adds up to the logit) or grad-cam (an approximation); exact where the
             network allows it, if not given.
         allow_missing_plane: read an exam that lacks one or two planes too.
+        threads: processor threads to compute with; all cores, if not given.
     """
     from mrknee.report.exam_page import explain_exam
 
@@ -195,6 +201,7 @@ def explain(
         split=split,
         method=method,
         allow_missing_plane=allow_missing_plane,
+        threads=threads,
     )
     for name, probability in zip(explained.findings, explained.probabilities, strict=True):
         plane, index = explained.decisive_slice(name)
@@ -203,6 +210,22 @@ def explain(
         print(f"{name}: probability {probability:.3f}; {most}")
     print(f"wrote {out / 'index.html'} ({explained.method})")
     print("research use only: these numbers are no diagnosis")
+
+
+def export(model: Path, *, out: Path) -> None:
+    """Writes a trained model as one ONNX file that reads exams anywhere, without torch.
+
+    Args:
+        model: a run folder.
+        out: the file to write, such as model.onnx; predict, submit, explain and evaluate take it
+            in place of the run folder.
+    """
+    from mrknee.inference.export import export as export_model
+
+    if out.is_dir():
+        raise MrkneeError("the model can't be written", file=out, expected="a file's name")
+    print(export_model(model, out).text())
+    print(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB")
 
 
 def encoders(*, json: bool = False) -> None:
@@ -286,6 +309,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "explain": explain,
+    "export": export,
     "encoders": encoders,
     "demo": demo,
 }

@@ -130,7 +130,7 @@ def test_failures_are_the_worst_on_the_wrong_side() -> None:
 def test_the_pictures_are_of_the_slice_that_decided(tmp_path: Path) -> None:
     """Each failure's words name the decisive slice that the explanation names."""
     from mrknee.exams import ExamFolder
-    from mrknee.inference.explanation import explain
+    from mrknee.inference.decomposition import explain
     from mrknee.inference.predictor import Predictor
 
     data, run, predictions = write_model_case(tmp_path)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder
-from mrknee.inference.explanation import Explanation, explain
-from mrknee.inference.predictor import Predictor
+from mrknee.inference.explanation import Explanation
+from mrknee.inference.model import Model
 from mrknee.progress import Progress
 from mrknee.report.contents import Failure
 from mrknee.report.pictures import data_uri, jpeg, overlay
@@ -25,7 +25,7 @@ SAME = 0.01
 """Predictions further than this from the model's own were not made by it."""
 
 
-def refuse_foreign(predictor: Predictor, predictions: Predictions, exams: ExamFolder) -> None:
+def refuse_foreign(predictor: Model, predictions: Predictions, exams: ExamFolder) -> None:
     """Refuses predictions that the model did not make: its thresholds would mean nothing there.
 
     One exam is read to know.
@@ -55,7 +55,7 @@ def refuse_foreign(predictor: Predictor, predictions: Predictions, exams: ExamFo
 
 
 def with_pictures(
-    failures: Mapping[str, tuple[Failure, ...]], predictor: Predictor, exams: ExamFolder
+    failures: Mapping[str, tuple[Failure, ...]], predictor: Model, exams: ExamFolder
 ) -> Mapping[str, tuple[Failure, ...]]:
     """Adds to every failure its decisive slice, plain and with heat.
 
@@ -69,7 +69,7 @@ def with_pictures(
     with Progress(len(needed), "explaining failures") as progress:
         for exam_id in needed:
             exam = exams[_position(exams, exam_id)]
-            explanation = explain(predictor, exam)
+            explanation = predictor.explain(exam)
             for finding, group in failures.items():
                 for one in group:
                     if one.exam == exam_id:
