@@ -5,6 +5,7 @@
 - `decomposition`: how a network's logits are taken apart, into the Explanation of `explanation`
   (which needs no torch).
 - `export`: a run folder -> one ONNX file, proven; `graph` is what it exports.
+- `quantisation`: the graph in 8 bits, and what that costs in AUC.
 - `onnx_model`: an ONNX file: exams -> probabilities and explanations (no torch).
 - `submission`: the MRNet competition's interface.
 """

@@ -18,12 +18,13 @@ from jaxtyping import UInt8
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam
+from mrknee.exams import PLANES, Exam, ExamFolder
 from mrknee.files import whole_file
 from mrknee.inference.decomposition import why_not_exact
 from mrknee.inference.graph import OUTPUTS, ExamGraph
 from mrknee.inference.onnx_model import FORMAT, METADATA, PRESENT, OnnxModel, seal
 from mrknee.inference.predictor import Predictor
+from mrknee.inference.quantisation import FLOAT, INT8, Cost, price, quantise, quiet_logging
 from mrknee.networks.checkpoint import WEIGHTS_FILE
 from mrknee.tensors.settings import PreparationSettings
 
@@ -68,19 +69,48 @@ class Parity:
         )
 
 
-def export(model: Path, out: Path) -> Parity:
+@dataclass(frozen=True)
+class Int8:
+    """That the encoders are to be computed in 8 bits, and what that may cost.
+
+    Attributes:
+        data: a data set's folder: scales come from its training exams.
+        split: its labelled split that AUCs are compared on.
+        limit: the largest fall of any finding's AUC that is let through.
+    """
+
+    data: Path
+    split: str = "valid"
+    limit: float = 0.005
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is known of a file that was written.
+
+    Attributes:
+        parity: how far the file, before 8 bits, is from the run folder.
+        cost: what 8 bits changed; None where they weren't asked for.
+    """
+
+    parity: Parity
+    cost: Cost | None
+
+
+def export(model: Path, out: Path, *, int8: Int8 | None = None) -> Exported:
     """Writes a run folder's model as an ONNX file, if it reads exams of noise as the folder does.
 
     Args:
         model: a run folder.
         out: the file to write; nothing is left there unless it is proven.
+        int8: compute the encoders in 8 bits, if AUCs allow it.
 
     Returns:
         How far the file is from the run folder.
 
     Raises:
-        MrkneeError: there is no model, its logits are no plain sum, it can't be exported, or the
-            file differs from it by more than `LIMIT` in a logit.
+        MrkneeError: there is no model, its logits are no plain sum, it can't be exported, the
+            file differs from it by more than `LIMIT` in a logit, or 8 bits cost too much.
     """
     predictor = Predictor(model)
     obstacle = why_not_exact(predictor.reader.network)
@@ -95,8 +125,9 @@ def export(model: Path, out: Path) -> Parity:
     graph = trace(predictor)
     facts = _facts(predictor)
     with whole_file(out) as beside:
-        beside.write_bytes(_with_facts(graph, facts))
-        parity = prove(predictor, OnnxModel(beside))
+        beside.write_bytes(_finished(graph, facts))
+        float32 = OnnxModel(beside)
+        parity = prove(predictor, float32)
         if not max(parity.logit, parity.plane_sum, parity.probability) <= LIMIT:  # not NaN either
             raise MrkneeError(
                 "the exported model doesn't say what the run folder says, so it was not written",
@@ -106,8 +137,18 @@ def export(model: Path, out: Path) -> Parity:
                 f"probability {parity.probability:.2g}",
             )
         facts["export"]["parity"] = {**asdict(parity), "limit": LIMIT}
-        beside.write_bytes(_with_facts(graph, facts))
-    return parity
+        cost = None
+        if int8 is not None:
+            train = ExamFolder(int8.data / "train", allow_missing_plane=True)
+            graph, count = quantise(graph, train)
+            facts["export"]["precision"] = INT8
+            beside.write_bytes(_finished(graph, facts))
+            cost = price(
+                float32, OnnxModel(beside), int8.data, int8.split, exams=count, limit=int8.limit
+            )
+            facts["export"]["int8"] = cost.to_dict()
+        beside.write_bytes(_finished(graph, facts))
+    return Exported(parity, cost)
 
 
 def trace(predictor: Predictor) -> onnx.ModelProto:
@@ -132,7 +173,7 @@ def trace(predictor: Predictor) -> onnx.ModelProto:
         for plane in PLANES
     }
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), quiet_logging(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch's own, about its own parts
             program = torch.onnx.export(
                 module,
@@ -152,10 +193,7 @@ def trace(predictor: Predictor) -> onnx.ModelProto:
             advice="train another encoder; alexnet, ResNets and vision transformers are known",
         ) from fault
     assert program is not None  # noqa: S101 - for the type checker: dynamo=True returns it
-    graph = program.model_proto
-    all_there = np.ones(len(PLANES), dtype=np.float32)
-    graph.graph.initializer.append(onnx.numpy_helper.from_array(all_there, PRESENT))
-    return graph
+    return program.model_proto
 
 
 def prove(predictor: Predictor, exported: OnnxModel) -> Parity:
@@ -221,7 +259,7 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
         "bias": predictor.reader.network.head.bias.tolist(),
         "export": {
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
-            "precision": "float32",
+            "precision": FLOAT,
             "mrknee": __version__,
             "torch": torch.__version__,
             "onnx": onnx.__version__,
@@ -231,9 +269,13 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def _with_facts(graph: onnx.ModelProto, facts: Mapping[str, Any]) -> bytes:
-    """The file's bytes: graph, metadata, seal."""
-    graph.ClearField("metadata_props")
+def _finished(graph: onnx.ModelProto, facts: Mapping[str, Any]) -> bytes:
+    """The file's bytes: graph, what `present` is where it isn't given, metadata, seal."""
+    finished = onnx.ModelProto()
+    finished.CopyFrom(graph)
+    all_there = np.ones(len(PLANES), dtype=np.float32)
+    finished.graph.initializer.append(onnx.numpy_helper.from_array(all_there, PRESENT))
+    finished.ClearField("metadata_props")
     text = json.dumps(facts, allow_nan=False)
-    graph.metadata_props.append(onnx.StringStringEntryProto(key=METADATA, value=text))
-    return seal(graph.SerializeToString())
+    finished.metadata_props.append(onnx.StringStringEntryProto(key=METADATA, value=text))
+    return seal(finished.SerializeToString())

@@ -62,6 +62,14 @@ def seal(graph: bytes) -> bytes:
     return graph + _SEAL_HEAD + hashlib.sha256(graph).hexdigest().encode()
 
 
+def inputs_of(exam: Exam) -> dict[str, np.ndarray]:
+    """An exam as the graph takes it; one black pixel stands in for a plane that is missing."""
+    nothing = np.zeros((1, 1, 1), dtype=np.uint8)
+    stacks = {str(p): np.ascontiguousarray(exam.stacks.get(p, nothing)) for p in PLANES}
+    present = np.array([plane in exam.stacks for plane in PLANES], dtype=np.float32)
+    return {**stacks, PRESENT: present}
+
+
 class OnnxModel:
     """A model that `mrknee export` wrote, ready to read exams on the processor.
 
@@ -91,11 +99,8 @@ class OnnxModel:
 
     def run(self, exam: Exam) -> Outputs:
         """All outputs of the graph by name; planes that the exam lacks have none."""
-        present = np.array([plane in exam.stacks for plane in PLANES], dtype=np.float32)
-        nothing = np.zeros((1, 1, 1), dtype=np.uint8)
-        inputs = {str(p): np.ascontiguousarray(exam.stacks.get(p, nothing)) for p in PLANES}
         names = [output.name for output in self._session.get_outputs()]
-        found = zip(names, self._session.run(None, {**inputs, PRESENT: present}), strict=True)
+        found = zip(names, self._session.run(None, inputs_of(exam)), strict=True)
         absent = tuple(f"_{plane}" for plane in PLANES if plane not in exam.stacks)
         return {n: np.asarray(v) for n, v in found if not absent or not n.endswith(absent)}
 
