@@ -32,7 +32,7 @@ import matplotlib as mpl
 import numpy as np
 
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane, read_stack
-from mrknee.inference.explanation import explain
+from mrknee.inference.decomposition import explain
 from mrknee.inference.faithfulness import Deletion, deletion, likeness, with_random_weights
 from mrknee.inference.predictor import Predictor
 from mrknee.networks.checkpoint import save_checkpoint

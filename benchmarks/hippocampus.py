@@ -41,7 +41,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mrknee.cli import main as mrknee
 from mrknee.exams import ExamFolder, write_labels, write_stack
-from mrknee.scoring import Auc, auc
+from mrknee.scoring.discrimination import Auc, auc
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPE = Path(__file__).with_suffix(".yaml")

@@ -53,22 +53,24 @@ def predict(
     out: Path,
     split: str = "valid",
     allow_missing_plane: bool = False,
+    threads: int | None = None,
 ) -> None:
     """Reads exams with a trained model and writes one probability an exam and finding.
 
     Args:
-        model: a run folder.
+        model: a run folder, or an ONNX file that export wrote.
         exams: a data set's folder (one split of it is read), or a folder with axial/, coronal/
             and sagittal/ inside.
         out: the CSV to write: exam,<finding>,...
         split: which split of a data set.
         allow_missing_plane: read exams that lack one or two planes too.
+        threads: processor threads to compute with; all cores, if not given.
     """
-    from mrknee.inference.predictor import Predictor, open_exams
+    from mrknee.inference.model import open_exams, open_model
 
     if out.is_dir():
         raise MrkneeError("the predictions can't be written", file=out, expected="a file's name")
-    predictor = Predictor(model)
+    predictor = open_model(model, threads=threads)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
     predictions = predictor.predict(folder)
     predictions.write(out)
@@ -76,17 +78,19 @@ def predict(
     print("research use only: these numbers are no diagnosis")
 
 
-def submit(model: Path, paths: Path, predictions: Path) -> None:
+def submit(model: Path, paths: Path, predictions: Path, *, threads: int | None = None) -> None:
     """The MRNet competition's interface: a list of .npy paths in, abnormal,acl,meniscus out.
 
     Args:
-        model: a run folder whose findings are abnormal, acl and meniscus.
+        model: a run folder or exported model whose findings are abnormal, acl and meniscus.
         paths: headerless CSV, three lines an exam: .../{plane}/{id}.npy.
         predictions: the headerless CSV to write, a line an exam, in the list's order.
+        threads: processor threads to compute with; all cores, if not given.
     """
     from mrknee.inference.submission import submit as submit_listed
 
-    print(f"wrote {submit_listed(model, paths, predictions)} exams to {predictions}")
+    count = submit_listed(model, paths, predictions, threads=threads)
+    print(f"wrote {count} exams to {predictions}")
 
 
 def check(data: Path, *, json: bool = False) -> int:
@@ -121,8 +125,8 @@ def evaluate(
         data: the data set's folder, with {split}-<finding>.csv inside.
         out: a folder; scorecard.json and report.html are written there.
         split: the split that was predicted.
-        model: the run folder that made the predictions; adds operating points, where the split
-            came from, and heat maps of the worst failures.
+        model: the run folder, or exported model, that made the predictions; adds operating
+            points, where the split came from, and heat maps of the worst failures.
         against: a second model's predictions, for example of single-finding networks, compared
             in the page.
         prevalence: finding=share,...: PPV, NPV and calibration also at these prevalences.
@@ -173,11 +177,12 @@ def explain(
     split: str = "valid",
     method: Literal["exact", "grad-cam"] | None = None,
     allow_missing_plane: bool = False,
+    threads: int | None = None,
 ) -> None:
     """Why: heat maps, slice scores and plane shares that add up to each finding's logit.
 
     Args:
-        model: a run folder.
+        model: a run folder, or an ONNX file that export wrote.
         exams: a data set's folder (one split of it is read), or a folder with axial/, coronal/
             and sagittal/ inside.
         exam: the exam's id.
@@ -187,6 +192,7 @@ def explain(
         method: exact (adds up to the logit) or grad-cam (an approximation); exact where the
             network allows it, if not given.
         allow_missing_plane: read an exam that lacks one or two planes too.
+        threads: processor threads to compute with; all cores, if not given.
     """
     _refuse_file(out)
     from mrknee.report.exam_page import explain_exam
@@ -200,6 +206,7 @@ def explain(
         split=split,
         method=method,
         allow_missing_plane=allow_missing_plane,
+        threads=threads,
     )
     numbers = zip(explained.findings, explained.probabilities, explained.logits, strict=True)
     for name, probability, logit in numbers:
@@ -207,6 +214,44 @@ def explain(
         print(f"{name}: probability {probability:.3f}; {words}")
     print(f"wrote {out / 'index.html'} ({explained.method})")
     print("research use only: these numbers are no diagnosis")
+
+
+def export(
+    model: Path,
+    *,
+    out: Path,
+    int8: bool = False,
+    data: Path | None = None,
+    split: str = "valid",
+    auc_limit: float = 0.005,
+) -> None:
+    """Writes a trained model as one ONNX file that reads exams anywhere, without torch.
+
+    Args:
+        model: a run folder.
+        out: the file to write, such as model.onnx; predict, submit, explain and evaluate take it
+            in place of the run folder.
+        int8: compute the encoders in 8 bits: smaller, faster, and less exact.
+        data: with --int8, a data set's folder: scales come from its training exams.
+        split: with --int8, its labelled split that AUCs before and after are compared on.
+        auc_limit: with --int8, refuse if a finding's AUC falls by more than this.
+    """
+    from mrknee.inference.export import Int8
+    from mrknee.inference.export import export as export_model
+
+    if out.is_dir():
+        raise MrkneeError("the model can't be written", file=out, expected="a file's name")
+    if int8 != (data is not None):
+        raise MrkneeError(
+            "8 bits need exams, and only they do",
+            expected="--int8 and --data, or neither",
+            found="--int8 alone" if int8 else "--data alone",
+        )
+    found = export_model(model, out, int8=None if data is None else Int8(data, split, auc_limit))
+    print(found.parity.text())
+    if found.cost is not None:
+        print(found.cost.text())
+    print(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB")
 
 
 def encoders(*, json: bool = False) -> None:
@@ -291,6 +336,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "explain": explain,
+    "export": export,
     "encoders": encoders,
     "demo": demo,
 }

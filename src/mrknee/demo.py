@@ -28,7 +28,8 @@ def run_demo(out: Path, seed: int = 0) -> None:
     """
     from dataclasses import replace
 
-    from mrknee.inference.predictor import Predictor, open_exams
+    from mrknee.inference.model import open_exams
+    from mrknee.inference.predictor import Predictor
     from mrknee.report.evaluation import evaluate
     from mrknee.sources.phantom.cohort import write_cohort
     from mrknee.training.recipe import load_recipe

@@ -17,14 +17,8 @@ from torch import Tensor, nn
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
-from mrknee.inference.explanation import (
-    Explanation,
-    Method,
-    decompose,
-    explain,
-    slice_weights,
-    spread,
-)
+from mrknee.inference.decomposition import decompose, explain, slice_weights
+from mrknee.inference.explanation import Explanation, Method, spread
 from mrknee.inference.predictor import Predictor
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network

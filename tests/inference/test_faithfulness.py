@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mrknee.exams import PLANES, Exam, Plane
-from mrknee.inference.explanation import explain
+from mrknee.inference.decomposition import explain
 from mrknee.inference.faithfulness import deletion, likeness, with_random_weights, without
 from mrknee.tensors.batches import frame_exam
 from tests.inference.test_explanation import (

@@ -8,7 +8,8 @@ import torch
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder
-from mrknee.inference.predictor import Predictor, open_exams
+from mrknee.inference.model import open_exams
+from mrknee.inference.predictor import Predictor
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings

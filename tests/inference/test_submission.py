@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.inference.predictor import Predictor, open_exams
+from mrknee.inference.model import open_exams
+from mrknee.inference.predictor import Predictor
 from mrknee.inference.submission import ListedExams, submit
 from tests.inference.test_predictor import make_model
 

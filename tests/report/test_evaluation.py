@@ -146,7 +146,7 @@ def test_failures_are_the_worst_on_the_wrong_side() -> None:
 def test_the_pictures_are_of_the_slice_that_misled(tmp_path: Path) -> None:
     """Wrongly stated: the slice that raised most; wrongly denied: the one that lowered most."""
     from mrknee.exams import ExamFolder
-    from mrknee.inference.explanation import explain
+    from mrknee.inference.decomposition import explain
     from mrknee.inference.predictor import Predictor
 
     data, run, predictions = write_model_case(tmp_path)

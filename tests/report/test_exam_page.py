@@ -16,7 +16,8 @@ from playwright.sync_api import Browser, Page, Request, sync_playwright
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane, write_stack
 from mrknee.inference.explanation import Explanation
-from mrknee.inference.predictor import Predictor, open_exams
+from mrknee.inference.model import open_exams
+from mrknee.inference.predictor import Predictor
 from mrknee.report.exam_page import explain_exam, write_exam_page
 from mrknee.report.pictures import chance
 from mrknee.sources.phantom import Truth, render_exam

@@ -11,7 +11,6 @@ from scipy.special import expit
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Findings, write_labels
-from mrknee.scoring import auc, mean_auc
 from mrknee.scoring.comparison import (
     Comparison,
     Difference,
@@ -19,10 +18,11 @@ from mrknee.scoring.comparison import (
     compare,
     compare_files,
 )
+from mrknee.scoring.discrimination import auc
 from mrknee.scoring.paired import holm, paired_delong
 from mrknee.scoring.permutation import exchange_p, exchange_weights
 from mrknee.scoring.predictions import Predictions
-from mrknee.scoring.resampling import BOOTSTRAP, MEAN_OF_ENDS, bootstrap_differences
+from mrknee.scoring.resampling import BOOTSTRAP, MEAN_OF_ENDS, bootstrap_differences, mean_auc
 
 FINDINGS = ("abnormal", "acl", "meniscus")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
-from mrknee.scoring import auc, mean_auc
+from mrknee.scoring.discrimination import auc
 from mrknee.scoring.paired import difference_interval, paired_delong, rank_alike
-from mrknee.scoring.resampling import bootstrap_differences
+from mrknee.scoring.resampling import bootstrap_differences, mean_auc
 
 DRAWS = 400
 # Coverage is a share of 400 draws: its own standard error is 0.011, so 0.92 is 2.7 below 0.95.

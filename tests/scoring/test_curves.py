@@ -6,7 +6,6 @@ from scipy.special import ndtr, ndtri
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
 from mrknee.errors import MrkneeError
-from mrknee.scoring import auc
 from mrknee.scoring.curves import (
     BOOTSTRAP,
     WILSON,
@@ -16,6 +15,7 @@ from mrknee.scoring.curves import (
     roc,
     roc_band,
 )
+from mrknee.scoring.discrimination import auc
 from mrknee.scoring.proportions import wilson
 
 

@@ -10,11 +10,13 @@ from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
 from mrknee.errors import MrkneeError
-from mrknee.scoring import Auc, auc, delong_covariance
 from mrknee.scoring.discrimination import (
     DELONG,
     NEWCOMBE,
     Z_95,
+    Auc,
+    auc,
+    delong_covariance,
     newcombe_interval,
     separation_bound,
 )

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mrknee.errors import MrkneeError
-from mrknee.scoring import auc, delong_covariance, mean_auc
+from mrknee.scoring.discrimination import auc, delong_covariance
 from mrknee.scoring.paired import paired_delong
 from mrknee.scoring.resampling import (
     BOOTSTRAP,
@@ -18,6 +18,7 @@ from mrknee.scoring.resampling import (
     bootstrap_aucs,
     bootstrap_differences,
     label_strata,
+    mean_auc,
     mean_pull,
     stratified_error,
 )

@@ -9,11 +9,13 @@ import pytest
 from scipy.special import expit, logit
 
 from mrknee.errors import MrkneeError
-from mrknee.scoring import Scorecard, auc, mean_auc, score
 from mrknee.scoring.calibration import Calibration, at_prevalence, fit_calibration
 from mrknee.scoring.curves import average_precision
+from mrknee.scoring.discrimination import auc
 from mrknee.scoring.operating_point import OperatingPoint, at_sensitivity, operate, youden
 from mrknee.scoring.reliability import brier, reliability
+from mrknee.scoring.resampling import mean_auc
+from mrknee.scoring.scorecard import Scorecard, score
 
 NAMES = ("abnormal", "acl", "meniscus")
 OPTIMISTIC = "optimistic: the epoch was selected on this split"

@@ -9,7 +9,8 @@ import pytest
 from scipy.special import expit, logit
 
 from mrknee.exams import ExamFolder, Findings, read_labels, write_labels
-from mrknee.inference.predictor import Predictor, open_exams
+from mrknee.inference.model import open_exams
+from mrknee.inference.predictor import Predictor
 from mrknee.scoring.operating_point import at_sensitivity, youden
 from mrknee.scoring.predictions import Predictions
 from mrknee.training.final import FITTED, fit_decisions

@@ -1,5 +1,11 @@
 """USE: a trained model on exams.
 
-- `predictor`: exams -> probabilities, from a run folder.
+- `model`: what any trained model does; opens a run folder or an ONNX file (no torch).
+- `predictor`: a run folder: exams -> probabilities.
+- `decomposition`: how a network's logits are taken apart, into the Explanation of `explanation`
+  (which needs no torch).
+- `export`: a run folder -> one ONNX file, proven; `graph` is what it exports.
+- `quantisation`: the graph in 8 bits, and what that costs in AUC.
+- `onnx_model`: an ONNX file: exams -> probabilities and explanations (no torch).
 - `submission`: the MRNet competition's interface.
 """

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
-from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, Exams, Findings, Plane
+from mrknee.exams import Exam, Exams, Findings
+from mrknee.inference.decisions import calibration_of, operating_points_of
+from mrknee.inference.explanation import Explanation, Method
 from mrknee.networks.checkpoint import load_checkpoint
 from mrknee.networks.reader import Reader, device_here
-from mrknee.scoring.calibration import Calibration
-from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.batches import ExamDataset, load_batches
 from mrknee.tensors.preparation import Preparation
@@ -37,24 +37,23 @@ class Predictor:
         operating_points: finding -> its thresholds on calibrated probabilities, fixed on those
             same exams; empty where none was.
         provenance: data, recipe, seed, versions, as training noted them.
+        decisions: calibration and operating points as the model's file states them.
+        folder: where its files are.
 
     Raises:
         MrkneeError: there is no model, or its files are damaged.
     """
 
     def __init__(self, model: Path) -> None:
-        folder = model / "best" if (model / "best").is_dir() else model
-        checkpoint = load_checkpoint(folder)
+        self.folder = model / "best" if (model / "best").is_dir() else model
+        checkpoint = load_checkpoint(self.folder)
         preparation = Preparation(**checkpoint.preparation)
         self.reader = Reader(preparation, checkpoint.network).to(device_here()).eval()
         self.findings = Findings(checkpoint.network.findings)
         self.provenance: Mapping[str, Any] = checkpoint.provenance
-        fitted = checkpoint.decisions.get("calibration")
-        self.calibration = None if fitted is None else Calibration.from_dict(fitted)
-        self.operating_points: Mapping[str, tuple[OperatingPoint, ...]] = {
-            finding: tuple(OperatingPoint.from_dict(point) for point in points)
-            for finding, points in checkpoint.decisions.get("operating_points", {}).items()
-        }
+        self.decisions: Mapping[str, Any] = checkpoint.decisions
+        self.calibration = calibration_of(self.decisions)
+        self.operating_points = operating_points_of(self.decisions)
 
     def calibrate(
         self, probabilities: Float[np.ndarray, "exams findings"]
@@ -81,25 +80,13 @@ class Predictor:
         ids, probabilities = self.reader.read(loader, len(exams))
         return Predictions(ids, self.findings, self.calibrate(probabilities))
 
+    def explain(self, exam: Exam, *, method: Method | None = None) -> Explanation:
+        """Takes the logits of one exam apart; see `decomposition.explain`."""
+        from mrknee.inference.decomposition import explain  # it imports this file
 
-def open_exams(path: Path, split: str, *, allow_missing_plane: bool = False) -> ExamFolder:
-    """Opens a data set's split, or a folder that holds the plane folders itself.
+        return explain(self, exam, method=method)
 
-    Args:
-        path: `DATA` with `DATA/<split>/axial/...`, or a folder with `axial/...`.
-        split: which split of a data set.
-        allow_missing_plane: let exams through that lack one or two planes.
 
-    Raises:
-        MrkneeError: neither is there, or an exam lacks a plane.
-    """
-    if any((path / plane).is_dir() for plane in Plane):
-        return ExamFolder(path, allow_missing_plane=allow_missing_plane)
-    if (path / split).is_dir():
-        return ExamFolder(path / split, allow_missing_plane=allow_missing_plane)
-    raise MrkneeError(
-        "there are no exams here",
-        file=path,
-        expected=f"a data set with a folder {split}/, or the folders axial/, coronal/, sagittal/",
-        found="no such folder" if not path.exists() else "neither",
-    )
+def limit_threads(threads: int) -> None:
+    """Says how many processor threads torch computes with, in the whole process."""
+    torch.set_num_threads(threads)

@@ -13,7 +13,7 @@ from pathlib import Path
 from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_stack
 from mrknee.files import whole_file
-from mrknee.inference.predictor import Predictor
+from mrknee.inference.model import open_model
 
 
 class ListedExams:
@@ -75,13 +75,14 @@ class ListedExams:
         return Exam(exam_id, {p: read_stack(path, exam_id) for p, path in planes.items()})
 
 
-def submit(model: Path, listing: Path, out: Path) -> int:
+def submit(model: Path, listing: Path, out: Path, *, threads: int | None = None) -> int:
     """Reads the listed exams and writes the competition's CSV, whole or not at all.
 
     Args:
-        model: a run folder.
+        model: a run folder, or an ONNX file that `mrknee export` wrote.
         listing: the list of paths.
         out: the CSV to write.
+        threads: processor threads to compute with; None leaves it to the library.
 
     Returns:
         How many exams were read.
@@ -90,7 +91,7 @@ def submit(model: Path, listing: Path, out: Path) -> int:
         MrkneeError: the model's findings are not the competition's three, or the list or an exam
             can't be used.
     """
-    predictor = Predictor(model)
+    predictor = open_model(model, threads=threads)
     if predictor.findings != MRNET_FINDINGS:
         raise MrkneeError(
             "this model can't be submitted",

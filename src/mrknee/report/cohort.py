@@ -55,7 +55,7 @@ def parts_of(model: Path) -> Mapping[str, frozenset[str]] | None:
     """Which exams a run used for what, from the `split.csv` that training wrote.
 
     Args:
-        model: the run folder, or one of its checkpoints.
+        model: the run folder, one of its checkpoints, or the model exported into it.
 
     Returns:
         Part ("train", "inner", "valid") -> ids; None where the file isn't there.

@@ -47,8 +47,8 @@ def evaluate(
             heat maps.
         out: the folder to write to.
         split: the split that was predicted.
-        model: the run folder that made the predictions; adds its operating points, calibration
-            and provenance, and heat maps of the worst failures.
+        model: the run folder, or exported model, that made the predictions; adds its operating
+            points, calibration and provenance, and heat maps of the worst failures.
         against: a second model's predictions, compared in the page.
         prevalences: finding -> a prevalence, 0 to 1, at which PPV, NPV and calibration are
             wanted too.
@@ -157,17 +157,18 @@ def _ask(
     model: Path, table: Predictions, labels: Float[np.ndarray, "exams findings"], exams: ExamFolder
 ) -> tuple[ModelFacts, Mapping[str, tuple[Failure, ...]]]:
     """What the model knows of itself, and pictures of its failures."""
-    from mrknee.inference.predictor import Predictor
+    from mrknee.inference.decisions import calibration_of, operating_points_of
+    from mrknee.inference.model import open_model
     from mrknee.report.gallery import refuse_foreign, with_pictures
 
-    predictor = Predictor(model)
+    predictor = open_model(model)
     refuse_foreign(predictor, table, exams)
     parts = parts_of(model)
     facts = ModelFacts(
         model.resolve().name,
         predictor.provenance,
-        predictor.calibration,
-        predictor.operating_points,
+        calibration_of(predictor.decisions),
+        operating_points_of(predictor.decisions),
         None
         if parts is None
         else {part: len(ids.intersection(table.ids)) for part, ids in parts.items()},

@@ -21,8 +21,8 @@ from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
 from mrknee.files import whole_file
-from mrknee.inference.explanation import EXACT, Explanation, Method, explain
-from mrknee.inference.predictor import Predictor, open_exams
+from mrknee.inference.explanation import EXACT, Explanation, Method
+from mrknee.inference.model import open_exams, open_model
 from mrknee.report.pictures import (
     chance,
     colour_bar,
@@ -186,17 +186,19 @@ def explain_exam(
     split: str = "valid",
     method: Method | None = None,
     allow_missing_plane: bool = False,
+    threads: int | None = None,
 ) -> Explanation:
     """Explains one exam: numbers, contact sheets and the page.
 
     Args:
-        model: a run folder.
+        model: a run folder, or an ONNX file that `mrknee export` wrote.
         exams: a data set's folder, or one with the plane folders inside.
         exam_id: which exam.
         out: where to write; made where it isn't there.
         split: which split of a data set.
         method: `exact`, `grad-cam`, or None: exact where the network allows it.
         allow_missing_plane: let exams through that lack one or two planes.
+        threads: processor threads to compute with; None leaves it to the library.
 
     Returns:
         The explanation written.
@@ -207,7 +209,7 @@ def explain_exam(
     """
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
     exam = _find(folder, exam_id)
-    explanation = explain(Predictor(model), exam, method=method)
+    explanation = open_model(model, threads=threads).explain(exam, method=method)
     numbers = (out / "explanation.json", out / "explanation.npz")
     for old in (out / "index.html", *out.glob("contact-*.png"), *numbers):
         if old.is_file():

@@ -15,8 +15,8 @@ from PIL import Image
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Exam, ExamFolder
-from mrknee.inference.explanation import Explanation, explain
-from mrknee.inference.predictor import Predictor
+from mrknee.inference.explanation import Explanation
+from mrknee.inference.model import Model
 from mrknee.progress import Progress
 from mrknee.report.contents import Failure
 from mrknee.report.pictures import data_uri, jpeg, overlay, slice_in_words
@@ -29,7 +29,7 @@ SAME = 0.01
 """Predictions further than this from the model's own were not made by it."""
 
 
-def refuse_foreign(predictor: Predictor, predictions: Predictions, exams: ExamFolder) -> None:
+def refuse_foreign(predictor: Model, predictions: Predictions, exams: ExamFolder) -> None:
     """Refuses predictions that the model did not make: its thresholds would mean nothing there.
 
     One exam is read to know; `with_pictures` holds against it each exam that it explains.
@@ -67,7 +67,7 @@ def _refuse_apart(
 
 def with_pictures(
     failures: Mapping[str, tuple[Failure, ...]],
-    predictor: Predictor,
+    predictor: Model,
     predictions: Predictions,
     exams: ExamFolder,
 ) -> Mapping[str, tuple[Failure, ...]]:
@@ -87,7 +87,7 @@ def with_pictures(
     with Progress(len(needed), "explaining failures") as progress:
         for exam_id in needed:
             exam = exams[_position(exams, exam_id)]
-            explanation = explain(predictor, exam)
+            explanation = predictor.explain(exam)
             _refuse_apart(predictions, exam_id, explanation.probabilities)
             for finding, group in failures.items():
                 for one in group:

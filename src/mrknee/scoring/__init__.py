@@ -14,19 +14,6 @@
 - `plain`, `text`: results to JSON and back, and as plain text.
 
 A number that can't be computed is NaN (null in JSON) with its reason, never a made-up value.
+
+Importing this package imports none of them, so that a prediction starts quickly.
 """
-
-from mrknee.scoring.discrimination import Auc, DeLong, auc, delong_covariance
-from mrknee.scoring.resampling import MeanAuc, mean_auc
-from mrknee.scoring.scorecard import Scorecard, score
-
-__all__ = [
-    "Auc",
-    "DeLong",
-    "MeanAuc",
-    "Scorecard",
-    "auc",
-    "delong_covariance",
-    "mean_auc",
-    "score",
-]

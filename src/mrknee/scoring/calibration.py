@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Float64
-from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from mrknee.errors import MrkneeError
@@ -255,6 +254,8 @@ def _fit(
         excess = expit(z) - targets
         value = float((np.logaddexp(0, z) - targets * z).mean())
         return value, np.array([(excess * x).mean(), excess.mean()])
+
+    from scipy.optimize import minimize  # slow to import, and only fitting needs it
 
     least = MIN_SLOPE * scale
     found = minimize(

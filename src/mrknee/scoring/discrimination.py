@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
-from scipy.optimize import brentq
 from scipy.special import expit, gammaln, logit, ndtri
 
 from mrknee.errors import MrkneeError
@@ -225,6 +224,8 @@ def newcombe_interval(value: float, n_positive: int, n_negative: int) -> tuple[f
     Returns:
         The two ends, 0 <= low <= value <= high <= 1, low < high.
     """
+    from scipy.optimize import brentq  # slow to import, and predicting doesn't need it
+
     spread = (n_positive + n_negative) / 2 - 1
 
     def excess(t: float) -> float:
@@ -253,6 +254,7 @@ def separation_bound(n_positive: int, n_negative: int) -> float:
     Returns:
         A lower bound of the AUC, above 0 and below 1; 0.025 with one exam in each class.
     """
+    from scipy.optimize import brentq  # see above
 
     def excess(r_log: float, m: int, n: int) -> float:
         share = m / np.exp(r_log)

@@ -7,87 +7,19 @@ three) needs the whole stack and floating point, and happens on the network's de
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from mrknee.errors import MrkneeError
+from mrknee.tensors.settings import PreparationSettings
 
 
 @dataclass(frozen=True)
-class Axis:
-    """Where one in-plane side of a stack comes to lie, in pixels after scaling.
-
-    Attributes:
-        scaled: its length.
-        before: black pixels added in front of it.
-        after: black pixels added behind it.
-        start: where the crop begins, counted from the side's first own pixel; negative where the
-            crop begins in the added black.
-    """
-
-    scaled: int
-    before: int
-    after: int
-    start: int
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How a stack becomes input.
-
-    The defaults are the reference system's: the centre 224 of 256 pixels, minimum to maximum of
-    the cropped stack to 0..255, then (x - 58.09) / 49.73 (mean and SD over MRNet's training
-    set, from the published code), grey repeated to three channels.
-
-    Args:
-        size: in-plane size the knee is brought to before the crop, in pixels. A stack whose
-            longer side is already between `crop` and `size` stays as it is; a larger one is
-            scaled down to `size`, a smaller one up to `crop`, keeping its proportions.
-        crop: side of the square cut from the centre, in pixels; where a shorter side falls
-            short of it, black is added on both ends.
-        mean: subtracted, on the scale 0..255.
-        sd: divided by, on the scale 0..255.
-
-    Raises:
-        MrkneeError: crop larger than size, or a size, crop or SD that is not positive.
-    """
-
-    size: int = 256
-    crop: int = 224
-    mean: float = 58.09
-    sd: float = 49.73
-
-    def __post_init__(self) -> None:
-        if not 0 < self.crop <= self.size or self.sd <= 0:
-            raise MrkneeError(
-                "the preparation contradicts itself",
-                expected="0 < crop <= size and sd > 0",
-                found=f"crop {self.crop}, size {self.size}, sd {self.sd}",
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as plain numbers, for JSON."""
-        return asdict(self)
-
-    def axes(self, rows: int, cols: int) -> tuple[Axis, Axis]:
-        """How a stack of that in-plane size is scaled, filled up and cut: rows, then columns.
-
-        A scaled side is never 1 pixel: torch 2's antialiased interpolation to 1 gives black.
-        """
-        longer = max(rows, cols)
-        target = min(max(longer, self.crop), self.size)
-        found = []
-        for side in (rows, cols):
-            scaled = side if target == longer else max(round(side * target / longer), 2)
-            short = max(self.crop - scaled, 0)
-            start = (max(scaled, self.crop) - self.crop) // 2 - short // 2
-            found.append(Axis(scaled, short // 2, short - short // 2, start))
-        return found[0], found[1]
+class Preparation(PreparationSettings):
+    """How a stack becomes input; the settings are `PreparationSettings`'."""
 
     def fit(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices r c"]:
         """Brings the longer side to between `crop` and `size` pixels, keeping proportions.

@@ -1,0 +1,282 @@
+"""A trained model as one ONNX file that runs anywhere, proven to say what the run folder says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from jaxtyping import UInt8
+
+from mrknee import __version__
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, Exam, ExamFolder
+from mrknee.files import whole_file
+from mrknee.inference.decomposition import attends, why_not_exact
+from mrknee.inference.graph import OUTPUTS, ExamGraph
+from mrknee.inference.onnx_model import FORMAT, METADATA, PRESENT, OnnxModel, seal
+from mrknee.inference.predictor import Predictor
+from mrknee.inference.quantisation import FLOAT, INT8, Cost, price, quantise, quiet_logging
+from mrknee.networks.checkpoint import WEIGHTS_FILE
+from mrknee.tensors.settings import PreparationSettings
+
+LIMIT = 1e-4
+"""The largest difference in logit between the file and the run folder, for any exam tried."""
+
+SLICE_COUNTS = (1, 2, 17, 61)
+"""Slice counts that are tried: the least, and MRNet's range (17 to 61 slices a plane)."""
+
+OPSET = 20
+"""Version of ONNX's operators; ONNX Runtime reads it from 1.17 on."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the file is from the run folder.
+
+    Attributes:
+        exams: how many exams of noise were read by both.
+        slices: slice counts among their planes.
+        sizes: rows and columns of their slices, in pixels.
+        logit: the largest difference of any logit.
+        plane_sum: the largest difference of what any plane adds to any logit.
+        probability: the largest difference of any calibrated probability.
+    """
+
+    exams: int
+    slices: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+    logit: float
+    plane_sum: float
+    probability: float
+
+    def text(self) -> str:
+        """For a person."""
+        counts = ", ".join(map(str, self.slices))
+        sizes = ", ".join(f"{rows} x {cols}" for rows, cols in self.sizes)
+        return (
+            f"the file says what the run folder says: {self.exams} exams of noise, {counts} slices "
+            f"a plane, {sizes} pixels\nlargest difference: logit {self.logit:.1g}, what a plane "
+            f"adds {self.plane_sum:.1g}, probability {self.probability:.1g} (limit {LIMIT:g})"
+        )
+
+
+@dataclass(frozen=True)
+class Int8:
+    """That the encoders are to be computed in 8 bits, and what that may cost.
+
+    Attributes:
+        data: a data set's folder: scales come from its training exams.
+        split: its labelled split that AUCs are compared on.
+        limit: the largest fall of any finding's AUC that is let through.
+    """
+
+    data: Path
+    split: str = "valid"
+    limit: float = 0.005
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is known of a file that was written.
+
+    Attributes:
+        parity: how far the file, before 8 bits, is from the run folder.
+        cost: what 8 bits changed; None where they weren't asked for.
+    """
+
+    parity: Parity
+    cost: Cost | None
+
+
+def export(model: Path, out: Path, *, int8: Int8 | None = None) -> Exported:
+    """Writes a run folder's model as an ONNX file, if it reads exams of noise as the folder does.
+
+    Args:
+        model: a run folder.
+        out: the file to write; nothing is left there unless it is proven.
+        int8: compute the encoders in 8 bits, if AUCs allow it.
+
+    Returns:
+        How far the file is from the run folder.
+
+    Raises:
+        MrkneeError: there is no model, its logits are no plain sum, it can't be exported, the
+            file differs from it by more than `LIMIT` in a logit, or 8 bits cost too much.
+    """
+    predictor = Predictor(model)
+    obstacle = why_not_exact(predictor.reader.network)
+    if obstacle is not None:
+        raise MrkneeError(
+            "the model can't be exported, because its logits can't be taken apart exactly",
+            file=model,
+            expected="a Network with max, mean or attention pooling and a linear head",
+            found=obstacle,
+        )
+    predictor.reader.to("cpu")
+    graph = trace(predictor)
+    facts = _facts(predictor)
+    with whole_file(out) as beside:
+        beside.write_bytes(_finished(graph, facts))
+        float32 = OnnxModel(beside)
+        parity = prove(predictor, float32)
+        if not max(parity.logit, parity.plane_sum, parity.probability) <= LIMIT:  # not NaN either
+            raise MrkneeError(
+                "the exported model doesn't say what the run folder says, so it was not written",
+                file=out,
+                expected=f"differences of at most {LIMIT:g}",
+                found=f"logit {parity.logit:.2g}, what a plane adds {parity.plane_sum:.2g}, "
+                f"probability {parity.probability:.2g}",
+            )
+        facts["export"]["parity"] = {**asdict(parity), "limit": LIMIT}
+        cost = None
+        if int8 is not None:
+            train = ExamFolder(int8.data / "train", allow_missing_plane=True)
+            graph, count = quantise(graph, train)
+            facts["export"]["precision"] = INT8
+            beside.write_bytes(_finished(graph, facts))
+            cost = price(
+                float32, OnnxModel(beside), int8.data, int8.split, exams=count, limit=int8.limit
+            )
+            facts["export"]["int8"] = cost.to_dict()
+        beside.write_bytes(_finished(graph, facts))
+    return Exported(parity, cost)
+
+
+def trace(predictor: Predictor) -> onnx.ModelProto:
+    """The model as a graph that takes stacks of any number of slices and any size in plane.
+
+    Raises:
+        MrkneeError: torch can't express the encoder as such a graph.
+    """
+    network = predictor.reader.network
+    preparation = predictor.reader.preparation
+    module = ExamGraph(network, preparation, predictor.calibration).eval()
+    # more than one slice, and three sizes: what is equal in the example may become equal for good
+    side = preparation.size
+    shapes = [(2, side, side + 1), (3, side + 2, side + 3), (4, side + 4, side + 5)]
+    stacks = [torch.zeros(shape, dtype=torch.uint8) for shape in shapes]
+    stacks[0][0, 0, 0] = 255
+    free = {
+        str(plane): {
+            axis: torch.export.Dim(f"{plane}_{name}")
+            for axis, name in enumerate(("slices", "rows", "cols"))
+        }
+        for plane in PLANES
+    }
+    try:
+        with warnings.catch_warnings(), quiet_logging(), torch.no_grad():
+            warnings.simplefilter("ignore")  # torch's own, about its own parts
+            program = torch.onnx.export(
+                module,
+                (*stacks, torch.ones(len(PLANES))),
+                dynamo=True,
+                dynamic_shapes={**free, PRESENT: None},
+                input_names=[*map(str, PLANES), PRESENT],
+                output_names=list(OUTPUTS),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except Exception as fault:  # whatever stops torch's exporter
+        raise MrkneeError(
+            "the network can't be expressed as an ONNX graph",
+            expected="an encoder that torch.onnx.export takes with any number of slices",
+            found=f"{network.settings.encoder}: {str(fault).splitlines()[0][:300]}",
+            advice="train another encoder; alexnet, ResNets and vision transformers are known",
+        ) from fault
+    assert program is not None  # noqa: S101 - for the type checker: dynamo=True returns it
+    return program.model_proto
+
+
+def prove(predictor: Predictor, exported: OnnxModel) -> Parity:
+    """Reads exams of noise with both and says how far they are apart."""
+    differences = []
+    exams = list(_noise(predictor.reader.preparation))
+    for exam in exams:
+        expected, found = predictor.explain(exam), exported.explain(exam)
+        sums = [
+            np.abs(expected.plane_sums[plane] - found.plane_sums[plane]).max() for plane in PLANES
+        ]
+        differences.append(
+            (
+                np.abs(expected.logits - found.logits).max(),
+                max(sums),
+                np.abs(expected.probabilities - found.probabilities).max(),
+            )
+        )
+    largest = np.max(differences, axis=0)
+    stacks = [stack for exam in exams for stack in exam.stacks.values()]
+    return Parity(
+        exams=len(exams),
+        slices=tuple(sorted({stack.shape[0] for stack in stacks})),
+        sizes=tuple(sorted({(stack.shape[1], stack.shape[2]) for stack in stacks})),
+        logit=float(largest[0]),
+        plane_sum=float(largest[1]),
+        probability=float(largest[2]),
+    )
+
+
+def _noise(preparation: PreparationSettings) -> Iterator[Exam]:
+    """Exams whose planes differ in slices: two as MRNet's in size, two to be scaled and padded.
+
+    The scale is a half, whose weights are whole eighths: other scales round some grey values
+    differently here and there, which the tests of the preparation bound.
+    """
+    rng = np.random.default_rng(0)
+    side = preparation.size
+    sizes = ((side, side), (2 * side, 2 * (side - side // 4)))
+    for number in range(4):
+        counts = np.roll(SLICE_COUNTS, number)[: len(PLANES)]
+        shapes = [(int(count), *sizes[number % 2]) for count in counts]
+        stacks = [_slices(rng, shape) for shape in shapes]
+        yield Exam(f"noise {number}", dict(zip(PLANES, stacks, strict=True)))
+
+
+def _slices(rng: np.random.Generator, shape: Sequence[int]) -> UInt8[np.ndarray, "_ _ _"]:
+    """Noise of its own brightness and contrast in each slice."""
+    low, high = rng.integers(0, 80, shape[0]), rng.integers(120, 256, shape[0])
+    noise = rng.random(shape) * (high - low)[:, None, None] + low[:, None, None]
+    return np.asarray(noise, dtype=np.uint8)
+
+
+def _facts(predictor: Predictor) -> dict[str, Any]:
+    """What the file's metadata says, the proof aside."""
+    weights = (predictor.folder / WEIGHTS_FILE).read_bytes()
+    return {
+        "format": FORMAT,
+        "findings": list(predictor.findings),
+        "preparation": predictor.reader.preparation.to_dict(),
+        "provenance": dict(predictor.provenance),
+        "decisions": dict(predictor.decisions),
+        "bias": predictor.reader.network.head.bias.tolist(),
+        "attention_fixed": attends(predictor.reader.network),
+        "export": {
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "precision": FLOAT,
+            "mrknee": __version__,
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "opset": OPSET,
+        },
+    }
+
+
+def _finished(graph: onnx.ModelProto, facts: Mapping[str, Any]) -> bytes:
+    """The file's bytes: graph, what `present` is where it isn't given, metadata, seal."""
+    finished = onnx.ModelProto()
+    finished.CopyFrom(graph)
+    all_there = np.ones(len(PLANES), dtype=np.float32)
+    finished.graph.initializer.append(onnx.numpy_helper.from_array(all_there, PRESENT))
+    finished.ClearField("metadata_props")
+    text = json.dumps(facts, allow_nan=False)
+    finished.metadata_props.append(onnx.StringStringEntryProto(key=METADATA, value=text))
+    return seal(finished.SerializeToString())

@@ -1,0 +1,83 @@
+"""What any trained model does, a run folder's or an ONNX file's; importing it imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import Exam, ExamFolder, Exams, Findings, Plane
+from mrknee.inference.explanation import Explanation, Method
+from mrknee.scoring.predictions import Predictions
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A trained model, ready to read exams."""
+
+    @property
+    def findings(self) -> Findings:
+        """What it reads, in order."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Data, recipe, seed, versions, as training noted them."""
+
+    @property
+    def decisions(self) -> Mapping[str, Any]:
+        """Its calibration and operating points in plain form; see `mrknee.inference.decisions`."""
+
+    def predict(self, exams: Exams) -> Predictions:
+        """One calibrated probability an exam and finding, in the exams' order."""
+
+    def explain(self, exam: Exam, *, method: Method | None = None) -> Explanation:
+        """Takes the logits of one exam apart."""
+
+
+def open_model(path: Path, *, threads: int | None = None) -> Model:
+    """Opens a trained model, whichever way it is stored.
+
+    Args:
+        path: a run folder, or the file that `mrknee export` wrote.
+        threads: processor threads to compute with; None leaves it to the library.
+
+    Raises:
+        MrkneeError: there is no model, its files are damaged, or `threads` is not positive.
+    """
+    if threads is not None and threads < 1:
+        raise MrkneeError(
+            "a model can't compute so", expected="1 thread or more", found=f"{threads} threads"
+        )
+    if path.is_file() or path.suffix == ".onnx":
+        from mrknee.inference.onnx_model import OnnxModel
+
+        return OnnxModel(path, threads=threads)
+    from mrknee.inference.predictor import Predictor, limit_threads
+
+    if threads is not None:
+        limit_threads(threads)
+    return Predictor(path)
+
+
+def open_exams(path: Path, split: str, *, allow_missing_plane: bool = False) -> ExamFolder:
+    """Opens a data set's split, or a folder that holds the plane folders itself.
+
+    Args:
+        path: `DATA` with `DATA/<split>/axial/...`, or a folder with `axial/...`.
+        split: which split of a data set.
+        allow_missing_plane: let exams through that lack one or two planes.
+
+    Raises:
+        MrkneeError: neither is there, or an exam lacks a plane.
+    """
+    if any((path / plane).is_dir() for plane in Plane):
+        return ExamFolder(path, allow_missing_plane=allow_missing_plane)
+    if (path / split).is_dir():
+        return ExamFolder(path / split, allow_missing_plane=allow_missing_plane)
+    raise MrkneeError(
+        "there are no exams here",
+        file=path,
+        expected=f"a data set with a folder {split}/, or the folders axial/, coronal/, sagittal/",
+        found="no such folder" if not path.exists() else "neither",
+    )
