@@ -194,7 +194,7 @@ def _in_encoder(node: onnx.NodeProto) -> bool:
 
 @contextlib.contextmanager
 def quiet_logging() -> Iterator[None]:
-    """Meanwhile only errors are logged: exporter and quantiser tell their makers about themselves."""
+    """Meanwhile only errors are logged; exporter and quantiser have much to say to their makers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
