@@ -174,6 +174,13 @@ def test_other_software_needs_three_inputs_only(exported: tuple[Path, Path]) -> 
     assert [output.name for output in session.get_outputs()] == list(OUTPUTS)
 
 
+def test_the_file_names_no_folder_of_the_exporting_machine(exported: tuple[Path, Path]) -> None:
+    """Stack traces that torch notes in the graph don't leave with it."""
+    content = exported[1].read_bytes()
+    assert str(Path(exporting.__file__).parent).encode() not in content
+    assert b".py" not in content
+
+
 def test_a_data_set_is_predicted_alike(exported: tuple[Path, Path], toy: Path) -> None:
     """The same ids and findings, the same calibrated probabilities."""
     exams = open_exams(toy, "train")
