@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 
+from mrknee.cli import main
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference import export as exporting
@@ -431,3 +432,14 @@ def test_eight_bits_that_cost_too_much_are_refused(
         export(run, tmp_path / "int8.onnx", int8=Int8(data, "valid", limit=-1.0))
     assert "n = 4 with, 4 without" in str(error.value)
     assert not (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize("words", [["--int8"], ["--data", "nowhere"]])
+def test_eight_bits_and_exams_go_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """One without the other is told before anything is read."""
+    out = tmp_path / "model.onnx"
+    assert main(["export", str(tmp_path / "run"), "--out", str(out), *words]) == 1
+    assert "--int8 and --data, or neither" in capsys.readouterr().err
+    assert not out.exists()
