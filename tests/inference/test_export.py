@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,21 +15,25 @@ import onnx
 import pytest
 import torch
 
+from mrknee.cli import main
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference import export as exporting
 from mrknee.inference.decisions import calibration_of, operating_points_of
-from mrknee.inference.export import LIMIT, Parity, export
+from mrknee.inference.export import LIMIT, Int8, Parity, export
 from mrknee.inference.graph import OUTPUTS
 from mrknee.inference.model import Model, open_exams, open_model
 from mrknee.inference.onnx_model import METADATA, OnnxModel, seal
 from mrknee.inference.predictor import Predictor
+from mrknee.inference.submission import submit
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
+from mrknee.report.evaluation import gather
 from mrknee.scoring.calibration import fit_calibration
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.tensors.preparation import Preparation
+from tests.conftest import write_toy_dataset
 
 FINDINGS = ("abnormal", "acl", "meniscus")
 PREPARATION = Preparation(size=48, crop=32)
@@ -170,6 +176,13 @@ def test_other_software_needs_three_inputs_only(exported: tuple[Path, Path]) -> 
     assert [output.name for output in session.get_outputs()] == list(OUTPUTS)
 
 
+def test_the_file_names_no_folder_of_the_exporting_machine(exported: tuple[Path, Path]) -> None:
+    """Stack traces that torch notes in the graph don't leave with it."""
+    content = exported[1].read_bytes()
+    assert str(Path(exporting.__file__).parent).encode() not in content
+    assert b".py" not in content
+
+
 def test_a_data_set_is_predicted_alike(exported: tuple[Path, Path], toy: Path) -> None:
     """The same ids and findings, the same calibrated probabilities."""
     exams = open_exams(toy, "train")
@@ -194,6 +207,13 @@ def test_the_file_says_where_it_comes_from(exported: tuple[Path, Path]) -> None:
     assert 0 <= made["parity"]["logit"] <= made["parity"]["limit"] == LIMIT
 
 
+def traced(file: Path) -> onnx.ModelProto:
+    """The graph as `trace` returned it, from the file."""
+    graph = onnx.load(str(file))
+    del graph.graph.initializer[[one.name for one in graph.graph.initializer].index("present")]
+    return graph
+
+
 @pytest.mark.parametrize("wrong", [0.01, np.nan])
 def test_a_file_that_says_otherwise_is_not_written(
     tmp_path: Path, exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, wrong: float
@@ -203,8 +223,7 @@ def test_a_file_that_says_otherwise_is_not_written(
     out = tmp_path / "out" / "model.onnx"
     out.parent.mkdir()
     out.write_bytes(b"before")
-    graph = onnx.load(str(file))
-    del graph.graph.initializer[[one.name for one in graph.graph.initializer].index("present")]
+    graph = traced(file)
     bias = next(one for one in graph.graph.initializer if one.name == "network.head.bias")
     values = onnx.numpy_helper.to_array(bias) + np.float32(wrong)
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
@@ -319,3 +338,109 @@ def test_the_weights_are_the_run_folders(exported: tuple[Path, Path]) -> None:
     """The head's bias, to the last bit."""
     checkpoint = load_checkpoint(exported[0] / "best")
     assert OnnxModel(exported[1]).facts["bias"] == checkpoint.network.head.bias.tolist()
+
+
+LOADS_NO_TORCH = """
+import sys
+from mrknee.cli import main
+status = main(sys.argv[1:])
+heavy = {"torch", "onnx", "lightning", "sklearn"} & set(sys.modules)
+sys.exit(status or (f"loaded {heavy}" if heavy else 0))
+"""
+
+
+@pytest.mark.parametrize("verb", ["predict", "submit", "explain"])
+def test_reading_an_exported_model_imports_no_torch(
+    exported: tuple[Path, Path], toy: Path, tmp_path: Path, verb: str
+) -> None:
+    """In a process of its own: the verb does its work, and torch was never loaded."""
+    model, out = str(exported[1]), tmp_path / "out"
+    paths = tmp_path / "paths.csv"
+    paths.write_text("".join(f"{toy}/valid/{plane}/0012.npy\n" for plane in PLANES))
+    words = {
+        "predict": [model, str(toy), "--out", str(out), "--threads", "1"],
+        "submit": [model, str(paths), str(out)],
+        "explain": [model, str(toy), "--exam", "0012", "--out", str(out)],
+    }[verb]
+    command = [sys.executable, "-c", LOADS_NO_TORCH, verb, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    assert done.returncode == 0, done.stderr
+    assert out.exists()
+
+
+def test_a_submission_is_the_run_folders(
+    exported: tuple[Path, Path], toy: Path, tmp_path: Path
+) -> None:
+    """The same numbers from either."""
+    paths = tmp_path / "paths.csv"
+    lines = [f"{toy}/valid/{plane}/{i}.npy\n" for i in ("0014", "0012") for plane in PLANES]
+    paths.write_text("".join(lines))
+    for number, model in enumerate(exported):
+        assert submit(model, paths, tmp_path / str(number)) == 2
+    first, second = (np.loadtxt(tmp_path / str(n), delimiter=",") for n in (0, 1))
+    np.testing.assert_allclose(first, second, rtol=0, atol=LIMIT)
+
+
+def test_a_report_takes_either(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    """`evaluate --model FILE`: thresholds, provenance and heat maps from the file alone."""
+    data = write_toy_dataset(tmp_path / "toy", 2, 20, slices=(2, 4))
+    open_model(exported[1]).predict(open_exams(data, "valid")).write(tmp_path / "p.csv")
+    pages = [gather(str(tmp_path / "p.csv"), data, model=model) for model in exported]
+    assert pages[0].model is not None
+    assert pages[1].model is not None
+    assert pages[1].model.operating_points == pages[0].model.operating_points
+    assert pages[1].model.calibration == pages[0].model.calibration
+    drawn = [one for group in pages[1].failures.values() for one in group]
+    assert drawn
+    assert all(one.explained == "exact" and one.heat_uri for one in drawn)
+
+
+def test_eight_bits_are_smaller_and_priced(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of the weights' size; AUCs before and after with n; maps still add up."""
+    run, file = exported
+    data = write_toy_dataset(tmp_path / "toy", 8, 16, slices=(2, 4))
+    monkeypatch.setattr(exporting, "trace", lambda _: traced(file))
+    out = tmp_path / "int8.onnx"
+    cost = export(run, out, int8=Int8(data, "valid", limit=1.0)).cost
+    assert cost is not None
+    assert out.stat().st_size < 0.5 * file.stat().st_size
+    assert cost.calibrated_on == 8
+    text = cost.text()
+    for finding in FINDINGS:
+        assert f"{finding}: 0." in text
+    assert "n = 8 with, 8 without" in text
+    model = OnnxModel(out)
+    made = model.facts["export"]
+    assert made["precision"] == "int8"
+    assert made["int8"]["auc"]["acl"]["n_positive"] == 8
+    found = model.explain(make_exam(*[(3, 48, 48)] * 3))
+    total = found.bias + sum(found.plane_sums.values())
+    np.testing.assert_allclose(total, found.logits, rtol=0, atol=LIMIT)
+    exact = OnnxModel(file).explain(make_exam(*[(3, 48, 48)] * 3))
+    assert 0 < np.abs(found.logits - exact.logits).max() < 0.5
+
+
+def test_eight_bits_that_cost_too_much_are_refused(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No AUC may fall by more than the limit; here every change is one, and no file is left."""
+    run, file = exported
+    data = write_toy_dataset(tmp_path / "toy", 4, 8, slices=(2, 4))
+    monkeypatch.setattr(exporting, "trace", lambda _: traced(file))
+    with pytest.raises(MrkneeError, match="change this model too much") as error:
+        export(run, tmp_path / "int8.onnx", int8=Int8(data, "valid", limit=-1.0))
+    assert "n = 4 with, 4 without" in str(error.value)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize("words", [["--int8"], ["--data", "nowhere"]])
+def test_eight_bits_and_exams_go_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """One without the other is told before anything is read."""
+    out = tmp_path / "model.onnx"
+    assert main(["export", str(tmp_path / "run"), "--out", str(out), *words]) == 1
+    assert "--int8 and --data, or neither" in capsys.readouterr().err
+    assert not out.exists()

@@ -24,7 +24,7 @@ from mrknee.inference.decomposition import attends, why_not_exact
 from mrknee.inference.graph import OUTPUTS, ExamGraph
 from mrknee.inference.onnx_model import FORMAT, METADATA, PRESENT, OnnxModel, seal
 from mrknee.inference.predictor import Predictor
-from mrknee.inference.quantisation import FLOAT, INT8, Cost, price, quantise, quiet_logging
+from mrknee.inference.quantisation import ENCODER, FLOAT, INT8, Cost, price, quantise, quiet_logging
 from mrknee.networks.checkpoint import WEIGHTS_FILE
 from mrknee.tensors.settings import PreparationSettings
 
@@ -193,7 +193,26 @@ def trace(predictor: Predictor) -> onnx.ModelProto:
             advice="train another encoder; alexnet, ResNets and vision transformers are known",
         ) from fault
     assert program is not None  # noqa: S101 - for the type checker: dynamo=True returns it
-    return program.model_proto
+    return _bare(program.model_proto)
+
+
+def _bare(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph without torch's notes: stack traces, which name the exporting machine's folders.
+
+    What the notes tell of a node that matters goes into its name: whether an encoder is its origin.
+    """
+    for node in graph.graph.node:
+        scopes = [e.value for e in node.metadata_props if e.key == "pkg.torch.onnx.name_scopes"]
+        if any("'network.encoders." in one for one in scopes):
+            node.name = ENCODER + node.name
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output):
+        value.ClearField("metadata_props")
+    for tensor in graph.graph.initializer:
+        tensor.ClearField("metadata_props")
+    graph.graph.ClearField("metadata_props")
+    return graph
 
 
 def prove(predictor: Predictor, exported: OnnxModel) -> Parity:

@@ -38,6 +38,9 @@ OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool")
 
 FLOAT, INT8 = "float32", "int8"
 
+ENCODER = "encoder/"
+"""What the names of the encoders' nodes start with."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -122,7 +125,7 @@ def quantise(graph: onnx.ModelProto, exams: Exams) -> tuple[onnx.ModelProto, int
     Raises:
         MrkneeError: the graph has no encoder to quantise.
     """
-    nodes = [node.name for node in graph.graph.node if _in_encoder(node)]
+    nodes = [node.name for node in graph.graph.node if node.name.startswith(ENCODER)]
     if not nodes:
         raise MrkneeError(
             "nothing in this model can be computed in 8 bits",
@@ -186,15 +189,9 @@ def price(
     return cost
 
 
-def _in_encoder(node: onnx.NodeProto) -> bool:
-    """Whether torch's exporter noted an encoder as where the node comes from."""
-    scopes = [e.value for e in node.metadata_props if e.key == "pkg.torch.onnx.name_scopes"]
-    return node.op_type in OPERATORS and any("'network.encoders." in one for one in scopes)
-
-
 @contextlib.contextmanager
 def quiet_logging() -> Iterator[None]:
-    """Meanwhile only errors are logged: exporter and quantiser tell their makers about themselves."""
+    """Meanwhile only errors are logged; exporter and quantiser have much to say to their makers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
