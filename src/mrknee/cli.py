@@ -267,7 +267,10 @@ def train(argv: Sequence[str]) -> None:
 
     try:
         train_run(data, out, Recipe(**given), resume=resume)
-    except SystemExit:  # Lightning's answer to SIGTERM: without a code, as if all were well
+    except SystemExit as ended:
+        if ended.code is not None:
+            raise
+        # Lightning's answer to SIGTERM: without a code, as if all were well
         print(f"mrknee train: terminated; --resume goes on with {out}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     print(f"wrote {out}")
