@@ -273,3 +273,23 @@ def test_a_killed_training_goes_on(tmp_path: Path, recipe: Path) -> None:
     assert resumed.returncode == 0, resumed.stderr
     for name in ("last/weights.safetensors", "best/weights.safetensors", "metrics.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (killed / name).read_bytes(), name
+
+
+def test_a_terminated_training_does_not_look_finished(tmp_path: Path, recipe: Path) -> None:
+    """SIGTERM, as a scheduler sends it: exit status 143, and the word that it can be resumed."""
+    data = write_toy_dataset(tmp_path / "toy", 12, 6)
+    words = [str(data), "--recipe", str(recipe), "--epochs", "500", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(  # noqa: S603  # our own command
+        [sys.executable, "-m", "mrknee", "train", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "run/resume/last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.terminate()
+    _, told = process.communicate()
+    assert process.returncode == 143
+    assert "--resume" in told
+    assert not (tmp_path / "run" / "scorecard.json").exists()

@@ -10,6 +10,7 @@ import argparse
 import inspect
 import json
 import math
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -309,7 +310,14 @@ def train(argv: Sequence[str]) -> None:
     _refuse_file(out)
     from mrknee.training.run import train as train_run
 
-    train_run(data, out, Recipe(**given), resume=resume)
+    try:
+        train_run(data, out, Recipe(**given), resume=resume)
+    except SystemExit as ended:
+        if ended.code is not None:
+            raise
+        # Lightning's answer to SIGTERM: without a code, as if all were well
+        print(f"mrknee train: terminated; --resume goes on with {out}", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     print(f"wrote {out}")
 
 

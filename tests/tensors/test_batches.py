@@ -17,6 +17,7 @@ from mrknee.tensors.batches import (
     collate,
     frame_exam,
     join,
+    load_batches,
     unfold,
 )
 from mrknee.tensors.preparation import Preparation
@@ -68,6 +69,61 @@ def test_every_exam_comes_once_an_epoch() -> None:
     keys = [key for batch in batches for key in batch]
     assert sorted(p for _, p in keys) == list(range(3, 14))
     assert len(batches) == 3
+
+
+@pytest.mark.parametrize("budget", [1, 30, 75, 1000])
+def test_a_batch_keeps_to_its_budget_of_slices(budget: int) -> None:
+    """Or is one exam that has more; every exam comes once, and no batch could take the next."""
+    slices = {p: int(n) for p, n in enumerate(np.random.default_rng(0).integers(5, 60, 40))}
+    batches = EpochBatches(range(40), 4, seed=1, slices=slices, budget=budget)
+    held = []
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        whole = [[p for _, p in batch] for batch in batches]
+        assert sorted(p for batch in whole for p in batch) == list(range(40))
+        assert len(whole) == len(batches)
+        for batch, after in zip(whole, [*whole[1:], []], strict=True):
+            total = sum(slices[p] for p in batch)
+            assert len(batch) <= 4
+            assert total <= budget or len(batch) == 1
+            if after:
+                assert len(batch) == 4 or total + slices[after[0]] > budget
+        held.append(whole)
+    assert held[0] != held[1] != held[2]
+
+
+def test_slices_are_counted_in_all_planes(toy: Path) -> None:
+    """From the files: a budget of the largest exam's slices gives batches that keep to it."""
+    exams = ExamFolder.of_split(toy, "train")
+    counts = [sum(len(stack) for stack in exam.stacks.values()) for exam in exams]
+    loader = load_batches(
+        ExamDataset(exams, SMALL), range(12), 5, batch_slices=max(counts), workers=0
+    )
+    loaded = [unfold(batch) for batch in loader]
+    assert [i for batch in loaded for i in batch.ids] == list(exams.ids)
+    totals = [sum(len(stack) for stack in batch.slices.values()) for batch in loaded]
+    assert sum(totals) == sum(counts)
+    assert max(totals) <= max(counts)
+    assert len(loaded) > 3
+
+
+@pytest.mark.parametrize(("exams", "processes"), [(12, 2), (13, 2), (13, 5), (3, 4)])
+def test_processes_share_each_batch(exams: int, processes: int) -> None:
+    """In as many batches each, none padded or dropped; together they are those of one process."""
+    shares = [
+        list(EpochBatches(range(exams), 4, seed=3, share=(rank, processes)))
+        for rank in range(processes)
+    ]
+    alone = list(EpochBatches(range(exams), 4, seed=3))
+    together = [[key for part in parts for key in part] for parts in zip(*shares, strict=True)]
+    assert together == alone
+
+
+def test_nothing_makes_an_empty_batch() -> None:
+    """What a process gets when there are fewer exams than processes."""
+    batch = unfold(collate([]))
+    assert len(batch) == len(batch.labels) == 0
+    assert all(len(batch.slices[p]) == len(batch.lengths[p]) == 0 for p in PLANES)
 
 
 def test_each_epoch_shuffles_anew_and_alike() -> None:

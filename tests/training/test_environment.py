@@ -8,6 +8,7 @@ import torch
 
 from mrknee.training import run
 from mrknee.training.environment import has_bfloat16
+from mrknee.training.processes import Processes
 from mrknee.training.record import RunRecord
 from mrknee.training.resumption import Done
 from tests.training.test_run import QUICK
@@ -30,5 +31,7 @@ def test_auto_precision_follows_the_processor(
     monkeypatch.setattr(run, "has_bfloat16", lambda: known)
     for asked, given in (("auto", precision), ("bf16-mixed", "bf16-mixed")):
         recipe = replace(QUICK, precision=asked)  # type: ignore[arg-type]  # one of the words
-        trainer = run._trainer(tmp_path, recipe, RunRecord(tmp_path, recipe, {}, Done()))
+        trainer = run._trainer(
+            tmp_path, recipe, RunRecord(tmp_path, recipe, {}, Done()), Processes()
+        )
         assert trainer.precision == given

@@ -93,10 +93,9 @@ def test_the_cosine_rises_then_falls_to_zero() -> None:
 def test_an_auc_that_cannot_be_computed_is_nan_not_a_half() -> None:
     """One class only gives no AUC, and the mean leaves it out (the reference says 0.5)."""
     result = EpochResult(FINDINGS)
-    batch = batch_of(4)
     labels = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
     logits = torch.tensor([[0.0, -1.0, 0.0], [0.0, 1.0, 0.0], [0.0, -2.0, 0.0], [0.0, 2.0, 0.0]])
-    result.add(Batch(batch.ids, batch.slices, batch.lengths, labels), logits, torch.tensor(1.0))
+    result.add(batch_of(4).ids, logits, labels, 1.0)
     aucs = result.aucs()
     assert math.isnan(aucs["abnormal"])
     assert math.isnan(aucs["meniscus"])
@@ -127,9 +126,9 @@ def test_each_epoch_starts_a_new_record() -> None:
     """AUCs are of the epoch's own exams: the history is never gone through again."""
     reader = Reader(SMALL, Network(NetworkSettings(encoder="test_resnet"), FINDINGS))
     module = TrainingModule(reader, Recipe(), torch.ones(3))
-    module.valid_result.add(batch_of(2), torch.zeros(2, 3), torch.tensor(0.0))
+    module.valid_result.add(("0", "1"), torch.zeros(2, 3), torch.zeros(2, 3), 0.0)
     module.on_validation_epoch_start()
     assert module.valid_result.ids == []
-    module.train_result.add(batch_of(2), torch.zeros(2, 3), torch.tensor(0.0))
+    module.train_result.add(("0", "1"), torch.zeros(2, 3), torch.zeros(2, 3), 0.0)
     module.on_train_epoch_start()
     assert module.train_result.ids == []

@@ -199,6 +199,35 @@ def test_every_epoch_is_shuffled_and_augmented_anew(
     assert not any(same)
 
 
+def test_accumulated_batches_are_one_large_batch(toy: Path, tmp_path: Path) -> None:
+    """Three batches of one exam step like one of three, where labels are missing, and at the end.
+
+    8 exams: the last step has two batches only. Lightning's own accumulation would take the mean
+    of the batches' means, and a third too little of the last step.
+    """
+    labels = (toy / "train-acl.csv").read_text().splitlines()
+    (toy / "train-acl.csv").write_text("\n".join(labels[:-4]) + "\n")
+    sgd = OptimizerSettings(name="sgd", learning_rate=1e-2)
+    train(toy, tmp_path / "large", replace(QUICK, optimizer=sgd))
+    train(toy, tmp_path / "small", replace(QUICK, optimizer=sgd, batch_exams=1, accumulate=3))
+    large, small = (weights_of(tmp_path / name) for name in ("large", "small"))
+    for name, values in large.items():
+        np.testing.assert_allclose(values, small[name], rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_a_budget_of_slices_changes_the_number_of_batches(toy: Path, tmp_path: Path) -> None:
+    """Every epoch trains on every exam, however many batches it makes of them."""
+    recipe = replace(QUICK, epochs=4, batch_exams=4, batch_slices=26, log_train=1)
+    train(toy, tmp_path / "run", recipe)
+    lines = (tmp_path / "run" / "log.txt").read_text().splitlines()
+    batches = []
+    for epoch in range(1, 5):
+        last = [line for line in lines if line.startswith(f"train epoch {epoch} ")][-1].split()
+        assert last[6] == "8"
+        batches.append(last[4])
+    assert len(set(batches)) > 1, "all epochs have as many batches: this shows nothing"
+
+
 def test_the_learning_rate_falls_after_patience(toy: Path, tmp_path: Path) -> None:
     """A loss that hasn't fallen enough for more than `patience` epochs cuts the rate."""
     train(toy, tmp_path / "run", replace(QUICK, epochs=4, schedule=PLATEAU))

@@ -101,7 +101,7 @@ def gather(
         labels,
         table.probabilities,
         split=split,
-        notes=[*notes, *_optimism(facts, data, len(table.ids)), *_unlabelled(labels)],
+        notes=[*notes, *_optimism(facts, data, len(table.ids))],
         operating_points={} if facts is None else facts.operating_points,
         calibration=None if facts is None else facts.calibration,
         prevalences=prevalences,
@@ -250,12 +250,3 @@ def _optimism(facts: ModelFacts | None, data: Path, n_exams: int) -> list[str]:
                 f"{trained_on or 'nothing that is known'}: whether they are the same is not known"
             )
     return told
-
-
-def _unlabelled(labels: Float[np.ndarray, "exams findings"]) -> list[str]:
-    """Exams that are predicted and count for nothing."""
-    count = int(np.isnan(labels).all(axis=1).sum())
-    if count == 0:
-        return []
-    verb = "has no known label and is" if count == 1 else "have no known label and are"
-    return [f"{count} of the {len(labels)} exams predicted {verb} in no score"]

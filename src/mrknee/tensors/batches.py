@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,7 +61,16 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample | MrkneeError]) -> Batch | MrkneeError:
-    """Joins samples into a batch; nothing is padded. The first error takes the batch's place."""
+    """Joins samples into a batch; nothing is padded. The first error takes the batch's place.
+
+    No samples make an empty batch: what a process gets when there are fewer exams than processes.
+    """
+    if not samples:
+        nothing = torch.zeros((0, 1, 1), dtype=torch.uint8)
+        none = torch.zeros(0, dtype=torch.int64)
+        return Batch(
+            (), dict.fromkeys(PLANES, nothing), dict.fromkeys(PLANES, none), torch.zeros((0, 0))
+        )
     for sample in samples:
         if isinstance(sample, MrkneeError):
             return sample
@@ -150,10 +159,25 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         positions: which exams.
         batch_exams: how many exams a batch; the last batch may be smaller, none is dropped.
         seed: of the shuffling; None keeps the order.
+        slices: position -> slices of the exam, all planes together; None where they don't count.
+        budget: at most so many slices a batch; an exam that has more is a batch of its own.
+        share: (rank, processes): each batch is dealt to so many processes, and this one takes its
+            part, which is empty where there are fewer exams than processes. All processes make
+            the same number of batches; none pads or drops an exam.
     """
 
-    def __init__(self, positions: Sequence[int], batch_exams: int, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        positions: Sequence[int],
+        batch_exams: int,
+        seed: int | None = None,
+        *,
+        slices: Mapping[int, int] | None = None,
+        budget: int | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         self.positions, self.batch_exams, self.seed = list(positions), batch_exams, seed
+        self.slices, self.budget, self.share = slices or {}, budget, share
         self.epoch = 0
         self._done = (0, 0)
 
@@ -168,17 +192,35 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         """
         self.epoch, self._done = epoch, (epoch, batches)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def whole(self, epoch: int) -> list[list[int]]:
+        """The positions in each batch of an epoch, of all processes together."""
         order = self.positions
         if self.seed is not None:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(order).tolist()
+            order = np.random.default_rng([self.seed, epoch]).permutation(order).tolist()
+        batches: list[list[int]] = []
+        held = 0
+        for position in order:
+            more = self.slices.get(position, 0)
+            fits = self.budget is None or held + more <= self.budget
+            if batches and fits and len(batches[-1]) < self.batch_exams:
+                batches[-1].append(position)
+                held += more
+            else:
+                batches.append([position])
+                held = more
+        return batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, batches = self._done
-        first = batches * self.batch_exams if epoch == self.epoch else 0
-        for start in range(first, len(order), self.batch_exams):
-            yield [(self.epoch, p) for p in order[start : start + self.batch_exams]]
+        rank, processes = self.share
+        for batch in self.whole(self.epoch)[batches if epoch == self.epoch else 0 :]:
+            part = np.array_split(batch, processes)[rank].tolist()
+            yield [(self.epoch, position) for position in part]
 
     def __len__(self) -> int:
-        return -(-len(self.positions) // self.batch_exams)
+        if self.budget is None:
+            return -(-len(self.positions) // self.batch_exams)
+        return len(self.whole(self.epoch))
 
 
 def load_batches(
@@ -186,27 +228,40 @@ def load_batches(
     positions: Sequence[int],
     batch_exams: int,
     *,
+    batch_slices: int | None = None,
     shuffle_seed: int | None = None,
     workers: int = -1,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch | MrkneeError]:
     """Reads exams in batches, in processes of their own where there are cores for them.
 
     Args:
         dataset: the exams.
         positions: which of them.
-        batch_exams: how many a batch.
+        batch_exams: at most how many a batch.
+        batch_slices: at most how many slices a batch, all planes together; an exam that has more
+            is a batch of its own. None where they don't count.
         shuffle_seed: shuffles anew each epoch; None keeps the order.
         workers: processes that read; -1 takes one a core but one, 4 at most, and none for what
             fits into one batch.
+        share: (rank, processes) where each batch is dealt to several that compute.
 
     Returns:
         A loader of batches; see `unfold` for the errors among them.
+
+    Raises:
+        MrkneeError: slices are to be counted, and an exam can't be opened.
     """
     if workers < 0:
         workers = min(4, torch.get_num_threads() - 1) if len(positions) > batch_exams else 0
+    slices = None
+    if batch_slices is not None:  # opening an exam of bytes costs no more than its headers
+        slices = {p: sum(map(len, dataset.exams[p].stacks.values())) for p in positions}
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # torch's types don't know datasets that are collated
-        batch_sampler=EpochBatches(positions, batch_exams, shuffle_seed),
+        batch_sampler=EpochBatches(
+            positions, batch_exams, shuffle_seed, slices=slices, budget=batch_slices, share=share
+        ),
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0 and shuffle_seed is not None,

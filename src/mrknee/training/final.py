@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,53 @@ from mrknee.scoring.operating_point import OperatingPoint, at_sensitivity, youde
 from mrknee.scoring.predictions import Predictions
 from mrknee.scoring.scorecard import Scorecard, score
 from mrknee.training.parts import Parts, load_part
+from mrknee.training.processes import Processes, gather
 from mrknee.training.recipe import Recipe
 
 OPTIMISTIC = "optimistic: the epoch was selected on these exams"
 FITTED = "optimistic: calibration and operating points were fitted on these exams"
 
 
-def evaluate_best(out: Path, parts: Parts, recipe: Recipe) -> Scorecard:
-    """Fixes calibration and operating points on the inner exams, then reads and scores valid.
+def read_best(
+    out: Path, parts: Parts, recipe: Recipe, processes: Processes
+) -> dict[str, Predictions]:
+    """Reads the inner exams and valid with the best epoch's network; each exam once.
+
+    Several processes read a part each; all get everything.
+
+    Returns:
+        inner, valid -> uncalibrated predictions, in the data set's order; no inner where the
+        epoch was selected on valid, no valid where it is missing or has other findings.
+    """
+    best = load_checkpoint(out / "best")
+    reader = Reader(recipe.preparation, best.network).to(device_here())
+    findings = Findings(best.network.findings)
+
+    def read(exams: ExamFolder, positions: Sequence[int], part: str) -> Predictions:
+        mine = positions[processes.rank :: processes.world]
+        ids: tuple[str, ...] = ()
+        probabilities = np.zeros((0, len(findings)))
+        if mine:
+            batches = load_part(exams, mine, recipe)
+            ids, probabilities = reader.read(batches, len(mine), f"reading {part}")
+        rows: dict[str, np.ndarray] = {}
+        for some_ids, some in gather((ids, probabilities)):
+            rows.update(zip(some_ids, some, strict=True))
+        ordered = tuple(exams.ids[position] for position in positions)
+        return Predictions(ordered, findings, np.stack([rows[exam_id] for exam_id in ordered]))
+
+    raw: dict[str, Predictions] = {}
+    if recipe.selection.part == "inner":
+        raw["inner"] = read(parts.selecting, parts.chosen, "inner")
+    if parts.valid is not None and parts.valid.findings == findings:
+        raw["valid"] = read(parts.valid, range(len(parts.valid)), "valid")
+    return raw
+
+
+def evaluate_best(
+    out: Path, parts: Parts, recipe: Recipe, raw: Mapping[str, Predictions]
+) -> Scorecard:
+    """Fixes calibration and operating points on the inner exams, then scores valid.
 
     They are saved with the best epoch's weights. Where the epoch was selected on valid, there are
     no inner exams, and nothing is fitted.
@@ -32,22 +71,16 @@ def evaluate_best(out: Path, parts: Parts, recipe: Recipe) -> Scorecard:
         out: the run folder; holds the best epoch in `best/`.
         parts: which exams do what.
         recipe: the run's settings.
+        raw: what `read_best` gave.
 
     Returns:
         The scorecard on valid, or on the inner exams where valid is missing or has other findings;
         the predictions are written to the run folder.
     """
     best = load_checkpoint(out / "best")
-    reader = Reader(recipe.preparation, best.network).to(device_here())
     findings = Findings(best.network.findings)
-    scores_valid = parts.valid is not None and parts.valid.findings == findings
     calibration: Calibration | None = None
     points: dict[str, tuple[OperatingPoint, ...]] = {}
-
-    def read(exams: ExamFolder, positions: Sequence[int], part: str) -> Predictions:
-        batches = load_part(exams, positions, recipe)
-        ids, probabilities = reader.read(batches, len(positions), f"reading {part}")
-        return Predictions(ids, findings, probabilities)
 
     def keep(raw: Predictions, labels: Float[np.ndarray, "exams findings"], part: str) -> Scorecard:
         calibrated = raw.probabilities
@@ -68,19 +101,17 @@ def evaluate_best(out: Path, parts: Parts, recipe: Recipe) -> Scorecard:
             calibration=calibration,
         )
 
-    if recipe.selection.part == "inner":
-        raw = read(parts.selecting, parts.chosen, "inner")
+    if "inner" in raw:
         labels = parts.selecting.labels[list(parts.chosen)]
-        calibration, points = fit_decisions(raw, labels, recipe)
+        calibration, points = fit_decisions(raw["inner"], labels, recipe)
         decisions = {
             "calibration": None if calibration is None else calibration.to_dict(),
             "operating_points": {n: [p.to_dict() for p in each] for n, each in points.items()},
         }
         save_checkpoint(out / "best", best.network, best.preparation, best.provenance, decisions)
-        card = keep(raw, labels, "inner")
-    if parts.valid is not None and scores_valid:
-        raw = read(parts.valid, range(len(parts.valid)), "valid")
-        card = keep(raw, parts.valid.labels, "valid")
+        card = keep(raw["inner"], labels, "inner")
+    if "valid" in raw and parts.valid is not None:
+        card = keep(raw["valid"], parts.valid.labels, "valid")
     return card
 
 

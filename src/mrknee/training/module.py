@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -15,7 +16,8 @@ from mrknee.errors import MrkneeError
 from mrknee.networks.reader import Reader
 from mrknee.scoring.discrimination import auc
 from mrknee.tensors.batches import Batch, unfold
-from mrknee.training.objective import multitask_loss
+from mrknee.training.objective import summed_loss
+from mrknee.training.processes import gather
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
 
 
@@ -24,22 +26,33 @@ class EpochResult:
 
     Attributes:
         ids: exams in the order they came.
-        losses: each batch's loss.
+        losses: each batch's loss, the mean over its known labels.
+        latest: exams in the latest batch.
     """
 
     def __init__(self, findings: tuple[str, ...]) -> None:
         self.findings = findings
         self.ids: list[str] = []
         self.losses: list[float] = []
+        self.latest = 0
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
 
-    def add(self, batch: Batch, logits: Tensor, loss: Tensor) -> None:
-        """Takes one batch's logits and loss."""
-        self.ids.extend(batch.ids)
-        self.losses.append(float(loss.detach()))
-        self._logits.append(logits.detach().float().cpu())
-        self._labels.append(batch.labels.cpu())
+    def add(
+        self,
+        ids: Sequence[str],
+        logits: Float[Tensor, "exams findings"],
+        labels: Float[Tensor, "exams findings"],
+        loss: float,
+    ) -> int:
+        """Takes one batch's logits, labels and summed loss; returns its number of known labels."""
+        known = int((~labels.isnan()).sum())
+        self.latest = len(ids)
+        self.ids.extend(ids)
+        self.losses.append(loss / max(known, 1))
+        self._logits.append(logits)
+        self._labels.append(labels)
+        return known
 
     def state(self) -> dict[str, Any]:
         """All of it in plain values and tensors, for a run that is interrupted."""
@@ -92,25 +105,45 @@ class TrainingModule(lightning.LightningModule):
         recipe: the settings.
         pos_weight: float32 (findings,), from the exams trained on; it weighs the validation
             loss too, so that the two can be compared and no validation label steers training.
+        steps: optimizer steps of the whole run: the cosine's length.
     """
 
     def __init__(
-        self, reader: Reader, recipe: Recipe, pos_weight: Float[Tensor, " findings"]
+        self,
+        reader: Reader,
+        recipe: Recipe,
+        pos_weight: Float[Tensor, " findings"],
+        steps: int = 1,
     ) -> None:
         super().__init__()
-        self.reader, self.recipe = reader, recipe
+        self.reader, self.recipe, self.steps = reader, recipe, steps
         self.register_buffer("pos_weight", pos_weight, persistent=False)
         self.findings = tuple(reader.network.findings)
         self.train_result = EpochResult(self.findings)
         self.valid_result = EpochResult(self.findings)
         self._plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
+        self._known: list[int] = []  # known labels of each batch of the step so far
 
-    def _step(self, batch: Batch, result: EpochResult) -> Tensor:
-        logits = self.reader(batch)
-        loss = multitask_loss(logits.float(), batch.labels, self.pos_weight)  # type: ignore[arg-type]  # a buffer
-        result.add(batch, logits, loss)
-        return loss
+    def _step(self, batch: Batch, result: EpochResult) -> tuple[Tensor, int]:
+        """This process's summed loss, and the known labels of the batch in all processes."""
+        labels = batch.labels
+        if len(batch):
+            logits = self.reader(batch).float()
+            loss = summed_loss(logits, labels, self.pos_weight)  # type: ignore[arg-type]  # a buffer
+        else:  # nothing to add, but every parameter wants its gradient
+            logits = labels = torch.zeros((0, len(self.findings)))
+            trained = [p.sum() for p in self.parameters() if p.requires_grad]
+            loss = 0.0 * torch.stack(trained).sum()
+        parts = gather((batch.ids, logits.detach().cpu(), labels.cpu(), float(loss.detach())))
+        ids, all_logits, all_labels, losses = zip(*parts, strict=True)
+        known = result.add(
+            [exam_id for part in ids for exam_id in part],
+            torch.cat(all_logits),
+            torch.cat(all_labels),
+            sum(losses),
+        )
+        return loss, known
 
     def on_before_batch_transfer(self, batch: Batch | MrkneeError, dataloader_idx: int) -> Batch:  # noqa: ARG002  # Lightning's
         """Raises the error of an exam that couldn't be read."""
@@ -121,12 +154,29 @@ class TrainingModule(lightning.LightningModule):
         self.train_result = EpochResult(self.findings)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One batch's loss; dropout is drawn from (seed, epoch, batch), so a run can be resumed."""
-        place = [self.recipe.seed, self.current_epoch, batch_idx]
+        """One batch's loss; dropout is drawn from (seed, epoch, batch), so a run can be resumed.
+
+        What is returned is scaled so that, after `on_before_optimizer_step`, the gradient is that
+        of the mean over the known labels of all batches of the step, in all processes.
+        """
+        place = [self.recipe.seed, self.current_epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
-        loss = self._step(batch, self.train_result)
-        self.log("train/loss_step", loss, on_step=True, on_epoch=False, batch_size=len(batch))
-        return loss
+        loss, known = self._step(batch, self.train_result)
+        self._known.append(known)
+        mean = self.train_result.losses[-1]
+        exams = self.train_result.latest
+        self.log("train/loss_step", mean, on_step=True, on_epoch=False, batch_size=exams)
+        # Lightning divides by the batches a step, and averages over the processes
+        return loss / max(self._known[0], 1) * (self.recipe.accumulate * self.trainer.world_size)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002  # Lightning's
+        """Divides by the known labels of the whole step; the first batch's were known before."""
+        factor = max(self._known[0], 1) / max(sum(self._known), 1)
+        self._known = []
+        if factor != 1:
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
 
     def on_train_epoch_end(self) -> None:
         """Says which epoch comes next; Lightning tells samplers, but not batch samplers."""
@@ -140,8 +190,9 @@ class TrainingModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  # Lightning's
         """One batch's predictions (Lightning has turned gradients off)."""
-        loss = self._step(batch, self.valid_result)
-        self.log("val/loss_step", loss, on_step=True, on_epoch=False, batch_size=len(batch))
+        self._step(batch, self.valid_result)
+        loss, exams = self.valid_result.losses[-1], self.valid_result.latest
+        self.log("val/loss_step", loss, on_step=True, on_epoch=False, batch_size=exams)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the epoch's loss and AUCs, computed once from all its predictions.
@@ -193,9 +244,8 @@ class TrainingModule(lightning.LightningModule):
             if self._plateau_state is not None:
                 self._plateau.load_state_dict(self._plateau_state)
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
         cosine = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: cosine_factor(step, steps, settings)
+            optimizer, lambda step: cosine_factor(step, self.steps, settings)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 

@@ -45,7 +45,20 @@ def multitask_loss(
 ) -> Float[Tensor, ""]:
     """The mean of the weighted cross-entropy over the known labels; 0 where none is known."""
     known = ~torch.isnan(labels)
+    return summed_loss(logits, labels, pos_weight) / known.sum().clamp(min=1)
+
+
+def summed_loss(
+    logits: Float[Tensor, "exams findings"],
+    labels: Float[Tensor, "exams findings"],
+    pos_weight: Float[Tensor, " findings"],
+) -> Float[Tensor, ""]:
+    """The sum of the weighted cross-entropy over the known labels; 0 where none is known.
+
+    Sums of parts of a batch add up to the batch's; means don't, when labels are missing.
+    """
+    known = ~torch.isnan(labels)
     each = functional.binary_cross_entropy_with_logits(
         logits, labels.nan_to_num(), pos_weight=pos_weight, reduction="none"
     )
-    return (each * known).sum() / known.sum().clamp(min=1)
+    return (each * known).sum()

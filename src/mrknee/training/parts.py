@@ -81,20 +81,42 @@ def divide(data: Path, recipe: Recipe) -> Parts:
 
 
 def load_part(
-    exams: ExamFolder, positions: Sequence[int], recipe: Recipe, *, training: bool = False
+    exams: ExamFolder,
+    positions: Sequence[int],
+    recipe: Recipe,
+    *,
+    training: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch | MrkneeError]:
-    """The exams of a part in batches; when training, shuffled and augmented."""
+    """The exams of a part in batches; when training, shuffled and augmented.
+
+    `share` is (rank, processes) where each batch is dealt to several processes.
+    """
     augmentation = recipe.augmentation if training and recipe.augmentation.any else None
     return load_batches(
         ExamDataset(exams, recipe.preparation, augmentation, recipe.seed),
         positions,
         recipe.batch_exams,
+        batch_slices=recipe.batch_slices,
         shuffle_seed=recipe.seed if training else None,
         workers=recipe.workers,
+        share=share,
     )
 
 
 def go_on_after(loader: DataLoader[Batch | MrkneeError], epoch: int, batches: int) -> None:
     """Lets a loader start in this epoch after so many of its batches."""
+    _batches_of(loader).go_on_after(epoch, batches)
+
+
+def count_steps(loader: DataLoader[Batch | MrkneeError], recipe: Recipe) -> int:
+    """How many steps the optimizer makes in all epochs; an epoch's last may have fewer batches."""
+    batches = _batches_of(loader)
+    if recipe.batch_slices is None:
+        return recipe.epochs * -(-len(batches) // recipe.accumulate)
+    return sum(-(-len(batches.whole(e)) // recipe.accumulate) for e in range(recipe.epochs))
+
+
+def _batches_of(loader: DataLoader[Batch | MrkneeError]) -> EpochBatches:
     assert isinstance(loader.batch_sampler, EpochBatches)  # noqa: S101  # load_part's
-    loader.batch_sampler.go_on_after(epoch, batches)
+    return loader.batch_sampler

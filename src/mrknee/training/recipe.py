@@ -15,6 +15,8 @@ from mrknee.networks.settings import NetworkSettings
 from mrknee.tensors.augmentation import Augmentation
 from mrknee.tensors.preparation import Preparation
 
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+
 _RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -107,13 +109,20 @@ class Recipe:
         pos_weight: balanced weighs a finding's positive exams by negatives / positives among the
             exams trained on; none weighs all alike.
         epochs: at most this many.
-        batch_exams: exams a step.
+        batch_exams: exams a batch, at most; where several processes train, of all together.
+        batch_slices: slices a batch, of all planes together, at most, so that memory suffices
+            whatever exams come together; an exam that has more is a batch of its own. Only exams
+            are counted where not given.
+        accumulate: batches a step of the optimizer; the gradient is that of the mean over the
+            labels of all of them, also where an epoch ends with fewer.
+        compile: compile the network with torch.compile: slow to start, then faster on most GPUs.
         seed: of weights, splits, shuffling and augmentation.
         precision: 32-true, bf16-mixed, 16-mixed, or auto: bf16-mixed where the processor has
             instructions for it, else 32-true (without them bfloat16 is up to 70 times slower).
         save_every: save what --resume goes on from every so many steps, and after every epoch; 0
             saves after every epoch only. At most so many steps are lost when a run is killed.
         keep_every_epoch: keep every epoch's weights, named after their AUCs.
+        loggers: where curves go beside metrics.csv: tensorboard, wandb, mlflow, several, or none.
         log_train: a log line every so many training exams.
         log_valid: a log line every so many validation exams.
         calibration: what is fitted on the inner exams so that a probability of 0.3 means three of
@@ -140,10 +149,14 @@ class Recipe:
     pos_weight: Literal["balanced", "none"] = "balanced"
     epochs: int = 50
     batch_exams: int = 1
+    batch_slices: int | None = None
+    accumulate: int = 1
+    compile: bool = False
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
     save_every: int = 50
     keep_every_epoch: bool = False
+    loggers: list[LoggerName] = field(default_factory=lambda: ["tensorboard"])
     log_train: int = 50
     log_valid: int = 10
     calibration: Literal["platt", "temperature", "none"] = "platt"
@@ -159,6 +172,8 @@ class Recipe:
         positive = {
             "epochs": self.epochs,
             "batch_exams": self.batch_exams,
+            "batch_slices": 1 if self.batch_slices is None else self.batch_slices,
+            "accumulate": self.accumulate,
             "log_train": self.log_train,
             "log_valid": self.log_valid,
             "optimizer.learning_rate": self.optimizer.learning_rate,

@@ -31,18 +31,27 @@ class RunRecord(Callback):
         recipe: the run's settings.
         provenance: what is written into every checkpoint's `model.json`.
         done: how far the run has come in earlier starts.
+        writes: whether this process writes and shows anything; of several, one does.
     """
 
     def __init__(
-        self, out: Path, recipe: Recipe, provenance: Mapping[str, Any], done: Done
+        self,
+        out: Path,
+        recipe: Recipe,
+        provenance: Mapping[str, Any],
+        done: Done,
+        *,
+        writes: bool = True,
     ) -> None:
         self.out, self.recipe, self.provenance = out, recipe, dict(provenance)
-        self.done = done
+        self.done, self.writes = done, writes
         self.rows: list[Metrics] = done.rows
         self._progress: Progress | None = None
 
     def say(self, text: str) -> None:
         """Shows a text to the person who waits, and keeps it in log.txt."""
+        if not self.writes:
+            return
         if self._progress is None:
             print(text, flush=True)
         else:
@@ -50,6 +59,8 @@ class RunRecord(Callback):
         self._log(text)
 
     def _log(self, text: str) -> None:
+        if not self.writes:
+            return
         with (self.out / "log.txt").open("a", encoding="utf-8") as file:
             file.write(text.rstrip("\n") + "\n")
 
@@ -59,34 +70,37 @@ class RunRecord(Callback):
         """What a resumed run has to know: plain values only; `read_done` reads them."""
         return self.done.to_dict()
 
-    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Starts the progress bar over all epochs that are left."""
         loader = trainer.train_dataloader
-        assert loader is not None  # noqa: S101  # fit has one
+        assert loader is not None and isinstance(module, TrainingModule)  # noqa: S101, PT018  # fit has one
         if not self.done.batches:
             trainer.should_stop = self._has_stalled()
         exams = len(loader.batch_sampler.positions) * (self.recipe.epochs - self.done.epoch)
-        exams -= self.done.batches * self.recipe.batch_exams
-        self._progress = Progress(exams, "training").__enter__()
+        if self.done.batches:
+            exams -= len(module.train_result.ids)
+        if self.writes:
+            self._progress = Progress(exams, "training").__enter__()
 
     def on_train_batch_end(
         self,
         trainer: lightning.Trainer,
         module: lightning.LightningModule,
         outputs: Any,  # noqa: ANN401, ARG002  # Lightning's
-        batch: Batch,
+        batch: Batch,  # noqa: ARG002  # Lightning's
         batch_idx: int,
     ) -> None:
         """A log line and points every `log_train` exams; the state every `save_every` steps."""
-        assert isinstance(module, TrainingModule) and self._progress is not None  # noqa: S101, PT018
-        epoch = f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}"
-        self._progress.advance(len(batch), note=epoch)
+        assert isinstance(module, TrainingModule)  # noqa: S101
         result, every = module.train_result, self.recipe.log_train
-        if _passed(len(result.ids), len(batch), every):
+        if self._progress is not None:
+            epoch = f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}"
+            self._progress.advance(result.latest, note=epoch)
+        if _passed(len(result.ids), result.latest, every):
             self._log_so_far("train", trainer, batch_idx, result, trainer.global_step)
-        batches, steps = batch_idx + 1, self.recipe.save_every
+        batches, every = batch_idx + 1, self.recipe.save_every * self.recipe.accumulate
         # the epoch's last batch is saved with its validation, in `on_train_epoch_end`
-        if steps and batches % steps == 0 and batches < trainer.num_training_batches:
+        if every and batches % every == 0 and batches < trainer.num_training_batches:
             self._save(trainer, trainer.current_epoch, batches)
 
     def on_validation_batch_end(
@@ -94,14 +108,14 @@ class RunRecord(Callback):
         trainer: lightning.Trainer,
         module: lightning.LightningModule,
         outputs: Any,  # noqa: ANN401, ARG002  # Lightning's
-        batch: Batch,
+        batch: Batch,  # noqa: ARG002  # Lightning's
         batch_idx: int,
         dataloader_idx: int = 0,  # noqa: ARG002  # Lightning's
     ) -> None:
         """A log line, and points in TensorBoard, every `log_valid` validation exams."""
         assert isinstance(module, TrainingModule)  # noqa: S101
         result, every = module.valid_result, self.recipe.log_valid
-        if _passed(len(result.ids), len(batch), every):
+        if _passed(len(result.ids), result.latest, every):
             step = trainer.current_epoch * int(sum(trainer.num_val_batches)) + batch_idx
             self._log_so_far("val", trainer, batch_idx, result, step)
 
@@ -142,7 +156,7 @@ class RunRecord(Callback):
             "epoch": trainer.current_epoch + 1,
             "metrics": _plain(measured),
         }
-        for folder in folders:
+        for folder in folders if self.writes else ():
             save_checkpoint(
                 folder,
                 module.reader.network,
@@ -150,7 +164,8 @@ class RunRecord(Callback):
                 provenance,
             )
         trainer.should_stop = self._has_stalled()
-        self._write_metrics()
+        if self.writes:
+            self._write_metrics()
         row = self.rows[-1]
         aucs = {name.removeprefix("val/auc_"): v for name, v in row.items() if "val/auc_" in name}
         losses = f"loss {row['train/loss']:.3f}, {self.recipe.selection.part} {row['val/loss']:.3f}"

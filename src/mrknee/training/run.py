@@ -27,7 +27,7 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from mrknee.errors import MrkneeError
 from mrknee.files import whole_file
@@ -35,10 +35,12 @@ from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.environment import describe_environment, has_bfloat16, software
-from mrknee.training.final import evaluate_best
+from mrknee.training.final import evaluate_best, read_best
+from mrknee.training.loggers import make_loggers
 from mrknee.training.module import TrainingModule
 from mrknee.training.objective import positive_weights
-from mrknee.training.parts import divide, go_on_after, load_part
+from mrknee.training.parts import count_steps, divide, go_on_after, load_part
+from mrknee.training.processes import Processes, connected_processes
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import RunRecord
 from mrknee.training.resumption import RESUME, Done, WholeCheckpoints, go_back, read_done
@@ -60,20 +62,32 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
     Raises:
         MrkneeError: the data set or a setting can't be used, or the folder holds something else.
     """
+    with connected_processes() as processes:
+        return _train(data, out, recipe, processes, resume=resume)
+
+
+def _train(
+    data: Path, out: Path, recipe: Recipe, processes: Processes, *, resume: bool
+) -> Scorecard:
     parts = divide(data, recipe)
     split = parts.table()
-    finished = _check_folder(out, recipe, split, resume)
-    if finished is not None:
-        return finished
+    if processes.first_does(lambda: _is_finished(out, recipe, split, resume)):
+        return Scorecard.read(out / "scorecard.json")
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
     done = read_done(out)
     network = Network(recipe.network, findings, recipe.weights if done is None else "none")
+    if recipe.compile:
+        network.compile(dynamic=True)
     fit_labels = parts.train.labels[parts.fit]
     balanced = positive_weights(fit_labels, findings)
     weights = balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
-    module = TrainingModule(Reader(recipe.preparation, network), recipe, weights)
+    share = (processes.rank, processes.world)
+    training = load_part(parts.train, parts.fit, recipe, training=True, share=share)
+    selecting = load_part(parts.selecting, parts.chosen, recipe, share=share)
+    reader = Reader(recipe.preparation, network)
+    module = TrainingModule(reader, recipe, weights, count_steps(training, recipe))
     provenance = {
         "data": data.resolve().name,
         "trained_on": len(parts.fit),
@@ -82,37 +96,42 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
         "recipe": recipe.to_dict(),
         "environment": software(),
     }
-    _claim_folder(out, recipe, split, done or Done())
-    record = RunRecord(out, recipe, provenance, done or Done())
-    training = load_part(parts.train, parts.fit, recipe, training=True)
+    processes.first_does(lambda: _claim_folder(out, recipe, split, done or Done()))
+    first = processes.rank == 0
+    record = RunRecord(out, recipe, provenance, done or Done(), writes=first)
     if done is not None:
         go_on_after(training, done.epoch, done.batches)
     with _quiet_lightning():
-        trainer = _trainer(out, recipe, record)
+        trainer = _trainer(out, recipe, record, processes)
         trainer.fit(
             module,
             training,
-            load_part(parts.selecting, parts.chosen, recipe),
+            selecting,
             ckpt_path=None if done is None else str(out / RESUME),
             weights_only=True,
         )
-    card = evaluate_best(out, parts, recipe)
-    record.say(card.table())
-    card.write(out / "scorecard.json")  # the last thing written: a run that has it is finished
-    return card
+    raw = read_best(out, parts, recipe, processes)
+
+    def finish() -> None:
+        card = evaluate_best(out, parts, recipe, raw)
+        record.say(card.table())
+        card.write(out / "scorecard.json")  # the last thing written: who has it is finished
+
+    processes.first_does(finish)
+    return Scorecard.read(out / "scorecard.json")
 
 
-_MAY_CHANGE = ("epochs", "workers", "save_every")
+_MAY_CHANGE = ("epochs", "workers", "save_every", "loggers")
 """Settings that a resumed run may change: none alters what an epoch computes."""
 
 
-def _check_folder(out: Path, recipe: Recipe, split: str, resume: bool) -> Scorecard | None:
-    """Refuses a folder that can't be trained in; returns a finished run's scorecard."""
+def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
+    """Whether the folder holds a finished run; refuses one that can't be trained in."""
     settings = out / "settings.yaml"
     there = {file.name for file in out.iterdir()} if out.exists() else set()
     begun = {"split.csv", "environment.json"}  # killed before it had claimed the folder
     if not there or (resume and all(n in begun or n.startswith(".") for n in there)):
-        return None
+        return False
     if not resume or not settings.exists():
         raise MrkneeError(
             "the run folder is not empty",
@@ -138,9 +157,7 @@ def _check_folder(out: Path, recipe: Recipe, split: str, resume: bool) -> Scorec
             found="other exams, or other labels",
             advice="resume with the same data set, or start a new run",
         )
-    if (out / "scorecard.json").exists() and recipe.epochs <= before["epochs"]:
-        return Scorecard.read(out / "scorecard.json")
-    return None
+    return (out / "scorecard.json").exists() and recipe.epochs <= before["epochs"]
 
 
 def _claim_folder(out: Path, recipe: Recipe, split: str, done: Done) -> None:
@@ -163,18 +180,27 @@ def _claim_folder(out: Path, recipe: Recipe, split: str, done: Done) -> None:
             beside.write_text(text)
 
 
-def _trainer(out: Path, recipe: Recipe, record: RunRecord) -> lightning.Trainer:
-    loggers: list[Logger] = [TensorBoardLogger(out, name="", version="tensorboard")]
+def _trainer(
+    out: Path, recipe: Recipe, record: RunRecord, processes: Processes
+) -> lightning.Trainer:
     precision = recipe.precision
     if precision == "auto":
         precision = "bf16-mixed" if has_bfloat16() else "32-true"
     return lightning.Trainer(
         accelerator=device_here(),
-        devices=1,
+        devices=processes.world // processes.nodes,
+        num_nodes=processes.nodes,
+        # an exam without a plane leaves that plane's encoder without a gradient
+        strategy=DDPStrategy(find_unused_parameters=recipe.allow_missing_plane)
+        if processes.world > 1
+        else "auto",
+        accumulate_grad_batches=recipe.accumulate,
+        # with a budget of slices, the number of batches is another each epoch
+        reload_dataloaders_every_n_epochs=0 if recipe.batch_slices is None else 1,
         max_epochs=recipe.epochs,
         precision=precision,
         gradient_clip_val=recipe.optimizer.clip_norm or None,
-        logger=loggers,
+        logger=make_loggers(out, recipe),
         callbacks=[record],
         plugins=[WholeCheckpoints()],
         enable_checkpointing=False,
