@@ -14,7 +14,7 @@ PREPARATIONS = (Preparation(), Preparation(size=48, crop=32), Preparation(size=9
 SIZES = [
     (256, 256), (224, 224), (224, 256), (255, 231), (512, 512), (320, 512), (640, 480), (301, 299),
     (100, 80), (48, 48), (41, 47), (37, 48), (90, 19), (3, 100), (13, 2), (1, 1),
-    (400, 1), (1, 90), (3, 900), (240, 1), (1, 48),
+    (400, 1), (1, 90), (600, 2), (3, 900), (240, 1), (1, 48),
 ]  # fmt: skip
 
 
@@ -24,14 +24,16 @@ def test_any_size_is_framed_alike(preparation: Preparation, size: tuple[int, int
     """Equal, smaller, larger, odd and narrow: the same bytes.
 
     Where a weighted mean lies halfway between two grey values, the order of the sum may decide, in
-    at most one pixel and one more of 20 000, by one grey value.
+    at most one pixel and one more of 20 000, by one grey value; twice as many where a stack of one
+    column or row is scaled to two, which are the same.
     """
     rng = np.random.default_rng(sum(size))
     stack = torch.from_numpy(rng.integers(3, 240, (5, *size), dtype=np.uint8))
     framed = preparation.frame(stack).float()
     apart = (TracedPreparation(preparation).frame(stack) - framed).abs()
     assert apart.max() <= 1
-    assert (apart > 0).sum() <= 1 + framed.numel() // 20_000
+    twice = 2 if min(size) == 1 else 1
+    assert (apart > 0).sum() <= twice * (1 + framed.numel() // 20_000)
 
 
 @pytest.mark.parametrize("size", [(256, 256), (300, 200), (60, 31)])
