@@ -9,6 +9,7 @@ import pytest
 
 from mrknee.errors import MrkneeError
 from mrknee.training.loggers import make_loggers
+from mrknee.training.recipe import LoggerName
 from mrknee.training.run import train
 from tests.training.test_run import QUICK
 
@@ -28,7 +29,7 @@ def test_no_logger_still_leaves_the_metrics(toy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_logger_that_is_not_installed_is_named(name: str, tmp_path: Path) -> None:
+def test_a_logger_that_is_not_installed_is_named(name: LoggerName, tmp_path: Path) -> None:
     """With the command that installs it."""
     if installed(name):
         pytest.skip(f"{name} is installed")
