@@ -89,7 +89,8 @@ def test_each_exam_is_scored_once(runs: Run) -> None:
     for name in ("inner", "valid"):
         first, second = (Predictions.read(r / f"predictions-{name}.csv") for r in (one, two))
         assert first.ids == second.ids
-    rows = [list(csv.DictReader((run / "metrics.csv").open())) for run in (one, two)]
+    texts = [(run / "metrics.csv").read_text() for run in (one, two)]
+    rows = [list(csv.DictReader(text.splitlines())) for text in texts]
     for first_row, second_row in zip(*rows, strict=True):
         for column, value in first_row.items():
             assert float(value) == pytest.approx(float(second_row[column]), abs=1e-4, nan_ok=True)
