@@ -4,6 +4,7 @@
 - `predictor`: a run folder: exams -> probabilities.
 - `decomposition`: how a network's logits are taken apart, into the Explanation of `explanation`
   (which needs no torch).
+- `faithfulness`: are maps true to their network? Deletion, random weights.
 - `export`: a run folder -> one ONNX file, proven; `graph` is what it exports.
 - `quantisation`: the graph in 8 bits, and what that costs in AUC.
 - `onnx_model`: an ONNX file: exams -> probabilities and explanations (no torch).
