@@ -115,7 +115,6 @@ class Recipe:
             are counted where not given.
         accumulate: batches a step of the optimizer; the gradient is that of the mean over the
             labels of all of them, also where an epoch ends with fewer.
-        compile: compile the network with torch.compile: slow to start, then faster on most GPUs.
         seed: of weights, splits, shuffling and augmentation.
         precision: 32-true, bf16-mixed, 16-mixed, or auto: bf16-mixed where the processor has
             instructions for it, else 32-true (without them bfloat16 is up to 70 times slower).
@@ -151,7 +150,6 @@ class Recipe:
     batch_exams: int = 1
     batch_slices: int | None = None
     accumulate: int = 1
-    compile: bool = False
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
     save_every: int = 50

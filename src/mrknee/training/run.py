@@ -78,8 +78,6 @@ def _train(
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
     done = read_done(out)
     network = Network(recipe.network, findings, recipe.weights if done is None else "none")
-    if recipe.compile:
-        network.compile(dynamic=True)
     fit_labels = parts.train.labels[parts.fit]
     balanced = positive_weights(fit_labels, findings)
     weights = balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
