@@ -18,7 +18,7 @@ from mrknee.report.contents import Contents, Failure, ModelFacts, SliceCounts
 from mrknee.report.page import render
 from mrknee.scoring.comparison import compare_files
 from mrknee.scoring.operating_point import OperatingPoint
-from mrknee.scoring.predictions import Predictions
+from mrknee.scoring.predictions import Predictions, named_files
 from mrknee.scoring.scorecard import Scorecard, score
 
 WORST = 3
@@ -145,8 +145,7 @@ def _exams_for_model(folder: Path) -> ExamFolder:
 
 def _sources(predictions: str) -> Mapping[str, tuple[str, ...]]:
     """The tables that `Predictions.read_joined` took, by file and folder, and their findings."""
-    one = "," not in predictions or Path(predictions).is_file()
-    paths = [Path(predictions)] if one else [Path(p.strip()) for p in predictions.split(",")]
+    paths = [Path(name) for name in named_files(predictions)]
     short = ["/".join(path.resolve().parts[-2:]) for path in paths]
     names = short if len(set(short)) == len(short) else [str(path) for path in paths]
     tables = [Predictions.read(path).findings for path in paths]
