@@ -131,15 +131,10 @@ run() {
     return
   fi
   say "$run: training"
-  if [ -d "$run" ] && [ ! -e "$run/settings.yaml" ]; then
-    # killed before it had said what it is: nothing was trained, and --resume has nothing to go by
-    rm -f "$run"/split.csv "$run"/.split.csv.* "$run"/.settings.yaml.*
-    rmdir "$run"
-  fi
   # ${a[@]+"${a[@]}"}: in bash 3.2 an empty array counts as not set
   work train "$data" --out "$run" --resume --selection.part inner \
     --keep-every-epoch=false "$@" ${settings[@]+"${settings[@]}"}
-  # a training that was asked to end (SIGTERM) ends without an error
+  # whatever its exit status was, a training without a scorecard is not complete
   [ -e "$run/scorecard.json" ]
 }
 
