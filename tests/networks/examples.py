@@ -23,8 +23,7 @@ def random_batch(
     lengths: ByPlane = {}
     for place, plane in enumerate(PLANES):
         here = [exam[place] for exam in counts]
-        grey = torch.randn(sum(here), 1, rows, cols, generator=generator)
-        slices[plane] = grey.expand(-1, 3, -1, -1).contiguous()
+        slices[plane] = torch.randn(sum(here), 1, rows, cols, generator=generator)
         lengths[plane] = torch.tensor(here)
     return slices, lengths
 

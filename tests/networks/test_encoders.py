@@ -30,7 +30,7 @@ TINY = [
 def test_every_kind_of_encoder_gives_a_map(name: str, rows: int, cols: int) -> None:
     """Whatever a timm model returns, the encoder gives (n, width, rows, cols), of any size."""
     encoder = build_encoder(name).eval()
-    pictures = torch.randn(2, 3, rows, cols)
+    pictures = torch.randn(2, 1, rows, cols)
     maps = encoder(pictures)
     assert maps.ndim == 4
     assert maps.shape[:2] == (2, encoder.width)
@@ -43,7 +43,7 @@ def test_a_maps_places_are_the_pictures(name: str) -> None:
     """What changes at the lower left of a picture changes its map most at the lower left."""
     torch.manual_seed(0)
     encoder = build_encoder(name).eval()
-    black = torch.zeros(1, 3, 160, 160)
+    black = torch.zeros(1, 1, 160, 160)
     lit = black.clone()
     lit[:, :, 128:, :32] = 3
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_every_weight_takes_part(name: str) -> None:
     """No weight without effect is kept (a classifier's remains), and each belongs to a stage."""
     encoder = build_encoder(name).eval()
     parameters = dict(encoder.body.named_parameters())
-    total = encoder(torch.randn(1, 3, 64, 64)).square().sum()
+    total = encoder(torch.randn(1, 1, 64, 64)).square().sum()
     gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     assert all(g is not None for g in gradients)
     assert set(encoder.stage_of) == set(parameters)

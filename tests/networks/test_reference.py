@@ -45,14 +45,14 @@ class PlainReference(nn.Module):
         self.classifier = nn.Linear(3 * 256, findings)
 
     def forward(self, axial: Tensor, coronal: Tensor, sagittal: Tensor) -> Tensor:
-        """Three stacks (slices, 3, rows, cols) to logits (1, findings)."""
+        """Three stacks (slices, 1, rows, cols), repeated to three channels, to logits."""
         planes = []
         for features, stack in (
             (self.axial, axial),
             (self.coronal, coronal),
             (self.sagittal, sagittal),
         ):
-            vectors = self.average(features(stack)).flatten(1)  # (slices, 256)
+            vectors = self.average(features(stack.repeat(1, 3, 1, 1))).flatten(1)  # (slices, 256)
             planes.append(torch.max(vectors, 0, keepdim=True)[0])  # (1, 256)
         logits: Tensor = self.classifier(torch.cat(planes, 1))
         return logits
@@ -115,7 +115,8 @@ def test_one_adam_step_equals_the_references() -> None:
     """One step of Adam from the same weights gives the same loss, gradients and weights.
 
     A first step of Adam moves each weight by about the learning rate, 1e-5, whatever its gradient,
-    so the weights are compared far more tightly than that.
+    so the weights are compared more tightly than that: to a tenth of it, because Adam divides the
+    rounding of a gradient near zero by that gradient.
     """
     plain, ours = both()
     before = [p.detach().clone() for p in plain.parameters()]
@@ -129,5 +130,5 @@ def test_one_adam_step_equals_the_references() -> None:
     for start, there, here in weights:
         assert here.grad is not None
         torch.testing.assert_close(here.grad, there.grad, rtol=1e-4, atol=1e-7)
-        torch.testing.assert_close(here, there, rtol=0, atol=1e-7)
+        torch.testing.assert_close(here, there, rtol=0, atol=1e-6)
         assert (here - start).abs().max() > 5e-6, "the step moved nothing"

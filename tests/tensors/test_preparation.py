@@ -21,17 +21,17 @@ def plainly_prepared(image: np.ndarray) -> np.ndarray:
     cut = image[:, margin : 256 - margin, margin : 256 - margin].astype(np.float64)
     scaled = (cut - cut.min()) / (cut.max() - cut.min()) * 255
     grey = (scaled - 58.09) / 49.73
-    return np.repeat(grey[:, np.newaxis], 3, axis=1)
+    return grey[:, np.newaxis]
 
 
 def test_it_is_the_references_preparation() -> None:
-    """Crop, minimum to maximum, mean and SD, three channels: equal to a plain statement, 1e-5."""
+    """Crop, minimum to maximum, mean and SD: equal to a plain statement, 1e-5."""
     images = [stack(slices, 256, 256) for slices in (17, 1, 40)]
     preparation = Preparation()
     framed = [preparation.frame(image) for image in images]
     prepared = preparation.normalise(torch.cat(framed), torch.tensor([len(f) for f in framed]))
     expected = np.concatenate([plainly_prepared(image.numpy()) for image in images])
-    assert prepared.shape == (58, 3, 224, 224)
+    assert prepared.shape == (58, 1, 224, 224)
     np.testing.assert_allclose(prepared.numpy(), expected, rtol=0, atol=1e-5)
 
 
@@ -46,7 +46,7 @@ def test_a_constant_stack_has_no_range_to_divide_by() -> None:
     prepared = Preparation().normalise(
         torch.full((2, 8, 8), 77, dtype=torch.uint8), torch.tensor([2])
     )
-    torch.testing.assert_close(prepared, torch.full((2, 3, 8, 8), -58.09 / 49.73))
+    torch.testing.assert_close(prepared, torch.full((2, 1, 8, 8), -58.09 / 49.73))
 
 
 def test_minimum_and_maximum_are_each_exams_own() -> None:
@@ -63,7 +63,7 @@ def test_an_absent_plane_takes_no_slices() -> None:
     slices = stack(3, 8, 8)
     prepared = Preparation().normalise(slices, torch.tensor([2, 0, 1]))
     assert torch.equal(prepared[2:], Preparation().normalise(slices[2:], torch.tensor([1])))
-    assert Preparation().normalise(slices[:0], torch.tensor([0])).shape == (0, 3, 8, 8)
+    assert Preparation().normalise(slices[:0], torch.tensor([0])).shape == (0, 1, 8, 8)
 
 
 @pytest.mark.parametrize(

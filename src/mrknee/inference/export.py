@@ -27,6 +27,7 @@ from mrknee.inference.predictor import Predictor
 from mrknee.inference.quantisation import ENCODER, FLOAT, INT8, Cost, price, quantise, quiet_logging
 from mrknee.networks.checkpoint import WEIGHTS_FILE
 from mrknee.tensors.settings import PreparationSettings
+from mrknee.tensors.traced import TRANSLATIONS
 
 LIMIT = 1e-4
 """The largest difference in logit between the file and the run folder, for any exam tried."""
@@ -34,8 +35,8 @@ LIMIT = 1e-4
 SLICE_COUNTS = (1, 2, 17, 61)
 """Slice counts that are tried: the least, and MRNet's range (17 to 61 slices a plane)."""
 
-OPSET = 20
-"""Version of ONNX's operators; ONNX Runtime reads it from 1.17 on."""
+OPSET = 18
+"""Version of ONNX's operators: the one torch writes and `frame_stack` is written in."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ def trace(predictor: Predictor) -> onnx.ModelProto:
                 output_names=list(OUTPUTS),
                 opset_version=OPSET,
                 verbose=False,
+                custom_translation_table=TRANSLATIONS,
             )
     except Exception as fault:  # whatever stops torch's exporter
         raise MrkneeError(
@@ -193,26 +195,30 @@ def trace(predictor: Predictor) -> onnx.ModelProto:
             advice="train another encoder; alexnet, ResNets and vision transformers are known",
         ) from fault
     assert program is not None  # noqa: S101 - for the type checker: dynamo=True returns it
-    return _bare(program.model_proto)
+    model = program.model_proto
+    _strip(model.graph)
+    return model
 
 
-def _bare(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph without torch's notes: stack traces, which name the exporting machine's folders.
+def _strip(graph: onnx.GraphProto) -> None:
+    """Takes torch's notes out: stack traces, which name the exporting machine's folders.
 
     What the notes tell of a node that matters goes into its name: whether an encoder is its origin.
     """
-    for node in graph.graph.node:
+    for node in graph.node:
         scopes = [e.value for e in node.metadata_props if e.key == "pkg.torch.onnx.name_scopes"]
         if any("'network.encoders." in one for one in scopes):
             node.name = ENCODER + node.name
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
-    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output):
+        for attribute in node.attribute:
+            if attribute.HasField("g"):  # a branch
+                _strip(attribute.g)
+    for value in (*graph.value_info, *graph.input, *graph.output):
         value.ClearField("metadata_props")
-    for tensor in graph.graph.initializer:
+    for tensor in graph.initializer:
         tensor.ClearField("metadata_props")
-    graph.graph.ClearField("metadata_props")
-    return graph
+    graph.ClearField("metadata_props")
 
 
 def prove(predictor: Predictor, exported: OnnxModel) -> Parity:

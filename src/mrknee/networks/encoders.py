@@ -17,6 +17,7 @@ import torchvision  # type: ignore[import-untyped]
 from jaxtyping import Float
 from timm.models import PretrainedCfg, group_parameters
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mrknee.errors import MrkneeError
 from mrknee.networks.catalogue import ENCODERS
@@ -38,8 +39,28 @@ ALEXNET_INPUT = (224, 224)
 """Rows and columns AlexNet was trained on (torchvision's crop)."""
 
 
+class GreyConv2d(nn.Conv2d):
+    """A convolution over three equal channels, computed as one over a single channel.
+
+    The sum over channels is taken of the weights instead of the products: the same result and the
+    same gradients, up to rounding, for a third of the arithmetic.
+    """
+
+    def forward(self, input: Float[Tensor, "n 1 rows cols"]) -> Tensor:  # noqa: A002  # torch's name
+        """What the three-channel convolution says of a grey picture repeated three times."""
+        weight = self.weight.sum(dim=1, keepdim=True)
+        return functional.conv2d(
+            input,
+            weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,  # type: ignore[arg-type]  # no "same" here
+        )
+
+
 class Encoder(nn.Module):
-    """Turns pictures into feature maps.
+    """Turns grey pictures into feature maps, as the body does with the grey in all three channels.
 
     Args:
         body: the library's network, still with whatever of its classifier is left; what the
@@ -49,6 +70,8 @@ class Encoder(nn.Module):
     Attributes:
         width: channels of the feature map, as measured (what libraries state can be the width of
             a part of the classifier).
+        repeats: whether the body has to be given three channels; where its first layer is a plain
+            convolution, that layer is made a `GreyConv2d`.
         stages: how many stages can be frozen.
         stage_of: the stage of each of the body's parameters, by name, counted from the input.
     """
@@ -57,14 +80,18 @@ class Encoder(nn.Module):
         super().__init__()
         self.body = body
         self.width = _try_and_trim(body, size)
+        self.repeats = not _take_grey(body, size)
         self.stage_of = _stages(body)
         self._frozen_stages = 0
         self.stages = 1 + max(self.stage_of.values())
 
     def forward(
-        self, pictures: Float[Tensor, "n 3 rows cols"]
+        self, pictures: Float[Tensor, "n 1 rows cols"]
     ) -> Float[Tensor, "n {self.width} map_rows map_cols"]:
         """The feature map of each picture; pictures normalised as the preparation does it."""
+        if self.repeats:
+            # channels last: small convolutions run 1.2 to 1.7 times faster on a CPU
+            pictures = pictures.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         return _feature_map(self.body, pictures)
 
     def freeze_stages(self, count: int) -> None:
@@ -245,6 +272,46 @@ def _try_and_trim(body: nn.Module, size: tuple[int, int]) -> int:
         if name not in needed and any(True for _ in part.parameters()):
             setattr(body, name, nn.Identity())
     return features.shape[1]
+
+
+def _take_grey(body: nn.Module, size: tuple[int, int]) -> bool:
+    """Makes the body's first layer a `GreyConv2d`, if it is a plain convolution of the picture.
+
+    Returns:
+        Whether the body now takes pictures of one channel.
+    """
+    picture = torch.zeros(1, 3, *size)
+    takers: list[str] = []
+
+    def note(name: str, _: nn.Module, inputs: tuple[object, ...]) -> None:
+        if any(one is picture for one in inputs):
+            takers.append(name)
+
+    named = dict(body.named_modules())
+    hooks = [m.register_forward_pre_hook(partial(note, name)) for name, m in named.items()]
+    with torch.no_grad():
+        _feature_map(body, picture)
+    for hook in hooks:
+        hook.remove()
+    layers = [name for name in takers if not any(True for _ in named[name].children())]
+    first = named[layers[0]]
+    if len(layers) != 1 or type(first) is not nn.Conv2d or first.groups != 1:
+        return False
+    if first.padding_mode != "zeros" or isinstance(first.padding, str):
+        return False
+    grey = GreyConv2d(
+        first.in_channels,
+        first.out_channels,
+        cast(Any, first.kernel_size),
+        cast(Any, first.stride),
+        cast(Any, first.padding),
+        cast(Any, first.dilation),
+        bias=first.bias is not None,
+        device="meta",  # its weights are the layer's own
+    )
+    grey.weight, grey.bias = first.weight, first.bias
+    body.set_submodule(layers[0], grey)
+    return True
 
 
 def _stages(body: nn.Module) -> dict[str, int]:

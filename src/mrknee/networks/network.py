@@ -73,7 +73,7 @@ class Network(nn.Module):
         return encoder
 
     def encode(
-        self, plane: str, slices: Float[Tensor, "slices 3 rows cols"]
+        self, plane: str, slices: Float[Tensor, "slices 1 rows cols"]
     ) -> Float[Tensor, "slices width map_rows map_cols"]:
         """The feature map of every slice of one plane; slices as the preparation leaves them."""
         features: Tensor = self.encoder(plane)(slices)
@@ -96,7 +96,7 @@ class Network(nn.Module):
 
     def represent(
         self,
-        slices: Mapping[str, Float[Tensor, "_ 3 _ _"]],
+        slices: Mapping[str, Float[Tensor, "_ 1 _ _"]],
         lengths: Mapping[str, Int64[Tensor, " exams"]],
     ) -> Float[Tensor, "exams features"]:
         """The representation all findings share: the planes' features side by side.
@@ -127,7 +127,7 @@ class Network(nn.Module):
 
     def forward(
         self,
-        slices: Mapping[str, Float[Tensor, "_ 3 _ _"]],
+        slices: Mapping[str, Float[Tensor, "_ 1 _ _"]],
         lengths: Mapping[str, Int64[Tensor, " exams"]],
     ) -> Float[Tensor, "exams findings"]:
         """One logit per exam and finding.

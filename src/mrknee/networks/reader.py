@@ -33,13 +33,10 @@ class Reader(nn.Module):
         super().__init__()
         self.preparation, self.network = preparation, network
 
-    def prepare(self, batch: Batch) -> dict[str, Float[Tensor, "_ 3 _ _"]]:
+    def prepare(self, batch: Batch) -> dict[str, Float[Tensor, "_ 1 _ _"]]:
         """The network's input, by plane: the batch's slices, normalised."""
         return {
-            # channels last: small convolutions run 1.2 to 1.7 times faster on a CPU
-            plane: self.preparation.normalise(stack, batch.lengths[plane]).contiguous(
-                memory_format=torch.channels_last
-            )
+            plane: self.preparation.normalise(stack, batch.lengths[plane])
             for plane, stack in batch.slices.items()
         }
 

@@ -1,8 +1,8 @@
 """From a stack of bytes to the network's input: the one definition, saved with the weights.
 
 Two steps, because they belong in two places. *Framing* (scale, crop) works on bytes, slice by
-slice, where the exam is read. *Normalising* (minimum to maximum, mean and SD, one channel to
-three) needs the whole stack and floating point, and happens on the network's device.
+slice, where the exam is read. *Normalising* (minimum to maximum, mean and SD) needs the
+whole stack and floating point, and happens on the network's device.
 """
 
 from __future__ import annotations
@@ -48,21 +48,25 @@ class Preparation(PreparationSettings):
 
     def normalise(
         self, slices: UInt8[Tensor, "slices rows cols"], lengths: Int64[Tensor, " exams"]
-    ) -> Float[Tensor, "slices 3 rows cols"]:
-        """Minimum to maximum over each exam's stack to 0..255, mean and SD, three channels.
+    ) -> Float[Tensor, "slices 1 rows cols"]:
+        """Minimum to maximum over each exam's stack to 0..255, then mean and SD.
 
         A constant stack becomes all 0 before mean and SD (the reference divides by zero).
 
         Args:
             slices: all slices of one plane of all exams in a batch, exam after exam.
             lengths: how many of them belong to each exam, in that order; may be 0.
+
+        Returns:
+            One channel, which the encoder takes for three equal ones; its strides say "channels
+            last", in which convolution and pooling run faster on a CPU.
         """
         if len(slices) == 0:
-            return slices.new_zeros((0, 3, *slices.shape[1:]), dtype=torch.float32)
+            return slices.new_zeros((0, 1, *slices.shape[1:]), dtype=torch.float32)
         flat, lengths = slices.flatten(1), lengths.to(slices.device)
         low = torch.segment_reduce(flat.amin(1).float(), "min", lengths=lengths)
         high = torch.segment_reduce(flat.amax(1).float(), "max", lengths=lengths)
         scale = torch.where(high > low, 255.0 / (high - low), 0.0) / self.sd
         scale, low = (x.repeat_interleave(lengths)[:, None, None] for x in (scale, low))
         grey = (slices - low) * scale - self.mean / self.sd
-        return grey[:, None].expand(-1, 3, -1, -1)
+        return grey[..., None].permute(0, 3, 1, 2)

@@ -1,17 +1,20 @@
 """The preparation as a graph of tensor operations, for an exported network.
 
-`Preparation` decides in Python what to do with a stack, from its size. A graph that takes any size
-must do without such decisions: here scaling is a product with two matrices of weights, made from
-the stack's own size, which are the identity where nothing is to be scaled. The result is that of
-`Preparation.frame` and `Preparation.normalise`; the tests hold the two together.
+`Preparation` decides in Python, from a stack's size, what to do with it. A graph that takes any
+size must take that decision itself, which torch can't trace. So framing is one operation for
+torch, and `frame_stack` says in ONNX what it does; normalising is traced as it is. The tests hold
+both to `Preparation`.
 """
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, UInt8
+from onnxscript import INT64, UINT8, script
+from onnxscript import opset18 as op
 from torch import Tensor, nn
 
+from mrknee.tensors.preparation import Preparation
 from mrknee.tensors.settings import PreparationSettings
 
 
@@ -28,77 +31,81 @@ class TracedPreparation(nn.Module):
 
     def forward(
         self, stack: UInt8[Tensor, "slices rows cols"]
-    ) -> Float[Tensor, "slices 3 crop crop"]:
+    ) -> Float[Tensor, "slices 1 crop crop"]:
         """Frames and normalises the slices of one plane of one exam."""
-        return self.normalise(self.frame(stack))
-
-    def frame(self, stack: UInt8[Tensor, "slices rows cols"]) -> Float[Tensor, "slices crop crop"]:
-        """Scales, rounds to whole grey values, and cuts the centre square, padded with the minimum.
-
-        The scaled stack lies in the upper left corner of a canvas of `size` x `size` pixels (no
-        scaled side is longer), because its minimum is that of all of it, not of the crop.
-        """
-        size = self.settings.size
-        rows, cols = (torch.arange(side, dtype=torch.float32) for side in stack.shape[1:])
-        longer = torch.maximum(rows[-1], cols[-1]) + 1
-        scaled_rows, scaled_cols = self._scaled(rows, longer), self._scaled(cols, longer)
-        down, across = _weights(rows, scaled_rows, size), _weights(cols, scaled_cols, size)
-        canvas = torch.round(down @ (stack.float() @ across.T))
-        place = torch.arange(size)
-        filled = (place < scaled_rows)[:, None] & (place < scaled_cols)
-        low = torch.where(filled, canvas, 255.0).amin(dim=(0, 1, 2))
-        at_row, at_col = self._cut(scaled_rows), self._cut(scaled_cols)
-        inside = _within(at_row, scaled_rows)[:, None] & _within(at_col, scaled_cols)
-        cut = canvas.index_select(1, at_row.clamp(0, size - 1).long())
-        cut = cut.index_select(2, at_col.clamp(0, size - 1).long())
-        return torch.where(inside, cut, low)
+        framed: Tensor = torch.ops.mrknee.frame(stack, self.settings.size, self.settings.crop)
+        return self.normalise(framed)
 
     def normalise(
-        self, framed: Float[Tensor, "slices rows cols"]
-    ) -> Float[Tensor, "slices 3 rows cols"]:
-        """Minimum to maximum of the stack to 0..255, mean and SD, three channels."""
-        low, high = framed.amin(dim=(0, 1, 2)), framed.amax(dim=(0, 1, 2))
+        self, framed: UInt8[Tensor, "slices rows cols"]
+    ) -> Float[Tensor, "slices 1 rows cols"]:
+        """Minimum to maximum of the stack to 0..255, mean and SD."""
+        low, high = framed.amin(dim=(0, 1, 2)).float(), framed.amax(dim=(0, 1, 2)).float()
         span = torch.where(high > low, high - low, 1.0)  # a constant stack is 0 whatever divides it
-        grey = (framed - low) * (255.0 / span / self.settings.sd)
-        grey = grey - self.settings.mean / self.settings.sd
-        return grey[:, None].expand(-1, 3, -1, -1)
-
-    def _scaled(self, positions: Float[Tensor, " side"], longer: Float[Tensor, ""]) -> Tensor:
-        """The side's length after scaling, in pixels; `positions` counts its pixels from 0.
-
-        A side that is scaled is never 1 pixel, as in `PreparationSettings.axes`.
-        """
-        size, crop = float(self.settings.size), float(self.settings.crop)
-        target = torch.where(longer < crop, crop, torch.where(longer > size, size, longer))
-        # to even where it is a half, as Python rounds
-        sides = torch.round((positions[-1] + 1) * target / longer)
-        return torch.where((sides < 2) & (target != longer), 2.0, sides)
-
-    def _cut(self, scaled: Float[Tensor, ""]) -> Float[Tensor, " crop"]:
-        """Where on the canvas each pixel of the crop comes from; outside the scaled side: padding.
-
-        An odd margin leaves the extra pixel at the end, of what is cut as of what is padded.
-        """
-        over = torch.floor(torch.relu(scaled - self.settings.crop) / 2)
-        under = torch.floor(torch.relu(self.settings.crop - scaled) / 2)
-        return torch.arange(self.settings.crop) + (over - under)
+        grey = (framed.float() - low) * (255.0 / span / self.settings.sd)
+        return (grey - self.settings.mean / self.settings.sd)[:, None]
 
 
-def _weights(
-    positions: Float[Tensor, " side"], scaled: Float[Tensor, ""], size: int
-) -> Float[Tensor, "size side"]:
-    """What each pixel of a side adds to each pixel of the scaled side.
+@torch.library.custom_op(
+    "mrknee::frame", mutates_args=(), schema="(Tensor stack, int size, int crop) -> Tensor"
+)
+def _frame(stack: Tensor, size: int, crop: int) -> Tensor:
+    return Preparation(size=size, crop=crop).frame(stack).clone()
 
-    Linear interpolation; where a side becomes shorter, over a triangle as wide as two new pixels,
-    so that nothing is skipped (torch's `interpolate(mode="bilinear", antialias=True)`).
+
+@_frame.register_fake
+def _(stack: Tensor, size: int, crop: int) -> Tensor:  # noqa: ARG001  # the operation's own
+    return stack.new_empty((stack.shape[0], crop, crop))
+
+
+@script(default_opset=op)
+def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
+    """`Preparation.frame` in ONNX; a stack that needs no scaling and padding is only cut.
+
+    Scaling is linear interpolation; where a side becomes shorter, over a triangle as wide as two
+    new pixels, so that nothing is skipped (torch's `interpolate(mode="bilinear", antialias=True)`;
+    ONNX Runtime's own antialiased Resize differs from it by up to 12 grey values). The numbers in
+    `to=` are ONNX's types: 1 float, 2 uint8, 6 int32, 7 int64, 11 double.
     """
-    step = (positions[-1] + 1) / scaled
-    reach = torch.where(step < 1, 1.0, step)
-    centre = step * (torch.arange(size) + 0.5)
-    weights = torch.relu(1 - (positions - centre[:, None] + 0.5).abs() / reach)
-    total = weights.sum(dim=1, keepdim=True)
-    return weights / torch.where(total > 0, total, 1.0)  # rows beyond the scaled side are empty
+    shape = op.Shape(stack)
+    rows, cols = op.Slice(shape, [1], [2]), op.Slice(shape, [2], [3])
+    longer = op.Max(rows, cols)
+    target = op.Min(op.Max(longer, crop), size)
+    if target == longer:
+        scaled = op.Identity(stack)
+    else:
+        # to even where it is a half, as Python rounds; never 1 pixel, as PreparationSettings.axes
+        whole = op.Cast(longer, to=11)
+        new_rows = op.Max(op.Cast(op.Round(op.Cast(rows * target, to=11) / whole), to=7), 2)
+        new_cols = op.Max(op.Cast(op.Round(op.Cast(cols * target, to=11) / whole), to=7), 2)
+        # what each pixel of a side adds to each pixel of the scaled side: (scaled, side)
+        step = op.Cast(rows, to=1) / op.Cast(new_rows, to=1)
+        old = op.Cast(op.Range(0, op.Squeeze(rows), 1), to=1)
+        new = op.Cast(op.Range(0, op.Squeeze(new_rows), 1), to=1)
+        far = op.Abs(old + 0.5 - op.Unsqueeze((new + 0.5) * step, [1])) / op.Max(step, 1.0)
+        down = op.Relu(1.0 - far)
+        down = down / op.ReduceSum(down, [1])
+        step = op.Cast(cols, to=1) / op.Cast(new_cols, to=1)
+        old = op.Cast(op.Range(0, op.Squeeze(cols), 1), to=1)
+        new = op.Cast(op.Range(0, op.Squeeze(new_cols), 1), to=1)
+        far = op.Abs(old + 0.5 - op.Unsqueeze((new + 0.5) * step, [1])) / op.Max(step, 1.0)
+        across = op.Relu(1.0 - far)
+        across = across / op.ReduceSum(across, [1])
+        grey = op.MatMul(op.Cast(stack, to=1), op.Transpose(across, perm=[1, 0]))
+        scaled = op.Cast(op.Round(op.MatMul(down, grey)), to=2)
+    size_now = op.Slice(op.Shape(scaled), [1], [3])
+    short = op.Max(crop - size_now, 0)
+    if op.ReduceMax(short) > 0:
+        before = short / 2
+        zero = op.Constant(value_ints=[0])
+        pads = op.Concat(zero, before, zero, short - before, axis=0)
+        low = op.ReduceMin(op.Cast(scaled, to=6), keepdims=0)
+        filled = op.Pad(scaled, pads, op.Cast(low, to=2))
+    else:
+        filled = op.Identity(scaled)
+    start = (op.Max(size_now, crop) - crop) / 2
+    return op.Slice(filled, start, start + crop, [1, 2])
 
 
-def _within(at: Float[Tensor, " crop"], scaled: Float[Tensor, ""]) -> Tensor:
-    return (at >= 0) & (at < scaled)
+TRANSLATIONS = {torch.ops.mrknee.frame.default: frame_stack}
+"""What torch's exporter has to know about operations that are not its own."""
