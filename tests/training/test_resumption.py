@@ -74,7 +74,7 @@ UNEVEN = {"batch_exams": 3, "batch_slices": 24, "accumulate": 2, "save_every": 1
         ({"workers": 2}, 5, (1, 2)),
         ({"precision": "bf16-mixed"}, 3, (0, 6)),
         (UNEVEN, 1, (0, 2)),
-        (UNEVEN, 3, (1, 2)),
+        (UNEVEN, 4, (1, 2)),
     ],
     ids=["early", "between epochs", "plateau", "workers", "bfloat16", "uneven", "uneven later"],
 )
