@@ -55,6 +55,7 @@ def predict(
     split: str = "valid",
     allow_missing_plane: bool = False,
     threads: int | None = None,
+    runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
 ) -> None:
     """Reads exams with a trained model and writes one probability an exam and finding.
 
@@ -66,12 +67,14 @@ def predict(
         split: which split of a data set.
         allow_missing_plane: read exams that lack one or two planes too.
         threads: processor threads to compute with; all cores, if not given.
+        runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
+            (faster, less exact); onnxruntime, if not given.
     """
     from mrknee.inference.model import open_exams, open_model
 
     if out.is_dir():
         raise MrkneeError("the predictions can't be written", file=out, expected="a file's name")
-    predictor = open_model(model, threads=threads)
+    predictor = open_model(model, threads=threads, runtime=runtime)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
     predictions = predictor.predict(folder)
     predictions.write(out)
@@ -79,7 +82,14 @@ def predict(
     print("research use only: these numbers are no diagnosis")
 
 
-def submit(model: Path, paths: Path, predictions: Path, *, threads: int | None = None) -> None:
+def submit(
+    model: Path,
+    paths: Path,
+    predictions: Path,
+    *,
+    threads: int | None = None,
+    runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
+) -> None:
     """The MRNet competition's interface: a list of .npy paths in, abnormal,acl,meniscus out.
 
     Args:
@@ -87,10 +97,12 @@ def submit(model: Path, paths: Path, predictions: Path, *, threads: int | None =
         paths: headerless CSV, three lines an exam: .../{plane}/{id}.npy.
         predictions: the headerless CSV to write, a line an exam, in the list's order.
         threads: processor threads to compute with; all cores, if not given.
+        runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
+            (faster, less exact); onnxruntime, if not given.
     """
     from mrknee.inference.submission import submit as submit_listed
 
-    count = submit_listed(model, paths, predictions, threads=threads)
+    count = submit_listed(model, paths, predictions, threads=threads, runtime=runtime)
     print(f"wrote {count} exams to {predictions}")
 
 
@@ -179,6 +191,7 @@ def explain(
     method: Literal["exact", "grad-cam"] | None = None,
     allow_missing_plane: bool = False,
     threads: int | None = None,
+    runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
 ) -> None:
     """Why: heat maps, slice scores and plane shares that add up to each finding's logit.
 
@@ -194,6 +207,8 @@ def explain(
             network allows it, if not given.
         allow_missing_plane: read an exam that lacks one or two planes too.
         threads: processor threads to compute with; all cores, if not given.
+        runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
+            (faster, less exact); onnxruntime, if not given.
     """
     _refuse_file(out)
     from mrknee.report.exam_page import explain_exam
@@ -208,6 +223,7 @@ def explain(
         method=method,
         allow_missing_plane=allow_missing_plane,
         threads=threads,
+        runtime=runtime,
     )
     numbers = zip(explained.findings, explained.probabilities, explained.logits, strict=True)
     for name, probability, logit in numbers:

@@ -8,6 +8,7 @@ import torch
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder
+from mrknee.inference import predictor as predicting
 from mrknee.inference.model import open_exams
 from mrknee.inference.predictor import Predictor
 from mrknee.networks.checkpoint import save_checkpoint
@@ -38,6 +39,26 @@ def test_an_exam_reads_the_same_in_a_batch_as_alone(tmp_path: Path) -> None:
     alone = np.vstack([predictor.predict([exam]).probabilities for exam in exams])
     assert together.ids == exams.ids
     np.testing.assert_allclose(together.probabilities, alone, rtol=0, atol=1e-5)
+
+
+def test_batches_keep_to_a_budget_of_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory doesn't depend on how many slices exams have; the larger exam is read by itself."""
+    monkeypatch.setattr(predicting, "BATCH_SLICES", 30)
+    data = write_toy_dataset(tmp_path / "toy", 12, 1, slices=(1, 12))
+    predictor = Predictor(make_model(tmp_path / "run"))
+    read: list[tuple[int, int]] = []
+    predictor.reader.register_forward_pre_hook(
+        lambda _, given: read.append(
+            (len(given[0]), sum(int(lengths.sum()) for lengths in given[0].lengths.values()))
+        )
+    )
+    predictor.predict(ExamFolder.of_split(data, "train"))
+    assert sum(exams for exams, _ in read) == 12
+    assert all(slices <= 30 or exams == 1 for exams, slices in read)
+    assert any(exams > 1 for exams, _ in read)
+    assert any(slices > 30 for _, slices in read)
 
 
 def test_predictions_are_probabilities_that_differ(toy: Path, tmp_path: Path) -> None:

@@ -62,21 +62,34 @@ class KilledError(Exception):
 PLATEAU = ScheduleSettings(name="plateau", patience=0, factor=0.5, threshold=0.9)
 
 
+UNEVEN = {"batch_exams": 3, "batch_slices": 24, "accumulate": 2, "save_every": 1}
+
+
 @pytest.mark.parametrize(
-    ("changes", "saves"),
-    [({}, 1), ({}, 4), ({"schedule": PLATEAU}, 6), ({"workers": 2}, 5)],
-    ids=["early", "between epochs", "plateau", "workers"],
+    ("changes", "saves", "after"),
+    [
+        ({}, 1, (0, 2)),
+        ({}, 4, (1, 0)),
+        ({"schedule": PLATEAU}, 6, (1, 4)),
+        ({"workers": 2}, 5, (1, 2)),
+        ({"precision": "bf16-mixed"}, 3, (0, 6)),
+        (UNEVEN, 1, (0, 2)),
+        (UNEVEN, 4, (1, 2)),
+    ],
+    ids=["early", "between epochs", "plateau", "workers", "bfloat16", "uneven", "uneven later"],
 )
 def test_a_run_stopped_after_a_save_goes_on_from_it(
     toy: Path,
     tmp_path: Path,
     changes: dict[str, Any],
     saves: int,
+    after: tuple[int, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In the middle of an epoch or at its end: everything written is that of one go.
 
-    8 exams, one a step, saved every 2 steps: save 4 ends the first epoch.
+    8 exams, one a step, saved every 2 steps: save 4 ends the first epoch. Uneven: batches by
+    slices, their number another each epoch, two a step, saved every step.
     """
     recipe = replace(OFTEN, **changes)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -101,7 +114,7 @@ def test_a_run_stopped_after_a_save_goes_on_from_it(
     train(toy, parts, recipe, resume=True)
     assert_same_run(whole, parts)
     second = json.loads((parts / "environment.json").read_text())[1]
-    assert second["after"] == {"epochs": saves // 4, "batches": saves % 4 * 2}
+    assert second["after"] == dict(zip(("epochs", "batches"), after, strict=True))
 
 
 def test_clearing_away_leaves_other_files(tmp_path: Path) -> None:

@@ -199,6 +199,26 @@ def test_every_epoch_is_shuffled_and_augmented_anew(
     assert not any(same)
 
 
+def test_half_the_bits_train_nearly_the_same(toy: Path, tmp_path: Path) -> None:
+    """bfloat16: losses near float32's, but not its; weights stay float32."""
+    half_recipe = replace(QUICK, precision="bf16-mixed")
+    for name, recipe in (("whole", QUICK), ("half", half_recipe)):
+        train(toy, tmp_path / name, recipe)
+    whole, half = (column(tmp_path / name, "train/loss") for name in ("whole", "half"))
+    assert whole != half
+    np.testing.assert_allclose(half, whole, rtol=0.05)
+    kinds = {str(values.dtype) for values in weights_of(tmp_path / "half").values()}
+    assert kinds == {"float32", "int64"}, "int64 counts batches"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has it")
+def test_float16_needs_a_gpu(toy: Path, tmp_path: Path) -> None:
+    """Refused before anything is written, rather than replaced by bfloat16."""
+    with pytest.raises(MrkneeError, match="precision"):
+        train(toy, tmp_path / "run", replace(QUICK, precision="16-mixed"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_accumulated_batches_are_one_large_batch(toy: Path, tmp_path: Path) -> None:
     """Three batches of one exam step like one of three, where labels are missing, and at the end.
 

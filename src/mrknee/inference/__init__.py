@@ -7,6 +7,13 @@
 - `faithfulness`: are maps true to their network? Deletion, random weights.
 - `export`: a run folder -> one ONNX file, proven; `graph` is what it exports.
 - `quantisation`: the graph in 8 bits, and what that costs in AUC.
-- `onnx_model`: an ONNX file: exams -> probabilities and explanations (no torch).
+- `onnx_model`: an ONNX file: exams -> probabilities and explanations (no torch); `onnx_file` is
+  its bytes and metadata, `runtimes` is what computes it.
 - `submission`: the MRNet competition's interface.
 """
+
+import os
+
+# ONNX Runtime, unless told not to before it is imported, notes an identifier in the home folder
+# and reports its use to its maker (Privacy.md in its package)
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from mrknee.errors import MrkneeError
 from mrknee.exams import Exam, ExamFolder, Exams, Findings, Plane
 from mrknee.inference.explanation import Explanation, Method
+from mrknee.inference.runtimes import RuntimeName
 from mrknee.scoring.predictions import Predictions
 
 
@@ -35,15 +36,19 @@ class Model(Protocol):
         """Takes the logits of one exam apart."""
 
 
-def open_model(path: Path, *, threads: int | None = None) -> Model:
+def open_model(
+    path: Path, *, threads: int | None = None, runtime: RuntimeName | None = None
+) -> Model:
     """Opens a trained model, whichever way it is stored.
 
     Args:
         path: a run folder, or the file that `mrknee export` wrote.
         threads: processor threads to compute with; None leaves it to the library.
+        runtime: what computes an exported file; None takes ONNX Runtime.
 
     Raises:
-        MrkneeError: there is no model, its files are damaged, or `threads` is not positive.
+        MrkneeError: there is no model, its files are damaged, `threads` is not positive, or a
+            runtime is given for a run folder, or is not installed.
     """
     if threads is not None and threads < 1:
         raise MrkneeError(
@@ -52,7 +57,15 @@ def open_model(path: Path, *, threads: int | None = None) -> Model:
     if path.is_file() or path.suffix == ".onnx":
         from mrknee.inference.onnx_model import OnnxModel
 
-        return OnnxModel(path, threads=threads)
+        return OnnxModel(path, threads=threads, runtime=runtime or "onnxruntime")
+    if runtime is not None:
+        raise MrkneeError(
+            "a run folder is computed by torch, whatever runtime is given",
+            file=path,
+            expected="an ONNX file that `mrknee export` wrote",
+            found=f"a run folder, and the runtime {runtime}",
+            advice="export the model first, or leave the runtime out",
+        )
     from mrknee.inference.predictor import Predictor, limit_threads
 
     if threads is not None:

@@ -1,66 +1,26 @@
-"""An exported model: one ONNX file, read with ONNX Runtime, without torch.
+"""An exported model: one ONNX file, read without torch.
 
-The file is what `export` writes: the graph, and in its metadata under `mrknee`, as JSON, what a
-run folder's model.json says. Behind the graph lies a seal, the sha256 of all that comes before it,
-as one more entry of the metadata (an ONNX file is a protobuf message, and messages written one
-behind the other are one message): a damaged file is refused, and other software ignores the seal.
+`onnx_file` reads and checks it, one of `runtimes` computes its graph.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Exams, Findings
 from mrknee.inference.explanation import EXACT, Explanation, Method
+from mrknee.inference.onnx_file import read_exported
+from mrknee.inference.runtimes import PRESENT, Outputs, RuntimeName, open_runtime
 from mrknee.progress import Progress
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.settings import PreparationSettings
-
-FORMAT = 1
-"""Version of the inputs, outputs and metadata that this file reads and `export` writes."""
-
-METADATA = "mrknee"
-"""The key of our JSON in the file's metadata."""
-
-SEAL = "mrknee_sha256"
-"""The key of the seal in the file's metadata."""
-
-PRESENT = "present"
-"""The graph's fourth input, which may be left out: 1 for each plane that is there, else 0."""
-
-_DIGITS = hashlib.sha256().digest_size * 2
-# field 14 of ModelProto, metadata_props, holding field 1, the key, and field 2, the value
-_SEAL_HEAD = (
-    bytes([14 << 3 | 2, 4 + len(SEAL) + _DIGITS, 1 << 3 | 2, len(SEAL)])
-    + SEAL.encode()
-    + bytes([2 << 3 | 2, _DIGITS])
-)
-
-_KINDS = {
-    "findings": list,
-    "preparation": dict,
-    "provenance": dict,
-    "decisions": dict,
-    "bias": list,
-    "attention_fixed": bool,
-}
-
-Outputs = Mapping[str, Float32[np.ndarray, "..."]]
-
-
-def seal(graph: bytes) -> bytes:
-    """The file's bytes with the seal behind them."""
-    return graph + _SEAL_HEAD + hashlib.sha256(graph).hexdigest().encode()
 
 
 def inputs_of(exam: Exam) -> dict[str, np.ndarray]:
@@ -76,8 +36,8 @@ class OnnxModel:
 
     Args:
         file: the ONNX file.
-        threads: processor threads to compute with; None leaves it to ONNX Runtime, which takes
-            one for each core.
+        threads: processor threads to compute with; None takes one for each core.
+        runtime: what computes the graph; OpenVINO is an extra.
 
     Attributes:
         findings: what it reads, in order.
@@ -87,12 +47,19 @@ class OnnxModel:
         facts: all of the file's own metadata.
 
     Raises:
-        MrkneeError: no such file, no ONNX file, one that mrknee didn't write, or a damaged one.
+        MrkneeError: no such file, no ONNX file, one that mrknee didn't write, or a damaged one;
+            or the runtime is not installed or can't compute it.
     """
 
-    def __init__(self, file: Path, *, threads: int | None = None) -> None:
-        self._session = _open(_sound(file), file, threads)
-        self.facts = _facts(self._session, file)
+    def __init__(
+        self,
+        file: Path,
+        *,
+        threads: int | None = None,
+        runtime: RuntimeName = "onnxruntime",
+    ) -> None:
+        content, self.facts = read_exported(file)
+        self._runtime = open_runtime(runtime, content, file, threads)
         self.findings = Findings(self.facts["findings"])
         self.preparation = PreparationSettings(**self.facts["preparation"])
         self.provenance: Mapping[str, Any] = self.facts["provenance"]
@@ -100,10 +67,9 @@ class OnnxModel:
 
     def run(self, exam: Exam) -> Outputs:
         """All outputs of the graph by name; planes that the exam lacks have none."""
-        names = [output.name for output in self._session.get_outputs()]
-        found = zip(names, self._session.run(None, inputs_of(exam)), strict=True)
+        found = self._runtime.run(inputs_of(exam))
         absent = tuple(f"_{plane}" for plane in PLANES if plane not in exam.stacks)
-        return {n: np.asarray(v) for n, v in found if not absent or not n.endswith(absent)}
+        return {n: v for n, v in found.items() if not absent or not n.endswith(absent)}
 
     def predict(self, exams: Exams) -> Predictions:
         """Reads exams, one by one.
@@ -157,87 +123,3 @@ class OnnxModel:
             preparation=self.preparation,
             attention_fixed=self.facts["attention_fixed"],
         )
-
-
-def _sound(file: Path) -> bytes:
-    """The file's bytes; one whose seal is there and doesn't fit is refused."""
-    try:
-        content = file.read_bytes()
-    except OSError as fault:
-        raise MrkneeError(
-            "the model can't be read",
-            file=file,
-            expected="a run folder, or an ONNX file that `mrknee export` wrote",
-            found=fault.strerror or str(fault),
-        ) from fault
-    graph, given = content[: -len(_SEAL_HEAD) - _DIGITS], content[-_DIGITS:]
-    if content[len(graph) : -_DIGITS] != _SEAL_HEAD:
-        _refuse_unsealed(content, file)
-    if hashlib.sha256(graph).hexdigest().encode() != given:
-        raise MrkneeError(
-            "the model is damaged, or was changed after its export",
-            file=file,
-            expected=f"sha256 {given.decode(errors='replace')}",
-            found=f"sha256 {hashlib.sha256(graph).hexdigest()}",
-            advice="copy it again, or export it again",
-        )
-    return content
-
-
-def _refuse_unsealed(content: bytes, file: Path) -> None:
-    """Says which it is: another's ONNX file, one of ours that was changed, or no ONNX file."""
-    metadata = _open(content, file, None).get_modelmeta().custom_metadata_map
-    if METADATA in metadata:
-        raise MrkneeError(
-            "the model was changed after its export",
-            file=file,
-            expected="the file as `mrknee export` wrote it",
-            found="mrknee's metadata without its seal",
-            advice="export it again",
-        )
-    raise MrkneeError(
-        "this ONNX file is not one that mrknee wrote",
-        file=file,
-        expected="a file from `mrknee export`",
-        found="metadata: " + (", ".join(metadata) or "none"),
-    )
-
-
-def _open(content: bytes, file: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what is wrong is told in one message, below
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as fault:  # ONNX Runtime's errors have no class in common
-        raise MrkneeError(
-            "this is no ONNX file, or a damaged one",
-            file=file,
-            expected="a run folder, or an ONNX file that `mrknee export` wrote",
-            found=str(fault).split(" : ")[-1].strip() or f"{len(content)} bytes",
-            advice="copy it again, or export it again",
-        ) from fault
-
-
-def _facts(session: onnxruntime.InferenceSession, file: Path) -> dict[str, Any]:
-    """What the file's metadata says, its parts of the right types."""
-    facts = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA, "{}"))
-    if facts.get("format") != FORMAT:
-        raise MrkneeError(
-            "the exported model has an unknown format",
-            file=file,
-            expected=f"format {FORMAT}",
-            found=f"format {facts.get('format')}",
-            advice="use the version of mrknee that exported it, or export it again",
-        )
-    for name, kind in _KINDS.items():
-        if not isinstance(facts.get(name), kind):
-            raise MrkneeError(
-                "the exported model's metadata lacks a part",
-                file=file,
-                expected=f"{name!r} as a {kind.__name__}",
-                found=repr(facts.get(name, "nothing")),
-                advice="export it again",
-            )
-    return dict(facts)

@@ -20,7 +20,13 @@ from mrknee.tensors.batches import ExamDataset, load_batches
 from mrknee.tensors.preparation import Preparation
 
 BATCH_EXAMS = 4
-"""Exams read together; the result for an exam doesn't depend on it."""
+"""Exams read together, at most; the result for an exam doesn't depend on it."""
+
+BATCH_SLICES = 200
+"""Slices read together, at most, all planes counted; an exam that has more is read by itself.
+
+It bounds memory whatever exams come together; two of MRNet's (94 slices on average) fit.
+"""
 
 
 class Predictor:
@@ -76,7 +82,7 @@ class Predictor:
             MrkneeError: an exam's files can't be used.
         """
         dataset = ExamDataset(exams, self.reader.preparation)
-        loader = load_batches(dataset, range(len(exams)), BATCH_EXAMS)
+        loader = load_batches(dataset, range(len(exams)), BATCH_EXAMS, batch_slices=BATCH_SLICES)
         ids, probabilities = self.reader.read(loader, len(exams))
         return Predictions(ids, self.findings, self.calibrate(probabilities))
 

@@ -14,6 +14,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_stack
 from mrknee.files import whole_file
 from mrknee.inference.model import open_model
+from mrknee.inference.runtimes import RuntimeName
 
 
 class ListedExams:
@@ -75,7 +76,14 @@ class ListedExams:
         return Exam(exam_id, {p: read_stack(path, exam_id) for p, path in planes.items()})
 
 
-def submit(model: Path, listing: Path, out: Path, *, threads: int | None = None) -> int:
+def submit(
+    model: Path,
+    listing: Path,
+    out: Path,
+    *,
+    threads: int | None = None,
+    runtime: RuntimeName | None = None,
+) -> int:
     """Reads the listed exams and writes the competition's CSV, whole or not at all.
 
     Args:
@@ -83,6 +91,7 @@ def submit(model: Path, listing: Path, out: Path, *, threads: int | None = None)
         listing: the list of paths.
         out: the CSV to write.
         threads: processor threads to compute with; None leaves it to the library.
+        runtime: what computes an ONNX file; None takes ONNX Runtime.
 
     Returns:
         How many exams were read.
@@ -91,7 +100,7 @@ def submit(model: Path, listing: Path, out: Path, *, threads: int | None = None)
         MrkneeError: the model's findings are not the competition's three, or the list or an exam
             can't be used.
     """
-    predictor = open_model(model, threads=threads)
+    predictor = open_model(model, threads=threads, runtime=runtime)
     if predictor.findings != MRNET_FINDINGS:
         raise MrkneeError(
             "this model can't be submitted",

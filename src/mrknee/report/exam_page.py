@@ -23,6 +23,7 @@ from mrknee.exams import PLANES, Exam, ExamFolder, Plane
 from mrknee.files import whole_file
 from mrknee.inference.explanation import EXACT, Explanation, Method
 from mrknee.inference.model import open_exams, open_model
+from mrknee.inference.runtimes import RuntimeName
 from mrknee.report.pictures import (
     chance,
     colour_bar,
@@ -187,6 +188,7 @@ def explain_exam(
     method: Method | None = None,
     allow_missing_plane: bool = False,
     threads: int | None = None,
+    runtime: RuntimeName | None = None,
 ) -> Explanation:
     """Explains one exam: numbers, contact sheets and the page.
 
@@ -199,6 +201,7 @@ def explain_exam(
         method: `exact`, `grad-cam`, or None: exact where the network allows it.
         allow_missing_plane: let exams through that lack one or two planes.
         threads: processor threads to compute with; None leaves it to the library.
+        runtime: what computes an ONNX file; None takes ONNX Runtime.
 
     Returns:
         The explanation written.
@@ -209,7 +212,8 @@ def explain_exam(
     """
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
     exam = _find(folder, exam_id)
-    explanation = open_model(model, threads=threads).explain(exam, method=method)
+    opened = open_model(model, threads=threads, runtime=runtime)
+    explanation = opened.explain(exam, method=method)
     numbers = (out / "explanation.json", out / "explanation.npz")
     for old in (out / "index.html", *out.glob("contact-*.png"), *numbers):
         if old.is_file():

@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import lightning
 import torch
@@ -34,6 +35,7 @@ from mrknee.files import whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.scorecard import Scorecard
+from mrknee.training.compiling import compile_encoders
 from mrknee.training.environment import describe_environment, has_bfloat16, software
 from mrknee.training.final import evaluate_best, read_best
 from mrknee.training.loggers import make_loggers
@@ -69,6 +71,7 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
 def _train(
     data: Path, out: Path, recipe: Recipe, processes: Processes, *, resume: bool
 ) -> Scorecard:
+    _precision(recipe)  # told before anything is written
     parts = divide(data, recipe)
     split = parts.table()
     if processes.first_does(lambda: _is_finished(out, recipe, split, resume)):
@@ -78,6 +81,10 @@ def _train(
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
     done = read_done(out)
     network = Network(recipe.network, findings, recipe.weights if done is None else "none")
+    if recipe.compile:
+        if processes.rank == 0:
+            print("compiling the encoders: the first steps take a minute or more", flush=True)
+        compile_encoders(network)
     fit_labels = parts.train.labels[parts.fit]
     balanced = positive_weights(fit_labels, findings)
     weights = balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
@@ -178,12 +185,22 @@ def _claim_folder(out: Path, recipe: Recipe, split: str, done: Done) -> None:
             beside.write_text(text)
 
 
+def _precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    """What the recipe's precision means on this machine."""
+    if recipe.precision == "auto":
+        return "bf16-mixed" if has_bfloat16() else "32-true"
+    if recipe.precision == "16-mixed" and device_here() == "cpu":  # Lightning would take bfloat16
+        raise MrkneeError(
+            "the setting precision can't be used on a processor",
+            expected="32-true, bf16-mixed or auto; or a GPU",
+            found=recipe.precision,
+        )
+    return recipe.precision
+
+
 def _trainer(
     out: Path, recipe: Recipe, record: RunRecord, processes: Processes
 ) -> lightning.Trainer:
-    precision = recipe.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if has_bfloat16() else "32-true"
     return lightning.Trainer(
         accelerator=device_here(),
         devices=processes.world // processes.nodes,
@@ -196,7 +213,7 @@ def _trainer(
         # with a budget of slices, the number of batches is another each epoch
         reload_dataloaders_every_n_epochs=0 if recipe.batch_slices is None else 1,
         max_epochs=recipe.epochs,
-        precision=precision,
+        precision=_precision(recipe),
         gradient_clip_val=recipe.optimizer.clip_norm or None,
         logger=make_loggers(out, recipe),
         callbacks=[record],

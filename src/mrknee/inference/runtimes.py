@@ -1,0 +1,149 @@
+"""What computes an exported graph: ONNX Runtime, or OpenVINO where the extra is installed.
+
+Both compute on the processor, in the numbers that the file says: float32, or 8 bits. OpenVINO by
+itself would put bfloat16 in float32's place where the processor has it; here that is a choice of
+its own. Both libraries report their use to their makers unless told not to, and here they are told.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32
+
+from mrknee.errors import MrkneeError
+
+PRESENT = "present"
+"""The graph's fourth input, which may be left out: 1 for each plane that is there, else 0."""
+
+RuntimeName = Literal["onnxruntime", "openvino", "openvino-bf16"]
+"""`openvino-bf16` computes in bfloat16 what the file has in float32: faster, and less exact."""
+
+Outputs = Mapping[str, Float32[np.ndarray, "..."]]
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """A graph, ready to be computed."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
+        """All outputs by name; `inputs` are three stacks and `present`."""
+
+
+def open_runtime(name: RuntimeName, model: bytes, file: Path, threads: int | None) -> Runtime:
+    """Makes a sealed file's graph ready.
+
+    Args:
+        name: what computes it.
+        model: the file's bytes.
+        file: where they come from, for messages.
+        threads: processor threads; None takes one for each core.
+
+    Raises:
+        MrkneeError: the extra is not installed, or the library can't compute the graph.
+    """
+    library = name.removesuffix("-bf16")
+    try:
+        if library == "openvino":
+            return OpenVino(model, threads, bfloat16=library != name)
+        return OnnxRuntime(model, threads)
+    except MrkneeError:
+        raise
+    except Exception as fault:  # neither library's errors have a class in common
+        raise MrkneeError(
+            f"{library} can't compute this model",
+            file=file,
+            expected="a graph that the installed version knows",
+            found=" ".join(str(fault).split())[:400],
+            advice=f"pip install --upgrade {library}, or export the model again",
+        ) from fault
+
+
+class OnnxRuntime:
+    """A graph in ONNX Runtime."""
+
+    def __init__(self, model: bytes, threads: int | None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what is wrong is told in one message
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self._session: Any = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
+        """All outputs by name."""
+        found = self._session.run(None, dict(inputs))
+        return {name: np.asarray(value) for name, value in zip(self._names, found, strict=True)}
+
+
+class OpenVino:
+    """A graph in OpenVINO; it is compiled once, for any number of slices."""
+
+    def __init__(self, model: bytes, threads: int | None, *, bfloat16: bool = False) -> None:
+        openvino = _openvino()
+        core = openvino.Core()
+        if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise MrkneeError(
+                "this processor has no bfloat16, so it gains nothing by it",
+                expected="a processor with AVX-512 BF16 or AMX",
+                advice="compute with the runtime openvino",
+            )
+        graph = core.read_model(model)
+        _open_present(graph)
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
+        self._request: Any = core.compile_model(graph, "CPU", settings).create_infer_request()
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
+        """All outputs by name."""
+        found = self._request.infer(dict(inputs))
+        return {output.get_any_name(): value for output, value in found.items()}
+
+
+def _openvino() -> Any:  # noqa: ANN401  # a module
+    """The package, imported without what reports every import to its maker.
+
+    OpenVINO takes a stand-in that does nothing where `openvino_telemetry` can't be imported.
+    """
+    name = "openvino_telemetry"
+    blocked = name not in sys.modules
+    if blocked:
+        sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not there
+    try:
+        import openvino
+    except ModuleNotFoundError as missing:
+        raise MrkneeError(
+            "OpenVINO is not installed",
+            expected="the package openvino",
+            found=str(missing),
+            advice="pip install 'mrknee[openvino]', or leave the runtime to ONNX Runtime",
+        ) from None
+    finally:
+        if blocked:
+            del sys.modules[name]
+    return openvino
+
+
+def _open_present(graph: Any) -> None:  # noqa: ANN401  # OpenVINO's model
+    """Makes `present` an input again: OpenVINO takes an input with a default for a constant."""
+    from openvino import opset13
+
+    default = next(node for node in graph.get_ops() if node.get_friendly_name() == PRESENT)
+    given = opset13.parameter(default.shape, np.float32, name=PRESENT)
+    given.output(0).get_tensor().set_names({PRESENT})
+    for place in default.output(0).get_target_inputs():
+        place.replace_source_output(given.output(0))
+    graph.add_parameters([given])
+    graph.validate_nodes_and_infer_types()

@@ -1,0 +1,167 @@
+"""An exported file says the same whatever computes it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+from mrknee.cli import main
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.inference import export as exporting
+from mrknee.inference.export import Int8, export
+from mrknee.inference.model import open_exams, open_model
+from mrknee.inference.onnx_file import seal
+from mrknee.inference.onnx_model import OnnxModel
+from mrknee.inference.runtimes import OpenVino, RuntimeName, open_runtime
+from mrknee.networks.settings import NetworkSettings
+from tests.conftest import write_toy_dataset
+from tests.inference.test_export import flipped, make_exam, make_run, traced
+
+RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino")
+
+Files = tuple[Path, Path, Path]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, untraced: None) -> Files:  # noqa: ARG001
+    """A run folder, the file exported from it, and the same in 8 bits."""
+    folder = tmp_path_factory.mktemp("files")
+    data = write_toy_dataset(folder / "toy", 8, 8, slices=(2, 4))
+    run = make_run(folder / "run", NetworkSettings(encoder="test_resnet", shared_encoder=True))
+    float32, int8 = folder / "float32.onnx", folder / "int8.onnx"
+    export(run, float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "trace", lambda _: traced(float32))
+        export(run, int8, int8=Int8(data, "valid", limit=1.0))
+    return run, float32, int8
+
+
+SHAPES = [
+    *([(count, 48, 48)] * 3 for count in (1, 2, 17, 61)),
+    [(3, 48, 40), (2, 33, 47), (5, 20, 20)],
+    [(2, 96, 96), (4, 192, 144), (1, 8, 6)],
+]
+
+
+def both(file: Path, exam: Exam) -> list[dict[str, np.ndarray]]:
+    """All outputs by ONNX Runtime, and by OpenVINO."""
+    return [dict(OnnxModel(file, runtime=name).run(exam)) for name in RUNTIMES]
+
+
+def test_openvino_says_what_onnx_runtime_says(files: Files) -> None:
+    """1, 2, 17 and 61 slices, other sizes, one model for all: every output to 1e-5."""
+    models = [OnnxModel(files[1], runtime=name) for name in RUNTIMES]
+    for shapes in SHAPES:
+        expected, found = (model.run(make_exam(*shapes)) for model in models)
+        assert list(found) == list(expected)
+        for name, values in expected.items():
+            assert found[name].dtype == values.dtype
+            np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("planes", [(Plane.CORONAL,), (Plane.AXIAL, Plane.SAGITTAL)])
+def test_missing_planes_count_alike(files: Files, planes: tuple[Plane, ...]) -> None:
+    """OpenVINO takes `present` for a constant unless it is told otherwise."""
+    expected, found = both(files[1], make_exam(*[(4, 48, 48)] * len(planes), planes=planes))
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-5, err_msg=name)
+    whole, _ = both(files[1], make_exam(*[(4, 48, 48)] * 3))
+    assert np.abs(whole["logits"] - found["logits"]).max() > 1e-3
+
+
+def test_eight_bits_are_near(files: Files) -> None:
+    """Ties between two of 256 steps fall otherwise; far less than what 8 bits change at all."""
+    exam = make_exam(*[(9, 48, 48)] * 3)
+    expected, found = (out["logits"] for out in both(files[2], exam))
+    float32 = OnnxModel(files[1]).run(exam)["logits"]
+    change = np.abs(expected - float32).max()
+    assert np.abs(found - expected).max() < 0.1 * change
+
+
+def test_openvino_computes_in_float32_with_the_threads_given(files: Files) -> None:
+    """Not in bfloat16, which it would choose by itself where the processor has it."""
+    runtime = open_runtime("openvino", files[1].read_bytes(), files[1], 1)
+    compiled = cast(OpenVino, runtime)._request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_bfloat16_is_a_choice_of_its_own(files: Files) -> None:
+    """Logits to three digits or so, where the processor has it; an error where it has not."""
+    exam = make_exam(*[(9, 48, 48)] * 3)
+    exact = open_model(files[1]).explain(exam)
+    try:
+        model = open_model(files[1], runtime="openvino-bf16")
+    except MrkneeError as error:
+        assert "no bfloat16" in str(error)  # noqa: PT017  # depends on the processor
+        return
+    rounded = model.explain(exam)
+    assert 1e-5 < np.abs(rounded.logits - exact.logits).max() < 0.05 * np.abs(exact.logits).max()
+
+
+def test_results_stay_when_the_next_exam_is_read(files: Files) -> None:
+    """They don't lie in memory that the runtime uses again."""
+    for name in RUNTIMES:
+        model = OnnxModel(files[1], runtime=name)
+        first = model.run(make_exam(*[(5, 48, 48)] * 3))
+        before = {output: values.copy() for output, values in first.items()}
+        model.run(Exam("black", {p: np.zeros((5, 48, 48), np.uint8) for p in PLANES}))
+        for output, values in before.items():
+            np.testing.assert_array_equal(first[output], values)
+
+
+def test_a_data_set_is_predicted_alike(files: Files, toy: Path, tmp_path: Path) -> None:
+    """`predict --runtime openvino`, exam after exam: ids and probabilities."""
+    out = tmp_path / "p.csv"
+    words = ["predict", str(files[1]), str(toy), "--split", "train", "--out", str(out)]
+    assert main([*words, "--runtime", "openvino"]) == 0
+    exams: ExamFolder = open_exams(toy, "train")
+    expected = open_model(files[1]).predict(exams)
+    found = type(expected).read(out)
+    assert found.ids == expected.ids
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=1e-5)
+
+
+def test_a_damaged_file_is_refused_before_it_is_computed(files: Files, tmp_path: Path) -> None:
+    """The seal is checked for both."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(flipped(files[1]))
+    for name in RUNTIMES:
+        with pytest.raises(MrkneeError, match="damaged"):
+            open_model(file, runtime=name)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_graph_that_a_runtime_does_not_know_is_told(
+    files: Files, tmp_path: Path, name: RuntimeName
+) -> None:
+    """Sealed, but with an operator of tomorrow: one error, with the library's name."""
+    graph = traced(files[1])
+    graph.graph.node[0].op_type = "OfTomorrow"
+    file = tmp_path / "model.onnx"
+    with pytest.raises(MrkneeError, match="can't compute this model") as error:
+        open_runtime(name, seal(graph.SerializeToString()), file, None)
+    assert name in str(error.value)
+    assert "OfTomorrow" in str(error.value)
+
+
+def test_without_the_extra_the_command_that_installs_it_is_told(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And everything else works."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MrkneeError, match=r"mrknee\[openvino\]"):
+        open_model(files[1], runtime="openvino")
+    open_model(files[1])
+
+
+def test_a_run_folder_has_no_choice(files: Files) -> None:
+    """A runtime that would not be used is refused."""
+    with pytest.raises(MrkneeError, match="computed by torch"):
+        open_model(files[0], runtime="openvino")
