@@ -21,7 +21,7 @@ def plainly_prepared(image: np.ndarray) -> np.ndarray:
     cut = image[:, margin : 256 - margin, margin : 256 - margin].astype(np.float64)
     scaled = (cut - cut.min()) / (cut.max() - cut.min()) * 255
     grey = (scaled - 58.09) / 49.73
-    return grey[:, np.newaxis]
+    return np.asarray(grey[:, np.newaxis])
 
 
 def test_it_is_the_references_preparation() -> None:

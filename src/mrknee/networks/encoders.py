@@ -55,7 +55,7 @@ class GreyConv2d(nn.Conv2d):
             self.bias,
             self.stride,
             self.padding,
-            self.dilation,  # type: ignore[arg-type]  # no "same" here
+            self.dilation,
         )
 
 

@@ -109,12 +109,17 @@ def frame_exam(
     epoch: int = 0,
 ) -> Sample:
     """Frames an exam's planes, through a random view of it where an augmentation is given."""
-    stacks = {p: torch.from_numpy(np.array(stack)) for p, stack in exam.stacks.items()}
     if augmentation is None:
-        slices = {p: preparation.frame(stack) for p, stack in stacks.items()}
+        slices = {
+            p: preparation.frame(torch.from_numpy(np.array(preparation.trim(stack))))
+            for p, stack in exam.stacks.items()
+        }
     else:
         views = draw_views(augmentation, seed, epoch, exam.id)
-        slices = {p: apply_view(stack, views[p], preparation) for p, stack in stacks.items()}
+        slices = {
+            p: apply_view(torch.from_numpy(np.array(stack)), views[p], preparation)
+            for p, stack in exam.stacks.items()
+        }
     labels = torch.tensor(list(exam.labels.values()), dtype=torch.float32)
     return Sample(exam.id, slices, labels)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
+
 from mrknee.errors import MrkneeError
 
 
@@ -63,6 +66,16 @@ class PreparationSettings:
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain numbers, for JSON."""
         return asdict(self)
+
+    def trim(self, stack: UInt8[np.ndarray, "slices rows cols"]) -> UInt8[np.ndarray, "slices r c"]:
+        """The stack without what framing would cut off unseen, so that it needn't be read.
+
+        A stack that is to be scaled or filled up is left as it is.
+        """
+        up, over = self.axes(stack.shape[1], stack.shape[2])
+        if (up.scaled, over.scaled) != stack.shape[1:] or min(stack.shape[1:]) < self.crop:
+            return stack
+        return stack[:, up.start : up.start + self.crop, over.start : over.start + self.crop]
 
     def axes(self, rows: int, cols: int) -> tuple[Axis, Axis]:
         """How a stack of that in-plane size is scaled, filled up and cut: rows, then columns.

@@ -8,12 +8,14 @@ both to `Preparation`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float, UInt8
-from onnxscript import INT64, UINT8, script
-from onnxscript import opset18 as op
 from torch import Tensor, nn
 
+from mrknee.tensors.frame_onnx import frame_stack
 from mrknee.tensors.preparation import Preparation
 from mrknee.tensors.settings import PreparationSettings
 
@@ -58,54 +60,7 @@ def _(stack: Tensor, size: int, crop: int) -> Tensor:  # noqa: ARG001  # the ope
     return stack.new_empty((stack.shape[0], crop, crop))
 
 
-@script(default_opset=op)
-def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
-    """`Preparation.frame` in ONNX; a stack that needs no scaling and padding is only cut.
-
-    Scaling is linear interpolation; where a side becomes shorter, over a triangle as wide as two
-    new pixels, so that nothing is skipped (torch's `interpolate(mode="bilinear", antialias=True)`;
-    ONNX Runtime's own antialiased Resize differs from it by up to 12 grey values). The numbers in
-    `to=` are ONNX's types: 1 float, 2 uint8, 6 int32, 7 int64, 11 double.
-    """
-    shape = op.Shape(stack)
-    rows, cols = op.Slice(shape, [1], [2]), op.Slice(shape, [2], [3])
-    longer = op.Max(rows, cols)
-    target = op.Min(op.Max(longer, crop), size)
-    if target == longer:
-        scaled = op.Identity(stack)
-    else:
-        # to even where it is a half, as Python rounds; never 1 pixel, as PreparationSettings.axes
-        whole = op.Cast(longer, to=11)
-        new_rows = op.Max(op.Cast(op.Round(op.Cast(rows * target, to=11) / whole), to=7), 2)
-        new_cols = op.Max(op.Cast(op.Round(op.Cast(cols * target, to=11) / whole), to=7), 2)
-        # what each pixel of a side adds to each pixel of the scaled side: (scaled, side)
-        step = op.Cast(rows, to=1) / op.Cast(new_rows, to=1)
-        old = op.Cast(op.Range(0, op.Squeeze(rows), 1), to=1)
-        new = op.Cast(op.Range(0, op.Squeeze(new_rows), 1), to=1)
-        far = op.Abs(old + 0.5 - op.Unsqueeze((new + 0.5) * step, [1])) / op.Max(step, 1.0)
-        down = op.Relu(1.0 - far)
-        down = down / op.ReduceSum(down, [1])
-        step = op.Cast(cols, to=1) / op.Cast(new_cols, to=1)
-        old = op.Cast(op.Range(0, op.Squeeze(cols), 1), to=1)
-        new = op.Cast(op.Range(0, op.Squeeze(new_cols), 1), to=1)
-        far = op.Abs(old + 0.5 - op.Unsqueeze((new + 0.5) * step, [1])) / op.Max(step, 1.0)
-        across = op.Relu(1.0 - far)
-        across = across / op.ReduceSum(across, [1])
-        grey = op.MatMul(op.Cast(stack, to=1), op.Transpose(across, perm=[1, 0]))
-        scaled = op.Cast(op.Round(op.MatMul(down, grey)), to=2)
-    size_now = op.Slice(op.Shape(scaled), [1], [3])
-    short = op.Max(crop - size_now, 0)
-    if op.ReduceMax(short) > 0:
-        before = short / 2
-        zero = op.Constant(value_ints=[0])
-        pads = op.Concat(zero, before, zero, short - before, axis=0)
-        low = op.ReduceMin(op.Cast(scaled, to=6), keepdims=0)
-        filled = op.Pad(scaled, pads, op.Cast(low, to=2))
-    else:
-        filled = op.Identity(scaled)
-    start = (op.Max(size_now, crop) - crop) / 2
-    return op.Slice(filled, start, start + crop, [1, 2])
-
-
-TRANSLATIONS = {torch.ops.mrknee.frame.default: frame_stack}
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.mrknee.frame.default: frame_stack
+}
 """What torch's exporter has to know about operations that are not its own."""
