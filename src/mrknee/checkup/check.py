@@ -15,7 +15,6 @@ from mrknee.checkup.facts import Checkup, LabelCount, SliceCount, SplitFacts
 from mrknee.checkup.labels import check_labels, compare_labels
 from mrknee.checkup.layout import check_layout, exams_of, split_names
 from mrknee.checkup.planes import check_planes
-from mrknee.checkup.problem import Problem
 from mrknee.checkup.stacks import Look, check_shapes, look_at_stacks
 from mrknee.exams import PLANES
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int64, Shaped
 
 from mrknee.checkup.facts import Pair
 from mrknee.checkup.layout import Place
@@ -37,6 +37,9 @@ the farthest altered copy and the nearest two knees; it says what came of it on 
 
 NEAREST = 3
 """So many of the most alike exams of each are compared slice by slice."""
+
+LEAST = 0.8
+"""Exams whose pictures correlate less are no copies: altered copies began at 0.89."""
 
 WINDOWS: tuple[Window, ...] = tuple(
     (top, top + side, left, left + side)
@@ -128,8 +131,8 @@ def _candidates(
         alike[here - start, here] = -np.inf
         for row, one in enumerate(here.tolist()):
             for two in np.argsort(-alike[row], kind="stable")[:NEAREST].tolist():
-                shared = [p for p in PLANES if both[p][row, two]]
-                if two != one and shared:
+                if alike[row, two] >= LEAST:
+                    shared = [p for p in PLANES if both[p][row, two]]
                     ways = {p: int(matches[p][1][row, two]) for p in shared}
                     yield one, two, {p: (WINDOWS[w // 2], bool(w % 2)) for p, w in ways.items()}
             progress.advance()
@@ -161,7 +164,9 @@ def _match(
     return best, which
 
 
-def _cut(images: Pictures, window: Window, *, mirrored: bool) -> Pictures:
+def _cut(
+    images: Shaped[np.ndarray, "*images 32 32"], window: Window, *, mirrored: bool
+) -> Shaped[np.ndarray, "*images rows cols"]:
     """A window of pictures or slices, after mirroring them."""
     top, bottom, left, right = window
     turned = images[..., ::-1] if mirrored else images
@@ -193,8 +198,9 @@ def _compare(
         window = best_window(pictures(first), seen(pictures(second)), start)
         inside = _cut(first, window, mirrored=False)
         planes[plane.value] = round(distance(hashes(inside), hashes(second)), 3)
-    names = sorted((_name(one), _name(two)))
-    return Pair(*names, round(float(np.mean(list(planes.values()))), 3), planes, copy=False)
+    first_name, second_name = sorted((_name(one), _name(two)))
+    mean = round(float(np.mean(list(planes.values()))), 3)
+    return Pair(first_name, second_name, mean, planes, copy=False)
 
 
 def _problem(pair: Pair) -> Problem:

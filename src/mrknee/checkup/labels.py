@@ -120,7 +120,7 @@ def compare_labels(
     common = [name for name in train if name in valid]
     for name in common:
         first, second = train[name], valid[name]
-        table = [[n.positive, n.negative] for n in (first, second)]
+        table = np.array([[n.positive, n.negative] for n in (first, second)])
         p = float(fisher_exact(table).pvalue)
         if p < CHANCE / len(common):
             text = (

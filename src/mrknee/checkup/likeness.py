@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Real, UInt8
 from scipy.fft import dctn
 
 from mrknee.exams import Stack
@@ -37,7 +37,6 @@ OVERLAP = 0.75
 Grid = UInt8[np.ndarray, "slices 32 32"]
 Pictures = Float32[np.ndarray, "*stacks 2 rows cols"]
 Seen = Float32[np.ndarray, "*stacks numbers"]
-Hashes = Float32[np.ndarray, "slices bits"]
 Window = tuple[int, int, int, int]
 """First row, row after the last, first column, column after the last, in cells."""
 
@@ -74,12 +73,14 @@ def seen(images: Pictures) -> Seen:
     """
     small = _shrink(images, PICTURE)
     small -= small.mean(axis=(-2, -1), keepdims=True)
-    length = np.sqrt((small**2).sum(axis=(-2, -1), keepdims=True) * 2)
-    vectors: Seen = (small / np.maximum(length, 1e-6)).reshape(*images.shape[:-3], -1)
+    small /= np.maximum(np.linalg.norm(small, axis=(-2, -1), keepdims=True), 1e-6)
+    vectors: Seen = small.reshape(*images.shape[:-3], 2 * PICTURE**2)
+    # once more: the SD of a single slice is a picture without contrast
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
     return vectors
 
 
-def hashes(cells: Grid | Float32[np.ndarray, "slices rows cols"]) -> Hashes:
+def hashes(cells: Real[np.ndarray, "slices rows cols"]) -> Float32[np.ndarray, "slices bits"]:
     """The perceptual hash of each slice, as -1 and +1.
 
     Args:
@@ -94,7 +95,9 @@ def hashes(cells: Grid | Float32[np.ndarray, "slices rows cols"]) -> Hashes:
     return np.where(above, np.float32(1), np.float32(-1))
 
 
-def distance(first: Hashes, second: Hashes) -> float:
+def distance(
+    first: Float32[np.ndarray, "slices bits"], second: Float32[np.ndarray, "others bits"]
+) -> float:
     """The share of bits that differ, 0 to 1, in the best order of slices; chance is a half.
 
     The slices of one stack lie beside those of the other as they are or in reverse (a mirrored
@@ -140,7 +143,7 @@ def _near(window: Window) -> Iterator[Window]:
             top, bottom, left, right = (
                 edge + step if index in moved else edge for index, edge in enumerate(window)
             )
-            inside = 0 <= top and bottom <= CELLS and 0 <= left and right <= CELLS
+            inside = min(top, left) >= 0 and max(bottom, right) <= CELLS
             if inside and min(bottom - top, right - left) >= SMALLEST:
                 yield top, bottom, left, right
 
@@ -149,7 +152,9 @@ def _shrink(
     images: Float32[np.ndarray, "*images rows cols"], side: int
 ) -> Float32[np.ndarray, "*images side side"]:
     """Images at another number of rows and columns, each the mean of the area it covers."""
-    return _overlap(images.shape[-2], side) @ images @ _overlap(images.shape[-1], side).T
+    rows, cols = _overlap(images.shape[-2], side), _overlap(images.shape[-1], side)
+    small: Float32[np.ndarray, "*images side side"] = rows @ images @ cols.T
+    return small
 
 
 @cache

@@ -23,7 +23,7 @@ FOLDS = 5
 FEWEST = 10
 """So many stacks of each plane are needed."""
 
-ACCURACY = 0.9
+ACCURACY = 0.8
 """Where fewer stacks than this share are told right, the planes are too alike (or too many stacks
 are in the wrong folder) for anything to be said of single ones."""
 
@@ -31,7 +31,7 @@ MARGIN = 0.25
 """The other plane must lead by this share of the lead that the right one usually has."""
 
 USUAL = 0.05
-"""The stack must be more like the other plane than so many of that plane's own stacks are, so that
+"""The stack must be more like the other plane than this share of its stacks of other exams, so that
 a stack unlike any (another scanner, another anatomy) is not given to either."""
 
 
@@ -116,14 +116,16 @@ def _strangers(
     correlations: Float32[np.ndarray, "stacks planes"],
 ) -> Iterator[Problem]:
     usual = float(np.median(lead))
-    for row in np.flatnonzero(lead <= -MARGIN * usual):
+    for row in np.flatnonzero(lead <= -MARGIN * usual).tolist():
         own_plane, other_plane = planes[row], other[row]
         with_own, with_other = correlations[row, own_plane], correlations[row, other_plane]
-        members = correlations[planes == other_plane, other_plane]
+        exam = looks[row].place.split, looks[row].place.exam
+        others = [(look.place.split, look.place.exam) != exam for look in looks]
+        members = correlations[(planes == other_plane) & others, other_plane]
         if with_other > with_own and np.mean(members < with_other) >= USUAL:
-            place = looks[row].place
+            place, name = looks[row].place, PLANES[other_plane]
             text = (
-                f"looks {PLANES[other_plane]}: correlates at {with_other:.2f} with the other exams' "
-                f"{PLANES[other_plane]} mean picture, at {with_own:.2f} with the {place.plane} one"
+                f"looks {name}: correlates at {with_other:.2f} with the other exams' mean {name} "
+                f"picture, at {with_own:.2f} with their {place.plane} one"
             )
             yield Problem("other-plane", text, place.file, place.exam)

@@ -94,7 +94,7 @@ def _look(root: Path, place: Place) -> tuple[Look | None, list[Problem]]:
     except MrkneeError as error:
         return None, [told(error, CODES, "unreadable", path).within(root)]
     hasher = hashlib.sha256(repr(stack.shape).encode())
-    hasher.update(np.ascontiguousarray(stack))
+    hasher.update(np.ascontiguousarray(stack).data)
     low, high = stack.min(axis=(1, 2)), stack.max(axis=(1, 2))
     slices, rows, cols = stack.shape
     blank = bool(low.min() == high.max())

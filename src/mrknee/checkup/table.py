@@ -1,4 +1,4 @@
-"""What `check` has found, for a person: facts first, then problems by kind, each with its advice."""
+"""What `check` has found, for a person: facts, then problems by kind with what to do."""
 
 from __future__ import annotations
 
