@@ -113,10 +113,11 @@ def check(data: Path, *, json: bool = False) -> int:
         data: the data set's folder.
         json: print JSON instead of a table.
     """
-    from mrknee.exams.checkup import check as check_data
+    from mrknee.checkup.check import check as check_data
+    from mrknee.checkup.table import table
 
     checkup = check_data(data)
-    print(checkup.to_json() if json else checkup.table())
+    print(checkup.to_json() if json else table(checkup), end="")
     return 1 if checkup.errors else 0
 
 

@@ -36,7 +36,8 @@ def write_mrnet_layout(root: Path, pixels: int = 32) -> Path:
     """A phantom with MRNet's layout, counts, ids, labels and slice counts, in small.
 
     Rendering 1250 knees takes minutes, so two of each kind are rendered, and each exam is one of
-    its kind, brought to slice counts of its own by repeating or leaving out slices.
+    its kind, brought to slice counts of its own by repeating or leaving out slices. A little noise
+    makes it no copy of another.
     """
     rng = np.random.default_rng(0)
     knees = {truth: [render_exam(seed, truth, size=pixels) for seed in (0, 1)] for truth in KINDS}
@@ -49,7 +50,8 @@ def write_mrnet_layout(root: Path, pixels: int = 32) -> Path:
             knee = knees[truth][rng.integers(2)]
             for plane in PLANES:
                 stack = with_slices(knee.stacks[plane], draw_slice_count(rng, plane.value))
-                write_stack(root / split, plane, exam_id, stack)
+                noise = rng.integers(0, 3, stack.shape, dtype=np.uint8)
+                write_stack(root / split, plane, exam_id, np.minimum(stack, 250) + noise)
             for finding in FINDINGS:
                 labels[finding][exam_id] = float(getattr(truth, finding))
         for finding in FINDINGS:

@@ -1,0 +1,183 @@
+"""How often `mrknee check` finds altered copies and swapped planes, and how often it is wrong.
+
+    python benchmarks/check_rates.py DATA... [--hippocampus]
+
+DATA are data sets of different knees (`mrknee phantom`), which must not be those that the limits
+were chosen on: docs/checking.md names both. --hippocampus adds real MRI: exams 60 to 139 of
+`hippocampus.py`. The real knee of the shared data, where it is there, joins each data set of knees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import hippocampus
+import numpy as np
+
+from mrknee.checkup.duplicates import find_alike
+from mrknee.checkup.layout import Place
+from mrknee.checkup.likeness import grid
+from mrknee.checkup.planes import check_planes
+from mrknee.checkup.stacks import Look
+from mrknee.exams import PLANES, Exam, ExamFolder, Plane, Stack
+from mrknee.scoring.proportions import wilson
+
+Alteration = Callable[[Plane, Stack, np.random.Generator], Stack]
+SWAPPED = 0.05
+"""Share of exams with two planes swapped at a time."""
+
+
+def brightened(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
+    """Gamma 0.7 to 1.4, gain 0.7 to 1.3, offset -10 to 20 of 255, clipped."""
+    del plane
+    gamma, gain, offset = rng.uniform((0.7, 0.7, -10), (1.4, 1.3, 20))
+    return as_bytes(255 * (stack / 255) ** gamma * gain + offset)
+
+
+def mirrored(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
+    """The knee's other side: columns, or the order of sagittal slices."""
+    del rng
+    return stack[::-1] if plane == Plane.SAGITTAL else stack[:, :, ::-1]
+
+
+def cropped(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
+    """80 to 95 % of the rows and of the columns, drawn apart, anywhere in the picture."""
+    del plane
+    keep = [int(side * rng.uniform(0.8, 0.95)) for side in stack.shape[1:]]
+    at = [rng.integers(side - k + 1) for side, k in zip(stack.shape[1:], keep, strict=True)]
+    return stack[:, at[0] : at[0] + keep[0], at[1] : at[1] + keep[1]]
+
+
+def shortened(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
+    """Up to two slices fewer at each end, and noise of SD 6."""
+    del plane
+    first, last = rng.integers(3, size=2)
+    part = stack[first : len(stack) - last]
+    return as_bytes(part + rng.normal(0, 6, part.shape))
+
+
+def everything(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
+    """All of these."""
+    for alter in (mirrored, cropped, brightened, shortened):
+        stack = alter(plane, stack, rng)
+    return stack
+
+
+def as_bytes(values: np.ndarray) -> Stack:
+    """Rounded and clipped to 0..255."""
+    stack: Stack = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return stack
+
+
+def look(split: str, exam: str, plane: Plane, stack: Stack) -> Look:
+    """What the check keeps of a stack."""
+    shape = (stack.shape[0], stack.shape[1], stack.shape[2])
+    return Look(Place(split, exam, plane), shape, b"", grid(stack), blank=False)
+
+
+def looks_of(exams: Mapping[str, Exam], split: str, alter: Alteration | None = None) -> list[Look]:
+    """All stacks of the exams, altered by a generator of the exam's own."""
+    looks = []
+    for number, (name, exam) in enumerate(exams.items()):
+        rng = np.random.default_rng(number)
+        for plane, stack in exam.stacks.items():
+            altered = alter(plane, stack, rng) if alter else stack
+            looks.append(look(split, name, plane, altered))
+    return looks
+
+
+def report_copies(name: str, exams: Mapping[str, Exam]) -> None:
+    """Prints how many altered copies are found, and how many pairs of other exams."""
+    originals = looks_of(exams, "train")
+    n = len(exams)
+    for alter in (None, brightened, mirrored, cropped, shortened, everything):
+        copies = looks_of(exams, "valid", alter) if alter else []
+        pairs, _ = find_alike([*originals, *copies])
+        right = [p for p in pairs if p.first.split("/")[1] == p.second.split("/")[1]]
+        wrong = len(pairs) - len(right)
+        total = n * (n - 1) // 2 * (4 if alter else 1)
+        found = f"found {share(len(right), n)}, " if alter else ""
+        farthest = max((pair.distance for pair in right), default=float("nan"))
+        what = alter.__name__ if alter else "no copies"
+        print(f"{name}: {what}: {found}wrong {share(wrong, total)}, farthest {farthest:.3f}")
+
+
+def report_planes(name: str, exams: Mapping[str, Exam], guest: Sequence[Look]) -> None:
+    """Prints how many swapped stacks are found, and how many others are told wrongly."""
+    looks = looks_of(exams, "train")
+    compared, wrong = check_planes([*looks, *guest])
+    of_guest = sum(problem.exam == "real" for problem in wrong)
+    print(f"{name}: planes told apart: {compared}; nothing swapped: wrong ", end="")
+    print(share(len(wrong) - of_guest, len(looks)), end="")
+    print(f", of the real knee's {len(guest)} stacks {of_guest}" if guest else "")
+    rng = np.random.default_rng(0)
+    order = rng.permutation(list(exams))
+    size = max(1, round(SWAPPED * len(order)))
+    hits = swapped = false = others = 0
+    for start in range(0, len(order), size):
+        chosen = {name: rng.permutation(PLANES)[:2] for name in order[start : start + size]}
+        tampered = [_swap(one, chosen) for one in looks]
+        _, problems = check_planes(tampered)
+        moved = {(name, plane) for name, pair in chosen.items() for plane in map(str, pair)}
+        told = {(problem.exam, problem.file.split("/")[1]) for problem in problems}
+        hits, swapped = hits + len(told & moved), swapped + len(moved)
+        false, others = false + len(told - moved), others + len(looks) - len(moved)
+    print(f"{name}: swapped, {size} exams at a time: found {share(hits, swapped)}, ", end="")
+    print(f"wrong {share(false, others)}")
+
+
+def _swap(one: Look, chosen: Mapping[str, np.ndarray]) -> Look:
+    pair = [Plane(str(plane)) for plane in chosen.get(one.place.exam, ())]
+    if one.place.plane not in pair:
+        return one
+    other = pair[1 - pair.index(one.place.plane)]
+    return replace(one, place=replace(one.place, plane=other))
+
+
+def share(count: int, n: int) -> str:
+    """`count of n` with Wilson's interval."""
+    p = wilson(count, n)
+    return f"{count} of {n} ({p.low:.4f} to {p.high:.4f})"
+
+
+def read(root: Path) -> dict[str, Exam]:
+    """The exams of both splits by id."""
+    splits = [ExamFolder(root / split) for split in ("train", "valid")]
+    return {exam.id: exam for split in splits for exam in split}
+
+
+def real_knee() -> list[Look]:
+    """The real knee's three stacks, or nothing."""
+    data = os.environ.get("MRKNEE_DATA") or hippocampus.REPOSITORY.parent / "shared" / "data"
+    folder = Path(data) / "knee_exam_mrnet_layout"
+    if not folder.is_dir():
+        return []
+    return [look("train", "real", p, s) for p, s in ExamFolder(folder)[0].stacks.items()]
+
+
+def main() -> None:
+    """Reads the command line and prints a line a rate."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="*")
+    parser.add_argument("--hippocampus", action="store_true")
+    given = parser.parse_args()
+    guest = real_knee()
+    for root in given.data:
+        exams = read(root)
+        report_copies(root.name, exams)
+        report_planes(root.name, exams, guest)
+    if given.hippocampus:
+        with tempfile.TemporaryDirectory() as folder:
+            hippocampus.write_exams(hippocampus.volumes_file(), Path(folder), 0)
+            exams = dict(list(read(Path(folder)).items())[60:140])
+            report_copies("hippocampus", exams)
+            report_planes("hippocampus", exams, [])
+
+
+if __name__ == "__main__":
+    main()

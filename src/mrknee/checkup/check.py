@@ -1,0 +1,65 @@
+"""Everything that would spoil a run on a data set, all of it at once, before it starts.
+
+Reading stops at the first fault; this goes on and lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mrknee.checkup.duplicates import find_alike, find_copies
+from mrknee.checkup.facts import Checkup, LabelCount, SliceCount, SplitFacts
+from mrknee.checkup.labels import check_labels, compare_labels
+from mrknee.checkup.layout import check_layout, exams_of, split_names
+from mrknee.checkup.planes import check_planes
+from mrknee.checkup.stacks import Look, check_shapes, look_at_stacks
+from mrknee.exams import PLANES
+
+
+def check(root: Path) -> Checkup:
+    """Looks at every file of a data set in MRNet's layout and lists what is wrong.
+
+    Args:
+        root: the data set's folder; every folder in it that holds a plane's folder is a split.
+
+    Returns:
+        The facts, the exams that are too alike, and the problems: layout, labels, stacks, copies,
+        planes.
+
+    Raises:
+        MrkneeError: there is no such folder, or no split in it.
+    """
+    exams = exams_of(root, split_names(root))
+    places, problems = check_layout(root, exams)
+    labels: dict[str, dict[str, LabelCount]] = {}
+    for split, ids in exams.items():
+        if ids:
+            labels[split], wrong = check_labels(root, split, ids)
+            problems += wrong
+    # a label file that can't be read is told already, and its finding is missing from the counts
+    if not any(p.code.startswith("label-") and p.severity == "error" for p in problems):
+        problems += compare_labels(labels.get("train", {}), labels.get("valid", {}))
+    looks, unreadable = look_at_stacks(root, places)
+    problems += [*unreadable, *check_shapes(looks)]
+    copies, same = find_copies(looks)
+    alike, similar = find_alike(looks, copies)
+    compared, strangers = check_planes(looks)
+    problems += [*same, *similar, *strangers]
+    facts = {
+        split: SplitFacts(len(exams[split]), counts, _slices(split, looks))
+        for split, counts in labels.items()
+    }
+    return Checkup(root.resolve().name, facts, (*copies, *alike), compared, tuple(problems))
+
+
+def _slices(split: str, looks: Sequence[Look]) -> dict[str, SliceCount]:
+    counts: dict[str, SliceCount] = {}
+    for plane in PLANES:
+        n = [k.shape[0] for k in looks if (k.place.split, k.place.plane) == (split, plane)]
+        if n:
+            lower, median, upper = np.quantile(n, [0.25, 0.5, 0.75]).tolist()
+            counts[plane] = SliceCount(len(n), min(n), lower, median, upper, max(n))
+    return counts

@@ -1,0 +1,274 @@
+"""Every kind of problem there is: its code, how bad it is, what it means, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from mrknee.errors import MrkneeError
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of problem.
+
+    Attributes:
+        severity: error (a run fails on it, or its numbers could not be trusted) or warning (a run
+            can live with it, but its reader must know).
+        means: what is wrong.
+        advice: what to do about it.
+    """
+
+    severity: Severity
+    means: str
+    advice: str
+
+
+KINDS: Mapping[str, Kind] = {
+    # layout
+    "no-train": Kind(
+        "error",
+        "there is no split `train`: nothing can be trained",
+        "name the folder of the training exams train/",
+    ),
+    "no-valid": Kind(
+        "warning",
+        "there is no split `valid`: a run is scored on the exams that selected its epoch",
+        "set exams aside as valid/, by patient where patients are known",
+    ),
+    "no-exams": Kind(
+        "error",
+        "a split's plane folders are empty",
+        "put the stacks there, or remove the folder",
+    ),
+    "missing-plane": Kind(
+        "error",
+        "an exam has no file for one plane",
+        "add the file, or allow exams with fewer planes (--allow-missing-plane)",
+    ),
+    "extra-file": Kind(
+        "warning",
+        "a file belongs to nothing and is never read",
+        "correct its name or its folder, or take it away",
+    ),
+    "id-twice": Kind(
+        "error",
+        "two splits have an exam of the same id",
+        "take the exam out of one of them, or give it an id of its own",
+    ),
+    # stacks
+    "not-npy": Kind(
+        "error",
+        "a file is no `.npy` file, or its header is broken",
+        "copy or download the file again, or write it with np.save",
+    ),
+    "truncated": Kind(
+        "error",
+        "a file is shorter than its header says",
+        "copy or download the file again",
+    ),
+    "pickled": Kind(
+        "error",
+        "a file holds pickled Python objects, which could run code; it is never opened",
+        "save it again as a plain array: np.save(path, array.astype('uint8'))",
+    ),
+    "wrong-type": Kind(
+        "error",
+        "the values are no grey values: complex, text, dates, truth values",
+        "save the stack as uint8",
+    ),
+    "wrong-rank": Kind(
+        "error",
+        "the array is not (slices, rows, cols), or one of them is zero",
+        "save the stack as (slices, rows, cols), without a channel axis",
+    ),
+    "not-finite": Kind(
+        "error",
+        "the stack holds NaN or infinite values",
+        "make the stack again from its source, and look for a division by zero",
+    ),
+    "unreadable": Kind(
+        "error",
+        "the stack can't be read for another reason, which is told",
+        "make the stack again from its source",
+    ),
+    "all-zero": Kind(
+        "error",
+        "every pixel of the stack is 0",
+        "make the stack again from its source, or take the exam out",
+    ),
+    "constant": Kind(
+        "error",
+        "every pixel of the stack has the same value, which is not 0",
+        "make the stack again from its source, or take the exam out",
+    ),
+    "not-bytes": Kind(
+        "warning",
+        "the values are not uint8: the stack is scaled from its own minimum and maximum each time "
+        "it is read, which is slow, and loses what the exams' brightness have in common",
+        "save the stack as uint8, with one rule for all exams",
+    ),
+    "odd-size": Kind(
+        "warning",
+        "the size in plane is unlike that of 9 in 10 stacks or more of this plane",
+        "look at the stack: is it cropped, not resampled, or are its axes in another order?",
+    ),
+    "odd-slices": Kind(
+        "warning",
+        "the stack has less than a third or more than three times the plane's median of slices",
+        "look at the stack: a localiser, a 3D series, or axes in another order?",
+    ),
+    "empty-slices": Kind(
+        "warning",
+        "slices of one value; nearly empty ones between others; or a quarter of the stack nearly "
+        "empty (nearly empty: a tenth or less of the contrast of the stack's richest slice)",
+        "look at the stack; leave out slices that pad it, make it again where some are missing",
+    ),
+    "other-plane": Kind(
+        "warning",
+        "the stack looks like another plane than its folder says",
+        "look at the stack, and move it with the exam's other one if they were swapped",
+    ),
+    # copies
+    "copy-planes": Kind(
+        "error",
+        "two planes of an exam are the same stack, byte for byte",
+        "replace the wrong one",
+    ),
+    "copy-across": Kind(
+        "error",
+        "a stack is in two splits, byte for byte: what was learned by heart would be scored",
+        "take the exam out of one of the splits",
+    ),
+    "copy": Kind(
+        "warning",
+        "a stack is in two exams of a split, byte for byte",
+        "take one of the exams out: it counts twice, and the inner split may part the two",
+    ),
+    "alike-across": Kind(
+        "warning",
+        "exams of two splits are as alike as altered copies of one exam",
+        "look at both; if it is one knee, take it out of one of the splits",
+    ),
+    "alike": Kind(
+        "warning",
+        "two exams of a split are as alike as altered copies of one exam",
+        "look at both; if it is one knee, take one of the exams out",
+    ),
+    # labels
+    "no-labels": Kind(
+        "error",
+        "`train` has no label file",
+        "write one file a finding, train-<finding>.csv: no header, a line an exam: 0000,1",
+    ),
+    "no-valid-labels": Kind(
+        "warning",
+        "`valid` has no label file: nothing can be scored",
+        "write one file a finding, valid-<finding>.csv: no header, a line an exam: 0000,1",
+    ),
+    "label-name": Kind(
+        "error",
+        "a label file's finding has a name that can't be used",
+        "rename the file: lower-case letters, digits, _ and -",
+    ),
+    "label-format": Kind(
+        "error",
+        "a label file is not text, or a line is not `id,label`",
+        "write it as UTF-8: no header, a line an exam: 0000,1",
+    ),
+    "label-value": Kind(
+        "error",
+        "a label is something else than 0, 1 or nothing",
+        "write 1 for present, 0 for absent, nothing for not known; no header line",
+    ),
+    "label-twice": Kind("error", "an exam has two lines in a label file", "delete one of them"),
+    "label-unknown": Kind(
+        "error",
+        "a label file names an exam that is not there",
+        "ids must be written as the files are named: 0000 is not 0",
+    ),
+    "label-missing": Kind(
+        "warning",
+        "exams have no line in a label file, and count as not known",
+        "add their lines; where the label is not known, with nothing behind the comma",
+    ),
+    "not-learnable": Kind(
+        "error",
+        "a finding of `train` is all present or all absent",
+        "leave it out with --findings",
+    ),
+    "no-auc": Kind(
+        "warning",
+        "a finding of another split is all present or all absent, and has no AUC there",
+        "add exams of the other kind, or read nothing into the finding",
+    ),
+    "findings-differ": Kind(
+        "error",
+        "`train` and `valid` have labels of different findings: a run would not score valid",
+        "add the file, or train on the findings that both have, with --findings",
+    ),
+    "contradiction": Kind(
+        "warning",
+        "a tear is present though the exam is not abnormal; MRNet's `abnormal` includes both tears",
+        "look at the exam's report, and correct one of the labels",
+    ),
+    "prevalence": Kind(
+        "warning",
+        "a finding is more frequent in `train` than in `valid`, or less, beyond chance",
+        "split anew at random; or, if it can't be, read calibration, PPV and NPV with care",
+    ),
+}
+"""Code -> what it is; `docs/checking.md` has the same table."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        code: its kind, a key of `KINDS`.
+        text: what is wrong here: what was expected, what was found.
+        file: where, seen from the data set's folder; `*` stands for all planes.
+        exam: the exam's id, if it concerns one.
+        advice: what to do about it; the kind's, where nothing better is known.
+    """
+
+    code: str
+    text: str
+    file: str
+    exam: str | None = None
+    advice: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.advice:
+            object.__setattr__(self, "advice", KINDS[self.code].advice)
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is."""
+        return KINDS[self.code].severity
+
+    def within(self, root: Path) -> Problem:
+        """The same with the file as it is seen from the data set's folder."""
+        path = Path(self.file)
+        seen = path.relative_to(root).as_posix() if path.is_relative_to(root) else self.file
+        return replace(self, file=seen)
+
+
+def told(error: MrkneeError, codes: Mapping[str, str], otherwise: str, file: Path) -> Problem:
+    """A reader's error as a problem.
+
+    Args:
+        error: what the reader raised.
+        codes: the reader's words -> code.
+        otherwise: the code of any other words.
+        file: the file that was read, for errors that name none.
+    """
+    parts = [("expected", error.expected), ("found", error.found)]
+    text = "; ".join([error.what, *(f"{name} {value}" for name, value in parts if value)])
+    code = codes.get(error.what, otherwise)
+    return Problem(code, text, error.file or str(file), error.exam, error.advice or "")

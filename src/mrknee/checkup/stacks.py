@@ -1,0 +1,154 @@
+"""Every stack read once, on all cores: what is wrong with it, and what is kept of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from mrknee.checkup.layout import Place
+from mrknee.checkup.likeness import Grid, grid
+from mrknee.checkup.problem import Problem, told
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, read_stack
+from mrknee.progress import track
+
+CODES = {
+    "a file is not a .npy file, or its header is broken": "not-npy",
+    "a stack's file is truncated": "truncated",
+    "a stack's file holds pickled Python objects, which could run code when read": "pickled",
+    "a stack holds something other than grey values": "wrong-type",
+    "a stack has the wrong shape": "wrong-rank",
+    "a stack holds values that are not numbers": "not-finite",
+}
+"""What `read_stack` says -> code; whatever else it says is `unreadable`."""
+
+NEARLY_EMPTY = 0.1
+"""A slice is nearly empty where its SD is at most this share of the largest in its stack. Slices
+beyond the knee, at both ends of a stack, often are: 0.003 in phantoms, 0.05 in a real knee."""
+
+MANY_EMPTY = 0.25
+"""At its ends, a stack may have up to this share of nearly empty slices; phantoms have up to 14 %,
+a real knee 10 %."""
+
+USUAL = 0.9
+"""A plane has a usual size where this share of its stacks has it."""
+
+ODD_SLICES = 3
+"""A stack is odd whose slices are fewer than the median divided by this, or more than the median
+times this. MRNet's range, 17 to 61 with medians of 30 to 35, is inside."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is kept of a stack after reading it.
+
+    Attributes:
+        place: where it lies.
+        shape: slices, rows, cols.
+        digest: of shape and values as they are read; equal for the same stack only.
+        cells: its slices at 32 x 32 cells.
+        blank: all pixels have one value, so it can't be compared with others.
+    """
+
+    place: Place
+    shape: tuple[int, int, int]
+    digest: bytes
+    cells: Grid
+    blank: bool
+
+
+def look_at_stacks(root: Path, places: Sequence[Place]) -> tuple[list[Look], list[Problem]]:
+    """Reads every stack once.
+
+    Args:
+        root: the data set's folder.
+        places: where the stacks are.
+
+    Returns:
+        What was seen of those that can be read, in the order of `places`; and the problems.
+    """
+    looks: list[Look] = []
+    problems: list[Problem] = []
+    # Threads: reading, hashing and adding up are done without Python's lock.
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(partial(_look, root), places)
+        for look, found in track(results, len(places), "reading the stacks", "stacks"):
+            problems += found
+            if look is not None:
+                looks.append(look)
+    return looks, problems
+
+
+def _look(root: Path, place: Place) -> tuple[Look | None, list[Problem]]:
+    path = root / place.file
+    try:
+        stack = read_stack(path, place.exam)
+    except MrkneeError as error:
+        return None, [told(error, CODES, "unreadable", path).within(root)]
+    hasher = hashlib.sha256(repr(stack.shape).encode())
+    hasher.update(np.ascontiguousarray(stack).data)
+    low, high = stack.min(axis=(1, 2)), stack.max(axis=(1, 2))
+    slices, rows, cols = stack.shape
+    blank = bool(low.min() == high.max())
+    look = Look(place, (slices, rows, cols), hasher.digest(), grid(stack), blank)
+    # read_stack has refused what could be pickled; the values as stored are what it doesn't tell
+    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    problems: list[Problem] = []
+    if stored.dtype != np.uint8:
+        text = f"expected uint8; found {stored.dtype}"
+        problems.append(Problem("not-bytes", text, place.file, place.exam))
+    if blank:
+        value = stored[0, 0, 0]
+        text = f"each of its {stack.size:,} pixels is {value}"
+        problems.append(Problem("constant" if value else "all-zero", text, place.file, place.exam))
+    else:
+        problems += _empty_slices(look, low == high)
+    return look, problems
+
+
+def _empty_slices(look: Look, single: Bool[np.ndarray, " slices"]) -> Iterator[Problem]:
+    """Slices of one value, nearly empty ones between others, and too many at the ends."""
+    contrast = look.cells.std(axis=(1, 2))
+    empty = contrast <= NEARLY_EMPTY * contrast.max()
+    full = np.flatnonzero(~empty)
+    wrong = single.copy()
+    if empty.mean() > MANY_EMPTY:
+        wrong |= empty
+    elif len(full):
+        wrong[full[0] : full[-1]] |= empty[full[0] : full[-1]]
+    if wrong.any():
+        numbers = [str(number) for number in np.flatnonzero(wrong)]
+        shown = ", ".join(numbers[:8]) + (", ..." if len(numbers) > 8 else "")
+        text = f"{len(numbers)} of {len(wrong)} slices are empty or nearly so: {shown} (from 0)"
+        yield Problem("empty-slices", text, look.place.file, look.place.exam)
+
+
+def check_shapes(looks: Sequence[Look]) -> Iterator[Problem]:
+    """Stacks whose size in plane or number of slices is unlike the rest of their plane."""
+    for plane in PLANES:
+        mine = [look for look in looks if look.place.plane == plane]
+        if not mine:
+            continue
+        ((usual, count),) = Counter(look.shape[1:] for look in mine).most_common(1)
+        median = float(np.median([look.shape[0] for look in mine]))
+        for look in mine:
+            file, exam = look.place.file, look.place.exam
+            if look.shape[1:] != usual and count >= USUAL * len(mine):
+                text = f"expected {_size(usual)} pixels as in {count} of {len(mine)} {plane} stacks"
+                yield Problem("odd-size", f"{text}; found {_size(look.shape[1:])}", file, exam)
+            slices = look.shape[0]
+            if not median / ODD_SLICES <= slices <= median * ODD_SLICES:
+                text = f"{slices} slices; the median of {len(mine)} {plane} stacks is {median:g}"
+                yield Problem("odd-slices", text, file, exam)
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size))

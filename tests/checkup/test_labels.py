@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import hypergeom
+
+from mrknee.checkup.check import check
+from mrknee.checkup.facts import LabelCount
+from mrknee.checkup.labels import CHANCE, compare_labels
+from mrknee.checkup.layout import check_layout, exams_of, split_names
+from mrknee.scoring.proportions import wilson
+from mrknee.sources.phantom.cohort import FREQUENCIES, KINDS
+
+
+def mrnet(split: str) -> dict[str, LabelCount]:
+    """MRNet's own counts."""
+    counts = {}
+    for finding in ("abnormal", "acl", "meniscus"):
+        n = [c for c, kind in zip(FREQUENCIES[split], KINDS, strict=True) if getattr(kind, finding)]
+        counts[finding] = LabelCount(sum(n), sum(FREQUENCIES[split]) - sum(n), 0)
+    return counts
+
+
+def test_mrnets_torn_ligaments_differ() -> None:
+    """18 % of train and 45 % of valid: told; abnormal (81 and 79 %) and meniscus are not."""
+    (problem,) = compare_labels(mrnet("train"), mrnet("valid"))
+    assert (problem.code, problem.file) == ("prevalence", "valid-acl.csv")
+    assert "18% (16% to 21%) of train, 45% (36% to 54%) of valid" in problem.text
+
+
+def test_a_random_split_is_seldom_told() -> None:
+    """Data sets of three findings that were split at random get a warning in at most 5 %.
+
+    400 of them are drawn; that many hold no more than 5 %, by the interval of what is found.
+    """
+    rng = np.random.default_rng(0)
+    told = 0
+    for _ in range(400):
+        train, valid = {}, {}
+        for finding, positive in (("abnormal", 1000), ("acl", 250), ("meniscus", 450)):
+            here = int(hypergeom(1250, positive, 120).rvs(random_state=rng))
+            valid[finding] = LabelCount(here, 120 - here, 0)
+            train[finding] = LabelCount(positive - here, 1130 - positive + here, 0)
+        told += any(compare_labels(train, valid))
+    assert told > 0
+    assert wilson(told, 400).low <= CHANCE
+
+
+def test_nothing_is_compared_where_a_split_has_no_labels() -> None:
+    """No labels is a problem of its own."""
+    assert list(compare_labels({}, mrnet("valid"))) == []
+    assert list(compare_labels(mrnet("train"), {})) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("id,label\n0000,1\n", "label-value"),
+        ("0000\n", "label-format"),
+        ("0000;1\n", "label-format"),
+        ("0000,yes\n", "label-value"),
+        ("0000,1\n0000,1\n", "label-twice"),
+        ("0,1\n", "label-unknown"),
+    ],
+)
+def test_each_form_of_a_broken_file(knees: Path, text: str, code: str) -> None:
+    """A header, no label, another separator, words, an id twice, an id without its zeros."""
+    (knees / "train-acl.csv").write_text(text)
+    assert [problem.code for problem in check(knees).problems] == [code]
+
+
+def test_bytes_that_are_no_text(knees: Path) -> None:
+    """A table that was saved as something else."""
+    (knees / "train-acl.csv").write_bytes(b"\xff\xfe0\x000")
+    (problem,) = check(knees).problems
+    assert (problem.code, problem.file) == ("label-format", "train-acl.csv")
+
+
+def test_what_people_keep_beside_the_splits_is_left_alone(knees: Path) -> None:
+    """Hidden files, texts, pictures and other folders are nobody's business; tables are."""
+    (knees / "README.txt").write_text("knees")
+    (knees / "phantom.json").write_text("{}")
+    (knees / "notes").mkdir()
+    (knees / "train" / ".DS_Store").write_text("")
+    (knees / "train" / "axial" / "._0000.npy").write_text("")
+    (knees / "trian-acl.csv").write_text("0000,1\n")
+    (knees / "0000.npy").write_text("")
+    (knees / "train" / "Axial").mkdir()
+    exams = exams_of(knees, split_names(knees))
+    places, problems = check_layout(knees, exams)
+    assert len(places) == 14 * 3
+    assert {p.code for p in problems} == {"extra-file"}
+    assert [p.file for p in problems] == ["0000.npy", "trian-acl.csv", "train/Axial"]
