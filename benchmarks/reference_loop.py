@@ -1,0 +1,153 @@
+"""The published system's loops, restated plainly from their description, to measure beside.
+
+One exam a step; prepared in float64 in the loader's workers; three separate AlexNets in float32;
+after every step the AUC of the whole history, for each finding; gradients on while evaluating. What
+its faults don't cost time is left out. (LearnOpenCV, "MRNet - The Multi-Task Approach", 2020.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.models import alexnet  # type: ignore[import-untyped]
+from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]
+
+PLANES = ("axial", "coronal", "sagittal")
+FINDINGS = ("abnormal", "acl", "meniscus")
+WORKERS = 4
+"""The published code's."""
+
+Item = tuple[list[Tensor], Tensor]
+
+
+class ReferenceExams(Dataset[Item]):
+    """Exams of one split, prepared one by one on the processor."""
+
+    def __init__(self, data: Path, split: str, *, augment: bool, size: int, crop: int) -> None:
+        self.folder, self.augment, self.margin = data / split, augment, (size - crop) // 2
+        tables = [np.loadtxt(data / f"{split}-{f}.csv", delimiter=",", dtype=str) for f in FINDINGS]
+        self.ids: list[str] = tables[0][:, 0].tolist()
+        self.labels = np.stack([table[:, 1].astype(np.float32) for table in tables], axis=1)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Item:
+        stacks = [np.load(self.folder / plane / f"{self.ids[index]}.npy") for plane in PLANES]
+        return [self.prepare(stack) for stack in stacks], torch.from_numpy(self.labels[index])
+
+    def prepare(self, stack: np.ndarray) -> Tensor:
+        """Crop, turn and shift and flip, minimum to maximum, mean and SD, three channels."""
+        edge = self.margin
+        stack = stack[:, edge:-edge, edge:-edge].astype(np.float64)
+        if self.augment:
+            stack = self._turned(stack)
+        stack = (stack - stack.min()) / (stack.max() - stack.min()) * 255
+        stack = (stack - 58.09) / 49.73
+        return torch.FloatTensor(np.stack((stack,) * 3, axis=1))
+
+    def _turned(self, stack: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        side = stack.shape[1]
+        shift = (rng.uniform(-0.11, 0.11, 2) * side).tolist()
+        # one interpolation where the published code makes two: this is the faster of both
+        turned = transforms.affine(
+            torch.from_numpy(stack).float(),
+            angle=float(rng.uniform(-25, 25)),
+            translate=shift,
+            scale=1.0,
+            shear=[0.0, 0.0],
+            interpolation=transforms.InterpolationMode.BILINEAR,
+        )
+        turned = turned.flip(2) if rng.random() < 0.5 else turned
+        return np.asarray(turned.double().numpy())
+
+
+class ReferenceNetwork(nn.Module):
+    """Three AlexNets, mean over pixels, maximum over slices, one linear layer."""
+
+    def __init__(self, findings: int = len(FINDINGS)) -> None:
+        super().__init__()
+        self.planes = nn.ModuleList(alexnet(weights=None).features for _ in PLANES)
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(len(PLANES) * 256, findings)
+
+    def forward(self, stacks: list[Tensor]) -> Tensor:
+        """Stacks (slices, 3, rows, cols) to logits (findings,)."""
+        pooled = [
+            self.average(features(stack)).flatten(1).max(dim=0).values
+            for features, stack in zip(self.planes, stacks, strict=True)
+        ]
+        logits: Tensor = self.classifier(torch.cat(pooled))
+        return logits
+
+
+class ReferenceLoop:
+    """Its training and evaluation, one exam at a time.
+
+    Args:
+        network: what to train.
+        pos_weight: negatives over positives, a finding.
+        rate: learning rate; the published one is 1e-5.
+    """
+
+    def __init__(
+        self, network: nn.Module, pos_weight: Tensor, rate: float = 1e-5, device: str = "cpu"
+    ) -> None:
+        self.network, self.device = network.to(device), device
+        self.loss = nn.BCEWithLogitsLoss(pos_weight=pos_weight.to(device))
+        self.adam = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=0.01)
+        self.truth: list[np.ndarray] = []
+        self.predictions: list[np.ndarray] = []
+
+    def forget(self) -> None:
+        """A new epoch's history."""
+        self.truth, self.predictions = [], []
+
+    def read(self, stacks: list[Tensor], labels: Tensor) -> Tensor:
+        """One exam's loss; its prediction joins the history, whose AUCs are computed anew."""
+        logits = self.network([stack.to(self.device) for stack in stacks])
+        loss: Tensor = self.loss(logits, labels.to(self.device))
+        self.truth.append(labels.numpy())
+        self.predictions.append(torch.sigmoid(logits).detach().cpu().numpy())
+        truth, predictions = np.array(self.truth), np.array(self.predictions)
+        for column in range(truth.shape[1]):
+            if len(np.unique(truth[:, column])) > 1:
+                roc_auc_score(truth[:, column], predictions[:, column])
+        return loss
+
+    def step(self, stacks: list[Tensor], labels: Tensor) -> float:
+        """One exam, one step of Adam."""
+        self.adam.zero_grad()
+        loss = self.read(stacks, labels)
+        torch.autograd.backward(loss)
+        self.adam.step()
+        return float(loss.detach())
+
+    def train(self, exams: ReferenceExams) -> None:
+        """One epoch over the exams, shuffled."""
+        self.network.train()
+        self.forget()
+        for stacks, labels in loaded(exams, shuffle=True):
+            self.step(stacks, labels)
+
+    def evaluate(self, exams: ReferenceExams) -> np.ndarray:
+        """Probabilities (exams, findings), in order; as published, gradients stay on."""
+        self.network.eval()
+        self.forget()
+        for stacks, labels in loaded(exams, shuffle=False):
+            self.read(stacks, labels)
+        return np.array(self.predictions)
+
+
+def loaded(exams: ReferenceExams, *, shuffle: bool) -> Iterator[Item]:
+    """The exams through a loader of one exam a batch."""
+    loader = DataLoader(exams, batch_size=1, shuffle=shuffle, num_workers=WORKERS)
+    for stacks, labels in loader:
+        yield [stack[0] for stack in stacks], labels[0]

@@ -1,0 +1,122 @@
+"""Is fast as good? AUCs of the two training loops, and of 8 bits, on synthetic knees.
+
+python benchmarks/speed_auc.py OUT [--train 700] [--valid 500] [--epochs 8]
+
+The reference network, from the same random weights (by the rule of He et al. 2015), trained by the
+published loop (one exam a step, float32) and by mrknee (bfloat16 where the processor has it, four
+exams a step); then mrknee's model in 8 bits beside float32. Knees of 128 pixels with half of
+MRNet's slices, of which the middle 64 pixels are read. Both keep their last epoch, so nothing is
+selected. OUT can be used again: what is there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from reference_loop import FINDINGS, ReferenceExams, ReferenceLoop, ReferenceNetwork
+from torch import nn
+
+from mrknee.exams import ExamFolder, Findings
+from mrknee.inference.export import Int8, export
+from mrknee.inference.model import open_model
+from mrknee.progress import track
+from mrknee.scoring.comparison import compare
+from mrknee.scoring.predictions import Predictions
+from mrknee.sources.phantom.cohort import write_cohort
+from mrknee.training.objective import positive_weights
+from mrknee.training.recipe import load_recipe
+from mrknee.training.run import train
+
+SIZE, CROP = 128, 64
+RATE = 1e-4
+"""Learning rate of one exam a step; four exams a step take twice as much, the root of four."""
+
+
+def initial_weights(file: Path) -> Path:
+    """AlexNet's convolutions by He's rule, as the file that both sides start from."""
+    if not file.exists():
+        torch.manual_seed(0)
+        features = ReferenceNetwork().planes[0]
+        for layer in features.children():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # AlexNet's have one
+        torch.save({f"features.{k}": v for k, v in features.state_dict().items()}, file)
+    return file
+
+
+def train_plainly(data: Path, start: Path, epochs: int, out: Path) -> Predictions:
+    """The published loop's probabilities on valid after its last epoch."""
+    if out.exists():
+        return Predictions.read(out)
+    torch.manual_seed(0)
+    network = ReferenceNetwork()
+    state = torch.load(start, weights_only=True)
+    for plane in network.planes:
+        plane.load_state_dict({k.removeprefix("features."): v for k, v in state.items()})
+    labels = ExamFolder.of_split(data, "train").labels
+    loop = ReferenceLoop(network, positive_weights(labels, FINDINGS), RATE)
+    exams = ReferenceExams(data, "train", augment=True, size=SIZE, crop=CROP)
+    for _ in track(range(epochs), epochs, "the published loop", "epochs"):
+        loop.train(exams)
+    valid = ReferenceExams(data, "valid", augment=False, size=SIZE, crop=CROP)
+    found = Predictions(
+        tuple(valid.ids), Findings(FINDINGS), loop.evaluate(valid).astype(np.float64)
+    )
+    found.write(out)
+    return found
+
+
+def train_ours(data: Path, start: Path, epochs: int, run: Path) -> Path:
+    """Our run folder, by the reference recipe with several exams a step."""
+    recipe = load_recipe(
+        "reference",
+        {
+            "weights": str(start), "preparation.size": SIZE, "preparation.crop": CROP,
+            "optimizer.learning_rate": 2 * RATE, "schedule.name": "constant", "epochs": epochs,
+            "batch_exams": 4, "precision": "auto", "keep_every_epoch": False, "loggers": [],
+        },
+    )  # fmt: skip
+    train(data, run, recipe, resume=True)
+    return run / "last"
+
+
+def main() -> None:
+    """Trains, exports, compares and writes OUT/speed_auc.json."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--train", type=int, default=700)
+    parser.add_argument("--valid", type=int, default=500)
+    parser.add_argument("--epochs", type=int, default=8)
+    given = parser.parse_args()
+    data = given.out / "data"
+    write_cohort(data, train=given.train, valid=given.valid, seed=5, size=SIZE, slice_factor=0.5)
+    start = initial_weights(given.out / "start.pt")
+    last = train_ours(data, start, given.epochs, given.out / "run")
+    plain = train_plainly(data, start, given.epochs, given.out / "plain.csv")
+    valid = ExamFolder.of_split(data, "valid")
+    export(last, given.out / "float32.onnx")
+    export(last, given.out / "int8.onnx", int8=Int8(data, limit=1.0))  # what it costs is told below
+    found = {
+        "published loop": plain,
+        "mrknee": open_model(last).predict(valid),
+        "float32.onnx": open_model(given.out / "float32.onnx").predict(valid),
+        "int8.onnx": open_model(given.out / "int8.onnx").predict(valid),
+    }
+    results = []
+    for first, second in (("published loop", "mrknee"), ("float32.onnx", "int8.onnx")):
+        comparison = compare(
+            (first, second), FINDINGS, valid.labels,
+            (found[first].probabilities, found[second].probabilities), split="valid",
+        )  # fmt: skip
+        print(comparison.table())
+        results.append(json.loads(comparison.to_json()))
+    (given.out / "speed_auc.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
