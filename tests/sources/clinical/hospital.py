@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ def datasets(
     found = []
     for index, (pixels, position) in enumerate(acquire(stack, scan)):
         dataset = _common(scan, study, series)
-        dataset.SOPInstanceUID = generate_uid(ROOT, [f"{series} {scan.number} {index} {scan.te}"])
+        dataset.SOPInstanceUID = generate_uid(ROOT, [f"{series} {scan.plane} {index} {scan.te}"])
         dataset.InstanceNumber = index + 1
         dataset.ImagePositionPatient = rounded(position)
         dataset.ImageOrientationPatient = rounded(orientation(scan))
@@ -306,10 +306,10 @@ def export_series(
     ]
 
 
-def export_study(folder: Path, study: str = "study", **changes: Any) -> Path:
-    """Writes a study of MRNet's protocol, each scan with these changes."""
-    for scan in PROTOCOL:
-        export_series(folder, replace(scan, **changes), study=study)
+def export_study(folder: Path, study: str = "study", scans: Sequence[Scan] = PROTOCOL) -> Path:
+    """Writes a study."""
+    for scan in scans:
+        export_series(folder, scan, study=study)
     return folder
 
 

@@ -35,14 +35,13 @@ class Framed:
     Attributes:
         stack: uint8 (slices, 256, 256).
         pixel_mm: the edge of its pixels.
-        joint: where the joint was found, in rows and columns of the upright image, as shares
-            of its height and width.
+        joint: row and column of the upright image that are the frame's middle.
         warnings: what is odd about it, one sentence each.
     """
 
     stack: Stack
     pixel_mm: float
-    joint: tuple[float, float]
+    joint: tuple[int, int]
     warnings: tuple[str, ...]
 
 
@@ -66,10 +65,10 @@ def frame(volume: Volume, plane: Plane) -> Framed:
     # headers and NIfTI's 32-bit numbers give the same size with other last digits
     row_mm, col_mm = (round(size, 4) for size in volume.pixel_mm)
     window_mm = min(max(rows * row_mm, cols * col_mm), LARGEST_MM)
-    centre = joint_centre(volume, plane)
+    row, col = (round(place) for place in joint_centre(volume, plane))
     step = window_mm / SIZE
-    down = _weights(rows, round(centre[0]), step / row_mm)
-    across = _weights(cols, round(centre[1]), step / col_mm)
+    down = _weights(rows, row, step / row_mm)
+    across = _weights(cols, col, step / col_mm)
     stack = np.empty((len(values), SIZE, SIZE), np.uint8)
     for index, image in enumerate(values):
         grey = np.clip((image - black) / (white - black), 0.0, 1.0) * 255.0
@@ -77,7 +76,7 @@ def frame(volume: Volume, plane: Plane) -> Framed:
     warnings = []
     if max(rows * row_mm, cols * col_mm) > 1.4 * LARGEST_MM:
         warnings.append("the field is very wide; if it shows both legs, the frame may be wrong")
-    return Framed(stack, step, (centre[0] / rows, centre[1] / cols), tuple(warnings))
+    return Framed(stack, step, (row, col), tuple(warnings))
 
 
 def _weights(length: int, centre: int, step: float) -> Float32[np.ndarray, "out length"]:
