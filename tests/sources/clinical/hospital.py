@@ -299,7 +299,7 @@ def export_series(
     pixels = knee()[scan.plane].astype(np.uint16) * 16 if stack is None else stack
     found = datasets(pixels, scan, study)
     names = np.random.default_rng(scan.number).permutation(1000)
-    target = folder / "Plantagenet_Petronella" / f"{study} {scan.number}"
+    target = folder / "Plantagenet_Petronella" / f"{study} {scan.number} {scan.plane}"
     return [
         write(dataset, target / f"IM{names[index]:04d}", syntax)
         for index, dataset in enumerate(found)

@@ -19,6 +19,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, ExamFolder, Plane
 from mrknee.sources.clinical import importing
 from mrknee.sources.clinical.importing import import_exams
+from mrknee.sources.clinical.study import Study
 from tests.sources.clinical.expectation import framed, near
 from tests.sources.clinical.hospital import (
     PLANTED,
@@ -348,3 +349,26 @@ def test_no_permission_is_told_without_a_path(tmp_path: Path) -> None:
         pytest.skip("root may read everything")
     imported = import_exams(tmp_path / "in", tmp_path / "out")
     assert list(imported.unreadable) == ["a file can't be opened"]
+
+
+class _Deadly(Study):
+    """A study that ends the process that reads it, as a decoder that crashes does."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os._exit, (1,))
+
+
+def test_a_study_that_crashes_its_process_is_refused(tmp_path: Path) -> None:
+    """Whatever brings a process down costs one study, not the batch."""
+    export_study(tmp_path / "in")
+    scan = importing._scan(tmp_path / "in", 1)
+    (good,) = importing._in_id_order(scan)
+    studies = {"0000": _Deadly("x", None, ""), "0001": good}
+    tasks = [
+        importing._Task(tmp_path / "out", exam_id, study, {}, allow_missing_plane=False)
+        for exam_id, study in studies.items()
+    ]
+    records = dict(importing._work(tasks, 2))
+    assert records["0001"]["imported"]
+    assert not records["0000"]["imported"]
+    assert "brought the program down" in records["0000"]["reason"]

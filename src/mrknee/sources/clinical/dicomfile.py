@@ -1,7 +1,8 @@
 """One DICOM file, parsed by pydicom without trusting it.
 
-pydicom reads lazily and leniently; what it warns of and logs quotes values and paths, which may be
-a patient's, so that stays inside. Whatever it trips over becomes a `MrkneeError` that quotes nothing.
+pydicom reads lazily and leniently. What it warns of and logs quotes values and paths, which may be
+a patient's, so that stays inside; whatever it trips over becomes a `MrkneeError` that quotes
+nothing.
 """
 
 from __future__ import annotations
