@@ -153,7 +153,7 @@ def datasets(
         dataset = _common(scan, study, series)
         dataset.SOPInstanceUID = generate_uid(ROOT, [f"{series} {scan.plane} {index} {scan.te}"])
         dataset.InstanceNumber = index + 1
-        dataset.ImagePositionPatient = rounded(position)
+        dataset.ImagePositionPatient = rounded(list(position))
         dataset.ImageOrientationPatient = rounded(orientation(scan))
         dataset.PixelSpacing = rounded([scan.pixel, scan.pixel])
         dataset.SliceThickness = "3.0"
@@ -222,7 +222,9 @@ def enhanced(stack: np.ndarray, scan: Scan, study: str = "study") -> Dataset:
     frames = []
     for index in order:
         frame = Dataset()
-        frame.PlanePositionSequence = Items([item(ImagePositionPatient=rounded(slices[index][1]))])
+        frame.PlanePositionSequence = Items(
+            [item(ImagePositionPatient=rounded(list(slices[index][1])))]
+        )
         frame.FrameContentSequence = Items([item(InStackPositionNumber=int(index) + 1)])
         frames.append(frame)
     dataset.PerFrameFunctionalGroupsSequence = Items(frames)

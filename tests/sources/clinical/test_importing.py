@@ -19,7 +19,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, ExamFolder, Plane
 from mrknee.sources.clinical import importing
 from mrknee.sources.clinical.importing import import_exams
-from mrknee.sources.clinical.study import Study
+from mrknee.sources.clinical.study import Study, read_study
 from tests.sources.clinical.expectation import framed, near
 from tests.sources.clinical.hospital import (
     PLANTED,
@@ -236,7 +236,7 @@ def test_an_interrupted_import_completes_what_is_missing(
     for study in ("one", "two", "three"):
         export_study(tmp_path / "in", study)
     import_exams(tmp_path / "in", tmp_path / "whole", workers=1)
-    read = importing.read_study
+    read = read_study
     count = 0
 
     def interrupted(*words: Any, **options: Any) -> object:  # noqa: ANN401

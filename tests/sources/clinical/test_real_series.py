@@ -50,11 +50,11 @@ def test_the_same_as_nifti_gives_the_same_stack(tmp_path: Path) -> None:
     """Bit for bit."""
     import_exams(real(KNEE), tmp_path / "dicom", allow_missing_plane=True)
     import_exams(real(NIFTI), tmp_path / "nifti", allow_missing_plane=True)
-    stacks = [
+    one, other = (
         ExamFolder(tmp_path / kind, allow_missing_plane=True)[0].stacks[Plane.SAGITTAL]
         for kind in ("dicom", "nifti")
-    ]
-    np.testing.assert_array_equal(*stacks)
+    )
+    np.testing.assert_array_equal(one, other)
 
 
 def test_one_slice_of_512_pixels(tmp_path: Path) -> None:
