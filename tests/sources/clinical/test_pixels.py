@@ -175,6 +175,30 @@ def test_a_stream_of_another_size_is_refused_before_it_is_decoded(
         read_volume(series)
 
 
+@pytest.mark.parametrize("name", ["JPEG lossless SV1", "JPEG-LS", "JPEG 2000", "RLE"])
+def test_a_damaged_stream_is_refused(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A compressed image that breaks off or is garbled is refused, not made up in silence."""
+    (series,) = series_of(datasets(knee()[Plane.SAGITTAL][:1], SAGITTAL), tmp_path, SYNTAXES[name])
+    path = tmp_path / "0.dcm"
+    whole = path.read_bytes()
+    end = whole.rindex(b"\xfe\xff\xdd\xe0")
+    middle = (whole.index(b"\xe0\x7f\x10\x00") + end) // 2
+    garbled = whole[:middle] + b"\xff\x90\xff\xd9" * 50 + whole[middle + 200 :]
+    broken = [whole[:middle], whole[:middle] + bytes(end - middle) + whole[end:]]
+    if name != "JPEG 2000":  # any bytes are a valid arithmetic code: nobody can tell
+        broken.append(garbled)
+    for content in broken:
+        path.write_bytes(content)
+        with pytest.raises(MrkneeError) as told:
+            read_volume(series)
+        assert str(tmp_path) not in str(told.value)
+    assert capfd.readouterr().err == ""
+    path.write_bytes(whole)
+    read_volume(series)
+
+
 def test_fewer_frames_than_promised_are_refused(tmp_path: Path) -> None:
     """A compressed multi-frame file that lacks frames is refused."""
     (series,) = series_of([enhanced(knee()[Plane.SAGITTAL][:3], SAGITTAL)], tmp_path, RLELossless)

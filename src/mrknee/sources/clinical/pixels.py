@@ -6,8 +6,12 @@ against what the compressed stream says of itself, before a decoder is let loose
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Callable, Mapping
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 
@@ -50,6 +54,11 @@ PLUGINS: dict[str, str] = {
     **dict.fromkeys((JPEG2000, JPEG2000Lossless), "pylibjpeg"),
     **dict.fromkeys((HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL), "pylibjpeg"),
 }
+
+COMPLAINTS = (b"JPEG", b"Huffman", b"marker", b"arithmetic code")
+"""Words of libjpeg's warnings (its jerror.h)."""
+ESCAPE = b"\x1b"
+"""What a progress bar is drawn with."""
 
 Raw = Int[np.ndarray, "rows cols"] | UInt[np.ndarray, "rows cols"]
 
@@ -132,8 +141,36 @@ def _decode(
     plugin: str,
     frame: int,
 ) -> Raw:
-    values, _ = as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
+    with _listening():
+        values, _ = as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
     return values
+
+
+@contextmanager
+def _listening() -> Iterator[None]:
+    """Hears what a decoder says on standard error, and takes it for an error.
+
+    libjpeg, inside gdcm, says only there that an image is damaged; it makes up what is missing,
+    and succeeds. A progress bar that is redrawn meanwhile is passed on.
+
+    Raises:
+        MrkneeError: something was said.
+    """
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as ear:
+        try:
+            os.dup2(ear.fileno(), 2)
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+        ear.seek(0)
+        heard = ear.read()
+    if heard and (ESCAPE not in heard or any(word in heard for word in COMPLAINTS)):
+        raise MrkneeError("a compressed image is damaged", advice="copy or export the file again")
+    os.write(2, heard)
 
 
 def _native(dataset: Dataset, image: Image, size: int, data: bytes) -> Callable[[int], Raw]:
@@ -186,11 +223,17 @@ def _real(stored: Raw, image: Image, dataset: Dataset) -> Float32[np.ndarray, "r
 
 
 def _check_stream(stream: bytes, image: Image) -> None:
-    """Refuses a compressed frame whose own header gives another size than the DICOM header.
+    """Refuses a compressed frame without an end, or of another size than the DICOM header says.
 
     A decoder allocates what the stream says, so a stream of a hundred bytes could claim gigabytes.
     """
     size = _jpeg2000_size(stream) if b"\xff\x4f\xff\x51" in stream[:512] else _jpeg_size(stream)
+    if not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise MrkneeError(
+            "a compressed image is cut off",
+            expected="a marker of its end",
+            advice="copy or export the file again",
+        )
     if size != (image.rows, image.cols, 1):
         found = "no size" if size is None else f"{size[0]} x {size[1]} of {size[2]} components"
         raise MrkneeError(
