@@ -60,6 +60,15 @@ COMPLAINTS = (b"JPEG", b"Huffman", b"marker", b"arithmetic code")
 ESCAPE = b"\x1b"
 """What a progress bar is drawn with."""
 
+FOREIGN = frozenset(syntax for syntax, plugin in PLUGINS.items() if plugin != "pydicom")
+"""What is decoded by C or C++, which a damaged image may bring down."""
+
+SCAN = 0xFFDA
+FRAMES = frozenset({0xFFC0, 0xFFC1, 0xFFC3, 0xFFF7})
+"""Start of frame: baseline, extended, lossless, and JPEG-LS."""
+SEGMENTS = FRAMES | {SCAN, 0xFFC4, 0xFFDB, 0xFFDD, 0xFFF8, 0xFFFE, *range(0xFFE0, 0xFFF0)}
+"""What may come before a scan: tables, restart interval, JPEG-LS parameters, comments."""
+
 Raw = Int[np.ndarray, "rows cols"] | UInt[np.ndarray, "rows cols"]
 
 
@@ -254,15 +263,23 @@ def _jpeg2000_size(stream: bytes) -> tuple[int, int, int] | None:
 
 
 def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components of a JPEG or JPEG-LS stream, from its SOF marker (T.81 B.2)."""
+    """Rows, columns and components of a JPEG or JPEG-LS stream (T.81 B.2, T.87 C.2).
+
+    None unless its marker segments follow each other without a gap up to the first scan: on some
+    gaps gdcm ends the whole process.
+    """
+    size = None
     place = 2
     while place + 10 <= len(stream) and stream[:2] == b"\xff\xd8":
         marker, length = struct.unpack_from(">HH", stream, place)
-        is_frame = 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC)
-        if is_frame or marker == 0xFFF7:
-            rows, cols, components = struct.unpack_from(">HHB", stream, place + 5)
-            return (rows, cols, components)
-        if marker < 0xFF00 or length < 2:
+        if marker not in SEGMENTS or length < 2:
             return None
+        if marker in FRAMES:
+            if size is not None:
+                return None
+            rows, cols, components = struct.unpack_from(">HHB", stream, place + 5)
+            size = (rows, cols, components)
+        if marker == SCAN:
+            return size
         place += 2 + length
     return None
