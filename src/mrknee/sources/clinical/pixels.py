@@ -139,7 +139,7 @@ def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:
         )
     if syntax != RLELossless:
         for part in parts:
-            _check_stream(part, image)
+            _check_stream(part, image, allocated)
     decoder = get_decoder(syntax)
     return partial(_decode, decoder.as_array, dataset, PLUGINS[syntax])
 
@@ -231,42 +231,49 @@ def _real(stored: Raw, image: Image, dataset: Dataset) -> Float32[np.ndarray, "r
     return real
 
 
-def _check_stream(stream: bytes, image: Image) -> None:
+def _check_stream(stream: bytes, image: Image, allocated: int) -> None:
     """Refuses a compressed frame without an end, or of another size than the DICOM header says.
 
     A decoder allocates what the stream says, so a stream of a hundred bytes could claim gigabytes.
     """
-    size = _jpeg2000_size(stream) if b"\xff\x4f\xff\x51" in stream[:512] else _jpeg_size(stream)
     if not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise MrkneeError(
             "a compressed image is cut off",
             expected="a marker of its end",
             advice="copy or export the file again",
         )
-    if size != (image.rows, image.cols, 1):
+    is_2000 = b"\xff\x4f\xff\x51" in stream[:512]
+    size = _jpeg2000_size(stream) if is_2000 else _jpeg_size(stream)
+    if size is None or size[:3] != (image.rows, image.cols, 1):
         found = "no size" if size is None else f"{size[0]} x {size[1]} of {size[2]} components"
         raise MrkneeError(
             "a compressed image has another size than its header says",
             expected=f"{image.rows} x {image.cols} of 1 component",
             found=found,
         )
+    if not 2 <= size[3] <= allocated:
+        raise MrkneeError(
+            "a compressed image has more bits than its header says",
+            expected=f"2 to {allocated}",
+            found=f"{size[3]}",
+        )
 
 
-def _jpeg2000_size(stream: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components of a JPEG 2000 stream, from its SIZ marker (T.800 A.5.1)."""
+def _jpeg2000_size(stream: bytes) -> tuple[int, int, int, int] | None:
+    """Rows, columns, components and bits of a JPEG 2000 stream, from SIZ (T.800 A.5.1)."""
     start = stream.find(b"\xff\x4f\xff\x51") + 4
-    if len(stream) < start + 38:
+    if len(stream) < start + 39:
         return None
     right, bottom, left, top = struct.unpack_from(">4I", stream, start + 4)
-    (components,) = struct.unpack_from(">H", stream, start + 36)
-    return (bottom - top, right - left, components)
+    components, depth = struct.unpack_from(">HB", stream, start + 36)
+    return (bottom - top, right - left, components, (depth & 0x7F) + 1)
 
 
-def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components of a JPEG or JPEG-LS stream (T.81 B.2, T.87 C.2).
+def _jpeg_size(stream: bytes) -> tuple[int, int, int, int] | None:
+    """Rows, columns, components and bits of a JPEG or JPEG-LS stream (T.81 B.2, T.87 C.2).
 
     None unless its marker segments follow each other without a gap up to the first scan: on some
-    gaps gdcm ends the whole process.
+    gaps, and on impossible bits, gdcm ends the whole process.
     """
     size = None
     place = 2
@@ -277,8 +284,8 @@ def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
         if marker in FRAMES:
             if size is not None:
                 return None
-            rows, cols, components = struct.unpack_from(">HHB", stream, place + 5)
-            size = (rows, cols, components)
+            bits, rows, cols, components = struct.unpack_from(">BHHB", stream, place + 4)
+            size = (rows, cols, components, bits)
         if marker == SCAN:
             return size
         place += 2 + length
