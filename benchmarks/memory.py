@@ -1,4 +1,4 @@
-"""Peak memory of one process that trains on a data set, or predicts it: benchmarks/speed.py runs it.
+"""Peak memory of one process that trains on a data set, or predicts it; speed.py runs it.
 
 python benchmarks/memory.py train|predict DATA MODEL.onnx
 
