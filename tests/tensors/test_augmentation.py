@@ -115,3 +115,28 @@ def test_ranges_are_checked(bad: dict[str, int]) -> None:
     """An impossible range is an error."""
     with pytest.raises(MrkneeError):
         Augmentation(**bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 29), (1, 30), (30, 1)])
+def test_it_interpolates_as_torch_does(size: tuple[int, int]) -> None:
+    """Any view of any size is `grid_sample`'s with edge pixels beyond the border; 1 grey value."""
+    rng = np.random.default_rng(sum(size))
+    image = torch.from_numpy(rng.integers(0, 256, (3, *size), dtype=np.uint8))
+    square = Preparation(size=40, crop=24)
+    whole = square.fit(image)
+    rows, cols = whole.shape[1:]
+    view = View(21.0, (0.09, -0.3), flip=True, reverse=False)
+    steps = torch.arange(24, dtype=torch.float32) - 11.5
+    up, over = torch.meshgrid(steps, -steps, indexing="ij")
+    cos, sin = np.cos(np.deg2rad(21.0)), np.sin(np.deg2rad(21.0))
+    x = cos * over - sin * up - 0.3 * cols
+    y = sin * over + cos * up + 0.09 * rows
+    expected = torch.nn.functional.grid_sample(
+        whole[None].float(),
+        torch.stack([x * (2 / cols), y * (2 / rows)], dim=-1)[None].float(),
+        padding_mode="border",
+        align_corners=False,
+    )[0]
+    found = apply_view(image, view, square)
+    assert found.shape == (3, 24, 24)
+    assert (found.float() - expected).abs().max() <= 0.501

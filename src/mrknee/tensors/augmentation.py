@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -122,16 +122,36 @@ def apply_view(
     crop = preparation.crop
     radians = np.deg2rad(view.angle)
     cos, sin = float(np.cos(radians)), float(np.sin(radians))
-    # grid_sample counts from -1 to 1 over each side: offsets in pixels from the image's centre
-    steps = torch.arange(crop, dtype=torch.float32) - (crop - 1) / 2
+    steps = torch.arange(crop, dtype=torch.float32) - (crop - 1) / 2  # from the image's centre
     across = -steps if view.flip else steps
     up, over = torch.meshgrid(steps, across, indexing="ij")
-    x = cos * over - sin * up + view.shift[1] * cols
-    y = sin * over + cos * up + view.shift[0] * rows
-    grid = torch.stack([x * (2 / cols), y * (2 / rows)], dim=-1)[None]
-    # one grid for all slices: they travel as channels
-    turned = functional.grid_sample(
-        whole[None].float(), grid, mode="bilinear", padding_mode="border", align_corners=False
-    )[0]
-    turned = turned.round_().to(torch.uint8)
+    x = cos * over - sin * up + view.shift[1] * cols + (cols - 1) / 2
+    y = sin * over + cos * up + view.shift[0] * rows + (rows - 1) / 2
+    turned = _interpolate(whole, y.flatten(), x.flatten()).view(len(whole), crop, crop)
     return turned.flip(0) if view.reverse else turned
+
+
+def _interpolate(
+    stack: UInt8[Tensor, "slices rows cols"],
+    y: Float[Tensor, " places"],
+    x: Float[Tensor, " places"],
+) -> UInt8[Tensor, "slices places"]:
+    """Every slice at the same places, bilinearly; beyond the border, its edge pixels.
+
+    All slices of a pixel lie side by side, so that a place is one weighted sum of four rows: half
+    again as fast as `grid_sample`, which gathers slice by slice.
+    """
+    slices, rows, cols = stack.shape
+    y, x = y.clamp(0, rows - 1), x.clamp(0, cols - 1)
+    top, left = y.floor(), x.floor()
+    down, over = y - top, x - left
+    first = (top * cols + left).int()
+    right = (left < cols - 1).int()
+    below = (top < rows - 1).int() * cols
+    places = torch.stack([first, first + right, first + below, first + below + right], dim=1)
+    weights = torch.stack(
+        [(1 - down) * (1 - over), (1 - down) * over, down * (1 - over), down * over], dim=1
+    )
+    pixels = stack.view(slices, -1).t().contiguous().float()
+    found = functional.embedding_bag(places, pixels, mode="sum", per_sample_weights=weights)
+    return found.round_().to(torch.uint8).t().contiguous()
