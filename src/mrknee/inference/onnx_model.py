@@ -9,7 +9,6 @@ behind the other are one message): a damaged file is refused, and other software
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -22,9 +21,11 @@ from jaxtyping import Float32, Float64
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Exams, Findings
 from mrknee.inference.explanation import EXACT, Explanation, Method
+from mrknee.inference.onnx_metadata import read_metadata
 from mrknee.progress import Progress
 from mrknee.scoring.predictions import Predictions
-from mrknee.tensors.settings import PreparationSettings
+from mrknee.tensors.settings import PreparationSettings, known_settings
+from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
 FORMAT = 1
 """Version of the inputs, outputs and metadata that this file reads and `export` writes."""
@@ -38,6 +39,7 @@ SEAL = "mrknee_sha256"
 PRESENT = "present"
 """The graph's fourth input, which may be left out: 1 for each plane that is there, else 0."""
 
+_MAX_BYTES = 2**31 - 1  # of a protobuf message
 _DIGITS = hashlib.sha256().digest_size * 2
 # field 14 of ModelProto, metadata_props, holding field 1, the key, and field 2, the value
 _SEAL_HEAD = (
@@ -91,17 +93,30 @@ class OnnxModel:
     """
 
     def __init__(self, file: Path, *, threads: int | None = None) -> None:
-        self._session = _open(_sound(file), file, threads)
-        self.facts = _facts(self._session, file)
+        content = _sound(file)
+        self.facts = _facts(_metadata(content, file), file)
         self.findings = Findings(self.facts["findings"])
-        self.preparation = PreparationSettings(**self.facts["preparation"])
+        self.preparation = PreparationSettings(**known_settings(self.facts["preparation"]))
+        self._session = _open(content, file, threads)
+        self._file = file
         self.provenance: Mapping[str, Any] = self.facts["provenance"]
         self.decisions: Mapping[str, Any] = self.facts["decisions"]
 
     def run(self, exam: Exam) -> Outputs:
         """All outputs of the graph by name; planes that the exam lacks have none."""
         names = [output.name for output in self._session.get_outputs()]
-        found = zip(names, self._session.run(None, inputs_of(exam)), strict=True)
+        try:
+            values = self._session.run(None, inputs_of(exam))
+        except Exception as fault:  # ONNX Runtime's errors have no class in common
+            raise MrkneeError(
+                "the exported model can't read an exam",
+                file=self._file,
+                exam=exam.id,
+                expected="a graph that takes any exam, as `mrknee export` writes it",
+                found=str(fault).split(" : ")[-1].strip(),
+                advice="export it again",
+            ) from fault
+        found = zip(names, values, strict=True)
         absent = tuple(f"_{plane}" for plane in PLANES if plane not in exam.stacks)
         return {n: np.asarray(v) for n, v in found if not absent or not n.endswith(absent)}
 
@@ -161,15 +176,7 @@ class OnnxModel:
 
 def _sound(file: Path) -> bytes:
     """The file's bytes; one whose seal is there and doesn't fit is refused."""
-    try:
-        content = file.read_bytes()
-    except OSError as fault:
-        raise MrkneeError(
-            "the model can't be read",
-            file=file,
-            expected="a run folder, or an ONNX file that `mrknee export` wrote",
-            found=fault.strerror or str(fault),
-        ) from fault
+    content = read_bytes(file, "model", at_most=_MAX_BYTES)
     graph, given = content[: -len(_SEAL_HEAD) - _DIGITS], content[-_DIGITS:]
     if content[len(graph) : -_DIGITS] != _SEAL_HEAD:
         _refuse_unsealed(content, file)
@@ -186,7 +193,7 @@ def _sound(file: Path) -> bytes:
 
 def _refuse_unsealed(content: bytes, file: Path) -> None:
     """Says which it is: another's ONNX file, one of ours that was changed, or no ONNX file."""
-    metadata = _open(content, file, None).get_modelmeta().custom_metadata_map
+    metadata = _metadata(content, file)
     if METADATA in metadata:
         raise MrkneeError(
             "the model was changed after its export",
@@ -203,32 +210,65 @@ def _refuse_unsealed(content: bytes, file: Path) -> None:
     )
 
 
+def _metadata(content: bytes, file: Path) -> dict[str, str]:
+    try:
+        return read_metadata(content)
+    except ValueError as fault:
+        raise _no_onnx(file, str(fault)) from None
+
+
+def _no_onnx(file: Path, found: str) -> MrkneeError:
+    return MrkneeError(
+        "this is no ONNX file, or a damaged one",
+        file=file,
+        expected="a run folder, or an ONNX file that `mrknee export` wrote",
+        found=found,
+        advice="copy it again, or export it again",
+    )
+
+
 def _open(content: bytes, file: Path, threads: int | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is told in one message, below
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as fault:  # ONNX Runtime's errors have no class in common
+        found = str(fault).split(" : ")[-1].strip() or f"{len(content)} bytes"
+        raise _no_onnx(file, found) from fault
+    found_inputs = {one.name: one.type for one in session.get_inputs()}
+    found_outputs = {one.name for one in session.get_outputs()}
+    wanted = {"logits", "probabilities", *(f"heat_{plane}" for plane in PLANES)}
+    if found_inputs != dict.fromkeys(PLANES, "tensor(uint8)") or not wanted <= found_outputs:
         raise MrkneeError(
-            "this is no ONNX file, or a damaged one",
+            "the exported model's graph is another one",
             file=file,
-            expected="a run folder, or an ONNX file that `mrknee export` wrote",
-            found=str(fault).split(" : ")[-1].strip() or f"{len(content)} bytes",
-            advice="copy it again, or export it again",
-        ) from fault
+            expected=f"inputs {', '.join(PLANES)} of uint8, outputs {', '.join(sorted(wanted))}",
+            found=f"inputs {found_inputs}, outputs {', '.join(sorted(found_outputs))}",
+            advice="export it again",
+        )
+    return session
 
 
-def _facts(session: onnxruntime.InferenceSession, file: Path) -> dict[str, Any]:
+def _facts(metadata: Mapping[str, str], file: Path) -> dict[str, Any]:
     """What the file's metadata says, its parts of the right types."""
-    facts = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA, "{}"))
-    if facts.get("format") != FORMAT:
+    text = metadata.get(METADATA, "{}")
+    if len(text) > DESCRIPTION_BYTES:
+        raise MrkneeError(
+            "the exported model's metadata are too large",
+            file=file,
+            expected=f"at most {DESCRIPTION_BYTES:,} characters",
+            found=f"{len(text):,}",
+        )
+    facts = parse_json(text, file, "exported model's metadata")
+    version = facts.get("format") if isinstance(facts, dict) else None
+    if version != FORMAT:
         raise MrkneeError(
             "the exported model has an unknown format",
             file=file,
             expected=f"format {FORMAT}",
-            found=f"format {facts.get('format')}",
+            found=f"format {version}",
             advice="use the version of mrknee that exported it, or export it again",
         )
     for name, kind in _KINDS.items():
@@ -240,4 +280,13 @@ def _facts(session: onnxruntime.InferenceSession, file: Path) -> dict[str, Any]:
                 found=repr(facts.get(name, "nothing")),
                 advice="export it again",
             )
+    findings, bias = Findings(facts["findings"]), facts["bias"]
+    if list(findings) != facts["findings"] or [*map(type, bias)] != [float] * len(findings):
+        raise MrkneeError(
+            "the exported model's metadata contradicts itself",
+            file=file,
+            expected=f"findings in the order {', '.join(findings)}, and a bias for each",
+            found=f"{facts['findings']}, {bias}",
+            advice="export it again",
+        )
     return dict(facts)

@@ -14,6 +14,9 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_stack
 from mrknee.files import whole_file
 from mrknee.inference.model import open_model
+from mrknee.untrusted import read_text
+
+_MAX_BYTES = 32_000_000  # some 100,000 exams
 
 
 class ListedExams:
@@ -29,12 +32,7 @@ class ListedExams:
     """
 
     def __init__(self, listing: Path) -> None:
-        try:
-            lines = listing.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise MrkneeError(
-                "the list of paths can't be read", file=listing, found=str(error)
-            ) from None
+        lines = read_text(listing, "list of paths", at_most=_MAX_BYTES).split("\n")
         exams: dict[tuple[Path, str], dict[Plane, Path]] = {}
         for line in lines:
             if not line.strip():

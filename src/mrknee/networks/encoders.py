@@ -178,7 +178,7 @@ def _alexnet_body() -> nn.Sequential:
     """AlexNet's features, random as torchvision makes them, its 55 million other weights never."""
     with torch.device("meta"):
         body: nn.Sequential = torchvision.models.alexnet(weights=None).features
-    body.to_empty(device="cpu")
+    body.to_empty(device=torch.get_default_device())
     for layer in body:
         if isinstance(layer, nn.Conv2d):
             layer.reset_parameters()

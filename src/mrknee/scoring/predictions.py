@@ -7,6 +7,8 @@ and several models are brought to the same exams and findings before they are co
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,10 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import Findings, label_files, read_labels
 from mrknee.files import whole_file
 from mrknee.scoring.text import exams
+from mrknee.untrusted import read_text
+
+_MAX_BYTES = 32_000_000  # 200,000 exams of ten findings
+_NUMBER = re.compile(r"\s*\+?[0-9]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -53,16 +59,10 @@ class Predictions:
             MrkneeError: the file isn't there, has another header, a line of another length, an
                 exam twice, or something other than a number from 0 to 1.
         """
+        text = read_text(path, "table of predictions", at_most=_MAX_BYTES)
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                header, *rows = list(csv.reader(file)) or [[]]
-        except FileNotFoundError:
-            raise MrkneeError("the predictions are missing", file=path) from None
-        except IsADirectoryError:
-            raise MrkneeError(
-                "the predictions are missing", file=path, expected="a CSV", found="a folder"
-            ) from None
-        except (UnicodeDecodeError, csv.Error) as error:
+            header, *rows = list(csv.reader(io.StringIO(text), strict=True)) or [[]]
+        except csv.Error as error:
             raise MrkneeError(
                 "the predictions are not a CSV", file=path, found=str(error)
             ) from None
@@ -74,7 +74,8 @@ class Predictions:
                 found=",".join(header)[:80],
             )
         findings = Findings(header[1:])
-        columns = [header[1:].index(name) for name in findings]
+        place = {name: column for column, name in enumerate(header[1:])}
+        columns = [place[name] for name in findings]
         numbers = "a number" if len(findings) == 1 else f"{len(findings)} numbers"
         ids: dict[str, list[float]] = {}
         for number, row in enumerate(rows, start=2):
@@ -265,8 +266,11 @@ def _refuse_other_exams(tables: Sequence[Predictions], names: Sequence[str]) -> 
 
 
 def _probabilities(row: list[str], width: int) -> list[float] | None:
-    try:
-        values = [float(field) for field in row[1:]]
+    """The numbers of a line; None where it is no line of a table of this width."""
+    if len(row) != width or not row[0].strip():
+        return None
+    try:  # float alone would take "0_1" for 1
+        values = [float(field) for field in row[1:] if _NUMBER.fullmatch(field)]
     except ValueError:
         return None
-    return values if len(row) == width and all(0 <= v <= 1 for v in values) else None
+    return values if len(values) == width - 1 and all(0 <= v <= 1 for v in values) else None
