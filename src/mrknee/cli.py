@@ -48,6 +48,39 @@ def phantom(
     print(f"wrote {train} training and {valid} validation exams to {out}")
 
 
+def import_(
+    source: Path,
+    out: Path,
+    *,
+    allow_missing_plane: bool = False,
+    choose: list[str] | None = None,
+    keep_map: Path | None = None,
+) -> int:
+    """Turns DICOM or NIfTI studies into exams, free of names; exit status 1 if one was refused.
+
+    Args:
+        source: a folder of any depth, a zip, a DICOMDIR, or a file.
+        out: a folder; OUT/{plane}/NNNN.npy and OUT/import.json are written there.
+        allow_missing_plane: take studies that lack one or two planes too.
+        choose: plane=SeriesInstanceUID ...: these series, whatever the rule would choose.
+        keep_map: a file outside OUT to write ids and identifiers to, readable by you only.
+    """
+    _refuse_file(out)
+    from mrknee.sources.clinical.importing import import_exams
+
+    imported = import_exams(
+        source,
+        out,
+        choose=choose or (),
+        allow_missing_plane=allow_missing_plane,
+        keep_map=keep_map,
+    )
+    print(imported.table())
+    count = sum(exam["imported"] for exam in imported.exams.values())
+    print(f"wrote {count} of {len(imported.exams)} exams, and import.json, which says why")
+    return 0 if imported.complete else 1
+
+
 def predict(
     model: Path,
     exams: Path,
@@ -341,6 +374,7 @@ def _setting(word: str, switches: set[str]) -> str:
 VERBS: dict[str, Callable[..., int | None]] = {
     "phantom": phantom,
     "check": check,
+    "import": import_,
     "train": train,
     "predict": predict,
     "submit": submit,

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +17,7 @@ from mrknee.progress import track
 from mrknee.sources.phantom.exam import FINDINGS, draw_exam_lesions, render_exam
 from mrknee.sources.phantom.lesions import Truth
 from mrknee.untrusted import read_json, refuse_unusual
+from mrknee.workers import cores, each
 
 KINDS = (
     Truth(abnormal=False, acl=False, meniscus=False),
@@ -34,7 +31,6 @@ KINDS = (
 FREQUENCIES = {"train": (217, 433, 272, 83, 125), "valid": (25, 20, 21, 23, 31)}
 PARAMETERS = "phantom.json"
 _MAX_PARAMETER_BYTES = 64_000_000  # some 100,000 exams
-ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -59,13 +55,6 @@ class _Task:
             for plane in PLANES
         ]
         return masks + stacks
-
-
-def _cores() -> int:
-    """Cores this process may use; not every system can tell, and then all there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def draw_truths(split: str, count: int, seed: int) -> list[Truth]:
@@ -101,7 +90,8 @@ def write_cohort(
 
     The same arguments write the same bytes, whatever the number of workers. An interrupted run
     is taken up again by the same call: exams that are complete are kept, what a kill left
-    half-written is cleared away. The processes are fresh interpreters, so a script calls this under ``if __name__ == "__main__":``.
+    half-written is cleared away. The processes are fresh interpreters, so a script calls
+    this under ``if __name__ == "__main__":``.
 
     Args:
         out: the data set's folder; new, empty, or an unfinished run of the same parameters.
@@ -121,8 +111,8 @@ def write_cohort(
     for folder in (out, *{file.parent for task in tasks for file in task.files()}):
         clear_half_written(folder)
     missing = [task for task in tasks if not all(file.exists() for file in task.files())]
-    cores = workers or _cores()
-    for _ in track(_work(missing, cores), len(missing), "phantom", "exams"):
+    written = each(_write_exam, missing, workers or cores())
+    for _ in track(written, len(missing), "phantom", "exams"):
         pass
     for split in FREQUENCIES:
         mine = [task for task in tasks if task.split == split]
@@ -223,37 +213,6 @@ def _read(file: Path) -> Mapping[str, object]:
 
 def _summary(parameters: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {value}" for key, value in parameters.items() if key != "exams")
-
-
-def _work(tasks: Sequence[_Task], workers: int) -> Iterator[str]:
-    """Write the exams in processes of one thread each; yields ids as they are done."""
-    if not tasks:
-        return
-    # Fresh interpreters (spawn): with one BLAS thread each, sums don't depend on the machine.
-    with (
-        _single_threaded(),
-        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool,
-    ):
-        futures: list[Future[str]] = [pool.submit(_write_exam, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _write_exam(task: _Task) -> str:

@@ -1,0 +1,18 @@
+"""Exams from a hospital's export: DICOM and NIfTI studies become stacks in MRNet's layout.
+
+A study's way, a file a step:
+
+    locate.py     every file of a folder, a zip or a DICOMDIR, opened without trusting it
+    header.py     one DICOM file's header -> what each of its images says of itself
+    geometry.py   which plane, which way round
+    series.py     images -> stacks of parallel slices in the order of their positions
+    anatomy.py    which body part, which knee
+    protocol.py   what a series is, and the rule that chooses one a plane
+    pixels.py     a chosen series' grey values
+    nifti.py      the same from NIfTI
+    framing.py    upright, the joint in the middle, 256 x 256 bytes
+    study.py      one study -> stacks, and what is to be said about it
+    importing.py  all studies, with ids of their own, into a folder
+
+docs/importing.md has the rules in full.
+"""

@@ -1,0 +1,151 @@
+"""From a volume to bytes: the joint in the middle, 256 x 256 square pixels, 0 to 255.
+
+The rule is written out in docs/importing.md; the two must say the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+from scipy import ndimage
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import Plane
+from mrknee.exams.exam import Stack
+from mrknee.sources.clinical.geometry import Volume
+
+SIZE = 256
+"""Rows and columns of MRNet's slices."""
+LARGEST_MM = 180.0
+"""The widest window. Knees are imaged with fields of 140 to 180 mm; what is wider, for a large
+coil or both legs, is cut."""
+EDGE_MM, LAYERS_MM, PRIOR_MM, NEAR_MM = 1.0, 8.0, 40.0, 15.0
+"""Of the search for the joint: smoothing of slices, of the profile along the leg, the prior's
+standard deviation, and how far above and below the joint the limb's middle is taken from."""
+BLACK, WHITE = 0.5, 99.5
+"""The percentiles of all pixels of a series that become 0 and 255."""
+
+
+@dataclass(frozen=True)
+class Framed:
+    """A stack as MRNet has it, and how it was framed.
+
+    Attributes:
+        stack: uint8 (slices, 256, 256).
+        pixel_mm: the edge of its pixels.
+        joint: where the joint was found, in rows and columns of the upright image, as shares
+            of its height and width.
+        warnings: what is odd about it, one sentence each.
+    """
+
+    stack: Stack
+    pixel_mm: float
+    joint: tuple[float, float]
+    warnings: tuple[str, ...]
+
+
+def frame(volume: Volume, plane: Plane) -> Framed:
+    """Frames an upright volume.
+
+    Args:
+        volume: already turned the way its plane is shown.
+        plane: which.
+
+    Raises:
+        MrkneeError: all its pixels are equal.
+    """
+    values = volume.values
+    _, rows, cols = values.shape
+    black, white = np.percentile(values, (BLACK, WHITE))
+    if not white > black:
+        black, white = float(values.min()), float(values.max())
+    if not white > black:
+        raise MrkneeError("a series shows nothing: all its pixels are equal")
+    # headers and NIfTI's 32-bit numbers give the same size with other last digits
+    row_mm, col_mm = (round(size, 4) for size in volume.pixel_mm)
+    window_mm = min(max(rows * row_mm, cols * col_mm), LARGEST_MM)
+    centre = joint_centre(volume, plane)
+    step = window_mm / SIZE
+    down = _weights(rows, round(centre[0]), step / row_mm)
+    across = _weights(cols, round(centre[1]), step / col_mm)
+    stack = np.empty((len(values), SIZE, SIZE), np.uint8)
+    for index, image in enumerate(values):
+        grey = np.clip((image - black) / (white - black), 0.0, 1.0) * 255.0
+        stack[index] = np.rint(down @ grey @ across.T)
+    warnings = []
+    if max(rows * row_mm, cols * col_mm) > 1.4 * LARGEST_MM:
+        warnings.append("the field is very wide; if it shows both legs, the frame may be wrong")
+    return Framed(stack, step, (centre[0] / rows, centre[1] / cols), tuple(warnings))
+
+
+def _weights(length: int, centre: int, step: float) -> Float32[np.ndarray, "out length"]:
+    """What each of `SIZE` pixels, `step` source pixels apart, takes of a line of source pixels.
+
+    Linear where pixels get smaller, an average over as many more where they get larger; black
+    beyond the ends. The middle of the window lies on a source pixel, so that with a step of 1
+    values are copied.
+    """
+    places = centre + (np.arange(SIZE) - SIZE // 2) * step
+    reach = max(1.0, step)
+    beyond = int(np.ceil(reach))
+    line = np.arange(-beyond, length + beyond)
+    shares = np.clip(1.0 - np.abs(places[:, None] - line[None, :]) / reach, 0.0, None)
+    shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)
+    inside: Float32[np.ndarray, "out length"] = shares[:, beyond : beyond + length].astype(
+        np.float32
+    )
+    return inside
+
+
+def joint_centre(volume: Volume, plane: Plane) -> tuple[float, float]:
+    """Where the middle of the knee joint lies in an upright volume: row and column.
+
+    Across the leg it is the middle of the limb. Along the leg (rows of coronal and sagittal
+    images) it is the row around which brightness changes most from row to row, in the limb's
+    middle half: bone is uniform in every contrast, and the joint between the bones is the one
+    place where cartilage, menisci and fluid lie in layers across. A Gaussian prior around the
+    image's own middle keeps out kneecap and growth plates.
+
+    Args:
+        volume: upright.
+        plane: which.
+    """
+    slices, rows, _ = volume.values.shape
+    row_mm, col_mm = volume.pixel_mm
+    middle = volume.values[slices // 4 : max(slices // 4 + 1, slices - slices // 4)]
+    limb = _limb(middle.mean(axis=0), volume.pixel_mm)
+    if plane is Plane.AXIAL:
+        return _middle(limb, 1), _middle(limb, 0)
+    left, right = np.flatnonzero(limb.any(axis=0))[[0, -1]]
+    inner = slice(left + (right - left) // 4, right - (right - left) // 4 + 1)
+    change = np.zeros(rows)
+    for image in middle:
+        smooth = ndimage.gaussian_filter(image, (EDGE_MM / row_mm, EDGE_MM / col_mm))
+        change += np.abs(np.diff(smooth[:, inner], axis=0, append=smooth[-1:, inner])).mean(axis=1)
+    layered = ndimage.gaussian_filter1d(change, LAYERS_MM / row_mm, mode="nearest")
+    off_mm = (np.arange(rows) - (rows - 1) / 2) * row_mm
+    row = int(np.argmax(layered * np.exp(-0.5 * (off_mm / PRIOR_MM) ** 2)))
+    reach = round(NEAR_MM / row_mm)
+    near = limb[max(0, row - reach) : row + reach + 1]
+    return float(row), _middle(near if near.any() else limb, 0)
+
+
+def _limb(
+    image: Float[np.ndarray, "rows cols"], pixel_mm: tuple[float, float]
+) -> Bool[np.ndarray, "rows cols"]:
+    """Where the limb is: the largest connected part that is no air; everything, if none is."""
+    smooth = ndimage.gaussian_filter(image - image.min(), [3.0 / size for size in pixel_mm])
+    parts, count = ndimage.label(smooth > 0.2 * np.percentile(smooth, 95))
+    if not count:
+        return np.ones_like(smooth, dtype=bool)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.asarray(parts == int(np.argmax(sizes)))
+
+
+def _middle(there: Bool[np.ndarray, "rows cols"], along: int) -> float:
+    """The middle between the ends of what is there, seen along an axis."""
+    places = np.flatnonzero(there.any(axis=along))
+    return float(places[0] + places[-1]) / 2

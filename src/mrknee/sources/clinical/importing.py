@@ -1,0 +1,398 @@
+"""All studies of a source, into a folder in MRNet's layout, with ids of their own.
+
+    OUT/{axial,coronal,sagittal}/NNNN.npy
+    OUT/import.json        what was taken, what was refused, and why
+
+Nothing in it says whose studies they were. Ids come from the order of the studies' identifiers
+after hashing, so the same source gets the same ids again, and their order means nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mrknee import __version__
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, Plane, write_stack
+from mrknee.files import whole_file
+from mrknee.progress import Progress
+from mrknee.sources.clinical.dicomfile import is_dicom
+from mrknee.sources.clinical.header import Image, read_header
+from mrknee.sources.clinical.locate import Location, Opener, find_files
+from mrknee.sources.clinical.nifti import is_nifti
+from mrknee.sources.clinical.study import Choice, Study, nifti_studies, read_study, studies_of
+from mrknee.untrusted import read_json
+from mrknee.workers import cores, each
+
+RECORD = "import.json"
+UNFINISHED = ".import"
+"""The folder inside OUT that holds the records of exams done so far."""
+MAX_RECORD_BYTES = 256_000_000
+"""Of import.json: some 100,000 exams."""
+CHUNK = 500
+"""Files whose headers one process reads at a time."""
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Scan:
+    """What the headers of a source's files say.
+
+    Attributes:
+        images: every DICOM image.
+        volumes: every NIfTI file.
+        counts: how many files are of which kind.
+        broken: why files could not be read, and how many for each reason.
+    """
+
+    images: list[Image] = field(default_factory=list)
+    volumes: list[Location] = field(default_factory=list)
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("dicom", "nifti", "other", "unreadable"), 0)
+    )
+    broken: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: Scan) -> None:
+        """Takes in what another scan has found."""
+        self.images += other.images
+        self.volumes += other.volumes
+        for kind, count in other.counts.items():
+            self.counts[kind] += count
+        for reason, count in other.broken.items():
+            self.broken[reason] = self.broken.get(reason, 0) + count
+
+    def count_broken(self, reason: str) -> None:
+        """Notes one file that can't be read."""
+        self.counts["unreadable"] += 1
+        self.broken[reason] = self.broken.get(reason, 0) + 1
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did.
+
+    Attributes:
+        exams: id -> its record, as in import.json.
+        unreadable: why files of the source could not be read, and how many for each reason.
+    """
+
+    exams: Mapping[str, Mapping[str, Any]]
+    unreadable: Mapping[str, int]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every study was taken and every file read."""
+        return not self.unreadable and all(exam["imported"] for exam in self.exams.values())
+
+    def table(self) -> str:
+        """A line an exam, and one for files that can't be read."""
+        lines = []
+        for exam_id, exam in self.exams.items():
+            if exam["imported"]:
+                shapes = [f"{plane} {said['slices']}" for plane, said in exam["planes"].items()]
+                words = f"{exam['side'] or 'unknown side'}; slices: {', '.join(shapes)}"
+                lines.append(f"{exam_id}  imported: {words}")
+            else:
+                lines.append(f"{exam_id}  refused: {exam['reason']}")
+            lines += [f"      note: {warning}" for warning in exam["warnings"]]
+        lines += [f"{count} files: {reason}" for reason, count in self.unreadable.items()]
+        return "\n".join(lines)
+
+
+def import_exams(
+    source: Path,
+    out: Path,
+    *,
+    choose: Sequence[str] = (),
+    allow_missing_plane: bool = False,
+    keep_map: Path | None = None,
+    workers: int | None = None,
+) -> Imported:
+    """Imports every study of a source.
+
+    A study that can't be used is refused, with its reason in the result, and the others go on.
+    An interrupted import is taken up by the same call: exams that are there are kept.
+
+    Args:
+        source: a folder of any depth, a zip, a DICOMDIR, or a single file.
+        out: a new or empty folder, or one that holds an import of the same source.
+        choose: `plane=SeriesInstanceUID`, to be used in place of the rule's choice.
+        allow_missing_plane: take studies that lack one or two planes.
+        keep_map: a file outside `out` to write identifiers to, readable by its owner only.
+        workers: processes; default one a core.
+
+    Raises:
+        MrkneeError: the source holds no image, `out` holds something else, or an argument is
+            impossible. No message names anything of the source.
+    """
+    choice = _choices(choose)
+    if keep_map is not None and keep_map.absolute().is_relative_to(out.absolute()):
+        raise MrkneeError(
+            "the map would lie in the folder that is free of identifiers",
+            file=keep_map,
+            expected="a file outside the output folder",
+        )
+    processes = workers or cores()
+    scan = _scan(source, processes)
+    studies = _in_id_order(scan)
+    _check_choice(choice, studies)
+    ids = {f"{index:04d}": study for index, study in enumerate(studies)}
+    seal = _seal(studies, choice, allow_missing_plane)
+    done = _claim(out, seal)
+    if keep_map is not None:
+        _write_map(keep_map, ids)
+    tasks = [
+        _Task(out, exam_id, study, choice, allow_missing_plane)
+        for exam_id, study in ids.items()
+        if not _is_there(out, exam_id, done)
+    ]
+    with Progress(len(tasks), "import", "exams") as progress:
+        for exam_id, record in _work(tasks, processes):
+            done[exam_id] = record
+            progress.advance()
+    exams = {exam_id: done[exam_id] for exam_id in ids}
+    _write_record(
+        out,
+        {
+            **_head(seal, finished=True),
+            "files": scan.counts,
+            "unreadable": scan.broken,
+            "exams": exams,
+        },
+    )
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    return Imported(exams, scan.broken)
+
+
+def _choices(choose: Sequence[str]) -> Choice:
+    """`plane=SeriesInstanceUID` as plane -> UIDs."""
+    found: dict[Plane, set[str]] = {}
+    for text in choose:
+        plane, equals, uid = text.partition("=")
+        if plane not in PLANES or not equals or not uid.strip():
+            raise MrkneeError(
+                "a choice can't be understood",
+                expected="plane=SeriesInstanceUID, with a plane of " + ", ".join(PLANES),
+                advice="--keep-map FILE writes the series' UIDs",
+            )
+        found.setdefault(Plane(plane), set()).add(uid.strip())
+    return {plane: frozenset(uids) for plane, uids in found.items()}
+
+
+def _check_choice(choice: Choice, studies: Sequence[Study]) -> None:
+    there = {one.series.first.series for study in studies for one in study.candidates}
+    for plane, uids in choice.items():
+        if not uids <= there:
+            raise MrkneeError(
+                f"the series chosen for the {plane} plane is not in the source",
+                expected="the SeriesInstanceUID of one of its series",
+                advice="--keep-map FILE writes the series' UIDs",
+            )
+
+
+def _scan(source: Path, processes: int) -> Scan:
+    found = find_files(source)
+    scan = Scan()
+    for reason in found.broken:
+        scan.count_broken(reason)
+    files = found.files
+    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+    with Progress(len(files), "reading headers", "files") as progress:
+        for part in _run(_scan_files, chunks, processes):
+            scan.add(part)
+            progress.advance(sum(part.counts.values()))
+    if not scan.images and not scan.volumes:
+        counts = ", ".join(f"{count} {kind}" for kind, count in scan.counts.items())
+        reasons = "; ".join(scan.broken)
+        raise MrkneeError(
+            "the source holds no image",
+            expected="DICOM files with images, or NIfTI files named by their plane",
+            found=f"files: {counts}" + (f" ({reasons})" if reasons else ""),
+        )
+    return scan
+
+
+def _scan_files(files: Sequence[Location]) -> Scan:
+    scan = Scan()
+    with Opener() as opener:
+        for location in files:
+            if is_nifti(location):
+                scan.volumes.append(location)
+                scan.counts["nifti"] += 1
+                continue
+            try:
+                with opener.open(location) as file:
+                    if is_dicom(file):
+                        images = read_header(file, location)
+                        scan.images += images
+                        scan.counts["dicom" if images else "other"] += 1
+                    else:
+                        scan.counts["other"] += 1
+            except MrkneeError as error:
+                scan.count_broken(error.what)
+    return scan
+
+
+def _in_id_order(scan: Scan) -> list[Study]:
+    """The studies in the order of their ids, which says nothing about them."""
+    volumes, nameless = nifti_studies(scan.volumes)
+    for _ in range(nameless):
+        scan.count_broken("a NIfTI file's name says no plane")
+    studies = studies_of(scan.images) + volumes
+    return sorted(studies, key=lambda study: hashlib.sha256(study.key.encode()).digest())
+
+
+def _seal(studies: Sequence[Study], choice: Choice, allow_missing_plane: bool) -> str:
+    """One number for a source and what is asked of it, to know it again by.
+
+    It is a digest over all studies at once: it tells nothing to anyone who doesn't hold them all.
+    """
+    whole = hashlib.sha256()
+    for study in studies:
+        sizes = [(one.series.first.series, len(one.series.images)) for one in study.candidates]
+        files = [(str(plane), location.name.name) for plane, location in study.volumes]
+        whole.update(repr((study.key, sizes, files)).encode())
+    asked = sorted((str(plane), sorted(uids)) for plane, uids in choice.items())
+    whole.update(repr((__version__, asked, allow_missing_plane)).encode())
+    return whole.hexdigest()
+
+
+def _head(seal: str, *, finished: bool) -> dict[str, Any]:
+    return {"mrknee": __version__, "finished": finished, "source": seal}
+
+
+def _claim(out: Path, seal: str) -> dict[str, Any]:
+    """Makes `out` ours, or refuses it; returns the records of exams that are done already."""
+    file = out / RECORD
+    if out.exists() and not out.is_dir():
+        raise MrkneeError("not a folder", file=out, expected="a new folder", found="a file")
+    if not file.exists():
+        if out.exists() and any(out.iterdir()):
+            raise MrkneeError(
+                "the folder is not empty",
+                file=out,
+                expected=f"a new or empty folder, or one with {RECORD}",
+                advice="choose another folder",
+            )
+        _write_record(out, _head(seal, finished=False))
+        return {}
+    before = _read_json(file)
+    if before.get("source") != seal:
+        raise MrkneeError(
+            "the folder holds an import of another source, or with other options",
+            file=file,
+            advice="choose another folder, or remove this one",
+        )
+    exams = before.get("exams")
+    records = dict(exams) if isinstance(exams, dict) else {}
+    for done in sorted((out / UNFINISHED).glob("[0-9]*.json")):
+        records[done.stem] = _read_json(done)
+    return records
+
+
+def _is_there(out: Path, exam_id: str, done: Mapping[str, Any]) -> bool:
+    """Whether an exam was refused before, or all its stacks are there."""
+    if exam_id not in done:
+        return False
+    return all((out / plane / f"{exam_id}.npy").exists() for plane in done[exam_id]["planes"])
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One study to read and write."""
+
+    out: Path
+    exam_id: str
+    study: Study
+    choice: Choice
+    allow_missing_plane: bool
+
+
+def _write_exam(task: _Task) -> tuple[str, dict[str, Any]]:
+    """Reads one study and writes its stacks, then its record."""
+    outcome = read_study(task.study, task.choice, allow_missing_plane=task.allow_missing_plane)
+    for plane, stack in outcome.stacks.items():
+        write_stack(task.out, plane, task.exam_id, stack)
+    _write_json(task.out / UNFINISHED / f"{task.exam_id}.json", outcome.record)
+    return task.exam_id, outcome.record
+
+
+def _work(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Writes the exams; one that brings its process down is refused, and the others go on."""
+    left = {task.exam_id: task for task in tasks}
+    try:
+        for exam_id, record in _run(_write_exam, tasks, processes):
+            del left[exam_id]
+            yield exam_id, record
+    except BrokenProcessPool:
+        for task in left.values():
+            try:
+                yield from each(_write_exam, [task], 1)
+            except BrokenProcessPool:
+                reason = "reading it brought the program down: its files are damaged"
+                record = {"imported": False, "reason": reason, "side": None, "planes": {}}
+                yield task.exam_id, {**record, "warnings": [], "candidates": []}
+
+
+def _run(
+    function: Callable[[Task], Result], tasks: Sequence[Task], processes: int
+) -> Iterator[Result]:
+    """On all cores, or here where there is nothing to share."""
+    if min(processes, len(tasks)) < 2:
+        yield from map(function, tasks)
+    else:
+        yield from each(function, tasks, processes)
+
+
+def _write_map(file: Path, ids: Mapping[str, Study]) -> None:
+    """Writes which id is whose: the one file with identifiers, for its owner's eyes only."""
+    content = {exam_id: _identifiers(study) for exam_id, study in ids.items()}
+    with whole_file(file) as beside:
+        opener = partial(os.open, mode=0o600)
+        with open(beside, "w", opener=opener, encoding="utf-8") as text:  # a mode
+            text.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _identifiers(study: Study) -> dict[str, Any]:
+    if study.volumes:
+        return {"files": {str(plane): str(location.name) for plane, location in study.volumes}}
+    first = study.candidates[0].series.first
+    return {
+        "StudyInstanceUID": first.study,
+        "PatientID": first.patient,
+        "AccessionNumber": first.accession,
+        "side": study.side,
+        "series": {one.name: one.series.first.series for one in study.candidates},
+    }
+
+
+def _write_record(out: Path, content: Mapping[str, Any]) -> None:
+    _write_json(out / RECORD, content)
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    with whole_file(file) as beside:
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = read_json(file, "record of the import", at_most=MAX_RECORD_BYTES)
+    except MrkneeError:
+        content = None
+    if not isinstance(content, dict):
+        raise MrkneeError(
+            "a record of the import is damaged", file=file, advice="remove the folder"
+        )
+    return content

@@ -1,0 +1,225 @@
+"""A chosen series' grey values, from whatever transfer syntax its files are in.
+
+A header may promise anything. What it promises is held against the bytes that are there, and
+against what the compressed stream says of itself, before a decoder is let loose on them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import groupby
+
+import numpy as np
+from jaxtyping import Float32, Int, UInt
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from mrknee.errors import MrkneeError
+from mrknee.sources.clinical.dicomfile import parse, untrusted
+from mrknee.sources.clinical.geometry import Volume
+from mrknee.sources.clinical.header import Image
+from mrknee.sources.clinical.locate import Opener
+from mrknee.sources.clinical.series import Series
+
+MAX_VOXELS = 100_000_000
+"""Of one series. 512 x 512 x 300, an isotropic 3-D sequence, has 79 million."""
+
+# Which of pydicom's plugins decodes what: all are under BSD, MIT or Apache licences.
+PLUGINS: dict[str, str] = {
+    RLELossless: "pydicom",
+    **dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1), "gdcm"),
+    **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), "pyjpegls"),
+    **dict.fromkeys((JPEG2000, JPEG2000Lossless), "pylibjpeg"),
+    **dict.fromkeys((HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL), "pylibjpeg"),
+}
+
+Raw = Int[np.ndarray, "rows cols"] | UInt[np.ndarray, "rows cols"]
+
+
+def read_volume(series: Series) -> Volume:
+    """Reads and decodes a series, each file once.
+
+    Stored values become real ones by each image's own rescale slope and intercept. MONOCHROME1 is
+    turned round. Windows are for screens, and often differ from slice to slice: they are left
+    alone.
+
+    Raises:
+        MrkneeError: a file can't be read, or holds something other than its header says; nothing
+            of it is quoted.
+    """
+    first = series.first
+    assert series.axes is not None  # noqa: S101  # refused before
+    assert series.centre is not None  # noqa: S101
+    count = len(series.images)
+    if count * first.rows * first.cols > MAX_VOXELS:
+        raise MrkneeError(
+            "a series is too large",
+            expected=f"up to {MAX_VOXELS:,} voxels",
+            found=f"{count} slices of {first.rows} x {first.cols}",
+        )
+    order = {(image.location, image.frame): index for index, image in enumerate(series.images)}
+    by_file = sorted(series.images, key=lambda image: (str(image.location.name), image.frame))
+    slices: dict[int, Float32[np.ndarray, "rows cols"]] = {}
+    with Opener() as opener:
+        for location, group in groupby(by_file, key=lambda image: image.location):
+            images = list(group)
+            with opener.open(location) as file, untrusted():
+                dataset = parse(file)
+                frame = _frames(dataset, images[0])
+                for image in images:
+                    slices[order[location, image.frame]] = _real(frame(image.frame), image, dataset)
+    values = np.stack([slices.pop(index) for index in range(count)])
+    row_mm, col_mm = first.pixel_mm
+    return Volume(values, series.axes, (row_mm, col_mm), series.centre)
+
+
+def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:
+    """A function that decodes one frame of a file, after the file has been held to its header."""
+    data = dataset.get("PixelData")
+    if not isinstance(data, bytes) or not data:
+        raise MrkneeError("an image has no pixels")
+    if (dataset.get("Rows"), dataset.get("Columns")) != (image.rows, image.cols):
+        raise MrkneeError("an image changed while it was imported")
+    allocated = int(dataset.BitsAllocated)
+    if allocated not in (8, 16, 32):
+        raise MrkneeError(
+            "an image's pixels have an unknown size",
+            expected="8, 16 or 32 bits",
+            found=f"{allocated} bits",
+        )
+    syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID") or ""))
+    if syntax and not syntax.is_transfer_syntax:
+        raise MrkneeError("an image is compressed in an unknown way")
+    if not syntax or not syntax.is_compressed:
+        return _native(dataset, image, allocated // 8, data)
+    if syntax not in PLUGINS:
+        raise MrkneeError("an image is compressed in a way that is not for MR images")
+    parts = list(generate_frames(data, number_of_frames=image.frames))
+    if len(parts) < image.frames:
+        raise MrkneeError(
+            "a file holds fewer images than its header says",
+            expected=f"{image.frames}",
+            found=f"{len(parts)}",
+        )
+    if syntax != RLELossless:
+        for part in parts:
+            _check_stream(part, image)
+    decoder = get_decoder(syntax)
+    return partial(_decode, decoder.as_array, dataset, PLUGINS[syntax])
+
+
+def _decode(
+    as_array: Callable[..., tuple[np.ndarray, Mapping[str, object]]],
+    dataset: Dataset,
+    plugin: str,
+    frame: int,
+) -> Raw:
+    values, _ = as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
+    return values
+
+
+def _native(dataset: Dataset, image: Image, size: int, data: bytes) -> Callable[[int], Raw]:
+    """Uncompressed pixels are a view of the file's bytes; nothing is allocated for them."""
+    length = image.rows * image.cols * size
+    if len(data) < image.frames * length:
+        raise MrkneeError(
+            "an image is cut off",
+            expected=f"{image.frames * length:,} bytes of pixels",
+            found=f"{len(data):,}",
+            advice="copy or export the file again",
+        )
+    little = dataset.original_encoding[1] is not False
+    signed = int(dataset.get("PixelRepresentation") or 0) == 1
+    kind = np.dtype(f"{'<' if little else '>'}{'i' if signed else 'u'}{size}")
+    if size == 1 and not little and dataset["PixelData"].VR == "OW":
+        # bytes in 16-bit words are swapped with them (PS3.5 8.1.1)
+        data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
+
+    def frame(index: int) -> Raw:
+        values = np.frombuffer(data, kind, image.rows * image.cols, index * length)
+        return values.reshape(image.rows, image.cols)
+
+    return frame
+
+
+def _real(stored: Raw, image: Image, dataset: Dataset) -> Float32[np.ndarray, "rows cols"]:
+    """Stored values as real ones: only the bits that count, signed or not, rescaled."""
+    if stored.shape != (image.rows, image.cols):
+        raise MrkneeError(
+            "an image has another size than its header says",
+            expected=f"{image.rows} x {image.cols}",
+            found=" x ".join(map(str, stored.shape)),
+        )
+    bits, high = image.bits, int(dataset.get("HighBit") or image.bits - 1)
+    signed = int(dataset.get("PixelRepresentation") or 0) == 1
+    wide = stored.astype(np.int64)
+    if 0 < bits <= high + 1 <= stored.dtype.itemsize * 8:
+        wide = (wide >> (high + 1 - bits)) & ((1 << bits) - 1)
+        if signed:
+            wide -= (wide >> (bits - 1)) << bits
+    slope, intercept = image.rescale
+    if image.inverted:
+        # white is the lowest stored value; turned round within what the bits can hold
+        wide = (-1 if signed else (1 << bits) - 1) - wide
+    real = (wide * slope + intercept).astype(np.float32)
+    if not np.isfinite(real).all():
+        raise MrkneeError("an image holds values that are no numbers")
+    return real
+
+
+def _check_stream(stream: bytes, image: Image) -> None:
+    """Refuses a compressed frame whose own header gives another size than the DICOM header.
+
+    A decoder allocates what the stream says, so a stream of a hundred bytes could claim gigabytes.
+    """
+    size = _jpeg2000_size(stream) if b"\xff\x4f\xff\x51" in stream[:512] else _jpeg_size(stream)
+    if size != (image.rows, image.cols, 1):
+        found = "no size" if size is None else f"{size[0]} x {size[1]} of {size[2]} components"
+        raise MrkneeError(
+            "a compressed image has another size than its header says",
+            expected=f"{image.rows} x {image.cols} of 1 component",
+            found=found,
+        )
+
+
+def _jpeg2000_size(stream: bytes) -> tuple[int, int, int] | None:
+    """Rows, columns and components of a JPEG 2000 stream, from its SIZ marker (T.800 A.5.1)."""
+    start = stream.find(b"\xff\x4f\xff\x51") + 4
+    if len(stream) < start + 38:
+        return None
+    right, bottom, left, top = struct.unpack_from(">4I", stream, start + 4)
+    (components,) = struct.unpack_from(">H", stream, start + 36)
+    return (bottom - top, right - left, components)
+
+
+def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
+    """Rows, columns and components of a JPEG or JPEG-LS stream, from its SOF marker (T.81 B.2)."""
+    place = 2
+    while place + 10 <= len(stream) and stream[:2] == b"\xff\xd8":
+        marker, length = struct.unpack_from(">HH", stream, place)
+        is_frame = 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC)
+        if is_frame or marker == 0xFFF7:
+            rows, cols, components = struct.unpack_from(">HHB", stream, place + 5)
+            return (rows, cols, components)
+        if marker < 0xFF00 or length < 2:
+            return None
+        place += 2 + length
+    return None

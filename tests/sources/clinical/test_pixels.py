@@ -1,0 +1,187 @@
+"""Grey values come back from every transfer syntax and every way of storing them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import Plane
+from mrknee.sources.clinical.geometry import Volume, upright
+from mrknee.sources.clinical.header import read_header
+from mrknee.sources.clinical.locate import Location
+from mrknee.sources.clinical.pixels import read_volume
+from mrknee.sources.clinical.series import Series, sort_into_series
+from tests.sources.clinical.hospital import (
+    PROTOCOL,
+    Scan,
+    datasets,
+    enhanced,
+    knee,
+    set_pixels,
+    write,
+)
+
+SYNTAXES = {
+    "implicit": ImplicitVRLittleEndian,
+    "explicit": ExplicitVRLittleEndian,
+    "big endian": ExplicitVRBigEndian,
+    "deflated": DeflatedExplicitVRLittleEndian,
+    "RLE": RLELossless,
+    "JPEG lossless": JPEGLossless,
+    "JPEG lossless SV1": JPEGLosslessSV1,
+    "JPEG-LS": JPEGLSLossless,
+    "JPEG 2000": JPEG2000Lossless,
+}
+SAGITTAL = PROTOCOL[0]
+
+
+def volume_of(found: list[Dataset], folder: Path, syntax: UID = ExplicitVRLittleEndian) -> Volume:
+    """The upright volume of one series, written and read back."""
+    (series,) = series_of(found, folder, syntax)
+    assert series.plane is not None
+    return upright(read_volume(series), series.plane[0])
+
+
+def series_of(
+    found: list[Dataset], folder: Path, syntax: UID = ExplicitVRLittleEndian
+) -> list[Series]:
+    """Datasets written, and their headers read back."""
+    images = []
+    for index, dataset in enumerate(found):
+        path = write(dataset, folder / f"{index}.dcm", syntax)
+        with path.open("rb") as file:
+            images += read_header(file, Location(path))
+    return sort_into_series(images)
+
+
+@pytest.mark.parametrize("kind", ["u2", "i2", "u1"])
+@pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=SYNTAXES)
+def test_every_transfer_syntax_gives_the_same_values(
+    tmp_path: Path, syntax: UID, kind: str
+) -> None:
+    """What was written comes back exactly, signed, unsigned and in bytes."""
+    stack = knee()[Plane.SAGITTAL][:3].astype(kind)
+    if kind != "u1":
+        stack = stack * 64 - (8000 if kind == "i2" else 0)
+    found = volume_of(datasets(stack.astype(kind), SAGITTAL), tmp_path, syntax)
+    np.testing.assert_array_equal(found.values, stack)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=SYNTAXES)
+def test_an_enhanced_file_gives_the_same_values(tmp_path: Path, syntax: UID) -> None:
+    """A series in one enhanced multi-frame file, its frames shuffled, is put in order."""
+    stack = knee()[Plane.SAGITTAL][:4].astype(np.uint16) * 16
+    found = volume_of([enhanced(stack, SAGITTAL)], tmp_path, syntax)
+    np.testing.assert_array_equal(found.values, stack)
+
+
+def changed(stack: np.ndarray, **elements: Any) -> list[Dataset]:
+    """A series with these elements in each header."""
+    return datasets(stack, replace(SAGITTAL, elements=elements))
+
+
+def test_monochrome1_is_turned_round(tmp_path: Path) -> None:
+    """Where white is 0, values are mirrored in what the bits can hold."""
+    stack = knee()[Plane.SAGITTAL][:2].astype(np.uint16) * 16
+    found = changed(
+        4095 - stack, PhotometricInterpretation="MONOCHROME1", BitsStored=12, HighBit=11
+    )
+    np.testing.assert_array_equal(volume_of(found, tmp_path).values, stack)
+
+
+def test_monochrome1_of_signed_values_is_turned_round(tmp_path: Path) -> None:
+    """The same for signed values, whose mirror is at -1/2."""
+    stack = knee()[Plane.SAGITTAL][:2].astype(np.int16) * 16 - 2048
+    found = changed(-1 - stack, PhotometricInterpretation="MONOCHROME1", BitsStored=12, HighBit=11)
+    np.testing.assert_array_equal(volume_of(found, tmp_path).values, stack)
+
+
+def test_each_slice_is_rescaled_by_its_own_factors(tmp_path: Path) -> None:
+    """Slope and intercept that differ from slice to slice are undone slice by slice."""
+    stack = knee()[Plane.SAGITTAL][:3].astype(np.uint16) * 12
+    found = datasets(stack, SAGITTAL)
+    for index, dataset in enumerate(found):
+        dataset.RescaleSlope, dataset.RescaleIntercept = str(1 + index), str(-10 * index)
+        set_pixels(dataset, np.rint((stack[index] + 10.0 * index) / (1 + index)).astype(np.uint16))
+    values = volume_of(found, tmp_path).values
+    assert np.abs(values - stack).max() <= 1.5
+
+
+def test_windows_are_left_alone(tmp_path: Path) -> None:
+    """A window that differs from slice to slice changes nothing."""
+    stack = knee()[Plane.SAGITTAL][:3].astype(np.uint16)
+    found = datasets(stack, SAGITTAL)
+    for index, dataset in enumerate(found):
+        dataset.WindowCenter, dataset.WindowWidth = str(20 * index + 5), str(10)
+    np.testing.assert_array_equal(volume_of(found, tmp_path).values, stack)
+
+
+@pytest.mark.parametrize("kind", ["u2", "i2"])
+def test_only_the_stored_bits_count(tmp_path: Path, kind: str) -> None:
+    """12 bits of 16: what old scanners left above them is no grey value, and the sign is bit 11."""
+    stack = knee()[Plane.SAGITTAL][:2].astype(kind) * 8 - (1000 if kind == "i2" else 0)
+    dirty = (stack.astype(np.uint16) & 0x0FFF) | 0x5000
+    found = changed(dirty.astype(kind), BitsStored=12, HighBit=11)
+    np.testing.assert_array_equal(volume_of(found, tmp_path).values, stack)
+
+
+def test_one_slice_is_a_stack(tmp_path: Path) -> None:
+    """A series of one image gives a stack of one."""
+    stack = knee()[Plane.CORONAL][:1]
+    found = volume_of(datasets(stack, Scan(Plane.CORONAL)), tmp_path)
+    np.testing.assert_array_equal(found.values, stack)
+
+
+def test_cut_off_pixels_are_refused(tmp_path: Path) -> None:
+    """A file with fewer bytes than its rows and columns need is refused, not padded."""
+    found = datasets(knee()[Plane.SAGITTAL][:2], SAGITTAL)
+    found[1].PixelData = found[1].PixelData[:-100]
+    with pytest.raises(MrkneeError, match="cut off"):
+        volume_of(found, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["JPEG lossless SV1", "JPEG-LS", "JPEG 2000"])
+def test_a_stream_of_another_size_is_refused_before_it_is_decoded(
+    tmp_path: Path, name: str
+) -> None:
+    """A compressed image that claims another size than the header never reaches a decoder."""
+    paths = [
+        write(dataset, tmp_path / f"{index}.dcm", SYNTAXES[name])
+        for index, dataset in enumerate(datasets(knee()[Plane.SAGITTAL][:2], SAGITTAL))
+    ]
+    content = paths[0].read_bytes()
+    place = content.index((256).to_bytes(2, "little"), content.index(b"\x28\x00\x10\x00"))
+    paths[0].write_bytes(content[:place] + (255).to_bytes(2, "little") + content[place + 2 :])
+    with paths[0].open("rb") as file:
+        (series,) = sort_into_series(read_header(file, Location(paths[0])))
+    with pytest.raises(MrkneeError, match="another size than its header says"):
+        read_volume(series)
+
+
+def test_fewer_frames_than_promised_are_refused(tmp_path: Path) -> None:
+    """A compressed multi-frame file that lacks frames is refused."""
+    dataset = enhanced(knee()[Plane.SAGITTAL][:3], SAGITTAL)
+    write(dataset, tmp_path / "0.dcm", RLELossless)
+    dataset = enhanced(knee()[Plane.SAGITTAL][:4], SAGITTAL)
+    with pytest.raises(MrkneeError):
+        (series,) = series_of([dataset], tmp_path / "other")
+        longer = replace(series.first, location=Location(tmp_path / "0.dcm"), frames=4)
+        read_volume(replace(series, images=(longer,)))
