@@ -121,6 +121,43 @@ def onnx() -> Callable[[Path], object]:
     return read
 
 
+def dicom() -> Callable[[Path], object]:
+    """A DICOM file: header, series, pixels."""
+    from mrknee.sources.clinical.dicomfile import is_dicom
+    from mrknee.sources.clinical.header import read_header
+    from mrknee.sources.clinical.locate import Location, Opener
+    from mrknee.sources.clinical.study import read_study, studies_of
+
+    def read(path: Path) -> None:
+        with Opener() as opener, opener.open(Location(path)) as file:
+            images = read_header(file, Location(path)) if is_dicom(file) else []
+        for study in studies_of(images):
+            read_study(study, {}, allow_missing_plane=True)
+
+    return read
+
+
+def nifti() -> Callable[[Path], object]:
+    """A NIfTI file."""
+    from mrknee.exams import Plane
+    from mrknee.sources.clinical.locate import Location
+    from mrknee.sources.clinical.nifti import read_nifti
+
+    return lambda path: read_nifti(Location(path), Plane.AXIAL)
+
+
+def zipped() -> Callable[[Path], object]:
+    """A zip: its directory, and every member's bytes."""
+    from mrknee.sources.clinical.locate import Opener, find_files
+
+    def read(path: Path) -> None:
+        with Opener() as opener:
+            for location in find_files(path).files:
+                opener.read(location)
+
+    return read
+
+
 READERS = {
     "stack": Reader(stack, ".npy", ("numpy.lib",)),
     "labels": Reader(labels, ".csv"),
@@ -129,14 +166,17 @@ READERS = {
     "recipe": Reader(recipe, ".yaml", ("yaml",)),
     "scorecard": Reader(scorecard, ".json", ("json",)),
     "checkpoint": Reader(checkpoint, ".json", ("json",), "without building the network"),
-    "weights": Reader(weights, ".pth", ("torch._weights_only_unpickler", "zipfile")),
+    "weights": Reader(weights, ".pth", (), "guided by our own part only: torch is too large"),
     "onnx": Reader(onnx, ".onnx", ("json",), "without loading the graph"),
+    "dicom": Reader(dicom, ".dcm", ("pydicom",)),
+    "nifti": Reader(nifti, ".nii", ("nibabel.nifti1", "nibabel.nifti2", "nibabel.analyze")),
+    "zip": Reader(zipped, ".zip", ("zipfile",)),
 }
 
 
 def seeds(reader: str, folder: Path) -> Iterator[bytes]:
     """The inputs of tests/hostile for a reader, as far as they are files of a sensible size."""
-    from tests.hostile import exported, models, recipes, stacks, tables
+    from tests.hostile import exported, models, recipes, stacks, studies, tables
     from tests.scoring.test_scorecard import a_scorecard
 
     yield from {
@@ -147,6 +187,9 @@ def seeds(reader: str, folder: Path) -> Iterator[bytes]:
         "recipe": [recipes.RECIPE.encode()],
         "scorecard": [a_scorecard(full=True).to_json().encode()],
         "onnx": [exported.GOOD],
+        "dicom": [studies.small_dicom()],
+        "nifti": [studies.small_nifti()],
+        "zip": [studies.zipped(("a.dcm", b"knee"))],
     }.get(reader, [])
     model = models.write_model(folder / "model")
     if reader == "checkpoint":
@@ -158,8 +201,15 @@ def seeds(reader: str, folder: Path) -> Iterator[bytes]:
         recipes.scorecards(a_scorecard(full=True)),
         models.cases(model),
         exported.cases(),
+        studies.cases(),
     )
-    cases = (case for some in several for case in some if case.reader == reader)
+    wanted = {"dicom": "DICOM", "nifti": "NIfTI", "zip": "zip"}.get(reader)
+    cases = (
+        case
+        for some in several
+        for case in some
+        if case.reader == reader or (wanted is not None and case.name.startswith(f"{wanted}, "))
+    )
     for number, case in enumerate(cases):
         place = folder / str(number)
         place.mkdir()

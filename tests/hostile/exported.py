@@ -44,9 +44,16 @@ def graph(
                 for name in names
             ],
             "g",
-            [helper.make_tensor_value_info(name, kind, [None, None, None]) for name in inputs],
+            [
+                *(helper.make_tensor_value_info(n, kind, [None, None, None]) for n in inputs),
+                helper.make_tensor_value_info("present", TensorProto.FLOAT, [3]),
+            ],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names],
-            [numpy_helper.from_array(np.array([0.5], np.float32), "value"), *(initializers or [])],
+            [
+                numpy_helper.from_array(np.array([0.5], np.float32), "value"),
+                numpy_helper.from_array(np.ones(3, np.float32), "present"),
+                *(initializers or []),
+            ],
         ),
         opset_imports=[helper.make_opsetid("", 18)],
         ir_version=9,

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.hostile import exported, models, recipes, stacks, tables
+from tests.hostile import exported, models, recipes, stacks, studies, tables
 from tests.hostile.case import Case, content
-from tests.hostile.worker import CPU_SECONDS, MEMORY_BYTES
+from tests.hostile.worker import CPU_SECONDS, MEMORY_BYTES, NAMES
 from tests.scoring.test_scorecard import a_scorecard
 
 HANG_SECONDS = 120.0
@@ -105,6 +105,7 @@ def all_cases() -> list[Case]:
         *recipes.phantoms(),
         *models.cases(model()),
         *exported.cases(),
+        *studies.cases(),
     ]
 
 
@@ -132,11 +133,9 @@ def test_one_clear_error_and_nothing_else(case: Case, worker: Worker, tmp_path: 
 
 def test_the_corpus_is_as_large_as_it_says() -> None:
     """At least 200 cases, each of another name, and some for every reader."""
-    from tests.hostile.worker import readers
-
     assert len(CASES) >= 200
     assert len({case.id for case in CASES}) == len(CASES)
-    assert {case.reader for case in CASES} == readers().keys()
+    assert {case.reader for case in CASES} == set(NAMES)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +156,9 @@ def test_the_corpus_is_as_large_as_it_says() -> None:
         ),
         ("onnx", content(exported.GOOD)),
         ("exam", content(exported.GOOD)),
+        ("import", content(studies.GOOD_DICOM, ".dcm")),
+        ("import", content(studies.GOOD_NIFTI, "_axial.nii")),
+        ("import", content(studies.zipped(("a.dcm", studies.GOOD_DICOM)), ".zip")),
     ],
 )
 def test_what_the_cases_are_made_from_is_read(
@@ -176,8 +178,8 @@ def test_what_the_cases_are_made_from_is_read(
     ("read", "raised"),
     [
         ("bytearray(b'1') * 10**9", "MemoryError"),
-        ("for _ in iter(int, 1): pass", "the process ended or hung: -27"),
         ("open('EXECUTED', 'w')", "nothing"),
+        ("for _ in iter(int, 1): pass", "the process ended or hung: -27"),
     ],
 )
 def test_the_watch_sees(worker: Worker, tmp_path: Path, read: str, raised: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -27,11 +28,18 @@ from tests.hostile.case import MARKER
 CPU_SECONDS = 2.0
 MEMORY_BYTES = 500 * 2**20
 
+NAMES = (
+    *("stack", "labels", "predictions", "listing", "parts", "recipe", "scorecard", "phantom"),
+    *("checkpoint", "weights", "resume", "onnx", "exam", "import"),
+)
+"""Of the readers."""
+
 
 def readers() -> dict[str, Callable[[Path], object]]:
     """Every reader of the package, by the name that cases use."""
     import numpy as np
 
+    from mrknee.errors import MrkneeError
     from mrknee.exams import Exam, Plane, read_labels, read_stack
     from mrknee.inference.onnx_model import OnnxModel
     from mrknee.inference.predictor import Predictor
@@ -40,9 +48,24 @@ def readers() -> dict[str, Callable[[Path], object]]:
     from mrknee.report.cohort import parts_of
     from mrknee.scoring.predictions import Predictions
     from mrknee.scoring.scorecard import Scorecard
+    from mrknee.sources.clinical.importing import import_exams
     from mrknee.sources.phantom.cohort import write_cohort
     from mrknee.training.recipe import load_recipe
     from mrknee.training.resumption import read_done
+
+    def imported(path: Path) -> None:
+        """What an import refuses of a source that holds something else it tells in its table."""
+        out = Path("imported")
+        shutil.rmtree(out, ignore_errors=True)
+        try:
+            done = import_exams(path, out, workers=1, allow_missing_plane=True)
+        except MrkneeError:
+            assert not out.exists(), "something was written"
+            raise
+        if not done.complete:
+            stacks = list(out.rglob("*.npy"))
+            assert not stacks, "a study was refused, and written"
+            raise MrkneeError(done.table())
 
     planes = {
         Plane(name): np.zeros((n, 8, 8), np.uint8)
@@ -63,6 +86,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
         "weights": read_weights,
         "resume": read_done,
         "onnx": OnnxModel,
+        "import": imported,
         "exam": lambda path: OnnxModel(path).run(Exam("0000", planes)),
     }
 
@@ -109,6 +133,7 @@ def watched(read: Callable[[Path], object], path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Answers line by line."""
+    assert readers().keys() == set(NAMES)
     known = {**readers(), "python": lambda path: exec(path.read_text())}  # noqa: S102  # own tests
     sys.path.insert(0, str(Path.cwd()))
     for line in sys.stdin:

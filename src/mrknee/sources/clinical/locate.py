@@ -132,7 +132,7 @@ def _members(path: Path) -> list[Location]:
     members = []
     for entry in entries:
         name = PurePosixPath(entry.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[:1]:
+        if name.is_absolute() or ".." in name.parts or ":" in str(name.parts[:1]):
             raise MrkneeError("a zip names files outside itself", found="an absolute path or ..")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise MrkneeError("a zip holds symbolic links", found="a link to another file")
