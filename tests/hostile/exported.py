@@ -117,7 +117,7 @@ def _facts() -> Iterator[Case]:
         other = json.dumps({**rest, key: 7.5})
         yield Case("onnx", f"{key} of another kind", content(finished(graph(), other)))
     preparation = FACTS["preparation"]
-    for name, change in {
+    changes: dict[str, dict[str, Any]] = {
         "findings of numbers": {"findings": [1]},
         "a finding twice": {"findings": ["acl", "acl"]},
         "findings in another order": {"findings": ["meniscus", "acl"], "bias": [0.0, 0.0]},
@@ -127,7 +127,8 @@ def _facts() -> Iterator[Case]:
         "a preparation of 10^9 pixels": {"preparation": {**preparation, "size": 10**9}},
         "another preparation": {"preparation": {**preparation, "turn": 1}},
         "a preparation in words": {"preparation": {**preparation, "mean": "dark"}},
-    }.items():
+    }
+    for name, change in changes.items():
         text = json.dumps({**FACTS, **change})
         yield Case("onnx", name, content(finished(graph(), text)))
 

@@ -23,6 +23,7 @@ from mrknee.networks.settings import NetworkSettings
 from mrknee.tensors.settings import PreparationSettings
 from tests.hostile.case import PICKLE, Case, Payload, content, cuts
 from tests.hostile.recipes import broken_json
+from tests.hostile.studies import on_several_disks
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -75,10 +76,10 @@ def _descriptions(model: Path) -> Iterator[Case]:
         return _file(model, "model.json", content(json.dumps(description)))
 
     for key in json.loads(whole):
-        yield Case("checkpoint", f"no {key}", said(lambda d, k=key: d.pop(k)))
-        yield Case(
-            "checkpoint", f"{key} of another kind", said(lambda d, k=key: d.update({k: 7.5}))
-        )
+        rest = {name: value for name, value in json.loads(whole).items() if name != key}
+        for name, changed in (("no", rest), ("another kind of", {**rest, key: 7.5})):
+            write = _file(model, "model.json", content(json.dumps(changed)))
+            yield Case("checkpoint", f"{name} {key}", write)
     changes: dict[str, Change] = {
         "findings of numbers": lambda d: d.update(findings=[1]),
         "findings of lists": lambda d: d.update(findings=[[]]),
@@ -234,6 +235,7 @@ def _weights(model: Path) -> Iterator[Case]:
         "payload among tensors": (with_payload.getvalue(), ".pth"),
         "payload in the old format": (old_payload.getvalue(), ".pt"),
         "pickled network": (network.getvalue(), ".pth"),
+        "on several disks": (on_several_disks(stored), ".pth"),
         "compressed to a bomb": (zipped.getvalue(), ".pth"),
         "no tensors": (_torch_bytes({"epoch": 3}), ".pth"),
         "one tensor": (_torch_bytes(torch.zeros(3)), ".pth"),

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,9 @@ def _dicom_elements() -> Iterator[Case]:
         "PixelSpacing": (["nan"] * 2, ["0", "0"], ["-1", "1"], ["1e30", "1e30"], []),
     }.items():
         for value in values:
-
-            def change(dataset: Dataset, keyword: str = keyword, value: Any = value) -> None:  # noqa: ANN401
-                _everywhere(dataset, keyword, value)
-
-            changes[f"{keyword} {value}"] = change
+            changes[f"{keyword} {value}"] = partial(_everywhere, keyword=keyword, value=value)
     for slope in ("1e300", "-1e300"):
-        changes[f"a slope of {slope}"] = lambda dataset, slope=slope: _rescaled(dataset, slope)
+        changes[f"a slope of {slope}"] = partial(_rescaled, slope=slope)
     for name, change in changes.items():
         dataset = series()
         with warnings.catch_warnings():
@@ -210,10 +207,10 @@ def _dicom_streams() -> Iterator[Case]:
         yield _dicom(f"{name}, cut", whole[: first + 50])
         yield _dicom(f"{name}, zeros", whole[:first] + bytes(len(whole) - first))
         yield _dicom(f"{name}, noise", whole[:first] + (b"\xa5\x5a\x00\xff" * 20_000))
-    whole = bytearray(written(series(), JPEG2000Lossless))
-    place = whole.index(b"\xff\x4f\xff\x51") + 8
-    whole[place : place + 8] = struct.pack(">II", 60_000, 60_000)
-    yield _dicom("a stream of 60,000 x 60,000", bytes(whole))
+    stream = bytearray(written(series(), JPEG2000Lossless))
+    place = stream.index(b"\xff\x4f\xff\x51") + 8
+    stream[place : place + 8] = struct.pack(">II", 60_000, 60_000)
+    yield _dicom("a stream of 60,000 x 60,000", bytes(stream))
     raw = written(series())
     syntax_bytes = b"1.2.840.10008.1.2.1\0"
     for name, other in (
@@ -282,6 +279,12 @@ def zipped(*members: tuple[zipfile.ZipInfo | str, bytes], kind: int = zipfile.ZI
     return buffer.getvalue()
 
 
+def on_several_disks(archive: bytes) -> bytes:
+    """A zip whose 64-bit directory is said to lie on five disks."""
+    end = archive.rindex(b"PK\x05\x06")
+    return archive[:end] + struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 5) + archive[end:]
+
+
 def _zips() -> Iterator[Case]:
     def case(name: str, data: bytes, said: str = "") -> Case:
         return Case("import", f"zip, {name}", content(data, ".zip"), said)
@@ -328,6 +331,18 @@ def _zips() -> Iterator[Case]:
     yield case("nothing in it", zipped())
     yield case("a pickle in it", zipped(("a.dcm", PICKLE)))
     yield case("text", b"PK is no zip")
+    yield case("on several disks", on_several_disks(good))
+    nameless = bytearray(good)
+    nameless[directory + 28 : directory + 30] = bytes(2)  # the rest of the name is "extra"
+    nameless[directory + 30 : directory + 32] = struct.pack("<H", len("a.dcm"))
+    other = bytearray(good)
+    other[6:8] = struct.pack("<H", 0x800)  # its first header says that its name is UTF-8
+    other[30:35] = b"a\xd2\x9b\x9c\x92"
+    yield case("a name that is no text", bytes(other))
+    for kind in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        packed = zipped(("a.dcm", GOOD_DICOM), kind=kind)
+        yield case(f"packed by method {kind}", packed, "unusual way")
+    yield case("a member without a name", bytes(nameless))
 
 
 def _folders() -> Iterator[Case]:

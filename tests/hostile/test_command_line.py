@@ -32,9 +32,8 @@ def run(folder: Path, words: Words) -> subprocess.CompletedProcess[str]:
     )
 
 
-def named(cases: object, name: str) -> Case:
+def named(cases: list[Case], name: str) -> Case:
     """The case of this name."""
-    assert isinstance(cases, list)
     (found,) = [case for case in cases if case.name == name]
     return found
 
@@ -90,12 +89,6 @@ def a_recipe_with_a_class(here: Path) -> Words:
     return ["train", "data", "--out", "out", "--recipe", "recipe.yaml"]
 
 
-def aliases_without_end(here: Path) -> Words:
-    """Train: a recipe whose aliases grow without end."""
-    (here / "recipe.yaml").write_text(recipes.BOMB)
-    return ["train", "data", "--out", "out", "--recipe", "recipe.yaml"]
-
-
 def weights_with_a_payload(here: Path) -> Words:
     """Train: the pretrained weights are a pickle."""
     write_toy_dataset(here / "data")
@@ -140,7 +133,6 @@ def another_folders_parameters(here: Path) -> Words:
         a_listed_pipe,
         a_label_file_with_commands,
         a_recipe_with_a_class,
-        aliases_without_end,
         weights_with_a_payload,
         a_state_with_a_payload,
         another_folders_parameters,

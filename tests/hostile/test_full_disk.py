@@ -12,10 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from mrknee.cli import main
+from mrknee.training.resumption import WholeCheckpoints
 from tests.conftest import write_toy_dataset
+from tests.hostile import studies
 from tests.hostile.test_interrupted import files
+from tests.sources.clinical.hospital import enhanced, write
 
 NO_SPACE = "No space left on device"
 
@@ -84,6 +88,7 @@ def test_what_was_there_stays(
     run, data = str(trained / "run"), str(trained / "data")
     table = str(trained / "run" / "predictions-valid.csv")
     exam = sorted((trained / "data" / "valid" / "axial").glob("*.npy"))[0].stem
+    other = Path(shutil.copy(table, trained / "other.csv"))
     listing = trained / "paths.csv"
     planes = ("axial", "coronal", "sagittal")
     listing.write_text("".join(f"{data}/valid/{plane}/{exam}.npy\n" for plane in planes))
@@ -92,7 +97,7 @@ def test_what_was_there_stays(
         "predict": ["predict", run, data, "--out", str(out)],
         "submit": ["submit", run, str(listing), str(out)],
         "evaluate": ["evaluate", table, data, "--out", str(out)],
-        "compare": ["compare", table, table, data, "--out", str(out)],
+        "compare": ["compare", table, str(other), data, "--out", str(out)],
         "explain": ["explain", run, data, "--exam", exam, "--out", str(out)],
         "export": ["export", run, "--out", str(out)],
     }[verb]
@@ -107,6 +112,16 @@ def test_what_was_there_stays(
     assert files(disk) == before
 
 
+def test_a_state_that_has_no_room_is_told(disk: Path) -> None:
+    """PyTorch calls a full disk "unexpected pos"; the error is the system's own, with the file."""
+    file = disk / "last.ckpt"
+    file.write_text("before")
+    with pytest.raises(OSError, match=NO_SPACE) as caught:
+        WholeCheckpoints().save_checkpoint({"a": torch.zeros(3_000_000)}, file)
+    assert caught.value.filename == str(file)
+    assert files(disk) == {"last.ckpt": b"before"}
+
+
 def test_training_goes_on_when_there_is_room(
     trained: Path, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,12 +129,30 @@ def test_training_goes_on_when_there_is_room(
     filling = fill(disk, 2_500_000)
     words = ["train", str(trained / "data"), "--out", str(disk / "run"), *SETTINGS]
     fails(words, capsys)
+    assert (disk / "run" / "settings.yaml").exists(), "it had begun"
     assert not list((disk / "run").rglob(".*")), "nothing half-written"
     assert not (disk / "run" / "scorecard.json").exists()
     filling.unlink()
     mount(disk, "remount,size=40m")
     assert main([*words, "--resume"]) == 0
     assert (disk / "run" / "scorecard.json").exists()
+
+
+def test_an_import_goes_on_when_there_is_room(
+    disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Import: exams that had room are whole; with room again the same call completes it."""
+    for number in range(6):
+        write(enhanced(studies.STACK, studies.SCAN, f"study {number}"), tmp_path / f"in/{number}")
+    filling = fill(disk, 800_000)
+    words = ["import", str(tmp_path / "in"), str(disk / "out"), "--allow-missing-plane"]
+    fails(words, capsys)
+    assert not list((disk / "out").rglob(".*.npy*")), "nothing half-written"
+    filling.unlink()
+    assert main(words) == 0
+    words[2] = str(tmp_path / "whole")
+    assert main(words) == 0
+    assert files(disk / "out") == files(tmp_path / "whole")
 
 
 def test_a_phantom_goes_on_when_there_is_room(

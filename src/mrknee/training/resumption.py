@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -88,7 +88,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         with whole_file(Path(path)) as beside, beside.open("wb") as file:
             told = _Told(file)
             try:
-                torch.save(checkpoint, told)
+                torch.save(checkpoint, cast(IO[bytes], told))
             except RuntimeError as error:  # torch calls a full disk "unexpected pos"
                 raise told.fault or error from None
 
@@ -100,7 +100,8 @@ class _Told:
         self.file = file
         self.fault: OSError | None = None
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: bytes | memoryview) -> int:
+        """As any file's."""
         try:
             return self.file.write(content)
         except OSError as fault:
@@ -108,4 +109,5 @@ class _Told:
             raise
 
     def flush(self) -> None:
+        """As any file's."""
         self.file.flush()

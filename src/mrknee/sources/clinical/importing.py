@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Plane, write_stack
-from mrknee.files import whole_file
+from mrknee.files import clear_half_written, whole_file
 from mrknee.progress import Progress
 from mrknee.sources.clinical.dicomfile import is_dicom
 from mrknee.sources.clinical.header import Image, read_header
@@ -150,6 +150,8 @@ def import_exams(
     ids = {f"{index:04d}": study for index, study in enumerate(studies)}
     seal = _seal(studies, choice, allow_missing_plane)
     done = _claim(out, seal)
+    for folder in (out, out / UNFINISHED, *(out / plane for plane in PLANES)):
+        clear_half_written(folder)
     if keep_map is not None:
         _write_map(keep_map, ids)
     tasks = [
@@ -278,7 +280,7 @@ def _claim(out: Path, seal: str) -> dict[str, Any]:
     if out.exists() and not out.is_dir():
         raise MrkneeError("not a folder", file=out, expected="a new folder", found="a file")
     if not file.exists():
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and not all(p.name.startswith(f".{RECORD}.") for p in out.iterdir()):
             raise MrkneeError(
                 "the folder is not empty",
                 file=out,
