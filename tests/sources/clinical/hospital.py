@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -151,9 +151,9 @@ def datasets(
     found = []
     for index, (pixels, position) in enumerate(acquire(stack, scan)):
         dataset = _common(scan, study, series)
-        dataset.SOPInstanceUID = generate_uid(ROOT, [f"{series} {scan.number} {index} {scan.te}"])
+        dataset.SOPInstanceUID = generate_uid(ROOT, [f"{series} {scan.plane} {index} {scan.te}"])
         dataset.InstanceNumber = index + 1
-        dataset.ImagePositionPatient = rounded(position)
+        dataset.ImagePositionPatient = rounded(list(position))
         dataset.ImageOrientationPatient = rounded(orientation(scan))
         dataset.PixelSpacing = rounded([scan.pixel, scan.pixel])
         dataset.SliceThickness = "3.0"
@@ -222,7 +222,9 @@ def enhanced(stack: np.ndarray, scan: Scan, study: str = "study") -> Dataset:
     frames = []
     for index in order:
         frame = Dataset()
-        frame.PlanePositionSequence = Items([item(ImagePositionPatient=rounded(slices[index][1]))])
+        frame.PlanePositionSequence = Items(
+            [item(ImagePositionPatient=rounded(list(slices[index][1])))]
+        )
         frame.FrameContentSequence = Items([item(InStackPositionNumber=int(index) + 1)])
         frames.append(frame)
     dataset.PerFrameFunctionalGroupsSequence = Items(frames)
@@ -299,17 +301,17 @@ def export_series(
     pixels = knee()[scan.plane].astype(np.uint16) * 16 if stack is None else stack
     found = datasets(pixels, scan, study)
     names = np.random.default_rng(scan.number).permutation(1000)
-    target = folder / "Plantagenet_Petronella" / f"{study} {scan.number}"
+    target = folder / "Plantagenet_Petronella" / f"{study} {scan.number} {scan.plane}"
     return [
         write(dataset, target / f"IM{names[index]:04d}", syntax)
         for index, dataset in enumerate(found)
     ]
 
 
-def export_study(folder: Path, study: str = "study", **changes: Any) -> Path:
-    """Writes a study of MRNet's protocol, each scan with these changes."""
-    for scan in PROTOCOL:
-        export_series(folder, replace(scan, **changes), study=study)
+def export_study(folder: Path, study: str = "study", scans: Sequence[Scan] = PROTOCOL) -> Path:
+    """Writes a study."""
+    for scan in scans:
+        export_series(folder, scan, study=study)
     return folder
 
 

@@ -1,18 +1,20 @@
 """One DICOM file, parsed by pydicom without trusting it.
 
-pydicom reads lazily and leniently; what it warns of quotes values, which may be a patient's, so
-warnings stay inside. Whatever it trips over becomes a `MrkneeError` that quotes nothing.
+pydicom reads lazily and leniently. What it warns of and logs quotes values and paths, which may be
+a patient's, so that stays inside; whatever it trips over becomes a `MrkneeError` that quotes
+nothing.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import math
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pydicom
 from pydicom import config
@@ -29,7 +31,7 @@ MAX_INFLATED = 256 * 1024**2
 PIXELS = {Tag(0x7FE0, 0x0008), Tag(0x7FE0, 0x0009), Tag(0x7FE0, 0x0010)}
 
 
-def is_dicom(file: BinaryIO) -> bool:
+def is_dicom(file: io.BufferedIOBase) -> bool:
     """Whether a file says it is DICOM: by its magic, or by a first element of group 8.
 
     Old exports have neither preamble nor file meta information; their first element is (0008,xxxx)
@@ -51,6 +53,10 @@ def untrusted(kind: str = "DICOM") -> Iterator[None]:
     """
     mode = config.settings.reading_validation_mode
     config.settings.reading_validation_mode = config.IGNORE
+    loggers = [logging.getLogger(name) for name in ("pydicom", "nibabel.global")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -70,9 +76,11 @@ def untrusted(kind: str = "DICOM") -> Iterator[None]:
         ) from None
     finally:
         config.settings.reading_validation_mode = mode
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
-def parse(file: BinaryIO, tags: Sequence[str] | None = None) -> FileDataset:
+def parse(file: io.BufferedIOBase, tags: Sequence[str] | None = None) -> FileDataset:
     """Parses a file, inside `untrusted`.
 
     Args:
@@ -88,28 +96,28 @@ def parse(file: BinaryIO, tags: Sequence[str] | None = None) -> FileDataset:
         file.seek(0)
     # a list of tags makes pydicom skip what is not in it without reading it
     return dcmread(
-        file,
+        cast(BinaryIO, file),
         stop_before_pixels=tags is not None,
         specific_tags=None if tags is None else list(tags),
         force=forced,
     )
 
 
-def _has_magic(file: BinaryIO) -> bool:
+def _has_magic(file: io.BufferedIOBase) -> bool:
     start = file.read(PREAMBLE + 4)
     file.seek(0)
     return start[PREAMBLE:] == b"DICM"
 
 
-def _read_meta(file: BinaryIO) -> FileMetaDataset:
+def _read_meta(file: io.BufferedIOBase) -> FileMetaDataset:
     """The file meta information; the file is left where the dataset begins."""
     file.seek(PREAMBLE + 4)
     # pydicom's public function opens a path, and unpacks a deflated file without limit
-    return _read_file_meta_info(file)
+    return _read_file_meta_info(cast(BinaryIO, file))
 
 
 def _parse_deflated(
-    file: BinaryIO, meta: FileMetaDataset, tags: Sequence[str] | None
+    file: io.BufferedIOBase, meta: FileMetaDataset, tags: Sequence[str] | None
 ) -> FileDataset:
     """A deflated dataset, unpacked up to a limit: pydicom itself would unpack a bomb."""
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
+from PIL import Image
 from scipy import ndimage
 
 from mrknee.errors import MrkneeError
@@ -35,14 +36,13 @@ class Framed:
     Attributes:
         stack: uint8 (slices, 256, 256).
         pixel_mm: the edge of its pixels.
-        joint: where the joint was found, in rows and columns of the upright image, as shares
-            of its height and width.
+        joint: row and column of the upright image that are the frame's middle.
         warnings: what is odd about it, one sentence each.
     """
 
     stack: Stack
     pixel_mm: float
-    joint: tuple[float, float]
+    joint: tuple[int, int]
     warnings: tuple[str, ...]
 
 
@@ -66,37 +66,49 @@ def frame(volume: Volume, plane: Plane) -> Framed:
     # headers and NIfTI's 32-bit numbers give the same size with other last digits
     row_mm, col_mm = (round(size, 4) for size in volume.pixel_mm)
     window_mm = min(max(rows * row_mm, cols * col_mm), LARGEST_MM)
-    centre = joint_centre(volume, plane)
+    row, col = (round(place) for place in joint_centre(volume, plane))
     step = window_mm / SIZE
-    down = _weights(rows, round(centre[0]), step / row_mm)
-    across = _weights(cols, round(centre[1]), step / col_mm)
+    window = _Window(row, col, step / row_mm, step / col_mm)
     stack = np.empty((len(values), SIZE, SIZE), np.uint8)
     for index, image in enumerate(values):
         grey = np.clip((image - black) / (white - black), 0.0, 1.0) * 255.0
-        stack[index] = np.rint(down @ grey @ across.T)
+        stack[index] = np.rint(window.cut(grey))
     warnings = []
     if max(rows * row_mm, cols * col_mm) > 1.4 * LARGEST_MM:
         warnings.append("the field is very wide; if it shows both legs, the frame may be wrong")
-    return Framed(stack, step, (centre[0] / rows, centre[1] / cols), tuple(warnings))
+    return Framed(stack, step, (row, col), tuple(warnings))
 
 
-def _weights(length: int, centre: int, step: float) -> Float32[np.ndarray, "out length"]:
-    """What each of `SIZE` pixels, `step` source pixels apart, takes of a line of source pixels.
+@dataclass(frozen=True)
+class _Window:
+    """Which part of an image becomes `SIZE` x `SIZE` pixels.
 
-    Linear where pixels get smaller, an average over as many more where they get larger; black
-    beyond the ends. The middle of the window lies on a source pixel, so that with a step of 1
-    values are copied.
+    Attributes:
+        row, col: the source pixel in the middle: with steps of 1, values are copied.
+        down, across: how many source pixels one pixel spans.
     """
-    places = centre + (np.arange(SIZE) - SIZE // 2) * step
-    reach = max(1.0, step)
-    beyond = int(np.ceil(reach))
-    line = np.arange(-beyond, length + beyond)
-    shares = np.clip(1.0 - np.abs(places[:, None] - line[None, :]) / reach, 0.0, None)
-    shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)
-    inside: Float32[np.ndarray, "out length"] = shares[:, beyond : beyond + length].astype(
-        np.float32
-    )
-    return inside
+
+    row: int
+    col: int
+    down: float
+    across: float
+
+    def cut(self, image: Float[np.ndarray, "rows cols"]) -> Float32[np.ndarray, "256 256"]:
+        """The window of one slice; black beyond its edges.
+
+        Linear where pixels get smaller, an average over as many more where they get larger.
+        """
+        half = SIZE / 2 + 0.5  # the middle pixel, right and below the middle, has its centre here
+        left, top = self.col + 0.5 - half * self.across, self.row + 0.5 - half * self.down
+        right, bottom = left + SIZE * self.across, top + SIZE * self.down
+        rows, cols = image.shape
+        margin = int(np.ceil(max(0.0, -left, -top, right - cols, bottom - rows)))
+        room = Image.fromarray(np.pad(image, margin).astype(np.float32))
+        box = (left + margin, top + margin, right + margin, bottom + margin)
+        cut: Float32[np.ndarray, "256 256"] = np.asarray(
+            room.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+        )
+        return cut
 
 
 def joint_centre(volume: Volume, plane: Plane) -> tuple[float, float]:

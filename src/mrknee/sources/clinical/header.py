@@ -6,12 +6,18 @@ series, with what differs from frame to frame in a sequence with an item a frame
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.uid import MediaStorageDirectoryStorage
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import (
+    EnhancedMRColorImageStorage,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MediaStorageDirectoryStorage,
+    MRImageStorage,
+)
 
 from mrknee.errors import MrkneeError
 from mrknee.sources.clinical.dicomfile import (
@@ -30,6 +36,13 @@ from mrknee.sources.clinical.locate import Location
 MAX_SIDE = 4096
 """Rows or columns. MR images have up to 1024."""
 MAX_FRAMES = 20_000
+
+MR_IMAGES = {
+    MRImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedMRColorImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+}
 
 NAMES = ("SeriesDescription", "ProtocolName")
 DESCRIPTIONS = (
@@ -129,7 +142,7 @@ class Image:
         return np.stack([normal / np.linalg.norm(normal), down, along])
 
 
-def read_header(file: BinaryIO, location: Location) -> list[Image]:
+def read_header(file: io.BufferedIOBase, location: Location) -> list[Image]:
     """The images of one DICOM file; none where it holds no image (a report, a DICOMDIR).
 
     Args:
@@ -144,9 +157,14 @@ def read_header(file: BinaryIO, location: Location) -> list[Image]:
         return _images(dataset, location)
 
 
-def _images(dataset: Dataset, location: Location) -> list[Image]:
+def _images(dataset: FileDataset, location: Location) -> list[Image]:
     rows, cols = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
-    if dataset.get("SOPClassUID") == MediaStorageDirectoryStorage or not rows or not cols:
+    kind = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
+    if not kind or (kind in MR_IMAGES and not (rows and cols)):
+        raise MrkneeError(
+            "a DICOM file is cut off in its header", advice="copy or export the file again"
+        )
+    if kind == MediaStorageDirectoryStorage or not rows or not cols:
         return []
     frames = whole(dataset, "NumberOfFrames") or 1
     if max(rows, cols) > MAX_SIDE or not 1 <= frames <= MAX_FRAMES:

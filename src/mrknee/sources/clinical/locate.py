@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import cast
 
 from mrknee.errors import MrkneeError
 
@@ -145,7 +145,7 @@ def _members(path: Path) -> list[Location]:
         name = PurePosixPath(entry.filename.replace("\\", "/"))
         if not entry.filename:  # zipfile itself trips over such a member
             raise MrkneeError("a zip can't be read", found="a member without a name")
-        if name.is_absolute() or ".." in name.parts or ":" in str(name.parts[:1]):
+        if name.is_absolute() or ".." in name.parts or ":" in str(name)[:2]:
             raise MrkneeError("a zip names files outside itself", found="an absolute path or ..")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise MrkneeError("a zip holds symbolic links", found="a link to another file")
@@ -176,7 +176,7 @@ class Opener(ExitStack):
         self._zips: dict[Path, zipfile.ZipFile] = {}
 
     @contextmanager
-    def open(self, location: Location) -> Iterator[BinaryIO]:
+    def open(self, location: Location) -> Iterator[io.BufferedIOBase]:
         """The file at a location, seekable, of at most `MAX_FILE_BYTES`.
 
         Raises:

@@ -28,6 +28,8 @@ from mrknee.sources.clinical.pixels import MAX_VOXELS
 ENDINGS = (".nii", ".nii.gz")
 MAX_HEADER = 1024**2
 """Header and extensions; the voxels begin behind them."""
+THICKEST = 0.5
+"""Slices are the thickest way of a voxel, unless it is nearly a cube: then any plane will do."""
 NAMES: dict[str, Plane] = {
     **dict.fromkeys(("axial", "ax", "axi", "tra", "transverse", "transversal"), Plane.AXIAL),
     **dict.fromkeys(("coronal", "cor"), Plane.CORONAL),
@@ -125,6 +127,8 @@ def _as_slices(values: np.ndarray, header: Nifti1Header, plane: Plane) -> Volume
         raise MrkneeError("a NIfTI file doesn't say how large a voxel is")
     axes = steps / sizes[:, None]
     first = int(np.argmax(np.abs(axes @ SHOWN[plane][0])))
+    if sizes[first] < THICKEST * sizes.max():
+        raise MrkneeError(f"it is named by the {plane} plane, but its slices lie in another")
     order = [first, *(axis for axis in range(3) if axis != first)]
     pixel_mm = (float(sizes[order[1]]), float(sizes[order[2]]))
     middle = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine @ [*((n - 1) / 2 for n in values.shape), 1.0]

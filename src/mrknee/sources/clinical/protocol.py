@@ -9,15 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydicom.uid import (
-    EnhancedMRColorImageStorage,
-    EnhancedMRImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
-)
-
 from mrknee.exams import Plane
 from mrknee.sources.clinical.anatomy import other_part, vocabulary, words_of
+from mrknee.sources.clinical.header import MR_IMAGES
 from mrknee.sources.clinical.series import Series
 
 Weighting = Literal["T1", "PD", "T2", "gradient echo", "unknown"]
@@ -40,12 +34,6 @@ ORDER: dict[Plane, tuple[tuple[Weighting, ...], bool]] = {
     Plane.AXIAL: (("PD", "T2", "gradient echo", "T1", "unknown"), True),
 }
 
-MR_IMAGES = {
-    MRImageStorage,
-    EnhancedMRImageStorage,
-    EnhancedMRColorImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-}
 LOCALISER_WORDS = vocabulary("localizer localiser localizador loc scout aascout survey surv")
 # ImageType's third value and beyond, of images computed from others
 COMPUTED = vocabulary(

@@ -239,7 +239,7 @@ class _Work:
                 nearest, angle = nearest_plane(volume.axes[0])
                 row |= {"angle_deg": _rounded(angle), "slices": len(volume.values)}
                 if nearest != plane or angle > MAX_OBLIQUE_DEGREES:
-                    raise MrkneeError(f"it is named by the {plane} plane, but isn't close to it")
+                    raise MrkneeError(f"none of its axes is close to the {plane} plane's normal")
                 framed = frame(upright(volume, plane), plane)
             except MrkneeError as error:
                 self.why[name] = _one_line(error)
@@ -293,12 +293,11 @@ class _Work:
 
 
 def _shape(framed: Framed) -> dict[str, Any]:
-    row, col = framed.joint
     return {
         "slices": len(framed.stack),
         "pixel_mm": round(framed.pixel_mm, 4),
         "size": SIZE,
-        "joint": [round(row, 3), round(col, 3)],
+        "joint": list(framed.joint),
     }
 
 

@@ -1,0 +1,117 @@
+"""NIfTI files named by their plane give the stacks that DICOM gives."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import nibabel
+import numpy as np
+import pytest
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, ExamFolder, Plane
+from mrknee.sources.clinical.importing import import_exams
+from mrknee.sources.clinical.locate import Location
+from mrknee.sources.clinical.nifti import plane_and_exam, read_nifti
+from tests.sources.clinical.hospital import PROTOCOL, Scan, acquire, export_study, knee
+
+
+def write_nifti(path: Path, scan: Scan, stack: np.ndarray) -> Path:
+    """A scan as NIfTI: columns, rows and slices along i, j and k."""
+    slices = acquire(stack, scan)
+    axes = scan.axes[[0, 2, 1]] if scan.transposed else scan.axes
+    to_ras = np.diag([-1.0, -1.0, 1.0])
+    affine = np.eye(4)
+    for column, (axis, size) in enumerate(
+        ((axes[2], scan.pixel), (axes[1], scan.pixel), (axes[0], scan.spacing))
+    ):
+        affine[:3, column] = to_ras @ axis * size
+    affine[:3, 3] = to_ras @ slices[0][1]
+    volume = np.stack([pixels.T for pixels, _ in slices], axis=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.Nifti1Image(volume, affine).to_filename(path)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+def test_the_same_as_dicom(tmp_path: Path, ending: str) -> None:
+    """A study as NIfTI gives the stacks that it gives as DICOM, whichever way its axes run."""
+    export_study(tmp_path / "dicom")
+    for scan in PROTOCOL:
+        odd = Scan(scan.plane, turned=(True, False, True), transposed=True)
+        stack = knee()[scan.plane].astype(np.int16) * 16
+        write_nifti(tmp_path / "nifti" / f"right_knee_{scan.plane}.{ending}", odd, stack)
+    import_exams(tmp_path / "dicom", tmp_path / "a")
+    imported = import_exams(tmp_path / "nifti", tmp_path / "b")
+    assert imported.exams["0000"]["side"] == "right"
+    (one,), (other,) = ExamFolder(tmp_path / "a"), ExamFolder(tmp_path / "b")
+    for plane in PLANES:
+        np.testing.assert_array_equal(one.stacks[plane], other.stacks[plane])
+
+
+@pytest.mark.parametrize(
+    ("name", "plane", "exam"),
+    [
+        ("in/knee_sag.nii.gz", Plane.SAGITTAL, "in/knee"),
+        ("in/coronal.nii", Plane.CORONAL, "in/"),
+        ("in/P1-Ax-PD.nii", Plane.AXIAL, "in/p1 pd"),
+        ("in/sagittal/0001.nii.gz", Plane.SAGITTAL, "in/0001"),
+        ("in/knee.nii.gz", None, "in/knee.nii.gz"),
+        ("in/sag_cor.nii.gz", None, "in/sag_cor.nii.gz"),
+    ],
+)
+def test_planes_and_exams_by_name(name: str, plane: Plane | None, exam: str) -> None:
+    """A file's name, or its folder's, says the plane; the rest of it names the exam."""
+    assert plane_and_exam(PurePosixPath(name)) == (plane, exam)
+
+
+def test_rescale_is_applied(tmp_path: Path) -> None:
+    """scl_slope and scl_inter become values."""
+    stack = knee()[Plane.CORONAL].astype(np.float32)[:, ::8, ::8]
+    path = tmp_path / "cor.nii"
+    image = nibabel.Nifti1Image(stack, np.diag([1.0, 1.0, 1.0, 1.0]))
+    image.header.set_data_dtype(np.int16)
+    image.header.set_slope_inter(0.5, -20)
+    image.to_filename(path)
+    found = read_nifti(Location(path), Plane.CORONAL)
+    # nibabel's own reading; i runs to the right, k up
+    theirs = np.asarray(nibabel.load(path).get_fdata()).transpose(1, 0, 2)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(found.values, theirs, atol=1e-4)
+    assert found.values.min() < -10
+
+
+def test_a_name_that_contradicts_the_geometry_is_refused(tmp_path: Path) -> None:
+    """A coronal volume named sagittal is refused; an unnamed one is counted as unreadable."""
+    write_nifti(tmp_path / "in" / "sag.nii", Scan(Plane.CORONAL), knee()[Plane.CORONAL])
+    write_nifti(tmp_path / "in" / "cor.nii", Scan(Plane.CORONAL), knee()[Plane.CORONAL])
+    write_nifti(tmp_path / "in" / "what.nii", Scan(Plane.CORONAL), knee()[Plane.CORONAL])
+    imported = import_exams(tmp_path / "in", tmp_path / "out", allow_missing_plane=True)
+    assert list(imported.exams["0000"]["planes"]) == ["coronal"]
+    assert imported.unreadable == {"a NIfTI file's name says no plane": 1}
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "message"),
+    [
+        (0, b"\x00\x00\x00\x00", "can't be read"),
+        (40, np.array([3, 30000, 30000, 30000], "<i2").tobytes(), "no single volume"),
+        (40, np.array([4, 9, 9, 9, 5], "<i2").tobytes(), "no single volume"),
+        (40, np.array([3, 999, 999, 90], "<i2").tobytes(), "cut off"),
+        (40, np.array([3, -4, 9, 9], "<i2").tobytes(), "no single volume"),
+        (70, np.array([128], "<i2").tobytes(), "other than grey values"),
+        (108, np.array([1e30], "<f4").tobytes(), "impossible place"),
+        (108, np.array([np.nan], "<f4").tobytes(), "can't be read|impossible place"),
+        (252, bytes(4), "how it lies"),
+        (280, np.array([np.nan] * 4, "<f4").tobytes(), "how large a voxel is"),
+    ],
+)
+def test_broken_headers_are_refused(
+    tmp_path: Path, place: int, content: bytes, message: str
+) -> None:
+    """Whatever a header promises is held against the file before anything is allocated."""
+    path = write_nifti(tmp_path / "sag.nii", Scan(Plane.SAGITTAL), knee()[Plane.SAGITTAL][:2])
+    data = bytearray(path.read_bytes())
+    data[place : place + len(content)] = content
+    path.write_bytes(data)
+    with pytest.raises(MrkneeError, match=message):
+        read_nifti(Location(path), Plane.SAGITTAL)
