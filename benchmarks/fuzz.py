@@ -73,10 +73,11 @@ def listing() -> Callable[[Path], object]:
 
 
 def recipe() -> Callable[[Path], object]:
-    """A recipe, to the settings."""
-    from mrknee.training.recipe import load_recipe
+    """A recipe's YAML, to the tree of settings that jsonargparse gets."""
+    from mrknee.training.recipe import Recipe
+    from mrknee.training.recipe_tree import read_tree
 
-    return lambda path: load_recipe(str(path))
+    return lambda path: read_tree(path, Recipe)
 
 
 def scorecard() -> Callable[[Path], object]:
@@ -163,7 +164,7 @@ READERS = {
     "labels": Reader(labels, ".csv"),
     "predictions": Reader(predictions, ".csv"),
     "listing": Reader(listing, ".csv"),
-    "recipe": Reader(recipe, ".yaml", ("yaml",)),
+    "recipe": Reader(recipe, ".yaml", ("yaml",), "without making the settings"),
     "scorecard": Reader(scorecard, ".json", ("json",)),
     "checkpoint": Reader(checkpoint, ".json", ("json",), "without building the network"),
     "weights": Reader(weights, ".pth", (), "guided by our own part only: torch is too large"),

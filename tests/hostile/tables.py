@@ -63,11 +63,15 @@ def _labels() -> Iterator[Case]:
         "an open quote": ('0000,1\n"0001,0\n0002,1\n', "no CSV"),
         "text behind a quote": ('"0000"x,1\n', "no CSV"),
         "a field of 200,000": ("0" * 200_000 + ",1\n", "no CSV"),
-        "an open quote before 10 MB": ('"' + "0,1\n" * 2_500_000, "no CSV"),
+        "an open quote before 3 MB": ('"' + "0,1\n" * 750_000, "no CSV"),
         "NUL": ("0000,\0\n", "neither 0 nor 1"),
         "a million commas": ("," * 1_000_000, "another form"),
         "a command for the terminal": ("0000,\x1b[2J\x1b]0;owned\x07\n", "neither 0 nor 1"),
-        "a million lines, the first twice": ("0,1\n" + "0,1\n" * 1_000_000, "two labels"),
+        "300,000 exams, the last twice": (
+            "".join(f"{i},1\n" for i in range(300_000)) + "299999,1\n",
+            "two labels",
+        ),
+        "more than any set has": ("0,1\n" * 1_000_001, "too large"),
     }
     for name, (text, said) in texts.items():
         yield Case("labels", name, content(text), said)
@@ -106,6 +110,10 @@ def _predictions() -> Iterator[Case]:
         "NUL": (head + "0000,0\0\n", "can't be used"),
         "mixed line ends": ("exam,acl\r0000,1\r\n0001,2\n", "can't be used"),
         "a command for the terminal": ("\x1b[2J\x1b[31mexam,acl\n0000,1\n", "another header"),
+        "200,000 exams, the last twice": (
+            head + "".join(f"{i},.5\n" for i in range(200_000)) + "199999,.5\n",
+            "can't be used",
+        ),
         "100,000 findings": (",".join(["exam", *(f"f{i}" for i in range(100_000))]) + "\n", ""),
     }
     for name, (text, said) in texts.items():

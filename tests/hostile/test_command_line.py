@@ -89,23 +89,6 @@ def a_recipe_with_a_class(here: Path) -> Words:
     return ["train", "data", "--out", "out", "--recipe", "recipe.yaml"]
 
 
-def weights_with_a_payload(here: Path) -> Words:
-    """Train: the pretrained weights are a pickle."""
-    write_toy_dataset(here / "data")
-    model = models.write_model(here / "model")
-    named(list(models.cases(model)), "payload among tensors").write(here / "w")
-    return [
-        "train",
-        "data",
-        "--out",
-        "out",
-        "--network.encoder",
-        "test_resnet",
-        "--weights",
-        "w.pth",
-    ]
-
-
 def a_state_with_a_payload(here: Path) -> Words:
     """Train --resume: the state is a pickle."""
     data = write_toy_dataset(here / "data")
@@ -133,7 +116,6 @@ def another_folders_parameters(here: Path) -> Words:
         a_listed_pipe,
         a_label_file_with_commands,
         a_recipe_with_a_class,
-        weights_with_a_payload,
         a_state_with_a_payload,
         another_folders_parameters,
     ],

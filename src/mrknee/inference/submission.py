@@ -16,7 +16,7 @@ from mrknee.files import whole_file
 from mrknee.inference.model import open_model
 from mrknee.untrusted import read_text
 
-_MAX_BYTES = 32_000_000  # some 100,000 exams
+_MAX_BYTES = 16_000_000  # some 100,000 exams
 
 
 class ListedExams:

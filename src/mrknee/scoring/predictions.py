@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,7 @@ from mrknee.files import whole_file
 from mrknee.scoring.text import exams
 from mrknee.untrusted import read_text
 
-_MAX_BYTES = 32_000_000  # 200,000 exams of ten findings
-_NUMBER = re.compile(r"\s*\+?[0-9]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?\s*", re.ASCII)
+_MAX_BYTES = 16_000_000  # 200,000 exams of five findings
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,15 @@ class Predictions:
         """
         text = read_text(path, "table of predictions", at_most=_MAX_BYTES)
         try:
-            header, *rows = list(csv.reader(io.StringIO(text), strict=True)) or [[]]
+            return cls._parsed(csv.reader(io.StringIO(text), strict=True), path)
         except csv.Error as error:
             raise MrkneeError(
                 "the predictions are not a CSV", file=path, found=str(error)
             ) from None
+
+    @classmethod
+    def _parsed(cls, lines: Iterator[list[str]], path: Path) -> Predictions:
+        header = next(lines, [])
         if header[:1] != ["exam"] or len(header) < 2:
             raise MrkneeError(
                 "the predictions have another header",
@@ -77,8 +80,9 @@ class Predictions:
         place = {name: column for column, name in enumerate(header[1:])}
         columns = [place[name] for name in findings]
         numbers = "a number" if len(findings) == 1 else f"{len(findings)} numbers"
-        ids: dict[str, list[float]] = {}
-        for number, row in enumerate(rows, start=2):
+        ids: dict[str, None] = {}
+        table = array("d")  # eight bytes a number, where a list takes forty
+        for number, row in enumerate(lines, start=2):
             values = _probabilities(row, len(header))
             if values is None or row[0] in ids:
                 raise MrkneeError(
@@ -88,13 +92,14 @@ class Predictions:
                     expected=f"an exam not named before and {numbers} from 0 to 1",
                     found=f"line {number}: {','.join(row)[:80]!r}",
                 )
-            ids[row[0]] = [values[c] for c in columns]
+            ids[row[0]] = None
+            table.extend(values)
         if not ids:
             raise MrkneeError(
                 "no exam has a prediction", file=path, expected="a line for each exam of a split"
             )
-        table = np.array(list(ids.values()), dtype=np.float64).reshape(len(ids), len(findings))
-        return cls(tuple(ids), findings, table)
+        probabilities = np.array(table, dtype=np.float64).reshape(len(ids), len(findings))
+        return cls(tuple(ids), findings, probabilities[:, columns])
 
     @classmethod
     def read_joined(cls, spec: str) -> Predictions:
@@ -269,8 +274,10 @@ def _probabilities(row: list[str], width: int) -> list[float] | None:
     """The numbers of a line; None where it is no line of a table of this width."""
     if len(row) != width or not row[0].strip():
         return None
-    try:  # float alone would take "0_1" for 1
-        values = [float(field) for field in row[1:] if _NUMBER.fullmatch(field)]
+    if not all(field.isascii() and "_" not in field for field in row[1:]):
+        return None  # float would take "0_1" for 1, and other scripts' digits
+    try:
+        values = [float(field) for field in row[1:]]
     except ValueError:
         return None
-    return values if len(values) == width - 1 and all(0 <= v <= 1 for v in values) else None
+    return values if all(0 <= v <= 1 for v in values) else None
