@@ -33,6 +33,7 @@ def graph(
     inputs: tuple[str, ...] = PLANES,
     kind: int = TensorProto.UINT8,
     logits: str = "value",
+    value: tuple[float, ...] = (0.5,),
 ) -> bytes:
     """A model with the inputs and outputs of an exported one, all of whose outputs are constant."""
     names = ["logits", "probabilities", *(f"heat_{plane}" for plane in PLANES)]
@@ -50,7 +51,7 @@ def graph(
             ],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names],
             [
-                numpy_helper.from_array(np.array([0.5], np.float32), "value"),
+                numpy_helper.from_array(np.array(value, np.float32), "value"),
                 numpy_helper.from_array(np.ones(3, np.float32), "present"),
                 *(initializers or []),
             ],
@@ -173,6 +174,14 @@ def _graphs() -> Iterator[Case]:
     ]
     bomb = graph(nodes, [size], logits="much")
     yield Case("exam", "a constant of 10^12", content(finished(bomb)), "can't read an exam")
+    for name, value in (
+        ("NaN", (float("nan"),)),
+        ("two", (0.5, 0.5)),
+        ("more than 1", (1.5,)),
+        ("no", ()),
+    ):
+        data = finished(graph(value=value))
+        yield Case("exam", f"{name} for a probability", content(data), "probabilities are none")
     two = helper.make_node("Concat", ["axial", "coronal"], ["x"], axis=0)
     cast = helper.make_node("Cast", ["x"], ["much"], to=TensorProto.FLOAT)
     other = graph([two, cast], logits="much")

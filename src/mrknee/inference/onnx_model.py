@@ -116,9 +116,19 @@ class OnnxModel:
                 found=str(fault).split(" : ")[-1].strip(),
                 advice="export it again",
             ) from fault
-        found = zip(names, values, strict=True)
+        found = dict(zip(names, values, strict=True))
+        given = np.asarray(found["probabilities"])
+        if given.shape != (len(self.findings),) or not ((given >= 0) & (given <= 1)).all():
+            raise MrkneeError(
+                "the exported model's probabilities are none",
+                file=self._file,
+                exam=exam.id,
+                expected=f"{len(self.findings)} numbers from 0 to 1",
+                found=str(given),
+                advice="export it again",
+            )
         absent = tuple(f"_{plane}" for plane in PLANES if plane not in exam.stacks)
-        return {n: np.asarray(v) for n, v in found if not absent or not n.endswith(absent)}
+        return {n: np.asarray(v) for n, v in found.items() if not absent or not n.endswith(absent)}
 
     def predict(self, exams: Exams) -> Predictions:
         """Reads exams, one by one.
