@@ -91,6 +91,8 @@ def _descriptions(model: Path) -> Iterator[Case]:
         "an encoder of billions of weights": lambda d: d["settings"].update(
             encoder="vit_giant_patch14_dinov2", shared_encoder=False
         ),
+        "an encoder without feature maps": lambda d: d["settings"].update(encoder="pit_b_224"),
+        "an encoder with a classifier only": lambda d: d["settings"].update(encoder="coat_mini"),
         "an encoder from the net": lambda d: d["settings"].update(encoder="hf-hub:evil/model"),
         "an encoder from a folder": lambda d: d["settings"].update(encoder="local-dir:/tmp"),
         "an encoder that is a path": lambda d: d["settings"].update(encoder="../../etc/passwd"),
