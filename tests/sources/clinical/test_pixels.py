@@ -175,6 +175,62 @@ def test_a_stream_of_another_size_is_refused_before_it_is_decoded(
         read_volume(series)
 
 
+@pytest.mark.parametrize("name", ["JPEG lossless SV1", "JPEG-LS", "JPEG 2000", "RLE"])
+def test_a_damaged_stream_is_refused(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A compressed image that breaks off or is garbled is refused, not made up in silence."""
+    (series,) = series_of(datasets(knee()[Plane.SAGITTAL][:1], SAGITTAL), tmp_path, SYNTAXES[name])
+    path = tmp_path / "0.dcm"
+    whole = path.read_bytes()
+    end = whole.rindex(b"\xfe\xff\xdd\xe0")
+    middle = (whole.index(b"\xe0\x7f\x10\x00") + end) // 2
+    garbled = whole[:middle] + b"\xff\x90\xff\xd9" * 50 + whole[middle + 200 :]
+    broken = [whole[:middle], whole[:middle] + bytes(end - middle) + whole[end:]]
+    if name != "JPEG 2000":  # any bytes are a valid arithmetic code: nobody can tell
+        broken.append(garbled)
+    for content in broken:
+        path.write_bytes(content)
+        with pytest.raises(MrkneeError) as told:
+            read_volume(series)
+        assert str(tmp_path) not in str(told.value)
+    assert capfd.readouterr().err == ""
+    path.write_bytes(whole)
+    read_volume(series)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 17, 127, 255])
+def test_impossible_bits_never_reach_a_decoder(tmp_path: Path, bits: int) -> None:
+    """A JPEG of more than 16 bits ends gdcm, and the whole process with it; it is refused before.
+
+    Found by fuzzing.
+    """
+    (series,) = series_of(
+        datasets(knee()[Plane.SAGITTAL][:1].astype(np.uint16), SAGITTAL), tmp_path, JPEGLosslessSV1
+    )
+    content = bytearray((tmp_path / "0.dcm").read_bytes())
+    content[content.index(b"\xff\xc3\x00\x0b") + 4] = bits
+    (tmp_path / "0.dcm").write_bytes(content)
+    with pytest.raises(MrkneeError, match="more bits than its header says"):
+        read_volume(series)
+
+
+def test_a_gap_between_markers_never_reaches_a_decoder(tmp_path: Path) -> None:
+    """Bytes between the segments of a JPEG's header end gdcm, too.
+
+    Found by fuzzing.
+    """
+    (series,) = series_of(
+        datasets(knee()[Plane.SAGITTAL][:1].astype(np.uint16), SAGITTAL), tmp_path, JPEGLosslessSV1
+    )
+    content = (tmp_path / "0.dcm").read_bytes()
+    place = content.index(b"\xff\xc4")
+    shorter = content[: place + 2] + b"\x00\x03" + content[place + 4 :]
+    (tmp_path / "0.dcm").write_bytes(shorter)
+    with pytest.raises(MrkneeError, match="found: no size"):
+        read_volume(series)
+
+
 def test_fewer_frames_than_promised_are_refused(tmp_path: Path) -> None:
     """A compressed multi-frame file that lacks frames is refused."""
     (series,) = series_of([enhanced(knee()[Plane.SAGITTAL][:3], SAGITTAL)], tmp_path, RLELossless)

@@ -89,6 +89,7 @@ class Image:
         inverted: white is 0 (MONOCHROME1).
         rescale: slope and intercept.
         burned_in: the image itself shows annotations.
+        syntax: how the file is stored (its transfer syntax).
     """
 
     location: Location
@@ -126,6 +127,7 @@ class Image:
     bits: int
     rescale: tuple[float, float]
     burned_in: bool
+    syntax: str
 
     @property
     def axes(self) -> Axes | None:
@@ -246,6 +248,7 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         bits=whole(dataset, "BitsStored") or 16,
         rescale=_rescale(rescale),
         burned_in=text(dataset, "BurnedInAnnotation") == "YES",
+        syntax=text(dataset.file_meta, "TransferSyntaxUID"),
     )
 
 

@@ -29,7 +29,14 @@ from mrknee.sources.clinical.dicomfile import is_dicom
 from mrknee.sources.clinical.header import Image, read_header
 from mrknee.sources.clinical.locate import Location, Opener, find_files
 from mrknee.sources.clinical.nifti import is_nifti
-from mrknee.sources.clinical.study import Choice, Study, nifti_studies, read_study, studies_of
+from mrknee.sources.clinical.study import (
+    Choice,
+    Study,
+    needs_decoder,
+    nifti_studies,
+    read_study,
+    studies_of,
+)
 from mrknee.untrusted import read_json
 from mrknee.workers import cores, each
 
@@ -320,38 +327,62 @@ class _Task:
     choice: Choice
     allow_missing_plane: bool
 
+    @property
+    def begun(self) -> Path:
+        """A file that is there while the study is being read."""
+        return self.out / UNFINISHED / f"{self.exam_id}.begun"
+
 
 def _write_exam(task: _Task) -> tuple[str, dict[str, Any]]:
     """Reads one study and writes its stacks, then its record."""
+    begun = task.begun
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    begun.touch()
     outcome = read_study(task.study, task.choice, allow_missing_plane=task.allow_missing_plane)
     for plane, stack in outcome.stacks.items():
         write_stack(task.out, plane, task.exam_id, stack)
     _write_json(task.out / UNFINISHED / f"{task.exam_id}.json", outcome.record)
+    begun.unlink()
     return task.exam_id, outcome.record
 
 
 def _work(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Writes the exams; one that brings its process down is refused, and the others go on."""
     left = {task.exam_id: task for task in tasks}
+    isolated = any(needs_decoder(task.study) for task in tasks)
+    for task in tasks:
+        task.begun.unlink(missing_ok=True)
+    while left:
+        try:
+            for exam_id, record in _run(_write_exam, [*left.values()], processes, isolated):
+                del left[exam_id]
+                yield exam_id, record
+        except BrokenProcessPool:
+            # one of those that had begun: each gets a process of its own
+            for task in [one for one in left.values() if one.begun.exists()] or [*left.values()]:
+                del left[task.exam_id]
+                yield _alone(task)
+
+
+def _alone(task: _Task) -> tuple[str, dict[str, Any]]:
+    """Writes an exam in a process of its own, or refuses it if that goes down."""
     try:
-        for exam_id, record in _run(_write_exam, tasks, processes):
-            del left[exam_id]
-            yield exam_id, record
+        return next(each(_write_exam, [task], 1))
     except BrokenProcessPool:
-        for task in left.values():
-            try:
-                yield from each(_write_exam, [task], 1)
-            except BrokenProcessPool:
-                reason = "reading it brought the program down: its files are damaged"
-                record = {"imported": False, "reason": reason, "side": None, "planes": {}}
-                yield task.exam_id, {**record, "warnings": [], "candidates": []}
+        task.begun.unlink(missing_ok=True)
+        reason = "reading it brought the program down: its files are damaged"
+        record = {"imported": False, "reason": reason, "side": None, "planes": {}}
+        return task.exam_id, {**record, "warnings": [], "candidates": []}
 
 
 def _run(
-    function: Callable[[Task], Result], tasks: Sequence[Task], processes: int
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    processes: int,
+    isolated: bool = False,  # internal
 ) -> Iterator[Result]:
-    """On all cores, or here where there is nothing to share."""
-    if min(processes, len(tasks)) < 2:
+    """On all cores, or here where there is nothing to share and nothing to be afraid of."""
+    if min(processes, len(tasks)) < 2 and not isolated:
         yield from map(function, tasks)
     else:
         yield from each(function, tasks, processes)

@@ -6,8 +6,12 @@ against what the compressed stream says of itself, before a decoder is let loose
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Callable, Mapping
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 
@@ -50,6 +54,20 @@ PLUGINS: dict[str, str] = {
     **dict.fromkeys((JPEG2000, JPEG2000Lossless), "pylibjpeg"),
     **dict.fromkeys((HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL), "pylibjpeg"),
 }
+
+COMPLAINTS = (b"JPEG", b"Huffman", b"marker", b"arithmetic code")
+"""Words of libjpeg's warnings (its jerror.h)."""
+ESCAPE = b"\x1b"
+"""What a progress bar is drawn with."""
+
+FOREIGN = frozenset(syntax for syntax, plugin in PLUGINS.items() if plugin != "pydicom")
+"""What is decoded by C or C++, which a damaged image may bring down."""
+
+SCAN = 0xFFDA
+FRAMES = frozenset({0xFFC0, 0xFFC1, 0xFFC3, 0xFFF7})
+"""Start of frame: baseline, extended, lossless, and JPEG-LS."""
+SEGMENTS = FRAMES | {SCAN, 0xFFC4, 0xFFDB, 0xFFDD, 0xFFF8, 0xFFFE, *range(0xFFE0, 0xFFF0)}
+"""What may come before a scan: tables, restart interval, JPEG-LS parameters, comments."""
 
 Raw = Int[np.ndarray, "rows cols"] | UInt[np.ndarray, "rows cols"]
 
@@ -129,7 +147,7 @@ def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:
         )
     if syntax != RLELossless:
         for part in parts:
-            _check_stream(part, image)
+            _check_stream(part, image, allocated)
     decoder = get_decoder(syntax)
     return partial(_decode, decoder.as_array, dataset, PLUGINS[syntax])
 
@@ -140,8 +158,36 @@ def _decode(
     plugin: str,
     frame: int,
 ) -> Raw:
-    values, _ = as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
+    with _listening():
+        values, _ = as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
     return values
+
+
+@contextmanager
+def _listening() -> Iterator[None]:
+    """Hears what a decoder says on standard error, and takes it for an error.
+
+    libjpeg, inside gdcm, says only there that an image is damaged; it makes up what is missing,
+    and succeeds. A progress bar that is redrawn meanwhile is passed on.
+
+    Raises:
+        MrkneeError: something was said.
+    """
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as ear:
+        try:
+            os.dup2(ear.fileno(), 2)
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+        ear.seek(0)
+        heard = ear.read()
+    if heard and (ESCAPE not in heard or any(word in heard for word in COMPLAINTS)):
+        raise MrkneeError("a compressed image is damaged", advice="copy or export the file again")
+    os.write(2, heard)
 
 
 def _native(dataset: Dataset, image: Image, size: int, data: bytes) -> Callable[[int], Raw]:
@@ -199,41 +245,62 @@ def _real(stored: Raw, image: Image, dataset: Dataset) -> Float32[np.ndarray, "r
     return real
 
 
-def _check_stream(stream: bytes, image: Image) -> None:
-    """Refuses a compressed frame whose own header gives another size than the DICOM header.
+def _check_stream(stream: bytes, image: Image, allocated: int) -> None:
+    """Refuses a compressed frame without an end, or of another size than the DICOM header says.
 
     A decoder allocates what the stream says, so a stream of a hundred bytes could claim gigabytes.
     """
-    size = _jpeg2000_size(stream) if b"\xff\x4f\xff\x51" in stream[:512] else _jpeg_size(stream)
-    if size != (image.rows, image.cols, 1):
+    if not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise MrkneeError(
+            "a compressed image is cut off",
+            expected="a marker of its end",
+            advice="copy or export the file again",
+        )
+    is_2000 = b"\xff\x4f\xff\x51" in stream[:512]
+    size = _jpeg2000_size(stream) if is_2000 else _jpeg_size(stream)
+    if size is None or size[:3] != (image.rows, image.cols, 1):
         found = "no size" if size is None else f"{size[0]} x {size[1]} of {size[2]} components"
         raise MrkneeError(
             "a compressed image has another size than its header says",
             expected=f"{image.rows} x {image.cols} of 1 component",
             found=found,
         )
+    if not 2 <= size[3] <= allocated:
+        raise MrkneeError(
+            "a compressed image has more bits than its header says",
+            expected=f"2 to {allocated}",
+            found=f"{size[3]}",
+        )
 
 
-def _jpeg2000_size(stream: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components of a JPEG 2000 stream, from its SIZ marker (T.800 A.5.1)."""
+def _jpeg2000_size(stream: bytes) -> tuple[int, int, int, int] | None:
+    """Rows, columns, components and bits of a JPEG 2000 stream, from SIZ (T.800 A.5.1)."""
     start = stream.find(b"\xff\x4f\xff\x51") + 4
-    if len(stream) < start + 38:
+    if len(stream) < start + 39:
         return None
     right, bottom, left, top = struct.unpack_from(">4I", stream, start + 4)
-    (components,) = struct.unpack_from(">H", stream, start + 36)
-    return (bottom - top, right - left, components)
+    components, depth = struct.unpack_from(">HB", stream, start + 36)
+    return (bottom - top, right - left, components, (depth & 0x7F) + 1)
 
 
-def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components of a JPEG or JPEG-LS stream, from its SOF marker (T.81 B.2)."""
+def _jpeg_size(stream: bytes) -> tuple[int, int, int, int] | None:
+    """Rows, columns, components and bits of a JPEG or JPEG-LS stream (T.81 B.2, T.87 C.2).
+
+    None unless its marker segments follow each other without a gap up to the first scan: on some
+    gaps, and on impossible bits, gdcm ends the whole process.
+    """
+    size = None
     place = 2
     while place + 10 <= len(stream) and stream[:2] == b"\xff\xd8":
         marker, length = struct.unpack_from(">HH", stream, place)
-        is_frame = 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC)
-        if is_frame or marker == 0xFFF7:
-            rows, cols, components = struct.unpack_from(">HHB", stream, place + 5)
-            return (rows, cols, components)
-        if marker < 0xFF00 or length < 2:
+        if marker not in SEGMENTS or length < 2:
             return None
+        if marker in FRAMES:
+            if size is not None:
+                return None
+            bits, rows, cols, components = struct.unpack_from(">BHHB", stream, place + 4)
+            size = (rows, cols, components, bits)
+        if marker == SCAN:
+            return size
         place += 2 + length
     return None

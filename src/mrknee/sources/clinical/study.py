@@ -21,7 +21,7 @@ from mrknee.sources.clinical.geometry import nearest_plane, upright
 from mrknee.sources.clinical.header import Image
 from mrknee.sources.clinical.locate import Location
 from mrknee.sources.clinical.nifti import plane_and_exam, read_nifti
-from mrknee.sources.clinical.pixels import read_volume
+from mrknee.sources.clinical.pixels import FOREIGN, read_volume
 from mrknee.sources.clinical.protocol import (
     MAX_OBLIQUE_DEGREES,
     ORDER,
@@ -68,6 +68,11 @@ class Outcome:
 
     stacks: dict[Plane, Stack]
     record: dict[str, Any] = field(default_factory=dict)
+
+
+def needs_decoder(study: Study) -> bool:
+    """Whether one of its series may go through a decoder that isn't written in Python."""
+    return any(one.series.first.syntax in FOREIGN for one in study.candidates)
 
 
 def studies_of(images: Iterable[Image]) -> list[Study]:
