@@ -9,6 +9,9 @@ each with a line.
 - Memory: the address space may grow by `MEMORY_BYTES` over what the imports have taken, so that
   asking for more fails, and the largest resident size during a case is measured by the kernel
   (`VmHWM`, reset before each).
+
+An import decodes compressed pixels in a process of its own. It inherits the limit on the address
+space; its time and its resident size are not in the answer.
 """
 
 from __future__ import annotations
