@@ -145,6 +145,14 @@ def test_a_missing_slice_is_noted(tmp_path: Path) -> None:
     assert series.notes == ("slices are unevenly spaced; one may be missing",)
 
 
+def test_frames_without_places_are_no_stack(tmp_path: Path) -> None:
+    """A multi-frame file that says one position for all its frames is not taken for a slice."""
+    found = datasets(STACK[:1], replace(SCAN, elements={"NumberOfFrames": 15_000}))
+    (series,) = series_of(found, tmp_path)
+    assert len(series.images) == 1
+    assert series.plane is None
+
+
 def test_without_orientation_there_is_no_plane(tmp_path: Path) -> None:
     """Headers that don't say how a series lies give a series without a plane, not a guess."""
     scan = replace(SCAN, elements={"ImageOrientationPatient": None})

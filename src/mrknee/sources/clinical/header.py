@@ -7,7 +7,7 @@ series, with what differs from frame to frame in a sequence with an item a frame
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset
@@ -176,7 +176,11 @@ def _images(dataset: FileDataset, location: Location) -> list[Image]:
             found=f"{rows} rows, {cols} columns, {frames} frames",
         )
     shared = first_item(dataset, "SharedFunctionalGroupsSequence") or Dataset()
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()] * frames
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
+    if not per_frame:
+        image = _image(dataset, _Groups(dataset, shared, Dataset()), location, 0, frames)
+        # several frames of which nothing says where each lies (a video) are no stack
+        return [image if frames == 1 else replace(image, position=())]
     if len(per_frame) != frames:
         raise MrkneeError(
             "a multi-frame file contradicts itself",

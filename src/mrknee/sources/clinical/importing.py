@@ -358,6 +358,7 @@ def _work(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[st
                 del left[exam_id]
                 yield exam_id, record
         except BrokenProcessPool:
+            isolated = True  # from now on nothing is read in this process
             # one of those that had begun: each gets a process of its own
             for task in [one for one in left.values() if one.begun.exists()] or [*left.values()]:
                 del left[task.exam_id]
