@@ -4,7 +4,7 @@ python benchmarks/speed_auc.py OUT [--train 700] [--valid 500] [--epochs 8]
 
 The reference network, from the same random weights (by the rule of He et al. 2015), trained by the
 published loop (one exam a step, float32) and by mrknee (bfloat16 where the processor has it, four
-exams a step); then mrknee's model in 8 bits beside float32. Knees of 128 pixels with half of
+exams a step); then mrknee's model in 8 bits beside float32. Knees of 96 pixels with half of
 MRNet's slices, of which the middle 64 pixels are read. Both keep their last epoch, so nothing is
 selected. OUT can be used again: what is there is not made again.
 """
@@ -31,7 +31,7 @@ from mrknee.training.objective import positive_weights
 from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
 
-SIZE, CROP = 128, 64
+SIZE, CROP = 96, 64
 RATE = 1e-4
 """Learning rate of one exam a step; four exams a step take twice as much, the root of four."""
 

@@ -7,6 +7,7 @@ Exit status: 0 done, 1 failed on something a person has to put right (told in on
 from __future__ import annotations
 
 import argparse
+import errno
 import inspect
 import json
 import math
@@ -337,12 +338,14 @@ def train(argv: Sequence[str]) -> None:
     from jsonargparse import ArgumentParser
 
     from mrknee.training.recipe import Recipe, recipe_file, recipe_names
+    from mrknee.training.recipe_tree import read_tree
 
     switches = {f.name for f in fields(Recipe) if isinstance(f.default, bool)}
     words = [_setting(word, switches) for word in argv]
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--recipe", default="default")
     chosen, _ = first.parse_known_args(words)
+    read_tree(recipe_file(chosen.recipe), Recipe)  # refuses what the parser would follow
     parser = ArgumentParser(
         prog="mrknee train",
         description=(train.__doc__ or "").strip(),
@@ -428,7 +431,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mrknee {given.verb}: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # the system's own words: no space left, permission denied, ...
-        told = MrkneeError(error.strerror or str(error), file=_path_of(error))
+        advice = "make room, or write elsewhere" if error.errno in _FULL else None
+        told = MrkneeError(error.strerror or str(error), file=_path_of(error), advice=advice)
         print(f"mrknee {given.verb}: {told}", file=sys.stderr)
         return 1
     return status or 0
@@ -441,6 +445,10 @@ def _refuse_file(out: Path) -> None:
         raise MrkneeError(
             "the output can't be written", file=out, expected="a folder", found=f"{there}, a file"
         )
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The disk, or what one person may have of it."""
 
 
 def _path_of(error: OSError) -> Path | None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+MAX_PART = 2000
+"""Characters of one part of a message; the longest of ours lists the settings of a recipe."""
+
 
 class MrkneeError(Exception):
     """Something a person has to put right: a bad file, an impossible setting, a missing download.
 
     The message always reads: what is wrong, where, what was expected, what was found, what to do.
-    Each part is also an attribute, so that a program can tell them apart.
+    Each part is also an attribute, so that a program can tell them apart. In the message, what
+    was found in a file can't reach the terminal as a command: control characters are written as
+    Python writes them, and a long part is cut.
 
     Attributes:
         what: the fault in a few words.
@@ -43,11 +48,18 @@ class MrkneeError(Exception):
             ("found", found),
             ("to do", advice),
         ]
-        super().__init__("\n".join([what, *(f"  {name}: {text}" for name, text in parts if text)]))
+        lines = [what, *(f"  {name}: {text}" for name, text in parts if text)]
+        super().__init__("\n".join(map(_legible, lines)))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders (data loader workers, phantom's pool): keep every part.
         return (_rebuild, (self.what, self.file, self.exam, self.expected, self.found, self.advice))
+
+
+def _legible(text: str) -> str:
+    if len(text) > MAX_PART:
+        text = f"{text[:MAX_PART]}... ({len(text):,} characters)"
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _rebuild(

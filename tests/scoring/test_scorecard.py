@@ -391,7 +391,7 @@ def test_impossible_probability_is_refused(value: float) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not JSON"),
+        ("{", "expected: JSON"),
         ("[]", "another version"),
         ('{"version": 1}', "another version[\\s\\S]*evaluate the predictions again"),
         ('{"version": 3}', "another version"),
@@ -419,7 +419,7 @@ def test_file_that_lacks_a_part_is_refused(lost: str) -> None:
 
 def test_missing_file_is_told(tmp_path: Path) -> None:
     """A missing file is the project's error, not Python's."""
-    with pytest.raises(MrkneeError, match="no scorecard here"):
+    with pytest.raises(MrkneeError, match="scorecard is missing"):
         Scorecard.read(tmp_path / "scorecard.json")
 
 

@@ -50,8 +50,9 @@ class Findings(tuple[str, ...]):
         given = list(names)
         if not given:
             raise MrkneeError("no finding is named", expected="at least one finding")
+        seen: set[str] = set()
         for name in given:
-            if not name or not all(
+            if not (isinstance(name, str) and name) or not all(
                 c.isascii() and (c.islower() or c.isdigit() or c in "_-") for c in name
             ):
                 raise MrkneeError(
@@ -65,8 +66,9 @@ class Findings(tuple[str, ...]):
                     expected="another: exam is the column of ids, mean the mean over findings",
                     found=repr(name),
                 )
-            if given.count(name) > 1:
+            if name in seen:
                 raise MrkneeError("a finding is named twice", found=repr(name))
+            seen.add(name)
         return super().__new__(cls, sorted(given, key=_finding_order))
 
 

@@ -25,8 +25,11 @@ from mrknee.errors import MrkneeError
 from mrknee.exams.exam import PLANES, Exam, Findings, Plane
 from mrknee.exams.stackfile import read_stack
 from mrknee.files import whole_file
+from mrknee.untrusted import read_text
 
 __all__ = ["ExamFolder", "label_files", "read_labels", "write_labels"]
+
+_MAX_LABEL_BYTES = 4_000_000  # some 400,000 exams
 
 
 class ExamFolder:
@@ -190,17 +193,10 @@ def read_labels(path: Path) -> dict[str, float]:
         MrkneeError: the file isn't there or isn't text, a line has not two fields, an id comes
             twice, or a label is something else.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise MrkneeError("a label file is missing", file=path) from None
-    except UnicodeDecodeError as error:
-        raise MrkneeError(
-            "a label file is not text", file=path, expected="UTF-8", found=str(error)
-        ) from None
+    text = read_text(path, "label file", at_most=_MAX_LABEL_BYTES)
     labels: dict[str, float] = {}
-    rows = csv.reader(io.StringIO(text))
-    for row in rows:
+    rows = csv.reader(io.StringIO(text), strict=True)
+    for row in _readable(rows, path):
         fields = [part.strip() for part in row]
         if fields in ([], [""]):
             continue
@@ -232,10 +228,18 @@ def read_labels(path: Path) -> dict[str, float]:
     return labels
 
 
+def _readable(rows: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    try:
+        yield from rows
+    except csv.Error as error:  # an open quote, or a field of more than 131,072 characters
+        raise MrkneeError("the label file is no CSV", file=path, found=str(error)) from None
+
+
 def _join(
     ids: Sequence[str], labels: Mapping[str, float], path: Path, folder: Path
 ) -> Float64[np.ndarray, " exams"]:
-    unknown = [i for i in labels if i not in set(ids)] if not labels.keys() <= set(ids) else []
+    known = set(ids)
+    unknown = [i for i in labels if i not in known]
     if unknown:
         raise MrkneeError(
             "a label file names an exam that is not there",

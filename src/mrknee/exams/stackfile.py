@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,11 @@ import numpy as np
 from mrknee.errors import MrkneeError
 from mrknee.exams.exam import Stack
 from mrknee.files import whole_file
+from mrknee.untrusted import refuse_unusual
+
+MAX_SLICES, MAX_SIDE, MAX_PIXELS = 2048, 4096, 2**28
+"""The largest stack that is read. MRNet's have 17 to 61 slices of 256 x 256, a fine 3D series some
+hundred of 512 x 512; what claims more would only fill the memory."""
 
 _MAX_HEADER_BYTES = 10_000  # numpy's own limit for a header that is parsed as a literal
 
@@ -34,8 +41,10 @@ def read_stack(path: Path, exam_id: str | None = None) -> Stack:
 
     Raises:
         MrkneeError: no such file, not a `.npy` file, truncated, pickled, not of rank 3, empty,
-            not numeric, or holding NaN or infinite values.
+            beyond `MAX_SLICES`, `MAX_SIDE` or `MAX_PIXELS`, not numeric,
+            or holding NaN or infinite values.
     """
+    refuse_unusual(path, "stack's file", exam_id)
     shape, fortran, dtype, offset = _read_header(path, exam_id)
     if len(shape) != 3 or min(shape) < 1:
         raise MrkneeError(
@@ -55,14 +64,23 @@ def read_stack(path: Path, exam_id: str | None = None) -> Stack:
         )
     expected = offset + math.prod(shape) * dtype.itemsize
     found = path.stat().st_size
-    if found < expected:
+    if found != expected:
         raise MrkneeError(
-            "a stack's file is truncated",
+            "a stack's file is truncated" if found < expected else "a stack's file is too long",
             file=path,
             exam=exam_id,
             expected=f"{expected:,} bytes for {shape} of {dtype}",
             found=f"{found:,} bytes",
             advice="copy or download the file again",
+        )
+    if shape[0] > MAX_SLICES or max(shape[1:]) > MAX_SIDE or math.prod(shape) > MAX_PIXELS:
+        raise MrkneeError(
+            "a stack is larger than any of a knee",
+            file=path,
+            exam=exam_id,
+            expected=f"at most {MAX_SLICES} slices, {MAX_SIDE} rows and columns, "
+            f"{MAX_PIXELS:,} pixels in all",
+            found=str(shape),
         )
     values = np.memmap(
         path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C"
@@ -86,11 +104,9 @@ def _read_header(
                 raise ValueError(f"format version {version}")
             shape, fortran, dtype = reader(file, max_header_size=_MAX_HEADER_BYTES)
             offset = file.tell()
-    except FileNotFoundError:
-        raise MrkneeError(
-            "a stack's file is missing", file=path, exam=exam_id, expected="a .npy file"
-        ) from None
-    except (ValueError, EOFError, OSError) as error:
+            if not all(type(side) is int and abs(side) < 2**63 for side in shape):
+                raise ValueError("a shape of something else than numbers that count")
+    except Exception as error:  # a broken header can raise anything, and it is the file's fault
         raise MrkneeError(
             "a file is not a .npy file, or its header is broken",
             file=path,
@@ -111,19 +127,27 @@ def _read_header(
 
 
 def _to_bytes(values: np.ndarray, path: Path, exam_id: str | None) -> Stack:
-    wide = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(wide).all():
+    def slices() -> Iterator[np.ndarray]:
+        """One by one: all of a large stack in 64 bits would be eight times the result."""
+        with np.errstate(over="ignore", invalid="ignore"):  # counted as infinite below
+            for one in values:
+                yield np.asarray(one, dtype=np.float64)
+
+    odd = sum(int(np.count_nonzero(~np.isfinite(one))) for one in slices())
+    if odd:
         raise MrkneeError(
             "a stack holds values that are not numbers",
             file=path,
             exam=exam_id,
             expected="finite grey values",
-            found=f"{int((~np.isfinite(wide)).sum()):,} NaN or infinite values",
+            found=f"{odd:,} NaN or infinite values",
         )
-    low, high = wide.min(), wide.max()
+    low, high = min(one.min() for one in slices()), max(one.max() for one in slices())
     # halves, so that a range of more than 1.8e308 doesn't overflow
     span = high / 2 - low / 2
-    stack: Stack = np.rint((wide / 2 - low / 2) / (span or 1) * 255).astype(np.uint8)
+    stack: Stack = np.empty(values.shape, dtype=np.uint8)
+    for index, one in enumerate(slices()):
+        stack[index] = np.rint((one / 2 - low / 2) / (span or 1) * 255)
     stack.flags.writeable = False
     return stack
 
@@ -141,6 +165,8 @@ def write_stack(folder: Path, plane: str, exam_id: str, stack: Stack) -> Path:
         The file written.
     """
     path = folder / plane / f"{exam_id}.npy"
-    with whole_file(path) as beside, beside.open("wb") as file:
-        np.save(file, np.ascontiguousarray(stack), allow_pickle=False)
+    content = io.BytesIO()  # numpy's own writing to a file doesn't say that the disk is full
+    np.save(content, np.ascontiguousarray(stack), allow_pickle=False)
+    with whole_file(path) as beside:
+        beside.write_bytes(content.getbuffer())
     return path

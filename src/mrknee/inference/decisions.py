@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mrknee.errors import MrkneeError
 from mrknee.scoring.calibration import Calibration
 from mrknee.scoring.operating_point import OperatingPoint
 
@@ -20,5 +21,11 @@ def calibration_of(decisions: Mapping[str, Any]) -> Calibration | None:
 
 def operating_points_of(decisions: Mapping[str, Any]) -> Mapping[str, tuple[OperatingPoint, ...]]:
     """Finding -> its thresholds on calibrated probabilities; empty where none was fixed."""
-    points: Mapping[str, Any] = decisions.get("operating_points", {})
+    points = decisions.get("operating_points", {})
+    if not isinstance(points, dict) or not all(isinstance(one, list) for one in points.values()):
+        raise MrkneeError(
+            "the model's operating points can't be read",
+            expected="a list of them for each finding",
+            found=repr(points),
+        )
     return {name: tuple(OperatingPoint.from_dict(one) for one in points[name]) for name in points}

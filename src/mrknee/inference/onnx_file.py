@@ -10,12 +10,13 @@ package of ONNX's, so it is the same whatever computes the graph.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mrknee.errors import MrkneeError
+from mrknee.exams import Findings
+from mrknee.inference.onnx_metadata import ENTRY, KEY, VALUE, read_metadata
+from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
 FORMAT = 1
 """Version of the inputs, outputs and metadata that this file reads and `export` writes."""
@@ -28,15 +29,13 @@ SEAL = "mrknee_sha256"
 
 _DIGITS = hashlib.sha256().digest_size * 2
 
-# fields of ONNX's ModelProto, and of the entries of its metadata; its wire types (onnx.proto)
-_GRAPH, _METADATA_PROPS, _KEY, _VALUE = 7, 14, 1, 2
-_NUMBER, _BYTES = 0, 2
-
+_BYTES = 2  # protobuf's wire type of what has a length
 _SEAL_HEAD = (
-    bytes([_METADATA_PROPS << 3 | _BYTES, 4 + len(SEAL) + _DIGITS, _KEY << 3 | _BYTES, len(SEAL)])
+    bytes([ENTRY << 3 | _BYTES, 4 + len(SEAL) + _DIGITS, KEY << 3 | _BYTES, len(SEAL)])
     + SEAL.encode()
-    + bytes([_VALUE << 3 | _BYTES, _DIGITS])
+    + bytes([VALUE << 3 | _BYTES, _DIGITS])
 )
+_MAX_BYTES = 2**31 - 1  # of a protobuf message
 
 _KINDS = {
     "findings": list,
@@ -60,15 +59,7 @@ def read_exported(file: Path) -> tuple[bytes, dict[str, Any]]:
         MrkneeError: no such file, no ONNX file, one that mrknee didn't write or that was changed,
             a damaged one, or one of another format.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as fault:
-        raise MrkneeError(
-            "the model can't be read",
-            file=file,
-            expected="a run folder, or an ONNX file that `mrknee export` wrote",
-            found=fault.strerror or str(fault),
-        ) from fault
+    content = read_bytes(file, "model", at_most=_MAX_BYTES)
     graph, given = content[: -len(_SEAL_HEAD) - _DIGITS], content[-_DIGITS:]
     if content[len(graph) : -_DIGITS] != _SEAL_HEAD:
         _refuse_unsealed(content, file)
@@ -103,67 +94,37 @@ def _refuse_unsealed(content: bytes, file: Path) -> None:
 
 
 def _metadata(content: bytes, file: Path) -> dict[str, str]:
-    """The metadata of an ONNX file, whoever wrote it."""
-    metadata, graphs = {}, 0
+    """The metadata of an ONNX file, whoever wrote it; judged before the graph is loaded."""
     try:
-        for number, value in _fields(memoryview(content)):
-            graphs += number == _GRAPH
-            if number == _METADATA_PROPS:
-                entry = {part: bytes(text).decode() for part, text in _fields(value)}
-                metadata[entry.get(_KEY, "")] = entry.get(_VALUE, "")
-        fault = "" if graphs else "no graph"
-    except ValueError as error:
-        fault = str(error)
-    if fault:
+        return read_metadata(content)
+    except ValueError as fault:
         raise MrkneeError(
             "this is no ONNX file, or a damaged one",
             file=file,
             expected="a run folder, or an ONNX file that `mrknee export` wrote",
             found=f"{len(content)} bytes: {fault}",
             advice="copy it again, or export it again",
-        )
-    return metadata
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and bytes of each field of a protobuf message; plain numbers are passed over.
-
-    Raises:
-        ValueError: the bytes are no such message.
-    """
-    at = 0
-
-    def integer() -> int:
-        nonlocal at
-        value = 0
-        for shift in range(0, 70, 7):  # 64 bits, 7 a byte
-            if at == len(message):
-                break
-            byte, at = message[at], at + 1
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-        raise ValueError(f"no protobuf message at byte {at}")
-
-    while at < len(message):
-        key, size = integer(), integer()
-        if key & 7 == _NUMBER:
-            continue
-        if key & 7 != _BYTES or size > len(message) - at:
-            raise ValueError(f"no protobuf message at byte {at}")
-        yield key >> 3, message[at : at + size]
-        at += size
+        ) from None
 
 
 def _facts(metadata: dict[str, str], file: Path) -> dict[str, Any]:
     """What the file's metadata say, its parts of the right types."""
-    facts = json.loads(metadata.get(METADATA, "{}"))
-    if facts.get("format") != FORMAT:
+    text = metadata.get(METADATA, "{}")
+    if len(text) > DESCRIPTION_BYTES:
+        raise MrkneeError(
+            "the exported model's metadata are too large",
+            file=file,
+            expected=f"at most {DESCRIPTION_BYTES:,} characters",
+            found=f"{len(text):,}",
+        )
+    facts = parse_json(text, file, "exported model's metadata")
+    version = facts.get("format") if isinstance(facts, dict) else None
+    if version != FORMAT:
         raise MrkneeError(
             "the exported model has an unknown format",
             file=file,
             expected=f"format {FORMAT}",
-            found=f"format {facts.get('format')}",
+            found=f"format {version}",
             advice="use the version of mrknee that exported it, or export it again",
         )
     for name, kind in _KINDS.items():
@@ -175,4 +136,13 @@ def _facts(metadata: dict[str, str], file: Path) -> dict[str, Any]:
                 found=repr(facts.get(name, "nothing")),
                 advice="export it again",
             )
+    findings, bias = Findings(facts["findings"]), facts["bias"]
+    if list(findings) != facts["findings"] or [*map(type, bias)] != [float] * len(findings):
+        raise MrkneeError(
+            "the exported model's metadata contradicts itself",
+            file=file,
+            expected=f"findings in the order {', '.join(findings)}, and a bias for each",
+            found=f"{facts['findings']}, {bias}",
+            advice="export it again",
+        )
     return dict(facts)

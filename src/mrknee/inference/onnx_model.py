@@ -20,7 +20,7 @@ from mrknee.inference.onnx_file import read_exported
 from mrknee.inference.runtimes import PRESENT, Outputs, RuntimeName, open_runtime
 from mrknee.progress import Progress
 from mrknee.scoring.predictions import Predictions
-from mrknee.tensors.settings import PreparationSettings
+from mrknee.tensors.settings import PreparationSettings, known_settings
 
 
 def inputs_of(exam: Exam) -> dict[str, np.ndarray]:
@@ -59,15 +59,36 @@ class OnnxModel:
         runtime: RuntimeName = "onnxruntime",
     ) -> None:
         content, self.facts = read_exported(file)
-        self._runtime = open_runtime(runtime, content, file, threads)
         self.findings = Findings(self.facts["findings"])
-        self.preparation = PreparationSettings(**self.facts["preparation"])
+        self.preparation = PreparationSettings(**known_settings(self.facts["preparation"]))
+        self._runtime = open_runtime(runtime, content, file, threads)
+        self._file = file
         self.provenance: Mapping[str, Any] = self.facts["provenance"]
         self.decisions: Mapping[str, Any] = self.facts["decisions"]
 
     def run(self, exam: Exam) -> Outputs:
         """All outputs of the graph by name; planes that the exam lacks have none."""
-        found = self._runtime.run(inputs_of(exam))
+        try:
+            found = self._runtime.run(inputs_of(exam))
+        except Exception as fault:  # neither runtime's errors have a class in common
+            raise MrkneeError(
+                "the exported model can't read an exam",
+                file=self._file,
+                exam=exam.id,
+                expected="a graph that takes any exam, as `mrknee export` writes it",
+                found=str(fault).split(" : ")[-1].strip(),
+                advice="export it again",
+            ) from fault
+        given = found["probabilities"]
+        if given.shape != (len(self.findings),) or not ((given >= 0) & (given <= 1)).all():
+            raise MrkneeError(
+                "the exported model's probabilities are none",
+                file=self._file,
+                exam=exam.id,
+                expected=f"{len(self.findings)} numbers from 0 to 1",
+                found=str(given),
+                advice="export it again",
+            )
         absent = tuple(f"_{plane}" for plane in PLANES if plane not in exam.stacks)
         return {n: v for n, v in found.items() if not absent or not n.endswith(absent)}
 

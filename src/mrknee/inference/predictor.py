@@ -18,6 +18,7 @@ from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.batches import ExamDataset, load_batches
 from mrknee.tensors.preparation import Preparation
+from mrknee.tensors.settings import known_settings
 
 BATCH_EXAMS = 4
 """Exams read together, at most; the result for an exam doesn't depend on it."""
@@ -53,13 +54,14 @@ class Predictor:
     def __init__(self, model: Path) -> None:
         self.folder = model / "best" if (model / "best").is_dir() else model
         checkpoint = load_checkpoint(self.folder)
-        preparation = Preparation(**checkpoint.preparation)
+        preparation = Preparation(**known_settings(checkpoint.preparation))
         self.reader = Reader(preparation, checkpoint.network).to(device_here()).eval()
         self.findings = Findings(checkpoint.network.findings)
         self.provenance: Mapping[str, Any] = checkpoint.provenance
         self.decisions: Mapping[str, Any] = checkpoint.decisions
         self.calibration = calibration_of(self.decisions)
         self.operating_points = operating_points_of(self.decisions)
+        self.calibrate(np.full((1, len(self.findings)), 0.5))  # refuses that of other findings
 
     def calibrate(
         self, probabilities: Float[np.ndarray, "exams findings"]

@@ -16,12 +16,16 @@ import numpy as np
 from jaxtyping import Float32
 
 from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES
 
 PRESENT = "present"
 """The graph's fourth input, which may be left out: 1 for each plane that is there, else 0."""
 
 RuntimeName = Literal["onnxruntime", "openvino", "openvino-bf16"]
 """`openvino-bf16` computes in bfloat16 what the file has in float32: faster, and less exact."""
+
+NEEDED = {"logits", "probabilities", *(f"heat_{plane}" for plane in PLANES)}
+"""Outputs that a graph must have."""
 
 Outputs = Mapping[str, Float32[np.ndarray, "..."]]
 
@@ -57,7 +61,8 @@ def open_runtime(name: RuntimeName, model: bytes, file: Path, threads: int | Non
         raise MrkneeError(
             f"{library} can't compute this model",
             file=file,
-            expected="a graph that the installed version knows",
+            expected=f"inputs {', '.join(PLANES)} of uint8, outputs {', '.join(sorted(NEEDED))}, "
+            "and operators that the installed version knows",
             found=" ".join(str(fault).split())[:400],
             advice=f"pip install --upgrade {library}, or export the model again",
         ) from fault
@@ -76,6 +81,10 @@ class OnnxRuntime:
         self._session: Any = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"]
         )
+        inputs = {one.name: one.type for one in self._session.get_inputs()}
+        outputs = {one.name for one in self._session.get_outputs()}
+        if inputs != dict.fromkeys(PLANES, "tensor(uint8)") or not NEEDED <= outputs:
+            raise ValueError(f"inputs {inputs}, outputs {', '.join(sorted(outputs))}")
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:

@@ -15,6 +15,9 @@ from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_stack
 from mrknee.files import whole_file
 from mrknee.inference.model import open_model
 from mrknee.inference.runtimes import RuntimeName
+from mrknee.untrusted import read_text
+
+_MAX_BYTES = 16_000_000  # some 100,000 exams
 
 
 class ListedExams:
@@ -30,12 +33,7 @@ class ListedExams:
     """
 
     def __init__(self, listing: Path) -> None:
-        try:
-            lines = listing.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise MrkneeError(
-                "the list of paths can't be read", file=listing, found=str(error)
-            ) from None
+        lines = read_text(listing, "list of paths", at_most=_MAX_BYTES).split("\n")
         exams: dict[tuple[Path, str], dict[Plane, Path]] = {}
         for line in lines:
             if not line.strip():

@@ -8,23 +8,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, Findings
 from mrknee.files import whole_file
-from mrknee.networks.network import Network
+from mrknee.networks.network import SHARED, Network
 from mrknee.networks.settings import NetworkSettings
+from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
 FORMAT = 1
 """Version of the layout that this file writes and reads."""
 
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.json"
+
+_MAX_HEADER_BYTES = 10_000_000  # of a safetensors file: names and shapes
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,18 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     file = folder / MODEL_FILE
     description = _read_description(file)
-    network = _build(description, file)
     weights = folder / WEIGHTS_FILE
-    content = _read(weights)
+    size = _state_bytes(description, file)
+    content = _read(weights, size + _MAX_HEADER_BYTES)
+    if len(content) < size:  # before memory is taken for what the file doesn't hold
+        raise MrkneeError(
+            "the weights don't fit the model's description",
+            file=weights,
+            expected=f"at least {size} bytes for the network described in {file}",
+            found=f"{len(content)} bytes",
+            advice="copy or train the model anew",
+        )
+    network = _build(description)
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != description["weights_sha256"]:
         raise MrkneeError(
@@ -109,25 +123,29 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         )
     try:
         network.load_state_dict(safetensors.torch.load(content))
-    except (safetensors.SafetensorError, RuntimeError) as fault:
+    except Exception as fault:  # a broken file can raise anything, and it is the file's fault
         raise MrkneeError(
             "the weights don't fit the model's description",
             file=weights,
             expected=f"the weights of the network described in {file}",
             found=str(fault),
         ) from fault
+    for name, tensor in network.state_dict().items():
+        if not tensor.isfinite().all():
+            raise MrkneeError(
+                "the weights hold values that are not numbers",
+                file=weights,
+                expected="finite weights",
+                found=f"NaN or infinite values in {name}",
+                advice="copy or train the model anew",
+            )
     parts = (dict(description[name]) for name in ("preparation", "provenance", "decisions"))
     return Checkpoint(network.eval(), *parts)
 
 
 def _read_description(file: Path) -> dict[str, Any]:
     """What model.json says, its parts of the right types."""
-    try:
-        description = json.loads(_read(file))
-    except ValueError as fault:
-        raise MrkneeError(
-            "the model's description can't be read", file=file, expected="JSON", found=str(fault)
-        ) from fault
+    description = parse_json(_read(file, DESCRIPTION_BYTES), file, "model's description")
     version = description.get("format") if isinstance(description, dict) else None
     if version != FORMAT:
         raise MrkneeError(
@@ -154,11 +172,21 @@ def _read_description(file: Path) -> dict[str, Any]:
                 expected=f"{name!r} as a {kind.__name__}",
                 found=repr(description.get(name, "nothing")),
             )
+    if Findings(description["findings"]) != tuple(description["findings"]):
+        raise MrkneeError(  # the predictions' columns would be another's
+            "the model's findings aren't in their order",
+            file=file,
+            expected=", ".join(Findings(description["findings"])),
+            found=", ".join(description["findings"]),
+        )
     return dict(description)
 
 
-def _build(description: Mapping[str, Any], file: Path) -> Network:
-    """The network as described, its weights still random."""
+def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
+    """How many bytes the weights of the network described take; allocates none of them.
+
+    Whoever wrote the description may have named a network of any size.
+    """
     known = {field.name for field in fields(NetworkSettings)}
     given = set(description["settings"])
     if given != known:
@@ -168,30 +196,44 @@ def _build(description: Mapping[str, Any], file: Path) -> Network:
             expected=", ".join(sorted(known)),
             found=", ".join(sorted(given)),
         )
-    with torch.random.fork_rng():
-        network = Network(NetworkSettings(**description["settings"]), description["findings"])
-    if _parameters(network) != description["parameters"]:
+    settings = NetworkSettings(**description["settings"])
+    with torch.device("meta"):
+        network = Network(replace(settings, shared_encoder=True), description["findings"])
+    encoder = network.encoders[SHARED]
+    more = 0 if settings.shared_encoder else len(PLANES) - 1  # encoders than were built
+    parameters = _parameters(network) + more * _parameters(encoder)
+    if parameters != description["parameters"]:
         raise MrkneeError(
             "the network built isn't the one that was saved",
             file=file,
             expected=f"{description['parameters']} parameters",
-            found=f"{_parameters(network)} parameters",
+            found=f"{parameters} parameters",
             advice="use the versions of torchvision and timm it was trained with",
         )
-    return network
+    return _bytes(network) + more * _bytes(encoder)
 
 
-def _parameters(network: Network) -> int:
+def _build(description: Mapping[str, Any]) -> Network:
+    """The network as described, its weights still random."""
+    with torch.random.fork_rng():
+        return Network(NetworkSettings(**description["settings"]), description["findings"])
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
+def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path, at_most: int) -> bytes:
     try:
-        return file.read_bytes()
-    except OSError as fault:
+        return read_bytes(file, "model", at_most=at_most)
+    except MrkneeError as fault:
         raise MrkneeError(
-            "the model can't be read",
+            fault.what,
             file=file,
-            expected=f"a folder with {MODEL_FILE} and {WEIGHTS_FILE}",
-            found=fault.strerror or str(fault),
-        ) from fault
+            expected=fault.expected or f"a folder with {MODEL_FILE} and {WEIGHTS_FILE}",
+            found=fault.found,
+        ) from None

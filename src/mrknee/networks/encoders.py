@@ -187,7 +187,11 @@ def _build(name: str, weights: str) -> Encoder:
     else:
         config = timm.get_pretrained_cfg(name)
         assert config is not None  # noqa: S101 - for the type checker: the name was checked
-        encoder = Encoder(_timm_body(name, weights == DOWNLOAD), config.input_size[1:])
+        body = _timm_body(name, weights == DOWNLOAD)
+        try:
+            encoder = Encoder(body, config.input_size[1:])
+        except Exception as fault:  # timm's models fail each in their own way
+            raise _not_usable(name, fault) from fault
     match weights:
         case "none":
             pass
@@ -201,11 +205,20 @@ def _build(name: str, weights: str) -> Encoder:
     return encoder
 
 
+def _not_usable(name: str, fault: Exception) -> MrkneeError:
+    return MrkneeError(
+        "the encoder can't be used",
+        expected="a network that turns a picture into one feature map, in stages",
+        found=f"{name}: {type(fault).__name__}: {str(fault)[:200]}",
+        advice="choose another; the ones looked at closely are listed by `mrknee encoders`",
+    )
+
+
 def _alexnet_body() -> nn.Sequential:
     """AlexNet's features, random as torchvision makes them, its 55 million other weights never."""
     with torch.device("meta"):
         body: nn.Sequential = torchvision.models.alexnet(weights=None).features
-    body.to_empty(device="cpu")
+    body.to_empty(device=torch.get_default_device())
     for layer in body:
         if isinstance(layer, nn.Conv2d):
             layer.reset_parameters()
@@ -233,9 +246,12 @@ def _create(name: str, pretrained: bool = False, file: str | None = None) -> nn.
         global_pool="",
     )
     try:
-        return create(dynamic_img_size=True)
-    except TypeError:  # only vision transformers know that setting; most others need none
-        return create()
+        try:
+            return create(dynamic_img_size=True)
+        except TypeError:  # only vision transformers know that setting; most others need none
+            return create()
+    except (AssertionError, AttributeError, NotImplementedError, TypeError) as fault:
+        raise _not_usable(name, fault) from fault  # a model that can't be without its classifier
 
 
 def _feature_map(body: nn.Module, pictures: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -117,6 +118,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             expected=f"a .safetensors, .pth or .pt file, or one of {NONE}, {DOWNLOAD}, {LITE0}",
             found="a folder" if file.is_dir() else "nothing",
         )
+    _refuse_compressed(file)
     try:
         if file.suffix == ".safetensors":
             content: Any = safetensors.torch.load_file(file)
@@ -146,6 +148,26 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             found=type(content).__name__,
         )
     return tensors
+
+
+def _refuse_compressed(file: Path) -> None:
+    """PyTorch stores its zip files' parts as they are; a compressed one may be of any size."""
+    try:
+        if not zipfile.is_zipfile(file):
+            return
+        with zipfile.ZipFile(file) as parts:
+            packed = [one for one in parts.infolist() if one.compress_type != zipfile.ZIP_STORED]
+    except Exception:  # a broken zip can raise anything; whoever opens it as weights will say so
+        return
+    if packed:
+        raise MrkneeError(
+            "the weights file is compressed",
+            file=file,
+            expected="a file that torch.save wrote, which compresses nothing",
+            found=f"{packed[0].filename}: {packed[0].compress_size:,} bytes that become "
+            f"{packed[0].file_size:,}",
+            advice="save the state_dict() again",
+        )
 
 
 def lite0_weights(encoder: str) -> dict[str, Tensor]:

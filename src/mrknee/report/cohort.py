@@ -12,6 +12,9 @@ from mrknee.exams import ExamFolder, Findings, Plane, label_files, read_labels
 from mrknee.progress import track
 from mrknee.report.contents import SliceCounts, SplitCounts
 from mrknee.scoring.proportions import wilson
+from mrknee.untrusted import read_text
+
+_MAX_BYTES = 32_000_000  # a line an exam
 
 
 def count_splits(data: Path, split: str) -> tuple[SplitCounts, ...]:
@@ -64,17 +67,26 @@ def parts_of(model: Path) -> Mapping[str, frozenset[str]] | None:
         MrkneeError: the file is another one.
     """
     file = (model if (model / "best").is_dir() else model.resolve().parent) / "split.csv"
-    if not file.is_file():
+    if not file.exists():
         return None
-    header, *lines = file.read_text(encoding="utf-8").splitlines() or [""]
+    text = read_text(file, "table of the run's parts", at_most=_MAX_BYTES)
+    header, *lines = text.removesuffix("\n").split("\n")
     if header != "exam,part":
         raise MrkneeError(
             "the run's parts can't be read", file=file, expected="exam,part", found=header[:80]
         )
     parts: dict[str, set[str]] = {}
-    for line in lines:
+    for number, line in enumerate(lines, start=2):
         exam_id, _, part = line.rpartition(",")
-        parts.setdefault(part, set()).add(exam_id)
+        ids = parts.setdefault(part, set())
+        if part not in ("train", "inner", "valid") or exam_id in ids:
+            raise MrkneeError(
+                "the run's parts can't be read",
+                file=file,
+                expected="an exam's id and train, inner or valid, each exam once a part",
+                found=f"line {number}: {line[:80]!r}",
+            )
+        ids.add(exam_id)
     return {part: frozenset(ids) for part, ids in parts.items()}
 
 

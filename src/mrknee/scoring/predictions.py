@@ -7,7 +7,9 @@ and several models are brought to the same exams and findings before they are co
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import io
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import Findings, label_files, read_labels
 from mrknee.files import whole_file
 from mrknee.scoring.text import exams
+from mrknee.untrusted import read_text
+
+_MAX_BYTES = 16_000_000  # 200,000 exams of five findings
 
 
 @dataclass(frozen=True)
@@ -53,19 +58,17 @@ class Predictions:
             MrkneeError: the file isn't there, has another header, a line of another length, an
                 exam twice, or something other than a number from 0 to 1.
         """
+        text = read_text(path, "table of predictions", at_most=_MAX_BYTES)
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                header, *rows = list(csv.reader(file)) or [[]]
-        except FileNotFoundError:
-            raise MrkneeError("the predictions are missing", file=path) from None
-        except IsADirectoryError:
-            raise MrkneeError(
-                "the predictions are missing", file=path, expected="a CSV", found="a folder"
-            ) from None
-        except (UnicodeDecodeError, csv.Error) as error:
+            return cls._parsed(csv.reader(io.StringIO(text), strict=True), path)
+        except csv.Error as error:
             raise MrkneeError(
                 "the predictions are not a CSV", file=path, found=str(error)
             ) from None
+
+    @classmethod
+    def _parsed(cls, lines: Iterator[list[str]], path: Path) -> Predictions:
+        header = next(lines, [])
         if header[:1] != ["exam"] or len(header) < 2:
             raise MrkneeError(
                 "the predictions have another header",
@@ -74,10 +77,12 @@ class Predictions:
                 found=",".join(header)[:80],
             )
         findings = Findings(header[1:])
-        columns = [header[1:].index(name) for name in findings]
+        place = {name: column for column, name in enumerate(header[1:])}
+        columns = [place[name] for name in findings]
         numbers = "a number" if len(findings) == 1 else f"{len(findings)} numbers"
-        ids: dict[str, list[float]] = {}
-        for number, row in enumerate(rows, start=2):
+        ids: dict[str, None] = {}
+        table = array("d")  # eight bytes a number, where a list takes forty
+        for number, row in enumerate(lines, start=2):
             values = _probabilities(row, len(header))
             if values is None or row[0] in ids:
                 raise MrkneeError(
@@ -87,13 +92,14 @@ class Predictions:
                     expected=f"an exam not named before and {numbers} from 0 to 1",
                     found=f"line {number}: {','.join(row)[:80]!r}",
                 )
-            ids[row[0]] = [values[c] for c in columns]
+            ids[row[0]] = None
+            table.extend(values)
         if not ids:
             raise MrkneeError(
                 "no exam has a prediction", file=path, expected="a line for each exam of a split"
             )
-        table = np.array(list(ids.values()), dtype=np.float64).reshape(len(ids), len(findings))
-        return cls(tuple(ids), findings, table)
+        probabilities = np.array(table, dtype=np.float64).reshape(len(ids), len(findings))
+        return cls(tuple(ids), findings, probabilities[:, columns])
 
     @classmethod
     def read_joined(cls, spec: str) -> Predictions:
@@ -265,8 +271,13 @@ def _refuse_other_exams(tables: Sequence[Predictions], names: Sequence[str]) -> 
 
 
 def _probabilities(row: list[str], width: int) -> list[float] | None:
+    """The numbers of a line; None where it is no line of a table of this width."""
+    if len(row) != width or not row[0].strip():
+        return None
+    if not all(field.isascii() and "_" not in field for field in row[1:]):
+        return None  # float would take "0_1" for 1, and other scripts' digits
     try:
         values = [float(field) for field in row[1:]]
     except ValueError:
         return None
-    return values if len(row) == width and all(0 <= v <= 1 for v in values) else None
+    return values if all(0 <= v <= 1 for v in values) else None

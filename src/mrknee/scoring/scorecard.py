@@ -24,6 +24,7 @@ from mrknee.scoring.proportions import check_prevalence
 from mrknee.scoring.reliability import Brier, Reliability, brier, reliability
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
 from mrknee.scoring.text import columns, exams, interval, shown, without_labels
+from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_text
 
 VERSION = 2
 """Of the file's layout; a file of another version is refused."""
@@ -143,10 +144,7 @@ class Scorecard:
         Raises:
             MrkneeError: it isn't JSON, is of another version, or lacks something.
         """
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise MrkneeError("a scorecard is not JSON", file=file, found=str(error)) from None
+        content = parse_json(text, file, "scorecard")
         version = content.get("version") if isinstance(content, dict) else None
         if version != VERSION:
             raise MrkneeError(
@@ -163,7 +161,7 @@ class Scorecard:
                 findings={name: _read_finding(one) for name, one in content["findings"].items()},
                 mean=_read_mean(content),
                 seed=content["seed"],
-                notes=tuple(content["notes"]),
+                notes=tuple(_note(one) for one in content["notes"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MrkneeError(
@@ -185,10 +183,7 @@ class Scorecard:
         Raises:
             MrkneeError: there is no such file, or it isn't a scorecard of this version.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise MrkneeError("there is no scorecard here", file=path) from None
+        text = read_text(path, "scorecard", at_most=DESCRIPTION_BYTES)
         return cls.from_json(text, file=path)
 
     def table(self) -> str:
@@ -375,6 +370,12 @@ def _read_finding(one: Mapping[str, Any]) -> FindingScore:
             corrected["reason"],
         ),
     )
+
+
+def _note(one: object) -> str:
+    if not isinstance(one, str):
+        raise TypeError(f"a note that is no text: {one!r}")
+    return one
 
 
 def _read_mean(content: Mapping[str, Any]) -> MeanAuc:

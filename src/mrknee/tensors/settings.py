@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from mrknee.errors import MrkneeError
+
+MAX_SIZE = 4096
+"""Pixels of a side, at most; knee slices have 256 to 1024."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,23 @@ class PreparationSettings:
     sd: float = 49.73
 
     def __post_init__(self) -> None:
+        """Checks every value, because settings also come from files."""
+        for name in ("size", "crop"):
+            value = getattr(self, name)
+            if type(value) is not int or value > MAX_SIZE:
+                raise MrkneeError(
+                    f"the preparation's {name} can't be used",
+                    expected=f"a whole number of pixels, {MAX_SIZE} at most",
+                    found=repr(value),
+                )
+        for name in ("mean", "sd"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise MrkneeError(
+                    f"the preparation's {name} can't be used",
+                    expected="a finite number",
+                    found=repr(value),
+                )
         if not 0 < self.crop <= self.size or self.sd <= 0:
             raise MrkneeError(
                 "the preparation contradicts itself",
@@ -91,3 +113,19 @@ class PreparationSettings:
             start = (max(scaled, self.crop) - self.crop) // 2 - short // 2
             found.append(Axis(scaled, short // 2, short - short // 2, start))
         return found[0], found[1]
+
+
+def known_settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What `PreparationSettings.to_dict` gave, if it is that.
+
+    Raises:
+        MrkneeError: a setting is missing, or there is another.
+    """
+    known = [field.name for field in fields(PreparationSettings)]
+    if content.keys() != set(known):
+        raise MrkneeError(
+            "the model's preparation can't be read",
+            expected=", ".join(known),
+            found=", ".join(map(str, content)) or "nothing",
+        )
+    return dict(content)

@@ -14,6 +14,7 @@ from mrknee.exams import Findings
 from mrknee.networks.settings import NetworkSettings
 from mrknee.tensors.augmentation import Augmentation
 from mrknee.tensors.preparation import Preparation
+from mrknee.training.recipe_tree import read_tree
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -261,7 +262,7 @@ def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--recipe", type=Recipe)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = read_tree(path, Recipe)
         for name, value in (changes or {}).items():
             *parents, last = name.split(".")
             branch = tree

@@ -7,21 +7,20 @@ folder is either written again by the steps that follow it, or cut back to what 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from mrknee.files import whole_file
+from mrknee.errors import MrkneeError
+from mrknee.files import clear_half_written, whole_file
 
 RESUME = Path("resume", "last.ckpt")
 
-_PARTS = ("", "best", "last", "resume", "epochs/*")
-_HALF_WRITTEN = re.compile(r"\..+\.\d+")  # what `whole_file` writes to
+_PARTS = ("best", "last", "resume", "epochs/*")
 
 
 @dataclass
@@ -49,10 +48,19 @@ def read_done(out: Path) -> Done | None:
     """How far the run in this folder has come; None where nothing was saved."""
     if not (out / RESUME).exists():
         return None
-    saved: Mapping[str, Any] = torch.load(
-        out / RESUME, map_location="cpu", weights_only=True, mmap=True
-    )
-    return Done(**saved["callbacks"]["RunRecord"])
+    try:
+        saved: Mapping[str, Any] = torch.load(
+            out / RESUME, map_location="cpu", weights_only=True, mmap=True
+        )
+        return Done(**saved["callbacks"]["RunRecord"])
+    except Exception as fault:  # a broken file can raise anything, and it is the file's fault
+        raise MrkneeError(
+            "the state to resume from can't be read",
+            file=out / RESUME,
+            expected="the state that training saved: tensors and plain values, nothing else",
+            found=f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}",
+            advice="restore the file, or start a new run",
+        ) from fault
 
 
 def go_back(out: Path, done: Done) -> None:
@@ -63,10 +71,8 @@ def go_back(out: Path, done: Done) -> None:
     if not done.rows:
         (out / "metrics.csv").unlink(missing_ok=True)
     (out / "scorecard.json").unlink(missing_ok=True)
-    for part in _PARTS:
-        for file in out.glob(f"{part}/.*" if part else ".*"):
-            if _HALF_WRITTEN.fullmatch(file.name):
-                file.unlink()
+    for folder in (out, *(folder for part in _PARTS for folder in out.glob(part))):
+        clear_half_written(folder)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -79,5 +85,29 @@ class WholeCheckpoints(TorchCheckpointIO):
         storage_options: Any = None,  # noqa: ANN401, ARG002  # Lightning's
     ) -> None:
         """Replaces the file at `path` whole."""
-        with whole_file(Path(path)) as beside:
-            torch.save(checkpoint, beside)
+        with whole_file(Path(path)) as beside, beside.open("wb") as file:
+            told = _Told(file)
+            try:
+                torch.save(checkpoint, cast(IO[bytes], told))
+            except RuntimeError as error:  # torch calls a full disk "unexpected pos"
+                raise told.fault or error from None
+
+
+class _Told:
+    """A file that remembers why writing to it failed."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.fault: OSError | None = None
+
+    def write(self, content: bytes | memoryview) -> int:
+        """As any file's."""
+        try:
+            return self.file.write(content)
+        except OSError as fault:
+            self.fault = fault
+            raise
+
+    def flush(self) -> None:
+        """As any file's."""
+        self.file.flush()

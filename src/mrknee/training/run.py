@@ -46,6 +46,9 @@ from mrknee.training.processes import Processes, connected_processes
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import RunRecord
 from mrknee.training.resumption import RESUME, Done, WholeCheckpoints, go_back, read_done
+from mrknee.untrusted import read_bytes, read_json
+
+_MAX_SPLIT_BYTES = 32_000_000  # a line an exam
 
 
 def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
@@ -154,7 +157,7 @@ def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
             found=", ".join(f"{name}={now[name]}" for name in changed),
             advice="resume with the settings it was started with, or start a new run",
         )
-    if (out / "split.csv").read_text() != split:
+    if read_bytes(out / "split.csv", "table of parts", at_most=_MAX_SPLIT_BYTES) != split.encode():
         raise MrkneeError(
             "the run was started with other exams",
             file=out / "split.csv",
@@ -173,7 +176,14 @@ def _claim_folder(out: Path, recipe: Recipe, split: str, done: Done) -> None:
     out.mkdir(parents=True, exist_ok=True)
     go_back(out, done)
     environment = out / "environment.json"
-    starts = json.loads(environment.read_text()) if environment.exists() else []
+    starts = read_json(environment, "list of starts") if environment.exists() else []
+    if not isinstance(starts, list):
+        raise MrkneeError(
+            "the list of starts can't be read",
+            file=environment,
+            expected="a list, as training wrote it",
+            found=type(starts).__name__,
+        )
     start = {"after": {"epochs": done.epoch, "batches": done.batches}, **describe_environment()}
     contents = {
         "split.csv": split,

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Plane, write_stack
-from mrknee.files import whole_file
+from mrknee.files import clear_half_written, whole_file
 from mrknee.progress import Progress
 from mrknee.sources.clinical.dicomfile import is_dicom
 from mrknee.sources.clinical.header import Image, read_header
@@ -37,11 +37,14 @@ from mrknee.sources.clinical.study import (
     read_study,
     studies_of,
 )
+from mrknee.untrusted import read_json
 from mrknee.workers import cores, each
 
 RECORD = "import.json"
 UNFINISHED = ".import"
 """The folder inside OUT that holds the records of exams done so far."""
+MAX_RECORD_BYTES = 256_000_000
+"""Of import.json: some 100,000 exams."""
 CHUNK = 500
 """Files whose headers one process reads at a time."""
 
@@ -154,6 +157,8 @@ def import_exams(
     ids = {f"{index:04d}": study for index, study in enumerate(studies)}
     seal = _seal(studies, choice, allow_missing_plane)
     done = _claim(out, seal)
+    for folder in (out, out / UNFINISHED, *(out / plane for plane in PLANES)):
+        clear_half_written(folder)
     if keep_map is not None:
         _write_map(keep_map, ids)
     tasks = [
@@ -282,7 +287,7 @@ def _claim(out: Path, seal: str) -> dict[str, Any]:
     if out.exists() and not out.is_dir():
         raise MrkneeError("not a folder", file=out, expected="a new folder", found="a file")
     if not file.exists():
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and not all(p.name.startswith(f".{RECORD}.") for p in out.iterdir()):
             raise MrkneeError(
                 "the folder is not empty",
                 file=out,
@@ -417,8 +422,8 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        content = read_json(file, "record of the import", at_most=MAX_RECORD_BYTES)
+    except MrkneeError:
         content = None
     if not isinstance(content, dict):
         raise MrkneeError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -29,7 +30,10 @@ FREE_BYTES = 64 * 1024**2
 """A zip that unpacks to less than this may have any ratio: an image of air packs very well."""
 BUFFER_BYTES = 1 << 16
 
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+    *(ValueError, struct.error),  # names that are no text; fields that are cut
+)
 """What the standard library raises on a broken, encrypted or unknown kind of zip."""
 
 
@@ -78,7 +82,7 @@ def find_files(source: Path) -> Found:
     if source.is_file():
         if source.name.upper() == "DICOMDIR":
             source = source.parent
-        elif zipfile.is_zipfile(source):
+        elif _is_zip(source):
             return Found(tuple(_members(source)), ())
         elif source.suffix.lower() == ".zip":
             raise MrkneeError("a zip can't be read", found="its directory is missing or broken")
@@ -106,6 +110,13 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield path
 
 
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except ZIP_ERRORS:
+        return True  # a broken one: it has a zip's end, which contradicts itself
+
+
 def _members(path: Path) -> list[Location]:
     """A zip's files, after a look at its directory: nothing is unpacked yet."""
     try:
@@ -113,7 +124,7 @@ def _members(path: Path) -> list[Location]:
             entries = archive.infolist()
     except OSError as error:
         raise MrkneeError("a zip can't be read", found=error.strerror or "no access") from None
-    except (*ZIP_ERRORS, ValueError):
+    except ZIP_ERRORS:
         raise MrkneeError(
             "a zip can't be read", found="its directory is missing or broken"
         ) from None
@@ -132,6 +143,8 @@ def _members(path: Path) -> list[Location]:
     members = []
     for entry in entries:
         name = PurePosixPath(entry.filename.replace("\\", "/"))
+        if not entry.filename:  # zipfile itself trips over such a member
+            raise MrkneeError("a zip can't be read", found="a member without a name")
         if name.is_absolute() or ".." in name.parts or ":" in str(name)[:2]:
             raise MrkneeError("a zip names files outside itself", found="an absolute path or ..")
         if stat.S_ISLNK(entry.external_attr >> 16):
@@ -140,6 +153,13 @@ def _members(path: Path) -> list[Location]:
             raise MrkneeError(
                 "a zip is encrypted",
                 found="a member that needs a password",
+                advice="unpack it yourself and import the folder",
+            )
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise MrkneeError(  # LZMA takes as much memory as the file says
+                "a zip is packed in an unusual way",
+                expected="stored or deflated members",
+                found=f"method {entry.compress_type}",
                 advice="unpack it yourself and import the folder",
             )
         hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)

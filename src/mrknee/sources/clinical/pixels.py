@@ -37,7 +37,7 @@ from pydicom.uid import (
 )
 
 from mrknee.errors import MrkneeError
-from mrknee.sources.clinical.dicomfile import parse, untrusted
+from mrknee.sources.clinical.dicomfile import parse, text, untrusted
 from mrknee.sources.clinical.geometry import Volume
 from mrknee.sources.clinical.header import Image
 from mrknee.sources.clinical.locate import Opener
@@ -123,6 +123,14 @@ def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:
             expected="8, 16 or 32 bits",
             found=f"{allocated} bits",
         )
+    if image.bits > allocated:
+        raise MrkneeError(
+            "an image says it uses more bits than it has",
+            expected=f"up to {allocated} bits",
+            found=f"{image.bits} bits",
+        )
+    if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2", ""):
+        raise MrkneeError("an image's values are no grey values", expected="MONOCHROME1 or 2")
     syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID") or ""))
     if syntax and not syntax.is_transfer_syntax:
         raise MrkneeError("an image is compressed in an unknown way")
@@ -191,6 +199,12 @@ def _native(dataset: Dataset, image: Image, size: int, data: bytes) -> Callable[
             expected=f"{image.frames * length:,} bytes of pixels",
             found=f"{len(data):,}",
             advice="copy or export the file again",
+        )
+    if image.frames > 1 and len(data) > image.frames * length + 1:
+        raise MrkneeError(  # each frame but the first would begin in another
+            "an image's pixels are more than its header says",
+            expected=f"{image.frames * length:,} bytes",
+            found=f"{len(data):,}",
         )
     little = dataset.original_encoding[1] is not False
     signed = int(dataset.get("PixelRepresentation") or 0) == 1

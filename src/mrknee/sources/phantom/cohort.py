@@ -12,10 +12,11 @@ import numpy as np
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, write_labels, write_stack
-from mrknee.files import whole_file
+from mrknee.files import clear_half_written, whole_file
 from mrknee.progress import track
 from mrknee.sources.phantom.exam import FINDINGS, draw_exam_lesions, render_exam
 from mrknee.sources.phantom.lesions import Truth
+from mrknee.untrusted import read_json, refuse_unusual
 from mrknee.workers import cores, each
 
 KINDS = (
@@ -29,6 +30,7 @@ KINDS = (
 # (train 1130 exams, valid 120).
 FREQUENCIES = {"train": (217, 433, 272, 83, 125), "valid": (25, 20, 21, 23, 31)}
 PARAMETERS = "phantom.json"
+_MAX_PARAMETER_BYTES = 64_000_000  # some 100,000 exams
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ def write_cohort(
     """Write a synthetic data set in MRNet's layout, with lesion masks and its parameters.
 
     The same arguments write the same bytes, whatever the number of workers. An interrupted run
-    is taken up again by the same call: exams that are complete are kept. The processes are fresh
-    interpreters, so a script calls this under ``if __name__ == "__main__":``.
+    is taken up again by the same call: exams that are complete are kept, what a kill left
+    half-written is cleared away. The processes are fresh interpreters, so a script calls
+    this under ``if __name__ == "__main__":``.
 
     Args:
         out: the data set's folder; new, empty, or an unfinished run of the same parameters.
@@ -105,6 +108,8 @@ def write_cohort(
     _check(train, valid, size, slice_factor)
     tasks = _plan(out, train, valid, seed, size, slice_factor)
     _claim(out, _parameters(tasks, train, valid, seed, size, slice_factor))
+    for folder in (out, *{file.parent for task in tasks for file in task.files()}):
+        clear_half_written(folder)
     missing = [task for task in tasks if not all(file.exists() for file in task.files())]
     written = each(_write_exam, missing, workers or cores())
     for _ in track(written, len(missing), "phantom", "exams"):
@@ -176,15 +181,16 @@ def _claim(out: Path, parameters: Mapping[str, object]) -> None:
     if out.exists() and not out.is_dir():
         raise MrkneeError("not a folder", file=out, expected="a new folder", found="a file")
     if file.exists():
-        if file.read_text() != text:
+        refuse_unusual(file, "set's parameters")
+        if file.stat().st_size != len(text) or file.read_bytes() != text.encode():
             raise MrkneeError(
                 "the folder holds a phantom data set with other parameters",
                 file=file,
                 expected=_summary(parameters),
-                found=_summary(_read(file)),
+                found=_summary(_read(file)) or "no parameters",
                 advice="choose another folder, or remove this one",
             )
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and not all(p.name.startswith(f".{PARAMETERS}.") for p in out.iterdir()):
         raise MrkneeError(
             "the folder is not empty",
             file=out,
@@ -199,8 +205,8 @@ def _claim(out: Path, parameters: Mapping[str, object]) -> None:
 
 def _read(file: Path) -> Mapping[str, object]:
     try:
-        content = json.loads(file.read_text())
-    except ValueError:
+        content = read_json(file, "set's parameters", at_most=_MAX_PARAMETER_BYTES)
+    except MrkneeError:
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -1,0 +1,274 @@
+"""Coverage-guided fuzzing of the readers: whatever the bytes, a MrkneeError or a result.
+
+    pip install atheris
+    python benchmarks/fuzz.py READER --seconds 600 --corpus fuzz/READER
+
+Starts from the malformed inputs of tests/hostile and what an earlier start left in `--corpus`;
+ends early, with the input in a file of its own, on any other exception, on an input that takes
+more than 10 s, and beyond 2 GB. `--list` prints the readers. Where a reader's parsing is done by
+compiled code (csv, safetensors, ONNX Runtime), only the Python around it guides the search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import atheris
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+LONGEST = 16_384
+"""Bytes of an input."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader to fuzz.
+
+    Attributes:
+        load: imports it, and returns it: it takes a file's path.
+        suffix: the file's ending.
+        instrumented: modules beside mrknee whose branches guide the search.
+        part: what of the reader it is, where it isn't all.
+    """
+
+    load: Callable[[], Callable[[Path], object]]
+    suffix: str = ""
+    instrumented: tuple[str, ...] = ()
+    part: str = "all"
+
+
+def stack() -> Callable[[Path], object]:
+    """One .npy file."""
+    from mrknee.exams import read_stack
+
+    return read_stack
+
+
+def labels() -> Callable[[Path], object]:
+    """A label file."""
+    from mrknee.exams import read_labels
+
+    return read_labels
+
+
+def predictions() -> Callable[[Path], object]:
+    """A table of predictions."""
+    from mrknee.scoring.predictions import Predictions
+
+    return Predictions.read
+
+
+def listing() -> Callable[[Path], object]:
+    """A list of paths."""
+    from mrknee.inference.submission import ListedExams
+
+    return ListedExams
+
+
+def recipe() -> Callable[[Path], object]:
+    """A recipe's YAML, to the tree of settings that jsonargparse gets."""
+    from mrknee.training.recipe import Recipe
+    from mrknee.training.recipe_tree import read_tree
+
+    return lambda path: read_tree(path, Recipe)
+
+
+def scorecard() -> Callable[[Path], object]:
+    """A scorecard."""
+    from mrknee.scoring.scorecard import Scorecard
+
+    return Scorecard.read
+
+
+def checkpoint() -> Callable[[Path], object]:
+    """A model.json, to where the network would be built."""
+    from mrknee.inference.decisions import calibration_of, operating_points_of
+    from mrknee.networks.checkpoint import _read_description
+    from mrknee.tensors.preparation import Preparation
+    from mrknee.tensors.settings import known_settings
+
+    def read(path: Path) -> None:
+        description = _read_description(path)
+        Preparation(**known_settings(description["preparation"]))
+        calibration_of(description["decisions"])
+        operating_points_of(description["decisions"])
+
+    return read
+
+
+def weights() -> Callable[[Path], object]:
+    """A PyTorch file of tensors."""
+    from mrknee.networks.weights import read_weights
+
+    return read_weights
+
+
+def onnx() -> Callable[[Path], object]:
+    """An exported model's metadata, to where ONNX Runtime would get the graph."""
+    from mrknee.inference.onnx_model import _facts, _metadata
+    from mrknee.tensors.settings import PreparationSettings, known_settings
+
+    def read(path: Path) -> None:
+        facts = _facts(_metadata(path.read_bytes(), path), path)
+        PreparationSettings(**known_settings(facts["preparation"]))
+
+    return read
+
+
+def dicom() -> Callable[[Path], object]:
+    """A DICOM file: header, series, pixels."""
+    from mrknee.sources.clinical.dicomfile import is_dicom
+    from mrknee.sources.clinical.header import read_header
+    from mrknee.sources.clinical.locate import Location, Opener
+    from mrknee.sources.clinical.study import read_study, studies_of
+
+    def read(path: Path) -> None:
+        with Opener() as opener, opener.open(Location(path)) as file:
+            images = read_header(file, Location(path)) if is_dicom(file) else []
+        for study in studies_of(images):
+            read_study(study, {}, allow_missing_plane=True)
+
+    return read
+
+
+def nifti() -> Callable[[Path], object]:
+    """A NIfTI file."""
+    from mrknee.exams import Plane
+    from mrknee.sources.clinical.locate import Location
+    from mrknee.sources.clinical.nifti import read_nifti
+
+    return lambda path: read_nifti(Location(path), Plane.AXIAL)
+
+
+def zipped() -> Callable[[Path], object]:
+    """A zip: its directory, and every member's bytes."""
+    from mrknee.sources.clinical.locate import Opener, find_files
+
+    def read(path: Path) -> None:
+        with Opener() as opener:
+            for location in find_files(path).files:
+                opener.read(location)
+
+    return read
+
+
+READERS = {
+    "stack": Reader(stack, ".npy", ("numpy.lib",)),
+    "labels": Reader(labels, ".csv"),
+    "predictions": Reader(predictions, ".csv"),
+    "listing": Reader(listing, ".csv"),
+    "recipe": Reader(recipe, ".yaml", ("yaml",), "without making the settings"),
+    "scorecard": Reader(scorecard, ".json", ("json",)),
+    "checkpoint": Reader(checkpoint, ".json", ("json",), "without building the network"),
+    "weights": Reader(weights, ".pth", (), "guided by our own part only: torch is too large"),
+    "onnx": Reader(onnx, ".onnx", ("json",), "without loading the graph"),
+    "dicom": Reader(dicom, ".dcm", ("pydicom",)),
+    "nifti": Reader(nifti, ".nii", ("nibabel.nifti1", "nibabel.nifti2", "nibabel.analyze")),
+    "zip": Reader(zipped, ".zip", ("zipfile",)),
+}
+
+
+def seeds(reader: str, folder: Path) -> Iterator[bytes]:
+    """The inputs of tests/hostile for a reader, as far as they are files of a sensible size."""
+    from tests.hostile import exported, models, recipes, stacks, studies, tables
+    from tests.scoring.test_scorecard import a_scorecard
+
+    yield from {
+        "stack": [stacks.GOOD],
+        "labels": [tables.LABELS.encode()],
+        "predictions": [tables.PREDICTIONS.encode()],
+        "listing": [tables.LISTING.encode()],
+        "recipe": [recipes.RECIPE.encode()],
+        "scorecard": [a_scorecard(full=True).to_json().encode()],
+        "onnx": [exported.GOOD],
+        "dicom": [studies.small_dicom()],
+        "nifti": [studies.small_nifti()],
+        "zip": [studies.zipped(("a.dcm", b"knee"))],
+    }.get(reader, [])
+    model = models.write_model(folder / "model")
+    if reader == "checkpoint":
+        yield (model / "model.json").read_bytes()
+    several = (
+        stacks.cases(),
+        tables.cases(),
+        recipes.cases(),
+        recipes.scorecards(a_scorecard(full=True)),
+        models.cases(model),
+        exported.cases(),
+        studies.cases(),
+    )
+    wanted = {"dicom": "DICOM", "nifti": "NIfTI", "zip": "zip"}.get(reader)
+    cases = (
+        case
+        for some in several
+        for case in some
+        if case.reader == reader or (wanted is not None and case.name.startswith(f"{wanted}, "))
+    )
+    for number, case in enumerate(cases):
+        place = folder / str(number)
+        place.mkdir()
+        case.write(place / "input")
+        for file in (place / "input" / "model.json", *place.glob("input*")):
+            if file.is_file() and file.stat().st_size <= LONGEST:
+                yield file.read_bytes()
+
+
+def fuzz(name: str, seconds: int, corpus: Path) -> None:
+    """Fuzzes one reader; ends the process."""
+    reader = READERS[name]
+    with atheris.instrument_imports(include=["mrknee", *reader.instrumented]):
+        for module in [m for m in sys.modules if m.split(".")[0] in ("json", "zipfile")]:
+            if module.split(".")[0] in reader.instrumented:
+                del sys.modules[module]
+        read = reader.load()
+    from mrknee.errors import MrkneeError
+
+    corpus.mkdir(parents=True, exist_ok=True)
+    if not any(corpus.iterdir()):
+        with tempfile.TemporaryDirectory() as folder:
+            for number, seed in enumerate(seeds(name, Path(folder))):
+                (corpus / f"seed{number:04d}").write_bytes(seed)
+    memory = Path("/dev/shm")  # noqa: S108  # a file a try, which need not reach a disk
+    file = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None)) / f"input{reader.suffix}"
+
+    def one(data: bytes) -> None:
+        file.write_bytes(data)
+        with contextlib.suppress(MrkneeError):
+            read(file)
+
+    options = [
+        f"-max_total_time={seconds}",
+        f"-max_len={LONGEST}",
+        "-timeout=10",
+        "-rss_limit_mb=2000",
+        f"-artifact_prefix={corpus.parent}/{name}-",
+        "-print_final_stats=1",
+    ]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], one)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("reader", choices=READERS, nargs="?")
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--corpus", type=Path, help="a folder; fuzz/READER if not given")
+    parser.add_argument("--list", action="store_true")
+    given = parser.parse_args()
+    if given.list or given.reader is None:
+        for name, reader in READERS.items():
+            print(f"{name:12} {reader.part}")
+        return
+    fuzz(given.reader, given.seconds, given.corpus or Path("fuzz", given.reader))
+
+
+if __name__ == "__main__":
+    main()

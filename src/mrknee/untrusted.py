@@ -1,0 +1,147 @@
+"""Bytes, text and JSON from files that nobody vouches for: bounded, whole, and said once.
+
+Every reader of the package that takes a whole file takes it from here.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mrknee.errors import MrkneeError
+
+DESCRIPTION_BYTES = 4_000_000
+"""No description of a model, a run or its scores is longer; ours take some kilobytes."""
+
+
+def read_bytes(file: Path, what: str, *, at_most: int) -> bytes:
+    """Reads a whole file, if it is one and no larger than it may be.
+
+    Args:
+        file: the file; a link to one is followed.
+        what: what it should be, for the error: "label file".
+        at_most: bytes; a larger file is refused before it is read.
+
+    Raises:
+        MrkneeError: there is no such file, it can't be read, it is a folder, a pipe or a device
+            (which might never end), or it is too large.
+    """
+    refuse_unusual(file, what)
+    try:
+        with file.open("rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            content = opened.read(min(size, at_most) + 1)  # takes that much memory at once
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise MrkneeError(f"the {what} can't be read", file=file, found=found) from None
+    if len(content) > at_most:
+        raise MrkneeError(
+            f"the {what} is too large",
+            file=file,
+            expected=f"at most {at_most:,} bytes",
+            found=f"{size:,} bytes",
+        )
+    return content
+
+
+def refuse_unusual(file: Path, what: str, exam: str | None = None) -> None:
+    """Refuses what isn't a regular file, before it is opened: opening a pipe waits for ever.
+
+    Args:
+        file: the file; a link to one is followed.
+        what: what it should be, for the error.
+        exam: named in the error.
+
+    Raises:
+        MrkneeError: there is nothing, or a folder, a pipe, a socket or a device.
+    """
+    try:
+        mode = os.stat(file).st_mode  # noqa: PTH116  # Path.stat is the same, and hides the name
+    except FileNotFoundError:
+        raise MrkneeError(
+            f"the {what} is missing", file=file, exam=exam, found=os.strerror(errno.ENOENT)
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        found = getattr(error, "strerror", None) or str(error)
+        raise MrkneeError(f"the {what} can't be read", file=file, exam=exam, found=found) from None
+    if not stat.S_ISREG(mode):
+        raise MrkneeError(
+            f"the {what} is no file",
+            file=file,
+            exam=exam,
+            found="a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device",
+        )
+
+
+def read_text(file: Path, what: str, *, at_most: int) -> str:
+    r"""Reads a text in UTF-8, with or without a byte order mark; line ends become `\n`.
+
+    Raises:
+        MrkneeError: as `read_bytes`, or it is no UTF-8.
+    """
+    content = read_bytes(file, what, at_most=at_most)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MrkneeError(
+            f"the {what} is not text", file=file, expected="UTF-8", found=str(error)
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(file: Path, what: str, *, at_most: int = DESCRIPTION_BYTES) -> Any:  # noqa: ANN401
+    """Reads a JSON file; see `parse_json`.
+
+    Raises:
+        MrkneeError: as `read_bytes` and `parse_json`.
+    """
+    return parse_json(read_bytes(file, what, at_most=at_most), file, what)
+
+
+def parse_json(content: str | bytes, file: Path | None, what: str) -> Any:  # noqa: ANN401
+    """Parses JSON that says everything once and holds no number that isn't one.
+
+    Args:
+        content: the text, or its bytes in UTF-8.
+        file: where it came from, for the error.
+        what: what it should be, for the error.
+
+    Returns:
+        Dicts, lists, text, finite numbers, booleans and None.
+
+    Raises:
+        MrkneeError: it isn't JSON; a key comes twice in one object (which of the two holds is
+            nobody's guess); a NaN, an infinity or a number too large; nested too deep.
+    """
+    try:
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        return json.loads(
+            text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite
+        )
+    except RecursionError:
+        fault = "nested too deep"
+    except ValueError as error:  # JSON's, Unicode's and our own
+        fault = str(error)
+    raise MrkneeError(f"the {what} can't be read", file=file, expected="JSON", found=fault)
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"the key {name!r} comes twice")
+        content[name] = value
+    return content
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value

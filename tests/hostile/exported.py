@@ -1,0 +1,188 @@
+"""Malformed ONNX files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from mrknee.inference.onnx_model import METADATA, seal
+from tests.hostile.case import PICKLE, Case, content, cuts
+from tests.hostile.recipes import broken_json
+
+PLANES = ("axial", "coronal", "sagittal")
+FACTS: dict[str, Any] = {
+    "format": 1,
+    "findings": ["acl"],
+    "preparation": {"size": 48, "crop": 32, "mean": 58.09, "sd": 49.73},
+    "provenance": {},
+    "decisions": {},
+    "bias": [0.0],
+    "attention_fixed": False,
+}
+
+
+def graph(
+    nodes: list[onnx.NodeProto] | None = None,
+    initializers: list[onnx.TensorProto] | None = None,
+    inputs: tuple[str, ...] = PLANES,
+    kind: int = TensorProto.UINT8,
+    logits: str = "value",
+    value: tuple[float, ...] = (0.5,),
+) -> bytes:
+    """A model with the inputs and outputs of an exported one, all of whose outputs are constant."""
+    names = ["logits", "probabilities", *(f"heat_{plane}" for plane in PLANES)]
+    model = helper.make_model(
+        helper.make_graph(
+            (nodes or [])
+            + [
+                helper.make_node("Identity", [logits if name == "logits" else "value"], [name])
+                for name in names
+            ],
+            "g",
+            [
+                *(helper.make_tensor_value_info(n, kind, [None, None, None]) for n in inputs),
+                helper.make_tensor_value_info("present", TensorProto.FLOAT, [3]),
+            ],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names],
+            [
+                numpy_helper.from_array(np.array(value, np.float32), "value"),
+                numpy_helper.from_array(np.ones(3, np.float32), "present"),
+                *(initializers or []),
+            ],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    return bytes(model.SerializeToString())
+
+
+def finished(body: bytes, metadata: str | dict[str, Any] = FACTS, *, sealed: bool = True) -> bytes:
+    """The file with its metadata and seal."""
+    more = onnx.ModelProto()
+    text = metadata if isinstance(metadata, str) else json.dumps(metadata)
+    more.metadata_props.append(onnx.StringStringEntryProto(key=METADATA, value=text))
+    whole = body + more.SerializeToString()
+    return seal(whole) if sealed else whole
+
+
+GOOD = finished(graph())
+
+
+def cases() -> Iterator[Case]:
+    """All of them."""
+    yield from cuts("onnx", GOOD, [0, 2, 20, len(graph()), len(GOOD) // 2, len(GOOD)])
+    for name, text in broken_json(json.dumps(FACTS, indent=1)).items():
+        if isinstance(text, str):  # metadata can hold nothing else
+            yield Case("onnx", name, content(finished(graph(), text)))
+    yield from _files()
+    yield from _facts()
+    yield from _graphs()
+
+
+def _files() -> Iterator[Case]:
+    flipped = bytearray(GOOD)
+    flipped[30] ^= 1
+    for name, data in {
+        "one bit": bytes(flipped),
+        "another's model": graph(),
+        "no seal": finished(graph(), sealed=False),
+        "something behind the seal": GOOD + b"\0",
+        "two seals": seal(GOOD + b"\0"),
+        "pickle": PICKLE,
+        "sealed pickle": seal(PICKLE),
+        "text": b"model",
+        "sealed nothing": seal(b""),
+        "zeros": bytes(1000),
+        "ones": b"\xff" * 1000,
+        "numbers without end": b"\x80" * 1000,
+        "a field of 2^60 bytes": b"\x3a" + b"\xff" * 8 + b"\x0f",
+        "metadata twice": finished(finished(graph(), sealed=False)),
+        "metadata that is no text": seal(graph() + b"\x72\x04\x0a\x02\xff\xfe"),
+    }.items():
+        yield Case("onnx", name, content(data))
+    yield Case("onnx", "a pipe", os.mkfifo, "no file")
+    yield Case("onnx", "a device without end", lambda p: p.symlink_to("/dev/zero"), "no file")
+    yield Case("onnx", "a link to nothing", lambda p: p.symlink_to("nothing"), "missing")
+
+
+def _facts() -> Iterator[Case]:
+    for key in FACTS:
+        rest = {name: value for name, value in FACTS.items() if name != key}
+        yield Case("onnx", f"no {key}", content(finished(graph(), json.dumps(rest))))
+        other = json.dumps({**rest, key: 7.5})
+        yield Case("onnx", f"{key} of another kind", content(finished(graph(), other)))
+    preparation = FACTS["preparation"]
+    changes: dict[str, dict[str, Any]] = {
+        "findings of numbers": {"findings": [1]},
+        "a finding twice": {"findings": ["acl", "acl"]},
+        "findings in another order": {"findings": ["meniscus", "acl"], "bias": [0.0, 0.0]},
+        "a bias too many": {"bias": [0.0, 1.0]},
+        "a bias in words": {"bias": ["0"]},
+        "a bias of lists": {"bias": [[]]},
+        "a preparation of 10^9 pixels": {"preparation": {**preparation, "size": 10**9}},
+        "another preparation": {"preparation": {**preparation, "turn": 1}},
+        "a preparation in words": {"preparation": {**preparation, "mean": "dark"}},
+    }
+    for name, change in changes.items():
+        text = json.dumps({**FACTS, **change})
+        yield Case("onnx", name, content(finished(graph(), text)))
+
+
+def _graphs() -> Iterator[Case]:
+    """Sealed, with metadata as it should be, so that ONNX Runtime gets to see the graph."""
+    outside = numpy_helper.from_array(np.zeros(4, np.float32), "outside")
+    outside.ClearField("raw_data")
+    outside.data_location = TensorProto.EXTERNAL
+    entry = outside.external_data.add()
+    entry.key, entry.value = "location", "../../../../etc/passwd"
+    huge = helper.make_tensor("huge", TensorProto.FLOAT, [1], [0.0])
+    huge.dims[0] = 10**12
+    bodies: dict[str, Callable[[], bytes]] = {
+        "a graph of other inputs": lambda: graph(inputs=("x",)),
+        "a graph of other types": lambda: graph(kind=TensorProto.FLOAT),
+        "an operator there isn't": lambda: graph(
+            [helper.make_node("System", ["value"], ["x"], domain="evil")]
+        ),
+        "a tensor from another file": lambda: graph(
+            [helper.make_node("Identity", ["outside"], ["x"])], [outside]
+        ),
+        "a tensor that states 10^12": lambda: graph(
+            [helper.make_node("Identity", ["huge"], ["x"])], [huge]
+        ),
+        "a circle": lambda: graph(
+            [
+                helper.make_node("Identity", ["b"], ["a"]),
+                helper.make_node("Identity", ["a"], ["b"]),
+            ]
+        ),
+        "an input from nowhere": lambda: graph([helper.make_node("Identity", ["none"], ["x"])]),
+    }
+    for name, body in bodies.items():
+        yield Case("onnx", name, content(finished(body())))
+    size = numpy_helper.from_array(np.array([10**12]), "size")
+    filled = helper.make_node("ConstantOfShape", ["size"], ["x"])
+    nodes = [
+        filled,
+        helper.make_node("ReduceSum", ["x"], ["y"]),
+        helper.make_node("Add", ["y", "value"], ["much"]),
+    ]
+    bomb = graph(nodes, [size], logits="much")
+    yield Case("exam", "a constant of 10^12", content(finished(bomb)), "can't read an exam")
+    for name, value in (
+        ("NaN", (float("nan"),)),
+        ("two", (0.5, 0.5)),
+        ("more than 1", (1.5,)),
+        ("no", ()),
+    ):
+        data = finished(graph(value=value))
+        yield Case("exam", f"{name} for a probability", content(data), "probabilities are none")
+    two = helper.make_node("Concat", ["axial", "coronal"], ["x"], axis=0)
+    cast = helper.make_node("Cast", ["x"], ["much"], to=TensorProto.FLOAT)
+    other = graph([two, cast], logits="much")
+    yield Case("exam", "planes of one size only", content(finished(other)), "can't read an exam")

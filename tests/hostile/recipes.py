@@ -1,0 +1,162 @@
+"""Malformed recipes, and descriptions in JSON of scores and of a phantom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mrknee.scoring.scorecard import Scorecard
+from tests.hostile.case import MARKER, PICKLE, Case, content
+
+RECIPE = "epochs: 3\nnetwork:\n  encoder: alexnet\n"
+MODULE = "evil_settings"
+"""A module beside the recipe; importing it makes the marker."""
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(12)
+)
+
+
+def cases() -> Iterator[Case]:
+    """All of them."""
+    yield from _recipes()
+    yield from _classes()
+
+
+def broken_json(whole: str) -> dict[str, str | bytes]:
+    """What no JSON reader of the package may take, whatever the file describes."""
+    lines = whole.splitlines(keepends=True)
+    first = next(line for line in lines if ":" in line).rstrip().rstrip(",")
+    return {
+        "JSON, empty": "",
+        "a brace": "{",
+        "cut in the middle": whole[: len(whole) // 2],
+        "cut before the last brace": whole.rstrip()[:-1],
+        "something behind": whole + "{}",
+        "a key twice": whole.replace("{", "{" + first + ",", 1),
+        "NaN": '{"format": NaN}',
+        "infinity": '{"version": Infinity}',
+        "a number beyond all": '{"version": 1e999}',
+        "a number of 10,000 digits": '{"version": ' + "9" * 10_000 + "}",
+        "lists in lists": "[" * 100_000,
+        "objects in objects": '{"a":' * 100_000,
+        "a list": "[]",
+        "null": "null",
+        "JSON, text": '"format"',
+        "comments": "// mrknee\n" + whole,
+        "single quotes": whole.replace('"', "'"),
+        "no UTF-8": b'{"format": "\xff"}',
+        "UTF-16": whole.encode("utf-16"),
+        "a pickle": PICKLE,
+        "5 MB": whole + " " * 5_000_000,
+    }
+
+
+def scorecards(card: Scorecard) -> Iterator[Case]:
+    """Malformed scorecards."""
+    whole = card.to_json()
+    for name, text in broken_json(whole).items():
+        yield Case("scorecard", name, content(text))
+    for key in ("findings", "notes", "seed", "split", "mean_auc", "mean_auc_ci", "mean_auc_method"):
+        rest = json.loads(whole)
+        del rest[key]
+        yield Case("scorecard", f"no {key}", content(json.dumps(rest)), "can't be read")
+    others: dict[str, Any] = {"findings": [[]], "notes": [[]], "mean_auc_ci": 7.5, "mean_auc": "x"}
+    for key, value in others.items():
+        text = json.dumps({**json.loads(whole), key: value})
+        yield Case("scorecard", f"{key} of another kind", content(text), "can't be read")
+
+
+def phantoms() -> Iterator[Case]:
+    """Folders that hold a phantom.json of another or of no phantom."""
+    texts: dict[str, str | bytes] = {
+        "empty": "",
+        "other parameters": '{"seed": 1}',
+        "lists in lists": "[" * 100_000,
+        "no UTF-8": b"\xff\xfe\x00",
+        "NaN": '{"seed": NaN}',
+        "a pickle": PICKLE,
+        "a command for the terminal": '{"\\u001b[2J": 1}',
+    }
+    for name, text in texts.items():
+
+        def write(path: Path, text: str | bytes = text) -> None:
+            path.mkdir()
+            content(text)(path / "phantom.json")
+
+        yield Case("phantom", name, write, "other parameters")
+
+    def folder(path: Path) -> None:
+        (path / "phantom.json").mkdir(parents=True)
+
+    yield Case("phantom", "a folder", folder, "no file")
+
+
+def _recipes() -> Iterator[Case]:
+    texts: dict[str, str | bytes] = {
+        "a list": "- 1\n",
+        "a number": "3\n",
+        "another file's name": "other.yaml\n",
+        "another file's name for a part": "network: other.yaml\n",
+        "a setting twice": "epochs: 3\nepochs: 4\n",
+        "a setting of a part twice": "network:\n  encoder: a\n  encoder: b\n",
+        "a part twice": "network: {}\nnetwork: {}\n",
+        "a setting there isn't": "epocs: 3\n",
+        "a setting of a part there isn't": "network:\n  encode: alexnet\n",
+        "a merged key": "network:\n  <<: {encoder: alexnet}\n",
+        "aliases that grow without end": BOMB,
+        "an anchor": "epochs: &a 3\n",
+        "an alias to itself": "&a [*a]\n",
+        "nested too deep": "epochs: " + "[" * 2000 + "]" * 2000,
+        "mappings in mappings": "a: {" * 2000,
+        "a tag of Python": f"!!python/object/apply:open ['{MARKER}', 'w']\n",
+        "a module as a tag": f"epochs: !!python/module:{MODULE}\n",
+        "a name as a tag": "weights: !!python/name:os.system\n",
+        "a tag of its own": "epochs: !mine 3\n",
+        "bytes": "weights: !!binary aGVsbG8=\n",
+        "a set": "findings: !!set {acl}\n",
+        "a date": "weights: 2026-11-27\n",
+        "NaN": "sensitivity: .nan\n",
+        "infinity": "optimizer:\n  learning_rate: .inf\n",
+        "minus": "epochs: -3\n",
+        "text for a number": "epochs: many\n",
+        "a number for text": "network:\n  encoder: {a: 1}\n",
+        "a list for a number": "epochs: [3]\n",
+        "a number of 10,000 digits": "epochs: " + "9" * 10_000 + "\n",
+        "a key that is a list": "? [a]\n: 3\n",
+        "a key that is null": "~: 3\n",
+        "two documents": "epochs: 3\n---\nepochs: 4\n",
+        "tabs": "network:\n\tencoder: alexnet\n",
+        "an open quote": 'weights: "none\n',
+        "NUL": "epochs: \0\n",
+        "UTF-16": RECIPE.encode("utf-16"),
+        "Latin-1": "weights: Münster\n".encode("latin1"),
+        "a pickle": PICKLE,
+        "100 kB": "#" * 100_000,
+        "a finding that is a path": "findings: [../../acl]\n",
+        "a finding twice": "findings: [acl, acl]\n",
+        "a sampling of words": "schedule:\n  name: whenever\n",
+        "a preparation of 10^9 pixels": "preparation:\n  size: 1000000000\n  crop: 1000000000\n",
+    }
+    for name, text in texts.items():
+        yield Case("recipe", name, content(text))
+
+
+def _classes() -> Iterator[Case]:
+    """What builds settings, jsonargparse, imports the module that a class_path names."""
+    texts = {
+        "a class for the recipe": f"class_path: {MODULE}.X\n",
+        "a class for a part": f"network:\n  class_path: {MODULE}.X\n",
+        "a class with arguments": f"optimizer:\n  class_path: {MODULE}.X\n  init_args: {{}}\n",
+        "a class for a value": f"epochs:\n  class_path: {MODULE}.X\n",
+        "a class in a list": f"loggers:\n- class_path: {MODULE}.X\n",
+    }
+    for name, text in texts.items():
+
+        def write(path: Path, text: str = text) -> None:
+            (path.parent / f"{MODULE}.py").write_text(f"open({MARKER!r}, 'w').close()\n")
+            path.write_text(text)
+
+        yield Case("recipe", name, write)

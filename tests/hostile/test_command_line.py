@@ -1,0 +1,134 @@
+"""At the real command line: one message, exit status 1, no traceback, nothing run or written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.exams import PLANES
+from mrknee.training.parts import divide
+from mrknee.training.recipe import load_recipe
+from tests.conftest import write_toy_dataset
+from tests.hostile import exported, models, recipes, stacks
+from tests.hostile.case import MARKER, Case
+from tests.hostile.worker import contents
+
+Words = list[str]
+
+
+def run(folder: Path, words: Words) -> subprocess.CompletedProcess[str]:
+    """`mrknee ...` in a process of its own."""
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "mrknee", *words]
+    return subprocess.run(  # noqa: S603
+        command, cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def named(cases: list[Case], name: str) -> Case:
+    """The case of this name."""
+    (found,) = [case for case in cases if case.name == name]
+    return found
+
+
+def a_stack_with_a_payload(here: Path) -> Words:
+    """Predict: one exam's file is a pickled object array."""
+    (here / "model.onnx").write_bytes(exported.GOOD)
+    for plane in PLANES:
+        folder = here / "data" / "valid" / plane
+        folder.mkdir(parents=True)
+        (folder / "0000.npy").write_bytes(stacks.GOOD)
+    case = named(list(stacks.cases()), "object array with a payload")
+    case.write(here / "data" / "valid" / "axial" / "0000.npy")
+    return ["predict", "model.onnx", "data", "--out", "out.csv"]
+
+
+def an_onnx_file_of_other_settings(here: Path) -> Words:
+    """Predict: the exported model's preparation asks for 10^9 pixels."""
+    named(list(exported.cases()), "a preparation of 10^9 pixels").write(here / "model.onnx")
+    return ["predict", "model.onnx", "data", "--out", "out.csv"]
+
+
+def a_listed_pipe(here: Path) -> Words:
+    """Submit: a path of the list is a pipe, which nobody ever writes to."""
+    lines = []
+    for plane in PLANES:
+        (here / plane).mkdir()
+        lines.append(f"{plane}/0000.npy\n")
+        np.save(here / plane / "0000.npy", np.zeros((2, 4, 4), np.uint8))
+    (here / "sagittal" / "0000.npy").unlink()
+    os.mkfifo(here / "sagittal" / "0000.npy")
+    (here / "paths.csv").write_text("".join(lines))
+    facts = {
+        **exported.FACTS,
+        "findings": ["abnormal", "acl", "meniscus"],
+        "bias": [0.0, 0.0, 0.0],
+    }
+    (here / "model.onnx").write_bytes(exported.finished(exported.graph(), facts))
+    return ["submit", "model.onnx", "paths.csv", "out.csv"]
+
+
+def a_label_file_with_commands(here: Path) -> Words:
+    """Evaluate: a label would clear the terminal."""
+    (here / "predictions.csv").write_text("exam,acl\n0000,0.5\n")
+    (here / "data").mkdir()
+    (here / "data" / "valid-acl.csv").write_text("0000,\x1b[2J\x1b]0;owned\x07\n")
+    return ["evaluate", "predictions.csv", "data", "--out", "out"]
+
+
+def a_recipe_with_a_class(here: Path) -> Words:
+    """Train: the recipe names a module beside it to import."""
+    named(list(recipes.cases()), "a class for a part").write(here / "recipe.yaml")
+    return ["train", "data", "--out", "out", "--recipe", "recipe.yaml"]
+
+
+def a_state_with_a_payload(here: Path) -> Words:
+    """Train --resume: the state is a pickle."""
+    data = write_toy_dataset(here / "data")
+    recipe = load_recipe("default", {"network.encoder": "test_resnet", "weights": "none"})
+    model = models.write_model(here / "model")
+    named([c for c in models.cases(model) if c.reader == "resume"], "payload").write(here / "out")
+    (here / "out" / "settings.yaml").write_text(recipe.to_yaml())
+    (here / "out" / "split.csv").write_text(divide(data, recipe).table())
+    words = ["--network.encoder", "test_resnet", "--weights", "none", "--resume"]
+    return ["train", "data", "--out", "out", *words]
+
+
+def another_folders_parameters(here: Path) -> Words:
+    """Phantom: the folder's phantom.json is a bomb of lists."""
+    (here / "out").mkdir()
+    (here / "out" / "phantom.json").write_text("[" * 100_000)
+    return ["phantom", "out", "--train", "1", "--valid", "1"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        a_stack_with_a_payload,
+        an_onnx_file_of_other_settings,
+        a_listed_pipe,
+        a_label_file_with_commands,
+        a_recipe_with_a_class,
+        a_state_with_a_payload,
+        another_folders_parameters,
+    ],
+    ids=lambda write: write.__name__,
+)
+def test_a_person_reads_one_message(write: Callable[[Path], Words], tmp_path: Path) -> None:
+    """Exit status 1 and one message on the error stream; the folder is as it was."""
+    words = write(tmp_path)
+    before = contents(tmp_path)
+    done = run(tmp_path, words)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith(f"mrknee {words[0]}: "), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert not (tmp_path / MARKER).exists()
+    assert contents(tmp_path) == before
