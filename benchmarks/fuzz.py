@@ -112,11 +112,12 @@ def weights() -> Callable[[Path], object]:
 
 def onnx() -> Callable[[Path], object]:
     """An exported model's metadata, to where ONNX Runtime would get the graph."""
-    from mrknee.inference.onnx_model import _facts, _metadata
+    from mrknee.inference.onnx_file import read_exported, seal
     from mrknee.tensors.settings import PreparationSettings, known_settings
 
     def read(path: Path) -> None:
-        facts = _facts(_metadata(path.read_bytes(), path), path)
+        path.write_bytes(seal(path.read_bytes()))  # so that what is behind the seal is reached
+        _, facts = read_exported(path)
         PreparationSettings(**known_settings(facts["preparation"]))
 
     return read

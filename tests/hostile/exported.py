@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mrknee.inference.onnx_model import METADATA, seal
+from mrknee.inference.onnx_file import METADATA, seal
 from tests.hostile.case import PICKLE, Case, content, cuts
 from tests.hostile.recipes import broken_json
 

@@ -83,7 +83,7 @@ class OnnxRuntime:
         )
         inputs = {one.name: one.type for one in self._session.get_inputs()}
         outputs = {one.name for one in self._session.get_outputs()}
-        if inputs != dict.fromkeys(PLANES, "tensor(uint8)") or not NEEDED <= outputs:
+        if inputs != dict.fromkeys(PLANES, "tensor(uint8)") or not outputs >= NEEDED:
             raise ValueError(f"inputs {inputs}, outputs {', '.join(sorted(outputs))}")
         self._names = [output.name for output in self._session.get_outputs()]
 
