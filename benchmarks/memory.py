@@ -1,17 +1,29 @@
-"""Peak memory of one process that trains on a data set, or predicts it; speed.py runs it.
+"""Does peak memory grow with the number of exams? Training and prediction of few and of many.
 
-python benchmarks/memory.py train|predict DATA MODEL.onnx
+python benchmarks/memory.py OUT [--few 100] [--many 2000]
 
-Training has a small network, so that two thousand exams of MRNet's size take a minute and not an
-hour: what could grow with their number is the bookkeeping, which is the same for any network.
+The exams have MRNet's size and slice counts; the many are links to the few, so that the disk holds
+them. Prediction is that of an exported reference network (8 bits). Training has a small network, so
+that thousands of exams take minutes and not an hour: what could grow with their number is the
+bookkeeping, which is the same for any network. The reference network's own peak is told beside it.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import numpy as np
+
+FINDINGS = ("abnormal", "acl", "meniscus")
+SEEDS = 8
+"""Different exams."""
 
 SMALL = {
     "network.encoder": "test_resnet",
@@ -19,25 +31,101 @@ SMALL = {
     "preparation.size": 256,
     "preparation.crop": 64,
     "epochs": 1,
-    "batch_exams": 1,
     "loggers": [],
 }
 
 
-def main() -> None:
-    """Prints the peak in MB."""
-    what, data, model = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    if what == "train":
-        from mrknee.training.recipe import load_recipe
-        from mrknee.training.run import train
+def make_exams(folder: Path) -> None:
+    """Noise in stacks of MRNet's size; memory doesn't depend on what they show."""
+    from mrknee.exams import PLANES, write_stack
 
-        with TemporaryDirectory() as out:
-            train(data, Path(out) / "run", load_recipe("reference", SMALL))
-    else:
+    rng = np.random.default_rng(0)
+    for number in range(SEEDS):
+        for plane in PLANES:
+            shape = (int(rng.integers(17, 62)), 256, 256)
+            write_stack(folder, plane, f"{number:04d}", rng.integers(0, 256, shape, np.uint8))
+
+
+def link(folder: Path, root: Path, count: int) -> Path:
+    """A data set of so many exams in each split, whose files are links."""
+    from mrknee.exams import PLANES
+
+    for split in ("train", "valid"):
+        for plane in PLANES:
+            (root / split / plane).mkdir(parents=True)
+            for number in range(count):
+                source = folder / plane / f"{number % SEEDS:04d}.npy"
+                os.link(source, root / split / plane / f"{number:04d}.npy")
+        for k, finding in enumerate(FINDINGS):
+            lines = "".join(f"{number:04d},{(number >> k) & 1}\n" for number in range(count))
+            (root / f"{split}-{finding}.csv").write_text(lines)
+    return root
+
+
+def export_reference(out: Path, data: Path) -> Path:
+    """The reference network, random weights, in 8 bits."""
+    import torch
+
+    from mrknee.inference.export import Int8, export
+    from mrknee.networks.checkpoint import save_checkpoint
+    from mrknee.networks.network import Network
+    from mrknee.networks.settings import NetworkSettings
+    from mrknee.tensors.preparation import Preparation
+
+    torch.manual_seed(0)
+    network = Network(NetworkSettings(), FINDINGS)
+    save_checkpoint(out / "run" / "best", network, Preparation().to_dict(), {}, {})
+    export(out / "run", out / "int8.onnx", int8=Int8(data, limit=1.0))
+    return out / "int8.onnx"
+
+
+def child(what: str, data: Path, model: Path) -> None:
+    """Does one of both and prints this process's peak in MB."""
+    if what == "predict":
         from mrknee.inference.model import open_exams, open_model
 
         open_model(model).predict(open_exams(data, "valid"))
+    else:
+        from mrknee.training.recipe import load_recipe
+        from mrknee.training.run import train
+
+        changes = SMALL if what == "train" else {"weights": "none", "epochs": 1, "loggers": []}
+        with TemporaryDirectory() as out:
+            train(data, Path(out) / "run", load_recipe("reference", changes))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main() -> None:
+    """Measures each in a process of its own, prints and writes OUT/memory.json."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--few", type=int, default=100)
+    parser.add_argument("--many", type=int, default=2000)
+    parser.add_argument("--child", nargs=2, metavar=("WHAT", "DATA"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    model = given.out / "int8.onnx"
+    if given.child:
+        child(given.child[0], Path(given.child[1]), model)
+        return
+    make_exams(given.out / "exams")
+    sets = {count: given.out / f"exams-{count}" for count in (8, given.few, given.many)}
+    for count, root in sets.items():
+        link(given.out / "exams", root, count)
+    export_reference(given.out, sets[8])
+    found: dict[str, float] = {}
+    for what, count in (
+        ("reference", 8), ("predict", given.few), ("train", given.few),
+        ("predict", given.many), ("train", given.many),
+    ):  # fmt: skip
+        command = [sys.executable, __file__, str(given.out), "--child", what, str(sets[count])]
+        ran = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+        found[f"{what}, {count} exams"] = float(ran.stdout.split()[-1])
+        print(f"{what}, {count} exams: {ran.stdout.split()[-1]} MB", flush=True)
+    for what in ("predict", "train"):
+        growth = found[f"{what}, {given.many} exams"] / found[f"{what}, {given.few} exams"] - 1
+        found[f"growth of {what}"] = growth
+        print(f"growth of {what}: {growth:+.1%}")
+    (given.out / "memory.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

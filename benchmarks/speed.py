@@ -2,20 +2,23 @@
 
 python benchmarks/speed.py [--quick] [--out speed.json]      (`make bench` is the quick one)
 
-Everything runs in this one process, the sides of a row in turn (A B A B), after one round to warm
-up; medians and ratios are printed, and written as JSON with machine and versions. The exams are
-synthetic knees of MRNet's size; weights are random, since speed doesn't depend on them.
+Peak memory is `memory.py`'s, AUCs are `speed_auc.py`'s. All this runs in one process, the sides of
+a row in turn (A B A B), after one round to warm up; medians and ratios are printed, and written as
+JSON with machine and versions. The exams are synthetic knees of MRNet's size; weights are random,
+since speed doesn't depend on them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -84,20 +87,17 @@ class Row:
 
     def lines(self) -> Iterator[str]:
         """A line a side, the reference first, with the ratio to it."""
-        base = self.figures.get(REFERENCE, next(iter(self.figures.values())))
         for side, figure in self.figures.items():
             low, high = self.spread[side]
             line = f"{self.name:<28}{side:<26}{figure:>10.4g} ({low:.4g} to {high:.4g}) {self.unit}"
-            line += f"  x{base / figure:.2f}"
+            if REFERENCE in self.figures:
+                line += f"  x{self.figures[REFERENCE] / figure:.2f}"
             if self.floor is not None and side == self.floor_of:
                 line += f"  floor {self.floor:.4g}, reached {self.floor / figure:.2f}"
             yield line
         for name, value in self.notes.items():
-            yield (
-                f"{'':<28}{name}: {value:.4g}"
-                if isinstance(value, float)
-                else f"{'':<28}{name}: {value}"
-            )
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            yield f"{'':<28}{name}: {shown}"
 
 
 def in_turn(
@@ -384,47 +384,6 @@ class Bench:
         figures, spread, _ = in_turn(sides, self.rounds)
         return Row("start-up", "s", figures, spread, self.rounds)
 
-    def memory(self, counts: tuple[int, int]) -> Row:
-        """Peak memory of a process that trains on, or predicts, few or many exams."""
-        figures: dict[str, float] = {}
-        for count in counts:
-            for what in ("train", "predict"):
-                data = self._linked(count)
-                ran = subprocess.run(  # noqa: S603
-                    [sys.executable, str(Path(__file__).with_name("memory.py")), what,
-                     str(data), str(self.folder / "int8.onnx")],
-                    check=True, capture_output=True, text=True,
-                )  # fmt: skip
-                figures[f"{what}, {count} exams"] = float(ran.stdout.split()[-1])
-        few, many = counts
-        notes: dict[str, float | str] = {
-            f"growth of {what}": figures[f"{what}, {many} exams"] / figures[f"{what}, {few} exams"]
-            - 1
-            for what in ("train", "predict")
-        }
-        spread = {side: (figure, figure) for side, figure in figures.items()}
-        return Row("peak memory", "MB", figures, spread, 1, notes=notes)
-
-    def _linked(self, count: int) -> Path:
-        """A data set of so many exams whose files are links to those there are."""
-        root = self.folder / f"linked-{count}"
-        if root.exists():
-            return root
-        for split in ("train", "valid"):
-            exams = self.train if split == "train" else self.valid
-            for plane in PLANES:
-                (root / split / plane).mkdir(parents=True)
-                for number in range(count):
-                    source = exams.ids[number % len(exams)]
-                    os.link(
-                        self.data / split / plane / f"{source}.npy",
-                        root / split / plane / f"{number:04d}.npy",
-                    )
-            for k, finding in enumerate(FINDINGS):
-                lines = "".join(f"{n:04d},{(n >> k) & 1}\n" for n in range(count))
-                (root / f"{split}-{finding}.csv").write_text(lines)
-        return root
-
 
 def join_same(one: Batch, count: int) -> Batch:
     """A batch of one exam, several times."""
@@ -450,8 +409,8 @@ def has_openvino() -> bool:
     return True
 
 
-def rows(bench: Bench, *, quick: bool) -> Iterator[Row]:
-    """All rows; the quick run leaves out what takes minutes by itself."""
+def rows(bench: Bench) -> Iterator[Row]:
+    """All rows."""
     yield bench.pipeline(augment=False)
     yield bench.pipeline(augment=True)
     yield bench.step()
@@ -463,8 +422,6 @@ def rows(bench: Bench, *, quick: bool) -> Iterator[Row]:
     yield bench.cohort(models)
     yield bench.start_up()
     yield bench.epoch()
-    if not quick:
-        yield bench.memory((100, 2000))
 
 
 def main() -> None:
@@ -473,7 +430,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a version of about five minutes")
     parser.add_argument("--out", type=Path, default=Path("speed.json"))
     arguments = parser.parse_args()
-    # warnings of loaders and trainers are about settings chosen on purpose
+    # what loaders and trainers have to say is about settings chosen on purpose
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     environment: dict[str, Any] = {"processor": processor(), **describe_environment()}
     with TemporaryDirectory() as folder:
         exams = {"train": 8, "valid": 8} if arguments.quick else {"train": 24, "valid": 16}
@@ -483,7 +442,7 @@ def main() -> None:
         print(f"peaks in Gop/s: {ops}; copy {bench.bandwidth / 1e9:.1f} GB/s")
         print("figure (lowest to highest); xN: times as fast as the first side\n")
         done = []
-        for row in rows(bench, quick=arguments.quick):
+        for row in rows(bench):
             print("\n".join(row.lines()), flush=True)
             done.append(asdict(row))
         result = {

@@ -11,7 +11,7 @@ from torchvision.models import AlexNet_Weights  # type: ignore[import-untyped]
 
 from mrknee.errors import MrkneeError
 from mrknee.networks.catalogue import ENCODERS, encoder_table
-from mrknee.networks.encoders import build_encoder
+from mrknee.networks.encoders import GreyConv2d, build_encoder
 
 TINY = [
     "test_byobnet",
@@ -115,3 +115,36 @@ def test_an_unknown_name_is_told_close_ones(name: str, close: str) -> None:
     assert caught.value.found == repr(name)
     assert close in (caught.value.expected or "")
     assert "mrknee encoders" in (caught.value.advice or "")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(11, 4, 2), (7, 2, 3), (3, 1, 1), (16, 16, 0), ((3, 5), (2, 3), 1)],
+)
+@pytest.mark.parametrize("size", [(64, 64), (45, 38)])
+def test_a_grey_convolution_is_one_of_three_equal_channels(
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int,
+    size: tuple[int, int],
+) -> None:
+    """Result and gradients of any kernel, stride and size, to rounding."""
+    torch.manual_seed(0)
+    three = torch.nn.Conv2d(3, 8, kernel, stride, padding)
+    grey = GreyConv2d(3, 8, kernel, stride, padding)
+    grey.load_state_dict(three.state_dict())
+    pictures = torch.randn(2, 1, *size)
+    expected, found = three(pictures.expand(-1, 3, -1, -1)), grey(pictures)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for layer, result in ((three, expected), (grey, found)):
+        torch.autograd.backward(result.square().sum())
+        assert layer.bias is not None
+    torch.testing.assert_close(grey.weight.grad, three.weight.grad, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(grey.bias.grad, three.bias.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_plain_first_layers_take_grey_pictures() -> None:
+    """AlexNet's, a ResNet's and a vision transformer's do; Lite0's pads by its own rule."""
+    repeats = {n: build_encoder(n).repeats for n in ("alexnet", "test_resnet", "test_vit")}
+    assert not any(repeats.values())
+    assert build_encoder("tf_efficientnet_lite0").repeats
