@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install install-test clean
+.PHONY: demo test bench check install install-test clean
 
 demo: $(VENV)/.installed   ## synthetic knees -> one network -> AUCs, in minutes
 	$(BIN)/mrknee demo --out demo
 
 test: $(VENV)/.installed-test check   ## lint, types, layers, then the whole test suite
 	$(BIN)/python -m pytest -n auto
+
+bench: $(VENV)/.installed-test   ## how fast it is beside the published loop, in about five minutes
+	$(BIN)/python benchmarks/speed.py --quick
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

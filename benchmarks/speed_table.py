@@ -1,0 +1,49 @@
+"""What speed.py has written, as the tables of docs/speed.md.
+
+python benchmarks/speed_table.py docs/speed.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+REFERENCE = "reference"
+
+
+def lines(row: dict[str, Any]) -> Iterator[str]:
+    """A line a side: median, lowest to highest, times as fast, share of the floor."""
+    for side, figure in row["figures"].items():
+        low, high = row["spread"][side]
+        base = row["figures"].get(REFERENCE)
+        ratio = "" if base is None else f"{base / figure:.2f}"
+        floor = f"{row['floor'] / figure:.2f}" if side == row["floor_of"] else ""
+        cells = (row["name"], side, f"{figure:.3g}", f"{low:.3g} to {high:.3g}", ratio, floor)
+        yield f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Prints the machine, the table and the notes."""
+    result = json.loads(Path(sys.argv[1]).read_text())
+    machine = result["environment"]
+    packages = machine["packages"]
+    known = ", ".join(f"{name} {packages[name]}" for name in ("torch", "lightning", "numpy"))
+    peaks = ", ".join(f"{kind} {peak / 1e9:.0f}" for kind, peak in result["peaks"].items())
+    print(f"{machine['processor']}, {machine['cores']} cores; Python {machine['python']}, {known}.")
+    print(f"Peaks in Gop/s: {peaks}; copying {result['bandwidth'] / 1e9:.1f} GB/s.\n")
+    print("| what | side | seconds, median | lowest to highest | times as fast | of the floor |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in result["rows"]:
+        print("\n".join(lines(row)))
+    print()
+    for row in result["rows"]:
+        for name, value in row["notes"].items():
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            print(f"- {row['name']}, n = {row['n']}: {name} {shown}")
+
+
+if __name__ == "__main__":
+    main()
