@@ -22,13 +22,17 @@ def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
     rows, cols = op.Slice(shape, [1], [2]), op.Slice(shape, [2], [3])
     longer = op.Max(rows, cols)
     target = op.Min(op.Max(longer, crop), size)
-    if target == longer:
-        scaled = op.Identity(stack)
+    size_now = op.Slice(shape, [1], [3])
+    if op.And(target == longer, op.ReduceMin(size_now) >= crop):
+        start = (size_now - crop) / 2
+        framed = op.Slice(stack, start, start + crop, [1, 2])
     else:
-        # to even where it is a half, as Python rounds; never 1 pixel, as PreparationSettings.axes
+        # to even where it is a half, as Python rounds; no scaled side is 1 pixel, as
+        # PreparationSettings.axes
+        least = op.Where(target == longer, 1, 2)
         whole = op.Cast(longer, to=11)
-        new_rows = op.Max(op.Cast(op.Round(op.Cast(rows * target, to=11) / whole), to=7), 2)
-        new_cols = op.Max(op.Cast(op.Round(op.Cast(cols * target, to=11) / whole), to=7), 2)
+        new_rows = op.Max(op.Cast(op.Round(op.Cast(rows * target, to=11) / whole), to=7), least)
+        new_cols = op.Max(op.Cast(op.Round(op.Cast(cols * target, to=11) / whole), to=7), least)
         # what each pixel of a side adds to each pixel of the scaled side: (scaled, side)
         step = op.Cast(rows, to=1) / op.Cast(new_rows, to=1)
         old = op.Cast(op.Range(0, op.Squeeze(rows), 1), to=1)
@@ -44,15 +48,11 @@ def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
         across = across / op.ReduceSum(across, [1])
         grey = op.MatMul(op.Cast(stack, to=1), op.Transpose(across, perm=[1, 0]))
         scaled = op.Cast(op.Round(op.MatMul(down, grey)), to=2)
-    size_now = op.Slice(op.Shape(scaled), [1], [3])
-    short = op.Max(crop - size_now, 0)
-    if op.ReduceMax(short) > 0:
-        before = short / 2
+        new_size = op.Concat(new_rows, new_cols, axis=0)
+        before = op.Max(crop - new_size, 0) / 2
         zero = op.Constant(value_ints=[0])
-        pads = op.Concat(zero, before, zero, short - before, axis=0)
-        low = op.ReduceMin(op.Cast(scaled, to=6), keepdims=0)
-        filled = op.Pad(scaled, pads, op.Cast(low, to=2))
-    else:
-        filled = op.Identity(scaled)
-    start = (op.Max(size_now, crop) - crop) / 2
-    return op.Slice(filled, start, start + crop, [1, 2])
+        pads = op.Concat(zero, before, zero, op.Max(crop - new_size, 0) - before, axis=0)
+        low = op.Cast(op.ReduceMin(op.Cast(scaled, to=6), keepdims=0), to=2)
+        start = (op.Max(new_size, crop) - crop) / 2
+        framed = op.Slice(op.Pad(scaled, pads, low), start, start + crop, [1, 2])
+    return framed

@@ -43,9 +43,10 @@ class TracedPreparation(nn.Module):
     ) -> Float[Tensor, "slices 1 rows cols"]:
         """Minimum to maximum of the stack to 0..255, mean and SD."""
         low, high = framed.amin(dim=(0, 1, 2)).float(), framed.amax(dim=(0, 1, 2)).float()
-        span = torch.where(high > low, high - low, 1.0)  # a constant stack is 0 whatever divides it
-        grey = (framed.float() - low) * (255.0 / span / self.settings.sd)
-        return (grey - self.settings.mean / self.settings.sd)[:, None]
+        span = torch.where(high > low, high - low, torch.inf)  # a constant stack becomes 0
+        scale = 255.0 / span / self.settings.sd
+        grey = framed.float() * scale - (low * scale + self.settings.mean / self.settings.sd)
+        return grey[:, None]
 
 
 @torch.library.custom_op(
