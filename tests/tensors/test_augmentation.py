@@ -20,7 +20,7 @@ MIRROR_ONLY = Augmentation(rotation=0, translation=0, mirror=1)
 def test_a_view_that_changes_nothing_is_the_frame(cols: int) -> None:
     """No angle, shift or mirror gives exactly what evaluation sees."""
     image = IMAGE[:, :, :cols]
-    assert torch.equal(apply_view(image, STILL, SMALL), SMALL.frame(image))
+    assert torch.equal(apply_view(image.numpy(), STILL, SMALL), SMALL.frame(image))
 
 
 def test_the_draw_depends_on_seed_epoch_and_exam_only() -> None:
@@ -89,7 +89,7 @@ def test_planes_can_draw_for_themselves_as_the_reference_does() -> None:
 def test_a_quarter_turn_is_a_quarter_turn() -> None:
     """90 degrees moves every pixel where numpy's rot90 does, and turns all slices together."""
     square = Preparation(size=32, crop=32)
-    turned = apply_view(IMAGE, View(90.0, (0.0, 0.0), flip=False, reverse=False), square)
+    turned = apply_view(IMAGE.numpy(), View(90.0, (0.0, 0.0), flip=False, reverse=False), square)
     ways = [torch.rot90(IMAGE, k, (1, 2)) for k in (1, -1)]
     assert any((turned.int() - way.int()).abs().max() <= 1 for way in ways)
 
@@ -97,7 +97,7 @@ def test_a_quarter_turn_is_a_quarter_turn() -> None:
 def test_a_shift_moves_by_its_share_of_the_side() -> None:
     """A quarter of 32 rows is 8 rows."""
     square = Preparation(size=32, crop=32)
-    moved = apply_view(IMAGE, View(0.0, (0.25, 0.0), flip=False, reverse=False), square)
+    moved = apply_view(IMAGE.numpy(), View(0.0, (0.25, 0.0), flip=False, reverse=False), square)
     assert torch.equal(moved[:, :24], IMAGE[:, 8:])
 
 
@@ -106,7 +106,7 @@ def test_what_turns_into_view_is_the_surroundings() -> None:
     image = torch.zeros((1, 32, 32), dtype=torch.uint8)
     image[:, :2] = 200  # outside the central 28
     assert not SMALL.frame(image).any()
-    moved = apply_view(image, View(0.0, (-0.0625, 0.0), flip=False, reverse=False), SMALL)
+    moved = apply_view(image.numpy(), View(0.0, (-0.0625, 0.0), flip=False, reverse=False), SMALL)
     assert (moved[:, :2] == 200).all()
 
 
@@ -137,6 +137,6 @@ def test_it_interpolates_as_torch_does(size: tuple[int, int]) -> None:
         padding_mode="border",
         align_corners=False,
     )[0]
-    found = apply_view(image, view, square)
+    found = apply_view(image.numpy(), view, square)
     assert found.shape == (3, 24, 24)
     assert (found.float() - expected).abs().max() <= 0.501

@@ -112,7 +112,7 @@ def draw_views(
 
 
 def apply_view(
-    stack: UInt8[Tensor, "slices rows cols"], view: View, preparation: Preparation
+    stack: UInt8[np.ndarray, "slices rows cols"], view: View, preparation: Preparation
 ) -> UInt8[Tensor, "slices crop crop"]:
     """Turns, shifts and mirrors a stack and cuts the centre square, in one interpolation.
 
@@ -120,7 +120,9 @@ def apply_view(
     so what turns into view is the knee's own surroundings; only beyond the image's border its
     edge pixels are repeated.
     """
-    whole = preparation.fit(stack)
+    whole = stack
+    if not preparation.only_cuts(stack.shape[1], stack.shape[2]):
+        whole = preparation.fit(torch.from_numpy(np.array(stack))).numpy()
     rows, cols = whole.shape[1:]
     crop = preparation.crop
     radians = np.deg2rad(view.angle)
@@ -135,7 +137,7 @@ def apply_view(
 
 
 def _interpolate(
-    stack: UInt8[Tensor, "slices rows cols"],
+    stack: UInt8[np.ndarray, "slices rows cols"],
     y: Float[Tensor, " places"],
     x: Float[Tensor, " places"],
 ) -> UInt8[Tensor, "slices places"]:
@@ -146,18 +148,18 @@ def _interpolate(
     """
     slices, rows, cols = stack.shape
     y, x = y.clamp(0, rows - 1), x.clamp(0, cols - 1)
-    top, left = y.floor(), x.floor()
+    top, left = y.floor().clamp_(max=max(rows - 2, 0)), x.floor().clamp_(max=max(cols - 2, 0))
     down, over = y - top, x - left
+    right, below = min(cols - 1, 1), min(rows - 1, 1) * cols
     first = (top * cols + left).int()
-    right = (left < cols - 1).int()
-    below = (top < rows - 1).int() * cols
-    places = torch.stack([first, first + right, first + below, first + below + right], dim=1)
-    weights = torch.stack(
-        [(1 - down) * (1 - over), (1 - down) * over, down * (1 - over), down * over], dim=1
-    )
+    places = torch.empty((len(first), 4), dtype=torch.int32)
+    weights = torch.empty((len(first), 4))
+    for corner, step in enumerate((0, right, below, below + right)):
+        places[:, corner] = first + step
+        weights[:, corner] = (over if corner % 2 else 1 - over) * (down if corner > 1 else 1 - down)
     # slices a power of two apart would push each other out of the cache while they are turned
     apart = np.empty((slices, rows * cols + _CACHE_LINE), dtype=np.uint8)
-    apart[:, : rows * cols] = stack.view(slices, -1)
+    apart[:, : rows * cols] = stack.reshape(slices, -1)
     pixels = torch.from_numpy(np.ascontiguousarray(apart[:, : rows * cols].T)).float()
     found = functional.embedding_bag(places, pixels, mode="sum", per_sample_weights=weights)
     rounded = found.add_(0.5).to(torch.uint8)  # numpy turns bytes faster than torch

@@ -116,10 +116,7 @@ def frame_exam(
         }
     else:
         views = draw_views(augmentation, seed, epoch, exam.id)
-        slices = {
-            p: apply_view(torch.from_numpy(np.array(stack)), views[p], preparation)
-            for p, stack in exam.stacks.items()
-        }
+        slices = {p: apply_view(stack, views[p], preparation) for p, stack in exam.stacks.items()}
     labels = torch.tensor(list(exam.labels.values()), dtype=torch.float32)
     return Sample(exam.id, slices, labels)
 

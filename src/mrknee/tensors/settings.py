@@ -94,10 +94,14 @@ class PreparationSettings:
 
         A stack that is to be scaled or filled up is left as it is.
         """
-        up, over = self.axes(stack.shape[1], stack.shape[2])
-        if (up.scaled, over.scaled) != stack.shape[1:] or min(stack.shape[1:]) < self.crop:
+        if not self.only_cuts(stack.shape[1], stack.shape[2]):
             return stack
+        up, over = self.axes(stack.shape[1], stack.shape[2])
         return stack[:, up.start : up.start + self.crop, over.start : over.start + self.crop]
+
+    def only_cuts(self, rows: int, cols: int) -> bool:
+        """Whether a stack of that in-plane size is neither scaled nor filled up."""
+        return self.crop <= min(rows, cols) and max(rows, cols) <= self.size
 
     def axes(self, rows: int, cols: int) -> tuple[Axis, Axis]:
         """How a stack of that in-plane size is scaled, filled up and cut: rows, then columns.
