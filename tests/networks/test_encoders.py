@@ -136,9 +136,10 @@ def test_a_grey_convolution_is_one_of_three_equal_channels(
     pictures = torch.randn(2, 1, *size)
     expected, found = three(pictures.expand(-1, 3, -1, -1)), grey(pictures)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    for layer, result in ((three, expected), (grey, found)):
+    for result in (expected, found):
         torch.autograd.backward(result.square().sum())
-        assert layer.bias is not None
+    assert grey.bias is not None
+    assert three.bias is not None
     torch.testing.assert_close(grey.weight.grad, three.weight.grad, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(grey.bias.grad, three.bias.grad, rtol=1e-3, atol=1e-3)
 
