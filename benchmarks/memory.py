@@ -3,9 +3,9 @@
 python benchmarks/memory.py OUT [--few 100] [--many 2000]
 
 The exams have MRNet's size and slice counts; the many are links to the few, so that the disk holds
-them. Prediction is that of an exported reference network (8 bits). Training has a small network, so
-that thousands of exams take minutes and not an hour: what could grow with their number is the
-bookkeeping, which is the same for any network. The reference network's own peak is told beside it.
+them. Both have a small network (prediction an exported one), so that thousands of exams take
+minutes and not an hour: what could grow with their number is the bookkeeping, which is the same for
+any network. The reference network's own peaks, of a few exams, are told beside it.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def link(folder: Path, root: Path, count: int) -> Path:
     return root
 
 
-def export_reference(out: Path, data: Path) -> Path:
-    """The reference network, random weights, in 8 bits."""
+def export_models(out: Path, data: Path) -> None:
+    """The reference network in 8 bits and a small one, of random weights."""
     import torch
 
     from mrknee.inference.export import Int8, export
@@ -75,23 +75,27 @@ def export_reference(out: Path, data: Path) -> Path:
     torch.manual_seed(0)
     network = Network(NetworkSettings(), FINDINGS)
     save_checkpoint(out / "run" / "best", network, Preparation().to_dict(), {}, {})
-    export(out / "run", out / "int8.onnx", int8=Int8(data, limit=1.0))
-    return out / "int8.onnx"
+    export(out / "run", out / "reference.onnx", int8=Int8(data, limit=1.0))
+    network = Network(NetworkSettings(encoder="test_resnet"), FINDINGS)
+    preparation = Preparation(size=256, crop=64).to_dict()
+    save_checkpoint(out / "small" / "best", network, preparation, {}, {})
+    export(out / "small", out / "small.onnx")
 
 
-def child(what: str, data: Path, model: Path) -> None:
+def child(what: str, data: Path, out: Path) -> None:
     """Does one of both and prints this process's peak in MB."""
-    if what == "predict":
+    if what.startswith("predict"):
         from mrknee.inference.model import open_exams, open_model
 
-        open_model(model).predict(open_exams(data, "valid"))
+        model = "reference" if "reference" in what else "small"
+        open_model(out / f"{model}.onnx").predict(open_exams(data, "valid"))
     else:
         from mrknee.training.recipe import load_recipe
         from mrknee.training.run import train
 
         changes = SMALL if what == "train" else {"weights": "none", "epochs": 1, "loggers": []}
-        with TemporaryDirectory() as out:
-            train(data, Path(out) / "run", load_recipe("reference", changes))
+        with TemporaryDirectory() as run:
+            train(data, Path(run) / "run", load_recipe("reference", changes))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
@@ -103,18 +107,18 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=2000)
     parser.add_argument("--child", nargs=2, metavar=("WHAT", "DATA"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    model = given.out / "int8.onnx"
     if given.child:
-        child(given.child[0], Path(given.child[1]), model)
+        child(given.child[0], Path(given.child[1]), given.out)
         return
     make_exams(given.out / "exams")
     sets = {count: given.out / f"exams-{count}" for count in (8, given.few, given.many)}
     for count, root in sets.items():
         link(given.out / "exams", root, count)
-    export_reference(given.out, sets[8])
+    export_models(given.out, sets[8])
     found: dict[str, float] = {}
     for what, count in (
-        ("reference", 8), ("predict", given.few), ("train", given.few),
+        ("predict, reference network", given.few), ("train, reference network", 8),
+        ("predict", given.few), ("train", given.few),
         ("predict", given.many), ("train", given.many),
     ):  # fmt: skip
         command = [sys.executable, __file__, str(given.out), "--child", what, str(sets[count])]

@@ -176,6 +176,14 @@ class Bench:
         """The first exams, framed."""
         return join([frame_exam(self.train[i], self.preparation) for i in range(count)])
 
+    def work(self, exams: ExamFolder, *, backward: bool = False) -> float:
+        """Operations of our network for an exam of the mean number of slices."""
+        one = self.batch(1)
+        reader = Reader(self.preparation, self.network()).train(backward)
+        slices = sum(sum(map(len, exam.stacks.values())) for exam in exams) / len(exams)
+        counted = operations(reader, one, backward=backward)
+        return counted * slices / sum(map(len, one.slices.values()))
+
     # --- rows -----------------------------------------------------------------------------------
 
     def pipeline(self, *, augment: bool) -> Row:
@@ -287,7 +295,10 @@ class Bench:
             "exams": f"{count} trained on, {len(self.valid)} validated"
         }
         rounds = max(self.rounds // 3, 1)
-        return Row("epoch", "s/training exam", figures, spread, rounds, notes=notes)
+        work = self.work(self.train, backward=True)
+        work += self.work(self.valid) * len(self.valid) / count
+        floor, last = work / self.peaks[self.precision], list(figures)[-1]
+        return Row("epoch", "s/training exam", figures, spread, rounds, floor, last, notes)
 
     def _fit(self, recipe: Recipe) -> None:
         parts = divide(self.data, recipe)
@@ -337,8 +348,7 @@ class Bench:
         rounds = self.rounds * 3
         figures, spread, times = in_turn(sides, rounds)
         slices = [sum(map(len, exam.stacks.values())) for exam in self.valid]
-        exam = join([frame_exam(self.valid[i], self.preparation) for i in range(len(self.valid))])
-        work = operations(Reader(self.preparation, self.network()).eval(), exam) / len(self.valid)
+        work = self.work(self.valid)
         notes: dict[str, float | str] = {
             f"p99 {side}": float(np.quantile(t, 0.99)) for side, t in times.items()
         }
@@ -360,7 +370,9 @@ class Bench:
         }
         rounds = max(self.rounds // 2, 1)
         figures, spread, _ = in_turn(sides, rounds, per=len(self.valid))
-        return Row("evaluation of a cohort", "s/exam", figures, spread, rounds)
+        best = min((s for s in figures if "int8" in s), key=figures.__getitem__)
+        floor = self.work(self.valid) / self.peaks["int8"]
+        return Row("evaluation of a cohort", "s/exam", figures, spread, rounds, floor, best)
 
     def start_up(self) -> Row:
         """Each verb's --help, and one exam's prediction from process start."""
