@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -96,7 +95,10 @@ def child(what: str, data: Path, out: Path) -> None:
         changes = SMALL if what == "train" else {"weights": "none", "epochs": 1, "loggers": []}
         with TemporaryDirectory() as run:
             train(data, Path(run) / "run", load_recipe("reference", changes))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # not getrusage's figure, which a child inherits from the process that started it
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(line for line in status if line.startswith("VmHWM"))
+    print(int(peak.split()[1]) / 1024)
 
 
 def main() -> None:
