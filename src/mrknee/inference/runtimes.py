@@ -27,6 +27,9 @@ RuntimeName = Literal["onnxruntime", "openvino", "openvino-bf16"]
 NEEDED = {"logits", "probabilities", *(f"heat_{plane}" for plane in PLANES)}
 """Outputs that a graph must have."""
 
+OUTPUTS = NEEDED | {f"slices_{plane}" for plane in PLANES}
+"""All outputs that a graph may have."""
+
 Outputs = Mapping[str, Float32[np.ndarray, "..."]]
 
 
@@ -118,7 +121,10 @@ class OpenVino:
     def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
         """All outputs by name."""
         found = self._request.infer(dict(inputs))
-        return {output.get_any_name(): value for output, value in found.items()}
+        # a tensor may have other names beside the output's
+        return {
+            name: value for output, value in found.items() for name in output.get_names() & OUTPUTS
+        }
 
 
 def _openvino() -> Any:  # noqa: ANN401  # a module

@@ -25,7 +25,7 @@ def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
     size_now = op.Slice(shape, [1], [3])
     if op.And(target == longer, op.ReduceMin(size_now) >= crop):
         start = (size_now - crop) / 2
-        framed = op.Slice(stack, start, start + crop, [1, 2])
+        filled = op.Identity(stack)
     else:
         # to even where it is a half, as Python rounds; no scaled side is 1 pixel, as
         # PreparationSettings.axes
@@ -54,5 +54,6 @@ def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
         pads = op.Concat(zero, before, zero, op.Max(crop - new_size, 0) - before, axis=0)
         low = op.Cast(op.ReduceMin(op.Cast(scaled, to=6), keepdims=0), to=2)
         start = (op.Max(new_size, crop) - crop) / 2
-        framed = op.Slice(op.Pad(scaled, pads, low), start, start + crop, [1, 2])
-    return framed
+        filled = op.Pad(scaled, pads, low)
+    # not within the branches: OpenVINO 2026.4 then computes with another plane's pixels
+    return op.Slice(filled, start, start + crop, [1, 2])
