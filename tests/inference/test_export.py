@@ -22,11 +22,11 @@ from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference import export as exporting
 from mrknee.inference.decisions import calibration_of, operating_points_of
 from mrknee.inference.export import LIMIT, Int8, Parity, export
-from mrknee.inference.graph import OUTPUTS
 from mrknee.inference.model import Model, open_exams, open_model
 from mrknee.inference.onnx_file import METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.predictor import Predictor
+from mrknee.inference.runtimes import OUTPUTS
 from mrknee.inference.submission import submit
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.network import Network

@@ -21,12 +21,12 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder
 from mrknee.files import whole_file
 from mrknee.inference.decomposition import attends, why_not_exact
-from mrknee.inference.graph import OUTPUTS, ExamGraph
+from mrknee.inference.graph import ExamGraph
 from mrknee.inference.onnx_file import FORMAT, METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.predictor import Predictor
 from mrknee.inference.quantisation import ENCODER, FLOAT, INT8, Cost, price, quantise, quiet_logging
-from mrknee.inference.runtimes import PRESENT
+from mrknee.inference.runtimes import OUTPUTS, PRESENT
 from mrknee.networks.checkpoint import WEIGHTS_FILE
 from mrknee.tensors.settings import PreparationSettings
 from mrknee.tensors.traced import TRANSLATIONS

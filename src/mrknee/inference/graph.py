@@ -13,14 +13,6 @@ from mrknee.scoring.calibration import Calibration
 from mrknee.tensors.settings import PreparationSettings
 from mrknee.tensors.traced import TracedPreparation
 
-OUTPUTS = (
-    "probabilities",
-    "logits",
-    *(f"slices_{plane}" for plane in PLANES),
-    *(f"heat_{plane}" for plane in PLANES),
-)
-"""Names of the outputs, in order."""
-
 
 class ExamGraph(nn.Module):
     """Preparation, network, decomposition and calibration of one exam.
@@ -66,7 +58,7 @@ class ExamGraph(nn.Module):
                 its place counts nothing, and the others count 3 / their number).
 
         Returns:
-            What `OUTPUTS` names: calibrated probabilities and logits (findings,), slice scores
+            What `runtimes.OUTPUTS` names: calibrated probabilities and logits (findings,), slice scores
             (findings, slices) and heat maps (findings, slices, map rows, map cols) of each plane.
         """
         network = self.network

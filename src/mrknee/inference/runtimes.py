@@ -24,11 +24,16 @@ PRESENT = "present"
 RuntimeName = Literal["onnxruntime", "openvino", "openvino-bf16"]
 """`openvino-bf16` computes in bfloat16 what the file has in float32: faster, and less exact."""
 
-NEEDED = {"logits", "probabilities", *(f"heat_{plane}" for plane in PLANES)}
-"""Outputs that a graph must have."""
+OUTPUTS = (
+    "probabilities",
+    "logits",
+    *(f"slices_{plane}" for plane in PLANES),
+    *(f"heat_{plane}" for plane in PLANES),
+)
+"""Names of a graph's outputs, in order."""
 
-OUTPUTS = NEEDED | {f"slices_{plane}" for plane in PLANES}
-"""All outputs that a graph may have."""
+NEEDED = {name for name in OUTPUTS if not name.startswith("slices_")}
+"""Outputs that reading and explaining exams can't do without."""
 
 Outputs = Mapping[str, Float32[np.ndarray, "..."]]
 
@@ -123,7 +128,9 @@ class OpenVino:
         found = self._request.infer(dict(inputs))
         # a tensor may have other names beside the output's
         return {
-            name: value for output, value in found.items() for name in output.get_names() & OUTPUTS
+            name: value
+            for output, value in found.items()
+            for name in output.get_names().intersection(OUTPUTS)
         }
 
 
