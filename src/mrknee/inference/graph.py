@@ -58,7 +58,7 @@ class ExamGraph(nn.Module):
                 its place counts nothing, and the others count 3 / their number).
 
         Returns:
-            What `runtimes.OUTPUTS` names: calibrated probabilities and logits (findings,), slice scores
+            What `OUTPUTS` names: calibrated probabilities and logits (findings,), slice scores
             (findings, slices) and heat maps (findings, slices, map rows, map cols) of each plane.
         """
         network = self.network
