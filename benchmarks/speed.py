@@ -55,6 +55,10 @@ from mrknee.training.recipe import Recipe, load_recipe
 HISTORY = 565
 """Exams the reference's AUCs run over at a step: half of MRNet's training exams."""
 
+PAUSE = 0.2
+"""Seconds between two sides: a library's threads wait busily for a while after their work, and
+would take a core from the next one."""
+
 BATCH_EXAMS = 4
 """Exams in a batch of ours."""
 
@@ -107,6 +111,7 @@ def in_turn(
     times: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(rounds + 1):
         for side, work in sides.items():
+            time.sleep(PAUSE)
             seconds = timed(work, device)
             if number:
                 times[side].append(seconds / per)

@@ -110,7 +110,11 @@ def assert_same(run: Model, file: Model, exam: Exam, atol: float = LIMIT) -> Non
 )
 @pytest.mark.usefixtures("untraced")
 def test_every_kind_of_network_says_the_same(tmp_path: Path, settings: NetworkSettings) -> None:
-    """1, 2, 17 and 61 slices, sizes of the preparation's and others: 1e-4 in the logit."""
+    """1, 2, 17 and 61 slices, sizes of the preparation's and others: 1e-4 in the logit.
+
+    Every convolution's weights are the file's own, also the first layer's summed ones: 8 bits
+    would take computed ones for pixels, with one scale for all channels.
+    """
     preparation = Preparation(size=80, crop=64) if settings.encoder == "alexnet" else PREPARATION
     calibrated = settings.slice_pooling != "mean"
     run = make_run(tmp_path / "run", settings, preparation, calibrated=calibrated)
@@ -125,6 +129,11 @@ def test_every_kind_of_network_says_the_same(tmp_path: Path, settings: NetworkSe
     found = models[1].explain(exam)
     plain = np.abs(found.probabilities - 1 / (1 + np.exp(-found.logits))).max()
     assert (plain > 100 * LIMIT) == calibrated
+    graph = onnx.load(str(tmp_path / "model.onnx")).graph
+    stored = {one.name for one in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert convolutions
+    assert {node.input[1] for node in convolutions} <= stored
 
 
 SHAPES = [

@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import torch
 from jaxtyping import UInt8
+from onnxscript.optimizer import fold_constants
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
@@ -36,6 +37,8 @@ LIMIT = 1e-4
 
 SLICE_COUNTS = (1, 2, 17, 61)
 """Slice counts that are tried: the least, and MRNet's range (17 to 61 slices a plane)."""
+
+_LAYER = 2**24  # numbers; no first layer has as many
 
 OPSET = 18
 """Version of ONNX's operators: the one torch writes and `frame_stack` is written in."""
@@ -189,6 +192,9 @@ def trace(predictor: Predictor) -> onnx.ModelProto:
                 verbose=False,
                 custom_translation_table=TRANSLATIONS,
             )
+            assert program is not None  # noqa: S101 - for the type checker: dynamo=True returns it
+            # a first layer's summed weights: 8 bits would take what is computed for pixels
+            fold_constants(program.model, input_size_limit=_LAYER, output_size_limit=_LAYER)
     except Exception as fault:  # whatever stops torch's exporter
         raise MrkneeError(
             "the network can't be expressed as an ONNX graph",
@@ -196,7 +202,6 @@ def trace(predictor: Predictor) -> onnx.ModelProto:
             found=f"{network.settings.encoder}: {str(fault).splitlines()[0][:300]}",
             advice="train another encoder; alexnet, ResNets and vision transformers are known",
         ) from fault
-    assert program is not None  # noqa: S101 - for the type checker: dynamo=True returns it
     model = program.model_proto
     _strip(model.graph)
     return model
