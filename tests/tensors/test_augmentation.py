@@ -94,11 +94,12 @@ def test_a_quarter_turn_is_a_quarter_turn() -> None:
     assert any((turned.int() - way.int()).abs().max() <= 1 for way in ways)
 
 
-def test_a_shift_moves_by_its_share_of_the_side() -> None:
-    """A quarter of 32 rows is 8 rows."""
-    square = Preparation(size=32, crop=32)
-    moved = apply_view(IMAGE.numpy(), View(0.0, (0.25, 0.0), flip=False, reverse=False), square)
-    assert torch.equal(moved[:, :24], IMAGE[:, 8:])
+def test_a_shift_moves_by_its_share_of_the_crop() -> None:
+    """A quarter of a crop of 16 is 4 rows, whatever the image's size; the published code crops
+    first."""
+    middle = Preparation(size=32, crop=16)
+    moved = apply_view(IMAGE.numpy(), View(0.0, (0.25, 0.0), flip=False, reverse=False), middle)
+    assert torch.equal(moved, IMAGE[:, 12:28, 8:24])
 
 
 def test_what_turns_into_view_is_the_surroundings() -> None:
@@ -106,7 +107,7 @@ def test_what_turns_into_view_is_the_surroundings() -> None:
     image = torch.zeros((1, 32, 32), dtype=torch.uint8)
     image[:, :2] = 200  # outside the central 28
     assert not SMALL.frame(image).any()
-    moved = apply_view(image.numpy(), View(0.0, (-0.0625, 0.0), flip=False, reverse=False), SMALL)
+    moved = apply_view(image.numpy(), View(0.0, (-2 / 28, 0.0), flip=False, reverse=False), SMALL)
     assert (moved[:, :2] == 200).all()
 
 
@@ -129,8 +130,8 @@ def test_it_interpolates_as_torch_does(size: tuple[int, int]) -> None:
     steps = torch.arange(24, dtype=torch.float32) - 11.5
     up, over = torch.meshgrid(steps, -steps, indexing="ij")
     cos, sin = np.cos(np.deg2rad(21.0)), np.sin(np.deg2rad(21.0))
-    x = cos * over - sin * up - 0.3 * cols
-    y = sin * over + cos * up + 0.09 * rows
+    x = cos * over - sin * up - 0.3 * 24
+    y = sin * over + cos * up + 0.09 * 24
     expected = torch.nn.functional.grid_sample(
         whole[None].float(),
         torch.stack([x * (2 / cols), y * (2 / rows)], dim=-1)[None].float(),

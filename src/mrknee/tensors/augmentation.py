@@ -29,7 +29,8 @@ class Augmentation:
 
     Args:
         rotation: largest angle, in degrees, either way.
-        translation: largest shift along each axis, as a share of the image's side.
+        translation: largest shift along each axis, as a share of the crop's side (the published
+            code crops first).
         mirror: probability of a mirror image, 0 to 1.
         draw: "exam": one draw an exam. A mirrored knee is a mirrored knee: axial and coronal
             slices are flipped left to right and the order of the sagittal slices is reversed;
@@ -74,7 +75,7 @@ class View:
 
     Attributes:
         angle: degrees.
-        shift: along rows and columns, as a share of the side.
+        shift: along rows and columns, as a share of the crop's side.
         flip: mirror the columns of every slice.
         reverse: reverse the order of the slices.
     """
@@ -130,8 +131,8 @@ def apply_view(
     steps = torch.arange(crop, dtype=torch.float32) - (crop - 1) / 2  # from the image's centre
     across = -steps if view.flip else steps
     up, over = torch.meshgrid(steps, across, indexing="ij")
-    x = cos * over - sin * up + view.shift[1] * cols + (cols - 1) / 2
-    y = sin * over + cos * up + view.shift[0] * rows + (rows - 1) / 2
+    x = cos * over - sin * up + view.shift[1] * crop + (cols - 1) / 2
+    y = sin * over + cos * up + view.shift[0] * crop + (rows - 1) / 2
     turned = _interpolate(whole, y.flatten(), x.flatten()).view(len(whole), crop, crop)
     return turned.flip(0) if view.reverse else turned
 
