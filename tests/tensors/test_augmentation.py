@@ -95,8 +95,7 @@ def test_a_quarter_turn_is_a_quarter_turn() -> None:
 
 
 def test_a_shift_moves_by_its_share_of_the_crop() -> None:
-    """A quarter of a crop of 16 is 4 rows, whatever the image's size; the published code crops
-    first."""
+    """A quarter of a crop of 16 is 4 rows, whatever the image's size: as published."""
     middle = Preparation(size=32, crop=16)
     moved = apply_view(IMAGE.numpy(), View(0.0, (0.25, 0.0), flip=False, reverse=False), middle)
     assert torch.equal(moved, IMAGE[:, 12:28, 8:24])
