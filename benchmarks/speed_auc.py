@@ -1,6 +1,6 @@
 """Is fast as good? AUCs of the two training loops, and of 8 bits, on synthetic knees.
 
-python benchmarks/speed_auc.py OUT [--train 700] [--valid 500] [--epochs 8] [--seed 0]
+python benchmarks/speed_auc.py OUT [--train 700] [--valid 500] [--epochs 6] [--seed 0]
 
 The reference network, from the same random weights (by the rule of He et al. 2015), trained by the
 published loop (one exam a step, float32) and by mrknee (bfloat16 where the processor has it), one
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--train", type=int, default=700)
     parser.add_argument("--valid", type=int, default=500)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     data = given.out / "data"
