@@ -371,7 +371,6 @@ def train(argv: Sequence[str]) -> None:
         # Lightning's answer to SIGTERM: without a code, as if all were well
         print(f"mrknee train: terminated; --resume goes on with {out}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-    print(f"wrote {out}")
 
 
 def _setting(word: str, switches: set[str]) -> str:

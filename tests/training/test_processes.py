@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,14 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder
 from mrknee.scoring.predictions import Predictions
+from mrknee.training.processes import connected_processes
 from mrknee.training.recipe import OptimizerSettings, load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
+from tests.training.test_resumption import assert_same_run
 from tests.training.test_run import QUICK
 
 RECIPE = replace(
@@ -25,49 +33,192 @@ RECIPE = replace(
     optimizer=OptimizerSettings(name="sgd", learning_rate=1e-2, weight_decay=0.01),
     accumulate=2,
     epochs=2,
+    save_every=1,
 )
 
 RUN = """
+import os
+import signal
 import sys
 from pathlib import Path
+from mrknee.training.processes import connected_processes
 from mrknee.training.recipe import load_recipe
+from mrknee.training.record import RunRecord
 from mrknee.training.run import train
-train(Path(sys.argv[1]), Path(sys.argv[2]), load_recipe(sys.argv[3]))
+
+data, out, recipe, *signals = sys.argv[1:]
+if signals:
+    def save_and_end(self, trainer, epoch, batches, save=RunRecord._save):
+        save(self, trainer, epoch, batches)
+        os.kill(os.getpid(), getattr(signal, signals[trainer.global_rank]))
+    RunRecord._save = save_and_end
+train(Path(data), Path(out), load_recipe(recipe), resume=True)
 """
 
+SLURM = {
+    "SLURM_JOB_ID": "41",
+    "SLURM_JOB_NAME": "interactive",
+    "SLURM_JOB_NODELIST": "another[0-1],localhost",
+    "SLURM_JOB_NUM_NODES": "3",
+    "SLURM_LOCALID": "0",
+    "SLURM_NNODES": "2",
+    "SLURM_NODELIST": "another[0-1],localhost",
+    "SLURM_NPROCS": "2",
+    "SLURM_NTASKS": "2",
+    "SLURM_NTASKS_PER_NODE": "1",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NODELIST": "localhost,another1",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+    "SLURM_TASKS_PER_NODE": "1(x2)",
+}
+"""What srun of SLURM 22.05.8 told both tasks of a step on two of salloc's three machines.
+
+Only the machines' names are changed: the first of the step has to be this one. SLURM_PROCID and
+SLURM_NODEID are each task's own.
+"""
+
+Words = tuple[str, ...]
 Run = tuple[Path, Path, Path]
 
 
-@pytest.fixture(scope="module", params=[(12, 6), (10, 5)], ids=["even", "uneven"])
+def _free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return str(free.getsockname()[1])
+
+
+def _launched(how: str, words: Words) -> list[tuple[int, str]]:
+    """Runs the script as two processes; exit status and words of each process that we started."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    script = [sys.executable, *words]
+    plain = dict(os.environ)
+    if how == "torchrun":
+        starts = [([*torchrun, "--standalone", "--nproc-per-node", "2", *words], plain)]
+    elif how == "two torchruns":
+        meeting = ["--rdzv-backend", "c10d", "--rdzv-id", "knee", "--rdzv-endpoint"]
+        meeting += [f"localhost:{_free_port()}", "--local-addr", "localhost"]
+        one = [*torchrun, "--nnodes", "2", "--nproc-per-node", "1", *meeting, *words]
+        starts = [(one, plain)] * 2
+    else:
+        step = plain | SLURM | {"MASTER_PORT": _free_port()}
+        starts = [(script, step | {"SLURM_NODEID": n, "SLURM_PROCID": n}) for n in "01"]
+    begun = [
+        subprocess.Popen(  # noqa: S603  # our own command
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for command, environment in starts
+    ]
+    try:
+        told = [process.communicate(timeout=280)[0] for process in begun]
+    finally:
+        for process in begun:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(begun, told, strict=True)]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        (12, 6, "torchrun"),
+        (10, 5, "two torchruns"),
+        (10, 5, "srun"),
+    ],
+    ids=["one machine, even", "two machines, uneven", "SLURM, uneven"],
+)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A data set, a run of one process, and one of two, by torchrun.
+    """A data set, a run of one process, and one of two, started as the docs say.
 
     In batches of 3, two processes get 2 and 1 exams; of the uneven set, an epoch's last batch
     leaves one of them without any. Some labels are missing, so a mean of means would be wrong.
+    Two machines are two torchruns here; SLURM is what srun tells its tasks.
     """
+    train_exams, valid_exams, how = request.param
     root = tmp_path_factory.mktemp("processes")
-    data = write_toy_dataset(root / "toy", *request.param)
+    data = write_toy_dataset(root / "toy", train_exams, valid_exams)
     labels = (data / "train-acl.csv").read_text().splitlines()
     (data / "train-acl.csv").write_text("\n".join(labels[:-4]) + "\n")
     train(data, root / "one", RECIPE)
+    done = _launched(how, _words(root, "two"))
+    assert all(status == 0 for status, _ in done), done
+    for shown in (f"valid: {valid_exams} exams", f"wrote {root / 'two'}"):
+        assert sum(text.count(shown) for _, text in done) == 1, "shown once, by one process"
+    return data, root / "one", root / "two"
+
+
+def _words(root: Path, out: str, *signals: str) -> Words:
+    """The script, and what to train: a signal for each process ends it after the first save."""
     (root / "recipe.yaml").write_text(RECIPE.to_yaml())
     assert load_recipe(str(root / "recipe.yaml")) == RECIPE
     (root / "run.py").write_text(RUN)
-    words = [root / "run.py", data, root / "two", root / "recipe.yaml"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(  # noqa: S603  # our own command
-        [*launch, "--nproc-per-node", "2", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    shown = f"valid: {request.param[1]} exams"
-    assert done.stdout.count(shown) + done.stderr.count(shown) == 1, (
-        "the table is shown once, by one process"
-    )
-    return data, root / "one", root / "two"
+    return (*(str(root / name) for name in ("run.py", "toy", out, "recipe.yaml")), *signals)
+
+
+@pytest.mark.parametrize("runs", [(10, 5, "srun")], indirect=True, ids=["SLURM, uneven"])
+def test_what_slurm_ends_goes_on_as_if_nothing_had_been(runs: Run) -> None:
+    """SIGTERM and SIGUSR1 end a process at once, and the same command again ends in the same run.
+
+    Not left to Lightning, which would talk to the other process first, and save and requeue.
+    """
+    root = runs[0].parent
+    ended = _launched("srun", _words(root, "ended", "SIGTERM", "SIGUSR1"))
+    assert [status for status, _ in ended] == [-signal.SIGTERM, -signal.SIGUSR1], ended
+    again = _launched("srun", _words(root, "ended"))
+    assert [status for status, _ in again] == [0, 0], again
+    starts = json.loads((root / "ended" / "environment.json").read_text())
+    assert [start["after"] for start in starts] == [
+        {"epochs": 0, "batches": 0},
+        {"epochs": 0, "batches": 2},
+    ]
+    assert_same_run(runs[2], root / "ended")
+    assert {file.name for file in runs[2].iterdir()} == {
+        file.name for file in (root / "ended").iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"SLURM_NTASKS_PER_NODE": None}, {"SLURM_STEP_NUM_TASKS": "3", "SLURM_NTASKS": "3"}],
+    ids=["not given", "uneven"],
+)
+def test_tasks_that_are_not_spread_evenly_are_refused(
+    changes: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, before a process waits for others, and with the words to start them by."""
+    for name, value in (SLURM | changes).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.isatty", lambda _: False)
+    with pytest.raises(MrkneeError, match="--ntasks-per-node=TASKS"), connected_processes():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "terminal"),
+    [({"SLURM_STEP_NUM_TASKS": None}, False), ({}, True)],
+    ids=["in the batch script", "in a shell of srun --pty"],
+)
+def test_what_srun_has_not_started_is_alone(
+    changes: dict[str, str | None], terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the job has several tasks: it doesn't wait for processes that nobody starts."""
+    for name, value in (SLURM | changes | {"SLURM_PROCID": "0"}).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.isatty", lambda _: terminal)
+    with connected_processes() as processes:
+        assert (processes.rank, processes.world) == (0, 1)
+        assert isinstance(processes.environment, LightningEnvironment)
 
 
 def test_the_first_steps_loss_is_that_of_one_process(runs: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,10 @@ class RunRecord(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Starts the progress bar over all epochs that are left."""
+        if trainer.world_size > 1:
+            # Lightning's handler talks to the other processes in the middle of what they say to
+            # each other: they fail, or wait for ever. The state is safe against a sudden end.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         loader = trainer.train_dataloader
         assert loader is not None and isinstance(module, TrainingModule)  # noqa: S101, PT018  # fit has one
         if not self.done.batches:

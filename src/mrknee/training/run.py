@@ -68,7 +68,10 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
         MrkneeError: the data set or a setting can't be used, or the folder holds something else.
     """
     with connected_processes() as processes:
-        return _train(data, out, recipe, processes, resume=resume)
+        card = _train(data, out, recipe, processes, resume=resume)
+        if processes.rank == 0:
+            print(f"wrote {out}")
+        return card
 
 
 def _train(
@@ -227,7 +230,7 @@ def _trainer(
         gradient_clip_val=recipe.optimizer.clip_norm or None,
         logger=make_loggers(out, recipe),
         callbacks=[record],
-        plugins=[WholeCheckpoints()],
+        plugins=[WholeCheckpoints(), processes.environment],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
