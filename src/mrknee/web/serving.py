@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from pathlib import Path
@@ -56,13 +57,15 @@ def serve(
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="critical",  # access logs would keep what clients call their patients
+        log_level="critical",
         access_log=False,
         proxy_headers=False,
         server_header=False,
         headers=HEADERS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    # what libraries note would otherwise reach standard error, and may quote what was sent
+    logging.getLogger().addHandler(logging.NullHandler())
     server = _Server(config, told)
     # uvicorn handles both while it runs and raises them again when it has ended: here they end it
     # before it runs, and then nothing more

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -83,10 +84,11 @@ async def _received(request: Request) -> FormData:
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated[:20]) > MAX_BODY_BYTES:
         raise _too_large()
-    counted = Request(request.scope, _counted(request.receive))
+    _, options = parse_options_header(request.headers["content-type"])
+    bounded = Request(request.scope, _bounded(request.receive, options.get(b"boundary", b"")))
     try:
         async with asyncio.timeout(UPLOAD_SECONDS):
-            return await counted.form(
+            return await bounded.form(
                 max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=_MAX_TEXT_BYTES
             )
     except TimeoutError:
@@ -95,28 +97,41 @@ async def _received(request: Request) -> FormData:
         )
         raise RefusalError(408, fault) from None
     except HTTPException as error:
-        fault = MrkneeError(
-            "the form can't be read",
-            expected="multipart/form-data, whole, with the files " + ", ".join(PLANES),
-            found=error.detail,
-            advice=ADVICE,
-        )
-        raise RefusalError(400, fault) from None
+        raise _unreadable(error.detail) from None
 
 
-def _counted(receive: Receive) -> Receive:
-    """What the request sends, until it is too much, whatever it said before."""
-    received = 0
+def _bounded(receive: Receive, boundary: bytes) -> Receive:
+    """What the request sends: never too much, whatever it said before, and whole.
 
-    async def counted() -> Message:
-        nonlocal received
+    starlette takes a form that breaks off for one of fewer files.
+    """
+    received, end = 0, b""
+    last = b"--" + boundary + b"--"
+
+    async def bounded() -> Message:
+        nonlocal received, end
         message = await receive()
-        received += len(message.get("body", b""))
-        if received > MAX_BODY_BYTES:
-            raise _too_large()
+        if message["type"] == "http.request":
+            body = message.get("body", b"")
+            received += len(body)
+            if received > MAX_BODY_BYTES:
+                raise _too_large()
+            end = (end + body)[-len(last) - 2 :]
+            if not message.get("more_body") and not end.rstrip(b"\r\n").endswith(last):
+                raise _unreadable("a form that breaks off")
         return message
 
-    return counted
+    return bounded
+
+
+def _unreadable(found: str) -> RefusalError:
+    fault = MrkneeError(
+        "the form can't be read",
+        expected="multipart/form-data, whole, with the files " + ", ".join(PLANES),
+        found=found,
+        advice=ADVICE,
+    )
+    return RefusalError(400, fault)
 
 
 def _too_large() -> RefusalError:
