@@ -98,29 +98,15 @@ class Served:
         for made in (self.temporary, self.home):
             made.mkdir(parents=True)
         self._said = folder / "stderr"
+        command = [sys.executable, "-W", "error", "-m", "mrknee", "serve", str(model), *words]
+        own = {"TMPDIR": str(self.temporary), "HOME": str(self.home)}
         with self._said.open("wb") as said:
             self.process = subprocess.Popen(  # noqa: S603  # our own command
-                [
-                    sys.executable,
-                    "-W",
-                    "error",
-                    "-m",
-                    "mrknee",
-                    "serve",
-                    str(model),
-                    "--port",
-                    "0",
-                    *words,
-                ],  # fmt: skip # noqa: E501
+                [*command, "--port", "0"],
                 stdout=subprocess.PIPE,
                 stderr=said,
                 text=True,
-                env={
-                    **os.environ,
-                    "TMPDIR": str(self.temporary),
-                    "HOME": str(self.home),
-                    **(environment or {}),
-                },
+                env={**os.environ, **own, **(environment or {})},
             )
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline().strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_a_prediction_is_the_command_s(which: Which, kind: str, tmp_path: Path) 
 
 
 def test_thresholds_are_applied_to_the_probability(served: Served) -> None:
-    """Positive from the threshold on, and not below (both happen here); where there is none, why."""
+    """Positive from the threshold on and not below, both happen; without a threshold, why."""
     calls = set()
     for seed in range(3):
         for finding in served.predict(random_exam(seed)).json["findings"].values():
@@ -102,7 +102,7 @@ def assert_alike(found: Any, expected: Any) -> None:  # noqa: ANN401  # JSON
 
 
 def test_the_model_s_facts_are_told(served: Served, onnx_file: Path) -> None:
-    """Findings, provenance, decisions and preparation as the file has them; the limits that hold."""
+    """Findings, provenance, decisions, preparation as the file has them; the limits that hold."""
     model = open_model(onnx_file)
     facts = ModelFacts.model_validate(served.ask("GET", "/model").json)
     assert facts.findings == list(model.findings)
@@ -166,7 +166,8 @@ def test_nothing_is_to_be_kept_by_browsers(served: Served) -> None:
 
 def three(**changes: bytes | None) -> bytes:
     """A form of three good stacks, some of them replaced or (None) left out."""
-    contents: dict[str, bytes | None] = {str(p): npy(STACK) for p in PLANES} | changes
+    contents: dict[str, bytes | None] = {str(p): npy(STACK) for p in PLANES}
+    contents.update(changes)
     return form([(n, f"DOE {n}.npy", c) for n, c in contents.items() if c is not None])
 
 
@@ -261,7 +262,7 @@ def test_a_missing_plane_is_read_where_that_is_allowed(lenient: Served, run_fold
 @pytest.mark.parametrize("dtype", ["int16", "float64", ">u2"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_other_numbers_are_read_as_predict_reads_them(
-    served: Served, onnx_file: Path, tmp_path: Path, dtype: str, order: Any
+    served: Served, onnx_file: Path, tmp_path: Path, dtype: str, order: Literal["C", "F"]
 ) -> None:
     """Scaled from minimum to maximum to bytes, whatever their order in the file."""
     rng = np.random.default_rng(1)

@@ -20,7 +20,8 @@ import pytest
 from mrknee.inference.model import open_model
 from mrknee.web import uploads
 from mrknee.web.desk import PLACES
-from tests.web.client import Served, exam_form, form, random_exam
+from tests.hostile.test_full_disk import disk, fill  # noqa: F401  # a fixture
+from tests.web.client import KIND, Served, exam_form, form, random_exam
 
 
 def run_serve(*words: object) -> subprocess.CompletedProcess[str]:
@@ -33,7 +34,7 @@ def run_serve(*words: object) -> subprocess.CompletedProcess[str]:
 def test_exams_in_parallel_are_read_as_alone(
     served: Served, lenient: Served, onnx_file: Path, run_folder: Path, kind: str
 ) -> None:
-    """Twice as many at a time as cores, of different sizes: each gets predict's numbers, to 1e-6."""
+    """Four at a time, of different sizes: each gets predict's numbers, to 1e-6."""
     service, model = (served, onnx_file) if kind == "onnx" else (lenient, run_folder)
     exams = [random_exam(seed, (1 + seed, 2 + seed % 3, 9)) for seed in range(12)]
     expected = open_model(model).predict(exams).probabilities
@@ -121,6 +122,24 @@ def test_an_exam_on_its_way_is_read_before_the_end(
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert b'"findings"' in answer
         assert service.end(number) == 0
+        assert (service.left, service.said) == ([], "")
+
+
+def test_a_full_disk_is_told_and_leaves_no_trace(
+    onnx_file: Path,
+    disk: Path,  # noqa: F811
+) -> None:
+    """An exam that finds no room gets 507 in our words; with room again, the next is read."""
+    large = exam_form(random_exam(1, (160, 160, 160)))
+    with Served(onnx_file, disk) as service:
+        filling = fill(disk, 500_000)
+        answer = service.ask("POST", "/predict", large)
+        assert answer.status == 507
+        assert "no room" in answer.fault["what"]
+        assert service.left == []
+        filling.unlink()
+        assert service.predict(random_exam(1)).status == 200
+        assert service.end() == 0
         assert (service.left, service.said) == ([], "")
 
 
@@ -216,8 +235,6 @@ def test_serving_an_exported_model_imports_no_torch(onnx_file: Path, tmp_path: P
 
     Nor is anything left in the person's home folder.
     """
-    from tests.web.client import KIND
-
     body = tmp_path / "body"
     body.write_bytes(exam_form(random_exam(1)))
     home = tmp_path / "home"
