@@ -41,20 +41,6 @@ _STACK = {
     "format": "binary",
     "description": "a .npy stack: (slices, rows, cols), uint8 or other numbers",
 }
-_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {str(plane): _STACK for plane in PLANES},
-                    "required": [str(plane) for plane in PLANES],
-                }
-            }
-        },
-    }
-}
 _FAULTS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Faulty} for status in (400, 408, 413, 415, 422, 500, 503, 507)
 }
@@ -78,13 +64,14 @@ def create_app(service: Service) -> FastAPI:
         telemetry=_SILENT,
     )
     desk = Desk()
+    form = _form(required=not service.allow_missing_plane)
 
     async def read(request: Request, work: Callable[[Files], Answer]) -> Answer:
         with desk.place():
             async with uploaded(request, allow_missing_plane=service.allow_missing_plane) as files:
                 return await desk.read(lambda: work(files))
 
-    @app.post("/predict", responses=_FAULTS, openapi_extra=_FORM)
+    @app.post("/predict", responses=_FAULTS, openapi_extra=form)
     async def predict(request: Request) -> schemas.Prediction:
         """Reads one exam: a calibrated probability a finding, and what the thresholds say."""
         return await read(request, service.predict)
@@ -93,7 +80,7 @@ def create_app(service: Service) -> FastAPI:
         "/explain",
         response_model=schemas.Explained,
         responses={**_FAULTS, 200: {"content": {"text/html": {}}}},
-        openapi_extra=_FORM,
+        openapi_extra=form,
     )
     async def explain(request: Request) -> schemas.Explained | HTMLResponse:
         """Which planes and slices, and how much; a page for who prefers text/html."""
@@ -122,6 +109,15 @@ def create_app(service: Service) -> FastAPI:
     for kind in (RefusalError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, answer_fault)
     return app
+
+
+def _form(*, required: bool) -> dict[str, Any]:
+    """An exam's form as `/openapi.json` has it: the routes read it themselves, to bound it."""
+    schema: dict[str, Any] = {"type": "object", "properties": dict.fromkeys(PLANES, _STACK)}
+    if required:
+        schema["required"] = list(PLANES)
+    content = {"multipart/form-data": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def start_page(
