@@ -5,16 +5,19 @@ python benchmarks/memory.py OUT [--few 100] [--many 2000]
 The exams have MRNet's size and slice counts; the many are links to the few, so that the disk holds
 them. Both have a small network (prediction an exported one), so that thousands of exams take
 minutes and not an hour: what could grow with their number is the bookkeeping, which is the same for
-any network. The reference network's own peaks, of a few exams, are told beside it.
+any network. The reference network's own peaks, of a few exams, are told beside it, and those of a
+service that is asked to read and to explain MRNet's largest exam, 3 x 61 slices, five times.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import subprocess
 import sys
+from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -62,7 +65,7 @@ def link(folder: Path, root: Path, count: int) -> Path:
 
 
 def export_models(out: Path, data: Path) -> None:
-    """The reference network in 8 bits and a small one, of random weights."""
+    """The reference network in 8 bits and in float32, and a small one, of random weights."""
     import torch
 
     from mrknee.inference.export import Int8, export
@@ -75,6 +78,7 @@ def export_models(out: Path, data: Path) -> None:
     network = Network(NetworkSettings(), FINDINGS)
     save_checkpoint(out / "run" / "best", network, Preparation().to_dict(), {}, {})
     export(out / "run", out / "reference.onnx", int8=Int8(data, limit=1.0))
+    export(out / "run", out / "float32.onnx")
     network = Network(NetworkSettings(encoder="test_resnet"), FINDINGS)
     preparation = Preparation(size=256, crop=64).to_dict()
     save_checkpoint(out / "small" / "best", network, preparation, {}, {})
@@ -95,10 +99,46 @@ def child(what: str, data: Path, out: Path) -> None:
         changes = SMALL if what == "train" else {"weights": "none", "epochs": 1, "loggers": []}
         with TemporaryDirectory() as run:
             train(data, Path(run) / "run", load_recipe("reference", changes))
-    # not getrusage's figure, which a child inherits from the process that started it
-    status = Path("/proc/self/status").read_text().splitlines()
+    print(peak_of("self"))
+
+
+def peak_of(process: int | str) -> float:
+    """A process's peak in MB.
+
+    Not getrusage's figure, which a child inherits from the process that started it.
+    """
+    status = Path(f"/proc/{process}/status").read_text().splitlines()
     peak = next(line for line in status if line.startswith("VmHWM"))
-    print(int(peak.split()[1]) / 1024)
+    return int(peak.split()[1]) / 1024
+
+
+def serve_largest(model: Path) -> float:
+    """The peak of a service, in MB, after predictions, explanations and pages of 3 x 61 slices."""
+    from mrknee.exams import PLANES
+
+    body = b""
+    for number, plane in enumerate(PLANES):
+        file = io.BytesIO()
+        noise = np.random.default_rng(number).integers(0, 256, (61, 256, 256), np.uint8)
+        np.save(file, noise)
+        head = f'--b\r\nContent-Disposition: form-data; name="{plane}"; filename="x"\r\n\r\n'
+        body += head.encode() + file.getvalue() + b"\r\n"
+    command = [sys.executable, "-m", "mrknee", "serve", str(model), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:  # noqa: S603
+        assert service.stdout is not None
+        port = int(service.stdout.readline().rpartition(":")[2])
+        for _ in range(5):
+            for path, accept in (("predict", "*/*"), ("explain", "*/*"), ("explain", "text/html")):
+                client = HTTPConnection("127.0.0.1", port)
+                headers = {"Content-Type": "multipart/form-data; boundary=b", "Accept": accept}
+                client.request("POST", f"/{path}", body + b"--b--\r\n", headers)
+                answer = client.getresponse()
+                assert answer.read()
+                assert answer.status == 200
+                client.close()
+        peak = peak_of(service.pid)
+        service.terminate()
+    return peak
 
 
 def main() -> None:
@@ -127,6 +167,9 @@ def main() -> None:
         ran = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
         found[f"{what}, {count} exams"] = float(ran.stdout.split()[-1])
         print(f"{what}, {count} exams: {ran.stdout.split()[-1]} MB", flush=True)
+    for name in ("reference.onnx", "float32.onnx", "run"):
+        found[f"serve {name}, 3 x 61 slices"] = peak = serve_largest(given.out / name)
+        print(f"serve {name}, 3 x 61 slices: {peak} MB", flush=True)
     for what in ("predict", "train"):
         growth = found[f"{what}, {given.many} exams"] / found[f"{what}, {given.few} exams"] - 1
         found[f"growth of {what}"] = growth

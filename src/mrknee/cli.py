@@ -306,6 +306,38 @@ def export(
     print(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB")
 
 
+def serve(
+    model: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allow_missing_plane: bool = False,
+    threads: int | None = None,
+    runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
+) -> None:
+    """Reads and explains one exam a request, over HTTP, until it is told to end.
+
+    Args:
+        model: a run folder, or an ONNX file that export wrote.
+        host: the address to listen at; whoever reaches it can use it, without a password.
+        port: the port to listen at; 0 takes any free one.
+        allow_missing_plane: read exams that lack one or two planes too.
+        threads: processor threads to compute with; all cores, if not given.
+        runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
+            (faster, less exact); onnxruntime, if not given.
+    """
+    from mrknee.web.serving import serve as serve_model
+
+    serve_model(
+        model,
+        host=host,
+        port=port,
+        allow_missing_plane=allow_missing_plane,
+        threads=threads,
+        runtime=runtime,
+    )
+
+
 def encoders(*, json: bool = False) -> None:
     """Lists the encoders known by name; any other name that timm knows works too.
 
@@ -398,6 +430,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "compare": compare,
     "explain": explain,
     "export": export,
+    "serve": serve,
     "encoders": encoders,
     "demo": demo,
 }

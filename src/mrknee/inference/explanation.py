@@ -23,7 +23,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -88,23 +87,26 @@ class Explanation:
         """The contributions spread over the stack's own pixels.
 
         Each cell's contribution is spread bilinearly, the whole of it: sums are those of `native`.
-        Pixels the network doesn't see (outside the crop) are 0. See `spread`. Computed once, and
-        not to be written to.
+        Pixels the network doesn't see (outside the crop) are 0. See `spread`. It is as large as
+        the stack in float32 for each finding; `slice_heat` gives one slice's.
         """
-        return self._heats[plane]
+        rows, cols = self._spreads[plane]
+        return np.asarray(rows @ self.native[plane] @ cols.T, dtype=np.float32)
 
-    @cached_property
-    def _heats(self) -> Mapping[Plane, Float32[np.ndarray, "findings _ _ _"]]:
-        heats = {}
-        for plane, native in self.native.items():
-            rows, cols = self._spread(plane)
-            heats[plane] = np.asarray(rows @ native @ cols.T, dtype=np.float32)
-            heats[plane].flags.writeable = False
-        return MappingProxyType(heats)
+    def slice_heat(self, plane: Plane, row: int, index: int) -> Float32[np.ndarray, "rows cols"]:
+        """The same of one slice, `heat(plane)[row, index]`, without computing the others.
+
+        Args:
+            plane: the plane.
+            row: which finding, by its position.
+            index: which slice, from 0.
+        """
+        rows, cols = self._spreads[plane]
+        return np.asarray(rows @ self.native[plane][row, index] @ cols.T, dtype=np.float32)
 
     def seen(self, plane: Plane) -> Bool[np.ndarray, "rows cols"]:
         """Which pixels of the plane's slices the network sees: those inside the crop."""
-        rows, cols = self._spread(plane)
+        rows, cols = self._spreads[plane]
         return np.outer(rows.any(axis=1), cols.any(axis=1))
 
     @cached_property
@@ -113,7 +115,11 @@ class Explanation:
 
         The one scale for all of the exam's pictures; 0 where every map is empty.
         """
-        return max(float(np.abs(self.heat(plane)).max()) for plane in self.native)
+        return max(
+            float(np.abs(self.slice_heat(plane, row, index)).max())
+            for plane, native in self.native.items()
+            for row, index in np.ndindex(native.shape[:2])
+        )
 
     @cached_property
     def largest_score(self) -> float:
@@ -163,22 +169,15 @@ class Explanation:
             arrays[f"slices_{plane}"] = self.slice_scores(plane)
         with whole_file(folder / "explanation.npz") as beside, beside.open("wb") as file:
             np.savez_compressed(file, **arrays)
-        text = json.dumps(self._description(), indent=2, allow_nan=False) + "\n"
+        text = json.dumps(self.description(), indent=2, allow_nan=False) + "\n"
         with whole_file(folder / "explanation.json") as beside:
             beside.write_text(text, encoding="utf-8")
 
-    def _spread(
-        self, plane: Plane
-    ) -> tuple[Float32[np.ndarray, "rows _"], Float32[np.ndarray, "cols _"]]:
-        rows, cols = self.shapes[plane][1:]
-        cells = self.native[plane].shape[2:]
-        up, over = self.preparation.axes(rows, cols)
-        return (
-            spread(rows, up, cells[0], self.preparation),
-            spread(cols, over, cells[1], self.preparation),
-        )
+    def description(self) -> dict[str, Any]:
+        """What `explanation.json` holds: all of it but the maps, in plain form for JSON.
 
-    def _description(self) -> dict[str, Any]:
+        Slices count from 0.
+        """
         exact = self.method == EXACT
         sums = self.plane_sums
         findings: dict[str, Any] = {}
@@ -204,6 +203,21 @@ class Explanation:
             "preparation": self.preparation.to_dict(),
             "findings": findings,
         }
+
+    @cached_property
+    def _spreads(
+        self,
+    ) -> Mapping[Plane, tuple[Float32[np.ndarray, "_ _"], Float32[np.ndarray, "_ _"]]]:
+        """By plane, where the cells' rows and columns go; see `spread`."""
+        found = {}
+        for plane, (_, rows, cols) in self.shapes.items():
+            cells = self.native[plane].shape[2:]
+            up, over = self.preparation.axes(rows, cols)
+            found[plane] = (
+                spread(rows, up, cells[0], self.preparation),
+                spread(cols, over, cells[1], self.preparation),
+            )
+        return found
 
     def _place(self, row: int, sign: int) -> dict[str, Any]:
         plane, index = self._extreme(row, sign)

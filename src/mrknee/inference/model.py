@@ -11,6 +11,7 @@ from mrknee.exams import Exam, ExamFolder, Exams, Findings, Plane
 from mrknee.inference.explanation import Explanation, Method
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.scoring.predictions import Predictions
+from mrknee.tensors.settings import PreparationSettings
 
 
 @runtime_checkable
@@ -20,6 +21,10 @@ class Model(Protocol):
     @property
     def findings(self) -> Findings:
         """What it reads, in order."""
+
+    @property
+    def preparation(self) -> PreparationSettings:
+        """How a stack becomes input."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:

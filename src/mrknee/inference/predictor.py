@@ -40,6 +40,7 @@ class Predictor:
     Attributes:
         findings: what it reads, in order.
         reader: preparation and network, on the device, in evaluation mode.
+        preparation: how a stack becomes input; the reader does it.
         calibration: fitted on exams it was not trained on; None where none was.
         operating_points: finding -> its thresholds on calibrated probabilities, fixed on those
             same exams; empty where none was.
@@ -54,8 +55,8 @@ class Predictor:
     def __init__(self, model: Path) -> None:
         self.folder = model / "best" if (model / "best").is_dir() else model
         checkpoint = load_checkpoint(self.folder)
-        preparation = Preparation(**known_settings(checkpoint.preparation))
-        self.reader = Reader(preparation, checkpoint.network).to(device_here()).eval()
+        self.preparation = Preparation(**known_settings(checkpoint.preparation))
+        self.reader = Reader(self.preparation, checkpoint.network).to(device_here()).eval()
         self.findings = Findings(checkpoint.network.findings)
         self.provenance: Mapping[str, Any] = checkpoint.provenance
         self.decisions: Mapping[str, Any] = checkpoint.decisions

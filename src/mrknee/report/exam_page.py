@@ -7,6 +7,7 @@ sheets also lie beside it as PNG, pixel for pixel, and the numbers as NPZ and JS
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import accumulate
@@ -25,6 +26,7 @@ from mrknee.inference.explanation import EXACT, Explanation, Method
 from mrknee.inference.model import open_exams, open_model
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.report.pictures import (
+    Sheet,
     chance,
     colour_bar,
     contact_sheet,
@@ -246,13 +248,32 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
         explanation: the explanation of it.
         model: the model's name, for the page.
     """
-    views = []
-    for finding in explanation.findings:
-        sheet = contact_sheet(exam, explanation, finding)
+    sheets = {f: contact_sheet(exam, explanation, f) for f in explanation.findings}
+    for finding, sheet in sheets.items():
         with whole_file(folder / f"contact-{finding}.png") as beside:
             beside.write_bytes(png(sheet))
+    text = exam_page(exam, explanation, model=model, sheets=sheets)
+    with whole_file(folder / "index.html") as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def exam_page(
+    exam: Exam, explanation: Explanation, *, model: str, sheets: Mapping[str, Sheet] | None = None
+) -> str:
+    """The page of one exam, in HTML; it loads nothing.
+
+    Args:
+        exam: the exam that was explained.
+        explanation: the explanation of it.
+        model: the model's name.
+        sheets: finding -> the contact sheet that lies beside the page with all numbers; None where
+            nothing lies beside it, so that the page doesn't speak of files.
+    """
+    views = []
+    for finding in explanation.findings:
+        sheet = sheets[finding] if sheets else contact_sheet(exam, explanation, finding)
         views.append(_finding_view(exam, explanation, finding, sheet))
-    text = (
+    return (
         templates()
         .get_template("exam.html")
         .render(
@@ -270,10 +291,9 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
             largest=f"{explanation.largest_score:.{digits_of(explanation)}f}",
             chance=chance,
             colour_bar=data_uri(png(colour_bar(300, 18))),
+            files=sheets is not None,
         )
     )
-    with whole_file(folder / "index.html") as beside:
-        beside.write_text(text, encoding="utf-8")
 
 
 def _cells(explanation: Explanation) -> str:
@@ -289,9 +309,7 @@ def _number(value: float, digits: int) -> str:
     return signed(value, digits).replace("-", "−")  # noqa: RUF001  # minus
 
 
-def _finding_view(
-    exam: Exam, explanation: Explanation, finding: str, sheet: UInt8[np.ndarray, "rows cols 3"]
-) -> FindingView:
+def _finding_view(exam: Exam, explanation: Explanation, finding: str, sheet: Sheet) -> FindingView:
     row = explanation.findings.index(finding)
     terms, zero = _terms(explanation, row)
     return FindingView(
@@ -385,7 +403,7 @@ def _slice_view(
     exam: Exam, explanation: Explanation, row: int, plane: Plane, index: int, words: str
 ) -> SliceView:
     grey = np.asarray(exam.stacks[plane][index])
-    warm = overlay(grey, explanation.heat(plane)[row, index], explanation.scale)
+    warm = overlay(grey, explanation.slice_heat(plane, row, index), explanation.scale)
     score = float(explanation.slice_scores(plane)[row, index])
     return SliceView(
         number=index + 1,

@@ -105,7 +105,7 @@ def _draw(failure: Failure, finding: str, explanation: Explanation, exam: Exam) 
     find = explanation.most_raising if raising else explanation.most_lowering
     plane, index = find(finding)
     picture = np.asarray(exam.stacks[plane][index])
-    heat = explanation.heat(plane)[explanation.findings.index(finding), index]
+    heat = explanation.slice_heat(plane, explanation.findings.index(finding), index)
     warm = overlay(picture, heat, explanation.scale)
     return replace(
         failure,

@@ -23,6 +23,7 @@ from mrknee.inference.explanation import EXACT, Explanation
 from mrknee.report.words import title_of
 
 __all__ = [
+    "Sheet",
     "chance",
     "colour_bar",
     "contact_sheet",
@@ -224,10 +225,9 @@ def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Sheet:
     parts = [_head(explanation, row)]
     for plane in explanation.native:
         scores = explanation.slice_scores(plane)[row]
-        heat = explanation.heat(plane)[row]
         pictures = [
-            overlay(grey, warm, explanation.scale)
-            for grey, warm in zip(exam.stacks[plane], heat, strict=True)
+            overlay(grey, explanation.slice_heat(plane, row, index), explanation.scale)
+            for index, grey in enumerate(exam.stacks[plane])
         ]
         box = seen_box(explanation.seen(plane))
         frames = {int(scores.argmax()): MARK}

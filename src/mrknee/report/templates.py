@@ -7,10 +7,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
-def templates() -> Environment:
-    """Jinja2 with this folder's templates."""
+def templates(*folders: Path) -> Environment:
+    """Jinja2 with the templates of these folders, and of this one."""
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,136 @@
+"""What the service answers, field by field; `/openapi.json` is made of these."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from mrknee.exams import Plane
+
+NOTICE = "research use only: these numbers are no diagnosis"
+
+
+class Call(BaseModel):
+    """What an operating point says of the exam."""
+
+    rule: str = Field(description='how the threshold was chosen, such as "Youden"')
+    threshold: float | None = Field(
+        description="on the calibrated probability; null: there is none"
+    )
+    positive: bool | None = Field(description="whether the probability is at least the threshold")
+    reason: str | None = Field(description="why there is no threshold, or null")
+
+
+class FindingRead(BaseModel):
+    """One finding."""
+
+    probability: float = Field(ge=0, le=1, description="calibrated where the model is")
+    calls: list[Call] = Field(description="one an operating point; empty if the model has none")
+
+
+class Prediction(BaseModel):
+    """What POST /predict answers."""
+
+    model: str = Field(description="name of the run folder or file that is served")
+    order: list[str] = Field(description="the findings in the model's order")
+    calibrated: bool = Field(
+        description="whether probabilities were calibrated, when training ended"
+    )
+    findings: dict[str, FindingRead]
+    missing_planes: list[Plane]
+    notice: str = NOTICE
+
+
+class Place(BaseModel):
+    """One slice of the exam."""
+
+    plane: Plane
+    slice: int = Field(description="counted from 0")
+    score: float = Field(description="what it adds to the logit")
+
+
+class FindingExplained(BaseModel):
+    """One finding's logit, taken apart."""
+
+    probability: float = Field(ge=0, le=1, description="calibrated where the model is")
+    logit: float = Field(description="before calibration")
+    bias: float | None = Field(description="the logit without any picture; null for Grad-CAM")
+    planes: dict[Plane, float] = Field(description="what each plane adds")
+    slices: dict[Plane, list[float]] = Field(description="what each slice adds")
+    most_raising_slice: Place
+    most_lowering_slice: Place
+
+
+class Preparation(BaseModel):
+    """How a stack becomes input, in pixels and grey values 0 to 255."""
+
+    size: int
+    crop: int
+    mean: float
+    sd: float
+
+
+class Explained(BaseModel):
+    """What POST /explain answers: what explanation.json of `mrknee explain` holds, and more."""
+
+    model: str = Field(description="name of the run folder or file that is served")
+    exam: str
+    method: str
+    adds_up: bool = Field(description="whether bias and parts add up to the logit")
+    note: str
+    attention_held_fixed: bool
+    unit: str
+    scale: float = Field(description="the largest heat of any pixel, in the same unit")
+    shapes: dict[Plane, tuple[int, int, int]] = Field(description="slices, rows, columns")
+    preparation: Preparation
+    findings: dict[str, FindingExplained]
+    missing_planes: list[Plane]
+    notice: str = NOTICE
+
+
+class Limits(BaseModel):
+    """What a request may hold."""
+
+    body_bytes: int
+    slices: int = Field(description="a plane")
+    side: int = Field(description="rows or columns, pixels")
+    pixels: int = Field(description="all planes together")
+    upload_seconds: float
+    exams_at_once: int = Field(description="arriving, waiting and being read")
+    missing_plane: bool = Field(description="whether one or two planes may be missing")
+
+
+class ModelFacts(BaseModel):
+    """What GET /model answers."""
+
+    model: str = Field(description="name of the run folder or file that is served")
+    mrknee: str = Field(description="version of the program")
+    findings: list[str] = Field(description="in the model's order")
+    preparation: Preparation
+    decisions: dict[str, Any] = Field(description="calibration and operating points, as fitted")
+    provenance: dict[str, Any] = Field(description="data, recipe, seed, versions of the training")
+    limits: Limits
+    notice: str = NOTICE
+
+
+class Health(BaseModel):
+    """What GET /health answers, also while an exam is read."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Fault(BaseModel):
+    """What is wrong with a request; parts that don't apply are null."""
+
+    what: str
+    field: str | None = Field(description="the field of the form it concerns")
+    expected: str | None
+    found: str | None
+    advice: str | None
+
+
+class Faulty(BaseModel):
+    """What every request that can't be answered gets."""
+
+    error: Fault

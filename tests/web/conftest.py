@@ -1,0 +1,64 @@
+"""Two models of the same small network, and a service for each that tests may share."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.networks.settings import NetworkSettings
+from mrknee.scoring.operating_point import OperatingPoint
+from tests.inference.test_export import FINDINGS, make_run
+from tests.web.client import NO_POINT, Served
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of random weights, calibrated, with two thresholds, one of which has no value.
+
+    At 0.5 such a network calls some findings positive and others not.
+    """
+    settings = NetworkSettings(encoder="test_resnet", shared_encoder=True)
+    run = make_run(tmp_path_factory.mktemp("models") / "run", settings)
+    made = load_checkpoint(run / "best")
+    points = [
+        OperatingPoint("Youden", 0.5, 15, 15).to_dict(),
+        OperatingPoint("sensitivity >= 0.90", math.nan, 0, 15, NO_POINT).to_dict(),
+    ]
+    decisions = {**made.decisions, "operating_points": dict.fromkeys(FINDINGS, points)}
+    save_checkpoint(run / "best", made.network, made.preparation, made.provenance, decisions)
+    return run
+
+
+@pytest.fixture(scope="session")
+def onnx_file(run_folder: Path) -> Path:
+    """The file exported from it, by the command."""
+    file = run_folder.with_name("model.onnx")
+    command = [sys.executable, "-m", "mrknee", "export", str(run_folder), "--out", str(file)]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # our own command
+    return file
+
+
+@pytest.fixture(scope="session")
+def served(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service of the exported model; in the end it has left nothing and complained of nothing."""
+    with Served(onnx_file, tmp_path_factory.mktemp("served") / "onnx") as service:
+        yield service
+        assert service.end() == 0
+        assert service.left == []
+        assert service.said == ""
+
+
+@pytest.fixture(scope="session")
+def lenient(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service of the run folder that takes exams which lack a plane."""
+    folder = tmp_path_factory.mktemp("served") / "run"
+    with Served(run_folder, folder, "--allow-missing-plane", "--threads", "1") as service:
+        yield service
+        assert service.end() == 0
+        assert service.left == []

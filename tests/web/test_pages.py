@@ -1,0 +1,152 @@
+"""The pages a browser shows: a headless Chromium and a real service."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, sync_playwright
+
+from mrknee.exams import PLANES, Exam, write_stack
+from mrknee.inference.model import open_model
+from mrknee.report.exam_page import exam_page
+from mrknee.report.pictures import chance
+from tests.report.test_exam_page import CHROMIUM, CONTRAST, needs_chromium
+from tests.web.client import Served, exam_form, form, random_exam
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=CHROMIUM)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, served: Served) -> Iterator[Page]:
+    """The start page, as a phone shows it."""
+    shown = browser.new_page(viewport={"width": 390, "height": 844})
+    shown.goto(f"http://127.0.0.1:{served.port}/")
+    yield shown
+    shown.close()
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exam's files."""
+    folder = tmp_path_factory.mktemp("exam")
+    for plane, stack in random_exam(6).stacks.items():
+        write_stack(folder, plane, "DOE^JANE", stack)
+    return folder
+
+
+def choose(page: Page, folder: Path) -> None:
+    """Puts an exam's files into the form and sends it."""
+    for plane in PLANES:
+        page.set_input_files(f"input[name={plane}]", str(folder / plane / "DOE^JANE.npy"))
+    page.click("button")
+    page.wait_for_load_state("load")
+
+
+@needs_chromium
+def test_the_form_shows_why(page: Page, served: Served, onnx_file: Path, stacks: Path) -> None:
+    """Three files chosen and sent: the exam's page comes, with the model's own probabilities."""
+    assert "model.onnx" in page.inner_text("h1")
+    assert "0.500" in page.inner_text("table")
+    choose(page, stacks)
+    [expected] = open_model(onnx_file).predict([random_exam(6)]).probabilities
+    shown = [card.inner_text().split("\n")[1] for card in page.locator(".card").all()]
+    assert shown == [chance(number) for number in expected]
+    assert "DOE" not in page.content()
+    assert "explanation.json" not in page.content()
+    assert "contact-acl.png" not in page.content()
+    assert served.left == []
+
+
+@needs_chromium
+def test_a_file_that_is_none_is_told_above_the_form(page: Page, tmp_path: Path) -> None:
+    """The page says which file and why, and the form is there for the next try."""
+    for plane in PLANES:
+        (tmp_path / plane).mkdir()
+        (tmp_path / plane / "DOE^JANE.npy").write_bytes(b"<b>no stack</b>")
+    choose(page, tmp_path)
+    said = page.inner_text("[role=alert]")
+    assert "not a .npy file" in said
+    assert "(axial)" in said
+    assert page.locator("input[type=file]").count() == 3
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@needs_chromium
+def test_the_pages_load_nothing_and_run_nothing(
+    browser: Browser, served: Served, stacks: Path
+) -> None:
+    """A browser asks for the pages themselves and for nothing else, and complains of nothing."""
+    shown = browser.new_page()
+    asked: list[str] = []
+    said: list[str] = []
+
+    def note(request: Request) -> None:
+        asked.append(request.url)
+
+    shown.on("request", note)
+    shown.on("console", lambda message: said.append(message.text))
+    home = f"http://127.0.0.1:{served.port}/"
+    shown.goto(home, wait_until="networkidle")
+    choose(shown, stacks)
+    shown.wait_for_load_state("networkidle")
+    assert [url for url in asked if not url.startswith("data:")] == [home, home + "explain"]
+    assert said == []
+    assert shown.locator("script").count() == 0
+    shown.close()
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_the_start_page_fits(page: Page, width: int) -> None:
+    """Nothing sticks out to the right, of the page or of the form."""
+    page.set_viewport_size({"width": width, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ends = page.evaluate(
+        "[...document.querySelectorAll('input, button')].map(e => e.getBoundingClientRect().right)"
+    )
+    edge = page.evaluate("document.querySelector('form').getBoundingClientRect().right")
+    assert max(ends) <= edge
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_by_day_and_by_night(page: Page, scheme: str) -> None:
+    """The page is bright or dark as asked; every text has a contrast of 4.5 (WCAG AA) or more."""
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    contrast, paper = page.evaluate(CONTRAST)
+    assert contrast >= 4.5
+    assert paper < 0.05 if scheme == "dark" else paper > 0.9
+
+
+def test_a_browser_s_faults_are_pages_with_the_same_status(served: Served) -> None:
+    """At /explain, for who wants a page; what was sent is shown as text, never as markup."""
+    accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    body = form([("<script>alert(1)</script>", "x", b"")])
+    answer = served.ask("POST", "/explain", body, accept=accept)
+    assert answer.status == 422
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert b"<script" not in answer.body
+    assert b"&lt;script&gt;" in answer.body
+    assert served.ask("POST", "/predict", body, accept=accept).fault["field"]
+
+
+def test_the_page_is_the_command_s_without_its_files(served: Served, onnx_file: Path) -> None:
+    """The same page as the report room makes, told to keep to itself, and to send forms here."""
+    exam = Exam("upload", random_exam(6).stacks)
+    answer = served.ask("POST", "/explain", exam_form(exam), accept="text/html")
+    expected = exam_page(exam, open_model(onnx_file).explain(exam), model="model.onnx")
+    found, wanted = (re.sub('data:[^"]+', "", text) for text in (answer.body.decode(), expected))
+    assert found == wanted
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "form-action 'self'" in policy

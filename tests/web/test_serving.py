@@ -1,0 +1,301 @@
+"""A service's life: it starts or says why not, takes what it can, ends when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.inference.model import open_model
+from mrknee.web import uploads
+from mrknee.web.desk import PLACES
+from tests.hostile.test_full_disk import disk, fill  # noqa: F401  # a fixture
+from tests.web.client import KIND, Served, exam_form, form, random_exam
+
+
+def run_serve(*words: object) -> subprocess.CompletedProcess[str]:
+    """The command, where it is expected to end by itself."""
+    command = [sys.executable, "-m", "mrknee", "serve", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # our own command
+
+
+@pytest.mark.parametrize("kind", ["onnx", "run"])
+def test_exams_in_parallel_are_read_as_alone(
+    served: Served, lenient: Served, onnx_file: Path, run_folder: Path, kind: str
+) -> None:
+    """Four at a time, of different sizes: each gets predict's numbers, to 1e-6."""
+    service, model = (served, onnx_file) if kind == "onnx" else (lenient, run_folder)
+    exams = [random_exam(seed, (1 + seed, 2 + seed % 3, 9)) for seed in range(12)]
+    expected = open_model(model).predict(exams).probabilities
+    assert (expected.std(axis=0) > 1e-4).all()
+    with ThreadPoolExecutor(4) as clients:
+        answers = list(clients.map(service.predict, exams))
+    for answer, numbers in zip(answers, expected, strict=True):
+        found = [one["probability"] for one in answer.json["findings"].values()]
+        np.testing.assert_allclose(found, numbers, rtol=0, atol=1e-6)
+
+
+def test_a_full_house_says_come_again(served: Served) -> None:
+    """With all places taken the next is told so at once, /health answers, and all are read."""
+    body = exam_form(random_exam(1))
+    uploads = [served.begin(body) for _ in range(PLACES)]
+    assert all(upload.wanted for upload in uploads)
+    for upload in uploads:
+        upload.send(1000)
+    turned_away = served.begin(body)
+    assert turned_away.reply.startswith(b"HTTP/1.1 503 ")
+    assert re.search(rb"(?i)\r\nretry-after: \d+\r\n", turned_away.reply)
+    turned_away.socket.close()
+    assert served.ask("GET", "/health").json == {"status": "ok"}
+    assert served.left == []  # what has come so far has no name
+    for upload in uploads:
+        upload.send()
+    for upload in uploads:
+        assert upload.answer().startswith(b"HTTP/1.1 200 ")
+    assert served.predict(random_exam(1)).status == 200
+
+
+def test_an_upload_given_up_gives_its_place_back(served: Served) -> None:
+    """More clients than places go away in the middle; the next is served."""
+    body = exam_form(random_exam(1))
+    for _ in range(PLACES + 1):
+        upload = served.begin(body)
+        upload.send(1000)
+        upload.socket.close()
+    for _ in range(50):
+        if served.predict(random_exam(1)).status == 200:
+            break
+    else:
+        pytest.fail("no place came free")
+    assert served.left == []
+
+
+def test_a_body_without_a_stated_length_is_counted(served: Served) -> None:
+    """Chunks without end are refused at the limit, not before and not after."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
+        head = "POST /predict HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n"
+        connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode())
+        part = b'--b\r\nContent-Disposition: form-data; name="axial"; filename="a"\r\n\r\n'
+        connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
+        chunk = b"%x\r\n%s\r\n" % (1_000_000, bytes(1_000_000))
+        for _ in range(uploads.MAX_BODY_BYTES // 1_000_000 - 1):
+            connection.sendall(chunk)
+        connection.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(60)
+        connection.sendall(chunk)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+    assert served.left == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_exam_on_its_way_is_read_before_the_end(
+    onnx_file: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Told to end with half an exam there: it gets its answer, nobody else does, status 0."""
+    with Served(onnx_file, tmp_path) as service:
+        upload = service.begin(exam_form(random_exam(1)))
+        upload.send(9000)
+        service.process.send_signal(number)
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", service.port), timeout=60).close()
+            except OSError:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("it goes on listening")
+        upload.send()
+        answer = upload.answer()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b'"findings"' in answer
+        assert service.end(number) == 0
+        assert (service.left, service.said) == ([], "")
+
+
+def test_a_full_disk_is_told_and_leaves_no_trace(
+    onnx_file: Path,
+    disk: Path,  # noqa: F811
+) -> None:
+    """An exam that finds no room gets 507 in our words; with room again, the next is read."""
+    large = exam_form(random_exam(1, (160, 160, 160)))
+    with Served(onnx_file, disk) as service:
+        filling = fill(disk, 500_000)
+        answer = service.ask("POST", "/predict", large)
+        assert answer.status == 507
+        assert "no room" in answer.fault["what"]
+        assert service.left == []
+        filling.unlink()
+        assert service.predict(random_exam(1)).status == 200
+        assert service.end() == 0
+        assert (service.left, service.said) == ([], "")
+
+
+def test_a_port_that_is_taken_is_one_clear_error(onnx_file: Path) -> None:
+    """Nothing is said to be served; exit status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_serve(onnx_file, "--port", port)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "can't listen there" in done.stderr
+    assert f"port {port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["--port", "70000"], ["--host", "no-such-host.invalid"], ["--host", "192.0.2.1"]]
+)
+def test_a_place_that_is_none_is_one_clear_error(onnx_file: Path, words: list[str]) -> None:
+    """Ports beyond the last, names nobody has, addresses of other machines."""
+    done = run_serve(onnx_file, *words)
+    assert done.returncode == 1
+    assert "can't listen there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_model_is_told_before_anybody_can_ask(tmp_path: Path) -> None:
+    """A file that is no model, and none at all: the usual error, exit status 1."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"no model")
+    for model in (file, tmp_path / "nowhere"):
+        done = run_serve(model, "--port", "0")
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.startswith("mrknee serve: ")
+        assert "Traceback" not in done.stderr
+
+
+def test_slow_uploads_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that doesn't come in time is refused with 408, and its file closed."""
+    from starlette.requests import Request
+
+    from mrknee.web.refusal import RefusalError
+
+    head = b'--b\r\nContent-Disposition: form-data; name="axial"; filename="a"\r\n\r\n'
+    sent = iter([{"type": "http.request", "body": head, "more_body": True}])
+
+    async def receive() -> Mapping[str, object]:
+        for message in sent:
+            return message
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    async def upload() -> None:
+        headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+        scope = {"type": "http", "method": "POST", "headers": headers, "app": None}
+        async with uploads.uploaded(Request(scope, receive), allow_missing_plane=False):  # type: ignore[arg-type]
+            pass
+
+    monkeypatch.setattr(uploads, "UPLOAD_SECONDS", 0.2)
+    with pytest.raises(RefusalError) as refused:
+        asyncio.run(upload())
+    assert refused.value.status == 408
+
+
+LOADS_NO_TORCH = """
+import os, signal, sys, threading, urllib.request
+from mrknee.cli import main
+from mrknee.web import serving
+def ask(self, sockets=None):
+    port = sockets[0].getsockname()[1]
+    def client():
+        for path in ("/", "/predict", "/explain"):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
+            if path != "/":
+                request.data = open(sys.argv[2], "rb").read()
+                request.add_header("Content-Type", sys.argv[3])
+                request.add_header("Accept", "text/html")
+            with urllib.request.urlopen(request) as answer:
+                print(path, answer.status, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Thread(target=client).start()
+    return run(self, sockets)
+run, serving._Server.run = serving._Server.run, ask
+status = main(["serve", sys.argv[1], "--port", "0"])
+heavy = {"torch", "onnx", "lightning", "sklearn", "timm"} & set(sys.modules)
+sys.exit(status or (f"loaded {heavy}" if heavy else 0))
+"""
+
+
+def test_serving_an_exported_model_imports_no_torch(onnx_file: Path, tmp_path: Path) -> None:
+    """In a process of its own: page, prediction and explanation are answered, without torch.
+
+    Nor is anything left in the person's home folder.
+    """
+    body = tmp_path / "body"
+    body.write_bytes(exam_form(random_exam(1)))
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(  # noqa: S603  # our own command
+        [sys.executable, "-c", LOADS_NO_TORCH, str(onnx_file), str(body), KIND],
+        env={**os.environ, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1:] == ["/ 200", "/predict 200", "/explain 200"]
+    assert not list(home.iterdir())
+
+
+WATCHED = """
+import asyncio, os, sys
+from pathlib import Path
+from opentelemetry import _logs, metrics, trace
+told = []
+class Watch:
+    def __getattr__(self, name):
+        return lambda *a, **k: told.append(name)
+trace.set_tracer_provider(Watch())
+metrics.set_meter_provider(Watch())
+_logs.set_logger_provider(Watch())
+from mrknee.inference.model import open_model
+from mrknee.web.app import create_app
+from mrknee.web.service import Service
+app = create_app(Service(open_model(Path(sys.argv[1])), "m"))
+async def ask(path):
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+    async def send(message):
+        if message["type"] == "http.response.start":
+            print(path, message["status"])
+    head = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    await app(head, receive, send)
+for path in ("/", "/model", "/nothing"):
+    asyncio.run(ask(path))
+print("told", told)
+"""
+
+
+def test_nothing_is_reported_to_anybody(onnx_file: Path, tmp_path: Path) -> None:
+    """FastAPI would tell OpenTelemetry of every request where that is set up; here it isn't told.
+
+    A service that environment variables ask to report starts and connects nowhere.
+    """
+    command = [sys.executable, "-c", WATCHED, str(onnx_file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout.splitlines() == ["/ 200", "/model 200", "/nothing 404", "told []"]
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        address = f"http://127.0.0.1:{collector.getsockname()[1]}"
+        asked = {"FASTAPI_OTEL_AUTO_CONFIGURE": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": address}
+        with Served(onnx_file, tmp_path, environment=asked) as service:
+            assert service.predict(random_exam(1)).status == 200
+            assert service.ask("POST", "/predict", form([])).status == 422
+            assert service.end() == 0
+        collector.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            collector.accept()
