@@ -14,6 +14,9 @@ from mrknee.networks.encoders import Encoder, build_encoders
 from mrknee.networks.pooling import build_pooling, pool_exams
 from mrknee.networks.settings import NetworkSettings
 
+SLICES_AT_ONCE = 16
+"""Slices that go through an encoder together on a processor, where no gradient is wanted."""
+
 SHARED = "shared"
 """The key, in place of a plane's name, of the encoder that all planes share."""
 
@@ -76,7 +79,11 @@ class Network(nn.Module):
         self, plane: str, slices: Float[Tensor, "slices 1 rows cols"]
     ) -> Float[Tensor, "slices width map_rows map_cols"]:
         """The feature map of every slice of one plane; slices as the preparation leaves them."""
-        features: Tensor = self.encoder(plane)(slices)
+        encoder = self.encoder(plane)
+        if slices.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            # nothing is kept for gradients: a few slices at once need less memory, and no more time
+            return torch.cat([encoder(part) for part in slices.split(SLICES_AT_ONCE)])
+        features: Tensor = encoder(slices)
         return features
 
     def pool(
