@@ -27,13 +27,11 @@ FINDINGS = ("abnormal", "acl", "meniscus")
 SEEDS = 8
 """Different exams."""
 
+PLAIN = {"weights": "none", "epochs": 1, "loggers": [], "precision": "auto"}
 SMALL = {
     "network.encoder": "test_resnet",
-    "weights": "none",
     "preparation.size": 256,
     "preparation.crop": 64,
-    "epochs": 1,
-    "loggers": [],
 }
 
 
@@ -86,20 +84,42 @@ def export_models(out: Path, data: Path) -> None:
 
 
 def child(what: str, data: Path, out: Path) -> None:
-    """Does one of both and prints this process's peak in MB."""
-    if what.startswith("predict"):
+    """Does it and prints this process's peak in MB.
+
+    `read MODEL` (a file or folder in `out`) and `train small|reference` are ours; `read` and
+    `train` without a name are the published loop's.
+    """
+    verb, _, name = what.partition(" ")
+    if not name:
+        from reference_loop import ReferenceExams, ReferenceLoop, ReferenceNetwork
+        from torch import ones
+
+        exams = {"read": "valid", "train": "train"}[verb]
+        loop = ReferenceLoop(ReferenceNetwork(), ones(len(FINDINGS)))
+        folder = ReferenceExams(data, exams, augment=verb == "train", size=256, crop=224)
+        if verb == "train":
+            loop.train(folder)
+        else:
+            loop.evaluate(folder)
+    elif verb == "read":
         from mrknee.inference.model import open_exams, open_model
 
-        model = "reference" if "reference" in what else "small"
-        open_model(out / f"{model}.onnx").predict(open_exams(data, "valid"))
+        open_model(out / name).predict(open_exams(data, "valid"))
     else:
         from mrknee.training.recipe import load_recipe
         from mrknee.training.run import train
 
-        changes = SMALL if what == "train" else {"weights": "none", "epochs": 1, "loggers": []}
+        recipe = load_recipe("reference", {**PLAIN, **(SMALL if name == "small" else {})})
         with TemporaryDirectory() as run:
-            train(data, Path(run) / "run", load_recipe("reference", changes))
+            train(data, Path(run) / "run", recipe)
     print(peak_of("self"))
+
+
+def peak_in_child(what: str, data: Path, out: Path) -> float:
+    """What `child` prints in a process of its own."""
+    command = [sys.executable, __file__, str(out), "--child", what, str(data)]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    return float(ran.stdout.split()[-1])
 
 
 def peak_of(process: int | str) -> float:
@@ -159,18 +179,16 @@ def main() -> None:
     export_models(given.out, sets[8])
     found: dict[str, float] = {}
     for what, count in (
-        ("predict, reference network", given.few), ("train, reference network", 8),
-        ("predict", given.few), ("train", given.few),
-        ("predict", given.many), ("train", given.many),
+        ("read reference.onnx", given.few), ("train reference", 8),
+        ("read small.onnx", given.few), ("train small", given.few),
+        ("read small.onnx", given.many), ("train small", given.many),
     ):  # fmt: skip
-        command = [sys.executable, __file__, str(given.out), "--child", what, str(sets[count])]
-        ran = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-        found[f"{what}, {count} exams"] = float(ran.stdout.split()[-1])
-        print(f"{what}, {count} exams: {ran.stdout.split()[-1]} MB", flush=True)
+        found[f"{what}, {count} exams"] = peak = peak_in_child(what, sets[count], given.out)
+        print(f"{what}, {count} exams: {peak} MB", flush=True)
     for name in ("reference.onnx", "float32.onnx", "run"):
         found[f"serve {name}, 3 x 61 slices"] = peak = serve_largest(given.out / name)
         print(f"serve {name}, 3 x 61 slices: {peak} MB", flush=True)
-    for what in ("predict", "train"):
+    for what in ("read small.onnx", "train small"):
         growth = found[f"{what}, {given.many} exams"] / found[f"{what}, {given.few} exams"] - 1
         found[f"growth of {what}"] = growth
         print(f"growth of {what}: {growth:+.1%}")

@@ -2,9 +2,10 @@
 
 python benchmarks/speed.py [--quick] [--out speed.json]      (`make bench` is the quick one)
 
-Peak memory is `memory.py`'s, AUCs are `speed_auc.py`'s. All this runs in one process, the sides of
-a row in turn (A B A B), after one round to warm up; medians and ratios are printed, and written as
-JSON with machine and versions. The exams are synthetic knees of MRNet's size; weights are random,
+All this runs in one process, the sides of a row in turn (A B A B), after one round to warm up;
+medians and ratios are printed, and written as JSON with machine and versions. Start-up and peak
+memory are other processes' (how memory grows with the exams is `memory.py`'s, AUCs are
+`speed_auc.py`'s). The exams are synthetic knees of MRNet's size; weights are random,
 since speed doesn't depend on them.
 """
 
@@ -31,6 +32,7 @@ import lightning
 import numpy as np
 import torch
 from floors import bandwidth, operations, peaks, synchronise
+from memory import peak_in_child
 from reference_loop import FINDINGS, ReferenceExams, ReferenceLoop, ReferenceNetwork
 from scoring_speed import processor
 from torch import Tensor
@@ -379,6 +381,15 @@ class Bench:
         floor = self.work(self.valid) / self.peaks["int8"]
         return Row("evaluation of a cohort", "s/exam", figures, spread, rounds, floor, best)
 
+    def memory(self, models: Mapping[str, Model]) -> Row:
+        """Peak memory of reading the validation exams, and of an epoch on the training exams."""
+        sides = {REFERENCE: "read", **{n: f"read {n.split(', ')[1]}" for n in models}}
+        sides = {n: what for n, what in sides.items() if "openvino" not in n}
+        sides["mrknee, run folder"] = "read run"
+        sides.update({"reference, training": "train", "mrknee, training": "train reference"})
+        peaks = {n: peak_in_child(what, self.data, self.folder) for n, what in sides.items()}
+        return Row("peak memory, MB", "MB", peaks, {n: (p, p) for n, p in peaks.items()}, 1)
+
     def start_up(self) -> Row:
         """Each verb's --help, and one exam's prediction from process start."""
         verbs = ["phantom", "import", "check", "train", "predict", "submit", "evaluate", "compare"]
@@ -439,6 +450,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     yield bench.latency(models)
     yield bench.cohort(models)
     yield bench.start_up()
+    yield bench.memory(models)
     yield bench.epoch()
 
 

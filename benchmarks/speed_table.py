@@ -34,7 +34,7 @@ def main() -> None:
     peaks = ", ".join(f"{kind} {peak / 1e9:.0f}" for kind, peak in result["peaks"].items())
     print(f"{machine['processor']}, {machine['cores']} cores; Python {machine['python']}, {known}.")
     print(f"Peaks in Gop/s: {peaks}; copying {result['bandwidth'] / 1e9:.1f} GB/s.\n")
-    print("| what | side | seconds, median | lowest to highest | times as fast | of the floor |")
+    print("| what | side | seconds, median | lowest to highest | times as good | of the floor |")
     print("| --- | --- | --- | --- | --- | --- |")
     for row in result["rows"]:
         print("\n".join(lines(row)))
