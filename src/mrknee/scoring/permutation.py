@@ -33,7 +33,7 @@ NORMAL_BELOW = 1e-3
 normal (Bandos 2005's asymptotic form; thousands of exams). The first term left out, Edgeworth's,
 changes p by less than 0.0001 then, a twentieth of the random exchanges' standard error."""
 
-_CELLS_AT_ONCE = 4_000_000  # replicates x exams held in memory at once: 32 MB an array
+_CELLS_AT_ONCE = 1_000_000  # replicates x exams held in memory at once: 8 MB an array
 
 EXACT = "all exchanges, exact"
 NORMAL = "all exchanges, normal approximation"

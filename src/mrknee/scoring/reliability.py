@@ -44,7 +44,7 @@ BRIER_BOOTSTRAP = "bootstrap of exams, percentile"
 ECE_BOOTSTRAP = "bootstrap of exams in fixed bins, conservative"
 BOUND = "Wilson's of a mean between 0 and 1, conservative"
 
-_CELLS_AT_ONCE = 4_000_000  # replicates x exams held in memory at once: 32 MB an array
+_CELLS_AT_ONCE = 1_000_000  # replicates x exams held in memory at once: 8 MB an array
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ MANY_EXAMS = 5000
 """Exams from which on the mean's interval is made from its variance, not by drawing: 2000
 replicates of 20,000 exams and three findings took 10 s on one core."""
 
-_CELLS_AT_ONCE = 4_000_000  # replicates x exams held in memory at once: 32 MB an array
+_CELLS_AT_ONCE = 1_000_000  # replicates x exams held in memory at once: 8 MB an array
 
 BOOTSTRAP = "stratified bootstrap, percentile"
 JACKKNIFE = "stratified infinitesimal jackknife"
