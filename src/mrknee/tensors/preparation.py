@@ -68,5 +68,6 @@ class Preparation(PreparationSettings):
         high = torch.segment_reduce(flat.amax(1).float(), "max", lengths=lengths)
         scale = torch.where(high > low, 255.0 / (high - low), 0.0) / self.sd
         scale, low = (x.repeat_interleave(lengths)[:, None, None] for x in (scale, low))
-        grey = (slices - low) * scale - self.mean / self.sd
+        # in place: the time of so large arrays goes into getting memory
+        grey = slices.float().sub_(low).mul_(scale).sub_(self.mean / self.sd)
         return grey[..., None].permute(0, 3, 1, 2)
