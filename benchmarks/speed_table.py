@@ -14,6 +14,11 @@ from typing import Any
 REFERENCE = "reference"
 
 
+def rounded(figure: float) -> str:
+    """Three digits, and no power of ten."""
+    return f"{figure:.3g}" if figure < 1000 else f"{figure:,.0f}"
+
+
 def lines(row: dict[str, Any]) -> Iterator[str]:
     """A line a side: median, lowest to highest, times as fast, share of the floor."""
     for side, figure in row["figures"].items():
@@ -21,7 +26,8 @@ def lines(row: dict[str, Any]) -> Iterator[str]:
         base = row["figures"].get(REFERENCE)
         ratio = "" if base is None else f"{base / figure:.2f}"
         floor = f"{row['floor'] / figure:.2f}" if side == row["floor_of"] else ""
-        cells = (row["name"], side, f"{figure:.3g}", f"{low:.3g} to {high:.3g}", ratio, floor)
+        shown = f"{rounded(low)} to {rounded(high)}"
+        cells = (row["name"], side, rounded(figure), shown, ratio, floor)
         yield f"| {' | '.join(cells)} |"
 
 
