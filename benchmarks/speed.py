@@ -464,8 +464,8 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     environment: dict[str, Any] = {"processor": processor(), **describe_environment()}
     with TemporaryDirectory() as folder:
-        exams = {"train": 8, "valid": 8} if arguments.quick else {"train": 24, "valid": 16}
-        bench = Bench(Path(folder), **exams, rounds=3 if arguments.quick else 7)
+        exams = {"train": 5, "valid": 5} if arguments.quick else {"train": 24, "valid": 16}
+        bench = Bench(Path(folder), **exams, rounds=2 if arguments.quick else 7)
         print(json.dumps(environment, indent=1))
         ops = ", ".join(f"{kind} {peak / 1e9:.0f}" for kind, peak in bench.peaks.items())
         print(f"peaks in Gop/s: {ops}; copy {bench.bandwidth / 1e9:.1f} GB/s")
