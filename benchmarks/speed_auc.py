@@ -114,9 +114,8 @@ def main() -> None:
     found.update({name: open_model(last).predict(valid) for name, last in lasts.items()})
     first = next(iter(lasts.values()))
     export(first, given.out / "float32.onnx")
-    export(
-        first, given.out / "int8.onnx", int8=Int8(data, limit=1.0)
-    )  # what it costs is told below
+    int8 = Int8(data, limit=1.0)  # what it costs is told below
+    export(first, given.out / "int8.onnx", int8=int8)
     for name in ("float32.onnx", "int8.onnx"):
         found[name] = open_model(given.out / name).predict(valid)
     results = []

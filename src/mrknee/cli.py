@@ -7,7 +7,6 @@ Exit status: 0 done, 1 failed on something a person has to put right (told in on
 from __future__ import annotations
 
 import argparse
-import errno
 import inspect
 import json
 import math
@@ -21,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
+from mrknee.files import FULL_DISK
 
 
 def phantom(
@@ -463,7 +463,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mrknee {given.verb}: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # the system's own words: no space left, permission denied, ...
-        advice = "make room, or write elsewhere" if error.errno in _FULL else None
+        advice = "make room, or write elsewhere" if error.errno in FULL_DISK else None
         told = MrkneeError(error.strerror or str(error), file=_path_of(error), advice=advice)
         print(f"mrknee {given.verb}: {told}", file=sys.stderr)
         return 1
@@ -477,10 +477,6 @@ def _refuse_file(out: Path) -> None:
         raise MrkneeError(
             "the output can't be written", file=out, expected="a folder", found=f"{there}, a file"
         )
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""The disk, or what one person may have of it."""
 
 
 def _path_of(error: OSError) -> Path | None:

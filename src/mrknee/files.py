@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of the disk, or what one person may have of it, being full."""
 
 _HALF_WRITTEN = re.compile(r"\..+\.\d+")  # the names that `whole_file` writes to
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane, write_stack
@@ -22,11 +21,9 @@ from mrknee.report.exam_page import explain_exam, write_exam_page
 from mrknee.report.pictures import chance
 from mrknee.sources.phantom import Truth, render_exam
 from mrknee.tensors.preparation import Preparation
+from tests.conftest import needs_chromium
 from tests.inference.test_explanation import make_predictor
 from tests.inference.test_predictor import FINDINGS, make_model
-
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +55,6 @@ def explained(model: Path, data: Path) -> tuple[Explanation, Path]:
     """The knee's explanation and the folder it was written to."""
     out = data / "out" / "0007"
     return explain_exam(model, data, "0007", out), out
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=CHROMIUM)
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_memory_portions_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random exchanges made in portions are as many as those made at once."""
     weights = exchange_weights(*draw(2, 20, 30)) / 2400
     whole = exchange_p(weights, replicates=5000)[0]
-    monkeypatch.setattr(permutation, "_CELLS_AT_ONCE", 50 * 7)
+    monkeypatch.setattr("mrknee.scoring.resampling._CELLS_AT_ONCE", 50 * 7)
     parts = exchange_p(weights, replicates=5000)[0]
     assert parts == pytest.approx(whole, abs=0.03)
     assert (parts * 5001) == pytest.approx(round(parts * 5001), abs=1e-6)

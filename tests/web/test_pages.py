@@ -7,23 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request
 
 from mrknee.exams import PLANES, Exam, write_stack
 from mrknee.inference.model import open_model
 from mrknee.report.exam_page import exam_page
 from mrknee.report.pictures import chance
-from tests.report.test_exam_page import CHROMIUM, CONTRAST, needs_chromium
+from tests.conftest import needs_chromium
+from tests.report.test_exam_page import CONTRAST
 from tests.web.client import Served, exam_form, form, random_exam
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=CHROMIUM)
-        yield started
-        started.close()
 
 
 @pytest.fixture

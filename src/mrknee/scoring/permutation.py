@@ -21,6 +21,7 @@ from scipy.special import ndtr
 from scipy.stats import rankdata
 
 from mrknee.scoring.discrimination import known_labels, refuse_nan
+from mrknee.scoring.resampling import in_portions
 
 REPLICATES = 10_000
 """Random exchanges where not all are counted: a p of 0.05 has a standard error of 0.002."""
@@ -32,8 +33,6 @@ NORMAL_BELOW = 1e-3
 """Excess kurtosis of the sum, -2 sum w^4 / (sum w^2)^2, nearer to 0 than which the sum is taken as
 normal (Bandos 2005's asymptotic form; thousands of exams). The first term left out, Edgeworth's,
 changes p by less than 0.0001 then, a twentieth of the random exchanges' standard error."""
-
-_CELLS_AT_ONCE = 1_000_000  # replicates x exams held in memory at once: 8 MB an array
 
 EXACT = "all exchanges, exact"
 NORMAL = "all exchanges, normal approximation"
@@ -103,10 +102,8 @@ def exchange_p(
     rng = np.random.default_rng(seed)
     # Sums of the same numbers in another order differ by rounding.
     least = abs(float(weights.sum())) - 1e-12 * float(values.sum())
-    at_once = max(1, _CELLS_AT_ONCE // len(values))
     extreme = 0
-    for start in range(0, replicates, at_once):
-        count = min(at_once, replicates - start)
+    for count in in_portions(replicates, len(values)):
         kept = rng.integers(0, 2, size=(count, len(values)), dtype=np.int8)
         sums = 2 * (kept @ values) - values.sum()
         extreme += int((np.abs(sums) >= least).sum())

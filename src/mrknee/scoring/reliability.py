@@ -25,6 +25,7 @@ from mrknee.scoring.proportions import (
     wilson,
     wilson_ends,
 )
+from mrknee.scoring.resampling import in_portions
 
 REPLICATES = 1000
 """Bootstrap replicates: a 2.5 % tail of 25, enough to print three digits of."""
@@ -43,8 +44,6 @@ bootstrap shows (k - 1) / k of their variance, as in `resampling.MIN_STRATUM`.""
 BRIER_BOOTSTRAP = "bootstrap of exams, percentile"
 ECE_BOOTSTRAP = "bootstrap of exams in fixed bins, conservative"
 BOUND = "Wilson's of a mean between 0 and 1, conservative"
-
-_CELLS_AT_ONCE = 1_000_000  # replicates x exams held in memory at once: 8 MB an array
 
 
 @dataclass(frozen=True)
@@ -271,9 +270,7 @@ def _resampled(
     strata = [np.arange(n)]
     if prevalence is not None:
         strata = [np.flatnonzero(labels == label) for label in (0, 1)]
-    at_once = max(1, _CELLS_AT_ONCE // n)
-    for start in range(0, REPLICATES, at_once):
-        size = min(at_once, REPLICATES - start)
+    for size in in_portions(REPLICATES, n):
         times = np.empty((size, n))
         for exams in strata:
             k = len(exams)
@@ -340,10 +337,9 @@ def _ece_by_chance(
     if prevalence is not None:
         present, absent = _of_classes(labels, prevalence)
         here = at_prevalence(p, prevalence, float(labels.mean()))
-    at_once = max(1, _CELLS_AT_ONCE // n)
     total = 0.0
-    for start in range(0, REPLICATES, at_once):
-        drawn = rng.random((min(at_once, REPLICATES - start), n)) < here
+    for count in in_portions(REPLICATES, n):
+        drawn = rng.random((count, n)) < here
         weighted = np.where(drawn, present, absent) * (p - drawn)
         total += float(np.abs(weighted @ one_hot).sum())
     return total / REPLICATES

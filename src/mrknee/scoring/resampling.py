@@ -15,7 +15,7 @@ infinitesimal jackknife: B. Efron, R. J. Tibshirani, "An introduction to the boo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,6 +124,13 @@ def mean_auc(
     return MeanAuc(value, float(low), float(high), used, left_out, BOOTSTRAP)
 
 
+def in_portions(replicates: int, exams: int) -> Iterator[int]:
+    """How many replicates of so many exams to make at a time, so that memory suffices."""
+    at_once = max(1, _CELLS_AT_ONCE // exams)
+    for start in range(0, replicates, at_once):
+        yield min(at_once, replicates - start)
+
+
 def bootstrap_aucs(
     labels: Float[np.ndarray, "exams findings"],
     scores: Float[np.ndarray, "exams findings"],
@@ -146,10 +153,9 @@ def bootstrap_aucs(
     known_labels(labels.reshape(-1))
     rng = np.random.default_rng(seed)
     strata = label_strata(labels)
-    at_once = max(1, _CELLS_AT_ONCE // len(labels))
     parts = []
-    for start in range(0, replicates, at_once):
-        times = _draw(strata, min(at_once, replicates - start), rng)
+    for count in in_portions(replicates, len(labels)):
+        times = _draw(strata, count, rng)
         parts.append(
             np.stack(
                 [_weighted_auc(labels[:, f], scores[:, f], times) for f in range(labels.shape[1])],

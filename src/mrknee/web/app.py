@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES
+from mrknee.files import FULL_DISK
 from mrknee.report.templates import templates
 from mrknee.report.words import title_of
 from mrknee.web import schemas
@@ -174,7 +174,7 @@ def _refusal(error: Exception) -> RefusalError:
         return RefusalError(
             400, MrkneeError("the request ended before it was whole")
         )  # nobody hears
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
         fault = MrkneeError(
             "the service has no room for the exam",
             found="a full disk",
