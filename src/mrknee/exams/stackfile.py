@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mrknee.errors import MrkneeError
+from mrknee.exams.axes import AXES, Axes, Shape, ordered_stack
 from mrknee.exams.exam import Stack
 from mrknee.files import whole_file
 from mrknee.untrusted import refuse_unusual
@@ -22,7 +23,7 @@ hundred of 512 x 512; what claims more would only fill the memory."""
 _MAX_HEADER_BYTES = 10_000  # numpy's own limit for a header that is parsed as a literal
 
 
-def read_stack(path: Path, exam_id: str | None = None) -> Stack:
+def read_stack(path: str | Path, exam_id: str | None = None, *, axes: Axes | None = None) -> Stack:
     """Reads one stack from a `.npy` file.
 
     uint8 files are memory-mapped: opening one costs no more than its header, and the header is
@@ -35,6 +36,7 @@ def read_stack(path: Path, exam_id: str | None = None) -> Stack:
     Args:
         path: the file.
         exam_id: named in the error.
+        axes: the order of the file's axes, where it is another than (slices, rows, cols).
 
     Returns:
         uint8 (slices, rows, cols), read-only.
@@ -44,16 +46,12 @@ def read_stack(path: Path, exam_id: str | None = None) -> Stack:
             beyond `MAX_SLICES`, `MAX_SIDE` or `MAX_PIXELS`, not numeric,
             or holding NaN or infinite values.
     """
+    path = Path(path)
+    if axes not in (None, AXES):
+        return ordered_stack(read_stack(path, exam_id), axes)
     refuse_unusual(path, "stack's file", exam_id)
     shape, fortran, dtype, offset = _read_header(path, exam_id)
-    if len(shape) != 3 or min(shape) < 1:
-        raise MrkneeError(
-            "a stack has the wrong shape",
-            file=path,
-            exam=exam_id,
-            expected="(slices, rows, cols), none of them zero",
-            found=str(shape),
-        )
+    _refuse_shape(shape, path, exam_id)
     if dtype.kind not in "uif":
         raise MrkneeError(
             "a stack holds something other than grey values",
@@ -88,6 +86,31 @@ def read_stack(path: Path, exam_id: str | None = None) -> Stack:
     if dtype == np.uint8:
         return values
     return _to_bytes(values, path, exam_id)
+
+
+def read_shape(path: str | Path, exam_id: str | None = None) -> Shape:
+    """The shape that a stack's file states, in the file's order; only its header is read.
+
+    Raises:
+        MrkneeError: no such file, not a `.npy` file, or not of three axes; that its values are
+            there and can be used is not checked.
+    """
+    path = Path(path)
+    refuse_unusual(path, "stack's file", exam_id)
+    shape = _read_header(path, exam_id)[0]
+    _refuse_shape(shape, path, exam_id)
+    return shape[0], shape[1], shape[2]
+
+
+def _refuse_shape(shape: tuple[int, ...], path: Path, exam_id: str | None) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        raise MrkneeError(
+            "a stack has the wrong shape",
+            file=path,
+            exam=exam_id,
+            expected="(slices, rows, cols), none of them zero",
+            found=str(shape),
+        )
 
 
 def _read_header(
