@@ -9,6 +9,7 @@ from mrknee.exams.plausibility import CODES, sizes_from, summary
 
 
 def noise(shape: tuple[int, int, int] = (9, 64, 64), seed: int = 0) -> Stack:
+    """A stack of noise, 0 to 199."""
     return np.random.default_rng(seed).integers(0, 200, shape, dtype=np.uint8)
 
 
@@ -19,6 +20,7 @@ def exam(**changed: Stack) -> Exam:
 
 
 def codes(found: Exam, trained: dict[Plane, StackSizes] | None = None) -> list[str]:
+    """The codes of the remarks on an exam."""
     return [remark.code for remark in remarks_of(found, trained)]
 
 
