@@ -3,6 +3,9 @@
 - `exam`: Plane, Findings, Exam: checked when made, frozen after.
 - `remark`, `plausibility`: what is odd about an exam that can be read.
 - `axes`: the order of a stack's axes, recognised from shapes.
+- `greyscale`: grey values of any kind as bytes.
+- `listing`: which files of a folder are stacks, which are not read, which folder was meant.
+- `ids`: how ids differ that name the same exam for a person.
 - `stackfile`: one .npy file, read by memory map without trusting it.
 - `folder`: MRNet's layout, read and written; labels joined by id.
 - `splits`: the inner split of the training exams.
@@ -19,7 +22,7 @@ from mrknee.exams.exam import (
     by_plane,
     plane_named,
 )
-from mrknee.exams.folder import ExamFolder, label_files, read_labels, write_labels
+from mrknee.exams.folder import ExamFolder, label_files, read_exam, read_labels, write_labels
 from mrknee.exams.plausibility import Inspected, StackSizes, remarks_of
 from mrknee.exams.remark import Remark
 from mrknee.exams.splits import inner_split
@@ -41,6 +44,7 @@ __all__ = [
     "inner_split",
     "label_files",
     "plane_named",
+    "read_exam",
     "read_labels",
     "read_stack",
     "remarks_of",

@@ -22,14 +22,15 @@ import numpy as np
 from jaxtyping import Float64
 
 from mrknee.errors import MrkneeError
-from mrknee.exams.axes import AXES, Shape, parse_axes, refuse_other_axes, shape_in_order
-from mrknee.exams.exam import PLANES, Exam, Findings, Plane
+from mrknee.exams.axes import AXES, Axes, Shape, parse_axes, refuse_other_axes, shape_in_order
+from mrknee.exams.exam import PLANES, Exam, Findings, Plane, Stack, by_plane
 from mrknee.exams.listing import folder_meant, list_stacks, plane_folders, what_is_there
+from mrknee.exams.remark import Remark
 from mrknee.exams.stackfile import read_shape, read_stack
 from mrknee.files import whole_file
 from mrknee.untrusted import read_text
 
-__all__ = ["ExamFolder", "label_files", "read_labels", "write_labels"]
+__all__ = ["ExamFolder", "label_files", "read_exam", "read_labels", "write_labels"]
 
 _MAX_LABEL_BYTES = 4_000_000  # some 400,000 exams
 
@@ -151,15 +152,8 @@ class ExamFolder:
     def __getitem__(self, index: int) -> Exam:
         self.refuse_other_axes()
         exam_id = self.ids[index]
-        stacks = {
-            plane: read_stack(file, exam_id, axes=self.axes)
-            for plane, file in self.files[exam_id].items()
-        }
-        return Exam(
-            exam_id,
-            stacks,
-            dict(zip(self.findings or (), self.labels[index].tolist(), strict=True)),
-        )
+        labels = dict(zip(self.findings or (), self.labels[index].tolist(), strict=True))
+        return read_exam(self.files[exam_id], exam_id, axes=self.axes, labels=labels)
 
     def shapes(self, index: int) -> dict[Plane, Shape]:
         """The exam's planes and the shapes of their stacks; only headers are read.
@@ -197,6 +191,33 @@ class ExamFolder:
 
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))
+
+
+def read_exam(
+    files: Mapping[Plane, str | Path],
+    exam_id: str,
+    *,
+    axes: Axes = AXES,
+    labels: Mapping[str, float] | None = None,
+) -> Exam:
+    """Reads an exam from its files, with remarks on what reading had to change.
+
+    Args:
+        files: plane -> its `.npy` file.
+        exam_id: the exam's id.
+        axes: the order of the files' axes.
+        labels: finding -> label.
+
+    Raises:
+        MrkneeError: as `read_stack`.
+    """
+    stacks: dict[Plane, Stack] = {}
+    remarks: list[Remark] = []
+    for plane, file in by_plane(files, exam=exam_id).items():
+        outliers: list[str] = []
+        stacks[plane] = read_stack(file, exam_id, axes=axes, outliers=outliers)
+        remarks += [Remark("outliers", plane, text) for text in outliers]
+    return Exam(exam_id, stacks, labels or {}, tuple(remarks))
 
 
 def label_files(labels_of: Path) -> dict[str, Path]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from mrknee.errors import MrkneeError
 from mrknee.exams.exam import PLANES, Plane, plane_named
 
+TWICE = "two files of a plane are one exam's"
+
 _PACKED = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 
 _LOOKED_AT = 200  # entries of a folder, in search of the one that was meant
@@ -21,9 +23,10 @@ class Listing:
 
     Attributes:
         files: id -> plane -> its file, sorted by id.
-        unread: files and folders that hold no stack as far as their names tell, sorted: other
-            endings (`.npz`, `.npy.gz`), hidden files ending in `.npy`, and folders named like a
-            plane by a synonym (`sag/`). Other hidden files are none of ours and are not listed.
+        unread: files in the planes' folders that are not read, sorted: other endings (`.npz`,
+            `.npy.gz`), hidden stacks, and folders named like a plane that another folder stands
+            for, or by a synonym (`sag/`). Other hidden files, and what macOS writes beside a file
+            (`._0000.npy` beside `0000.npy`), are nobody's data and are not listed.
     """
 
     files: Mapping[str, Mapping[Plane, Path]]
@@ -38,26 +41,29 @@ def list_stacks(folder: Path) -> Listing:
     is typed the same.
 
     Raises:
-        MrkneeError: two folders are one plane's, or two files of a plane are one exam's.
+        MrkneeError: two files of a plane are one exam's.
     """
     found: dict[str, dict[Plane, Path]] = {}
     unread: list[Path] = []
     folders = plane_folders(folder)
     for plane, inside in folders.items():
-        for file in sorted(inside.iterdir()):
+        files = sorted(inside.iterdir())
+        names = {file.name for file in files}
+        for file in files:
             stack = file.suffix.lower() == ".npy"
             if file.name.startswith("."):
-                unread += [file] if stack else []
+                if stack and file.name.removeprefix("._") not in names - {file.name}:
+                    unread.append(file)
             elif not stack:
                 unread.append(file)
             else:
                 planes = found.setdefault(same_text(file.stem), {})
                 if plane in planes:
                     raise MrkneeError(
-                        f"two files are the {plane} stack of one exam",
+                        TWICE,
                         file=file,
                         exam=same_text(file.stem),
-                        expected="one file per exam in a plane's folder",
+                        expected=f"one file per exam in {inside.name}/",
                         found=f"{planes[plane].name!a} and {file.name!a}",
                         advice="remove or rename one of them",
                     )
@@ -71,24 +77,16 @@ def list_stacks(folder: Path) -> Listing:
 def plane_folders(folder: Path) -> dict[Plane, Path]:
     """The planes' folders inside a folder, whatever the case of their names.
 
-    Raises:
-        MrkneeError: two folders are one plane's.
+    Where several are one plane's, it is the one named as usual, else the first by name.
     """
     found: dict[Plane, Path] = {}
     if not folder.is_dir():
         return found
     for inside in sorted(folder.iterdir()):
-        if inside.name.lower() in PLANES and inside.is_dir():
-            plane = Plane(inside.name.lower())
-            if plane in found:
-                raise MrkneeError(
-                    f"two folders are the {plane} plane's",
-                    file=folder,
-                    expected=f"one folder, {plane}/",
-                    found=f"{found[plane].name}/ and {inside.name}/",
-                    advice="put their files into one folder",
-                )
-            found[plane] = inside
+        lower = inside.name.lower()
+        usual = inside.name == lower
+        if lower in PLANES and (usual or Plane(lower) not in found) and inside.is_dir():
+            found[Plane(lower)] = inside
     return {plane: found[plane] for plane in PLANES if plane in found}
 
 
@@ -132,11 +130,11 @@ def folder_meant(folder: Path, *, data_set: bool) -> str | None:
     """
     below = [folder, *_below(folder)]
     for near in [*below[1:], *list(folder.absolute().parents)[:2]]:
-        if _is_data_set(near) or (not data_set and _has_planes(near)):
+        if _is_data_set(near) or (not data_set and has_planes(near)):
             return f"name the folder {near}"
     if data_set:
         for near in below:
-            if _has_planes(near):
+            if has_planes(near):
                 return f"put {near} into a folder of its own as train/ or valid/, and name that"
     packed = [p for f in below for p in [f, *_entries(f)] if p.suffix.lower() in _PACKED]
     if packed:
@@ -153,11 +151,12 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _is_data_set(folder: Path) -> bool:
-    return any(_has_planes(inside) for inside in _folders(folder))
+    return any(has_planes(inside) for inside in _folders(folder))
 
 
-def _has_planes(folder: Path) -> bool:
-    return any(inside.name.lower() in PLANES for inside in _folders(folder))
+def has_planes(folder: Path) -> bool:
+    """Whether a folder holds a plane's folder."""
+    return bool(plane_folders(folder))
 
 
 def _folders(folder: Path) -> list[Path]:

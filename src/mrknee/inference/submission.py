@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_stack
+from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_exam
 from mrknee.exams.axes import AXES, Shape, parse_axes, refuse_other_axes
 from mrknee.exams.stackfile import read_shape
 from mrknee.files import whole_file
@@ -86,8 +86,7 @@ class ListedExams:
 
     def __getitem__(self, index: int) -> Exam:
         exam_id, planes = self._exams[index]
-        stacks = {p: read_stack(f, exam_id, axes=self._axes) for p, f in planes.items()}
-        return Exam(exam_id, stacks)
+        return read_exam(planes, exam_id, axes=self._axes)
 
 
 def submit(
