@@ -136,7 +136,8 @@ class Exam:
         stacks: plane -> uint8 (slices, rows, cols), at least one plane, at least one slice and
             one pixel each. Planes may differ in size. May be a read-only memory map.
             When an exam is made, planes may be named in any case or by a synonym (`plane_named`).
-        labels: finding -> 1.0 present, 0.0 absent, NaN not known.
+        labels: finding -> 1.0 present, 0.0 absent, NaN not known; in the findings' order. When an
+            exam is made, findings may be named in any case.
         remarks: what was odd about its files when they were read, for example outliers.
 
     Raises:
@@ -164,7 +165,16 @@ class Exam:
                     expected="uint8 (slices, rows, cols), none of them zero",
                     found=f"{stack.dtype} {stack.shape}",
                 )
-        for finding, label in self.labels.items():
+        labels = {name.strip().lower(): label for name, label in self.labels.items()}
+        if len(labels) < len(self.labels):
+            raise MrkneeError(
+                "a finding is named twice",
+                exam=self.id,
+                expected="each finding once; upper and lower case are the same",
+                found=", ".join(map(repr, self.labels)),
+            )
+        labels = {name: labels[name] for name in Findings(labels)} if labels else {}
+        for finding, label in labels.items():
             if label not in (0.0, 1.0) and not np.isnan(label):
                 raise MrkneeError(
                     f"the label of {finding} can't be used",
@@ -173,7 +183,7 @@ class Exam:
                     found=repr(label),
                 )
         object.__setattr__(self, "stacks", MappingProxyType(stacks))
-        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
+        object.__setattr__(self, "labels", MappingProxyType(labels))
 
 
 @runtime_checkable

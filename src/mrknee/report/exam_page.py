@@ -21,6 +21,8 @@ from scipy.special import expit
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.exams.ids import how_ids_differ
+from mrknee.exams.listing import same_text
 from mrknee.files import whole_file
 from mrknee.inference.explanation import EXACT, Explanation, Method
 from mrknee.inference.model import open_exams, open_model
@@ -228,14 +230,16 @@ def explain_exam(
 
 
 def _find(folder: ExamFolder, exam_id: str) -> Exam:
+    exam_id = same_text(exam_id)
     if exam_id not in folder.ids:
+        differ = how_ids_differ(exam_id, folder.ids)
         near = get_close_matches(exam_id, folder.ids, n=3, cutoff=0.0)
         raise MrkneeError(
             "there is no such exam",
             file=folder.folder,
             exam=exam_id,
             expected=f"one of {len(folder)} ids, {folder.ids[0]} to {folder.ids[-1]}",
-            found="nearest: " + ", ".join(near),
+            found=differ or "nearest: " + ", ".join(near),
             advice="write the id as its files are named: 0007 is not 7",
         )
     return folder[folder.ids.index(exam_id)]

@@ -177,7 +177,7 @@ class Recipe:
             object.__setattr__(self, "axes", ",".join(parse_axes(self.axes)))
         if self.findings is not None:
             given = self.findings.split(",") if isinstance(self.findings, str) else self.findings
-            object.__setattr__(self, "findings", list(Findings(given)))
+            object.__setattr__(self, "findings", list(Findings(n.strip().lower() for n in given)))
         positive = {
             "epochs": self.epochs,
             "batch_exams": self.batch_exams,
