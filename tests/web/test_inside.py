@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Exams
+from mrknee.exams import Exam, Exams
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.scoring.predictions import Predictions
 from mrknee.web.app import create_app
@@ -32,7 +32,7 @@ class Failing(OnnxModel):
         super().__init__(file)
         self.fault = fault
 
-    def predict(self, exams: Exams) -> Predictions:  # noqa: ARG002
+    def predict(self, exams: Exams | Exam) -> Predictions:  # noqa: ARG002
         """Fails."""
         raise self.fault
 
@@ -94,7 +94,7 @@ class Patient(OnnxModel):
         self.reading: list[int] = [0]
         self.most = 0
 
-    def predict(self, exams: Exams) -> Predictions:
+    def predict(self, exams: Exams | Exam) -> Predictions:
         """Waits for permission."""
         self.reading.append(1)
         self.most = max(self.most, sum(self.reading))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -195,3 +196,39 @@ class Exams(Protocol):
 
     def __getitem__(self, index: int, /) -> Exam:
         """The exam at this position, read when it is asked for."""
+
+
+def as_exams(exams: Exams | Exam | Iterable[Exam]) -> Exams:
+    """A row of exams, from a row, a single exam, or anything that gives exams one by one.
+
+    Raises:
+        MrkneeError: it is something else, such as a path or a mapping of stacks, or there are none.
+    """
+    if isinstance(exams, Exam):
+        return [exams]
+    if isinstance(exams, (str, bytes, PurePath, Mapping, np.ndarray)):
+        raise MrkneeError(
+            "these are no exams",
+            expected="an Exam, a list of exams, or an ExamFolder",
+            found=type(exams).__name__,
+            advice="open a folder with ExamFolder(folder), make an exam with Exam(id, stacks)",
+        )
+    row = exams if isinstance(exams, Exams) else list(exams)
+    if not len(row):
+        raise MrkneeError("there are no exams to read", expected="one exam or more")
+    return row
+
+
+def refuse_no_exam(exam: object) -> None:
+    """Refuses what is given in an exam's place.
+
+    Raises:
+        MrkneeError: it is no exam.
+    """
+    if not isinstance(exam, Exam):
+        raise MrkneeError(
+            "this is no exam",
+            expected="an Exam",
+            found=type(exam).__name__,
+            advice="take one of a folder's, ExamFolder(folder)[0], or make one: Exam(id, stacks)",
+        )

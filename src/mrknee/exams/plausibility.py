@@ -20,7 +20,7 @@ import numpy as np
 
 from mrknee.errors import MrkneeError
 from mrknee.exams.axes import AXES, Shape, other_axes
-from mrknee.exams.exam import Exam, Exams, Plane, Stack
+from mrknee.exams.exam import Exam, Exams, Plane, Stack, refuse_no_exam
 from mrknee.exams.remark import Remark
 from mrknee.progress import track
 
@@ -225,6 +225,7 @@ class Inspected:
 
     def __getitem__(self, index: int) -> Exam:
         exam = self._exams[index]
+        refuse_no_exam(exam)
         if index not in self._found:
             self._found[index] = (exam.id, remarks_of(exam, self._trained))
         return exam

@@ -30,13 +30,13 @@ SELECTED = "the epoch was selected on"
 
 
 def evaluate(
-    predictions: str,
+    predictions: str | Path,
     data: str | Path,
     out: str | Path,
     *,
     split: str = "valid",
     model: str | Path | None = None,
-    against: str | None = None,
+    against: str | Path | None = None,
     prevalences: Mapping[str, float] = {},
     notes: Sequence[str] = (),
     axes: str | None = None,
@@ -82,12 +82,12 @@ def evaluate(
 
 
 def gather(
-    predictions: str,
+    predictions: str | Path,
     data: str | Path,
     *,
     split: str = "valid",
     model: str | Path | None = None,
-    against: str | None = None,
+    against: str | Path | None = None,
     prevalences: Mapping[str, float] = {},
     notes: Sequence[str] = (),
     axes: str | None = None,
@@ -161,7 +161,7 @@ def _positions(exams: ExamFolder, ids: Sequence[str]) -> list[int]:
     return [index for index, exam_id in enumerate(exams.ids) if exam_id in wanted]
 
 
-def _sources(predictions: str) -> Mapping[str, tuple[str, ...]]:
+def _sources(predictions: str | Path) -> Mapping[str, tuple[str, ...]]:
     """The tables that `Predictions.read_joined` took, by file and folder, and their findings."""
     paths = [Path(name) for name in named_files(predictions)]
     short = ["/".join(path.resolve().parts[-2:]) for path in paths]

@@ -183,10 +183,10 @@ class FindingView:
 
 
 def explain_exam(
-    model: Path,
-    exams: Path,
+    model: str | Path,
+    exams: str | Path,
     exam_id: str,
-    out: Path,
+    out: str | Path,
     *,
     split: str = "valid",
     method: Method | None = None,
@@ -216,6 +216,7 @@ def explain_exam(
         MrkneeError: no such exam, no model, files that can't be used, or exact is asked for and
             the network doesn't allow it.
     """
+    model, out = Path(model), Path(out)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
     exam = _find(folder, exam_id)
     opened = open_model(model, threads=threads, runtime=runtime)
@@ -245,7 +246,9 @@ def _find(folder: ExamFolder, exam_id: str) -> Exam:
     return folder[folder.ids.index(exam_id)]
 
 
-def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model: str) -> None:
+def write_exam_page(
+    folder: str | Path, exam: Exam, explanation: Explanation, *, model: str
+) -> None:
     """Writes `contact-<finding>.png` for every finding and `index.html`, the page last.
 
     Args:
@@ -254,6 +257,7 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
         explanation: the explanation of it.
         model: the model's name, for the page.
     """
+    folder = Path(folder)
     sheets = {f: contact_sheet(exam, explanation, f) for f in explanation.findings}
     for finding, sheet in sheets.items():
         with whole_file(folder / f"contact-{finding}.png") as beside:

@@ -127,7 +127,7 @@ class Predictions:
         return cls(tuple(ids), findings, probabilities[:, columns], source=str(path))
 
     @classmethod
-    def read_joined(cls, spec: str) -> Predictions:
+    def read_joined(cls, spec: str | Path) -> Predictions:
         """Reads one model's predictions from one file, or from several named with commas.
 
         Args:
@@ -148,7 +148,7 @@ class Predictions:
             raise MrkneeError(
                 "the predictions of one model can't be joined",
                 expected="files with commas between them, each once",
-                found=spec,
+                found=str(spec),
             )
         return _joined([cls.read(Path(name)) for name in names], names)
 
@@ -261,8 +261,9 @@ def _remove_remarks(file: Path) -> None:
             file.unlink()
 
 
-def named_files(spec: str) -> list[str]:
+def named_files(spec: str | Path) -> list[str]:
     """The files that `Predictions.read_joined` reads for this spec, as they are written there."""
+    spec = str(spec)
     if "," not in spec or Path(spec).is_file():
         return [spec]
     return [name.strip() for name in spec.split(",")]
