@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -293,3 +294,90 @@ def test_a_terminated_training_does_not_look_finished(tmp_path: Path, recipe: Pa
     assert process.returncode == 143
     assert "--resume" in told
     assert not (tmp_path / "run" / "scorecard.json").exists()
+
+
+def test_predict_and_submit_write_remarks_beside_the_table(
+    model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A black plane is a warning with the id and a line of a table; the predictions stay."""
+    source, run_folder = model
+    data = shutil.copytree(source, tmp_path / "toy")
+    stack = np.load(data / "valid" / "coronal" / "0002.npy")
+    np.save(data / "valid" / "coronal" / "0002.npy", np.zeros_like(stack))
+    (data / "valid" / "axial" / "0009.npz").write_bytes(b"")
+    out = tmp_path / "p.csv"
+    assert main(["predict", str(run_folder), str(data), "--out", str(out)]) == 0
+    told = capsys.readouterr().err
+    assert "0002: coronal: each of its" in told
+    assert "1 file is not read" in told
+    assert "0009.npz" in told
+    assert str(tmp_path / "p-remarks.csv") in told
+    assert len(out.read_text().splitlines()) == 7
+    header, line = (tmp_path / "p-remarks.csv").read_text().splitlines()
+    assert header == "exam,plane,code,remark"
+    assert line.startswith("0002,coronal,all-zero,")
+    planes = ("sagittal", "coronal", "axial")
+    paths = tmp_path / "paths.csv"
+    paths.write_text("".join(f"{data}/valid/{p}/0002.npy\n" for p in planes))
+    assert main(["submit", str(run_folder), str(paths), str(tmp_path / "s.csv")]) == 0
+    assert "0002: coronal: each of its" in capsys.readouterr().err
+    assert (tmp_path / "s-remarks.csv").exists()
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == 1
+
+
+def test_explain_and_evaluate_say_what_is_odd(
+    model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The JSON, the page, the scorecard and the report name what is odd about an exam."""
+    source, run_folder = model
+    data = shutil.copytree(source, tmp_path / "toy")
+    stack = np.load(data / "valid" / "coronal" / "0002.npy")
+    np.save(data / "valid" / "coronal" / "0002.npy", np.full_like(stack, 7))
+    words = ["explain", str(run_folder), str(data), "--exam", "0002", "--out", str(tmp_path / "e")]
+    assert main(words) == 0
+    assert "coronal: each of its" in capsys.readouterr().err
+    explanation = json.loads((tmp_path / "e" / "explanation.json").read_text())
+    assert [remark["code"] for remark in explanation["remarks"]] == ["constant"]
+    assert "<li>coronal: each of its" in (tmp_path / "e" / "index.html").read_text()
+    assert main(["predict", str(run_folder), str(data), "--out", str(tmp_path / "p.csv")]) == 0
+    words = ["--model", str(run_folder), "--out", str(tmp_path / "s")]
+    assert main(["evaluate", str(tmp_path / "p.csv"), str(data), *words]) == 0
+    note = "1 of these 6 exams have something odd about them: 0002: constant"
+    assert note in json.loads((tmp_path / "s" / "scorecard.json").read_text())["notes"]
+    assert note in (tmp_path / "s" / "report.html").read_text()
+
+
+def test_stacks_in_another_order_are_refused_and_read_where_told(
+    model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """predict, explain, submit, evaluate and check; --axes gives what the right stacks give."""
+    source, run_folder = model
+    right, wrong = tmp_path / "right.csv", tmp_path / "wrong.csv"
+    predict = ["predict", str(run_folder)]
+    assert main([*predict, str(source), "--out", str(right)]) == 0
+    data = shutil.copytree(source, tmp_path / "toy")
+    for file in data.glob("*/*/*.npy"):
+        np.save(file, np.moveaxis(np.load(file), 0, 2))
+    planes = ("sagittal", "coronal", "axial")
+    paths = tmp_path / "paths.csv"
+    paths.write_text("".join(f"{data}/valid/{p}/0002.npy\n" for p in planes))
+    out = str(tmp_path / "out")
+    for words in (
+        [*predict, str(data), "--out", str(wrong)],
+        ["explain", str(run_folder), str(data), "--exam", "0002", "--out", out],
+        ["submit", str(run_folder), str(paths), out],
+        ["evaluate", str(right), str(data), "--model", str(run_folder), "--out", out],
+    ):
+        capsys.readouterr()
+        assert main(words) == 1
+        assert "--axes rows,cols,slices" in capsys.readouterr().err
+        assert not wrong.exists()
+    assert main(["check", str(data)]) == 1
+    assert "other-axes" in capsys.readouterr().out
+    assert main([*predict, str(data), "--out", str(wrong), "--axes", "rows,cols,slices"]) == 0
+    assert wrong.read_text() == right.read_text()
+    insisted = [*predict, str(data), "--out", str(wrong), "--axes", "slices,rows,cols"]
+    assert main(insisted) == 0
+    assert "[other-axes]" in capsys.readouterr().err
+    assert main(["train", str(data), "--out", out, "--recipe", "demo"]) == 1
+    assert "--axes rows,cols,slices" in capsys.readouterr().err
