@@ -12,15 +12,18 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.files import FULL_DISK
+
+if TYPE_CHECKING:
+    from mrknee.exams import Remark
 
 
 def phantom(
@@ -88,6 +91,7 @@ def predict(
     out: Path,
     split: str = "valid",
     allow_missing_plane: bool = False,
+    axes: str | None = None,
     threads: int | None = None,
     runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
 ) -> None:
@@ -100,6 +104,8 @@ def predict(
         out: the CSV to write: exam,<finding>,...
         split: which split of a data set.
         allow_missing_plane: read exams that lack one or two planes too.
+        axes: the order of the files' axes where it is not slices,rows,cols, such as
+            rows,cols,slices; if not given, stacks that seem to be in another order are refused.
         threads: processor threads to compute with; all cores, if not given.
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
@@ -109,9 +115,11 @@ def predict(
     if out.is_dir():
         raise MrkneeError("the predictions can't be written", file=out, expected="a file's name")
     predictor = open_model(model, threads=threads, runtime=runtime)
-    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
+    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
+    _warn_of_unread("predict", folder.unread)
     predictions = predictor.predict(folder)
     predictions.write(out)
+    _warn_of_remarks("predict", predictions.remarks, predictions.write_remarks(out))
     print(f"wrote {len(predictions.ids)} exams, {', '.join(predictions.findings)}, to {out}")
     print("research use only: these numbers are no diagnosis")
 
@@ -121,6 +129,7 @@ def submit(
     paths: Path,
     predictions: Path,
     *,
+    axes: str | None = None,
     threads: int | None = None,
     runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
 ) -> None:
@@ -130,14 +139,17 @@ def submit(
         model: a run folder or exported model whose findings are abnormal, acl and meniscus.
         paths: headerless CSV, three lines an exam: .../{plane}/{id}.npy.
         predictions: the headerless CSV to write, a line an exam, in the list's order.
+        axes: the order of the files' axes where it is not slices,rows,cols, such as
+            rows,cols,slices; if not given, stacks that seem to be in another order are refused.
         threads: processor threads to compute with; all cores, if not given.
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
-    from mrknee.inference.submission import submit as submit_listed
+    from mrknee.inference.submission import predict_listed, write_submission
 
-    count = submit_listed(model, paths, predictions, threads=threads, runtime=runtime)
-    print(f"wrote {count} exams to {predictions}")
+    read = predict_listed(model, paths, threads=threads, runtime=runtime, axes=axes)
+    _warn_of_remarks("submit", read.remarks, write_submission(read, predictions))
+    print(f"wrote {len(read.ids)} exams to {predictions}")
 
 
 def check(data: Path, *, json: bool = False) -> int:
@@ -225,6 +237,7 @@ def explain(
     split: str = "valid",
     method: Literal["exact", "grad-cam"] | None = None,
     allow_missing_plane: bool = False,
+    axes: str | None = None,
     threads: int | None = None,
     runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
 ) -> None:
@@ -241,6 +254,8 @@ def explain(
         method: exact (adds up to the logit) or grad-cam (an approximation); exact where the
             network allows it, if not given.
         allow_missing_plane: read an exam that lacks one or two planes too.
+        axes: the order of the files' axes where it is not slices,rows,cols, such as
+            rows,cols,slices; if not given, stacks that seem to be in another order are refused.
         threads: processor threads to compute with; all cores, if not given.
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
@@ -257,6 +272,7 @@ def explain(
         split=split,
         method=method,
         allow_missing_plane=allow_missing_plane,
+        axes=axes,
         threads=threads,
         runtime=runtime,
     )
@@ -264,6 +280,7 @@ def explain(
     for name, probability, logit in numbers:
         words = slice_in_words(explained, name, raising=bool(logit >= 0))
         print(f"{name}: probability {probability:.3f}; {words}")
+    _warn_of_remarks("explain", {exam: explained.remarks} if explained.remarks else {}, None)
     print(f"wrote {out / 'index.html'} ({explained.method})")
     print("research use only: these numbers are no diagnosis")
 
@@ -468,6 +485,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mrknee {given.verb}: {told}", file=sys.stderr)
         return 1
     return status or 0
+
+
+def _warn_of_remarks(verb: str, remarks: Mapping[str, Sequence[Remark]], file: Path | None) -> None:
+    """Says on standard error which exams are odd, and where all remarks are."""
+    from mrknee.errors import legible
+    from mrknee.exams.plausibility import summary
+
+    if remarks:
+        print(f"mrknee {verb}: warning: {legible(summary(remarks))}", file=sys.stderr)
+        if file is not None:
+            print(f"  all of them: {file}", file=sys.stderr)
+
+
+def _warn_of_unread(verb: str, unread: Sequence[Path]) -> None:
+    """Says on standard error which files of the planes' folders are not read."""
+    from mrknee.errors import legible
+    from mrknee.exams.listing import unread_text
+
+    if unread:
+        print(f"mrknee {verb}: warning: {legible(unread_text(unread))}", file=sys.stderr)
 
 
 def _refuse_file(out: Path) -> None:

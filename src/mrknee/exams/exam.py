@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from mrknee.errors import MrkneeError
+from mrknee.exams.remark import Remark
 
 Stack = UInt8[np.ndarray, "slices rows cols"]
 """The slices of one plane, 0 (black) to 255, one byte a pixel."""
@@ -26,6 +27,55 @@ class Plane(StrEnum):
 
 
 PLANES = tuple(Plane)
+
+SYNONYMS: Mapping[str, Plane] = MappingProxyType(
+    {
+        "ax": Plane.AXIAL,
+        "tra": Plane.AXIAL,
+        "transverse": Plane.AXIAL,
+        "transversal": Plane.AXIAL,
+        "cor": Plane.CORONAL,
+        "sag": Plane.SAGITTAL,
+    }
+)
+"""Other names of the planes that are accepted as keys, beside their own in any case."""
+
+
+def plane_named(name: str) -> Plane | None:
+    """The plane that a name means, in any case: `Sagittal`, `sag`, `tra`; None where it is none."""
+    lower = str(name).strip().lower()
+    return Plane(lower) if lower in PLANES else SYNONYMS.get(lower)
+
+
+Value = TypeVar("Value")
+
+
+def by_plane(
+    values: Mapping[Plane, Value] | Mapping[str, Value], *, exam: str | None = None
+) -> dict[Plane, Value]:
+    """A mapping by plane, in the planes' order, whatever names its keys have.
+
+    Args:
+        values: plane, or a name that `plane_named` knows -> anything.
+        exam: the exam's id, for the message.
+
+    Raises:
+        MrkneeError: a key is no plane's name, or two keys mean one plane.
+    """
+    found: dict[Plane, Value] = {}
+    for name, value in values.items():
+        plane = plane_named(name)
+        if plane is None or plane in found:
+            raise MrkneeError(
+                "a plane's name is not known" if plane is None else "a plane is named twice",
+                exam=exam,
+                expected=f"{', '.join(PLANES)}, in any case, or {', '.join(SYNONYMS)}; each plane "
+                "once",
+                found=", ".join(map(repr, map(str, values))),
+            )
+        found[plane] = value
+    return {plane: found[plane] for plane in PLANES if plane in found}
+
 
 TAKEN = ("exam", "mean")
 """No finding's name: the column of ids in a table of predictions, and the mean over findings."""
@@ -85,7 +135,9 @@ class Exam:
         id: the exam's name, unique in its data set.
         stacks: plane -> uint8 (slices, rows, cols), at least one plane, at least one slice and
             one pixel each. Planes may differ in size. May be a read-only memory map.
+            When an exam is made, planes may be named in any case or by a synonym (`plane_named`).
         labels: finding -> 1.0 present, 0.0 absent, NaN not known.
+        remarks: what was odd about its files when they were read, for example outliers.
 
     Raises:
         MrkneeError: when made from anything else.
@@ -94,6 +146,7 @@ class Exam:
     id: str
     stacks: Mapping[Plane, Stack]
     labels: Mapping[str, float] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stacks:
@@ -102,7 +155,8 @@ class Exam:
                 exam=self.id,
                 expected="at least one of " + ", ".join(PLANES),
             )
-        for plane, stack in self.stacks.items():
+        stacks = by_plane(self.stacks, exam=self.id)
+        for plane, stack in stacks.items():
             if stack.dtype != np.uint8 or stack.ndim != 3 or 0 in stack.shape:
                 raise MrkneeError(
                     f"the {plane} stack can't be used",
@@ -118,8 +172,7 @@ class Exam:
                     expected="0, 1 or NaN (not known)",
                     found=repr(label),
                 )
-        ordered = {Plane(p): self.stacks[p] for p in PLANES if p in self.stacks}
-        object.__setattr__(self, "stacks", MappingProxyType(ordered))
+        object.__setattr__(self, "stacks", MappingProxyType(stacks))
         object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
 
 

@@ -22,12 +22,15 @@ import numpy as np
 from jaxtyping import Float64
 
 from mrknee.errors import MrkneeError
-from mrknee.exams.exam import PLANES, Exam, Findings, Plane
-from mrknee.exams.stackfile import read_stack
+from mrknee.exams.axes import AXES, Axes, Shape, parse_axes, refuse_other_axes, shape_in_order
+from mrknee.exams.exam import PLANES, Exam, Findings, Plane, Stack, by_plane
+from mrknee.exams.listing import folder_meant, list_stacks, plane_folders, what_is_there
+from mrknee.exams.remark import Remark
+from mrknee.exams.stackfile import read_shape, read_stack
 from mrknee.files import whole_file
 from mrknee.untrusted import read_text
 
-__all__ = ["ExamFolder", "label_files", "read_labels", "write_labels"]
+__all__ = ["ExamFolder", "label_files", "read_exam", "read_labels", "write_labels"]
 
 _MAX_LABEL_BYTES = 4_000_000  # some 400,000 exams
 
@@ -41,6 +44,10 @@ class ExamFolder:
         findings: the findings that have a label file, or None where there is no label file.
         labels: float64 (exams, findings): 1 present, 0 absent, NaN not known; (exams, 0) where
             there is no label file.
+        files: id -> plane -> the stack's file.
+        unread: files and folders among the stacks that are not read (see `Listing`); who reads
+            the exams says so.
+        axes: the order of the files' axes.
 
     Args:
         folder: holds `axial/`, `coronal/` and `sagittal/`.
@@ -48,6 +55,9 @@ class ExamFolder:
         labels_of: label files are `<labels_of>-<finding>.csv`, a path without the finding
             (`DATA/train`); None reads no labels.
         allow_missing_plane: let exams through that lack one or two planes.
+        axes: the order of the files' axes, such as `rows,cols,slices`; None expects
+            `slices,rows,cols`, and refuses exams whose shapes say otherwise when one is read
+            (`refuse_other_axes`).
 
     Raises:
         MrkneeError: no exams, an exam lacks a plane, or a label file names an exam that isn't
@@ -56,15 +66,31 @@ class ExamFolder:
 
     def __init__(
         self,
-        folder: Path,
+        folder: str | Path,
         *,
         findings: Iterable[str] | None = None,
-        labels_of: Path | None = None,
+        labels_of: str | Path | None = None,
         allow_missing_plane: bool = False,
+        axes: str | None = None,
     ) -> None:
-        self.folder = folder
-        self._files = _find_stacks(folder)
-        self.ids: tuple[str, ...] = tuple(sorted(self._files))
+        self.folder = folder = Path(folder)
+        labels_of = None if labels_of is None else Path(labels_of)
+        self.axes = AXES if axes is None else parse_axes(axes)
+        self._axes_known = axes is not None
+        listing = list_stacks(folder)
+        if not listing.files:
+            raise MrkneeError(
+                "there are no exams here",
+                file=folder,
+                expected="folders axial/, coronal/ and sagittal/ that hold .npy files",
+                found=what_is_there(folder)
+                if not plane_folders(folder)
+                else "no .npy file in any of them",
+                advice=folder_meant(folder, data_set=False),
+            )
+        self.files: Mapping[str, Mapping[Plane, Path]] = listing.files
+        self.unread = listing.unread
+        self.ids: tuple[str, ...] = tuple(self.files)
         if not allow_missing_plane:
             self._refuse_missing_planes()
         found = {} if labels_of is None else label_files(labels_of)
@@ -80,40 +106,42 @@ class ExamFolder:
     @classmethod
     def of_split(
         cls,
-        root: Path,
+        root: str | Path,
         split: str,
         *,
         findings: Iterable[str] | None = None,
         allow_missing_plane: bool = False,
+        axes: str | None = None,
     ) -> ExamFolder:
         """Opens one split of a data set with its labels: `root/split/` and `root/split-*.csv`."""
+        root = Path(root)
         if not (root / split).is_dir():
             raise MrkneeError(
                 f"the data set has no split named {split!r}",
                 file=root,
                 expected=f"a folder {split}/ with {', '.join(PLANES)} inside",
-                found=", ".join(sorted(p.name for p in root.iterdir())) or "an empty folder"
-                if root.is_dir()
-                else "no such folder",
+                found=what_is_there(root),
+                advice=folder_meant(root, data_set=True),
             )
         return cls(
             root / split,
             findings=findings,
             labels_of=root / split,
             allow_missing_plane=allow_missing_plane,
+            axes=axes,
         )
 
     def _refuse_missing_planes(self) -> None:
         for exam_id in self.ids:
-            missing = [p for p in PLANES if p not in self._files[exam_id]]
+            missing = [p for p in PLANES if p not in self.files[exam_id]]
             if missing:
-                lacking = sum(len(self._files[i]) < len(PLANES) for i in self.ids)
+                lacking = sum(len(self.files[i]) < len(PLANES) for i in self.ids)
                 raise MrkneeError(
                     f"an exam lacks the {' and '.join(missing)} plane",
                     file=self.folder / missing[0] / f"{exam_id}.npy",
                     exam=exam_id,
                     expected="all of " + ", ".join(PLANES),
-                    found=", ".join(self._files[exam_id])
+                    found=", ".join(self.files[exam_id])
                     + f" ({lacking} of {len(self.ids)} exams lack a plane)",
                     advice="add the file, or allow exams with fewer planes (--allow-missing-plane)",
                 )
@@ -122,33 +150,74 @@ class ExamFolder:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Exam:
+        self.refuse_other_axes()
         exam_id = self.ids[index]
-        stacks = {p: read_stack(f, exam_id) for p, f in self._files[exam_id].items()}
-        return Exam(
-            exam_id,
-            stacks,
-            dict(zip(self.findings or (), self.labels[index].tolist(), strict=True)),
-        )
+        labels = dict(zip(self.findings or (), self.labels[index].tolist(), strict=True))
+        return read_exam(self.files[exam_id], exam_id, axes=self.axes, labels=labels)
+
+    def shapes(self, index: int) -> dict[Plane, Shape]:
+        """The exam's planes and the shapes of their stacks; only headers are read.
+
+        Raises:
+            MrkneeError: a header can't be read.
+        """
+        exam_id = self.ids[index]
+        return {
+            plane: shape_in_order(read_shape(file, exam_id), self.axes)
+            for plane, file in self.files[exam_id].items()
+        }
+
+    def refuse_other_axes(self) -> None:
+        """Refuses exams whose shapes say that their axes are in another order than expected.
+
+        All headers are read, once. Nothing is refused where `axes` was given.
+
+        Raises:
+            MrkneeError: they say so; the rules are those of `mrknee.exams.axes`.
+        """
+        if self._axes_known:
+            return
+        shapes: dict[Plane, list[Shape]] = {}
+        for index, exam_id in enumerate(self.ids):
+            try:
+                found = self.shapes(index)
+            except MrkneeError:
+                continue  # said when the exam is read
+            refuse_other_axes({p: [s] for p, s in found.items()}, file=self.folder, exam=exam_id)
+            for plane, shape in found.items():
+                shapes.setdefault(plane, []).append(shape)
+        refuse_other_axes(shapes, file=self.folder)
+        self._axes_known = True
 
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))
 
 
-def _find_stacks(folder: Path) -> dict[str, dict[Plane, Path]]:
-    files: dict[str, dict[Plane, Path]] = {}
-    for plane in PLANES:
-        if (folder / plane).is_dir():
-            for file in sorted((folder / plane).glob("*.npy")):
-                if not file.name.startswith("."):
-                    files.setdefault(file.stem, {})[plane] = file
-    if not files:
-        raise MrkneeError(
-            "there are no exams here",
-            file=folder,
-            expected="folders axial/, coronal/ and sagittal/ that hold .npy files",
-            found="no such folder" if not folder.exists() else "no .npy file in any of them",
-        )
-    return files
+def read_exam(
+    files: Mapping[Plane, str | Path],
+    exam_id: str,
+    *,
+    axes: Axes = AXES,
+    labels: Mapping[str, float] | None = None,
+) -> Exam:
+    """Reads an exam from its files, with remarks on what reading had to change.
+
+    Args:
+        files: plane -> its `.npy` file.
+        exam_id: the exam's id.
+        axes: the order of the files' axes.
+        labels: finding -> label.
+
+    Raises:
+        MrkneeError: as `read_stack`.
+    """
+    stacks: dict[Plane, Stack] = {}
+    remarks: list[Remark] = []
+    for plane, file in by_plane(files, exam=exam_id).items():
+        outliers: list[str] = []
+        stacks[plane] = read_stack(file, exam_id, axes=axes, outliers=outliers)
+        remarks += [Remark("outliers", plane, text) for text in outliers]
+    return Exam(exam_id, stacks, labels or {}, tuple(remarks))
 
 
 def label_files(labels_of: Path) -> dict[str, Path]:

@@ -20,7 +20,8 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams import PLANES, Exam, Plane, remarks_of
+from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.explanation import EXACT, GRAD_CAM, Explanation, Method
 from mrknee.inference.predictor import Predictor
 from mrknee.networks.network import Network
@@ -75,6 +76,7 @@ def explain(predictor: Predictor, exam: Exam, *, method: Method | None = None) -
         shapes=MappingProxyType({p: cast(Any, s.shape) for p, s in exam.stacks.items()}),
         preparation=reader.preparation,
         attention_fixed=exact and attends(network),
+        remarks=remarks_of(exam, sizes_from(predictor.provenance.get("stack_sizes"))),
     )
 
 

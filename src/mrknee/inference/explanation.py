@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from mrknee.exams import Plane
+from mrknee.exams import Plane, Remark
 from mrknee.files import whole_file
 from mrknee.tensors.settings import Axis, PreparationSettings
 
@@ -61,6 +61,7 @@ class Explanation:
         preparation: how the stacks became input, from which cells find their pixels again.
         attention_fixed: the slices' weights are attention's, held at their value: the sum is exact,
             and what the attention itself depends on is in no map.
+        remarks: what is odd about the exam; empty where nothing is.
     """
 
     exam: str
@@ -73,6 +74,7 @@ class Explanation:
     shapes: Mapping[Plane, tuple[int, int, int]]
     preparation: PreparationSettings
     attention_fixed: bool = False
+    remarks: tuple[Remark, ...] = ()
 
     def slice_scores(self, plane: Plane) -> Float64[np.ndarray, "findings slices"]:
         """What each slice of the plane adds to each logit."""
@@ -201,6 +203,7 @@ class Explanation:
             "scale": self.scale,
             "shapes": {p: list(shape) for p, shape in self.shapes.items()},
             "preparation": self.preparation.to_dict(),
+            "remarks": [remark.to_dict() for remark in self.remarks],
             "findings": findings,
         }
 

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Exams, Findings
+from mrknee.exams import PLANES, Exam, Exams, Findings, Inspected, remarks_of
+from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.explanation import EXACT, Explanation, Method
 from mrknee.inference.onnx_file import read_exported
 from mrknee.inference.runtimes import PRESENT, Outputs, RuntimeName, open_runtime
@@ -99,20 +100,22 @@ class OnnxModel:
             exams: an ExamFolder, or any other row of exams.
 
         Returns:
-            One calibrated probability an exam and finding, 0 to 1, in the exams' order.
+            One calibrated probability an exam and finding, 0 to 1, in the exams' order, with
+            remarks on exams that are odd.
 
         Raises:
             MrkneeError: an exam's files can't be used.
         """
         ids: list[str] = []
         rows: list[Float64[np.ndarray, " findings"]] = []
+        inspected = Inspected(exams, sizes_from(self.provenance.get("stack_sizes")))
         with Progress(len(exams), "reading") as progress:
             for index in range(len(exams)):
-                exam = exams[index]
+                exam = inspected[index]
                 ids.append(exam.id)
                 rows.append(self.run(exam)["probabilities"].astype(np.float64))
                 progress.advance()
-        return Predictions(tuple(ids), self.findings, np.stack(rows))
+        return Predictions(tuple(ids), self.findings, np.stack(rows), inspected.remarks())
 
     def explain(self, exam: Exam, *, method: Method | None = None) -> Explanation:
         """Takes the logits of one exam apart; the graph computes it beside the logits.
@@ -143,4 +146,5 @@ class OnnxModel:
             shapes=MappingProxyType({p: cast(Any, s.shape) for p, s in exam.stacks.items()}),
             preparation=self.preparation,
             attention_fixed=self.facts["attention_fixed"],
+            remarks=remarks_of(exam, sizes_from(self.provenance.get("stack_sizes"))),
         )

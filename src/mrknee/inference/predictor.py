@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mrknee.exams import Exam, Exams, Findings
+from mrknee.exams import Exam, Exams, Findings, Inspected
+from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.decisions import calibration_of, operating_points_of
 from mrknee.inference.explanation import Explanation, Method
 from mrknee.networks.checkpoint import load_checkpoint
@@ -79,15 +80,18 @@ class Predictor:
             exams: an ExamFolder, or any other row of exams.
 
         Returns:
-            One calibrated probability an exam and finding, 0 to 1, in the exams' order.
+            One calibrated probability an exam and finding, 0 to 1, in the exams' order, with
+            remarks on exams that are odd.
 
         Raises:
             MrkneeError: an exam's files can't be used.
         """
-        dataset = ExamDataset(exams, self.reader.preparation)
+        inspected = Inspected(exams, sizes_from(self.provenance.get("stack_sizes")))
+        dataset = ExamDataset(inspected, self.reader.preparation)
         loader = load_batches(dataset, range(len(exams)), BATCH_EXAMS, batch_slices=BATCH_SLICES)
         ids, probabilities = self.reader.read(loader, len(exams))
-        return Predictions(ids, self.findings, self.calibrate(probabilities))
+        calibrated = self.calibrate(probabilities)
+        return Predictions(ids, self.findings, calibrated, inspected.remarks())
 
     def explain(self, exam: Exam, *, method: Method | None = None) -> Explanation:
         """Takes the logits of one exam apart; see `decomposition.explain`."""

@@ -189,6 +189,7 @@ def explain_exam(
     split: str = "valid",
     method: Method | None = None,
     allow_missing_plane: bool = False,
+    axes: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName | None = None,
 ) -> Explanation:
@@ -202,6 +203,7 @@ def explain_exam(
         split: which split of a data set.
         method: `exact`, `grad-cam`, or None: exact where the network allows it.
         allow_missing_plane: let exams through that lack one or two planes.
+        axes: the order of the files' axes, as for `ExamFolder`.
         threads: processor threads to compute with; None leaves it to the library.
         runtime: what computes an ONNX file; None takes ONNX Runtime.
 
@@ -212,7 +214,7 @@ def explain_exam(
         MrkneeError: no such exam, no model, files that can't be used, or exact is asked for and
             the network doesn't allow it.
     """
-    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
+    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
     exam = _find(folder, exam_id)
     opened = open_model(model, threads=threads, runtime=runtime)
     explanation = opened.explain(exam, method=method)
@@ -284,6 +286,7 @@ def exam_page(
             verbs=verbs_of(explanation),
             model=model,
             version=__version__,
+            remarks=[str(remark) for remark in explanation.remarks],
             missing=[plane for plane in PLANES if plane not in explanation.native],
             slices=sum(shape[0] for shape in explanation.shapes.values()),
             cells=_cells(explanation),

@@ -9,15 +9,15 @@ from __future__ import annotations
 import csv
 import io
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Findings, label_files, read_labels
+from mrknee.exams import Findings, Remark, label_files, read_labels
 from mrknee.files import whole_file
 from mrknee.scoring.text import exams
 from mrknee.untrusted import read_text
@@ -33,11 +33,14 @@ class Predictions:
         ids: the exams' ids.
         findings: the findings' names, in their order.
         probabilities: (exams, findings), 0 to 1.
+        remarks: id -> what is odd about the exam that was read, for exams with something odd;
+            empty in tables that were read from a file.
     """
 
     ids: tuple[str, ...]
     findings: Findings
     probabilities: Float[np.ndarray, "exams findings"]
+    remarks: Mapping[str, tuple[Remark, ...]] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Writes `exam,<finding>,...` with a header, whole or not at all.
@@ -49,6 +52,10 @@ class Predictions:
             writer.writerow(["exam", *self.findings])
             for exam_id, row in zip(self.ids, self.probabilities, strict=True):
                 writer.writerow([exam_id, *(f"{p:.9g}" for p in row)])
+
+    def write_remarks(self, path: Path) -> Path | None:
+        """Writes the remarks beside the table at `path`: see `write_remarks`."""
+        return write_remarks(path, self.remarks)
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
@@ -182,6 +189,47 @@ class Predictions:
             [[known.get(f, nothing).get(i, np.nan) for f in self.findings] for i in self.ids],
             dtype=np.float64,
         ).reshape(len(self.ids), len(self.findings))
+
+
+REMARKS = ["exam", "plane", "code", "remark"]
+"""The header of a table of remarks."""
+
+
+def remarks_file(path: Path) -> Path:
+    """Where the remarks on the exams of a table lie: `predictions-remarks.csv`."""
+    return path.with_name(f"{path.stem}-remarks.csv")
+
+
+def write_remarks(path: Path, remarks: Mapping[str, Sequence[Remark]]) -> Path | None:
+    """Writes remarks beside a table of probabilities, as `exam,plane,code,remark`.
+
+    Args:
+        path: the table's file.
+        remarks: id -> remarks.
+
+    Returns:
+        The file written. None where there is no remark; a table of remarks that an earlier run
+        left there is removed, because it would be about other probabilities.
+    """
+    beside = remarks_file(path)
+    if not remarks:
+        _remove_remarks(beside)
+        return None
+    with whole_file(beside) as new, new.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(REMARKS)
+        for exam_id, found in remarks.items():
+            writer.writerows((exam_id, r.plane or "", r.code, r.text) for r in found)
+    return beside
+
+
+def _remove_remarks(file: Path) -> None:
+    """Removes a table of remarks, and nothing that has another header."""
+    if file.is_file() and not file.is_symlink():
+        with file.open("rb") as there:
+            ours = there.readline(100).strip() == ",".join(REMARKS).encode()
+        if ours:
+            file.unlink()
 
 
 def named_files(spec: str) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, inner_split
+from mrknee.exams import ExamFolder, Plane, StackSizes, inner_split
 from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.training.recipe import Recipe
 
@@ -32,6 +32,11 @@ class Parts:
     chosen: Sequence[int]
     valid: ExamFolder | None
 
+    @property
+    def unread(self) -> tuple[Path, ...]:
+        """Files among the stacks that are not read; see `ExamFolder.unread`."""
+        return self.train.unread + (() if self.valid is None else self.valid.unread)
+
     def table(self) -> str:
         """`split.csv`: a line an exam that is used, with its part."""
         rows = [(self.train.ids[i], "train") for i in self.fit]
@@ -50,9 +55,15 @@ def divide(data: Path, recipe: Recipe) -> Parts:
     """
 
     def open_split(split: str, findings: Iterable[str] | None) -> ExamFolder:
-        return ExamFolder.of_split(
-            data, split, findings=findings, allow_missing_plane=recipe.allow_missing_plane
+        opened = ExamFolder.of_split(
+            data,
+            split,
+            findings=findings,
+            allow_missing_plane=recipe.allow_missing_plane,
+            axes=recipe.axes,
         )
+        opened.refuse_other_axes()
+        return opened
 
     exams = open_split("train", recipe.findings)
     if exams.findings is None:
@@ -78,6 +89,25 @@ def divide(data: Path, recipe: Recipe) -> Parts:
         return Parts(exams, used.tolist(), valid, range(len(valid)), valid)
     fit, inner = inner_split(patterns[used], recipe.selection.fraction, recipe.seed)
     return Parts(exams, used[fit].tolist(), exams, used[inner].tolist(), valid)
+
+
+def stack_sizes(exams: ExamFolder, positions: Sequence[int]) -> dict[str, dict[str, list[int]]]:
+    """The smallest and largest stacks that a network is trained on, for its provenance.
+
+    Exams of other sizes are marked when they are read (`mrknee.exams.plausibility`).
+
+    Args:
+        exams: the training exams; uint8 files are opened, not read.
+        positions: those trained on, at least one.
+
+    Returns:
+        Plane -> slices, rows and cols, each with its minimum and maximum.
+    """
+    shapes: dict[Plane, list[tuple[int, int, int]]] = {}
+    for position in positions:
+        for plane, shape in exams.shapes(position).items():
+            shapes.setdefault(plane, []).append(shape)
+    return {plane.value: StackSizes.of(shapes[plane]).to_dict() for plane in shapes}
 
 
 def load_part(

@@ -11,6 +11,7 @@ import yaml
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Findings
+from mrknee.exams.axes import parse_axes
 from mrknee.networks.settings import NetworkSettings
 from mrknee.tensors.augmentation import Augmentation
 from mrknee.tensors.preparation import Preparation
@@ -136,6 +137,8 @@ class Recipe:
             labels, for a quick look; all where not given.
         workers: processes that read exams; -1 takes one a core but one, 4 at most.
         allow_missing_plane: accept exams that lack one or two planes.
+        axes: the order of the files' axes where it is another than slices,rows,cols, such as
+            rows,cols,slices; where not given, stacks that seem to be in another order are refused.
 
     Raises:
         MrkneeError: settings that contradict each other.
@@ -167,8 +170,11 @@ class Recipe:
     max_exams: int | None = None
     workers: int = -1
     allow_missing_plane: bool = False
+    axes: str | None = None
 
     def __post_init__(self) -> None:
+        if self.axes is not None:
+            object.__setattr__(self, "axes", ",".join(parse_axes(self.axes)))
         if self.findings is not None:
             given = self.findings.split(",") if isinstance(self.findings, str) else self.findings
             object.__setattr__(self, "findings", list(Findings(given)))

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,8 @@ import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, legible
+from mrknee.exams.listing import unread_text
 from mrknee.files import whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
@@ -41,7 +43,7 @@ from mrknee.training.final import evaluate_best, read_best
 from mrknee.training.loggers import make_loggers
 from mrknee.training.module import TrainingModule
 from mrknee.training.objective import positive_weights
-from mrknee.training.parts import count_steps, divide, go_on_after, load_part
+from mrknee.training.parts import count_steps, divide, go_on_after, load_part, stack_sizes
 from mrknee.training.processes import Processes, connected_processes
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import RunRecord
@@ -102,6 +104,7 @@ def _train(
     provenance = {
         "data": data.resolve().name,
         "trained_on": len(parts.fit),
+        "stack_sizes": stack_sizes(parts.train, parts.fit),
         "selected_on": {"part": recipe.selection.part, "exams": len(parts.chosen)},
         "seed": recipe.seed,
         "recipe": recipe.to_dict(),
@@ -110,6 +113,8 @@ def _train(
     processes.first_does(lambda: _claim_folder(out, recipe, split, done or Done()))
     first = processes.rank == 0
     record = RunRecord(out, recipe, provenance, done or Done(), writes=first)
+    if first and parts.unread:  # not in log.txt, which says the same however often it was resumed
+        print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
     if done is not None:
         go_on_after(training, done.epoch, done.batches)
     with _quiet_lightning():
