@@ -1,7 +1,7 @@
 """WHAT WE HAVE: one knee, and folders of knees. numpy only.
 
 - `exam`: Plane, Findings, Exam: checked when made, frozen after.
-- `stackfile`: one .npy file, read by memory map without trusting it.
+- `stackfile`: one .npy file, read without trusting it.
 - `folder`: MRNet's layout, read and written; labels joined by id.
 - `splits`: the inner split of the training exams.
 """

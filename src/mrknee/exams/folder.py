@@ -23,7 +23,7 @@ from jaxtyping import Float64
 
 from mrknee.errors import MrkneeError
 from mrknee.exams.exam import PLANES, Exam, Findings, Plane
-from mrknee.exams.stackfile import read_stack
+from mrknee.exams.stackfile import read_shape, read_stack
 from mrknee.files import whole_file
 from mrknee.untrusted import read_text
 
@@ -129,6 +129,15 @@ class ExamFolder:
             stacks,
             dict(zip(self.findings or (), self.labels[index].tolist(), strict=True)),
         )
+
+    def shapes(self, index: int) -> dict[Plane, tuple[int, int, int]]:
+        """The exam's planes and the shapes of their stacks; only headers are read.
+
+        Raises:
+            MrkneeError: a header can't be read.
+        """
+        exam_id = self.ids[index]
+        return {p: read_shape(file, exam_id) for p, file in self._files[exam_id].items()}
 
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))
