@@ -18,6 +18,7 @@ from mrknee.checkup.likeness import Grid, grid
 from mrknee.checkup.problem import Problem, told
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, read_stack
+from mrknee.exams.stackfile import first_pixel
 from mrknee.progress import track
 
 CODES = {
@@ -99,16 +100,14 @@ def _look(root: Path, place: Place) -> tuple[Look | None, list[Problem]]:
     slices, rows, cols = stack.shape
     blank = bool(low.min() == high.max())
     look = Look(place, (slices, rows, cols), hasher.digest(), grid(stack), blank)
-    # read_stack has refused what could be pickled; the values as stored are what it doesn't tell
-    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    stored = first_pixel(path)
     problems: list[Problem] = []
     if stored.dtype != np.uint8:
         text = f"expected uint8; found {stored.dtype}"
         problems.append(Problem("not-bytes", text, place.file, place.exam))
     if blank:
-        value = stored[0, 0, 0]
-        text = f"each of its {stack.size:,} pixels is {value}"
-        problems.append(Problem("constant" if value else "all-zero", text, place.file, place.exam))
+        text = f"each of its {stack.size:,} pixels is {stored}"
+        problems.append(Problem("constant" if stored else "all-zero", text, place.file, place.exam))
     else:
         problems += _empty_slices(look, low == high)
     return look, problems

@@ -18,7 +18,7 @@ from torch import nn
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Findings
-from mrknee.files import whole_file
+from mrknee.files import whole_files
 from mrknee.networks.network import SHARED, Network
 from mrknee.networks.settings import NetworkSettings
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
@@ -87,7 +87,7 @@ def save_checkpoint(
         "decisions": dict(decisions or {}),
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-    with whole_file(folder / MODEL_FILE) as model, whole_file(folder / WEIGHTS_FILE) as beside:
+    with whole_files(folder / WEIGHTS_FILE, folder / MODEL_FILE) as (beside, model):
         beside.write_bytes(weights)
         model.write_text(text, encoding="utf-8")
 
