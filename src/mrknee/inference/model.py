@@ -10,6 +10,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import Exam, ExamFolder, Exams, Findings, Plane
 from mrknee.inference.explanation import Explanation, Method
 from mrknee.inference.runtimes import RuntimeName
+from mrknee.ranges import THREADS
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.settings import PreparationSettings
 
@@ -52,13 +53,11 @@ def open_model(
         runtime: what computes an exported file; None takes ONNX Runtime.
 
     Raises:
-        MrkneeError: there is no model, its files are damaged, `threads` is not positive, or a
+        MrkneeError: there is no model, its files are damaged, `threads` is out of range, or a
             runtime is given for a run folder, or is not installed.
     """
-    if threads is not None and threads < 1:
-        raise MrkneeError(
-            "a model can't compute so", expected="1 thread or more", found=f"{threads} threads"
-        )
+    if threads is not None:
+        THREADS.check("the number of threads", threads)
     if path.is_file() or path.suffix == ".onnx":
         from mrknee.inference.onnx_model import OnnxModel
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from mrknee.errors import MrkneeError
-from mrknee.training.recipe import LoggerName, Recipe
+from mrknee.training.recipe import LoggerName, Recipe, logger_names
 
 
 def make_loggers(out: Path, recipe: Recipe) -> list[Logger]:
@@ -21,7 +21,7 @@ def make_loggers(out: Path, recipe: Recipe) -> list[Logger]:
     Raises:
         MrkneeError: a logger's package is not installed.
     """
-    return [_make(name, out, recipe) for name in recipe.loggers]
+    return [_make(name, out, recipe) for name in logger_names(recipe.loggers)]
 
 
 def _make(name: LoggerName, out: Path, recipe: Recipe) -> Logger:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,7 +113,7 @@ def _train(
     record = RunRecord(out, recipe, provenance, done or Done(), writes=first)
     if done is not None:
         go_on_after(training, done.epoch, done.batches)
-    with _quiet_lightning():
+    with _quiet_lightning(), _interruptible():
         trainer = _trainer(out, recipe, record, processes)
         trainer.fit(
             module,
@@ -240,6 +241,20 @@ def _trainer(
         deterministic="warn",
         default_root_dir=out,
     )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets Ctrl-C raise KeyboardInterrupt: Lightning makes it exit status 1, without a word."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        if not isinstance(ended.__context__, KeyboardInterrupt):
+            raise
+        if before is not None:
+            signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
+        raise KeyboardInterrupt from None
 
 
 @contextmanager
