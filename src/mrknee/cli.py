@@ -104,7 +104,7 @@ def predict(
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
-    from mrknee.inference.model import open_exams, open_model
+    from mrknee.inference.model import open_exams, open_model, uncalibrated
 
     if out.is_dir():
         raise MrkneeError("the predictions can't be written", file=out, expected="a file's name")
@@ -113,6 +113,8 @@ def predict(
     predictions = predictor.predict(folder)
     predictions.write(out)
     print(f"wrote {len(predictions.ids)} exams, {', '.join(predictions.findings)}, to {out}")
+    for finding, reason in uncalibrated(predictor.decisions, predictor.findings).items():
+        print(f"{finding}: {reason}")
     print("research use only: these numbers are no diagnosis")
 
 
@@ -263,7 +265,9 @@ def explain(
     numbers = zip(explained.findings, explained.probabilities, explained.logits, strict=True)
     for name, probability, logit in numbers:
         words = slice_in_words(explained, name, raising=bool(logit >= 0))
-        print(f"{name}: probability {probability:.3f}; {words}")
+        reason = explained.uncalibrated.get(name)
+        mark = "" if reason is None else f" ({reason})"
+        print(f"{name}: probability {probability:.3f}{mark}; {words}")
     print(f"wrote {out / 'index.html'} ({explained.method})")
     print("research use only: these numbers are no diagnosis")
 
@@ -301,6 +305,8 @@ def export(
         )
     found = export_model(model, out, int8=None if data is None else Int8(data, split, auc_limit))
     print(found.parity.text())
+    for finding, reason in found.uncalibrated.items():
+        print(f"{finding}: {reason}")
     if found.cost is not None:
         print(found.cost.text())
     print(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB")

@@ -48,6 +48,7 @@ class ExamFolder:
         labels_of: label files are `<labels_of>-<finding>.csv`, a path without the finding
             (`DATA/train`); None reads no labels.
         allow_missing_plane: let exams through that lack one or two planes.
+        allow_missing_labels: take `findings` without a label file too; all their labels are NaN.
 
     Raises:
         MrkneeError: no exams, an exam lacks a plane, or a label file names an exam that isn't
@@ -61,6 +62,7 @@ class ExamFolder:
         findings: Iterable[str] | None = None,
         labels_of: Path | None = None,
         allow_missing_plane: bool = False,
+        allow_missing_labels: bool = False,
     ) -> None:
         self.folder = folder
         self._files = _find_stacks(folder)
@@ -68,9 +70,14 @@ class ExamFolder:
         if not allow_missing_plane:
             self._refuse_missing_planes()
         found = {} if labels_of is None else label_files(labels_of)
-        self.findings = _choose_findings(found, findings, labels_of)
+        if allow_missing_labels and findings is not None:
+            self.findings: Findings | None = Findings(findings)
+        else:
+            self.findings = _choose_findings(found, findings, labels_of)
         columns = [
             _join(self.ids, read_labels(found[name]), found[name], folder)
+            if name in found
+            else np.full(len(self.ids), np.nan)
             for name in self.findings or ()
         ]
         self.labels: Float64[np.ndarray, "exams findings"] = (
@@ -85,6 +92,7 @@ class ExamFolder:
         *,
         findings: Iterable[str] | None = None,
         allow_missing_plane: bool = False,
+        allow_missing_labels: bool = False,
     ) -> ExamFolder:
         """Opens one split of a data set with its labels: `root/split/` and `root/split-*.csv`."""
         if not (root / split).is_dir():
@@ -101,6 +109,7 @@ class ExamFolder:
             findings=findings,
             labels_of=root / split,
             allow_missing_plane=allow_missing_plane,
+            allow_missing_labels=allow_missing_labels,
         )
 
     def _refuse_missing_planes(self) -> None:

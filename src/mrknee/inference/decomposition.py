@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference.explanation import EXACT, GRAD_CAM, Explanation, Method
+from mrknee.inference.model import uncalibrated
 from mrknee.inference.predictor import Predictor
 from mrknee.networks.network import Network
 from mrknee.networks.pooling import AttentionPooling, MaxPooling, MeanPooling
@@ -75,6 +76,7 @@ def explain(predictor: Predictor, exam: Exam, *, method: Method | None = None) -
         shapes=MappingProxyType({p: cast(Any, s.shape) for p, s in exam.stacks.items()}),
         preparation=reader.preparation,
         attention_fixed=exact and attends(network),
+        uncalibrated=uncalibrated(predictor.decisions, predictor.findings),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -75,6 +75,27 @@ def open_model(
     if threads is not None:
         limit_threads(threads)
     return Predictor(path)
+
+
+def uncalibrated(decisions: Mapping[str, Any], findings: Sequence[str]) -> dict[str, str]:
+    """Which findings' probabilities are the network's own, because nothing could be fitted.
+
+    Args:
+        decisions: a model's, in plain form.
+        findings: the model's.
+
+    Returns:
+        Finding -> why it is not calibrated; a finding that is calibrated is not in it.
+    """
+    fitted = decisions.get("calibration")
+    if fitted is None:
+        return dict.fromkeys(findings, "not calibrated: training fitted no calibration")
+    prevalences, reasons = fitted["prevalences"], fitted["reasons"]
+    return {
+        name: reasons.get(name, "not calibrated")
+        for name in findings
+        if prevalences.get(name) is None
+    }
 
 
 def open_exams(path: Path, split: str, *, allow_missing_plane: bool = False) -> ExamFolder:

@@ -16,6 +16,7 @@ from jaxtyping import Float64
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Exams, Findings
 from mrknee.inference.explanation import EXACT, Explanation, Method
+from mrknee.inference.model import uncalibrated
 from mrknee.inference.onnx_file import read_exported
 from mrknee.inference.runtimes import PRESENT, Outputs, RuntimeName, open_runtime
 from mrknee.progress import Progress
@@ -143,4 +144,5 @@ class OnnxModel:
             shapes=MappingProxyType({p: cast(Any, s.shape) for p, s in exam.stacks.items()}),
             preparation=self.preparation,
             attention_fixed=self.facts["attention_fixed"],
+            uncalibrated=uncalibrated(self.decisions, self.findings),
         )

@@ -194,7 +194,7 @@ class Recipe:
     compile: bool = False
     save_every: int = 50
     keep_every_epoch: bool = False
-    loggers: list[LoggerName] | str | None = field(default_factory=lambda: ["tensorboard"])
+    loggers: list[LoggerName] | str | None = "tensorboard"
     log_train: int = 50
     log_valid: int = 10
     calibration: Literal["platt", "temperature", "none"] = "platt"
@@ -212,7 +212,7 @@ class Recipe:
             value: Any = self
             for part in name.split("."):
                 value = getattr(value, part)
-            if value is not None:  # of settings that may be left out
+            if value is not None or name not in ("batch_slices", "max_exams"):
                 allowed.check(f"the setting {name}", value)
 
     def to_dict(self) -> dict[str, Any]:

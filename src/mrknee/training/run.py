@@ -37,6 +37,7 @@ from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.compiling import compile_encoders
+from mrknee.training.coverage import coverage_notes
 from mrknee.training.environment import describe_environment, has_bfloat16, software
 from mrknee.training.final import evaluate_best, read_best
 from mrknee.training.loggers import make_loggers
@@ -111,6 +112,8 @@ def _train(
     processes.first_does(lambda: _claim_folder(out, recipe, split, done or Done()))
     first = processes.rank == 0
     record = RunRecord(out, recipe, provenance, done or Done(), writes=first)
+    for note in coverage_notes(parts, recipe) if done is None else ():
+        record.say(f"note: {note}")
     if done is not None:
         go_on_after(training, done.epoch, done.batches)
     with _quiet_lightning(), _interruptible():
