@@ -130,6 +130,10 @@ class ExamFolder:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def files_of(self, index: int) -> dict[Plane, Path]:
+        """The files of an exam's stacks, by plane."""
+        return dict(self._files[self.ids[index]])
+
     def __getitem__(self, index: int) -> Exam:
         exam_id = self.ids[index]
         stacks = {p: read_stack(f, exam_id) for p, f in self._files[exam_id].items()}

@@ -1,4 +1,4 @@
-"""What the labels of each part allow, found before training: what can't be selected by or scored."""
+"""What the labels of each part allow, found before training: what can't select or be scored."""
 
 from __future__ import annotations
 
