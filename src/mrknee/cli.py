@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import json
 import math
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
-from mrknee import __version__
+from mrknee import __version__, suggestions
 from mrknee.errors import MrkneeError
 from mrknee.files import FULL_DISK
 
@@ -110,7 +110,7 @@ def predict(
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
-    from mrknee.inference.model import open_exams, open_model
+    from mrknee.inference.model import open_exams, open_model, uncalibrated
 
     if out.is_dir():
         raise MrkneeError("the predictions can't be written", file=out, expected="a file's name")
@@ -121,6 +121,8 @@ def predict(
     predictions.write(out)
     _warn_of_remarks("predict", predictions.remarks, predictions.write_remarks(out))
     print(f"wrote {len(predictions.ids)} exams, {', '.join(predictions.findings)}, to {out}")
+    for finding, reason in uncalibrated(predictor.decisions, predictor.findings).items():
+        print(f"{finding}: {reason}")
     print("research use only: these numbers are no diagnosis")
 
 
@@ -279,7 +281,9 @@ def explain(
     numbers = zip(explained.findings, explained.probabilities, explained.logits, strict=True)
     for name, probability, logit in numbers:
         words = slice_in_words(explained, name, raising=bool(logit >= 0))
-        print(f"{name}: probability {probability:.3f}; {words}")
+        reason = explained.uncalibrated.get(name)
+        mark = "" if reason is None else f" ({reason})"
+        print(f"{name}: probability {probability:.3f}{mark}; {words}")
     _warn_of_remarks("explain", {exam: explained.remarks} if explained.remarks else {}, None)
     print(f"wrote {out / 'index.html'} ({explained.method})")
     print("research use only: these numbers are no diagnosis")
@@ -318,6 +322,8 @@ def export(
         )
     found = export_model(model, out, int8=None if data is None else Int8(data, split, auc_limit))
     print(found.parity.text())
+    for finding, reason in found.uncalibrated.items():
+        print(f"{finding}: {reason}")
     if found.cost is not None:
         print(found.cost.text())
     print(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB")
@@ -384,56 +390,25 @@ def train(argv: Sequence[str]) -> None:
     Every setting of the recipe can be changed on the command line, for example
     `--network.encoder resnet50` or `--findings acl`.
     """
-    from jsonargparse import ArgumentParser
-
-    from mrknee.training.recipe import Recipe, recipe_file, recipe_names
-    from mrknee.training.recipe_tree import read_tree
-
-    switches = {f.name for f in fields(Recipe) if isinstance(f.default, bool)}
-    words = [_setting(word, switches) for word in argv]
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--recipe", default="default")
-    chosen, _ = first.parse_known_args(words)
-    read_tree(recipe_file(chosen.recipe), Recipe)  # refuses what the parser would follow
-    parser = ArgumentParser(
-        prog="mrknee train",
-        description=(train.__doc__ or "").strip(),
-        default_config_files=[str(recipe_file(chosen.recipe))],
-    )
-    parser.add_argument("data", type=Path, help="the data set's folder, with train/ and valid/")
-    parser.add_argument("--out", type=Path, required=True, help="the run folder to write")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    names = ", ".join(recipe_names())
-    parser.add_argument("--recipe", default="default", help=f"one of {names}, or a YAML file")
-    parser.add_class_arguments(Recipe)
-    given = parser.instantiate(parser.parse_args(words)).as_dict()
-    del given["recipe"]
-    data, out, resume = (given.pop(name) for name in ("data", "out", "resume"))
-    _refuse_file(out)
-    from mrknee.training.run import train as train_run
-
+    resumed = "run the same command again with --resume to go on"
     try:
-        train_run(data, out, Recipe(**given), resume=resume)
+        from mrknee.training.arguments import train_arguments
+
+        data, out, resume, recipe = train_arguments(argv, (train.__doc__ or "").strip())
+        _refuse_file(out)
+        from mrknee.training.run import train as train_run
+
+        train_run(data, out, recipe, resume=resume)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would end in a traceback
+        print(f"\nmrknee train: interrupted; {resumed}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except SystemExit as ended:
         if ended.code is not None:
             raise
         # Lightning's answer to SIGTERM: without a code, as if all were well
-        print(f"mrknee train: terminated; --resume goes on with {out}", file=sys.stderr)
+        print(f"mrknee train: terminated; {resumed}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-
-
-def _setting(word: str, switches: set[str]) -> str:
-    """A setting as the recipe names it.
-
-    `--batch-exams` is as good as `--batch_exams`, and a switch alone means true.
-    """
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word[2:].partition("=")
-    name = name.replace("-", "_")
-    if name in switches and not equals:
-        equals, value = "=", "true"
-    return f"--{name}{equals}{value}"
 
 
 VERBS: dict[str, Callable[..., int | None]] = {
@@ -457,23 +432,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status."""
     width = max(map(len, VERBS)) + 2
     lines = [f"  {n:{width}}{(f.__doc__ or '').splitlines()[0]}" for n, f in VERBS.items()]
-    top = argparse.ArgumentParser(
+    top = _Parser(
         "mrknee",
         description="Reads knee MRI exams with one multi-task network. Research use only.",
         epilog="\n".join(["verbs (mrknee VERB --help tells more):", *lines]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"mrknee {__version__}")
-    top.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do; see below")
+    top.add_argument("verb", metavar="VERB", help="what to do; see below")
     top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    given = top.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    top.refuse_unknown(list(itertools.takewhile(lambda word: word.startswith("-"), words)))
+    if not words:
+        top.error("name a verb, such as check, train or predict")
+    given = top.parse_args(words)
+    if given.verb not in VERBS:
+        near = suggestions.meant(given.verb, VERBS, suggestions.VERBS)
+        top.error(f"no such verb: {given.verb}" + (f"; did you mean {near}?" if near else ""))
     verb = VERBS[given.verb]
     status = None
     try:
         if verb is train:
             train(given.rest)
         else:
-            status = verb(**vars(_parser(given.verb, verb).parse_args(given.rest)))
+            parser = _parser(given.verb, verb)
+            parser.refuse_unknown(given.rest)
+            status = verb(**vars(parser.parse_args(given.rest)))
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         sys.stderr.close()
     except MrkneeError as error:
@@ -520,13 +504,34 @@ def _path_of(error: OSError) -> Path | None:
     return Path(error.filename) if isinstance(error.filename, str) else None
 
 
-def _parser(name: str, verb: Callable[..., int | None]) -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """One that says what is wrong in a line or two, without all options there are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with exit status 2."""
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        print(f"`{self.prog} --help` explains all that is possible", file=sys.stderr)
+        sys.exit(2)
+
+    def refuse_unknown(self, words: Sequence[str]) -> None:
+        """Ends the program if an option doesn't exist, and says which one was probably meant."""
+        # as argparse has it, the beginning of one option's name is enough
+        known = [option[2:] for option in self._option_string_actions if option[:2] == "--"]
+        for word in words[: words.index("--") if "--" in words else None]:
+            name = word[2:].partition("=")[0]
+            if word.startswith("--") and not any(one.startswith(name) for one in known):
+                near = suggestions.meant(name, known, suggestions.OPTIONS)
+                told = f"; did you mean --{near}?" if near else ""
+                self.error(f"no such option: --{name}{told}")
+
+
+def _parser(name: str, verb: Callable[..., int | None]) -> _Parser:
     """A verb's parser from its signature and docstring: keyword-only parameters are options."""
     from docstring_parser import parse
 
     about = parse(verb.__doc__ or "")
     help_texts = {p.arg_name: (p.description or "").replace("\n", " ") for p in about.params}
-    parser = argparse.ArgumentParser(f"mrknee {name}", description=about.short_description)
+    parser = _Parser(f"mrknee {name}", description=about.short_description)
     for parameter in inspect.signature(verb, eval_str=True).parameters.values():
         how: dict[str, Any] = {"help": help_texts[parameter.name], **_kind(parameter.annotation)}
         option = "--" + parameter.name.replace("_", "-")

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TypeVar
 
+from mrknee.ranges import PROCESSES
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -37,7 +39,11 @@ def each(
 
     Yields:
         Results, in no order.
+
+    Raises:
+        MrkneeError: the number of processes is out of range.
     """
+    PROCESSES.check("the number of processes", workers)
     if not tasks:
         return
     with (

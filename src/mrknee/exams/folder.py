@@ -58,6 +58,7 @@ class ExamFolder:
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
             `slices,rows,cols`, and refuses exams whose shapes say otherwise when one is read
             (`refuse_other_axes`).
+        allow_missing_labels: take `findings` without a label file too; all their labels are NaN.
 
     Raises:
         MrkneeError: no exams, an exam lacks a plane, or a label file names an exam that isn't
@@ -72,6 +73,7 @@ class ExamFolder:
         labels_of: str | Path | None = None,
         allow_missing_plane: bool = False,
         axes: str | None = None,
+        allow_missing_labels: bool = False,
     ) -> None:
         self.folder = folder = Path(folder)
         labels_of = None if labels_of is None else Path(labels_of)
@@ -94,9 +96,14 @@ class ExamFolder:
         if not allow_missing_plane:
             self._refuse_missing_planes()
         found = {} if labels_of is None else label_files(labels_of)
-        self.findings = _choose_findings(found, findings, labels_of)
+        if allow_missing_labels and findings is not None:
+            self.findings: Findings | None = Findings(findings)
+        else:
+            self.findings = _choose_findings(found, findings, labels_of)
         columns = [
             _join(self.ids, read_labels(found[name]), found[name], folder)
+            if name in found
+            else np.full(len(self.ids), np.nan)
             for name in self.findings or ()
         ]
         self.labels: Float64[np.ndarray, "exams findings"] = (
@@ -112,6 +119,7 @@ class ExamFolder:
         findings: Iterable[str] | None = None,
         allow_missing_plane: bool = False,
         axes: str | None = None,
+        allow_missing_labels: bool = False,
     ) -> ExamFolder:
         """Opens one split of a data set with its labels: `root/split/` and `root/split-*.csv`."""
         root = Path(root)
@@ -129,6 +137,7 @@ class ExamFolder:
             labels_of=root / split,
             allow_missing_plane=allow_missing_plane,
             axes=axes,
+            allow_missing_labels=allow_missing_labels,
         )
 
     def _refuse_missing_planes(self) -> None:
@@ -148,6 +157,10 @@ class ExamFolder:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def files_of(self, index: int) -> dict[Plane, Path]:
+        """The files of an exam's stacks, by plane."""
+        return dict(self.files[self.ids[index]])
 
     def __getitem__(self, index: int) -> Exam:
         self.refuse_other_axes()

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +62,8 @@ class Explanation:
         attention_fixed: the slices' weights are attention's, held at their value: the sum is exact,
             and what the attention itself depends on is in no map.
         remarks: what is odd about the exam; empty where nothing is.
+        uncalibrated: finding -> why its probability is the network's own; calibrated ones are not
+            in it.
     """
 
     exam: str
@@ -75,6 +77,7 @@ class Explanation:
     preparation: PreparationSettings
     attention_fixed: bool = False
     remarks: tuple[Remark, ...] = ()
+    uncalibrated: Mapping[str, str] = field(default_factory=dict)
 
     def slice_scores(self, plane: Plane) -> Float64[np.ndarray, "findings slices"]:
         """What each slice of the plane adds to each logit."""
@@ -186,6 +189,8 @@ class Explanation:
         for row, finding in enumerate(self.findings):
             findings[finding] = {
                 "probability": float(self.probabilities[row]),
+                "calibrated": finding not in self.uncalibrated,
+                "uncalibrated": self.uncalibrated.get(finding),
                 "logit": float(self.logits[row]),
                 "bias": float(self.bias[row]) if exact else None,
                 "planes": {p: float(total[row]) for p, total in sums.items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ from mrknee.exams import Exam, ExamFolder, Exams, Findings
 from mrknee.exams.listing import folder_meant, plane_folders, what_is_there
 from mrknee.inference.explanation import Explanation, Method
 from mrknee.inference.runtimes import RuntimeName
+from mrknee.ranges import THREADS
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.settings import PreparationSettings
 
@@ -53,14 +54,12 @@ def open_model(
         runtime: what computes an exported file; None takes ONNX Runtime.
 
     Raises:
-        MrkneeError: there is no model, its files are damaged, `threads` is not positive, or a
+        MrkneeError: there is no model, its files are damaged, `threads` is out of range, or a
             runtime is given for a run folder, or is not installed.
     """
     path = Path(path)
-    if threads is not None and threads < 1:
-        raise MrkneeError(
-            "a model can't compute so", expected="1 thread or more", found=f"{threads} threads"
-        )
+    if threads is not None:
+        THREADS.check("the number of threads", threads)
     if path.is_file() or path.suffix == ".onnx":
         from mrknee.inference.onnx_model import OnnxModel
 
@@ -78,6 +77,27 @@ def open_model(
     if threads is not None:
         limit_threads(threads)
     return Predictor(path)
+
+
+def uncalibrated(decisions: Mapping[str, Any], findings: Sequence[str]) -> dict[str, str]:
+    """Which findings' probabilities are the network's own, because nothing could be fitted.
+
+    Args:
+        decisions: a model's, in plain form.
+        findings: the model's.
+
+    Returns:
+        Finding -> why it is not calibrated; a finding that is calibrated is not in it.
+    """
+    fitted = decisions.get("calibration")
+    if fitted is None:
+        return dict.fromkeys(findings, "not calibrated: training fitted no calibration")
+    prevalences, reasons = fitted["prevalences"], fitted["reasons"]
+    return {
+        name: reasons.get(name, "not calibrated")
+        for name in findings
+        if prevalences.get(name) is None
+    }
 
 
 def open_exams(

@@ -17,6 +17,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Exams, Findings, Inspected, remarks_of
 from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.explanation import EXACT, Explanation, Method
+from mrknee.inference.model import uncalibrated
 from mrknee.inference.onnx_file import read_exported
 from mrknee.inference.runtimes import PRESENT, Outputs, RuntimeName, open_runtime
 from mrknee.progress import Progress
@@ -147,4 +148,5 @@ class OnnxModel:
             preparation=self.preparation,
             attention_fixed=self.facts["attention_fixed"],
             remarks=remarks_of(exam, sizes_from(self.provenance.get("stack_sizes"))),
+            uncalibrated=uncalibrated(self.decisions, self.findings),
         )

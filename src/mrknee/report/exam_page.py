@@ -160,6 +160,7 @@ class FindingView:
         title: in words.
         probability: as the model states it.
         uncalibrated: the logit as a probability.
+        uncalibrated_because: why the probability is not calibrated; None where it is.
         terms: the sum.
         zero: where 0 lies on the sum's axis, 0 to 1.
         adds_up: in words, whether and how exactly.
@@ -178,6 +179,7 @@ class FindingView:
     planes: tuple[PlaneView, ...]
     sheet: str
     sheet_size: tuple[int, int]
+    uncalibrated_because: str | None = None
 
 
 def explain_exam(
@@ -326,6 +328,7 @@ def _finding_view(exam: Exam, explanation: Explanation, finding: str, sheet: She
         planes=tuple(_plane_view(exam, explanation, row, plane) for plane in explanation.native),
         sheet=data_uri(jpeg(sheet)),
         sheet_size=(sheet.shape[1], sheet.shape[0]),
+        uncalibrated_because=explanation.uncalibrated.get(finding),
     )
 
 

@@ -11,7 +11,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference.decisions import operating_points_of
 from mrknee.inference.explanation import Explanation
-from mrknee.inference.model import Model
+from mrknee.inference.model import Model, uncalibrated
 from mrknee.report.exam_page import exam_page
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.web import schemas
@@ -47,8 +47,13 @@ class Service:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the model's probabilities were calibrated."""
-        return self.model.decisions.get("calibration") is not None
+        """Whether the probabilities of all findings were calibrated."""
+        return not self.uncalibrated
+
+    @property
+    def uncalibrated(self) -> Mapping[str, str]:
+        """Finding -> why its probability is the network's own; calibrated ones are not in it."""
+        return uncalibrated(self.model.decisions, self.model.findings)
 
     def predict(self, files: Files) -> schemas.Prediction:
         """Reads an exam.
@@ -64,7 +69,10 @@ class Service:
         findings = {}
         for name, number in zip(table.findings, table.probabilities[0].tolist(), strict=True):
             calls = [_call(point, number) for point in self.operating_points.get(name, ())]
-            findings[name] = schemas.FindingRead(probability=number, calls=calls)
+            reason = self.uncalibrated.get(name)
+            findings[name] = schemas.FindingRead(
+                probability=number, calibrated=reason is None, uncalibrated=reason, calls=calls
+            )
         return schemas.Prediction(
             model=self.name,
             order=list(self.model.findings),
