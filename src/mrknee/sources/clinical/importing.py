@@ -13,22 +13,19 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Plane, write_stack
 from mrknee.files import clear_half_written, whole_file
 from mrknee.progress import Progress
-from mrknee.sources.clinical.dicomfile import is_dicom
-from mrknee.sources.clinical.header import Image, read_header
-from mrknee.sources.clinical.locate import Location, Opener, find_files
-from mrknee.sources.clinical.nifti import is_nifti
+from mrknee.sources.clinical.scanning import Scan, scan_source
 from mrknee.sources.clinical.study import (
     Choice,
     Study,
@@ -38,51 +35,13 @@ from mrknee.sources.clinical.study import (
     studies_of,
 )
 from mrknee.untrusted import read_json
-from mrknee.workers import cores, each
+from mrknee.workers import cores, each, each_or_here
 
 RECORD = "import.json"
 UNFINISHED = ".import"
 """The folder inside OUT that holds the records of exams done so far."""
 MAX_RECORD_BYTES = 256_000_000
 """Of import.json: some 100,000 exams."""
-CHUNK = 500
-"""Files whose headers one process reads at a time."""
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-
-
-@dataclass
-class Scan:
-    """What the headers of a source's files say.
-
-    Attributes:
-        images: every DICOM image.
-        volumes: every NIfTI file.
-        counts: how many files are of which kind.
-        broken: why files could not be read, and how many for each reason.
-    """
-
-    images: list[Image] = field(default_factory=list)
-    volumes: list[Location] = field(default_factory=list)
-    counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("dicom", "nifti", "other", "unreadable"), 0)
-    )
-    broken: dict[str, int] = field(default_factory=dict)
-
-    def add(self, other: Scan) -> None:
-        """Takes in what another scan has found."""
-        self.images += other.images
-        self.volumes += other.volumes
-        for kind, count in other.counts.items():
-            self.counts[kind] += count
-        for reason, count in other.broken.items():
-            self.broken[reason] = self.broken.get(reason, 0) + count
-
-    def count_broken(self, reason: str) -> None:
-        """Notes one file that can't be read."""
-        self.counts["unreadable"] += 1
-        self.broken[reason] = self.broken.get(reason, 0) + 1
 
 
 @dataclass(frozen=True)
@@ -151,7 +110,7 @@ def import_exams(
             expected="a file outside the output folder",
         )
     processes = workers or cores()
-    scan = _scan(source, processes)
+    scan = scan_source(source, processes)
     studies = _in_id_order(scan)
     _check_choice(choice, studies)
     ids = {f"{index:04d}": study for index, study in enumerate(studies)}
@@ -176,12 +135,12 @@ def import_exams(
         {
             **_head(seal, finished=True),
             "files": scan.counts,
-            "unreadable": scan.broken,
+            "unreadable": scan.reasons,
             "exams": exams,
         },
     )
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
-    return Imported(exams, scan.broken)
+    return Imported(exams, scan.reasons)
 
 
 def _choices(choose: Sequence[str]) -> Choice:
@@ -210,54 +169,11 @@ def _check_choice(choice: Choice, studies: Sequence[Study]) -> None:
             )
 
 
-def _scan(source: Path, processes: int) -> Scan:
-    found = find_files(source)
-    scan = Scan()
-    for reason in found.broken:
-        scan.count_broken(reason)
-    files = found.files
-    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
-    with Progress(len(files), "reading headers", "files") as progress:
-        for part in _run(_scan_files, chunks, processes):
-            scan.add(part)
-            progress.advance(sum(part.counts.values()))
-    if not scan.images and not scan.volumes:
-        counts = ", ".join(f"{count} {kind}" for kind, count in scan.counts.items())
-        reasons = "; ".join(scan.broken)
-        raise MrkneeError(
-            "the source holds no image",
-            expected="DICOM files with images, or NIfTI files named by their plane",
-            found=f"files: {counts}" + (f" ({reasons})" if reasons else ""),
-        )
-    return scan
-
-
-def _scan_files(files: Sequence[Location]) -> Scan:
-    scan = Scan()
-    with Opener() as opener:
-        for location in files:
-            if is_nifti(location):
-                scan.volumes.append(location)
-                scan.counts["nifti"] += 1
-                continue
-            try:
-                with opener.open(location) as file:
-                    if is_dicom(file):
-                        images = read_header(file, location)
-                        scan.images += images
-                        scan.counts["dicom" if images else "other"] += 1
-                    else:
-                        scan.counts["other"] += 1
-            except MrkneeError as error:
-                scan.count_broken(error.what)
-    return scan
-
-
 def _in_id_order(scan: Scan) -> list[Study]:
     """The studies in the order of their ids, which says nothing about them."""
     volumes, nameless = nifti_studies(scan.volumes)
     for _ in range(nameless):
-        scan.count_broken("a NIfTI file's name says no plane")
+        scan.leave_out(PurePosixPath(), "a NIfTI file's name says no plane")
     studies = studies_of(scan.images) + volumes
     return sorted(studies, key=lambda study: hashlib.sha256(study.key.encode()).digest())
 
@@ -354,7 +270,9 @@ def _work(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[st
         task.begun.unlink(missing_ok=True)
     while left:
         try:
-            for exam_id, record in _run(_write_exam, [*left.values()], processes, isolated):
+            for exam_id, record in each_or_here(
+                _write_exam, [*left.values()], processes, isolated=isolated
+            ):
                 del left[exam_id]
                 yield exam_id, record
         except BrokenProcessPool:
@@ -374,19 +292,6 @@ def _alone(task: _Task) -> tuple[str, dict[str, Any]]:
         reason = "reading it brought the program down: its files are damaged"
         record = {"imported": False, "reason": reason, "side": None, "planes": {}}
         return task.exam_id, {**record, "warnings": [], "candidates": []}
-
-
-def _run(
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    processes: int,
-    isolated: bool = False,  # internal
-) -> Iterator[Result]:
-    """On all cores, or here where there is nothing to share and nothing to be afraid of."""
-    if min(processes, len(tasks)) < 2 and not isolated:
-        yield from map(function, tasks)
-    else:
-        yield from each(function, tasks, processes)
 
 
 def _write_map(file: Path, ids: Mapping[str, Study]) -> None:
