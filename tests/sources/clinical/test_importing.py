@@ -366,7 +366,7 @@ def test_a_study_that_crashes_its_process_is_refused(tmp_path: Path) -> None:
     (good,) = importing._in_id_order(scan)
     studies = {"0000": _Deadly("x", None, ""), "0001": good}
     tasks = [
-        importing._Task(tmp_path / "out", exam_id, study, {}, allow_missing_plane=False)
+        importing._Task(tmp_path / "out", exam_id, study, {}, False, seal="", beside=0)
         for exam_id, study in studies.items()
     ]
     records = dict(importing._work(tasks, 2))

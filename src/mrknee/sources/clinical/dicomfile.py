@@ -168,7 +168,7 @@ def parse(
     return dcmread(
         cast(BinaryIO, file),
         stop_before_pixels=tags is not None,
-        specific_tags=None if tags is None else list(tags),
+        specific_tags=None if tags is None else [Tag(tag) for tag in tags],
         force=start != PREAMBLE + 4,
     )
 

@@ -53,7 +53,7 @@ DESCRIPTIONS = (
     "PerformedProcedureStepDescription",
     "ReceiveCoilName",
 )
-TAGS = (
+TAGS: tuple[str | tuple[int, int], ...] = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType"),
     *("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber"),
     *("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "PatientID"),

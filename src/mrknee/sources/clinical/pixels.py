@@ -40,8 +40,9 @@ from mrknee.errors import MrkneeError
 from mrknee.sources.clinical.dicomfile import parse, text, untrusted
 from mrknee.sources.clinical.geometry import Volume
 from mrknee.sources.clinical.header import Image
+from mrknee.sources.clinical.lacking import refuse_large_holes
 from mrknee.sources.clinical.locate import Opener
-from mrknee.sources.clinical.mosaic import looks_tiled
+from mrknee.sources.clinical.mosaic import looks_tiled, tiled_because
 from mrknee.sources.clinical.series import Series
 from mrknee.sources.clinical.stored import Raw, real_values
 
@@ -84,12 +85,16 @@ def read_volume(series: Series) -> Volume:
     slice: they are left alone.
 
     Raises:
-        MrkneeError: a file can't be read, or holds something other than its header says; nothing
-            of it is quoted.
+        MrkneeError: a file can't be read, or holds something other than its header says; an image
+            holds several slices; too many slices are missing. Nothing of a file is quoted.
     """
     first = series.first
     assert series.axes is not None  # noqa: S101  # refused before
     assert series.centre is not None  # noqa: S101
+    tiled = tiled_because(first.mosaic, (first.rows, first.cols), first.pixel_mm)
+    if tiled is not None:
+        raise MrkneeError(tiled)
+    refuse_large_holes(series)
     count = len(series.images)
     if count * first.rows * first.cols > MAX_VOXELS:
         raise MrkneeError(

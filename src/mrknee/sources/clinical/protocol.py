@@ -12,7 +12,6 @@ from typing import Literal
 from mrknee.exams import Plane
 from mrknee.sources.clinical.anatomy import other_part, vocabulary, words_of
 from mrknee.sources.clinical.header import MR_IMAGES
-from mrknee.sources.clinical.mosaic import tiled_because
 from mrknee.sources.clinical.series import Series
 
 Weighting = Literal["T1", "PD", "T2", "gradient echo", "unknown"]
@@ -172,15 +171,14 @@ def refusal_of(series: Series) -> str | None:
 
 def unusable_because(series: Series) -> str | None:
     """Why a series can't become a stack at all, even where a user asks for it, or None."""
-    first = series.first
     if series.axes is None:
         return "its header doesn't say how it lies in the patient"
-    sizes = first.pixel_mm
+    sizes = series.first.pixel_mm
     if len(sizes) != 2 or not all(0.05 <= size <= 10.0 for size in sizes):
         return "its header doesn't say how large a pixel is"
     if series.first.samples != 1:
         return "a colour image, not grey values"
-    return tiled_because(first.mosaic, (first.rows, first.cols), sizes)
+    return None
 
 
 def closeness(candidate: Candidate) -> tuple[tuple[str, float], ...]:

@@ -98,7 +98,8 @@ def _counting(words: Words, size: int, signed: bool, image: Image, dataset: Data
     if not beyond.any():
         return shifted
     if _is_overshoot(signed, image, dataset) and beyond.mean() <= FEW:
-        return np.clip(shifted, low, top)
+        clipped: Words = np.clip(shifted, low, top)
+        return clipped
     masked: Words = shifted & ((1 << bits) - 1)
     if signed:
         masked -= (masked >> (bits - 1)) << bits
