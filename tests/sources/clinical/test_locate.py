@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.sources.clinical import locate
+from mrknee.sources.clinical import archives
 from mrknee.sources.clinical.locate import Location, Opener, find_files
 
 
@@ -48,7 +48,9 @@ def test_a_broken_zip_among_others_is_counted(tmp_path: Path) -> None:
     zipped(tmp_path / "good.zip", {"1": b"1"})
     found = find_files(tmp_path)
     assert len(found.files) == 1
-    assert found.broken == ("a zip can't be read: its directory is missing or broken",)
+    assert found.broken == (
+        (Location(tmp_path / "bad.zip"), "a zip can't be read: its directory is missing or broken"),
+    )
 
 
 @pytest.mark.parametrize("name", ["../out", "a/../../out", "/etc/out", "..\\out", "C:\\out"])
@@ -70,14 +72,14 @@ def test_a_zip_with_links_is_refused(tmp_path: Path) -> None:
 
 def test_a_zip_bomb_is_refused_unopened(tmp_path: Path) -> None:
     """A zip that grows a thousandfold is refused by its directory alone."""
-    bomb = zipped(tmp_path / "z.zip", {"bomb": bytes(locate.FREE_BYTES + 1)})
+    bomb = zipped(tmp_path / "z.zip", {"bomb": bytes(archives.FREE_BYTES + 1)})
     with pytest.raises(MrkneeError, match="far more than images"):
         find_files(bomb)
 
 
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A zip of more files than any export has is refused."""
-    monkeypatch.setattr(locate, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     with pytest.raises(MrkneeError, match="too many files"):
         find_files(zipped(tmp_path / "z.zip", {str(i): b"1" for i in range(4)}))
 
