@@ -36,7 +36,7 @@ LEAST_RATE, GRACE_SECONDS = 10_000, 5.0
 exam of 0.5 MB fits into `UPLOAD_SECONDS` at this rate; a client that holds a place of
 `MAX_ARRIVING` has to send that much."""
 
-SETTLED_SECONDS = 2.0
+SETTLED_SECONDS = 0.5
 """A body that began so long ago may be given up for another: its rate is known."""
 
 RETRY_SECONDS = 2
