@@ -334,6 +334,9 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    root_path: str | None = None,
+    allowed_host: list[str] | None = None,
+    audit_log: Path | None = None,
     allow_missing_plane: bool = False,
     threads: int | None = None,
     runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
@@ -344,6 +347,9 @@ def serve(
         model: a run folder, or an ONNX file that export wrote.
         host: the address to listen at; whoever reaches it can use it, without a password.
         port: the port to listen at; 0 takes any free one.
+        root_path: the path of a proxy that the service is below, such as /knee.
+        allowed_host: names that clients or a proxy ask under, beside --host and localhost.
+        audit_log: a file that gets one line of JSON per exam, without pixels; none, if not given.
         allow_missing_plane: read exams that lack one or two planes too.
         threads: processor threads to compute with; all cores, if not given.
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
@@ -355,6 +361,9 @@ def serve(
         model,
         host=host,
         port=port,
+        root_path=root_path or "",
+        allowed_host=allowed_host or [],
+        audit_log=audit_log,
         allow_missing_plane=allow_missing_plane,
         threads=threads,
         runtime=runtime,
@@ -558,7 +567,7 @@ def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation 
     if get_origin(annotation) is Literal:
         return {"choices": kinds}
     if get_origin(annotation) is list:
-        return {"type": kinds[0], "nargs": "+"}
+        return {"type": kinds[0], "nargs": "+", "action": "extend"}  # given twice: all of them
     if get_origin(annotation) is dict:
         return {"type": _shares, "metavar": "NAME=SHARE,..."}
     return {"type": annotation}

@@ -262,7 +262,13 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
 
 
 def exam_page(
-    exam: Exam, explanation: Explanation, *, model: str, sheets: Mapping[str, Sheet] | None = None
+    exam: Exam,
+    explanation: Explanation,
+    *,
+    model: str,
+    sheets: Mapping[str, Sheet] | None = None,
+    digest: str | None = None,
+    request_id: str | None = None,
 ) -> str:
     """The page of one exam, in HTML; it loads nothing.
 
@@ -272,6 +278,8 @@ def exam_page(
         model: the model's name.
         sheets: finding -> the contact sheet that lies beside the page with all numbers; None where
             nothing lies beside it, so that the page doesn't speak of files.
+        digest: SHA-256 of the model's files, where it is known.
+        request_id: of the request that the page answers, where there is one.
     """
     views = []
     for finding in explanation.findings:
@@ -297,6 +305,8 @@ def exam_page(
             chance=chance,
             colour_bar=data_uri(png(colour_bar(300, 18))),
             files=sheets is not None,
+            digest=digest,
+            request_id=request_id,
         )
     )
 

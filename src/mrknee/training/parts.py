@@ -38,6 +38,7 @@ class Parts:
         """Files among the stacks that are not read; see `ExamFolder.unread`."""
         return self.train.unread + (() if self.valid is None else self.valid.unread)
 
+    @property
     def scores_valid(self) -> bool:
         """Whether valid is there and has a label of any finding."""
         return self.valid is not None and not bool(np.isnan(self.valid.labels).all())
