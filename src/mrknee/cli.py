@@ -154,17 +154,18 @@ def submit(
     print(f"wrote {len(read.ids)} exams to {predictions}")
 
 
-def check(data: Path, *, json: bool = False) -> int:
+def check(data: Path, *, axes: str | None = None, json: bool = False) -> int:
     """Lists what is wrong with a data set; exit status 1 when something is an error.
 
     Args:
         data: the data set's folder.
+        axes: the order of the files' axes where it is not slices,rows,cols; see predict.
         json: print JSON instead of a table.
     """
     from mrknee.checkup.check import check as check_data
     from mrknee.checkup.table import table
 
-    checkup = check_data(data)
+    checkup = check_data(data, axes=axes)
     print(checkup.to_json() if json else table(checkup), end="")
     return 1 if checkup.errors else 0
 
@@ -178,6 +179,7 @@ def evaluate(
     model: Path | None = None,
     against: str | None = None,
     prevalence: dict[str, float] | None = None,
+    axes: str | None = None,
 ) -> None:
     """Holds predictions against labels: a scorecard, and a page that shows how good and how sure.
 
@@ -192,6 +194,7 @@ def evaluate(
         against: a second model's predictions, for example of single-finding networks, compared
             in the page.
         prevalence: finding=share,...: PPV, NPV and calibration also at these prevalences.
+        axes: the order of the files' axes where it is not slices,rows,cols; see predict.
     """
     _refuse_file(out)
     from mrknee.report.evaluation import evaluate as evaluate_predictions
@@ -204,6 +207,7 @@ def evaluate(
         model=model,
         against=against,
         prevalences=prevalence or {},
+        axes=axes,
     )
     print(card.table())
     print(f"wrote {out / 'scorecard.json'} and {out / 'report.html'}")

@@ -19,6 +19,7 @@ from mrknee.exams.exam import (
     Findings,
     Plane,
     Stack,
+    as_exams,
     by_plane,
     plane_named,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "Remark",
     "Stack",
     "StackSizes",
+    "as_exams",
     "by_plane",
     "inner_split",
     "label_files",

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from mrknee.errors import MrkneeError
 from mrknee.exams.exam import Plane, Stack
@@ -175,7 +176,7 @@ def _text(shape: Shape) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
 
 
-def ordered_stack(values: Stack, axes: Axes) -> Stack:
+def ordered_stack(values: UInt8[np.ndarray, "_ _ _"], axes: Axes) -> Stack:
     """A stack whose axes are in the order `axes`, as (slices, rows, cols), read-only."""
     stack: Stack = np.ascontiguousarray(in_order(values, axes))
     stack.flags.writeable = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -136,7 +137,8 @@ class Exam:
         stacks: plane -> uint8 (slices, rows, cols), at least one plane, at least one slice and
             one pixel each. Planes may differ in size. May be read-only.
             When an exam is made, planes may be named in any case or by a synonym (`plane_named`).
-        labels: finding -> 1.0 present, 0.0 absent, NaN not known.
+        labels: finding -> 1.0 present, 0.0 absent, NaN not known; in the findings' order. When an
+            exam is made, findings may be named in any case.
         remarks: what was odd about its files when they were read, for example outliers.
 
     Raises:
@@ -164,7 +166,16 @@ class Exam:
                     expected="uint8 (slices, rows, cols), none of them zero",
                     found=f"{stack.dtype} {stack.shape}",
                 )
-        for finding, label in self.labels.items():
+        labels = {name.strip().lower(): label for name, label in self.labels.items()}
+        if len(labels) < len(self.labels):
+            raise MrkneeError(
+                "a finding is named twice",
+                exam=self.id,
+                expected="each finding once; upper and lower case are the same",
+                found=", ".join(map(repr, self.labels)),
+            )
+        labels = {name: labels[name] for name in Findings(labels)} if labels else {}
+        for finding, label in labels.items():
             if label not in (0.0, 1.0) and not np.isnan(label):
                 raise MrkneeError(
                     f"the label of {finding} can't be used",
@@ -173,7 +184,7 @@ class Exam:
                     found=repr(label),
                 )
         object.__setattr__(self, "stacks", MappingProxyType(stacks))
-        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
+        object.__setattr__(self, "labels", MappingProxyType(labels))
 
 
 @runtime_checkable
@@ -185,3 +196,39 @@ class Exams(Protocol):
 
     def __getitem__(self, index: int, /) -> Exam:
         """The exam at this position, read when it is asked for."""
+
+
+def as_exams(exams: Exams | Exam | Iterable[Exam]) -> Exams:
+    """A row of exams, from a row, a single exam, or anything that gives exams one by one.
+
+    Raises:
+        MrkneeError: it is something else, such as a path or a mapping of stacks, or there are none.
+    """
+    if isinstance(exams, Exam):
+        return [exams]
+    if isinstance(exams, (str, bytes, PurePath, Mapping, np.ndarray)):
+        raise MrkneeError(
+            "these are no exams",
+            expected="an Exam, a list of exams, or an ExamFolder",
+            found=type(exams).__name__,
+            advice="open a folder with ExamFolder(folder), make an exam with Exam(id, stacks)",
+        )
+    row = exams if isinstance(exams, Exams) else list(exams)
+    if not len(row):
+        raise MrkneeError("there are no exams to read", expected="one exam or more")
+    return row
+
+
+def refuse_no_exam(exam: object) -> None:
+    """Refuses what is given in an exam's place.
+
+    Raises:
+        MrkneeError: it is no exam.
+    """
+    if not isinstance(exam, Exam):
+        raise MrkneeError(
+            "this is no exam",
+            expected="an Exam",
+            found=type(exam).__name__,
+            advice="take one of a folder's, ExamFolder(folder)[0], or make one: Exam(id, stacks)",
+        )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +25,14 @@ from jaxtyping import Float64
 from mrknee.errors import MrkneeError
 from mrknee.exams.axes import AXES, Axes, Shape, parse_axes, refuse_other_axes, shape_in_order
 from mrknee.exams.exam import PLANES, Exam, Findings, Plane, Stack, by_plane
-from mrknee.exams.listing import folder_meant, list_stacks, plane_folders, what_is_there
+from mrknee.exams.ids import how_ids_differ
+from mrknee.exams.listing import (
+    folder_meant,
+    list_stacks,
+    plane_folders,
+    same_text,
+    what_is_there,
+)
 from mrknee.exams.remark import Remark
 from mrknee.exams.stackfile import read_shape, read_stack
 from mrknee.files import whole_file
@@ -233,14 +241,30 @@ def read_exam(
     return Exam(exam_id, stacks, labels or {}, tuple(remarks))
 
 
-def label_files(labels_of: Path) -> dict[str, Path]:
-    """The label files of a split: finding -> `<labels_of>-<finding>.csv`, for `DATA/train`."""
+def label_files(labels_of: str | Path) -> dict[str, Path]:
+    """The label files of a split: finding -> `<labels_of>-<finding>.csv`, for `DATA/train`.
+
+    A finding's name is in lower case, whatever its file's is: `train-ACL.csv` is of `acl`.
+
+    Raises:
+        MrkneeError: two files are of one finding.
+    """
+    labels_of = Path(labels_of)
     prefix = labels_of.name + "-"
-    return {
-        file.stem.removeprefix(prefix): file
-        for file in sorted(labels_of.parent.glob("*.csv"))
-        if file.name.startswith(prefix)
-    }
+    found: dict[str, Path] = {}
+    for file in sorted(labels_of.parent.glob("*.csv")):
+        if file.name.startswith(prefix):
+            name = file.stem.removeprefix(prefix).lower()
+            if name in found:
+                raise MrkneeError(
+                    "two label files are of one finding",
+                    file=file,
+                    expected="one file per finding; upper and lower case are the same",
+                    found=f"{found[name].name} and {file.name}",
+                    advice="remove or rename one of them",
+                )
+            found[name] = file
+    return found
 
 
 def _choose_findings(
@@ -248,7 +272,7 @@ def _choose_findings(
 ) -> Findings | None:
     if wanted is None:
         return Findings(found) if found else None
-    names = Findings(wanted)
+    names = Findings(name.strip().lower() for name in wanted)
     for name in names:
         if name not in found:
             raise MrkneeError(
@@ -260,10 +284,12 @@ def _choose_findings(
     return names
 
 
-def read_labels(path: Path) -> dict[str, float]:
+def read_labels(path: str | Path) -> dict[str, float]:
     """Reads one label file: no header, `id,label` a line, label 0, 1 or empty (not known).
 
     It is a CSV, as the predictions are: an id with a comma or a quotation mark stands in quotes.
+    0 and 1 may be written as decimal numbers (`0.0`, `1.`), as pandas writes them where a label is
+    missing. Ids are brought to Unicode's composed form (NFC).
 
     Args:
         path: the file; UTF-8, any line ends.
@@ -275,6 +301,7 @@ def read_labels(path: Path) -> dict[str, float]:
         MrkneeError: the file isn't there or isn't text, a line has not two fields, an id comes
             twice, or a label is something else.
     """
+    path = Path(path)
     text = read_text(path, "label file", at_most=_MAX_LABEL_BYTES)
     labels: dict[str, float] = {}
     rows = csv.reader(io.StringIO(text), strict=True)
@@ -290,24 +317,48 @@ def read_labels(path: Path) -> dict[str, float]:
                 expected="id,label with a label of 0, 1 or nothing",
                 found=where,
             )
-        exam_id, label = fields
+        exam_id, label = same_text(fields[0]), fields[1]
         if exam_id in labels:
             raise MrkneeError(
                 "an exam has two labels", file=path, exam=exam_id, expected="one line", found=where
             )
-        if label not in ("0", "1", ""):
+        if label and not _LABEL.fullmatch(label):
             raise MrkneeError(
                 "a label is neither 0 nor 1 nor empty",
                 file=path,
                 exam=exam_id,
                 expected="0, 1 or nothing (not known)",
                 found=where,
-                advice="delete the header line: MRNet's label files have none"
-                if rows.line_num == 1
-                else None,
+                advice=_label_advice(fields, text, first=not labels),
             )
         labels[exam_id] = float(label) if label else np.nan
     return labels
+
+
+_LABEL = re.compile(r"[01](\.0*)?", re.ASCII)
+
+_WORDS = {
+    "yes": "1", "y": "1", "true": "1", "t": "1", "positive": "1", "pos": "1", "present": "1",
+    "no": "0", "n": "0", "false": "0", "f": "0", "negative": "0", "neg": "0", "absent": "0",
+    "nan": "nothing", "na": "nothing", "n/a": "nothing", "none": "nothing", "null": "nothing",
+    "unknown": "nothing", "?": "nothing",
+}  # fmt: skip
+
+
+def _label_advice(fields: Sequence[str], text: str, *, first: bool) -> str | None:
+    """What to do about a label; a header is spoken of only where the line can be nothing else.
+
+    That is the first line, without a digit, whose label is no word for yes, no or not known, and
+    the lines below it are labels.
+    """
+    word = _WORDS.get(fields[1].lower())
+    if word is not None:
+        return f"write {word} for it"
+    below = text.strip().split("\n", 1)[1:]
+    digits = any(c.isdigit() for c in "".join(fields))
+    if first and below and not digits and re.search(r",\s*\"?[01](\.0*)?\"?\s*$", below[0], re.M):
+        return "delete the header line: MRNet's label files have none"
+    return None
 
 
 def _readable(rows: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
@@ -323,18 +374,20 @@ def _join(
     known = set(ids)
     unknown = [i for i in labels if i not in known]
     if unknown:
+        differ = how_ids_differ(unknown[0], ids)
         raise MrkneeError(
             "a label file names an exam that is not there",
             file=path,
             exam=unknown[0],
             expected=f"only ids of {folder}: {ids[0]} to {ids[-1]}",
-            found=f"{len(unknown)} unknown of {len(labels)}, {unknown[0]!r} first",
-            advice="ids must be written as the files are named: 0000 is not 0",
+            found=f"{len(unknown)} unknown of {len(labels)}, {unknown[0]!r} first"
+            + (f"; {differ}" if differ else ""),
+            advice="write the ids as the files are named: 0000 is not 0",
         )
     return np.array([labels.get(i, np.nan) for i in ids], dtype=np.float64)
 
 
-def write_labels(root: Path, split: str, finding: str, labels: Mapping[str, float]) -> Path:
+def write_labels(root: str | Path, split: str, finding: str, labels: Mapping[str, float]) -> Path:
     """Writes `root/split-finding.csv`, whole or not at all.
 
     Args:
@@ -347,7 +400,7 @@ def write_labels(root: Path, split: str, finding: str, labels: Mapping[str, floa
         The file written.
     """
     (name,) = Findings([finding])
-    path = root / f"{split}-{name}.csv"
+    path = Path(root) / f"{split}-{name}.csv"
     text = {0.0: "0", 1.0: "1"}
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(

@@ -128,8 +128,13 @@ def folder_meant(folder: Path, *, data_set: bool) -> str | None:
     Returns:
         What to do; None where nothing was found.
     """
+    above: list[Path] = []  # of a split's folder, or a plane's
+    if folder.name.lower() in PLANES:
+        above = list(folder.absolute().parents)[:2]
+    elif has_planes(folder):
+        above = [folder.absolute().parent]
     below = [folder, *_below(folder)]
-    for near in [*below[1:], *list(folder.absolute().parents)[:2]]:
+    for near in [*above, *below[1:]]:
         if _is_data_set(near) or (not data_set and has_planes(near)):
             return f"name the folder {near}"
     if data_set:

@@ -20,8 +20,9 @@ import numpy as np
 
 from mrknee.errors import MrkneeError
 from mrknee.exams.axes import AXES, Shape, other_axes
-from mrknee.exams.exam import Exam, Exams, Plane, Stack
+from mrknee.exams.exam import Exam, Exams, Plane, Stack, refuse_no_exam
 from mrknee.exams.remark import Remark
+from mrknee.progress import track
 
 CODES: Mapping[str, str] = {
     "all-zero": "every pixel of a stack is 0",
@@ -37,6 +38,9 @@ CODES: Mapping[str, str] = {
 }
 """Code of a remark -> what it means. `mrknee check` uses the same codes."""
 
+BLANK = frozenset({"all-zero", "constant"})
+"""Codes of stacks that show nothing at all."""
+
 LEAST_CONTRAST = 16
 """Grey values from the 1st to the 99th percentile. Fewer than 16 are less than 4 bits: a network
 whose input is scaled from minimum to maximum would see steps, noise, or a few odd pixels."""
@@ -44,6 +48,9 @@ whose input is scaled from minimum to maximum would see steps, noise, or a few o
 GRID = 32
 """Contrast is measured on so many rows and columns of each slice, which is cheap and enough for
 percentiles of a whole stack."""
+
+NOTED = 5
+"""Exams that a note names; the table of remarks has them all."""
 
 Range = tuple[int, int]
 
@@ -218,6 +225,7 @@ class Inspected:
 
     def __getitem__(self, index: int) -> Exam:
         exam = self._exams[index]
+        refuse_no_exam(exam)
         if index not in self._found:
             self._found[index] = (exam.id, remarks_of(exam, self._trained))
         return exam
@@ -229,6 +237,40 @@ class Inspected:
                 self[index]
         ordered = (self._found[index] for index in range(len(self)))
         return {exam_id: remarks for exam_id, remarks in ordered if remarks}
+
+
+def remarks_on(
+    exams: Exams, positions: Sequence[int], trained: Mapping[Plane, StackSizes]
+) -> dict[str, tuple[Remark, ...]]:
+    """Reads exams and says what is odd about them: id -> remarks, for those with a remark.
+
+    Args:
+        exams: any row of exams.
+        positions: which of them.
+        trained: as for `remarks_of`.
+    """
+    found: dict[str, tuple[Remark, ...]] = {}
+    for position in track(positions, len(positions), "looking at the exams"):
+        exam = exams[position]
+        found[exam.id] = remarks_of(exam, trained)
+    return {exam_id: remarks for exam_id, remarks in found.items() if remarks}
+
+
+def notes_on(remarks: Mapping[str, Sequence[Remark]], n_exams: int) -> list[str]:
+    """A note for a scorecard on exams with something odd about them; none where there is nothing.
+
+    Args:
+        remarks: id -> remarks.
+        n_exams: how many exams were looked at.
+    """
+    if not remarks:
+        return []
+    first = "; ".join(
+        f"{exam_id}: " + ", ".join(dict.fromkeys(remark.code for remark in found))
+        for exam_id, found in list(remarks.items())[:NOTED]
+    )
+    more = f"; and {len(remarks) - NOTED} more" if len(remarks) > NOTED else ""
+    return [f"{len(remarks)} of these {n_exams} exams have something odd about them: {first}{more}"]
 
 
 def summary(remarks: Mapping[str, Sequence[Remark]], shown: int = 10) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from mrknee.errors import MrkneeError
 from mrknee.exams.axes import AXES, Axes, Shape, ordered_stack
-from mrknee.exams.exam import Stack
+from mrknee.exams.exam import Stack, by_plane
 from mrknee.exams.greyscale import in_doubles, to_bytes
 from mrknee.files import whole_file
 from mrknee.untrusted import refuse_unusual
@@ -225,21 +225,25 @@ def _to_bytes(values: np.ndarray, path: Path, exam_id: str | None) -> tuple[Stac
 
 
 def write_stack(
-    folder: Path, plane: str, exam_id: str, stack: Stack, *, durable: bool = True
+    folder: str | Path, plane: str, exam_id: str, stack: Stack, *, durable: bool = True
 ) -> Path:
     """Writes one stack as `folder/plane/exam_id.npy`, whole or not at all.
 
     Args:
         folder: the split's folder (`DATA/train`); made if it isn't there.
-        plane: one of the plane names.
+        plane: the plane, by any name that `plane_named` knows.
         exam_id: the file's name without its ending.
         stack: uint8 (slices, rows, cols).
         durable: wait for the disk; see `whole_file`.
 
     Returns:
         The file written.
+
+    Raises:
+        MrkneeError: the plane's name is not known.
     """
-    path = folder / plane / f"{exam_id}.npy"
+    (known,) = by_plane({plane: stack}, exam=exam_id)
+    path = Path(folder) / known / f"{exam_id}.npy"
     content = io.BytesIO()  # numpy's own writing to a file doesn't say that the disk is full
     np.save(content, np.ascontiguousarray(stack), allow_pickle=False)
     with whole_file(path, durable=durable) as beside:

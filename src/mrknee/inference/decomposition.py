@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane, remarks_of
+from mrknee.exams.exam import refuse_no_exam
 from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.explanation import EXACT, GRAD_CAM, Explanation, Method
 from mrknee.inference.model import uncalibrated
@@ -43,6 +44,7 @@ def explain(predictor: Predictor, exam: Exam, *, method: Method | None = None) -
     Raises:
         MrkneeError: exact is asked for and the network doesn't allow it.
     """
+    refuse_no_exam(exam)
     reader = predictor.reader
     network = reader.network
     obstacle = why_not_exact(network)

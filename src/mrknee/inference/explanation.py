@@ -150,7 +150,7 @@ class Explanation:
         plane = max(scores, key=lambda p: float(scores[p].max()))
         return plane, int(scores[plane].argmax())
 
-    def write_numbers(self, folder: Path) -> None:
+    def write_numbers(self, folder: str | Path) -> None:
         """Writes `explanation.npz` (every array) and `explanation.json` (what a person reads).
 
         The NPZ holds, for each plane, `native_<plane>`, `heat_<plane>` (in the stack's own shape)
@@ -160,6 +160,7 @@ class Explanation:
         Args:
             folder: where to write; made where it isn't there.
         """
+        folder = Path(folder)
         arrays: dict[str, Any] = {
             "exam": np.array(self.exam),
             "method": np.array(self.method),

@@ -106,7 +106,7 @@ class Exported:
     uncalibrated: Mapping[str, str] = field(default_factory=dict)
 
 
-def export(model: Path, out: Path, *, int8: Int8 | None = None) -> Exported:
+def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> Exported:
     """Writes a run folder's model as an ONNX file, if it reads exams of noise as the folder does.
 
     Args:
@@ -121,6 +121,7 @@ def export(model: Path, out: Path, *, int8: Int8 | None = None) -> Exported:
         MrkneeError: there is no model, its logits are no plain sum, it can't be exported, the
             file differs from it by more than `LIMIT` in a logit, or 8 bits cost too much.
     """
+    model, out = Path(model), Path(out)
     predictor = Predictor(model)
     obstacle = why_not_exact(predictor.reader.network)
     if obstacle is not None:

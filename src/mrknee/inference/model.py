@@ -36,7 +36,7 @@ class Model(Protocol):
     def decisions(self) -> Mapping[str, Any]:
         """Its calibration and operating points in plain form; see `mrknee.inference.decisions`."""
 
-    def predict(self, exams: Exams) -> Predictions:
+    def predict(self, exams: Exams | Exam) -> Predictions:
         """One calibrated probability an exam and finding, in the exams' order."""
 
     def explain(self, exam: Exam, *, method: Method | None = None) -> Explanation:

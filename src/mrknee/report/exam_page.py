@@ -21,6 +21,8 @@ from scipy.special import expit
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.exams.ids import how_ids_differ
+from mrknee.exams.listing import same_text
 from mrknee.files import whole_file
 from mrknee.inference.explanation import EXACT, Explanation, Method
 from mrknee.inference.model import open_exams, open_model
@@ -183,10 +185,10 @@ class FindingView:
 
 
 def explain_exam(
-    model: Path,
-    exams: Path,
+    model: str | Path,
+    exams: str | Path,
     exam_id: str,
-    out: Path,
+    out: str | Path,
     *,
     split: str = "valid",
     method: Method | None = None,
@@ -216,6 +218,7 @@ def explain_exam(
         MrkneeError: no such exam, no model, files that can't be used, or exact is asked for and
             the network doesn't allow it.
     """
+    model, out = Path(model), Path(out)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
     exam = _find(folder, exam_id)
     opened = open_model(model, threads=threads, runtime=runtime)
@@ -230,20 +233,24 @@ def explain_exam(
 
 
 def _find(folder: ExamFolder, exam_id: str) -> Exam:
+    exam_id = same_text(exam_id)
     if exam_id not in folder.ids:
+        differ = how_ids_differ(exam_id, folder.ids)
         near = get_close_matches(exam_id, folder.ids, n=3, cutoff=0.0)
         raise MrkneeError(
             "there is no such exam",
             file=folder.folder,
             exam=exam_id,
             expected=f"one of {len(folder)} ids, {folder.ids[0]} to {folder.ids[-1]}",
-            found="nearest: " + ", ".join(near),
+            found=differ or "nearest: " + ", ".join(near),
             advice="write the id as its files are named: 0007 is not 7",
         )
     return folder[folder.ids.index(exam_id)]
 
 
-def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model: str) -> None:
+def write_exam_page(
+    folder: str | Path, exam: Exam, explanation: Explanation, *, model: str
+) -> None:
     """Writes `contact-<finding>.png` for every finding and `index.html`, the page last.
 
     Args:
@@ -252,6 +259,7 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
         explanation: the explanation of it.
         model: the model's name, for the page.
     """
+    folder = Path(folder)
     sheets = {f: contact_sheet(exam, explanation, f) for f in explanation.findings}
     for finding, sheet in sheets.items():
         with whole_file(folder / f"contact-{finding}.png") as beside:

@@ -65,7 +65,7 @@ from mrknee.untrusted import read_bytes, read_json
 _MAX_SPLIT_BYTES = 32_000_000  # a line an exam
 
 
-def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
+def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
     """Trains by the recipe and writes the run folder.
 
     Args:
@@ -82,6 +82,7 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
         MrkneeError: the data set or a setting can't be used, or the folder holds something else.
     """
     with connected_processes() as processes:
+        data, out = Path(data), Path(out)
         card = _train(data, out, recipe, processes, resume=resume)
         if processes.rank == 0:
             print(f"wrote {out}")

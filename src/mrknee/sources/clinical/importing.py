@@ -86,12 +86,12 @@ class Imported:
 
 
 def import_exams(
-    source: Path,
-    out: Path,
+    source: str | Path,
+    out: str | Path,
     *,
     choose: Sequence[str] = (),
     allow_missing_plane: bool = False,
-    keep_map: Path | None = None,
+    keep_map: str | Path | None = None,
     workers: int | None = None,
 ) -> Imported:
     """Imports every study of a source.
@@ -112,6 +112,8 @@ def import_exams(
         MrkneeError: the source holds no image, `out` holds something else (an import of other
             files, too), or an argument is impossible. No message names anything of the source.
     """
+    source, out = Path(source), Path(out)
+    keep_map = None if keep_map is None else Path(keep_map)
     choice = _choices(choose)
     if keep_map is not None and keep_map.absolute().is_relative_to(out.absolute()):
         raise MrkneeError(

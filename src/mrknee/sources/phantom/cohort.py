@@ -78,7 +78,7 @@ def draw_truths(split: str, count: int, seed: int) -> list[Truth]:
 
 
 def write_cohort(
-    out: Path,
+    out: str | Path,
     *,
     train: int,
     valid: int,
@@ -107,6 +107,7 @@ def write_cohort(
         MrkneeError: impossible arguments, or ``out`` holds something else.
     """
     SEED.check("the seed", seed)
+    out = Path(out)
     _check(train, valid, size, slice_factor)
     tasks = _plan(out, train, valid, seed, size, slice_factor)
     _claim(out, _parameters(tasks, train, valid, seed, size, slice_factor))
