@@ -13,7 +13,13 @@ import numpy as np
 from mrknee.checkup.duplicates import find_alike, find_copies
 from mrknee.checkup.facts import Checkup, LabelCount, SliceCount, SplitFacts
 from mrknee.checkup.labels import check_labels, compare_labels
-from mrknee.checkup.layout import check_layout, exams_of, split_names
+from mrknee.checkup.layout import (
+    check_layout,
+    exams_of,
+    is_one_folder,
+    of_one_folder,
+    split_names,
+)
 from mrknee.checkup.planes import check_planes
 from mrknee.checkup.stacks import Look, check_shapes, look_at_stacks
 from mrknee.exams import PLANES
@@ -23,7 +29,8 @@ def check(root: Path) -> Checkup:
     """Looks at every file of a data set in MRNet's layout and lists what is wrong.
 
     Args:
-        root: the data set's folder; every folder in it that holds a plane's folder is a split.
+        root: the data set's folder; every folder in it that holds a plane's folder is a split. Or
+            a folder that holds the planes' folders itself, without splits, as import writes it.
 
     Returns:
         The facts, the exams that are too alike, and the problems: layout, labels, stacks, copies,
@@ -32,8 +39,14 @@ def check(root: Path) -> Checkup:
     Raises:
         MrkneeError: there is no such folder, or no split in it.
     """
-    exams = exams_of(root, split_names(root))
+    only = root.resolve().name if is_one_folder(root) else None
+    data = root.resolve()
+    if only is not None:  # its name stands for a split's
+        root = data.parent
+    exams = exams_of(root, split_names(root) if only is None else [only])
     places, problems = check_layout(root, exams)
+    if only is not None:
+        problems = of_one_folder(problems, only)
     labels: dict[str, dict[str, LabelCount]] = {}
     for split, ids in exams.items():
         if ids:
@@ -52,7 +65,7 @@ def check(root: Path) -> Checkup:
         split: SplitFacts(len(exams[split]), counts, _slices(split, looks))
         for split, counts in labels.items()
     }
-    return Checkup(root.resolve().name, facts, (*copies, *alike), compared, tuple(problems))
+    return Checkup(data.name, facts, (*copies, *alike), compared, tuple(problems))
 
 
 def _slices(split: str, looks: Sequence[Look]) -> dict[str, SliceCount]:
