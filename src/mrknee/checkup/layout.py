@@ -19,6 +19,9 @@ from mrknee.exams.listing import (
     what_is_there,
 )
 
+RECORD = "import.json"
+"""What `mrknee import` writes beside the planes' folders."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -61,6 +64,29 @@ def split_names(root: Path) -> list[str]:
         )
     first = [name for name in ("train", "valid") if name in found]
     return first + sorted(found.difference(first))
+
+
+def is_one_folder(root: Path) -> bool:
+    """Whether a folder holds exams without splits, as `mrknee import` writes them."""
+    if not root.is_dir() or not any((root / plane).is_dir() for plane in PLANES):
+        return False
+    return not any((f / plane).is_dir() for f in root.iterdir() if f.is_dir() for plane in PLANES)
+
+
+def of_one_folder(problems: Sequence[Problem], name: str) -> list[Problem]:
+    """Of the problems of a data set with one split, those that concern a folder without splits.
+
+    Args:
+        problems: what `check_layout` has found.
+        name: the folder's name, which stands for a split's.
+    """
+    return [
+        problem
+        for problem in problems
+        if problem.code not in ("no-train", "no-valid")
+        and problem.file.startswith(f"{name}/")
+        and problem.file != f"{name}/{RECORD}"
+    ]
 
 
 def listings_of(root: Path, splits: Sequence[str]) -> tuple[dict[str, Listing], list[Problem]]:

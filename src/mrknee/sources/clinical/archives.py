@@ -209,9 +209,9 @@ class TarArchive:
         self._file = file
         try:
             self._tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  # closed by close()
-            self._members, refused = _tar_members(self._tar)
+            self._members, refused, ended = _tar_members(self._tar)
             file.seek(self._tar.offset)
-            if file.read(1) != b"\0":  # the end of a tar is a block of zeros
+            if not ended or file.read(1) != b"\0":  # the end of a tar is a block of zeros
                 refused.append("a tar is cut off, or damaged in its middle: copy it again")
         except TAR_ERRORS:
             file.close()
@@ -237,25 +237,37 @@ class TarArchive:
         self._file.close()
 
 
-def _tar_members(tar: tarfile.TarFile) -> tuple[dict[str, tarfile.TarInfo], list[str]]:
-    """A tar's files by name (of two with one name, the last), and what else is in it."""
+def _tar_members(
+    tar: tarfile.TarFile,
+) -> tuple[dict[str, tarfile.TarInfo], list[str], bool]:
+    """A tar's files by name (of two with one name, the last), what else is in it, and its end.
+
+    Returns:
+        Files; why others aren't read; whether all of the tar could be gone through.
+    """
     members: dict[str, tarfile.TarInfo] = {}
     refused: list[str] = []
     last = -1
-    for count, info in enumerate(tar, start=1):
-        _check_count(count, "tar")
-        if info.size < 0 or info.offset <= last:  # a header that leads back would never end
-            raise MrkneeError("a tar can't be read", found="a member of impossible size")
-        last = info.offset
-        name = PurePosixPath(info.name.replace("\\", "/"))
-        _check_name(name, "tar")
-        if info.isdir() or _is_hidden(name):
-            continue
-        if info.isreg() and not info.issparse():
-            members[info.name] = info
-        else:
-            refused.append(f"a link, a device or a sparse file in a tar isn't read: {UNPACK}")
-    return members, refused
+    try:
+        for count, info in enumerate(tar, start=1):
+            _check_count(count, "tar")
+            if info.size < 0 or info.offset <= last:  # a header that leads back would never end
+                raise MrkneeError("a tar can't be read", found="a member of impossible size")
+            last = info.offset
+            name = PurePosixPath(info.name.replace("\\", "/"))
+            _check_name(name, "tar")
+            if info.isdir() or _is_hidden(name):
+                continue
+            if info.isreg() and not info.issparse():
+                members[info.name] = info
+            else:
+                refused.append(f"a link, a device or a sparse file in a tar isn't read: {UNPACK}")
+    except TAR_ERRORS:
+        if last < 0:
+            raise
+        members = {name: info for name, info in members.items() if info.offset < last}
+        return members, refused, False  # the last one is the one that is cut
+    return members, refused, True
 
 
 Archive = ZipArchive | TarArchive

@@ -88,13 +88,13 @@ def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: in
             if one.series.axes is None and one.series.first.series == chosen.series.first.series
         )
         if nowhere:
-            yield f"{plane}: {nowhere} images of its series don't say where they lie: left out"
+            yield f"{plane}: {nowhere} of its series' images lie nowhere by their headers: left out"
         for one in candidates:
             if one.plane == plane and failed(one, rows):
                 reason = rows[one.name]["reason"]
                 yield f"{plane}: {one.name} can't be used, {said['series']} is: {reason}"
     if beside:
-        yield f"{beside} files in the folders of its images could not be read or are missing"
+        yield f"files in the folders of its images that can't be read or are missing: {beside}"
 
 
 def failed(one: Candidate, rows: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -36,9 +36,10 @@ WIDEST_FIELD_MM = 600.0
 
 LARGEST_GRID = 12
 SMALLEST_TILE = 16
-ALIKE = 0.75
-"""Correlation of neighbouring tiles, across and down, from which an image is a mosaic. Slices of
-one knee some millimetres apart correlate by more, the parts of one slice by much less."""
+ALIKE, ALIKE_ALONE = 0.75, 0.5
+"""Correlation of neighbouring tiles, across and down, from which an image is a mosaic: of an image
+among others, and of a series' only one. Parts of one slice of real knees correlate by at most 0.4;
+neighbouring slices, four millimetres apart, by 0.5 to 0.9."""
 
 
 def says_mosaic(dataset: Dataset) -> bool:
@@ -72,15 +73,17 @@ def tiled_because(
     return None
 
 
-def looks_tiled(image: Float32[np.ndarray, "rows cols"]) -> bool:
+def looks_tiled(image: Float32[np.ndarray, "rows cols"], *, alone: bool) -> bool:
     """Whether an image looks like a grid of similar images.
 
     Args:
         image: grey values, finite.
+        alone: whether it is its series' only image, as a mosaic often is, and a slice hardly ever.
     """
     rows, cols = image.shape
+    limit = ALIKE_ALONE if alone else ALIKE
     return any(
-        _neighbours(image.reshape(down, rows // down, across, cols // across)) > ALIKE
+        _neighbours(image.reshape(down, rows // down, across, cols // across)) > limit
         for down in _divisors(rows)
         for across in _divisors(cols)
     )

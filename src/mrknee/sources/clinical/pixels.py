@@ -52,7 +52,7 @@ MAX_VOXELS = 100_000_000
 # Which of pydicom's plugins decode what, in the order in which they are tried: all are under BSD,
 # MIT or Apache licences.
 PLUGINS: dict[str, tuple[str, ...]] = {
-    RLELossless: ("pydicom", "gdcm"),
+    RLELossless: ("pydicom",),
     **dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit), ("gdcm", "pillow")),
     **dict.fromkeys((JPEGLossless, JPEGLosslessSV1), ("gdcm",)),
     **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), ("pyjpegls", "gdcm")),
@@ -65,7 +65,7 @@ COMPLAINTS = (b"JPEG", b"Huffman", b"marker", b"arithmetic code")
 ESCAPE = b"\x1b"
 """What a progress bar is drawn with."""
 
-FOREIGN = frozenset(PLUGINS)
+FOREIGN = frozenset(syntax for syntax, names in PLUGINS.items() if names != ("pydicom",))
 """What is decoded by C or C++, which a damaged image may bring down."""
 
 END = b"\xff\xd9"
@@ -116,7 +116,7 @@ def read_volume(series: Series) -> Volume:
                         frame(image.frame), image, dataset
                     )
     volume = np.stack([slices.pop(index) for index in range(count)])
-    if looks_tiled(np.nan_to_num(volume[count // 2])):
+    if looks_tiled(np.nan_to_num(volume[count // 2]), alone=count == 1):
         raise MrkneeError("a mosaic: an image looks like several slices side by side")
     row_mm, col_mm = first.pixel_mm
     return Volume(volume, series.axes, (row_mm, col_mm), series.centre)
@@ -160,8 +160,9 @@ def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:
         )
     if syntax != RLELossless:
         ended = [_to_its_end(part) for part in parts]
-        for part in ended:
-            _check_stream(part, image, allocated)
+        precision = max(_check_stream(part, image, allocated) for part in ended)
+        # else gdcm cuts off what lies beyond; `image` keeps what the header says
+        dataset.BitsStored = max(precision, image.bits)
         if ended != parts:  # decoders stumble over what follows
             dataset.PixelData = encapsulate(ended)
             for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
@@ -263,10 +264,13 @@ def _to_its_end(stream: bytes) -> bytes:
     return stream if end < 0 else stream[: end + len(END)]
 
 
-def _check_stream(stream: bytes, image: Image, allocated: int) -> None:
+def _check_stream(stream: bytes, image: Image, allocated: int) -> int:
     """Refuses a compressed frame without an end, or of another size than the DICOM header says.
 
     A decoder allocates what the stream says, so a stream of a hundred bytes could claim gigabytes.
+
+    Returns:
+        The bits of a value, by the stream itself.
     """
     if not stream.endswith(END):
         raise MrkneeError(
@@ -289,6 +293,7 @@ def _check_stream(stream: bytes, image: Image, allocated: int) -> None:
             expected=f"2 to {allocated}",
             found=f"{size[3]}",
         )
+    return size[3]
 
 
 def _jpeg2000_size(stream: bytes) -> tuple[int, int, int, int] | None:

@@ -35,9 +35,9 @@ JPEG = LOSSY | {
 }
 WITHOUT_SIGN = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1})
 """JPEG has no negative numbers: they come as their bits."""
-FEW = 0.1
-"""Compression moves a few values beyond what BitsStored can hold. Where more than this share of
-an image's values lie beyond, the high bits hold something else."""
+MOST = 0.5
+"""Values at the limits of what BitsStored can hold may lie a little beyond them. Where more than
+this share of an image's values lie beyond, the high bits hold something else."""
 FAR = 0.5
 """A padding value this many times the range of all other values above them is no tissue. The
 brightest tissue, cut off at the largest value, lies next to the others."""
@@ -94,10 +94,9 @@ def _counting(words: Words, size: int, signed: bool, image: Image, dataset: Data
     shifted = words >> (high + 1 - bits)
     low = -(1 << (bits - 1)) if signed else 0
     top = low + (1 << bits) - 1
-    beyond = (shifted < low) | (shifted > top)
-    if not beyond.any():
+    if shifted.min() >= low and shifted.max() <= top:
         return shifted
-    if _is_overshoot(signed, image, dataset) and beyond.mean() <= FEW:
+    if _is_overshoot(shifted, low, top, signed, image, dataset):
         clipped: Words = np.clip(shifted, low, top)
         return clipped
     masked: Words = shifted & ((1 << bits) - 1)
@@ -106,17 +105,27 @@ def _counting(words: Words, size: int, signed: bool, image: Image, dataset: Data
     return masked
 
 
-def _is_overshoot(signed: bool, image: Image, dataset: Dataset) -> bool:
+def _is_overshoot(
+    values: Words,
+    low: int,
+    top: int,
+    signed: bool,
+    image: Image,
+    dataset: Dataset,
+) -> bool:
     """Whether values beyond the stored bits are values, not something else in the same words."""
     if signed and image.syntax in WITHOUT_SIGN:
         return False
     if image.syntax in LOSSY or text(dataset, "LossyImageCompression") == "01":
-        return True
+        spread = top - low  # overshoot is smaller than the whole range
+        return bool(((values < low - spread) | (values > top + spread)).mean() <= MOST)
     overlay = any(
         dataset.get((group, 0x0102)) is not None and dataset[group, 0x0102].value
         for group in range(0x6000, 0x6020, 2)  # OverlayBitPosition: 0 for one in its own element
     )
-    return image.syntax in JPEG and not overlay
+    if image.syntax not in JPEG or overlay:
+        return False
+    return bool(((values < low) | (values > top)).mean() <= MOST)
 
 
 def _padding(
