@@ -12,7 +12,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, ExamFolder, Plane
 from mrknee.sources.clinical.importing import import_exams
 from mrknee.sources.clinical.locate import Location
-from mrknee.sources.clinical.nifti import plane_and_exam, read_nifti
+from mrknee.sources.clinical.nifti import read_nifti
 from tests.sources.clinical.hospital import PROTOCOL, Scan, acquire, export_study, knee
 
 
