@@ -128,7 +128,6 @@ BESIDE_KNEE: dict[str, tuple[dict[str, Side], dict[str, Side]]] = {
 }
 AND = vocabulary("and und et y e i en og och ja oraz a")
 """Words between two sides; of these, E and I are a side too, but only where nothing follows."""
-SHORT = frozenset(s for both in BESIDE_KNEE.values() for kind in both for s in kind)
 _CODES: dict[str, Side] = {"R": "right", "RIGHT": "right", "L": "left", "LEFT": "left"}
 OFF_CENTRE_MM = 40.0
 """A lying patient's knees are some 100 mm left and right of the table's middle, which is the
@@ -185,12 +184,21 @@ def _without_pairs(row: list[str]) -> list[str]:
     kept: list[str] = []
     for word in row:
         before = kept[-2:] if kept and kept[-1] in AND else kept[-1:]
-        if word in SHORT and before and before[0] in SHORT and before[0] != word:
+        if before and _opposite(before[0], word):
             del kept[-len(before) :]
             kept.append("both")
         else:
             kept.append(word)
     return kept
+
+
+def _opposite(one: str, other: str) -> bool:
+    """Whether two short words are the two sides of one language."""
+    for either, behind in BESIDE_KNEE.values():
+        sides = {**either, **behind}
+        if one in sides and other in sides and sides[one] != sides[other]:
+            return True
+    return False
 
 
 def _beside(knee: str, word: str, *, behind: bool, last: bool) -> set[Side]:
