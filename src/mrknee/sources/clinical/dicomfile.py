@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 import pydicom
 from pydicom import config
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filereader import _read_file_meta_info, dcmread, read_dataset
 from pydicom.tag import BaseTag, Tag
@@ -252,8 +253,11 @@ def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
 
 
 def _values(dataset: Dataset, keyword: str, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
+    tag = tag_for_keyword(keyword)
+    if tag is None or tag not in dataset:  # asking for what isn't there costs pydicom far more
+        return ()
     try:
-        value = dataset.get(keyword)
+        value = dataset[tag].value
         if value is None or isinstance(value, bytes):
             return ()
         several = isinstance(value, (pydicom.multival.MultiValue, list, tuple))

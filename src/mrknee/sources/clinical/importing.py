@@ -26,16 +26,12 @@ from mrknee.exams import PLANES, Plane, write_stack
 from mrknee.files import clear_half_written, whole_file
 from mrknee.progress import Progress
 from mrknee.sources.clinical.content import content_digest
+from mrknee.sources.clinical.knees import studies_of
 from mrknee.sources.clinical.lacking import lacks
+from mrknee.sources.clinical.nifti import is_nifti
+from mrknee.sources.clinical.nifti_names import nifti_studies
 from mrknee.sources.clinical.scanning import Scan, scan_source
-from mrknee.sources.clinical.study import (
-    Choice,
-    Study,
-    needs_decoder,
-    nifti_studies,
-    read_study,
-    studies_of,
-)
+from mrknee.sources.clinical.study import Choice, Study, needs_decoder, read_study
 from mrknee.untrusted import read_json
 from mrknee.workers import cores, each, each_or_here
 
@@ -206,7 +202,7 @@ def _seal(studies: Sequence[Study], choice: Choice, allow_missing_plane: bool) -
     whole = hashlib.sha256()
     for study in studies:
         sizes = [(one.series.first.series, len(one.series.images)) for one in study.candidates]
-        files = [(str(plane), location.name.name) for plane, location in study.volumes]
+        files = [one.series.first.location.name.name for one in study.candidates]
         whole.update(repr((study.key, sizes, files)).encode())
     asked = sorted((str(plane), sorted(uids)) for plane, uids in choice.items())
     whole.update(repr((__version__, asked, allow_missing_plane)).encode())
@@ -362,9 +358,10 @@ def _write_map(file: Path, ids: Mapping[str, Study], scan: Scan) -> None:
 
 
 def _identifiers(study: Study) -> dict[str, Any]:
-    if study.volumes:
-        return {"files": {str(plane): str(location.name) for plane, location in study.volumes}}
     first = study.candidates[0].series.first
+    if is_nifti(first.location):
+        files = {one.name: str(one.series.first.location.name) for one in study.candidates}
+        return {"files": files}
     return {
         "StudyInstanceUID": first.study,
         "PatientID": first.patient,
