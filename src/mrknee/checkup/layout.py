@@ -9,6 +9,7 @@ from pathlib import Path
 from mrknee.checkup.problem import Problem
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, ExamFolder, Plane, label_files
+from mrknee.exams.ids import UNUSABLE
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def check_layout(
             problems.append(Problem(f"no-{split}", "there is no such split", f"{split}/"))
     for split, ids in exams.items():
         if not ids:
-            problems.append(Problem("no-exams", "there is no .npy file in it", f"{split}/"))
+            problems.append(_no_exams(root, split))
     places = [Place(s, i, plane) for s, ids in exams.items() for i in ids for plane in PLANES]
     there = [place for place in places if (root / place.file).exists()]
     problems += [
@@ -90,6 +91,17 @@ def check_layout(
     problems += _shared_ids(exams)
     problems += _extra_files(root, list(exams))
     return there, problems
+
+
+def _no_exams(root: Path, split: str) -> Problem:
+    """Why a split has no exams: an id can't be used, so nothing reads them; or there are none."""
+    try:
+        ExamFolder(root / split, allow_missing_plane=True)
+    except MrkneeError as error:
+        if error.what == UNUSABLE:
+            text = f"expected {error.expected}; found {error.found}"
+            return Problem("exam-id", text, f"{split}/*/{error.exam}.npy", error.exam)
+    return Problem("no-exams", "there is no .npy file in it", f"{split}/")
 
 
 def _shared_ids(exams: Mapping[str, Sequence[str]]) -> Iterator[Problem]:

@@ -60,6 +60,12 @@ KINDS: Mapping[str, Kind] = {
         "two splits have an exam of the same id",
         "take the exam out of one of them, or give it an id of its own",
     ),
+    "exam-id": Kind(
+        "error",
+        "an exam's id can't be used, so none of its split's exams can: it isn't UTF-8, holds a "
+        "character that isn't printed, has a space at an end, or begins like a formula",
+        "rename the exam's files, and the exam in label files",
+    ),
     # stacks
     "not-npy": Kind(
         "error",

@@ -23,6 +23,7 @@ from jaxtyping import Float64
 
 from mrknee.errors import MrkneeError
 from mrknee.exams.exam import PLANES, Exam, Findings, Plane
+from mrknee.exams.ids import refuse_id
 from mrknee.exams.stackfile import read_shape, read_stack
 from mrknee.files import whole_file
 from mrknee.untrusted import read_text
@@ -50,8 +51,9 @@ class ExamFolder:
         allow_missing_plane: let exams through that lack one or two planes.
 
     Raises:
-        MrkneeError: no exams, an exam lacks a plane, or a label file names an exam that isn't
-            there, has one twice, or holds something other than 0, 1 or nothing.
+        MrkneeError: no exams, an id that can't be used (`refuse_id`), an exam lacks a plane, or a
+            label file names an exam that isn't there, has one twice, or holds something other than
+            0, 1 or nothing.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class ExamFolder:
         self.folder = folder
         self._files = _find_stacks(folder)
         self.ids: tuple[str, ...] = tuple(sorted(self._files))
+        for exam_id, planes in self._files.items():
+            refuse_id(exam_id, next(iter(planes.values())))
         if not allow_missing_plane:
             self._refuse_missing_planes()
         found = {} if labels_of is None else label_files(labels_of)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder, Plane
-from mrknee.files import whole_file
+from mrknee.files import owned_folder, whole_file
 from mrknee.report.cohort import count_slices, count_splits, open_if_there, parts_of
 from mrknee.report.contents import Contents, Failure, ModelFacts, SliceCounts
 from mrknee.report.page import render
@@ -60,19 +60,20 @@ def evaluate(
     Raises:
         MrkneeError: predictions, labels or model can't be used or don't belong together.
     """
-    contents = gather(
-        predictions,
-        data,
-        split=split,
-        model=model,
-        against=against,
-        prevalences=prevalences,
-        notes=notes,
-    )
-    page = render(contents)
-    contents.card.write(out / "scorecard.json")
-    with whole_file(out / "report.html") as beside:
-        beside.write_text(page, encoding="utf-8")
+    with owned_folder(out):
+        contents = gather(
+            predictions,
+            data,
+            split=split,
+            model=model,
+            against=against,
+            prevalences=prevalences,
+            notes=notes,
+        )
+        page = render(contents)
+        contents.card.write(out / "scorecard.json")
+        with whole_file(out / "report.html") as beside:
+            beside.write_text(page, encoding="utf-8")
     return contents.card
 
 
