@@ -1,7 +1,7 @@
 """From a request's body to an exam: bounded at every step, and nothing of it stays.
 
 What comes in is spooled to files without a name (starlette's), which end with the process at the
-latest. They get names, in a folder of their own, only while their headers are read.
+latest. They get names, in a folder of their own, only while they are read.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def read_exam(files: Mapping[Plane, BinaryIO]) -> Exam:
             with path.open("xb") as copy:
                 shutil.copyfileobj(file, copy)
             try:
-                stacks[plane] = read_stack(path)  # its pages stay readable without the name
+                stacks[plane] = read_stack(path)
             except MrkneeError as fault:
                 raise RefusalError(422, fault, field=plane) from None
     for plane, stack in stacks.items():
