@@ -93,6 +93,21 @@ def save_checkpoint(
         model.write_text(text, encoding="utf-8")
 
 
+def finish_replacing(folder: Path) -> None:
+    """Ends what a crash has left between the two renames of `save_checkpoint`, if it has.
+
+    The weights are new then, and the new description still lies beside its place.
+    """
+    for beside in folder.glob(f".{MODEL_FILE}.*"):
+        try:
+            description = parse_json(_read(beside, DESCRIPTION_BYTES), beside, "description")
+            digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+        except (MrkneeError, OSError):
+            continue
+        if isinstance(description, dict) and description.get("weights_sha256") == digest:
+            beside.replace(folder / MODEL_FILE)
+
+
 def load_checkpoint(folder: str | Path) -> Checkpoint:
     """Reads a network back, its weights bit for bit; torch's random state stays as it was.
 

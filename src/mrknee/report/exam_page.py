@@ -23,7 +23,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
 from mrknee.exams.ids import how_ids_differ
 from mrknee.exams.listing import same_text
-from mrknee.files import whole_file
+from mrknee.files import owned_folder, whole_file
 from mrknee.inference.explanation import EXACT, Explanation, Method
 from mrknee.inference.model import open_exams, open_model
 from mrknee.inference.runtimes import RuntimeName
@@ -222,13 +222,14 @@ def explain_exam(
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
     exam = _find(folder, exam_id)
     opened = open_model(model, threads=threads, runtime=runtime)
-    explanation = opened.explain(exam, method=method)
-    numbers = (out / "explanation.json", out / "explanation.npz")
-    for old in (out / "index.html", *out.glob("contact-*.png"), *numbers):
-        if old.is_file():
-            old.unlink()  # what an interrupted run leaves must be of one exam
-    explanation.write_numbers(out)
-    write_exam_page(out, exam, explanation, model=model.resolve().name)
+    with owned_folder(out):
+        explanation = opened.explain(exam, method=method)
+        numbers = (out / "explanation.json", out / "explanation.npz")
+        for old in (out / "index.html", *out.glob("contact-*.png"), *numbers):
+            if old.is_file() and not old.is_symlink():
+                old.unlink()  # what an interrupted run leaves must be of one exam
+        explanation.write_numbers(out)
+        write_exam_page(out, exam, explanation, model=model.resolve().name)
     return explanation
 
 

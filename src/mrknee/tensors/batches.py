@@ -15,6 +15,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder, Exams, Plane
 from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
 from mrknee.tensors.preparation import Preparation
+from mrknee.workers import ignore_interrupts
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,7 @@ def load_batches(
         ),
         collate_fn=collate,
         num_workers=workers,
+        worker_init_fn=ignore_interrupts,
         persistent_workers=workers > 0 and shuffle_seed is not None,
     )
 

@@ -8,7 +8,7 @@ RUN/
 ├── data.json                sizes and samples of their files, and their labels
 ├── best/  last/             weights.safetensors + model.json; predict takes RUN or either of them
 ├── epochs/                  every epoch's, where the recipe keeps them
-├── resume/last.ckpt         what --resume goes on from
+├── resume/last.ckpt         what --resume goes on from; previous.ckpt: the state before it
 ├── log.txt  metrics.csv  tensorboard/
 ├── predictions-inner.csv    the best epoch's predictions on the exams that selected it
 ├── predictions-valid.csv    ... and on valid
@@ -24,7 +24,8 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from mrknee.errors import MrkneeError, legible
 from mrknee.exams.listing import unread_text
-from mrknee.files import whole_file
+from mrknee.files import contents, owned_folder, whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.scorecard import Scorecard
@@ -57,12 +58,18 @@ from mrknee.training.parts import (
     stack_sizes,
 )
 from mrknee.training.processes import Processes, connected_processes
-from mrknee.training.recipe import Recipe, load_recipe
+from mrknee.training.recipe import Recipe
 from mrknee.training.record import RunRecord
-from mrknee.training.resumption import RESUME, Done, WholeCheckpoints, go_back, read_done
-from mrknee.untrusted import read_bytes, read_json
-
-_MAX_SPLIT_BYTES = 32_000_000  # a line an exam
+from mrknee.training.recovery import (
+    Start,
+    broken_parts,
+    find_start,
+    has_same_exams,
+    settings_before,
+    split_digest,
+)
+from mrknee.training.resumption import PREVIOUS, RESUME, Done, WholeCheckpoints, go_back
+from mrknee.untrusted import read_json
 
 
 def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
@@ -81,8 +88,10 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
     Raises:
         MrkneeError: the data set or a setting can't be used, or the folder holds something else.
     """
-    with connected_processes() as processes:
-        data, out = Path(data), Path(out)
+    data, out = Path(data), Path(out)
+    with connected_processes() as processes, ExitStack() as owner:
+        # one of several processes owns the folder for all
+        processes.first_does(lambda: owner.enter_context(owned_folder(out)))
         card = _train(data, out, recipe, processes, resume=resume)
         if processes.rank == 0:
             print(f"wrote {out}")
@@ -95,17 +104,17 @@ def _train(
     _precision(recipe)  # told before anything is written
     parts = divide(data, recipe)
     split = parts.table()
-    finished = processes.first_does(lambda: _is_finished(out, recipe, split, resume))
+    start = processes.first_does(lambda: _find_start(out, recipe, split, resume))
     data_now, changed = processes.first_does(lambda: _compare_data(out, parts))
     if changed and processes.rank == 0:
         print(warning(changed), file=sys.stderr, flush=True)
-    if finished:
+    if start is None:
         return Scorecard.read(out / "scorecard.json")
+    done = replace(start.done, settings=recipe.to_dict(), split=split_digest(split))
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
-    done = read_done(out)
-    network = Network(recipe.network, findings, recipe.weights if done is None else "none")
+    network = Network(recipe.network, findings, recipe.weights if start.state is None else "none")
     if recipe.compile:
         if processes.rank == 0:
             print("compiling the encoders: the first steps take a minute or more", flush=True)
@@ -127,19 +136,22 @@ def _train(
         "recipe": recipe.to_dict(),
         "environment": software(),
     }
-    epochs_before = None if done is None else load_recipe(str(out / "settings.yaml")).epochs
-    processes.first_does(
-        lambda: _claim_folder(out, recipe, split, done or Done(), data_now, changed)
-    )
+    before = None if start.state is None else settings_before(out, recipe, start.done)
+    processes.first_does(lambda: _claim_folder(out, recipe, split, start, data_now, changed))
     first = processes.rank == 0
     record = RunRecord(
-        out, recipe, provenance, done or Done(), epochs_before=epochs_before, writes=first
+        out,
+        recipe,
+        provenance,
+        done,
+        epochs_before=None if before is None else before["epochs"],
+        writes=first,
     )
     if first and parts.unread:  # not in log.txt, which says the same however often it was resumed
         print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
-    for note in coverage_notes(parts, recipe) if done is None else ():
+    for note in coverage_notes(parts, recipe) if start.state is None else ():
         record.say(f"note: {note}")
-    if done is not None:
+    if start.state is not None:
         go_on_after(training, done.epoch, done.batches)
     with _quiet_lightning(), _interruptible(), quiet_writers():
         trainer = _trainer(out, recipe, record, processes)
@@ -147,7 +159,7 @@ def _train(
             module,
             training,
             selecting,
-            ckpt_path=None if done is None else str(out / RESUME),
+            ckpt_path=None if start.state is None else str(start.state),
             weights_only=True,
         )
     raw = read_best(out, parts, recipe, processes)
@@ -165,23 +177,29 @@ _MAY_CHANGE = ("epochs", "workers", "save_every", "loggers")
 """Settings that a resumed run may change: none alters what an epoch computes."""
 
 
-def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
-    """Whether the folder holds a finished run; refuses one that can't be trained in."""
+def _find_start(out: Path, recipe: Recipe, split: str, resume: bool) -> Start | None:
+    """What the run goes on from; None where the folder holds a finished one.
+
+    Raises:
+        MrkneeError: the folder can't be trained in.
+    """
     settings = out / "settings.yaml"
-    there = {file.name for file in out.iterdir()} if out.exists() else set()
+    there = {file.name for file in contents(out)}
     begun = {"split.csv", "environment.json", DATA_FILE}  # killed before it had claimed the folder
     if not there or (resume and all(n in begun or n.startswith(".") for n in there)):
-        return False
-    if not resume or not settings.exists():
+        return Start(Done())
+    ours = any(file.exists() for file in (settings, out / RESUME, out / PREVIOUS))
+    if not resume or not ours:
         raise MrkneeError(
             "the run folder is not empty",
             file=out,
             expected="an empty or new folder, or --resume on an interrupted run",
             advice="name another folder with --out, or go on with --resume",
         )
-    before, now = load_recipe(str(settings)).to_dict(), recipe.to_dict()
-    changed = [n for n in now if now[n] != before[n] and n not in _MAY_CHANGE]
-    if changed:
+    start = find_start(out, recipe.selection)
+    before, now = settings_before(out, recipe, start.done), recipe.to_dict()
+    changed = [n for n in now if before and now[n] != before[n] and n not in _MAY_CHANGE]
+    if before and changed:
         raise MrkneeError(
             "the run was started with other settings",
             file=settings,
@@ -189,7 +207,7 @@ def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
             found=", ".join(f"{name}={now[name]}" for name in changed),
             advice="resume with the settings it was started with, or start a new run",
         )
-    if read_bytes(out / "split.csv", "table of parts", at_most=_MAX_SPLIT_BYTES) != split.encode():
+    if not has_same_exams(out, split, start.done):
         raise MrkneeError(
             "the run was started with other exams",
             file=out / "split.csv",
@@ -197,7 +215,16 @@ def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
             found="other exams, or other labels",
             advice="resume with the same data set, or start a new run",
         )
-    return (out / "scorecard.json").exists() and recipe.epochs <= before["epochs"]
+    if before is None:
+        note = f"{settings} can't be read: the settings given now are taken for those of the run"
+        return replace(start, notes=(*start.notes, note))
+    if not (out / "scorecard.json").exists() or recipe.epochs > before["epochs"]:
+        return start
+    broken = broken_parts(out, recipe, split)
+    if not broken:
+        return None
+    note = f"{', '.join(broken)} can't be read and will be written again"
+    return replace(start, notes=(*start.notes, note))
 
 
 def _compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
@@ -207,41 +234,48 @@ def _compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
     the record stays that of the first start.
     """
     now = record_data(parts)
-    begun = (out / RESUME).exists() or (out / "scorecard.json").exists()
-    before = read_record(out) if begun else None
+    begun = any((out / name).exists() for name in (RESUME, PREVIOUS, "scorecard.json"))
+    try:
+        before = read_record(out) if begun else None
+    except MrkneeError:  # broken, for example by a power loss: it is written again
+        before = None
     return (to_json(now), []) if before is None else (to_json(before), changes(before, now))
 
 
 def _claim_folder(
-    out: Path, recipe: Recipe, split: str, done: Done, data: str, changed: list[str]
+    out: Path, recipe: Recipe, split: str, start: Start, data: str, changed: list[str]
 ) -> None:
     """Writes what says whose folder it is; nothing that could fail comes before training now.
 
     The settings come last: they are what makes it the folder of a run.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    go_back(out, done)
+    go_back(out, start.done, start.state)
     environment = out / "environment.json"
-    starts = read_json(environment, "list of starts") if environment.exists() else []
+    try:
+        starts = read_json(environment, "list of starts") if environment.exists() else []
+    except MrkneeError:
+        starts = None
+    notes = list(start.notes)
     if not isinstance(starts, list):
-        raise MrkneeError(
-            "the list of starts can't be read",
-            file=environment,
-            expected="a list, as training wrote it",
-            found=type(starts).__name__,
-        )
-    start: dict[str, Any] = {
+        starts = []
+        notes.append(f"{environment} can't be read and is begun anew")
+    for note in notes:
+        print(f"note: {note}", flush=True)
+    done = start.done
+    this: dict[str, Any] = {
         "after": {"epochs": done.epoch, "batches": done.batches},
         **({"data_changed": changed} if changed else {}),
         **describe_environment(),
     }
-    contents = {
+    if notes:
+        this["notes"] = notes
+    texts = {
         "split.csv": split,
         DATA_FILE: data,
-        "environment.json": json.dumps([*starts, start], indent=2) + "\n",
+        "environment.json": json.dumps([*starts, this], indent=2) + "\n",
         "settings.yaml": recipe.to_yaml(),
     }
-    for name, text in contents.items():
+    for name, text in texts.items():
         with whole_file(out / name) as beside:
             beside.write_text(text)
 

@@ -1,7 +1,7 @@
 """From a request's body to an exam: bounded at every step, and nothing of it stays.
 
 The form's files are spooled to files without a name (starlette's), which end with the process at
-the latest. They get names, in a folder of their own, only while their headers are read.
+the latest. They get names, in a folder of their own, only while they are read.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _read_exam(files: Mapping[Plane, BinaryIO]) -> Received:
                     copy.write(part)
             digests[plane] = digest.hexdigest()
             try:
-                stacks[plane] = read_stack(path)  # its pages stay readable without the name
+                stacks[plane] = read_stack(path)
             except MrkneeError as fault:
                 raise RefusalError(422, fault, field=plane) from None
     for plane, stack in stacks.items():

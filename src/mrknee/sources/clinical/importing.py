@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -23,7 +25,8 @@ from typing import Any
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Plane, write_stack
-from mrknee.files import clear_half_written, whole_file
+from mrknee.exams.stackfile import is_whole_stack
+from mrknee.files import clear_half_written, contents, owned_folder, whole_file
 from mrknee.progress import Progress
 from mrknee.sources.clinical.content import content_digest
 from mrknee.sources.clinical.knees import studies_of
@@ -117,7 +120,20 @@ def import_exams(
             file=keep_map,
             expected="a file outside the output folder",
         )
-    processes = workers or cores()
+    if keep_map is not None:
+        _refuse_other_file(keep_map)
+    with owned_folder(out):
+        return _import(source, out, choice, allow_missing_plane, keep_map, workers or cores())
+
+
+def _import(
+    source: Path,
+    out: Path,
+    choice: Choice,
+    allow_missing_plane: bool,
+    keep_map: Path | None,
+    processes: int,
+) -> Imported:
     scan = scan_source(source, processes)
     studies = _in_id_order(scan)
     _check_choice(choice, studies)
@@ -191,7 +207,10 @@ def _in_id_order(scan: Scan) -> list[Study]:
     for _ in range(nameless):
         scan.leave_out(PurePosixPath(), "a NIfTI file's name says no plane")
     studies = studies_of(scan.images) + volumes
-    return sorted(studies, key=lambda study: hashlib.sha256(study.key.encode()).digest())
+    return sorted(
+        studies,
+        key=lambda study: hashlib.sha256(study.key.encode("utf-8", "surrogatepass")).digest(),
+    )
 
 
 def _seal(studies: Sequence[Study], choice: Choice, allow_missing_plane: bool) -> str:
@@ -223,7 +242,7 @@ def _claim(out: Path, seal: str) -> tuple[dict[str, Any], bool]:
     if out.exists() and not out.is_dir():
         raise MrkneeError("not a folder", file=out, expected="a new folder", found="a file")
     if not file.exists():
-        if out.exists() and not all(p.name.startswith(f".{RECORD}.") for p in out.iterdir()):
+        if not all(path.name.startswith(f".{RECORD}.") for path in contents(out)):
             raise MrkneeError(
                 "the folder is not empty",
                 file=out,
@@ -242,7 +261,8 @@ def _claim(out: Path, seal: str) -> tuple[dict[str, Any], bool]:
     exams = before.get("exams")
     records = dict(exams) if isinstance(exams, dict) else {}
     for done in sorted((out / UNFINISHED).glob("[0-9]*.json")):
-        records[done.stem] = _read_json(done)
+        with suppress(MrkneeError):  # a damaged record: the exam is read again
+            records[done.stem] = _read_json(done)
     return records, before.get("finished") is True
 
 
@@ -272,7 +292,7 @@ def _is_there(out: Path, exam_id: str, done: Mapping[str, Any]) -> bool:
     """Whether an exam was refused before, or all its stacks are there."""
     if exam_id not in done:
         return False
-    return all((out / plane / f"{exam_id}.npy").exists() for plane in done[exam_id]["planes"])
+    return all(is_whole_stack(out / p / f"{exam_id}.npy") for p in done[exam_id]["planes"])
 
 
 @dataclass(frozen=True)
@@ -347,13 +367,27 @@ def _alone(task: _Task) -> tuple[str, dict[str, Any]]:
         return task.exam_id, record | {"content": content_digest(task.study, record, task.seal)}
 
 
+def _refuse_other_file(keep_map: Path) -> None:
+    """A map replaces nothing but a map: a source's files may have any name, and be anywhere."""
+    if keep_map.is_file():
+        with keep_map.open("rb") as file:
+            if not re.match(rb'\{\n "\d+": \{', file.read(40)):
+                raise MrkneeError(
+                    "the map would replace another file",
+                    file=keep_map,
+                    expected="a new name, or a map that an earlier import wrote",
+                )
+
+
 def _write_map(file: Path, ids: Mapping[str, Study], scan: Scan) -> None:
     """Writes which id is whose, and which files were left out, for its owner's eyes only."""
     content = {exam_id: _identifiers(study) for exam_id, study in ids.items()}
     content["left out"] = {str(name): reason for name, reason in scan.left_out if name.name}
     with whole_file(file) as beside:
         opener = partial(os.open, mode=0o600)
-        with open(beside, "w", opener=opener, encoding="utf-8") as text:  # a mode
+        with open(  # a mode; and names of files that are no UTF-8 are kept as JSON's escapes
+            beside, "w", opener=opener, encoding="utf-8", errors="backslashreplace"
+        ) as text:
             text.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
