@@ -23,7 +23,7 @@ from jaxtyping import Float64
 
 from mrknee.errors import MrkneeError
 from mrknee.exams.exam import PLANES, Exam, Findings, Plane
-from mrknee.exams.stackfile import read_stack
+from mrknee.exams.stackfile import count_slices, read_stack
 from mrknee.files import whole_file
 from mrknee.untrusted import read_text
 
@@ -129,6 +129,11 @@ class ExamFolder:
             stacks,
             dict(zip(self.findings or (), self.labels[index].tolist(), strict=True)),
         )
+
+    def count_slices(self, index: int) -> int:
+        """Slices of an exam, all planes together, from its files' headers; no pixel is read."""
+        exam_id = self.ids[index]
+        return sum(count_slices(file, exam_id) for file in self._files[exam_id].values())
 
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))

@@ -46,14 +46,7 @@ def read_stack(path: Path, exam_id: str | None = None) -> Stack:
     """
     refuse_unusual(path, "stack's file", exam_id)
     shape, fortran, dtype, offset = _read_header(path, exam_id)
-    if len(shape) != 3 or min(shape) < 1:
-        raise MrkneeError(
-            "a stack has the wrong shape",
-            file=path,
-            exam=exam_id,
-            expected="(slices, rows, cols), none of them zero",
-            found=str(shape),
-        )
+    _refuse_shape(shape, path, exam_id)
     if dtype.kind not in "uif":
         raise MrkneeError(
             "a stack holds something other than grey values",
@@ -88,6 +81,29 @@ def read_stack(path: Path, exam_id: str | None = None) -> Stack:
     if dtype == np.uint8:
         return values
     return _to_bytes(values, path, exam_id)
+
+
+def count_slices(path: Path, exam_id: str | None = None) -> int:
+    """How many slices a stack's file says it has, from its header alone.
+
+    Raises:
+        MrkneeError: no such file, not a `.npy` file, or its header is broken or not of rank 3.
+    """
+    refuse_unusual(path, "stack's file", exam_id)
+    shape, *_ = _read_header(path, exam_id)
+    _refuse_shape(shape, path, exam_id)
+    return shape[0]
+
+
+def _refuse_shape(shape: tuple[int, ...], path: Path, exam_id: str | None) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        raise MrkneeError(
+            "a stack has the wrong shape",
+            file=path,
+            exam=exam_id,
+            expected="(slices, rows, cols), none of them zero",
+            found=str(shape),
+        )
 
 
 def _read_header(

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Exams, Plane
 from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
 from mrknee.tensors.preparation import Preparation
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux keeps shared memory; not a temporary file
+"""Docker gives a container 64 MB of it; one batch of four large exams has 37 MB."""
+
+SHARED_MEMORY_LEFT = 8_000_000
+"""Bytes that batches leave free there: starting another loader's workers takes some kB of it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,41 @@ class Batch:
             labels=self.labels.to(device, non_blocking=non_blocking),
         )
 
+    def tensors(self) -> list[Tensor]:
+        """All tensors of the batch."""
+        return [*self.slices.values(), *self.lengths.values(), self.labels]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What a data loader's worker sends is pickled by a thread whose errors nobody hears: the
+        # batch would be lost, and training would wait for it for ever. Tensors in shared memory
+        # are sent as file descriptors; others would be moved there now, which fails where it is
+        # full, so they are sent as arrays.
+        if get_worker_info() is None or all(t.is_shared() for t in self.tensors()):
+            return self.__dict__
+        return {
+            "ids": self.ids,
+            "slices": {p: s.numpy() for p, s in self.slices.items()},
+            "lengths": {p: n.numpy() for p, n in self.lengths.items()},
+            "labels": self.labels.numpy(),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["labels"], np.ndarray):
+            warnings.warn(
+                f"too little shared memory ({SHARED_MEMORY}) for batches of exams: the worker "
+                "processes send them through pipes, which is slower. In a container, give more: "
+                "docker run --shm-size=1g; or read without workers: --workers 0",
+                RuntimeWarning,
+                stacklevel=1,
+            )
+            state = {
+                "ids": state["ids"],
+                "slices": {p: torch.from_numpy(s) for p, s in state["slices"].items()},
+                "lengths": {p: torch.from_numpy(n) for p, n in state["lengths"].items()},
+                "labels": torch.from_numpy(state["labels"]),
+            }
+        self.__dict__.update(state)
+
 
 def collate(samples: Sequence[Sample | MrkneeError]) -> Batch | MrkneeError:
     """Joins samples into a batch; nothing is padded. The first error takes the batch's place.
@@ -75,6 +121,31 @@ def collate(samples: Sequence[Sample | MrkneeError]) -> Batch | MrkneeError:
         if isinstance(sample, MrkneeError):
             return sample
     return join([sample for sample in samples if isinstance(sample, Sample)])
+
+
+def share(batch: Batch | MrkneeError) -> Batch | MrkneeError:
+    """Moves a worker's batch to shared memory, where there is room for it.
+
+    Done in the worker's main loop, where a failure can be answered; see `Batch.__getstate__`.
+    """
+    if not isinstance(batch, Batch) or get_worker_info() is None:
+        return batch
+    try:
+        if SHARED_MEMORY.is_dir():
+            there = os.statvfs(SHARED_MEMORY)
+            wanted = sum(t.nbytes for t in batch.tensors()) + SHARED_MEMORY_LEFT
+            if there.f_bavail * there.f_frsize < wanted:
+                return batch
+        for tensor in batch.tensors():
+            tensor.share_memory_()
+    except (OSError, RuntimeError):  # torch's word for a full disk is RuntimeError
+        pass
+    return batch
+
+
+def collate_shared(samples: Sequence[Sample | MrkneeError]) -> Batch | MrkneeError:
+    """What a data loader's worker does with its samples: `collate`, then `share`."""
+    return share(collate(samples))
 
 
 def unfold(batch: Batch | MrkneeError) -> Batch:
@@ -256,6 +327,14 @@ def load_batches(
     """
     if workers < 0:
         workers = min(4, torch.get_num_threads() - 1) if len(positions) > batch_exams else 0
+    if workers > 0 and not _can_start_workers():
+        warnings.warn(
+            f"no shared memory ({SHARED_MEMORY}) for worker processes: exams are read without "
+            "them, which is slower. In a container, give some: docker run --shm-size=1g",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        workers = 0
     slices = None
     if batch_slices is not None:  # opening an exam of bytes costs no more than its headers
         slices = {p: sum(map(len, dataset.exams[p].stacks.values())) for p in positions}
@@ -264,7 +343,16 @@ def load_batches(
         batch_sampler=EpochBatches(
             positions, batch_exams, shuffle_seed, slices=slices, budget=batch_slices, share=share
         ),
-        collate_fn=collate,
+        collate_fn=collate_shared,
         num_workers=workers,
         persistent_workers=workers > 0 and shuffle_seed is not None,
     )
+
+
+def _can_start_workers() -> bool:
+    """Whether the system gives this process a semaphore: on Linux, 32 bytes of shared memory."""
+    try:
+        multiprocessing.Lock()
+    except OSError:
+        return False
+    return True

@@ -8,6 +8,7 @@ RUN/
 ├── best/  last/             weights.safetensors + model.json; predict takes RUN or either of them
 ├── epochs/                  every epoch's, where the recipe keeps them
 ├── resume/last.ckpt         what --resume goes on from
+├── .running                 while a start is at work; found later, it was ended without a word
 ├── log.txt  metrics.csv  tensorboard/
 ├── predictions-inner.csv    the best epoch's predictions on the exams that selected it
 ├── predictions-valid.csv    ... and on valid
@@ -21,7 +22,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -37,10 +38,16 @@ from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.compiling import compile_encoders
 from mrknee.training.environment import describe_environment, has_bfloat16, software
+from mrknee.training.estimate import estimate, slices_at_once
 from mrknee.training.final import evaluate_best, read_best
 from mrknee.training.loggers import make_loggers
 from mrknee.training.module import TrainingModule
 from mrknee.training.objective import positive_weights
+from mrknee.training.out_of_memory import (
+    how_it_was_ended,
+    marked_as_running,
+    told_if_memory_runs_out,
+)
 from mrknee.training.parts import count_steps, divide, go_on_after, load_part
 from mrknee.training.processes import Processes, connected_processes
 from mrknee.training.recipe import Recipe, load_recipe
@@ -65,9 +72,10 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
         The scorecard on `valid` (on the inner exams where there is no `valid`).
 
     Raises:
-        MrkneeError: the data set or a setting can't be used, or the folder holds something else.
+        MrkneeError: the data set or a setting can't be used, the folder holds something else, or
+            memory has run out.
     """
-    with connected_processes() as processes:
+    with connected_processes() as processes, told_if_memory_runs_out(recipe):
         card = _train(data, out, recipe, processes, resume=resume)
         if processes.rank == 0:
             print(f"wrote {out}")
@@ -87,6 +95,7 @@ def _train(
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
     done = read_done(out)
     network = Network(recipe.network, findings, recipe.weights if done is None else "none")
+    network.slices_at_once = slices_at_once(recipe)
     if recipe.compile:
         if processes.rank == 0:
             print("compiling the encoders: the first steps take a minute or more", flush=True)
@@ -107,33 +116,48 @@ def _train(
         "recipe": recipe.to_dict(),
         "environment": software(),
     }
-    processes.first_does(lambda: _claim_folder(out, recipe, split, done or Done()))
     first = processes.rank == 0
+    if first and (ended := how_it_was_ended(out, recipe)):
+        print(ended, flush=True)
+    processes.first_does(lambda: _claim_folder(out, recipe, split, done or Done()))
     record = RunRecord(out, recipe, provenance, done or Done(), writes=first)
     if done is not None:
         go_on_after(training, done.epoch, done.batches)
-    with _quiet_lightning():
-        trainer = _trainer(out, recipe, record, processes)
-        trainer.fit(
-            module,
-            training,
-            selecting,
-            ckpt_path=None if done is None else str(out / RESUME),
-            weights_only=True,
-        )
-    raw = read_best(out, parts, recipe, processes)
+    with marked_as_running(out) if first else nullcontext():
+        if first:
+            workers = training.num_workers + selecting.num_workers
+            needed = estimate(
+                network,
+                parts,
+                recipe,
+                _precision(recipe),
+                workers=workers * processes.world // processes.nodes,
+                processes=processes.world,
+            )
+            print(needed.text(), flush=True)
+        with _quiet_lightning():
+            trainer = _trainer(out, recipe, record, processes)
+            trainer.fit(
+                module,
+                training,
+                selecting,
+                ckpt_path=None if done is None else str(out / RESUME),
+                weights_only=True,
+            )
+        raw = read_best(out, parts, recipe, processes)
 
-    def finish() -> None:
-        card = evaluate_best(out, parts, recipe, raw)
-        record.say(card.table())
-        card.write(out / "scorecard.json")  # the last thing written: who has it is finished
+        def finish() -> None:
+            card = evaluate_best(out, parts, recipe, raw)
+            record.say(card.table())
+            card.write(out / "scorecard.json")  # the last thing written: who has it is finished
 
-    processes.first_does(finish)
+        processes.first_does(finish)
     return Scorecard.read(out / "scorecard.json")
 
 
-_MAY_CHANGE = ("epochs", "workers", "save_every", "loggers")
-"""Settings that a resumed run may change: none alters what an epoch computes."""
+_MAY_CHANGE = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
+"""Settings that a resumed run may change: none alters what an epoch computes (`slices_at_once`
+alters its rounding)."""
 
 
 def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
@@ -148,6 +172,7 @@ def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
             "the run folder is not empty",
             file=out,
             expected="an empty or new folder, or --resume on an interrupted run",
+            found=how_it_was_ended(out, recipe),
             advice="name another folder with --out, or go on with --resume",
         )
     before, now = load_recipe(str(settings)).to_dict(), recipe.to_dict()
