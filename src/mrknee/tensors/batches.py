@@ -111,25 +111,18 @@ def collate(samples: Sequence[Sample | MrkneeError]) -> Batch | MrkneeError:
 
     No samples make an empty batch: what a process gets when there are fewer exams than processes.
     """
-    if not samples:
-        nothing = torch.zeros((0, 1, 1), dtype=torch.uint8)
-        none = torch.zeros(0, dtype=torch.int64)
-        return Batch(
-            (), dict.fromkeys(PLANES, nothing), dict.fromkeys(PLANES, none), torch.zeros((0, 0))
-        )
     for sample in samples:
         if isinstance(sample, MrkneeError):
             return sample
-    return join([sample for sample in samples if isinstance(sample, Sample)])
+    batch = join([sample for sample in samples if isinstance(sample, Sample)])
+    return batch if get_worker_info() is None else _share(batch)
 
 
-def share(batch: Batch | MrkneeError) -> Batch | MrkneeError:
+def _share(batch: Batch) -> Batch:
     """Moves a worker's batch to shared memory, where there is room for it.
 
     Done in the worker's main loop, where a failure can be answered; see `Batch.__getstate__`.
     """
-    if not isinstance(batch, Batch) or get_worker_info() is None:
-        return batch
     try:
         if SHARED_MEMORY.is_dir():
             there = os.statvfs(SHARED_MEMORY)
@@ -141,11 +134,6 @@ def share(batch: Batch | MrkneeError) -> Batch | MrkneeError:
     except (OSError, RuntimeError):  # torch's word for a full disk is RuntimeError
         pass
     return batch
-
-
-def collate_shared(samples: Sequence[Sample | MrkneeError]) -> Batch | MrkneeError:
-    """What a data loader's worker does with its samples: `collate`, then `share`."""
-    return share(collate(samples))
 
 
 def unfold(batch: Batch | MrkneeError) -> Batch:
@@ -160,7 +148,13 @@ def unfold(batch: Batch | MrkneeError) -> Batch:
 
 
 def join(samples: Sequence[Sample]) -> Batch:
-    """Joins samples into a batch; nothing is padded."""
+    """Joins samples into a batch; nothing is padded. No samples make an empty batch."""
+    if not samples:
+        nothing = torch.zeros((0, 1, 1), dtype=torch.uint8)
+        none = torch.zeros(0, dtype=torch.int64)
+        return Batch(
+            (), dict.fromkeys(PLANES, nothing), dict.fromkeys(PLANES, none), torch.zeros((0, 0))
+        )
     crop = next(iter(samples[0].slices.values())).shape[-1]
     nothing = torch.zeros((0, crop, crop), dtype=torch.uint8)
     stacks = {p: [s.slices.get(p, nothing) for s in samples] for p in PLANES}
@@ -343,7 +337,7 @@ def load_batches(
         batch_sampler=EpochBatches(
             positions, batch_exams, shuffle_seed, slices=slices, budget=batch_slices, share=share
         ),
-        collate_fn=collate_shared,
+        collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0 and shuffle_seed is not None,
     )

@@ -31,8 +31,11 @@ many, since new memory costs time too; a GPU needs many to be busy."""
 MOST_HEADERS = 2000
 """Exams whose headers are read, at most; of more, so many spread evenly."""
 
-TRIED = 3
-"""Slices that are measured on, after one to warm up."""
+TIMED_SECONDS = 0.5
+"""Slices are timed for about so long: on few of a small network, calls would be most of the time."""
+
+MOST_TIMED = 64
+"""Slices that are timed, at most."""
 
 WORKER_BYTES = 80_000_000
 """What a worker process holds of its own beside batches: measured 60 to 80 MB."""
@@ -215,18 +218,22 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
 
     with torch.random.fork_rng(), torch.enable_grad():
         one, *_ = run(1)
-        kept, largest, maps, both = run(TRIED)
-        pictures = torch.zeros(TRIED, 1, side, side, device=device)
+        two, largest, maps, both = run(2)
+        most = min(slices_at_once(recipe) or MOST_TIMED, MOST_TIMED)
+        count = max(2, min(int(2 * TIMED_SECONDS / both), most))
+        if count > 2:
+            *_, both = run(count)
+        pictures = torch.zeros(count, 1, side, side, device=device)
         begin = clock()
         with torch.no_grad(), mixed:
             encoder(pictures)
         forward = clock() - begin
     return Probe(
-        kept=max(kept - one, 0) / (TRIED - 1),  # without what does not grow with the slices
-        largest=largest / TRIED,
-        maps=maps / TRIED,
-        forward=forward / TRIED,
-        both=both / TRIED,
+        kept=max(two - one, 0),  # without what does not grow with the slices
+        largest=largest / 2,
+        maps=maps / 2,
+        forward=forward / count,
+        both=both / count,
     )
 
 

@@ -30,7 +30,7 @@ _SHORT = re.compile(
 )
 """What torch, CUDA, oneDNN and the C++ library say in a RuntimeError where memory ran out."""
 
-_WORKER = re.compile(r"DataLoader worker \(pid[^)]*\) (is killed by signal|exited unexpectedly)")
+_WORKER = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)")
 """torch's words where the system has ended a worker process of a data loader."""
 
 
