@@ -213,6 +213,10 @@ class ExamFolder:
         refuse_other_axes(shapes, file=self.folder)
         self._axes_known = True
 
+    def count_slices(self, index: int) -> int:
+        """Slices of an exam, all planes together, from its files' headers; no pixel is read."""
+        return sum(slices for slices, _, _ in self.shapes(index).values())
+
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))
 

@@ -9,6 +9,7 @@ RUN/
 ├── best/  last/             weights.safetensors + model.json; predict takes RUN or either of them
 ├── epochs/                  every epoch's, where the recipe keeps them
 ├── resume/last.ckpt         what --resume goes on from; previous.ckpt: the state before it
+├── .running                 while a start is at work; found later, it was ended without a word
 ├── log.txt  metrics.csv  tensorboard/
 ├── predictions-inner.csv    the best epoch's predictions on the exams that selected it
 ├── predictions-valid.csv    ... and on valid
@@ -24,7 +25,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -45,10 +46,16 @@ from mrknee.training.coverage import coverage_notes
 from mrknee.training.data_record import FILE as DATA_FILE
 from mrknee.training.data_record import changes, read_record, record_data, to_json, warning
 from mrknee.training.environment import describe_environment, has_bfloat16, software
+from mrknee.training.estimate import estimate, slices_at_once
 from mrknee.training.final import evaluate_best, read_best
 from mrknee.training.loggers import make_loggers, quiet_writers
 from mrknee.training.module import TrainingModule
 from mrknee.training.objective import positive_weights
+from mrknee.training.out_of_memory import (
+    how_it_was_ended,
+    marked_as_running,
+    told_if_memory_runs_out,
+)
 from mrknee.training.parts import (
     Parts,
     count_steps,
@@ -86,10 +93,15 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
         The scorecard on `valid` (on the inner exams where there is no `valid`).
 
     Raises:
-        MrkneeError: the data set or a setting can't be used, or the folder holds something else.
+        MrkneeError: the data set or a setting can't be used, the folder holds something else, or
+            memory has run out.
     """
     data, out = Path(data), Path(out)
-    with connected_processes() as processes, ExitStack() as owner:
+    with (
+        connected_processes() as processes,
+        told_if_memory_runs_out(recipe),
+        ExitStack() as owner,
+    ):
         # one of several processes owns the folder for all
         processes.first_does(lambda: owner.enter_context(owned_folder(out)))
         card = _train(data, out, recipe, processes, resume=resume)
@@ -115,6 +127,7 @@ def _train(
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
     network = Network(recipe.network, findings, recipe.weights if start.state is None else "none")
+    network.slices_at_once = slices_at_once(recipe)
     if recipe.compile:
         if processes.rank == 0:
             print("compiling the encoders: the first steps take a minute or more", flush=True)
@@ -137,8 +150,10 @@ def _train(
         "environment": software(),
     }
     before = None if start.state is None else settings_before(out, recipe, start.done)
-    processes.first_does(lambda: _claim_folder(out, recipe, split, start, data_now, changed))
     first = processes.rank == 0
+    if first and (ended := how_it_was_ended(out, recipe)):
+        print(ended, flush=True)
+    processes.first_does(lambda: _claim_folder(out, recipe, split, start, data_now, changed))
     record = RunRecord(
         out,
         recipe,
@@ -153,28 +168,41 @@ def _train(
         record.say(f"note: {note}")
     if start.state is not None:
         go_on_after(training, done.epoch, done.batches)
-    with _quiet_lightning(), _interruptible(), quiet_writers():
-        trainer = _trainer(out, recipe, record, processes)
-        trainer.fit(
-            module,
-            training,
-            selecting,
-            ckpt_path=None if start.state is None else str(start.state),
-            weights_only=True,
-        )
-    raw = read_best(out, parts, recipe, processes)
+    with marked_as_running(out) if first else nullcontext():
+        if first:
+            workers = training.num_workers + selecting.num_workers
+            needed = estimate(
+                network,
+                parts,
+                recipe,
+                _precision(recipe),
+                workers=workers * processes.world // processes.nodes,
+                processes=processes.world,
+            )
+            print(needed.text(), flush=True)
+        with _quiet_lightning(), _interruptible(), quiet_writers():
+            trainer = _trainer(out, recipe, record, processes)
+            trainer.fit(
+                module,
+                training,
+                selecting,
+                ckpt_path=None if start.state is None else str(start.state),
+                weights_only=True,
+            )
+        raw = read_best(out, parts, recipe, processes)
 
-    def finish() -> None:
-        card = evaluate_best(out, parts, recipe, raw)
-        record.say(card.table())
-        card.write(out / "scorecard.json")  # the last thing written: who has it is finished
+        def finish() -> None:
+            card = evaluate_best(out, parts, recipe, raw)
+            record.say(card.table())
+            card.write(out / "scorecard.json")  # the last thing written: who has it is finished
 
-    processes.first_does(finish)
+        processes.first_does(finish)
     return Scorecard.read(out / "scorecard.json")
 
 
-_MAY_CHANGE = ("epochs", "workers", "save_every", "loggers")
-"""Settings that a resumed run may change: none alters what an epoch computes."""
+_MAY_CHANGE = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
+"""Settings that a resumed run may change: none alters what an epoch computes (`slices_at_once`
+alters its rounding)."""
 
 
 def _find_start(out: Path, recipe: Recipe, split: str, resume: bool) -> Start | None:
@@ -194,6 +222,7 @@ def _find_start(out: Path, recipe: Recipe, split: str, resume: bool) -> Start | 
             "the run folder is not empty",
             file=out,
             expected="an empty or new folder, or --resume on an interrupted run",
+            found=how_it_was_ended(out, recipe),
             advice="name another folder with --out, or go on with --resume",
         )
     start = find_start(out, recipe.selection)
