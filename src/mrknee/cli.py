@@ -12,6 +12,7 @@ import json
 import math
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,7 +20,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from mrknee import __version__
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, MrkneeWarning
 from mrknee.files import FULL_DISK
 
 
@@ -383,8 +384,8 @@ def train(argv: Sequence[str]) -> None:
         description=(train.__doc__ or "").strip(),
         default_config_files=[str(recipe_file(chosen.recipe))],
     )
-    parser.add_argument("data", type=Path, help="the data set's folder, with train/ and valid/")
-    parser.add_argument("--out", type=Path, required=True, help="the run folder to write")
+    parser.add_argument("data", type=_path, help="the data set's folder, with train/ and valid/")
+    parser.add_argument("--out", type=_path, required=True, help="the run folder to write")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     names = ", ".join(recipe_names())
     parser.add_argument("--recipe", default="default", help=f"one of {names}, or a YAML file")
@@ -452,6 +453,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = top.parse_args(argv)
     verb = VERBS[given.verb]
     status = None
+    shown, warnings.showwarning = warnings.showwarning, _show_notes(given.verb)
     try:
         if verb is train:
             train(given.rest)
@@ -467,7 +469,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = MrkneeError(error.strerror or str(error), file=_path_of(error), advice=advice)
         print(f"mrknee {given.verb}: {told}", file=sys.stderr)
         return 1
+    finally:
+        warnings.showwarning = shown
     return status or 0
+
+
+def _show_notes(verb: str) -> Callable[..., None]:
+    """What shows our own warnings as one line each, and other libraries' as Python does."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:  # noqa: ANN401
+        if issubclass(category, MrkneeWarning):
+            print(f"mrknee {verb}: note: {message}", file=sys.stderr)
+        else:
+            others(message, category, *place)
+
+    return show
 
 
 def _refuse_file(out: Path) -> None:
@@ -519,7 +536,24 @@ def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation 
         return {"type": kinds[0], "nargs": "+"}
     if get_origin(annotation) is dict:
         return {"type": _shares, "metavar": "NAME=SHARE,..."}
-    return {"type": annotation}
+    return {"type": _path if annotation is Path else annotation}
+
+
+DEEPEST = 200
+"""Folders in a path, at most: making more at once ends in Python's own limit."""
+
+
+def _path(text: str) -> Path:
+    """A path that the system can have; names that are too long it refuses itself."""
+    path = Path(text)
+    if "\0" in text or len(path.parts) > DEEPEST:
+        raise MrkneeError(
+            "a path can't be used",
+            file=path,
+            expected=f"no NUL character, and at most {DEEPEST} folders in one another",
+            found="a NUL character" if "\0" in text else f"{len(path.parts)} folders",
+        )
+    return path
 
 
 def _shares(text: str) -> dict[str, float]:

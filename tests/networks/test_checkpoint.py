@@ -16,8 +16,8 @@ from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
 from tests.networks.examples import FINDINGS, random_batch
 
-PREPARATION = {"crop": 224, "mean": [58.09], "name": "reference"}
-PROVENANCE = {"seed": 3, "data": {"exams": 1130}}
+PREPARATION = {"size": 256, "crop": 224, "mean": 58.09, "sd": 50}
+PROVENANCE = {"seed": 3, "data": "MRNet", "exams": {"train": 1130}}
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_failed_save_leaves_the_old_one(folder: Path, network: Network) -> Non
     """Saving something that JSON has no form for raises and leaves the folder as it was."""
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with pytest.raises(TypeError):
-        save_checkpoint(folder, network, {"crop": object()}, {})
+        save_checkpoint(folder, network, PREPARATION, {"seed": object()})
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 

@@ -130,6 +130,10 @@ class ExamFolder:
             dict(zip(self.findings or (), self.labels[index].tolist(), strict=True)),
         )
 
+    def planes(self, index: int) -> tuple[Plane, ...]:
+        """The planes that the exam at this position has; nothing is read."""
+        return tuple(self._files[self.ids[index]])
+
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))
 

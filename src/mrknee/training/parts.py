@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, inner_split
+from mrknee.exams import PLANES, ExamFolder, inner_split
 from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.training.recipe import Recipe
 
@@ -31,6 +31,11 @@ class Parts:
     selecting: ExamFolder
     chosen: Sequence[int]
     valid: ExamFolder | None
+
+    def planes(self) -> dict[str, int]:
+        """Plane -> how many of the exams trained on have it."""
+        having = [self.train.planes(position) for position in self.fit]
+        return {str(plane): sum(plane in planes for planes in having) for plane in PLANES}
 
     def table(self) -> str:
         """`split.csv`: a line an exam that is used, with its part."""

@@ -17,13 +17,14 @@ RUN/
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -36,7 +37,7 @@ from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.compiling import compile_encoders
-from mrknee.training.environment import describe_environment, has_bfloat16, software
+from mrknee.training.environment import describe_environment, has_bfloat16, software, storable
 from mrknee.training.final import evaluate_best, read_best
 from mrknee.training.loggers import make_loggers
 from mrknee.training.module import TrainingModule
@@ -99,17 +100,20 @@ def _train(
     selecting = load_part(parts.selecting, parts.chosen, recipe, share=share)
     reader = Reader(recipe.preparation, network)
     module = TrainingModule(reader, recipe, weights, count_steps(training, recipe))
+    run = _run_of(out) or _identity(recipe, split)
     provenance = {
+        "run": run,
         "data": data.resolve().name,
         "trained_on": len(parts.fit),
+        "planes": parts.planes(),
         "selected_on": {"part": recipe.selection.part, "exams": len(parts.chosen)},
         "seed": recipe.seed,
         "recipe": recipe.to_dict(),
         "environment": software(),
     }
-    processes.first_does(lambda: _claim_folder(out, recipe, split, done or Done()))
+    processes.first_does(lambda: _claim_folder(out, recipe, split, run, done or Done()))
     first = processes.rank == 0
-    record = RunRecord(out, recipe, provenance, done or Done(), writes=first)
+    record = RunRecord(out, recipe, storable(provenance), done or Done(), writes=first)
     if done is not None:
         go_on_after(training, done.epoch, done.batches)
     with _quiet_lightning():
@@ -171,23 +175,51 @@ def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
     return (out / "scorecard.json").exists() and recipe.epochs <= before["epochs"]
 
 
-def _claim_folder(out: Path, recipe: Recipe, split: str, done: Done) -> None:
-    """Writes what says whose folder it is; nothing that could fail comes before training now.
+def _identity(recipe: Recipe, split: str) -> str:
+    """Which run this is: a digest of its settings and exams, the same at each start.
 
-    The settings come last: they are what makes it the folder of a run.
+    It stands in every checkpoint and in environment.json, so that a checkpoint of one run in the
+    folder of another is noticed.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    go_back(out, done)
+    fixed = {name: one for name, one in recipe.to_dict().items() if name not in _MAY_CHANGE}
+    text = json.dumps([fixed, split], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _run_of(out: Path) -> str | None:
+    """The identity that the first start of a run noted; None where there is none.
+
+    A later version of mrknee may know more settings, and would compute another.
+    """
+    starts = _starts(out)
+    run = starts[0].get("run") if starts else None
+    return run if isinstance(run, str) else None
+
+
+def _starts(out: Path) -> list[dict[str, Any]]:
+    """What environment.json says of the starts so far."""
     environment = out / "environment.json"
     starts = read_json(environment, "list of starts") if environment.exists() else []
-    if not isinstance(starts, list):
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
         raise MrkneeError(
             "the list of starts can't be read",
             file=environment,
             expected="a list, as training wrote it",
             found=type(starts).__name__,
         )
-    start = {"after": {"epochs": done.epoch, "batches": done.batches}, **describe_environment()}
+    return starts
+
+
+def _claim_folder(out: Path, recipe: Recipe, split: str, run: str, done: Done) -> None:
+    """Writes what says whose folder it is; nothing that could fail comes before training now.
+
+    The settings come last: they are what makes it the folder of a run.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    go_back(out, done)
+    starts = _starts(out)
+    after = {"epochs": done.epoch, "batches": done.batches}
+    start = storable({"run": run, "after": after, **describe_environment()})
     contents = {
         "split.csv": split,
         "environment.json": json.dumps([*starts, start], indent=2) + "\n",

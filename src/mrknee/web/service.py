@@ -12,6 +12,7 @@ from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference.decisions import operating_points_of
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.model import Model
+from mrknee.inference.runtimes import Limits
 from mrknee.report.exam_page import exam_page
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.web import schemas
@@ -27,6 +28,10 @@ from mrknee.web.uploads import (
 )
 
 Files = Mapping[Plane, BinaryIO]
+
+LIMITS = Limits(seconds=120, memory=4 * 2**30)
+"""What one exam may take with an exported model. An exam of MRNet's size takes seconds and less
+than 1 GB on two cores, the largest one that may be sent (`MAX_PIXELS`) twice that."""
 
 
 class Service:
@@ -70,7 +75,7 @@ class Service:
             order=list(self.model.findings),
             calibrated=self.calibrated,
             findings=findings,
-            missing_planes=_missing(exam),
+            missing_planes=self._missing(exam),
         )
 
     def explain(self, files: Files) -> schemas.Explained:
@@ -81,7 +86,7 @@ class Service:
         """
         exam = read_exam(files)
         found = self._explanation(exam).description()
-        return schemas.Explained(model=self.name, missing_planes=_missing(exam), **found)
+        return schemas.Explained(model=self.name, missing_planes=self._missing(exam), **found)
 
     def page(self, files: Files) -> str:
         """Takes an exam's logits apart, as a page.
@@ -112,6 +117,10 @@ class Service:
             ),
         )
 
+    def _missing(self, exam: Exam) -> list[Plane]:
+        """Planes that were not read: not sent, or not among those the model was trained on."""
+        return [p for p in PLANES if p not in exam.stacks or p not in self.model.planes]
+
     def _explanation(self, exam: Exam) -> Explanation:
         try:
             return self.model.explain(exam)
@@ -127,7 +136,3 @@ def _call(point: OperatingPoint, probability: float) -> schemas.Call:
         positive=probability >= point.threshold if there else None,
         reason=point.reason,
     )
-
-
-def _missing(exam: Exam) -> list[Plane]:
-    return [plane for plane in PLANES if plane not in exam.stacks]

@@ -13,7 +13,7 @@ from mrknee.errors import MrkneeError
 from mrknee.inference.model import open_model
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.web.app import create_app
-from mrknee.web.service import Service
+from mrknee.web.service import LIMITS, Service
 
 HEADERS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
 """Of every answer: what is said of a patient stays in no browser's memory."""
@@ -44,7 +44,7 @@ def serve(
     Raises:
         MrkneeError: the model can't be opened, or nobody can listen there.
     """
-    opened = open_model(model, threads=threads, runtime=runtime)
+    opened = open_model(model, threads=threads, runtime=runtime, limits=LIMITS)
     name = model.resolve().name
     service = Service(opened, name, allow_missing_plane=allow_missing_plane)
     listening = _listen(host, port)
