@@ -15,13 +15,14 @@ import math
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from mrknee import __version__, suggestions
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, MrkneeWarning
 from mrknee.files import FULL_DISK
 
 if TYPE_CHECKING:
@@ -494,6 +495,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.verb not in VERBS:
         near = suggestions.meant(given.verb, VERBS, suggestions.VERBS)
         top.error(f"no such verb: {given.verb}" + (f"; did you mean {near}?" if near else ""))
+    shown, warnings.showwarning = warnings.showwarning, _show_notes(given.verb)
     try:
         _refuse_other_encodings(given.rest)
         if given.verb == "train":
@@ -510,6 +512,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = MrkneeError(error.strerror or str(error), file=_path_of(error), advice=advice)
         print(f"mrknee {given.verb}: {told}", file=sys.stderr)
         return 1
+    finally:
+        warnings.showwarning = shown
     return 0
 
 
@@ -583,6 +587,19 @@ def _warn_of_unread(verb: str, unread: Sequence[Path]) -> None:
         print(f"mrknee {verb}: warning: {legible(unread_text(unread))}", file=sys.stderr)
 
 
+def _show_notes(verb: str) -> Callable[..., None]:
+    """What shows our own warnings as one line each, and other libraries' as Python does."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:  # noqa: ANN401
+        if issubclass(category, MrkneeWarning):
+            print(f"mrknee {verb}: note: {message}", file=sys.stderr)
+        else:
+            others(message, category, *place)
+
+    return show
+
+
 def _refuse_file(out: Path) -> None:
     """Refuses an output folder that can't be written into, before any work is done."""
     from mrknee.outputs import check_output_folder
@@ -651,7 +668,24 @@ def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation 
         return {"type": kinds[0], "nargs": "+", "action": "extend"}  # given twice: all of them
     if get_origin(annotation) is dict:
         return {"type": _shares, "metavar": "NAME=SHARE,..."}
-    return {"type": annotation}
+    return {"type": _path if annotation is Path else annotation}
+
+
+DEEPEST = 200
+"""Folders in a path, at most: making more at once ends in Python's own limit."""
+
+
+def _path(text: str) -> Path:
+    """A path that the system can have; names that are too long it refuses itself."""
+    path = Path(text)
+    if "\0" in text or len(path.parts) > DEEPEST:
+        raise MrkneeError(
+            "a path can't be used",
+            file=path,
+            expected=f"no NUL character, and at most {DEEPEST} folders in one another",
+            found="a NUL character" if "\0" in text else f"{len(path.parts)} folders",
+        )
+    return path
 
 
 def _shares(text: str) -> dict[str, float]:

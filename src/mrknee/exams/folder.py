@@ -217,6 +217,10 @@ class ExamFolder:
         """Slices of an exam, all planes together, from its files' headers; no pixel is read."""
         return sum(slices for slices, _, _ in self.shapes(index).values())
 
+    def planes(self, index: int) -> tuple[Plane, ...]:
+        """The planes that the exam at this position has; nothing is read."""
+        return tuple(self.files[self.ids[index]])
+
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))
 

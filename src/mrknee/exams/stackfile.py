@@ -175,17 +175,6 @@ def _read_values(
     return content
 
 
-def _refuse_shape(shape: tuple[int, ...], path: Path, exam_id: str | None) -> None:
-    if len(shape) != 3 or min(shape) < 1:
-        raise MrkneeError(
-            "a stack has the wrong shape",
-            file=path,
-            exam=exam_id,
-            expected="(slices, rows, cols), none of them zero",
-            found=str(shape),
-        )
-
-
 def _read_header(
     path: Path, exam_id: str | None
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

@@ -53,9 +53,6 @@ TALLEST = 1.25
 CROWDED = 9.0
 """Numbers below a chart stand so far apart at least, in percent of its width."""
 
-WITHIN = 1e-4
-"""How exactly bias and planes add up to the logit (float32; the explanation's own promise)."""
-
 
 @dataclass(frozen=True)
 class Bar:
@@ -301,6 +298,7 @@ def exam_page(
             exam=explanation.exam,
             findings=views,
             exact=explanation.method == EXACT,
+            adds_up=explanation.adds_up,
             attention_fixed=explanation.attention_fixed,
             verbs=verbs_of(explanation),
             model=model,
@@ -390,11 +388,10 @@ def _terms(explanation: Explanation, row: int) -> tuple[tuple[Term, ...], float]
 def _adds_up(explanation: Explanation, row: int) -> str:
     if explanation.method != EXACT:
         return "Grad-CAM, an approximation: does not add up to the logit"
-    total = explanation.bias[row] + sum(sums[row] for sums in explanation.plane_sums.values())
-    residual = abs(float(explanation.logits[row] - total))
-    if residual > WITHIN:
-        return f"exact, but off by {residual:.1g}: more than the {WITHIN:g} of rounding"
-    return f"exact: adds up to the logit within {WITHIN:g} (here {residual:.0e})"
+    residual, allowed = float(explanation.residuals[row]), float(explanation.allowed[row])
+    if residual > allowed:
+        return f"does not add up to the logit: off by {residual:.1g}, more than {allowed:.1g}"
+    return f"exact: adds up to the logit within {allowed:.1g} (here {residual:.0e})"
 
 
 def _plane_view(exam: Exam, explanation: Explanation, row: int, plane: Plane) -> PlaneView:

@@ -19,6 +19,7 @@ RUN/
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import signal
@@ -45,7 +46,7 @@ from mrknee.training.compiling import compile_encoders
 from mrknee.training.coverage import coverage_notes
 from mrknee.training.data_record import FILE as DATA_FILE
 from mrknee.training.data_record import changes, read_record, record_data, to_json, warning
-from mrknee.training.environment import describe_environment, has_bfloat16, software
+from mrknee.training.environment import describe_environment, has_bfloat16, software, storable
 from mrknee.training.estimate import estimate, slices_at_once
 from mrknee.training.final import evaluate_best, read_best
 from mrknee.training.loggers import make_loggers, quiet_writers
@@ -140,10 +141,13 @@ def _train(
     selecting = load_part(parts.selecting, parts.chosen, recipe, share=share)
     reader = Reader(recipe.preparation, network)
     module = TrainingModule(reader, recipe, weights, count_steps(training, recipe))
+    run = _run_of(out) or _identity(recipe, split)
     provenance = {
+        "run": run,
         "data": data.resolve().name,
         "trained_on": len(parts.fit),
         "stack_sizes": stack_sizes(parts.train, parts.fit),
+        "planes": parts.planes(),
         "selected_on": {"part": recipe.selection.part, "exams": len(parts.chosen)},
         "seed": recipe.seed,
         "recipe": recipe.to_dict(),
@@ -153,11 +157,11 @@ def _train(
     first = processes.rank == 0
     if first and (ended := how_it_was_ended(out, recipe)):
         print(ended, flush=True)
-    processes.first_does(lambda: _claim_folder(out, recipe, split, start, data_now, changed))
+    processes.first_does(lambda: _claim_folder(out, recipe, split, run, start, data_now, changed))
     record = RunRecord(
         out,
         recipe,
-        provenance,
+        storable(provenance),
         done,
         epochs_before=None if before is None else before["epochs"],
         writes=first,
@@ -271,33 +275,63 @@ def _compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
     return (to_json(now), []) if before is None else (to_json(before), changes(before, now))
 
 
+def _identity(recipe: Recipe, split: str) -> str:
+    """Which run this is: a digest of its settings and exams, the same at each start.
+
+    It stands in every checkpoint and in environment.json, so that a checkpoint of one run in the
+    folder of another is noticed.
+    """
+    fixed = {name: one for name, one in recipe.to_dict().items() if name not in _MAY_CHANGE}
+    text = json.dumps([fixed, split], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _run_of(out: Path) -> str | None:
+    """The identity that the first start of a run noted; None where there is none.
+
+    A later version of mrknee may know more settings, and would compute another.
+    """
+    starts = _starts(out)
+    run = starts[0].get("run") if starts else None
+    return run if isinstance(run, str) else None
+
+
+def _starts(out: Path) -> list[dict[str, Any]] | None:
+    """What environment.json says of the starts so far; None where it can't be read."""
+    environment = out / "environment.json"
+    try:
+        starts = read_json(environment, "list of starts") if environment.exists() else []
+    except MrkneeError:  # broken, for example by a power loss: it is written again
+        return None
+    whole = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
+    return starts if whole else None
+
+
 def _claim_folder(
-    out: Path, recipe: Recipe, split: str, start: Start, data: str, changed: list[str]
+    out: Path, recipe: Recipe, split: str, run: str, start: Start, data: str, changed: list[str]
 ) -> None:
     """Writes what says whose folder it is; nothing that could fail comes before training now.
 
     The settings come last: they are what makes it the folder of a run.
     """
     go_back(out, start.done, start.state)
-    environment = out / "environment.json"
-    try:
-        starts = read_json(environment, "list of starts") if environment.exists() else []
-    except MrkneeError:
-        starts = None
+    starts = _starts(out)
     notes = list(start.notes)
-    if not isinstance(starts, list):
+    if starts is None:
         starts = []
-        notes.append(f"{environment} can't be read and is begun anew")
+        notes.append(f"{out / 'environment.json'} can't be read and is begun anew")
     for note in notes:
         print(f"note: {note}", flush=True)
     done = start.done
     this: dict[str, Any] = {
+        "run": run,
         "after": {"epochs": done.epoch, "batches": done.batches},
         **({"data_changed": changed} if changed else {}),
         **describe_environment(),
     }
     if notes:
         this["notes"] = notes
+    this = storable(this)
     texts = {
         "split.csv": split,
         DATA_FILE: data,

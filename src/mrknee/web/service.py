@@ -13,6 +13,7 @@ from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference.decisions import operating_points_of
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.model import Model, uncalibrated
+from mrknee.inference.runtimes import Limits
 from mrknee.report.exam_page import exam_page
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.web import schemas
@@ -35,6 +36,11 @@ class Answered(Generic[Content]):
 
     content: Content
     probabilities: Mapping[str, float]
+
+
+LIMITS = Limits(seconds=120, memory=4 * 2**30)
+"""What one exam may take with an exported model. An exam of MRNet's size takes seconds and less
+than 1 GB on two cores, the largest one that may be sent (`MAX_PIXELS`) twice that."""
 
 
 class Service:
@@ -125,7 +131,7 @@ class Service:
             "model": self.name,
             "model_digest": self.digest,
             "mrknee": __version__,
-            "missing_planes": _missing(exam),
+            "missing_planes": self._missing(exam),
         }
 
     def facts(self) -> schemas.ModelFacts:
@@ -149,6 +155,10 @@ class Service:
             ),
         )
 
+    def _missing(self, exam: Exam) -> list[Plane]:
+        """Planes that were not read: not sent, or not among those the model was trained on."""
+        return [p for p in PLANES if p not in exam.stacks or p not in self.model.planes]
+
     def _explanation(self, exam: Exam) -> Explanation:
         try:
             return self.model.explain(exam)
@@ -164,10 +174,6 @@ def _call(point: OperatingPoint, probability: float) -> schemas.Call:
         positive=probability >= point.threshold if there else None,
         reason=point.reason,
     )
-
-
-def _missing(exam: Exam) -> list[Plane]:
-    return [plane for plane in PLANES if plane not in exam.stacks]
 
 
 def _probabilities(explanation: Explanation) -> dict[str, float]:

@@ -25,7 +25,7 @@ from mrknee.web.app import create_app
 from mrknee.web.audit import AuditLog
 from mrknee.web.metrics import Metrics
 from mrknee.web.protocol import Protocol
-from mrknee.web.service import Service
+from mrknee.web.service import LIMITS, Service
 
 HEADERS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
 """Of every answer: what is said of a patient stays in no browser's memory."""
@@ -70,7 +70,7 @@ def serve(
     began = time.perf_counter()
     root_path = _checked_root_path(root_path)
     log = None if audit_log is None else AuditLog(audit_log)
-    opened = open_model(model, threads=threads, runtime=runtime)
+    opened = open_model(model, threads=threads, runtime=runtime, limits=LIMITS)
     digest = digest_of(model)
     service = Service(
         opened, model.resolve().name, digest=digest, allow_missing_plane=allow_missing_plane
