@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mrknee.cli import VERBS, main
+from mrknee.exams import PLANES
 from tests.conftest import write_toy_dataset
 from tests.inference.test_predictor import make_model
 
@@ -293,3 +294,43 @@ def test_a_terminated_training_does_not_look_finished(tmp_path: Path, recipe: Pa
     assert process.returncode == 143
     assert "--resume" in told
     assert not (tmp_path / "run" / "scorecard.json").exists()
+
+
+@pytest.mark.parametrize("out", ["x" * 3000, "a/" * 1500, "a/" * 3000, "a\0b"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict RUN DATA --out",
+        "explain RUN DATA --exam 0001 --out",
+        "export RUN --out",
+        "submit RUN PATHS",
+        "evaluate PREDICTIONS DATA --out",
+        "compare PREDICTIONS PREDICTIONS DATA --out",
+        "phantom --train 1 --valid 1",
+        "import DATA",
+        "train DATA --weights none --network.encoder test_resnet --out",
+        "check",
+        "serve",
+    ],
+)
+def test_a_path_that_no_file_can_have_is_one_message(
+    model: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    out: str,
+) -> None:
+    """3,000 characters, as one name or as folders in folders, and a NUL: said, nothing written."""
+    monkeypatch.chdir(tmp_path)
+    data, run_folder = model
+    (tmp_path / "p.csv").write_text("exam,acl\n0001,0.5\n")
+    known = {"RUN": str(run_folder), "DATA": str(data)}
+    known |= {"PREDICTIONS": str(tmp_path / "p.csv"), "PATHS": str(tmp_path / "paths.csv")}
+    lines = [str(data / "valid" / plane / "0001.npy") for plane in PLANES]
+    (tmp_path / "paths.csv").write_text("\n".join(lines))
+    assert main([*(known.get(word, word) for word in command.split()), out]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"mrknee {command.split()[0]}: ")
+    assert len(said) < 5000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.csv", "paths.csv"]

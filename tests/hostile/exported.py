@@ -34,16 +34,18 @@ def graph(
     kind: int = TensorProto.UINT8,
     logits: str = "value",
     value: tuple[float, ...] = (0.5,),
+    heat: tuple[int, ...] | None = None,
 ) -> bytes:
-    """A model with the inputs and outputs of an exported one, all of whose outputs are constant."""
+    """A model with the inputs and outputs of an exported one, all of whose outputs are constant.
+
+    With `heat`, a shape, its heat maps are of it, and zero.
+    """
+    source = {"logits": logits, **{f"heat_{p}": "cold" for p in PLANES if heat is not None}}
     names = ["logits", "probabilities", *(f"heat_{plane}" for plane in PLANES)]
     model = helper.make_model(
         helper.make_graph(
             (nodes or [])
-            + [
-                helper.make_node("Identity", [logits if name == "logits" else "value"], [name])
-                for name in names
-            ],
+            + [helper.make_node("Identity", [source.get(name, "value")], [name]) for name in names],
             "g",
             [
                 *(helper.make_tensor_value_info(n, kind, [None, None, None]) for n in inputs),
@@ -53,6 +55,7 @@ def graph(
             [
                 numpy_helper.from_array(np.array(value, np.float32), "value"),
                 numpy_helper.from_array(np.ones(3, np.float32), "present"),
+                numpy_helper.from_array(np.zeros(heat or (), np.float32), "cold"),
                 *(initializers or []),
             ],
         ),

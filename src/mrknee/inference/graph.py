@@ -71,7 +71,7 @@ class ExamGraph(nn.Module):
         """
         network = self.network
         if not self.all_trained:
-            present = present * self.trained
+            present = self.trained * present
         shares = present * (len(PLANES) / present.sum())
         heads = network.head.weight.split(network.width, dim=1)
         pooled, heat = [], []

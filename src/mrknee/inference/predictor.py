@@ -125,8 +125,7 @@ def _refuse_another_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     if not file.is_file():
         return
     starts = read_json(file, "list of starts")
-    noted = starts if isinstance(starts, list) else [None]
-    if not all(isinstance(start, dict) for start in noted):
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
         raise MrkneeError(
             "the list of starts can't be read",
             file=file,
@@ -134,7 +133,7 @@ def _refuse_another_run(folder: Path, provenance: Mapping[str, Any]) -> None:
             found=repr(starts),
             advice="copy the run again, or copy the model's folder elsewhere to use it alone",
         )
-    run = noted[0].get("run") if noted else None  # that of all starts
+    run = starts[0].get("run") if starts else None  # that of all starts
     if run is not None and provenance.get("run") != run:
         raise MrkneeError(
             "the model is another run's than the folder it lies in",

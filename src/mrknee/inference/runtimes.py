@@ -120,7 +120,10 @@ class OnnxRuntime:
             options.add_session_config_entry("session.use_env_allocators", "1")
             _limit_memory(limits.memory)
         self._session: Any = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # it would print what is wrong, and try the same once more
         )
         inputs = {one.name: one.type for one in self._session.get_inputs()}
         outputs = {one.name for one in self._session.get_outputs()}

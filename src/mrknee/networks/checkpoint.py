@@ -178,9 +178,13 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
                 found=f"NaN or infinite values in {name}",
                 advice="copy or train the model anew",
             )
-    parts = (dict(description[name]) for name in ("preparation", "provenance", "decisions"))
-    notes = () if description["format"] == FORMAT else (_UNSEALED.format(file),)
-    return Checkpoint(network.eval(), *parts, notes=notes)
+    return Checkpoint(
+        network=network.eval(),
+        preparation=description["preparation"],
+        provenance=description["provenance"],
+        decisions=description["decisions"],
+        notes=() if description["format"] == FORMAT else (_UNSEALED.format(file),),
+    )
 
 
 def _read_description(file: Path) -> dict[str, Any]:
