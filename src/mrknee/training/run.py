@@ -118,7 +118,7 @@ def _train(
     parts = divide(data, recipe)
     split = parts.table()
     start = processes.first_does(lambda: _find_start(out, recipe, split, resume))
-    data_now, changed = processes.first_does(lambda: _compare_data(out, parts))
+    data_now, changed = processes.first_does(lambda: compare_data(out, parts))
     if changed and processes.rank == 0:
         print(warning(changed), file=sys.stderr, flush=True)
     if start is None:
@@ -260,7 +260,7 @@ def _find_start(out: Path, recipe: Recipe, split: str, resume: bool) -> Start | 
     return replace(start, notes=(*start.notes, note))
 
 
-def _compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
+def compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
     """The record of the data as text, and how it differs from what the run has learned from.
 
     A run of which nothing was saved yet starts over: it has learned from nothing else. Otherwise
