@@ -85,6 +85,7 @@ class Served:
         folder: where its temporary files, its home and its messages are.
         words: further arguments.
         environment: further variables.
+        before: Python that its process runs first.
     """
 
     def __init__(
@@ -93,12 +94,14 @@ class Served:
         folder: Path,
         *words: str,
         environment: Mapping[str, str] | None = None,
+        before: str = "",
     ) -> None:
         self.temporary, self.home = folder / "temporary", folder / "home"
         for made in (self.temporary, self.home):
             made.mkdir(parents=True)
         self._said = folder / "stderr"
-        command = [sys.executable, "-W", "error", "-m", "mrknee", "serve", str(model), *words]
+        program = f"import sys\n{before}\nfrom mrknee.cli import main\nsys.exit(main())"
+        command = [sys.executable, "-W", "error", "-c", program, "serve", str(model), *words]
         own = {"TMPDIR": str(self.temporary), "HOME": str(self.home)}
         with self._said.open("wb") as said:
             self.process = subprocess.Popen(  # noqa: S603  # our own command
@@ -139,10 +142,12 @@ class Served:
         body: bytes | None = None,
         kind: str = KIND,
         accept: str = "*/*",
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Sends one request and waits for the answer."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
-        headers = {"Accept": accept} | ({"Content-Type": kind} if body is not None else {})
+        headers = {"Accept": accept, **(headers or {})}
+        headers |= {"Content-Type": kind} if body is not None else {}
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
         content = answer.read()
