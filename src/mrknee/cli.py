@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import json
 import math
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
-from mrknee import __version__
+from mrknee import __version__, suggestions
 from mrknee.errors import MrkneeError
 from mrknee.files import FULL_DISK
+
+if TYPE_CHECKING:
+    from mrknee.exams import Remark
 
 
 def phantom(
@@ -88,6 +91,7 @@ def predict(
     out: Path,
     split: str = "valid",
     allow_missing_plane: bool = False,
+    axes: str | None = None,
     threads: int | None = None,
     runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
 ) -> None:
@@ -100,19 +104,25 @@ def predict(
         out: the CSV to write: exam,<finding>,...
         split: which split of a data set.
         allow_missing_plane: read exams that lack one or two planes too.
+        axes: the order of the files' axes where it is not slices,rows,cols, such as
+            rows,cols,slices; if not given, stacks that seem to be in another order are refused.
         threads: processor threads to compute with; all cores, if not given.
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
-    from mrknee.inference.model import open_exams, open_model
+    from mrknee.inference.model import open_exams, open_model, uncalibrated
 
     if out.is_dir():
         raise MrkneeError("the predictions can't be written", file=out, expected="a file's name")
     predictor = open_model(model, threads=threads, runtime=runtime)
-    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
+    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
+    _warn_of_unread("predict", folder.unread)
     predictions = predictor.predict(folder)
     predictions.write(out)
+    _warn_of_remarks("predict", predictions.remarks, predictions.write_remarks(out))
     print(f"wrote {len(predictions.ids)} exams, {', '.join(predictions.findings)}, to {out}")
+    for finding, reason in uncalibrated(predictor.decisions, predictor.findings).items():
+        print(f"{finding}: {reason}")
     print("research use only: these numbers are no diagnosis")
 
 
@@ -121,6 +131,7 @@ def submit(
     paths: Path,
     predictions: Path,
     *,
+    axes: str | None = None,
     threads: int | None = None,
     runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
 ) -> None:
@@ -130,27 +141,31 @@ def submit(
         model: a run folder or exported model whose findings are abnormal, acl and meniscus.
         paths: headerless CSV, three lines an exam: .../{plane}/{id}.npy.
         predictions: the headerless CSV to write, a line an exam, in the list's order.
+        axes: the order of the files' axes where it is not slices,rows,cols, such as
+            rows,cols,slices; if not given, stacks that seem to be in another order are refused.
         threads: processor threads to compute with; all cores, if not given.
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
-    from mrknee.inference.submission import submit as submit_listed
+    from mrknee.inference.submission import predict_listed, write_submission
 
-    count = submit_listed(model, paths, predictions, threads=threads, runtime=runtime)
-    print(f"wrote {count} exams to {predictions}")
+    read = predict_listed(model, paths, threads=threads, runtime=runtime, axes=axes)
+    _warn_of_remarks("submit", read.remarks, write_submission(read, predictions))
+    print(f"wrote {len(read.ids)} exams to {predictions}")
 
 
-def check(data: Path, *, json: bool = False) -> int:
+def check(data: Path, *, axes: str | None = None, json: bool = False) -> int:
     """Lists what is wrong with a data set; exit status 1 when something is an error.
 
     Args:
         data: the data set's folder.
+        axes: the order of the files' axes where it is not slices,rows,cols; see predict.
         json: print JSON instead of a table.
     """
     from mrknee.checkup.check import check as check_data
     from mrknee.checkup.table import table
 
-    checkup = check_data(data)
+    checkup = check_data(data, axes=axes)
     print(checkup.to_json() if json else table(checkup), end="")
     return 1 if checkup.errors else 0
 
@@ -164,6 +179,7 @@ def evaluate(
     model: Path | None = None,
     against: str | None = None,
     prevalence: dict[str, float] | None = None,
+    axes: str | None = None,
 ) -> None:
     """Holds predictions against labels: a scorecard, and a page that shows how good and how sure.
 
@@ -178,6 +194,7 @@ def evaluate(
         against: a second model's predictions, for example of single-finding networks, compared
             in the page.
         prevalence: finding=share,...: PPV, NPV and calibration also at these prevalences.
+        axes: the order of the files' axes where it is not slices,rows,cols; see predict.
     """
     _refuse_file(out)
     from mrknee.report.evaluation import evaluate as evaluate_predictions
@@ -190,6 +207,7 @@ def evaluate(
         model=model,
         against=against,
         prevalences=prevalence or {},
+        axes=axes,
     )
     print(card.table())
     print(f"wrote {out / 'scorecard.json'} and {out / 'report.html'}")
@@ -225,6 +243,7 @@ def explain(
     split: str = "valid",
     method: Literal["exact", "grad-cam"] | None = None,
     allow_missing_plane: bool = False,
+    axes: str | None = None,
     threads: int | None = None,
     runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
 ) -> None:
@@ -241,6 +260,8 @@ def explain(
         method: exact (adds up to the logit) or grad-cam (an approximation); exact where the
             network allows it, if not given.
         allow_missing_plane: read an exam that lacks one or two planes too.
+        axes: the order of the files' axes where it is not slices,rows,cols, such as
+            rows,cols,slices; if not given, stacks that seem to be in another order are refused.
         threads: processor threads to compute with; all cores, if not given.
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
@@ -257,13 +278,17 @@ def explain(
         split=split,
         method=method,
         allow_missing_plane=allow_missing_plane,
+        axes=axes,
         threads=threads,
         runtime=runtime,
     )
     numbers = zip(explained.findings, explained.probabilities, explained.logits, strict=True)
     for name, probability, logit in numbers:
         words = slice_in_words(explained, name, raising=bool(logit >= 0))
-        print(f"{name}: probability {probability:.3f}; {words}")
+        reason = explained.uncalibrated.get(name)
+        mark = "" if reason is None else f" ({reason})"
+        print(f"{name}: probability {probability:.3f}{mark}; {words}")
+    _warn_of_remarks("explain", {exam: explained.remarks} if explained.remarks else {}, None)
     print(f"wrote {out / 'index.html'} ({explained.method})")
     print("research use only: these numbers are no diagnosis")
 
@@ -301,6 +326,8 @@ def export(
         )
     found = export_model(model, out, int8=None if data is None else Int8(data, split, auc_limit))
     print(found.parity.text())
+    for finding, reason in found.uncalibrated.items():
+        print(f"{finding}: {reason}")
     if found.cost is not None:
         print(found.cost.text())
     print(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB")
@@ -376,56 +403,25 @@ def train(argv: Sequence[str]) -> None:
     Every setting of the recipe can be changed on the command line, for example
     `--network.encoder resnet50` or `--findings acl`.
     """
-    from jsonargparse import ArgumentParser
-
-    from mrknee.training.recipe import Recipe, recipe_file, recipe_names
-    from mrknee.training.recipe_tree import read_tree
-
-    switches = {f.name for f in fields(Recipe) if isinstance(f.default, bool)}
-    words = [_setting(word, switches) for word in argv]
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--recipe", default="default")
-    chosen, _ = first.parse_known_args(words)
-    read_tree(recipe_file(chosen.recipe), Recipe)  # refuses what the parser would follow
-    parser = ArgumentParser(
-        prog="mrknee train",
-        description=(train.__doc__ or "").strip(),
-        default_config_files=[str(recipe_file(chosen.recipe))],
-    )
-    parser.add_argument("data", type=Path, help="the data set's folder, with train/ and valid/")
-    parser.add_argument("--out", type=Path, required=True, help="the run folder to write")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    names = ", ".join(recipe_names())
-    parser.add_argument("--recipe", default="default", help=f"one of {names}, or a YAML file")
-    parser.add_class_arguments(Recipe)
-    given = parser.instantiate(parser.parse_args(words)).as_dict()
-    del given["recipe"]
-    data, out, resume = (given.pop(name) for name in ("data", "out", "resume"))
-    _refuse_file(out)
-    from mrknee.training.run import train as train_run
-
+    resumed = "run the same command again with --resume to go on"
     try:
-        train_run(data, out, Recipe(**given), resume=resume)
+        from mrknee.training.arguments import train_arguments
+
+        data, out, resume, recipe = train_arguments(argv, (train.__doc__ or "").strip())
+        _refuse_file(out)
+        from mrknee.training.run import train as train_run
+
+        train_run(data, out, recipe, resume=resume)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would end in a traceback
+        print(f"\nmrknee train: interrupted; {resumed}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except SystemExit as ended:
         if ended.code is not None:
             raise
         # Lightning's answer to SIGTERM: without a code, as if all were well
-        print(f"mrknee train: terminated; --resume goes on with {out}", file=sys.stderr)
+        print(f"mrknee train: terminated; {resumed}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-
-
-def _setting(word: str, switches: set[str]) -> str:
-    """A setting as the recipe names it.
-
-    `--batch-exams` is as good as `--batch_exams`, and a switch alone means true.
-    """
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word[2:].partition("=")
-    name = name.replace("-", "_")
-    if name in switches and not equals:
-        equals, value = "=", "true"
-    return f"--{name}{equals}{value}"
 
 
 VERBS: dict[str, Callable[..., int | None]] = {
@@ -449,23 +445,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status."""
     width = max(map(len, VERBS)) + 2
     lines = [f"  {n:{width}}{(f.__doc__ or '').splitlines()[0]}" for n, f in VERBS.items()]
-    top = argparse.ArgumentParser(
+    top = _Parser(
         "mrknee",
         description="Reads knee MRI exams with one multi-task network. Research use only.",
         epilog="\n".join(["verbs (mrknee VERB --help tells more):", *lines]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"mrknee {__version__}")
-    top.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do; see below")
+    top.add_argument("verb", metavar="VERB", help="what to do; see below")
     top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    given = top.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    top.refuse_unknown(list(itertools.takewhile(lambda word: word.startswith("-"), words)))
+    if not words:
+        top.error("name a verb, such as check, train or predict")
+    given = top.parse_args(words)
+    if given.verb not in VERBS:
+        near = suggestions.meant(given.verb, VERBS, suggestions.VERBS)
+        top.error(f"no such verb: {given.verb}" + (f"; did you mean {near}?" if near else ""))
     verb = VERBS[given.verb]
     status = None
     try:
         if verb is train:
             train(given.rest)
         else:
-            status = verb(**vars(_parser(given.verb, verb).parse_args(given.rest)))
+            parser = _parser(given.verb, verb)
+            parser.refuse_unknown(given.rest)
+            status = verb(**vars(parser.parse_args(given.rest)))
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         sys.stderr.close()
     except MrkneeError as error:
@@ -477,6 +482,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mrknee {given.verb}: {told}", file=sys.stderr)
         return 1
     return status or 0
+
+
+def _warn_of_remarks(verb: str, remarks: Mapping[str, Sequence[Remark]], file: Path | None) -> None:
+    """Says on standard error which exams are odd, and where all remarks are."""
+    from mrknee.errors import legible
+    from mrknee.exams.plausibility import summary
+
+    if remarks:
+        print(f"mrknee {verb}: warning: {legible(summary(remarks))}", file=sys.stderr)
+        if file is not None:
+            print(f"  all of them: {file}", file=sys.stderr)
+
+
+def _warn_of_unread(verb: str, unread: Sequence[Path]) -> None:
+    """Says on standard error which files of the planes' folders are not read."""
+    from mrknee.errors import legible
+    from mrknee.exams.listing import unread_text
+
+    if unread:
+        print(f"mrknee {verb}: warning: {legible(unread_text(unread))}", file=sys.stderr)
 
 
 def _refuse_file(out: Path) -> None:
@@ -492,13 +517,34 @@ def _path_of(error: OSError) -> Path | None:
     return Path(error.filename) if isinstance(error.filename, str) else None
 
 
-def _parser(name: str, verb: Callable[..., int | None]) -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """One that says what is wrong in a line or two, without all options there are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with exit status 2."""
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        print(f"`{self.prog} --help` explains all that is possible", file=sys.stderr)
+        sys.exit(2)
+
+    def refuse_unknown(self, words: Sequence[str]) -> None:
+        """Ends the program if an option doesn't exist, and says which one was probably meant."""
+        # as argparse has it, the beginning of one option's name is enough
+        known = [option[2:] for option in self._option_string_actions if option[:2] == "--"]
+        for word in words[: words.index("--") if "--" in words else None]:
+            name = word[2:].partition("=")[0]
+            if word.startswith("--") and not any(one.startswith(name) for one in known):
+                near = suggestions.meant(name, known, suggestions.OPTIONS)
+                told = f"; did you mean --{near}?" if near else ""
+                self.error(f"no such option: --{name}{told}")
+
+
+def _parser(name: str, verb: Callable[..., int | None]) -> _Parser:
     """A verb's parser from its signature and docstring: keyword-only parameters are options."""
     from docstring_parser import parse
 
     about = parse(verb.__doc__ or "")
     help_texts = {p.arg_name: (p.description or "").replace("\n", " ") for p in about.params}
-    parser = argparse.ArgumentParser(f"mrknee {name}", description=about.short_description)
+    parser = _Parser(f"mrknee {name}", description=about.short_description)
     for parameter in inspect.signature(verb, eval_str=True).parameters.values():
         how: dict[str, Any] = {"help": help_texts[parameter.name], **_kind(parameter.annotation)}
         option = "--" + parameter.name.replace("_", "-")

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TypeVar
 
+from mrknee.ranges import PROCESSES
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -37,7 +39,11 @@ def each(
 
     Yields:
         Results, in no order.
+
+    Raises:
+        MrkneeError: the number of processes is out of range.
     """
+    PROCESSES.check("the number of processes", workers)
     if not tasks:
         return
     with (
@@ -50,6 +56,27 @@ def each(
                 yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def each_or_here(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    workers: int,
+    *,
+    isolated: bool = False,
+) -> Iterator[Result]:
+    """As `each`; but in this process, in order, where there is nothing to share.
+
+    Args:
+        function: a module's function.
+        tasks: what it is called with.
+        workers: how many processes at most.
+        isolated: never in this process, which a task might bring down.
+    """
+    if min(workers, len(tasks)) < 2 and not isolated:
+        yield from map(function, tasks)
+    else:
+        yield from each(function, tasks, workers)
 
 
 @contextmanager

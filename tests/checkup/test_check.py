@@ -117,6 +117,25 @@ def repeat_slices(stack: np.ndarray) -> np.ndarray:
     return np.repeat(stack, 7, axis=0)
 
 
+def turn_axes(root: Path) -> None:
+    """All stacks of both splits were saved as (rows, cols, slices)."""
+    for file in root.glob("*/*/*.npy"):
+        np.save(file, np.moveaxis(np.load(file), 0, 2))
+
+
+def heat_pixel(root: Path) -> None:
+    """A stack of 16 bits has one hot pixel."""
+    stack = np.load(root / STACK).astype(np.int16) * 4
+    stack[5, 30, 30] = 32767
+    store(root, STACK, stack)
+
+
+def add_upper_case(root: Path) -> None:
+    """The stack is there again with an ending in upper case."""
+    store(root, STACK, np.load(root / STACK))
+    (root / STACK).with_suffix(".NPY").write_bytes((root / STACK).read_bytes())
+
+
 def swap_planes(root: Path) -> None:
     """An exam's coronal stack lies in sagittal and the other way round."""
     first, second = (root / "train" / plane / "0006.npy" for plane in ("coronal", "sagittal"))
@@ -221,6 +240,16 @@ FAULTS = {
     "all-zero": Fault(lambda root: rewrite(root, STACK, np.zeros_like), STACK, "0003"),
     "constant": Fault(lambda root: rewrite(root, STACK, np.ones_like), STACK, "0003"),
     "not-bytes": Fault(lambda root: rewrite(root, STACK, lambda s: s.astype("f4")), STACK, "0003"),
+    "stack-twice": Fault(add_upper_case, STACK, "0003"),
+    "outliers": Fault(heat_pixel, STACK, "0003", ("not-bytes",)),
+    "other-axes": Fault(turn_axes, "."),
+    "one-slice": Fault(
+        lambda root: rewrite(root, STACK, lambda s: s[9:10]), STACK, "0003", ("odd-slices",)
+    ),
+    "equal-slices": Fault(
+        lambda root: rewrite(root, STACK, lambda s: s[9:10].repeat(len(s), axis=0)), STACK, "0003"
+    ),
+    "low-contrast": Fault(lambda root: rewrite(root, STACK, lambda s: s // 20), STACK, "0003"),
     "odd-size": Fault(lambda root: rewrite(root, STACK, lambda s: s[:, 2:]), STACK, "0003"),
     "odd-slices": Fault(lambda root: rewrite(root, STACK, repeat_slices), STACK, "0003"),
     "empty-slices": Fault(blacken_slices, STACK, "0003"),
@@ -406,6 +435,7 @@ def test_stacks_of_any_size_are_looked_at(tmp_path: Path, shape: tuple[int, int,
                 stack = rng.integers(1, 255, shape).astype(np.uint8)
                 write_stack(tmp_path / split, plane, f"{split}{number}", stack)
     expected = {"no-labels", "no-valid-labels"} | ({"constant"} if shape == (1, 1, 1) else set())
+    expected |= {"one-slice"} if shape[0] == 1 else set()
     assert set(codes(tmp_path)) == expected
 
 

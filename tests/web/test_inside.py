@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Exams
+from mrknee.exams import Exam, Exams
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.scoring.predictions import Predictions
 from mrknee.web.app import create_app
@@ -33,7 +33,7 @@ class Failing(OnnxModel):
         super().__init__(file)
         self.fault = fault
 
-    def predict(self, exams: Exams) -> Predictions:  # noqa: ARG002
+    def predict(self, exams: Exams | Exam) -> Predictions:  # noqa: ARG002
         """Fails."""
         raise self.fault
 
@@ -103,7 +103,7 @@ class Patient(OnnxModel):
         self.reading: list[int] = [0]
         self.most = 0
 
-    def predict(self, exams: Exams) -> Predictions:
+    def predict(self, exams: Exams | Exam) -> Predictions:
         """Waits for permission."""
         self.reading.append(1)
         self.most = max(self.most, sum(self.reading))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Exams, Plane
+from mrknee.exams import PLANES, Exam, ExamFolder, Exams, Plane
 from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
 from mrknee.tensors.preparation import Preparation
 
@@ -257,8 +257,8 @@ def load_batches(
     if workers < 0:
         workers = min(4, torch.get_num_threads() - 1) if len(positions) > batch_exams else 0
     slices = None
-    if batch_slices is not None:  # opening an exam of bytes costs no more than its headers
-        slices = {p: sum(map(len, dataset.exams[p].stacks.values())) for p in positions}
+    if batch_slices is not None:
+        slices = {p: _count_slices(dataset.exams, p) for p in positions}
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # torch's types don't know datasets that are collated
         batch_sampler=EpochBatches(
@@ -268,3 +268,10 @@ def load_batches(
         num_workers=workers,
         persistent_workers=workers > 0 and shuffle_seed is not None,
     )
+
+
+def _count_slices(exams: Exams, position: int) -> int:
+    """The slices of all planes; a folder knows them from the files' headers."""
+    if isinstance(exams, ExamFolder):
+        return sum(slices for slices, _, _ in exams.shapes(position).values())
+    return sum(map(len, exams[position].stacks.values()))

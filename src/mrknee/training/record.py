@@ -17,6 +17,7 @@ from mrknee.files import whole_file
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.progress import Progress
 from mrknee.tensors.batches import Batch
+from mrknee.training.extension import extension_note
 from mrknee.training.module import EpochResult, TrainingModule
 from mrknee.training.recipe import Recipe
 from mrknee.training.resumption import RESUME, Done
@@ -32,6 +33,7 @@ class RunRecord(Callback):
         recipe: the run's settings.
         provenance: what is written into every checkpoint's `model.json`.
         done: how far the run has come in earlier starts.
+        epochs_before: the recipe's `epochs` at the last start; None for a new run.
         writes: whether this process writes and shows anything; of several, one does.
     """
 
@@ -42,10 +44,12 @@ class RunRecord(Callback):
         provenance: Mapping[str, Any],
         done: Done,
         *,
+        epochs_before: int | None = None,
         writes: bool = True,
     ) -> None:
         self.out, self.recipe, self.provenance = out, recipe, dict(provenance)
         self.done, self.writes = done, writes
+        self.epochs_before = epochs_before
         self.rows: list[Metrics] = done.rows
         self._progress: Progress | None = None
 
@@ -81,11 +85,32 @@ class RunRecord(Callback):
         assert loader is not None and isinstance(module, TrainingModule)  # noqa: S101, PT018  # fit has one
         if not self.done.batches:
             trainer.should_stop = self._has_stalled()
+        if self.writes:
+            self._tell_extension(trainer, module)
         exams = len(loader.batch_sampler.positions) * (self.recipe.epochs - self.done.epoch)
         if self.done.batches:
             exams -= len(module.train_result.ids)
         if self.writes:
             self._progress = Progress(exams, "training").__enter__()
+
+    def _tell_extension(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+        """Says what more epochs than at the last start will do; log.txt knows nothing of starts."""
+        if self.epochs_before is None:
+            return
+        note = extension_note(
+            self.recipe,
+            self.epochs_before,
+            rate=trainer.optimizers[0].param_groups[0]["lr"],
+            step=trainer.global_step,
+            steps=module.steps,
+        )
+        if trainer.should_stop and self.done.epoch < self.recipe.epochs:
+            note = (
+                f"the run had stopped early after epoch {self.done.epoch}, because nothing had "
+                f"improved for {self.recipe.selection.early_stop} epochs: no more are trained"
+            )
+        if note is not None:
+            print(f"note: {note}", flush=True)
 
     def on_train_batch_end(
         self,

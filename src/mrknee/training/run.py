@@ -5,6 +5,7 @@ RUN/
 ├── settings.yaml            the whole recipe, every default written out
 ├── environment.json         of each start: after what, versions, machine, command
 ├── split.csv                exam,part: which exams were trained on, which selected the epoch
+├── data.json                sizes and samples of their files, and their labels
 ├── best/  last/             weights.safetensors + model.json; predict takes RUN or either of them
 ├── epochs/                  every epoch's, where the recipe keeps them
 ├── resume/last.ckpt         what --resume goes on from
@@ -19,29 +20,42 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, legible
+from mrknee.exams.listing import unread_text
 from mrknee.files import whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.compiling import compile_encoders
+from mrknee.training.coverage import coverage_notes
+from mrknee.training.data_record import FILE as DATA_FILE
+from mrknee.training.data_record import changes, read_record, record_data, to_json, warning
 from mrknee.training.environment import describe_environment, has_bfloat16, software
 from mrknee.training.final import evaluate_best, read_best
-from mrknee.training.loggers import make_loggers
+from mrknee.training.loggers import make_loggers, quiet_writers
 from mrknee.training.module import TrainingModule
 from mrknee.training.objective import positive_weights
-from mrknee.training.parts import count_steps, divide, go_on_after, load_part
+from mrknee.training.parts import (
+    Parts,
+    count_steps,
+    divide,
+    go_on_after,
+    load_part,
+    stack_sizes,
+)
 from mrknee.training.processes import Processes, connected_processes
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import RunRecord
@@ -51,7 +65,7 @@ from mrknee.untrusted import read_bytes, read_json
 _MAX_SPLIT_BYTES = 32_000_000  # a line an exam
 
 
-def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
+def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
     """Trains by the recipe and writes the run folder.
 
     Args:
@@ -68,6 +82,7 @@ def train(data: Path, out: Path, recipe: Recipe, *, resume: bool = False) -> Sco
         MrkneeError: the data set or a setting can't be used, or the folder holds something else.
     """
     with connected_processes() as processes:
+        data, out = Path(data), Path(out)
         card = _train(data, out, recipe, processes, resume=resume)
         if processes.rank == 0:
             print(f"wrote {out}")
@@ -80,7 +95,11 @@ def _train(
     _precision(recipe)  # told before anything is written
     parts = divide(data, recipe)
     split = parts.table()
-    if processes.first_does(lambda: _is_finished(out, recipe, split, resume)):
+    finished = processes.first_does(lambda: _is_finished(out, recipe, split, resume))
+    data_now, changed = processes.first_does(lambda: _compare_data(out, parts))
+    if changed and processes.rank == 0:
+        print(warning(changed), file=sys.stderr, flush=True)
+    if finished:
         return Scorecard.read(out / "scorecard.json")
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     findings = parts.train.findings
@@ -102,17 +121,27 @@ def _train(
     provenance = {
         "data": data.resolve().name,
         "trained_on": len(parts.fit),
+        "stack_sizes": stack_sizes(parts.train, parts.fit),
         "selected_on": {"part": recipe.selection.part, "exams": len(parts.chosen)},
         "seed": recipe.seed,
         "recipe": recipe.to_dict(),
         "environment": software(),
     }
-    processes.first_does(lambda: _claim_folder(out, recipe, split, done or Done()))
+    epochs_before = None if done is None else load_recipe(str(out / "settings.yaml")).epochs
+    processes.first_does(
+        lambda: _claim_folder(out, recipe, split, done or Done(), data_now, changed)
+    )
     first = processes.rank == 0
-    record = RunRecord(out, recipe, provenance, done or Done(), writes=first)
+    record = RunRecord(
+        out, recipe, provenance, done or Done(), epochs_before=epochs_before, writes=first
+    )
+    if first and parts.unread:  # not in log.txt, which says the same however often it was resumed
+        print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
+    for note in coverage_notes(parts, recipe) if done is None else ():
+        record.say(f"note: {note}")
     if done is not None:
         go_on_after(training, done.epoch, done.batches)
-    with _quiet_lightning():
+    with _quiet_lightning(), _interruptible(), quiet_writers():
         trainer = _trainer(out, recipe, record, processes)
         trainer.fit(
             module,
@@ -140,7 +169,7 @@ def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
     """Whether the folder holds a finished run; refuses one that can't be trained in."""
     settings = out / "settings.yaml"
     there = {file.name for file in out.iterdir()} if out.exists() else set()
-    begun = {"split.csv", "environment.json"}  # killed before it had claimed the folder
+    begun = {"split.csv", "environment.json", DATA_FILE}  # killed before it had claimed the folder
     if not there or (resume and all(n in begun or n.startswith(".") for n in there)):
         return False
     if not resume or not settings.exists():
@@ -171,7 +200,21 @@ def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
     return (out / "scorecard.json").exists() and recipe.epochs <= before["epochs"]
 
 
-def _claim_folder(out: Path, recipe: Recipe, split: str, done: Done) -> None:
+def _compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
+    """The record of the data as text, and how it differs from what the run has learned from.
+
+    A run of which nothing was saved yet starts over: it has learned from nothing else. Otherwise
+    the record stays that of the first start.
+    """
+    now = record_data(parts)
+    begun = (out / RESUME).exists() or (out / "scorecard.json").exists()
+    before = read_record(out) if begun else None
+    return (to_json(now), []) if before is None else (to_json(before), changes(before, now))
+
+
+def _claim_folder(
+    out: Path, recipe: Recipe, split: str, done: Done, data: str, changed: list[str]
+) -> None:
     """Writes what says whose folder it is; nothing that could fail comes before training now.
 
     The settings come last: they are what makes it the folder of a run.
@@ -187,9 +230,14 @@ def _claim_folder(out: Path, recipe: Recipe, split: str, done: Done) -> None:
             expected="a list, as training wrote it",
             found=type(starts).__name__,
         )
-    start = {"after": {"epochs": done.epoch, "batches": done.batches}, **describe_environment()}
+    start: dict[str, Any] = {
+        "after": {"epochs": done.epoch, "batches": done.batches},
+        **({"data_changed": changed} if changed else {}),
+        **describe_environment(),
+    }
     contents = {
         "split.csv": split,
+        DATA_FILE: data,
         "environment.json": json.dumps([*starts, start], indent=2) + "\n",
         "settings.yaml": recipe.to_yaml(),
     }
@@ -240,6 +288,20 @@ def _trainer(
         deterministic="warn",
         default_root_dir=out,
     )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets Ctrl-C raise KeyboardInterrupt: Lightning makes it exit status 1, without a word."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        if not isinstance(ended.__context__, KeyboardInterrupt):
+            raise
+        if before is not None:
+            signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
+        raise KeyboardInterrupt from None
 
 
 @contextmanager

@@ -241,6 +241,7 @@ def start_page(
             facts=service.facts(),
             points=service.operating_points,
             calibrated=service.calibrated,
+            uncalibrated=service.uncalibrated,
             planes=PLANES,
             title_of=title_of,
             fault=fault,

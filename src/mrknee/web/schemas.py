@@ -25,7 +25,9 @@ class Call(BaseModel):
 class FindingRead(BaseModel):
     """One finding."""
 
-    probability: float = Field(ge=0, le=1, description="calibrated where the model is")
+    probability: float = Field(ge=0, le=1, description="calibrated, if `calibrated` says so")
+    calibrated: bool = Field(description="whether this finding's probability is calibrated")
+    uncalibrated: str | None = Field(description="why it is not calibrated, or null")
     calls: list[Call] = Field(description="one an operating point; empty if the model has none")
 
 
@@ -38,7 +40,7 @@ class Prediction(BaseModel):
     mrknee: str = Field(description="version of the program")
     order: list[str] = Field(description="the findings in the model's order")
     calibrated: bool = Field(
-        description="whether probabilities were calibrated, when training ended"
+        description="whether all findings' probabilities are calibrated; each finding says its own"
     )
     findings: dict[str, FindingRead]
     missing_planes: list[Plane]
@@ -56,7 +58,9 @@ class Place(BaseModel):
 class FindingExplained(BaseModel):
     """One finding's logit, taken apart."""
 
-    probability: float = Field(ge=0, le=1, description="calibrated where the model is")
+    probability: float = Field(ge=0, le=1, description="calibrated, if `calibrated` says so")
+    calibrated: bool = Field(description="whether this finding's probability is calibrated")
+    uncalibrated: str | None = Field(description="why it is not calibrated, or null")
     logit: float = Field(description="before calibration")
     bias: float | None = Field(description="the logit without any picture; null for Grad-CAM")
     planes: dict[Plane, float] = Field(description="what each plane adds")

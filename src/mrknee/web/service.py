@@ -12,7 +12,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference.decisions import operating_points_of
 from mrknee.inference.explanation import Explanation
-from mrknee.inference.model import Model
+from mrknee.inference.model import Model, uncalibrated
 from mrknee.report.exam_page import exam_page
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.web import schemas
@@ -59,8 +59,13 @@ class Service:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the model's probabilities were calibrated."""
-        return self.model.decisions.get("calibration") is not None
+        """Whether the probabilities of all findings were calibrated."""
+        return not self.uncalibrated
+
+    @property
+    def uncalibrated(self) -> Mapping[str, str]:
+        """Finding -> why its probability is the network's own; calibrated ones are not in it."""
+        return uncalibrated(self.model.decisions, self.model.findings)
 
     def predict(self, received: Received, request_id: str) -> Answered[schemas.Prediction]:
         """Reads an exam.
@@ -77,7 +82,10 @@ class Service:
         findings = {}
         for name, number in found.items():
             calls = [_call(point, number) for point in self.operating_points.get(name, ())]
-            findings[name] = schemas.FindingRead(probability=number, calls=calls)
+            reason = self.uncalibrated.get(name)
+            findings[name] = schemas.FindingRead(
+                probability=number, calibrated=reason is None, uncalibrated=reason, calls=calls
+            )
         content = schemas.Prediction(
             **self._origin(exam, request_id),
             order=list(self.model.findings),

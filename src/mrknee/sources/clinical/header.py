@@ -32,6 +32,7 @@ from mrknee.sources.clinical.dicomfile import (
 )
 from mrknee.sources.clinical.geometry import Axes
 from mrknee.sources.clinical.locate import Location
+from mrknee.sources.clinical.mosaic import MOSAIC_TAGS, says_mosaic
 
 MAX_SIDE = 4096
 """Rows or columns. MR images have up to 1024."""
@@ -52,7 +53,7 @@ DESCRIPTIONS = (
     "PerformedProcedureStepDescription",
     "ReceiveCoilName",
 )
-TAGS = (
+TAGS: tuple[str | tuple[int, int], ...] = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType"),
     *("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber"),
     *("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "PatientID"),
@@ -62,6 +63,7 @@ TAGS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsStored", "RescaleSlope", "RescaleIntercept", "BurnedInAnnotation"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *MOSAIC_TAGS,
 )
 
 
@@ -90,6 +92,7 @@ class Image:
         rescale: slope and intercept.
         burned_in: the image itself shows annotations.
         syntax: how the file is stored (its transfer syntax).
+        mosaic: the header says that it holds several slices.
     """
 
     location: Location
@@ -128,6 +131,7 @@ class Image:
     rescale: tuple[float, float]
     burned_in: bool
     syntax: str
+    mosaic: bool = False
 
     @property
     def axes(self) -> Axes | None:
@@ -162,7 +166,7 @@ def read_header(file: io.BufferedIOBase, location: Location) -> list[Image]:
 def _images(dataset: FileDataset, location: Location) -> list[Image]:
     rows, cols = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
     kind = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
-    if not kind or (kind in MR_IMAGES and not (rows and cols)):
+    if (not kind or kind in MR_IMAGES) and not (rows and cols):
         raise MrkneeError(
             "a DICOM file is cut off in its header", advice="copy or export the file again"
         )
@@ -225,7 +229,8 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         or whole(dataset, "TemporalPositionIdentifier"),
         echo=whole(dataset, "EchoNumbers"),
         series_number=whole(dataset, "SeriesNumber") or 0,
-        sop_class=text(dataset, "SOPClassUID"),
+        sop_class=text(dataset, "SOPClassUID")
+        or text(dataset.file_meta, "MediaStorageSOPClassUID"),
         modality=text(dataset, "Modality"),
         kind=texts(group("MRImageFrameTypeSequence"), "FrameType") or texts(dataset, "ImageType"),
         names=tuple(text(dataset, keyword) for keyword in NAMES),
@@ -253,6 +258,7 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         rescale=_rescale(rescale),
         burned_in=text(dataset, "BurnedInAnnotation") == "YES",
         syntax=text(dataset.file_meta, "TransferSyntaxUID"),
+        mosaic=says_mosaic(dataset),
     )
 
 

@@ -14,6 +14,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, write_labels, write_stack
 from mrknee.files import clear_half_written, whole_file
 from mrknee.progress import track
+from mrknee.ranges import SEED
 from mrknee.sources.phantom.exam import FINDINGS, draw_exam_lesions, render_exam
 from mrknee.sources.phantom.lesions import Truth
 from mrknee.untrusted import read_json, refuse_unusual
@@ -77,7 +78,7 @@ def draw_truths(split: str, count: int, seed: int) -> list[Truth]:
 
 
 def write_cohort(
-    out: Path,
+    out: str | Path,
     *,
     train: int,
     valid: int,
@@ -105,6 +106,8 @@ def write_cohort(
     Raises:
         MrkneeError: impossible arguments, or ``out`` holds something else.
     """
+    SEED.check("the seed", seed)
+    out = Path(out)
     _check(train, valid, size, slice_factor)
     tasks = _plan(out, train, valid, seed, size, slice_factor)
     _claim(out, _parameters(tasks, train, valid, seed, size, slice_factor))
