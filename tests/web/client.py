@@ -86,6 +86,7 @@ class Served:
         words: further arguments.
         environment: further variables.
         before: Python that its process runs first.
+        at: the address in the line that it prints.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Served:
         *words: str,
         environment: Mapping[str, str] | None = None,
         before: str = "",
+        at: str = "127.0.0.1",
     ) -> None:
         self.temporary, self.home = folder / "temporary", folder / "home"
         for made in (self.temporary, self.home):
@@ -113,8 +115,8 @@ class Served:
             )
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline().strip()
-        assert self.line.startswith(f"serving {model} at http://127.0.0.1:"), self.said
-        self.port = int(self.line.rpartition(":")[2])
+        assert self.line.startswith(f"serving {model} at http://{at}:"), self.said
+        self.port = int(self.line.rpartition(":")[2].partition("/")[0])
 
     def __enter__(self) -> Served:
         return self

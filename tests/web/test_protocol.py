@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import h11
@@ -150,20 +150,17 @@ def test_slow_clients_are_ended(hasty: Served) -> None:
         assert refused(read_all(head)) == (408, "a head that takes longer than 1 seconds")
         assert body.recv(65536).startswith(b"HTTP/1.1 408")
         for connection in (idle, refused_body):
-            try:
+            with suppress(ConnectionResetError):
                 assert connection.recv(65536) == b""
-            except ConnectionResetError:
-                pass
 
 
 def test_who_does_not_take_the_answer_is_ended(hasty: Served) -> None:
     """A client that asks and never reads is gone after the limit, and no place stays taken."""
     with connected(hasty) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        ask = b"GET /model HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        with pytest.raises((ConnectionError, TimeoutError)):
-            for _ in range(1_000_000):
-                connection.sendall(ask)
+        asked = b"GET /model HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100_000
+        with pytest.raises(ConnectionError):
+            connection.sendall(asked)
     assert hasty.ask("GET", "/health").status == 200
 
 
@@ -172,20 +169,16 @@ def test_health_answers_however_many_connections_there_are(served: Served) -> No
     with ExitStack() as stack:
         many = [stack.enter_context(connected(served)) for _ in range(MAX_CONNECTIONS + 20)]
         for connection in many:
-            try:
+            with suppress(OSError):  # ended already
                 connection.sendall(b"GET /he")
-            except OSError:  # ended already
-                continue
         for _ in range(3):
             assert served.ask("GET", "/health").status == 200
             assert served.predict(random_exam(1)).status == 200
         counted = served.ask("GET", "/metrics").body.decode()
         [open_now] = [x for x in counted.splitlines() if x.startswith("mrknee_connections ")]
         assert float(open_now.split()[1]) <= MAX_CONNECTIONS
-        try:
+        with suppress(ConnectionResetError):
             assert many[0].recv(10) == b""
-        except ConnectionResetError:
-            pass
 
 
 def test_the_least_rate_and_the_whole_time_limit_a_body() -> None:

@@ -31,6 +31,14 @@ class FindingRead(BaseModel):
     calls: list[Call] = Field(description="one an operating point; empty if the model has none")
 
 
+class ExamRemark(BaseModel):
+    """Something odd about the exam (docs/plausibility.md)."""
+
+    code: str
+    plane: Plane | None = Field(description="the plane it concerns, or null")
+    text: str
+
+
 class Prediction(BaseModel):
     """What POST /predict answers."""
 
@@ -44,6 +52,7 @@ class Prediction(BaseModel):
     )
     findings: dict[str, FindingRead]
     missing_planes: list[Plane]
+    remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
     notice: str = NOTICE
 
 
@@ -96,6 +105,7 @@ class Explained(BaseModel):
     preparation: Preparation
     findings: dict[str, FindingExplained]
     missing_planes: list[Plane]
+    remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
     notice: str = NOTICE
 
 
