@@ -163,6 +163,23 @@ class Explanation:
         rows, cols = self._spreads[plane]
         return np.asarray(rows @ self.native[plane][row, index] @ cols.T, dtype=np.float32)
 
+    def sized_heat(
+        self, plane: Plane, row: int, rows: int, cols: int
+    ) -> Float32[np.ndarray, "slices {rows} {cols}"]:
+        """The heat of all of a plane's slices, for pictures of another size.
+
+        Each pixel has the mean of `heat` over the part of the slice that it shows.
+
+        Args:
+            plane: the plane.
+            row: which finding, by its position.
+            rows: height of the pictures in pixels.
+            cols: their width.
+        """
+        up, over = self._spreads[plane]
+        up, over = _means(rows, len(up)) @ up, _means(cols, len(over)) @ over
+        return np.asarray(up @ self.native[plane][row] @ over.T, dtype=np.float32)
+
     def seen(self, plane: Plane) -> Bool[np.ndarray, "rows cols"]:
         """Which pixels of the plane's slices the network sees: those inside the crop."""
         rows, cols = self._spreads[plane]
@@ -324,3 +341,12 @@ def spread(
     reached = np.flatnonzero(total > 0)
     nearest = reached[np.abs(np.arange(cells)[:, None] - reached).argmin(axis=1)]
     return np.asarray(weights[:, nearest] / total[nearest], dtype=np.float32)
+
+
+def _means(side: int, of: int) -> Float32[np.ndarray, "{side} {of}"]:
+    """Brings an axis of `of` pixels to `side` pixels: each is the mean of what it covers."""
+    edges = np.arange(side + 1) * of / side
+    starts, ends = edges[:-1, None], edges[1:, None]
+    pixels = np.arange(of)
+    covered = np.minimum(ends, pixels + 1) - np.maximum(starts, pixels)
+    return np.asarray(np.maximum(covered, 0.0) / (ends - starts), dtype=np.float32)

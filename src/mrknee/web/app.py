@@ -141,6 +141,7 @@ class _Intake:
             await self._note(record)
             raise
         record.status, record.result = 200, answered.probabilities
+        record.remarks = list(dict.fromkeys(remark.code for remark in answered.remarks))
         await self._note(record)
         return answered.content
 

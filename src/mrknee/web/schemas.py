@@ -31,6 +31,14 @@ class FindingRead(BaseModel):
     calls: list[Call] = Field(description="one an operating point; empty if the model has none")
 
 
+class ExamRemark(BaseModel):
+    """Something odd about the exam (docs/plausibility.md)."""
+
+    code: str
+    plane: Plane | None = Field(description="the plane it concerns, or null")
+    text: str
+
+
 class Prediction(BaseModel):
     """What POST /predict answers."""
 
@@ -46,6 +54,7 @@ class Prediction(BaseModel):
     missing_planes: list[Plane] = Field(
         description="planes that were not read: not sent, or none the model was trained on"
     )
+    remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
     notice: str = NOTICE
 
 
@@ -108,6 +117,7 @@ class Explained(BaseModel):
     missing_planes: list[Plane] = Field(
         description="planes that were not read: not sent, or none the model was trained on"
     )
+    remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
     notice: str = NOTICE
 
 

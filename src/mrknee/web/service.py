@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams.remark import Remark
 from mrknee.inference.decisions import operating_points_of
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.model import Model, uncalibrated
@@ -32,10 +33,12 @@ class Answered(Generic[Content]):
     Attributes:
         content: what the client gets.
         probabilities: by finding.
+        remarks: what is odd about the exam.
     """
 
     content: Content
     probabilities: Mapping[str, float]
+    remarks: Sequence[Remark]
 
 
 LIMITS = Limits(seconds=120, memory=4 * 2**30)
@@ -84,6 +87,7 @@ class Service:
             table = self.model.predict([exam])
         except MrkneeError as fault:
             raise RefusalError(500, fault) from fault  # not the upload's
+        remarks = table.remarks.get(exam.id, ())
         found = dict(zip(table.findings, table.probabilities[0].tolist(), strict=True))
         findings = {}
         for name, number in found.items():
@@ -97,8 +101,9 @@ class Service:
             order=list(self.model.findings),
             calibrated=self.calibrated,
             findings=findings,
+            remarks=[schemas.ExamRemark(**remark.to_dict()) for remark in remarks],
         )
-        return Answered(content, found)
+        return Answered(content, found, remarks)
 
     def explain(self, received: Received, request_id: str) -> Answered[schemas.Explained]:
         """Takes an exam's logits apart, in numbers.
@@ -109,7 +114,7 @@ class Service:
         exam = received.exam
         explanation = self._explanation(exam)
         content = schemas.Explained(**self._origin(exam, request_id), **explanation.description())
-        return Answered(content, _probabilities(explanation))
+        return Answered(content, _probabilities(explanation), explanation.remarks)
 
     def page(self, received: Received, request_id: str) -> Answered[str]:
         """Takes an exam's logits apart, as a page.
@@ -122,7 +127,7 @@ class Service:
         text = exam_page(
             exam, explanation, model=self.name, digest=self.digest, request_id=request_id
         )
-        return Answered(text, _probabilities(explanation))
+        return Answered(text, _probabilities(explanation), explanation.remarks)
 
     def _origin(self, exam: Exam, request_id: str) -> dict[str, Any]:
         """What every answer about an exam says of where it comes from."""

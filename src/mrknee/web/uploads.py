@@ -22,6 +22,7 @@ from starlette.requests import Request
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams.remark import Remark
 from mrknee.exams.stackfile import read_stack
 from mrknee.web.arrivals import MAX_BODY_BYTES, too_large
 from mrknee.web.refusal import RefusalError
@@ -175,6 +176,7 @@ def _files(form: FormData, *, allow_missing_plane: bool) -> Mapping[Plane, Binar
 
 def _read_exam(files: Mapping[Plane, BinaryIO]) -> Received:
     stacks, digests = {}, {}
+    remarks: list[Remark] = []
     with TemporaryDirectory(prefix="mrknee-") as folder:
         for plane, file in files.items():
             path = Path(folder) / f"{plane}.npy"
@@ -185,7 +187,9 @@ def _read_exam(files: Mapping[Plane, BinaryIO]) -> Received:
                     copy.write(part)
             digests[plane] = digest.hexdigest()
             try:
-                stacks[plane] = read_stack(path)
+                outliers: list[str] = []
+                stacks[plane] = read_stack(path, outliers=outliers)
+                remarks += [Remark("outliers", plane, text) for text in outliers]
             except MrkneeError as fault:
                 raise RefusalError(422, fault, field=plane) from None
     for plane, stack in stacks.items():
@@ -200,7 +204,7 @@ def _read_exam(files: Mapping[Plane, BinaryIO]) -> Received:
         raise _too_large_to_read(
             f"at most {MAX_PIXELS:,} pixels, all planes together", f"{pixels:,} pixels", None
         )
-    return Received(Exam("upload", stacks), digests)
+    return Received(Exam("upload", stacks, remarks=tuple(remarks)), digests)
 
 
 def _too_large_to_read(expected: str, found: str, plane: Plane | None) -> RefusalError:
