@@ -14,7 +14,7 @@ SLICE_FACTOR = 0.35
 """A third of MRNet's slices at 96 pixels: small enough for two cores, and a tear still shows."""
 
 
-def run_demo(out: Path, seed: int = 0) -> None:
+def run_demo(out: str | Path, seed: int = 0) -> None:
     """Writes a phantom data set, trains one network on it, predicts and evaluates.
 
     What is there already from an earlier, interrupted demo is kept and gone on from.
@@ -30,12 +30,15 @@ def run_demo(out: Path, seed: int = 0) -> None:
 
     from mrknee.inference.model import open_exams
     from mrknee.inference.predictor import Predictor
+    from mrknee.ranges import SEED
     from mrknee.report.evaluation import evaluate
     from mrknee.sources.phantom.cohort import write_cohort
     from mrknee.training.recipe import load_recipe
     from mrknee.training.run import train
 
+    SEED.check("the seed", seed)
     started = time.monotonic()
+    out = Path(out)
     data, run = out / "data", out / "run"
     predictions_file, scores = out / "predictions.csv", out / "scores"
 

@@ -49,16 +49,21 @@ class MrkneeError(Exception):
             ("to do", advice),
         ]
         lines = [what, *(f"  {name}: {text}" for name, text in parts if text)]
-        super().__init__("\n".join(map(_legible, lines)))
+        super().__init__("\n".join(map(_cut, lines)))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders (data loader workers, phantom's pool): keep every part.
         return (_rebuild, (self.what, self.file, self.exam, self.expected, self.found, self.advice))
 
 
-def _legible(text: str) -> str:
+def _cut(text: str) -> str:
     if len(text) > MAX_PART:
         text = f"{text[:MAX_PART]}... ({len(text):,} characters)"
+    return legible(text)
+
+
+def legible(text: str) -> str:
+    """Text from files for a terminal: control characters are written as Python writes them."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 

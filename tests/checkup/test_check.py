@@ -80,6 +80,14 @@ def share_id(root: Path) -> None:
         file.write_text(file.read_text().replace("0012", "0003"))
 
 
+def name_a_formula(root: Path) -> None:
+    """A validation exam's files are named like a spreadsheet's formula."""
+    for plane in PLANES:
+        (root / "valid" / plane / "0012.npy").rename(root / "valid" / plane / "=A1.npy")
+    for file in root.glob("valid-*.csv"):
+        file.write_text(file.read_text().replace("0012", "=A1"))
+
+
 def overwrite(root: Path) -> None:
     """A stack's file holds something else."""
     (root / "train" / "axial" / "0003.npy").write_bytes(b"no stack")
@@ -115,6 +123,25 @@ def blacken_slices(root: Path) -> None:
 def repeat_slices(stack: np.ndarray) -> np.ndarray:
     """Many slices of one."""
     return np.repeat(stack, 7, axis=0)
+
+
+def turn_axes(root: Path) -> None:
+    """All stacks of both splits were saved as (rows, cols, slices)."""
+    for file in root.glob("*/*/*.npy"):
+        np.save(file, np.moveaxis(np.load(file), 0, 2))
+
+
+def heat_pixel(root: Path) -> None:
+    """A stack of 16 bits has one hot pixel."""
+    stack = np.load(root / STACK).astype(np.int16) * 4
+    stack[5, 30, 30] = 32767
+    store(root, STACK, stack)
+
+
+def add_upper_case(root: Path) -> None:
+    """The stack is there again with an ending in upper case."""
+    store(root, STACK, np.load(root / STACK))
+    (root / STACK).with_suffix(".NPY").write_bytes((root / STACK).read_bytes())
 
 
 def swap_planes(root: Path) -> None:
@@ -210,6 +237,7 @@ FAULTS = {
     "missing-plane": Fault(remove_plane, "train/sagittal/0005.npy", "0005"),
     "extra-file": Fault(leave_a_note, "train/axial/0003.txt"),
     "id-twice": Fault(share_id, "valid/*/0003.npy", "0003"),
+    "exam-id": Fault(name_a_formula, "valid/*/=A1.npy", "=A1", ("label-format",)),
     "not-npy": Fault(overwrite, STACK, "0003"),
     "truncated": Fault(truncate, STACK, "0003"),
     "pickled": Fault(pickle_objects, STACK, "0003"),
@@ -221,6 +249,16 @@ FAULTS = {
     "all-zero": Fault(lambda root: rewrite(root, STACK, np.zeros_like), STACK, "0003"),
     "constant": Fault(lambda root: rewrite(root, STACK, np.ones_like), STACK, "0003"),
     "not-bytes": Fault(lambda root: rewrite(root, STACK, lambda s: s.astype("f4")), STACK, "0003"),
+    "stack-twice": Fault(add_upper_case, STACK, "0003"),
+    "outliers": Fault(heat_pixel, STACK, "0003", ("not-bytes",)),
+    "other-axes": Fault(turn_axes, "."),
+    "one-slice": Fault(
+        lambda root: rewrite(root, STACK, lambda s: s[9:10]), STACK, "0003", ("odd-slices",)
+    ),
+    "equal-slices": Fault(
+        lambda root: rewrite(root, STACK, lambda s: s[9:10].repeat(len(s), axis=0)), STACK, "0003"
+    ),
+    "low-contrast": Fault(lambda root: rewrite(root, STACK, lambda s: s // 20), STACK, "0003"),
     "odd-size": Fault(lambda root: rewrite(root, STACK, lambda s: s[:, 2:]), STACK, "0003"),
     "odd-slices": Fault(lambda root: rewrite(root, STACK, repeat_slices), STACK, "0003"),
     "empty-slices": Fault(blacken_slices, STACK, "0003"),
@@ -406,6 +444,7 @@ def test_stacks_of_any_size_are_looked_at(tmp_path: Path, shape: tuple[int, int,
                 stack = rng.integers(1, 255, shape).astype(np.uint8)
                 write_stack(tmp_path / split, plane, f"{split}{number}", stack)
     expected = {"no-labels", "no-valid-labels"} | ({"constant"} if shape == (1, 1, 1) else set())
+    expected |= {"one-slice"} if shape[0] == 1 else set()
     assert set(codes(tmp_path)) == expected
 
 

@@ -9,7 +9,7 @@ from scipy.stats import hypergeom
 from mrknee.checkup.check import check
 from mrknee.checkup.facts import LabelCount
 from mrknee.checkup.labels import CHANCE, compare_labels
-from mrknee.checkup.layout import check_layout, exams_of, split_names
+from mrknee.checkup.layout import check_layout, listings_of, split_names
 from mrknee.scoring.proportions import wilson
 from mrknee.sources.phantom.cohort import FREQUENCIES, KINDS
 
@@ -88,8 +88,9 @@ def test_what_people_keep_beside_the_splits_is_left_alone(knees: Path) -> None:
     (knees / "trian-acl.csv").write_text("0000,1\n")
     (knees / "0000.npy").write_text("")
     (knees / "train" / "Axial").mkdir()
-    exams = exams_of(knees, split_names(knees))
-    places, problems = check_layout(knees, exams)
+    listings, unlisted = listings_of(knees, split_names(knees))
+    assert unlisted == []
+    places, problems = check_layout(knees, listings)
     assert len(places) == 14 * 3
     assert {p.code for p in problems} == {"extra-file"}
     assert [p.file for p in problems] == ["0000.npy", "trian-acl.csv", "train/Axial"]

@@ -112,7 +112,8 @@ def test_an_unknown_id_in_the_labels_is_an_error(toy: Path) -> None:
     [
         ("0000,1\n0000,1\n", "two labels"),
         ("0000,2\n", "neither 0 nor 1"),
-        ("0000,1.0\n", "neither 0 nor 1"),
+        ("0000,0.5\n", "neither 0 nor 1"),
+        ("0000,1.01\n", "neither 0 nor 1"),
         ("id,label\n0000,1\n", "neither 0 nor 1"),
         ("0000,nan\n", "neither 0 nor 1"),
         ("0000\n", "another form"),

@@ -173,7 +173,7 @@ class Upload:
         self._rest = body
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         head = (
-            f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: {KIND}\r\n"
+            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {KIND}\r\n"
             f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
         )
         self.socket.sendall(head.encode())

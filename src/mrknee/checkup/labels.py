@@ -46,7 +46,11 @@ def check_labels(
     """
     columns: dict[str, Float[np.ndarray, " exams"]] = {}
     problems: list[Problem] = []
-    files = label_files(root / split)
+    try:
+        files = label_files(root / split)
+    except MrkneeError as error:
+        wrong = told(error, CODES, "label-name", root / f"{split}-<finding>.csv").within(root)
+        return {}, [wrong]
     for name, file in files.items():
         try:
             (finding,) = Findings([name])

@@ -6,9 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrknee.checkup.problem import Problem
+from mrknee.checkup.problem import Problem, told
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, ExamFolder, Plane, label_files
+from mrknee.exams import PLANES, Plane
+from mrknee.exams.ids import UNUSABLE, refuse_id
+from mrknee.exams.listing import (
+    TWICE,
+    Listing,
+    folder_meant,
+    has_planes,
+    list_stacks,
+    plane_folders,
+    what_is_there,
+)
+
+RECORD = "import.json"
+"""What `mrknee import` writes beside the planes' folders."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +32,19 @@ class Place:
         split: its split.
         exam: its exam's id.
         plane: the folder it lies in.
+        path: where it lies, seen from the data set's folder, where folder or file are not named as
+            usual.
     """
 
     split: str
     exam: str
     plane: Plane
+    path: str = ""
 
     @property
     def file(self) -> str:
         """Where it lies, seen from the data set's folder."""
-        return f"{self.split}/{self.plane}/{self.exam}.npy"
+        return self.path or f"{self.split}/{self.plane}/{self.exam}.npy"
 
 
 def split_names(root: Path) -> list[str]:
@@ -38,58 +54,94 @@ def split_names(root: Path) -> list[str]:
         MrkneeError: there is none.
     """
     folders = sorted(root.iterdir()) if root.is_dir() else []
-    found = {f.name for f in folders if any((f / plane).is_dir() for plane in PLANES)}
+    found = {f.name for f in folders if has_planes(f)}
     if not found:
         raise MrkneeError(
             "there is no data set here",
             file=root,
             expected="folders train/ and valid/ with axial/, coronal/ and sagittal/ inside",
-            found="no such folder" if not root.is_dir() else "no folder with a plane inside",
+            found=what_is_there(root),
+            advice=folder_meant(root, data_set=True),
         )
     first = [name for name in ("train", "valid") if name in found]
     return first + sorted(found.difference(first))
 
 
-def exams_of(root: Path, splits: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Split -> the ids of its exams, sorted; none for a split without a stack."""
-    ids: dict[str, tuple[str, ...]] = {}
+def is_one_folder(root: Path) -> bool:
+    """Whether a folder holds exams without splits, as `mrknee import` writes them."""
+    if not root.is_dir() or not any((root / plane).is_dir() for plane in PLANES):
+        return False
+    return not any((f / plane).is_dir() for f in root.iterdir() if f.is_dir() for plane in PLANES)
+
+
+def of_one_folder(problems: Sequence[Problem], name: str) -> list[Problem]:
+    """Of the problems of a data set with one split, those that concern a folder without splits.
+
+    Args:
+        problems: what `check_layout` has found.
+        name: the folder's name, which stands for a split's.
+    """
+    return [
+        problem
+        for problem in problems
+        if problem.code not in ("no-train", "no-valid")
+        and problem.file.startswith(f"{name}/")
+        and problem.file != f"{name}/{RECORD}"
+    ]
+
+
+def listings_of(root: Path, splits: Sequence[str]) -> tuple[dict[str, Listing], list[Problem]]:
+    """The files of each split; none for one that can't be listed, which is a problem then."""
+    listings: dict[str, Listing] = {}
+    problems: list[Problem] = []
     for split in splits:
         try:
-            ids[split] = ExamFolder(root / split, allow_missing_plane=True).ids
-        except MrkneeError:
-            ids[split] = ()
-    return ids
+            listings[split] = list_stacks(root / split)
+            for exam_id, files in listings[split].files.items():
+                refuse_id(exam_id, next(iter(files.values())))
+        except MrkneeError as error:
+            listings[split] = Listing({}, ())
+            if error.what == UNUSABLE:
+                text = f"expected {error.expected}; found {error.found}"
+                where = f"{split}/*/{error.exam}.npy"
+                problems.append(Problem("exam-id", text, where, error.exam))
+                continue
+            codes = {TWICE: "stack-twice"}
+            problems.append(told(error, codes, "stack-twice", root / split).within(root))
+        else:
+            if not listings[split].files:
+                problems.append(Problem("no-exams", "there is no .npy file in it", f"{split}/"))
+    return listings, problems
 
 
-def check_layout(
-    root: Path, exams: Mapping[str, Sequence[str]]
-) -> tuple[list[Place], list[Problem]]:
+def check_layout(root: Path, listings: Mapping[str, Listing]) -> tuple[list[Place], list[Problem]]:
     """The stacks there are, and what is wrong with where they are.
 
     Args:
         root: the data set's folder.
-        exams: split -> ids.
+        listings: split -> its files.
 
     Returns:
         Every stack's place, and the problems.
     """
     problems: list[Problem] = []
     for split in ("train", "valid"):
-        if split not in exams:
+        if split not in listings:
             problems.append(Problem(f"no-{split}", "there is no such split", f"{split}/"))
-    for split, ids in exams.items():
-        if not ids:
-            problems.append(Problem("no-exams", "there is no .npy file in it", f"{split}/"))
-    places = [Place(s, i, plane) for s, ids in exams.items() for i in ids for plane in PLANES]
-    there = [place for place in places if (root / place.file).exists()]
-    problems += [
-        Problem("missing-plane", f"the exam lacks the {place.plane} plane", place.file, place.exam)
-        for place in places
-        if not (root / place.file).exists()
-    ]
-    problems += _shared_ids(exams)
-    problems += _extra_files(root, list(exams))
-    return there, problems
+    places = []
+    for split, listing in listings.items():
+        for exam_id, files in listing.files.items():
+            for plane in PLANES:
+                if plane in files:
+                    path = files[plane].relative_to(root).as_posix()
+                    places.append(Place(split, exam_id, plane, path))
+                else:
+                    text = f"the exam lacks the {plane} plane"
+                    file = Place(split, exam_id, plane).file
+                    problems.append(Problem("missing-plane", text, file, exam_id))
+    problems += _shared_ids({split: tuple(each.files) for split, each in listings.items()})
+    problems += _extra_files(root, listings)
+    return places, problems
 
 
 def _shared_ids(exams: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
@@ -102,28 +154,27 @@ def _shared_ids(exams: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
                 yield Problem("id-twice", text, f"{split}/*/{exam_id}.npy", exam_id)
 
 
-def _extra_files(root: Path, splits: Sequence[str]) -> Iterator[Problem]:
+def _extra_files(root: Path, listings: Mapping[str, Listing]) -> Iterator[Problem]:
     """What nothing reads; hidden files, and whatever else people keep beside the splits, may be.
 
     Beside the splits only stacks and tables are told, which were meant to be read.
     """
-    labels = {file for split in splits for file in label_files(root / split).values()}
     for path in _visible(root):
-        if path.suffix == ".csv" and path not in labels:
-            names = " or ".join(f"{split}-<finding>.csv" for split in splits)
+        if path.suffix == ".csv" and not any(path.name.startswith(f"{s}-") for s in listings):
+            names = " or ".join(f"{split}-<finding>.csv" for split in listings)
             yield Problem("extra-file", f"a table of no split; expected {names}", path.name)
         elif path.suffix == ".npy":
             yield Problem("extra-file", "a stack outside the planes' folders", path.name)
-    for split in splits:
+    for split, listing in listings.items():
+        folders = plane_folders(root / split).values()
         for path in _visible(root / split):
-            if path.name not in PLANES or not path.is_dir():
+            if path not in folders:
                 text = f"expected only {', '.join(PLANES)} in a split's folder"
                 yield Problem("extra-file", text, f"{split}/{path.name}")
-        for plane in PLANES:
-            for path in _visible(root / split / plane):
-                if path.suffix != ".npy" or path.is_dir():
-                    text = "expected only <id>.npy in a plane's folder"
-                    yield Problem("extra-file", text, f"{split}/{plane}/{path.name}")
+        for path in listing.unread:
+            if path.parent in folders:
+                text = "expected only <id>.npy in a plane's folder"
+                yield Problem("extra-file", text, path.relative_to(root).as_posix())
 
 
 def _visible(folder: Path) -> list[Path]:

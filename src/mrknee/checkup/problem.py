@@ -60,6 +60,18 @@ KINDS: Mapping[str, Kind] = {
         "two splits have an exam of the same id",
         "take the exam out of one of them, or give it an id of its own",
     ),
+    "stack-twice": Kind(
+        "error",
+        "two files of a plane are one exam's: their names differ in the case of the ending, or in "
+        "how an accented letter is stored; nothing else of the split was looked at",
+        "remove or rename one of them",
+    ),
+    "exam-id": Kind(
+        "error",
+        "an exam's id can't be used, so none of its split's exams can: it isn't UTF-8, holds a "
+        "character that isn't printed, has a space at an end, or begins like a formula",
+        "rename the exam's files, and the exam in label files",
+    ),
     # stacks
     "not-npy": Kind(
         "error",
@@ -108,9 +120,36 @@ KINDS: Mapping[str, Kind] = {
     ),
     "not-bytes": Kind(
         "warning",
-        "the values are not uint8: the stack is scaled from its own minimum and maximum each time "
-        "it is read, which is slow, and loses what the exams' brightness have in common",
+        "the values are not uint8: unless they are whole and from 0 to 255, the stack is scaled by "
+        "its own percentiles each time it is read, which is slow, and loses what the exams' "
+        "brightness have in common",
         "save the stack as uint8, with one rule for all exams",
+    ),
+    "outliers": Kind(
+        "warning",
+        "a few values lie so far from all others that they are clipped (docs/plausibility.md)",
+        "look at the stack: hot pixels, metal, or values that stand for padding?",
+    ),
+    "other-axes": Kind(
+        "error",
+        "the shape says that the axes are in another order than (slices, rows, cols)",
+        "save the stacks in that order, or read them with --axes; docs/plausibility.md has the "
+        "rules",
+    ),
+    "one-slice": Kind(
+        "warning",
+        "the stack has one slice",
+        "look at the stack: was a volume saved slice by slice?",
+    ),
+    "equal-slices": Kind(
+        "warning",
+        "all slices of the stack are the same",
+        "make the stack again from its source",
+    ),
+    "low-contrast": Kind(
+        "warning",
+        "98 % of the pixels lie within fewer than 16 of 256 grey values",
+        "look at the stack: one bright pixel, or a window that is far too wide?",
     ),
     "odd-size": Kind(
         "warning",

@@ -18,6 +18,9 @@ from mrknee.checkup.likeness import Grid, grid
 from mrknee.checkup.problem import Problem, told
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, read_stack
+from mrknee.exams.axes import AXES, Axes
+from mrknee.exams.plausibility import BLANK, stack_remarks
+from mrknee.exams.stackfile import first_pixel
 from mrknee.progress import track
 
 CODES = {
@@ -65,12 +68,15 @@ class Look:
     blank: bool
 
 
-def look_at_stacks(root: Path, places: Sequence[Place]) -> tuple[list[Look], list[Problem]]:
+def look_at_stacks(
+    root: Path, places: Sequence[Place], *, axes: Axes = AXES
+) -> tuple[list[Look], list[Problem]]:
     """Reads every stack once.
 
     Args:
         root: the data set's folder.
         places: where the stacks are.
+        axes: the order of the files' axes.
 
     Returns:
         What was seen of those that can be read, in the order of `places`; and the problems.
@@ -79,38 +85,47 @@ def look_at_stacks(root: Path, places: Sequence[Place]) -> tuple[list[Look], lis
     problems: list[Problem] = []
     # Threads: reading, hashing and adding up are done without Python's lock.
     with ThreadPoolExecutor() as pool:
-        results = pool.map(partial(_look, root), places)
-        for look, found in track(results, len(places), "reading the stacks", "stacks"):
-            problems += found
-            if look is not None:
-                looks.append(look)
+        results = pool.map(partial(_look, root, axes), places)
+        try:
+            for look, found in track(results, len(places), "reading the stacks", "stacks"):
+                problems += found
+                if look is not None:
+                    looks.append(look)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not read any more
     return looks, problems
 
 
-def _look(root: Path, place: Place) -> tuple[Look | None, list[Problem]]:
+def _look(root: Path, axes: Axes, place: Place) -> tuple[Look | None, list[Problem]]:
     path = root / place.file
+    outliers: list[str] = []
     try:
-        stack = read_stack(path, place.exam)
+        stack = read_stack(path, place.exam, axes=axes, outliers=outliers)
     except MrkneeError as error:
         return None, [told(error, CODES, "unreadable", path).within(root)]
     hasher = hashlib.sha256(repr(stack.shape).encode())
     hasher.update(np.ascontiguousarray(stack).data)
-    low, high = stack.min(axis=(1, 2)), stack.max(axis=(1, 2))
     slices, rows, cols = stack.shape
-    blank = bool(low.min() == high.max())
+    remarks = {remark.code: remark.text for remark in stack_remarks(stack, place.plane)}
+    blank = bool(BLANK & remarks.keys())
     look = Look(place, (slices, rows, cols), hasher.digest(), grid(stack), blank)
-    # read_stack has refused what could be pickled; the values as stored are what it doesn't tell
-    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    stored = first_pixel(path)
     problems: list[Problem] = []
+
+    def add(code: str, text: str) -> None:
+        problems.append(Problem(code, text, place.file, place.exam))
+
     if stored.dtype != np.uint8:
-        text = f"expected uint8; found {stored.dtype}"
-        problems.append(Problem("not-bytes", text, place.file, place.exam))
+        add("not-bytes", f"expected uint8; found {stored.dtype}")
+    for text in outliers:
+        add("outliers", text)
     if blank:
-        value = stored[0, 0, 0]
-        text = f"each of its {stack.size:,} pixels is {value}"
-        problems.append(Problem("constant" if value else "all-zero", text, place.file, place.exam))
-    else:
-        problems += _empty_slices(look, low == high)
+        add("constant" if stored else "all-zero", f"each of its {stack.size:,} pixels is {stored}")
+    for code, text in remarks.items():
+        if code not in BLANK:
+            add(code, text)
+    if not blank and "equal-slices" not in remarks:
+        problems += _empty_slices(look, stack.min(axis=(1, 2)) == stack.max(axis=(1, 2)))
     return look, problems
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import PurePath
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from mrknee.errors import MrkneeError
+from mrknee.exams.remark import Remark
 
 Stack = UInt8[np.ndarray, "slices rows cols"]
 """The slices of one plane, 0 (black) to 255, one byte a pixel."""
@@ -26,6 +28,55 @@ class Plane(StrEnum):
 
 
 PLANES = tuple(Plane)
+
+SYNONYMS: Mapping[str, Plane] = MappingProxyType(
+    {
+        "ax": Plane.AXIAL,
+        "tra": Plane.AXIAL,
+        "transverse": Plane.AXIAL,
+        "transversal": Plane.AXIAL,
+        "cor": Plane.CORONAL,
+        "sag": Plane.SAGITTAL,
+    }
+)
+"""Other names of the planes that are accepted as keys, beside their own in any case."""
+
+
+def plane_named(name: str) -> Plane | None:
+    """The plane that a name means, in any case: `Sagittal`, `sag`, `tra`; None where it is none."""
+    lower = str(name).strip().lower()
+    return Plane(lower) if lower in PLANES else SYNONYMS.get(lower)
+
+
+Value = TypeVar("Value")
+
+
+def by_plane(
+    values: Mapping[Plane, Value] | Mapping[str, Value], *, exam: str | None = None
+) -> dict[Plane, Value]:
+    """A mapping by plane, in the planes' order, whatever names its keys have.
+
+    Args:
+        values: plane, or a name that `plane_named` knows -> anything.
+        exam: the exam's id, for the message.
+
+    Raises:
+        MrkneeError: a key is no plane's name, or two keys mean one plane.
+    """
+    found: dict[Plane, Value] = {}
+    for name, value in values.items():
+        plane = plane_named(name)
+        if plane is None or plane in found:
+            raise MrkneeError(
+                "a plane's name is not known" if plane is None else "a plane is named twice",
+                exam=exam,
+                expected=f"{', '.join(PLANES)}, in any case, or {', '.join(SYNONYMS)}; each plane "
+                "once",
+                found=", ".join(map(repr, map(str, values))),
+            )
+        found[plane] = value
+    return {plane: found[plane] for plane in PLANES if plane in found}
+
 
 TAKEN = ("exam", "mean")
 """No finding's name: the column of ids in a table of predictions, and the mean over findings."""
@@ -84,8 +135,11 @@ class Exam:
     Attributes:
         id: the exam's name, unique in its data set.
         stacks: plane -> uint8 (slices, rows, cols), at least one plane, at least one slice and
-            one pixel each. Planes may differ in size. May be a read-only memory map.
-        labels: finding -> 1.0 present, 0.0 absent, NaN not known.
+            one pixel each. Planes may differ in size. May be read-only.
+            When an exam is made, planes may be named in any case or by a synonym (`plane_named`).
+        labels: finding -> 1.0 present, 0.0 absent, NaN not known; in the findings' order. When an
+            exam is made, findings may be named in any case.
+        remarks: what was odd about its files when they were read, for example outliers.
 
     Raises:
         MrkneeError: when made from anything else.
@@ -94,6 +148,7 @@ class Exam:
     id: str
     stacks: Mapping[Plane, Stack]
     labels: Mapping[str, float] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stacks:
@@ -102,7 +157,8 @@ class Exam:
                 exam=self.id,
                 expected="at least one of " + ", ".join(PLANES),
             )
-        for plane, stack in self.stacks.items():
+        stacks = by_plane(self.stacks, exam=self.id)
+        for plane, stack in stacks.items():
             if stack.dtype != np.uint8 or stack.ndim != 3 or 0 in stack.shape:
                 raise MrkneeError(
                     f"the {plane} stack can't be used",
@@ -110,7 +166,16 @@ class Exam:
                     expected="uint8 (slices, rows, cols), none of them zero",
                     found=f"{stack.dtype} {stack.shape}",
                 )
-        for finding, label in self.labels.items():
+        labels = {name.strip().lower(): label for name, label in self.labels.items()}
+        if len(labels) < len(self.labels):
+            raise MrkneeError(
+                "a finding is named twice",
+                exam=self.id,
+                expected="each finding once; upper and lower case are the same",
+                found=", ".join(map(repr, self.labels)),
+            )
+        labels = {name: labels[name] for name in Findings(labels)} if labels else {}
+        for finding, label in labels.items():
             if label not in (0.0, 1.0) and not np.isnan(label):
                 raise MrkneeError(
                     f"the label of {finding} can't be used",
@@ -118,9 +183,8 @@ class Exam:
                     expected="0, 1 or NaN (not known)",
                     found=repr(label),
                 )
-        ordered = {Plane(p): self.stacks[p] for p in PLANES if p in self.stacks}
-        object.__setattr__(self, "stacks", MappingProxyType(ordered))
-        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
+        object.__setattr__(self, "stacks", MappingProxyType(stacks))
+        object.__setattr__(self, "labels", MappingProxyType(labels))
 
 
 @runtime_checkable
@@ -132,3 +196,39 @@ class Exams(Protocol):
 
     def __getitem__(self, index: int, /) -> Exam:
         """The exam at this position, read when it is asked for."""
+
+
+def as_exams(exams: Exams | Exam | Iterable[Exam]) -> Exams:
+    """A row of exams, from a row, a single exam, or anything that gives exams one by one.
+
+    Raises:
+        MrkneeError: it is something else, such as a path or a mapping of stacks, or there are none.
+    """
+    if isinstance(exams, Exam):
+        return [exams]
+    if isinstance(exams, (str, bytes, PurePath, Mapping, np.ndarray)):
+        raise MrkneeError(
+            "these are no exams",
+            expected="an Exam, a list of exams, or an ExamFolder",
+            found=type(exams).__name__,
+            advice="open a folder with ExamFolder(folder), make an exam with Exam(id, stacks)",
+        )
+    row = exams if isinstance(exams, Exams) else list(exams)
+    if not len(row):
+        raise MrkneeError("there are no exams to read", expected="one exam or more")
+    return row
+
+
+def refuse_no_exam(exam: object) -> None:
+    """Refuses what is given in an exam's place.
+
+    Raises:
+        MrkneeError: it is no exam.
+    """
+    if not isinstance(exam, Exam):
+        raise MrkneeError(
+            "this is no exam",
+            expected="an Exam",
+            found=type(exam).__name__,
+            advice="take one of a folder's, ExamFolder(folder)[0], or make one: Exam(id, stacks)",
+        )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,12 +23,22 @@ import numpy as np
 from jaxtyping import Float64
 
 from mrknee.errors import MrkneeError
-from mrknee.exams.exam import PLANES, Exam, Findings, Plane
-from mrknee.exams.stackfile import read_stack
+from mrknee.exams.axes import AXES, Axes, Shape, parse_axes, refuse_other_axes, shape_in_order
+from mrknee.exams.exam import PLANES, Exam, Findings, Plane, Stack, by_plane
+from mrknee.exams.ids import how_ids_differ, refuse_id
+from mrknee.exams.listing import (
+    folder_meant,
+    list_stacks,
+    plane_folders,
+    same_text,
+    what_is_there,
+)
+from mrknee.exams.remark import Remark
+from mrknee.exams.stackfile import read_shape, read_stack
 from mrknee.files import whole_file
 from mrknee.untrusted import read_text
 
-__all__ = ["ExamFolder", "label_files", "read_labels", "write_labels"]
+__all__ = ["ExamFolder", "label_files", "read_exam", "read_labels", "write_labels"]
 
 _MAX_LABEL_BYTES = 4_000_000  # some 400,000 exams
 
@@ -41,6 +52,10 @@ class ExamFolder:
         findings: the findings that have a label file, or None where there is no label file.
         labels: float64 (exams, findings): 1 present, 0 absent, NaN not known; (exams, 0) where
             there is no label file.
+        files: id -> plane -> the stack's file.
+        unread: files and folders among the stacks that are not read (see `Listing`); who reads
+            the exams says so.
+        axes: the order of the files' axes.
 
     Args:
         folder: holds `axial/`, `coronal/` and `sagittal/`.
@@ -48,29 +63,58 @@ class ExamFolder:
         labels_of: label files are `<labels_of>-<finding>.csv`, a path without the finding
             (`DATA/train`); None reads no labels.
         allow_missing_plane: let exams through that lack one or two planes.
+        axes: the order of the files' axes, such as `rows,cols,slices`; None expects
+            `slices,rows,cols`, and refuses exams whose shapes say otherwise when one is read
+            (`refuse_other_axes`).
+        allow_missing_labels: take `findings` without a label file too; all their labels are NaN.
 
     Raises:
-        MrkneeError: no exams, an exam lacks a plane, or a label file names an exam that isn't
-            there, has one twice, or holds something other than 0, 1 or nothing.
+        MrkneeError: no exams, an id that can't be used (`refuse_id`), an exam lacks a plane, or a
+            label file names an exam that isn't there, has one twice, or holds something other than
+            0, 1 or nothing.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: str | Path,
         *,
         findings: Iterable[str] | None = None,
-        labels_of: Path | None = None,
+        labels_of: str | Path | None = None,
         allow_missing_plane: bool = False,
+        axes: str | None = None,
+        allow_missing_labels: bool = False,
     ) -> None:
-        self.folder = folder
-        self._files = _find_stacks(folder)
-        self.ids: tuple[str, ...] = tuple(sorted(self._files))
+        self.folder = folder = Path(folder)
+        labels_of = None if labels_of is None else Path(labels_of)
+        self.axes = AXES if axes is None else parse_axes(axes)
+        self._axes_known = axes is not None
+        listing = list_stacks(folder)
+        if not listing.files:
+            raise MrkneeError(
+                "there are no exams here",
+                file=folder,
+                expected="folders axial/, coronal/ and sagittal/ that hold .npy files",
+                found=what_is_there(folder)
+                if not plane_folders(folder)
+                else "no .npy file in any of them",
+                advice=folder_meant(folder, data_set=False),
+            )
+        self.files: Mapping[str, Mapping[Plane, Path]] = listing.files
+        self.unread = listing.unread
+        self.ids: tuple[str, ...] = tuple(self.files)
+        for exam_id, planes in self.files.items():
+            refuse_id(exam_id, next(iter(planes.values())))
         if not allow_missing_plane:
             self._refuse_missing_planes()
         found = {} if labels_of is None else label_files(labels_of)
-        self.findings = _choose_findings(found, findings, labels_of)
+        if allow_missing_labels and findings is not None:
+            self.findings: Findings | None = Findings(findings)
+        else:
+            self.findings = _choose_findings(found, findings, labels_of)
         columns = [
             _join(self.ids, read_labels(found[name]), found[name], folder)
+            if name in found
+            else np.full(len(self.ids), np.nan)
             for name in self.findings or ()
         ]
         self.labels: Float64[np.ndarray, "exams findings"] = (
@@ -80,40 +124,44 @@ class ExamFolder:
     @classmethod
     def of_split(
         cls,
-        root: Path,
+        root: str | Path,
         split: str,
         *,
         findings: Iterable[str] | None = None,
         allow_missing_plane: bool = False,
+        axes: str | None = None,
+        allow_missing_labels: bool = False,
     ) -> ExamFolder:
         """Opens one split of a data set with its labels: `root/split/` and `root/split-*.csv`."""
+        root = Path(root)
         if not (root / split).is_dir():
             raise MrkneeError(
                 f"the data set has no split named {split!r}",
                 file=root,
                 expected=f"a folder {split}/ with {', '.join(PLANES)} inside",
-                found=", ".join(sorted(p.name for p in root.iterdir())) or "an empty folder"
-                if root.is_dir()
-                else "no such folder",
+                found=what_is_there(root),
+                advice=folder_meant(root, data_set=True),
             )
         return cls(
             root / split,
             findings=findings,
             labels_of=root / split,
             allow_missing_plane=allow_missing_plane,
+            axes=axes,
+            allow_missing_labels=allow_missing_labels,
         )
 
     def _refuse_missing_planes(self) -> None:
         for exam_id in self.ids:
-            missing = [p for p in PLANES if p not in self._files[exam_id]]
+            missing = [p for p in PLANES if p not in self.files[exam_id]]
             if missing:
-                lacking = sum(len(self._files[i]) < len(PLANES) for i in self.ids)
+                lacking = sum(len(self.files[i]) < len(PLANES) for i in self.ids)
                 raise MrkneeError(
                     f"an exam lacks the {' and '.join(missing)} plane",
                     file=self.folder / missing[0] / f"{exam_id}.npy",
                     exam=exam_id,
                     expected="all of " + ", ".join(PLANES),
-                    found=", ".join(self._files[exam_id])
+                    found=", ".join(self.files[exam_id])
                     + f" ({lacking} of {len(self.ids)} exams lack a plane)",
                     advice="add the file, or allow exams with fewer planes (--allow-missing-plane)",
                 )
@@ -121,44 +169,109 @@ class ExamFolder:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def files_of(self, index: int) -> dict[Plane, Path]:
+        """The files of an exam's stacks, by plane."""
+        return dict(self.files[self.ids[index]])
+
     def __getitem__(self, index: int) -> Exam:
+        self.refuse_other_axes()
         exam_id = self.ids[index]
-        stacks = {p: read_stack(f, exam_id) for p, f in self._files[exam_id].items()}
-        return Exam(
-            exam_id,
-            stacks,
-            dict(zip(self.findings or (), self.labels[index].tolist(), strict=True)),
-        )
+        labels = dict(zip(self.findings or (), self.labels[index].tolist(), strict=True))
+        return read_exam(self.files[exam_id], exam_id, axes=self.axes, labels=labels)
+
+    def shapes(self, index: int) -> dict[Plane, Shape]:
+        """The exam's planes and the shapes of their stacks; only headers are read.
+
+        Raises:
+            MrkneeError: a header can't be read.
+        """
+        exam_id = self.ids[index]
+        return {
+            plane: shape_in_order(read_shape(file, exam_id), self.axes)
+            for plane, file in self.files[exam_id].items()
+        }
+
+    def refuse_other_axes(self) -> None:
+        """Refuses exams whose shapes say that their axes are in another order than expected.
+
+        All headers are read, once. Nothing is refused where `axes` was given.
+
+        Raises:
+            MrkneeError: they say so; the rules are those of `mrknee.exams.axes`.
+        """
+        if self._axes_known:
+            return
+        shapes: dict[Plane, list[Shape]] = {}
+        for index, exam_id in enumerate(self.ids):
+            try:
+                found = self.shapes(index)
+            except MrkneeError:
+                continue  # said when the exam is read
+            refuse_other_axes({p: [s] for p, s in found.items()}, file=self.folder, exam=exam_id)
+            for plane, shape in found.items():
+                shapes.setdefault(plane, []).append(shape)
+        refuse_other_axes(shapes, file=self.folder)
+        self._axes_known = True
+
+    def count_slices(self, index: int) -> int:
+        """Slices of an exam, all planes together, from its files' headers; no pixel is read."""
+        return sum(slices for slices, _, _ in self.shapes(index).values())
 
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))
 
 
-def _find_stacks(folder: Path) -> dict[str, dict[Plane, Path]]:
-    files: dict[str, dict[Plane, Path]] = {}
-    for plane in PLANES:
-        if (folder / plane).is_dir():
-            for file in sorted((folder / plane).glob("*.npy")):
-                if not file.name.startswith("."):
-                    files.setdefault(file.stem, {})[plane] = file
-    if not files:
-        raise MrkneeError(
-            "there are no exams here",
-            file=folder,
-            expected="folders axial/, coronal/ and sagittal/ that hold .npy files",
-            found="no such folder" if not folder.exists() else "no .npy file in any of them",
-        )
-    return files
+def read_exam(
+    files: Mapping[Plane, str | Path],
+    exam_id: str,
+    *,
+    axes: Axes = AXES,
+    labels: Mapping[str, float] | None = None,
+) -> Exam:
+    """Reads an exam from its files, with remarks on what reading had to change.
+
+    Args:
+        files: plane -> its `.npy` file.
+        exam_id: the exam's id.
+        axes: the order of the files' axes.
+        labels: finding -> label.
+
+    Raises:
+        MrkneeError: as `read_stack`.
+    """
+    stacks: dict[Plane, Stack] = {}
+    remarks: list[Remark] = []
+    for plane, file in by_plane(files, exam=exam_id).items():
+        outliers: list[str] = []
+        stacks[plane] = read_stack(file, exam_id, axes=axes, outliers=outliers)
+        remarks += [Remark("outliers", plane, text) for text in outliers]
+    return Exam(exam_id, stacks, labels or {}, tuple(remarks))
 
 
-def label_files(labels_of: Path) -> dict[str, Path]:
-    """The label files of a split: finding -> `<labels_of>-<finding>.csv`, for `DATA/train`."""
+def label_files(labels_of: str | Path) -> dict[str, Path]:
+    """The label files of a split: finding -> `<labels_of>-<finding>.csv`, for `DATA/train`.
+
+    A finding's name is in lower case, whatever its file's is: `train-ACL.csv` is of `acl`.
+
+    Raises:
+        MrkneeError: two files are of one finding.
+    """
+    labels_of = Path(labels_of)
     prefix = labels_of.name + "-"
-    return {
-        file.stem.removeprefix(prefix): file
-        for file in sorted(labels_of.parent.glob("*.csv"))
-        if file.name.startswith(prefix)
-    }
+    found: dict[str, Path] = {}
+    for file in sorted(labels_of.parent.glob("*.csv")):
+        if file.name.startswith(prefix):
+            name = file.stem.removeprefix(prefix).lower()
+            if name in found:
+                raise MrkneeError(
+                    "two label files are of one finding",
+                    file=file,
+                    expected="one file per finding; upper and lower case are the same",
+                    found=f"{found[name].name} and {file.name}",
+                    advice="remove or rename one of them",
+                )
+            found[name] = file
+    return found
 
 
 def _choose_findings(
@@ -166,7 +279,7 @@ def _choose_findings(
 ) -> Findings | None:
     if wanted is None:
         return Findings(found) if found else None
-    names = Findings(wanted)
+    names = Findings(name.strip().lower() for name in wanted)
     for name in names:
         if name not in found:
             raise MrkneeError(
@@ -178,10 +291,12 @@ def _choose_findings(
     return names
 
 
-def read_labels(path: Path) -> dict[str, float]:
+def read_labels(path: str | Path) -> dict[str, float]:
     """Reads one label file: no header, `id,label` a line, label 0, 1 or empty (not known).
 
     It is a CSV, as the predictions are: an id with a comma or a quotation mark stands in quotes.
+    0 and 1 may be written as decimal numbers (`0.0`, `1.`), as pandas writes them where a label is
+    missing. Ids are brought to Unicode's composed form (NFC).
 
     Args:
         path: the file; UTF-8, any line ends.
@@ -193,6 +308,7 @@ def read_labels(path: Path) -> dict[str, float]:
         MrkneeError: the file isn't there or isn't text, a line has not two fields, an id comes
             twice, or a label is something else.
     """
+    path = Path(path)
     text = read_text(path, "label file", at_most=_MAX_LABEL_BYTES)
     labels: dict[str, float] = {}
     rows = csv.reader(io.StringIO(text), strict=True)
@@ -208,24 +324,48 @@ def read_labels(path: Path) -> dict[str, float]:
                 expected="id,label with a label of 0, 1 or nothing",
                 found=where,
             )
-        exam_id, label = fields
+        exam_id, label = same_text(fields[0]), fields[1]
         if exam_id in labels:
             raise MrkneeError(
                 "an exam has two labels", file=path, exam=exam_id, expected="one line", found=where
             )
-        if label not in ("0", "1", ""):
+        if label and not _LABEL.fullmatch(label):
             raise MrkneeError(
                 "a label is neither 0 nor 1 nor empty",
                 file=path,
                 exam=exam_id,
                 expected="0, 1 or nothing (not known)",
                 found=where,
-                advice="delete the header line: MRNet's label files have none"
-                if rows.line_num == 1
-                else None,
+                advice=_label_advice(fields, text, first=not labels),
             )
         labels[exam_id] = float(label) if label else np.nan
     return labels
+
+
+_LABEL = re.compile(r"[01](\.0*)?", re.ASCII)
+
+_WORDS = {
+    "yes": "1", "y": "1", "true": "1", "t": "1", "positive": "1", "pos": "1", "present": "1",
+    "no": "0", "n": "0", "false": "0", "f": "0", "negative": "0", "neg": "0", "absent": "0",
+    "nan": "nothing", "na": "nothing", "n/a": "nothing", "none": "nothing", "null": "nothing",
+    "unknown": "nothing", "?": "nothing",
+}  # fmt: skip
+
+
+def _label_advice(fields: Sequence[str], text: str, *, first: bool) -> str | None:
+    """What to do about a label; a header is spoken of only where the line can be nothing else.
+
+    That is the first line, without a digit, whose label is no word for yes, no or not known, and
+    the lines below it are labels.
+    """
+    word = _WORDS.get(fields[1].lower())
+    if word is not None:
+        return f"write {word} for it"
+    below = text.strip().split("\n", 1)[1:]
+    digits = any(c.isdigit() for c in "".join(fields))
+    if first and below and not digits and re.search(r",\s*\"?[01](\.0*)?\"?\s*$", below[0], re.M):
+        return "delete the header line: MRNet's label files have none"
+    return None
 
 
 def _readable(rows: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
@@ -241,18 +381,20 @@ def _join(
     known = set(ids)
     unknown = [i for i in labels if i not in known]
     if unknown:
+        differ = how_ids_differ(unknown[0], ids)
         raise MrkneeError(
             "a label file names an exam that is not there",
             file=path,
             exam=unknown[0],
             expected=f"only ids of {folder}: {ids[0]} to {ids[-1]}",
-            found=f"{len(unknown)} unknown of {len(labels)}, {unknown[0]!r} first",
-            advice="ids must be written as the files are named: 0000 is not 0",
+            found=f"{len(unknown)} unknown of {len(labels)}, {unknown[0]!r} first"
+            + (f"; {differ}" if differ else ""),
+            advice="write the ids as the files are named: 0000 is not 0",
         )
     return np.array([labels.get(i, np.nan) for i in ids], dtype=np.float64)
 
 
-def write_labels(root: Path, split: str, finding: str, labels: Mapping[str, float]) -> Path:
+def write_labels(root: str | Path, split: str, finding: str, labels: Mapping[str, float]) -> Path:
     """Writes `root/split-finding.csv`, whole or not at all.
 
     Args:
@@ -265,7 +407,7 @@ def write_labels(root: Path, split: str, finding: str, labels: Mapping[str, floa
         The file written.
     """
     (name,) = Findings([finding])
-    path = root / f"{split}-{name}.csv"
+    path = Path(root) / f"{split}-{name}.csv"
     text = {0.0: "0", 1.0: "1"}
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(

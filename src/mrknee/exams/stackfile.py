@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from mrknee.errors import MrkneeError
-from mrknee.exams.exam import Stack
+from mrknee.exams.axes import AXES, Axes, Shape, ordered_stack
+from mrknee.exams.exam import Stack, by_plane
+from mrknee.exams.greyscale import in_doubles, to_bytes
 from mrknee.files import whole_file
 from mrknee.untrusted import refuse_unusual
 
@@ -22,19 +24,26 @@ hundred of 512 x 512; what claims more would only fill the memory."""
 _MAX_HEADER_BYTES = 10_000  # numpy's own limit for a header that is parsed as a literal
 
 
-def read_stack(path: Path, exam_id: str | None = None) -> Stack:
+def read_stack(
+    path: str | Path,
+    exam_id: str | None = None,
+    *,
+    axes: Axes | None = None,
+    outliers: list[str] | None = None,
+) -> Stack:
     """Reads one stack from a `.npy` file.
 
-    uint8 files are memory-mapped: opening one costs no more than its header, and the header is
-    held against the file's size first, so that a file which claims more than it holds is refused
-    before anything is allocated. Other integer and floating types are read whole and converted
-    linearly: the stack's minimum becomes 0, its maximum 255, rounded to the nearest; a constant
-    stack becomes 0. (The network's input is scaled from minimum to maximum anyway, so this
-    loses only what lies between two of 256 steps.) Pickled files are never opened.
+    The file is read into memory and never memory-mapped: a file that is cut while it is read, or a
+    disk that fails, is an error here, where a memory map would end the process (SIGBUS). The header
+    is held against the file's size first, so that a file which claims more than it holds is refused
+    before anything is allocated. Integer types other than uint8 and floating types become bytes by
+    the rules of `mrknee.exams.greyscale`. Pickled files are never opened.
 
     Args:
         path: the file.
         exam_id: named in the error.
+        axes: the order of the file's axes, where it is another than (slices, rows, cols).
+        outliers: gets a sentence where values were clipped that lie far from all others.
 
     Returns:
         uint8 (slices, rows, cols), read-only.
@@ -44,16 +53,12 @@ def read_stack(path: Path, exam_id: str | None = None) -> Stack:
             beyond `MAX_SLICES`, `MAX_SIDE` or `MAX_PIXELS`, not numeric,
             or holding NaN or infinite values.
     """
+    path = Path(path)
+    if axes not in (None, AXES):
+        return ordered_stack(read_stack(path, exam_id, outliers=outliers), axes)
     refuse_unusual(path, "stack's file", exam_id)
     shape, fortran, dtype, offset = _read_header(path, exam_id)
-    if len(shape) != 3 or min(shape) < 1:
-        raise MrkneeError(
-            "a stack has the wrong shape",
-            file=path,
-            exam=exam_id,
-            expected="(slices, rows, cols), none of them zero",
-            found=str(shape),
-        )
+    _refuse_shape(shape, path, exam_id)
     if dtype.kind not in "uif":
         raise MrkneeError(
             "a stack holds something other than grey values",
@@ -82,12 +87,103 @@ def read_stack(path: Path, exam_id: str | None = None) -> Stack:
             f"{MAX_PIXELS:,} pixels in all",
             found=str(shape),
         )
-    values = np.memmap(
-        path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C"
-    )
+    content = _read_values(path, offset, expected - offset, exam_id)
+    values = content.view(dtype).reshape(shape, order="F" if fortran else "C")
     if dtype == np.uint8:
         return values
-    return _to_bytes(values, path, exam_id)
+    stack, clipped = _to_bytes(values, path, exam_id)
+    if outliers is not None and clipped is not None:
+        outliers.append(clipped)
+    return stack
+
+
+def read_shape(path: str | Path, exam_id: str | None = None) -> Shape:
+    """The shape that a stack's file states, in the file's order; only its header is read.
+
+    Raises:
+        MrkneeError: no such file, not a `.npy` file, or not of three axes; that its values are
+            there and can be used is not checked.
+    """
+    path = Path(path)
+    refuse_unusual(path, "stack's file", exam_id)
+    shape = _read_header(path, exam_id)[0]
+    _refuse_shape(shape, path, exam_id)
+    return shape[0], shape[1], shape[2]
+
+
+def _refuse_shape(shape: tuple[int, ...], path: Path, exam_id: str | None) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        raise MrkneeError(
+            "a stack has the wrong shape",
+            file=path,
+            exam=exam_id,
+            expected="(slices, rows, cols), none of them zero",
+            found=str(shape),
+        )
+
+
+def first_pixel(path: Path) -> np.generic:
+    """The first value as it is stored, of a stack that `read_stack` has read.
+
+    Raises:
+        MrkneeError: as `read_stack`, where the file has changed since.
+    """
+    _, _, dtype, offset = _read_header(path, None)
+    value: np.generic = _read_values(path, offset, dtype.itemsize, None).view(dtype)[0]
+    return value
+
+
+def is_whole_stack(path: Path) -> bool:
+    """Whether a file is there with a header, and as long as its header says."""
+    try:
+        shape, _, dtype, offset = _read_header(path, None)
+    except MrkneeError:
+        return False
+    return path.stat().st_size == offset + math.prod(shape) * dtype.itemsize
+
+
+def _read_values(
+    path: Path, offset: int, count: int, exam_id: str | None
+) -> UInt8[np.ndarray, " count"]:
+    """So many bytes of a file from an offset, read-only."""
+    content = np.empty(count, dtype=np.uint8)
+    found: int | None = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            left = content.data
+            while left and (found := file.readinto(left)):
+                left = left[found:]
+    except OSError as error:
+        raise MrkneeError(
+            "a stack can't be read",
+            file=path,
+            exam=exam_id,
+            found=error.strerror or str(error),
+            advice="copy or download the file again, or look after the disk",
+        ) from None
+    if left:
+        raise MrkneeError(
+            "a stack's file was cut while it was read",
+            file=path,
+            exam=exam_id,
+            expected=f"{count:,} bytes of values",
+            found=f"{count - len(left):,} bytes",
+            advice="read it when nothing writes to it; copy or download the file again",
+        )
+    content.flags.writeable = False
+    return content
+
+
+def _refuse_shape(shape: tuple[int, ...], path: Path, exam_id: str | None) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        raise MrkneeError(
+            "a stack has the wrong shape",
+            file=path,
+            exam=exam_id,
+            expected="(slices, rows, cols), none of them zero",
+            found=str(shape),
+        )
 
 
 def _read_header(
@@ -126,14 +222,8 @@ def _read_header(
     return shape, fortran, dtype, offset
 
 
-def _to_bytes(values: np.ndarray, path: Path, exam_id: str | None) -> Stack:
-    def slices() -> Iterator[np.ndarray]:
-        """One by one: all of a large stack in 64 bits would be eight times the result."""
-        with np.errstate(over="ignore", invalid="ignore"):  # counted as infinite below
-            for one in values:
-                yield np.asarray(one, dtype=np.float64)
-
-    odd = sum(int(np.count_nonzero(~np.isfinite(one))) for one in slices())
+def _to_bytes(values: np.ndarray, path: Path, exam_id: str | None) -> tuple[Stack, str | None]:
+    odd = sum(int(np.count_nonzero(~np.isfinite(one))) for one in in_doubles(values))
     if odd:
         raise MrkneeError(
             "a stack holds values that are not numbers",
@@ -142,31 +232,31 @@ def _to_bytes(values: np.ndarray, path: Path, exam_id: str | None) -> Stack:
             expected="finite grey values",
             found=f"{odd:,} NaN or infinite values",
         )
-    low, high = min(one.min() for one in slices()), max(one.max() for one in slices())
-    # halves, so that a range of more than 1.8e308 doesn't overflow
-    span = high / 2 - low / 2
-    stack: Stack = np.empty(values.shape, dtype=np.uint8)
-    for index, one in enumerate(slices()):
-        stack[index] = np.rint((one / 2 - low / 2) / (span or 1) * 255)
-    stack.flags.writeable = False
-    return stack
+    return to_bytes(values)
 
 
-def write_stack(folder: Path, plane: str, exam_id: str, stack: Stack) -> Path:
+def write_stack(
+    folder: str | Path, plane: str, exam_id: str, stack: Stack, *, durable: bool = True
+) -> Path:
     """Writes one stack as `folder/plane/exam_id.npy`, whole or not at all.
 
     Args:
         folder: the split's folder (`DATA/train`); made if it isn't there.
-        plane: one of the plane names.
+        plane: the plane, by any name that `plane_named` knows.
         exam_id: the file's name without its ending.
         stack: uint8 (slices, rows, cols).
+        durable: wait for the disk; see `whole_file`.
 
     Returns:
         The file written.
+
+    Raises:
+        MrkneeError: the plane's name is not known.
     """
-    path = folder / plane / f"{exam_id}.npy"
+    (known,) = by_plane({plane: stack}, exam=exam_id)
+    path = Path(folder) / known / f"{exam_id}.npy"
     content = io.BytesIO()  # numpy's own writing to a file doesn't say that the disk is full
     np.save(content, np.ascontiguousarray(stack), allow_pickle=False)
-    with whole_file(path) as beside:
+    with whole_file(path, durable=durable) as beside:
         beside.write_bytes(content.getbuffer())
     return path

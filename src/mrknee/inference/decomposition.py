@@ -20,8 +20,11 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams import PLANES, Exam, Plane, remarks_of
+from mrknee.exams.exam import refuse_no_exam
+from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.explanation import EXACT, GRAD_CAM, Explanation, Method
+from mrknee.inference.model import uncalibrated
 from mrknee.inference.predictor import Predictor
 from mrknee.networks.network import Network
 from mrknee.networks.pooling import AttentionPooling, MaxPooling, MeanPooling
@@ -41,6 +44,7 @@ def explain(predictor: Predictor, exam: Exam, *, method: Method | None = None) -
     Raises:
         MrkneeError: exact is asked for and the network doesn't allow it.
     """
+    refuse_no_exam(exam)
     reader = predictor.reader
     network = reader.network
     obstacle = why_not_exact(network)
@@ -75,6 +79,8 @@ def explain(predictor: Predictor, exam: Exam, *, method: Method | None = None) -
         shapes=MappingProxyType({p: cast(Any, s.shape) for p, s in exam.stacks.items()}),
         preparation=reader.preparation,
         attention_fixed=exact and attends(network),
+        remarks=remarks_of(exam, sizes_from(predictor.provenance.get("stack_sizes"))),
+        uncalibrated=uncalibrated(predictor.decisions, predictor.findings),
     )
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from mrknee.exams import Plane
+from mrknee.exams import Plane, Remark
 from mrknee.files import whole_file
 from mrknee.tensors.settings import Axis, PreparationSettings
 
@@ -61,6 +61,9 @@ class Explanation:
         preparation: how the stacks became input, from which cells find their pixels again.
         attention_fixed: the slices' weights are attention's, held at their value: the sum is exact,
             and what the attention itself depends on is in no map.
+        remarks: what is odd about the exam; empty where nothing is.
+        uncalibrated: finding -> why its probability is the network's own; calibrated ones are not
+            in it.
     """
 
     exam: str
@@ -73,6 +76,8 @@ class Explanation:
     shapes: Mapping[Plane, tuple[int, int, int]]
     preparation: PreparationSettings
     attention_fixed: bool = False
+    remarks: tuple[Remark, ...] = ()
+    uncalibrated: Mapping[str, str] = field(default_factory=dict)
 
     def slice_scores(self, plane: Plane) -> Float64[np.ndarray, "findings slices"]:
         """What each slice of the plane adds to each logit."""
@@ -145,7 +150,7 @@ class Explanation:
         plane = max(scores, key=lambda p: float(scores[p].max()))
         return plane, int(scores[plane].argmax())
 
-    def write_numbers(self, folder: Path) -> None:
+    def write_numbers(self, folder: str | Path) -> None:
         """Writes `explanation.npz` (every array) and `explanation.json` (what a person reads).
 
         The NPZ holds, for each plane, `native_<plane>`, `heat_<plane>` (in the stack's own shape)
@@ -155,6 +160,7 @@ class Explanation:
         Args:
             folder: where to write; made where it isn't there.
         """
+        folder = Path(folder)
         arrays: dict[str, Any] = {
             "exam": np.array(self.exam),
             "method": np.array(self.method),
@@ -184,6 +190,8 @@ class Explanation:
         for row, finding in enumerate(self.findings):
             findings[finding] = {
                 "probability": float(self.probabilities[row]),
+                "calibrated": finding not in self.uncalibrated,
+                "uncalibrated": self.uncalibrated.get(finding),
                 "logit": float(self.logits[row]),
                 "bias": float(self.bias[row]) if exact else None,
                 "planes": {p: float(total[row]) for p, total in sums.items()},
@@ -201,6 +209,7 @@ class Explanation:
             "scale": self.scale,
             "shapes": {p: list(shape) for p, shape in self.shapes.items()},
             "preparation": self.preparation.to_dict(),
+            "remarks": [remark.to_dict() for remark in self.remarks],
             "findings": findings,
         }
 

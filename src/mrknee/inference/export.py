@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mrknee.exams import PLANES, Exam, ExamFolder
 from mrknee.files import whole_file
 from mrknee.inference.decomposition import attends, why_not_exact
 from mrknee.inference.graph import ExamGraph
+from mrknee.inference.model import uncalibrated
 from mrknee.inference.onnx_file import FORMAT, METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.predictor import Predictor
@@ -97,13 +98,15 @@ class Exported:
     Attributes:
         parity: how far the file, before 8 bits, is from the run folder.
         cost: what 8 bits changed; None where they weren't asked for.
+        uncalibrated: finding -> why its probability is the network's own.
     """
 
     parity: Parity
     cost: Cost | None
+    uncalibrated: Mapping[str, str] = field(default_factory=dict)
 
 
-def export(model: Path, out: Path, *, int8: Int8 | None = None) -> Exported:
+def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> Exported:
     """Writes a run folder's model as an ONNX file, if it reads exams of noise as the folder does.
 
     Args:
@@ -118,6 +121,7 @@ def export(model: Path, out: Path, *, int8: Int8 | None = None) -> Exported:
         MrkneeError: there is no model, its logits are no plain sum, it can't be exported, the
             file differs from it by more than `LIMIT` in a logit, or 8 bits cost too much.
     """
+    model, out = Path(model), Path(out)
     predictor = Predictor(model)
     obstacle = why_not_exact(predictor.reader.network)
     if obstacle is not None:
@@ -154,7 +158,7 @@ def export(model: Path, out: Path, *, int8: Int8 | None = None) -> Exported:
             )
             facts["export"]["int8"] = cost.to_dict()
         beside.write_bytes(_finished(graph, facts))
-    return Exported(parity, cost)
+    return Exported(parity, cost, uncalibrated(predictor.decisions, predictor.findings))
 
 
 def trace(predictor: Predictor) -> onnx.ModelProto:

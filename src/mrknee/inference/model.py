@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Exam, ExamFolder, Exams, Findings, Plane
+from mrknee.exams import Exam, ExamFolder, Exams, Findings
+from mrknee.exams.listing import folder_meant, plane_folders, what_is_there
 from mrknee.inference.explanation import Explanation, Method
 from mrknee.inference.runtimes import RuntimeName
+from mrknee.ranges import THREADS
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.settings import PreparationSettings
 
@@ -34,7 +36,7 @@ class Model(Protocol):
     def decisions(self) -> Mapping[str, Any]:
         """Its calibration and operating points in plain form; see `mrknee.inference.decisions`."""
 
-    def predict(self, exams: Exams) -> Predictions:
+    def predict(self, exams: Exams | Exam) -> Predictions:
         """One calibrated probability an exam and finding, in the exams' order."""
 
     def explain(self, exam: Exam, *, method: Method | None = None) -> Explanation:
@@ -42,7 +44,7 @@ class Model(Protocol):
 
 
 def open_model(
-    path: Path, *, threads: int | None = None, runtime: RuntimeName | None = None
+    path: str | Path, *, threads: int | None = None, runtime: RuntimeName | None = None
 ) -> Model:
     """Opens a trained model, whichever way it is stored.
 
@@ -52,13 +54,12 @@ def open_model(
         runtime: what computes an exported file; None takes ONNX Runtime.
 
     Raises:
-        MrkneeError: there is no model, its files are damaged, `threads` is not positive, or a
+        MrkneeError: there is no model, its files are damaged, `threads` is out of range, or a
             runtime is given for a run folder, or is not installed.
     """
-    if threads is not None and threads < 1:
-        raise MrkneeError(
-            "a model can't compute so", expected="1 thread or more", found=f"{threads} threads"
-        )
+    path = Path(path)
+    if threads is not None:
+        THREADS.check("the number of threads", threads)
     if path.is_file() or path.suffix == ".onnx":
         from mrknee.inference.onnx_model import OnnxModel
 
@@ -78,24 +79,53 @@ def open_model(
     return Predictor(path)
 
 
-def open_exams(path: Path, split: str, *, allow_missing_plane: bool = False) -> ExamFolder:
+def uncalibrated(decisions: Mapping[str, Any], findings: Sequence[str]) -> dict[str, str]:
+    """Which findings' probabilities are the network's own, because nothing could be fitted.
+
+    Args:
+        decisions: a model's, in plain form.
+        findings: the model's.
+
+    Returns:
+        Finding -> why it is not calibrated; a finding that is calibrated is not in it.
+    """
+    fitted = decisions.get("calibration")
+    if fitted is None:
+        return dict.fromkeys(findings, "not calibrated: training fitted no calibration")
+    prevalences, reasons = fitted["prevalences"], fitted["reasons"]
+    return {
+        name: reasons.get(name, "not calibrated")
+        for name in findings
+        if prevalences.get(name) is None
+    }
+
+
+def open_exams(
+    path: str | Path, split: str, *, allow_missing_plane: bool = False, axes: str | None = None
+) -> ExamFolder:
     """Opens a data set's split, or a folder that holds the plane folders itself.
 
     Args:
         path: `DATA` with `DATA/<split>/axial/...`, or a folder with `axial/...`.
         split: which split of a data set.
         allow_missing_plane: let exams through that lack one or two planes.
+        axes: the order of the files' axes, as for `ExamFolder`.
 
     Raises:
-        MrkneeError: neither is there, or an exam lacks a plane.
+        MrkneeError: neither is there, an exam lacks a plane, or the stacks' shapes say that their
+            axes are in another order.
     """
-    if any((path / plane).is_dir() for plane in Plane):
-        return ExamFolder(path, allow_missing_plane=allow_missing_plane)
-    if (path / split).is_dir():
-        return ExamFolder(path / split, allow_missing_plane=allow_missing_plane)
-    raise MrkneeError(
-        "there are no exams here",
-        file=path,
-        expected=f"a data set with a folder {split}/, or the folders axial/, coronal/, sagittal/",
-        found="no such folder" if not path.exists() else "neither",
-    )
+    path = Path(path)
+    inside = path if plane_folders(path) else path / split
+    if not plane_folders(inside):
+        raise MrkneeError(
+            "there are no exams here",
+            file=path,
+            expected=f"a data set with a folder {split}/, or the folders axial/, coronal/, "
+            "sagittal/",
+            found=what_is_there(path),
+            advice=folder_meant(path, data_set=False),
+        )
+    folder = ExamFolder(inside, allow_missing_plane=allow_missing_plane, axes=axes)
+    folder.refuse_other_axes()
+    return folder

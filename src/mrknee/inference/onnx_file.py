@@ -52,13 +52,14 @@ def seal(graph: bytes) -> bytes:
     return graph + _SEAL_HEAD + hashlib.sha256(graph).hexdigest().encode()
 
 
-def read_exported(file: Path) -> tuple[bytes, dict[str, Any]]:
+def read_exported(file: str | Path) -> tuple[bytes, dict[str, Any]]:
     """An exported model's bytes, and what its metadata say.
 
     Raises:
         MrkneeError: no such file, no ONNX file, one that mrknee didn't write or that was changed,
             a damaged one, or one of another format.
     """
+    file = Path(file)
     content = read_bytes(file, "model", at_most=_MAX_BYTES)
     graph, given = content[: -len(_SEAL_HEAD) - _DIGITS], content[-_DIGITS:]
     if content[len(graph) : -_DIGITS] != _SEAL_HEAD:

@@ -14,8 +14,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Exams, Findings
+from mrknee.exams import PLANES, Exam, Exams, Findings, Inspected, as_exams, remarks_of
+from mrknee.exams.exam import refuse_no_exam
+from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.explanation import EXACT, Explanation, Method
+from mrknee.inference.model import uncalibrated
 from mrknee.inference.onnx_file import read_exported
 from mrknee.inference.runtimes import PRESENT, Outputs, RuntimeName, open_runtime
 from mrknee.progress import Progress
@@ -53,11 +56,12 @@ class OnnxModel:
 
     def __init__(
         self,
-        file: Path,
+        file: str | Path,
         *,
         threads: int | None = None,
         runtime: RuntimeName = "onnxruntime",
     ) -> None:
+        file = Path(file)
         content, self.facts = read_exported(file)
         self.findings = Findings(self.facts["findings"])
         self.preparation = PreparationSettings(**known_settings(self.facts["preparation"]))
@@ -68,6 +72,7 @@ class OnnxModel:
 
     def run(self, exam: Exam) -> Outputs:
         """All outputs of the graph by name; planes that the exam lacks have none."""
+        refuse_no_exam(exam)
         try:
             found = self._runtime.run(inputs_of(exam))
         except Exception as fault:  # neither runtime's errors have a class in common
@@ -92,27 +97,29 @@ class OnnxModel:
         absent = tuple(f"_{plane}" for plane in PLANES if plane not in exam.stacks)
         return {n: v for n, v in found.items() if not absent or not n.endswith(absent)}
 
-    def predict(self, exams: Exams) -> Predictions:
+    def predict(self, exams: Exams | Exam) -> Predictions:
         """Reads exams, one by one.
 
         Args:
-            exams: an ExamFolder, or any other row of exams.
+            exams: an ExamFolder, any other row of exams, or a single exam.
 
         Returns:
-            One calibrated probability an exam and finding, 0 to 1, in the exams' order.
+            One calibrated probability an exam and finding, 0 to 1, in the exams' order, with
+            remarks on exams that are odd.
 
         Raises:
-            MrkneeError: an exam's files can't be used.
+            MrkneeError: an exam's files can't be used, or there are no exams.
         """
         ids: list[str] = []
         rows: list[Float64[np.ndarray, " findings"]] = []
-        with Progress(len(exams), "reading") as progress:
-            for index in range(len(exams)):
-                exam = exams[index]
+        inspected = Inspected(as_exams(exams), sizes_from(self.provenance.get("stack_sizes")))
+        with Progress(len(inspected), "reading") as progress:
+            for index in range(len(inspected)):
+                exam = inspected[index]
                 ids.append(exam.id)
                 rows.append(self.run(exam)["probabilities"].astype(np.float64))
                 progress.advance()
-        return Predictions(tuple(ids), self.findings, np.stack(rows))
+        return Predictions(tuple(ids), self.findings, np.stack(rows), inspected.remarks())
 
     def explain(self, exam: Exam, *, method: Method | None = None) -> Explanation:
         """Takes the logits of one exam apart; the graph computes it beside the logits.
@@ -143,4 +150,6 @@ class OnnxModel:
             shapes=MappingProxyType({p: cast(Any, s.shape) for p, s in exam.stacks.items()}),
             preparation=self.preparation,
             attention_fixed=self.facts["attention_fixed"],
+            remarks=remarks_of(exam, sizes_from(self.provenance.get("stack_sizes"))),
+            uncalibrated=uncalibrated(self.decisions, self.findings),
         )

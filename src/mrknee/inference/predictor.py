@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mrknee.exams import Exam, Exams, Findings
+from mrknee.exams import Exam, Exams, Findings, Inspected, as_exams
+from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.decisions import calibration_of, operating_points_of
 from mrknee.inference.explanation import Explanation, Method
 from mrknee.networks.checkpoint import load_checkpoint
@@ -52,7 +53,8 @@ class Predictor:
         MrkneeError: there is no model, or its files are damaged.
     """
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: str | Path) -> None:
+        model = Path(model)
         self.folder = model / "best" if (model / "best").is_dir() else model
         checkpoint = load_checkpoint(self.folder)
         self.preparation = Preparation(**known_settings(checkpoint.preparation))
@@ -72,22 +74,27 @@ class Predictor:
             return probabilities
         return self.calibration.apply(self.findings, probabilities)
 
-    def predict(self, exams: Exams) -> Predictions:
+    def predict(self, exams: Exams | Exam) -> Predictions:
         """Reads exams.
 
         Args:
-            exams: an ExamFolder, or any other row of exams.
+            exams: an ExamFolder, any other row of exams, or a single exam.
 
         Returns:
-            One calibrated probability an exam and finding, 0 to 1, in the exams' order.
+            One calibrated probability an exam and finding, 0 to 1, in the exams' order, with
+            remarks on exams that are odd.
 
         Raises:
-            MrkneeError: an exam's files can't be used.
+            MrkneeError: an exam's files can't be used, or there are no exams.
         """
-        dataset = ExamDataset(exams, self.reader.preparation)
-        loader = load_batches(dataset, range(len(exams)), BATCH_EXAMS, batch_slices=BATCH_SLICES)
-        ids, probabilities = self.reader.read(loader, len(exams))
-        return Predictions(ids, self.findings, self.calibrate(probabilities))
+        inspected = Inspected(as_exams(exams), sizes_from(self.provenance.get("stack_sizes")))
+        dataset = ExamDataset(inspected, self.reader.preparation)
+        loader = load_batches(
+            dataset, range(len(inspected)), BATCH_EXAMS, batch_slices=BATCH_SLICES
+        )
+        ids, probabilities = self.reader.read(loader, len(inspected))
+        calibrated = self.calibrate(probabilities)
+        return Predictions(ids, self.findings, calibrated, inspected.remarks())
 
     def explain(self, exam: Exam, *, method: Method | None = None) -> Explanation:
         """Takes the logits of one exam apart; see `decomposition.explain`."""

@@ -11,10 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_stack
+from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_exam
+from mrknee.exams.axes import AXES, Shape, parse_axes, refuse_other_axes
+from mrknee.exams.stackfile import read_shape
 from mrknee.files import whole_file
 from mrknee.inference.model import open_model
 from mrknee.inference.runtimes import RuntimeName
+from mrknee.scoring.predictions import Predictions
 from mrknee.untrusted import read_text
 
 _MAX_BYTES = 16_000_000  # some 100,000 exams
@@ -26,21 +29,23 @@ class ListedExams:
     Args:
         listing: the file; one path a line, relative to the current folder, of the form
             `.../{plane}/{id}.npy`, each exam's three planes in any order.
+        axes: the order of the files' axes, such as `rows,cols,slices`; None expects
+            `slices,rows,cols` and refuses files whose shapes say otherwise.
 
     Raises:
         MrkneeError: the file isn't there, a path has another form, a plane comes twice or is
-            missing.
+            missing, or the stacks' axes seem to be in another order.
     """
 
-    def __init__(self, listing: Path) -> None:
+    def __init__(self, listing: Path, *, axes: str | None = None) -> None:
         lines = read_text(listing, "list of paths", at_most=_MAX_BYTES).split("\n")
         exams: dict[tuple[Path, str], dict[Plane, Path]] = {}
         for line in lines:
             if not line.strip():
                 continue
             path = Path(line.strip())
-            plane = path.parent.name
-            if plane not in PLANES or path.suffix != ".npy":
+            plane = path.parent.name.lower()
+            if plane not in PLANES or path.suffix.lower() != ".npy":
                 raise MrkneeError(
                     "a path has another form",
                     file=listing,
@@ -65,24 +70,37 @@ class ListedExams:
         if not exams:
             raise MrkneeError("the list of paths is empty", file=listing)
         self._exams = [(exam_id, planes) for (_, exam_id), planes in exams.items()]
+        self._axes = AXES if axes is None else parse_axes(axes)
+        if axes is None:
+            self._refuse_other_axes(listing)
+
+    def _refuse_other_axes(self, listing: Path) -> None:
+        shapes: dict[Plane, list[Shape]] = {}
+        for exam_id, planes in self._exams:
+            for plane, path in planes.items():
+                shapes.setdefault(plane, []).append(read_shape(path, exam_id))
+        refuse_other_axes(shapes, file=listing)
 
     def __len__(self) -> int:
         return len(self._exams)
 
     def __getitem__(self, index: int) -> Exam:
         exam_id, planes = self._exams[index]
-        return Exam(exam_id, {p: read_stack(path, exam_id) for p, path in planes.items()})
+        return read_exam(planes, exam_id, axes=self._axes)
 
 
 def submit(
-    model: Path,
-    listing: Path,
-    out: Path,
+    model: str | Path,
+    listing: str | Path,
+    out: str | Path,
     *,
     threads: int | None = None,
     runtime: RuntimeName | None = None,
+    axes: str | None = None,
 ) -> int:
     """Reads the listed exams and writes the competition's CSV, whole or not at all.
+
+    Remarks on odd exams are written beside it, as `mrknee predict` writes them.
 
     Args:
         model: a run folder, or an ONNX file that `mrknee export` wrote.
@@ -90,9 +108,31 @@ def submit(
         out: the CSV to write.
         threads: processor threads to compute with; None leaves it to the library.
         runtime: what computes an ONNX file; None takes ONNX Runtime.
+        axes: the order of the files' axes, as for `ListedExams`.
 
     Returns:
         How many exams were read.
+
+    Raises:
+        MrkneeError: as `predict_listed`.
+    """
+    predictions = predict_listed(model, listing, threads=threads, runtime=runtime, axes=axes)
+    write_submission(predictions, Path(out))
+    return len(predictions.ids)
+
+
+def predict_listed(
+    model: str | Path,
+    listing: str | Path,
+    *,
+    threads: int | None = None,
+    runtime: RuntimeName | None = None,
+    axes: str | None = None,
+) -> Predictions:
+    """Reads the listed exams; arguments as `submit`'s.
+
+    Returns:
+        The competition's three findings, with ids and remarks.
 
     Raises:
         MrkneeError: the model's findings are not the competition's three, or the list or an exam
@@ -107,8 +147,12 @@ def submit(
             found=", ".join(predictor.findings),
             advice="submit a model trained on all three",
         )
-    predictions = predictor.predict(ListedExams(listing))
+    return predictor.predict(ListedExams(Path(listing), axes=axes))
+
+
+def write_submission(predictions: Predictions, out: Path) -> Path | None:
+    """Writes the competition's CSV; remarks go beside it, whose file is returned if there are."""
     lines = [",".join(f"{p:.9g}" for p in row) for row in predictions.probabilities]
     with whole_file(out) as beside:
         beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return len(lines)
+    return predictions.write_remarks(out)

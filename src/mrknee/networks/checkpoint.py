@@ -18,7 +18,7 @@ from torch import nn
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Findings
-from mrknee.files import whole_file
+from mrknee.files import whole_files
 from mrknee.networks.network import SHARED, Network
 from mrknee.networks.settings import NetworkSettings
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
@@ -51,7 +51,7 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path,
+    folder: str | Path,
     network: Network,
     preparation: Mapping[str, Any],
     provenance: Mapping[str, Any],
@@ -87,17 +87,34 @@ def save_checkpoint(
         "decisions": dict(decisions or {}),
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-    with whole_file(folder / MODEL_FILE) as model, whole_file(folder / WEIGHTS_FILE) as beside:
+    folder = Path(folder)
+    with whole_files(folder / WEIGHTS_FILE, folder / MODEL_FILE) as (beside, model):
         beside.write_bytes(weights)
         model.write_text(text, encoding="utf-8")
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
+def finish_replacing(folder: Path) -> None:
+    """Ends what a crash has left between the two renames of `save_checkpoint`, if it has.
+
+    The weights are new then, and the new description still lies beside its place.
+    """
+    for beside in folder.glob(f".{MODEL_FILE}.*"):
+        try:
+            description = parse_json(_read(beside, DESCRIPTION_BYTES), beside, "description")
+            digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+        except (MrkneeError, OSError):
+            continue
+        if isinstance(description, dict) and description.get("weights_sha256") == digest:
+            beside.replace(folder / MODEL_FILE)
+
+
+def load_checkpoint(folder: str | Path) -> Checkpoint:
     """Reads a network back, its weights bit for bit; torch's random state stays as it was.
 
     Raises:
         MrkneeError: a file is missing, broken, of another format version, or doesn't fit the other.
     """
+    folder = Path(folder)
     file = folder / MODEL_FILE
     description = _read_description(file)
     weights = folder / WEIGHTS_FILE

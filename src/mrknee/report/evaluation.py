@@ -12,7 +12,8 @@ from jaxtyping import Float
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder, Plane
-from mrknee.files import whole_file
+from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
+from mrknee.files import owned_folder, whole_file
 from mrknee.report.cohort import count_slices, count_splits, open_if_there, parts_of
 from mrknee.report.contents import Contents, Failure, ModelFacts, SliceCounts
 from mrknee.report.page import render
@@ -29,15 +30,16 @@ SELECTED = "the epoch was selected on"
 
 
 def evaluate(
-    predictions: str,
-    data: Path,
-    out: Path,
+    predictions: str | Path,
+    data: str | Path,
+    out: str | Path,
     *,
     split: str = "valid",
-    model: Path | None = None,
-    against: str | None = None,
+    model: str | Path | None = None,
+    against: str | Path | None = None,
     prevalences: Mapping[str, float] = {},
     notes: Sequence[str] = (),
+    axes: str | None = None,
 ) -> Scorecard:
     """Scores predictions and writes `scorecard.json` and the page `report.html`.
 
@@ -53,6 +55,7 @@ def evaluate(
         prevalences: finding -> a prevalence, 0 to 1, at which PPV, NPV and calibration are
             wanted too.
         notes: what a reader of the scorecard must know.
+        axes: the order of the files' axes, as for `ExamFolder`; they are read for a model only.
 
     Returns:
         The scorecard.
@@ -60,51 +63,59 @@ def evaluate(
     Raises:
         MrkneeError: predictions, labels or model can't be used or don't belong together.
     """
-    contents = gather(
-        predictions,
-        data,
-        split=split,
-        model=model,
-        against=against,
-        prevalences=prevalences,
-        notes=notes,
-    )
-    page = render(contents)
-    contents.card.write(out / "scorecard.json")
-    with whole_file(out / "report.html") as beside:
-        beside.write_text(page, encoding="utf-8")
+    out = Path(out)
+    with owned_folder(out):
+        contents = gather(
+            predictions,
+            data,
+            split=split,
+            model=model,
+            against=against,
+            prevalences=prevalences,
+            notes=notes,
+            axes=axes,
+        )
+        page = render(contents)
+        contents.card.write(out / "scorecard.json")
+        with whole_file(out / "report.html") as beside:
+            beside.write_text(page, encoding="utf-8")
     return contents.card
 
 
 def gather(
-    predictions: str,
-    data: Path,
+    predictions: str | Path,
+    data: str | Path,
     *,
     split: str = "valid",
-    model: Path | None = None,
-    against: str | None = None,
+    model: str | Path | None = None,
+    against: str | Path | None = None,
     prevalences: Mapping[str, float] = {},
     notes: Sequence[str] = (),
+    axes: str | None = None,
 ) -> Contents:
     """Everything the page shows; arguments and errors as `evaluate`'s, nothing is written."""
+    data, model = Path(data), None if model is None else Path(model)
     table = Predictions.read_joined(predictions)
     labels = table.labels(data, split)
     facts, failures = None, _failures(table, labels, {})
+    odd: list[str] = []
     if model is None:
         slices = _slices_if_readable(data / split)
     else:
-        exams = _exams_for_model(data / split)
+        exams = _exams_for_model(data / split, axes)
         slices = count_slices(exams)
         facts, failures = _ask(model, table, labels, exams)
+        trained = sizes_from(facts.provenance.get("stack_sizes"))
+        odd = notes_on(remarks_on(exams, _positions(exams, table.ids), trained), len(table.ids))
     card = score(
         table.findings,
         labels,
         table.probabilities,
         split=split,
-        notes=[*notes, *_optimism(facts, data, len(table.ids))],
+        notes=[*notes, *_optimism(facts, data, len(table.ids)), *odd],
         operating_points={} if facts is None else facts.operating_points,
         calibration=None if facts is None else facts.calibration,
-        prevalences=prevalences,
+        prevalences={name.strip().lower(): share for name, share in prevalences.items()},
     )
     return Contents(
         card=card,
@@ -132,7 +143,7 @@ def _slices_if_readable(folder: Path) -> Mapping[Plane, SliceCounts]:
         return {}
 
 
-def _exams_for_model(folder: Path) -> ExamFolder:
+def _exams_for_model(folder: Path, axes: str | None) -> ExamFolder:
     if not folder.is_dir():
         raise MrkneeError(
             "the exams are not there, so the model can't be held against them",
@@ -140,10 +151,18 @@ def _exams_for_model(folder: Path) -> ExamFolder:
             expected="a folder with axial/, coronal/, sagittal/",
             advice="leave out the model to score predictions against labels alone",
         )
-    return ExamFolder(folder, allow_missing_plane=True)
+    exams = ExamFolder(folder, allow_missing_plane=True, axes=axes)
+    exams.refuse_other_axes()
+    return exams
 
 
-def _sources(predictions: str) -> Mapping[str, tuple[str, ...]]:
+def _positions(exams: ExamFolder, ids: Sequence[str]) -> list[int]:
+    """Where the predicted exams are; `refuse_foreign` has seen that the first is there."""
+    wanted = frozenset(ids)
+    return [index for index, exam_id in enumerate(exams.ids) if exam_id in wanted]
+
+
+def _sources(predictions: str | Path) -> Mapping[str, tuple[str, ...]]:
     """The tables that `Predictions.read_joined` took, by file and folder, and their findings."""
     paths = [Path(name) for name in named_files(predictions)]
     short = ["/".join(path.resolve().parts[-2:]) for path in paths]

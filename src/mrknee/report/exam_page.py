@@ -21,7 +21,9 @@ from scipy.special import expit
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
-from mrknee.files import whole_file
+from mrknee.exams.ids import how_ids_differ
+from mrknee.exams.listing import same_text
+from mrknee.files import owned_folder, whole_file
 from mrknee.inference.explanation import EXACT, Explanation, Method
 from mrknee.inference.model import open_exams, open_model
 from mrknee.inference.runtimes import RuntimeName
@@ -160,6 +162,7 @@ class FindingView:
         title: in words.
         probability: as the model states it.
         uncalibrated: the logit as a probability.
+        uncalibrated_because: why the probability is not calibrated; None where it is.
         terms: the sum.
         zero: where 0 lies on the sum's axis, 0 to 1.
         adds_up: in words, whether and how exactly.
@@ -178,17 +181,19 @@ class FindingView:
     planes: tuple[PlaneView, ...]
     sheet: str
     sheet_size: tuple[int, int]
+    uncalibrated_because: str | None = None
 
 
 def explain_exam(
-    model: Path,
-    exams: Path,
+    model: str | Path,
+    exams: str | Path,
     exam_id: str,
-    out: Path,
+    out: str | Path,
     *,
     split: str = "valid",
     method: Method | None = None,
     allow_missing_plane: bool = False,
+    axes: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName | None = None,
 ) -> Explanation:
@@ -202,6 +207,7 @@ def explain_exam(
         split: which split of a data set.
         method: `exact`, `grad-cam`, or None: exact where the network allows it.
         allow_missing_plane: let exams through that lack one or two planes.
+        axes: the order of the files' axes, as for `ExamFolder`.
         threads: processor threads to compute with; None leaves it to the library.
         runtime: what computes an ONNX file; None takes ONNX Runtime.
 
@@ -212,34 +218,40 @@ def explain_exam(
         MrkneeError: no such exam, no model, files that can't be used, or exact is asked for and
             the network doesn't allow it.
     """
-    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane)
+    model, out = Path(model), Path(out)
+    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
     exam = _find(folder, exam_id)
     opened = open_model(model, threads=threads, runtime=runtime)
-    explanation = opened.explain(exam, method=method)
-    numbers = (out / "explanation.json", out / "explanation.npz")
-    for old in (out / "index.html", *out.glob("contact-*.png"), *numbers):
-        if old.is_file():
-            old.unlink()  # what an interrupted run leaves must be of one exam
-    explanation.write_numbers(out)
-    write_exam_page(out, exam, explanation, model=model.resolve().name)
+    with owned_folder(out):
+        explanation = opened.explain(exam, method=method)
+        numbers = (out / "explanation.json", out / "explanation.npz")
+        for old in (out / "index.html", *out.glob("contact-*.png"), *numbers):
+            if old.is_file() and not old.is_symlink():
+                old.unlink()  # what an interrupted run leaves must be of one exam
+        explanation.write_numbers(out)
+        write_exam_page(out, exam, explanation, model=model.resolve().name)
     return explanation
 
 
 def _find(folder: ExamFolder, exam_id: str) -> Exam:
+    exam_id = same_text(exam_id)
     if exam_id not in folder.ids:
+        differ = how_ids_differ(exam_id, folder.ids)
         near = get_close_matches(exam_id, folder.ids, n=3, cutoff=0.0)
         raise MrkneeError(
             "there is no such exam",
             file=folder.folder,
             exam=exam_id,
             expected=f"one of {len(folder)} ids, {folder.ids[0]} to {folder.ids[-1]}",
-            found="nearest: " + ", ".join(near),
+            found=differ or "nearest: " + ", ".join(near),
             advice="write the id as its files are named: 0007 is not 7",
         )
     return folder[folder.ids.index(exam_id)]
 
 
-def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model: str) -> None:
+def write_exam_page(
+    folder: str | Path, exam: Exam, explanation: Explanation, *, model: str
+) -> None:
     """Writes `contact-<finding>.png` for every finding and `index.html`, the page last.
 
     Args:
@@ -248,6 +260,7 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
         explanation: the explanation of it.
         model: the model's name, for the page.
     """
+    folder = Path(folder)
     sheets = {f: contact_sheet(exam, explanation, f) for f in explanation.findings}
     for finding, sheet in sheets.items():
         with whole_file(folder / f"contact-{finding}.png") as beside:
@@ -258,7 +271,13 @@ def write_exam_page(folder: Path, exam: Exam, explanation: Explanation, *, model
 
 
 def exam_page(
-    exam: Exam, explanation: Explanation, *, model: str, sheets: Mapping[str, Sheet] | None = None
+    exam: Exam,
+    explanation: Explanation,
+    *,
+    model: str,
+    sheets: Mapping[str, Sheet] | None = None,
+    digest: str | None = None,
+    request_id: str | None = None,
 ) -> str:
     """The page of one exam, in HTML; it loads nothing.
 
@@ -268,6 +287,8 @@ def exam_page(
         model: the model's name.
         sheets: finding -> the contact sheet that lies beside the page with all numbers; None where
             nothing lies beside it, so that the page doesn't speak of files.
+        digest: SHA-256 of the model's files, where it is known.
+        request_id: of the request that the page answers, where there is one.
     """
     views = []
     for finding in explanation.findings:
@@ -284,6 +305,7 @@ def exam_page(
             verbs=verbs_of(explanation),
             model=model,
             version=__version__,
+            remarks=[str(remark) for remark in explanation.remarks],
             missing=[plane for plane in PLANES if plane not in explanation.native],
             slices=sum(shape[0] for shape in explanation.shapes.values()),
             cells=_cells(explanation),
@@ -292,6 +314,8 @@ def exam_page(
             chance=chance,
             colour_bar=data_uri(png(colour_bar(300, 18))),
             files=sheets is not None,
+            digest=digest,
+            request_id=request_id,
         )
     )
 
@@ -323,6 +347,7 @@ def _finding_view(exam: Exam, explanation: Explanation, finding: str, sheet: She
         planes=tuple(_plane_view(exam, explanation, row, plane) for plane in explanation.native),
         sheet=data_uri(jpeg(sheet)),
         sheet_size=(sheet.shape[1], sheet.shape[0]),
+        uncalibrated_because=explanation.uncalibrated.get(finding),
     )
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Exam, ExamFolder
+from mrknee.exams.ids import how_ids_differ
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.model import Model
 from mrknee.progress import Progress
@@ -129,5 +130,6 @@ def _position(exams: ExamFolder, exam_id: str) -> int:
             file=exams.folder,
             exam=exam_id,
             expected=f"one of {exams.ids[0]} to {exams.ids[-1]}",
+            found=how_ids_differ(exam_id, exams.ids),
         )
     return exams.ids.index(exam_id)

@@ -87,9 +87,9 @@ class Comparison:
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Writes the JSON file, whole or not at all; its folder is made if it isn't there."""
-        with whole_file(path) as beside:
+        with whole_file(Path(path)) as beside:
             beside.write_text(self.to_json(), encoding="utf-8")
 
     def table(self) -> str:
@@ -293,7 +293,9 @@ def compare(
     )
 
 
-def compare_files(specs: Sequence[str], data: Path, *, split: str, seed: int = 0) -> Comparison:
+def compare_files(
+    specs: Sequence[str | Path], data: str | Path, *, split: str, seed: int = 0
+) -> Comparison:
     """Compares models by the tables that `predict` wrote.
 
     Args:
@@ -309,9 +311,16 @@ def compare_files(specs: Sequence[str], data: Path, *, split: str, seed: int = 0
         MrkneeError: a table can't be read or has no labels, the tables are of different exams or
             have no finding in common, a model is there twice, or there are fewer than two.
     """
-    _refuse_twice(specs)
-    names = _names(specs)
-    tables, notes = aligned(names, [Predictions.read_joined(spec) for spec in specs])
+    if isinstance(specs, (str, Path)):
+        raise MrkneeError(
+            "one table can't be compared",
+            expected="a list of tables, one per model",
+            found=str(specs),
+        )
+    models = [str(spec) for spec in specs]
+    _refuse_twice(models)
+    names = _names(models)
+    tables, notes = aligned(names, [Predictions.read_joined(spec) for spec in models])
     return compare(
         names,
         tables[0].findings,

@@ -9,15 +9,17 @@ from __future__ import annotations
 import csv
 import io
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Findings, label_files, read_labels
+from mrknee.exams import Findings, Remark, label_files, read_labels
+from mrknee.exams.ids import how_ids_differ, refuse_id
+from mrknee.exams.listing import folder_meant, same_text
 from mrknee.files import whole_file
 from mrknee.scoring.text import exams
 from mrknee.untrusted import read_text
@@ -33,31 +35,50 @@ class Predictions:
         ids: the exams' ids.
         findings: the findings' names, in their order.
         probabilities: (exams, findings), 0 to 1.
+        remarks: id -> what is odd about the exam that was read, for exams with something odd;
+            empty in tables that were read from a file.
+        source: the file it was read from, or several, for messages.
     """
 
     ids: tuple[str, ...]
     findings: Findings
     probabilities: Float[np.ndarray, "exams findings"]
+    remarks: Mapping[str, tuple[Remark, ...]] = field(default_factory=dict)
+    source: str | None = field(default=None, compare=False)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Writes `exam,<finding>,...` with a header, whole or not at all.
 
         Nine digits, so that no two 32-bit results become one number and no tie is made.
+
+        Raises:
+            MrkneeError: an id can't be used (`refuse_id`).
         """
+        path = Path(path)
+        for exam_id in self.ids:
+            refuse_id(exam_id)
         with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["exam", *self.findings])
             for exam_id, row in zip(self.ids, self.probabilities, strict=True):
                 writer.writerow([exam_id, *(f"{p:.9g}" for p in row)])
 
+    def write_remarks(self, path: str | Path) -> Path | None:
+        """Writes the remarks beside the table at `path`: see `write_remarks`."""
+        return write_remarks(Path(path), self.remarks)
+
     @classmethod
-    def read(cls, path: Path) -> Predictions:
+    def read(cls, path: str | Path) -> Predictions:
         """Reads what `write` wrote; columns may come in any order.
+
+        Names of columns may be in any case (`ACL` is `acl`), and ids are brought to Unicode's
+        composed form (NFC), as those of exams and labels are.
 
         Raises:
             MrkneeError: the file isn't there, has another header, a line of another length, an
                 exam twice, or something other than a number from 0 to 1.
         """
+        path = Path(path)
         text = read_text(path, "table of predictions", at_most=_MAX_BYTES)
         try:
             return cls._parsed(csv.reader(io.StringIO(text), strict=True), path)
@@ -68,7 +89,7 @@ class Predictions:
 
     @classmethod
     def _parsed(cls, lines: Iterator[list[str]], path: Path) -> Predictions:
-        header = next(lines, [])
+        header = [name.strip().lower() for name in next(lines, [])]
         if header[:1] != ["exam"] or len(header) < 2:
             raise MrkneeError(
                 "the predictions have another header",
@@ -76,7 +97,15 @@ class Predictions:
                 expected="exam,<finding>,...",
                 found=",".join(header)[:80],
             )
-        findings = Findings(header[1:])
+        try:
+            findings = Findings(header[1:])
+        except MrkneeError as error:
+            raise MrkneeError(
+                f"the predictions have a column that can't be used: {error.what}",
+                file=path,
+                expected=error.expected or "each finding once; upper and lower case are the same",
+                found=error.found,
+            ) from None
         place = {name: column for column, name in enumerate(header[1:])}
         columns = [place[name] for name in findings]
         numbers = "a number" if len(findings) == 1 else f"{len(findings)} numbers"
@@ -84,7 +113,8 @@ class Predictions:
         table = array("d")  # eight bytes a number, where a list takes forty
         for number, row in enumerate(lines, start=2):
             values = _probabilities(row, len(header))
-            if values is None or row[0] in ids:
+            exam_id = same_text(row[0]) if row else ""
+            if values is None or exam_id in ids:
                 raise MrkneeError(
                     "the predictions have a line that can't be used",
                     file=path,
@@ -92,17 +122,17 @@ class Predictions:
                     expected=f"an exam not named before and {numbers} from 0 to 1",
                     found=f"line {number}: {','.join(row)[:80]!r}",
                 )
-            ids[row[0]] = None
+            ids[exam_id] = None
             table.extend(values)
         if not ids:
             raise MrkneeError(
                 "no exam has a prediction", file=path, expected="a line for each exam of a split"
             )
         probabilities = np.array(table, dtype=np.float64).reshape(len(ids), len(findings))
-        return cls(tuple(ids), findings, probabilities[:, columns])
+        return cls(tuple(ids), findings, probabilities[:, columns], source=str(path))
 
     @classmethod
-    def read_joined(cls, spec: str) -> Predictions:
+    def read_joined(cls, spec: str | Path) -> Predictions:
         """Reads one model's predictions from one file, or from several named with commas.
 
         Args:
@@ -123,7 +153,7 @@ class Predictions:
             raise MrkneeError(
                 "the predictions of one model can't be joined",
                 expected="files with commas between them, each once",
-                found=spec,
+                found=str(spec),
             )
         return _joined([cls.read(Path(name)) for name in names], names)
 
@@ -143,7 +173,7 @@ class Predictions:
         """
         return _joined(tables, [f"table {i}" for i in range(1, len(tables) + 1)])
 
-    def labels(self, root: Path, split: str) -> Float[np.ndarray, "exams findings"]:
+    def labels(self, root: str | Path, split: str) -> Float[np.ndarray, "exams findings"]:
         """The labels of the predicted exams, joined by id, in the predictions' own order.
 
         Args:
@@ -157,6 +187,7 @@ class Predictions:
         Raises:
             MrkneeError: no finding has labels, or an exam with a label has no prediction.
         """
+        root = Path(root)
         files = label_files(root / split)
         known = {name: read_labels(files[name]) for name in self.findings if name in files}
         if not known:
@@ -166,26 +197,78 @@ class Predictions:
                 expected=f"a label file {split}-<finding>.csv for one of "
                 + ", ".join(self.findings),
                 found=", ".join(path.name for path in files.values()) or "no label file",
+                advice=None if files else folder_meant(root, data_set=True),
             )
-        labelled = set().union(*known.values())
-        lacking = sorted(labelled.difference(self.ids))
-        if lacking:
-            raise MrkneeError(
-                f"the predictions are not of the exams of {split}",
-                file=root,
-                exam=lacking[0],
-                expected=f"one prediction for each of the {len(labelled)} exams with labels",
-                found=f"no prediction for it ({exams(len(lacking))} without)",
-            )
+        for name, labels in known.items():
+            self._refuse_lacking(labels, files[name], split)
         nothing: dict[str, float] = {}
         return np.array(
             [[known.get(f, nothing).get(i, np.nan) for f in self.findings] for i in self.ids],
             dtype=np.float64,
         ).reshape(len(self.ids), len(self.findings))
 
+    def _refuse_lacking(self, labels: Mapping[str, float], file: Path, split: str) -> None:
+        """Refuses labels of exams that have no prediction; the file and both forms are named."""
+        lacking = sorted(labels.keys() - set(self.ids))
+        if lacking:
+            differ = how_ids_differ(lacking[0], self.ids)
+            raise MrkneeError(
+                f"the predictions are not of the exams of {split}",
+                file=file,
+                exam=lacking[0],
+                expected=f"one prediction for each of its {len(labels)} exams",
+                found=f"no prediction for it ({exams(len(lacking))} without)"
+                + (f"; {differ}, in {self.source or 'the predictions'}" if differ else ""),
+                advice="write the ids in both as the exams' files are named"
+                if differ
+                else "predict this split, or name the split that was predicted (--split)",
+            )
 
-def named_files(spec: str) -> list[str]:
+
+REMARKS = ["exam", "plane", "code", "remark"]
+"""The header of a table of remarks."""
+
+
+def remarks_file(path: Path) -> Path:
+    """Where the remarks on the exams of a table lie: `predictions-remarks.csv`."""
+    return path.with_name(f"{path.stem}-remarks.csv")
+
+
+def write_remarks(path: Path, remarks: Mapping[str, Sequence[Remark]]) -> Path | None:
+    """Writes remarks beside a table of probabilities, as `exam,plane,code,remark`.
+
+    Args:
+        path: the table's file.
+        remarks: id -> remarks.
+
+    Returns:
+        The file written. None where there is no remark; a table of remarks that an earlier run
+        left there is removed, because it would be about other probabilities.
+    """
+    beside = remarks_file(path)
+    if not remarks:
+        _remove_remarks(beside)
+        return None
+    with whole_file(beside) as new, new.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(REMARKS)
+        for exam_id, found in remarks.items():
+            writer.writerows((exam_id, r.plane or "", r.code, r.text) for r in found)
+    return beside
+
+
+def _remove_remarks(file: Path) -> None:
+    """Removes a table of remarks, and nothing that has another header."""
+    if file.is_file() and not file.is_symlink():
+        with file.open("rb") as there:
+            ours = there.readline(100).strip() == ",".join(REMARKS).encode()
+        if ours:
+            file.unlink()
+
+
+def named_files(spec: str | Path) -> list[str]:
     """The files that `Predictions.read_joined` reads for this spec, as they are written there."""
+    spec = str(spec)
     if "," not in spec or Path(spec).is_file():
         return [spec]
     return [name.strip() for name in spec.split(",")]
@@ -242,7 +325,7 @@ def _joined(tables: Sequence[Predictions], names: Sequence[str]) -> Predictions:
         )
         for name in findings
     ]
-    return Predictions(ids, findings, np.hstack(columns))
+    return Predictions(ids, findings, np.hstack(columns), source=" and ".join(names))
 
 
 def _ordered(table: Predictions, ids: Sequence[str], findings: Findings) -> Predictions:
@@ -261,11 +344,14 @@ def _refuse_other_exams(tables: Sequence[Predictions], names: Sequence[str]) -> 
         odd = sorted(wanted.symmetric_difference(table.ids))
         if odd:
             has, lacks = (names[0], name) if odd[0] in wanted else (name, names[0])
+            other = table.ids if odd[0] in wanted else wanted
+            differ = how_ids_differ(odd[0], other)
             raise MrkneeError(
                 "the predictions are of different exams",
                 exam=odd[0],
                 expected=f"the same exams in {names[0]} and {name}",
-                found=f"it is in {has}, not in {lacks} ({exams(len(odd))} in one only)",
+                found=f"it is in {has}, not in {lacks} ({exams(len(odd))} in one only)"
+                + (f"; {differ}" if differ else ""),
                 advice="predict the same split with both models",
             )
 

@@ -171,18 +171,19 @@ class Scorecard:
                 found=f"{type(error).__name__}: {error}",
             ) from None
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Writes the JSON file, whole or not at all; its folder is made if it isn't there."""
-        with whole_file(path) as beside:
+        with whole_file(Path(path)) as beside:
             beside.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
-    def read(cls, path: Path) -> Scorecard:
+    def read(cls, path: str | Path) -> Scorecard:
         """Reads what `write` wrote.
 
         Raises:
             MrkneeError: there is no such file, or it isn't a scorecard of this version.
         """
+        path = Path(path)
         text = read_text(path, "scorecard", at_most=DESCRIPTION_BYTES)
         return cls.from_json(text, file=path)
 

@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.exams import ExamFolder, Findings
+from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.calibration import Calibration, fit_calibration
 from mrknee.scoring.operating_point import OperatingPoint, at_sensitivity, youden
-from mrknee.scoring.predictions import Predictions
+from mrknee.scoring.predictions import Predictions, write_remarks
 from mrknee.scoring.scorecard import Scorecard, score
 from mrknee.training.parts import Parts, load_part
 from mrknee.training.processes import Processes, gather
@@ -32,7 +33,7 @@ def read_best(
 
     Returns:
         inner, valid -> uncalibrated predictions, in the data set's order; no inner where the
-        epoch was selected on valid, no valid where it is missing or has other findings.
+        epoch was selected on valid, no valid where it is missing or has no labels.
     """
     best = load_checkpoint(out / "best")
     reader = Reader(recipe.preparation, best.network).to(device_here())
@@ -54,7 +55,7 @@ def read_best(
     raw: dict[str, Predictions] = {}
     if recipe.selection.part == "inner":
         raw["inner"] = read(parts.selecting, parts.chosen, "inner")
-    if parts.valid is not None and parts.valid.findings == findings:
+    if parts.valid is not None and parts.scores_valid:
         raw["valid"] = read(parts.valid, range(len(parts.valid)), "valid")
     return raw
 
@@ -74,7 +75,7 @@ def evaluate_best(
         raw: what `read_best` gave.
 
     Returns:
-        The scorecard on valid, or on the inner exams where valid is missing or has other findings;
+        The scorecard on valid, or on the inner exams where valid is missing or has no labels;
         the predictions are written to the run folder.
     """
     best = load_checkpoint(out / "best")
@@ -88,15 +89,22 @@ def evaluate_best(
             calibrated = calibration.apply(findings, raw.probabilities)
         file = out / f"predictions-{part}.csv"
         Predictions(raw.ids, findings, calibrated).write(file)
+        exams = parts.selecting if part == "inner" else parts.valid
+        assert exams is not None  # noqa: S101  # it was read
+        positions = parts.chosen if part == "inner" else range(len(exams))
+        odd = remarks_on(exams, positions, sizes_from(best.provenance.get("stack_sizes")))
+        write_remarks(file, odd)
         notes = [] if part == "valid" and recipe.selection.part == "inner" else [OPTIMISTIC]
+        if calibration is not None:
+            notes += [f"{name}: {reason}" for name, reason in calibration.reasons.items()]
         if part == "inner":
-            notes += [FITTED, "valid was not scored: it is missing or has other findings"]
+            notes += [FITTED, "valid was not scored: it is missing or has no labels"]
         return score(
             findings,
             labels,
             Predictions.read(file).probabilities,  # what was written is what is scored
             split=part,
-            notes=notes,
+            notes=[*notes, *notes_on(odd, len(raw.ids))],
             operating_points=points,
             calibration=calibration,
         )

@@ -33,7 +33,7 @@ class Volume:
     """A series' grey values and how they lie in the patient.
 
     Attributes:
-        values: float32 (slices, rows, cols), in any unit.
+        values: float32 (slices, rows, cols), in any unit; NaN where a pixel is padding.
         axes: where the three axes point.
         pixel_mm: distance of rows, and of columns, in mm.
         centre: the middle of the volume in the patient, (x, y, z) in mm.

@@ -34,6 +34,7 @@ from mrknee.sources.clinical.dicomfile import (
 )
 from mrknee.sources.clinical.geometry import Axes
 from mrknee.sources.clinical.locate import Location
+from mrknee.sources.clinical.mosaic import MOSAIC_TAGS, says_mosaic
 
 MAX_SIDE = 4096
 """Rows or columns. MR images have up to 1024."""
@@ -57,7 +58,7 @@ GE_CREATOR, GE_COMPONENT = (0x0043, 0x0010), (0x0043, 0x102F)
 """GE's private element that says what its images are of: 0 magnitude, 1 phase, 2 real, 3
 imaginary. Their ImageType doesn't say it."""
 GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
-TAGS = (
+TAGS: tuple[str | tuple[int, int], ...] = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType"),
     *("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber"),
     *("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "PatientID"),
@@ -72,6 +73,7 @@ TAGS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsStored", "RescaleSlope", "RescaleIntercept", "BurnedInAnnotation"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *MOSAIC_TAGS,
 )
 
 
@@ -110,6 +112,7 @@ class Image:
         rescale: slope and intercept.
         burned_in: the image itself shows annotations.
         syntax: how the file is stored (its transfer syntax).
+        mosaic: the header says that it holds several slices.
     """
 
     location: Location
@@ -157,6 +160,7 @@ class Image:
     rescale: tuple[float, float]
     burned_in: bool
     syntax: str
+    mosaic: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -196,7 +200,7 @@ def read_header(file: io.BufferedIOBase, location: Location) -> list[Image]:
 def _images(dataset: FileDataset, location: Location) -> list[Image]:
     rows, cols = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
     kind = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
-    if not kind or (kind in MR_IMAGES and not (rows and cols)):
+    if (not kind or kind in MR_IMAGES) and not (rows and cols):
         raise MrkneeError(
             "a DICOM file is cut off in its header", advice="copy or export the file again"
         )
@@ -265,7 +269,8 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         or whole(dataset, "TemporalPositionIdentifier"),
         echo=whole(dataset, "EchoNumbers"),
         series_number=whole(dataset, "SeriesNumber") or 0,
-        sop_class=text(dataset, "SOPClassUID"),
+        sop_class=text(dataset, "SOPClassUID")
+        or text(dataset.file_meta, "MediaStorageSOPClassUID"),
         modality=text(dataset, "Modality"),
         kind=texts(group("MRImageFrameTypeSequence"), "FrameType") or texts(dataset, "ImageType"),
         derivation=_derivation(dataset),
@@ -298,6 +303,7 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         rescale=_rescale(rescale),
         burned_in=text(dataset, "BurnedInAnnotation") == "YES",
         syntax=text(dataset.file_meta, "TransferSyntaxUID"),
+        mosaic=says_mosaic(dataset),
     )
 
 

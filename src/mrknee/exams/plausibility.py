@@ -1,0 +1,289 @@
+"""Is this exam anything that a model's probabilities can be believed for? numpy only.
+
+A network answers whatever it is given: black stacks get calibrated probabilities too. `remarks_of`
+says what is odd about an exam, in a few milliseconds: equality is tested on one slice before it is
+tested on all, and contrast is measured on a grid of pixels. `docs/plausibility.md` states the rules
+for users.
+
+Nothing here refuses an exam: every output that carries probabilities carries the remarks beside
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from mrknee.errors import MrkneeError
+from mrknee.exams.axes import AXES, Shape, other_axes
+from mrknee.exams.exam import Exam, Exams, Plane, Stack, refuse_no_exam
+from mrknee.exams.remark import Remark
+from mrknee.progress import track
+
+CODES: Mapping[str, str] = {
+    "all-zero": "every pixel of a stack is 0",
+    "constant": "every pixel of a stack has the same value, which is not 0",
+    "one-slice": "a stack has one slice",
+    "equal-slices": "all slices of a stack are the same",
+    "low-contrast": "98 % of a stack's pixels lie within fewer than 16 of 256 grey values",
+    "outliers": "a few values lie so far from the others that they were clipped",
+    "copy-planes": "two planes are the same stack",
+    "other-axes": "a stack's axes seem to be in another order than (slices, rows, cols)",
+    "other-size": "the size in plane is outside the range that the model was trained on",
+    "other-slices": "the number of slices is outside the range that the model was trained on",
+}
+"""Code of a remark -> what it means. `mrknee check` uses the same codes."""
+
+BLANK = frozenset({"all-zero", "constant"})
+"""Codes of stacks that show nothing at all."""
+
+LEAST_CONTRAST = 16
+"""Grey values from the 1st to the 99th percentile. Fewer than 16 are less than 4 bits: a network
+whose input is scaled from minimum to maximum would see steps, noise, or a few odd pixels."""
+
+GRID = 32
+"""Contrast is measured on so many rows and columns of each slice, which is cheap and enough for
+percentiles of a whole stack."""
+
+NOTED = 5
+"""Exams that a note names; the table of remarks has them all."""
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class StackSizes:
+    """The smallest and the largest of some stacks of one plane.
+
+    Attributes:
+        slices, rows, cols: minimum and maximum of each axis, 1 or more.
+    """
+
+    slices: Range
+    rows: Range
+    cols: Range
+
+    @classmethod
+    def of(cls, shapes: Iterable[Shape]) -> StackSizes:
+        """The ranges of at least one shape."""
+        slices, rows, cols = ((min(sides), max(sides)) for sides in zip(*shapes, strict=True))
+        return cls(slices, rows, cols)
+
+    def to_dict(self) -> dict[str, list[int]]:
+        """The same in plain form, for JSON."""
+        return {name: list(getattr(self, name)) for name in AXES}
+
+
+def sizes_from(content: object) -> Mapping[Plane, StackSizes]:
+    """The sizes that a model's provenance states under `stack_sizes`: plane -> its ranges.
+
+    Args:
+        content: what stands there; None (models of before 2.0 state nothing) gives no plane.
+
+    Raises:
+        MrkneeError: it is something else than training writes.
+    """
+    if content is None:
+        return {}
+    try:
+        return {Plane(plane): _ranges(sides) for plane, sides in dict(content).items()}  # type: ignore[call-overload]
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise MrkneeError(
+            "the sizes that the model was trained on can't be read",
+            expected="for each plane the smallest and largest number of slices, rows and cols",
+            found=repr(content)[:200],
+            advice="restore the model's files",
+        ) from None
+
+
+def _ranges(sides: Mapping[str, Any]) -> StackSizes:
+    if sides.keys() != set(AXES):
+        raise ValueError(sides)
+    ranges: list[Range] = []
+    for name in AXES:
+        low, high = sides[name]
+        if type(low) is not int or type(high) is not int or not 1 <= low <= high:
+            raise ValueError(sides)
+        ranges.append((low, high))
+    return StackSizes(*ranges)
+
+
+def remarks_of(exam: Exam, trained: Mapping[Plane, StackSizes] | None = None) -> tuple[Remark, ...]:
+    """What is odd about an exam, the exam's own remarks from reading its files first.
+
+    Args:
+        exam: the exam.
+        trained: plane -> the sizes that a model was trained on; planes without are not judged.
+    """
+    found = [*exam.remarks]
+    for plane, stack in exam.stacks.items():
+        found += stack_remarks(stack, plane)
+    found += _equal_planes(exam)
+    order = other_axes({plane: [_shape(stack)] for plane, stack in exam.stacks.items()})
+    if order is not None:
+        axes, why = order
+        found.append(Remark("other-axes", None, f"the axes seem to be {', '.join(axes)}: {why}"))
+    for plane, stack in exam.stacks.items():
+        if trained and plane in trained:
+            found += _unlike(trained[plane], stack, plane)
+    return tuple(found)
+
+
+def stack_remarks(stack: Stack, plane: Plane) -> Iterator[Remark]:
+    """What is odd about one stack by itself.
+
+    Args:
+        stack: the stack.
+        plane: its plane, for the remark.
+    """
+    if len(stack) == 1:
+        yield Remark("one-slice", plane, "the stack has one slice")
+    first = stack[0]
+    same = all(np.array_equal(first, other) for other in stack[1:])  # ends at the first that isn't
+    if same and first.min() == first.max():
+        value = int(first[0, 0])
+        yield Remark(
+            "constant" if value else "all-zero",
+            plane,
+            f"each of its {stack.size:,} pixels is {value}",
+        )
+        return
+    if same and len(stack) > 1:
+        yield Remark("equal-slices", plane, f"its {len(stack)} slices are the same")
+    contrast = _contrast(stack)
+    if contrast < LEAST_CONTRAST:
+        text = f"98 % of the pixels lie within {contrast} of 256 grey values"
+        yield Remark("low-contrast", plane, text)
+
+
+def _contrast(stack: Stack) -> int:
+    """How many grey values lie from the 1st to the 99th percentile, both counted."""
+    some = stack[:, :: max(stack.shape[1] // GRID, 1), :: max(stack.shape[2] // GRID, 1)]
+    share = np.cumsum(np.bincount(some.ravel(), minlength=256)) / some.size
+    return int(np.searchsorted(share, 0.99) - np.searchsorted(share, 0.01)) + 1
+
+
+def _equal_planes(exam: Exam) -> Iterator[Remark]:
+    """Planes that are the same stack; blank ones have a remark of their own."""
+    for (one, first), (other, second) in combinations(exam.stacks.items(), 2):
+        middle = len(first) // 2
+        if (
+            first.shape == second.shape
+            and np.array_equal(first[middle], second[middle])
+            and np.array_equal(first, second)
+            and first.min() != first.max()
+        ):
+            yield Remark("copy-planes", None, f"{one} and {other} are the same stack")
+
+
+def _unlike(trained: StackSizes, stack: Stack, plane: Plane) -> Iterator[Remark]:
+    slices, rows, cols = _shape(stack)
+    if not (_within(rows, trained.rows) and _within(cols, trained.cols)):
+        text = (
+            f"{rows} x {cols} pixels; the model was trained on "
+            f"{_range(trained.rows)} x {_range(trained.cols)}"
+        )
+        yield Remark("other-size", plane, text)
+    if not _within(slices, trained.slices):
+        text = f"{slices} slices; the model was trained on {_range(trained.slices)}"
+        yield Remark("other-slices", plane, text)
+
+
+def _within(size: int, known: Range) -> bool:
+    return known[0] <= size <= known[1]
+
+
+def _range(known: Range) -> str:
+    return str(known[0]) if known[0] == known[1] else f"{known[0]} to {known[1]}"
+
+
+def _shape(stack: Stack) -> Shape:
+    slices, rows, cols = stack.shape
+    return slices, rows, cols
+
+
+class Inspected:
+    """Exams that are looked at when they are first read; the remarks are kept.
+
+    Worker processes have copies of their own, so `remarks` reads what only they have read.
+
+    Args:
+        exams: any row of exams.
+        trained: as for `remarks_of`.
+    """
+
+    def __init__(self, exams: Exams, trained: Mapping[Plane, StackSizes] | None = None) -> None:
+        self._exams, self._trained = exams, trained
+        self._found: dict[int, tuple[str, tuple[Remark, ...]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._exams)
+
+    def __getitem__(self, index: int) -> Exam:
+        exam = self._exams[index]
+        refuse_no_exam(exam)
+        if index not in self._found:
+            self._found[index] = (exam.id, remarks_of(exam, self._trained))
+        return exam
+
+    def remarks(self) -> dict[str, tuple[Remark, ...]]:
+        """The ids of the exams with something odd about them -> what, in the exams' order."""
+        for index in range(len(self)):
+            if index not in self._found:
+                self[index]
+        ordered = (self._found[index] for index in range(len(self)))
+        return {exam_id: remarks for exam_id, remarks in ordered if remarks}
+
+
+def remarks_on(
+    exams: Exams, positions: Sequence[int], trained: Mapping[Plane, StackSizes]
+) -> dict[str, tuple[Remark, ...]]:
+    """Reads exams and says what is odd about them: id -> remarks, for those with a remark.
+
+    Args:
+        exams: any row of exams.
+        positions: which of them.
+        trained: as for `remarks_of`.
+    """
+    found: dict[str, tuple[Remark, ...]] = {}
+    for position in track(positions, len(positions), "looking at the exams"):
+        exam = exams[position]
+        found[exam.id] = remarks_of(exam, trained)
+    return {exam_id: remarks for exam_id, remarks in found.items() if remarks}
+
+
+def notes_on(remarks: Mapping[str, Sequence[Remark]], n_exams: int) -> list[str]:
+    """A note for a scorecard on exams with something odd about them; none where there is nothing.
+
+    Args:
+        remarks: id -> remarks.
+        n_exams: how many exams were looked at.
+    """
+    if not remarks:
+        return []
+    first = "; ".join(
+        f"{exam_id}: " + ", ".join(dict.fromkeys(remark.code for remark in found))
+        for exam_id, found in list(remarks.items())[:NOTED]
+    )
+    more = f"; and {len(remarks) - NOTED} more" if len(remarks) > NOTED else ""
+    return [f"{len(remarks)} of these {n_exams} exams have something odd about them: {first}{more}"]
+
+
+def summary(remarks: Mapping[str, Sequence[Remark]], shown: int = 10) -> str:
+    """Remarks as text for a terminal: a headline, then a line per exam for the first `shown`."""
+    if not remarks:
+        return ""
+    lines = [
+        f"{len(remarks)} exam{'' if len(remarks) == 1 else 's'} with something odd; don't rely on "
+        + ("its" if len(remarks) == 1 else "their")
+        + " probabilities before you have looked:"
+    ]
+    for exam_id, found in list(remarks.items())[:shown]:
+        lines.append(f"  {exam_id}: " + "; ".join(f"{remark} [{remark.code}]" for remark in found))
+    if len(remarks) > shown:
+        lines.append(f"  and {len(remarks) - shown} more")
+    return "\n".join(lines)

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, ExamFolder, Plane, write_stack
+from mrknee.exams.axes import (
+    AXES,
+    Axes,
+    Shape,
+    in_order,
+    other_axes,
+    parse_axes,
+    refuse_other_axes,
+    shape_in_order,
+)
+
+LAST: Axes = ("rows", "cols", "slices")
+MIDDLE: Axes = ("rows", "slices", "cols")
+
+
+def seen(*shapes: Shape) -> Axes | None:
+    """The order that one stack per plane seems to have; shapes are axial, coronal, sagittal."""
+    found = other_axes({p: [s] for p, s in zip(PLANES, shapes, strict=False)})
+    return None if found is None else found[0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "order"),
+    [
+        ((256, 256, 30), LAST),
+        ((256, 256, 1), LAST),
+        ((320, 288, 24), LAST),
+        ((64, 64, 20), LAST),
+        ((256, 30, 256), MIDDLE),
+        ((512, 94, 480), MIDDLE),
+    ],
+)
+def test_one_stack_tells_where_its_slices_would_be_far_too_long(shape: Shape, order: Axes) -> None:
+    """Slices 3 times longer than wide are none of a knee, where two other axes make an image."""
+    assert seen(shape) == order
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (30, 256, 256),
+        (1, 256, 256),
+        (61, 64, 64),
+        (64, 64, 64),
+        (200, 256, 256),
+        (256, 256, 256),
+        (24, 320, 120),  # a narrow image, but 24 x 320 is none
+        (160, 256, 160),
+        (320, 320, 224),  # a 3D series, reformatted to coronal
+        (3, 40, 4),
+        (9, 9, 1),  # fewer pixels than an image has
+    ],
+)
+def test_a_true_stack_alone_is_never_alarming(shape: Shape) -> None:
+    """Few slices, many slices, small images, cubes, reformatted series, tiny arrays."""
+    assert seen(shape) is None
+
+
+def test_an_exam_tells_where_no_stack_does_alone() -> None:
+    """Equal sides first, and fewer of the third axis, in all planes: slices come last."""
+    assert seen((64, 64, 40), (64, 64, 35), (64, 64, 61)) == LAST
+    assert seen((64, 40, 64), (64, 35, 64)) == MIDDLE
+    assert seen((64, 64, 40)) is None
+    assert seen((40, 64, 64), (64, 64, 35), (61, 64, 64)) is None
+
+
+def test_a_reformatted_volume_is_fine() -> None:
+    """Left-right 224, front-back 320, head-foot 320: sagittal slices speak against another order."""
+    assert seen((320, 320, 224), (320, 320, 224), (224, 320, 320)) is None
+    assert seen((160, 160, 160), (160, 160, 160), (160, 160, 160)) is None
+
+
+def test_a_data_set_tells_by_what_varies() -> None:
+    """Images have one size and slices vary in number, also where images are no squares."""
+    counts = (90, 100, 110, 120, 130)
+    wrong = {plane: [(200, 180, n) for n in counts] for plane in PLANES}
+    right = {plane: [(n, 200, 180) for n in counts] for plane in PLANES}
+    found = other_axes(wrong)
+    assert found is not None
+    assert found[0] == LAST
+    assert "axis 3 varies" in found[1]
+    assert other_axes(right) is None
+    assert other_axes({p: shapes[:3] for p, shapes in wrong.items()}) is None  # too few
+    assert other_axes(wrong | {Plane.SAGITTAL: right[Plane.SAGITTAL]}) is None
+
+
+def test_the_error_names_the_order_and_both_ways_out() -> None:
+    """The message says which option reads the stacks so, and which insists."""
+    with pytest.raises(MrkneeError, match="another order") as error:
+        refuse_other_axes({Plane.AXIAL: [(256, 256, 30)]}, exam="7")
+    assert "(rows, cols, slices)" in (error.value.found or "")
+    assert "--axes rows,cols,slices" in (error.value.advice or "")
+    assert "--axes slices,rows,cols" in (error.value.advice or "")
+    assert error.value.exam == "7"
+
+
+def test_orders_are_read_and_undone() -> None:
+    """Every order of the three names brings an array back to (slices, rows, cols)."""
+    stack = np.arange(24).reshape(2, 3, 4)
+    for text in ("rows,cols,slices", "Rows, Slices, Cols", "slices,rows,cols", "cols,rows,slices"):
+        axes = parse_axes(text)
+        saved = stack.transpose([AXES.index(name) for name in axes])
+        np.testing.assert_array_equal(in_order(saved, axes), stack)
+        slices, rows, cols = saved.shape
+        assert shape_in_order((slices, rows, cols), axes) == (2, 3, 4)
+
+
+@pytest.mark.parametrize("text", ["", "rows,cols", "rows,cols,depth", "rows,rows,cols", "0,1,2"])
+def test_another_text_is_no_order(text: str) -> None:
+    """Three names, each once; anything else is refused with an example."""
+    with pytest.raises(MrkneeError, match="order of axes"):
+        parse_axes(text)
+
+
+def turned(root: Path) -> Path:
+    """Exams whose stacks were all saved as (rows, cols, slices)."""
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        for plane in PLANES:
+            stack = rng.integers(0, 200, (int(rng.integers(20, 40)), 64, 64), dtype=np.uint8)
+            write_stack(root, plane, f"{number:04d}", stack)
+            file = root / plane / f"{number:04d}.npy"
+            np.save(file, np.moveaxis(stack, 0, 2))
+    return root
+
+
+def test_a_folder_refuses_other_axes_and_reads_them_where_told(tmp_path: Path) -> None:
+    """No exam comes out with axes of another order; with the order named, all are right."""
+    folder = turned(tmp_path)
+    with pytest.raises(MrkneeError, match="another order") as error:
+        ExamFolder(folder)[0]
+    assert error.value.file == str(folder)
+    exams = ExamFolder(folder, axes="rows,cols,slices")
+    stored = np.load(folder / "coronal" / "0001.npy")
+    stack = exams[1].stacks[Plane.CORONAL]
+    np.testing.assert_array_equal(stack, np.moveaxis(stored, 2, 0))
+    assert stack.flags.c_contiguous
+    assert exams.shapes(1)[Plane.CORONAL] == stack.shape
+    assert ExamFolder(folder, axes="slices,rows,cols")[1].stacks[Plane.CORONAL].shape[0] == 64
+
+
+def test_one_turned_stack_among_others_is_named(tmp_path: Path) -> None:
+    """A single exam in another order is refused by its id before any is read."""
+    for number in range(3):
+        for plane in PLANES:
+            write_stack(tmp_path, plane, str(number), np.ones((9, 64, 64), np.uint8))
+    np.save(tmp_path / "axial" / "2.npy", np.ones((64, 64, 9), np.uint8))
+    with pytest.raises(MrkneeError, match="another order") as error:
+        ExamFolder(tmp_path)[0]
+    assert error.value.exam == "2"

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, Exam, Inspected, Plane, Stack, StackSizes, remarks_of
+from mrknee.exams.plausibility import CODES, sizes_from, summary
+
+
+def noise(shape: tuple[int, int, int] = (9, 64, 64), seed: int = 0) -> Stack:
+    """A stack of noise, 0 to 199."""
+    return np.random.default_rng(seed).integers(0, 200, shape, dtype=np.uint8)
+
+
+def exam(**changed: Stack) -> Exam:
+    """An exam of three different stacks of noise, some of them replaced."""
+    stacks = {plane: noise(seed=seed) for seed, plane in enumerate(PLANES)}
+    return Exam("7", stacks | {Plane(name): stack for name, stack in changed.items()})
+
+
+def codes(found: Exam, trained: dict[Plane, StackSizes] | None = None) -> list[str]:
+    """The codes of the remarks on an exam."""
+    return [remark.code for remark in remarks_of(found, trained)]
+
+
+def test_an_ordinary_exam_has_no_remark() -> None:
+    """Three different stacks with contrast are not remarked on."""
+    assert remarks_of(exam()) == ()
+
+
+ODD = {
+    "all-zero": np.zeros((9, 64, 64), np.uint8),
+    "constant": np.full((9, 64, 64), 80, np.uint8),
+    "one-slice": noise((1, 64, 64)),
+    "equal-slices": np.repeat(noise((1, 64, 64)), 9, axis=0),
+    "low-contrast": noise() % 15,
+    "copy-planes": noise(seed=0),
+    "other-axes": np.moveaxis(noise(), 0, 2),
+}
+
+
+@pytest.mark.parametrize("code", ODD)
+def test_each_oddity_of_stacks_has_its_remark(code: str) -> None:
+    """What is wrong with the sagittal stack is remarked on, and nothing else is."""
+    found = remarks_of(exam(sagittal=ODD[code]))
+    assert [remark.code for remark in found] == [code]
+    assert "sagittal" in str(found[0])
+    assert code in CODES
+
+
+def test_one_bright_pixel_is_hardly_any_contrast() -> None:
+    """A uint8 stack whose range is one hot pixel's is remarked on."""
+    stack = noise() % 10
+    stack[4, 30, 30] = 255
+    assert codes(exam(axial=stack)) == ["low-contrast"]
+
+
+def test_three_black_planes_are_not_also_copies() -> None:
+    """Black stacks are equal, but being black is the remark."""
+    black = ODD["all-zero"]
+    assert codes(Exam("7", dict.fromkeys(PLANES, black))) == ["all-zero"] * 3
+
+
+def test_sizes_outside_of_training_are_marked() -> None:
+    """In-plane size and number of slices are held against what the model was trained on."""
+    shapes = [(17, 64, 60), (30, 64, 64)]
+    trained = dict.fromkeys(PLANES, StackSizes.of(shapes))
+    fits = {plane: noise((20, 64, 62), seed) for seed, plane in enumerate(PLANES)}
+    assert codes(Exam("7", fits), trained) == []
+    assert codes(Exam("7", fits | {PLANES[0]: noise((31, 64, 62))}), trained) == ["other-slices"]
+    assert codes(Exam("7", fits | {PLANES[1]: noise((20, 65, 62))}), trained) == ["other-size"]
+    assert codes(Exam("7", fits | {PLANES[1]: noise((20, 65, 62))}), {}) == []
+
+
+def test_sizes_travel_in_plain_form() -> None:
+    """What training notes is read back; models without it judge no size."""
+    sizes = StackSizes.of([(17, 256, 256), (61, 256, 200)])
+    assert sizes_from({"axial": sizes.to_dict()}) == {Plane.AXIAL: sizes}
+    assert sizes_from(None) == {}
+
+
+WRONG = [
+    "axial",
+    {"axial": {}},
+    {"axil": {"slices": [1, 2], "rows": [1, 2], "cols": [1, 2]}},
+    {"axial": {"slices": [2, 1], "rows": [1, 2], "cols": [1, 2]}},
+    {"axial": {"slices": [1.0, 2], "rows": [1, 2], "cols": [1, 2]}},
+    {"axial": {"slices": [1, 2, 3], "rows": [1, 2], "cols": [1, 2]}},
+    {"axial": {"slices": 3, "rows": [1, 2], "cols": [1, 2]}},
+    {"axial": {"slices": [1, 2], "rows": [1, 2], "cols": [1, 2], "more": [1, 2]}},
+]
+
+
+@pytest.mark.parametrize("content", WRONG)
+def test_broken_sizes_are_refused(content: object) -> None:
+    """Sizes that training didn't write are refused with one error."""
+    with pytest.raises(MrkneeError, match="trained on can't be read"):
+        sizes_from(content)
+
+
+def test_inspected_exams_keep_their_remarks() -> None:
+    """Exams are handed on unchanged; odd ones are listed by id, also those not read yet."""
+    exams = [exam(), exam(axial=ODD["all-zero"])]
+    inspected = Inspected([exams[0], Exam("8", exams[1].stacks)])
+    assert inspected[0] is exams[0]
+    assert [(i, [r.code for r in rs]) for i, rs in inspected.remarks().items()] == [
+        ("8", ["all-zero"])
+    ]
+
+
+def test_the_summary_names_exams_and_is_bounded() -> None:
+    """The text for a terminal names the first exams, what is odd, and how many more there are."""
+    found = remarks_of(exam(axial=ODD["all-zero"]))
+    text = summary({str(number): found for number in range(12)}, shown=10)
+    assert text.startswith("12 exams with something odd")
+    assert "  0: axial: each of its 36,864 pixels is 0 [all-zero]" in text
+    assert text.endswith("and 2 more")
