@@ -48,7 +48,7 @@ EVERY = sorted(map(str, PLANES))
 )
 def test_two_patients_are_never_one_study(second: dict[str, Any]) -> None:
     """One StudyInstanceUID on images of two patients gives two studies, each with a note."""
-    first = {"patient": "P1", "person": ("DOE^JANE", "19600101", "F")}
+    first: dict[str, Any] = {"patient": "P1", "person": ("DOE^JANE", "19600101", "F")}
     found = exam(**first)[:40] + exam(**{**first, **second})[40:]
     studies = studies_of(found)
     assert [len(usable(study)) for study in studies] == [2, 1]
@@ -69,7 +69,7 @@ def test_two_patients_are_never_one_study(second: dict[str, Any]) -> None:
 )
 def test_one_patient_written_in_several_ways_is_one(other: dict[str, Any]) -> None:
     """What is missing, or spelt in another way, doesn't make another patient."""
-    first = {"person": ("DOE^JANE", "19600101", "F")}
+    first: dict[str, Any] = {"person": ("DOE^JANE", "19600101", "F")}
     (study,) = studies_of(exam(**first)[:40] + exam(**{**first, **other})[40:])
     assert usable(study) == EVERY
     assert study.notes == ()

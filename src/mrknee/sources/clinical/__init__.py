@@ -6,8 +6,13 @@ A study's way, a file a step:
     header.py     one DICOM file's header -> what each of its images says of itself
     geometry.py   which plane, which way round
     series.py     images -> stacks of parallel slices in the order of their positions
+    words.py      descriptions as words that can be compared
     anatomy.py    which body part, which knee
-    protocol.py   what a series is, and the rule that chooses one a plane
+    contrast.py   which weighting, and whether fat is suppressed
+    refusals.py   what can't stand for a plane: localisers, maps, other parts
+    protocol.py   what a series is, and the rule that chooses one for a plane
+    knees.py      which images are of one knee: by study, patient and side
+    nifti_names.py  the same for NIfTI, by names and sidecars
     pixels.py     a chosen series' grey values
     nifti.py      the same from NIfTI
     framing.py    upright, the joint in the middle, 256 x 256 bytes

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, replace
-from typing import TypeGuard
 
 import numpy as np
-from pydicom import Sequence
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import (
@@ -25,6 +23,7 @@ from pydicom.uid import (
 from mrknee.errors import MrkneeError
 from mrknee.sources.clinical.dicomfile import (
     first_item,
+    items,
     number,
     numbers,
     parse,
@@ -239,6 +238,8 @@ class _Groups:
         self._dataset, self._shared, self._own = dataset, shared, own
 
     def __call__(self, sequence: str) -> Dataset:
+        if not self._own and not self._shared:
+            return self._dataset
         return (
             first_item(self._own, sequence) or first_item(self._shared, sequence) or self._dataset
         )
@@ -273,7 +274,7 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         modality=text(dataset, "Modality"),
         kind=texts(group("MRImageFrameTypeSequence"), "FrameType") or texts(dataset, "ImageType"),
         derivation=_derivation(dataset),
-        sources=_count(dataset, "SourceImageSequence"),
+        sources=len(items(dataset, "SourceImageSequence")),
         lossy=_lossy(dataset),
         deidentified=text(dataset, "PatientIdentityRemoved") == "YES",
         component=_component(dataset, group("MRImageFrameTypeSequence")),
@@ -307,8 +308,7 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
 
 
 def _derivation(dataset: Dataset) -> str:
-    codes = dataset.get("DerivationCodeSequence")
-    meanings = [text(item, "CodeMeaning") for item in codes] if _is_sequence(codes) else []
+    meanings = [text(code, "CodeMeaning") for code in items(dataset, "DerivationCodeSequence")]
     return " ".join(word for word in (text(dataset, "DerivationDescription"), *meanings) if word)
 
 
@@ -344,15 +344,6 @@ def _lateralities(dataset: Dataset, anatomy: Dataset, region: Dataset) -> tuple[
         text(modifier, "CodeMeaning"),
     )
     return tuple(value for value in found if value)
-
-
-def _count(dataset: Dataset, keyword: str) -> int:
-    items = dataset.get(keyword)
-    return len(items) if _is_sequence(items) else 0
-
-
-def _is_sequence(value: object) -> TypeGuard[Sequence]:
-    return isinstance(value, Sequence)
 
 
 def _rescale(dataset: Dataset) -> tuple[float, float]:

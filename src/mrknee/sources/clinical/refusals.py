@@ -65,6 +65,7 @@ _FAT_OR_OPPOSED = re.compile(
 _FAT_PREFIX = re.compile(r"^\s*(?:fat|out ?phase|outofphase)\s*:")
 """GE puts what Dixon computed in front, with a colon."""
 
+LOCALISER_KINDS = frozenset({"LOCALIZER", "SCOUT", "SURVEY"})
 # ImageType's values from the third on, of images computed from others, and of phase images.
 _COMPUTED_KINDS = vocabulary(
     "mpr reformatted reformat resampled curved mip minip mnip projection subtraction sub adc tracew"
@@ -100,9 +101,10 @@ def refusal_of(series: Series, *, many_echoes: bool = False) -> str | None:
     if first.burned_in:
         return "annotations are burned into its pixels, and may name the patient"
     return (
-        _localiser(series)
+        _named_localiser(first)
         or _computed(first, many_echoes=many_echoes)
         or other_part(first)
+        or _shaped_localiser(series)
         or unusable_because(series)
         or _oblique(series)
     )
@@ -133,14 +135,16 @@ def _oblique(series: Series) -> str | None:
     return None
 
 
-def _localiser(series: Series) -> str | None:
-    """Whether a series is a localiser: by ImageType, name, geometry, or timing and count."""
+def _named_localiser(image: Image) -> str | None:
+    """Whether ImageType or a name says that it is a localiser."""
+    names = [" ".join(words_of([name])) for name in image.names]
+    by_name = any(map(_LOCALISER.search, names)) or _PLANNING.search(names[0])
+    return "a localiser" if by_name or LOCALISER_KINDS & set(image.kind) else None
+
+
+def _shaped_localiser(series: Series) -> str | None:
+    """Whether geometry, or timing and count, make a series a localiser."""
     first = series.first
-    names = [" ".join(words_of([name])) for name in first.names]
-    if {"LOCALIZER", "SCOUT", "SURVEY"} & set(first.kind):
-        return "a localiser"
-    if any(map(_LOCALISER.search, names)) or _PLANNING.search(names[0]):
-        return "a localiser"
     few = len(series.images) < FEW_SLICES
     if few and series.orientations > 1:
         return "a localiser: a few slices in several orientations"
