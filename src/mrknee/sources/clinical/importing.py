@@ -274,9 +274,13 @@ def _beside(scan: Scan, study: Study) -> int:
 def _of_same_content(tasks: Sequence[_Task], done: Mapping[str, Any], processes: int) -> set[str]:
     """The exams that are done, and were made from the files that are there now."""
     pairs = [(task, done[task.exam_id]) for task in tasks if task.exam_id in done]
-    return {
-        exam_id for exam_id, is_same in each_or_here(_is_same_content, pairs, processes) if is_same
-    }
+    same = set()
+    with Progress(len(pairs), "comparing files", "exams") as progress:
+        for exam_id, is_same in each_or_here(_is_same_content, pairs, processes):
+            if is_same:
+                same.add(exam_id)
+            progress.advance()
+    return same
 
 
 def _is_same_content(pair: tuple[_Task, Mapping[str, Any]]) -> tuple[str, bool]:
