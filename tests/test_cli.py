@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mrknee.cli import VERBS, main
+from mrknee.exams import PLANES
 from tests.conftest import write_toy_dataset
 from tests.inference.test_predictor import make_model
 
@@ -232,12 +233,73 @@ def test_a_fault_in_a_reading_process_is_one_message_too(tmp_path: Path, recipe:
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_verb_or_option_is_a_usage_error() -> None:
-    """Exit status 2, and the usage is shown."""
-    for words in (["diagnose"], ["predict", "--fast"]):
-        done = run(*words)
-        assert done.returncode == 2
-        assert "usage" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", "mrknee: name a verb, such as check, train or predict"),
+        ("zzz", "mrknee: no such verb: zzz\n"),
+        ("trian DATA", "mrknee: no such verb: trian; did you mean train?"),
+        ("infer RUN DATA", "mrknee: no such verb: infer; did you mean predict?"),
+        ("--verson", "mrknee: no such option: --verson; did you mean --version?"),
+        ("predict --fast", "mrknee predict: no such option: --fast\n"),
+        ("predict RUN DATA --output x.csv", "no such option: --output; did you mean --out?"),
+        ("submit RUN A B --num_threads 4", "no such option: --num_threads; did you mean --threads"),
+        ("explain RUN D --id 7 --out O", "no such option: --id; did you mean --exam?"),
+        ("export RUN --quantize --out x", "no such option: --quantize; did you mean --int8?"),
+        ("serve RUN --prot 80", "no such option: --prot; did you mean --port?"),
+        ("check DATA --jsn", "no such option: --jsn; did you mean --json?"),
+        ("import A B --keep_map x", "no such option: --keep_map; did you mean --keep-map?"),
+        ("phantom D --random_state 3", "--random_state; did you mean --seed?"),
+        ("predict RUN", "the following arguments are required: exams, --out"),
+        ("train DATA --out RUN --batch_size 4", "batch_size; did you mean batch_exams?"),
+    ],
+)
+def test_what_cannot_be_understood_is_said_in_two_lines(
+    words: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2, what is wrong, what was probably meant, and where to read more."""
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 2
+
+
+def test_the_beginning_of_an_option_is_enough(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As argparse has it."""
+    assert main(["check", str(toy), "--js"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "RUN", "DATA", "--out", "OUT/x.csv", "--threads", "100000"],
+        ["submit", "RUN", "PATHS", "OUT/x.csv", "--threads", "0"],
+        ["serve", "RUN", "--threads", "100000"],
+        ["train", "DATA", "--out", "OUT", "--seed", "18446744073709551616"],
+        ["train", "DATA", "--out", "OUT", "--workers", "1000000"],
+        ["phantom", "OUT", "--train", "1", "--valid", "1", "--seed", "-1"],
+        ["phantom", "OUT", "--train", "1", "--valid", "1", "--seed", "18446744073709551616"],
+        ["demo", "--out", "OUT", "--seed", "18446744073709551616"],
+    ],
+)
+def test_a_number_out_of_range_is_one_message(
+    words: list[str], toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever takes a seed, threads or processes: before anything is read or written."""
+    out, model = tmp_path / "out", make_model(tmp_path / "run")
+    (tmp_path / "paths.csv").write_text("\n".join(map(str, sorted(toy.rglob("valid/*/0012.npy")))))
+    names = {"RUN": model, "DATA": toy, "PATHS": tmp_path / "paths.csv", "OUT": out}
+    given = [str(names.get(word, word)).replace("OUT/", f"{out}/") for word in words]
+    assert main(given) == 1
+    said = capsys.readouterr().err
+    assert "can't be used" in said
+    assert "expected: a whole number from" in said
+    assert not out.exists()
 
 
 def test_a_wrong_setting_is_a_usage_error(tmp_path: Path) -> None:
@@ -274,6 +336,43 @@ def test_a_killed_training_goes_on(tmp_path: Path, recipe: Path) -> None:
     assert resumed.returncode == 0, resumed.stderr
     for name in ("last/weights.safetensors", "best/weights.safetensors", "metrics.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (killed / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("moment", ["importing", "training"])
+def test_an_interrupted_training_says_how_to_go_on(
+    moment: str, tmp_path: Path, recipe: Path
+) -> None:
+    """Ctrl-C, as a terminal sends it to all processes: exit status 130, one line; it goes on."""
+    data, out = write_toy_dataset(tmp_path / "toy", 12, 6), tmp_path / "run"
+    words = [str(data), "--recipe", str(recipe), "--out", str(out), "--epochs"]
+    workers = ["--workers", "2", "--save_every", "1"]
+    process = subprocess.Popen(  # noqa: S603  # our own command
+        [sys.executable, "-X", "importtime", "-m", "mrknee", "train", *words, "500", *workers],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    mark = "mrknee.training.recipe_tree" if moment == "importing" else "mrknee.training.run"
+    told = next(line for line in process.stderr if mark in line)
+    while moment == "training" and not (out / "resume" / "last.ckpt").exists():
+        told = process.stderr.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate()
+    said = [line for line in told.splitlines() if line and not line.startswith("import time:")]
+    said = [line for line in said if not line.startswith("training: ")]  # progress
+    assert process.returncode == 130
+    assert said == ["mrknee train: interrupted; run the same command again with --resume to go on"]
+    if moment == "importing":
+        assert not out.exists()
+        return
+    assert not (out / "scorecard.json").exists()
+    assert not list(out.rglob(".*.[0-9]*")), "half-written files"
+    state = json.loads((out / "environment.json").read_text())
+    assert len(state) == 1
+    resumed = run("train", *words, "1", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
 
 
 def test_a_terminated_training_does_not_look_finished(tmp_path: Path, recipe: Path) -> None:
@@ -381,3 +480,43 @@ def test_stacks_in_another_order_are_refused_and_read_where_told(
     assert "[other-axes]" in capsys.readouterr().err
     assert main(["train", str(data), "--out", out, "--recipe", "demo"]) == 1
     assert "--axes rows,cols,slices" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["x" * 3000, "a/" * 1500, "a/" * 3000, "a\0b"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict RUN DATA --out",
+        "explain RUN DATA --exam 0001 --out",
+        "export RUN --out",
+        "submit RUN PATHS",
+        "evaluate PREDICTIONS DATA --out",
+        "compare PREDICTIONS PREDICTIONS DATA --out",
+        "phantom --train 1 --valid 1",
+        "import DATA",
+        "train DATA --weights none --network.encoder test_resnet --out",
+        "check",
+        "serve",
+    ],
+)
+def test_a_path_that_no_file_can_have_is_one_message(
+    model: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    out: str,
+) -> None:
+    """3,000 characters, as one name or as folders in folders, and a NUL: said, nothing written."""
+    monkeypatch.chdir(tmp_path)
+    data, run_folder = model
+    (tmp_path / "p.csv").write_text("exam,acl\n0001,0.5\n")
+    known = {"RUN": str(run_folder), "DATA": str(data)}
+    known |= {"PREDICTIONS": str(tmp_path / "p.csv"), "PATHS": str(tmp_path / "paths.csv")}
+    lines = [str(data / "valid" / plane / "0001.npy") for plane in PLANES]
+    (tmp_path / "paths.csv").write_text("\n".join(lines))
+    assert main([*(known.get(word, word) for word in command.split()), out]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"mrknee {command.split()[0]}: ")
+    assert len(said) < 5000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.csv", "paths.csv"]

@@ -1,25 +1,28 @@
 """The command line: one short function a verb; rooms are imported inside it.
 
 Exit status: 0 done, 1 failed on something a person has to put right (told in one message),
-2 a command line that can't be understood.
+2 a command line that can't be understood, 130 ended by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import io
+import itertools
 import json
 import math
 import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
-from mrknee import __version__
-from mrknee.errors import MrkneeError
+from mrknee import __version__, suggestions
+from mrknee.errors import MrkneeError, MrkneeWarning
 from mrknee.files import FULL_DISK
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ def phantom(
         size: rows and columns of a slice, in pixels.
         slice_factor: factor on MRNet's slice counts, 0.2 to 1, for smaller and faster sets.
     """
+    _refuse_file(out)
     from mrknee.sources.phantom.cohort import write_cohort
 
     write_cohort(out, train=train, valid=valid, seed=seed, size=size, slice_factor=slice_factor)
@@ -69,7 +73,11 @@ def import_(
         keep_map: a file outside OUT to write ids and identifiers to, readable by you only.
     """
     _refuse_file(out)
+    from mrknee.outputs import check_output_file
     from mrknee.sources.clinical.importing import import_exams
+
+    if keep_map is not None:
+        check_output_file(keep_map, [source])
 
     imported = import_exams(
         source,
@@ -110,10 +118,11 @@ def predict(
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
-    from mrknee.inference.model import open_exams, open_model
+    from mrknee.outputs import check_output_file
 
-    if out.is_dir():
-        raise MrkneeError("the predictions can't be written", file=out, expected="a file's name")
+    check_output_file(out, [model, exams])
+    from mrknee.inference.model import open_exams, open_model, uncalibrated
+
     predictor = open_model(model, threads=threads, runtime=runtime)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
     _warn_of_unread("predict", folder.unread)
@@ -121,6 +130,8 @@ def predict(
     predictions.write(out)
     _warn_of_remarks("predict", predictions.remarks, predictions.write_remarks(out))
     print(f"wrote {len(predictions.ids)} exams, {', '.join(predictions.findings)}, to {out}")
+    for finding, reason in uncalibrated(predictor.decisions, predictor.findings).items():
+        print(f"{finding}: {reason}")
     print("research use only: these numbers are no diagnosis")
 
 
@@ -145,6 +156,11 @@ def submit(
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
+    from mrknee.outputs import check_output_file
+    from mrknee.untrusted import read_text
+
+    listed = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
+    check_output_file(predictions, [model, paths, *(line.strip() for line in listed)])
     from mrknee.inference.submission import predict_listed, write_submission
 
     read = predict_listed(model, paths, threads=threads, runtime=runtime, axes=axes)
@@ -194,7 +210,11 @@ def evaluate(
         prevalence: finding=share,...: PPV, NPV and calibration also at these prevalences.
         axes: the order of the files' axes where it is not slices,rows,cols; see predict.
     """
-    _refuse_file(out)
+    from mrknee.outputs import check_output_folder
+    from mrknee.scoring.predictions import named_files
+
+    reads = [*named_files(predictions), data, *named_files(against or ""), model or ""]
+    check_output_folder(out, ["scorecard.json", "report.html"], filter(None, reads))
     from mrknee.report.evaluation import evaluate as evaluate_predictions
 
     card = evaluate_predictions(
@@ -223,11 +243,16 @@ def compare(
         out: a folder; comparison.json is written there.
         split: the split that was predicted.
     """
-    _refuse_file(out)
+    from mrknee.files import owned_folder
+    from mrknee.outputs import check_output_folder
     from mrknee.scoring.comparison import compare_files
+    from mrknee.scoring.predictions import named_files
 
-    comparison = compare_files(predictions, data, split=split)
-    comparison.write(out / "comparison.json")
+    reads = [file for model in predictions for file in named_files(model)]
+    check_output_folder(out, ["comparison.json"], [*reads, data])
+    with owned_folder(out):
+        comparison = compare_files(predictions, data, split=split)
+        comparison.write(out / "comparison.json")
     print(comparison.table())
     print(f"wrote {out / 'comparison.json'}")
 
@@ -264,7 +289,10 @@ def explain(
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
-    _refuse_file(out)
+    from mrknee.outputs import check_output_folder
+
+    names = ["index.html", "explanation.json", "explanation.npz"]
+    check_output_folder(out, names, [model, exams])
     from mrknee.report.exam_page import explain_exam
     from mrknee.report.pictures import slice_in_words
 
@@ -283,7 +311,9 @@ def explain(
     numbers = zip(explained.findings, explained.probabilities, explained.logits, strict=True)
     for name, probability, logit in numbers:
         words = slice_in_words(explained, name, raising=bool(logit >= 0))
-        print(f"{name}: probability {probability:.3f}; {words}")
+        reason = explained.uncalibrated.get(name)
+        mark = "" if reason is None else f" ({reason})"
+        print(f"{name}: probability {probability:.3f}{mark}; {words}")
     _warn_of_remarks("explain", {exam: explained.remarks} if explained.remarks else {}, None)
     print(f"wrote {out / 'index.html'} ({explained.method})")
     print("research use only: these numbers are no diagnosis")
@@ -309,11 +339,12 @@ def export(
         split: with --int8, its labelled split that AUCs before and after are compared on.
         auc_limit: with --int8, refuse if a finding's AUC falls by more than this.
     """
+    from mrknee.outputs import check_output_file
+
+    check_output_file(out, [model] if data is None else [model, data])
     from mrknee.inference.export import Int8
     from mrknee.inference.export import export as export_model
 
-    if out.is_dir():
-        raise MrkneeError("the model can't be written", file=out, expected="a file's name")
     if int8 != (data is not None):
         raise MrkneeError(
             "8 bits need exams, and only they do",
@@ -322,6 +353,8 @@ def export(
         )
     found = export_model(model, out, int8=None if data is None else Int8(data, split, auc_limit))
     print(found.parity.text())
+    for finding, reason in found.uncalibrated.items():
+        print(f"{finding}: {reason}")
     if found.cost is not None:
         print(found.cost.text())
     print(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB")
@@ -332,6 +365,9 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    root_path: str | None = None,
+    allowed_host: list[str] | None = None,
+    audit_log: Path | None = None,
     allow_missing_plane: bool = False,
     threads: int | None = None,
     runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
@@ -342,6 +378,9 @@ def serve(
         model: a run folder, or an ONNX file that export wrote.
         host: the address to listen at; whoever reaches it can use it, without a password.
         port: the port to listen at; 0 takes any free one.
+        root_path: the path of a proxy that the service is below, such as /knee.
+        allowed_host: names that clients or a proxy ask under, beside --host and localhost.
+        audit_log: a file that gets one line of JSON per exam, without pixels; none, if not given.
         allow_missing_plane: read exams that lack one or two planes too.
         threads: processor threads to compute with; all cores, if not given.
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
@@ -353,6 +392,9 @@ def serve(
         model,
         host=host,
         port=port,
+        root_path=root_path or "",
+        allowed_host=allowed_host or [],
+        audit_log=audit_log,
         allow_missing_plane=allow_missing_plane,
         threads=threads,
         runtime=runtime,
@@ -377,9 +419,12 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
         out: the folder to write to.
         seed: of the knees and of the training.
     """
+    _refuse_file(out)
     from mrknee.demo import run_demo
+    from mrknee.files import owned_folder
 
-    run_demo(out, seed)
+    with owned_folder(out):
+        run_demo(out, seed)
 
 
 def train(argv: Sequence[str]) -> None:
@@ -388,56 +433,25 @@ def train(argv: Sequence[str]) -> None:
     Every setting of the recipe can be changed on the command line, for example
     `--network.encoder resnet50` or `--findings acl`.
     """
-    from jsonargparse import ArgumentParser
-
-    from mrknee.training.recipe import Recipe, recipe_file, recipe_names
-    from mrknee.training.recipe_tree import read_tree
-
-    switches = {f.name for f in fields(Recipe) if isinstance(f.default, bool)}
-    words = [_setting(word, switches) for word in argv]
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--recipe", default="default")
-    chosen, _ = first.parse_known_args(words)
-    read_tree(recipe_file(chosen.recipe), Recipe)  # refuses what the parser would follow
-    parser = ArgumentParser(
-        prog="mrknee train",
-        description=(train.__doc__ or "").strip(),
-        default_config_files=[str(recipe_file(chosen.recipe))],
-    )
-    parser.add_argument("data", type=Path, help="the data set's folder, with train/ and valid/")
-    parser.add_argument("--out", type=Path, required=True, help="the run folder to write")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    names = ", ".join(recipe_names())
-    parser.add_argument("--recipe", default="default", help=f"one of {names}, or a YAML file")
-    parser.add_class_arguments(Recipe)
-    given = parser.instantiate(parser.parse_args(words)).as_dict()
-    del given["recipe"]
-    data, out, resume = (given.pop(name) for name in ("data", "out", "resume"))
-    _refuse_file(out)
-    from mrknee.training.run import train as train_run
-
+    resumed = "run the same command again with --resume to go on"
     try:
-        train_run(data, out, Recipe(**given), resume=resume)
+        from mrknee.training.arguments import train_arguments
+
+        data, out, resume, recipe = train_arguments(argv, (train.__doc__ or "").strip())
+        _refuse_file(out)
+        from mrknee.training.run import train as train_run
+
+        train_run(data, out, recipe, resume=resume)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would end in a traceback
+        print(f"\nmrknee train: interrupted; {resumed}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except SystemExit as ended:
         if ended.code is not None:
             raise
         # Lightning's answer to SIGTERM: without a code, as if all were well
-        print(f"mrknee train: terminated; --resume goes on with {out}", file=sys.stderr)
+        print(f"mrknee train: terminated; {resumed}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-
-
-def _setting(word: str, switches: set[str]) -> str:
-    """A setting as the recipe names it.
-
-    `--batch-exams` is as good as `--batch_exams`, and a switch alone means true.
-    """
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word[2:].partition("=")
-    name = name.replace("-", "_")
-    if name in switches and not equals:
-        equals, value = "=", "true"
-    return f"--{name}{equals}{value}"
 
 
 VERBS: dict[str, Callable[..., int | None]] = {
@@ -461,23 +475,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status."""
     width = max(map(len, VERBS)) + 2
     lines = [f"  {n:{width}}{(f.__doc__ or '').splitlines()[0]}" for n, f in VERBS.items()]
-    top = argparse.ArgumentParser(
+    top = _Parser(
         "mrknee",
         description="Reads knee MRI exams with one multi-task network. Research use only.",
         epilog="\n".join(["verbs (mrknee VERB --help tells more):", *lines]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"mrknee {__version__}")
-    top.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do; see below")
+    top.add_argument("verb", metavar="VERB", help="what to do; see below")
     top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    given = top.parse_args(argv)
-    verb = VERBS[given.verb]
-    status = None
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # names that the terminal has no characters for are shown as escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
+    words = sys.argv[1:] if argv is None else argv
+    top.refuse_unknown(list(itertools.takewhile(lambda word: word.startswith("-"), words)))
+    if not words:
+        top.error("name a verb, such as check, train or predict")
+    given = top.parse_args(words)
+    if given.verb not in VERBS:
+        near = suggestions.meant(given.verb, VERBS, suggestions.VERBS)
+        top.error(f"no such verb: {given.verb}" + (f"; did you mean {near}?" if near else ""))
+    shown, warnings.showwarning = warnings.showwarning, _show_notes(given.verb)
     try:
-        if verb is train:
+        _refuse_other_encodings(given.rest)
+        if given.verb == "train":
             train(given.rest)
-        else:
-            status = verb(**vars(_parser(given.verb, verb).parse_args(given.rest)))
+            return 0
+        return _run(given.verb, given.rest)
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         sys.stderr.close()
     except MrkneeError as error:
@@ -488,7 +512,59 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = MrkneeError(error.strerror or str(error), file=_path_of(error), advice=advice)
         print(f"mrknee {given.verb}: {told}", file=sys.stderr)
         return 1
-    return status or 0
+    finally:
+        warnings.showwarning = shown
+    return 0
+
+
+GOES_ON = ("phantom", "import", "demo")
+"""Verbs that take up what an earlier start has left."""
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    """Runs any verb but train; Ctrl-C and SIGTERM end it with one line.
+
+    Exit status 130 or 143, as a shell has it for a command ended by these signals.
+    """
+    terminated = False
+
+    def terminate(*_: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    verb = VERBS[name]
+    parser = _parser(name, verb)
+    parser.refuse_unknown(words)
+    given = vars(parser.parse_args(words))
+    may_handle = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, terminate) if may_handle else None
+    try:
+        return verb(**given) or 0
+    except KeyboardInterrupt:
+        how = "terminated" if terminated else "interrupted"
+        advice = "every file that it had written is whole; run the same command again"
+        if name in GOES_ON:
+            advice = "run the same command again to go on from what it had written"
+        print(f"mrknee {name}: {how}; {advice}", file=sys.stderr)
+        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+    finally:
+        if may_handle:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _refuse_other_encodings(words: Sequence[str]) -> None:
+    """Refuses names that aren't UTF-8: they could be written into no table and no page."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise MrkneeError(
+                "a name on the command line can't be used",
+                expected="UTF-8",
+                found=ascii(word),
+                advice="rename the file or folder",
+            ) from None
 
 
 def _warn_of_remarks(verb: str, remarks: Mapping[str, Sequence[Remark]], file: Path | None) -> None:
@@ -511,26 +587,58 @@ def _warn_of_unread(verb: str, unread: Sequence[Path]) -> None:
         print(f"mrknee {verb}: warning: {legible(unread_text(unread))}", file=sys.stderr)
 
 
+def _show_notes(verb: str) -> Callable[..., None]:
+    """What shows our own warnings as one line each, and other libraries' as Python does."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:  # noqa: ANN401
+        if issubclass(category, MrkneeWarning):
+            print(f"mrknee {verb}: note: {message}", file=sys.stderr)
+        else:
+            others(message, category, *place)
+
+    return show
+
+
 def _refuse_file(out: Path) -> None:
-    """Refuses an output folder that is a file, or lies below one, before any work is done."""
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise MrkneeError(
-            "the output can't be written", file=out, expected="a folder", found=f"{there}, a file"
-        )
+    """Refuses an output folder that can't be written into, before any work is done."""
+    from mrknee.outputs import check_output_folder
+
+    check_output_folder(out)
 
 
 def _path_of(error: OSError) -> Path | None:
     return Path(error.filename) if isinstance(error.filename, str) else None
 
 
-def _parser(name: str, verb: Callable[..., int | None]) -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """One that says what is wrong in a line or two, without all options there are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with exit status 2."""
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        print(f"`{self.prog} --help` explains all that is possible", file=sys.stderr)
+        sys.exit(2)
+
+    def refuse_unknown(self, words: Sequence[str]) -> None:
+        """Ends the program if an option doesn't exist, and says which one was probably meant."""
+        # as argparse has it, the beginning of one option's name is enough
+        known = [option[2:] for option in self._option_string_actions if option[:2] == "--"]
+        for word in words[: words.index("--") if "--" in words else None]:
+            name = word[2:].partition("=")[0]
+            if word.startswith("--") and not any(one.startswith(name) for one in known):
+                near = suggestions.meant(name, known, suggestions.OPTIONS)
+                told = f"; did you mean --{near}?" if near else ""
+                self.error(f"no such option: --{name}{told}")
+
+
+def _parser(name: str, verb: Callable[..., int | None]) -> _Parser:
     """A verb's parser from its signature and docstring: keyword-only parameters are options."""
     from docstring_parser import parse
 
     about = parse(verb.__doc__ or "")
     help_texts = {p.arg_name: (p.description or "").replace("\n", " ") for p in about.params}
-    parser = argparse.ArgumentParser(f"mrknee {name}", description=about.short_description)
+    parser = _Parser(f"mrknee {name}", description=about.short_description)
     for parameter in inspect.signature(verb, eval_str=True).parameters.values():
         how: dict[str, Any] = {"help": help_texts[parameter.name], **_kind(parameter.annotation)}
         option = "--" + parameter.name.replace("_", "-")
@@ -557,10 +665,27 @@ def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation 
     if get_origin(annotation) is Literal:
         return {"choices": kinds}
     if get_origin(annotation) is list:
-        return {"type": kinds[0], "nargs": "+"}
+        return {"type": kinds[0], "nargs": "+", "action": "extend"}  # given twice: all of them
     if get_origin(annotation) is dict:
         return {"type": _shares, "metavar": "NAME=SHARE,..."}
-    return {"type": annotation}
+    return {"type": _path if annotation is Path else annotation}
+
+
+DEEPEST = 200
+"""Folders in a path, at most: making more at once ends in Python's own limit."""
+
+
+def _path(text: str) -> Path:
+    """A path that the system can have; names that are too long it refuses itself."""
+    path = Path(text)
+    if "\0" in text or len(path.parts) > DEEPEST:
+        raise MrkneeError(
+            "a path can't be used",
+            file=path,
+            expected=f"no NUL character, and at most {DEEPEST} folders in one another",
+            found="a NUL character" if "\0" in text else f"{len(path.parts)} folders",
+        )
+    return path
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -30,11 +30,13 @@ def run_demo(out: str | Path, seed: int = 0) -> None:
 
     from mrknee.inference.model import open_exams
     from mrknee.inference.predictor import Predictor
+    from mrknee.ranges import SEED
     from mrknee.report.evaluation import evaluate
     from mrknee.sources.phantom.cohort import write_cohort
     from mrknee.training.recipe import load_recipe
     from mrknee.training.run import train
 
+    SEED.check("the seed", seed)
     started = time.monotonic()
     out = Path(out)
     data, run = out / "data", out / "run"

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import read_stack, write_stack
+from mrknee.exams.stackfile import is_whole_stack, read_shape
 
 
 def save(path: Path, array: np.ndarray, *, pickled: bool = False) -> Path:
@@ -17,13 +20,69 @@ def save(path: Path, array: np.ndarray, *, pickled: bool = False) -> Path:
     return path
 
 
-def test_bytes_are_mapped_not_read(tmp_path: Path) -> None:
-    """A uint8 stack comes as a read-only memory map with the file's values."""
+def test_bytes_stay_as_they_are(tmp_path: Path) -> None:
+    """A uint8 stack comes read-only with the file's values, in memory."""
     stack = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     read = read_stack(write_stack(tmp_path, "axial", "0000", stack))
-    assert isinstance(read, np.memmap)
+    assert not isinstance(read, np.memmap)
     assert not read.flags.writeable
     assert np.array_equal(read, stack)
+
+
+CUT = """
+import os, sys
+from pathlib import Path
+from mrknee.errors import MrkneeError
+from mrknee.exams import stackfile
+
+path = Path(sys.argv[1])
+whole = stackfile._read_header
+
+def header(*given):
+    found = whole(*given)
+    if sys.argv[2] == "before":
+        stat = path.stat()
+        os.truncate(path, 5000)
+        Path.stat = lambda *_, **__: stat  # as large as it was when it was looked at
+    return found
+
+stackfile._read_header = header
+try:
+    stack = stackfile.read_stack(path, "0007")
+    os.truncate(path, 200)
+    print("read", stack.sum())
+except MrkneeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_file_cut_while_it_is_read_is_an_error(tmp_path: Path, dtype: str, when: str) -> None:
+    """In a process of its own, which a memory map would end by SIGBUS, the message names it."""
+    path = save(tmp_path / "a.npy", np.ones((20, 64, 64), dtype))
+    command = [sys.executable, "-c", CUT, str(path), when]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    if when == "before":
+        assert "cut while it was read" in done.stdout
+        assert f"file: {path}" in done.stdout
+        assert "exam: 0007" in done.stdout
+    else:
+        assert done.stdout == f"read {20 * 64 * 64}\n"
+
+
+def test_a_shape_needs_the_header_only(tmp_path: Path) -> None:
+    """The shape of a file whose values are missing; whether they are there is another question."""
+    path = save(tmp_path / "a.npy", np.ones((20, 6, 4), np.uint8))
+    assert is_whole_stack(path)
+    os.truncate(path, 130)
+    assert read_shape(path) == (20, 6, 4)
+    assert not is_whole_stack(path)
+    os.truncate(path, 0)
+    assert not is_whole_stack(path)
+    with pytest.raises(MrkneeError, match=r"not a \.npy file"):
+        read_shape(path)
 
 
 def test_column_order_is_understood(tmp_path: Path) -> None:

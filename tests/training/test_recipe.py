@@ -1,11 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.training.recipe import Recipe, load_recipe, recipe_names
+from mrknee.training.recipe import RANGES, Recipe, load_recipe, recipe_names
+from mrknee.training.recipe_tree import setting_hints
+
+CHECKED_BY_THEIR_PART = ("augmentation.", "preparation.", "network.")
+
+
+def is_number(hint: object) -> bool:
+    """Whether a setting of that type is a number, or a number or nothing."""
+    return bool({int, float} & set(get_args(hint) or (hint,)))
 
 
 def test_reference_is_the_posts_recipe() -> None:
@@ -91,6 +100,56 @@ def test_a_wrong_setting_is_refused(changes: dict[str, object]) -> None:
         load_recipe("reference", changes)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("workers", 1_000_000),
+        ("workers", -2),
+        ("seed", 18446744073709551616),
+        ("seed", -1),
+        ("epochs", 10**9),
+        ("batch_exams", 10**9),
+        ("accumulate", 0),
+        ("save_every", -1),
+        ("log_train", 0),
+        ("batch_slices", 0),
+        ("max_exams", -5),
+        ("optimizer.learning_rate", 0.0),
+        ("optimizer.learning_rate", float("nan")),
+        ("optimizer.weight_decay", -0.1),
+        ("optimizer.momentum", 1.0),
+        ("optimizer.clip_norm", -1.0),
+        ("schedule.warmup", 1.0),
+        ("schedule.factor", 0.0),
+        ("selection.early_stop", -1),
+        ("sensitivity", 1.0),
+        ("network.frozen_stages", -1),
+        ("preparation.sd", 1e-9),
+    ],
+)
+def test_every_number_has_a_range(setting: str, value: float) -> None:
+    """One error that names the setting, what it may be, and what was found."""
+    with pytest.raises(MrkneeError) as caught:
+        load_recipe("default", {setting: value})
+    assert setting.rpartition(".")[2] in caught.value.what
+    assert caught.value.expected is not None
+    assert str(value) in (caught.value.found or "")
+
+
+def test_a_number_of_another_kind_is_refused_in_python_too() -> None:
+    """Settings made by a program are held to the same ranges."""
+    with pytest.raises(MrkneeError, match="the setting seed can't be used"):
+        Recipe(seed=-1)
+
+
+def test_no_number_is_without_a_range() -> None:
+    """A setting that is a number is in the table, or its part checks it."""
+    parts = {name for name in setting_hints(Recipe) if name.startswith(CHECKED_BY_THEIR_PART)}
+    numbers = {name for name, hint in setting_hints(Recipe).items() if is_number(hint)}
+    assert numbers - parts <= set(RANGES)
+    assert set(RANGES) <= numbers
+
+
 def test_an_unknown_recipe_lists_the_known() -> None:
     """The error names the recipes there are."""
     with pytest.raises(MrkneeError, match="reference"):
@@ -110,3 +169,11 @@ def test_the_defaults_of_the_tree_are_the_references() -> None:
     plain, reference = Recipe().to_dict(), load_recipe("reference").to_dict()
     differing = {name for name in plain if plain[name] != reference[name]}
     assert differing == {"augmentation", "selection", "keep_every_epoch"}
+
+
+def test_few_slices_at_once_need_frozen_statistics() -> None:
+    """Batch statistics of a few slices are others than the batch's, so that is refused."""
+    with pytest.raises(MrkneeError, match="batchnorm trained can't be used together"):
+        load_recipe("demo", {"slices_at_once": 4})
+    with pytest.raises(MrkneeError, match="slices_at_once can't be used"):
+        load_recipe("default", {"slices_at_once": -2})

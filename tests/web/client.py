@@ -85,6 +85,8 @@ class Served:
         folder: where its temporary files, its home and its messages are.
         words: further arguments.
         environment: further variables.
+        before: Python that its process runs first.
+        at: the address in the line that it prints.
     """
 
     def __init__(
@@ -93,12 +95,15 @@ class Served:
         folder: Path,
         *words: str,
         environment: Mapping[str, str] | None = None,
+        before: str = "",
+        at: str = "127.0.0.1",
     ) -> None:
         self.temporary, self.home = folder / "temporary", folder / "home"
         for made in (self.temporary, self.home):
             made.mkdir(parents=True)
         self._said = folder / "stderr"
-        command = [sys.executable, "-W", "error", "-m", "mrknee", "serve", str(model), *words]
+        program = f"import sys\n{before}\nfrom mrknee.cli import main\nsys.exit(main())"
+        command = [sys.executable, "-W", "error", "-c", program, "serve", str(model), *words]
         own = {"TMPDIR": str(self.temporary), "HOME": str(self.home)}
         with self._said.open("wb") as said:
             self.process = subprocess.Popen(  # noqa: S603  # our own command
@@ -110,8 +115,8 @@ class Served:
             )
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline().strip()
-        assert self.line.startswith(f"serving {model} at http://127.0.0.1:"), self.said
-        self.port = int(self.line.rpartition(":")[2])
+        assert self.line.startswith(f"serving {model} at http://{at}:"), self.said
+        self.port = int(self.line.rpartition(":")[2].partition("/")[0])
 
     def __enter__(self) -> Served:
         return self
@@ -139,10 +144,12 @@ class Served:
         body: bytes | None = None,
         kind: str = KIND,
         accept: str = "*/*",
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Sends one request and waits for the answer."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
-        headers = {"Accept": accept} | ({"Content-Type": kind} if body is not None else {})
+        headers = {"Accept": accept, **(headers or {})}
+        headers |= {"Content-Type": kind} if body is not None else {}
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
         content = answer.read()
@@ -173,7 +180,7 @@ class Upload:
         self._rest = body
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         head = (
-            f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: {KIND}\r\n"
+            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {KIND}\r\n"
             f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
         )
         self.socket.sendall(head.encode())

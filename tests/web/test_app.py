@@ -82,7 +82,11 @@ def test_an_explanation_is_the_command_s(which: Which, kind: str, tmp_path: Path
     assert answer.status == 200
     Explained.model_validate(answer.json)
     own = {"model": model.name, "missing_planes": [], "notice": NOTICE}
-    assert_alike(answer.json, expected | own)
+    found = answer.json
+    assert found.pop("request_id") == answer.headers["X-Request-ID"]
+    assert found.pop("model_digest") == answer.headers["X-Model-Digest"]
+    assert found.pop("mrknee") == __version__
+    assert_alike(found, expected | own)
 
 
 def assert_alike(found: Any, expected: Any) -> None:  # noqa: ANN401  # JSON
@@ -124,7 +128,8 @@ def test_the_service_describes_itself(served: Served, lenient: Served) -> None:
     schema = served.ask("GET", "/openapi.json").json
     assert {path: list(methods) for path, methods in schema["paths"].items()} == {
         "/predict": ["post"], "/explain": ["post"],
-        "/model": ["get"], "/health": ["get"], "/": ["get"],
+        "/model": ["get"], "/health": ["get"], "/ready": ["get"], "/metrics": ["get"],
+        "/": ["get"],
     }  # fmt: skip
     for path in ("/predict", "/explain"):
         content = schema["paths"][path]["post"]["requestBody"]["content"]

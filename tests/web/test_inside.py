@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Exam, Exams
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.scoring.predictions import Predictions
 from mrknee.web.app import create_app
-from mrknee.web.desk import Desk
+from mrknee.web.desk import PLACES, Desk
 from mrknee.web.service import Service
 from tests.web.client import KIND, exam_form, random_exam
 
@@ -37,11 +38,19 @@ class Failing(OnnxModel):
         raise self.fault
 
 
-async def ask(app: FastAPI, method: str, path: str) -> tuple[int, bytes]:
-    """What an app says to an exam, without a server between."""
+async def ask(
+    app: ASGIApp, method: str, path: str, leaves: asyncio.Event | None = None
+) -> tuple[int, bytes]:
+    """What an app says to an exam, without a server between; the client may leave meanwhile."""
     answers: list[Message] = []
+    sent = False
 
     async def receive() -> Message:
+        nonlocal sent
+        if sent:
+            await (leaves or asyncio.Event()).wait()
+            return {"type": "http.disconnect"}
+        sent = True
         return {"type": "http.request", "body": exam_form(random_exam(1)), "more_body": False}
 
     async def send(message: Message) -> None:
@@ -119,8 +128,76 @@ def test_one_exam_is_read_at_a_time_and_health_answers_meanwhile(onnx_file: Path
 
     answers = asyncio.run(meet())
     assert [status for status, _ in answers] == [200, 200, 200]
-    assert len({body for _, body in answers}) == 1
+    numbers = [json.loads(body)["findings"] for _, body in answers]
+    assert numbers[0] == numbers[1] == numbers[2]
     assert model.most == 1
+
+
+def test_a_full_queue_says_come_again_and_is_not_ready(onnx_file: Path) -> None:
+    """With as many whole exams as there are places: 503, /ready too, and /health answers."""
+    model = Patient(onnx_file)
+    app = create_app(Service(model, "m"))
+
+    async def meet() -> None:
+        assert await ask(app, "GET", "/ready") == (200, b'{"status":"ready"}')
+        exams = [asyncio.create_task(ask(app, "POST", "/predict")) for _ in range(PLACES)]
+        assert await asyncio.to_thread(model.begun.wait, 60)
+        for _ in range(1000):
+            if (await ask(app, "GET", "/ready"))[0] == 503:
+                break
+            await asyncio.sleep(0.01)
+        status, body = await ask(app, "POST", "/predict")
+        assert status == 503
+        assert "again in 2 seconds" in json.loads(body)["error"]["advice"]
+        assert await ask(app, "GET", "/health") == (200, b'{"status":"ok"}')
+        model.allowed.set()
+        assert [status for status, _ in await asyncio.gather(*exams)] == [200] * PLACES
+        assert (await ask(app, "GET", "/ready"))[0] == 200
+
+    asyncio.run(meet())
+
+
+def test_work_for_clients_that_have_gone_is_dropped(onnx_file: Path) -> None:
+    """One is read, one waits and leaves, one waits: two are read, and no place stays taken."""
+    model = Patient(onnx_file)
+    app = create_app(Service(model, "m"))
+
+    async def meet() -> None:
+        leaves = asyncio.Event()
+        first = asyncio.create_task(ask(app, "POST", "/predict"))
+        assert await asyncio.to_thread(model.begun.wait, 60)
+        second = asyncio.create_task(ask(app, "POST", "/predict", leaves))
+        await asyncio.sleep(0.2)
+        third = asyncio.create_task(ask(app, "POST", "/predict"))
+        await asyncio.sleep(0.2)
+        leaves.set()
+        assert (await second)[0] == 499
+        model.allowed.set()
+        assert (await first)[0] == (await third)[0] == 200
+        assert model.reading.count(1) == 2
+        _, counted = await ask(app, "GET", "/metrics")
+        assert b"mrknee_exams 0.0" in counted
+        assert b'mrknee_requests_total{path="/predict",status="499"} 1.0' in counted
+
+    asyncio.run(meet())
+
+
+def test_a_client_that_leaves_while_its_exam_is_unpacked_gets_nothing_computed() -> None:
+    """The work is told before it computes, and its place is free afterwards."""
+    desk = Desk()
+    told = threading.Event()
+
+    def work(gone: threading.Event) -> None:
+        told.set()
+        assert gone.wait(60)
+
+    async def meet() -> None:
+        with desk.place():
+            await desk.read(work, asyncio.to_thread(told.wait, 60))
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(meet())
+    assert desk.taken == 0
 
 
 def test_a_fault_gives_the_place_back() -> None:
@@ -130,4 +207,4 @@ def test_a_fault_gives_the_place_back() -> None:
         with pytest.raises(ValueError, match="odd"), desk.place():
             raise ValueError("odd")
     with desk.place():
-        assert asyncio.run(desk.read(lambda: 7)) == 7
+        assert asyncio.run(desk.read(lambda _: 7, asyncio.sleep(60))) == 7

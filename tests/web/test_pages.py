@@ -136,7 +136,13 @@ def test_the_page_is_the_command_s_without_its_files(served: Served, onnx_file: 
     """The same page as the report room makes, told to keep to itself, and to send forms here."""
     exam = Exam("upload", random_exam(6).stacks)
     answer = served.ask("POST", "/explain", exam_form(exam), accept="text/html")
-    expected = exam_page(exam, open_model(onnx_file).explain(exam), model="model.onnx")
+    expected = exam_page(
+        exam,
+        open_model(onnx_file).explain(exam),
+        model="model.onnx",
+        digest=answer.headers["X-Model-Digest"],
+        request_id=answer.headers["X-Request-ID"],
+    )
     found, wanted = (re.sub('data:[^"]+', "", text) for text in (answer.body.decode(), expected))
     assert found == wanted
     policy = answer.headers["Content-Security-Policy"]

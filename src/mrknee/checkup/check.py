@@ -13,7 +13,13 @@ import numpy as np
 from mrknee.checkup.duplicates import find_alike, find_copies
 from mrknee.checkup.facts import Checkup, LabelCount, SliceCount, SplitFacts
 from mrknee.checkup.labels import check_labels, compare_labels
-from mrknee.checkup.layout import check_layout, listings_of, split_names
+from mrknee.checkup.layout import (
+    check_layout,
+    is_one_folder,
+    listings_of,
+    of_one_folder,
+    split_names,
+)
 from mrknee.checkup.orders import check_axes
 from mrknee.checkup.planes import check_planes
 from mrknee.checkup.stacks import Look, check_shapes, look_at_stacks
@@ -25,7 +31,8 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
     """Looks at every file of a data set in MRNet's layout and lists what is wrong.
 
     Args:
-        root: the data set's folder; every folder in it that holds a plane's folder is a split.
+        root: the data set's folder; every folder in it that holds a plane's folder is a split. Or
+            a folder that holds the planes' folders itself, without splits, as import writes it.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
             `slices,rows,cols`. Where shapes say that it is another, that is a problem, and the
             stacks are looked at in the order that they seem to have.
@@ -38,10 +45,16 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
         MrkneeError: there is no such folder, or no split in it.
     """
     root = Path(root)
-    listings, problems = listings_of(root, split_names(root))
+    only = root.resolve().name if is_one_folder(root) else None
+    data = root.resolve()
+    if only is not None:  # its name stands for a split's
+        root = data.parent
+    listings, problems = listings_of(root, split_names(root) if only is None else [only])
     exams = {split: tuple(listing.files) for split, listing in listings.items()}
     places, misplaced = check_layout(root, listings)
     problems += misplaced
+    if only is not None:
+        problems = of_one_folder(problems, only)
     labels: dict[str, dict[str, LabelCount]] = {}
     for split, ids in exams.items():
         if ids:
@@ -65,7 +78,7 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
         split: SplitFacts(len(exams[split]), counts, _slices(split, looks))
         for split, counts in labels.items()
     }
-    return Checkup(root.resolve().name, facts, (*copies, *alike), compared, tuple(problems))
+    return Checkup(data.name, facts, (*copies, *alike), compared, tuple(problems))
 
 
 def _slices(split: str, looks: Sequence[Look]) -> dict[str, SliceCount]:

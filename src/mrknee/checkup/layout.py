@@ -9,6 +9,7 @@ from pathlib import Path
 from mrknee.checkup.problem import Problem, told
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Plane
+from mrknee.exams.ids import UNUSABLE, refuse_id
 from mrknee.exams.listing import (
     TWICE,
     Listing,
@@ -18,6 +19,9 @@ from mrknee.exams.listing import (
     plane_folders,
     what_is_there,
 )
+
+RECORD = "import.json"
+"""What `mrknee import` writes beside the planes' folders."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,29 @@ def split_names(root: Path) -> list[str]:
     return first + sorted(found.difference(first))
 
 
+def is_one_folder(root: Path) -> bool:
+    """Whether a folder holds exams without splits, as `mrknee import` writes them."""
+    if not root.is_dir() or not any((root / plane).is_dir() for plane in PLANES):
+        return False
+    return not any((f / plane).is_dir() for f in root.iterdir() if f.is_dir() for plane in PLANES)
+
+
+def of_one_folder(problems: Sequence[Problem], name: str) -> list[Problem]:
+    """Of the problems of a data set with one split, those that concern a folder without splits.
+
+    Args:
+        problems: what `check_layout` has found.
+        name: the folder's name, which stands for a split's.
+    """
+    return [
+        problem
+        for problem in problems
+        if problem.code not in ("no-train", "no-valid")
+        and problem.file.startswith(f"{name}/")
+        and problem.file != f"{name}/{RECORD}"
+    ]
+
+
 def listings_of(root: Path, splits: Sequence[str]) -> tuple[dict[str, Listing], list[Problem]]:
     """The files of each split; none for one that can't be listed, which is a problem then."""
     listings: dict[str, Listing] = {}
@@ -70,8 +97,15 @@ def listings_of(root: Path, splits: Sequence[str]) -> tuple[dict[str, Listing], 
     for split in splits:
         try:
             listings[split] = list_stacks(root / split)
+            for exam_id, files in listings[split].files.items():
+                refuse_id(exam_id, next(iter(files.values())))
         except MrkneeError as error:
             listings[split] = Listing({}, ())
+            if error.what == UNUSABLE:
+                text = f"expected {error.expected}; found {error.found}"
+                where = f"{split}/*/{error.exam}.npy"
+                problems.append(Problem("exam-id", text, where, error.exam))
+                continue
             codes = {TWICE: "stack-twice"}
             problems.append(told(error, codes, "stack-twice", root / split).within(root))
         else:

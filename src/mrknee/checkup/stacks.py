@@ -20,6 +20,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, read_stack
 from mrknee.exams.axes import AXES, Axes
 from mrknee.exams.plausibility import BLANK, stack_remarks
+from mrknee.exams.stackfile import first_pixel
 from mrknee.progress import track
 
 CODES = {
@@ -85,10 +86,13 @@ def look_at_stacks(
     # Threads: reading, hashing and adding up are done without Python's lock.
     with ThreadPoolExecutor() as pool:
         results = pool.map(partial(_look, root, axes), places)
-        for look, found in track(results, len(places), "reading the stacks", "stacks"):
-            problems += found
-            if look is not None:
-                looks.append(look)
+        try:
+            for look, found in track(results, len(places), "reading the stacks", "stacks"):
+                problems += found
+                if look is not None:
+                    looks.append(look)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not read any more
     return looks, problems
 
 
@@ -105,8 +109,7 @@ def _look(root: Path, axes: Axes, place: Place) -> tuple[Look | None, list[Probl
     remarks = {remark.code: remark.text for remark in stack_remarks(stack, place.plane)}
     blank = bool(BLANK & remarks.keys())
     look = Look(place, (slices, rows, cols), hasher.digest(), grid(stack), blank)
-    # read_stack has refused what could be pickled; the values as stored are what it doesn't tell
-    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    stored = first_pixel(path)
     problems: list[Problem] = []
 
     def add(code: str, text: str) -> None:
@@ -117,8 +120,7 @@ def _look(root: Path, axes: Axes, place: Place) -> tuple[Look | None, list[Probl
     for text in outliers:
         add("outliers", text)
     if blank:
-        value = stored[0, 0, 0]
-        add("constant" if value else "all-zero", f"each of its {stack.size:,} pixels is {value}")
+        add("constant" if stored else "all-zero", f"each of its {stack.size:,} pixels is {stored}")
     for code, text in remarks.items():
         if code not in BLANK:
             add(code, text)

@@ -6,7 +6,7 @@
 - `greyscale`: grey values of any kind as bytes.
 - `listing`: which files of a folder are stacks, which are not read, which folder was meant.
 - `ids`: how ids differ that name the same exam for a person.
-- `stackfile`: one .npy file, read by memory map without trusting it.
+- `stackfile`: one .npy file, read without trusting it.
 - `folder`: MRNet's layout, read and written; labels joined by id.
 - `splits`: the inner split of the training exams.
 """

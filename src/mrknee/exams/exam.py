@@ -135,7 +135,7 @@ class Exam:
     Attributes:
         id: the exam's name, unique in its data set.
         stacks: plane -> uint8 (slices, rows, cols), at least one plane, at least one slice and
-            one pixel each. Planes may differ in size. May be a read-only memory map.
+            one pixel each. Planes may differ in size. May be read-only.
             When an exam is made, planes may be named in any case or by a synonym (`plane_named`).
         labels: finding -> 1.0 present, 0.0 absent, NaN not known; in the findings' order. When an
             exam is made, findings may be named in any case.

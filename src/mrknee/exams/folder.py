@@ -25,7 +25,7 @@ from jaxtyping import Float64
 from mrknee.errors import MrkneeError
 from mrknee.exams.axes import AXES, Axes, Shape, parse_axes, refuse_other_axes, shape_in_order
 from mrknee.exams.exam import PLANES, Exam, Findings, Plane, Stack, by_plane
-from mrknee.exams.ids import how_ids_differ
+from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import (
     folder_meant,
     list_stacks,
@@ -66,10 +66,12 @@ class ExamFolder:
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
             `slices,rows,cols`, and refuses exams whose shapes say otherwise when one is read
             (`refuse_other_axes`).
+        allow_missing_labels: take `findings` without a label file too; all their labels are NaN.
 
     Raises:
-        MrkneeError: no exams, an exam lacks a plane, or a label file names an exam that isn't
-            there, has one twice, or holds something other than 0, 1 or nothing.
+        MrkneeError: no exams, an id that can't be used (`refuse_id`), an exam lacks a plane, or a
+            label file names an exam that isn't there, has one twice, or holds something other than
+            0, 1 or nothing.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class ExamFolder:
         labels_of: str | Path | None = None,
         allow_missing_plane: bool = False,
         axes: str | None = None,
+        allow_missing_labels: bool = False,
     ) -> None:
         self.folder = folder = Path(folder)
         labels_of = None if labels_of is None else Path(labels_of)
@@ -99,12 +102,19 @@ class ExamFolder:
         self.files: Mapping[str, Mapping[Plane, Path]] = listing.files
         self.unread = listing.unread
         self.ids: tuple[str, ...] = tuple(self.files)
+        for exam_id, planes in self.files.items():
+            refuse_id(exam_id, next(iter(planes.values())))
         if not allow_missing_plane:
             self._refuse_missing_planes()
         found = {} if labels_of is None else label_files(labels_of)
-        self.findings = _choose_findings(found, findings, labels_of)
+        if allow_missing_labels and findings is not None:
+            self.findings: Findings | None = Findings(findings)
+        else:
+            self.findings = _choose_findings(found, findings, labels_of)
         columns = [
             _join(self.ids, read_labels(found[name]), found[name], folder)
+            if name in found
+            else np.full(len(self.ids), np.nan)
             for name in self.findings or ()
         ]
         self.labels: Float64[np.ndarray, "exams findings"] = (
@@ -120,6 +130,7 @@ class ExamFolder:
         findings: Iterable[str] | None = None,
         allow_missing_plane: bool = False,
         axes: str | None = None,
+        allow_missing_labels: bool = False,
     ) -> ExamFolder:
         """Opens one split of a data set with its labels: `root/split/` and `root/split-*.csv`."""
         root = Path(root)
@@ -137,6 +148,7 @@ class ExamFolder:
             labels_of=root / split,
             allow_missing_plane=allow_missing_plane,
             axes=axes,
+            allow_missing_labels=allow_missing_labels,
         )
 
     def _refuse_missing_planes(self) -> None:
@@ -156,6 +168,10 @@ class ExamFolder:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def files_of(self, index: int) -> dict[Plane, Path]:
+        """The files of an exam's stacks, by plane."""
+        return dict(self.files[self.ids[index]])
 
     def __getitem__(self, index: int) -> Exam:
         self.refuse_other_axes()
@@ -196,6 +212,14 @@ class ExamFolder:
                 shapes.setdefault(plane, []).append(shape)
         refuse_other_axes(shapes, file=self.folder)
         self._axes_known = True
+
+    def count_slices(self, index: int) -> int:
+        """Slices of an exam, all planes together, from its files' headers; no pixel is read."""
+        return sum(slices for slices, _, _ in self.shapes(index).values())
+
+    def planes(self, index: int) -> tuple[Plane, ...]:
+        """The planes that the exam at this position has; nothing is read."""
+        return tuple(self.files[self.ids[index]])
 
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))

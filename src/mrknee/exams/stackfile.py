@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from mrknee.errors import MrkneeError
 from mrknee.exams.axes import AXES, Axes, Shape, ordered_stack
@@ -32,10 +33,11 @@ def read_stack(
 ) -> Stack:
     """Reads one stack from a `.npy` file.
 
-    uint8 files are memory-mapped: opening one costs no more than its header, and the header is
-    held against the file's size first, so that a file which claims more than it holds is refused
-    before anything is allocated. Other integer and floating types are read whole and become bytes
-    by the rules of `mrknee.exams.greyscale`. Pickled files are never opened.
+    The file is read into memory and never memory-mapped: a file that is cut while it is read, or a
+    disk that fails, is an error here, where a memory map would end the process (SIGBUS). The header
+    is held against the file's size first, so that a file which claims more than it holds is refused
+    before anything is allocated. Integer types other than uint8 and floating types become bytes by
+    the rules of `mrknee.exams.greyscale`. Pickled files are never opened.
 
     Args:
         path: the file.
@@ -85,9 +87,8 @@ def read_stack(
             f"{MAX_PIXELS:,} pixels in all",
             found=str(shape),
         )
-    values = np.memmap(
-        path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C"
-    )
+    content = _read_values(path, offset, expected - offset, exam_id)
+    values = content.view(dtype).reshape(shape, order="F" if fortran else "C")
     if dtype == np.uint8:
         return values
     stack, clipped = _to_bytes(values, path, exam_id)
@@ -119,6 +120,59 @@ def _refuse_shape(shape: tuple[int, ...], path: Path, exam_id: str | None) -> No
             expected="(slices, rows, cols), none of them zero",
             found=str(shape),
         )
+
+
+def first_pixel(path: Path) -> np.generic:
+    """The first value as it is stored, of a stack that `read_stack` has read.
+
+    Raises:
+        MrkneeError: as `read_stack`, where the file has changed since.
+    """
+    _, _, dtype, offset = _read_header(path, None)
+    value: np.generic = _read_values(path, offset, dtype.itemsize, None).view(dtype)[0]
+    return value
+
+
+def is_whole_stack(path: Path) -> bool:
+    """Whether a file is there with a header, and as long as its header says."""
+    try:
+        shape, _, dtype, offset = _read_header(path, None)
+    except MrkneeError:
+        return False
+    return path.stat().st_size == offset + math.prod(shape) * dtype.itemsize
+
+
+def _read_values(
+    path: Path, offset: int, count: int, exam_id: str | None
+) -> UInt8[np.ndarray, " count"]:
+    """So many bytes of a file from an offset, read-only."""
+    content = np.empty(count, dtype=np.uint8)
+    found: int | None = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            left = content.data
+            while left and (found := file.readinto(left)):
+                left = left[found:]
+    except OSError as error:
+        raise MrkneeError(
+            "a stack can't be read",
+            file=path,
+            exam=exam_id,
+            found=error.strerror or str(error),
+            advice="copy or download the file again, or look after the disk",
+        ) from None
+    if left:
+        raise MrkneeError(
+            "a stack's file was cut while it was read",
+            file=path,
+            exam=exam_id,
+            expected=f"{count:,} bytes of values",
+            found=f"{count - len(left):,} bytes",
+            advice="read it when nothing writes to it; copy or download the file again",
+        )
+    content.flags.writeable = False
+    return content
 
 
 def _read_header(
@@ -170,7 +224,9 @@ def _to_bytes(values: np.ndarray, path: Path, exam_id: str | None) -> tuple[Stac
     return to_bytes(values)
 
 
-def write_stack(folder: str | Path, plane: str, exam_id: str, stack: Stack) -> Path:
+def write_stack(
+    folder: str | Path, plane: str, exam_id: str, stack: Stack, *, durable: bool = True
+) -> Path:
     """Writes one stack as `folder/plane/exam_id.npy`, whole or not at all.
 
     Args:
@@ -178,6 +234,7 @@ def write_stack(folder: str | Path, plane: str, exam_id: str, stack: Stack) -> P
         plane: the plane, by any name that `plane_named` knows.
         exam_id: the file's name without its ending.
         stack: uint8 (slices, rows, cols).
+        durable: wait for the disk; see `whole_file`.
 
     Returns:
         The file written.
@@ -189,6 +246,6 @@ def write_stack(folder: str | Path, plane: str, exam_id: str, stack: Stack) -> P
     path = Path(folder) / known / f"{exam_id}.npy"
     content = io.BytesIO()  # numpy's own writing to a file doesn't say that the disk is full
     np.save(content, np.ascontiguousarray(stack), allow_pickle=False)
-    with whole_file(path) as beside:
+    with whole_file(path, durable=durable) as beside:
         beside.write_bytes(content.getbuffer())
     return path

@@ -24,6 +24,7 @@ from mrknee.exams import PLANES, Exam, Plane, remarks_of
 from mrknee.exams.exam import refuse_no_exam
 from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.explanation import EXACT, GRAD_CAM, Explanation, Method
+from mrknee.inference.model import uncalibrated
 from mrknee.inference.predictor import Predictor
 from mrknee.networks.network import Network
 from mrknee.networks.pooling import AttentionPooling, MaxPooling, MeanPooling
@@ -79,6 +80,7 @@ def explain(predictor: Predictor, exam: Exam, *, method: Method | None = None) -
         preparation=reader.preparation,
         attention_fixed=exact and attends(network),
         remarks=remarks_of(exam, sizes_from(predictor.provenance.get("stack_sizes"))),
+        uncalibrated=uncalibrated(predictor.decisions, predictor.findings),
     )
 
 

@@ -121,7 +121,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     _refuse_compressed(file)
     try:
         if file.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(file)
+            # not `load_file`, whose memory map ends the process if the file is cut meanwhile
+            content: Any = safetensors.torch.load(file.read_bytes())
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as fault:  # a broken file can raise anything, and it is the file's fault

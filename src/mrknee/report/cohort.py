@@ -91,7 +91,7 @@ def parts_of(model: Path) -> Mapping[str, frozenset[str]] | None:
 
 
 def count_slices(exams: ExamFolder) -> Mapping[Plane, SliceCounts]:
-    """Counts the slices of every stack; uint8 files are opened, not read.
+    """Counts the slices of every stack; only their headers are read.
 
     Args:
         exams: at least one.
@@ -100,9 +100,9 @@ def count_slices(exams: ExamFolder) -> Mapping[Plane, SliceCounts]:
         The planes that occur.
     """
     shapes: dict[Plane, list[tuple[int, ...]]] = {}
-    for exam in track(exams, len(exams), "counting slices"):
-        for plane, stack in exam.stacks.items():
-            shapes.setdefault(plane, []).append(stack.shape)
+    for index in track(range(len(exams)), len(exams), "counting slices"):
+        for plane, shape in exams.shapes(index).items():
+            shapes.setdefault(plane, []).append(shape)
     counts = {}
     for plane in (p for p in Plane if p in shapes):
         slices = [shape[0] for shape in shapes[plane]]

@@ -12,6 +12,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, floor, log10
 
 import numpy as np
@@ -150,9 +151,11 @@ def chance(probability: float) -> str:
 
 
 def overlay(
-    grey: UInt8[np.ndarray, "rows cols"], heat: Float[np.ndarray, "rows cols"], scale: float
-) -> Picture:
-    """A slice with its heat on it: orange where heat is above 0, blue where it is below.
+    grey: UInt8[np.ndarray, "*slices rows cols"],
+    heat: Float[np.ndarray, "*slices rows cols"],
+    scale: float,
+) -> UInt8[np.ndarray, "*slices rows cols 3"]:
+    """A slice, or several, with heat: orange where heat is above 0, blue where it is below.
 
     Args:
         grey: the slice, 0 black to 255.
@@ -160,9 +163,10 @@ def overlay(
         scale: the heat, of either sign, that is as opaque as it gets: the exam's largest. At 0
             nothing is coloured.
     """
-    strength = np.clip(np.abs(heat) / scale, 0.0, 1.0) if scale > 0 else np.zeros(heat.shape)
+    strength = np.clip(np.abs(heat) / scale, 0.0, 1.0) if scale > 0 else np.zeros_like(heat)
     opacity = (MOST_OPAQUE * strength**GAMMA)[..., None]
-    colour = np.where(heat[..., None] > 0, np.array(RAISES), np.array(LOWERS))
+    raises, lowers = (np.array(colour, heat.dtype) for colour in (RAISES, LOWERS))
+    colour = np.where(heat[..., None] > 0, raises, lowers)
     blended = grey[..., None] * (1.0 - opacity) + colour * opacity
     return np.asarray(blended.round().astype(np.uint8))
 
@@ -225,10 +229,7 @@ def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Sheet:
     parts = [_head(explanation, row)]
     for plane in explanation.native:
         scores = explanation.slice_scores(plane)[row]
-        pictures = [
-            overlay(grey, explanation.slice_heat(plane, row, index), explanation.scale)
-            for index, grey in enumerate(exam.stacks[plane])
-        ]
+        pictures = _warm_tiles(exam, explanation, plane, row, side)
         box = seen_box(explanation.seen(plane))
         frames = {int(scores.argmax()): MARK}
         if explanation.logits[row] < 0:
@@ -238,6 +239,31 @@ def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Sheet:
         parts.append(_tiles(pictures, captions, longest, box, columns, side, frames))
     parts.append(np.asarray(_blank(MARGIN - GAP)[0]))
     return np.concatenate(parts)
+
+
+def _warm_tiles(
+    exam: Exam, explanation: Explanation, plane: Plane, row: int, side: int
+) -> UInt8[np.ndarray, "slices rows cols 3"]:
+    """A plane's slices with their heat, as large as fits a square of `side`.
+
+    They are coloured at this size: of MRNet's slices that is a sixth of the pixels and less.
+    """
+    stack = exam.stacks[plane]
+    rows, cols = stack.shape[1:]
+    shrink = side / max(rows, cols)
+    size = (max(round(rows * shrink), 1), max(round(cols * shrink), 1))
+    greys = [
+        Image.fromarray(np.asarray(one)).resize(size[::-1], Image.Resampling.LANCZOS)
+        for one in stack
+    ]
+    heat = explanation.sized_heat(plane, row, *size)
+    return overlay(np.stack([np.asarray(one) for one in greys]), heat, explanation.scale)
+
+
+@lru_cache(maxsize=16)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font; loading it takes longer than writing a caption with it."""
+    return ImageFont.load_default(size)
 
 
 def _blank(height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
@@ -254,7 +280,7 @@ def _write(
     fill: str = INK,
     anchor: str = "la",
 ) -> None:
-    draw.text(at, text, fill, ImageFont.load_default(size), anchor)
+    draw.text(at, text, fill, _font(size), anchor)
 
 
 def _head(explanation: Explanation, row: int) -> Sheet:
@@ -265,13 +291,15 @@ def _head(explanation: Explanation, row: int) -> Sheet:
     room = left - 2 * MARGIN
     finding = _fitting(title_of(explanation.findings[row]), room // 3, 24)
     rest = f"  ·  {finding}  ·  probability {chance(float(explanation.probabilities[row]))}"
-    room -= round(ImageFont.load_default(24).getlength("Exam " + rest))
+    room -= round(_font(24).getlength("Exam " + rest))
     _write(draw, (MARGIN, 18), f"Exam {_fitting(explanation.exam, room, 24)}{rest}", 24)
     logit, bias = (signed(x[row], digits) for x in (explanation.logits, explanation.bias))
     sums = explanation.plane_sums.items()
     planes = "  ".join(f"{signed(own[row], digits)} ({plane})" for plane, own in sums)
-    if explanation.method == EXACT:
+    if explanation.adds_up:
         words = f"logit  {logit}  =  {bias} (bias)  {planes}"
+    elif explanation.method == EXACT:
+        words = f"logit  {logit}; parts that do not add up to it:  {bias} (bias)  {planes}"
     else:
         words = f"logit  {logit}; Grad-CAM, which does not add up to it:  {planes}"
     _write(draw, (MARGIN, 54), words, 16)
@@ -308,7 +336,7 @@ def _fitting(text: str, width: float, size: int) -> str:
 
     What is not ASCII is escaped: the font at hand (Pillow's own) has few letters beside.
     """
-    font = ImageFont.load_default(size)
+    font = _font(size)
     whole = text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
     kept = whole
     for left in range(len(whole) - 1, 0, -1):
@@ -327,7 +355,7 @@ def _plane_title(plane: Plane, scores: Float[np.ndarray, " slices"], digits: int
 
 
 def _tiles(
-    pictures: Sequence[Picture],
+    pictures: UInt8[np.ndarray, "slices rows cols 3"],
     captions: Sequence[tuple[float, str]],
     longest: float,
     box: tuple[float, float, float, float],
@@ -335,13 +363,11 @@ def _tiles(
     side: int,
     frames: Mapping[int, str],
 ) -> Sheet:
-    """One plane's slices in rows, as large as fits a square of `side`, with what is below them.
+    """One plane's slices in rows, each in a square of `side`, with what is below them.
 
     Captions are scores, as numbers and in words; frames are slices' indices with their colours.
     """
-    height, width = pictures[0].shape[:2]
-    shrink = side / max(height, width)
-    size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
+    size = pictures.shape[2], pictures.shape[1]
     edges = [round(share * size[i % 2]) for i, share in enumerate(box)]
     step = size[1] + CAPTION + GAP
     sheet, draw = _blank(ceil(len(pictures) / columns) * step)
@@ -349,7 +375,7 @@ def _tiles(
         x = MARGIN + index % columns * (side + GAP)
         y = index // columns * step + 3
         left = x + (side - size[0]) // 2
-        sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (left, y))
+        sheet.paste(Image.fromarray(picture), (left, y))
         seen = (left + edges[0], y + edges[1], left + edges[2] - 1, y + edges[3] - 1)
         draw.rectangle(seen, outline=SEEN)
         if index in frames:
@@ -370,7 +396,7 @@ def _caption(
     """A slice's number, its score, and the score as a bar from the middle."""
     (x, y), (score, words) = at, caption
     _write(draw, at, str(number), 13)
-    if ImageFont.load_default(13).getlength(f"{number} {words}") <= side:
+    if _font(13).getlength(f"{number} {words}") <= side:
         _write(draw, (x + side, y), words, 13, anchor="ra")
     middle, top = x + side / 2, y + 16
     draw.rectangle((x, top, x + side, top + 5), fill="#2a2e34")

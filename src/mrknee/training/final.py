@@ -33,7 +33,7 @@ def read_best(
 
     Returns:
         inner, valid -> uncalibrated predictions, in the data set's order; no inner where the
-        epoch was selected on valid, no valid where it is missing or has other findings.
+        epoch was selected on valid, no valid where it is missing or has no labels.
     """
     best = load_checkpoint(out / "best")
     reader = Reader(recipe.preparation, best.network).to(device_here())
@@ -55,7 +55,7 @@ def read_best(
     raw: dict[str, Predictions] = {}
     if recipe.selection.part == "inner":
         raw["inner"] = read(parts.selecting, parts.chosen, "inner")
-    if parts.valid is not None and parts.valid.findings == findings:
+    if parts.valid is not None and parts.scores_valid:
         raw["valid"] = read(parts.valid, range(len(parts.valid)), "valid")
     return raw
 
@@ -75,7 +75,7 @@ def evaluate_best(
         raw: what `read_best` gave.
 
     Returns:
-        The scorecard on valid, or on the inner exams where valid is missing or has other findings;
+        The scorecard on valid, or on the inner exams where valid is missing or has no labels;
         the predictions are written to the run folder.
     """
     best = load_checkpoint(out / "best")
@@ -95,8 +95,10 @@ def evaluate_best(
         odd = remarks_on(exams, positions, sizes_from(best.provenance.get("stack_sizes")))
         write_remarks(file, odd)
         notes = [] if part == "valid" and recipe.selection.part == "inner" else [OPTIMISTIC]
+        if calibration is not None:
+            notes += [f"{name}: {reason}" for name, reason in calibration.reasons.items()]
         if part == "inner":
-            notes += [FITTED, "valid was not scored: it is missing or has other findings"]
+            notes += [FITTED, "valid was not scored: it is missing or has no labels"]
         return score(
             findings,
             labels,

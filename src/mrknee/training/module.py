@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning
 import numpy as np
@@ -19,6 +19,8 @@ from mrknee.tensors.batches import Batch, unfold
 from mrknee.training.objective import summed_loss
 from mrknee.training.processes import gather
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
+
+_MAX_NAMED = 8  # exams of a batch that an error lists
 
 
 class EpochResult:
@@ -165,6 +167,8 @@ class TrainingModule(lightning.LightningModule):
         self._known.append(known)
         mean = self.train_result.losses[-1]
         exams = self.train_result.latest
+        if not math.isfinite(mean):
+            self._stop(f"a training loss of {mean}", batch_idx, self.train_result)
         self.log("train/loss_step", mean, on_step=True, on_epoch=False, batch_size=exams)
         # Lightning divides by the batches a step, and averages over the processes
         return loss / max(self._known[0], 1) * (self.recipe.accumulate * self.trainer.world_size)
@@ -173,10 +177,61 @@ class TrainingModule(lightning.LightningModule):
         """Divides by the known labels of the whole step; the first batch's were known before."""
         factor = max(self._known[0], 1) / max(sum(self._known), 1)
         self._known = []
+        self._refuse_infinite_gradients()
         if factor != 1:
             for parameter in self.parameters():
                 if parameter.grad is not None:
                     parameter.grad.mul_(factor)
+
+    def _refuse_infinite_gradients(self) -> None:
+        """Stops before a step that would make weights infinite or NaN.
+
+        With float16 the gradient scaler skips such steps and lowers its scale, so they are left
+        to it. In several processes gradients are averaged already: all processes stop together.
+        """
+        if self.recipe.precision == "16-mixed":
+            return
+        largest = [
+            torch.linalg.vector_norm(parameter.grad, ord=math.inf)
+            for parameter in self.parameters()
+            if parameter.grad is not None and parameter.grad.numel()
+        ]
+        if largest and not bool(torch.stack(largest).isfinite().all()):
+            batch = len(self.train_result.losses) - 1
+            self._stop("gradients that are infinite or NaN", batch, self.train_result)
+
+    def _stop(self, found: str, batch_idx: int, result: EpochResult) -> NoReturn:
+        """Ends a training whose loss or gradient is not finite; every process does so alike.
+
+        Args:
+            found: what is not finite.
+            batch_idx: the batch in its epoch, from 0.
+            result: holds the exams of that batch as its latest.
+
+        Raises:
+            MrkneeError: always, in the first process.
+            SystemExit: always, in the others, which leave the message to the first.
+        """
+        if self.global_rank:
+            raise SystemExit(1)
+        ids = result.ids[len(result.ids) - result.latest :]
+        exams = ", ".join(ids[:_MAX_NAMED]) + (", ..." if len(ids) > _MAX_NAMED else "")
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        what_to_do = ["a lower optimizer.learning_rate"]
+        if self.recipe.optimizer.clip_norm == 0:
+            what_to_do.append("optimizer.clip_norm 1")
+        if self.recipe.precision == "16-mixed":
+            what_to_do.append("precision bf16-mixed or 32-true")
+        raise MrkneeError(
+            "training diverged and was stopped before another step",
+            exam=ids[0] if len(ids) == 1 else None,
+            expected="finite losses and gradients",
+            found=f"{found} in epoch {self.current_epoch + 1}, batch {batch_idx + 1} (optimizer "
+            f"step {self.trainer.global_step + 1} of the run), at learning rate {rate:.3g}; "
+            f"exams of the batch: {exams}",
+            advice=f"start a new run with {', or '.join(what_to_do)}; if it happens at the first "
+            "step already, look at these exams with `mrknee check`",
+        )
 
     def on_train_epoch_end(self) -> None:
         """Says which epoch comes next; Lightning tells samplers, but not batch samplers."""
@@ -188,10 +243,12 @@ class TrainingModule(lightning.LightningModule):
         """Starts the epoch's record."""
         self.valid_result = EpochResult(self.findings)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  # Lightning's
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch's predictions (Lightning has turned gradients off)."""
         self._step(batch, self.valid_result)
         loss, exams = self.valid_result.losses[-1], self.valid_result.latest
+        if not math.isfinite(loss):
+            self._stop(f"a validation loss of {loss}", batch_idx, self.valid_result)
         self.log("val/loss_step", loss, on_step=True, on_epoch=False, batch_size=exams)
 
     def on_validation_epoch_end(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, Plane, StackSizes, inner_split
+from mrknee.exams import PLANES, ExamFolder, Plane, StackSizes, inner_split
 from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.training.recipe import Recipe
 
@@ -23,7 +23,8 @@ class Parts:
         train: the folder of training exams, with labels.
         fit: positions in it of the exams trained on.
         selecting: the folder of the exams that select the epoch, and `chosen` their positions.
-        valid: the folder of validation exams; None where the data set has none.
+        valid: the folder of validation exams, with the findings of `train`: labels that it lacks
+            are NaN; None where the data set has none.
     """
 
     train: ExamFolder
@@ -36,6 +37,16 @@ class Parts:
     def unread(self) -> tuple[Path, ...]:
         """Files among the stacks that are not read; see `ExamFolder.unread`."""
         return self.train.unread + (() if self.valid is None else self.valid.unread)
+
+    @property
+    def scores_valid(self) -> bool:
+        """Whether valid is there and has a label of any finding."""
+        return self.valid is not None and not bool(np.isnan(self.valid.labels).all())
+
+    def planes(self) -> dict[str, int]:
+        """Plane -> how many of the exams trained on have it."""
+        having = [self.train.planes(position) for position in self.fit]
+        return {str(plane): sum(plane in planes for planes in having) for plane in PLANES}
 
     def table(self) -> str:
         """`split.csv`: a line an exam that is used, with its part."""
@@ -54,13 +65,16 @@ def divide(data: Path, recipe: Recipe) -> Parts:
     different findings train and select on the same exams, and can be compared.
     """
 
-    def open_split(split: str, findings: Iterable[str] | None) -> ExamFolder:
+    def open_split(
+        split: str, findings: Iterable[str] | None, *, allow_missing_labels: bool = False
+    ) -> ExamFolder:
         opened = ExamFolder.of_split(
             data,
             split,
             findings=findings,
             allow_missing_plane=recipe.allow_missing_plane,
             axes=recipe.axes,
+            allow_missing_labels=allow_missing_labels,
         )
         opened.refuse_other_axes()
         return opened
@@ -76,14 +90,16 @@ def divide(data: Path, recipe: Recipe) -> Parts:
     used = np.arange(len(exams))
     if recipe.max_exams is not None and recipe.max_exams < len(exams):
         _, used = inner_split(patterns, recipe.max_exams / len(exams), recipe.seed)
-    valid = open_split("valid", recipe.findings) if (data / "valid").is_dir() else None
+    valid = None
+    if (data / "valid").is_dir():  # may lack labels of some findings: the others are scored
+        valid = open_split("valid", exams.findings, allow_missing_labels=True)
     if recipe.selection.part == "valid":
-        if valid is None or valid.findings != exams.findings:
+        if valid is None or np.isnan(valid.labels).all():
             raise MrkneeError(
                 "the epoch can't be selected on valid",
                 file=data / "valid",
                 expected="a split valid with labels for " + ", ".join(exams.findings),
-                found="no such split" if valid is None else ", ".join(valid.findings or ["none"]),
+                found="no such split" if valid is None else "no label of any of these findings",
                 advice="select on an inner split of train: --selection.part inner",
             )
         return Parts(exams, used.tolist(), valid, range(len(valid)), valid)

@@ -5,19 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Any, Literal, get_args
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Findings
 from mrknee.exams.axes import parse_axes
 from mrknee.networks.settings import NetworkSettings
+from mrknee.ranges import SEED, WORKERS, Range
+from mrknee.suggestions import SETTINGS, meant
 from mrknee.tensors.augmentation import Augmentation
 from mrknee.tensors.preparation import Preparation
-from mrknee.training.recipe_tree import read_tree
+from mrknee.training.recipe_tree import dump, read_tree, setting_hints, wrong_kind
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+
+_MANY = 1_000_000
+"""More exams, slices or steps than any data set of knees has, and than any counter here needs."""
+
+RANGES: Mapping[str, Range] = {
+    "optimizer.learning_rate": Range(0, 1000, above=True),
+    "optimizer.weight_decay": Range(0, 1000),
+    "optimizer.momentum": Range(0, 1, below=True),
+    "optimizer.clip_norm": Range(0, 1e6),
+    "schedule.patience": Range(0, 100_000, whole=True),
+    "schedule.factor": Range(0, 1, above=True, below=True),
+    "schedule.threshold": Range(0, 1, below=True),
+    "schedule.warmup": Range(0, 1, below=True),
+    "selection.fraction": Range(0, 1, above=True, below=True),
+    "selection.early_stop": Range(0, 100_000, whole=True),
+    "network.frozen_stages": Range(0, 1000, whole=True),
+    "network.dropout": Range(0, 1, below=True),
+    "preparation.mean": Range(-1000, 1000),
+    "preparation.sd": Range(0.001, 1000),
+    "epochs": Range(1, 100_000, whole=True),
+    "batch_exams": Range(1, 4096, whole=True),
+    "batch_slices": Range(1, _MANY, whole=True),
+    "accumulate": Range(1, 100_000, whole=True),
+    "seed": SEED,
+    "save_every": Range(0, _MANY, whole=True),
+    "log_train": Range(1, _MANY, whole=True),
+    "log_valid": Range(1, _MANY, whole=True),
+    "sensitivity": Range(0, 1, above=True, below=True),
+    "max_exams": Range(1, _MANY, whole=True),
+    "workers": WORKERS,
+}
+"""Setting -> what it may be. A limit that mathematics doesn't give (a share lies between 0 and 1)
+is far beyond what makes sense: it is there to refuse a slip, not to advise. What is not here is
+checked by the settings of its part (preparation, augmentation, network)."""
 
 _RECIPES = Path(__file__).parent / "recipes"
 
@@ -115,6 +149,10 @@ class Recipe:
         batch_slices: slices a batch, of all planes together, at most, so that memory suffices
             whatever exams come together; an exam that has more is a batch of its own. Only exams
             are counted where not given.
+        slices_at_once: slices that go through an encoder together while training, so that memory
+            is that of so many slices, whatever the batch, for one more forward pass; gradients are
+            the same to rounding. 0 takes all slices of a batch; -1 takes 4 on a processor and 64
+            on a GPU. Not with network.batchnorm trained, whose statistics are the batch's.
         accumulate: batches a step of the optimizer; the gradient is that of the mean over the
             labels of all of them, also where an epoch ends with fewer.
         seed: of weights, splits, shuffling and augmentation.
@@ -126,7 +164,8 @@ class Recipe:
         save_every: save what --resume goes on from every so many steps, and after every epoch; 0
             saves after every epoch only. At most so many steps are lost when a run is killed.
         keep_every_epoch: keep every epoch's weights, named after their AUCs.
-        loggers: where curves go beside metrics.csv: tensorboard, wandb, mlflow, several, or none.
+        loggers: where curves go beside metrics.csv: tensorboard, wandb, mlflow, several (a list,
+            or names with commas or spaces between), or none.
         log_train: a log line every so many training exams.
         log_valid: a log line every so many validation exams.
         calibration: what is fitted on the inner exams so that a probability of 0.3 means three of
@@ -156,13 +195,14 @@ class Recipe:
     epochs: int = 50
     batch_exams: int = 1
     batch_slices: int | None = None
+    slices_at_once: int = 0
     accumulate: int = 1
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
     compile: bool = False
     save_every: int = 50
     keep_every_epoch: bool = False
-    loggers: list[LoggerName] = field(default_factory=lambda: ["tensorboard"])
+    loggers: list[LoggerName] | str | None = "tensorboard"
     log_train: int = 50
     log_valid: int = 10
     calibration: Literal["platt", "temperature", "none"] = "platt"
@@ -178,49 +218,28 @@ class Recipe:
         if self.findings is not None:
             given = self.findings.split(",") if isinstance(self.findings, str) else self.findings
             object.__setattr__(self, "findings", list(Findings(n.strip().lower() for n in given)))
-        positive = {
-            "epochs": self.epochs,
-            "batch_exams": self.batch_exams,
-            "batch_slices": 1 if self.batch_slices is None else self.batch_slices,
-            "accumulate": self.accumulate,
-            "log_train": self.log_train,
-            "log_valid": self.log_valid,
-            "optimizer.learning_rate": self.optimizer.learning_rate,
-            "max_exams": 1 if self.max_exams is None else self.max_exams,
-        }
-        for name, value in positive.items():
-            if value <= 0:
-                raise MrkneeError(
-                    f"the setting {name} can't be used", expected="above 0", found=str(value)
-                )
-        not_negative = {
-            "seed": self.seed,
-            "save_every": self.save_every,
-            "optimizer.weight_decay": self.optimizer.weight_decay,
-            "optimizer.clip_norm": self.optimizer.clip_norm,
-            "schedule.patience": self.schedule.patience,
-            "schedule.threshold": self.schedule.threshold,
-            "selection.early_stop": self.selection.early_stop,
-        }
-        for name, value in not_negative.items():
-            if value < 0:
-                raise MrkneeError(
-                    f"the setting {name} can't be used", expected="0 or above", found=str(value)
-                )
-        shares = {
-            "selection.fraction": self.selection.fraction,
-            "schedule.factor": self.schedule.factor,
-            "sensitivity": self.sensitivity,
-            "schedule.warmup": self.schedule.warmup or 0.5,  # 0, no warm-up, is fine
-            "optimizer.momentum": self.optimizer.momentum or 0.5,  # 0, no momentum, is fine
-        }
-        for name, value in shares.items():
-            if not 0 < value < 1:
-                raise MrkneeError(
-                    f"the setting {name} can't be used",
-                    expected="between 0 and 1",
-                    found=str(value),
-                )
+        object.__setattr__(self, "loggers", logger_names(self.loggers))
+        for name, allowed in RANGES.items():
+            value: Any = self
+            for part in name.split("."):
+                value = getattr(value, part)
+            if value is not None or name not in ("batch_slices", "max_exams"):
+                allowed.check(f"the setting {name}", value)
+
+        if self.slices_at_once < -1:
+            raise MrkneeError(
+                "the setting slices_at_once can't be used",
+                expected="a number of slices, 0 (all) or -1 (4 on a processor, 64 on a GPU)",
+                found=str(self.slices_at_once),
+            )
+        if self.slices_at_once and self.network.batchnorm == "trained":
+            raise MrkneeError(
+                "slices_at_once and network.batchnorm trained can't be used together",
+                expected="batch statistics of whole batches: slices_at_once 0; or frozen ones: "
+                "network.batchnorm frozen",
+                found=f"slices_at_once {self.slices_at_once}, network.batchnorm trained",
+                advice="to save memory with trained statistics, lower batch_exams or batch_slices",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The whole tree as plain values."""
@@ -228,7 +247,40 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The whole tree as YAML; `load_recipe` reads it back."""
-        return str(yaml.safe_dump(self.to_dict(), sort_keys=False))
+        return dump(self.to_dict())
+
+
+def unknown_setting(name: str) -> MrkneeError:
+    """The error for a setting that doesn't exist: which one was probably meant."""
+    near = meant(name, setting_hints(Recipe), SETTINGS)
+    return MrkneeError(
+        f"no such setting: {name}" + (f"; did you mean {near}?" if near else ""),
+        advice="`mrknee train --help` lists all settings",
+    )
+
+
+def logger_names(given: list[LoggerName] | str | None) -> list[LoggerName]:
+    """`tensorboard`, `tensorboard,wandb`, `tensorboard wandb`, `[wandb]` or `none` as a list.
+
+    Raises:
+        MrkneeError: another name, one name twice, or none beside others.
+    """
+    names: list[Any] = list(given or [])
+    if isinstance(given, str):
+        names = given.strip("[]").replace(",", " ").split()
+    known = get_args(LoggerName)
+    if names in (["none"], ["null"]):
+        return []
+    odd = [name for name in names if name not in known]
+    if odd or len(set(names)) < len(names) or given == "":
+        near = meant(odd[0], known, {}) if odd else None
+        raise MrkneeError(
+            "the setting loggers can't be used",
+            expected=f"some of {', '.join(known)}, each once; or none",
+            found=str(given),
+            advice=None if near is None else f"did you mean {near}?",
+        )
+    return [name for name in known if name in names]
 
 
 def recipe_names() -> list[str]:
@@ -270,11 +322,18 @@ def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None
     try:
         tree = read_tree(path, Recipe)
         for name, value in (changes or {}).items():
+            if name not in setting_hints(Recipe):
+                raise unknown_setting(name)
             *parents, last = name.split(".")
             branch = tree
             for parent in parents:
                 branch = branch.setdefault(parent, {})
             branch[last] = value
+            expected = wrong_kind(value, setting_hints(Recipe)[name])
+            if expected is not None:
+                raise MrkneeError(
+                    f"the setting {name} can't be used", expected=expected, found=repr(value)
+                )
         recipe = parser.instantiate(parser.parse_object({"recipe": tree})).recipe
     except MrkneeError:
         raise

@@ -1,10 +1,12 @@
-"""Which address answers what; whatever goes wrong is told in one form, JSON or page."""
+"""Which address answers what; whatever goes wrong is reported in one form, JSON or page."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
@@ -20,10 +23,14 @@ from mrknee.files import FULL_DISK
 from mrknee.report.templates import templates
 from mrknee.report.words import title_of
 from mrknee.web import schemas
+from mrknee.web.arrivals import Arrivals
+from mrknee.web.audit import AuditLog, Record
 from mrknee.web.desk import Desk
-from mrknee.web.refusal import RefusalError
-from mrknee.web.service import Files, Service
-from mrknee.web.uploads import uploaded
+from mrknee.web.gate import CLIENT_GONE, Gate
+from mrknee.web.metrics import KIND, Metrics
+from mrknee.web.refusal import RefusalError, busy
+from mrknee.web.service import Answered, Service
+from mrknee.web.uploads import Received, check_head, read_body
 
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -47,34 +54,133 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
 
 Answer = TypeVar("Answer")
 
+Work = Callable[[Received, str], Answered[Answer]]
+"""What is answered to an exam; the text is the request's id."""
 
-def create_app(service: Service) -> FastAPI:
+_PATHS = ("/predict", "/explain", "/model", "/health", "/ready", "/metrics", "/openapi.json", "/")
+
+
+def create_app(
+    service: Service,
+    *,
+    hosts: Iterable[str] = (),
+    root_path: str = "",
+    audit_log: AuditLog | None = None,
+    metrics: Metrics | None = None,
+) -> ASGIApp:
     """The service's addresses; it is answered from one event loop.
 
     Args:
         service: the model, and what is answered with it.
+        hosts: names it may be asked under, beside those of this machine only.
+        root_path: the path of a proxy that it is below, such as /knee, or "".
+        audit_log: where each exam gets a line.
+        metrics: where answers are counted.
     """
     app = FastAPI(
         title="mrknee",
         version=__version__,
-        description=f"Reads one knee MRI exam a request. {schemas.NOTICE.capitalize()}.",
+        description=f"Reads one knee MRI exam per request. {schemas.NOTICE.capitalize()}.",
         docs_url=None,  # these pages would load their scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
         telemetry=_SILENT,
+        servers=[{"url": root_path}] if root_path else None,
     )
-    desk = Desk()
-    form = _form(required=not service.allow_missing_plane)
+    metrics = metrics or Metrics()
+    intake = _Intake(service, audit_log)
+    intake.count_in(metrics)
+    _add_addresses(app, service, intake, metrics)
 
-    async def read(request: Request, work: Callable[[Files], Answer]) -> Answer:
-        with desk.place():
-            async with uploaded(request, allow_missing_plane=service.allow_missing_plane) as files:
-                return await desk.read(lambda: work(files))
+    def answer_fault(request: Request, error: Exception) -> Response:
+        return _told(service, request, error)
+
+    for kind in (RefusalError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, answer_fault)
+    return Gate(app, hosts=hosts, root_path=root_path, paths=_PATHS, metrics=metrics)
+
+
+class _Intake:
+    """From a request with an exam to its answer: received, waiting, read, recorded."""
+
+    def __init__(self, service: Service, audit_log: AuditLog | None) -> None:
+        self._service, self._audit_log = service, audit_log
+        self._arrivals, self._desk = Arrivals(), Desk()
+
+    @property
+    def full(self) -> bool:
+        """Whether no exam can be taken now."""
+        return self._desk.full
+
+    def count_in(self, metrics: Metrics) -> None:
+        """Adds what is on its way to the metrics."""
+        arrivals, desk = self._arrivals, self._desk
+        metrics.gauge("uploads", "bodies that are arriving", lambda: arrivals.count)
+        metrics.gauge("upload_bytes", "bytes of them", lambda: arrivals.received)
+        metrics.gauge("exams", "exams waiting and being read", lambda: desk.taken)
+
+    async def answer(self, request: Request, work: Work[Answer]) -> Answer:
+        """Receives an exam, has it read, and notes it in the audit log before it is answered.
+
+        Raises:
+            RefusalError: it can't be answered.
+            ClientDisconnect: the client went away.
+            OSError: the disk is full, for temporary files or for the audit log.
+        """
+        record = Record(
+            request_id=request.state.request_id,
+            path=request.state.address,
+            model_digest=self._service.digest,
+            mrknee=__version__,
+        )
+        try:
+            answered = await self._answer(request, work, record)
+        except Exception as error:
+            refusal = _refusal(error)
+            record.status, record.fault = refusal.status, refusal.fault.what
+            await self._note(record)
+            raise
+        record.status, record.result = 200, answered.probabilities
+        record.remarks = list(dict.fromkeys(remark.code for remark in answered.remarks))
+        await self._note(record)
+        return answered.content
+
+    async def _answer(
+        self, request: Request, work: Work[Answer], record: Record
+    ) -> Answered[Answer]:
+        content_type = check_head(request)
+        self._desk.refuse_if_full()
+        allow = self._service.allow_missing_plane
+        async with self._arrivals.body(request) as body:
+
+            def read(gone: threading.Event) -> Answered[Answer]:
+                received = read_body(body, content_type, allow_missing_plane=allow)
+                record.input = {str(p): digest for p, digest in received.digests.items()}
+                if gone.is_set():
+                    raise ClientDisconnect
+                return work(received, record.request_id)
+
+            with self._desk.place():
+                return await self._desk.read(read, _left(request))
+
+    async def _note(self, record: Record) -> None:
+        if self._audit_log is not None:
+            await asyncio.to_thread(self._audit_log.write, record)
+
+
+async def _left(request: Request) -> None:
+    """Ends once the client has gone away."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _add_addresses(app: FastAPI, service: Service, intake: _Intake, metrics: Metrics) -> None:
+    form = _form(required=not service.allow_missing_plane)
 
     @app.post("/predict", responses=_FAULTS, openapi_extra=form)
     async def predict(request: Request) -> schemas.Prediction:
-        """Reads one exam: a calibrated probability a finding, and what the thresholds say."""
-        return await read(request, service.predict)
+        """Reads one exam: a probability per finding, and what the thresholds say."""
+        return await intake.answer(request, service.predict)
 
     @app.post(
         "/explain",
@@ -85,8 +191,8 @@ def create_app(service: Service) -> FastAPI:
     async def explain(request: Request) -> schemas.Explained | HTMLResponse:
         """Which planes and slices, and how much; a page for who prefers text/html."""
         if _wants_page(request):
-            return HTMLResponse(await read(request, service.page), headers=PAGE_HEADERS)
-        return await read(request, service.explain)
+            return HTMLResponse(await intake.answer(request, service.page), headers=PAGE_HEADERS)
+        return await intake.answer(request, service.explain)
 
     @app.get("/model")
     async def model() -> schemas.ModelFacts:
@@ -95,20 +201,25 @@ def create_app(service: Service) -> FastAPI:
 
     @app.get("/health")
     async def health() -> schemas.Health:
-        """Whether the service answers."""
+        """Whether the service answers (liveness)."""
         return schemas.Health()
+
+    @app.get("/ready", responses={503: {"model": schemas.Faulty}})
+    async def ready() -> schemas.Ready:
+        """Whether an exam would be taken now (readiness)."""
+        if intake.full:
+            raise busy("the service is not ready", "a free place for an exam", 2)
+        return schemas.Ready()
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {KIND: {}}}})
+    async def count() -> Response:
+        """Counters, for Prometheus."""
+        return Response(metrics.text(), media_type=KIND)
 
     @app.get("/", response_class=HTMLResponse)
     async def start() -> HTMLResponse:
         """The start page, with a form for one exam."""
         return start_page(service)
-
-    def answer_fault(request: Request, error: Exception) -> Response:
-        return _told(service, request, error)
-
-    for kind in (RefusalError, HTTPException, ClientDisconnect, Exception):
-        app.add_exception_handler(kind, answer_fault)
-    return app
 
 
 def _form(*, required: bool) -> dict[str, Any]:
@@ -131,6 +242,7 @@ def start_page(
             facts=service.facts(),
             points=service.operating_points,
             calibrated=service.calibrated,
+            uncalibrated=service.uncalibrated,
             planes=PLANES,
             title_of=title_of,
             fault=fault,
@@ -143,20 +255,12 @@ def _told(service: Service, request: Request, error: Exception) -> Response:
     refusal = _refusal(error)
     if refusal.status == 500:
         _report(error)
-    fault = schemas.Fault(
-        what=refusal.fault.what,
-        field=refusal.field,
-        expected=refusal.fault.expected,
-        found=refusal.fault.found,
-        advice=refusal.fault.advice,
-    )
-    if request.url.path == "/explain" and _wants_page(request):
-        page = start_page(service, fault, refusal.status)
+    faulty = refusal.answer()
+    if request.state.address == "/explain" and _wants_page(request):
+        page = start_page(service, faulty.error, refusal.status)
         page.headers.update(refusal.headers)
         return page
-    return JSONResponse(
-        schemas.Faulty(error=fault).model_dump(), refusal.status, headers=refusal.headers
-    )
+    return JSONResponse(faulty.model_dump(), refusal.status, headers=refusal.headers)
 
 
 def _refusal(error: Exception) -> RefusalError:
@@ -167,18 +271,17 @@ def _refusal(error: Exception) -> RefusalError:
         what = {404: "there is nothing at this address", 405: "this address takes another method"}
         fault = MrkneeError(
             what.get(error.status_code, error.detail),
-            expected="POST /predict, POST /explain, GET /, /model, /health or /openapi.json",
+            expected="POST /predict, POST /explain, or GET /, /model, /health, /ready, /metrics, "
+            "/openapi.json",
         )
         return RefusalError(error.status_code, fault, headers=error.headers)
     if isinstance(error, ClientDisconnect):
-        return RefusalError(
-            400, MrkneeError("the request ended before it was whole")
-        )  # nobody hears
+        return RefusalError(CLIENT_GONE, MrkneeError("the client went away"))  # nobody hears
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         fault = MrkneeError(
             "the service has no room for the exam",
             found="a full disk",
-            advice="make room where the service keeps temporary files (TMPDIR)",
+            advice="make room where the service keeps temporary files (TMPDIR) and its audit log",
         )
         return RefusalError(507, fault)
     fault = MrkneeError(

@@ -25,20 +25,36 @@ class Call(BaseModel):
 class FindingRead(BaseModel):
     """One finding."""
 
-    probability: float = Field(ge=0, le=1, description="calibrated where the model is")
+    probability: float = Field(ge=0, le=1, description="calibrated, if `calibrated` says so")
+    calibrated: bool = Field(description="whether this finding's probability is calibrated")
+    uncalibrated: str | None = Field(description="why it is not calibrated, or null")
     calls: list[Call] = Field(description="one an operating point; empty if the model has none")
+
+
+class ExamRemark(BaseModel):
+    """Something odd about the exam (docs/plausibility.md)."""
+
+    code: str
+    plane: Plane | None = Field(description="the plane it concerns, or null")
+    text: str
 
 
 class Prediction(BaseModel):
     """What POST /predict answers."""
 
+    request_id: str = Field(description="as in the header X-Request-ID")
     model: str = Field(description="name of the run folder or file that is served")
+    model_digest: str = Field(description="SHA-256 of the model's files")
+    mrknee: str = Field(description="version of the program")
     order: list[str] = Field(description="the findings in the model's order")
     calibrated: bool = Field(
-        description="whether probabilities were calibrated, when training ended"
+        description="whether all findings' probabilities are calibrated; each finding says its own"
     )
     findings: dict[str, FindingRead]
-    missing_planes: list[Plane]
+    missing_planes: list[Plane] = Field(
+        description="planes that were not read: not sent, or none the model was trained on"
+    )
+    remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
     notice: str = NOTICE
 
 
@@ -53,9 +69,17 @@ class Place(BaseModel):
 class FindingExplained(BaseModel):
     """One finding's logit, taken apart."""
 
-    probability: float = Field(ge=0, le=1, description="calibrated where the model is")
+    probability: float = Field(ge=0, le=1, description="calibrated, if `calibrated` says so")
+    calibrated: bool = Field(description="whether this finding's probability is calibrated")
+    uncalibrated: str | None = Field(description="why it is not calibrated, or null")
     logit: float = Field(description="before calibration")
     bias: float | None = Field(description="the logit without any picture; null for Grad-CAM")
+    residual: float | None = Field(
+        description="how far bias and parts are from the logit; null for Grad-CAM"
+    )
+    allowed_residual: float | None = Field(
+        description="how far they may be and still add up to it, by rounding; null for Grad-CAM"
+    )
     planes: dict[Plane, float] = Field(description="what each plane adds")
     slices: dict[Plane, list[float]] = Field(description="what each slice adds")
     most_raising_slice: Place
@@ -74,10 +98,15 @@ class Preparation(BaseModel):
 class Explained(BaseModel):
     """What POST /explain answers: what explanation.json of `mrknee explain` holds, and more."""
 
+    request_id: str = Field(description="as in the header X-Request-ID")
     model: str = Field(description="name of the run folder or file that is served")
+    model_digest: str = Field(description="SHA-256 of the model's files")
+    mrknee: str = Field(description="version of the program")
     exam: str
     method: str
-    adds_up: bool = Field(description="whether bias and parts add up to the logit")
+    adds_up: bool = Field(
+        description="whether bias and parts of this exam, as computed, add up to every logit"
+    )
     note: str
     attention_held_fixed: bool
     unit: str
@@ -85,7 +114,10 @@ class Explained(BaseModel):
     shapes: dict[Plane, tuple[int, int, int]] = Field(description="slices, rows, columns")
     preparation: Preparation
     findings: dict[str, FindingExplained]
-    missing_planes: list[Plane]
+    missing_planes: list[Plane] = Field(
+        description="planes that were not read: not sent, or none the model was trained on"
+    )
+    remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
     notice: str = NOTICE
 
 
@@ -105,6 +137,7 @@ class ModelFacts(BaseModel):
     """What GET /model answers."""
 
     model: str = Field(description="name of the run folder or file that is served")
+    model_digest: str = Field(description="SHA-256 of the model's files")
     mrknee: str = Field(description="version of the program")
     findings: list[str] = Field(description="in the model's order")
     preparation: Preparation
@@ -115,9 +148,15 @@ class ModelFacts(BaseModel):
 
 
 class Health(BaseModel):
-    """What GET /health answers, also while an exam is read."""
+    """What GET /health answers, also while exams are read and the queue is full."""
 
     status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """What GET /ready answers while there is a place for an exam."""
+
+    status: Literal["ready"] = "ready"
 
 
 class Fault(BaseModel):

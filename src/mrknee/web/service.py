@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import BinaryIO
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams.remark import Remark
 from mrknee.inference.decisions import operating_points_of
 from mrknee.inference.explanation import Explanation
-from mrknee.inference.model import Model
+from mrknee.inference.model import Model, uncalibrated
+from mrknee.inference.runtimes import Limits
 from mrknee.report.exam_page import exam_page
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.web import schemas
+from mrknee.web.arrivals import MAX_BODY_BYTES, UPLOAD_SECONDS
 from mrknee.web.desk import PLACES
 from mrknee.web.refusal import RefusalError
-from mrknee.web.uploads import (
-    MAX_BODY_BYTES,
-    MAX_PIXELS,
-    MAX_SIDE,
-    MAX_SLICES,
-    UPLOAD_SECONDS,
-    read_exam,
-)
+from mrknee.web.uploads import MAX_PIXELS, MAX_SIDE, MAX_SLICES, Received
 
-Files = Mapping[Plane, BinaryIO]
+Content = TypeVar("Content")
+
+
+@dataclass(frozen=True)
+class Answered(Generic[Content]):
+    """An answer, and what of it the audit log keeps.
+
+    Attributes:
+        content: what the client gets.
+        probabilities: by finding.
+        remarks: what is odd about the exam.
+    """
+
+    content: Content
+    probabilities: Mapping[str, float]
+    remarks: Sequence[Remark]
+
+
+LIMITS = Limits(seconds=120, memory=4 * 2**30)
+"""What one exam may take with an exported model. An exam of MRNet's size takes seconds and less
+than 1 GB on two cores, the largest one that may be sent (`MAX_PIXELS`) twice that."""
 
 
 class Service:
@@ -35,67 +52,98 @@ class Service:
     Args:
         model: ready to read exams.
         name: what it is called in answers.
+        digest: the SHA-256 of the model's files, as `mrknee.web.serving.digest_of` gives it.
         allow_missing_plane: read exams that lack one or two planes too.
 
     Raises:
         MrkneeError: the model's operating points can't be read.
     """
 
-    def __init__(self, model: Model, name: str, *, allow_missing_plane: bool = False) -> None:
+    def __init__(
+        self, model: Model, name: str, *, digest: str = "", allow_missing_plane: bool = False
+    ) -> None:
         self.model, self.name, self.allow_missing_plane = model, name, allow_missing_plane
+        self.digest = digest
         self.operating_points = operating_points_of(model.decisions)
 
     @property
     def calibrated(self) -> bool:
-        """Whether the model's probabilities were calibrated."""
-        return self.model.decisions.get("calibration") is not None
+        """Whether the probabilities of all findings were calibrated."""
+        return not self.uncalibrated
 
-    def predict(self, files: Files) -> schemas.Prediction:
+    @property
+    def uncalibrated(self) -> Mapping[str, str]:
+        """Finding -> why its probability is the network's own; calibrated ones are not in it."""
+        return uncalibrated(self.model.decisions, self.model.findings)
+
+    def predict(self, received: Received, request_id: str) -> Answered[schemas.Prediction]:
         """Reads an exam.
 
         Raises:
-            RefusalError: the files are no exam, or the model can't read it.
+            RefusalError: the model can't read it.
         """
-        exam = read_exam(files)
+        exam = received.exam
         try:
             table = self.model.predict([exam])
         except MrkneeError as fault:
             raise RefusalError(500, fault) from fault  # not the upload's
+        remarks = table.remarks.get(exam.id, ())
+        found = dict(zip(table.findings, table.probabilities[0].tolist(), strict=True))
         findings = {}
-        for name, number in zip(table.findings, table.probabilities[0].tolist(), strict=True):
+        for name, number in found.items():
             calls = [_call(point, number) for point in self.operating_points.get(name, ())]
-            findings[name] = schemas.FindingRead(probability=number, calls=calls)
-        return schemas.Prediction(
-            model=self.name,
+            reason = self.uncalibrated.get(name)
+            findings[name] = schemas.FindingRead(
+                probability=number, calibrated=reason is None, uncalibrated=reason, calls=calls
+            )
+        content = schemas.Prediction(
+            **self._origin(exam, request_id),
             order=list(self.model.findings),
             calibrated=self.calibrated,
             findings=findings,
-            missing_planes=_missing(exam),
+            remarks=[schemas.ExamRemark(**remark.to_dict()) for remark in remarks],
         )
+        return Answered(content, found, remarks)
 
-    def explain(self, files: Files) -> schemas.Explained:
+    def explain(self, received: Received, request_id: str) -> Answered[schemas.Explained]:
         """Takes an exam's logits apart, in numbers.
 
         Raises:
             RefusalError: as `predict`.
         """
-        exam = read_exam(files)
-        found = self._explanation(exam).description()
-        return schemas.Explained(model=self.name, missing_planes=_missing(exam), **found)
+        exam = received.exam
+        explanation = self._explanation(exam)
+        content = schemas.Explained(**self._origin(exam, request_id), **explanation.description())
+        return Answered(content, _probabilities(explanation), explanation.remarks)
 
-    def page(self, files: Files) -> str:
+    def page(self, received: Received, request_id: str) -> Answered[str]:
         """Takes an exam's logits apart, as a page.
 
         Raises:
             RefusalError: as `predict`.
         """
-        exam = read_exam(files)
-        return exam_page(exam, self._explanation(exam), model=self.name)
+        exam = received.exam
+        explanation = self._explanation(exam)
+        text = exam_page(
+            exam, explanation, model=self.name, digest=self.digest, request_id=request_id
+        )
+        return Answered(text, _probabilities(explanation), explanation.remarks)
+
+    def _origin(self, exam: Exam, request_id: str) -> dict[str, Any]:
+        """What every answer about an exam says of where it comes from."""
+        return {
+            "request_id": request_id,
+            "model": self.name,
+            "model_digest": self.digest,
+            "mrknee": __version__,
+            "missing_planes": self._missing(exam),
+        }
 
     def facts(self) -> schemas.ModelFacts:
         """What is served, and what a request may hold."""
         return schemas.ModelFacts(
             model=self.name,
+            model_digest=self.digest,
             mrknee=__version__,
             findings=list(self.model.findings),
             preparation=schemas.Preparation(**self.model.preparation.to_dict()),
@@ -111,6 +159,10 @@ class Service:
                 missing_plane=self.allow_missing_plane,
             ),
         )
+
+    def _missing(self, exam: Exam) -> list[Plane]:
+        """Planes that were not read: not sent, or not among those the model was trained on."""
+        return [p for p in PLANES if p not in exam.stacks or p not in self.model.planes]
 
     def _explanation(self, exam: Exam) -> Explanation:
         try:
@@ -129,5 +181,5 @@ def _call(point: OperatingPoint, probability: float) -> schemas.Call:
     )
 
 
-def _missing(exam: Exam) -> list[Plane]:
-    return [plane for plane in PLANES if plane not in exam.stacks]
+def _probabilities(explanation: Explanation) -> dict[str, float]:
+    return dict(zip(explanation.findings, explanation.probabilities.tolist(), strict=True))

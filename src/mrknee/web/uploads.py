@@ -1,33 +1,31 @@
 """From a request's body to an exam: bounded at every step, and nothing of it stays.
 
-What comes in is spooled to files without a name (starlette's), which end with the process at the
-latest. They get names, in a folder of their own, only while their headers are read.
+The form's files are spooled to files without a name (starlette's), which end with the process at
+the latest. They get names, in a folder of their own, only while they are read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import os
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
-from starlette.types import Message, Receive
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams.remark import Remark
 from mrknee.exams.stackfile import read_stack
+from mrknee.web.arrivals import MAX_BODY_BYTES, too_large
 from mrknee.web.refusal import RefusalError
-
-MAX_BODY_BYTES = 100_000_000
-"""A request's body. MRNet's largest exam (3 planes of 61 slices of 256 x 256) has 12 MB in bytes,
-96 MB in float64."""
 
 MAX_SLICES, MAX_SIDE = 160, 1024
 """Slices of a plane, and pixels of its sides; MRNet's have up to 61 of 256 x 256. A plane's slices
@@ -37,32 +35,37 @@ MAX_PIXELS = 24_000_000
 """Pixels of an exam, all planes together; 3 x 61 slices of 256 x 256 have 12 million, 90 of
 512 x 512 have 23.6."""
 
-UPLOAD_SECONDS = 60.0
-"""How long a body may take to arrive."""
-
 _MAX_PARTS = 10  # three are wanted; more than that are refused by name
+_READ_BYTES = 1_048_576
 _MAX_TEXT_BYTES = 65_536  # of a field that is no file, which is refused by name too
 
 ADVICE = "curl -F axial=@0001.npy -F coronal=@... -F sagittal=@..., the @ included"
 
 
-@asynccontextmanager
-async def uploaded(
-    request: Request, *, allow_missing_plane: bool
-) -> AsyncIterator[Mapping[Plane, BinaryIO]]:
-    """Receives the files of one exam; they are gone when the context ends.
+@dataclass(frozen=True)
+class Received:
+    """What was uploaded.
 
-    Args:
-        request: a multipart form with the files axial, coronal and sagittal.
-        allow_missing_plane: whether one or two of them may be missing.
+    Attributes:
+        exam: the exam; its id is `upload`.
+        digests: by plane, the SHA-256 of the file as it came, in hexadecimal.
+    """
 
-    Yields:
-        A plane's file, open at its beginning.
+    exam: Exam
+    digests: Mapping[Plane, str]
+
+
+def check_head(request: Request) -> str:
+    """Refuses what can't be an exam before its body is received.
+
+    Returns:
+        The header `Content-Type`, which says where the form's parts end.
 
     Raises:
-        RefusalError: the body is too large or too slow, no multipart form, or has other fields.
+        RefusalError: it is no multipart form, or states that it is too large.
     """
-    kind = request.headers.get("content-type", "nothing").partition(";")[0].strip().lower()
+    content_type = request.headers.get("content-type", "nothing")
+    kind = content_type.partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise RefusalError(
             415,
@@ -73,55 +76,60 @@ async def uploaded(
                 advice=ADVICE,
             ),
         )
-    form = await _received(request)
-    try:
-        yield _files(form, allow_missing_plane=allow_missing_plane)
-    finally:
-        await form.close()
-
-
-async def _received(request: Request) -> FormData:
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated[:20]) > MAX_BODY_BYTES:
-        raise _too_large()
-    _, options = parse_options_header(request.headers["content-type"])
-    bounded = Request(request.scope, _bounded(request.receive, options.get(b"boundary", b"")))
-    try:
-        async with asyncio.timeout(UPLOAD_SECONDS):
-            return await bounded.form(
-                max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=_MAX_TEXT_BYTES
-            )
-    except TimeoutError:
-        fault = MrkneeError(
-            "the exam took too long to arrive", expected=f"at most {UPLOAD_SECONDS:g} seconds"
-        )
-        raise RefusalError(408, fault) from None
-    except HTTPException as error:
-        raise _unreadable(error.detail) from None
+        raise too_large()
+    return content_type
 
 
-def _bounded(receive: Receive, boundary: bytes) -> Receive:
-    """What the request sends: never too much, whatever it said before, and whole.
+def read_body(body: BinaryIO, content_type: str, *, allow_missing_plane: bool) -> Received:
+    """Makes an exam of a whole body. It blocks: it is called from the desk's thread.
 
-    starlette takes a form that breaks off for one of fewer files.
+    Args:
+        body: a multipart form with the files axial, coronal and sagittal, open at its beginning.
+        content_type: its header `Content-Type`.
+        allow_missing_plane: whether one or two of them may be missing.
+
+    Raises:
+        RefusalError: the form is broken, has other fields, a file is no stack that can be read, or
+            the exam is too large.
     """
-    received, end = 0, b""
-    last = b"--" + boundary + b"--"
+    _refuse_cut(body, content_type)
+    form = asyncio.run(_parsed(body, content_type))
+    try:
+        return _read_exam(_files(form, allow_missing_plane=allow_missing_plane))
+    finally:
+        asyncio.run(form.close())
 
-    async def bounded() -> Message:
-        nonlocal received, end
-        message = await receive()
-        if message["type"] == "http.request":
-            body = message.get("body", b"")
-            received += len(body)
-            if received > MAX_BODY_BYTES:
-                raise _too_large()
-            end = (end + body)[-len(last) - 2 :]
-            if not message.get("more_body") and not end.rstrip(b"\r\n").endswith(last):
-                raise _unreadable("a form that breaks off")
-        return message
 
-    return bounded
+async def _parsed(body: BinaryIO, content_type: str) -> FormData:
+    async def parts() -> AsyncGenerator[bytes, None]:
+        while part := body.read(_READ_BYTES):
+            yield part
+
+    parser = MultiPartParser(
+        Headers({"content-type": content_type}),
+        parts(),
+        max_files=_MAX_PARTS,
+        max_fields=_MAX_PARTS,
+        max_part_size=_MAX_TEXT_BYTES,
+    )
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        raise _unreadable(error.message) from None
+
+
+def _refuse_cut(body: BinaryIO, content_type: str) -> None:
+    """Refuses a form that breaks off, which starlette takes for one of fewer files."""
+    _, options = parse_options_header(content_type)
+    last = b"--" + options.get(b"boundary", b"") + b"--"
+    size = body.seek(0, os.SEEK_END)
+    body.seek(max(size - len(last) - 2, 0))
+    end = body.read()
+    body.seek(0)
+    if not end.rstrip(b"\r\n").endswith(last):
+        raise _unreadable("a form that breaks off")
 
 
 def _unreadable(found: str) -> RefusalError:
@@ -132,15 +140,6 @@ def _unreadable(found: str) -> RefusalError:
         advice=ADVICE,
     )
     return RefusalError(400, fault)
-
-
-def _too_large() -> RefusalError:
-    fault = MrkneeError(
-        "the upload is too large",
-        expected=f"at most {MAX_BODY_BYTES:,} bytes",
-        advice="send stacks of uint8, as MRNet has them",
-    )
-    return RefusalError(413, fault)
 
 
 def _files(form: FormData, *, allow_missing_plane: bool) -> Mapping[Plane, BinaryIO]:
@@ -175,23 +174,22 @@ def _files(form: FormData, *, allow_missing_plane: bool) -> Mapping[Plane, Binar
     return files
 
 
-def read_exam(files: Mapping[Plane, BinaryIO]) -> Exam:
-    """Makes an exam of what was received; its id is `upload`.
-
-    Args:
-        files: a plane's file, open at its beginning.
-
-    Raises:
-        RefusalError: a file is no stack that can be read, or the exam is too large.
-    """
-    stacks = {}
+def _read_exam(files: Mapping[Plane, BinaryIO]) -> Received:
+    stacks, digests = {}, {}
+    remarks: list[Remark] = []
     with TemporaryDirectory(prefix="mrknee-") as folder:
         for plane, file in files.items():
             path = Path(folder) / f"{plane}.npy"
+            digest = sha256()
             with path.open("xb") as copy:
-                shutil.copyfileobj(file, copy)
+                while part := file.read(_READ_BYTES):
+                    digest.update(part)
+                    copy.write(part)
+            digests[plane] = digest.hexdigest()
             try:
-                stacks[plane] = read_stack(path)  # its pages stay readable without the name
+                outliers: list[str] = []
+                stacks[plane] = read_stack(path, outliers=outliers)
+                remarks += [Remark("outliers", plane, text) for text in outliers]
             except MrkneeError as fault:
                 raise RefusalError(422, fault, field=plane) from None
     for plane, stack in stacks.items():
@@ -206,7 +204,7 @@ def read_exam(files: Mapping[Plane, BinaryIO]) -> Exam:
         raise _too_large_to_read(
             f"at most {MAX_PIXELS:,} pixels, all planes together", f"{pixels:,} pixels", None
         )
-    return Exam("upload", stacks)
+    return Received(Exam("upload", stacks, remarks=tuple(remarks)), digests)
 
 
 def _too_large_to_read(expected: str, found: str, plane: Plane | None) -> RefusalError:

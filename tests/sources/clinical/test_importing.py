@@ -19,6 +19,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, ExamFolder, Plane
 from mrknee.sources.clinical import importing
 from mrknee.sources.clinical.importing import import_exams
+from mrknee.sources.clinical.scanning import scan_source
 from mrknee.sources.clinical.study import Study, read_study
 from tests.sources.clinical.expectation import framed, near
 from tests.sources.clinical.hospital import (
@@ -361,11 +362,11 @@ class _Deadly(Study):
 def test_a_study_that_crashes_its_process_is_refused(tmp_path: Path) -> None:
     """Whatever brings a process down costs one study, not the batch."""
     export_study(tmp_path / "in")
-    scan = importing._scan(tmp_path / "in", 1)
+    scan = scan_source(tmp_path / "in", 1)
     (good,) = importing._in_id_order(scan)
     studies = {"0000": _Deadly("x", None, ""), "0001": good}
     tasks = [
-        importing._Task(tmp_path / "out", exam_id, study, {}, allow_missing_plane=False)
+        importing._Task(tmp_path / "out", exam_id, study, {}, False, seal="", beside=0)
         for exam_id, study in studies.items()
     ]
     records = dict(importing._work(tasks, 2))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import os
 import stat
+import tarfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.sources.clinical import locate
+from mrknee.sources.clinical import archives, locate
 from mrknee.sources.clinical.locate import Location, Opener, find_files
 
 
@@ -48,7 +52,9 @@ def test_a_broken_zip_among_others_is_counted(tmp_path: Path) -> None:
     zipped(tmp_path / "good.zip", {"1": b"1"})
     found = find_files(tmp_path)
     assert len(found.files) == 1
-    assert found.broken == ("a zip can't be read: its directory is missing or broken",)
+    assert found.broken == (
+        (Location(tmp_path / "bad.zip"), "a zip can't be read: its directory is missing or broken"),
+    )
 
 
 @pytest.mark.parametrize("name", ["../out", "a/../../out", "/etc/out", "..\\out", "C:\\out"])
@@ -70,14 +76,14 @@ def test_a_zip_with_links_is_refused(tmp_path: Path) -> None:
 
 def test_a_zip_bomb_is_refused_unopened(tmp_path: Path) -> None:
     """A zip that grows a thousandfold is refused by its directory alone."""
-    bomb = zipped(tmp_path / "z.zip", {"bomb": bytes(locate.FREE_BYTES + 1)})
+    bomb = zipped(tmp_path / "z.zip", {"bomb": bytes(archives.FREE_BYTES + 1)})
     with pytest.raises(MrkneeError, match="far more than images"):
         find_files(bomb)
 
 
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A zip of more files than any export has is refused."""
-    monkeypatch.setattr(locate, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     with pytest.raises(MrkneeError, match="too many files"):
         find_files(zipped(tmp_path / "z.zip", {str(i): b"1" for i in range(4)}))
 
@@ -108,3 +114,161 @@ def test_a_source_that_is_not_there_is_said_without_its_name(tmp_path: Path) -> 
     with pytest.raises(MrkneeError) as told:
         find_files(tmp_path / "Plantagenet")
     assert "Plantagenet" not in str(told.value)
+
+
+def tarred(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
+    """A tar with these members."""
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]  # a mode
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def contents(source: Path) -> dict[str, bytes]:
+    """What is found in a source: name -> bytes."""
+    with Opener() as opener:
+        return {str(one.name): opener.read(one) for one in find_files(source).files}
+
+
+FILES = {"a/one": b"1", "a/two": b"22" * 999}
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tgz", "zip", "ZIP", "TAR"])
+@pytest.mark.parametrize("outer", ["", "folder", "zip", "tar", "tar.gz"])
+def test_archives_and_archives_in_them_are_read(tmp_path: Path, kind: str, outer: str) -> None:
+    """Zip, tar and packed tar, as the source, in a folder, or one inside another."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    inner = folder / f"study.{kind}"
+    if kind.lower() == "zip":
+        zipped(inner, FILES)
+    else:
+        tarred(inner, FILES, "w:gz" if kind.endswith("gz") else "w")
+    source = {"": inner, "folder": folder}.get(outer)
+    if source is None:
+        members = {f"x/study.{kind}": inner.read_bytes(), "x/three": b"3"}
+        source = tmp_path / f"outer.{outer}"
+        if outer == "zip":
+            zipped(source, members)
+        else:
+            tarred(source, members, "w:gz" if outer == "tar.gz" else "w")
+    found = {PurePosixPath(name).name: data for name, data in contents(source).items()}
+    assert found.pop("three", b"3") == b"3"
+    assert found == {"one": b"1", "two": b"22" * 999}
+
+
+def test_gzipped_files_are_unpacked_and_nifti_is_left_packed(tmp_path: Path) -> None:
+    """`a.dcm.gz` is `a.dcm`, in a folder and in a zip; `.nii.gz` is a format of its own."""
+    packed = gzip.compress(b"image")
+    (tmp_path / "a.dcm.gz").write_bytes(packed + gzip.compress(b" and more"))
+    (tmp_path / "b.nii.gz").write_bytes(packed)
+    zipped(tmp_path / "c.zip", {"c.gz": packed})
+    assert [*contents(tmp_path).values()] == [b"image and more", packed, b"image"]
+
+
+def test_an_archive_three_deep_is_told_and_not_opened(tmp_path: Path) -> None:
+    """Archives in archives are read one level deep; what lies deeper is named."""
+    inner = zipped(tmp_path / "1.zip", FILES).read_bytes()
+    middle = zipped(tmp_path / "2.zip", {"1.zip": inner}).read_bytes()
+    found = find_files(zipped(tmp_path / "3.zip", {"2.zip": middle, "x": b""}))
+    assert [one.name.name for one in found.files] == ["x"]
+    ((_, why),) = found.broken
+    assert "an archive in an archive: unpack it" in why
+
+
+@pytest.mark.parametrize("kind", ["gz", "tar.gz", "in a zip"])
+def test_gzip_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """What has to be unpacked as a whole is unpacked up to a limit."""
+    monkeypatch.setattr(archives, "MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr(locate, "MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr(archives, "STEP", 1 << 18)
+    bomb = bytes(3 << 20)
+    if kind == "in a zip":
+        inner = zipped(tmp_path / "bomb.zip", {"a": bomb}).read_bytes()
+        (tmp_path / "bomb.zip").unlink()
+        source = zipped(tmp_path / "a.zip", {"good": b"1", "b.zip": inner + bomb})
+        found = find_files(source)
+        assert len(found.files) == 1
+        assert "too large" in found.broken[0][1]
+        return
+    source = tmp_path / f"a.{kind}"
+    source.write_bytes(gzip.compress(bomb))
+    with pytest.raises(MrkneeError, match="unpacks to too much"):
+        contents(source)
+
+
+@pytest.mark.parametrize("name", ["../out", "a/../../out", "/etc/out", "C:\\out"])
+def test_a_tar_that_names_files_outside_itself_is_refused(tmp_path: Path, name: str) -> None:
+    """As a zip is."""
+    with pytest.raises(MrkneeError, match="outside itself"):
+        find_files(tarred(tmp_path / "a.tar", {"good": b"1", name: b"1"}))
+
+
+def test_links_and_devices_in_a_tar_are_told_and_not_followed(tmp_path: Path) -> None:
+    """A tar's files are read, and what only points to something is named."""
+    source = tmp_path / "a.tar"
+    with tarfile.open(source, "w") as archive:
+        for name, kind in (("link", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+        device = tarfile.TarInfo("device")
+        device.type, device.devmajor = tarfile.CHRTYPE, 1
+        archive.addfile(device)
+        archive.addfile(tarfile.TarInfo("empty"))
+    found = find_files(source)
+    assert [one.name.name for one in found.files] == ["empty"]
+    assert len(found.broken) == 3
+
+
+@pytest.mark.parametrize("place", [512 + 100, 3 * 512, 3 * 512 + 9])
+def test_a_cut_tar_gives_its_whole_files_and_is_told(tmp_path: Path, place: int) -> None:
+    """What stands before the cut is read, the file that is cut is not, and the cut is named."""
+    source = tarred(tmp_path / "a.tar", {"one": b"1" * 1024, "two": b"2" * 1024})
+    source.write_bytes(source.read_bytes()[:place])
+    found = find_files(source)
+    assert [one.name.name for one in found.files] == (["one"] if place > 1535 else [])
+    assert [why for _, why in found.broken] == [
+        "a tar is cut off, or damaged in its middle: copy it again"
+    ]
+
+
+def test_a_tar_whose_headers_lead_back_ends(tmp_path: Path) -> None:
+    """A member of negative size would be read for ever."""
+    source = tarred(tmp_path / "a.tar", {"one": b"1" * 1024, "two": b"2"})
+    content = bytearray(source.read_bytes())
+    content[1536 + 124 : 1536 + 136] = b"\xff" * 4 + (-1024).to_bytes(8, "big", signed=True)
+    block = content[1536:2048]
+    block[148:156] = b" " * 8
+    content[1536 + 148 : 1536 + 156] = b"%06o\0 " % sum(block)
+    source.write_bytes(content)
+    with pytest.raises(MrkneeError, match="tar can't be read"):
+        find_files(source)
+
+
+def test_links_that_lead_nowhere_and_folders_that_are_linked_are_told(tmp_path: Path) -> None:
+    """What can't be followed may be a slice, or a series: it is named, not dropped."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in" / "slice.dcm").symlink_to(tmp_path / "gone")
+    (tmp_path / "in" / "series").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "in" / "pipe")
+    assert sorted(why for _, why in find_files(tmp_path / "in").broken) == [
+        "a link leads nowhere",
+        "a link to a folder isn't followed",
+        "a pipe or a device is no file",
+    ]
+
+
+def test_few_archives_are_open_at_a_time(tmp_path: Path) -> None:
+    """However many archives a folder holds, few file handles are taken."""
+    for n in range(3 * locate.OPEN_ARCHIVES):
+        zipped(tmp_path / f"{n}.zip", {"a": b"%d" % n, "b": b""})
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+    with Opener() as opener:
+        for location in find_files(tmp_path).files:
+            opener.read(location)
+        if before:
+            assert len(list(Path("/proc/self/fd").iterdir())) <= before + locate.OPEN_ARCHIVES

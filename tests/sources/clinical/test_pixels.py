@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -23,6 +26,7 @@ from pydicom.uid import (
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Plane
+from mrknee.sources.clinical import pixels
 from mrknee.sources.clinical.geometry import Volume, upright
 from mrknee.sources.clinical.header import read_header
 from mrknee.sources.clinical.locate import Location
@@ -197,6 +201,62 @@ def test_a_damaged_stream_is_refused(
     assert capfd.readouterr().err == ""
     path.write_bytes(whole)
     read_volume(series)
+
+
+@pytest.mark.parametrize("pad", [b"\0", b"\xff", b" ", b"\0\xff \xff" * 5, b"\xff" * 300])
+@pytest.mark.parametrize("name", ["JPEG lossless SV1", "JPEG-LS", "JPEG 2000"])
+def test_padding_behind_a_stream_is_no_damage(tmp_path: Path, name: str, pad: bytes) -> None:
+    """Streams are padded to an even length by 00, FF, spaces or more: the image is the same."""
+    stack = knee()[Plane.SAGITTAL][:1, 96:160, 96:160].astype(np.uint16)
+    path = write(datasets(stack, SAGITTAL)[0], tmp_path / "0.dcm", SYNTAXES[name])
+    file = pydicom.dcmread(path)
+    stream = next(generate_frames(file.PixelData, number_of_frames=1))
+    ended = stream[: stream.rindex(b"\xff\xd9") + 2]
+    file.PixelData = encapsulate([ended + pad + b"\xff" * ((len(ended) + len(pad)) % 2)])
+    file.save_as(path)
+    with path.open("rb") as opened:
+        (series,) = sort_into_series(read_header(opened, Location(path)))
+    np.testing.assert_array_equal(read_volume(series).values, stack)
+
+
+def test_padded_frames_of_one_file_stay_apart(tmp_path: Path) -> None:
+    """A multi-frame file whose every frame is padded, with an offset table of its own."""
+    stack = knee()[Plane.SAGITTAL][:3, 96:160, 96:160].astype(np.uint16)
+    path = write(enhanced(stack, SAGITTAL), tmp_path / "0.dcm", JPEGLSLossless)
+    plain = read_volume(_series_in(path)).values
+    file = pydicom.dcmread(path)
+    frames = list(generate_frames(file.PixelData, number_of_frames=3))
+    padded = [frame[: frame.rindex(b"\xff\xd9") + 2] + b" " * 5 for frame in frames]
+    padded = [frame + b" " * (len(frame) % 2) for frame in padded]
+    file.PixelData, offsets, lengths = encapsulate_extended(padded)
+    file.ExtendedOffsetTable, file.ExtendedOffsetTableLengths = offsets, lengths
+    file.save_as(path)
+    np.testing.assert_array_equal(read_volume(_series_in(path)).values, plain)
+
+
+def _series_in(path: Path) -> Series:
+    with path.open("rb") as opened:
+        (series,) = sort_into_series(read_header(opened, Location(path)))
+    return series
+
+
+def test_where_one_decoder_fails_the_next_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow can't read JPEG-LS, and says so; the one behind it gives the values."""
+    stack = knee()[Plane.SAGITTAL][:1, 96:160, 96:160].astype(np.uint16)
+    (series,) = series_of(datasets(stack, SAGITTAL), tmp_path, JPEGLSLossless)
+    monkeypatch.setitem(pixels.PLUGINS, JPEGLSLossless, ("pillow", "gdcm"))
+    np.testing.assert_array_equal(read_volume(series).values, stack)
+    monkeypatch.setitem(pixels.PLUGINS, JPEGLSLossless, ("pillow",))
+    with pytest.raises(MrkneeError, match="can't be read"):
+        read_volume(series)
+
+
+def test_every_decoder_that_is_named_is_there() -> None:
+    """For each transfer syntax, all decoders that are tried are installed with the package."""
+    for syntax, names in pixels.PLUGINS.items():
+        assert set(names) <= set(get_decoder(UID(syntax)).available_plugins)
 
 
 @pytest.mark.parametrize("bits", [0, 1, 17, 127, 255])

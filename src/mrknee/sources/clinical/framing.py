@@ -5,7 +5,7 @@ The rule is written out in docs/importing.md; the two must say the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -26,7 +26,7 @@ EDGE_MM, LAYERS_MM, PRIOR_MM, NEAR_MM = 1.0, 8.0, 40.0, 15.0
 """Of the search for the joint: smoothing of slices, of the profile along the leg, the prior's
 standard deviation, and how far above and below the joint the limb's middle is taken from."""
 BLACK, WHITE = 0.5, 99.5
-"""The percentiles of all pixels of a series that become 0 and 255."""
+"""The percentiles of all pixels of a series, without padding, that become 0 and 255."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,21 @@ def frame(volume: Volume, plane: Plane) -> Framed:
         plane: which.
 
     Raises:
-        MrkneeError: all its pixels are equal.
+        MrkneeError: all its pixels are equal, or padding.
     """
-    values = volume.values
-    _, rows, cols = values.shape
-    black, white = np.percentile(values, (BLACK, WHITE))
+    _, rows, cols = volume.values.shape
+    padding = np.isnan(volume.values)
+    tissue = volume.values[~padding] if padding.any() else volume.values
+    if not tissue.size:
+        raise MrkneeError("a series shows nothing: all its pixels are padding")
+    black, white = np.percentile(tissue, (BLACK, WHITE))
     if not white > black:
-        black, white = float(values.min()), float(values.max())
+        black, white = float(tissue.min()), float(tissue.max())
     if not white > black:
         raise MrkneeError("a series shows nothing: all its pixels are equal")
+    if padding.any():
+        volume = replace(volume, values=np.where(padding, np.float32(black), volume.values))
+    values = volume.values
     # headers and NIfTI's 32-bit numbers give the same size with other last digits
     row_mm, col_mm = (round(size, 4) for size in volume.pixel_mm)
     window_mm = min(max(rows * row_mm, cols * col_mm), LARGEST_MM)

@@ -12,77 +12,37 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Plane, write_stack
-from mrknee.files import clear_half_written, whole_file
+from mrknee.exams.stackfile import is_whole_stack
+from mrknee.files import clear_half_written, contents, owned_folder, whole_file
 from mrknee.progress import Progress
-from mrknee.sources.clinical.dicomfile import is_dicom
-from mrknee.sources.clinical.header import Image, read_header
-from mrknee.sources.clinical.locate import Location, Opener, find_files
+from mrknee.sources.clinical.content import content_digest
+from mrknee.sources.clinical.knees import studies_of
+from mrknee.sources.clinical.lacking import lacks
 from mrknee.sources.clinical.nifti import is_nifti
-from mrknee.sources.clinical.study import (
-    Choice,
-    Study,
-    needs_decoder,
-    nifti_studies,
-    read_study,
-    studies_of,
-)
+from mrknee.sources.clinical.nifti_names import nifti_studies
+from mrknee.sources.clinical.scanning import Scan, scan_source
+from mrknee.sources.clinical.study import Choice, Study, needs_decoder, read_study
 from mrknee.untrusted import read_json
-from mrknee.workers import cores, each
+from mrknee.workers import cores, each, each_or_here
 
 RECORD = "import.json"
 UNFINISHED = ".import"
 """The folder inside OUT that holds the records of exams done so far."""
 MAX_RECORD_BYTES = 256_000_000
 """Of import.json: some 100,000 exams."""
-CHUNK = 500
-"""Files whose headers one process reads at a time."""
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-
-
-@dataclass
-class Scan:
-    """What the headers of a source's files say.
-
-    Attributes:
-        images: every DICOM image.
-        volumes: every NIfTI file.
-        counts: how many files are of which kind.
-        broken: why files could not be read, and how many for each reason.
-    """
-
-    images: list[Image] = field(default_factory=list)
-    volumes: list[Location] = field(default_factory=list)
-    counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("dicom", "nifti", "other", "unreadable"), 0)
-    )
-    broken: dict[str, int] = field(default_factory=dict)
-
-    def add(self, other: Scan) -> None:
-        """Takes in what another scan has found."""
-        self.images += other.images
-        self.volumes += other.volumes
-        for kind, count in other.counts.items():
-            self.counts[kind] += count
-        for reason, count in other.broken.items():
-            self.broken[reason] = self.broken.get(reason, 0) + count
-
-    def count_broken(self, reason: str) -> None:
-        """Notes one file that can't be read."""
-        self.counts["unreadable"] += 1
-        self.broken[reason] = self.broken.get(reason, 0) + 1
 
 
 @dataclass(frozen=True)
@@ -91,7 +51,8 @@ class Imported:
 
     Attributes:
         exams: id -> its record, as in import.json.
-        unreadable: why files of the source could not be read, and how many for each reason.
+        unreadable: why files of the source could not be read or are missing, and how many for
+            each reason.
     """
 
     exams: Mapping[str, Mapping[str, Any]]
@@ -99,8 +60,10 @@ class Imported:
 
     @property
     def complete(self) -> bool:
-        """Whether every study was taken and every file read."""
-        return not self.unreadable and all(exam["imported"] for exam in self.exams.values())
+        """Whether every study was taken whole, and every file read."""
+        return not self.unreadable and all(
+            exam["imported"] and not exam["incomplete"] for exam in self.exams.values()
+        )
 
     def table(self) -> str:
         """A line an exam, and one for files that can't be read."""
@@ -112,8 +75,12 @@ class Imported:
                 lines.append(f"{exam_id}  imported: {words}")
             else:
                 lines.append(f"{exam_id}  refused: {exam['reason']}")
+            lines += [f"      incomplete: {lack}" for lack in exam["incomplete"]]
             lines += [f"      note: {warning}" for warning in exam["warnings"]]
-        lines += [f"{count} files: {reason}" for reason, count in self.unreadable.items()]
+        lines += [
+            f"{count} file{'' if count == 1 else 's'}: {reason}"
+            for reason, count in self.unreadable.items()
+        ]
         return "\n".join(lines)
 
 
@@ -129,7 +96,8 @@ def import_exams(
     """Imports every study of a source.
 
     A study that can't be used is refused, with its reason in the result, and the others go on.
-    An interrupted import is taken up by the same call: exams that are there are kept.
+    An interrupted import is taken up by the same call: exams that are there, and were made from
+    the same files, are kept.
 
     Args:
         source: a folder of any depth, a zip, a DICOMDIR, or a single file.
@@ -140,8 +108,8 @@ def import_exams(
         workers: processes; default one a core.
 
     Raises:
-        MrkneeError: the source holds no image, `out` holds something else, or an argument is
-            impossible. No message names anything of the source.
+        MrkneeError: the source holds no image, `out` holds something else (an import of other
+            files, too), or an argument is impossible. No message names anything of the source.
     """
     source, out = Path(source), Path(out)
     keep_map = None if keep_map is None else Path(keep_map)
@@ -152,22 +120,43 @@ def import_exams(
             file=keep_map,
             expected="a file outside the output folder",
         )
-    processes = workers or cores()
-    scan = _scan(source, processes)
+    if keep_map is not None:
+        _refuse_other_file(keep_map)
+    with owned_folder(out):
+        return _import(source, out, choice, allow_missing_plane, keep_map, workers or cores())
+
+
+def _import(
+    source: Path,
+    out: Path,
+    choice: Choice,
+    allow_missing_plane: bool,
+    keep_map: Path | None,
+    processes: int,
+) -> Imported:
+    scan = scan_source(source, processes)
     studies = _in_id_order(scan)
     _check_choice(choice, studies)
     ids = {f"{index:04d}": study for index, study in enumerate(studies)}
     seal = _seal(studies, choice, allow_missing_plane)
-    done = _claim(out, seal)
+    done, finished = _claim(out, seal)
+    every = [
+        _Task(out, exam_id, study, choice, allow_missing_plane, seal, _beside(scan, study))
+        for exam_id, study in ids.items()
+    ]
+    same = _of_same_content(every, done, processes)
+    if finished and len(same) < len(done):
+        raise MrkneeError(
+            "the folder holds a finished import of other files of the same studies",
+            file=out / RECORD,
+            found=f"{len(done) - len(same)} of {len(done)} exams were made from other content",
+            advice="choose another folder, or remove this one",
+        )
     for folder in (out, out / UNFINISHED, *(out / plane for plane in PLANES)):
         clear_half_written(folder)
     if keep_map is not None:
-        _write_map(keep_map, ids)
-    tasks = [
-        _Task(out, exam_id, study, choice, allow_missing_plane)
-        for exam_id, study in ids.items()
-        if not _is_there(out, exam_id, done)
-    ]
+        _write_map(keep_map, ids, scan)
+    tasks = [t for t in every if t.exam_id not in same or not _is_there(out, t.exam_id, done)]
     with Progress(len(tasks), "import", "exams") as progress:
         for exam_id, record in _work(tasks, processes):
             done[exam_id] = record
@@ -178,12 +167,12 @@ def import_exams(
         {
             **_head(seal, finished=True),
             "files": scan.counts,
-            "unreadable": scan.broken,
+            "unreadable": scan.reasons,
             "exams": exams,
         },
     )
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
-    return Imported(exams, scan.broken)
+    return Imported(exams, scan.reasons)
 
 
 def _choices(choose: Sequence[str]) -> Choice:
@@ -212,56 +201,16 @@ def _check_choice(choice: Choice, studies: Sequence[Study]) -> None:
             )
 
 
-def _scan(source: Path, processes: int) -> Scan:
-    found = find_files(source)
-    scan = Scan()
-    for reason in found.broken:
-        scan.count_broken(reason)
-    files = found.files
-    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
-    with Progress(len(files), "reading headers", "files") as progress:
-        for part in _run(_scan_files, chunks, processes):
-            scan.add(part)
-            progress.advance(sum(part.counts.values()))
-    if not scan.images and not scan.volumes:
-        counts = ", ".join(f"{count} {kind}" for kind, count in scan.counts.items())
-        reasons = "; ".join(scan.broken)
-        raise MrkneeError(
-            "the source holds no image",
-            expected="DICOM files with images, or NIfTI files named by their plane",
-            found=f"files: {counts}" + (f" ({reasons})" if reasons else ""),
-        )
-    return scan
-
-
-def _scan_files(files: Sequence[Location]) -> Scan:
-    scan = Scan()
-    with Opener() as opener:
-        for location in files:
-            if is_nifti(location):
-                scan.volumes.append(location)
-                scan.counts["nifti"] += 1
-                continue
-            try:
-                with opener.open(location) as file:
-                    if is_dicom(file):
-                        images = read_header(file, location)
-                        scan.images += images
-                        scan.counts["dicom" if images else "other"] += 1
-                    else:
-                        scan.counts["other"] += 1
-            except MrkneeError as error:
-                scan.count_broken(error.what)
-    return scan
-
-
 def _in_id_order(scan: Scan) -> list[Study]:
     """The studies in the order of their ids, which says nothing about them."""
     volumes, nameless = nifti_studies(scan.volumes)
     for _ in range(nameless):
-        scan.count_broken("a NIfTI file's name says no plane")
+        scan.leave_out(PurePosixPath(), "a NIfTI file's name says no plane")
     studies = studies_of(scan.images) + volumes
-    return sorted(studies, key=lambda study: hashlib.sha256(study.key.encode()).digest())
+    return sorted(
+        studies,
+        key=lambda study: hashlib.sha256(study.key.encode("utf-8", "surrogatepass")).digest(),
+    )
 
 
 def _seal(studies: Sequence[Study], choice: Choice, allow_missing_plane: bool) -> str:
@@ -272,7 +221,7 @@ def _seal(studies: Sequence[Study], choice: Choice, allow_missing_plane: bool) -
     whole = hashlib.sha256()
     for study in studies:
         sizes = [(one.series.first.series, len(one.series.images)) for one in study.candidates]
-        files = [(str(plane), location.name.name) for plane, location in study.volumes]
+        files = [one.series.first.location.name.name for one in study.candidates]
         whole.update(repr((study.key, sizes, files)).encode())
     asked = sorted((str(plane), sorted(uids)) for plane, uids in choice.items())
     whole.update(repr((__version__, asked, allow_missing_plane)).encode())
@@ -283,13 +232,17 @@ def _head(seal: str, *, finished: bool) -> dict[str, Any]:
     return {"mrknee": __version__, "finished": finished, "source": seal}
 
 
-def _claim(out: Path, seal: str) -> dict[str, Any]:
-    """Makes `out` ours, or refuses it; returns the records of exams that are done already."""
+def _claim(out: Path, seal: str) -> tuple[dict[str, Any], bool]:
+    """Makes `out` ours, or refuses it.
+
+    Returns:
+        The records of exams that are done already, and whether that import was finished.
+    """
     file = out / RECORD
     if out.exists() and not out.is_dir():
         raise MrkneeError("not a folder", file=out, expected="a new folder", found="a file")
     if not file.exists():
-        if out.exists() and not all(p.name.startswith(f".{RECORD}.") for p in out.iterdir()):
+        if not all(path.name.startswith(f".{RECORD}.") for path in contents(out)):
             raise MrkneeError(
                 "the folder is not empty",
                 file=out,
@@ -297,7 +250,7 @@ def _claim(out: Path, seal: str) -> dict[str, Any]:
                 advice="choose another folder",
             )
         _write_record(out, _head(seal, finished=False))
-        return {}
+        return {}, False
     before = _read_json(file)
     if before.get("source") != seal:
         raise MrkneeError(
@@ -308,15 +261,42 @@ def _claim(out: Path, seal: str) -> dict[str, Any]:
     exams = before.get("exams")
     records = dict(exams) if isinstance(exams, dict) else {}
     for done in sorted((out / UNFINISHED).glob("[0-9]*.json")):
-        records[done.stem] = _read_json(done)
-    return records
+        with suppress(MrkneeError):  # a damaged record: the exam is read again
+            records[done.stem] = _read_json(done)
+    return records, before.get("finished") is True
+
+
+def _beside(scan: Scan, study: Study) -> int:
+    images = [image for one in study.candidates for image in one.series.images]
+    return scan.left_beside(images)
+
+
+def _of_same_content(tasks: Sequence[_Task], done: Mapping[str, Any], processes: int) -> set[str]:
+    """The exams that are done, and were made from the files that are there now."""
+    pairs = [(task, done[task.exam_id]) for task in tasks if task.exam_id in done]
+    same = set()
+    with Progress(len(pairs), "comparing files", "exams") as progress:
+        for exam_id, is_same in each_or_here(_is_same_content, pairs, processes):
+            if is_same:
+                same.add(exam_id)
+            progress.advance()
+    return same
+
+
+def _is_same_content(pair: tuple[_Task, Mapping[str, Any]]) -> tuple[str, bool]:
+    task, record = pair
+    try:
+        now = content_digest(task.study, record, task.seal)
+    except (KeyError, TypeError, AttributeError):  # a record of another form
+        return task.exam_id, False
+    return task.exam_id, record.get("content") == now
 
 
 def _is_there(out: Path, exam_id: str, done: Mapping[str, Any]) -> bool:
     """Whether an exam was refused before, or all its stacks are there."""
     if exam_id not in done:
         return False
-    return all((out / plane / f"{exam_id}.npy").exists() for plane in done[exam_id]["planes"])
+    return all(is_whole_stack(out / p / f"{exam_id}.npy") for p in done[exam_id]["planes"])
 
 
 @dataclass(frozen=True)
@@ -328,6 +308,8 @@ class _Task:
     study: Study
     choice: Choice
     allow_missing_plane: bool
+    seal: str
+    beside: int
 
     @property
     def begun(self) -> Path:
@@ -341,11 +323,19 @@ def _write_exam(task: _Task) -> tuple[str, dict[str, Any]]:
     begun.parent.mkdir(parents=True, exist_ok=True)
     begun.touch()
     outcome = read_study(task.study, task.choice, allow_missing_plane=task.allow_missing_plane)
-    for plane, stack in outcome.stacks.items():
-        write_stack(task.out, plane, task.exam_id, stack)
-    _write_json(task.out / UNFINISHED / f"{task.exam_id}.json", outcome.record)
+    for plane in PLANES:
+        if plane in outcome.stacks:
+            write_stack(task.out, plane, task.exam_id, outcome.stacks[plane])
+        else:  # an import of other files may have left one
+            (task.out / plane / f"{task.exam_id}.npy").unlink(missing_ok=True)
+    record = {
+        **outcome.record,
+        "incomplete": list(lacks(outcome.record, task.study.candidates, task.beside)),
+        "content": content_digest(task.study, outcome.record, task.seal),
+    }
+    _write_json(task.out / UNFINISHED / f"{task.exam_id}.json", record)
     begun.unlink()
-    return task.exam_id, outcome.record
+    return task.exam_id, record
 
 
 def _work(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -356,7 +346,9 @@ def _work(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[st
         task.begun.unlink(missing_ok=True)
     while left:
         try:
-            for exam_id, record in _run(_write_exam, [*left.values()], processes, isolated):
+            for exam_id, record in each_or_here(
+                _write_exam, [*left.values()], processes, isolated=isolated
+            ):
                 del left[exam_id]
                 yield exam_id, record
         except BrokenProcessPool:
@@ -375,35 +367,39 @@ def _alone(task: _Task) -> tuple[str, dict[str, Any]]:
         task.begun.unlink(missing_ok=True)
         reason = "reading it brought the program down: its files are damaged"
         record = {"imported": False, "reason": reason, "side": None, "planes": {}}
-        return task.exam_id, {**record, "warnings": [], "candidates": []}
+        record |= {"warnings": [], "incomplete": [], "candidates": []}
+        return task.exam_id, record | {"content": content_digest(task.study, record, task.seal)}
 
 
-def _run(
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    processes: int,
-    isolated: bool = False,  # internal
-) -> Iterator[Result]:
-    """On all cores, or here where there is nothing to share and nothing to be afraid of."""
-    if min(processes, len(tasks)) < 2 and not isolated:
-        yield from map(function, tasks)
-    else:
-        yield from each(function, tasks, processes)
+def _refuse_other_file(keep_map: Path) -> None:
+    """A map replaces nothing but a map: a source's files may have any name, and be anywhere."""
+    if keep_map.is_file():
+        with keep_map.open("rb") as file:
+            if not re.match(rb'\{\n "\d+": \{', file.read(40)):
+                raise MrkneeError(
+                    "the map would replace another file",
+                    file=keep_map,
+                    expected="a new name, or a map that an earlier import wrote",
+                )
 
 
-def _write_map(file: Path, ids: Mapping[str, Study]) -> None:
-    """Writes which id is whose: the one file with identifiers, for its owner's eyes only."""
+def _write_map(file: Path, ids: Mapping[str, Study], scan: Scan) -> None:
+    """Writes which id is whose, and which files were left out, for its owner's eyes only."""
     content = {exam_id: _identifiers(study) for exam_id, study in ids.items()}
+    content["left out"] = {str(name): reason for name, reason in scan.left_out if name.name}
     with whole_file(file) as beside:
         opener = partial(os.open, mode=0o600)
-        with open(beside, "w", opener=opener, encoding="utf-8") as text:  # a mode
+        with open(  # a mode; and names of files that are no UTF-8 are kept as JSON's escapes
+            beside, "w", opener=opener, encoding="utf-8", errors="backslashreplace"
+        ) as text:
             text.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _identifiers(study: Study) -> dict[str, Any]:
-    if study.volumes:
-        return {"files": {str(plane): str(location.name) for plane, location in study.volumes}}
     first = study.candidates[0].series.first
+    if is_nifti(first.location):
+        files = {one.name: str(one.series.first.location.name) for one in study.candidates}
+        return {"files": files}
     return {
         "StudyInstanceUID": first.study,
         "PatientID": first.patient,

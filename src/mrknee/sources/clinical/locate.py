@@ -1,53 +1,58 @@
 """Every file of a source, wherever it lies, opened without trusting it.
 
 Names and paths stay inside the program: they may hold a patient's name, so no error tells them.
-Nothing is ever unpacked to disk, so a name in a zip can't lead anywhere.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import stat
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import cast
 
 from mrknee.errors import MrkneeError
+from mrknee.sources.clinical.archives import (
+    MAX_UNPACKED,
+    TAR_ERRORS,
+    UNPACK,
+    ZIP_ERRORS,
+    Archive,
+    gunzip,
+    is_archive,
+    is_gzipped,
+    open_archive,
+)
 
 MAX_FILE_BYTES = 2 * 1024**3
 """A larger file is no MR image: the largest enhanced multi-frame objects have some 100 MB."""
-MAX_MEMBERS = 200_000
-MAX_RATIO = 200
-"""Unpacked to packed size of a whole zip. MR images shrink to a half or a third; a zip bomb grows
-a thousandfold."""
-FREE_BYTES = 64 * 1024**2
-"""A zip that unpacks to less than this may have any ratio: an image of air packs very well."""
 BUFFER_BYTES = 1 << 16
-
-ZIP_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
-    *(ValueError, struct.error),  # names that are no text; fields that are cut
-)
-"""What the standard library raises on a broken, encrypted or unknown kind of zip."""
+OPEN_ARCHIVES = 8
+"""Archives that are kept open at a time; each takes a file handle."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where one file is: a path, and its name inside if that is a zip."""
+    """Where one file is.
+
+    Attributes:
+        path: on the disk.
+        member: its name inside, if that is an archive.
+        inner: its name inside the member, if that is an archive too.
+    """
 
     path: Path
     member: str | None = None
+    inner: str | None = None
 
     @property
     def name(self) -> PurePosixPath:
-        """The file's path with its zip as a folder."""
-        return PurePosixPath(self.path.as_posix()) / (self.member or "")
+        """The file's path with its archives as folders."""
+        whole = PurePosixPath(self.path.as_posix()) / (self.member or "").replace("\\", "/")
+        return whole / (self.inner or "").replace("\\", "/")
 
 
 @dataclass(frozen=True)
@@ -56,58 +61,142 @@ class Found:
 
     Attributes:
         files: every regular file that may be an image, sorted.
-        broken: zips in a folder that can't be read: what is wrong, one sentence each.
+        broken: what can't be looked into (archives, folders, links), and why, in one sentence.
     """
 
     files: tuple[Location, ...]
-    broken: tuple[str, ...]
+    broken: tuple[tuple[Location, str], ...]
 
 
 def find_files(source: Path) -> Found:
-    """Every file below a folder, in a zip, or beside a DICOMDIR.
+    """Every file below a folder, in an archive, or beside a DICOMDIR.
 
-    Zips inside a folder are looked into, zips inside zips are not. Links to folders are not
-    followed.
+    Archives inside a folder are looked into, and archives inside those; no deeper. Links to
+    folders are not followed.
 
     Args:
-        source: a folder, a zip, a DICOMDIR (the folder it lies in is taken), or a single file.
+        source: a folder, a zip or tar, a DICOMDIR (the folder it lies in is taken), or a single
+            file.
 
     Raises:
-        MrkneeError: no such file or folder, or it is a zip that can't be used.
+        MrkneeError: no such file or folder, or it is an archive that can't be used.
     """
     if not source.exists():
         raise MrkneeError(
-            "the source is not there", expected="a folder, a zip, a DICOMDIR or an image"
+            "the source is not there", expected="a folder, an archive, a DICOMDIR or an image"
         )
-    if source.is_file():
-        if source.name.upper() == "DICOMDIR":
-            source = source.parent
-        elif _is_zip(source):
-            return Found(tuple(_members(source)), ())
-        elif source.suffix.lower() == ".zip":
-            raise MrkneeError("a zip can't be read", found="its directory is missing or broken")
+    search = _Search()
+    if not source.is_file():
+        search.folder(source)
+    elif source.name.upper() == "DICOMDIR":
+        search.folder(source.parent)
+    elif is_archive(PurePosixPath(source.name)) or _is_zip(source):
+        search.archive(source)
+    else:
+        search.files.append(Location(source))
+    return Found(tuple(search.files), tuple(search.broken))
+
+
+@dataclass
+class _Search:
+    """A search for files, and what it has found so far."""
+
+    files: list[Location] = field(default_factory=list)
+    broken: list[tuple[Location, str]] = field(default_factory=list)
+
+    def folder(self, folder: Path) -> None:
+        """Everything below a folder, in the order of names."""
+        closed: list[Path] = []
+        for root, folders, names in os.walk(
+            folder, onerror=lambda error: closed.append(Path(str(error.filename)))
+        ):
+            folders.sort()
+            for name in folders:
+                if Path(root, name).is_symlink():
+                    self._left(Path(root, name), "a link to a folder isn't followed")
+            for name in sorted(names):
+                if not name.startswith("."):
+                    self._file(Path(root, name))
+        for path in closed:
+            self._left(path, "a folder can't be opened")
+
+    def _left(self, path: Path, reason: str) -> None:
+        self.broken.append((Location(path), reason))
+
+    def _file(self, path: Path) -> None:
+        if not path.is_file():
+            there = path.exists()
+            self._left(path, "a pipe or a device is no file" if there else "a link leads nowhere")
+        elif is_archive(PurePosixPath(path.name)):
+            try:
+                self.archive(path)
+            except MrkneeError as error:
+                self._left(path, in_one_line(error))
         else:
-            return Found((Location(source),), ())
-    files: list[Location] = []
-    broken: list[str] = []
-    for path in _walk(source):
-        if path.suffix.lower() != ".zip":
-            files.append(Location(path))
-            continue
+            self.files.append(Location(path))
+
+    def archive(self, path: Path) -> None:
+        """Everything in an archive.
+
+        Raises:
+            MrkneeError: it can't be read.
+        """
+        archive = open_archive(path, PurePosixPath(path.name), path.stat().st_size)
         try:
-            files.extend(_members(path))
-        except MrkneeError as error:
-            broken.append(f"{error.what}: {error.found}")
-    return Found(tuple(files), tuple(broken))
+            self._members(Location(path), archive)
+        finally:
+            archive.close()
+
+    def _members(self, place: Location, archive: Archive) -> None:
+        self.broken += [(place, reason) for reason in archive.refused]
+        for name in archive.names:
+            location = _inside(place, name)
+            if not is_archive(location.name):
+                self.files.append(location)
+            elif location.inner is not None:
+                reason = f"an archive lies in an archive in an archive: {UNPACK}"
+                self.broken.append((location, reason))
+            else:
+                try:
+                    inner = _open_inner(archive, name)
+                    self._members(location, inner)
+                    inner.close()
+                except MrkneeError as error:
+                    self.broken.append((location, in_one_line(error)))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(root, name)
-            if not name.startswith(".") and path.is_file():
-                yield path
+def _inside(place: Location, name: str) -> Location:
+    if place.member is None:
+        return Location(place.path, name)
+    return Location(place.path, place.member, name)
+
+
+def _open_inner(archive: Archive, name: str) -> Archive:
+    """An archive inside another, unpacked in memory.
+
+    Raises:
+        MrkneeError: it can't be read, or is too large for that.
+    """
+    size = archive.size(name)
+    try:
+        with archive.open(name) as member:
+            content = member.read(MAX_UNPACKED + 1)
+    except (*ZIP_ERRORS, *TAR_ERRORS):
+        raise _damaged() from None
+    if max(size, len(content)) > MAX_UNPACKED:
+        raise MrkneeError(
+            "an archive in an archive is too large",
+            expected=f"up to {MAX_UNPACKED:,} bytes",
+            found=f"{max(size, len(content)):,}",
+            advice=UNPACK,
+        )
+    return open_archive(io.BytesIO(content), PurePosixPath(name), len(content))
+
+
+def _damaged() -> MrkneeError:
+    return MrkneeError(
+        "a file in an archive is damaged", advice="copy or download the archive again"
+    )
 
 
 def _is_zip(path: Path) -> bool:
@@ -117,95 +206,79 @@ def _is_zip(path: Path) -> bool:
         return True  # a broken one: it has a zip's end, which contradicts itself
 
 
-def _members(path: Path) -> list[Location]:
-    """A zip's files, after a look at its directory: nothing is unpacked yet."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except OSError as error:
-        raise MrkneeError("a zip can't be read", found=error.strerror or "no access") from None
-    except ZIP_ERRORS:
-        raise MrkneeError(
-            "a zip can't be read", found="its directory is missing or broken"
-        ) from None
-    if len(entries) > MAX_MEMBERS:
-        raise MrkneeError(
-            "a zip holds too many files", expected=f"{MAX_MEMBERS:,}", found=f"{len(entries):,}"
-        )
-    unpacked = sum(entry.file_size for entry in entries)
-    packed = path.stat().st_size
-    if unpacked > FREE_BYTES and unpacked > MAX_RATIO * packed:
-        raise MrkneeError(
-            "a zip unpacks to far more than images would",
-            expected=f"up to {MAX_RATIO} times its size",
-            found=f"{packed:,} bytes that become {unpacked:,}",
-        )
-    members = []
-    for entry in entries:
-        name = PurePosixPath(entry.filename.replace("\\", "/"))
-        if not entry.filename:  # zipfile itself trips over such a member
-            raise MrkneeError("a zip can't be read", found="a member without a name")
-        if name.is_absolute() or ".." in name.parts or ":" in str(name)[:2]:
-            raise MrkneeError("a zip names files outside itself", found="an absolute path or ..")
-        if stat.S_ISLNK(entry.external_attr >> 16):
-            raise MrkneeError("a zip holds symbolic links", found="a link to another file")
-        if entry.flag_bits & 1:
-            raise MrkneeError(
-                "a zip is encrypted",
-                found="a member that needs a password",
-                advice="unpack it yourself and import the folder",
-            )
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise MrkneeError(  # LZMA takes as much memory as the file says
-                "a zip is packed in an unusual way",
-                expected="stored or deflated members",
-                found=f"method {entry.compress_type}",
-                advice="unpack it yourself and import the folder",
-            )
-        hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
-        if not entry.is_dir() and not hidden:
-            members.append(Location(path, entry.filename))
-    return sorted(members, key=lambda location: location.member or "")
+def in_one_line(error: MrkneeError) -> str:
+    """What is wrong, what was found, what to do."""
+    said = f"{error.what}: {error.found}" if error.found else error.what
+    return f"{said}; {error.advice}" if error.advice else said
 
 
 class Opener(ExitStack):
-    """Opens files and keeps their zips open in between; a context manager."""
+    """Opens files and keeps their archives open in between; a context manager."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._zips: dict[Path, zipfile.ZipFile] = {}
+        self._archives: dict[Path, Archive] = {}
+        self._inner: tuple[Location, Archive] | None = None
+        self.callback(self._close)
+
+    def _close(self) -> None:
+        for archive in self._archives.values():
+            archive.close()
+        if self._inner is not None:
+            self._inner[1].close()
 
     @contextmanager
     def open(self, location: Location) -> Iterator[io.BufferedIOBase]:
-        """The file at a location, seekable, of at most `MAX_FILE_BYTES`.
+        """The file at a location, seekable, of at most `MAX_FILE_BYTES`; unpacked, if gzipped.
 
         Raises:
             MrkneeError: it can't be opened, is too large, or breaks off while it is read.
         """
         try:
-            if location.member is None:
-                self._check(location.path.stat().st_size)
-                with location.path.open("rb") as file:
-                    yield file
-                return
-            if location.path not in self._zips:
-                opened = self.enter_context(zipfile.ZipFile(location.path))
-                self._zips[location.path] = opened
-            archive = self._zips[location.path]
-            self._check(archive.getinfo(location.member).file_size)
-            # Seeking back in a zip means unpacking again; the buffer saves most of it.
-            with (
-                archive.open(location.member) as member,
-                io.BufferedReader(cast(io.RawIOBase, member), BUFFER_BYTES) as buffered,
-            ):
-                yield buffered
+            with self._stored(location) as file:
+                yield gunzip(file) if is_gzipped(location.name) else file
         except OSError as error:
             reason = error.strerror or "no access"
             raise MrkneeError("a file can't be opened", found=reason) from None
-        except ZIP_ERRORS:
-            raise MrkneeError(
-                "a file in a zip is damaged", advice="copy or download the zip again"
-            ) from None
+        except (*ZIP_ERRORS, *TAR_ERRORS):
+            raise _damaged() from None
+
+    @contextmanager
+    def _stored(self, location: Location) -> Iterator[io.BufferedIOBase]:
+        """The file as it lies there."""
+        if location.member is None:
+            self._check(location.path.stat().st_size)
+            with location.path.open("rb") as file:
+                yield file
+            return
+        archive, name = self._archive(location.path), location.member
+        if location.inner is not None:
+            archive, name = self._inner_archive(archive, location), location.inner
+        self._check(archive.size(name))
+        # Seeking back in a zip means unpacking again; the buffer saves most of it.
+        with (
+            archive.open(name) as member,
+            io.BufferedReader(cast(io.RawIOBase, member), BUFFER_BYTES) as buffered,
+        ):
+            yield buffered
+
+    def _archive(self, path: Path) -> Archive:
+        if path not in self._archives:
+            while len(self._archives) >= OPEN_ARCHIVES:
+                self._archives.pop(next(iter(self._archives))).close()
+            archive = open_archive(path, PurePosixPath(path.name), path.stat().st_size)
+            self._archives[path] = archive
+        return self._archives[path]
+
+    def _inner_archive(self, archive: Archive, location: Location) -> Archive:
+        """An archive inside another; the last one is kept, as each takes memory."""
+        place = Location(location.path, location.member)
+        if self._inner is None or self._inner[0] != place:
+            if self._inner is not None:
+                self._inner[1].close()
+                self._inner = None
+            self._inner = (place, _open_inner(archive, location.member or ""))
+        return self._inner[1]
 
     def read(self, location: Location) -> bytes:
         """A file's bytes."""

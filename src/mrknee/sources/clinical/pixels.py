@@ -10,15 +10,15 @@ import os
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 
 import numpy as np
-from jaxtyping import Float32, Int, UInt
+from jaxtyping import Float32
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     HTJ2K,
@@ -40,19 +40,24 @@ from mrknee.errors import MrkneeError
 from mrknee.sources.clinical.dicomfile import parse, text, untrusted
 from mrknee.sources.clinical.geometry import Volume
 from mrknee.sources.clinical.header import Image
+from mrknee.sources.clinical.lacking import refuse_large_holes
 from mrknee.sources.clinical.locate import Opener
+from mrknee.sources.clinical.mosaic import looks_tiled, tiled_because
 from mrknee.sources.clinical.series import Series
+from mrknee.sources.clinical.stored import Raw, real_values
 
 MAX_VOXELS = 100_000_000
 """Of one series. 512 x 512 x 300, an isotropic 3-D sequence, has 79 million."""
 
-# Which of pydicom's plugins decodes what: all are under BSD, MIT or Apache licences.
-PLUGINS: dict[str, str] = {
-    RLELossless: "pydicom",
-    **dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1), "gdcm"),
-    **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), "pyjpegls"),
-    **dict.fromkeys((JPEG2000, JPEG2000Lossless), "pylibjpeg"),
-    **dict.fromkeys((HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL), "pylibjpeg"),
+# Which of pydicom's plugins decode what, in the order in which they are tried: all are under BSD,
+# MIT or Apache licences.
+PLUGINS: dict[str, tuple[str, ...]] = {
+    RLELossless: ("pydicom",),
+    **dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit), ("gdcm", "pillow")),
+    **dict.fromkeys((JPEGLossless, JPEGLosslessSV1), ("gdcm",)),
+    **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), ("pyjpegls", "gdcm")),
+    **dict.fromkeys((JPEG2000, JPEG2000Lossless), ("pylibjpeg", "gdcm", "pillow")),
+    **dict.fromkeys((HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL), ("pylibjpeg",)),
 }
 
 COMPLAINTS = (b"JPEG", b"Huffman", b"marker", b"arithmetic code")
@@ -60,32 +65,36 @@ COMPLAINTS = (b"JPEG", b"Huffman", b"marker", b"arithmetic code")
 ESCAPE = b"\x1b"
 """What a progress bar is drawn with."""
 
-FOREIGN = frozenset(syntax for syntax, plugin in PLUGINS.items() if plugin != "pydicom")
+FOREIGN = frozenset(syntax for syntax, names in PLUGINS.items() if names != ("pydicom",))
 """What is decoded by C or C++, which a damaged image may bring down."""
 
+END = b"\xff\xd9"
+"""The marker behind the last coded value: EOI of JPEG and JPEG-LS, EOC of JPEG 2000."""
 SCAN = 0xFFDA
 FRAMES = frozenset({0xFFC0, 0xFFC1, 0xFFC3, 0xFFF7})
 """Start of frame: baseline, extended, lossless, and JPEG-LS."""
 SEGMENTS = FRAMES | {SCAN, 0xFFC4, 0xFFDB, 0xFFDD, 0xFFF8, 0xFFFE, *range(0xFFE0, 0xFFF0)}
 """What may come before a scan: tables, restart interval, JPEG-LS parameters, comments."""
 
-Raw = Int[np.ndarray, "rows cols"] | UInt[np.ndarray, "rows cols"]
-
 
 def read_volume(series: Series) -> Volume:
     """Reads and decodes a series, each file once.
 
     Stored values become real ones by each image's own rescale slope and intercept. MONOCHROME1 is
-    turned round. Windows are for screens, and often differ from slice to slice: they are left
-    alone.
+    turned round. Padding becomes NaN. Windows are for screens, and often differ from slice to
+    slice: they are left alone.
 
     Raises:
-        MrkneeError: a file can't be read, or holds something other than its header says; nothing
-            of it is quoted.
+        MrkneeError: a file can't be read, or holds something other than its header says; an image
+            holds several slices; too many slices are missing. Nothing of a file is quoted.
     """
     first = series.first
     assert series.axes is not None  # noqa: S101  # refused before
     assert series.centre is not None  # noqa: S101
+    tiled = tiled_because(first.mosaic, (first.rows, first.cols), first.pixel_mm)
+    if tiled is not None:
+        raise MrkneeError(tiled)
+    refuse_large_holes(series)
     count = len(series.images)
     if count * first.rows * first.cols > MAX_VOXELS:
         raise MrkneeError(
@@ -103,10 +112,14 @@ def read_volume(series: Series) -> Volume:
                 dataset = parse(file)
                 frame = _frames(dataset, images[0])
                 for image in images:
-                    slices[order[location, image.frame]] = _real(frame(image.frame), image, dataset)
-    values = np.stack([slices.pop(index) for index in range(count)])
+                    slices[order[location, image.frame]] = real_values(
+                        frame(image.frame), image, dataset
+                    )
+    volume = np.stack([slices.pop(index) for index in range(count)])
+    if looks_tiled(np.nan_to_num(volume[count // 2]), alone=count == 1):
+        raise MrkneeError("a mosaic: an image looks like several slices side by side")
     row_mm, col_mm = first.pixel_mm
-    return Volume(values, series.axes, (row_mm, col_mm), series.centre)
+    return Volume(volume, series.axes, (row_mm, col_mm), series.centre)
 
 
 def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:
@@ -146,8 +159,15 @@ def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:
             found=f"{len(parts)}",
         )
     if syntax != RLELossless:
-        for part in parts:
-            _check_stream(part, image, allocated)
+        ended = [_to_its_end(part) for part in parts]
+        precision = max(_check_stream(part, image, allocated) for part in ended)
+        # else gdcm cuts off what lies beyond; `image` keeps what the header says
+        dataset.BitsStored = max(precision, image.bits)
+        if ended != parts:  # decoders stumble over what follows
+            dataset.PixelData = encapsulate(ended)
+            for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+                if keyword in dataset:
+                    delattr(dataset, keyword)
     decoder = get_decoder(syntax)
     return partial(_decode, decoder.as_array, dataset, PLUGINS[syntax])
 
@@ -155,12 +175,25 @@ def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:
 def _decode(
     as_array: Callable[..., tuple[np.ndarray, Mapping[str, object]]],
     dataset: Dataset,
-    plugin: str,
+    plugins: Sequence[str],
     frame: int,
 ) -> Raw:
-    with _listening():
-        values, _ = as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
-    return values
+    """One frame by the first decoder that reads it.
+
+    Raises:
+        Exception: none does: whatever the first one raised.
+    """
+    fault: Exception | None = None
+    for plugin in plugins:
+        try:
+            with _listening():
+                values, _ = as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
+        except Exception as error:  # decoders raise whatever their parts do
+            fault = fault or error
+        else:
+            return values
+    assert fault is not None  # noqa: S101  # there is a decoder for each syntax
+    raise fault
 
 
 @contextmanager
@@ -220,37 +253,26 @@ def _native(dataset: Dataset, image: Image, size: int, data: bytes) -> Callable[
     return frame
 
 
-def _real(stored: Raw, image: Image, dataset: Dataset) -> Float32[np.ndarray, "rows cols"]:
-    """Stored values as real ones: only the bits that count, signed or not, rescaled."""
-    if stored.shape != (image.rows, image.cols):
-        raise MrkneeError(
-            "an image has another size than its header says",
-            expected=f"{image.rows} x {image.cols}",
-            found=" x ".join(map(str, stored.shape)),
-        )
-    bits, high = image.bits, int(dataset.get("HighBit") or image.bits - 1)
-    signed = int(dataset.get("PixelRepresentation") or 0) == 1
-    wide = stored.astype(np.int64)
-    if 0 < bits <= high + 1 <= stored.dtype.itemsize * 8:
-        wide = (wide >> (high + 1 - bits)) & ((1 << bits) - 1)
-        if signed:
-            wide -= (wide >> (bits - 1)) << bits
-    slope, intercept = image.rescale
-    if image.inverted:
-        # white is the lowest stored value; turned round within what the bits can hold
-        wide = (-1 if signed else (1 << bits) - 1) - wide
-    real = (wide * slope + intercept).astype(np.float32)
-    if not np.isfinite(real).all():
-        raise MrkneeError("an image holds values that are no numbers")
-    return real
+def _to_its_end(stream: bytes) -> bytes:
+    """A compressed frame without what follows the marker of its end.
+
+    Streams of odd length are padded to an even one, by 00 as the standard says, by FF, by a space,
+    or to a multiple of more. The marker can't occur among coded values: a byte FF is followed by
+    one below 90 there (T.81 B.1.1.5, T.87 A.1, T.800 B.10.1).
+    """
+    end = stream.rfind(END)
+    return stream if end < 0 else stream[: end + len(END)]
 
 
-def _check_stream(stream: bytes, image: Image, allocated: int) -> None:
+def _check_stream(stream: bytes, image: Image, allocated: int) -> int:
     """Refuses a compressed frame without an end, or of another size than the DICOM header says.
 
     A decoder allocates what the stream says, so a stream of a hundred bytes could claim gigabytes.
+
+    Returns:
+        The bits of a value, by the stream itself.
     """
-    if not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
+    if not stream.endswith(END):
         raise MrkneeError(
             "a compressed image is cut off",
             expected="a marker of its end",
@@ -271,6 +293,7 @@ def _check_stream(stream: bytes, image: Image, allocated: int) -> None:
             expected=f"2 to {allocated}",
             found=f"{size[3]}",
         )
+    return size[3]
 
 
 def _jpeg2000_size(stream: bytes) -> tuple[int, int, int, int] | None:

@@ -1,0 +1,153 @@
+"""What a verb may write to, checked before it works: no file that is read is replaced."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from glob import escape
+from pathlib import Path
+from typing import NoReturn
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES
+from mrknee.files import resolve_output
+
+RUN_FILES = (
+    *("settings.yaml", "environment.json", "split.csv", "metrics.csv", "log.txt"),
+    *("predictions-inner.csv", "predictions-valid.csv", "scorecard.json", "resume/*.ckpt"),
+    *(
+        f"{part}{name}"
+        for part in ("", "best/", "last/", "epochs/*/")
+        for name in ("model.json", "weights.safetensors")
+    ),
+)
+"""A run folder's own files, relative to it; a folder of weights is one too."""
+
+DATA_FILES = (
+    *("phantom.json", "import.json"),
+    *(f"{above}{plane}/*.npy" for above in ("", "*/", "lesions/*/*/") for plane in PLANES),
+)
+"""A data set's own files, relative to it; the label files of its splits come in addition."""
+
+
+def check_output_file(out: Path, reads: Iterable[Path | str] = ()) -> None:
+    """Refuses a file that can't be written, or must not be, before any work is done.
+
+    Args:
+        out: the file to write.
+        reads: the files and folders that are read. Their files are not replaced, whatever name,
+            link or hard link leads to them; and neither are files that a run folder or data set
+            around `out` consists of. Other files in such folders are.
+
+    Raises:
+        MrkneeError: `out` is a folder, a pipe, a socket or a device, or a link that leads nowhere;
+            it is write-protected, or nothing can be written there; or it must not be replaced.
+    """
+    target = resolve_output(out)
+    _check_folder(target.parent, out)
+    if target.exists() and not os.access(target, os.W_OK):
+        _refuse(out, "a file that may be replaced", _why_not(target))
+    identity = _identity(target)
+    own = [*(one for path in reads for one in _own_files(Path(path), every_split=True))]
+    own += [one for path in target.parents for one in _own_files(path)]
+    for folder, name in own:
+        if _is_one_of(target, identity, folder, name):
+            raise MrkneeError(
+                "the output would replace what is read, or a part of a run or a data set",
+                file=out,
+                expected="a new file, or one that can be replaced without loss",
+                found=f"{name} in {folder}",
+                advice="name another file or folder to write to",
+            )
+
+
+def check_output_folder(
+    out: Path, names: Iterable[str] = (), reads: Iterable[Path | str] = ()
+) -> None:
+    """Refuses a folder that can't be written into, before any work is done.
+
+    Args:
+        out: the folder to write into; made later where it isn't there.
+        names: files that will be written there, checked as `check_output_file` does.
+        reads: the files and folders that are read.
+
+    Raises:
+        MrkneeError: `out` is no folder, or lies below something else; nothing can be written
+            there; or one of the files must not be replaced.
+    """
+    _check_folder(out, out)
+    reads = list(reads)
+    for name in names:
+        check_output_file(out / name, reads)
+
+
+def _check_folder(folder: Path, out: Path) -> None:
+    """Refuses a folder in which no file can be made; one that isn't there yet may be made."""
+    try:
+        above = folder.absolute()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(above)  # says what `exists` passes over in silence: a name that is too long
+        there = next(path for path in (above, *above.parents) if os.path.lexists(path))
+        is_folder, exists = there.is_dir(), there.exists()
+        may_write = os.access(there, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:  # a name that no file can have
+        _refuse(out, "a name that a file can have", getattr(error, "strerror", None) or str(error))
+    if not is_folder:
+        kind = "a file" if exists else "a link that leads nowhere"
+        _refuse(out, "a folder", f"{there}, {kind}")
+    if not may_write:
+        _refuse(out, "a folder that can be written to", f"{there}: {_why_not(there)}")
+
+
+def _why_not(path: Path) -> str:
+    if hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "a read-only file system"
+    return "no permission to write"
+
+
+def _refuse(out: Path, expected: str, found: str) -> NoReturn:
+    raise MrkneeError("the output can't be written", file=out, expected=expected, found=found)
+
+
+def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path, str]]:
+    """The files that belong to a path: folders, each with a pattern of names."""
+    if not path.is_dir():
+        yield path.parent, escape(path.name)
+        return
+    patterns: list[str] = []
+    if any((path / name).exists() for name in ("settings.yaml", "model.json", "best")):
+        patterns += RUN_FILES
+    splits = {one.parent.name for plane in PLANES for one in path.glob(f"*/{plane}")}
+    if not every_split:  # a folder of exams may have tables of any name beside it
+        splits &= {"train", "valid"}
+    if splits or any((path / plane).is_dir() for plane in PLANES):
+        patterns += [*DATA_FILES, *(f"{split}-*.csv" for split in splits)]
+    for pattern in patterns:
+        above, _, name = pattern.rpartition("/")
+        for folder in path.glob(above) if above else [path]:
+            if folder.is_dir():
+                yield folder, name
+
+
+def _is_one_of(target: Path, identity: tuple[int, int] | None, folder: Path, pattern: str) -> bool:
+    """Whether a file is, or would become, one of those of a folder that fit a pattern."""
+    if target.parent == Path(os.path.realpath(folder)) and fnmatchcase(target.name, pattern):
+        return True
+    if identity is None:
+        return False
+    if not any(sign in pattern for sign in "*?["):
+        return _identity(folder / pattern) == identity
+    return any(
+        _identity(file) == identity for file in folder.iterdir() if fnmatchcase(file.name, pattern)
+    )
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """What tells a file from all others, whatever its names; None where there is none."""
+    try:
+        found = os.stat(file)  # noqa: PTH116  # through links, as reading it would
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,107 @@
+"""What an exam lacks although it was imported: slices, images without a place, better series.
+
+The rules are written out in docs/importing.md; the two must say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from mrknee.errors import MrkneeError
+from mrknee.sources.clinical.protocol import Candidate
+from mrknee.sources.clinical.series import Series
+
+OFF = 0.2
+"""How far a hole's width may be from a whole number of slice distances, in slice distances."""
+LARGEST_SHARE = 0.25
+"""A series of which more than this share is missing is refused: the joint may lie in the hole."""
+
+
+def missing_slices(series: Series) -> int:
+    """How many slices a series lacks between its first and its last.
+
+    A hole is a gap of two or more whole slice distances between slices that are otherwise evenly
+    spaced. Slices before the first and behind the last can't be known to be missing, nor can those
+    of a series whose gaps are of no common length.
+    """
+    placed = all(len(image.position) == 3 for image in series.images)
+    if series.axes is None or not placed or len(series.images) < 3:
+        return 0
+    places = [float(series.axes[0] @ np.array(image.position)) for image in series.images]
+    return holes([b - a for a, b in pairwise(places)])
+
+
+def holes(gaps: Sequence[float]) -> int:
+    """How many slices are missing, by the distances of neighbours (mm, positive)."""
+    usual = median(gaps)
+    if usual <= 0:
+        return 0
+    steps = [gap / usual for gap in gaps]
+    wide = [step for step in steps if step > 2 - OFF]
+    whole = all(abs(step - round(step)) <= OFF for step in steps)
+    return sum(round(step) - 1 for step in wide) if whole else 0
+
+
+def refuse_large_holes(series: Series) -> None:
+    """Refuses a series that lacks more than `LARGEST_SHARE` of its slices.
+
+    Raises:
+        MrkneeError: it does.
+    """
+    lacking, there = missing_slices(series), len(series.images)
+    if lacking > LARGEST_SHARE * (lacking + there):
+        raise MrkneeError(
+            "a series lacks too many slices",
+            expected=f"at most {LARGEST_SHARE:.0%} of them missing",
+            found=f"{lacking} of {lacking + there} missing between the first and the last",
+        )
+
+
+def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: int) -> Iterator[str]:
+    """What should be in an exam and is not, one sentence each.
+
+    Args:
+        record: what import.json says of the exam: its planes, its candidates.
+        candidates: its series.
+        beside: how many files in the folders of its images could not be read, or are not there.
+    """
+    by_name = {one.name: one for one in candidates}
+    rows = {row["name"]: row for row in record["candidates"]}
+    for plane, said in record["planes"].items():
+        chosen = by_name.get(said["series"])
+        if chosen is None:
+            continue
+        lacking, there = missing_slices(chosen.series), len(chosen.series.images)
+        if lacking:
+            yield (
+                f"{plane}: {lacking} of {lacking + there} slices are missing between the first"
+                " and the last"
+            )
+        nowhere = sum(
+            len(one.series.images)
+            for one in candidates
+            if one.series.axes is None and one.series.first.series == chosen.series.first.series
+        )
+        if nowhere:
+            yield f"{plane}: {nowhere} of its series' images lie nowhere by their headers: left out"
+        for one in candidates:
+            if one.plane == plane and failed(one, rows):
+                reason = rows[one.name]["reason"]
+                yield f"{plane}: {one.name} can't be used, {said['series']} is: {reason}"
+    if beside:
+        yield f"files in the folders of its images that can't be read or are missing: {beside}"
+
+
+def failed(one: Candidate, rows: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a series was chosen and then turned out not to be readable.
+
+    Args:
+        one: the series.
+        rows: name -> what import.json says of a series.
+    """
+    return one.refusal is None and rows.get(one.name, {}).get("status") == "refused"

@@ -1,0 +1,159 @@
+"""What somebody meant who wrote a verb, an option or a setting that doesn't exist."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+_CUTOFF = 0.7
+"""Least similarity (difflib's ratio, 0 to 1) of two names; its default, 0.6, takes `fast` for
+`factor`."""
+
+SETTINGS: Mapping[str, str] = {
+    "amp": "precision",
+    "arch": "network.encoder",
+    "architecture": "network.encoder",
+    "accumulate_grad_batches": "accumulate",
+    "backbone": "network.encoder",
+    "batch": "batch_exams",
+    "batch_size": "batch_exams",
+    "bs": "batch_exams",
+    "classes": "findings",
+    "class_weights": "pos_weight",
+    "clip": "optimizer.clip_norm",
+    "config": "recipe",
+    "crop_size": "preparation.crop",
+    "early_stopping": "selection.early_stop",
+    "early_stopping_patience": "selection.early_stop",
+    "epoch": "epochs",
+    "fp16": "precision",
+    "freeze": "network.frozen_stages",
+    "grad_accum": "accumulate",
+    "gradient_accumulation": "accumulate",
+    "gradient_accumulation_steps": "accumulate",
+    "grad_clip": "optimizer.clip_norm",
+    "gradient_clip_val": "optimizer.clip_norm",
+    "image_size": "preparation.size",
+    "img_size": "preparation.size",
+    "input_size": "preparation.size",
+    "jobs": "workers",
+    "labels": "findings",
+    "log": "loggers",
+    "logger": "loggers",
+    "lr": "optimizer.learning_rate",
+    "lr_scheduler": "schedule.name",
+    "max_epoch": "epochs",
+    "max_epochs": "epochs",
+    "max_grad_norm": "optimizer.clip_norm",
+    "mixed_precision": "precision",
+    "model": "network.encoder",
+    "n_epochs": "epochs",
+    "n_jobs": "workers",
+    "num_epochs": "epochs",
+    "num_workers": "workers",
+    "optim": "optimizer.name",
+    "output": "out",
+    "output_dir": "out",
+    "pooling": "network.slice_pooling",
+    "pretrained": "weights",
+    "random_seed": "seed",
+    "random_state": "seed",
+    "run_dir": "out",
+    "save_dir": "out",
+    "scheduler": "schedule.name",
+    "std": "preparation.sd",
+    "targets": "findings",
+    "tasks": "findings",
+    "val_split": "selection.fraction",
+    "validation_split": "selection.fraction",
+    "wd": "optimizer.weight_decay",
+}
+"""Settings of `mrknee train` by the names they have in other programs."""
+
+OPTIONS: Mapping[str, str] = {
+    "backend": "runtime",
+    "cpus": "threads",
+    "engine": "runtime",
+    "exam_id": "exam",
+    "id": "exam",
+    "jobs": "threads",
+    "n_jobs": "threads",
+    "num_threads": "threads",
+    "num_workers": "threads",
+    "o": "out",
+    "output": "out",
+    "output_dir": "out",
+    "output_file": "out",
+    "quantise": "int8",
+    "quantize": "int8",
+    "random_seed": "seed",
+    "random_state": "seed",
+    "subset": "split",
+    "workers": "threads",
+}
+"""Options of the other verbs by the names they have in other programs."""
+
+VERBS: Mapping[str, str] = {
+    "backbones": "encoders",
+    "benchmark": "evaluate",
+    "convert": "import",
+    "dicom": "import",
+    "diff": "compare",
+    "fit": "train",
+    "generate": "phantom",
+    "gradcam": "explain",
+    "heatmap": "explain",
+    "infer": "predict",
+    "inference": "predict",
+    "ingest": "import",
+    "interpret": "explain",
+    "learn": "train",
+    "lint": "check",
+    "models": "encoders",
+    "onnx": "export",
+    "prediction": "predict",
+    "save": "export",
+    "score": "evaluate",
+    "server": "serve",
+    "simulate": "phantom",
+    "start": "serve",
+    "synth": "phantom",
+    "test": "evaluate",
+    "training": "train",
+    "validate": "check",
+    "verify": "check",
+}
+"""Verbs by the names they have in other programs."""
+
+
+def meant(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str | None:
+    """The known name that somebody most likely meant; None where none is close.
+
+    In this order: the same but for case, `-` and `_`; a synonym; the last part of a known name
+    (`dropout` is `network.dropout`); a name that is spelt much like it.
+
+    Args:
+        name: what was written, without leading dashes.
+        known: the names there are.
+        synonyms: other names -> known ones; those that are not in `known` are left out.
+    """
+    plain = _plain(name)
+    by_plain = {_plain(one): one for one in known}
+    if plain in by_plain:
+        return by_plain[plain]
+    last = plain.rpartition(".")[2]
+    for word in (plain, last):
+        if synonyms.get(word) in known:
+            return synonyms[word]
+    by_last = {one.rpartition(".")[2]: full for one, full in by_plain.items()}
+    if last in by_last:
+        return by_last[last]
+    from difflib import get_close_matches  # needed by few starts of the program
+
+    every = {**by_last, **by_plain}
+    near = get_close_matches(plain, every, n=1, cutoff=_CUTOFF)
+    near = near or get_close_matches(last, every, n=1, cutoff=_CUTOFF)
+    return every[near[0]] if near else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")

@@ -1,0 +1,60 @@
+"""What the labels of each part allow, found before training: what can't select or be scored."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from mrknee.training.parts import Parts
+from mrknee.training.recipe import Recipe
+
+Labels = Float[np.ndarray, "exams findings"]
+
+
+def coverage_notes(parts: Parts, recipe: Recipe) -> list[str]:
+    """What a person should know before training about findings that lack labels or a class.
+
+    An AUC, a calibration and a threshold each need exams with and without the finding. A finding
+    without them in the exams that select the epoch has no part in the mean AUC; one without them
+    in valid gets no AUC there. All others are selected by and scored as usual.
+
+    Args:
+        parts: which exams do what.
+        recipe: the run's settings.
+
+    Returns:
+        One sentence per finding and part; none where every finding has both classes everywhere.
+    """
+    findings = parts.train.findings or ()
+    inner = recipe.selection.part == "inner"
+    name = "inner" if inner else "valid"
+    chosen = parts.selecting.labels[list(parts.chosen)]
+    lost = "doesn't count in the mean AUC that selects the epoch"
+    lost += ", and gets no calibration and no thresholds" if inner else ", and gets no AUC"
+    notes = [
+        f"{finding}: {why} in {name}: it {lost}"
+        for finding, why in _lacking(findings, chosen).items()
+    ]
+    if len(notes) == len(findings) and recipe.selection.metric == "mean_auc":
+        notes.append(
+            f"no finding has an AUC on {name}, so no epoch is better than another: the last is kept"
+        )
+    if inner and parts.valid is not None and not parts.scores_valid:
+        notes.append("no exam of valid has a label: the scores will be of inner exams")
+    elif inner and parts.valid is not None:
+        for finding, why in _lacking(findings, parts.valid.labels).items():
+            notes.append(f"{finding}: {why} in valid: it gets no AUC there")
+    return notes
+
+
+def _lacking(findings: tuple[str, ...], labels: Labels) -> dict[str, str]:
+    """Finding -> what it lacks for an AUC; findings that lack nothing are not in it."""
+    found = {}
+    for column, finding in enumerate(findings):
+        positive, negative = (int((labels[:, column] == value).sum()) for value in (1, 0))
+        if positive + negative == 0:
+            found[finding] = "no exam has a label"
+        elif 0 in (positive, negative):
+            kind = "positive" if positive else "negative"
+            found[finding] = f"all exams with a label ({positive + negative}) are {kind}"
+    return found

@@ -1,0 +1,171 @@
+"""What a run was trained on: `data.json`, so that a later start notices when it has changed.
+
+For every exam that is read: the size, the time of the last change and a sample of the bytes of each
+stack's file, and the labels. Two starts are compared by size, sample and labels. The time is kept
+for a person to read: copying a data set changes it, so it is no sign of other content.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import ExamFolder
+from mrknee.progress import track
+from mrknee.training.parts import Parts
+from mrknee.untrusted import read_json
+
+FILE = "data.json"
+
+VERSION = 1
+"""Of the file's layout."""
+
+WHOLE_BYTES = 262_144
+"""Files up to this size are read whole."""
+
+BLOCK_BYTES, PIECE_BYTES = 65_536, 4_096
+"""Of larger files, one piece per block: a block is one of MRNet's slices (256 x 256 pixels), a
+piece is what a disk reads at least. A change that covers a slice, or a stack, is always seen; one
+of a few rows of one slice may be missed."""
+
+_MAX_BYTES = 256_000_000  # some 400 bytes per exam
+_MAX_NAMED = 10  # exams of one kind of change that a warning lists
+
+Record = dict[str, Any]
+
+
+def record_data(parts: Parts) -> Record:
+    """What the exams of a run hold now, in plain values.
+
+    Reads about a sixteenth of the data set.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    used: dict[str, tuple[ExamFolder, int]] = {}
+    for folder, positions in (
+        (parts.train, parts.fit),
+        (parts.selecting, parts.chosen),
+        (parts.valid, range(0 if parts.valid is None else len(parts.valid))),
+    ):
+        if folder is not None:
+            for position in positions:
+                used[f"{folder.folder.name}/{folder.ids[position]}"] = (folder, position)
+    exams = {}
+    for name, (folder, position) in track(sorted(used.items()), len(used), "sampling the data"):
+        labels = dict(zip(folder.findings or (), folder.labels[position].tolist(), strict=True))
+        exams[name] = {
+            "stacks": {p: _record_file(file) for p, file in folder.files_of(position).items()},
+            "labels": {n: None if np.isnan(label) else int(label) for n, label in labels.items()},
+        }
+    return {"version": VERSION, "exams": exams}
+
+
+def to_json(record: Record) -> str:
+    """The record as text, one line per exam."""
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(exam, ensure_ascii=False)}"
+        for name, exam in record["exams"].items()
+    ]
+    return f'{{"version": {record["version"]}, "exams": {{\n' + ",\n".join(lines) + "\n}}\n"
+
+
+def read_record(out: Path) -> Record | None:
+    """What an earlier start recorded; None where there is nothing that can be compared."""
+    if not (out / FILE).exists():
+        return None  # a run of an earlier version
+    try:
+        content = read_json(out / FILE, "record of the data", at_most=_MAX_BYTES)
+        for exam in content["exams"].values():
+            assert isinstance(exam["labels"], dict)  # noqa: S101  # caught below
+            assert all(one["bytes"] >= 0 and one["sample"] for one in exam["stacks"].values())  # noqa: S101
+    except (MrkneeError, AssertionError, AttributeError, KeyError, TypeError):
+        return None  # a by-product: what is broken is written again
+    return content if content["version"] == VERSION else None
+
+
+def changes(before: Record, now: Record) -> list[str]:
+    """What has changed between two starts, one sentence per kind of change; none if nothing has.
+
+    Only exams of both are compared: other exams are refused before (`split.csv`).
+    """
+    pixels, labels = {}, {}
+    for name in before["exams"].keys() & now["exams"].keys():
+        old, new = before["exams"][name], now["exams"][name]
+        planes = _differing(_content(old["stacks"]), _content(new["stacks"]))
+        findings = _differing(old["labels"], new["labels"])
+        if planes:
+            pixels[name] = planes
+        if findings:
+            labels[name] = findings
+    found = []
+    if pixels:
+        found.append(f"other pixels in {_listed(pixels)}")
+    if labels:
+        found.append(f"other labels of {_listed(labels)}")
+    return found
+
+
+def warning(found: Iterable[str]) -> str:
+    """What a person reads about `changes`."""
+    lines = [f"  {change}" for change in found]
+    return "\n".join(
+        [
+            "warning: the data has changed since this run was started:",
+            *lines,
+            "  its result comes from both; for one from the data as it is now, start a new run",
+        ]
+    )
+
+
+def _content(stacks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
+    return {str(plane): (one["bytes"], one["sample"]) for plane, one in stacks.items()}
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        name
+        for name in dict.fromkeys([*before, *now])
+        if name not in before or name not in now or before[name] != now[name]
+    ]
+
+
+def _listed(changed: Mapping[str, list[str]]) -> str:
+    """`2 exams: train/0003 (axial), train/0007 (axial, coronal)`."""
+    count = "1 exam" if len(changed) == 1 else f"{len(changed):,} exams"
+    named = [f"{name} ({', '.join(parts)})" for name, parts in sorted(changed.items())]
+    return f"{count}: {', '.join(named[:_MAX_NAMED])}{', ...' if len(named) > _MAX_NAMED else ''}"
+
+
+def _record_file(file: Path) -> Record:
+    with file.open("rb") as opened:
+        there = os.fstat(opened.fileno())
+        digest = blake2b(digest_size=16)
+        for start, length in _pieces(there.st_size):
+            digest.update(os.pread(opened.fileno(), length, start))
+    written = datetime.fromtimestamp(there.st_mtime, UTC).isoformat(timespec="seconds")
+    return {"bytes": there.st_size, "modified": written, "sample": digest.hexdigest()}
+
+
+def _pieces(size: int) -> Iterable[tuple[int, int]]:
+    """Start and length of what is read of a file, in bytes.
+
+    The first piece holds the header. A block's piece moves on by five from block to block, so that
+    it lies at another height of each slice; the first is in its middle, where the knee is.
+    """
+    if size <= WHOLE_BYTES:
+        yield 0, size
+        return
+    yield 0, PIECE_BYTES
+    places = BLOCK_BYTES // PIECE_BYTES
+    for number, block in enumerate(range(0, size, BLOCK_BYTES)):
+        start = block + (7 + 5 * number) % places * PIECE_BYTES
+        yield min(start, size - PIECE_BYTES), PIECE_BYTES

@@ -1,0 +1,215 @@
+"""The values that `tests/golden` holds on to, computed with the code as it is.
+
+Every input is drawn by numpy from a fixed seed or written here, so that a value can change only
+because the code that computes it changed (or a library below it).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from threadpoolctl import threadpool_limits
+
+from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane
+from mrknee.inference.export import export
+from mrknee.inference.model import Model, open_model
+from mrknee.networks.checkpoint import save_checkpoint
+from mrknee.networks.network import Network
+from mrknee.networks.reader import Reader
+from mrknee.networks.settings import NetworkSettings
+from mrknee.scoring.calibration import Calibration
+from mrknee.sources.phantom.exam import render_exam
+from mrknee.sources.phantom.lesions import Truth
+from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
+from mrknee.tensors.batches import frame_exam, join
+from mrknee.tensors.preparation import Preparation
+from mrknee.training.recipe import load_recipe
+from mrknee.training.run import train
+from tests.conftest import write_toy_dataset
+
+Values = dict[str, np.ndarray]
+
+SLICES = {"few": (3, 5, 4), "one": (1, 1, 1), "uneven": (7, 2, 3), "many": (17, 24, 30)}
+"""Exam -> slices (axial, coronal, sagittal)."""
+
+
+def machine() -> dict[str, str]:
+    """What decides the last bits of a floating-point result: values are bit-equal where it is."""
+    return {
+        "processor": platform.machine() + " " + torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": str(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def exam(name: str, slices: tuple[int, int, int], side: int = 256) -> Exam:
+    """Noise of another brightness in each plane; 0 slices leave the plane out."""
+    rng = np.random.default_rng([*name.encode()])
+    stacks = {
+        plane: rng.integers(0, 140 + 30 * index, (count, side, side)).astype(np.uint8)
+        for index, (plane, count) in enumerate(zip(PLANES, slices, strict=True))
+        if count
+    }
+    return Exam(name, stacks, dict.fromkeys(MRNET_FINDINGS, float("nan")))
+
+
+def network(settings: NetworkSettings) -> Network:
+    """A network whose weights are drawn by numpy, tensor by tensor, in their order."""
+    made = Network(settings, MRNET_FINDINGS)
+    rng = np.random.default_rng(11)
+    with torch.no_grad():
+        for name, tensor in made.state_dict().items():
+            if not tensor.is_floating_point() or name.endswith("running_mean"):
+                continue
+            fan = max(tensor[0].numel(), 1) if tensor.ndim > 1 else 1
+            drawn = rng.standard_normal(tuple(tensor.shape)) * np.sqrt(2 / fan)
+            if name.endswith("running_var") or (tensor.ndim == 1 and "weight" in name):
+                drawn = 1 + 0.1 * np.abs(drawn)
+            elif tensor.ndim == 1:
+                drawn = 0.01 * drawn
+            tensor.copy_(torch.from_numpy(drawn.astype(np.float32)))
+    return made.eval()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch and numpy compute with one thread meanwhile: more may add in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def reference_logits() -> Values:
+    """Logits of the reference network, also of exams that lack planes."""
+    reader = Reader(Preparation(), network(NetworkSettings())).eval()
+    exams = {name: exam(name, slices) for name, slices in SLICES.items()}
+    exams |= {"no-axial": exam("no-axial", (0, 4, 3)), "sagittal": exam("sagittal", (0, 0, 6))}
+    with torch.no_grad(), one_thread():
+        return {
+            f"logits/{name}": reader(join([frame_exam(one, reader.preparation)])).numpy()
+            for name, one in exams.items()
+        }
+
+
+def reference_parameters() -> list[list[Any]]:
+    """Name and shape of every weight that a `reference` checkpoint holds, in its order."""
+    state = Network(load_recipe("reference").network, MRNET_FINDINGS).state_dict()
+    return [[name, list(tensor.shape)] for name, tensor in state.items()]
+
+
+def augmentation_draws() -> list[dict[str, Any]]:
+    """What is drawn for fixed (seed, epoch, exam id)."""
+    draws: list[dict[str, Any]] = []
+    for kind in ("exam", "plane"):
+        for seed, epoch, name in ((0, 0, "0000"), (0, 1, "0000"), (7, 0, "1130"), (7, 49, "a-b")):
+            views = draw_views(Augmentation(draw=kind), seed, epoch, name)
+            drawn = {str(plane): asdict(view) for plane, view in views.items()}
+            draws.append({"draw": kind, "seed": seed, "epoch": epoch, "id": name, "views": drawn})
+    return draws
+
+
+def augmented_pixels() -> Values:
+    """Stacks after a draw, cut from MRNet's size and scaled from another."""
+    values: Values = {}
+    small = Preparation(size=64, crop=48)
+    for side in (64, 90):
+        one = exam("augmented", (2, 3, 2), side)
+        views = draw_views(Augmentation(), 3, 2, one.id)
+        for plane, stack in one.stacks.items():
+            turned = apply_view(np.asarray(stack), views[plane], small)
+            values[f"augmented/{side}/{plane}"] = turned.numpy()
+    return values
+
+
+def phantom_stacks() -> Values:
+    """Stacks and lesion masks of one synthetic knee."""
+    truth = Truth(abnormal=True, acl=True, meniscus=True)
+    with one_thread():
+        knee = render_exam(5, truth, size=48, slice_factor=0.2)
+    values: Values = {f"phantom/{plane}": stack for plane, stack in knee.stacks.items()}
+    for finding, masks in knee.masks.items():
+        for plane, mask in masks.items():
+            values[f"phantom/{finding}/{plane}"] = np.packbits(mask)
+    return values
+
+
+def trained_weights(folder: Path) -> Values:
+    """Weights after one epoch of eight steps of the recipe `reference`, at 64 pixels.
+
+    Of each tensor its sum, the sum of its absolute values and its first eight values.
+    """
+    data = write_toy_dataset(folder / "data", 8, 8, pixels=64)
+    recipe = replace(
+        load_recipe("reference"),
+        weights="none",
+        preparation=Preparation(size=64, crop=64),
+        epochs=1,
+        workers=0,
+        precision="32-true",
+        keep_every_epoch=False,
+        loggers=[],
+    )
+    with one_thread():
+        train(data, folder / "run", recipe)
+    state = load_file(folder / "run" / "last" / "weights.safetensors")
+    return {
+        f"trained/{name}": np.array(
+            [tensor.sum(dtype=np.float64), np.abs(tensor).sum(dtype=np.float64), *tensor.flat[:8]]
+        )
+        for name, tensor in sorted(state.items())
+    }
+
+
+def decisions() -> dict[str, Any]:
+    """A calibration that changes every probability."""
+    calibration = Calibration(
+        method="platt",
+        slopes=dict.fromkeys(MRNET_FINDINGS, 0.5),
+        intercepts=dict.fromkeys(MRNET_FINDINGS, -0.25),
+        prevalences=dict.fromkeys(MRNET_FINDINGS, 0.4),
+        exams=dict.fromkeys(MRNET_FINDINGS, 20),
+        reasons={},
+    )
+    return {"calibration": calibration.to_dict()}
+
+
+def small_models(folder: Path) -> dict[str, Model]:
+    """A run folder's model of a small network with a calibration, and its exported file."""
+    preparation = Preparation(size=64, crop=48)
+    run = folder / "model"
+    settings = NetworkSettings(encoder="test_resnet", shared_encoder=True)
+    save_checkpoint(run, network(settings), preparation.to_dict(), {"data": "none"}, decisions())
+    export(run, folder / "model.onnx")
+    return {"folder": open_model(run), "onnx": open_model(folder / "model.onnx", threads=1)}
+
+
+def small_model_results(folder: Path) -> Values:
+    """Predictions and explanations of the run folder's model and of its exported file."""
+    values: Values = {}
+    models = small_models(folder)
+    exams = [exam("few", (3, 5, 4), 64), exam("uneven", (2, 4, 3), 80), exam("lone", (0, 0, 3), 64)]
+    for kind, model in models.items():
+        with one_thread():
+            values[f"{kind}/probabilities"] = model.predict(exams).probabilities
+            explanations = [model.explain(one) for one in exams]
+        for one, why in zip(exams, explanations, strict=True):
+            values[f"{kind}/{one.id}/logits"] = why.logits
+            values[f"{kind}/{one.id}/bias"] = why.bias
+            for plane in one.stacks:
+                scores = why.slice_scores(Plane(plane))
+                values[f"{kind}/{one.id}/scores/{plane}"] = scores
+                values[f"{kind}/{one.id}/heat/{plane}"] = why.heat(Plane(plane))[:, :, ::9, ::9]
+    return values

@@ -1,0 +1,238 @@
+"""Which bits count, what padding is, and what becomes of values beyond the bits."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from mrknee.exams import Plane
+from mrknee.sources.clinical.framing import BLACK, WHITE, frame
+from mrknee.sources.clinical.geometry import Volume, upright
+from mrknee.sources.clinical.header import read_header
+from mrknee.sources.clinical.locate import Location
+from mrknee.sources.clinical.pixels import read_volume
+from mrknee.sources.clinical.series import sort_into_series
+from tests.sources.clinical.hospital import PROTOCOL, datasets, knee, set_pixels, write
+from tests.sources.clinical.test_pixels import volume_of
+
+SAGITTAL = PROTOCOL[0]
+SIDE = 64
+
+
+def tissue() -> np.ndarray:
+    """Three small slices of a knee: int64, 1 to some 2,300, no value 0."""
+    part = knee()[Plane.SAGITTAL][:3, 64 : 64 + SIDE, 64 : 64 + SIDE]
+    return part.astype(np.int64) * 9 + 1
+
+
+def border() -> np.ndarray:
+    """What a scanner pads: everything outside a circle, and a stripe."""
+    rows, cols = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    padded = np.broadcast_to(rows**2 + cols**2 > (SIDE / 2) ** 2, (3, SIDE, SIDE)).copy()
+    padded[:, :, :9] = True
+    return padded
+
+
+def written(stack: np.ndarray, **elements: Any) -> list[Dataset]:  # noqa: ANN401
+    """A series with these stored values and these elements."""
+    found = datasets(stack, SAGITTAL)
+    for dataset in found:
+        for keyword, value in elements.items():
+            setattr(dataset, keyword, value)
+    return found
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    ("kind", "value", "elements"),
+    [
+        ("i2", -32768, {"PixelPaddingValue": -32768}),
+        ("i2", -2000, {"PixelPaddingValue": -2000, "RescaleSlope": "2", "RescaleIntercept": "7"}),
+        ("u2", 0, {"PixelPaddingValue": 0}),
+        ("u2", 65535, {"PixelPaddingValue": 65535}),
+        ("u2", 4095, {"PixelPaddingValue": 4095, "BitsStored": 12, "HighBit": 11}),
+        ("u2", 63536, {"PixelPaddingValue": 63536, "BitsStored": 12, "HighBit": 11}),
+        ("u2", 900, {"PixelPaddingValue": 900}),
+        ("u2", 3000, {"PixelPaddingValue": 2990, "PixelPaddingRangeLimit": 3010}),
+        ("u2", 3000, {"PixelPaddingValue": 3010, "PixelPaddingRangeLimit": 2990}),
+    ],
+)
+def test_padding_is_black_and_outside_the_percentiles(
+    tmp_path: Path, syntax: UID, kind: str, value: int, elements: dict[str, Any]
+) -> None:
+    """Signed or not, rescaled or not, a value or a range, even a value that tissue has too."""
+    stack, padded = tissue(), border()
+    plain = volume_of(written(stack.astype(kind), **elements), tmp_path).values
+    with_padding = np.where(padded, value, stack).astype(kind)
+    volume = volume_of(written(with_padding, **elements), tmp_path, syntax)
+    np.testing.assert_array_equal(np.isnan(volume.values), padded)
+    np.testing.assert_array_equal(volume.values[~padded], plain[~padded])
+    black, white = np.percentile(plain[~padded], (BLACK, WHITE))
+    grey = np.rint(np.clip((plain - black) / (white - black), 0, 1) * 255)
+    found = frame(volume, Plane.SAGITTAL).stack
+    # the frame scales 64 pixels up to 256: the mean of tissue is what stays
+    assert abs(found[found > 0].mean() - grey[~padded & (grey > 0)].mean()) < 12
+    assert not found[:, 128, :20].any()
+
+
+@pytest.mark.parametrize("value", [0, 4095])
+def test_padding_of_inverted_images(tmp_path: Path, value: int) -> None:
+    """In MONOCHROME1 too, at either end of the range."""
+    stack, padded = 4095 - tissue(), border()
+    elements = {
+        "PhotometricInterpretation": "MONOCHROME1",
+        "PixelPaddingValue": value,
+        "BitsStored": 12,
+        "HighBit": 11,
+    }
+    found = written(np.where(padded, value, stack).astype("u2"), **elements)
+    values = volume_of(found, tmp_path).values
+    np.testing.assert_array_equal(np.isnan(values), padded)
+    np.testing.assert_array_equal(values[~padded], tissue()[~padded])
+
+
+def test_tissue_that_has_the_value_of_padding_stays(tmp_path: Path) -> None:
+    """A padding value inside the range of tissue counts only where it reaches the edge."""
+    stack = tissue()
+    stack[:, 30:34, 30:40] = 900
+    stack[:, :5] = 900
+    values = volume_of(written(stack.astype("u2"), PixelPaddingValue=900), tmp_path).values
+    assert np.isnan(values[:, :5]).all()
+    assert (values[:, 30:34, 30:40] == 900).all()
+
+
+def test_the_brightest_tissue_is_no_padding(tmp_path: Path) -> None:
+    """Fluid that is cut off at the largest value keeps it, where that is called padding too."""
+    stack = np.minimum(tissue() * 4, 4000)
+    stack[:, :5], stack[:, 50], stack[:, 30:34, 30:40] = 4095, 4000, 4095
+    found = written(stack.astype("u2"), PixelPaddingValue=4095, BitsStored=12, HighBit=11)
+    values = volume_of(found, tmp_path).values
+    assert np.isnan(values[:, :5]).all()
+    assert (values[:, 30:34, 30:40] == 4095).all()
+
+
+@pytest.mark.parametrize("hole", [-32768, 32767])
+def test_padding_far_from_tissue_counts_everywhere(tmp_path: Path, hole: int) -> None:
+    """A value that no tissue is near is padding in the middle of an image too."""
+    stack = tissue()
+    stack[:, 30:34, 30:40] = hole
+    values = volume_of(written(stack.astype("i2"), PixelPaddingValue=hole), tmp_path).values
+    np.testing.assert_array_equal(np.isnan(values), stack == hole)
+
+
+def test_padding_that_no_pixel_has_changes_nothing(tmp_path: Path) -> None:
+    """The element alone, or an impossible value in it, changes no pixel."""
+    stack = tissue().astype("u2")
+    plain = volume_of(written(stack), tmp_path).values
+    for value in (60000, 65535):
+        found = volume_of(written(stack, PixelPaddingValue=value), tmp_path).values
+        np.testing.assert_array_equal(found, plain)
+
+
+def packed(pixels: np.ndarray, syntax: UID, **options: Any) -> Dataset:  # noqa: ANN401
+    """One slice, compressed with 16 bits, whose header then says 12."""
+    dataset = datasets(pixels[None], SAGITTAL)[0]
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = FileDataset(io.BytesIO(), dataset, b"\0" * 128, meta)
+    file.compress(syntax, generate_instance_uid=False, **options)
+    file.BitsStored, file.HighBit = 12, 11
+    return file
+
+
+def values_of(dataset: Dataset, folder: Path) -> np.ndarray:
+    """One slice's real values, as they lie in the file."""
+    path = folder / "a.dcm"
+    dcmwrite(path, dataset, enforce_file_format=True)
+    with path.open("rb") as file:
+        (series,) = sort_into_series(read_header(file, Location(path)))
+    volume: Volume = upright(read_volume(series), Plane.SAGITTAL)
+    return volume.values[0]
+
+
+@pytest.mark.parametrize(
+    ("syntax", "options"),
+    [(JPEG2000, {"j2k_cr": [12]}), (JPEGLSNearLossless, {"jls_error": 40})],
+)
+def test_lossy_overshoot_is_clipped(tmp_path: Path, syntax: UID, options: dict[str, Any]) -> None:
+    """What lossy compression moves beyond 12 bits stays white; masked, it would be black."""
+    white = np.random.default_rng(0).random((SIDE, SIDE)) > 0.5
+    white[:32] = True
+    pixels = np.where(white, 4095, 2000).astype(np.uint16)
+    values = values_of(packed(pixels, syntax, **options), tmp_path)
+    assert values.max() == 4095
+    assert values[:28].min() > 3000
+    assert values[white].mean() > 3900
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1])
+def test_few_values_beyond_the_bits_of_a_jpeg_are_clipped(tmp_path: Path, syntax: UID) -> None:
+    """JPEG's values are numbers: 4,100 of 12 bits is 4,095, not 4."""
+    pixels = tissue()[0].astype(np.uint16)
+    pixels[20, 20:30] = 4100
+    if syntax == JPEGLosslessSV1:
+        dataset = datasets(pixels[None], SAGITTAL)[0]
+        path = write(dataset, tmp_path / "a.dcm", syntax)
+        import pydicom
+
+        found = pydicom.dcmread(path)
+        found.BitsStored, found.HighBit = 12, 11
+    else:
+        found = packed(pixels, syntax)
+    values = values_of(found, tmp_path)
+    np.testing.assert_array_equal(values, np.minimum(pixels, 4095))
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, RLELossless, ExplicitVRLittleEndian])
+def test_overlays_in_the_high_bits_are_masked(tmp_path: Path, syntax: UID) -> None:
+    """An overlay that the header declares in bit 12, or words of no lossy past: no grey value."""
+    pixels = tissue()[0].astype(np.uint16)
+    drawn = pixels.copy()
+    drawn[20:24, 20:40] |= 1 << 12
+    if syntax == ExplicitVRLittleEndian:
+        dataset = datasets(drawn[None], SAGITTAL)[0]
+        set_pixels(dataset, drawn, 12)
+        np.testing.assert_array_equal(volume_of([dataset], tmp_path).values[0], pixels)
+        return
+    dataset = packed(drawn, syntax)
+    dataset.add_new(0x60000100, "US", 16)
+    dataset.add_new(0x60000102, "US", 12)
+    np.testing.assert_array_equal(values_of(dataset, tmp_path), pixels)
+
+
+def test_native_values_of_a_lossy_past_are_clipped(tmp_path: Path) -> None:
+    """A decompressed lossy image keeps its overshoot in plain words, and says what it was."""
+    pixels = tissue()[0].astype(np.uint16)
+    pixels[20, 20:30] = 4100
+    dataset = datasets(pixels[None], SAGITTAL)[0]
+    set_pixels(dataset, pixels, 12)
+    dataset.LossyImageCompression = "01"
+    values = volume_of([dataset], tmp_path).values[0]
+    np.testing.assert_array_equal(values, np.minimum(pixels, 4095))
+
+
+def test_signed_values_are_clipped_at_both_ends(tmp_path: Path) -> None:
+    """Below the lowest value too: -2,100 of 12 signed bits is -2,048, not 1,996."""
+    pixels = (tissue()[0] - 1000).astype(np.int16)
+    pixels[20, 20:30], pixels[40, 20:30] = -2100, 2100
+    values = values_of(packed(pixels, JPEG2000Lossless), tmp_path)
+    np.testing.assert_array_equal(values, np.clip(pixels, -2048, 2047))

@@ -1,0 +1,105 @@
+"""The audit log: a line per exam, on the disk before the answer, without pixels."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee import __version__
+from mrknee.errors import MrkneeError
+from mrknee.web.audit import AuditLog, Record
+from mrknee.web.serving import digest_of
+from tests.web.client import Served, exam_form, form, npy, random_exam
+from tests.web.test_serving import run_serve
+
+
+def record(number: int) -> Record:
+    """A record that can be told from others."""
+    return Record(f"r{number}", "/predict", "0" * 64, __version__)
+
+
+def lines(file: Path) -> list[dict[str, object]]:
+    """The records of a log."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_each_exam_gets_a_line(onnx_file: Path, tmp_path: Path) -> None:
+    """Answered, explained or refused: id, digests, result, status; renaming it loses nothing."""
+    log = tmp_path / "audit.jsonl"
+    exam = random_exam(1)
+    with Served(onnx_file, tmp_path / "served", "--audit-log", str(log)) as service:
+        answer = service.ask("POST", "/predict", exam_form(exam), headers={"X-Request-ID": "one"})
+        [first] = lines(log)
+        service.ask("POST", "/explain", exam_form(exam), accept="text/html")
+        log.rename(tmp_path / "audit.jsonl.1")  # what logrotate does
+        service.ask("POST", "/predict", form([]))
+        service.ask("GET", "/model")
+        assert service.end() == 0
+    assert log.stat().st_mode & 0o777 == 0o600
+    _, second = lines(tmp_path / "audit.jsonl.1")
+    [third] = lines(log)
+    digests = {str(p): sha256(npy(np.asarray(s))).hexdigest() for p, s in exam.stacks.items()}
+    found = {n: one["probability"] for n, one in answer.json["findings"].items()}
+    time = first.pop("time")
+    assert isinstance(time, str)
+    assert time.endswith("+00:00")
+    assert first == {
+        "request_id": "one", "path": "/predict", "model_digest": digest_of(onnx_file),
+        "mrknee": __version__, "status": 200, "fault": None, "input": digests, "result": found,
+        "remarks": [one["code"] for one in answer.json["remarks"]],
+    }  # fmt: skip
+    assert (second["path"], second["status"], second["result"]) == ("/explain", 200, found)
+    assert (third["status"], third["fault"]) == (422, "the exam lacks a plane")
+    assert third["result"] == third["input"] == {}
+    assert "DOE" not in log.read_text()
+
+
+def test_an_answer_that_cannot_be_recorded_is_not_given(onnx_file: Path, tmp_path: Path) -> None:
+    """With its folder gone, an exam gets a fault, and the log's next place its records again."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    log = folder / "audit.jsonl"
+    with Served(onnx_file, tmp_path / "served", "--audit-log", str(log)) as service:
+        folder.rename(tmp_path / "away")
+        assert service.predict(random_exam(1)).status == 500
+        (tmp_path / "away").rename(folder)
+        assert service.predict(random_exam(1)).status == 200
+        assert service.end() == 0
+    assert len(lines(log)) == 1
+
+
+def test_a_line_that_was_cut_spoils_no_other(tmp_path: Path) -> None:
+    """After a power loss the next record begins on a line of its own."""
+    log = tmp_path / "audit.jsonl"
+    AuditLog(log).write(record(1))
+    whole = log.read_bytes()
+    log.write_bytes(whole + whole[:20])
+    AuditLog(log).write(record(2))
+    first, cut, second = log.read_text().splitlines()
+    assert (json.loads(first)["request_id"], json.loads(second)["request_id"]) == ("r1", "r2")
+    assert cut == whole[:20].decode()
+
+
+@pytest.mark.parametrize("content", [b"\x08\x07onnx", b'{\n "findings": []}', b"# notes\n"])
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    """A model, its JSON, a text: refused, byte for byte as before."""
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    with pytest.raises(MrkneeError, match="holds something else"):
+        AuditLog(file)
+    assert file.read_bytes() == content
+
+
+def test_the_model_is_no_audit_log(onnx_file: Path, tmp_path: Path) -> None:
+    """Named twice by mistake: one clear error, the model unharmed; nor is a folder one."""
+    before = digest_of(onnx_file)
+    for place in (onnx_file, tmp_path, tmp_path / "no" / "folder"):
+        done = run_serve(onnx_file, "--port", "0", "--audit-log", place)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert done.stderr.startswith("mrknee serve: ")
+    assert digest_of(onnx_file) == before

@@ -1,0 +1,209 @@
+"""Whom a request is addressed to, its id, HEAD, and what is counted."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mrknee import __version__
+from mrknee.web.gate import _name_of
+from mrknee.web.serving import digest_of
+from tests.web.client import Served, exam_form, form, random_exam
+from tests.web.test_protocol import connected, read_all
+
+
+@pytest.fixture(scope="module")
+def proxied(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service below /knee that a proxy asks under another name."""
+    folder = tmp_path_factory.mktemp("proxied")
+    words = ("--root-path", "/knee/", "--allowed-host", "knee.example")
+    with Served(onnx_file, folder, *words) as service:
+        yield service
+        assert service.end() == 0
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:8000", "[::1]:9", "localhost."])  # fmt: skip # noqa: E501
+def test_names_of_this_machine_are_answered(served: Served, host: str) -> None:
+    """With any port, in either case."""
+    assert served.ask("GET", "/health", headers={"Host": host}).status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1", "", "user@localhost", "localhost:80:evil.example"])  # fmt: skip # noqa: E501
+@pytest.mark.parametrize("path", ["/", "/model", "/health", "/nothing"])
+def test_other_names_are_refused(served: Served, host: str, path: str) -> None:
+    """A page that has its own name lead here (DNS rebinding) reads nothing."""
+    answer = served.ask("GET", path, headers={"Host": host})
+    assert answer.status == 421
+    assert "--allowed-host" in answer.fault["advice"]
+
+
+def test_a_name_may_be_added(proxied: Served) -> None:
+    """The name given to --allowed-host is answered, and no other."""
+    assert proxied.ask("GET", "/health", headers={"Host": "knee.example"}).status == 200
+    assert proxied.ask("GET", "/health", headers={"Host": "a.knee.example"}).status == 421
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "http://["])  # fmt: skip # noqa: E501
+def test_forms_of_other_sites_are_refused(served: Served, origin: str) -> None:
+    """An exam sent by a page of another origin is refused before it is read."""
+    headers = {"Origin": origin, "Host": f"127.0.0.1:{served.port}"}
+    answer = served.ask("POST", "/predict", exam_form(random_exam(1)), headers=headers)
+    assert answer.status == 403
+    own = headers | {"Origin": f"http://127.0.0.1:{served.port}"}
+    assert served.ask("POST", "/predict", exam_form(random_exam(1)), headers=own).status == 200
+
+
+def test_names_are_compared_without_port_and_brackets() -> None:
+    """Also addresses of version 6, with and without brackets."""
+    names = ["[::1]:80", "::1", "A.b:1", "a.b.", "127.0.0.1:8000"]
+    assert [_name_of(name) for name in names] == ["::1", "::1", "a.b", "a.b", "127.0.0.1"]
+
+
+@pytest.mark.parametrize("path", ["/", "/model", "/health", "/ready", "/openapi.json", "/metrics"])
+def test_head_is_answered_as_get_without_a_body(served: Served, path: str) -> None:
+    """The same status and headers, the body's length too, and nothing behind them."""
+    with connected(served) as connection:
+        ask = f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        connection.sendall(ask.encode())
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert body == b""
+    length = re.search(rb"content-length: (\d+)", head)
+    assert length is not None
+    assert int(length[1]) > 0
+    assert served.ask("HEAD", "/predict").status == 405
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/health", 200),
+        ("GET", "/nothing", 404),
+        ("POST", "/predict", 415),
+        ("GET", "/", 200),
+    ],
+)
+def test_every_answer_has_an_id_and_says_whose_it_is(
+    served: Served, onnx_file: Path, method: str, path: str, status: int
+) -> None:
+    """The client's id where it is sane; the model's digest and the program's version."""
+    body = b"" if method == "POST" else None
+    own = served.ask(method, path, body, kind="x", headers={"X-Request-ID": "a-1_B.2"})
+    assert own.status == status
+    assert own.headers["X-Request-ID"] == "a-1_B.2"
+    assert own.headers["X-Model-Digest"] == digest_of(onnx_file)
+    assert own.headers["X-Mrknee-Version"] == __version__
+    for odd in ("", "a b", "x" * 129, '"><script>', "{{7*7}}"):
+        found = served.ask(method, path, body, kind="x", headers={"X-Request-ID": odd})
+        assert re.fullmatch("[0-9a-f]{32}", found.headers["X-Request-ID"])
+
+
+def test_digests_are_what_sha256sum_prints(onnx_file: Path, run_folder: Path) -> None:
+    """Of a file its own; of a run folder that of the list of its two files."""
+
+    def printed(*command: str, given: bytes = b"") -> bytes:
+        done = subprocess.run(  # noqa: S603  # our own command
+            command, input=given, capture_output=True, check=True, cwd=run_folder / "best"
+        )
+        return done.stdout
+
+    assert printed("sha256sum", str(onnx_file)).split()[0].decode() == digest_of(onnx_file)
+    files = printed("sha256sum", "model.json", "weights.safetensors")
+    assert printed("sha256sum", given=files).split()[0].decode() == digest_of(run_folder)
+
+
+def test_metrics_count_answers_by_address(onnx_file: Path, tmp_path: Path) -> None:
+    """Known addresses by name and all others as one; start-up, model, memory; nothing of exams."""
+    with Served(onnx_file, tmp_path) as service:
+        service.predict(random_exam(1))
+        service.ask("POST", "/predict", form([]))
+        for number in range(3):
+            service.ask("GET", f"/nothing-{number}")
+        answer = service.ask("GET", "/metrics")
+        assert service.end() == 0
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    text = answer.body.decode()
+    for line in (
+        'mrknee_requests_total{path="/predict",status="200"} 1.0',
+        'mrknee_requests_total{path="/predict",status="422"} 1.0',
+        'mrknee_requests_total{path="other",status="404"} 3.0',
+        'mrknee_request_seconds_count{path="/predict"} 2.0',
+        f'mrknee_model{{digest="{digest_of(onnx_file)}",version="{__version__}"}} 1.0',
+        "mrknee_exams 0.0",
+        "mrknee_uploads 0.0",
+    ):
+        assert line in text.splitlines()
+    seconds = re.search(r"^mrknee_startup_seconds (\S+)$", text, re.MULTILINE)
+    assert seconds is not None
+    assert float(seconds[1]) > 0
+    assert "process_resident_memory_bytes" in text
+    assert "nothing-" not in text
+
+
+def test_below_a_path_every_address_is_answered_either_way(proxied: Served) -> None:
+    """Whether the proxy cuts the path off or not; /knee itself leads to /knee/."""
+    for path in ("/", "/knee/", "/model", "/knee/model", "/knee/health"):
+        assert proxied.ask("GET", path).status == 200
+    answer = proxied.ask("GET", "/knee")
+    assert (answer.status, answer.headers["Location"]) == (307, "/knee/")
+    assert proxied.ask("GET", "/kneed").status == 404
+    assert proxied.ask("GET", "/openapi.json").json["servers"] == [{"url": "/knee"}]
+    accept = "text/html"
+    body = exam_form(random_exam(1))
+    assert proxied.ask("POST", "/knee/explain", body, accept=accept).status == 200
+    fault = proxied.ask("POST", "/knee/explain", form([]), accept=accept)
+    assert fault.headers["Content-Type"].startswith("text/html")
+
+
+def test_pages_name_no_address_from_the_root(served: Served) -> None:
+    """Forms and links are relative, in the start page and where it tells a fault."""
+    start = served.ask("GET", "/").body
+    fault = served.ask("POST", "/explain", form([]), accept="text/html").body
+    for page in (start, fault):
+        assert b'action="explain"' in page
+        assert not re.search(rb'(?:href|action|src)="/', page)
+
+
+@pytest.mark.parametrize("path", ["knee", "/a//b", "/a b", "/a?b", "//evil.example"])
+def test_a_path_that_is_none_is_one_clear_error(onnx_file: Path, path: str) -> None:
+    """Before anything is served."""
+    command = [sys.executable, "-m", "mrknee", "serve", str(onnx_file), "--root-path", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # our own command
+    assert done.returncode == 1
+    assert "below that path" in done.stderr
+
+
+def test_an_address_that_others_reach_is_warned_of(onnx_file: Path, tmp_path: Path) -> None:
+    """At 0.0.0.0 standard error says so; at a loopback address nothing is said."""
+    with Served(onnx_file, tmp_path, "--host", "0.0.0.0", at="0.0.0.0") as service:  # noqa: S104
+        assert service.ask("GET", "/health").status == 200
+        assert service.ask("GET", "/health", headers={"Host": "evil.example"}).status == 421
+        assert service.end() == 0
+        assert "warning: other machines may reach 0.0.0.0" in service.said
+        assert "no password" in service.said
+
+
+BLACK, EVEN = "all-zero", "constant"
+
+
+def test_answers_say_what_is_odd_about_the_exam(served: Served) -> None:
+    """Black planes are remarked on in JSON and on the page; a plain exam is not."""
+    import numpy as np
+
+    from mrknee.exams import Exam, Plane
+
+    exam = random_exam(1)
+    black = np.zeros((3, 48, 56), np.uint8)
+    odd = Exam("0001", {**exam.stacks, Plane.AXIAL: black, Plane.CORONAL: black + 7})
+    for path in ("/predict", "/explain"):
+        remarks = served.ask("POST", path, exam_form(odd)).json["remarks"]
+        assert {(one["code"], one["plane"]) for one in remarks} >= {(BLACK, "axial"), (EVEN, "coronal")}  # fmt: skip # noqa: E501
+        codes = {one["code"] for one in served.ask("POST", path, exam_form(exam)).json["remarks"]}
+        assert not codes & {BLACK, EVEN}
+    page = served.ask("POST", "/explain", exam_form(odd), accept="text/html").body.decode()
+    assert "pixels is 0" in page

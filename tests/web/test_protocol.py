@@ -1,0 +1,193 @@
+"""What a connection may do: real sockets that are slow, odd, many, or gone."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import h11
+import pytest
+
+from mrknee.web.protocol import FREE_PARTS, MAX_CONNECTIONS, MEAN_PART_BYTES, CheckedConnection
+from tests.web.client import KIND, Served, exam_form, random_exam
+
+POST = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {KIND}\r\n"
+
+
+@contextmanager
+def connected(served: Served) -> Iterator[socket.socket]:
+    """A connection of its own."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
+        yield connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """To the end of the connection, which has to come."""
+    found = b""
+    while more := connection.recv(65536):
+        found += more
+    return found
+
+
+def refused(answer: bytes) -> tuple[int, str]:
+    """The status, and what was found, of an answer in the documented form."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in head.lower()
+    assert b"\r\nx-request-id: " in head.lower()
+    assert b"\r\ncache-control: no-store" in head.lower()
+    fault = json.loads(body)["error"]
+    assert set(fault) == {"what", "field", "expected", "found", "advice"}
+    return int(head.split()[1]), fault["found"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "found"),
+    [
+        (POST + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", "both Content-Length and"),  # noqa: E501
+        (POST + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", "both Content-Length and"),  # noqa: E501
+        (POST.replace("HTTP/1.1", "HTTP/1.0") + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.0"),  # noqa: E501
+        (POST + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", "Content-Length"),
+        (POST + "Content-Length: -1\r\n\r\n", "Content-Length"),
+        (POST + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "Transfer-Encoding"),
+        (POST + "Transfer-Encoding: chunked\r\n\r\nhello", ""),
+        (POST + "Transfer-Encoding : chunked\r\n\r\n", ""),
+        ("GET /health HTTP/1.1\r\n\r\n", "Host"),
+        ("GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", "Host"),
+        ("GET\r\n\r\n", ""),
+        ("\x16\x03\x01\x02\x00\x01", ""),
+        ("GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + "x" * 70_000, "too long"),
+    ],
+)  # fmt: skip
+def test_what_is_no_proper_http_ends_the_connection(served: Served, sent: str, found: str) -> None:
+    """One answer in the documented form, then the end: nothing behind it is taken for a request."""
+    with connected(served) as connection:
+        connection.sendall(sent.encode("latin-1"))
+        answer = read_all(connection)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    status, reason = refused(answer)
+    assert status in (400, 431, 501)
+    assert found.lower() in reason.lower()
+
+
+def test_many_tiny_chunks_are_refused_at_once(served: Served) -> None:
+    """A hundred thousand chunks of one byte: the connection ends after the first thousand."""
+    with connected(served) as connection:
+        connection.sendall(f"{POST}Transfer-Encoding: chunked\r\n\r\n".encode())
+        connection.sendall(b"1\r\nx\r\n" * 20_000)
+        status, found = refused(connection.recv(65536))
+    assert status == 400
+    assert "parts" in found
+
+
+@pytest.mark.parametrize(("size", "whole"), [(1, False), (MEAN_PART_BYTES - 1, False), (MEAN_PART_BYTES, True)])  # fmt: skip # noqa: E501
+def test_parts_are_counted_by_their_mean_size(size: int, whole: bool) -> None:
+    """Any size up to the free parts, then the mean counts; the next request begins anew."""
+    connection = CheckedConnection()
+    for _ in range(2 if whole else 1):
+        connection.receive_data(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert isinstance(connection.next_event(), h11.Request)
+        chunk = b"%x\r\n%s\r\n" % (size, b"x" * size)
+        count = 0
+        try:
+            for count in range(300 * FREE_PARTS):  # looked at below
+                connection.receive_data(chunk)
+                assert isinstance(connection.next_event(), h11.Data)
+                if whole and count > 2 * FREE_PARTS:
+                    break
+        except h11.RemoteProtocolError:
+            assert not whole
+        assert count >= FREE_PARTS
+        if not whole:
+            return
+        connection.receive_data(b"0\r\n\r\n")
+        assert isinstance(connection.next_event(), h11.EndOfMessage)
+        connection.send(h11.Response(status_code=204, headers=[]))
+        connection.send(h11.EndOfMessage())
+        connection.start_next_cycle()
+
+
+def test_slow_uploads_keep_nobody_out(served: Served) -> None:
+    """Forty clients have sent a little of their exams: another's are read all the same."""
+    head = f"{POST}Content-Length: 90000000\r\n\r\n".encode() + exam_form(random_exam(1))[:200]
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connected(served)) for _ in range(40)]
+        for connection in slow:
+            connection.sendall(head)
+        deadline = time.monotonic() + 60
+        while served.predict(random_exam(1)).status != 200:  # until the slowest may be given up
+            assert time.monotonic() < deadline
+        for _ in range(10):
+            assert served.predict(random_exam(1)).status == 200
+        given_up = slow[0].recv(65536)
+        assert given_up.startswith((b"HTTP/1.1 503", b"HTTP/1.1 408"))
+
+
+@pytest.fixture
+def hasty(onnx_file: Path, tmp_path: Path) -> Iterator[Served]:
+    """A service whose time limits are short."""
+    patch = (
+        "from mrknee.web import protocol, arrivals\n"
+        "protocol.HEAD_SECONDS = protocol.SEND_SECONDS = 1.0\n"
+        "arrivals.GRACE_SECONDS = 1.0\n"
+    )
+    with Served(onnx_file, tmp_path, before=patch) as service:
+        yield service
+
+
+def test_slow_clients_are_ended(hasty: Served) -> None:
+    """Heads, bodies and what is left of refused bodies: each has its limit, and idle ones too."""
+    with ExitStack() as stack:
+        idle, head, body, refused_body = (stack.enter_context(connected(hasty)) for _ in range(4))
+        head.sendall(b"GET /health HTT")
+        body.sendall(f"{POST}Content-Length: 90000000\r\n\r\n--".encode())
+        wrong = POST.replace("multipart", "other")
+        refused_body.sendall(f"{wrong}Content-Length: 90000000\r\n\r\n--".encode())
+        assert refused_body.recv(65536).startswith(b"HTTP/1.1 415")
+        assert refused(read_all(head)) == (408, "a head that takes longer than 1 seconds")
+        assert body.recv(65536).startswith(b"HTTP/1.1 408")
+        for connection in (idle, refused_body):
+            with suppress(ConnectionResetError):
+                assert connection.recv(65536) == b""
+
+
+def test_who_does_not_take_the_answer_is_ended(hasty: Served) -> None:
+    """A client that asks and never reads is gone after the limit, and no place stays taken."""
+    with connected(hasty) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asked = b"GET /model HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100_000
+        with pytest.raises(ConnectionError):
+            connection.sendall(asked)
+    assert hasty.ask("GET", "/health").status == 200
+
+
+def test_health_answers_however_many_connections_there_are(served: Served) -> None:
+    """More than the limit: each new one is taken, for the one that has waited longest."""
+    with ExitStack() as stack:
+        many = [stack.enter_context(connected(served)) for _ in range(MAX_CONNECTIONS + 20)]
+        for connection in many:
+            with suppress(OSError):  # ended already
+                connection.sendall(b"GET /he")
+        for _ in range(3):
+            assert served.ask("GET", "/health").status == 200
+            assert served.predict(random_exam(1)).status == 200
+        counted = served.ask("GET", "/metrics").body.decode()
+        [open_now] = [x for x in counted.splitlines() if x.startswith("mrknee_connections ")]
+        assert float(open_now.split()[1]) <= MAX_CONNECTIONS
+        with suppress(ConnectionResetError):
+            assert many[0].recv(10) == b""
+
+
+def test_the_least_rate_and_the_whole_time_limit_a_body() -> None:
+    """The deadline moves on with what has come, and never beyond the whole time."""
+    from mrknee.web import arrivals
+
+    arrival = arrivals._Arrival("", began=100.0, limit=None)  # type: ignore[arg-type]
+    assert arrival.deadline() == 100.0 + arrivals.GRACE_SECONDS
+    arrival.received = 5 * arrivals.LEAST_RATE
+    assert arrival.deadline() == 100.0 + arrivals.GRACE_SECONDS + 5
+    arrival.received = arrivals.MAX_BODY_BYTES
+    assert arrival.deadline() == 100.0 + arrivals.UPLOAD_SECONDS
