@@ -369,6 +369,7 @@ def serve(
     allowed_host: list[str] | None = None,
     audit_log: Path | None = None,
     allow_missing_plane: bool = False,
+    axes: str | None = None,
     threads: int | None = None,
     runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
 ) -> None:
@@ -382,6 +383,7 @@ def serve(
         allowed_host: names that clients or a proxy ask under, beside --host and localhost.
         audit_log: a file that gets one line of JSON per exam, without pixels; none, if not given.
         allow_missing_plane: read exams that lack one or two planes too.
+        axes: the order of the files' axes where it is not slices,rows,cols; see predict.
         threads: processor threads to compute with; all cores, if not given.
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
@@ -396,6 +398,7 @@ def serve(
         allowed_host=allowed_host or [],
         audit_log=audit_log,
         allow_missing_plane=allow_missing_plane,
+        axes=axes,
         threads=threads,
         runtime=runtime,
     )

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams.axes import Axes
 from mrknee.exams.remark import Remark
 from mrknee.inference.decisions import operating_points_of
 from mrknee.inference.explanation import Explanation
@@ -54,16 +55,24 @@ class Service:
         name: what it is called in answers.
         digest: the SHA-256 of the model's files, as `mrknee.web.serving.digest_of` gives it.
         allow_missing_plane: read exams that lack one or two planes too.
+        axes: the order of the files' axes, where it is another than (slices, rows, cols); None
+            refuses stacks that seem to be in another.
 
     Raises:
         MrkneeError: the model's operating points can't be read.
     """
 
     def __init__(
-        self, model: Model, name: str, *, digest: str = "", allow_missing_plane: bool = False
+        self,
+        model: Model,
+        name: str,
+        *,
+        digest: str = "",
+        allow_missing_plane: bool = False,
+        axes: Axes | None = None,
     ) -> None:
         self.model, self.name, self.allow_missing_plane = model, name, allow_missing_plane
-        self.digest = digest
+        self.digest, self.axes = digest, axes
         self.operating_points = operating_points_of(model.decisions)
 
     @property
@@ -101,7 +110,7 @@ class Service:
             order=list(self.model.findings),
             calibrated=self.calibrated,
             findings=findings,
-            remarks=[schemas.ExamRemark(**remark.to_dict()) for remark in remarks],
+            remarks=[schemas.ExamRemark.model_validate(remark.to_dict()) for remark in remarks],
         )
         return Answered(content, found, remarks)
 
