@@ -36,12 +36,13 @@ from mrknee.networks.settings import NetworkSettings
 from tests.conftest import write_toy_dataset
 from tests.hostile.tampered import (
     body_of,
+    read_with,
     run_verbs,
     tampered,
     write_description,
     write_metadata,
 )
-from tests.hostile.test_tampered import PROVENANCE, an_exam, read_with
+from tests.hostile.test_tampered import PROVENANCE, an_exam
 from tests.inference.test_export import make_run
 
 EXPORTED = 20

@@ -206,7 +206,7 @@ def _strange() -> Iterator[Case]:
     small = numpy_helper.from_array(np.zeros(1, np.float32), "small")
     far = onnx.TensorProto(name="far", data_type=1, dims=[4], data_location=TensorProto.EXTERNAL)
 
-    def node(kind: str, domain: str = "", **given: object) -> onnx.NodeProto:
+    def node(kind: str, domain: str = "", **given: Any) -> onnx.NodeProto:  # noqa: ANN401
         return helper.make_node(kind, ["value"], ["x"], domain=domain, **given)
 
     def trained(model: onnx.ModelProto) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,7 @@ def tampered(description: dict[str, Any]) -> Iterator[Tampered]:
     """Each part in turn by each of `VALUES`; and left out, doubled, and with a part too many."""
     for path in places(description):
         for what, value in VALUES.items():
-            yield (
-                f"{path}: {what}",
-                _changed(description, path, lambda at, k, v=value: _put(at, k, v)),
-            )
+            yield f"{path}: {what}", _changed(description, path, partial(_put, value=value))
         yield f"{path}: left out", _changed(description, path, lambda at, key: at.pop(key))
         yield f"{path}: a part too many", _changed(description, path, _more)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -434,8 +435,11 @@ def test_whether_it_adds_up_is_computed(tmp_path: Path) -> None:
     assert found.adds_up
     assert (found.residuals <= found.allowed).all()
     axial = {**found.native, Plane.AXIAL: found.native[Plane.AXIAL] + np.float32(0.01)}
-    for change in ({"logits": found.logits + 0.01}, {"bias": found.bias - 0.01}, {"native": axial}):
-        other = replace(found, **change)
+    for other in (
+        replace(found, logits=found.logits + 0.01),
+        replace(found, bias=found.bias - 0.01),
+        replace(found, native=axial),
+    ):
         assert not other.adds_up
         text = other.description()
         assert text["adds_up"] is False
@@ -457,7 +461,8 @@ def test_what_is_no_explanation_is_refused(tmp_path: Path) -> None:
                 replace(found, native={**found.native, Plane.CORONAL: wrong})
         for name in ("logits", "bias", "probabilities"):
             for vector in (np.array([np.nan] * 3), np.zeros(2), np.zeros((3, 1))):
+                wrong_part: dict[str, Any] = {name: vector}
                 with pytest.raises(MrkneeError, match=f"the {name}"):
-                    replace(found, **{name: vector})
+                    replace(found, **wrong_part)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)

@@ -214,6 +214,7 @@ def test_weights_of_one_run_and_description_of_another_are_refused(
         load_checkpoint(folder)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_checkpoint_of_format_1_is_read_with_a_note(folder: Path) -> None:
     """Earlier versions wrote no digest: the weights' sha256 still holds, and the rest is said."""
 

@@ -45,8 +45,7 @@ class ExamGraph(nn.Module):
             intercepts = [calibration.intercepts[finding] for finding in findings]
         self.register_buffer("slopes", torch.tensor(slopes))
         self.register_buffer("intercepts", torch.tensor(intercepts))
-        self.all_trained = len(planes) == len(PLANES)
-        self.register_buffer("trained", torch.tensor([float(plane in planes) for plane in PLANES]))
+        self.trained = [float(plane in planes) for plane in PLANES]
 
     def forward(
         self,
@@ -70,8 +69,8 @@ class ExamGraph(nn.Module):
             (findings, slices) and heat maps (findings, slices, map rows, map cols) of each plane.
         """
         network = self.network
-        if not self.all_trained:
-            present = self.trained * present
+        if 0.0 in self.trained:
+            present = present * torch.tensor(self.trained)
         shares = present * (len(PLANES) / present.sum())
         heads = network.head.weight.split(network.width, dim=1)
         pooled, heat = [], []

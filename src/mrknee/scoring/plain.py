@@ -49,8 +49,9 @@ def given(value: object, low: float = -math.inf, high: float = math.inf) -> floa
         ValueError: it is another number, or none: text and true are no numbers.
     """
     largest = sys.float_info.max  # whole numbers can be larger
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and max(low, -largest) <= value <= min(high, largest):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} where a number should be")
+    if max(low, -largest) <= value <= min(high, largest):
         return float(value)
     raise ValueError(f"{value!r} where a finite number from {low:g} to {high:g} should be")
 
