@@ -126,15 +126,15 @@ def test_slow_uploads_keep_nobody_out(served: Served) -> None:
         assert given_up.startswith((b"HTTP/1.1 503", b"HTTP/1.1 408"))
 
 
-@pytest.fixture
-def hasty(onnx_file: Path, tmp_path: Path) -> Iterator[Served]:
+@pytest.fixture(scope="module")
+def hasty(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service whose time limits are short."""
     patch = (
         "from mrknee.web import protocol, arrivals\n"
         "protocol.HEAD_SECONDS = protocol.SEND_SECONDS = 1.0\n"
         "arrivals.GRACE_SECONDS = 1.0\n"
     )
-    with Served(onnx_file, tmp_path, before=patch) as service:
+    with Served(onnx_file, tmp_path_factory.mktemp("hasty"), before=patch) as service:
         yield service
 
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser
 from mrknee.exams import write_stack
 from mrknee.web.arrivals import MAX_BODY_BYTES
 from tests.conftest import needs_chromium
-from tests.web.client import Answer, KIND, Served, exam_form, random_exam
+from tests.web.client import KIND, Answer, Served, exam_form, random_exam
 from tests.web.test_pages import choose
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
@@ -61,7 +61,7 @@ class Proxy:
 
 @pytest.fixture(scope="module")
 def proxy(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """nginx with the recipe, without TLS, whose certificates a test can't have."""
+    """Nginx with the recipe, without TLS, whose certificates a test can't have."""
     folder = tmp_path_factory.mktemp("proxy")
     words = ("--root-path", "/knee", "--allowed-host", "knee.example")
     with Served(onnx_file, folder / "served", *words) as service:
@@ -78,7 +78,9 @@ def proxy(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         recipe = re.sub(r"\n *(ssl_|auth_basic)[^\n]*", "", recipe)
         file = folder / "nginx.conf"
         file.touch()
-        file.write_text(AROUND.format(folder=folder, recipe=recipe, owner=file.owner(), group=file.group()))
+        file.write_text(
+            AROUND.format(folder=folder, recipe=recipe, owner=file.owner(), group=file.group())
+        )
         assert NGINX is not None
         nginx = subprocess.Popen([NGINX, "-c", str(file), "-p", str(folder)])  # noqa: S603  # found above
         try:
@@ -97,7 +99,7 @@ def proxy(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_exams_are_read_below_the_path(proxy: Proxy) -> None:
-    """Prediction, page, model, with the proxy's own name or as it is asked; the bare path leads on."""
+    """Predictions and facts, under the proxy's name too; the bare path leads to the start page."""
     body = exam_form(random_exam(1))
     answer = proxy.ask("POST", "/knee/predict", body, Content_Type=KIND)
     assert answer.status == 200
@@ -110,7 +112,7 @@ def test_exams_are_read_below_the_path(proxy: Proxy) -> None:
 
 
 def test_the_request_s_id_is_passed_on_and_back(proxy: Proxy) -> None:
-    """nginx makes one, the service takes it, and the client gets it once."""
+    """Nginx makes one, the service takes it, and the client gets it once."""
     answer = proxy.ask("GET", "/knee/health")
     [request_id] = answer.headers.get_all("X-Request-ID") or []
     assert re.fullmatch("[0-9a-f]{32}", request_id)
