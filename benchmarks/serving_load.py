@@ -5,9 +5,10 @@ python benchmarks/serving_load.py MODEL [--seconds 15] [--clients 1 4 8 32] [--s
 Starts `mrknee serve MODEL` at 127.0.0.1 and sends exams of MRNet's size (3 x SLICES slices of
 256 x 256, smooth noise) to /predict: each client sends its next as soon as it has an answer, and
 waits as long as a 503 says. The slow ones send the beginning of an exam, then a byte per second,
-and come again whenever they are ended. Prints a table: answers and refusals, exams per second, median
-and 95th percentile of an answered request's time, and the slowest answer of /health, which is
-asked ten times a second.
+and come again whenever they are ended.
+
+Prints a table: answers and refusals, exams per second, median and 95th percentile of an answered
+request's time, and the slowest answer of /health, which is asked ten times a second.
 """
 
 from __future__ import annotations
