@@ -94,12 +94,20 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) 
     assert file.read_bytes() == content
 
 
-def test_the_model_is_no_audit_log(onnx_file: Path, tmp_path: Path) -> None:
-    """Named twice by mistake: one clear error, the model unharmed; nor is a folder one."""
+def test_the_model_is_no_audit_log(onnx_file: Path) -> None:
+    """Named twice by mistake: one clear error, and the model unharmed."""
     before = digest_of(onnx_file)
-    for place in (onnx_file, tmp_path, tmp_path / "no" / "folder"):
-        done = run_serve(onnx_file, "--port", "0", "--audit-log", place)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
-        assert done.stderr.startswith("mrknee serve: ")
+    done = run_serve(onnx_file, "--port", "0", "--audit-log", onnx_file)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("mrknee serve: the audit log's file holds something else")
     assert digest_of(onnx_file) == before
+
+
+def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
+    """A folder, and a file in a folder that isn't there, which isn't made."""
+    with pytest.raises(MrkneeError, match="is no file"):
+        AuditLog(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        AuditLog(tmp_path / "no" / "log")
+    assert list(tmp_path.iterdir()) == []

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mrknee import __version__
+from mrknee.errors import MrkneeError
+from mrknee.exams import Exam, Plane
 from mrknee.web.gate import _name_of
-from mrknee.web.serving import digest_of
+from mrknee.web.serving import digest_of, serve
 from tests.web.client import Served, exam_form, form, random_exam
 from tests.web.test_protocol import connected, read_all
 
@@ -171,11 +173,9 @@ def test_pages_name_no_address_from_the_root(served: Served) -> None:
 
 @pytest.mark.parametrize("path", ["knee", "/a//b", "/a b", "/a?b", "//evil.example"])
 def test_a_path_that_is_none_is_one_clear_error(onnx_file: Path, path: str) -> None:
-    """Before anything is served."""
-    command = [sys.executable, "-m", "mrknee", "serve", str(onnx_file), "--root-path", path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # our own command
-    assert done.returncode == 1
-    assert "below that path" in done.stderr
+    """Before the model is opened or anything is served."""
+    with pytest.raises(MrkneeError, match="below that path"):
+        serve(onnx_file, port=0, root_path=path)
 
 
 def test_an_address_that_others_reach_is_warned_of(onnx_file: Path, tmp_path: Path) -> None:
@@ -193,10 +193,6 @@ BLACK, EVEN = "all-zero", "constant"
 
 def test_answers_say_what_is_odd_about_the_exam(served: Served) -> None:
     """Black planes are remarked on in JSON and on the page; a plain exam is not."""
-    import numpy as np
-
-    from mrknee.exams import Exam, Plane
-
     exam = random_exam(1)
     black = np.zeros((3, 48, 56), np.uint8)
     odd = Exam("0001", {**exam.stacks, Plane.AXIAL: black, Plane.CORONAL: black + 7})

@@ -114,9 +114,10 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes a connection; where there are too many, one that waits is ended for it."""
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            # answered requests and refused ones wait too, and bodies that arrive are far fewer
-            waiting = [one for one in cast("set[Protocol]", self.connections) if one.waiting]
+        open_now = [one for one in self.connections if not one.transport.is_closing()]
+        if len(open_now) > MAX_CONNECTIONS:
+            # the new one waits too; answers and uploads are far fewer than connections
+            waiting = [one for one in cast("list[Protocol]", open_now) if one.waiting]
             min(waiting, key=lambda one: one.since).transport.abort()
 
     def check(self) -> None:
