@@ -66,6 +66,7 @@ def test_acquisitions_are_not_taken_for_others(name: str) -> None:
         ({"technique": ("GR",), "te_ms": 5.0, "tr_ms": 16.0, "count": 80, "spacing": 0.7}, None),
         ({"technique": ("GR",), "te_ms": 14.0, "tr_ms": 550.0, "count": 16}, None),
         ({"spacing": 6.0, "pixel": 1.0}, None),
+        ({"pixel": 2.5, "rows": 64, "cols": 64}, None),  # a small image of a small field
         ({"count": 1}, None),
     ],
 )

@@ -17,9 +17,9 @@ MAX_OBLIQUE_DEGREES = 35.0
 FEW_SLICES = 10
 MRNET_SLICES = (17, 61)
 """MRNet's smallest and largest stack."""
-MAX_SPACING_MM, MAX_PIXEL_MM = 8.0, 1.5
-"""Slices of a knee are 0.5 to 5 mm apart and their pixels 0.2 to 0.8 mm wide; those of localisers
-10 mm and more apart, and 1.5 to 2 mm wide (a field of 400 mm or more in 256 pixels)."""
+MAX_SPACING_MM, MAX_PIXEL_MM, WIDE_FIELD_MM = 8.0, 1.5, 300.0
+"""Slices of a knee are 0.5 to 5 mm apart, their pixels 0.2 to 0.8 mm wide and their fields 140 to
+180 mm; those of localisers 10 mm and more apart, and 1.5 to 2 mm wide in fields of 350 to 450."""
 FAST_REPETITION_MS = 20.0
 """Localisers are gradient echoes of 3 to 15 ms. 3-D sequences of the knee are as fast, but have
 more slices than MRNet's smallest stack."""
@@ -153,7 +153,9 @@ def _shaped_localiser(series: Series) -> str | None:
     if (series.spacing_mm or 0.0) > MAX_SPACING_MM:
         return f"a localiser: slices more than {MAX_SPACING_MM:g} mm apart"
     if len(first.pixel_mm) == 2 and MAX_PIXEL_MM < max(first.pixel_mm) <= 10.0:
-        return f"a localiser: pixels wider than {MAX_PIXEL_MM:g} mm"
+        row_mm, col_mm = first.pixel_mm
+        if max(first.rows * row_mm, first.cols * col_mm) > WIDE_FIELD_MM:
+            return f"a localiser: pixels wider than {MAX_PIXEL_MM:g} mm in a wide field"
     gradient = bool({"GR", "GRADIENT"} & set(first.technique)) and "SE" not in first.technique
     fast = first.tr_ms is not None and first.tr_ms < FAST_REPETITION_MS
     if gradient and fast and len(series.images) < MRNET_SLICES[0]:
