@@ -219,7 +219,7 @@ def test_what_a_dicomdir_lists_and_is_not_there_is_told(source: Path, tmp_path: 
     """The last slice of a series was not copied: no hole tells it, but the DICOMDIR does."""
     dataset = pydicom.Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.1.3.10", "1.2.3"
-    records = []
+    records: list[pydicom.Dataset] = []
     for path in sorted(source.rglob("IM*")):
         relative = path.relative_to(source)
         shutil.move(path, source / f"{len(records):04d}")
@@ -321,8 +321,9 @@ def test_check_reads_what_import_wrote(source: Path, tmp_path: Path) -> None:
 def killed(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """An import that is ended while it reads an exam."""
     from mrknee.sources.clinical import importing
+    from mrknee.sources.clinical.study import read_study as read
 
-    read, count = importing.read_study, 0
+    count = 0
 
     def interrupted(*words: Any, **options: Any) -> object:  # noqa: ANN401
         nonlocal count
