@@ -215,6 +215,17 @@ def test_a_damaged_series_is_told_though_another_stands_in(source: Path, tmp_pat
     assert "cut off" in said
 
 
+def test_a_damaged_plane_is_told_though_planes_may_be_missing(source: Path, tmp_path: Path) -> None:
+    """--allow-missing-plane is for planes that were not acquired: damage still gives status 1."""
+    path = files_of(source, Plane.SAGITTAL)[3]
+    path.write_bytes(path.read_bytes()[:-1000])
+    found = imported(source, tmp_path / "out", allow_missing_plane=True)
+    assert found.exams["0000"]["missing"] == ["sagittal"]
+    (said,) = found.exams["0000"]["incomplete"]
+    assert said.startswith("sagittal: s1 can't be used: an image is cut off")
+    assert not found.complete
+
+
 def test_what_a_dicomdir_lists_and_is_not_there_is_told(source: Path, tmp_path: Path) -> None:
     """The last slice of a series was not copied: no hole tells it, but the DICOMDIR does."""
     dataset = pydicom.Dataset()
