@@ -101,7 +101,7 @@ def _killed_in_training(data: Path, out: Path) -> None:
 def test_the_next_start_says_that_the_last_was_ended(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After SIGKILL: without --resume refused with the reason; with it said, and trained to the end."""
+    """After SIGKILL: without --resume refused with the reason; with it said, and it goes on."""
     out = tmp_path / "run"
     start = multiprocessing.get_context("spawn").Process(
         target=_killed_in_training, args=(toy, out)

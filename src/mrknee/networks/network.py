@@ -8,11 +8,11 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mrknee.errors import MrkneeError
 from mrknee.exams.exam import PLANES
 from mrknee.networks.encoders import Encoder, build_encoders
+from mrknee.networks.few_at_once import encode_few_at_once
 from mrknee.networks.pooling import build_pooling, pool_exams
 from mrknee.networks.settings import NetworkSettings
 
@@ -100,8 +100,7 @@ class Network(nn.Module):
             return torch.cat([encoder(part) for part in slices.split(few)])
         if self.slices_at_once is None:
             return cast(Tensor, encoder(slices))
-        parts = slices.split(self.slices_at_once)
-        return torch.cat([checkpoint(encoder, part, use_reentrant=False) for part in parts])
+        return encode_few_at_once(encoder, slices, self.slices_at_once)
 
     def pool(
         self,

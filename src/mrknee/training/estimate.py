@@ -32,7 +32,7 @@ MOST_HEADERS = 2000
 """Exams whose headers are read, at most; of more, so many spread evenly."""
 
 TIMED_SECONDS = 0.5
-"""Slices are timed for about so long: on few of a small network, calls would be most of the time."""
+"""How long slices are timed for: on few of a small network, calls would be most of the time."""
 
 MOST_TIMED = 64
 """Slices that are timed, at most."""
