@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from mrknee.cli import main
-from mrknee.exams import PLANES, Exam
+from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference.export import export
 from mrknee.inference.model import open_model, uncalibrated
 from mrknee.inference.onnx_model import OnnxModel
@@ -87,21 +88,19 @@ def test_an_exported_model_says_it_too(run: Path, exam: Exam, tmp_path: Path) ->
     assert model.explain(exam).uncalibrated == UNCALIBRATED
 
 
-def test_the_service_says_it_for_each_finding(run: Path, exam: Exam, tmp_path: Path) -> None:
+def test_the_service_says_it_for_each_finding(run: Path, exam: Exam) -> None:
     """`calibrated` of the whole answer is true only where all findings are."""
     service = Service(open_model(run), "run")
-    files = {}
-    for plane, stack in exam.stacks.items():
-        (tmp_path / f"{plane}.npy").write_bytes(npy(stack))
-        files[plane] = (tmp_path / f"{plane}.npy").open("rb")
-    read = service.predict(files)
+
+    def files() -> dict[Plane, BytesIO]:
+        return {plane: BytesIO(npy(stack)) for plane, stack in exam.stacks.items()}
+
+    read = service.predict(files())
     assert not read.calibrated
     assert {n: one.uncalibrated for n, one in read.findings.items() if not one.calibrated} == (
         UNCALIBRATED
     )
-    explained = service.explain(files)
+    explained = service.explain(files())
     assert [n for n, one in explained.findings.items() if not one.calibrated] == ["acl"]
-    for file in files.values():
-        file.close()
     page = bytes(start_page(service).body).decode()
     assert f"but for these: ACL tear ({REASON})." in page
