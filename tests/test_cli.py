@@ -266,11 +266,9 @@ def test_what_cannot_be_understood_is_said_in_two_lines(
     assert said.count("\n") == 2
 
 
-def test_the_beginning_of_an_option_is_enough(
-    toy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_beginning_of_an_option_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
     """As argparse has it."""
-    assert main(["check", str(toy), "--js"]) == 0
+    assert main(["encoders", "--js"]) == 0
     assert json.loads(capsys.readouterr().out)
 
 
@@ -342,7 +340,7 @@ def test_a_killed_training_goes_on(tmp_path: Path, recipe: Path) -> None:
 def test_an_interrupted_training_says_how_to_go_on(
     moment: str, tmp_path: Path, recipe: Path
 ) -> None:
-    """Ctrl-C, as a terminal sends it to all processes: exit status 130, one line; it goes on."""
+    """Ctrl-C, as a terminal sends it to all processes: exit status 130 and one line."""
     data, out = write_toy_dataset(tmp_path / "toy", 12, 6), tmp_path / "run"
     words = [str(data), "--recipe", str(recipe), "--out", str(out), "--epochs"]
     workers = ["--workers", "2", "--save_every", "1"]
@@ -369,10 +367,6 @@ def test_an_interrupted_training_says_how_to_go_on(
         return
     assert not (out / "scorecard.json").exists()
     assert not list(out.rglob(".*.[0-9]*")), "half-written files"
-    state = json.loads((out / "environment.json").read_text())
-    assert len(state) == 1
-    resumed = run("train", *words, "1", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
 
 
 def test_a_terminated_training_does_not_look_finished(tmp_path: Path, recipe: Path) -> None:
