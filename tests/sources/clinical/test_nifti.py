@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path, PurePosixPath
 
 import nibabel
@@ -115,3 +117,17 @@ def test_broken_headers_are_refused(
     path.write_bytes(data)
     with pytest.raises(MrkneeError, match=message):
         read_nifti(Location(path), Plane.SAGITTAL)
+
+
+def test_a_name_that_is_no_utf_8_is_imported(tmp_path: Path) -> None:
+    """The exam gets a number as always; the map tells the name with JSON's escape of its bytes."""
+    file = write_nifti(tmp_path / "in" / "cor.nii", Scan(Plane.CORONAL), knee()[Plane.CORONAL])
+    name = os.fsdecode(b"kn\xe4e_cor.nii")
+    file.rename(file.with_name(name))
+    kept = tmp_path / "map.json"
+    imported = import_exams(
+        tmp_path / "in", tmp_path / "out", allow_missing_plane=True, keep_map=kept, workers=1
+    )
+    assert imported.complete
+    (planes,) = [exam["files"] for exam in json.loads(kept.read_text()).values()]
+    assert planes["coronal"].endswith(name)
