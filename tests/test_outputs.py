@@ -11,10 +11,11 @@ import pytest
 
 from mrknee.cli import main
 from mrknee.errors import MrkneeError
+from mrknee.files import LOCK, owned_folder
 from mrknee.outputs import check_output_file, check_output_folder
 from tests.conftest import write_toy_dataset
 from tests.hostile import exported
-from tests.hostile.test_interrupted import files
+from tests.hostile.test_interrupted import files, start
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +224,33 @@ def test_an_output_that_can_be_none_is_refused_before_any_work(
     assert f"file: {out}"[:300] in told
     assert sorted(tmp_path.iterdir()) == before
     assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("verb", ["phantom", "import", "train", "evaluate", "compare", "demo"])
+def test_a_folder_that_has_an_owner_is_refused(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every verb that writes a folder: the message names it and the process that owns it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none").touch()
+    out = tmp_path / "out"
+    with owned_folder(out):
+        assert main(writing(out)[verb]) == 1
+        assert [file.name for file in out.iterdir()] == [LOCK]
+    told = capsys.readouterr().err
+    assert told.startswith(f"mrknee {verb}: another process is writing into this folder\n")
+    assert f"file: {out}\n" in told
+    assert f"process {os.getpid()} on " in told
+
+
+def test_of_two_at_once_one_is_refused(tmp_path: Path) -> None:
+    """Two phantoms of different seeds into one folder: one ends well, with what it alone writes."""
+    words = ["--train", "4", "--valid", "0", "--size", "64", "--slice-factor", "0.2", "--seed"]
+    started = [start(tmp_path, ["phantom", "out", *words, str(seed)]) for seed in (1, 2)]
+    assert sorted(process.wait(timeout=200) for process in started) == [0, 1]
+    (seed,) = [n for n, process in enumerate(started, start=1) if process.returncode == 0]
+    assert main(["phantom", str(tmp_path / "alone"), *words, str(seed)]) == 0
+    assert files(tmp_path / "out") == files(tmp_path / "alone")
 
 
 def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:

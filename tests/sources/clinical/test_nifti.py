@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import nibabel
@@ -161,3 +163,17 @@ def test_labels_are_no_image(tmp_path: Path, kind: type) -> None:
         read_nifti(Location(path), Plane.SAGITTAL)
     write_nifti(path, Scan(Plane.SAGITTAL), (stack / 4).astype(kind))
     assert read_nifti(Location(path), Plane.SAGITTAL).values.max() > 40
+
+
+def test_a_name_that_is_no_utf_8_is_imported(tmp_path: Path) -> None:
+    """The exam gets a number as always; the map tells the name with JSON's escape of its bytes."""
+    file = write_nifti(tmp_path / "in" / "cor.nii", Scan(Plane.CORONAL), knee()[Plane.CORONAL])
+    name = os.fsdecode(b"kn\xe4e_cor.nii")
+    file.rename(file.with_name(name))
+    kept = tmp_path / "map.json"
+    imported = import_exams(
+        tmp_path / "in", tmp_path / "out", allow_missing_plane=True, keep_map=kept, workers=1
+    )
+    assert imported.complete
+    (planes,) = [exam["files"] for exam in json.loads(kept.read_text()).values()]
+    assert planes["coronal"].endswith(name)
