@@ -104,7 +104,7 @@ def train_recipe(name: str, data: Path) -> dict[str, float]:
     seconds: list[tuple[float, float]] = []
     ended = RunRecord.on_train_batch_end
     estimates: list[float] = []
-    measure = run.estimate
+    measure = run.estimate  # type: ignore[attr-defined]
 
     def start(*_: Any) -> None:  # noqa: ANN401  # Lightning's
         clock.append((time.perf_counter(), time.process_time()))
@@ -121,8 +121,8 @@ def train_recipe(name: str, data: Path) -> dict[str, float]:
         return found
 
     RunRecord.on_train_batch_start = start  # type: ignore[assignment, method-assign]
-    RunRecord.on_train_batch_end = end  # type: ignore[method-assign]
-    run.estimate = estimate
+    RunRecord.on_train_batch_end = end  # type: ignore[assignment, method-assign]
+    run.estimate = estimate  # type: ignore[attr-defined]
     with TemporaryDirectory() as folder:
         run.train(data, Path(folder) / "run", recipe)
     worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from mrknee.cli import main
-from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams import PLANES, Exam
 from mrknee.inference.export import export
 from mrknee.inference.model import open_model, uncalibrated
 from mrknee.inference.onnx_model import OnnxModel
@@ -20,8 +19,8 @@ from mrknee.networks.network import Network
 from mrknee.scoring.calibration import fit_calibration
 from mrknee.web.app import start_page
 from mrknee.web.service import Service
+from mrknee.web.uploads import Received
 from tests.inference.test_predictor import FINDINGS, PREPARATION, SETTINGS
-from tests.web.client import npy
 
 REASON = "not calibrated: one class only: 0 of 30 are positive"
 UNCALIBRATED = {"acl": REASON}
@@ -92,15 +91,12 @@ def test_the_service_says_it_for_each_finding(run: Path, exam: Exam) -> None:
     """`calibrated` of the whole answer is true only where all findings are."""
     service = Service(open_model(run), "run")
 
-    def files() -> dict[Plane, BytesIO]:
-        return {plane: BytesIO(npy(stack)) for plane, stack in exam.stacks.items()}
-
-    read = service.predict(files())
+    read = service.predict(Received(exam, {}), "request").content
     assert not read.calibrated
     assert {n: one.uncalibrated for n, one in read.findings.items() if not one.calibrated} == (
         UNCALIBRATED
     )
-    explained = service.explain(files())
+    explained = service.explain(Received(exam, {}), "request").content
     assert [n for n, one in explained.findings.items() if not one.calibrated] == ["acl"]
     page = bytes(start_page(service).body).decode()
     assert f"but for these: ACL tear ({REASON})." in page

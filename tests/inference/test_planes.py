@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from mrknee.inference.predictor import Predictor
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.settings import NetworkSettings
 from mrknee.web.service import Service
+from mrknee.web.uploads import Received
 from tests.inference.test_export import make_exam, make_run
 
 SAGITTAL = {"axial": 0, "coronal": 0, "sagittal": 12}
@@ -115,12 +115,8 @@ def test_verbs_say_it_in_one_line(
 def test_a_service_says_which_planes_it_did_not_read(paths: tuple[Path, Path]) -> None:
     """They count as missing in its answers."""
     service = Service(OnnxModel(paths[1]), "model.onnx")
-    files: dict[Plane, Any] = {}
-    for plane, stack in EVERYTHING.stacks.items():
-        files[plane] = io.BytesIO()
-        np.save(files[plane], stack)
-        files[plane].seek(0)
-    assert service.predict(files).missing_planes == [Plane.AXIAL, Plane.CORONAL]
+    read = service.predict(Received(EVERYTHING, {}), "request").content
+    assert read.missing_planes == [Plane.AXIAL, Plane.CORONAL]
     assert service.facts().provenance["planes"] == SAGITTAL
 
 

@@ -94,7 +94,7 @@ def _killed_in_training(data: Path, out: Path) -> None:
     def kill(*_: Any) -> None:  # noqa: ANN401  # Lightning's
         os.kill(os.getpid(), signal.SIGKILL)
 
-    RunRecord.on_train_batch_end = kill  # type: ignore[method-assign]
+    RunRecord.on_train_batch_end = kill  # type: ignore[assignment, method-assign]
     train(data, out, QUICK)
 
 

@@ -23,7 +23,7 @@ def encode_few_at_once(
     per four slices of EfficientNet-Lite0.
     """
     weights = [p for p in encoder.parameters() if p.requires_grad]
-    maps: Tensor = _FewAtOnce.apply(encoder, few, slices, *weights)  # type: ignore[no-untyped-call]
+    maps: Tensor = _FewAtOnce.apply(encoder, few, slices, *weights)
     return maps
 
 
@@ -38,7 +38,7 @@ class _FewAtOnce(torch.autograd.Function):
         return torch.cat([encoder(part) for part in slices.split(few)])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         (slices,) = ctx.saved_tensors
         enabled, number = ctx.mixed
         sums: list[Tensor | None] = [None] * len(ctx.weights)

@@ -81,7 +81,7 @@ class Desk:
         ended = threading.Event()
         began = self._thread.submit(work, ended)
         answer = asyncio.wrap_future(began)
-        leaving = asyncio.ensure_future(gone)
+        leaving: asyncio.Future[Any] = asyncio.ensure_future(gone)
         try:
             await asyncio.wait([answer, leaving], return_when=asyncio.FIRST_COMPLETED)
             if answer.done():

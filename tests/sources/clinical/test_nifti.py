@@ -175,5 +175,5 @@ def test_a_name_that_is_no_utf_8_is_imported(tmp_path: Path) -> None:
         tmp_path / "in", tmp_path / "out", allow_missing_plane=True, keep_map=kept, workers=1
     )
     assert imported.complete
-    (planes,) = [exam["files"] for exam in json.loads(kept.read_text()).values()]
-    assert planes["coronal"].endswith(name)
+    (file_name,) = json.loads(kept.read_text())["0000"]["files"].values()
+    assert file_name.endswith(name)
