@@ -230,6 +230,9 @@ def as_exams(exams: object) -> Exams:
         raise _no_exams(exams)
     if not len(row):
         raise MrkneeError("there are no exams to read", expected="one exam or more")
+    if isinstance(row, (list, tuple)):
+        for exam in row:
+            refuse_no_exam(exam)
     return row
 
 
