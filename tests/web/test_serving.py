@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from mrknee.inference.model import open_model
-from mrknee.web import uploads
-from mrknee.web.desk import PLACES
+from mrknee.web.arrivals import MAX_BODY_BYTES, MAX_PER_ADDRESS
 from tests.hostile.test_full_disk import disk, fill  # noqa: F401  # a fixture
 from tests.web.client import KIND, Served, exam_form, form, random_exam
 
@@ -66,7 +65,7 @@ def test_a_body_without_a_stated_length_is_counted(served: Served) -> None:
         part = b'--b\r\nContent-Disposition: form-data; name="axial"; filename="a"\r\n\r\n'
         connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
         chunk = b"%x\r\n%s\r\n" % (1_000_000, bytes(1_000_000))
-        for _ in range(uploads.MAX_BODY_BYTES // 1_000_000 - 1):
+        for _ in range(MAX_BODY_BYTES // 1_000_000 - 1):
             connection.sendall(chunk)
         connection.settimeout(0.2)
         with pytest.raises(TimeoutError):

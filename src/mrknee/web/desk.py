@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 
@@ -83,7 +83,8 @@ class Desk:
         answer = asyncio.wrap_future(began)
         leaving = asyncio.ensure_future(gone)
         try:
-            await asyncio.wait([answer, leaving], return_when=asyncio.FIRST_COMPLETED)
+            both: list[asyncio.Future[Any]] = [answer, leaving]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
             ended.set()

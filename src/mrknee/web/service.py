@@ -95,7 +95,7 @@ class Service:
             order=list(self.model.findings),
             calibrated=self.calibrated,
             findings=findings,
-            remarks=[schemas.ExamRemark(**remark.to_dict()) for remark in remarks],
+            remarks=[schemas.ExamRemark.model_validate(remark.to_dict()) for remark in remarks],
         )
         return Answered(content, found, remarks)
 
