@@ -127,8 +127,9 @@ def dicom() -> Callable[[Path], object]:
     """A DICOM file: header, series, pixels."""
     from mrknee.sources.clinical.dicomfile import is_dicom
     from mrknee.sources.clinical.header import read_header
+    from mrknee.sources.clinical.knees import studies_of
     from mrknee.sources.clinical.locate import Location, Opener
-    from mrknee.sources.clinical.study import read_study, studies_of
+    from mrknee.sources.clinical.study import read_study
 
     def read(path: Path) -> None:
         with Opener() as opener, opener.open(Location(path)) as file:

@@ -1,12 +1,17 @@
 """Does peak memory grow with the number of exams? Training and prediction of few and of many.
 
 python benchmarks/memory.py OUT [--few 100] [--many 2000]
+python benchmarks/memory.py OUT --recipes      # only what the shipped recipes need
 
 The exams have MRNet's size and slice counts; the many are links to the few, so that the disk holds
 them. Both have a small network (prediction an exported one), so that thousands of exams take
 minutes and not an hour: what could grow with their number is the bookkeeping, which is the same for
 any network. The reference network's own peaks, of a few exams, are told beside it, and those of a
 service that is asked to read and to explain MRNet's largest exam, 3 x 61 slices, five times.
+
+Every recipe that ships trains an epoch of RECIPE_EXAMS exams of that size: its peak memory (of the
+process that trains, and of the largest of its workers), the estimate it printed before, and its
+time per exam, by the clock and of the processor.
 """
 
 from __future__ import annotations
@@ -15,17 +20,24 @@ import argparse
 import io
 import json
 import os
+import resource
+import statistics
 import subprocess
 import sys
+import time
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 FINDINGS = ("abnormal", "acl", "meniscus")
 SEEDS = 8
 """Different exams."""
+
+RECIPE_EXAMS = 8
+"""Exams in the training split of what the shipped recipes are measured on; some of them select."""
 
 PLAIN = {"weights": "none", "epochs": 1, "loggers": [], "precision": "auto"}
 SMALL = {
@@ -62,6 +74,83 @@ def link(folder: Path, root: Path, count: int) -> Path:
     return root
 
 
+def write_largest(root: Path) -> Path:
+    """RECIPE_EXAMS training and four validation exams of MRNet's largest size, 3 x 61 slices."""
+    from mrknee.exams import PLANES, write_labels, write_stack
+
+    rng = np.random.default_rng(0)
+    for split, count in (("train", RECIPE_EXAMS), ("valid", 4)):
+        for number in range(count):
+            for plane in PLANES:
+                stack = rng.integers(0, 256, (61, 256, 256), np.uint8)
+                write_stack(root / split, plane, f"{split}-{number}", stack)
+        for k, finding in enumerate(FINDINGS):
+            labels = {f"{split}-{n}": float((n >> k) & 1) for n in range(count)}
+            if len(set(labels.values())) == 1:  # four exams show two findings' both classes only
+                labels[f"{split}-0"] = 1.0 - labels[f"{split}-0"]
+            write_labels(root, split, finding, labels)
+    return root
+
+
+def train_recipe(name: str, data: Path) -> dict[str, float]:
+    """Trains one epoch by a shipped recipe in this process; peaks in MB, seconds per exam."""
+    from mrknee.training import run
+    from mrknee.training.recipe import load_recipe
+    from mrknee.training.record import RunRecord
+
+    weights = "lite0" if "efficientnet_lite0" in load_recipe(name).network.encoder else "none"
+    recipe = load_recipe(name, {"weights": weights, "epochs": 1, "loggers": []})
+    clock: list[tuple[float, float]] = []
+    seconds: list[tuple[float, float]] = []
+    ended = RunRecord.on_train_batch_end
+    estimates: list[float] = []
+    measure = run.estimate
+
+    def start(*_: Any) -> None:  # noqa: ANN401  # Lightning's
+        clock.append((time.perf_counter(), time.process_time()))
+
+    def end(record: RunRecord, trainer: Any, module: Any, *rest: Any) -> None:  # noqa: ANN401
+        now, exams = (time.perf_counter(), time.process_time()), module.train_result.latest
+        wall, cpu = ((now[i] - clock[-1][i]) / exams for i in (0, 1))
+        seconds.append((wall, cpu))
+        ended(record, trainer, module, *rest)
+
+    def estimate(*given: Any, **named: Any) -> Any:  # noqa: ANN401  # passed through
+        found = measure(*given, **named)
+        estimates.append(found.memory / 1e6)
+        return found
+
+    RunRecord.on_train_batch_start = start  # type: ignore[assignment, method-assign]
+    RunRecord.on_train_batch_end = end  # type: ignore[method-assign]
+    run.estimate = estimate
+    with TemporaryDirectory() as folder:
+        run.train(data, Path(folder) / "run", recipe)
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+    return {
+        "peak MB": peak_of("self") * 1.048576,
+        "largest worker's peak MB": worker,
+        "estimated MB": estimates[0],
+        "s/exam": statistics.median(wall for wall, _ in seconds),
+        "CPU s/exam": statistics.median(cpu for _, cpu in seconds),
+        "steps": float(len(seconds)),
+    }
+
+
+def measure_recipes(out: Path) -> dict[str, dict[str, float]]:
+    """Every shipped recipe at MRNet's largest exam, each in a process of its own."""
+    from mrknee.training.recipe import recipe_names
+
+    data = write_largest(out / "largest")
+    found: dict[str, dict[str, float]] = {}
+    for name in recipe_names():
+        command = [sys.executable, __file__, str(out), "--child", f"recipe {name}", str(data)]
+        ran = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+        found[name] = json.loads(ran.stdout.splitlines()[-1])
+        shown = ", ".join(f"{what} {value:,.1f}" for what, value in found[name].items())
+        print(f"train {name}, 3 x 61 slices: {shown}", flush=True)
+    return found
+
+
 def export_models(out: Path, data: Path) -> None:
     """The reference network in 8 bits and in float32, and a small one, of random weights."""
     import torch
@@ -90,6 +179,9 @@ def child(what: str, data: Path, out: Path) -> None:
     `train` without a name are the published loop's.
     """
     verb, _, name = what.partition(" ")
+    if verb == "recipe":
+        print(json.dumps(train_recipe(name, data)))
+        return
     if not name:
         from reference_loop import ReferenceExams, ReferenceLoop, ReferenceNetwork
         from torch import ones
@@ -167,10 +259,15 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--few", type=int, default=100)
     parser.add_argument("--many", type=int, default=2000)
+    parser.add_argument("--recipes", action="store_true", help="only the shipped recipes")
     parser.add_argument("--child", nargs=2, metavar=("WHAT", "DATA"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         child(given.child[0], Path(given.child[1]), given.out)
+        return
+    recipes = measure_recipes(given.out)
+    (given.out / "recipes.json").write_text(json.dumps(recipes, indent=1) + "\n")
+    if given.recipes:
         return
     make_exams(given.out / "exams")
     sets = {count: given.out / f"exams-{count}" for count in (8, given.few, given.many)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from mrknee.cli import VERBS, main
+from mrknee.exams import PLANES
 from tests.conftest import write_toy_dataset
 from tests.inference.test_predictor import make_model
 
@@ -231,12 +233,71 @@ def test_a_fault_in_a_reading_process_is_one_message_too(tmp_path: Path, recipe:
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_verb_or_option_is_a_usage_error() -> None:
-    """Exit status 2, and the usage is shown."""
-    for words in (["diagnose"], ["predict", "--fast"]):
-        done = run(*words)
-        assert done.returncode == 2
-        assert "usage" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", "mrknee: name a verb, such as check, train or predict"),
+        ("zzz", "mrknee: no such verb: zzz\n"),
+        ("trian DATA", "mrknee: no such verb: trian; did you mean train?"),
+        ("infer RUN DATA", "mrknee: no such verb: infer; did you mean predict?"),
+        ("--verson", "mrknee: no such option: --verson; did you mean --version?"),
+        ("predict --fast", "mrknee predict: no such option: --fast\n"),
+        ("predict RUN DATA --output x.csv", "no such option: --output; did you mean --out?"),
+        ("submit RUN A B --num_threads 4", "no such option: --num_threads; did you mean --threads"),
+        ("explain RUN D --id 7 --out O", "no such option: --id; did you mean --exam?"),
+        ("export RUN --quantize --out x", "no such option: --quantize; did you mean --int8?"),
+        ("serve RUN --prot 80", "no such option: --prot; did you mean --port?"),
+        ("check DATA --jsn", "no such option: --jsn; did you mean --json?"),
+        ("import A B --keep_map x", "no such option: --keep_map; did you mean --keep-map?"),
+        ("phantom D --random_state 3", "--random_state; did you mean --seed?"),
+        ("predict RUN", "the following arguments are required: exams, --out"),
+        ("train DATA --out RUN --batch_size 4", "batch_size; did you mean batch_exams?"),
+    ],
+)
+def test_what_cannot_be_understood_is_said_in_two_lines(
+    words: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2, what is wrong, what was probably meant, and where to read more."""
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 2
+
+
+def test_the_beginning_of_an_option_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    """As argparse has it."""
+    assert main(["encoders", "--js"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "RUN", "DATA", "--out", "OUT/x.csv", "--threads", "100000"],
+        ["submit", "RUN", "PATHS", "OUT/x.csv", "--threads", "0"],
+        ["serve", "RUN", "--threads", "100000"],
+        ["train", "DATA", "--out", "OUT", "--seed", "18446744073709551616"],
+        ["train", "DATA", "--out", "OUT", "--workers", "1000000"],
+        ["phantom", "OUT", "--train", "1", "--valid", "1", "--seed", "-1"],
+        ["phantom", "OUT", "--train", "1", "--valid", "1", "--seed", "18446744073709551616"],
+        ["demo", "--out", "OUT", "--seed", "18446744073709551616"],
+    ],
+)
+def test_a_number_out_of_range_is_one_message(
+    words: list[str], toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever takes a seed, threads or processes: before anything is read or written."""
+    out, model = tmp_path / "out", make_model(tmp_path / "run")
+    (tmp_path / "paths.csv").write_text("\n".join(map(str, sorted(toy.rglob("valid/*/0012.npy")))))
+    names = {"RUN": model, "DATA": toy, "PATHS": tmp_path / "paths.csv", "OUT": out}
+    given = [str(names.get(word, word)).replace("OUT/", f"{out}/") for word in words]
+    assert main(given) == 1
+    said = capsys.readouterr().err
+    assert "can't be used" in said
+    assert "expected: a whole number from" in said
+    assert not out.exists()
 
 
 def test_a_wrong_setting_is_a_usage_error(tmp_path: Path) -> None:
@@ -275,6 +336,39 @@ def test_a_killed_training_goes_on(tmp_path: Path, recipe: Path) -> None:
         assert (tmp_path / "whole" / name).read_bytes() == (killed / name).read_bytes(), name
 
 
+@pytest.mark.parametrize("moment", ["importing", "training"])
+def test_an_interrupted_training_says_how_to_go_on(
+    moment: str, tmp_path: Path, recipe: Path
+) -> None:
+    """Ctrl-C, as a terminal sends it to all processes: exit status 130 and one line."""
+    data, out = write_toy_dataset(tmp_path / "toy", 12, 6), tmp_path / "run"
+    words = [str(data), "--recipe", str(recipe), "--out", str(out), "--epochs"]
+    workers = ["--workers", "2", "--save_every", "1"]
+    process = subprocess.Popen(  # noqa: S603  # our own command
+        [sys.executable, "-X", "importtime", "-m", "mrknee", "train", *words, "500", *workers],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    mark = "mrknee.training.recipe_tree" if moment == "importing" else "mrknee.training.run"
+    told = next(line for line in process.stderr if mark in line)
+    while moment == "training" and not (out / "resume" / "last.ckpt").exists():
+        told = process.stderr.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate()
+    said = [line for line in told.splitlines() if line and not line.startswith("import time:")]
+    said = [line for line in said if not line.startswith("training: ")]  # progress
+    assert process.returncode == 130
+    assert said == ["mrknee train: interrupted; run the same command again with --resume to go on"]
+    if moment == "importing":
+        assert not out.exists()
+        return
+    assert not (out / "scorecard.json").exists()
+    assert not list(out.rglob(".*.[0-9]*")), "half-written files"
+
+
 def test_a_terminated_training_does_not_look_finished(tmp_path: Path, recipe: Path) -> None:
     """SIGTERM, as a scheduler sends it: exit status 143, and the word that it can be resumed."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
@@ -293,3 +387,130 @@ def test_a_terminated_training_does_not_look_finished(tmp_path: Path, recipe: Pa
     assert process.returncode == 143
     assert "--resume" in told
     assert not (tmp_path / "run" / "scorecard.json").exists()
+
+
+def test_predict_and_submit_write_remarks_beside_the_table(
+    model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A black plane is a warning with the id and a line of a table; the predictions stay."""
+    source, run_folder = model
+    data = shutil.copytree(source, tmp_path / "toy")
+    stack = np.load(data / "valid" / "coronal" / "0002.npy")
+    np.save(data / "valid" / "coronal" / "0002.npy", np.zeros_like(stack))
+    (data / "valid" / "axial" / "0009.npz").write_bytes(b"")
+    out = tmp_path / "p.csv"
+    assert main(["predict", str(run_folder), str(data), "--out", str(out)]) == 0
+    told = capsys.readouterr().err
+    assert "0002: coronal: each of its" in told
+    assert "1 file is not read" in told
+    assert "0009.npz" in told
+    assert str(tmp_path / "p-remarks.csv") in told
+    assert len(out.read_text().splitlines()) == 7
+    header, line = (tmp_path / "p-remarks.csv").read_text().splitlines()
+    assert header == "exam,plane,code,remark"
+    assert line.startswith("0002,coronal,all-zero,")
+    planes = ("sagittal", "coronal", "axial")
+    paths = tmp_path / "paths.csv"
+    paths.write_text("".join(f"{data}/valid/{p}/0002.npy\n" for p in planes))
+    assert main(["submit", str(run_folder), str(paths), str(tmp_path / "s.csv")]) == 0
+    assert "0002: coronal: each of its" in capsys.readouterr().err
+    assert (tmp_path / "s-remarks.csv").exists()
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == 1
+
+
+def test_explain_and_evaluate_say_what_is_odd(
+    model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The JSON, the page, the scorecard and the report name what is odd about an exam."""
+    source, run_folder = model
+    data = shutil.copytree(source, tmp_path / "toy")
+    stack = np.load(data / "valid" / "coronal" / "0002.npy")
+    np.save(data / "valid" / "coronal" / "0002.npy", np.full_like(stack, 7))
+    words = ["explain", str(run_folder), str(data), "--exam", "0002", "--out", str(tmp_path / "e")]
+    assert main(words) == 0
+    assert "coronal: each of its" in capsys.readouterr().err
+    explanation = json.loads((tmp_path / "e" / "explanation.json").read_text())
+    assert [remark["code"] for remark in explanation["remarks"]] == ["constant"]
+    assert "<li>coronal: each of its" in (tmp_path / "e" / "index.html").read_text()
+    assert main(["predict", str(run_folder), str(data), "--out", str(tmp_path / "p.csv")]) == 0
+    words = ["--model", str(run_folder), "--out", str(tmp_path / "s")]
+    assert main(["evaluate", str(tmp_path / "p.csv"), str(data), *words]) == 0
+    note = "1 of these 6 exams have something odd about them: 0002: constant"
+    assert note in json.loads((tmp_path / "s" / "scorecard.json").read_text())["notes"]
+    assert note in (tmp_path / "s" / "report.html").read_text()
+
+
+def test_stacks_in_another_order_are_refused_and_read_where_told(
+    model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """predict, explain, submit, evaluate and check; --axes gives what the right stacks give."""
+    source, run_folder = model
+    right, wrong = tmp_path / "right.csv", tmp_path / "wrong.csv"
+    predict = ["predict", str(run_folder)]
+    assert main([*predict, str(source), "--out", str(right)]) == 0
+    data = shutil.copytree(source, tmp_path / "toy")
+    for file in data.glob("*/*/*.npy"):
+        np.save(file, np.moveaxis(np.load(file), 0, 2))
+    planes = ("sagittal", "coronal", "axial")
+    paths = tmp_path / "paths.csv"
+    paths.write_text("".join(f"{data}/valid/{p}/0002.npy\n" for p in planes))
+    out = str(tmp_path / "out")
+    for words in (
+        [*predict, str(data), "--out", str(wrong)],
+        ["explain", str(run_folder), str(data), "--exam", "0002", "--out", out],
+        ["submit", str(run_folder), str(paths), out],
+        ["evaluate", str(right), str(data), "--model", str(run_folder), "--out", out],
+    ):
+        capsys.readouterr()
+        assert main(words) == 1
+        assert "--axes rows,cols,slices" in capsys.readouterr().err
+        assert not wrong.exists()
+    assert main(["check", str(data)]) == 1
+    assert "other-axes" in capsys.readouterr().out
+    assert main([*predict, str(data), "--out", str(wrong), "--axes", "rows,cols,slices"]) == 0
+    assert wrong.read_text() == right.read_text()
+    insisted = [*predict, str(data), "--out", str(wrong), "--axes", "slices,rows,cols"]
+    assert main(insisted) == 0
+    assert "[other-axes]" in capsys.readouterr().err
+    assert main(["train", str(data), "--out", out, "--recipe", "demo"]) == 1
+    assert "--axes rows,cols,slices" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["x" * 3000, "a/" * 1500, "a/" * 3000, "a\0b"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict RUN DATA --out",
+        "explain RUN DATA --exam 0001 --out",
+        "export RUN --out",
+        "submit RUN PATHS",
+        "evaluate PREDICTIONS DATA --out",
+        "compare PREDICTIONS PREDICTIONS DATA --out",
+        "phantom --train 1 --valid 1",
+        "import DATA",
+        "train DATA --weights none --network.encoder test_resnet --out",
+        "check",
+        "serve",
+    ],
+)
+def test_a_path_that_no_file_can_have_is_one_message(
+    model: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    out: str,
+) -> None:
+    """3,000 characters, as one name or as folders in folders, and a NUL: said, nothing written."""
+    monkeypatch.chdir(tmp_path)
+    data, run_folder = model
+    (tmp_path / "p.csv").write_text("exam,acl\n0001,0.5\n")
+    known = {"RUN": str(run_folder), "DATA": str(data)}
+    known |= {"PREDICTIONS": str(tmp_path / "p.csv"), "PATHS": str(tmp_path / "paths.csv")}
+    lines = [str(data / "valid" / plane / "0001.npy") for plane in PLANES]
+    (tmp_path / "paths.csv").write_text("\n".join(lines))
+    assert main([*(known.get(word, word) for word in command.split()), out]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"mrknee {command.split()[0]}: ")
+    assert len(said) < 5000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.csv", "paths.csv"]

@@ -1,25 +1,28 @@
 """The command line: one short function a verb; rooms are imported inside it.
 
 Exit status: 0 done, 1 failed on something a person has to put right (told in one message),
-2 a command line that can't be understood.
+2 a command line that can't be understood, 130 ended by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import itertools
 import json
 import math
 import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from mrknee import __version__, suggestions
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, MrkneeWarning
 from mrknee.files import FULL_DISK
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ def phantom(
         size: rows and columns of a slice, in pixels.
         slice_factor: factor on MRNet's slice counts, 0.2 to 1, for smaller and faster sets.
     """
+    _refuse_file(out)
     from mrknee.sources.phantom.cohort import write_cohort
 
     write_cohort(out, train=train, valid=valid, seed=seed, size=size, slice_factor=slice_factor)
@@ -69,7 +73,11 @@ def import_(
         keep_map: a file outside OUT to write ids and identifiers to, readable by you only.
     """
     _refuse_file(out)
+    from mrknee.outputs import check_output_file
     from mrknee.sources.clinical.importing import import_exams
+
+    if keep_map is not None:
+        check_output_file(keep_map, [source])
 
     imported = import_exams(
         source,
@@ -110,10 +118,11 @@ def predict(
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
+    from mrknee.outputs import check_output_file
+
+    check_output_file(out, [model, exams])
     from mrknee.inference.model import open_exams, open_model, uncalibrated
 
-    if out.is_dir():
-        raise MrkneeError("the predictions can't be written", file=out, expected="a file's name")
     predictor = open_model(model, threads=threads, runtime=runtime)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
     _warn_of_unread("predict", folder.unread)
@@ -147,6 +156,11 @@ def submit(
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
+    from mrknee.outputs import check_output_file
+    from mrknee.untrusted import read_text
+
+    listed = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
+    check_output_file(predictions, [model, paths, *(line.strip() for line in listed)])
     from mrknee.inference.submission import predict_listed, write_submission
 
     read = predict_listed(model, paths, threads=threads, runtime=runtime, axes=axes)
@@ -196,7 +210,11 @@ def evaluate(
         prevalence: finding=share,...: PPV, NPV and calibration also at these prevalences.
         axes: the order of the files' axes where it is not slices,rows,cols; see predict.
     """
-    _refuse_file(out)
+    from mrknee.outputs import check_output_folder
+    from mrknee.scoring.predictions import named_files
+
+    reads = [*named_files(predictions), data, *named_files(against or ""), model or ""]
+    check_output_folder(out, ["scorecard.json", "report.html"], filter(None, reads))
     from mrknee.report.evaluation import evaluate as evaluate_predictions
 
     card = evaluate_predictions(
@@ -225,11 +243,16 @@ def compare(
         out: a folder; comparison.json is written there.
         split: the split that was predicted.
     """
-    _refuse_file(out)
+    from mrknee.files import owned_folder
+    from mrknee.outputs import check_output_folder
     from mrknee.scoring.comparison import compare_files
+    from mrknee.scoring.predictions import named_files
 
-    comparison = compare_files(predictions, data, split=split)
-    comparison.write(out / "comparison.json")
+    reads = [file for model in predictions for file in named_files(model)]
+    check_output_folder(out, ["comparison.json"], [*reads, data])
+    with owned_folder(out):
+        comparison = compare_files(predictions, data, split=split)
+        comparison.write(out / "comparison.json")
     print(comparison.table())
     print(f"wrote {out / 'comparison.json'}")
 
@@ -266,7 +289,10 @@ def explain(
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
-    _refuse_file(out)
+    from mrknee.outputs import check_output_folder
+
+    names = ["index.html", "explanation.json", "explanation.npz"]
+    check_output_folder(out, names, [model, exams])
     from mrknee.report.exam_page import explain_exam
     from mrknee.report.pictures import slice_in_words
 
@@ -313,11 +339,12 @@ def export(
         split: with --int8, its labelled split that AUCs before and after are compared on.
         auc_limit: with --int8, refuse if a finding's AUC falls by more than this.
     """
+    from mrknee.outputs import check_output_file
+
+    check_output_file(out, [model] if data is None else [model, data])
     from mrknee.inference.export import Int8
     from mrknee.inference.export import export as export_model
 
-    if out.is_dir():
-        raise MrkneeError("the model can't be written", file=out, expected="a file's name")
     if int8 != (data is not None):
         raise MrkneeError(
             "8 bits need exams, and only they do",
@@ -342,6 +369,7 @@ def serve(
     allowed_host: list[str] | None = None,
     audit_log: Path | None = None,
     allow_missing_plane: bool = False,
+    axes: str | None = None,
     threads: int | None = None,
     runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
 ) -> None:
@@ -355,6 +383,7 @@ def serve(
         allowed_host: names that clients or a proxy ask under, beside --host and localhost.
         audit_log: a file that gets one line of JSON per exam, without pixels; none, if not given.
         allow_missing_plane: read exams that lack one or two planes too.
+        axes: the order of the files' axes where it is not slices,rows,cols; see predict.
         threads: processor threads to compute with; all cores, if not given.
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
@@ -369,6 +398,7 @@ def serve(
         allowed_host=allowed_host or [],
         audit_log=audit_log,
         allow_missing_plane=allow_missing_plane,
+        axes=axes,
         threads=threads,
         runtime=runtime,
     )
@@ -392,9 +422,12 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
         out: the folder to write to.
         seed: of the knees and of the training.
     """
+    _refuse_file(out)
     from mrknee.demo import run_demo
+    from mrknee.files import owned_folder
 
-    run_demo(out, seed)
+    with owned_folder(out):
+        run_demo(out, seed)
 
 
 def train(argv: Sequence[str]) -> None:
@@ -454,6 +487,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     top.add_argument("--version", action="version", version=f"mrknee {__version__}")
     top.add_argument("verb", metavar="VERB", help="what to do; see below")
     top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # names that the terminal has no characters for are shown as escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if argv is None else argv
     top.refuse_unknown(list(itertools.takewhile(lambda word: word.startswith("-"), words)))
     if not words:
@@ -462,15 +498,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.verb not in VERBS:
         near = suggestions.meant(given.verb, VERBS, suggestions.VERBS)
         top.error(f"no such verb: {given.verb}" + (f"; did you mean {near}?" if near else ""))
-    verb = VERBS[given.verb]
-    status = None
+    shown, warnings.showwarning = warnings.showwarning, _show_notes(given.verb)
     try:
-        if verb is train:
+        _refuse_other_encodings(given.rest)
+        if given.verb == "train":
             train(given.rest)
-        else:
-            parser = _parser(given.verb, verb)
-            parser.refuse_unknown(given.rest)
-            status = verb(**vars(parser.parse_args(given.rest)))
+            return 0
+        return _run(given.verb, given.rest)
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         sys.stderr.close()
     except MrkneeError as error:
@@ -481,7 +515,59 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = MrkneeError(error.strerror or str(error), file=_path_of(error), advice=advice)
         print(f"mrknee {given.verb}: {told}", file=sys.stderr)
         return 1
-    return status or 0
+    finally:
+        warnings.showwarning = shown
+    return 0
+
+
+GOES_ON = ("phantom", "import", "demo")
+"""Verbs that take up what an earlier start has left."""
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    """Runs any verb but train; Ctrl-C and SIGTERM end it with one line.
+
+    Exit status 130 or 143, as a shell has it for a command ended by these signals.
+    """
+    terminated = False
+
+    def terminate(*_: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    verb = VERBS[name]
+    parser = _parser(name, verb)
+    parser.refuse_unknown(words)
+    given = vars(parser.parse_args(words))
+    may_handle = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, terminate) if may_handle else None
+    try:
+        return verb(**given) or 0
+    except KeyboardInterrupt:
+        how = "terminated" if terminated else "interrupted"
+        advice = "every file that it had written is whole; run the same command again"
+        if name in GOES_ON:
+            advice = "run the same command again to go on from what it had written"
+        print(f"mrknee {name}: {how}; {advice}", file=sys.stderr)
+        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+    finally:
+        if may_handle:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _refuse_other_encodings(words: Sequence[str]) -> None:
+    """Refuses names that aren't UTF-8: they could be written into no table and no page."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise MrkneeError(
+                "a name on the command line can't be used",
+                expected="UTF-8",
+                found=ascii(word),
+                advice="rename the file or folder",
+            ) from None
 
 
 def _warn_of_remarks(verb: str, remarks: Mapping[str, Sequence[Remark]], file: Path | None) -> None:
@@ -504,13 +590,24 @@ def _warn_of_unread(verb: str, unread: Sequence[Path]) -> None:
         print(f"mrknee {verb}: warning: {legible(unread_text(unread))}", file=sys.stderr)
 
 
+def _show_notes(verb: str) -> Callable[..., None]:
+    """What shows our own warnings as one line each, and other libraries' as Python does."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:  # noqa: ANN401
+        if issubclass(category, MrkneeWarning):
+            print(f"mrknee {verb}: note: {message}", file=sys.stderr)
+        else:
+            others(message, category, *place)
+
+    return show
+
+
 def _refuse_file(out: Path) -> None:
-    """Refuses an output folder that is a file, or lies below one, before any work is done."""
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise MrkneeError(
-            "the output can't be written", file=out, expected="a folder", found=f"{there}, a file"
-        )
+    """Refuses an output folder that can't be written into, before any work is done."""
+    from mrknee.outputs import check_output_folder
+
+    check_output_folder(out)
 
 
 def _path_of(error: OSError) -> Path | None:
@@ -574,7 +671,24 @@ def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation 
         return {"type": kinds[0], "nargs": "+", "action": "extend"}  # given twice: all of them
     if get_origin(annotation) is dict:
         return {"type": _shares, "metavar": "NAME=SHARE,..."}
-    return {"type": annotation}
+    return {"type": _path if annotation is Path else annotation}
+
+
+DEEPEST = 200
+"""Folders in a path, at most: making more at once ends in Python's own limit."""
+
+
+def _path(text: str) -> Path:
+    """A path that the system can have; names that are too long it refuses itself."""
+    path = Path(text)
+    if "\0" in text or len(path.parts) > DEEPEST:
+        raise MrkneeError(
+            "a path can't be used",
+            file=path,
+            expected=f"no NUL character, and at most {DEEPEST} folders in one another",
+            found="a NUL character" if "\0" in text else f"{len(path.parts)} folders",
+        )
+    return path
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -8,6 +8,10 @@ MAX_PART = 2000
 """Characters of one part of a message; the longest of ours lists the settings of a recipe."""
 
 
+class MrkneeWarning(UserWarning):
+    """Something a person should know, though nothing fails; the command line shows it as a note."""
+
+
 class MrkneeError(Exception):
     """Something a person has to put right: a bad file, an impossible setting, a missing download.
 

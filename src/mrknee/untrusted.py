@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,12 @@ from mrknee.errors import MrkneeError
 
 DESCRIPTION_BYTES = 4_000_000
 """No description of a model, a run or its scores is longer; ours take some kilobytes."""
+
+DEEPEST = 50
+"""Levels of lists and objects in JSON, at most; ours have fewer than 10. What is read is written
+again, walked and hashed, and Python's own limit lies elsewhere for each."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half a character, unless its other half follows
 
 
 def read_bytes(file: Path, what: str, *, at_most: int) -> bytes:
@@ -117,13 +124,18 @@ def parse_json(content: str | bytes, file: Path | None, what: str) -> Any:  # no
 
     Raises:
         MrkneeError: it isn't JSON; a key comes twice in one object (which of the two holds is
-            nobody's guess); a NaN, an infinity or a number too large; nested too deep.
+            nobody's guess); a NaN, an infinity or a number too large; nested too deep; half of a
+            character (a lone surrogate), which no file and no answer could hold.
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        return json.loads(
+        found = json.loads(
             text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite
         )
+        _refuse_deep(found)
+        if _SURROGATE.search(text):
+            json.dumps(found, ensure_ascii=False).encode()  # a ValueError where one is alone
+        return found
     except RecursionError:
         fault = "nested too deep"
     except ValueError as error:  # JSON's, Unicode's and our own
@@ -138,6 +150,20 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {name!r} comes twice")
         content[name] = value
     return content
+
+
+def _refuse_deep(content: Any) -> None:  # noqa: ANN401  # what JSON gives
+    level, depth = [content], 0
+    while level:
+        inside: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                inside += one.values()
+            elif isinstance(one, list):
+                inside += one
+        level, depth = inside, depth + 1
+        if depth > DEEPEST:
+            raise ValueError("nested too deep")
 
 
 def _finite(text: str) -> float:

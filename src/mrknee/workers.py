@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -15,6 +16,11 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def ignore_interrupts(_: int = 0) -> None:
+    """Leaves Ctrl-C to the process that started this one; for torch's `worker_init_fn`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def cores() -> int:
@@ -50,7 +56,8 @@ def each(
         _single_threaded(),
         ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool,
     ):
-        futures = [pool.submit(function, task) for task in tasks]
+        with _signals_held():
+            futures = [pool.submit(function, task) for task in tasks]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -77,6 +84,23 @@ def each_or_here(
         yield from map(function, tasks)
     else:
         yield from each(function, tasks, workers)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back; processes started meanwhile hold them back for good.
+
+    Both reach every process of a group. The one that started the others ends them, after the task
+    that each is at: none is left half-done, and none shows a traceback of its own.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -80,6 +80,14 @@ def share_id(root: Path) -> None:
         file.write_text(file.read_text().replace("0012", "0003"))
 
 
+def name_a_formula(root: Path) -> None:
+    """A validation exam's files are named like a spreadsheet's formula."""
+    for plane in PLANES:
+        (root / "valid" / plane / "0012.npy").rename(root / "valid" / plane / "=A1.npy")
+    for file in root.glob("valid-*.csv"):
+        file.write_text(file.read_text().replace("0012", "=A1"))
+
+
 def overwrite(root: Path) -> None:
     """A stack's file holds something else."""
     (root / "train" / "axial" / "0003.npy").write_bytes(b"no stack")
@@ -229,6 +237,7 @@ FAULTS = {
     "missing-plane": Fault(remove_plane, "train/sagittal/0005.npy", "0005"),
     "extra-file": Fault(leave_a_note, "train/axial/0003.txt"),
     "id-twice": Fault(share_id, "valid/*/0003.npy", "0003"),
+    "exam-id": Fault(name_a_formula, "valid/*/=A1.npy", "=A1", ("label-format",)),
     "not-npy": Fault(overwrite, STACK, "0003"),
     "truncated": Fault(truncate, STACK, "0003"),
     "pickled": Fault(pickle_objects, STACK, "0003"),

@@ -74,7 +74,7 @@ def test_an_exam_tells_where_no_stack_does_alone() -> None:
 
 
 def test_a_reformatted_volume_is_fine() -> None:
-    """Left-right 224, front-back 320, head-foot 320: sagittal slices speak against another order."""
+    """Left-right 224, front-back 320, head-foot 320: the sagittal stack speaks for the order."""
     assert seen((320, 320, 224), (320, 320, 224), (224, 320, 320)) is None
     assert seen((160, 160, 160), (160, 160, 160), (160, 160, 160)) is None
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Findings, Plane
+from mrknee.exams import PLANES, Exam, Findings, Plane, as_exams, plane_named, write_stack
 
 STACK = np.zeros((2, 3, 4), dtype=np.uint8)
 
@@ -41,6 +42,66 @@ def test_an_exam_orders_its_planes() -> None:
     """Planes come in the order axial, coronal, sagittal, whatever order they were given in."""
     exam = Exam("0001", {Plane.SAGITTAL: STACK, Plane.AXIAL: STACK, Plane.CORONAL: STACK})
     assert tuple(exam.stacks) == PLANES
+
+
+@pytest.mark.parametrize(
+    ("name", "plane"),
+    [
+        ("Sagittal", Plane.SAGITTAL),
+        ("SAG", Plane.SAGITTAL),
+        ("cor", Plane.CORONAL),
+        (" Coronal ", Plane.CORONAL),
+        ("ax", Plane.AXIAL),
+        ("tra", Plane.AXIAL),
+        ("Transversal", Plane.AXIAL),
+        ("transverse", Plane.AXIAL),
+    ],
+)
+def test_planes_may_be_named_as_people_name_them(name: str, plane: Plane) -> None:
+    """Any case and the usual synonyms: no plane is dropped."""
+    assert plane_named(name) == plane
+    assert list(Exam("1", {name: STACK}).stacks) == [plane]
+
+
+@pytest.mark.parametrize("names", [["sagital"], ["axial", "oblique"], ["axial", "Axial"], ["0"]])
+def test_an_unknown_plane_is_refused_with_the_names(names: list[str]) -> None:
+    """A name that means no plane, or a plane that another name means too, is an error."""
+    with pytest.raises(MrkneeError, match="plane") as error:
+        Exam("7", dict.fromkeys(names, STACK))
+    assert error.value.exam == "7"
+    assert "axial, coronal, sagittal" in (error.value.expected or "")
+    assert repr(names[0]) in (error.value.found or "")
+
+
+def test_a_stack_is_written_to_its_planes_folder(tmp_path: Path) -> None:
+    """Writing takes the same names, and refuses the same."""
+    assert write_stack(str(tmp_path), "Sag", "1", STACK) == tmp_path / "sagittal" / "1.npy"
+    with pytest.raises(MrkneeError, match="plane's name"):
+        write_stack(tmp_path, "sagital", "1", STACK)
+
+
+def test_findings_may_be_named_in_any_case() -> None:
+    """Labels are by the findings' own names, in their order; two of one finding are refused."""
+    labels = {"meniscus": 0.0, "ACL": 1.0}
+    assert list(Exam("1", {Plane.AXIAL: STACK}, labels).labels) == ["acl", "meniscus"]
+    with pytest.raises(MrkneeError, match="twice"):
+        Exam("1", {Plane.AXIAL: STACK}, {"ACL": 1.0, "acl": 0.0})
+    with pytest.raises(MrkneeError, match="name can't be used"):
+        Exam("1", {Plane.AXIAL: STACK}, {"acl tear": 1.0})
+
+
+def test_a_row_of_exams_is_a_row_one_exam_or_what_gives_exams() -> None:
+    """What isn't a row of exams is refused by what it is."""
+    exam = Exam("1", {Plane.AXIAL: STACK})
+    for row in ([exam], exam, (exam,), iter([exam])):
+        found = as_exams(row)
+        assert (len(found), found[0]) == (1, exam)
+    for wrong in ("folder", Path("folder"), {"axial": STACK}, STACK):
+        with pytest.raises(MrkneeError, match="no exams") as error:
+            as_exams(wrong)
+        assert error.value.found == type(wrong).__name__
+    with pytest.raises(MrkneeError, match="no exams to read"):
+        as_exams([])
 
 
 def test_an_exam_is_frozen() -> None:

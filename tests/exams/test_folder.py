@@ -131,6 +131,76 @@ def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, words: str) -> N
     assert "line" in (error.value.found or "")
 
 
+def test_labels_may_be_decimal_numbers(tmp_path: Path) -> None:
+    """What pandas writes for 0 and 1 where a label is missing."""
+    path = tmp_path / "train-acl.csv"
+    path.write_text("0000,0.0\n0001,1.0\n0002,\n0003,1.\n0004,0.000\n")
+    labels = read_labels(str(path))
+    assert [labels[f"000{i}"] for i in (0, 1, 3, 4)] == [0, 1, 1, 0]
+    assert np.isnan(labels["0002"])
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("exam,acl\n0000,1\n", "delete the header line"),
+        ("exam,acl\n0000,1.0\n0001,\n", "delete the header line"),
+        ("0000,0.5\n0001,1\n", None),  # a label, whatever it means
+        ("0000,l\n0001,1\n", None),  # the letter
+        ("anna,positiv\nberta,negativ\n", None),
+        ("exam,acl\n", None),  # nothing below it says that it is a header
+        ("0000,1\nexam,acl\n0001,1\n", None),  # not the first line
+        ("Anna,yes\nBerta,1\n", "write 1"),
+        ("0000,No\n0001,1\n", "write 0"),
+        ("0000,NaN\n0001,1\n", "write nothing"),
+    ],
+)
+def test_a_header_is_spoken_of_only_where_it_is_sure(
+    tmp_path: Path, text: str, advice: str | None
+) -> None:
+    """Following the advice never deletes a label."""
+    path = tmp_path / "train-acl.csv"
+    path.write_text(text)
+    with pytest.raises(MrkneeError, match="neither 0 nor 1") as error:
+        read_labels(path)
+    if advice is None:
+        assert error.value.advice is None
+    else:
+        assert advice in (error.value.advice or "")
+
+
+def test_a_label_file_in_upper_case_is_its_findings(tmp_path: Path) -> None:
+    """`train-ACL.csv` is of acl; beside `train-acl.csv` it is refused by both names."""
+    write_exam(tmp_path, "0000")
+    (tmp_path / "train-ACL.csv").write_text("0000,1\n")
+    exams = ExamFolder.of_split(str(tmp_path), "train", findings=["Acl"])
+    assert exams[0].labels == {"acl": 1.0}
+    (tmp_path / "train-acl.csv").write_text("0000,1\n")
+    with pytest.raises(MrkneeError, match="two label files"):
+        ExamFolder.of_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("130", "leading zeros"),
+        ("0130.npy", "an ending"),
+        ("130.0", "perhaps"),
+        ("train/0130", "a folder's name"),
+        ("'0130", "quotation marks"),
+    ],
+)
+def test_the_error_says_how_ids_differ(tmp_path: Path, written: str, reason: str) -> None:
+    """What spreadsheets and scripts do to ids is named, with both forms and the label file."""
+    write_exam(tmp_path, "0130")
+    (tmp_path / "train-acl.csv").write_text(f"{written},1\n")
+    with pytest.raises(MrkneeError, match="not there") as error:
+        ExamFolder.of_split(tmp_path, "train")
+    assert error.value.file == str(tmp_path / "train-acl.csv")
+    assert reason in (error.value.found or "")
+    assert "'0130' there" in (error.value.found or "")
+
+
 def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
     """What spreadsheet programs write is read."""
     path = tmp_path / "train-acl.csv"

@@ -34,16 +34,18 @@ def graph(
     kind: int = TensorProto.UINT8,
     logits: str = "value",
     value: tuple[float, ...] = (0.5,),
+    heat: tuple[int, ...] | None = None,
 ) -> bytes:
-    """A model with the inputs and outputs of an exported one, all of whose outputs are constant."""
+    """A model with the inputs and outputs of an exported one, all of whose outputs are constant.
+
+    With `heat`, a shape, its heat maps are of it, and zero.
+    """
+    source = {"logits": logits, **{f"heat_{p}": "cold" for p in PLANES if heat is not None}}
     names = ["logits", "probabilities", *(f"heat_{plane}" for plane in PLANES)]
     model = helper.make_model(
         helper.make_graph(
             (nodes or [])
-            + [
-                helper.make_node("Identity", [logits if name == "logits" else "value"], [name])
-                for name in names
-            ],
+            + [helper.make_node("Identity", [source.get(name, "value")], [name]) for name in names],
             "g",
             [
                 *(helper.make_tensor_value_info(n, kind, [None, None, None]) for n in inputs),
@@ -53,6 +55,7 @@ def graph(
             [
                 numpy_helper.from_array(np.array(value, np.float32), "value"),
                 numpy_helper.from_array(np.ones(3, np.float32), "present"),
+                numpy_helper.from_array(np.zeros(heat or (), np.float32), "cold"),
                 *(initializers or []),
             ],
         ),
@@ -82,6 +85,7 @@ def cases() -> Iterator[Case]:
             yield Case("onnx", name, content(finished(graph(), text)))
     yield from _files()
     yield from _facts()
+    yield from _strange()
     yield from _graphs()
 
 
@@ -128,30 +132,142 @@ def _facts() -> Iterator[Case]:
         "a preparation of 10^9 pixels": {"preparation": {**preparation, "size": 10**9}},
         "another preparation": {"preparation": {**preparation, "turn": 1}},
         "a preparation in words": {"preparation": {**preparation, "mean": "dark"}},
+        "a mean of 10^400": {"preparation": {**preparation, "mean": 10**400}},
+        "half a character": {"provenance": {"data": "\ud800"}},
+        "a threshold of 2": {
+            "decisions": {
+                "operating_points": {
+                    "acl": [
+                        {
+                            "rule": "Youden",
+                            "threshold": 2,
+                            "n_positive": 1,
+                            "n_negative": 1,
+                            "reason": None,
+                        }
+                    ]
+                }
+            }
+        },
+        "a recipe of text": {"provenance": {"recipe": "default"}},
+        "format true": {"format": True},
+        "a bias of 10^400": {"bias": [10**400]},
     }
     for name, change in changes.items():
         text = json.dumps({**FACTS, **change})
         yield Case("onnx", name, content(finished(graph(), text)))
 
 
+def _outside() -> onnx.TensorProto:
+    """A tensor whose numbers lie in another file."""
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "outside")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "../../../../etc/passwd"
+    return tensor
+
+
+def _branch(*tensors: onnx.TensorProto, nodes: tuple[onnx.NodeProto, ...] = ()) -> onnx.GraphProto:
+    out = helper.make_tensor_value_info("b", TensorProto.FLOAT, None)
+    nodes = (*nodes, helper.make_node("Identity", ["value"], ["b"]))
+    return helper.make_graph(list(nodes), "branch", [], [out], list(tensors))
+
+
+def _with(change: Callable[[onnx.ModelProto], object]) -> Callable[[], bytes]:
+    def body() -> bytes:
+        model = onnx.ModelProto.FromString(graph())
+        change(model)
+        return bytes(model.SerializeToString())
+
+    return body
+
+
+def _merged(change: Callable[[onnx.ModelProto], object]) -> Callable[[], bytes]:
+    """The change in a message of its own behind the graph's: protobuf joins the two."""
+
+    def body() -> bytes:
+        more = onnx.ModelProto()
+        change(more)
+        return graph() + bytes(more.SerializeToString())
+
+    return body
+
+
+def _strange() -> Iterator[Case]:
+    """Sealed, with metadata as it should be, and a graph that export never writes."""
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    loop = helper.make_node("Loop", ["", "yes", "value"], ["x"], body=_branch())
+    inner = helper.make_node("If", ["yes"], ["i"], then_branch=_branch(), else_branch=_branch())
+    inner.attribute[0].g.initializer.append(_outside())
+    deep = helper.make_node("If", ["yes"], ["o"], then_branch=_branch(nodes=(inner,)))
+    sparse = onnx.SparseTensorProto(dims=[4])
+    sparse.values.CopyFrom(_outside())
+    small = numpy_helper.from_array(np.zeros(1, np.float32), "small")
+    far = onnx.TensorProto(name="far", data_type=1, dims=[4], data_location=TensorProto.EXTERNAL)
+
+    def node(kind: str, domain: str = "", **given: Any) -> onnx.NodeProto:  # noqa: ANN401
+        return helper.make_node(kind, ["value"], ["x"], domain=domain, **given)
+
+    def trained(model: onnx.ModelProto) -> None:
+        model.training_info.add().initialization.initializer.append(_outside())
+
+    def function(model: onnx.ModelProto) -> None:
+        function = model.functions.add(name="f", domain="own")
+        function.node.append(node("Constant", value=_outside()))
+
+    bodies: dict[str, Callable[[], bytes]] = {
+        "a tensor from another file": lambda: graph([], [_outside()]),
+        "a tensor from nowhere": lambda: graph([], [far]),
+        "a tensor from another file in a branch": _with(
+            lambda model: model.graph.node.extend([deep])
+        ),
+        "a tensor from another file as a constant": lambda: graph(
+            [node("Constant", value=_outside())]
+        ),
+        "tensors from other files in an attribute": lambda: graph(
+            [node("Identity", many=[small, _outside()])]
+        ),
+        "a sparse tensor": _with(lambda model: model.graph.sparse_initializer.append(sparse)),
+        "a sparse constant": lambda: graph([node("Constant", sparse_value=sparse)]),
+        "a function": _with(function),
+        "training information": _with(trained),
+        "a tensor from another file behind the graph": _merged(
+            lambda model: model.graph.initializer.append(_outside())
+        ),
+        "an operator there isn't": lambda: graph([node("System", domain="evil")]),
+        "an operator of another's": lambda: graph([node("FusedConv", domain="com.microsoft")]),
+        "an operator by two names": lambda: graph([node("Identity"), node("Identity\0")]),
+        "a loop": lambda: graph([loop], [yes]),
+        "a loop in a branch": lambda: graph(
+            [helper.make_node("If", ["yes"], ["o"], then_branch=_branch(nodes=(loop,)))], [yes]
+        ),
+        "a scan": lambda: graph([node("Scan", body=_branch(), num_scan_inputs=1)]),
+        "random numbers": lambda: graph([node("RandomNormalLike")]),
+    }
+    for name, body in bodies.items():
+        yield Case("onnx", name, content(finished(body())), "never writes")
+    for mark in (b"ORTM", b"TFL3"):  # in a field that nobody knows, before the graph
+        strange = bytes([0x82, 0x7D, 4 + 1]) + b"\0" + mark + graph()
+        yield Case(
+            "onnx", f"the mark {mark.decode()}", content(finished(strange)), "another format"
+        )
+    deepest = _branch()
+    for _ in range(24):
+        inside = helper.make_node("If", ["yes"], ["o"])
+        inside.attribute.append(helper.make_attribute("then_branch", deepest))
+        deepest = _branch(nodes=(inside,))
+    nested = _with(lambda model: model.graph.node.extend(deepest.node))
+    yield Case("onnx", "24 branches in one another", content(finished(nested())), "branches")
+
+
 def _graphs() -> Iterator[Case]:
     """Sealed, with metadata as it should be, so that ONNX Runtime gets to see the graph."""
-    outside = numpy_helper.from_array(np.zeros(4, np.float32), "outside")
-    outside.ClearField("raw_data")
-    outside.data_location = TensorProto.EXTERNAL
-    entry = outside.external_data.add()
-    entry.key, entry.value = "location", "../../../../etc/passwd"
     huge = helper.make_tensor("huge", TensorProto.FLOAT, [1], [0.0])
     huge.dims[0] = 10**12
     bodies: dict[str, Callable[[], bytes]] = {
         "a graph of other inputs": lambda: graph(inputs=("x",)),
         "a graph of other types": lambda: graph(kind=TensorProto.FLOAT),
-        "an operator there isn't": lambda: graph(
-            [helper.make_node("System", ["value"], ["x"], domain="evil")]
-        ),
-        "a tensor from another file": lambda: graph(
-            [helper.make_node("Identity", ["outside"], ["x"])], [outside]
-        ),
         "a tensor that states 10^12": lambda: graph(
             [helper.make_node("Identity", ["huge"], ["x"])], [huge]
         ),

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 
 from mrknee.networks.checkpoint import save_checkpoint
+from mrknee.networks.description import digest_of
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
 from mrknee.tensors.settings import PreparationSettings
@@ -73,13 +74,16 @@ def _descriptions(model: Path) -> Iterator[Case]:
     def said(change: Change) -> Callable[[Path], object]:
         description = json.loads(whole)
         change(description)
-        return _file(model, "model.json", content(json.dumps(description)))
+        return _file(model, "model.json", content(_sealed(description)))
 
     for key in json.loads(whole):
         rest = {name: value for name, value in json.loads(whole).items() if name != key}
         for name, changed in (("no", rest), ("another kind of", {**rest, key: 7.5})):
-            write = _file(model, "model.json", content(json.dumps(changed)))
-            yield Case("checkpoint", f"{name} {key}", write)
+            text = json.dumps(changed) if key == "digest" else _sealed(changed)
+            yield Case("checkpoint", f"{name} {key}", _file(model, "model.json", content(text)))
+    edited = json.dumps({**json.loads(whole), "preparation": {"size": 48, "crop": 16}})
+    write = _file(model, "model.json", content(edited))
+    yield Case("checkpoint", "an edit without a digest", write, "changed after training")
     changes: dict[str, Change] = {
         "findings of numbers": lambda d: d.update(findings=[1]),
         "findings of lists": lambda d: d.update(findings=[[]]),
@@ -119,12 +123,53 @@ def _descriptions(model: Path) -> Iterator[Case]:
             decisions={"operating_points": {"acl": [3]}}
         ),
         "weights of another sum": lambda d: d.update(weights_sha256="0" * 64),
+        "a mean of 10^400": lambda d: d["preparation"].update(mean=10**400),
+        "a mean that is true": lambda d: d["preparation"].update(mean=True),
+        "an SD of 10^-300": lambda d: d["preparation"].update(sd=1e-300),
+        "a slope in words": lambda d: d.update(decisions={"calibration": _calibration("nan")}),
+        "a slope that is true": lambda d: d.update(decisions={"calibration": _calibration(True)}),
+        "a slope below 0": lambda d: d.update(decisions={"calibration": _calibration(-1.0)}),
+        "a slope of 10^300": lambda d: d.update(decisions={"calibration": _calibration(1e300)}),
+        "an intercept in words": lambda d: d.update(
+            decisions={"calibration": {**_calibration(), "intercepts": {"acl": "inf"}}}
+        ),
+        "a threshold above 1": lambda d: d.update(decisions=_point(threshold=1.5)),
+        "a threshold in words": lambda d: d.update(decisions=_point(threshold="0.5")),
+        "a threshold of another finding": lambda d: d.update(decisions=_point("cyst")),
+        "decisions of another name": lambda d: d.update(decisions={"thresholds": {}}),
+        "provenance of a list": lambda d: d["provenance"].update(recipe=[]),
+        "a part that is a number": lambda d: d["provenance"].update(selected_on={"part": 3}),
+        "packages in a list": lambda d: d["provenance"].update(environment={"packages": ["torch"]}),
+        "planes of no exam": lambda d: d["provenance"].update(
+            planes={"axial": 0, "coronal": 0, "sagittal": 0}
+        ),
+        "planes of other names": lambda d: d["provenance"].update(planes={"oblique": 3}),
+        "half a character": lambda d: d["provenance"].update(data="\ud800"),
+        "half a character in a name": lambda d: d["provenance"].update({"\udfff": 1}),
+        "provenance 60 deep": lambda d: d["provenance"].update(more=_nested(60)),
     }
     for name, change in changes.items():
         yield Case("checkpoint", name, said(change))
 
 
-def _calibration(slope: float = 1.0, finding: str = "acl") -> dict[str, Any]:
+def _sealed(description: dict[str, Any]) -> str:
+    """The description with its digest put right, so that what is behind the digest is reached."""
+    return json.dumps({**description, "digest": digest_of(description)})
+
+
+def _nested(levels: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
+def _point(finding: str = "acl", threshold: object = 0.5) -> dict[str, Any]:
+    point = {"rule": "Youden", "threshold": threshold, "n_positive": 3, "n_negative": 3}
+    return {"operating_points": {finding: [{**point, "reason": None}]}}
+
+
+def _calibration(slope: object = 1.0, finding: str = "acl") -> dict[str, Any]:
     return {
         "method": "platt",
         "slopes": {finding: slope},
@@ -146,7 +191,7 @@ def _contents(model: Path) -> Iterator[Case]:
         def spoil(path: Path) -> None:
             description = json.loads((path / "model.json").read_text())
             description["weights_sha256"] = hashlib.sha256(data).hexdigest()
-            (path / "model.json").write_text(json.dumps(description))
+            (path / "model.json").write_text(_sealed(description))
             (path / "weights.safetensors").write_bytes(data)
 
         return _copy(model, spoil)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.hostile import exported, models, recipes, stacks, studies, tables
+from tests.hostile import exported, models, packed, recipes, stacks, studies, tables
 from tests.hostile.case import Case, content
 from tests.hostile.worker import CPU_SECONDS, MEMORY_BYTES, NAMES
 from tests.scoring.test_scorecard import a_scorecard
@@ -106,6 +106,7 @@ def all_cases() -> list[Case]:
         *models.cases(model()),
         *exported.cases(),
         *studies.cases(),
+        *packed.cases(),
     ]
 
 
@@ -159,6 +160,7 @@ def test_the_corpus_is_as_large_as_it_says() -> None:
         ("import", content(studies.GOOD_DICOM, ".dcm")),
         ("import", content(studies.GOOD_NIFTI, "_axial.nii")),
         ("import", content(studies.zipped(("a.dcm", studies.GOOD_DICOM)), ".zip")),
+        ("import", content(packed.tarred(("a.dcm", studies.GOOD_DICOM)), ".tar")),
     ],
 )
 def test_what_the_cases_are_made_from_is_read(

@@ -54,7 +54,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
     from mrknee.sources.clinical.importing import import_exams
     from mrknee.sources.phantom.cohort import write_cohort
     from mrknee.training.recipe import load_recipe
-    from mrknee.training.resumption import read_done
+    from mrknee.training.resumption import RESUME, read_done
 
     def imported(path: Path) -> None:
         """What an import refuses of a source that holds something else it tells in its table."""
@@ -87,7 +87,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
         "phantom": lambda path: write_cohort(path, train=1, valid=0, seed=0, size=32),
         "checkpoint": Predictor,
         "weights": read_weights,
-        "resume": read_done,
+        "resume": lambda path: read_done(path / RESUME),
         "onnx": OnnxModel,
         "import": imported,
         "exam": lambda path: OnnxModel(path).run(Exam("0000", planes)),
@@ -101,9 +101,10 @@ def memory(name: str) -> int:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every name below a folder, with size and time of change."""
+    """Every name below a folder; of files also size and time of change."""
     return {
-        str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.rglob("*")
+        str(path): (0, 0) if path.is_dir() else (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in folder.rglob("*")
     }
 
 

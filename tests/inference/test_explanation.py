@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -425,3 +427,42 @@ def test_the_numbers_are_written(tmp_path: Path) -> None:
         slices = sum(sum(scores) for scores in part["slices"].values())
         assert part["bias"] + slices == pytest.approx(part["logit"], abs=1e-4)
         assert part["probability"] == found.probabilities[row]
+
+
+def test_whether_it_adds_up_is_computed(tmp_path: Path) -> None:
+    """Not taken from the method's name: a logit, a bias or a map that is off by more is told."""
+    found = explain(make_predictor(tmp_path, shared=True), make_exam())
+    assert found.adds_up
+    assert (found.residuals <= found.allowed).all()
+    axial = {**found.native, Plane.AXIAL: found.native[Plane.AXIAL] + np.float32(0.01)}
+    for other in (
+        replace(found, logits=found.logits + 0.01),
+        replace(found, bias=found.bias - 0.01),
+        replace(found, native=axial),
+    ):
+        assert not other.adds_up
+        text = other.description()
+        assert text["adds_up"] is False
+        assert "differs from the logit" in text["note"]
+        part = text["findings"]["acl"]
+        assert part["residual"] > part["allowed_residual"]
+
+
+def test_what_is_no_explanation_is_refused(tmp_path: Path) -> None:
+    """Maps of other slices, of other findings, without cells, with NaN; logits that are none."""
+    found = explain(make_predictor(tmp_path, shared=True), make_exam())
+    maps = found.native[Plane.CORONAL]
+    holes = maps.copy()
+    holes[0, 0, 0, 0] = np.nan
+    jaxtyping.config.update("jaxtyping_disable", True)  # shapes reach the code as a file's do
+    try:
+        for wrong in (maps[:, 1:], maps[:2], maps[..., :0], maps[0], maps[None], holes):
+            with pytest.raises(MrkneeError, match="coronal heat maps"):
+                replace(found, native={**found.native, Plane.CORONAL: wrong})
+        for name in ("logits", "bias", "probabilities"):
+            for vector in (np.array([np.nan] * 3), np.zeros(2), np.zeros((3, 1))):
+                wrong_part: dict[str, Any] = {name: vector}
+                with pytest.raises(MrkneeError, match=f"the {name}"):
+                    replace(found, **wrong_part)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

@@ -14,7 +14,7 @@ from mrknee.inference.onnx_file import FORMAT, METADATA, read_exported, seal
 FACTS = {
     "format": FORMAT,
     "findings": ["acl"],
-    "preparation": {},
+    "preparation": {"size": 48, "crop": 32, "mean": 58.09, "sd": 49.73},
     "provenance": {"data": "knees, naïve"},
     "decisions": {},
     "bias": [0.5],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +9,11 @@ import pytest
 import torch
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder
+from mrknee.exams import PLANES, Exam, ExamFolder, Plane, StackSizes
 from mrknee.inference import predictor as predicting
 from mrknee.inference.model import open_exams
 from mrknee.inference.predictor import Predictor
-from mrknee.networks.checkpoint import save_checkpoint
+from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
 from mrknee.tensors.preparation import Preparation
@@ -108,3 +110,77 @@ def test_a_damaged_exam_is_named(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(MrkneeError, match="truncated") as error:
         predictor.predict(open_exams(toy, "valid"))
     assert error.value.exam == "0014"
+
+
+def test_odd_exams_have_their_remarks(tmp_path: Path) -> None:
+    """A black plane and a size that was not trained on stand beside the probabilities."""
+    torch.manual_seed(0)
+    sizes = dict.fromkeys(map(str, PLANES), StackSizes((2, 9), (40, 60), (40, 60)).to_dict())
+    network = Network(SETTINGS, FINDINGS)
+    provenance = {"stack_sizes": sizes}
+    save_checkpoint(tmp_path / "best", network, PREPARATION.to_dict(), provenance)
+    rng = np.random.default_rng(0)
+    fine = {p: rng.integers(0, 200, (4, 48, 48), dtype=np.uint8) for p in PLANES}
+    black = np.zeros((4, 48, 48), np.uint8)
+    large = rng.integers(0, 200, (12, 64, 64), dtype=np.uint8)
+    exams = [Exam("a", fine), Exam("b", fine | {Plane.AXIAL: black})]
+    exams += [Exam("c", fine | {Plane.CORONAL: large})]
+    predictor = Predictor(str(tmp_path))
+    table = predictor.predict(exams)
+    codes = {i: [(r.code, r.plane) for r in found] for i, found in table.remarks.items()}
+    assert codes == {
+        "b": [("all-zero", "axial")],
+        "c": [("other-size", "coronal"), ("other-slices", "coronal")],
+    }
+    explained = predictor.explain(exams[1])
+    assert explained.remarks == table.remarks["b"]
+    assert explained.description()["remarks"][0]["code"] == "all-zero"
+
+
+def test_one_exam_is_a_row_of_one(tmp_path: Path, toy: Path) -> None:
+    """A single exam is read; a path or stacks in its place are refused by name."""
+    predictor = Predictor(make_model(tmp_path / "run"))
+    exam = ExamFolder.of_split(toy, "train")[0]
+    assert predictor.predict(exam).ids == (exam.id,)
+    for wrong in (str(toy), exam.stacks, [exam.stacks], []):
+        with pytest.raises(MrkneeError, match="no exam"):
+            predictor.predict(wrong)  # type: ignore[arg-type]
+
+
+def note_run(run: Path, identity: str) -> None:
+    """What training notes of the run's starts."""
+    (run / "environment.json").write_text(json.dumps([{"run": identity, "started": "now"}]))
+
+
+def make_model_of(folder: Path, identity: str) -> Path:
+    """A model of this run, in the run's folder."""
+    run = make_model(folder)
+    made = load_checkpoint(run / "best")
+    save_checkpoint(run / "best", made.network, made.preparation, {"run": identity})
+    note_run(run, identity)
+    return run
+
+
+@pytest.mark.parametrize("place", [".", "best"])
+def test_a_model_of_another_run_is_refused(tmp_path: Path, place: str) -> None:
+    """`best/` copied from one run's folder into another's, which says whose it is."""
+    first = make_model_of(tmp_path / "first", "a" * 64)
+    second = make_model_of(tmp_path / "second", "b" * 64)
+    Predictor(second / place)
+    shutil.rmtree(second / "best")
+    shutil.copytree(first / "best", second / "best")
+    with pytest.raises(MrkneeError, match="another run's than the folder it lies in"):
+        Predictor(second / place)
+    shutil.copytree(first / "best", tmp_path / "alone")
+    Predictor(tmp_path / "alone")  # by itself it is a model like any other
+
+
+def test_a_run_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Neither its starts nor its model say which run they belong to; later starts may."""
+    run = make_model(tmp_path / "run")
+    (run / "environment.json").write_text(json.dumps([{"started": "then"}, {"run": "a" * 64}]))
+    Predictor(run)
+    for broken in ("[3]", "{}", "["):
+        (run / "environment.json").write_text(broken)
+        with pytest.raises(MrkneeError, match="list of starts can't be read"):
+            Predictor(run)

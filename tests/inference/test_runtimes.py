@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from mrknee.cli import main
 from mrknee.errors import MrkneeError
@@ -16,10 +17,11 @@ from mrknee.inference import export as exporting
 from mrknee.inference.export import Int8, export
 from mrknee.inference.model import open_exams, open_model
 from mrknee.inference.onnx_file import seal
-from mrknee.inference.onnx_model import OnnxModel
-from mrknee.inference.runtimes import OpenVino, RuntimeName, open_runtime
+from mrknee.inference.onnx_model import OnnxModel, inputs_of
+from mrknee.inference.runtimes import Limits, OpenVino, RuntimeName, open_runtime
 from mrknee.networks.settings import NetworkSettings
 from tests.conftest import write_toy_dataset
+from tests.hostile.exported import finished, graph
 from tests.inference.test_export import flipped, make_exam, make_run, traced
 
 RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino")
@@ -149,6 +151,71 @@ def test_a_graph_that_a_runtime_does_not_know_is_told(
         open_runtime(name, seal(graph.SerializeToString()), file, None)
     assert name in str(error.value)
     assert "OfTomorrow" in str(error.value)
+
+
+def slow_graph(operators: int) -> bytes:
+    """A graph without a loop that computes for long: matrices times matrices."""
+    sizes = numpy_helper.from_array(np.array([1500, 1500]), "sizes")
+    nodes = [
+        helper.make_node("Cast", ["axial"], ["grey"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["grey"], ["one"], keepdims=0),
+        helper.make_node("ReduceMax", ["present"], ["there"], keepdims=0),
+        helper.make_node("Mul", ["one", "there"], ["sum"]),
+        helper.make_node("Expand", ["sum", "sizes"], ["m0"]),
+    ]
+    nodes += [
+        helper.make_node("MatMul", [f"m{i}", f"m{i}"], [f"m{i + 1}"]) for i in range(operators)
+    ]
+    nodes.append(helper.make_node("ReduceSum", [f"m{operators}"], ["slow"], keepdims=0))
+    return graph(nodes, [sizes], logits="slow")
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_computation_that_takes_too_long_is_ended(name: RuntimeName) -> None:
+    """Between two operators; the next exam is read as ever."""
+    inputs = inputs_of(make_exam((1, 4, 4), (1, 4, 4), (1, 4, 4)))
+    if name == "openvino":  # it has no inputs for what the graph doesn't use
+        inputs = {"axial": inputs["axial"], "present": inputs["present"]}
+    for seconds, operators in ((0.2, 200), (60, 1)):
+        file = Path("slow.onnx")
+        runtime = open_runtime(name, slow_graph(operators), file, 1, Limits(seconds=seconds))
+        if operators == 1:
+            expected = 1500**3 * float(inputs["axial"].sum()) ** 2
+            assert runtime.run(inputs)["logits"] == pytest.approx(expected, rel=1e-3)
+            continue
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                runtime.run(inputs)
+
+
+def test_a_model_that_takes_too_long_is_named(tmp_path: Path) -> None:
+    """With the file, the exam and the limit."""
+    file = tmp_path / "slow.onnx"
+    file.write_bytes(finished(slow_graph(200)))
+    model = OnnxModel(file, threads=1, limits=Limits(seconds=0.2))
+    with pytest.raises(MrkneeError, match="takes too long") as caught:
+        model.predict([make_exam((1, 4, 4), (1, 4, 4), (1, 4, 4))])
+    assert caught.value.file == str(file)
+    assert "0.2 s" in (caught.value.expected or "")
+
+
+def test_a_graph_that_asks_for_too_much_memory_is_refused_it(tmp_path: Path) -> None:
+    """With ONNX Runtime: 3 GB are not taken where 1 GB is allowed; what needs less is computed."""
+    sizes = numpy_helper.from_array(np.array([30_000, 25_000]), "sizes")
+    nodes = [
+        helper.make_node("Cast", ["axial"], ["grey"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["grey"], ["one"], keepdims=0),
+        helper.make_node("Expand", ["one", "sizes"], ["large"]),
+        helper.make_node("ReduceMax", ["large"], ["much"], keepdims=0),
+    ]
+    exam = make_exam((1, 4, 4), (1, 4, 4), (1, 4, 4))
+    file, limits = tmp_path / "large.onnx", Limits(memory=2**30)
+    file.write_bytes(finished(graph(nodes, [sizes], logits="much")))
+    with pytest.raises(MrkneeError, match="can't read an exam") as caught:
+        OnnxModel(file, limits=limits).run(exam)
+    assert "memory" in (caught.value.found or "").lower()
+    file.write_bytes(finished(graph()))
+    assert OnnxModel(file, limits=limits).predict([exam]).probabilities == 0.5
 
 
 def test_without_the_extra_the_command_that_installs_it_is_told(

@@ -1,13 +1,17 @@
-"""Batches for the tests of this folder."""
+"""Batches for the tests of this folder, and changed descriptions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mrknee.exams import PLANES
+from mrknee.networks.description import digest_of
 
 FINDINGS = ("abnormal", "acl", "meniscus")
 
@@ -34,3 +38,15 @@ def one_exam(
     """One exam of a batch, as a batch of its own."""
     own: ByPlane = {p: torch.split(slices[p], lengths[p].tolist())[index] for p in PLANES}
     return own, {p: lengths[p][index : index + 1] for p in PLANES}
+
+
+def describe(
+    folder: Path, change: Callable[[dict[str, Any]], object], *, seal: bool = True
+) -> None:
+    """Changes a checkpoint's description, and puts its digest right unless told not to."""
+    file = folder / "model.json"
+    description = json.loads(file.read_text())
+    change(description)
+    if seal:
+        description["digest"] = digest_of(description)
+    file.write_text(json.dumps(description))

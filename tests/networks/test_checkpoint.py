@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from mrknee.errors import MrkneeError
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
-from tests.networks.examples import FINDINGS, random_batch
+from tests.networks.examples import FINDINGS, describe, random_batch
 
-PREPARATION = {"crop": 224, "mean": [58.09], "name": "reference"}
-PROVENANCE = {"seed": 3, "data": {"exams": 1130}}
+PREPARATION = {"size": 256, "crop": 224, "mean": 58.09, "sd": 50}
+PROVENANCE = {"seed": 3, "data": "MRNet", "exams": {"train": 1130}}
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_a_failed_save_leaves_the_old_one(folder: Path, network: Network) -> Non
     """Saving something that JSON has no form for raises and leaves the folder as it was."""
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with pytest.raises(TypeError):
-        save_checkpoint(folder, network, {"crop": object()}, {})
+        save_checkpoint(folder, network, PREPARATION, {"seed": object()})
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
@@ -104,13 +105,6 @@ def test_loading_leaves_the_random_state(folder: Path) -> None:
     torch.manual_seed(4)
     load_checkpoint(folder)
     assert torch.equal(torch.rand(1), expected)
-
-
-def describe(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Changes a checkpoint's description."""
-    description = json.loads((folder / "model.json").read_text())
-    change(description)
-    (folder / "model.json").write_text(json.dumps(description))
 
 
 def spoil_weights(folder: Path, size: int | None = None, flip: int | None = None) -> None:
@@ -136,7 +130,11 @@ def spoil_weights(folder: Path, size: int | None = None, flip: int | None = None
         (lambda f: (f / "model.json").write_text("[]"), "model.json", "format"),
         (lambda f: describe(f, lambda d: d.update(format=99)), "model.json", "format 99"),
         (lambda f: describe(f, lambda d: d.pop("provenance")), "model.json", "'provenance'"),
-        (lambda f: describe(f, lambda d: d.update(findings="acl")), "model.json", "'findings'"),
+        (
+            lambda f: describe(f, lambda d: d.update(findings="acl")),
+            "model.json",
+            "findings: a list",
+        ),
         (lambda f: describe(f, lambda d: d.update(parameters=7)), "model.json", "7 parameters"),
         (lambda f: describe(f, lambda d: d["settings"].pop("dropout")), "model.json", "dropout"),
         (lambda f: describe(f, lambda d: d["settings"].update(x=1)), "model.json", "settings"),
@@ -173,3 +171,68 @@ def test_weights_of_another_network_are_refused(folder: Path, network: Network) 
     with pytest.raises(MrkneeError, match="don't fit") as caught:
         load_checkpoint(folder)
     assert "head.weight" in (caught.value.found or "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["preparation"].update(sd=51),
+        lambda d: d["provenance"].update(seed=4),
+        lambda d: d["provenance"].update(note="by hand"),
+        lambda d: d["settings"].update(dropout=0.5),
+        lambda d: d.update(decisions={"operating_points": {"acl": []}}),
+        lambda d: d.pop("digest"),
+        lambda d: d.update(digest=None),
+    ],
+)
+def test_an_edited_description_is_refused(
+    folder: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    """Whatever was edited in model.json, the digest in it no longer fits."""
+    describe(folder, change, seal=False)
+    with pytest.raises(MrkneeError, match="damaged, or was changed after training"):
+        load_checkpoint(folder)
+
+
+def test_spaces_and_order_are_no_edits(folder: Path) -> None:
+    """A description that another program wrote again, saying the same, is read."""
+    file = folder / "model.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(dict(reversed(said.items())), indent=7))
+    assert load_checkpoint(folder).provenance == PROVENANCE
+
+
+def test_weights_of_one_run_and_description_of_another_are_refused(
+    folder: Path, network: Network, tmp_path: Path
+) -> None:
+    """Networks of the same kind differ in their weights only, and that is enough."""
+    with torch.no_grad():
+        network.head.bias.fill_(7)
+    save_checkpoint(tmp_path / "other", network, PREPARATION, PROVENANCE)
+    shutil.copy(tmp_path / "other" / "weights.safetensors", folder)
+    with pytest.raises(MrkneeError, match="aren't those the model was saved with"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_checkpoint_of_format_1_is_read_with_a_note(folder: Path) -> None:
+    """Earlier versions wrote no digest: the weights' sha256 still holds, and the rest is said."""
+
+    def as_before(description: dict[str, Any]) -> None:
+        del description["digest"]
+        description["format"] = 1
+
+    describe(folder, as_before, seal=False)
+    (note,) = load_checkpoint(folder).notes
+    assert "without a digest" in note
+    describe(folder, lambda d: d["preparation"].update(sd="nan"), seal=False)
+    with pytest.raises(MrkneeError, match="sd can't be used"):
+        load_checkpoint(folder)
+
+
+def test_what_would_not_be_read_is_not_saved(folder: Path, network: Network) -> None:
+    """A part of another kind is refused when it is written, and the old files stay."""
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(MrkneeError, match="provenance"):
+        save_checkpoint(folder, network, PREPARATION, {"seed": "three"})
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

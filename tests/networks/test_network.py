@@ -234,3 +234,64 @@ def test_dropout_only_while_training() -> None:
     assert not torch.equal(network(*batch), network(*batch))
     network.eval()
     assert torch.equal(network(*batch), network(*batch))
+
+
+@pytest.mark.parametrize("encoder", ["test_efficientnet", "test_vit", "alexnet"])
+def test_few_slices_at_once_give_the_same_gradients(encoder: str) -> None:
+    """Logits and all gradients equal those of all slices at once, to 1e-5 of the largest."""
+    gradients, logits = [], []
+    for few in (None, 2):
+        network = build(NetworkSettings(encoder)).train()
+        network.slices_at_once = few
+        slices, lengths = random_batch([(2, 3, 5), (1, 4, 2)])
+        logits.append(network(slices, lengths))
+        logits[-1].square().sum().backward()
+        gradients.append({n: p.grad for n, p in network.named_parameters()})
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
+    for name, whole in gradients[0].items():
+        few_gradient = gradients[1][name]
+        assert whole is not None and few_gradient is not None, name  # noqa: PT018  # for mypy
+        torch.testing.assert_close(
+            few_gradient, whole, rtol=0, atol=1e-5 * max(1.0, float(whole.abs().max()))
+        )
+
+
+def test_few_slices_at_once_repeat_the_random_draws() -> None:
+    """An encoder that drops units at random encodes again with the same ones dropped."""
+    gradients = []
+    for checkpointed in (True, False):
+        network = build(NetworkSettings("alexnet", shared_encoder=True)).train()
+        encoder = network.encoder("axial")
+        encoder.body.append(nn.Dropout(0.5))  # type: ignore[operator]  # a Sequential
+        network.slices_at_once = 2
+        slices, _ = random_batch([(5, 1, 1)])
+        torch.manual_seed(1)
+        if checkpointed:
+            maps = network.encode("axial", slices["axial"])
+        else:
+            maps = torch.cat([encoder(part) for part in slices["axial"].split(2)])
+        torch.manual_seed(2)  # as other parts of the network draw before the gradients
+        maps.square().sum().backward()
+        gradients.append([p.grad for p in encoder.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_few_slices_at_once_keep_nothing_of_the_others() -> None:
+    """What is kept for the gradients of ten times the slices grows by their input only."""
+    kept = []
+    network = build(NetworkSettings("test_efficientnet", shared_encoder=True)).train()
+    network.slices_at_once = 2
+    for count in (2, 20):
+        slices, _ = random_batch([(count, 1, 1)])
+        sizes: dict[int, int] = {}
+
+        def keep(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            maps = network.encode("axial", slices["axial"])
+        maps.sum().backward()
+        kept.append(sum(sizes.values()))
+    assert kept[1] <= kept[0] + slices["axial"].nbytes + maps.nbytes

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Findings, write_labels
+from mrknee.exams import Findings, Remark, write_labels
 from mrknee.scoring.predictions import Predictions, aligned
 
 TABLE = Predictions(
@@ -215,3 +216,65 @@ def test_one_number_is_one(tmp_path: Path) -> None:
         (tmp_path / "p.csv").write_text(f"exam,{header}\n0000,{line}\n")
         with pytest.raises(MrkneeError, match=f"and {numbers} from 0 to 1"):
             Predictions.read(tmp_path / "p.csv")
+
+
+def test_columns_are_found_in_any_case(tmp_path: Path) -> None:
+    """`ACL` is acl; a column that can't be used is an error that names the file."""
+    path = tmp_path / "p.csv"
+    path.write_text("Exam,ACL, Abnormal\n0000,0.1,0.9\n")
+    read = Predictions.read(str(path))
+    assert read.findings == ("abnormal", "acl")
+    assert read.probabilities.tolist() == [[0.9, 0.1]]
+    for header in ("exam,ACL,acl", "exam,acl tear", "exam,acl,"):
+        path.write_text(f"{header}\n0000,0.1,0.9\n")
+        with pytest.raises(MrkneeError, match="column") as error:
+            Predictions.read(path)
+        assert error.value.file == str(path)
+
+
+@pytest.mark.parametrize(("labelled", "predicted"), [("130", "0130"), ("0130", "130")])
+def test_ids_that_lost_their_zeros_are_explained(
+    tmp_path: Path, labelled: str, predicted: str
+) -> None:
+    """Label file and predictions are both named, and how the ids differ, whichever lost them."""
+    write_labels(tmp_path, "valid", "acl", {labelled: 1.0})
+    Predictions((predicted,), Findings(["acl"]), np.array([[0.5]])).write(tmp_path / "p.csv")
+    with pytest.raises(MrkneeError, match="not of the exams") as error:
+        Predictions.read(tmp_path / "p.csv").labels(tmp_path, "valid")
+    assert error.value.file == str(tmp_path / "valid-acl.csv")
+    found = error.value.found or ""
+    assert f"{labelled!r} here is {predicted!r} there" in found
+    assert "leading zeros" in found
+    assert str(tmp_path / "p.csv") in found
+
+
+def test_tables_whose_ids_differ_by_zeros_are_explained() -> None:
+    """Two models' tables are not compared, and the error says what became of the ids."""
+    tables = [Predictions((i,), Findings(["acl"]), np.array([[0.5]])) for i in ("0130", "130")]
+    with pytest.raises(MrkneeError, match="different exams") as error:
+        aligned(["a", "b"], tables)
+    assert "leading zeros" in (error.value.found or "")
+
+
+def test_accents_in_ids_are_joined(tmp_path: Path) -> None:
+    """A decomposed id in the table is the composed one of the labels."""
+    write_labels(tmp_path, "valid", "acl", {"M\u00fcller": 1.0})
+    (tmp_path / "p.csv").write_text("exam,acl\nMu\u0308ller,0.5\n", encoding="utf-8")
+    assert Predictions.read(tmp_path / "p.csv").labels(tmp_path, "valid").tolist() == [[1.0]]
+
+
+def test_remarks_lie_beside_the_table_and_go_with_it(tmp_path: Path) -> None:
+    """They are written where there are any; an earlier run's are removed, other files are not."""
+    remark = Remark("all-zero", "axial", "each of its 9 pixels is 0")
+    odd = replace(TABLE, remarks={"0003": (remark, Remark("other-axes", None, "a, b"))})
+    path = tmp_path / "p.csv"
+    assert odd.write_remarks(str(path)) == tmp_path / "p-remarks.csv"
+    assert (tmp_path / "p-remarks.csv").read_text() == (
+        "exam,plane,code,remark\n0003,axial,all-zero,each of its 9 pixels is 0\n"
+        '0003,,other-axes,"a, b"\n'
+    )
+    assert TABLE.write_remarks(path) is None
+    assert not (tmp_path / "p-remarks.csv").exists()
+    (tmp_path / "p-remarks.csv").write_text("my remarks\n")
+    assert TABLE.write_remarks(path) is None
+    assert (tmp_path / "p-remarks.csv").exists()

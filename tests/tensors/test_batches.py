@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +175,60 @@ def test_an_error_takes_the_batchs_place_and_keeps_its_parts(toy: Path) -> None:
     with pytest.raises(MrkneeError, match="truncated") as error:
         unfold(loaded)
     assert (error.value.file, error.value.exam) == (str(broken), "0005")
+
+
+def show_batches(data: Path) -> None:
+    """Reads batches with two workers and prints a digest of all, then the warnings."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        digest = digest_of(data, workers=2)
+    print(digest, *(str(warning.message) for warning in told), sep="\n")
+
+
+def digest_of(data: Path, workers: int) -> str:
+    """sha256 of all batches of a data set, in order."""
+    dataset = ExamDataset(ExamFolder.of_split(data, "train"), SMALL)
+    sums = hashlib.sha256()
+    for loaded in load_batches(dataset, range(12), 3, workers=workers):
+        batch = unfold(loaded)
+        for tensor in batch.tensors():
+            sums.update(tensor.numpy().tobytes())
+        assert tensor.is_contiguous()
+    return sums.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("size", "filled", "said"),
+    [
+        ("64k", 0, "too little shared memory"),
+        ("4k", 4096, "no shared memory"),
+        ("64m", 0, None),
+    ],
+    ids=["too small", "full", "enough"],
+)
+def test_little_shared_memory_is_no_obstacle(
+    toy: Path, size: str, filled: int, said: str | None
+) -> None:
+    """Whatever /dev/shm holds, two workers' batches all arrive as they are; a warning says how.
+
+    On a /dev/shm of its own, which only root can mount (CI is root); skipped elsewhere.
+    """
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root can mount a small /dev/shm")
+    mounted = f"mount -t tmpfs -o size={size} tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mounted], check=False).returncode:  # noqa: S603, S607
+        pytest.skip("no memory file system can be mounted here")
+    work = f"from tests.tensors.test_batches import *; show_batches(Path({str(toy)!r}))"
+    script = f'{mounted} && head -c {filled} /dev/zero > /dev/shm/filled && exec "$0" -c "$1"'
+    done = subprocess.run(  # noqa: S603
+        ["unshare", "-m", "sh", "-c", script, sys.executable, work],  # noqa: S607
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    digest, *told = done.stdout.splitlines()
+    assert digest == digest_of(toy, workers=0), done.stderr
+    assert "Traceback" not in done.stderr
+    assert [text for text in told if said is None or said not in text] == []
+    assert bool(told) == (said is not None)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import sqlite3
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mrknee.errors import MrkneeError
-from mrknee.training.loggers import make_loggers
+from mrknee.training.loggers import make_loggers, quiet_writers
 from mrknee.training.recipe import LoggerName
 from mrknee.training.run import train
 from tests.training.test_run import QUICK
@@ -26,6 +30,60 @@ def test_no_logger_still_leaves_the_metrics(toy: Path, tmp_path: Path) -> None:
     train(toy, tmp_path / "run", replace(ONE_EPOCH, loggers=[]))
     assert (tmp_path / "run" / "metrics.csv").exists()
     assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_curves_that_cannot_be_written_do_not_end_training(
+    toy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One warning, no traceback of TensorBoard's thread; the run ends with its metrics."""
+    write, count = RecordWriter.write, 0
+
+    def full(self: RecordWriter, data: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    train(toy, tmp_path / "run", replace(ONE_EPOCH, loggers="tensorboard"))
+    said = capsys.readouterr().err
+    assert said.count("tensorboard can't be written (No space left on device)") == 1
+    assert said.count("warning") == 1
+    assert "Traceback" not in said
+    assert (tmp_path / "run" / "metrics.csv").exists()
+    assert (tmp_path / "run" / "scorecard.json").exists()
+
+
+def test_a_place_where_no_curves_can_be_is_a_warning_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file where the folder should be: training has no such logger then."""
+    (tmp_path / "tensorboard").write_text("no folder")
+    assert make_loggers(tmp_path, replace(ONE_EPOCH, loggers="tensorboard")) == []
+    assert capsys.readouterr().err.count("tensorboard can't be written") == 1
+
+
+def test_errors_of_other_threads_are_shown() -> None:
+    """Only what TensorBoard's thread says twice is kept quiet."""
+
+    def fail() -> None:
+        raise OSError("of another thread")
+
+    shown: list[str] = []
+    before = threading.excepthook
+    threading.excepthook = lambda fault: shown.append(str(fault.exc_value))
+    try:
+        with quiet_writers():
+            other = threading.Thread(target=fail)
+            other.start()
+            other.join()
+    finally:
+        threading.excepthook = before
+    assert shown == ["of another thread"]
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

@@ -89,7 +89,7 @@ def _free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def _launched(how: str, words: Words) -> list[tuple[int, str]]:
+def launched(how: str, words: Words) -> list[tuple[int, str]]:
     """Runs the script as two processes; exit status and words of each process that we started."""
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
     script = [sys.executable, *words]
@@ -145,7 +145,7 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     labels = (data / "train-acl.csv").read_text().splitlines()
     (data / "train-acl.csv").write_text("\n".join(labels[:-4]) + "\n")
     train(data, root / "one", RECIPE)
-    done = _launched(how, _words(root, "two"))
+    done = launched(how, _words(root, "two"))
     assert all(status == 0 for status, _ in done), done
     for shown in (f"valid: {valid_exams} exams", f"wrote {root / 'two'}"):
         assert sum(text.count(shown) for _, text in done) == 1, "shown once, by one process"
@@ -167,9 +167,9 @@ def test_what_slurm_ends_goes_on_as_if_nothing_had_been(runs: Run) -> None:
     Not left to Lightning, which would talk to the other process first, and save and requeue.
     """
     root = runs[0].parent
-    ended = _launched("srun", _words(root, "ended", "SIGTERM", "SIGUSR1"))
+    ended = launched("srun", _words(root, "ended", "SIGTERM", "SIGUSR1"))
     assert [status for status, _ in ended] == [-signal.SIGTERM, -signal.SIGUSR1], ended
-    again = _launched("srun", _words(root, "ended"))
+    again = launched("srun", _words(root, "ended"))
     assert [status for status, _ in again] == [0, 0], again
     starts = json.loads((root / "ended" / "environment.json").read_text())
     assert [start["after"] for start in starts] == [

@@ -169,3 +169,11 @@ def test_the_defaults_of_the_tree_are_the_references() -> None:
     plain, reference = Recipe().to_dict(), load_recipe("reference").to_dict()
     differing = {name for name in plain if plain[name] != reference[name]}
     assert differing == {"augmentation", "selection", "keep_every_epoch"}
+
+
+def test_few_slices_at_once_need_frozen_statistics() -> None:
+    """Batch statistics of a few slices are others than the batch's, so that is refused."""
+    with pytest.raises(MrkneeError, match="batchnorm trained can't be used together"):
+        load_recipe("demo", {"slices_at_once": 4})
+    with pytest.raises(MrkneeError, match="slices_at_once can't be used"):
+        load_recipe("default", {"slices_at_once": -2})

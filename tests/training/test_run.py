@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, Plane
+from mrknee.exams import PLANES, ExamFolder, Plane
 from mrknee.networks.settings import NetworkSettings
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.batches import Batch
 from mrknee.tensors.preparation import Preparation
+from mrknee.training.environment import storable
 from mrknee.training.final import OPTIMISTIC
 from mrknee.training.module import TrainingModule
 from mrknee.training.recipe import (
@@ -29,6 +32,7 @@ from mrknee.training.recipe import (
     SelectionSettings,
 )
 from mrknee.training.run import train
+from mrknee.untrusted import parse_json
 from tests.conftest import write_toy_dataset
 
 QUICK = Recipe(
@@ -428,3 +432,28 @@ def test_missing_planes_can_be_allowed(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(MrkneeError, match="sagittal"):
         train(toy, tmp_path / "a", QUICK)
     train(toy, tmp_path / "b", replace(QUICK, allow_missing_plane=True, epochs=1))
+
+
+def test_the_model_knows_its_run_and_its_planes(finished: tuple[Path, Path], toy: Path) -> None:
+    """How many of the exams trained on have each plane, and an identity that the folder has too."""
+    _, run = finished
+    (start,) = json.loads((run / "environment.json").read_text())
+    for name in ("best", "last"):
+        noted = json.loads((run / name / "model.json").read_text())["provenance"]
+        assert noted["planes"] == dict.fromkeys(PLANES, noted["trained_on"])
+        assert noted["run"] == start["run"]
+    for plane in ("axial", "coronal"):
+        shutil.rmtree(toy / "train" / plane)
+        shutil.rmtree(toy / "valid" / plane)
+    other = toy.parent / "other"
+    train(toy, other, replace(QUICK, allow_missing_plane=True, epochs=1))
+    noted = json.loads((other / "best" / "model.json").read_text())["provenance"]
+    assert noted["planes"] == {"axial": 0, "coronal": 0, "sagittal": noted["trained_on"]}
+    assert noted["run"] != start["run"]
+
+
+def test_names_that_are_no_text_do_not_spoil_a_run() -> None:
+    """A data set's folder whose name is no UTF-8: JSON that is written can be read again."""
+    noted = storable({"data": os.fsdecode(b"knees \xff"), "seed": 3})
+    assert noted == {"data": "knees ?", "seed": 3}
+    assert parse_json(json.dumps(noted), None, "run") == noted

@@ -192,6 +192,9 @@ HOSTILE: dict[str, tuple[bytes, int, str | None, str]] = {
     "too long": (three(axial=npy(STACK) + b"x"), 422, "axial", "too long"),
     "promises": (three(axial=HUGE), 422, "axial", "truncated"),
     "rank 2": (three(axial=npy(STACK[0])), 422, "axial", "wrong shape"),
+    "rows first": (
+        three(axial=npy(np.ones((48, 48, 5), np.uint8))), 422, None, "another order"
+    ),
     "no slice": (three(axial=npy(STACK[:0])), 422, "axial", "wrong shape"),
     "text": (three(axial=npy(np.full((2, 2, 2), "a"))), 422, "axial", "other than grey values"),
     "NaN": (three(axial=npy(np.full((2, 2, 2), np.nan))), 422, "axial", "not numbers"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from mrknee.checkup.problem import Problem, told
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Plane
+from mrknee.exams.ids import UNUSABLE, refuse_id
 from mrknee.exams.listing import (
     TWICE,
     Listing,
@@ -96,8 +97,15 @@ def listings_of(root: Path, splits: Sequence[str]) -> tuple[dict[str, Listing], 
     for split in splits:
         try:
             listings[split] = list_stacks(root / split)
+            for exam_id, files in listings[split].files.items():
+                refuse_id(exam_id, next(iter(files.values())))
         except MrkneeError as error:
             listings[split] = Listing({}, ())
+            if error.what == UNUSABLE:
+                text = f"expected {error.expected}; found {error.found}"
+                where = f"{split}/*/{error.exam}.npy"
+                problems.append(Problem("exam-id", text, where, error.exam))
+                continue
             codes = {TWICE: "stack-twice"}
             problems.append(told(error, codes, "stack-twice", root / split).within(root))
         else:

@@ -66,6 +66,12 @@ KINDS: Mapping[str, Kind] = {
         "how an accented letter is stored; nothing else of the split was looked at",
         "remove or rename one of them",
     ),
+    "exam-id": Kind(
+        "error",
+        "an exam's id can't be used, so none of its split's exams can: it isn't UTF-8, holds a "
+        "character that isn't printed, has a space at an end, or begins like a formula",
+        "rename the exam's files, and the exam in label files",
+    ),
     # stacks
     "not-npy": Kind(
         "error",

@@ -86,10 +86,13 @@ def look_at_stacks(
     # Threads: reading, hashing and adding up are done without Python's lock.
     with ThreadPoolExecutor() as pool:
         results = pool.map(partial(_look, root, axes), places)
-        for look, found in track(results, len(places), "reading the stacks", "stacks"):
-            problems += found
-            if look is not None:
-                looks.append(look)
+        try:
+            for look, found in track(results, len(places), "reading the stacks", "stacks"):
+                problems += found
+                if look is not None:
+                    looks.append(look)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not read any more
     return looks, problems
 
 

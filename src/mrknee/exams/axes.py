@@ -65,6 +65,12 @@ def parse_axes(text: str) -> Axes:
     return names[0], names[1], names[2]
 
 
+def shape_of(stack: np.ndarray) -> Shape:
+    """The shape of an array of three axes."""
+    slices, rows, cols = stack.shape
+    return slices, rows, cols
+
+
 def in_order(values: np.ndarray, axes: Axes) -> np.ndarray:
     """A view of an array whose axes are in the order `axes`, as (slices, rows, cols)."""
     return values.transpose([axes.index(name) for name in AXES])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePath
 from types import MappingProxyType
@@ -128,7 +128,7 @@ def _finding_order(name: str) -> tuple[int, str]:
     return (MRNET_FINDINGS.index(name) if known else len(MRNET_FINDINGS), name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Exam:
     """One knee: a stack of slices for each plane that was acquired, and what is known of it.
 
@@ -147,44 +147,61 @@ class Exam:
 
     id: str
     stacks: Mapping[Plane, Stack]
-    labels: Mapping[str, float] = field(default_factory=dict)
-    remarks: tuple[Remark, ...] = ()
+    labels: Mapping[str, float]
+    remarks: tuple[Remark, ...]
 
-    def __post_init__(self) -> None:
-        if not self.stacks:
+    def __init__(
+        self,
+        id: str,  # noqa: A002  # the field's name
+        stacks: Mapping[Plane, Stack] | Mapping[str, Stack],
+        labels: Mapping[str, float] = MappingProxyType({}),
+        remarks: Sequence[Remark] = (),
+    ) -> None:
+        """Checks everything and puts planes and findings in order."""
+        object.__setattr__(self, "id", id)
+        object.__setattr__(self, "stacks", MappingProxyType(_checked_stacks(id, stacks)))
+        object.__setattr__(self, "labels", MappingProxyType(_checked_labels(id, labels)))
+        object.__setattr__(self, "remarks", tuple(remarks))
+
+
+def _checked_stacks(
+    exam_id: str, given: Mapping[Plane, Stack] | Mapping[str, Stack]
+) -> dict[Plane, Stack]:
+    if not given:
+        raise MrkneeError(
+            "an exam has no plane", exam=exam_id, expected="at least one of " + ", ".join(PLANES)
+        )
+    stacks = by_plane(given, exam=exam_id)
+    for plane, stack in stacks.items():
+        array = isinstance(stack, np.ndarray)
+        if not array or stack.dtype != np.uint8 or stack.ndim != 3 or 0 in stack.shape:
             raise MrkneeError(
-                "an exam has no plane",
-                exam=self.id,
-                expected="at least one of " + ", ".join(PLANES),
+                f"the {plane} stack can't be used",
+                exam=exam_id,
+                expected="uint8 (slices, rows, cols), none of them zero",
+                found=f"{stack.dtype} {stack.shape}" if array else type(stack).__name__,
             )
-        stacks = by_plane(self.stacks, exam=self.id)
-        for plane, stack in stacks.items():
-            if stack.dtype != np.uint8 or stack.ndim != 3 or 0 in stack.shape:
-                raise MrkneeError(
-                    f"the {plane} stack can't be used",
-                    exam=self.id,
-                    expected="uint8 (slices, rows, cols), none of them zero",
-                    found=f"{stack.dtype} {stack.shape}",
-                )
-        labels = {name.strip().lower(): label for name, label in self.labels.items()}
-        if len(labels) < len(self.labels):
+    return stacks
+
+
+def _checked_labels(exam_id: str, given: Mapping[str, float]) -> dict[str, float]:
+    labels = {name.strip().lower(): label for name, label in given.items()}
+    if len(labels) < len(given):
+        raise MrkneeError(
+            "a finding is named twice",
+            exam=exam_id,
+            expected="each finding once; upper and lower case are the same",
+            found=", ".join(map(repr, given)),
+        )
+    for finding, label in labels.items():
+        if label not in (0.0, 1.0) and not np.isnan(label):
             raise MrkneeError(
-                "a finding is named twice",
-                exam=self.id,
-                expected="each finding once; upper and lower case are the same",
-                found=", ".join(map(repr, self.labels)),
+                f"the label of {finding} can't be used",
+                exam=exam_id,
+                expected="0, 1 or NaN (not known)",
+                found=repr(label),
             )
-        labels = {name: labels[name] for name in Findings(labels)} if labels else {}
-        for finding, label in labels.items():
-            if label not in (0.0, 1.0) and not np.isnan(label):
-                raise MrkneeError(
-                    f"the label of {finding} can't be used",
-                    exam=self.id,
-                    expected="0, 1 or NaN (not known)",
-                    found=repr(label),
-                )
-        object.__setattr__(self, "stacks", MappingProxyType(stacks))
-        object.__setattr__(self, "labels", MappingProxyType(labels))
+    return {name: labels[name] for name in Findings(labels)} if labels else {}
 
 
 @runtime_checkable
@@ -198,7 +215,7 @@ class Exams(Protocol):
         """The exam at this position, read when it is asked for."""
 
 
-def as_exams(exams: Exams | Exam | Iterable[Exam]) -> Exams:
+def as_exams(exams: object) -> Exams:
     """A row of exams, from a row, a single exam, or anything that gives exams one by one.
 
     Raises:
@@ -207,16 +224,22 @@ def as_exams(exams: Exams | Exam | Iterable[Exam]) -> Exams:
     if isinstance(exams, Exam):
         return [exams]
     if isinstance(exams, (str, bytes, PurePath, Mapping, np.ndarray)):
-        raise MrkneeError(
-            "these are no exams",
-            expected="an Exam, a list of exams, or an ExamFolder",
-            found=type(exams).__name__,
-            advice="open a folder with ExamFolder(folder), make an exam with Exam(id, stacks)",
-        )
-    row = exams if isinstance(exams, Exams) else list(exams)
+        raise _no_exams(exams)
+    row = list(exams) if isinstance(exams, Iterator) else exams
+    if not isinstance(row, Exams):
+        raise _no_exams(exams)
     if not len(row):
         raise MrkneeError("there are no exams to read", expected="one exam or more")
     return row
+
+
+def _no_exams(found: object) -> MrkneeError:
+    return MrkneeError(
+        "these are no exams",
+        expected="an Exam, a list of exams, or an ExamFolder",
+        found=type(found).__name__,
+        advice="open a folder with ExamFolder(folder), make an exam with Exam(id, stacks)",
+    )
 
 
 def refuse_no_exam(exam: object) -> None:

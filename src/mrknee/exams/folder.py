@@ -25,7 +25,7 @@ from jaxtyping import Float64
 from mrknee.errors import MrkneeError
 from mrknee.exams.axes import AXES, Axes, Shape, parse_axes, refuse_other_axes, shape_in_order
 from mrknee.exams.exam import PLANES, Exam, Findings, Plane, Stack, by_plane
-from mrknee.exams.ids import how_ids_differ
+from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import (
     folder_meant,
     list_stacks,
@@ -69,8 +69,9 @@ class ExamFolder:
         allow_missing_labels: take `findings` without a label file too; all their labels are NaN.
 
     Raises:
-        MrkneeError: no exams, an exam lacks a plane, or a label file names an exam that isn't
-            there, has one twice, or holds something other than 0, 1 or nothing.
+        MrkneeError: no exams, an id that can't be used (`refuse_id`), an exam lacks a plane, or a
+            label file names an exam that isn't there, has one twice, or holds something other than
+            0, 1 or nothing.
     """
 
     def __init__(
@@ -101,6 +102,8 @@ class ExamFolder:
         self.files: Mapping[str, Mapping[Plane, Path]] = listing.files
         self.unread = listing.unread
         self.ids: tuple[str, ...] = tuple(self.files)
+        for exam_id, planes in self.files.items():
+            refuse_id(exam_id, next(iter(planes.values())))
         if not allow_missing_plane:
             self._refuse_missing_planes()
         found = {} if labels_of is None else label_files(labels_of)
@@ -209,6 +212,14 @@ class ExamFolder:
                 shapes.setdefault(plane, []).append(shape)
         refuse_other_axes(shapes, file=self.folder)
         self._axes_known = True
+
+    def count_slices(self, index: int) -> int:
+        """Slices of an exam, all planes together, from its files' headers; no pixel is read."""
+        return sum(slices for slices, _, _ in self.shapes(index).values())
+
+    def planes(self, index: int) -> tuple[Plane, ...]:
+        """The planes that the exam at this position has; nothing is read."""
+        return tuple(self.files[self.ids[index]])
 
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))

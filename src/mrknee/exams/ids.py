@@ -1,13 +1,65 @@
-"""Ids that name the same exam for a person but not for a program, and how they differ.
+"""What an exam's id may be, and how ids differ that name the same exam for a person.
 
-Exams are joined by id, compared as text in Unicode's composed form: `0` is not `0000`. Nothing is
-joined by guessing; this only says what may have happened, in an error.
+An id is a file's name, a field in tables and a word in pages. Exams are joined by id, compared as
+text in Unicode's composed form: `0` is not `0000`. Nothing is joined by guessing: `how_ids_differ`
+only says in an error what may have happened.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from mrknee.errors import MrkneeError
+
+FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"
+"""A field that begins with one of these is a formula for spreadsheets, and formulas can start
+programs (OWASP, "CSV Injection"); the last four are their full-width forms."""
+
+UNUSABLE = "an exam's id can't be used"
+"""What the refusal says."""
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")  # with a sign too: no formula
+
+
+def refuse_id(exam_id: str, file: Path | None = None) -> None:
+    """Refuses an id that not every table, page and program could hold.
+
+    Ids are compared as text and written as they are, never quoted or escaped: what is written by
+    one program is found by another. So what would need it is refused before any exam is read.
+
+    Args:
+        exam_id: the id, which is the name of the exam's files without the ending.
+        file: a file it is the name of, for the message.
+
+    Raises:
+        MrkneeError: it is empty, isn't UTF-8, begins or ends with a space, holds a line break, a
+            tab or any other character that isn't printed, or begins like a formula.
+    """
+    fault = None
+    if not exam_id:
+        fault = "nothing"
+    elif any("\ud800" <= c <= "\udfff" for c in exam_id):
+        fault = "bytes that are not UTF-8"
+    elif not exam_id.isprintable():
+        (first, *_) = [c for c in exam_id if not c.isprintable()]
+        fault = f"the character U+{ord(first):04X}, which isn't printed"
+    elif exam_id != exam_id.strip():
+        fault = "a space at its beginning or end"
+    elif exam_id[0] in FORMULA and not _NUMBER.fullmatch(exam_id):
+        fault = f"{exam_id[0]!r} at its beginning, which makes it a formula in a spreadsheet"
+    if fault is not None:
+        raise MrkneeError(
+            UNUSABLE,
+            file=None if file is None else ascii(str(file))[1:-1],
+            exam=ascii(exam_id)[1:-1],
+            expected="printed characters in UTF-8, no space at either end, and none of = + - @ at "
+            "the beginning of what isn't a number",
+            found=fault,
+            advice="rename the exam's files, and the exam in label files",
+        )
+
 
 _FORMS: Mapping[str, Callable[[str], str]] = {
     "leading zeros, which spreadsheets take away": lambda i: i.lstrip("0") or "0",

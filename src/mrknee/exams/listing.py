@@ -161,7 +161,10 @@ def _is_data_set(folder: Path) -> bool:
 
 def has_planes(folder: Path) -> bool:
     """Whether a folder holds a plane's folder."""
-    return bool(plane_folders(folder))
+    try:
+        return bool(plane_folders(folder))
+    except OSError:  # not ours to look into
+        return False
 
 
 def _folders(folder: Path) -> list[Path]:

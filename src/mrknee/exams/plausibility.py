@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mrknee.errors import MrkneeError
-from mrknee.exams.axes import AXES, Shape, other_axes
+from mrknee.exams.axes import AXES, Shape, other_axes, shape_of
 from mrknee.exams.exam import Exam, Exams, Plane, Stack, refuse_no_exam
 from mrknee.exams.remark import Remark
 from mrknee.progress import track
@@ -123,7 +123,7 @@ def remarks_of(exam: Exam, trained: Mapping[Plane, StackSizes] | None = None) ->
     for plane, stack in exam.stacks.items():
         found += stack_remarks(stack, plane)
     found += _equal_planes(exam)
-    order = other_axes({plane: [_shape(stack)] for plane, stack in exam.stacks.items()})
+    order = other_axes({plane: [shape_of(stack)] for plane, stack in exam.stacks.items()})
     if order is not None:
         axes, why = order
         found.append(Remark("other-axes", None, f"the axes seem to be {', '.join(axes)}: {why}"))
@@ -181,7 +181,7 @@ def _equal_planes(exam: Exam) -> Iterator[Remark]:
 
 
 def _unlike(trained: StackSizes, stack: Stack, plane: Plane) -> Iterator[Remark]:
-    slices, rows, cols = _shape(stack)
+    slices, rows, cols = shape_of(stack)
     if not (_within(rows, trained.rows) and _within(cols, trained.cols)):
         text = (
             f"{rows} x {cols} pixels; the model was trained on "
@@ -199,11 +199,6 @@ def _within(size: int, known: Range) -> bool:
 
 def _range(known: Range) -> str:
     return str(known[0]) if known[0] == known[1] else f"{known[0]} to {known[1]}"
-
-
-def _shape(stack: Stack) -> Shape:
-    slices, rows, cols = stack.shape
-    return slices, rows, cols
 
 
 class Inspected:

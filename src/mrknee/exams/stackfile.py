@@ -151,7 +151,7 @@ def _read_values(
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(offset)
-            left = memoryview(content)
+            left = content.data
             while left and (found := file.readinto(left)):
                 left = left[found:]
     except OSError as error:

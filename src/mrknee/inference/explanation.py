@@ -28,13 +28,21 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
+from mrknee.errors import MrkneeError
 from mrknee.exams import Plane, Remark
 from mrknee.files import whole_file
 from mrknee.tensors.settings import Axis, PreparationSettings
 
 EXACT, GRAD_CAM = "exact", "Grad-CAM"
 
+TOLERANCE = 1e-4
+"""How far bias and contributions may be from the logit and still be said to add up to it, as a
+share of the larger of 1 and the sum of their absolute values. Products and sums of 32-bit numbers
+(7 digits) over some thousands of features lose about 1e-6 of that; computing in bfloat16 loses
+more."""
+
 ADDS_UP = "bias + the sum over planes, slices and cells = logit, up to float32 rounding"
+OFF = "bias + the sum over planes, slices and cells differs from the logit by more than rounding"
 DOESNT_ADD_UP = "an approximation: the maps don't add up to the logit, and there is no bias"
 
 
@@ -64,6 +72,10 @@ class Explanation:
         remarks: what is odd about the exam; empty where nothing is.
         uncalibrated: finding -> why its probability is the network's own; calibrated ones are not
             in it.
+
+    Raises:
+        MrkneeError: a part has another shape than the exam and the findings ask for, or holds
+            something that is no finite number.
     """
 
     exam: str
@@ -78,6 +90,48 @@ class Explanation:
     attention_fixed: bool = False
     remarks: tuple[Remark, ...] = ()
     uncalibrated: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.findings)
+        vectors = {"logits": self.logits, "probabilities": self.probabilities}
+        if self.method == EXACT:
+            vectors["bias"] = self.bias
+        for name, vector in vectors.items():
+            if vector.shape != (count,) or not np.isfinite(vector).all():
+                raise self._unusable(f"the {name}", f"{count} finite numbers", str(vector))
+        for plane, native in self.native.items():
+            slices = self.shapes[plane][0]
+            if native.ndim != 4 or native.shape[:2] != (count, slices) or 0 in native.shape:
+                expected = f"{count} findings x {slices} slices x rows x columns of cells"
+                raise self._unusable(f"the {plane} heat maps", expected, f"shape {native.shape}")
+            if native.dtype != np.float32 or not np.isfinite(native).all():
+                found = f"{native.dtype}, not all of them finite"
+                raise self._unusable(f"the {plane} heat maps", "finite float32 numbers", found)
+
+    def _unusable(self, part: str, expected: str, found: str) -> MrkneeError:
+        return MrkneeError(
+            f"{part} that the model computed can't be used",
+            exam=self.exam,
+            expected=expected,
+            found=found,
+            advice="the model is damaged, or not one that mrknee trained or exported",
+        )
+
+    @cached_property
+    def residuals(self) -> Float64[np.ndarray, " findings"]:
+        """How far bias and contributions are from each logit; NaN for Grad-CAM."""
+        return np.asarray(np.abs(self.logits - self.bias - sum(self.plane_sums.values())))
+
+    @cached_property
+    def allowed(self) -> Float64[np.ndarray, " findings"]:
+        """How far they may be and still add up to it; see `TOLERANCE`."""
+        sizes = [np.abs(one).sum(axis=(1, 2, 3), dtype=np.float64) for one in self.native.values()]
+        return np.asarray(TOLERANCE * np.maximum(1, np.abs(self.bias) + sum(sizes)))
+
+    @cached_property
+    def adds_up(self) -> bool:
+        """Whether bias and contributions of this exam add up to every logit, as computed."""
+        return self.method == EXACT and bool((self.residuals <= self.allowed).all())
 
     def slice_scores(self, plane: Plane) -> Float64[np.ndarray, "findings slices"]:
         """What each slice of the plane adds to each logit."""
@@ -202,7 +256,7 @@ class Explanation:
         Slices count from 0.
         """
         exact = self.method == EXACT
-        sums = self.plane_sums
+        sums, residuals, allowed = self.plane_sums, self.residuals, self.allowed
         findings: dict[str, Any] = {}
         for row, finding in enumerate(self.findings):
             findings[finding] = {
@@ -211,6 +265,8 @@ class Explanation:
                 "uncalibrated": self.uncalibrated.get(finding),
                 "logit": float(self.logits[row]),
                 "bias": float(self.bias[row]) if exact else None,
+                "residual": float(residuals[row]) if exact else None,
+                "allowed_residual": float(allowed[row]) if exact else None,
                 "planes": {p: float(total[row]) for p, total in sums.items()},
                 "slices": {p: self.slice_scores(p)[row].tolist() for p in self.native},
                 "most_raising_slice": self._place(row, 1),
@@ -219,8 +275,8 @@ class Explanation:
         return {
             "exam": self.exam,
             "method": self.method,
-            "adds_up": exact,
-            "note": ADDS_UP if exact else DOESNT_ADD_UP,
+            "adds_up": self.adds_up,
+            "note": DOESNT_ADD_UP if not exact else ADDS_UP if self.adds_up else OFF,
             "attention_held_fixed": self.attention_fixed,
             "unit": "logit before calibration",
             "scale": self.scale,

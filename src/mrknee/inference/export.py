@@ -23,7 +23,7 @@ from mrknee.exams import PLANES, Exam, ExamFolder
 from mrknee.files import whole_file
 from mrknee.inference.decomposition import attends, why_not_exact
 from mrknee.inference.graph import ExamGraph
-from mrknee.inference.model import uncalibrated
+from mrknee.inference.model import noted, uncalibrated
 from mrknee.inference.onnx_file import FORMAT, METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.predictor import Predictor
@@ -122,7 +122,7 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
             file differs from it by more than `LIMIT` in a logit, or 8 bits cost too much.
     """
     model, out = Path(model), Path(out)
-    predictor = Predictor(model)
+    predictor = noted(Predictor(model))
     obstacle = why_not_exact(predictor.reader.network)
     if obstacle is not None:
         raise MrkneeError(
@@ -169,7 +169,7 @@ def trace(predictor: Predictor) -> onnx.ModelProto:
     """
     network = predictor.reader.network
     preparation = predictor.reader.preparation
-    module = ExamGraph(network, preparation, predictor.calibration).eval()
+    module = ExamGraph(network, preparation, predictor.calibration, predictor.planes).eval()
     # more than one slice, and three sizes: what is equal in the example may become equal for good
     side = preparation.size
     shapes = [(2, side, side + 1), (3, side + 2, side + 3), (4, side + 4, side + 5)]
@@ -239,7 +239,8 @@ def prove(predictor: Predictor, exported: OnnxModel) -> Parity:
     for exam in exams:
         expected, found = predictor.explain(exam), exported.explain(exam)
         sums = [
-            np.abs(expected.plane_sums[plane] - found.plane_sums[plane]).max() for plane in PLANES
+            np.abs(expected.plane_sums[plane] - found.plane_sums[plane]).max()
+            for plane in predictor.planes
         ]
         differences.append(
             (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from mrknee.exams import PLANES, Findings
+from mrknee.exams import PLANES, Findings, Plane
 from mrknee.inference.decomposition import contributions, slice_weights
 from mrknee.networks.network import Network
 from mrknee.scoring.calibration import Calibration
@@ -21,6 +23,8 @@ class ExamGraph(nn.Module):
         network: one that `why_not_exact` has nothing against.
         preparation: how a stack becomes its input.
         calibration: fitted; None leaves probabilities as the network states them.
+        planes: those that the network was trained on; the others count as missing, whatever
+            `present` says of them.
     """
 
     def __init__(
@@ -28,6 +32,7 @@ class ExamGraph(nn.Module):
         network: Network,
         preparation: PreparationSettings,
         calibration: Calibration | None,
+        planes: Sequence[Plane] = PLANES,
     ) -> None:
         super().__init__()
         self.network = network
@@ -40,6 +45,7 @@ class ExamGraph(nn.Module):
             intercepts = [calibration.intercepts[finding] for finding in findings]
         self.register_buffer("slopes", torch.tensor(slopes))
         self.register_buffer("intercepts", torch.tensor(intercepts))
+        self.trained = [float(plane in planes) for plane in PLANES]
 
     def forward(
         self,
@@ -55,13 +61,16 @@ class ExamGraph(nn.Module):
             coronal: the same.
             sagittal: the same.
             present: 1 for each plane that is there, 0 for each that is not (whatever is given in
-                its place counts nothing, and the others count 3 / their number).
+                its place counts nothing, and the others count 3 / their number). If none is left
+                that the network was trained on, every output is NaN.
 
         Returns:
             What `OUTPUTS` names: calibrated probabilities and logits (findings,), slice scores
             (findings, slices) and heat maps (findings, slices, map rows, map cols) of each plane.
         """
         network = self.network
+        if 0.0 in self.trained:
+            present = present * torch.tensor(self.trained)
         shares = present * (len(PLANES) / present.sum())
         heads = network.head.weight.split(network.width, dim=1)
         pooled, heat = [], []

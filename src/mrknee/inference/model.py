@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from mrknee.errors import MrkneeError
-from mrknee.exams import Exam, ExamFolder, Exams, Findings
+from mrknee.errors import MrkneeError, MrkneeWarning
+from mrknee.exams import Exam, ExamFolder, Exams, Findings, Plane
 from mrknee.exams.listing import folder_meant, plane_folders, what_is_there
 from mrknee.inference.explanation import Explanation, Method
-from mrknee.inference.runtimes import RuntimeName
+from mrknee.inference.runtimes import NO_LIMITS, Limits, RuntimeName
 from mrknee.ranges import THREADS
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.settings import PreparationSettings
@@ -23,6 +24,14 @@ class Model(Protocol):
     @property
     def findings(self) -> Findings:
         """What it reads, in order."""
+
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        """The planes it was trained on; an exam's others are left out."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever uses it should know, as sentences."""
 
     @property
     def preparation(self) -> PreparationSettings:
@@ -43,15 +52,24 @@ class Model(Protocol):
         """Takes the logits of one exam apart."""
 
 
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
 def open_model(
-    path: str | Path, *, threads: int | None = None, runtime: RuntimeName | None = None
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    runtime: RuntimeName | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> Model:
-    """Opens a trained model, whichever way it is stored.
+    """Opens a trained model, whichever way it is stored; warns of what its user should know.
 
     Args:
         path: a run folder, or the file that `mrknee export` wrote.
         threads: processor threads to compute with; None leaves it to the library.
         runtime: what computes an exported file; None takes ONNX Runtime.
+        limits: what computing one exam may take. They hold for an exported file only: its graph
+            may be anybody's, a run folder's network is one that mrknee builds.
 
     Raises:
         MrkneeError: there is no model, its files are damaged, `threads` is out of range, or a
@@ -63,7 +81,8 @@ def open_model(
     if path.is_file() or path.suffix == ".onnx":
         from mrknee.inference.onnx_model import OnnxModel
 
-        return OnnxModel(path, threads=threads, runtime=runtime or "onnxruntime")
+        file = OnnxModel(path, threads=threads, runtime=runtime or "onnxruntime", limits=limits)
+        return noted(file)
     if runtime is not None:
         raise MrkneeError(
             "a run folder is computed by torch, whatever runtime is given",
@@ -76,7 +95,14 @@ def open_model(
 
     if threads is not None:
         limit_threads(threads)
-    return Predictor(path)
+    return noted(Predictor(path))
+
+
+def noted(model: AnyModel) -> AnyModel:
+    """The model as it is; its notes are given as warnings."""
+    for note in model.notes:
+        warnings.warn(note, MrkneeWarning, stacklevel=3)
+    return model
 
 
 def uncalibrated(decisions: Mapping[str, Any], findings: Sequence[str]) -> dict[str, str]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Findings
+from mrknee.inference.onnx_graph import refuse_strange
 from mrknee.inference.onnx_metadata import ENTRY, KEY, VALUE, read_metadata
+from mrknee.networks.description import FINITE, SWITCH, Row, Shape, check_model
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
 FORMAT = 1
@@ -37,14 +38,11 @@ _SEAL_HEAD = (
 )
 _MAX_BYTES = 2**31 - 1  # of a protobuf message
 
-_KINDS = {
-    "findings": list,
-    "preparation": dict,
-    "provenance": dict,
-    "decisions": dict,
-    "bias": list,
-    "attention_fixed": bool,
+_PARTS: dict[str, Shape] = {
+    "bias": Row(FINITE),
+    "attention_fixed": SWITCH,
 }
+"""What the metadata hold beside what a run folder's model.json holds too."""
 
 
 def seal(graph: bytes) -> bytes:
@@ -57,7 +55,8 @@ def read_exported(file: str | Path) -> tuple[bytes, dict[str, Any]]:
 
     Raises:
         MrkneeError: no such file, no ONNX file, one that mrknee didn't write or that was changed,
-            a damaged one, or one of another format.
+            a damaged one, one of another format, or one whose metadata or graph hold what
+            `mrknee export` never writes.
     """
     file = Path(file)
     content = read_bytes(file, "model", at_most=_MAX_BYTES)
@@ -72,7 +71,18 @@ def read_exported(file: str | Path) -> tuple[bytes, dict[str, Any]]:
             found=f"sha256 {hashlib.sha256(graph).hexdigest()}",
             advice="copy it again, or export it again",
         )
-    return content, _facts(_metadata(content, file), file)
+    facts = _facts(_metadata(content, file), file)
+    try:
+        refuse_strange(content)
+    except ValueError as fault:
+        raise MrkneeError(
+            "the exported model's graph holds what `mrknee export` never writes",
+            file=file,
+            expected="tensors that lie in the file, and known operators of ONNX's own, no loop",
+            found=str(fault),
+            advice="don't use this file; export the model again from its run folder",
+        ) from None
+    return content, facts
 
 
 def _refuse_unsealed(content: bytes, file: Path) -> None:
@@ -120,7 +130,7 @@ def _facts(metadata: dict[str, str], file: Path) -> dict[str, Any]:
         )
     facts = parse_json(text, file, "exported model's metadata")
     version = facts.get("format") if isinstance(facts, dict) else None
-    if version != FORMAT:
+    if type(version) is not int or version != FORMAT:  # neither 1.0 nor true
         raise MrkneeError(
             "the exported model has an unknown format",
             file=file,
@@ -128,22 +138,13 @@ def _facts(metadata: dict[str, str], file: Path) -> dict[str, Any]:
             found=f"format {version}",
             advice="use the version of mrknee that exported it, or export it again",
         )
-    for name, kind in _KINDS.items():
-        if not isinstance(facts.get(name), kind):
-            raise MrkneeError(
-                "the exported model's metadata lacks a part",
-                file=file,
-                expected=f"{name!r} as a {kind.__name__}",
-                found=repr(facts.get(name, "nothing")),
-                advice="export it again",
-            )
-    findings, bias = Findings(facts["findings"]), facts["bias"]
-    if list(findings) != facts["findings"] or [*map(type, bias)] != [float] * len(findings):
+    check_model(facts, _PARTS, file)
+    if len(facts["bias"]) != len(facts["findings"]):
         raise MrkneeError(
             "the exported model's metadata contradicts itself",
             file=file,
-            expected=f"findings in the order {', '.join(findings)}, and a bias for each",
-            found=f"{facts['findings']}, {bias}",
+            expected="a bias for each finding",
+            found=f"{facts['findings']}, {facts['bias']}",
             advice="export it again",
         )
     return dict(facts)

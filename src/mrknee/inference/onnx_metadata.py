@@ -14,6 +14,7 @@ GRAPH, ENTRY = 7, 14
 KEY, VALUE = 1, 2
 _FIXED = {1: 8, 5: 4}  # wire types of so many bytes
 _VARINT, _LENGTH = 0, 2
+_LARGEST_TAG = 2**32  # protobuf's libraries cut larger ones off, and would see another field
 
 
 def read_metadata(content: bytes) -> dict[str, str]:
@@ -32,11 +33,11 @@ def read_metadata(content: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     view = memoryview(content)
     there = False
-    for number, field in _fields(view):
+    for number, field in fields_of(view):
         there = there or number == GRAPH
         if number != ENTRY:
             continue
-        entry = {n: bytes(text).decode() for n, text in _fields(field)}
+        entry = {n: text_of(part) for n, part in fields_of(message_of(field))}
         key = entry.get(KEY, "")
         if key in found:
             raise ValueError(f"the metadata {key!r} is there twice")
@@ -46,15 +47,39 @@ def read_metadata(content: bytes) -> dict[str, str]:
     return found
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Each field's number and content; numbers (wire types 0, 1 and 5) come without theirs."""
+def message_of(field: memoryview | int) -> memoryview:
+    """A field's content where it has to be a message or text.
+
+    Raises:
+        ValueError: it is a number.
+    """
+    if isinstance(field, int):
+        raise ValueError("a number where a message should be")
+    return field
+
+
+def text_of(field: memoryview | int) -> str:
+    """A field's text.
+
+    Raises:
+        ValueError: it is a number, or no UTF-8.
+    """
+    return bytes(message_of(field)).decode()
+
+
+def fields_of(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """Each field's number and content; of numbers of a fixed size the content is 0.
+
+    Raises:
+        ValueError: the bytes are no protobuf message.
+    """
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
         number, kind = tag >> 3, tag & 7
-        start = at
+        start, value = at, 0
         if kind == _VARINT:
-            _, at = _varint(message, at)
+            value, at = _varint(message, at)
         elif kind == _LENGTH:
             size, start = _varint(message, at)
             at = start + size
@@ -62,9 +87,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
             at += _FIXED[kind]
         else:
             raise ValueError(f"a field of wire type {kind}")
-        if at > len(message) or number == 0:
+        if at > len(message) or number == 0 or tag >= _LARGEST_TAG:
             raise ValueError("a field that ends behind the file, or has no number")
-        yield number, message[start:at] if kind == _LENGTH else message[:0]
+        yield number, message[start:at] if kind == _LENGTH else value
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

@@ -20,7 +20,16 @@ from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.explanation import EXACT, Explanation, Method
 from mrknee.inference.model import uncalibrated
 from mrknee.inference.onnx_file import read_exported
-from mrknee.inference.runtimes import PRESENT, Outputs, RuntimeName, open_runtime
+from mrknee.inference.planes import left_out, only
+from mrknee.inference.runtimes import (
+    NO_LIMITS,
+    PRESENT,
+    Limits,
+    Outputs,
+    RuntimeName,
+    open_runtime,
+)
+from mrknee.networks.description import trained_planes
 from mrknee.progress import Progress
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.settings import PreparationSettings, known_settings
@@ -41,9 +50,12 @@ class OnnxModel:
         file: the ONNX file.
         threads: processor threads to compute with; None takes one for each core.
         runtime: what computes the graph; OpenVINO is an extra.
+        limits: what computing one exam may take.
 
     Attributes:
         findings: what it reads, in order.
+        planes: the planes it was trained on; an exam's others are left out.
+        notes: what whoever uses it should know, as sentences.
         preparation: how a stack becomes input; the graph does it.
         provenance: data, recipe, seed, versions, as training noted them.
         decisions: calibration (which the graph applies) and operating points, in plain form.
@@ -60,21 +72,34 @@ class OnnxModel:
         *,
         threads: int | None = None,
         runtime: RuntimeName = "onnxruntime",
+        limits: Limits = NO_LIMITS,
     ) -> None:
         file = Path(file)
         content, self.facts = read_exported(file)
         self.findings = Findings(self.facts["findings"])
+        self.planes = trained_planes(self.facts["provenance"])
+        self.notes = left_out(self.planes)
         self.preparation = PreparationSettings(**known_settings(self.facts["preparation"]))
-        self._runtime = open_runtime(runtime, content, file, threads)
-        self._file = file
+        self._runtime = open_runtime(runtime, content, file, threads, limits)
+        self._file, self._limits = file, limits
         self.provenance: Mapping[str, Any] = self.facts["provenance"]
         self.decisions: Mapping[str, Any] = self.facts["decisions"]
 
     def run(self, exam: Exam) -> Outputs:
-        """All outputs of the graph by name; planes that the exam lacks have none."""
+        """All outputs of the graph by name; planes that are not read have none."""
         refuse_no_exam(exam)
+        exam = only(exam, self.planes)
         try:
             found = self._runtime.run(inputs_of(exam))
+        except TimeoutError as fault:
+            raise MrkneeError(
+                "the exported model takes too long for an exam",
+                file=self._file,
+                exam=exam.id,
+                expected=f"at most {self._limits.seconds:g} s",
+                found="no result by then",
+                advice="read a smaller exam, or use another model",
+            ) from fault
         except Exception as fault:  # neither runtime's errors have a class in common
             raise MrkneeError(
                 "the exported model can't read an exam",
@@ -138,6 +163,7 @@ class OnnxModel:
                 found=method,
                 advice="explain with the run folder",
             )
+        exam = only(exam, self.planes)
         outputs = self.run(exam)
         return Explanation(
             exam=exam.id,

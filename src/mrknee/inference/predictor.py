@@ -10,16 +10,20 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from mrknee.errors import MrkneeError
 from mrknee.exams import Exam, Exams, Findings, Inspected, as_exams
 from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.decisions import calibration_of, operating_points_of
 from mrknee.inference.explanation import Explanation, Method
-from mrknee.networks.checkpoint import load_checkpoint
+from mrknee.inference.planes import TrainedPlanes, left_out, only
+from mrknee.networks.checkpoint import MODEL_FILE, load_checkpoint
+from mrknee.networks.description import trained_planes
 from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.batches import ExamDataset, load_batches
 from mrknee.tensors.preparation import Preparation
 from mrknee.tensors.settings import known_settings
+from mrknee.untrusted import read_json
 
 BATCH_EXAMS = 4
 """Exams read together, at most; the result for an exam doesn't depend on it."""
@@ -40,6 +44,8 @@ class Predictor:
 
     Attributes:
         findings: what it reads, in order.
+        planes: the planes it was trained on; an exam's others are left out.
+        notes: what whoever uses it should know, as sentences.
         reader: preparation and network, on the device, in evaluation mode.
         preparation: how a stack becomes input; the reader does it.
         calibration: fitted on exams it was not trained on; None where none was.
@@ -50,13 +56,15 @@ class Predictor:
         folder: where its files are.
 
     Raises:
-        MrkneeError: there is no model, or its files are damaged.
+        MrkneeError: there is no model, its files are damaged or don't belong together, or it is
+            another run's than the folder's.
     """
 
     def __init__(self, model: str | Path) -> None:
         model = Path(model)
         self.folder = model / "best" if (model / "best").is_dir() else model
         checkpoint = load_checkpoint(self.folder)
+        _refuse_another_run(self.folder, checkpoint.provenance)
         self.preparation = Preparation(**known_settings(checkpoint.preparation))
         self.reader = Reader(self.preparation, checkpoint.network).to(device_here()).eval()
         self.findings = Findings(checkpoint.network.findings)
@@ -64,7 +72,8 @@ class Predictor:
         self.decisions: Mapping[str, Any] = checkpoint.decisions
         self.calibration = calibration_of(self.decisions)
         self.operating_points = operating_points_of(self.decisions)
-        self.calibrate(np.full((1, len(self.findings)), 0.5))  # refuses that of other findings
+        self.planes = trained_planes(self.provenance)
+        self.notes = (*checkpoint.notes, *left_out(self.planes))
 
     def calibrate(
         self, probabilities: Float[np.ndarray, "exams findings"]
@@ -87,7 +96,10 @@ class Predictor:
         Raises:
             MrkneeError: an exam's files can't be used, or there are no exams.
         """
-        inspected = Inspected(as_exams(exams), sizes_from(self.provenance.get("stack_sizes")))
+        inspected = Inspected(
+            TrainedPlanes(as_exams(exams), self.planes),
+            sizes_from(self.provenance.get("stack_sizes")),
+        )
         dataset = ExamDataset(inspected, self.reader.preparation)
         loader = load_batches(
             dataset, range(len(inspected)), BATCH_EXAMS, batch_slices=BATCH_SLICES
@@ -100,7 +112,36 @@ class Predictor:
         """Takes the logits of one exam apart; see `decomposition.explain`."""
         from mrknee.inference.decomposition import explain  # it imports this file
 
-        return explain(self, exam, method=method)
+        return explain(self, only(exam, self.planes), method=method)
+
+
+def _refuse_another_run(folder: Path, provenance: Mapping[str, Any]) -> None:
+    """Refuses `best` or `last` of another run than the one whose folder it lies in.
+
+    Training notes in environment.json which run each start belongs to; a folder that lies
+    elsewhere, or of an earlier version, has no such note.
+    """
+    file = folder.resolve().parent / "environment.json"
+    if not file.is_file():
+        return
+    starts = read_json(file, "list of starts")
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+        raise MrkneeError(
+            "the list of starts can't be read",
+            file=file,
+            expected="a list of the run's starts, as training wrote it",
+            found=repr(starts),
+            advice="copy the run again, or copy the model's folder elsewhere to use it alone",
+        )
+    run = starts[0].get("run") if starts else None  # that of all starts
+    if run is not None and provenance.get("run") != run:
+        raise MrkneeError(
+            "the model is another run's than the folder it lies in",
+            file=folder / MODEL_FILE,
+            expected=f"a model of the run {str(run)[:16]}, as {file} says",
+            found=f"a model of the run {str(provenance.get('run', 'not noted'))[:16]}",
+            advice="copy the run again, or copy the model's folder elsewhere to use it alone",
+        )
 
 
 def limit_threads(threads: int) -> None:

@@ -7,8 +7,12 @@ its own. Both libraries report their use to their makers unless told not to, and
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
+import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -38,15 +42,38 @@ NEEDED = {name for name in OUTPUTS if not name.startswith("slices_")}
 Outputs = Mapping[str, Float32[np.ndarray, "..."]]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What computing one exam may take; None leaves it open.
+
+    Attributes:
+        seconds: by the clock. It is looked at between operators: one that has begun is finished.
+        memory: bytes of all that is computed, with ONNX Runtime; OpenVINO knows no limit. It
+            holds for the whole process, from the first model that is opened with one.
+    """
+
+    seconds: float | None = None
+    memory: int | None = None
+
+
+NO_LIMITS = Limits()
+
+
 @runtime_checkable
 class Runtime(Protocol):
     """A graph, ready to be computed."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
-        """All outputs by name; `inputs` are three stacks and `present`."""
+        """All outputs by name; `inputs` are three stacks and `present`.
+
+        Raises:
+            TimeoutError: it takes longer than the limit.
+        """
 
 
-def open_runtime(name: RuntimeName, model: bytes, file: Path, threads: int | None) -> Runtime:
+def open_runtime(
+    name: RuntimeName, model: bytes, file: Path, threads: int | None, limits: Limits = NO_LIMITS
+) -> Runtime:
     """Makes a sealed file's graph ready.
 
     Args:
@@ -54,6 +81,7 @@ def open_runtime(name: RuntimeName, model: bytes, file: Path, threads: int | Non
         model: the file's bytes.
         file: where they come from, for messages.
         threads: processor threads; None takes one for each core.
+        limits: what computing one exam may take.
 
     Raises:
         MrkneeError: the extra is not installed, or the library can't compute the graph.
@@ -61,8 +89,8 @@ def open_runtime(name: RuntimeName, model: bytes, file: Path, threads: int | Non
     library = name.removesuffix("-bf16")
     try:
         if library == "openvino":
-            return OpenVino(model, threads, bfloat16=library != name)
-        return OnnxRuntime(model, threads)
+            return OpenVino(model, threads, limits, bfloat16=library != name)
+        return OnnxRuntime(model, threads, limits)
     except MrkneeError:
         raise
     except Exception as fault:  # neither library's errors have a class in common
@@ -79,33 +107,67 @@ def open_runtime(name: RuntimeName, model: bytes, file: Path, threads: int | Non
 class OnnxRuntime:
     """A graph in ONNX Runtime."""
 
-    def __init__(self, model: bytes, threads: int | None) -> None:
+    def __init__(self, model: bytes, threads: int | None, limits: Limits) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what is wrong is told in one message
+        # not what the file's bytes look like
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         if threads is not None:
             options.intra_op_num_threads = threads
+        if limits.memory is not None:
+            options.add_session_config_entry("session.use_env_allocators", "1")
+            _limit_memory(limits.memory)
         self._session: Any = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # it would print what is wrong, and try the same once more
         )
         inputs = {one.name: one.type for one in self._session.get_inputs()}
         outputs = {one.name for one in self._session.get_outputs()}
         if inputs != dict.fromkeys(PLANES, "tensor(uint8)") or not outputs >= NEEDED:
             raise ValueError(f"inputs {inputs}, outputs {', '.join(sorted(outputs))}")
         self._names = [output.name for output in self._session.get_outputs()]
+        self._new_options, self._seconds = onnxruntime.RunOptions, limits.seconds
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
         """All outputs by name."""
-        found = self._session.run(None, dict(inputs))
+        options = self._new_options()
+        stop = threading.Timer(self._seconds or 0, setattr, (options, "terminate", True))
+        if self._seconds is not None:
+            stop.start()
+        try:
+            found = self._session.run(None, dict(inputs), options)
+        except Exception as fault:
+            if options.terminate:
+                raise TimeoutError from fault
+            raise
+        finally:
+            stop.cancel()
         return {name: np.asarray(value) for name, value in zip(self._names, found, strict=True)}
+
+
+def _limit_memory(memory: int) -> None:
+    """Gives ONNX Runtime's sessions that ask for it one pool of memory, of that size at most."""
+    import onnxruntime as ort
+
+    kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    pool = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
+    # grow by what is needed (1), not by powers of two; -1 leaves the others as they are
+    sizes = {"max_mem": memory, "arena_extend_strategy": 1}
+    others = dict.fromkeys(("initial_chunk_size_bytes", "max_dead_bytes_per_chunk"), -1)
+    ort.create_and_register_allocator(pool, ort.OrtArenaCfg({**sizes, **others}))
 
 
 class OpenVino:
     """A graph in OpenVINO; it is compiled once, for any number of slices."""
 
-    def __init__(self, model: bytes, threads: int | None, *, bfloat16: bool = False) -> None:
-        openvino = _openvino()
+    def __init__(
+        self, model: bytes, threads: int | None, limits: Limits, *, bfloat16: bool = False
+    ) -> None:
+        openvino, reader = _openvino()
         core = openvino.Core()
         if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise MrkneeError(
@@ -113,7 +175,7 @@ class OpenVino:
                 expected="a processor with AVX-512 BF16 or AMX",
                 advice="compute with the runtime openvino",
             )
-        graph = core.read_model(model)
+        graph = reader.convert(reader.load(io.BytesIO(model)))
         _open_present(graph)
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
@@ -122,10 +184,14 @@ class OpenVino:
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         self._request: Any = core.compile_model(graph, "CPU", settings).create_infer_request()
+        self._seconds = limits.seconds
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
         """All outputs by name."""
-        found = self._request.infer(dict(inputs))
+        if self._seconds is None:
+            found = self._request.infer(dict(inputs))
+        else:
+            found = self._run_within(inputs, self._seconds)
         # a tensor may have other names beside the output's
         return {
             name: value
@@ -133,9 +199,22 @@ class OpenVino:
             for name in output.get_names().intersection(OUTPUTS)
         }
 
+    def _run_within(self, inputs: Mapping[str, np.ndarray], seconds: float) -> dict[Any, Any]:
+        self._request.start_async(dict(inputs))
+        if not self._request.wait_for(round(1000 * seconds)):
+            self._request.cancel()
+            with contextlib.suppress(RuntimeError):  # that it was cancelled
+                self._request.wait()
+            raise TimeoutError
+        return {
+            one: self._request.get_tensor(one).data.copy() for one in self._request.model_outputs
+        }
 
-def _openvino() -> Any:  # noqa: ANN401  # a module
-    """The package, imported without what reports every import to its maker.
+
+def _openvino() -> tuple[Any, Any]:
+    """The package and its reader of ONNX files, without what reports an import to its maker.
+
+    The reader is taken by name: by itself OpenVINO chooses one by what the bytes look like.
 
     OpenVINO takes a stand-in that does nothing where `openvino_telemetry` can't be imported.
     """
@@ -145,6 +224,9 @@ def _openvino() -> Any:  # noqa: ANN401  # a module
         sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not there
     try:
         import openvino
+        from openvino.frontend import FrontEndManager
+
+        reader = FrontEndManager().load_by_framework("onnx")
     except ModuleNotFoundError as missing:
         raise MrkneeError(
             "OpenVINO is not installed",
@@ -155,7 +237,7 @@ def _openvino() -> Any:  # noqa: ANN401  # a module
     finally:
         if blocked:
             del sys.modules[name]
-    return openvino
+    return openvino, reader
 
 
 def _open_present(graph: Any) -> None:  # noqa: ANN401  # OpenVINO's model

@@ -12,6 +12,7 @@ The way of an exam through this room:
 - `pooling`: the slices of an exam -> one feature vector: maximum, mean or attention;
 - `network`: Network, the whole way, from ragged batches of slices to logits;
 - `reader`: preparation and network together, from batches of bytes to probabilities;
+- `description`: what is said of a trained model: kinds, ranges, digest (no torch);
 - `checkpoint`: a trained network on disk and back, with nothing pickled.
 
 Importing this package imports none of them, so that the command line stays quick.

@@ -1,6 +1,8 @@
 """A trained network on disk: a folder with `weights.safetensors` and `model.json`.
 
 Nothing is pickled and nothing is trusted: on loading, everything is checked against the rest.
+`model.json` holds the sha256 of the weights and a digest of all that it says itself, so the two
+files belong together or are refused.
 """
 
 from __future__ import annotations
@@ -17,17 +19,30 @@ import torch
 from torch import nn
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Findings
+from mrknee.exams import PLANES
 from mrknee.files import whole_files
+from mrknee.networks.description import ANY, TEXT, Shape, Table, check_model, digest_of, whole
 from mrknee.networks.network import SHARED, Network
 from mrknee.networks.settings import NetworkSettings
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
-FORMAT = 1
-"""Version of the layout that this file writes and reads."""
+FORMAT = 2
+"""Version of the layout that this file writes; 1 had no digest, and is read with a note."""
+
+_PARTS: dict[str, Shape] = {
+    "settings": Table(ANY),
+    "parameters": whole(),
+    "weights_sha256": TEXT,
+}
+"""What `model.json` holds beside what an exported file holds too."""
 
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.json"
+
+_UNSEALED = (
+    "{} was written by an earlier version of mrknee, without a digest: whether it was changed "
+    "afterwards, and which planes the model was trained on, is not known"
+)
 
 _MAX_HEADER_BYTES = 10_000_000  # of a safetensors file: names and shapes
 
@@ -42,12 +57,14 @@ class Checkpoint:
         provenance: where it comes from: data, recipe, seed, versions, as its maker noted them.
         decisions: what turns its probabilities into decisions, fitted on exams that it was not
             trained on: the calibration and the operating points; empty where nothing was fitted.
+        notes: what whoever uses it should know, as sentences.
     """
 
     network: Network
     preparation: dict[str, Any]
     provenance: dict[str, Any]
     decisions: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def save_checkpoint(
@@ -66,17 +83,19 @@ def save_checkpoint(
     Args:
         folder: where to write; an earlier checkpoint there is replaced.
         network: on any device.
-        preparation: settings of the preparation: plain strings, numbers, lists and dictionaries.
-        provenance: where the network comes from, of the same plain kinds.
-        decisions: calibration and operating points, of the same plain kinds; None where nothing
-            was fitted.
+        preparation: settings of the preparation, as `PreparationSettings.to_dict` gives them.
+        provenance: where the network comes from: plain strings, numbers, lists and dictionaries,
+            those that `description.PROVENANCE` names of its kinds.
+        decisions: calibration and operating points in plain form; None where nothing was fitted.
 
     Raises:
-        TypeError: `preparation`, `provenance` or `decisions` hold something JSON has no form for.
+        MrkneeError: a part is not what `load_checkpoint` would take.
+        TypeError: `provenance` holds something JSON has no form for.
     """
+    folder = Path(folder)
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     weights = safetensors.torch.save(state)
-    description = {
+    description: dict[str, Any] = {
         "format": FORMAT,
         "findings": list(network.findings),
         "settings": asdict(network.settings),
@@ -86,11 +105,29 @@ def save_checkpoint(
         "provenance": dict(provenance),
         "decisions": dict(decisions or {}),
     }
+    # as it will be read: a digest must not depend on what JSON has no form for, such as tuples
+    description = parse_json(json.dumps(description, allow_nan=False), None, "description")
+    check_model(description, _PARTS, folder / MODEL_FILE)
+    description["digest"] = digest_of(description)
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-    folder = Path(folder)
     with whole_files(folder / WEIGHTS_FILE, folder / MODEL_FILE) as (beside, model):
         beside.write_bytes(weights)
         model.write_text(text, encoding="utf-8")
+
+
+def finish_replacing(folder: Path) -> None:
+    """Ends what a crash has left between the two renames of `save_checkpoint`, if it has.
+
+    The weights are new then, and the new description still lies beside its place.
+    """
+    for beside in folder.glob(f".{MODEL_FILE}.*"):
+        try:
+            description = parse_json(_read(beside, DESCRIPTION_BYTES), beside, "description")
+            digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+        except (MrkneeError, OSError):
+            continue
+        if isinstance(description, dict) and description.get("weights_sha256") == digest:
+            beside.replace(folder / MODEL_FILE)
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
@@ -141,15 +178,20 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
                 found=f"NaN or infinite values in {name}",
                 advice="copy or train the model anew",
             )
-    parts = (dict(description[name]) for name in ("preparation", "provenance", "decisions"))
-    return Checkpoint(network.eval(), *parts)
+    return Checkpoint(
+        network=network.eval(),
+        preparation=description["preparation"],
+        provenance=description["provenance"],
+        decisions=description["decisions"],
+        notes=() if description["format"] == FORMAT else (_UNSEALED.format(file),),
+    )
 
 
 def _read_description(file: Path) -> dict[str, Any]:
     """What model.json says, its parts of the right types."""
     description = parse_json(_read(file, DESCRIPTION_BYTES), file, "model's description")
     version = description.get("format") if isinstance(description, dict) else None
-    if version != FORMAT:
+    if type(version) is not int or version not in (1, FORMAT):
         raise MrkneeError(
             "the model's description has an unknown format",
             file=file,
@@ -157,30 +199,15 @@ def _read_description(file: Path) -> dict[str, Any]:
             found=f"format {version}",
             advice="use the version of mrknee that saved it",
         )
-    kinds = {
-        "findings": list,
-        "settings": dict,
-        "parameters": int,
-        "weights_sha256": str,
-        "preparation": dict,
-        "provenance": dict,
-        "decisions": dict,
-    }
-    for name, kind in kinds.items():
-        if not isinstance(description.get(name), kind):
-            raise MrkneeError(
-                "the model's description lacks a part",
-                file=file,
-                expected=f"{name!r} as a {kind.__name__}",
-                found=repr(description.get(name, "nothing")),
-            )
-    if Findings(description["findings"]) != tuple(description["findings"]):
-        raise MrkneeError(  # the predictions' columns would be another's
-            "the model's findings aren't in their order",
+    if version == FORMAT and description.get("digest") != digest_of(description):
+        raise MrkneeError(
+            "the model's description is damaged, or was changed after training",
             file=file,
-            expected=", ".join(Findings(description["findings"])),
-            found=", ".join(description["findings"]),
+            expected=f"the digest of what it says, {digest_of(description)}",
+            found=str(description.get("digest", "none")),
+            advice="copy the model again, or train it anew",
         )
+    check_model(description, _PARTS, file)
     return dict(description)
 
 

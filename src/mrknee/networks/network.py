@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 from mrknee.errors import MrkneeError
 from mrknee.exams.exam import PLANES
 from mrknee.networks.encoders import Encoder, build_encoders
+from mrknee.networks.few_at_once import encode_few_at_once
 from mrknee.networks.pooling import build_pooling, pool_exams
 from mrknee.networks.settings import NetworkSettings
 
-SLICES_AT_ONCE = 16
-"""Slices that go through an encoder together on a processor, where no gradient is wanted."""
+SLICES_AT_ONCE = {"cpu": 16, "cuda": 64}
+"""Slices that go through an encoder together where no gradient is wanted, by kind of device. Their
+maps are the largest thing in memory: 64 slices of 224 pixels take EfficientNet-Lite0 about 1 GB."""
 
 SHARED = "shared"
 """The key, in place of a plane's name, of the encoder that all planes share."""
@@ -42,6 +45,8 @@ class Network(nn.Module):
         encoders: one encoder a plane, or one under the key `shared`.
         poolings: slices to exam, one a plane (only `attention` has parameters).
         head: the linear layer from (exams, 3 * width) to (exams, findings).
+        slices_at_once: slices that go through an encoder together where gradients are wanted; None
+            (the default) takes all slices of a plane. Set for training, see `encode`.
 
     Raises:
         MrkneeError: no findings, an unknown encoder, weights that can't be had or don't fit, or
@@ -65,6 +70,7 @@ class Network(nn.Module):
         )
         self.dropout = nn.Dropout(settings.dropout)
         self.head = nn.Linear(len(PLANES) * self.width, len(self.findings))
+        self.slices_at_once: int | None = None
         for encoder in built:
             encoder.freeze_stages(settings.frozen_stages)
         self.train()
@@ -78,13 +84,23 @@ class Network(nn.Module):
     def encode(
         self, plane: str, slices: Float[Tensor, "slices 1 rows cols"]
     ) -> Float[Tensor, "slices width map_rows map_cols"]:
-        """The feature map of every slice of one plane; slices as the preparation leaves them."""
+        """The feature map of every slice of one plane; slices as the preparation leaves them.
+
+        With `slices_at_once`, nothing inside the encoder is kept for the gradients but its input:
+        going backwards, each few slices are encoded again (gradient checkpointing), with the same
+        random draws. Memory is then that of a few slices, whatever the batch, for one more forward
+        pass; gradients are those of all slices at once, to rounding. Slices have to be independent
+        of each other for that, so batch normalisation must not measure its statistics.
+        """
         encoder = self.encoder(plane)
-        if slices.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_exporting():
-            # nothing is kept for gradients: a few slices at once need less memory, and no more time
-            return torch.cat([encoder(part) for part in slices.split(SLICES_AT_ONCE)])
-        features: Tensor = encoder(slices)
-        return features
+        if torch.compiler.is_exporting():
+            return cast(Tensor, encoder(slices))
+        if not torch.is_grad_enabled():
+            few = SLICES_AT_ONCE.get(slices.device.type, len(slices))
+            return torch.cat([encoder(part) for part in slices.split(few)])
+        if self.slices_at_once is None:
+            return cast(Tensor, encoder(slices))
+        return encode_few_at_once(encoder, slices, self.slices_at_once)
 
     def pool(
         self,

@@ -205,15 +205,22 @@ def _of_model(model: ModelFacts, contents: Contents) -> dict[int, str]:
             f"{selected['part']}"
         )
     if recipe:
+
+        def part(name: str) -> str:
+            return _settings(recipe.get(name, {})) or NOT_STATED
+
+        def value(name: str) -> Any:  # noqa: ANN401  # what JSON gives
+            return recipe.get(name, NOT_STATED)
+
         answers |= {
-            9: "crop, scale, normalise: " + _settings(recipe["preparation"]),
-            22: f"three planes of slices into {network['encoder']}, "
-            f"{'one for all planes' if network['shared_encoder'] else 'one a plane'}; slices "
-            f"pooled by {network['slice_pooling']}; one linear output a finding",
-            24: f"encoder weights: {recipe['weights']}",
-            25: f"at most {recipe['epochs']} epochs of {recipe['batch_exams']} exam(s) a step; "
-            f"{_settings(recipe['optimizer'])}; schedule {_settings(recipe['schedule'])}; "
-            f"augmentation {_settings(recipe['augmentation'])}; seed {recipe['seed']}",
+            9: "crop, scale, normalise: " + part("preparation"),
+            22: f"three planes of slices into {network.get('encoder', NOT_STATED)}, "
+            f"{'one for all planes' if network.get('shared_encoder') else 'one a plane'}; slices "
+            f"pooled by {network.get('slice_pooling', NOT_STATED)}; one linear output a finding",
+            24: f"encoder weights: {value('weights')}",
+            25: f"at most {value('epochs')} epochs of {value('batch_exams')} exam(s) a step; "
+            f"{part('optimizer')}; schedule {part('schedule')}; "
+            f"augmentation {part('augmentation')}; seed {value('seed')}",
         }
     if packages:
         answers[23] = ", ".join(f"{name} {version}" for name, version in packages.items())

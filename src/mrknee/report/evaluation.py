@@ -13,7 +13,7 @@ from jaxtyping import Float
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder, Plane
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
-from mrknee.files import whole_file
+from mrknee.files import owned_folder, whole_file
 from mrknee.report.cohort import count_slices, count_splits, open_if_there, parts_of
 from mrknee.report.contents import Contents, Failure, ModelFacts, SliceCounts
 from mrknee.report.page import render
@@ -64,20 +64,21 @@ def evaluate(
         MrkneeError: predictions, labels or model can't be used or don't belong together.
     """
     out = Path(out)
-    contents = gather(
-        predictions,
-        data,
-        split=split,
-        model=model,
-        against=against,
-        prevalences=prevalences,
-        notes=notes,
-        axes=axes,
-    )
-    page = render(contents)
-    contents.card.write(out / "scorecard.json")
-    with whole_file(out / "report.html") as beside:
-        beside.write_text(page, encoding="utf-8")
+    with owned_folder(out):
+        contents = gather(
+            predictions,
+            data,
+            split=split,
+            model=model,
+            against=against,
+            prevalences=prevalences,
+            notes=notes,
+            axes=axes,
+        )
+        page = render(contents)
+        contents.card.write(out / "scorecard.json")
+        with whole_file(out / "report.html") as beside:
+            beside.write_text(page, encoding="utf-8")
     return contents.card
 
 

@@ -23,7 +23,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
 from mrknee.exams.ids import how_ids_differ
 from mrknee.exams.listing import same_text
-from mrknee.files import whole_file
+from mrknee.files import owned_folder, whole_file
 from mrknee.inference.explanation import EXACT, Explanation, Method
 from mrknee.inference.model import open_exams, open_model
 from mrknee.inference.runtimes import RuntimeName
@@ -52,9 +52,6 @@ TALLEST = 1.25
 
 CROWDED = 9.0
 """Numbers below a chart stand so far apart at least, in percent of its width."""
-
-WITHIN = 1e-4
-"""How exactly bias and planes add up to the logit (float32; the explanation's own promise)."""
 
 
 @dataclass(frozen=True)
@@ -222,13 +219,14 @@ def explain_exam(
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
     exam = _find(folder, exam_id)
     opened = open_model(model, threads=threads, runtime=runtime)
-    explanation = opened.explain(exam, method=method)
-    numbers = (out / "explanation.json", out / "explanation.npz")
-    for old in (out / "index.html", *out.glob("contact-*.png"), *numbers):
-        if old.is_file():
-            old.unlink()  # what an interrupted run leaves must be of one exam
-    explanation.write_numbers(out)
-    write_exam_page(out, exam, explanation, model=model.resolve().name)
+    with owned_folder(out):
+        explanation = opened.explain(exam, method=method)
+        numbers = (out / "explanation.json", out / "explanation.npz")
+        for old in (out / "index.html", *out.glob("contact-*.png"), *numbers):
+            if old.is_file() and not old.is_symlink():
+                old.unlink()  # what an interrupted run leaves must be of one exam
+        explanation.write_numbers(out)
+        write_exam_page(out, exam, explanation, model=model.resolve().name)
     return explanation
 
 
@@ -300,6 +298,7 @@ def exam_page(
             exam=explanation.exam,
             findings=views,
             exact=explanation.method == EXACT,
+            adds_up=explanation.adds_up,
             attention_fixed=explanation.attention_fixed,
             verbs=verbs_of(explanation),
             model=model,
@@ -389,11 +388,10 @@ def _terms(explanation: Explanation, row: int) -> tuple[tuple[Term, ...], float]
 def _adds_up(explanation: Explanation, row: int) -> str:
     if explanation.method != EXACT:
         return "Grad-CAM, an approximation: does not add up to the logit"
-    total = explanation.bias[row] + sum(sums[row] for sums in explanation.plane_sums.values())
-    residual = abs(float(explanation.logits[row] - total))
-    if residual > WITHIN:
-        return f"exact, but off by {residual:.1g}: more than the {WITHIN:g} of rounding"
-    return f"exact: adds up to the logit within {WITHIN:g} (here {residual:.0e})"
+    residual, allowed = float(explanation.residuals[row]), float(explanation.allowed[row])
+    if residual > allowed:
+        return f"does not add up to the logit: off by {residual:.1g}, more than {allowed:.1g}"
+    return f"exact: adds up to the logit within {allowed:.1g} (here {residual:.0e})"
 
 
 def _plane_view(exam: Exam, explanation: Explanation, row: int, plane: Plane) -> PlaneView:

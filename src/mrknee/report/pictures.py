@@ -296,8 +296,10 @@ def _head(explanation: Explanation, row: int) -> Sheet:
     logit, bias = (signed(x[row], digits) for x in (explanation.logits, explanation.bias))
     sums = explanation.plane_sums.items()
     planes = "  ".join(f"{signed(own[row], digits)} ({plane})" for plane, own in sums)
-    if explanation.method == EXACT:
+    if explanation.adds_up:
         words = f"logit  {logit}  =  {bias} (bias)  {planes}"
+    elif explanation.method == EXACT:
+        words = f"logit  {logit}; parts that do not add up to it:  {bias} (bias)  {planes}"
     else:
         words = f"logit  {logit}; Grad-CAM, which does not add up to it:  {planes}"
     _write(draw, (MARGIN, 54), words, 16)

@@ -22,6 +22,7 @@ from jaxtyping import Float, Float64
 from scipy.special import expit, logit
 
 from mrknee.errors import MrkneeError
+from mrknee.scoring.plain import count, given
 from mrknee.scoring.proportions import check_prevalence, check_probabilities, known_pairs
 
 Method = Literal["platt", "temperature"]
@@ -116,13 +117,13 @@ class Calibration:
         try:
             found = cls(
                 method=content["method"],
-                slopes={name: float(one) for name, one in content["slopes"].items()},
-                intercepts={name: float(one) for name, one in content["intercepts"].items()},
+                slopes={name: given(one) for name, one in content["slopes"].items()},
+                intercepts={name: given(one) for name, one in content["intercepts"].items()},
                 prevalences={
-                    name: math.nan if one is None else float(one)
+                    name: math.nan if one is None else given(one)
                     for name, one in content["prevalences"].items()
                 },
-                exams={name: int(one) for name, one in content["exams"].items()},
+                exams={name: count(one) for name, one in content["exams"].items()},
                 reasons={name: str(one) for name, one in content["reasons"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

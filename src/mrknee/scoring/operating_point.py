@@ -20,6 +20,7 @@ from scipy.special import expit, logit
 
 from mrknee.errors import MrkneeError
 from mrknee.scoring.discrimination import Z_95
+from mrknee.scoring.plain import count, given
 from mrknee.scoring.proportions import Proportion, check_prevalence, known_pairs, wilson
 
 YOUDEN = "Youden"
@@ -65,9 +66,9 @@ class OperatingPoint:
             threshold, reason = content["threshold"], content["reason"]
             return cls(
                 rule=str(content["rule"]),
-                threshold=math.nan if threshold is None else float(threshold),
-                n_positive=int(content["n_positive"]),
-                n_negative=int(content["n_negative"]),
+                threshold=math.nan if threshold is None else given(threshold, 0, 1),
+                n_positive=count(content["n_positive"]),
+                n_negative=count(content["n_negative"]),
                 reason=None if reason is None else str(reason),
             )
         except (KeyError, TypeError, ValueError) as error:

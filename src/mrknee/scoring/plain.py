@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -39,6 +40,31 @@ def made(kind: type[T], content: Mapping[str, Any]) -> T:
 def number(value: float | None) -> float:
     """The float that `plain` made None of."""
     return math.nan if value is None else float(value)
+
+
+def given(value: object, low: float = -math.inf, high: float = math.inf) -> float:
+    """A finite number from `low` to `high`, as JSON gives it.
+
+    Raises:
+        ValueError: it is another number, or none: text and true are no numbers.
+    """
+    largest = sys.float_info.max  # whole numbers can be larger
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} where a number should be")
+    if max(low, -largest) <= value <= min(high, largest):
+        return float(value)
+    raise ValueError(f"{value!r} where a finite number from {low:g} to {high:g} should be")
+
+
+def count(value: object) -> int:
+    """A whole number, 0 or more, as JSON gives it.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} where a count should be")
+    return value
 
 
 def _value(hint: object, content: Any) -> object:  # noqa: ANN401 - any JSON value

@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Findings, Remark, label_files, read_labels
-from mrknee.exams.ids import how_ids_differ
+from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import folder_meant, same_text
 from mrknee.files import whole_file
 from mrknee.scoring.text import exams
@@ -50,8 +50,13 @@ class Predictions:
         """Writes `exam,<finding>,...` with a header, whole or not at all.
 
         Nine digits, so that no two 32-bit results become one number and no tie is made.
+
+        Raises:
+            MrkneeError: an id can't be used (`refuse_id`).
         """
         path = Path(path)
+        for exam_id in self.ids:
+            refuse_id(exam_id)
         with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["exam", *self.findings])

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder, Exams, Plane
 from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
 from mrknee.tensors.preparation import Preparation
+from mrknee.workers import ignore_interrupts
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux keeps shared memory; not a temporary file
+"""Docker gives a container 64 MB of it; one batch of four large exams has 37 MB."""
+
+SHARED_MEMORY_LEFT = 8_000_000
+"""Bytes that batches leave free there: starting another loader's workers takes some kB of it."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +71,70 @@ class Batch:
             labels=self.labels.to(device, non_blocking=non_blocking),
         )
 
+    def tensors(self) -> list[Tensor]:
+        """All tensors of the batch."""
+        return [*self.slices.values(), *self.lengths.values(), self.labels]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What a data loader's worker sends is pickled by a thread whose errors nobody hears: the
+        # batch would be lost, and training would wait for it for ever. Tensors in shared memory
+        # are sent as file descriptors; others would be moved there now, which fails where it is
+        # full, so they are sent as arrays.
+        if get_worker_info() is None or all(t.is_shared() for t in self.tensors()):
+            return self.__dict__
+        return {
+            "ids": self.ids,
+            "slices": {p: s.numpy() for p, s in self.slices.items()},
+            "lengths": {p: n.numpy() for p, n in self.lengths.items()},
+            "labels": self.labels.numpy(),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["labels"], np.ndarray):
+            warnings.warn(
+                f"too little shared memory ({SHARED_MEMORY}) for batches of exams: the worker "
+                "processes send them through pipes, which is slower. In a container, give more: "
+                "docker run --shm-size=1g; or read without workers: --workers 0",
+                RuntimeWarning,
+                stacklevel=1,
+            )
+            state = {
+                "ids": state["ids"],
+                "slices": {p: torch.from_numpy(s) for p, s in state["slices"].items()},
+                "lengths": {p: torch.from_numpy(n) for p, n in state["lengths"].items()},
+                "labels": torch.from_numpy(state["labels"]),
+            }
+        self.__dict__.update(state)
+
 
 def collate(samples: Sequence[Sample | MrkneeError]) -> Batch | MrkneeError:
     """Joins samples into a batch; nothing is padded. The first error takes the batch's place.
 
     No samples make an empty batch: what a process gets when there are fewer exams than processes.
     """
-    if not samples:
-        nothing = torch.zeros((0, 1, 1), dtype=torch.uint8)
-        none = torch.zeros(0, dtype=torch.int64)
-        return Batch(
-            (), dict.fromkeys(PLANES, nothing), dict.fromkeys(PLANES, none), torch.zeros((0, 0))
-        )
     for sample in samples:
         if isinstance(sample, MrkneeError):
             return sample
-    return join([sample for sample in samples if isinstance(sample, Sample)])
+    batch = join([sample for sample in samples if isinstance(sample, Sample)])
+    return batch if get_worker_info() is None else _share(batch)
+
+
+def _share(batch: Batch) -> Batch:
+    """Moves a worker's batch to shared memory, where there is room for it.
+
+    Done in the worker's main loop, where a failure can be answered; see `Batch.__getstate__`.
+    """
+    try:
+        if SHARED_MEMORY.is_dir():
+            there = os.statvfs(SHARED_MEMORY)
+            wanted = sum(t.nbytes for t in batch.tensors()) + SHARED_MEMORY_LEFT
+            if there.f_bavail * there.f_frsize < wanted:
+                return batch
+        for tensor in batch.tensors():
+            tensor.share_memory_()
+    except (OSError, RuntimeError):  # torch's word for a full disk is RuntimeError
+        pass
+    return batch
 
 
 def unfold(batch: Batch | MrkneeError) -> Batch:
@@ -89,7 +149,13 @@ def unfold(batch: Batch | MrkneeError) -> Batch:
 
 
 def join(samples: Sequence[Sample]) -> Batch:
-    """Joins samples into a batch; nothing is padded."""
+    """Joins samples into a batch; nothing is padded. No samples make an empty batch."""
+    if not samples:
+        nothing = torch.zeros((0, 1, 1), dtype=torch.uint8)
+        none = torch.zeros(0, dtype=torch.int64)
+        return Batch(
+            (), dict.fromkeys(PLANES, nothing), dict.fromkeys(PLANES, none), torch.zeros((0, 0))
+        )
     crop = next(iter(samples[0].slices.values())).shape[-1]
     nothing = torch.zeros((0, crop, crop), dtype=torch.uint8)
     stacks = {p: [s.slices.get(p, nothing) for s in samples] for p in PLANES}
@@ -256,6 +322,14 @@ def load_batches(
     """
     if workers < 0:
         workers = min(4, torch.get_num_threads() - 1) if len(positions) > batch_exams else 0
+    if workers > 0 and not _can_start_workers():
+        warnings.warn(
+            f"no shared memory ({SHARED_MEMORY}) for worker processes: exams are read without "
+            "them, which is slower. In a container, give some: docker run --shm-size=1g",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        workers = 0
     slices = None
     if batch_slices is not None:
         slices = {p: _count_slices(dataset.exams, p) for p in positions}
@@ -266,6 +340,7 @@ def load_batches(
         ),
         collate_fn=collate,
         num_workers=workers,
+        worker_init_fn=ignore_interrupts,
         persistent_workers=workers > 0 and shuffle_seed is not None,
     )
 
@@ -273,5 +348,14 @@ def load_batches(
 def _count_slices(exams: Exams, position: int) -> int:
     """The slices of all planes; a folder knows them from the files' headers."""
     if isinstance(exams, ExamFolder):
-        return sum(slices for slices, _, _ in exams.shapes(position).values())
+        return exams.count_slices(position)
     return sum(map(len, exams[position].stacks.values()))
+
+
+def _can_start_workers() -> bool:
+    """Whether the system gives this process a semaphore: on Linux, 32 bytes of shared memory."""
+    try:
+        multiprocessing.Lock()
+    except OSError:
+        return False
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -14,6 +13,10 @@ from mrknee.errors import MrkneeError
 
 MAX_SIZE = 4096
 """Pixels of a side, at most; knee slices have 256 to 1024."""
+
+LARGEST = 1e4
+"""Of mean and SD, which are on the scale 0..255; the SD's inverse has the same limit. Far beyond
+these, 32-bit numbers overflow."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,11 @@ class PreparationSettings:
             scaled down to `size`, a smaller one up to `crop`, keeping its proportions.
         crop: side of the square cut from the centre, in pixels; where a shorter side falls
             short of it, black is added on both ends.
-        mean: subtracted, on the scale 0..255.
-        sd: divided by, on the scale 0..255.
+        mean: subtracted, on the scale 0..255; at most `LARGEST` on either side of 0.
+        sd: divided by, on the scale 0..255; from 1 / `LARGEST` to `LARGEST`.
 
     Raises:
-        MrkneeError: crop larger than size, or a size, crop or SD that is not positive.
+        MrkneeError: crop larger than size, or a value of another kind or out of its range.
     """
 
     size: int = 256
@@ -70,19 +73,19 @@ class PreparationSettings:
                     expected=f"a whole number of pixels, {MAX_SIZE} at most",
                     found=repr(value),
                 )
-        for name in ("mean", "sd"):
+        for name, least in (("mean", -LARGEST), ("sd", 1 / LARGEST)):
             value = getattr(self, name)
-            if type(value) not in (int, float) or not math.isfinite(value):
+            if type(value) not in (int, float) or not least <= value <= LARGEST:
                 raise MrkneeError(
                     f"the preparation's {name} can't be used",
-                    expected="a finite number",
+                    expected=f"a number from {least:g} to {LARGEST:g}",
                     found=repr(value),
                 )
-        if not 0 < self.crop <= self.size or self.sd <= 0:
+        if not 0 < self.crop <= self.size:
             raise MrkneeError(
                 "the preparation contradicts itself",
-                expected="0 < crop <= size and sd > 0",
-                found=f"crop {self.crop}, size {self.size}, sd {self.sd}",
+                expected="0 < crop <= size",
+                found=f"crop {self.crop}, size {self.size}",
             )
 
     def to_dict(self) -> dict[str, Any]:

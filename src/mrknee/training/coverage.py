@@ -39,7 +39,9 @@ def coverage_notes(parts: Parts, recipe: Recipe) -> list[str]:
         notes.append(
             f"no finding has an AUC on {name}, so no epoch is better than another: the last is kept"
         )
-    if inner and parts.valid is not None:
+    if inner and parts.valid is not None and not parts.scores_valid:
+        notes.append("no exam of valid has a label: the scores will be of inner exams")
+    elif inner and parts.valid is not None:
         for finding, why in _lacking(findings, parts.valid.labels).items():
             notes.append(f"{finding}: {why} in valid: it gets no AUC there")
     return notes

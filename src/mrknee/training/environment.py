@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -61,3 +63,14 @@ def describe_environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **software(),
     }
+
+
+def storable(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts as JSON can hold and give them back: names of files that are no UTF-8 lose that.
+
+    Python reads such a name's bytes as halves of characters, which no reader of JSON should take;
+    here a question mark stands for each.
+    """
+    text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
+    found: dict[str, Any] = json.loads(text.encode(errors="replace"))
+    return found

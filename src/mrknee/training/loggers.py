@@ -42,7 +42,12 @@ class _Curves(TensorBoardLogger):
         """Writes what is waiting, and closes the file."""
         self._try(lambda: super(_Curves, self).finalize(status))
 
-    def _try(self, work: Callable[[], None]) -> None:
+    def opens(self) -> bool:
+        """Whether a file for the curves can be made."""
+        self._try(lambda: self.experiment)
+        return not self._given_up
+
+    def _try(self, work: Callable[[], object]) -> None:
         if self._given_up:
             return
         try:
@@ -84,13 +89,15 @@ def quiet_writers() -> Iterator[None]:
 def make_loggers(out: Path, recipe: Recipe) -> list[Logger]:
     """The loggers that the recipe names.
 
-    TensorBoard writes to `out/tensorboard`; W&B to its server, or to `out/wandb` where
-    WANDB_MODE=offline; MLflow to the server that MLFLOW_TRACKING_URI names, or to `out/mlflow.db`.
+    TensorBoard writes to `out/tensorboard`, and is left out where it can't; W&B to its server, or
+    to `out/wandb` where WANDB_MODE=offline; MLflow to the server that MLFLOW_TRACKING_URI names, or
+    to `out/mlflow.db`.
 
     Raises:
         MrkneeError: a logger's package is not installed.
     """
-    return [_make(name, out, recipe) for name in logger_names(recipe.loggers)]
+    made = [_make(name, out, recipe) for name in logger_names(recipe.loggers)]
+    return [logger for logger in made if not isinstance(logger, _Curves) or logger.opens()]
 
 
 def _make(name: LoggerName, out: Path, recipe: Recipe) -> Logger:

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, Plane, StackSizes, inner_split
+from mrknee.exams import PLANES, ExamFolder, Plane, StackSizes, inner_split
 from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.training.recipe import Recipe
 
@@ -42,6 +42,11 @@ class Parts:
     def scores_valid(self) -> bool:
         """Whether valid is there and has a label of any finding."""
         return self.valid is not None and not bool(np.isnan(self.valid.labels).all())
+
+    def planes(self) -> dict[str, int]:
+        """Plane -> how many of the exams trained on have it."""
+        having = [self.train.planes(position) for position in self.fit]
+        return {str(plane): sum(plane in planes for planes in having) for plane in PLANES}
 
     def table(self) -> str:
         """`split.csv`: a line an exam that is used, with its part."""

@@ -149,6 +149,10 @@ class Recipe:
         batch_slices: slices a batch, of all planes together, at most, so that memory suffices
             whatever exams come together; an exam that has more is a batch of its own. Only exams
             are counted where not given.
+        slices_at_once: slices that go through an encoder together while training, so that memory
+            is that of so many slices, whatever the batch, for one more forward pass; gradients are
+            the same to rounding. 0 takes all slices of a batch; -1 takes 4 on a processor and 64
+            on a GPU. Not with network.batchnorm trained, whose statistics are the batch's.
         accumulate: batches a step of the optimizer; the gradient is that of the mean over the
             labels of all of them, also where an epoch ends with fewer.
         seed: of weights, splits, shuffling and augmentation.
@@ -191,6 +195,7 @@ class Recipe:
     epochs: int = 50
     batch_exams: int = 1
     batch_slices: int | None = None
+    slices_at_once: int = 0
     accumulate: int = 1
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
@@ -220,6 +225,21 @@ class Recipe:
                 value = getattr(value, part)
             if value is not None or name not in ("batch_slices", "max_exams"):
                 allowed.check(f"the setting {name}", value)
+
+        if self.slices_at_once < -1:
+            raise MrkneeError(
+                "the setting slices_at_once can't be used",
+                expected="a number of slices, 0 (all) or -1 (4 on a processor, 64 on a GPU)",
+                found=str(self.slices_at_once),
+            )
+        if self.slices_at_once and self.network.batchnorm == "trained":
+            raise MrkneeError(
+                "slices_at_once and network.batchnorm trained can't be used together",
+                expected="batch statistics of whole batches: slices_at_once 0; or frozen ones: "
+                "network.batchnorm frozen",
+                found=f"slices_at_once {self.slices_at_once}, network.batchnorm trained",
+                advice="to save memory with trained statistics, lower batch_exams or batch_slices",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The whole tree as plain values."""

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from mrknee.files import whole_file
+from mrknee.files import sync
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.progress import Progress
 from mrknee.tensors.batches import Batch
 from mrknee.training.extension import extension_note
 from mrknee.training.module import EpochResult, TrainingModule
-from mrknee.training.recipe import Recipe
-from mrknee.training.resumption import RESUME, Done
+from mrknee.training.recipe import Recipe, SelectionSettings
+from mrknee.training.resumption import RESUME, Done, write_metrics
 
 Metrics = dict[str, float]
 
@@ -195,7 +194,7 @@ class RunRecord(Callback):
             )
         trainer.should_stop = self._has_stalled()
         if self.writes:
-            self._write_metrics()
+            write_metrics(self.out, self.rows)
         row = self.rows[-1]
         aucs = {name.removeprefix("val/auc_"): v for name, v in row.items() if "val/auc_" in name}
         losses = f"loss {row['train/loss']:.3f}, {self.recipe.selection.part} {row['val/loss']:.3f}"
@@ -208,14 +207,11 @@ class RunRecord(Callback):
 
     def _is_better(self) -> bool:
         """Whether the latest epoch is the best so far."""
-        *before, now = self._metric()
-        known = [value for value in before if not math.isnan(value)]
-        # while the metric can't be computed, the latest epoch is as good as any
-        return not known if math.isnan(now) else not known or now > max(known)
+        return best_epoch(self.rows, self.recipe.selection) == len(self.rows)
 
     def _has_stalled(self) -> bool:
         """Whether the metric has not improved for as many epochs as the recipe waits."""
-        wait, values = self.recipe.selection.early_stop, self._metric()
+        wait, values = self.recipe.selection.early_stop, _metric(self.rows, self.recipe.selection)
         if not wait or len(values) <= wait:
             return False
         before, lately = (
@@ -223,26 +219,16 @@ class RunRecord(Callback):
         )
         return bool(before) and (not lately or max(lately) <= max(before))
 
-    def _metric(self) -> list[float]:
-        """What the epoch is selected by, an epoch; more is better."""
-        selection = self.recipe.selection
-        sign = 1 if selection.mode == "max" else -1
-        return [sign * row["val/" + selection.monitor] for row in self.rows]
-
-    def _write_metrics(self) -> None:
-        text = io.StringIO()
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        with whole_file(self.out / "metrics.csv") as beside:
-            beside.write_text(text.getvalue())
-
     def _save(self, trainer: lightning.Trainer, epoch: int, batches: int) -> None:
         """Saves all that a later start needs; everything that it knows of is written by now."""
-        log = self.out / "log.txt"
-        written = log.stat().st_size if log.exists() else 0
-        self.done = Done(epoch, batches, written, self.rows)
+        log, written = self.out / "log.txt", 0
+        if log.exists():
+            written = log.stat().st_size
+            if self.writes:
+                sync([log])
+        self.done = replace(
+            self.done, epoch=epoch, batches=batches, log_bytes=written, rows=self.rows
+        )
         trainer.save_checkpoint(self.out / RESUME, weights_only=False)
 
     def on_train_end(self, _trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
@@ -262,6 +248,26 @@ class RunRecord(Callback):
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
             self._progress = None
+
+
+def best_epoch(rows: Sequence[Metrics], selection: SelectionSettings) -> int:
+    """Which epoch is selected, from 1; the latest while the metric can't be computed for any.
+
+    Args:
+        rows: the metrics of each epoch.
+        selection: names the metric.
+    """
+    best, highest = 0, math.nan
+    for epoch, value in enumerate(_metric(rows, selection), start=1):
+        if math.isnan(highest) or value > highest:
+            best, highest = epoch, value
+    return best
+
+
+def _metric(rows: Sequence[Metrics], selection: SelectionSettings) -> list[float]:
+    """What the epoch is selected by, for each epoch; more is better."""
+    sign = 1 if selection.mode == "max" else -1
+    return [sign * row["val/" + selection.monitor] for row in rows]
 
 
 def _passed(exams: int, latest: int, every: int) -> bool:

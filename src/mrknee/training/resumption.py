@@ -1,13 +1,17 @@
 """What an interrupted run left, and how a later start takes it up so that no trace remains.
 
-The state lies in one file, `resume/last.ckpt`, that is replaced whole. Everything else in the run
-folder is either written again by the steps that follow it, or cut back to what the state knows.
+The state lies in one file, `resume/last.ckpt`, that is replaced whole; the one before it is kept as
+`resume/previous.ckpt`. Everything else in the run folder is either written again by the steps that
+follow the state, or cut back to what it knows.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -16,9 +20,10 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from mrknee.errors import MrkneeError
-from mrknee.files import clear_half_written, whole_file
+from mrknee.files import clear_half_written, sync, whole_file
 
 RESUME = Path("resume", "last.ckpt")
+PREVIOUS = RESUME.with_name("previous.ckpt")
 
 _PARTS = ("best", "last", "resume", "epochs/*")
 
@@ -32,47 +37,83 @@ class Done:
         batches: how many batches of the next one are.
         log_bytes: how long log.txt was.
         rows: the metrics of the epochs that are done.
+        settings: the recipe, every default written out; None in states of earlier versions.
+        split: the digest of split.csv; empty in states of earlier versions.
     """
 
     epoch: int = 0
     batches: int = 0
     log_bytes: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
+    settings: dict[str, Any] | None = None
+    split: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
 
 
-def read_done(out: Path) -> Done | None:
-    """How far the run in this folder has come; None where nothing was saved."""
-    if not (out / RESUME).exists():
-        return None
+def read_done(file: Path) -> Done:
+    """How far a run had come when this state was saved.
+
+    Raises:
+        MrkneeError: the file is missing, damaged, or no state of ours.
+    """
     try:
-        saved: Mapping[str, Any] = torch.load(
-            out / RESUME, map_location="cpu", weights_only=True, mmap=True
-        )
+        with zipfile.ZipFile(file) as parts:  # torch doesn't look at the checksums
+            damaged = parts.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} is damaged")
+        saved: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         return Done(**saved["callbacks"]["RunRecord"])
     except Exception as fault:  # a broken file can raise anything, and it is the file's fault
         raise MrkneeError(
             "the state to resume from can't be read",
-            file=out / RESUME,
+            file=file,
             expected="the state that training saved: tensors and plain values, nothing else",
             found=f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}",
-            advice="restore the file, or start a new run",
+            advice="restore the file; or remove the folder resume/, and the run starts again from "
+            "its first epoch",
         ) from fault
 
 
-def go_back(out: Path, done: Done) -> None:
-    """Cuts the log back to what is done, and clears away files that were being written."""
+def go_back(out: Path, done: Done, state: Path | None = None) -> None:
+    """Puts the run folder back to what a state knows.
+
+    The log is cut, the metrics are written again, and what comes after the state goes: the
+    scorecard, later states, and files that were being written.
+
+    Args:
+        out: the run folder.
+        done: what the state knows.
+        state: the state's file; None where the run starts from the beginning.
+    """
+    for file in (out / RESUME, out / PREVIOUS):
+        if file == state:
+            break
+        file.unlink(missing_ok=True)
     log = out / "log.txt"
     if log.exists() and log.stat().st_size > done.log_bytes:
         os.truncate(log, done.log_bytes)
-    if not done.rows:
+    if done.rows:
+        write_metrics(out, done.rows)
+    else:
         (out / "metrics.csv").unlink(missing_ok=True)
     (out / "scorecard.json").unlink(missing_ok=True)
     for folder in (out, *(folder for part in _PARTS for folder in out.glob(part))):
         clear_half_written(folder)
+
+
+def write_metrics(out: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes metrics.csv: one line per epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    with whole_file(out / "metrics.csv") as beside:
+        beside.write_text(text.getvalue())
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -84,13 +125,18 @@ class WholeCheckpoints(TorchCheckpointIO):
         path: str | Path,
         storage_options: Any = None,  # noqa: ANN401, ARG002  # Lightning's
     ) -> None:
-        """Replaces the file at `path` whole."""
-        with whole_file(Path(path)) as beside, beside.open("wb") as file:
-            told = _Told(file)
-            try:
-                torch.save(checkpoint, cast(IO[bytes], told))
-            except RuntimeError as error:  # torch calls a full disk "unexpected pos"
-                raise told.fault or error from None
+        """Replaces the file at `path` whole, and keeps the one before it as `PREVIOUS`."""
+        path = Path(path)
+        with whole_file(path) as beside:
+            with beside.open("wb") as file:
+                told = _Told(file)
+                try:
+                    torch.save(checkpoint, cast(IO[bytes], told))
+                except RuntimeError as error:  # torch calls a full disk "unexpected pos"
+                    raise told.fault or error from None
+            sync([beside])
+            if path.exists():
+                path.replace(path.with_name(PREVIOUS.name))
 
 
 class _Told:

@@ -8,7 +8,8 @@ RUN/
 ├── data.json                sizes and samples of their files, and their labels
 ├── best/  last/             weights.safetensors + model.json; predict takes RUN or either of them
 ├── epochs/                  every epoch's, where the recipe keeps them
-├── resume/last.ckpt         what --resume goes on from
+├── resume/last.ckpt         what --resume goes on from; previous.ckpt: the state before it
+├── .running                 while a start is at work; found later, it was ended without a word
 ├── log.txt  metrics.csv  tensorboard/
 ├── predictions-inner.csv    the best epoch's predictions on the exams that selected it
 ├── predictions-valid.csv    ... and on valid
@@ -18,13 +19,15 @@ RUN/
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +38,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from mrknee.errors import MrkneeError, legible
 from mrknee.exams.listing import unread_text
-from mrknee.files import whole_file
+from mrknee.files import contents, owned_folder, whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.scorecard import Scorecard
@@ -43,11 +46,17 @@ from mrknee.training.compiling import compile_encoders
 from mrknee.training.coverage import coverage_notes
 from mrknee.training.data_record import FILE as DATA_FILE
 from mrknee.training.data_record import changes, read_record, record_data, to_json, warning
-from mrknee.training.environment import describe_environment, has_bfloat16, software
+from mrknee.training.environment import describe_environment, has_bfloat16, software, storable
+from mrknee.training.estimate import estimate, slices_at_once
 from mrknee.training.final import evaluate_best, read_best
 from mrknee.training.loggers import make_loggers, quiet_writers
 from mrknee.training.module import TrainingModule
 from mrknee.training.objective import positive_weights
+from mrknee.training.out_of_memory import (
+    how_it_was_ended,
+    marked_as_running,
+    told_if_memory_runs_out,
+)
 from mrknee.training.parts import (
     Parts,
     count_steps,
@@ -57,12 +66,18 @@ from mrknee.training.parts import (
     stack_sizes,
 )
 from mrknee.training.processes import Processes, connected_processes
-from mrknee.training.recipe import Recipe, load_recipe
+from mrknee.training.recipe import Recipe
 from mrknee.training.record import RunRecord
-from mrknee.training.resumption import RESUME, Done, WholeCheckpoints, go_back, read_done
-from mrknee.untrusted import read_bytes, read_json
-
-_MAX_SPLIT_BYTES = 32_000_000  # a line an exam
+from mrknee.training.recovery import (
+    Start,
+    broken_parts,
+    find_start,
+    has_same_exams,
+    settings_before,
+    split_digest,
+)
+from mrknee.training.resumption import PREVIOUS, RESUME, Done, WholeCheckpoints, go_back
+from mrknee.untrusted import read_json
 
 
 def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
@@ -79,10 +94,17 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
         The scorecard on `valid` (on the inner exams where there is no `valid`).
 
     Raises:
-        MrkneeError: the data set or a setting can't be used, or the folder holds something else.
+        MrkneeError: the data set or a setting can't be used, the folder holds something else, or
+            memory has run out.
     """
-    with connected_processes() as processes:
-        data, out = Path(data), Path(out)
+    data, out = Path(data), Path(out)
+    with (
+        connected_processes() as processes,
+        told_if_memory_runs_out(recipe),
+        ExitStack() as owner,
+    ):
+        # one of several processes owns the folder for all
+        processes.first_does(lambda: owner.enter_context(owned_folder(out)))
         card = _train(data, out, recipe, processes, resume=resume)
         if processes.rank == 0:
             print(f"wrote {out}")
@@ -95,17 +117,18 @@ def _train(
     _precision(recipe)  # told before anything is written
     parts = divide(data, recipe)
     split = parts.table()
-    finished = processes.first_does(lambda: _is_finished(out, recipe, split, resume))
-    data_now, changed = processes.first_does(lambda: _compare_data(out, parts))
+    start = processes.first_does(lambda: _find_start(out, recipe, split, resume))
+    data_now, changed = processes.first_does(lambda: compare_data(out, parts))
     if changed and processes.rank == 0:
         print(warning(changed), file=sys.stderr, flush=True)
-    if finished:
+    if start is None:
         return Scorecard.read(out / "scorecard.json")
+    done = replace(start.done, settings=recipe.to_dict(), split=split_digest(split))
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
-    done = read_done(out)
-    network = Network(recipe.network, findings, recipe.weights if done is None else "none")
+    network = Network(recipe.network, findings, recipe.weights if start.state is None else "none")
+    network.slices_at_once = slices_at_once(recipe)
     if recipe.compile:
         if processes.rank == 0:
             print("compiling the encoders: the first steps take a minute or more", flush=True)
@@ -118,70 +141,98 @@ def _train(
     selecting = load_part(parts.selecting, parts.chosen, recipe, share=share)
     reader = Reader(recipe.preparation, network)
     module = TrainingModule(reader, recipe, weights, count_steps(training, recipe))
+    run = _run_of(out) or _identity(recipe, split)
     provenance = {
+        "run": run,
         "data": data.resolve().name,
         "trained_on": len(parts.fit),
         "stack_sizes": stack_sizes(parts.train, parts.fit),
+        "planes": parts.planes(),
         "selected_on": {"part": recipe.selection.part, "exams": len(parts.chosen)},
         "seed": recipe.seed,
         "recipe": recipe.to_dict(),
         "environment": software(),
     }
-    epochs_before = None if done is None else load_recipe(str(out / "settings.yaml")).epochs
-    processes.first_does(
-        lambda: _claim_folder(out, recipe, split, done or Done(), data_now, changed)
-    )
+    before = None if start.state is None else settings_before(out, recipe, start.done)
     first = processes.rank == 0
+    if first and (ended := how_it_was_ended(out, recipe)):
+        print(ended, flush=True)
+    processes.first_does(lambda: _claim_folder(out, recipe, split, run, start, data_now, changed))
     record = RunRecord(
-        out, recipe, provenance, done or Done(), epochs_before=epochs_before, writes=first
+        out,
+        recipe,
+        storable(provenance),
+        done,
+        epochs_before=None if before is None else before["epochs"],
+        writes=first,
     )
     if first and parts.unread:  # not in log.txt, which says the same however often it was resumed
         print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
-    for note in coverage_notes(parts, recipe) if done is None else ():
+    for note in coverage_notes(parts, recipe) if start.state is None else ():
         record.say(f"note: {note}")
-    if done is not None:
+    if start.state is not None:
         go_on_after(training, done.epoch, done.batches)
-    with _quiet_lightning(), _interruptible(), quiet_writers():
-        trainer = _trainer(out, recipe, record, processes)
-        trainer.fit(
-            module,
-            training,
-            selecting,
-            ckpt_path=None if done is None else str(out / RESUME),
-            weights_only=True,
-        )
-    raw = read_best(out, parts, recipe, processes)
+    with marked_as_running(out) if first else nullcontext():
+        if first:
+            workers = training.num_workers + selecting.num_workers
+            needed = estimate(
+                network,
+                parts,
+                recipe,
+                _precision(recipe),
+                workers=workers * processes.world // processes.nodes,
+                processes=processes.world,
+            )
+            print(needed.text(), flush=True)
+        with _quiet_lightning(), _interruptible(), quiet_writers():
+            trainer = _trainer(out, recipe, record, processes)
+            trainer.fit(
+                module,
+                training,
+                selecting,
+                ckpt_path=None if start.state is None else str(start.state),
+                weights_only=True,
+            )
+        raw = read_best(out, parts, recipe, processes)
 
-    def finish() -> None:
-        card = evaluate_best(out, parts, recipe, raw)
-        record.say(card.table())
-        card.write(out / "scorecard.json")  # the last thing written: who has it is finished
+        def finish() -> None:
+            card = evaluate_best(out, parts, recipe, raw)
+            record.say(card.table())
+            card.write(out / "scorecard.json")  # the last thing written: who has it is finished
 
-    processes.first_does(finish)
+        processes.first_does(finish)
     return Scorecard.read(out / "scorecard.json")
 
 
-_MAY_CHANGE = ("epochs", "workers", "save_every", "loggers")
-"""Settings that a resumed run may change: none alters what an epoch computes."""
+_MAY_CHANGE = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
+"""Settings that a resumed run may change: none alters what an epoch computes (`slices_at_once`
+alters its rounding)."""
 
 
-def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
-    """Whether the folder holds a finished run; refuses one that can't be trained in."""
+def _find_start(out: Path, recipe: Recipe, split: str, resume: bool) -> Start | None:
+    """What the run goes on from; None where the folder holds a finished one.
+
+    Raises:
+        MrkneeError: the folder can't be trained in.
+    """
     settings = out / "settings.yaml"
-    there = {file.name for file in out.iterdir()} if out.exists() else set()
+    there = {file.name for file in contents(out)}
     begun = {"split.csv", "environment.json", DATA_FILE}  # killed before it had claimed the folder
     if not there or (resume and all(n in begun or n.startswith(".") for n in there)):
-        return False
-    if not resume or not settings.exists():
+        return Start(Done())
+    ours = any(file.exists() for file in (settings, out / RESUME, out / PREVIOUS))
+    if not resume or not ours:
         raise MrkneeError(
             "the run folder is not empty",
             file=out,
             expected="an empty or new folder, or --resume on an interrupted run",
+            found=how_it_was_ended(out, recipe),
             advice="name another folder with --out, or go on with --resume",
         )
-    before, now = load_recipe(str(settings)).to_dict(), recipe.to_dict()
-    changed = [n for n in now if now[n] != before[n] and n not in _MAY_CHANGE]
-    if changed:
+    start = find_start(out, recipe.selection)
+    before, now = settings_before(out, recipe, start.done), recipe.to_dict()
+    changed = [n for n in now if before and now[n] != before[n] and n not in _MAY_CHANGE]
+    if before and changed:
         raise MrkneeError(
             "the run was started with other settings",
             file=settings,
@@ -189,7 +240,7 @@ def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
             found=", ".join(f"{name}={now[name]}" for name in changed),
             advice="resume with the settings it was started with, or start a new run",
         )
-    if read_bytes(out / "split.csv", "table of parts", at_most=_MAX_SPLIT_BYTES) != split.encode():
+    if not has_same_exams(out, split, start.done):
         raise MrkneeError(
             "the run was started with other exams",
             file=out / "split.csv",
@@ -197,51 +248,97 @@ def _is_finished(out: Path, recipe: Recipe, split: str, resume: bool) -> bool:
             found="other exams, or other labels",
             advice="resume with the same data set, or start a new run",
         )
-    return (out / "scorecard.json").exists() and recipe.epochs <= before["epochs"]
+    if before is None:
+        note = f"{settings} can't be read: the settings given now are taken for those of the run"
+        return replace(start, notes=(*start.notes, note))
+    if not (out / "scorecard.json").exists() or recipe.epochs > before["epochs"]:
+        return start
+    broken = broken_parts(out, recipe, split)
+    if not broken:
+        return None
+    note = f"{', '.join(broken)} can't be read and will be written again"
+    return replace(start, notes=(*start.notes, note))
 
 
-def _compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
+def compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
     """The record of the data as text, and how it differs from what the run has learned from.
 
     A run of which nothing was saved yet starts over: it has learned from nothing else. Otherwise
     the record stays that of the first start.
     """
     now = record_data(parts)
-    begun = (out / RESUME).exists() or (out / "scorecard.json").exists()
-    before = read_record(out) if begun else None
+    begun = any((out / name).exists() for name in (RESUME, PREVIOUS, "scorecard.json"))
+    try:
+        before = read_record(out) if begun else None
+    except MrkneeError:  # broken, for example by a power loss: it is written again
+        before = None
     return (to_json(now), []) if before is None else (to_json(before), changes(before, now))
 
 
+def _identity(recipe: Recipe, split: str) -> str:
+    """Which run this is: a digest of its settings and exams, the same at each start.
+
+    It stands in every checkpoint and in environment.json, so that a checkpoint of one run in the
+    folder of another is noticed.
+    """
+    fixed = {name: one for name, one in recipe.to_dict().items() if name not in _MAY_CHANGE}
+    text = json.dumps([fixed, split], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _run_of(out: Path) -> str | None:
+    """The identity that the first start of a run noted; None where there is none.
+
+    A later version of mrknee may know more settings, and would compute another.
+    """
+    starts = _starts(out)
+    run = starts[0].get("run") if starts else None
+    return run if isinstance(run, str) else None
+
+
+def _starts(out: Path) -> list[dict[str, Any]] | None:
+    """What environment.json says of the starts so far; None where it can't be read."""
+    environment = out / "environment.json"
+    try:
+        starts = read_json(environment, "list of starts") if environment.exists() else []
+    except MrkneeError:  # broken, for example by a power loss: it is written again
+        return None
+    whole = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
+    return starts if whole else None
+
+
 def _claim_folder(
-    out: Path, recipe: Recipe, split: str, done: Done, data: str, changed: list[str]
+    out: Path, recipe: Recipe, split: str, run: str, start: Start, data: str, changed: list[str]
 ) -> None:
     """Writes what says whose folder it is; nothing that could fail comes before training now.
 
     The settings come last: they are what makes it the folder of a run.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    go_back(out, done)
-    environment = out / "environment.json"
-    starts = read_json(environment, "list of starts") if environment.exists() else []
-    if not isinstance(starts, list):
-        raise MrkneeError(
-            "the list of starts can't be read",
-            file=environment,
-            expected="a list, as training wrote it",
-            found=type(starts).__name__,
-        )
-    start: dict[str, Any] = {
+    go_back(out, start.done, start.state)
+    starts = _starts(out)
+    notes = list(start.notes)
+    if starts is None:
+        starts = []
+        notes.append(f"{out / 'environment.json'} can't be read and is begun anew")
+    for note in notes:
+        print(f"note: {note}", flush=True)
+    done = start.done
+    this: dict[str, Any] = {
+        "run": run,
         "after": {"epochs": done.epoch, "batches": done.batches},
         **({"data_changed": changed} if changed else {}),
         **describe_environment(),
     }
-    contents = {
+    if notes:
+        this["notes"] = notes
+    this = storable(this)
+    texts = {
         "split.csv": split,
         DATA_FILE: data,
-        "environment.json": json.dumps([*starts, start], indent=2) + "\n",
+        "environment.json": json.dumps([*starts, this], indent=2) + "\n",
         "settings.yaml": recipe.to_yaml(),
     }
-    for name, text in contents.items():
+    for name, text in texts.items():
         with whole_file(out / name) as beside:
             beside.write_text(text)
 

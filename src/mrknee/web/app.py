@@ -154,7 +154,9 @@ class _Intake:
         async with self._arrivals.body(request) as body:
 
             def read(gone: threading.Event) -> Answered[Answer]:
-                received = read_body(body, content_type, allow_missing_plane=allow)
+                received = read_body(
+                    body, content_type, allow_missing_plane=allow, axes=self._service.axes
+                )
                 record.input = {str(p): digest for p, digest in received.digests.items()}
                 if gone.is_set():
                     raise ClientDisconnect

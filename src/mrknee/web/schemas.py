@@ -51,7 +51,9 @@ class Prediction(BaseModel):
         description="whether all findings' probabilities are calibrated; each finding says its own"
     )
     findings: dict[str, FindingRead]
-    missing_planes: list[Plane]
+    missing_planes: list[Plane] = Field(
+        description="planes that were not read: not sent, or none the model was trained on"
+    )
     remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
     notice: str = NOTICE
 
@@ -72,6 +74,12 @@ class FindingExplained(BaseModel):
     uncalibrated: str | None = Field(description="why it is not calibrated, or null")
     logit: float = Field(description="before calibration")
     bias: float | None = Field(description="the logit without any picture; null for Grad-CAM")
+    residual: float | None = Field(
+        description="how far bias and parts are from the logit; null for Grad-CAM"
+    )
+    allowed_residual: float | None = Field(
+        description="how far they may be and still add up to it, by rounding; null for Grad-CAM"
+    )
     planes: dict[Plane, float] = Field(description="what each plane adds")
     slices: dict[Plane, list[float]] = Field(description="what each slice adds")
     most_raising_slice: Place
@@ -96,7 +104,9 @@ class Explained(BaseModel):
     mrknee: str = Field(description="version of the program")
     exam: str
     method: str
-    adds_up: bool = Field(description="whether bias and parts add up to the logit")
+    adds_up: bool = Field(
+        description="whether bias and parts of this exam, as computed, add up to every logit"
+    )
     note: str
     attention_held_fixed: bool
     unit: str
@@ -104,7 +114,9 @@ class Explained(BaseModel):
     shapes: dict[Plane, tuple[int, int, int]] = Field(description="slices, rows, columns")
     preparation: Preparation
     findings: dict[str, FindingExplained]
-    missing_planes: list[Plane]
+    missing_planes: list[Plane] = Field(
+        description="planes that were not read: not sent, or none the model was trained on"
+    )
     remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
     notice: str = NOTICE
 

@@ -10,10 +10,12 @@ from typing import Any, Generic, TypeVar
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams.axes import Axes
 from mrknee.exams.remark import Remark
 from mrknee.inference.decisions import operating_points_of
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.model import Model, uncalibrated
+from mrknee.inference.runtimes import Limits
 from mrknee.report.exam_page import exam_page
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.web import schemas
@@ -40,6 +42,11 @@ class Answered(Generic[Content]):
     remarks: Sequence[Remark]
 
 
+LIMITS = Limits(seconds=120, memory=4 * 2**30)
+"""What one exam may take with an exported model. An exam of MRNet's size takes seconds and less
+than 1 GB on two cores, the largest one that may be sent (`MAX_PIXELS`) twice that."""
+
+
 class Service:
     """A model, and what is answered with it.
 
@@ -48,16 +55,24 @@ class Service:
         name: what it is called in answers.
         digest: the SHA-256 of the model's files, as `mrknee.web.serving.digest_of` gives it.
         allow_missing_plane: read exams that lack one or two planes too.
+        axes: the order of the files' axes, where it is another than (slices, rows, cols); None
+            refuses stacks that seem to be in another.
 
     Raises:
         MrkneeError: the model's operating points can't be read.
     """
 
     def __init__(
-        self, model: Model, name: str, *, digest: str = "", allow_missing_plane: bool = False
+        self,
+        model: Model,
+        name: str,
+        *,
+        digest: str = "",
+        allow_missing_plane: bool = False,
+        axes: Axes | None = None,
     ) -> None:
         self.model, self.name, self.allow_missing_plane = model, name, allow_missing_plane
-        self.digest = digest
+        self.digest, self.axes = digest, axes
         self.operating_points = operating_points_of(model.decisions)
 
     @property
@@ -130,7 +145,7 @@ class Service:
             "model": self.name,
             "model_digest": self.digest,
             "mrknee": __version__,
-            "missing_planes": _missing(exam),
+            "missing_planes": self._missing(exam),
         }
 
     def facts(self) -> schemas.ModelFacts:
@@ -154,6 +169,10 @@ class Service:
             ),
         )
 
+    def _missing(self, exam: Exam) -> list[Plane]:
+        """Planes that were not read: not sent, or not among those the model was trained on."""
+        return [p for p in PLANES if p not in exam.stacks or p not in self.model.planes]
+
     def _explanation(self, exam: Exam) -> Explanation:
         try:
             return self.model.explain(exam)
@@ -169,10 +188,6 @@ def _call(point: OperatingPoint, probability: float) -> schemas.Call:
         positive=probability >= point.threshold if there else None,
         reason=point.reason,
     )
-
-
-def _missing(exam: Exam) -> list[Plane]:
-    return [plane for plane in PLANES if plane not in exam.stacks]
 
 
 def _probabilities(explanation: Explanation) -> dict[str, float]:

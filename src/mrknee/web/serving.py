@@ -19,13 +19,14 @@ import uvicorn
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
+from mrknee.exams.axes import parse_axes
 from mrknee.inference.model import open_model
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.web.app import create_app
 from mrknee.web.audit import AuditLog
 from mrknee.web.metrics import Metrics
 from mrknee.web.protocol import Protocol
-from mrknee.web.service import Service
+from mrknee.web.service import LIMITS, Service
 
 HEADERS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
 """Of every answer: what is said of a patient stays in no browser's memory."""
@@ -48,6 +49,7 @@ def serve(
     allowed_host: Sequence[str] = (),
     audit_log: Path | None = None,
     allow_missing_plane: bool = False,
+    axes: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName | None = None,
 ) -> None:
@@ -61,6 +63,8 @@ def serve(
         allowed_host: names that clients or the proxy ask under, beside `host` and localhost.
         audit_log: a file that gets one line per exam; None: none is kept.
         allow_missing_plane: read exams that lack one or two planes too.
+        axes: the order of the files' axes, such as `rows,cols,slices`; None expects
+            `slices,rows,cols`, and refuses stacks that seem to be in another order.
         threads: processor threads to compute with; None leaves it to the library.
         runtime: what computes an ONNX file; None takes ONNX Runtime.
 
@@ -70,10 +74,14 @@ def serve(
     began = time.perf_counter()
     root_path = _checked_root_path(root_path)
     log = None if audit_log is None else AuditLog(audit_log)
-    opened = open_model(model, threads=threads, runtime=runtime)
+    opened = open_model(model, threads=threads, runtime=runtime, limits=LIMITS)
     digest = digest_of(model)
     service = Service(
-        opened, model.resolve().name, digest=digest, allow_missing_plane=allow_missing_plane
+        opened,
+        model.resolve().name,
+        digest=digest,
+        allow_missing_plane=allow_missing_plane,
+        axes=None if axes is None else parse_axes(axes),
     )
     listening = _listen(host, port)
     _warn_if_reachable(listening)

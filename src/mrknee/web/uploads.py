@@ -1,7 +1,7 @@
 """From a request's body to an exam: bounded at every step, and nothing of it stays.
 
 The form's files are spooled to files without a name (starlette's), which end with the process at
-the latest. They get names, in a folder of their own, only while their headers are read.
+the latest. They get names, in a folder of their own, only while they are read.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from starlette.requests import Request
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams.axes import Axes, refuse_other_axes, shape_of
 from mrknee.exams.remark import Remark
 from mrknee.exams.stackfile import read_stack
 from mrknee.web.arrivals import MAX_BODY_BYTES, too_large
@@ -82,13 +83,21 @@ def check_head(request: Request) -> str:
     return content_type
 
 
-def read_body(body: BinaryIO, content_type: str, *, allow_missing_plane: bool) -> Received:
+def read_body(
+    body: BinaryIO,
+    content_type: str,
+    *,
+    allow_missing_plane: bool,
+    axes: Axes | None = None,
+) -> Received:
     """Makes an exam of a whole body. It blocks: it is called from the desk's thread.
 
     Args:
         body: a multipart form with the files axial, coronal and sagittal, open at its beginning.
         content_type: its header `Content-Type`.
         allow_missing_plane: whether one or two of them may be missing.
+        axes: the order of the files' axes; None refuses stacks that seem to be in another order
+            than (slices, rows, cols).
 
     Raises:
         RefusalError: the form is broken, has other fields, a file is no stack that can be read, or
@@ -97,7 +106,7 @@ def read_body(body: BinaryIO, content_type: str, *, allow_missing_plane: bool) -
     _refuse_cut(body, content_type)
     form = asyncio.run(_parsed(body, content_type))
     try:
-        return _read_exam(_files(form, allow_missing_plane=allow_missing_plane))
+        return _read_exam(_files(form, allow_missing_plane=allow_missing_plane), axes)
     finally:
         asyncio.run(form.close())
 
@@ -174,7 +183,7 @@ def _files(form: FormData, *, allow_missing_plane: bool) -> Mapping[Plane, Binar
     return files
 
 
-def _read_exam(files: Mapping[Plane, BinaryIO]) -> Received:
+def _read_exam(files: Mapping[Plane, BinaryIO], axes: Axes | None) -> Received:
     stacks, digests = {}, {}
     remarks: list[Remark] = []
     with TemporaryDirectory(prefix="mrknee-") as folder:
@@ -188,10 +197,15 @@ def _read_exam(files: Mapping[Plane, BinaryIO]) -> Received:
             digests[plane] = digest.hexdigest()
             try:
                 outliers: list[str] = []
-                stacks[plane] = read_stack(path, outliers=outliers)
+                stacks[plane] = read_stack(path, axes=axes, outliers=outliers)
                 remarks += [Remark("outliers", plane, text) for text in outliers]
             except MrkneeError as fault:
                 raise RefusalError(422, fault, field=plane) from None
+    if axes is None:
+        try:
+            refuse_other_axes({plane: [shape_of(stack)] for plane, stack in stacks.items()})
+        except MrkneeError as fault:
+            raise RefusalError(422, fault) from None
     for plane, stack in stacks.items():
         if len(stack) > MAX_SLICES or max(stack.shape[1:]) > MAX_SIDE:
             raise _too_large_to_read(

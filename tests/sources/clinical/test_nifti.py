@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -12,7 +12,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, ExamFolder, Plane
 from mrknee.sources.clinical.importing import import_exams
 from mrknee.sources.clinical.locate import Location
-from mrknee.sources.clinical.nifti import plane_and_exam, read_nifti
+from mrknee.sources.clinical.nifti import read_grid, read_nifti
 from tests.sources.clinical.hospital import PROTOCOL, Scan, acquire, export_study, knee
 
 
@@ -47,22 +47,6 @@ def test_the_same_as_dicom(tmp_path: Path, ending: str) -> None:
     (one,), (other,) = ExamFolder(tmp_path / "a"), ExamFolder(tmp_path / "b")
     for plane in PLANES:
         np.testing.assert_array_equal(one.stacks[plane], other.stacks[plane])
-
-
-@pytest.mark.parametrize(
-    ("name", "plane", "exam"),
-    [
-        ("in/knee_sag.nii.gz", Plane.SAGITTAL, "in/knee"),
-        ("in/coronal.nii", Plane.CORONAL, "in/"),
-        ("in/P1-Ax-PD.nii", Plane.AXIAL, "in/p1 pd"),
-        ("in/sagittal/0001.nii.gz", Plane.SAGITTAL, "in/0001"),
-        ("in/knee.nii.gz", None, "in/knee.nii.gz"),
-        ("in/sag_cor.nii.gz", None, "in/sag_cor.nii.gz"),
-    ],
-)
-def test_planes_and_exams_by_name(name: str, plane: Plane | None, exam: str) -> None:
-    """A file's name, or its folder's, says the plane; the rest of it names the exam."""
-    assert plane_and_exam(PurePosixPath(name)) == (plane, exam)
 
 
 def test_rescale_is_applied(tmp_path: Path) -> None:
@@ -115,3 +99,65 @@ def test_broken_headers_are_refused(
     path.write_bytes(data)
     with pytest.raises(MrkneeError, match=message):
         read_nifti(Location(path), Plane.SAGITTAL)
+
+
+def with_forms(path: Path, qform: np.ndarray, code: int = 1) -> Path:
+    """A volume whose sform is what `write_nifti` writes and whose qform is another."""
+    loaded = nibabel.load(path)
+    values = loaded.get_fdata().astype(np.int16)  # type: ignore[attr-defined]
+    image = nibabel.Nifti1Image(values, loaded.affine)  # type: ignore[attr-defined]
+    image.set_sform(image.affine, 2)
+    image.set_qform(qform @ image.affine, code)
+    image.to_filename(path)
+    return path
+
+
+def turned(degrees: float, shift: float = 0.0) -> np.ndarray:
+    """A rotation about the long axis of the body and a shift."""
+    angle = np.radians(degrees)
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix[0, 3] = shift
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("qform", "code", "outcome"),
+    [
+        (turned(180.0), 1, "contradict"),
+        (turned(90.0), 1, "contradict"),
+        (np.diag([1.3, 1.3, 1.3, 1.0]), 1, "contradict"),
+        (turned(8.0), 1, "differ by 8 degrees"),
+        (turned(0.0, 12.0), 1, "12 mm"),
+        (turned(0.2, 0.1), 1, None),
+        (turned(180.0), 0, None),  # a code of 0: there is no qform
+    ],
+)
+def test_two_ways_of_saying_how_it_lies(
+    tmp_path: Path, qform: np.ndarray, code: int, outcome: str | None
+) -> None:
+    """Sform and qform that contradict each other are refused; small differences are noted."""
+    scan = Scan(Plane.SAGITTAL, centre=(0.0, 0.0, 0.0))
+    path = write_nifti(tmp_path / "sag.nii", scan, knee()[Plane.SAGITTAL].astype(np.int16))
+    location = Location(with_forms(path, qform, code))
+    if outcome == "contradict":
+        with pytest.raises(MrkneeError, match="contradict"):
+            read_nifti(location, Plane.SAGITTAL)
+        return
+    grid = read_grid(location)
+    assert len(grid.notes) == (outcome is not None)
+    if outcome:
+        assert outcome in grid.notes[0]
+        assert "its sform is used" in grid.notes[0]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_labels_are_no_image(tmp_path: Path, kind: type) -> None:
+    """A few whole numbers are a mask or labels, whatever the file is called."""
+    stack = knee()[Plane.SAGITTAL]
+    labels = np.digitize(stack, [20, 60, 90, 120, 160]).astype(kind)
+    path = write_nifti(tmp_path / "sag.nii", Scan(Plane.SAGITTAL), labels)
+    with pytest.raises(MrkneeError, match="mask or a label"):
+        read_nifti(Location(path), Plane.SAGITTAL)
+    write_nifti(path, Scan(Plane.SAGITTAL), (stack / 4).astype(kind))
+    assert read_nifti(Location(path), Plane.SAGITTAL).values.max() > 40

@@ -1,17 +1,20 @@
-"""What a series is taken for, which is chosen, and which is refused."""
+"""Which series is chosen for a plane."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mrknee.exams import PLANES, Plane
-from mrknee.sources.clinical.anatomy import described_side, names_knee
+from mrknee.exams import Plane
+from mrknee.sources.clinical.header import Image
 from mrknee.sources.clinical.protocol import Candidate, candidates, ranked, why_not
-from tests.sources.clinical.hospital import Scan, datasets, knee
+from mrknee.sources.clinical.series import sort_into_series
+from tests.sources.clinical.headers import images
+from tests.sources.clinical.hospital import Scan, datasets
 from tests.sources.clinical.test_pixels import series_of
 
 TINY = np.arange(4 * 4, dtype=np.uint8).reshape(1, 4, 4)
@@ -22,118 +25,6 @@ def candidate(folder: Path, scan: Scan, slices: int = 20) -> Candidate:
     stack = np.repeat(TINY, slices, axis=0)
     (found,) = candidates(series_of(datasets(stack, scan), folder))
     return found
-
-
-@pytest.mark.parametrize(
-    ("name", "te", "tr", "technique", "weighting"),
-    [
-        ("COR", 12.0, 600.0, "SE", "T1"),
-        ("SAG", 31.6, 2450.0, "SE", "PD"),
-        ("SAG", 70.0, 4000.0, "SE", "T2"),
-        ("SAG T2 TSE", 40.0, 4000.0, "SE", "T2"),  # between PD and T2 its name decides
-        ("PD_TSE_FS", 50.0, 3000.0, "SE", "PD"),
-        ("DP SAG", 50.0, 3000.0, "SE", "PD"),
-        ("T1 TSE", 90.0, 4000.0, "SE", "T2"),  # the times decide between T1 and others
-        ("T2 COR", 10.0, 500.0, "SE", "T1"),
-        ("T2*", 15.0, 600.0, "GR", "gradient echo"),
-        ("DESS", 5.0, 16.0, None, "gradient echo"),
-        ("T1", None, None, "SE", "T1"),
-        ("PD T2 DUAL", None, None, "SE", "unknown"),
-        ("SAG", None, None, None, "unknown"),
-    ],
-)
-def test_weighting(
-    tmp_path: Path,
-    name: str,
-    te: float | None,
-    tr: float | None,
-    technique: str | None,
-    weighting: str,
-) -> None:
-    """A weighting comes from technique, times and name, in this order."""
-    elements = {"ScanningSequence": technique}
-    found = candidate(tmp_path, Scan(Plane.SAGITTAL, 1, name, te, tr, elements))
-    assert found.weighting == weighting
-
-
-@pytest.mark.parametrize(
-    ("name", "elements", "saturated"),
-    [
-        ("PD", {"ScanOptions": "FS"}, True),
-        ("PD", {"ScanOptions": ["FAST_GEMS", "FATSAT_GEMS"]}, True),
-        ("PD_FS_SAG", {}, True),
-        ("PDFS", {}, True),
-        ("T2 FatSat", {}, True),
-        ("T2 Fat Sat", {}, True),
-        ("STIR", {}, True),
-        ("PD SPAIR", {}, True),
-        ("SAG", {"ScanningSequence": ["SE", "IR"], "InversionTime": "150"}, True),
-        ("SAG", {"ImageType": ["DERIVED", "PRIMARY", "DIXON", "WATER"]}, True),
-        ("PD", {"ScanOptions": "PFP"}, False),
-        ("T1", {}, False),
-        ("FSE T2", {}, False),
-    ],
-)
-def test_fat_saturation(
-    tmp_path: Path,
-    name: str,
-    elements: dict[str, object],
-    saturated: bool,
-) -> None:
-    """Fat saturation comes from ScanOptions, the kind of image, the inversion time or the name."""
-    found = candidate(tmp_path, Scan(Plane.SAGITTAL, 1, name, elements=elements))
-    assert found.fat_saturated is saturated
-    assert found.refusal is None
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"Modality": "CT"}, "not MR"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "screenshot"),
-        ({"BurnedInAnnotation": "YES"}, "burned into"),
-        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localiser"),
-        ({"SeriesDescription": "3-plane loc"}, "localiser"),
-        ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "derived"),
-        ({"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "derived"),
-        ({"BodyPartExamined": "BRAIN"}, "another body part"),
-        ({"BodyPartExamined": "ANKLE", "StudyDescription": "MRI"}, "another body part"),
-        ({"BodyPartExamined": "", "StudyDescription": "MR Kopf"}, "description names another"),
-        ({"BodyPartExamined": "", "StudyDescription": "IRM cérébral"}, "description names"),
-        ({"BodyPartExamined": "", "StudyDescription": "IRM cerveau"}, "description names another"),
-        ({"BodyPartExamined": "LEG", "StudyDescription": "Knee, hip pain"}, None),
-        ({"BodyPartExamined": None, "StudyDescription": "MR"}, None),
-        ({"ImageOrientationPatient": None}, "doesn't say how it lies"),
-        ({"ImageOrientationPatient": ["0", "0", "0", "0", "0", "0"]}, "doesn't say how it lies"),
-        ({"PixelSpacing": None}, "how large a pixel is"),
-        ({"PixelSpacing": ["0", "0"]}, "how large a pixel is"),
-    ],
-)
-def test_refusals(tmp_path: Path, change: dict[str, object], reason: str | None) -> None:
-    """What can't stand for a plane is refused with its reason; what merely says little is not."""
-    found = candidate(tmp_path, Scan(Plane.SAGITTAL, 1, "SAG", elements=change))
-    if reason is None:
-        assert found.refusal is None
-    else:
-        assert found.refusal is not None
-        assert reason in found.refusal
-
-
-@pytest.mark.parametrize(("tilt", "refused"), [(34.0, False), (36.0, True), (-40.0, True)])
-def test_too_oblique_is_refused(tmp_path: Path, tilt: float, refused: bool) -> None:
-    """35 degrees off its plane is the limit."""
-    found = candidate(tmp_path, Scan(Plane.CORONAL, tilt=tilt))
-    assert found.angle_deg == pytest.approx(abs(tilt), abs=0.01)
-    assert (found.refusal is not None) is refused
-
-
-def test_a_few_slices_in_several_orientations_are_a_localiser(tmp_path: Path) -> None:
-    """What every scan begins with is recognised without any word for it."""
-    found = []
-    for plane in PLANES:
-        found += datasets(knee()[plane][:3], Scan(plane, name="first"), "a", "same")
-    refusals = {one.refusal for one in candidates(series_of(found, tmp_path))}
-    assert refusals == {"a localiser: a few slices in several orientations"}
 
 
 @pytest.mark.parametrize(
@@ -177,27 +68,50 @@ def test_few_slices_come_last(tmp_path: Path) -> None:
     assert "number of slices" in why_not(second, first)
 
 
+def echoes(times: list[float], *, together: bool = True, **said: Any) -> list[Image]:  # noqa: ANN401
+    """One sequence of several echoes, in one series or in one each."""
+    return [
+        image
+        for index, te in enumerate(times)
+        for image in images(
+            te_ms=te,
+            echo=index + 1,
+            tr_ms=2000.0,
+            first=1 + 20 * index,
+            series="map" if together else f"map {index}",
+            series_number=7 if together else 7 + index,
+            **said,
+        )
+    ]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("name", ["SAG T2 MAP FS", "MAPIT", "SAG MULTI ECHO"])
+def test_echoes_of_a_map_come_after_a_series_of_one_contrast(together: bool, name: str) -> None:
+    """Whatever a map's echoes are called, the T2 series is taken, even a PD or T1 one."""
+    maps = echoes([10.0, 22.0, 34.0, 46.0, 58.0], together=together, names=(name, ""))
+    for te, tr, weighting in ((60.0, 3500.0, "T2"), (30.0, 3000.0, "PD"), (12.0, 600.0, "T1")):
+        single = images(te_ms=te, tr_ms=tr, series="single", names=("SAG", ""), series_number=2)
+        first, *others = ranked(candidates(sort_into_series(maps + single)), Plane.SAGITTAL)
+        assert first.weighting == weighting
+        assert first.series.first.series == "single"
+        assert "single one" in why_not(others[0], first)
+
+
 @pytest.mark.parametrize(
-    ("text", "side"),
-    [
-        ("MRI RIGHT KNEE W/O", "right"),
-        ("L KNEE", "left"),
-        ("RM GINOCCHIO D", "right"),
-        ("Knie links", "left"),
-        ("Genou droit", "right"),
-        ("KNEE_RT", "right"),
-        ("T2 3D KNEE", None),
-        ("2D L", None),
-        ("left and right knee", None),
-    ],
+    ("plane", "best"), [(Plane.SAGITTAL, 58.0), (Plane.CORONAL, 10.0), (Plane.AXIAL, 34.0)]
 )
-def test_sides_in_words(text: str, side: str | None) -> None:
-    """A side is taken from words in several languages, a letter only beside the knee."""
-    assert described_side([text]) == side
+def test_of_several_echoes_the_nearest_to_the_protocol_is_taken(plane: Plane, best: float) -> None:
+    """Where there is nothing else, the echo nearest to the protocol's stands for the plane."""
+    maps = echoes([10.0, 22.0, 34.0, 46.0, 58.0, 70.0, 82.0], plane=plane, names=("T2 MAP", ""))
+    row = ranked(candidates(sort_into_series(maps)), plane)
+    assert row[0].series.first.te_ms == best
+    assert len(row) == 7
 
 
-def test_a_coil_names_the_knee(tmp_path: Path) -> None:
-    """Without any description, a knee coil says what was imaged."""
-    change = {"BodyPartExamined": None, "StudyDescription": None, "ReceiveCoilName": "HD TRknee PA"}
-    found = candidate(tmp_path, Scan(Plane.SAGITTAL, 1, "SAG", elements=change))
-    assert names_knee(found.series.first)
+def test_two_echoes_are_two_contrasts() -> None:
+    """A dual echo of PD and T2 ranks as the two series that it is."""
+    dual = echoes([15.0, 80.0], names=("PD T2 DUAL", ""))
+    found = candidates(sort_into_series(dual))
+    assert [one.weighting for one in found] == ["PD", "T2"]
+    assert not any(one.many_echoes for one in found)

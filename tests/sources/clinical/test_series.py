@@ -12,11 +12,20 @@ from hypothesis import strategies as st
 from pydicom.uid import generate_uid
 
 from mrknee.exams import PLANES, Plane
-from mrknee.sources.clinical.geometry import SHOWN, nearest_plane, upright
-from mrknee.sources.clinical.header import read_header
+from mrknee.sources.clinical import series as series_module
+from mrknee.sources.clinical.geometry import (
+    SHOWN,
+    Axes,
+    Volume,
+    nearest_plane,
+    turned_degrees,
+    upright,
+)
+from mrknee.sources.clinical.header import Image, read_header
 from mrknee.sources.clinical.locate import Location
 from mrknee.sources.clinical.pixels import read_volume
 from mrknee.sources.clinical.series import sort_into_series
+from tests.sources.clinical.headers import images
 from tests.sources.clinical.hospital import ROOT, Scan, datasets, enhanced, knee, write
 from tests.sources.clinical.test_pixels import series_of
 
@@ -159,3 +168,148 @@ def test_without_orientation_there_is_no_plane(tmp_path: Path) -> None:
     (series,) = series_of(datasets(STACK, scan), tmp_path)
     assert series.plane is None
     assert series.spacing_mm is None
+
+
+def spread(
+    blocks: list[tuple[float, float, float]], plane: Plane, *, start: float = 2.0
+) -> list[Image]:
+    """Slabs at several places in one series, each `start` mm further along the normal."""
+    found: list[Image] = []
+    for index, centre in enumerate(blocks):
+        along = index * start * SHOWN[plane][0]
+        place = np.array(centre) + along
+        found += images(plane, 20, centre=tuple(place), first=1 + 20 * index)
+    return found
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+@pytest.mark.parametrize(
+    ("plane", "apart"),
+    [
+        (Plane.AXIAL, (100.0, 0.0, 0.0)),
+        (Plane.AXIAL, (60.0, 12.0, 0.0)),
+        (Plane.CORONAL, (90.0, 0.0, 0.0)),
+        (Plane.CORONAL, (5.0, 0.0, 0.0)),
+        (Plane.SAGITTAL, (0.0, 0.0, 30.0)),
+        (Plane.SAGITTAL, (100.0, 0.0, 0.0)),
+        (Plane.SAGITTAL, (55.0, 3.0, 2.0)),
+    ],
+)
+def test_slabs_that_lie_apart_are_told_apart(
+    plane: Plane, apart: tuple[float, float, float], interleaved: bool
+) -> None:
+    """Two slabs of one series become two stacks of their own slices, and it is noted."""
+    right, left = (-apart[0], -apart[1], -apart[2]), apart
+    found = spread([right, left], plane)
+    if interleaved:
+        found = [found[k // 2 + 20 * (k % 2)] for k in range(40)]
+        found = [replace(image, number=k + 1) for k, image in enumerate(found)]
+    stacks = sort_into_series(found)
+    assert [len(stack.images) for stack in stacks] == [20, 20]
+    assert all(stack.spacing_mm == pytest.approx(4.0, abs=0.01) for stack in stacks)
+    assert all("lie apart" in note for stack in stacks for note in stack.notes)
+
+
+def test_three_slabs_and_a_sheared_one() -> None:
+    """Any number of slabs is told apart; slices that shift evenly in their plane are one slab."""
+    places = [(-100.0, 0.0, 0.0), (0.0, 40.0, 0.0), (100.0, 0.0, 0.0)]
+    assert len(sort_into_series(spread(places, Plane.AXIAL))) == 3
+    (sheared,) = sort_into_series(images(Plane.AXIAL, shift=(1.5, 0.7, 0.0)))
+    assert len(sheared.images) == 20
+    assert sheared.notes == ()
+
+
+def test_slices_of_one_slab_may_be_few_missing_or_rounded() -> None:
+    """A few missing slices and positions of two digits don't make two slabs."""
+    found = [
+        replace(image, position=tuple(round(place, 1) for place in image.position))
+        for image in images(Plane.AXIAL, 20, centre=(33.333, 44.444, 55.555))
+    ]
+    del found[8:10]
+    (stack,) = sort_into_series(found)
+    assert len(stack.images) == 18
+    assert stack.notes == ("slices are unevenly spaced; one may be missing",)
+
+
+def test_one_instance_uid_for_all_images_of_a_series(tmp_path: Path) -> None:
+    """Images that an anonymiser gave one SOPInstanceUID are told apart; copies aren't kept."""
+    same = replace(SCAN, elements={"SOPInstanceUID": "1.2.3"})
+    (series,) = series_of(datasets(STACK, same) + datasets(STACK, same), tmp_path)
+    np.testing.assert_array_equal(upright(read_volume(series), Plane.SAGITTAL).values, STACK)
+    assert len(series.notes) == 1
+    assert "one SOPInstanceUID" in series.notes[0]
+
+
+def test_one_instance_uid_for_echoes_and_frames() -> None:
+    """Images at one place with one SOPInstanceUID are told apart by echo and acquisition."""
+    found = [
+        image
+        for te, acquisition in ((10.0, 1), (40.0, 2), (40.0, 3))
+        for image in images(te_ms=te, acquisition=acquisition, instance="1.2.3")
+    ]
+    assert [len(stack.images) for stack in sort_into_series(found)] == [20, 20, 20]
+
+
+def test_a_series_uid_for_each_image() -> None:
+    """Images that an anonymiser gave a series of their own are joined by number and name."""
+    found = [
+        replace(image, series=f"series {number} {k}", series_number=number)
+        for number in (1, 2)
+        for k, image in enumerate(images(series_number=number, names=(f"SAG {number}", "")))
+    ]
+    stacks = sort_into_series(found)
+    assert [len(stack.images) for stack in stacks] == [20, 20]
+    assert all("a SeriesInstanceUID of its own" in stack.notes[0] for stack in stacks)
+
+
+def test_many_orientations_take_time_in_proportion() -> None:
+    """Each image is compared with a bounded number of orientations, not with all."""
+    rng = np.random.default_rng(0)
+
+    def comparisons(count: int, monkeypatch: pytest.MonkeyPatch) -> int:
+        normals = rng.normal(size=(count, 2, 3))
+        rows = normals[:, 0] / np.linalg.norm(normals[:, 0], axis=1)[:, None]
+        cols = np.cross(rows, normals[:, 1])
+        cols /= np.linalg.norm(cols, axis=1)[:, None]
+        turned = [
+            replace(one, orientation=(*row, *col), location=Location(Path(str(k))))
+            for k, (one, row, col) in enumerate(zip(images(count=count), rows, cols, strict=True))
+        ]
+        calls = 0
+
+        def counted(one: Axes | None, other: Axes | None) -> bool:
+            nonlocal calls
+            calls += 1
+            return parallel(one, other)
+
+        parallel = series_module._parallel
+        with monkeypatch.context() as patch:
+            patch.setattr(series_module, "_parallel", counted)
+            found = sort_into_series(turned)
+        assert found[0].orientations > 0.9 * count
+        return calls
+
+    with pytest.MonkeyPatch.context() as patch:
+        few, many = comparisons(150, patch), comparisons(600, patch)
+    assert many < 600 * 12
+    assert many < 12 * few
+
+
+@pytest.mark.parametrize("angle", [0.0, 12.0, 33.0, 44.0])
+def test_a_turn_within_the_plane_is_measured(angle: float) -> None:
+    """What is left of a rotation after axes were exchanged is the angle within the plane."""
+    along, down = np.radians(angle), np.radians(angle + 90.0)
+    slices, rows, cols = SHOWN[Plane.SAGITTAL]
+    axes = np.stack(
+        [
+            slices,
+            np.cos(down) * cols + np.sin(down) * rows,
+            np.cos(along) * cols + np.sin(along) * rows,
+        ]
+    )
+    volume = Volume(np.zeros((1, 2, 2), np.float32), axes, (1.0, 1.0), np.zeros(3))
+    for turn in ([0, 1, 2], [0, 2, 1]):
+        turned = replace(volume, axes=volume.axes[turn])
+        assert turned_degrees(upright(turned, Plane.SAGITTAL), Plane.SAGITTAL) == pytest.approx(
+            angle, abs=0.01
+        )

@@ -166,7 +166,8 @@ def values_of(dataset: Dataset, folder: Path) -> np.ndarray:
     with path.open("rb") as file:
         (series,) = sort_into_series(read_header(file, Location(path)))
     volume: Volume = upright(read_volume(series), Plane.SAGITTAL)
-    return volume.values[0]
+    values: np.ndarray = volume.values[0]
+    return values
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_few_values_beyond_the_bits_of_a_jpeg_are_clipped(tmp_path: Path, syntax
         path = write(dataset, tmp_path / "a.dcm", syntax)
         import pydicom
 
-        found = pydicom.dcmread(path)
+        found: Dataset = pydicom.dcmread(path)
         found.BitsStored, found.HighBit = 12, 11
     else:
         found = packed(pixels, syntax)

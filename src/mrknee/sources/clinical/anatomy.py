@@ -1,82 +1,137 @@
-"""Which body part, and which knee: from coded values, then from words, then from the place."""
+"""Which body part, and which knee: from coded values, from words, and from the place."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Literal
 
 from mrknee.sources.clinical.header import Image
+from mrknee.sources.clinical.words import plain, vocabulary, words_of
 
 Side = Literal["left", "right"]
-
-
-def vocabulary(words: str) -> frozenset[str]:
-    """Words with spaces between, as a set."""
-    return frozenset(words.split())
-
 
 # Words for the knee, and for parts that are none, in the languages of common exports, without
 # accents. A knee's word may be part of a longer one (a coil is called TRKNEE), the others not.
 KNEE = vocabulary(
-    "knee genou knie rodilla ginocch joelho polvi kolano koleno menisc menisk patella"
+    "knee genou knie rodilla ginocch joelho polvi kolan kolen genunchi gonarthr menisc menisk"
+    " patella rotul колен"
 )
+KNEE_WORDS = vocabulary("kna knae kne diz terd genoll gonato acl pcl vkb hkb")
+"""Words for the knee that are whole words only."""
 OTHER_PARTS = vocabulary(
     "brain head skull neuro cerebral cerebro cerveau crane kopf schadel gehirn hirn cabeza cerebrum"
-    " testa encefalo cranio iac orbit orbits pituitary neck spine cspine tspine lspine"
-    " cervical thoracic lumbar sacrum rachis colonna columna wirbelsaule hws bws lws"
-    " shoulder epaule schulter hombro spalla ombro elbow coude ellenbogen codo gomito"
-    " wrist poignet handgelenk muneca polso hand finger hip hips hanche hufte cadera anca"
-    " pelvis prostate ankle cheville sprunggelenk tobillo caviglia foot pied fuss pie piede"
-    " heart cardiac breast abdomen liver kidney chest thorax"
+    " testa encefalo cranio craneo hoofd hersenen iac orbit orbits pituitary hypophyse sella tmj"
+    " kiefergelenk neck spine cspine tspine lspine lsspine ctspine tlspine cervicalspine"
+    " cervical thoracic lumbar sacrum rachis colonna coluna columna wirbelsaule hws bws lws isg"
+    " shoulder epaule schulter hombro spalla ombro schouder clavicle elbow coude ellenbogen codo"
+    " gomito cotovelo elleboog humerus forearm"
+    " wrist poignet handgelenk muneca polso punho pols hand mano finger fingers thumb"
+    " upperextremity upperlimb"
+    " hip hips hanche hufte cadera anca quadril heup becken bassin bacino thigh oberschenkel cuisse"
+    " muslo coscia coxa"
+    " pelvis prostate uterus ankle cheville sprunggelenk tobillo caviglia tornozelo enkel"
+    " foot pied fuss pie piede voet toe toes calcaneus achilles calf wade mollet"
+    " heart cardiac breast abdomen liver kidney chest thorax lung aorta pancreas"
 )
-# Values of BodyPartExamined that a knee may have too (PS3.16 annex L, and what is found in files).
-VAGUE_PARTS = frozenset(
-    {"", "LEG", "EXTREMITY", "LOWEREXTREMITY", "LOWER EXTREMITY", "EXTREMITIES", "MSK", "JOINT"}
-    | {"LOWERLIMB", "LOWER LIMB", "LEXTREMITY", "EXT", "OTHER", "UNKNOWN", "WHOLEBODY"}
+# Values of BodyPartExamined that a knee has too (PS3.16 annex L, and what is found in files): they
+# name the limb, or nothing. The value is vague where all its words are of these.
+VAGUE_PARTS = vocabulary(
+    "leg legs lower extremity extremities lowerextremity lowerextremities lextremity lext lowerext"
+    " ext extr limb limbs lowerlimb lowerlimbs bein beine untere extremitat jambe jambes membre"
+    " inferieur pierna piernas miembro inferior gamba gambe arto been unterextremitat left right"
+    " lt rt l r msk musculoskeletal joint joints bone bones articulation gelenk"
+    " other others unknown undefined unspecified not specified none na n a nos various misc any"
+    " wholebody whole body special"
 )
-
-SIDES: dict[str, Side] = {
-    **dict.fromkeys(vocabulary("right rt rechts droit droite dx dcho derecha direito"), "right"),
-    **dict.fromkeys(vocabulary("left lt links gauche sin sx izq izquierda izda esquerdo"), "left"),
-}
-# Letters and syllables that mean a side beside a word for the knee only: "L KNEE", "GINOCCHIO D".
-SHORT_SIDES: dict[str, Side] = {
-    **dict.fromkeys(("r", "re", "d"), "right"),
-    **dict.fromkeys(("l", "li", "g"), "left"),
-}
-_CODES: dict[str, Side] = {"R": "right", "RIGHT": "right", "L": "left", "LEFT": "left"}
-OFF_CENTRE_MM = 40.0
-"""A lying patient's knees are some 100 mm left and right of the table's middle, which is the
-scanner's unless the table moves sideways."""
-
-
-def words_of(texts: Iterable[str]) -> list[str]:
-    """Whole words, lower case, without accents or punctuation."""
-    plain = unicodedata.normalize("NFKD", " ".join(texts).lower())
-    kept = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    return re.findall(r"[a-z0-9]+", kept)
+SEGMENTS = vocabulary("lowerleg femur tibia fibula thigh oberschenkel calf unterschenkel upperleg")
+"""Parts of the leg beside the knee: taken where a description says knee."""
 
 
 def is_knee(word: str) -> bool:
     """Whether a word names the knee or a part of it."""
-    return any(name in word for name in KNEE)
+    return word in KNEE_WORDS or any(name in word for name in KNEE)
 
 
 def names_knee(image: Image) -> bool:
     """Whether anything says that an image shows a knee."""
-    return any(is_knee(word) for word in words_of([*image.words, image.body_part]))
+    return any(is_knee(word) for word in words_of([*image.words, image.body_part, image.coil]))
 
 
 def other_part(image: Image) -> str | None:
-    """Why an image shows something other than a knee, or None."""
-    if image.body_part not in VAGUE_PARTS and not any(map(is_knee, words_of([image.body_part]))):
-        return "the header names another body part than the knee"
-    if not names_knee(image) and OTHER_PARTS & set(words_of(image.words)):
+    """Why an image shows something other than a knee, or None.
+
+    A clearly other part in BodyPartExamined holds whatever a description says. What it says
+    vaguely, or in words that aren't known, gives way to a description that says knee; without one,
+    a vague value is accepted and an unknown one refused. A knee coil says nothing here: ankles
+    and wrists are imaged in it too.
+    """
+    part = words_of([image.body_part])
+    described = any(map(is_knee, words_of(image.words)))
+    if not any(map(is_knee, part)):
+        lower_leg = part == ["lower", "leg"]
+        other = OTHER_PARTS - SEGMENTS
+        if other & {*part, "".join(part)}:
+            return "the header names another body part than the knee"
+        if not described and (not VAGUE_PARTS.issuperset(part) or lower_leg):
+            return "the header names another body part than the knee"
+    if not described and OTHER_PARTS & set(words_of(image.words)):
+        return "its description names another body part than the knee"
+    own, names = words_of(image.names[:1]), words_of(image.names)
+    if OTHER_PARTS & set(own) and not any(map(is_knee, names)):
         return "its description names another body part than the knee"
     return None
+
+
+# Words of a side that mean it wherever they stand.
+SIDES: dict[str, Side] = {
+    **dict.fromkeys(
+        vocabulary(
+            "right rt rechts rechte rechter rechtes rechten rechterknie droit droite drt dte dx dxt"
+            " dcho dcha dch derecho derecha direito direita destro destra hoger hogra hoyre hojre"
+            " oikea oikean prawe prawy prawa prawego rightknee rtknee rknee rknie kneeright kneert"
+            " knierechts правый правая правое правого правой"
+        ),
+        "right",
+    ),
+    **dict.fromkeys(
+        vocabulary(
+            "left lt links linke linker linkes linken linkerknie gauche gch sx izq izqda izqdo izda"
+            " izdo izquierdo izquierda esquerdo esquerda sinistro sinistra vanster vanstra venstre"
+            " vasen vasemman lewe lewy lewa lewego leftknee ltknee lknee lknie kneeleft kneelt"
+            " knielinks левый левая левое левого левой"
+        ),
+        "left",
+    ),
+}
+# Letters and syllables that mean a side only beside a word for the knee of their language: an R
+# may stand for a repeat, RE in RE-SCAN, D in 3-D, SIN for "without" in Spanish, DER for "the" in
+# German. Word for the knee -> syllables before or behind it, and syllables only behind it.
+BESIDE_KNEE: dict[str, tuple[dict[str, Side], dict[str, Side]]] = {
+    "knee": ({"r": "right", "l": "left"}, {}),
+    "knie": ({"r": "right", "l": "left", "re": "right", "li": "left"}, {}),
+    "genou": ({}, {"d": "right", "g": "left"}),
+    "ginocch": ({"dex": "right", "sin": "left"}, {"d": "right", "s": "left"}),
+    "rodilla": ({"der": "right"}, {"d": "right", "i": "left"}),
+    "joelho": ({"dir": "right", "esq": "left"}, {"d": "right", "e": "left"}),
+    "kolan": ({"pr": "right", "lew": "left"}, {}),
+    "kolen": ({}, {"prave": "right", "leve": "left"}),
+    **dict.fromkeys(
+        ("kna", "kne", "knae"),
+        (
+            {"ho": "right", "va": "left", "h": "right", "v": "left", "dex": "right", "sin": "left"},
+            {},
+        ),
+    ),
+    "polvi": ({"oik": "right", "vas": "left", "dex": "right", "sin": "left"}, {}),
+}
+AND = vocabulary("and und et y e i en og och ja oraz a")
+"""Words between two sides; of these, E and I are a side too, but only where nothing follows."""
+_CODES: dict[str, Side] = {"R": "right", "RIGHT": "right", "L": "left", "LEFT": "left"}
+OFF_CENTRE_MM = 40.0
+"""A lying patient's knees are some 100 mm left and right of the table's middle, which is the
+scanner's unless the table moves sideways."""
 
 
 def coded_side(code: str) -> Side | None:
@@ -86,8 +141,14 @@ def coded_side(code: str) -> Side | None:
 
 def described_side(texts: Iterable[str]) -> Side | None:
     """The one side that words name, or None."""
-    sides = _described(texts)
+    sides = described_sides(texts)
     return sides.pop() if len(sides) == 1 else None
+
+
+def described_sides(texts: Iterable[str]) -> set[Side]:
+    """The sides that texts name; one that names both ("left and right knee") names none."""
+    each = [_sides_in(text) for text in texts]
+    return {side for sides in each if len(sides) == 1 for side in sides}
 
 
 def placed_side(x_mm: float) -> Side | None:
@@ -101,11 +162,51 @@ def placed_side(x_mm: float) -> Side | None:
     return "left" if x_mm > 0 else "right"
 
 
-def _described(texts: Iterable[str]) -> set[Side]:
-    words = words_of(texts)
-    sides = {SIDES[word] for word in words if word in SIDES}
-    for one, other in pairwise(words):
-        for knee, side in ((one, other), (other, one)):
-            if is_knee(knee) and side in SHORT_SIDES:
-                sides.add(SHORT_SIDES[side])
+def _sides_in(text: str) -> set[Side]:
+    sides: set[Side] = set()
+    row: list[str] = []
+    for chunk in re.split(r"[\s_,;:()\[\]{}|=&^*\"<>]+", plain(text)):
+        parts = [part for part in re.split(r"\W+", chunk) if part]
+        sides.update(SIDES[part] for part in parts if part in SIDES)
+        # a short word inside RE-SCAN, 3-D, R/O or L/R means something else; not in KNEE-R
+        alone = len(parts) < 2 or (len(parts) == 2 and any(map(is_knee, parts)))
+        row += parts if alone else ["-".join(parts)]
+    row = _without_pairs(row)
+    for index, (one, other) in enumerate(pairwise(row)):
+        last = index + 2 == len(row)
+        sides |= _beside(one, other, behind=True, last=last)
+        sides |= _beside(other, one, behind=False, last=False)
     return sides
+
+
+def _without_pairs(row: list[str]) -> list[str]:
+    """Words without short sides that stand together, as in "R and L knee": they name both."""
+    kept: list[str] = []
+    for word in row:
+        before = kept[-2:] if kept and kept[-1] in AND else kept[-1:]
+        if before and _opposite(before[0], word):
+            del kept[-len(before) :]
+            kept.append("both")
+        else:
+            kept.append(word)
+    return kept
+
+
+def _opposite(one: str, other: str) -> bool:
+    """Whether two short words are the two sides of one language."""
+    for either, behind in BESIDE_KNEE.values():
+        sides = {**either, **behind}
+        if one in sides and other in sides and sides[one] != sides[other]:
+            return True
+    return False
+
+
+def _beside(knee: str, word: str, *, behind: bool, last: bool) -> set[Side]:
+    """The side that a syllable beside a word for the knee means."""
+    for name, (either, only_behind) in BESIDE_KNEE.items():
+        if (knee == name if len(name) < 4 else knee.startswith(name)) and is_knee(knee):
+            if word in either:
+                return {either[word]}
+            if behind and word in only_behind and (last or word not in AND):
+                return {only_behind[word]}
+    return set()

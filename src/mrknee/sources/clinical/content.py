@@ -44,7 +44,7 @@ def content_digest(study: Study, record: Mapping[str, Any], seal: str) -> str:
 def _read_from(study: Study, record: Mapping[str, Any]) -> list[Location]:
     """The files of all series that were read, or that could not be."""
     rows = {row["name"]: row for row in record["candidates"]}
-    found = {location for _, location in study.volumes}
+    found: set[Location] = set()
     for one in study.candidates:
         # of an exam that brought its process down, nothing says which series it was
         open_one = not rows and one.refusal is None

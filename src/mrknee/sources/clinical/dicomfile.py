@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 import pydicom
 from pydicom import config
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filereader import _read_file_meta_info, dcmread, read_dataset
 from pydicom.tag import BaseTag, Tag
@@ -241,19 +242,28 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
     """The first item of a sequence, or None."""
+    found = items(dataset, keyword)
+    return found[0] if found else None
+
+
+def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
+    """The items of a sequence; none where there is no such sequence."""
+    tag = tag_for_keyword(keyword)
+    if tag is None or tag not in dataset:
+        return ()
     try:
-        sequence = dataset.get(keyword)
+        sequence = dataset[tag].value
     except (ValueError, TypeError, AttributeError, NotImplementedError):
-        return None
-    if isinstance(sequence, pydicom.Sequence) and len(sequence):
-        item: Dataset = sequence[0]
-        return item
-    return None
+        return ()
+    return sequence if isinstance(sequence, pydicom.Sequence) else ()
 
 
 def _values(dataset: Dataset, keyword: str, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
+    tag = tag_for_keyword(keyword)
+    if tag is None or tag not in dataset:  # asking for what isn't there costs pydicom far more
+        return ()
     try:
-        value = dataset.get(keyword)
+        value = dataset[tag].value
         if value is None or isinstance(value, bytes):
             return ()
         several = isinstance(value, (pydicom.multival.MultiValue, list, tuple))

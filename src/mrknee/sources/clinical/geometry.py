@@ -69,3 +69,15 @@ def upright(volume: Volume, plane: Plane) -> Volume:
     flipped = np.flip(values, tuple(int(axis) for axis in np.flatnonzero(backwards)))
     signs = np.where(backwards, -1.0, 1.0)
     return Volume(flipped, axes * signs[:, None], (row_mm, col_mm), volume.centre)
+
+
+def turned_degrees(volume: Volume, plane: Plane) -> float:
+    """By how much an upright volume is turned within its plane, 0 to 45 degrees.
+
+    `upright` only exchanges axes; what is left is the angle between the columns' direction and
+    where the plane's columns point, seen within the slices.
+    """
+    normal, _, columns = volume.axes
+    wanted = SHOWN[plane][2] - (SHOWN[plane][2] @ normal) * normal
+    closeness = float(columns @ wanted / np.linalg.norm(wanted))
+    return float(np.degrees(np.arccos(np.clip(closeness, -1.0, 1.0))))

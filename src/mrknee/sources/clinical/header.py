@@ -10,7 +10,8 @@ import io
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.uid import (
     EnhancedMRColorImageStorage,
     EnhancedMRImageStorage,
@@ -22,6 +23,7 @@ from pydicom.uid import (
 from mrknee.errors import MrkneeError
 from mrknee.sources.clinical.dicomfile import (
     first_item,
+    items,
     number,
     numbers,
     parse,
@@ -46,18 +48,26 @@ MR_IMAGES = {
 }
 
 NAMES = ("SeriesDescription", "ProtocolName")
-DESCRIPTIONS = (
-    *NAMES,
+STUDY_NAMES = (
     "StudyDescription",
     "RequestedProcedureDescription",
     "PerformedProcedureStepDescription",
-    "ReceiveCoilName",
 )
+PERSON = ("PatientName", "PatientBirthDate", "PatientSex")
+GE_CREATOR, GE_COMPONENT = (0x0043, 0x0010), (0x0043, 0x102F)
+"""GE's private element that says what its images are of: 0 magnitude, 1 phase, 2 real, 3
+imaginary. Their ImageType doesn't say it."""
+GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
 TAGS: tuple[str | tuple[int, int], ...] = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType"),
     *("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber"),
     *("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "PatientID"),
-    *("AccessionNumber", *DESCRIPTIONS, "BodyPartExamined", "Laterality", "ImageLaterality"),
+    *(*PERSON, "StudyDate", "FrameOfReferenceUID"),
+    *("AccessionNumber", *NAMES, *STUDY_NAMES, "ReceiveCoilName", "BodyPartExamined"),
+    *("Laterality", "ImageLaterality", "AnatomicRegionSequence"),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+    *("DerivationDescription", "DerivationCodeSequence", "SourceImageSequence"),
+    *("PatientIdentityRemoved", "ComplexImageComponent", "0x00430010", "0x0043102F"),
     *("ScanningSequence", "ScanOptions", "EchoPulseSequence", "EchoTime", "RepetitionTime"),
     *("InversionTime", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
@@ -75,12 +85,22 @@ class Image:
         location, frame: where it is.
         study, series, instance, patient, accession: identifiers; they never leave the program
             but for the map a user asks for.
+        person: PatientName, PatientBirthDate, PatientSex; they never leave the program.
+        study_date: to tell examinations apart; it never leaves the program.
+        frame_of_reference: positions of images that share it can be compared.
         number, acquisition, temporal, echo: its place in the series, by the scanner's counting.
         series_number: the series' place in the study.
         sop_class, modality, kind: what sort of image (kind is ImageType).
-        names: what the series is called, upper case.
-        words: everything that describes it in words, its names too, upper case.
-        body_part, laterality: what was imaged.
+        derivation: what a derived image says of how it was derived, upper case.
+        sources: from how many images it says it was made.
+        lossy, deidentified: its pixels were once compressed with loss; its header says that
+            the patient's identity was removed.
+        component: PHASE, REAL or IMAGINARY where the header says that it isn't the magnitude.
+        names: SeriesDescription and ProtocolName, upper case, empty where there is none.
+        study_words: what describes the examination in words, upper case.
+        coil: the receive coil's name, upper case.
+        body_part: what was imaged.
+        lateralities: every value that codes a side.
         technique: ScanningSequence, or what an enhanced file says in its place.
         options: ScanOptions, or likewise.
         te_ms, tr_ms, ti_ms: echo, repetition and inversion time.
@@ -102,6 +122,9 @@ class Image:
     instance: str
     patient: str
     accession: str
+    person: tuple[str, str, str]
+    study_date: str
+    frame_of_reference: str
     number: int
     acquisition: int | None
     temporal: int | None
@@ -110,10 +133,16 @@ class Image:
     sop_class: str
     modality: str
     kind: tuple[str, ...]
+    derivation: str
+    sources: int
+    lossy: bool
+    deidentified: bool
+    component: str
     names: tuple[str, ...]
-    words: tuple[str, ...]
+    study_words: tuple[str, ...]
+    coil: str
     body_part: str
-    laterality: str
+    lateralities: tuple[str, ...]
     technique: tuple[str, ...]
     options: tuple[str, ...]
     te_ms: float | None
@@ -132,6 +161,11 @@ class Image:
     burned_in: bool
     syntax: str
     mosaic: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Everything that describes it in words, but the coil, which says nothing of a side."""
+        return (*(name for name in self.names if name), *self.study_words)
 
     @property
     def axes(self) -> Axes | None:
@@ -204,6 +238,8 @@ class _Groups:
         self._dataset, self._shared, self._own = dataset, shared, own
 
     def __call__(self, sequence: str) -> Dataset:
+        if not self._own and not self._shared:
+            return self._dataset
         return (
             first_item(self._own, sequence) or first_item(self._shared, sequence) or self._dataset
         )
@@ -214,7 +250,8 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
     echo, timing = group("MREchoSequence"), group("MRTimingAndRelatedParametersSequence")
     modifier, rescale = group("MRModifierSequence"), group("PixelValueTransformationSequence")
     region = first_item(anatomy, "AnatomicRegionSequence") or Dataset()
-    words = [text(dataset, keyword) for keyword in DESCRIPTIONS]
+    words = [text(dataset, keyword) for keyword in STUDY_NAMES]
+    person = [str(dataset.get(keyword) or "") for keyword in PERSON]
     return Image(
         location=location,
         frame=frame,
@@ -223,6 +260,9 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         instance=text(dataset, "SOPInstanceUID"),
         patient=str(dataset.get("PatientID") or ""),
         accession=str(dataset.get("AccessionNumber") or ""),
+        person=(person[0], person[1], person[2]),
+        study_date=text(dataset, "StudyDate"),
+        frame_of_reference=text(dataset, "FrameOfReferenceUID"),
         number=whole(content, "InStackPositionNumber") or whole(dataset, "InstanceNumber") or 0,
         acquisition=whole(content, "FrameAcquisitionNumber") or whole(dataset, "AcquisitionNumber"),
         temporal=whole(content, "TemporalPositionIndex")
@@ -233,15 +273,20 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         or text(dataset.file_meta, "MediaStorageSOPClassUID"),
         modality=text(dataset, "Modality"),
         kind=texts(group("MRImageFrameTypeSequence"), "FrameType") or texts(dataset, "ImageType"),
+        derivation=_derivation(dataset),
+        sources=len(items(dataset, "SourceImageSequence")),
+        lossy=_lossy(dataset),
+        deidentified=text(dataset, "PatientIdentityRemoved") == "YES",
+        component=_component(dataset, group("MRImageFrameTypeSequence")),
         names=tuple(text(dataset, keyword) for keyword in NAMES),
-        words=tuple(word for word in [*words, text(region, "CodeMeaning")] if word),
+        study_words=tuple(word for word in [*words, text(region, "CodeMeaning")] if word),
+        coil=text(dataset, "ReceiveCoilName"),
         body_part=text(dataset, "BodyPartExamined"),
-        laterality=text(anatomy, "FrameLaterality")
-        or text(dataset, "ImageLaterality")
-        or text(dataset, "Laterality"),
+        lateralities=_lateralities(dataset, anatomy, region),
         technique=texts(dataset, "ScanningSequence") or texts(dataset, "EchoPulseSequence"),
         options=texts(dataset, "ScanOptions")
         + texts(modifier, "SpectrallySelectedSuppression")
+        + tuple(f"{value} EXCITED" for value in texts(modifier, "SpectrallySelectedExcitation"))
         + (("IR",) if text(modifier, "InversionRecovery") == "YES" else ()),
         te_ms=number(echo, "EffectiveEchoTime") or number(dataset, "EchoTime"),
         tr_ms=number(timing, "RepetitionTime"),
@@ -262,6 +307,51 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
     )
 
 
+def _derivation(dataset: Dataset) -> str:
+    meanings = [text(code, "CodeMeaning") for code in items(dataset, "DerivationCodeSequence")]
+    return " ".join(word for word in (text(dataset, "DerivationDescription"), *meanings) if word)
+
+
+def _lossy(dataset: Dataset) -> bool:
+    said = text(dataset, "LossyImageCompression") == "01"
+    how = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
+    return said or any(text(dataset, keyword) for keyword in how)
+
+
+def _component(dataset: Dataset, frame_type: Dataset) -> str:
+    said = text(frame_type, "ComplexImageComponent") or text(dataset, "ComplexImageComponent")
+    if said:
+        return said if said in GE_COMPONENTS.values() else ""
+    if not str(_private(dataset, GE_CREATOR)).startswith("GEMS"):
+        return ""
+    value = _private(dataset, GE_COMPONENT)
+    if isinstance(value, bytes):  # an implicit file, or an unknown creator
+        value = int.from_bytes(value[:2], "little")
+    return GE_COMPONENTS.get(value, "") if isinstance(value, int) else ""
+
+
+def _private(dataset: Dataset, tag: tuple[int, int]) -> object:
+    value: object = dataset[tag].value if tag in dataset else None
+    return value[0] if isinstance(value, (MultiValue, list)) and value else value
+
+
+def _lateralities(dataset: Dataset, anatomy: Dataset, region: Dataset) -> tuple[str, ...]:
+    modifier = first_item(region, "AnatomicRegionModifierSequence") or Dataset()
+    found = (
+        text(anatomy, "FrameLaterality"),
+        text(dataset, "ImageLaterality"),
+        text(dataset, "Laterality"),
+        text(modifier, "CodeMeaning"),
+    )
+    return tuple(value for value in found if value)
+
+
 def _rescale(dataset: Dataset) -> tuple[float, float]:
     slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
     return (slope or 1.0, intercept or 0.0)
+
+
+def blank(location: Location) -> Image:
+    """An image of a file without a header: nothing is known of it."""
+    dataset = FileDataset(io.BytesIO(), {}, file_meta=FileMetaDataset())
+    return _image(dataset, _Groups(dataset, Dataset(), Dataset()), location, 0, 1)

@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -23,19 +25,16 @@ from typing import Any
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Plane, write_stack
-from mrknee.files import clear_half_written, whole_file
+from mrknee.exams.stackfile import is_whole_stack
+from mrknee.files import clear_half_written, contents, owned_folder, whole_file
 from mrknee.progress import Progress
 from mrknee.sources.clinical.content import content_digest
+from mrknee.sources.clinical.knees import studies_of
 from mrknee.sources.clinical.lacking import lacks
+from mrknee.sources.clinical.nifti import is_nifti
+from mrknee.sources.clinical.nifti_names import nifti_studies
 from mrknee.sources.clinical.scanning import Scan, scan_source
-from mrknee.sources.clinical.study import (
-    Choice,
-    Study,
-    needs_decoder,
-    nifti_studies,
-    read_study,
-    studies_of,
-)
+from mrknee.sources.clinical.study import Choice, Study, needs_decoder, read_study
 from mrknee.untrusted import read_json
 from mrknee.workers import cores, each, each_or_here
 
@@ -121,7 +120,20 @@ def import_exams(
             file=keep_map,
             expected="a file outside the output folder",
         )
-    processes = workers or cores()
+    if keep_map is not None:
+        _refuse_other_file(keep_map)
+    with owned_folder(out):
+        return _import(source, out, choice, allow_missing_plane, keep_map, workers or cores())
+
+
+def _import(
+    source: Path,
+    out: Path,
+    choice: Choice,
+    allow_missing_plane: bool,
+    keep_map: Path | None,
+    processes: int,
+) -> Imported:
     scan = scan_source(source, processes)
     studies = _in_id_order(scan)
     _check_choice(choice, studies)
@@ -195,7 +207,10 @@ def _in_id_order(scan: Scan) -> list[Study]:
     for _ in range(nameless):
         scan.leave_out(PurePosixPath(), "a NIfTI file's name says no plane")
     studies = studies_of(scan.images) + volumes
-    return sorted(studies, key=lambda study: hashlib.sha256(study.key.encode()).digest())
+    return sorted(
+        studies,
+        key=lambda study: hashlib.sha256(study.key.encode("utf-8", "surrogatepass")).digest(),
+    )
 
 
 def _seal(studies: Sequence[Study], choice: Choice, allow_missing_plane: bool) -> str:
@@ -206,7 +221,7 @@ def _seal(studies: Sequence[Study], choice: Choice, allow_missing_plane: bool) -
     whole = hashlib.sha256()
     for study in studies:
         sizes = [(one.series.first.series, len(one.series.images)) for one in study.candidates]
-        files = [(str(plane), location.name.name) for plane, location in study.volumes]
+        files = [one.series.first.location.name.name for one in study.candidates]
         whole.update(repr((study.key, sizes, files)).encode())
     asked = sorted((str(plane), sorted(uids)) for plane, uids in choice.items())
     whole.update(repr((__version__, asked, allow_missing_plane)).encode())
@@ -227,7 +242,7 @@ def _claim(out: Path, seal: str) -> tuple[dict[str, Any], bool]:
     if out.exists() and not out.is_dir():
         raise MrkneeError("not a folder", file=out, expected="a new folder", found="a file")
     if not file.exists():
-        if out.exists() and not all(p.name.startswith(f".{RECORD}.") for p in out.iterdir()):
+        if not all(path.name.startswith(f".{RECORD}.") for path in contents(out)):
             raise MrkneeError(
                 "the folder is not empty",
                 file=out,
@@ -246,7 +261,8 @@ def _claim(out: Path, seal: str) -> tuple[dict[str, Any], bool]:
     exams = before.get("exams")
     records = dict(exams) if isinstance(exams, dict) else {}
     for done in sorted((out / UNFINISHED).glob("[0-9]*.json")):
-        records[done.stem] = _read_json(done)
+        with suppress(MrkneeError):  # a damaged record: the exam is read again
+            records[done.stem] = _read_json(done)
     return records, before.get("finished") is True
 
 
@@ -258,9 +274,13 @@ def _beside(scan: Scan, study: Study) -> int:
 def _of_same_content(tasks: Sequence[_Task], done: Mapping[str, Any], processes: int) -> set[str]:
     """The exams that are done, and were made from the files that are there now."""
     pairs = [(task, done[task.exam_id]) for task in tasks if task.exam_id in done]
-    return {
-        exam_id for exam_id, is_same in each_or_here(_is_same_content, pairs, processes) if is_same
-    }
+    same = set()
+    with Progress(len(pairs), "comparing files", "exams") as progress:
+        for exam_id, is_same in each_or_here(_is_same_content, pairs, processes):
+            if is_same:
+                same.add(exam_id)
+            progress.advance()
+    return same
 
 
 def _is_same_content(pair: tuple[_Task, Mapping[str, Any]]) -> tuple[str, bool]:
@@ -276,7 +296,7 @@ def _is_there(out: Path, exam_id: str, done: Mapping[str, Any]) -> bool:
     """Whether an exam was refused before, or all its stacks are there."""
     if exam_id not in done:
         return False
-    return all((out / plane / f"{exam_id}.npy").exists() for plane in done[exam_id]["planes"])
+    return all(is_whole_stack(out / p / f"{exam_id}.npy") for p in done[exam_id]["planes"])
 
 
 @dataclass(frozen=True)
@@ -351,20 +371,35 @@ def _alone(task: _Task) -> tuple[str, dict[str, Any]]:
         return task.exam_id, record | {"content": content_digest(task.study, record, task.seal)}
 
 
+def _refuse_other_file(keep_map: Path) -> None:
+    """A map replaces nothing but a map: a source's files may have any name, and be anywhere."""
+    if keep_map.is_file():
+        with keep_map.open("rb") as file:
+            if not re.match(rb'\{\n "\d+": \{', file.read(40)):
+                raise MrkneeError(
+                    "the map would replace another file",
+                    file=keep_map,
+                    expected="a new name, or a map that an earlier import wrote",
+                )
+
+
 def _write_map(file: Path, ids: Mapping[str, Study], scan: Scan) -> None:
     """Writes which id is whose, and which files were left out, for its owner's eyes only."""
     content = {exam_id: _identifiers(study) for exam_id, study in ids.items()}
     content["left out"] = {str(name): reason for name, reason in scan.left_out if name.name}
     with whole_file(file) as beside:
         opener = partial(os.open, mode=0o600)
-        with open(beside, "w", opener=opener, encoding="utf-8") as text:  # a mode
+        with open(  # a mode; and names of files that are no UTF-8 are kept as JSON's escapes
+            beside, "w", opener=opener, encoding="utf-8", errors="backslashreplace"
+        ) as text:
             text.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _identifiers(study: Study) -> dict[str, Any]:
-    if study.volumes:
-        return {"files": {str(plane): str(location.name) for plane, location in study.volumes}}
     first = study.candidates[0].series.first
+    if is_nifti(first.location):
+        files = {one.name: str(one.series.first.location.name) for one in study.candidates}
+        return {"files": files}
     return {
         "StudyInstanceUID": first.study,
         "PatientID": first.patient,

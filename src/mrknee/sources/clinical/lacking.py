@@ -89,10 +89,12 @@ def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: in
         )
         if nowhere:
             yield f"{plane}: {nowhere} of its series' images lie nowhere by their headers: left out"
-        for one in candidates:
-            if one.plane == plane and failed(one, rows):
-                reason = rows[one.name]["reason"]
-                yield f"{plane}: {one.name} can't be used, {said['series']} is: {reason}"
+    planes = [*record["planes"], *record.get("missing", ())] if record["imported"] else []
+    for one in candidates:
+        if one.plane in planes and failed(one, rows):
+            instead = record["planes"].get(one.plane, {}).get("series")
+            stands_in = f", {instead} is" if instead else ""
+            yield f"{one.plane}: {one.name} can't be used{stands_in}: {rows[one.name]['reason']}"
     if beside:
         yield f"files in the folders of its images that can't be read or are missing: {beside}"
 

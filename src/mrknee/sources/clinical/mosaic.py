@@ -19,7 +19,7 @@ from mrknee.sources.clinical.dicomfile import text, texts
 # (0019,xx0A) of "SIEMENS MR HEADER": NumberOfImagesInMosaic; (0029,xx10) of "SIEMENS CSA HEADER":
 # the same in a structure of Siemens' own; (0065,xx50) of United Imaging: images in a grid. The
 # second half of an element's number depends on which blocks other private elements have taken.
-CREATORS = {0x0019: "SIEMENS MR HEADER", 0x0029: "SIEMENS CSA HEADER", 0x0065: "IMAGE PRIVATE"}
+CREATORS = {0x0019: "SIEMENS MR HEADER", 0x0029: "SIEMENS CSA", 0x0065: "IMAGE PRIVATE"}
 BLOCKS = (0x10, 0x11, 0x12)
 _COUNTS = {0x0019: 0x0A, 0x0065: 0x50}
 _CSA = 0x10
@@ -119,10 +119,10 @@ def _neighbours(grid: Float[np.ndarray, "down rows across cols"]) -> float:
 def _private_count(dataset: Dataset, group: int, block: int) -> int:
     """The number of images that a private element states; 0 where there is none."""
     creator = _bytes(dataset, group, block).decode("latin-1").upper()
-    if creator.strip(" \0") and CREATORS[group] not in creator:
-        return 0
-    if group == 0x0029:
+    if group == 0x0029:  # it says of itself what it is
         return _csa_count(_bytes(dataset, group, block << 8 | _CSA))
+    if CREATORS[group] not in creator:
+        return 0
     number = block << 8 | _COUNTS[group]
     content = _bytes(dataset, group, number)
     digits = content.strip(b" \0").decode("latin-1")

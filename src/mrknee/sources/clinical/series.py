@@ -7,10 +7,12 @@ are sorted by where they lie along the stack's normal.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,15 @@ PARALLEL_DEGREES = 2.0
 SAME_PLACE_MM = 0.05
 """Slices closer than this lie at one place; the thinnest of 3-D sequences are 0.3 mm apart."""
 SAME_ECHO_MS = 0.5
+SAME_PIXEL_MM = 0.001
+IN_PLANE_MM = 2.0
+"""Slices of one stack lie on a line to within half of this; blocks that lie further apart than
+this within the plane are told apart. Headers round positions to less than 0.01 mm."""
+MAX_SHEAR = 1.0
+"""By how much slices may shift within the plane for each mm along the normal."""
+SLAB_GAP_MM, SLAB_GAPS = 15.0, 3.5
+"""A gap along the normal wider than both 15 mm and 3.5 usual gaps lies between two blocks: two
+knees are some 100 mm apart, and slabs that cover one each leave more than this between them."""
 UNEVEN = 1.5
 """A gap this many times the usual one is a missing slice."""
 
@@ -35,12 +46,16 @@ class Series:
         images: its slices, sorted along `axes[0]`.
         axes: where slices, rows and columns point; None where headers don't say.
         orientations: how many orientations the scanner's series holds in all.
+        planes: in how many of the three planes it holds images of one echo and repetition time.
+        echoes: how many echo times it holds of this orientation and repetition time.
         notes: what is odd about it, one sentence each.
     """
 
     images: tuple[Image, ...]
     axes: Axes | None
     orientations: int = 1
+    planes: int = 1
+    echoes: int = 1
     notes: tuple[str, ...] = ()
 
     @property
@@ -61,6 +76,17 @@ class Series:
         return median(b - a for a, b in pairwise(_places(self.images, self.axes)))
 
     @property
+    def extent_mm(self) -> float | None:
+        """How far it reaches from the patient's right to left; None without positions."""
+        first, last = self.images[0], self.images[-1]
+        if self.axes is None or len(first.pixel_mm) != 2:
+            return None
+        steps = np.array(last.position) - np.array(first.position)
+        row_mm, col_mm = first.pixel_mm
+        sides = (steps, self.axes[1] * row_mm * first.rows, self.axes[2] * col_mm * first.cols)
+        return float(sum(abs(side[0]) for side in sides))
+
+    @property
     def centre(self) -> np.ndarray | None:
         """The middle of the stack in the patient, (x, y, z) in mm."""
         first, last = self.images[0], self.images[-1]
@@ -79,10 +105,64 @@ def sort_into_series(images: Iterable[Image]) -> list[Series]:
 
     The same image twice, as copies in two folders, counts once.
     """
-    unique = {(image.instance or image.location, image.frame): image for image in images}
-    groups = _grouped(unique.values(), lambda image: image.series)
-    stacks = [stack for group in groups for stack in _split(group)]
+    kept, renamed = _without_copies(images)
+    stacks: list[Series] = []
+    for group, notes in _scanner_series(kept):
+        if any(image.instance in renamed for image in group):
+            notes = (*notes, _ONE_INSTANCE)
+        stacks += _split(group, notes)
     return sorted(stacks, key=_scanner_order)
+
+
+_ONE_INSTANCE = "several of its images share one SOPInstanceUID; they are told apart by position"
+_ONE_EACH = "each of its images has a SeriesInstanceUID of its own; its number and name join them"
+
+
+def _without_copies(images: Iterable[Image]) -> tuple[list[Image], set[str]]:
+    """Images without copies, and the SOPInstanceUIDs that different images share.
+
+    Anonymisers may give one SOPInstanceUID to all images, so a copy is an image that also says
+    the same of its series, place, number and echo.
+    """
+    unique: dict[Hashable, Image] = {}
+    seen: set[tuple[str, int]] = set()
+    shared: set[str] = set()
+    for image in images:
+        key = (image.instance or image.location, image.frame, *_identity(image))
+        if key in unique:
+            continue
+        unique[key] = image
+        if image.instance:
+            if (image.instance, image.frame) in seen:
+                shared.add(image.instance)
+            seen.add((image.instance, image.frame))
+    return list(unique.values()), shared
+
+
+def _identity(image: Image) -> tuple[Hashable, ...]:
+    """What two images of one SOPInstanceUID must share to be copies of each other."""
+    return (
+        *(image.series, image.series_number, image.names, image.number, image.acquisition),
+        *(image.temporal, image.echo, image.te_ms, image.kind, image.rows, image.cols),
+        *(image.position, image.orientation, image.pixel_mm),
+    )
+
+
+def _scanner_series(images: Sequence[Image]) -> list[tuple[list[Image], tuple[str, ...]]]:
+    """Images as the scanner's series, each with what is odd about it.
+
+    A series has one number and one description, so images that share its UID but not these are
+    another one: anonymisers may give one SeriesInstanceUID to all series of a study. Or one to
+    each image: such images are joined by number and description.
+    """
+    groups = _grouped(images, lambda image: (image.series, image.series_number, image.names))
+    single = [group[0] for group in groups if len(group) == 1 and group[0].frames == 1]
+    found: list[tuple[list[Image], tuple[str, ...]]] = [
+        (group, ()) for group in groups if len(group) > 1 or group[0].frames > 1
+    ]
+    for joined in _grouped(single, lambda image: (image.series_number, image.names)):
+        found.append((joined, (_ONE_EACH,) if len(joined) > 1 else ()))
+    return found
 
 
 def _scanner_order(stack: Series) -> tuple[object, ...]:
@@ -91,42 +171,85 @@ def _scanner_order(stack: Series) -> tuple[object, ...]:
     return (first.series_number, first.series, plane, first.te_ms or 0.0, first.number)
 
 
-def _split(images: Sequence[Image]) -> list[Series]:
+def _split(images: Sequence[Image], notes: tuple[str, ...]) -> list[Series]:
     """One scanner's series as stacks."""
-    clusters: list[list[Image]] = []
-    for image in sorted(images, key=lambda image: (image.number, image.frame)):
-        home = next((cluster for cluster in clusters if _alike(cluster[0], image)), None)
-        if home is None:
-            clusters.append([image])
-        else:
-            home.append(image)
-    orientations = _count_orientations(cluster[0] for cluster in clusters)
+    ordered = sorted(images, key=lambda image: (image.number, image.frame))
+    directions, axes_of = _directions(ordered)
+    echoes = _steps([image.te_ms or 0.0 for image in ordered], SAME_ECHO_MS)
+    heights, widths = (
+        _steps(
+            [image.pixel_mm[axis] if len(image.pixel_mm) == 2 else 0.0 for image in ordered],
+            SAME_PIXEL_MM,
+        )
+        for axis in (0, 1)
+    )
+    clusters: dict[tuple[Any, ...], list[Image]] = {}
+    for index, image in enumerate(ordered):
+        key = (
+            *(directions[index], echoes[index], heights[index], widths[index]),
+            *(image.rows, image.cols, image.kind, image.component, image.echo),
+            *(image.technique, image.inverted, image.samples, len(image.pixel_mm)),
+        )
+        clusters.setdefault(key, []).append(image)
+    planes = _count_planes(ordered, [axes_of[direction] for direction in directions], echoes)
+    times: dict[Hashable, set[int]] = {}
+    for image, direction, echo in zip(ordered, directions, echoes, strict=True):
+        times.setdefault((direction, image.tr_ms), set()).add(echo)
     stacks = []
-    for cluster in clusters:
-        axes = cluster[0].axes
+    for key, cluster in clusters.items():
+        axes = axes_of[key[0]]
+        described = {
+            "orientations": len(axes_of),
+            "planes": planes,
+            "echoes": len(times[key[0], cluster[0].tr_ms]),
+        }
         if axes is None:
-            stacks.append(Series(tuple(cluster), None, orientations))
-        else:
-            stacks.extend(
-                Series(tuple(part), axes, orientations, notes)
-                for part, notes in _in_order(cluster, axes)
-            )
+            stacks.append(Series(tuple(cluster), None, notes=notes, **described))
+            continue
+        slabs = _slabs(cluster, axes)
+        slab_notes = (*notes, _SLABS) if len(slabs) > 1 else notes
+        for slab in slabs:
+            for part, odd in _in_order(slab, axes):
+                stacks.append(Series(tuple(part), axes, notes=(*slab_notes, *odd), **described))
     return stacks
 
 
-def _alike(one: Image, other: Image) -> bool:
-    """Whether two images can be slices of one stack."""
-    same = (one.rows, one.cols, one.kind, one.echo, one.technique, one.inverted, one.samples)
-    if same != (
-        *(other.rows, other.cols, other.kind, other.echo, other.technique),
-        *(other.inverted, other.samples),
-    ):
-        return False
-    if not np.allclose(one.pixel_mm or 0.0, other.pixel_mm or 0.0, rtol=1e-3):
-        return False
-    if abs((one.te_ms or 0.0) - (other.te_ms or 0.0)) > SAME_ECHO_MS:
-        return False
-    return _parallel(one.axes, other.axes)
+def _directions(images: Sequence[Image]) -> tuple[list[int], list[Axes | None]]:
+    """Which orientation each image has, as a place in the list of orientations.
+
+    An orientation is looked for in a grid of normals, in which only neighbouring cells can hold
+    it, so that the time grows with the number of images and not with its square.
+    """
+    found: list[Axes | None] = []
+    cells: dict[tuple[int, ...] | None, list[int]] = {}
+    indices: list[int] = []
+    for image in images:
+        axes = image.axes
+        cell = None if axes is None else _cell(axes)
+        near = [None] if cell is None else _neighbours(cell)
+        if indices and _parallel(axes, found[indices[-1]]):  # most often the one before
+            indices.append(indices[-1])
+            continue
+        same = (k for one in near for k in cells.get(one, ()) if _parallel(axes, found[k]))
+        index = next(same, len(found))
+        if index == len(found):
+            found.append(axes)
+            cells.setdefault(cell, []).append(index)
+        indices.append(index)
+    return indices, found
+
+
+def _cell(axes: Axes) -> tuple[int, ...]:
+    width = 2 * np.sin(np.radians(PARALLEL_DEGREES) / 2)  # the distance of such unit vectors
+    return tuple(int(place) for place in np.floor(axes[0] / width))
+
+
+def _neighbours(cell: tuple[int, ...]) -> list[tuple[int, ...] | None]:
+    steps = (-1, 0, 1)
+    return [
+        tuple(place + step for place, step in zip(cell, by, strict=True))
+        for by in product(steps, repeat=3)
+    ]
 
 
 def _parallel(one: Axes | None, other: Axes | None) -> bool:
@@ -136,12 +259,62 @@ def _parallel(one: Axes | None, other: Axes | None) -> bool:
     return bool((closeness > np.cos(np.radians(PARALLEL_DEGREES))).all())
 
 
-def _count_orientations(images: Iterable[Image]) -> int:
-    seen: list[Axes | None] = []
-    for image in images:
-        if not any(_parallel(image.axes, axes) for axes in seen):
-            seen.append(image.axes)
-    return len(seen)
+def _steps(values: Sequence[float], tolerance: float) -> list[int]:
+    """Numbers as groups: two belong together where no gap between them exceeds the tolerance."""
+    order = sorted(set(values))
+    starts = [later for before, later in pairwise(order) if later - before > tolerance]
+    return [bisect_right(starts, value) for value in values]
+
+
+def _count_planes(
+    images: Sequence[Image], axes: Sequence[Axes | None], echoes: Sequence[int]
+) -> int:
+    """In how many planes images of one echo and repetition time lie, at most."""
+    planes: dict[Hashable, set[Plane]] = {}
+    nearest: dict[int, Plane] = {}
+    for image, direction, echo in zip(images, axes, echoes, strict=True):
+        if direction is not None:
+            if id(direction) not in nearest:
+                nearest[id(direction)] = nearest_plane(direction[0])[0]
+            planes.setdefault((echo, image.tr_ms), set()).add(nearest[id(direction)])
+    return max(map(len, planes.values()), default=1)
+
+
+def _slabs(images: list[Image], axes: Axes) -> list[list[Image]]:
+    """Parallel images as slabs: blocks that lie apart, as those of two knees do.
+
+    The slices of one slab lie on a straight line, which may be sheared. Where they don't, they
+    are split wherever two neighbours along the rows or columns are more than `IN_PLANE_MM` apart;
+    and in any case where a gap along the normal is wider than missing slices would make it.
+    """
+    places = np.array([image.position for image in images]) @ axes.T
+    blocks = [np.arange(len(images))]
+    if not _on_a_line(places):
+        for axis in (1, 2, 1):
+            blocks = [part for block in blocks for part in _apart(block, places[:, axis])]
+    blocks = [part for block in blocks for part in _apart(block, places[:, 0], along=True)]
+    return [[images[index] for index in sorted(block)] for block in blocks]
+
+
+def _on_a_line(places: np.ndarray) -> bool:
+    """Whether the places of slices shift in the plane by the same step from slice to slice."""
+    along = places[:, 0] - places[:, 0].mean()
+    across = places[:, 1:] - places[:, 1:].mean(axis=0)
+    spread = float(along @ along)
+    slope = along @ across / spread if spread > SAME_PLACE_MM else np.zeros(2)
+    off = np.abs(across - np.outer(along, slope)).max()
+    return bool(off <= IN_PLANE_MM / 2 and np.abs(slope).max() <= MAX_SHEAR)
+
+
+def _apart(block: np.ndarray, places: np.ndarray, *, along: bool = False) -> list[np.ndarray]:
+    """Splits a block of indices where their places lie apart."""
+    order = block[np.argsort(places[block], kind="stable")]
+    gaps = np.diff(places[order])
+    limit = IN_PLANE_MM
+    if along:
+        steps = gaps[gaps > SAME_PLACE_MM]
+        limit = max(SLAB_GAP_MM, SLAB_GAPS * float(np.median(steps)) if len(steps) else 0.0)
+    return np.split(order, np.flatnonzero(gaps > limit) + 1)
 
 
 def _in_order(images: list[Image], axes: Axes) -> list[tuple[list[Image], tuple[str, ...]]]:
@@ -173,6 +346,7 @@ def _in_order(images: list[Image], axes: Axes) -> list[tuple[list[Image], tuple[
     return [(stack, tuple(notes))]
 
 
+_SLABS = "its series holds several blocks of slices that lie apart; they are told apart by place"
 _GAPS = "slices are unevenly spaced; one may be missing"
 
 

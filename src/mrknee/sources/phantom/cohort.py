@@ -12,7 +12,8 @@ import numpy as np
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, write_labels, write_stack
-from mrknee.files import clear_half_written, whole_file
+from mrknee.exams.stackfile import is_whole_stack
+from mrknee.files import clear_half_written, contents, owned_folder, sync, whole_file
 from mrknee.progress import track
 from mrknee.ranges import SEED
 from mrknee.sources.phantom.exam import FINDINGS, draw_exam_lesions, render_exam
@@ -109,14 +110,23 @@ def write_cohort(
     SEED.check("the seed", seed)
     out = Path(out)
     _check(train, valid, size, slice_factor)
+    with owned_folder(out):
+        _write_cohort(out, train, valid, seed, size, slice_factor, workers or cores())
+
+
+def _write_cohort(
+    out: Path, train: int, valid: int, seed: int, size: int, slice_factor: float, workers: int
+) -> None:
     tasks = _plan(out, train, valid, seed, size, slice_factor)
     _claim(out, _parameters(tasks, train, valid, seed, size, slice_factor))
     for folder in (out, *{file.parent for task in tasks for file in task.files()}):
         clear_half_written(folder)
-    missing = [task for task in tasks if not all(file.exists() for file in task.files())]
-    written = each(_write_exam, missing, workers or cores())
+    missing = [task for task in tasks if not all(map(is_whole_stack, task.files()))]
+    written = each(_write_exam, missing, workers)
     for _ in track(written, len(missing), "phantom", "exams"):
         pass
+    # the labels, which say that the set is complete, come after everything is on the disk
+    sync(file for task in missing for file in task.files())
     for split in FREQUENCIES:
         mine = [task for task in tasks if task.split == split]
         for finding in FINDINGS:
@@ -193,12 +203,12 @@ def _claim(out: Path, parameters: Mapping[str, object]) -> None:
                 found=_summary(_read(file)) or "no parameters",
                 advice="choose another folder, or remove this one",
             )
-    elif out.exists() and not all(p.name.startswith(f".{PARAMETERS}.") for p in out.iterdir()):
+    elif not all(path.name.startswith(f".{PARAMETERS}.") for path in contents(out)):
         raise MrkneeError(
             "the folder is not empty",
             file=out,
             expected=f"a new or empty folder, or one with {PARAMETERS}",
-            found=", ".join(sorted(path.name for path in out.iterdir())[:3]),
+            found=", ".join(sorted(path.name for path in contents(out))[:3]),
             advice="choose another folder",
         )
     else:
@@ -222,8 +232,9 @@ def _write_exam(task: _Task) -> str:
     """Render one exam, then write its files: masks first, stacks last."""
     exam = render_exam(task.seed, task.truth, size=task.size, slice_factor=task.slice_factor)
     for finding, planes in exam.masks.items():
+        lesions = task.out / "lesions" / task.split / finding
         for plane, mask in planes.items():
-            write_stack(task.out / "lesions" / task.split / finding, plane, task.exam_id, mask)
+            write_stack(lesions, plane, task.exam_id, mask, durable=False)
     for plane, stack in exam.stacks.items():
-        write_stack(task.out / task.split, plane, task.exam_id, stack)
+        write_stack(task.out / task.split, plane, task.exam_id, stack, durable=False)
     return task.exam_id

@@ -1,0 +1,112 @@
+"""Which contrast a series has: its weighting, and whether its fat is suppressed.
+
+The rules are written out in docs/importing.md; the two must say the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from mrknee.sources.clinical.series import Series
+from mrknee.sources.clinical.words import plain, vocabulary, words_of
+
+Weighting = Literal["T1", "PD", "T2", "gradient echo", "unknown"]
+
+T1_REPETITION_MS, T1_ECHO_MS = 1000.0, 30.0
+"""T1: a shorter repetition and a shorter echo than these. Spin echo for T1 of the knee has TR 400
+to 800 ms, for PD and T2 from 1800 ms on."""
+LONG_T1_REPETITION_MS = 1500.0
+"""Up to here it is T1 where the name says so: T1 at 3 T with many slices."""
+SURELY_PD_MS, SURELY_T2_MS = 30.0, 60.0
+"""PD is acquired with echoes of 10 to 45 ms, T2 of the knee with 50 to 100 ms. Below the first it
+is PD whatever the name says, above the second T2; between them the name decides."""
+T2_ECHO_MS = 45.0
+"""PD or T2 where no name says which: the echo from which it is T2."""
+MANY_ECHOES = 3
+"""From so many echoes on a series is acquired to compute a map from; two are PD and T2 at once."""
+STIR_MS = (100.0, 250.0)
+"""Inversion times that null fat: 150 ms at 1.5 T to 220 at 3 T."""
+
+GRADIENT_WORDS = vocabulary(
+    "gre ffe dess medic merge mffe spgr fspgr efgre fgre flash vibe fisp trufi truefisp fiesta"
+    " bffe ciss thrive lava cosmic swi"
+)
+# ScanOptions of Siemens, GE, Philips, Canon and others, and what enhanced files say in their place.
+FAT_OPTIONS = frozenset(
+    {"FS", "FATSAT", "FAT_SAT", "FAT SAT", "FATSAT_GEMS", "FAT", "FAT_WATER", "FATSUP"}
+    | {"SPIR", "SPAIR", "ASPIR", "STIR", "PASTA", "WE", "WATER_EXC", "WATS", "PROSET"}
+    | {"WATER EXCITED"}
+)
+WATER = frozenset({"W", "WATER", "WATER_ONLY"})
+"""Dixon's water image: scanners call it derived, but it is their fat-saturated acquisition."""
+FAT_WORDS = vocabulary(
+    "fs fatsat fsat fatsup fatsupp spir spair aspir stir tirm chess saturated ws wfs pasta"
+    " we wats watsc watsf watsg proset waterexc waterexcitation wexc ssrf"
+    " fettsat fettunterdruckt fettsuppression satgraisse supgrasa satgrasa grassat"
+)
+FAT_PHRASES = (
+    *("fat sat", "fat sup", "water exc", "water sel", "sat graisse", "graisse sat", "fett sat"),
+    *("supresion grasa", "sup grasa", "saturacion grasa", "saturacao gordura", "grasso sat"),
+)
+# A water image by the name of its series: Siemens ends them in _W, GE begins them with WATER:
+_WATER_NAME = re.compile(r"^\s*water\s*:|\b(dixon|mdixon|ideal|flex)\b.*\b(w|water|wasser|eau)\b")
+
+
+def weighting_of(series: Series, *, many_echoes: bool = False) -> Weighting:
+    """T1, PD, T2 or gradient echo, by technique, times, and name, in this order.
+
+    Args:
+        series: one stack.
+        many_echoes: it is one of several echoes, whose common name says nothing of each.
+    """
+    first = series.first
+    named = set() if many_echoes else _named_weightings(first.names)
+    technique = set(first.technique)
+    if ("GR" in technique and "SE" not in technique) or "GRADIENT" in technique:
+        return "gradient echo"
+    if technique <= {"RM"} and GRADIENT_WORDS & set(words_of(first.names)):
+        return "gradient echo"
+    te, tr = first.te_ms, first.tr_ms
+    if te is None or tr is None:
+        return named.pop() if len(named) == 1 else "unknown"
+    longest = LONG_T1_REPETITION_MS if named == {"T1"} else T1_REPETITION_MS
+    if tr < longest and te < T1_ECHO_MS:
+        return "T1"
+    soft = named & {"PD", "T2"}
+    if len(soft) == 1 and SURELY_PD_MS <= te <= SURELY_T2_MS:
+        return soft.pop()
+    return "PD" if te < T2_ECHO_MS else "T2"
+
+
+def _named_weightings(texts: Sequence[str]) -> set[Weighting]:
+    names: set[Weighting] = set()
+    for text in texts:
+        for word in re.split(r"[\s_:;,/()-]+", plain(text)):
+            if word.startswith("t1"):
+                names.add("T1")
+            elif word.startswith("t2") and not word.startswith(("t2*", "t2star")):
+                names.add("T2")
+            elif word.startswith(("pd", "dp")) or word in ("proton", "protonendichte"):
+                names.add("PD")
+    return names
+
+
+def fat_saturation_of(series: Series) -> bool | None:
+    """Whether fat is suppressed: by ScanOptions, or by name; None where neither says anything."""
+    first = series.first
+    words = words_of(first.names)
+    joined = " ".join(words)
+    if FAT_OPTIONS & set(first.options) or WATER & set(first.kind):
+        return True
+    if FAT_WORDS & set(words) or any(phrase in joined for phrase in FAT_PHRASES):
+        return True
+    if any(word.startswith(("pd", "t", "dp")) and word.endswith("fs") for word in words):
+        return True
+    if any(_WATER_NAME.search(plain(name).replace("_", " ")) for name in first.names):
+        return True
+    low, high = STIR_MS
+    if "IR" in first.technique and low <= (first.ti_ms or 0.0) <= high:
+        return True
+    return False if first.options or first.words else None

@@ -1,0 +1,223 @@
+"""Which NIfTI files are one exam, and what each is: by their names and the JSON beside them.
+
+The rules are written out in docs/importing.md; the two must say the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import Plane
+from mrknee.sources.clinical.header import Image, blank
+from mrknee.sources.clinical.knees import knees_of
+from mrknee.sources.clinical.locate import Location, Opener
+from mrknee.sources.clinical.nifti import LABELS, as_series, read_grid
+from mrknee.sources.clinical.protocol import candidates
+from mrknee.sources.clinical.refusals import named_unfit
+from mrknee.sources.clinical.series import Series
+from mrknee.sources.clinical.study import Study
+from mrknee.sources.clinical.words import plain, vocabulary, words_of
+from mrknee.untrusted import parse_json
+
+SIDECAR_BYTES = 4_000_000
+"""Of a JSON file beside a volume; dcm2niix writes some kilobytes."""
+PLANES_NAMED: dict[str, Plane] = {
+    **dict.fromkeys(
+        ("axial", "ax", "axi", "tra", "trans", "transverse", "transversal"), Plane.AXIAL
+    ),
+    **dict.fromkeys(("coronal", "cor"), Plane.CORONAL),
+    **dict.fromkeys(("sagittal", "sag"), Plane.SAGITTAL),
+}
+# Words that say how a volume was acquired, not whose it is.
+SEQUENCE_WORDS = vocabulary(
+    "pd pdw dp t1 t1w t2 t2w t2star proton density tse fse frfse se gre ffe flash dess medic merge"
+    " mffe spgr vibe space cube vista fiesta ciss fs fatsat fat sat sup spair spir stir tirm we"
+    " wats proset water dixon mdixon ideal flex ir opp in out phase blade propeller mvxd 2d 3d iso"
+    " hr highres lowres sense grappa asset arc cs p2 p3 nd dis2d dis3d norm acq wip map mpr"
+)
+MASK = re.compile(
+    r"(?:[a-z]*seg(?:m|s|mented|mentation|mentations)?|masks?|maske|masken|masque|mascara"
+    r"|labels?|labelmap|lbl|rois?|annot|annotations?|groundtruth|gt|pred|prediction)\d*"
+)
+# dcm2niix's default name: %f_%p_%t_%s, folder, protocol, time of the study and number of the
+# series; then what it appends to tell parts of a series apart.
+DCM2NIIX = re.compile(
+    r"(?P<rest>.*)_(?P<time>\d{4,14})_(?P<series>\d{1,5})"
+    r"(?P<parts>(?:_(?:e\d+|ph|phmag|real|imaginary|i\d+|t\d+|c\w+|eq(?:_\d+)?|tilt(?:_\d+)?"
+    r"|roi\d+|adc|moco|fieldmaphz))*[a-z]?(?:_crop_\d+)?)"
+)
+NOT_MAGNITUDE = vocabulary("ph phmag real imaginary fieldmaphz")
+BIDS = re.compile(r"\b(?:sub|ses|run)-[a-z0-9]+")
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What a file's name and its sidecar say.
+
+    Attributes:
+        location: of the file.
+        exam: what it shares with the other files of its exam.
+        plane: which one; None where only its geometry can say it.
+        mask: it is named as one.
+        image: its sequence, sides and times.
+    """
+
+    location: Location
+    exam: str
+    plane: Plane | None
+    mask: bool
+    image: Image
+
+
+def nifti_studies(locations: Iterable[Location]) -> tuple[list[Study], int]:
+    """NIfTI files as studies, and how many are named by no plane."""
+    exams: dict[str, list[_Named]] = {}
+    nameless = 0
+    with Opener() as opener:
+        for location in locations:
+            named = _named(location, _sidecar(opener, location))
+            if named is None:
+                nameless += 1
+            else:
+                exams.setdefault(named.exam, []).append(named)
+    return [study for key, group in exams.items() for study in _studies(key, group)], nameless
+
+
+def _studies(key: str, group: Sequence[_Named]) -> list[Study]:
+    stacks, refusals = [], []
+    for one in group:
+        try:
+            stack = as_series(read_grid(one.location), one.plane, one.image)
+            refusal = LABELS if one.mask else None
+        except MrkneeError as error:
+            stack, refusal = Series((one.image,), None), error.what
+        stacks.append(stack)
+        refusals.append(refusal)
+    found = candidates(stacks)
+    return knees_of(
+        key,
+        [
+            one
+            if refusal is None
+            else replace(one, plane=named.plane or one.plane, refusal=refusal)
+            for one, refusal, named in zip(found, refusals, group, strict=True)
+        ],
+    )
+
+
+def _sidecar(opener: Opener, location: Location) -> Mapping[str, Any]:
+    """What the JSON file beside a volume says; nothing where there is none, or it is broken."""
+    name = location.name.name
+    stem = name[: name.lower().rindex(".nii")]
+    if location.member is None:
+        beside = Location(location.path.with_name(f"{stem}.json"))
+        if not beside.path.is_file():
+            return {}
+    else:
+        folder = location.member[: len(location.member) - len(name)]
+        beside = Location(location.path, f"{folder}{stem}.json")
+    try:
+        with opener.open(beside) as file:
+            content = parse_json(file.read(SIDECAR_BYTES), None, "JSON beside a NIfTI file")
+    except (MrkneeError, KeyError):  # KeyError: the zip has no such member
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _named(location: Location, sidecar: Mapping[str, Any]) -> _Named | None:
+    """What a file is called; None where nothing says its plane."""
+    name = location.name
+    stem = plain(name.name[: name.name.lower().rindex(".nii")])
+    automatic = DCM2NIIX.fullmatch(stem)
+    parts = words_of([automatic["parts"].replace("_", " ")]) if automatic else []
+    described = automatic["rest"] if automatic else stem
+    subject = BIDS.findall(described)
+    words = words_of([BIDS.sub(" ", described)])
+    protocol = words_of([_text(sidecar, "SeriesDescription"), _text(sidecar, "ProtocolName")])
+    plane = _plane(words, name.parent, protocol)
+    if plane is None and not automatic and not protocol:
+        return None
+    mask = any(MASK.fullmatch(word) for word in words)
+    series = _number(sidecar, "SeriesNumber")
+    own = [
+        word
+        for word in words
+        if word not in PLANES_NAMED
+        and not MASK.fullmatch(word)
+        and word not in SEQUENCE_WORDS
+        and word not in protocol
+        and not named_unfit(word)
+        and not (series is not None and word.isdigit() and int(word) == int(series))
+    ]
+    time = automatic["time"] if automatic else ""
+    folder = name.parent
+    if PLANES_NAMED.get(plain(folder.name)) == plane and not set(words) & set(PLANES_NAMED):
+        folder = folder.parent
+    exam = "/".join([str(folder), " ".join([*subject, *own, *([time] if time else [])])])
+    if _text(sidecar, "StudyInstanceUID"):
+        people = [_text(sidecar, key) for key in ("StudyInstanceUID", "PatientID", "PatientName")]
+        exam = repr(people)
+    image = _image(location, sidecar, [word for word in words if word not in own], own)
+    if NOT_MAGNITUDE & set(parts):
+        image = replace(image, component="PHASE")
+    return _Named(location, exam, plane, mask, image)
+
+
+def _plane(words: Sequence[str], folder: PurePosixPath, protocol: Sequence[str]) -> Plane | None:
+    """The one plane that a file's name says, else its folder's, else its sidecar."""
+    for source in (words, [plain(folder.name)], protocol):
+        named = {PLANES_NAMED[word] for word in source if word in PLANES_NAMED}
+        if named:
+            return named.pop() if len(named) == 1 else None
+    return None
+
+
+def _image(
+    location: Location, sidecar: Mapping[str, Any], words: Sequence[str], own: Sequence[str]
+) -> Image:
+    """What is known of a volume's sequence, as a DICOM header would say it."""
+    name = _text(sidecar, "SeriesDescription") or " ".join(words).upper()
+    study = (_text(sidecar, key) for key in ("StudyDescription", "ProcedureStepDescription"))
+    sides = (_text(sidecar, key) for key in ("ImageLaterality", "Laterality"))
+    times = (_number(sidecar, key) for key in ("EchoTime", "RepetitionTime", "InversionTime"))
+    te_ms, tr_ms, ti_ms = (None if time is None else 1000 * time for time in times)  # from seconds
+    return replace(
+        blank(location),
+        series_number=int(_number(sidecar, "SeriesNumber") or 0),
+        echo=None,
+        modality=_text(sidecar, "Modality"),
+        kind=_texts(sidecar, "ImageType"),
+        names=(name, _text(sidecar, "ProtocolName")),
+        study_words=tuple(filter(None, [*study, " ".join(own).upper()])),
+        coil=_text(sidecar, "ReceiveCoilName"),
+        body_part=_text(sidecar, "BodyPartExamined") or _text(sidecar, "BodyPart"),
+        lateralities=tuple(filter(None, sides)),
+        technique=_texts(sidecar, "ScanningSequence"),
+        options=_texts(sidecar, "ScanOptions"),
+        te_ms=te_ms,
+        tr_ms=tr_ms,
+        ti_ms=ti_ms,
+    )
+
+
+def _texts(sidecar: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = sidecar.get(key)
+    parts = (
+        value if isinstance(value, list) else re.split(r"\\|(?<=[A-Z])_(?=[A-Z])", str(value or ""))
+    )
+    return tuple(str(part).strip().upper() for part in parts if str(part).strip())
+
+
+def _text(sidecar: Mapping[str, Any], key: str) -> str:
+    value = sidecar.get(key)
+    return value.strip().upper() if isinstance(value, str) else ""
+
+
+def _number(sidecar: Mapping[str, Any], key: str) -> float | None:
+    value = sidecar.get(key)
+    return float(value) if isinstance(value, (int, float)) and abs(value) < 1e6 else None

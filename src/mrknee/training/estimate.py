@@ -1,0 +1,266 @@
+"""What a run will need, estimated before it starts: peak memory, and time per epoch.
+
+Measured on a few slices in a copy of one encoder, then scaled to the largest batch that the data
+set can give, by the slice counts in its files' headers. Nothing of the run is touched: no weights,
+no statistics, no random numbers. docs/training.md compares estimates with measured peaks.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mrknee.exams import ExamFolder
+from mrknee.networks.network import SLICES_AT_ONCE, Network
+from mrknee.networks.reader import device_here
+from mrknee.training.machine import free_memory, resident_memory
+from mrknee.training.out_of_memory import what_to_change
+from mrknee.training.parts import Parts
+from mrknee.training.recipe import Recipe
+
+AUTOMATIC_SLICES = {"cpu": 4, "cuda": 64}
+"""What `slices_at_once: -1` means, by kind of device. On a processor few slices are as fast as
+many, since new memory costs time too; a GPU needs many to be busy."""
+
+MOST_HEADERS = 2000
+"""Exams whose headers are read, at most; of more, so many spread evenly."""
+
+TIMED_SECONDS = 0.5
+"""How long slices are timed for: on few of a small network, calls would be most of the time."""
+
+MOST_TIMED = 64
+"""Slices that are timed, at most."""
+
+WORKER_BYTES = 80_000_000
+"""What a worker process holds of its own beside batches: measured 60 to 80 MB."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was measured on one encoder, in bytes and seconds per slice.
+
+    Attributes:
+        kept: what the encoder keeps of a slice for its gradients.
+        largest: the largest tensor among that.
+        maps: the feature map.
+        forward: seconds of encoding without gradients.
+        both: seconds of encoding and gradients.
+    """
+
+    kept: float
+    largest: float
+    maps: float
+    forward: float
+    both: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will need.
+
+    Attributes:
+        memory: peak bytes: on a GPU of its memory, otherwise of all processes of this start.
+        free: bytes there are for it; None where the system doesn't say.
+        seconds: of one epoch, validation included.
+        exams: exams trained on and validated on in an epoch.
+        largest: slices of the largest batch that can come.
+        device: cpu or cuda.
+        advice: what to change where memory does not suffice.
+    """
+
+    memory: int
+    free: int | None
+    seconds: float
+    exams: tuple[int, int]
+    largest: int
+    device: str
+    advice: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is enough memory, as far as is known."""
+        return self.free is None or self.memory <= self.free
+
+    def text(self) -> str:
+        """Two or three lines for the person who waits."""
+        of = "the GPU's memory" if self.device == "cuda" else "memory"
+        free = "" if self.free is None else f" ({self.free / 1e9:.1f} GB are free for it)"
+        lines = [
+            f"estimate: {self.memory / 1e9:.1f} GB of {of} at the most{free}, for batches of up to "
+            f"{self.largest} slices",
+            f"estimate: {_duration(self.seconds)} per epoch of {self.exams[0]} exams trained on "
+            f"and {self.exams[1]} validated, if nothing else is computed here",
+        ]
+        if not self.fits:
+            lines.append(
+                f"WARNING: by this estimate it does not fit into memory and may be ended without "
+                f"another word. To change: {self.advice}"
+            )
+        return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def slices_at_once(recipe: Recipe) -> int | None:
+    """How many slices go through an encoder together in training on this machine; None is all."""
+    if recipe.slices_at_once < 0:
+        return AUTOMATIC_SLICES[device_here()]
+    return recipe.slices_at_once or None
+
+
+def estimate(
+    network: Network, parts: Parts, recipe: Recipe, precision: str, *, workers: int, processes: int
+) -> Estimate:
+    """Estimates a run's peak memory and time per epoch.
+
+    Args:
+        network: the run's, before training; a copy of one encoder is measured.
+        parts: which exams do what.
+        recipe: the settings.
+        precision: Lightning's name for the precision in use.
+        workers: worker processes that read exams, of all loaders together.
+        processes: that share a batch, on all machines.
+    """
+    device = device_here()
+    fit = _slice_counts(parts.train, parts.fit)
+    chosen = _slice_counts(parts.selecting, parts.chosen)
+    batch = max(_largest_batch(counts, recipe, processes) for counts in (fit, chosen))
+    probe = _probe(network, recipe, precision, device)
+    few = slices_at_once(recipe)
+    held = batch if few is None else min(few, batch)
+    pixels = recipe.preparation.crop**2
+    weights = sum(p.nbytes for p in network.parameters())
+    trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
+    states = {"adam": 2, "adamw": 2, "sgd": 1}[recipe.optimizer.name]
+    memory = (
+        trained * (1 + states)  # gradients and the optimizer's averages
+        + batch * pixels * 5  # bytes, and float32
+        + batch * probe.maps * 2  # maps and their gradients
+        + held * (probe.kept + 2 * probe.largest)
+    )
+    unseen = SLICES_AT_ONCE.get(device, batch) * 3 * probe.largest  # validation: nothing is kept
+    memory = max(memory, trained * states + batch * (pixels * 5 + probe.maps) + unseen)
+    if device == "cuda":
+        memory += weights
+        free: int | None = torch.cuda.mem_get_info()[0]
+    else:
+        resident = resident_memory() or 0
+        # each worker has two batches ready, and one at work
+        memory += resident + workers * (WORKER_BYTES + 3 * batch * pixels)
+        free = free_memory()
+        free = None if free is None else free + resident
+    trained_slice = probe.both if few is None else probe.both + probe.forward
+    seconds = _total(fit, len(parts.fit)) * trained_slice
+    seconds += _total(chosen, len(parts.chosen)) * probe.forward
+    return Estimate(
+        memory=round(memory),
+        free=free,
+        seconds=seconds / processes,
+        exams=(len(parts.fit), len(parts.chosen)),
+        largest=batch,
+        device=device,
+        advice=what_to_change(recipe),
+    )
+
+
+def _slice_counts(exams: ExamFolder, positions: Sequence[int]) -> list[int]:
+    """Slices of each exam, all planes together, from the files' headers."""
+    step = -(-len(positions) // MOST_HEADERS)
+    return [exams.count_slices(position) for position in positions[::step]]
+
+
+def _total(counts: Sequence[int], exams: int) -> float:
+    """Slices of so many exams, of which these are counted."""
+    return sum(counts) / len(counts) * exams
+
+
+def _largest_batch(counts: Sequence[int], recipe: Recipe, processes: int) -> int:
+    """Slices of the largest batch that can come, in one process."""
+    exams = -(-recipe.batch_exams // processes)
+    most = sum(sorted(counts)[-exams:])
+    if recipe.batch_slices is not None:
+        most = min(most, max(recipe.batch_slices, max(counts)))
+    return most
+
+
+def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Probe:
+    """Encodes and differentiates a few grey slices in a copy of the first encoder."""
+    encoder = copy.deepcopy(next(iter(network.encoders.values()))).to(device)
+    weights = [p for p in encoder.parameters() if p.requires_grad]
+    side = recipe.preparation.crop
+    number = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    mixed = torch.autocast(device, number, enabled=precision != "32-true")
+
+    def clock() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def run(count: int) -> tuple[int, int, int, float]:
+        grey = torch.linspace(-1, 1, count * side * side, device=device)
+        pictures = grey.view(count, side, side, 1).permute(0, 3, 1, 2)
+        begin = clock()
+        with _Kept(encoder) as kept, mixed:
+            maps = encoder(pictures)
+        if weights:
+            torch.autograd.grad(maps.float().sum(), weights, allow_unused=True)
+        return kept.total, kept.largest, maps.nbytes, clock() - begin
+
+    with torch.random.fork_rng(), torch.enable_grad():
+        one, *_ = run(1)
+        two, largest, maps, both = run(2)
+        most = min(slices_at_once(recipe) or MOST_TIMED, MOST_TIMED)
+        count = max(2, min(int(2 * TIMED_SECONDS / both), most))
+        if count > 2:
+            *_, both = run(count)
+        pictures = torch.zeros(count, 1, side, side, device=device)
+        begin = clock()
+        with torch.no_grad(), mixed:
+            encoder(pictures)
+        forward = clock() - begin
+    return Probe(
+        kept=max(two - one, 0),  # without what does not grow with the slices
+        largest=largest / 2,
+        maps=maps / 2,
+        forward=forward / count,
+        both=both / count,
+    )
+
+
+class _Kept:
+    """Counts the bytes that autograd keeps for gradients, each piece of memory once.
+
+    Attributes:
+        total: bytes, without the weights themselves.
+        largest: bytes of the largest piece.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.total = self.largest = 0
+        self._seen = {t.untyped_storage().data_ptr() for t in module.state_dict().values()}
+        self._hooks: Any = torch.autograd.graph.saved_tensors_hooks(self._count, lambda t: t)
+
+    def _count(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.total += storage.nbytes()
+            self.largest = max(self.largest, storage.nbytes())
+        return tensor
+
+    def __enter__(self) -> _Kept:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self._hooks.__exit__(*about)

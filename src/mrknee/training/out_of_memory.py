@@ -1,0 +1,145 @@
+"""Running out of memory: a message with what to change, where the system leaves time for one.
+
+Linux ends a process that takes more memory than there is with SIGKILL, without a word. A marker in
+the run folder, `.running`, is there while a start of the run is at work; whoever finds it later
+knows that the start was ended so.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mrknee.errors import MrkneeError
+from mrknee.files import whole_file
+from mrknee.training.recipe import Recipe
+from mrknee.untrusted import read_json
+
+MARKER = ".running"
+
+_SHORT = re.compile(
+    r"can't allocate memory|out of memory|bad_alloc|cannot allocate memory|"
+    r"std::length_error|could not create a memory object",
+    re.IGNORECASE,
+)
+"""What torch, CUDA, oneDNN and the C++ library say in a RuntimeError where memory ran out."""
+
+_WORKER = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)")
+"""torch's words where the system has ended a worker process of a data loader."""
+
+
+def what_to_change(recipe: Recipe) -> str:
+    """The settings that lower memory, the most effective first, with the recipe's values."""
+    advice = []
+    if recipe.network.batchnorm == "frozen":
+        few = recipe.slices_at_once
+        if few == 0 or few > 4:
+            advice.append(f"--slices_at_once 4 (is {few or '0, all'})")
+        elif few == -1:
+            advice.append("--slices_at_once 2 (is -1, automatic)")
+    if recipe.batch_exams > 1:
+        advice.append(
+            f"--batch_exams 1 with --accumulate {recipe.batch_exams * recipe.accumulate} "
+            f"(is {recipe.batch_exams} with {recipe.accumulate}), which makes the same steps"
+        )
+    if recipe.workers != 0:
+        advice.append(f"--workers 0 (is {recipe.workers})")
+    advice.append(f"a smaller network.encoder (is {recipe.network.encoder})")
+    return "lower what is held at once: " + ", or ".join(advice) + "; or use more memory"
+
+
+@contextmanager
+def told_if_memory_runs_out(recipe: Recipe) -> Iterator[None]:
+    """Turns what Python, torch and CUDA raise where memory runs out into one clear error.
+
+    Raises:
+        MrkneeError: memory has run out, or the system has ended a process that reads exams.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as fault:
+        text = str(fault)
+        if isinstance(fault, RuntimeError) and (ended := _WORKER.search(text)):
+            raise MrkneeError(
+                "a process that reads exams was ended by the system, most likely for lack of "
+                "memory",
+                found=text[ended.start() :].splitlines()[0],
+                advice=what_to_change(recipe),
+            ) from fault
+        if not is_out_of_memory(fault):
+            raise
+        raise MrkneeError(
+            "memory ran out while training",
+            found=next((line for line in text.splitlines() if _SHORT.search(line)), None)
+            or type(fault).__name__,
+            advice=what_to_change(recipe),
+        ) from fault
+
+
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Whether an error says that memory has run out; torch has no one type for that."""
+    if isinstance(fault, OSError):
+        return fault.errno == errno.ENOMEM
+    return isinstance(fault, MemoryError) or (
+        isinstance(fault, RuntimeError) and _SHORT.search(str(fault)) is not None
+    )
+
+
+def kills_for_memory() -> int | None:
+    """How many processes the kernel has ended for lack of memory since it started, if it counts."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+
+
+def _boot() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+@contextmanager
+def marked_as_running(out: Path) -> Iterator[None]:
+    """Keeps the marker in the run folder while the work lasts; an error or Ctrl-C removes it too.
+
+    What leaves it there is an end without a chance to clean up: SIGKILL, a crash, a power failure.
+    """
+    marker = {"process": os.getpid(), "boot": _boot(), "kills": kills_for_memory()}
+    with whole_file(out / MARKER) as beside:
+        beside.write_text(json.dumps(marker) + "\n")
+    try:
+        yield
+    finally:
+        (out / MARKER).unlink(missing_ok=True)
+
+
+def how_it_was_ended(out: Path, recipe: Recipe) -> str | None:
+    """What is known of a start of this run that was ended without a word; None where none was."""
+    if not (out / MARKER).exists():
+        return None
+    cause = "most likely for lack of memory"
+    try:
+        marker: Any = read_json(out / MARKER, "marker of a running start")
+        same_boot, before, now = marker["boot"] == _boot(), marker["kills"], kills_for_memory()
+        if not same_boot:
+            cause = "most likely because the machine went down: it has been started since"
+        elif type(before) is int and now is not None:
+            if now > before:
+                cause = "for lack of memory: the kernel has ended processes for that since"
+            else:
+                cause += " (or by a SIGKILL from elsewhere: the kernel has counted no such end)"
+    except (MrkneeError, KeyError, TypeError):  # a broken marker still says that it was ended
+        pass
+    return (
+        f"the last start of this run was ended without a word, {cause}. If it was memory, "
+        + what_to_change(recipe)
+    )

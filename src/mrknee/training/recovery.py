@@ -1,0 +1,167 @@
+"""What of an interrupted run can be used: from which state it goes on, and whether it is finished.
+
+A power loss, or a kill at the wrong moment, may leave files empty, filled with zeros or cut. What
+can be written again is; what a state relies on decides which state is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mrknee.errors import MrkneeError
+from mrknee.networks.checkpoint import finish_replacing, load_checkpoint
+from mrknee.scoring.predictions import Predictions
+from mrknee.scoring.scorecard import Scorecard
+from mrknee.training.recipe import Recipe, SelectionSettings, load_recipe
+from mrknee.training.record import best_epoch
+from mrknee.training.resumption import PREVIOUS, RESUME, Done, read_done
+from mrknee.untrusted import read_bytes, read_json
+
+_MAX_TEXT_BYTES = 32_000_000  # of a run folder's text file; split.csv has a line per exam
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a start of a run goes on from.
+
+    Attributes:
+        done: how far the run had come; nothing where it starts from the beginning.
+        state: the file that holds its state; None where it starts from the beginning.
+        notes: what was lost, and what follows from that.
+    """
+
+    done: Done
+    state: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_start(out: Path, selection: SelectionSettings) -> Start:
+    """Chooses the state that a run goes on from.
+
+    The latest one that can be read and whose epochs are there: the best epoch's weights where it
+    was found before that state, and the latest epoch's. If none can be used, the run starts again
+    from the beginning, and ends with the same weights; but not if no state can be read though one
+    has content, because it may not be ours.
+
+    Args:
+        out: the run folder; may be missing.
+        selection: of the epoch.
+
+    Raises:
+        MrkneeError: there are states, but none can be read.
+    """
+    states: list[tuple[Path, Done]] = []
+    faults: list[MrkneeError] = []
+    for file in (out / RESUME, out / PREVIOUS):
+        if file.exists():
+            try:
+                states.append((file, read_done(file)))
+            except MrkneeError as fault:
+                faults.append(fault)
+    notes = [f"{fault.file} can't be read ({fault.found})" for fault in faults]
+    if not states:
+        unknown = [fault for fault in faults if not _is_lost(Path(str(fault.file)))]
+        if unknown:
+            raise unknown[0]
+    for file, done in states:
+        later = states[0][1]
+        best = best_epoch(later.rows, selection)
+        needed = ["best"] if 0 < best <= done.epoch else []
+        needed += ["last"] if done is later and done.epoch and not done.batches else []
+        lacking = [f"{out / part}" for part in needed if not _is_model(out / part)]
+        if not lacking:
+            if file != out / RESUME or notes:
+                notes.append(f"training goes on from the state before that, {file}")
+            return Start(done, file, tuple(notes))
+        notes.append(f"the weights in {' and '.join(lacking)} can't be read, which {file} needs")
+    if notes:
+        notes.append("training starts again from its first epoch")
+    return Start(Done(), None, tuple(notes))
+
+
+def settings_before(out: Path, recipe: Recipe, done: Done) -> dict[str, Any] | None:
+    """The settings that a run was started with; None where they are lost.
+
+    Raises:
+        MrkneeError: settings.yaml can't be read, and no state tells what it said.
+    """
+    file = out / "settings.yaml"
+    if _is_cut(file, recipe.to_yaml()):
+        return done.settings
+    try:
+        return load_recipe(str(file)).to_dict()
+    except MrkneeError:
+        if done.settings is None:
+            raise
+        return done.settings
+
+
+def has_same_exams(out: Path, split: str, done: Done) -> bool:
+    """Whether a run was started with this split.csv, as far as that is still known.
+
+    Raises:
+        MrkneeError: split.csv can't be read, and no state tells what it said.
+    """
+    file = out / "split.csv"
+    if done.split:
+        return done.split == split_digest(split)
+    return _is_cut(file, split) or _read(file) == split.encode()
+
+
+def split_digest(split: str) -> str:
+    """What a state keeps of split.csv."""
+    return hashlib.sha256(split.encode()).hexdigest()
+
+
+def broken_parts(out: Path, recipe: Recipe, split: str) -> list[str]:
+    """Which files of a run that has a scorecard can't be used; a finished run has none."""
+    broken = [part for part in ("best", "last") if not _is_model(out / part)]
+    texts = {"settings.yaml": recipe.to_yaml(), "split.csv": split, "metrics.csv": ""}
+    broken += [name for name, text in texts.items() if _is_cut(out / name, text)]
+    try:
+        read_json(out / "environment.json", "list of starts")
+    except MrkneeError:
+        broken.append("environment.json")
+    try:
+        scored = Scorecard.read(out / "scorecard.json").split
+    except MrkneeError:
+        return ["scorecard.json", *broken]
+    for part in dict.fromkeys((scored, *(("inner",) if recipe.selection.part == "inner" else ()))):
+        try:
+            Predictions.read(out / f"predictions-{part}.csv")
+        except MrkneeError:
+            broken.append(f"predictions-{part}.csv")
+    return broken
+
+
+def _is_model(folder: Path) -> bool:
+    finish_replacing(folder)
+    try:
+        load_checkpoint(folder)
+    except MrkneeError:
+        return False
+    return True
+
+
+def _is_lost(file: Path) -> bool:
+    """Whether a file is missing, empty or filled with zeros: what a power loss leaves."""
+    if not file.is_file():
+        return not file.exists()
+    with file.open("rb") as opened:
+        parts = iter(lambda: opened.read(1 << 20), b"")
+        return all(part.count(0) == len(part) for part in parts)
+
+
+def _is_cut(file: Path, text: str) -> bool:
+    """Whether a file is lost, or ends before the text that it should hold does."""
+    if _is_lost(file):
+        return True
+    content = _read(file).rstrip(b"\0")
+    return len(content) < len(text.encode()) and text.encode().startswith(content)
+
+
+def _read(file: Path) -> bytes:
+    return read_bytes(file, "file of the run", at_most=_MAX_TEXT_BYTES)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES, ExamFolder, Findings, write_labels, write_stack
+from mrknee.exams.ids import UNUSABLE, refuse_id
+from mrknee.scoring.predictions import Predictions
+
+GOOD = ["0000", "-5", "+12.5", "knee 7", 'a "quoted", id', "Müller-ß", "é", "膝0001", "a=b", "'=1"]
+BAD = {
+    "=1+1": "formula",
+    "+A1": "formula",
+    "-2+3": "formula",
+    "@SUM(A1)": "formula",
+    "\uff1d1": "formula",
+    "\t=1": "U+0009",
+    "a\rb": "U+000D",
+    "a\nb": "U+000A",
+    "a\x1b[2J": "U+001B",
+    "a\u202eb": "U+202E",
+    "a\u2028b": "U+2028",
+    "\ufeff0000": "U+FEFF",
+    " 0000": "space",
+    "0000 ": "space",
+    "": "nothing",
+    os.fsdecode(b"kn\xe4e"): "UTF-8",
+}
+
+
+@pytest.mark.parametrize("exam_id", GOOD)
+def test_what_names_a_file_and_a_field_is_an_id(exam_id: str, tmp_path: Path) -> None:
+    """It is read from a data set, written to tables, and found again in all of them."""
+    for plane in PLANES:
+        write_stack(tmp_path / "valid", plane, exam_id, np.ones((1, 4, 4), np.uint8))
+    write_labels(tmp_path, "valid", "acl", {exam_id: 1.0})
+    exams = ExamFolder.of_split(tmp_path, "valid")
+    assert exams.ids == (exam_id,)
+    assert exams.labels.tolist() == [[1.0]]
+    Predictions(exams.ids, Findings(["acl"]), np.array([[0.5]])).write(tmp_path / "p.csv")
+    assert Predictions.read(tmp_path / "p.csv").labels(tmp_path, "valid").tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(("exam_id", "found"), BAD.items(), ids=map(ascii, BAD))
+def test_what_a_table_could_not_hold_is_refused(exam_id: str, found: str, tmp_path: Path) -> None:
+    """By the rule itself, and before a table of predictions is written; the message is UTF-8."""
+    with pytest.raises(MrkneeError, match=UNUSABLE) as caught:
+        refuse_id(exam_id, Path(f"axial/{exam_id}.npy"))
+    assert found in str(caught.value.found)
+    str(caught.value).encode()
+    with pytest.raises(MrkneeError, match=UNUSABLE):
+        Predictions((exam_id,), Findings(["acl"]), np.array([[0.5]])).write(tmp_path / "p.csv")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [b"kn\xe4e.npy", b"=1+1.npy", b"a\rb.npy"])
+def test_a_folder_with_such_a_file_is_refused_at_once(name: bytes, tmp_path: Path) -> None:
+    """Before any exam is read, with the file's name."""
+    for plane in PLANES:
+        (tmp_path / plane).mkdir()
+        file = os.path.join(os.fsencode(tmp_path / plane), name)  # noqa: PTH118  # bytes
+        Path(os.fsdecode(file)).write_bytes(b"never read")
+    with pytest.raises(MrkneeError, match=UNUSABLE) as caught:
+        ExamFolder(tmp_path)
+    assert str(caught.value.file).startswith(f"{tmp_path}/axial/")

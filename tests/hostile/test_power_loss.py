@@ -1,0 +1,112 @@
+"""A power loss: what was on the disk at that moment is enough to go on, with the same result.
+
+A run trains on a file system of its own, in an image behind a loop device. At a random moment the
+process is stopped and the image copied: the copy holds what had reached the disk, and nothing of
+what only the system's memory held. It is then mounted, and the run resumed in it. Only root can
+mount (CI is root); skipped elsewhere.
+
+`MRKNEE_POWER_LOSSES=20` tries more moments than the suite does.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mrknee.training.run import train
+from tests.conftest import write_toy_dataset
+from tests.training.test_resumption import _saved, _train, assert_same_run
+from tests.training.test_run import QUICK
+
+LOSSES = int(os.environ.get("MRKNEE_POWER_LOSSES", "3"))
+
+FILE_SYSTEMS = {
+    # no rescue of files that are replaced without a sync, which other file systems don't have
+    "ext4": (["mkfs.ext4", "-q"], "noauto_da_alloc,commit=1", 64),
+    "xfs": (["mkfs.xfs", "-q"], "defaults", 320),
+}
+"""How to make one, how to mount it, and the MB that it needs at least."""
+
+RECIPE = replace(QUICK, epochs=4, batch_exams=2, save_every=1, loggers=[])
+
+
+def run(*words: object) -> None:
+    """A command of the system; skips where it may not do that."""
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        pytest.skip(f"{words[0]}: {done.stderr.strip()}")
+
+
+@contextmanager
+def mounted(image: Path, folder: Path, options: str) -> Iterator[Path]:
+    """The file system in an image."""
+    folder.mkdir(exist_ok=True)
+    run("mount", "-o", f"loop,{options}", image, folder)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)  # noqa: S603, S607
+
+
+def copy_disk(image: Path, copy: Path) -> None:
+    """Copies an image as it was at one moment: again, until nothing was written meanwhile."""
+    again = copy.with_suffix(".again")
+    shutil.copyfile(image, copy)
+    while True:
+        shutil.copyfile(image, again)
+        if filecmp.cmp(copy, again, shallow=False):
+            again.unlink()
+            return
+        again.replace(copy)
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+def test_a_run_goes_on_after_a_power_loss(kind: str, tmp_path: Path) -> None:
+    """At random moments of a run, again and again: resumed, it ends bit for bit as without."""
+    make, options, megabytes = FILE_SYSTEMS[kind]
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which(make[0]) is None:
+        pytest.skip(f"only root can mount an image, and {make[0]} makes it")
+    data, whole = write_toy_dataset(tmp_path / "toy", 8, 4), tmp_path / "whole"
+    train(data, whole, RECIPE)
+    image = tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(megabytes * 2**20)
+    run(*make, image)
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["mrknee.training.run", "timm", "tests.conftest"])
+    draw = random.Random(11)  # noqa: S311  # moments, not secrets
+    with mounted(image, tmp_path / "mounted", options) as disk:
+        for loss in range(LOSSES):
+            out = disk / f"run{loss}"
+            process = processes.Process(target=_train, args=(data, out, RECIPE))
+            process.start()
+            last, saves = _saved(out), draw.randrange(16)
+            while saves and process.is_alive():
+                if _saved(out) != last:
+                    last, saves = _saved(out), saves - 1
+                time.sleep(0.001)
+            time.sleep(draw.uniform(0, 0.3))
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGSTOP)
+            copy_disk(image, tmp_path / "copy")
+            process.kill()
+            process.join()
+            shutil.rmtree(out, ignore_errors=True)
+            with mounted(tmp_path / "copy", tmp_path / "again", options) as found:
+                resumed = processes.Process(target=_train, args=(data, found / out.name, RECIPE))
+                resumed.start()
+                resumed.join()
+                assert resumed.exitcode == 0
+                assert_same_run(whole, found / out.name)

@@ -1,0 +1,135 @@
+"""Ctrl-C and SIGTERM: one line, the exit status of a shell, nothing half-written, and how to go on.
+
+Real commands in a process group of their own; the signal goes to the group, as a terminal's does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.exams import PLANES
+from tests.hostile import exported, studies
+from tests.hostile.test_interrupted import PHANTOM, files
+from tests.sources.clinical.hospital import enhanced, write
+
+EXAMS = 3000
+"""More than are read in the seconds before the first line of progress is shown."""
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set of many exams, which are all one, a model and a list of paths."""
+    here = tmp_path_factory.mktemp("many")
+    stack = np.random.default_rng(0).integers(0, 255, (24, 256, 256)).astype(np.uint8)
+    np.save(here / "stack.npy", stack)
+    for plane in PLANES:
+        folder = here / "data" / "valid" / plane
+        folder.mkdir(parents=True)
+        for number in range(EXAMS):
+            (folder / f"{number:04d}.npy").hardlink_to(here / "stack.npy")
+    (here / "model.onnx").write_bytes(exported.GOOD)
+    return here
+
+
+def stopped(
+    folder: Path, words: list[str], number: signal.Signals, *, files: str = "", line: str = ""
+) -> tuple[int, str]:
+    """Starts a command and sends the signal; its status, and what it said beside its progress.
+
+    Args:
+        folder: where it is started.
+        words: the command.
+        number: the signal.
+        files: it is sent when three files of this pattern are there.
+        line: it is sent after a line of progress that begins so.
+    """
+    source = str(Path(__file__).parents[2] / "src")
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "mrknee", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        if line:
+            first = process.stderr.readline()
+            assert first.startswith(line), first + process.stderr.read()
+        while files and process.poll() is None and len(list(folder.glob(files))) < 3:
+            time.sleep(0.005)
+        assert process.poll() is None, "it had ended before it could be stopped"
+        os.killpg(process.pid, number)
+        _, rest = process.communicate(timeout=100)
+    said = [text for text in rest.splitlines() if not re.search(r" \d+/\d+ ", text)]
+    return process.returncode, "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "line"),
+    [
+        (["check", "data"], signal.SIGINT, "reading the stacks: "),
+        (["predict", "model.onnx", "data", "--out", "new/p.csv"], signal.SIGINT, "reading: "),
+        (["predict", "model.onnx", "data", "--out", "new/p.csv"], signal.SIGTERM, "reading: "),
+    ],
+    ids=["check", "predict", "predict, SIGTERM"],
+)
+def test_a_verb_that_reads_ends_with_one_line(
+    words: list[str], number: signal.Signals, line: str, many: Path
+) -> None:
+    """Status 130 or 143, no traceback, and no output."""
+    status, said = stopped(many, words, number, line=line)
+    how = "interrupted" if number == signal.SIGINT else "terminated"
+    assert status == 128 + number
+    assert said == (
+        f"mrknee {words[0]}: {how}; every file that it had written is whole; "
+        "run the same command again"
+    )
+    assert not (many / "new").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_phantom_goes_on_after_ctrl_c(number: signal.Signals, tmp_path: Path) -> None:
+    """Its processes end without a word after the exam that each is at; the same call goes on."""
+    words = ["phantom", "out", *PHANTOM]
+    words[words.index("--train") + 1] = "40"
+    status, said = stopped(tmp_path, words, number, files="out/train/sagittal/*.npy")
+    assert status == 128 + number
+    how = "interrupted" if number == signal.SIGINT else "terminated"
+    assert said == (
+        f"mrknee phantom: {how}; run the same command again to go on from what it had written"
+    )
+    left = files(tmp_path / "out")
+    assert not [name for name in left if "/." in name or name.startswith(".")], "half-written"
+    assert 1 <= sum(name.startswith("train/sagittal/") for name in left) < 40
+
+
+def test_an_import_goes_on_after_ctrl_c(tmp_path: Path) -> None:
+    """What is imported stays; nothing is taken for damaged because its process was ended."""
+    for name in range(60):
+        write(enhanced(studies.STACK, studies.SCAN, f"study {name}"), tmp_path / f"in/{name}")
+    words = ["import", "in", "out", "--allow-missing-plane"]
+    status, said = stopped(tmp_path, words, signal.SIGINT, files="out/sagittal/*.npy")
+    assert status == 130
+    assert said == (
+        "mrknee import: interrupted; run the same command again to go on from what it had written"
+    )
+    record = (tmp_path / "out" / "import.json").read_text()
+    assert '"finished": false' in record
+    assert "brought the program down" not in "".join(
+        path.read_text() for path in (tmp_path / "out" / ".import").glob("*.json")
+    )
+
+
+if sys.platform == "win32":
+    pytest.skip("signals as Linux has them", allow_module_level=True)

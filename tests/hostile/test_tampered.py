@@ -1,0 +1,113 @@
+"""Every part of a model's description tampered with: refused, or a right result."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mrknee.errors import MrkneeError, MrkneeWarning
+from mrknee.exams import PLANES, Exam
+from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.networks.settings import NetworkSettings
+from tests.hostile.exported import FACTS, graph
+from tests.hostile.tampered import read_with, tampered, write_description, write_metadata
+from tests.inference.test_export import make_run
+
+EVERY = 5
+"""One in so many of the tampered descriptions is tried here; benchmarks/tamper.py tries all."""
+
+RARELY = 27
+"""The same where a network is built for each that is not refused."""
+
+PROVENANCE: dict[str, Any] = {
+    "run": "a" * 64,
+    "data": "toy",
+    "trained_on": 12,
+    "planes": {"axial": 12, "coronal": 12, "sagittal": 12},
+    "selected_on": {"part": "inner", "exams": 4},
+    "seed": 3,
+    "recipe": {"network": {"encoder": "test_resnet"}, "epochs": 2, "weights": "none"},
+    "environment": {"python": "3.11", "packages": {"torch": "2.14"}},
+    "epoch": 1,
+    "metrics": {"val/loss": 0.5, "val/auc_acl": None},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder whose description has every part there can be."""
+    folder = tmp_path_factory.mktemp("tampered") / "run"
+    make_run(folder, NetworkSettings(encoder="test_resnet", shared_encoder=True))
+    made = load_checkpoint(folder / "best")
+    save_checkpoint(folder / "best", made.network, made.preparation, PROVENANCE, made.decisions)
+    return folder
+
+
+def an_exam() -> Exam:
+    """Small noise."""
+    rng = np.random.default_rng(0)
+    return Exam("0001", {p: rng.integers(0, 256, (2, 40, 40)).astype(np.uint8) for p in PLANES})
+
+
+def try_all(
+    whole: dict[str, Any], write: Callable[[dict[str, Any]], None], path: Path, every: int
+) -> tuple[int, int]:
+    """How many of the tampered descriptions are refused and how many are read."""
+    exam, refused, read = an_exam(), 0, 0
+    for number, (name, said) in enumerate(tampered(whole)):
+        if number % every:
+            continue
+        write(said)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", MrkneeWarning)  # of planes left out
+                read_with(path, exam)
+            read += 1
+        except MrkneeError:
+            refused += 1
+        except BaseException as error:
+            raise AssertionError(name) from error
+    return refused, read
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_tampered_run_folder_is_refused_or_read_rightly(run: Path) -> None:
+    """With the digest put right: predictions, explanation and a service's facts, or our error."""
+    file = run / "best" / "model.json"
+    before = file.read_text()
+    refused, read = try_all(
+        json.loads(before), lambda said: write_description(run / "best", said), run, RARELY
+    )
+    file.write_text(before)
+    assert refused > 2 * read > 0
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_tampered_metadata_are_refused_or_read_rightly(tmp_path: Path) -> None:
+    """With the seal put right; the graph is a small one of constants, of two findings."""
+    file = tmp_path / "model.onnx"
+    whole = {**FACTS, "provenance": PROVENANCE}
+    body = graph(heat=(1, 2, 1, 1))
+    write_metadata(file, body, whole)
+    read_with(file, an_exam())
+    refused, read = try_all(whole, lambda said: write_metadata(file, body, said), file, EVERY)
+    assert refused > 2 * read > 0
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_tampered_description_without_its_digest_is_always_refused(run: Path) -> None:
+    """Whatever was changed, and even where the change could be right."""
+    file = run / "best" / "model.json"
+    before = file.read_text()
+    changed = [said for _, said in tampered(json.loads(before)) if said != json.loads(before)]
+    for said in changed[::EVERY]:
+        file.write_text(json.dumps(said))
+        with pytest.raises(MrkneeError):
+            load_checkpoint(file.parent)
+    file.write_text(before)

@@ -1,0 +1,106 @@
+"""Calibration per finding, in everything that a model says."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mrknee.cli import main
+from mrknee.exams import PLANES, Exam, Plane
+from mrknee.inference.export import export
+from mrknee.inference.model import open_model, uncalibrated
+from mrknee.inference.onnx_model import OnnxModel
+from mrknee.networks.checkpoint import save_checkpoint
+from mrknee.networks.network import Network
+from mrknee.scoring.calibration import fit_calibration
+from mrknee.web.app import start_page
+from mrknee.web.service import Service
+from tests.inference.test_predictor import FINDINGS, PREPARATION, SETTINGS
+from tests.web.client import npy
+
+REASON = "not calibrated: one class only: 0 of 30 are positive"
+UNCALIBRATED = {"acl": REASON}
+
+pytestmark = pytest.mark.usefixtures("untraced")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder whose inner exams had no ACL tear: two findings are calibrated, one is not."""
+    folder = tmp_path_factory.mktemp("model") / "run"
+    labels = (np.arange(90).reshape(30, 3) % 2).astype(float)
+    labels[:, FINDINGS.index("acl")] = 0
+    probabilities = np.random.default_rng(0).uniform(0.1, 0.9, (30, 3))
+    calibration = fit_calibration(FINDINGS, labels, probabilities, method="platt")
+    torch.manual_seed(0)
+    decisions = {"calibration": calibration.to_dict(), "operating_points": {}}
+    network = Network(SETTINGS, FINDINGS)
+    save_checkpoint(folder / "best", network, PREPARATION.to_dict(), {}, decisions)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exam() -> Exam:
+    """An exam of noise."""
+    rng = np.random.default_rng(1)
+    return Exam("0001", {p: rng.integers(0, 256, (3, 48, 48), dtype=np.uint8) for p in PLANES})
+
+
+def test_a_model_says_which_findings_are_calibrated(run: Path, exam: Exam) -> None:
+    """By its decisions; the probability of the others is the network's own."""
+    model = open_model(run)
+    assert uncalibrated(model.decisions, model.findings) == UNCALIBRATED
+    explained = model.explain(exam)
+    own = 1 / (1 + np.exp(-explained.logits))
+    same = np.isclose(explained.probabilities, own, atol=1e-9)
+    assert same.tolist() == [name in UNCALIBRATED for name in FINDINGS]
+    assert uncalibrated({}, ("acl",)) == {"acl": "not calibrated: training fitted no calibration"}
+
+
+def test_the_commands_say_it(
+    run: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`predict` and `explain` print it, explanation.json and the exam's page have it."""
+    assert main(["predict", str(run), str(toy), "--out", str(tmp_path / "p.csv")]) == 0
+    assert f"acl: {REASON}\n" in capsys.readouterr().out
+    words = ["explain", str(run), str(toy), "--exam", "0012", "--out", str(tmp_path / "why")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert said.count(f"({REASON})") == 1
+    findings = json.loads((tmp_path / "why" / "explanation.json").read_text())["findings"]
+    assert {n: one["uncalibrated"] for n, one in findings.items() if not one["calibrated"]} == (
+        UNCALIBRATED
+    )
+    page = (tmp_path / "why" / "index.html").read_text()
+    assert page.count(f"The probability is {REASON}.") == 1
+
+
+def test_an_exported_model_says_it_too(run: Path, exam: Exam, tmp_path: Path) -> None:
+    """At export, and whenever it is used."""
+    assert export(run, tmp_path / "model.onnx").uncalibrated == UNCALIBRATED
+    model = OnnxModel(tmp_path / "model.onnx")
+    assert uncalibrated(model.decisions, model.findings) == UNCALIBRATED
+    assert model.explain(exam).uncalibrated == UNCALIBRATED
+
+
+def test_the_service_says_it_for_each_finding(run: Path, exam: Exam) -> None:
+    """`calibrated` of the whole answer is true only where all findings are."""
+    service = Service(open_model(run), "run")
+
+    def files() -> dict[Plane, BytesIO]:
+        return {plane: BytesIO(npy(stack)) for plane, stack in exam.stacks.items()}
+
+    read = service.predict(files())
+    assert not read.calibrated
+    assert {n: one.uncalibrated for n, one in read.findings.items() if not one.calibrated} == (
+        UNCALIBRATED
+    )
+    explained = service.explain(files())
+    assert [n for n, one in explained.findings.items() if not one.calibrated] == ["acl"]
+    page = bytes(start_page(service).body).decode()
+    assert f"but for these: ACL tear ({REASON})." in page

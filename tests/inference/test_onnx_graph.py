@@ -1,0 +1,54 @@
+"""What a graph may hold; malformed graphs of every kind are in tests/hostile/exported.py."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from mrknee.inference.onnx_graph import OPERATORS, refuse_strange
+from tests.hostile.exported import graph
+
+
+def test_every_operator_of_the_list_is_onnx_own() -> None:
+    """So a name that was misspelt would be noticed."""
+    known = {one.name for one in onnx.defs.get_all_schemas() if one.domain == ""}
+    newer = {"Attention", "RMSNormalization", "Swish"}  # of opsets that an older onnx has not
+    assert known | newer >= OPERATORS
+    assert not OPERATORS & {"Loop", "Scan", "SequenceMap", "RandomNormal", "ImageDecoder"}
+
+
+@given(st.binary())
+def test_any_bytes_are_judged_or_a_value_error(content: bytes) -> None:
+    """Nothing else is raised, whatever the bytes."""
+    try:
+        refuse_strange(content)
+    except ValueError:
+        return
+
+
+@pytest.mark.parametrize("location", [1, 2**32 + 1, 2**63 + 1])
+def test_a_location_of_any_length_is_seen(location: int) -> None:
+    """Protobuf's libraries cut long numbers off: 2^32 + 1 is 1, another file, to them."""
+    tensor = helper.make_tensor("far", TensorProto.FLOAT, [1], [0.0]).SerializeToString()
+    digits, rest = [], location
+    while rest > 127:
+        digits.append(rest & 127 | 128)
+        rest >>= 7
+    tensor += bytes([14 << 3, *digits, rest])
+    inside = bytes([5 << 3 | 2, len(tensor)]) + tensor  # GraphProto.initializer
+    with pytest.raises(ValueError, match="another file"):
+        refuse_strange(graph() + bytes([7 << 3 | 2, len(inside)]) + inside)
+
+
+def test_a_field_number_that_would_be_cut_off_is_refused() -> None:
+    """2^32 more than the tag of a sparse initializer is one to protobuf's libraries."""
+    tag, digits = 2**32 + (15 << 3 | 2), []
+    while tag > 127:
+        digits.append(tag & 127 | 128)
+        tag >>= 7
+    inside = bytes([*digits, tag, 0])
+    with pytest.raises(ValueError, match="no number"):
+        refuse_strange(graph() + bytes([7 << 3 | 2, len(inside)]) + inside)

@@ -1,0 +1,83 @@
+"""Images as headers describe them, without files: for rules that look at headers alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrknee.exams import Plane
+from mrknee.sources.clinical.geometry import SHOWN
+from mrknee.sources.clinical.header import Image, blank
+from mrknee.sources.clinical.locate import Location
+from mrknee.sources.clinical.protocol import Candidate, candidates
+from mrknee.sources.clinical.series import sort_into_series
+
+BLANK = blank(Location(Path()))
+DEFAULTS: dict[str, Any] = {
+    "study": "study",
+    "series": "series",
+    "patient": "P1",
+    "modality": "MR",
+    "kind": ("ORIGINAL", "PRIMARY", "M", "ND"),
+    "names": ("SAG PD FS", ""),
+    "study_words": ("MRI KNEE",),
+    "body_part": "KNEE",
+    "technique": ("SE",),
+    "te_ms": 30.0,
+    "tr_ms": 3000.0,
+    "rows": 256,
+    "cols": 256,
+}
+
+
+def images(
+    plane: Plane = Plane.SAGITTAL,
+    count: int = 20,
+    *,
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    spacing: float = 4.0,
+    pixel: float = 0.6,
+    first: int = 1,
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    **said: Any,  # noqa: ANN401
+) -> list[Image]:
+    """The images of one stack.
+
+    Args:
+        plane: which it lies in.
+        count: of its slices.
+        centre: its middle in the patient, mm.
+        spacing: from slice to slice, mm.
+        pixel: its edge, mm.
+        first: the first image's number.
+        shift: by how much each slice lies further than the one before, beside the spacing.
+        said: what the headers say, by the names of `Image`'s fields.
+    """
+    said = {**DEFAULTS, "series_number": said.get("series_number", 1), **said}
+    slices, rows, cols = SHOWN[plane]
+    half = (said["rows"] - 1) / 2 * pixel, (said["cols"] - 1) / 2 * pixel
+    made = []
+    for index in range(count):
+        middle = np.array(centre) + (index - (count - 1) / 2) * (spacing * slices + np.array(shift))
+        corner = middle - half[0] * rows - half[1] * cols
+        uid = f"{said['series']} {said['series_number']} {first + index} {said['te_ms']}"
+        place = {
+            "frame": 0,
+            "number": first + index,
+            "instance": f"{uid} {centre}",
+            "location": Location(Path(f"{uid} {centre}")),
+            "position": tuple(corner.round(4)),
+            "orientation": (*cols, *rows),
+            "pixel_mm": (pixel, pixel),
+        }
+        made.append(replace(BLANK, **{**place, **said}))
+    return made
+
+
+def candidate(*args: Any, **said: Any) -> Candidate:  # noqa: ANN401
+    """One stack as a candidate; the arguments are those of `images`."""
+    (found,) = candidates(sort_into_series(images(*args, **said)))
+    return found

@@ -1,0 +1,197 @@
+"""Which images are of one knee: studies, patients, sides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mrknee.exams import PLANES, Plane
+from mrknee.sources.clinical.header import Image
+from mrknee.sources.clinical.knees import DATES, MIXED, REVERSED, studies_of
+from mrknee.sources.clinical.study import PLACE, Study
+from tests.sources.clinical.headers import images
+
+TIMES = {Plane.SAGITTAL: (60.0, 3500.0), Plane.CORONAL: (12.0, 600.0), Plane.AXIAL: (30.0, 3000.0)}
+
+
+def exam(name: str = "", x_mm: float = 0.0, **said: Any) -> list[Image]:  # noqa: ANN401
+    """Three planes of one knee."""
+    found = []
+    for number, plane in enumerate(PLANES):
+        te, tr = TIMES[plane]
+        given = {"names": (f"{plane} {name}", ""), "te_ms": te, "tr_ms": tr, **said}
+        series = f"{name} {plane} {x_mm} {said.get('series_number', '')}"
+        found += images(
+            plane, centre=(x_mm, 0.0, 0.0), **{"series": series, "series_number": number, **given}
+        )
+    return found
+
+
+def usable(study: Study) -> list[str]:
+    """The planes of a study's series that aren't refused."""
+    return sorted(str(one.plane) for one in study.candidates if one.refusal is None)
+
+
+EVERY = sorted(map(str, PLANES))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"patient": "P2"},
+        {"patient": "", "person": ("ROE^RICHARD", "", "")},
+        {"person": ("", "19700101", "")},
+        {"person": ("", "", "M")},
+    ],
+)
+def test_two_patients_are_never_one_study(second: dict[str, Any]) -> None:
+    """One StudyInstanceUID on images of two patients gives two studies, each with a note."""
+    first: dict[str, Any] = {"patient": "P1", "person": ("DOE^JANE", "19600101", "F")}
+    found = exam(**first)[:40] + exam(**{**first, **second})[40:]
+    studies = studies_of(found)
+    assert [len(usable(study)) for study in studies] == [2, 1]
+    assert all(study.notes == (MIXED,) for study in studies)
+    assert len({study.key for study in studies}) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"patient": "p1 "},
+        {"patient": ""},
+        {"person": ("DOE^JANE^^", "19600101", "F")},
+        {"person": ("Doe, Jane", "", "")},
+        {"person": ("SMITH^JANE", "19600101", "F")},  # id and birth date agree: a new name
+        {"person": ("", "", "")},
+    ],
+)
+def test_one_patient_written_in_several_ways_is_one(other: dict[str, Any]) -> None:
+    """What is missing, or spelt in another way, doesn't make another patient."""
+    first: dict[str, Any] = {"person": ("DOE^JANE", "19600101", "F")}
+    (study,) = studies_of(exam(**first)[:40] + exam(**{**first, **other})[40:])
+    assert usable(study) == EVERY
+    assert study.notes == ()
+
+
+def test_one_study_uid_for_a_whole_data_set() -> None:
+    """Every patient becomes a study, images without an id one of their own."""
+    found = [one for k in range(30) for one in exam(patient=f"P{k}", series_number=k)]
+    found += images(patient="", series="nobody's")
+    studies = studies_of(found)
+    assert len(studies) == 31
+    assert [usable(study) for study in studies[:-1]] == [EVERY] * 30
+
+
+def test_several_study_dates_are_noted() -> None:
+    """Two examinations of one patient under one UID are told by their dates."""
+    found = [replace(image, study_date="20200101") for image in exam()]
+    found[:20] = [replace(image, study_date="20210101") for image in found[:20]]
+    (study,) = studies_of(found)
+    assert study.notes == (DATES,)
+
+
+@pytest.mark.parametrize(
+    ("right", "left", "origin"),
+    [
+        ({"lateralities": ("R",)}, {"lateralities": ("L",)}, "each of its series"),
+        ({"name": "RT KNEE"}, {"name": "LT KNEE"}, "each of its series"),
+        ({"name": "genou droit"}, {"name": "genou gauche"}, "each of its series"),
+        ({"x_mm": -100.0}, {"x_mm": 100.0}, PLACE),
+        ({"x_mm": 20.0}, {"x_mm": 190.0}, PLACE),  # the patient lies off the middle
+        ({"x_mm": -100.0, "name": "R KNEE"}, {"x_mm": 100.0, "name": "L KNEE"}, "each of its"),
+        # the study's own description names one of the two, as the first order did
+        (
+            {"lateralities": ("R",), "study_words": ("MRI KNEE LEFT",)},
+            {"lateralities": ("L",), "study_words": ("MRI KNEE LEFT",)},
+            "each of its series",
+        ),
+    ],
+)
+def test_both_knees_become_two_studies(
+    right: dict[str, Any], left: dict[str, Any], origin: str
+) -> None:
+    """Header, words or place assign every series to one of the two."""
+    found = exam(**{"series_number": 1, **right}) + exam(**{"series_number": 2, **left})
+    one, other = studies_of(found)
+    assert (one.side, other.side) == ("left", "right")
+    assert usable(one) == usable(other) == EVERY
+    assert origin in one.side_from
+    assert one.notes == other.notes == ()
+
+
+def test_a_series_without_a_side_goes_to_the_knee_it_lies_with() -> None:
+    """Where only some series name their side, place does the rest in one frame of reference."""
+    right, left = exam("R KNEE", -20.0), exam("L KNEE", 160.0)
+    for knee in (right, left):
+        knee[:20] = [replace(image, names=("AX", "")) for image in knee[:20]]
+    one, other = studies_of(right + left)
+    assert usable(one) == usable(other) == EVERY
+
+
+def test_a_series_of_neither_knee_is_refused_with_the_reason() -> None:
+    """Without a word for its side, a series in another frame of reference is in neither exam."""
+    found = exam("R KNEE", -20.0) + exam("L KNEE", 160.0)
+    found += images(series="wide", names=("WIDE", ""), frame_of_reference="another", te_ms=9.0)
+    for study in studies_of(found):
+        assert usable(study) == EVERY
+        (wide,) = (one for one in study.candidates if one.series.first.series == "wide")
+        assert wide.refusal == "nothing says which of the two knees it is"
+
+
+def test_sides_that_contradict_the_places_of_both_knees_are_unknown() -> None:
+    """Two knees stay two exams, but which is which isn't said where words and places differ."""
+    for found in (
+        exam("R KNEE", 100.0) + exam("L KNEE", -100.0),
+        exam("R KNEE", 100.0) + exam("R KNEE", -100.0, series_number=9),
+    ):
+        studies = studies_of(found)
+        assert [usable(study) for study in studies] == [EVERY] * 2
+        assert None in [study.side for study in studies]
+        assert any(REVERSED in study.notes for study in studies)
+
+
+@pytest.mark.parametrize(
+    ("said", "side", "origin"),
+    [
+        ({"lateralities": ("L",)}, "left", "the header says so"),
+        ({"name": "R KNEE"}, "right", "a description says so"),
+        ({"study_words": ("MR KNEE LEFT",)}, "left", "a description says so"),
+        ({"x_mm": -90.0}, "right", PLACE),
+        ({"x_mm": 30.0}, None, "nothing says it"),
+        ({"coil": "FLEX L KNEE"}, None, "nothing says it"),
+        ({"lateralities": ("L",), "name": "L KNEE", "x_mm": 90.0}, "left", "the header says so"),
+    ],
+)
+def test_the_side_of_one_knee(said: dict[str, Any], side: str | None, origin: str) -> None:
+    """Header, then words, then place; a coil says nothing."""
+    (study,) = studies_of(exam(**said))
+    assert (study.side, study.side_from, study.notes) == (side, origin, ())
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"lateralities": ("L",), "name": "R KNEE"}, "the header says left; a series' desc"),
+        ({"lateralities": ("L",), "study_words": ("KNEE RIGHT",)}, "the study's description says"),
+        ({"lateralities": ("L",), "x_mm": -90.0}, f"{PLACE} says right"),
+        ({"name": "L KNEE", "x_mm": -90.0}, f"{PLACE} says right"),
+        ({"lateralities": ("L", "R")}, "the header says left and right"),
+        ({"name": "L KNEE", "study_words": ("KNEE RIGHT",)}, "the study's description says right"),
+    ],
+)
+def test_a_side_that_is_contradicted_is_unknown(said: dict[str, Any], told: str) -> None:
+    """Where header, words and place disagree, it says so and no side is given."""
+    (study,) = studies_of(exam(**said))
+    assert study.side is None
+    assert usable(study) == EVERY
+    (note,) = study.notes
+    assert told in note
+
+
+def test_a_field_of_both_legs_has_no_place() -> None:
+    """A series that is wide enough for two legs isn't placed by its middle."""
+    wide = images(Plane.CORONAL, pixel=1.3, centre=(60.0, 0.0, 0.0), names=("COR", ""))
+    (study,) = studies_of(wide)
+    assert study.side is None

@@ -1,0 +1,216 @@
+"""NIfTI files as exams: by names as converters write them, with the JSON beside them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mrknee.exams import PLANES, Plane
+from mrknee.sources.clinical.importing import import_exams
+from mrknee.sources.clinical.locate import Location
+from mrknee.sources.clinical.nifti_names import nifti_studies
+from mrknee.sources.clinical.study import Study
+from tests.sources.clinical.hospital import Scan, knee
+from tests.sources.clinical.test_nifti import write_nifti
+
+STACKS = {plane: stack[:, ::8, ::8].astype(np.int16) * 4 for plane, stack in knee().items()}
+MIDDLE = (0.0, 0.0, 0.0)
+
+
+def volume(
+    folder: Path,
+    name: str,
+    plane: Plane,
+    sidecar: dict[str, Any] | None = None,
+    *,
+    labels: bool = False,
+) -> Path:
+    """One volume of a plane, and the JSON beside it."""
+    stack = (STACKS[plane] > 300).astype(np.uint8) if labels else STACKS[plane]
+    path = write_nifti(folder / f"{name}.nii.gz", Scan(plane, centre=MIDDLE, pixel=1.0), stack)
+    if sidecar is not None:
+        (folder / f"{name}.json").write_text(json.dumps({"Modality": "MR", **sidecar}))
+    return path
+
+
+def studies(folder: Path) -> list[Study]:
+    """Every study of a folder."""
+    found, nameless = nifti_studies(Location(path) for path in sorted(folder.rglob("*.nii*")))
+    assert nameless == 0
+    return found
+
+
+NAMES = [
+    # each: sagittal, coronal, axial
+    (
+        "knee_pd_tse_fs_sag_20200102030405_4",
+        "knee_t1_tse_cor_20200102030405_5",
+        "knee_pd_tse_fs_tra_20200102030405_6",
+    ),
+    ("P1_Sag_T2_FS_2020_4", "P1_Cor_T1_2020_5a", "P1_Ax_PD_2020_6_e1"),
+    ("knee_sag", "knee_cor", "knee_ax"),
+    ("P1-Sag-T2", "P1-Cor-T1", "P1-Ax-PD"),
+    ("sub-01_acq-sag_T2w", "sub-01_acq-cor_T1w", "sub-01_acq-ax_PDw"),
+    ("sagittal/0001", "coronal/0001", "axial/0001"),
+]
+
+
+@pytest.mark.parametrize("names", NAMES, ids=[names[0] for names in NAMES])
+def test_files_of_one_exam(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    """Files that differ by plane, sequence and series number only are one exam."""
+    order = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)
+    for name, plane in zip(names, order, strict=True):
+        volume(tmp_path / "in" / Path(name).parent, Path(name).name, plane)
+        other = name.replace("P1", "P2").replace("sub-01", "sub-02").replace("0001", "0002")
+        other = other.replace("knee_", "other_")
+        volume(tmp_path / "in" / Path(other).parent, Path(other).name, plane)
+    found = studies(tmp_path / "in")
+    assert len(found) == 2
+    for study in found:
+        planes = {one.plane for one in study.candidates if one.refusal is None}
+        assert planes == set(PLANES)
+
+
+def test_two_times_of_one_folder_are_two_exams(tmp_path: Path) -> None:
+    """The study's time in dcm2niix's names tells examinations apart."""
+    for time in ("20200102030405", "20210102030405"):
+        volume(tmp_path, f"knee_t1_cor_{time}_5", Plane.CORONAL)
+    assert len(studies(tmp_path)) == 2
+
+
+def test_the_json_says_what_the_series_is(tmp_path: Path) -> None:
+    """Weighting, times, fat saturation, sides and kind come from dcm2niix's sidecar."""
+    facts = {
+        "SeriesDescription": "A_SAG",
+        "ProtocolName": "A_SAG",
+        "ProcedureStepDescription": "MR KNEE LEFT",
+        "BodyPartExamined": "KNEE",
+        "SeriesNumber": 4,
+        "EchoTime": 0.07,
+        "RepetitionTime": 3.5,
+        "ScanningSequence": "SE",
+        "ScanOptions": "PFP_FS",
+        "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"],
+        "ConversionSoftware": "dcm2niix",
+    }
+    volume(tmp_path, "x_A_SAG_2020_4", Plane.SAGITTAL, facts)
+    (study,) = studies(tmp_path)
+    (one,) = study.candidates
+    assert (one.plane, one.weighting, one.fat_saturated) == (Plane.SAGITTAL, "T2", True)
+    assert (one.series.first.te_ms, one.series.first.tr_ms) == (70.0, 3500.0)
+    assert study.side == "left"
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "derived"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "phase"),
+        ({"SeriesDescription": "localizer"}, "a localiser"),
+        ({"BodyPartExamined": "ANKLE"}, "another body part"),
+    ],
+)
+def test_the_json_refuses_what_a_header_would(
+    tmp_path: Path, facts: dict[str, Any], reason: str
+) -> None:
+    """A converted localiser, map or other part is refused as the DICOM series would be."""
+    volume(tmp_path, "x_pd_sag_2020_4", Plane.SAGITTAL, facts)
+    (study,) = studies(tmp_path)
+    assert reason in str(study.candidates[0].refusal)
+
+
+def test_names_of_the_protocol_and_number_are_taken_out_of_the_file_name(tmp_path: Path) -> None:
+    """Whatever pattern dcm2niix was given: what its JSON says of the series isn't the exam's."""
+    for number, plane in enumerate(PLANES, start=3):
+        name = f"Weird {plane.value} Thing"
+        facts = {"SeriesDescription": name, "ProtocolName": name, "SeriesNumber": number}
+        volume(tmp_path, f"{number:02d}_{name.replace(' ', '_')}_P7", plane, facts)
+    (study,) = studies(tmp_path)
+    assert {one.plane for one in study.candidates} == set(PLANES)
+
+
+def test_the_study_uid_of_the_json_comes_first(tmp_path: Path) -> None:
+    """Sidecars with identifiers group by study and patient, whatever the files are called."""
+    for index, plane in enumerate(PLANES):
+        volume(tmp_path, f"{index}_{plane}", plane, {"StudyInstanceUID": "1.2", "PatientID": "A"})
+    volume(tmp_path, "9_sag", Plane.SAGITTAL, {"StudyInstanceUID": "1.2", "PatientID": "B"})
+    assert sorted(len(study.candidates) for study in studies(tmp_path)) == [1, 3]
+
+
+def test_a_plane_that_no_name_says_is_taken_from_the_slices(tmp_path: Path) -> None:
+    """dcm2niix keeps a scanner's slices along the third axis, so its files need no plane."""
+    for number, plane in enumerate(PLANES):
+        volume(tmp_path, f"knee_pd_tse_fs_2020_{number}", plane)
+    (study,) = studies(tmp_path)
+    assert {one.plane for one in study.candidates if one.refusal is None} == set(PLANES)
+
+
+def test_the_best_of_several_series_of_a_plane_is_taken(tmp_path: Path) -> None:
+    """Files of one exam and plane are ranked as DICOM series are; phase images are set aside."""
+    for number, (name, plane) in enumerate(
+        [
+            *(("pd_cor", Plane.CORONAL), ("t1_cor", Plane.CORONAL), ("t2_fs_sag", Plane.SAGITTAL)),
+            *(("pd_fs_tra", Plane.AXIAL), ("t2_fs_tra", Plane.AXIAL)),
+        ]
+    ):
+        volume(tmp_path / "in", f"knee_{name}_2020_{number}", plane)
+    volume(tmp_path / "in", "knee_t1_cor_2020_9_ph", Plane.CORONAL)
+    exam = import_exams(tmp_path / "in", tmp_path / "out").exams["0000"]
+    assert exam["imported"]
+    rows = {row["name"]: row for row in exam["candidates"]}
+    chosen = {plane: rows[about["series"]]["weighting"] for plane, about in exam["planes"].items()}
+    assert chosen == {"sagittal": "T2", "coronal": "T1", "axial": "PD"}
+    assert exam["warnings"] == []
+
+
+@pytest.mark.parametrize("word", ["seg", "mask", "label", "labels", "Segmentation", "roi1"])
+def test_masks_beside_images_are_set_aside(tmp_path: Path, word: str) -> None:
+    """A file that is named as a mask joins its exam and is refused in it with the reason."""
+    for plane in PLANES:
+        volume(tmp_path / "in", f"knee_{plane}", plane)
+        volume(tmp_path / "in", f"knee_{plane}_{word}", plane, labels=True)
+    imported = import_exams(tmp_path / "in", tmp_path / "out")
+    assert imported.complete
+    (exam,) = imported.exams.values()
+    refused = [row["reason"] for row in exam["candidates"] if row["status"] == "refused"]
+    assert refused == ["a mask or a label image, not an image"] * 3
+
+
+def test_a_mask_by_its_values_alone_is_refused(tmp_path: Path) -> None:
+    """Where no name says it, the values do."""
+    for plane in PLANES:
+        volume(tmp_path / "in", f"knee_{plane}", plane, labels=plane is Plane.AXIAL)
+    (exam,) = import_exams(tmp_path / "in", tmp_path / "out").exams.values()
+    assert not exam["imported"]
+    assert "a mask or a label image" in exam["reason"]
+
+
+def test_sidecars_in_a_zip_and_broken_ones(tmp_path: Path) -> None:
+    """A JSON beside its volume in a zip counts; one that can't be read is as good as none."""
+    facts = {"SeriesDescription": "T2 SAG", "EchoTime": 0.08, "RepetitionTime": 4.0}
+    path = volume(tmp_path, "knee_x_2020_4", Plane.SAGITTAL, facts)
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(path, "a/b.nii.gz")
+        archive.write(path.with_name("knee_x_2020_4.json"), "a/b.json")
+    ((study,), _) = nifti_studies([Location(tmp_path / "in.zip", "a/b.nii.gz")])
+    assert study.candidates[0].series.first.te_ms == 80.0
+    path.with_name("knee_x_2020_4.json").write_text("{broken")
+    (study,) = studies(tmp_path)
+    assert study.candidates[0].series.first.te_ms is None
+
+
+def test_knees_of_both_sides_are_two_exams(tmp_path: Path) -> None:
+    """Left and right in names, or in sidecars under one study, are kept apart."""
+    for plane in PLANES:
+        for side in ("left", "right"):
+            volume(tmp_path / "names", f"{side}_knee_{plane}", plane)
+            facts = {"StudyInstanceUID": "1.2", "SeriesDescription": f"{plane} {side} knee"}
+            volume(tmp_path / "json", f"{plane}_{side}", plane, facts)
+    for folder in ("names", "json"):
+        found = studies(tmp_path / folder)
+        assert sorted(str(study.side) for study in found) == ["left", "right"]

@@ -1,0 +1,251 @@
+"""What can't stand for a plane: localisers, maps, phase, reformats, and what is none of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mrknee.exams import PLANES, Plane
+from mrknee.sources.clinical.protocol import candidates
+from mrknee.sources.clinical.series import sort_into_series
+from tests.sources.clinical.headers import candidate, images
+from tests.sources.clinical.hospital import Scan, datasets, item, knee
+from tests.sources.clinical.test_pixels import series_of
+from tests.sources.clinical.test_protocol import candidate as written
+
+LOCALISERS = (
+    *("LOCATOR", "3PLANELOC", "REPERAGE", "Localizers", "Localizer", "3-plane loc", "3-pl T2* Loc"),
+    *("LOC_1", "tfi loc multi", "Tri-planar", "Scout", "AAKnee_Scout", "Survey", "SmartSurvey"),
+    *("plan scan", "lokalizer", "Lokalisation", "localizzatore", "localizador", "localisateur"),
+    *("Repérage", "Pilote", "topogram", "02 Scano SE CS", "FastView", "Übersicht", "3 Ebenen"),
+    *("ASSET calibration", "Calibration Scan", "SENSE ref", "Ref Scan", "Coil survey", "SHIM2D"),
+)
+COMPUTED = (
+    *("MPR SAG", "SAG_MPR", "MIP", "SAG MIP thin", "minIP", "subtraction", "SUB", "Soustraction"),
+    *("T2 Map", "T2MAP", "FIELD_MAP", "B0 map", "PHASE", "SAG PHASE", "Pha_Images", "ADC"),
+    *("Reformatted", "SAG Reformat", "Screen Save", "PosDisp: [2] SAG", "Processed Images"),
+    *("FAT: SAG PD IDEAL", "OutPhase: SAG", "t2_tse_dixon_sag_F", "t2_tse_dixon_sag_opp"),
+)
+ACQUIRED = (
+    *("SAG PD FS", "pd_tse_fs_sag", "SAG T2 SENSE", "SAG T2 ASSET", "FAT SAT SAG PD", "PD FAT SAT"),
+    *("IN PHASE SAG", "SAG T2 PHASE AP", "SAG NO PHASE WRAP", "t2_tse_dixon_sag_W", "WATER: SAG"),
+    *("SAG ACL RECON", "SAG BLOC", "SAG LOCAL", "3D PD SPACE", "PDW_TSE_SPAIR", "DP SAG", ""),
+)
+
+
+@pytest.mark.parametrize("name", LOCALISERS)
+def test_localisers_by_name(name: str) -> None:
+    """A localiser, calibration or planning scan is refused by vendors' and languages' names."""
+    refusal = candidate(names=(name.upper(), "")).refusal
+    assert refusal == "a localiser"
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_computed_series_by_name(name: str) -> None:
+    """What only its name says to be computed is refused."""
+    refusal = candidate(names=(name.upper(), "")).refusal
+    assert refusal is not None
+    assert refusal.startswith("derived from other images")
+
+
+@pytest.mark.parametrize("name", ACQUIRED)
+def test_acquisitions_are_not_taken_for_others(name: str) -> None:
+    """Words of ordinary sequences refuse nothing."""
+    assert candidate(names=(name.upper(), "")).refusal is None
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"spacing": 10.0}, "more than 8 mm apart"),
+        ({"pixel": 1.7}, "wider than 1.5 mm"),
+        ({"technique": ("GR",), "te_ms": 5.0, "tr_ms": 8.0, "count": 12}, "fast gradient echo"),
+        ({"technique": ("GRADIENT",), "te_ms": 2.0, "tr_ms": 4.0, "count": 16}, "fast gradient"),
+        ({"technique": ("GR",), "te_ms": 5.0, "tr_ms": 16.0, "count": 80, "spacing": 0.7}, None),
+        ({"technique": ("GR",), "te_ms": 14.0, "tr_ms": 550.0, "count": 16}, None),
+        ({"spacing": 6.0, "pixel": 1.0}, None),
+        ({"pixel": 2.5, "rows": 64, "cols": 64}, None),  # a small image of a small field
+        ({"count": 1}, None),
+    ],
+)
+def test_localisers_by_geometry(said: dict[str, Any], reason: str | None) -> None:
+    """Whatever it is called: spacing, pixels, or timing and count tell a localiser."""
+    refusal = candidate(names=("A1", ""), **said).refusal
+    if reason is None:
+        assert refusal is None
+    else:
+        assert refusal is not None
+        assert reason in refusal
+
+
+@pytest.mark.parametrize("count", [3, 15, 25])
+def test_several_planes_in_one_series_are_a_localiser(count: int) -> None:
+    """One acquisition of three planes is no stack of a plane, however many slices it has."""
+    found = [one for plane in PLANES for one in images(plane, count, names=("A1", ""))]
+    refusals = {one.refusal for one in candidates(sort_into_series(found))}
+    assert len(refusals) == 1
+    assert str(refusals.pop()).startswith("a localiser")
+
+
+def test_one_series_uid_for_a_whole_study_is_no_localiser() -> None:
+    """Where an anonymiser joined all series, name and repetition time tell them apart."""
+    named = [one for plane in PLANES for one in images(plane, names=(f"{plane}", ""))]
+    timed = [
+        one
+        for plane, tr in zip(PLANES, (3000.0, 600.0, 3500.0), strict=True)
+        for one in images(plane, tr_ms=tr, names=("", ""))
+    ]
+    for found in (named, timed):
+        assert [one.refusal for one in candidates(sort_into_series(found))] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "refused"),
+    [
+        (("ORIGINAL", "PRIMARY", "P", "ND"), True),
+        (("ORIGINAL", "PRIMARY", "SW_P_FFE", "SW", "P_FFE"), True),
+        (("ORIGINAL", "PRIMARY", "PHASE MAP", "P", "SE"), True),
+        (("ORIGINAL", "PRIMARY", "B0 MAP", "UNSPECIFIED"), True),
+        (("ORIGINAL", "PRIMARY", "FIELD_MAP"), True),
+        (("ORIGINAL", "PRIMARY", "R_FFE", "R"), True),
+        (("ORIGINAL", "PRIMARY", "T1 MAP"), True),
+        (("DERIVED", "PRIMARY", "DIXON", "FAT"), True),
+        (("DERIVED", "PRIMARY", "DIXON", "OPP_PHASE"), True),
+        (("DERIVED", "SECONDARY", "CSA MPR"), True),
+        (("ORIGINAL", "PRIMARY", "PROJECTION IMAGE"), True),
+        (("DERIVED", "PRIMARY", "DIXON", "WATER"), False),
+        (("ORIGINAL", "PRIMARY", "DIXON", "IN_PHASE"), False),
+        (("ORIGINAL", "PRIMARY", "M_SE", "M", "SE"), False),
+        (("ORIGINAL", "PRIMARY", "M", "ND", "NORM", "FM2_1", "FIL"), False),
+        (("ORIGINAL", "PRIMARY", "OTHER"), False),
+        ((), False),
+    ],
+)
+def test_image_types(kind: tuple[str, ...], refused: bool) -> None:
+    """Phase, field, fat, maps and reformats by any vendor's ImageType; magnitude is taken."""
+    assert (candidate(kind=kind).refusal is not None) is refused
+
+
+@pytest.mark.parametrize("component", ["PHASE", "REAL", "IMAGINARY"])
+def test_other_components_than_the_magnitude(component: str) -> None:
+    """What ComplexImageComponent or GE's private element says is not the magnitude is refused."""
+    assert "phase image" in str(candidate(component=component).refusal)
+
+
+DERIVED = ("DERIVED", "PRIMARY", "M", "ND")
+
+
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ({"lossy": True}, False),
+        ({"lossy": True, "derivation": "JPEG 2000 IRREVERSIBLE, RATIO 10:1"}, False),
+        ({"derivation": "LOSSLESS J2K RECOMPRESSION"}, False),
+        ({"derivation": "DE-IDENTIFIED"}, False),
+        ({"deidentified": True}, False),
+        ({"lossy": True, "derivation": "AVERAGE OF 3 IMAGES"}, True),
+        ({"lossy": True, "derivation": "MPR"}, True),
+        ({"lossy": True, "sources": 30}, True),
+        ({"lossy": True, "kind": ("DERIVED", "SECONDARY", "M")}, True),
+        ({"lossy": True, "kind": ("DERIVED", "PRIMARY", "MPR")}, True),
+        ({"lossy": True, "names": ("SAG MPR", "")}, True),
+        ({}, True),
+    ],
+)
+def test_stored_anew_is_not_derived(said: dict[str, Any], refused: bool) -> None:
+    """DERIVED for compression or de-identification is taken, for anything else refused."""
+    refusal = candidate(**{"kind": DERIVED, **said}).refusal
+    assert (refusal is not None) is refused
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_map_is_refused_but_not_the_echoes_it_is_made_of(plane: Plane) -> None:
+    """A series of five echoes that is called a T2 map is what a map is computed from."""
+    names = ("T2 MAP", "")
+    echoes = [one for k in range(5) for one in images(plane, te_ms=10.0 + 12 * k, names=names)]
+    assert {one.refusal for one in candidates(sort_into_series(echoes))} == {None}
+    assert "a map" in str(candidate(plane, names=names).refusal)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"Modality": "CT"}, "not MR"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "screenshot"),
+        ({"BurnedInAnnotation": "YES"}, "burned into"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localiser"),
+        ({"SeriesDescription": "3-plane loc"}, "localiser"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "derived"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "derived"),
+        ({"BodyPartExamined": "BRAIN"}, "another body part"),
+        ({"BodyPartExamined": "ANKLE", "StudyDescription": "MRI"}, "another body part"),
+        ({"BodyPartExamined": "", "StudyDescription": "MR Kopf"}, "description names another"),
+        ({"BodyPartExamined": "", "StudyDescription": "IRM cérébral"}, "description names"),
+        ({"BodyPartExamined": "", "StudyDescription": "IRM cerveau"}, "description names another"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "M"], "LossyImageCompression": "01"}, None),
+        ({"ImageType": ["DERIVED", "PRIMARY", "M"], "LossyImageCompressionRatio": "8"}, None),
+        ({"ImageType": ["DERIVED", "PRIMARY", "M"], "PatientIdentityRemoved": "YES"}, None),
+        ({"ImageType": ["DERIVED", "PRIMARY"], "DerivationDescription": "lossless JPEG"}, None),
+        ({"ImageType": ["DERIVED", "PRIMARY"], "DerivationDescription": "mean of 2"}, "derived"),
+        ({"ComplexImageComponent": "PHASE"}, "phase image"),
+        ({"BodyPartExamined": "LEG", "StudyDescription": "Knee, hip pain"}, None),
+        ({"BodyPartExamined": None, "StudyDescription": "MR"}, None),
+        ({"ImageOrientationPatient": None}, "doesn't say how it lies"),
+        ({"ImageOrientationPatient": ["0", "0", "0", "0", "0", "0"]}, "doesn't say how it lies"),
+        ({"PixelSpacing": None}, "how large a pixel is"),
+        ({"PixelSpacing": ["0", "0"]}, "how large a pixel is"),
+    ],
+)
+def test_refusals_by_elements(
+    tmp_path: Path, change: dict[str, object], reason: str | None
+) -> None:
+    """What can't stand for a plane is refused with its reason; what merely says little is not."""
+    found = written(tmp_path, Scan(Plane.SAGITTAL, 1, "SAG", elements=change))
+    if reason is None:
+        assert found.refusal is None
+    else:
+        assert found.refusal is not None
+        assert reason in found.refusal
+
+
+@pytest.mark.parametrize(("tilt", "refused"), [(34.0, False), (36.0, True), (-40.0, True)])
+def test_too_oblique_is_refused(tmp_path: Path, tilt: float, refused: bool) -> None:
+    """35 degrees off its plane is the limit."""
+    found = written(tmp_path, Scan(Plane.CORONAL, tilt=tilt))
+    assert found.angle_deg == pytest.approx(abs(tilt), abs=0.01)
+    assert (found.refusal is not None) is refused
+
+
+def test_a_few_slices_in_several_orientations_are_a_localiser(tmp_path: Path) -> None:
+    """What every scan begins with is recognised without any word for it."""
+    found = []
+    for plane in PLANES:
+        found += datasets(knee()[plane][:3], Scan(plane, name="first"), "a", "same")
+    refusals = {one.refusal for one in candidates(series_of(found, tmp_path))}
+    assert refusals == {"a localiser: a few slices in several orientations"}
+
+
+def test_a_ge_phase_image_is_refused(tmp_path: Path) -> None:
+    """GE says what an image is of in a private element alone."""
+    for component, refused in ((0, False), (1, True), (3, True)):
+        found = datasets(knee()[Plane.SAGITTAL][:10], Scan(Plane.SAGITTAL))
+        for dataset in found:
+            dataset.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(
+                0x2F, "SS", component
+            )
+        (one,) = candidates(series_of(found, tmp_path))
+        assert (one.refusal is not None) is refused
+
+
+def test_a_derivation_told_by_code(tmp_path: Path) -> None:
+    """DerivationCodeSequence counts as DerivationDescription does."""
+    for meaning, refused in (("Lossy Compression", False), ("Multiplanar reformatting", True)):
+        elements = {
+            "ImageType": ["DERIVED", "PRIMARY"],
+            "LossyImageCompression": "01",
+            "DerivationCodeSequence": [item(CodeMeaning=meaning)],
+        }
+        found = written(tmp_path, Scan(Plane.SAGITTAL, 1, "SAG", elements=elements))
+        assert (found.refusal is not None) is refused

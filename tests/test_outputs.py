@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.cli import main
+from mrknee.errors import MrkneeError
+from mrknee.outputs import check_output_file, check_output_folder
+from tests.conftest import write_toy_dataset
+from tests.hostile import exported
+from tests.hostile.test_interrupted import files
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set, a run folder's files, an exported model and predictions."""
+    here = tmp_path_factory.mktemp("made")
+    data = write_toy_dataset(here / "data", 2, 2)
+    ids = sorted(file.stem for file in (data / "valid" / "axial").glob("*.npy"))
+    for name in (
+        "run/settings.yaml",
+        "run/split.csv",
+        "run/scorecard.json",
+        "run/resume/last.ckpt",
+    ):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text("a run's")
+    for part in ("best", "last"):
+        (here / "run" / part).mkdir()
+        for name in ("model.json", "weights.safetensors"):
+            (here / "run" / part / name).write_text("a run's")
+    table = "exam,acl\n" + "".join(f"{exam_id},0.5\n" for exam_id in ids)
+    (here / "p.csv").write_text(table)
+    (here / "run" / "predictions-valid.csv").write_text(table)
+    (here / "model.onnx").write_bytes(exported.GOOD)
+    paths = [f"{here}/data/valid/{p}/{ids[0]}.npy\n" for p in ("axial", "coronal", "sagittal")]
+    (here / "paths.csv").write_text("".join(paths))
+    return here
+
+
+STACK = "data/valid/axial/0002.npy"
+OVER_INPUT = {
+    "predict over its model": ["predict", "model.onnx", "data", "--out", "model.onnx"],
+    "predict over a run's weights": [
+        *("predict", "run", "data", "--out", "run/best/weights.safetensors")
+    ],
+    "predict over a run's state": ["predict", "run", "data", "--out", "run/resume/last.ckpt"],
+    "predict over labels": ["predict", "model.onnx", "data", "--out", "data/valid-acl.csv"],
+    "predict over a stack": ["predict", "model.onnx", "data", "--out", STACK],
+    "predict into a plane's folder": [
+        *("predict", "model.onnx", "data", "--out", "data/valid/axial/new.npy")
+    ],
+    "predict becoming labels": ["predict", "model.onnx", "data", "--out", "data/valid-new.csv"],
+    "predict over another run's table": [
+        *("predict", "model.onnx", "data/valid", "--out", "run/predictions-valid.csv")
+    ],
+    "submit over its list": ["submit", "model.onnx", "paths.csv", "paths.csv"],
+    "submit over a listed stack": ["submit", "model.onnx", "paths.csv", STACK],
+    "export over the data": [
+        *("export", "run", "--int8", "--data", "data", "--out", "data/train-acl.csv")
+    ],
+    "export over the run": ["export", "run", "--out", "run/best/model.json"],
+    "evaluate into the run": ["evaluate", "p.csv", "data", "--model", "run", "--out", "run"],
+    "evaluate into a run beside its table": [
+        *("evaluate", "run/predictions-valid.csv", "data", "--out", "run")
+    ],
+    "import over its source": [
+        *("import", "data/valid-acl.csv", "new", "--keep-map", "data/valid-acl.csv")
+    ],
+    "import over a file of its source": ["import", "run", "new", "--keep-map", "run/split.csv"],
+}
+
+
+@pytest.mark.parametrize("words", OVER_INPUT.values(), ids=OVER_INPUT)
+@pytest.mark.parametrize("through", ["its name", "a link", "a hard link", "another path"])
+def test_no_verb_replaces_what_it_reads(
+    words: list[str],
+    through: str,
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    """Whatever name leads to the input, the verb ends with status 1 and everything stays."""
+    monkeypatch.chdir(made)
+    before = files(made)
+    place = (
+        words.index("--out" if "--out" in words else "--keep-map") + 1
+        if "--" in "".join(words)
+        else len(words) - 1
+    )
+    out = Path(words[place])
+    if through == "a link":
+        target, out = out, tmp_path / "link"
+        if not target.exists():
+            pytest.skip("a new name has no link")
+        out.symlink_to(target.absolute())
+    elif through == "a hard link":
+        if not out.is_file():
+            pytest.skip("a new name, or a folder, has no hard link")
+        if "another" in request.node.name:
+            pytest.skip("what is not read is not lost: it keeps its own name")
+        target, out = out, tmp_path / "link"
+        out.hardlink_to(target)
+    elif through == "another path":
+        out = Path("run", "..", out)
+    words = [*words[:place], str(out), *words[place + 1 :]]
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert str(out) in told
+    assert files(made) == before
+    assert not (made / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "out", ["data/p.csv", "run/extra.csv", "run/model.onnx", "data-predictions.csv", "far/new/p"]
+)
+def test_beside_what_is_read_there_is_room(out: str, made: Path) -> None:
+    """New names in a run folder or data set that nothing of theirs has are no loss."""
+    check_output_file(made / out, [made / "run", made / "data"])
+    check_output_folder(made / "run" / "scores", ["scorecard.json"], [made / "run"])
+    check_output_folder(made / "run", ["comparison.json", "index.html"], [made / "run"])
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A file system that nobody can write to, root neither."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can mount a file system")
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    for options in ("size=1m", "remount,ro"):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            pytest.skip(f"no memory file system can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)  # noqa: S603, S607
+
+
+def writing(out: Path) -> dict[str, list[str]]:
+    """Each verb that writes, with inputs that are not there: they aren't looked at before."""
+    to = str(out)
+    return {
+        "phantom": ["phantom", to, "--train", "1", "--valid", "1"],
+        "import": ["import", "none", to],
+        "import --keep-map": ["import", "none", "fresh", "--keep-map", to],
+        "train": ["train", "none", "--out", to],
+        "predict": ["predict", "none", "none", "--out", to],
+        "submit": ["submit", "none", os.devnull, to],
+        "evaluate": ["evaluate", "none", "none", "--out", to],
+        "compare": ["compare", "none", "none", "none", "--out", to],
+        "explain": ["explain", "none", "none", "--exam", "1", "--out", to],
+        "export": ["export", "none", "--out", to],
+        "demo": ["demo", "--out", to],
+    }
+
+
+VERBS = list(writing(Path()))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("below", ["out", "new/out"])
+def test_a_read_only_disk_is_said_before_any_work(
+    verb: str,
+    below: str,
+    read_only: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Not the missing inputs are reported but the output, by the name that was given."""
+    out = read_only / below
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none").touch()
+    if verb == "submit":
+        (tmp_path / "list").touch()
+    words = [word.replace(os.devnull, "list") for word in writing(out)[verb]]
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert f"file: {out}\n" in told
+    assert "a read-only file system" in told
+    assert "/." not in told, "a hidden file's name"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("kind", ["below a file", "pipe", "device", "link to nothing", "long"])
+def test_an_output_that_can_be_none_is_refused_before_any_work(
+    verb: str,
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is there stays: a file in a folder's place, pipes, devices, links, impossible names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none").touch()
+    (tmp_path / "list").touch()
+    out = tmp_path / "out"
+    if kind == "below a file":
+        out.write_text("mine")
+        out = out / "below"
+    elif kind == "pipe":
+        os.mkfifo(out)
+    elif kind == "device":
+        out = Path("/dev/null")
+    elif kind == "link to nothing":
+        out.symlink_to("nowhere/at/all")
+    else:
+        out = tmp_path / ("a" * 3000)
+    before = sorted(tmp_path.iterdir())
+    words = [word.replace(os.devnull, "list") for word in writing(Path("OUT"))[verb]]
+    words = [str(out) if word == "OUT" else word for word in words]
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert f"file: {out}"[:300] in told
+    assert sorted(tmp_path.iterdir()) == before
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
+    """Its folder would allow it, its owner doesn't; root is not held to that."""
+    file = tmp_path / "p.csv"
+    file.write_text("mine")
+    file.chmod(0o444)
+    if os.access(file, os.W_OK):
+        pytest.skip("root may write everywhere")
+    with pytest.raises(MrkneeError, match="can't be written"):
+        check_output_file(file)
+
+
+def test_links_in_an_output_folder_are_checked_too(made: Path, tmp_path: Path) -> None:
+    """A report that is a link to an input is refused; one to another file is followed."""
+    out = tmp_path / "scores"
+    out.mkdir()
+    (out / "report.html").symlink_to(made / "p.csv")
+    with pytest.raises(MrkneeError, match="would replace"):
+        check_output_folder(out, ["scorecard.json", "report.html"], [made / "p.csv"])
+    check_output_folder(out, ["scorecard.json", "report.html"], [made / "data"])
+
+
+def test_glob_characters_in_names_mean_themselves(tmp_path: Path) -> None:
+    """An input called `[ab].csv` protects itself and not a.csv."""
+    for name in ("[ab].csv", "a.csv"):
+        np.savetxt(tmp_path / name, [1.0])
+    check_output_file(tmp_path / "a.csv", [tmp_path / "[ab].csv"])
+    with pytest.raises(MrkneeError, match="would replace"):
+        check_output_file(tmp_path / "[ab].csv", [tmp_path / "[ab].csv"])

@@ -1,0 +1,128 @@
+"""Findings that lack labels or a class in a part of the data set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import write_labels
+from mrknee.scoring.predictions import Predictions
+from mrknee.training.coverage import coverage_notes
+from mrknee.training.final import OPTIMISTIC
+from mrknee.training.parts import divide
+from mrknee.training.recipe import Recipe, SelectionSettings
+from mrknee.training.run import train
+from tests.training.test_run import QUICK
+
+BY_LOSS = SelectionSettings(part="valid", metric="loss")
+ON_VALID = replace(QUICK, selection=SelectionSettings(part="valid", early_stop=0), epochs=1)
+
+
+def notes(data: Path, recipe: Recipe) -> list[str]:
+    """What is said before training, but for the toy's meniscus, whose inner exams are negative."""
+    found = coverage_notes(divide(data, recipe), recipe)
+    return [note for note in found if not note.startswith("meniscus: all exams with a label (4)")]
+
+
+@pytest.mark.parametrize(
+    ("how", "findings"), [("no file", None), ("no label", ["abnormal", "acl"])]
+)
+def test_a_finding_without_labels_in_valid_has_no_score(
+    toy: Path,
+    tmp_path: Path,
+    how: str,
+    findings: list[str] | None,
+) -> None:
+    """Said before training; the others are scored, its numbers are null, with the reason."""
+    if how == "no file":
+        (toy / "valid-acl.csv").unlink()
+    else:
+        (toy / "valid-acl.csv").write_text("0012,\n0013,\n")
+    card = train(toy, tmp_path / "run", replace(QUICK, epochs=1, findings=findings))
+    said = (tmp_path / "run" / "log.txt").read_text()
+    note = "note: acl: no exam has a label in valid: it gets no AUC there"
+    assert said.index(note) < said.index("train epoch 1")
+    assert card.split == "valid"
+    written = json.loads((tmp_path / "run" / "scorecard.json").read_text())
+    assert written["findings"]["abnormal"]["auc"] is not None
+    assert written["findings"]["acl"]["auc"] is None
+    assert written["findings"]["acl"]["reason"] == "no exam has a known label"
+    assert written["mean_auc_left_out"] == ["acl"]
+    read = Predictions.read(tmp_path / "run" / "predictions-valid.csv")
+    assert "acl" in read.findings
+
+
+def test_the_epoch_is_selected_on_the_findings_that_valid_has(toy: Path, tmp_path: Path) -> None:
+    """One without labels and one with one class only have no part in the mean AUC."""
+    (toy / "valid-acl.csv").unlink()
+    write_labels(toy, "valid", "meniscus", {f"{number:04d}": 1.0 for number in range(12, 18)})
+    assert notes(toy, ON_VALID) == [
+        "acl: no exam has a label in valid: it doesn't count in the mean AUC that selects the "
+        "epoch, and gets no AUC",
+        "meniscus: all exams with a label (6) are positive in valid: it doesn't count in the mean "
+        "AUC that selects the epoch, and gets no AUC",
+    ]
+    card = train(toy, tmp_path / "run", ON_VALID)
+    assert card.mean.findings == ("abnormal",)
+    assert OPTIMISTIC in card.notes
+
+
+def test_valid_without_any_label_cannot_select(toy: Path) -> None:
+    """Refused before training; an inner split is advised."""
+    for file in toy.glob("valid-*.csv"):
+        file.write_text("")
+    with pytest.raises(MrkneeError, match="can't be selected on valid") as caught:
+        divide(toy, ON_VALID)
+    assert "inner" in (caught.value.advice or "")
+
+
+def test_without_a_finding_that_has_an_auc_no_epoch_is_better(toy: Path) -> None:
+    """Said before training."""
+    ids = [f"{number:04d}" for number in range(12, 18)]
+    for finding in ("abnormal", "acl", "meniscus"):
+        write_labels(toy, "valid", finding, dict.fromkeys(ids, 0.0))
+    assert notes(toy, ON_VALID)[-1].endswith("no epoch is better than another: the last is kept")
+    assert not notes(toy, replace(ON_VALID, selection=BY_LOSS))[-1].endswith("kept")
+
+
+def test_an_inner_split_of_one_class_is_said_and_calibrates_nothing(
+    toy: Path, tmp_path: Path
+) -> None:
+    """Per finding: said before, in the scorecard's notes, and in the model's own decisions."""
+    write_labels(toy, "train", "acl", {f"{n:04d}": float(n == 3) for n in range(12)})
+    recipe = replace(QUICK, epochs=1)
+    assert notes(toy, recipe) == [
+        "acl: all exams with a label (4) are negative in inner: it doesn't count in the mean AUC "
+        "that selects the epoch, and gets no calibration and no thresholds"
+    ]
+    card = train(toy, tmp_path / "run", recipe)
+    assert "acl: not calibrated: one class only: 0 of 4 are positive" in card.notes
+    assert card.findings["acl"].auc.reason is None  # valid has both classes
+
+
+def test_a_finding_without_labels_in_train_is_an_error_before_training(
+    toy: Path, tmp_path: Path
+) -> None:
+    """It can't be learned, whatever valid says of it; nothing is written."""
+    (toy / "train-acl.csv").write_text("")
+    with pytest.raises(MrkneeError, match="acl can't be learned"):
+        train(toy, tmp_path / "run", QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_complete_labels_need_no_note(toy: Path) -> None:
+    """Where every finding has both classes everywhere, nothing is said."""
+    assert notes(toy, QUICK) == []
+    assert notes(toy, ON_VALID) == []
+
+
+def test_valid_without_labels_is_no_score(toy: Path) -> None:
+    """The inner exams are scored, as where there is no valid; one note says so before training."""
+    for file in toy.glob("valid-*.csv"):
+        file.unlink()
+    assert notes(toy, QUICK) == ["no exam of valid has a label: the scores will be of inner exams"]
+    assert not divide(toy, QUICK).scores_valid

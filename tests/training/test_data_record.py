@@ -1,0 +1,146 @@
+"""Data that changes between two starts of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.training.data_record import (
+    BLOCK_BYTES,
+    FILE,
+    changes,
+    read_record,
+    record_data,
+    to_json,
+)
+from mrknee.training.parts import divide
+from mrknee.training.resumption import RESUME
+from mrknee.training.run import compare_data, train
+from tests.conftest import write_toy_dataset
+from tests.training.test_run import QUICK
+
+ONE_EPOCH = replace(QUICK, epochs=1)
+
+
+def change_pixel(file: Path) -> None:
+    """Makes one pixel of a stack another, and leaves size and time as they were."""
+    before = file.stat()
+    stack = np.load(file)
+    stack[-1, 10, 10] ^= 1
+    np.save(file, stack)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_changed_data_is_a_warning_that_names_it(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exams and planes, exams and findings; said at every start, and noted in environment.json."""
+    run = tmp_path / "run"
+    train(toy, run, ONE_EPOCH)
+    assert "warning" not in capsys.readouterr().err
+    change_pixel(toy / "train" / "axial" / "0003.npy")
+    change_pixel(toy / "valid" / "coronal" / "0013.npy")
+    change_pixel(toy / "valid" / "sagittal" / "0013.npy")
+    labels = toy / "valid-acl.csv"
+    labels.write_text(labels.read_text().replace("0014,1", "0014,0"))
+    said = [
+        "other pixels in 2 exams: train/0003 (axial), valid/0013 (coronal, sagittal)",
+        "other labels of 1 exam: valid/0014 (acl)",
+    ]
+    for epochs in (1, 2):  # the first finds the run finished
+        train(toy, run, replace(ONE_EPOCH, epochs=epochs), resume=True)
+        warned = capsys.readouterr().err
+        assert warned.count("the data has changed since this run was started") == 1
+        assert all(sentence in warned for sentence in said)
+    starts = json.loads((run / "environment.json").read_text())
+    assert [start.get("data_changed") for start in starts] == [None, said]
+
+
+def copied(data: Path) -> Path:
+    """Somewhere else, with other times."""
+    return Path(shutil.copytree(data, data.with_name("copied"), copy_function=shutil.copyfile))
+
+
+def touched(data: Path) -> Path:
+    """In its place, with other times."""
+    for file in data.rglob("*.*"):
+        os.utime(file, (1, 1))
+    return data
+
+
+def written_otherwise(data: Path) -> Path:
+    """The same labels in another order, with other line ends and unknown ones left out."""
+    for file in data.glob("*.csv"):
+        lines = file.read_text().splitlines()
+        file.write_text("\r\n".join(reversed(lines)))
+    return data
+
+
+@pytest.mark.parametrize("how", [copied, touched, written_otherwise])
+def test_the_same_content_is_no_change(how: Callable[[Path], Path], toy: Path) -> None:
+    """Neither place nor times nor the form of a label file are content."""
+    before = record_data(divide(toy, QUICK))
+    assert changes(before, record_data(divide(how(toy), QUICK))) == []
+
+
+def test_a_run_that_starts_over_learns_from_the_data_there_is(toy: Path, tmp_path: Path) -> None:
+    """Killed before anything was saved, nothing of the old data is in it: no change to tell."""
+    (tmp_path / FILE).write_text(to_json(record_data(divide(toy, QUICK))))
+    change_pixel(toy / "train" / "axial" / "0003.npy")
+    parts = divide(toy, QUICK)
+    assert compare_data(tmp_path, parts) == (to_json(record_data(parts)), [])
+    (tmp_path / "resume").mkdir()
+    (tmp_path / RESUME).touch()
+    before, changed = compare_data(tmp_path, parts)
+    assert before == (tmp_path / FILE).read_text()
+    assert changed == ["other pixels in 1 exam: train/0003 (axial)"]
+
+
+def test_a_plane_that_comes_or_goes_is_a_change(toy: Path) -> None:
+    """Where exams may lack a plane, the split alone wouldn't show it."""
+    recipe = replace(QUICK, allow_missing_plane=True)
+    before = record_data(divide(toy, recipe))
+    (toy / "valid" / "axial" / "0015.npy").unlink()
+    now = record_data(divide(toy, recipe))
+    expected = ["other pixels in 1 exam: valid/0015 (axial)"]
+    assert changes(before, now) == changes(now, before) == expected
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "exams": {}}', '{"exams": 3}'])
+def test_a_broken_record_is_written_again(text: str, toy: Path, tmp_path: Path) -> None:
+    """It is a by-product: nothing can be compared then, and the run goes on."""
+    (tmp_path / FILE).write_text(text)
+    assert read_record(tmp_path) is None
+    record = record_data(divide(toy, QUICK))
+    (tmp_path / FILE).write_text(to_json(record))
+    assert read_record(tmp_path) == record
+
+
+@pytest.mark.parametrize("slice_", [0, 7, 30])
+def test_a_slice_of_a_large_stack_that_changes_is_seen(slice_: int, tmp_path: Path) -> None:
+    """Of MRNet's size a sixteenth is read: something of every slice, at another height each."""
+    data = write_toy_dataset(tmp_path / "toy", 4, 0)
+    shutil.rmtree(data / "valid", ignore_errors=True)
+    file = data / "train" / "axial" / "0001.npy"
+    stack = np.random.default_rng(0).integers(0, 256, (31, 256, 256), dtype=np.uint8)
+    assert stack[0].nbytes == BLOCK_BYTES
+    np.save(file, stack)
+    before = record_data(divide(data, QUICK))
+    stack[slice_] = 255 - stack[slice_]
+    np.save(file, stack)
+    changed = changes(before, record_data(divide(data, QUICK)))
+    assert changed == ["other pixels in 1 exam: train/0001 (axial)"]
+
+
+def test_only_what_is_read_is_recorded(toy: Path) -> None:
+    """With `max_exams`, exams that are left out may change."""
+    recipe = replace(QUICK, max_exams=6)
+    record = record_data(divide(toy, recipe))
+    assert sum(name.startswith("train/") for name in record["exams"]) == 6

@@ -1,0 +1,115 @@
+"""Training that diverges stops at the first loss or gradient that isn't finite (module.py)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+
+from mrknee.errors import MrkneeError
+from mrknee.training.module import TrainingModule
+from mrknee.training.recipe import OptimizerSettings
+from mrknee.training.run import train
+from tests.conftest import write_toy_dataset
+from tests.training.test_processes import launched
+from tests.training.test_run import QUICK, weights_of
+
+DIVERGING = replace(
+    QUICK, optimizer=OptimizerSettings(name="sgd", learning_rate=1000.0, weight_decay=0.0), epochs=3
+)
+"""Steps so large that the second or third loss overflows."""
+
+RUN = """
+import sys
+from pathlib import Path
+from mrknee.errors import MrkneeError
+from mrknee.training.recipe import load_recipe
+from mrknee.training.run import train
+
+try:
+    train(Path(sys.argv[1]), Path(sys.argv[2]), load_recipe(sys.argv[3]))
+except MrkneeError as error:
+    print(error, flush=True)
+    raise SystemExit(1)
+"""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"batch_exams": 1, "accumulate": 3}, {"precision": "bf16-mixed"}],
+    ids=["plain", "accumulated", "bfloat16"],
+)
+def test_a_loss_that_is_not_finite_ends_training(
+    toy: Path, tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before another step: one error with epoch, batch, step, rate, exams, and what to do."""
+    taken: list[bool] = []
+    step = torch.optim.SGD.step
+
+    def watched(self: torch.optim.SGD, *args: Any, **named: Any) -> Any:  # noqa: ANN401
+        loss = step(self, *args, **named)
+        taken.append(loss is None or bool(torch.as_tensor(loss).isfinite()))
+        return loss
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    with pytest.raises(MrkneeError, match="training diverged") as caught:
+        train(toy, tmp_path / "run", replace(DIVERGING, **changes))
+    assert all(taken), "a step was taken with a loss that isn't finite"
+    found, advice = caught.value.found or "", caught.value.advice or ""
+    for part in ("loss of ", "epoch 1, batch ", "optimizer step ", "learning rate 1e+03", "exams"):
+        assert part in found
+    assert "00" in found.rpartition("exams of the batch: ")[2]
+    assert "a lower optimizer.learning_rate" in advice
+    assert "optimizer.clip_norm 1" in advice
+    assert not (tmp_path / "run" / "best").exists(), "nothing of it is kept as a model"
+
+
+def test_a_gradient_that_is_not_finite_ends_training(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finite loss may have an infinite gradient: its step would spoil the weights."""
+    backward = TrainingModule.on_after_backward
+
+    def spoiled(self: TrainingModule) -> None:
+        backward(self)
+        if self.trainer.global_step == 2:
+            next(p for p in self.parameters() if p.grad is not None).grad[...] = torch.inf  # type: ignore[index]
+
+    monkeypatch.setattr(TrainingModule, "on_after_backward", spoiled)
+    with pytest.raises(MrkneeError, match="gradients that are infinite or NaN in epoch 1, batch 3"):
+        train(toy, tmp_path / "run", QUICK)
+
+
+def test_a_validation_loss_that_is_not_finite_ends_training(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that an epoch's last step has spoiled are never kept as the best."""
+
+    def spoil(self: lightning.LightningModule) -> None:
+        with torch.no_grad():
+            next(self.parameters())[...] = torch.nan
+
+    recipe = replace(QUICK, epochs=3)
+    train(toy, tmp_path / "run", replace(recipe, epochs=1))
+    kept = weights_of(tmp_path / "run", "best")
+    monkeypatch.setattr(TrainingModule, "on_validation_start", spoil)
+    with pytest.raises(MrkneeError, match="a validation loss of nan in epoch 2"):
+        train(toy, tmp_path / "run", recipe, resume=True)
+    for name, values in weights_of(tmp_path / "run", "best").items():
+        assert (values == kept[name]).all()
+
+
+def test_several_processes_stop_together(tmp_path: Path) -> None:
+    """Each knows the loss of all: none waits for the others, and the first one alone says why."""
+    write_toy_dataset(tmp_path / "toy")
+    (tmp_path / "recipe.yaml").write_text(replace(DIVERGING, accumulate=2).to_yaml())
+    (tmp_path / "run.py").write_text(RUN)
+    words = tuple(str(tmp_path / name) for name in ("run.py", "toy", "run", "recipe.yaml"))
+    done = launched("srun", words)
+    assert [status for status, _ in done] == [1, 1]
+    assert ["training diverged" in text for _, text in done] == [True, False]
+    assert "Traceback" not in done[1][1]

@@ -1,0 +1,202 @@
+"""What a power loss leaves of a run folder is taken up, with the result of an uninterrupted run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mrknee.errors import MrkneeError
+from mrknee.training.recipe import Recipe
+from mrknee.training.record import RunRecord
+from mrknee.training.recovery import broken_parts
+from mrknee.training.resumption import PREVIOUS, RESUME
+from mrknee.training.run import train
+from tests.conftest import write_toy_dataset
+from tests.training.test_resumption import assert_same_run
+from tests.training.test_run import QUICK
+
+Run = tuple[Path, Path]
+
+RECIPE = replace(QUICK, epochs=3, loggers=[])
+
+
+class KilledError(Exception):
+    """Stands for the power loss."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A data set and a finished run on it."""
+    root = tmp_path_factory.mktemp("whole")
+    data = write_toy_dataset(root / "toy", 6, 4)
+    train(data, root / "run", RECIPE)
+    return data, root / "run"
+
+
+@pytest.fixture(scope="module")
+def interrupted(whole: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the same recipe, interrupted after two epochs of three."""
+    out = tmp_path_factory.mktemp("interrupted") / "run"
+    save = RunRecord._save
+
+    def save_and_stop(self: RunRecord, *given: object) -> None:
+        save(self, *given)  # type: ignore[arg-type]
+        if len(self.rows) == 2:
+            raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunRecord, "_save", save_and_stop)
+        with pytest.raises(KilledError):
+            train(whole[0], out, RECIPE)
+    return out
+
+
+def copy(run: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def spoil(file: Path, how: str) -> None:
+    """Leaves of a file what a power loss may."""
+    content = file.read_bytes()
+    left = {"empty": b"", "zeros": bytes(len(content)), "cut": content[: len(content) // 2]}
+    file.write_bytes(left[how])
+
+
+def start(out: Path) -> dict[str, object]:
+    """What the latest start says of itself."""
+    found: dict[str, object] = json.loads((out / "environment.json").read_text())[-1]
+    return found
+
+
+BY_PRODUCTS = [
+    *("scorecard.json", "predictions-valid.csv", "predictions-inner.csv", "settings.yaml"),
+    *("environment.json", "split.csv", "metrics.csv", "best", "last"),
+]
+
+
+@pytest.mark.parametrize("how", ["empty", "zeros", "cut"])
+def test_a_run_with_a_broken_file_is_not_taken_for_finished(
+    how: str, whole: Run, tmp_path: Path
+) -> None:
+    """Whichever file is broken, and it alone, is named; of a finished run none is."""
+    run = whole[1]
+    split = (run / "split.csv").read_text()
+    assert broken_parts(run, RECIPE, split) == []
+    out = copy(run, tmp_path)
+    for name in BY_PRODUCTS:
+        files = [out / name]
+        if files[0].is_dir():
+            files = [files[0] / "model.json", files[0] / "weights.safetensors"]
+        for file in files:
+            before = file.read_bytes()
+            spoil(file, how)
+            if (name, how) != ("metrics.csv", "cut"):  # whose lines are known from the state only
+                assert broken_parts(out, RECIPE, split) == [name], file
+            file.write_bytes(before)
+
+
+@pytest.mark.parametrize("how", ["empty", "cut"])
+def test_broken_files_are_written_again(how: str, whole: Run, tmp_path: Path) -> None:
+    """All at once, and the last epoch's weights too: --resume ends with the bytes of before."""
+    data, run = whole
+    out = copy(run, tmp_path)
+    for name in (*BY_PRODUCTS[:-2], "best/model.json", "last/weights.safetensors"):
+        spoil(out / name, how)
+    train(data, out, RECIPE, resume=True)
+    assert_same_run(run, out)
+    assert start(out)["notes"]
+
+
+@pytest.mark.parametrize("how", ["empty", "cut"])
+def test_the_state_before_is_taken_where_the_last_is_broken(
+    how: str, whole: Run, interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After two epochs the last state is lost: the run goes on after the first, and says so."""
+    out = copy(interrupted, tmp_path)
+    spoil(out / RESUME, how)
+    train(whole[0], out, RECIPE, resume=True)
+    assert "note: training goes on from the state before" in capsys.readouterr().out
+    assert start(out)["after"] == {"epochs": 1, "batches": 0}
+    assert_same_run(whole[1], out)
+
+
+def test_a_state_with_damaged_values_is_not_taken(
+    whole: Run, interrupted: Path, tmp_path: Path
+) -> None:
+    """Zeros in the middle of the file, which torch reads as weights of zero."""
+    out = copy(interrupted, tmp_path)
+    content = bytearray((out / RESUME).read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 4096] = bytes(4096)
+    (out / RESUME).write_bytes(content)
+    train(whole[0], out, RECIPE, resume=True)
+    assert start(out)["after"] == {"epochs": 1, "batches": 0}
+    assert_same_run(whole[1], out)
+
+
+def test_a_kill_between_the_two_renames_of_a_state(
+    whole: Run, interrupted: Path, tmp_path: Path
+) -> None:
+    """Only the state before is there; the half-written one is cleared away."""
+    out = copy(interrupted, tmp_path)
+    (out / RESUME).rename(out / "resume" / ".last.ckpt.123")
+    train(whole[0], out, RECIPE, resume=True)
+    assert_same_run(whole[1], out)
+    assert not list(out.rglob(".*"))
+
+
+def test_without_any_state_left_it_starts_again(
+    whole: Run, interrupted: Path, tmp_path: Path
+) -> None:
+    """Both states empty, all weights and descriptions too: as after a power loss of old."""
+    out = copy(interrupted, tmp_path)
+    for file in [*out.glob("resume/*"), *out.glob("*/model.json"), *out.glob("*/*.safetensors")]:
+        spoil(file, "empty")
+    train(whole[0], out, RECIPE, resume=True)
+    assert start(out)["after"] == {"epochs": 0, "batches": 0}
+    assert_same_run(whole[1], out)
+
+
+def test_states_of_something_else_are_not_thrown_away(
+    whole: Run, interrupted: Path, tmp_path: Path
+) -> None:
+    """A file with content that is no state of ours stops the run, and stays."""
+    out = copy(interrupted, tmp_path)
+    (out / PREVIOUS).unlink()
+    (out / RESUME).write_bytes(b"another program's")
+    with pytest.raises(MrkneeError, match="state to resume from") as caught:
+        train(whole[0], out, RECIPE, resume=True)
+    assert "resume/" in str(caught.value.advice)
+    assert (out / RESUME).read_bytes() == b"another program's"
+
+
+def test_a_kill_between_the_two_renames_of_weights(
+    whole: Run, interrupted: Path, tmp_path: Path
+) -> None:
+    """New weights with the old description: the new description, still beside it, is taken."""
+    out = copy(interrupted, tmp_path)
+    new = (out / "best" / "model.json").read_text()
+    (out / "best" / ".model.json.123").write_text(new)
+    digest = json.loads(new)["weights_sha256"]
+    (out / "best" / "model.json").write_text(new.replace(digest, "0" * 64))
+    train(whole[0], out, RECIPE, resume=True)
+    assert start(out)["after"] == {"epochs": 2, "batches": 0}
+    assert_same_run(whole[1], out)
+
+
+def test_lost_settings_are_known_from_the_state(
+    whole: Run, interrupted: Path, tmp_path: Path
+) -> None:
+    """Other settings are refused although settings.yaml is broken; the same ones go on."""
+    out = copy(interrupted, tmp_path)
+    spoil(out / "settings.yaml", "cut")
+    other: Recipe = replace(RECIPE, batch_exams=2)
+    with pytest.raises(MrkneeError, match="other settings"):
+        train(whole[0], out, other, resume=True)
+    train(whole[0], out, RECIPE, resume=True)
+    assert_same_run(whole[1], out)
