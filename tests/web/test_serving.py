@@ -45,7 +45,7 @@ def test_exams_in_parallel_are_read_as_alone(
 def test_an_upload_given_up_gives_its_place_back(served: Served) -> None:
     """More clients than places go away in the middle; the next is served."""
     body = exam_form(random_exam(1))
-    for _ in range(PLACES + 1):
+    for _ in range(MAX_PER_ADDRESS + 1):
         upload = served.begin(body)
         upload.send(1000)
         upload.socket.close()
