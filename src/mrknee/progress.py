@@ -15,6 +15,14 @@ QUIET_SECONDS = 2.0
 LINE_SECONDS = 10.0
 """Without a terminal, a line is written this often."""
 
+_hidden = False
+
+
+def hide() -> None:
+    """Shows no progress from here on in this process: nobody watches a service's requests."""
+    global _hidden
+    _hidden = True
+
 
 class Progress:
     """Counts what is done of `total` and shows it on standard error, with rate and time left.
@@ -49,7 +57,7 @@ class Progress:
         """Says that `count` more units are done; `note` is shown at the end of the line."""
         self.done += count
         now = time.monotonic()
-        if now - self._started < QUIET_SECONDS:
+        if _hidden or now - self._started < QUIET_SECONDS:
             return
         if sys.stderr.isatty():
             if self._bar is None:

@@ -15,7 +15,8 @@ from mrknee.cli import main
 from mrknee.exams import PLANES, Exam, Plane, write_stack
 from mrknee.inference.model import open_model
 from mrknee.scoring.predictions import Predictions
-from mrknee.web import arrivals, uploads
+from mrknee.web import uploads
+from mrknee.web.arrivals import MAX_BODY_BYTES
 from mrknee.web.schemas import NOTICE, Explained, ModelFacts, Prediction
 from tests.web.client import BOUNDARY, KIND, NO_POINT, Served, exam_form, form, npy, random_exam
 
@@ -213,7 +214,7 @@ HOSTILE: dict[str, tuple[bytes, int, str | None, str]] = {
     "no form": (b"\x00\xff" * 500, 400, None, "form can't be read"),
     "another edge": (three().replace(BOUNDARY.encode(), b"another"), 400, None, "form can't be read"),  # noqa: E501
     "no body": (b"", 400, None, "form can't be read"),
-    "too large": (three(axial=bytes(arrivals.MAX_BODY_BYTES)), 413, None, "too large"),
+    "too large": (three(axial=bytes(MAX_BODY_BYTES)), 413, None, "too large"),
 }  # fmt: skip
 
 

@@ -187,16 +187,16 @@ def test_a_client_that_leaves_while_its_exam_is_unpacked_gets_nothing_computed()
     desk = Desk()
     told = threading.Event()
 
-    def wait() -> None:
-        told.wait(60)
-
     def work(gone: threading.Event) -> None:
         told.set()
         assert gone.wait(60)
 
+    async def leave() -> None:
+        assert await asyncio.to_thread(told.wait, 60)
+
     async def meet() -> None:
         with desk.place():
-            await desk.read(work, asyncio.to_thread(wait))
+            await desk.read(work, leave())
 
     with pytest.raises(ClientDisconnect):
         asyncio.run(meet())

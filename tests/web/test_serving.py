@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from mrknee.inference.model import open_model
-from mrknee.web import arrivals
-from mrknee.web.desk import PLACES
+from mrknee.web.arrivals import MAX_BODY_BYTES, MAX_PER_ADDRESS
 from tests.hostile.test_full_disk import disk, fill  # noqa: F401  # a fixture
 from tests.web.client import KIND, Served, exam_form, form, random_exam
 
@@ -46,7 +45,7 @@ def test_exams_in_parallel_are_read_as_alone(
 def test_an_upload_given_up_gives_its_place_back(served: Served) -> None:
     """More clients than places go away in the middle; the next is served."""
     body = exam_form(random_exam(1))
-    for _ in range(PLACES + 1):
+    for _ in range(MAX_PER_ADDRESS + 1):
         upload = served.begin(body)
         upload.send(1000)
         upload.socket.close()
@@ -66,7 +65,7 @@ def test_a_body_without_a_stated_length_is_counted(served: Served) -> None:
         part = b'--b\r\nContent-Disposition: form-data; name="axial"; filename="a"\r\n\r\n'
         connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
         chunk = b"%x\r\n%s\r\n" % (1_000_000, bytes(1_000_000))
-        for _ in range(arrivals.MAX_BODY_BYTES // 1_000_000 - 1):
+        for _ in range(MAX_BODY_BYTES // 1_000_000 - 1):
             connection.sendall(chunk)
         connection.settimeout(0.2)
         with pytest.raises(TimeoutError):

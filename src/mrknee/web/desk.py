@@ -83,7 +83,8 @@ class Desk:
         answer = asyncio.wrap_future(began)
         leaving: asyncio.Future[Any] = asyncio.ensure_future(gone)
         try:
-            await asyncio.wait([answer, leaving], return_when=asyncio.FIRST_COMPLETED)
+            both: list[asyncio.Future[Any]] = [answer, leaving]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
             ended.set()

@@ -17,7 +17,7 @@ from typing import cast
 
 import uvicorn
 
-from mrknee import __version__
+from mrknee import __version__, progress
 from mrknee.errors import MrkneeError
 from mrknee.exams.axes import parse_axes
 from mrknee.inference.model import open_model
@@ -119,6 +119,7 @@ def serve(
         number: signal.signal(number, server.handle_exit)
         for number in (signal.SIGINT, signal.SIGTERM)
     }
+    progress.hide()
     try:
         server.run([listening])
     finally:
