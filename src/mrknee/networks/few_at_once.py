@@ -49,7 +49,7 @@ class _FewAtOnce(torch.autograd.Function):
                 with torch.enable_grad(), mixed:
                     maps = ctx.encoder(part)
                 more = torch.autograd.grad(maps, ctx.weights, part_gradient, allow_unused=True)
-                sums = [b if a is None else a if b is None else a.add_(b)
+                sums = [b if a is None else a if b is None else a + b
                         for a, b in zip(sums, more, strict=True)]  # fmt: skip
         return None, None, None, *sums
 

@@ -18,7 +18,8 @@ from mrknee.networks.settings import NetworkSettings
 
 SLICES_AT_ONCE = {"cpu": 16, "cuda": 64}
 """Slices that go through an encoder together where no gradient is wanted, by kind of device. Their
-maps are the largest thing in memory: 64 slices of 224 pixels take EfficientNet-Lite0 about 1 GB."""
+maps are the largest thing in memory: by estimate 1 GB for 64 slices of 224 pixels in
+EfficientNet-Lite0."""
 
 SHARED = "shared"
 """The key, in place of a plane's name, of the encoder that all planes share."""

@@ -25,8 +25,8 @@ from mrknee.training.parts import Parts
 from mrknee.training.recipe import Recipe
 
 AUTOMATIC_SLICES = {"cpu": 4, "cuda": 64}
-"""What `slices_at_once: -1` means, by kind of device. On a processor few slices are as fast as
-many, since new memory costs time too; a GPU needs many to be busy."""
+"""What `slices_at_once: -1` means, by kind of device. On a processor 4 and 8 slices took about
+the same time; a GPU needs many to be busy (64 is not measured)."""
 
 MOST_HEADERS = 2000
 """Exams whose headers are read, at most; of more, so many spread evenly."""
@@ -38,7 +38,7 @@ MOST_TIMED = 64
 """Slices that are timed, at most."""
 
 WORKER_BYTES = 80_000_000
-"""What a worker process holds of its own beside batches: measured 60 to 80 MB."""
+"""What a worker process holds of its own beside batches: assumed, not measured."""
 
 
 @dataclass(frozen=True)
