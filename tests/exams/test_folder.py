@@ -236,3 +236,16 @@ def test_an_unknown_split_names_what_is_there(toy: Path) -> None:
     """`val` is not `valid`: the error lists what the data set has."""
     with pytest.raises(MrkneeError, match="valid"):
         ExamFolder.of_split(toy, "val")
+
+
+def test_labels_may_lack_for_a_finding_where_that_is_allowed(toy: Path) -> None:
+    """Refused otherwise; allowed, all labels of that finding are unknown, and others are read."""
+    (toy / "valid-acl.csv").unlink()
+    with pytest.raises(MrkneeError, match="there are no labels for 'acl'"):
+        ExamFolder.of_split(toy, "valid", findings=["abnormal", "acl"])
+    folder = ExamFolder.of_split(
+        toy, "valid", findings=["abnormal", "acl"], allow_missing_labels=True
+    )
+    assert folder.findings == ("abnormal", "acl")
+    assert np.isnan(folder.labels[:, 1]).all()
+    assert not np.isnan(folder.labels[:, 0]).any()
