@@ -237,7 +237,7 @@ FAULTS = {
     "missing-plane": Fault(remove_plane, "train/sagittal/0005.npy", "0005"),
     "extra-file": Fault(leave_a_note, "train/axial/0003.txt"),
     "id-twice": Fault(share_id, "valid/*/0003.npy", "0003"),
-    "exam-id": Fault(name_a_formula, "valid/*/=A1.npy", "=A1", ("label-format",)),
+    "exam-id": Fault(name_a_formula, "valid/*/=A1.npy", "=A1"),
     "not-npy": Fault(overwrite, STACK, "0003"),
     "truncated": Fault(truncate, STACK, "0003"),
     "pickled": Fault(pickle_objects, STACK, "0003"),
