@@ -68,7 +68,9 @@ def test_sizes_outside_of_training_are_marked() -> None:
     trained = dict.fromkeys(PLANES, StackSizes.of(shapes))
     fits = {plane: noise((20, 64, 62), seed) for seed, plane in enumerate(PLANES)}
     assert codes(Exam("7", fits), trained) == []
-    assert codes(Exam("7", fits | {PLANES[0]: noise((31, 64, 62))}), trained) == ["other-slices"]
+    for slices, found in ((60, []), (61, ["other-slices"]), (9, []), (8, ["other-slices"])):
+        one = Exam("7", fits | {PLANES[0]: noise((slices, 64, 62))})
+        assert codes(one, trained) == found, "half the fewest to twice the most slices are usual"
     assert codes(Exam("7", fits | {PLANES[1]: noise((20, 65, 62))}), trained) == ["other-size"]
     assert codes(Exam("7", fits | {PLANES[1]: noise((20, 65, 62))}), {}) == []
 

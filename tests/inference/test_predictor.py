@@ -122,7 +122,7 @@ def test_odd_exams_have_their_remarks(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     fine = {p: rng.integers(0, 200, (4, 48, 48), dtype=np.uint8) for p in PLANES}
     black = np.zeros((4, 48, 48), np.uint8)
-    large = rng.integers(0, 200, (12, 64, 64), dtype=np.uint8)
+    large = rng.integers(0, 200, (19, 64, 64), dtype=np.uint8)
     exams = [Exam("a", fine), Exam("b", fine | {Plane.AXIAL: black})]
     exams += [Exam("c", fine | {Plane.CORONAL: large})]
     predictor = Predictor(str(tmp_path))

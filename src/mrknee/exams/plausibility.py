@@ -34,7 +34,7 @@ CODES: Mapping[str, str] = {
     "copy-planes": "two planes are the same stack",
     "other-axes": "a stack's axes seem to be in another order than (slices, rows, cols)",
     "other-size": "the size in plane is outside the range that the model was trained on",
-    "other-slices": "the number of slices is outside the range that the model was trained on",
+    "other-slices": "the number of slices is far outside the range that the model was trained on",
 }
 """Code of a remark -> what it means. `mrknee check` uses the same codes."""
 
@@ -51,6 +51,11 @@ percentiles of a whole stack."""
 
 NOTED = 5
 """Exams that a note names; the table of remarks has them all."""
+
+FAR_SLICES = 2
+"""How many times fewer or more slices than in any stack trained on are remarked on. Slice counts vary
+from knee to knee, so in a small training set the next knee often lies a little outside the range;
+twice as many slices are half as thick, which is another protocol."""
 
 Range = tuple[int, int]
 
@@ -188,7 +193,8 @@ def _unlike(trained: StackSizes, stack: Stack, plane: Plane) -> Iterator[Remark]
             f"{_range(trained.rows)} x {_range(trained.cols)}"
         )
         yield Remark("other-size", plane, text)
-    if not _within(slices, trained.slices):
+    least, most = trained.slices
+    if not least / FAR_SLICES <= slices <= most * FAR_SLICES:
         text = f"{slices} slices; the model was trained on {_range(trained.slices)}"
         yield Remark("other-slices", plane, text)
 
