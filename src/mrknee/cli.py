@@ -441,6 +441,7 @@ def train(argv: Sequence[str]) -> None:
         from mrknee.training.arguments import train_arguments
 
         data, out, resume, recipe = train_arguments(argv, (train.__doc__ or "").strip())
+        data, out = _path(str(data)), _path(str(out))
         _refuse_file(out)
         from mrknee.training.run import train as train_run
 

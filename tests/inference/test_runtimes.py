@@ -181,7 +181,9 @@ def test_a_computation_that_takes_too_long_is_ended(name: RuntimeName) -> None:
         runtime = open_runtime(name, slow_graph(operators), file, 1, Limits(seconds=seconds))
         if operators == 1:
             expected = 1500**3 * float(inputs["axial"].sum()) ** 2
-            assert runtime.run(inputs)["logits"] == pytest.approx(expected, rel=1e-3)
+            assert runtime.run(inputs)["logits"] == pytest.approx(
+                expected, rel=1e-2
+            )  # sums in float32
             continue
         for _ in range(2):
             with pytest.raises(TimeoutError):

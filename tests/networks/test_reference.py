@@ -114,9 +114,10 @@ def adam_step(network: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
 def test_one_adam_step_equals_the_references() -> None:
     """One step of Adam from the same weights gives the same loss, gradients and weights.
 
-    A first step of Adam moves each weight by about the learning rate, 1e-5, whatever its gradient,
-    so the weights are compared more tightly than that: to a tenth of it, because Adam divides the
-    rounding of a gradient near zero by that gradient.
+    A first step of Adam moves each weight by about the learning rate, 1e-5, whatever its gradient:
+    by 1e-5 * g / (|g| + 1e-8), where g includes the weight decay. So an error of 1e-7 in g changes
+    that by less than 1e-7 where |g| is above 1e-6; only weights whose g is nearer to zero, where
+    rounding may turn its sign, may differ by twice the rate.
     """
     plain, ours = both()
     before = [p.detach().clone() for p in plain.parameters()]
@@ -129,6 +130,10 @@ def test_one_adam_step_equals_the_references() -> None:
     weights = zip(before, plain.parameters(), ours.parameters(), strict=True)
     for start, there, here in weights:
         assert here.grad is not None
+        assert there.grad is not None
         torch.testing.assert_close(here.grad, there.grad, rtol=1e-4, atol=1e-7)
-        torch.testing.assert_close(here, there, rtol=0, atol=1e-6)
+        steep = (there.grad + 0.01 * start).abs() > 1e-6
+        assert steep.float().mean() > 0.9
+        torch.testing.assert_close(here[steep], there[steep], rtol=0, atol=1e-7)
+        torch.testing.assert_close(here, there, rtol=0, atol=2e-5)
         assert (here - start).abs().max() > 5e-6, "the step moved nothing"

@@ -269,7 +269,7 @@ def test_a_folder_used_again_holds_one_exam_only(model: Path, data: Path, tmp_pa
     (out / "notes.txt").write_text("the user's own")
     (out / "contact-abnormal.png").unlink()
     (out / "contact-abnormal.png").mkdir()  # so that writing fails at the first sheet
-    with pytest.raises(OSError, match="contact-abnormal"):
+    with pytest.raises(MrkneeError, match="contact-abnormal"):
         explain_exam(model, data, "0107", out)
     left = {"explanation.npz", "explanation.json", "contact-abnormal.png", "notes.txt"}
     assert {file.name for file in out.iterdir()} == left
@@ -339,7 +339,7 @@ def test_a_run_that_fails_half_way_leaves_no_page(model: Path, data: Path) -> No
     """The page is written last: where a sheet can't be, there is none to mislead."""
     out = data / "out" / "failed"
     (out / "contact-meniscus.png").mkdir(parents=True)
-    with pytest.raises(OSError, match="contact-meniscus"):
+    with pytest.raises(MrkneeError, match="contact-meniscus"):
         explain_exam(model, data, "0007", out)
     assert not (out / "index.html").exists()
     assert not [file for file in out.iterdir() if file.name.startswith(".")]

@@ -150,7 +150,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
 def test_a_file_is_refused_as_folder(tmp_path: Path) -> None:
     """OUT that is a file is refused."""
     (tmp_path / "out").write_text("")
-    with pytest.raises(MrkneeError, match="not a folder"):
+    with pytest.raises(MrkneeError, match="can't be written"):
         write(tmp_path / "out")
 
 

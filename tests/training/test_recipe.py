@@ -91,7 +91,7 @@ def test_findings_may_be_given_with_commas() -> None:
         {"selection.fraction": 1.5},
         {"network.slice_pooling": "median"},
         {"preparation.crop": 500},
-        {"findings": "ACL"},
+        {"findings": "ACL tear"},
     ],
 )
 def test_a_wrong_setting_is_refused(changes: dict[str, object]) -> None:

@@ -53,9 +53,9 @@ NOTED = 5
 """Exams that a note names; the table of remarks has them all."""
 
 FAR_SLICES = 2
-"""How many times fewer or more slices than in any stack trained on are remarked on. Slice counts vary
-from knee to knee, so in a small training set the next knee often lies a little outside the range;
-twice as many slices are half as thick, which is another protocol."""
+"""How many times fewer or more slices than in any stack trained on are remarked on. Slice counts
+vary from knee to knee, so the next knee often lies a little outside the range of a small training
+set; twice as many slices are half as thick, which is another protocol."""
 
 Range = tuple[int, int]
 

@@ -167,7 +167,7 @@ class OpenVino:
     def __init__(
         self, model: bytes, threads: int | None, limits: Limits, *, bfloat16: bool = False
     ) -> None:
-        openvino, reader = _openvino()
+        openvino, onnx = _openvino()
         core = openvino.Core()
         if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise MrkneeError(
@@ -175,7 +175,7 @@ class OpenVino:
                 expected="a processor with AVX-512 BF16 or AMX",
                 advice="compute with the runtime openvino",
             )
-        graph = reader.convert(reader.load(io.BytesIO(model)))
+        graph = onnx.convert(onnx.load(io.BytesIO(model)))
         _open_present(graph)
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",

@@ -8,6 +8,7 @@ wrong column would pass in silence: a model with other findings is refused here.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from mrknee.errors import MrkneeError
@@ -78,7 +79,8 @@ class ListedExams:
         shapes: dict[Plane, list[Shape]] = {}
         for exam_id, planes in self._exams:
             for plane, path in planes.items():
-                shapes.setdefault(plane, []).append(read_shape(path, exam_id))
+                with suppress(MrkneeError):  # said when the exam is read
+                    shapes.setdefault(plane, []).append(read_shape(path, exam_id))
         refuse_other_axes(shapes, file=listing)
 
     def __len__(self) -> int:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from mrknee.untrusted import parse_json
+
 _PACKAGES = (
     "mrknee",
     "torch",
@@ -72,5 +74,4 @@ def storable(facts: Mapping[str, Any]) -> dict[str, Any]:
     here a question mark stands for each.
     """
     text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
-    found: dict[str, Any] = json.loads(text.encode(errors="replace"))
-    return found
+    return dict(parse_json(text.encode(errors="replace"), None, "record"))

@@ -217,11 +217,12 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
         return kept.total, kept.largest, maps.nbytes, clock() - begin
 
     with torch.random.fork_rng(), torch.enable_grad():
-        one, *_ = run(1)
-        two, largest, maps, both = run(2)
+        # BatchNorm can't measure the statistics of one slice whose map is one cell
+        two, *_ = run(2)
+        four, largest, maps, both = run(4)
         most = min(slices_at_once(recipe) or MOST_TIMED, MOST_TIMED)
-        count = max(2, min(int(2 * TIMED_SECONDS / both), most))
-        if count > 2:
+        count = max(4, min(int(4 * TIMED_SECONDS / both), most))
+        if count > 4:
             *_, both = run(count)
         pictures = torch.zeros(count, 1, side, side, device=device)
         begin = clock()
@@ -229,9 +230,9 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
             encoder(pictures)
         forward = clock() - begin
     return Probe(
-        kept=max(two - one, 0),  # without what does not grow with the slices
-        largest=largest / 2,
-        maps=maps / 2,
+        kept=max(four - two, 0) / 2,  # without what does not grow with the slices
+        largest=largest / 4,
+        maps=maps / 4,
         forward=forward / count,
         both=both / count,
     )

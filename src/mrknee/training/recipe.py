@@ -41,6 +41,7 @@ RANGES: Mapping[str, Range] = {
     "batch_exams": Range(1, 4096, whole=True),
     "batch_slices": Range(1, _MANY, whole=True),
     "accumulate": Range(1, 100_000, whole=True),
+    "slices_at_once": Range(-1, _MANY, whole=True),
     "seed": SEED,
     "save_every": Range(0, _MANY, whole=True),
     "log_train": Range(1, _MANY, whole=True),
