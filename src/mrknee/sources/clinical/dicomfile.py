@@ -181,19 +181,32 @@ def _read_meta(file: io.BufferedIOBase, start: int) -> FileMetaDataset:
     return _read_file_meta_info(cast(BinaryIO, file))
 
 
+def _inflated_bytes(packed: bytes) -> int:
+    """How much a deflated stream unpacks to, counted up to a little more than `MAX_INFLATED`.
+
+    Counted before it is unpacked: zlib's own buffer may take twice what it holds.
+    """
+    unpacker, count, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, packed
+    while left and count <= MAX_INFLATED:
+        part = unpacker.decompress(left, 2**20)
+        count += len(part)
+        left = unpacker.unconsumed_tail if part else b""
+    return count
+
+
 def _parse_deflated(
     file: io.BufferedIOBase,
     meta: FileMetaDataset,
     tags: Sequence[str | tuple[int, int]] | None,
 ) -> FileDataset:
     """A deflated dataset, unpacked up to a limit: pydicom itself would unpack a bomb."""
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = unpacker.decompress(file.read(), MAX_INFLATED)
-    if unpacker.unconsumed_tail:
+    packed = file.read()
+    if _inflated_bytes(packed) > MAX_INFLATED:
         raise MrkneeError(
             "a deflated DICOM file unpacks to far more than an image would",
             expected=f"up to {MAX_INFLATED:,} bytes",
         )
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed)
     body = read_dataset(
         io.BytesIO(inflated),
         is_implicit_VR=False,
