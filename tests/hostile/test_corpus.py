@@ -115,7 +115,7 @@ CASES = all_cases()
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_one_clear_error_and_nothing_else(case: Case, worker: Worker, tmp_path: Path) -> None:
-    """A MrkneeError within `CPU_SECONDS` of processor time and 500 MB; nothing executed, nothing left."""
+    """A MrkneeError in bounded processor time and 500 MB; nothing executed, nothing left."""
     folder = tmp_path / "inputs"
     folder.mkdir()
     path = folder / case.file

@@ -80,7 +80,8 @@ class ListedExams:
         for exam_id, planes in self._exams:
             for plane, path in planes.items():
                 with suppress(MrkneeError):  # said when the exam is read
-                    shapes.setdefault(plane, []).append(read_shape(path, exam_id))
+                    shape = read_shape(path, exam_id)
+                    shapes.setdefault(plane, []).append(shape)
         refuse_other_axes(shapes, file=listing)
 
     def __len__(self) -> int:
