@@ -6,6 +6,8 @@ from typing import get_args
 import pytest
 
 from mrknee.errors import MrkneeError
+from mrknee.networks.reader import device_here
+from mrknee.training.estimate import AUTOMATIC_SLICES, slices_at_once
 from mrknee.training.recipe import RANGES, Recipe, load_recipe, recipe_names
 from mrknee.training.recipe_tree import setting_hints
 
@@ -172,7 +174,10 @@ def test_the_defaults_of_the_tree_are_the_references() -> None:
 
 
 def test_few_slices_at_once_need_frozen_statistics() -> None:
-    """Batch statistics of a few slices are others than the batch's, so that is refused."""
+    """Batch statistics of a few slices are others than the batch's: refused, or not automatic."""
+    trained = {"network.batchnorm": "trained"}
+    assert slices_at_once(load_recipe("default")) == AUTOMATIC_SLICES[device_here()]
+    assert slices_at_once(load_recipe("default", trained)) is None
     with pytest.raises(MrkneeError, match="batchnorm trained can't be used together"):
         load_recipe("demo", {"slices_at_once": 4})
     with pytest.raises(MrkneeError, match="slices_at_once can't be used"):

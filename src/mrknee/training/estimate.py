@@ -114,7 +114,9 @@ def _duration(seconds: float) -> str:
 def slices_at_once(recipe: Recipe) -> int | None:
     """How many slices go through an encoder together in training on this machine; None is all."""
     if recipe.slices_at_once < 0:
-        return AUTOMATIC_SLICES[device_here()]
+        # batch statistics of a few slices are others than those of all
+        trained = recipe.network.batchnorm == "trained"
+        return None if trained else AUTOMATIC_SLICES[device_here()]
     return recipe.slices_at_once or None
 
 

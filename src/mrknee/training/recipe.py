@@ -153,7 +153,8 @@ class Recipe:
         slices_at_once: slices that go through an encoder together while training, so that memory
             is that of so many slices, whatever the batch, for one more forward pass; gradients are
             the same to rounding. 0 takes all slices of a batch; -1 takes 4 on a processor and 64
-            on a GPU. Not with network.batchnorm trained, whose statistics are the batch's.
+            on a GPU. With network.batchnorm trained, whose statistics are the batch's, -1 takes
+            all, and another number is refused.
         accumulate: batches a step of the optimizer; the gradient is that of the mean over the
             labels of all of them, also where an epoch ends with fewer.
         seed: of weights, splits, shuffling and augmentation.
@@ -227,13 +228,7 @@ class Recipe:
             if value is not None or name not in ("batch_slices", "max_exams"):
                 allowed.check(f"the setting {name}", value)
 
-        if self.slices_at_once < -1:
-            raise MrkneeError(
-                "the setting slices_at_once can't be used",
-                expected="a number of slices, 0 (all) or -1 (4 on a processor, 64 on a GPU)",
-                found=str(self.slices_at_once),
-            )
-        if self.slices_at_once and self.network.batchnorm == "trained":
+        if self.slices_at_once > 0 and self.network.batchnorm == "trained":
             raise MrkneeError(
                 "slices_at_once and network.batchnorm trained can't be used together",
                 expected="batch statistics of whole batches: slices_at_once 0; or frozen ones: "
