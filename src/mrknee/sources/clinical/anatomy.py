@@ -139,12 +139,6 @@ def coded_side(code: str) -> Side | None:
     return _CODES.get(code)
 
 
-def described_side(texts: Iterable[str]) -> Side | None:
-    """The one side that words name, or None."""
-    sides = described_sides(texts)
-    return sides.pop() if len(sides) == 1 else None
-
-
 def described_sides(texts: Iterable[str]) -> set[Side]:
     """The sides that texts name; one that names both ("left and right knee") names none."""
     each = [_sides_in(text) for text in texts]
