@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrknee.errors import MAX_PART, MrkneeError
+from mrknee.errors import MAX_PART, DataError, MrkneeError
 from mrknee.untrusted import parse_json, read_bytes, read_text
 
 VALUES = st.recursive(
@@ -68,13 +68,13 @@ def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
 @given(found=st.text())
 def test_a_message_commands_no_terminal(found: str) -> None:
     """Whatever is quoted, only printable characters and line ends are left; attributes keep it."""
-    error = MrkneeError("fault", found=found)
+    error = DataError("fault", code="fault", found=found)
     assert all(c.isprintable() or c == "\n" for c in str(error))
     assert error.found == found
 
 
 def test_a_long_part_is_cut() -> None:
     """A message stays readable, and says how much there was."""
-    error = MrkneeError("fault", found="x" * 100_000)
+    error = DataError("fault", code="fault", found="x" * 100_000)
     assert len(str(error)) < MAX_PART + 100
     assert "100,0" in str(error)

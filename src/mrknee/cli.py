@@ -22,7 +22,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from mrknee import __version__, suggestions
-from mrknee.errors import MrkneeError, MrkneeWarning
+from mrknee.errors import MrkneeError, MrkneeWarning, OutputError, SettingsError
 from mrknee.files import FULL_DISK
 
 if TYPE_CHECKING:
@@ -346,8 +346,9 @@ def export(
     from mrknee.inference.export import export as export_model
 
     if int8 != (data is not None):
-        raise MrkneeError(
+        raise SettingsError(
             "8 bits need exams, and only they do",
+            code="options-together",
             expected="--int8 and --data, or neither",
             found="--int8 alone" if int8 else "--data alone",
         )
@@ -513,7 +514,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # the system's own words: no space left, permission denied, ...
         advice = "make room, or write elsewhere" if error.errno in FULL_DISK else None
-        told = MrkneeError(error.strerror or str(error), file=_path_of(error), advice=advice)
+        told = OutputError(
+            error.strerror or str(error), code="system", file=_path_of(error), advice=advice
+        )
         print(f"mrknee {given.verb}: {told}", file=sys.stderr)
         return 1
     finally:
@@ -563,8 +566,9 @@ def _refuse_other_encodings(words: Sequence[str]) -> None:
         try:
             word.encode()
         except UnicodeEncodeError:
-            raise MrkneeError(
+            raise SettingsError(
                 "a name on the command line can't be used",
+                code="path",
                 expected="UTF-8",
                 found=ascii(word),
                 advice="rename the file or folder",
@@ -683,8 +687,9 @@ def _path(text: str) -> Path:
     """A path that the system can have; names that are too long it refuses itself."""
     path = Path(text)
     if "\0" in text or len(path.parts) > DEEPEST:
-        raise MrkneeError(
+        raise SettingsError(
             "a path can't be used",
+            code="path",
             file=path,
             expected=f"no NUL character, and at most {DEEPEST} folders in one another",
             found="a NUL character" if "\0" in text else f"{len(path.parts)} folders",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import OutputError
 
 if sys.platform != "win32":
     import fcntl
@@ -142,8 +142,9 @@ def resolve_output(path: Path) -> Path:
             found = "a folder"
         elif stat.S_ISLNK(mode):
             found = "a link that leads nowhere"
-    raise MrkneeError(
+    raise OutputError(
         "the output can't be written",
+        code="cannot-write",
         file=path,
         expected="a new name, or a regular file to replace",
         found=found,
@@ -198,8 +199,9 @@ def owned_folder(folder: Path) -> Iterator[None]:
         if error.errno in FULL_DISK:
             error.filename = str(folder)
             raise
-        raise MrkneeError(
+        raise OutputError(
             "the output can't be written",
+            code="cannot-write",
             file=folder,
             expected="a folder that can be written to",
             found=error.strerror or str(error),
@@ -231,8 +233,9 @@ def _lock(folder: Path) -> int:
             if isinstance(error, BlockingIOError):
                 owner = os.pread(descriptor, 200, 0).decode(errors="replace")
                 os.close(descriptor)
-                raise MrkneeError(
+                raise OutputError(
                     "another process is writing into this folder",
+                    code="in-use",
                     file=folder,
                     expected="one at a time",
                     found=owner or "a process that has just started",

@@ -10,7 +10,7 @@ from glob import escape
 from pathlib import Path
 from typing import NoReturn
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import OutputError
 from mrknee.exams import PLANES
 from mrknee.files import resolve_output
 
@@ -54,8 +54,9 @@ def check_output_file(out: Path, reads: Iterable[Path | str] = ()) -> None:
     own += [one for path in target.parents for one in _own_files(path)]
     for folder, name in own:
         if _is_one_of(target, identity, folder, name):
-            raise MrkneeError(
+            raise OutputError(
                 "the output would replace what is read, or a part of a run or a data set",
+                code="would-replace",
                 file=out,
                 expected="a new file, or one that can be replaced without loss",
                 found=f"{name} in {folder}",
@@ -108,7 +109,9 @@ def _why_not(path: Path) -> str:
 
 
 def _refuse(out: Path, expected: str, found: str) -> NoReturn:
-    raise MrkneeError("the output can't be written", file=out, expected=expected, found=found)
+    raise OutputError(
+        "the output can't be written", code="cannot-write", file=out, expected=expected, found=found
+    )
 
 
 def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class Range:
             MrkneeError: the value is outside, NaN, infinite or of another type.
         """
         if value not in self:
-            raise MrkneeError(f"{name} can't be used", expected=str(self), found=repr(value))
+            raise SettingsError(
+                f"{name} can't be used", code="range", expected=str(self), found=repr(value)
+            )
 
 
 SEED = Range(0, 2**32 - 1, whole=True)

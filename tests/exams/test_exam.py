@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import PLANES, Exam, Findings, Plane, as_exams, plane_named, write_stack
 
 STACK = np.zeros((2, 3, 4), dtype=np.uint8)
@@ -134,10 +134,12 @@ def test_a_label_is_zero_one_or_nan() -> None:
 
 def test_an_error_survives_a_process_border() -> None:
     """An error raised in a worker keeps its message and its parts."""
-    error = MrkneeError("a", file="f", exam="e", expected="x", found="y", advice="z")
+    error = DataError("a", code="c", file="f", exam="e", expected="x", found="y", advice="z")
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
     assert str(copy) == str(error)
-    assert (copy.file, copy.exam, copy.expected, copy.found, copy.advice) == (
+    assert type(copy) is DataError
+    assert (copy.code, copy.file, copy.exam, copy.expected, copy.found, copy.advice) == (
+        "c",
         "f",
         "e",
         "x",

@@ -44,7 +44,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
     """Every reader of the package, by the name that cases use."""
     import numpy as np
 
-    from mrknee.errors import MrkneeError
+    from mrknee.errors import DataError, MrkneeError
     from mrknee.exams import Exam, Plane, read_labels, read_stack
     from mrknee.inference.onnx_model import OnnxModel
     from mrknee.inference.predictor import Predictor
@@ -70,7 +70,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
         if not done.complete:
             stacks = list(out.rglob("*.npy"))
             assert not stacks, "a study was refused, and written"
-            raise MrkneeError(done.table())
+            raise DataError(done.table(), code="check")
 
     planes = {
         Plane(name): np.zeros((n, 8, 8), np.uint8)

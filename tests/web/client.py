@@ -69,7 +69,7 @@ class Answer:
         """The fault told, which has all its parts and nothing of the service's insides."""
         content = self.json
         assert set(content) == {"error"}
-        assert set(content["error"]) == {"what", "field", "expected", "found", "advice"}
+        assert set(content["error"]) == {"code", "what", "field", "expected", "found", "advice"}
         assert content["error"]["what"]
         for inside in (b"Traceback", b"/tmp", b"mrknee-", b"DOE"):
             assert inside not in self.body

@@ -14,7 +14,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.scoring.predictions import Predictions
@@ -73,7 +73,7 @@ async def ask(
     ("fault", "what", "said"),
     [
         (ValueError("DOE^JANE"), "fault of its own", "ValueError while answering"),
-        (MrkneeError("the model is odd", file="/srv/secret", found="x"), "the model is odd", "/srv/secret"),  # noqa: E501
+        (ModelError("the model is odd", code="odd", file="/srv/secret", found="x"), "the model is odd", "/srv/secret"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_a_fault_of_the_service_is_told_without_its_insides(

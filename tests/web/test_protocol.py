@@ -41,7 +41,7 @@ def refused(answer: bytes) -> tuple[int, str]:
     assert b"\r\nx-request-id: " in head.lower()
     assert b"\r\ncache-control: no-store" in head.lower()
     fault = json.loads(body)["error"]
-    assert set(fault) == {"what", "field", "expected", "found", "advice"}
+    assert set(fault) == {"code", "what", "field", "expected", "found", "advice"}
     return int(head.split()[1]), fault["found"]
 
 

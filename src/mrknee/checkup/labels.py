@@ -10,21 +10,15 @@ from jaxtyping import Float
 from scipy.stats import fisher_exact
 
 from mrknee.checkup.facts import LabelCount
-from mrknee.checkup.problem import Problem, told
+from mrknee.checkup.problem import Problem, from_error
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder, Findings, label_files, read_labels
 
 INCLUDING = ("acl", "meniscus")
 """Findings that make an exam abnormal by MRNet's definition of the label."""
 
-CODES = {
-    "a finding's name can't be used": "label-name",
-    "a finding can't have this name": "label-name",
-    "a label is neither 0 nor 1 nor empty": "label-value",
-    "an exam has two labels": "label-twice",
-    "a label file names an exam that is not there": "label-unknown",
-}
-"""What the readers say -> code; whatever else they say is `label-format`."""
+CODES = ("label-name", "label-value", "label-twice", "label-unknown")
+"""Codes of the readers' errors; any other error is `label-format`."""
 
 CHANCE = 0.05
 """Train and valid differ where Fisher's exact test has p below this, divided by the number of
@@ -49,7 +43,7 @@ def check_labels(
     try:
         files = label_files(root / split)
     except MrkneeError as error:
-        wrong = told(error, CODES, "label-name", root / f"{split}-<finding>.csv").within(root)
+        wrong = from_error(error, CODES, "label-name", root / f"{split}-<finding>.csv").within(root)
         return {}, [wrong]
     for name, file in files.items():
         try:
@@ -61,7 +55,7 @@ def check_labels(
                 allow_missing_plane=True,
             )
         except MrkneeError as error:
-            problems.append(told(error, CODES, "label-format", file).within(root))
+            problems.append(from_error(error, CODES, "label-format", file).within(root))
         else:
             columns[finding] = exams.labels[:, 0]
             problems += _without_line(file, ids)

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrknee.checkup.problem import Problem, told
-from mrknee.errors import MrkneeError
+from mrknee.checkup.problem import Problem, from_error
+from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import PLANES, Plane
-from mrknee.exams.ids import UNUSABLE, refuse_id
+from mrknee.exams.ids import refuse_id
 from mrknee.exams.listing import (
-    TWICE,
     Listing,
     folder_meant,
     has_planes,
@@ -56,8 +55,9 @@ def split_names(root: Path) -> list[str]:
     folders = sorted(root.iterdir()) if root.is_dir() else []
     found = {f.name for f in folders if has_planes(f)}
     if not found:
-        raise MrkneeError(
+        raise DataError(
             "there is no data set here",
+            code="no-dataset",
             file=root,
             expected="folders train/ and valid/ with axial/, coronal/ and sagittal/ inside",
             found=what_is_there(root),
@@ -101,13 +101,12 @@ def listings_of(root: Path, splits: Sequence[str]) -> tuple[dict[str, Listing], 
                 refuse_id(exam_id, next(iter(files.values())))
         except MrkneeError as error:
             listings[split] = Listing({}, ())
-            if error.what == UNUSABLE:
+            if error.code == "exam-id":
                 text = f"expected {error.expected}; found {error.found}"
                 where = f"{split}/*/{error.exam}.npy"
                 problems.append(Problem("exam-id", text, where, error.exam))
                 continue
-            codes = {TWICE: "stack-twice"}
-            problems.append(told(error, codes, "stack-twice", root / split).within(root))
+            problems.append(from_error(error, (), "stack-twice", root / split).within(root))
         else:
             if not listings[split].files:
                 problems.append(Problem("no-exams", "there is no .npy file in it", f"{split}/"))

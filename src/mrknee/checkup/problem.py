@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -298,16 +298,16 @@ class Problem:
         return replace(self, file=seen)
 
 
-def told(error: MrkneeError, codes: Mapping[str, str], otherwise: str, file: Path) -> Problem:
+def from_error(error: MrkneeError, codes: Collection[str], otherwise: str, file: Path) -> Problem:
     """A reader's error as a problem.
 
     Args:
         error: what the reader raised.
-        codes: the reader's words -> code.
-        otherwise: the code of any other words.
+        codes: the codes of errors that are the codes of problems too.
+        otherwise: the problem's code where the error has any other code.
         file: the file that was read, for errors that name none.
     """
     parts = [("expected", error.expected), ("found", error.found)]
     text = "; ".join([error.what, *(f"{name} {value}" for name, value in parts if value)])
-    code = codes.get(error.what, otherwise)
+    code = error.code if error.code in codes else otherwise
     return Problem(code, text, error.file or str(file), error.exam, error.advice or "")

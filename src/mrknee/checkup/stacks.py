@@ -15,7 +15,7 @@ from jaxtyping import Bool
 
 from mrknee.checkup.layout import Place
 from mrknee.checkup.likeness import Grid, grid
-from mrknee.checkup.problem import Problem, told
+from mrknee.checkup.problem import Problem, from_error
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, read_stack
 from mrknee.exams.axes import AXES, Axes
@@ -23,15 +23,8 @@ from mrknee.exams.plausibility import BLANK, stack_remarks
 from mrknee.exams.stackfile import first_pixel
 from mrknee.progress import track
 
-CODES = {
-    "a file is not a .npy file, or its header is broken": "not-npy",
-    "a stack's file is truncated": "truncated",
-    "a stack's file holds pickled Python objects, which could run code when read": "pickled",
-    "a stack holds something other than grey values": "wrong-type",
-    "a stack has the wrong shape": "wrong-rank",
-    "a stack holds values that are not numbers": "not-finite",
-}
-"""What `read_stack` says -> code; whatever else it says is `unreadable`."""
+CODES = ("not-npy", "truncated", "pickled", "wrong-type", "wrong-rank", "not-finite")
+"""Codes of errors of `read_stack`; any other error is `unreadable`."""
 
 NEARLY_EMPTY = 0.1
 """A slice is nearly empty where its SD is at most this share of the largest in its stack. Slices
@@ -102,7 +95,7 @@ def _look(root: Path, axes: Axes, place: Place) -> tuple[Look | None, list[Probl
     try:
         stack = read_stack(path, place.exam, axes=axes, outliers=outliers)
     except MrkneeError as error:
-        return None, [told(error, CODES, "unreadable", path).within(root)]
+        return None, [from_error(error, CODES, "unreadable", path).within(root)]
     hasher = hashlib.sha256(repr(stack.shape).encode())
     hasher.update(np.ascontiguousarray(stack).data)
     slices, rows, cols = stack.shape

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, SettingsError
 from mrknee.exams.exam import Plane, Stack
 
 Shape = tuple[int, int, int]
@@ -56,8 +56,9 @@ def parse_axes(text: str) -> Axes:
     """
     names = tuple(name.strip().lower() for name in text.split(","))
     if sorted(names) != sorted(AXES):
-        raise MrkneeError(
+        raise SettingsError(
             "an order of axes can't be read",
+            code="axes",
             expected="slices, rows and cols in the files' order, with commas between: "
             "rows,cols,slices",
             found=repr(text),
@@ -139,8 +140,9 @@ def refuse_other_axes(
     found = other_axes(shapes)
     if found is not None:
         order, why = found
-        raise MrkneeError(
+        raise DataError(
             "the stacks' axes seem to be in another order",
+            code="axes-order",
             file=file,
             exam=exam,
             expected=f"({', '.join(AXES)})",

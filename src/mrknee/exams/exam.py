@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 from mrknee.exams.remark import Remark
 
 Stack = UInt8[np.ndarray, "slices rows cols"]
@@ -67,8 +67,9 @@ def by_plane(
     for name, value in values.items():
         plane = plane_named(name)
         if plane is None or plane in found:
-            raise MrkneeError(
+            raise DataError(
                 "a plane's name is not known" if plane is None else "a plane is named twice",
+                code="plane-name",
                 exam=exam,
                 expected=f"{', '.join(PLANES)}, in any case, or {', '.join(SYNONYMS)}; each plane "
                 "once",
@@ -100,25 +101,29 @@ class Findings(tuple[str, ...]):
         """Checks the names and puts them in order."""
         given = list(names)
         if not given:
-            raise MrkneeError("no finding is named", expected="at least one finding")
+            raise DataError(
+                "no finding is named", code="no-findings", expected="at least one finding"
+            )
         seen: set[str] = set()
         for name in given:
             if not (isinstance(name, str) and name) or not all(
                 c.isascii() and (c.islower() or c.isdigit() or c in "_-") for c in name
             ):
-                raise MrkneeError(
+                raise DataError(
                     "a finding's name can't be used",
+                    code="label-name",
                     expected="lower-case letters, digits, _ and -",
                     found=repr(name),
                 )
             if name in TAKEN:
-                raise MrkneeError(
+                raise DataError(
                     "a finding can't have this name",
+                    code="label-name",
                     expected="another: exam is the column of ids, mean the mean over findings",
                     found=repr(name),
                 )
             if name in seen:
-                raise MrkneeError("a finding is named twice", found=repr(name))
+                raise DataError("a finding is named twice", code="finding-twice", found=repr(name))
             seen.add(name)
         return super().__new__(cls, sorted(given, key=_finding_order))
 
@@ -168,15 +173,19 @@ def _checked_stacks(
     exam_id: str, given: Mapping[Plane, Stack] | Mapping[str, Stack]
 ) -> dict[Plane, Stack]:
     if not given:
-        raise MrkneeError(
-            "an exam has no plane", exam=exam_id, expected="at least one of " + ", ".join(PLANES)
+        raise DataError(
+            "an exam has no plane",
+            code="missing-plane",
+            exam=exam_id,
+            expected="at least one of " + ", ".join(PLANES),
         )
     stacks = by_plane(given, exam=exam_id)
     for plane, stack in stacks.items():
         array = isinstance(stack, np.ndarray)
         if not array or stack.dtype != np.uint8 or stack.ndim != 3 or 0 in stack.shape:
-            raise MrkneeError(
+            raise DataError(
                 f"the {plane} stack can't be used",
+                code="stack",
                 exam=exam_id,
                 expected="uint8 (slices, rows, cols), none of them zero",
                 found=f"{stack.dtype} {stack.shape}" if array else type(stack).__name__,
@@ -187,16 +196,18 @@ def _checked_stacks(
 def _checked_labels(exam_id: str, given: Mapping[str, float]) -> dict[str, float]:
     labels = {name.strip().lower(): label for name, label in given.items()}
     if len(labels) < len(given):
-        raise MrkneeError(
+        raise DataError(
             "a finding is named twice",
+            code="finding-twice",
             exam=exam_id,
             expected="each finding once; upper and lower case are the same",
             found=", ".join(map(repr, given)),
         )
     for finding, label in labels.items():
         if label not in (0.0, 1.0) and not np.isnan(label):
-            raise MrkneeError(
+            raise DataError(
                 f"the label of {finding} can't be used",
+                code="label-value",
                 exam=exam_id,
                 expected="0, 1 or NaN (not known)",
                 found=repr(label),
@@ -229,7 +240,7 @@ def as_exams(exams: object) -> Exams:
     if not isinstance(row, Exams):
         raise _no_exams(exams)
     if not len(row):
-        raise MrkneeError("there are no exams to read", expected="one exam or more")
+        raise DataError("there are no exams to read", code="no-exams", expected="one exam or more")
     if isinstance(row, (list, tuple)):
         for exam in row:
             refuse_no_exam(exam)
@@ -237,8 +248,9 @@ def as_exams(exams: object) -> Exams:
 
 
 def _no_exams(found: object) -> MrkneeError:
-    return MrkneeError(
+    return DataError(
         "these are no exams",
+        code="not-exams",
         expected="an Exam, a list of exams, or an ExamFolder",
         found=type(found).__name__,
         advice="open a folder with ExamFolder(folder), make an exam with Exam(id, stacks)",
@@ -252,8 +264,9 @@ def refuse_no_exam(exam: object) -> None:
         MrkneeError: it is no exam.
     """
     if not isinstance(exam, Exam):
-        raise MrkneeError(
+        raise DataError(
             "this is no exam",
+            code="not-an-exam",
             expected="an Exam",
             found=type(exam).__name__,
             advice="take one of a folder's, ExamFolder(folder)[0], or make one: Exam(id, stacks)",

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 from mrknee.exams.axes import AXES, Axes, Shape, parse_axes, refuse_other_axes, shape_in_order
 from mrknee.exams.exam import PLANES, Exam, Findings, Plane, Stack, by_plane
 from mrknee.exams.ids import how_ids_differ, refuse_id
@@ -90,8 +90,9 @@ class ExamFolder:
         self._axes_known = axes is not None
         listing = list_stacks(folder)
         if not listing.files:
-            raise MrkneeError(
+            raise DataError(
                 "there are no exams here",
+                code="no-exams",
                 file=folder,
                 expected="folders axial/, coronal/ and sagittal/ that hold .npy files",
                 found=what_is_there(folder)
@@ -135,8 +136,9 @@ class ExamFolder:
         """Opens one split of a data set with its labels: `root/split/` and `root/split-*.csv`."""
         root = Path(root)
         if not (root / split).is_dir():
-            raise MrkneeError(
+            raise DataError(
                 f"the data set has no split named {split!r}",
+                code="no-split",
                 file=root,
                 expected=f"a folder {split}/ with {', '.join(PLANES)} inside",
                 found=what_is_there(root),
@@ -156,8 +158,9 @@ class ExamFolder:
             missing = [p for p in PLANES if p not in self.files[exam_id]]
             if missing:
                 lacking = sum(len(self.files[i]) < len(PLANES) for i in self.ids)
-                raise MrkneeError(
+                raise DataError(
                     f"an exam lacks the {' and '.join(missing)} plane",
+                    code="missing-plane",
                     file=self.folder / missing[0] / f"{exam_id}.npy",
                     exam=exam_id,
                     expected="all of " + ", ".join(PLANES),
@@ -267,8 +270,9 @@ def label_files(labels_of: str | Path) -> dict[str, Path]:
         if file.name.startswith(prefix):
             name = file.stem.removeprefix(prefix).lower()
             if name in found:
-                raise MrkneeError(
+                raise DataError(
                     "two label files are of one finding",
+                    code="label-name",
                     file=file,
                     expected="one file per finding; upper and lower case are the same",
                     found=f"{found[name].name} and {file.name}",
@@ -286,8 +290,9 @@ def _choose_findings(
     names = Findings(name.strip().lower() for name in wanted)
     for name in names:
         if name not in found:
-            raise MrkneeError(
+            raise DataError(
                 f"there are no labels for {name!r}",
+                code="no-labels",
                 file=f"{labels_of}-{name}.csv",
                 expected="a label file for each finding asked for",
                 found=", ".join(Findings(found)) if found else "no label file at all",
@@ -322,20 +327,27 @@ def read_labels(path: str | Path) -> dict[str, float]:
             continue
         where = f"line {rows.line_num}: {','.join(row)[:80]!r}"
         if len(fields) != 2 or not fields[0]:
-            raise MrkneeError(
+            raise DataError(
                 "a label file has a line of another form",
+                code="label-format",
                 file=path,
                 expected="id,label with a label of 0, 1 or nothing",
                 found=where,
             )
         exam_id, label = same_text(fields[0]), fields[1]
         if exam_id in labels:
-            raise MrkneeError(
-                "an exam has two labels", file=path, exam=exam_id, expected="one line", found=where
+            raise DataError(
+                "an exam has two labels",
+                code="label-twice",
+                file=path,
+                exam=exam_id,
+                expected="one line",
+                found=where,
             )
         if label and not _LABEL.fullmatch(label):
-            raise MrkneeError(
+            raise DataError(
                 "a label is neither 0 nor 1 nor empty",
+                code="label-value",
                 file=path,
                 exam=exam_id,
                 expected="0, 1 or nothing (not known)",
@@ -376,7 +388,9 @@ def _readable(rows: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
     try:
         yield from rows
     except csv.Error as error:  # an open quote, or a field of more than 131,072 characters
-        raise MrkneeError("the label file is no CSV", file=path, found=str(error)) from None
+        raise DataError(
+            "the label file is no CSV", code="label-format", file=path, found=str(error)
+        ) from None
 
 
 def _join(
@@ -386,8 +400,9 @@ def _join(
     unknown = [i for i in labels if i not in known]
     if unknown:
         differ = how_ids_differ(unknown[0], ids)
-        raise MrkneeError(
+        raise DataError(
             "a label file names an exam that is not there",
+            code="label-unknown",
             file=path,
             exam=unknown[0],
             expected=f"only ids of {folder}: {ids[0]} to {ids[-1]}",

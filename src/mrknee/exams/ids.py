@@ -11,14 +11,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 
 FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"
 """A field that begins with one of these is a formula for spreadsheets, and formulas can start
 programs (OWASP, "CSV Injection"); the last four are their full-width forms."""
-
-UNUSABLE = "an exam's id can't be used"
-"""What the refusal says."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")  # with a sign too: no formula
 
@@ -50,8 +47,9 @@ def refuse_id(exam_id: str, file: Path | None = None) -> None:
     elif exam_id[0] in FORMULA and not _NUMBER.fullmatch(exam_id):
         fault = f"{exam_id[0]!r} at its beginning, which makes it a formula in a spreadsheet"
     if fault is not None:
-        raise MrkneeError(
-            UNUSABLE,
+        raise DataError(
+            "an exam's id can't be used",
+            code="exam-id",
             file=None if file is None else ascii(str(file))[1:-1],
             exam=ascii(exam_id)[1:-1],
             expected="printed characters in UTF-8, no space at either end, and none of = + - @ at "

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 from mrknee.exams.exam import PLANES, Plane, plane_named
-
-TWICE = "two files of a plane are one exam's"
 
 _PACKED = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 
@@ -59,8 +57,9 @@ def list_stacks(folder: Path) -> Listing:
             else:
                 planes = found.setdefault(same_text(file.stem), {})
                 if plane in planes:
-                    raise MrkneeError(
-                        TWICE,
+                    raise DataError(
+                        "two files of a plane are one exam's",
+                        code="stack-twice",
                         file=file,
                         exam=same_text(file.stem),
                         expected=f"one file per exam in {inside.name}/",

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError
 from mrknee.exams.axes import AXES, Shape, other_axes, shape_of
 from mrknee.exams.exam import Exam, Exams, Plane, Stack, refuse_no_exam
 from mrknee.exams.remark import Remark
@@ -97,8 +97,9 @@ def sizes_from(content: object) -> Mapping[Plane, StackSizes]:
     try:
         return {Plane(plane): _ranges(sides) for plane, sides in dict(content).items()}  # type: ignore[call-overload]
     except (TypeError, ValueError, KeyError, AttributeError):
-        raise MrkneeError(
+        raise ModelError(
             "the sizes that the model was trained on can't be read",
+            code="description",
             expected="for each plane the smallest and largest number of slices, rows and cols",
             found=repr(content)[:200],
             advice="restore the model's files",

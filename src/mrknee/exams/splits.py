@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int64
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 
 
 def inner_split(
@@ -33,8 +33,9 @@ def inner_split(
     """
     count = len(labels)
     if count < 2 or not 0 < fraction < 1:
-        raise MrkneeError(
+        raise DataError(
             "the training exams can't be split",
+            code="split",
             expected="at least 2 exams and a fraction between 0 and 1",
             found=f"{count} exams, fraction {fraction}",
         )

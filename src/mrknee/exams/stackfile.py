@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 from mrknee.exams.axes import AXES, Axes, Shape, ordered_stack
 from mrknee.exams.exam import Stack, by_plane
 from mrknee.exams.greyscale import in_doubles, to_bytes
@@ -60,8 +60,9 @@ def read_stack(
     shape, fortran, dtype, offset = _read_header(path, exam_id)
     _refuse_shape(shape, path, exam_id)
     if dtype.kind not in "uif":
-        raise MrkneeError(
+        raise DataError(
             "a stack holds something other than grey values",
+            code="wrong-type",
             file=path,
             exam=exam_id,
             expected="uint8, or another integer or floating type",
@@ -70,8 +71,9 @@ def read_stack(
     expected = offset + math.prod(shape) * dtype.itemsize
     found = path.stat().st_size
     if found != expected:
-        raise MrkneeError(
+        raise DataError(
             "a stack's file is truncated" if found < expected else "a stack's file is too long",
+            code="truncated" if found < expected else "too-long",
             file=path,
             exam=exam_id,
             expected=f"{expected:,} bytes for {shape} of {dtype}",
@@ -79,8 +81,9 @@ def read_stack(
             advice="copy or download the file again",
         )
     if shape[0] > MAX_SLICES or max(shape[1:]) > MAX_SIDE or math.prod(shape) > MAX_PIXELS:
-        raise MrkneeError(
+        raise DataError(
             "a stack is larger than any of a knee",
+            code="too-large",
             file=path,
             exam=exam_id,
             expected=f"at most {MAX_SLICES} slices, {MAX_SIDE} rows and columns, "
@@ -113,8 +116,9 @@ def read_shape(path: str | Path, exam_id: str | None = None) -> Shape:
 
 def _refuse_shape(shape: tuple[int, ...], path: Path, exam_id: str | None) -> None:
     if len(shape) != 3 or min(shape) < 1:
-        raise MrkneeError(
+        raise DataError(
             "a stack has the wrong shape",
+            code="wrong-rank",
             file=path,
             exam=exam_id,
             expected="(slices, rows, cols), none of them zero",
@@ -155,16 +159,18 @@ def _read_values(
             while left and (found := file.readinto(left)):
                 left = left[found:]
     except OSError as error:
-        raise MrkneeError(
+        raise DataError(
             "a stack can't be read",
+            code="unreadable",
             file=path,
             exam=exam_id,
             found=error.strerror or str(error),
             advice="copy or download the file again, or look after the disk",
         ) from None
     if left:
-        raise MrkneeError(
+        raise DataError(
             "a stack's file was cut while it was read",
+            code="changed-while-read",
             file=path,
             exam=exam_id,
             expected=f"{count:,} bytes of values",
@@ -192,16 +198,18 @@ def _read_header(
             if not all(type(side) is int and abs(side) < 2**63 for side in shape):
                 raise ValueError("a shape of something else than numbers that count")
     except Exception as error:  # a broken header can raise anything, and it is the file's fault
-        raise MrkneeError(
+        raise DataError(
             "a file is not a .npy file, or its header is broken",
+            code="not-npy",
             file=path,
             exam=exam_id,
             expected="numpy's .npy format, version 1 or 2",
             found=str(error).splitlines()[0] if str(error) else type(error).__name__,
         ) from None
     if dtype.hasobject:
-        raise MrkneeError(
+        raise DataError(
             "a stack's file holds pickled Python objects, which could run code when read",
+            code="pickled",
             file=path,
             exam=exam_id,
             expected="plain numbers",
@@ -214,8 +222,9 @@ def _read_header(
 def _to_bytes(values: np.ndarray, path: Path, exam_id: str | None) -> tuple[Stack, str | None]:
     odd = sum(int(np.count_nonzero(~np.isfinite(one))) for one in in_doubles(values))
     if odd:
-        raise MrkneeError(
+        raise DataError(
             "a stack holds values that are not numbers",
+            code="not-finite",
             file=path,
             exam=exam_id,
             expected="finite grey values",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError
 from mrknee.scoring.calibration import Calibration
 from mrknee.scoring.operating_point import OperatingPoint
 
@@ -23,8 +23,9 @@ def operating_points_of(decisions: Mapping[str, Any]) -> Mapping[str, tuple[Oper
     """Finding -> its thresholds on calibrated probabilities; empty where none was fixed."""
     points = decisions.get("operating_points", {})
     if not isinstance(points, dict) or not all(isinstance(one, list) for one in points.values()):
-        raise MrkneeError(
+        raise ModelError(
             "the model's operating points can't be read",
+            code="operating-points",
             expected="a list of them for each finding",
             found=repr(points),
         )

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from scipy.special import expit
 from torch import Tensor, nn
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError
 from mrknee.exams import PLANES, Exam, Plane, remarks_of
 from mrknee.exams.exam import refuse_no_exam
 from mrknee.exams.plausibility import sizes_from
@@ -49,8 +49,9 @@ def explain(predictor: Predictor, exam: Exam, *, method: Method | None = None) -
     network = reader.network
     obstacle = why_not_exact(network)
     if method == "exact" and obstacle is not None:
-        raise MrkneeError(
+        raise ModelError(
             "the network's logits can't be taken apart exactly",
+            code="no-exact-explanation",
             expected="a Network with max, mean or attention pooling and a linear head",
             found=obstacle,
             advice="use Grad-CAM, an approximation",

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError, MrkneeError
 from mrknee.exams import Plane, Remark
 from mrknee.files import whole_file
 from mrknee.tensors.settings import Axis, PreparationSettings
@@ -109,8 +109,9 @@ class Explanation:
                 raise self._unusable(f"the {plane} heat maps", "finite float32 numbers", found)
 
     def _unusable(self, part: str, expected: str, found: str) -> MrkneeError:
-        return MrkneeError(
+        return ModelError(
             f"{part} that the model computed can't be used",
+            code="explanation",
             exam=self.exam,
             expected=expected,
             found=found,

@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from onnxscript.optimizer import fold_constants
 
 from mrknee import __version__
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError
 from mrknee.exams import PLANES, Exam, ExamFolder
 from mrknee.files import whole_file
 from mrknee.inference.decomposition import attends, why_not_exact
@@ -125,8 +125,9 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
     predictor = noted(Predictor(model))
     obstacle = why_not_exact(predictor.reader.network)
     if obstacle is not None:
-        raise MrkneeError(
+        raise ModelError(
             "the model can't be exported, because its logits can't be taken apart exactly",
+            code="cannot-export",
             file=model,
             expected="a Network with max, mean or attention pooling and a linear head",
             found=obstacle,
@@ -139,8 +140,9 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
         float32 = OnnxModel(beside)
         parity = prove(predictor, float32)
         if not max(parity.logit, parity.plane_sum, parity.probability) <= LIMIT:  # not NaN either
-            raise MrkneeError(
+            raise ModelError(
                 "the exported model doesn't say what the run folder says, so it was not written",
+                code="export-differs",
                 file=out,
                 expected=f"differences of at most {LIMIT:g}",
                 found=f"logit {parity.logit:.2g}, what a plane adds {parity.plane_sum:.2g}, "
@@ -200,8 +202,9 @@ def trace(predictor: Predictor) -> onnx.ModelProto:
             # a first layer's summed weights: 8 bits would take what is computed for pixels
             fold_constants(program.model, input_size_limit=_LAYER, output_size_limit=_LAYER)
     except Exception as fault:  # whatever stops torch's exporter
-        raise MrkneeError(
+        raise ModelError(
             "the network can't be expressed as an ONNX graph",
+            code="cannot-export",
             expected="an encoder that torch.onnx.export takes with any number of slices",
             found=f"{network.settings.encoder}: {str(fault).splitlines()[0][:300]}",
             advice="train another encoder; alexnet, ResNets and vision transformers are known",

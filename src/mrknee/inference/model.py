@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from mrknee.errors import MrkneeError, MrkneeWarning
+from mrknee.errors import DataError, MrkneeWarning, SettingsError
 from mrknee.exams import Exam, ExamFolder, Exams, Findings, Plane
 from mrknee.exams.listing import folder_meant, plane_folders, what_is_there
 from mrknee.inference.explanation import Explanation, Method
@@ -84,8 +84,9 @@ def open_model(
         file = OnnxModel(path, threads=threads, runtime=runtime or "onnxruntime", limits=limits)
         return noted(file)
     if runtime is not None:
-        raise MrkneeError(
+        raise SettingsError(
             "a run folder is computed by torch, whatever runtime is given",
+            code="runtime",
             file=path,
             expected="an ONNX file that `mrknee export` wrote",
             found=f"a run folder, and the runtime {runtime}",
@@ -144,8 +145,9 @@ def open_exams(
     path = Path(path)
     inside = path if plane_folders(path) else path / split
     if not plane_folders(inside):
-        raise MrkneeError(
+        raise DataError(
             "there are no exams here",
+            code="no-exams",
             file=path,
             expected=f"a data set with a folder {split}/, or the folders axial/, coronal/, "
             "sagittal/",

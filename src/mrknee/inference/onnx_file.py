@@ -13,7 +13,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError
 from mrknee.inference.onnx_graph import refuse_strange
 from mrknee.inference.onnx_metadata import ENTRY, KEY, VALUE, read_metadata
 from mrknee.networks.description import FINITE, SWITCH, Row, Shape, check_model
@@ -59,13 +59,14 @@ def read_exported(file: str | Path) -> tuple[bytes, dict[str, Any]]:
             `mrknee export` never writes.
     """
     file = Path(file)
-    content = read_bytes(file, "model", at_most=_MAX_BYTES)
+    content = read_bytes(file, "model", at_most=_MAX_BYTES, kind=ModelError)
     graph, given = content[: -len(_SEAL_HEAD) - _DIGITS], content[-_DIGITS:]
     if content[len(graph) : -_DIGITS] != _SEAL_HEAD:
         _refuse_unsealed(content, file)
     if hashlib.sha256(graph).hexdigest().encode() != given:
-        raise MrkneeError(
+        raise ModelError(
             "the model is damaged, or was changed after its export",
+            code="damaged",
             file=file,
             expected=f"sha256 {given.decode(errors='replace')}",
             found=f"sha256 {hashlib.sha256(graph).hexdigest()}",
@@ -75,8 +76,9 @@ def read_exported(file: str | Path) -> tuple[bytes, dict[str, Any]]:
     try:
         refuse_strange(content)
     except ValueError as fault:
-        raise MrkneeError(
+        raise ModelError(
             "the exported model's graph holds what `mrknee export` never writes",
+            code="graph",
             file=file,
             expected="tensors that lie in the file, and known operators of ONNX's own, no loop",
             found=str(fault),
@@ -89,15 +91,17 @@ def _refuse_unsealed(content: bytes, file: Path) -> None:
     """Says which it is: another's ONNX file, one of ours that was changed, or no ONNX file."""
     metadata = _metadata(content, file)
     if METADATA in metadata:
-        raise MrkneeError(
+        raise ModelError(
             "the model was changed after its export",
+            code="damaged",
             file=file,
             expected="the file as `mrknee export` wrote it",
             found="mrknee's metadata without its seal",
             advice="export it again",
         )
-    raise MrkneeError(
+    raise ModelError(
         "this ONNX file is not one that mrknee wrote",
+        code="not-ours",
         file=file,
         expected="a file from `mrknee export`",
         found="metadata: " + (", ".join(metadata) or "none"),
@@ -109,8 +113,9 @@ def _metadata(content: bytes, file: Path) -> dict[str, str]:
     try:
         return read_metadata(content)
     except ValueError as fault:
-        raise MrkneeError(
+        raise ModelError(
             "this is no ONNX file, or a damaged one",
+            code="not-onnx",
             file=file,
             expected="a run folder, or an ONNX file that `mrknee export` wrote",
             found=f"{len(content)} bytes: {fault}",
@@ -122,17 +127,19 @@ def _facts(metadata: dict[str, str], file: Path) -> dict[str, Any]:
     """What the file's metadata say, its parts of the right types."""
     text = metadata.get(METADATA, "{}")
     if len(text) > DESCRIPTION_BYTES:
-        raise MrkneeError(
+        raise ModelError(
             "the exported model's metadata are too large",
+            code="metadata",
             file=file,
             expected=f"at most {DESCRIPTION_BYTES:,} characters",
             found=f"{len(text):,}",
         )
-    facts = parse_json(text, file, "exported model's metadata")
+    facts = parse_json(text, file, "exported model's metadata", kind=ModelError)
     version = facts.get("format") if isinstance(facts, dict) else None
     if type(version) is not int or version != FORMAT:  # neither 1.0 nor true
-        raise MrkneeError(
+        raise ModelError(
             "the exported model has an unknown format",
+            code="format",
             file=file,
             expected=f"format {FORMAT}",
             found=f"format {version}",
@@ -140,8 +147,9 @@ def _facts(metadata: dict[str, str], file: Path) -> dict[str, Any]:
         )
     check_model(facts, _PARTS, file)
     if len(facts["bias"]) != len(facts["findings"]):
-        raise MrkneeError(
+        raise ModelError(
             "the exported model's metadata contradicts itself",
+            code="metadata",
             file=file,
             expected="a bias for each finding",
             found=f"{facts['findings']}, {facts['bias']}",

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Float64
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError, SettingsError
 from mrknee.exams import PLANES, Exam, Exams, Findings, Inspected, as_exams, remarks_of
 from mrknee.exams.exam import refuse_no_exam
 from mrknee.exams.plausibility import sizes_from
@@ -92,8 +92,9 @@ class OnnxModel:
         try:
             found = self._runtime.run(inputs_of(exam))
         except TimeoutError as fault:
-            raise MrkneeError(
+            raise ModelError(
                 "the exported model takes too long for an exam",
+                code="timeout",
                 file=self._file,
                 exam=exam.id,
                 expected=f"at most {self._limits.seconds:g} s",
@@ -101,8 +102,9 @@ class OnnxModel:
                 advice="read a smaller exam, or use another model",
             ) from fault
         except Exception as fault:  # neither runtime's errors have a class in common
-            raise MrkneeError(
+            raise ModelError(
                 "the exported model can't read an exam",
+                code="runtime-failed",
                 file=self._file,
                 exam=exam.id,
                 expected="a graph that takes any exam, as `mrknee export` writes it",
@@ -111,8 +113,9 @@ class OnnxModel:
             ) from fault
         given = found["probabilities"]
         if given.shape != (len(self.findings),) or not ((given >= 0) & (given <= 1)).all():
-            raise MrkneeError(
+            raise ModelError(
                 "the exported model's probabilities are none",
+                code="outputs",
                 file=self._file,
                 exam=exam.id,
                 expected=f"{len(self.findings)} numbers from 0 to 1",
@@ -157,8 +160,9 @@ class OnnxModel:
             MrkneeError: Grad-CAM is asked for, which needs gradients.
         """
         if method == "grad-cam":
-            raise MrkneeError(
+            raise SettingsError(
                 "an exported model has no gradients, so it can't do Grad-CAM",
+                code="method",
                 expected="the method exact",
                 found=method,
                 advice="explain with the run folder",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 from mrknee.exams import PLANES, Exam, Exams, Plane
 
 
@@ -39,8 +39,9 @@ def only(exam: Exam, planes: Sequence[Plane]) -> Exam:
     """
     stacks = {plane: stack for plane, stack in exam.stacks.items() if plane in planes}
     if not stacks:
-        raise MrkneeError(
+        raise DataError(
             "an exam has no plane that the model was trained on",
+            code="missing-plane",
             exam=exam.id,
             expected="at least one of " + ", ".join(planes),
             found=", ".join(exam.stacks),

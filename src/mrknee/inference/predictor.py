@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams, Findings, Inspected, as_exams
 from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.decisions import calibration_of, operating_points_of
@@ -124,10 +124,11 @@ def _refuse_another_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     file = folder.resolve().parent / "environment.json"
     if not file.is_file():
         return
-    starts = read_json(file, "list of starts")
+    starts = read_json(file, "list of starts", kind=ModelError)
     if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
-        raise MrkneeError(
+        raise ModelError(
             "the list of starts can't be read",
+            code="run-folder",
             file=file,
             expected="a list of the run's starts, as training wrote it",
             found=repr(starts),
@@ -135,8 +136,9 @@ def _refuse_another_run(folder: Path, provenance: Mapping[str, Any]) -> None:
         )
     run = starts[0].get("run") if starts else None  # that of all starts
     if run is not None and provenance.get("run") != run:
-        raise MrkneeError(
+        raise ModelError(
             "the model is another run's than the folder it lies in",
+            code="another-run",
             file=folder / MODEL_FILE,
             expected=f"a model of the run {str(run)[:16]}, as {file} says",
             found=f"a model of the run {str(provenance.get('run', 'not noted'))[:16]}",

@@ -25,7 +25,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError
 from mrknee.exams import ExamFolder, Exams
 from mrknee.inference.onnx_model import OnnxModel, inputs_of
 from mrknee.scoring.comparison import Comparison, compare
@@ -127,8 +127,9 @@ def quantise(graph: onnx.ModelProto, exams: Exams) -> tuple[onnx.ModelProto, int
     """
     nodes = [node.name for node in graph.graph.node if node.name.startswith(ENCODER)]
     if not nodes:
-        raise MrkneeError(
+        raise ModelError(
             "nothing in this model can be computed in 8 bits",
+            code="cannot-quantise",
             expected="an encoder with " + ", ".join(OPERATORS),
         )
     count = min(CALIBRATION_EXAMS, len(exams))
@@ -180,8 +181,9 @@ def price(
     cost = Cost(comparison, exams, change, limit)
     worst = [one for one in comparison.differences if not -one.difference <= limit]  # NaN too
     if worst:
-        raise MrkneeError(
+        raise ModelError(
             "8 bits change this model too much, so it was not written",
+            code="quantisation-loss",
             expected=f"no AUC that falls by more than {limit:g} on {split}",
             found=cost.text(),
             advice="export without --int8, or state another --auc-limit",

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError, MrkneeError, PlatformError
 from mrknee.exams import PLANES
 
 PRESENT = "present"
@@ -94,8 +94,9 @@ def open_runtime(
     except MrkneeError:
         raise
     except Exception as fault:  # neither library's errors have a class in common
-        raise MrkneeError(
+        raise ModelError(
             f"{library} can't compute this model",
+            code="runtime-failed",
             file=file,
             expected=f"inputs {', '.join(PLANES)} of uint8, outputs {', '.join(sorted(NEEDED))}, "
             "and operators that the installed version knows",
@@ -170,8 +171,9 @@ class OpenVino:
         openvino, onnx = _openvino()
         core = openvino.Core()
         if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise MrkneeError(
+            raise PlatformError(
                 "this processor has no bfloat16, so it gains nothing by it",
+                code="no-bfloat16",
                 expected="a processor with AVX-512 BF16 or AMX",
                 advice="compute with the runtime openvino",
             )
@@ -228,8 +230,9 @@ def _openvino() -> tuple[Any, Any]:
 
         reader = FrontEndManager().load_by_framework("onnx")
     except ModuleNotFoundError as missing:
-        raise MrkneeError(
+        raise PlatformError(
             "OpenVINO is not installed",
+            code="not-installed",
             expected="the package openvino",
             found=str(missing),
             advice="pip install 'mrknee[openvino]', or leave the runtime to ONNX Runtime",

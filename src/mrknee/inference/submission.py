@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, ModelError, MrkneeError
 from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_exam
 from mrknee.exams.axes import AXES, Shape, parse_axes, refuse_other_axes
 from mrknee.exams.stackfile import read_shape
@@ -47,29 +47,35 @@ class ListedExams:
             path = Path(line.strip())
             plane = path.parent.name.lower()
             if plane not in PLANES or path.suffix.lower() != ".npy":
-                raise MrkneeError(
+                raise DataError(
                     "a path has another form",
+                    code="paths-list",
                     file=listing,
                     expected=".../{axial,coronal,sagittal}/{id}.npy",
                     found=line,
                 )
             planes = exams.setdefault((path.parent.parent, path.stem), {})
             if plane in planes:
-                raise MrkneeError(
-                    f"the {plane} plane is listed twice", file=listing, exam=path.stem, found=line
+                raise DataError(
+                    f"the {plane} plane is listed twice",
+                    code="paths-list",
+                    file=listing,
+                    exam=path.stem,
+                    found=line,
                 )
             planes[Plane(plane)] = path
         for (_, exam_id), planes in exams.items():
             if len(planes) < len(PLANES):
-                raise MrkneeError(
+                raise DataError(
                     "an exam's planes are not all listed",
+                    code="paths-list",
                     file=listing,
                     exam=exam_id,
                     expected=", ".join(PLANES),
                     found=", ".join(planes),
                 )
         if not exams:
-            raise MrkneeError("the list of paths is empty", file=listing)
+            raise DataError("the list of paths is empty", code="paths-list", file=listing)
         self._exams = [(exam_id, planes) for (_, exam_id), planes in exams.items()]
         self._axes = AXES if axes is None else parse_axes(axes)
         if axes is None:
@@ -143,8 +149,9 @@ def predict_listed(
     """
     predictor = open_model(model, threads=threads, runtime=runtime)
     if predictor.findings != MRNET_FINDINGS:
-        raise MrkneeError(
+        raise ModelError(
             "this model can't be submitted",
+            code="findings",
             file=model,
             expected="the findings " + ", ".join(MRNET_FINDINGS),
             found=", ".join(predictor.findings),

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError, MrkneeError
 from mrknee.exams import PLANES
 from mrknee.files import whole_files
 from mrknee.networks.description import ANY, TEXT, Shape, Table, check_model, digest_of, whole
@@ -106,7 +106,9 @@ def save_checkpoint(
         "decisions": dict(decisions or {}),
     }
     # as it will be read: a digest must not depend on what JSON has no form for, such as tuples
-    description = parse_json(json.dumps(description, allow_nan=False), None, "description")
+    description = parse_json(
+        json.dumps(description, allow_nan=False), None, "description", kind=ModelError
+    )
     check_model(description, _PARTS, folder / MODEL_FILE)
     description["digest"] = digest_of(description)
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
@@ -122,7 +124,9 @@ def finish_replacing(folder: Path) -> None:
     """
     for beside in folder.glob(f".{MODEL_FILE}.*"):
         try:
-            description = parse_json(_read(beside, DESCRIPTION_BYTES), beside, "description")
+            description = parse_json(
+                _read(beside, DESCRIPTION_BYTES), beside, "description", kind=ModelError
+            )
             digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
         except (MrkneeError, OSError):
             continue
@@ -143,8 +147,9 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     size = _state_bytes(description, file)
     content = _read(weights, size + _MAX_HEADER_BYTES)
     if len(content) < size:  # before memory is taken for what the file doesn't hold
-        raise MrkneeError(
+        raise ModelError(
             "the weights don't fit the model's description",
+            code="weights",
             file=weights,
             expected=f"at least {size} bytes for the network described in {file}",
             found=f"{len(content)} bytes",
@@ -153,8 +158,9 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     network = _build(description)
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != description["weights_sha256"]:
-        raise MrkneeError(
+        raise ModelError(
             "the weights aren't those the model was saved with",
+            code="digest",
             file=weights,
             expected=f"sha256 {description['weights_sha256']}",
             found=f"sha256 {sha256} of {len(content)} bytes",
@@ -163,16 +169,18 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     try:
         network.load_state_dict(safetensors.torch.load(content))
     except Exception as fault:  # a broken file can raise anything, and it is the file's fault
-        raise MrkneeError(
+        raise ModelError(
             "the weights don't fit the model's description",
+            code="weights",
             file=weights,
             expected=f"the weights of the network described in {file}",
             found=str(fault),
         ) from fault
     for name, tensor in network.state_dict().items():
         if not tensor.isfinite().all():
-            raise MrkneeError(
+            raise ModelError(
                 "the weights hold values that are not numbers",
+                code="weights",
                 file=weights,
                 expected="finite weights",
                 found=f"NaN or infinite values in {name}",
@@ -189,19 +197,23 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
 
 def _read_description(file: Path) -> dict[str, Any]:
     """What model.json says, its parts of the right types."""
-    description = parse_json(_read(file, DESCRIPTION_BYTES), file, "model's description")
+    description = parse_json(
+        _read(file, DESCRIPTION_BYTES), file, "model's description", kind=ModelError
+    )
     version = description.get("format") if isinstance(description, dict) else None
     if type(version) is not int or version not in (1, FORMAT):
-        raise MrkneeError(
+        raise ModelError(
             "the model's description has an unknown format",
+            code="format",
             file=file,
             expected=f"format {FORMAT}",
             found=f"format {version}",
             advice="use the version of mrknee that saved it",
         )
     if version == FORMAT and description.get("digest") != digest_of(description):
-        raise MrkneeError(
+        raise ModelError(
             "the model's description is damaged, or was changed after training",
+            code="digest",
             file=file,
             expected=f"the digest of what it says, {digest_of(description)}",
             found=str(description.get("digest", "none")),
@@ -219,8 +231,9 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
     known = {field.name for field in fields(NetworkSettings)}
     given = set(description["settings"])
     if given != known:
-        raise MrkneeError(
+        raise ModelError(
             "the model's settings aren't a network's",
+            code="description",
             file=file,
             expected=", ".join(sorted(known)),
             found=", ".join(sorted(given)),
@@ -232,8 +245,9 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
     more = 0 if settings.shared_encoder else len(PLANES) - 1  # encoders than were built
     parameters = _parameters(network) + more * _parameters(encoder)
     if parameters != description["parameters"]:
-        raise MrkneeError(
+        raise ModelError(
             "the network built isn't the one that was saved",
+            code="description",
             file=file,
             expected=f"{description['parameters']} parameters",
             found=f"{parameters} parameters",
@@ -258,10 +272,11 @@ def _parameters(network: nn.Module) -> int:
 
 def _read(file: Path, at_most: int) -> bytes:
     try:
-        return read_bytes(file, "model", at_most=at_most)
+        return read_bytes(file, "model", at_most=at_most, kind=ModelError)
     except MrkneeError as fault:
-        raise MrkneeError(
+        raise ModelError(
             fault.what,
+            code="description",
             file=file,
             expected=fault.expected or f"a folder with {MODEL_FILE} and {WEIGHTS_FILE}",
             found=fault.found,

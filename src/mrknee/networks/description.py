@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError, MrkneeError
 from mrknee.exams import PLANES, Findings, Plane
 from mrknee.tensors.settings import PreparationSettings, known_settings
 
@@ -185,8 +185,9 @@ def check_model(said: Mapping[str, Any], more: Mapping[str, Shape], file: Path |
     check(said, first, "the description", file)
     findings = Findings(said["findings"])
     if list(findings) != said["findings"]:  # the predictions' columns would be another's
-        raise MrkneeError(
+        raise ModelError(
             "the model's findings aren't in their order",
+            code="description",
             file=file,
             expected=", ".join(findings),
             found=", ".join(said["findings"]),
@@ -202,8 +203,9 @@ def check_model(said: Mapping[str, Any], more: Mapping[str, Shape], file: Path |
     check(said, rest, "the description", file)
     PreparationSettings(**known_settings(said["preparation"]))
     if not trained_planes(said["provenance"]):
-        raise MrkneeError(
+        raise ModelError(
             "the model was trained on no plane",
+            code="description",
             file=file,
             expected="a plane with an exam in provenance.planes",
             found=repr(said["provenance"]["planes"]),
@@ -218,8 +220,9 @@ def check(value: object, shape: Shape, where: str, file: Path | None) -> None:
     """
 
     def refuse(expected: str, found: str) -> MrkneeError:
-        return MrkneeError(
+        return ModelError(
             "the model's description can't be used",
+            code="description",
             file=file,
             expected=f"{where}: {expected}",
             found=found,

@@ -19,7 +19,7 @@ from timm.models import PretrainedCfg, group_parameters
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, SettingsError
 from mrknee.networks.catalogue import ENCODERS
 from mrknee.networks.weights import (
     DOWNLOAD,
@@ -115,8 +115,9 @@ class Encoder(nn.Module):
             MrkneeError: the encoder has fewer stages.
         """
         if count > self.stages:
-            raise MrkneeError(
+            raise SettingsError(
                 "more stages are to be frozen than the encoder has",
+                code="frozen-stages",
                 expected=f"frozen_stages from 0 to {self.stages}",
                 found=str(count),
             )
@@ -173,8 +174,9 @@ def check_name(name: str) -> None:
     if name in ENCODERS or _timm_config(name) is not None:
         return
     close = difflib.get_close_matches(name, {*ENCODERS, *timm.list_models()}, n=5)
-    raise MrkneeError(
+    raise SettingsError(
         "there is no encoder of this name",
+        code="encoder",
         expected=f"for example {', '.join(close or ENCODERS)}",
         found=repr(name),
         advice="list the ones looked at closely with `mrknee encoders`, all of timm's with "
@@ -217,8 +219,9 @@ def _build(name: str, weights: str) -> Encoder:
 
 
 def _not_usable(name: str, fault: Exception) -> MrkneeError:
-    return MrkneeError(
+    return SettingsError(
         "the encoder can't be used",
+        code="encoder",
         expected="a network that turns a picture into one feature map, in stages",
         found=f"{name}: {type(fault).__name__}: {str(fault)[:200]}",
         advice="choose another; the ones looked at closely are listed by `mrknee encoders`",

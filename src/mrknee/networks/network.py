@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, SettingsError
 from mrknee.exams.exam import PLANES
 from mrknee.networks.encoders import Encoder, build_encoders
 from mrknee.networks.few_at_once import encode_few_at_once
@@ -59,7 +59,11 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         if not findings:
-            raise MrkneeError("a network needs a finding to read", expected="at least one finding")
+            raise SettingsError(
+                "a network needs a finding to read",
+                code="no-findings",
+                expected="at least one finding",
+            )
         self.settings = settings
         self.findings = tuple(findings)
         names = (SHARED,) if settings.shared_encoder else tuple(PLANES)
@@ -135,8 +139,9 @@ class Network(nn.Module):
         counts = {plane: lengths[plane].tolist() for plane in PLANES}
         present = [sum(map(bool, exam)) for exam in zip(*counts.values(), strict=True)]
         if 0 in present:
-            raise MrkneeError(
+            raise DataError(
                 "an exam has no slices at all",
+                code="missing-plane",
                 expected="at least one plane with slices",
                 found=f"none for exam {present.index(0)} of the batch",
             )

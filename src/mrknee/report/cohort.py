@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError, MrkneeError
 from mrknee.exams import ExamFolder, Findings, Plane, label_files, read_labels
 from mrknee.progress import track
 from mrknee.report.contents import SliceCounts, SplitCounts
@@ -69,19 +69,24 @@ def parts_of(model: Path) -> Mapping[str, frozenset[str]] | None:
     file = (model if (model / "best").is_dir() else model.resolve().parent) / "split.csv"
     if not file.exists():
         return None
-    text = read_text(file, "table of the run's parts", at_most=_MAX_BYTES)
+    text = read_text(file, "table of the run's parts", at_most=_MAX_BYTES, kind=ModelError)
     header, *lines = text.removesuffix("\n").split("\n")
     if header != "exam,part":
-        raise MrkneeError(
-            "the run's parts can't be read", file=file, expected="exam,part", found=header[:80]
+        raise ModelError(
+            "the run's parts can't be read",
+            code="run-folder",
+            file=file,
+            expected="exam,part",
+            found=header[:80],
         )
     parts: dict[str, set[str]] = {}
     for number, line in enumerate(lines, start=2):
         exam_id, _, part = line.rpartition(",")
         ids = parts.setdefault(part, set())
         if part not in ("train", "inner", "valid") or exam_id in ids:
-            raise MrkneeError(
+            raise ModelError(
                 "the run's parts can't be read",
+                code="run-folder",
                 file=file,
                 expected="an exam's id and train, inner or valid, each exam once a part",
                 found=f"line {number}: {line[:80]!r}",

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import ExamFolder, Plane
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.files import owned_folder, whole_file
@@ -145,8 +145,9 @@ def _slices_if_readable(folder: Path) -> Mapping[Plane, SliceCounts]:
 
 def _exams_for_model(folder: Path, axes: str | None) -> ExamFolder:
     if not folder.is_dir():
-        raise MrkneeError(
+        raise DataError(
             "the exams are not there, so the model can't be held against them",
+            code="no-exams",
             file=folder,
             expected="a folder with axial/, coronal/, sagittal/",
             advice="leave out the model to score predictions against labels alone",

@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.special import expit
 
 from mrknee import __version__
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
 from mrknee.exams.ids import how_ids_differ
 from mrknee.exams.listing import same_text
@@ -235,8 +235,9 @@ def _find(folder: ExamFolder, exam_id: str) -> Exam:
     if exam_id not in folder.ids:
         differ = how_ids_differ(exam_id, folder.ids)
         near = get_close_matches(exam_id, folder.ids, n=3, cutoff=0.0)
-        raise MrkneeError(
+        raise DataError(
             "there is no such exam",
+            code="unknown-exam",
             file=folder.folder,
             exam=exam_id,
             expected=f"one of {len(folder)} ids, {folder.ids[0]} to {folder.ids[-1]}",

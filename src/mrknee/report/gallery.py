@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, ModelError
 from mrknee.exams import Exam, ExamFolder
 from mrknee.exams.ids import how_ids_differ
 from mrknee.inference.explanation import Explanation
@@ -39,8 +39,9 @@ def refuse_foreign(predictor: Model, predictions: Predictions, exams: ExamFolder
         MrkneeError: other findings, an exam that isn't there, or another probability.
     """
     if predictor.findings != predictions.findings:
-        raise MrkneeError(
+        raise ModelError(
             "the model reads other findings than were predicted",
+            code="findings",
             expected=", ".join(predictions.findings),
             found=", ".join(predictor.findings),
             advice="give the model that made the predictions, or none",
@@ -57,8 +58,9 @@ def _refuse_apart(
     apart = np.abs(again - said)
     if apart.max() > SAME:
         worst = int(apart.argmax())
-        raise MrkneeError(
+        raise DataError(
             "the predictions were not made by this model",
+            code="predictions-model",
             exam=exam_id,
             expected=f"{again[worst]:.3f} for {predictions.findings[worst]}, as the model reads it",
             found=f"{said[worst]:.3f}",
@@ -125,8 +127,9 @@ def _smaller(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> UInt8[np.ndarray, 
 
 def _position(exams: ExamFolder, exam_id: str) -> int:
     if exam_id not in exams.ids:
-        raise MrkneeError(
+        raise DataError(
             "a predicted exam is not in the data set",
+            code="unknown-exam",
             file=exams.folder,
             exam=exam_id,
             expected=f"one of {exams.ids[0]} to {exams.ids[-1]}",

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from scipy.special import expit, logit
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError
 from mrknee.scoring.plain import count, given
 from mrknee.scoring.proportions import check_prevalence, check_probabilities, known_pairs
 
@@ -83,8 +83,9 @@ class Calibration:
         """
         lacking = [name for name in findings if name not in self.slopes]
         if lacking:
-            raise MrkneeError(
+            raise ModelError(
                 "a finding has no calibration",
+                code="calibration",
                 expected=f"one of {', '.join(self.slopes)}",
                 found=", ".join(lacking),
             )
@@ -127,8 +128,9 @@ class Calibration:
                 reasons={name: str(one) for name, one in content["reasons"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise MrkneeError(
+            raise ModelError(
                 "a calibration can't be read",
+                code="calibration",
                 expected="what mrknee wrote",
                 found=f"{type(error).__name__}: {error}",
             ) from None
@@ -136,8 +138,9 @@ class Calibration:
         odd = [name for name, slope in found.slopes.items() if not 0 < slope < math.inf]
         whole = names == found.intercepts.keys() == found.prevalences.keys() == found.exams.keys()
         if odd or not whole or found.method not in ("platt", "temperature"):
-            raise MrkneeError(
+            raise ModelError(
                 "a calibration can't be used",
+                code="calibration",
                 expected="platt or temperature, and for every finding a slope above 0",
                 found=f"{found.method}, slopes {dict(found.slopes)}",
             )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 from mrknee.files import whole_file
 from mrknee.scoring.differences import Difference, MeanDifference, difference, mean_difference
 from mrknee.scoring.discrimination import DELONG, Auc, auc
@@ -312,8 +312,9 @@ def compare_files(
             have no finding in common, a model is there twice, or there are fewer than two.
     """
     if isinstance(specs, (str, Path)):
-        raise MrkneeError(
+        raise DataError(
             "one table can't be compared",
+            code="compare",
             expected="a list of tables, one per model",
             found=str(specs),
         )
@@ -338,8 +339,9 @@ def _refuse_twice(specs: Sequence[str]) -> None:
     for spec in specs:
         files = frozenset(Path(name).resolve() for name in named_files(spec))
         if files in seen:
-            raise MrkneeError(
+            raise DataError(
                 "a model can't be compared with itself",
+                code="compare",
                 file=spec,
                 expected="files of different models",
                 found=f"the same as {seen[files]}",
@@ -385,15 +387,17 @@ def _refuse_impossible(
     probabilities: Sequence[np.ndarray],
 ) -> None:
     if len(names) < 2 or len(set(names)) < len(names):
-        raise MrkneeError(
+        raise DataError(
             "these models can't be compared",
+            code="compare",
             expected="two models or more, each named once",
             found=", ".join(names) or "none",
         )
     for name, one in zip(names, probabilities, strict=True):
         if one.shape != labels.shape:
-            raise MrkneeError(
+            raise DataError(
                 f"the predictions of {name} don't fit the labels",
+                code="predictions-exams",
                 expected=f"(exams, findings) {labels.shape}",
                 found=str(one.shape),
             )

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 from scipy.special import expit, gammaln, logit, ndtri
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 
 Z_95 = float(ndtri(0.975))
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -101,8 +101,9 @@ def known_labels(labels: Float[np.ndarray, " exams"]) -> Bool[np.ndarray, " exam
     known: Bool[np.ndarray, " exams"] = ~np.isnan(labels)
     odd = known & (labels != 0) & (labels != 1)
     if odd.any():
-        raise MrkneeError(
+        raise DataError(
             "a label can't be scored",
+            code="label-value",
             expected="0, 1 or NaN (not known)",
             found=f"{labels[odd][0]} at position {int(np.flatnonzero(odd)[0])}",
         )
@@ -272,8 +273,9 @@ def refuse_nan(scores: Float[np.ndarray, "models exams"]) -> None:
     """Raises MrkneeError if a score is NaN, telling the place of the first."""
     nan = np.isnan(scores).any(axis=0)
     if nan.any():
-        raise MrkneeError(
+        raise DataError(
             "a score is NaN",
+            code="score-nan",
             expected="a number for every exam",
             found=f"{int(nan.sum())} of {nan.size}, position {int(np.flatnonzero(nan)[0])} first",
         )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 from mrknee.scoring.proportions import Proportion, wilson
 
 REPLICATES = 2000
@@ -65,15 +65,18 @@ def localise(
     """
     for heat, lesion, window in zip(heats, lesions, seen, strict=True):
         if heat.shape != lesion.shape or heat.shape[1:] != window.shape:
-            raise MrkneeError(
+            raise DataError(
                 "heat and lesion don't belong together",
+                code="shapes",
                 expected="heat and lesion (slices, rows, cols), seen (rows, cols)",
                 found=f"{heat.shape}, {lesion.shape}, {window.shape}",
             )
     inside = [lesion & window for lesion, window in zip(lesions, seen, strict=True)]
     if not any(lesion.any() for lesion in inside):
-        raise MrkneeError(
-            "there is no lesion to be found", expected="a lesion pixel inside what the network sees"
+        raise DataError(
+            "there is no lesion to be found",
+            code="no-lesion",
+            expected="a lesion pixel inside what the network sees",
         )
     scores = np.concatenate([heat.sum(axis=(1, 2), dtype=np.float64) for heat in heats])
     holds = np.concatenate([lesion.any(axis=(1, 2)) for lesion in inside])

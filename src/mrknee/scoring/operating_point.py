@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 from scipy.special import expit, logit
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError, SettingsError
 from mrknee.scoring.discrimination import Z_95
 from mrknee.scoring.plain import count, given
 from mrknee.scoring.proportions import Proportion, check_prevalence, known_pairs, wilson
@@ -72,8 +72,9 @@ class OperatingPoint:
                 reason=None if reason is None else str(reason),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise MrkneeError(
+            raise ModelError(
                 "an operating point can't be read",
+                code="operating-points",
                 expected="what mrknee wrote",
                 found=f"{type(error).__name__}: {error}",
             ) from None
@@ -186,8 +187,11 @@ def at_sensitivity(
             NaN or outside 0 to 1.
     """
     if not 0 < at_least <= 1:
-        raise MrkneeError(
-            "a sensitivity can't be reached", expected="above 0, at most 1", found=f"{at_least}"
+        raise SettingsError(
+            "a sensitivity can't be reached",
+            code="range",
+            expected="above 0, at most 1",
+            found=f"{at_least}",
         )
     digits = f"{at_least:.2f}"
     rule = f"sensitivity >= {digits if float(digits) == at_least else at_least}"

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import Findings, Remark, label_files, read_labels
 from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import folder_meant, same_text
@@ -83,16 +83,20 @@ class Predictions:
         try:
             return cls._parsed(csv.reader(io.StringIO(text), strict=True), path)
         except csv.Error as error:
-            raise MrkneeError(
-                "the predictions are not a CSV", file=path, found=str(error)
+            raise DataError(
+                "the predictions are not a CSV",
+                code="predictions-format",
+                file=path,
+                found=str(error),
             ) from None
 
     @classmethod
     def _parsed(cls, lines: Iterator[list[str]], path: Path) -> Predictions:
         header = [name.strip().lower() for name in next(lines, [])]
         if header[:1] != ["exam"] or len(header) < 2:
-            raise MrkneeError(
+            raise DataError(
                 "the predictions have another header",
+                code="predictions-format",
                 file=path,
                 expected="exam,<finding>,...",
                 found=",".join(header)[:80],
@@ -100,8 +104,9 @@ class Predictions:
         try:
             findings = Findings(header[1:])
         except MrkneeError as error:
-            raise MrkneeError(
+            raise DataError(
                 f"the predictions have a column that can't be used: {error.what}",
+                code="predictions-format",
                 file=path,
                 expected=error.expected or "each finding once; upper and lower case are the same",
                 found=error.found,
@@ -115,8 +120,9 @@ class Predictions:
             values = _probabilities(row, len(header))
             exam_id = same_text(row[0]) if row else ""
             if values is None or exam_id in ids:
-                raise MrkneeError(
+                raise DataError(
                     "the predictions have a line that can't be used",
+                    code="predictions-format",
                     file=path,
                     exam=row[0] if row else None,
                     expected=f"an exam not named before and {numbers} from 0 to 1",
@@ -125,8 +131,11 @@ class Predictions:
             ids[exam_id] = None
             table.extend(values)
         if not ids:
-            raise MrkneeError(
-                "no exam has a prediction", file=path, expected="a line for each exam of a split"
+            raise DataError(
+                "no exam has a prediction",
+                code="no-predictions",
+                file=path,
+                expected="a line for each exam of a split",
             )
         probabilities = np.array(table, dtype=np.float64).reshape(len(ids), len(findings))
         return cls(tuple(ids), findings, probabilities[:, columns], source=str(path))
@@ -150,8 +159,9 @@ class Predictions:
         if len(names) == 1:
             return cls.read(Path(spec))
         if "" in names or len(set(names)) < len(names):
-            raise MrkneeError(
+            raise DataError(
                 "the predictions of one model can't be joined",
+                code="predictions-join",
                 expected="files with commas between them, each once",
                 found=str(spec),
             )
@@ -191,8 +201,9 @@ class Predictions:
         files = label_files(root / split)
         known = {name: read_labels(files[name]) for name in self.findings if name in files}
         if not known:
-            raise MrkneeError(
+            raise DataError(
                 "the predictions can't be held against labels",
+                code="predictions-exams",
                 file=root,
                 expected=f"a label file {split}-<finding>.csv for one of "
                 + ", ".join(self.findings),
@@ -212,8 +223,9 @@ class Predictions:
         lacking = sorted(labels.keys() - set(self.ids))
         if lacking:
             differ = how_ids_differ(lacking[0], self.ids)
-            raise MrkneeError(
+            raise DataError(
                 f"the predictions are not of the exams of {split}",
+                code="predictions-exams",
                 file=file,
                 exam=lacking[0],
                 expected=f"one prediction for each of its {len(labels)} exams",
@@ -293,8 +305,9 @@ def aligned(
     _refuse_other_exams(tables, names)
     common = [f for f in tables[0].findings if all(f in table.findings for table in tables)]
     if not common:
-        raise MrkneeError(
+        raise DataError(
             "the models have no finding in common",
+            code="findings",
             expected="at least one finding that all of them have",
             found="; ".join(
                 f"{name}: {', '.join(table.findings)}"
@@ -338,7 +351,9 @@ def _ordered(table: Predictions, ids: Sequence[str], findings: Findings) -> Pred
 
 def _refuse_other_exams(tables: Sequence[Predictions], names: Sequence[str]) -> None:
     if not tables:
-        raise MrkneeError("there are no predictions", expected="at least one table")
+        raise DataError(
+            "there are no predictions", code="no-predictions", expected="at least one table"
+        )
     wanted = set(tables[0].ids)
     for name, table in zip(names[1:], tables[1:], strict=True):
         odd = sorted(wanted.symmetric_difference(table.ids))
@@ -346,8 +361,9 @@ def _refuse_other_exams(tables: Sequence[Predictions], names: Sequence[str]) -> 
             has, lacks = (names[0], name) if odd[0] in wanted else (name, names[0])
             other = table.ids if odd[0] in wanted else wanted
             differ = how_ids_differ(odd[0], other)
-            raise MrkneeError(
+            raise DataError(
                 "the predictions are of different exams",
+                code="predictions-exams",
                 exam=odd[0],
                 expected=f"the same exams in {names[0]} and {name}",
                 found=f"it is in {has}, not in {lacks} ({exams(len(odd))} in one only)"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float64
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, SettingsError
 from mrknee.scoring.discrimination import Z_95, known_labels
 
 
@@ -47,8 +47,11 @@ def wilson(count: int, n: int) -> Proportion:
         MrkneeError: `count` is negative or larger than `n`.
     """
     if not 0 <= count <= n:
-        raise MrkneeError(
-            "a share can't be taken", expected="a count from 0 to n", found=f"{count} of {n}"
+        raise SettingsError(
+            "a share can't be taken",
+            code="range",
+            expected="a count from 0 to n",
+            found=f"{count} of {n}",
         )
     if n == 0:
         return Proportion(count, n, math.nan, math.nan, math.nan)
@@ -101,8 +104,9 @@ def check_probabilities(probabilities: Float[np.ndarray, "*shape"]) -> None:
     """
     outside = ~((probabilities >= 0) & (probabilities <= 1))
     if outside.any():
-        raise MrkneeError(
+        raise DataError(
             "a probability is not between 0 and 1",
+            code="probability",
             expected="0 to 1",
             found=f"{probabilities[outside][0]} ({int(outside.sum())} of {outside.size} are so)",
         )
@@ -115,6 +119,9 @@ def check_prevalence(prevalence: float) -> None:
         MrkneeError: it is not above 0 and below 1.
     """
     if not 0 < prevalence < 1:
-        raise MrkneeError(
-            "a prevalence can't be used", expected="above 0 and below 1", found=f"{prevalence}"
+        raise SettingsError(
+            "a prevalence can't be used",
+            code="range",
+            expected="above 0 and below 1",
+            found=f"{prevalence}",
         )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, SettingsError
 from mrknee.files import whole_file
 from mrknee.scoring.calibration import Calibration, at_prevalence
 from mrknee.scoring.curves import AveragePrecision, average_precision
@@ -147,8 +147,9 @@ class Scorecard:
         content = parse_json(text, file, "scorecard")
         version = content.get("version") if isinstance(content, dict) else None
         if version != VERSION:
-            raise MrkneeError(
+            raise DataError(
                 "a scorecard is of another version",
+                code="scorecard",
                 file=file,
                 expected=f"version {VERSION}",
                 found=f"version {version}",
@@ -164,8 +165,9 @@ class Scorecard:
                 notes=tuple(_note(one) for one in content["notes"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise MrkneeError(
+            raise DataError(
                 "a scorecard can't be read",
+                code="scorecard",
                 file=file,
                 expected="a file that mrknee wrote",
                 found=f"{type(error).__name__}: {error}",
@@ -282,8 +284,9 @@ def score(
     outside = ~((probabilities >= 0) & (probabilities <= 1))
     if outside.any():
         exam, finding = np.argwhere(outside)[0]
-        raise MrkneeError(
+        raise DataError(
             "a probability is not between 0 and 1",
+            code="probability",
             expected="0 to 1",
             found=f"{probabilities[exam, finding]} for {findings[finding]}, row {exam} "
             f"({int(outside.sum())} of {outside.size} are so)",
@@ -291,8 +294,9 @@ def score(
     for name, prevalence in prevalences.items():
         check_prevalence(prevalence)
         if name not in findings:
-            raise MrkneeError(
+            raise SettingsError(
                 "a prevalence is stated for a finding that isn't scored",
+                code="prevalence",
                 expected=f"one of {', '.join(findings)}",
                 found=name,
             )

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import SettingsError
 from mrknee.exams import PLANES, Plane
 from mrknee.tensors.preparation import Preparation
 
@@ -54,8 +54,9 @@ class Augmentation:
             or not 0 <= self.translation < 1
             or not 0 <= self.mirror <= 1
         ):
-            raise MrkneeError(
+            raise SettingsError(
                 "the augmentation is out of range",
+                code="augmentation",
                 expected="rotation 0..180 degrees, translation 0..1, mirror 0..1",
                 found=f"{self.rotation}, {self.translation}, {self.mirror}",
             )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError, SettingsError
 
 MAX_SIZE = 4096
 """Pixels of a side, at most; knee slices have 256 to 1024."""
@@ -68,22 +68,25 @@ class PreparationSettings:
         for name in ("size", "crop"):
             value = getattr(self, name)
             if type(value) is not int or value > MAX_SIZE:
-                raise MrkneeError(
+                raise SettingsError(
                     f"the preparation's {name} can't be used",
+                    code="preparation",
                     expected=f"a whole number of pixels, {MAX_SIZE} at most",
                     found=repr(value),
                 )
         for name, least in (("mean", -LARGEST), ("sd", 1 / LARGEST)):
             value = getattr(self, name)
             if type(value) not in (int, float) or not least <= value <= LARGEST:
-                raise MrkneeError(
+                raise SettingsError(
                     f"the preparation's {name} can't be used",
+                    code="preparation",
                     expected=f"a number from {least:g} to {LARGEST:g}",
                     found=repr(value),
                 )
         if not 0 < self.crop <= self.size:
-            raise MrkneeError(
+            raise SettingsError(
                 "the preparation contradicts itself",
+                code="preparation",
                 expected="0 < crop <= size",
                 found=f"crop {self.crop}, size {self.size}",
             )
@@ -130,8 +133,9 @@ def known_settings(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = [field.name for field in fields(PreparationSettings)]
     if content.keys() != set(known):
-        raise MrkneeError(
+        raise ModelError(
             "the model's preparation can't be read",
+            code="description",
             expected=", ".join(known),
             found=", ".join(map(str, content)) or "nothing",
         )

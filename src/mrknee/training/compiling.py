@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import PlatformError
 from mrknee.networks.network import Network
 
 
@@ -24,8 +24,9 @@ def compile_encoders(network: Network) -> None:
         torch.compile(torch.sin)(torch.zeros(8))  # what is missing shows here, not in an encoder
     except Exception as fault:
         lines = [line for line in str(fault).splitlines() if line.strip()]
-        raise MrkneeError(
+        raise PlatformError(
             "torch can't compile on this machine",
+            code="compiler",
             expected="a C++ compiler: g++ or clang++, or the one that the variable CXX names",
             found=lines[0] if lines else type(fault).__name__,
             advice="install one (apt install g++), or train without the setting compile",

@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import PlatformError
 from mrknee.training.recipe import LoggerName, Recipe, logger_names
 
 
@@ -116,8 +116,9 @@ def _make(name: LoggerName, out: Path, recipe: Recipe) -> Logger:
         uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{out.resolve()}/mlflow.db")
         return MLFlowLogger(experiment_name="mrknee", run_name=out.name, tracking_uri=uri)
     except ModuleNotFoundError:
-        raise MrkneeError(
+        raise PlatformError(
             f"the logger {name} is not installed",
+            code="not-installed",
             expected=f"the package {name}",
             advice=f"pip install 'mrknee[{name}]'",
         ) from None

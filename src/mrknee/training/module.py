@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, TrainingError
 from mrknee.networks.reader import Reader
 from mrknee.scoring.discrimination import auc
 from mrknee.tensors.batches import Batch, unfold
@@ -222,8 +222,9 @@ class TrainingModule(lightning.LightningModule):
             what_to_do.append("optimizer.clip_norm 1")
         if self.recipe.precision == "16-mixed":
             what_to_do.append("precision bf16-mixed or 32-true")
-        raise MrkneeError(
+        raise TrainingError(
             "training diverged and was stopped before another step",
+            code="diverged",
             exam=ids[0] if len(ids) == 1 else None,
             expected="finite losses and gradients",
             found=f"{found} in epoch {self.current_epoch + 1}, batch {batch_idx + 1} (optimizer "

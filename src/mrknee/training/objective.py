@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 
 
 def positive_weights(
@@ -29,8 +29,9 @@ def positive_weights(
     positives, negatives = (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
     for name, pos, neg in zip(findings, positives, negatives, strict=True):
         if not pos or not neg:
-            raise MrkneeError(
+            raise DataError(
                 f"{name} can't be learned from these exams",
+                code="no-labels",
                 expected="at least one positive and one negative exam to train on",
                 found=f"{pos} positive, {neg} negative",
                 advice="name the findings to learn with --findings",

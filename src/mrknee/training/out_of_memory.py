@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, PlatformError
 from mrknee.files import whole_file
 from mrknee.training.recipe import Recipe
 from mrknee.untrusted import read_json
@@ -66,16 +66,18 @@ def told_if_memory_runs_out(recipe: Recipe) -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError) as fault:
         text = str(fault)
         if isinstance(fault, RuntimeError) and (ended := _WORKER.search(text)):
-            raise MrkneeError(
+            raise PlatformError(
                 "a process that reads exams was ended by the system, most likely for lack of "
                 "memory",
+                code="memory",
                 found=text[ended.start() :].splitlines()[0],
                 advice=what_to_change(recipe),
             ) from fault
         if not is_out_of_memory(fault):
             raise
-        raise MrkneeError(
+        raise PlatformError(
             "memory ran out while training",
+            code="memory",
             found=next((line for line in text.splitlines() if _SHORT.search(line)), None)
             or type(fault).__name__,
             advice=what_to_change(recipe),

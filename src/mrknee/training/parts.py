@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import PLANES, ExamFolder, Plane, StackSizes, inner_split
 from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.training.recipe import Recipe
@@ -81,8 +81,9 @@ def divide(data: Path, recipe: Recipe) -> Parts:
 
     exams = open_split("train", recipe.findings)
     if exams.findings is None:
-        raise MrkneeError(
+        raise DataError(
             "there are no labels to train with",
+            code="no-labels",
             file=data,
             expected="label files train-<finding>.csv, one a finding",
         )
@@ -95,8 +96,9 @@ def divide(data: Path, recipe: Recipe) -> Parts:
         valid = open_split("valid", exams.findings, allow_missing_labels=True)
     if recipe.selection.part == "valid":
         if valid is None or np.isnan(valid.labels).all():
-            raise MrkneeError(
+            raise DataError(
                 "the epoch can't be selected on valid",
+                code="no-labels",
                 file=data / "valid",
                 expected="a split valid with labels for " + ", ".join(exams.findings),
                 found="no such split" if valid is None else "no label of any of these findings",

@@ -20,7 +20,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import SettingsError
 
 Value = TypeVar("Value")
 
@@ -72,8 +72,9 @@ class SlurmStep(SLURMEnvironment):
     def __init__(self) -> None:
         world, nodes = int(os.environ["SLURM_STEP_NUM_TASKS"]), self.nodes()
         if int(os.environ.get("SLURM_NTASKS_PER_NODE", "0")) * nodes != world:
-            raise MrkneeError(
+            raise SettingsError(
                 "srun has to start as many processes on each machine as it was told",
+                code="processes",
                 expected=f"srun --nodes={nodes} --ntasks-per-node=TASKS",
                 found=f"{world} tasks on {os.environ['SLURM_STEP_NODELIST']}, --ntasks-per-node "
                 + os.environ.get("SLURM_NTASKS_PER_NODE", "not given"),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, SettingsError
 from mrknee.exams import Findings
 from mrknee.exams.axes import parse_axes
 from mrknee.networks.settings import NetworkSettings
@@ -229,8 +229,9 @@ class Recipe:
                 allowed.check(f"the setting {name}", value)
 
         if self.slices_at_once > 0 and self.network.batchnorm == "trained":
-            raise MrkneeError(
+            raise SettingsError(
                 "slices_at_once and network.batchnorm trained can't be used together",
+                code="setting",
                 expected="batch statistics of whole batches: slices_at_once 0; or frozen ones: "
                 "network.batchnorm frozen",
                 found=f"slices_at_once {self.slices_at_once}, network.batchnorm trained",
@@ -249,8 +250,9 @@ class Recipe:
 def unknown_setting(name: str) -> MrkneeError:
     """The error for a setting that doesn't exist: which one was probably meant."""
     near = meant(name, setting_hints(Recipe), SETTINGS)
-    return MrkneeError(
+    return SettingsError(
         f"no such setting: {name}" + (f"; did you mean {near}?" if near else ""),
+        code="unknown-setting",
         advice="`mrknee train --help` lists all settings",
     )
 
@@ -270,8 +272,9 @@ def logger_names(given: list[LoggerName] | str | None) -> list[LoggerName]:
     odd = [name for name in names if name not in known]
     if odd or len(set(names)) < len(names) or given == "":
         near = meant(odd[0], known, {}) if odd else None
-        raise MrkneeError(
+        raise SettingsError(
             "the setting loggers can't be used",
+            code="setting",
             expected=f"some of {', '.join(known)}, each once; or none",
             found=str(given),
             advice=None if near is None else f"did you mean {near}?",
@@ -293,8 +296,9 @@ def recipe_file(name_or_file: str) -> Path:
     named = _RECIPES / f"{name_or_file}.yaml"
     path = named if name_or_file in recipe_names() else Path(name_or_file)
     if not path.is_file():
-        raise MrkneeError(
+        raise SettingsError(
             f"there is no recipe {name_or_file!r}",
+            code="recipe",
             expected="a YAML file, or one of " + ", ".join(recipe_names()),
         )
     return path
@@ -327,13 +331,18 @@ def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None
             branch[last] = value
             expected = wrong_kind(value, setting_hints(Recipe)[name])
             if expected is not None:
-                raise MrkneeError(
-                    f"the setting {name} can't be used", expected=expected, found=repr(value)
+                raise SettingsError(
+                    f"the setting {name} can't be used",
+                    code="setting",
+                    expected=expected,
+                    found=repr(value),
                 )
         recipe = parser.instantiate(parser.parse_object({"recipe": tree})).recipe
     except MrkneeError:
         raise
     except Exception as error:  # jsonargparse raises several kinds; each says which setting
-        raise MrkneeError("a recipe can't be read", file=path, found=str(error).strip()) from None
+        raise SettingsError(
+            "a recipe can't be read", code="recipe", file=path, found=str(error).strip()
+        ) from None
     assert isinstance(recipe, Recipe)  # noqa: S101  # for the type checker
     return recipe

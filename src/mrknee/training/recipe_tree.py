@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, SettingsError
 from mrknee.suggestions import SETTINGS, meant
 from mrknee.untrusted import read_text
 
@@ -43,14 +43,15 @@ def read_tree(file: Path, kind: type) -> dict[str, Any]:
         MrkneeError: no such file; it isn't YAML in UTF-8; a setting comes twice or doesn't exist;
             a tag, an alias (nested ones grow without end), or something else than a plain value.
     """
-    text = read_text(file, "recipe", at_most=_MAX_BYTES)
+    text = read_text(file, "recipe", at_most=_MAX_BYTES, kind=SettingsError)
     try:
         tree = yaml.load(text, Loader=_Plain)  # noqa: S506  # a SafeLoader that refuses more
     except (yaml.YAMLError, ValueError) as error:
         raise _refused(file, str(error)) from None
     if tree is None or tree == {}:
-        raise MrkneeError(
+        raise SettingsError(
             "a recipe is empty",
+            code="recipe",
             file=file,
             expected="at least one setting, such as epochs: 30",
             found="no setting",
@@ -209,6 +210,11 @@ def _refuse_foreign(
 def _refused(
     file: Path, found: str, expected: str | None = None, advice: str | None = None
 ) -> MrkneeError:
-    return MrkneeError(
-        "a recipe can't be read", file=file, expected=expected, found=found, advice=advice
+    return SettingsError(
+        "a recipe can't be read",
+        code="recipe",
+        file=file,
+        expected=expected,
+        found=found,
+        advice=advice,
     )

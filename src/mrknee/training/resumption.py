@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError
 from mrknee.files import clear_half_written, sync, whole_file
 
 RESUME = Path("resume", "last.ckpt")
@@ -67,8 +67,9 @@ def read_done(file: Path) -> Done:
         saved: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         return Done(**saved["callbacks"]["RunRecord"])
     except Exception as fault:  # a broken file can raise anything, and it is the file's fault
-        raise MrkneeError(
+        raise ModelError(
             "the state to resume from can't be read",
+            code="resume-state",
             file=file,
             expected="the state that training saved: tensors and plain values, nothing else",
             found=f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}",

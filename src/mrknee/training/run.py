@@ -36,7 +36,7 @@ import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy
 
-from mrknee.errors import MrkneeError, legible
+from mrknee.errors import DataError, ModelError, MrkneeError, OutputError, SettingsError, legible
 from mrknee.exams.listing import unread_text
 from mrknee.files import contents, owned_folder, whole_file
 from mrknee.networks.network import Network
@@ -222,8 +222,9 @@ def _find_start(out: Path, recipe: Recipe, split: str, resume: bool) -> Start | 
         return Start(Done())
     ours = any(file.exists() for file in (settings, out / RESUME, out / PREVIOUS))
     if not resume or not ours:
-        raise MrkneeError(
+        raise OutputError(
             "the run folder is not empty",
+            code="not-empty",
             file=out,
             expected="an empty or new folder, or --resume on an interrupted run",
             found=how_it_was_ended(out, recipe),
@@ -233,16 +234,18 @@ def _find_start(out: Path, recipe: Recipe, split: str, resume: bool) -> Start | 
     before, now = settings_before(out, recipe, start.done), recipe.to_dict()
     changed = [n for n in now if before and now[n] != before[n] and n not in _MAY_CHANGE]
     if before and changed:
-        raise MrkneeError(
+        raise SettingsError(
             "the run was started with other settings",
+            code="other-settings",
             file=settings,
             expected=", ".join(f"{name}={before[name]}" for name in changed),
             found=", ".join(f"{name}={now[name]}" for name in changed),
             advice="resume with the settings it was started with, or start a new run",
         )
     if not has_same_exams(out, split, start.done):
-        raise MrkneeError(
+        raise DataError(
             "the run was started with other exams",
+            code="other-exams",
             file=out / "split.csv",
             expected="the data set it was started with",
             found="other exams, or other labels",
@@ -300,7 +303,8 @@ def _starts(out: Path) -> list[dict[str, Any]] | None:
     """What environment.json says of the starts so far; None where it can't be read."""
     environment = out / "environment.json"
     try:
-        starts = read_json(environment, "list of starts") if environment.exists() else []
+        known = environment.exists()
+        starts = read_json(environment, "list of starts", kind=ModelError) if known else []
     except MrkneeError:  # broken, for example by a power loss: it is written again
         return None
     whole = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
@@ -348,8 +352,9 @@ def _precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
     if recipe.precision == "auto":
         return "bf16-mixed" if has_bfloat16() else "32-true"
     if recipe.precision == "16-mixed" and device_here() == "cpu":  # Lightning would take bfloat16
-        raise MrkneeError(
+        raise SettingsError(
             "the setting precision can't be used on a processor",
+            code="setting",
             expected="32-true, bf16-mixed or auto; or a GPU",
             found=recipe.precision,
         )

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from mrknee import __version__
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, PlatformError, RequestError
 from mrknee.exams import PLANES
 from mrknee.files import FULL_DISK
 from mrknee.report.templates import templates
@@ -271,23 +271,28 @@ def _refusal(error: Exception) -> RefusalError:
         return error
     if isinstance(error, HTTPException):
         what = {404: "there is nothing at this address", 405: "this address takes another method"}
-        fault = MrkneeError(
+        fault: MrkneeError = RequestError(
             what.get(error.status_code, error.detail),
+            code="request",
             expected="POST /predict, POST /explain, or GET /, /model, /health, /ready, /metrics, "
             "/openapi.json",
         )
         return RefusalError(error.status_code, fault, headers=error.headers)
     if isinstance(error, ClientDisconnect):
-        return RefusalError(CLIENT_GONE, MrkneeError("the client went away"))  # nobody hears
+        return RefusalError(
+            CLIENT_GONE, RequestError("the client went away", code="client-gone")
+        )  # nobody hears
     if isinstance(error, OSError) and error.errno in FULL_DISK:
-        fault = MrkneeError(
+        fault = PlatformError(
             "the service has no room for the exam",
+            code="no-space",
             found="a full disk",
             advice="make room where the service keeps temporary files (TMPDIR) and its audit log",
         )
         return RefusalError(507, fault)
-    fault = MrkneeError(
+    fault = PlatformError(
         "the service failed at this exam, which is a fault of its own",
+        code="internal",
         found=type(error).__name__,
         advice="the service's standard error says where",
     )

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from starlette.requests import ClientDisconnect, Request
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import RequestError
 from mrknee.web.refusal import RefusalError, busy
 
 MAX_BODY_BYTES = 100_000_000
@@ -152,8 +152,9 @@ class Arrivals:
                 f"at most {MAX_ARRIVING} uploads at once, {MAX_PER_ADDRESS} from one address",
                 RETRY_SECONDS,
             )
-        fault = MrkneeError(
+        fault = RequestError(
             "the exam took too long to arrive",
+            code="timeout",
             expected=f"at most {UPLOAD_SECONDS:g} seconds, and {LEAST_RATE:,} bytes per second "
             f"from the first {GRACE_SECONDS:g} seconds on",
         )
@@ -189,8 +190,9 @@ async def _write(file: BinaryIO, buffer: bytearray) -> None:
 
 def too_large() -> RefusalError:
     """413, for a body of more than `MAX_BODY_BYTES`."""
-    fault = MrkneeError(
+    fault = RequestError(
         "the upload is too large",
+        code="too-large",
         expected=f"at most {MAX_BODY_BYTES:,} bytes",
         advice="send stacks of uint8, as MRNet has them",
     )

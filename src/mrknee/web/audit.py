@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import OutputError
 from mrknee.untrusted import refuse_unusual
 
 _BEGINNING = b'{"time": '  # of every line: what doesn't begin so is another program's file
@@ -77,8 +77,9 @@ class AuditLog:
             with path.open("rb") as file:
                 found = file.read(len(_BEGINNING))
             if found and found != _BEGINNING:
-                raise MrkneeError(
+                raise OutputError(
                     "the audit log's file holds something else",
+                    code="audit-log",
                     file=path,
                     expected="a new or empty file, or an audit log of mrknee serve",
                     advice="choose another --audit-log",

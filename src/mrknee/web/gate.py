@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import RequestError
 from mrknee.web.metrics import Metrics
 from mrknee.web.refusal import RefusalError
 from mrknee.web.request_id import HEADER, id_of
@@ -98,8 +98,9 @@ class Gate:
         server = scope.get("server")
         own = {_name_of(server[0])} if server else set()
         if _name_of(host) not in self._hosts | own:
-            fault = MrkneeError(
+            fault = RequestError(
                 "the service is not known by this name",
+                code="host",
                 expected="localhost, the address it listens at, or a name given to --allowed-host",
                 found=f"Host: {host}",
                 advice="start it with --allowed-host and the name that clients or the proxy use",
@@ -107,8 +108,9 @@ class Gate:
             raise RefusalError(421, fault)
         origin = headers.get("origin")
         if origin is not None and origin.lower().partition("://")[2] != host.lower():
-            fault = MrkneeError(
+            fault = RequestError(
                 "the request comes from a page of another site",
+                code="origin",
                 expected=f"a page of this service: Origin with the host {host}",
                 found=f"Origin: {origin}",
                 advice="a proxy has to pass the Host that the browser sent, with its port",

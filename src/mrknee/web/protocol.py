@@ -18,7 +18,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import RequestError
 from mrknee.web.refusal import RefusalError
 from mrknee.web.request_id import HEADER, id_of
 
@@ -146,7 +146,7 @@ class Protocol(H11Protocol):
         self._refuse(error.error_status_hint if error else 400, str(error)[:200])
 
     def _refuse(self, status: int, found: str) -> None:
-        fault = MrkneeError("the request is no HTTP as it should be", found=found)
+        fault = RequestError("the request is no HTTP as it should be", code="http", found=found)
         body = RefusalError(status, fault).answer().model_dump_json().encode()
         headers = [
             *self.server_state.default_headers,

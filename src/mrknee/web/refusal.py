@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, RequestError
 from mrknee.web import schemas
 
 
@@ -33,6 +33,7 @@ class RefusalError(Exception):
     def answer(self) -> schemas.Faulty:
         """What the client gets; where the fault's file is on this machine stays out of it."""
         fault = schemas.Fault(
+            code=self.fault.code,
             what=self.fault.what,
             field=self.field,
             expected=self.fault.expected,
@@ -50,5 +51,7 @@ def busy(what: str, expected: str, seconds: int) -> RefusalError:
         expected: the limit.
         seconds: when to send it again.
     """
-    fault = MrkneeError(what, expected=expected, advice=f"send it again in {seconds} seconds")
+    fault = RequestError(
+        what, code="busy", expected=expected, advice=f"send it again in {seconds} seconds"
+    )
     return RefusalError(503, fault, headers={"Retry-After": str(seconds)})

@@ -162,6 +162,7 @@ class Ready(BaseModel):
 class Fault(BaseModel):
     """What is wrong with a request; parts that don't apply are null."""
 
+    code: str = Field(description="the kind of fault; stable, where the words may change")
     what: str
     field: str | None = Field(description="the field of the form it concerns")
     expected: str | None

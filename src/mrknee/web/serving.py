@@ -18,7 +18,7 @@ from typing import cast
 import uvicorn
 
 from mrknee import __version__, progress
-from mrknee.errors import MrkneeError
+from mrknee.errors import PlatformError, SettingsError
 from mrknee.exams.axes import parse_axes
 from mrknee.inference.model import open_model
 from mrknee.inference.runtimes import RuntimeName
@@ -151,8 +151,9 @@ def _sha256(file: Path) -> str:
 def _checked_root_path(root_path: str) -> str:
     path = root_path.rstrip("/")
     if path and not _ROOT_PATH.fullmatch(path):
-        raise MrkneeError(
+        raise SettingsError(
             "the service can't be below that path",
+            code="root-path",
             expected="a path such as /knee, of letters, digits and . _ ~ -",
             found=root_path,
         )
@@ -196,8 +197,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:  # OverflowError: no such port
-        raise MrkneeError(
+        raise PlatformError(
             "the service can't listen there",
+            code="address",
             expected="an address of this machine, and a free port from 0 to 65535",
             found=f"{host}, port {port}: {getattr(error, 'strerror', None) or error}",
             advice="choose another --port (0: any free one), or end what listens there",

@@ -20,7 +20,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, RequestError
 from mrknee.exams import PLANES, Exam, Plane
 from mrknee.exams.axes import Axes, refuse_other_axes, shape_of
 from mrknee.exams.remark import Remark
@@ -70,8 +70,9 @@ def check_head(request: Request) -> str:
     if kind != "multipart/form-data":
         raise RefusalError(
             415,
-            MrkneeError(
+            RequestError(
                 "the request is no form with files",
+                code="form",
                 expected="multipart/form-data",
                 found=kind,
                 advice=ADVICE,
@@ -142,8 +143,9 @@ def _refuse_cut(body: BinaryIO, content_type: str) -> None:
 
 
 def _unreadable(found: str) -> RefusalError:
-    fault = MrkneeError(
+    fault = RequestError(
         "the form can't be read",
+        code="form",
         expected="multipart/form-data, whole, with the files " + ", ".join(PLANES),
         found=found,
         advice=ADVICE,
@@ -166,14 +168,15 @@ def _files(form: FormData, *, allow_missing_plane: bool) -> Mapping[Plane, Binar
         if wrong:
             expected = "one file each: " + ", ".join(PLANES)
             raise RefusalError(
-                422, MrkneeError(wrong, expected=expected, advice=ADVICE), field=name
+                422, RequestError(wrong, code="form", expected=expected, advice=ADVICE), field=name
             )
     missing = [plane for plane in PLANES if plane not in files]
     if missing and (not files or not allow_missing_plane):
         raise RefusalError(
             422,
-            MrkneeError(
+            RequestError(
                 "the exam lacks a plane",
+                code="missing-plane",
                 expected="the files " + ", ".join(PLANES),
                 found=", ".join(files) or "none of them",
                 advice=ADVICE + "; the service started with --allow-missing-plane reads the others",
@@ -222,8 +225,9 @@ def _read_exam(files: Mapping[Plane, BinaryIO], axes: Axes | None) -> Received:
 
 
 def _too_large_to_read(expected: str, found: str, plane: Plane | None) -> RefusalError:
-    fault = MrkneeError(
+    fault = RequestError(
         "the exam is larger than the service reads",
+        code="too-large",
         expected=expected,
         found=found,
         advice="read it with mrknee predict",

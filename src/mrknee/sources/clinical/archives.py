@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 
 MAX_MEMBERS = 200_000
 MAX_RATIO = 200
@@ -84,7 +84,9 @@ def open_archive(file: Path | io.BufferedIOBase, name: PurePosixPath, size: int)
         return ZipArchive(file, size)
     except OSError as error:
         kind = "zip" if lower.endswith(ZIPS) else "tar"
-        raise MrkneeError(f"a {kind} can't be read", found=error.strerror or "no access") from None
+        raise DataError(
+            f"a {kind} can't be read", code="archive", found=error.strerror or "no access"
+        ) from None
 
 
 def gunzip(file: io.BufferedIOBase) -> io.BytesIO:
@@ -99,14 +101,15 @@ def gunzip(file: io.BufferedIOBase) -> io.BytesIO:
             while part := stream.read(STEP):
                 unpacked.write(part)
                 if unpacked.tell() > MAX_UNPACKED:
-                    raise MrkneeError(
+                    raise DataError(
                         "a gzip file unpacks to too much",
+                        code="archive-too-large",
                         expected=f"up to {MAX_UNPACKED:,} bytes",
                         advice=UNPACK,
                     )
     except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise MrkneeError(
-            "a gzip file is damaged or cut off", advice="copy or export it again"
+        raise DataError(
+            "a gzip file is damaged or cut off", code="archive", advice="copy or export it again"
         ) from None
     unpacked.seek(0)
     return unpacked
@@ -114,13 +117,20 @@ def gunzip(file: io.BufferedIOBase) -> io.BytesIO:
 
 def _check_name(name: PurePosixPath, kind: str) -> None:
     if name.is_absolute() or ".." in name.parts or ":" in str(name)[:2]:
-        raise MrkneeError(f"a {kind} names files outside itself", found="an absolute path or ..")
+        raise DataError(
+            f"a {kind} names files outside itself",
+            code="archive-unsafe",
+            found="an absolute path or ..",
+        )
 
 
 def _check_count(count: int, kind: str) -> None:
     if count > MAX_MEMBERS:
-        raise MrkneeError(
-            f"a {kind} holds too many files", expected=f"{MAX_MEMBERS:,}", found=f"{count:,}"
+        raise DataError(
+            f"a {kind} holds too many files",
+            code="archive-too-large",
+            expected=f"{MAX_MEMBERS:,}",
+            found=f"{count:,}",
         )
 
 
@@ -142,8 +152,8 @@ class ZipArchive:
                 cast(IO[bytes], file) if not isinstance(file, Path) else file
             )
         except ZIP_ERRORS:
-            raise MrkneeError(
-                "a zip can't be read", found="its directory is missing or broken"
+            raise DataError(
+                "a zip can't be read", code="archive", found="its directory is missing or broken"
             ) from None
         self.refused: tuple[str, ...] = ()
         try:
@@ -170,25 +180,32 @@ def _zip_members(entries: list[zipfile.ZipInfo], packed: int) -> Iterator[str]:
     _check_count(len(entries), "zip")
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > FREE_BYTES and unpacked > MAX_RATIO * packed:
-        raise MrkneeError(
+        raise DataError(
             "a zip unpacks to far more than images would",
+            code="archive-too-large",
             expected=f"up to {MAX_RATIO} times its size",
             found=f"{packed:,} bytes that become {unpacked:,}",
         )
     for entry in entries:
         name = PurePosixPath(entry.filename.replace("\\", "/"))
         if not entry.filename:  # zipfile itself trips over such a member
-            raise MrkneeError("a zip can't be read", found="a member without a name")
+            raise DataError("a zip can't be read", code="archive", found="a member without a name")
         _check_name(name, "zip")
         if stat.S_ISLNK(entry.external_attr >> 16):
-            raise MrkneeError("a zip holds symbolic links", found="a link to another file")
+            raise DataError(
+                "a zip holds symbolic links", code="archive-unsafe", found="a link to another file"
+            )
         if entry.flag_bits & 1:
-            raise MrkneeError(
-                "a zip is encrypted", found="a member that needs a password", advice=UNPACK
+            raise DataError(
+                "a zip is encrypted",
+                code="archive",
+                found="a member that needs a password",
+                advice=UNPACK,
             )
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise MrkneeError(  # LZMA takes as much memory as the file says
+            raise DataError(  # LZMA takes as much memory as the file says
                 "a zip is packed in an unusual way",
+                code="archive",
                 expected="stored or deflated members",
                 found=f"method {entry.compress_type}",
                 advice=UNPACK,
@@ -215,7 +232,9 @@ class TarArchive:
                 refused.append("a tar is cut off, or damaged in its middle: copy it again")
         except TAR_ERRORS:
             file.close()
-            raise MrkneeError("a tar can't be read", found="it is cut off or broken") from None
+            raise DataError(
+                "a tar can't be read", code="archive", found="it is cut off or broken"
+            ) from None
         except MrkneeError:
             file.close()
             raise
@@ -252,7 +271,9 @@ def _tar_members(
         for count, info in enumerate(tar, start=1):
             _check_count(count, "tar")
             if info.size < 0 or info.offset <= last:  # a header that leads back would never end
-                raise MrkneeError("a tar can't be read", found="a member of impossible size")
+                raise DataError(
+                    "a tar can't be read", code="archive", found="a member of impossible size"
+                )
             last = info.offset
             name = PurePosixPath(info.name.replace("\\", "/"))
             _check_name(name, "tar")

@@ -26,7 +26,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 
 PREAMBLE, MAGIC = 128, b"DICM"
 HEAD = 1024
@@ -128,13 +128,16 @@ def untrusted(kind: str = "DICOM") -> Iterator[None]:
     except MrkneeError:
         raise
     except MemoryError:
-        raise MrkneeError(f"a {kind} file claims more than fits into memory") from None
+        raise DataError(
+            f"a {kind} file claims more than fits into memory", code="too-large"
+        ) from None
     except RecursionError:
-        raise MrkneeError(f"a {kind} file nests sequences without end") from None
+        raise DataError(f"a {kind} file nests sequences without end", code="dicom") from None
     except Exception as error:
         # any: pydicom and its decoders raise whatever their parts do
-        raise MrkneeError(
+        raise DataError(
             f"a {kind} file can't be read",
+            code="dicom",
             found=f"{type(error).__name__} while reading it",
             advice="copy or export the file again",
         ) from None
@@ -156,7 +159,7 @@ def parse(
     """
     start = _start(file)
     if start is None:
-        raise MrkneeError("a file is no DICOM file")
+        raise DataError("a file is no DICOM file", code="not-dicom")
     meta = _read_meta(file, start)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         return _parse_deflated(file, meta, tags)
@@ -202,8 +205,9 @@ def _parse_deflated(
     """A deflated dataset, unpacked up to a limit: pydicom itself would unpack a bomb."""
     packed = file.read()
     if _inflated_bytes(packed) > MAX_INFLATED:
-        raise MrkneeError(
+        raise DataError(
             "a deflated DICOM file unpacks to far more than an image would",
+            code="too-large",
             expected=f"up to {MAX_INFLATED:,} bytes",
         )
     inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32
 from PIL import Image
 from scipy import ndimage
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 from mrknee.exams import Plane
 from mrknee.exams.exam import Stack
 from mrknee.sources.clinical.geometry import Volume
@@ -60,12 +60,12 @@ def frame(volume: Volume, plane: Plane) -> Framed:
     padding = np.isnan(volume.values)
     tissue = volume.values[~padding] if padding.any() else volume.values
     if not tissue.size:
-        raise MrkneeError("a series shows nothing: all its pixels are padding")
+        raise DataError("a series shows nothing: all its pixels are padding", code="constant")
     black, white = np.percentile(tissue, (BLACK, WHITE))
     if not white > black:
         black, white = float(tissue.min()), float(tissue.max())
     if not white > black:
-        raise MrkneeError("a series shows nothing: all its pixels are equal")
+        raise DataError("a series shows nothing: all its pixels are equal", code="constant")
     if padding.any():
         volume = replace(volume, values=np.where(padding, np.float32(black), volume.values))
     values = volume.values

@@ -20,7 +20,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 from mrknee.sources.clinical.dicomfile import (
     first_item,
     items,
@@ -201,15 +201,18 @@ def _images(dataset: FileDataset, location: Location) -> list[Image]:
     rows, cols = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
     kind = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
     if (not kind or kind in MR_IMAGES) and not (rows and cols):
-        raise MrkneeError(
-            "a DICOM file is cut off in its header", advice="copy or export the file again"
+        raise DataError(
+            "a DICOM file is cut off in its header",
+            code="dicom",
+            advice="copy or export the file again",
         )
     if kind == MediaStorageDirectoryStorage or not rows or not cols:
         return []
     frames = whole(dataset, "NumberOfFrames") or 1
     if max(rows, cols) > MAX_SIDE or not 1 <= frames <= MAX_FRAMES:
-        raise MrkneeError(
+        raise DataError(
             "an image has impossible sizes",
+            code="dicom",
             expected=f"up to {MAX_SIDE} rows and columns, up to {MAX_FRAMES:,} frames",
             found=f"{rows} rows, {cols} columns, {frames} frames",
         )
@@ -220,8 +223,9 @@ def _images(dataset: FileDataset, location: Location) -> list[Image]:
         # several frames of which nothing says where each lies (a video) are no stack
         return [image if frames == 1 else replace(image, position=())]
     if len(per_frame) != frames:
-        raise MrkneeError(
+        raise DataError(
             "a multi-frame file contradicts itself",
+            code="dicom",
             expected=f"what is said of each of its {frames} frames",
             found=f"{len(per_frame)} items",
         )

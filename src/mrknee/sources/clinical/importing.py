@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mrknee import __version__
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, OutputError, SettingsError
 from mrknee.exams import PLANES, Plane, write_stack
 from mrknee.exams.stackfile import is_whole_stack
 from mrknee.files import clear_half_written, contents, owned_folder, whole_file
@@ -115,8 +115,9 @@ def import_exams(
     keep_map = None if keep_map is None else Path(keep_map)
     choice = _choices(choose)
     if keep_map is not None and keep_map.absolute().is_relative_to(out.absolute()):
-        raise MrkneeError(
+        raise OutputError(
             "the map would lie in the folder that is free of identifiers",
+            code="map",
             file=keep_map,
             expected="a file outside the output folder",
         )
@@ -146,8 +147,9 @@ def _import(
     ]
     same = _of_same_content(every, done, processes)
     if finished and len(same) < len(done):
-        raise MrkneeError(
+        raise OutputError(
             "the folder holds a finished import of other files of the same studies",
+            code="other-import",
             file=out / RECORD,
             found=f"{len(done) - len(same)} of {len(done)} exams were made from other content",
             advice="choose another folder, or remove this one",
@@ -181,8 +183,9 @@ def _choices(choose: Sequence[str]) -> Choice:
     for text in choose:
         plane, equals, uid = text.partition("=")
         if plane not in PLANES or not equals or not uid.strip():
-            raise MrkneeError(
+            raise SettingsError(
                 "a choice can't be understood",
+                code="choice",
                 expected="plane=SeriesInstanceUID, with a plane of " + ", ".join(PLANES),
                 advice="--keep-map FILE writes the series' UIDs",
             )
@@ -194,8 +197,9 @@ def _check_choice(choice: Choice, studies: Sequence[Study]) -> None:
     there = {one.series.first.series for study in studies for one in study.candidates}
     for plane, uids in choice.items():
         if not uids <= there:
-            raise MrkneeError(
+            raise SettingsError(
                 f"the series chosen for the {plane} plane is not in the source",
+                code="choice",
                 expected="the SeriesInstanceUID of one of its series",
                 advice="--keep-map FILE writes the series' UIDs",
             )
@@ -240,11 +244,14 @@ def _claim(out: Path, seal: str) -> tuple[dict[str, Any], bool]:
     """
     file = out / RECORD
     if out.exists() and not out.is_dir():
-        raise MrkneeError("not a folder", file=out, expected="a new folder", found="a file")
+        raise OutputError(
+            "not a folder", code="not-a-folder", file=out, expected="a new folder", found="a file"
+        )
     if not file.exists():
         if not all(path.name.startswith(f".{RECORD}.") for path in contents(out)):
-            raise MrkneeError(
+            raise OutputError(
                 "the folder is not empty",
+                code="not-empty",
                 file=out,
                 expected=f"a new or empty folder, or one with {RECORD}",
                 advice="choose another folder",
@@ -253,8 +260,9 @@ def _claim(out: Path, seal: str) -> tuple[dict[str, Any], bool]:
         return {}, False
     before = _read_json(file)
     if before.get("source") != seal:
-        raise MrkneeError(
+        raise OutputError(
             "the folder holds an import of another source, or with other options",
+            code="other-import",
             file=file,
             advice="choose another folder, or remove this one",
         )
@@ -376,8 +384,9 @@ def _refuse_other_file(keep_map: Path) -> None:
     if keep_map.is_file():
         with keep_map.open("rb") as file:
             if not re.match(rb'\{\n "\d+": \{', file.read(40)):
-                raise MrkneeError(
+                raise OutputError(
                     "the map would replace another file",
+                    code="would-replace",
                     file=keep_map,
                     expected="a new name, or a map that an earlier import wrote",
                 )
@@ -424,7 +433,10 @@ def _read_json(file: Path) -> dict[str, Any]:
     except MrkneeError:
         content = None
     if not isinstance(content, dict):
-        raise MrkneeError(
-            "a record of the import is damaged", file=file, advice="remove the folder"
+        raise OutputError(
+            "a record of the import is damaged",
+            code="import-record",
+            file=file,
+            advice="remove the folder",
         )
     return content

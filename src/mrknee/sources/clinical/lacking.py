@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 from mrknee.sources.clinical.protocol import Candidate
 from mrknee.sources.clinical.series import Series
 
@@ -55,8 +55,9 @@ def refuse_large_holes(series: Series) -> None:
     """
     lacking, there = missing_slices(series), len(series.images)
     if lacking > LARGEST_SHARE * (lacking + there):
-        raise MrkneeError(
+        raise DataError(
             "a series lacks too many slices",
+            code="missing-slices",
             expected=f"at most {LARGEST_SHARE:.0%} of them missing",
             found=f"{lacking} of {lacking + there} missing between the first and the last",
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 from mrknee.sources.clinical.archives import (
     MAX_UNPACKED,
     TAR_ERRORS,
@@ -82,8 +82,10 @@ def find_files(source: Path) -> Found:
         MrkneeError: no such file or folder, or it is an archive that can't be used.
     """
     if not source.exists():
-        raise MrkneeError(
-            "the source is not there", expected="a folder, an archive, a DICOMDIR or an image"
+        raise DataError(
+            "the source is not there",
+            code="no-source",
+            expected="a folder, an archive, a DICOMDIR or an image",
         )
     search = _Search()
     if not source.is_file():
@@ -184,8 +186,9 @@ def _open_inner(archive: Archive, name: str) -> Archive:
     except (*ZIP_ERRORS, *TAR_ERRORS):
         raise _damaged() from None
     if max(size, len(content)) > MAX_UNPACKED:
-        raise MrkneeError(
+        raise DataError(
             "an archive in an archive is too large",
+            code="archive-too-large",
             expected=f"up to {MAX_UNPACKED:,} bytes",
             found=f"{max(size, len(content)):,}",
             advice=UNPACK,
@@ -194,8 +197,10 @@ def _open_inner(archive: Archive, name: str) -> Archive:
 
 
 def _damaged() -> MrkneeError:
-    return MrkneeError(
-        "a file in an archive is damaged", advice="copy or download the archive again"
+    return DataError(
+        "a file in an archive is damaged",
+        code="archive",
+        advice="copy or download the archive again",
     )
 
 
@@ -239,7 +244,7 @@ class Opener(ExitStack):
                 yield gunzip(file) if is_gzipped(location.name) else file
         except OSError as error:
             reason = error.strerror or "no access"
-            raise MrkneeError("a file can't be opened", found=reason) from None
+            raise DataError("a file can't be opened", code="unreadable", found=reason) from None
         except (*ZIP_ERRORS, *TAR_ERRORS):
             raise _damaged() from None
 
@@ -288,8 +293,9 @@ class Opener(ExitStack):
     @staticmethod
     def _check(size: int) -> None:
         if size > MAX_FILE_BYTES:
-            raise MrkneeError(
+            raise DataError(
                 "a file is too large to be an image",
+                code="too-large",
                 expected=f"up to {MAX_FILE_BYTES:,} bytes",
                 found=f"{size:,}",
             )

@@ -17,7 +17,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 from mrknee.exams import Plane
 from mrknee.sources.clinical.dicomfile import untrusted
 from mrknee.sources.clinical.geometry import SHOWN, Axes, Volume
@@ -89,8 +89,11 @@ class Grid:
         first = 2 if plane is None else int(np.argmax(np.abs(self.axes @ SHOWN[plane][0])))
         if self.sizes[first] < THICKEST * self.sizes.max():
             if plane is None:
-                raise MrkneeError("its slices don't lie along its third axis")
-            raise MrkneeError(f"it is named by the {plane} plane, but its slices lie in another")
+                raise DataError("its slices don't lie along its third axis", code="nifti")
+            raise DataError(
+                f"it is named by the {plane} plane, but its slices lie in another",
+                code="plane-name",
+            )
         return [first, *(axis for axis in range(3) if axis != first)]
 
 
@@ -151,8 +154,9 @@ def read_nifti(location: Location, plane: Plane) -> Volume:
         length = math.prod(shape) * kind.itemsize
         data = stream.upto(int(offset) + length)
         if len(data) < offset + length:
-            raise MrkneeError(
+            raise DataError(
                 "a NIfTI file is cut off",
+                code="nifti",
                 expected=f"{length:,} bytes of voxels",
                 found=f"{max(0, len(data) - int(offset)):,}",
             )
@@ -162,11 +166,11 @@ def read_nifti(location: Location, plane: Plane) -> Volume:
         if slope is not None:
             values = (stored * float(slope) + float(intercept or 0.0)).astype(np.float32)
         if not np.isfinite(values).all():
-            raise MrkneeError("a NIfTI file holds values that are no numbers")
+            raise DataError("a NIfTI file holds values that are no numbers", code="nifti")
         grid = _grid(header)
         order = grid.slices_first(plane)
         if _is_labels(stored):
-            raise MrkneeError(LABELS)
+            raise DataError(LABELS, code="mask")
         middle = grid.origin + (np.array(shape) - 1) / 2 @ grid.steps
         pixel_mm = (float(grid.sizes[order[1]]), float(grid.sizes[order[2]]))
         return Volume(values.transpose(order), grid.axes[order], pixel_mm, middle)
@@ -190,7 +194,7 @@ def _header(stream: _Unpacked) -> Nifti1Header:
     kinds: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}
     sizes = [size for end in "<>" for size in struct.unpack(f"{end}i", start) if size in kinds]
     if not sizes:
-        raise MrkneeError("a NIfTI file can't be read", expected="NIfTI's header")
+        raise DataError("a NIfTI file can't be read", code="nifti", expected="NIfTI's header")
     header: Nifti1Header = kinds[sizes[0]](stream.upto(sizes[0]), check=False)
     return header
 
@@ -201,32 +205,34 @@ def _shape(header: Nifti1Header) -> tuple[int, ...]:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MAX_VOXELS:
-        raise MrkneeError(
+        raise DataError(
             "a NIfTI file is no single volume",
+            code="nifti",
             expected=f"three dimensions of up to {MAX_VOXELS:,} voxels",
             found=" x ".join(map(str, shape)) or "none",
         )
     if header.get_data_dtype().kind not in "uif":
-        raise MrkneeError(
+        raise DataError(
             "a NIfTI file holds something other than grey values",
+            code="nifti",
             expected="whole or real numbers",
             found=str(header.get_data_dtype()),
         )
     if not 0 <= header.get_data_offset() <= MAX_HEADER:
-        raise MrkneeError("a NIfTI file's voxels begin at an impossible place")
+        raise DataError("a NIfTI file's voxels begin at an impossible place", code="nifti")
     return shape
 
 
 def _grid(header: Nifti1Header) -> Grid:
     shape = _shape(header)
     if not int(header["sform_code"]) and not int(header["qform_code"]):
-        raise MrkneeError("a NIfTI file doesn't say how it lies in the patient")
+        raise DataError("a NIfTI file doesn't say how it lies in the patient", code="nifti")
     affine = np.asarray(header.get_best_affine(), dtype=float)
     to_dicom = np.diag([-1.0, -1.0, 1.0])  # NIfTI's x is right, y front
     steps = (to_dicom @ affine[:3, :3]).T
     sizes = np.linalg.norm(steps, axis=1)
     if not np.isfinite(affine).all() or not ((sizes > 0.05) & (sizes < 50.0)).all():
-        raise MrkneeError("a NIfTI file doesn't say how large a voxel is")
+        raise DataError("a NIfTI file doesn't say how large a voxel is", code="nifti")
     return Grid(shape, steps, to_dicom @ affine[:3, 3], _disagreement(header))
 
 
@@ -249,7 +255,7 @@ def _disagreement(header: Nifti1Header) -> tuple[str, ...]:
     cosines = ((one / sizes[0]) * (other / sizes[1])).sum(axis=0)
     angle = float(np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0))).max())
     if angle > CONTRADICTION_DEGREES or not np.allclose(*sizes, rtol=0.1):
-        raise MrkneeError("its sform and qform contradict each other about how it lies")
+        raise DataError("its sform and qform contradict each other about how it lies", code="nifti")
     middle = np.array([(n - 1) / 2 for n in _shape(header)] + [1.0])
     apart = float(np.linalg.norm((sform - qform) @ middle))
     if angle > SAME_DEGREES or apart > SAME_MM:

@@ -36,7 +36,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 from mrknee.sources.clinical.dicomfile import parse, text, untrusted
 from mrknee.sources.clinical.geometry import Volume
 from mrknee.sources.clinical.header import Image
@@ -93,12 +93,13 @@ def read_volume(series: Series) -> Volume:
     assert series.centre is not None  # noqa: S101
     tiled = tiled_because(first.mosaic, (first.rows, first.cols), first.pixel_mm)
     if tiled is not None:
-        raise MrkneeError(tiled)
+        raise DataError(tiled, code="mosaic")
     refuse_large_holes(series)
     count = len(series.images)
     if count * first.rows * first.cols > MAX_VOXELS:
-        raise MrkneeError(
+        raise DataError(
             "a series is too large",
+            code="too-large",
             expected=f"up to {MAX_VOXELS:,} voxels",
             found=f"{count} slices of {first.rows} x {first.cols}",
         )
@@ -117,7 +118,7 @@ def read_volume(series: Series) -> Volume:
                     )
     volume = np.stack([slices.pop(index) for index in range(count)])
     if looks_tiled(np.nan_to_num(volume[count // 2]), alone=count == 1):
-        raise MrkneeError("a mosaic: an image looks like several slices side by side")
+        raise DataError("a mosaic: an image looks like several slices side by side", code="mosaic")
     row_mm, col_mm = first.pixel_mm
     return Volume(volume, series.axes, (row_mm, col_mm), series.centre)
 
@@ -126,35 +127,40 @@ def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:
     """A function that decodes one frame of a file, after the file has been held to its header."""
     data = dataset.get("PixelData")
     if not isinstance(data, bytes) or not data:
-        raise MrkneeError("an image has no pixels")
+        raise DataError("an image has no pixels", code="pixels")
     if (dataset.get("Rows"), dataset.get("Columns")) != (image.rows, image.cols):
-        raise MrkneeError("an image changed while it was imported")
+        raise DataError("an image changed while it was imported", code="changed-while-read")
     allocated = int(dataset.BitsAllocated)
     if allocated not in (8, 16, 32):
-        raise MrkneeError(
+        raise DataError(
             "an image's pixels have an unknown size",
+            code="pixels",
             expected="8, 16 or 32 bits",
             found=f"{allocated} bits",
         )
     if image.bits > allocated:
-        raise MrkneeError(
+        raise DataError(
             "an image says it uses more bits than it has",
+            code="pixels",
             expected=f"up to {allocated} bits",
             found=f"{image.bits} bits",
         )
     if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2", ""):
-        raise MrkneeError("an image's values are no grey values", expected="MONOCHROME1 or 2")
+        raise DataError(
+            "an image's values are no grey values", code="pixels", expected="MONOCHROME1 or 2"
+        )
     syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID") or ""))
     if syntax and not syntax.is_transfer_syntax:
-        raise MrkneeError("an image is compressed in an unknown way")
+        raise DataError("an image is compressed in an unknown way", code="pixels")
     if not syntax or not syntax.is_compressed:
         return _native(dataset, image, allocated // 8, data)
     if syntax not in PLUGINS:
-        raise MrkneeError("an image is compressed in a way that is not for MR images")
+        raise DataError("an image is compressed in a way that is not for MR images", code="pixels")
     parts = list(generate_frames(data, number_of_frames=image.frames))
     if len(parts) < image.frames:
-        raise MrkneeError(
+        raise DataError(
             "a file holds fewer images than its header says",
+            code="pixels",
             expected=f"{image.frames}",
             found=f"{len(parts)}",
         )
@@ -219,7 +225,9 @@ def _listening() -> Iterator[None]:
         ear.seek(0)
         heard = ear.read()
     if heard and (ESCAPE not in heard or any(word in heard for word in COMPLAINTS)):
-        raise MrkneeError("a compressed image is damaged", advice="copy or export the file again")
+        raise DataError(
+            "a compressed image is damaged", code="pixels", advice="copy or export the file again"
+        )
     os.write(2, heard)
 
 
@@ -227,15 +235,17 @@ def _native(dataset: Dataset, image: Image, size: int, data: bytes) -> Callable[
     """Uncompressed pixels are a view of the file's bytes; nothing is allocated for them."""
     length = image.rows * image.cols * size
     if len(data) < image.frames * length:
-        raise MrkneeError(
+        raise DataError(
             "an image is cut off",
+            code="pixels",
             expected=f"{image.frames * length:,} bytes of pixels",
             found=f"{len(data):,}",
             advice="copy or export the file again",
         )
     if image.frames > 1 and len(data) > image.frames * length + 1:
-        raise MrkneeError(  # each frame but the first would begin in another
+        raise DataError(  # each frame but the first would begin in another
             "an image's pixels are more than its header says",
+            code="pixels",
             expected=f"{image.frames * length:,} bytes",
             found=f"{len(data):,}",
         )
@@ -273,8 +283,9 @@ def _check_stream(stream: bytes, image: Image, allocated: int) -> int:
         The bits of a value, by the stream itself.
     """
     if not stream.endswith(END):
-        raise MrkneeError(
+        raise DataError(
             "a compressed image is cut off",
+            code="pixels",
             expected="a marker of its end",
             advice="copy or export the file again",
         )
@@ -282,14 +293,16 @@ def _check_stream(stream: bytes, image: Image, allocated: int) -> int:
     size = _jpeg2000_size(stream) if is_2000 else _jpeg_size(stream)
     if size is None or size[:3] != (image.rows, image.cols, 1):
         found = "no size" if size is None else f"{size[0]} x {size[1]} of {size[2]} components"
-        raise MrkneeError(
+        raise DataError(
             "a compressed image has another size than its header says",
+            code="pixels",
             expected=f"{image.rows} x {image.cols} of 1 component",
             found=found,
         )
     if not 2 <= size[3] <= allocated:
-        raise MrkneeError(
+        raise DataError(
             "a compressed image has more bits than its header says",
+            code="pixels",
             expected=f"2 to {allocated}",
             found=f"{size[3]}",
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 from mrknee.progress import Progress
 from mrknee.sources.clinical.dicomfile import is_dicom
 from mrknee.sources.clinical.directory import Listed, missing, read_directory
@@ -91,8 +91,9 @@ def scan_source(source: Path, processes: int) -> Scan:
     if not scan.images and not scan.volumes:
         counts = ", ".join(f"{count} {kind}" for kind, count in scan.counts.items())
         reasons = "; ".join(scan.reasons)
-        raise MrkneeError(
+        raise DataError(
             "the source holds no image",
+            code="no-source",
             expected="DICOM files with images, or NIfTI files named by their plane",
             found=f"files: {counts}" + (f" ({reasons})" if reasons else ""),
         )

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 from scipy import ndimage
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError
 from mrknee.sources.clinical.dicomfile import text
 from mrknee.sources.clinical.header import Image
 
@@ -61,8 +61,9 @@ def real_values(raw: Raw, image: Image, dataset: Dataset) -> Float32[np.ndarray,
         MrkneeError: the image has another size than the header says, or holds no numbers.
     """
     if raw.shape != (image.rows, image.cols):
-        raise MrkneeError(
+        raise DataError(
             "an image has another size than its header says",
+            code="pixels",
             expected=f"{image.rows} x {image.cols}",
             found=" x ".join(map(str, raw.shape)),
         )
@@ -76,7 +77,7 @@ def real_values(raw: Raw, image: Image, dataset: Dataset) -> Float32[np.ndarray,
         shown = (-1 if signed else (1 << image.bits) - 1) - stored
     real = (shown * slope + intercept).astype(np.float32)
     if not np.isfinite(real).all():
-        raise MrkneeError("an image holds values that are no numbers")
+        raise DataError("an image holds values that are no numbers", code="pixels")
     real[_padding(words, stored, image, dataset)] = np.nan
     return real
 

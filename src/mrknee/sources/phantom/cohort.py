@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mrknee import __version__
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, OutputError, SettingsError
 from mrknee.exams import PLANES, write_labels, write_stack
 from mrknee.exams.stackfile import is_whole_stack
 from mrknee.files import clear_half_written, contents, owned_folder, sync, whole_file
@@ -137,16 +137,22 @@ def _write_cohort(
 
 def _check(train: int, valid: int, size: int, slice_factor: float) -> None:
     if train < 0 or valid < 0 or train + valid < 1:
-        raise MrkneeError(
+        raise SettingsError(
             "impossible number of exams",
+            code="range",
             expected="train and valid not negative, at least one exam in all",
             found=f"train {train}, valid {valid}",
         )
     if size < 32:
-        raise MrkneeError("images too small for a knee", expected="32 px or more", found=f"{size}")
+        raise SettingsError(
+            "images too small for a knee", code="range", expected="32 px or more", found=f"{size}"
+        )
     if not 0.2 <= slice_factor <= 1.0:
-        raise MrkneeError(
-            "impossible factor on the slice counts", expected="0.2 to 1", found=f"{slice_factor}"
+        raise SettingsError(
+            "impossible factor on the slice counts",
+            code="range",
+            expected="0.2 to 1",
+            found=f"{slice_factor}",
         )
 
 
@@ -192,20 +198,24 @@ def _claim(out: Path, parameters: Mapping[str, object]) -> None:
     text = json.dumps(parameters, indent=1) + "\n"
     file = out / PARAMETERS
     if out.exists() and not out.is_dir():
-        raise MrkneeError("not a folder", file=out, expected="a new folder", found="a file")
+        raise OutputError(
+            "not a folder", code="not-a-folder", file=out, expected="a new folder", found="a file"
+        )
     if file.exists():
         refuse_unusual(file, "set's parameters")
         if file.stat().st_size != len(text) or file.read_bytes() != text.encode():
-            raise MrkneeError(
+            raise OutputError(
                 "the folder holds a phantom data set with other parameters",
+                code="other-phantom",
                 file=file,
                 expected=_summary(parameters),
                 found=_summary(_read(file)) or "no parameters",
                 advice="choose another folder, or remove this one",
             )
     elif not all(path.name.startswith(f".{PARAMETERS}.") for path in contents(out)):
-        raise MrkneeError(
+        raise OutputError(
             "the folder is not empty",
+            code="not-empty",
             file=out,
             expected=f"a new or empty folder, or one with {PARAMETERS}",
             found=", ".join(sorted(path.name for path in contents(out))[:3]),
