@@ -94,7 +94,9 @@ def write_largest(root: Path) -> Path:
 
 def train_recipe(name: str, data: Path) -> dict[str, float]:
     """Trains one epoch by a shipped recipe in this process; peaks in MB, seconds per exam."""
+    from mrknee.tensors.batches import Batch
     from mrknee.training import run
+    from mrknee.training.loop import Objective, TrainingLoop
     from mrknee.training.recipe import load_recipe
     from mrknee.training.record import RunRecord
 
@@ -102,26 +104,29 @@ def train_recipe(name: str, data: Path) -> dict[str, float]:
     recipe = load_recipe(name, {"weights": weights, "epochs": 1, "loggers": []})
     clock: list[tuple[float, float]] = []
     seconds: list[tuple[float, float]] = []
-    ended = RunRecord.on_train_batch_end
+    ended = RunRecord.trained
     estimates: list[float] = []
     measure = run.estimate  # type: ignore[attr-defined]
 
-    def start(*_: Any) -> None:  # noqa: ANN401  # Lightning's
-        clock.append((time.perf_counter(), time.process_time()))
+    forward = Objective.forward
 
-    def end(record: RunRecord, trainer: Any, module: Any, *rest: Any) -> None:  # noqa: ANN401
-        now, exams = (time.perf_counter(), time.process_time()), module.train_result.latest
+    def timed(objective: Objective, batch: Batch) -> Any:  # noqa: ANN401  # passed through
+        clock.append((time.perf_counter(), time.process_time()))
+        return forward(objective, batch)
+
+    def end(record: RunRecord, loop: TrainingLoop, batch: int, batches: int) -> None:
+        now, exams = (time.perf_counter(), time.process_time()), loop.train_result.latest
         wall, cpu = ((now[i] - clock[-1][i]) / exams for i in (0, 1))
         seconds.append((wall, cpu))
-        ended(record, trainer, module, *rest)
+        ended(record, loop, batch, batches)
 
     def estimate(*given: Any, **named: Any) -> Any:  # noqa: ANN401  # passed through
         found = measure(*given, **named)
         estimates.append(found.memory / 1e6)
         return found
 
-    RunRecord.on_train_batch_start = start  # type: ignore[assignment, method-assign]
-    RunRecord.on_train_batch_end = end  # type: ignore[assignment, method-assign]
+    Objective.forward = timed  # type: ignore[assignment, method-assign]
+    RunRecord.trained = end  # type: ignore[assignment, method-assign]
     run.estimate = estimate  # type: ignore[attr-defined]
     with TemporaryDirectory() as folder:
         run.train(data, Path(folder) / "run", recipe)

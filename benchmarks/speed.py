@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import statistics
 import subprocess
@@ -28,7 +27,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from floors import bandwidth, operations, peaks, synchronise
@@ -49,7 +47,7 @@ from mrknee.tensors.augmentation import Augmentation
 from mrknee.tensors.batches import Batch, frame_exam, join
 from mrknee.tensors.preparation import Preparation
 from mrknee.training.environment import describe_environment, has_bfloat16
-from mrknee.training.module import TrainingModule
+from mrknee.training.loop import TrainingLoop
 from mrknee.training.objective import summed_loss
 from mrknee.training.parts import divide, load_part
 from mrknee.training.recipe import Recipe, load_recipe
@@ -65,6 +63,19 @@ BATCH_EXAMS = 4
 """Exams in a batch of ours."""
 
 REFERENCE = "reference"
+
+
+class Unrecorded:
+    """Writes and shows nothing while a training loop runs."""
+
+    def start(self, *_: object) -> None:
+        """Nothing."""
+
+    trained = validated = end_epoch = end = start
+
+    def has_stalled(self) -> bool:
+        """Never."""
+        return False
 
 
 @dataclass
@@ -309,17 +320,14 @@ class Bench:
 
     def _fit(self, recipe: Recipe) -> None:
         parts = divide(self.data, recipe)
-        module = TrainingModule(
-            Reader(recipe.preparation, Network(recipe.network, FINDINGS)), recipe, self.weights
-        )
-        trainer = lightning.Trainer(
-            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-            use_distributed_sampler=False,
+        loop = TrainingLoop(
+            Reader(recipe.preparation, Network(recipe.network, FINDINGS)),
+            recipe,
+            self.weights,
             precision="bf16-mixed" if self.bfloat16 else "32-true",
-        )  # fmt: skip
+        )
         training = load_part(parts.train, parts.fit, recipe, training=True)
-        trainer.fit(module, training, load_part(parts.selecting, parts.chosen, recipe))
+        loop.fit(training, load_part(parts.selecting, parts.chosen, recipe), Unrecorded())
 
     def models(self) -> dict[str, Model]:
         """A run folder of random weights and what can be exported from it."""
@@ -461,7 +469,6 @@ def main() -> None:
     arguments = parser.parse_args()
     # what loaders and trainers have to say is about settings chosen on purpose
     warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     environment: dict[str, Any] = {"processor": processor(), **describe_environment()}
     with TemporaryDirectory() as folder:
         exams = {"train": 5, "valid": 5} if arguments.quick else {"train": 24, "valid": 16}

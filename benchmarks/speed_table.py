@@ -36,7 +36,7 @@ def main() -> None:
     result = json.loads(Path(sys.argv[1]).read_text())
     machine = result["environment"]
     packages = machine["packages"]
-    known = ", ".join(f"{name} {packages[name]}" for name in ("torch", "lightning", "numpy"))
+    known = ", ".join(f"{name} {packages[name]}" for name in ("torch", "numpy"))
     peaks = ", ".join(f"{kind} {peak / 1e9:.0f}" for kind, peak in result["peaks"].items())
     print(f"{machine['processor']}, {machine['cores']} cores; Python {machine['python']}, {known}.")
     print(f"Peaks in Gop/s: {peaks}; copying {result['bandwidth'] / 1e9:.1f} GB/s.\n")

@@ -16,7 +16,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
@@ -347,7 +348,7 @@ def export(
 
     if int8 != (data is not None):
         raise SettingsError(
-            "8 bits need exams, and only they do",
+            "--int8 and --data must be given together",
             code="options-together",
             expected="--int8 and --data, or neither",
             found="--int8 alone" if int8 else "--data alone",
@@ -437,8 +438,7 @@ def train(argv: Sequence[str]) -> None:
     Every setting of the recipe can be changed on the command line, for example
     `--network.encoder resnet50` or `--findings acl`.
     """
-    resumed = "run the same command again with --resume to go on"
-    try:
+    with _interruptible("train", "run the same command again with --resume to go on"):
         from mrknee.training.arguments import train_arguments
 
         data, out, resume, recipe = train_arguments(argv, (train.__doc__ or "").strip())
@@ -447,16 +447,6 @@ def train(argv: Sequence[str]) -> None:
         from mrknee.training.run import train as train_run
 
         train_run(data, out, recipe, resume=resume)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would end in a traceback
-        print(f"\nmrknee train: interrupted; {resumed}", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    except SystemExit as ended:
-        if ended.code is not None:
-            raise
-        # Lightning's answer to SIGTERM: without a code, as if all were well
-        print(f"mrknee train: terminated; {resumed}", file=sys.stderr)
-        sys.exit(128 + signal.SIGTERM)
 
 
 VERBS: dict[str, Callable[..., int | None]] = {
@@ -529,9 +519,24 @@ GOES_ON = ("phantom", "import", "demo")
 
 
 def _run(name: str, words: Sequence[str]) -> int:
-    """Runs any verb but train; Ctrl-C and SIGTERM end it with one line.
+    """Runs any verb but train; returns its exit status."""
+    verb = VERBS[name]
+    parser = _parser(name, verb)
+    parser.refuse_unknown(words)
+    given = vars(parser.parse_args(words))
+    advice = "every file that it had written is whole; run the same command again"
+    if name in GOES_ON:
+        advice = "run the same command again to go on from what it had written"
+    with _interruptible(name, advice):
+        return verb(**given) or 0
 
-    Exit status 130 or 143, as a shell has it for a command ended by these signals.
+
+@contextmanager
+def _interruptible(verb: str, advice: str) -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM end a verb with one line.
+
+    Raises:
+        SystemExit: 130 or 143, as a shell has it for a command ended by these signals.
     """
     terminated = False
 
@@ -540,21 +545,16 @@ def _run(name: str, words: Sequence[str]) -> int:
         terminated = True
         raise KeyboardInterrupt
 
-    verb = VERBS[name]
-    parser = _parser(name, verb)
-    parser.refuse_unknown(words)
-    given = vars(parser.parse_args(words))
     may_handle = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, terminate) if may_handle else None
     try:
-        return verb(**given) or 0
+        yield
     except KeyboardInterrupt:
+        if may_handle:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second would end in a traceback
         how = "terminated" if terminated else "interrupted"
-        advice = "every file that it had written is whole; run the same command again"
-        if name in GOES_ON:
-            advice = "run the same command again to go on from what it had written"
-        print(f"mrknee {name}: {how}; {advice}", file=sys.stderr)
-        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+        print(f"mrknee {verb}: {how}; {advice}", file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
     finally:
         if may_handle:
             signal.signal(signal.SIGTERM, before)

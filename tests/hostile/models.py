@@ -313,14 +313,14 @@ def _suffixed(case: Case, suffix: str) -> Callable[[Path], object]:
 
 def _states() -> Iterator[Case]:
     """Run folders whose `resume/last.ckpt` is broken."""
-    good = _torch_bytes({"callbacks": {"RunRecord": {"epoch": 1, "batches": 0}}})
+    good = _torch_bytes({"done": {"epoch": 1, "batches": 0}, "loop": {}})
     states = {case.name: case.write for case in cuts("resume", good, [0, 30, len(good) // 2])}
     for name, data in {
         "pickle": PICKLE,
-        "payload": _torch_bytes({"callbacks": {"RunRecord": Payload()}}),
+        "payload": _torch_bytes({"done": Payload(), "loop": {}}),
         "another's state": _torch_bytes({"state_dict": {}}),
         "a list": _torch_bytes([1]),
-        "other fields": _torch_bytes({"callbacks": {"RunRecord": {"x": 1}}}),
+        "other fields": _torch_bytes({"done": {"x": 1}, "loop": {}}),
         "text": b"epoch 3",
     }.items():
         states[name] = content(data)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mrknee.cli import main
-from mrknee.training.resumption import WholeCheckpoints
+from mrknee.training.resumption import RESUME, Done, save_state
 from tests.conftest import write_toy_dataset
 from tests.hostile import studies
 from tests.hostile.test_interrupted import files
@@ -114,12 +114,13 @@ def test_what_was_there_stays(
 
 def test_a_state_that_has_no_room_is_told(disk: Path) -> None:
     """PyTorch calls a full disk "unexpected pos"; the error is the system's own, with the file."""
-    file = disk / "last.ckpt"
+    file = disk / RESUME
+    file.parent.mkdir()
     file.write_text("before")
     with pytest.raises(OSError, match=NO_SPACE) as caught:
-        WholeCheckpoints().save_checkpoint({"a": torch.zeros(3_000_000)}, file)
+        save_state(disk, Done(), {"a": torch.zeros(3_000_000)})
     assert caught.value.filename == str(file)
-    assert files(disk) == {"last.ckpt": b"before"}
+    assert files(disk) == {str(RESUME): b"before"}
 
 
 def test_training_goes_on_when_there_is_room(

@@ -56,7 +56,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
     from mrknee.sources.clinical.importing import import_exams
     from mrknee.sources.phantom.cohort import write_cohort
     from mrknee.training.recipe import load_recipe
-    from mrknee.training.resumption import RESUME, read_done
+    from mrknee.training.resumption import RESUME, read_state
 
     def imported(path: Path) -> None:
         """What an import refuses of a source that holds something else it tells in its table."""
@@ -89,7 +89,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
         "phantom": lambda path: write_cohort(path, train=1, valid=0, seed=0, size=32),
         "checkpoint": Predictor,
         "weights": read_weights,
-        "resume": lambda path: read_done(path / RESUME),
+        "resume": lambda path: read_state(path / RESUME),
         "onnx": OnnxModel,
         "import": imported,
         "exam": lambda path: OnnxModel(path).run(Exam("0000", planes)),

@@ -48,12 +48,19 @@ def test_other_loggers_are_refused(given: str) -> None:
 
 def test_dashes_switches_and_numbers_are_read() -> None:
     """As in a recipe: 010 is ten, and a whole number will do where a fraction may stand."""
-    given = read("--batch-exams", "010", "--optimizer.learning_rate", "1", "--compile", "--resume")
+    given = read(
+        "--batch-exams", "010", "--optimizer.learning_rate", "1", "--keep-every-epoch", "--resume"
+    )
     assert given.recipe.batch_exams == 10
     assert given.recipe.optimizer.learning_rate == 1.0
-    assert given.recipe.compile
+    assert given.recipe.keep_every_epoch
     assert given.resume
-    assert read("--compile", "false", "--optimizer.learning_rate=1e-4").recipe.compile is False
+    assert (
+        read(
+            "--keep-every-epoch", "false", "--optimizer.learning_rate=1e-4"
+        ).recipe.keep_every_epoch
+        is False
+    )
     assert read("--seed", "7", "--weights", "1e3").recipe.weights == "1e3"
 
 
@@ -69,7 +76,7 @@ def test_dashes_switches_and_numbers_are_read() -> None:
         (("--epochs", "1e2"), "epochs can't be '1e2'"),
         (("--epochs", "--resume"), "the setting epochs needs a value"),
         (("--batch_slices", "many"), "expected a whole number or null"),
-        (("--compile=yes",), "expected true or false"),
+        (("--keep-every-epoch=yes",), "expected true or false"),
         (("--optimizer.learning_rate", ".inf"), "expected a finite number"),
         (("--precision", "fp16"), "expected one of 32-true, bf16-mixed, 16-mixed, auto"),
         (("--network", "alexnet"), "network has settings of its own, such as --network.encoder"),

@@ -1,4 +1,4 @@
-"""Training that diverges stops at the first loss or gradient that isn't finite (module.py)."""
+"""Training that diverges stops at the first loss or gradient that isn't finite (loop.py)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pytest
 import torch
 
 from mrknee.errors import MrkneeError
-from mrknee.training.module import TrainingModule
+from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import OptimizerSettings
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
@@ -72,14 +71,14 @@ def test_a_gradient_that_is_not_finite_ends_training(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A finite loss may have an infinite gradient: its step would spoil the weights."""
-    backward = TrainingModule.on_after_backward
+    take_step = TrainingLoop._take_step
 
-    def spoiled(self: TrainingModule) -> None:
-        backward(self)
-        if self.trainer.global_step == 2:
-            next(p for p in self.parameters() if p.grad is not None).grad[...] = torch.inf  # type: ignore[index]
+    def spoiled(self: TrainingLoop, index: int) -> None:
+        if self.step == 2:
+            next(p for p in self.parameters if p.grad is not None).grad[...] = torch.inf  # type: ignore[index]
+        take_step(self, index)
 
-    monkeypatch.setattr(TrainingModule, "on_after_backward", spoiled)
+    monkeypatch.setattr(TrainingLoop, "_take_step", spoiled)
     with pytest.raises(MrkneeError, match="gradients that are infinite or NaN in epoch 1, batch 3"):
         train(toy, tmp_path / "run", QUICK)
 
@@ -88,15 +87,17 @@ def test_a_validation_loss_that_is_not_finite_ends_training(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights that an epoch's last step has spoiled are never kept as the best."""
+    validate = TrainingLoop._validate
 
-    def spoil(self: lightning.LightningModule) -> None:
+    def spoiled(self: TrainingLoop, *given: Any) -> None:  # noqa: ANN401  # passed through
         with torch.no_grad():
-            next(self.parameters())[...] = torch.nan
+            self.parameters[0][...] = torch.nan
+        validate(self, *given)
 
     recipe = replace(QUICK, epochs=3)
     train(toy, tmp_path / "run", replace(recipe, epochs=1))
     kept = weights_of(tmp_path / "run", "best")
-    monkeypatch.setattr(TrainingModule, "on_validation_start", spoil)
+    monkeypatch.setattr(TrainingLoop, "_validate", spoiled)
     with pytest.raises(MrkneeError, match="a validation loss of nan in epoch 2"):
         train(toy, tmp_path / "run", recipe, resume=True)
     for name, values in weights_of(tmp_path / "run", "best").items():
@@ -109,7 +110,7 @@ def test_several_processes_stop_together(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(replace(DIVERGING, accumulate=2).to_yaml())
     (tmp_path / "run.py").write_text(RUN)
     words = tuple(str(tmp_path / name) for name in ("run.py", "toy", "run", "recipe.yaml"))
-    done = launched("srun", words)
+    done = launched("processes", words)
     assert [status for status, _ in done] == [1, 1]
     assert ["training diverged" in text for _, text in done] == [True, False]
     assert "Traceback" not in done[1][1]

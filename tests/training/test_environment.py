@@ -8,9 +8,6 @@ import torch
 
 from mrknee.training import run
 from mrknee.training.environment import has_bfloat16
-from mrknee.training.processes import Processes
-from mrknee.training.record import RunRecord
-from mrknee.training.resumption import Done
 from tests.training.test_run import QUICK
 
 
@@ -25,13 +22,10 @@ def test_the_processor_says_whether_it_knows_bfloat16() -> None:
 
 @pytest.mark.parametrize(("known", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_auto_precision_follows_the_processor(
-    known: bool, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    known: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """bfloat16 where there are instructions for it, float32 where not; a stated one stays."""
     monkeypatch.setattr(run, "has_bfloat16", lambda: known)
     for asked, given in (("auto", precision), ("bf16-mixed", "bf16-mixed")):
         recipe = replace(QUICK, precision=asked)  # type: ignore[arg-type]  # one of the words
-        trainer = run._trainer(
-            tmp_path, recipe, RunRecord(tmp_path, recipe, {}, Done()), Processes()
-        )
-        assert trainer.precision == given
+        assert run._precision(recipe) == given

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mrknee.training.extension import extension_note
-from mrknee.training.module import cosine_factor
+from mrknee.training.optimization import cosine_factor
 from mrknee.training.recipe import ScheduleSettings, SelectionSettings
 from mrknee.training.run import train
 from tests.training.test_run import QUICK

@@ -91,10 +91,10 @@ def test_a_worker_ended_by_the_kernel_is_a_message(
 def _killed_in_training(data: Path, out: Path) -> None:
     """A start of a run that the system ends after its first batch."""
 
-    def kill(*_: Any) -> None:  # noqa: ANN401  # Lightning's
+    def kill(*_: Any) -> None:  # noqa: ANN401  # the loop's
         os.kill(os.getpid(), signal.SIGKILL)
 
-    RunRecord.on_train_batch_end = kill  # type: ignore[assignment, method-assign]
+    RunRecord.trained = kill  # type: ignore[assignment, method-assign]
     train(data, out, QUICK)
 
 

@@ -14,11 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder
 from mrknee.scoring.predictions import Predictions
 from mrknee.training.processes import connected_processes
@@ -48,35 +46,11 @@ from mrknee.training.run import train
 
 data, out, recipe, *signals = sys.argv[1:]
 if signals:
-    def save_and_end(self, trainer, epoch, batches, save=RunRecord._save):
-        save(self, trainer, epoch, batches)
-        os.kill(os.getpid(), getattr(signal, signals[trainer.global_rank]))
+    def save_and_end(self, loop, epoch, batches, save=RunRecord._save):
+        save(self, loop, epoch, batches)
+        os.kill(os.getpid(), getattr(signal, signals[loop.processes.rank]))
     RunRecord._save = save_and_end
 train(Path(data), Path(out), load_recipe(recipe), resume=True)
-"""
-
-SLURM = {
-    "SLURM_JOB_ID": "41",
-    "SLURM_JOB_NAME": "interactive",
-    "SLURM_JOB_NODELIST": "another[0-1],localhost",
-    "SLURM_JOB_NUM_NODES": "3",
-    "SLURM_LOCALID": "0",
-    "SLURM_NNODES": "2",
-    "SLURM_NODELIST": "another[0-1],localhost",
-    "SLURM_NPROCS": "2",
-    "SLURM_NTASKS": "2",
-    "SLURM_NTASKS_PER_NODE": "1",
-    "SLURM_STEP_ID": "0",
-    "SLURM_STEP_NODELIST": "localhost,another1",
-    "SLURM_STEP_NUM_NODES": "2",
-    "SLURM_STEP_NUM_TASKS": "2",
-    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
-    "SLURM_TASKS_PER_NODE": "1(x2)",
-}
-"""What srun of SLURM 22.05.8 told both tasks of a step on two of salloc's three machines.
-
-Only the machines' names are changed: the first of the step has to be this one. SLURM_PROCID and
-SLURM_NODEID are each task's own.
 """
 
 Words = tuple[str, ...]
@@ -90,20 +64,28 @@ def _free_port() -> str:
 
 
 def launched(how: str, words: Words) -> list[tuple[int, str]]:
-    """Runs the script as two processes; exit status and words of each process that we started."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    """Runs the script as two processes; exit status and output of each process that we started.
+
+    Args:
+        how: torchrun, or processes: started one by one with the variables that two torchruns on
+            two machines would set.
+        words: the script and its arguments.
+    """
     script = [sys.executable, *words]
-    plain = dict(os.environ)
     if how == "torchrun":
-        starts = [([*torchrun, "--standalone", "--nproc-per-node", "2", *words], plain)]
-    elif how == "two torchruns":
-        meeting = ["--rdzv-backend", "c10d", "--rdzv-id", "knee", "--rdzv-endpoint"]
-        meeting += [f"localhost:{_free_port()}", "--local-addr", "localhost"]
-        one = [*torchrun, "--nnodes", "2", "--nproc-per-node", "1", *meeting, *words]
-        starts = [(one, plain)] * 2
+        torchrun = [sys.executable, "-m", "torch.distributed.run"]
+        starts = [([*torchrun, "--standalone", "--nproc-per-node", "2", *words], dict(os.environ))]
     else:
-        step = plain | SLURM | {"MASTER_PORT": _free_port()}
-        starts = [(script, step | {"SLURM_NODEID": n, "SLURM_PROCID": n}) for n in "01"]
+        known = {
+            **os.environ,
+            "TORCHELASTIC_RUN_ID": "knee",
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": _free_port(),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "1",
+            "LOCAL_RANK": "0",
+        }
+        starts = [(script, {**known, "RANK": rank}) for rank in "01"]
     begun = [
         subprocess.Popen(  # noqa: S603  # our own command
             command,
@@ -127,17 +109,15 @@ def launched(how: str, words: Words) -> list[tuple[int, str]]:
     scope="module",
     params=[
         (12, 6, "torchrun"),
-        (10, 5, "two torchruns"),
-        (10, 5, "srun"),
+        (10, 5, "processes"),
     ],
-    ids=["one machine, even", "two machines, uneven", "SLURM, uneven"],
+    ids=["one machine, even", "two machines, uneven"],
 )
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A data set, a run of one process, and one of two, started as the docs say.
 
     In batches of 3, two processes get 2 and 1 exams; of the uneven set, an epoch's last batch
     leaves one of them without any. Some labels are missing, so a mean of means would be wrong.
-    Two machines are two torchruns here; SLURM is what srun tells its tasks.
     """
     train_exams, valid_exams, how = request.param
     root = tmp_path_factory.mktemp("processes")
@@ -160,16 +140,16 @@ def _words(root: Path, out: str, *signals: str) -> Words:
     return (*(str(root / name) for name in ("run.py", "toy", out, "recipe.yaml")), *signals)
 
 
-@pytest.mark.parametrize("runs", [(10, 5, "srun")], indirect=True, ids=["SLURM, uneven"])
-def test_what_slurm_ends_goes_on_as_if_nothing_had_been(runs: Run) -> None:
+@pytest.mark.parametrize("runs", [(10, 5, "processes")], indirect=True, ids=["uneven"])
+def test_processes_that_are_ended_go_on_as_if_nothing_had_been(runs: Run) -> None:
     """SIGTERM and SIGUSR1 end a process at once, and the same command again ends in the same run.
 
-    Not left to Lightning, which would talk to the other process first, and save and requeue.
+    They are not handled: a handler would first talk to the other process.
     """
     root = runs[0].parent
-    ended = launched("srun", _words(root, "ended", "SIGTERM", "SIGUSR1"))
+    ended = launched("processes", _words(root, "ended", "SIGTERM", "SIGUSR1"))
     assert [status for status, _ in ended] == [-signal.SIGTERM, -signal.SIGUSR1], ended
-    again = launched("srun", _words(root, "ended"))
+    again = launched("processes", _words(root, "ended"))
     assert [status for status, _ in again] == [0, 0], again
     starts = json.loads((root / "ended" / "environment.json").read_text())
     assert [start["after"] for start in starts] == [
@@ -182,43 +162,12 @@ def test_what_slurm_ends_goes_on_as_if_nothing_had_been(runs: Run) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"SLURM_NTASKS_PER_NODE": None}, {"SLURM_STEP_NUM_TASKS": "3", "SLURM_NTASKS": "3"}],
-    ids=["not given", "uneven"],
-)
-def test_tasks_that_are_not_spread_evenly_are_refused(
-    changes: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At once, before a process waits for others, and with the words to start them by."""
-    for name, value in (SLURM | changes).items():
-        if value is None:
-            monkeypatch.delenv(name, raising=False)
-        else:
-            monkeypatch.setenv(name, value)
-    monkeypatch.setattr("os.isatty", lambda _: False)
-    with pytest.raises(MrkneeError, match="--ntasks-per-node=TASKS"), connected_processes():
-        pass
-
-
-@pytest.mark.parametrize(
-    ("changes", "terminal"),
-    [({"SLURM_STEP_NUM_TASKS": None}, False), ({}, True)],
-    ids=["in the batch script", "in a shell of srun --pty"],
-)
-def test_what_srun_has_not_started_is_alone(
-    changes: dict[str, str | None], terminal: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though the job has several tasks: it doesn't wait for processes that nobody starts."""
-    for name, value in (SLURM | changes | {"SLURM_PROCID": "0"}).items():
-        if value is None:
-            monkeypatch.delenv(name, raising=False)
-        else:
-            monkeypatch.setenv(name, value)
-    monkeypatch.setattr("os.isatty", lambda _: terminal)
+def test_variables_of_another_launcher_start_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster's WORLD_SIZE without torchrun: the process is alone and waits for nobody."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     with connected_processes() as processes:
         assert (processes.rank, processes.world) == (0, 1)
-        assert isinstance(processes.environment, LightningEnvironment)
 
 
 def test_the_first_steps_loss_is_that_of_one_process(runs: Run) -> None:

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pytest
 
 from mrknee.files import LOCK
 from mrknee.tensors.augmentation import Augmentation
+from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
 from mrknee.training.record import RunRecord
 from mrknee.training.resumption import RESUME, Done, go_back
@@ -97,11 +97,9 @@ def test_a_run_stopped_after_a_save_goes_on_from_it(
     train(toy, whole, recipe)
     save, count = RunRecord._save, 0
 
-    def save_and_stop(
-        self: RunRecord, trainer: lightning.Trainer, epoch: int, batches: int
-    ) -> None:
+    def save_and_stop(self: RunRecord, loop: TrainingLoop, epoch: int, batches: int) -> None:
         nonlocal count
-        save(self, trainer, epoch, batches)
+        save(self, loop, epoch, batches)
         count += 1
         if count == saves:
             with (parts / "log.txt").open("a") as log:

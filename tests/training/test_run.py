@@ -24,7 +24,7 @@ from mrknee.tensors.batches import Batch
 from mrknee.tensors.preparation import Preparation
 from mrknee.training.environment import storable
 from mrknee.training.final import OPTIMISTIC
-from mrknee.training.module import TrainingModule
+from mrknee.training.loop import Objective
 from mrknee.training.recipe import (
     OptimizerSettings,
     Recipe,
@@ -184,17 +184,20 @@ def test_every_epoch_is_shuffled_and_augmented_anew(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each exam once an epoch, in another order and another view than in the epoch before."""
-    seen: list[tuple[int, Batch]] = []
-    step = TrainingModule.training_step
+    seen: list[Batch] = []
+    forward = Objective.forward
 
-    def watched(self: TrainingModule, batch: Batch, batch_idx: int) -> Tensor:
-        seen.append((self.current_epoch, batch))
-        return step(self, batch, batch_idx)
+    def watched(self: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        if self.training:
+            seen.append(batch)
+        return forward(self, batch)
 
-    monkeypatch.setattr(TrainingModule, "training_step", watched)
+    monkeypatch.setattr(Objective, "forward", watched)
     train(toy, tmp_path / "run", replace(QUICK, batch_exams=1, epochs=3))
+    assert len(seen) == 3 * 8
     epochs = [
-        {b.ids[0]: b.slices[Plane.AXIAL] for e, b in seen if e == epoch} for epoch in range(3)
+        {b.ids[0]: b.slices[Plane.AXIAL] for b in seen[8 * epoch : 8 * epoch + 8]}
+        for epoch in range(3)
     ]
     first, second, third = (list(views) for views in epochs)
     assert sorted(first) == sorted(second) == sorted(third)
@@ -226,8 +229,8 @@ def test_float16_needs_a_gpu(toy: Path, tmp_path: Path) -> None:
 def test_accumulated_batches_are_one_large_batch(toy: Path, tmp_path: Path) -> None:
     """Three batches of one exam step like one of three, where labels are missing, and at the end.
 
-    8 exams: the last step has two batches only. Lightning's own accumulation would take the mean
-    of the batches' means, and a third too little of the last step.
+    8 exams: the last step has two batches only. The mean of the batches' means would be another
+    gradient, and a third too little in the last step.
     """
     labels = (toy / "train-acl.csv").read_text().splitlines()
     (toy / "train-acl.csv").write_text("\n".join(labels[:-4]) + "\n")

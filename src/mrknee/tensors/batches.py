@@ -250,7 +250,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self._done = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch comes next (the training module calls it)."""
+        """Says which epoch comes next (the training loop calls it)."""
         self.epoch = epoch
 
     def go_on_after(self, epoch: int, batches: int) -> None:

@@ -136,7 +136,7 @@ def _first_of(part: str, hints: Mapping[str, Any]) -> str:
 
 
 def _join_values(argv: Sequence[str]) -> list[str]:
-    """`--loggers tensorboard wandb` and `--compile true` as one word each."""
+    """`--loggers tensorboard wandb` and `--keep-every-epoch true` as one word each."""
     words: list[str] = []
     for word in argv:
         option, equals, given = words[-1].partition("=") if words else ("", "", "")

@@ -20,7 +20,6 @@ _PACKAGES = (
     "torch",
     "torchvision",
     "timm",
-    "lightning",
     "numpy",
     "scipy",
     "scikit-learn",

@@ -129,7 +129,7 @@ def estimate(
         network: the run's, before training; a copy of one encoder is measured.
         parts: which exams do what.
         recipe: the settings.
-        precision: Lightning's name for the precision in use.
+        precision: as the training loop's.
         workers: worker processes that read exams, of all loaders together.
         processes: that share a batch, on all machines.
     """

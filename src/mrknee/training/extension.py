@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isclose
 
-from mrknee.training.module import cosine_factor
+from mrknee.training.optimization import cosine_factor
 from mrknee.training.recipe import Recipe
 
 

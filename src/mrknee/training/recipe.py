@@ -161,8 +161,6 @@ class Recipe:
         precision: 32-true, bf16-mixed, 16-mixed (on a GPU), or auto: bf16-mixed where the
             processor has instructions for it, else 32-true (without them bfloat16 is up to 70 times
             slower).
-        compile: let torch compile the encoders: the first steps take a minute or more, what those
-            after them gain depends on network and machine (docs/training.md). Needs a C++ compiler.
         save_every: save what --resume goes on from every so many steps, and after every epoch; 0
             saves after every epoch only. At most so many steps are lost when a run is killed.
         keep_every_epoch: keep every epoch's weights, named after their AUCs.
@@ -201,7 +199,6 @@ class Recipe:
     accumulate: int = 1
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
-    compile: bool = False
     save_every: int = 50
     keep_every_epoch: bool = False
     loggers: list[LoggerName] | str | None = "tensorboard"

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning
-from lightning.pytorch.callbacks import Callback
-
 from mrknee.files import sync
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.progress import Progress
-from mrknee.tensors.batches import Batch
+from mrknee.tensors.batches import EpochBatches
+from mrknee.training.curves import Curves, open_curves
+from mrknee.training.epoch_result import EpochResult
 from mrknee.training.extension import extension_note
-from mrknee.training.module import EpochResult, TrainingModule
+from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import Recipe, SelectionSettings
-from mrknee.training.resumption import RESUME, Done, write_metrics
+from mrknee.training.resumption import Done, save_state, write_metrics
 
 Metrics = dict[str, float]
 
 
-class RunRecord(Callback):
+class RunRecord:
     """Log lines, metrics, checkpoints and progress of one run.
 
     Args:
@@ -51,6 +49,7 @@ class RunRecord(Callback):
         self.epochs_before = epochs_before
         self.rows: list[Metrics] = done.rows
         self._progress: Progress | None = None
+        self._curves: list[Curves] = []
 
     def say(self, text: str) -> None:
         """Shows a text to the person who waits, and keeps it in log.txt."""
@@ -68,42 +67,31 @@ class RunRecord(Callback):
         with (self.out / "log.txt").open("a", encoding="utf-8") as file:
             file.write(text.rstrip("\n") + "\n")
 
-    # --- what Lightning calls, in the order in which it does
+    # --- what the loop calls, in the order in which it does
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know: plain values only; `read_done` reads them."""
-        return self.done.to_dict()
-
-    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Starts the progress bar over all epochs that are left."""
-        if trainer.world_size > 1:
-            # Lightning's handler talks to the other processes in the middle of what they say to
-            # each other: they fail, or wait for ever. The state is safe against a sudden end.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        loader = trainer.train_dataloader
-        assert loader is not None and isinstance(module, TrainingModule)  # noqa: S101, PT018  # fit has one
-        if not self.done.batches:
-            trainer.should_stop = self._has_stalled()
-        if self.writes:
-            self._tell_extension(trainer, module)
-        exams = len(loader.batch_sampler.positions) * (self.recipe.epochs - self.done.epoch)
+    def start(self, loop: TrainingLoop, batches: EpochBatches) -> None:
+        """Starts the curves, and the progress bar over all epochs that are left."""
+        if not self.writes:
+            return
+        self._curves = open_curves(self.out, self.recipe)
+        self._report_extension(loop)
+        exams = len(batches.positions) * (self.recipe.epochs - self.done.epoch)
         if self.done.batches:
-            exams -= len(module.train_result.ids)
-        if self.writes:
-            self._progress = Progress(exams, "training").__enter__()
+            exams -= len(loop.train_result.ids)
+        self._progress = Progress(exams, "training").__enter__()
 
-    def _tell_extension(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def _report_extension(self, loop: TrainingLoop) -> None:
         """Says what more epochs than at the last start will do; log.txt knows nothing of starts."""
         if self.epochs_before is None:
             return
         note = extension_note(
             self.recipe,
             self.epochs_before,
-            rate=trainer.optimizers[0].param_groups[0]["lr"],
-            step=trainer.global_step,
-            steps=module.steps,
+            rate=loop.learning_rate,
+            step=loop.step,
+            steps=loop.steps,
         )
-        if trainer.should_stop and self.done.epoch < self.recipe.epochs:
+        if not self.done.batches and self.has_stalled() and self.done.epoch < self.recipe.epochs:
             note = (
                 f"the run had stopped early after epoch {self.done.epoch}, because nothing had "
                 f"improved for {self.recipe.selection.early_stop} epochs: no more are trained"
@@ -111,105 +99,79 @@ class RunRecord(Callback):
         if note is not None:
             print(f"note: {note}", flush=True)
 
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        module: lightning.LightningModule,
-        outputs: Any,  # noqa: ANN401, ARG002  # Lightning's
-        batch: Batch,  # noqa: ARG002  # Lightning's
-        batch_idx: int,
-    ) -> None:
+    def trained(self, loop: TrainingLoop, batch: int, batches: int) -> None:
         """A log line and points every `log_train` exams; the state every `save_every` steps."""
-        assert isinstance(module, TrainingModule)  # noqa: S101
-        result, every = module.train_result, self.recipe.log_train
+        result, every = loop.train_result, self.recipe.log_train
         if self._progress is not None:
-            epoch = f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}"
+            epoch = f"epoch {loop.epoch + 1}/{self.recipe.epochs}"
             self._progress.advance(result.latest, note=epoch)
+        at = loop.epoch * batches + batch
+        self._plot({"train/loss_step": result.losses[-1]}, at)
         if _passed(len(result.ids), result.latest, every):
-            self._log_so_far("train", trainer, batch_idx, result, trainer.global_step)
-        batches, every = batch_idx + 1, self.recipe.save_every * self.recipe.accumulate
-        # the epoch's last batch is saved with its validation, in `on_train_epoch_end`
-        if every and batches % every == 0 and batches < trainer.num_training_batches:
-            self._save(trainer, trainer.current_epoch, batches)
+            self._log_so_far("train", loop, batch, result, at)
+        every = self.recipe.save_every * self.recipe.accumulate
+        # the epoch's last batch is saved with its validation, in `end_epoch`
+        if every and batch % every == 0 and batch < batches:
+            self._save(loop, loop.epoch, batch)
 
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        module: lightning.LightningModule,
-        outputs: Any,  # noqa: ANN401, ARG002  # Lightning's
-        batch: Batch,  # noqa: ARG002  # Lightning's
-        batch_idx: int,
-        dataloader_idx: int = 0,  # noqa: ARG002  # Lightning's
-    ) -> None:
-        """A log line, and points in TensorBoard, every `log_valid` validation exams."""
-        assert isinstance(module, TrainingModule)  # noqa: S101
-        result, every = module.valid_result, self.recipe.log_valid
+    def validated(self, loop: TrainingLoop, batch: int, batches: int) -> None:
+        """A log line, and points of the curves, every `log_valid` validation exams."""
+        result, every = loop.valid_result, self.recipe.log_valid
+        at = loop.epoch * batches + batch
+        self._plot({"val/loss_step": result.losses[-1]}, at)
         if _passed(len(result.ids), result.latest, every):
-            step = trainer.current_epoch * int(sum(trainer.num_val_batches)) + batch_idx
-            self._log_so_far("val", trainer, batch_idx, result, step)
+            self._log_so_far("val", loop, batch, result, at)
 
     def _log_so_far(
-        self,
-        part: str,
-        trainer: lightning.Trainer,
-        batch_idx: int,
-        result: EpochResult,
-        step: int,
+        self, part: str, loop: TrainingLoop, batch: int, result: EpochResult, at: int
     ) -> None:
         aucs = result.aucs()
-        for logger in trainer.loggers:
-            points = {f"{part}/running_auc_{name}": value for name, value in aucs.items()}
-            logger.log_metrics(points, step=step)
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self._plot({f"{part}/running_auc_{name}": value for name, value in aucs.items()}, at)
         self._log(
-            f"{part} epoch {trainer.current_epoch + 1} batch {batch_idx + 1} exams "
+            f"{part} epoch {loop.epoch + 1} batch {batch} exams "
             f"{len(result.ids)} mean loss {result.loss():.4f} AUC {_aucs_text(aucs)} "
-            f"learning rate {rate:.3g}"
+            f"learning rate {loop.learning_rate:.3g}"
         )
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule
-    ) -> None:
-        """Keeps the epoch's numbers and weights; validation has run already."""
-        assert isinstance(module, TrainingModule)  # noqa: S101
-        measured = {name: float(v) for name, v in trainer.callback_metrics.items()}
-        self.rows.append({"epoch": trainer.current_epoch + 1, **measured})
+    def _plot(self, values: Mapping[str, float], at: int) -> None:
+        for curves in self._curves:
+            curves.log(values, at)
+
+    def end_epoch(self, loop: TrainingLoop, learning_rate: float) -> None:
+        """Keeps the epoch's numbers and weights."""
+        measured = {
+            f"{part}/{name}": value
+            for part, result in (("train", loop.train_result), ("val", loop.valid_result))
+            for name, value in _numbers(result).items()
+        }
+        measured["learning_rate"] = learning_rate
+        self.rows.append({"epoch": loop.epoch, **measured})
+        self._plot(measured, loop.epoch)
         better = self._is_better()
         folders = [self.out / "last"]
         if better:
             folders.append(self.out / "best")
         if self.recipe.keep_every_epoch:
             folders.append(self.out / "epochs" / _epoch_name(self.rows[-1]))
-        provenance = {
-            **self.provenance,
-            "epoch": trainer.current_epoch + 1,
-            "metrics": _plain(measured),
-        }
+        provenance = {**self.provenance, "epoch": loop.epoch, "metrics": _plain(measured)}
         for folder in folders if self.writes else ():
             save_checkpoint(
-                folder,
-                module.reader.network,
-                module.reader.preparation.to_dict(),
-                provenance,
+                folder, loop.reader.network, loop.reader.preparation.to_dict(), provenance
             )
-        trainer.should_stop = self._has_stalled()
         if self.writes:
             write_metrics(self.out, self.rows)
         row = self.rows[-1]
         aucs = {name.removeprefix("val/auc_"): v for name, v in row.items() if "val/auc_" in name}
         losses = f"loss {row['train/loss']:.3f}, {self.recipe.selection.part} {row['val/loss']:.3f}"
         mark = " (best so far)" if better else ""
-        self.say(
-            f"epoch {trainer.current_epoch + 1}/{self.recipe.epochs}: "
-            f"{losses}, AUC {_aucs_text(aucs)}{mark}"
-        )
-        self._save(trainer, trainer.current_epoch + 1, 0)
+        self.say(f"epoch {loop.epoch}/{self.recipe.epochs}: {losses}, AUC {_aucs_text(aucs)}{mark}")
+        self._save(loop, loop.epoch, 0)
 
     def _is_better(self) -> bool:
         """Whether the latest epoch is the best so far."""
         return best_epoch(self.rows, self.recipe.selection) == len(self.rows)
 
-    def _has_stalled(self) -> bool:
+    def has_stalled(self) -> bool:
         """Whether the metric has not improved for as many epochs as the recipe waits."""
         wait, values = self.recipe.selection.early_stop, _metric(self.rows, self.recipe.selection)
         if not wait or len(values) <= wait:
@@ -219,35 +181,27 @@ class RunRecord(Callback):
         )
         return bool(before) and (not lately or max(lately) <= max(before))
 
-    def _save(self, trainer: lightning.Trainer, epoch: int, batches: int) -> None:
+    def _save(self, loop: TrainingLoop, epoch: int, batches: int) -> None:
         """Saves all that a later start needs; everything that it knows of is written by now."""
+        if not self.writes:
+            return
         log, written = self.out / "log.txt", 0
         if log.exists():
             written = log.stat().st_size
-            if self.writes:
-                sync([log])
+            sync([log])
         self.done = replace(
             self.done, epoch=epoch, batches=batches, log_bytes=written, rows=self.rows
         )
-        trainer.save_checkpoint(self.out / RESUME, weights_only=False)
+        save_state(self.out, self.done, loop.state())
 
-    def on_train_end(self, _trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
-        """Ends the progress bar."""
-        self._end_progress()
-
-    def on_exception(
-        self,
-        trainer: lightning.Trainer,  # noqa: ARG002  # Lightning's
-        module: lightning.LightningModule,  # noqa: ARG002  # Lightning's
-        exception: BaseException,  # noqa: ARG002  # Lightning's
-    ) -> None:
-        """Gives the terminal back before the error is told."""
-        self._end_progress()
-
-    def _end_progress(self) -> None:
+    def end(self) -> None:
+        """Ends the progress bar and the curves."""
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
             self._progress = None
+        for curves in self._curves:
+            curves.close()
+        self._curves = []
 
 
 def best_epoch(rows: Sequence[Metrics], selection: SelectionSettings) -> int:
@@ -268,6 +222,10 @@ def _metric(rows: Sequence[Metrics], selection: SelectionSettings) -> list[float
     """What the epoch is selected by, for each epoch; more is better."""
     sign = 1 if selection.mode == "max" else -1
     return [sign * row["val/" + selection.monitor] for row in rows]
+
+
+def _numbers(result: EpochResult) -> Metrics:
+    return {"loss": result.loss(), **{f"auc_{n}": value for n, value in result.aucs().items()}}
 
 
 def _passed(exams: int, latest: int, every: int) -> bool:

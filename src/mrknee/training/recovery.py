@@ -17,7 +17,7 @@ from mrknee.scoring.predictions import Predictions
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.recipe import Recipe, SelectionSettings, load_recipe
 from mrknee.training.record import best_epoch
-from mrknee.training.resumption import PREVIOUS, RESUME, Done, read_done
+from mrknee.training.resumption import PREVIOUS, RESUME, Done, read_state
 from mrknee.untrusted import read_bytes, read_json
 
 _MAX_TEXT_BYTES = 32_000_000  # of a run folder's text file; split.csv has a line per exam
@@ -58,7 +58,7 @@ def find_start(out: Path, selection: SelectionSettings) -> Start:
     for file in (out / RESUME, out / PREVIOUS):
         if file.exists():
             try:
-                states.append((file, read_done(file)))
+                states.append((file, read_state(file)[0]))
             except MrkneeError as fault:
                 faults.append(fault)
     notes = [f"{fault.file} can't be read ({fault.found})" for fault in faults]

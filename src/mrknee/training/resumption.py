@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 
 from mrknee.errors import ModelError
 from mrknee.files import clear_half_written, sync, whole_file
@@ -53,8 +52,8 @@ class Done:
         return asdict(self)
 
 
-def read_done(file: Path) -> Done:
-    """How far a run had come when this state was saved.
+def read_state(file: Path) -> tuple[Done, dict[str, Any]]:
+    """How far a run had come when this state was saved, and the training loop's state.
 
     Raises:
         MrkneeError: the file is missing, damaged, or no state of ours.
@@ -65,7 +64,9 @@ def read_done(file: Path) -> Done:
         if damaged is not None:
             raise ValueError(f"{damaged} is damaged")
         saved: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        return Done(**saved["callbacks"]["RunRecord"])
+        if "callbacks" in saved:
+            raise ValueError("a state that an earlier version of mrknee saved")
+        return Done(**saved["done"]), dict(saved["loop"])
     except Exception as fault:  # a broken file can raise anything, and it is the file's fault
         raise ModelError(
             "the state to resume from can't be read",
@@ -117,27 +118,25 @@ def write_metrics(out: Path, rows: Sequence[Mapping[str, float]]) -> None:
         beside.write_text(text.getvalue())
 
 
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes the state beside its place first; Lightning's own would leave half of it in /tmp."""
+def save_state(out: Path, done: Done, loop: Mapping[str, Any]) -> None:
+    """Replaces `RESUME` whole, and keeps the state before it as `PREVIOUS`.
 
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | Path,
-        storage_options: Any = None,  # noqa: ANN401, ARG002  # Lightning's
-    ) -> None:
-        """Replaces the file at `path` whole, and keeps the one before it as `PREVIOUS`."""
-        path = Path(path)
-        with whole_file(path) as beside:
-            with beside.open("wb") as file:
-                told = _Told(file)
-                try:
-                    torch.save(checkpoint, cast(IO[bytes], told))
-                except RuntimeError as error:  # torch calls a full disk "unexpected pos"
-                    raise told.fault or error from None
-            sync([beside])
-            if path.exists():
-                path.replace(path.with_name(PREVIOUS.name))
+    Args:
+        out: the run folder.
+        done: how far the run has come.
+        loop: the training loop's state: tensors and plain values.
+    """
+    path = out / RESUME
+    with whole_file(path) as beside:
+        with beside.open("wb") as file:
+            told = _Told(file)
+            try:
+                torch.save({"done": done.to_dict(), "loop": loop}, cast(IO[bytes], told))
+            except RuntimeError as error:  # torch calls a full disk "unexpected pos"
+                raise told.fault or error from None
+        sync([beside])
+        if path.exists():
+            path.replace(out / PREVIOUS)
 
 
 class _Told:

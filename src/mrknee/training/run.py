@@ -21,20 +21,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import signal
+import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import lightning
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.strategies import DDPStrategy
 
 from mrknee.errors import DataError, ModelError, MrkneeError, OutputError, SettingsError, legible
 from mrknee.exams.listing import unread_text
@@ -42,15 +37,14 @@ from mrknee.files import contents, owned_folder, whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
 from mrknee.scoring.scorecard import Scorecard
-from mrknee.training.compiling import compile_encoders
 from mrknee.training.coverage import coverage_notes
+from mrknee.training.curves import quiet_writers
 from mrknee.training.data_record import FILE as DATA_FILE
 from mrknee.training.data_record import changes, read_record, record_data, to_json, warning
 from mrknee.training.environment import describe_environment, has_bfloat16, software, storable
 from mrknee.training.estimate import estimate, slices_at_once
 from mrknee.training.final import evaluate_best, read_best
-from mrknee.training.loggers import make_loggers, quiet_writers
-from mrknee.training.module import TrainingModule
+from mrknee.training.loop import Precision, TrainingLoop
 from mrknee.training.objective import positive_weights
 from mrknee.training.out_of_memory import (
     how_it_was_ended,
@@ -76,7 +70,7 @@ from mrknee.training.recovery import (
     settings_before,
     split_digest,
 )
-from mrknee.training.resumption import PREVIOUS, RESUME, Done, WholeCheckpoints, go_back
+from mrknee.training.resumption import PREVIOUS, RESUME, Done, go_back, read_state
 from mrknee.untrusted import read_json
 
 
@@ -114,7 +108,7 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
 def _train(
     data: Path, out: Path, recipe: Recipe, processes: Processes, *, resume: bool
 ) -> Scorecard:
-    _precision(recipe)  # told before anything is written
+    precision = _precision(recipe)  # told before anything is written
     parts = divide(data, recipe)
     split = parts.table()
     start = processes.first_does(lambda: _find_start(out, recipe, split, resume))
@@ -124,23 +118,17 @@ def _train(
     if start is None:
         return Scorecard.read(out / "scorecard.json")
     done = replace(start.done, settings=recipe.to_dict(), split=split_digest(split))
-    lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+    torch.manual_seed(recipe.seed)
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
     network = Network(recipe.network, findings, recipe.weights if start.state is None else "none")
     network.slices_at_once = slices_at_once(recipe)
-    if recipe.compile:
-        if processes.rank == 0:
-            print("compiling the encoders: the first steps take a minute or more", flush=True)
-        compile_encoders(network)
     fit_labels = parts.train.labels[parts.fit]
     balanced = positive_weights(fit_labels, findings)
     weights = balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
     share = (processes.rank, processes.world)
     training = load_part(parts.train, parts.fit, recipe, training=True, share=share)
     selecting = load_part(parts.selecting, parts.chosen, recipe, share=share)
-    reader = Reader(recipe.preparation, network)
-    module = TrainingModule(reader, recipe, weights, count_steps(training, recipe))
     run = _run_of(out) or _identity(recipe, split)
     provenance = {
         "run": run,
@@ -170,7 +158,16 @@ def _train(
         print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
     for note in coverage_notes(parts, recipe) if start.state is None else ():
         record.say(f"note: {note}")
+    loop = TrainingLoop(
+        Reader(recipe.preparation, network),
+        recipe,
+        weights,
+        count_steps(training, recipe),
+        precision=precision,
+        processes=processes,
+    )
     if start.state is not None:
+        loop.load(read_state(start.state)[1], done.epoch, done.batches)
         go_on_after(training, done.epoch, done.batches)
     with marked_as_running(out) if first else nullcontext():
         if first:
@@ -179,20 +176,14 @@ def _train(
                 network,
                 parts,
                 recipe,
-                _precision(recipe),
+                precision,
                 workers=workers * processes.world // processes.nodes,
                 processes=processes.world,
             )
             print(needed.text(), flush=True)
-        with _quiet_lightning(), _interruptible(), quiet_writers():
-            trainer = _trainer(out, recipe, record, processes)
-            trainer.fit(
-                module,
-                training,
-                selecting,
-                ckpt_path=None if start.state is None else str(start.state),
-                weights_only=True,
-            )
+        with quiet_writers(), _deterministic():
+            loop.fit(training, selecting, record)
+        del training, selecting  # ends their worker processes
         raw = read_best(out, parts, recipe, processes)
 
         def finish() -> None:
@@ -347,11 +338,11 @@ def _claim_folder(
             beside.write_text(text)
 
 
-def _precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+def _precision(recipe: Recipe) -> Precision:
     """What the recipe's precision means on this machine."""
     if recipe.precision == "auto":
         return "bf16-mixed" if has_bfloat16() else "32-true"
-    if recipe.precision == "16-mixed" and device_here() == "cpu":  # Lightning would take bfloat16
+    if recipe.precision == "16-mixed" and device_here() == "cpu":
         raise SettingsError(
             "the setting precision can't be used on a processor",
             code="setting",
@@ -361,63 +352,14 @@ def _precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
     return recipe.precision
 
 
-def _trainer(
-    out: Path, recipe: Recipe, record: RunRecord, processes: Processes
-) -> lightning.Trainer:
-    return lightning.Trainer(
-        accelerator=device_here(),
-        devices=processes.world // processes.nodes,
-        num_nodes=processes.nodes,
-        # an exam without a plane leaves that plane's encoder without a gradient
-        strategy=DDPStrategy(find_unused_parameters=recipe.allow_missing_plane)
-        if processes.world > 1
-        else "auto",
-        accumulate_grad_batches=recipe.accumulate,
-        # with a budget of slices, the number of batches is another each epoch
-        reload_dataloaders_every_n_epochs=0 if recipe.batch_slices is None else 1,
-        max_epochs=recipe.epochs,
-        precision=_precision(recipe),
-        gradient_clip_val=recipe.optimizer.clip_norm or None,
-        logger=make_loggers(out, recipe),
-        callbacks=[record],
-        plugins=[WholeCheckpoints(), processes.environment],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        deterministic="warn",
-        default_root_dir=out,
-    )
-
-
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Lets Ctrl-C raise KeyboardInterrupt: Lightning makes it exit status 1, without a word."""
-    before = signal.getsignal(signal.SIGINT)
+def _deterministic() -> Iterator[None]:
+    """Lets torch choose operations that give the same result each time, where it has them."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
-    except SystemExit as ended:
-        if not isinstance(ended.__context__, KeyboardInterrupt):
-            raise
-        if before is not None:
-            signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
-        raise KeyboardInterrupt from None
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Lightning's greetings and its advice on settings that are chosen on purpose are not shown."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            # few batches, few workers, an infrequent log: all as the recipe says
-            warnings.filterwarnings("ignore", category=PossibleUserWarning)
-            # Lightning 2.6 calls what torch 2.15 has renamed
-            warnings.filterwarnings("ignore", message=".*LeafSpec", module="lightning")
-            yield
     finally:
-        logger.setLevel(level)
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)

@@ -13,9 +13,10 @@ from mrknee.networks.reader import Reader
 from mrknee.networks.settings import NetworkSettings
 from mrknee.tensors.batches import Batch, frame_exam, join
 from mrknee.tensors.preparation import Preparation
-from mrknee.training.module import EpochResult, TrainingModule, cosine_factor, make_optimizer
+from mrknee.training.epoch_result import EpochResult
 from mrknee.training.objective import multitask_loss
-from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings, load_recipe
+from mrknee.training.optimization import cosine_factor, make_optimizer
+from mrknee.training.recipe import OptimizerSettings, ScheduleSettings, load_recipe
 
 FINDINGS = ("abnormal", "acl", "meniscus")
 SMALL = Preparation(size=48, crop=48)
@@ -120,15 +121,3 @@ def test_reading_needs_no_gradients() -> None:
     assert reader.grad_was_on is False
     assert not reader.training
     assert (ids, probabilities.shape) == (("0", "1"), (2, 3))
-
-
-def test_each_epoch_starts_a_new_record() -> None:
-    """AUCs are of the epoch's own exams: the history is never gone through again."""
-    reader = Reader(SMALL, Network(NetworkSettings(encoder="test_resnet"), FINDINGS))
-    module = TrainingModule(reader, Recipe(), torch.ones(3))
-    module.valid_result.add(("0", "1"), torch.zeros(2, 3), torch.zeros(2, 3), 0.0)
-    module.on_validation_epoch_start()
-    assert module.valid_result.ids == []
-    module.train_result.add(("0", "1"), torch.zeros(2, 3), torch.zeros(2, 3), 0.0)
-    module.on_train_epoch_start()
-    assert module.train_result.ids == []

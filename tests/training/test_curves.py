@@ -12,7 +12,7 @@ import pytest
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mrknee.errors import MrkneeError
-from mrknee.training.loggers import make_loggers, quiet_writers
+from mrknee.training.curves import open_curves, quiet_writers
 from mrknee.training.recipe import LoggerName
 from mrknee.training.run import train
 from tests.training.test_run import QUICK
@@ -61,9 +61,11 @@ def test_curves_that_cannot_be_written_do_not_end_training(
 def test_a_place_where_no_curves_can_be_is_a_warning_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file where the folder should be: training has no such logger then."""
+    """A file where the folder should be: the curves take points and drop them."""
     (tmp_path / "tensorboard").write_text("no folder")
-    assert make_loggers(tmp_path, replace(ONE_EPOCH, loggers="tensorboard")) == []
+    for curves in open_curves(tmp_path, replace(ONE_EPOCH, loggers="tensorboard")):
+        curves.log({"loss": 1.0}, 1)
+        curves.close()
     assert capsys.readouterr().err.count("tensorboard can't be written") == 1
 
 
@@ -92,7 +94,7 @@ def test_a_logger_that_is_not_installed_is_named(name: LoggerName, tmp_path: Pat
     if installed(name):
         pytest.skip(f"{name} is installed")
     with pytest.raises(MrkneeError, match=name):
-        make_loggers(tmp_path, replace(ONE_EPOCH, loggers=[name]))
+        open_curves(tmp_path, replace(ONE_EPOCH, loggers=[name]))
 
 
 @pytest.mark.skipif(not installed("wandb"), reason="needs the extra wandb")

@@ -1,0 +1,167 @@
+"""Where the curves of a run go, beside metrics.csv and log.txt, which are always written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from mrknee.errors import PlatformError
+from mrknee.training.recipe import LoggerName, Recipe, logger_names
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+@runtime_checkable
+class Curves(Protocol):
+    """Takes points of curves."""
+
+    def log(self, values: Mapping[str, float], at: int) -> None:
+        """A point of each named curve, at this place on the horizontal axis."""
+
+    def close(self) -> None:
+        """Writes what is waiting."""
+
+
+class TensorBoard:
+    """Curves in `out/tensorboard`; where they can't be written, training goes on without them.
+
+    They are a by-product: metrics.csv has the numbers of every epoch. What else the disk can't take
+    (weights, the state to resume from) ends training with an error of its own.
+    """
+
+    def __init__(self, out: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self.folder = out / "tensorboard"
+        self._writer: SummaryWriter | None = None
+        with self._warned():
+            self._writer = SummaryWriter(str(self.folder))
+
+    def log(self, values: Mapping[str, float], at: int) -> None:
+        """A point of each named curve."""
+        with self._warned():
+            for name, value in values.items():
+                if self._writer is not None:
+                    self._writer.add_scalar(name, value, at)
+
+    def close(self) -> None:
+        """Writes what is waiting, and closes the file."""
+        with self._warned():
+            if self._writer is not None:
+                self._writer.close()
+
+    @contextmanager
+    def _warned(self) -> Iterator[None]:
+        """Gives the curves up, with a warning, where the file system reports an error."""
+        try:
+            yield
+        except OSError as fault:
+            self._writer = None
+            print(
+                f"warning: {self.folder} can't be written ({fault.strerror or fault}): training "
+                "goes on without TensorBoard's curves; metrics.csv has every epoch's numbers",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+class WeightsAndBiases:
+    """Curves on W&B's server, or in `out/wandb` where WANDB_MODE=offline."""
+
+    def __init__(self, out: Path, recipe: Recipe) -> None:
+        import wandb
+
+        run = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
+        self._run = wandb.init(
+            project="mrknee",
+            name=out.name,
+            dir=out,
+            id=run,  # a run that is resumed goes on in the same curves
+            resume="allow",
+            config=recipe.to_dict(),
+        )
+        self._run.define_metric("*", step_metric="at")
+
+    def log(self, values: Mapping[str, float], at: int) -> None:
+        """A point of each named curve."""
+        self._run.log({**values, "at": at})
+
+    def close(self) -> None:
+        """Sends what is waiting."""
+        self._run.finish()
+
+
+class MLflow:
+    """Curves on the server that MLFLOW_TRACKING_URI names, or in `out/mlflow.db`."""
+
+    def __init__(self, out: Path) -> None:
+        from mlflow.tracking import MlflowClient
+
+        uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{out.resolve()}/mlflow.db")
+        self._client = MlflowClient(tracking_uri=uri)
+        known = self._client.get_experiment_by_name("mrknee")
+        experiment = known.experiment_id if known else self._client.create_experiment("mrknee")
+        self._run = self._client.create_run(experiment, run_name=out.name).info.run_id
+
+    def log(self, values: Mapping[str, float], at: int) -> None:
+        """A point of each named curve."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        points = [Metric(name, value, now, at) for name, value in values.items()]
+        self._client.log_batch(self._run, metrics=points)
+
+    def close(self) -> None:
+        """Marks the run as finished."""
+        self._client.set_terminated(self._run)
+
+
+@contextmanager
+def quiet_writers() -> Iterator[None]:
+    """Keeps TensorBoard's writing thread from printing a traceback: its error is raised here too.
+
+    Errors of other threads are shown as before.
+    """
+    before = threading.excepthook
+
+    def hook(fault: threading.ExceptHookArgs, /) -> None:
+        of_writer = type(fault.thread).__module__.startswith("tensorboard.")
+        if not (of_writer and isinstance(fault.exc_value, OSError)):
+            before(fault)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def open_curves(out: Path, recipe: Recipe) -> list[Curves]:
+    """The curves that the recipe's `loggers` name.
+
+    Raises:
+        MrkneeError: a logger's package is not installed.
+    """
+    return [_open(name, out, recipe) for name in logger_names(recipe.loggers)]
+
+
+def _open(name: LoggerName, out: Path, recipe: Recipe) -> Curves:
+    if name == "tensorboard":
+        return TensorBoard(out)
+    try:
+        return WeightsAndBiases(out, recipe) if name == "wandb" else MLflow(out)
+    except ModuleNotFoundError:
+        raise PlatformError(
+            f"the logger {name} is not installed",
+            code="not-installed",
+            expected=f"the package {name}",
+            advice=f"pip install 'mrknee[{name}]'",
+        ) from None

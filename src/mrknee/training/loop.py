@@ -1,0 +1,340 @@
+"""The training loop: epochs of optimizer steps, each followed by a validation.
+
+One batch is a few exams. `accumulate` batches make an optimizer step, whose gradient is that of
+the mean loss over all known labels of the step, in all processes. The state of the loop can be
+saved after any step; a loop that loads it goes on with the same numbers to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from mrknee.errors import MrkneeError, TrainingError
+from mrknee.networks.reader import Reader, device_here
+from mrknee.tensors.batches import Batch, EpochBatches, unfold
+from mrknee.training.epoch_result import EpochResult
+from mrknee.training.objective import summed_loss
+from mrknee.training.optimization import cosine_factor, make_optimizer
+from mrknee.training.processes import Processes, gather
+from mrknee.training.recipe import Recipe
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""Numbers that encoders and head compute with: float32, or partly bfloat16 or float16."""
+
+Loader = DataLoader[Batch | MrkneeError]
+
+_MAX_NAMED = 8  # exams of a batch that an error lists
+
+
+@runtime_checkable
+class Record(Protocol):
+    """What is called while a loop runs; `RunRecord` writes the run folder."""
+
+    def start(self, loop: TrainingLoop, batches: EpochBatches) -> None:
+        """Before the first batch; `batches` are those of the training exams."""
+
+    def trained(self, loop: TrainingLoop, batch: int, batches: int) -> None:
+        """After batch `batch` of `batches` of an epoch; counted from 1."""
+
+    def validated(self, loop: TrainingLoop, batch: int, batches: int) -> None:
+        """After a batch of the validation."""
+
+    def end_epoch(self, loop: TrainingLoop, learning_rate: float) -> None:
+        """After the validation of epoch `loop.epoch`, counted from 1; the rate it ended with."""
+
+    def has_stalled(self) -> bool:
+        """Whether training should stop before the next epoch."""
+
+    def end(self) -> None:
+        """After training, however it ended."""
+
+
+class Objective(nn.Module):
+    """A reader and its loss, as one module: what several processes synchronise.
+
+    Args:
+        reader: preparation and network.
+        pos_weight: float32 (findings,): weight of the positive labels of each finding.
+    """
+
+    def __init__(self, reader: Reader, pos_weight: Float[Tensor, " findings"]) -> None:
+        super().__init__()
+        self.reader = reader
+        self.findings = tuple(reader.network.findings)
+        self.register_buffer("pos_weight", pos_weight, persistent=False)
+
+    def forward(
+        self, batch: Batch
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "exams findings"], Float[Tensor, "exams findings"]]:
+        """The loss summed over the batch's known labels, its logits, and its labels."""
+        if len(batch):
+            logits = self.reader(batch).float()
+            loss = summed_loss(logits, batch.labels, self.pos_weight)  # type: ignore[arg-type]  # a buffer
+            return loss, logits, batch.labels
+        # nothing to add, but every parameter needs a gradient
+        trained = [p.sum() for p in self.parameters() if p.requires_grad]
+        nothing = torch.zeros((0, len(self.findings)))
+        return 0.0 * torch.stack(trained).sum(), nothing, nothing
+
+
+class TrainingLoop:
+    """Trains a reader by a recipe.
+
+    Args:
+        reader: preparation and network; moved to the GPU where there is one.
+        recipe: the settings.
+        pos_weight: float32 (findings,), from the exams trained on; it weighs the validation loss
+            too, so that the two can be compared and no validation label steers training.
+        steps: optimizer steps of the whole run: the cosine's length.
+        precision: see `Precision`.
+        processes: this process, of those that train together.
+
+    Attributes:
+        epoch: epochs that are done.
+        step: optimizer steps that are done.
+        train_result: predictions of the epoch that is trained.
+        valid_result: predictions of the latest validation.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        recipe: Recipe,
+        pos_weight: Float[Tensor, " findings"],
+        steps: int = 1,
+        *,
+        precision: Precision = "32-true",
+        processes: Processes | None = None,
+    ) -> None:
+        self.reader, self.recipe, self.steps = reader, recipe, steps
+        self.processes = Processes() if processes is None else processes
+        self.device = device_here()
+        self.objective = Objective(reader, pos_weight).to(self.device)
+        self.findings = self.objective.findings
+        self.parameters = [p for p in reader.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(self.parameters, recipe.optimizer)
+        self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
+        if recipe.schedule.name == "plateau":
+            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                self.optimizer,
+                patience=recipe.schedule.patience,
+                factor=recipe.schedule.factor,
+                threshold=recipe.schedule.threshold,
+            )
+        self.precision = precision
+        self.scaler = torch.amp.GradScaler(self.device, enabled=precision == "16-mixed")
+        self.epoch = self.step = self._batches = 0
+        self.train_result = EpochResult(self.findings)
+        self.valid_result = EpochResult(self.findings)
+        self._known: list[int] = []  # known labels of each batch of the step so far
+        self._set_learning_rate()
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def state(self) -> dict[str, Any]:
+        """All that a later loop needs to go on: tensors and plain values."""
+        return {
+            "network": self.reader.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "plateau": None if self.plateau is None else self.plateau.state_dict(),
+            "step": self.step,
+            "train_result": self.train_result.state(),
+        }
+
+    def load(self, state: dict[str, Any], epoch: int, batches: int) -> None:
+        """Takes back what `state` gave after so many epochs and batches of the next one."""
+        self.reader.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
+        self.epoch, self._batches, self.step = epoch, batches, state["step"]
+        if batches:
+            self.train_result.restore(state["train_result"])
+
+    def fit(self, training: Loader, selecting: Loader, record: Record) -> None:
+        """Trains until the recipe's last epoch, or until the record says that it has stalled.
+
+        Args:
+            training: the exams to train on; its sampler stands where `load` has left off.
+            selecting: the exams to validate on.
+            record: called on the way.
+
+        Raises:
+            MrkneeError: an exam can't be read, or a loss or a gradient isn't finite.
+        """
+        module: Callable[[Batch], Any] = self.objective
+        if self.processes.world > 1:
+            # an exam without a plane leaves that plane's encoder without a gradient
+            unused = self.recipe.allow_missing_plane
+            module = DistributedDataParallel(self.objective, find_unused_parameters=unused)
+        sampler = training.batch_sampler
+        assert isinstance(sampler, EpochBatches)  # noqa: S101  # load_batches'
+        record.start(self, sampler)
+        try:
+            while self.epoch < self.recipe.epochs and not (
+                self._batches == 0 and record.has_stalled()
+            ):
+                self._train_epoch(module, training, record)
+                self._validate(selecting, record)
+                rate = self.learning_rate
+                if self.plateau is not None:
+                    self.plateau.step(self.valid_result.loss())
+                self.epoch, self._batches = self.epoch + 1, 0
+                sampler.set_epoch(self.epoch)
+                record.end_epoch(self, rate)
+        finally:
+            record.end()
+
+    def _train_epoch(self, module: Callable[[Batch], Any], loader: Loader, record: Record) -> None:
+        if not self._batches:
+            self.train_result = EpochResult(self.findings)
+        self.objective.train()
+        total = len(loader)
+        for index, loaded in enumerate(loader, start=self._batches):
+            batch = unfold(loaded).to(self.device, non_blocking=True)
+            # dropout is drawn from (seed, epoch, batch), so a run can be resumed
+            place = [self.recipe.seed, self.epoch, index, self.processes.rank]
+            torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+            last = (index + 1) % self.recipe.accumulate == 0 or index + 1 == total
+            with module.no_sync() if not last and module is not self.objective else nullcontext():  # type: ignore[attr-defined]  # DistributedDataParallel's
+                with self._autocast():
+                    loss = self._record_batch(module(batch), batch, self.train_result)
+                self._refuse_nonfinite("training", index, self.train_result)
+                # scaled by the first batch's known labels, corrected in `_take_step`; gradients
+                # are averaged over the processes
+                mean = loss / max(self._known[0], 1) * self.processes.world
+                self.scaler.scale(mean).backward()
+            if last:
+                self._take_step(index)
+            record.trained(self, index + 1, total)
+
+    def _record_batch(
+        self, made: tuple[Tensor, Tensor, Tensor], batch: Batch, result: EpochResult
+    ) -> Tensor:
+        """Adds the batch's predictions, of all processes, to the result; returns the loss here."""
+        loss, logits, labels = made
+        parts = gather((batch.ids, logits.detach().cpu(), labels.cpu(), float(loss.detach())))
+        ids, all_logits, all_labels, losses = zip(*parts, strict=True)
+        known = result.add(
+            [exam_id for part in ids for exam_id in part],
+            torch.cat(all_logits),
+            torch.cat(all_labels),
+            sum(losses),
+        )
+        if result is self.train_result:
+            self._known.append(known)
+        return loss
+
+    def _take_step(self, index: int) -> None:
+        self.scaler.unscale_(self.optimizer)
+        # the batches' gradients were divided by the first one's known labels
+        factor = max(self._known[0], 1) / max(sum(self._known), 1)
+        self._known = []
+        self._refuse_nonfinite_gradients(index)
+        if factor != 1:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
+        if self.recipe.optimizer.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self._set_learning_rate()
+
+    def _set_learning_rate(self) -> None:
+        if self.recipe.schedule.name == "cosine":
+            factor = cosine_factor(self.step, self.steps, self.recipe.schedule)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.recipe.optimizer.learning_rate * factor
+
+    @torch.inference_mode()
+    def _validate(self, loader: Loader, record: Record) -> None:
+        self.valid_result = EpochResult(self.findings)
+        self.objective.eval()
+        total = len(loader)
+        for index, loaded in enumerate(loader):
+            batch = unfold(loaded).to(self.device, non_blocking=True)
+            with self._autocast():
+                self._record_batch(self.objective(batch), batch, self.valid_result)
+            self._refuse_nonfinite("validation", index, self.valid_result)
+            record.validated(self, index + 1, total)
+
+    def _autocast(self) -> torch.autocast:
+        number = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
+        return torch.autocast(
+            self.device,
+            number,
+            enabled=self.precision != "32-true",
+            # a cached copy of a weight would add up its gradients, of all planes, in 16 bits
+            cache_enabled=False,
+        )
+
+    def _refuse_nonfinite(self, part: str, index: int, result: EpochResult) -> None:
+        if not math.isfinite(result.losses[-1]):
+            self._stop(f"a {part} loss of {result.losses[-1]}", index, result)
+
+    def _refuse_nonfinite_gradients(self, index: int) -> None:
+        """Stops before a step that would make weights infinite or NaN.
+
+        With float16 the gradient scaler skips such steps and lowers its scale, so they are left
+        to it. In several processes gradients are averaged already: all processes stop together.
+        """
+        if self.precision == "16-mixed":
+            return
+        largest = [
+            torch.linalg.vector_norm(parameter.grad, ord=math.inf)
+            for parameter in self.parameters
+            if parameter.grad is not None and parameter.grad.numel()
+        ]
+        if largest and not bool(torch.stack(largest).isfinite().all()):
+            self._stop("gradients that are infinite or NaN", index, self.train_result)
+
+    def _stop(self, found: str, index: int, result: EpochResult) -> NoReturn:
+        """Ends a training whose loss or gradient is not finite; every process does so alike.
+
+        Args:
+            found: what is not finite.
+            index: the batch in its epoch, from 0.
+            result: holds the exams of that batch as its latest.
+
+        Raises:
+            MrkneeError: always, in the first process.
+            SystemExit: always, in the others, which leave the message to the first.
+        """
+        if self.processes.rank:
+            raise SystemExit(1)
+        ids = result.ids[len(result.ids) - result.latest :]
+        exams = ", ".join(ids[:_MAX_NAMED]) + (", ..." if len(ids) > _MAX_NAMED else "")
+        what_to_do = ["a lower optimizer.learning_rate"]
+        if self.recipe.optimizer.clip_norm == 0:
+            what_to_do.append("optimizer.clip_norm 1")
+        if self.precision == "16-mixed":
+            what_to_do.append("precision bf16-mixed or 32-true")
+        raise TrainingError(
+            "training diverged and was stopped before another step",
+            code="diverged",
+            exam=ids[0] if len(ids) == 1 else None,
+            expected="finite losses and gradients",
+            found=f"{found} in epoch {self.epoch + 1}, batch {index + 1} (optimizer "
+            f"step {self.step + 1} of the run), at learning rate {self.learning_rate:.3g}; "
+            f"exams of the batch: {exams}",
+            advice=f"start a new run with {', or '.join(what_to_do)}; if it happens at the first "
+            "step already, look at these exams with `mrknee check`",
+        )
