@@ -2,9 +2,9 @@
 
 - `recipe`: the typed settings tree; `recipes/*.yaml` are its named instances.
 - `objective`: the masked, weighted multi-task loss.
-- `module`: the one LightningModule.
+- `loop`: optimizer steps and validations, epoch by epoch; its state can be saved and loaded.
 - `record`: what is written and shown while training goes on.
-- `compiling`: torch.compile for the encoders.
+- `curves`: TensorBoard, W&B, MLflow.
 - `environment`: where and with what a run was made.
 - `run`: all of it, from a data set to a run folder.
 """
