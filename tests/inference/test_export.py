@@ -347,7 +347,7 @@ LOADS_NO_TORCH = """
 import sys
 from mrknee.cli import main
 status = main(sys.argv[1:])
-heavy = {"torch", "onnx", "lightning", "sklearn"} & set(sys.modules)
+heavy = {"torch", "onnx", "sklearn"} & set(sys.modules)
 sys.exit(status or (f"loaded {heavy}" if heavy else 0))
 """
 

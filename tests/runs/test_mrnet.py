@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrknee.exams import PLANES, Stack, read_labels, write_labels, write_stack
+from mrknee.exams import PLANES, write_labels, write_stack
 from mrknee.sources.phantom.cohort import KINDS, draw_truths
 from mrknee.sources.phantom.exam import FINDINGS, render_exam
-from mrknee.sources.phantom.scanner import draw_slice_count
 
 SCRIPT = Path(__file__).parents[2] / "runs" / "mrnet.sh"
 STAND_IN = Path(__file__).parent / "stand_in"
@@ -33,11 +32,10 @@ GO_ON = "run the same command again"
 
 
 def write_mrnet_layout(root: Path, pixels: int = 32) -> Path:
-    """A phantom with MRNet's layout, counts, ids, labels and slice counts, in small.
+    """A phantom with MRNet's layout, counts, ids and labels, in small: few pixels and few slices.
 
     Rendering 1250 knees takes minutes, so two of each kind are rendered, and each exam is one of
-    its kind, brought to slice counts of its own by repeating or leaving out slices. A little noise
-    makes it no copy of another.
+    its kind, of every tenth slice. A little noise makes it no copy of another.
     """
     rng = np.random.default_rng(0)
     knees = {truth: [render_exam(seed, truth, size=pixels) for seed in (0, 1)] for truth in KINDS}
@@ -49,7 +47,7 @@ def write_mrnet_layout(root: Path, pixels: int = 32) -> Path:
             number += 1
             knee = knees[truth][rng.integers(2)]
             for plane in PLANES:
-                stack = with_slices(knee.stacks[plane], draw_slice_count(rng, plane.value))
+                stack = knee.stacks[plane][::10]
                 noise = rng.integers(0, 3, stack.shape, dtype=np.uint8)
                 write_stack(root / split, plane, exam_id, np.minimum(stack, 250) + noise)
             for finding in FINDINGS:
@@ -57,12 +55,6 @@ def write_mrnet_layout(root: Path, pixels: int = 32) -> Path:
         for finding in FINDINGS:
             write_labels(root, split, finding, labels[finding])
     return root
-
-
-def with_slices(stack: Stack, count: int) -> Stack:
-    """The stack at `count` slices, each the nearest of its own."""
-    nearest: Stack = stack[np.linspace(0, len(stack) - 1, count).round().astype(int)]
-    return nearest
 
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -157,26 +149,6 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-def is_laid_out_like_mrnet(root: Path) -> None:
-    """1130 and 120 exams, ids 0000-1129 and 1130-1249, MRNet's label counts and slice range."""
-    expected = {
-        "train": ([f"{i:04d}" for i in range(1130)], (913, 208, 397)),
-        "valid": ([f"{i:04d}" for i in range(1130, 1250)], (95, 54, 52)),
-    }
-    ranges = {"axial": (19, 61), "coronal": (17, 58), "sagittal": (17, 51)}
-    for split, (ids, positives) in expected.items():
-        for plane in PLANES:
-            files = sorted((root / split / plane).iterdir())
-            assert [f.name for f in files] == [f"{i}.npy" for i in ids]
-            counts = [len(np.load(f, mmap_mode="r")) for f in files]
-            low, high = ranges[plane]
-            assert low <= min(counts) <= np.median(counts) <= max(counts) <= high
-        for finding, count in zip(FINDINGS, positives, strict=True):
-            labels = read_labels(root / f"{split}-{finding}.csv")
-            assert list(labels) == ids
-            assert sum(labels.values()) == count
-
-
 def kill_half_trained(start_it: Callable[[], subprocess.Popen[str]], out: Path) -> str:
     """Starts the script and kills it when a training other than the first has a whole epoch.
 
@@ -199,7 +171,6 @@ def kill_half_trained(start_it: Callable[[], subprocess.Popen[str]], out: Path) 
 def test_the_protocol_killed_midway_completes_what_is_missing(start: Start, tmp_path: Path) -> None:
     """Check, five trainings, pages, comparison; killed in a training, which then goes on."""
     mrnet = write_mrnet_layout(tmp_path / "MRNet-v1.0")
-    is_laid_out_like_mrnet(mrnet)
     out = tmp_path / "out"
     half = kill_half_trained(lambda: start(mrnet, out, "--smoke", mrknee=REAL), out)
     complete = identities(out / "reference" / "seed0")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mrknee.inference.export import export
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.settings import NetworkSettings
 from mrknee.scoring.operating_point import OperatingPoint
@@ -37,10 +36,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def onnx_file(run_folder: Path) -> Path:
-    """The file exported from it, by the command."""
+    """The file exported from it."""
     file = run_folder.with_name("model.onnx")
-    command = [sys.executable, "-m", "mrknee", "export", str(run_folder), "--out", str(file)]
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # our own command
+    export(run_folder, file)
     return file
 
 

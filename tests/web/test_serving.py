@@ -174,7 +174,7 @@ def ask(self, sockets=None):
     return run(self, sockets)
 run, serving._Server.run = serving._Server.run, ask
 status = main(["serve", sys.argv[1], "--port", "0"])
-heavy = {"torch", "onnx", "lightning", "sklearn", "timm"} & set(sys.modules)
+heavy = {"torch", "onnx", "sklearn", "timm"} & set(sys.modules)
 sys.exit(status or (f"loaded {heavy}" if heavy else 0))
 """
 
