@@ -9,7 +9,7 @@ import pytest
 
 from mrknee.exams import PLANES, Plane
 from mrknee.sources.clinical.header import Image
-from mrknee.sources.clinical.knees import DATES, MIXED, REVERSED, studies_of
+from mrknee.sources.clinical.knees import DATES, ELSEWHERE, MIXED, REVERSED, TWO_FRAMES, studies_of
 from mrknee.sources.clinical.study import PLACE, Study
 from tests.sources.clinical.headers import images
 
@@ -195,3 +195,50 @@ def test_a_field_of_both_legs_has_no_place() -> None:
     wide = images(Plane.CORONAL, pixel=1.3, centre=(60.0, 0.0, 0.0), names=("COR", ""))
     (study,) = studies_of(wide)
     assert study.side is None
+
+
+def framed(frame: str, **said: Any) -> list[Image]:  # noqa: ANN401
+    """Three planes measured in a frame of reference."""
+    number = {"1.1": 0, "1.2": 10}[frame]
+    found = exam(frame, **{"names": ("", ""), **said})
+    return [
+        replace(image, frame_of_reference=frame, series_number=image.series_number + number)
+        for image in found
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sides"),
+    [
+        ({}, {}, [None, None]),
+        ({"lateralities": ("R",)}, {}, [None, "right"]),
+        ({"study_words": ("KNEE RIGHT",)}, {"study_words": ("KNEE RIGHT",)}, [None, None]),
+    ],
+)
+def test_frames_that_hold_all_planes_are_never_mixed(
+    first: dict[str, Any], second: dict[str, Any], sides: list[str | None]
+) -> None:
+    """Two knees after each other, or two people under one identifier: one exam for each frame."""
+    studies = studies_of(framed("1.1", **first) + framed("1.2", **second))
+    assert [usable(study) for study in studies] == [EVERY, EVERY]
+    assert sorted((study.side for study in studies), key=str) == sides
+    assert all(TWO_FRAMES in study.notes for study in studies)
+    for study in studies:
+        used = {one.series.first.frame_of_reference for one in study.candidates if not one.refusal}
+        assert len(used) == 1
+    assert len({study.key for study in studies}) == 2
+
+
+def test_a_part_of_another_frame_is_used_only_where_its_side_is_said() -> None:
+    """Beside a frame with all planes, series of another one must say which knee they show."""
+    repeat = [image for image in framed("1.2") if image.series_number == 12]
+    (study,) = studies_of(framed("1.1") + repeat)
+    assert usable(study) == EVERY
+    assert [one.refusal for one in study.candidates if one.refusal] == [ELSEWHERE]
+    said = {"lateralities": ("R",)}
+    named = [image for image in framed("1.2", **said) if image.series_number == 12]
+    (study,) = studies_of(framed("1.1", **said) + named)
+    assert len(usable(study)) == 4
+    # planes that are spread over frames are used as they were
+    (study,) = studies_of([i for i in framed("1.1") if i.series_number != 2] + repeat)
+    assert usable(study) == EVERY

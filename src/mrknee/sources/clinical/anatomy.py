@@ -134,9 +134,9 @@ OFF_CENTRE_MM = 40.0
 scanner's unless the table moves sideways."""
 
 
-def coded_side(code: str) -> Side | None:
-    """The side that a value of Laterality means."""
-    return _CODES.get(code)
+def coded_sides(codes: Iterable[str]) -> frozenset[Side]:
+    """The sides that values of Laterality mean; others mean none."""
+    return frozenset(_CODES[code] for code in codes if code in _CODES)
 
 
 def described_sides(texts: Iterable[str]) -> set[Side]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mrknee.errors import MrkneeError
+from mrknee.sources.clinical.joining import continues
 from mrknee.sources.clinical.protocol import Candidate
 from mrknee.sources.clinical.series import Series
 
@@ -89,6 +90,12 @@ def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: in
         )
         if nowhere:
             yield f"{plane}: {nowhere} of its series' images lie nowhere by their headers: left out"
+        rest = [one.series for one in candidates if continues(chosen.series, one.series)]
+        if rest:
+            yield (
+                f"{plane}: {sum(len(one.images) for one in rest)} images of its series continue it,"
+                " but their headers say something else: left out"
+            )
     planes = [*record["planes"], *record.get("missing", ())] if record["imported"] else []
     for one in candidates:
         if one.plane in planes and failed(one, rows):

@@ -1,0 +1,105 @@
+"""Stacks that continue each other although their headers differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mrknee.sources.clinical.header import Image
+from mrknee.sources.clinical.joining import JOINED, continues, join
+from mrknee.sources.clinical.lacking import lacks, missing_slices
+from mrknee.sources.clinical.protocol import candidates
+from mrknee.sources.clinical.series import Series, sort_into_series
+from tests.sources.clinical.headers import images
+
+
+def stacks_where(of: Callable[[int], bool], **said: Any) -> list[Series]:  # noqa: ANN401
+    """A stack of 20 of which some images' headers say something else."""
+    found = images(count=20, series_number=4)
+    return join(
+        sort_into_series(
+            [replace(image, **said) if of(k) else image for k, image in enumerate(found)]
+        )
+    )
+
+
+DIFFERENCES: list[dict[str, Any]] = [
+    {"names": ("SAG PD FS KORR", "")},
+    {"names": ("", "")},
+    {"names": ("", ""), "series_number": 0},
+    {"kind": ("ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D")},
+    {"echo": 1},
+    {"technique": ()},
+    {"te_ms": None, "tr_ms": None},
+]
+
+
+UNSEEN: list[dict[str, Any]] = [{"inverted": True}, {"te_ms": 30.4}]
+"""Differences that never split a stack."""
+
+
+@pytest.mark.parametrize("said", DIFFERENCES + UNSEEN)
+@pytest.mark.parametrize("part", ["second half", "every other"])
+def test_headers_that_differ_within_a_stack_lose_no_slice(said: dict[str, Any], part: str) -> None:
+    """Slices that continue each other are one stack, which says what the fullest header says."""
+    (stack,) = stacks_where(
+        (lambda k: k >= 10) if part == "second half" else lambda k: k % 2, **said
+    )
+    assert sorted(image.number for image in stack.images) == list(range(1, 21))
+    assert stack.first.names[0].startswith("SAG PD FS")
+    assert (stack.first.series_number, stack.first.te_ms) == (4, pytest.approx(30.0, abs=0.5))
+    assert stack.notes == (() if said in UNSEEN else (JOINED,))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"te_ms": 60.0},
+        {"kind": ("DERIVED", "SECONDARY", "M", "ND")},
+        {"component": "PHASE"},
+        {"series_number": 5, "names": ("SAG PD", "")},
+    ],
+)
+def test_what_contradicts_is_left_out_and_reported(said: dict[str, Any]) -> None:
+    """Slices that say something else of what they show stay apart, and the exam is incomplete."""
+    stacks = stacks_where(lambda k: k >= 12, **said)
+    assert [len(stack.images) for stack in stacks] == [12, 8]
+    assert continues(*stacks)
+    record = {
+        "imported": True,
+        "planes": {"sagittal": {"series": "s1"}},
+        "candidates": [{"name": "s1", "status": "chosen"}],
+    }
+    (told,) = lacks(record, candidates(stacks), 0)
+    assert told.startswith("sagittal: 8 images of its series continue it")
+
+
+def test_both_sides_and_both_sequences_are_never_joined() -> None:
+    """Neighbouring slabs of two knees, and stacks at the same places, stay apart."""
+    assert len(stacks_where(lambda k: k >= 10, lateralities=("L",))) == 1  # nothing names another
+    sides = [{"lateralities": ("R",)}, {"lateralities": ("L",)}]
+    whole: list[Image] = images(count=20)
+    halves = [replace(image, **sides[k >= 10]) for k, image in enumerate(whole)]
+    assert len(join(sort_into_series(halves))) == 2
+    named = [
+        replace(image, names=(f"SAG {'RL'[k >= 10]} KNEE", "")) for k, image in enumerate(whole)
+    ]
+    assert len(join(sort_into_series(named))) == 2
+    twice = images(count=20) + images(count=20, names=("SAG T2", ""), te_ms=60.0)
+    pair = join(sort_into_series(twice))
+    assert len(pair) == 2
+    assert not continues(*pair)
+
+
+def test_a_hole_stays_a_hole() -> None:
+    """Joined stacks with missing slices have a hole, which is counted."""
+    found = [
+        replace(image, names=("", "")) if k > 9 else image
+        for k, image in enumerate(images(count=20))
+        if k not in (8, 12, 13)
+    ]
+    (stack,) = join(sort_into_series(found))
+    assert missing_slices(stack) == 3
