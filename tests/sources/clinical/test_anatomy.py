@@ -66,6 +66,18 @@ from tests.sources.clinical.headers import candidate
         ("knä hö", "right"),
         ("левое колено", "left"),
         ("右膝", "right"),
+        ("SOL DİZ MR", "left"),
+        ("Sağ diz", "right"),
+        ("SAG DIZ", None),  # sagittal, or right without its accent
+        ("SOL OMUZ", None),
+        ("MR lijevog koljena", "left"),
+        ("KOLJENO DESNO", "right"),
+        ("ΓΟΝΑΤΟ ΔΕΞΙ", "right"),
+        ("Αριστερό γόνατο", "left"),
+        ("ляво коляно", "left"),
+        ("jobb térd", "right"),
+        ("genunchi stâng", "left"),
+        ("RM GINOCCHIO SN", "left"),
     ],
 )
 def test_sides_in_words(text: str, side: str | None) -> None:

@@ -80,9 +80,8 @@ def test_what_contradicts_is_left_out_and_reported(said: dict[str, Any]) -> None
 def test_both_sides_and_both_sequences_are_never_joined() -> None:
     """Neighbouring slabs of two knees, and stacks at the same places, stay apart."""
     assert len(stacks_where(lambda k: k >= 10, lateralities=("L",))) == 1  # nothing names another
-    sides = [{"lateralities": ("R",)}, {"lateralities": ("L",)}]
     whole: list[Image] = images(count=20)
-    halves = [replace(image, **sides[k >= 10]) for k, image in enumerate(whole)]
+    halves = [replace(image, lateralities=("RL"[k >= 10],)) for k, image in enumerate(whole)]
     assert len(join(sort_into_series(halves))) == 2
     named = [
         replace(image, names=(f"SAG {'RL'[k >= 10]} KNEE", "")) for k, image in enumerate(whole)
