@@ -37,6 +37,10 @@ DIFFERENCES: list[dict[str, Any]] = [
 ]
 
 
+PARTS: dict[str, Callable[[int], bool]] = {
+    "second half": lambda k: k >= 10,
+    "every other": lambda k: k % 2 == 1,
+}
 UNSEEN: list[dict[str, Any]] = [{"inverted": True}, {"te_ms": 30.4}]
 """Differences that never split a stack."""
 
@@ -45,12 +49,11 @@ UNSEEN: list[dict[str, Any]] = [{"inverted": True}, {"te_ms": 30.4}]
 @pytest.mark.parametrize("part", ["second half", "every other"])
 def test_headers_that_differ_within_a_stack_lose_no_slice(said: dict[str, Any], part: str) -> None:
     """Slices that continue each other are one stack, which says what the fullest header says."""
-    (stack,) = stacks_where(
-        (lambda k: k >= 10) if part == "second half" else lambda k: k % 2, **said
-    )
+    (stack,) = stacks_where(PARTS[part], **said)
     assert sorted(image.number for image in stack.images) == list(range(1, 21))
     assert stack.first.names[0].startswith("SAG PD FS")
-    assert (stack.first.series_number, stack.first.te_ms) == (4, pytest.approx(30.0, abs=0.5))
+    assert stack.first.series_number == 4
+    assert stack.first.te_ms in (30.0, 30.4)
     assert stack.notes == (() if said in UNSEEN else (JOINED,))
 
 
