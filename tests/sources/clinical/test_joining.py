@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mrknee.exams import Plane
 from mrknee.sources.clinical.header import Image
 from mrknee.sources.clinical.joining import JOINED, continues, join
 from mrknee.sources.clinical.lacking import lacks, missing_slices
@@ -105,3 +106,37 @@ def test_a_hole_stays_a_hole() -> None:
     ]
     (stack,) = join(sort_into_series(found))
     assert missing_slices(stack) == 3
+
+
+def test_slices_that_lie_aside_are_reported() -> None:
+    """A stack that was shifted half way is two, and the exam says that it lacks the other."""
+    whole = images(count=20)
+    moved = [
+        replace(image, position=(image.position[0], image.position[1] + 3.0, image.position[2]))
+        for image in whole[10:]
+    ]
+    one, other = join(sort_into_series(whole[:10] + moved))
+    assert (len(one.images), len(other.images)) == (10, 10)
+    assert continues(one, other)
+    knees = [image for x in (-50.0, 50.0) for image in images(Plane.AXIAL, centre=(x, 0.0, x / 25))]
+    right, left = join(sort_into_series(knees))
+    assert not continues(right, left)
+
+
+def test_numbers_in_steps_are_reported() -> None:
+    """Where every other number is nowhere, slices may be missing; echoes in turn miss none."""
+    record = {
+        "imported": True,
+        "planes": {"sagittal": {"series": "s1"}},
+        "candidates": [{"name": "s1", "status": "chosen"}],
+    }
+    every_other = candidates(sort_into_series(images(count=30, spacing=2.0)[::2]))
+    (told,) = lacks(record, every_other, 0)
+    assert "steps of 2" in told
+    assert list(lacks(record, candidates(sort_into_series(images(count=30))), 0)) == []
+    echoes = [
+        replace(image, number=2 * image.number - k, te_ms=te)
+        for k, te in enumerate((15.0, 80.0))
+        for image in images(count=20, te_ms=te)
+    ]
+    assert list(lacks(record, candidates(sort_into_series(echoes)), 0)) == []

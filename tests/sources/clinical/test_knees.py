@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mrknee.exams import PLANES, Plane
 from mrknee.sources.clinical.header import Image
-from mrknee.sources.clinical.knees import DATES, ELSEWHERE, MIXED, REVERSED, TWO_FRAMES, studies_of
+from mrknee.sources.clinical.knees import (
+    DATES,
+    ELSEWHERE,
+    EXAMINATIONS,
+    MIXED,
+    REVERSED,
+    TWO_FRAMES,
+    studies_of,
+)
+from mrknee.sources.clinical.locate import Location
+from mrknee.sources.clinical.protocol import ranked
 from mrknee.sources.clinical.study import PLACE, Study
 from tests.sources.clinical.headers import images
 
@@ -44,14 +55,17 @@ EVERY = sorted(map(str, PLANES))
         {"patient": "", "person": ("ROE^RICHARD", "", "")},
         {"person": ("", "19700101", "")},
         {"person": ("", "", "M")},
+        {"patient": "", "person": ("", "030Y", "")},
     ],
 )
 def test_two_patients_are_never_one_study(second: dict[str, Any]) -> None:
     """One StudyInstanceUID on images of two patients gives two studies, each with a note."""
     first: dict[str, Any] = {"patient": "P1", "person": ("DOE^JANE", "19600101", "F")}
+    if "030Y" in second.get("person", ()):  # ages, where there are no birth dates
+        first = {"patient": "", "person": ("", "060Y", "")}
     found = exam(**first)[:40] + exam(**{**first, **second})[40:]
     studies = studies_of(found)
-    assert [len(usable(study)) for study in studies] == [2, 1]
+    assert sorted(len(usable(study)) for study in studies) == [1, 2]
     assert all(study.notes == (MIXED,) for study in studies)
     assert len({study.key for study in studies}) == 2
 
@@ -242,3 +256,28 @@ def test_a_part_of_another_frame_is_used_only_where_its_side_is_said() -> None:
     # planes that are spread over frames are used as they were
     (study,) = studies_of([i for i in framed("1.1") if i.series_number != 2] + repeat)
     assert usable(study) == EVERY
+
+
+def test_two_examinations_of_one_patient_are_never_mixed() -> None:
+    """Dates with an accession number each are separate exams; a date alone is noted."""
+    first = exam(accession="A1", study_date="20200101")
+    second = exam("later", accession="A2", study_date="20210101")
+    studies = studies_of(first + second)
+    assert [usable(study) for study in studies] == [EVERY, EVERY]
+    assert all(EXAMINATIONS in study.notes for study in studies)
+    assert len({study.key for study in studies}) == 2
+    (study,) = studies_of(first + exam("later", accession="A1", study_date="20200102"))
+    assert study.notes == (DATES,)
+
+
+def test_of_equal_series_those_of_one_folder_are_taken() -> None:
+    """Where nothing tells two sets of series apart, no exam takes planes of both."""
+    found = [
+        replace(image, location=Location(Path(folder, str(index))), series=f"{key} {image.series}")
+        for folder, keys in (("a", "312"), ("b", "123"))
+        for index, image in enumerate(exam())
+        for key in (keys[image.series_number],)
+    ]
+    (study,) = studies_of(found)
+    firsts = [ranked(study.candidates, plane)[0].series.first for plane in PLANES]
+    assert {first.location.path.parent for first in firsts} == {Path("a")}

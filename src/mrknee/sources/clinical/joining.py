@@ -14,11 +14,15 @@ from dataclasses import replace
 import numpy as np
 
 from mrknee.sources.clinical.anatomy import coded_sides, described_sides
+from mrknee.sources.clinical.geometry import Axes
 from mrknee.sources.clinical.header import Image
 from mrknee.sources.clinical.series import (
+    APART_MM,
     SAME_ECHO_MS,
     SAME_PIXEL_MM,
     SAME_PLACE_MM,
+    SLAB_GAP_MM,
+    SLAB_GAPS,
     Series,
     directions_of,
     grouped,
@@ -53,13 +57,19 @@ def join(stacks: Sequence[Series]) -> list[Series]:
 def continues(one: Series, other: Series) -> bool:
     """Whether two stacks of one scanner's series together look like one.
 
-    Their slices are parallel, of one size, on one straight line, and at places of their own.
+    Their slices are parallel, of one size, and at places of their own that adjoin along the
+    normal; within the plane they lie as near to each other as those of one knee.
     """
     same = one.first.series == other.first.series and _pixels(one.first) == _pixels(other.first)
     if not same or one is other or one.axes is None or other.axes is None:
         return False
     directions, _ = directions_of([one.first, other.first])
-    return directions[0] == directions[1] and _is_one_slab([one, other])
+    if directions[0] != directions[1] or one.centre is None or other.centre is None:
+        return False
+    gaps = _gaps([one, other], one.axes)
+    widest = max(SLAB_GAP_MM, SLAB_GAPS * float(np.median(gaps)))
+    aside = float(np.abs(one.axes[1:] @ (one.centre - other.centre)).max())
+    return _are_apart(gaps) and float(gaps.max()) <= widest and aside < APART_MM / 2
 
 
 def _joined(stacks: list[Series]) -> list[Series]:
@@ -128,11 +138,18 @@ def _is_one_slab(stacks: Sequence[Series]) -> bool:
     axes = stacks[0].axes
     assert axes is not None  # noqa: S101  # stacks without orientation have no direction
     images = [image for stack in stacks for image in stack.images]
-    places = np.sort(np.array([image.position for image in images]) @ axes[0])
-    gaps = np.diff(places)
-    if float(gaps.min()) < max(SAME_PLACE_MM, CLOSEST * float(np.median(gaps))):
-        return False
-    return len(slabs_of(images, axes)) == 1
+    return _are_apart(_gaps(stacks, axes)) and len(slabs_of(images, axes)) == 1
+
+
+def _gaps(stacks: Sequence[Series], axes: Axes) -> np.ndarray:
+    """The distances along the normal of neighbouring slices of several stacks, mm."""
+    positions = [image.position for stack in stacks for image in stack.images]
+    return np.diff(np.sort(np.array(positions) @ axes[0]))
+
+
+def _are_apart(gaps: np.ndarray) -> bool:
+    """Whether no two slices coincide or lie much closer than is usual."""
+    return bool(gaps.min() >= max(SAME_PLACE_MM, CLOSEST * float(np.median(gaps))))
 
 
 def _fullness(image: Image) -> int:

@@ -16,13 +16,17 @@ from mrknee.sources.clinical.header import Image
 from mrknee.sources.clinical.joining import join
 from mrknee.sources.clinical.protocol import Candidate, candidates
 from mrknee.sources.clinical.refusals import FEW_SLICES
-from mrknee.sources.clinical.series import APART_MM, sort_into_series
+from mrknee.sources.clinical.series import APART_MM, grouped, sort_into_series
 from mrknee.sources.clinical.study import PLACE, Study
 from mrknee.sources.clinical.words import words_of
 
 WIDE_MM = 250.0
 """A series that reaches further across may show both legs, so its place says nothing."""
 MIXED = "one StudyInstanceUID is on images of several patients; they were kept apart"
+EXAMINATIONS = (
+    "one StudyInstanceUID is on images of several examinations, of other dates and accession"
+    " numbers; they were kept apart"
+)
 DATES = "its images bear several study dates; they may be of several examinations"
 TWO_FRAMES = (
     "each of several frames of reference in its study holds all three planes; each is an exam of"
@@ -46,12 +50,15 @@ def studies_of(images: Iterable[Image]) -> list[Study]:
         by_study.setdefault(key, []).append(image)
     found: list[Study] = []
     for key, group in by_study.items():
-        people = _by_person(group)
+        people = [
+            (person, exam) for person, part in _by_person(group) for exam in _by_examination(part)
+        ]
+        mixed = MIXED if len({person for person, _ in people}) > 1 else EXAMINATIONS
         for person, part in people:
-            notes = [MIXED] if len(people) > 1 else []
+            notes = [mixed] if len(people) > 1 else []
             if len({image.study_date for image in part} - {""}) > 1:
                 notes.append(DATES)
-            name = key if len(people) == 1 else f"{key} {person}"
+            name = key if len(people) == 1 else f"{key} {person} {part[0].accession}"
             found += knees_of(name, candidates(join(sort_into_series(part))), notes)
     return found
 
@@ -85,11 +92,21 @@ def _by_person(images: Sequence[Image]) -> list[tuple[str, list[Image]]]:
     ]
 
 
+def _by_examination(images: list[Image]) -> list[list[Image]]:
+    """Images of one patient by examination: where every date has an accession number of its own."""
+    said = {(image.accession, image.study_date) for image in images}
+    dates, numbers = {date for _, date in said}, {number for number, _ in said}
+    if "" in dates | numbers or not len(dates) == len(numbers) == len(said):
+        return [images]
+    return grouped(images, lambda image: image.accession)
+
+
 def _differ(one: Person, other: Person) -> bool:
     clash = [
         bool(mine and theirs and mine != theirs) for mine, theirs in zip(one, other, strict=True)
     ]
     patient, name, birth, sex = clash
+    birth = birth and one[2].isdecimal() == other[2].isdecimal()  # a date and an age don't clash
     if patient or birth or sex:
         return True
     sure = one[0] and one[0] == other[0] and one[2] and one[2] == other[2]

@@ -19,6 +19,8 @@ from mrknee.sources.clinical.series import Series
 
 OFF = 0.2
 """How far a hole's width may be from a whole number of slice distances, in slice distances."""
+FEW_NUMBERS = 5
+"""Fewer image numbers say nothing of a step between them."""
 LARGEST_SHARE = 0.25
 """A series of which more than this share is missing is refused: the joint may lie in the hole."""
 
@@ -83,6 +85,12 @@ def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: in
                 f"{plane}: {lacking} of {lacking + there} slices are missing between the first"
                 " and the last"
             )
+        step = _step_of_numbers(chosen.series, candidates)
+        if step > 1:
+            yield (
+                f"{plane}: its images' numbers go in steps of {step}, and no image has those"
+                " between: they may be missing"
+            )
         nowhere = sum(
             len(one.series.images)
             for one in candidates
@@ -94,7 +102,7 @@ def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: in
         if rest:
             yield (
                 f"{plane}: {sum(len(one.images) for one in rest)} images of its series continue it,"
-                " but their headers say something else: left out"
+                " but lie off its line or say something else in their headers: left out"
             )
     planes = [*record["planes"], *record.get("missing", ())] if record["imported"] else []
     for one in candidates:
@@ -104,6 +112,24 @@ def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: in
             yield f"{one.plane}: {one.name} can't be used{stands_in}: {rows[one.name]['reason']}"
     if beside:
         yield f"files in the folders of its images that can't be read or are missing: {beside}"
+
+
+def _step_of_numbers(series: Series, candidates: Sequence[Candidate]) -> int:
+    """The step in which a stack's image numbers go from slice to slice; 1 where nothing is lost.
+
+    Numbers of other images of the same scanner's series, echoes for example, are not missing.
+    """
+    numbers = [image.number for image in series.images]
+    steps = {abs(b - a) for a, b in pairwise(numbers)}
+    if len(numbers) < FEW_NUMBERS or len(steps) != 1 or not 1 < (step := steps.pop()) <= 3:
+        return 1
+    there = {
+        image.number
+        for one in candidates
+        if one.series.first.series == series.first.series
+        for image in one.series.images
+    }
+    return step if len(there) == len(numbers) else 1
 
 
 def failed(one: Candidate, rows: Mapping[str, Mapping[str, Any]]) -> bool:
