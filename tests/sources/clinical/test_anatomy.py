@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mrknee.sources.clinical.anatomy import (
-    coded_side,
+    coded_sides,
     described_sides,
     names_knee,
     placed_side,
@@ -66,6 +66,18 @@ from tests.sources.clinical.headers import candidate
         ("knä hö", "right"),
         ("левое колено", "left"),
         ("右膝", "right"),
+        ("SOL DİZ MR", "left"),
+        ("Sağ diz", "right"),
+        ("SAG DIZ", None),  # sagittal, or right without its accent
+        ("SOL OMUZ", None),
+        ("MR lijevog koljena", "left"),
+        ("KOLJENO DESNO", "right"),
+        ("ΓΟΝΑΤΟ ΔΕΞΙ", "right"),
+        ("Αριστερό γόνατο", "left"),
+        ("ляво коляно", "left"),
+        ("jobb térd", "right"),
+        ("genunchi stâng", "left"),
+        ("RM GINOCCHIO SN", "left"),
     ],
 )
 def test_sides_in_words(text: str, side: str | None) -> None:
@@ -81,7 +93,12 @@ def test_a_text_that_names_both_sides_says_nothing() -> None:
 
 def test_codes_and_places() -> None:
     """Laterality has two values; a place near the scanner's middle is no side."""
-    assert [coded_side(code) for code in ("R", "L", "B", "")] == ["right", "left", None, None]
+    assert [sorted(coded_sides([code])) for code in ("R", "L", "B", "")] == [
+        ["right"],
+        ["left"],
+        [],
+        [],
+    ]
     assert [placed_side(x) for x in (-60.0, 60.0, 30.0)] == ["right", "left", None]
 
 

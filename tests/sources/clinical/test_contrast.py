@@ -73,6 +73,21 @@ def test_weighting(
         ("PROSET SAG", {}, True),
         ("SAG PD water excitation", {}, True),
         ("PD TIRM", {}, True),
+        ("PDSPAIR SAG", {}, True),
+        ("PD F/S", {}, True),
+        ("PD SAT. GRASA", {}, True),
+        ("DP supressão de gordura", {}, True),
+        ("PD YAG BASKILI", {}, True),
+        ("PD vetsuppressie", {}, True),
+        ("PD fettsat", {}, True),
+        *(
+            (f"PD {no} FS", {}, False)
+            for no in ("NO", "NON", "ohne", "sans", "SIN", "w/o", "senza")
+        ),
+        ("PD non-fatsat", {}, False),
+        ("PD no fat sat", {}, False),
+        ("PD nonFS", {}, False),
+        ("PD no FS", {"ScanOptions": "FS"}, True),
         ("PDW_SPIR", {}, True),
         ("PD ASPIR", {}, True),
         ("DP SAT GRAISSE", {}, True),

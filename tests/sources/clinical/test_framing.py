@@ -98,8 +98,42 @@ def test_a_series_that_shows_nothing_is_refused() -> None:
         frame(volume(np.full((2, 8, 8), 7), Plane.AXIAL, (0.6, 0.6)), Plane.AXIAL)
 
 
+def legs(centres: list[float], width: float, *, field: float = 400.0) -> np.ndarray:
+    """Axial slices with round legs at places across (mm), in a field of 2 mm pixels."""
+    size = int(field / 2)
+    rows, cols = (np.mgrid[:size, :size] - size / 2) * 2.0
+    rng = np.random.default_rng(1)
+    values = rng.normal(20.0, 4.0, (12, size, size))
+    for centre in centres:
+        values[:, rows**2 + (cols - centre) ** 2 < (width / 2) ** 2] += 400.0
+    return values.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("centres", "width", "both"),
+    [
+        ([-90.0, 90.0], 110.0, True),
+        ([-60.0, 60.0], 118.0, True),
+        ([-62.0, 62.0], 130.0, True),  # they touch
+        ([0.0], 130.0, False),
+        ([-90.0], 120.0, False),
+        ([-20.0, 190.0], 110.0, False),  # the edge of the other leg
+    ],
+)
+@pytest.mark.parametrize("plane", [Plane.AXIAL, Plane.CORONAL])
+def test_a_field_of_both_legs_is_refused(
+    centres: list[float], width: float, both: bool, plane: Plane
+) -> None:
+    """Of two knees in one field nothing says which one is meant; the edge of a leg is none."""
+    found = volume(legs(centres, width), plane, (2.0, 2.0))
+    if both:
+        with pytest.raises(MrkneeError, match="both legs"):
+            frame(found, plane)
+    else:
+        assert frame(found, plane).stack.shape == (12, 256, 256)
+
+
 def test_a_very_wide_field_is_noted() -> None:
     """What may show both legs is said."""
-    rng = np.random.default_rng(0)
-    found = frame(volume(rng.uniform(0, 1, (2, 64, 64)), Plane.AXIAL, (6.0, 6.0)), Plane.AXIAL)
+    found = frame(volume(legs([0.0], 120.0), Plane.AXIAL, (2.0, 2.0)), Plane.AXIAL)
     assert len(found.warnings) == 1

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mrknee.exams import PLANES, Plane
 from mrknee.sources.clinical.header import Image
-from mrknee.sources.clinical.knees import DATES, MIXED, REVERSED, studies_of
+from mrknee.sources.clinical.knees import (
+    DATES,
+    ELSEWHERE,
+    EXAMINATIONS,
+    MIXED,
+    REVERSED,
+    TWO_FRAMES,
+    studies_of,
+)
+from mrknee.sources.clinical.locate import Location
+from mrknee.sources.clinical.protocol import ranked
 from mrknee.sources.clinical.study import PLACE, Study
 from tests.sources.clinical.headers import images
 
@@ -44,14 +55,17 @@ EVERY = sorted(map(str, PLANES))
         {"patient": "", "person": ("ROE^RICHARD", "", "")},
         {"person": ("", "19700101", "")},
         {"person": ("", "", "M")},
+        {"patient": "", "person": ("", "030Y", "")},
     ],
 )
 def test_two_patients_are_never_one_study(second: dict[str, Any]) -> None:
     """One StudyInstanceUID on images of two patients gives two studies, each with a note."""
     first: dict[str, Any] = {"patient": "P1", "person": ("DOE^JANE", "19600101", "F")}
+    if "030Y" in second.get("person", ()):  # ages, where there are no birth dates
+        first = {"patient": "", "person": ("", "060Y", "")}
     found = exam(**first)[:40] + exam(**{**first, **second})[40:]
     studies = studies_of(found)
-    assert [len(usable(study)) for study in studies] == [2, 1]
+    assert sorted(len(usable(study)) for study in studies) == [1, 2]
     assert all(study.notes == (MIXED,) for study in studies)
     assert len({study.key for study in studies}) == 2
 
@@ -195,3 +209,75 @@ def test_a_field_of_both_legs_has_no_place() -> None:
     wide = images(Plane.CORONAL, pixel=1.3, centre=(60.0, 0.0, 0.0), names=("COR", ""))
     (study,) = studies_of(wide)
     assert study.side is None
+
+
+def framed(frame: str, **said: Any) -> list[Image]:  # noqa: ANN401
+    """Three planes measured in a frame of reference."""
+    number = {"1.1": 0, "1.2": 10}[frame]
+    found = exam(frame, **{"names": ("", ""), **said})
+    return [
+        replace(image, frame_of_reference=frame, series_number=image.series_number + number)
+        for image in found
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sides"),
+    [
+        ({}, {}, [None, None]),
+        ({"lateralities": ("R",)}, {}, [None, "right"]),
+        ({"study_words": ("KNEE RIGHT",)}, {"study_words": ("KNEE RIGHT",)}, [None, None]),
+    ],
+)
+def test_frames_that_hold_all_planes_are_never_mixed(
+    first: dict[str, Any], second: dict[str, Any], sides: list[str | None]
+) -> None:
+    """Two knees after each other, or two people under one identifier: one exam for each frame."""
+    studies = studies_of(framed("1.1", **first) + framed("1.2", **second))
+    assert [usable(study) for study in studies] == [EVERY, EVERY]
+    assert sorted((study.side for study in studies), key=str) == sides
+    assert all(TWO_FRAMES in study.notes for study in studies)
+    for study in studies:
+        used = {one.series.first.frame_of_reference for one in study.candidates if not one.refusal}
+        assert len(used) == 1
+    assert len({study.key for study in studies}) == 2
+
+
+def test_a_part_of_another_frame_is_used_only_where_its_side_is_said() -> None:
+    """Beside a frame with all planes, series of another one must say which knee they show."""
+    repeat = [image for image in framed("1.2") if image.series_number == 12]
+    (study,) = studies_of(framed("1.1") + repeat)
+    assert usable(study) == EVERY
+    assert [one.refusal for one in study.candidates if one.refusal] == [ELSEWHERE]
+    said = {"lateralities": ("R",)}
+    named = [image for image in framed("1.2", **said) if image.series_number == 12]
+    (study,) = studies_of(framed("1.1", **said) + named)
+    assert len(usable(study)) == 4
+    # planes that are spread over frames are used as they were
+    (study,) = studies_of([i for i in framed("1.1") if i.series_number != 2] + repeat)
+    assert usable(study) == EVERY
+
+
+def test_two_examinations_of_one_patient_are_never_mixed() -> None:
+    """Dates with an accession number each are separate exams; a date alone is noted."""
+    first = exam(accession="A1", study_date="20200101")
+    second = exam("later", accession="A2", study_date="20210101")
+    studies = studies_of(first + second)
+    assert [usable(study) for study in studies] == [EVERY, EVERY]
+    assert all(EXAMINATIONS in study.notes for study in studies)
+    assert len({study.key for study in studies}) == 2
+    (study,) = studies_of(first + exam("later", accession="A1", study_date="20200102"))
+    assert study.notes == (DATES,)
+
+
+def test_of_equal_series_those_of_one_folder_are_taken() -> None:
+    """Where nothing tells two sets of series apart, no exam takes planes of both."""
+    found = [
+        replace(image, location=Location(Path(folder, str(index))), series=f"{key} {image.series}")
+        for folder, keys in (("a", "312"), ("b", "123"))
+        for index, image in enumerate(exam())
+        for key in (keys[image.series_number],)
+    ]
+    (study,) = studies_of(found)
+    firsts = [ranked(study.candidates, plane)[0].series.first for plane in PLANES]
+    assert {first.location.path.parent for first in firsts} == {Path("a")}

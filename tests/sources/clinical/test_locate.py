@@ -168,6 +168,28 @@ def test_gzipped_files_are_unpacked_and_nifti_is_left_packed(tmp_path: Path) -> 
     assert [*contents(tmp_path).values()] == [b"image and more", packed, b"image"]
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_two_members_of_one_name_are_reported(tmp_path: Path, kind: str) -> None:
+    """Of two files of one name the last is read, and that there is another one is said."""
+    path = tmp_path / f"in.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a", b"one")
+            with pytest.warns(UserWarning, match="Duplicate"):
+                archive.writestr("a", b"two")
+    else:
+        with tarfile.open(path, "w") as archive:
+            for content in (b"one", b"two"):
+                member = tarfile.TarInfo("a")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    found = find_files(path)
+    assert [reason for _, reason in found.broken] == [archives.TWICE]
+    (location,) = found.files
+    with Opener() as opener:
+        assert opener.read(location) == b"two"
+
+
 def test_an_archive_three_deep_is_told_and_not_opened(tmp_path: Path) -> None:
     """Archives in archives are read one level deep; what lies deeper is named."""
     inner = zipped(tmp_path / "1.zip", FILES).read_bytes()

@@ -57,6 +57,14 @@ NAMES = [
     ("P1-Sag-T2", "P1-Cor-T1", "P1-Ax-PD"),
     ("sub-01_acq-sag_T2w", "sub-01_acq-cor_T1w", "sub-01_acq-ax_PDw"),
     ("sagittal/0001", "coronal/0001", "axial/0001"),
+    ("P1_sagittale", "P1_koronar", "P1_transversale"),
+    ("P1_sag_3mm", "P1_cor_512x512", "P1_ax_4mm"),
+    (
+        "sub-01_ses-1_acq-sag_run-2_T2w",
+        "sub-01_ses-1_acq-cor_T1w",
+        "sub-01_ses-1_acq-ax_run-01_PDw",
+    ),
+    ("sub-01_acq-sag_rec-norm_T2w", "sub-01_acq-cor_desc-preproc_T1w", "sub-01_acq-ax_echo-1_PDw"),
 ]
 
 
@@ -214,3 +222,40 @@ def test_knees_of_both_sides_are_two_exams(tmp_path: Path) -> None:
     for folder in ("names", "json"):
         found = studies(tmp_path / folder)
         assert sorted(str(study.side) for study in found) == ["left", "right"]
+
+
+def test_a_file_without_a_plane_in_its_name_stays_with_the_others(tmp_path: Path) -> None:
+    """A converter's file that names no plane is of the exam whose other files do."""
+    names = ("x_knee_t2_fs_2020_4", "x_knee_cor_t1_2020_5", "x_knee_ax_pd_2020_6")
+    order = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)
+    for name, plane in zip(names, order, strict=True):
+        volume(tmp_path, name, plane)
+    (study,) = studies(tmp_path)
+    assert {one.plane for one in study.candidates if one.refusal is None} == set(PLANES)
+
+
+def test_derived_files_of_bids_are_set_aside_in_their_exam(tmp_path: Path) -> None:
+    """Masks, maps and phase images of BIDS names make no exam of their own."""
+    volume(tmp_path, "sub-01_acq-sag_T2w", Plane.SAGITTAL)
+    volume(tmp_path, "sub-01_acq-sag_label-femur_desc-manual_mask", Plane.SAGITTAL, labels=True)
+    volume(tmp_path, "sub-01_acq-sag_T2map", Plane.SAGITTAL)
+    volume(tmp_path, "sub-01_acq-sag_part-phase_GRE", Plane.SAGITTAL)
+    (study,) = studies(tmp_path)
+    assert sum(one.refusal is None for one in study.candidates) == 1
+
+
+def test_both_knees_of_a_bids_subject_are_two_exams(tmp_path: Path) -> None:
+    """Sides in BIDS names tell knees apart, as hemi- or as a word."""
+    for plane in PLANES:
+        volume(tmp_path, f"sub-01_acq-{plane}_hemi-L_T2w", plane)
+        volume(tmp_path, f"sub-01_acq-{plane}_hemi-R_T2w", plane)
+    assert sorted(str(study.side) for study in studies(tmp_path)) == ["left", "right"]
+
+
+def test_a_sidecar_of_another_plane_is_not_believed(tmp_path: Path) -> None:
+    """A JSON file that names another plane than the volume is another volume's."""
+    volume(tmp_path, "k_sag", Plane.SAGITTAL, {"SeriesDescription": "COR T1", "EchoTime": 0.012})
+    (study,) = studies(tmp_path)
+    (one,) = study.candidates
+    assert one.series.first.te_ms is None
+    assert one.series.notes == ("the JSON file beside it names another plane: it isn't used",)

@@ -21,17 +21,30 @@ LOCALISERS = (
     *("plan scan", "lokalizer", "Lokalisation", "localizzatore", "localizador", "localisateur"),
     *("Repérage", "Pilote", "topogram", "02 Scano SE CS", "FastView", "Übersicht", "3 Ebenen"),
     *("ASSET calibration", "Calibration Scan", "SENSE ref", "Ref Scan", "Coil survey", "SHIM2D"),
+    *("3 EKSEN", "kilavuz", "piloto", "centratura", "posicionamiento", "SmartKnee", "Локалайзер"),
 )
 COMPUTED = (
     *("MPR SAG", "SAG_MPR", "MIP", "SAG MIP thin", "minIP", "subtraction", "SUB", "Soustraction"),
     *("T2 Map", "T2MAP", "FIELD_MAP", "B0 map", "PHASE", "SAG PHASE", "Pha_Images", "ADC"),
     *("Reformatted", "SAG Reformat", "Screen Save", "PosDisp: [2] SAG", "Processed Images"),
     *("FAT: SAG PD IDEAL", "OutPhase: SAG", "t2_tse_dixon_sag_F", "t2_tse_dixon_sag_opp"),
+    *("T2 Karte", "Mapa T2", "CartiGram", "Ricostruzione COR", "Volume Rendering", "mappe T2"),
 )
 ACQUIRED = (
     *("SAG PD FS", "pd_tse_fs_sag", "SAG T2 SENSE", "SAG T2 ASSET", "FAT SAT SAG PD", "PD FAT SAT"),
     *("IN PHASE SAG", "SAG T2 PHASE AP", "SAG NO PHASE WRAP", "t2_tse_dixon_sag_W", "WATER: SAG"),
     *("SAG ACL RECON", "SAG BLOC", "SAG LOCAL", "3D PD SPACE", "PDW_TSE_SPAIR", "DP SAG", ""),
+)
+DIFFUSION = (
+    *(
+        "DWI b800",
+        "ep2d_diff_tra",
+        "Difusion",
+        "DIFFUSION TRA",
+        "diffusione",
+        "DTI 30 dir",
+        "Perfusion",
+    ),
 )
 
 
@@ -48,6 +61,19 @@ def test_computed_series_by_name(name: str) -> None:
     refusal = candidate(names=(name.upper(), "")).refusal
     assert refusal is not None
     assert refusal.startswith("derived from other images")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *({"names": (name.upper(), "")} for name in DIFFUSION),
+        {"technique": ("EP", "SE")},
+        {"kind": ("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE")},
+    ],
+)
+def test_diffusion_is_no_image_of_anatomy(said: dict[str, Any]) -> None:
+    """Diffusion and perfusion are refused by name, ImageType, or echo-planar technique."""
+    assert candidate(**said).refusal == "diffusion, perfusion or another echo-planar image"
 
 
 @pytest.mark.parametrize("name", ACQUIRED)
@@ -249,3 +275,12 @@ def test_a_derivation_told_by_code(tmp_path: Path) -> None:
         }
         found = written(tmp_path, Scan(Plane.SAGITTAL, 1, "SAG", elements=elements))
         assert (found.refusal is not None) is refused
+
+
+@pytest.mark.parametrize(("count", "spacing", "refused"), [(50, 4.0, True), (160, 0.8, False)])
+def test_a_sagittal_stack_over_both_legs_is_refused(
+    count: int, spacing: float, refused: bool
+) -> None:
+    """No knee is 200 mm wide."""
+    refusal = candidate(Plane.SAGITTAL, count, spacing=spacing).refusal
+    assert (refusal is not None and "both legs" in refusal) == refused

@@ -22,6 +22,7 @@ from mrknee.sources.clinical.geometry import (
     upright,
 )
 from mrknee.sources.clinical.header import Image, read_header
+from mrknee.sources.clinical.lacking import missing_slices
 from mrknee.sources.clinical.locate import Location
 from mrknee.sources.clinical.pixels import read_volume
 from mrknee.sources.clinical.series import sort_into_series
@@ -208,6 +209,26 @@ def test_slabs_that_lie_apart_are_told_apart(
     assert [len(stack.images) for stack in stacks] == [20, 20]
     assert all(stack.spacing_mm == pytest.approx(4.0, abs=0.01) for stack in stacks)
     assert all("lie apart" in note for stack in stacks for note in stack.notes)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_wide_hole_does_not_split_a_stack(plane: Plane) -> None:
+    """Slices missing in a row are a hole of their stack, not a gap between two knees."""
+    whole = images(plane, 20)
+    (stack,) = sort_into_series(whole[:5] + whole[8:])
+    assert len(stack.images) == 17
+    assert missing_slices(stack) == 3
+
+
+def test_slices_of_both_sides_are_two_stacks_however_close() -> None:
+    """Images of one series whose codes name both knees are never one stack."""
+    right = images(count=20, centre=(-44.0, 0.0, 0.0), lateralities=("R",))
+    left = images(count=20, centre=(44.0, 0.0, 0.0), first=21, lateralities=("L",))
+    stacks = sort_into_series(right + left)
+    assert [{image.lateralities for image in one.images} for one in stacks] == [{("R",)}, {("L",)}]
+    some = [replace(image, lateralities=("R",) if k % 3 else ()) for k, image in enumerate(right)]
+    (stack,) = sort_into_series(some)
+    assert len(stack.images) == 20
 
 
 def test_three_slabs_and_a_sheared_one() -> None:

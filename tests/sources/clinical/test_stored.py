@@ -137,6 +137,31 @@ def test_padding_far_from_tissue_counts_everywhere(tmp_path: Path, hole: int) ->
     np.testing.assert_array_equal(np.isnan(values), stack == hole)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "elements"),
+    [
+        ("i2", -32768, {}),
+        ("i2", -32768, {"PixelPaddingValue": -2000}),
+        ("u2", 65535, {}),
+        ("i2", -500, {"PixelPaddingValue": -2000, "RescaleIntercept": -1500, "RescaleSlope": 1}),
+    ],
+)
+def test_padding_that_the_header_says_wrongly_or_not_at_all(
+    tmp_path: Path, kind: str, value: int, elements: dict[str, Any]
+) -> None:
+    """The ends of 16 bits far from all else are padding, and so is a value said after rescale."""
+    padded = border()
+    found = written(np.where(padded, value, tissue()).astype(kind), **elements)
+    np.testing.assert_array_equal(np.isnan(volume_of(found, tmp_path).values), padded)
+
+
+def test_values_near_the_end_of_the_bits_are_tissue(tmp_path: Path) -> None:
+    """Where tissue reaches the end of what 16 bits can hold, nothing is padding."""
+    stack = np.minimum(tissue() * 120, 65535)
+    stack[:, 30:34, 30:40] = 65535
+    assert not np.isnan(volume_of(written(stack.astype("u2")), tmp_path).values).any()
+
+
 def test_padding_that_no_pixel_has_changes_nothing(tmp_path: Path) -> None:
     """The element alone, or an impossible value in it, changes no pixel."""
     stack = tissue().astype("u2")

@@ -11,6 +11,7 @@ A study's way, a file a step:
     directory.py  what a DICOMDIR lists and is not there
     geometry.py   which plane, which way round
     series.py     images -> stacks of parallel slices in the order of their positions
+    joining.py    stacks that continue each other though their headers differ
     words.py      descriptions as words that can be compared
     anatomy.py    which body part, which knee
     contrast.py   which weighting, and whether fat is suppressed

@@ -15,8 +15,8 @@ Side = Literal["left", "right"]
 # Words for the knee, and for parts that are none, in the languages of common exports, without
 # accents. A knee's word may be part of a longer one (a coil is called TRKNEE), the others not.
 KNEE = vocabulary(
-    "knee genou knie rodilla ginocch joelho polvi kolan kolen genunchi gonarthr menisc menisk"
-    " patella rotul колен"
+    "knee genou knie rodilla ginocch joelho polvi kolan kolen koljen genunchi gonarthr menisc"
+    " menisk patella rotul колен колян γονατ"
 )
 KNEE_WORDS = vocabulary("kna knae kne diz terd genoll gonato acl pcl vkb hkb")
 """Words for the knee that are whole words only."""
@@ -33,6 +33,8 @@ OTHER_PARTS = vocabulary(
     " muslo coscia coxa"
     " pelvis prostate uterus ankle cheville sprunggelenk tobillo caviglia tornozelo enkel"
     " foot pied fuss pie piede voet toe toes calcaneus achilles calf wade mollet"
+    " omuz ayak kalca beyin boyun dirsek rame kuk glezanj stopalo bark biodro stopa плечо плечевого"
+    " голеностопного тазобедренного головного"
     " heart cardiac breast abdomen liver kidney chest thorax lung aorta pancreas"
 )
 # Values of BodyPartExamined that a knee has too (PS3.16 annex L, and what is found in files): they
@@ -43,7 +45,8 @@ VAGUE_PARTS = vocabulary(
     " inferieur pierna piernas miembro inferior gamba gambe arto been unterextremitat left right"
     " lt rt l r msk musculoskeletal joint joints bone bones articulation gelenk"
     " other others unknown undefined unspecified not specified none na n a nos various misc any"
-    " wholebody whole body special"
+    " wholebody whole body special specials muscle extremitaet extremidad extremidade extremite"
+    " membro membri inferiori arti mmii mi alt ekstremite"
 )
 SEGMENTS = vocabulary("lowerleg femur tibia fibula thigh oberschenkel calf unterschenkel upperleg")
 """Parts of the leg beside the knee: taken where a description says knee."""
@@ -92,6 +95,8 @@ SIDES: dict[str, Side] = {
             " dcho dcha dch derecho derecha direito direita destro destra hoger hogra hoyre hojre"
             " oikea oikean prawe prawy prawa prawego rightknee rtknee rknee rknie kneeright kneert"
             " knierechts правый правая правое правого правой"
+            " desno desni desna desnog desne vpravo jobb drept dreapta δεξι δεξια δεξιο δεξιου"
+            " дясно дясна десен дясното"
         ),
         "right",
     ),
@@ -101,6 +106,8 @@ SIDES: dict[str, Side] = {
             " izdo izquierdo izquierda esquerdo esquerda sinistro sinistra vanster vanstra venstre"
             " vasen vasemman lewe lewy lewa lewego leftknee ltknee lknee lknie kneeleft kneelt"
             " knielinks левый левая левое левого левой"
+            " lijevo lijevi lijeva lijevog lijeve levo leva vlevo bal stang stanga αριστερο"
+            " αριστερα αριστερου ляво лява ляв лявото"
         ),
         "left",
     ),
@@ -112,9 +119,11 @@ BESIDE_KNEE: dict[str, tuple[dict[str, Side], dict[str, Side]]] = {
     "knee": ({"r": "right", "l": "left"}, {}),
     "knie": ({"r": "right", "l": "left", "re": "right", "li": "left"}, {}),
     "genou": ({}, {"d": "right", "g": "left"}),
-    "ginocch": ({"dex": "right", "sin": "left"}, {"d": "right", "s": "left"}),
+    "ginocch": ({"dex": "right", "sin": "left", "sn": "left"}, {"d": "right", "s": "left"}),
     "rodilla": ({"der": "right"}, {"d": "right", "i": "left"}),
     "joelho": ({"dir": "right", "esq": "left"}, {"d": "right", "e": "left"}),
+    "diz": ({"sol": "left"}, {}),
+    "koljen": ({"d": "right", "l": "left"}, {}),
     "kolan": ({"pr": "right", "lew": "left"}, {}),
     "kolen": ({}, {"prave": "right", "leve": "left"}),
     **dict.fromkeys(
@@ -134,9 +143,9 @@ OFF_CENTRE_MM = 40.0
 scanner's unless the table moves sideways."""
 
 
-def coded_side(code: str) -> Side | None:
-    """The side that a value of Laterality means."""
-    return _CODES.get(code)
+def coded_sides(codes: Iterable[str]) -> frozenset[Side]:
+    """The sides that values of Laterality mean; others mean none."""
+    return frozenset(_CODES[code] for code in codes if code in _CODES)
 
 
 def described_sides(texts: Iterable[str]) -> set[Side]:
@@ -159,6 +168,8 @@ def placed_side(x_mm: float) -> Side | None:
 def _sides_in(text: str) -> set[Side]:
     sides: set[Side] = set()
     row: list[str] = []
+    # Turkish for right; without its accent it is read as sagittal
+    text = re.sub(r"\bsağ\b", " right ", text.lower())
     for chunk in re.split(r"[\s_,;:()\[\]{}|=&^*\"<>]+", plain(text)):
         parts = [part for part in re.split(r"\W+", chunk) if part]
         sides.update(SIDES[part] for part in parts if part in SIDES)

@@ -47,6 +47,7 @@ ARCHIVES = (*ZIPS, *TARS, *PACKED_TARS)
 """Endings of the archives that are read."""
 GZIP = b"\x1f\x8b"
 
+TWICE = "two files of an archive have one name: only the last of them is read"
 UNPACK = "unpack it yourself and import the folder"
 
 
@@ -143,7 +144,7 @@ class ZipArchive:
 
     Attributes:
         names: its files, sorted; no folders, no hidden files.
-        refused: what in it isn't read and why, one sentence for each member; nothing in a zip.
+        refused: what in it isn't read and why, one sentence for each member.
     """
 
     def __init__(self, file: Path | io.BufferedIOBase, size: int) -> None:
@@ -155,12 +156,13 @@ class ZipArchive:
             raise DataError(
                 "a zip can't be read", code="archive", found="its directory is missing or broken"
             ) from None
-        self.refused: tuple[str, ...] = ()
         try:
-            self.names = tuple(sorted(_zip_members(self._zip.infolist(), size)))
+            names = sorted(_zip_members(self._zip.infolist(), size))
         except MrkneeError:
             self._zip.close()
             raise
+        self.names = tuple(dict.fromkeys(names))
+        self.refused = (TWICE,) * (len(names) - len(self.names))
 
     def size(self, name: str) -> int:
         """A member's unpacked size in bytes, as the archive says."""
@@ -280,6 +282,8 @@ def _tar_members(
             if info.isdir() or _is_hidden(name):
                 continue
             if info.isreg() and not info.issparse():
+                if info.name in members:
+                    refused.append(TWICE)
                 members[info.name] = info
             else:
                 refused.append(f"a link, a device or a sparse file in a tar isn't read: {UNPACK}")

@@ -46,9 +46,19 @@ FAT_WORDS = vocabulary(
     " we wats watsc watsf watsg proset waterexc waterexcitation wexc ssrf"
     " fettsat fettunterdruckt fettsuppression satgraisse supgrasa satgrasa grassat"
 )
-FAT_PHRASES = (
-    *("fat sat", "fat sup", "water exc", "water sel", "sat graisse", "graisse sat", "fett sat"),
-    *("supresion grasa", "sup grasa", "saturacion grasa", "saturacao gordura", "grasso sat"),
+_FAT = r"(?:fat|fett|graisses?|grasa|grass[oi]|gordura|vet|yag)"
+_SUPPRESSED = r"(?:sat|satur\w*|sup|supp|supr\w*|suppr\w*|soppr\w*|saturation|bask\w*|unterdr\w*)"
+_FAT_SUPPRESSED = re.compile(
+    rf"\b{_FAT} ?(?:de |di |da )?{_SUPPRESSED}\b"
+    rf"|\b{_SUPPRESSED} (?:de |di |da |del )?(?:la )?{_FAT}\b"
+    r"|\bwater (?:exc|sel)|\bchem sat\b|\bf s\b|\bvet(?:suppr|onderdr)\w*"
+    r"|\b(?:pd|t1|t2|dp)\w*(?:fs|spair|spir|stir|tirm|fatsat)\b"
+)
+# "PD non FS", "T1 w/o fat sat", "ohne FS": fat isn't suppressed
+_NOT_SUPPRESSED = re.compile(
+    r"\b(?:no|non|not|nicht|kein|keine|ohne|w o|wo|without|sans|sin|sem|senza|zonder|utan|uten|bez)"
+    rf" (?:{_FAT} ?{_SUPPRESSED}|{_SUPPRESSED} (?:de )?{_FAT}|fs|f s|fatsat\w*|fsat|fatsup\w*"
+    r"|fettsat\w*|sat|spair|spir)\b|\b(?:no|non|ohne|sans)(?:fs|fatsat)\b"
 )
 # A water image by the name of its series: Siemens ends them in _W, GE begins them with WATER:
 _WATER_NAME = re.compile(r"^\s*water\s*:|\b(dixon|mdixon|ideal|flex)\b.*\b(w|water|wasser|eau)\b")
@@ -96,13 +106,11 @@ def _named_weightings(texts: Sequence[str]) -> set[Weighting]:
 def fat_saturation_of(series: Series) -> bool | None:
     """Whether fat is suppressed: by ScanOptions, or by name; None where neither says anything."""
     first = series.first
-    words = words_of(first.names)
-    joined = " ".join(words)
+    joined = _NOT_SUPPRESSED.sub(" ", " ".join(words_of(first.names)))
+    words = joined.split()
     if FAT_OPTIONS & set(first.options) or WATER & set(first.kind):
         return True
-    if FAT_WORDS & set(words) or any(phrase in joined for phrase in FAT_PHRASES):
-        return True
-    if any(word.startswith(("pd", "t", "dp")) and word.endswith("fs") for word in words):
+    if FAT_WORDS & set(words) or _FAT_SUPPRESSED.search(joined):
         return True
     if any(_WATER_NAME.search(plain(name).replace("_", " ")) for name in first.names):
         return True

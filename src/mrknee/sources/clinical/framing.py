@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 from PIL import Image
 from scipy import ndimage
 
@@ -25,6 +25,12 @@ coil or both legs, is cut."""
 EDGE_MM, LAYERS_MM, PRIOR_MM, NEAR_MM = 1.0, 8.0, 40.0, 15.0
 """Of the search for the joint: smoothing of slices, of the profile along the leg, the prior's
 standard deviation, and how far above and below the joint the limb's middle is taken from."""
+LEGS_FIELD_MM, LEGS_APART_MM, SECOND_LEG = 200.0, 70.0, 0.7
+"""A field that shows both legs is wider than 200 mm: each is some 100 mm wide at the knee. The
+middles of its two largest parts that are no air are more than 70 mm apart, and the second one is at
+least this share of the first, as legs are of one size: less is the edge of the other leg."""
+WIDEST_LEG_MM = 230.0
+"""What is no air and reaches further across than this is two legs that touch."""
 BLACK, WHITE = 0.5, 99.5
 """The percentiles of all pixels of a series, without padding, that become 0 and 255."""
 
@@ -54,7 +60,7 @@ def frame(volume: Volume, plane: Plane) -> Framed:
         plane: which.
 
     Raises:
-        MrkneeError: all its pixels are equal, or padding.
+        MrkneeError: all its pixels are equal, or padding; it shows both legs.
     """
     _, rows, cols = volume.values.shape
     padding = np.isnan(volume.values)
@@ -69,6 +75,8 @@ def frame(volume: Volume, plane: Plane) -> Framed:
     if padding.any():
         volume = replace(volume, values=np.where(padding, np.float32(black), volume.values))
     values = volume.values
+    if plane is not Plane.SAGITTAL and shows_both_legs(volume):
+        raise MrkneeError("it shows both legs in one field: which of the two is meant isn't known")
     # headers and NIfTI's 32-bit numbers give the same size with other last digits
     row_mm, col_mm = (round(size, 4) for size in volume.pixel_mm)
     window_mm = min(max(rows * row_mm, cols * col_mm), LARGEST_MM)
@@ -150,16 +158,53 @@ def joint_centre(volume: Volume, plane: Plane) -> tuple[float, float]:
     return float(row), _middle(near if near.any() else limb, 0)
 
 
+def shows_both_legs(volume: Volume) -> bool:
+    """Whether an upright axial or coronal volume shows the knees of both legs.
+
+    Args:
+        volume: upright, so that its columns run from the patient's right to left.
+    """
+    slices, _, cols = volume.values.shape
+    col_mm = volume.pixel_mm[1]
+    if cols * col_mm < LEGS_FIELD_MM:
+        return False
+    middle = volume.values[slices // 4 : max(slices // 4 + 1, slices - slices // 4)]
+    # legs may be less than a twentieth of a wide field, so their brightness is looked for higher
+    parts, sizes = _no_air(middle.mean(axis=0), volume.pixel_mm, bright=99.0)
+    largest = np.argsort(sizes)[::-1][:2]
+    ends = [np.flatnonzero((parts == part).any(axis=0))[[0, -1]] for part in largest if sizes[part]]
+    if any((last - first) * col_mm > WIDEST_LEG_MM for first, last in ends):
+        return True
+    if len(ends) < 2 or sizes[largest[1]] < SECOND_LEG * sizes[largest[0]]:
+        return False
+    (one, other) = ((first + last) / 2 for first, last in ends)
+    return bool(abs(one - other) * col_mm > LEGS_APART_MM)
+
+
+def _no_air(
+    image: Float[np.ndarray, "rows cols"],
+    pixel_mm: tuple[float, float],
+    *,
+    bright: float = 95.0,
+) -> tuple[Int[np.ndarray, "rows cols"], Int[np.ndarray, " count"]]:
+    """The connected parts of an image that are no air, numbered from 1; and each part's size.
+
+    Air is darker than a fifth of a high percentile, `bright`.
+    """
+    smooth = ndimage.gaussian_filter(image - image.min(), [3.0 / size for size in pixel_mm])
+    parts, _ = ndimage.label(smooth > 0.2 * np.percentile(smooth, bright))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return parts, sizes
+
+
 def _limb(
     image: Float[np.ndarray, "rows cols"], pixel_mm: tuple[float, float]
 ) -> Bool[np.ndarray, "rows cols"]:
     """Where the limb is: the largest connected part that is no air; everything, if none is."""
-    smooth = ndimage.gaussian_filter(image - image.min(), [3.0 / size for size in pixel_mm])
-    parts, count = ndimage.label(smooth > 0.2 * np.percentile(smooth, 95))
-    if not count:
-        return np.ones_like(smooth, dtype=bool)
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
+    parts, sizes = _no_air(image, pixel_mm)
+    if not sizes.any():
+        return np.ones_like(image, dtype=bool)
     return np.asarray(parts == int(np.argmax(sizes)))
 
 

@@ -62,7 +62,7 @@ TAGS: tuple[str | tuple[int, int], ...] = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType"),
     *("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber"),
     *("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "PatientID"),
-    *(*PERSON, "StudyDate", "FrameOfReferenceUID"),
+    *(*PERSON, "PatientAge", "StudyDate", "FrameOfReferenceUID"),
     *("AccessionNumber", *NAMES, *STUDY_NAMES, "ReceiveCoilName", "BodyPartExamined"),
     *("Laterality", "ImageLaterality", "AnatomicRegionSequence"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
@@ -85,7 +85,8 @@ class Image:
         location, frame: where it is.
         study, series, instance, patient, accession: identifiers; they never leave the program
             but for the map a user asks for.
-        person: PatientName, PatientBirthDate, PatientSex; they never leave the program.
+        person: PatientName, PatientBirthDate (without one, PatientAge), PatientSex; they never
+            leave the program.
         study_date: to tell examinations apart; it never leaves the program.
         frame_of_reference: positions of images that share it can be compared.
         number, acquisition, temporal, echo: its place in the series, by the scanner's counting.
@@ -256,6 +257,7 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
     region = first_item(anatomy, "AnatomicRegionSequence") or Dataset()
     words = [text(dataset, keyword) for keyword in STUDY_NAMES]
     person = [str(dataset.get(keyword) or "") for keyword in PERSON]
+    person[1] = person[1] or str(dataset.get("PatientAge") or "")
     return Image(
         location=location,
         frame=frame,

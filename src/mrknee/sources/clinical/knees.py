@@ -6,23 +6,33 @@ The rules are written out in docs/importing.md; the two must say the same.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from mrknee.sources.clinical.anatomy import Side, coded_side, described_sides, placed_side
+from mrknee.exams import PLANES, Plane
+from mrknee.sources.clinical.anatomy import Side, coded_sides, described_sides, placed_side
 from mrknee.sources.clinical.header import Image
+from mrknee.sources.clinical.joining import join
 from mrknee.sources.clinical.protocol import Candidate, candidates
-from mrknee.sources.clinical.series import sort_into_series
+from mrknee.sources.clinical.refusals import FEW_SLICES
+from mrknee.sources.clinical.series import APART_MM, grouped, sort_into_series
 from mrknee.sources.clinical.study import PLACE, Study
 from mrknee.sources.clinical.words import words_of
 
-APART_MM = 70.0
-"""Two knees' middles are 100 to 250 mm apart; series of one knee have theirs within 40 mm."""
 WIDE_MM = 250.0
 """A series that reaches further across may show both legs, so its place says nothing."""
 MIXED = "one StudyInstanceUID is on images of several patients; they were kept apart"
+EXAMINATIONS = (
+    "one StudyInstanceUID is on images of several examinations, of other dates and accession"
+    " numbers; they were kept apart"
+)
 DATES = "its images bear several study dates; they may be of several examinations"
+TWO_FRAMES = (
+    "each of several frames of reference in its study holds all three planes; each is an exam of"
+    " its own: it may show the other knee, or the same one again"
+)
+ELSEWHERE = "measured in another frame of reference, and nothing says that it shows the same knee"
 REVERSED = "the sides that headers or descriptions name contradict where the two knees lie"
 
 Person = tuple[str, str, str, str]
@@ -40,13 +50,16 @@ def studies_of(images: Iterable[Image]) -> list[Study]:
         by_study.setdefault(key, []).append(image)
     found: list[Study] = []
     for key, group in by_study.items():
-        people = _by_person(group)
+        people = [
+            (person, exam) for person, part in _by_person(group) for exam in _by_examination(part)
+        ]
+        mixed = MIXED if len({person for person, _ in people}) > 1 else EXAMINATIONS
         for person, part in people:
-            notes = [MIXED] if len(people) > 1 else []
+            notes = [mixed] if len(people) > 1 else []
             if len({image.study_date for image in part} - {""}) > 1:
                 notes.append(DATES)
-            name = key if len(people) == 1 else f"{key} {person}"
-            found += knees_of(name, candidates(sort_into_series(part)), notes)
+            name = key if len(people) == 1 else f"{key} {person} {part[0].accession}"
+            found += knees_of(name, candidates(join(sort_into_series(part))), notes)
     return found
 
 
@@ -79,11 +92,21 @@ def _by_person(images: Sequence[Image]) -> list[tuple[str, list[Image]]]:
     ]
 
 
+def _by_examination(images: list[Image]) -> list[list[Image]]:
+    """Images of one patient by examination: where every date has an accession number of its own."""
+    said = {(image.accession, image.study_date) for image in images}
+    dates, numbers = {date for _, date in said}, {number for number, _ in said}
+    if "" in dates | numbers or not len(dates) == len(numbers) == len(said):
+        return [images]
+    return grouped(images, lambda image: image.accession)
+
+
 def _differ(one: Person, other: Person) -> bool:
     clash = [
         bool(mine and theirs and mine != theirs) for mine, theirs in zip(one, other, strict=True)
     ]
     patient, name, birth, sex = clash
+    birth = birth and one[2].isdecimal() == other[2].isdecimal()  # a date and an age don't clash
     if patient or birth or sex:
         return True
     sure = one[0] and one[0] == other[0] and one[2] and one[2] == other[2]
@@ -121,9 +144,7 @@ def _evidence(one: Candidate) -> _Evidence:
     wide = (one.series.extent_mm or 0.0) > WIDE_MM
     x_mm = None if centre is None or wide else float(centre[0])
     return _Evidence(
-        tag=frozenset(
-            side for code in first.lateralities if (side := coded_side(code)) is not None
-        ),
+        tag=coded_sides(first.lateralities),
         names=frozenset(described_sides(first.names)),
         study=frozenset(described_sides(first.study_words)),
         place=None if x_mm is None else placed_side(x_mm),
@@ -149,8 +170,7 @@ def knees_of(key: str, found: Sequence[Candidate], notes: Sequence[str] = ()) ->
     elif len(set(_places(row)) - {None}) == 2:
         sides, origin, odd = _places(row), PLACE, []
     else:
-        one_side, origin, odd = _one_side([evidence[one.name] for one in usable or found])
-        return [Study(key, one_side, origin, tuple(found), notes=(*notes, *odd))]
+        return _by_frame(key, found, evidence, notes)
     of = {one.name: side for one, side in zip(usable, sides, strict=True)}
     knees = []
     both: tuple[Side, Side] = ("left", "right")
@@ -163,6 +183,55 @@ def knees_of(key: str, found: Sequence[Candidate], notes: Sequence[str] = ()) ->
         known, why = (None, "what says it disagrees") if told else (side, origin)
         knees.append(Study(f"{key} {side}", known, why, parts, notes=(*notes, *told)))
     return knees
+
+
+def _by_frame(
+    key: str, found: Sequence[Candidate], evidence: Mapping[str, _Evidence], notes: Sequence[str]
+) -> list[Study]:
+    """A study of which no side or place says that it shows both knees.
+
+    Where several frames of reference hold all three planes each, each is an exam of its own.
+    Places in two frames can't be compared, so it may be the other knee, or another person's.
+    """
+    usable = [one for one in found if one.refusal is None]
+    whole = _whole_frames(usable)
+    if len(whole) < 2:
+        parts = [_not_elsewhere(one, whole, evidence[one.name]) for one in found]
+        side, origin, odd = _one_side(
+            [evidence[one.name] for one in parts if one.refusal is None or not usable]
+        )
+        return [Study(key, side, origin, tuple(parts), notes=(*notes, *odd))]
+    exams = []
+    for frame in whole:
+        mine = [replace(evidence[one.name], study=frozenset()) for one in usable]
+        side, origin, odd = _one_side([one for one in mine if one.frame == frame])
+        parts = [
+            one
+            if one.refusal is not None or evidence[one.name].frame == frame
+            else replace(one, refusal=ELSEWHERE)
+            for one in found
+        ]
+        exams.append(
+            Study(f"{key} {frame}", side, origin, tuple(parts), notes=(*notes, *odd, TWO_FRAMES))
+        )
+    return exams
+
+
+def _whole_frames(usable: Sequence[Candidate]) -> list[str]:
+    """The frames of reference that hold stacks of all three planes."""
+    planes: dict[str, set[Plane]] = {}
+    for one in usable:
+        if one.plane is not None and len(one.series.images) >= FEW_SLICES:
+            planes.setdefault(one.series.first.frame_of_reference, set()).add(one.plane)
+    return sorted(frame for frame, there in planes.items() if frame and len(there) == len(PLANES))
+
+
+def _not_elsewhere(one: Candidate, whole: Sequence[str], evidence: _Evidence) -> Candidate:
+    """A candidate, refused where one frame holds all planes and nothing places it beside them."""
+    said = evidence.own or evidence.study
+    if one.refusal is not None or not whole or said or evidence.frame in (*whole, ""):
+        return one
+    return replace(one, refusal=ELSEWHERE)
 
 
 def _of_knee(one: Candidate, of: Side | None, side: Side, evidence: _Evidence) -> Candidate:

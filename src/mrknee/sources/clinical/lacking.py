@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from mrknee.errors import DataError
+from mrknee.sources.clinical.joining import continues
 from mrknee.sources.clinical.protocol import Candidate
 from mrknee.sources.clinical.series import Series
 
 OFF = 0.2
 """How far a hole's width may be from a whole number of slice distances, in slice distances."""
+FEW_NUMBERS = 5
+"""Fewer image numbers say nothing of a step between them."""
 LARGEST_SHARE = 0.25
 """A series of which more than this share is missing is refused: the joint may lie in the hole."""
 
@@ -83,6 +86,12 @@ def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: in
                 f"{plane}: {lacking} of {lacking + there} slices are missing between the first"
                 " and the last"
             )
+        step = _step_of_numbers(chosen.series, candidates)
+        if step > 1:
+            yield (
+                f"{plane}: its images' numbers go in steps of {step}, and no image has those"
+                " between: they may be missing"
+            )
         nowhere = sum(
             len(one.series.images)
             for one in candidates
@@ -90,6 +99,12 @@ def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: in
         )
         if nowhere:
             yield f"{plane}: {nowhere} of its series' images lie nowhere by their headers: left out"
+        rest = [one.series for one in candidates if continues(chosen.series, one.series)]
+        if rest:
+            yield (
+                f"{plane}: {sum(len(one.images) for one in rest)} images of its series continue it,"
+                " but lie off its line or say something else in their headers: left out"
+            )
     planes = [*record["planes"], *record.get("missing", ())] if record["imported"] else []
     for one in candidates:
         if one.plane in planes and failed(one, rows):
@@ -98,6 +113,24 @@ def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: in
             yield f"{one.plane}: {one.name} can't be used{stands_in}: {rows[one.name]['reason']}"
     if beside:
         yield f"files in the folders of its images that can't be read or are missing: {beside}"
+
+
+def _step_of_numbers(series: Series, candidates: Sequence[Candidate]) -> int:
+    """The step in which a stack's image numbers go from slice to slice; 1 where nothing is lost.
+
+    Numbers of other images of the same scanner's series, echoes for example, are not missing.
+    """
+    numbers = [image.number for image in series.images]
+    steps = {abs(b - a) for a, b in pairwise(numbers)}
+    if len(numbers) < FEW_NUMBERS or len(steps) != 1 or not 1 < (step := steps.pop()) <= 3:
+        return 1
+    there = {
+        image.number
+        for one in candidates
+        if one.series.first.series == series.first.series
+        for image in one.series.images
+    }
+    return step if len(there) == len(numbers) else 1
 
 
 def failed(one: Candidate, rows: Mapping[str, Mapping[str, Any]]) -> bool:

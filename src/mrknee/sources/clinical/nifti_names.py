@@ -28,10 +28,20 @@ SIDECAR_BYTES = 4_000_000
 """Of a JSON file beside a volume; dcm2niix writes some kilobytes."""
 PLANES_NAMED: dict[str, Plane] = {
     **dict.fromkeys(
-        ("axial", "ax", "axi", "tra", "trans", "transverse", "transversal"), Plane.AXIAL
+        vocabulary(
+            "axial ax axi tra trans transverse transversal transversale axiale axiaal axiales"
+            " transversaal aksiyel aksiyal aksijalno"
+        ),
+        Plane.AXIAL,
     ),
-    **dict.fromkeys(("coronal", "cor"), Plane.CORONAL),
-    **dict.fromkeys(("sagittal", "sag"), Plane.SAGITTAL),
+    **dict.fromkeys(
+        vocabulary("coronal cor kor koronar koronal coronale coronaal coronales frontal koronalno"),
+        Plane.CORONAL,
+    ),
+    **dict.fromkeys(
+        vocabulary("sagittal sag sagittale sagital sagitale sagittaal sagitales sajital sagitalno"),
+        Plane.SAGITTAL,
+    ),
 }
 # Words that say how a volume was acquired, not whose it is.
 SEQUENCE_WORDS = vocabulary(
@@ -52,7 +62,14 @@ DCM2NIIX = re.compile(
     r"|roi\d+|adc|moco|fieldmaphz))*[a-z]?(?:_crop_\d+)?)"
 )
 NOT_MAGNITUDE = vocabulary("ph phmag real imaginary fieldmaphz")
-BIDS = re.compile(r"\b(?:sub|ses|run)-[a-z0-9]+")
+BIDS = re.compile(r"(?<![a-z0-9])(?:sub|ses)-[a-z0-9]+")
+"""A BIDS name says whose it is by sub- and ses-; all else (acq-, run-, echo-, part-, desc-, ...)
+and its last word say how it was acquired or made."""
+HEMI = re.compile(r"(?<![a-z0-9])hemi-([lr])(?![a-z0-9])")
+SIZE = re.compile(r"\d+mm|\d+x\d+(?:x\d+)?")
+
+
+OTHER_SIDECAR = "the JSON file beside it names another plane: it isn't used"
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,7 @@ class _Named:
         plane: which one; None where only its geometry can say it.
         mask: it is named as one.
         image: its sequence, sides and times.
+        notes: what is odd about it, one sentence each.
     """
 
     location: Location
@@ -72,6 +90,7 @@ class _Named:
     plane: Plane | None
     mask: bool
     image: Image
+    notes: tuple[str, ...] = ()
 
 
 def nifti_studies(locations: Iterable[Location]) -> tuple[list[Study], int]:
@@ -93,6 +112,7 @@ def _studies(key: str, group: Sequence[_Named]) -> list[Study]:
     for one in group:
         try:
             stack = as_series(read_grid(one.location), one.plane, one.image)
+            stack = replace(stack, notes=(*stack.notes, *one.notes))
             refusal = LABELS if one.mask else None
         except MrkneeError as error:
             stack, refusal = Series((one.image,), None), error.what
@@ -137,7 +157,8 @@ def _named(location: Location, sidecar: Mapping[str, Any]) -> _Named | None:
     parts = words_of([automatic["parts"].replace("_", " ")]) if automatic else []
     described = automatic["rest"] if automatic else stem
     subject = BIDS.findall(described)
-    words = words_of([BIDS.sub(" ", described)])
+    words = words_of([HEMI.sub(_side, BIDS.sub(" ", described))])
+    is_bids = described.startswith("sub-")
     protocol = words_of([_text(sidecar, "SeriesDescription"), _text(sidecar, "ProtocolName")])
     plane = _plane(words, name.parent, protocol)
     if plane is None and not automatic and not protocol:
@@ -146,8 +167,9 @@ def _named(location: Location, sidecar: Mapping[str, Any]) -> _Named | None:
     series = _number(sidecar, "SeriesNumber")
     own = [
         word
-        for word in words
+        for word in ([] if is_bids else words)
         if word not in PLANES_NAMED
+        and not SIZE.fullmatch(word)
         and not MASK.fullmatch(word)
         and word not in SEQUENCE_WORDS
         and word not in protocol
@@ -156,16 +178,25 @@ def _named(location: Location, sidecar: Mapping[str, Any]) -> _Named | None:
     ]
     time = automatic["time"] if automatic else ""
     folder = name.parent
-    if PLANES_NAMED.get(plain(folder.name)) == plane and not set(words) & set(PLANES_NAMED):
+    by_folder = plane is not None and PLANES_NAMED.get(plain(folder.name)) == plane
+    if by_folder and not set(words) & set(PLANES_NAMED):
         folder = folder.parent
     exam = "/".join([str(folder), " ".join([*subject, *own, *([time] if time else [])])])
     if _text(sidecar, "StudyInstanceUID"):
         people = [_text(sidecar, key) for key in ("StudyInstanceUID", "PatientID", "PatientName")]
         exam = repr(people)
-    image = _image(location, sidecar, [word for word in words if word not in own], own)
+    said = {PLANES_NAMED[word] for word in protocol if word in PLANES_NAMED}
+    other = plane is not None and bool(said) and plane not in said
+    image = _image(
+        location, {} if other else sidecar, [word for word in words if word not in own], own
+    )
     if NOT_MAGNITUDE & set(parts):
         image = replace(image, component="PHASE")
-    return _Named(location, exam, plane, mask, image)
+    return _Named(location, exam, plane, mask, image, (OTHER_SIDECAR,) if other else ())
+
+
+def _side(hemi: re.Match[str]) -> str:
+    return " left " if hemi[1] == "l" else " right "
 
 
 def _plane(words: Sequence[str], folder: PurePosixPath, protocol: Sequence[str]) -> Plane | None:

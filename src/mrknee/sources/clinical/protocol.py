@@ -123,7 +123,14 @@ def closeness(candidate: Candidate) -> tuple[tuple[str, float], ...]:
 def ranked(found: Sequence[Candidate], plane: Plane) -> list[Candidate]:
     """The candidates of a plane that aren't refused, the closest to MRNet's protocol first."""
     open_ones = [one for one in found if one.plane == plane and one.refusal is None]
-    return sorted(open_ones, key=lambda one: tuple(value for _, value in closeness(one)))
+    return sorted(
+        open_ones,
+        key=lambda one: (
+            tuple(value for _, value in closeness(one)),
+            # of equal series, those of one folder, for all planes
+            str(one.series.first.location.name.parent),
+        ),
+    )
 
 
 def why_not(candidate: Candidate, chosen: Candidate) -> str:

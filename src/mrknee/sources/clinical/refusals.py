@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from mrknee.exams import Plane
 from mrknee.sources.clinical.anatomy import other_part
 from mrknee.sources.clinical.contrast import WATER
 from mrknee.sources.clinical.header import MR_IMAGES, Image
@@ -20,6 +21,8 @@ MRNET_SLICES = (17, 61)
 MAX_SPACING_MM, MAX_PIXEL_MM, WIDE_FIELD_MM = 8.0, 1.5, 300.0
 """Slices of a knee are 0.5 to 5 mm apart, their pixels 0.2 to 0.8 mm wide and their fields 140 to
 180 mm; those of localisers 10 mm and more apart, and 1.5 to 2 mm wide in fields of 350 to 450."""
+WIDEST_KNEE_MM = 180.0
+"""Sagittal stacks of a knee reach 80 to 160 mm from right to left, of both legs 200 and more."""
 FAST_REPETITION_MS = 20.0
 """Localisers are gradient echoes of 3 to 15 ms. 3-D sequences of the knee are as fast, but have
 more slices than MRNet's smallest stack."""
@@ -28,13 +31,16 @@ more slices than MRNet's smallest stack."""
 _LOCALISER = re.compile(
     r"\b(?:\w*lo[ck]ali[sz]\w*|lo[ck]at(?:or|eur|ore)\w*|\w*(?<!b)loc\d*|loc\d+\w*|\w*scout\w*"
     r"|\w*survey\w*|surv|\w*reperage\w*|topogramm?\w*|scanogram\w*|\w*scano|scno|fastview"
+    r"|aaknee\w*|smart ?(?:exam|knee|brain)\w*"
+    r"|локал\w*|kilavuz"
     r"|(?:3|three|tri) ?p(?:l|lane|lanes|lanar)(?: loc\w*)?)\b"
 )
 # These too, but in SeriesDescription alone: ProtocolName may name a whole examination.
 _PLANNING = re.compile(
-    r"\b(?:reperes?|topo|pilote?|plan ?scans?|planning|planung|planificac\w*|planification"
-    r"|centratore|centraggio|centraje|u(?:e)?bersicht\w*|overzicht\w*|overview"
-    r"|(?:drei|trois|tres|tre|3) ?(?:ebenen|plans?|planos|piani|axes|ejes|assi)"
+    r"\b(?:reperes?|topo|loca|pilot[eo]?|plan ?scans?|planning|planung|planificac\w*|planification"
+    r"|centratore|centraggio|centraje|centratura|centragem|centrado|positioning|positionneur"
+    r"|posi[cz]ionament?o|posicionamiento|u(?:e)?bersicht\w*|overzicht\w*|overview"
+    r"|(?:drei|trois|tres|tre|3) ?(?:ebenen|plans?|planos|piani|axes|ejes|assi|eksen|duzlem)"
     r"|cal|[ck]alibr\w*|asset cal\w*|ref ?scans?|reference scans?"
     r"|(?:sense|coil|coils|coca|grappa|smash|speeder) (?:ref|reference|sens|sensitivity)\w*"
     r"|ref (?:sense|coil)|senseref|pre ?scan|shim\w*|b1 cal\w*|auto ?align\w*)\b"
@@ -44,13 +50,20 @@ _COMPUTED = re.compile(
     r"|(?<!acl )(?<!pcl )re[ck]on(?:s|str\w*)?|proje[ck]tion\w*|pjn|sub|subs|sub\d+|subtr\w*"
     r"|soustr\w*|sottraz\w*|sustrac\w*|vrt|ssd|curved|fused|overlay|colou?r|calc|calculated"
     r"|computed|synthetic|averaged|adc|[de]adc|tracew|parametric|segmentation|registered"
-    r"|std ?dev)\b"
+    r"|std ?dev|ricostru\w*|umrechnung|volume ?render\w*|3d vr|vr 3d)\b"
 )
 _SCREEN = re.compile(
     r"\b(?:screen ?(?:save|saves|shot|shots|capture|captures|cap)?|secondary capture|posdisp"
     r"|key ?images?|processed images?|default ps series|exam summary|dose report|report|filming)\b"
 )
-_MAP = re.compile(r"\b\w*map(?:s|ping|pen|pa)?\b|\bmappa\b|\bcarte (?:t1|t2|phase|champ)\b")
+_DIFFUSION = re.compile(
+    r"\b(?:\w*dwi\w*|\w*dti|dwibs|diff|\w*diffu[sz]\w*|difu[sz]\w*|diffusione|dyfuz\w*"
+    r"|ep2d\w*|epi|ivim|perf|\w*perfusi\w*|tensor)\b"
+)
+_MAP = re.compile(
+    r"\b\w*map(?:s|ping|pen|pa)?\b|\bmapp[ae]\b|\bmapas?\b|\b\w*karten?\b|\bcartigram\w*"
+    r"|\bcarte (?:t1|t2|phase|champ)\b"
+)
 _PHASE = re.compile(
     r"(?<!\w)(?<!\bin )(?<!\bopp )(?<!\bopposed )(?<!\bout )(?<!\bof )(?<!\bno )(?<!\bswap )"
     r"(?:phase|pha|phasen)(?! (?:ap|pa|rl|lr|hf|fh|si|is|a|p|r|l|h|f|over\w*|wrap|enc\w*|dir\w*"
@@ -107,6 +120,7 @@ def refusal_of(series: Series, *, many_echoes: bool = False) -> str | None:
         or _shaped_localiser(series)
         or unusable_because(series)
         or _oblique(series)
+        or _both_legs(series)
     )
 
 
@@ -132,6 +146,16 @@ def _oblique(series: Series) -> str | None:
     _, angle = series.plane or (None, 0.0)
     if angle > MAX_OBLIQUE_DEGREES:
         return f"oblique: more than {MAX_OBLIQUE_DEGREES:.0f} degrees off every plane"
+    return None
+
+
+def _both_legs(series: Series) -> str | None:
+    """Whether a sagittal stack reaches over both legs."""
+    plane = series.plane
+    if plane is None or plane[0] is not Plane.SAGITTAL or series.spacing_mm is None:
+        return None
+    if series.spacing_mm * len(series.images) > WIDEST_KNEE_MM:
+        return f"a stack of both legs: it reaches over {WIDEST_KNEE_MM:.0f} mm from right to left"
     return None
 
 
@@ -176,6 +200,8 @@ def _computed(image: Image, *, many_echoes: bool) -> str | None:
     phase = phases & _PHASE_KINDS or image.component or _PHASE.search(name)
     if phase:
         return "derived from other images: a phase image or a map of the field"
+    if _DIFFUSION.search(name) or "EP" in image.technique or "diffusion" in kind:
+        return "diffusion, perfusion or another echo-planar image"
     if kind & _COMPUTED_KINDS or _COMPUTED.search(name) or _SCREEN.search(name):
         return "derived from other images"
     if _MAP.search(name) and not many_echoes:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mrknee.exams import Plane
+from mrknee.sources.clinical.anatomy import coded_sides
 from mrknee.sources.clinical.geometry import Axes, nearest_plane
 from mrknee.sources.clinical.header import Image
 
@@ -32,10 +33,16 @@ this within the plane are told apart. Headers round positions to less than 0.01 
 MAX_SHEAR = 1.0
 """By how much slices may shift within the plane for each mm along the normal."""
 SLAB_GAP_MM, SLAB_GAPS = 15.0, 3.5
-"""A gap along the normal wider than both 15 mm and 3.5 usual gaps lies between two blocks: two
-knees are some 100 mm apart, and slabs that cover one each leave more than this between them."""
+"""A gap along the normal wider than both 15 mm and 3.5 usual gaps may lie between two blocks."""
+APART_MM = 70.0
+"""Two knees' middles are 100 to 250 mm apart; series of one knee have theirs within 40 mm. A gap
+along the normal lies between two blocks only if their middles are this far apart from right to
+left, or if it is itself as wide as this: else slices are missing there."""
 UNEVEN = 1.5
 """A gap this many times the usual one is a missing slice."""
+
+
+_Any = TypeVar("_Any")
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def sort_into_series(images: Iterable[Image]) -> list[Series]:
         if any(image.instance in renamed for image in group):
             notes = (*notes, _ONE_INSTANCE)
         stacks += _split(group, notes)
-    return sorted(stacks, key=_scanner_order)
+    return sorted(stacks, key=scanner_order)
 
 
 _ONE_INSTANCE = "several of its images share one SOPInstanceUID; they are told apart by position"
@@ -155,17 +162,18 @@ def _scanner_series(images: Sequence[Image]) -> list[tuple[list[Image], tuple[st
     another one: anonymisers may give one SeriesInstanceUID to all series of a study. Or one to
     each image: such images are joined by number and description.
     """
-    groups = _grouped(images, lambda image: (image.series, image.series_number, image.names))
+    groups = grouped(images, lambda image: (image.series, image.series_number, image.names))
     single = [group[0] for group in groups if len(group) == 1 and group[0].frames == 1]
     found: list[tuple[list[Image], tuple[str, ...]]] = [
         (group, ()) for group in groups if len(group) > 1 or group[0].frames > 1
     ]
-    for joined in _grouped(single, lambda image: (image.series_number, image.names)):
+    for joined in grouped(single, lambda image: (image.series_number, image.names)):
         found.append((joined, (_ONE_EACH,) if len(joined) > 1 else ()))
     return found
 
 
-def _scanner_order(stack: Series) -> tuple[object, ...]:
+def scanner_order(stack: Series) -> tuple[object, ...]:
+    """What stacks of a study are sorted by."""
     first = stack.first
     plane = stack.plane[0] if stack.plane else ""
     return (first.series_number, first.series, plane, first.te_ms or 0.0, first.number)
@@ -174,7 +182,7 @@ def _scanner_order(stack: Series) -> tuple[object, ...]:
 def _split(images: Sequence[Image], notes: tuple[str, ...]) -> list[Series]:
     """One scanner's series as stacks."""
     ordered = sorted(images, key=lambda image: (image.number, image.frame))
-    directions, axes_of = _directions(ordered)
+    directions, axes_of = directions_of(ordered)
     echoes = _steps([image.te_ms or 0.0 for image in ordered], SAME_ECHO_MS)
     heights, widths = (
         _steps(
@@ -183,12 +191,15 @@ def _split(images: Sequence[Image], notes: tuple[str, ...]) -> list[Series]:
         )
         for axis in (0, 1)
     )
+    sides = [coded_sides(image.lateralities) for image in ordered]
+    if len({side for each in sides for side in each}) < 2:  # where one is said, it is all images'
+        sides = [frozenset()] * len(ordered)
     clusters: dict[tuple[Any, ...], list[Image]] = {}
     for index, image in enumerate(ordered):
         key = (
             *(directions[index], echoes[index], heights[index], widths[index]),
             *(image.rows, image.cols, image.kind, image.component, image.echo),
-            *(image.technique, image.inverted, image.samples, len(image.pixel_mm)),
+            *(image.technique, image.samples, len(image.pixel_mm), sides[index]),
         )
         clusters.setdefault(key, []).append(image)
     planes = _count_planes(ordered, [axes_of[direction] for direction in directions], echoes)
@@ -206,7 +217,7 @@ def _split(images: Sequence[Image], notes: tuple[str, ...]) -> list[Series]:
         if axes is None:
             stacks.append(Series(tuple(cluster), None, notes=notes, **described))
             continue
-        slabs = _slabs(cluster, axes)
+        slabs = slabs_of(cluster, axes)
         slab_notes = (*notes, _SLABS) if len(slabs) > 1 else notes
         for slab in slabs:
             for part, odd in _in_order(slab, axes):
@@ -214,7 +225,7 @@ def _split(images: Sequence[Image], notes: tuple[str, ...]) -> list[Series]:
     return stacks
 
 
-def _directions(images: Sequence[Image]) -> tuple[list[int], list[Axes | None]]:
+def directions_of(images: Sequence[Image]) -> tuple[list[int], list[Axes | None]]:
     """Which orientation each image has, as a place in the list of orientations.
 
     An orientation is looked for in a grid of normals, in which only neighbouring cells can hold
@@ -280,19 +291,20 @@ def _count_planes(
     return max(map(len, planes.values()), default=1)
 
 
-def _slabs(images: list[Image], axes: Axes) -> list[list[Image]]:
+def slabs_of(images: list[Image], axes: Axes) -> list[list[Image]]:
     """Parallel images as slabs: blocks that lie apart, as those of two knees do.
 
     The slices of one slab lie on a straight line, which may be sheared. Where they don't, they
     are split wherever two neighbours along the rows or columns are more than `IN_PLANE_MM` apart;
-    and in any case where a gap along the normal is wider than missing slices would make it.
+    and in any case where a gap along the normal lies between two knees; see `APART_MM`.
     """
     places = np.array([image.position for image in images]) @ axes.T
     blocks = [np.arange(len(images))]
     if not _on_a_line(places):
         for axis in (1, 2, 1):
             blocks = [part for block in blocks for part in _apart(block, places[:, axis])]
-    blocks = [part for block in blocks for part in _apart(block, places[:, 0], along=True)]
+    across = nearest_plane(axes[0])[0] is Plane.SAGITTAL
+    blocks = [part for block in blocks for part in _along(block, places[:, 0], across=across)]
     return [[images[index] for index in sorted(block)] for block in blocks]
 
 
@@ -306,15 +318,33 @@ def _on_a_line(places: np.ndarray) -> bool:
     return bool(off <= IN_PLANE_MM / 2 and np.abs(slope).max() <= MAX_SHEAR)
 
 
-def _apart(block: np.ndarray, places: np.ndarray, *, along: bool = False) -> list[np.ndarray]:
-    """Splits a block of indices where their places lie apart."""
+def _apart(block: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
+    """Splits a block of indices where their places within the plane lie apart."""
+    order = block[np.argsort(places[block], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(places[order]) > IN_PLANE_MM) + 1)
+
+
+def _along(block: np.ndarray, places: np.ndarray, *, across: bool) -> list[np.ndarray]:
+    """Splits a block of indices where their places along the normal are those of two knees.
+
+    Args:
+        block: of indices.
+        places: along the normal, mm.
+        across: the normal runs from the patient's right to left, as the knees lie.
+    """
     order = block[np.argsort(places[block], kind="stable")]
     gaps = np.diff(places[order])
-    limit = IN_PLANE_MM
-    if along:
-        steps = gaps[gaps > SAME_PLACE_MM]
-        limit = max(SLAB_GAP_MM, SLAB_GAPS * float(np.median(steps)) if len(steps) else 0.0)
-    return np.split(order, np.flatnonzero(gaps > limit) + 1)
+    steps = gaps[gaps > SAME_PLACE_MM]
+    limit = max(SLAB_GAP_MM, SLAB_GAPS * float(np.median(steps)) if len(steps) else 0.0)
+    parts = np.split(order, np.flatnonzero(gaps > limit) + 1)
+    if across and len(parts) > 1:
+        middles = [(places[part[0]] + places[part[-1]]) / 2 for part in parts]
+        cuts = [k for k, (a, b) in enumerate(pairwise(middles), start=1) if b - a > APART_MM]
+    else:
+        ends = [(places[one[-1]], places[two[0]]) for one, two in pairwise(parts)]
+        cuts = [k for k, (a, b) in enumerate(ends, start=1) if b - a > APART_MM]
+    starts = [0, *cuts, len(parts)]
+    return [np.concatenate(parts[a:b]) for a, b in pairwise(starts)]
 
 
 def _in_order(images: list[Image], axes: Axes) -> list[tuple[list[Image], tuple[str, ...]]]:
@@ -323,7 +353,7 @@ def _in_order(images: list[Image], axes: Axes) -> list[tuple[list[Image], tuple[
     Images at one place, or uneven gaps, mean that the series holds more than one stack: they are
     told apart by acquisition, then by point in time, then by the order they were made in.
     """
-    ordered = _sorted(images, axes)
+    ordered = sorted_along(images, axes)
     if _even(ordered, axes):
         return [(ordered, ())]
     keys: tuple[Callable[[Image], Hashable], ...] = (
@@ -331,7 +361,7 @@ def _in_order(images: list[Image], axes: Axes) -> list[tuple[list[Image], tuple[
         lambda image: image.temporal,
     )
     for key in keys:
-        parts = [_sorted(part, axes) for part in _grouped(images, key)]
+        parts = [sorted_along(part, axes) for part in grouped(images, key)]
         if len(parts) > 1 and all(_even(part, axes) for part in parts):
             return [(part, ()) for part in parts]
     places = _by_place(ordered, axes)
@@ -354,7 +384,8 @@ def _places(images: Sequence[Image], axes: Axes) -> list[float]:
     return [float(axes[0] @ np.array(image.position)) for image in images]
 
 
-def _sorted(images: Sequence[Image], axes: Axes) -> list[Image]:
+def sorted_along(images: Sequence[Image], axes: Axes) -> list[Image]:
+    """Images by their places along the first axis."""
     places = _places(images, axes)
     order = sorted(range(len(images)), key=lambda i: (places[i], images[i].number, i))
     return [images[i] for i in order]
@@ -378,8 +409,9 @@ def _even(ordered: Sequence[Image], axes: Axes) -> bool:
     return not gaps or (min(gaps) > SAME_PLACE_MM and max(gaps) < UNEVEN * median(gaps))
 
 
-def _grouped(images: Iterable[Image], key: Callable[[Image], Hashable]) -> list[list[Image]]:
-    groups: dict[Hashable, list[Image]] = {}
-    for image in images:
-        groups.setdefault(key(image), []).append(image)
+def grouped(members: Iterable[_Any], key: Callable[[_Any], Hashable]) -> list[list[_Any]]:
+    """Members of one key together, in the order in which the keys come."""
+    groups: dict[Hashable, list[_Any]] = {}
+    for member in members:
+        groups.setdefault(key(member), []).append(member)
     return list(groups.values())

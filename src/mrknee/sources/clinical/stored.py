@@ -138,22 +138,59 @@ def _padding(
     lost then. Else tissue may have them too, and only what reaches the image's edge is padding.
     """
     limits = _padding_limits(dataset)
-    if limits is None:
-        return np.zeros(stored.shape, bool)
-    low, high = limits
-    # a value that the stored bits can't hold stands in the words as they are
-    there = ((stored >= low) & (stored <= high)) | ((words >= low) & (words <= high))
-    if not there.any() or there.all():
-        return there
+    if limits is not None:
+        low, high = limits
+        # a value that the stored bits can't hold stands in the words as they are
+        there = ((stored >= low) & (stored <= high)) | ((words >= low) & (words <= high))
+        if there.all():
+            return there
+        if there.any():
+            return there if _is_apart(there, stored, image) else _reaching_edge(there)
+    return _unsaid_padding(limits, words, stored, image, dataset)
+
+
+def _unsaid_padding(
+    limits: tuple[int, int] | None, words: Words, stored: Words, image: Image, dataset: Dataset
+) -> Bool[np.ndarray, "rows cols"]:
+    """Padding that the header says after the rescale, or not at all: far from all other values.
+
+    Where the header says nothing that a pixel has, the ends of what 16 bits can hold are padding.
+    """
+    found = np.zeros(stored.shape, bool)
+    if limits is not None and image.rescale != (1.0, 0.0):
+        slope, intercept = image.rescale
+        low, high = sorted((limit - intercept) / slope for limit in limits)
+        found |= (stored >= low - 0.5) & (stored <= high + 0.5)
+    signed = int(dataset.get("PixelRepresentation") or 0) == 1
+    ends = (-(1 << 15), (1 << 15) - 1) if signed else ((1 << 16) - 1,)
+    for end in ends if int(dataset.BitsAllocated) == 16 else ():
+        there = words == end
+        if there.any() and _is_far(there, stored):
+            found |= there
+    if found.any() and not found.all() and _is_apart(found, stored, image):
+        return found
+    return np.zeros(stored.shape, bool)
+
+
+def _is_far(there: Bool[np.ndarray, "rows cols"], stored: Words) -> bool:
+    """Whether some values are further from all others than these are from each other."""
+    if there.all():
+        return False
+    mine, rest = stored[there], stored[~there]
+    least, most = int(rest.min()), int(rest.max())
+    far = max(most - least, 1)
+    return int(mine.max()) < least - far or int(mine.min()) > most + far
+
+
+def _is_apart(there: Bool[np.ndarray, "rows cols"], stored: Words, image: Image) -> bool:
+    """Whether padding's values are darker than all others, or far brighter."""
     rest = stored[~there]
     least, most = int(rest.min()), int(rest.max())
     far = FAR * max(most - least, 1)
     mine = stored[there]
     if image.inverted != (image.rescale[0] < 0):  # dark is high
-        apart = int(mine.min()) > most or int(mine.max()) < least - far
-    else:
-        apart = int(mine.max()) < least or int(mine.min()) > most + far
-    return there if apart else _reaching_edge(there)
+        return int(mine.min()) > most or int(mine.max()) < least - far
+    return int(mine.max()) < least or int(mine.min()) > most + far
 
 
 def _reaching_edge(there: Bool[np.ndarray, "rows cols"]) -> Bool[np.ndarray, "rows cols"]:
