@@ -17,13 +17,21 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
 from mrknee.errors import MrkneeError
-from mrknee.exams.axes import AXES, Axes, Shape, parse_axes, refuse_other_axes, shape_in_order
+from mrknee.exams.axes import (
+    AXES,
+    Axes,
+    Shape,
+    parse_axes,
+    refuse_exams_with_other_axes,
+    shape_in_order,
+)
 from mrknee.exams.exam import PLANES, Exam, Findings, Plane, Stack, by_plane
 from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import (
@@ -64,8 +72,8 @@ class ExamFolder:
             (`DATA/train`); None reads no labels.
         allow_missing_plane: let exams through that lack one or two planes.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
-            `slices,rows,cols`, and refuses exams whose shapes say otherwise when one is read
-            (`refuse_other_axes`).
+            `slices,rows,cols`. Exams whose shapes say otherwise are refused when one is read
+            (`refuse_other_axes`), unless `slices,rows,cols` was given.
         allow_missing_labels: take `findings` without a label file too; all their labels are NaN.
 
     Raises:
@@ -86,8 +94,10 @@ class ExamFolder:
     ) -> None:
         self.folder = folder = Path(folder)
         labels_of = None if labels_of is None else Path(labels_of)
-        self.axes = AXES if axes is None else parse_axes(axes)
-        self._axes_known = axes is not None
+        given = None if axes is None else parse_axes(axes)
+        self.axes = given or AXES
+        self._given_axes = given
+        self._axes_known = given == AXES  # insisted on
         listing = list_stacks(folder)
         if not listing.files:
             raise MrkneeError(
@@ -194,23 +204,18 @@ class ExamFolder:
     def refuse_other_axes(self) -> None:
         """Refuses exams whose shapes say that their axes are in another order than expected.
 
-        All headers are read, once. Nothing is refused where `axes` was given.
+        All headers are read, once. Nothing is refused where `axes` is `slices,rows,cols`.
 
         Raises:
             MrkneeError: they say so; the rules are those of `mrknee.exams.axes`.
         """
         if self._axes_known:
             return
-        shapes: dict[Plane, list[Shape]] = {}
+        shapes: list[tuple[str, dict[Plane, Shape]]] = []
         for index, exam_id in enumerate(self.ids):
-            try:
-                found = self.shapes(index)
-            except MrkneeError:
-                continue  # said when the exam is read
-            refuse_other_axes({p: [s] for p, s in found.items()}, file=self.folder, exam=exam_id)
-            for plane, shape in found.items():
-                shapes.setdefault(plane, []).append(shape)
-        refuse_other_axes(shapes, file=self.folder)
+            with suppress(MrkneeError):  # said when the exam is read
+                shapes.append((exam_id, self.shapes(index)))
+        refuse_exams_with_other_axes(shapes, file=self.folder, given=self._given_axes)
         self._axes_known = True
 
     def count_slices(self, index: int) -> int:

@@ -22,7 +22,7 @@ from starlette.requests import Request
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
-from mrknee.exams.axes import Axes, refuse_other_axes, shape_of
+from mrknee.exams.axes import AXES, Axes, refuse_other_axes, shape_of
 from mrknee.exams.remark import Remark
 from mrknee.exams.stackfile import read_stack
 from mrknee.web.arrivals import MAX_BODY_BYTES, too_large
@@ -201,11 +201,18 @@ def _read_exam(files: Mapping[Plane, BinaryIO], axes: Axes | None) -> Received:
                 remarks += [Remark("outliers", plane, text) for text in outliers]
             except MrkneeError as fault:
                 raise RefusalError(422, fault, field=plane) from None
-    if axes is None:
-        try:
-            refuse_other_axes({plane: [shape_of(stack)] for plane, stack in stacks.items()})
-        except MrkneeError as fault:
-            raise RefusalError(422, fault) from None
+    try:
+        shapes = {plane: [shape_of(stack)] for plane, stack in stacks.items()}
+        refuse_other_axes(shapes, given=axes)
+    except MrkneeError as fault:
+        order = ",".join(axes or AXES)
+        told = MrkneeError(
+            fault.what,
+            expected=fault.expected,
+            found=fault.found,
+            advice=f"send stacks of ({order}); the order is the service's own (--axes)",
+        )
+        raise RefusalError(422, told) from None
     for plane, stack in stacks.items():
         if len(stack) > MAX_SLICES or max(stack.shape[1:]) > MAX_SIDE:
             raise _too_large_to_read(
