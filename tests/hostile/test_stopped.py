@@ -152,7 +152,7 @@ sys.exit(main())
 """
     (tmp_path / "stopped.py").write_text(program)
     source = str(Path(__file__).parents[2] / "src")
-    ended = subprocess.run(  # noqa: S603
+    ended = subprocess.run(
         [sys.executable, "-m", "stopped"],  # -c would end in another way
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{source}"},
         capture_output=True,

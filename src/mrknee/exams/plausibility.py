@@ -183,7 +183,7 @@ def stack_remarks(stack: Stack, plane: Plane) -> Iterator[Remark]:
         yield Remark("low-contrast", plane, low)
 
 
-def _low_contrast(counts: Int64[np.ndarray, "256"]) -> str | None:
+def _low_contrast(counts: Int64[np.ndarray, 256]) -> str | None:
     """In words, that there is hardly any contrast; None where there is.
 
     Args:
@@ -206,7 +206,7 @@ def _low_contrast(counts: Int64[np.ndarray, "256"]) -> str | None:
     return None
 
 
-def _values_between(counts: Int64[np.ndarray, "256"]) -> int:
+def _values_between(counts: Int64[np.ndarray, 256]) -> int:
     """How many grey values lie from the 1st to the 99th percentile, both counted."""
     total = counts.sum()
     if not total:
