@@ -39,6 +39,7 @@ from mrknee.exams.listing import (
     list_stacks,
     plane_folders,
     same_text,
+    unread_text,
     what_is_there,
 )
 from mrknee.exams.remark import Remark
@@ -150,7 +151,7 @@ class ExamFolder:
                 file=root,
                 expected=f"a folder {split}/ with {', '.join(PLANES)} inside",
                 found=what_is_there(root),
-                advice=folder_meant(root, data_set=True),
+                advice=folder_meant(root, data_set=True, split=split),
             )
         return cls(
             root / split,
@@ -172,7 +173,8 @@ class ExamFolder:
                     exam=exam_id,
                     expected="all of " + ", ".join(PLANES),
                     found=", ".join(self.files[exam_id])
-                    + f" ({lacking} of {len(self.ids)} exams lack a plane)",
+                    + f" ({lacking} of {len(self.ids)} exams lack a plane)"
+                    + (f"; {unread_text(self.unread)}" if self.unread else ""),
                     advice="add the file, or allow exams with fewer planes (--allow-missing-plane)",
                 )
 
@@ -332,6 +334,9 @@ def read_labels(path: str | Path) -> dict[str, float]:
                 file=path,
                 expected="id,label with a label of 0, 1 or nothing",
                 found=where,
+                advice="separate id and label by a comma"
+                if len(fields) == 1 and re.search(r"[;\t ]", fields[0])
+                else None,
             )
         exam_id, label = same_text(fields[0]), fields[1]
         if exam_id in labels:

@@ -20,6 +20,7 @@ from mrknee.exams.axes import (
     refuse_exams_with_other_axes,
     shape_in_order,
 )
+from mrknee.exams.listing import same_text
 from mrknee.exams.stackfile import read_shape
 from mrknee.files import whole_file
 from mrknee.inference.model import open_model
@@ -51,7 +52,7 @@ class ListedExams:
         for line in lines:
             if not line.strip():
                 continue
-            path = Path(line.strip())
+            path = _as_stored(Path(line.strip()))
             plane = path.parent.name.lower()
             if plane not in PLANES or path.suffix.lower() != ".npy":
                 raise MrkneeError(
@@ -96,6 +97,14 @@ class ListedExams:
     def __getitem__(self, index: int) -> Exam:
         exam_id, planes = self._exams[index]
         return read_exam(planes, exam_id, axes=self._axes)
+
+
+def _as_stored(path: Path) -> Path:
+    """The file that a path means, however accents are stored in its name; see `same_text`."""
+    if path.name.isascii() or path.exists() or not path.parent.is_dir():
+        return path
+    name = same_text(path.name)
+    return next((file for file in path.parent.iterdir() if same_text(file.name) == name), path)
 
 
 def submit(
