@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-INTERRUPTED = 128 + signal.SIGINT
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def main() -> int:
@@ -14,17 +14,21 @@ def main() -> int:
     try:
         from mrknee.cli import main as run  # within, so that Ctrl-C meanwhile is no traceback
 
-        return run()
+        status = run()
     except KeyboardInterrupt:
         print("\nmrknee: interrupted", file=sys.stderr)
+        status = INTERRUPTED
     except SystemExit as ended:
-        if ended.code != INTERRUPTED:
+        if ended.code not in (INTERRUPTED, TERMINATED):
             raise
-    # Where Ctrl-C came while Python ran generated code (a dataclass, while importing), Python
-    # would end by the signal itself, whatever the exit status is.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(INTERRUPTED)
+        status = int(ended.code)
+    if status in (INTERRUPTED, TERMINATED):
+        # Where KeyboardInterrupt came while Python ran generated code (a dataclass, while
+        # importing), Python would end by SIGINT itself, whatever the exit status is.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

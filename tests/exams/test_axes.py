@@ -34,6 +34,8 @@ def seen(*shapes: Shape) -> Axes | None:
         ((256, 256, 30), LAST),
         ((256, 256, 1), LAST),
         ((320, 288, 24), LAST),
+        ((320, 200, 25), LAST),  # a rectangular field of 62 %
+        ((200, 25, 384), MIDDLE),
         ((64, 64, 20), LAST),
         ((256, 30, 256), MIDDLE),
         ((512, 94, 480), MIDDLE),
@@ -157,3 +159,20 @@ def test_one_turned_stack_among_others_is_named(tmp_path: Path) -> None:
     with pytest.raises(MrkneeError, match="another order") as error:
         ExamFolder(tmp_path)[0]
     assert error.value.exam == "2"
+
+
+def test_an_order_is_advised_only_where_it_is_right_for_all_stacks(tmp_path: Path) -> None:
+    """Of mixed orders, --axes would read one part wrong: it isn't advised, and is refused."""
+    for number in range(3):
+        for plane in PLANES:
+            write_stack(tmp_path, plane, str(number), np.ones((9, 64, 64), np.uint8))
+    np.save(tmp_path / "axial" / "2.npy", np.ones((64, 64, 9), np.uint8))
+    with pytest.raises(MrkneeError, match="another order") as error:
+        ExamFolder(tmp_path)[0]
+    advice = error.value.advice or ""
+    assert "--axes rows,cols,slices" not in advice
+    assert "wrong" in advice
+    with pytest.raises(MrkneeError, match="not to be in the order given") as error:
+        ExamFolder(tmp_path, axes="rows,cols,slices")[0]
+    assert error.value.exam == "0"
+    assert ExamFolder(tmp_path, axes="slices,rows,cols")[2].stacks[Plane.AXIAL].shape[0] == 64

@@ -249,3 +249,13 @@ def test_labels_may_lack_for_a_finding_where_that_is_allowed(toy: Path) -> None:
     assert folder.findings == ("abnormal", "acl")
     assert np.isnan(folder.labels[:, 1]).all()
     assert not np.isnan(folder.labels[:, 0]).any()
+
+
+@pytest.mark.parametrize("line", ["0000;1", "0000\t1", "0000 1"])
+def test_another_separator_is_named(tmp_path: Path, line: str) -> None:
+    """Tables of spreadsheets and MATLAB: the advice says what is to be written."""
+    file = tmp_path / "train-acl.csv"
+    file.write_text(f"{line}\n")
+    with pytest.raises(MrkneeError, match="another form") as error:
+        read_labels(file)
+    assert error.value.advice == "separate id and label by a comma"

@@ -130,3 +130,47 @@ def test_nothing_near_gives_no_advice(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b" / "c"
     folder.mkdir(parents=True)
     assert folder_meant(folder, data_set=False) is None
+
+
+def write_splits(data: Path, *splits: str) -> Path:
+    """A data set with these splits, of one exam each."""
+    for split in splits:
+        write_exams(data / split, "0")
+    return data
+
+
+@pytest.mark.parametrize(
+    ("splits", "wanted", "advice"),
+    [
+        (("train", "val"), "valid", "rename the folder {}/val to valid"),
+        (("Train", "Valid"), "train", "rename the folder {}/Train to train"),
+        (("train",), "valid", "add the folder valid/; the splits that are there: train"),
+    ],
+)
+def test_another_split_is_never_advised(
+    tmp_path: Path, splits: tuple[str, ...], wanted: str, advice: str
+) -> None:
+    """A data set that lacks a split isn't entered: its other exams would be read in their place."""
+    data = write_splits(tmp_path, *splits)
+    assert folder_meant(data, data_set=False, split=wanted) == advice.format(data)
+    assert folder_meant(data, data_set=True, split=wanted) == advice.format(data)
+
+
+def test_a_packed_split_is_to_be_unpacked(tmp_path: Path) -> None:
+    """`train.zip` beside a folder valid/ is the split that is missing."""
+    data = write_splits(tmp_path, "valid")
+    (data / "train.zip").write_bytes(b"PK")
+    assert folder_meant(data, data_set=True, split="train") == f"unpack {data / 'train.zip'}"
+
+
+def test_stacks_beside_the_planes_folders_are_listed(tmp_path: Path) -> None:
+    """Loose stacks, and folders with stacks whose names are no plane's; other things are not."""
+    data = write_splits(tmp_path, "valid") / "valid"
+    np.save(data / "7.npy", STACK)
+    (data / "coronal").rename(data / "Coronal_PD")
+    (data / "notes").mkdir()
+    (data / "import.json").write_text("{}")
+    assert [file.name for file in list_stacks(data).unread] == ["7.npy", "Coronal_PD"]
+    with pytest.raises(MrkneeError, match="lacks the coronal plane") as error:
+        ExamFolder(data)
+    assert "Coronal_PD" in (error.value.found or "")

@@ -56,6 +56,39 @@ def test_one_bright_pixel_is_hardly_any_contrast() -> None:
     assert codes(exam(axial=stack)) == ["low-contrast"]
 
 
+def in_corner(pixels: int) -> Stack:
+    """A black stack with noise in one corner of each slice."""
+    stack = np.zeros((9, 64, 64), np.uint8)
+    stack[:, :pixels, :pixels] = noise((9, pixels, pixels))
+    return stack
+
+
+def test_black_but_for_a_corner_is_hardly_any_contrast() -> None:
+    """Where 9 in 10 pixels have one value, what the others show is a detail."""
+    assert codes(exam(axial=in_corner(20))) == ["low-contrast"], "noise on a tenth of the pixels"
+    assert codes(exam(axial=in_corner(37))) == [], "a third: a knee in air"
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.5])
+@pytest.mark.parametrize("odd", [0, 255])
+def test_padding_doesnt_hide_that_there_is_hardly_any_contrast(share: float, odd: int) -> None:
+    """Values that stand for padding, or clipped ones, don't count as the contrast of the rest."""
+    stack = noise() % 10 + 100
+    stack[:, : round(64 * share)] = odd
+    assert codes(exam(axial=stack)) == ["low-contrast"]
+
+
+def test_slices_of_one_value_are_marked_from_a_quarter_on() -> None:
+    """Slices that are constant show nothing, whatever differs from slice to slice."""
+    stack = noise((12, 64, 64))
+    stack[:2] = 7
+    assert codes(exam(axial=stack)) == [], "two of twelve"
+    stack[5] = 0
+    assert codes(exam(axial=stack)) == ["empty-slices"], "three of twelve"
+    stack[:] = np.arange(12, dtype=np.uint8)[:, None, None] * 20
+    assert codes(exam(axial=stack)) == ["empty-slices"], "all, each with a value of its own"
+
+
 def test_three_black_planes_are_not_also_copies() -> None:
     """Black stacks are equal, but being black is the remark."""
     black = ODD["all-zero"]

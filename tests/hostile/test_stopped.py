@@ -133,3 +133,31 @@ def test_an_import_goes_on_after_ctrl_c(tmp_path: Path) -> None:
 
 if sys.platform == "win32":
     pytest.skip("signals as Linux has them", allow_module_level=True)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_exit_status_holds_where_generated_code_was_interrupted(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    """Python ends by SIGINT itself after an interrupt in generated code; the status is kept."""
+    program = f"""
+import sys, mrknee.cli
+def encoders():
+    "Interrupted while a dataclass is made."
+    exec("import signal; signal.raise_signal({int(number)})")
+mrknee.cli.VERBS["encoders"] = encoders
+sys.argv = ["mrknee", "encoders"]
+from mrknee.__main__ import main
+sys.exit(main())
+"""
+    (tmp_path / "stopped.py").write_text(program)
+    source = str(Path(__file__).parents[2] / "src")
+    ended = subprocess.run(
+        [sys.executable, "-m", "stopped"],  # -c would end in another way
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{source}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == status
+    assert len(ended.stderr.splitlines()) == 1

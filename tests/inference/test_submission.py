@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +62,14 @@ def test_a_bad_list_is_refused(tmp_path: Path, text: str, words: str) -> None:
     listing.write_text(text)
     with pytest.raises(MrkneeError, match=words):
         ListedExams(listing)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_in_a_list_are_joined_however_they_are_stored(toy: Path, form: str) -> None:
+    """A list that was typed elsewhere names the same files, though their bytes differ."""
+    stored, written = unicodedata.normalize(form, "M\u00fcller"), "M\u00fcller"
+    written = unicodedata.normalize("NFD" if form == "NFC" else "NFC", written)
+    for file in toy.glob("valid/*/0012.npy"):
+        file.rename(file.with_stem(stored))
+    [exam] = ListedExams(write_listing(toy, toy / "paths.csv", [written]))
+    assert len(exam.stacks) == 3

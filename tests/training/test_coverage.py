@@ -126,3 +126,12 @@ def test_valid_without_labels_is_no_score(toy: Path) -> None:
         file.unlink()
     assert notes(toy, QUICK) == ["no exam of valid has a label: the scores will be of inner exams"]
     assert not divide(toy, QUICK).scores_valid
+
+
+def test_a_split_or_a_label_file_that_is_missing_is_said(toy: Path) -> None:
+    """No folder valid/ (it may have another name), and a finding whose labels only valid has."""
+    (toy / "train-acl.csv").unlink()
+    assert notes(toy, QUICK)[-1] == "acl: no label file in train: it isn't learned"
+    assert not any("isn't learned" in n for n in notes(toy, replace(QUICK, findings=["abnormal"])))
+    (toy / "valid").rename(toy / "val")
+    assert f"{toy} has no folder valid/: the scores will be of inner exams" in notes(toy, QUICK)

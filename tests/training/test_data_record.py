@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mrknee.errors import MrkneeError
+from mrknee.exams import PLANES
 from mrknee.training.data_record import (
     BLOCK_BYTES,
     FILE,
@@ -144,3 +146,53 @@ def test_only_what_is_read_is_recorded(toy: Path) -> None:
     recipe = replace(QUICK, max_exams=6)
     record = record_data(divide(toy, recipe))
     assert sum(name.startswith("train/") for name in record["exams"]) == 6
+
+
+def add_finding(data: Path) -> None:
+    """There is a label file more."""
+    shutil.copy(data / "train-acl.csv", data / "train-pcl.csv")
+
+
+def replace_finding(data: Path) -> None:
+    """A label file has another finding's name: as many as before."""
+    (data / "train-acl.csv").rename(data / "train-pcl.csv")
+
+
+def remove_finding(data: Path) -> None:
+    """A label file is gone."""
+    (data / "train-acl.csv").unlink()
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set and a run of one epoch; tests copy both."""
+    here = tmp_path_factory.mktemp("begun")
+    data = write_toy_dataset(here / "toy")
+    train(data, here / "run", ONE_EPOCH)
+    return data, here / "run"
+
+
+@pytest.mark.parametrize("change", [add_finding, replace_finding, remove_finding])
+def test_a_run_goes_on_with_its_own_findings_only(
+    begun: tuple[Path, Path], tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    """Label files that came or went since are refused, with both lists; nothing is written."""
+    data, run = (shutil.copytree(one, tmp_path / one.name) for one in begun)
+    change(data)
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with pytest.raises(MrkneeError, match="other findings") as error:
+        train(data, run, replace(ONE_EPOCH, epochs=2), resume=True)
+    assert error.value.expected == "abnormal, acl, meniscus"
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_other_exams_are_named(begun: tuple[Path, Path], tmp_path: Path) -> None:
+    """Which are new and which are gone stands in the refusal."""
+    data, run = (shutil.copytree(one, tmp_path / one.name) for one in begun)
+    for plane in PLANES:
+        (data / "valid" / plane / "0013.npy").rename(data / "valid" / plane / "0099.npy")
+    for file in data.glob("valid-*.csv"):
+        file.write_text(file.read_text().replace("0013,", "0099,"))
+    with pytest.raises(MrkneeError, match="other exams") as error:
+        train(data, run, replace(ONE_EPOCH, epochs=2), resume=True)
+    assert error.value.found == "no longer there: 0013; new: 0099"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -204,9 +205,10 @@ HOSTILE: dict[str, tuple[bytes, int, str | None, str]] = {
     "two planes": (three(sagittal=None), 422, "sagittal", "lacks a plane"),
     "nothing": (form([]), 422, "axial", "lacks a plane"),
     "unnamed files": (form([(p, "", b"") for p in PLANES]), 422, "axial", "lacks a plane"),
-    "another field": (three(transversal=npy(STACK)), 422, "transversal", "none of an exam's"),
+    "another field": (three(knee=npy(STACK)), 422, "knee", "none of an exam's"),
     "text field": (form([("axial", None, b"0001.npy")]), 422, "axial", "text in place of a file"),
     "a plane twice": (form([("axial", "a", npy(STACK))] * 2), 422, "axial", "twice"),
+    "two names of a plane": (three(Axial=npy(STACK)), 422, "Axial", "twice"),
     "many files": (form([("axial", "a", b"")] * 50), 400, None, "form can't be read"),
     "many fields": (form([("x", None, b"")] * 50), 400, None, "form can't be read"),
     "long text": (form([("axial", None, b"a" * 100_000)]), 400, None, "form can't be read"),
@@ -248,6 +250,42 @@ def test_what_is_no_form_with_files_is_refused(served: Served, kind: str) -> Non
     answer = served.ask("POST", "/predict", b"axial=0001.npy", kind)
     assert answer.status == 415
     assert "-F axial=@" in answer.fault["advice"]
+
+
+def test_planes_may_be_named_as_everywhere(served: Served) -> None:
+    """In any case and by their synonyms; what may follow a form's end is ignored."""
+    usual = served.ask("POST", "/predict", three())
+    names = form([(name, "a.npy", npy(STACK)) for name in ("TRA", "Coronal", "sag")])
+    for body in (names, three() + b"\r\n\r\n", three() + b"an epilogue\r\n"):
+        answer = served.ask("POST", "/predict", body)
+        assert answer.status == 200
+        assert answer.json["findings"] == usual.json["findings"]
+
+
+def test_a_compressed_body_is_refused_as_such(served: Served) -> None:
+    """It would be taken for a form that breaks off."""
+    headers = {"Content-Encoding": "gzip"}
+    answer = served.ask("POST", "/predict", gzip.compress(three()), headers=headers)
+    assert answer.status == 415
+    assert "compressed" in answer.fault["what"]
+    assert answer.fault["found"] == "Content-Encoding: gzip"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "found"),
+    [
+        ("multipart/form-data", three(), "no boundary in the header Content-Type"),
+        ("multipart/form-data; boundary=", three(), "no boundary in the header Content-Type"),
+        (KIND, b"", "an empty body"),
+        (KIND, three()[:-9], "a form that breaks off"),
+    ],
+)
+def test_it_is_said_why_a_form_is_broken(
+    served: Served, kind: str, body: bytes, found: str
+) -> None:
+    """No boundary, no body and a cut body are told apart."""
+    answer = served.ask("POST", "/predict", body, kind)
+    assert (answer.status, answer.fault["found"]) == (400, found)
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=" + "x" * 999, KIND + "; charset=rot13", 'multipart/form-data; boundary="\xe9"'])  # fmt: skip # noqa: E501

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -111,3 +112,30 @@ def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         AuditLog(tmp_path / "no" / "log")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "gone"])
+def test_what_takes_the_log_s_place_is_not_written_to(
+    onnx_file: Path, tmp_path: Path, kind: str
+) -> None:
+    """While the service runs: the fault names the log, to the operator its file too."""
+    log, other = tmp_path / "logs" / "audit.jsonl", tmp_path / "other.txt"
+    log.parent.mkdir()
+    other.write_text("something else\n")
+    with Served(onnx_file, tmp_path / "served", "--audit-log", str(log)) as service:
+        log.unlink()
+        if kind == "folder":
+            log.mkdir()
+        elif kind == "pipe":
+            os.mkfifo(log)
+        elif kind == "link":
+            log.symlink_to(other)
+        else:
+            log.parent.rmdir()
+        answer = service.ask("POST", "/predict", exam_form(random_exam(1)))
+        assert (answer.status, "audit log" in answer.fault["what"]) == (500, True)
+        assert service.ask("GET", "/health").status == 200
+        assert service.end() == 0
+        assert str(log) in service.said
+        assert "site-packages" not in service.said
+    assert other.read_text() == "something else\n"

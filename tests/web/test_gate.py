@@ -35,7 +35,7 @@ def test_names_of_this_machine_are_answered(served: Served, host: str) -> None:
     assert served.ask("GET", "/health", headers={"Host": host}).status == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1", "", "user@localhost", "localhost:80:evil.example"])  # fmt: skip # noqa: E501
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1", "", "user@localhost", "localhost:80:evil.example", "[::1]evil.example", "[127.0.0.1", "[::1]:80:evil.example"])  # fmt: skip # noqa: E501
 @pytest.mark.parametrize("path", ["/", "/model", "/health", "/nothing"])
 def test_other_names_are_refused(served: Served, host: str, path: str) -> None:
     """A page that has its own name lead here (DNS rebinding) reads nothing."""
@@ -58,6 +58,34 @@ def test_forms_of_other_sites_are_refused(served: Served, origin: str) -> None:
     assert answer.status == 403
     own = headers | {"Origin": f"http://127.0.0.1:{served.port}"}
     assert served.ask("POST", "/predict", exam_form(random_exam(1)), headers=own).status == 200
+
+
+def test_an_origin_is_compared_without_its_scheme_s_own_port(proxied: Served) -> None:
+    """Proxies may name port 443 in Host, where browsers leave it out; other ports count."""
+    sent = exam_form(random_exam(1))
+    for origin, host, status in (
+        ("https://knee.example", "knee.example:443", 200),
+        ("http://knee.example", "knee.example:80", 200),
+        ("https://knee.example", "knee.example:80", 403),
+        ("http://knee.example", "knee.example:443", 403),
+        ("https://", "knee.example", 403),
+    ):
+        headers = {"Origin": origin, "Host": host}
+        assert proxied.ask("POST", "/predict", sent, headers=headers).status == status
+
+
+def test_every_origin_has_to_be_the_host_s(served: Served) -> None:
+    """A second header with another site's name is not passed over."""
+    with connected(served) as connection:
+        own = f"localhost:{served.port}"
+        head = (
+            f"GET /health HTTP/1.1\r\nConnection: close\r\nHost: {own}\r\nOrigin: http://{own}\r\n"
+        )
+        connection.sendall(f"{head}\r\n".encode())
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+    with connected(served) as connection:
+        connection.sendall(f"{head}Origin: http://evil.example\r\n\r\n".encode())
+        assert read_all(connection).startswith(b"HTTP/1.1 403 ")
 
 
 def test_names_are_compared_without_port_and_brackets() -> None:

@@ -61,6 +61,8 @@ def refused(answer: bytes) -> tuple[int, str]:
         ("GET\r\n\r\n", ""),
         ("\x16\x03\x01\x02\x00\x01", ""),
         ("GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + "x" * 70_000, "too long"),
+        ("GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + "x" * 33_000 + "\r\n\r\n", "32,768"),
+        ("GET /health HTTP/1.1\r\nHost: localhost\r\n" + "X: x\r\n" * 9_000 + "\r\n", "32,768"),
     ],
 )  # fmt: skip
 def test_what_is_no_proper_http_ends_the_connection(served: Served, sent: str, found: str) -> None:
@@ -72,6 +74,7 @@ def test_what_is_no_proper_http_ends_the_connection(served: Served, sent: str, f
     status, reason = refused(answer)
     assert status in (400, 431, 501)
     assert found.lower() in reason.lower()
+    assert "bytearray" not in reason
 
 
 def test_many_tiny_chunks_are_refused_at_once(served: Served) -> None:

@@ -63,11 +63,9 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
     # a label file that can't be read is told already, and its finding is missing from the counts
     if not any(p.code.startswith("label-") and p.severity == "error" for p in problems):
         problems += compare_labels(labels.get("train", {}), labels.get("valid", {}))
-    if axes is None:
-        order, wrong = check_axes(root, places)
-        problems += wrong
-    else:
-        order = parse_axes(axes)
+    given = None if axes is None else parse_axes(axes)
+    order, wrong = check_axes(root, places, given=given)
+    problems += wrong
     looks, unreadable = look_at_stacks(root, places, axes=order)
     problems += [*unreadable, *check_shapes(looks)]
     copies, same = find_copies(looks)

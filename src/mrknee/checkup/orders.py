@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mrknee.checkup.layout import Place
 from mrknee.checkup.problem import Problem
 from mrknee.errors import MrkneeError
 from mrknee.exams import Plane
-from mrknee.exams.axes import AXES, Axes, Shape, other_axes
+from mrknee.exams.axes import AXES, Axes, Shape, other_axes, shape_in_order
 from mrknee.exams.stackfile import read_shape
 
 SHARE = 0.5
-"""Where so many of the stacks seem to be in one other order, the data set is taken to be."""
+"""Where so many of the stacks seem to be in one other order, which is right for the others too, the
+data set is taken to be."""
 
 
-def check_axes(root: Path, places: Sequence[Place]) -> tuple[Axes, list[Problem]]:
+def check_axes(
+    root: Path, places: Sequence[Place], *, given: Axes | None = None
+) -> tuple[Axes, list[Problem]]:
     """Looks at the shapes of all stacks, by the rules of `mrknee.exams.axes`.
 
     Args:
         root: the data set's folder.
         places: where the stacks are; those whose header can't be read are told elsewhere.
+        given: the order that they are said to have; `AXES` is insisted on.
 
     Returns:
         The order in which the data set is to be looked at, so that one fault isn't told as many;
         and the problems: one where the data set is in another order, else one for each stack that
         is.
     """
+    if given == AXES:
+        return AXES, []
+    read_as = given or AXES
     shapes: dict[Place, Shape] = {}
     for place in places:
         try:
-            shapes[place] = read_shape(root / place.file, place.exam)
+            shapes[place] = shape_in_order(read_shape(root / place.file, place.exam), read_as)
         except MrkneeError:
             continue
     alone = {
@@ -40,24 +46,37 @@ def check_axes(root: Path, places: Sequence[Place]) -> tuple[Axes, list[Problem]
         for place, shape in shapes.items()
         if (found := other_axes({place.plane: [shape]})) is not None
     }
-    if len(alone) < SHARE * len(shapes):
+    if given is not None or len(alone) < SHARE * len(shapes) or not _agree(shapes, alone):
+        problems = [_problem(*found, place, read_as) for place, found in alone.items()]
         by_plane: dict[Plane, list[Shape]] = {}
         for place, shape in shapes.items():
             if place not in alone:
                 by_plane.setdefault(place.plane, []).append(shape)
         together = other_axes(by_plane)
-        if together is None:
-            return AXES, [_problem(*found, place) for place, found in alone.items()]
-        return together[0], [_problem(*together)]
+        if together is None or alone:
+            return read_as, problems
+        return read_as if given else together[0], [_problem(*together, read_as=read_as)]
     if not alone:
         return AXES, []
-    ((order, _),) = Counter(axes for axes, _ in alone.values()).most_common(1)
-    first = next(found for found in alone.values() if found[0] == order)
-    return order, [_problem(*first)]
+    order, why = next(iter(alone.values()))
+    return order, [_problem(order, why)]
 
 
-def _problem(order: Axes, why: str, place: Place | None = None) -> Problem:
-    text = f"expected ({', '.join(AXES)}); the axes seem to be ({', '.join(order)}): {why}"
+def _agree(shapes: Mapping[Place, Shape], alone: Mapping[Place, tuple[Axes, str]]) -> bool:
+    """Whether one order is right for all stacks: for those that tell, and for the others."""
+    orders = {axes for axes, _ in alone.values()}
+    if len(orders) != 1:
+        return not orders
+    (order,) = orders
+    return all(
+        other_axes({place.plane: [shape_in_order(shape, order)]}) is None
+        for place, shape in shapes.items()
+    )
+
+
+def _problem(order: Axes, why: str, place: Place | None = None, read_as: Axes = AXES) -> Problem:
+    text = f"expected ({', '.join(read_as)}); the axes seem to be "
+    text += f"({', '.join(order)}): {why}" if read_as == AXES else f"others: read so, {why}"
     if place is None:
         return Problem("other-axes", f"all stacks: {text}", ".")
     return Problem("other-axes", text, place.file, place.exam)

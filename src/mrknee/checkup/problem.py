@@ -148,8 +148,9 @@ KINDS: Mapping[str, Kind] = {
     ),
     "low-contrast": Kind(
         "warning",
-        "98 % of the pixels lie within fewer than 16 of 256 grey values",
-        "look at the stack: one bright pixel, or a window that is far too wide?",
+        "98 % of the pixels lie within fewer than 16 of 256 grey values, with or without the "
+        "darkest and the brightest value; or 9 in 10 pixels have one value",
+        "look at the stack: one bright pixel, padding, or a window that is far too wide?",
     ),
     "odd-size": Kind(
         "warning",

@@ -115,7 +115,7 @@ def _look(root: Path, axes: Axes, place: Place) -> tuple[Look | None, list[Probl
     if blank:
         add("constant" if stored else "all-zero", f"each of its {stack.size:,} pixels is {stored}")
     for code, text in remarks.items():
-        if code not in BLANK:
+        if code not in BLANK | {"empty-slices"}:  # which is looked for more closely below
             add(code, text)
     if not blank and "equal-slices" not in remarks:
         problems += _empty_slices(look, stack.min(axis=(1, 2)) == stack.max(axis=(1, 2)))

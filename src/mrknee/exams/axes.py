@@ -36,10 +36,9 @@ Axes = tuple[str, str, str]
 AXES: Axes = ("slices", "rows", "cols")
 """The order in which stacks are expected, and always are in an `Exam`."""
 
-LONG, SQUARE = 3.0, 1.5
-"""Ratios of an image's sides. Knees are imaged in square fields or in rectangular ones whose
-shorter side is 60 % of the longer or more, so `LONG` is beyond any and `SQUARE` includes nearly
-all."""
+LONG, SQUARE = 3.0, 2.0
+"""Ratios of an image's sides. Scanners offer rectangular fields of half the square or more, so
+`SQUARE` includes all and `LONG` is beyond any."""
 
 LEAST = 16
 """Pixels; the smallest side that an image may have for these rules."""
@@ -126,30 +125,77 @@ def refuse_other_axes(
     *,
     file: str | Path | None = None,
     exam: str | None = None,
+    given: Axes | None = None,
+    among: Iterable[Shape] = (),
 ) -> None:
     """Refuses stacks whose shapes say that their axes are in another order.
 
     Args:
-        shapes: as for `other_axes`.
+        shapes: as for `other_axes`, as they are read.
         file: the file or folder, for the message.
         exam: the exam's id, for the message.
+        given: the order in which they were read, where somebody gave one. `AXES` is insisted on:
+            nothing is refused then.
+        among: shapes of all stacks that are read with these. Reading them in another order is
+            advised only where that is right for all of them.
 
     Raises:
         MrkneeError: they do.
     """
-    found = other_axes(shapes)
-    if found is not None:
-        order, why = found
+    found = None if given == AXES else other_axes(shapes)
+    if found is None:
+        return
+    order, why = found
+    if given is not None:
         raise DataError(
-            "the stacks' axes seem to be in another order",
+            "the stacks' axes seem not to be in the order given",
             code="axes-order",
             file=file,
             exam=exam,
-            expected=f"({', '.join(AXES)})",
-            found=f"({', '.join(order)}): {why}",
-            advice=f"read them so with --axes {','.join(order)}, save them in the expected order, "
-            f"or insist on it with --axes {','.join(AXES)}",
+            expected=f"all stacks as ({', '.join(given)})",
+            found=f"read so, {why}",
+            advice=f"save all stacks as ({', '.join(AXES)})",
         )
+    every = [*among, *(shape for those in shapes.values() for shape in those)]
+    all_fit = all(_of_stack(shape_in_order(shape, order)) is None for shape in every)
+    raise DataError(
+        "the stacks' axes seem to be in another order",
+        code="axes-order",
+        file=file,
+        exam=exam,
+        expected=f"({', '.join(AXES)})",
+        found=f"({', '.join(order)}): {why}",
+        advice=(
+            f"read them so with --axes {','.join(order)}, save them in the expected order, "
+            if all_fit
+            else "save these in the expected order (--axes would read the others wrong), "
+        )
+        + f"or insist on it with --axes {','.join(AXES)}",
+    )
+
+
+def refuse_exams_with_other_axes(
+    exams: Sequence[tuple[str, Mapping[Plane, Shape]]], *, file: str | Path, given: Axes | None
+) -> None:
+    """Refuses exams whose shapes, each by itself or together, say so; as `refuse_other_axes`.
+
+    Args:
+        exams: each exam's id, and plane -> the shape of its stack, as it is read.
+        file: the folder or list, for the message.
+        given: the order in which they were read, where somebody gave one.
+
+    Raises:
+        MrkneeError: they do.
+    """
+    together: dict[Plane, list[Shape]] = {}
+    for _, shapes in exams:
+        for plane, shape in shapes.items():
+            together.setdefault(plane, []).append(shape)
+    every = [shape for those in together.values() for shape in those]
+    for exam_id, shapes in exams:
+        one = {plane: [shape] for plane, shape in shapes.items()}
+        refuse_other_axes(one, file=file, exam=exam_id, given=given, among=every)
+    refuse_other_axes(together, file=file, given=given)
 
 
 def _orders() -> Iterable[tuple[Axes, int, int, int]]:

@@ -17,13 +17,21 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams.axes import AXES, Axes, Shape, parse_axes, refuse_other_axes, shape_in_order
+from mrknee.exams.axes import (
+    AXES,
+    Axes,
+    Shape,
+    parse_axes,
+    refuse_exams_with_other_axes,
+    shape_in_order,
+)
 from mrknee.exams.exam import PLANES, Exam, Findings, Plane, Stack, by_plane
 from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import (
@@ -31,6 +39,7 @@ from mrknee.exams.listing import (
     list_stacks,
     plane_folders,
     same_text,
+    unread_text,
     what_is_there,
 )
 from mrknee.exams.remark import Remark
@@ -64,8 +73,8 @@ class ExamFolder:
             (`DATA/train`); None reads no labels.
         allow_missing_plane: let exams through that lack one or two planes.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
-            `slices,rows,cols`, and refuses exams whose shapes say otherwise when one is read
-            (`refuse_other_axes`).
+            `slices,rows,cols`. Exams whose shapes say otherwise are refused when one is read
+            (`refuse_other_axes`), unless `slices,rows,cols` was given.
         allow_missing_labels: take `findings` without a label file too; all their labels are NaN.
 
     Raises:
@@ -86,8 +95,10 @@ class ExamFolder:
     ) -> None:
         self.folder = folder = Path(folder)
         labels_of = None if labels_of is None else Path(labels_of)
-        self.axes = AXES if axes is None else parse_axes(axes)
-        self._axes_known = axes is not None
+        given = None if axes is None else parse_axes(axes)
+        self.axes = given or AXES
+        self._given_axes = given
+        self._axes_known = given == AXES  # insisted on
         listing = list_stacks(folder)
         if not listing.files:
             raise DataError(
@@ -142,7 +153,7 @@ class ExamFolder:
                 file=root,
                 expected=f"a folder {split}/ with {', '.join(PLANES)} inside",
                 found=what_is_there(root),
-                advice=folder_meant(root, data_set=True),
+                advice=folder_meant(root, data_set=True, split=split),
             )
         return cls(
             root / split,
@@ -165,7 +176,8 @@ class ExamFolder:
                     exam=exam_id,
                     expected="all of " + ", ".join(PLANES),
                     found=", ".join(self.files[exam_id])
-                    + f" ({lacking} of {len(self.ids)} exams lack a plane)",
+                    + f" ({lacking} of {len(self.ids)} exams lack a plane)"
+                    + (f"; {unread_text(self.unread)}" if self.unread else ""),
                     advice="add the file, or allow exams with fewer planes (--allow-missing-plane)",
                 )
 
@@ -197,23 +209,18 @@ class ExamFolder:
     def refuse_other_axes(self) -> None:
         """Refuses exams whose shapes say that their axes are in another order than expected.
 
-        All headers are read, once. Nothing is refused where `axes` was given.
+        All headers are read, once. Nothing is refused where `axes` is `slices,rows,cols`.
 
         Raises:
             MrkneeError: they say so; the rules are those of `mrknee.exams.axes`.
         """
         if self._axes_known:
             return
-        shapes: dict[Plane, list[Shape]] = {}
+        shapes: list[tuple[str, dict[Plane, Shape]]] = []
         for index, exam_id in enumerate(self.ids):
-            try:
-                found = self.shapes(index)
-            except MrkneeError:
-                continue  # said when the exam is read
-            refuse_other_axes({p: [s] for p, s in found.items()}, file=self.folder, exam=exam_id)
-            for plane, shape in found.items():
-                shapes.setdefault(plane, []).append(shape)
-        refuse_other_axes(shapes, file=self.folder)
+            with suppress(MrkneeError):  # said when the exam is read
+                shapes.append((exam_id, self.shapes(index)))
+        refuse_exams_with_other_axes(shapes, file=self.folder, given=self._given_axes)
         self._axes_known = True
 
     def count_slices(self, index: int) -> int:
@@ -333,6 +340,9 @@ def read_labels(path: str | Path) -> dict[str, float]:
                 file=path,
                 expected="id,label with a label of 0, 1 or nothing",
                 found=where,
+                advice="separate id and label by a comma"
+                if len(fields) == 1 and re.search(r"[;\t ]", fields[0])
+                else None,
             )
         exam_id, label = same_text(fields[0]), fields[1]
         if exam_id in labels:

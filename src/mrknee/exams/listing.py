@@ -22,8 +22,9 @@ class Listing:
     Attributes:
         files: id -> plane -> its file, sorted by id.
         unread: files in the planes' folders that are not read, sorted: other endings (`.npz`,
-            `.npy.gz`), hidden stacks, and folders named like a plane that another folder stands
-            for, or by a synonym (`sag/`). Other hidden files, and what macOS writes beside a file
+            `.npy.gz`), hidden stacks; and what lies beside the planes' folders: stacks, folders
+            with stacks inside, folders named by a synonym (`sag/`) or like a plane that another
+            folder stands for. Other hidden files, and what macOS writes beside a file
             (`._0000.npy` beside `0000.npy`), are nobody's data and are not listed.
     """
 
@@ -68,9 +69,20 @@ def list_stacks(folder: Path) -> Listing:
                     )
                 planes[plane] = file
     if folder.is_dir():
-        others = (f for f in folder.iterdir() if plane_named(f.name) and f.is_dir())
-        unread += [f for f in others if f not in folders.values()]
+        others = [f for f in folder.iterdir() if f not in folders.values() and f.name[0] != "."]
+        unread += [f for f in others if _holds_stacks(f)]
     return Listing({i: found[i] for i in sorted(found)}, tuple(sorted(unread)))
+
+
+def _holds_stacks(path: Path) -> bool:
+    """Whether something beside the planes' folders is a stack, or a folder that may hold some."""
+    if path.suffix.lower() == ".npy":
+        return True
+    if not path.is_dir():
+        return False
+    return plane_named(path.name) is not None or any(
+        inside.suffix.lower() == ".npy" for inside in _entries(path)
+    )
 
 
 def plane_folders(folder: Path) -> dict[Plane, Path]:
@@ -116,17 +128,20 @@ def what_is_there(folder: Path) -> str:
     return (", ".join(names[:8]) + more) or "an empty folder"
 
 
-def folder_meant(folder: Path, *, data_set: bool) -> str | None:
+def folder_meant(folder: Path, *, data_set: bool, split: str | None = None) -> str | None:
     """Advice on which folder to name, where exams are near the one that was named.
 
     Args:
         folder: what was named.
         data_set: whether a data set is wanted (train/ and valid/ inside); else a folder with the
             planes' folders will do too.
+        split: the split that was looked for in it and isn't there.
 
     Returns:
         What to do; None where nothing was found.
     """
+    if split is not None and _is_data_set(folder):
+        return _split_meant(folder, split)
     above: list[Path] = []  # of a split's folder, or a plane's
     if folder.name.lower() in PLANES:
         above = list(folder.absolute().parents)[:2]
@@ -144,6 +159,18 @@ def folder_meant(folder: Path, *, data_set: bool) -> str | None:
     if packed:
         return f"unpack {packed[0]}, and name the folder that comes out"
     return None
+
+
+def _split_meant(data: Path, split: str) -> str:
+    """What to do about a data set that lacks a split: never to read another one unasked."""
+    for packed in _entries(data):
+        if packed.suffix.lower() in _PACKED and packed.name.lower().startswith(f"{split}."):
+            return f"unpack {packed}"
+    others = [inside.name for inside in _folders(data) if has_planes(inside)]
+    near = [name for name in others if name.lower() == split or {name, split} == {"val", "valid"}]
+    if near:
+        return f"rename the folder {data / near[0]} to {split}"
+    return f"add the folder {split}/; the splits that are there: {', '.join(others)}"
 
 
 def _below(folder: Path) -> Iterator[Path]:

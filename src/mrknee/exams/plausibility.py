@@ -17,6 +17,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from mrknee.errors import ModelError
 from mrknee.exams.axes import AXES, Shape, other_axes, shape_of
@@ -29,7 +30,9 @@ CODES: Mapping[str, str] = {
     "constant": "every pixel of a stack has the same value, which is not 0",
     "one-slice": "a stack has one slice",
     "equal-slices": "all slices of a stack are the same",
-    "low-contrast": "98 % of a stack's pixels lie within fewer than 16 of 256 grey values",
+    "empty-slices": "a quarter of a stack's slices or more have one value each",
+    "low-contrast": "98 % of a stack's pixels lie within fewer than 16 of 256 grey values, with or "
+    "without the darkest and the brightest; or 9 in 10 pixels have one value",
     "outliers": "a few values lie so far from the others that they were clipped",
     "copy-planes": "two planes are the same stack",
     "other-axes": "a stack's axes seem to be in another order than (slices, rows, cols)",
@@ -44,6 +47,14 @@ BLANK = frozenset({"all-zero", "constant"})
 LEAST_CONTRAST = 16
 """Grey values from the 1st to the 99th percentile. Fewer than 16 are less than 4 bits: a network
 whose input is scaled from minimum to maximum would see steps, noise, or a few odd pixels."""
+
+ONE_VALUE = 0.9
+"""Share of a stack's pixels with one value, from which on it is nearly blank. A knee fills a third
+of its field or more, so black around it is two thirds at most."""
+
+MANY_EMPTY = 0.25
+"""Share of slices with a single value each. A few at the ends pad a stack; a quarter is as much as
+`mrknee check` allows there."""
 
 GRID = 32
 """Contrast is measured on so many rows and columns of each slice, which is cheap and enough for
@@ -160,16 +171,48 @@ def stack_remarks(stack: Stack, plane: Plane) -> Iterator[Remark]:
         return
     if same and len(stack) > 1:
         yield Remark("equal-slices", plane, f"its {len(stack)} slices are the same")
-    contrast = _contrast(stack)
-    if contrast < LEAST_CONTRAST:
-        text = f"98 % of the pixels lie within {contrast} of 256 grey values"
-        yield Remark("low-contrast", plane, text)
-
-
-def _contrast(stack: Stack) -> int:
-    """How many grey values lie from the 1st to the 99th percentile, both counted."""
+    # some pixels first: most slices have two values among them
     some = stack[:, :: max(stack.shape[1] // GRID, 1), :: max(stack.shape[2] // GRID, 1)]
-    share = np.cumsum(np.bincount(some.ravel(), minlength=256)) / some.size
+    likely = np.flatnonzero(some.min(axis=(1, 2)) == some.max(axis=(1, 2)))
+    empty = sum(bool(stack[i].min() == stack[i].max()) for i in likely)
+    if empty >= MANY_EMPTY * len(stack):
+        yield Remark("empty-slices", plane, f"{empty} of its {len(stack)} slices have one value")
+    if empty == len(stack):
+        return
+    low = _low_contrast(np.bincount(some.ravel(), minlength=256))
+    if low is not None:
+        yield Remark("low-contrast", plane, low)
+
+
+def _low_contrast(counts: Int64[np.ndarray, 256]) -> str | None:
+    """In words, that there is hardly any contrast; None where there is.
+
+    Args:
+        counts: how many pixels have each grey value.
+    """
+    contrast = _values_between(counts)
+    if contrast < LEAST_CONTRAST:
+        return f"98 % of the pixels lie within {contrast} of 256 grey values"
+    # padding, or clipped outliers, may take nearly the whole range for themselves
+    values = np.flatnonzero(counts)
+    contrast = _values_between(np.where(np.isin(range(256), values[[0, -1]]), 0, counts))
+    if contrast < LEAST_CONTRAST:
+        return (
+            f"98 % of the pixels that are neither the darkest nor the brightest lie within "
+            f"{contrast} of 256 grey values"
+        )
+    usual = counts.max() / counts.sum()
+    if usual >= ONE_VALUE:
+        return f"{usual:.0%} of the pixels have the value {counts.argmax()}"
+    return None
+
+
+def _values_between(counts: Int64[np.ndarray, 256]) -> int:
+    """How many grey values lie from the 1st to the 99th percentile, both counted."""
+    total = counts.sum()
+    if not total:
+        return 0
+    share = np.cumsum(counts) / total
     return int(np.searchsorted(share, 0.99) - np.searchsorted(share, 0.01)) + 1
 
 

@@ -152,7 +152,7 @@ def open_exams(
             expected=f"a data set with a folder {split}/, or the folders axial/, coronal/, "
             "sagittal/",
             found=what_is_there(path),
-            advice=folder_meant(path, data_set=False),
+            advice=folder_meant(path, data_set=False, split=split),
         )
     folder = ExamFolder(inside, allow_missing_plane=allow_missing_plane, axes=axes)
     folder.refuse_other_axes()

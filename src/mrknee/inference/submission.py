@@ -13,7 +13,14 @@ from pathlib import Path
 
 from mrknee.errors import DataError, ModelError, MrkneeError
 from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_exam
-from mrknee.exams.axes import AXES, Shape, parse_axes, refuse_other_axes
+from mrknee.exams.axes import (
+    AXES,
+    Shape,
+    parse_axes,
+    refuse_exams_with_other_axes,
+    shape_in_order,
+)
+from mrknee.exams.listing import same_text
 from mrknee.exams.stackfile import read_shape
 from mrknee.files import whole_file
 from mrknee.inference.model import open_model
@@ -31,7 +38,8 @@ class ListedExams:
         listing: the file; one path a line, relative to the current folder, of the form
             `.../{plane}/{id}.npy`, each exam's three planes in any order.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
-            `slices,rows,cols` and refuses files whose shapes say otherwise.
+            `slices,rows,cols`. Files whose shapes say otherwise are refused, unless
+            `slices,rows,cols` was given.
 
     Raises:
         MrkneeError: the file isn't there, a path has another form, a plane comes twice or is
@@ -44,7 +52,7 @@ class ListedExams:
         for line in lines:
             if not line.strip():
                 continue
-            path = Path(line.strip())
+            path = _as_stored(Path(line.strip()))
             plane = path.parent.name.lower()
             if plane not in PLANES or path.suffix.lower() != ".npy":
                 raise DataError(
@@ -77,18 +85,17 @@ class ListedExams:
         if not exams:
             raise DataError("the list of paths is empty", code="paths-list", file=listing)
         self._exams = [(exam_id, planes) for (_, exam_id), planes in exams.items()]
-        self._axes = AXES if axes is None else parse_axes(axes)
-        if axes is None:
-            self._refuse_other_axes(listing)
-
-    def _refuse_other_axes(self, listing: Path) -> None:
-        shapes: dict[Plane, list[Shape]] = {}
-        for exam_id, planes in self._exams:
-            for plane, path in planes.items():
-                with suppress(MrkneeError):  # said when the exam is read
-                    shape = read_shape(path, exam_id)
-                    shapes.setdefault(plane, []).append(shape)
-        refuse_other_axes(shapes, file=listing)
+        given = None if axes is None else parse_axes(axes)
+        self._axes = given or AXES
+        if given != AXES:  # else insisted on
+            shapes: list[tuple[str, dict[Plane, Shape]]] = []
+            for exam_id, planes in self._exams:
+                shapes.append((exam_id, {}))
+                for plane, path in planes.items():
+                    with suppress(MrkneeError):  # said when the exam is read
+                        shape = shape_in_order(read_shape(path, exam_id), self._axes)
+                        shapes[-1][1][plane] = shape
+            refuse_exams_with_other_axes(shapes, file=listing, given=given)
 
     def __len__(self) -> int:
         return len(self._exams)
@@ -96,6 +103,14 @@ class ListedExams:
     def __getitem__(self, index: int) -> Exam:
         exam_id, planes = self._exams[index]
         return read_exam(planes, exam_id, axes=self._axes)
+
+
+def _as_stored(path: Path) -> Path:
+    """The file that a path means, however accents are stored in its name; see `same_text`."""
+    if path.name.isascii() or path.exists() or not path.parent.is_dir():
+        return path
+    name = same_text(path.name)
+    return next((file for file in path.parent.iterdir() if same_text(file.name) == name), path)
 
 
 def submit(

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import ExamFolder, Plane
+from mrknee.exams import ExamFolder, Plane, label_files
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.files import owned_folder, whole_file
 from mrknee.report.cohort import count_slices, count_splits, open_if_there, parts_of
@@ -112,7 +112,12 @@ def gather(
         labels,
         table.probabilities,
         split=split,
-        notes=[*notes, *_optimism(facts, data, len(table.ids)), *odd],
+        notes=[
+            *notes,
+            *_unmatched(table.findings, data, split),
+            *_optimism(facts, data, len(table.ids)),
+            *odd,
+        ],
         operating_points={} if facts is None else facts.operating_points,
         calibration=None if facts is None else facts.calibration,
         prevalences={name.strip().lower(): share for name, share in prevalences.items()},
@@ -132,6 +137,19 @@ def gather(
         if against is None
         else compare_files([predictions, against], data, split=split),
     )
+
+
+def _unmatched(findings: Sequence[str], data: Path, split: str) -> list[str]:
+    """A note where columns lack a label file while label files lack a column: other names?"""
+    files = label_files(data / split)
+    columns = [name for name in findings if name not in files]
+    labels = [file.name for name, file in files.items() if name not in findings]
+    if not columns or not labels:
+        return []
+    return [
+        f"no label file for {', '.join(columns)}, and no prediction for {', '.join(labels)}: "
+        "if these are the same finding, give it one name"
+    ]
 
 
 def _slices_if_readable(folder: Path) -> Mapping[Plane, SliceCounts]:

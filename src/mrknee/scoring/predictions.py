@@ -19,7 +19,7 @@ from jaxtyping import Float
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import Findings, Remark, label_files, read_labels
 from mrknee.exams.ids import how_ids_differ, refuse_id
-from mrknee.exams.listing import folder_meant, same_text
+from mrknee.exams.listing import folder_meant, same_text, what_is_there
 from mrknee.files import whole_file
 from mrknee.scoring.text import exams
 from mrknee.untrusted import read_text
@@ -207,7 +207,8 @@ class Predictions:
                 file=root,
                 expected=f"a label file {split}-<finding>.csv for one of "
                 + ", ".join(self.findings),
-                found=", ".join(path.name for path in files.values()) or "no label file",
+                found=", ".join(path.name for path in files.values())
+                or ("no label file" if root.is_dir() else what_is_there(root)),
                 advice=None if files else folder_meant(root, data_set=True),
             )
         for name, labels in known.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from mrknee.exams import label_files
 from mrknee.training.parts import Parts
 from mrknee.training.recipe import Recipe
 
@@ -39,11 +40,17 @@ def coverage_notes(parts: Parts, recipe: Recipe) -> list[str]:
         notes.append(
             f"no finding has an AUC on {name}, so no epoch is better than another: the last is kept"
         )
-    if inner and parts.valid is not None and not parts.scores_valid:
+    root = parts.train.folder.parent
+    if inner and parts.valid is None:
+        notes.append(f"{root} has no folder valid/: the scores will be of inner exams")
+    elif inner and parts.valid is not None and not parts.scores_valid:
         notes.append("no exam of valid has a label: the scores will be of inner exams")
     elif inner and parts.valid is not None:
         for finding, why in _lacking(findings, parts.valid.labels).items():
             notes.append(f"{finding}: {why} in valid: it gets no AUC there")
+    if recipe.findings is None:
+        others = label_files(root / "valid").keys() - set(findings)
+        notes += [f"{name}: no label file in train: it isn't learned" for name in sorted(others)]
     return notes
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder
+from mrknee.exams import ExamFolder, Findings
 from mrknee.progress import track
 from mrknee.training.parts import Parts
 from mrknee.untrusted import read_json
@@ -90,6 +90,12 @@ def read_record(out: Path) -> Record | None:
     except (MrkneeError, AssertionError, AttributeError, KeyError, TypeError):
         return None  # a by-product: what is broken is written again
     return content if content["version"] == VERSION else None
+
+
+def findings_in(record: Record) -> Findings | None:
+    """The findings that a run learns, by its record; None where it records no exam."""
+    names = dict.fromkeys(name for exam in record["exams"].values() for name in exam["labels"])
+    return Findings(names) if names else None
 
 
 def changes(before: Record, now: Record) -> list[str]:

@@ -6,7 +6,9 @@ can be written again is; what a state relies on decides which state is taken.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,30 @@ def has_same_exams(out: Path, split: str, done: Done) -> bool:
     if done.split:
         return done.split == split_digest(split)
     return _is_cut(file, split) or _read(file) == split.encode()
+
+
+def other_exams(out: Path, split: str, shown: int = 5) -> str:
+    """How the exams differ from those a run was started with, in words."""
+    try:
+        before, now = (
+            dict(row[:2] for row in csv.reader(io.StringIO(text)) if len(row) == 2)
+            for text in (_read(out / "split.csv").decode(), split)
+        )
+    except (MrkneeError, ValueError):  # broken, for example by a power loss
+        return "other exams, or other labels"
+    moved = [i for i in now if i in before and now[i] != before[i]]
+    found = {
+        "no longer there": [i for i in before if i not in now],
+        "new": [i for i in now if i not in before],
+        "in another part, because labels are others": moved,
+    }
+    texts = [
+        f"{what}: {', '.join(ids[:shown])}"
+        + (f" and {len(ids) - shown} more" if len(ids) > shown else "")
+        for what, ids in found.items()
+        if ids
+    ]
+    return "; ".join(texts) or "other exams, or other labels"
 
 
 def split_digest(split: str) -> str:

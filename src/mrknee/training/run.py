@@ -40,7 +40,14 @@ from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.coverage import coverage_notes
 from mrknee.training.curves import quiet_writers
 from mrknee.training.data_record import FILE as DATA_FILE
-from mrknee.training.data_record import changes, read_record, record_data, to_json, warning
+from mrknee.training.data_record import (
+    changes,
+    findings_in,
+    read_record,
+    record_data,
+    to_json,
+    warning,
+)
 from mrknee.training.environment import describe_environment, has_bfloat16, software, storable
 from mrknee.training.estimate import estimate, slices_at_once
 from mrknee.training.final import evaluate_best, read_best
@@ -67,6 +74,7 @@ from mrknee.training.recovery import (
     broken_parts,
     find_start,
     has_same_exams,
+    other_exams,
     settings_before,
     split_digest,
 )
@@ -111,7 +119,7 @@ def _train(
     precision = _precision(recipe)  # told before anything is written
     parts = divide(data, recipe)
     split = parts.table()
-    start = processes.first_does(lambda: _find_start(out, recipe, split, resume))
+    start = processes.first_does(lambda: _find_start(out, recipe, parts, resume))
     data_now, changed = processes.first_does(lambda: compare_data(out, parts))
     if changed and processes.rank == 0:
         print(warning(changed), file=sys.stderr, flush=True)
@@ -200,12 +208,13 @@ _MAY_CHANGE = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
 alters its rounding)."""
 
 
-def _find_start(out: Path, recipe: Recipe, split: str, resume: bool) -> Start | None:
+def _find_start(out: Path, recipe: Recipe, parts: Parts, resume: bool) -> Start | None:
     """What the run goes on from; None where the folder holds a finished one.
 
     Raises:
         MrkneeError: the folder can't be trained in.
     """
+    split = parts.table()
     settings = out / "settings.yaml"
     there = {file.name for file in contents(out)}
     begun = {"split.csv", "environment.json", DATA_FILE}  # killed before it had claimed the folder
@@ -233,13 +242,14 @@ def _find_start(out: Path, recipe: Recipe, split: str, resume: bool) -> Start | 
             found=", ".join(f"{name}={now[name]}" for name in changed),
             advice="resume with the settings it was started with, or start a new run",
         )
+    _refuse_other_findings(out, parts)
     if not has_same_exams(out, split, start.done):
         raise DataError(
             "the run was started with other exams",
             code="other-exams",
             file=out / "split.csv",
             expected="the data set it was started with",
-            found="other exams, or other labels",
+            found=other_exams(out, split),
             advice="resume with the same data set, or start a new run",
         )
     if before is None:
@@ -254,6 +264,26 @@ def _find_start(out: Path, recipe: Recipe, split: str, resume: bool) -> Start | 
     return replace(start, notes=(*start.notes, note))
 
 
+def _refuse_other_findings(out: Path, parts: Parts) -> None:
+    """Refuses to go on with other findings: the network's logits are of those it began with."""
+    record = read_record(out) if _has_learned(out) else None
+    before, now = None if record is None else findings_in(record), parts.train.findings
+    if before is not None and before != now:
+        raise SettingsError(
+            "the run was started with other findings",
+            code="setting",
+            file=out / DATA_FILE,
+            expected=", ".join(before),
+            found=f"labels of {', '.join(now or ())}",
+            advice="resume with the label files that it was started with, or start a new run",
+        )
+
+
+def _has_learned(out: Path) -> bool:
+    """Whether anything was saved of what a run has learned."""
+    return any((out / name).exists() for name in (RESUME, PREVIOUS, "scorecard.json"))
+
+
 def compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
     """The record of the data as text, and how it differs from what the run has learned from.
 
@@ -261,9 +291,8 @@ def compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
     the record stays that of the first start.
     """
     now = record_data(parts)
-    begun = any((out / name).exists() for name in (RESUME, PREVIOUS, "scorecard.json"))
     try:
-        before = read_record(out) if begun else None
+        before = read_record(out) if _has_learned(out) else None
     except MrkneeError:  # broken, for example by a power loss: it is written again
         before = None
     return (to_json(now), []) if before is None else (to_json(before), changes(before, now))

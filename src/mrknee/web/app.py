@@ -95,7 +95,7 @@ def create_app(
     def answer_fault(request: Request, error: Exception) -> Response:
         return _told(service, request, error)
 
-    for kind in (RefusalError, HTTPException, ClientDisconnect, Exception):
+    for kind in (RefusalError, HTTPException, ClientDisconnect, MrkneeError, Exception):
         app.add_exception_handler(kind, answer_fault)
     return Gate(app, hosts=hosts, root_path=root_path, paths=_PATHS, metrics=metrics)
 
@@ -282,6 +282,8 @@ def _refusal(error: Exception) -> RefusalError:
         return RefusalError(
             CLIENT_GONE, RequestError("the client went away", code="client-gone")
         )  # nobody hears
+    if isinstance(error, MrkneeError):  # the audit log's: everything else is a refusal by now
+        return RefusalError(500, error)
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         fault = PlatformError(
             "the service has no room for the exam",
@@ -304,8 +306,12 @@ def _report(error: Exception) -> None:
     cause = error.__cause__ or error
     places = [f"{one.filename}:{one.lineno}" for one in traceback.extract_tb(cause.__traceback__)]
     lines = [f"mrknee serve: {type(cause).__name__} while answering a request", *places]
-    if isinstance(cause, MrkneeError):
+    if isinstance(error, MrkneeError):
+        lines = [lines[0], str(error)]
+    elif isinstance(cause, MrkneeError):
         lines.append(str(cause))
+    elif isinstance(cause, OSError):  # of the service's own files: clients name none
+        lines.append(f"{cause.strerror}: {cause.filename}")
     print("\n  ".join(lines), file=sys.stderr, flush=True)
 
 

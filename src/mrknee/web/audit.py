@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mrknee.errors import OutputError
+from mrknee.files import FULL_DISK
 from mrknee.untrusted import refuse_unusual
 
 _BEGINNING = b'{"time": '  # of every line: what doesn't begin so is another program's file
@@ -72,35 +73,45 @@ class AuditLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        if path.exists():
-            refuse_unusual(path, "audit log")
-            with path.open("rb") as file:
-                found = file.read(len(_BEGINNING))
-            if found and found != _BEGINNING:
-                raise OutputError(
-                    "the audit log's file holds something else",
-                    code="audit-log",
-                    file=path,
-                    expected="a new or empty file, or an audit log of mrknee serve",
-                    advice="choose another --audit-log",
-                )
         self._append(b"")
 
     def write(self, record: Record) -> None:
         """Appends a record; it is on the disk when this returns.
 
         Raises:
-            OSError: it can't be written; nothing of it stays.
+            MrkneeError: something else has taken the file's place, or the file can't be written.
+            OSError: the disk is full; nothing of the record stays.
         """
-        self._append(record.line())
+        try:
+            self._append(record.line())
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                raise
+            raise OutputError(
+                "the audit log can't be written",
+                code="audit-log",
+                file=self._path,
+                found=error.strerror or str(error),
+                advice="the service's standard error says which file",
+            ) from error
 
     def _append(self, line: bytes) -> None:
         new = not self._path.exists()
+        if not new:
+            refuse_unusual(self._path, "audit log")
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         file = os.open(self._path, flags, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)  # several services may share it
             size = os.fstat(file).st_size
+            if size and os.pread(file, len(_BEGINNING), 0) != _BEGINNING:
+                raise OutputError(
+                    "the audit log's file holds something else",
+                    code="audit-log",
+                    file=self._path,
+                    expected="a new or empty file, or an audit log of mrknee serve",
+                    advice="choose another --audit-log",
+                )
             if size and os.pread(file, 1, size - 1) != b"\n":
                 line = b"\n" + line  # the last line was cut, by a power loss
             try:

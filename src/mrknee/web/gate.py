@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -10,9 +12,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mrknee.errors import RequestError
+from mrknee.errors import MrkneeError, RequestError
+from mrknee.web.desk import RETRY_SECONDS
 from mrknee.web.metrics import Metrics
-from mrknee.web.refusal import RefusalError
+from mrknee.web.refusal import RefusalError, busy
 from mrknee.web.request_id import HEADER, id_of
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -78,6 +81,11 @@ class Gate:
         try:
             own = self._own_answer(scope, headers)
             await (own or self._app)(scope, receive, noted)
+        except asyncio.CancelledError:  # told to end twice: running requests are waited for no more
+            if status == CLIENT_GONE:
+                error = busy("the service is ending", "a service that goes on", RETRY_SECONDS)
+                await JSONResponse(error.answer().model_dump(), 503)(scope, receive, noted)
+            raise
         finally:
             counted = address if address in self._paths else "other"
             self._metrics.answered(counted, status, time.perf_counter() - began)
@@ -106,9 +114,10 @@ class Gate:
                 advice="start it with --allowed-host and the name that clients or the proxy use",
             )
             raise RefusalError(421, fault)
-        origin = headers.get("origin")
-        if origin is not None and origin.lower().partition("://")[2] != host.lower():
-            fault = RequestError(
+        for origin in headers.getlist("origin"):
+            if _same_origin(origin, host):
+                continue
+            fault = MrkneeError(
                 "the request comes from a page of another site",
                 code="origin",
                 expected=f"a page of this service: Origin with the host {host}",
@@ -118,11 +127,28 @@ class Gate:
             raise RefusalError(403, fault)
 
 
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    """Whether a page's origin is the host, with its port, that it asked.
+
+    Browsers leave the scheme's own port out; proxies may put it into `Host`.
+    """
+    scheme, _, name = origin.lower().partition("://")
+    port = _DEFAULT_PORTS.get(scheme, "")
+    return name.removesuffix(port) == host.lower().removesuffix(port) != ""
+
+
+_IN_BRACKETS = re.compile(r"\[([0-9a-f:.]+)\](:[0-9]*)?")
+
+
 def _name_of(host: str) -> str:
     """A host's name or address in lower case, without brackets, port and final dot."""
     host = host.strip().lower()
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        address = _IN_BRACKETS.fullmatch(host)
+        return address[1] if address else host
     try:
         return str(ip_address(host))
     except ValueError:

@@ -46,6 +46,7 @@ class CheckedConnection(h11.Connection):
 
     - Content-Length with Transfer-Encoding, and Transfer-Encoding in HTTP/1.0: two programs on a
       request's way may take different bytes for its end (RFC 9112, 6.1 and 6.3).
+    - Heads of more than `MAX_HEAD_BYTES` that come at once.
     - Bodies in very many small parts, each of which costs as much as a large one.
 
     Attributes:
@@ -74,6 +75,12 @@ class CheckedConnection(h11.Connection):
     def _check(self, event: Any) -> None:  # noqa: ANN401  # as `next_event`
         if isinstance(event, h11.Request):
             self._parts = self._bytes = 0
+            # h11's own limit is on heads that aren't whole yet
+            length = len(event.target) + sum(len(n) + len(v) + 4 for n, v in event.headers)
+            if length > MAX_HEAD_BYTES:
+                raise h11.RemoteProtocolError(
+                    f"a head of more than {MAX_HEAD_BYTES:,} bytes", error_status_hint=431
+                )
             names = {name for name, _ in event.headers}
             if b"transfer-encoding" in names and b"content-length" in names:
                 raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
@@ -143,7 +150,9 @@ class Protocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's words
         """Answers a malformed request in the form of all other faults, and ends the connection."""
         error = self.conn.refused
-        self._refuse(error.error_status_hint if error else 400, str(error)[:200])
+        # h11 quotes what was sent, as Python writes it
+        found = str(error).partition(": bytearray(")[0]
+        self._refuse(error.error_status_hint if error else 400, found[:200])
 
     def _refuse(self, status: int, found: str) -> None:
         fault = RequestError("the request is no HTTP as it should be", code="http", found=found)

@@ -22,7 +22,8 @@ from starlette.requests import Request
 
 from mrknee.errors import MrkneeError, RequestError
 from mrknee.exams import PLANES, Exam, Plane
-from mrknee.exams.axes import Axes, refuse_other_axes, shape_of
+from mrknee.exams.axes import AXES, Axes, refuse_other_axes, shape_of
+from mrknee.exams.exam import plane_named
 from mrknee.exams.remark import Remark
 from mrknee.exams.stackfile import read_stack
 from mrknee.web.arrivals import MAX_BODY_BYTES, too_large
@@ -39,6 +40,9 @@ MAX_PIXELS = 24_000_000
 _MAX_PARTS = 10  # three are wanted; more than that are refused by name
 _READ_BYTES = 1_048_576
 _MAX_TEXT_BYTES = 65_536  # of a field that is no file, which is refused by name too
+
+_EPILOGUE_BYTES = 1_024
+"""What may follow the form's end and is ignored (RFC 2046, 5.1.1), such as line breaks."""
 
 ADVICE = "curl -F axial=@0001.npy -F coronal=@... -F sagittal=@..., the @ included"
 
@@ -78,6 +82,20 @@ def check_head(request: Request) -> str:
                 advice=ADVICE,
             ),
         )
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise RefusalError(
+            415,
+            RequestError(
+                "the request's body is compressed",
+                code="form",
+                expected="a body as it is, without Content-Encoding",
+                found=f"Content-Encoding: {coding[:100]}",
+                advice="send the form without compression",
+            ),
+        )
+    if not parse_options_header(content_type)[1].get(b"boundary"):
+        raise _unreadable("no boundary in the header Content-Type")
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated[:20]) > MAX_BODY_BYTES:
         raise too_large()
@@ -135,11 +153,11 @@ def _refuse_cut(body: BinaryIO, content_type: str) -> None:
     _, options = parse_options_header(content_type)
     last = b"--" + options.get(b"boundary", b"") + b"--"
     size = body.seek(0, os.SEEK_END)
-    body.seek(max(size - len(last) - 2, 0))
+    body.seek(max(size - len(last) - _EPILOGUE_BYTES, 0))
     end = body.read()
     body.seek(0)
-    if not end.rstrip(b"\r\n").endswith(last):
-        raise _unreadable("a form that breaks off")
+    if last not in end:
+        raise _unreadable("a form that breaks off" if size else "an empty body")
 
 
 def _unreadable(found: str) -> RefusalError:
@@ -157,14 +175,15 @@ def _files(form: FormData, *, allow_missing_plane: bool) -> Mapping[Plane, Binar
     files: dict[Plane, BinaryIO] = {}
     for name, value in form.multi_items():
         wrong = None
-        if name not in PLANES:
+        plane = plane_named(name)
+        if plane is None:
             wrong = "a field of the form is none of an exam's"
         elif not isinstance(value, UploadFile):
             wrong = "a field holds text in place of a file"
-        elif Plane(name) in files:
+        elif plane in files:
             wrong = "a plane comes twice"
         elif value.filename or value.size:  # a browser sends a field without a file empty
-            files[Plane(name)] = value.file
+            files[plane] = value.file
         if wrong:
             expected = "one file each: " + ", ".join(PLANES)
             raise RefusalError(
@@ -204,11 +223,19 @@ def _read_exam(files: Mapping[Plane, BinaryIO], axes: Axes | None) -> Received:
                 remarks += [Remark("outliers", plane, text) for text in outliers]
             except MrkneeError as fault:
                 raise RefusalError(422, fault, field=plane) from None
-    if axes is None:
-        try:
-            refuse_other_axes({plane: [shape_of(stack)] for plane, stack in stacks.items()})
-        except MrkneeError as fault:
-            raise RefusalError(422, fault) from None
+    try:
+        shapes = {plane: [shape_of(stack)] for plane, stack in stacks.items()}
+        refuse_other_axes(shapes, given=axes)
+    except MrkneeError as fault:
+        order = ",".join(axes or AXES)
+        told = RequestError(
+            fault.what,
+            code="form",
+            expected=fault.expected,
+            found=fault.found,
+            advice=f"send stacks of ({order}); the order is the service's own (--axes)",
+        )
+        raise RefusalError(422, told) from None
     for plane, stack in stacks.items():
         if len(stack) > MAX_SLICES or max(stack.shape[1:]) > MAX_SIDE:
             raise _too_large_to_read(

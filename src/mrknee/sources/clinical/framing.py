@@ -76,7 +76,10 @@ def frame(volume: Volume, plane: Plane) -> Framed:
         volume = replace(volume, values=np.where(padding, np.float32(black), volume.values))
     values = volume.values
     if plane is not Plane.SAGITTAL and shows_both_legs(volume):
-        raise MrkneeError("it shows both legs in one field: which of the two is meant isn't known")
+        raise DataError(
+            "it shows both legs in one field: which of the two is meant isn't known",
+            code="both-legs",
+        )
     # headers and NIfTI's 32-bit numbers give the same size with other last digits
     row_mm, col_mm = (round(size, 4) for size in volume.pixel_mm)
     window_mm = min(max(rows * row_mm, cols * col_mm), LARGEST_MM)
