@@ -16,8 +16,8 @@ from mrknee.inference.predictor import Predictor
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.training.recipe import Recipe
 from mrknee.training.record import RunRecord
-from mrknee.training.recovery import broken_parts, find_start, run_of
-from mrknee.training.resumption import PREVIOUS, RESUME
+from mrknee.training.recovery import broken_parts, run_of
+from mrknee.training.resumption import PREVIOUS, RESUME, read_done
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
 from tests.training.test_resumption import assert_same_run
@@ -80,7 +80,7 @@ def start(out: Path) -> dict[str, object]:
 def broken(out: Path, split: str) -> list[str]:
     """Which files of a finished run can't be used."""
     run = run_of(out, RECIPE, split)
-    return broken_parts(out, RECIPE, split, run, find_start(out, RECIPE, split, run).done)
+    return broken_parts(out, RECIPE, split, run, read_done(out / RESUME))
 
 
 BY_PRODUCTS = [
