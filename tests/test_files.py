@@ -194,6 +194,27 @@ def test_owners_come_one_after_the_other(tmp_path: Path) -> None:
     assert not (tmp_path / "above").exists()
 
 
+@pytest.mark.parametrize("kind", ["hard link", "link", "pipe", "folder"])
+def test_what_lies_in_the_locks_place_stays(kind: str, tmp_path: Path) -> None:
+    """The lock is written and removed; another file that has its name is neither."""
+    mine, lock = tmp_path / "mine", tmp_path / "out" / LOCK
+    mine.write_text("a text that is longer than what an owner notes in a lock: " * 9)
+    before = mine.read_text()
+    lock.parent.mkdir()
+    if kind == "hard link":
+        lock.hardlink_to(mine)
+    elif kind == "link":
+        lock.symlink_to(mine)
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
+    with pytest.raises(MrkneeError, match="can't be written"):
+        owned_folder(lock.parent).__enter__()
+    assert os.path.lexists(lock)
+    assert mine.read_text() == before
+
+
 def test_many_that_want_a_folder_get_it_in_turn(tmp_path: Path) -> None:
     """No two of four processes own it at the same time, though each removes the lock's file."""
     code = """

@@ -28,7 +28,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run/settings.yaml",
         "run/split.csv",
         "run/scorecard.json",
+        "run/data.json",
         "run/resume/last.ckpt",
+        "run/tensorboard/events.1",
     ):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text("a run's")
@@ -40,12 +42,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "p.csv").write_text(table)
     (here / "run" / "predictions-valid.csv").write_text(table)
     (here / "model.onnx").write_bytes(exported.GOOD)
+    capitals = Path(shutil.copytree(data / "valid", here / "capitals" / "valid"))
+    (capitals / "axial").rename(capitals / "Axial")
+    (capitals / "Axial" / f"{ids[0]}.npy").rename(here / CAPITALS)
     paths = [f"{here}/data/valid/{p}/{ids[0]}.npy\n" for p in ("axial", "coronal", "sagittal")]
     (here / "paths.csv").write_text("".join(paths))
     return here
 
 
 STACK = "data/valid/axial/0002.npy"
+CAPITALS = "capitals/valid/Axial/0002.NPY"
 OVER_INPUT = {
     "predict over its model": ["predict", "model.onnx", "data", "--out", "model.onnx"],
     "predict over a run's weights": [
@@ -54,6 +60,13 @@ OVER_INPUT = {
     "predict over a run's state": ["predict", "run", "data", "--out", "run/resume/last.ckpt"],
     "predict over labels": ["predict", "model.onnx", "data", "--out", "data/valid-acl.csv"],
     "predict over a stack": ["predict", "model.onnx", "data", "--out", STACK],
+    "predict over a stack in capitals": [*("predict", "model.onnx", "capitals", "--out", CAPITALS)],
+    "predict over another's stack in capitals": ["predict", "run", "data", "--out", CAPITALS],
+    "predict over a run's record of its data": [
+        *("predict", "run", "data", "--out", "run/data.json")
+    ],
+    "export over a run's curves": ["export", "run", "--out", "run/tensorboard/events.1"],
+    "export over a lock": ["export", "run", "--out", "capitals/.mrknee-lock"],
     "predict into a plane's folder": [
         *("predict", "model.onnx", "data", "--out", "data/valid/axial/new.npy")
     ],
@@ -118,6 +131,78 @@ def test_no_verb_replaces_what_it_reads(
     assert str(out) in told
     assert files(made) == before
     assert not (made / "new").exists()
+
+
+BESIDE = {
+    "predict": ["predict", "model.onnx", "data", "--out", "OUT/p.csv"],
+    "submit": ["submit", "model.onnx", "paths.csv", "OUT/p.csv"],
+    "explain": ["explain", "model.onnx", "data", "--exam", "0002", "--out", "OUT"],
+}
+
+
+@pytest.mark.parametrize("verb", BESIDE)
+@pytest.mark.parametrize("kind", ["link to what is read", "folder", "pipe"])
+def test_what_is_written_beside_the_output_is_checked_too(
+    verb: str,
+    kind: str,
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The remarks beside a table and the pictures of a page: refused before any work."""
+    monkeypatch.chdir(made)
+    before = files(made)
+    file = tmp_path / ("contact-acl.png" if verb == "explain" else "p-remarks.csv")
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to(made / "model.onnx")
+    assert main([word.replace("OUT", str(tmp_path)) for word in BESIDE[verb]]) == 1
+    assert f"file: {file}\n" in capsys.readouterr().err
+    assert files(made) == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_remarks_do_not_become_labels(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside `valid.csv` they would be called `valid-remarks.csv`: labels of `remarks`."""
+    monkeypatch.chdir(made)
+    assert main(["predict", "model.onnx", "data", "--out", "data/valid.csv"]) == 1
+    assert "file: data/valid-remarks.csv\n" in capsys.readouterr().err
+
+
+def test_a_list_with_impossible_names_is_refused(
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Names with a NUL, too long ones, and lines that name a folder or nothing."""
+    monkeypatch.chdir(made)
+    for line in ("a\0b/axial/0002.npy", f"{'a' * 5000}/axial/0002.npy", "/", "data"):
+        (tmp_path / "list.csv").write_text(f"{line}\n\n")
+        assert main(["submit", "model.onnx", str(tmp_path / "list.csv"), "new.csv"]) == 1
+        assert capsys.readouterr().err.startswith("mrknee submit: ")
+
+
+def test_a_folder_mounted_twice_is_one_folder(made: Path, tmp_path: Path) -> None:
+    """A new name in a plane's folder, by another path that isn't a link: a bind mount."""
+    plane = made / "data" / "valid" / "axial"
+    mount = ["mount", "--bind", str(plane), str(tmp_path)]
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can mount a folder")
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        pytest.skip(f"no folder can be mounted here: {done.stderr.strip()}")
+    try:
+        with pytest.raises(MrkneeError, match="would replace"):
+            check_output_file(tmp_path / "new.npy", [made / "data"])
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)  # noqa: S603, S607
 
 
 @pytest.mark.parametrize(

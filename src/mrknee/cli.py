@@ -120,8 +120,10 @@ def predict(
             (faster, less exact); onnxruntime, if not given.
     """
     from mrknee.outputs import check_output_file
+    from mrknee.scoring.predictions import remarks_file
 
-    check_output_file(out, [model, exams])
+    for file in (out, remarks_file(out)):
+        check_output_file(file, [model, exams])
     from mrknee.inference.model import open_exams, open_model, uncalibrated
 
     predictor = open_model(model, threads=threads, runtime=runtime)
@@ -158,10 +160,13 @@ def submit(
             (faster, less exact); onnxruntime, if not given.
     """
     from mrknee.outputs import check_output_file
+    from mrknee.scoring.predictions import remarks_file
     from mrknee.untrusted import read_text
 
     listed = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
-    check_output_file(predictions, [model, paths, *(line.strip() for line in listed)])
+    reads: list[str | Path] = [model, paths, *filter(None, (line.strip() for line in listed))]
+    for file in (predictions, remarks_file(predictions)):
+        check_output_file(file, reads)
     from mrknee.inference.submission import predict_listed, write_submission
 
     read = predict_listed(model, paths, threads=threads, runtime=runtime, axes=axes)
@@ -292,7 +297,7 @@ def explain(
     """
     from mrknee.outputs import check_output_folder
 
-    names = ["index.html", "explanation.json", "explanation.npz"]
+    names = ["index.html", "explanation.json", "explanation.npz", "contact-*.png"]
     check_output_folder(out, names, [model, exams])
     from mrknee.report.exam_page import explain_exam
     from mrknee.report.pictures import slice_in_words

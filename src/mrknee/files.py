@@ -227,8 +227,11 @@ def _lock(folder: Path) -> int:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            opened = os.fstat(descriptor)
+            if not stat.S_ISREG(opened.st_mode) or opened.st_nlink > 1:  # it is written and removed
+                raise OSError(errno.EEXIST, f"{LOCK} in it is something else than a lock")
             # an owner that ended has removed the file between our opening and locking it
-            current = file.exists() and os.path.samestat(os.fstat(descriptor), file.stat())
+            current = file.exists() and os.path.samestat(opened, file.stat())
         except OSError as error:
             if isinstance(error, BlockingIOError):
                 owner = os.pread(descriptor, 200, 0).decode(errors="replace")

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from mrknee.errors import OutputError
-from mrknee.exams import PLANES
-from mrknee.files import resolve_output
+from mrknee.exams.listing import has_planes, plane_folders
+from mrknee.files import LOCK, resolve_output
 
 RUN_FILES = (
-    *("settings.yaml", "environment.json", "split.csv", "metrics.csv", "log.txt"),
-    *("predictions-inner.csv", "predictions-valid.csv", "scorecard.json", "resume/*.ckpt"),
+    *("settings.yaml", "environment.json", "split.csv", "data.json", "metrics.csv", "log.txt"),
+    *("predictions-inner.csv", "predictions-valid.csv", "scorecard.json", ".running"),
+    *("resume/*.ckpt", "tensorboard/*"),
     *(
         f"{part}{name}"
         for part in ("", "best/", "last/", "epochs/*/")
@@ -25,11 +26,11 @@ RUN_FILES = (
 )
 """A run folder's own files, relative to it; a folder of weights is one too."""
 
-DATA_FILES = (
-    *("phantom.json", "import.json"),
-    *(f"{above}{plane}/*.npy" for above in ("", "*/", "lesions/*/*/") for plane in PLANES),
-)
-"""A data set's own files, relative to it; the label files of its splits come in addition."""
+STACKS = "*.[nN][pP][yY]"
+"""What a data set's files are called in the planes' folders."""
+
+DEEPEST = 3
+"""Folders in which a file of a run lies: epochs/*/ of the run's. A data set's lie in fewer."""
 
 
 def check_output_file(out: Path, reads: Iterable[Path | str] = ()) -> None:
@@ -47,11 +48,13 @@ def check_output_file(out: Path, reads: Iterable[Path | str] = ()) -> None:
     """
     target = resolve_output(out)
     _check_folder(target.parent, out)
+    if target.name == LOCK:
+        _refuse(out, "another name", "the name of the file that an output folder's owner locks")
     if target.exists() and not os.access(target, os.W_OK):
         _refuse(out, "a file that may be replaced", _why_not(target))
     identity = _identity(target)
     own = [*(one for path in reads for one in _own_files(Path(path), every_split=True))]
-    own += [one for path in target.parents for one in _own_files(path)]
+    own += [one for path in [*target.parents][:DEEPEST] for one in _own_files(path)]
     for folder, name in own:
         if _is_one_of(target, identity, folder, name):
             raise OutputError(
@@ -71,7 +74,8 @@ def check_output_folder(
 
     Args:
         out: the folder to write into; made later where it isn't there.
-        names: files that will be written there, checked as `check_output_file` does.
+        names: files that will be written there, checked as `check_output_file` does; `*` stands
+            for what is not known yet, and is checked for the files that are there.
         reads: the files and folders that are read.
 
     Raises:
@@ -81,7 +85,8 @@ def check_output_folder(
     _check_folder(out, out)
     reads = list(reads)
     for name in names:
-        check_output_file(out / name, reads)
+        for file in out.glob(name) if "*" in name else [out / name]:
+            check_output_file(file, reads)
 
 
 def _check_folder(folder: Path, out: Path) -> None:
@@ -122,11 +127,15 @@ def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path,
     patterns: list[str] = []
     if any((path / name).exists() for name in ("settings.yaml", "model.json", "best")):
         patterns += RUN_FILES
-    splits = {one.parent.name for plane in PLANES for one in path.glob(f"*/{plane}")}
-    if not every_split:  # a folder of exams may have tables of any name beside it
-        splits &= {"train", "valid"}
-    if splits or any((path / plane).is_dir() for plane in PLANES):
-        patterns += [*DATA_FILES, *(f"{split}-*.csv" for split in splits)]
+    folders = [path / split for split in ("train", "valid")]
+    if every_split:  # a folder of exams may have tables of any name beside it
+        folders = [*path.iterdir()]
+    splits = [folder for folder in folders if has_planes(folder)]
+    if splits or has_planes(path):
+        patterns += ["phantom.json", "import.json", *(f"{escape(s.name)}-*.csv" for s in splits)]
+    for folder in (path, *splits):
+        if has_planes(folder):
+            yield from ((plane, STACKS) for plane in plane_folders(folder).values())
     for pattern in patterns:
         above, _, name = pattern.rpartition("/")
         for folder in path.glob(above) if above else [path]:
@@ -136,7 +145,8 @@ def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path,
 
 def _is_one_of(target: Path, identity: tuple[int, int] | None, folder: Path, pattern: str) -> bool:
     """Whether a file is, or would become, one of those of a folder that fit a pattern."""
-    if target.parent == Path(os.path.realpath(folder)) and fnmatchcase(target.name, pattern):
+    inside = _identity(target.parent)  # not its name: a folder can be mounted at several places
+    if inside and inside == _identity(folder) and fnmatchcase(target.name, pattern):
         return True
     if identity is None:
         return False

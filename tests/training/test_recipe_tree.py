@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from mrknee.errors import MrkneeError
+from mrknee.training.arguments import train_arguments
 from mrknee.training.recipe import Recipe, recipe_file, recipe_names
 from mrknee.training.recipe_tree import read_tree
 
@@ -119,3 +120,24 @@ def test_text_that_looks_like_something_else_comes_back(weights: str, tmp_path: 
     """`to_yaml` quotes what would be read as a number, a boolean or nothing."""
     (tmp_path / "a.yaml").write_text(Recipe(weights=weights).to_yaml())
     assert read_tree(tmp_path / "a.yaml", Recipe)["weights"] == weights
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"optimizer: {{weight_decay: {'9' * 400}}}",
+        f"network: {{dropout: {'9' * 400}}}",
+        "weights: 010",
+        "network: {encoder: true}",
+        "findings: 1",
+        "findings: [acl, 1]",
+        "loggers: [null]",
+    ],
+)
+def test_what_is_of_another_kind_names_the_file(text: str, tmp_path: Path) -> None:
+    """Whole numbers beyond any float, and numbers where text is meant, on the command line too."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(MrkneeError, match="a recipe can't be read") as caught:
+        train_arguments(["data", "--out", "run", "--recipe", str(file)], "")
+    assert str(file) in str(caught.value)

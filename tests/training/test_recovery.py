@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from mrknee.errors import MrkneeError
+from mrknee.inference.predictor import Predictor
+from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.training.recipe import Recipe
 from mrknee.training.record import RunRecord
-from mrknee.training.recovery import broken_parts
-from mrknee.training.resumption import PREVIOUS, RESUME
+from mrknee.training.recovery import broken_parts, run_of
+from mrknee.training.resumption import PREVIOUS, RESUME, read_state
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
 from tests.training.test_resumption import assert_same_run
@@ -73,6 +77,12 @@ def start(out: Path) -> dict[str, object]:
     return found
 
 
+def broken(out: Path, split: str) -> list[str]:
+    """Which files of a finished run can't be used."""
+    run = run_of(out, RECIPE, split)
+    return broken_parts(out, RECIPE, split, run, read_state(out / RESUME)[0])
+
+
 BY_PRODUCTS = [
     *("scorecard.json", "predictions-valid.csv", "predictions-inner.csv", "settings.yaml"),
     *("environment.json", "split.csv", "metrics.csv", "best", "last"),
@@ -86,7 +96,7 @@ def test_a_run_with_a_broken_file_is_not_taken_for_finished(
     """Whichever file is broken, and it alone, is named; of a finished run none is."""
     run = whole[1]
     split = (run / "split.csv").read_text()
-    assert broken_parts(run, RECIPE, split) == []
+    assert broken(run, split) == []
     out = copy(run, tmp_path)
     for name in BY_PRODUCTS:
         files = [out / name]
@@ -95,8 +105,7 @@ def test_a_run_with_a_broken_file_is_not_taken_for_finished(
         for file in files:
             before = file.read_bytes()
             spoil(file, how)
-            if (name, how) != ("metrics.csv", "cut"):  # whose lines are known from the state only
-                assert broken_parts(out, RECIPE, split) == [name], file
+            assert broken(out, split) == [name], file
             file.write_bytes(before)
 
 
@@ -200,3 +209,83 @@ def test_lost_settings_are_known_from_the_state(
         train(whole[0], out, other, resume=True)
     train(whole[0], out, RECIPE, resume=True)
     assert_same_run(whole[1], out)
+
+
+def make_of_another_run(folder: Path) -> None:
+    """Turns a model into one of another run: its weights doubled, its origin as another's."""
+    found = load_checkpoint(folder)
+    with torch.no_grad():
+        for weights in found.network.parameters():
+            weights.mul_(2)
+    provenance = {**found.provenance, "run": "another"}
+    save_checkpoint(folder, found.network, found.preparation, provenance, found.decisions)
+
+
+@pytest.mark.parametrize("part", ["best", "last"])
+def test_weights_of_another_run_are_not_taken(part: str, whole: Run, tmp_path: Path) -> None:
+    """In a finished run: it isn't finished with them, and ends with its own again."""
+    data, run = whole
+    out = copy(run, tmp_path)
+    make_of_another_run(out / part)
+    train(data, out, RECIPE, resume=True)
+    assert_same_run(run, out)
+    assert part in str(start(out)["notes"])
+
+
+def test_a_state_of_another_run_is_not_taken(whole: Run, interrupted: Path, tmp_path: Path) -> None:
+    """The state before, which is its own, is; where there is none, nothing is started again."""
+    out = copy(interrupted, tmp_path)
+    saved = torch.load(out / RESUME, weights_only=True)
+    saved["callbacks"]["RunRecord"]["settings"]["seed"] = 5
+    torch.save(saved, out / RESUME)
+    alone = Path(shutil.copytree(out, tmp_path / "alone"))
+    train(whole[0], out, RECIPE, resume=True)
+    assert start(out)["after"] == {"epochs": 1, "batches": 0}
+    assert_same_run(whole[1], out)
+    (alone / PREVIOUS).unlink()
+    with pytest.raises(MrkneeError, match="is another run's"):
+        train(whole[0], alone, RECIPE, resume=True)
+    assert (alone / RESUME).exists()
+
+
+@pytest.mark.parametrize("said", ["null", '[1, {"a": []}]', '[{"run": "another"}]'])
+def test_starts_of_another_run_are_begun_anew(said: str, whole: Run, tmp_path: Path) -> None:
+    """Also where environment.json is JSON of another form; the model can be used again then."""
+    data, run = whole
+    out = copy(run, tmp_path)
+    (out / "environment.json").write_text(said)
+    with pytest.raises(MrkneeError):
+        Predictor(out)
+    split = (run / "split.csv").read_text()
+    assert broken(out, split) == ["environment.json"]
+    train(data, out, RECIPE, resume=True)
+    assert start(out)["run"] == start(run)["run"]
+    Predictor(out)
+    assert_same_run(run, out)
+
+
+@pytest.mark.parametrize(
+    "name", ["best/model.json", "last", "environment.json", "predictions-valid.csv"]
+)
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nothing"])
+def test_what_cannot_be_replaced_is_said_before_anything_is_removed(
+    name: str, kind: str, whole: Run, tmp_path: Path
+) -> None:
+    """Training would end with an error when it comes to it, with the states gone."""
+    if (name, kind) == ("last", "folder"):
+        pytest.skip("it is one")
+    out = copy(whole[1], tmp_path)
+    if (out / name).is_dir():
+        shutil.rmtree(out / name)
+    else:
+        (out / name).unlink()
+    if kind == "folder":
+        (out / name).mkdir()
+    elif kind == "pipe":
+        os.mkfifo(out / name)
+    else:
+        (out / name).symlink_to("nowhere")
+    with pytest.raises(MrkneeError, match="can't be written"):
+        train(whole[0], out, RECIPE, resume=True)
+    for kept in (RESUME, PREVIOUS, "scorecard.json", "best/weights.safetensors"):
+        assert (out / kept).is_file()

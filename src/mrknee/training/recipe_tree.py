@@ -75,7 +75,7 @@ def setting_hints(kind: type, prefix: str = "") -> dict[str, Any]:
 def wrong_kind(value: object, hint: Any) -> str | None:  # noqa: ANN401  # a type or a union
     """What a setting of that type has to be, where the value isn't; None where it is.
 
-    Numbers, booleans and choices only: text is not taken for a number that it might be meant as.
+    Text is not taken for a number that it might be meant as, nor a number for text.
     """
     if get_origin(hint) is Literal:
         return None if value in get_args(hint) else "one of " + ", ".join(get_args(hint))
@@ -88,9 +88,23 @@ def wrong_kind(value: object, hint: Any) -> str | None:  # noqa: ANN401  # a typ
         (float, (int, float), "a finite number"),
     ):
         if kind in kinds:
-            fits = type(value) in right and (not isinstance(value, float) or math.isfinite(value))
+            fits = type(value) in right and (kind is not float or _is_finite(value))
             return None if fits else words + (" or null" if NoneType in kinds else "")
+    if str in kinds:
+        several = any(get_origin(kind) is list for kind in kinds)
+        texts = value if several and isinstance(value, list) else [value]
+        if not all(isinstance(one, str) for one in texts):
+            return (
+                "text, or a list of it" if several else "text, in quotes where it looks otherwise"
+            )
     return None
+
+
+def _is_finite(value: Any) -> bool:  # noqa: ANN401  # a number
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
 def parse_value(text: str) -> Any:  # noqa: ANN401  # whatever a setting may hold

@@ -9,18 +9,24 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import ModelError, MrkneeError
 from mrknee.networks.checkpoint import finish_replacing, load_checkpoint
 from mrknee.scoring.predictions import Predictions
 from mrknee.scoring.scorecard import Scorecard
-from mrknee.training.recipe import Recipe, SelectionSettings, load_recipe
+from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import best_epoch
-from mrknee.training.resumption import PREVIOUS, RESUME, Done, read_state
+from mrknee.training.resumption import PREVIOUS, RESUME, Done, metrics_text, read_state
 from mrknee.untrusted import read_bytes, read_json
+
+MAY_CHANGE = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
+"""Settings that a resumed run may change: none alters what an epoch computes (`slices_at_once`
+alters its rounding)."""
 
 _MAX_TEXT_BYTES = 32_000_000  # of a run folder's text file; split.csv has a line per exam
 
@@ -40,48 +46,121 @@ class Start:
     notes: tuple[str, ...] = ()
 
 
-def find_start(out: Path, selection: SelectionSettings) -> Start:
+def find_start(out: Path, recipe: Recipe, split: str, run: str) -> Start:
     """Chooses the state that a run goes on from.
 
     The latest one that can be read and whose epochs are there: the best epoch's weights where it
     was found before that state, and the latest epoch's. If none can be used, the run starts again
-    from the beginning, and ends with the same weights; but not if no state can be read though one
-    has content, because it may not be ours.
+    from the beginning, and ends with the same weights; but not if no state can be used though one
+    has content, because it may not be ours. States and weights of other runs are not used.
 
     Args:
         out: the run folder; may be missing.
-        selection: of the epoch.
+        recipe: the settings given now.
+        split: what split.csv says now.
+        run: the run's identity.
 
     Raises:
-        MrkneeError: there are states, but none can be read.
+        MrkneeError: there are states, but none can be used.
     """
     states: list[tuple[Path, Done]] = []
     faults: list[MrkneeError] = []
     for file in (out / RESUME, out / PREVIOUS):
-        if file.exists():
+        if os.path.lexists(file):
             try:
-                states.append((file, read_state(file)[0]))
+                states.append((file, _read_own(file, out, recipe, split)))
             except MrkneeError as fault:
                 faults.append(fault)
-    notes = [f"{fault.file} can't be read ({fault.found})" for fault in faults]
+    notes = [f"{fault.file} can't be used ({fault.found})" for fault in faults]
     if not states:
         unknown = [fault for fault in faults if not _is_lost(Path(str(fault.file)))]
         if unknown:
             raise unknown[0]
     for file, done in states:
         later = states[0][1]
-        best = best_epoch(later.rows, selection)
+        best = best_epoch(later.rows, recipe.selection)
         needed = ["best"] if 0 < best <= done.epoch else []
         needed += ["last"] if done is later and done.epoch and not done.batches else []
-        lacking = [f"{out / part}" for part in needed if not _is_model(out / part)]
+        lacking = [f"{out / part}" for part in needed if not _is_model(out / part, run)]
         if not lacking:
             if file != out / RESUME or notes:
                 notes.append(f"training goes on from the state before that, {file}")
             return Start(done, file, tuple(notes))
-        notes.append(f"the weights in {' and '.join(lacking)} can't be read, which {file} needs")
+        notes.append(f"the weights in {' and '.join(lacking)} can't be used, which {file} needs")
     if notes:
         notes.append("training starts again from its first epoch")
     return Start(Done(), None, tuple(notes))
+
+
+def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> Done:
+    """A state, unless the folder is that of a run as it is started now, and the state another's."""
+    done = read_state(file)[0]
+    if _differing(done.settings, recipe) or not has_same_exams(out, split, done):
+        try:
+            before = load_recipe(str(out / "settings.yaml")).to_dict()
+            same = not _differing(before, recipe) and has_same_exams(out, split, Done())
+        except MrkneeError:  # lost: what the state says is all there is
+            same = False
+        if same:
+            raise ModelError(
+                "the state to go on from is another run's",
+                code="another-run",
+                file=file,
+                expected="settings and exams as settings.yaml and split.csv say",
+                found="a state of other settings or exams",
+                advice="copy the run again; to start it again from its first epoch, remove "
+                f"{file.parent}",
+            )
+    return done
+
+
+def _differing(before: dict[str, Any] | None, recipe: Recipe) -> list[str]:
+    """Settings that a run had otherwise, and that it has to keep."""
+    before, now = before or {}, recipe.to_dict()
+    return [n for n in before if n in now and n not in MAY_CHANGE and before[n] != now[n]]
+
+
+def run_of(out: Path, recipe: Recipe, split: str) -> str:
+    """Which run this is: a digest of its settings and exams, the same at each start.
+
+    It stands in every checkpoint and in environment.json, so that a checkpoint of one run in the
+    folder of another is noticed. A later version of mrknee may know more settings and would compute
+    another; so what the first start has noted counts, unless weights that are there say otherwise.
+    """
+    fixed = {name: one for name, one in recipe.to_dict().items() if name not in MAY_CHANGE}
+    text = json.dumps([fixed, split], sort_keys=True)
+    computed = hashlib.sha256(text.encode()).hexdigest()
+    starts = _read_starts(out)
+    noted = starts[0].get("run") if starts else None
+    if not isinstance(noted, str) or noted == computed:
+        return computed
+    said = [_run_said(out / part) for part in ("best", "last") if (out / part).exists()]
+    return noted if noted in said or not said else computed
+
+
+def starts_of(out: Path, run: str) -> list[dict[str, Any]] | None:
+    """What environment.json says of the starts so far; None where it is broken or another run's."""
+    starts = _read_starts(out)
+    return starts if starts is None or all(s.get("run") in (None, run) for s in starts) else None
+
+
+def _read_starts(out: Path) -> list[dict[str, Any]] | None:
+    environment = out / "environment.json"
+    try:
+        starts = read_json(environment, "list of starts") if environment.exists() else []
+    except MrkneeError:  # broken, for example by a power loss: it is written again
+        return None
+    whole = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
+    return starts if whole else None
+
+
+def _run_said(folder: Path) -> str | None:
+    """The run that a model says it is of."""
+    try:
+        run = load_checkpoint(folder).provenance.get("run")
+    except MrkneeError:
+        return None
+    return run if isinstance(run, str) else None
 
 
 def settings_before(out: Path, recipe: Recipe, done: Done) -> dict[str, Any] | None:
@@ -142,14 +221,16 @@ def split_digest(split: str) -> str:
     return hashlib.sha256(split.encode()).hexdigest()
 
 
-def broken_parts(out: Path, recipe: Recipe, split: str) -> list[str]:
+def broken_parts(out: Path, recipe: Recipe, split: str, run: str, done: Done) -> list[str]:
     """Which files of a run that has a scorecard can't be used; a finished run has none."""
-    broken = [part for part in ("best", "last") if not _is_model(out / part)]
-    texts = {"settings.yaml": recipe.to_yaml(), "split.csv": split, "metrics.csv": ""}
+    broken = [part for part in ("best", "last") if not _is_model(out / part, run)]
+    texts = {
+        "settings.yaml": recipe.to_yaml(),
+        "split.csv": split,
+        "metrics.csv": metrics_text(done.rows),
+    }
     broken += [name for name, text in texts.items() if _is_cut(out / name, text)]
-    try:
-        read_json(out / "environment.json", "list of starts")
-    except MrkneeError:
+    if not starts_of(out, run):
         broken.append("environment.json")
     try:
         scored = Scorecard.read(out / "scorecard.json").split
@@ -163,13 +244,14 @@ def broken_parts(out: Path, recipe: Recipe, split: str) -> list[str]:
     return broken
 
 
-def _is_model(folder: Path) -> bool:
+def _is_model(folder: Path, run: str) -> bool:
+    """Whether there is a model that can be read, of this run where it says of which."""
     finish_replacing(folder)
     try:
-        load_checkpoint(folder)
+        said = load_checkpoint(folder).provenance.get("run")
     except MrkneeError:
         return False
-    return True
+    return said in (None, run)
 
 
 def _is_lost(file: Path) -> bool:

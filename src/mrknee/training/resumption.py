@@ -108,14 +108,21 @@ def go_back(out: Path, done: Done, state: Path | None = None) -> None:
 
 def write_metrics(out: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes metrics.csv: one line per epoch."""
+    with whole_file(out / "metrics.csv") as beside:
+        beside.write_text(metrics_text(rows))
+
+
+def metrics_text(rows: Sequence[Mapping[str, float]]) -> str:
+    """What metrics.csv says; nothing where no epoch is done."""
+    if not rows:
+        return ""
     text = io.StringIO()
     writer = csv.DictWriter(
         text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
     )
     writer.writeheader()
     writer.writerows(rows)
-    with whole_file(out / "metrics.csv") as beside:
-        beside.write_text(text.getvalue())
+    return text.getvalue()
 
 
 def save_state(out: Path, done: Done, loop: Mapping[str, Any]) -> None:

@@ -19,7 +19,6 @@ RUN/
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -31,15 +30,17 @@ from typing import Any
 
 import torch
 
-from mrknee.errors import DataError, ModelError, MrkneeError, OutputError, SettingsError, legible
+from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError, legible
 from mrknee.exams.listing import unread_text
-from mrknee.files import contents, owned_folder, whole_file
+from mrknee.files import contents, owned_folder, resolve_output, whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
+from mrknee.outputs import RUN_FILES, check_output_folder
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.coverage import coverage_notes
 from mrknee.training.curves import quiet_writers
 from mrknee.training.data_record import FILE as DATA_FILE
+from mrknee.training.data_record import Record as DataRecord
 from mrknee.training.data_record import (
     changes,
     findings_in,
@@ -70,16 +71,18 @@ from mrknee.training.processes import Processes, connected_processes
 from mrknee.training.recipe import Recipe
 from mrknee.training.record import RunRecord
 from mrknee.training.recovery import (
+    MAY_CHANGE,
     Start,
     broken_parts,
     find_start,
     has_same_exams,
     other_exams,
+    run_of,
     settings_before,
     split_digest,
+    starts_of,
 )
 from mrknee.training.resumption import PREVIOUS, RESUME, Done, go_back, read_state
-from mrknee.untrusted import read_json
 
 
 def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
@@ -119,7 +122,8 @@ def _train(
     precision = _precision(recipe)  # told before anything is written
     parts = divide(data, recipe)
     split = parts.table()
-    start = processes.first_does(lambda: _find_start(out, recipe, parts, resume))
+    run = processes.first_does(lambda: run_of(out, recipe, split))
+    start = processes.first_does(lambda: _find_start(out, recipe, parts, run, resume))
     data_now, changed = processes.first_does(lambda: compare_data(out, parts))
     if changed and processes.rank == 0:
         print(warning(changed), file=sys.stderr, flush=True)
@@ -137,7 +141,6 @@ def _train(
     share = (processes.rank, processes.world)
     training = load_part(parts.train, parts.fit, recipe, training=True, share=share)
     selecting = load_part(parts.selecting, parts.chosen, recipe, share=share)
-    run = _run_of(out) or _identity(recipe, split)
     provenance = {
         "run": run,
         "data": data.resolve().name,
@@ -203,12 +206,7 @@ def _train(
     return Scorecard.read(out / "scorecard.json")
 
 
-_MAY_CHANGE = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
-"""Settings that a resumed run may change: none alters what an epoch computes (`slices_at_once`
-alters its rounding)."""
-
-
-def _find_start(out: Path, recipe: Recipe, parts: Parts, resume: bool) -> Start | None:
+def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool) -> Start | None:
     """What the run goes on from; None where the folder holds a finished one.
 
     Raises:
@@ -230,9 +228,9 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, resume: bool) -> Start 
             found=how_it_was_ended(out, recipe),
             advice="name another folder with --out, or go on with --resume",
         )
-    start = find_start(out, recipe.selection)
+    start = find_start(out, recipe, split, run)
     before, now = settings_before(out, recipe, start.done), recipe.to_dict()
-    changed = [n for n in now if before and now[n] != before[n] and n not in _MAY_CHANGE]
+    changed = [n for n in now if before and now[n] != before[n] and n not in MAY_CHANGE]
     if before and changed:
         raise SettingsError(
             "the run was started with other settings",
@@ -257,21 +255,21 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, resume: bool) -> Start 
         return replace(start, notes=(*start.notes, note))
     if not (out / "scorecard.json").exists() or recipe.epochs > before["epochs"]:
         return start
-    broken = broken_parts(out, recipe, split)
+    broken = broken_parts(out, recipe, split, run, start.done)
     if not broken:
         return None
-    note = f"{', '.join(broken)} can't be read and will be written again"
+    note = f"{', '.join(broken)} can't be used and will be written again"
     return replace(start, notes=(*start.notes, note))
 
 
 def _refuse_other_findings(out: Path, parts: Parts) -> None:
     """Refuses to go on with other findings: the network's logits are of those it began with."""
-    record = read_record(out) if _has_learned(out) else None
+    record = _record_before(out)
     before, now = None if record is None else findings_in(record), parts.train.findings
     if before is not None and before != now:
         raise SettingsError(
             "the run was started with other findings",
-            code="setting",
+            code="other-findings",
             file=out / DATA_FILE,
             expected=", ".join(before),
             found=f"labels of {', '.join(now or ())}",
@@ -279,9 +277,14 @@ def _refuse_other_findings(out: Path, parts: Parts) -> None:
         )
 
 
-def _has_learned(out: Path) -> bool:
-    """Whether anything was saved of what a run has learned."""
-    return any((out / name).exists() for name in (RESUME, PREVIOUS, "scorecard.json"))
+def _record_before(out: Path) -> DataRecord | None:
+    """The record of the data that a run has learned from; None where there is none."""
+    if not any((out / name).exists() for name in (RESUME, PREVIOUS, "scorecard.json")):
+        return None
+    try:
+        return read_record(out)
+    except MrkneeError:  # broken, for example by a power loss: it is written again
+        return None
 
 
 def compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
@@ -290,45 +293,8 @@ def compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
     A run of which nothing was saved yet starts over: it has learned from nothing else. Otherwise
     the record stays that of the first start.
     """
-    now = record_data(parts)
-    try:
-        before = read_record(out) if _has_learned(out) else None
-    except MrkneeError:  # broken, for example by a power loss: it is written again
-        before = None
+    now, before = record_data(parts), _record_before(out)
     return (to_json(now), []) if before is None else (to_json(before), changes(before, now))
-
-
-def _identity(recipe: Recipe, split: str) -> str:
-    """Which run this is: a digest of its settings and exams, the same at each start.
-
-    It stands in every checkpoint and in environment.json, so that a checkpoint of one run in the
-    folder of another is noticed.
-    """
-    fixed = {name: one for name, one in recipe.to_dict().items() if name not in _MAY_CHANGE}
-    text = json.dumps([fixed, split], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _run_of(out: Path) -> str | None:
-    """The identity that the first start of a run noted; None where there is none.
-
-    A later version of mrknee may know more settings, and would compute another.
-    """
-    starts = _starts(out)
-    run = starts[0].get("run") if starts else None
-    return run if isinstance(run, str) else None
-
-
-def _starts(out: Path) -> list[dict[str, Any]] | None:
-    """What environment.json says of the starts so far; None where it can't be read."""
-    environment = out / "environment.json"
-    try:
-        known = environment.exists()
-        starts = read_json(environment, "list of starts", kind=ModelError) if known else []
-    except MrkneeError:  # broken, for example by a power loss: it is written again
-        return None
-    whole = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
-    return starts if whole else None
 
 
 def _claim_folder(
@@ -338,12 +304,13 @@ def _claim_folder(
 
     The settings come last: they are what makes it the folder of a run.
     """
+    _refuse_what_cannot_be_replaced(out)
     go_back(out, start.done, start.state)
-    starts = _starts(out)
+    starts = starts_of(out, run)
     notes = list(start.notes)
     if starts is None:
         starts = []
-        notes.append(f"{out / 'environment.json'} can't be read and is begun anew")
+        notes.append(f"{out / 'environment.json'} can't be used and is begun anew")
     for note in notes:
         print(f"note: {note}", flush=True)
     done = start.done
@@ -365,6 +332,17 @@ def _claim_folder(
     for name, text in texts.items():
         with whole_file(out / name) as beside:
             beside.write_text(text)
+
+
+def _refuse_what_cannot_be_replaced(out: Path) -> None:
+    """Refuses a folder, say, in the place of a file that will be written, before anything is."""
+    for name in RUN_FILES:
+        for folder in Path(name).parents[:-1]:
+            for one in out.glob(str(folder)):
+                check_output_folder(one)
+        if not name.startswith("tensorboard"):  # which makes files of new names
+            for file in out.glob(name) if "*" in name else [out / name]:
+                resolve_output(file)
 
 
 def _precision(recipe: Recipe) -> Precision:

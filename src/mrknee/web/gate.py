@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mrknee.errors import MrkneeError, RequestError
+from mrknee.errors import RequestError
 from mrknee.web.desk import RETRY_SECONDS
 from mrknee.web.metrics import Metrics
 from mrknee.web.refusal import RefusalError, busy
@@ -117,7 +117,7 @@ class Gate:
         for origin in headers.getlist("origin"):
             if _same_origin(origin, host):
                 continue
-            fault = MrkneeError(
+            fault = RequestError(
                 "the request comes from a page of another site",
                 code="origin",
                 expected=f"a page of this service: Origin with the host {host}",

@@ -300,6 +300,10 @@ def test_the_map_is_for_its_owner_only_and_not_in_the_output(source: Path, tmp_p
     assert said["StudyInstanceUID"] == generate_uid(ROOT, ["study"])
     with pytest.raises(MrkneeError, match="free of identifiers"):
         import_exams(source, tmp_path / "new", keep_map=tmp_path / "new" / "map.json")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for other in (tmp_path / "none" / ".." / "out", tmp_path / "link"):
+        with pytest.raises(MrkneeError, match="free of identifiers"):
+            import_exams(source, tmp_path / "out", keep_map=other / "map.json")
 
 
 def test_nothing_of_the_patient_comes_out(tmp_path: Path) -> None:

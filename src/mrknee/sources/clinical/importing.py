@@ -114,7 +114,7 @@ def import_exams(
     source, out = Path(source), Path(out)
     keep_map = None if keep_map is None else Path(keep_map)
     choice = _choices(choose)
-    if keep_map is not None and keep_map.absolute().is_relative_to(out.absolute()):
+    if keep_map is not None and keep_map.resolve().is_relative_to(out.resolve()):
         raise OutputError(
             "the map would lie in the folder that is free of identifiers",
             code="map",
