@@ -252,6 +252,14 @@ def test_both_knees_of_a_bids_subject_are_two_exams(tmp_path: Path) -> None:
     assert sorted(str(study.side) for study in studies(tmp_path)) == ["left", "right"]
 
 
+def test_a_letter_is_a_side_where_the_other_one_is_there(tmp_path: Path) -> None:
+    """Names that differ by L and R are of two knees; an R alone may stand for a repeat."""
+    for plane in PLANES:
+        for name in ("k1_L", "k1_R", "k2_R"):
+            volume(tmp_path, f"{name}_{plane}", plane)
+    assert sorted(str(study.side) for study in studies(tmp_path)) == ["None", "left", "right"]
+
+
 def test_a_sidecar_of_another_plane_is_not_believed(tmp_path: Path) -> None:
     """A JSON file that names another plane than the volume is another volume's."""
     volume(tmp_path, "k_sag", Plane.SAGITTAL, {"SeriesDescription": "COR T1", "EchoTime": 0.012})

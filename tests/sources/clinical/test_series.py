@@ -334,3 +334,10 @@ def test_a_turn_within_the_plane_is_measured(angle: float) -> None:
         assert turned_degrees(upright(turned, Plane.SAGITTAL), Plane.SAGITTAL) == pytest.approx(
             angle, abs=0.01
         )
+
+
+def test_the_age_stands_in_for_a_birth_date(tmp_path: Path) -> None:
+    """Where the birth date was removed, the age is what tells patients apart."""
+    scan = replace(SCAN, elements={"PatientBirthDate": "", "PatientAge": "070Y"})
+    (series,) = series_of(datasets(STACK, scan), tmp_path)
+    assert series.first.person[1] == "070Y"

@@ -104,7 +104,25 @@ def nifti_studies(locations: Iterable[Location]) -> tuple[list[Study], int]:
                 nameless += 1
             else:
                 exams.setdefault(named.exam, []).append(named)
+    for key, group in exams.items():
+        side = _paired_side(key, exams)
+        if side:
+            exams[key] = [
+                replace(one, image=replace(one.image, study_words=(*one.image.study_words, side)))
+                for one in group
+            ]
     return [study for key, group in exams.items() for study in _studies(key, group)], nameless
+
+
+def _paired_side(key: str, exams: Mapping[str, object]) -> str:
+    """The side that a lone L or R in an exam's names means, if the other letter's exam is there."""
+    folder, _, said = key.rpartition("/")
+    words = said.split()
+    for letter, other, side in (("l", "r", "LEFT"), ("r", "l", "RIGHT")):
+        swapped = " ".join(other if word == letter else word for word in words)
+        if words.count(letter) == 1 and f"{folder}/{swapped}" in exams:
+            return side
+    return ""
 
 
 def _studies(key: str, group: Sequence[_Named]) -> list[Study]:
