@@ -67,11 +67,9 @@ def test_a_bad_list_is_refused(tmp_path: Path, text: str, words: str) -> None:
 @pytest.mark.parametrize("composed", [True, False])
 def test_accents_in_a_list_are_joined_however_they_are_stored(toy: Path, composed: bool) -> None:
     """A list that was typed elsewhere names the same files, though their bytes differ."""
-    stored, written = "M\u00fcller", unicodedata.normalize("NFD", "M\u00fcller")
-    if not composed:
-        stored, written = written, stored
+    forms = ["M\u00fcller", unicodedata.normalize("NFD", "M\u00fcller")]
+    stored, written = forms if composed else reversed(forms)
     for file in toy.glob("valid/*/0012.npy"):
         file.rename(file.with_stem(stored))
     exams = ListedExams(write_listing(toy, toy / "paths.csv", [written]))
-    assert len(exams) == 1
     assert len(exams[0].stacks) == 3

@@ -365,3 +365,15 @@ def test_splits_are_counted_with_what_is_not_known(tmp_path: Path) -> None:
     assert (train.positives["acl"].count, train.positives["acl"].n) == (1, 2)
     assert train.unknown("acl") == 4
     assert valid.unknown("acl") == 0
+
+
+def test_a_column_and_a_label_file_of_other_names_are_noted(tmp_path: Path) -> None:
+    """`acl_tear` beside valid-acl.csv is probably the same finding, and scored by neither name."""
+    write_labels(tmp_path, "valid", "acl", {"0": 1.0, "1": 0.0})
+    write_labels(tmp_path, "valid", "abnormal", {"0": 1.0, "1": 0.0})
+    table = tmp_path / "predictions.csv"
+    table.write_text("exam,abnormal,acl_tear\n0,0.9,0.8\n1,0.1,0.3\n")
+    [note] = [n for n in gather(table, tmp_path).card.notes if "acl" in n]
+    assert note.startswith("no label file for acl_tear, and no prediction for valid-acl.csv")
+    table.write_text("exam,abnormal\n0,0.9\n1,0.1\n")
+    assert not any("acl" in n for n in gather(table, tmp_path).card.notes), "fewer is no mistake"
