@@ -113,8 +113,8 @@ def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> Done:
 
 def _differing(before: dict[str, Any] | None, recipe: Recipe) -> list[str]:
     """Settings that a run had otherwise, and that it has to keep."""
-    now = recipe.to_dict()
-    return [n for n in before or {} if n in now and n not in MAY_CHANGE and before[n] != now[n]]
+    before, now = before or {}, recipe.to_dict()
+    return [n for n in before if n in now and n not in MAY_CHANGE and before[n] != now[n]]
 
 
 def run_of(out: Path, recipe: Recipe, split: str) -> str:
