@@ -164,7 +164,7 @@ def submit(
     from mrknee.untrusted import read_text
 
     listed = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
-    reads: list[str | Path] = [model, paths, *filter(None, (line.strip() for line in listed))]
+    reads: list[Path | str] = [model, paths, *filter(None, (line.strip() for line in listed))]
     for file in (predictions, remarks_file(predictions)):
         check_output_file(file, reads)
     from mrknee.inference.submission import predict_listed, write_submission

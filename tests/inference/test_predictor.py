@@ -161,14 +161,17 @@ def make_model_of(folder: Path, identity: str) -> Path:
     return run
 
 
-@pytest.mark.parametrize("place", [".", "best"])
+@pytest.mark.parametrize("place", [".", "best", "epochs/epoch001"])
 def test_a_model_of_another_run_is_refused(tmp_path: Path, place: str) -> None:
     """`best/` copied from one run's folder into another's, which says whose it is."""
     first = make_model_of(tmp_path / "first", "a" * 64)
     second = make_model_of(tmp_path / "second", "b" * 64)
+    part = "best" if place == "." else place
+    if part != "best":
+        shutil.copytree(second / "best", second / part)
     Predictor(second / place)
-    shutil.rmtree(second / "best")
-    shutil.copytree(first / "best", second / "best")
+    shutil.rmtree(second / part)
+    shutil.copytree(first / "best", second / part)
     with pytest.raises(MrkneeError, match="another run's than the folder it lies in"):
         Predictor(second / place)
     shutil.copytree(first / "best", tmp_path / "alone")

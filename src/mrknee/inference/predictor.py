@@ -116,12 +116,13 @@ class Predictor:
 
 
 def _refuse_another_run(folder: Path, provenance: Mapping[str, Any]) -> None:
-    """Refuses `best` or `last` of another run than the one whose folder it lies in.
+    """Refuses `best`, `last` or `epochs/*` of another run than the one whose folder it lies in.
 
     Training notes in environment.json which run each start belongs to; a folder that lies
     elsewhere, or of an earlier version, has no such note.
     """
-    file = folder.resolve().parent / "environment.json"
+    above = folder.resolve().parent
+    file = (above.parent if above.name == "epochs" else above) / "environment.json"
     if not file.is_file():
         return
     starts = read_json(file, "list of starts", kind=ModelError)

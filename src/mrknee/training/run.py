@@ -338,7 +338,7 @@ def _refuse_what_cannot_be_replaced(out: Path) -> None:
     """Refuses a folder, say, in the place of a file that will be written, before anything is."""
     for name in RUN_FILES:
         for folder in Path(name).parents[:-1]:
-            for one in out.glob(str(folder)):
+            for one in out.glob(str(folder)) if "*" in str(folder) else [out / folder]:
                 check_output_folder(one)
         if not name.startswith("tensorboard"):  # which makes files of new names
             for file in out.glob(name) if "*" in name else [out / name]:
