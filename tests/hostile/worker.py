@@ -112,6 +112,8 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
 
 def watched(read: Callable[[Path], object], path: Path) -> dict[str, Any]:
     """Reads, and tells what was raised, what it took, and whether anything was left or run."""
+    from mrknee.errors import MrkneeError
+
     before = contents(path.parent)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     resident = memory("VmRSS")
@@ -123,7 +125,8 @@ def watched(read: Callable[[Path], object], path: Path) -> dict[str, Any]:
     try:
         read(path)
     except BaseException as error:
-        raised, message = type(error).__name__, str(error)
+        ours = isinstance(error, MrkneeError)
+        raised, message = "MrkneeError" if ours else type(error).__name__, str(error)
     seconds = time.process_time() - started
     signal.setitimer(signal.ITIMER_PROF, 0)
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
