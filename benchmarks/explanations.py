@@ -95,7 +95,7 @@ def localisation(
         if not any(exam.labels.get(finding) == 1 for finding in predictor.findings):
             continue
         maps = {name: explain(one, exam) for name, one in ({MODEL: predictor} | blind).items()}
-        for row, finding in enumerate(predictor.findings):
+        for finding in predictor.findings:
             if exam.labels.get(finding) != 1:
                 continue
             lesions = lesions_of(data, split, finding, exam)
@@ -107,7 +107,7 @@ def localisation(
                     counts = unseen.setdefault(finding, {})
                     counts[str(where)] = counts.get(str(where), 0) + 1
                     continue
-                heats = {name: [one.heat(p)[row] for p in planes] for name, one in maps.items()}
+                heats = {name: [one.heat(p, finding) for p in planes] for name, one in maps.items()}
                 if where != TOGETHER:
                     heats[MIDDLE] = [middle(exam.stacks[Plane(where)].shape)]
                 each = found.setdefault((finding, str(where)), {})
@@ -367,7 +367,7 @@ def draw(predictor: Predictor, exams: Sequence[Exam], data: Path, split: str, fi
             score = one.slice_scores(plane)[row]
             hottest = int(score.argmax())
             grey, lesion = np.asarray(exam.stacks[plane][hottest]), lesions[plane][hottest]
-            heat = one.heat(plane)[row, hottest]
+            heat = one.heat(plane, finding)[hottest]
             for axis, picture in (
                 (axes[row, 2 * column], np.repeat(grey[..., None], 3, axis=2)),
                 (axes[row, 2 * column + 1], overlay(grey, heat, one.scale)),

@@ -31,6 +31,7 @@ class MrkneeError(Exception):
         advice: what to do about it.
 
     Example:
+        >>> from mrknee import DataError, MrkneeError
         >>> try:
         ...     raise DataError("a stack has the wrong shape", code="wrong-rank", found="(2, 3)")
         ... except MrkneeError as error:

@@ -211,5 +211,6 @@ def small_model_results(folder: Path) -> Values:
             for plane in one.stacks:
                 scores = why.slice_scores(Plane(plane))
                 values[f"{kind}/{one.id}/scores/{plane}"] = scores
-                values[f"{kind}/{one.id}/heat/{plane}"] = why.heat(Plane(plane))[:, :, ::9, ::9]
+                heat = np.stack([why.heat(plane, finding) for finding in why.findings])
+                values[f"{kind}/{one.id}/heat/{plane}"] = heat[:, :, ::9, ::9]
     return values

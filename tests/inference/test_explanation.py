@@ -50,6 +50,11 @@ def make_predictor(
     return Predictor(folder)
 
 
+def all_heat(found: Explanation, plane: str) -> Float[np.ndarray, "findings slices rows cols"]:
+    """The heat of one plane for every finding."""
+    return np.stack([found.heat(plane, finding) for finding in found.findings])
+
+
 def make_exam(
     shapes: Sequence[Shape] = ((3, 48, 48), (5, 48, 48), (2, 48, 48)),
     planes: Sequence[Plane] = PLANES,
@@ -132,7 +137,7 @@ def test_full_resolution_keeps_the_sums(shape: tuple[int, int], cells: int) -> N
         "0007", FINDINGS, "exact", nothing, nothing, nothing,
         {Plane.CORONAL: native}, {Plane.CORONAL: (4, *shape)}, PREPARATION,
     )  # fmt: skip
-    heat = found.heat(Plane.CORONAL)
+    heat = all_heat(found, Plane.CORONAL)
     assert heat.shape == (3, 4, *shape)
     sums = heat.sum(axis=(2, 3), dtype=np.float64)
     np.testing.assert_allclose(sums, found.slice_scores(Plane.CORONAL), rtol=0, atol=1e-4)
@@ -320,10 +325,10 @@ def test_slices_are_not_rescaled(tmp_path: Path) -> None:
     dim[Plane.CORONAL][1] //= 16
     found = explain(predictor, Exam("dim", dim))
     everything = np.concatenate(
-        [np.abs(found.heat(p)).reshape(len(FINDINGS), -1) for p in PLANES], 1
+        [np.abs(all_heat(found, p)).reshape(len(FINDINGS), -1) for p in PLANES], 1
     )
     assert found.scale == everything.max()
-    per_slice = np.abs(found.heat(Plane.CORONAL)).max(axis=(0, 2, 3))
+    per_slice = np.abs(all_heat(found, Plane.CORONAL)).max(axis=(0, 2, 3))
     assert per_slice.min() < 0.9 * per_slice.max()
 
 
@@ -416,7 +421,7 @@ def test_the_numbers_are_written(tmp_path: Path) -> None:
     assert (str(arrays["exam"]), str(arrays["method"])) == ("0007", "exact")
     for plane in PLANES:
         np.testing.assert_array_equal(arrays[f"native_{plane}"], found.native[plane])
-        np.testing.assert_array_equal(arrays[f"heat_{plane}"], found.heat(plane))
+        np.testing.assert_array_equal(arrays[f"heat_{plane}"], all_heat(found, plane))
         np.testing.assert_array_equal(arrays[f"slices_{plane}"], found.slice_scores(plane))
     np.testing.assert_array_equal(arrays["logits"], found.logits)
     text = json.loads((tmp_path / "out" / "explanation.json").read_text())

@@ -36,6 +36,7 @@ from mrknee.scoring.calibration import fit_calibration
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.tensors.preparation import Preparation
 from tests.conftest import write_toy_dataset
+from tests.inference.test_explanation import all_heat
 
 FINDINGS = ("abnormal", "acl", "meniscus")
 PREPARATION = Preparation(size=48, crop=32)
@@ -96,7 +97,9 @@ def assert_same(run: Model, file: Model, exam: Exam, atol: float = LIMIT) -> Non
     assert found.shapes == expected.shapes
     for plane in expected.native:
         np.testing.assert_allclose(found.native[plane], expected.native[plane], rtol=0, atol=atol)
-        np.testing.assert_allclose(found.heat(plane), expected.heat(plane), rtol=0, atol=atol)
+        np.testing.assert_allclose(
+            all_heat(found, plane), all_heat(expected, plane), rtol=0, atol=atol
+        )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,14 @@ from mrknee.exams.exam import (
     by_plane,
     plane_named,
 )
-from mrknee.exams.folder import ExamFolder, label_files, read_exam, read_labels, write_labels
+from mrknee.exams.folder import (
+    ExamFolder,
+    label_files,
+    open_dataset,
+    read_exam,
+    read_labels,
+    write_labels,
+)
 from mrknee.exams.plausibility import Inspected, StackSizes, remarks_of
 from mrknee.exams.remark import Remark
 from mrknee.exams.splits import inner_split
@@ -45,6 +52,7 @@ __all__ = [
     "by_plane",
     "inner_split",
     "label_files",
+    "open_dataset",
     "plane_named",
     "read_exam",
     "read_labels",

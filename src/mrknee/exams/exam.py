@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import PurePath
+from os import PathLike
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -133,7 +134,7 @@ def _finding_order(name: str) -> tuple[int, str]:
     return (MRNET_FINDINGS.index(name) if known else len(MRNET_FINDINGS), name)
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Exam:
     """One knee: a stack of slices for each plane that was acquired, and what is known of it.
 
@@ -168,10 +169,101 @@ class Exam:
         object.__setattr__(self, "labels", MappingProxyType(_checked_labels(id, labels)))
         object.__setattr__(self, "remarks", tuple(remarks))
 
+    @classmethod
+    def from_arrays(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        *,
+        id: str = "exam",  # noqa: A002  # the field's name
+        labels: Mapping[str, float] = MappingProxyType({}),
+    ) -> Exam:
+        """Makes an exam from arrays of any integer or floating type.
+
+        uint8 is taken as it is. Whole numbers from 0 to 255 are kept; all else is scaled: the 0.5th
+        percentile of a stack becomes 0, the 99.5th 255, linear in between, and what lies outside is
+        clipped (`mrknee.exams.greyscale`).
+
+        Args:
+            arrays: plane (`axial`, `coronal`, `sagittal`, or a synonym) -> (slices, rows, cols).
+            id: the exam's id.
+            labels: finding -> 1 present, 0 absent, NaN not known.
+
+        Returns:
+            The exam; clipped outliers are in its remarks.
+
+        Raises:
+            DataError: an array has another number of axes or type, or holds NaN or infinite values.
+
+        Example:
+            >>> import numpy as np
+            >>> from mrknee import Exam
+            >>> knee = np.random.default_rng(0).normal(300, 50, (20, 256, 256))
+            >>> Exam.from_arrays({"sagittal": knee}, id="1130", labels={"acl": 1})
+            Exam('1130': sagittal 20 x 256 x 256; acl 1)
+        """
+        from mrknee.exams.greyscale import finite_to_bytes  # it imports this file
+
+        stacks: dict[str, Stack] = {}
+        remarks: list[Remark] = []
+        for name, array in arrays.items():
+            values = np.asarray(array)
+            if values.ndim != 3 or 0 in values.shape or values.dtype.kind not in "uif":
+                raise DataError(
+                    f"the {name} stack can't be used",
+                    code="stack",
+                    exam=id,
+                    expected="integers or floats (slices, rows, cols), none of them zero",
+                    found=f"{values.dtype} {values.shape}",
+                )
+            if values.dtype == np.uint8:
+                stacks[name] = values
+                continue
+            stacks[name], outliers = finite_to_bytes(values, None, id)
+            if outliers:
+                remarks.append(Remark("outliers", str(plane_named(name) or name), outliers))
+        return cls(id, stacks, labels, remarks)
+
+    @classmethod
+    def from_dicom(
+        cls,
+        source: str | PathLike[str],
+        *,
+        id: str = "exam",  # noqa: A002  # the field's name
+        allow_missing_plane: bool = False,
+    ) -> Exam:
+        """Reads the one study of a folder, an archive or a file, by the rules of `mrknee import`.
+
+        One series per plane is chosen, framed to 256 x 256 pixels and scaled to bytes; nothing is
+        written, and nothing of the patient is taken over.
+
+        Args:
+            source: a folder of any depth, a zip or tar, or a file; DICOM or NIfTI.
+            id: the exam's id.
+            allow_missing_plane: take a study that lacks one or two planes.
+
+        Returns:
+            The exam; what `mrknee import` would warn of is in its remarks.
+
+        Raises:
+            DataError: there is no image, more than one study, or the study can't be used.
+        """
+        from mrknee.sources.clinical.single import read_exam_of  # above this layer
+
+        return read_exam_of(Path(source), id, allow_missing_plane=allow_missing_plane)
+
+    from_nifti = from_dicom
+
+    def __repr__(self) -> str:
+        sizes = [
+            f"{plane} {' x '.join(map(str, stack.shape))}" for plane, stack in self.stacks.items()
+        ]
+        known = [f"{name} {label:g}" for name, label in self.labels.items()]
+        return f"Exam({self.id!r}: {', '.join(sizes)}{'; ' * bool(known)}{', '.join(known)})"
+
 
 def _checked_stacks(
     exam_id: str, given: Mapping[Plane, Stack] | Mapping[str, Stack]
-) -> dict[Plane, Stack]:
+) -> dict[Plane, np.ndarray]:
     if not given:
         raise DataError(
             "an exam has no plane",

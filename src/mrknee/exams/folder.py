@@ -47,7 +47,7 @@ from mrknee.exams.stackfile import read_shape, read_stack
 from mrknee.files import whole_file
 from mrknee.untrusted import read_text
 
-__all__ = ["ExamFolder", "label_files", "read_exam", "read_labels", "write_labels"]
+__all__ = ["ExamFolder", "label_files", "open_dataset", "read_exam", "read_labels", "write_labels"]
 
 _MAX_LABEL_BYTES = 4_000_000  # some 400,000 exams
 
@@ -188,11 +188,40 @@ class ExamFolder:
         """The files of an exam's stacks, by plane."""
         return dict(self.files[self.ids[index]])
 
-    def __getitem__(self, index: int) -> Exam:
+    def __getitem__(self, exam: int | str) -> Exam:
+        """The exam at a position, or of an id.
+
+        Raises:
+            MrkneeError: there is no exam of that id, or its files can't be used.
+            IndexError: there is no such position.
+        """
         self.refuse_other_axes()
+        index = self.index(exam) if isinstance(exam, str) else exam
         exam_id = self.ids[index]
         labels = dict(zip(self.findings or (), self.labels[index].tolist(), strict=True))
         return read_exam(self.files[exam_id], exam_id, axes=self.axes, labels=labels)
+
+    def index(self, exam_id: str) -> int:
+        """The position of the exam of this id.
+
+        Raises:
+            DataError: there is none.
+        """
+        if exam_id not in self.files:
+            differ = how_ids_differ(exam_id, self.ids)
+            raise DataError(
+                "there is no such exam",
+                code="unknown-exam",
+                file=self.folder,
+                exam=exam_id,
+                expected=f"one of {len(self.ids)} ids, {self.ids[0]} to {self.ids[-1]}",
+                found=differ,
+            )
+        return self.ids.index(exam_id)
+
+    def __repr__(self) -> str:
+        findings = f", labels of {', '.join(self.findings)}" if self.findings else ""
+        return f"ExamFolder({str(self.folder)!r}: {len(self)} exams{findings})"
 
     def shapes(self, index: int) -> dict[Plane, Shape]:
         """The exam's planes and the shapes of their stacks; only headers are read.
@@ -233,6 +262,56 @@ class ExamFolder:
 
     def __iter__(self) -> Iterator[Exam]:
         return (self[i] for i in range(len(self)))
+
+
+def open_dataset(
+    path: str | Path,
+    split: str = "valid",
+    *,
+    findings: Iterable[str] | None = None,
+    allow_missing_plane: bool = False,
+    axes: str | None = None,
+) -> ExamFolder:
+    """Opens one split of a data set, with its labels where there are any.
+
+    Args:
+        path: the data set: `path/<split>/{axial,coronal,sagittal}/*.npy`, labels in
+            `path/<split>-<finding>.csv`. Or a folder that holds the planes' folders itself.
+        split: which split.
+        findings: take these findings' labels only; None takes all.
+        allow_missing_plane: accept exams that lack one or two planes.
+        axes: the order of the files' axes, such as `rows,cols,slices`; None expects
+            `slices,rows,cols` and refuses what seems to be in another order.
+
+    Returns:
+        The exams; each is read when it is asked for: `data[0]`, `data["1130"]`, `for exam in data`.
+        `data.labels` is (exams, findings), `data.findings` their names.
+
+    Raises:
+        DataError: there is no such data set or split, an exam lacks a plane, or a label file can't
+            be used.
+
+    Example:
+        >>> import mrknee
+        >>> data = mrknee.open_dataset("MRNet-v1.0", split="valid")  # doctest: +SKIP
+        >>> data["1130"]  # doctest: +SKIP
+        Exam('1130': axial 36 x 256 x 256, coronal 36 x 256 x 256, sagittal 32 x 256 x 256; acl 0)
+    """
+    path = Path(path)
+    if plane_folders(path):
+        folder = ExamFolder(
+            path, findings=findings, allow_missing_plane=allow_missing_plane, axes=axes
+        )
+    else:
+        folder = ExamFolder.of_split(
+            path,
+            split,
+            findings=findings,
+            allow_missing_plane=allow_missing_plane,
+            axes=axes,
+        )
+    folder.refuse_other_axes()
+    return folder
 
 
 def read_exam(

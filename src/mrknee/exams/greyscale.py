@@ -14,9 +14,11 @@ uint8 is never changed. Other types, by these rules, which `docs/plausibility.md
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+from mrknee.errors import DataError
 from mrknee.exams.exam import Stack
 
 BLACK, WHITE = 0.5, 99.5
@@ -26,6 +28,32 @@ FAR = 4.0
 """A value is an outlier where it lies further outside the percentiles than so many times their
 distance: from minimum to maximum, it would leave the others less than a fifth of the grey values.
 Bright fluid and vessels are usually nearer than that."""
+
+
+def finite_to_bytes(
+    values: np.ndarray, path: Path | None, exam_id: str | None
+) -> tuple[Stack, str | None]:
+    """As `to_bytes`, of values that may be NaN or infinite.
+
+    Args:
+        values: integer or floating (slices, rows, cols).
+        path: the stack's file, for the error.
+        exam_id: the exam's id, for the error.
+
+    Raises:
+        DataError: a value is NaN or infinite.
+    """
+    odd = sum(int(np.count_nonzero(~np.isfinite(one))) for one in in_doubles(values))
+    if odd:
+        raise DataError(
+            "a stack holds values that are not numbers",
+            code="not-finite",
+            file=path,
+            exam=exam_id,
+            expected="finite grey values",
+            found=f"{odd:,} NaN or infinite values",
+        )
+    return to_bytes(values)
 
 
 def to_bytes(values: np.ndarray) -> tuple[Stack, str | None]:

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams.axes import AXES, Axes, Shape, ordered_stack
 from mrknee.exams.exam import Stack, by_plane
-from mrknee.exams.greyscale import in_doubles, to_bytes
+from mrknee.exams.greyscale import finite_to_bytes
 from mrknee.files import whole_file
 from mrknee.untrusted import refuse_unusual
 
@@ -94,7 +94,7 @@ def read_stack(
     values = content.view(dtype).reshape(shape, order="F" if fortran else "C")
     if dtype == np.uint8:
         return values
-    stack, clipped = _to_bytes(values, path, exam_id)
+    stack, clipped = finite_to_bytes(values, path, exam_id)
     if outliers is not None and clipped is not None:
         outliers.append(clipped)
     return stack
@@ -217,20 +217,6 @@ def _read_header(
             advice="save it again as a plain array: np.save(path, array.astype('uint8'))",
         )
     return shape, fortran, dtype, offset
-
-
-def _to_bytes(values: np.ndarray, path: Path, exam_id: str | None) -> tuple[Stack, str | None]:
-    odd = sum(int(np.count_nonzero(~np.isfinite(one))) for one in in_doubles(values))
-    if odd:
-        raise DataError(
-            "a stack holds values that are not numbers",
-            code="not-finite",
-            file=path,
-            exam=exam_id,
-            expected="finite grey values",
-            found=f"{odd:,} NaN or infinite values",
-        )
-    return to_bytes(values)
 
 
 def write_stack(

@@ -28,8 +28,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from mrknee.errors import ModelError, MrkneeError
-from mrknee.exams import Plane, Remark
+from mrknee.errors import DataError, ModelError, MrkneeError
+from mrknee.exams import Plane, Remark, plane_named
 from mrknee.files import whole_file
 from mrknee.tensors.settings import Axis, PreparationSettings
 
@@ -50,7 +50,7 @@ Method = Literal["exact", "grad-cam"]
 """How a logit is taken apart; `None` in its place takes `exact` where the network allows it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """One exam's logits, taken apart.
 
@@ -143,18 +143,71 @@ class Explanation:
         """What each plane adds to each logit; with the bias they add up to it (exact only)."""
         return {plane: self.slice_scores(plane).sum(axis=1) for plane in self.native}
 
-    def heat(self, plane: Plane) -> Float32[np.ndarray, "findings slices rows cols"]:
-        """The contributions spread over the stack's own pixels.
+    def heat(self, plane: str, finding: str) -> Float32[np.ndarray, "slices rows cols"]:
+        """The contributions to one finding's logit, spread over the stack's own pixels.
 
         Each cell's contribution is spread bilinearly, the whole of it: sums are those of `native`.
         Pixels the network doesn't see (outside the crop) are 0. See `spread`. It is as large as
-        the stack in float32 for each finding; `slice_heat` gives one slice's.
+        the stack in float32; `slice_heat` gives one slice's.
+
+        Args:
+            plane: the plane, `axial`, `coronal` or `sagittal`.
+            finding: the finding.
+
+        Raises:
+            DataError: the exam has no such plane, or the model no such finding.
         """
-        rows, cols = self._spreads[plane]
-        return np.asarray(rows @ self.native[plane] @ cols.T, dtype=np.float32)
+        known, row = self._plane(plane), self._row(finding)
+        rows, cols = self._spreads[known]
+        return np.asarray(rows @ self.native[known][row] @ cols.T, dtype=np.float32)
+
+    def slices(self, finding: str) -> dict[Plane, Float64[np.ndarray, " slices"]]:
+        """What each slice of each plane adds to one finding's logit.
+
+        Args:
+            finding: the finding.
+
+        Raises:
+            DataError: the model has no such finding.
+        """
+        row = self._row(finding)
+        return {plane: self.slice_scores(plane)[row] for plane in self.native}
+
+    def _row(self, finding: str) -> int:
+        if finding not in self.findings:
+            raise DataError(
+                "no such finding was explained",
+                code="unknown-finding",
+                exam=self.exam,
+                expected=", ".join(self.findings),
+                found=repr(finding),
+            )
+        return self.findings.index(finding)
+
+    def _plane(self, name: str) -> Plane:
+        plane = plane_named(name)
+        if plane is None or plane not in self.native:
+            raise DataError(
+                "no such plane was explained",
+                code="plane-name",
+                exam=self.exam,
+                expected=", ".join(self.native),
+                found=repr(str(name)),
+            )
+        return plane
+
+    def __repr__(self) -> str:
+        lines = [f"Explanation of exam {self.exam!r} ({self.method})"]
+        for row, finding in enumerate(self.findings):
+            plane, index = self._extreme(row, 1)
+            lines.append(
+                f"  {finding}: probability {self.probabilities[row]:.3f}, most raised by "
+                f"{plane} slice {index}"
+            )
+        return "\n".join(lines)
 
     def slice_heat(self, plane: Plane, row: int, index: int) -> Float32[np.ndarray, "rows cols"]:
-        """The same of one slice, `heat(plane)[row, index]`, without computing the others.
+        """The same of one slice, `heat(plane, findings[row])[index]`, without computing the others.
 
         Args:
             plane: the plane.
@@ -243,7 +296,7 @@ class Explanation:
         }
         for plane, native in self.native.items():
             arrays[f"native_{plane}"] = native
-            arrays[f"heat_{plane}"] = self.heat(plane)
+            arrays[f"heat_{plane}"] = np.stack([self.heat(plane, f) for f in self.findings])
             arrays[f"slices_{plane}"] = self.slice_scores(plane)
         with whole_file(folder / "explanation.npz") as beside, beside.open("wb") as file:
             np.savez_compressed(file, **arrays)

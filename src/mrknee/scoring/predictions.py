@@ -12,11 +12,12 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.errors import DataError, MrkneeError
+from mrknee.errors import DataError, MrkneeError, PlatformError
 from mrknee.exams import Findings, Remark, label_files, read_labels
 from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import folder_meant, same_text, what_is_there
@@ -24,10 +25,15 @@ from mrknee.files import whole_file
 from mrknee.scoring.text import exams
 from mrknee.untrusted import read_text
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_SHOWN = 5  # exams that a repr lists
+
 _MAX_BYTES = 16_000_000  # 200,000 exams of five findings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predictions:
     """One probability for each exam and finding.
 
@@ -45,6 +51,63 @@ class Predictions:
     probabilities: Float[np.ndarray, "exams findings"]
     remarks: Mapping[str, tuple[Remark, ...]] = field(default_factory=dict)
     source: str | None = field(default=None, compare=False)
+
+    def __len__(self) -> int:
+        """How many exams."""
+        return len(self.ids)
+
+    def __getitem__(self, finding: str) -> Float[np.ndarray, " exams"]:
+        """The probabilities of one finding, in the exams' order.
+
+        Raises:
+            DataError: no such finding was predicted.
+        """
+        if finding not in self.findings:
+            raise DataError(
+                "no such finding was predicted",
+                code="unknown-finding",
+                expected=", ".join(self.findings),
+                found=repr(finding),
+            )
+        return self.probabilities[:, self.findings.index(finding)]
+
+    def to_frame(self) -> DataFrame:
+        """The table as a pandas DataFrame: one row per exam, indexed by id, one column per finding.
+
+        Raises:
+            PlatformError: pandas is not installed.
+
+        Example:
+            >>> import numpy as np
+            >>> from mrknee.exams import Findings
+            >>> from mrknee.scoring.predictions import Predictions
+            >>> table = Predictions(("7", "8"), Findings(["acl"]), np.array([[0.9], [0.25]]))
+            >>> table["acl"]
+            array([0.9 , 0.25])
+            >>> frame = table.to_frame()
+            >>> float(frame.loc["8", "acl"])
+            0.25
+        """
+        try:
+            import pandas as pd
+        except ModuleNotFoundError:
+            raise PlatformError(
+                "pandas is not installed",
+                code="not-installed",
+                expected="the package pandas",
+                advice="pip install pandas",
+            ) from None
+        index = pd.Index(self.ids, name="exam")
+        return pd.DataFrame(self.probabilities, index=index, columns=list(self.findings))
+
+    def __repr__(self) -> str:
+        shown = [
+            f"  {exam_id}: "
+            + ", ".join(f"{n} {p:.3f}" for n, p in zip(self.findings, row, strict=True))
+            for exam_id, row in zip(self.ids[:_SHOWN], self.probabilities, strict=False)
+        ]
+        more = ["  ..."] if len(self) > _SHOWN else []
+        return "\n".join([f"Predictions of {exams(len(self))}", *shown, *more])
 
     def write(self, path: str | Path) -> None:
         """Writes `exam,<finding>,...` with a header, whole or not at all.

@@ -367,7 +367,7 @@ def test_a_study_that_crashes_its_process_is_refused(tmp_path: Path) -> None:
     """Whatever brings a process down costs one study, not the batch."""
     export_study(tmp_path / "in")
     scan = scan_source(tmp_path / "in", 1)
-    (good,) = importing._in_id_order(scan)
+    (good,) = importing.in_id_order(scan)
     studies = {"0000": _Deadly("x", None, ""), "0001": good}
     tasks = [
         importing._Task(tmp_path / "out", exam_id, study, {}, False, seal="", beside=0)

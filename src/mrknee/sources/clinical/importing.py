@@ -136,7 +136,7 @@ def _import(
     processes: int,
 ) -> Imported:
     scan = scan_source(source, processes)
-    studies = _in_id_order(scan)
+    studies = in_id_order(scan)
     _check_choice(choice, studies)
     ids = {f"{index:04d}": study for index, study in enumerate(studies)}
     seal = _seal(studies, choice, allow_missing_plane)
@@ -205,7 +205,7 @@ def _check_choice(choice: Choice, studies: Sequence[Study]) -> None:
             )
 
 
-def _in_id_order(scan: Scan) -> list[Study]:
+def in_id_order(scan: Scan) -> list[Study]:
     """The studies in the order of their ids, which says nothing about them."""
     volumes, nameless = nifti_studies(scan.volumes)
     for _ in range(nameless):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import UInt8
+from threadpoolctl import threadpool_limits
 
+from mrknee.errors import SettingsError
+from mrknee.exams import Exam, Plane, by_plane
 from mrknee.sources.phantom import bones, joint, ligaments, limb
 from mrknee.sources.phantom.anatomy import Anatomy, draw_anatomy
 from mrknee.sources.phantom.lesions import AclTear, BakerCyst, Lesion, Truth, draw_lesions
@@ -72,6 +76,69 @@ def render_exam(
             # Whatever shows a tear shows something abnormal.
             masks["abnormal"][plane] |= masks[finding][plane]
     return PhantomExam(truth, stacks, masks, knee, lesions, protocol)
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Phantom(Exam):
+    """An exam of a synthetic knee, and where its lesions are.
+
+    Attributes:
+        lesions: finding -> plane -> uint8 (slices, rows, cols) of the stack's shape, 1 where the
+            lesion is; only findings that the knee has.
+    """
+
+    lesions: Mapping[str, Mapping[Plane, UInt8[np.ndarray, "slices rows cols"]]]
+
+
+def make_phantom(
+    seed: int,
+    findings: Iterable[str] = (),
+    *,
+    size: int = 256,
+    slice_factor: float = 1.0,
+    id: str = "phantom",  # noqa: A002  # the exam's field
+) -> Phantom:
+    """Makes a synthetic knee with the findings that are named.
+
+    The same arguments give the same bytes. The same seed with other findings is the same knee in
+    the same scanner, with other lesions.
+
+    Args:
+        seed: draws the anatomy, the lesions, the scanner's settings and the noise.
+        findings: of `abnormal`, `acl` and `meniscus`; with a tear, `abnormal` is added.
+        size: edge of the images in pixels.
+        slice_factor: factor on MRNet's slice counts (17 to 61 per plane).
+        id: the exam's id.
+
+    Returns:
+        The exam, labelled, with the masks of its lesions.
+
+    Raises:
+        SettingsError: there is no such finding.
+
+    Example:
+        >>> from mrknee import make_phantom
+        >>> knee = make_phantom(seed=7, findings=["acl"], size=64, slice_factor=0.2)
+        >>> dict(knee.labels)
+        {'abnormal': 1.0, 'acl': 1.0, 'meniscus': 0.0}
+        >>> sorted(knee.lesions)
+        ['abnormal', 'acl']
+    """
+    wanted = set(findings)
+    if not wanted <= set(FINDINGS):
+        raise SettingsError(
+            "a finding can't be drawn",
+            code="finding",
+            expected=", ".join(FINDINGS),
+            found=", ".join(sorted(wanted - set(FINDINGS))),
+        )
+    truth = Truth(abnormal=bool(wanted), acl="acl" in wanted, meniscus="meniscus" in wanted)
+    with threadpool_limits(1):  # sums of another number of threads round otherwise
+        knee = render_exam(seed, truth, size=size, slice_factor=slice_factor)
+    made = Phantom(id, knee.stacks, {name: float(getattr(truth, name)) for name in FINDINGS})
+    masks = {name: by_plane(planes) for name, planes in knee.masks.items()}
+    object.__setattr__(made, "lesions", MappingProxyType(masks))
+    return made
 
 
 def draw_exam_lesions(seed: int | Sequence[int], truth: Truth) -> tuple[Lesion, ...]:

@@ -1,0 +1,54 @@
+"""One study as an exam, without writing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mrknee.errors import DataError
+from mrknee.exams import Exam, Remark
+from mrknee.sources.clinical.importing import in_id_order
+from mrknee.sources.clinical.scanning import scan_source
+from mrknee.sources.clinical.study import read_study
+
+
+def read_exam_of(source: str | Path, exam_id: str, *, allow_missing_plane: bool = False) -> Exam:
+    """Reads the one study of a source, by the rules of `mrknee import`.
+
+    Args:
+        source: a folder of any depth, an archive, or a file: DICOM or NIfTI.
+        exam_id: the exam's id; nothing of the source's identifiers is taken over.
+        allow_missing_plane: take a study that lacks one or two planes.
+
+    Returns:
+        The exam; what `mrknee import` would warn of is in its remarks, with the code `import`.
+
+    Raises:
+        MrkneeError: there is no image, more than one study (two knees are two), or the study can't
+            be used.
+    """
+    source = Path(source)
+    scan = scan_source(source, 1)
+    studies = in_id_order(scan)
+    if len(studies) != 1:
+        raise DataError(
+            "the source holds more than one exam" if studies else "the source holds no exam",
+            code="not-one-study",
+            file=source,
+            expected="one study of one knee",
+            found=f"{len(studies)} studies or knees" if studies else "; ".join(scan.reasons),
+            advice="import all of them with `mrknee import` and open the result, or name one "
+            "study's folder",
+        )
+    outcome = read_study(studies[0], {}, allow_missing_plane=allow_missing_plane)
+    if not outcome.stacks:
+        raise DataError(
+            "the study can't be used",
+            code="study-refused",
+            file=source,
+            expected="series for the axial, coronal and sagittal planes"
+            + (" (one is enough)" if allow_missing_plane else ""),
+            found=outcome.record["reason"],
+            advice="`mrknee import` lists every series with the reason",
+        )
+    remarks = [Remark("import", None, text) for text in outcome.record["warnings"]]
+    return Exam(exam_id, outcome.stacks, remarks=remarks)

@@ -1,0 +1,46 @@
+"""`Exam.from_dicom`: one study as an exam, without a folder to write to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.errors import DataError
+from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.sources.clinical.importing import import_exams
+from tests.sources.clinical.hospital import PROTOCOL, export_study
+
+
+def test_it_is_what_import_makes_of_the_study(tmp_path: Path) -> None:
+    """The same stacks under an id of the caller's; nothing is written beside the source."""
+    source = export_study(tmp_path / "study")
+    before = sorted(tmp_path.rglob("*"))
+    exam = Exam.from_dicom(str(source), id="mine")
+    assert sorted(tmp_path.rglob("*")) == before
+    import_exams(source, tmp_path / "out")
+    (imported,) = ExamFolder(tmp_path / "out")
+    assert exam.id == "mine"
+    for plane in PLANES:
+        assert np.array_equal(exam.stacks[plane], imported.stacks[plane])
+
+
+def test_two_studies_are_not_one_exam(tmp_path: Path) -> None:
+    """An error that says how many there are."""
+    export_study(tmp_path / "both" / "a", "study-a")
+    export_study(tmp_path / "both" / "b", "study-b")
+    with pytest.raises(DataError) as caught:
+        Exam.from_dicom(tmp_path / "both")
+    assert (caught.value.code, caught.value.found) == ("not-one-study", "2 studies or knees")
+
+
+def test_a_study_without_a_plane_is_refused_unless_allowed(tmp_path: Path) -> None:
+    """With the reason; allowed, it has the planes that are there, and remarks."""
+    scans = [scan for scan in PROTOCOL if scan.plane is not Plane.AXIAL]
+    source = export_study(tmp_path / "study", scans=scans)
+    with pytest.raises(DataError, match="no series for the plane axial") as caught:
+        Exam.from_dicom(source)
+    assert caught.value.code == "study-refused"
+    exam = Exam.from_dicom(source, allow_missing_plane=True)
+    assert list(exam.stacks) == [Plane.CORONAL, Plane.SAGITTAL]
