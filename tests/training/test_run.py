@@ -226,6 +226,14 @@ def test_float16_needs_a_gpu(toy: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_pictures_that_the_encoder_cannot_take_are_refused(toy: Path, tmp_path: Path) -> None:
+    """AlexNet needs more than 48 pixels: said before anything is written, with what to change."""
+    recipe = replace(QUICK, network=replace(QUICK.network, encoder="alexnet"))
+    with pytest.raises(MrkneeError, match=r"size(.|\n)*preparation.crop 48"):
+        train(toy, tmp_path / "run", recipe)
+    assert not (tmp_path / "run").exists()
+
+
 def test_accumulated_batches_are_one_large_batch(toy: Path, tmp_path: Path) -> None:
     """Three batches of one exam step like one of three, where labels are missing, and at the end.
 

@@ -107,6 +107,32 @@ class Network(nn.Module):
             return cast(Tensor, encoder(slices))
         return encode_few_at_once(encoder, slices, self.slices_at_once)
 
+    def refuse_size(self, side: int) -> None:
+        """Refuses pictures that an encoder can't take, before any exam is read.
+
+        Args:
+            side: edge of the pictures, in pixels: the preparation's crop.
+
+        Raises:
+            SettingsError: the encoder can't encode a picture of that size.
+        """
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                for encoder in self.encoders.values():
+                    encoder(next(encoder.parameters()).new_zeros(1, 1, side, side))
+        except (RuntimeError, ValueError, AssertionError) as error:  # timm asserts sizes
+            raise SettingsError(
+                "the encoder can't take pictures of this size",
+                code="encoder",
+                expected=f"a larger preparation.crop, or another encoder than "
+                f"{self.settings.encoder}",
+                found=f"preparation.crop {side}: {str(error)[:200] or type(error).__name__}",
+            ) from None
+        finally:
+            self.train(training)
+
     def pool(
         self,
         plane: str,

@@ -134,6 +134,7 @@ def _train(
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
     network = Network(recipe.network, findings, recipe.weights if start.state is None else "none")
+    network.refuse_size(recipe.preparation.crop)
     network.slices_at_once = slices_at_once(recipe)
     fit_labels = parts.train.labels[parts.fit]
     balanced = positive_weights(fit_labels, findings)
