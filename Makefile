@@ -9,7 +9,8 @@ demo: $(VENV)/.installed   ## synthetic knees -> one network -> AUCs, in minutes
 	$(BIN)/mrknee demo --out demo
 
 test: $(VENV)/.installed-test check   ## lint, types, layers, then the whole test suite
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not browser"
+	$(BIN)/python -m pytest -m browser
 
 bench: $(VENV)/.installed-test   ## how fast it is beside the published loop, in about five minutes
 	$(BIN)/python benchmarks/speed.py --quick

@@ -19,6 +19,17 @@ CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what drives a browser: `make test` runs it in a process of its own.
+
+    Playwright's greenlets switch stacks; processes that had run them and then thousands of other
+    tests sometimes ended by a segmentation fault.
+    """
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def unsynced() -> Iterator[None]:
     """Tests don't wait for the disk: only a power loss would show, and its tests run elsewhere."""
