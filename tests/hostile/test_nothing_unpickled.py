@@ -43,7 +43,8 @@ def _in_call(name: str, call: ast.Call, file: str) -> Iterator[str]:
     library, _, function = name.rpartition(".")
     if name in ("eval", "exec", "compile", "__import__") or function == "read_pickle":
         yield name
-    if function == "import_module":
+    ours = file == "__init__.py" and ast.unparse(call.args[0]) == "_HOME[name]"  # a table of names
+    if function == "import_module" and not ours:
         yield name
     if function in ("load", "loads", "load_all", "full_load", "unsafe_load"):
         known = {
@@ -56,8 +57,6 @@ def _in_call(name: str, call: ast.Call, file: str) -> Iterator[str]:
         }
         if not known.get(library, False):
             yield name
-    if function == "fit" and library == "trainer" and given.get("weights_only") != "True":
-        yield name
 
 
 def test_the_package_has_no_way_to_unpickle() -> None:

@@ -46,6 +46,12 @@ def check_axes(
         for place, shape in shapes.items()
         if (found := other_axes({place.plane: [shape]})) is not None
     }
+    every: dict[Plane, list[Shape]] = {}
+    for place, shape in shapes.items():
+        every.setdefault(place.plane, []).append(shape)
+    whole = other_axes(every) if given is None else None
+    if whole is not None and _fits(whole[0], shapes, alone):
+        return whole[0], [_problem(*whole)]
     if given is not None or len(alone) < SHARE * len(shapes) or not _agree(shapes, alone):
         problems = [_problem(*found, place, read_as) for place, found in alone.items()]
         by_plane: dict[Plane, list[Shape]] = {}
@@ -67,8 +73,14 @@ def _agree(shapes: Mapping[Place, Shape], alone: Mapping[Place, tuple[Axes, str]
     orders = {axes for axes, _ in alone.values()}
     if len(orders) != 1:
         return not orders
-    (order,) = orders
-    return all(
+    return _fits(*orders, shapes, alone)
+
+
+def _fits(
+    order: Axes, shapes: Mapping[Place, Shape], alone: Mapping[Place, tuple[Axes, str]]
+) -> bool:
+    """Whether an order contradicts no stack: none that tells another, none once it is read so."""
+    return all(axes == order for axes, _ in alone.values()) and all(
         other_axes({place.plane: [shape_in_order(shape, order)]}) is None
         for place, shape in shapes.items()
     )

@@ -2,7 +2,7 @@
 
 One batch is a few exams. `accumulate` batches make an optimizer step, whose gradient is that of
 the mean loss over all known labels of the step, in all processes. The state of the loop can be
-saved after any step; a loop that loads it goes on with the same numbers to the last bit.
+saved after any step; a loop that restores it goes on with the same numbers to the last bit.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class TrainingLoop:
             "train_result": self.train_result.state(),
         }
 
-    def load(self, state: dict[str, Any], epoch: int, batches: int) -> None:
+    def restore(self, state: dict[str, Any], epoch: int, batches: int) -> None:
         """Takes back what `state` gave after so many epochs and batches of the next one."""
         self.reader.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -170,7 +170,7 @@ class TrainingLoop:
         """Trains until the recipe's last epoch, or until the record says that it has stalled.
 
         Args:
-            training: the exams to train on; its sampler stands where `load` has left off.
+            training: the exams to train on; its sampler stands where `restore` has left off.
             selecting: the exams to validate on.
             record: called on the way.
 

@@ -179,7 +179,7 @@ def _train(
         processes=processes,
     )
     if start.state is not None:
-        loop.load(read_state(start.state)[1], done.epoch, done.batches)
+        loop.restore(read_state(start.state)[1], done.epoch, done.batches)
         go_on_after(training, done.epoch, done.batches)
     with marked_as_running(out) if first else nullcontext():
         if first:
