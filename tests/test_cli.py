@@ -355,6 +355,8 @@ def test_an_interrupted_training_says_how_to_go_on(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # whoever starts pytest in the background may have it ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     ended.append(process)

@@ -61,6 +61,8 @@ def stopped(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # whoever starts pytest in the background may have it ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         if line:
@@ -154,6 +156,7 @@ sys.exit(main())
     source = str(Path(__file__).parents[2] / "src")
     ended = subprocess.run(
         [sys.executable, "-m", "stopped"],  # -c would end in another way
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{source}"},
         capture_output=True,
         text=True,
