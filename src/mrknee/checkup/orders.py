@@ -71,9 +71,7 @@ def check_axes(
 def _agree(shapes: Mapping[Place, Shape], alone: Mapping[Place, tuple[Axes, str]]) -> bool:
     """Whether one order is right for all stacks: for those that tell, and for the others."""
     orders = {axes for axes, _ in alone.values()}
-    if len(orders) != 1:
-        return not orders
-    return _fits(*orders, shapes, alone)
+    return not orders or (len(orders) == 1 and _fits(min(orders), shapes, alone))
 
 
 def _fits(
