@@ -236,7 +236,7 @@ def test_a_state_of_another_run_is_not_taken(whole: Run, interrupted: Path, tmp_
     """The state before, which is its own, is; where there is none, nothing is started again."""
     out = copy(interrupted, tmp_path)
     saved = torch.load(out / RESUME, weights_only=True)
-    saved["callbacks"]["RunRecord"]["settings"]["seed"] = 5
+    saved["done"]["settings"]["seed"] = 5
     torch.save(saved, out / RESUME)
     alone = Path(shutil.copytree(out, tmp_path / "alone"))
     train(whole[0], out, RECIPE, resume=True)
