@@ -199,9 +199,9 @@ def child(what: str, data: Path, out: Path) -> None:
         else:
             loop.evaluate(folder)
     elif verb == "read":
-        from mrknee.inference.model import open_exams, open_model
+        from mrknee.inference.model import load_model, open_exams
 
-        open_model(out / name).predict(open_exams(data, "valid"))
+        load_model(out / name).predict(open_exams(data, "valid"))
     else:
         from mrknee.training.recipe import load_recipe
         from mrknee.training.run import train

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from mrknee.exams import PLANES, ExamFolder
 from mrknee.inference.export import Int8, export
-from mrknee.inference.model import Model, open_model
+from mrknee.inference.model import Model, load_model
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader, device_here
@@ -335,12 +335,12 @@ class Bench:
         save_checkpoint(run / "best", self.network(), self.preparation.to_dict(), {}, {})
         export(run, self.folder / "float32.onnx")
         export(run, self.folder / "int8.onnx", int8=Int8(self.data, limit=1.0))
-        found = {"mrknee, run folder": open_model(run)}
+        found = {"mrknee, run folder": load_model(run)}
         for name in ("float32", "int8"):
-            found[f"mrknee, {name}.onnx"] = open_model(self.folder / f"{name}.onnx")
+            found[f"mrknee, {name}.onnx"] = load_model(self.folder / f"{name}.onnx")
             for runtime in ("openvino", "openvino-bf16") if has_openvino() else ():
                 if runtime == "openvino" or self.bfloat16:
-                    found[f"mrknee, {name}.onnx, {runtime}"] = open_model(
+                    found[f"mrknee, {name}.onnx, {runtime}"] = load_model(
                         self.folder / f"{name}.onnx", runtime=runtime
                     )
         return found

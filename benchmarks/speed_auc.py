@@ -23,7 +23,7 @@ from torch import nn
 
 from mrknee.exams import ExamFolder, Findings
 from mrknee.inference.export import Int8, export
-from mrknee.inference.model import open_model
+from mrknee.inference.model import load_model
 from mrknee.progress import track
 from mrknee.scoring.comparison import compare
 from mrknee.scoring.predictions import Predictions
@@ -111,13 +111,13 @@ def main() -> None:
     plainly = train_plainly(data, start, given.epochs, given.seed, given.out / "plain.csv")
     valid = ExamFolder.of_split(data, "valid")
     found = {"published loop": plainly}
-    found.update({name: open_model(last).predict(valid) for name, last in lasts.items()})
+    found.update({name: load_model(last).predict(valid) for name, last in lasts.items()})
     first = next(iter(lasts.values()))
     export(first, given.out / "float32.onnx")
     int8 = Int8(data, limit=1.0)  # what it costs is told below
     export(first, given.out / "int8.onnx", int8=int8)
     for name in ("float32.onnx", "int8.onnx"):
-        found[name] = open_model(given.out / name).predict(valid)
+        found[name] = load_model(given.out / name).predict(valid)
     results = []
     pairs = [*(("published loop", name) for name in lasts), ("float32.onnx", "int8.onnx")]
     for pair in pairs:

@@ -124,9 +124,9 @@ def predict(
 
     for file in (out, remarks_file(out)):
         check_output_file(file, [model, exams])
-    from mrknee.inference.model import open_exams, open_model, uncalibrated
+    from mrknee.inference.model import load_model, open_exams, uncalibrated
 
-    predictor = open_model(model, threads=threads, runtime=runtime)
+    predictor = load_model(model, threads=threads, runtime=runtime)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
     _warn_of_unread("predict", folder.unread)
     predictions = predictor.predict(folder)

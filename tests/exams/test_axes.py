@@ -150,12 +150,17 @@ def test_a_folder_refuses_other_axes_and_reads_them_where_told(tmp_path: Path) -
     assert ExamFolder(folder, axes="slices,rows,cols")[1].stacks[Plane.CORONAL].shape[0] == 64
 
 
-def test_one_turned_stack_among_others_is_named(tmp_path: Path) -> None:
-    """A single exam in another order is refused by its id before any is read."""
+def write_mixed(folder: Path) -> None:
+    """Three exams, of which one stack was saved as (rows, cols, slices)."""
     for number in range(3):
         for plane in PLANES:
-            write_stack(tmp_path, plane, str(number), np.ones((9, 64, 64), np.uint8))
-    np.save(tmp_path / "axial" / "2.npy", np.ones((64, 64, 9), np.uint8))
+            write_stack(folder, plane, str(number), np.ones((9, 64, 64), np.uint8))
+    np.save(folder / "axial" / "2.npy", np.ones((64, 64, 9), np.uint8))
+
+
+def test_one_turned_stack_among_others_is_named(tmp_path: Path) -> None:
+    """A single exam in another order is refused by its id before any is read."""
+    write_mixed(tmp_path)
     with pytest.raises(MrkneeError, match="another order") as error:
         ExamFolder(tmp_path)[0]
     assert error.value.exam == "2"
@@ -163,10 +168,7 @@ def test_one_turned_stack_among_others_is_named(tmp_path: Path) -> None:
 
 def test_an_order_is_advised_only_where_it_is_right_for_all_stacks(tmp_path: Path) -> None:
     """Of mixed orders, --axes would read one part wrong: it isn't advised, and is refused."""
-    for number in range(3):
-        for plane in PLANES:
-            write_stack(tmp_path, plane, str(number), np.ones((9, 64, 64), np.uint8))
-    np.save(tmp_path / "axial" / "2.npy", np.ones((64, 64, 9), np.uint8))
+    write_mixed(tmp_path)
     with pytest.raises(MrkneeError, match="another order") as error:
         ExamFolder(tmp_path)[0]
     advice = error.value.advice or ""

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane
 from mrknee.inference.export import export
-from mrknee.inference.model import Model, open_model
+from mrknee.inference.model import Model, load_model
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.reader import Reader
@@ -193,7 +193,7 @@ def small_models(folder: Path) -> dict[str, Model]:
     settings = NetworkSettings(encoder="test_resnet", shared_encoder=True)
     save_checkpoint(run, network(settings), preparation.to_dict(), {"data": "none"}, decisions())
     export(run, folder / "model.onnx")
-    return {"folder": open_model(run), "onnx": open_model(folder / "model.onnx", threads=1)}
+    return {"folder": load_model(run), "onnx": load_model(folder / "model.onnx", threads=1)}
 
 
 def small_model_results(folder: Path) -> Values:

@@ -14,7 +14,7 @@ import numpy as np
 from mrknee.errors import MrkneeError
 from mrknee.exams import Exam, ExamFolder
 from mrknee.inference.export import export
-from mrknee.inference.model import Model, open_exams, open_model
+from mrknee.inference.model import Model, load_model, open_exams
 from mrknee.inference.submission import submit
 from mrknee.networks.description import digest_of
 from mrknee.report.evaluation import evaluate
@@ -142,7 +142,7 @@ def read_with(path: Path, exam: Exam) -> Model:
         MrkneeError: whatever is wrong with the model.
         AssertionError: a result is none.
     """
-    model = open_model(path)
+    model = load_model(path)
     probabilities = model.predict([exam]).probabilities
     assert probabilities.shape == (1, len(model.findings))
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
@@ -175,7 +175,7 @@ def run_verbs(path: Path, data: Path, out: Path, *, export_too: bool = True) -> 
     listing.write_text("\n".join(lines))
 
     def predict() -> None:
-        open_model(path).predict(exams).write(out / "p.csv")
+        load_model(path).predict(exams).write(out / "p.csv")
 
     verbs: dict[str, Callable[[], object]] = {
         "predict": predict,

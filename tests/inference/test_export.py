@@ -22,7 +22,7 @@ from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference import export as exporting
 from mrknee.inference.decisions import calibration_of, operating_points_of
 from mrknee.inference.export import LIMIT, Int8, Parity, export
-from mrknee.inference.model import Model, open_exams, open_model
+from mrknee.inference.model import Model, load_model, open_exams
 from mrknee.inference.onnx_file import METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.predictor import Predictor
@@ -125,7 +125,7 @@ def test_every_kind_of_network_says_the_same(tmp_path: Path, settings: NetworkSe
     assert parity.slices == (1, 2, 17, 61)
     assert len(parity.sizes) == 2
     assert max(parity.logit, parity.plane_sum, parity.probability) <= LIMIT
-    models = open_model(run), open_model(tmp_path / "model.onnx")
+    models = load_model(run), load_model(tmp_path / "model.onnx")
     side = preparation.size
     exam = make_exam((9, side, side), (1, side // 2, side // 3), (30, side, 70))
     assert_same(*models, exam)
@@ -152,7 +152,7 @@ def test_any_slices_and_sizes_are_read(
     exported: tuple[Path, Path], shapes: tuple[tuple[int, int, int], ...]
 ) -> None:
     """One file for any number of slices and any size in plane, different in each plane."""
-    run, file = map(open_model, exported)
+    run, file = map(load_model, exported)
     assert_same(run, file, make_exam(*shapes))
 
 
@@ -161,7 +161,7 @@ def test_missing_planes_count_as_in_the_run_folder(
     exported: tuple[Path, Path], planes: tuple[Plane, ...]
 ) -> None:
     """Those that are there count 3 / their number, and the others have no maps."""
-    run, file = map(open_model, exported)
+    run, file = map(load_model, exported)
     assert_same(run, file, make_exam(*[(4, 48, 48)] * len(planes), planes=planes))
 
 
@@ -192,7 +192,7 @@ def test_the_file_names_no_folder_of_the_exporting_machine(exported: tuple[Path,
 def test_a_data_set_is_predicted_alike(exported: tuple[Path, Path], toy: Path) -> None:
     """The same ids and findings, the same calibrated probabilities."""
     exams = open_exams(toy, "train")
-    expected, found = (open_model(path).predict(exams) for path in exported)
+    expected, found = (load_model(path).predict(exams) for path in exported)
     assert (found.ids, found.findings) == (expected.ids, expected.findings)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=LIMIT)
 
@@ -303,14 +303,14 @@ def test_other_files_are_refused(exported: tuple[Path, Path], tmp_path: Path, wh
     file = tmp_path / "model.onnx"
     file.write_bytes(make(exported[1]))
     with pytest.raises(MrkneeError, match=words) as error:
-        open_model(file)
+        load_model(file)
     assert error.value.file == str(file)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """Not an error of the operating system's."""
     with pytest.raises(MrkneeError, match="No such file"):
-        open_model(tmp_path / "model.onnx")
+        load_model(tmp_path / "model.onnx")
 
 
 def test_no_gradients_no_grad_cam(exported: tuple[Path, Path]) -> None:
@@ -322,12 +322,12 @@ def test_no_gradients_no_grad_cam(exported: tuple[Path, Path]) -> None:
 def test_threads_are_a_positive_number(exported: tuple[Path, Path]) -> None:
     """One or more; the result doesn't depend on it."""
     exam = make_exam(*[(3, 48, 48)] * 3)
-    one, two = (open_model(exported[1], threads=n).explain(exam).logits for n in (1, 2))
+    one, two = (load_model(exported[1], threads=n).explain(exam).logits for n in (1, 2))
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-5)
     with pytest.raises(MrkneeError, match="threads"):
-        open_model(exported[1], threads=0)
+        load_model(exported[1], threads=0)
     before = torch.get_num_threads()
-    open_model(exported[0], threads=1)
+    load_model(exported[0], threads=1)
     assert torch.get_num_threads() == 1
     torch.set_num_threads(before)
 
@@ -405,7 +405,7 @@ def test_a_submission_is_the_run_folders(
 def test_a_report_takes_either(exported: tuple[Path, Path], tmp_path: Path) -> None:
     """`evaluate --model FILE`: thresholds, provenance and heat maps from the file alone."""
     data = write_toy_dataset(tmp_path / "toy", 2, 20, slices=(2, 4))
-    open_model(exported[1]).predict(open_exams(data, "valid")).write(tmp_path / "p.csv")
+    load_model(exported[1]).predict(open_exams(data, "valid")).write(tmp_path / "p.csv")
     pages = [gather(str(tmp_path / "p.csv"), data, model=model) for model in exported]
     assert pages[0].model is not None
     assert pages[1].model is not None

@@ -12,7 +12,7 @@ import torch
 from mrknee.cli import main
 from mrknee.exams import PLANES, Exam
 from mrknee.inference.export import export
-from mrknee.inference.model import open_model, uncalibrated
+from mrknee.inference.model import load_model, uncalibrated
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
@@ -52,7 +52,7 @@ def exam() -> Exam:
 
 def test_a_model_says_which_findings_are_calibrated(run: Path, exam: Exam) -> None:
     """By its decisions; the probability of the others is the network's own."""
-    model = open_model(run)
+    model = load_model(run)
     assert uncalibrated(model.decisions, model.findings) == UNCALIBRATED
     explained = model.explain(exam)
     own = 1 / (1 + np.exp(-explained.logits))
@@ -89,7 +89,7 @@ def test_an_exported_model_says_it_too(run: Path, exam: Exam, tmp_path: Path) ->
 
 def test_the_service_says_it_for_each_finding(run: Path, exam: Exam) -> None:
     """`calibrated` of the whole answer is true only where all findings are."""
-    service = Service(open_model(run), "run")
+    service = Service(load_model(run), "run")
 
     read = service.predict(Received(exam, {}), "request").content
     assert not read.calibrated

@@ -15,7 +15,7 @@ from mrknee.errors import MrkneeError, MrkneeWarning
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
 from mrknee.inference.decisions import calibration_of
 from mrknee.inference.export import export
-from mrknee.inference.model import Model, open_model
+from mrknee.inference.model import Model, load_model
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.predictor import Predictor
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -70,7 +70,7 @@ def test_opening_it_says_which_planes_are_left_out(paths: tuple[Path, Path]) -> 
     """A warning, and the same for a run folder and a file."""
     for path in paths:
         with pytest.warns(MrkneeWarning, match="the axial and coronal plane is left out"):
-            opened = open_model(path)
+            opened = load_model(path)
         assert opened.planes == (Plane.SAGITTAL,)
 
 

@@ -15,7 +15,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
 from mrknee.inference import export as exporting
 from mrknee.inference.export import Int8, export
-from mrknee.inference.model import open_exams, open_model
+from mrknee.inference.model import load_model, open_exams
 from mrknee.inference.onnx_file import seal
 from mrknee.inference.onnx_model import OnnxModel, inputs_of
 from mrknee.inference.runtimes import Limits, OpenVino, RuntimeName, open_runtime
@@ -97,9 +97,9 @@ def test_openvino_computes_in_float32_with_the_threads_given(files: Files) -> No
 def test_bfloat16_is_a_choice_of_its_own(files: Files) -> None:
     """Logits to three digits or so, where the processor has it; an error where it has not."""
     exam = make_exam(*[(9, 48, 48)] * 3)
-    exact = open_model(files[1]).explain(exam)
+    exact = load_model(files[1]).explain(exam)
     try:
-        model = open_model(files[1], runtime="openvino-bf16")
+        model = load_model(files[1], runtime="openvino-bf16")
     except MrkneeError as error:
         assert "no bfloat16" in str(error)  # noqa: PT017  # depends on the processor
         return
@@ -124,7 +124,7 @@ def test_a_data_set_is_predicted_alike(files: Files, toy: Path, tmp_path: Path) 
     words = ["predict", str(files[1]), str(toy), "--split", "train", "--out", str(out)]
     assert main([*words, "--runtime", "openvino"]) == 0
     exams: ExamFolder = open_exams(toy, "train")
-    expected = open_model(files[1]).predict(exams)
+    expected = load_model(files[1]).predict(exams)
     found = type(expected).read(out)
     assert found.ids == expected.ids
     np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=1e-5)
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_refused_before_it_is_computed(files: Files, tmp_path:
     file.write_bytes(flipped(files[1]))
     for name in RUNTIMES:
         with pytest.raises(MrkneeError, match="damaged"):
-            open_model(file, runtime=name)
+            load_model(file, runtime=name)
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
@@ -226,11 +226,11 @@ def test_without_the_extra_the_command_that_installs_it_is_told(
     """And everything else works."""
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MrkneeError, match=r"mrknee\[openvino\]"):
-        open_model(files[1], runtime="openvino")
-    open_model(files[1])
+        load_model(files[1], runtime="openvino")
+    load_model(files[1])
 
 
 def test_a_run_folder_has_no_choice(files: Files) -> None:
     """A runtime that would not be used is refused."""
     with pytest.raises(MrkneeError, match="computed by torch"):
-        open_model(files[0], runtime="openvino")
+        load_model(files[0], runtime="openvino")

@@ -14,7 +14,7 @@ import pytest
 from mrknee import __version__
 from mrknee.cli import main
 from mrknee.exams import PLANES, Exam, Plane, write_stack
-from mrknee.inference.model import open_model
+from mrknee.inference.model import load_model
 from mrknee.scoring.predictions import Predictions
 from mrknee.web import uploads
 from mrknee.web.arrivals import MAX_BODY_BYTES
@@ -109,7 +109,7 @@ def assert_alike(found: Any, expected: Any) -> None:  # noqa: ANN401  # JSON
 
 def test_the_model_s_facts_are_told(served: Served, onnx_file: Path) -> None:
     """Findings, provenance, decisions, preparation as the file has them; the limits that hold."""
-    model = open_model(onnx_file)
+    model = load_model(onnx_file)
     facts = ModelFacts.model_validate(served.ask("GET", "/model").json)
     assert facts.findings == list(model.findings)
     assert facts.provenance == model.provenance
@@ -303,7 +303,7 @@ def test_a_missing_plane_is_read_where_that_is_allowed(lenient: Served, run_fold
     exam = Exam("5", {plane: whole.stacks[plane] for plane in (Plane.AXIAL, Plane.SAGITTAL)})
     answer = lenient.predict(exam)
     assert answer.json["missing_planes"] == ["coronal"]
-    expected = open_model(run_folder).predict([exam]).probabilities[0]
+    expected = load_model(run_folder).predict([exam]).probabilities[0]
     found = [one["probability"] for one in answer.json["findings"].values()]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     page = lenient.ask("POST", "/explain", exam_form(exam), accept="text/html")

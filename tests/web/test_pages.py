@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Request
 
 from mrknee.exams import PLANES, Exam, write_stack
-from mrknee.inference.model import open_model
+from mrknee.inference.model import load_model
 from mrknee.report.exam_page import exam_page
 from mrknee.report.pictures import chance
 from tests.conftest import needs_chromium
@@ -50,7 +50,7 @@ def test_the_form_shows_why(page: Page, served: Served, onnx_file: Path, stacks:
     assert "model.onnx" in page.inner_text("h1")
     assert "0.500" in page.inner_text("table")
     choose(page, stacks)
-    [expected] = open_model(onnx_file).predict([random_exam(6)]).probabilities
+    [expected] = load_model(onnx_file).predict([random_exam(6)]).probabilities
     shown = [card.inner_text().split("\n")[1] for card in page.locator(".card").all()]
     assert shown == [chance(number) for number in expected]
     assert "DOE" not in page.content()
@@ -138,7 +138,7 @@ def test_the_page_is_the_command_s_without_its_files(served: Served, onnx_file: 
     answer = served.ask("POST", "/explain", exam_form(exam), accept="text/html")
     expected = exam_page(
         exam,
-        open_model(onnx_file).explain(exam),
+        load_model(onnx_file).explain(exam),
         model="model.onnx",
         digest=answer.headers["X-Model-Digest"],
         request_id=answer.headers["X-Request-ID"],

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrknee.inference.model import open_model
+from mrknee.inference.model import load_model
 from mrknee.web.arrivals import MAX_BODY_BYTES, MAX_PER_ADDRESS
 from tests.hostile.test_full_disk import disk, fill  # noqa: F401  # a fixture
 from tests.web.client import KIND, Served, exam_form, form, random_exam
@@ -33,7 +33,7 @@ def test_exams_in_parallel_are_read_as_alone(
     """Four at a time, of different sizes: each gets predict's numbers, to 1e-6."""
     service, model = (served, onnx_file) if kind == "onnx" else (lenient, run_folder)
     exams = [random_exam(seed, (1 + seed, 2 + seed % 3, 9)) for seed in range(12)]
-    expected = open_model(model).predict(exams).probabilities
+    expected = load_model(model).predict(exams).probabilities
     assert (expected.std(axis=0) > 1e-4).all()
     with ThreadPoolExecutor(4) as clients:
         answers = list(clients.map(service.predict, exams))
@@ -212,10 +212,10 @@ class Watch:
 trace.set_tracer_provider(Watch())
 metrics.set_meter_provider(Watch())
 _logs.set_logger_provider(Watch())
-from mrknee.inference.model import open_model
+from mrknee.inference.model import load_model
 from mrknee.web.app import create_app
 from mrknee.web.service import Service
-app = create_app(Service(open_model(Path(sys.argv[1])), "m"))
+app = create_app(Service(load_model(Path(sys.argv[1])), "m"))
 async def ask(path):
     async def receive():
         return {"type": "http.request", "body": b"", "more_body": False}

@@ -46,32 +46,20 @@ def check_axes(
         for place, shape in shapes.items()
         if (found := other_axes({place.plane: [shape]})) is not None
     }
-    every: dict[Plane, list[Shape]] = {}
+    by_plane: dict[Plane, list[Shape]] = {}
     for place, shape in shapes.items():
-        every.setdefault(place.plane, []).append(shape)
-    whole = other_axes(every) if given is None else None
-    if whole is not None and _fits(whole[0], shapes, alone):
-        return whole[0], [_problem(*whole)]
-    if given is not None or len(alone) < SHARE * len(shapes) or not _agree(shapes, alone):
-        problems = [_problem(*found, place, read_as) for place, found in alone.items()]
-        by_plane: dict[Plane, list[Shape]] = {}
-        for place, shape in shapes.items():
-            if place not in alone:
-                by_plane.setdefault(place.plane, []).append(shape)
-        together = other_axes(by_plane)
-        if together is None or alone:
-            return read_as, problems
-        return read_as if given else together[0], [_problem(*together, read_as=read_as)]
-    if not alone:
-        return AXES, []
-    order, why = next(iter(alone.values()))
-    return order, [_problem(order, why)]
-
-
-def _agree(shapes: Mapping[Place, Shape], alone: Mapping[Place, tuple[Axes, str]]) -> bool:
-    """Whether one order is right for all stacks: for those that tell, and for the others."""
-    orders = {axes for axes, _ in alone.values()}
-    return not orders or (len(orders) == 1 and _fits(min(orders), shapes, alone))
+        by_plane.setdefault(place.plane, []).append(shape)
+    together = other_axes(by_plane)
+    if given is None:
+        if together is not None and (not alone or _fits(together[0], shapes, alone)):
+            return together[0], [_problem(*together)]
+        if alone and len(alone) >= SHARE * len(shapes):
+            order, why = next(iter(alone.values()))
+            if _fits(order, shapes, alone):
+                return order, [_problem(order, why)]
+    elif together is not None and not alone:
+        return read_as, [_problem(*together, read_as=read_as)]
+    return read_as, [_problem(*found, place, read_as) for place, found in alone.items()]
 
 
 def _fits(

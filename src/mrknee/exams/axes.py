@@ -177,7 +177,7 @@ def refuse_other_axes(
 def refuse_exams_with_other_axes(
     exams: Sequence[tuple[str, Mapping[Plane, Shape]]], *, file: str | Path, given: Axes | None
 ) -> None:
-    """Refuses exams whose shapes, each by itself or together, say so; as `refuse_other_axes`.
+    """Applies `refuse_other_axes` to each exam, then to all exams together.
 
     Args:
         exams: each exam's id, and plane -> the shape of its stack, as it is read.

@@ -18,6 +18,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -207,15 +208,18 @@ class ExamFolder:
         Raises:
             DataError: there is none.
         """
+        exam_id = same_text(exam_id)
         if exam_id not in self.files:
             differ = how_ids_differ(exam_id, self.ids)
+            near = get_close_matches(exam_id, self.ids, n=3, cutoff=0.0)
             raise DataError(
                 "there is no such exam",
                 code="unknown-exam",
                 file=self.folder,
                 exam=exam_id,
-                expected=f"one of {len(self.ids)} ids, {self.ids[0]} to {self.ids[-1]}",
-                found=differ,
+                expected=f"one of {len(self)} ids, {self.ids[0]} to {self.ids[-1]}",
+                found=differ or "nearest: " + ", ".join(near),
+                advice="write the id as its files are named: 0007 is not 7",
             )
         return self.ids.index(exam_id)
 

@@ -55,14 +55,14 @@ class Model(Protocol):
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
-def open_model(
+def load_model(
     path: str | Path,
     *,
     threads: int | None = None,
     runtime: RuntimeName | None = None,
     limits: Limits = NO_LIMITS,
 ) -> Model:
-    """Opens a trained model, whichever way it is stored; warns of what its user should know.
+    """Loads a trained model, whichever way it is stored; warns of what its user should know.
 
     Args:
         path: a run folder, or the file that `mrknee export` wrote.
@@ -74,6 +74,12 @@ def open_model(
     Raises:
         MrkneeError: there is no model, its files are damaged, `threads` is out of range, or a
             runtime is given for a run folder, or is not installed.
+
+    Example:
+        >>> import mrknee
+        >>> model = mrknee.load_model("runs/first")  # doctest: +SKIP
+        >>> table = model.predict(mrknee.open_dataset("MRNet-v1.0"))  # doctest: +SKIP
+        >>> table["acl"]  # doctest: +SKIP
     """
     path = Path(path)
     if threads is not None:
@@ -125,36 +131,6 @@ def uncalibrated(decisions: Mapping[str, Any], findings: Sequence[str]) -> dict[
         for name in findings
         if prevalences.get(name) is None
     }
-
-
-def load_model(
-    path: str | Path,
-    *,
-    threads: int | None = None,
-    runtime: RuntimeName | None = None,
-) -> Model:
-    """Loads a trained model.
-
-    Args:
-        path: a run folder, or the file that `mrknee export` wrote; the latter needs no torch.
-        threads: processor threads to compute with; None leaves it to the library.
-        runtime: what computes an exported file; None takes ONNX Runtime.
-
-    Returns:
-        The model: `predict(exams)` gives a table of probabilities, `explain(exam)` a logit's
-        decomposition over slices and pixels.
-
-    Raises:
-        ModelError: there is no model, or its files are damaged.
-        SettingsError: `threads` is out of range, or a runtime is given for a run folder.
-
-    Example:
-        >>> import mrknee
-        >>> model = mrknee.load_model("runs/first")  # doctest: +SKIP
-        >>> table = model.predict(mrknee.open_dataset("MRNet-v1.0"))  # doctest: +SKIP
-        >>> table["acl"]  # doctest: +SKIP
-    """
-    return open_model(path, threads=threads, runtime=runtime)
 
 
 def open_exams(

@@ -23,7 +23,7 @@ from mrknee.exams.axes import (
 from mrknee.exams.listing import same_text
 from mrknee.exams.stackfile import read_shape
 from mrknee.files import whole_file
-from mrknee.inference.model import open_model
+from mrknee.inference.model import load_model
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.scoring.predictions import Predictions
 from mrknee.untrusted import read_text
@@ -162,7 +162,7 @@ def predict_listed(
         MrkneeError: the model's findings are not the competition's three, or the list or an exam
             can't be used.
     """
-    predictor = open_model(model, threads=threads, runtime=runtime)
+    predictor = load_model(model, threads=threads, runtime=runtime)
     if predictor.findings != MRNET_FINDINGS:
         raise ModelError(
             "this model can't be submitted",

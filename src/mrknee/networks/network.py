@@ -120,8 +120,8 @@ class Network(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                for encoder in self.encoders.values():
-                    encoder(next(encoder.parameters()).new_zeros(1, 1, side, side))
+                encoder = next(iter(self.encoders.values()))  # all are of one kind
+                encoder(next(encoder.parameters()).new_zeros(1, 1, side, side))
         except (RuntimeError, ValueError, AssertionError) as error:  # timm asserts sizes
             raise SettingsError(
                 "the encoder can't take pictures of this size",

@@ -195,10 +195,10 @@ def _ask(
 ) -> tuple[ModelFacts, Mapping[str, tuple[Failure, ...]]]:
     """What the model knows of itself, and pictures of its failures."""
     from mrknee.inference.decisions import calibration_of, operating_points_of
-    from mrknee.inference.model import open_model
+    from mrknee.inference.model import load_model
     from mrknee.report.gallery import refuse_foreign, with_pictures
 
-    predictor = open_model(model)
+    predictor = load_model(model)
     refuse_foreign(predictor, table, exams)
     parts = parts_of(model)
     facts = ModelFacts(

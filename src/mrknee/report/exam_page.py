@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import accumulate
 from pathlib import Path
 
@@ -19,13 +18,10 @@ from PIL import Image
 from scipy.special import expit
 
 from mrknee import __version__
-from mrknee.errors import DataError
-from mrknee.exams import PLANES, Exam, ExamFolder, Plane
-from mrknee.exams.ids import how_ids_differ
-from mrknee.exams.listing import same_text
+from mrknee.exams import PLANES, Exam, Plane
 from mrknee.files import owned_folder, whole_file
 from mrknee.inference.explanation import EXACT, Explanation, Method
-from mrknee.inference.model import open_exams, open_model
+from mrknee.inference.model import load_model, open_exams
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.report.pictures import (
     Sheet,
@@ -217,8 +213,8 @@ def explain_exam(
     """
     model, out = Path(model), Path(out)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
-    exam = _find(folder, exam_id)
-    opened = open_model(model, threads=threads, runtime=runtime)
+    exam = folder[exam_id]
+    opened = load_model(model, threads=threads, runtime=runtime)
     with owned_folder(out):
         explanation = opened.explain(exam, method=method)
         numbers = (out / "explanation.json", out / "explanation.npz")
@@ -228,23 +224,6 @@ def explain_exam(
         explanation.write_numbers(out)
         write_exam_page(out, exam, explanation, model=model.resolve().name)
     return explanation
-
-
-def _find(folder: ExamFolder, exam_id: str) -> Exam:
-    exam_id = same_text(exam_id)
-    if exam_id not in folder.ids:
-        differ = how_ids_differ(exam_id, folder.ids)
-        near = get_close_matches(exam_id, folder.ids, n=3, cutoff=0.0)
-        raise DataError(
-            "there is no such exam",
-            code="unknown-exam",
-            file=folder.folder,
-            exam=exam_id,
-            expected=f"one of {len(folder)} ids, {folder.ids[0]} to {folder.ids[-1]}",
-            found=differ or "nearest: " + ", ".join(near),
-            advice="write the id as its files are named: 0007 is not 7",
-        )
-    return folder[folder.ids.index(exam_id)]
 
 
 def write_exam_page(

@@ -211,7 +211,11 @@ class TrainingLoop:
             place = [self.recipe.seed, self.epoch, index, self.processes.rank]
             torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
             last = (index + 1) % self.recipe.accumulate == 0 or index + 1 == total
-            with module.no_sync() if not last and module is not self.objective else nullcontext():  # type: ignore[attr-defined]  # DistributedDataParallel's
+            with (
+                module.no_sync()
+                if isinstance(module, DistributedDataParallel) and not last
+                else nullcontext()
+            ):
                 with self._autocast():
                     loss = self._record_batch(module(batch), batch, self.train_result)
                 self._refuse_nonfinite("training", index, self.train_result)

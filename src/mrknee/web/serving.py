@@ -20,7 +20,7 @@ import uvicorn
 from mrknee import __version__, progress
 from mrknee.errors import PlatformError, SettingsError
 from mrknee.exams.axes import parse_axes
-from mrknee.inference.model import open_model
+from mrknee.inference.model import load_model
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.web.app import create_app
 from mrknee.web.audit import AuditLog
@@ -74,7 +74,7 @@ def serve(
     began = time.perf_counter()
     root_path = _checked_root_path(root_path)
     log = None if audit_log is None else AuditLog(audit_log)
-    opened = open_model(model, threads=threads, runtime=runtime, limits=LIMITS)
+    opened = load_model(model, threads=threads, runtime=runtime, limits=LIMITS)
     digest = digest_of(model)
     service = Service(
         opened,
