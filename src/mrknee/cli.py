@@ -124,7 +124,7 @@ def predict(
 
     for file in (out, remarks_file(out)):
         check_output_file(file, [model, exams])
-    from mrknee.inference.model import load_model, open_exams, uncalibrated
+    from mrknee.inference.model import load_model, open_exams
 
     predictor = load_model(model, threads=threads, runtime=runtime)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
@@ -133,7 +133,7 @@ def predict(
     predictions.write(out)
     _warn_of_remarks("predict", predictions.remarks, predictions.write_remarks(out))
     print(f"wrote {len(predictions.ids)} exams, {', '.join(predictions.findings)}, to {out}")
-    for finding, reason in uncalibrated(predictor.decisions, predictor.findings).items():
+    for finding, reason in predictor.uncalibrated.items():
         print(f"{finding}: {reason}")
     print("research use only: these numbers are no diagnosis")
 
@@ -270,13 +270,12 @@ def explain(
     exam: str,
     out: Path,
     split: str = "valid",
-    method: Literal["exact", "grad-cam"] | None = None,
     allow_missing_plane: bool = False,
     axes: str | None = None,
     threads: int | None = None,
     runtime: Literal["onnxruntime", "openvino", "openvino-bf16"] | None = None,
 ) -> None:
-    """Why: heat maps, slice scores and plane shares that add up to each finding's logit.
+    """Why: heat maps, slice scores and series' shares that add up to each finding's logit.
 
     Args:
         model: a run folder, or an ONNX file that export wrote.
@@ -286,8 +285,6 @@ def explain(
         out: a folder; index.html, contact-<finding>.png, explanation.npz and explanation.json are
             written there.
         split: which split of a data set.
-        method: exact (adds up to the logit) or grad-cam (an approximation); exact where the
-            network allows it, if not given.
         allow_missing_plane: read an exam that lacks one or two planes too.
         axes: the order of the files' axes where it is not slices,rows,cols, such as
             rows,cols,slices; if not given, stacks that seem to be in another order are refused.
@@ -308,7 +305,6 @@ def explain(
         exam,
         out,
         split=split,
-        method=method,
         allow_missing_plane=allow_missing_plane,
         axes=axes,
         threads=threads,
@@ -321,7 +317,7 @@ def explain(
         mark = "" if reason is None else f" ({reason})"
         print(f"{name}: probability {probability:.3f}{mark}; {words}")
     _warn_of_remarks("explain", {exam: explained.remarks} if explained.remarks else {}, None)
-    print(f"wrote {out / 'index.html'} ({explained.method})")
+    print(f"wrote {out / 'index.html'}")
     print("research use only: these numbers are no diagnosis")
 
 

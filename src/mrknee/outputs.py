@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mrknee.errors import OutputError
-from mrknee.exams.listing import has_planes, plane_folders
+from mrknee.exams.listing import has_series, series_folders
 from mrknee.files import LOCK, resolve_output
 
 RUN_FILES = (
@@ -130,12 +130,12 @@ def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path,
     folders = [path / split for split in ("train", "valid")]
     if every_split:  # a folder of exams may have tables of any name beside it
         folders = [*path.iterdir()]
-    splits = [folder for folder in folders if has_planes(folder)]
-    if splits or has_planes(path):
+    splits = [folder for folder in folders if has_series(folder)]
+    if splits or has_series(path):
         patterns += ["phantom.json", "import.json", *(f"{escape(s.name)}-*.csv" for s in splits)]
     for folder in (path, *splits):
-        if has_planes(folder):
-            yield from ((plane, STACKS) for plane in plane_folders(folder).values())
+        if has_series(folder):
+            yield from ((inside, STACKS) for inside in series_folders(folder).values())
     for pattern in patterns:
         above, _, name = pattern.rpartition("/")
         for folder in path.glob(above) if above else [path]:

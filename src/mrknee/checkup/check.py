@@ -23,16 +23,17 @@ from mrknee.checkup.layout import (
 from mrknee.checkup.orders import check_axes
 from mrknee.checkup.planes import check_planes
 from mrknee.checkup.stacks import Look, check_shapes, look_at_stacks
-from mrknee.exams import PLANES
+from mrknee.exams import SeriesList
 from mrknee.exams.axes import parse_axes
+from mrknee.exams.listing import declared_series
 
 
 def check(root: str | Path, *, axes: str | None = None) -> Checkup:
     """Looks at every file of a data set in MRNet's layout and lists what is wrong.
 
     Args:
-        root: the data set's folder; every folder in it that holds a plane's folder is a split. Or
-            a folder that holds the planes' folders itself, without splits, as import writes it.
+        root: the data set's folder; every folder in it that holds a series' folder is a split. Or
+            a folder that holds the series' folders itself, without splits, as import writes it.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
             `slices,rows,cols`. Where shapes say that it is another, that is a problem, and the
             stacks are looked at in the order that they seem to have.
@@ -49,9 +50,11 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
     data = root.resolve()
     if only is not None:  # its name stands for a split's
         root = data.parent
-    listings, problems = listings_of(root, split_names(root) if only is None else [only])
+    series = declared_series(data)
+    splits = split_names(root) if only is None else [only]
+    listings, problems = listings_of(root, splits, series)
     exams = {split: tuple(listing.files) for split, listing in listings.items()}
-    places, misplaced = check_layout(root, listings)
+    places, misplaced = check_layout(root, listings, series)
     problems += misplaced
     if only is not None:
         problems = of_one_folder(problems, only)
@@ -67,23 +70,23 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
     order, wrong = check_axes(root, places, given=given)
     problems += wrong
     looks, unreadable = look_at_stacks(root, places, axes=order)
-    problems += [*unreadable, *check_shapes(looks)]
+    problems += [*unreadable, *check_shapes(looks, series)]
     copies, same = find_copies(looks)
-    alike, similar = find_alike(looks, copies)
-    compared, strangers = check_planes(looks)
+    alike, similar = find_alike(looks, series, copies)
+    compared, strangers = check_planes(looks, series)
     problems += [*same, *similar, *strangers]
     facts = {
-        split: SplitFacts(len(exams[split]), counts, _slices(split, looks))
+        split: SplitFacts(len(exams[split]), counts, _slices(split, looks, series))
         for split, counts in labels.items()
     }
     return Checkup(data.name, facts, (*copies, *alike), compared, tuple(problems))
 
 
-def _slices(split: str, looks: Sequence[Look]) -> dict[str, SliceCount]:
+def _slices(split: str, looks: Sequence[Look], series: SeriesList) -> dict[str, SliceCount]:
     counts: dict[str, SliceCount] = {}
-    for plane in PLANES:
-        n = [k.shape[0] for k in looks if (k.place.split, k.place.plane) == (split, plane)]
+    for name in series.names:
+        n = [k.shape[0] for k in looks if (k.place.split, k.place.series) == (split, name)]
         if n:
             lower, median, upper = np.quantile(n, [0.25, 0.5, 0.75]).tolist()
-            counts[plane] = SliceCount(len(n), min(n), lower, median, upper, max(n))
+            counts[name] = SliceCount(len(n), min(n), lower, median, upper, max(n))
     return counts

@@ -2,8 +2,8 @@
 
 Copies are found by their bytes. The others in three steps. First, each exam's pictures are cut to
 30 windows, as they are and mirrored, and held against all other exams' whole pictures; the few
-most alike go on. Then the window is fitted, plane by plane. Last, the slices' perceptual hashes are
-compared, and the mean over the planes is the pair's distance.
+most alike go on. Then the window is fitted, series by series. Last, the slices' perceptual hashes
+are compared, and the mean over the series is the pair's distance.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mrknee.checkup.likeness import (
 )
 from mrknee.checkup.problem import Problem
 from mrknee.checkup.stacks import Look
-from mrknee.exams import PLANES, Plane
+from mrknee.exams import MRNET_SERIES, SeriesList
 from mrknee.progress import Progress
 
 ALIKE = 0.19
@@ -62,7 +62,7 @@ def find_copies(looks: Sequence[Look]) -> tuple[list[Pair], list[Problem]]:
     """
     first: dict[bytes, Place] = {}
     problems: list[Problem] = []
-    planes: dict[tuple[Exam, Exam], list[Plane]] = {}
+    copied: dict[tuple[Exam, Exam], list[str]] = {}
     for look in looks:
         place = look.place
         other = first.setdefault(look.digest, place)
@@ -72,9 +72,9 @@ def find_copies(looks: Sequence[Look]) -> tuple[list[Pair], list[Problem]]:
             text = f"the same as {other.file}"
             problems.append(Problem("copy-planes", text, place.file, place.exam))
         else:
-            planes.setdefault((_exam(other), _exam(place)), []).append(place.plane)
+            copied.setdefault((_exam(other), _exam(place)), []).append(place.series)
     pairs = []
-    for (one, two), same in planes.items():
+    for (one, two), same in copied.items():
         text = f"the same as {_name(one)}: {', '.join(same)}"
         code = "copy" if one[0] == two[0] else "copy-across"
         problems.append(Problem(code, text, _file(two, same), two[1]))
@@ -83,26 +83,27 @@ def find_copies(looks: Sequence[Look]) -> tuple[list[Pair], list[Problem]]:
 
 
 def find_alike(
-    looks: Sequence[Look], copies: Sequence[Pair] = ()
+    looks: Sequence[Look], series: SeriesList = MRNET_SERIES, copies: Sequence[Pair] = ()
 ) -> tuple[list[Pair], list[Problem]]:
     """Exams that are as alike as altered copies of one.
 
     Args:
         looks: the stacks; those of one value are left out.
+        series: the series there may be.
         copies: pairs that are told already.
 
     Returns:
         The pairs, the most alike first; and the problems.
     """
-    exams: dict[Exam, dict[Plane, Look]] = {}
+    exams: dict[Exam, dict[str, Look]] = {}
     for look in looks:
         if not look.blank:
-            exams.setdefault(_exam(look.place), {})[look.place.plane] = look
+            exams.setdefault(_exam(look.place), {})[look.place.series] = look
     told = {frozenset((pair.first, pair.second)) for pair in copies}
     found: dict[frozenset[str], Pair] = {}
     names = list(exams)
     with Progress(len(names), "comparing the exams") as progress:
-        for one, two, starts in _candidates(list(exams.values()), progress):
+        for one, two, starts in _candidates(list(exams.values()), series.names, progress):
             pair = _compare(names[one], names[two], exams, starts)
             key = frozenset((pair.first, pair.second))
             nearer = key not in found or pair.distance < found[key].distance
@@ -113,37 +114,37 @@ def find_alike(
 
 
 def _candidates(
-    exams: Sequence[Mapping[Plane, Look]], progress: Progress
-) -> Iterator[tuple[int, int, dict[Plane, tuple[Window, bool]]]]:
-    """For each exam the others that look most like it: positions, and a window a plane.
+    exams: Sequence[Mapping[str, Look]], names: Sequence[str], progress: Progress
+) -> Iterator[tuple[int, int, dict[str, tuple[Window, bool]]]]:
+    """For each exam the others that look most like it: positions, and a window per series.
 
     The window is the first exam's; with True it is mirrored.
     """
-    images = {plane: _pictures(exams, plane) for plane in PLANES}
-    there = {plane: np.array([plane in exam for exam in exams]) for plane in PLANES}
-    whole = {plane: seen(images[plane]) for plane in PLANES}
+    images = {name: _pictures(exams, name) for name in names}
+    there = {name: np.array([name in exam for exam in exams]) for name in names}
+    whole = {name: seen(images[name]) for name in names}
     for start in range(0, len(exams), BLOCK):
         rows = slice(start, min(start + BLOCK, len(exams)))
-        matches = {p: _match(images[p][rows], whole[p]) for p in PLANES}
-        both = {p: there[p][rows, None] & there[p] for p in PLANES}
+        matches = {p: _match(images[p][rows], whole[p]) for p in names}
+        both = {p: there[p][rows, None] & there[p] for p in names}
         alike = _mean({p: value for p, (value, _) in matches.items()}, both)
         here = np.arange(rows.start, rows.stop)
         alike[here - start, here] = -np.inf
         for row, one in enumerate(here.tolist()):
             for two in np.argsort(-alike[row], kind="stable")[:NEAREST].tolist():
                 if alike[row, two] >= LEAST:
-                    shared = [p for p in PLANES if both[p][row, two]]
+                    shared = [p for p in names if both[p][row, two]]
                     ways = {p: int(matches[p][1][row, two]) for p in shared}
                     yield one, two, {p: (WINDOWS[w // 2], bool(w % 2)) for p, w in ways.items()}
             progress.advance()
 
 
-def _pictures(exams: Sequence[Mapping[Plane, Look]], plane: Plane) -> Pictures:
-    """The exams' pictures of one plane; zeros where an exam lacks it."""
+def _pictures(exams: Sequence[Mapping[str, Look]], name: str) -> Pictures:
+    """The exams' pictures of one series; zeros where an exam lacks it."""
     images = np.zeros((len(exams), 2, CELLS, CELLS), dtype=np.float32)
     for position, exam in enumerate(exams):
-        if plane in exam:
-            images[position] = pictures(exam[plane].cells)
+        if name in exam:
+            images[position] = pictures(exam[name].cells)
     return images
 
 
@@ -174,44 +175,44 @@ def _cut(
 
 
 def _mean(
-    values: Mapping[Plane, Float32[np.ndarray, "exams others"]],
-    there: Mapping[Plane, Bool[np.ndarray, "exams others"]],
+    values: Mapping[str, Float32[np.ndarray, "exams others"]],
+    there: Mapping[str, Bool[np.ndarray, "exams others"]],
 ) -> Float32[np.ndarray, "exams others"]:
-    """The mean over the planes that both have; minus infinity where there is none."""
-    total = sum(np.where(there[plane], values[plane], np.float32(0)) for plane in PLANES)
-    count = sum(there[plane].astype(np.float32) for plane in PLANES)
+    """The mean over the series that both have; minus infinity where there is none."""
+    total = sum(np.where(there[name], values[name], np.float32(0)) for name in values)
+    count = sum(there[name].astype(np.float32) for name in values)
     return np.where(count > 0, total / np.maximum(count, 1), -np.inf).astype(np.float32)
 
 
 def _compare(
     one: Exam,
     two: Exam,
-    exams: Mapping[Exam, Mapping[Plane, Look]],
-    starts: Mapping[Plane, tuple[Window, bool]],
+    exams: Mapping[Exam, Mapping[str, Look]],
+    starts: Mapping[str, tuple[Window, bool]],
 ) -> Pair:
-    """Two exams slice by slice, each plane in its own best window of the first."""
-    planes: dict[str, float] = {}
-    for plane, (start, mirrored) in starts.items():
-        first, second = exams[one][plane].cells, exams[two][plane].cells
+    """Two exams slice by slice, each series in its own best window of the first."""
+    distances: dict[str, float] = {}
+    for name, (start, mirrored) in starts.items():
+        first, second = exams[one][name].cells, exams[two][name].cells
         if mirrored:
             first = first[..., ::-1]
         window = best_window(pictures(first), seen(pictures(second)), start)
         inside = _cut(first, window, mirrored=False)
-        planes[plane.value] = round(distance(hashes(inside), hashes(second)), 3)
+        distances[name] = round(distance(hashes(inside), hashes(second)), 3)
     first_name, second_name = sorted((_name(one), _name(two)))
-    mean = round(float(np.mean(list(planes.values()))), 3)
-    return Pair(first_name, second_name, mean, planes, copy=False)
+    mean = round(float(np.mean(list(distances.values()))), 3)
+    return Pair(first_name, second_name, mean, distances, copy=False)
 
 
 def _problem(pair: Pair) -> Problem:
     one, two = (tuple(name.split("/", 1)) for name in (pair.first, pair.second))
-    planes = ", ".join(f"{plane} {value:.2f}" for plane, value in pair.planes.items())
+    each = ", ".join(f"{name} {value:.2f}" for name, value in pair.series.items())
     text = (
-        f"as alike as a copy to {pair.first}: distance {pair.distance:.2f} ({planes}); "
+        f"as alike as a copy to {pair.first}: distance {pair.distance:.2f} ({each}); "
         f"told up to {ALIKE}, where chance is 0.5"
     )
     code = "alike" if one[0] == two[0] else "alike-across"
-    return Problem(code, text, _file((two[0], two[1]), list(PLANES)), two[1])
+    return Problem(code, text, _file((two[0], two[1]), ()), two[1])
 
 
 def _exam(place: Place) -> Exam:
@@ -222,5 +223,5 @@ def _name(exam: Exam) -> str:
     return "/".join(exam)
 
 
-def _file(exam: Exam, planes: Sequence[Plane]) -> str:
-    return f"{exam[0]}/{planes[0] if len(planes) == 1 else '*'}/{exam[1]}.npy"
+def _file(exam: Exam, series: Sequence[str]) -> str:
+    return f"{exam[0]}/{series[0] if len(series) == 1 else '*'}/{exam[1]}.npy"

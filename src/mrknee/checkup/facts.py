@@ -28,7 +28,7 @@ class LabelCount:
 
 @dataclass(frozen=True)
 class SliceCount:
-    """How many readable stacks of a plane there are, and how many slices they have.
+    """How many readable stacks of a series there are, and how many slices they have.
 
     Attributes:
         stacks: how many there are.
@@ -54,7 +54,7 @@ class SplitFacts:
     Attributes:
         exams: how many exams have at least one plane.
         labels: finding -> its counts, for each label file that can be read.
-        slices: plane -> its counts, for each plane with a readable stack.
+        slices: series -> its counts, for each series with a readable stack.
     """
 
     exams: int
@@ -69,16 +69,16 @@ class Pair:
     Attributes:
         first: split and id, as `train/0012`.
         second: the other's.
-        distance: the mean of the planes' distances: shares of bits that differ, 0 for copies.
-        planes: plane -> distance, for the planes that both have; in a pair of copies, for the
-            planes that are the same.
+        distance: the mean of the series' distances: shares of bits that differ, 0 for copies.
+        series: series -> distance, for the series that both have; in a pair of copies, for those
+            that are the same.
         copy: whether the stacks are the same, byte for byte.
     """
 
     first: str
     second: str
     distance: float
-    planes: Mapping[str, float]
+    series: Mapping[str, float]
     copy: bool
 
 

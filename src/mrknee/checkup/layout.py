@@ -1,4 +1,4 @@
-"""Splits, planes and exams as they lie on the disk, and what lies there beside them."""
+"""Splits, series and exams as they lie on the disk, and what lies there beside them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from pathlib import Path
 
 from mrknee.checkup.problem import Problem, from_error
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import PLANES, Plane
+from mrknee.exams import SeriesList
 from mrknee.exams.ids import refuse_id
 from mrknee.exams.listing import (
     Listing,
+    declared_series,
     folder_meant,
-    has_planes,
+    has_series,
     list_stacks,
-    plane_folders,
+    series_folders,
     what_is_there,
 )
 
 RECORD = "import.json"
-"""What `mrknee import` writes beside the planes' folders."""
+"""What `mrknee import` writes beside the series' folders."""
+
+
+DECLARATIONS = ("series.csv", "findings.csv", "groups.csv")
+"""Tables that a data set may have beside its splits."""
 
 
 @dataclass(frozen=True)
@@ -30,36 +35,38 @@ class Place:
     Attributes:
         split: its split.
         exam: its exam's id.
-        plane: the folder it lies in.
+        series: the folder it lies in.
         path: where it lies, seen from the data set's folder, where folder or file are not named as
             usual.
     """
 
     split: str
     exam: str
-    plane: Plane
+    series: str
     path: str = ""
 
     @property
     def file(self) -> str:
         """Where it lies, seen from the data set's folder."""
-        return self.path or f"{self.split}/{self.plane}/{self.exam}.npy"
+        return self.path or f"{self.split}/{self.series}/{self.exam}.npy"
 
 
 def split_names(root: Path) -> list[str]:
-    """The folders that hold a plane's folder: train, valid, then others by name.
+    """The folders that hold a series' folder: train, valid, then others by name.
 
     Raises:
         MrkneeError: there is none.
     """
     folders = sorted(root.iterdir()) if root.is_dir() else []
-    found = {f.name for f in folders if has_planes(f)}
+    found = {f.name for f in folders if has_series(f)}
     if not found:
         raise DataError(
             "there is no data set here",
             code="no-dataset",
             file=root,
-            expected="folders train/ and valid/ with axial/, coronal/ and sagittal/ inside",
+            expected="folders train/ and valid/ with "
+            + ", ".join(f"{name}/" for name in declared_series(root / "train").names)
+            + " inside",
             found=what_is_there(root),
             advice=folder_meant(root, data_set=True),
         )
@@ -69,9 +76,12 @@ def split_names(root: Path) -> list[str]:
 
 def is_one_folder(root: Path) -> bool:
     """Whether a folder holds exams without splits, as `mrknee import` writes them."""
-    if not root.is_dir() or not any((root / plane).is_dir() for plane in PLANES):
+    if not root.is_dir():
         return False
-    return not any((f / plane).is_dir() for f in root.iterdir() if f.is_dir() for plane in PLANES)
+    names = declared_series(root).names
+    if not any((root / name).is_dir() for name in names):
+        return False
+    return not any((f / name).is_dir() for f in root.iterdir() if f.is_dir() for name in names)
 
 
 def of_one_folder(problems: Sequence[Problem], name: str) -> list[Problem]:
@@ -90,13 +100,15 @@ def of_one_folder(problems: Sequence[Problem], name: str) -> list[Problem]:
     ]
 
 
-def listings_of(root: Path, splits: Sequence[str]) -> tuple[dict[str, Listing], list[Problem]]:
+def listings_of(
+    root: Path, splits: Sequence[str], series: SeriesList
+) -> tuple[dict[str, Listing], list[Problem]]:
     """The files of each split; none for one that can't be listed, which is a problem then."""
     listings: dict[str, Listing] = {}
     problems: list[Problem] = []
     for split in splits:
         try:
-            listings[split] = list_stacks(root / split)
+            listings[split] = list_stacks(root / split, series)
             for exam_id, files in listings[split].files.items():
                 refuse_id(exam_id, next(iter(files.values())))
         except MrkneeError as error:
@@ -113,12 +125,15 @@ def listings_of(root: Path, splits: Sequence[str]) -> tuple[dict[str, Listing], 
     return listings, problems
 
 
-def check_layout(root: Path, listings: Mapping[str, Listing]) -> tuple[list[Place], list[Problem]]:
+def check_layout(
+    root: Path, listings: Mapping[str, Listing], series: SeriesList
+) -> tuple[list[Place], list[Problem]]:
     """The stacks there are, and what is wrong with where they are.
 
     Args:
         root: the data set's folder.
         listings: split -> its files.
+        series: the series there may be.
 
     Returns:
         Every stack's place, and the problems.
@@ -130,16 +145,16 @@ def check_layout(root: Path, listings: Mapping[str, Listing]) -> tuple[list[Plac
     places = []
     for split, listing in listings.items():
         for exam_id, files in listing.files.items():
-            for plane in PLANES:
-                if plane in files:
-                    path = files[plane].relative_to(root).as_posix()
-                    places.append(Place(split, exam_id, plane, path))
+            for name in series.names:
+                if name in files:
+                    path = files[name].relative_to(root).as_posix()
+                    places.append(Place(split, exam_id, name, path))
                 else:
-                    text = f"the exam lacks the {plane} plane"
-                    file = Place(split, exam_id, plane).file
+                    text = f"the exam lacks the series {name}"
+                    file = Place(split, exam_id, name).file
                     problems.append(Problem("missing-plane", text, file, exam_id))
     problems += _shared_ids({split: tuple(each.files) for split, each in listings.items()})
-    problems += _extra_files(root, listings)
+    problems += _extra_files(root, listings, series)
     return places, problems
 
 
@@ -153,26 +168,30 @@ def _shared_ids(exams: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
                 yield Problem("id-twice", text, f"{split}/*/{exam_id}.npy", exam_id)
 
 
-def _extra_files(root: Path, listings: Mapping[str, Listing]) -> Iterator[Problem]:
+def _extra_files(
+    root: Path, listings: Mapping[str, Listing], series: SeriesList
+) -> Iterator[Problem]:
     """What nothing reads; hidden files, and whatever else people keep beside the splits, may be.
 
     Beside the splits only stacks and tables are told, which were meant to be read.
     """
     for path in _visible(root):
+        if path.name in DECLARATIONS:
+            continue
         if path.suffix == ".csv" and not any(path.name.startswith(f"{s}-") for s in listings):
             names = " or ".join(f"{split}-<finding>.csv" for split in listings)
             yield Problem("extra-file", f"a table of no split; expected {names}", path.name)
         elif path.suffix == ".npy":
-            yield Problem("extra-file", "a stack outside the planes' folders", path.name)
+            yield Problem("extra-file", "a stack outside the series' folders", path.name)
     for split, listing in listings.items():
-        folders = plane_folders(root / split).values()
+        folders = series_folders(root / split, series).values()
         for path in _visible(root / split):
             if path not in folders:
-                text = f"expected only {', '.join(PLANES)} in a split's folder"
+                text = f"expected only {', '.join(series.names)} in a split's folder"
                 yield Problem("extra-file", text, f"{split}/{path.name}")
         for path in listing.unread:
             if path.parent in folders:
-                text = "expected only <id>.npy in a plane's folder"
+                text = "expected only <id>.npy in a series' folder"
                 yield Problem("extra-file", text, path.relative_to(root).as_posix())
 
 

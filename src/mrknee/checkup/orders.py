@@ -8,7 +8,6 @@ from pathlib import Path
 from mrknee.checkup.layout import Place
 from mrknee.checkup.problem import Problem
 from mrknee.errors import MrkneeError
-from mrknee.exams import Plane
 from mrknee.exams.axes import AXES, Axes, Shape, other_axes, shape_in_order
 from mrknee.exams.stackfile import read_shape
 
@@ -44,12 +43,12 @@ def check_axes(
     alone = {
         place: found
         for place, shape in shapes.items()
-        if (found := other_axes({place.plane: [shape]})) is not None
+        if (found := other_axes({place.series: [shape]})) is not None
     }
-    by_plane: dict[Plane, list[Shape]] = {}
+    by_series: dict[str, list[Shape]] = {}
     for place, shape in shapes.items():
-        by_plane.setdefault(place.plane, []).append(shape)
-    together = other_axes(by_plane)
+        by_series.setdefault(place.series, []).append(shape)
+    together = other_axes(by_series)
     if given is None:
         if together is not None and (not alone or _fits(together[0], shapes, alone)):
             return together[0], [_problem(*together)]
@@ -67,7 +66,7 @@ def _fits(
 ) -> bool:
     """Whether an order contradicts no stack: none that tells another, none once it is read so."""
     return all(axes == order for axes, _ in alone.values()) and all(
-        other_axes({place.plane: [shape_in_order(shape, order)]}) is None
+        other_axes({place.series: [shape_in_order(shape, order)]}) is None
         for place, shape in shapes.items()
     )
 

@@ -15,7 +15,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from mrknee.checkup.likeness import Seen, pictures, seen
 from mrknee.checkup.problem import Problem
 from mrknee.checkup.stacks import Look
-from mrknee.exams import PLANES
+from mrknee.exams import MRNET_SERIES, PLANES, SeriesList
 
 FOLDS = 5
 """Exams are dealt to so many parts; each part is judged by what the others teach."""
@@ -35,17 +35,21 @@ USUAL = 0.05
 a stack unlike any (another scanner, another anatomy) is not given to either."""
 
 
-def check_planes(looks: Sequence[Look]) -> tuple[bool, list[Problem]]:
+def check_planes(
+    looks: Sequence[Look], series: SeriesList = MRNET_SERIES
+) -> tuple[bool, list[Problem]]:
     """Says which stacks look like another plane; docs/checking.md has the rule in words.
 
     Args:
         looks: the stacks; those of one value are left out.
+        series: the series there may be; a stack's plane is its series'.
 
     Returns:
         Whether the planes could be told apart at all, and the problems.
     """
     mine = [look for look in looks if not look.blank]
-    planes = np.array([PLANES.index(look.place.plane) for look in mine], dtype=np.int64)
+    plane_of = {one.name: PLANES.index(one.plane) for one in series}
+    planes = np.array([plane_of[look.place.series] for look in mine], dtype=np.int64)
     if min(np.bincount(planes, minlength=len(PLANES))) < FEWEST:
         return False, []
     images = np.stack([pictures(look.cells) for look in mine])
@@ -126,6 +130,6 @@ def _strangers(
             place, name = looks[row].place, PLANES[other_plane]
             text = (
                 f"looks {name}: correlates at {with_other:.2f} with the other exams' mean {name} "
-                f"picture, at {with_own:.2f} with their {place.plane} one"
+                f"picture, at {with_own:.2f} with their {PLANES[own_plane]} one"
             )
             yield Problem("other-plane", text, place.file, place.exam)

@@ -42,13 +42,13 @@ KINDS: Mapping[str, Kind] = {
     ),
     "no-exams": Kind(
         "error",
-        "a split's plane folders are empty",
+        "a split's series' folders are empty",
         "put the stacks there, or remove the folder",
     ),
     "missing-plane": Kind(
         "error",
-        "an exam has no file for one plane",
-        "add the file, or allow exams with fewer planes (--allow-missing-plane)",
+        "an exam has no file for one series",
+        "add the file, or allow exams with fewer series (--allow-missing-plane)",
     ),
     "extra-file": Kind(
         "warning",
@@ -62,7 +62,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "stack-twice": Kind(
         "error",
-        "two files of a plane are one exam's: their names differ in the case of the ending, or in "
+        "two files of a series are one exam's: their names differ in the case of the ending, or in "
         "how an accented letter is stored; nothing else of the split was looked at",
         "remove or rename one of them",
     ),
@@ -176,7 +176,7 @@ KINDS: Mapping[str, Kind] = {
     # copies
     "copy-planes": Kind(
         "error",
-        "two planes of an exam are the same stack, byte for byte",
+        "two series of an exam are the same stack, byte for byte",
         "replace the wrong one",
     ),
     "copy-across": Kind(
@@ -272,7 +272,7 @@ class Problem:
     Attributes:
         code: its kind, a key of `KINDS`.
         text: what is wrong here: what was expected, what was found.
-        file: where, seen from the data set's folder; `*` stands for all planes.
+        file: where, seen from the data set's folder; `*` stands for all series.
         exam: the exam's id, if it concerns one.
         advice: what to do about it; the kind's, where nothing better is known.
     """

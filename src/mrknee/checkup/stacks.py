@@ -17,7 +17,7 @@ from mrknee.checkup.layout import Place
 from mrknee.checkup.likeness import Grid, grid
 from mrknee.checkup.problem import Problem, from_error
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, read_stack
+from mrknee.exams import MRNET_SERIES, SeriesList, read_stack
 from mrknee.exams.axes import AXES, Axes
 from mrknee.exams.plausibility import BLANK, stack_remarks
 from mrknee.exams.stackfile import first_pixel
@@ -35,7 +35,7 @@ MANY_EMPTY = 0.25
 a real knee 10 %."""
 
 USUAL = 0.9
-"""A plane has a usual size where this share of its stacks has it."""
+"""A series has a usual size where this share of its stacks has it."""
 
 ODD_SLICES = 3
 """A stack is odd whose slices are fewer than the median divided by this, or more than the median
@@ -99,7 +99,7 @@ def _look(root: Path, axes: Axes, place: Place) -> tuple[Look | None, list[Probl
     hasher = hashlib.sha256(repr(stack.shape).encode())
     hasher.update(np.ascontiguousarray(stack).data)
     slices, rows, cols = stack.shape
-    remarks = {remark.code: remark.text for remark in stack_remarks(stack, place.plane)}
+    remarks = {remark.code: remark.text for remark in stack_remarks(stack, place.series)}
     blank = bool(BLANK & remarks.keys())
     look = Look(place, (slices, rows, cols), hasher.digest(), grid(stack), blank)
     stored = first_pixel(path)
@@ -139,10 +139,10 @@ def _empty_slices(look: Look, single: Bool[np.ndarray, " slices"]) -> Iterator[P
         yield Problem("empty-slices", text, look.place.file, look.place.exam)
 
 
-def check_shapes(looks: Sequence[Look]) -> Iterator[Problem]:
-    """Stacks whose size in plane or number of slices is unlike the rest of their plane."""
-    for plane in PLANES:
-        mine = [look for look in looks if look.place.plane == plane]
+def check_shapes(looks: Sequence[Look], series: SeriesList = MRNET_SERIES) -> Iterator[Problem]:
+    """Stacks whose size in plane or number of slices is unlike the rest of their series."""
+    for name in series.names:
+        mine = [look for look in looks if look.place.series == name]
         if not mine:
             continue
         ((usual, count),) = Counter(look.shape[1:] for look in mine).most_common(1)
@@ -150,11 +150,11 @@ def check_shapes(looks: Sequence[Look]) -> Iterator[Problem]:
         for look in mine:
             file, exam = look.place.file, look.place.exam
             if look.shape[1:] != usual and count >= USUAL * len(mine):
-                text = f"expected {_size(usual)} pixels as in {count} of {len(mine)} {plane} stacks"
+                text = f"expected {_size(usual)} pixels as in {count} of {len(mine)} {name} stacks"
                 yield Problem("odd-size", f"{text}; found {_size(look.shape[1:])}", file, exam)
             slices = look.shape[0]
             if not median / ODD_SLICES <= slices <= median * ODD_SLICES:
-                text = f"{slices} slices; the median of {len(mine)} {plane} stacks is {median:g}"
+                text = f"{slices} slices; the median of {len(mine)} {name} stacks is {median:g}"
                 yield Problem("odd-slices", text, file, exam)
 
 

@@ -1,6 +1,7 @@
 """WHAT WE HAVE: one knee, and folders of knees. numpy only.
 
-- `exam`: Plane, Findings, Exam: checked when made, frozen after.
+- `series`: Plane, Series: which series an exam may have; `series.csv`.
+- `exam`: Findings, Exam: checked when made, frozen after.
 - `remark`, `plausibility`: what is odd about an exam that can be read.
 - `axes`: the order of a stack's axes, recognised from shapes.
 - `greyscale`: grey values of any kind as bytes.
@@ -13,15 +14,11 @@
 
 from mrknee.exams.exam import (
     MRNET_FINDINGS,
-    PLANES,
     Exam,
     Exams,
     Findings,
-    Plane,
     Stack,
     as_exams,
-    by_plane,
-    plane_named,
 )
 from mrknee.exams.folder import (
     ExamFolder,
@@ -33,11 +30,23 @@ from mrknee.exams.folder import (
 )
 from mrknee.exams.plausibility import Inspected, StackSizes, remarks_of
 from mrknee.exams.remark import Remark
+from mrknee.exams.series import (
+    MRNET_SERIES,
+    PLANES,
+    Plane,
+    Series,
+    SeriesList,
+    by_series,
+    plane_named,
+    read_series,
+    write_series,
+)
 from mrknee.exams.splits import inner_split
 from mrknee.exams.stackfile import read_stack, write_stack
 
 __all__ = [
     "MRNET_FINDINGS",
+    "MRNET_SERIES",
     "PLANES",
     "Exam",
     "ExamFolder",
@@ -46,18 +55,22 @@ __all__ = [
     "Inspected",
     "Plane",
     "Remark",
+    "Series",
+    "SeriesList",
     "Stack",
     "StackSizes",
     "as_exams",
-    "by_plane",
+    "by_series",
     "inner_split",
     "label_files",
     "open_dataset",
     "plane_named",
     "read_exam",
     "read_labels",
+    "read_series",
     "read_stack",
     "remarks_of",
     "write_labels",
+    "write_series",
     "write_stack",
 ]

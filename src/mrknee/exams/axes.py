@@ -6,10 +6,10 @@ Nothing in a `.npy` file names its axes, so the shapes have to tell. The rules, 
 1. One stack: read as (slices, rows, cols), its slices would be `LONG` times longer than wide or
    more, while two axes of which one is the first are within a factor of `SQUARE`. No knee is
    imaged in a field three times longer than wide, so the third axis counts the slices.
-2. All stacks of two or three planes: the same two axes, one of them the first, are equal, and the
+2. All stacks of two series or more: the same two axes, one of them the first, are equal, and the
    third is shorter. A 3D series that was reformatted to three planes has this in one plane or two,
    never in all three, unless it is a cube.
-3. A data set (`MANY` stacks of each of two or three planes): the same two axes, one of them the
+3. A data set (`MANY` stacks of each of two series or more): the same two axes, one of them the
    first, have one size in `USUAL` of the stacks and are within a factor of `SQUARE`, while the
    third axis varies. Slices differ in number from exam to exam; images of a data set don't differ
    in size along one side only.
@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mrknee.errors import DataError, SettingsError
-from mrknee.exams.exam import Plane, Stack
+from mrknee.exams.exam import Stack
 
 Shape = tuple[int, int, int]
 Axes = tuple[str, str, str]
@@ -44,7 +44,7 @@ LEAST = 16
 """Pixels; the smallest side that an image may have for these rules."""
 
 MANY, USUAL, VARIED = 4, 0.9, 3
-"""Of the third rule: stacks of a plane, share with one size, different numbers of slices."""
+"""Of the third rule: stacks of a series, share with one size, different numbers of slices."""
 
 
 def parse_axes(text: str) -> Axes:
@@ -82,22 +82,22 @@ def shape_in_order(shape: Shape, axes: Axes) -> Shape:
     return slices, rows, cols
 
 
-def other_axes(shapes: Mapping[Plane, Sequence[Shape]]) -> tuple[Axes, str] | None:
+def other_axes(shapes: Mapping[str, Sequence[Shape]]) -> tuple[Axes, str] | None:
     """The order in which stacks seem to be, if it is another than (slices, rows, cols).
 
     Args:
-        shapes: plane -> the shapes of one stack or more, of one exam or of a data set.
+        shapes: series -> the shapes of one stack or more, of one exam or of a data set.
 
     Returns:
         The order, and in words why; None where nothing speaks against (slices, rows, cols).
     """
-    for plane, those in shapes.items():
+    for name, those in shapes.items():
         for shape in those:
             found = _of_stack(shape)
             if found is not None:
                 long = max(shape[1:]) / min(shape[1:])
                 why = (
-                    f"the {plane} stack of {_text(shape)} would be {shape[0]} slices that are "
+                    f"the {name} stack of {_text(shape)} would be {shape[0]} slices that are "
                     f"{long:.0f} times longer than wide"
                 )
                 return found, why
@@ -113,7 +113,7 @@ def other_axes(shapes: Mapping[Plane, Sequence[Shape]]) -> tuple[Axes, str] | No
             return order, why
         if all(_varies(those, first, second, third) for those in shapes.values()):
             why = (
-                f"from stack to stack of a plane, axis {third + 1} varies while axes "
+                f"from stack to stack of a series, axis {third + 1} varies while axes "
                 f"{first + 1} and {second + 1} don't, as in {_text(every[0])}"
             )
             return order, why
@@ -121,7 +121,7 @@ def other_axes(shapes: Mapping[Plane, Sequence[Shape]]) -> tuple[Axes, str] | No
 
 
 def refuse_other_axes(
-    shapes: Mapping[Plane, Sequence[Shape]],
+    shapes: Mapping[str, Sequence[Shape]],
     *,
     file: str | Path | None = None,
     exam: str | None = None,
@@ -175,25 +175,25 @@ def refuse_other_axes(
 
 
 def refuse_exams_with_other_axes(
-    exams: Sequence[tuple[str, Mapping[Plane, Shape]]], *, file: str | Path, given: Axes | None
+    exams: Sequence[tuple[str, Mapping[str, Shape]]], *, file: str | Path, given: Axes | None
 ) -> None:
     """Applies `refuse_other_axes` to each exam, then to all exams together.
 
     Args:
-        exams: each exam's id, and plane -> the shape of its stack, as it is read.
+        exams: each exam's id, and series -> the shape of its stack, as it is read.
         file: the folder or list, for the message.
         given: the order in which they were read, where somebody gave one.
 
     Raises:
         MrkneeError: they do.
     """
-    together: dict[Plane, list[Shape]] = {}
+    together: dict[str, list[Shape]] = {}
     for _, shapes in exams:
-        for plane, shape in shapes.items():
-            together.setdefault(plane, []).append(shape)
+        for name, shape in shapes.items():
+            together.setdefault(name, []).append(shape)
     every = [shape for those in together.values() for shape in those]
     for exam_id, shapes in exams:
-        one = {plane: [shape] for plane, shape in shapes.items()}
+        one = {name: [shape] for name, shape in shapes.items()}
         refuse_other_axes(one, file=file, exam=exam_id, given=given, among=every)
     refuse_other_axes(together, file=file, given=given)
 

@@ -1,83 +1,23 @@
-"""Plane, Findings, Exam: the nouns that travel through the whole package."""
+"""Findings and Exam."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from os import PathLike
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams.remark import Remark
+from mrknee.exams.series import MRNET_SERIES, SeriesList, by_series
 
 Stack = UInt8[np.ndarray, "slices rows cols"]
-"""The slices of one plane, 0 (black) to 255, one byte a pixel."""
-
-
-class Plane(StrEnum):
-    """The three planes of an exam, in the order used everywhere (the reference system's)."""
-
-    AXIAL = "axial"
-    CORONAL = "coronal"
-    SAGITTAL = "sagittal"
-
-
-PLANES = tuple(Plane)
-
-SYNONYMS: Mapping[str, Plane] = MappingProxyType(
-    {
-        "ax": Plane.AXIAL,
-        "tra": Plane.AXIAL,
-        "transverse": Plane.AXIAL,
-        "transversal": Plane.AXIAL,
-        "cor": Plane.CORONAL,
-        "sag": Plane.SAGITTAL,
-    }
-)
-"""Other names of the planes that are accepted as keys, beside their own in any case."""
-
-
-def plane_named(name: str) -> Plane | None:
-    """The plane that a name means, in any case: `Sagittal`, `sag`, `tra`; None where it is none."""
-    lower = str(name).strip().lower()
-    return Plane(lower) if lower in PLANES else SYNONYMS.get(lower)
-
-
-Value = TypeVar("Value")
-
-
-def by_plane(
-    values: Mapping[Plane, Value] | Mapping[str, Value], *, exam: str | None = None
-) -> dict[Plane, Value]:
-    """A mapping by plane, in the planes' order, whatever names its keys have.
-
-    Args:
-        values: plane, or a name that `plane_named` knows -> anything.
-        exam: the exam's id, for the message.
-
-    Raises:
-        MrkneeError: a key is no plane's name, or two keys mean one plane.
-    """
-    found: dict[Plane, Value] = {}
-    for name, value in values.items():
-        plane = plane_named(name)
-        if plane is None or plane in found:
-            raise DataError(
-                "a plane's name is not known" if plane is None else "a plane is named twice",
-                code="plane-name",
-                exam=exam,
-                expected=f"{', '.join(PLANES)}, in any case, or {', '.join(SYNONYMS)}; each plane "
-                "once",
-                found=", ".join(map(repr, map(str, values))),
-            )
-        found[plane] = value
-    return {plane: found[plane] for plane in PLANES if plane in found}
+"""The slices of one series, 0 (black) to 255, one byte per pixel."""
 
 
 TAKEN = ("exam", "mean")
@@ -136,36 +76,41 @@ def _finding_order(name: str) -> tuple[int, str]:
 
 @dataclass(frozen=True, init=False, repr=False)
 class Exam:
-    """One knee: a stack of slices for each plane that was acquired, and what is known of it.
+    """One knee: a stack of slices for each series that was acquired, and what is known of it.
 
     Attributes:
         id: the exam's name, unique in its data set.
-        stacks: plane -> uint8 (slices, rows, cols), at least one plane, at least one slice and
-            one pixel each. Planes may differ in size. May be read-only.
-            When an exam is made, planes may be named in any case or by a synonym (`plane_named`).
-        labels: finding -> 1.0 present, 0.0 absent, NaN not known; in the findings' order. When an
-            exam is made, findings may be named in any case.
+        stacks: series -> uint8 (slices, rows, cols), at least one series, at least one slice and
+            one pixel each. Series may differ in size. May be read-only.
+            When an exam is made, series may be named in any case, and those named by a plane by a
+            synonym of it (`SeriesList.named`).
+        labels: finding -> 1.0 present, 0.0 absent, between them for a soft label, NaN not known;
+            in the findings' order. When an exam is made, findings may be named in any case.
         remarks: what was odd about its files when they were read, for example outliers.
+        series: the series that the exam may have; MRNet's three unless stated.
 
     Raises:
         MrkneeError: when made from anything else.
     """
 
     id: str
-    stacks: Mapping[Plane, Stack]
+    stacks: Mapping[str, Stack]
     labels: Mapping[str, float]
     remarks: tuple[Remark, ...]
+    series: SeriesList
 
     def __init__(
         self,
         id: str,  # noqa: A002  # the field's name
-        stacks: Mapping[Plane, Stack] | Mapping[str, Stack],
+        stacks: Mapping[str, Stack],
         labels: Mapping[str, float] = MappingProxyType({}),
         remarks: Sequence[Remark] = (),
+        series: SeriesList = MRNET_SERIES,
     ) -> None:
-        """Checks everything and puts planes and findings in order."""
+        """Checks everything and puts series and findings in order."""
         object.__setattr__(self, "id", id)
-        object.__setattr__(self, "stacks", MappingProxyType(_checked_stacks(id, stacks)))
+        object.__setattr__(self, "series", series)
+        object.__setattr__(self, "stacks", MappingProxyType(_checked_stacks(id, stacks, series)))
         object.__setattr__(self, "labels", MappingProxyType(_checked_labels(id, labels)))
         object.__setattr__(self, "remarks", tuple(remarks))
 
@@ -176,6 +121,7 @@ class Exam:
         *,
         id: str = "exam",  # noqa: A002  # the field's name
         labels: Mapping[str, float] = MappingProxyType({}),
+        series: SeriesList = MRNET_SERIES,
     ) -> Exam:
         """Makes an exam from arrays of any integer or floating type.
 
@@ -184,9 +130,10 @@ class Exam:
         clipped (`mrknee.exams.greyscale`).
 
         Args:
-            arrays: plane (`axial`, `coronal`, `sagittal`, or a synonym) -> (slices, rows, cols).
+            arrays: series (`axial`, `coronal`, `sagittal`, or a synonym) -> (slices, rows, cols).
             id: the exam's id.
-            labels: finding -> 1 present, 0 absent, NaN not known.
+            labels: finding -> 1 present, 0 absent, between them for a soft label, NaN not known.
+            series: the series that the exam may have, where they are not MRNet's.
 
         Returns:
             The exam; clipped outliers are in its remarks.
@@ -220,8 +167,9 @@ class Exam:
                 continue
             stacks[name], outliers = finite_to_bytes(values, None, id)
             if outliers:
-                remarks.append(Remark("outliers", str(plane_named(name) or name), outliers))
-        return cls(id, stacks, labels, remarks)
+                one = series.named(name)
+                remarks.append(Remark("outliers", one.name if one else name, outliers))
+        return cls(id, stacks, labels, remarks, series)
 
     @classmethod
     def from_dicom(
@@ -255,28 +203,28 @@ class Exam:
 
     def __repr__(self) -> str:
         sizes = [
-            f"{plane} {' x '.join(map(str, stack.shape))}" for plane, stack in self.stacks.items()
+            f"{name} {' x '.join(map(str, stack.shape))}" for name, stack in self.stacks.items()
         ]
         known = [f"{name} {label:g}" for name, label in self.labels.items()]
         return f"Exam({self.id!r}: {', '.join(sizes)}{'; ' * bool(known)}{', '.join(known)})"
 
 
 def _checked_stacks(
-    exam_id: str, given: Mapping[Plane, Stack] | Mapping[str, Stack]
-) -> dict[Plane, np.ndarray]:
+    exam_id: str, given: Mapping[str, Stack], series: SeriesList
+) -> dict[str, np.ndarray]:
     if not given:
         raise DataError(
-            "an exam has no plane",
+            "an exam has no series",
             code="missing-plane",
             exam=exam_id,
-            expected="at least one of " + ", ".join(PLANES),
+            expected="at least one of " + ", ".join(series.names),
         )
-    stacks = by_plane(given, exam=exam_id)
-    for plane, stack in stacks.items():
+    stacks = by_series(given, series, exam=exam_id)
+    for name, stack in stacks.items():
         array = isinstance(stack, np.ndarray)
         if not array or stack.dtype != np.uint8 or stack.ndim != 3 or 0 in stack.shape:
             raise DataError(
-                f"the {plane} stack can't be used",
+                f"the {name} stack can't be used",
                 code="stack",
                 exam=exam_id,
                 expected="uint8 (slices, rows, cols), none of them zero",
@@ -296,12 +244,12 @@ def _checked_labels(exam_id: str, given: Mapping[str, float]) -> dict[str, float
             found=", ".join(map(repr, given)),
         )
     for finding, label in labels.items():
-        if label not in (0.0, 1.0) and not np.isnan(label):
+        if not (np.isnan(label) or 0 <= label <= 1):
             raise DataError(
                 f"the label of {finding} can't be used",
                 code="label-value",
                 exam=exam_id,
-                expected="0, 1 or NaN (not known)",
+                expected="0, 1, a number between them, or NaN (not known)",
                 found=repr(label),
             )
     return {name: labels[name] for name in Findings(labels)} if labels else {}

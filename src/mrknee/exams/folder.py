@@ -3,9 +3,12 @@
 ```
 DATA/
 ├── train/{axial,coronal,sagittal}/0000.npy     uint8 (slices, rows, cols)
-├── train-abnormal.csv                           no header; one line an exam: 0000,1
+├── train-abnormal.csv                           no header; one line per exam: 0000,1
 ├── train-acl.csv  train-meniscus.csv  ...       any findings, one file each
 ├── valid/...  valid-abnormal.csv  ...
+├── series.csv        which series there are, if not MRNet's (`mrknee.exams.series`)
+├── findings.csv      name,title: which findings, in which order, if not by their names
+└── groups.csv        exam,group: exams of one patient, never in both parts of a split
 ```
 Labels are joined to exams by id, never by the order of lines. Ids are compared as text: `0` is
 not `0000`. An empty label, or no line at all, means "not known" and becomes NaN.
@@ -33,17 +36,19 @@ from mrknee.exams.axes import (
     refuse_exams_with_other_axes,
     shape_in_order,
 )
-from mrknee.exams.exam import PLANES, Exam, Findings, Plane, Stack, by_plane
+from mrknee.exams.exam import Exam, Findings, Stack
 from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import (
+    declared_series,
     folder_meant,
     list_stacks,
-    plane_folders,
     same_text,
+    series_folders,
     unread_text,
     what_is_there,
 )
 from mrknee.exams.remark import Remark
+from mrknee.exams.series import MRNET_SERIES, SeriesList, by_series, read_series
 from mrknee.exams.stackfile import read_shape, read_stack
 from mrknee.files import whole_file
 from mrknee.untrusted import read_text
@@ -57,29 +62,31 @@ class ExamFolder:
     """The exams of one folder, in the order of their ids; each is opened when it is asked for.
 
     Attributes:
-        folder: the folder that holds the plane folders.
+        folder: the folder that holds the series' folders.
         ids: the exams' ids, sorted.
         findings: the findings that have a label file, or None where there is no label file.
         labels: float64 (exams, findings): 1 present, 0 absent, NaN not known; (exams, 0) where
             there is no label file.
-        files: id -> plane -> the stack's file.
+        files: id -> series -> the stack's file.
+        series: the series that exams may have: those of `series.csv` in the folder or beside it,
+            else MRNet's.
         unread: files and folders among the stacks that are not read (see `Listing`); who reads
             the exams says so.
         axes: the order of the files' axes.
 
     Args:
-        folder: holds `axial/`, `coronal/` and `sagittal/`.
+        folder: holds a folder per series; MRNet's are `axial/`, `coronal/` and `sagittal/`.
         findings: take these findings only (each must have a label file); None takes all.
         labels_of: label files are `<labels_of>-<finding>.csv`, a path without the finding
             (`DATA/train`); None reads no labels.
-        allow_missing_plane: let exams through that lack one or two planes.
+        allow_missing_plane: let exams through that lack series; one has to be there.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
             `slices,rows,cols`. Exams whose shapes say otherwise are refused when one is read
             (`refuse_other_axes`), unless `slices,rows,cols` was given.
         allow_missing_labels: take `findings` without a label file too; all their labels are NaN.
 
     Raises:
-        MrkneeError: no exams, an id that can't be used (`refuse_id`), an exam lacks a plane, or a
+        MrkneeError: no exams, an id that can't be used (`refuse_id`), an exam lacks a series, or a
             label file names an exam that isn't there, has one twice, or holds something other than
             0, 1 or nothing.
     """
@@ -100,25 +107,28 @@ class ExamFolder:
         self.axes = given or AXES
         self._given_axes = given
         self._axes_known = given == AXES  # insisted on
-        listing = list_stacks(folder)
+        self.series = declared_series(folder)
+        listing = list_stacks(folder, self.series)
         if not listing.files:
             raise DataError(
                 "there are no exams here",
                 code="no-exams",
                 file=folder,
-                expected="folders axial/, coronal/ and sagittal/ that hold .npy files",
+                expected="folders "
+                + ", ".join(f"{name}/" for name in self.series.names)
+                + " that hold .npy files",
                 found=what_is_there(folder)
-                if not plane_folders(folder)
+                if not series_folders(folder, self.series)
                 else "no .npy file in any of them",
                 advice=folder_meant(folder, data_set=False),
             )
-        self.files: Mapping[str, Mapping[Plane, Path]] = listing.files
+        self.files: Mapping[str, Mapping[str, Path]] = listing.files
         self.unread = listing.unread
         self.ids: tuple[str, ...] = tuple(self.files)
-        for exam_id, planes in self.files.items():
-            refuse_id(exam_id, next(iter(planes.values())))
+        for exam_id, those in self.files.items():
+            refuse_id(exam_id, next(iter(those.values())))
         if not allow_missing_plane:
-            self._refuse_missing_planes()
+            self._refuse_missing_series()
         found = {} if labels_of is None else label_files(labels_of)
         if allow_missing_labels and findings is not None:
             self.findings: Findings | None = Findings(findings)
@@ -152,7 +162,7 @@ class ExamFolder:
                 f"the data set has no split named {split!r}",
                 code="no-split",
                 file=root,
-                expected=f"a folder {split}/ with {', '.join(PLANES)} inside",
+                expected=f"a folder {split}/ with {', '.join(read_series(root).names)} inside",
                 found=what_is_there(root),
                 advice=folder_meant(root, data_set=True, split=split),
             )
@@ -165,28 +175,28 @@ class ExamFolder:
             allow_missing_labels=allow_missing_labels,
         )
 
-    def _refuse_missing_planes(self) -> None:
+    def _refuse_missing_series(self) -> None:
         for exam_id in self.ids:
-            missing = [p for p in PLANES if p not in self.files[exam_id]]
+            missing = [name for name in self.series.names if name not in self.files[exam_id]]
             if missing:
-                lacking = sum(len(self.files[i]) < len(PLANES) for i in self.ids)
+                lacking = sum(len(self.files[i]) < len(self.series) for i in self.ids)
                 raise DataError(
-                    f"an exam lacks the {' and '.join(missing)} plane",
+                    f"an exam lacks the series {' and '.join(missing)}",
                     code="missing-plane",
                     file=self.folder / missing[0] / f"{exam_id}.npy",
                     exam=exam_id,
-                    expected="all of " + ", ".join(PLANES),
+                    expected="all of " + ", ".join(self.series.names),
                     found=", ".join(self.files[exam_id])
-                    + f" ({lacking} of {len(self.ids)} exams lack a plane)"
+                    + f" ({lacking} of {len(self.ids)} exams lack a series)"
                     + (f"; {unread_text(self.unread)}" if self.unread else ""),
-                    advice="add the file, or allow exams with fewer planes (--allow-missing-plane)",
+                    advice="add the file, or allow exams with fewer series (--allow-missing-plane)",
                 )
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def files_of(self, index: int) -> dict[Plane, Path]:
-        """The files of an exam's stacks, by plane."""
+    def files_of(self, index: int) -> dict[str, Path]:
+        """The files of an exam's stacks, by series."""
         return dict(self.files[self.ids[index]])
 
     def __getitem__(self, exam: int | str) -> Exam:
@@ -200,7 +210,9 @@ class ExamFolder:
         index = self.index(exam) if isinstance(exam, str) else exam
         exam_id = self.ids[index]
         labels = dict(zip(self.findings or (), self.labels[index].tolist(), strict=True))
-        return read_exam(self.files[exam_id], exam_id, axes=self.axes, labels=labels)
+        return read_exam(
+            self.files[exam_id], exam_id, axes=self.axes, labels=labels, series=self.series
+        )
 
     def index(self, exam_id: str) -> int:
         """The position of the exam of this id.
@@ -227,16 +239,16 @@ class ExamFolder:
         findings = f", labels of {', '.join(self.findings)}" if self.findings else ""
         return f"ExamFolder({str(self.folder)!r}: {len(self)} exams{findings})"
 
-    def shapes(self, index: int) -> dict[Plane, Shape]:
-        """The exam's planes and the shapes of their stacks; only headers are read.
+    def shapes(self, index: int) -> dict[str, Shape]:
+        """The exam's series and the shapes of their stacks; only headers are read.
 
         Raises:
             MrkneeError: a header can't be read.
         """
         exam_id = self.ids[index]
         return {
-            plane: shape_in_order(read_shape(file, exam_id), self.axes)
-            for plane, file in self.files[exam_id].items()
+            name: shape_in_order(read_shape(file, exam_id), self.axes)
+            for name, file in self.files[exam_id].items()
         }
 
     def refuse_other_axes(self) -> None:
@@ -249,7 +261,7 @@ class ExamFolder:
         """
         if self._axes_known:
             return
-        shapes: list[tuple[str, dict[Plane, Shape]]] = []
+        shapes: list[tuple[str, dict[str, Shape]]] = []
         for index, exam_id in enumerate(self.ids):
             with suppress(MrkneeError):  # said when the exam is read
                 shapes.append((exam_id, self.shapes(index)))
@@ -257,11 +269,11 @@ class ExamFolder:
         self._axes_known = True
 
     def count_slices(self, index: int) -> int:
-        """Slices of an exam, all planes together, from its files' headers; no pixel is read."""
+        """Slices of an exam, all series together, from its files' headers; no pixel is read."""
         return sum(slices for slices, _, _ in self.shapes(index).values())
 
-    def planes(self, index: int) -> tuple[Plane, ...]:
-        """The planes that the exam at this position has; nothing is read."""
+    def series_of(self, index: int) -> tuple[str, ...]:
+        """Names of the series that the exam at this position has; nothing is read."""
         return tuple(self.files[self.ids[index]])
 
     def __iter__(self) -> Iterator[Exam]:
@@ -280,10 +292,10 @@ def open_dataset(
 
     Args:
         path: the data set: `path/<split>/{axial,coronal,sagittal}/*.npy`, labels in
-            `path/<split>-<finding>.csv`. Or a folder that holds the planes' folders itself.
+            `path/<split>-<finding>.csv`. Or a folder that holds the series' folders itself.
         split: which split.
         findings: take these findings' labels only; None takes all.
-        allow_missing_plane: accept exams that lack one or two planes.
+        allow_missing_plane: accept exams that lack series.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
             `slices,rows,cols` and refuses what seems to be in another order.
 
@@ -292,7 +304,7 @@ def open_dataset(
         `data.labels` is (exams, findings), `data.findings` their names.
 
     Raises:
-        DataError: there is no such data set or split, an exam lacks a plane, or a label file can't
+        DataError: there is no such data set or split, an exam lacks a series, or a label file can't
             be used.
 
     Example:
@@ -302,7 +314,7 @@ def open_dataset(
         Exam('1130': axial 36 x 256 x 256, coronal 36 x 256 x 256, sagittal 32 x 256 x 256; acl 0)
     """
     path = Path(path)
-    if plane_folders(path):
+    if series_folders(path):
         folder = ExamFolder(
             path, findings=findings, allow_missing_plane=allow_missing_plane, axes=axes
         )
@@ -319,30 +331,32 @@ def open_dataset(
 
 
 def read_exam(
-    files: Mapping[Plane, str | Path],
+    files: Mapping[str, str | Path],
     exam_id: str,
     *,
     axes: Axes = AXES,
     labels: Mapping[str, float] | None = None,
+    series: SeriesList = MRNET_SERIES,
 ) -> Exam:
     """Reads an exam from its files, with remarks on what reading had to change.
 
     Args:
-        files: plane -> its `.npy` file.
+        files: series -> its `.npy` file.
         exam_id: the exam's id.
         axes: the order of the files' axes.
         labels: finding -> label.
+        series: the series that the exam may have.
 
     Raises:
         MrkneeError: as `read_stack`.
     """
-    stacks: dict[Plane, Stack] = {}
+    stacks: dict[str, Stack] = {}
     remarks: list[Remark] = []
-    for plane, file in by_plane(files, exam=exam_id).items():
+    for name, file in by_series(files, series, exam=exam_id).items():
         outliers: list[str] = []
-        stacks[plane] = read_stack(file, exam_id, axes=axes, outliers=outliers)
-        remarks += [Remark("outliers", plane, text) for text in outliers]
-    return Exam(exam_id, stacks, labels or {}, tuple(remarks))
+        stacks[name] = read_stack(file, exam_id, axes=axes, outliers=outliers)
+        remarks += [Remark("outliers", name, text) for text in outliers]
+    return Exam(exam_id, stacks, labels or {}, tuple(remarks), series)
 
 
 def label_files(labels_of: str | Path) -> dict[str, Path]:

@@ -21,7 +21,7 @@ from jaxtyping import Int64
 
 from mrknee.errors import ModelError
 from mrknee.exams.axes import AXES, Shape, other_axes, shape_of
-from mrknee.exams.exam import Exam, Exams, Plane, Stack, refuse_no_exam
+from mrknee.exams.exam import Exam, Exams, Stack, refuse_no_exam
 from mrknee.exams.remark import Remark
 from mrknee.progress import track
 
@@ -34,7 +34,7 @@ CODES: Mapping[str, str] = {
     "low-contrast": "98 % of a stack's pixels lie within fewer than 16 of 256 grey values, with or "
     "without the darkest and the brightest; or 9 in 10 pixels have one value",
     "outliers": "a few values lie so far from the others that they were clipped",
-    "copy-planes": "two planes are the same stack",
+    "copy-planes": "two series are the same stack",
     "other-axes": "a stack's axes seem to be in another order than (slices, rows, cols)",
     "other-size": "the size in plane is outside the range that the model was trained on",
     "other-slices": "the number of slices is far outside the range that the model was trained on",
@@ -73,7 +73,7 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True)
 class StackSizes:
-    """The smallest and the largest of some stacks of one plane.
+    """The smallest and the largest of some stacks of one series.
 
     Attributes:
         slices, rows, cols: minimum and maximum of each axis, 1 or more.
@@ -94,11 +94,11 @@ class StackSizes:
         return {name: list(getattr(self, name)) for name in AXES}
 
 
-def sizes_from(content: object) -> Mapping[Plane, StackSizes]:
-    """The sizes that a model's provenance states under `stack_sizes`: plane -> its ranges.
+def sizes_from(content: object) -> Mapping[str, StackSizes]:
+    """The sizes that a model's provenance states under `stack_sizes`: series -> its ranges.
 
     Args:
-        content: what stands there; None (models of before 2.0 state nothing) gives no plane.
+        content: what stands there; None (models of before 2.0 state nothing) gives none.
 
     Raises:
         MrkneeError: it is something else than training writes.
@@ -106,12 +106,12 @@ def sizes_from(content: object) -> Mapping[Plane, StackSizes]:
     if content is None:
         return {}
     try:
-        return {Plane(plane): _ranges(sides) for plane, sides in dict(content).items()}  # type: ignore[call-overload]
+        return {str(name): _ranges(sides) for name, sides in dict(content).items()}  # type: ignore[call-overload]
     except (TypeError, ValueError, KeyError, AttributeError):
         raise ModelError(
             "the sizes that the model was trained on can't be read",
             code="description",
-            expected="for each plane the smallest and largest number of slices, rows and cols",
+            expected="for each series the smallest and largest number of slices, rows and cols",
             found=repr(content)[:200],
             advice="restore the model's files",
         ) from None
@@ -129,59 +129,59 @@ def _ranges(sides: Mapping[str, Any]) -> StackSizes:
     return StackSizes(*ranges)
 
 
-def remarks_of(exam: Exam, trained: Mapping[Plane, StackSizes] | None = None) -> tuple[Remark, ...]:
+def remarks_of(exam: Exam, trained: Mapping[str, StackSizes] | None = None) -> tuple[Remark, ...]:
     """What is odd about an exam, the exam's own remarks from reading its files first.
 
     Args:
         exam: the exam.
-        trained: plane -> the sizes that a model was trained on; planes without are not judged.
+        trained: series -> the sizes that a model was trained on; series without are not judged.
     """
     found = [*exam.remarks]
-    for plane, stack in exam.stacks.items():
-        found += stack_remarks(stack, plane)
-    found += _equal_planes(exam)
-    order = other_axes({plane: [shape_of(stack)] for plane, stack in exam.stacks.items()})
+    for name, stack in exam.stacks.items():
+        found += stack_remarks(stack, name)
+    found += _equal_stacks(exam)
+    order = other_axes({name: [shape_of(stack)] for name, stack in exam.stacks.items()})
     if order is not None:
         axes, why = order
         found.append(Remark("other-axes", None, f"the axes seem to be {', '.join(axes)}: {why}"))
-    for plane, stack in exam.stacks.items():
-        if trained and plane in trained:
-            found += _unlike(trained[plane], stack, plane)
+    for name, stack in exam.stacks.items():
+        if trained and name in trained:
+            found += _unlike(trained[name], stack, name)
     return tuple(found)
 
 
-def stack_remarks(stack: Stack, plane: Plane) -> Iterator[Remark]:
+def stack_remarks(stack: Stack, series: str) -> Iterator[Remark]:
     """What is odd about one stack by itself.
 
     Args:
         stack: the stack.
-        plane: its plane, for the remark.
+        series: its series, for the remark.
     """
     if len(stack) == 1:
-        yield Remark("one-slice", plane, "the stack has one slice")
+        yield Remark("one-slice", series, "the stack has one slice")
     first = stack[0]
     same = all(np.array_equal(first, other) for other in stack[1:])  # ends at the first that isn't
     if same and first.min() == first.max():
         value = int(first[0, 0])
         yield Remark(
             "constant" if value else "all-zero",
-            plane,
+            series,
             f"each of its {stack.size:,} pixels is {value}",
         )
         return
     if same and len(stack) > 1:
-        yield Remark("equal-slices", plane, f"its {len(stack)} slices are the same")
+        yield Remark("equal-slices", series, f"its {len(stack)} slices are the same")
     # some pixels first: most slices have two values among them
     some = stack[:, :: max(stack.shape[1] // GRID, 1), :: max(stack.shape[2] // GRID, 1)]
     likely = np.flatnonzero(some.min(axis=(1, 2)) == some.max(axis=(1, 2)))
     empty = sum(bool(stack[i].min() == stack[i].max()) for i in likely)
     if empty >= MANY_EMPTY * len(stack):
-        yield Remark("empty-slices", plane, f"{empty} of its {len(stack)} slices have one value")
+        yield Remark("empty-slices", series, f"{empty} of its {len(stack)} slices have one value")
     if empty == len(stack):
         return
     low = _low_contrast(np.bincount(some.ravel(), minlength=256))
     if low is not None:
-        yield Remark("low-contrast", plane, low)
+        yield Remark("low-contrast", series, low)
 
 
 def _low_contrast(counts: Int64[np.ndarray, 256]) -> str | None:
@@ -216,8 +216,8 @@ def _values_between(counts: Int64[np.ndarray, 256]) -> int:
     return int(np.searchsorted(share, 0.99) - np.searchsorted(share, 0.01)) + 1
 
 
-def _equal_planes(exam: Exam) -> Iterator[Remark]:
-    """Planes that are the same stack; blank ones have a remark of their own."""
+def _equal_stacks(exam: Exam) -> Iterator[Remark]:
+    """Series that are the same stack; blank ones have a remark of their own."""
     for (one, first), (other, second) in combinations(exam.stacks.items(), 2):
         middle = len(first) // 2
         if (
@@ -229,18 +229,18 @@ def _equal_planes(exam: Exam) -> Iterator[Remark]:
             yield Remark("copy-planes", None, f"{one} and {other} are the same stack")
 
 
-def _unlike(trained: StackSizes, stack: Stack, plane: Plane) -> Iterator[Remark]:
+def _unlike(trained: StackSizes, stack: Stack, series: str) -> Iterator[Remark]:
     slices, rows, cols = shape_of(stack)
     if not (_within(rows, trained.rows) and _within(cols, trained.cols)):
         text = (
             f"{rows} x {cols} pixels; the model was trained on "
             f"{_range(trained.rows)} x {_range(trained.cols)}"
         )
-        yield Remark("other-size", plane, text)
+        yield Remark("other-size", series, text)
     least, most = trained.slices
     if not least / FAR_SLICES <= slices <= most * FAR_SLICES:
         text = f"{slices} slices; the model was trained on {_range(trained.slices)}"
-        yield Remark("other-slices", plane, text)
+        yield Remark("other-slices", series, text)
 
 
 def _within(size: int, known: Range) -> bool:
@@ -261,7 +261,7 @@ class Inspected:
         trained: as for `remarks_of`.
     """
 
-    def __init__(self, exams: Exams, trained: Mapping[Plane, StackSizes] | None = None) -> None:
+    def __init__(self, exams: Exams, trained: Mapping[str, StackSizes] | None = None) -> None:
         self._exams, self._trained = exams, trained
         self._found: dict[int, tuple[str, tuple[Remark, ...]]] = {}
 
@@ -285,7 +285,7 @@ class Inspected:
 
 
 def remarks_on(
-    exams: Exams, positions: Sequence[int], trained: Mapping[Plane, StackSizes]
+    exams: Exams, positions: Sequence[int], trained: Mapping[str, StackSizes]
 ) -> dict[str, tuple[Remark, ...]]:
     """Reads exams and says what is odd about them: id -> remarks, for those with a remark.
 

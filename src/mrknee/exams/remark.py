@@ -11,17 +11,17 @@ class Remark:
 
     Attributes:
         code: its kind, a key of `mrknee.exams.plausibility.CODES`.
-        plane: the plane it concerns; None where it is about several or about none.
+        series: the series it concerns; None where it is about several or about none.
         text: what was found, one sentence without a full stop.
     """
 
     code: str
-    plane: str | None
+    series: str | None
     text: str
 
     def to_dict(self) -> dict[str, str | None]:
         """The same in plain form, for JSON."""
-        return {"code": self.code, "plane": self.plane, "text": self.text}
+        return {"code": self.code, "series": self.series, "text": self.text}
 
     def __str__(self) -> str:
-        return f"{self.plane}: {self.text}" if self.plane else self.text
+        return f"{self.series}: {self.text}" if self.series else self.text

@@ -12,8 +12,9 @@ from jaxtyping import UInt8
 
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams.axes import AXES, Axes, Shape, ordered_stack
-from mrknee.exams.exam import Stack, by_plane
+from mrknee.exams.exam import Stack
 from mrknee.exams.greyscale import finite_to_bytes
+from mrknee.exams.series import MRNET_SERIES, SeriesList, by_series
 from mrknee.files import whole_file
 from mrknee.untrusted import refuse_unusual
 
@@ -220,24 +221,31 @@ def _read_header(
 
 
 def write_stack(
-    folder: str | Path, plane: str, exam_id: str, stack: Stack, *, durable: bool = True
+    folder: str | Path,
+    series: str,
+    exam_id: str,
+    stack: Stack,
+    *,
+    among: SeriesList = MRNET_SERIES,
+    durable: bool = True,
 ) -> Path:
-    """Writes one stack as `folder/plane/exam_id.npy`, whole or not at all.
+    """Writes one stack as `folder/series/exam_id.npy`, whole or not at all.
 
     Args:
         folder: the split's folder (`DATA/train`); made if it isn't there.
-        plane: the plane, by any name that `plane_named` knows.
+        series: the series, by any name that `SeriesList.named` knows.
         exam_id: the file's name without its ending.
         stack: uint8 (slices, rows, cols).
+        among: the series that the data set declares.
         durable: wait for the disk; see `whole_file`.
 
     Returns:
         The file written.
 
     Raises:
-        MrkneeError: the plane's name is not known.
+        DataError: the series' name is not known.
     """
-    (known,) = by_plane({plane: stack}, exam=exam_id)
+    (known,) = by_series({series: stack}, among, exam=exam_id)
     path = Path(folder) / known / f"{exam_id}.npy"
     content = io.BytesIO()  # numpy's own writing to a file doesn't say that the disk is full
     np.save(content, np.ascontiguousarray(stack), allow_pickle=False)

@@ -1,19 +1,18 @@
-"""Which plane, which slice, which pixels, and how much: a logit taken apart.
+"""Which series, which slice, which pixels, and how much: a logit taken apart.
 
 With the mean over pixels, a pooling over slices and a linear head, a logit *is* a sum:
 
-    logit = bias + sum over (plane, slice, cell) of
-            3 / planes present * sum over channels of head weight * slice weight * feature / cells
+    logit = bias + sum over (series, slice, cell) of
+            series / series present
+            * sum over channels of head weight * slice weight * feature / cells
 
 The slice weight is the pooling's: 1 for a channel's strongest slice and 0 for the others (`max`),
 1 / slices (`mean`), or attention's (`attention`, held at its value: the sum is exact, but the
 attention depends on the features itself, and that dependence is in no map). Nothing is estimated,
 no gradient is taken, and nothing is rescaled: heat maps of two slices are comparable.
 
-Any other network gets Grad-CAM, an approximation that doesn't add up to the logit.
-
-This file holds the result and needs no torch; `decomposition` computes it from a network, and
-`onnx_model` reads it off an exported graph.
+This file holds the result and needs no torch; a network computes it (`Network.contributions`), and
+so does an exported graph.
 """
 
 from __future__ import annotations
@@ -23,17 +22,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from mrknee.errors import DataError, ModelError, MrkneeError
-from mrknee.exams import Plane, Remark, plane_named
+from mrknee.exams import MRNET_SERIES, Remark, SeriesList
 from mrknee.files import whole_file
 from mrknee.tensors.settings import Axis, PreparationSettings
-
-EXACT, GRAD_CAM = "exact", "Grad-CAM"
 
 TOLERANCE = 1e-4
 """How far bias and contributions may be from the logit and still be said to add up to it, as a
@@ -41,13 +38,8 @@ share of the larger of 1 and the sum of their absolute values. Products and sums
 (7 digits) over some thousands of features lose about 1e-6 of that; computing in bfloat16 loses
 more."""
 
-ADDS_UP = "bias + the sum over planes, slices and cells = logit, up to float32 rounding"
-OFF = "bias + the sum over planes, slices and cells differs from the logit by more than rounding"
-DOESNT_ADD_UP = "an approximation: the maps don't add up to the logit, and there is no bias"
-
-
-Method = Literal["exact", "grad-cam"]
-"""How a logit is taken apart; `None` in its place takes `exact` where the network allows it."""
+ADDS_UP = "bias + the sum over series, slices and cells = logit, up to float32 rounding"
+OFF = "bias + the sum over series, slices and cells differs from the logit by more than rounding"
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,23 +47,23 @@ class Explanation:
     """One exam's logits, taken apart.
 
     All contributions are signed and in units of the logit before calibration: positive ones speak
-    for the finding. Exams, planes, slices and findings are comparable, because nothing is rescaled.
+    for the finding. Exams, series, slices and findings are comparable, because nothing is rescaled.
 
     Attributes:
         exam: the exam's id.
         findings: the findings, in the network's order; the first axis of every array.
-        method: `exact` (bias + sum = logit) or `Grad-CAM` (an approximation that doesn't add up).
         logits: the network's logits, before calibration.
-        bias: what each logit is without any picture; NaN for Grad-CAM, which knows none.
+        bias: what each logit is without any picture.
         probabilities: calibrated where the model is, 0 to 1.
-        native: by plane, the contribution of each cell of the encoder's feature map.
-        shapes: by plane, (slices, rows, cols) of the exam's stack.
+        native: by series, the contribution of each cell of the encoder's feature map.
+        shapes: by series, (slices, rows, cols) of the exam's stack.
         preparation: how the stacks became input, from which cells find their pixels again.
         attention_fixed: the slices' weights are attention's, held at their value: the sum is exact,
             and what the attention itself depends on is in no map.
         remarks: what is odd about the exam; empty where nothing is.
         uncalibrated: finding -> why its probability is the network's own; calibrated ones are not
             in it.
+        series: the series that the exam may have.
 
     Raises:
         MrkneeError: a part has another shape than the exam and the findings ask for, or holds
@@ -80,33 +72,31 @@ class Explanation:
 
     exam: str
     findings: tuple[str, ...]
-    method: str
     logits: Float64[np.ndarray, " findings"]
     bias: Float64[np.ndarray, " findings"]
     probabilities: Float64[np.ndarray, " findings"]
-    native: Mapping[Plane, Float32[np.ndarray, "findings _ _ _"]]
-    shapes: Mapping[Plane, tuple[int, int, int]]
+    native: Mapping[str, Float32[np.ndarray, "findings _ _ _"]]
+    shapes: Mapping[str, tuple[int, int, int]]
     preparation: PreparationSettings
     attention_fixed: bool = False
     remarks: tuple[Remark, ...] = ()
     uncalibrated: Mapping[str, str] = field(default_factory=dict)
+    series: SeriesList = MRNET_SERIES
 
     def __post_init__(self) -> None:
         count = len(self.findings)
-        vectors = {"logits": self.logits, "probabilities": self.probabilities}
-        if self.method == EXACT:
-            vectors["bias"] = self.bias
+        vectors = {"logits": self.logits, "bias": self.bias, "probabilities": self.probabilities}
         for name, vector in vectors.items():
             if vector.shape != (count,) or not np.isfinite(vector).all():
                 raise self._unusable(f"the {name}", f"{count} finite numbers", str(vector))
-        for plane, native in self.native.items():
-            slices = self.shapes[plane][0]
+        for name, native in self.native.items():
+            slices = self.shapes[name][0]
             if native.ndim != 4 or native.shape[:2] != (count, slices) or 0 in native.shape:
                 expected = f"{count} findings x {slices} slices x rows x columns of cells"
-                raise self._unusable(f"the {plane} heat maps", expected, f"shape {native.shape}")
+                raise self._unusable(f"the {name} heat maps", expected, f"shape {native.shape}")
             if native.dtype != np.float32 or not np.isfinite(native).all():
                 found = f"{native.dtype}, not all of them finite"
-                raise self._unusable(f"the {plane} heat maps", "finite float32 numbers", found)
+                raise self._unusable(f"the {name} heat maps", "finite float32 numbers", found)
 
     def _unusable(self, part: str, expected: str, found: str) -> MrkneeError:
         return ModelError(
@@ -120,8 +110,8 @@ class Explanation:
 
     @cached_property
     def residuals(self) -> Float64[np.ndarray, " findings"]:
-        """How far bias and contributions are from each logit; NaN for Grad-CAM."""
-        return np.asarray(np.abs(self.logits - self.bias - sum(self.plane_sums.values())))
+        """How far bias and contributions are from each logit."""
+        return np.asarray(np.abs(self.logits - self.bias - sum(self.series_sums.values())))
 
     @cached_property
     def allowed(self) -> Float64[np.ndarray, " findings"]:
@@ -132,18 +122,18 @@ class Explanation:
     @cached_property
     def adds_up(self) -> bool:
         """Whether bias and contributions of this exam add up to every logit, as computed."""
-        return self.method == EXACT and bool((self.residuals <= self.allowed).all())
+        return bool((self.residuals <= self.allowed).all())
 
-    def slice_scores(self, plane: Plane) -> Float64[np.ndarray, "findings slices"]:
-        """What each slice of the plane adds to each logit."""
-        return np.asarray(self.native[plane].sum(axis=(2, 3), dtype=np.float64))
+    def slice_scores(self, series: str) -> Float64[np.ndarray, "findings slices"]:
+        """What each slice of the series adds to each logit."""
+        return np.asarray(self.native[series].sum(axis=(2, 3), dtype=np.float64))
 
     @property
-    def plane_sums(self) -> Mapping[Plane, Float64[np.ndarray, " findings"]]:
-        """What each plane adds to each logit; with the bias they add up to it (exact only)."""
-        return {plane: self.slice_scores(plane).sum(axis=1) for plane in self.native}
+    def series_sums(self) -> Mapping[str, Float64[np.ndarray, " findings"]]:
+        """What each series adds to each logit; with the bias they add up to it."""
+        return {name: self.slice_scores(name).sum(axis=1) for name in self.native}
 
-    def heat(self, plane: str, finding: str) -> Float32[np.ndarray, "slices rows cols"]:
+    def heat(self, series: str, finding: str) -> Float32[np.ndarray, "slices rows cols"]:
         """The contributions to one finding's logit, spread over the stack's own pixels.
 
         Each cell's contribution is spread bilinearly, the whole of it: sums are those of `native`.
@@ -151,18 +141,18 @@ class Explanation:
         the stack in float32; `slice_heat` gives one slice's.
 
         Args:
-            plane: the plane, `axial`, `coronal` or `sagittal`.
+            series: the series' name, such as `axial`.
             finding: the finding.
 
         Raises:
-            DataError: the exam has no such plane, or the model no such finding.
+            DataError: the exam has no such series, or the model no such finding.
         """
-        known, row = self._plane(plane), self._row(finding)
+        known, row = self._known(series), self._row(finding)
         rows, cols = self._spreads[known]
         return np.asarray(rows @ self.native[known][row] @ cols.T, dtype=np.float32)
 
-    def slices(self, finding: str) -> dict[Plane, Float64[np.ndarray, " slices"]]:
-        """What each slice of each plane adds to one finding's logit.
+    def slices(self, finding: str) -> dict[str, Float64[np.ndarray, " slices"]]:
+        """What each slice of each series adds to one finding's logit.
 
         Args:
             finding: the finding.
@@ -171,7 +161,7 @@ class Explanation:
             DataError: the model has no such finding.
         """
         row = self._row(finding)
-        return {plane: self.slice_scores(plane)[row] for plane in self.native}
+        return {name: self.slice_scores(name)[row] for name in self.native}
 
     def _row(self, finding: str) -> int:
         if finding not in self.findings:
@@ -184,102 +174,102 @@ class Explanation:
             )
         return self.findings.index(finding)
 
-    def _plane(self, name: str) -> Plane:
-        plane = plane_named(name)
-        if plane is None or plane not in self.native:
+    def _known(self, name: str) -> str:
+        one = self.series.named(name)
+        if one is None or one.name not in self.native:
             raise DataError(
-                "no such plane was explained",
-                code="plane-name",
+                "no such series was explained",
+                code="series-name",
                 exam=self.exam,
                 expected=", ".join(self.native),
                 found=repr(str(name)),
             )
-        return plane
+        return one.name
 
     def __repr__(self) -> str:
-        lines = [f"Explanation of exam {self.exam!r} ({self.method})"]
+        lines = [f"Explanation of exam {self.exam!r}"]
         for row, finding in enumerate(self.findings):
-            plane, index = self._extreme(row, 1)
+            name, index = self._extreme(row, 1)
             lines.append(
                 f"  {finding}: probability {self.probabilities[row]:.3f}, most raised by "
-                f"{plane} slice {index}"
+                f"{name} slice {index}"
             )
         return "\n".join(lines)
 
-    def slice_heat(self, plane: Plane, row: int, index: int) -> Float32[np.ndarray, "rows cols"]:
-        """The same of one slice, `heat(plane, findings[row])[index]`, without computing the others.
+    def slice_heat(self, series: str, row: int, index: int) -> Float32[np.ndarray, "rows cols"]:
+        """`heat(series, findings[row])[index]`, without computing the other slices.
 
         Args:
-            plane: the plane.
+            series: the series.
             row: which finding, by its position.
             index: which slice, from 0.
         """
-        rows, cols = self._spreads[plane]
-        return np.asarray(rows @ self.native[plane][row, index] @ cols.T, dtype=np.float32)
+        rows, cols = self._spreads[series]
+        return np.asarray(rows @ self.native[series][row, index] @ cols.T, dtype=np.float32)
 
     def sized_heat(
-        self, plane: Plane, row: int, rows: int, cols: int
+        self, series: str, row: int, rows: int, cols: int
     ) -> Float32[np.ndarray, "slices {rows} {cols}"]:
-        """The heat of all of a plane's slices, for pictures of another size.
+        """The heat of all of a series' slices, for pictures of another size.
 
         Each pixel has the mean of `heat` over the part of the slice that it shows.
 
         Args:
-            plane: the plane.
+            series: the series.
             row: which finding, by its position.
             rows: height of the pictures in pixels.
             cols: their width.
         """
-        up, over = self._spreads[plane]
+        up, over = self._spreads[series]
         up, over = _means(rows, len(up)) @ up, _means(cols, len(over)) @ over
-        return np.asarray(up @ self.native[plane][row] @ over.T, dtype=np.float32)
+        return np.asarray(up @ self.native[series][row] @ over.T, dtype=np.float32)
 
-    def seen(self, plane: Plane) -> Bool[np.ndarray, "rows cols"]:
-        """Which pixels of the plane's slices the network sees: those inside the crop."""
-        rows, cols = self._spreads[plane]
+    def seen(self, series: str) -> Bool[np.ndarray, "rows cols"]:
+        """Which pixels of the series' slices the network sees: those inside the crop."""
+        rows, cols = self._spreads[series]
         return np.outer(rows.any(axis=1), cols.any(axis=1))
 
     @cached_property
     def scale(self) -> float:
-        """The largest absolute heat of any pixel, slice, plane and finding of the exam.
+        """The largest absolute heat of any pixel, slice, series and finding of the exam.
 
         The one scale for all of the exam's pictures; 0 where every map is empty.
         """
         return max(
-            float(np.abs(self.slice_heat(plane, row, index)).max())
-            for plane, native in self.native.items()
+            float(np.abs(self.slice_heat(name, row, index)).max())
+            for name, native in self.native.items()
             for row, index in np.ndindex(native.shape[:2])
         )
 
     @cached_property
     def largest_score(self) -> float:
-        """The largest absolute score of any slice, plane and finding of the exam."""
-        return max(float(np.abs(self.slice_scores(plane)).max()) for plane in self.native)
+        """The largest absolute score of any slice, series and finding of the exam."""
+        return max(float(np.abs(self.slice_scores(name)).max()) for name in self.native)
 
-    def most_raising(self, finding: str) -> tuple[Plane, int]:
+    def most_raising(self, finding: str) -> tuple[str, int]:
         """The slice with the largest signed score for the finding.
 
         Where no slice raises the logit, it is the one that lowers it least.
 
         Returns:
-            Its plane and its index in that plane's stack; of equal slices the first.
+            Its series and its index in that series' stack; of equal slices the first.
         """
         return self._extreme(self.findings.index(finding), 1)
 
-    def most_lowering(self, finding: str) -> tuple[Plane, int]:
+    def most_lowering(self, finding: str) -> tuple[str, int]:
         """The slice with the smallest signed score for the finding; see `most_raising`."""
         return self._extreme(self.findings.index(finding), -1)
 
-    def _extreme(self, row: int, sign: int) -> tuple[Plane, int]:
-        scores = {plane: sign * self.slice_scores(plane)[row] for plane in self.native}
-        plane = max(scores, key=lambda p: float(scores[p].max()))
-        return plane, int(scores[plane].argmax())
+    def _extreme(self, row: int, sign: int) -> tuple[str, int]:
+        scores = {name: sign * self.slice_scores(name)[row] for name in self.native}
+        name = max(scores, key=lambda one: float(scores[one].max()))
+        return name, int(scores[name].argmax())
 
     def write_numbers(self, folder: str | Path) -> None:
         """Writes `explanation.npz` (every array) and `explanation.json` (what a person reads).
 
-        The NPZ holds, for each plane, `native_<plane>`, `heat_<plane>` (in the stack's own shape)
-        and `slices_<plane>` (slice scores), and `exam`, `method`, `findings`, `logits`, `bias`,
+        The NPZ holds, for each series, `native_<series>`, `heat_<series>` (in the stack's own
+        shape) and `slices_<series>` (slice scores), and `exam`, `findings`, `logits`, `bias`,
         `probabilities`.
 
         Args:
@@ -288,16 +278,15 @@ class Explanation:
         folder = Path(folder)
         arrays: dict[str, Any] = {
             "exam": np.array(self.exam),
-            "method": np.array(self.method),
             "findings": np.array(self.findings),
             "logits": self.logits,
             "bias": self.bias,
             "probabilities": self.probabilities,
         }
-        for plane, native in self.native.items():
-            arrays[f"native_{plane}"] = native
-            arrays[f"heat_{plane}"] = np.stack([self.heat(plane, f) for f in self.findings])
-            arrays[f"slices_{plane}"] = self.slice_scores(plane)
+        for name, native in self.native.items():
+            arrays[f"native_{name}"] = native
+            arrays[f"heat_{name}"] = np.stack([self.heat(name, f) for f in self.findings])
+            arrays[f"slices_{name}"] = self.slice_scores(name)
         with whole_file(folder / "explanation.npz") as beside, beside.open("wb") as file:
             np.savez_compressed(file, **arrays)
         text = json.dumps(self.description(), indent=2, allow_nan=False) + "\n"
@@ -309,8 +298,7 @@ class Explanation:
 
         Slices count from 0.
         """
-        exact = self.method == EXACT
-        sums, residuals, allowed = self.plane_sums, self.residuals, self.allowed
+        sums, residuals, allowed = self.series_sums, self.residuals, self.allowed
         findings: dict[str, Any] = {}
         for row, finding in enumerate(self.findings):
             findings[finding] = {
@@ -318,23 +306,22 @@ class Explanation:
                 "calibrated": finding not in self.uncalibrated,
                 "uncalibrated": self.uncalibrated.get(finding),
                 "logit": float(self.logits[row]),
-                "bias": float(self.bias[row]) if exact else None,
-                "residual": float(residuals[row]) if exact else None,
-                "allowed_residual": float(allowed[row]) if exact else None,
-                "planes": {p: float(total[row]) for p, total in sums.items()},
-                "slices": {p: self.slice_scores(p)[row].tolist() for p in self.native},
+                "bias": float(self.bias[row]),
+                "residual": float(residuals[row]),
+                "allowed_residual": float(allowed[row]),
+                "series": {name: float(total[row]) for name, total in sums.items()},
+                "slices": {name: self.slice_scores(name)[row].tolist() for name in self.native},
                 "most_raising_slice": self._place(row, 1),
                 "most_lowering_slice": self._place(row, -1),
             }
         return {
             "exam": self.exam,
-            "method": self.method,
             "adds_up": self.adds_up,
-            "note": DOESNT_ADD_UP if not exact else ADDS_UP if self.adds_up else OFF,
+            "note": ADDS_UP if self.adds_up else OFF,
             "attention_held_fixed": self.attention_fixed,
             "unit": "logit before calibration",
             "scale": self.scale,
-            "shapes": {p: list(shape) for p, shape in self.shapes.items()},
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "preparation": self.preparation.to_dict(),
             "remarks": [remark.to_dict() for remark in self.remarks],
             "findings": findings,
@@ -343,24 +330,24 @@ class Explanation:
     @cached_property
     def _spreads(
         self,
-    ) -> Mapping[Plane, tuple[Float32[np.ndarray, "_ _"], Float32[np.ndarray, "_ _"]]]:
-        """By plane, where the cells' rows and columns go; see `spread`."""
+    ) -> Mapping[str, tuple[Float32[np.ndarray, "_ _"], Float32[np.ndarray, "_ _"]]]:
+        """By series, where the cells' rows and columns go; see `spread`."""
         found = {}
-        for plane, (_, rows, cols) in self.shapes.items():
-            cells = self.native[plane].shape[2:]
+        for name, (_, rows, cols) in self.shapes.items():
+            cells = self.native[name].shape[2:]
             up, over = self.preparation.axes(rows, cols)
-            found[plane] = (
+            found[name] = (
                 spread(rows, up, cells[0], self.preparation),
                 spread(cols, over, cells[1], self.preparation),
             )
         return found
 
     def _place(self, row: int, sign: int) -> dict[str, Any]:
-        plane, index = self._extreme(row, sign)
+        name, index = self._extreme(row, sign)
         return {
-            "plane": plane,
+            "series": name,
             "slice": index,
-            "score": self.slice_scores(plane)[row, index].item(),
+            "score": self.slice_scores(name)[row, index].item(),
         }
 
 

@@ -19,16 +19,16 @@ from onnxscript.optimizer import fold_constants
 
 from mrknee import __version__
 from mrknee.errors import ModelError
-from mrknee.exams import PLANES, Exam, ExamFolder
+from mrknee.exams import Exam, ExamFolder, SeriesList
 from mrknee.files import whole_file
-from mrknee.inference.decomposition import attends, why_not_exact
 from mrknee.inference.graph import ExamGraph
-from mrknee.inference.model import noted, uncalibrated
+from mrknee.inference.model import noted
 from mrknee.inference.onnx_file import FORMAT, METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
-from mrknee.inference.predictor import Predictor
 from mrknee.inference.quantisation import ENCODER, FLOAT, INT8, Cost, price, quantise, quiet_logging
-from mrknee.inference.runtimes import OUTPUTS, PRESENT
+from mrknee.inference.runtimes import PRESENT, outputs_of
+from mrknee.inference.torch_model import TorchModel
+from mrknee.inference.trained_series import TrainedSeries
 from mrknee.networks.checkpoint import WEIGHTS_FILE
 from mrknee.tensors.settings import PreparationSettings
 from mrknee.tensors.traced import TRANSLATIONS
@@ -37,7 +37,7 @@ LIMIT = 1e-4
 """The largest difference in logit between the file and the run folder, for any exam tried."""
 
 SLICE_COUNTS = (1, 2, 17, 61)
-"""Slice counts that are tried: the least, and MRNet's range (17 to 61 slices a plane)."""
+"""Slice counts that are tried: the least, and MRNet's range (17 to 61 slices per series)."""
 
 _LAYER = 2**24  # numbers; no first layer has as many
 
@@ -51,10 +51,10 @@ class Parity:
 
     Attributes:
         exams: how many exams of noise were read by both.
-        slices: slice counts among their planes.
+        slices: slice counts among their stacks.
         sizes: rows and columns of their slices, in pixels.
         logit: the largest difference of any logit.
-        plane_sum: the largest difference of what any plane adds to any logit.
+        series_sum: the largest difference of what any series adds to any logit.
         probability: the largest difference of any calibrated probability.
     """
 
@@ -62,7 +62,7 @@ class Parity:
     slices: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
     logit: float
-    plane_sum: float
+    series_sum: float
     probability: float
 
     def text(self) -> str:
@@ -71,8 +71,9 @@ class Parity:
         sizes = ", ".join(f"{rows} x {cols}" for rows, cols in self.sizes)
         return (
             f"the file says what the run folder says: {self.exams} exams of noise, {counts} slices "
-            f"a plane, {sizes} pixels\nlargest difference: logit {self.logit:.1g}, what a plane "
-            f"adds {self.plane_sum:.1g}, probability {self.probability:.1g} (limit {LIMIT:g})"
+            f"per series, {sizes} pixels\nlargest difference: logit {self.logit:.1g}, what a "
+            f"series adds {self.series_sum:.1g}, probability {self.probability:.1g} "
+            f"(limit {LIMIT:g})"
         )
 
 
@@ -118,41 +119,33 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
         How far the file is from the run folder.
 
     Raises:
-        MrkneeError: there is no model, its logits are no plain sum, it can't be exported, the
-            file differs from it by more than `LIMIT` in a logit, or 8 bits cost too much.
+        MrkneeError: there is no model, it can't be exported, the file differs from it by more
+            than `LIMIT` in a logit, or 8 bits cost too much.
     """
     model, out = Path(model), Path(out)
-    predictor = noted(Predictor(model))
-    obstacle = why_not_exact(predictor.reader.network)
-    if obstacle is not None:
-        raise ModelError(
-            "the model can't be exported, because its logits can't be taken apart exactly",
-            code="cannot-export",
-            file=model,
-            expected="a Network with max, mean or attention pooling and a linear head",
-            found=obstacle,
-        )
-    predictor.reader.to("cpu")
-    graph = trace(predictor)
-    facts = _facts(predictor)
+    trained = noted(TorchModel(model))
+    trained.network.to("cpu")
+    graph = trace(trained)
+    facts = _facts(trained)
     with whole_file(out) as beside:
         beside.write_bytes(_finished(graph, facts))
         float32 = OnnxModel(beside)
-        parity = prove(predictor, float32)
-        if not max(parity.logit, parity.plane_sum, parity.probability) <= LIMIT:  # not NaN either
+        parity = prove(trained, float32)
+        if not max(parity.logit, parity.series_sum, parity.probability) <= LIMIT:  # not NaN either
             raise ModelError(
                 "the exported model doesn't say what the run folder says, so it was not written",
                 code="export-differs",
                 file=out,
                 expected=f"differences of at most {LIMIT:g}",
-                found=f"logit {parity.logit:.2g}, what a plane adds {parity.plane_sum:.2g}, "
+                found=f"logit {parity.logit:.2g}, what a series adds {parity.series_sum:.2g}, "
                 f"probability {parity.probability:.2g}",
             )
         facts["export"]["parity"] = {**asdict(parity), "limit": LIMIT}
         cost = None
         if int8 is not None:
             train = ExamFolder(int8.data / "train", allow_missing_plane=True)
-            graph, count = quantise(graph, train)
+            read = TrainedSeries(train, trained.series, trained.trained)
+            graph, count = quantise(graph, read)
             facts["export"]["precision"] = INT8
             beside.write_bytes(_finished(graph, facts))
             cost = price(
@@ -160,40 +153,41 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
             )
             facts["export"]["int8"] = cost.to_dict()
         beside.write_bytes(_finished(graph, facts))
-    return Exported(parity, cost, uncalibrated(predictor.decisions, predictor.findings))
+    return Exported(parity, cost, trained.uncalibrated)
 
 
-def trace(predictor: Predictor) -> onnx.ModelProto:
+def trace(model: TorchModel) -> onnx.ModelProto:
     """The model as a graph that takes stacks of any number of slices and any size in plane.
 
     Raises:
         MrkneeError: torch can't express the encoder as such a graph.
     """
-    network = predictor.reader.network
-    preparation = predictor.reader.preparation
-    module = ExamGraph(network, preparation, predictor.calibration, predictor.planes).eval()
-    # more than one slice, and three sizes: what is equal in the example may become equal for good
-    side = preparation.size
-    shapes = [(2, side, side + 1), (3, side + 2, side + 3), (4, side + 4, side + 5)]
+    network, names = model.network, model.series.names
+    module = ExamGraph(
+        network, model.preparation, model.decisions.calibration, model.trained
+    ).eval()
+    # more than one slice, and all sizes differ: what is equal in the example may stay so for good
+    side = model.preparation.size
+    shapes = [(2 + n, side + 2 * n, side + 2 * n + 1) for n in range(len(names))]
     stacks = [torch.zeros(shape, dtype=torch.uint8) for shape in shapes]
     stacks[0][0, 0, 0] = 255
-    free = {
-        str(plane): {
-            axis: torch.export.Dim(f"{plane}_{name}")
-            for axis, name in enumerate(("slices", "rows", "cols"))
+    free = [
+        {
+            axis: torch.export.Dim(f"{name}_{what}")
+            for axis, what in enumerate(("slices", "rows", "cols"))
         }
-        for plane in PLANES
-    }
+        for name in names
+    ]
     try:
         with warnings.catch_warnings(), quiet_logging(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch's own, about its own parts
             program = torch.onnx.export(
                 module,
-                (*stacks, torch.ones(len(PLANES))),
+                (*stacks, torch.ones(len(names))),
                 dynamo=True,
-                dynamic_shapes={**free, PRESENT: None},
-                input_names=[*map(str, PLANES), PRESENT],
-                output_names=list(OUTPUTS),
+                dynamic_shapes=((*free, None),),
+                input_names=[*names, PRESENT],
+                output_names=list(outputs_of(model.series)),
                 opset_version=OPSET,
                 verbose=False,
                 custom_translation_table=TRANSLATIONS,
@@ -209,9 +203,9 @@ def trace(predictor: Predictor) -> onnx.ModelProto:
             found=f"{network.settings.encoder}: {str(fault).splitlines()[0][:300]}",
             advice="train another encoder; alexnet, ResNets and vision transformers are known",
         ) from fault
-    model = program.model_proto
-    _strip(model.graph)
-    return model
+    graph = program.model_proto
+    _strip(graph.graph)
+    return graph
 
 
 def _strip(graph: onnx.GraphProto) -> None:
@@ -235,15 +229,15 @@ def _strip(graph: onnx.GraphProto) -> None:
     graph.ClearField("metadata_props")
 
 
-def prove(predictor: Predictor, exported: OnnxModel) -> Parity:
+def prove(model: TorchModel, exported: OnnxModel) -> Parity:
     """Reads exams of noise with both and says how far they are apart."""
     differences = []
-    exams = list(_noise(predictor.reader.preparation))
+    exams = list(_noise(model.preparation, model.series))
     for exam in exams:
-        expected, found = predictor.explain(exam), exported.explain(exam)
+        expected, found = model.explain(exam), exported.explain(exam)
         sums = [
-            np.abs(expected.plane_sums[plane] - found.plane_sums[plane]).max()
-            for plane in predictor.planes
+            np.abs(expected.series_sums[name] - found.series_sums[name]).max()
+            for name in model.trained.names
         ]
         differences.append(
             (
@@ -259,13 +253,13 @@ def prove(predictor: Predictor, exported: OnnxModel) -> Parity:
         slices=tuple(sorted({stack.shape[0] for stack in stacks})),
         sizes=tuple(sorted({(stack.shape[1], stack.shape[2]) for stack in stacks})),
         logit=float(largest[0]),
-        plane_sum=float(largest[1]),
+        series_sum=float(largest[1]),
         probability=float(largest[2]),
     )
 
 
-def _noise(preparation: PreparationSettings) -> Iterator[Exam]:
-    """Exams whose planes differ in slices: two as MRNet's in size, two to be scaled and padded.
+def _noise(preparation: PreparationSettings, series: SeriesList) -> Iterator[Exam]:
+    """Exams whose series differ in slices: two as MRNet's in size, two to be scaled and padded.
 
     The scale is a half, whose weights are whole eighths: other scales round some grey values
     differently here and there, which the tests of the preparation bound.
@@ -274,10 +268,10 @@ def _noise(preparation: PreparationSettings) -> Iterator[Exam]:
     side = preparation.size
     sizes = ((side, side), (2 * side, 2 * (side - side // 4)))
     for number in range(4):
-        counts = np.roll(SLICE_COUNTS, number)[: len(PLANES)]
+        counts = np.resize(np.roll(SLICE_COUNTS, number), len(series))
         shapes = [(int(count), *sizes[number % 2]) for count in counts]
         stacks = [_slices(rng, shape) for shape in shapes]
-        yield Exam(f"noise {number}", dict(zip(PLANES, stacks, strict=True)))
+        yield Exam(f"noise {number}", dict(zip(series.names, stacks, strict=True)), series=series)
 
 
 def _slices(rng: np.random.Generator, shape: Sequence[int]) -> UInt8[np.ndarray, "_ _ _"]:
@@ -287,17 +281,18 @@ def _slices(rng: np.random.Generator, shape: Sequence[int]) -> UInt8[np.ndarray,
     return np.asarray(noise, dtype=np.uint8)
 
 
-def _facts(predictor: Predictor) -> dict[str, Any]:
+def _facts(model: TorchModel) -> dict[str, Any]:
     """What the file's metadata says, the proof aside."""
-    weights = (predictor.folder / WEIGHTS_FILE).read_bytes()
+    weights = (model.folder / WEIGHTS_FILE).read_bytes()
     return {
         "format": FORMAT,
-        "findings": list(predictor.findings),
-        "preparation": predictor.reader.preparation.to_dict(),
-        "provenance": dict(predictor.provenance),
-        "decisions": dict(predictor.decisions),
-        "bias": predictor.reader.network.head.bias.tolist(),
-        "attention_fixed": attends(predictor.reader.network),
+        "findings": list(model.findings),
+        "series": model.series.to_dicts(),
+        "preparation": model.preparation.to_dict(),
+        "provenance": dict(model.provenance),
+        "decisions": model.decisions.to_dict(),
+        "bias": model.network.head.bias.tolist(),
+        "attention_fixed": model.network.attends,
         "export": {
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "precision": FLOAT,
@@ -314,7 +309,7 @@ def _finished(graph: onnx.ModelProto, facts: Mapping[str, Any]) -> bytes:
     """The file's bytes: graph, what `present` is where it isn't given, metadata, seal."""
     finished = onnx.ModelProto()
     finished.CopyFrom(graph)
-    all_there = np.ones(len(PLANES), dtype=np.float32)
+    all_there = np.ones(len(facts["series"]), dtype=np.float32)
     finished.graph.initializer.append(onnx.numpy_helper.from_array(all_there, PRESENT))
     finished.ClearField("metadata_props")
     text = json.dumps(facts, allow_nan=False)

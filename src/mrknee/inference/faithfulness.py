@@ -16,9 +16,8 @@ import torch
 from jaxtyping import Float
 from scipy.stats import spearmanr
 
-from mrknee.exams import Plane
 from mrknee.inference.explanation import Explanation
-from mrknee.inference.predictor import Predictor
+from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.network import Network
 from mrknee.tensors.batches import Sample, join
 
@@ -37,7 +36,7 @@ class Deletion:
 
 
 def deletion(
-    predictor: Predictor,
+    model: TorchModel,
     sample: Sample,
     explanation: Explanation,
     finding: str,
@@ -48,11 +47,11 @@ def deletion(
 ) -> Deletion:
     """Leaves slices out and lets the network read what remains.
 
-    The slice of each plane with the smallest score is always kept, also from the random sets:
-    without any slice the plane would count as missing, and the others for more.
+    The slice of each series with the smallest score is always kept, also from the random sets:
+    without any slice the series would count as missing, and the others for more.
 
     Args:
-        predictor: the model.
+        model: the model.
         sample: the exam, framed by the model's preparation.
         explanation: the explanation of it.
         finding: one of the explanation's findings.
@@ -61,10 +60,10 @@ def deletion(
         seed: of the random sets.
     """
     row = explanation.findings.index(finding)
-    scores = {plane: explanation.slice_scores(plane)[row] for plane in explanation.native}
+    scores = {name: explanation.slice_scores(name)[row] for name in explanation.native}
     free = [
-        (plane, index)
-        for plane, own in scores.items()
+        (name, index)
+        for name, own in scores.items()
         for index in range(len(own))
         if index != int(own.argmin())
     ]
@@ -73,57 +72,58 @@ def deletion(
     rng = np.random.default_rng(seed)
     left_out = [set(free[:count])]
     left_out += [{free[i] for i in rng.permutation(len(free))[:count]} for _ in range(sets)]
-    values = _logits(predictor, [sample, *(without(sample, one) for one in left_out)])[:, row]
+    values = _logits(model, [sample, *(without(sample, one) for one in left_out)])[:, row]
     falls = values[0] - values[1:]
     return Deletion(float(falls[0]), float(falls[1:].mean()))
 
 
-def without(sample: Sample, left_out: set[tuple[Plane, int]]) -> Sample:
-    """The exam without some of its slices, named by plane and index."""
+def without(sample: Sample, left_out: set[tuple[str, int]]) -> Sample:
+    """The exam without some of its slices, named by series and index."""
     kept = {
-        plane: stack[[i for i in range(len(stack)) if (plane, i) not in left_out]]
-        for plane, stack in sample.slices.items()
+        name: stack[[i for i in range(len(stack)) if (name, i) not in left_out]]
+        for name, stack in sample.slices.items()
     }
     return replace(sample, slices=kept)
 
 
-def with_random_weights(predictor: Predictor, seed: int, *, encoders: bool) -> Predictor:
+def with_random_weights(model: TorchModel, seed: int, *, encoders: bool) -> TorchModel:
     """The model with its head drawn anew, and its encoders where asked for.
 
     Args:
-        predictor: the model, which stays as it is.
+        model: the model, which stays as it is.
         seed: of the new weights.
         encoders: draw the encoders anew too.
     """
-    other = copy.copy(predictor)
-    other.reader = copy.deepcopy(predictor.reader)
-    network = other.reader.network
+    other = copy.copy(model)
+    other.network = copy.deepcopy(model.network)
+    network = other.network
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network.head.reset_parameters()
         if encoders:
-            fresh = Network(network.settings, network.findings)
+            fresh = Network(network.settings, network.findings, series=network.series)
             network.encoders.load_state_dict(fresh.encoders.state_dict())
     return other
 
 
 def likeness(before: Explanation, after: Explanation, finding: str) -> tuple[float, float]:
-    """Spearman's correlation of one finding's two maps, over all cells of all planes.
+    """Spearman's correlation of one finding's two maps, over all cells of all series.
 
     Returns:
         Of the signed maps, and of their absolute values; NaN where a map is the same everywhere.
     """
     row = before.findings.index(finding)
     old, new = (
-        np.concatenate([made.native[plane][row].ravel() for plane in made.native])
+        np.concatenate([made.native[name][row].ravel() for name in made.native])
         for made in (before, after)
     )
     signed, absolute = spearmanr(old, new).statistic, spearmanr(abs(old), abs(new)).statistic
     return float(signed), float(absolute)
 
 
-def _logits(predictor: Predictor, samples: Sequence[Sample]) -> Float[np.ndarray, "exams findings"]:
-    device = next(predictor.reader.parameters()).device
+def _logits(model: TorchModel, samples: Sequence[Sample]) -> Float[np.ndarray, "exams findings"]:
+    device = next(model.network.parameters()).device
     with torch.inference_mode():
-        found = predictor.reader(join(samples).to(device))
+        batch = join(samples).to(device)
+        found = model.network(batch.prepared(model.preparation), batch.lengths)
     return np.asarray(found.double().cpu().numpy())

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from mrknee.exams import PLANES, Findings, Plane
-from mrknee.inference.decomposition import contributions, slice_weights
+from mrknee.exams import Findings, SeriesList
 from mrknee.networks.network import Network
 from mrknee.scoring.calibration import Calibration
 from mrknee.tensors.settings import PreparationSettings
@@ -17,13 +13,13 @@ from mrknee.tensors.traced import TracedPreparation
 
 
 class ExamGraph(nn.Module):
-    """Preparation, network, decomposition and calibration of one exam.
+    """Preparation, network, contributions and calibration of one exam.
 
     Args:
-        network: one that `why_not_exact` has nothing against.
+        network: the network.
         preparation: how a stack becomes its input.
         calibration: fitted; None leaves probabilities as the network states them.
-        planes: those that the network was trained on; the others count as missing, whatever
+        trained: the series that the network was trained on; the others count as missing, whatever
             `present` says of them.
     """
 
@@ -32,7 +28,7 @@ class ExamGraph(nn.Module):
         network: Network,
         preparation: PreparationSettings,
         calibration: Calibration | None,
-        planes: Sequence[Plane] = PLANES,
+        trained: SeriesList,
     ) -> None:
         super().__init__()
         self.network = network
@@ -43,44 +39,34 @@ class ExamGraph(nn.Module):
         if calibration is not None:
             slopes = [calibration.slopes[finding] for finding in findings]
             intercepts = [calibration.intercepts[finding] for finding in findings]
-        self.register_buffer("slopes", torch.tensor(slopes))
-        self.register_buffer("intercepts", torch.tensor(intercepts))
-        self.trained = [float(plane in planes) for plane in PLANES]
+        self.slopes = nn.Buffer(torch.tensor(slopes))
+        self.intercepts = nn.Buffer(torch.tensor(intercepts))
+        self.trained = [float(name in trained.names) for name in network.series.names]
 
-    def forward(
-        self,
-        axial: UInt8[Tensor, "_ _ _"],
-        coronal: UInt8[Tensor, "_ _ _"],
-        sagittal: UInt8[Tensor, "_ _ _"],
-        present: Float[Tensor, " planes"],
-    ) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One exam.
 
         Args:
-            axial: (slices, rows, cols) as read, one slice or more, any size.
-            coronal: the same.
-            sagittal: the same.
-            present: 1 for each plane that is there, 0 for each that is not (whatever is given in
-                its place counts nothing, and the others count 3 / their number). If none is left
-                that the network was trained on, every output is NaN.
+            inputs: for each series in order, uint8 (slices, rows, cols) as read, one slice or more,
+                any size; then `present`, float32 (series,): 1 for each series that is there, 0 for
+                each that is not (whatever is given in its place counts nothing, and the others
+                count series / their number). If none is left that the network was trained on,
+                every output is NaN.
 
         Returns:
-            What `OUTPUTS` names: calibrated probabilities and logits (findings,), slice scores
-            (findings, slices) and heat maps (findings, slices, map rows, map cols) of each plane.
+            What `outputs_of` names: calibrated probabilities and logits (findings,), slice scores
+            (findings, slices) and heat maps (findings, slices, map rows, map cols) of each series.
         """
+        *stacks, present = inputs
         network = self.network
         if 0.0 in self.trained:
             present = present * torch.tensor(self.trained)
-        shares = present * (len(PLANES) / present.sum())
-        heads = network.head.weight.split(network.width, dim=1)
-        pooled, heat = [], []
-        for number, stack in enumerate((axial, coronal, sagittal)):
-            plane, share = PLANES[number], shares[number]
-            maps = network.encode(plane, self.preparation(stack))
-            pooling = network.poolings[plane]
-            pooled.append(pooling(maps.mean(dim=(2, 3))) * share)
-            weights = slice_weights(pooling, maps)
-            heat.append(contributions(maps, weights, heads[number]) * share)
-        logits = network.head(torch.cat(pooled))
+        maps = {
+            name: network.encode(name, self.preparation(stack))
+            for name, stack in zip(network.series.names, stacks, strict=True)
+        }
+        reading = network.read(maps, present=present)
+        heat = network.contributions(maps, reading).values()
+        logits = reading.logits[0]
         probabilities = torch.sigmoid(self.slopes * logits + self.intercepts)
         return probabilities, logits, *(part.sum(dim=(2, 3)) for part in heat), *heat

@@ -106,7 +106,10 @@ class _Exams(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships
     def get_next(self) -> dict[str, np.ndarray] | None:
         """The next exam's inputs, or None after the last."""
         index = next(self._left, None)
-        return None if index is None else inputs_of(self._exams[index])
+        if index is None:
+            return None
+        exam = self._exams[index]
+        return inputs_of(exam, exam.series)
 
 
 def quantise(graph: onnx.ModelProto, exams: Exams) -> tuple[onnx.ModelProto, int]:
@@ -117,7 +120,7 @@ def quantise(graph: onnx.ModelProto, exams: Exams) -> tuple[onnx.ModelProto, int
 
     Args:
         graph: from `export.trace`.
-        exams: training exams; `CALIBRATION_EXAMS` of them are drawn (seed 0).
+        exams: training exams with the model's series; `CALIBRATION_EXAMS` are drawn (seed 0).
 
     Returns:
         The graph and how many exams its scales come from.

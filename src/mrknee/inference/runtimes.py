@@ -20,24 +20,29 @@ import numpy as np
 from jaxtyping import Float32
 
 from mrknee.errors import ModelError, MrkneeError, PlatformError
-from mrknee.exams import PLANES
+from mrknee.exams import SeriesList
 
 PRESENT = "present"
-"""The graph's fourth input, which may be left out: 1 for each plane that is there, else 0."""
+"""The graph's last input, which may be left out: 1 for each series that is there, else 0."""
 
 RuntimeName = Literal["onnxruntime", "openvino", "openvino-bf16"]
 """`openvino-bf16` computes in bfloat16 what the file has in float32: faster, and less exact."""
 
-OUTPUTS = (
-    "probabilities",
-    "logits",
-    *(f"slices_{plane}" for plane in PLANES),
-    *(f"heat_{plane}" for plane in PLANES),
-)
-"""Names of a graph's outputs, in order."""
 
-NEEDED = {name for name in OUTPUTS if not name.startswith("slices_")}
-"""Outputs that reading and explaining exams can't do without."""
+def outputs_of(series: SeriesList) -> tuple[str, ...]:
+    """Names of a graph's outputs, in order."""
+    return (
+        "probabilities",
+        "logits",
+        *(f"slices_{name}" for name in series.names),
+        *(f"heat_{name}" for name in series.names),
+    )
+
+
+def needed_of(series: SeriesList) -> set[str]:
+    """Outputs that reading and explaining exams can't do without."""
+    return {name for name in outputs_of(series) if not name.startswith("slices_")}
+
 
 Outputs = Mapping[str, Float32[np.ndarray, "..."]]
 
@@ -64,7 +69,7 @@ class Runtime(Protocol):
     """A graph, ready to be computed."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
-        """All outputs by name; `inputs` are three stacks and `present`.
+        """All outputs by name; `inputs` are a stack per series and `present`.
 
         Raises:
             TimeoutError: it takes longer than the limit.
@@ -72,7 +77,12 @@ class Runtime(Protocol):
 
 
 def open_runtime(
-    name: RuntimeName, model: bytes, file: Path, threads: int | None, limits: Limits = NO_LIMITS
+    name: RuntimeName,
+    model: bytes,
+    file: Path,
+    series: SeriesList,
+    threads: int | None,
+    limits: Limits = NO_LIMITS,
 ) -> Runtime:
     """Makes a sealed file's graph ready.
 
@@ -80,6 +90,7 @@ def open_runtime(
         name: what computes it.
         model: the file's bytes.
         file: where they come from, for messages.
+        series: the series of the model's exams.
         threads: processor threads; None takes one for each core.
         limits: what computing one exam may take.
 
@@ -89,8 +100,8 @@ def open_runtime(
     library = name.removesuffix("-bf16")
     try:
         if library == "openvino":
-            return OpenVino(model, threads, limits, bfloat16=library != name)
-        return OnnxRuntime(model, threads, limits)
+            return OpenVino(model, series, threads, limits, bfloat16=library != name)
+        return OnnxRuntime(model, series, threads, limits)
     except MrkneeError:
         raise
     except Exception as fault:  # neither library's errors have a class in common
@@ -98,7 +109,8 @@ def open_runtime(
             f"{library} can't compute this model",
             code="runtime-failed",
             file=file,
-            expected=f"inputs {', '.join(PLANES)} of uint8, outputs {', '.join(sorted(NEEDED))}, "
+            expected=f"inputs {', '.join(series.names)} of uint8, outputs "
+            f"{', '.join(sorted(needed_of(series)))}, "
             "and operators that the installed version knows",
             found=" ".join(str(fault).split())[:400],
             advice=f"pip install --upgrade {library}, or export the model again",
@@ -108,7 +120,9 @@ def open_runtime(
 class OnnxRuntime:
     """A graph in ONNX Runtime."""
 
-    def __init__(self, model: bytes, threads: int | None, limits: Limits) -> None:
+    def __init__(
+        self, model: bytes, series: SeriesList, threads: int | None, limits: Limits
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -128,7 +142,9 @@ class OnnxRuntime:
         )
         inputs = {one.name: one.type for one in self._session.get_inputs()}
         outputs = {one.name for one in self._session.get_outputs()}
-        if inputs != dict.fromkeys(PLANES, "tensor(uint8)") or not outputs >= NEEDED:
+        if inputs != dict.fromkeys(series.names, "tensor(uint8)") or not outputs >= needed_of(
+            series
+        ):
             raise ValueError(f"inputs {inputs}, outputs {', '.join(sorted(outputs))}")
         self._names = [output.name for output in self._session.get_outputs()]
         self._new_options, self._seconds = onnxruntime.RunOptions, limits.seconds
@@ -166,7 +182,13 @@ class OpenVino:
     """A graph in OpenVINO; it is compiled once, for any number of slices."""
 
     def __init__(
-        self, model: bytes, threads: int | None, limits: Limits, *, bfloat16: bool = False
+        self,
+        model: bytes,
+        series: SeriesList,
+        threads: int | None,
+        limits: Limits,
+        *,
+        bfloat16: bool = False,
     ) -> None:
         openvino, onnx = _openvino()
         core = openvino.Core()
@@ -187,6 +209,7 @@ class OpenVino:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         self._request: Any = core.compile_model(graph, "CPU", settings).create_infer_request()
         self._seconds = limits.seconds
+        self._outputs = set(outputs_of(series))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
         """All outputs by name."""
@@ -198,7 +221,7 @@ class OpenVino:
         return {
             name: value
             for output, value in found.items()
-            for name in output.get_names().intersection(OUTPUTS)
+            for name in output.get_names() & self._outputs
         }
 
     def _run_within(self, inputs: Mapping[str, np.ndarray], seconds: float) -> dict[Any, Any]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mrknee.errors import DataError, ModelError, MrkneeError
-from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane, read_exam
+from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, read_exam
 from mrknee.exams.axes import (
     AXES,
     Shape,
@@ -48,7 +48,7 @@ class ListedExams:
 
     def __init__(self, listing: Path, *, axes: str | None = None) -> None:
         lines = read_text(listing, "list of paths", at_most=_MAX_BYTES).split("\n")
-        exams: dict[tuple[Path, str], dict[Plane, Path]] = {}
+        exams: dict[tuple[Path, str], dict[str, Path]] = {}
         for line in lines:
             if not line.strip():
                 continue
@@ -71,7 +71,7 @@ class ListedExams:
                     exam=path.stem,
                     found=line,
                 )
-            planes[Plane(plane)] = path
+            planes[plane] = path
         for (_, exam_id), planes in exams.items():
             if len(planes) < len(PLANES):
                 raise DataError(
@@ -88,7 +88,7 @@ class ListedExams:
         given = None if axes is None else parse_axes(axes)
         self._axes = given or AXES
         if given != AXES:  # else insisted on
-            shapes: list[tuple[str, dict[Plane, Shape]]] = []
+            shapes: list[tuple[str, dict[str, Shape]]] = []
             for exam_id, planes in self._exams:
                 shapes.append((exam_id, {}))
                 for plane, path in planes.items():

@@ -19,15 +19,24 @@ import torch
 from torch import nn
 
 from mrknee.errors import ModelError, MrkneeError
-from mrknee.exams import PLANES
 from mrknee.files import whole_files
-from mrknee.networks.description import ANY, TEXT, Shape, Table, check_model, digest_of, whole
+from mrknee.networks.description import (
+    ANY,
+    TEXT,
+    Shape,
+    Table,
+    check_model,
+    digest_of,
+    series_of,
+    whole,
+)
 from mrknee.networks.network import SHARED, Network
 from mrknee.networks.settings import NetworkSettings
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
-FORMAT = 2
-"""Version of the layout that this file writes; 1 had no digest, and is read with a note."""
+FORMAT = 3
+"""Version of the layout that this file writes. 1 had no digest, and is read with a note; 1 and 2
+stated no series, and read MRNet's."""
 
 _PARTS: dict[str, Shape] = {
     "settings": Table(ANY),
@@ -41,7 +50,7 @@ MODEL_FILE = "model.json"
 
 _UNSEALED = (
     "{} was written by an earlier version of mrknee, without a digest: whether it was changed "
-    "afterwards, and which planes the model was trained on, is not known"
+    "afterwards, and which series the model was trained on, is not known"
 )
 
 _MAX_HEADER_BYTES = 10_000_000  # of a safetensors file: names and shapes
@@ -98,6 +107,7 @@ def save_checkpoint(
     description: dict[str, Any] = {
         "format": FORMAT,
         "findings": list(network.findings),
+        "series": network.series.to_dicts(),
         "settings": asdict(network.settings),
         "parameters": _parameters(network),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -191,7 +201,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         preparation=description["preparation"],
         provenance=description["provenance"],
         decisions=description["decisions"],
-        notes=() if description["format"] == FORMAT else (_UNSEALED.format(file),),
+        notes=() if description["format"] > 1 else (_UNSEALED.format(file),),
     )
 
 
@@ -201,7 +211,7 @@ def _read_description(file: Path) -> dict[str, Any]:
         _read(file, DESCRIPTION_BYTES), file, "model's description", kind=ModelError
     )
     version = description.get("format") if isinstance(description, dict) else None
-    if type(version) is not int or version not in (1, FORMAT):
+    if type(version) is not int or not 1 <= version <= FORMAT:
         raise ModelError(
             "the model's description has an unknown format",
             code="format",
@@ -210,7 +220,7 @@ def _read_description(file: Path) -> dict[str, Any]:
             found=f"format {version}",
             advice="use the version of mrknee that saved it",
         )
-    if version == FORMAT and description.get("digest") != digest_of(description):
+    if version > 1 and description.get("digest") != digest_of(description):
         raise ModelError(
             "the model's description is damaged, or was changed after training",
             code="digest",
@@ -240,9 +250,13 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
         )
     settings = NetworkSettings(**description["settings"])
     with torch.device("meta"):
-        network = Network(replace(settings, shared_encoder=True), description["findings"])
+        network = Network(
+            replace(settings, shared_encoder=True),
+            description["findings"],
+            series=series_of(description),
+        )
     encoder = network.encoders[SHARED]
-    more = 0 if settings.shared_encoder else len(PLANES) - 1  # encoders than were built
+    more = 0 if settings.shared_encoder else len(network.series) - 1  # encoders than were built
     parameters = _parameters(network) + more * _parameters(encoder)
     if parameters != description["parameters"]:
         raise ModelError(
@@ -259,7 +273,11 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
 def _build(description: Mapping[str, Any]) -> Network:
     """The network as described, its weights still random."""
     with torch.random.fork_rng():
-        return Network(NetworkSettings(**description["settings"]), description["findings"])
+        return Network(
+            NetworkSettings(**description["settings"]),
+            description["findings"],
+            series=series_of(description),
+        )
 
 
 def _bytes(module: nn.Module) -> int:

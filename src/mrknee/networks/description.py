@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mrknee.errors import ModelError, MrkneeError
-from mrknee.exams import PLANES, Findings, Plane
+from mrknee.exams import MRNET_SERIES, PLANES, Findings, SeriesList
+from mrknee.exams.series import WEIGHTINGS
 from mrknee.tensors.settings import PreparationSettings, known_settings
 
 LARGEST = 1e6
@@ -108,11 +109,20 @@ ANY = Kind("anything", lambda _: True)
 FINITE = number(-3.4e38, 3.4e38)
 _SETTINGS = Table(ANY)
 
+_SERIES = Parts(
+    {
+        "name": TEXT,
+        "plane": one_of(*PLANES),
+        "weighting": Maybe(one_of(*WEIGHTINGS)),
+        "fat_suppressed": Maybe(SWITCH),
+    }
+)
+
 PROVENANCE = Parts(
     optional={
         "data": TEXT,
         "trained_on": whole(),
-        "planes": Table(whole(), tuple(PLANES), complete=True),
+        "series": Table(whole()),
         "selected_on": Parts({"part": one_of("inner", "valid"), "exams": whole()}),
         "seed": whole(),
         "run": TEXT,
@@ -179,9 +189,9 @@ def check_model(said: Mapping[str, Any], more: Mapping[str, Shape], file: Path |
 
     Raises:
         MrkneeError: a part is missing, of another kind or out of range; findings out of order;
-            decisions for other findings; or training without any plane.
+            decisions for other findings; or training without any series.
     """
-    first = Parts({"findings": Row(TEXT), **more}, others=True)
+    first = Parts({"findings": Row(TEXT), **more}, {"series": Row(_SERIES)}, others=True)
     check(said, first, "the description", file)
     findings = Findings(said["findings"])
     if list(findings) != said["findings"]:  # the predictions' columns would be another's
@@ -202,13 +212,15 @@ def check_model(said: Mapping[str, Any], more: Mapping[str, Shape], file: Path |
     )
     check(said, rest, "the description", file)
     PreparationSettings(**known_settings(said["preparation"]))
-    if not trained_planes(said["provenance"]):
+    series = series_of(said)
+    counts = said["provenance"].get("series", {})
+    if counts and (set(counts) != set(series.names) or not any(counts.values())):
         raise ModelError(
-            "the model was trained on no plane",
+            "the model was trained on other series than it reads",
             code="description",
             file=file,
-            expected="a plane with an exam in provenance.planes",
-            found=repr(said["provenance"]["planes"]),
+            expected="in provenance.series, an exam of at least one of " + ", ".join(series.names),
+            found=repr(counts),
         )
 
 
@@ -267,10 +279,18 @@ def _shapes(
     return {name: known[name] for name in value if name in known}
 
 
-def trained_planes(provenance: Mapping[str, Any]) -> tuple[Plane, ...]:
-    """The planes that at least one training exam had; all of them where it isn't noted."""
-    counts = provenance.get("planes")
-    return tuple(plane for plane in PLANES if counts is None or counts[plane] > 0)
+def series_of(said: Mapping[str, Any]) -> SeriesList:
+    """The series that a model reads: MRNet's where its description, an earlier one, states none."""
+    content = said.get("series")
+    return MRNET_SERIES if content is None else SeriesList.from_dicts(content)
+
+
+def trained_series(series: SeriesList, provenance: Mapping[str, Any]) -> SeriesList:
+    """The series that at least one training exam had; all of them where it isn't noted."""
+    counts = provenance.get("series", provenance.get("planes"))
+    if counts is None:
+        return series
+    return series.only(name for name in series.names if counts.get(name, 0) > 0)
 
 
 def digest_of(description: Mapping[str, Any]) -> str:

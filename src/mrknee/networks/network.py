@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -10,10 +11,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from mrknee.errors import DataError, SettingsError
-from mrknee.exams.exam import PLANES
+from mrknee.exams.series import MRNET_SERIES, SeriesList
 from mrknee.networks.encoders import Encoder, build_encoders
 from mrknee.networks.few_at_once import encode_few_at_once
-from mrknee.networks.pooling import build_pooling, pool_exams
+from mrknee.networks.pooling import POOLINGS, Pooling, pool_exams
 from mrknee.networks.settings import NetworkSettings
 
 SLICES_AT_ONCE = {"cpu": 16, "cuda": 64}
@@ -22,32 +23,50 @@ maps are the largest thing in memory: by estimate 1 GB for 64 slices of 224 pixe
 EfficientNet-Lite0."""
 
 SHARED = "shared"
-"""The key, in place of a plane's name, of the encoder that all planes share."""
+"""The key, in place of a series' name, of the encoder that all series share."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The logits of some exams, and what is needed to say what they are the sum of.
+
+    Attributes:
+        logits: (exams, findings).
+        weights: series -> (slices, width), the weights that the pooling gave to the slices.
+        shares: (exams, series), what the features of a series are multiplied by: the number of
+            series divided by how many the exam has; 0 for series that it lacks.
+    """
+
+    logits: Float[Tensor, "exams findings"]
+    weights: Mapping[str, Float[Tensor, "_ width"]]
+    shares: Float[Tensor, "exams series"]
 
 
 class Network(nn.Module):
-    """Three planes of slices to one logit per finding (hard parameter sharing).
+    """Series of slices to one logit per finding (hard parameter sharing).
 
-    With the default settings it is the reference network: three unshared AlexNet feature
+    With the default settings and series it is the published network: three unshared AlexNet feature
     extractors, the mean over pixels, the maximum over slices, 3 x 256 = 768 features side by side
     (axial, coronal, sagittal), one linear layer; 7.41 million parameters for three findings.
 
-    The way is split into `encode`, `pool` and `head`, so that an explanation or an export can walk
-    it step by step. With everything after the feature map linear but the choice of slices, each
-    logit is a sum over (plane, slice, pixel) plus a bias.
+    `forward` computes logits from slices. It is `encode`, which makes feature maps of slices, and
+    `read`, which makes logits of feature maps; `contributions` then takes the logits of an exam
+    apart: everything after the feature maps is linear but the weights of the slices, so each logit
+    is a sum over (series, slice, cell) plus a bias. Training, explanation and export all use these.
 
     Args:
         settings: what the network is made of.
         findings: names of the findings, one logit each, in this order.
         weights: where the encoders' weights come from: `none` (random), `download`, `lite0`, or
-            a file's path. Encoders with weights from a source start equal in all planes.
+            a file's path. Encoders with weights from a source start equal in all series.
+        series: the series of its exams, in order.
 
     Attributes:
-        encoders: one encoder a plane, or one under the key `shared`.
-        poolings: slices to exam, one a plane (only `attention` has parameters).
-        head: the linear layer from (exams, 3 * width) to (exams, findings).
+        encoders: one encoder per series, or one under the key `shared`.
+        poolings: slices to exam, one per series (only `attention` has parameters).
+        head: the linear layer from (exams, series * width) to (exams, findings).
         slices_at_once: slices that go through an encoder together where gradients are wanted; None
-            (the default) takes all slices of a plane. Set for training, see `encode`.
+            (the default) takes all slices of a series. Set for training, see `encode`.
 
     Raises:
         MrkneeError: no findings, an unknown encoder, weights that can't be had or don't fit, or
@@ -55,7 +74,11 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, settings: NetworkSettings, findings: Sequence[str], weights: str = "none"
+        self,
+        settings: NetworkSettings,
+        findings: Sequence[str],
+        weights: str = "none",
+        series: SeriesList = MRNET_SERIES,
     ) -> None:
         super().__init__()
         if not findings:
@@ -66,30 +89,35 @@ class Network(nn.Module):
             )
         self.settings = settings
         self.findings = tuple(findings)
-        names = (SHARED,) if settings.shared_encoder else tuple(PLANES)
+        self.series = series
+        names = (SHARED,) if settings.shared_encoder else series.names
         built = build_encoders(settings.encoder, weights, len(names))
         self.width = built[0].width
         self.encoders = nn.ModuleDict(dict(zip(names, built, strict=True)))
-        self.poolings = nn.ModuleDict(
-            {plane: build_pooling(settings.slice_pooling, self.width) for plane in PLANES}
-        )
+        pooling = POOLINGS[settings.slice_pooling]
+        self.poolings = nn.ModuleDict({name: pooling(self.width) for name in series.names})
         self.dropout = nn.Dropout(settings.dropout)
-        self.head = nn.Linear(len(PLANES) * self.width, len(self.findings))
+        self.head = nn.Linear(len(series) * self.width, len(self.findings))
         self.slices_at_once: int | None = None
         for encoder in built:
             encoder.freeze_stages(settings.frozen_stages)
         self.train()
 
-    def encoder(self, plane: str) -> Encoder:
-        """The encoder of that plane."""
-        encoder = self.encoders[SHARED if self.settings.shared_encoder else plane]
+    @property
+    def attends(self) -> bool:
+        """Whether slices are weighted by attention, which contributions hold fixed."""
+        return any(cast(Pooling, pooling).attends for pooling in self.poolings.values())
+
+    def encoder(self, series: str) -> Encoder:
+        """The encoder of that series."""
+        encoder = self.encoders[SHARED if self.settings.shared_encoder else series]
         assert isinstance(encoder, Encoder)  # noqa: S101 - for the type checker
         return encoder
 
     def encode(
-        self, plane: str, slices: Float[Tensor, "slices 1 rows cols"]
+        self, series: str, slices: Float[Tensor, "slices 1 rows cols"]
     ) -> Float[Tensor, "slices width map_rows map_cols"]:
-        """The feature map of every slice of one plane; slices as the preparation leaves them.
+        """The feature map of every slice of one series; slices as the preparation leaves them.
 
         With `slices_at_once`, nothing inside the encoder is kept for the gradients but its input:
         going backwards, each few slices are encoded again (gradient checkpointing), with the same
@@ -97,7 +125,7 @@ class Network(nn.Module):
         pass; gradients are those of all slices at once, to rounding. Slices have to be independent
         of each other for that, so batch normalisation must not measure its statistics.
         """
-        encoder = self.encoder(plane)
+        encoder = self.encoder(series)
         if torch.compiler.is_exporting():
             return cast(Tensor, encoder(slices))
         if not torch.is_grad_enabled():
@@ -133,53 +161,6 @@ class Network(nn.Module):
         finally:
             self.train(training)
 
-    def pool(
-        self,
-        plane: str,
-        maps: Float[Tensor, "slices width map_rows map_cols"],
-        lengths: Sequence[int],
-    ) -> Float[Tensor, "exams width"]:
-        """Feature maps to exams: the mean over pixels, then the pooling over each exam's slices.
-
-        Args:
-            plane: whose pooling to use.
-            maps: feature maps of all slices of all exams, one exam after another.
-            lengths: how many slices each exam has; an exam with 0 becomes a row of zeros.
-        """
-        return pool_exams(self.poolings[plane], maps.mean(dim=(2, 3)), lengths)
-
-    def represent(
-        self,
-        slices: Mapping[str, Float[Tensor, "_ 1 _ _"]],
-        lengths: Mapping[str, Int64[Tensor, " exams"]],
-    ) -> Float[Tensor, "exams features"]:
-        """The representation all findings share: the planes' features side by side.
-
-        A plane that an exam lacks contributes zeros, and the features of the planes that are there
-        are multiplied by 3 / (planes there): the logits then pool over the planes that are there,
-        and a complete exam is multiplied by 1.
-
-        Raises:
-            MrkneeError: an exam without a single slice in any plane.
-        """
-        counts = {plane: lengths[plane].tolist() for plane in PLANES}
-        present = [sum(map(bool, exam)) for exam in zip(*counts.values(), strict=True)]
-        if 0 in present:
-            raise DataError(
-                "an exam has no slices at all",
-                code="missing-plane",
-                expected="at least one plane with slices",
-                found=f"none for exam {present.index(0)} of the batch",
-            )
-        pooled = []
-        for plane in PLANES:
-            if len(slices[plane]):
-                pooled.append(self.pool(plane, self.encode(plane, slices[plane]), counts[plane]))
-            else:  # no exam of the batch has this plane, and encoders can't take empty batches
-                pooled.append(self.head.weight.new_zeros(len(present), self.width))
-        features = torch.cat(pooled, dim=1)
-        return features * (len(PLANES) / features.new_tensor(present))[:, None]
-
     def forward(
         self,
         slices: Mapping[str, Float[Tensor, "_ 1 _ _"]],
@@ -188,20 +169,98 @@ class Network(nn.Module):
         """One logit per exam and finding.
 
         Args:
-            slices: by plane, the prepared slices of all exams of the batch, one exam after
-                another; number of slices and size may differ between planes.
-            lengths: by plane, how many of the slices belong to each exam; 0 where an exam lacks
-                the plane. Best kept in the CPU's memory, where they are read.
+            slices: by series, the prepared slices of all exams of the batch, one exam after
+                another; number of slices and size may differ between series.
+            lengths: by series, how many of the slices belong to each exam; 0 where an exam lacks
+                the series. Best kept in the CPU's memory, where they are read.
 
         Returns:
             Logits, the exams in the batch's order, the findings in `self.findings`' order. An
             exam's logits depend on its own slices only (unless BatchNorm is trained).
 
         Raises:
-            MrkneeError: an exam without a single slice in any plane.
+            DataError: an exam without a single slice in any series.
         """
-        logits: Tensor = self.head(self.dropout(self.represent(slices, lengths)))
-        return logits
+        counts = {name: lengths[name].tolist() for name in self.series.names}
+        # encoders can't take empty batches
+        maps = {name: self.encode(name, slices[name]) for name in counts if len(slices[name])}
+        return self.read(maps, counts).logits
+
+    def read(
+        self,
+        maps: Mapping[str, Float[Tensor, "_ width _ _"]],
+        lengths: Mapping[str, Sequence[int]] | None = None,
+        present: Float[Tensor, " series"] | None = None,
+    ) -> Reading:
+        """Feature maps to logits.
+
+        Per series: the mean over pixels, then the pooling over each exam's slices. The features of
+        all series stand side by side; a series that an exam lacks contributes zeros, and those of
+        the others are multiplied by series / series there. The head computes the logits from that.
+
+        Args:
+            maps: by series, the feature maps of all slices of all exams, one exam after another;
+                series that no exam has may be missing.
+            lengths: by series, how many of the slices belong to each exam, 0 where it lacks the
+                series; None if all are of one exam.
+            present: with one exam, 1 for each series that counts, else 0; None counts those in
+                `maps`. It is for graphs, which have no branch on a value.
+
+        Raises:
+            DataError: an exam without a single slice in any series.
+        """
+        names = self.series.names
+        if lengths is None:
+            lengths = {name: [len(maps[name]) if name in maps else 0] for name in names}
+        exams = len(lengths[names[0]])
+        pooled, weights = [], {}
+        for name in names:
+            vectors = self.head.weight.new_zeros(exams, self.width)
+            if name in maps:
+                pooling = cast(Pooling, self.poolings[name])
+                features = maps[name].mean(dim=(2, 3))
+                vectors, weights[name] = pool_exams(pooling, features, lengths[name])
+            pooled.append(vectors)
+        features = torch.cat(pooled, dim=1)
+        if present is None:
+            there = [[float(lengths[name][exam] > 0) for name in names] for exam in range(exams)]
+            empty = [exam for exam in range(exams) if not any(there[exam])]
+            if empty:
+                raise DataError(
+                    "an exam has no slices at all",
+                    code="missing-plane",
+                    expected="at least one series with slices",
+                    found=f"none for exam {empty[0]} of the batch",
+                )
+            counted = features.new_tensor(there)
+        else:
+            counted = present[None]
+        shares = counted * (len(self.series) / counted.sum(dim=1, keepdim=True))
+        wide = shares[:, :, None].expand(-1, -1, self.width).flatten(1)
+        return Reading(self.head(self.dropout(features * wide)), weights, shares)
+
+    def contributions(
+        self, maps: Mapping[str, Float[Tensor, "_ width _ _"]], reading: Reading
+    ) -> dict[str, Float[Tensor, "findings _ _ _"]]:
+        """What each cell of one exam's feature maps adds to each logit.
+
+        Args:
+            maps: by series, the exam's feature maps.
+            reading: what `read` returned for these maps alone.
+
+        Returns:
+            By series, (findings, slices, map rows, map cols) contributions; with the head's bias
+            they add up to the logits.
+        """
+        heads = self.head.weight.split(self.width, dim=1)
+        parts = {}
+        for index, name in enumerate(self.series.names):
+            if name in maps:
+                cells = maps[name].shape[2] * maps[name].shape[3]
+                each = heads[index][:, None] * reading.weights[name] / cells
+                added = torch.einsum("fsw,swrc->fsrc", each, maps[name])
+                parts[name] = added * reading.shares[0, index]
+        return parts
 
     def train(self, mode: bool = True) -> Network:
         """Training or evaluation mode; what is frozen stays in evaluation mode."""

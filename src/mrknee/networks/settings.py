@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from mrknee.errors import SettingsError
 
 SlicePooling = Literal["max", "mean", "attention"]
-"""How the slices of a plane become one feature vector."""
+"""How the slices of a series become one feature vector."""
 
 BatchNorm = Literal["frozen", "trained"]
 """Whether batch normalisation keeps its stored statistics or measures them while training."""
@@ -21,7 +21,7 @@ class NetworkSettings:
     Attributes:
         encoder: name of the network that turns slices into features: one that `mrknee encoders`
             lists, or any name that timm knows.
-        shared_encoder: one encoder for all planes instead of one a plane.
+        shared_encoder: one encoder for all series instead of one per series.
         slice_pooling: how slices become an exam: `max` takes each feature's strongest slice,
             `mean` the average, `attention` an average with learned weights.
         frozen_stages: how many of the encoder's stages, counted from the input, keep the weights

@@ -234,9 +234,8 @@ def _internal(model: ModelFacts, contents: Contents) -> bool:
 
 
 def _explanations(contents: Contents) -> str:
-    methods = {one.explained for group in contents.failures.values() for one in group}
-    named = ", ".join(sorted(method for method in methods if method))
-    return f"heat maps ({named}) of the failures; validation: {NOT_STATED}" if named else NOT_STATED
+    drawn = any(one.where for group in contents.failures.values() for one in group)
+    return f"heat maps of the failures; validation: {NOT_STATED}" if drawn else NOT_STATED
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

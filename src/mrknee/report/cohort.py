@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mrknee.errors import ModelError, MrkneeError
-from mrknee.exams import ExamFolder, Findings, Plane, label_files, read_labels
+from mrknee.exams import ExamFolder, Findings, label_files, read_labels
 from mrknee.progress import track
 from mrknee.report.contents import SliceCounts, SplitCounts
 from mrknee.scoring.proportions import wilson
@@ -95,24 +95,24 @@ def parts_of(model: Path) -> Mapping[str, frozenset[str]] | None:
     return {part: frozenset(ids) for part, ids in parts.items()}
 
 
-def count_slices(exams: ExamFolder) -> Mapping[Plane, SliceCounts]:
+def count_slices(exams: ExamFolder) -> Mapping[str, SliceCounts]:
     """Counts the slices of every stack; only their headers are read.
 
     Args:
         exams: at least one.
 
     Returns:
-        The planes that occur.
+        Series -> its counts, for the series that occur.
     """
-    shapes: dict[Plane, list[tuple[int, ...]]] = {}
+    shapes: dict[str, list[tuple[int, ...]]] = {}
     for index in track(range(len(exams)), len(exams), "counting slices"):
-        for plane, shape in exams.shapes(index).items():
-            shapes.setdefault(plane, []).append(shape)
+        for name, shape in exams.shapes(index).items():
+            shapes.setdefault(name, []).append(shape)
     counts = {}
-    for plane in (p for p in Plane if p in shapes):
-        slices = [shape[0] for shape in shapes[plane]]
-        sizes = frozenset((shape[1], shape[2]) for shape in shapes[plane])
-        counts[plane] = SliceCounts(
+    for name in (n for n in exams.series.names if n in shapes):
+        slices = [shape[0] for shape in shapes[name]]
+        sizes = frozenset((shape[1], shape[2]) for shape in shapes[name])
+        counts[name] = SliceCounts(
             len(slices), min(slices), float(np.median(slices)), max(slices), sizes
         )
     return counts

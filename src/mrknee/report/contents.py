@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.exams import Plane
 from mrknee.scoring.calibration import Calibration
 from mrknee.scoring.comparison import Comparison
 from mrknee.scoring.operating_point import OperatingPoint
@@ -83,8 +82,7 @@ class Failure:
         exam: its id.
         kind: what kind of mistake.
         probability: what was said, 0 to 1.
-        explained: how the heat was made ("exact", "Grad-CAM"); None without a picture.
-        where: plane and slice of the picture, in words.
+        where: series and slice of the picture, in words.
         slice_uri: that slice as a data URI.
         heat_uri: the same with heat on it.
     """
@@ -92,7 +90,6 @@ class Failure:
     exam: str
     kind: Literal["false positive", "false negative"]
     probability: float
-    explained: str | None = None
     where: str = ""
     slice_uri: str = ""
     heat_uri: str = ""
@@ -123,7 +120,7 @@ class Contents:
     labels: Float[np.ndarray, "exams findings"]
     probabilities: Float[np.ndarray, "exams findings"]
     splits: tuple[SplitCounts, ...]
-    slices: Mapping[Plane, SliceCounts]
+    slices: Mapping[str, SliceCounts]
     model: ModelFacts | None
     failures: Mapping[str, tuple[Failure, ...]]
     comparison: Comparison | None

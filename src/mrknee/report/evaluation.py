@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import ExamFolder, Plane, label_files
+from mrknee.exams import ExamFolder, label_files
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.files import owned_folder, whole_file
 from mrknee.report.cohort import count_slices, count_splits, open_if_there, parts_of
@@ -152,7 +152,7 @@ def _unmatched(findings: Sequence[str], data: Path, split: str) -> list[str]:
     ]
 
 
-def _slices_if_readable(folder: Path) -> Mapping[Plane, SliceCounts]:
+def _slices_if_readable(folder: Path) -> Mapping[str, SliceCounts]:
     """Without a model only labels are needed: exams that can't be read are none."""
     exams = open_if_there(folder)
     try:
@@ -194,7 +194,6 @@ def _ask(
     model: Path, table: Predictions, labels: Float[np.ndarray, "exams findings"], exams: ExamFolder
 ) -> tuple[ModelFacts, Mapping[str, tuple[Failure, ...]]]:
     """What the model knows of itself, and pictures of its failures."""
-    from mrknee.inference.decisions import calibration_of, operating_points_of
     from mrknee.inference.model import load_model
     from mrknee.report.gallery import refuse_foreign, with_pictures
 
@@ -204,8 +203,8 @@ def _ask(
     facts = ModelFacts(
         model.resolve().name,
         predictor.provenance,
-        calibration_of(predictor.decisions),
-        operating_points_of(predictor.decisions),
+        predictor.decisions.calibration,
+        predictor.decisions.operating_points,
         None
         if parts is None
         else {part: len(ids.intersection(table.ids)) for part, ids in parts.items()},

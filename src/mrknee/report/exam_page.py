@@ -1,4 +1,4 @@
-"""The page of one exam: what each finding's logit is made of, plane by plane, slice by slice.
+"""The page of one exam: what each finding's logit is made of, series by series, slice by slice.
 
 One file, `index.html`, that needs no network and no other file: pictures are inside it as JPEG,
 because a dozen slices and a sheet of all of them a finding would be 5 MB and more as PNG. The
@@ -18,9 +18,9 @@ from PIL import Image
 from scipy.special import expit
 
 from mrknee import __version__
-from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams import Exam
 from mrknee.files import owned_folder, whole_file
-from mrknee.inference.explanation import EXACT, Explanation, Method
+from mrknee.inference.explanation import Explanation
 from mrknee.inference.model import load_model, open_exams
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.report.pictures import (
@@ -35,7 +35,6 @@ from mrknee.report.pictures import (
     png,
     seen_box,
     signed,
-    verbs_of,
 )
 from mrknee.report.templates import templates
 from mrknee.report.words import title_of
@@ -67,7 +66,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Term:
-    """A row of the sum: bias, a plane, or the logit.
+    """A row of the sum: bias, a series, or the logit.
 
     Attributes:
         label: its name.
@@ -84,7 +83,7 @@ class Term:
 
 @dataclass(frozen=True)
 class SliceView:
-    """One slice of a plane: the one that raises a finding's logit most, or lowers it most.
+    """One slice of a series: the one that raises a finding's logit most, or lowers it most.
 
     Attributes:
         number: which, counted from 1.
@@ -117,13 +116,13 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class PlaneView:
-    """One plane of one finding.
+class SeriesView:
+    """One series of one finding.
 
     Attributes:
-        name: the plane.
+        name: the series.
         slices: how many it has.
-        share: what the plane adds, signed.
+        share: what the series adds, signed.
         shown: the slice that raises most; where the logit is below 0, which denies the finding,
             also the one that lowers most.
         bars: slice scores, bottom to top, one a slice.
@@ -134,7 +133,7 @@ class PlaneView:
         width: how much of its column a picture takes, in percent; a tall one takes less.
     """
 
-    name: Plane
+    name: str
     slices: int
     share: str
     shown: tuple[SliceView, ...]
@@ -159,7 +158,7 @@ class FindingView:
         terms: the sum.
         zero: where 0 lies on the sum's axis, 0 to 1.
         adds_up: in words, whether and how exactly.
-        planes: those the exam has.
+        series: those the exam has.
         sheet: the contact sheet as a data URI.
         sheet_size: its width and height.
     """
@@ -171,7 +170,7 @@ class FindingView:
     terms: tuple[Term, ...]
     zero: float
     adds_up: str
-    planes: tuple[PlaneView, ...]
+    series: tuple[SeriesView, ...]
     sheet: str
     sheet_size: tuple[int, int]
     uncalibrated_because: str | None = None
@@ -184,7 +183,6 @@ def explain_exam(
     out: str | Path,
     *,
     split: str = "valid",
-    method: Method | None = None,
     allow_missing_plane: bool = False,
     axes: str | None = None,
     threads: int | None = None,
@@ -194,12 +192,11 @@ def explain_exam(
 
     Args:
         model: a run folder, or an ONNX file that `mrknee export` wrote.
-        exams: a data set's folder, or one with the plane folders inside.
+        exams: a data set's folder, or one with the series' folders inside.
         exam_id: which exam.
         out: where to write; made where it isn't there.
         split: which split of a data set.
-        method: `exact`, `grad-cam`, or None: exact where the network allows it.
-        allow_missing_plane: let exams through that lack one or two planes.
+        allow_missing_plane: let exams through that lack series.
         axes: the order of the files' axes, as for `ExamFolder`.
         threads: processor threads to compute with; None leaves it to the library.
         runtime: what computes an ONNX file; None takes ONNX Runtime.
@@ -208,15 +205,14 @@ def explain_exam(
         The explanation written.
 
     Raises:
-        MrkneeError: no such exam, no model, files that can't be used, or exact is asked for and
-            the network doesn't allow it.
+        MrkneeError: no such exam, no model, or files that can't be used.
     """
     model, out = Path(model), Path(out)
     folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
     exam = folder[exam_id]
     opened = load_model(model, threads=threads, runtime=runtime)
     with owned_folder(out):
-        explanation = opened.explain(exam, method=method)
+        explanation = opened.explain(exam)
         numbers = (out / "explanation.json", out / "explanation.npz")
         for old in (out / "index.html", *out.glob("contact-*.png"), *numbers):
             if old.is_file() and not old.is_symlink():
@@ -277,15 +273,13 @@ def exam_page(
         .render(
             exam=explanation.exam,
             findings=views,
-            exact=explanation.method == EXACT,
             adds_up=explanation.adds_up,
             attention_fixed=explanation.attention_fixed,
-            verbs=verbs_of(explanation),
             model=model,
             version=__version__,
             remarks=[str(remark) for remark in explanation.remarks],
-            missing=[plane for plane in PLANES if plane not in exam.stacks],
-            left_out=[plane for plane in exam.stacks if plane not in explanation.native],
+            missing=[n for n in explanation.series.names if n not in exam.stacks],
+            left_out=[name for name in exam.stacks if name not in explanation.native],
             slices=sum(shape[0] for shape in explanation.shapes.values()),
             cells=_cells(explanation),
             scale=f"{explanation.scale:.2g}",
@@ -300,11 +294,11 @@ def exam_page(
 
 
 def _cells(explanation: Explanation) -> str:
-    """How coarse a slice's map is: "6 x 6 cells", or each plane's where they differ."""
+    """How coarse a slice's map is: "6 x 6 cells", or each series' where they differ."""
     grids = {p: f"{m.shape[2]} × {m.shape[3]} cells" for p, m in explanation.native.items()}  # noqa: RUF001  # times
     if len(set(grids.values())) == 1:
         return next(iter(grids.values()))
-    return ", ".join(f"{plane} {grid}" for plane, grid in grids.items())
+    return ", ".join(f"{name} {grid}" for name, grid in grids.items())
 
 
 def _number(value: float, digits: int) -> str:
@@ -323,7 +317,7 @@ def _finding_view(exam: Exam, explanation: Explanation, finding: str, sheet: She
         terms=terms,
         zero=zero,
         adds_up=_adds_up(explanation, row),
-        planes=tuple(_plane_view(exam, explanation, row, plane) for plane in explanation.native),
+        series=tuple(_series_view(exam, explanation, row, name) for name in explanation.native),
         sheet=data_uri(jpeg(sheet)),
         sheet_size=(sheet.shape[1], sheet.shape[0]),
         uncalibrated_because=explanation.uncalibrated.get(finding),
@@ -333,20 +327,16 @@ def _finding_view(exam: Exam, explanation: Explanation, finding: str, sheet: She
 def _steps(explanation: Explanation, row: int) -> list[tuple[str, float, float, float]]:
     """Label, value, start and end of each bar of the sum, the logit last.
 
-    An exact sum runs on: each bar starts where the one before it ended. Grad-CAM's parts don't add
-    up, so each starts at 0.
+    Each bar starts where the one before it ended.
     """
     logit = float(explanation.logits[row])
-    planes = [(str(plane), float(sums[row])) for plane, sums in explanation.plane_sums.items()]
-    if explanation.method != EXACT:
-        steps = [(name, value, 0.0, value) for name, value in planes]
-    else:
-        parts = [("bias", float(explanation.bias[row])), *planes]
-        ends = list(accumulate(value for _, value in parts))
-        steps = [
-            (name, value, start, end)
-            for (name, value), start, end in zip(parts, [0.0, *ends], ends, strict=False)
-        ]
+    sums = [(name, float(own[row])) for name, own in explanation.series_sums.items()]
+    parts = [("bias", float(explanation.bias[row])), *sums]
+    ends = list(accumulate(value for _, value in parts))
+    steps = [
+        (name, value, start, end)
+        for (name, value), start, end in zip(parts, [0.0, *ends], ends, strict=False)
+    ]
     return [*steps, ("logit", logit, 0.0, logit)]
 
 
@@ -367,30 +357,28 @@ def _terms(explanation: Explanation, row: int) -> tuple[tuple[Term, ...], float]
 
 
 def _adds_up(explanation: Explanation, row: int) -> str:
-    if explanation.method != EXACT:
-        return "Grad-CAM, an approximation: does not add up to the logit"
     residual, allowed = float(explanation.residuals[row]), float(explanation.allowed[row])
     if residual > allowed:
         return f"does not add up to the logit: off by {residual:.1g}, more than {allowed:.1g}"
     return f"exact: adds up to the logit within {allowed:.1g} (here {residual:.0e})"
 
 
-def _plane_view(exam: Exam, explanation: Explanation, row: int, plane: Plane) -> PlaneView:
-    scores = explanation.slice_scores(plane)[row]
+def _series_view(exam: Exam, explanation: Explanation, row: int, name: str) -> SeriesView:
+    scores = explanation.slice_scores(name)[row]
     raising, lowering = int(scores.argmax()), int(scores.argmin())
     denied = bool(explanation.logits[row] < 0 and scores[lowering] < 0 and lowering != raising)
     shown = (raising, lowering) if denied else (raising,)
-    words = _words(explanation, row, plane, denied=denied)
-    left, top, right, bottom = (100 * edge for edge in seen_box(explanation.seen(plane)))
+    words = _words(explanation, row, name, denied=denied)
+    left, top, right, bottom = (100 * edge for edge in seen_box(explanation.seen(name)))
     reach = [0.5 * float(score) / (explanation.largest_score or 1.0) for score in scores]
     digits = digits_of(explanation)
-    _, rows, cols = explanation.shapes[plane]
-    return PlaneView(
-        name=plane,
+    _, rows, cols = explanation.shapes[name]
+    return SeriesView(
+        name=name,
         slices=len(scores),
         share=_number(scores.sum(), digits + 1),
         shown=tuple(
-            _slice_view(exam, explanation, row, plane, index, sentence)
+            _slice_view(exam, explanation, row, name, index, sentence)
             for index, sentence in zip(shown, words, strict=True)
         ),
         bars=tuple(Bar(0.5 + min(r, 0.0), abs(r), "up" if r > 0 else "down") for r in reach),
@@ -403,11 +391,11 @@ def _plane_view(exam: Exam, explanation: Explanation, row: int, plane: Plane) ->
 
 
 def _slice_view(
-    exam: Exam, explanation: Explanation, row: int, plane: Plane, index: int, words: str
+    exam: Exam, explanation: Explanation, row: int, name: str, index: int, words: str
 ) -> SliceView:
-    grey = np.asarray(exam.stacks[plane][index])
-    warm = overlay(grey, explanation.slice_heat(plane, row, index), explanation.scale)
-    score = float(explanation.slice_scores(plane)[row, index])
+    grey = np.asarray(exam.stacks[name][index])
+    warm = overlay(grey, explanation.slice_heat(name, row, index), explanation.scale)
+    score = float(explanation.slice_scores(name)[row, index])
     return SliceView(
         number=index + 1,
         score=_number(score, digits_of(explanation)),
@@ -417,30 +405,30 @@ def _slice_view(
     )
 
 
-def _words(explanation: Explanation, row: int, plane: Plane, *, denied: bool) -> tuple[str, ...]:
-    """A sentence on the plane's raising slice and one on its lowering slice.
+def _words(explanation: Explanation, row: int, name: str, *, denied: bool) -> tuple[str, ...]:
+    """A sentence on the series' raising slice and one on its lowering slice.
 
     They are two where the finding is denied and both slices are shown, else one text.
     """
-    finding, verbs = explanation.findings[row], verbs_of(explanation)
+    finding = explanation.findings[row]
     digits = digits_of(explanation)
-    scores = explanation.slice_scores(plane)[row]
+    scores = explanation.slice_scores(name)[row]
     most, least = int(scores.argmax()), int(scores.argmin())
     up, down = float(scores[most]), float(scores[least])
     if up > 0:
-        foremost = explanation.most_raising(finding) == (plane, most)
-        first = f"Slice {most + 1} {verbs.up} most: {_amount(up, digits)}"
-        first += ", the most of all planes." if foremost else "."
+        foremost = explanation.most_raising(finding) == (name, most)
+        first = f"Slice {most + 1} raises the logit most: {_amount(up, digits)}"
+        first += ", the most of all series." if foremost else "."
     elif up < 0:
-        first = f"No slice of this plane {verbs.up}; slice {most + 1} {verbs.down_it} least: "
+        first = f"No slice of this series raises the logit; slice {most + 1} lowers it least: "
         first += f"{_amount(up, digits)}."
     else:
-        first = f"No slice of this plane {verbs.up}."
+        first = "No slice of this series raises the logit."
     if down >= 0 or most == least:
         return (first,)
-    foremost = explanation.most_lowering(finding) == (plane, least)
-    second = f"Slice {least + 1} {verbs.down} most: {_amount(down, digits)}"
-    second += ", the most of all planes." if foremost else "."
+    foremost = explanation.most_lowering(finding) == (name, least)
+    second = f"Slice {least + 1} lowers the logit most: {_amount(down, digits)}"
+    second += ", the most of all series." if foremost else "."
     return (first, second) if denied else (f"{first} {second}",)
 
 

@@ -106,13 +106,12 @@ def with_pictures(
 def _draw(failure: Failure, finding: str, explanation: Explanation, exam: Exam) -> Failure:
     raising = failure.kind == "false positive"
     find = explanation.most_raising if raising else explanation.most_lowering
-    plane, index = find(finding)
-    picture = np.asarray(exam.stacks[plane][index])
-    heat = explanation.slice_heat(plane, explanation.findings.index(finding), index)
+    name, index = find(finding)
+    picture = np.asarray(exam.stacks[name][index])
+    heat = explanation.slice_heat(name, explanation.findings.index(finding), index)
     warm = overlay(picture, heat, explanation.scale)
     return replace(
         failure,
-        explained=explanation.method,
         where=slice_in_words(explanation, finding, raising=raising),
         slice_uri=data_uri(jpeg(_smaller(picture))),
         heat_uri=data_uri(jpeg(_smaller(warm))),

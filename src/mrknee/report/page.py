@@ -83,7 +83,6 @@ def render(contents: Contents) -> str:
         style=Markup(style),  # noqa: S704  # our own file
         readings=any(readings_of(part.name) for part in parts),
         published=published_of(parts),
-        explained={one.explained for group in contents.failures.values() for one in group},
         rules=_rules(parts),
         readings_of=readings_of,
         marks=figures.MARKS,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, floor, log10
 
@@ -19,8 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from mrknee.exams import Exam, Plane
-from mrknee.inference.explanation import EXACT, Explanation
+from mrknee.exams import Exam
+from mrknee.inference.explanation import Explanation
 from mrknee.report.words import title_of
 
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "seen_box",
     "signed",
     "slice_in_words",
-    "verbs_of",
 ]
 
 Picture = UInt8[np.ndarray, "rows cols 3"]
@@ -63,7 +61,7 @@ keeps within as long as a row can take more and smaller slices."""
 COLUMNS = (6, 8, 10, 12, 16, 20)
 """Slices a row of a contact sheet, as few as the height allows; 20 are 54 pixels wide each."""
 
-HEAD, CAPTION, PLANE_TITLE = 138, 30, 40
+HEAD, CAPTION, SERIES_TITLE = 138, 30, 40
 """Heights in pixels: the sheet's head, what is written below a slice, a plane's heading."""
 
 PAPER, INK, FAINT, SEEN = "#121417", "#f2f2f2", "#a4abb5", "#8a929c"
@@ -73,60 +71,20 @@ MARK, MARK_LOW = "#ffde00", "#9fe3ff"
 """Frames of the slices that raise most and lower most."""
 
 
-@dataclass(frozen=True)
-class Verbs:
-    """What may be said of a score: of parts of a logit more than of Grad-CAM, which has none.
-
-    Attributes:
-        up: what a positive score does.
-        down: what a negative score does.
-        down_it: the same, of a logit or finding named before.
-        score: what a slice's number is.
-        unit: what heat is counted in.
-    """
-
-    up: str
-    down: str
-    down_it: str
-    score: str
-    unit: str
-
-
-def verbs_of(explanation: Explanation) -> Verbs:
-    """The words for an explanation's method."""
-    if explanation.method == EXACT:
-        return Verbs(
-            "raises the logit",
-            "lowers the logit",
-            "lowers it",
-            "what it adds to the logit",
-            "logit",
-        )
-    return Verbs(
-        "speaks for the finding",
-        "speaks against the finding",
-        "speaks against it",
-        "its Grad-CAM score, which is no part of the logit",
-        "Grad-CAM",
-    )
-
-
 def slice_in_words(explanation: Explanation, finding: str, *, raising: bool) -> str:
-    """Which slice of all planes speaks most for the finding, or most against it.
+    """Which slice of all series speaks most for the finding, or most against it.
 
     For example "raised most by axial slice 3 of 12". Where no slice speaks that way it is the one
     that does least the other way, and is called so.
     """
     find = explanation.most_raising if raising else explanation.most_lowering
-    plane, index = find(finding)
-    score = float(explanation.slice_scores(plane)[explanation.findings.index(finding), index])
-    place = f"{plane} slice {index + 1} of {explanation.shapes[plane][0]}"
+    name, index = find(finding)
+    score = float(explanation.slice_scores(name)[explanation.findings.index(finding), index])
+    place = f"{name} slice {index + 1} of {explanation.shapes[name][0]}"
     if score == 0:
         return f"nothing {'for' if raising else 'against'} it in any slice, such as {place}"
     amount = "most" if (score > 0) == raising else "least"
-    if explanation.method == EXACT:
-        return f"{'raised' if score > 0 else 'lowered'} {amount} by {place}"
-    return f"{'for' if score > 0 else 'against'} it {amount}: {place}"
+    return f"{'raised' if score > 0 else 'lowered'} {amount} by {place}"
 
 
 def digits_of(explanation: Explanation) -> int:
@@ -218,37 +176,37 @@ def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Sheet:
         explanation: the explanation of it.
         finding: one of the explanation's findings.
     """
-    counts = [len(exam.stacks[plane]) for plane in explanation.native]
+    counts = [len(exam.stacks[name]) for name in explanation.native]
     row = explanation.findings.index(finding)
     for columns in COLUMNS:
         side = (WIDTH - 2 * MARGIN - (columns - 1) * GAP) // columns
         rows = sum(ceil(count / columns) for count in counts)
-        if HEAD + len(counts) * PLANE_TITLE + rows * (side + CAPTION + GAP) <= TALLEST:
+        if HEAD + len(counts) * SERIES_TITLE + rows * (side + CAPTION + GAP) <= TALLEST:
             break
     digits, longest = digits_of(explanation), explanation.largest_score
     parts = [_head(explanation, row)]
-    for plane in explanation.native:
-        scores = explanation.slice_scores(plane)[row]
-        pictures = _warm_tiles(exam, explanation, plane, row, side)
-        box = seen_box(explanation.seen(plane))
+    for name in explanation.native:
+        scores = explanation.slice_scores(name)[row]
+        pictures = _warm_tiles(exam, explanation, name, row, side)
+        box = seen_box(explanation.seen(name))
         frames = {int(scores.argmax()): MARK}
         if explanation.logits[row] < 0:
             frames = {int(scores.argmin()): MARK_LOW} | frames
         captions = [(float(score), signed(score, digits)) for score in scores]
-        parts.append(_plane_title(plane, scores, digits + 1))
+        parts.append(_series_title(name, scores, digits + 1))
         parts.append(_tiles(pictures, captions, longest, box, columns, side, frames))
     parts.append(np.asarray(_blank(MARGIN - GAP)[0]))
     return np.concatenate(parts)
 
 
 def _warm_tiles(
-    exam: Exam, explanation: Explanation, plane: Plane, row: int, side: int
+    exam: Exam, explanation: Explanation, series: str, row: int, side: int
 ) -> UInt8[np.ndarray, "slices rows cols 3"]:
-    """A plane's slices with their heat, as large as fits a square of `side`.
+    """A series' slices with their heat, as large as fits a square of `side`.
 
     They are coloured at this size: of MRNet's slices that is a sixth of the pixels and less.
     """
-    stack = exam.stacks[plane]
+    stack = exam.stacks[series]
     rows, cols = stack.shape[1:]
     shrink = side / max(rows, cols)
     size = (max(round(rows * shrink), 1), max(round(cols * shrink), 1))
@@ -256,7 +214,7 @@ def _warm_tiles(
         Image.fromarray(np.asarray(one)).resize(size[::-1], Image.Resampling.LANCZOS)
         for one in stack
     ]
-    heat = explanation.sized_heat(plane, row, *size)
+    heat = explanation.sized_heat(series, row, *size)
     return overlay(np.stack([np.asarray(one) for one in greys]), heat, explanation.scale)
 
 
@@ -286,7 +244,7 @@ def _write(
 def _head(explanation: Explanation, row: int) -> Sheet:
     """The finding, the sum, how to read the colours, and the colour bar with its scale."""
     sheet, draw = _blank(HEAD)
-    verbs, digits = verbs_of(explanation), digits_of(explanation) + 1
+    digits = digits_of(explanation) + 1
     bar, left = 280, WIDTH - MARGIN - 280
     room = left - 2 * MARGIN
     finding = _fitting(title_of(explanation.findings[row]), room // 3, 24)
@@ -294,27 +252,25 @@ def _head(explanation: Explanation, row: int) -> Sheet:
     room -= round(_font(24).getlength("Exam " + rest))
     _write(draw, (MARGIN, 18), f"Exam {_fitting(explanation.exam, room, 24)}{rest}", 24)
     logit, bias = (signed(x[row], digits) for x in (explanation.logits, explanation.bias))
-    sums = explanation.plane_sums.items()
-    planes = "  ".join(f"{signed(own[row], digits)} ({plane})" for plane, own in sums)
+    sums = explanation.series_sums.items()
+    parts = "  ".join(f"{signed(own[row], digits)} ({name})" for name, own in sums)
     if explanation.adds_up:
-        words = f"logit  {logit}  =  {bias} (bias)  {planes}"
-    elif explanation.method == EXACT:
-        words = f"logit  {logit}; parts that do not add up to it:  {bias} (bias)  {planes}"
+        words = f"logit  {logit}  =  {bias} (bias)  {parts}"
     else:
-        words = f"logit  {logit}; Grad-CAM, which does not add up to it:  {planes}"
+        words = f"logit  {logit}; parts that do not add up to it:  {bias} (bias)  {parts}"
     _write(draw, (MARGIN, 54), words, 16)
-    frames = f"Yellow frame: the plane's slice that {verbs.up} most"
+    frames = "Yellow frame: the slice of the series that raises the logit most"
     if explanation.logits[row] < 0:
-        frames += f"; light blue: that {verbs.down_it} most"
+        frames += "; light blue: that lowers it most"
     legend = (
-        f"Below each slice: its number and {verbs.score}.",
+        "Below each slice: its number and what it adds to the logit.",
         f"{frames}. Grey frame: what the network sees.",
     )
     for line, text in enumerate(legend):
         _write(draw, (MARGIN, 84 + 20 * line), text, 14, fill=FAINT)
     sheet.paste(Image.fromarray(colour_bar(bar, 18)), (left, 44))
-    _write(draw, (left, 18), verbs.down, 15)
-    _write(draw, (WIDTH - MARGIN, 18), verbs.up, 15, anchor="ra")
+    _write(draw, (left, 18), "lowers the logit", 15)
+    _write(draw, (WIDTH - MARGIN, 18), "raises the logit", 15, anchor="ra")
     ends = ((left, "la", -1), (left + bar / 2, "ma", 0), (WIDTH - MARGIN, "ra", 1))
     for x, anchor, sign in ends:
         number = f"{sign * explanation.scale:+.2g}" if sign else "0"
@@ -322,7 +278,7 @@ def _head(explanation: Explanation, row: int) -> Sheet:
     _write(
         draw,
         (WIDTH - MARGIN, 84),
-        f"{verbs.unit} per pixel, one scale for the exam",
+        "logit per pixel, one scale for the exam",
         14,
         fill=FAINT,
         anchor="ra",
@@ -346,10 +302,10 @@ def _fitting(text: str, width: float, size: int) -> str:
     return kept
 
 
-def _plane_title(plane: Plane, scores: Float[np.ndarray, " slices"], digits: int) -> Sheet:
-    sheet, draw = _blank(PLANE_TITLE)
+def _series_title(name: str, scores: Float[np.ndarray, " slices"], digits: int) -> Sheet:
+    sheet, draw = _blank(SERIES_TITLE)
     slices = f"{len(scores)} slice" + "s" * (len(scores) > 1)
-    text = f"{plane}  ·  {slices}  ·  together {signed(float(scores.sum()), digits)}"
+    text = f"{name}  ·  {slices}  ·  together {signed(float(scores.sum()), digits)}"
     _write(draw, (MARGIN, 12), text, 18)
     return np.asarray(sheet)
 
@@ -363,7 +319,7 @@ def _tiles(
     side: int,
     frames: Mapping[int, str],
 ) -> Sheet:
-    """One plane's slices in rows, each in a square of `side`, with what is below them.
+    """One series' slices in rows, each in a square of `side`, with what is below them.
 
     Captions are scores, as numbers and in words; frames are slices' indices with their colours.
     """

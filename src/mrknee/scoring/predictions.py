@@ -301,7 +301,7 @@ class Predictions:
             )
 
 
-REMARKS = ["exam", "plane", "code", "remark"]
+REMARKS = ["exam", "series", "code", "remark"]
 """The header of a table of remarks."""
 
 
@@ -329,7 +329,7 @@ def write_remarks(path: Path, remarks: Mapping[str, Sequence[Remark]]) -> Path |
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(REMARKS)
         for exam_id, found in remarks.items():
-            writer.writerows((exam_id, r.plane or "", r.code, r.text) for r in found)
+            writer.writerows((exam_id, r.series or "", r.code, r.text) for r in found)
     return beside
 
 

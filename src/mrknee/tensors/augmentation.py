@@ -32,10 +32,10 @@ class Augmentation:
         translation: largest shift along each axis, as a share of the crop's side (the published
             code crops first).
         mirror: probability of a mirror image, 0 to 1.
-        draw: "exam": one draw an exam. A mirrored knee is a mirrored knee: axial and coronal
-            slices are flipped left to right and the order of the sagittal slices is reversed;
-            the shift is one shift in space, seen by each plane along its own two axes; each
-            plane turns about its own axis. "plane": each plane draws for itself, and the
+        draw: "exam": one draw per exam, the same for all series of a plane. A mirrored knee is a
+            mirrored knee: axial and coronal slices are flipped left to right and the order of the
+            sagittal slices is reversed; the shift is one shift in space, seen by each plane along
+            its own two axes; each plane turns about its own axis. "plane": each plane draws for itself, and the
             sagittal plane is flipped front to back, as the published code does (left and right
             then disagree between planes).
 
@@ -72,7 +72,7 @@ _CACHE_LINE = 64  # bytes, on every processor that torch runs on
 
 @dataclass(frozen=True)
 class View:
-    """One plane's draw.
+    """The draw for all series of one plane.
 
     Attributes:
         angle: degrees.

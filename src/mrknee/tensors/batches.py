@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, ExamFolder, Exams, Plane
+from mrknee.exams import MRNET_SERIES, Exam, ExamFolder, Exams
 from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
 from mrknee.tensors.preparation import Preparation
 from mrknee.workers import ignore_interrupts
@@ -35,29 +35,31 @@ class Sample:
 
     Attributes:
         id: the exam's id.
-        slices: plane -> uint8 (slices, crop, crop); planes the exam lacks are not there.
-        labels: float32 (findings,): 1, 0 or NaN (not known).
+        slices: series -> uint8 (slices, crop, crop); series the exam lacks are not there.
+        labels: float32 (findings,): 1, 0, between them, or NaN (not known).
+        series: names of the series that the exam may have, in order.
     """
 
     id: str
-    slices: dict[Plane, UInt8[Tensor, "_ crop crop"]]
+    slices: dict[str, UInt8[Tensor, "_ crop crop"]]
     labels: Float[Tensor, " findings"]
+    series: tuple[str, ...] = MRNET_SERIES.names
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Several exams: for each plane the slices of all of them in one tensor, lengths beside it.
+    """Several exams: for each series the slices of all of them in one tensor, lengths beside it.
 
     Attributes:
         ids: the exams' ids.
-        slices: plane -> uint8 (slices of all exams, crop, crop), exam after exam.
-        lengths: plane -> int64 (exams,): how many slices are whose; 0 where a plane is missing.
-        labels: float32 (exams, findings): 1, 0 or NaN (not known).
+        slices: series -> uint8 (slices of all exams, crop, crop), exam after exam.
+        lengths: series -> int64 (exams,): how many slices are whose; 0 where a series is missing.
+        labels: float32 (exams, findings): 1, 0, between them, or NaN (not known).
     """
 
     ids: tuple[str, ...]
-    slices: dict[Plane, UInt8[Tensor, "_ crop crop"]]
-    lengths: dict[Plane, Int64[Tensor, " exams"]]
+    slices: dict[str, UInt8[Tensor, "_ crop crop"]]
+    lengths: dict[str, Int64[Tensor, " exams"]]
     labels: Float[Tensor, "exams findings"]
 
     def __len__(self) -> int:
@@ -70,6 +72,13 @@ class Batch:
             slices={p: s.to(device, non_blocking=non_blocking) for p, s in self.slices.items()},
             labels=self.labels.to(device, non_blocking=non_blocking),
         )
+
+    def prepared(self, preparation: Preparation) -> dict[str, Float[Tensor, "_ 1 _ _"]]:
+        """The network's input: by series, the slices of all exams, normalised."""
+        return {
+            name: preparation.normalise(slices, self.lengths[name])
+            for name, slices in self.slices.items()
+        }
 
     def tensors(self) -> list[Tensor]:
         """All tensors of the batch."""
@@ -153,16 +162,18 @@ def join(samples: Sequence[Sample]) -> Batch:
     if not samples:
         nothing = torch.zeros((0, 1, 1), dtype=torch.uint8)
         none = torch.zeros(0, dtype=torch.int64)
+        names = MRNET_SERIES.names
         return Batch(
-            (), dict.fromkeys(PLANES, nothing), dict.fromkeys(PLANES, none), torch.zeros((0, 0))
+            (), dict.fromkeys(names, nothing), dict.fromkeys(names, none), torch.zeros((0, 0))
         )
+    names = samples[0].series
     crop = next(iter(samples[0].slices.values())).shape[-1]
     nothing = torch.zeros((0, crop, crop), dtype=torch.uint8)
-    stacks = {p: [s.slices.get(p, nothing) for s in samples] for p in PLANES}
+    stacks = {name: [s.slices.get(name, nothing) for s in samples] for name in names}
     return Batch(
         ids=tuple(s.id for s in samples),
-        slices={p: torch.cat(stacks[p]) for p in PLANES},
-        lengths={p: torch.tensor([len(stack) for stack in stacks[p]]) for p in PLANES},
+        slices={name: torch.cat(stacks[name]) for name in names},
+        lengths={name: torch.tensor([len(stack) for stack in stacks[name]]) for name in names},
         labels=torch.stack([s.labels for s in samples]),
     )
 
@@ -174,17 +185,21 @@ def frame_exam(
     seed: int = 0,
     epoch: int = 0,
 ) -> Sample:
-    """Frames an exam's planes, through a random view of it where an augmentation is given."""
+    """Frames an exam's series, through a random view of it where an augmentation is given."""
     if augmentation is None:
         slices = {
-            p: preparation.frame(torch.from_numpy(np.array(preparation.trim(stack))))
-            for p, stack in exam.stacks.items()
+            name: preparation.frame(torch.from_numpy(np.array(preparation.trim(stack))))
+            for name, stack in exam.stacks.items()
         }
     else:
         views = draw_views(augmentation, seed, epoch, exam.id)
-        slices = {p: apply_view(stack, views[p], preparation) for p, stack in exam.stacks.items()}
+        planes = exam.series.planes
+        slices = {
+            name: apply_view(stack, views[planes[name]], preparation)
+            for name, stack in exam.stacks.items()
+        }
     labels = torch.tensor(list(exam.labels.values()), dtype=torch.float32)
-    return Sample(exam.id, slices, labels)
+    return Sample(exam.id, slices, labels, exam.series.names)
 
 
 class ExamDataset(Dataset[Sample | MrkneeError]):
@@ -227,7 +242,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         positions: which exams.
         batch_exams: how many exams a batch; the last batch may be smaller, none is dropped.
         seed: of the shuffling; None keeps the order.
-        slices: position -> slices of the exam, all planes together; None where they don't count.
+        slices: position -> slices of the exam, all series together; None where they don't count.
         budget: at most so many slices a batch; an exam that has more is a batch of its own.
         share: (rank, processes): each batch is dealt to so many processes, and this one takes its
             part, which is empty where there are fewer exams than processes. All processes make
@@ -307,7 +322,7 @@ def load_batches(
         dataset: the exams.
         positions: which of them.
         batch_exams: at most how many a batch.
-        batch_slices: at most how many slices a batch, all planes together; an exam that has more
+        batch_slices: at most how many slices a batch, all series together; an exam that has more
             is a batch of its own. None where they don't count.
         shuffle_seed: shuffles anew each epoch; None keeps the order.
         workers: processes that read; -1 takes one a core but one, 4 at most, and none for what
@@ -346,7 +361,7 @@ def load_batches(
 
 
 def _count_slices(exams: Exams, position: int) -> int:
-    """The slices of all planes; a folder knows them from the files' headers."""
+    """The slices of all series; a folder knows them from the files' headers."""
     if isinstance(exams, ExamFolder):
         return exams.count_slices(position)
     return sum(map(len, exams[position].stacks.values()))

@@ -54,7 +54,7 @@ class Preparation(PreparationSettings):
         A constant stack becomes all 0 before mean and SD (the reference divides by zero).
 
         Args:
-            slices: all slices of one plane of all exams in a batch, exam after exam.
+            slices: all slices of one series of all exams in a batch, exam after exam.
             lengths: how many of them belong to each exam, in that order; may be 0.
 
         Returns:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mrknee.exams import ExamFolder
 from mrknee.networks.network import SLICES_AT_ONCE, Network
-from mrknee.networks.reader import device_here
+from mrknee.networks.prediction import device_here
 from mrknee.training.machine import free_memory, resident_memory
 from mrknee.training.out_of_memory import what_to_change
 from mrknee.training.parts import Parts

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from mrknee.exams import ExamFolder, Findings
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
-from mrknee.networks.reader import Reader, device_here
+from mrknee.networks.prediction import device_here, predict_batches
 from mrknee.scoring.calibration import Calibration, fit_calibration
+from mrknee.scoring.decisions import Decisions
 from mrknee.scoring.operating_point import OperatingPoint, at_sensitivity, youden
 from mrknee.scoring.predictions import Predictions, write_remarks
 from mrknee.scoring.scorecard import Scorecard, score
@@ -36,7 +37,7 @@ def read_best(
         epoch was selected on valid, no valid where it is missing or has no labels.
     """
     best = load_checkpoint(out / "best")
-    reader = Reader(recipe.preparation, best.network).to(device_here())
+    network = best.network.to(device_here())
     findings = Findings(best.network.findings)
 
     def read(exams: ExamFolder, positions: Sequence[int], part: str) -> Predictions:
@@ -45,7 +46,9 @@ def read_best(
         probabilities = np.zeros((0, len(findings)))
         if mine:
             batches = load_part(exams, mine, recipe)
-            ids, probabilities = reader.read(batches, len(mine), f"reading {part}")
+            ids, probabilities = predict_batches(
+                network, recipe.preparation, batches, len(mine), f"reading {part}"
+            )
         rows: dict[str, np.ndarray] = {}
         for some_ids, some in gather((ids, probabilities)):
             rows.update(zip(some_ids, some, strict=True))
@@ -112,10 +115,7 @@ def evaluate_best(
     if "inner" in raw:
         labels = parts.selecting.labels[list(parts.chosen)]
         calibration, points = fit_decisions(raw["inner"], labels, recipe)
-        decisions = {
-            "calibration": None if calibration is None else calibration.to_dict(),
-            "operating_points": {n: [p.to_dict() for p in each] for n, each in points.items()},
-        }
+        decisions = Decisions(calibration, points).to_dict()
         save_checkpoint(out / "best", best.network, best.preparation, best.provenance, decisions)
         card = keep(raw["inner"], labels, "inner")
     if "valid" in raw and parts.valid is not None:

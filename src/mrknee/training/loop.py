@@ -20,8 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError, TrainingError
-from mrknee.networks.reader import Reader, device_here
+from mrknee.networks.network import Network
+from mrknee.networks.prediction import device_here
 from mrknee.tensors.batches import Batch, EpochBatches, unfold
+from mrknee.tensors.preparation import Preparation
 from mrknee.training.epoch_result import EpochResult
 from mrknee.training.objective import summed_loss
 from mrknee.training.optimization import cosine_factor, make_optimizer
@@ -60,17 +62,20 @@ class Record(Protocol):
 
 
 class Objective(nn.Module):
-    """A reader and its loss, as one module: what several processes synchronise.
+    """A network and its loss, as one module: what several processes synchronise.
 
     Args:
-        reader: preparation and network.
+        network: the network.
+        preparation: how slices become its input.
         pos_weight: float32 (findings,): weight of the positive labels of each finding.
     """
 
-    def __init__(self, reader: Reader, pos_weight: Float[Tensor, " findings"]) -> None:
+    def __init__(
+        self, network: Network, preparation: Preparation, pos_weight: Float[Tensor, " findings"]
+    ) -> None:
         super().__init__()
-        self.reader = reader
-        self.findings = tuple(reader.network.findings)
+        self.network, self.preparation = network, preparation
+        self.findings = network.findings
         self.register_buffer("pos_weight", pos_weight, persistent=False)
 
     def forward(
@@ -78,7 +83,7 @@ class Objective(nn.Module):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "exams findings"], Float[Tensor, "exams findings"]]:
         """The loss summed over the batch's known labels, its logits, and its labels."""
         if len(batch):
-            logits = self.reader(batch).float()
+            logits = self.network(batch.prepared(self.preparation), batch.lengths).float()
             loss = summed_loss(logits, batch.labels, self.pos_weight)  # type: ignore[arg-type]  # a buffer
             return loss, logits, batch.labels
         # nothing to add, but every parameter needs a gradient
@@ -88,10 +93,10 @@ class Objective(nn.Module):
 
 
 class TrainingLoop:
-    """Trains a reader by a recipe.
+    """Trains a network by a recipe.
 
     Args:
-        reader: preparation and network; moved to the GPU where there is one.
+        network: the network; moved to the GPU where there is one.
         recipe: the settings.
         pos_weight: float32 (findings,), from the exams trained on; it weighs the validation loss
             too, so that the two can be compared and no validation label steers training.
@@ -108,7 +113,7 @@ class TrainingLoop:
 
     def __init__(
         self,
-        reader: Reader,
+        network: Network,
         recipe: Recipe,
         pos_weight: Float[Tensor, " findings"],
         steps: int = 1,
@@ -116,12 +121,12 @@ class TrainingLoop:
         precision: Precision = "32-true",
         processes: Processes | None = None,
     ) -> None:
-        self.reader, self.recipe, self.steps = reader, recipe, steps
+        self.network, self.recipe, self.steps = network, recipe, steps
         self.processes = Processes() if processes is None else processes
         self.device = device_here()
-        self.objective = Objective(reader, pos_weight).to(self.device)
+        self.objective = Objective(network, recipe.preparation, pos_weight).to(self.device)
         self.findings = self.objective.findings
-        self.parameters = [p for p in reader.parameters() if p.requires_grad]
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.parameters, recipe.optimizer)
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         if recipe.schedule.name == "plateau":
@@ -147,7 +152,7 @@ class TrainingLoop:
     def state(self) -> dict[str, Any]:
         """All that a later loop needs to go on: tensors and plain values."""
         return {
-            "network": self.reader.network.state_dict(),
+            "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "plateau": None if self.plateau is None else self.plateau.state_dict(),
@@ -157,7 +162,7 @@ class TrainingLoop:
 
     def restore(self, state: dict[str, Any], epoch: int, batches: int) -> None:
         """Takes back what `state` gave after so many epochs and batches of the next one."""
-        self.reader.network.load_state_dict(state["network"])
+        self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.plateau is not None:

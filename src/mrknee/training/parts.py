@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import PLANES, ExamFolder, Plane, StackSizes, inner_split
+from mrknee.exams import ExamFolder, StackSizes, inner_split
 from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.training.recipe import Recipe
 
@@ -43,10 +43,10 @@ class Parts:
         """Whether valid is there and has a label of any finding."""
         return self.valid is not None and not bool(np.isnan(self.valid.labels).all())
 
-    def planes(self) -> dict[str, int]:
-        """Plane -> how many of the exams trained on have it."""
-        having = [self.train.planes(position) for position in self.fit]
-        return {str(plane): sum(plane in planes for planes in having) for plane in PLANES}
+    def series(self) -> dict[str, int]:
+        """Series -> how many of the exams trained on have it."""
+        having = [self.train.series_of(position) for position in self.fit]
+        return {name: sum(name in those for those in having) for name in self.train.series.names}
 
     def table(self) -> str:
         """`split.csv`: a line an exam that is used, with its part."""
@@ -119,13 +119,13 @@ def stack_sizes(exams: ExamFolder, positions: Sequence[int]) -> dict[str, dict[s
         positions: those trained on, at least one.
 
     Returns:
-        Plane -> slices, rows and cols, each with its minimum and maximum.
+        Series -> slices, rows and cols, each with its minimum and maximum.
     """
-    shapes: dict[Plane, list[tuple[int, int, int]]] = {}
+    shapes: dict[str, list[tuple[int, int, int]]] = {}
     for position in positions:
-        for plane, shape in exams.shapes(position).items():
-            shapes.setdefault(plane, []).append(shape)
-    return {plane.value: StackSizes.of(shapes[plane]).to_dict() for plane in shapes}
+        for name, shape in exams.shapes(position).items():
+            shapes.setdefault(name, []).append(shape)
+    return {name: StackSizes.of(shapes[name]).to_dict() for name in shapes}
 
 
 def load_part(

@@ -155,9 +155,7 @@ class RunRecord:
             folders.append(self.out / "epochs" / _epoch_name(self.rows[-1]))
         provenance = {**self.provenance, "epoch": loop.epoch, "metrics": _plain(measured)}
         for folder in folders if self.writes else ():
-            save_checkpoint(
-                folder, loop.reader.network, loop.reader.preparation.to_dict(), provenance
-            )
+            save_checkpoint(folder, loop.network, loop.recipe.preparation.to_dict(), provenance)
         if self.writes:
             write_metrics(self.out, self.rows)
         row = self.rows[-1]

@@ -34,7 +34,7 @@ from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError, le
 from mrknee.exams.listing import unread_text
 from mrknee.files import contents, owned_folder, resolve_output, whole_file
 from mrknee.networks.network import Network
-from mrknee.networks.reader import Reader, device_here
+from mrknee.networks.prediction import device_here
 from mrknee.outputs import RUN_FILES, check_output_folder
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.coverage import coverage_notes
@@ -133,7 +133,12 @@ def _train(
     torch.manual_seed(recipe.seed)
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
-    network = Network(recipe.network, findings, recipe.weights if start.state is None else "none")
+    network = Network(
+        recipe.network,
+        findings,
+        recipe.weights if start.state is None else "none",
+        parts.train.series,
+    )
     network.refuse_size(recipe.preparation.crop)
     network.slices_at_once = slices_at_once(recipe)
     fit_labels = parts.train.labels[parts.fit]
@@ -147,7 +152,7 @@ def _train(
         "data": data.resolve().name,
         "trained_on": len(parts.fit),
         "stack_sizes": stack_sizes(parts.train, parts.fit),
-        "planes": parts.planes(),
+        "series": parts.series(),
         "selected_on": {"part": recipe.selection.part, "exams": len(parts.chosen)},
         "seed": recipe.seed,
         "recipe": recipe.to_dict(),
@@ -171,7 +176,7 @@ def _train(
     for note in coverage_notes(parts, recipe) if start.state is None else ():
         record.say(f"note: {note}")
     loop = TrainingLoop(
-        Reader(recipe.preparation, network),
+        network,
         recipe,
         weights,
         count_steps(training, recipe),

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError, PlatformError, RequestError
-from mrknee.exams import PLANES
+from mrknee.exams import SeriesList
 from mrknee.files import FULL_DISK
 from mrknee.report.templates import templates
 from mrknee.report.words import title_of
@@ -155,9 +155,13 @@ class _Intake:
 
             def read(gone: threading.Event) -> Answered[Answer]:
                 received = read_body(
-                    body, content_type, allow_missing_plane=allow, axes=self._service.axes
+                    body,
+                    content_type,
+                    self._service.model.series,
+                    allow_missing_plane=allow,
+                    axes=self._service.axes,
                 )
-                record.input = {str(p): digest for p, digest in received.digests.items()}
+                record.input = dict(received.digests)
                 if gone.is_set():
                     raise ClientDisconnect
                 return work(received, record.request_id)
@@ -177,7 +181,7 @@ async def _left(request: Request) -> None:
 
 
 def _add_addresses(app: FastAPI, service: Service, intake: _Intake, metrics: Metrics) -> None:
-    form = _form(required=not service.allow_missing_plane)
+    form = _form(service.model.series, required=not service.allow_missing_plane)
 
     @app.post("/predict", responses=_FAULTS, openapi_extra=form)
     async def predict(request: Request) -> schemas.Prediction:
@@ -191,7 +195,7 @@ def _add_addresses(app: FastAPI, service: Service, intake: _Intake, metrics: Met
         openapi_extra=form,
     )
     async def explain(request: Request) -> schemas.Explained | HTMLResponse:
-        """Which planes and slices, and how much; a page for who prefers text/html."""
+        """Which series and slices, and how much; a page for who prefers text/html."""
         if _wants_page(request):
             return HTMLResponse(await intake.answer(request, service.page), headers=PAGE_HEADERS)
         return await intake.answer(request, service.explain)
@@ -224,11 +228,11 @@ def _add_addresses(app: FastAPI, service: Service, intake: _Intake, metrics: Met
         return start_page(service)
 
 
-def _form(*, required: bool) -> dict[str, Any]:
+def _form(series: SeriesList, *, required: bool) -> dict[str, Any]:
     """An exam's form as `/openapi.json` has it: the routes read it themselves, to bound it."""
-    schema: dict[str, Any] = {"type": "object", "properties": dict.fromkeys(PLANES, _STACK)}
+    schema: dict[str, Any] = {"type": "object", "properties": dict.fromkeys(series.names, _STACK)}
     if required:
-        schema["required"] = list(PLANES)
+        schema["required"] = list(series.names)
     content = {"multipart/form-data": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -245,7 +249,7 @@ def start_page(
             points=service.operating_points,
             calibrated=service.calibrated,
             uncalibrated=service.uncalibrated,
-            planes=PLANES,
+            series=service.model.series.names,
             title_of=title_of,
             fault=fault,
         )

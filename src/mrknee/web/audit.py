@@ -38,7 +38,7 @@ class Record:
         time: when the request came, UTC.
         status: the HTTP status; 499 where the client went away before the answer.
         fault: what was wrong, or None.
-        input: by plane, the SHA-256 of the file as it came; empty where no exam could be read.
+        input: by series, the SHA-256 of the file as it came; empty where no exam could be read.
         result: by finding, the probability; empty where there is none.
         remarks: codes of what is unusual about the exam.
     """

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from mrknee.exams import Plane
-
 NOTICE = "research use only: these numbers are no diagnosis"
 
 
@@ -35,7 +33,7 @@ class ExamRemark(BaseModel):
     """Something odd about the exam (docs/plausibility.md)."""
 
     code: str
-    plane: Plane | None = Field(description="the plane it concerns, or null")
+    series: str | None = Field(description="the series it concerns, or null")
     text: str
 
 
@@ -51,8 +49,8 @@ class Prediction(BaseModel):
         description="whether all findings' probabilities are calibrated; each finding says its own"
     )
     findings: dict[str, FindingRead]
-    missing_planes: list[Plane] = Field(
-        description="planes that were not read: not sent, or none the model was trained on"
+    missing_series: list[str] = Field(
+        description="series that were not read: not sent, or none the model was trained on"
     )
     remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
     notice: str = NOTICE
@@ -61,7 +59,7 @@ class Prediction(BaseModel):
 class Place(BaseModel):
     """One slice of the exam."""
 
-    plane: Plane
+    series: str
     slice: int = Field(description="counted from 0")
     score: float = Field(description="what it adds to the logit")
 
@@ -73,15 +71,13 @@ class FindingExplained(BaseModel):
     calibrated: bool = Field(description="whether this finding's probability is calibrated")
     uncalibrated: str | None = Field(description="why it is not calibrated, or null")
     logit: float = Field(description="before calibration")
-    bias: float | None = Field(description="the logit without any picture; null for Grad-CAM")
-    residual: float | None = Field(
-        description="how far bias and parts are from the logit; null for Grad-CAM"
+    bias: float = Field(description="the logit without any picture")
+    residual: float = Field(description="how far bias and parts are from the logit")
+    allowed_residual: float = Field(
+        description="how far they may be and still add up to it, by rounding"
     )
-    allowed_residual: float | None = Field(
-        description="how far they may be and still add up to it, by rounding; null for Grad-CAM"
-    )
-    planes: dict[Plane, float] = Field(description="what each plane adds")
-    slices: dict[Plane, list[float]] = Field(description="what each slice adds")
+    series: dict[str, float] = Field(description="what each series adds")
+    slices: dict[str, list[float]] = Field(description="what each slice adds")
     most_raising_slice: Place
     most_lowering_slice: Place
 
@@ -103,7 +99,6 @@ class Explained(BaseModel):
     model_digest: str = Field(description="SHA-256 of the model's files")
     mrknee: str = Field(description="version of the program")
     exam: str
-    method: str
     adds_up: bool = Field(
         description="whether bias and parts of this exam, as computed, add up to every logit"
     )
@@ -111,26 +106,35 @@ class Explained(BaseModel):
     attention_held_fixed: bool
     unit: str
     scale: float = Field(description="the largest heat of any pixel, in the same unit")
-    shapes: dict[Plane, tuple[int, int, int]] = Field(description="slices, rows, columns")
+    shapes: dict[str, tuple[int, int, int]] = Field(description="slices, rows, columns")
     preparation: Preparation
     findings: dict[str, FindingExplained]
-    missing_planes: list[Plane] = Field(
-        description="planes that were not read: not sent, or none the model was trained on"
+    missing_series: list[str] = Field(
+        description="series that were not read: not sent, or none the model was trained on"
     )
     remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
     notice: str = NOTICE
+
+
+class Series(BaseModel):
+    """One series that the model reads: a field of the form."""
+
+    name: str
+    plane: str = Field(description="axial, coronal or sagittal")
+    weighting: str | None = Field(description="T1, PD, T2 or GRE; null: not stated")
+    fat_suppressed: bool | None = Field(description="null: not stated")
 
 
 class Limits(BaseModel):
     """What a request may hold."""
 
     body_bytes: int
-    slices: int = Field(description="a plane")
+    slices: int = Field(description="per series")
     side: int = Field(description="rows or columns, pixels")
-    pixels: int = Field(description="all planes together")
+    pixels: int = Field(description="all series together")
     upload_seconds: float
     exams_at_once: int = Field(description="arriving, waiting and being read")
-    missing_plane: bool = Field(description="whether one or two planes may be missing")
+    missing_series: bool = Field(description="whether series may be missing")
 
 
 class ModelFacts(BaseModel):
@@ -140,6 +144,7 @@ class ModelFacts(BaseModel):
     model_digest: str = Field(description="SHA-256 of the model's files")
     mrknee: str = Field(description="version of the program")
     findings: list[str] = Field(description="in the model's order")
+    series: list[Series] = Field(description="the fields of a form, in the model's order")
     preparation: Preparation
     decisions: dict[str, Any] = Field(description="calibration and operating points, as fitted")
     provenance: dict[str, Any] = Field(description="data, recipe, seed, versions of the training")

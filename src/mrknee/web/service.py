@@ -9,12 +9,11 @@ from typing import Any, Generic, TypeVar
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams import Exam
 from mrknee.exams.axes import Axes
 from mrknee.exams.remark import Remark
-from mrknee.inference.decisions import operating_points_of
 from mrknee.inference.explanation import Explanation
-from mrknee.inference.model import Model, uncalibrated
+from mrknee.inference.model import Model
 from mrknee.inference.runtimes import Limits
 from mrknee.report.exam_page import exam_page
 from mrknee.scoring.operating_point import OperatingPoint
@@ -54,7 +53,7 @@ class Service:
         model: ready to read exams.
         name: what it is called in answers.
         digest: the SHA-256 of the model's files, as `mrknee.web.serving.digest_of` gives it.
-        allow_missing_plane: read exams that lack one or two planes too.
+        allow_missing_plane: read exams that lack series too.
         axes: the order of the files' axes, where it is another than (slices, rows, cols); None
             refuses stacks that seem to be in another.
 
@@ -73,7 +72,7 @@ class Service:
     ) -> None:
         self.model, self.name, self.allow_missing_plane = model, name, allow_missing_plane
         self.digest, self.axes = digest, axes
-        self.operating_points = operating_points_of(model.decisions)
+        self.operating_points = model.decisions.operating_points
 
     @property
     def calibrated(self) -> bool:
@@ -83,7 +82,7 @@ class Service:
     @property
     def uncalibrated(self) -> Mapping[str, str]:
         """Finding -> why its probability is the network's own; calibrated ones are not in it."""
-        return uncalibrated(self.model.decisions, self.model.findings)
+        return self.model.uncalibrated
 
     def predict(self, received: Received, request_id: str) -> Answered[schemas.Prediction]:
         """Reads an exam.
@@ -145,7 +144,7 @@ class Service:
             "model": self.name,
             "model_digest": self.digest,
             "mrknee": __version__,
-            "missing_planes": self._missing(exam),
+            "missing_series": self._missing(exam),
         }
 
     def facts(self) -> schemas.ModelFacts:
@@ -155,8 +154,9 @@ class Service:
             model_digest=self.digest,
             mrknee=__version__,
             findings=list(self.model.findings),
+            series=[schemas.Series.model_validate(one) for one in self.model.series.to_dicts()],
             preparation=schemas.Preparation(**self.model.preparation.to_dict()),
-            decisions=dict(self.model.decisions),
+            decisions=self.model.decisions.to_dict(),
             provenance=dict(self.model.provenance),
             limits=schemas.Limits(
                 body_bytes=MAX_BODY_BYTES,
@@ -165,13 +165,14 @@ class Service:
                 pixels=MAX_PIXELS,
                 upload_seconds=UPLOAD_SECONDS,
                 exams_at_once=PLACES,
-                missing_plane=self.allow_missing_plane,
+                missing_series=self.allow_missing_plane,
             ),
         )
 
-    def _missing(self, exam: Exam) -> list[Plane]:
-        """Planes that were not read: not sent, or not among those the model was trained on."""
-        return [p for p in PLANES if p not in exam.stacks or p not in self.model.planes]
+    def _missing(self, exam: Exam) -> list[str]:
+        """Series that were not read: not sent, or not among those the model was trained on."""
+        read = set(exam.stacks).intersection(self.model.trained.names)
+        return [name for name in self.model.series.names if name not in read]
 
     def _explanation(self, exam: Exam) -> Explanation:
         try:

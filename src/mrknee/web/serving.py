@@ -62,7 +62,7 @@ def serve(
         root_path: the path of a proxy that the service is below, such as /knee, or "".
         allowed_host: names that clients or the proxy ask under, beside `host` and localhost.
         audit_log: a file that gets one line per exam; None: none is kept.
-        allow_missing_plane: read exams that lack one or two planes too.
+        allow_missing_plane: read exams that lack series too.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
             `slices,rows,cols`, and refuses stacks that seem to be in another order.
         threads: processor threads to compute with; None leaves it to the library.

@@ -21,23 +21,22 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from mrknee.errors import MrkneeError, RequestError
-from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams import Exam
 from mrknee.exams.axes import AXES, Axes, refuse_other_axes, shape_of
-from mrknee.exams.exam import plane_named
 from mrknee.exams.remark import Remark
 from mrknee.exams.stackfile import read_stack
 from mrknee.web.arrivals import MAX_BODY_BYTES, too_large
 from mrknee.web.refusal import RefusalError
 
 MAX_SLICES, MAX_SIDE = 160, 1024
-"""Slices of a plane, and pixels of its sides; MRNet's have up to 61 of 256 x 256. A plane's slices
+"""Slices of a series, and pixels of its sides; MRNet's have up to 61 of 256 x 256. A series' slices
 are read together, and memory grows with them."""
 
 MAX_PIXELS = 24_000_000
-"""Pixels of an exam, all planes together; 3 x 61 slices of 256 x 256 have 12 million, 90 of
+"""Pixels of an exam, all series together; 3 x 61 slices of 256 x 256 have 12 million, 90 of
 512 x 512 have 23.6."""
 
-_MAX_PARTS = 10  # three are wanted; more than that are refused by name
+_MORE_PARTS = 7  # than are wanted: these are refused by name
 _READ_BYTES = 1_048_576
 _MAX_TEXT_BYTES = 65_536  # of a field that is no file, which is refused by name too
 
@@ -53,11 +52,11 @@ class Received:
 
     Attributes:
         exam: the exam; its id is `upload`.
-        digests: by plane, the SHA-256 of the file as it came, in hexadecimal.
+        digests: by series, the SHA-256 of the file as it came, in hexadecimal.
     """
 
     exam: Exam
-    digests: Mapping[Plane, str]
+    digests: Mapping[str, str]
 
 
 def check_head(request: Request) -> str:
@@ -105,6 +104,7 @@ def check_head(request: Request) -> str:
 def read_body(
     body: BinaryIO,
     content_type: str,
+    series: SeriesList,
     *,
     allow_missing_plane: bool,
     axes: Axes | None = None,
@@ -112,9 +112,10 @@ def read_body(
     """Makes an exam of a whole body. It blocks: it is called from the desk's thread.
 
     Args:
-        body: a multipart form with the files axial, coronal and sagittal, open at its beginning.
+        body: a multipart form with a file per series, open at its beginning.
         content_type: its header `Content-Type`.
-        allow_missing_plane: whether one or two of them may be missing.
+        series: the model's; the form's fields are named by them.
+        allow_missing_plane: whether some of them may be missing.
         axes: the order of the files' axes; None refuses stacks that seem to be in another order
             than (slices, rows, cols).
 
@@ -123,14 +124,16 @@ def read_body(
             the exam is too large.
     """
     _refuse_cut(body, content_type)
-    form = asyncio.run(_parsed(body, content_type))
+    form = asyncio.run(_parsed(body, content_type, len(series)))
     try:
-        return _read_exam(_files(form, allow_missing_plane=allow_missing_plane), axes)
+        return _read_exam(
+            _files(form, series, allow_missing_plane=allow_missing_plane), series, axes
+        )
     finally:
         asyncio.run(form.close())
 
 
-async def _parsed(body: BinaryIO, content_type: str) -> FormData:
+async def _parsed(body: BinaryIO, content_type: str, wanted: int) -> FormData:
     async def parts() -> AsyncGenerator[bytes, None]:
         while part := body.read(_READ_BYTES):
             yield part
@@ -138,8 +141,8 @@ async def _parsed(body: BinaryIO, content_type: str) -> FormData:
     parser = MultiPartParser(
         Headers({"content-type": content_type}),
         parts(),
-        max_files=_MAX_PARTS,
-        max_fields=_MAX_PARTS,
+        max_files=wanted + _MORE_PARTS,
+        max_fields=wanted + _MORE_PARTS,
         max_part_size=_MAX_TEXT_BYTES,
     )
     try:
@@ -164,39 +167,41 @@ def _unreadable(found: str) -> RefusalError:
     fault = RequestError(
         "the form can't be read",
         code="form",
-        expected="multipart/form-data, whole, with the files " + ", ".join(PLANES),
+        expected="multipart/form-data, whole, with a file per series of the model",
         found=found,
         advice=ADVICE,
     )
     return RefusalError(400, fault)
 
 
-def _files(form: FormData, *, allow_missing_plane: bool) -> Mapping[Plane, BinaryIO]:
-    files: dict[Plane, BinaryIO] = {}
+def _files(
+    form: FormData, series: SeriesList, *, allow_missing_plane: bool
+) -> Mapping[str, BinaryIO]:
+    files: dict[str, BinaryIO] = {}
     for name, value in form.multi_items():
         wrong = None
-        plane = plane_named(name)
-        if plane is None:
+        one = series.named(name)
+        if one is None:
             wrong = "a field of the form is none of an exam's"
         elif not isinstance(value, UploadFile):
             wrong = "a field holds text in place of a file"
-        elif plane in files:
-            wrong = "a plane comes twice"
+        elif one.name in files:
+            wrong = "a series comes twice"
         elif value.filename or value.size:  # a browser sends a field without a file empty
-            files[plane] = value.file
+            files[one.name] = value.file
         if wrong:
-            expected = "one file each: " + ", ".join(PLANES)
+            expected = "one file each: " + ", ".join(series.names)
             raise RefusalError(
                 422, RequestError(wrong, code="form", expected=expected, advice=ADVICE), field=name
             )
-    missing = [plane for plane in PLANES if plane not in files]
+    missing = [name for name in series.names if name not in files]
     if missing and (not files or not allow_missing_plane):
         raise RefusalError(
             422,
             RequestError(
-                "the exam lacks a plane",
+                "the exam lacks a series",
                 code="missing-plane",
-                expected="the files " + ", ".join(PLANES),
+                expected="the files " + ", ".join(series.names),
                 found=", ".join(files) or "none of them",
                 advice=ADVICE + "; the service started with --allow-missing-plane reads the others",
             ),
@@ -205,26 +210,26 @@ def _files(form: FormData, *, allow_missing_plane: bool) -> Mapping[Plane, Binar
     return files
 
 
-def _read_exam(files: Mapping[Plane, BinaryIO], axes: Axes | None) -> Received:
+def _read_exam(files: Mapping[str, BinaryIO], series: SeriesList, axes: Axes | None) -> Received:
     stacks, digests = {}, {}
     remarks: list[Remark] = []
     with TemporaryDirectory(prefix="mrknee-") as folder:
-        for plane, file in files.items():
-            path = Path(folder) / f"{plane}.npy"
+        for name, file in files.items():
+            path = Path(folder) / f"{name}.npy"
             digest = sha256()
             with path.open("xb") as copy:
                 while part := file.read(_READ_BYTES):
                     digest.update(part)
                     copy.write(part)
-            digests[plane] = digest.hexdigest()
+            digests[name] = digest.hexdigest()
             try:
                 outliers: list[str] = []
-                stacks[plane] = read_stack(path, axes=axes, outliers=outliers)
-                remarks += [Remark("outliers", plane, text) for text in outliers]
+                stacks[name] = read_stack(path, axes=axes, outliers=outliers)
+                remarks += [Remark("outliers", name, text) for text in outliers]
             except MrkneeError as fault:
-                raise RefusalError(422, fault, field=plane) from None
+                raise RefusalError(422, fault, field=name) from None
     try:
-        shapes = {plane: [shape_of(stack)] for plane, stack in stacks.items()}
+        shapes = {name: [shape_of(stack)] for name, stack in stacks.items()}
         refuse_other_axes(shapes, given=axes)
     except MrkneeError as fault:
         order = ",".join(axes or AXES)
@@ -236,22 +241,22 @@ def _read_exam(files: Mapping[Plane, BinaryIO], axes: Axes | None) -> Received:
             advice=f"send stacks of ({order}); the order is the service's own (--axes)",
         )
         raise RefusalError(422, told) from None
-    for plane, stack in stacks.items():
+    for name, stack in stacks.items():
         if len(stack) > MAX_SLICES or max(stack.shape[1:]) > MAX_SIDE:
             raise _too_large_to_read(
-                f"at most {MAX_SLICES} slices of {MAX_SIDE} x {MAX_SIDE} pixels a plane",
+                f"at most {MAX_SLICES} slices of {MAX_SIDE} x {MAX_SIDE} pixels per series",
                 " x ".join(map(str, stack.shape)),
-                plane,
+                name,
             )
     pixels = sum(stack.size for stack in stacks.values())
     if pixels > MAX_PIXELS:
         raise _too_large_to_read(
-            f"at most {MAX_PIXELS:,} pixels, all planes together", f"{pixels:,} pixels", None
+            f"at most {MAX_PIXELS:,} pixels, all series together", f"{pixels:,} pixels", None
         )
-    return Received(Exam("upload", stacks, remarks=tuple(remarks)), digests)
+    return Received(Exam("upload", stacks, remarks=tuple(remarks), series=series), digests)
 
 
-def _too_large_to_read(expected: str, found: str, plane: Plane | None) -> RefusalError:
+def _too_large_to_read(expected: str, found: str, series: str | None) -> RefusalError:
     fault = RequestError(
         "the exam is larger than the service reads",
         code="too-large",
@@ -259,4 +264,4 @@ def _too_large_to_read(expected: str, found: str, plane: Plane | None) -> Refusa
         found=found,
         advice="read it with mrknee predict",
     )
-    return RefusalError(422, fault, field=plane)
+    return RefusalError(422, fault, field=series)

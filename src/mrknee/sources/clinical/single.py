@@ -51,4 +51,5 @@ def read_exam_of(source: str | Path, exam_id: str, *, allow_missing_plane: bool 
             advice="`mrknee import` lists every series with the reason",
         )
     remarks = [Remark("import", None, text) for text in outcome.record["warnings"]]
-    return Exam(exam_id, outcome.stacks, remarks=remarks)
+    stacks = {str(plane): stack for plane, stack in outcome.stacks.items()}
+    return Exam(exam_id, stacks, remarks=remarks)

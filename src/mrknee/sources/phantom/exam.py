@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from threadpoolctl import threadpool_limits
 
 from mrknee.errors import SettingsError
-from mrknee.exams import Exam, Plane, by_plane
+from mrknee.exams import Exam, by_series
 from mrknee.sources.phantom import bones, joint, ligaments, limb
 from mrknee.sources.phantom.anatomy import Anatomy, draw_anatomy
 from mrknee.sources.phantom.lesions import AclTear, BakerCyst, Lesion, Truth, draw_lesions
@@ -83,11 +83,11 @@ class Phantom(Exam):
     """An exam of a synthetic knee, and where its lesions are.
 
     Attributes:
-        lesions: finding -> plane -> uint8 (slices, rows, cols) of the stack's shape, 1 where the
+        lesions: finding -> series -> uint8 (slices, rows, cols) of the stack's shape, 1 where the
             lesion is; only findings that the knee has.
     """
 
-    lesions: Mapping[str, Mapping[Plane, UInt8[np.ndarray, "slices rows cols"]]]
+    lesions: Mapping[str, Mapping[str, UInt8[np.ndarray, "slices rows cols"]]]
 
 
 def make_phantom(
@@ -136,7 +136,7 @@ def make_phantom(
     with threadpool_limits(1):  # sums of another number of threads round otherwise
         knee = render_exam(seed, truth, size=size, slice_factor=slice_factor)
     made = Phantom(id, knee.stacks, {name: float(getattr(truth, name)) for name in FINDINGS})
-    masks = {name: by_plane(planes) for name, planes in knee.masks.items()}
+    masks = {name: by_series(planes) for name, planes in knee.masks.items()}
     object.__setattr__(made, "lesions", MappingProxyType(masks))
     return made
 

@@ -1,0 +1,377 @@
+"""The series of an exam: their names, and the plane and contrast of each.
+
+MRNet has one series per plane, named by it. Other data sets declare theirs in `series.csv`:
+
+    name,plane,weighting,fat_suppressed
+    sag_pd_fs,sagittal,PD,1
+    cor_t1,coronal,T1,0
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, get_args
+
+from mrknee.errors import DataError
+from mrknee.files import whole_file
+from mrknee.untrusted import read_text
+
+Weighting = Literal["T1", "PD", "T2", "GRE"]
+"""The contrast of a series: T1-, proton-density- or T2-weighted, or a gradient echo."""
+
+WEIGHTINGS: tuple[str, ...] = get_args(Weighting)
+
+SERIES_FILE = "series.csv"
+COLUMNS = ("name", "plane", "weighting", "fat_suppressed")
+
+MOST_SERIES = 32
+"""Series that a data set may declare; knee studies have 3 to 14."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
+
+_RESERVED = frozenset(
+    [
+        "add_module",
+        "apply",
+        "bfloat16",
+        "buffers",
+        "call_super_init",
+        "children",
+        "clear",
+        "compile",
+        "cpu",
+        "cuda",
+        "double",
+        "dump_patches",
+        "eval",
+        "extra_repr",
+        "float",
+        "forward",
+        "get_buffer",
+        "get_extra_state",
+        "get_parameter",
+        "get_submodule",
+        "half",
+        "ipu",
+        "items",
+        "keys",
+        "load_state_dict",
+        "logits",
+        "modules",
+        "mtia",
+        "named_buffers",
+        "named_children",
+        "named_modules",
+        "named_parameters",
+        "parameters",
+        "pop",
+        "present",
+        "probabilities",
+        "register_backward_hook",
+        "register_buffer",
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+        "register_load_state_dict_post_hook",
+        "register_load_state_dict_pre_hook",
+        "register_module",
+        "register_parameter",
+        "register_state_dict_post_hook",
+        "register_state_dict_pre_hook",
+        "requires_grad_",
+        "set_extra_state",
+        "set_submodule",
+        "share_memory",
+        "shared",
+        "state_dict",
+        "test",
+        "to",
+        "to_empty",
+        "train",
+        "training",
+        "type",
+        "update",
+        "valid",
+        "values",
+        "xpu",
+        "zero_grad",
+    ]
+)
+"""No series' names: other inputs and outputs of a model, folders of splits, attributes of torch's
+modules, which hold one part per series."""
+
+_MAX_BYTES = 100_000
+
+
+class Plane(StrEnum):
+    """The three anatomical planes, in the order of the published system."""
+
+    AXIAL = "axial"
+    CORONAL = "coronal"
+    SAGITTAL = "sagittal"
+
+
+PLANES = tuple(Plane)
+
+SYNONYMS: Mapping[str, Plane] = MappingProxyType(
+    {
+        "ax": Plane.AXIAL,
+        "tra": Plane.AXIAL,
+        "transverse": Plane.AXIAL,
+        "transversal": Plane.AXIAL,
+        "cor": Plane.CORONAL,
+        "sag": Plane.SAGITTAL,
+    }
+)
+"""Other names of the planes that are accepted, in any case."""
+
+
+def plane_named(name: str) -> Plane | None:
+    """The plane that a name means, in any case: `Sagittal`, `sag`, `tra`; None where it is none."""
+    lower = str(name).strip().lower()
+    return Plane(lower) if lower in PLANES else SYNONYMS.get(lower)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series that an exam may have.
+
+    Attributes:
+        name: its name: that of its folder, and its key in `Exam.stacks`. Lower-case letters,
+            digits and `_`, a letter first, at most 40 characters.
+        plane: the plane of its slices.
+        weighting: its contrast, or None where it is not stated.
+        fat_suppressed: whether fat is dark, or None where it is not stated.
+
+    Raises:
+        DataError: the name can't be used.
+
+    Example:
+        >>> from mrknee import Series
+        >>> Series("sag", "sagittal", "PD").plane
+        <Plane.SAGITTAL: 'sagittal'>
+    """
+
+    name: str
+    plane: Plane
+    weighting: Weighting | None = None
+    fat_suppressed: bool | None = None
+
+    def __post_init__(self) -> None:
+        if (
+            not isinstance(self.name, str)
+            or not _NAME.fullmatch(self.name)
+            or self.name in _RESERVED
+        ):
+            raise DataError(
+                "a series can't have this name",
+                code="series",
+                expected="lower-case letters, digits and _, a letter first, 40 characters at most"
+                if self.name not in _RESERVED
+                else f"a name that means nothing else, such as {self.name}_1",
+                found=repr(self.name),
+            )
+        plane = plane_named(self.plane)
+        if plane is None:
+            raise DataError(
+                f"the plane of the series {self.name} is not known",
+                code="series",
+                expected=", ".join(PLANES),
+                found=repr(self.plane),
+            )
+        object.__setattr__(self, "plane", plane)
+        if self.weighting not in (None, *WEIGHTINGS):
+            raise DataError(
+                f"the weighting of the series {self.name} is not known",
+                code="series",
+                expected=", ".join(WEIGHTINGS) + " or None",
+                found=repr(self.weighting),
+            )
+        if type(self.fat_suppressed) not in (bool, type(None)):
+            raise DataError(
+                f"whether the series {self.name} suppresses fat is not known",
+                code="series",
+                expected="True, False or None",
+                found=repr(self.fat_suppressed),
+            )
+
+
+class SeriesList(tuple[Series, ...]):
+    """The series that exams of a data set may have, in their order.
+
+    Args:
+        series: the series; at least one.
+
+    Raises:
+        DataError: there is none, there are more than 32, or two have the same name.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, series: Iterable[Series]) -> SeriesList:
+        """Checks that names are unique."""
+        given = tuple(series)
+        names = [one.name for one in given]
+        if not given or len(given) > MOST_SERIES or len(set(names)) < len(names):
+            raise DataError(
+                "the series can't be used",
+                code="series",
+                expected=f"1 to {MOST_SERIES} series, each name once",
+                found=", ".join(names[: MOST_SERIES + 1]) or "none",
+            )
+        return super().__new__(cls, given)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The series' names, in order."""
+        return tuple(one.name for one in self)
+
+    @property
+    def planes(self) -> Mapping[str, Plane]:
+        """Name -> plane."""
+        return {one.name: one.plane for one in self}
+
+    def named(self, name: str) -> Series | None:
+        """The series that a name means, or None.
+
+        It is the series of that name, in any case; or, where a series bears a plane's name, a
+        synonym of that plane: `Sagittal`, `sag`.
+        """
+        lower = str(name).strip().lower()
+        known = {one.name: one for one in self}
+        return known.get(lower) or known.get(str(plane_named(lower)))
+
+    def only(self, names: Iterable[str]) -> SeriesList:
+        """The series of these names, in the order of this list."""
+        wanted = set(names)
+        return SeriesList(one for one in self if one.name in wanted)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The series in plain form, for JSON."""
+        return [{**asdict(one), "plane": str(one.plane)} for one in self]
+
+    @classmethod
+    def from_dicts(cls, content: Sequence[Mapping[str, Any]]) -> SeriesList:
+        """The series from what `to_dicts` returned."""
+        return cls(Series(**one) for one in content)
+
+    def __repr__(self) -> str:
+        return f"SeriesList({', '.join(self.names)})"
+
+
+MRNET_SERIES = SeriesList(Series(str(plane), plane) for plane in PLANES)
+"""MRNet's series: axial, coronal, sagittal."""
+
+Value = TypeVar("Value")
+
+
+def by_series(
+    values: Mapping[str, Value], series: SeriesList = MRNET_SERIES, *, exam: str | None = None
+) -> dict[str, Value]:
+    """A mapping by series, in the order of the series, whichever of its names a key is.
+
+    Args:
+        values: a name that `SeriesList.named` knows -> anything.
+        series: the series there may be.
+        exam: the exam's id, for the message.
+
+    Raises:
+        DataError: a key names no series, or two keys name one.
+    """
+    found: dict[str, Value] = {}
+    for name, value in values.items():
+        one = series.named(name)
+        if one is None or one.name in found:
+            synonyms = any(s.name in PLANES for s in series)
+            raise DataError(
+                "a series' name is not known" if one is None else "a series is named twice",
+                code="series-name",
+                exam=exam,
+                expected=", ".join(series.names)
+                + ", in any case"
+                + (f", or {', '.join(SYNONYMS)}" if synonyms else "")
+                + "; each series once",
+                found=", ".join(map(repr, map(str, values))),
+                advice=None if one is not None else "declare other series in series.csv",
+            )
+        found[one.name] = value
+    return {name: found[name] for name in series.names if name in found}
+
+
+def read_series(folder: str | Path) -> SeriesList:
+    """The series that a data set declares in `series.csv`; MRNet's where it has no such file.
+
+    Args:
+        folder: the folder that may hold `series.csv`.
+
+    Raises:
+        DataError: the file is not a table of series.
+    """
+    file = Path(folder) / SERIES_FILE
+    if not file.is_file():
+        return MRNET_SERIES
+    text = read_text(file, "list of series", at_most=_MAX_BYTES)
+    try:
+        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+    except csv.Error as error:
+        raise _not_series(file, str(error)) from None
+    found: list[Series] = []
+    for number, row in enumerate(rows, start=2):
+        where = f"line {number}: {','.join(map(str, row.values()))[:80]!r}"
+        if not {"name", "plane"} <= row.keys() <= set(COLUMNS):
+            raise _not_series(file, ",".join(map(str, row)))
+        fields = {key: (value or "").strip() for key, value in row.items()}
+        fat = _FAT.get(fields.get("fat_suppressed", "").lower(), ...)
+        weighting = fields.get("weighting", "").upper() or None
+        if fat is ...:
+            raise _not_series(file, f"{where}; fat_suppressed is 1, 0 or nothing")
+        try:
+            found.append(Series(fields["name"].lower(), fields["plane"], weighting, fat))  # type: ignore[arg-type]  # checked
+        except DataError as error:
+            raise DataError(
+                error.what,
+                code="series",
+                file=file,
+                expected=error.expected,
+                found=f"{error.found} in {where}",
+            ) from None
+    try:
+        return SeriesList(found)
+    except DataError as error:
+        raise DataError(
+            error.what, code="series", file=file, expected=error.expected, found=error.found
+        ) from None
+
+
+_FAT: Mapping[str, Any] = {"": None, "1": True, "0": False, "true": True, "false": False}
+
+
+def _not_series(file: Path, found: str) -> DataError:
+    return DataError(
+        "the list of series can't be read",
+        code="series",
+        file=file,
+        expected=f"a CSV file with the columns {', '.join(COLUMNS)}",
+        found=found,
+    )
+
+
+def write_series(folder: str | Path, series: SeriesList) -> Path:
+    """Writes `series.csv` into a data set's folder, whole or not at all; returns the file."""
+    file = Path(folder) / SERIES_FILE
+    fat = {None: "", True: "1", False: "0"}
+    with whole_file(file) as beside, beside.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(
+            (one.name, one.plane, one.weighting or "", fat[one.fat_suppressed]) for one in series
+        )
+    return file
