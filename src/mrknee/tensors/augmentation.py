@@ -35,9 +35,9 @@ class Augmentation:
         draw: "exam": one draw per exam, the same for all series of a plane. A mirrored knee is a
             mirrored knee: axial and coronal slices are flipped left to right and the order of the
             sagittal slices is reversed; the shift is one shift in space, seen by each plane along
-            its own two axes; each plane turns about its own axis. "plane": each plane draws for itself, and the
-            sagittal plane is flipped front to back, as the published code does (left and right
-            then disagree between planes).
+            its own two axes; each plane turns about its own axis. "plane": each plane draws for
+            itself, and the sagittal plane is flipped front to back, as the published code does
+            (left and right then disagree between planes).
 
     Raises:
         MrkneeError: a value outside its range.

@@ -21,7 +21,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from mrknee.errors import MrkneeError, RequestError
-from mrknee.exams import Exam
+from mrknee.exams import Exam, SeriesList
 from mrknee.exams.axes import AXES, Axes, refuse_other_axes, shape_of
 from mrknee.exams.remark import Remark
 from mrknee.exams.stackfile import read_stack
