@@ -32,9 +32,8 @@ import matplotlib as mpl
 import numpy as np
 
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane, read_stack
-from mrknee.inference.decomposition import explain
 from mrknee.inference.faithfulness import Deletion, deletion, likeness, with_random_weights
-from mrknee.inference.predictor import Predictor
+from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
@@ -82,7 +81,7 @@ def middle(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def localisation(
-    predictor: Predictor, exams: Sequence[Exam], data: Path, split: str
+    predictor: TorchModel, exams: Sequence[Exam], data: Path, split: str
 ) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
     """Localisation by finding and plane; and the exams left out, with their number."""
     blind = {
@@ -94,7 +93,7 @@ def localisation(
     for exam in exams:
         if not any(exam.labels.get(finding) == 1 for finding in predictor.findings):
             continue
-        maps = {name: explain(one, exam) for name, one in ({MODEL: predictor} | blind).items()}
+        maps = {name: one.explain(exam) for name, one in ({MODEL: predictor} | blind).items()}
         for finding in predictor.findings:
             if exam.labels.get(finding) != 1:
                 continue
@@ -199,11 +198,11 @@ def print_against(scores: Mapping[str, Any], question: str, times: float, digits
             )
 
 
-def deletions(predictor: Predictor, exams: Sequence[Exam]) -> dict[str, Any]:
+def deletions(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, Any]:
     """How much lower the logit is without the hottest slices than without random ones."""
     falls: dict[tuple[str, float], list[Deletion]] = {}
     for number, exam in enumerate(exams):
-        made, sample = explain(predictor, exam), frame_exam(exam, predictor.reader.preparation)
+        made, sample = predictor.explain(exam), frame_exam(exam, predictor.preparation)
         for finding in predictor.findings:
             for share in SHARES if exam.labels.get(finding) == 1 else ():
                 fall = deletion(
@@ -241,14 +240,14 @@ def print_deletion(results: Mapping[str, Any]) -> None:
             )
 
 
-def random_weights(predictor: Predictor, exams: Sequence[Exam]) -> dict[str, Any]:
+def random_weights(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, Any]:
     """Spearman's correlation of an exam's map before and after weights are drawn anew.
 
     Of all cells of all planes together; signed maps, and their absolute values; for each exam the
     mean over the random networks, then the mean over exams with its interval.
     """
     results: dict[str, Any] = {}
-    before = [explain(predictor, exam) for exam in exams]
+    before = [predictor.explain(exam) for exam in exams]
     for stage, encoders in {"head": False, "head and encoders": True}.items():
         others = [
             with_random_weights(predictor, seed, encoders=encoders)
@@ -257,7 +256,7 @@ def random_weights(predictor: Predictor, exams: Sequence[Exam]) -> dict[str, Any
         alike = np.zeros((len(exams), len(predictor.findings), len(others), 2))
         for i, exam in enumerate(exams):
             for k, other in enumerate(others):
-                after = explain(other, exam)
+                after = other.explain(exam)
                 for row, finding in enumerate(predictor.findings):
                     alike[i, row, k] = likeness(before[i], after, finding)
         for row, finding in enumerate(predictor.findings):
@@ -281,20 +280,20 @@ def print_random_weights(results: Mapping[str, Any]) -> None:
             print(f"| {finding} | {stage} | {kinds['signed']['n']} | {' | '.join(texts)} |")
 
 
-def sums(predictor: Predictor, exams: Sequence[Exam]) -> dict[str, float]:
+def sums(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, float]:
     """The largest gaps: sum to logit, and exact map to Captum's signed Grad-CAM."""
     to_logit, to_captum = 0.0, 0.0
     for exam in exams:
-        made = explain(predictor, exam)
-        total = made.bias + np.sum(list(made.plane_sums.values()), axis=0)
+        made = predictor.explain(exam)
+        total = made.bias + np.sum(list(made.series_sums.values()), axis=0)
         to_logit = max(to_logit, float(np.abs(total - made.logits).max()))
-        captum = explain(predictor, exam, method="grad-cam")
+        captum = predictor.explain(exam, method="grad-cam")
         gaps = [float(np.abs(made.native[p] - captum.native[p]).max()) for p in made.native]
         to_captum = max(to_captum, *gaps)
     return {"exams": len(exams), "sum_to_logit": to_logit, "exact_to_grad_cam": to_captum}
 
 
-def cost(predictor: Predictor, exam: Exam, rounds: int) -> dict[str, Any]:
+def cost(predictor: TorchModel, exam: Exam, rounds: int) -> dict[str, Any]:
     """Seconds of processor time, all ways in turns: median, least and most of the rounds.
 
     Other work on the machine disturbs the processor's time less than the clock's.
@@ -302,9 +301,9 @@ def cost(predictor: Predictor, exam: Exam, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         ways: dict[str, Callable[[], object]] = {
             "predict": lambda: predictor.predict([exam]),
-            "explain": lambda: explain(predictor, exam),
-            "grad_cam": lambda: explain(predictor, exam, method="grad-cam"),
-            "with_numbers_written": lambda: explain(predictor, exam).write_numbers(Path(name)),
+            "explain": lambda: predictor.explain(exam),
+            "grad_cam": lambda: predictor.explain(exam, method="grad-cam"),
+            "with_numbers_written": lambda: predictor.explain(exam).write_numbers(Path(name)),
         }
         taken: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds + 1):  # the first warms up
@@ -320,11 +319,11 @@ def cost(predictor: Predictor, exam: Exam, rounds: int) -> dict[str, Any]:
     return {"rounds": rounds} | found
 
 
-def reference_model(folder: Path) -> Predictor:
+def reference_model(folder: Path) -> TorchModel:
     """The reference network with random weights: time doesn't depend on them."""
     network = Network(NetworkSettings(), ("abnormal", "acl", "meniscus"))
     save_checkpoint(folder, network, Preparation().to_dict(), {})
-    return Predictor(folder)
+    return TorchModel(folder)
 
 
 def reference_exam() -> Exam:
@@ -348,13 +347,13 @@ def print_cost(results: Mapping[str, Mapping[str, Any]]) -> None:
         print(f"| {name} | {one['rounds']} | {' | '.join(cells)} |")
 
 
-def draw(predictor: Predictor, exams: Sequence[Exam], data: Path, split: str, file: Path) -> None:
+def draw(predictor: TorchModel, exams: Sequence[Exam], data: Path, split: str, file: Path) -> None:
     """For each finding the positive exam of median probability: each plane's hottest slice.
 
     The exam is chosen by that rule, not by its looks. The lesion's outline is drawn where that
     slice holds it.
     """
-    made = {exam.id: explain(predictor, exam) for exam in exams}
+    made = {exam.id: predictor.explain(exam) for exam in exams}
     figure, axes = plt.subplots(
         len(predictor.findings), 2 * len(PLANES), figsize=(13, 2.5 * len(predictor.findings))
     )
@@ -400,12 +399,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sanity-exams", type=int, default=40)
     arguments = parser.parse_args()
-    predictor = Predictor(arguments.run)
+    predictor = TorchModel(arguments.run)
     folder = ExamFolder.of_split(arguments.data, arguments.split, findings=predictor.findings)
     exams = list(folder)
     some = exams[: arguments.sanity_exams]
-    sides = {p: explain(predictor, exams[0]).native[p].shape[2:] for p in exams[0].stacks}
-    print(f"{len(exams)} exams, feature maps of {sides}, {predictor.reader.preparation}")
+    sides = {p: predictor.explain(exams[0]).native[p].shape[2:] for p in exams[0].stacks}
+    print(f"{len(exams)} exams, feature maps of {sides}, {predictor.preparation}")
 
     labels = np.array([[e.labels.get(f, np.nan) for f in predictor.findings] for e in exams])
     table = predictor.predict(folder)

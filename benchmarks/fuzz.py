@@ -89,16 +89,15 @@ def scorecard() -> Callable[[Path], object]:
 
 def checkpoint() -> Callable[[Path], object]:
     """A model.json, to where the network would be built."""
-    from mrknee.inference.decisions import calibration_of, operating_points_of
     from mrknee.networks.checkpoint import _read_description
+    from mrknee.scoring.decisions import Decisions
     from mrknee.tensors.preparation import Preparation
     from mrknee.tensors.settings import known_settings
 
     def read(path: Path) -> None:
         description = _read_description(path)
         Preparation(**known_settings(description["preparation"]))
-        calibration_of(description["decisions"])
-        operating_points_of(description["decisions"])
+        Decisions.from_dict(description["decisions"])
 
     return read
 

@@ -40,7 +40,7 @@ from mrknee.inference.export import Int8, export
 from mrknee.inference.model import Model, load_model
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
-from mrknee.networks.reader import Reader, device_here
+from mrknee.networks.prediction import device_here
 from mrknee.networks.settings import NetworkSettings
 from mrknee.sources.phantom.cohort import write_cohort
 from mrknee.tensors.augmentation import Augmentation

@@ -18,7 +18,7 @@ import pytest
 from mrknee.cli import VERBS, main
 from mrknee.exams import PLANES
 from tests.conftest import write_toy_dataset
-from tests.inference.test_predictor import make_model
+from tests.inference.test_torch_model import make_model
 
 QUICK = """
 network: {encoder: test_resnet, shared_encoder: true}

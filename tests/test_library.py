@@ -17,7 +17,7 @@ import mrknee
 from mrknee.exams import PLANES, write_stack
 from mrknee.sources.phantom import Truth, render_exam
 from tests.conftest import write_toy_dataset
-from tests.inference.test_predictor import make_model
+from tests.inference.test_torch_model import make_model
 
 PUBLIC = [
     "DataError",

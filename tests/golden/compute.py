@@ -23,7 +23,6 @@ from mrknee.inference.export import export
 from mrknee.inference.model import Model, load_model
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
-from mrknee.networks.reader import Reader
 from mrknee.networks.settings import NetworkSettings
 from mrknee.scoring.calibration import Calibration
 from mrknee.sources.phantom.exam import render_exam

@@ -47,8 +47,8 @@ def readers() -> dict[str, Callable[[Path], object]]:
     from mrknee.errors import DataError, MrkneeError
     from mrknee.exams import Exam, Plane, read_labels, read_stack
     from mrknee.inference.onnx_model import OnnxModel
-    from mrknee.inference.predictor import Predictor
     from mrknee.inference.submission import ListedExams
+    from mrknee.inference.torch_model import TorchModel
     from mrknee.networks.weights import read_weights
     from mrknee.report.cohort import parts_of
     from mrknee.scoring.predictions import Predictions
@@ -87,7 +87,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
         "recipe": lambda path: load_recipe(str(path)),
         "scorecard": Scorecard.read,
         "phantom": lambda path: write_cohort(path, train=1, valid=0, seed=0, size=32),
-        "checkpoint": Predictor,
+        "checkpoint": TorchModel,
         "weights": read_weights,
         "resume": lambda path: read_state(path / RESUME),
         "onnx": OnnxModel,

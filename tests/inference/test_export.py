@@ -20,14 +20,13 @@ from mrknee.cli import main
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference import export as exporting
-from mrknee.inference.decisions import calibration_of, operating_points_of
 from mrknee.inference.export import LIMIT, Int8, Parity, export
 from mrknee.inference.model import Model, load_model, open_exams
 from mrknee.inference.onnx_file import METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
-from mrknee.inference.predictor import Predictor
 from mrknee.inference.runtimes import OUTPUTS
 from mrknee.inference.submission import submit
+from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
@@ -124,7 +123,7 @@ def test_every_kind_of_network_says_the_same(tmp_path: Path, settings: NetworkSe
     parity = export(run, tmp_path / "model.onnx").parity
     assert parity.slices == (1, 2, 17, 61)
     assert len(parity.sizes) == 2
-    assert max(parity.logit, parity.plane_sum, parity.probability) <= LIMIT
+    assert max(parity.logit, parity.series_sum, parity.probability) <= LIMIT
     models = load_model(run), load_model(tmp_path / "model.onnx")
     side = preparation.size
     exam = make_exam((9, side, side), (1, side // 2, side // 3), (30, side, 70))
@@ -157,7 +156,7 @@ def test_any_slices_and_sizes_are_read(
 
 
 @pytest.mark.parametrize("planes", [(Plane.CORONAL,), (Plane.AXIAL, Plane.SAGITTAL)])
-def test_missing_planes_count_as_in_the_run_folder(
+def test_missing_series_count_as_in_the_run_folder(
     exported: tuple[Path, Path], planes: tuple[Plane, ...]
 ) -> None:
     """Those that are there count 3 / their number, and the others have no maps."""
@@ -173,7 +172,7 @@ def test_other_software_needs_three_inputs_only(exported: tuple[Path, Path]) -> 
     stacks = dict(make_exam((2, 48, 48), (3, 50, 48), (4, 48, 50)).stacks)
     names = ["probabilities", "logits", "slices_coronal", "heat_coronal"]
     found = session.run(names, {str(p): s for p, s in stacks.items()})
-    expected = Predictor(run).explain(Exam("x", stacks))
+    expected = TorchModel(run).explain(Exam("x", stacks))
     np.testing.assert_allclose(found[0], expected.probabilities, rtol=0, atol=LIMIT)
     np.testing.assert_allclose(found[1], expected.logits, rtol=0, atol=LIMIT)
     scores = expected.slice_scores(Plane.CORONAL)
@@ -200,12 +199,12 @@ def test_a_data_set_is_predicted_alike(exported: tuple[Path, Path], toy: Path) -
 def test_the_file_says_where_it_comes_from(exported: tuple[Path, Path]) -> None:
     """Findings, preparation, provenance, calibration, operating points, the proof."""
     run, file = exported
-    predictor, model = Predictor(run), OnnxModel(file)
+    predictor, model = TorchModel(run), OnnxModel(file)
     assert model.findings == predictor.findings
-    assert model.preparation.to_dict() == predictor.reader.preparation.to_dict()
+    assert model.preparation.to_dict() == predictor.preparation.to_dict()
     assert model.provenance == predictor.provenance
-    assert calibration_of(model.decisions) == predictor.calibration
-    assert operating_points_of(model.decisions) == predictor.operating_points
+    assert model.decisions.calibration == predictor.decisions.calibration
+    assert model.decisions.operating_points == predictor.decisions.operating_points
     made = model.facts["export"]
     saved = json.loads((run / "best" / "model.json").read_text())
     assert made["weights_sha256"] == saved["weights_sha256"]
@@ -437,7 +436,7 @@ def test_eight_bits_are_smaller_and_priced(
     assert made["precision"] == "int8"
     assert made["int8"]["auc"]["acl"]["n_positive"] == 8
     found = model.explain(make_exam(*[(3, 48, 48)] * 3))
-    total = found.bias + sum(found.plane_sums.values())
+    total = found.bias + sum(found.series_sums.values())
     np.testing.assert_allclose(total, found.logits, rtol=0, atol=LIMIT)
     exact = OnnxModel(file).explain(make_exam(*[(3, 48, 48)] * 3))
     assert 0 < np.abs(found.logits - exact.logits).max() < 0.5

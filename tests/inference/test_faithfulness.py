@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from mrknee.exams import PLANES, Exam, Plane
-from mrknee.inference.decomposition import explain
 from mrknee.inference.faithfulness import deletion, likeness, with_random_weights, without
 from mrknee.tensors.batches import frame_exam
 from tests.inference.test_explanation import (
@@ -27,7 +26,7 @@ SAMPLE = frame_exam(EXAM, PREPARATION)
 def test_deletion_is_the_logit_without_those_slices(tmp_path: Path) -> None:
     """Its fall is that of an exam that never had the slices, each plane's coldest slice kept."""
     predictor = make_predictor(tmp_path, pooling="mean", shared=True)
-    made = explain(predictor, EXAM)
+    made = predictor.explain(EXAM)
     scores = {plane: made.slice_scores(plane)[1] for plane in PLANES}
     free = {(p, i) for p in PLANES for i in range(8) if i != scores[p].argmin()}
     hottest = sorted(free, key=lambda one: scores[one[0]][one[1]])[-3:]  # 12 % of 24, rounded up
@@ -40,12 +39,12 @@ def test_deletion_is_the_logit_without_those_slices(tmp_path: Path) -> None:
 def test_the_hottest_slices_matter_more_than_random_ones(tmp_path: Path) -> None:
     """Maps that are sums pass; the same maps with their signs turned fail."""
     predictor = make_predictor(tmp_path, pooling="mean", shared=True)
-    made = explain(predictor, EXAM)
+    made = predictor.explain(EXAM)
     with torch.no_grad():
-        predictor.reader.network.head.weight.neg_()
-    turned = explain(predictor, EXAM)
+        predictor.network.head.weight.neg_()
+    turned = predictor.explain(EXAM)
     with torch.no_grad():
-        predictor.reader.network.head.weight.neg_()
+        predictor.network.head.weight.neg_()
     for finding in FINDINGS:
         true = deletion(predictor, SAMPLE, made, finding, share=0.2, sets=20, seed=0)
         false = deletion(predictor, SAMPLE, turned, finding, share=0.2, sets=20, seed=0)
@@ -56,7 +55,7 @@ def test_the_hottest_slices_matter_more_than_random_ones(tmp_path: Path) -> None
 def test_where_all_that_is_free_goes_the_sets_are_one(tmp_path: Path) -> None:
     """Leaving out everything but each plane's coldest slice leaves nothing to be random."""
     predictor = make_predictor(tmp_path, shared=True)
-    found = deletion(predictor, SAMPLE, explain(predictor, EXAM), "acl", share=1.0, sets=4, seed=0)
+    found = deletion(predictor, SAMPLE, predictor.explain(EXAM), "acl", share=1.0, sets=4, seed=0)
     assert found.hottest == pytest.approx(found.random, abs=1e-5)
     kept = without(SAMPLE, {(Plane.AXIAL, 0), (Plane.AXIAL, 7)})
     assert torch.equal(kept.slices[Plane.AXIAL], SAMPLE.slices[Plane.AXIAL][1:7])
@@ -71,19 +70,19 @@ def test_random_weights_change_signed_maps(tmp_path: Path, encoders: bool) -> No
     are strong, every head finds much to weigh.
     """
     predictor = make_predictor(tmp_path, shared=True)
-    made = explain(predictor, EXAM)
+    made = predictor.explain(EXAM)
     state = torch.get_rng_state()
     others = [with_random_weights(predictor, seed, encoders=encoders) for seed in range(6)]
     assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(
-        explain(predictor, EXAM).native[Plane.AXIAL], made.native[Plane.AXIAL]
+        predictor.explain(EXAM).native[Plane.AXIAL], made.native[Plane.AXIAL]
     )
     for finding in FINDINGS:
         assert likeness(made, made, finding) == pytest.approx((1, 1))
-        alike = np.array([likeness(made, explain(one, EXAM), finding) for one in others])
+        alike = np.array([likeness(made, one.explain(EXAM), finding) for one in others])
         assert abs(alike[:, 0].mean()) < 0.5
         if not encoders:
             assert alike[:, 1].mean() > abs(alike[:, 0].mean())
-    first, second = others[0].reader.network, predictor.reader.network
+    first, second = others[0].network, predictor.network
     same = [torch.equal(a, b) for a, b in zip(first.encoders.parameters(), second.encoders.parameters(), strict=True)]  # fmt: skip # noqa: E501
     assert all(same) != encoders

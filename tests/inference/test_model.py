@@ -20,7 +20,7 @@ from mrknee.scoring.calibration import fit_calibration
 from mrknee.web.app import start_page
 from mrknee.web.service import Service
 from mrknee.web.uploads import Received
-from tests.inference.test_predictor import FINDINGS, PREPARATION, SETTINGS
+from tests.inference.test_torch_model import FINDINGS, PREPARATION, SETTINGS
 
 REASON = "not calibrated: one class only: 0 of 30 are positive"
 UNCALIBRATED = {"acl": REASON}
@@ -53,7 +53,7 @@ def exam() -> Exam:
 def test_a_model_says_which_findings_are_calibrated(run: Path, exam: Exam) -> None:
     """By its decisions; the probability of the others is the network's own."""
     model = load_model(run)
-    assert uncalibrated(model.decisions, model.findings) == UNCALIBRATED
+    assert model.uncalibrated == UNCALIBRATED
     explained = model.explain(exam)
     own = 1 / (1 + np.exp(-explained.logits))
     same = np.isclose(explained.probabilities, own, atol=1e-9)
@@ -83,7 +83,7 @@ def test_an_exported_model_says_it_too(run: Path, exam: Exam, tmp_path: Path) ->
     """At export, and whenever it is used."""
     assert export(run, tmp_path / "model.onnx").uncalibrated == UNCALIBRATED
     model = OnnxModel(tmp_path / "model.onnx")
-    assert uncalibrated(model.decisions, model.findings) == UNCALIBRATED
+    assert model.uncalibrated == UNCALIBRATED
     assert model.explain(exam).uncalibrated == UNCALIBRATED
 
 

@@ -67,7 +67,7 @@ def test_openvino_says_what_onnx_runtime_says(files: Files) -> None:
 
 
 @pytest.mark.parametrize("planes", [(Plane.CORONAL,), (Plane.AXIAL, Plane.SAGITTAL)])
-def test_missing_planes_count_alike(files: Files, planes: tuple[Plane, ...]) -> None:
+def test_missing_series_count_alike(files: Files, planes: tuple[Plane, ...]) -> None:
     """OpenVINO takes `present` for a constant unless it is told otherwise."""
     expected, found = both(files[1], make_exam(*[(4, 48, 48)] * len(planes), planes=planes))
     assert list(found) == list(expected)

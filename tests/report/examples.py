@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mrknee.exams import MRNET_FINDINGS, ExamFolder, Findings, write_labels
-from mrknee.inference.predictor import Predictor
+from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
@@ -83,7 +83,7 @@ def write_model_case(
     preparation = Preparation(size=48, crop=40)
     run = root / "run"
     save_checkpoint(run / "best", network, preparation.to_dict(), provenance)
-    table = Predictor(run).predict(ExamFolder.of_split(data, "valid"))
+    table = TorchModel(run).predict(ExamFolder.of_split(data, "valid"))
     decisions = {
         "operating_points": {
             finding: [

@@ -146,17 +146,16 @@ def test_failures_are_the_worst_on_the_wrong_side() -> None:
 def test_the_pictures_are_of_the_slice_that_misled(tmp_path: Path) -> None:
     """Wrongly stated: the slice that raised most; wrongly denied: the one that lowered most."""
     from mrknee.exams import ExamFolder
-    from mrknee.inference.decomposition import explain
-    from mrknee.inference.predictor import Predictor
+    from mrknee.inference.torch_model import TorchModel
 
     data, run, predictions = write_model_case(tmp_path)
     contents = gather(str(predictions), data, model=run)
-    exams, predictor = ExamFolder.of_split(data, "valid"), Predictor(run)
+    exams, predictor = ExamFolder.of_split(data, "valid"), TorchModel(run)
     kinds = set()
     for finding, group in contents.failures.items():
         for one in (group[0], group[-1]):
             kinds.add(one.kind)
-            explained = explain(predictor, exams[exams.ids.index(one.exam)])
+            explained = predictor.explain(exams[exams.ids.index(one.exam)])
             stated = one.kind == "false positive"
             find = explained.most_raising if stated else explained.most_lowering
             plane, index = find(finding)
@@ -238,9 +237,9 @@ def test_optimism_is_told(
 def predict_again(run: Path, data: Path, split: str, path: Path) -> None:
     """Writes the model's predictions of a split."""
     from mrknee.exams import ExamFolder
-    from mrknee.inference.predictor import Predictor
+    from mrknee.inference.torch_model import TorchModel
 
-    Predictor(run).predict(ExamFolder.of_split(data, split)).write(path)
+    TorchModel(run).predict(ExamFolder.of_split(data, split)).write(path)
 
 
 def test_another_set_of_the_same_name_is_not_taken_for_the_run_s_own(tmp_path: Path) -> None:

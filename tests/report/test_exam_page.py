@@ -16,14 +16,14 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, Plane, write_stack
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.model import open_exams
-from mrknee.inference.predictor import Predictor
+from mrknee.inference.torch_model import TorchModel
 from mrknee.report.exam_page import explain_exam, write_exam_page
 from mrknee.report.pictures import chance
 from mrknee.sources.phantom import Truth, render_exam
 from mrknee.tensors.preparation import Preparation
 from tests.conftest import needs_chromium
 from tests.inference.test_explanation import make_predictor
-from tests.inference.test_predictor import FINDINGS, make_model
+from tests.inference.test_torch_model import FINDINGS, make_model
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +96,12 @@ def test_the_page_says_the_model_s_own_numbers(
 ) -> None:
     """Probabilities are those that predict gives; terms those of the explanation, adding up."""
     explanation, out = explained
-    table = Predictor(model).predict(open_exams(data, "valid"))
+    table = TorchModel(model).predict(open_exams(data, "valid"))
     predicted = table.probabilities[table.ids.index("0007")]
     for row, section in enumerate(sections(out)):
         assert f"probability {chance(predicted[row])}</h2>" in unescape(section)
         *parts, logit = numbers_of(section)
-        sums = [explanation.plane_sums[plane][row] for plane in PLANES]
+        sums = [explanation.series_sums[plane][row] for plane in PLANES]
         np.testing.assert_allclose(parts, [explanation.bias[row], *sums], atol=6e-4)
         np.testing.assert_allclose(sum(parts), logit, atol=3e-3)
         assert "exact: adds up to the logit within 0.0001" in section

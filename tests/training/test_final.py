@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 
 from mrknee.exams import ExamFolder, Findings, read_labels, write_labels
 from mrknee.inference.model import open_exams
-from mrknee.inference.predictor import Predictor
+from mrknee.inference.torch_model import TorchModel
 from mrknee.scoring.operating_point import at_sensitivity, youden
 from mrknee.scoring.predictions import Predictions
 from mrknee.training.final import FITTED, fit_decisions
@@ -40,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_decisions_come_from_the_inner_exams(finished: tuple[Path, Path]) -> None:
     """Undoing the calibration and fitting it anew on the inner exams gives what was saved."""
     data, run = finished
-    model = Predictor(run)
+    model = TorchModel(run)
     assert model.calibration is not None
     inner = Predictions.read(run / "predictions-inner.csv")
     slopes = np.array([model.calibration.slopes[name] for name in inner.findings])
@@ -78,11 +78,11 @@ def test_no_label_of_valid_reaches_the_decisions(
 def test_predict_writes_calibrated_probabilities(finished: tuple[Path, Path]) -> None:
     """What `predict` gives is the run's own table, and is not the network's sigmoid."""
     data, run = finished
-    model = Predictor(run)
+    model = TorchModel(run)
     ours = model.predict(open_exams(data, "valid"))
     theirs = Predictions.read(run / "predictions-valid.csv")
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-6)
-    uncalibrated = Predictor(run / "last").predict(open_exams(data, "valid"))
+    uncalibrated = TorchModel(run / "last").predict(open_exams(data, "valid"))
     assert np.abs(uncalibrated.probabilities - ours.probabilities).max() > 0.01
     assert (np.argsort(uncalibrated.probabilities, 0) == np.argsort(ours.probabilities, 0)).all()
 
@@ -110,7 +110,7 @@ def test_selecting_on_valid_fits_nothing(toy: Path, tmp_path: Path) -> None:
     """Without inner exams there is no calibration and no threshold, and predict says sigmoid."""
     train(toy, tmp_path / "run", replace(RECIPE, selection=SelectionSettings(part="valid")))
     assert decisions(tmp_path / "run") == {}
-    model = Predictor(tmp_path / "run")
+    model = TorchModel(tmp_path / "run")
     assert model.calibration is None
     assert model.operating_points == {}
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from mrknee.exams import PLANES, Exam
 from mrknee.networks.network import Network
-from mrknee.networks.reader import Reader
 from mrknee.networks.settings import NetworkSettings
 from mrknee.tensors.batches import Batch, frame_exam, join
 from mrknee.tensors.preparation import Preparation

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.networks.reader import device_here
+from mrknee.networks.prediction import device_here
 from mrknee.training.estimate import AUTOMATIC_SLICES, slices_at_once
 from mrknee.training.recipe import RANGES, Recipe, load_recipe, recipe_names
 from mrknee.training.recipe_tree import setting_hints

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mrknee.errors import MrkneeError
-from mrknee.inference.predictor import Predictor
+from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.training.recipe import Recipe
 from mrknee.training.record import RunRecord
@@ -255,12 +255,12 @@ def test_starts_of_another_run_are_begun_anew(said: str, whole: Run, tmp_path: P
     out = copy(run, tmp_path)
     (out / "environment.json").write_text(said)
     with pytest.raises(MrkneeError):
-        Predictor(out)
+        TorchModel(out)
     split = (run / "split.csv").read_text()
     assert broken(out, split) == ["environment.json"]
     train(data, out, RECIPE, resume=True)
     assert start(out)["run"] == start(run)["run"]
-    Predictor(out)
+    TorchModel(out)
     assert_same_run(run, out)
 
 

@@ -437,7 +437,7 @@ def test_a_data_set_without_valid_is_scored_on_the_inner_exams(toy: Path, tmp_pa
     assert OPTIMISTIC in card.notes
 
 
-def test_missing_planes_can_be_allowed(toy: Path, tmp_path: Path) -> None:
+def test_missing_series_can_be_allowed(toy: Path, tmp_path: Path) -> None:
     """An error by default; with the setting, the network pools over the planes that are there."""
     (toy / "train" / "sagittal" / "0003.npy").unlink()
     with pytest.raises(MrkneeError, match="sagittal"):

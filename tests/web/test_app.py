@@ -52,7 +52,7 @@ def test_a_prediction_is_the_command_s(which: Which, kind: str, tmp_path: Path) 
         np.testing.assert_allclose(numbers, expected, rtol=0, atol=1e-6)
         assert found.model == model.name
         assert found.calibrated
-        assert found.missing_planes == []
+        assert found.missing_series == []
         assert found.notice == NOTICE
 
 
@@ -83,7 +83,7 @@ def test_an_explanation_is_the_command_s(which: Which, kind: str, tmp_path: Path
     answer = service.ask("POST", "/explain", exam_form(exam))
     assert answer.status == 200
     Explained.model_validate(answer.json)
-    own = {"model": model.name, "missing_planes": [], "notice": NOTICE}
+    own = {"model": model.name, "missing_series": [], "notice": NOTICE}
     found = answer.json
     assert found.pop("request_id") == answer.headers["X-Request-ID"]
     assert found.pop("model_digest") == answer.headers["X-Model-Digest"]
@@ -302,7 +302,7 @@ def test_a_missing_plane_is_read_where_that_is_allowed(lenient: Served, run_fold
     whole = random_exam(5)
     exam = Exam("5", {plane: whole.stacks[plane] for plane in (Plane.AXIAL, Plane.SAGITTAL)})
     answer = lenient.predict(exam)
-    assert answer.json["missing_planes"] == ["coronal"]
+    assert answer.json["missing_series"] == ["coronal"]
     expected = load_model(run_folder).predict([exam]).probabilities[0]
     found = [one["probability"] for one in answer.json["findings"].values()]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)

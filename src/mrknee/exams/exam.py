@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams.remark import Remark
-from mrknee.exams.series import MRNET_SERIES, SeriesList, by_series
+from mrknee.exams.series import MRNET_SERIES, Plane, SeriesList, by_series
 
 Stack = UInt8[np.ndarray, "slices rows cols"]
 """The slices of one series, 0 (black) to 255, one byte per pixel."""
@@ -102,7 +102,7 @@ class Exam:
     def __init__(
         self,
         id: str,  # noqa: A002  # the field's name
-        stacks: Mapping[str, Stack],
+        stacks: Mapping[str, Stack] | Mapping[Plane, Stack],
         labels: Mapping[str, float] = MappingProxyType({}),
         remarks: Sequence[Remark] = (),
         series: SeriesList = MRNET_SERIES,
@@ -210,7 +210,7 @@ class Exam:
 
 
 def _checked_stacks(
-    exam_id: str, given: Mapping[str, Stack], series: SeriesList
+    exam_id: str, given: Mapping[str, Stack] | Mapping[Plane, Stack], series: SeriesList
 ) -> dict[str, np.ndarray]:
     if not given:
         raise DataError(

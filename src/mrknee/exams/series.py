@@ -140,7 +140,7 @@ def plane_named(name: str) -> Plane | None:
     return Plane(lower) if lower in PLANES else SYNONYMS.get(lower)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Series:
     """One series that an exam may have.
 
@@ -162,46 +162,45 @@ class Series:
 
     name: str
     plane: Plane
-    weighting: Weighting | None = None
-    fat_suppressed: bool | None = None
+    weighting: Weighting | None
+    fat_suppressed: bool | None
 
-    def __post_init__(self) -> None:
-        if (
-            not isinstance(self.name, str)
-            or not _NAME.fullmatch(self.name)
-            or self.name in _RESERVED
-        ):
+    def __init__(
+        self,
+        name: str,
+        plane: str,
+        weighting: str | None = None,
+        fat_suppressed: bool | None = None,
+    ) -> None:
+        """Checks every part, because they also come from files."""
+        if not _NAME.fullmatch(name) or name in _RESERVED:
             raise DataError(
                 "a series can't have this name",
                 code="series",
                 expected="lower-case letters, digits and _, a letter first, 40 characters at most"
-                if self.name not in _RESERVED
-                else f"a name that means nothing else, such as {self.name}_1",
-                found=repr(self.name),
+                if name not in _RESERVED
+                else f"a name that means nothing else, such as {name}_1",
+                found=repr(name),
             )
-        plane = plane_named(self.plane)
-        if plane is None:
+        known = plane_named(plane)
+        if known is None:
             raise DataError(
-                f"the plane of the series {self.name} is not known",
+                f"the plane of the series {name} is not known",
                 code="series",
                 expected=", ".join(PLANES),
-                found=repr(self.plane),
+                found=repr(plane),
             )
-        object.__setattr__(self, "plane", plane)
-        if self.weighting not in (None, *WEIGHTINGS):
+        if weighting is not None and weighting not in WEIGHTINGS:
             raise DataError(
-                f"the weighting of the series {self.name} is not known",
+                f"the weighting of the series {name} is not known",
                 code="series",
-                expected=", ".join(WEIGHTINGS) + " or None",
-                found=repr(self.weighting),
+                expected=", ".join(WEIGHTINGS) + ", or None",
+                found=repr(weighting),
             )
-        if type(self.fat_suppressed) not in (bool, type(None)):
-            raise DataError(
-                f"whether the series {self.name} suppresses fat is not known",
-                code="series",
-                expected="True, False or None",
-                found=repr(self.fat_suppressed),
-            )
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "plane", known)
+        object.__setattr__(self, "weighting", weighting)
+        object.__setattr__(self, "fat_suppressed", fat_suppressed)
 
 
 class SeriesList(tuple[Series, ...]):
@@ -274,7 +273,10 @@ Value = TypeVar("Value")
 
 
 def by_series(
-    values: Mapping[str, Value], series: SeriesList = MRNET_SERIES, *, exam: str | None = None
+    values: Mapping[str, Value] | Mapping[Plane, Value],
+    series: SeriesList = MRNET_SERIES,
+    *,
+    exam: str | None = None,
 ) -> dict[str, Value]:
     """A mapping by series, in the order of the series, whichever of its names a key is.
 
@@ -334,7 +336,7 @@ def read_series(folder: str | Path) -> SeriesList:
         if fat is ...:
             raise _not_series(file, f"{where}; fat_suppressed is 1, 0 or nothing")
         try:
-            found.append(Series(fields["name"].lower(), fields["plane"], weighting, fat))  # type: ignore[arg-type]  # checked
+            found.append(Series(fields["name"].lower(), fields["plane"], weighting, fat))
         except DataError as error:
             raise DataError(
                 error.what,

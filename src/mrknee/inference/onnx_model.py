@@ -72,7 +72,7 @@ class OnnxModel(Model):
         self._runtime = open_runtime(runtime, content, file, self.series, threads, limits)
         self._file, self._limits = file, limits
 
-    def _run(self, exam: Exam) -> Outputs:
+    def run(self, exam: Exam) -> Outputs:
         """All outputs of the graph by name; series that are not read have none."""
         try:
             found = self._runtime.run(inputs_of(exam, self.series))
@@ -120,13 +120,13 @@ class OnnxModel(Model):
             for index in range(len(exams)):
                 exam = exams[index]
                 ids.append(exam.id)
-                rows.append(self._run(exam)["probabilities"].astype(np.float64))
+                rows.append(self.run(exam)["probabilities"].astype(np.float64))
                 progress.advance()
         return tuple(ids), np.stack(rows)
 
     def _contributions(self, exam: Exam) -> Contributions:
         """The graph computes them beside the logits."""
-        outputs = self._run(exam)
+        outputs = self.run(exam)
         return Contributions(
             logits=outputs["logits"].astype(np.float64),
             bias=np.array(self.facts["bias"], dtype=np.float64),

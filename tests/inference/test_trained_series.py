@@ -13,11 +13,10 @@ import pytest
 from mrknee.cli import main
 from mrknee.errors import MrkneeError, MrkneeWarning
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane
-from mrknee.inference.decisions import calibration_of
 from mrknee.inference.export import export
 from mrknee.inference.model import Model, load_model
 from mrknee.inference.onnx_model import OnnxModel
-from mrknee.inference.predictor import Predictor
+from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.settings import NetworkSettings
 from mrknee.web.service import Service
@@ -46,7 +45,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory, untraced: None) -> tuple[Pat
 @pytest.fixture(params=["run folder", "exported"])
 def model(request: pytest.FixtureRequest, paths: tuple[Path, Path]) -> Model:
     """Either."""
-    return Predictor(paths[0]) if request.param == "run folder" else OnnxModel(paths[1])
+    return TorchModel(paths[0]) if request.param == "run folder" else OnnxModel(paths[1])
 
 
 def test_planes_that_were_not_trained_on_change_nothing(model: Model) -> None:
@@ -120,14 +119,14 @@ def test_a_service_says_which_planes_it_did_not_read(paths: tuple[Path, Path]) -
     """They count as missing in its answers."""
     service = Service(OnnxModel(paths[1]), "model.onnx")
     read = service.predict(Received(EVERYTHING, {}), "request").content
-    assert read.missing_planes == [Plane.AXIAL, Plane.CORONAL]
+    assert read.missing_series == [Plane.AXIAL, Plane.CORONAL]
     assert service.facts().provenance["planes"] == SAGITTAL
 
 
 def test_without_a_note_all_planes_are_read(tmp_path: Path) -> None:
     """Models of earlier versions say nothing of their planes."""
     run = make_run(tmp_path / "run", NetworkSettings(encoder="test_resnet", shared_encoder=True))
-    model = Predictor(run)
+    model = TorchModel(run)
     assert model.planes == tuple(PLANES)
     assert model.notes == ()
-    assert calibration_of(model.decisions) is not None
+    assert model.decisions.calibration is not None

@@ -12,7 +12,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane, StackSizes
 from mrknee.inference import predictor as predicting
 from mrknee.inference.model import open_exams
-from mrknee.inference.predictor import Predictor
+from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
@@ -35,7 +35,7 @@ def make_model(folder: Path, findings: tuple[str, ...] = FINDINGS) -> Path:
 def test_an_exam_reads_the_same_in_a_batch_as_alone(tmp_path: Path) -> None:
     """Random slice counts, twelve exams together or one by one: 1e-5."""
     data = write_toy_dataset(tmp_path / "toy", 12, 1, slices=(1, 20))
-    predictor = Predictor(make_model(tmp_path / "run"))
+    predictor = TorchModel(make_model(tmp_path / "run"))
     exams = ExamFolder.of_split(data, "train")
     together = predictor.predict(exams)
     alone = np.vstack([predictor.predict([exam]).probabilities for exam in exams])
@@ -49,7 +49,7 @@ def test_batches_keep_to_a_budget_of_slices(
     """Memory doesn't depend on how many slices exams have; the larger exam is read by itself."""
     monkeypatch.setattr(predicting, "BATCH_SLICES", 30)
     data = write_toy_dataset(tmp_path / "toy", 12, 1, slices=(1, 12))
-    predictor = Predictor(make_model(tmp_path / "run"))
+    predictor = TorchModel(make_model(tmp_path / "run"))
     read: list[tuple[int, int]] = []
     predictor.reader.register_forward_pre_hook(
         lambda _, given: read.append(
@@ -65,7 +65,7 @@ def test_batches_keep_to_a_budget_of_slices(
 
 def test_predictions_are_probabilities_that_differ(toy: Path, tmp_path: Path) -> None:
     """Between 0 and 1, and not the same number for every exam."""
-    table = Predictor(make_model(tmp_path / "run")).predict(open_exams(toy, "train"))
+    table = TorchModel(make_model(tmp_path / "run")).predict(open_exams(toy, "train"))
     assert table.probabilities.shape == (12, 3)
     assert ((table.probabilities > 0) & (table.probabilities < 1)).all()
     assert (table.probabilities.std(axis=0) > 0).all()
@@ -82,14 +82,14 @@ def test_a_model_reads_without_labels(toy: Path, tmp_path: Path) -> None:
     """Prediction needs no label file."""
     for file in toy.glob("*.csv"):
         file.unlink()
-    predictor = Predictor(make_model(tmp_path / "run"))
+    predictor = TorchModel(make_model(tmp_path / "run"))
     assert len(predictor.predict(open_exams(toy, "valid")).ids) == 6
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     """One error of our own type, with the file that was looked for."""
     with pytest.raises(MrkneeError, match=r"model\.json"):
-        Predictor(tmp_path)
+        TorchModel(tmp_path)
 
 
 def test_a_missing_plane_is_read_where_allowed(toy: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_missing_plane_is_read_where_allowed(toy: Path, tmp_path: Path) -> Non
     with pytest.raises(MrkneeError, match="axial"):
         open_exams(toy, "valid")
     exams = open_exams(toy, "valid", allow_missing_plane=True)
-    table = Predictor(make_model(tmp_path / "run")).predict(exams)
+    table = TorchModel(make_model(tmp_path / "run")).predict(exams)
     assert np.isfinite(table.probabilities).all()
 
 
@@ -106,7 +106,7 @@ def test_a_damaged_exam_is_named(toy: Path, tmp_path: Path) -> None:
     """A truncated file among many: the error that reaches the caller names file and exam."""
     broken = toy / "valid" / "coronal" / "0014.npy"
     broken.write_bytes(broken.read_bytes()[:200])
-    predictor = Predictor(make_model(tmp_path / "run"))
+    predictor = TorchModel(make_model(tmp_path / "run"))
     with pytest.raises(MrkneeError, match="truncated") as error:
         predictor.predict(open_exams(toy, "valid"))
     assert error.value.exam == "0014"
@@ -125,7 +125,7 @@ def test_odd_exams_have_their_remarks(tmp_path: Path) -> None:
     large = rng.integers(0, 200, (19, 64, 64), dtype=np.uint8)
     exams = [Exam("a", fine), Exam("b", fine | {Plane.AXIAL: black})]
     exams += [Exam("c", fine | {Plane.CORONAL: large})]
-    predictor = Predictor(str(tmp_path))
+    predictor = TorchModel(str(tmp_path))
     table = predictor.predict(exams)
     codes = {i: [(r.code, r.plane) for r in found] for i, found in table.remarks.items()}
     assert codes == {
@@ -139,7 +139,7 @@ def test_odd_exams_have_their_remarks(tmp_path: Path) -> None:
 
 def test_one_exam_is_a_row_of_one(tmp_path: Path, toy: Path) -> None:
     """A single exam is read; a path or stacks in its place are refused by name."""
-    predictor = Predictor(make_model(tmp_path / "run"))
+    predictor = TorchModel(make_model(tmp_path / "run"))
     exam = ExamFolder.of_split(toy, "train")[0]
     assert predictor.predict(exam).ids == (exam.id,)
     for wrong in (str(toy), exam.stacks, [exam.stacks], []):
@@ -169,21 +169,21 @@ def test_a_model_of_another_run_is_refused(tmp_path: Path, place: str) -> None:
     part = "best" if place == "." else place
     if part != "best":
         shutil.copytree(second / "best", second / part)
-    Predictor(second / place)
+    TorchModel(second / place)
     shutil.rmtree(second / part)
     shutil.copytree(first / "best", second / part)
     with pytest.raises(MrkneeError, match="another run's than the folder it lies in"):
-        Predictor(second / place)
+        TorchModel(second / place)
     shutil.copytree(first / "best", tmp_path / "alone")
-    Predictor(tmp_path / "alone")  # by itself it is a model like any other
+    TorchModel(tmp_path / "alone")  # by itself it is a model like any other
 
 
 def test_a_run_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     """Neither its starts nor its model say which run they belong to; later starts may."""
     run = make_model(tmp_path / "run")
     (run / "environment.json").write_text(json.dumps([{"started": "then"}, {"run": "a" * 64}]))
-    Predictor(run)
+    TorchModel(run)
     for broken in ("[3]", "{}", "["):
         (run / "environment.json").write_text(broken)
         with pytest.raises(MrkneeError, match="list of starts can't be read"):
-            Predictor(run)
+            TorchModel(run)
