@@ -35,11 +35,12 @@ def test_two_float32_numbers_stay_two(tmp_path: Path) -> None:
 
 
 def test_columns_may_come_in_any_order(tmp_path: Path) -> None:
-    """Columns are found by name (a peer's script writes them in another order unnoticed)."""
+    """Columns go by their names, and keep the file's order."""
     (tmp_path / "p.csv").write_text("exam,meniscus,abnormal\n0000,0.1,0.9\n")
     read = Predictions.read(tmp_path / "p.csv")
-    assert read.findings == ("abnormal", "meniscus")
-    assert read.probabilities.tolist() == [[0.9, 0.1]]
+    assert read.findings == ("meniscus", "abnormal")
+    assert read.probabilities.tolist() == [[0.1, 0.9]]
+    assert read["abnormal"].tolist() == [0.9]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mrknee.errors import ModelError, MrkneeError
-from mrknee.exams import ExamFolder, Findings, label_files, read_labels
+from mrknee.exams import ExamFolder, in_order, label_files, read_findings, read_labels
 from mrknee.progress import track
 from mrknee.report.contents import SliceCounts, SplitCounts
 from mrknee.scoring.proportions import wilson
@@ -34,7 +34,8 @@ def count_splits(data: Path, split: str) -> tuple[SplitCounts, ...]:
 
 def _count(data: Path, split: str) -> SplitCounts:
     files = label_files(data / split)
-    labels = {name: read_labels(files[name]) for name in Findings(files)}
+    names = in_order(files, read_findings(data)) if files else ()
+    labels = {name: read_labels(files[name]) for name in names}
     exams = set().union(*labels.values())
     there = open_if_there(data / split)
     if there is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import ExamFolder, label_files
+from mrknee.exams import ExamFolder, label_files, read_findings
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.files import owned_folder, whole_file
 from mrknee.report.cohort import count_slices, count_splits, open_if_there, parts_of
@@ -133,6 +133,7 @@ def gather(
         slices=slices,
         model=facts,
         failures=failures,
+        titles=read_findings(data) or ({} if facts is None else facts.provenance.get("titles", {})),
         comparison=None
         if against is None
         else compare_files([predictions, against], data, split=split),

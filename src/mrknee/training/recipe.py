@@ -216,7 +216,9 @@ class Recipe:
             object.__setattr__(self, "axes", ",".join(parse_axes(self.axes)))
         if self.findings is not None:
             given = self.findings.split(",") if isinstance(self.findings, str) else self.findings
-            object.__setattr__(self, "findings", list(Findings(n.strip().lower() for n in given)))
+            object.__setattr__(
+                self, "findings", list(Findings.usual(n.strip().lower() for n in given))
+            )
         object.__setattr__(self, "loggers", logger_names(self.loggers))
         for name, allowed in RANGES.items():
             value: Any = self
