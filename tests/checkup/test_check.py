@@ -309,6 +309,7 @@ FAULTS = {
     "label-name": Fault(name_badly, "train-ACL tear.csv"),
     "label-format": Fault(lambda root: append(root, "train-acl.csv", "0,0,0\n"), "train-acl.csv"),
     "label-value": Fault(spoil_value, "valid-meniscus.csv", "0013"),
+    "soft-label": Fault(lambda root: relabel(root, "train", "acl", _0000=0.2), "train-acl.csv"),
     "label-twice": Fault(
         lambda root: append(root, "train-acl.csv", "0007,1\n"), "train-acl.csv", "0007"
     ),

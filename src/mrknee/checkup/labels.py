@@ -12,7 +12,7 @@ from scipy.stats import fisher_exact
 from mrknee.checkup.facts import LabelCount
 from mrknee.checkup.problem import Problem, from_error
 from mrknee.errors import MrkneeError
-from mrknee.exams import Findings, in_order, label_files, read_findings, read_labels
+from mrknee.exams import Findings, cut_labels, in_order, label_files, read_findings, read_labels
 from mrknee.exams.findings import FINDINGS_FILE
 from mrknee.exams.labels import join_labels
 
@@ -51,11 +51,13 @@ def check_labels(
     for name, file in files.items():
         try:
             (finding,) = Findings([name])
-            columns[finding] = join_labels(ids, read_labels(file), file, root / split)
+            column = join_labels(ids, read_labels(file, soft=True), file, root / split)
+            columns[finding] = cut_labels(column)
         except MrkneeError as error:
             problems.append(from_error(error, CODES, "label-format", file).within(root))
         else:
             problems += _without_line(file, ids)
+            problems += _soft(file, column)
             if declared is not None and finding not in declared:
                 text = f"expected one of {', '.join(declared)}"
                 problems.append(Problem("undeclared-finding", text, file.name))
@@ -75,11 +77,18 @@ def check_labels(
 
 
 def _without_line(file: Path, ids: Sequence[str]) -> Iterator[Problem]:
-    lines = read_labels(file)
+    lines = read_labels(file, soft=True)
     missing = [exam_id for exam_id in ids if exam_id not in lines]
     if missing:
         text = f"{len(missing)} of {len(ids)} exams have no line, {missing[0]!r} first"
         yield Problem("label-missing", text, file.name)
+
+
+def _soft(file: Path, column: Float[np.ndarray, " exams"]) -> Iterator[Problem]:
+    count = int(((column > 0) & (column < 1)).sum())
+    if count:
+        text = f"{count} of {len(column)} labels lie between 0 and 1"
+        yield Problem("soft-label", text, file.name)
 
 
 def _count(column: Float[np.ndarray, " exams"]) -> LabelCount:

@@ -255,8 +255,14 @@ KINDS: Mapping[str, Kind] = {
     ),
     "label-value": Kind(
         "error",
-        "a label is something else than 0, 1 or nothing",
+        "a label is something else than a number from 0 to 1 or nothing",
         "write 1 for present, 0 for absent, nothing for not known; no header line",
+    ),
+    "soft-label": Kind(
+        "warning",
+        "labels lie between 0 and 1: a run takes them only where its recipe allows soft labels; "
+        "here they count as present from 0.5 on",
+        "set soft_labels in the recipe; or write 0 and 1 if none was meant to be soft",
     ),
     "label-twice": Kind("error", "an exam has two lines in a label file", "delete one of them"),
     "label-unknown": Kind(

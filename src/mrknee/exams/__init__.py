@@ -26,7 +26,7 @@ from mrknee.exams.findings import (
 )
 from mrknee.exams.folder import ExamFolder, open_dataset, read_exam
 from mrknee.exams.groups import read_groups
-from mrknee.exams.labels import label_files, read_labels, write_labels
+from mrknee.exams.labels import cut_labels, has_soft, label_files, read_labels, write_labels
 from mrknee.exams.plausibility import Inspected, StackSizes, remarks_of
 from mrknee.exams.remark import Remark
 from mrknee.exams.series import (
@@ -60,6 +60,8 @@ __all__ = [
     "StackSizes",
     "as_exams",
     "by_series",
+    "cut_labels",
+    "has_soft",
     "in_order",
     "inner_split",
     "label_files",

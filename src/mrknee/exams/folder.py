@@ -60,8 +60,8 @@ class ExamFolder:
         findings: the findings that have a label file, in the order that `findings.csv` declares,
             else MRNet's first and then by name; None where there is no label file.
         titles: finding -> its title, for those that `findings.csv` gives one.
-        labels: float64 (exams, findings): 1 present, 0 absent, NaN not known; (exams, 0) where
-            there is no label file.
+        labels: float64 (exams, findings): 1 present, 0 absent, between them where soft labels are
+            allowed, NaN not known; (exams, 0) where there is no label file.
         groups: a number per exam, equal for exams of one group by `groups.csv`; None where there is
             no such file, or no labels are read.
         files: id -> series -> the stack's file.
@@ -82,6 +82,7 @@ class ExamFolder:
             `slices,rows,cols`. Exams whose shapes say otherwise are refused when one is read
             (`refuse_other_axes`), unless `slices,rows,cols` was given.
         allow_missing_labels: take `findings` without a label file too; all their labels are NaN.
+        soft_labels: take any number from 0 to 1 for a label.
 
     Raises:
         MrkneeError: no exams, an id that can't be used (`refuse_id`), an exam lacks a series, or a
@@ -98,6 +99,7 @@ class ExamFolder:
         allow_missing_plane: bool = False,
         axes: str | None = None,
         allow_missing_labels: bool = False,
+        soft_labels: bool = False,
     ) -> None:
         self.folder = folder = Path(folder)
         labels_of = None if labels_of is None else Path(labels_of)
@@ -140,7 +142,7 @@ class ExamFolder:
             name: title for name in self.findings or () if (title := (declared or {}).get(name))
         }
         columns = [
-            join_labels(self.ids, read_labels(found[name]), found[name], folder)
+            join_labels(self.ids, read_labels(found[name], soft=soft_labels), found[name], folder)
             if name in found
             else np.full(len(self.ids), np.nan)
             for name in self.findings or ()
@@ -159,6 +161,7 @@ class ExamFolder:
         allow_missing_plane: bool = False,
         axes: str | None = None,
         allow_missing_labels: bool = False,
+        soft_labels: bool = False,
     ) -> ExamFolder:
         """Opens one split of a data set with its labels: `root/split/` and `root/split-*.csv`."""
         root = Path(root)
@@ -178,6 +181,7 @@ class ExamFolder:
             allow_missing_plane=allow_missing_plane,
             axes=axes,
             allow_missing_labels=allow_missing_labels,
+            soft_labels=soft_labels,
         )
 
     def _refuse_missing_series(self) -> None:
@@ -292,6 +296,7 @@ def open_dataset(
     findings: Iterable[str] | None = None,
     allow_missing_plane: bool = False,
     axes: str | None = None,
+    soft_labels: bool = False,
 ) -> ExamFolder:
     """Opens one split of a data set, with its labels where there are any.
 
@@ -303,6 +308,7 @@ def open_dataset(
         allow_missing_plane: accept exams that lack series.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
             `slices,rows,cols` and refuses what seems to be in another order.
+        soft_labels: take any number from 0 to 1 for a label.
 
     Returns:
         The exams; each is read when it is asked for: `data[0]`, `data["1130"]`, `for exam in data`.
@@ -330,6 +336,7 @@ def open_dataset(
             findings=findings,
             allow_missing_plane=allow_missing_plane,
             axes=axes,
+            soft_labels=soft_labels,
         )
     folder.refuse_other_axes()
     return folder

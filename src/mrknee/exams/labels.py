@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 
 from mrknee.errors import DataError
 from mrknee.exams.findings import Findings
@@ -21,6 +21,9 @@ from mrknee.exams.ids import how_ids_differ
 from mrknee.exams.listing import same_text
 from mrknee.files import whole_file
 from mrknee.untrusted import read_text
+
+CUT = 0.5
+"""A soft label counts as present from here on, where only present and absent can be counted."""
 
 _MAX_LABEL_BYTES = 4_000_000  # some 400,000 exams
 
@@ -52,7 +55,7 @@ def label_files(labels_of: str | Path) -> dict[str, Path]:
     return found
 
 
-def read_labels(path: str | Path) -> dict[str, float]:
+def read_labels(path: str | Path, *, soft: bool = False) -> dict[str, float]:
     """Reads one label file: no header, `id,label` a line, label 0, 1 or empty (not known).
 
     It is a CSV, as the predictions are: an id with a comma or a quotation mark stands in quotes.
@@ -61,9 +64,10 @@ def read_labels(path: str | Path) -> dict[str, float]:
 
     Args:
         path: the file; UTF-8, any line ends.
+        soft: take any number from 0 to 1 for a label.
 
     Returns:
-        id -> 1.0, 0.0 or NaN, in the file's order.
+        id -> 1.0, 0.0 or NaN, or a soft label between 0 and 1, in the file's order.
 
     Raises:
         MrkneeError: the file isn't there or isn't text, a line has not two fields, an id comes
@@ -99,13 +103,17 @@ def read_labels(path: str | Path) -> dict[str, float]:
                 expected="one line",
                 found=where,
             )
-        if label and not _LABEL.fullmatch(label):
+        if label and not _LABEL.fullmatch(label) and not (soft and _is_soft(label)):
             raise DataError(
-                "a label is neither 0 nor 1 nor empty",
+                "a label is no number from 0 to 1, nor empty"
+                if soft
+                else "a label is neither 0 nor 1 nor empty",
                 code="label-value",
                 file=path,
                 exam=exam_id,
-                expected="0, 1 or nothing (not known)",
+                expected="0, 1, a number between them, or nothing (not known)"
+                if soft
+                else "0, 1 or nothing (not known)",
                 found=where,
                 advice=_label_advice(fields, text, first=not labels),
             )
@@ -114,6 +122,25 @@ def read_labels(path: str | Path) -> dict[str, float]:
 
 
 _LABEL = re.compile(r"[01](\.0*)?", re.ASCII)
+_NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+
+
+def _is_soft(label: str) -> bool:
+    return _NUMBER.fullmatch(label) is not None and float(label) <= 1
+
+
+def cut_labels(labels: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
+    """Labels as 0, 1 or NaN: soft ones are 1 from 0.5 on.
+
+    What counts exams of two classes (AUC, calibration, thresholds, prevalence) can't take others.
+    """
+    return np.where(np.isnan(labels), np.nan, (labels >= CUT).astype(np.float64))
+
+
+def has_soft(labels: Float[np.ndarray, "*shape"]) -> bool:
+    """Whether a label lies between 0 and 1."""
+    return bool(((labels > 0) & (labels < 1)).any())
+
 
 _WORDS = {
     "yes": "1", "y": "1", "true": "1", "t": "1", "positive": "1", "pos": "1", "present": "1",
@@ -132,6 +159,11 @@ def _label_advice(fields: Sequence[str], text: str, *, first: bool) -> str | Non
     word = _WORDS.get(fields[1].lower())
     if word is not None:
         return f"write {word} for it"
+    if _is_soft(fields[1]):
+        return (
+            "if it is a soft label, allow them (soft_labels) where exams are opened or trained on; "
+            "scores need 0 and 1"
+        )
     below = text.strip().split("\n", 1)[1:]
     digits = any(c.isdigit() for c in "".join(fields))
     if first and below and not digits and re.search(r",\s*\"?[01](\.0*)?\"?\s*$", below[0], re.M):
@@ -186,16 +218,16 @@ def write_labels(root: str | Path, split: str, finding: str, labels: Mapping[str
         root: the data set's folder; made if it isn't there.
         split: the split's name.
         finding: the finding's name.
-        labels: id -> 1.0, 0.0 or NaN (written as nothing).
+        labels: id -> 1.0, 0.0, a soft label between them, or NaN (written as nothing).
 
     Returns:
         The file written.
     """
     (name,) = Findings([finding])
     path = Path(root) / f"{split}-{name}.csv"
-    text = {0.0: "0", 1.0: "1"}
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(
-            (exam_id, text.get(label, "")) for exam_id, label in labels.items()
+            (exam_id, "" if np.isnan(label) else f"{label:.9g}")
+            for exam_id, label in labels.items()
         )
     return path

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from mrknee.errors import DataError
+from mrknee.exams.labels import cut_labels
 
 
 def inner_split(
@@ -55,7 +56,7 @@ def inner_split(
             + (f" of {apart} group{'' if apart == 1 else 's'}" if groups is not None else "")
             + f", fraction {fraction}",
         )
-    known = np.where(np.isnan(labels), 2.0, labels >= 0.5)
+    known = np.nan_to_num(cut_labels(labels), nan=2.0)
     patterns, members = np.unique(known, axis=0, return_inverse=True)
     rng = np.random.default_rng(seed)
     wanted = min(max(round(count * fraction), 1), count - 1)

@@ -76,6 +76,7 @@ def divide(data: Path, recipe: Recipe) -> Parts:
             allow_missing_plane=recipe.allow_missing_plane,
             axes=recipe.axes,
             allow_missing_labels=allow_missing_labels,
+            soft_labels=recipe.soft_labels,
         )
         opened.refuse_other_axes()
         return opened
