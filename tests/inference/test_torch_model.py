@@ -51,9 +51,9 @@ def test_batches_keep_to_a_budget_of_slices(
     data = write_toy_dataset(tmp_path / "toy", 12, 1, slices=(1, 12))
     predictor = TorchModel(make_model(tmp_path / "run"))
     read: list[tuple[int, int]] = []
-    predictor.reader.register_forward_pre_hook(
+    predictor.network.register_forward_pre_hook(
         lambda _, given: read.append(
-            (len(given[0]), sum(int(lengths.sum()) for lengths in given[0].lengths.values()))
+            (len(given[1]["axial"]), sum(int(lengths.sum()) for lengths in given[1].values()))
         )
     )
     predictor.predict(ExamFolder.of_split(data, "train"))
@@ -127,7 +127,7 @@ def test_odd_exams_have_their_remarks(tmp_path: Path) -> None:
     exams += [Exam("c", fine | {Plane.CORONAL: large})]
     predictor = TorchModel(str(tmp_path))
     table = predictor.predict(exams)
-    codes = {i: [(r.code, r.plane) for r in found] for i, found in table.remarks.items()}
+    codes = {i: [(r.code, r.series) for r in found] for i, found in table.remarks.items()}
     assert codes == {
         "b": [("all-zero", "axial")],
         "c": [("other-size", "coronal"), ("other-slices", "coronal")],

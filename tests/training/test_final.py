@@ -41,21 +41,23 @@ def test_decisions_come_from_the_inner_exams(finished: tuple[Path, Path]) -> Non
     """Undoing the calibration and fitting it anew on the inner exams gives what was saved."""
     data, run = finished
     model = TorchModel(run)
-    assert model.calibration is not None
+    assert model.decisions.calibration is not None
     inner = Predictions.read(run / "predictions-inner.csv")
-    slopes = np.array([model.calibration.slopes[name] for name in inner.findings])
-    intercepts = np.array([model.calibration.intercepts[name] for name in inner.findings])
+    slopes = np.array([model.decisions.calibration.slopes[name] for name in inner.findings])
+    intercepts = np.array([model.decisions.calibration.intercepts[name] for name in inner.findings])
     raw = expit((logit(inner.probabilities) - intercepts) / slopes)
     exams = ExamFolder.of_split(data, "train")
     labels = exams.labels[[exams.ids.index(i) for i in inner.ids]]
     again, points = fit_decisions(Predictions(inner.ids, inner.findings, raw), labels, RECIPE)
     assert again is not None
     for name in inner.findings:
-        assert again.slopes[name] == pytest.approx(model.calibration.slopes[name], rel=1e-3)
-        assert again.intercepts[name] == pytest.approx(
-            model.calibration.intercepts[name], rel=1e-3, abs=1e-3
+        assert again.slopes[name] == pytest.approx(
+            model.decisions.calibration.slopes[name], rel=1e-3
         )
-        for one, other in zip(points[name], model.operating_points[name], strict=True):
+        assert again.intercepts[name] == pytest.approx(
+            model.decisions.calibration.intercepts[name], rel=1e-3, abs=1e-3
+        )
+        for one, other in zip(points[name], model.decisions.operating_points[name], strict=True):
             assert one.threshold == pytest.approx(other.threshold, rel=1e-3)
 
 
@@ -111,8 +113,8 @@ def test_selecting_on_valid_fits_nothing(toy: Path, tmp_path: Path) -> None:
     train(toy, tmp_path / "run", replace(RECIPE, selection=SelectionSettings(part="valid")))
     assert decisions(tmp_path / "run") == {}
     model = TorchModel(tmp_path / "run")
-    assert model.calibration is None
-    assert model.operating_points == {}
+    assert model.decisions.calibration is None
+    assert model.decisions.operating_points == {}
 
 
 def test_a_data_set_without_valid_is_scored_on_what_it_was_fitted_on(tmp_path: Path) -> None:
