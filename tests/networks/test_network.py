@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mrknee.errors import MrkneeError

@@ -217,8 +217,11 @@ class Network(nn.Module):
             if name in maps:
                 pooling = cast(Pooling, self.poolings[name])
                 features = maps[name].mean(dim=(2, 3))
-                own = [features.shape[0]] if lengths is None else lengths[name]
-                vectors, weights[name] = pool_exams(pooling, features, own)
+                if lengths is None:
+                    vector, weights[name] = pooling(features)
+                    vectors = vector[None]
+                else:
+                    vectors, weights[name] = pool_exams(pooling, features, lengths[name])
             pooled.append(vectors)
         features = torch.cat(pooled, dim=1)
         if present is not None:

@@ -127,12 +127,8 @@ def pool_exams(
     Raises:
         ValueError: the lengths don't add up to the number of slices.
     """
-    slices = features.shape[0]  # a symbol while a graph is made, which len() would fix
-    if sum(lengths) != slices:
-        raise ValueError(f"lengths add up to {sum(lengths)}, but there are {slices} slices")
-    if len(lengths) == 1:  # not split, so that a graph takes any number of slices
-        vector, weights = pooling(features)
-        return vector[None], weights
+    if sum(lengths) != len(features):
+        raise ValueError(f"lengths add up to {sum(lengths)}, but there are {len(features)} slices")
     empty = Pooled(features.new_zeros(features.shape[1]), features[:0])
     exams = torch.split(features, list(lengths))
     pooled = [pooling(exam) if len(exam) else empty for exam in exams]
