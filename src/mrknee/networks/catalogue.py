@@ -134,6 +134,16 @@ ENCODERS: dict[str, EncoderEntry] = {
 """By name; width, statistics, source and licence as torchvision 0.29 and timm 1.0.31 state them."""
 
 
+PUBLISHED = (58.09, 49.73)
+"""Mean and SD, on the scale 0..255, that the published system gives its AlexNet: those of MRNet's
+training set, from its code, though the weights are ImageNet's."""
+
+
+def grey_statistics(mean: Channels, sd: Channels) -> tuple[float, float]:
+    """One mean and SD for grey pictures, on the scale 0..255: the means over the channels."""
+    return round(255 * sum(mean) / 3, 2), round(255 * sum(sd) / 3, 2)
+
+
 def encoder_table() -> list[dict[str, Any]]:
     """The table of encoders as plain lists, numbers and strings, ready for JSON."""
     return [asdict(entry) for entry in ENCODERS.values()]

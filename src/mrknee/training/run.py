@@ -35,6 +35,7 @@ from mrknee.exams.listing import unread_text
 from mrknee.files import contents, owned_folder, resolve_output, whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.prediction import device_here
+from mrknee.networks.transfer import RUN, run_weights, take_over
 from mrknee.outputs import RUN_FILES, check_output_folder
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.coverage import coverage_notes
@@ -133,12 +134,10 @@ def _train(
     torch.manual_seed(recipe.seed)
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
-    network = Network(
-        recipe.network,
-        findings,
-        recipe.weights if start.state is None else "none",
-        parts.train.series,
-    )
+    source = run_weights(recipe.weights)
+    weights_from = recipe.weights if source is None and start.state is None else "none"
+    network = Network(recipe.network, findings, weights_from, parts.train.series)
+    transfer = None if source is None or start.state is not None else take_over(network, source)
     network.refuse_size(recipe.preparation.crop)
     network.slices_at_once = slices_at_once(recipe)
     fit_labels = parts.train.labels[parts.fit]
@@ -173,6 +172,8 @@ def _train(
     )
     if first and parts.unread:  # not in log.txt, which says the same however often it was resumed
         print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
+    if transfer is not None:
+        record.say(f"weights of {recipe.weights.removeprefix(RUN)}\n{transfer.text()}")
     for note in coverage_notes(parts, recipe) if start.state is None else ():
         record.say(f"note: {note}")
     loop = TrainingLoop(
