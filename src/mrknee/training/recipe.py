@@ -252,14 +252,17 @@ def with_statistics(recipe: Recipe, given: Collection[str]) -> Recipe:
         recipe: the recipe; its `preparation.mean` and `preparation.sd` may be mere defaults.
         given: dotted names of the settings that a recipe's file or the command line states.
     """
-    wanted = [name for name in ("mean", "sd") if f"preparation.{name}" not in given]
-    if not wanted:
+    if "preparation.mean" in given and "preparation.sd" in given:
         return recipe
     from mrknee.networks.encoders import input_statistics  # it imports torch and timm
 
-    found = dict(zip(("mean", "sd"), input_statistics(recipe.network.encoder), strict=True))
-    changes = {name: found[name] for name in wanted}
-    return replace(recipe, preparation=replace(recipe.preparation, **changes))
+    mean, sd = input_statistics(recipe.network.encoder)
+    preparation = recipe.preparation
+    if "preparation.mean" not in given:
+        preparation = replace(preparation, mean=mean)
+    if "preparation.sd" not in given:
+        preparation = replace(preparation, sd=sd)
+    return replace(recipe, preparation=preparation)
 
 
 def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
