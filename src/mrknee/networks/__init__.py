@@ -11,7 +11,8 @@ The way of an exam through this room:
 - `weights`: where pretrained weights come from: a download, a file, the extra `lite0`;
 - `pooling`: the slices of an exam -> one feature vector: maximum, mean or attention;
 - `network`: Network, the whole way, from ragged batches of slices to logits;
-- `reader`: preparation and network together, from batches of bytes to probabilities;
+- `prediction`: batches of exams to probabilities;
+- `transfer`: starting a network with the weights of a trained one;
 - `description`: what is said of a trained model: kinds, ranges, digest (no torch);
 - `checkpoint`: a trained network on disk and back, with nothing pickled.
 
