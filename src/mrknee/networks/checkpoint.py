@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -238,12 +239,9 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
             expected=", ".join(sorted(known)),
             found=", ".join(sorted(given)),
         )
-    settings = NetworkSettings(**description["settings"])
-    with torch.device("meta"):
-        network = Network(replace(settings, shared_encoder=True), description["findings"])
-    encoder = network.encoders[SHARED]
-    more = 0 if settings.shared_encoder else len(PLANES) - 1  # encoders than were built
-    parameters = _parameters(network) + more * _parameters(encoder)
+    parameters, size = _sizes(
+        NetworkSettings(**description["settings"]), tuple(description["findings"])
+    )
     if parameters != description["parameters"]:
         raise ModelError(
             "the network built isn't the one that was saved",
@@ -253,7 +251,18 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
             found=f"{parameters} parameters",
             advice="use the versions of torchvision and timm it was trained with",
         )
-    return _bytes(network) + more * _bytes(encoder)
+    return size
+
+
+@lru_cache(maxsize=16)  # one takes as long as reading a small model
+def _sizes(settings: NetworkSettings, findings: tuple[str, ...]) -> tuple[int, int]:
+    """Parameters of a network, and the bytes of its state; allocates none of them."""
+    with torch.device("meta"):
+        network = Network(replace(settings, shared_encoder=True), findings)
+    encoder = network.encoders[SHARED]
+    more = 0 if settings.shared_encoder else len(PLANES) - 1  # encoders than were built
+    parameters = _parameters(network) + more * _parameters(encoder)
+    return parameters, _bytes(network) + more * _bytes(encoder)
 
 
 def _build(description: Mapping[str, Any]) -> Network:
