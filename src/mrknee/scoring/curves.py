@@ -306,7 +306,7 @@ def _resampled_counts(
 def _ranked(
     labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]
 ) -> tuple[Bool[np.ndarray, " known"], Int64[np.ndarray, " steps"]]:
-    """Whether each labelled exam is positive, by falling score; where each distinct score begins."""
+    """Whether each labelled exam is positive, by falling score, and where each score begins."""
     known = ~np.isnan(labels)
     order = np.flatnonzero(known)[np.argsort(-scores[known], kind="stable")]
     ranked, positive = scores[order], labels[order] == 1
