@@ -124,10 +124,13 @@ def predict(
 
     for file in (out, remarks_file(out)):
         check_output_file(file, [model, exams])
-    from mrknee.inference.model import load_model, open_exams, uncalibrated
+    from mrknee.exams import open_dataset
+    from mrknee.inference.model import load_model, uncalibrated
 
     predictor = load_model(model, threads=threads, runtime=runtime)
-    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
+    folder = open_dataset(
+        exams, split, labels=False, allow_missing_plane=allow_missing_plane, axes=axes
+    )
     _warn_of_unread("predict", folder.unread)
     predictions = predictor.predict(folder)
     predictions.write(out)

@@ -44,7 +44,9 @@ def _in_call(name: str, call: ast.Call, file: str) -> Iterator[str]:
     if name in ("eval", "exec", "compile", "__import__") or function == "read_pickle":
         yield name
     if function == "import_module":
-        table = [ast.unparse(word) for word in call.args] == ["_HOME[name]"]  # the package's own names
+        table = [ast.unparse(word) for word in call.args] == [
+            "_HOME[name]"
+        ]  # the package's own names
         if not (file == "__init__.py" and table):
             yield name
     if function in ("load", "loads", "load_all", "full_load", "unsafe_load"):

@@ -58,6 +58,9 @@ class ExamFolder:
 
     Attributes:
         folder: the folder that holds the plane folders.
+        root: the data set's folder, which holds the splits and their label files; `folder` itself
+            where no split was opened.
+        split: the split that was opened; None where `folder` was named itself.
         ids: the exams' ids, sorted.
         findings: the findings that have a label file, or None where there is no label file.
         labels: float64 (exams, findings): 1 present, 0 absent, NaN not known; (exams, 0) where
@@ -66,6 +69,7 @@ class ExamFolder:
         unread: files and folders among the stacks that are not read (see `Listing`); who reads
             the exams says so.
         axes: the order of the files' axes.
+        allow_missing_plane: whether exams may lack a plane.
 
     Args:
         folder: holds `axial/`, `coronal/` and `sagittal/`.
@@ -94,7 +98,9 @@ class ExamFolder:
         axes: str | None = None,
         allow_missing_labels: bool = False,
     ) -> None:
-        self.folder = folder = Path(folder)
+        self.folder = self.root = folder = Path(folder)
+        self.split: str | None = None
+        self.allow_missing_plane = allow_missing_plane
         labels_of = None if labels_of is None else Path(labels_of)
         given = None if axes is None else parse_axes(axes)
         self.axes = given or AXES
@@ -156,7 +162,7 @@ class ExamFolder:
                 found=what_is_there(root),
                 advice=folder_meant(root, data_set=True, split=split),
             )
-        return cls(
+        exams = cls(
             root / split,
             findings=findings,
             labels_of=root / split,
@@ -164,6 +170,8 @@ class ExamFolder:
             axes=axes,
             allow_missing_labels=allow_missing_labels,
         )
+        exams.root, exams.split = root, split
+        return exams
 
     def _refuse_missing_planes(self) -> None:
         for exam_id in self.ids:
@@ -273,6 +281,7 @@ def open_dataset(
     split: str = "valid",
     *,
     findings: Iterable[str] | None = None,
+    labels: bool = True,
     allow_missing_plane: bool = False,
     axes: str | None = None,
 ) -> ExamFolder:
@@ -280,9 +289,11 @@ def open_dataset(
 
     Args:
         path: the data set: `path/<split>/{axial,coronal,sagittal}/*.npy`, labels in
-            `path/<split>-<finding>.csv`. Or a folder that holds the planes' folders itself.
+            `path/<split>-<finding>.csv`. Or a folder that holds the planes' folders itself, which
+            has no labels.
         split: which split.
         findings: take these findings' labels only; None takes all.
+        labels: False leaves the label files unread, for predictions, which don't need them.
         allow_missing_plane: accept exams that lack one or two planes.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
             `slices,rows,cols` and refuses what seems to be in another order.
@@ -297,25 +308,39 @@ def open_dataset(
 
     Example:
         >>> import mrknee
-        >>> data = mrknee.open_dataset("MRNet-v1.0", split="valid")  # doctest: +SKIP
-        >>> data["1130"]  # doctest: +SKIP
-        Exam('1130': axial 36 x 256 x 256, coronal 36 x 256 x 256, sagittal 32 x 256 x 256; acl 0)
+        >>> data = mrknee.open_dataset("knees", split="valid")
+        >>> data
+        ExamFolder('knees/valid': 6 exams, labels of abnormal, acl, meniscus)
+        >>> data["0012"]
+        Exam('0012': axial 8 x 64 x 64, coronal 7 x 64 x 64, sagittal 6 x 64 x 64; acl 0)
+        >>> data.labels.shape
+        (6, 3)
     """
     path = Path(path)
-    if plane_folders(path):
-        folder = ExamFolder(
+    is_folder = bool(plane_folders(path))
+    if not is_folder and not plane_folders(path / split):
+        raise DataError(
+            "there are no exams here",
+            code="no-exams",
+            file=path,
+            expected=f"a data set with a folder {split}/, or the folders axial/, coronal/, "
+            "sagittal/",
+            found=what_is_there(path),
+            advice=folder_meant(path, data_set=False, split=split),
+        )
+    if is_folder:
+        exams = ExamFolder(
             path, findings=findings, allow_missing_plane=allow_missing_plane, axes=axes
         )
-    else:
-        folder = ExamFolder.of_split(
-            path,
-            split,
-            findings=findings,
-            allow_missing_plane=allow_missing_plane,
-            axes=axes,
+    elif labels:
+        exams = ExamFolder.of_split(
+            path, split, findings=findings, allow_missing_plane=allow_missing_plane, axes=axes
         )
-    folder.refuse_other_axes()
-    return folder
+    else:
+        exams = ExamFolder(path / split, allow_missing_plane=allow_missing_plane, axes=axes)
+        exams.root, exams.split = path, split
+    exams.refuse_other_axes()
+    return exams
 
 
 def read_exam(

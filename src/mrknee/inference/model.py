@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from mrknee.errors import DataError, MrkneeWarning, SettingsError
-from mrknee.exams import Exam, ExamFolder, Exams, Findings, Plane
-from mrknee.exams.listing import folder_meant, plane_folders, what_is_there
+from mrknee.errors import MrkneeWarning, SettingsError
+from mrknee.exams import Exam, Exams, Findings, Plane
 from mrknee.inference.explanation import Explanation, Method
 from mrknee.inference.runtimes import NO_LIMITS, Limits, RuntimeName
 from mrknee.ranges import THREADS
@@ -131,35 +130,3 @@ def uncalibrated(decisions: Mapping[str, Any], findings: Sequence[str]) -> dict[
         for name in findings
         if prevalences.get(name) is None
     }
-
-
-def open_exams(
-    path: str | Path, split: str, *, allow_missing_plane: bool = False, axes: str | None = None
-) -> ExamFolder:
-    """Opens a data set's split, or a folder that holds the plane folders itself.
-
-    Args:
-        path: `DATA` with `DATA/<split>/axial/...`, or a folder with `axial/...`.
-        split: which split of a data set.
-        allow_missing_plane: let exams through that lack one or two planes.
-        axes: the order of the files' axes, as for `ExamFolder`.
-
-    Raises:
-        MrkneeError: neither is there, an exam lacks a plane, or the stacks' shapes say that their
-            axes are in another order.
-    """
-    path = Path(path)
-    inside = path if plane_folders(path) else path / split
-    if not plane_folders(inside):
-        raise DataError(
-            "there are no exams here",
-            code="no-exams",
-            file=path,
-            expected=f"a data set with a folder {split}/, or the folders axial/, coronal/, "
-            "sagittal/",
-            found=what_is_there(path),
-            advice=folder_meant(path, data_set=False, split=split),
-        )
-    folder = ExamFolder(inside, allow_missing_plane=allow_missing_plane, axes=axes)
-    folder.refuse_other_axes()
-    return folder

@@ -18,10 +18,10 @@ from PIL import Image
 from scipy.special import expit
 
 from mrknee import __version__
-from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams import PLANES, Exam, Plane, open_dataset
 from mrknee.files import owned_folder, whole_file
 from mrknee.inference.explanation import EXACT, Explanation, Method
-from mrknee.inference.model import load_model, open_exams
+from mrknee.inference.model import load_model
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.report.pictures import (
     Sheet,
@@ -212,7 +212,9 @@ def explain_exam(
             the network doesn't allow it.
     """
     model, out = Path(model), Path(out)
-    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
+    folder = open_dataset(
+        exams, split, labels=False, allow_missing_plane=allow_missing_plane, axes=axes
+    )
     exam = folder[exam_id]
     opened = load_model(model, threads=threads, runtime=runtime)
     with owned_folder(out):
