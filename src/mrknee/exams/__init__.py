@@ -24,11 +24,13 @@ from mrknee.exams.exam import (
     plane_named,
 )
 from mrknee.exams.folder import (
+    Dataset,
     ExamFolder,
     label_files,
     open_dataset,
     read_exam,
     read_labels,
+    split_of,
     write_labels,
 )
 from mrknee.exams.plausibility import Inspected, StackSizes, remarks_of
@@ -39,6 +41,7 @@ from mrknee.exams.stackfile import read_stack, write_stack
 __all__ = [
     "MRNET_FINDINGS",
     "PLANES",
+    "Dataset",
     "Exam",
     "ExamFolder",
     "Exams",
@@ -58,6 +61,7 @@ __all__ = [
     "read_labels",
     "read_stack",
     "remarks_of",
+    "split_of",
     "write_labels",
     "write_stack",
 ]

@@ -253,6 +253,32 @@ class Exam:
 
     from_nifti = from_dicom
 
+    def plot(self, plane: str | None = None, slices: int | Sequence[int] = 4) -> np.ndarray:
+        """Draws some slices of each plane, one row per plane.
+
+        Slices count from 0, as in the arrays.
+
+        Args:
+            plane: this plane only; None draws all.
+            slices: how many per plane, evenly spaced and without the ends; or their positions.
+
+        Returns:
+            matplotlib axes (planes, slices); where a plane has fewer slices, the rest is empty.
+
+        Raises:
+            DataError: the exam has no such plane or slice.
+            PlatformError: matplotlib is not installed.
+
+        Example:
+            >>> import mrknee
+            >>> exam = mrknee.make_phantom(seed=7, size=64, slice_factor=0.2)
+            >>> exam.plot(slices=3).shape
+            (3, 3)
+        """
+        from mrknee.exams.plot import plot_exam  # it imports this file
+
+        return plot_exam(self, plane, slices)
+
     def __repr__(self) -> str:
         sizes = [
             f"{plane} {' x '.join(map(str, stack.shape))}" for plane, stack in self.stacks.items()

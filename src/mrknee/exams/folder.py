@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -48,7 +49,16 @@ from mrknee.exams.stackfile import read_shape, read_stack
 from mrknee.files import whole_file
 from mrknee.untrusted import read_text
 
-__all__ = ["ExamFolder", "label_files", "open_dataset", "read_exam", "read_labels", "write_labels"]
+__all__ = [
+    "Dataset",
+    "ExamFolder",
+    "label_files",
+    "open_dataset",
+    "read_exam",
+    "read_labels",
+    "split_of",
+    "write_labels",
+]
 
 _MAX_LABEL_BYTES = 4_000_000  # some 400,000 exams
 
@@ -69,7 +79,8 @@ class ExamFolder:
         unread: files and folders among the stacks that are not read (see `Listing`); who reads
             the exams says so.
         axes: the order of the files' axes.
-        allow_missing_plane: whether exams may lack a plane.
+        opened_with: which of the arguments `findings`, `axes` and `allow_missing_plane` were
+            given, as training has them among its settings.
 
     Args:
         folder: holds `axial/`, `coronal/` and `sagittal/`.
@@ -100,7 +111,6 @@ class ExamFolder:
     ) -> None:
         self.folder = self.root = folder = Path(folder)
         self.split: str | None = None
-        self.allow_missing_plane = allow_missing_plane
         labels_of = None if labels_of is None else Path(labels_of)
         given = None if axes is None else parse_axes(axes)
         self.axes = given or AXES
@@ -130,6 +140,13 @@ class ExamFolder:
             self.findings: Findings | None = Findings(findings)
         else:
             self.findings = _choose_findings(found, findings, labels_of)
+        self.opened_with: dict[str, Any] = {}
+        if findings is not None:
+            self.opened_with["findings"] = list(self.findings or ())
+        if given is not None:
+            self.opened_with["axes"] = ",".join(given)
+        if allow_missing_plane:
+            self.opened_with["allow_missing_plane"] = True
         columns = [
             _join(self.ids, read_labels(found[name]), found[name], folder)
             if name in found
@@ -276,6 +293,10 @@ class ExamFolder:
         return (self[i] for i in range(len(self)))
 
 
+Dataset = ExamFolder
+"""The class's public name."""
+
+
 def open_dataset(
     path: str | Path,
     split: str = "valid",
@@ -341,6 +362,22 @@ def open_dataset(
         exams.root, exams.split = path, split
     exams.refuse_other_axes()
     return exams
+
+
+def split_of(data: ExamFolder | str | Path, split: str) -> tuple[Path, str]:
+    """Where labels are looked for: the data set's folder and the split in it.
+
+    Args:
+        data: a data set's folder, or an opened one, which knows its split. Of one that was opened
+            by the folder of the planes itself, that folder is the split.
+        split: the split, where `data` is a folder.
+    """
+    if not isinstance(data, ExamFolder):
+        return Path(data), split
+    if data.split is None:
+        folder = data.folder.absolute()
+        return folder.parent, folder.name
+    return data.root, data.split
 
 
 def read_exam(

@@ -82,6 +82,7 @@ def explain(predictor: Predictor, exam: Exam, *, method: Method | None = None) -
         attention_fixed=exact and attends(network),
         remarks=remarks_of(exam, sizes_from(predictor.provenance.get("stack_sizes"))),
         uncalibrated=uncalibrated(predictor.decisions, predictor.findings),
+        stacks=exam.stacks,
     )
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from mrknee.errors import DataError, ModelError, MrkneeError
-from mrknee.exams import Plane, Remark, plane_named
+from mrknee.exams import Plane, Remark, Stack, plane_named
 from mrknee.files import whole_file
 from mrknee.tensors.settings import Axis, PreparationSettings
 
@@ -69,6 +69,8 @@ class Explanation:
         preparation: how the stacks became input, from which cells find their pixels again.
         attention_fixed: the slices' weights are attention's, held at their value: the sum is exact,
             and what the attention itself depends on is in no map.
+        stacks: by plane, the exam's stack, to be drawn below the heat; without it plots show the
+            heat alone.
         remarks: what is odd about the exam; empty where nothing is.
         uncalibrated: finding -> why its probability is the network's own; calibrated ones are not
             in it.
@@ -90,6 +92,7 @@ class Explanation:
     attention_fixed: bool = False
     remarks: tuple[Remark, ...] = ()
     uncalibrated: Mapping[str, str] = field(default_factory=dict)
+    stacks: Mapping[Plane, Stack] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         count = len(self.findings)
@@ -157,7 +160,7 @@ class Explanation:
         Raises:
             DataError: the exam has no such plane, or the model no such finding.
         """
-        known, row = self._plane(plane), self._row(finding)
+        known, row = self.plane(plane), self._row(finding)
         rows, cols = self._spreads[known]
         return np.asarray(rows @ self.native[known][row] @ cols.T, dtype=np.float32)
 
@@ -173,6 +176,36 @@ class Explanation:
         row = self._row(finding)
         return {plane: self.slice_scores(plane)[row] for plane in self.native}
 
+    def plot(self, finding: str, plane: str | None = None) -> np.ndarray:
+        """Draws the slice that raises the finding most, per plane, with its heat map.
+
+        Below it are the scores of all slices. Orange raises the logit and blue lowers it; colours
+        have one scale for the whole exam. Slices count from 0, as in the arrays.
+
+        Args:
+            finding: the finding.
+            plane: this plane only; None draws all.
+
+        Returns:
+            matplotlib axes (2, planes): the slices, and their scores below.
+
+        Raises:
+            DataError: the model has no such finding, or the exam no such plane.
+            PlatformError: matplotlib is not installed.
+
+        Example:
+            >>> import mrknee
+            >>> exam = mrknee.open_dataset("knees", split="valid")[0]
+            >>> why = mrknee.load_model("runs/first").explain(exam)
+            >>> axes = why.plot("acl")
+            >>> axes.shape
+            (2, 3)
+            >>> axes[0, 0].figure.savefig("acl.png")
+        """
+        from mrknee.inference.plot import plot_explanation  # it imports this file
+
+        return plot_explanation(self, finding, plane)
+
     def _row(self, finding: str) -> int:
         if finding not in self.findings:
             raise DataError(
@@ -184,7 +217,12 @@ class Explanation:
             )
         return self.findings.index(finding)
 
-    def _plane(self, name: str) -> Plane:
+    def plane(self, name: str) -> Plane:
+        """The plane of this name.
+
+        Raises:
+            DataError: it was not explained.
+        """
         plane = plane_named(name)
         if plane is None or plane not in self.native:
             raise DataError(

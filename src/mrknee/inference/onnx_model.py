@@ -182,4 +182,5 @@ class OnnxModel:
             attention_fixed=self.facts["attention_fixed"],
             remarks=remarks_of(exam, sizes_from(self.provenance.get("stack_sizes"))),
             uncalibrated=uncalibrated(self.decisions, self.findings),
+            stacks=exam.stacks,
         )

@@ -21,8 +21,9 @@ from mrknee import __version__
 from mrknee.exams import PLANES, Exam, Plane, open_dataset
 from mrknee.files import owned_folder, whole_file
 from mrknee.inference.explanation import EXACT, Explanation, Method
-from mrknee.inference.model import load_model
+from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
 from mrknee.inference.runtimes import RuntimeName
+from mrknee.outputs import check_output_folder
 from mrknee.report.pictures import (
     Sheet,
     chance,
@@ -178,7 +179,7 @@ class FindingView:
 
 
 def explain_exam(
-    model: str | Path,
+    model: ModelPaths,
     exams: str | Path,
     exam_id: str,
     out: str | Path,
@@ -193,7 +194,7 @@ def explain_exam(
     """Explains one exam: numbers, contact sheets and the page.
 
     Args:
-        model: a run folder, or an ONNX file that `mrknee export` wrote.
+        model: a run folder, or an ONNX file that `mrknee export` wrote; or an ensemble's members.
         exams: a data set's folder, or one with the plane folders inside.
         exam_id: which exam.
         out: where to write; made where it isn't there.
@@ -211,7 +212,9 @@ def explain_exam(
         MrkneeError: no such exam, no model, files that can't be used, or exact is asked for and
             the network doesn't allow it.
     """
-    model, out = Path(model), Path(out)
+    out = Path(out)
+    names = ["index.html", "explanation.json", "explanation.npz", "contact-*.png"]
+    check_output_folder(out, names, [*paths_of(model), exams])
     folder = open_dataset(
         exams, split, labels=False, allow_missing_plane=allow_missing_plane, axes=axes
     )
@@ -224,7 +227,7 @@ def explain_exam(
             if old.is_file() and not old.is_symlink():
                 old.unlink()  # what an interrupted run leaves must be of one exam
         explanation.write_numbers(out)
-        write_exam_page(out, exam, explanation, model=model.resolve().name)
+        write_exam_page(out, exam, explanation, model=name_of(model))
     return explanation
 
 

@@ -1,0 +1,87 @@
+"""An exam's slices as a figure; matplotlib is imported only when one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mrknee.errors import DataError
+from mrknee.exams.exam import Exam, Plane, plane_named
+from mrknee.extras import pyplot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TILE = 2.2
+"""Edge of a slice in the figure, in inches."""
+
+
+def plot_exam(exam: Exam, plane: str | None, slices: int | Sequence[int]) -> np.ndarray:
+    """A row of slices per plane; arguments, result and errors as `Exam.plot`'s."""
+    planes = list(exam.stacks) if plane is None else [_known(exam, plane)]
+    shown = {one: _positions(exam, one, slices) for one in planes}
+    columns = max(map(len, shown.values()))
+    size = (TILE * columns, (TILE + 0.3) * len(planes))
+    figure, axes = pyplot().subplots(
+        len(planes), columns, figsize=size, squeeze=False, layout="constrained"
+    )
+    for row, (one, positions) in zip(axes, shown.items(), strict=True):
+        for place in row[len(positions) :]:
+            place.set_axis_off()
+        for place, index in zip(row, positions, strict=False):
+            show_slice(place, exam.stacks[one][index], f"{one}[{index}]")
+    labels = ", ".join(f"{name} {label:g}" for name, label in exam.labels.items())
+    figure.suptitle(f"Exam {exam.id}" + (f": {labels}" if labels else ""))
+    return np.asarray(axes)
+
+
+def show_slice(axes: Axes, picture: np.ndarray, title: str) -> None:
+    """Draws one slice in grey, 0 black and 255 white, without ticks.
+
+    Args:
+        axes: matplotlib axes.
+        picture: uint8 (rows, cols).
+        title: above it.
+    """
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title, fontsize="medium")
+    axes.set_axis_off()
+
+
+def _known(exam: Exam, name: str) -> Plane:
+    plane = plane_named(name)
+    if plane is None or plane not in exam.stacks:
+        raise DataError(
+            "the exam has no such plane",
+            code="plane-name",
+            exam=exam.id,
+            expected=", ".join(exam.stacks),
+            found=repr(name),
+        )
+    return plane
+
+
+def _positions(exam: Exam, plane: Plane, slices: int | Sequence[int]) -> list[int]:
+    count = len(exam.stacks[plane])
+    if isinstance(slices, int):
+        if slices < 1:
+            raise _no_slices(exam, plane, slices)
+        # evenly spaced, without the first and the last, which show the least
+        inner = np.linspace(0, count - 1, min(slices, count) + 2)[1:-1].round().astype(int)
+        return sorted(set(inner.tolist()))
+    positions = [int(index) for index in slices]
+    if not positions or not all(-count <= index < count for index in positions):
+        raise _no_slices(exam, plane, slices)
+    return [index % count for index in positions]
+
+
+def _no_slices(exam: Exam, plane: Plane, slices: int | Sequence[int]) -> DataError:
+    return DataError(
+        "these slices can't be shown",
+        code="slices",
+        exam=exam.id,
+        expected=f"how many, or positions from 0 to {len(exam.stacks[plane]) - 1} in {plane}",
+        found=repr(slices),
+    )
