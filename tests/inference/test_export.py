@@ -18,10 +18,10 @@ import torch
 
 from mrknee.cli import main
 from mrknee.errors import MrkneeError
-from mrknee.exams import MRNET_SERIES, PLANES, Exam, Plane
+from mrknee.exams import MRNET_SERIES, PLANES, Exam, Plane, open_dataset
 from mrknee.inference import export as exporting
 from mrknee.inference.export import LIMIT, Int8, Parity, export
-from mrknee.inference.model import Model, load_model, open_exams
+from mrknee.inference.model import Model, load_model
 from mrknee.inference.onnx_file import METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.runtimes import outputs_of
@@ -189,7 +189,7 @@ def test_the_file_names_no_folder_of_the_exporting_machine(exported: tuple[Path,
 
 def test_a_data_set_is_predicted_alike(exported: tuple[Path, Path], toy: Path) -> None:
     """The same ids and findings, the same calibrated probabilities."""
-    exams = open_exams(toy, "train")
+    exams = open_dataset(toy, "train")
     expected, found = (load_model(path).predict(exams) for path in exported)
     assert (found.ids, found.findings) == (expected.ids, expected.findings)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=LIMIT)
@@ -397,7 +397,7 @@ def test_a_submission_is_the_run_folders(
 def test_a_report_takes_either(exported: tuple[Path, Path], tmp_path: Path) -> None:
     """`evaluate --model FILE`: thresholds, provenance and heat maps from the file alone."""
     data = write_toy_dataset(tmp_path / "toy", 2, 20, slices=(2, 4))
-    load_model(exported[1]).predict(open_exams(data, "valid")).write(tmp_path / "p.csv")
+    load_model(exported[1]).predict(open_dataset(data, "valid")).write(tmp_path / "p.csv")
     pages = [gather(str(tmp_path / "p.csv"), data, model=model) for model in exported]
     assert pages[0].model is not None
     assert pages[1].model is not None

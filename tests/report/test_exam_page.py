@@ -13,9 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Request
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Plane, write_stack
+from mrknee.exams import PLANES, Exam, Plane, open_dataset, write_stack
 from mrknee.inference.explanation import Explanation
-from mrknee.inference.model import open_exams
 from mrknee.inference.torch_model import TorchModel
 from mrknee.report.exam_page import explain_exam, write_exam_page
 from mrknee.report.pictures import chance
@@ -96,7 +95,7 @@ def test_the_page_says_the_model_s_own_numbers(
 ) -> None:
     """Probabilities are those that predict gives; terms those of the explanation, adding up."""
     explanation, out = explained
-    table = TorchModel(model).predict(open_exams(data, "valid"))
+    table = TorchModel(model).predict(open_dataset(data, "valid"))
     predicted = table.probabilities[table.ids.index("0007")]
     for row, section in enumerate(sections(out)):
         assert f"probability {chance(predicted[row])}</h2>" in unescape(section)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from mrknee.exams import ExamFolder, Findings, read_labels, write_labels
-from mrknee.inference.model import open_exams
+from mrknee.exams import ExamFolder, Findings, open_dataset, read_labels, write_labels
 from mrknee.inference.torch_model import TorchModel
 from mrknee.scoring.operating_point import at_sensitivity, youden
 from mrknee.scoring.predictions import Predictions
@@ -81,10 +80,10 @@ def test_predict_writes_calibrated_probabilities(finished: tuple[Path, Path]) ->
     """What `predict` gives is the run's own table, and is not the network's sigmoid."""
     data, run = finished
     model = TorchModel(run)
-    ours = model.predict(open_exams(data, "valid"))
+    ours = model.predict(open_dataset(data, "valid"))
     theirs = Predictions.read(run / "predictions-valid.csv")
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-6)
-    uncalibrated = TorchModel(run / "last").predict(open_exams(data, "valid"))
+    uncalibrated = TorchModel(run / "last").predict(open_dataset(data, "valid"))
     assert np.abs(uncalibrated.probabilities - ours.probabilities).max() > 0.01
     assert (np.argsort(uncalibrated.probabilities, 0) == np.argsort(ours.probabilities, 0)).all()
 

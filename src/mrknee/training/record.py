@@ -10,7 +10,7 @@ from typing import Any
 
 from mrknee.files import sync
 from mrknee.networks.checkpoint import save_checkpoint
-from mrknee.progress import Progress
+from mrknee.progress import Progress, report
 from mrknee.tensors.batches import EpochBatches
 from mrknee.training.curves import Curves, open_curves
 from mrknee.training.epoch_result import EpochResult
@@ -56,7 +56,7 @@ class RunRecord:
         if not self.writes:
             return
         if self._progress is None:
-            print(text, flush=True)
+            report(text)
         else:
             self._progress.say(text)
         self._log(text)
@@ -97,7 +97,7 @@ class RunRecord:
                 f"improved for {self.recipe.selection.early_stop} epochs: no more are trained"
             )
         if note is not None:
-            print(f"note: {note}", flush=True)
+            report(f"note: {note}")
 
     def trained(self, loop: TrainingLoop, batch: int, batches: int) -> None:
         """A log line and points every `log_train` exams; the state every `save_every` steps."""

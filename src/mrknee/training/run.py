@@ -37,6 +37,7 @@ from mrknee.networks.network import Network
 from mrknee.networks.prediction import device_here
 from mrknee.networks.transfer import RUN, run_weights, take_over
 from mrknee.outputs import RUN_FILES, check_output_folder
+from mrknee.progress import report
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.coverage import coverage_notes
 from mrknee.training.curves import quiet_writers
@@ -113,7 +114,7 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
         processes.first_does(lambda: owner.enter_context(owned_folder(out)))
         card = _train(data, out, recipe, processes, resume=resume)
         if processes.rank == 0:
-            print(f"wrote {out}")
+            report(f"wrote {out}")
         return card
 
 
@@ -160,7 +161,7 @@ def _train(
     before = None if start.state is None else settings_before(out, recipe, start.done)
     first = processes.rank == 0
     if first and (ended := how_it_was_ended(out, recipe)):
-        print(ended, flush=True)
+        report(ended)
     processes.first_does(lambda: _claim_folder(out, recipe, split, run, start, data_now, changed))
     record = RunRecord(
         out,
@@ -198,7 +199,7 @@ def _train(
                 workers=workers * processes.world // processes.nodes,
                 processes=processes.world,
             )
-            print(needed.text(), flush=True)
+            report(needed.text())
         with quiet_writers(), _deterministic():
             loop.fit(training, selecting, record)
         del training, selecting  # ends their worker processes
@@ -319,7 +320,7 @@ def _claim_folder(
         starts = []
         notes.append(f"{out / 'environment.json'} can't be used and is begun anew")
     for note in notes:
-        print(f"note: {note}", flush=True)
+        report(f"note: {note}")
     done = start.done
     this: dict[str, Any] = {
         "run": run,
