@@ -25,7 +25,7 @@ def cache_path(checker: str, path: str, debug_override: bool | None = None) -> s
     took 40 s per process.
     """
     if path.startswith(PACKAGE):
-        return checked_cache(checker, path, debug_override)
+        return str(checked_cache(checker, path, debug_override))  # type: ignore[no-untyped-call]
     return cache_from_source(path, debug_override)
 
 

@@ -6,7 +6,6 @@ Each takes paths or objects and returns an object. The others are methods of obj
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -18,6 +17,7 @@ from mrknee.extras import data_frame
 from mrknee.files import owned_folder
 from mrknee.inference.model import Model, ModelPaths, load_model, paths_of
 from mrknee.outputs import check_output_file, check_output_folder
+from mrknee.run_folder import RunFolder
 from mrknee.scoring.predictions import Predictions, named_files
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Run:
         """
         from mrknee.scoring.scorecard import Scorecard
 
-        return Scorecard.read(self.folder / "scorecard.json")
+        return Scorecard.read(RunFolder(self.folder).scorecard)
 
     def load_model(self) -> Model:
         """The model of the best epoch; as `mrknee.load_model(run)`."""
@@ -77,24 +77,15 @@ class Run:
             ModelError: the run has no metrics yet.
             PlatformError: pandas is not installed.
         """
-        file = self.folder / "metrics.csv"
-        if not file.is_file():
-            raise ModelError(
-                "the run has no metrics",
-                code="run-folder",
-                file=file,
-                expected="a run folder with an epoch done",
-            )
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-        epochs = [int(float(row.pop("epoch"))) for row in rows]
-        columns = {name: [float(row[name] or "nan") for row in rows] for name in rows[0]}
+        rows = RunFolder(self.folder).read_metrics()
+        epochs = [int(row.pop("epoch")) for row in rows]
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
         frame = data_frame(columns)
         frame.index = frame.index.__class__(epochs, name="epoch")
         return frame
 
     def __repr__(self) -> str:
-        if not (self.folder / "scorecard.json").is_file():
+        if not RunFolder(self.folder).scorecard.is_file():
             return f"Run({str(self.folder)!r}: not finished)"
         card = self.scorecard
         mean = card.mean

@@ -125,7 +125,7 @@ class _Cell:
         from IPython.display import display
 
         self._total, self._what = total, what
-        self._handle = display({"text/plain": what}, raw=True, display_id=True)
+        self._handle = display({"text/plain": what}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def update(self, done: int, rate: str, note: str) -> None:
         share = done / max(self._total, 1)

@@ -29,7 +29,7 @@ from mrknee.inference.quantisation import ENCODER, FLOAT, INT8, Cost, price, qua
 from mrknee.inference.runtimes import PRESENT, outputs_of
 from mrknee.inference.torch_model import TorchModel
 from mrknee.inference.trained_series import TrainedSeries
-from mrknee.networks.checkpoint import WEIGHTS_FILE
+from mrknee.run_folder import WEIGHTS_FILE
 from mrknee.tensors.settings import PreparationSettings
 from mrknee.tensors.traced import TRANSLATIONS
 

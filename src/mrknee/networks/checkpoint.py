@@ -34,6 +34,7 @@ from mrknee.networks.description import (
 )
 from mrknee.networks.network import SHARED, Network
 from mrknee.networks.settings import NetworkSettings
+from mrknee.run_folder import MODEL_FILE, WEIGHTS_FILE
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
 FORMAT = 3
@@ -46,9 +47,6 @@ _PARTS: dict[str, Shape] = {
     "weights_sha256": TEXT,
 }
 """What `model.json` holds beside what an exported file holds too."""
-
-WEIGHTS_FILE = "weights.safetensors"
-MODEL_FILE = "model.json"
 
 _UNSEALED = (
     "{} was written by an earlier version of mrknee, without a digest: whether it was changed "

@@ -11,6 +11,7 @@ from mrknee.errors import SettingsError
 from mrknee.exams import Series
 from mrknee.networks.checkpoint import load_checkpoint
 from mrknee.networks.network import SHARED, Network
+from mrknee.run_folder import RunFolder
 
 RUN = "run:"
 """Prefix of the setting `weights` where they come from a run: `run:runs/first`."""
@@ -38,8 +39,7 @@ def run_weights(weights: str) -> Path | None:
     """The folder that a setting `run:PATH` names: its best epoch where it is a run's."""
     if not weights.startswith(RUN):
         return None
-    path = Path(weights.removeprefix(RUN))
-    return path / "best" if (path / "best").is_dir() else path
+    return RunFolder.model_in(weights.removeprefix(RUN))
 
 
 def take_over(network: Network, folder: Path) -> Transfer:

@@ -17,9 +17,10 @@ from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.files import owned_folder, whole_file
 from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
 from mrknee.outputs import check_output_file, check_output_folder
-from mrknee.report.cohort import count_slices, count_splits, open_if_there, parts_of
+from mrknee.report.cohort import count_slices, count_splits, open_if_there
 from mrknee.report.contents import Contents, Failure, ModelFacts, SliceCounts
 from mrknee.report.page import render
+from mrknee.run_folder import RunFolder
 from mrknee.scoring.comparison import compare_tables
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.scoring.plot import plot_rocs
@@ -292,7 +293,9 @@ def _ask(
 
 def _parts_of_all(models: Sequence[Path]) -> Mapping[str, frozenset[str]] | None:
     """Which exams any of the models used for what, as far as is known; None if nothing is."""
-    known = [parts for model in models if (parts := parts_of(model)) is not None]
+    known = [
+        parts for model in models if (parts := RunFolder.around(model).read_split()) is not None
+    ]
     if not known:
         return None
     names = dict.fromkeys(part for parts in known for part in parts)

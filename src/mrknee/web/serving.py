@@ -22,6 +22,7 @@ from mrknee.errors import PlatformError, SettingsError
 from mrknee.exams.axes import parse_axes
 from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
 from mrknee.inference.runtimes import RuntimeName
+from mrknee.run_folder import MODEL_FILE, WEIGHTS_FILE, RunFolder
 from mrknee.web.app import create_app
 from mrknee.web.audit import AuditLog
 from mrknee.web.metrics import Metrics
@@ -147,8 +148,9 @@ def digest_of(models: ModelPaths) -> str:
 def _digest_of_one(model: Path) -> str:
     if model.is_file():
         return _sha256(model)
-    names = ("model.json", "weights.safetensors")
-    lines = "".join(f"{_sha256(model / 'best' / name)}  {name}\n" for name in names)
+    folder = RunFolder.model_in(model)
+    names = (MODEL_FILE, WEIGHTS_FILE)
+    lines = "".join(f"{_sha256(folder / name)}  {name}\n" for name in names)
     return sha256(lines.encode()).hexdigest()
 
 
