@@ -91,13 +91,12 @@ def render_exam(
     canvas = paint_knee(knee, lesions, protocol, size)
     stacks: dict[str, UInt8[np.ndarray, "slices rows cols"]] = {}
     # MRNet's series share one stream of noise, in their order.
-    mrnets = [name for name in PLANES if MRNET_SERIES.named(name) in series]
-    for name in PLANES[: PLANES.index(mrnets[-1]) + 1] if mrnets else ():
-        acquisition = usual.series[name]
-        if name in mrnets:
-            stacks[name] = _acquire(canvas, protocol, name, size, streams[3])
+    mrnets = [one.name for one in MRNET_SERIES if one in series]
+    for plane in PLANES[: PLANES.index(mrnets[-1]) + 1] if mrnets else ():
+        if plane in mrnets:
+            stacks[plane] = _acquire(canvas, protocol, plane, size, streams[3])
         else:  # its noise, before that of the next
-            streams[3].standard_normal((2, acquisition.slices, size, size), np.float32)
+            streams[3].standard_normal((2, usual.series[plane].slices, size, size), np.float32)
     for name in series.names:
         if name not in mrnets:
             stacks[name] = _acquire(canvas, protocol, name, size, own[name][1])
