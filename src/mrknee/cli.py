@@ -38,6 +38,7 @@ def phantom(
     seed: int = 0,
     size: int = 256,
     slice_factor: float = 1.0,
+    series: Path | None = None,
 ) -> None:
     """Writes a data set of synthetic knees with known lesions, in the MRNet layout.
 
@@ -48,11 +49,21 @@ def phantom(
         seed: the same seed writes the same bytes.
         size: rows and columns of a slice, in pixels.
         slice_factor: factor on MRNet's slice counts, 0.2 to 1, for smaller and faster sets.
+        series: a list of other series than MRNet's: name,plane,weighting,fat_suppressed.
     """
     _refuse_file(out)
+    from mrknee.exams import MRNET_SERIES, read_series_file
     from mrknee.sources.phantom.cohort import write_cohort
 
-    write_cohort(out, train=train, valid=valid, seed=seed, size=size, slice_factor=slice_factor)
+    write_cohort(
+        out,
+        train=train,
+        valid=valid,
+        seed=seed,
+        size=size,
+        slice_factor=slice_factor,
+        series=MRNET_SERIES if series is None else read_series_file(series),
+    )
     print(f"wrote {train} training and {valid} validation exams to {out}")
 
 
@@ -60,6 +71,7 @@ def import_(
     source: Path,
     out: Path,
     *,
+    series: Path | None = None,
     allow_missing_plane: bool = False,
     choose: list[str] | None = None,
     keep_map: Path | None = None,
@@ -68,12 +80,14 @@ def import_(
 
     Args:
         source: a folder of any depth, a zip, a DICOMDIR, or a file.
-        out: a folder; OUT/{plane}/NNNN.npy and OUT/import.json are written there.
-        allow_missing_plane: take studies that lack one or two planes too.
-        choose: plane=SeriesInstanceUID ...: these series, whatever the rule would choose.
+        out: a folder; OUT/{series}/NNNN.npy and OUT/import.json are written there.
+        series: a list of other series than MRNet's: name,plane,weighting,fat_suppressed.
+        allow_missing_plane: take studies that lack series too; one has to be there.
+        choose: series=SeriesInstanceUID ...: these, whatever the rule would choose.
         keep_map: a file outside OUT to write ids and identifiers to, readable by you only.
     """
     _refuse_file(out)
+    from mrknee.exams import MRNET_SERIES, read_series_file
     from mrknee.outputs import check_output_file
     from mrknee.sources.clinical.importing import import_exams
 
@@ -83,6 +97,7 @@ def import_(
     imported = import_exams(
         source,
         out,
+        series=MRNET_SERIES if series is None else read_series_file(series),
         choose=choose or (),
         allow_missing_plane=allow_missing_plane,
         keep_map=keep_map,

@@ -41,6 +41,7 @@ from mrknee.exams.series import (
     by_series,
     plane_named,
     read_series,
+    read_series_file,
     write_series,
 )
 from mrknee.exams.splits import inner_split
@@ -71,6 +72,7 @@ __all__ = [
     "read_exam",
     "read_labels",
     "read_series",
+    "read_series_file",
     "read_stack",
     "remarks_of",
     "split_of",

@@ -178,16 +178,18 @@ class Exam:
         *,
         id: str = "exam",  # noqa: A002  # the field's name
         allow_missing_plane: bool = False,
+        series: SeriesList = MRNET_SERIES,
     ) -> Exam:
         """Reads the one study of a folder, an archive or a file, by the rules of `mrknee import`.
 
-        One series per plane is chosen, framed to 256 x 256 pixels and scaled to bytes; nothing is
-        written, and nothing of the patient is taken over.
+        For each declared series the best of the study's is chosen, framed to 256 x 256 pixels and
+        scaled to bytes; nothing is written, and nothing of the patient is taken over.
 
         Args:
             source: a folder of any depth, a zip or tar, or a file; DICOM or NIfTI.
             id: the exam's id.
-            allow_missing_plane: take a study that lacks one or two planes.
+            allow_missing_plane: take a study that lacks series; one has to be there.
+            series: the series to choose, where they are not MRNet's.
 
         Returns:
             The exam; what `mrknee import` would warn of is in its remarks.
@@ -197,7 +199,9 @@ class Exam:
         """
         from mrknee.sources.clinical.single import read_exam_of  # above this layer
 
-        return read_exam_of(Path(source), id, allow_missing_plane=allow_missing_plane)
+        return read_exam_of(
+            Path(source), id, allow_missing_plane=allow_missing_plane, series=series
+        )
 
     from_nifti = from_dicom
 
