@@ -56,7 +56,7 @@ class SplitFacts:
     """What a split holds.
 
     Attributes:
-        exams: how many exams have at least one plane.
+        exams: how many exams have at least one series.
         labels: finding -> its counts, for each label file that can be read.
         slices: series -> its counts, for each series with a readable stack.
     """
