@@ -89,9 +89,7 @@ class Run:
             rows = list(csv.DictReader(lines))
         epochs = [int(float(row.pop("epoch"))) for row in rows]
         columns = {name: [float(row[name] or "nan") for row in rows] for name in rows[0]}
-        frame = data_frame(columns)
-        frame.index = frame.index.__class__(epochs, name="epoch")
-        return frame
+        return data_frame(columns, epochs, "epoch")
 
     def __repr__(self) -> str:
         if not (self.folder / "scorecard.json").is_file():
