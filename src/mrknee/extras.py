@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def data_frame(
-    columns: Mapping[str, Sequence[Any]], index: Sequence[str] | None = None, name: str = ""
+    columns: Mapping[str, Sequence[Any]],
+    index: Sequence[str] | Sequence[int] | None = None,
+    name: str = "",
 ) -> DataFrame:
     """A pandas DataFrame.
 

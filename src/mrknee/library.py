@@ -80,9 +80,7 @@ class Run:
         rows = RunFolder(self.folder).read_metrics()
         epochs = [int(row.pop("epoch")) for row in rows]
         columns = {name: [row[name] for row in rows] for name in rows[0]}
-        frame = data_frame(columns)
-        frame.index = frame.index.__class__(epochs, name="epoch")
-        return frame
+        return data_frame(columns, epochs, "epoch")
 
     def __repr__(self) -> str:
         if not RunFolder(self.folder).scorecard.is_file():

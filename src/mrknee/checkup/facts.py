@@ -97,6 +97,11 @@ class Checkup:
         planes_compared: whether there were exams enough, and alike enough, to say of each stack
             which plane it looks like.
         problems: all of them.
+
+    Example:
+        >>> import mrknee
+        >>> mrknee.check_dataset("knees").ok
+        True
     """
 
     data: str

@@ -104,6 +104,12 @@ class ExamFolder:
         MrkneeError: no exams, an id that can't be used (`refuse_id`), an exam lacks a series, or a
             label file names an exam that isn't there, has one twice, or holds something other than
             0, 1 or nothing.
+
+    Example:
+        >>> import mrknee
+        >>> data = mrknee.Dataset.of_split("knees", "train", findings=["acl"])
+        >>> len(data), data.labels.shape, data["0000"].id, data[0].id
+        (12, (12, 1), '0000', '0000')
     """
 
     def __init__(
@@ -262,7 +268,7 @@ class ExamFolder:
 
     def __repr__(self) -> str:
         findings = f", labels of {', '.join(self.findings)}" if self.findings else ""
-        return f"ExamFolder({str(self.folder)!r}: {len(self)} exams{findings})"
+        return f"Dataset({str(self.folder)!r}: {len(self)} exams{findings})"
 
     def shapes(self, index: int) -> dict[str, Shape]:
         """The exam's series and the shapes of their stacks; only headers are read.
@@ -343,9 +349,9 @@ def open_dataset(
         >>> import mrknee
         >>> data = mrknee.open_dataset("knees", split="valid")
         >>> data
-        ExamFolder('knees/valid': 6 exams, labels of abnormal, acl, meniscus)
-        >>> data["0012"]
-        Exam('0012': axial 8 x 64 x 64, coronal 7 x 64 x 64, sagittal 6 x 64 x 64; acl 0)
+        Dataset('knees/valid': 6 exams, labels of abnormal, acl, meniscus)
+        >>> data["0012"].id
+        '0012'
         >>> data.labels.shape
         (6, 3)
     """

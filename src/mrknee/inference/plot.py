@@ -12,11 +12,11 @@ from mrknee.extras import pyplot
 if TYPE_CHECKING:
     from mrknee.inference.explanation import Explanation
 
-RAISES, LOWERS = "#d95f02", "#1f78b4"
-"""Orange and blue: told apart with any colour vision."""
+RAISES, LOWERS = "#ff7000", "#1e88ff"
+"""Orange and blue, told apart with any colour vision; those of the pages."""
 
-COLOURS = (LOWERS, "#bfd8ea", "#f7f7f7", "#f6cfa8", RAISES)
-"""From what lowers the logit most, by nothing in the middle, to what raises it most."""
+COLOURS = (LOWERS, "#444444", RAISES)
+"""From what lowers the logit most to what raises it most; little heat leaves dark slices dark."""
 
 OPAQUE, GAMMA = 0.8, 0.5
 """Opacity of heat is OPAQUE * (heat / scale) ** GAMMA, so that a tenth of the largest is seen."""

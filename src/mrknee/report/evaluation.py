@@ -40,6 +40,13 @@ class Evaluation(Scorecard):
 
     Attributes:
         contents: everything the page shows, with labels and probabilities.
+
+    Example:
+        >>> import mrknee
+        >>> data = mrknee.open_dataset("knees", split="valid")
+        >>> card = mrknee.evaluate(mrknee.load_model("runs/first").predict(data), data)
+        >>> card.plot().shape
+        (3,)
     """
 
     contents: Contents = field(kw_only=True)

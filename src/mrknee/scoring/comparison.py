@@ -54,6 +54,15 @@ class Comparison:
         mean_differences: one a model but the first.
         seed: of resampling and random exchanges.
         notes: what a reader must know, for example which findings were left out.
+
+    Example:
+        >>> import mrknee
+        >>> data = mrknee.open_dataset("knees", split="valid")
+        >>> tables = [mrknee.load_model(f"runs/{n}").predict(data) for n in ("first", "second")]
+        >>> found = mrknee.compare(*tables, data)
+        >>> found.names
+        ('table 1', 'table 2')
+        >>> axes = found.plot()
     """
 
     names: tuple[str, ...]

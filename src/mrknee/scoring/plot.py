@@ -65,7 +65,7 @@ def plot_rocs(
     """
     count = len(areas)
     _, axes = pyplot().subplots(
-        1, count, figsize=(3.4 * count, 3.7), squeeze=False, layout="constrained"
+        1, count, figsize=(3.4 * count, 4.1), squeeze=False, layout="constrained"
     )
     for column, (name, area) in enumerate(areas):
         _roc(axes[0, column], name, area, labels[:, column], probabilities[:, column], seed)

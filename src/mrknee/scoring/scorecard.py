@@ -84,6 +84,13 @@ class Scorecard:
         mean: the mean AUC over the findings that have one.
         seed: of the resampling.
         notes: what a reader must know, for example that the epoch was selected on this split.
+
+    Example:
+        >>> import mrknee
+        >>> card = mrknee.Scorecard.read("runs/first/scorecard.json")
+        >>> card.n_exams, sorted(card.findings)
+        (6, ['abnormal', 'acl', 'meniscus'])
+        >>> axes = card.plot()
     """
 
     split: str
