@@ -21,7 +21,7 @@ from scipy.interpolate import make_interp_spline
 from mrknee.sources.phantom import PhantomExam, Truth, render_exam
 from mrknee.sources.phantom.anatomy import draw_anatomy
 from mrknee.sources.phantom.exam import paint_knee
-from mrknee.sources.phantom.scanner import PLANES, Protocol, Series, acquire, draw_protocol
+from mrknee.sources.phantom.scanner import PLANES, Acquisition, Protocol, acquire, draw_protocol
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -58,7 +58,7 @@ def phantom_knee() -> dict[str, np.ndarray]:
         muscle=1.15,
     )
     drawn = draw_protocol(np.random.default_rng(21), 1.0)
-    series: dict[str, Series] = {
+    series: dict[str, Acquisition] = {
         plane: replace(
             drawn.series[plane],
             slices=81,

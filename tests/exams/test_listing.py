@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import MRNET_SERIES, PLANES, ExamFolder, Plane, write_labels, write_stack
+from mrknee.exams import (
+    MRNET_SERIES,
+    PLANES,
+    ExamFolder,
+    Plane,
+    open_dataset,
+    write_labels,
+    write_stack,
+)
 from mrknee.exams.listing import folder_meant, list_stacks, unread_text
-from mrknee.inference.model import open_exams
 
 STACK = np.ones((2, 3, 4), dtype=np.uint8)
 
@@ -31,7 +38,7 @@ def test_endings_and_folders_in_upper_case_are_read(tmp_path: Path) -> None:
     assert exams.ids == ("0000", "0001")
     assert exams.unread == ()
     assert exams[1].stacks[Plane.AXIAL].shape == STACK.shape
-    assert open_exams(tmp_path, "valid").ids == exams.ids
+    assert open_dataset(tmp_path, "valid").ids == exams.ids
 
 
 def test_every_file_is_read_or_listed(tmp_path: Path) -> None:
@@ -102,7 +109,7 @@ def test_the_folder_meant_is_named(tmp_path: Path) -> None:
     for given in (data.parent, data.parent.parent):
         assert folder_meant(given, data_set=True) == f"name the folder {data}"
         with pytest.raises(MrkneeError) as error:
-            open_exams(given, "valid")
+            open_dataset(given, "valid")
         assert error.value.advice == f"name the folder {data}"
         with pytest.raises(MrkneeError) as error:
             ExamFolder.of_split(given, "train")
@@ -121,7 +128,7 @@ def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
     for given in (archive.parent, archive):
         assert "unpack" in (folder_meant(given, data_set=True) or "")
         with pytest.raises(MrkneeError) as error:
-            open_exams(given, "valid")
+            open_dataset(given, "valid")
         assert str(archive) in (error.value.advice or "")
 
 

@@ -12,7 +12,7 @@ from mrknee.exams import Findings, open_dataset, read_labels, write_findings
 from mrknee.inference.model import load_model
 from mrknee.report.evaluation import gather
 from mrknee.report.page import render
-from mrknee.scoring.comparison import compare_files
+from mrknee.scoring.comparison import compare_tables
 from mrknee.scoring.predictions import Predictions, aligned
 from mrknee.scoring.scorecard import Scorecard, score
 from mrknee.training.recipe import load_recipe
@@ -68,7 +68,7 @@ def test_tables_of_different_orders_are_compared_and_joined_by_name(
     assert np.array_equal(joined.probabilities, one.probabilities)
     for name, table in (("one", one), ("two", two)):
         table.write(tmp_path / f"{name}.csv")
-    found = compare_files([tmp_path / "one.csv", tmp_path / "two.csv"], data, split="valid")
+    found = compare_tables([tmp_path / "one.csv", tmp_path / "two.csv"], data, split="valid")
     assert [d.finding for d in found.differences] == list(ORDER)
     assert all(d.difference == 0 for d in found.differences)
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, ExamFolder
+from mrknee.exams import PLANES, ExamFolder, SeriesList, read_series
 from mrknee.sources.phantom.cohort import FREQUENCIES, KINDS, draw_truths, write_cohort
+from tests.sources.six import SIX
 
 TRAIN, VALID, SEED, SIZE, FACTOR = 5, 2, 3, 32, 0.2
 
@@ -170,3 +171,28 @@ def test_impossible_arguments_are_refused(tmp_path: Path, wrong: dict[str, Any])
     with pytest.raises(MrkneeError):
         write_cohort(tmp_path / "set", **arguments)
     assert not (tmp_path / "set").exists()
+
+
+def test_declared_series_are_written_and_read_again(tmp_path: Path) -> None:
+    """`series.csv`, a folder per series, masks per series; the folder is read as declared."""
+    out = tmp_path / "six"
+    given: dict[str, Any] = {"train": 1, "valid": 1, "seed": 1, "size": 32, "slice_factor": 0.2}
+    write_cohort(out, **given, series=SIX, workers=1)
+    assert read_series(out) == SIX
+    (exam,) = ExamFolder.of_split(out, "valid")
+    assert tuple(exam.stacks) == SIX.names
+    for file in (out / "lesions").rglob("*.npy"):
+        stack = out / file.relative_to(out / "lesions").parts[0] / file.parent.name / file.name
+        assert np.load(file).shape == np.load(stack).shape
+    assert "series" in json.loads((out / "phantom.json").read_text())
+    for other in (SeriesList(SIX[:3]), None):
+        with pytest.raises(MrkneeError) as caught:
+            write_cohort(out, **given, **({"series": other} if other else {}), workers=1)
+        assert caught.value.code == "other-phantom"
+        assert "sag_pd_fs sag_pd cor_pd_fs cor_t1 ax_pd_fs ax_t2" in str(caught.value.found)
+
+
+def test_mrnets_series_are_not_declared(cohort: Path) -> None:
+    """A data set of MRNet's three has no `series.csv`, and its parameters don't name them."""
+    assert not (cohort / "series.csv").exists()
+    assert "series" not in json.loads((cohort / "phantom.json").read_text())

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mrknee.sources.phantom import PhantomExam, Truth, render_exam
+from mrknee.exams import MRNET_SERIES, Series, SeriesList
+from mrknee.sources.phantom import PhantomExam, Truth, make_phantom, render_exam
 from mrknee.sources.phantom.anatomy import Anatomy, draw_anatomy
 from mrknee.sources.phantom.bones import fibula, patella
 from mrknee.sources.phantom.exam import EXTENT, draw_exam_lesions
 from mrknee.sources.phantom.scanner import PLANES, draw_protocol, sample
 from mrknee.sources.phantom.shapes import Box, Grid
+from tests.sources.six import SIX
 
 SIZE = 64
 BOTH = Truth(abnormal=True, acl=True, meniscus=True)
@@ -116,6 +118,50 @@ def test_fewer_slices_on_request() -> None:
         a, b = full.protocol.series[plane], half.protocol.series[plane]
         assert abs(b.slices - a.slices / 2) <= 0.5
         assert b.slices * b.spacing == pytest.approx(a.slices * a.spacing, rel=0.34)
+
+
+def test_an_exam_has_the_series_that_are_declared() -> None:
+    """Six stacks in the declared order, each with its lesions' masks; two of a plane differ."""
+    knee = make_phantom(4, ["acl"], size=32, slice_factor=0.3, series=SIX)
+    assert knee.series == SIX
+    assert tuple(knee.stacks) == SIX.names
+    for finding in ("abnormal", "acl"):
+        assert tuple(knee.lesions[finding]) == SIX.names
+        for name, mask in knee.lesions[finding].items():
+            assert mask.shape == knee.stacks[name].shape
+            assert mask.any()
+    first, second = (knee.stacks[name] for name in ("sag_pd_fs", "sag_pd"))
+    assert first.shape != second.shape or (first != second).any()
+
+
+def test_fat_is_dark_where_its_suppression_is_declared() -> None:
+    """The bone in the middle of a sagittal knee is half as bright beside the cartilage at most."""
+    knee = make_phantom(4, size=64, slice_factor=0.3, series=SIX)
+    dark, bright = (np.median(knee.stacks[name][1:-1, 8:24, 24:40]) for name in SIX.names[:2])
+    assert dark < bright / 2
+
+
+def test_a_series_does_not_depend_on_the_others() -> None:
+    """Of one seed, a series' bytes and masks are the same whichever others are acquired."""
+    given = {"size": 32, "slice_factor": 0.2}
+    usual = make_phantom(8, ["meniscus"], **given)
+    every = make_phantom(8, ["meniscus"], series=SeriesList([*SIX, *MRNET_SERIES]), **given)
+    for part in (SIX[3:5], MRNET_SERIES[2:], [SIX[1], MRNET_SERIES[1]]):
+        some = make_phantom(8, ["meniscus"], series=SeriesList(part), **given)
+        for name, stack in some.stacks.items():
+            assert np.array_equal(stack, every.stacks[name])
+            assert np.array_equal(some.lesions["meniscus"][name], every.lesions["meniscus"][name])
+    for name, stack in usual.stacks.items():
+        assert np.array_equal(stack, every.stacks[name])
+
+
+def test_a_planes_name_with_another_contrast_is_another_series() -> None:
+    """A series that is called `coronal` but declares PD is not MRNet's coronal T1."""
+    series = SeriesList([Series("coronal", "coronal", "PD", True)])
+    knee = render_exam(3, NORMAL, size=32, slice_factor=0.2, series=series)
+    usual = render_exam(3, NORMAL, size=32, slice_factor=0.2)
+    assert knee.protocol.series["coronal"].repetition_ms > 2000
+    assert usual.protocol.series["coronal"].repetition_ms < 1000
 
 
 def straight_knee(right: bool) -> Anatomy:

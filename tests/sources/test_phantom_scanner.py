@@ -1,25 +1,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import exp
+from math import cos, exp, radians, sin
 
 import numpy as np
 import pytest
 
+from mrknee.exams import Series
 from mrknee.sources.phantom.scanner import (
     PLANES,
     SLICE_QUANTILES,
-    Series,
+    Acquisition,
     acquire,
+    draw_acquisition,
     draw_protocol,
     draw_slice_count,
     sample,
 )
 from mrknee.sources.phantom.shapes import Grid
-from mrknee.sources.phantom.tissues import TISSUES, Tissue, spin_echo
+from mrknee.sources.phantom.tissues import TISSUES, Tissue, gradient_echo, spin_echo
 
 GRID = Grid(2.0, (120.0, 100.0, 80.0))
-SERIES = Series(
+SERIES = Acquisition(
     plane="sagittal",
     slices=9,
     spacing=4.0,
@@ -49,6 +51,62 @@ def test_three_tesla_uses_its_own_relaxation_times() -> None:
     tissue = Tissue(1.0, (1e9, 500), (1.0, 100))
     signal = spin_echo(tissue, tesla=3.0, repetition_ms=500, echo_ms=100)
     assert signal == pytest.approx((1 - exp(-1)) * exp(-1))
+
+
+def test_gradient_echo_is_the_textbook_equation() -> None:
+    """Density 0.8, T1 = TR, T2 = TE at 1.5 T, flip angle 30 degrees: Ernst's equation."""
+    tissue = Tissue(0.8, (500, 600), (20, 18))
+    signal = gradient_echo(tissue, tesla=1.5, repetition_ms=500, echo_ms=20, flip_degrees=30)
+    angle = radians(30)
+    recovery = sin(angle) * (1 - exp(-1)) / (1 - cos(angle) * exp(-1))
+    assert signal == pytest.approx(0.8 * recovery * exp(-1))
+
+
+def test_dephasing_grows_with_the_field() -> None:
+    """A tissue with R2' of 50 / s loses exp(-50 TE) at 1.5 T and exp(-100 TE) at 3 T."""
+    even, uneven = (Tissue(1.0, (500, 500), (20, 20), 0.0, rate) for rate in (0.0, 50.0))
+    for tesla, rate in ((1.5, 50.0), (3.0, 100.0)):
+        first, second = (
+            gradient_echo(one, tesla=tesla, repetition_ms=500, echo_ms=10, flip_degrees=30)
+            for one in (even, uneven)
+        )
+        assert second / first == pytest.approx(exp(-rate * 0.010))
+
+
+@pytest.mark.parametrize("tesla", [1.5, 3.0])
+@pytest.mark.parametrize(
+    ("weighting", "fat_suppressed", "bright_to_dark"),
+    [
+        ("T1", False, ["subcutaneous fat", "cartilage", "meniscus", "cortex"]),
+        ("T1", True, ["muscle", "subcutaneous fat", "cortex"]),
+        ("PD", True, ["fluid", "cartilage", "muscle", "marrow", "cortex"]),
+        ("PD", False, ["subcutaneous fat", "cartilage", "meniscus", "cortex"]),
+        ("T2", True, ["fluid", "cartilage", "subcutaneous fat", "cortex"]),
+        ("T2", False, ["fluid", "marrow", "cartilage", "meniscus"]),
+        ("GRE", False, ["fluid", "cartilage", "meniscus", "cortex"]),
+        ("GRE", False, ["subcutaneous fat", "cartilage", "marrow"]),
+        ("GRE", True, ["fluid", "cartilage", "muscle", "subcutaneous fat", "marrow"]),
+    ],
+)
+def test_tissues_are_as_bright_as_the_declared_contrast_says(
+    tesla: float, weighting: str, fat_suppressed: bool, bright_to_dark: list[str]
+) -> None:
+    """Of each declared weighting and fat suppression, ten draws order the tissues rightly."""
+    series = Series("one", "sagittal", weighting, fat_suppressed)
+    for seed in range(10):
+        one = draw_acquisition(np.random.default_rng(seed), series, tesla, 1.0)
+        signals = [one.signal(TISSUES[name], tesla) for name in bright_to_dark]
+        assert signals == sorted(signals, reverse=True)
+
+
+def test_what_is_not_declared_is_mrnets() -> None:
+    """Without weighting and fat suppression a series is drawn like MRNet's of its plane."""
+    usual = draw_protocol(np.random.default_rng(3), 1.0)
+    rng = np.random.default_rng(3)
+    rng.random()  # the field strength
+    for name, plane in (("a", "axial"), ("b", "coronal"), ("c", "sagittal")):
+        one = draw_acquisition(rng, Series(name, plane), usual.tesla, 1.0)
+        assert one == usual.series[plane]
 
 
 def test_fat_saturation_takes_away_fat_only() -> None:

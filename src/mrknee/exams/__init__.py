@@ -24,7 +24,7 @@ from mrknee.exams.findings import (
     read_findings,
     write_findings,
 )
-from mrknee.exams.folder import ExamFolder, open_dataset, read_exam
+from mrknee.exams.folder import Dataset, ExamFolder, open_dataset, read_exam, split_of
 from mrknee.exams.groups import read_groups
 from mrknee.exams.labels import cut_labels, has_soft, label_files, read_labels, write_labels
 from mrknee.exams.plausibility import Inspected, StackSizes, remarks_of
@@ -38,6 +38,7 @@ from mrknee.exams.series import (
     by_series,
     plane_named,
     read_series,
+    read_series_file,
     write_series,
 )
 from mrknee.exams.splits import inner_split
@@ -47,6 +48,7 @@ __all__ = [
     "MRNET_FINDINGS",
     "MRNET_SERIES",
     "PLANES",
+    "Dataset",
     "Exam",
     "ExamFolder",
     "Exams",
@@ -72,8 +74,10 @@ __all__ = [
     "read_groups",
     "read_labels",
     "read_series",
+    "read_series_file",
     "read_stack",
     "remarks_of",
+    "split_of",
     "write_findings",
     "write_labels",
     "write_series",

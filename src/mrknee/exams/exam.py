@@ -125,16 +125,18 @@ class Exam:
         *,
         id: str = "exam",  # noqa: A002  # the field's name
         allow_missing_plane: bool = False,
+        series: SeriesList = MRNET_SERIES,
     ) -> Exam:
         """Reads the one study of a folder, an archive or a file, by the rules of `mrknee import`.
 
-        One series per plane is chosen, framed to 256 x 256 pixels and scaled to bytes; nothing is
-        written, and nothing of the patient is taken over.
+        For each declared series the best of the study's is chosen, framed to 256 x 256 pixels and
+        scaled to bytes; nothing is written, and nothing of the patient is taken over.
 
         Args:
             source: a folder of any depth, a zip or tar, or a file; DICOM or NIfTI.
             id: the exam's id.
-            allow_missing_plane: take a study that lacks one or two planes.
+            allow_missing_plane: take a study that lacks series; one has to be there.
+            series: the series to choose, where they are not MRNet's.
 
         Returns:
             The exam; what `mrknee import` would warn of is in its remarks.
@@ -144,9 +146,37 @@ class Exam:
         """
         from mrknee.sources.clinical.single import read_exam_of  # above this layer
 
-        return read_exam_of(Path(source), id, allow_missing_plane=allow_missing_plane)
+        return read_exam_of(
+            Path(source), id, allow_missing_plane=allow_missing_plane, series=series
+        )
 
     from_nifti = from_dicom
+
+    def plot(self, series: str | None = None, slices: int | Sequence[int] = 4) -> np.ndarray:
+        """Draws some slices of each series, one row per series.
+
+        Slices count from 0, as in the arrays.
+
+        Args:
+            series: this series only; None draws all.
+            slices: how many per series, evenly spaced and without the ends; or their positions.
+
+        Returns:
+            matplotlib axes (series, slices); where a series has fewer slices, the rest is empty.
+
+        Raises:
+            DataError: the exam has no such series or slice.
+            PlatformError: matplotlib is not installed.
+
+        Example:
+            >>> import mrknee
+            >>> exam = mrknee.make_phantom(seed=7, size=64, slice_factor=0.2)
+            >>> exam.plot(slices=3).shape
+            (3, 3)
+        """
+        from mrknee.exams.plot import plot_exam  # it imports this file
+
+        return plot_exam(self, series, slices)
 
     def __repr__(self) -> str:
         sizes = [

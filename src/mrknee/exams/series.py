@@ -324,8 +324,19 @@ def read_series(folder: str | Path) -> SeriesList:
         DataError: the file is not a table of series.
     """
     file = Path(folder) / SERIES_FILE
-    if not file.is_file():
-        return MRNET_SERIES
+    return read_series_file(file) if file.is_file() else MRNET_SERIES
+
+
+def read_series_file(file: str | Path) -> SeriesList:
+    """The series that a file declares, whatever its name.
+
+    Args:
+        file: a CSV file with the columns name, plane and, if wanted, weighting, fat_suppressed.
+
+    Raises:
+        DataError: the file is not there, or is not a table of series.
+    """
+    file = Path(file)
     found: list[Series] = []
     for where, row in read_declaration(file, COLUMNS, COLUMNS[:2], at_most=_MAX_BYTES):
         fat = row["fat_suppressed"].lower()

@@ -16,7 +16,7 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, generate_uid
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, ExamFolder, Plane
+from mrknee.exams import MRNET_SERIES, PLANES, ExamFolder, Plane
 from mrknee.sources.clinical import importing
 from mrknee.sources.clinical.importing import import_exams
 from mrknee.sources.clinical.scanning import scan_source
@@ -369,8 +369,9 @@ def test_a_study_that_crashes_its_process_is_refused(tmp_path: Path) -> None:
     scan = scan_source(tmp_path / "in", 1)
     (good,) = importing.in_id_order(scan)
     studies = {"0000": _Deadly("x", None, ""), "0001": good}
+    wanted = importing._Wanted(MRNET_SERIES, {}, allow_missing_plane=False)
     tasks = [
-        importing._Task(tmp_path / "out", exam_id, study, {}, False, seal="", beside=0)
+        importing._Task(tmp_path / "out", exam_id, study, wanted, seal="", beside=0)
         for exam_id, study in studies.items()
     ]
     records = dict(importing._work(tasks, 2))

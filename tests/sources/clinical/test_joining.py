@@ -77,7 +77,7 @@ def test_what_contradicts_is_left_out_and_reported(said: dict[str, Any]) -> None
         "planes": {"sagittal": {"series": "s1"}},
         "candidates": [{"name": "s1", "status": "chosen"}],
     }
-    (told,) = lacks(record, candidates(stacks), 0)
+    (told,) = lacks(record, candidates(stacks), 0, {})
     assert told.startswith("sagittal: 8 images of its series continue it")
 
 
@@ -131,12 +131,12 @@ def test_numbers_in_steps_are_reported() -> None:
         "candidates": [{"name": "s1", "status": "chosen"}],
     }
     every_other = candidates(sort_into_series(images(count=30, spacing=2.0)[::2]))
-    (told,) = lacks(record, every_other, 0)
+    (told,) = lacks(record, every_other, 0, {})
     assert "steps of 2" in told
-    assert list(lacks(record, candidates(sort_into_series(images(count=30))), 0)) == []
+    assert list(lacks(record, candidates(sort_into_series(images(count=30))), 0, {})) == []
     echoes = [
         replace(image, number=2 * image.number - k, te_ms=te)
         for k, te in enumerate((15.0, 80.0))
         for image in images(count=20, te_ms=te)
     ]
-    assert list(lacks(record, candidates(sort_into_series(echoes)), 0)) == []
+    assert list(lacks(record, candidates(sort_into_series(echoes)), 0, {})) == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mrknee.exams import PLANES, Plane
+from mrknee.exams import MRNET_SERIES, PLANES, Plane
 from mrknee.sources.clinical.header import Image
 from mrknee.sources.clinical.knees import (
     DATES,
@@ -279,5 +279,5 @@ def test_of_equal_series_those_of_one_folder_are_taken() -> None:
         for key in (keys[image.series_number],)
     ]
     (study,) = studies_of(found)
-    firsts = [ranked(study.candidates, plane)[0].series.first for plane in PLANES]
+    firsts = [ranked(study.candidates, one)[0].series.first for one in MRNET_SERIES]
     assert {first.location.path.parent for first in firsts} == {Path("a")}

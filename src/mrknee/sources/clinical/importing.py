@@ -1,6 +1,7 @@
 """All studies of a source, into a folder in MRNet's layout, with ids of their own.
 
-    OUT/{axial,coronal,sagittal}/NNNN.npy
+    OUT/{axial,coronal,sagittal}/NNNN.npy      or the folders of other declared series
+    OUT/series.csv         which series these are, if not MRNet's
     OUT/import.json        what was taken, what was refused, and why
 
 Nothing in it says whose studies they were. Ids come from the order of the studies' identifiers
@@ -23,8 +24,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mrknee import __version__
-from mrknee.errors import MrkneeError, OutputError, SettingsError
-from mrknee.exams import PLANES, Plane, write_stack
+from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
+from mrknee.exams import MRNET_SERIES, SeriesList, write_series, write_stack
+from mrknee.exams.listing import declared_series
 from mrknee.exams.stackfile import is_whole_stack
 from mrknee.files import clear_half_written, contents, owned_folder, whole_file
 from mrknee.progress import Progress
@@ -70,7 +72,7 @@ class Imported:
         lines = []
         for exam_id, exam in self.exams.items():
             if exam["imported"]:
-                shapes = [f"{plane} {said['slices']}" for plane, said in exam["planes"].items()]
+                shapes = [f"{name} {said['slices']}" for name, said in exam["planes"].items()]
                 words = f"{exam['side'] or 'unknown side'}; slices: {', '.join(shapes)}"
                 lines.append(f"{exam_id}  imported: {words}")
             else:
@@ -88,6 +90,7 @@ def import_exams(
     source: str | Path,
     out: str | Path,
     *,
+    series: SeriesList = MRNET_SERIES,
     choose: Sequence[str] = (),
     allow_missing_plane: bool = False,
     keep_map: str | Path | None = None,
@@ -102,8 +105,10 @@ def import_exams(
     Args:
         source: a folder of any depth, a zip, a DICOMDIR, or a single file.
         out: a new or empty folder, or one that holds an import of the same source.
-        choose: `plane=SeriesInstanceUID`, to be used in place of the rule's choice.
-        allow_missing_plane: take studies that lack one or two planes.
+        series: the series to choose for each exam; other than MRNet's are declared in
+            `out/series.csv`.
+        choose: `series=SeriesInstanceUID`, to be used in place of the rule's choice.
+        allow_missing_plane: take studies that lack series; one has to be there.
         keep_map: a file outside `out` to write identifiers to, readable by its owner only.
         workers: processes; default one a core.
 
@@ -113,7 +118,7 @@ def import_exams(
     """
     source, out = Path(source), Path(out)
     keep_map = None if keep_map is None else Path(keep_map)
-    choice = _choices(choose)
+    choice = _choices(choose, series)
     if keep_map is not None and keep_map.resolve().is_relative_to(out.resolve()):
         raise OutputError(
             "the map would lie in the folder that is free of identifiers",
@@ -124,25 +129,30 @@ def import_exams(
     if keep_map is not None:
         _refuse_other_file(keep_map)
     with owned_folder(out):
-        return _import(source, out, choice, allow_missing_plane, keep_map, workers or cores())
+        wanted = _Wanted(series, choice, allow_missing_plane)
+        return _import(source, out, wanted, keep_map, workers or cores())
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a user asks of an import."""
+
+    series: SeriesList
+    choice: Choice
+    allow_missing_plane: bool
 
 
 def _import(
-    source: Path,
-    out: Path,
-    choice: Choice,
-    allow_missing_plane: bool,
-    keep_map: Path | None,
-    processes: int,
+    source: Path, out: Path, wanted: _Wanted, keep_map: Path | None, processes: int
 ) -> Imported:
     scan = scan_source(source, processes)
     studies = in_id_order(scan)
-    _check_choice(choice, studies)
+    _check_choice(wanted.choice, studies)
     ids = {f"{index:04d}": study for index, study in enumerate(studies)}
-    seal = _seal(studies, choice, allow_missing_plane)
+    seal = _seal(studies, wanted)
     done, finished = _claim(out, seal)
     every = [
-        _Task(out, exam_id, study, choice, allow_missing_plane, seal, _beside(scan, study))
+        _Task(out, exam_id, study, wanted, seal, _beside(scan, study))
         for exam_id, study in ids.items()
     ]
     same = _of_same_content(every, done, processes)
@@ -154,8 +164,9 @@ def _import(
             found=f"{len(done) - len(same)} of {len(done)} exams were made from other content",
             advice="choose another folder, or remove this one",
         )
-    for folder in (out, out / UNFINISHED, *(out / plane for plane in PLANES)):
+    for folder in (out, out / UNFINISHED, *(out / name for name in wanted.series.names)):
         clear_half_written(folder)
+    _declare(out, wanted.series)
     if keep_map is not None:
         _write_map(keep_map, ids, scan)
     tasks = [t for t in every if t.exam_id not in same or not _is_there(out, t.exam_id, done)]
@@ -177,32 +188,42 @@ def _import(
     return Imported(exams, scan.reasons)
 
 
-def _choices(choose: Sequence[str]) -> Choice:
-    """`plane=SeriesInstanceUID` as plane -> UIDs."""
-    found: dict[Plane, set[str]] = {}
+def _choices(choose: Sequence[str], series: SeriesList) -> Choice:
+    """`series=SeriesInstanceUID` as declared series -> UIDs."""
+    found: dict[str, set[str]] = {}
     for text in choose:
-        plane, equals, uid = text.partition("=")
-        if plane not in PLANES or not equals or not uid.strip():
+        name, equals, uid = text.partition("=")
+        if name not in series.names or not equals or not uid.strip():
             raise SettingsError(
                 "a choice can't be understood",
                 code="choice",
-                expected="plane=SeriesInstanceUID, with a plane of " + ", ".join(PLANES),
+                expected="series=SeriesInstanceUID, with a series of " + ", ".join(series.names),
                 advice="--keep-map FILE writes the series' UIDs",
             )
-        found.setdefault(Plane(plane), set()).add(uid.strip())
-    return {plane: frozenset(uids) for plane, uids in found.items()}
+        found.setdefault(name, set()).add(uid.strip())
+    return {name: frozenset(uids) for name, uids in found.items()}
 
 
 def _check_choice(choice: Choice, studies: Sequence[Study]) -> None:
     there = {one.series.first.series for study in studies for one in study.candidates}
-    for plane, uids in choice.items():
+    for name, uids in choice.items():
         if not uids <= there:
             raise SettingsError(
-                f"the series chosen for the {plane} plane is not in the source",
+                f"the series chosen for {name} is not in the source",
                 code="choice",
                 expected="the SeriesInstanceUID of one of its series",
                 advice="--keep-map FILE writes the series' UIDs",
             )
+
+
+def _declare(out: Path, series: SeriesList) -> None:
+    """Writes `series.csv`, unless the folder is read as these series without one."""
+    try:
+        known = declared_series(out)
+    except DataError:  # a broken list beside the folder
+        known = None
+    if known != series:
+        write_series(out, series)
 
 
 def in_id_order(scan: Scan) -> list[Study]:
@@ -217,7 +238,7 @@ def in_id_order(scan: Scan) -> list[Study]:
     )
 
 
-def _seal(studies: Sequence[Study], choice: Choice, allow_missing_plane: bool) -> str:
+def _seal(studies: Sequence[Study], wanted: _Wanted) -> str:
     """One number for a source and what is asked of it, to know it again by.
 
     It is a digest over all studies at once: it tells nothing to anyone who doesn't hold them all.
@@ -227,8 +248,10 @@ def _seal(studies: Sequence[Study], choice: Choice, allow_missing_plane: bool) -
         sizes = [(one.series.first.series, len(one.series.images)) for one in study.candidates]
         files = [one.series.first.location.name.name for one in study.candidates]
         whole.update(repr((study.key, sizes, files)).encode())
-    asked = sorted((str(plane), sorted(uids)) for plane, uids in choice.items())
-    whole.update(repr((__version__, asked, allow_missing_plane)).encode())
+    asked = sorted((name, sorted(uids)) for name, uids in wanted.choice.items())
+    whole.update(repr((__version__, asked, wanted.allow_missing_plane)).encode())
+    if wanted.series != MRNET_SERIES:
+        whole.update(repr(wanted.series.to_dicts()).encode())
     return whole.hexdigest()
 
 
@@ -304,7 +327,7 @@ def _is_there(out: Path, exam_id: str, done: Mapping[str, Any]) -> bool:
     """Whether an exam was refused before, or all its stacks are there."""
     if exam_id not in done:
         return False
-    return all(is_whole_stack(out / p / f"{exam_id}.npy") for p in done[exam_id]["planes"])
+    return all(is_whole_stack(out / name / f"{exam_id}.npy") for name in done[exam_id]["planes"])
 
 
 @dataclass(frozen=True)
@@ -314,8 +337,7 @@ class _Task:
     out: Path
     exam_id: str
     study: Study
-    choice: Choice
-    allow_missing_plane: bool
+    wanted: _Wanted
     seal: str
     beside: int
 
@@ -330,15 +352,22 @@ def _write_exam(task: _Task) -> tuple[str, dict[str, Any]]:
     begun = task.begun
     begun.parent.mkdir(parents=True, exist_ok=True)
     begun.touch()
-    outcome = read_study(task.study, task.choice, allow_missing_plane=task.allow_missing_plane)
-    for plane in PLANES:
-        if plane in outcome.stacks:
-            write_stack(task.out, plane, task.exam_id, outcome.stacks[plane])
+    wanted = task.wanted
+    outcome = read_study(
+        task.study,
+        wanted.choice,
+        allow_missing_plane=wanted.allow_missing_plane,
+        series=wanted.series,
+    )
+    for name in wanted.series.names:
+        if name in outcome.stacks:
+            write_stack(task.out, name, task.exam_id, outcome.stacks[name], among=wanted.series)
         else:  # an import of other files may have left one
-            (task.out / plane / f"{task.exam_id}.npy").unlink(missing_ok=True)
+            (task.out / name / f"{task.exam_id}.npy").unlink(missing_ok=True)
+    candidates = task.study.candidates
     record = {
         **outcome.record,
-        "incomplete": list(lacks(outcome.record, task.study.candidates, task.beside)),
+        "incomplete": list(lacks(outcome.record, candidates, task.beside, outcome.failed)),
         "content": content_digest(task.study, outcome.record, task.seal),
     }
     _write_json(task.out / UNFINISHED / f"{task.exam_id}.json", record)

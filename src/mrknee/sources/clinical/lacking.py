@@ -66,30 +66,36 @@ def refuse_large_holes(series: Series) -> None:
         )
 
 
-def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: int) -> Iterator[str]:
+def lacks(
+    record: Mapping[str, Any],
+    candidates: Sequence[Candidate],
+    beside: int,
+    unread: Mapping[str, str],
+) -> Iterator[str]:
     """What should be in an exam and is not, one sentence each.
 
     Args:
         record: what import.json says of the exam: its planes, its candidates.
         candidates: its series.
+        unread: candidates that could not be read -> the declared series that they were to be.
         beside: how many files in the folders of its images could not be read, or are not there.
     """
     by_name = {one.name: one for one in candidates}
     rows = {row["name"]: row for row in record["candidates"]}
-    for plane, said in record["planes"].items():
+    for name, said in record["planes"].items():
         chosen = by_name.get(said["series"])
         if chosen is None:
             continue
         lacking, there = missing_slices(chosen.series), len(chosen.series.images)
         if lacking:
             yield (
-                f"{plane}: {lacking} of {lacking + there} slices are missing between the first"
+                f"{name}: {lacking} of {lacking + there} slices are missing between the first"
                 " and the last"
             )
         step = _step_of_numbers(chosen.series, candidates)
         if step > 1:
             yield (
-                f"{plane}: its images' numbers go in steps of {step}, and no image has those"
+                f"{name}: its images' numbers go in steps of {step}, and no image has those"
                 " between: they may be missing"
             )
         nowhere = sum(
@@ -98,19 +104,20 @@ def lacks(record: Mapping[str, Any], candidates: Sequence[Candidate], beside: in
             if one.series.axes is None and one.series.first.series == chosen.series.first.series
         )
         if nowhere:
-            yield f"{plane}: {nowhere} of its series' images lie nowhere by their headers: left out"
+            yield f"{name}: {nowhere} of its series' images lie nowhere by their headers: left out"
         rest = [one.series for one in candidates if continues(chosen.series, one.series)]
         if rest:
             yield (
-                f"{plane}: {sum(len(one.images) for one in rest)} images of its series continue it,"
+                f"{name}: {sum(len(one.images) for one in rest)} images of its series continue it,"
                 " but lie off its line or say something else in their headers: left out"
             )
-    planes = [*record["planes"], *record.get("missing", ())] if record["imported"] else []
+    names = [*record["planes"], *record.get("missing", ())] if record["imported"] else []
     for one in candidates:
-        if one.plane in planes and failed(one, rows):
-            instead = record["planes"].get(one.plane, {}).get("series")
+        meant = unread.get(one.name)
+        if meant in names and failed(one, rows):
+            instead = record["planes"].get(meant, {}).get("series")
             stands_in = f", {instead} is" if instead else ""
-            yield f"{one.plane}: {one.name} can't be used{stands_in}: {rows[one.name]['reason']}"
+            yield f"{meant}: {one.name} can't be used{stands_in}: {rows[one.name]['reason']}"
     if beside:
         yield f"files in the folders of its images that can't be read or are missing: {beside}"
 

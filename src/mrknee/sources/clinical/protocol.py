@@ -1,4 +1,4 @@
-"""What a series is, and the rule that chooses one for each plane.
+"""What a scanner's series is, and the rule that chooses one for each declared series.
 
 The rule is written out in docs/importing.md; the two must say the same.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from mrknee.exams import Plane
+from mrknee.exams import MRNET_SERIES, Plane, SeriesList
+from mrknee.exams import Series as Declared
 from mrknee.sources.clinical.contrast import (
     MANY_ECHOES,
     Weighting,
@@ -28,7 +29,7 @@ ORDER: dict[Plane, tuple[tuple[Weighting, ...], bool]] = {
 
 ECHO_MS: dict[Weighting, float] = {"T1": 15.0, "PD": 30.0, "T2": 60.0}
 """Of several echoes the one nearest to this is taken: the middle of what knees are imaged with.
-MRNet's own echo times aren't published."""
+MRNet's own echo times aren't published. Of several gradient echoes it is the first."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,65 @@ def _echo_times(stacks: Sequence[Series]) -> dict[Hashable, set[float | None]]:
     return times
 
 
-def closeness(candidate: Candidate) -> tuple[tuple[str, float], ...]:
-    """How far a candidate is from MRNet's protocol, the weightiest difference first.
+def in_turn(series: SeriesList) -> list[Declared]:
+    """Declared series in the order in which they choose: those that say more come first."""
+    return sorted(series, key=lambda one: (one.weighting is None) + (one.fat_suppressed is None))
+
+
+def matches(candidate: Candidate, declared: Declared) -> bool:
+    """Whether a candidate has the plane and the contrast that are declared.
+
+    What isn't declared may be anything. What is declared must be known of the candidate.
+    """
+    weighting: Weighting | None = declared.weighting and _WEIGHTINGS[declared.weighting]
+    return (
+        candidate.plane == declared.plane
+        and weighting in (None, candidate.weighting)
+        and declared.fat_suppressed in (None, candidate.fat_saturated)
+    )
+
+
+_WEIGHTINGS: dict[str, Weighting] = {"T1": "T1", "PD": "PD", "T2": "T2", "GRE": "gradient echo"}
+
+
+def aim_of(declared: Declared) -> str:
+    """What the candidates for a declared series are compared with, in words."""
+    return "MRNet's protocol" if declared in MRNET_SERIES else f"what {declared.name} declares"
+
+
+def contrast_of(candidate: Candidate) -> str:
+    """A candidate's contrast in words."""
+    return f"{candidate.weighting} {_FAT[candidate.fat_saturated]}"
+
+
+def declared_contrast(declared: Declared) -> str:
+    """The contrast that a series declares, in words; "of any contrast" where it declares none."""
+    fat = declared.fat_suppressed
+    words = [declared.weighting or "", "" if fat is None else _FAT[fat]]
+    return " ".join(word for word in words if word) or "of any contrast"
+
+
+_FAT = {
+    True: "with fat suppression",
+    False: "without fat suppression",
+    None: "with fat suppression or without (nothing says which)",
+}
+
+
+def closeness(candidate: Candidate, declared: Declared) -> tuple[tuple[str, float], ...]:
+    """How far a candidate is from what is declared, the weightiest difference first.
+
+    What isn't declared is compared with MRNet's protocol for the plane.
 
     Returns:
         (what is compared, how far): the smaller, the closer.
     """
     series = candidate.series
-    assert candidate.plane is not None  # noqa: S101  # refused otherwise
-    weightings, saturated = ORDER[candidate.plane]
+    weightings, saturated = ORDER[declared.plane]
+    if declared.weighting:
+        weightings = (_WEIGHTINGS[declared.weighting],)
+    if declared.fat_suppressed is not None:
+        saturated = declared.fat_suppressed
     low, high = MRNET_SLICES
     count = len(series.images)
     off_echo = 0.0
@@ -120,21 +171,21 @@ def closeness(candidate: Candidate) -> tuple[tuple[str, float], ...]:
     )
 
 
-def ranked(found: Sequence[Candidate], plane: Plane) -> list[Candidate]:
-    """The candidates of a plane that aren't refused, the closest to MRNet's protocol first."""
-    open_ones = [one for one in found if one.plane == plane and one.refusal is None]
+def ranked(found: Sequence[Candidate], declared: Declared) -> list[Candidate]:
+    """The candidates that match a declared series and aren't refused, the closest first."""
+    open_ones = [one for one in found if one.refusal is None and matches(one, declared)]
     return sorted(
         open_ones,
         key=lambda one: (
-            tuple(value for _, value in closeness(one)),
+            tuple(value for _, value in closeness(one, declared)),
             # of equal series, those of one folder, for all planes
             str(one.series.first.location.name.parent),
         ),
     )
 
 
-def why_not(candidate: Candidate, chosen: Candidate) -> str:
-    """What put another series of the plane first."""
-    pairs = zip(closeness(candidate), closeness(chosen), strict=True)
+def why_not(candidate: Candidate, chosen: Candidate, declared: Declared) -> str:
+    """What put another candidate first for a declared series that both match."""
+    pairs = zip(closeness(candidate, declared), closeness(chosen, declared), strict=True)
     first = next((name for (name, mine), (_, theirs) in pairs if mine != theirs), "its place")
-    return f"{chosen.name} is closer to MRNet's protocol by {first}"
+    return f"{chosen.name} is closer to {aim_of(declared)} by {first}"

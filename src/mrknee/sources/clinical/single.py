@@ -5,19 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from mrknee.errors import DataError
-from mrknee.exams import Exam, Remark
+from mrknee.exams import MRNET_SERIES, Exam, Remark, SeriesList
 from mrknee.sources.clinical.importing import in_id_order
 from mrknee.sources.clinical.scanning import scan_source
 from mrknee.sources.clinical.study import read_study
 
 
-def read_exam_of(source: str | Path, exam_id: str, *, allow_missing_plane: bool = False) -> Exam:
+def read_exam_of(
+    source: str | Path,
+    exam_id: str,
+    *,
+    allow_missing_plane: bool = False,
+    series: SeriesList = MRNET_SERIES,
+) -> Exam:
     """Reads the one study of a source, by the rules of `mrknee import`.
 
     Args:
         source: a folder of any depth, an archive, or a file: DICOM or NIfTI.
         exam_id: the exam's id; nothing of the source's identifiers is taken over.
-        allow_missing_plane: take a study that lacks one or two planes.
+        allow_missing_plane: take a study that lacks series; one has to be there.
+        series: the series to choose.
 
     Returns:
         The exam; what `mrknee import` would warn of is in its remarks, with the code `import`.
@@ -39,17 +46,17 @@ def read_exam_of(source: str | Path, exam_id: str, *, allow_missing_plane: bool 
             advice="import all of them with `mrknee import` and open the result, or name one "
             "study's folder",
         )
-    outcome = read_study(studies[0], {}, allow_missing_plane=allow_missing_plane)
+    outcome = read_study(studies[0], {}, allow_missing_plane=allow_missing_plane, series=series)
     if not outcome.stacks:
         raise DataError(
             "the study can't be used",
             code="study-refused",
             file=source,
-            expected="series for the axial, coronal and sagittal planes"
+            expected="a series for "
+            + ", ".join(series.names)
             + (" (one is enough)" if allow_missing_plane else ""),
             found=outcome.record["reason"],
             advice="`mrknee import` lists every series with the reason",
         )
     remarks = [Remark("import", None, text) for text in outcome.record["warnings"]]
-    stacks = {str(plane): stack for plane, stack in outcome.stacks.items()}
-    return Exam(exam_id, stacks, remarks=remarks)
+    return Exam(exam_id, outcome.stacks, remarks=remarks, series=series)

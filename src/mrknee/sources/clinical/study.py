@@ -1,20 +1,30 @@
-"""One study: which knees it shows, which series stand for the planes, and the stacks of them."""
+"""One study: which of its series stand for the declared ones, and the stacks of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Plane
-from mrknee.exams.exam import Stack
+from mrknee.exams import MRNET_SERIES, Plane, SeriesList, Stack
+from mrknee.exams import Series as Declared
 from mrknee.sources.clinical.anatomy import Side, names_knee
 from mrknee.sources.clinical.framing import SIZE, Framed, frame
 from mrknee.sources.clinical.geometry import Volume, turned_degrees, upright
 from mrknee.sources.clinical.nifti import is_nifti, read_nifti
 from mrknee.sources.clinical.pixels import FOREIGN, read_volume
-from mrknee.sources.clinical.protocol import ORDER, Candidate, ranked, why_not
+from mrknee.sources.clinical.protocol import (
+    ORDER,
+    Candidate,
+    aim_of,
+    contrast_of,
+    declared_contrast,
+    in_turn,
+    matches,
+    ranked,
+    why_not,
+)
 from mrknee.sources.clinical.refusals import FEW_SLICES, unusable_because
 
 MANY_NAMES = 6
@@ -27,8 +37,8 @@ FRAMES = (
     " the same knee"
 )
 
-Choice = Mapping[Plane, frozenset[str]]
-"""Plane -> the SeriesInstanceUIDs a user wants for it, of any study."""
+Choice = Mapping[str, frozenset[str]]
+"""Declared series -> the SeriesInstanceUIDs a user wants for it, of any study."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +70,14 @@ class Outcome:
     """What became of a study.
 
     Attributes:
-        stacks: plane -> stack; empty if it was refused.
+        stacks: declared series -> stack; empty if it was refused.
         record: what import.json says of it.
+        failed: candidates that could not be read -> the declared series that they were to be.
     """
 
-    stacks: dict[Plane, Stack]
+    stacks: dict[str, Stack]
     record: dict[str, Any] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def needs_decoder(study: Study) -> bool:
@@ -73,100 +85,178 @@ def needs_decoder(study: Study) -> bool:
     return any(one.series.first.syntax in FOREIGN for one in study.candidates)
 
 
-def read_study(study: Study, choice: Choice, *, allow_missing_plane: bool) -> Outcome:
-    """Chooses, reads and frames a study's planes.
+def read_study(
+    study: Study,
+    choice: Choice,
+    *,
+    allow_missing_plane: bool,
+    series: SeriesList = MRNET_SERIES,
+) -> Outcome:
+    """Chooses, reads and frames a study's series.
 
     Args:
         study: what its headers say.
         choice: series that a user wants.
-        allow_missing_plane: take it even if one or two planes are missing.
+        allow_missing_plane: take it even if declared series are missing, but not all of them.
+        series: the declared series.
 
     Returns:
         Its stacks, or none and the reason why.
     """
-    work = _Work(study)
-    for plane in PLANES:
-        work.read_series(plane, choice.get(plane, frozenset()))
-    if len(work.frames()) > 1 and (work.side is None or work.side_from == PLACE):
-        work.warnings.append(FRAMES)
-    if not any(names_knee(one.series.first) for one in study.candidates):
-        work.warnings.append("nothing in the headers says that this is a knee")
-    missing = [plane for plane in PLANES if plane not in work.framed]
+    work = _Work(study, series)
+    for declared in work.order_of_choice(choice):
+        work.read_series(declared, choice.get(declared.name, frozenset()))
+    missing = [one for one in series if one.name not in work.framed]
     reason = None
     if not work.framed or (missing and not allow_missing_plane):
-        reason = f"no series for the plane{'s' * (len(missing) > 1)} {', '.join(missing)}"
-        if work.why:
-            reason += f" ({_together(work.why)})"
+        reason = work.why_refused(missing)
     record = {
         "imported": reason is None,
         "reason": reason,
         "side": work.side,
         "side_from": work.side_from,
-        "missing": [str(plane) for plane in missing],
-        "planes": work.planes if reason is None else {},
-        "warnings": work.warnings,
+        "missing": [one.name for one in missing],
+        "planes": {} if reason else {n: work.planes[n] for n in series.names if n in work.planes},
+        "warnings": work.warnings(() if reason else missing),
         "candidates": work.rows(),
     }
-    stacks = {plane: one.stack for plane, one in work.framed.items()}
-    return Outcome({} if reason else stacks, record)
+    stacks = {name: work.framed[name].stack for name in series.names if name in work.framed}
+    return Outcome({} if reason else stacks, record, work.failed)
 
 
 class _Work:
-    """A study while its planes are chosen and read."""
+    """A study while its series are chosen and read.
 
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self.framed: dict[Plane, Framed] = {}
+    Attributes:
+        framed, planes, chosen: declared series -> its stack, its record, its candidate.
+        notes: declared series -> what is odd about its stack.
+        why: candidates that can't be used -> the reason.
+        failed: candidates that could not be read -> the declared series that they were to be.
+    """
+
+    def __init__(self, study: Study, series: SeriesList) -> None:
+        self.study, self.series = study, series
+        self.framed: dict[str, Framed] = {}
         self.planes: dict[str, dict[str, Any]] = {}
-        self.warnings: list[str] = list(study.notes)
-        self.chosen: dict[Plane, Candidate] = {}
+        self.chosen: dict[str, Candidate] = {}
+        self.notes: dict[str, list[str]] = {name: [] for name in series.names}
         self.why = {one.name: one.refusal for one in study.candidates if one.refusal is not None}
+        self.failed: dict[str, str] = {}
         self.side, self.side_from = study.side, study.side_from
 
-    def read_series(self, plane: Plane, wanted: frozenset[str]) -> None:
-        """Reads the plane's first candidate that can be read."""
+    def order_of_choice(self, choice: Choice) -> list[Declared]:
+        """Declared series as they choose: those that a user has chosen for come first."""
+        there = {one.series.first.series for one in self.study.candidates}
+        return sorted(
+            in_turn(self.series), key=lambda one: not there & choice.get(one.name, frozenset())
+        )
+
+    def read_series(self, declared: Declared, wanted: frozenset[str]) -> None:
+        """Reads the first candidate for a declared series that can be read."""
         asked = [one for one in self.study.candidates if one.series.first.series in wanted]
-        row = ranked(self.study.candidates, plane)
+        row = ranked(self.study.candidates, declared)
         if asked:
-            fit = [one for one in asked if one.plane == plane and not unusable_because(one.series)]
-            row = sorted(fit, key=lambda one: -len(one.series.images))
+            row = [
+                one
+                for one in asked
+                if one.plane == declared.plane and not unusable_because(one.series)
+            ]
+            row.sort(key=lambda one: (not matches(one, declared), -len(one.series.images)))
             if not row:
-                self.warnings.append(f"the series asked for is no {plane} stack")
+                self.notes[declared.name].append(
+                    f"the series asked for is no {declared.plane} stack"
+                )
+        used = {one.name for one in self.chosen.values()} | self.failed.keys()
         for one in row:
+            if one.name in used:
+                continue
             try:
-                volume = upright(read_stack(one, plane), plane)
-                framed = frame(volume, plane)
+                volume = upright(read_stack(one, declared.plane), declared.plane)
+                framed = frame(volume, declared.plane)
             except MrkneeError as error:
                 self.why[one.name] = _one_line(error)
+                self.failed[one.name] = declared.name
                 continue
             self.why.pop(one.name, None)
-            self.chosen[plane] = one
-            self._note(plane, one, framed, by_user=bool(asked))
-            turned = turned_degrees(volume, plane)
+            self.chosen[declared.name] = one
+            self._note(declared, one, framed, by_user=bool(asked))
+            turned = turned_degrees(volume, declared.plane)
             if turned > MAX_TURNED_DEGREES:
-                self.warnings.append(f"{plane}: turned by {turned:.0f} degrees within its plane")
+                self.notes[declared.name].append(
+                    f"{declared.name}: turned by {turned:.0f} degrees within its plane"
+                )
             return
+
+    def why_refused(self, missing: Sequence[Declared]) -> str:
+        """Why the study is no exam, by the declared series that it lacks."""
+        if self.series == MRNET_SERIES:
+            reason = f"no series for the plane{'s' * (len(missing) > 1)} "
+            reason += ", ".join(one.name for one in missing)
+            return reason + (f" ({_together(self.why)})" if self.why else "")
+        lacks = "; ".join(f"{one.name}: {self._why_missing(one)}" for one in missing)
+        why = f"; {_together(self.why)}" if self.why else ""
+        return f"no series for {', '.join(one.name for one in missing)} ({lacks}{why})"
+
+    def _why_missing(self, declared: Declared) -> str:
+        """Why no candidate stands for a declared series."""
+        there = [
+            one
+            for one in self.study.candidates
+            if one.plane == declared.plane and one.refusal is None
+        ]
+        if not there:
+            return f"no {declared.plane} series that can be used"
+        of_contrast = [one for one in there if matches(one, declared)]
+        if not of_contrast:
+            shown = [f"{one.name} is {contrast_of(one)}" for one in there[:MANY_NAMES]]
+            more = f", and {len(there) - MANY_NAMES} more" * (len(there) > MANY_NAMES)
+            contrast = declared_contrast(declared)
+            return f"no {declared.plane} series is {contrast}: {', '.join(shown)}{more}"
+        stands_for = {one.name: name for name, one in self.chosen.items()}
+        return ", ".join(
+            f"{one.name} stands for {stands_for[one.name]}"
+            if one.name in stands_for
+            else f"{one.name} {'can not be read' if one.name in self.failed else 'was not taken'}"
+            for one in of_contrast
+        )
+
+    def warnings(self, missing: Sequence[Declared]) -> list[str]:
+        """What is odd about the exam, and why it lacks declared series other than MRNet's."""
+        found = [*self.study.notes, *(note for notes in self.notes.values() for note in notes)]
+        if len(self.frames()) > 1 and (self.side is None or self.side_from == PLACE):
+            found.append(FRAMES)
+        if not any(names_knee(one.series.first) for one in self.study.candidates):
+            found.append("nothing in the headers says that this is a knee")
+        return found + [
+            f"{one.name}: missing: {self._why_missing(one)}"
+            for one in missing
+            if one not in MRNET_SERIES
+        ]
 
     def frames(self) -> set[str]:
         """The frames of reference of the chosen series."""
         chosen = {one.series.first.frame_of_reference for one in self.chosen.values()}
         return chosen - {""}
 
-    def _note(self, plane: Plane, one: Candidate, framed: Framed, *, by_user: bool) -> None:
-        self.framed[plane] = framed
-        self.planes[plane] = {
+    def _note(self, declared: Declared, one: Candidate, framed: Framed, *, by_user: bool) -> None:
+        name, notes = declared.name, self.notes[declared.name]
+        self.framed[name] = framed
+        self.planes[name] = {
             **_shape(framed),
             "series": one.name,
             "spacing_mm": _rounded(one.series.spacing_mm),
             "chosen_by": "you" if by_user else "the rule",
         }
-        self.warnings += [f"{plane}: {note}" for note in (*one.series.notes, *framed.warnings)]
+        notes += [f"{name}: {note}" for note in (*one.series.notes, *framed.warnings)]
         count = len(one.series.images)
         if count < FEW_SLICES:
-            self.warnings.append(f"{plane}: only {count} slice{'s' * (count != 1)}")
-        wanted = ORDER[plane][0][0]
-        if one.weighting != wanted:
-            self.warnings.append(f"{plane}: {one.weighting} where MRNet has {wanted}")
+            notes.append(f"{name}: only {count} slice{'s' * (count != 1)}")
+        usual = ORDER[declared.plane][0][0]
+        if declared in MRNET_SERIES and one.weighting != usual:
+            notes.append(f"{name}: {one.weighting} where MRNet has {usual}")
+        if not matches(one, declared):
+            contrast = declared_contrast(declared)
+            notes.append(f"{name}: {contrast_of(one)} where {contrast} is declared")
 
     def rows(self) -> list[dict[str, Any]]:
         """The table of candidates, each with what became of it and why."""
@@ -174,16 +264,6 @@ class _Work:
 
     def _row(self, one: Candidate) -> dict[str, Any]:
         first, series = one.series.first, one.series
-        chosen = self.chosen.get(one.plane) if one.plane else None
-        if chosen is None:
-            reason = "no series was chosen for this plane"
-        elif chosen is one:
-            by = self.planes[str(one.plane)]["chosen_by"]
-            reason = "asked for" if by == "you" else "the closest to MRNet's protocol"
-        elif one.plane and self.planes[one.plane]["chosen_by"] == "you":
-            reason = f"{chosen.name} was asked for"
-        else:
-            reason = "" if one.refusal else why_not(one, chosen)
         return {
             "name": one.name,
             "plane": one.plane and str(one.plane),
@@ -197,15 +277,33 @@ class _Work:
             "cols": first.cols,
             "pixel_mm": [_rounded(size) for size in first.pixel_mm],
             "spacing_mm": _rounded(series.spacing_mm),
-            **self._status(one.name, reason),
+            **self._status(one),
         }
 
-    def _status(self, name: str, reason: str) -> dict[str, str]:
-        if any(plane["series"] == name for plane in self.planes.values()):
-            return {"status": "chosen", "reason": reason}
-        if name in self.why:
-            return {"status": "refused", "reason": self.why[name]}
-        return {"status": "not chosen", "reason": reason}
+    def _status(self, one: Candidate) -> dict[str, str]:
+        for declared in self.series:
+            if self.chosen.get(declared.name) is one:
+                by_user = self.planes[declared.name]["chosen_by"] == "you"
+                reason = "asked for" if by_user else f"the closest to {aim_of(declared)}"
+                return {"status": "chosen", "reason": reason}
+        if one.name in self.why:
+            return {"status": "refused", "reason": self.why[one.name]}
+        return {"status": "not chosen", "reason": self._why_not_chosen(one)}
+
+    def _why_not_chosen(self, one: Candidate) -> str:
+        in_plane = [declared for declared in self.series if declared.plane == one.plane]
+        fitting = [declared for declared in in_turn(self.series) if matches(one, declared)]
+        for declared in fitting:
+            chosen = self.chosen.get(declared.name)
+            if chosen is not None and self.planes[declared.name]["chosen_by"] == "you":
+                return f"{chosen.name} was asked for"
+            if chosen is not None:
+                return why_not(one, chosen, declared)
+        if fitting:
+            return "no series was chosen for this plane"
+        if in_plane:
+            return f"no {one.plane} series is declared that is {contrast_of(one)}"
+        return f"no {one.plane} series is declared"
 
 
 def _together(why: Mapping[str, str]) -> str:

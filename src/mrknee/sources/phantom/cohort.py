@@ -11,7 +11,7 @@ import numpy as np
 
 from mrknee import __version__
 from mrknee.errors import MrkneeError, OutputError, SettingsError
-from mrknee.exams import PLANES, write_labels, write_stack
+from mrknee.exams import MRNET_SERIES, SeriesList, write_labels, write_series, write_stack
 from mrknee.exams.stackfile import is_whole_stack
 from mrknee.files import clear_half_written, contents, owned_folder, sync, whole_file
 from mrknee.progress import track
@@ -46,15 +46,17 @@ class _Task:
     truth: Truth
     size: int
     slice_factor: float
+    series: SeriesList
 
     def files(self) -> list[Path]:
         """Every file of this exam."""
-        stacks = [self.out / self.split / plane / f"{self.exam_id}.npy" for plane in PLANES]
+        file, names = f"{self.exam_id}.npy", self.series.names
+        stacks = [self.out / self.split / name / file for name in names]
         masks = [
-            self.out / "lesions" / self.split / finding / plane / f"{self.exam_id}.npy"
+            self.out / "lesions" / self.split / finding / name / file
             for finding in FINDINGS
             if getattr(self.truth, finding)
-            for plane in PLANES
+            for name in names
         ]
         return masks + stacks
 
@@ -86,6 +88,7 @@ def write_cohort(
     seed: int,
     size: int = 256,
     slice_factor: float = 1.0,
+    series: SeriesList = MRNET_SERIES,
     workers: int | None = None,
 ) -> None:
     """Write a synthetic data set in MRNet's layout, with lesion masks and its parameters.
@@ -102,6 +105,7 @@ def write_cohort(
         seed: seed of everything.
         size: edge of the images in pixels, 32 or more.
         slice_factor: factor on MRNet's slice counts, for smaller and faster sets; 0.2 to 1.
+        series: the series of each exam; other than MRNet's are declared in ``series.csv``.
         workers: processes; default one a core.
 
     Raises:
@@ -111,14 +115,14 @@ def write_cohort(
     out = Path(out)
     _check(train, valid, size, slice_factor)
     with owned_folder(out):
-        _write_cohort(out, train, valid, seed, size, slice_factor, workers or cores())
+        tasks = _plan(out, train, valid, seed, size, slice_factor, series)
+        _claim(out, _parameters(tasks, train, valid, seed, size, slice_factor, series))
+        if series != MRNET_SERIES:
+            write_series(out, series)
+        _write_exams(out, tasks, workers or cores())
 
 
-def _write_cohort(
-    out: Path, train: int, valid: int, seed: int, size: int, slice_factor: float, workers: int
-) -> None:
-    tasks = _plan(out, train, valid, seed, size, slice_factor)
-    _claim(out, _parameters(tasks, train, valid, seed, size, slice_factor))
+def _write_exams(out: Path, tasks: Sequence[_Task], workers: int) -> None:
     for folder in (out, *{file.parent for task in tasks for file in task.files()}):
         clear_half_written(folder)
     missing = [task for task in tasks if not all(map(is_whole_stack, task.files()))]
@@ -157,18 +161,30 @@ def _check(train: int, valid: int, size: int, slice_factor: float) -> None:
 
 
 def _plan(
-    out: Path, train: int, valid: int, seed: int, size: int, slice_factor: float
+    out: Path,
+    train: int,
+    valid: int,
+    seed: int,
+    size: int,
+    slice_factor: float,
+    series: SeriesList,
 ) -> list[_Task]:
     truths = [("train", truth) for truth in draw_truths("train", train, seed)]
     truths += [("valid", truth) for truth in draw_truths("valid", valid, seed)]
     return [
-        _Task(out, split, f"{index:04d}", (seed, index), truth, size, slice_factor)
+        _Task(out, split, f"{index:04d}", (seed, index), truth, size, slice_factor, series)
         for index, (split, truth) in enumerate(truths)
     ]
 
 
 def _parameters(
-    tasks: Sequence[_Task], train: int, valid: int, seed: int, size: int, slice_factor: float
+    tasks: Sequence[_Task],
+    train: int,
+    valid: int,
+    seed: int,
+    size: int,
+    slice_factor: float,
+    series: SeriesList,
 ) -> dict[str, object]:
     """What phantom.json holds: the arguments, and every exam's truth and lesions."""
     exams = {
@@ -187,6 +203,7 @@ def _parameters(
         "seed": seed,
         "size": size,
         "slice_factor": slice_factor,
+        **({} if series == MRNET_SERIES else {"series": series.to_dicts()}),
         "train": train,
         "valid": valid,
         "exams": exams,
@@ -235,16 +252,28 @@ def _read(file: Path) -> Mapping[str, object]:
 
 
 def _summary(parameters: Mapping[str, object]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in parameters.items() if key != "exams")
+    said = {key: value for key, value in parameters.items() if key != "exams"}
+    series = said.get("series", MRNET_SERIES.to_dicts())
+    if isinstance(series, list):
+        names = [str(one.get("name")) for one in series if isinstance(one, dict)]
+        said["series"] = " ".join(names)
+    return ", ".join(f"{key} {value}" for key, value in said.items())
 
 
 def _write_exam(task: _Task) -> str:
     """Render one exam, then write its files: masks first, stacks last."""
-    exam = render_exam(task.seed, task.truth, size=task.size, slice_factor=task.slice_factor)
-    for finding, planes in exam.masks.items():
-        lesions = task.out / "lesions" / task.split / finding
-        for plane, mask in planes.items():
-            write_stack(lesions, plane, task.exam_id, mask, durable=False)
-    for plane, stack in exam.stacks.items():
-        write_stack(task.out / task.split, plane, task.exam_id, stack, durable=False)
+    exam = render_exam(
+        task.seed,
+        task.truth,
+        size=task.size,
+        slice_factor=task.slice_factor,
+        series=task.series,
+    )
+    for finding, masks in exam.masks.items():
+        folder = task.out / "lesions" / task.split / finding
+        for name, mask in masks.items():
+            write_stack(folder, name, task.exam_id, mask, among=task.series, durable=False)
+    folder = task.out / task.split
+    for name, stack in exam.stacks.items():
+        write_stack(folder, name, task.exam_id, stack, among=task.series, durable=False)
     return task.exam_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,11 +12,18 @@ from jaxtyping import UInt8
 from threadpoolctl import threadpool_limits
 
 from mrknee.errors import SettingsError
-from mrknee.exams import Exam, by_series
+from mrknee.exams import MRNET_SERIES, Exam, SeriesList
 from mrknee.sources.phantom import bones, joint, ligaments, limb
 from mrknee.sources.phantom.anatomy import Anatomy, draw_anatomy
 from mrknee.sources.phantom.lesions import AclTear, BakerCyst, Lesion, Truth, draw_lesions
-from mrknee.sources.phantom.scanner import PLANES, Protocol, acquire, draw_protocol, sample
+from mrknee.sources.phantom.scanner import (
+    PLANES,
+    Protocol,
+    acquire,
+    draw_acquisition,
+    draw_protocol,
+    sample,
+)
 from mrknee.sources.phantom.shapes import Canvas, Grid, texture_tile
 
 FINDINGS = ("abnormal", "acl", "meniscus")
@@ -31,8 +39,8 @@ class PhantomExam:
 
     Attributes:
         truth: what it shows.
-        stacks: plane -> uint8 (slices, size, size).
-        masks: finding -> plane -> uint8 0/1 of the stack's shape, for positive findings only.
+        stacks: series -> uint8 (slices, size, size).
+        masks: finding -> series -> uint8 0/1 of the stack's shape, for positive findings only.
         anatomy, lesions, protocol: the drawn parameters.
     """
 
@@ -45,37 +53,71 @@ class PhantomExam:
 
 
 def render_exam(
-    seed: int | Sequence[int], truth: Truth, *, size: int = 256, slice_factor: float = 1.0
+    seed: int | Sequence[int],
+    truth: Truth,
+    *,
+    size: int = 256,
+    slice_factor: float = 1.0,
+    series: SeriesList = MRNET_SERIES,
 ) -> PhantomExam:
-    """Draw a knee, its lesions and its protocol from a seed, then acquire the three planes.
+    """Draw a knee, its lesions and its protocol from a seed, then acquire the series.
 
     The four things drawn (anatomy, lesions, protocol, noise) have streams of their own: the same
-    seed with another truth is the same knee in the same scanner, with other lesions.
+    seed with another truth is the same knee in the same scanner, with other lesions. Series other
+    than MRNet's have streams of their own, too: a series' bytes don't depend on which others there
+    are.
 
     Args:
         seed: an integer or a sequence of integers; the same seed gives the same bytes.
         truth: what the exam shall show.
         size: edge of the images in pixels.
         slice_factor: factor on MRNet's slice counts (slices get thicker by as much).
+        series: the series to acquire.
     """
     streams = _streams(seed)
     knee = draw_anatomy(streams[0])
     lesions = draw_lesions(streams[1], truth)
-    protocol = draw_protocol(streams[2], slice_factor)
+    usual = draw_protocol(streams[2], slice_factor)
+    own = {one.name: _streams_of_series(seed, one.name) for one in series}
+    protocol = Protocol(
+        usual.tesla,
+        {
+            one.name: usual.series[one.name]
+            if one in MRNET_SERIES
+            else draw_acquisition(own[one.name][0], one, usual.tesla, slice_factor)
+            for one in series
+        },
+    )
     canvas = paint_knee(knee, lesions, protocol, size)
     stacks: dict[str, UInt8[np.ndarray, "slices rows cols"]] = {}
-    for index, plane in enumerate(PLANES):
-        series = protocol.series[plane]
-        brightest = max(signal[index] for signal in canvas.signals.values())
-        volume = canvas.volumes[index]
-        stacks[plane] = acquire(volume, canvas.grid, series, size, brightest, streams[3])
+    # MRNet's series share one stream of noise, in their order.
+    mrnets = [one.name for one in MRNET_SERIES if one in series]
+    for plane in PLANES[: PLANES.index(mrnets[-1]) + 1] if mrnets else ():
+        if plane in mrnets:
+            stacks[plane] = _acquire(canvas, protocol, plane, size, streams[3])
+        else:  # its noise, before that of the next
+            streams[3].standard_normal((2, usual.series[plane].slices, size, size), np.float32)
+    for name in series.names:
+        if name not in mrnets:
+            stacks[name] = _acquire(canvas, protocol, name, size, own[name][1])
+    stacks = {name: stacks[name] for name in series.names}
     shown = [finding for finding in FINDINGS if getattr(truth, finding)]
     masks = {finding: _masks(canvas, finding, protocol, size) for finding in shown}
     for finding in shown:
-        for plane in PLANES:
+        for name in series.names:
             # Whatever shows a tear shows something abnormal.
-            masks["abnormal"][plane] |= masks[finding][plane]
+            masks["abnormal"][name] |= masks[finding][name]
     return PhantomExam(truth, stacks, masks, knee, lesions, protocol)
+
+
+def _acquire(
+    canvas: Canvas, protocol: Protocol, name: str, size: int, noise: np.random.Generator
+) -> UInt8[np.ndarray, "slices rows cols"]:
+    """One series' stack."""
+    index = list(protocol.series).index(name)
+    brightest = max(signal[index] for signal in canvas.signals.values())
+    volume = canvas.volumes[index]
+    return acquire(volume, canvas.grid, protocol.series[name], size, brightest, noise)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -96,6 +138,7 @@ def make_phantom(
     *,
     size: int = 256,
     slice_factor: float = 1.0,
+    series: SeriesList = MRNET_SERIES,
     id: str = "phantom",  # noqa: A002  # the exam's field
 ) -> Phantom:
     """Makes a synthetic knee with the findings that are named.
@@ -108,6 +151,8 @@ def make_phantom(
         findings: of `abnormal`, `acl` and `meniscus`; with a tear, `abnormal` is added.
         size: edge of the images in pixels.
         slice_factor: factor on MRNet's slice counts (17 to 61 per plane).
+        series: the series to acquire, with their weighting and fat suppression; where these are
+            not declared, they are those of MRNet's series of the plane.
         id: the exam's id.
 
     Returns:
@@ -134,10 +179,10 @@ def make_phantom(
         )
     truth = Truth(abnormal=bool(wanted), acl="acl" in wanted, meniscus="meniscus" in wanted)
     with threadpool_limits(1):  # sums of another number of threads round otherwise
-        knee = render_exam(seed, truth, size=size, slice_factor=slice_factor)
-    made = Phantom(id, knee.stacks, {name: float(getattr(truth, name)) for name in FINDINGS})
-    masks = {name: by_series(planes) for name, planes in knee.masks.items()}
-    object.__setattr__(made, "lesions", MappingProxyType(masks))
+        knee = render_exam(seed, truth, size=size, slice_factor=slice_factor, series=series)
+    labels = {name: float(getattr(truth, name)) for name in FINDINGS}
+    made = Phantom(id, knee.stacks, labels, series=series)
+    object.__setattr__(made, "lesions", MappingProxyType(knee.masks))
     return made
 
 
@@ -147,8 +192,14 @@ def draw_exam_lesions(seed: int | Sequence[int], truth: Truth) -> tuple[Lesion, 
 
 
 def _streams(seed: int | Sequence[int]) -> list[np.random.Generator]:
-    """The streams of anatomy, lesions, protocol and noise."""
+    """The streams of anatomy, lesions, MRNet's protocol and its noise."""
     return [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)]
+
+
+def _streams_of_series(seed: int | Sequence[int], name: str) -> list[np.random.Generator]:
+    """The streams of protocol and noise of a series that is none of MRNet's."""
+    key = (4, zlib.crc32(name.encode()))  # behind the four of the exam
+    return [np.random.default_rng(s) for s in np.random.SeedSequence(seed, spawn_key=key).spawn(2)]
 
 
 def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, size: int) -> Canvas:
@@ -184,14 +235,13 @@ def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, s
 def _masks(
     canvas: Canvas, finding: str, protocol: Protocol, size: int
 ) -> dict[str, UInt8[np.ndarray, "slices rows cols"]]:
-    """A finding's lesions in each plane's own grid, 1 where a third of the voxel is lesion."""
+    """A finding's lesions in each series' own grid, 1 where a third of the voxel is lesion."""
     masks: dict[str, UInt8[np.ndarray, "slices rows cols"]] = {}
-    for plane in PLANES:
-        series = protocol.series[plane]
-        total = np.zeros((series.slices, size, size), np.float32)
+    for name, acquisition in protocol.series.items():
+        total = np.zeros((acquisition.slices, size, size), np.float32)
         for box, cover in canvas.marks[finding]:
-            np.maximum(total, sample(cover, box, series, size), out=total)
+            np.maximum(total, sample(cover, box, acquisition, size), out=total)
         # A lesion too thin for any voxel to be a third full still gets its fullest voxels.
         level = min(0.33, 0.6 * float(total.max()))
-        masks[plane] = (total > level).astype(np.uint8)
+        masks[name] = (total > level).astype(np.uint8)
     return masks

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from mrknee.exams import MRNET_SERIES, Series
 from mrknee.sources.phantom.shapes import Box, Field, Grid
-from mrknee.sources.phantom.tissues import TISSUES, spin_echo
+from mrknee.sources.phantom.tissues import TISSUES, Tissue, gradient_echo, spin_echo
 
 PlaneName = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
@@ -27,14 +28,25 @@ SLICE_QUANTILES = {
 # Share of exams with fat saturation: MRNet's axial series is nearly always fat-saturated, its
 # sagittal T2 mostly, its coronal T1 never.
 FAT_SATURATED = {"axial": 0.85, "coronal": 0.0, "sagittal": 0.7}
+MRNET_WEIGHTING = {"axial": "PD", "coronal": "T1", "sagittal": "T2"}
+"""The weighting of a plane's series where none is declared."""
+TIMING = {
+    "T1": ((450, 800), (10, 20)),
+    "PD": ((2200, 3800), (22, 38)),
+    "T2": ((3000, 5000), (52, 75)),
+    "GRE": ((400, 700), (12, 18)),
+}
+"""Ranges of TR and TE in ms. GRE is T2*-weighted, as MEDIC and MERGE are."""
+GRE_FLIP_DEGREES = (20, 30)
+"""The range of a gradient echo's flip angle."""
 
 
 @dataclass(frozen=True)
-class Series:
-    """One plane's acquisition.
+class Acquisition:
+    """How one series is acquired.
 
     Attributes:
-        plane: which plane.
+        plane: the plane of its slices.
         slices: number of slices.
         spacing: distance between slice centres, mm.
         thickness: full width of the slice profile at half height, mm.
@@ -46,6 +58,7 @@ class Series:
         noise: SD of each noise channel as a share of the brightest tissue's signal.
         shading: nine coefficients of the coil's logarithmic sensitivity.
         window: percentile shown as white, and gamma of the display curve.
+        flip_degrees: the flip angle of a gradient echo; None for a spin echo.
     """
 
     plane: PlaneName
@@ -61,28 +74,39 @@ class Series:
     noise: float
     shading: tuple[float, ...]
     window: tuple[float, float]
+    flip_degrees: float | None = None
+
+    def signal(self, tissue: Tissue, tesla: float) -> float:
+        """A tissue's signal at a field strength, arbitrary units."""
+        if self.flip_degrees is None:
+            return spin_echo(
+                tissue,
+                tesla=tesla,
+                repetition_ms=self.repetition_ms,
+                echo_ms=self.echo_ms,
+                fat_left=self.fat_left,
+            )
+        return gradient_echo(
+            tissue,
+            tesla=tesla,
+            repetition_ms=self.repetition_ms,
+            echo_ms=self.echo_ms,
+            flip_degrees=self.flip_degrees,
+            fat_left=self.fat_left,
+        )
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One exam's acquisition: field strength (T) and the three series."""
+    """One exam's acquisition: field strength (T), and each series by its name."""
 
     tesla: float
-    series: dict[str, Series]
+    series: dict[str, Acquisition]
 
     def signals(self) -> dict[str, tuple[float, ...]]:
-        """Each tissue's signal in the three series (axial, coronal, sagittal)."""
+        """Each tissue's signal in the series, in their order."""
         return {
-            name: tuple(
-                spin_echo(
-                    tissue,
-                    tesla=self.tesla,
-                    repetition_ms=series.repetition_ms,
-                    echo_ms=series.echo_ms,
-                    fat_left=series.fat_left,
-                )
-                for series in self.series.values()
-            )
+            name: tuple(one.signal(tissue, self.tesla) for one in self.series.values())
             for name, tissue in TISSUES.items()
         }
 
@@ -97,30 +121,39 @@ def draw_slice_count(rng: np.random.Generator, plane: PlaneName) -> int:
 
 
 def draw_protocol(rng: np.random.Generator, slice_factor: float) -> Protocol:
-    """Draw one exam's acquisition; nothing here depends on the labels."""
+    """Draw one exam's acquisition of MRNet's series; nothing here depends on the labels."""
     tesla = 3.0 if rng.random() < 0.5 else 1.5
-    series: dict[str, Series] = {
-        plane: _draw_series(rng, plane, tesla, slice_factor) for plane in PLANES
-    }
-    return Protocol(tesla, series)
+    return Protocol(
+        tesla,
+        {str(one.name): draw_acquisition(rng, one, tesla, slice_factor) for one in MRNET_SERIES},
+    )
 
 
-def _draw_series(
-    rng: np.random.Generator, plane: PlaneName, tesla: float, slice_factor: float
-) -> Series:
+def draw_acquisition(
+    rng: np.random.Generator, series: Series, tesla: float, slice_factor: float
+) -> Acquisition:
+    """Draw how a series is acquired.
+
+    Args:
+        rng: the stream to draw from.
+        series: its plane, weighting and fat suppression; where the last two aren't declared, they
+            are those of MRNet's series of the plane.
+        tesla: the field strength.
+        slice_factor: factor on MRNet's slice counts.
+    """
+    plane: PlaneName = series.plane.value
+    weighting = series.weighting or MRNET_WEIGHTING[plane]
     count = max(3, round(draw_slice_count(rng, plane) * slice_factor))
     # Technologists cover the joint: many slices are thin, few are thick.
     covered = {"axial": 118.0, "coronal": 104.0, "sagittal": 100.0}[plane] * rng.uniform(0.9, 1.1)
     reach = {"axial": (2.6, 4.6), "coronal": (2.6, 4.6), "sagittal": (2.6, 4.4)}[plane]
     low, high = (limit / slice_factor for limit in reach)
     spacing = float(np.clip(covered / count, low, high))
-    timing = {
-        "axial": ((2200, 3800), (22, 38)),
-        "coronal": ((450, 800), (10, 20)),
-        "sagittal": ((3000, 5000), (52, 75)),
-    }[plane]
+    timing = TIMING[weighting]
     saturated = rng.random() < FAT_SATURATED[plane]
-    return Series(
+    if series.fat_suppressed is not None:
+        saturated = series.fat_suppressed
+    acquisition = Acquisition(
         plane=plane,
         slices=count,
         spacing=spacing,
@@ -135,6 +168,9 @@ def _draw_series(
         shading=tuple(float(value) for value in rng.normal(0.0, 1.0, 9)),
         window=(float(rng.uniform(99.3, 99.9)), float(rng.uniform(0.85, 1.1))),
     )
+    if weighting != "GRE":
+        return acquisition
+    return replace(acquisition, flip_degrees=float(rng.uniform(*GRE_FLIP_DEGREES)))
 
 
 def _resampler(line: Field, positions: np.ndarray, width: float) -> Float32[np.ndarray, "out grid"]:
@@ -166,7 +202,7 @@ def _low_pass(size: int, kept: int) -> Float32[np.ndarray, "size size"]:
     )
 
 
-def _geometry(series: Series, size: int) -> tuple[dict[int, np.ndarray], tuple[int, int, int]]:
+def _geometry(series: Acquisition, size: int) -> tuple[dict[int, np.ndarray], tuple[int, int, int]]:
     """Positions (mm) along each grid axis, and the axes in the order slices, rows, columns."""
     through = AXIS[series.plane]
     rows, columns = (axis for axis in (0, 1, 2) if axis != through)
@@ -181,7 +217,7 @@ def _geometry(series: Series, size: int) -> tuple[dict[int, np.ndarray], tuple[i
 
 
 def sample(
-    volume: Float32[np.ndarray, "z y x"], box: Box, series: Series, size: int
+    volume: Float32[np.ndarray, "z y x"], box: Box, series: Acquisition, size: int
 ) -> Float32[np.ndarray, "slices rows cols"]:
     """Average a volume over each slice's profile and sample it on the image grid, noise-free."""
     positions, order = _geometry(series, size)
@@ -202,7 +238,7 @@ def sample(
 def acquire(
     volume: Float32[np.ndarray, "z y x"],
     grid: Grid,
-    series: Series,
+    series: Acquisition,
     size: int,
     brightest: float,
     rng: np.random.Generator,
@@ -226,7 +262,7 @@ def acquire(
     return np.asarray(np.rint(shown * 255.0), np.uint8)
 
 
-def _shading(series: Series, size: int) -> Float32[np.ndarray, "slices rows cols"]:
+def _shading(series: Acquisition, size: int) -> Float32[np.ndarray, "slices rows cols"]:
     """The coil's sensitivity: an exponential of a quadratic in the stack's coordinates."""
     s = np.linspace(-1, 1, series.slices, dtype=np.float32)[:, None, None]
     r = np.linspace(-1, 1, size, dtype=np.float32)[None, :, None]

@@ -142,7 +142,7 @@ class Grid:
 
 @dataclass
 class Canvas:
-    """Signal volumes of the three contrasts, painted in the order of the anatomy.
+    """Signal volumes, one per contrast, painted in the order of the anatomy.
 
     Attributes:
         grid: the voxel grid.
