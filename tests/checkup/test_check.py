@@ -16,6 +16,8 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, read_labels, write_labels, write_stack
 from tests.checkup.conftest import LABELS, add_exam, stacks_of
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs" / "checking.md"
 
 
