@@ -37,6 +37,8 @@ from tests.sources.clinical.hospital import (
     write,
 )
 
+pytestmark = pytest.mark.slow
+
 SAGITTAL = PROTOCOL[0]
 
 
