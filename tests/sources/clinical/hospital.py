@@ -65,7 +65,7 @@ def knee() -> dict[Plane, UInt8[np.ndarray, "slices rows cols"]]:
 
 @lru_cache(maxsize=2)
 def declared_knee(series: SeriesList) -> dict[str, tuple[Scan, np.ndarray]]:
-    """A phantom's declared series, each with what the scanner writes about it."""
+    """A phantom's declared series, 10 slices or more, each with what the scanner writes of it."""
     exam = render_exam(
         5, Truth(abnormal=True, acl=True, meniscus=False), size=96, slice_factor=0.6, series=series
     )
@@ -83,7 +83,9 @@ def declared_knee(series: SeriesList) -> dict[str, tuple[Scan, np.ndarray]]:
             pixel=acquisition.field_of_view / 96,
             spacing=acquisition.spacing,
         )
-        found[one.name] = scan, exam.stacks[one.name].astype(np.uint16) * 16
+        whole, count = exam.stacks[one.name], 8 + number
+        start = (len(whole) - count) // 2
+        found[one.name] = scan, whole[start : start + count].astype(np.uint16) * 16
     return found
 
 
