@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench check install install-test clean
+.PHONY: demo test test-fast bench check install install-test clean
 
 demo: $(VENV)/.installed   ## synthetic knees -> one network -> AUCs, in minutes
 	$(BIN)/mrknee demo --out demo
 
 test: $(VENV)/.installed-test check   ## lint, types, layers, then the whole test suite
-	$(BIN)/python -m pytest -n auto -m "not browser"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not browser"
 	$(BIN)/python -m pytest -m browser
+
+test-fast: $(VENV)/.installed-test   ## all tests but the slow ones, in a minute or two
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 bench: $(VENV)/.installed-test   ## how fast it is beside the published loop, in about five minutes
 	$(BIN)/python benchmarks/speed.py --quick
@@ -29,7 +32,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install -e '.[lite0]'
+	$(BIN)/python -m pip install -e '.[lite0,frame,plot]'
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python

@@ -27,25 +27,25 @@ from mrknee.checkup.stacks import Look
 from mrknee.exams import PLANES, Exam, ExamFolder, Plane, Stack
 from mrknee.scoring.proportions import wilson
 
-Alteration = Callable[[Plane, Stack, np.random.Generator], Stack]
+Alteration = Callable[[str, Stack, np.random.Generator], Stack]
 SWAPPED = 0.05
 """Share of exams with two planes swapped at a time."""
 
 
-def brightened(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
+def brightened(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
     """Gamma 0.7 to 1.4, gain 0.7 to 1.3, offset -10 to 20 of 255, clipped."""
     del plane
     gamma, gain, offset = rng.uniform((0.7, 0.7, -10), (1.4, 1.3, 20))
     return as_bytes(255 * (stack / 255) ** gamma * gain + offset)
 
 
-def mirrored(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
+def mirrored(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
     """The knee's other side: columns, or the order of sagittal slices."""
     del rng
     return stack[::-1] if plane == Plane.SAGITTAL else stack[:, :, ::-1]
 
 
-def cropped(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
+def cropped(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
     """80 to 95 % of the rows and of the columns, drawn apart, anywhere in the picture."""
     del plane
     keep = [int(side * rng.uniform(0.8, 0.95)) for side in stack.shape[1:]]
@@ -53,7 +53,7 @@ def cropped(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
     return stack[:, at[0] : at[0] + keep[0], at[1] : at[1] + keep[1]]
 
 
-def shortened(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
+def shortened(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
     """Up to two slices fewer at each end, and noise of SD 6."""
     del plane
     first, last = rng.integers(3, size=2)
@@ -61,7 +61,7 @@ def shortened(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
     return as_bytes(part + rng.normal(0, 6, part.shape))
 
 
-def everything(plane: Plane, stack: Stack, rng: np.random.Generator) -> Stack:
+def everything(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
     """All of these."""
     for alter in (mirrored, cropped, brightened, shortened):
         stack = alter(plane, stack, rng)
@@ -74,7 +74,7 @@ def as_bytes(values: np.ndarray) -> Stack:
     return stack
 
 
-def look(split: str, exam: str, plane: Plane, stack: Stack) -> Look:
+def look(split: str, exam: str, plane: str, stack: Stack) -> Look:
     """What the check keeps of a stack."""
     shape = (stack.shape[0], stack.shape[1], stack.shape[2])
     return Look(Place(split, exam, plane), shape, b"", grid(stack), blank=False)
@@ -132,11 +132,11 @@ def report_planes(name: str, exams: Mapping[str, Exam], guest: Sequence[Look]) -
 
 
 def _swap(one: Look, chosen: Mapping[str, np.ndarray]) -> Look:
-    pair = [Plane(str(plane)) for plane in chosen.get(one.place.exam, ())]
-    if one.place.plane not in pair:
+    pair = [str(plane) for plane in chosen.get(one.place.exam, ())]
+    if one.place.series not in pair:
         return one
-    other = pair[1 - pair.index(one.place.plane)]
-    return replace(one, place=replace(one.place, plane=other))
+    other = pair[1 - pair.index(one.place.series)]
+    return replace(one, place=replace(one.place, series=other))
 
 
 def share(count: int, n: int) -> str:

@@ -199,9 +199,10 @@ def child(what: str, data: Path, out: Path) -> None:
         else:
             loop.evaluate(folder)
     elif verb == "read":
-        from mrknee.inference.model import load_model, open_exams
+        from mrknee.exams import open_dataset
+        from mrknee.inference.model import load_model
 
-        load_model(out / name).predict(open_exams(data, "valid"))
+        load_model(out / name).predict(open_dataset(data, "valid"))
     else:
         from mrknee.training.recipe import load_recipe
         from mrknee.training.run import train

@@ -161,6 +161,19 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class Prepared(torch.nn.Module):
+    """Preparation and network together: what a batch costs from bytes to logits."""
+
+    def __init__(self, preparation: Preparation, network: Network) -> None:
+        super().__init__()
+        self.preparation, self.network = preparation, network
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """One logit per exam and finding."""
+        logits: torch.Tensor = self.network(batch.prepared(self.preparation), batch.lengths)
+        return logits
+
+
 class Bench:
     """The exams, both networks with the same random weights, and the machine's limits."""
 
@@ -197,7 +210,7 @@ class Bench:
     def work(self, exams: ExamFolder, *, backward: bool = False) -> float:
         """Operations of our network for an exam of the mean number of slices."""
         one = self.batch(1)
-        reader = Reader(self.preparation, self.network()).train(backward)
+        reader = Prepared(self.preparation, self.network()).train(backward)
         slices = sum(sum(map(len, exam.stacks.values())) for exam in exams) / len(exams)
         counted = operations(reader, one, backward=backward)
         return counted * slices / sum(map(len, one.slices.values()))
@@ -254,7 +267,7 @@ class Bench:
             if side.endswith("exams"):
                 figures[side] /= BATCH_EXAMS
                 spread[side] = (spread[side][0] / BATCH_EXAMS, spread[side][1] / BATCH_EXAMS)
-        work = operations(Reader(self.preparation, self.network()), one, backward=True)
+        work = operations(Prepared(self.preparation, self.network()), one, backward=True)
         last = list(figures)[-1]
         name = "training step" + ("" if device == "cpu" else f", {device}")
         limit = self.peaks if device == "cpu" else peaks(device)
@@ -267,7 +280,7 @@ class Bench:
         self, batch: Batch, device: str, *, bfloat16: bool, findings: int = len(FINDINGS)
     ) -> Callable[[], None]:
         """Our step as training makes it: forward, loss, backward, Adam."""
-        reader = Reader(self.preparation, self.network(findings)).to(device).train()
+        reader = Prepared(self.preparation, self.network(findings)).to(device).train()
         adam = torch.optim.Adam(reader.parameters(), lr=1e-5, weight_decay=0.01)
         weights, here = self.weights[:findings].to(device), batch.to(device)
         labels = here.labels[:, :findings]
@@ -321,7 +334,7 @@ class Bench:
     def _fit(self, recipe: Recipe) -> None:
         parts = divide(self.data, recipe)
         loop = TrainingLoop(
-            Reader(recipe.preparation, Network(recipe.network, FINDINGS)),
+            Network(recipe.network, FINDINGS),
             recipe,
             self.weights,
             precision="bf16-mixed" if self.bfloat16 else "32-true",

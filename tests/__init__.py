@@ -1,7 +1,10 @@
 """Tests; `check` holds every annotation of the package, shapes too, while they run."""
 
 import os
+from importlib.util import cache_from_source
+from pathlib import Path
 
+import jaxtyping._import_hook
 from beartype import BeartypeConf, beartype
 
 # one thread a process: pytest runs one process a core, and more would wait for each other
@@ -9,3 +12,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # an int is as good as a float (PEP 484's numeric tower)
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+PACKAGE = str(Path(__file__).parents[1] / "src" / "mrknee")
+checked_cache = jaxtyping._import_hook._optimized_cache_from_source
+
+
+def cache_path(checker: str, path: str, debug_override: bool | None = None) -> str:
+    """Where a module's bytecode is kept: under a name of jaxtyping's own for this package only.
+
+    While a module of the package is imported, jaxtyping gives that name to the libraries it
+    imports too, for which there is no such bytecode: compiling torch, scipy and scikit-learn anew
+    took 40 s per process.
+    """
+    if path.startswith(PACKAGE):
+        return str(checked_cache(checker, path, debug_override))  # type: ignore[no-untyped-call]
+    return cache_from_source(path, debug_override)
+
+
+jaxtyping._import_hook._optimized_cache_from_source = cache_path

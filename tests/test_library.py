@@ -71,9 +71,9 @@ def test_an_exam_is_made_from_arrays_of_any_numeric_type() -> None:
     wide = rng.normal(800, 100, (3, 32, 40)).astype(np.float32)
     exam = mrknee.Exam.from_arrays({"Sag": grey, "axial": wide}, id="7", labels={"ACL": 1})
     assert list(exam.stacks) == ["axial", "sagittal"]
-    assert exam.stacks["sagittal"] is grey  # type: ignore[index]  # a plane is its name
-    assert exam.stacks["axial"].dtype == np.uint8  # type: ignore[index]
-    assert (exam.stacks["axial"].min(), exam.stacks["axial"].max()) == (0, 255)  # type: ignore[index]
+    assert exam.stacks["sagittal"] is grey  # a plane is its name
+    assert exam.stacks["axial"].dtype == np.uint8
+    assert (exam.stacks["axial"].min(), exam.stacks["axial"].max()) == (0, 255)
     assert repr(exam) == "Exam('7': axial 3 x 32 x 40, sagittal 4 x 32 x 32; acl 1)"
 
 
@@ -124,7 +124,7 @@ def test_a_notebook_predicts_and_explains(tmp_path: Path) -> None:
     assert repr(table).startswith(f"Predictions of 6 exams\n  {first}: abnormal 0.")
     why = model.explain(data[first])
     heat = why.heat("sagittal", "acl")
-    assert heat.shape == data[first].stacks["sagittal"].shape  # type: ignore[index]
+    assert heat.shape == data[first].stacks["sagittal"].shape
     sums = sum(float(scores.sum()) for scores in why.slices("acl").values())
     assert why.bias[1] + sums == pytest.approx(why.logits[1], abs=1e-4)
     assert "acl: probability" in repr(why)

@@ -5,6 +5,7 @@
     data = mrknee.open_dataset("MRNet-v1.0", split="valid")
     model = mrknee.load_model("runs/first")
     table = model.predict(data)
+    card = mrknee.evaluate(table, data)
     why = model.explain(data["1130"])
 
 The names below are loaded when they are first used, so that `import mrknee` stays fast.
@@ -16,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mrknee.checkup.facts import Checkup
     from mrknee.errors import (
         DataError,
         ModelError,
@@ -25,16 +27,24 @@ if TYPE_CHECKING:
         SettingsError,
         TrainingError,
     )
-    from mrknee.exams import Exam, open_dataset
+    from mrknee.exams import Dataset, Exam, open_dataset
     from mrknee.inference.explanation import Explanation
     from mrknee.inference.model import load_model
+    from mrknee.library import Run, check_dataset, compare, export_onnx, list_encoders, train
+    from mrknee.progress import show_progress
+    from mrknee.report.evaluation import evaluate
+    from mrknee.scoring.comparison import Comparison
     from mrknee.scoring.predictions import Predictions
+    from mrknee.scoring.scorecard import Scorecard
     from mrknee.sources.phantom import make_phantom
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Checkup": "mrknee.checkup.facts",
+    "Comparison": "mrknee.scoring.comparison",
     "DataError": "mrknee.errors",
+    "Dataset": "mrknee.exams",
     "Exam": "mrknee.exams",
     "Explanation": "mrknee.inference.explanation",
     "ModelError": "mrknee.errors",
@@ -42,15 +52,27 @@ _HOME = {
     "OutputError": "mrknee.errors",
     "PlatformError": "mrknee.errors",
     "Predictions": "mrknee.scoring.predictions",
+    "Run": "mrknee.library",
+    "Scorecard": "mrknee.scoring.scorecard",
     "SettingsError": "mrknee.errors",
     "TrainingError": "mrknee.errors",
+    "check_dataset": "mrknee.library",
+    "compare": "mrknee.library",
+    "evaluate": "mrknee.report.evaluation",
+    "export_onnx": "mrknee.library",
+    "list_encoders": "mrknee.library",
     "load_model": "mrknee.inference.model",
     "make_phantom": "mrknee.sources.phantom",
     "open_dataset": "mrknee.exams",
+    "show_progress": "mrknee.progress",
+    "train": "mrknee.library",
 }
 
 __all__ = [
+    "Checkup",
+    "Comparison",
     "DataError",
+    "Dataset",
     "Exam",
     "Explanation",
     "ModelError",
@@ -58,11 +80,20 @@ __all__ = [
     "OutputError",
     "PlatformError",
     "Predictions",
+    "Run",
+    "Scorecard",
     "SettingsError",
     "TrainingError",
+    "check_dataset",
+    "compare",
+    "evaluate",
+    "export_onnx",
+    "list_encoders",
     "load_model",
     "make_phantom",
     "open_dataset",
+    "show_progress",
+    "train",
 ]
 
 

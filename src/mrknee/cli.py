@@ -10,7 +10,6 @@ import argparse
 import inspect
 import io
 import itertools
-import json
 import math
 import signal
 import sys
@@ -18,12 +17,13 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from mrknee import __version__, suggestions
-from mrknee.errors import MrkneeError, MrkneeWarning, OutputError, SettingsError
+from mrknee.errors import DataError, MrkneeError, MrkneeWarning, OutputError, SettingsError
 from mrknee.files import FULL_DISK
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def import_(
 
 
 def predict(
-    model: Path,
+    model: tuple[Path, ...],
     exams: Path,
     *,
     out: Path,
@@ -125,7 +125,8 @@ def predict(
     """Reads exams with a trained model and writes one probability an exam and finding.
 
     Args:
-        model: a run folder, or an ONNX file that export wrote.
+        model: a run folder, or an ONNX file that export wrote; several with commas between are an
+            ensemble, the mean of their probabilities.
         exams: a data set's folder (one split of it is read), or a folder with axial/, coronal/
             and sagittal/ inside.
         out: the CSV to write: exam,<finding>,...
@@ -141,11 +142,14 @@ def predict(
     from mrknee.scoring.predictions import remarks_file
 
     for file in (out, remarks_file(out)):
-        check_output_file(file, [model, exams])
-    from mrknee.inference.model import load_model, open_exams
+        check_output_file(file, [*model, exams])
+    from mrknee.exams import open_dataset
+    from mrknee.inference.model import load_model
 
     predictor = load_model(model, threads=threads, runtime=runtime)
-    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
+    folder = open_dataset(
+        exams, split, labels=False, allow_missing_plane=allow_missing_plane, axes=axes
+    )
     _warn_of_unread("predict", folder.unread)
     predictions = predictor.predict(folder)
     predictions.write(out)
@@ -157,7 +161,7 @@ def predict(
 
 
 def submit(
-    model: Path,
+    model: tuple[Path, ...],
     paths: Path,
     predictions: Path,
     *,
@@ -168,7 +172,8 @@ def submit(
     """The MRNet competition's interface: a list of .npy paths in, abnormal,acl,meniscus out.
 
     Args:
-        model: a run folder or exported model whose findings are abnormal, acl and meniscus.
+        model: a run folder or exported model whose findings are abnormal, acl and meniscus;
+            several with commas between are an ensemble.
         paths: headerless CSV, three lines an exam: .../{plane}/{id}.npy.
         predictions: the headerless CSV to write, a line an exam, in the list's order.
         axes: the order of the files' axes where it is not slices,rows,cols, such as
@@ -182,7 +187,7 @@ def submit(
     from mrknee.untrusted import read_text
 
     listed = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
-    reads: list[Path | str] = [model, paths, *filter(None, (line.strip() for line in listed))]
+    reads: list[Path | str] = [*model, paths, *filter(None, (line.strip() for line in listed))]
     for file in (predictions, remarks_file(predictions)):
         check_output_file(file, reads)
     from mrknee.inference.submission import predict_listed, write_submission
@@ -200,12 +205,11 @@ def check(data: Path, *, axes: str | None = None, json: bool = False) -> int:
         axes: the order of the files' axes where it is not slices,rows,cols; see predict.
         json: print JSON instead of a table.
     """
-    from mrknee.checkup.check import check as check_data
-    from mrknee.checkup.table import table
+    from mrknee.library import check_dataset
 
-    checkup = check_data(data, axes=axes)
-    print(checkup.to_json() if json else table(checkup), end="")
-    return 1 if checkup.errors else 0
+    checkup = check_dataset(data, axes=axes)
+    print(checkup.to_json() if json else f"{checkup}\n", end="")
+    return 0 if checkup.ok else 1
 
 
 def evaluate(
@@ -214,7 +218,7 @@ def evaluate(
     *,
     out: Path,
     split: str = "valid",
-    model: Path | None = None,
+    model: tuple[Path, ...] | None = None,
     against: str | None = None,
     prevalence: dict[str, float] | None = None,
     axes: str | None = None,
@@ -227,18 +231,14 @@ def evaluate(
         data: the data set's folder, with {split}-<finding>.csv inside.
         out: a folder; scorecard.json and report.html are written there.
         split: the split that was predicted.
-        model: the run folder, or exported model, that made the predictions; adds operating
-            points, where the split came from, and heat maps of the worst failures.
+        model: the run folder, or exported model, that made the predictions (several with commas
+            between: an ensemble); adds operating points, where the split came from, and heat maps
+            of the worst failures.
         against: a second model's predictions, for example of single-finding networks, compared
             in the page.
         prevalence: finding=share,...: PPV, NPV and calibration also at these prevalences.
         axes: the order of the files' axes where it is not slices,rows,cols; see predict.
     """
-    from mrknee.outputs import check_output_folder
-    from mrknee.scoring.predictions import named_files
-
-    reads = [*named_files(predictions), data, *named_files(against or ""), model or ""]
-    check_output_folder(out, ["scorecard.json", "report.html"], filter(None, reads))
     from mrknee.report.evaluation import evaluate as evaluate_predictions
 
     card = evaluate_predictions(
@@ -267,22 +267,23 @@ def compare(
         out: a folder; comparison.json is written there.
         split: the split that was predicted.
     """
-    from mrknee.files import owned_folder
-    from mrknee.outputs import check_output_folder
-    from mrknee.scoring.comparison import compare_files
-    from mrknee.scoring.predictions import named_files
+    from mrknee.library import compare as compare_models
 
-    reads = [file for model in predictions for file in named_files(model)]
-    check_output_folder(out, ["comparison.json"], [*reads, data])
-    with owned_folder(out):
-        comparison = compare_files(predictions, data, split=split)
-        comparison.write(out / "comparison.json")
+    if len(predictions) < 2:
+        raise DataError(
+            "one table can't be compared",
+            code="compare",
+            expected="two tables of predictions or more, and the data set's folder",
+            found=", ".join(predictions),
+        )
+    first, second, *others = predictions
+    comparison = compare_models(first, second, data, others=others, split=split, out=out)
     print(comparison.table())
     print(f"wrote {out / 'comparison.json'}")
 
 
 def explain(
-    model: Path,
+    model: tuple[Path, ...],
     exams: Path,
     *,
     exam: str,
@@ -296,7 +297,8 @@ def explain(
     """Why: heat maps, slice scores and series' shares that add up to each finding's logit.
 
     Args:
-        model: a run folder, or an ONNX file that export wrote.
+        model: a run folder, or an ONNX file that export wrote; several with commas between are an
+            ensemble, the mean of their probabilities.
         exams: a data set's folder (one split of it is read), or a folder with axial/, coronal/
             and sagittal/ inside.
         exam: the exam's id.
@@ -310,10 +312,6 @@ def explain(
         runtime: what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16
             (faster, less exact); onnxruntime, if not given.
     """
-    from mrknee.outputs import check_output_folder
-
-    names = ["index.html", "explanation.json", "explanation.npz", "contact-*.png"]
-    check_output_folder(out, names, [model, exams])
     from mrknee.report.exam_page import explain_exam
     from mrknee.report.pictures import slice_in_words
 
@@ -340,7 +338,7 @@ def explain(
 
 
 def export(
-    model: Path,
+    model: tuple[Path, ...],
     *,
     out: Path,
     int8: bool = False,
@@ -359,30 +357,15 @@ def export(
         split: with --int8, its labelled split that AUCs before and after are compared on.
         auc_limit: with --int8, refuse if a finding's AUC falls by more than this.
     """
-    from mrknee.outputs import check_output_file
+    from mrknee.library import export_onnx
 
-    check_output_file(out, [model] if data is None else [model, data])
-    from mrknee.inference.export import Int8
-    from mrknee.inference.export import export as export_model
-
-    if int8 != (data is not None):
-        raise SettingsError(
-            "--int8 and --data must be given together",
-            code="options-together",
-            expected="--int8 and --data, or neither",
-            found="--int8 alone" if int8 else "--data alone",
-        )
-    found = export_model(model, out, int8=None if data is None else Int8(data, split, auc_limit))
-    print(found.parity.text())
-    for finding, reason in found.uncalibrated.items():
-        print(f"{finding}: {reason}")
-    if found.cost is not None:
-        print(found.cost.text())
+    found = export_onnx(model, out, int8=int8, data=data, split=split, auc_limit=auc_limit)
+    print(found)
     print(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB")
 
 
 def serve(
-    model: Path,
+    model: tuple[Path, ...],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -397,7 +380,8 @@ def serve(
     """Reads and explains one exam a request, over HTTP, until it is told to end.
 
     Args:
-        model: a run folder, or an ONNX file that export wrote.
+        model: a run folder, or an ONNX file that export wrote; several with commas between are an
+            ensemble, the mean of their probabilities.
         host: the address to listen at; whoever reaches it can use it, without a password.
         port: the port to listen at; 0 takes any free one.
         root_path: the path of a proxy that the service is below, such as /knee.
@@ -431,9 +415,10 @@ def encoders(*, json: bool = False) -> None:
     Args:
         json: print JSON instead of a table.
     """
-    from mrknee.networks.catalogue import encoder_table
+    from mrknee.library import list_encoders
 
-    _print_rows(encoder_table(), as_json=json)
+    table = list_encoders()
+    print(dumps(table.to_list(), indent=2) if json else table)
 
 
 def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
@@ -695,6 +680,8 @@ def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation 
         return {"type": kinds[0], "nargs": "+", "action": "extend"}  # given twice: all of them
     if get_origin(annotation) is dict:
         return {"type": _shares, "metavar": "NAME=SHARE,..."}
+    if get_origin(annotation) is tuple:
+        return {"type": _models, "metavar": "MODEL"}
     return {"type": _path if annotation is Path else annotation}
 
 
@@ -716,6 +703,14 @@ def _path(text: str) -> Path:
     return path
 
 
+def _models(text: str) -> tuple[Path, ...]:
+    """A model's path, or an ensemble's with commas between; a path that has a comma is itself."""
+    whole = _path(text)
+    if "," not in text or whole.exists():
+        return (whole,)
+    return tuple(_path(part.strip()) for part in text.split(","))
+
+
 def _shares(text: str) -> dict[str, float]:
     """`acl=0.45,meniscus=0.4` as a dictionary; shares above 0 and below 1, each name once."""
     expected = "expected NAME=SHARE,... with shares between 0 and 1, each name once"
@@ -730,13 +725,3 @@ def _shares(text: str) -> dict[str, float]:
             raise argparse.ArgumentTypeError(f"{expected}; found {part!r}")
         shares[name] = share
     return shares
-
-
-def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    table = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        print("  ".join(map(str.ljust, line, widths)).rstrip())

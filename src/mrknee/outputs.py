@@ -13,18 +13,7 @@ from typing import NoReturn
 from mrknee.errors import OutputError
 from mrknee.exams.listing import has_series, series_folders
 from mrknee.files import LOCK, resolve_output
-
-RUN_FILES = (
-    *("settings.yaml", "environment.json", "split.csv", "data.json", "metrics.csv", "log.txt"),
-    *("predictions-inner.csv", "predictions-valid.csv", "scorecard.json", ".running"),
-    *("resume/*.ckpt", "tensorboard/*"),
-    *(
-        f"{part}{name}"
-        for part in ("", "best/", "last/", "epochs/*/")
-        for name in ("model.json", "weights.safetensors")
-    ),
-)
-"""A run folder's own files, relative to it; a folder of weights is one too."""
+from mrknee.run_folder import MODEL_FILE, RUN_FILES, RunFolder
 
 STACKS = "*.[nN][pP][yY]"
 """What a data set's files are called in the planes' folders."""
@@ -125,7 +114,8 @@ def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path,
         yield path.parent, escape(path.name)
         return
     patterns: list[str] = []
-    if any((path / name).exists() for name in ("settings.yaml", "model.json", "best")):
+    run = RunFolder(path)
+    if any(file.exists() for file in (run.settings, path / MODEL_FILE, run.best)):
         patterns += RUN_FILES
     folders = [path / split for split in ("train", "valid")]
     if every_split:  # a folder of exams may have tables of any name beside it

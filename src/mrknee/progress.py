@@ -18,18 +18,35 @@ LINE_SECONDS = 10.0
 _hidden = False
 
 
-def hide() -> None:
-    """Shows no progress from here on in this process: nobody watches a service's requests."""
+def show_progress(show: bool = True) -> None:
+    """Switches progress on or off in this process: bars, lines, and what training reports.
+
+    What a run reports is in its `log.txt` in any case; warnings are shown in any case.
+
+    Args:
+        show: False shows nothing from here on, True shows it again.
+
+    Example:
+        >>> import mrknee
+        >>> mrknee.show_progress(False)
+    """
     global _hidden
-    _hidden = True
+    _hidden = not show
+
+
+def report(text: str) -> None:
+    """Prints a line of progress to standard output, unless progress is switched off."""
+    if not _hidden:
+        print(text, flush=True)
 
 
 class Progress:
     """Counts what is done of `total` and shows it on standard error, with rate and time left.
 
     Use as a context manager; call `advance` after each piece of work. Nothing is shown in the
-    first two seconds. On a terminal it is a bar that is redrawn; elsewhere (a log file, CI) a
-    plain line every ten seconds and one at the end.
+    first two seconds. On a terminal it is a bar that is redrawn, in a notebook a line below the
+    cell that is; elsewhere (a log file, CI) a plain line every ten seconds and one at the end.
+    `show_progress(False)` switches it off.
 
     Args:
         total: how many units there are in all.
@@ -41,7 +58,7 @@ class Progress:
         self.total, self.what, self.unit = total, what, unit
         self.done = 0
         self._started = self._last_line = time.monotonic()
-        self._bar: _Bar | None = None
+        self._bar: _Bar | _Cell | None = None
         self._shown = False
 
     def __enter__(self) -> Progress:
@@ -59,9 +76,11 @@ class Progress:
         now = time.monotonic()
         if _hidden or now - self._started < QUIET_SECONDS:
             return
-        if sys.stderr.isatty():
-            if self._bar is None:
-                self._bar = _Bar(self.total, self.what)
+        if self._bar is None and sys.stderr.isatty():
+            self._bar = _Bar(self.total, self.what)
+        elif self._bar is None and _in_notebook():
+            self._bar = _Cell(self.total, self.what)
+        if self._bar is not None:
             self._bar.update(self.done, self._rate(), note)
         elif not self._shown or now - self._last_line >= LINE_SECONDS:
             self._last_line = now
@@ -71,6 +90,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Writes a line above the bar, or on standard error where there is none."""
+        if _hidden:
+            return
         if self._bar is not None:
             self._bar.say(text)
         else:
@@ -86,6 +107,39 @@ class Progress:
         parts = [f"{self.what}: {self.done}/{self.total} {self.unit}", self._rate()]
         parts.append(f"{left:.0f} s left" if self.done < self.total else f"took {seconds:.0f} s")
         print(", ".join([*parts, *([note] if note else [])]), file=sys.stderr, flush=True)
+
+
+def _in_notebook() -> bool:
+    """Whether a notebook's kernel runs this; IPython in a terminal has none."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")
+
+
+class _Cell:
+    """One line below a notebook's cell, redrawn."""
+
+    def __init__(self, total: int, what: str) -> None:
+        from IPython.display import display
+
+        self._total, self._what = total, what
+        self._handle = display({"text/plain": what}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def update(self, done: int, rate: str, note: str) -> None:
+        share = done / max(self._total, 1)
+        filled = round(30 * share)
+        parts = [f"{done}/{self._total}", rate, *([note] if note else [])]
+        bar = "#" * filled + "-" * (30 - filled)
+        line = f"{self._what} {bar} {', '.join(parts)}"
+        self._handle.update({"text/plain": line}, raw=True)
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def stop(self) -> None:
+        """Leaves the last line standing."""
 
 
 class _Bar:

@@ -52,8 +52,8 @@ def add_exam(
 
 
 def stacks_of(root: Path, split: str, exam_id: str) -> dict[str, Stack]:
-    """An exam's stacks by plane."""
+    """An exam's stacks by series."""
     folder = ExamFolder(root / split)
     stacks = folder[folder.ids.index(exam_id)].stacks
     # copies, because the files may be written anew while these are in use
-    return {plane.value: np.array(stack) for plane, stack in stacks.items()}
+    return {name: np.array(stack) for name, stack in stacks.items()}

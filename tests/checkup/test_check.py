@@ -13,7 +13,15 @@ from mrknee.checkup.check import check
 from mrknee.checkup.problem import KINDS
 from mrknee.checkup.table import table
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, read_labels, write_labels, write_stack
+from mrknee.exams import (
+    MRNET_SERIES,
+    PLANES,
+    SeriesList,
+    read_labels,
+    write_labels,
+    write_series,
+    write_stack,
+)
 from tests.checkup.conftest import LABELS, add_exam, stacks_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "checking.md"
@@ -70,6 +78,11 @@ def remove_plane(root: Path) -> None:
 def leave_a_note(root: Path) -> None:
     """A file that is no stack lies in a plane's folder."""
     (root / "train" / "axial" / "0003.txt").write_text("motion")
+
+
+def declare_other_series(root: Path) -> None:
+    """The folder of a split declares its series in another order than the other split's."""
+    write_series(root / "valid", SeriesList(reversed(MRNET_SERIES)))
 
 
 def share_id(root: Path) -> None:
@@ -236,6 +249,7 @@ FAULTS = {
     "no-exams": Fault(empty_valid, "valid/"),
     "missing-plane": Fault(remove_plane, "train/sagittal/0005.npy", "0005"),
     "extra-file": Fault(leave_a_note, "train/axial/0003.txt"),
+    "series-differ": Fault(declare_other_series, "valid/"),
     "id-twice": Fault(share_id, "valid/*/0003.npy", "0003"),
     "exam-id": Fault(name_a_formula, "valid/*/=A1.npy", "=A1"),
     "not-npy": Fault(overwrite, STACK, "0003"),
@@ -398,7 +412,7 @@ def test_the_json_has_everything_and_no_path_above_the_data(knees: Path) -> None
             "first": "train/0002",
             "second": "valid/0099",
             "distance": 0.0,
-            "planes": {"axial": 0.0, "coronal": 0.0, "sagittal": 0.0},
+            "series": {"axial": 0.0, "coronal": 0.0, "sagittal": 0.0},
             "copy": True,
         }
     ]
@@ -415,7 +429,7 @@ def test_the_table_says_what_to_do_and_is_short(knees: Path) -> None:
         file.unlink()
     lines = table(check(knees)).splitlines()
     assert "10 errors" in lines
-    assert sum("the exam lacks the axial plane" in line for line in lines) == 5
+    assert sum("the exam lacks the series axial" in line for line in lines) == 5
     assert any("and 5 more" in line for line in lines)
     assert sum("--allow-missing-plane" in line for line in lines) == 1
     assert any("0.700 (0.397 to 0.892)" in line for line in lines)  # Wilson's interval of 7 in 10

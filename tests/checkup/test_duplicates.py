@@ -70,7 +70,7 @@ def test_an_altered_copy_is_found_in_another_split(knees: Path, alter: Alteratio
     (pair,) = checkup.pairs
     assert (pair.first, pair.second, pair.copy) == ("train/0004", "valid/0099", False)
     assert 0 <= pair.distance <= ALIKE
-    assert pair.distance == pytest.approx(np.mean(list(pair.planes.values())), abs=0.001)
+    assert pair.distance == pytest.approx(np.mean(list(pair.series.values())), abs=0.001)
     (problem,) = (p for p in checkup.problems if p.code == "alike-across")
     assert "train/0004" in problem.text
     assert f"{pair.distance:.2f}" in problem.text
@@ -92,7 +92,7 @@ def test_a_copy_without_a_plane_is_found(knees: Path) -> None:
     del stacks["coronal"]
     add_exam(knees, "valid", "0099", stacks)
     (pair,) = check(knees).pairs
-    assert sorted(pair.planes) == ["axial", "sagittal"]
+    assert sorted(pair.series) == ["axial", "sagittal"]
 
 
 def test_one_stack_of_another_exam_is_a_copy(knees: Path) -> None:
@@ -102,7 +102,7 @@ def test_one_stack_of_another_exam_is_a_copy(knees: Path) -> None:
     checkup = check(knees)
     (problem,) = checkup.problems
     assert (problem.code, problem.file) == ("copy-across", "valid/axial/0012.npy")
-    assert checkup.pairs[0].planes == {"axial": 0.0}
+    assert checkup.pairs[0].series == {"axial": 0.0}
 
 
 def test_the_same_values_in_another_shape_are_no_copy(knees: Path) -> None:

@@ -10,6 +10,7 @@ from mrknee.checkup.check import check
 from mrknee.checkup.facts import LabelCount
 from mrknee.checkup.labels import CHANCE, compare_labels
 from mrknee.checkup.layout import check_layout, listings_of, split_names
+from mrknee.exams import MRNET_SERIES
 from mrknee.scoring.proportions import wilson
 from mrknee.sources.phantom.cohort import FREQUENCIES, KINDS
 
@@ -88,9 +89,9 @@ def test_what_people_keep_beside_the_splits_is_left_alone(knees: Path) -> None:
     (knees / "trian-acl.csv").write_text("0000,1\n")
     (knees / "0000.npy").write_text("")
     (knees / "train" / "Axial").mkdir()
-    listings, unlisted = listings_of(knees, split_names(knees))
+    listings, unlisted = listings_of(knees, split_names(knees), MRNET_SERIES)
     assert unlisted == []
-    places, problems = check_layout(knees, listings)
+    places, problems = check_layout(knees, listings, MRNET_SERIES)
     assert len(places) == 14 * 3
     assert {p.code for p in problems} == {"extra-file"}
     assert [p.file for p in problems] == ["0000.npy", "trian-acl.csv", "train/Axial"]

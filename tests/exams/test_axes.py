@@ -84,8 +84,8 @@ def test_a_reformatted_volume_is_fine() -> None:
 def test_a_data_set_tells_by_what_varies() -> None:
     """Images have one size and slices vary in number, also where images are no squares."""
     counts = (90, 100, 110, 120, 130)
-    wrong = {plane: [(200, 180, n) for n in counts] for plane in PLANES}
-    right = {plane: [(n, 200, 180) for n in counts] for plane in PLANES}
+    wrong = {str(plane): [(200, 180, n) for n in counts] for plane in PLANES}
+    right = {str(plane): [(n, 200, 180) for n in counts] for plane in PLANES}
     found = other_axes(wrong)
     assert found is not None
     assert found[0] == LAST

@@ -64,19 +64,21 @@ def test_planes_may_be_named_as_people_name_them(name: str, plane: Plane) -> Non
 
 
 @pytest.mark.parametrize("names", [["sagital"], ["axial", "oblique"], ["axial", "Axial"], ["0"]])
-def test_an_unknown_plane_is_refused_with_the_names(names: list[str]) -> None:
-    """A name that means no plane, or a plane that another name means too, is an error."""
-    with pytest.raises(MrkneeError, match="plane") as error:
+def test_an_unknown_series_is_refused_with_the_names(names: list[str]) -> None:
+    """A name that means no series, or one that another name means too, is an error."""
+    with pytest.raises(
+        MrkneeError, match=r"a series(' name is not known| is named twice)"
+    ) as error:
         Exam("7", dict.fromkeys(names, STACK))
     assert error.value.exam == "7"
     assert "axial, coronal, sagittal" in (error.value.expected or "")
     assert repr(names[0]) in (error.value.found or "")
 
 
-def test_a_stack_is_written_to_its_planes_folder(tmp_path: Path) -> None:
+def test_a_stack_is_written_to_its_series_folder(tmp_path: Path) -> None:
     """Writing takes the same names, and refuses the same."""
     assert write_stack(str(tmp_path), "Sag", "1", STACK) == tmp_path / "sagittal" / "1.npy"
-    with pytest.raises(MrkneeError, match="plane's name"):
+    with pytest.raises(MrkneeError, match="series' name is not known"):
         write_stack(tmp_path, "sagital", "1", STACK)
 
 
@@ -113,9 +115,9 @@ def test_an_exam_is_frozen() -> None:
         exam.labels["acl"] = 0.0  # type: ignore[index]
 
 
-def test_an_exam_without_planes_is_refused() -> None:
-    """At least one plane is needed."""
-    with pytest.raises(MrkneeError, match="no plane"):
+def test_an_exam_without_series_is_refused() -> None:
+    """At least one series is needed."""
+    with pytest.raises(MrkneeError, match="no series"):
         Exam("0001", {})
 
 

@@ -84,5 +84,5 @@ def test_clipped_outliers_are_a_remark_on_the_exam(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", series)
     np.save(tmp_path / "b.npy", BYTES)
     exam = read_exam({Plane.AXIAL: tmp_path / "a.npy", Plane.CORONAL: tmp_path / "b.npy"}, "1")
-    assert [(r.code, r.plane) for r in remarks_of(exam)] == [("outliers", "axial")]
+    assert [(r.code, r.series) for r in remarks_of(exam)] == [("outliers", "axial")]
     np.testing.assert_array_equal(read_stack(str(tmp_path / "b.npy")), BYTES)

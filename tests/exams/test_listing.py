@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, ExamFolder, Plane, write_labels, write_stack
+from mrknee.exams import (
+    MRNET_SERIES,
+    PLANES,
+    ExamFolder,
+    Plane,
+    open_dataset,
+    write_labels,
+    write_stack,
+)
 from mrknee.exams.listing import folder_meant, list_stacks, unread_text
-from mrknee.inference.model import open_exams
 
 STACK = np.ones((2, 3, 4), dtype=np.uint8)
 
@@ -31,7 +38,7 @@ def test_endings_and_folders_in_upper_case_are_read(tmp_path: Path) -> None:
     assert exams.ids == ("0000", "0001")
     assert exams.unread == ()
     assert exams[1].stacks[Plane.AXIAL].shape == STACK.shape
-    assert open_exams(tmp_path, "valid").ids == exams.ids
+    assert open_dataset(tmp_path, "valid").ids == exams.ids
 
 
 def test_every_file_is_read_or_listed(tmp_path: Path) -> None:
@@ -65,7 +72,7 @@ def test_two_files_of_one_stack_are_refused(tmp_path: Path) -> None:
     folder = write_exams(tmp_path, "0001")
     (folder / "axial" / "0001.NPY").write_bytes((folder / "axial" / "0001.npy").read_bytes())
     with pytest.raises(MrkneeError, match="one exam's") as error:
-        list_stacks(folder)
+        list_stacks(folder, MRNET_SERIES)
     assert error.value.exam == "0001"
 
 
@@ -102,7 +109,7 @@ def test_the_folder_meant_is_named(tmp_path: Path) -> None:
     for given in (data.parent, data.parent.parent):
         assert folder_meant(given, data_set=True) == f"name the folder {data}"
         with pytest.raises(MrkneeError) as error:
-            open_exams(given, "valid")
+            open_dataset(given, "valid")
         assert error.value.advice == f"name the folder {data}"
         with pytest.raises(MrkneeError) as error:
             ExamFolder.of_split(given, "train")
@@ -121,7 +128,7 @@ def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
     for given in (archive.parent, archive):
         assert "unpack" in (folder_meant(given, data_set=True) or "")
         with pytest.raises(MrkneeError) as error:
-            open_exams(given, "valid")
+            open_dataset(given, "valid")
         assert str(archive) in (error.value.advice or "")
 
 
@@ -163,14 +170,14 @@ def test_a_packed_split_is_to_be_unpacked(tmp_path: Path) -> None:
     assert folder_meant(data, data_set=True, split="train") == f"unpack {data / 'train.zip'}"
 
 
-def test_stacks_beside_the_planes_folders_are_listed(tmp_path: Path) -> None:
+def test_stacks_beside_the_series_folders_are_listed(tmp_path: Path) -> None:
     """Loose stacks, and folders with stacks whose names are no plane's; other things are not."""
     data = write_splits(tmp_path, "valid") / "valid"
     np.save(data / "7.npy", STACK)
     (data / "coronal").rename(data / "Coronal_PD")
     (data / "notes").mkdir()
     (data / "import.json").write_text("{}")
-    assert [file.name for file in list_stacks(data).unread] == ["7.npy", "Coronal_PD"]
-    with pytest.raises(MrkneeError, match="lacks the coronal plane") as error:
+    assert [file.name for file in list_stacks(data, MRNET_SERIES).unread] == ["7.npy", "Coronal_PD"]
+    with pytest.raises(MrkneeError, match="lacks the series coronal") as error:
         ExamFolder(data)
     assert "Coronal_PD" in (error.value.found or "")

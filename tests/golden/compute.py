@@ -93,13 +93,14 @@ def one_thread() -> Iterator[None]:
 
 def reference_logits() -> Values:
     """Logits of the reference network, also of exams that lack planes."""
-    reader = Reader(Preparation(), network(NetworkSettings())).eval()
+    made, preparation = network(NetworkSettings()), Preparation()
     exams = {name: exam(name, slices) for name, slices in SLICES.items()}
     exams |= {"no-axial": exam("no-axial", (0, 4, 3)), "sagittal": exam("sagittal", (0, 0, 6))}
     with torch.no_grad(), one_thread():
+        batches = {name: join([frame_exam(one, preparation)]) for name, one in exams.items()}
         return {
-            f"logits/{name}": reader(join([frame_exam(one, reader.preparation)])).numpy()
-            for name, one in exams.items()
+            f"logits/{name}": made(batch.prepared(preparation), batch.lengths).numpy()
+            for name, batch in batches.items()
         }
 
 
@@ -128,7 +129,7 @@ def augmented_pixels() -> Values:
         one = exam("augmented", (2, 3, 2), side)
         views = draw_views(Augmentation(), 3, 2, one.id)
         for plane, stack in one.stacks.items():
-            turned = apply_view(np.asarray(stack), views[plane], small)
+            turned = apply_view(np.asarray(stack), views[Plane(plane)], small)
             values[f"augmented/{side}/{plane}"] = turned.numpy()
     return values
 
@@ -208,7 +209,7 @@ def small_model_results(folder: Path) -> Values:
             values[f"{kind}/{one.id}/logits"] = why.logits
             values[f"{kind}/{one.id}/bias"] = why.bias
             for plane in one.stacks:
-                scores = why.slice_scores(Plane(plane))
+                scores = why.slice_scores(plane)
                 values[f"{kind}/{one.id}/scores/{plane}"] = scores
                 heat = np.stack([why.heat(plane, finding) for finding in why.findings])
                 values[f"{kind}/{one.id}/heat/{plane}"] = heat[:, :, ::9, ::9]

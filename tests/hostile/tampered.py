@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Exam, ExamFolder
+from mrknee.exams import Exam, ExamFolder, open_dataset
 from mrknee.inference.export import export
-from mrknee.inference.model import Model, load_model, open_exams
+from mrknee.inference.model import Model, load_model
 from mrknee.inference.submission import submit
 from mrknee.networks.description import digest_of
 from mrknee.report.evaluation import evaluate
@@ -169,7 +169,7 @@ def run_verbs(path: Path, data: Path, out: Path, *, export_too: bool = True) -> 
     Raises:
         BaseException: whatever else a verb raised.
     """
-    exams: ExamFolder = open_exams(data, "valid")
+    exams: ExamFolder = open_dataset(data, "valid")
     listing = out / "paths.csv"
     lines = [str(data / "valid" / plane / f"{exams.ids[0]}.npy") for plane in exams[0].stacks]
     listing.write_text("\n".join(lines))

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from mrknee.cli import main
-from mrknee.training.resumption import RESUME, Done, save_state
+from mrknee.run_folder import RunFolder
+from mrknee.training.resumption import Done, save_state
 from tests.conftest import write_toy_dataset
 from tests.hostile import studies
 from tests.hostile.test_interrupted import files
@@ -114,13 +115,13 @@ def test_what_was_there_stays(
 
 def test_a_state_that_has_no_room_is_told(disk: Path) -> None:
     """PyTorch calls a full disk "unexpected pos"; the error is the system's own, with the file."""
-    file = disk / RESUME
+    file = RunFolder(disk).state
     file.parent.mkdir()
     file.write_text("before")
     with pytest.raises(OSError, match=NO_SPACE) as caught:
         save_state(disk, Done(), {"a": torch.zeros(3_000_000)})
     assert caught.value.filename == str(file)
-    assert files(disk) == {str(RESUME): b"before"}
+    assert files(disk) == {"resume/last.ckpt": b"before"}
 
 
 def test_training_goes_on_when_there_is_room(

@@ -50,13 +50,13 @@ def readers() -> dict[str, Callable[[Path], object]]:
     from mrknee.inference.submission import ListedExams
     from mrknee.inference.torch_model import TorchModel
     from mrknee.networks.weights import read_weights
-    from mrknee.report.cohort import parts_of
+    from mrknee.run_folder import RunFolder
     from mrknee.scoring.predictions import Predictions
     from mrknee.scoring.scorecard import Scorecard
     from mrknee.sources.clinical.importing import import_exams
     from mrknee.sources.phantom.cohort import write_cohort
     from mrknee.training.recipe import load_recipe
-    from mrknee.training.resumption import RESUME, read_state
+    from mrknee.training.resumption import read_state
 
     def imported(path: Path) -> None:
         """What an import refuses of a source that holds something else it tells in its table."""
@@ -83,13 +83,13 @@ def readers() -> dict[str, Callable[[Path], object]]:
         "labels": read_labels,
         "predictions": Predictions.read,
         "listing": ListedExams,
-        "parts": lambda path: parts_of(path.with_name("model.onnx")),
+        "parts": lambda path: RunFolder.around(path.with_name("model.onnx")).read_split(),
         "recipe": lambda path: load_recipe(str(path)),
         "scorecard": Scorecard.read,
         "phantom": lambda path: write_cohort(path, train=1, valid=0, seed=0, size=32),
         "checkpoint": TorchModel,
         "weights": read_weights,
-        "resume": lambda path: read_state(path / RESUME),
+        "resume": lambda path: read_state(RunFolder(path).state),
         "onnx": OnnxModel,
         "import": imported,
         "exam": lambda path: OnnxModel(path).run(Exam("0000", planes)),

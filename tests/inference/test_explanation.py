@@ -356,7 +356,7 @@ def test_the_decomposition_can_be_exported(tmp_path: Path, monkeypatch: pytest.M
             self.network = network
 
         def forward(self, axial: Tensor, coronal: Tensor, sagittal: Tensor) -> tuple[Tensor, ...]:
-            maps = dict(zip(PLANES, (axial, coronal, sagittal), strict=True))
+            maps = {"axial": axial, "coronal": coronal, "sagittal": sagittal}
             reading = self.network.read(maps)
             return reading.logits, *self.network.contributions(maps, reading).values()
 

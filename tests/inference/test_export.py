@@ -18,13 +18,13 @@ import torch
 
 from mrknee.cli import main
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Plane
+from mrknee.exams import MRNET_SERIES, PLANES, Exam, Plane, open_dataset
 from mrknee.inference import export as exporting
 from mrknee.inference.export import LIMIT, Int8, Parity, export
-from mrknee.inference.model import Model, load_model, open_exams
+from mrknee.inference.model import Model, load_model
 from mrknee.inference.onnx_file import METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
-from mrknee.inference.runtimes import OUTPUTS
+from mrknee.inference.runtimes import outputs_of
 from mrknee.inference.submission import submit
 from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -90,7 +90,6 @@ def assert_same(run: Model, file: Model, exam: Exam, atol: float = LIMIT) -> Non
     np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=atol)
     np.testing.assert_array_equal(found.bias, expected.bias)
     assert found.findings == expected.findings
-    assert found.method == "exact"
     assert found.attention_fixed == expected.attention_fixed
     assert list(found.native) == list(expected.native)
     assert found.shapes == expected.shapes
@@ -178,7 +177,7 @@ def test_other_software_needs_three_inputs_only(exported: tuple[Path, Path]) -> 
     scores = expected.slice_scores(Plane.CORONAL)
     np.testing.assert_allclose(found[2], scores, rtol=0, atol=LIMIT)
     assert found[3].shape == expected.native[Plane.CORONAL].shape
-    assert [output.name for output in session.get_outputs()] == list(OUTPUTS)
+    assert [output.name for output in session.get_outputs()] == list(outputs_of(MRNET_SERIES))
 
 
 def test_the_file_names_no_folder_of_the_exporting_machine(exported: tuple[Path, Path]) -> None:
@@ -190,7 +189,7 @@ def test_the_file_names_no_folder_of_the_exporting_machine(exported: tuple[Path,
 
 def test_a_data_set_is_predicted_alike(exported: tuple[Path, Path], toy: Path) -> None:
     """The same ids and findings, the same calibrated probabilities."""
-    exams = open_exams(toy, "train")
+    exams = open_dataset(toy, "train")
     expected, found = (load_model(path).predict(exams) for path in exported)
     assert (found.ids, found.findings) == (expected.ids, expected.findings)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=LIMIT)
@@ -312,12 +311,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_model(tmp_path / "model.onnx")
 
 
-def test_no_gradients_no_grad_cam(exported: tuple[Path, Path]) -> None:
-    """Asked for, it is refused rather than replaced."""
-    with pytest.raises(MrkneeError, match="Grad-CAM"):
-        OnnxModel(exported[1]).explain(make_exam(*[(2, 48, 48)] * 3), method="grad-cam")
-
-
 def test_threads_are_a_positive_number(exported: tuple[Path, Path]) -> None:
     """One or more; the result doesn't depend on it."""
     exam = make_exam(*[(3, 48, 48)] * 3)
@@ -404,7 +397,7 @@ def test_a_submission_is_the_run_folders(
 def test_a_report_takes_either(exported: tuple[Path, Path], tmp_path: Path) -> None:
     """`evaluate --model FILE`: thresholds, provenance and heat maps from the file alone."""
     data = write_toy_dataset(tmp_path / "toy", 2, 20, slices=(2, 4))
-    load_model(exported[1]).predict(open_exams(data, "valid")).write(tmp_path / "p.csv")
+    load_model(exported[1]).predict(open_dataset(data, "valid")).write(tmp_path / "p.csv")
     pages = [gather(str(tmp_path / "p.csv"), data, model=model) for model in exported]
     assert pages[0].model is not None
     assert pages[1].model is not None
@@ -412,7 +405,7 @@ def test_a_report_takes_either(exported: tuple[Path, Path], tmp_path: Path) -> N
     assert pages[1].model.calibration == pages[0].model.calibration
     drawn = [one for group in pages[1].failures.values() for one in group]
     assert drawn
-    assert all(one.explained == "exact" and one.heat_uri for one in drawn)
+    assert all(one.heat_uri for one in drawn)
 
 
 def test_eight_bits_are_smaller_and_priced(

@@ -12,8 +12,9 @@ import torch
 from mrknee.cli import main
 from mrknee.exams import PLANES, Exam
 from mrknee.inference.export import export
-from mrknee.inference.model import load_model, uncalibrated
+from mrknee.inference.model import load_model
 from mrknee.inference.onnx_model import OnnxModel
+from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.scoring.calibration import fit_calibration
@@ -52,13 +53,15 @@ def exam() -> Exam:
 
 def test_a_model_says_which_findings_are_calibrated(run: Path, exam: Exam) -> None:
     """By its decisions; the probability of the others is the network's own."""
-    model = load_model(run)
+    model = TorchModel(run)
     assert model.uncalibrated == UNCALIBRATED
     explained = model.explain(exam)
     own = 1 / (1 + np.exp(-explained.logits))
     same = np.isclose(explained.probabilities, own, atol=1e-9)
     assert same.tolist() == [name in UNCALIBRATED for name in FINDINGS]
-    assert uncalibrated({}, ("acl",)) == {"acl": "not calibrated: training fitted no calibration"}
+    save_checkpoint(run.parent / "plain", model.network, PREPARATION.to_dict(), {})
+    none = "not calibrated: training fitted no calibration"
+    assert load_model(run.parent / "plain").uncalibrated == dict.fromkeys(FINDINGS, none)
 
 
 def test_the_commands_say_it(

@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mrknee.cli import main
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.exams import MRNET_SERIES, PLANES, Exam, ExamFolder, Plane, open_dataset
 from mrknee.inference import export as exporting
 from mrknee.inference.export import Int8, export
-from mrknee.inference.model import load_model, open_exams
+from mrknee.inference.model import load_model
 from mrknee.inference.onnx_file import seal
 from mrknee.inference.onnx_model import OnnxModel, inputs_of
 from mrknee.inference.runtimes import Limits, OpenVino, RuntimeName, open_runtime
@@ -88,7 +88,7 @@ def test_eight_bits_are_near(files: Files) -> None:
 
 def test_openvino_computes_in_float32_with_the_threads_given(files: Files) -> None:
     """Not in bfloat16, which it would choose by itself where the processor has it."""
-    runtime = open_runtime("openvino", files[1].read_bytes(), files[1], 1)
+    runtime = open_runtime("openvino", files[1].read_bytes(), files[1], MRNET_SERIES, 1)
     compiled = cast(OpenVino, runtime)._request.get_compiled_model()
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
@@ -123,7 +123,7 @@ def test_a_data_set_is_predicted_alike(files: Files, toy: Path, tmp_path: Path) 
     out = tmp_path / "p.csv"
     words = ["predict", str(files[1]), str(toy), "--split", "train", "--out", str(out)]
     assert main([*words, "--runtime", "openvino"]) == 0
-    exams: ExamFolder = open_exams(toy, "train")
+    exams: ExamFolder = open_dataset(toy, "train")
     expected = load_model(files[1]).predict(exams)
     found = type(expected).read(out)
     assert found.ids == expected.ids
@@ -148,7 +148,7 @@ def test_a_graph_that_a_runtime_does_not_know_is_told(
     graph.graph.node[0].op_type = "OfTomorrow"
     file = tmp_path / "model.onnx"
     with pytest.raises(MrkneeError, match="can't compute this model") as error:
-        open_runtime(name, seal(graph.SerializeToString()), file, None)
+        open_runtime(name, seal(graph.SerializeToString()), file, MRNET_SERIES, None)
     assert name in str(error.value)
     assert "OfTomorrow" in str(error.value)
 
@@ -173,12 +173,14 @@ def slow_graph(operators: int) -> bytes:
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_computation_that_takes_too_long_is_ended(name: RuntimeName) -> None:
     """Between two operators; the next exam is read as ever."""
-    inputs = inputs_of(make_exam((1, 4, 4), (1, 4, 4), (1, 4, 4)))
+    inputs = inputs_of(make_exam((1, 4, 4), (1, 4, 4), (1, 4, 4)), MRNET_SERIES)
     if name == "openvino":  # it has no inputs for what the graph doesn't use
         inputs = {"axial": inputs["axial"], "present": inputs["present"]}
     for seconds, operators in ((0.2, 200), (60, 1)):
         file = Path("slow.onnx")
-        runtime = open_runtime(name, slow_graph(operators), file, 1, Limits(seconds=seconds))
+        runtime = open_runtime(
+            name, slow_graph(operators), file, MRNET_SERIES, 1, Limits(seconds=seconds)
+        )
         if operators == 1:
             expected = 1500**3 * float(inputs["axial"].sum()) ** 2
             assert runtime.run(inputs)["logits"] == pytest.approx(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.inference.model import open_exams
+from mrknee.exams import open_dataset
 from mrknee.inference.submission import ListedExams, submit
 from mrknee.inference.torch_model import TorchModel
 from tests.inference.test_torch_model import make_model
@@ -28,7 +28,7 @@ def test_the_output_is_the_competitions(toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "predictions.csv"
     assert submit(model, write_listing(toy, tmp_path / "paths.csv", ids), out) == 3
     written = np.loadtxt(out, delimiter=",")
-    table = TorchModel(model).predict(open_exams(toy, "valid"))
+    table = TorchModel(model).predict(open_dataset(toy, "valid"))
     assert table.findings == ("abnormal", "acl", "meniscus")
     expected = table.probabilities[[table.ids.index(i) for i in ids]]
     np.testing.assert_allclose(written, expected, atol=1e-6)

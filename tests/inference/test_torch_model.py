@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, ExamFolder, Plane, StackSizes
-from mrknee.inference import predictor as predicting
-from mrknee.inference.model import open_exams
+from mrknee.exams import PLANES, Exam, ExamFolder, Plane, StackSizes, open_dataset
+from mrknee.inference import torch_model as predicting
 from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.network import Network
@@ -51,9 +50,9 @@ def test_batches_keep_to_a_budget_of_slices(
     data = write_toy_dataset(tmp_path / "toy", 12, 1, slices=(1, 12))
     predictor = TorchModel(make_model(tmp_path / "run"))
     read: list[tuple[int, int]] = []
-    predictor.reader.register_forward_pre_hook(
+    predictor.network.register_forward_pre_hook(
         lambda _, given: read.append(
-            (len(given[0]), sum(int(lengths.sum()) for lengths in given[0].lengths.values()))
+            (len(given[1]["axial"]), sum(int(lengths.sum()) for lengths in given[1].values()))
         )
     )
     predictor.predict(ExamFolder.of_split(data, "train"))
@@ -65,7 +64,7 @@ def test_batches_keep_to_a_budget_of_slices(
 
 def test_predictions_are_probabilities_that_differ(toy: Path, tmp_path: Path) -> None:
     """Between 0 and 1, and not the same number for every exam."""
-    table = TorchModel(make_model(tmp_path / "run")).predict(open_exams(toy, "train"))
+    table = TorchModel(make_model(tmp_path / "run")).predict(open_dataset(toy, "train"))
     assert table.probabilities.shape == (12, 3)
     assert ((table.probabilities > 0) & (table.probabilities < 1)).all()
     assert (table.probabilities.std(axis=0) > 0).all()
@@ -73,9 +72,9 @@ def test_predictions_are_probabilities_that_differ(toy: Path, tmp_path: Path) ->
 
 def test_a_data_set_or_a_folder_of_planes_can_be_read(toy: Path) -> None:
     """`DATA --split train` and `DATA/train` are the same exams, labels or not."""
-    assert open_exams(toy, "train").ids == open_exams(toy / "train", "valid").ids
+    assert open_dataset(toy, "train").ids == open_dataset(toy / "train", "valid").ids
     with pytest.raises(MrkneeError, match="no exams"):
-        open_exams(toy, "test")
+        open_dataset(toy, "test")
 
 
 def test_a_model_reads_without_labels(toy: Path, tmp_path: Path) -> None:
@@ -83,7 +82,7 @@ def test_a_model_reads_without_labels(toy: Path, tmp_path: Path) -> None:
     for file in toy.glob("*.csv"):
         file.unlink()
     predictor = TorchModel(make_model(tmp_path / "run"))
-    assert len(predictor.predict(open_exams(toy, "valid")).ids) == 6
+    assert len(predictor.predict(open_dataset(toy, "valid")).ids) == 6
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
@@ -96,8 +95,8 @@ def test_a_missing_plane_is_read_where_allowed(toy: Path, tmp_path: Path) -> Non
     """An error by default; allowed, the exam gets its probabilities from the planes it has."""
     (toy / "valid" / "axial" / "0012.npy").unlink()
     with pytest.raises(MrkneeError, match="axial"):
-        open_exams(toy, "valid")
-    exams = open_exams(toy, "valid", allow_missing_plane=True)
+        open_dataset(toy, "valid")
+    exams = open_dataset(toy, "valid", allow_missing_plane=True)
     table = TorchModel(make_model(tmp_path / "run")).predict(exams)
     assert np.isfinite(table.probabilities).all()
 
@@ -108,7 +107,7 @@ def test_a_damaged_exam_is_named(toy: Path, tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:200])
     predictor = TorchModel(make_model(tmp_path / "run"))
     with pytest.raises(MrkneeError, match="truncated") as error:
-        predictor.predict(open_exams(toy, "valid"))
+        predictor.predict(open_dataset(toy, "valid"))
     assert error.value.exam == "0014"
 
 
@@ -127,7 +126,7 @@ def test_odd_exams_have_their_remarks(tmp_path: Path) -> None:
     exams += [Exam("c", fine | {Plane.CORONAL: large})]
     predictor = TorchModel(str(tmp_path))
     table = predictor.predict(exams)
-    codes = {i: [(r.code, r.plane) for r in found] for i, found in table.remarks.items()}
+    codes = {i: [(r.code, r.series) for r in found] for i, found in table.remarks.items()}
     assert codes == {
         "b": [("all-zero", "axial")],
         "c": [("other-size", "coronal"), ("other-slices", "coronal")],

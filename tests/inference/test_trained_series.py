@@ -12,7 +12,7 @@ import pytest
 
 from mrknee.cli import main
 from mrknee.errors import MrkneeError, MrkneeWarning
-from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.exams import MRNET_SERIES, PLANES, Exam, ExamFolder, Plane, Series, SeriesList
 from mrknee.inference.export import export
 from mrknee.inference.model import Model, load_model
 from mrknee.inference.onnx_model import OnnxModel
@@ -35,7 +35,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory, untraced: None) -> tuple[Pat
     folder = tmp_path_factory.mktemp("sagittal")
     run = make_run(folder / "run", NetworkSettings(encoder="test_resnet"))
     made = load_checkpoint(run / "best")
-    provenance = {**made.provenance, "planes": SAGITTAL}
+    provenance = {**made.provenance, "series": SAGITTAL}
     save_checkpoint(run / "best", made.network, made.preparation, provenance, made.decisions)
     with pytest.warns(MrkneeWarning, match="trained on sagittal only"):
         export(run, folder / "model.onnx")
@@ -61,16 +61,16 @@ def test_planes_that_were_not_trained_on_change_nothing(model: Model) -> None:
 def test_an_exam_without_a_trained_plane_is_refused(model: Model) -> None:
     """Nothing could be said of it."""
     for read in (lambda: model.predict([OTHERS]), lambda: model.explain(OTHERS)):
-        with pytest.raises(MrkneeError, match="no plane that the model was trained on"):
+        with pytest.raises(MrkneeError, match="no series that the model was trained on"):
             read()
 
 
 def test_opening_it_says_which_planes_are_left_out(paths: tuple[Path, Path]) -> None:
     """A warning, and the same for a run folder and a file."""
     for path in paths:
-        with pytest.warns(MrkneeWarning, match="the axial and coronal plane is left out"):
+        with pytest.warns(MrkneeWarning, match="axial and coronal is left out"):
             opened = load_model(path)
-        assert opened.planes == (Plane.SAGITTAL,)
+        assert opened.trained.names == ("sagittal",)
 
 
 def test_the_exported_graph_leaves_them_out_by_itself(paths: tuple[Path, Path]) -> None:
@@ -112,7 +112,7 @@ def test_verbs_say_it_in_one_line(
         said = capsys.readouterr().err
         assert said.startswith(f"mrknee {command[0]}: note: the model was trained on sagittal only")
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "The axial and the coronal plane was not read" in page
+    assert "The axial and the coronal series was not read" in page
 
 
 def test_a_service_says_which_planes_it_did_not_read(paths: tuple[Path, Path]) -> None:
@@ -120,13 +120,29 @@ def test_a_service_says_which_planes_it_did_not_read(paths: tuple[Path, Path]) -
     service = Service(OnnxModel(paths[1]), "model.onnx")
     read = service.predict(Received(EVERYTHING, {}), "request").content
     assert read.missing_series == [Plane.AXIAL, Plane.CORONAL]
-    assert service.facts().provenance["planes"] == SAGITTAL
+    assert service.facts().provenance["series"] == SAGITTAL
 
 
 def test_without_a_note_all_planes_are_read(tmp_path: Path) -> None:
     """Models of earlier versions say nothing of their planes."""
     run = make_run(tmp_path / "run", NetworkSettings(encoder="test_resnet", shared_encoder=True))
     model = TorchModel(run)
-    assert model.planes == tuple(PLANES)
+    assert model.trained == model.series == MRNET_SERIES
     assert model.notes == ()
     assert model.decisions.calibration is not None
+
+
+def test_a_series_of_another_plane_is_refused(model: Model) -> None:
+    """Its name is the model's, its slices are not what the model learned from."""
+    stacks = {Plane.SAGITTAL: EVERYTHING.stacks[Plane.SAGITTAL]}
+    exam = Exam("0007", stacks, series=SeriesList([Series("sagittal", "coronal")]))
+    with pytest.raises(MrkneeError, match="not of the plane"):
+        model.predict(exam)
+
+
+def test_other_series_of_an_exam_are_left_out(model: Model) -> None:
+    """A data set that declares more series than the model reads gives the same probabilities."""
+    more = SeriesList([Series("cor_t1", "coronal", "T1"), *MRNET_SERIES])
+    stacks = {"cor_t1": EVERYTHING.stacks["coronal"], "sagittal": EVERYTHING.stacks["sagittal"]}
+    found = model.predict(Exam("0007", stacks, series=more))
+    np.testing.assert_array_equal(found.probabilities, model.predict(ONLY).probabilities)

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES
 from mrknee.networks.network import Network
+from mrknee.networks.pooling import MaxPooling, pool_exams
 from mrknee.networks.settings import BatchNorm, NetworkSettings, SlicePooling
 from tests.networks.examples import FINDINGS, one_exam, random_batch
 
@@ -79,17 +81,34 @@ def test_the_steps_of_the_way_add_up() -> None:
     """Encoding, pooling and the head, walked one by one, give what forward gives."""
     network = build(NetworkSettings("test_resnet")).eval()
     slices, lengths = random_batch([(3, 2, 1), (1, 1, 4)])
-    pooled = [network.pool(p, network.encode(p, slices[p]), lengths[p].tolist()) for p in PLANES]
-    torch.testing.assert_close(network.head(torch.cat(pooled, 1)), network(slices, lengths))
+    maps = {str(p): network.encode(p, slices[p]) for p in PLANES}
+    reading = network.read(maps, {p: lengths[p].tolist() for p in PLANES})
+    assert torch.equal(reading.logits, network(slices, lengths))
+    pooled = []
+    for plane in PLANES:
+        weighted = reading.weights[plane] * maps[plane].mean(dim=(2, 3))
+        pooled.append(torch.stack([w.sum(0) for w in weighted.split(lengths[plane].tolist())]))
+    torch.testing.assert_close(network.head(torch.cat(pooled, 1)), reading.logits)
+
+
+def represented(
+    network: Network, slices: dict[str, Tensor], lengths: dict[str, Tensor]
+) -> Float[Tensor, "exams 3 width"]:
+    """What the head is given."""
+    given: list[Tensor] = []
+    handle = network.head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    network(slices, lengths)
+    handle.remove()
+    return given[0].reshape(-1, 3, network.width)
 
 
 def test_planes_come_in_the_references_order() -> None:
     """The representation is axial, coronal, sagittal, a third each, from its plane only."""
     network = build(NetworkSettings("test_resnet")).eval()
     slices, lengths = random_batch([(2, 2, 2)])
-    before = network.represent(slices, lengths).reshape(-1, 3, network.width)
+    before = represented(network, slices, lengths)
     slices["coronal"] = slices["coronal"] + 1
-    after = network.represent(slices, lengths).reshape(-1, 3, network.width)
+    after = represented(network, slices, lengths)
     assert [bool((before[:, k] != after[:, k]).any()) for k in range(3)] == [False, True, False]
 
 
@@ -100,8 +119,9 @@ class TestMissingPlane:
         """A missing plane's features are zero and the others' are multiplied by 3/2."""
         network = build(NetworkSettings("test_resnet")).eval()
         slices, lengths = random_batch([(2, 0, 3), (2, 3, 1)])
-        found = network.represent(slices, lengths).reshape(-1, 3, network.width)
-        axial = network.pool("axial", network.encode("axial", slices["axial"]), [2, 2])
+        found = represented(network, slices, lengths)
+        features = network.encode("axial", slices["axial"]).mean(dim=(2, 3))
+        axial, _ = pool_exams(MaxPooling(network.width), features, [2, 2])
         assert not found[0, 1].any()
         torch.testing.assert_close(found[0, 0], 1.5 * axial[0])
         assert torch.equal(found[1, 0], axial[1]), "complete exams stay the reference exactly"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mrknee.networks.pooling import AttentionPooling, build_pooling, pool_exams
+from mrknee.networks.pooling import POOLINGS, AttentionPooling, MaxPooling, MeanPooling, pool_exams
 from mrknee.networks.settings import SlicePooling
 
 KINDS: tuple[SlicePooling, ...] = ("max", "mean", "attention")
@@ -21,13 +21,13 @@ def features() -> Tensor:
 def test_maximum_is_the_references() -> None:
     """Pooled by maximum, each exam is torch.max over its own slices."""
     features = torch.tensor([[1.0, -2.0], [0.0, -1.0], [7.0, 7.0]])
-    pooled = pool_exams(build_pooling("max", 2), features, [2, 1])
+    pooled, _ = pool_exams(MaxPooling(2), features, [2, 1])
     assert torch.equal(pooled, torch.tensor([[1.0, -1.0], [7.0, 7.0]]))
 
 
 def test_a_ties_gradient_goes_to_the_first_slice(features: Tensor) -> None:
     """Where slices tie, the gradient is torch.max's, all of it to the first, exam by exam."""
-    pooled = pool_exams(build_pooling("max", 6), features, LENGTHS)
+    pooled, _ = pool_exams(MaxPooling(6), features, LENGTHS)
     (gradient,) = torch.autograd.grad(pooled.square().sum(), features)
     plain = [torch.max(features[a:b], 0)[0].square().sum() for a, b in ((0, 3), (3, 4), (4, 9))]
     (expected,) = torch.autograd.grad(torch.stack(plain).sum(), features)
@@ -39,7 +39,7 @@ def test_a_ties_gradient_goes_to_the_first_slice(features: Tensor) -> None:
 
 def test_mean_is_the_mean_of_the_exams_own_slices(features: Tensor) -> None:
     """Pooled by mean, each exam is the mean over its own slices."""
-    pooled = pool_exams(build_pooling("mean", 6), features, LENGTHS)
+    pooled, _ = pool_exams(MeanPooling(6), features, LENGTHS)
     torch.testing.assert_close(pooled[3], features[4:9].mean(0))
 
 
@@ -53,18 +53,31 @@ def test_attention_is_stated_as_in_the_paper() -> None:
     assert isinstance(outer, nn.Linear)
     scores = torch.stack([outer.weight[0] @ torch.tanh(inner.weight @ h) for h in features])
     shares = scores.exp() / scores.exp().sum()
-    torch.testing.assert_close(pooling.attention(features), shares)
-    torch.testing.assert_close(pooling(features), shares @ features)
+    pooled = pooling(features)
+    torch.testing.assert_close(pooled.weights, shares[:, None].expand(4, 6))
+    torch.testing.assert_close(pooled.vector, shares @ features)
 
 
 @pytest.mark.parametrize("slices", [1, 2, 61])
 def test_attention_sums_to_one_within_the_exam(slices: int) -> None:
     """An exam's attention is never negative and sums to 1, however many slices it has."""
     torch.manual_seed(slices)
-    shares = AttentionPooling(8).attention(100 * torch.randn(slices, 8))
+    shares = AttentionPooling(8)(100 * torch.randn(slices, 8)).weights[:, 0]
     assert shares.shape == (slices,)
     assert bool((shares >= 0).all())
     assert float(shares.sum().detach()) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", POOLINGS)
+@pytest.mark.parametrize("slices", [1, 2, 9])
+def test_the_vector_is_the_weighted_sum_of_the_slices(
+    kind: SlicePooling, slices: int, features: Tensor
+) -> None:
+    """For every pooling there is: what contributions are computed from is what was pooled."""
+    torch.manual_seed(0)
+    pooled = POOLINGS[kind](6)(features[:slices])
+    assert pooled.weights.shape == (slices, 6)
+    torch.testing.assert_close(pooled.vector, (pooled.weights * features[:slices]).sum(0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,8 +85,8 @@ def test_an_exam_without_slices_is_zero_and_takes_no_gradient(
     kind: SlicePooling, features: Tensor
 ) -> None:
     """An exam of length 0 pools to zeros, and every gradient stays finite."""
-    pooling = build_pooling(kind, 6)
-    pooled = pool_exams(pooling, features, LENGTHS)
+    pooling = POOLINGS[kind](6)
+    pooled, _ = pool_exams(pooling, features, LENGTHS)
     assert torch.equal(pooled[1], torch.zeros(6))
     (from_empty,) = torch.autograd.grad(pooled[1].sum(), features, retain_graph=True)
     assert not from_empty.any()
@@ -84,15 +97,15 @@ def test_an_exam_without_slices_is_zero_and_takes_no_gradient(
 @pytest.mark.parametrize("kind", KINDS)
 def test_neighbours_never_matter(kind: SlicePooling, features: Tensor) -> None:
     """An exam beside one full of NaN pools to what it pools to alone, bit for bit."""
-    pooling = build_pooling(kind, 6)
+    pooling = POOLINGS[kind](6)
     spoilt = features.detach().clone()
     spoilt[4:9] = float("nan")
-    beside = pool_exams(pooling, spoilt, LENGTHS)
-    assert torch.equal(beside[0], pool_exams(pooling, spoilt[:3], [3])[0])
+    beside, _ = pool_exams(pooling, spoilt, LENGTHS)
+    assert torch.equal(beside[0], pool_exams(pooling, spoilt[:3], [3])[0][0])
     assert bool(beside[3].isnan().all()), "NaN must show in the exam that has it"
 
 
 def test_lengths_that_dont_add_up_are_refused(features: Tensor) -> None:
     """Slices that belong to no exam are a fault, never dropped."""
     with pytest.raises(ValueError, match="add up to 8, but there are 9"):
-        pool_exams(build_pooling("max", 6), features, [3, 5])
+        pool_exams(MaxPooling(6), features, [3, 5])

@@ -58,7 +58,7 @@ def test_settings_are_frozen() -> None:
 def test_settings_and_catalogue_need_no_torch() -> None:
     """Settings and the table of encoders are read without importing torch, timm or torchvision."""
     program = (
-        "import sys, mrknee.networks.settings, mrknee.networks.catalogue as c; c.encoder_table();"
+        "import sys, mrknee.networks.settings, mrknee.networks.catalogue as c; c.EncoderTable();"
         "assert not {'torch', 'timm', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603 - our own program

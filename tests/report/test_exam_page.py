@@ -13,9 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Request
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Plane, write_stack
+from mrknee.exams import PLANES, Exam, Plane, open_dataset, write_stack
 from mrknee.inference.explanation import Explanation
-from mrknee.inference.model import open_exams
 from mrknee.inference.torch_model import TorchModel
 from mrknee.report.exam_page import explain_exam, write_exam_page
 from mrknee.report.pictures import chance
@@ -96,7 +95,7 @@ def test_the_page_says_the_model_s_own_numbers(
 ) -> None:
     """Probabilities are those that predict gives; terms those of the explanation, adding up."""
     explanation, out = explained
-    table = TorchModel(model).predict(open_exams(data, "valid"))
+    table = TorchModel(model).predict(open_dataset(data, "valid"))
     predicted = table.probabilities[table.ids.index("0007")]
     for row, section in enumerate(sections(out)):
         assert f"probability {chance(predicted[row])}</h2>" in unescape(section)
@@ -222,28 +221,11 @@ def test_a_missing_plane_one_slice_and_tall_slices_work(model: Path, data: Path)
     assert not out.exists()
     explanation = explain_exam(model, data / "odd", "0001", out, allow_missing_plane=True)
     assert set(explanation.native) == {Plane.CORONAL, Plane.SAGITTAL}
-    assert "This exam has no axial plane" in text_of(out)
+    assert "This exam has no axial series" in text_of(out)
     assert "slice 1 of 1" in text_of(out)
     assert [re.findall(r"<h3>(\w+):", one) for one in sections(out)] == [
         ["Coronal", "Sagittal"]
     ] * len(FINDINGS)
-
-
-def test_grad_cam_is_not_shown_as_a_sum(model: Path, data: Path) -> None:
-    """It is called an approximation; there is no bias and no equals sign."""
-    out = data / "out" / "grad-cam"
-    explain_exam(model, data, "0007", out, method="grad-cam")
-    said = text_of(out)
-    assert "Grad-CAM, an approximation: does not add up" in said
-    assert "bias" not in said
-    assert "= logit" not in said
-    html = (out / "index.html").read_text(encoding="utf-8")
-    body = html[html.index("<body>") :]
-    for claim in ("raises", "lowers", "moved", "adds", "takes away", "equal colour", "in the sum"):
-        assert claim not in re.sub("(?:does not|adds) up", "", body)
-    assert "most: " in said
-    assert "speaks for the finding" in said
-    assert json.loads((out / "explanation.json").read_text())["method"] == "Grad-CAM"
 
 
 def test_grey_is_not_said_to_be_without_effect(explained: tuple[Explanation, Path]) -> None:
@@ -290,15 +272,17 @@ def test_an_exam_of_nothing_has_nothing_said_of_it(tmp_path: Path) -> None:
     """Where no slice scores, none is said to raise or to lower; without two planes it is their."""
     exam = Exam("0001", {Plane.SAGITTAL: np.zeros((2, 48, 48), np.uint8)})
     flat = Explanation(
-        "0001", ("acl",), "exact", np.zeros(1), np.zeros(1), np.full(1, 0.5),
+        "0001", ("acl",), np.zeros(1), np.zeros(1), np.full(1, 0.5),
         {Plane.SAGITTAL: np.zeros((1, 2, 2, 2), np.float32)}, {Plane.SAGITTAL: (2, 48, 48)},
         Preparation(size=48, crop=32),
     )  # fmt: skip
     write_exam_page(tmp_path, exam, flat, model="flat")
     said = text_of(tmp_path)
-    assert "No slice of this plane raises the logit." in said
+    assert "No slice of this series raises the logit." in said
     assert "least" not in said
-    assert "no axial and no coronal plane ; the planes it has count for more in their place" in said
+    assert (
+        "no axial and no coronal series ; the series it has count for more in their place" in said
+    )
 
 
 def test_small_scores_are_not_said_to_be_nothing(tmp_path: Path) -> None:
@@ -308,7 +292,7 @@ def test_small_scores_are_not_said_to_be_nothing(tmp_path: Path) -> None:
         native = np.zeros((1, 2, 2, 2), np.float32)
         native[0, 0], native[0, 1, 0, 0] = scale, -1e-6
         made = Explanation(
-            "0001", ("acl",), "exact", np.ones(1), np.zeros(1), np.full(1, 0.5),
+            "0001", ("acl",), np.ones(1), np.zeros(1), np.full(1, 0.5),
             {Plane.SAGITTAL: native}, {Plane.SAGITTAL: (2, 48, 48)}, Preparation(size=48, crop=32),
         )  # fmt: skip
         write_exam_page(tmp_path, exam, made, model="small")

@@ -40,13 +40,14 @@ SEEN_WHOLE = Preparation(size=SIDE, crop=SIDE)
 ROWS = np.arange(SIDE)
 
 
-def explanation_of(native: Mapping[Plane, np.ndarray], side: int = SIDE) -> Explanation:
+def explanation_of(
+    native: Mapping[Plane, np.ndarray] | Mapping[str, np.ndarray], side: int = SIDE
+) -> Explanation:
     """An exact explanation of one finding whose maps are chosen: (slices, rows, cols) a plane."""
     total = float(sum(maps.sum() for maps in native.values()))
     return Explanation(
         exam="0007",
         findings=("acl",),
-        method="exact",
         logits=np.array([total]),
         bias=np.zeros(1),
         probabilities=np.array([0.75]),
@@ -224,14 +225,12 @@ def test_the_slices_that_speak_most_are_framed(strongest: int, lowest: float) ->
 
 
 @pytest.mark.parametrize("exam_id", ["x" * 300, "膝" * 40, "膝", "Ünïcode-é", "W" * 60, "a\nb"])
-@pytest.mark.parametrize("method", ["exact", "Grad-CAM"])
-def test_a_sheet_s_title_stays_left_of_the_colour_bar(exam_id: str, method: str) -> None:
+def test_a_sheet_s_title_stays_left_of_the_colour_bar(exam_id: str) -> None:
     """Whatever the exam's id: nothing is written between the title and the bar, nor over it."""
     exam = even_exam({Plane.AXIAL: [70, 80]})
     short = explanation_of({Plane.AXIAL: np.ones((2, 4, 4))})
     sheet, usual = (
-        contact_sheet(exam, replace(short, exam=name, method=method), "acl")
-        for name in (exam_id, "1")
+        contact_sheet(exam, replace(short, exam=name), "acl") for name in (exam_id, "1")
     )
     bar = WIDTH - MARGIN - 280
     np.testing.assert_array_equal(sheet[:138, bar - 20 :], usual[:138, bar - 20 :])
@@ -247,20 +246,16 @@ def test_ids_in_other_letters_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "values", "raising", "words"),
+    ("values", "raising", "words"),
     [
-        ("exact", (0.5, -2.0), True, "raised most by axial slice 1 of 2"),
-        ("exact", (0.5, -2.0), False, "lowered most by axial slice 2 of 2"),
-        ("exact", (-0.5, -2.0), True, "lowered least by axial slice 1 of 2"),
-        ("Grad-CAM", (0.5, -2.0), True, "for it most: axial slice 1 of 2"),
-        ("Grad-CAM", (0.5, -2.0), False, "against it most: axial slice 2 of 2"),
-        ("exact", (0.0, 0.0), True, "nothing for it in any slice, such as axial slice 1 of 2"),
+        ((0.5, -2.0), True, "raised most by axial slice 1 of 2"),
+        ((0.5, -2.0), False, "lowered most by axial slice 2 of 2"),
+        ((-0.5, -2.0), True, "lowered least by axial slice 1 of 2"),
+        ((0.0, 0.0), True, "nothing for it in any slice, such as axial slice 1 of 2"),
     ],
 )
-def test_a_slice_in_words(
-    method: str, values: tuple[float, float], raising: bool, words: str
-) -> None:
-    """It raised most only where it raised; of Grad-CAM nothing is said to be raised."""
+def test_a_slice_in_words(values: tuple[float, float], raising: bool, words: str) -> None:
+    """It raised most only where it raised."""
     maps = np.array(values)[:, None, None] * np.ones((1, 4, 4))
-    made = replace(explanation_of({Plane.AXIAL: maps}), method=method)
+    made = explanation_of({Plane.AXIAL: maps})
     assert slice_in_words(made, "acl", raising=raising) == words

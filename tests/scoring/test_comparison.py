@@ -16,7 +16,7 @@ from mrknee.scoring.comparison import (
     Difference,
     MeanDifference,
     compare,
-    compare_files,
+    compare_tables,
 )
 from mrknee.scoring.discrimination import auc
 from mrknee.scoring.paired import holm, paired_delong
@@ -387,7 +387,7 @@ def test_files_are_compared(tmp_path: Path) -> None:
     more = Predictions(ids[::-1], Findings([*FINDINGS, "cyst"]), with_more)
     more.write(tmp_path / "multi.csv")
     joined = ",".join(str(tmp_path / f"{name}.csv") for name in FINDINGS)
-    found = compare_files([joined, str(tmp_path / "multi.csv")], tmp_path, split="valid")
+    found = compare_tables([joined, str(tmp_path / "multi.csv")], tmp_path, split="valid")
     expected = compare(found.names, FINDINGS, labels, [first, second], split="valid")
     assert found.differences == expected.differences
     assert found.mean_differences[0].low == pytest.approx(expected.mean_differences[0].low)
@@ -397,7 +397,7 @@ def test_files_are_compared(tmp_path: Path) -> None:
     again = tmp_path / "again.csv"
     again.write_bytes((tmp_path / "abnormal.csv").read_bytes())
     many = ",".join([*twice, str(again)])
-    names = compare_files([many, str(tmp_path / "multi.csv")], tmp_path, split="valid").names
+    names = compare_tables([many, str(tmp_path / "multi.csv")], tmp_path, split="valid").names
     assert names == ("abnormal to again (4 tables)", "multi")
 
 
@@ -425,13 +425,13 @@ def test_names_tell_models_apart(
 ) -> None:
     """Only .csv is dropped from a name; a comma in a file's own name makes no second file."""
     specs = two_files(tmp_path, *files)
-    assert compare_files(specs, tmp_path, split="valid").names == names
+    assert compare_tables(specs, tmp_path, split="valid").names == names
 
 
 def test_names_that_would_be_the_same_are_whole(tmp_path: Path) -> None:
     """Where short names fall together the models go by what was given."""
     specs = two_files(tmp_path, "p.csv", "p")
-    assert compare_files(specs, tmp_path, split="valid").names == tuple(specs)
+    assert compare_tables(specs, tmp_path, split="valid").names == tuple(specs)
 
 
 def test_a_model_is_not_compared_with_itself(tmp_path: Path) -> None:
@@ -440,7 +440,7 @@ def test_a_model_is_not_compared_with_itself(tmp_path: Path) -> None:
     by_another_path = str(tmp_path / "." / "sub" / ".." / "one.csv")
     for first, second in ((one, by_another_path), (f"{one},{two}", f"{two},{one}")):
         with pytest.raises(MrkneeError, match="compared with itself") as error:
-            compare_files([first, second], tmp_path, split="valid")
+            compare_tables([first, second], tmp_path, split="valid")
         assert error.value.found == f"the same as {first}"
         assert error.value.advice is not None
 

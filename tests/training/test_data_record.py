@@ -14,16 +14,15 @@ import pytest
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES
+from mrknee.run_folder import RunFolder
 from mrknee.training.data_record import (
     BLOCK_BYTES,
-    FILE,
     changes,
     read_record,
     record_data,
     to_json,
 )
 from mrknee.training.parts import divide
-from mrknee.training.resumption import RESUME
 from mrknee.training.run import compare_data, train
 from tests.conftest import write_toy_dataset
 from tests.training.test_run import QUICK
@@ -94,14 +93,14 @@ def test_the_same_content_is_no_change(how: Callable[[Path], Path], toy: Path) -
 
 def test_a_run_that_starts_over_learns_from_the_data_there_is(toy: Path, tmp_path: Path) -> None:
     """Killed before anything was saved, nothing of the old data is in it: no change to tell."""
-    (tmp_path / FILE).write_text(to_json(record_data(divide(toy, QUICK))))
+    RunFolder(tmp_path).data.write_text(to_json(record_data(divide(toy, QUICK))))
     change_pixel(toy / "train" / "axial" / "0003.npy")
     parts = divide(toy, QUICK)
     assert compare_data(tmp_path, parts) == (to_json(record_data(parts)), [])
     (tmp_path / "resume").mkdir()
-    (tmp_path / RESUME).touch()
+    RunFolder(tmp_path).state.touch()
     before, changed = compare_data(tmp_path, parts)
-    assert before == (tmp_path / FILE).read_text()
+    assert before == RunFolder(tmp_path).data.read_text()
     assert changed == ["other pixels in 1 exam: train/0003 (axial)"]
 
 
@@ -118,10 +117,10 @@ def test_a_plane_that_comes_or_goes_is_a_change(toy: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "exams": {}}', '{"exams": 3}'])
 def test_a_broken_record_is_written_again(text: str, toy: Path, tmp_path: Path) -> None:
     """It is a by-product: nothing can be compared then, and the run goes on."""
-    (tmp_path / FILE).write_text(text)
+    RunFolder(tmp_path).data.write_text(text)
     assert read_record(tmp_path) is None
     record = record_data(divide(toy, QUICK))
-    (tmp_path / FILE).write_text(to_json(record))
+    RunFolder(tmp_path).data.write_text(to_json(record))
     assert read_record(tmp_path) == record
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from mrknee.exams import ExamFolder, Findings, read_labels, write_labels
-from mrknee.inference.model import open_exams
+from mrknee.exams import ExamFolder, Findings, open_dataset, read_labels, write_labels
 from mrknee.inference.torch_model import TorchModel
 from mrknee.scoring.operating_point import at_sensitivity, youden
 from mrknee.scoring.predictions import Predictions
@@ -41,21 +40,23 @@ def test_decisions_come_from_the_inner_exams(finished: tuple[Path, Path]) -> Non
     """Undoing the calibration and fitting it anew on the inner exams gives what was saved."""
     data, run = finished
     model = TorchModel(run)
-    assert model.calibration is not None
+    assert model.decisions.calibration is not None
     inner = Predictions.read(run / "predictions-inner.csv")
-    slopes = np.array([model.calibration.slopes[name] for name in inner.findings])
-    intercepts = np.array([model.calibration.intercepts[name] for name in inner.findings])
+    slopes = np.array([model.decisions.calibration.slopes[name] for name in inner.findings])
+    intercepts = np.array([model.decisions.calibration.intercepts[name] for name in inner.findings])
     raw = expit((logit(inner.probabilities) - intercepts) / slopes)
     exams = ExamFolder.of_split(data, "train")
     labels = exams.labels[[exams.ids.index(i) for i in inner.ids]]
     again, points = fit_decisions(Predictions(inner.ids, inner.findings, raw), labels, RECIPE)
     assert again is not None
     for name in inner.findings:
-        assert again.slopes[name] == pytest.approx(model.calibration.slopes[name], rel=1e-3)
-        assert again.intercepts[name] == pytest.approx(
-            model.calibration.intercepts[name], rel=1e-3, abs=1e-3
+        assert again.slopes[name] == pytest.approx(
+            model.decisions.calibration.slopes[name], rel=1e-3
         )
-        for one, other in zip(points[name], model.operating_points[name], strict=True):
+        assert again.intercepts[name] == pytest.approx(
+            model.decisions.calibration.intercepts[name], rel=1e-3, abs=1e-3
+        )
+        for one, other in zip(points[name], model.decisions.operating_points[name], strict=True):
             assert one.threshold == pytest.approx(other.threshold, rel=1e-3)
 
 
@@ -79,10 +80,10 @@ def test_predict_writes_calibrated_probabilities(finished: tuple[Path, Path]) ->
     """What `predict` gives is the run's own table, and is not the network's sigmoid."""
     data, run = finished
     model = TorchModel(run)
-    ours = model.predict(open_exams(data, "valid"))
+    ours = model.predict(open_dataset(data, "valid"))
     theirs = Predictions.read(run / "predictions-valid.csv")
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-6)
-    uncalibrated = TorchModel(run / "last").predict(open_exams(data, "valid"))
+    uncalibrated = TorchModel(run / "last").predict(open_dataset(data, "valid"))
     assert np.abs(uncalibrated.probabilities - ours.probabilities).max() > 0.01
     assert (np.argsort(uncalibrated.probabilities, 0) == np.argsort(ours.probabilities, 0)).all()
 
@@ -111,8 +112,8 @@ def test_selecting_on_valid_fits_nothing(toy: Path, tmp_path: Path) -> None:
     train(toy, tmp_path / "run", replace(RECIPE, selection=SelectionSettings(part="valid")))
     assert decisions(tmp_path / "run") == {}
     model = TorchModel(tmp_path / "run")
-    assert model.calibration is None
-    assert model.operating_points == {}
+    assert model.decisions.calibration is None
+    assert model.decisions.operating_points == {}
 
 
 def test_a_data_set_without_valid_is_scored_on_what_it_was_fitted_on(tmp_path: Path) -> None:

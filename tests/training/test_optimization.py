@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from mrknee.exams import PLANES, Exam
 from mrknee.networks.network import Network
+from mrknee.networks.prediction import predict_batches
 from mrknee.networks.settings import NetworkSettings
 from mrknee.tensors.batches import Batch, frame_exam, join
 from mrknee.tensors.preparation import Preparation
@@ -42,29 +44,31 @@ def test_one_step_is_the_references() -> None:
     """
     recipe = load_recipe("reference")
     torch.manual_seed(0)
-    reader = Reader(SMALL, Network(NetworkSettings(encoder="test_resnet"), FINDINGS)).train()
+    network = Network(NetworkSettings(encoder="test_resnet"), FINDINGS)
     batch, weight = batch_of(1), torch.tensor([0.24, 4.43, 1.85])
-    before = {name: p.detach().clone() for name, p in reader.named_parameters()}
-    loss = multitask_loss(reader(batch), batch.labels, weight)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    loss = multitask_loss(network(batch.prepared(SMALL), batch.lengths), batch.labels, weight)
     loss.backward()
-    optimizer = make_optimizer(list(reader.parameters()), recipe.optimizer)
+    optimizer = make_optimizer(list(network.parameters()), recipe.optimizer)
     optimizer.step()
 
-    p = torch.sigmoid(reader_logits(reader, before, batch))
+    p = torch.sigmoid(logits_with(network, before, batch))
     y = batch.labels
     plain = -(weight * y * p.log() + (1 - y) * (1 - p).log()).mean()
     assert loss.item() == pytest.approx(plain.item(), abs=1e-5)
-    for name, parameter in reader.named_parameters():
+    for name, parameter in network.named_parameters():
         assert parameter.grad is not None
         decayed = parameter.grad + 0.01 * before[name]
         expected = before[name] - 1e-5 * decayed / (decayed.abs() + 1e-8)
         torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=1e-7)
 
 
-def reader_logits(reader: Reader, weights: dict[str, Tensor], batch: Batch) -> Tensor:
-    """The logits the reader gives with other weights."""
+def logits_with(network: Network, weights: dict[str, Tensor], batch: Batch) -> Tensor:
+    """The logits the network gives with other weights."""
     with torch.no_grad():
-        logits: Tensor = torch.func.functional_call(reader, weights, (batch,))
+        logits: Tensor = torch.func.functional_call(
+            network, weights, (batch.prepared(SMALL), batch.lengths)
+        )
     return logits
 
 
@@ -102,21 +106,21 @@ def test_an_auc_that_cannot_be_computed_is_nan_not_a_half() -> None:
     assert aucs["acl"] == aucs["mean"] == 1.0
 
 
-class Watched(Reader):
-    """A reader that notes whether gradients are on."""
+class Watched(Network):
+    """A network that notes whether gradients are on."""
 
     grad_was_on: bool | None = None
 
-    def forward(self, batch: Batch) -> Tensor:
-        """As the reader's."""
+    def forward(self, slices: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Tensor:
+        """As the network's."""
         self.grad_was_on = torch.is_grad_enabled()
-        return super().forward(batch)
+        return super().forward(slices, lengths)
 
 
 def test_reading_needs_no_gradients() -> None:
     """Reading is done in evaluation mode with gradients off (the reference leaves them on)."""
-    reader = Watched(SMALL, Network(NetworkSettings(encoder="test_resnet"), FINDINGS)).train()
-    ids, probabilities = reader.read([batch_of(2)], 2)
-    assert reader.grad_was_on is False
-    assert not reader.training
+    network = Watched(NetworkSettings(encoder="test_resnet"), FINDINGS)
+    ids, probabilities = predict_batches(network, SMALL, [batch_of(2)], 2)
+    assert network.grad_was_on is False
+    assert not network.training
     assert (ids, probabilities.shape) == (("0", "1"), (2, 3))

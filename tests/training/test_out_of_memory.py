@@ -14,9 +14,10 @@ import torch
 from torch.utils.data import get_worker_info
 
 from mrknee.errors import MrkneeError
+from mrknee.run_folder import RunFolder
 from mrknee.tensors import batches
 from mrknee.tensors.batches import Sample
-from mrknee.training.out_of_memory import MARKER, how_it_was_ended, told_if_memory_runs_out
+from mrknee.training.out_of_memory import how_it_was_ended, told_if_memory_runs_out
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import RunRecord
 from mrknee.training.run import train
@@ -85,7 +86,7 @@ def test_a_worker_ended_by_the_kernel_is_a_message(
     monkeypatch.setattr(batches, "frame_exam", killed)
     with pytest.raises(MrkneeError, match="process that reads exams was ended by the system"):
         train(toy, tmp_path / "run", replace(QUICK, workers=1))
-    assert not (tmp_path / "run" / MARKER).exists()
+    assert not (RunFolder(tmp_path / "run").marker).exists()
 
 
 def _killed_in_training(data: Path, out: Path) -> None:
@@ -115,7 +116,7 @@ def test_the_next_start_says_that_the_last_was_ended(
     told = capsys.readouterr().out
     assert "the last start of this run was ended without a word, most likely for lack" in told
     assert "--batch_exams 1 with --accumulate 3 (is 3 with 1)" in told
-    assert not (out / MARKER).exists()
+    assert not (RunFolder(out).marker).exists()
 
 
 def test_what_is_known_of_the_end_is_said(tmp_path: Path) -> None:
@@ -131,5 +132,5 @@ def test_what_is_known_of_the_end_is_said(tmp_path: Path) -> None:
         "[]": "most likely for lack of memory",
     }
     for text, said in cases.items():
-        (tmp_path / MARKER).write_text(text)
+        (RunFolder(tmp_path).marker).write_text(text)
         assert said in str(how_it_was_ended(tmp_path, recipe))

@@ -14,10 +14,11 @@ import torch
 from mrknee.errors import MrkneeError
 from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.run_folder import RunFolder
 from mrknee.training.recipe import Recipe
 from mrknee.training.record import RunRecord
 from mrknee.training.recovery import broken_parts, run_of
-from mrknee.training.resumption import PREVIOUS, RESUME, read_state
+from mrknee.training.resumption import read_state
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
 from tests.training.test_resumption import assert_same_run
@@ -80,7 +81,7 @@ def start(out: Path) -> dict[str, object]:
 def broken(out: Path, split: str) -> list[str]:
     """Which files of a finished run can't be used."""
     run = run_of(out, RECIPE, split)
-    return broken_parts(out, RECIPE, split, run, read_state(out / RESUME)[0])
+    return broken_parts(out, RECIPE, split, run, read_state(RunFolder(out).state)[0])
 
 
 BY_PRODUCTS = [
@@ -127,7 +128,7 @@ def test_the_state_before_is_taken_where_the_last_is_broken(
 ) -> None:
     """After two epochs the last state is lost: the run goes on after the first, and says so."""
     out = copy(interrupted, tmp_path)
-    spoil(out / RESUME, how)
+    spoil(RunFolder(out).state, how)
     train(whole[0], out, RECIPE, resume=True)
     assert "note: training goes on from the state before" in capsys.readouterr().out
     assert start(out)["after"] == {"epochs": 1, "batches": 0}
@@ -139,10 +140,10 @@ def test_a_state_with_damaged_values_is_not_taken(
 ) -> None:
     """Zeros in the middle of the file, which torch reads as weights of zero."""
     out = copy(interrupted, tmp_path)
-    content = bytearray((out / RESUME).read_bytes())
+    content = bytearray(RunFolder(out).state.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 4096] = bytes(4096)
-    (out / RESUME).write_bytes(content)
+    RunFolder(out).state.write_bytes(content)
     train(whole[0], out, RECIPE, resume=True)
     assert start(out)["after"] == {"epochs": 1, "batches": 0}
     assert_same_run(whole[1], out)
@@ -153,7 +154,7 @@ def test_a_kill_between_the_two_renames_of_a_state(
 ) -> None:
     """Only the state before is there; the half-written one is cleared away."""
     out = copy(interrupted, tmp_path)
-    (out / RESUME).rename(out / "resume" / ".last.ckpt.123")
+    RunFolder(out).state.rename(out / "resume" / ".last.ckpt.123")
     train(whole[0], out, RECIPE, resume=True)
     assert_same_run(whole[1], out)
     assert not list(out.rglob(".*"))
@@ -176,12 +177,12 @@ def test_states_of_something_else_are_not_thrown_away(
 ) -> None:
     """A file with content that is no state of ours stops the run, and stays."""
     out = copy(interrupted, tmp_path)
-    (out / PREVIOUS).unlink()
-    (out / RESUME).write_bytes(b"another program's")
+    RunFolder(out).previous_state.unlink()
+    RunFolder(out).state.write_bytes(b"another program's")
     with pytest.raises(MrkneeError, match="state to resume from") as caught:
         train(whole[0], out, RECIPE, resume=True)
     assert "resume/" in str(caught.value.advice)
-    assert (out / RESUME).read_bytes() == b"another program's"
+    assert RunFolder(out).state.read_bytes() == b"another program's"
 
 
 def test_a_kill_between_the_two_renames_of_weights(
@@ -235,17 +236,17 @@ def test_weights_of_another_run_are_not_taken(part: str, whole: Run, tmp_path: P
 def test_a_state_of_another_run_is_not_taken(whole: Run, interrupted: Path, tmp_path: Path) -> None:
     """The state before, which is its own, is; where there is none, nothing is started again."""
     out = copy(interrupted, tmp_path)
-    saved = torch.load(out / RESUME, weights_only=True)
+    saved = torch.load(RunFolder(out).state, weights_only=True)
     saved["done"]["settings"]["seed"] = 5
-    torch.save(saved, out / RESUME)
+    torch.save(saved, RunFolder(out).state)
     alone = Path(shutil.copytree(out, tmp_path / "alone"))
     train(whole[0], out, RECIPE, resume=True)
     assert start(out)["after"] == {"epochs": 1, "batches": 0}
     assert_same_run(whole[1], out)
-    (alone / PREVIOUS).unlink()
+    RunFolder(alone).previous_state.unlink()
     with pytest.raises(MrkneeError, match="is another run's"):
         train(whole[0], alone, RECIPE, resume=True)
-    assert (alone / RESUME).exists()
+    assert RunFolder(alone).state.exists()
 
 
 @pytest.mark.parametrize("said", ["null", '[1, {"a": []}]', '[{"run": "another"}]'])
@@ -287,5 +288,10 @@ def test_what_cannot_be_replaced_is_said_before_anything_is_removed(
         (out / name).symlink_to("nowhere")
     with pytest.raises(MrkneeError, match="can't be written"):
         train(whole[0], out, RECIPE, resume=True)
-    for kept in (RESUME, PREVIOUS, "scorecard.json", "best/weights.safetensors"):
+    for kept in (
+        "resume/last.ckpt",
+        "resume/previous.ckpt",
+        "scorecard.json",
+        "best/weights.safetensors",
+    ):
         assert (out / kept).is_file()

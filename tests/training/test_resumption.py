@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from mrknee.files import LOCK
+from mrknee.run_folder import RunFolder
 from mrknee.tensors.augmentation import Augmentation
 from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
 from mrknee.training.record import RunRecord
-from mrknee.training.resumption import RESUME, Done, go_back
+from mrknee.training.resumption import Done, go_back
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
 from tests.training.test_run import QUICK
@@ -194,5 +195,5 @@ def test_killed_again_and_again_at_random(tmp_path: Path) -> None:
 
 def _saved(out: Path) -> int:
     """Another number each time the state has been saved; 0 before."""
-    file = out / RESUME
+    file = RunFolder(out).state
     return file.stat().st_mtime_ns if file.exists() else 0

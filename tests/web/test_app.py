@@ -113,11 +113,11 @@ def test_the_model_s_facts_are_told(served: Served, onnx_file: Path) -> None:
     facts = ModelFacts.model_validate(served.ask("GET", "/model").json)
     assert facts.findings == list(model.findings)
     assert facts.provenance == model.provenance
-    assert facts.decisions == model.decisions
+    assert facts.decisions == model.decisions.to_dict()
     assert facts.preparation.model_dump() == model.preparation.to_dict()
     assert facts.mrknee == __version__
     assert facts.limits.slices == uploads.MAX_SLICES
-    assert not facts.limits.missing_plane
+    assert not facts.limits.missing_series
 
 
 def test_the_service_describes_itself(served: Served, lenient: Served) -> None:

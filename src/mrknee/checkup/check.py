@@ -18,6 +18,7 @@ from mrknee.checkup.layout import (
     is_one_folder,
     listings_of,
     of_one_folder,
+    series_of_splits,
     split_names,
 )
 from mrknee.checkup.orders import check_axes
@@ -25,7 +26,6 @@ from mrknee.checkup.planes import check_planes
 from mrknee.checkup.stacks import Look, check_shapes, look_at_stacks
 from mrknee.exams import SeriesList
 from mrknee.exams.axes import parse_axes
-from mrknee.exams.listing import declared_series
 
 
 def check(root: str | Path, *, axes: str | None = None) -> Checkup:
@@ -43,16 +43,17 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
         planes.
 
     Raises:
-        MrkneeError: there is no such folder, or no split in it.
+        MrkneeError: there is no such folder, no split in it, or its `series.csv` can't be read.
     """
     root = Path(root)
     only = root.resolve().name if is_one_folder(root) else None
     data = root.resolve()
     if only is not None:  # its name stands for a split's
         root = data.parent
-    series = declared_series(data)
     splits = split_names(root) if only is None else [only]
-    listings, problems = listings_of(root, splits, series)
+    series, problems = series_of_splits(root, splits)
+    listings, unlisted = listings_of(root, splits, series)
+    problems += unlisted
     exams = {split: tuple(listing.files) for split, listing in listings.items()}
     places, misplaced = check_layout(root, listings, series)
     problems += misplaced

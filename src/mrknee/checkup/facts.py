@@ -6,10 +6,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mrknee.checkup.problem import Problem
+from mrknee.extras import data_frame
 from mrknee.scoring.proportions import Proportion, wilson
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class SplitFacts:
     """What a split holds.
 
     Attributes:
-        exams: how many exams have at least one plane.
+        exams: how many exams have at least one series.
         labels: finding -> its counts, for each label file that can be read.
         slices: series -> its counts, for each series with a readable stack.
     """
@@ -82,9 +86,9 @@ class Pair:
     copy: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkup:
-    """What `check` found.
+    """What is wrong with a data set, and what it holds.
 
     Attributes:
         data: the name of the data set's folder.
@@ -93,6 +97,11 @@ class Checkup:
         planes_compared: whether there were exams enough, and alike enough, to say of each stack
             which plane it looks like.
         problems: all of them.
+
+    Example:
+        >>> import mrknee
+        >>> mrknee.check_dataset("knees").ok
+        True
     """
 
     data: str
@@ -100,6 +109,27 @@ class Checkup:
     pairs: tuple[Pair, ...]
     planes_compared: bool
     problems: tuple[Problem, ...]
+
+    def __repr__(self) -> str:
+        from mrknee.checkup.table import table  # it imports this file
+
+        return table(self).rstrip()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing must be put right before a run; there may be warnings."""
+        return not self.errors
+
+    def to_frame(self) -> DataFrame:
+        """The problems as a pandas DataFrame, one row each.
+
+        Columns: `severity` (error or warning), `code`, `file`, `exam`, `text`, `advice`.
+
+        Raises:
+            PlatformError: pandas is not installed.
+        """
+        names = ("severity", "code", "file", "exam", "text", "advice")
+        return data_frame({name: [getattr(one, name) for one in self.problems] for name in names})
 
     @property
     def errors(self) -> tuple[Problem, ...]:

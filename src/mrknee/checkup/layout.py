@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from mrknee.exams.listing import (
     Listing,
     declared_series,
     folder_meant,
-    has_series,
     list_stacks,
     series_folders,
     what_is_there,
 )
+from mrknee.exams.series import SERIES_FILE
 
 RECORD = "import.json"
 """What `mrknee import` writes beside the series' folders."""
@@ -55,10 +56,13 @@ def split_names(root: Path) -> list[str]:
     """The folders that hold a series' folder: train, valid, then others by name.
 
     Raises:
-        MrkneeError: there is none.
+        MrkneeError: there is none, or a folder's `series.csv` can't be read.
     """
-    folders = sorted(root.iterdir()) if root.is_dir() else []
-    found = {f.name for f in folders if has_series(f)}
+    found = set()
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        with suppress(OSError):  # not ours to look into
+            if series_folders(folder):
+                found.add(folder.name)
     if not found:
         raise DataError(
             "there is no data set here",
@@ -72,6 +76,22 @@ def split_names(root: Path) -> list[str]:
         )
     first = [name for name in ("train", "valid") if name in found]
     return first + sorted(found.difference(first))
+
+
+def series_of_splits(root: Path, splits: Sequence[str]) -> tuple[SeriesList, list[Problem]]:
+    """The series that the first split declares; and a problem for each split with other ones.
+
+    Raises:
+        MrkneeError: a `series.csv` can't be read.
+    """
+    declared = {split: declared_series(root / split) for split in splits}
+    first, series = next(iter(declared.items()))
+    problems = []
+    for split, others in declared.items():
+        if others != series:
+            text = f"{', '.join(others.names)}; {first} has {', '.join(series.names)}"
+            problems.append(Problem("series-differ", text, f"{split}/"))
+    return series, problems
 
 
 def is_one_folder(root: Path) -> bool:
@@ -96,7 +116,7 @@ def of_one_folder(problems: Sequence[Problem], name: str) -> list[Problem]:
         for problem in problems
         if problem.code not in ("no-train", "no-valid")
         and problem.file.startswith(f"{name}/")
-        and problem.file != f"{name}/{RECORD}"
+        and problem.file not in [f"{name}/{other}" for other in (RECORD, *DECLARATIONS)]
     ]
 
 
@@ -186,7 +206,7 @@ def _extra_files(
     for split, listing in listings.items():
         folders = series_folders(root / split, series).values()
         for path in _visible(root / split):
-            if path not in folders:
+            if path not in folders and path.name != SERIES_FILE:
                 text = f"expected only {', '.join(series.names)} in a split's folder"
                 yield Problem("extra-file", text, f"{split}/{path.name}")
         for path in listing.unread:

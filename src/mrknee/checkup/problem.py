@@ -55,6 +55,11 @@ KINDS: Mapping[str, Kind] = {
         "a file belongs to nothing and is never read",
         "correct its name or its folder, or take it away",
     ),
+    "series-differ": Kind(
+        "error",
+        "a split's folder declares other series than the first split's, in a series.csv of its own",
+        "put one series.csv beside the splits, and remove those in their folders",
+    ),
     "id-twice": Kind(
         "error",
         "two splits have an exam of the same id",
@@ -154,12 +159,12 @@ KINDS: Mapping[str, Kind] = {
     ),
     "odd-size": Kind(
         "warning",
-        "the size in plane is unlike that of 9 in 10 stacks or more of this plane",
+        "the size in plane is unlike that of 9 in 10 stacks or more of this series",
         "look at the stack: is it cropped, not resampled, or are its axes in another order?",
     ),
     "odd-slices": Kind(
         "warning",
-        "the stack has less than a third or more than three times the plane's median of slices",
+        "the stack has less than a third or more than three times the series' median of slices",
         "look at the stack: a localiser, a 3D series, or axes in another order?",
     ),
     "empty-slices": Kind(

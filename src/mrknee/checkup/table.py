@@ -17,16 +17,16 @@ def table(checkup: Checkup) -> str:
     labels = [
         ("split", "exams", "finding", "positive", "negative", "not known", "prevalence (95 % CI)")
     ]
-    slices = [("split", "plane", "stacks", "slices: fewest", "quartiles", "most")]
+    slices = [("split", "series", "stacks", "slices: fewest", "quartiles", "most")]
     for name, facts in checkup.splits.items():
         for finding, n in facts.labels.items():
             counts = (str(n.positive), str(n.negative), str(n.unknown))
             labels.append((name, str(facts.exams), finding, *counts, _share(n)))
         if not facts.labels:
             labels.append((name, str(facts.exams), "(no labels)", "", "", "", ""))
-        for plane, m in facts.slices.items():
+        for series, m in facts.slices.items():
             quartiles = f"{m.lower:g} / {m.median:g} / {m.upper:g}"
-            slices.append((name, plane, str(m.stacks), str(m.fewest), quartiles, str(m.most)))
+            slices.append((name, series, str(m.stacks), str(m.fewest), quartiles, str(m.most)))
     parts = [checkup.data, "", *_aligned(labels), "", *_aligned(slices), ""]
     for title, problems in (("error", checkup.errors), ("warning", checkup.warnings)):
         if problems:

@@ -21,11 +21,13 @@ from mrknee.exams.exam import (
     as_exams,
 )
 from mrknee.exams.folder import (
+    Dataset,
     ExamFolder,
     label_files,
     open_dataset,
     read_exam,
     read_labels,
+    split_of,
     write_labels,
 )
 from mrknee.exams.plausibility import Inspected, StackSizes, remarks_of
@@ -49,6 +51,7 @@ __all__ = [
     "MRNET_FINDINGS",
     "MRNET_SERIES",
     "PLANES",
+    "Dataset",
     "Exam",
     "ExamFolder",
     "Exams",
@@ -72,6 +75,7 @@ __all__ = [
     "read_series_file",
     "read_stack",
     "remarks_of",
+    "split_of",
     "write_labels",
     "write_series",
     "write_stack",

@@ -205,6 +205,32 @@ class Exam:
 
     from_nifti = from_dicom
 
+    def plot(self, series: str | None = None, slices: int | Sequence[int] = 4) -> np.ndarray:
+        """Draws some slices of each series, one row per series.
+
+        Slices count from 0, as in the arrays.
+
+        Args:
+            series: this series only; None draws all.
+            slices: how many per series, evenly spaced and without the ends; or their positions.
+
+        Returns:
+            matplotlib axes (series, slices); where a series has fewer slices, the rest is empty.
+
+        Raises:
+            DataError: the exam has no such series or slice.
+            PlatformError: matplotlib is not installed.
+
+        Example:
+            >>> import mrknee
+            >>> exam = mrknee.make_phantom(seed=7, size=64, slice_factor=0.2)
+            >>> exam.plot(slices=3).shape
+            (3, 3)
+        """
+        from mrknee.exams.plot import plot_exam  # it imports this file
+
+        return plot_exam(self, series, slices)
+
     def __repr__(self) -> str:
         sizes = [
             f"{name} {' x '.join(map(str, stack.shape))}" for name, stack in self.stacks.items()

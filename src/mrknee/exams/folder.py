@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -53,7 +54,16 @@ from mrknee.exams.stackfile import read_shape, read_stack
 from mrknee.files import whole_file
 from mrknee.untrusted import read_text
 
-__all__ = ["ExamFolder", "label_files", "open_dataset", "read_exam", "read_labels", "write_labels"]
+__all__ = [
+    "Dataset",
+    "ExamFolder",
+    "label_files",
+    "open_dataset",
+    "read_exam",
+    "read_labels",
+    "split_of",
+    "write_labels",
+]
 
 _MAX_LABEL_BYTES = 4_000_000  # some 400,000 exams
 
@@ -63,6 +73,9 @@ class ExamFolder:
 
     Attributes:
         folder: the folder that holds the series' folders.
+        root: the data set's folder, which holds the splits and their label files; `folder` itself
+            where no split was opened.
+        split: the split that was opened; None where `folder` was named itself.
         ids: the exams' ids, sorted.
         findings: the findings that have a label file, or None where there is no label file.
         labels: float64 (exams, findings): 1 present, 0 absent, NaN not known; (exams, 0) where
@@ -73,6 +86,8 @@ class ExamFolder:
         unread: files and folders among the stacks that are not read (see `Listing`); who reads
             the exams says so.
         axes: the order of the files' axes.
+        opened_with: which of the arguments `findings`, `axes` and `allow_missing_plane` were
+            given, as training has them among its settings.
 
     Args:
         folder: holds a folder per series; MRNet's are `axial/`, `coronal/` and `sagittal/`.
@@ -89,6 +104,12 @@ class ExamFolder:
         MrkneeError: no exams, an id that can't be used (`refuse_id`), an exam lacks a series, or a
             label file names an exam that isn't there, has one twice, or holds something other than
             0, 1 or nothing.
+
+    Example:
+        >>> import mrknee
+        >>> data = mrknee.Dataset.of_split("knees", "train", findings=["acl"])
+        >>> len(data), data.labels.shape, data["0000"].id, data[0].id
+        (12, (12, 1), '0000', '0000')
     """
 
     def __init__(
@@ -101,7 +122,8 @@ class ExamFolder:
         axes: str | None = None,
         allow_missing_labels: bool = False,
     ) -> None:
-        self.folder = folder = Path(folder)
+        self.folder = self.root = folder = Path(folder)
+        self.split: str | None = None
         labels_of = None if labels_of is None else Path(labels_of)
         given = None if axes is None else parse_axes(axes)
         self.axes = given or AXES
@@ -134,6 +156,13 @@ class ExamFolder:
             self.findings: Findings | None = Findings(findings)
         else:
             self.findings = _choose_findings(found, findings, labels_of)
+        self.opened_with: dict[str, Any] = {}
+        if findings is not None:
+            self.opened_with["findings"] = list(self.findings or ())
+        if given is not None:
+            self.opened_with["axes"] = ",".join(given)
+        if allow_missing_plane:
+            self.opened_with["allow_missing_plane"] = True
         columns = [
             _join(self.ids, read_labels(found[name]), found[name], folder)
             if name in found
@@ -166,7 +195,7 @@ class ExamFolder:
                 found=what_is_there(root),
                 advice=folder_meant(root, data_set=True, split=split),
             )
-        return cls(
+        exams = cls(
             root / split,
             findings=findings,
             labels_of=root / split,
@@ -174,6 +203,8 @@ class ExamFolder:
             axes=axes,
             allow_missing_labels=allow_missing_labels,
         )
+        exams.root, exams.split = root, split
+        return exams
 
     def _refuse_missing_series(self) -> None:
         for exam_id in self.ids:
@@ -237,7 +268,7 @@ class ExamFolder:
 
     def __repr__(self) -> str:
         findings = f", labels of {', '.join(self.findings)}" if self.findings else ""
-        return f"ExamFolder({str(self.folder)!r}: {len(self)} exams{findings})"
+        return f"Dataset({str(self.folder)!r}: {len(self)} exams{findings})"
 
     def shapes(self, index: int) -> dict[str, Shape]:
         """The exam's series and the shapes of their stacks; only headers are read.
@@ -280,11 +311,16 @@ class ExamFolder:
         return (self[i] for i in range(len(self)))
 
 
+Dataset = ExamFolder
+"""The class's public name."""
+
+
 def open_dataset(
     path: str | Path,
     split: str = "valid",
     *,
     findings: Iterable[str] | None = None,
+    labels: bool = True,
     allow_missing_plane: bool = False,
     axes: str | None = None,
 ) -> ExamFolder:
@@ -292,9 +328,11 @@ def open_dataset(
 
     Args:
         path: the data set: `path/<split>/{axial,coronal,sagittal}/*.npy`, labels in
-            `path/<split>-<finding>.csv`. Or a folder that holds the series' folders itself.
+            `path/<split>-<finding>.csv`. Or a folder that holds the series' folders itself, which
+            has no labels.
         split: which split.
         findings: take these findings' labels only; None takes all.
+        labels: False leaves the label files unread, for predictions, which don't need them.
         allow_missing_plane: accept exams that lack series.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
             `slices,rows,cols` and refuses what seems to be in another order.
@@ -309,25 +347,55 @@ def open_dataset(
 
     Example:
         >>> import mrknee
-        >>> data = mrknee.open_dataset("MRNet-v1.0", split="valid")  # doctest: +SKIP
-        >>> data["1130"]  # doctest: +SKIP
-        Exam('1130': axial 36 x 256 x 256, coronal 36 x 256 x 256, sagittal 32 x 256 x 256; acl 0)
+        >>> data = mrknee.open_dataset("knees", split="valid")
+        >>> data
+        Dataset('knees/valid': 6 exams, labels of abnormal, acl, meniscus)
+        >>> data["0012"].id
+        '0012'
+        >>> data.labels.shape
+        (6, 3)
     """
     path = Path(path)
-    if series_folders(path):
-        folder = ExamFolder(
+    is_folder = bool(series_folders(path))
+    if not is_folder and not series_folders(path / split):
+        raise DataError(
+            "there are no exams here",
+            code="no-exams",
+            file=path,
+            expected=f"a data set with a folder {split}/, or the folders "
+            + ", ".join(f"{name}/" for name in declared_series(path).names),
+            found=what_is_there(path),
+            advice=folder_meant(path, data_set=False, split=split),
+        )
+    if is_folder:
+        exams = ExamFolder(
             path, findings=findings, allow_missing_plane=allow_missing_plane, axes=axes
         )
-    else:
-        folder = ExamFolder.of_split(
-            path,
-            split,
-            findings=findings,
-            allow_missing_plane=allow_missing_plane,
-            axes=axes,
+    elif labels:
+        exams = ExamFolder.of_split(
+            path, split, findings=findings, allow_missing_plane=allow_missing_plane, axes=axes
         )
-    folder.refuse_other_axes()
-    return folder
+    else:
+        exams = ExamFolder(path / split, allow_missing_plane=allow_missing_plane, axes=axes)
+        exams.root, exams.split = path, split
+    exams.refuse_other_axes()
+    return exams
+
+
+def split_of(data: ExamFolder | str | Path, split: str) -> tuple[Path, str]:
+    """Where labels are looked for: the data set's folder and the split in it.
+
+    Args:
+        data: a data set's folder, or an opened one, which knows its split. Of one that was opened
+            by the folder of the planes itself, that folder is the split.
+        split: the split, where `data` is a folder.
+    """
+    if not isinstance(data, ExamFolder):
+        return Path(data), split
+    if data.split is None:
+        folder = data.folder.absolute()
+        return folder.parent, folder.name
+    return data.root, data.split
 
 
 def read_exam(

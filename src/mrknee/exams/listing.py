@@ -160,7 +160,9 @@ def folder_meant(folder: Path, *, data_set: bool, split: str | None = None) -> s
     if split is not None and _is_data_set(folder):
         return _split_meant(folder, split)
     above: list[Path] = []  # of a split's folder, or a series'
-    if folder.name.lower() in PLANES:
+    if folder.name.lower() in PLANES or folder.absolute() in _series_inside(
+        folder.absolute().parent
+    ):
         above = list(folder.absolute().parents)[:2]
     elif has_series(folder):
         above = [folder.absolute().parent]
@@ -204,10 +206,14 @@ def _is_data_set(folder: Path) -> bool:
 
 def has_series(folder: Path) -> bool:
     """Whether a folder holds a series' folder."""
+    return bool(_series_inside(folder))
+
+
+def _series_inside(folder: Path) -> list[Path]:
     try:
-        return bool(series_folders(folder))
+        return list(series_folders(folder).values())
     except (OSError, MrkneeError):  # not ours to look into; or a list of series that is broken
-        return False
+        return []
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -10,7 +10,6 @@ MRNet has one series per plane, named by it. Other data sets declare theirs in `
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,8 +19,8 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args
 
 from mrknee.errors import DataError
+from mrknee.exams.declaration import read_declaration
 from mrknee.files import whole_file
-from mrknee.untrusted import read_text
 
 Weighting = Literal["T1", "PD", "T2", "GRE"]
 """The contrast of a series: T1-, proton-density- or T2-weighted, or a gradient echo."""
@@ -152,7 +151,7 @@ class Series:
         fat_suppressed: whether fat is dark, or None where it is not stated.
 
     Raises:
-        DataError: the name can't be used.
+        DataError: the name can't be used or is another plane's, or plane or weighting isn't known.
 
     Example:
         >>> from mrknee import Series
@@ -182,12 +181,19 @@ class Series:
                 else f"a name that means nothing else, such as {name}_1",
                 found=repr(name),
             )
-        known = plane_named(plane)
+        known, by_name = plane_named(plane), plane_named(name)
         if known is None:
             raise DataError(
                 f"the plane of the series {name} is not known",
                 code="series",
                 expected=", ".join(PLANES),
+                found=repr(plane),
+            )
+        if by_name not in (None, known):
+            raise DataError(
+                f"the series {name} is named by another plane",
+                code="series",
+                expected=f"the plane {by_name}, or another name",
                 found=repr(plane),
             )
         if weighting is not None and weighting not in WEIGHTINGS:
@@ -331,23 +337,20 @@ def read_series_file(file: str | Path) -> SeriesList:
         DataError: the file is not there, or is not a table of series.
     """
     file = Path(file)
-    text = read_text(file, "list of series", at_most=_MAX_BYTES)
-    try:
-        rows = list(csv.DictReader(io.StringIO(text), strict=True))
-    except csv.Error as error:
-        raise _not_series(file, str(error)) from None
     found: list[Series] = []
-    for number, row in enumerate(rows, start=2):
-        where = f"line {number}: {','.join(map(str, row.values()))[:80]!r}"
-        if not {"name", "plane"} <= row.keys() <= set(COLUMNS):
-            raise _not_series(file, ",".join(map(str, row)))
-        fields = {key: (value or "").strip() for key, value in row.items()}
-        fat = _FAT.get(fields.get("fat_suppressed", "").lower(), ...)
-        weighting = fields.get("weighting", "").upper() or None
-        if fat is ...:
-            raise _not_series(file, f"{where}; fat_suppressed is 1, 0 or nothing")
+    for where, row in read_declaration(file, COLUMNS, COLUMNS[:2], at_most=_MAX_BYTES):
+        fat = row["fat_suppressed"].lower()
+        if fat not in _FAT:
+            raise DataError(
+                "whether a series suppresses fat can't be read",
+                code="series",
+                file=file,
+                expected="in the column fat_suppressed 1, 0 or nothing (not stated)",
+                found=where,
+            )
+        weighting = row["weighting"].upper() or None
         try:
-            found.append(Series(fields["name"].lower(), fields["plane"], weighting, fat))
+            found.append(Series(row["name"].lower(), row["plane"], weighting, _FAT[fat]))
         except DataError as error:
             raise DataError(
                 error.what,
@@ -365,16 +368,6 @@ def read_series_file(file: str | Path) -> SeriesList:
 
 
 _FAT: Mapping[str, Any] = {"": None, "1": True, "0": False, "true": True, "false": False}
-
-
-def _not_series(file: Path, found: str) -> DataError:
-    return DataError(
-        "the list of series can't be read",
-        code="series",
-        file=file,
-        expected=f"a CSV file with the columns {', '.join(COLUMNS)}",
-        found=found,
-    )
 
 
 def write_series(folder: str | Path, series: SeriesList) -> Path:

@@ -1,14 +1,14 @@
-"""USE: a trained model on exams.
+"""Inference: a trained model on exams.
 
 - `model`: what any trained model does; opens a run folder or an ONNX file (no torch).
 - `torch_model`: a run folder, computed by torch.
-- `decomposition`: how a network's logits are taken apart, into the Explanation of `explanation`
-  (which needs no torch).
+- `explanation`: a logit taken apart into series, slices and pixels (no torch).
 - `faithfulness`: are maps true to their network? Deletion, random weights.
 - `export`: a run folder -> one ONNX file, proven; `graph` is what it exports.
 - `quantisation`: the graph in 8 bits, and what that costs in AUC.
 - `onnx_model`: an ONNX file: exams -> probabilities and explanations (no torch); `onnx_file` is
-  its bytes and metadata, `onnx_graph` what its graph may hold, `runtimes` is what computes it.
+  its bytes, `onnx_metadata` its metadata, `onnx_graph` what its graph may hold, `runtimes` is
+  what computes it.
 - `trained_series`: series that a model was not trained on are left out.
 - `submission`: the MRNet competition's interface.
 """

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from mrknee.errors import DataError, ModelError, MrkneeError
-from mrknee.exams import MRNET_SERIES, Remark, SeriesList
+from mrknee.exams import MRNET_SERIES, Remark, SeriesList, Stack
 from mrknee.files import whole_file
 from mrknee.tensors.settings import Axis, PreparationSettings
 
@@ -60,6 +60,8 @@ class Explanation:
         preparation: how the stacks became input, from which cells find their pixels again.
         attention_fixed: the slices' weights are attention's, held at their value: the sum is exact,
             and what the attention itself depends on is in no map.
+        stacks: by plane, the exam's stack, to be drawn below the heat; without it plots show the
+            heat alone.
         remarks: what is odd about the exam; empty where nothing is.
         uncalibrated: finding -> why its probability is the network's own; calibrated ones are not
             in it.
@@ -82,6 +84,7 @@ class Explanation:
     remarks: tuple[Remark, ...] = ()
     uncalibrated: Mapping[str, str] = field(default_factory=dict)
     series: SeriesList = MRNET_SERIES
+    stacks: Mapping[str, Stack] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         count = len(self.findings)
@@ -147,7 +150,7 @@ class Explanation:
         Raises:
             DataError: the exam has no such series, or the model no such finding.
         """
-        known, row = self._known(series), self._row(finding)
+        known, row = self.known(series), self._row(finding)
         rows, cols = self._spreads[known]
         return np.asarray(rows @ self.native[known][row] @ cols.T, dtype=np.float32)
 
@@ -163,6 +166,36 @@ class Explanation:
         row = self._row(finding)
         return {name: self.slice_scores(name)[row] for name in self.native}
 
+    def plot(self, finding: str, series: str | None = None) -> np.ndarray:
+        """Draws the slice that raises the finding most, per series, with its heat map.
+
+        Below it are the scores of all slices. Orange raises the logit and blue lowers it; colours
+        have one scale for the whole exam. Slices count from 0, as in the arrays.
+
+        Args:
+            finding: the finding.
+            series: this series only; None draws all.
+
+        Returns:
+            matplotlib axes (2, series): the slices, and their scores below.
+
+        Raises:
+            DataError: the model has no such finding, or the exam no such series.
+            PlatformError: matplotlib is not installed.
+
+        Example:
+            >>> import mrknee
+            >>> exam = mrknee.open_dataset("knees", split="valid")[0]
+            >>> why = mrknee.load_model("runs/first").explain(exam)
+            >>> axes = why.plot("acl")
+            >>> axes.shape
+            (2, 3)
+            >>> axes[0, 0].figure.savefig("acl.png")
+        """
+        from mrknee.inference.plot import plot_explanation  # it imports this file
+
+        return plot_explanation(self, finding, series)
+
     def _row(self, finding: str) -> int:
         if finding not in self.findings:
             raise DataError(
@@ -174,7 +207,12 @@ class Explanation:
             )
         return self.findings.index(finding)
 
-    def _known(self, name: str) -> str:
+    def known(self, name: str) -> str:
+        """The name of the series that a name means.
+
+        Raises:
+            DataError: it was not explained.
+        """
         one = self.series.named(name)
         if one is None or one.name not in self.native:
             raise DataError(

@@ -29,7 +29,7 @@ from mrknee.inference.quantisation import ENCODER, FLOAT, INT8, Cost, price, qua
 from mrknee.inference.runtimes import PRESENT, outputs_of
 from mrknee.inference.torch_model import TorchModel
 from mrknee.inference.trained_series import TrainedSeries
-from mrknee.networks.checkpoint import WEIGHTS_FILE
+from mrknee.run_folder import WEIGHTS_FILE
 from mrknee.tensors.settings import PreparationSettings
 from mrknee.tensors.traced import TRANSLATIONS
 
@@ -92,7 +92,7 @@ class Int8:
     limit: float = 0.005
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exported:
     """What is known of a file that was written.
 
@@ -105,6 +105,10 @@ class Exported:
     parity: Parity
     cost: Cost | None
     uncalibrated: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        lines = [self.parity.text(), *(f"{name}: {why}" for name, why in self.uncalibrated.items())]
+        return "\n".join([*lines, *([] if self.cost is None else [self.cost.text()])])
 
 
 def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> Exported:

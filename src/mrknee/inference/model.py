@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,10 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from mrknee.errors import DataError, MrkneeWarning, SettingsError
+from mrknee.errors import ModelError, MrkneeWarning, SettingsError
 from mrknee.exams import (
     Exam,
-    ExamFolder,
     Exams,
     Findings,
     Inspected,
@@ -28,7 +28,6 @@ from mrknee.exams import (
 )
 from mrknee.exams.axes import shape_of
 from mrknee.exams.exam import refuse_no_exam
-from mrknee.exams.listing import declared_series, folder_meant, series_folders, what_is_there
 from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.runtimes import NO_LIMITS, Limits, RuntimeName
@@ -148,6 +147,7 @@ class Model(ABC):
             remarks=remarks_of(exam, self._sizes),
             uncalibrated=self.uncalibrated,
             series=self.series,
+            stacks=exam.stacks,
         )
 
     @abstractmethod
@@ -176,9 +176,12 @@ class Model(ABC):
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
+ModelPaths = str | PathLike[str] | Sequence[str | PathLike[str]]
+"""A run folder or an exported file, or several of them, which are an ensemble."""
+
+
 def load_model(
-    path: str | Path,
-    *,
+    *paths: ModelPaths,
     threads: int | None = None,
     runtime: RuntimeName | None = None,
     limits: Limits = NO_LIMITS,
@@ -186,30 +189,48 @@ def load_model(
     """Loads a trained model, whichever way it is stored; warns of what its user should know.
 
     Args:
-        path: a run folder, or the file that `mrknee export` wrote.
+        paths: a run folder, or the file that `mrknee export` wrote. Several, also as one list, are
+            an ensemble: its probabilities are the means of the members' calibrated ones
+            (`mrknee.inference.ensemble`).
         threads: processor threads to compute with; None leaves it to the library.
         runtime: what computes an exported file; None takes ONNX Runtime.
         limits: what computing one exam may take. They hold for an exported file only: its graph
             may be anybody's, a run folder's network is one that mrknee builds.
 
+    Returns:
+        The model: `model.predict(exams)`, `model.explain(exam)`, `model.findings`.
+
     Raises:
         MrkneeError: there is no model, its files are damaged, `threads` is out of range, or a
-            runtime is given for a run folder, or is not installed.
+            runtime is given for a run folder, or is not installed; or several are given whose
+            findings differ, or one of them twice.
 
     Example:
         >>> import mrknee
-        >>> model = mrknee.load_model("runs/first")  # doctest: +SKIP
-        >>> table = model.predict(mrknee.open_dataset("MRNet-v1.0"))  # doctest: +SKIP
-        >>> table["acl"]  # doctest: +SKIP
+        >>> model = mrknee.load_model("runs/first")
+        >>> table = model.predict(mrknee.open_dataset("knees", split="valid"))
+        >>> table["acl"].shape
+        (6,)
+        >>> both = mrknee.load_model("runs/first", "runs/second")
+        >>> both.findings
+        ('abnormal', 'acl', 'meniscus')
     """
-    path = Path(path)
     if threads is not None:
         THREADS.check("the number of threads", threads)
+    files = paths_of(*paths)
+    models = [_load(file, threads=threads, runtime=runtime, limits=limits) for file in files]
+    if len(models) == 1:
+        return noted(models[0])
+    from mrknee.inference.ensemble import Ensemble  # it imports this file
+
+    return noted(Ensemble(models, [str(file) for file in files]))
+
+
+def _load(path: Path, *, threads: int | None, runtime: RuntimeName | None, limits: Limits) -> Model:
     if path.is_file() or path.suffix == ".onnx":
         from mrknee.inference.onnx_model import OnnxModel
 
-        file = OnnxModel(path, threads=threads, runtime=runtime or "onnxruntime", limits=limits)
-        return noted(file)
+        return OnnxModel(path, threads=threads, runtime=runtime or "onnxruntime", limits=limits)
     if runtime is not None:
         raise SettingsError(
             "a run folder is computed by torch, whatever runtime is given",
@@ -223,7 +244,44 @@ def load_model(
 
     if threads is not None:
         limit_threads(threads)
-    return noted(TorchModel(path))
+    return TorchModel(path)
+
+
+def paths_of(*models: ModelPaths) -> tuple[Path, ...]:
+    """The paths of one model or of an ensemble's members, in the order given.
+
+    Raises:
+        ModelError: there is none, or one is there twice, which would count twice in the mean.
+    """
+    paths: list[Path] = []
+    for one in models:
+        paths += [Path(one)] if isinstance(one, str | PathLike) else map(Path, one)
+    twice = [path for i, path in enumerate(paths) if path.resolve() in _resolved(paths[:i])]
+    if not paths or twice:
+        raise ModelError(
+            "a model is named twice" if twice else "no model is named",
+            code="ensemble",
+            file=twice[0] if twice else None,
+            expected="one model, or several different ones, which are an ensemble",
+            found=", ".join(map(str, paths)) or "none",
+        )
+    return tuple(paths)
+
+
+def _resolved(paths: Sequence[Path]) -> set[Path]:
+    return {path.resolve() for path in paths}
+
+
+def name_of(models: ModelPaths) -> str:
+    """What a model is called on pages: its folder's or file's name; several with + between.
+
+    Members whose names are the same are called by the folder above, too.
+    """
+    paths = [path.resolve() for path in paths_of(models)]
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = ["/".join(path.parts[-2:]) for path in paths]
+    return " + ".join(names)
 
 
 def noted(model: AnyModel) -> AnyModel:
@@ -231,35 +289,3 @@ def noted(model: AnyModel) -> AnyModel:
     for note in model.notes:
         warnings.warn(note, MrkneeWarning, stacklevel=3)
     return model
-
-
-def open_exams(
-    path: str | Path, split: str, *, allow_missing_plane: bool = False, axes: str | None = None
-) -> ExamFolder:
-    """Opens a data set's split, or a folder that holds the series' folders itself.
-
-    Args:
-        path: `DATA` with `DATA/<split>/axial/...`, or a folder with `axial/...`.
-        split: which split of a data set.
-        allow_missing_plane: let exams through that lack series.
-        axes: the order of the files' axes, as for `ExamFolder`.
-
-    Raises:
-        MrkneeError: neither is there, an exam lacks a series, or the stacks' shapes say that their
-            axes are in another order.
-    """
-    path = Path(path)
-    inside = path if series_folders(path) else path / split
-    if not series_folders(inside):
-        raise DataError(
-            "there are no exams here",
-            code="no-exams",
-            file=path,
-            expected=f"a data set with a folder {split}/, or the folders "
-            + ", ".join(f"{name}/" for name in declared_series(path).names),
-            found=what_is_there(path),
-            advice=folder_meant(path, data_set=False, split=split),
-        )
-    folder = ExamFolder(inside, allow_missing_plane=allow_missing_plane, axes=axes)
-    folder.refuse_other_axes()
-    return folder

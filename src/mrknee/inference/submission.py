@@ -23,7 +23,7 @@ from mrknee.exams.axes import (
 from mrknee.exams.listing import same_text
 from mrknee.exams.stackfile import read_shape
 from mrknee.files import whole_file
-from mrknee.inference.model import load_model
+from mrknee.inference.model import ModelPaths, load_model, name_of
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.scoring.predictions import Predictions
 from mrknee.untrusted import read_text
@@ -114,7 +114,7 @@ def _as_stored(path: Path) -> Path:
 
 
 def submit(
-    model: str | Path,
+    model: ModelPaths,
     listing: str | Path,
     out: str | Path,
     *,
@@ -127,7 +127,7 @@ def submit(
     Remarks on odd exams are written beside it, as `mrknee predict` writes them.
 
     Args:
-        model: a run folder, or an ONNX file that `mrknee export` wrote.
+        model: a run folder, or an ONNX file that `mrknee export` wrote; or an ensemble's members.
         listing: the list of paths.
         out: the CSV to write.
         threads: processor threads to compute with; None leaves it to the library.
@@ -146,7 +146,7 @@ def submit(
 
 
 def predict_listed(
-    model: str | Path,
+    model: ModelPaths,
     listing: str | Path,
     *,
     threads: int | None = None,
@@ -167,7 +167,7 @@ def predict_listed(
         raise ModelError(
             "this model can't be submitted",
             code="findings",
-            file=model,
+            file=name_of(model),
             expected="the findings " + ", ".join(MRNET_FINDINGS),
             found=", ".join(predictor.findings),
             advice="submit a model trained on all three",

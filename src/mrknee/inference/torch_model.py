@@ -15,8 +15,9 @@ from torch import Tensor
 from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams
 from mrknee.inference.model import Contributions, Model
-from mrknee.networks.checkpoint import MODEL_FILE, load_checkpoint
+from mrknee.networks.checkpoint import load_checkpoint
 from mrknee.networks.prediction import device_here, predict_batches
+from mrknee.run_folder import MODEL_FILE, RunFolder
 from mrknee.tensors.batches import ExamDataset, frame_exam, join, load_batches
 from mrknee.tensors.preparation import Preparation
 from mrknee.tensors.settings import known_settings
@@ -52,8 +53,7 @@ class TorchModel(Model):
     preparation: Preparation
 
     def __init__(self, path: str | Path) -> None:
-        path = Path(path)
-        self.folder = path / "best" if (path / "best").is_dir() else path
+        self.folder = RunFolder.model_in(path)
         checkpoint = load_checkpoint(self.folder)
         _refuse_another_run(self.folder, checkpoint.provenance)
         self.network = checkpoint.network.to(device_here()).eval()
@@ -113,8 +113,7 @@ def _refuse_another_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     Training notes in environment.json which run each start belongs to; a folder that lies
     elsewhere, or of an earlier version, has no such note.
     """
-    above = folder.resolve().parent
-    file = (above.parent if above.name == "epochs" else above) / "environment.json"
+    file = RunFolder.around(folder).environment
     if not file.is_file():
         return
     starts = read_json(file, "list of starts", kind=ModelError)

@@ -1,9 +1,9 @@
-"""Networks: the slices of an exam's three planes in, one logit per finding out.
+"""Networks: the slices of an exam's series in, one logit per finding out.
 
-The way of an exam through this room:
+The steps of the computation:
 
-    slices -> encoder (one a plane) -> feature map -> mean over pixels -> pooling over slices
-           -> the planes side by side -> one linear layer -> one logit per finding
+    slices -> encoder (one per series) -> feature map -> mean over pixels -> pooling over slices
+           -> the series side by side -> one linear layer -> one logit per finding
 
 - `settings`: NetworkSettings, what a network is made of (no torch: quick to import);
 - `catalogue`: the encoders known by name, with statistics, weights and licences (no torch);
@@ -11,7 +11,8 @@ The way of an exam through this room:
 - `weights`: where pretrained weights come from: a download, a file, the extra `lite0`;
 - `pooling`: the slices of an exam -> one feature vector: maximum, mean or attention;
 - `network`: Network, the whole way, from ragged batches of slices to logits;
-- `reader`: preparation and network together, from batches of bytes to probabilities;
+- `prediction`: batches of exams to probabilities;
+- `transfer`: starting a network with the weights of a trained one;
 - `description`: what is said of a trained model: kinds, ranges, digest (no torch);
 - `checkpoint`: a trained network on disk and back, with nothing pickled.
 

@@ -7,7 +7,12 @@ looked at closely, with their numbers written down here and checked against the 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from mrknee.extras import data_frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Channels = tuple[float, float, float]
 """One number per colour channel: red, green, blue."""
@@ -134,6 +139,41 @@ ENCODERS: dict[str, EncoderEntry] = {
 """By name; width, statistics, source and licence as torchvision 0.29 and timm 1.0.31 state them."""
 
 
-def encoder_table() -> list[dict[str, Any]]:
-    """The table of encoders as plain lists, numbers and strings, ready for JSON."""
-    return [asdict(entry) for entry in ENCODERS.values()]
+PUBLISHED = (58.09, 49.73)
+"""Mean and SD, on the scale 0..255, that the published system gives its AlexNet: those of MRNet's
+training set, from its code, though the weights are ImageNet's."""
+
+
+def grey_statistics(mean: Channels, sd: Channels) -> tuple[float, float]:
+    """One mean and SD for grey pictures, on the scale 0..255: the means over the channels."""
+    return round(255 * sum(mean) / 3, 2), round(255 * sum(sd) / 3, 2)
+
+
+class EncoderTable(tuple[EncoderEntry, ...]):
+    """The encoders known by name, shown as a table."""
+
+    __slots__ = ()
+
+    def __new__(cls) -> EncoderTable:
+        """All of them."""
+        return super().__new__(cls, ENCODERS.values())
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Each as plain lists, numbers and strings, ready for JSON."""
+        return [asdict(entry) for entry in self]
+
+    def to_frame(self) -> DataFrame:
+        """The table as a pandas DataFrame: one row per encoder, indexed by name.
+
+        Raises:
+            PlatformError: pandas is not installed.
+        """
+        rows = self.to_list()
+        columns = {name: [row[name] for row in rows] for name in rows[0] if name != "name"}
+        return data_frame(columns, [entry.name for entry in self], "name")
+
+    def __repr__(self) -> str:
+        rows = [[str(value) for value in row.values()] for row in self.to_list()]
+        table = [list(self.to_list()[0]), *rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from mrknee.errors import ModelError, MrkneeError
+from mrknee.exams import SeriesList
 from mrknee.files import whole_files
 from mrknee.networks.description import (
     ANY,
@@ -32,6 +34,7 @@ from mrknee.networks.description import (
 )
 from mrknee.networks.network import SHARED, Network
 from mrknee.networks.settings import NetworkSettings
+from mrknee.run_folder import MODEL_FILE, WEIGHTS_FILE
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
 FORMAT = 3
@@ -44,9 +47,6 @@ _PARTS: dict[str, Shape] = {
     "weights_sha256": TEXT,
 }
 """What `model.json` holds beside what an exported file holds too."""
-
-WEIGHTS_FILE = "weights.safetensors"
-MODEL_FILE = "model.json"
 
 _UNSEALED = (
     "{} was written by an earlier version of mrknee, without a digest: whether it was changed "
@@ -248,16 +248,11 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
             expected=", ".join(sorted(known)),
             found=", ".join(sorted(given)),
         )
-    settings = NetworkSettings(**description["settings"])
-    with torch.device("meta"):
-        network = Network(
-            replace(settings, shared_encoder=True),
-            description["findings"],
-            series=series_of(description),
-        )
-    encoder = network.encoders[SHARED]
-    more = 0 if settings.shared_encoder else len(network.series) - 1  # encoders than were built
-    parameters = _parameters(network) + more * _parameters(encoder)
+    parameters, size = _sizes(
+        NetworkSettings(**description["settings"]),
+        tuple(description["findings"]),
+        series_of(description),
+    )
     if parameters != description["parameters"]:
         raise ModelError(
             "the network built isn't the one that was saved",
@@ -267,7 +262,20 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
             found=f"{parameters} parameters",
             advice="use the versions of torchvision and timm it was trained with",
         )
-    return _bytes(network) + more * _bytes(encoder)
+    return size
+
+
+@lru_cache(maxsize=16)  # one takes as long as reading a small model
+def _sizes(
+    settings: NetworkSettings, findings: tuple[str, ...], series: SeriesList
+) -> tuple[int, int]:
+    """Parameters of a network, and the bytes of its state; allocates none of them."""
+    with torch.device("meta"):
+        network = Network(replace(settings, shared_encoder=True), findings, series=series)
+    encoder = network.encoders[SHARED]
+    more = 0 if settings.shared_encoder else len(series) - 1  # encoders than were built
+    parameters = _parameters(network) + more * _parameters(encoder)
+    return parameters, _bytes(network) + more * _bytes(encoder)
 
 
 def _build(description: Mapping[str, Any]) -> Network:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mrknee.errors import MrkneeError, SettingsError
-from mrknee.networks.catalogue import ENCODERS
+from mrknee.networks.catalogue import ENCODERS, PUBLISHED, grey_statistics
 from mrknee.networks.weights import (
     DOWNLOAD,
     LITE0_PACKAGE,
@@ -182,6 +182,23 @@ def check_name(name: str) -> None:
         advice="list the ones looked at closely with `mrknee encoders`, all of timm's with "
         '`python -c "import timm; print(*timm.list_models())"`',
     )
+
+
+def input_statistics(name: str) -> tuple[float, float]:
+    """The mean and SD, on the scale 0..255, that an encoder's pretrained weights expect of grey.
+
+    Raises:
+        SettingsError: there is no such encoder.
+    """
+    if name == ALEXNET:
+        return PUBLISHED
+    check_name(name)
+    entry = ENCODERS.get(name)
+    if entry is not None:
+        return grey_statistics(entry.mean, entry.sd)
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None  # noqa: S101 - for the type checker: the name was checked
+    return grey_statistics(cast(Any, config.mean), cast(Any, config.std))
 
 
 def _timm_config(name: str) -> PretrainedCfg | None:

@@ -210,21 +210,29 @@ class Network(nn.Module):
             DataError: an exam without a single slice in any series.
         """
         names = self.series.names
-        if lengths is None:
-            lengths = {name: [len(maps[name]) if name in maps else 0] for name in names}
-        exams = len(lengths[names[0]])
+        exams = 1 if lengths is None else len(lengths[names[0]])
         pooled, weights = [], {}
         for name in names:
             vectors = self.head.weight.new_zeros(exams, self.width)
             if name in maps:
                 pooling = cast(Pooling, self.poolings[name])
                 features = maps[name].mean(dim=(2, 3))
-                vectors, weights[name] = pool_exams(pooling, features, lengths[name])
+                if lengths is None:
+                    vector, weights[name] = pooling(features)
+                    vectors = vector[None]
+                else:
+                    vectors, weights[name] = pool_exams(pooling, features, lengths[name])
             pooled.append(vectors)
         features = torch.cat(pooled, dim=1)
-        if present is None:
-            there = [[float(lengths[name][exam] > 0) for name in names] for exam in range(exams)]
-            empty = [exam for exam in range(exams) if not any(there[exam])]
+        if present is not None:
+            counted = present[None]
+        elif lengths is None:
+            counted = features.new_tensor([[float(name in maps) for name in names]])
+        else:
+            each = zip(*(lengths[name] for name in names), strict=True)
+            there = [[float(slices > 0) for slices in exam] for exam in each]
+            counted = features.new_tensor(there)
+            empty = [exam for exam, counts in enumerate(there) if not any(counts)]
             if empty:
                 raise DataError(
                     "an exam has no slices at all",
@@ -232,9 +240,6 @@ class Network(nn.Module):
                     expected="at least one series with slices",
                     found=f"none for exam {empty[0]} of the batch",
                 )
-            counted = features.new_tensor(there)
-        else:
-            counted = present[None]
         shares = counted * (len(self.series) / counted.sum(dim=1, keepdim=True))
         wide = shares[:, :, None].expand(-1, -1, self.width).flatten(1)
         return Reading(self.head(self.dropout(features * wide)), weights, shares)

@@ -2,7 +2,8 @@
 
 - `evaluation`: predictions and labels -> scorecard.json and report.html.
 - `contents`: what that page shows; `cohort`, `gallery`: two parts of it, gathered.
-- `page`, `report.html`, `report.css`: contents -> HTML; `words`: numbers as text.
+- `page`, `report.html`, `report.css`: contents -> HTML; `sentences`, `words`: results and numbers
+  as text; `templates`: Jinja2.
 - `figures`, `plot`: inline SVG.
 - `published`: what others have stated; `claim`: the CLAIM 2024 checklist.
 - `pictures`: heat maps over slices.

@@ -181,7 +181,11 @@ def _of_model(model: ModelFacts, contents: Contents) -> dict[int, str]:
         1: f"deep learning: one {kind} for {', '.join(findings)}",
         31: _explanations(contents),
     }
-    if len(contents.sources) == 1:
+    members = known.get("members")
+    if members:
+        answers[1] = f"deep learning: {len(members)} networks for {', '.join(findings)}"
+        answers[27] = f"the mean of the calibrated probabilities of {len(members)} networks"
+    elif len(contents.sources) == 1:
         answers[27] = "none: one network"
     if _internal(model, contents):
         answers[32] = (

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mrknee.errors import ModelError, MrkneeError
+from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder, Findings, label_files, read_labels
 from mrknee.progress import track
 from mrknee.report.contents import SliceCounts, SplitCounts
 from mrknee.scoring.proportions import wilson
-from mrknee.untrusted import read_text
 
 _MAX_BYTES = 32_000_000  # a line an exam
 
@@ -52,47 +51,6 @@ def open_if_there(folder: Path) -> ExamFolder | None:
         return ExamFolder(folder, allow_missing_plane=True)
     except (MrkneeError, OSError):
         return None
-
-
-def parts_of(model: Path) -> Mapping[str, frozenset[str]] | None:
-    """Which exams a run used for what, from the `split.csv` that training wrote.
-
-    Args:
-        model: the run folder, one of its checkpoints, or the model exported into it.
-
-    Returns:
-        Part ("train", "inner", "valid") -> ids; None where the file isn't there.
-
-    Raises:
-        MrkneeError: the file is another one.
-    """
-    file = (model if (model / "best").is_dir() else model.resolve().parent) / "split.csv"
-    if not file.exists():
-        return None
-    text = read_text(file, "table of the run's parts", at_most=_MAX_BYTES, kind=ModelError)
-    header, *lines = text.removesuffix("\n").split("\n")
-    if header != "exam,part":
-        raise ModelError(
-            "the run's parts can't be read",
-            code="run-folder",
-            file=file,
-            expected="exam,part",
-            found=header[:80],
-        )
-    parts: dict[str, set[str]] = {}
-    for number, line in enumerate(lines, start=2):
-        exam_id, _, part = line.rpartition(",")
-        ids = parts.setdefault(part, set())
-        if part not in ("train", "inner", "valid") or exam_id in ids:
-            raise ModelError(
-                "the run's parts can't be read",
-                code="run-folder",
-                file=file,
-                expected="an exam's id and train, inner or valid, each exam once a part",
-                found=f"line {number}: {line[:80]!r}",
-            )
-        ids.add(exam_id)
-    return {part: frozenset(ids) for part, ids in parts.items()}
 
 
 def count_slices(exams: ExamFolder) -> Mapping[str, SliceCounts]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from math import isnan
 from pathlib import Path
 from typing import Literal
@@ -11,14 +12,18 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import ExamFolder, label_files
+from mrknee.exams import ExamFolder, label_files, split_of
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.files import owned_folder, whole_file
-from mrknee.report.cohort import count_slices, count_splits, open_if_there, parts_of
+from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
+from mrknee.outputs import check_output_file, check_output_folder
+from mrknee.report.cohort import count_slices, count_splits, open_if_there
 from mrknee.report.contents import Contents, Failure, ModelFacts, SliceCounts
 from mrknee.report.page import render
-from mrknee.scoring.comparison import compare_files
+from mrknee.run_folder import RunFolder
+from mrknee.scoring.comparison import compare_tables
 from mrknee.scoring.operating_point import OperatingPoint
+from mrknee.scoring.plot import plot_rocs
 from mrknee.scoring.predictions import Predictions, named_files
 from mrknee.scoring.scorecard import Scorecard, score
 
@@ -29,28 +34,75 @@ TRAINED = "the network was trained on"
 SELECTED = "the epoch was selected on"
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class Evaluation(Scorecard):
+    """A scorecard together with what it was made from, so that it can write its page.
+
+    Attributes:
+        contents: everything the page shows, with labels and probabilities.
+
+    Example:
+        >>> import mrknee
+        >>> data = mrknee.open_dataset("knees", split="valid")
+        >>> card = mrknee.evaluate(mrknee.load_model("runs/first").predict(data), data)
+        >>> card.plot().shape
+        (3,)
+    """
+
+    contents: Contents = field(kw_only=True)
+
+    def report(self, path: str | Path) -> None:
+        """Writes the page: how good and how sure, in one HTML file that loads nothing.
+
+        Args:
+            path: the file to write, whole or not at all; its folder is made if it isn't there.
+
+        Raises:
+            OutputError: nothing can be written there.
+        """
+        path = Path(path)
+        check_output_file(path)
+        with whole_file(path) as beside:
+            beside.write_text(render(self.contents), encoding="utf-8")
+
+    def plot(self) -> np.ndarray:
+        """Draws each finding's ROC curve with its 95 % band, and the AUC with its interval.
+
+        Returns:
+            matplotlib axes (findings,).
+
+        Raises:
+            PlatformError: matplotlib is not installed.
+        """
+        areas = [(name, one.auc) for name, one in self.findings.items()]
+        labels, probabilities = self.contents.labels, self.contents.probabilities
+        return plot_rocs(areas, labels, probabilities, seed=self.seed)
+
+
 def evaluate(
-    predictions: str | Path,
-    data: str | Path,
-    out: str | Path,
+    predictions: Predictions | str | Path,
+    data: ExamFolder | str | Path,
+    out: str | Path | None = None,
     *,
     split: str = "valid",
-    model: str | Path | None = None,
-    against: str | Path | None = None,
+    model: ModelPaths | None = None,
+    against: Predictions | str | Path | None = None,
     prevalences: Mapping[str, float] = {},
     notes: Sequence[str] = (),
     axes: str | None = None,
-) -> Scorecard:
-    """Scores predictions and writes `scorecard.json` and the page `report.html`.
+) -> Evaluation:
+    """Holds predictions against labels: AUCs, calibration and operating points, with intervals.
 
     Args:
-        predictions: what `predict` wrote; several files with commas between are one model.
-        data: the data set's folder. Its label files are needed; its exams only for a model's
-            heat maps.
-        out: the folder to write to.
-        split: the split that was predicted.
-        model: the run folder, or exported model, that made the predictions; adds its operating
-            points, calibration and provenance, and heat maps of the worst failures.
+        predictions: what a model predicted, or the file; several files with commas between are one
+            model, the mean of those that have a finding.
+        data: the data set, opened or its folder. Its label files are needed; its exams only for a
+            model's heat maps.
+        out: a folder to write `scorecard.json` and the page `report.html` to; None writes nothing.
+        split: the split that was predicted, of a folder; an opened data set knows its own.
+        model: the run folder, or exported model, that made the predictions, or an ensemble's
+            members; adds its operating points, calibration and provenance, and heat maps of the
+            worst failures.
         against: a second model's predictions, compared in the page.
         prevalences: finding -> a prevalence, 0 to 1, at which PPV, NPV and calibration are
             wanted too.
@@ -58,13 +110,23 @@ def evaluate(
         axes: the order of the files' axes, as for `ExamFolder`; they are read for a model only.
 
     Returns:
-        The scorecard.
+        The scorecard, which can write its page: `card.report("report.html")`.
 
     Raises:
-        MrkneeError: predictions, labels or model can't be used or don't belong together.
+        MrkneeError: predictions, labels or model can't be used or don't belong together; or
+            `out` can't be written to.
+
+    Example:
+        >>> import mrknee
+        >>> data = mrknee.open_dataset("knees", split="valid")
+        >>> table = mrknee.load_model("runs/first").predict(data)
+        >>> card = mrknee.evaluate(table, data)
+        >>> card.n_exams, list(card.to_frame().index)
+        (6, ['abnormal', 'acl', 'meniscus', 'mean'])
+        >>> card.report("report.html")
     """
-    out = Path(out)
-    with owned_folder(out):
+
+    def made() -> Evaluation:
         contents = gather(
             predictions,
             data,
@@ -75,27 +137,46 @@ def evaluate(
             notes=notes,
             axes=axes,
         )
-        page = render(contents)
-        contents.card.write(out / "scorecard.json")
+        scores = {one.name: getattr(contents.card, one.name) for one in fields(Scorecard)}
+        return Evaluation(**scores, contents=contents)
+
+    if out is None:
+        return made()
+    out = Path(out)
+    reads = [*_files_of(predictions), *_files_of(against), split_of(data, split)[0]]
+    reads += [] if model is None else map(str, paths_of(model))
+    check_output_folder(out, ["scorecard.json", "report.html"], reads)
+    with owned_folder(out):
+        card = made()
+        page = render(card.contents)
+        card.write(out / "scorecard.json")
         with whole_file(out / "report.html") as beside:
             beside.write_text(page, encoding="utf-8")
-    return contents.card
+    return card
+
+
+def _files_of(predictions: Predictions | str | Path | None) -> list[str | Path]:
+    if predictions is None or isinstance(predictions, Predictions):
+        return []
+    return list(named_files(predictions))
 
 
 def gather(
-    predictions: str | Path,
-    data: str | Path,
+    predictions: Predictions | str | Path,
+    data: ExamFolder | str | Path,
     *,
     split: str = "valid",
-    model: str | Path | None = None,
-    against: str | Path | None = None,
+    model: ModelPaths | None = None,
+    against: Predictions | str | Path | None = None,
     prevalences: Mapping[str, float] = {},
     notes: Sequence[str] = (),
     axes: str | None = None,
 ) -> Contents:
     """Everything the page shows; arguments and errors as `evaluate`'s, nothing is written."""
-    data, model = Path(data), None if model is None else Path(model)
-    table = Predictions.read_joined(predictions)
+    data, split = split_of(data, split)
+    table = predictions
+    if not isinstance(table, Predictions):
+        table = Predictions.read_joined(table)
     labels = table.labels(data, split)
     facts, failures = None, _failures(table, labels, {})
     odd: list[str] = []
@@ -135,7 +216,7 @@ def gather(
         failures=failures,
         comparison=None
         if against is None
-        else compare_files([predictions, against], data, split=split),
+        else compare_tables([predictions, against], data, split=split),
     )
 
 
@@ -181,8 +262,10 @@ def _positions(exams: ExamFolder, ids: Sequence[str]) -> list[int]:
     return [index for index, exam_id in enumerate(exams.ids) if exam_id in wanted]
 
 
-def _sources(predictions: str | Path) -> Mapping[str, tuple[str, ...]]:
+def _sources(predictions: Predictions | str | Path) -> Mapping[str, tuple[str, ...]]:
     """The tables that `Predictions.read_joined` took, by file and folder, and their findings."""
+    if isinstance(predictions, Predictions):
+        return {predictions.source or "predictions": tuple(predictions.findings)}
     paths = [Path(name) for name in named_files(predictions)]
     short = ["/".join(path.resolve().parts[-2:]) for path in paths]
     names = short if len(set(short)) == len(short) else [str(path) for path in paths]
@@ -191,17 +274,19 @@ def _sources(predictions: str | Path) -> Mapping[str, tuple[str, ...]]:
 
 
 def _ask(
-    model: Path, table: Predictions, labels: Float[np.ndarray, "exams findings"], exams: ExamFolder
+    model: ModelPaths,
+    table: Predictions,
+    labels: Float[np.ndarray, "exams findings"],
+    exams: ExamFolder,
 ) -> tuple[ModelFacts, Mapping[str, tuple[Failure, ...]]]:
     """What the model knows of itself, and pictures of its failures."""
-    from mrknee.inference.model import load_model
     from mrknee.report.gallery import refuse_foreign, with_pictures
 
     predictor = load_model(model)
     refuse_foreign(predictor, table, exams)
-    parts = parts_of(model)
+    parts = _parts_of_all(paths_of(model))
     facts = ModelFacts(
-        model.resolve().name,
+        name_of(model),
         predictor.provenance,
         predictor.decisions.calibration,
         predictor.decisions.operating_points,
@@ -211,6 +296,18 @@ def _ask(
     )
     failures = _failures(table, labels, facts.operating_points)
     return facts, with_pictures(failures, predictor, table, exams)
+
+
+def _parts_of_all(models: Sequence[Path]) -> Mapping[str, frozenset[str]] | None:
+    """Which exams any of the models used for what, as far as is known; None if nothing is."""
+    known = [
+        parts for model in models if (parts := RunFolder.around(model).read_split()) is not None
+    ]
+    if not known:
+        return None
+    names = dict.fromkeys(part for parts in known for part in parts)
+    nothing: frozenset[str] = frozenset()
+    return {part: nothing.union(*(parts.get(part, ()) for parts in known)) for part in names}
 
 
 def _failures(
@@ -271,9 +368,10 @@ def _optimism(facts: ModelFacts | None, data: Path, n_exams: int) -> list[str]:
     if facts is None or facts.shared is None:
         return []
     trained_on = facts.provenance.get("data")
-    selected = facts.provenance.get("selected_on", {}).get("part")
+    members = facts.provenance.get("members", [facts.provenance])
+    selected = dict.fromkeys(one.get("selected_on", {}).get("part") for one in members)
     told = []
-    for what, part in ((TRAINED, "train"), (SELECTED, selected)):
+    for what, part in ((TRAINED, "train"), *((SELECTED, part) for part in selected)):
         count = facts.shared.get(part, 0)
         if not count:
             continue

@@ -18,11 +18,12 @@ from PIL import Image
 from scipy.special import expit
 
 from mrknee import __version__
-from mrknee.exams import Exam
+from mrknee.exams import Exam, open_dataset
 from mrknee.files import owned_folder, whole_file
 from mrknee.inference.explanation import Explanation
-from mrknee.inference.model import load_model, open_exams
+from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
 from mrknee.inference.runtimes import RuntimeName
+from mrknee.outputs import check_output_folder
 from mrknee.report.pictures import (
     Sheet,
     chance,
@@ -177,7 +178,7 @@ class FindingView:
 
 
 def explain_exam(
-    model: str | Path,
+    model: ModelPaths,
     exams: str | Path,
     exam_id: str,
     out: str | Path,
@@ -191,7 +192,7 @@ def explain_exam(
     """Explains one exam: numbers, contact sheets and the page.
 
     Args:
-        model: a run folder, or an ONNX file that `mrknee export` wrote.
+        model: a run folder, or an ONNX file that `mrknee export` wrote; or an ensemble's members.
         exams: a data set's folder, or one with the series' folders inside.
         exam_id: which exam.
         out: where to write; made where it isn't there.
@@ -207,8 +208,12 @@ def explain_exam(
     Raises:
         MrkneeError: no such exam, no model, or files that can't be used.
     """
-    model, out = Path(model), Path(out)
-    folder = open_exams(exams, split, allow_missing_plane=allow_missing_plane, axes=axes)
+    out = Path(out)
+    names = ["index.html", "explanation.json", "explanation.npz", "contact-*.png"]
+    check_output_folder(out, names, [*paths_of(model), exams])
+    folder = open_dataset(
+        exams, split, labels=False, allow_missing_plane=allow_missing_plane, axes=axes
+    )
     exam = folder[exam_id]
     opened = load_model(model, threads=threads, runtime=runtime)
     with owned_folder(out):
@@ -218,7 +223,7 @@ def explain_exam(
             if old.is_file() and not old.is_symlink():
                 old.unlink()  # what an interrupted run leaves must be of one exam
         explanation.write_numbers(out)
-        write_exam_page(out, exam, explanation, model=model.resolve().name)
+        write_exam_page(out, exam, explanation, model=name_of(model))
     return explanation
 
 

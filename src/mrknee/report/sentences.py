@@ -85,9 +85,12 @@ def split_origin(contents: Contents) -> list[str]:
     known = facts.provenance
     trained_on = known.get("data")
     named = words.quoted(trained_on) if trained_on else "that is not stated"
+    members = known.get("members")
+    who = f"The model {words.quoted(facts.name)}"
+    if members:
+        who += f", an ensemble of {len(members)},"
     said = [
-        f"The model {words.quoted(facts.name)} was trained on {known.get('trained_on', 'unknown')} "
-        f"exams of the data set {named}."
+        f"{who} was trained on {known.get('trained_on', 'unknown')} exams of the data set {named}."
     ]
     selected: Mapping[str, Any] = known.get("selected_on", {})
     if selected.get("part") == "inner":
@@ -151,6 +154,12 @@ def calibration_of(contents: Contents) -> list[str]:
             "(--model RUN)."
         ]
     fitted = contents.model.calibration
+    members = contents.model.provenance.get("members")
+    if members:
+        return [
+            f"Each probability is the mean of {len(members)} models' calibrated probabilities; the "
+            "mean is not calibrated again, and has no thresholds."
+        ]
     if fitted is None:
         return ["This model's probabilities were not calibrated."]
     names = [name for name in contents.card.findings if name in fitted.exams]

@@ -8,6 +8,7 @@
 - `paired`, `permutation`, `differences`, `comparison`: do models differ on the same exams?
 - `calibration`, `reliability`: probabilities made right, and how right they are.
 - `operating_point`: thresholds, and sensitivity, specificity, PPV, NPV at them.
+- `decisions`: calibration and operating points, as a model carries them.
 - `curves`: ROC with its band, precision-recall.
 - `localisation`: does a heat map hit a lesion that is known?
 - `scorecard`: all of a model on one split as one frozen object: `scorecard.json` and a table.

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import DataError
+from mrknee.extras import data_frame
 from mrknee.files import whole_file
 from mrknee.scoring.differences import Difference, MeanDifference, difference, mean_difference
 from mrknee.scoring.discrimination import DELONG, Auc, auc
@@ -26,7 +27,11 @@ from mrknee.scoring.predictions import Predictions, aligned, named_files
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
 from mrknee.scoring.text import columns, exams, interval, shown, without_labels
 
-__all__ = ["VERSION", "Comparison", "Difference", "MeanDifference", "compare", "compare_files"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+__all__ = ["VERSION", "Comparison", "Difference", "MeanDifference", "compare", "compare_tables"]
 
 NAMED = 3
 """A model of so many tables is named by all of them, one of more by the first and the last."""
@@ -35,9 +40,9 @@ VERSION = 1
 """Of the file's layout."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """What `comparison.json` holds.
+    """How several models' predictions of the same exams differ: what `comparison.json` holds.
 
     Attributes:
         names: the models' names; the others are held against the first.
@@ -49,6 +54,15 @@ class Comparison:
         mean_differences: one a model but the first.
         seed: of resampling and random exchanges.
         notes: what a reader must know, for example which findings were left out.
+
+    Example:
+        >>> import mrknee
+        >>> data = mrknee.open_dataset("knees", split="valid")
+        >>> tables = [mrknee.load_model(f"runs/{n}").predict(data) for n in ("first", "second")]
+        >>> found = mrknee.compare(*tables, data)
+        >>> found.names
+        ('table 1', 'table 2')
+        >>> axes = found.plot()
     """
 
     names: tuple[str, ...]
@@ -65,6 +79,54 @@ class Comparison:
         each = {name: MappingProxyType(dict(one)) for name, one in self.aucs.items()}
         object.__setattr__(self, "aucs", MappingProxyType(each))
         object.__setattr__(self, "means", MappingProxyType(dict(self.means)))
+
+    def __repr__(self) -> str:
+        return self.table().rstrip()
+
+    def to_frame(self) -> DataFrame:
+        """The differences as a pandas DataFrame: one row per model and finding, and per mean.
+
+        Columns: `first` and `second` (the models), `finding` (or `mean`), `first_auc`,
+        `second_auc`, `difference` (second - first), `low`, `high` (95 % interval), and the tests'
+        `p_delong`, `p_permutation`, `p_holm`. What can't be computed is NaN.
+
+        Raises:
+            PlatformError: pandas is not installed.
+        """
+        names = (
+            *("first", "second", "finding", "first_auc", "second_auc", "difference"),
+            *("low", "high", "p_delong", "p_permutation", "p_holm"),
+        )
+        rows = []
+        for one in self._all():
+            row = {name: getattr(one, name, math.nan) for name in names}
+            if isinstance(one, MeanDifference):
+                means = self.means[one.first].value, self.means[one.second].value
+                row |= {"finding": "mean", "first_auc": means[0], "second_auc": means[1]}
+            rows.append(row)
+        return data_frame({name: [row[name] for row in rows] for name in names})
+
+    def plot(self) -> Axes:
+        """Draws the differences of AUC with their 95 % intervals, findings and means.
+
+        Returns:
+            matplotlib axes.
+
+        Raises:
+            PlatformError: matplotlib is not installed.
+        """
+        from mrknee.scoring.plot import plot_intervals
+
+        rows = [
+            (
+                f"{one.second}, {one.finding if isinstance(one, Difference) else 'mean'}",
+                one.difference,
+                one.low,
+                one.high,
+            )
+            for one in self._all()
+        ]
+        return plot_intervals(rows, f"AUC less that of {self.names[0]}", reference=0)
 
     def to_json(self) -> str:
         """The comparison as JSON text; a number that can't be computed is null, with its reason."""
@@ -293,40 +355,56 @@ def compare(
     )
 
 
-def compare_files(
-    specs: Sequence[str | Path], data: str | Path, *, split: str, seed: int = 0
+def compare_tables(
+    tables: Sequence[str | Path | Predictions],
+    data: str | Path,
+    *,
+    split: str,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Comparison:
-    """Compares models by the tables that `predict` wrote.
+    """Compares models by the tables that `predict` gave.
 
     Args:
-        specs: one a model: a file, or files with commas between (`Predictions.read_joined`).
+        tables: one per model: predictions, their file, or files with commas between
+            (`Predictions.read_joined`).
         data: the data set's folder, with the split's label files.
         split: the split that was predicted.
+        names: what the models are called; None takes what their files' paths don't have in common,
+            and `table 1`, `table 2` for predictions that were not read from a file.
         seed: as `compare`.
-
-    Returns:
-        The comparison; models are named by what their files' paths don't have in common.
 
     Raises:
         MrkneeError: a table can't be read or has no labels, the tables are of different exams or
             have no finding in common, a model is there twice, or there are fewer than two.
     """
-    if isinstance(specs, (str, Path)):
+    if isinstance(tables, str | Path | Predictions):
         raise DataError(
             "one table can't be compared",
             code="compare",
             expected="a list of tables, one per model",
-            found=str(specs),
+            found=str(tables),
         )
-    models = [str(spec) for spec in specs]
-    _refuse_twice(models)
-    names = _names(models)
-    tables, notes = aligned(names, [Predictions.read_joined(spec) for spec in models])
+    specs = [
+        str(one) if not isinstance(one, Predictions) else one.source or f"table {number}"
+        for number, one in enumerate(tables, start=1)
+    ]
+    _refuse_twice(specs)
+    chosen = list(names) if names is not None else _names(specs)
+    if len(chosen) != len(specs):
+        raise DataError(
+            "the models' names don't fit their tables",
+            code="compare",
+            expected=f"{len(specs)} names, one per table",
+            found=", ".join(chosen) or "none",
+        )
+    read = [one if isinstance(one, Predictions) else Predictions.read_joined(one) for one in tables]
+    same, notes = aligned(chosen, read)
     return compare(
-        names,
-        tables[0].findings,
-        tables[0].labels(data, split),
-        [table.probabilities for table in tables],
+        chosen,
+        same[0].findings,
+        same[0].labels(data, split),
+        [table.probabilities for table in same],
         split=split,
         seed=seed,
         notes=notes,

@@ -1,6 +1,7 @@
 """Curves for the report: ROC with its band, precision-recall with average precision.
 
-The curves' points are scikit-learn's. Band and interval come from exams drawn with replacement
+The curves' points are scikit-learn's, which is imported where they are drawn: it takes seconds, and
+a scorecard does without. Band and interval come from exams drawn with replacement
 within each class, all replicates at once.
 """
 
@@ -10,8 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
+from jaxtyping import Bool, Float, Float64, Int64
 
 from mrknee.scoring.discrimination import auc
 from mrknee.scoring.proportions import wilson_ends
@@ -137,6 +137,8 @@ def roc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
     """
+    from sklearn.metrics import roc_curve
+
     area = auc(labels, scores)
     if area.reason is not None:
         none = np.empty(0)
@@ -190,7 +192,7 @@ def roc_band(
 def average_precision(
     labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], *, seed: int = 0
 ) -> AveragePrecision:
-    """The average precision, scikit-learn's, with its 95 % interval.
+    """The average precision, as scikit-learn defines it, with its 95 % interval.
 
     The interval is the percentile interval of exams resampled within each class. Where that shows
     too little (perfect ranking, all scores equal, a class of fewer than `MIN_CLASS` exams) it is
@@ -215,15 +217,12 @@ def average_precision(
         nan = math.nan
         return AveragePrecision(nan, nan, nan, nan, m, n, "none", area.reason)
     known = ~np.isnan(labels)
-    value = float(average_precision_score(labels[known], scores[known].astype(np.float64)))
+    value = float(_average_precisions(*_counts(labels, scores))[0])
     prevalence = m / (m + n)
     if min(m, n) < MIN_CLASS or area.value in (0.0, 1.0) or np.ptp(scores[known]) == 0:
         low, high = wilson_ends(np.array([value]), min(m, n))
         return AveragePrecision(value, float(low[0]), float(high[0]), prevalence, m, n, WILSON)
-    hits, false_alarms, drawn = _resampled_counts(labels, scores, seed)
-    called = hits + false_alarms
-    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
-    values = (drawn * precision).sum(axis=1) / hits[:, -1]
+    values = _average_precisions(*_resampled_counts(labels, scores, seed))
     ends = np.quantile(values, [0.025, 0.975])
     return AveragePrecision(value, float(ends[0]), float(ends[1]), prevalence, m, n, BOOTSTRAP)
 
@@ -244,6 +243,8 @@ def precision_recall(
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
     """
+    from sklearn.metrics import precision_recall_curve
+
     area = average_precision(labels, scores, seed=seed)
     recall, precision = np.empty(0), np.empty(0)
     if area.reason is None:
@@ -262,24 +263,55 @@ def precision_recall(
     )
 
 
+Counts = tuple[
+    Float64[np.ndarray, "replicates steps"],
+    Float64[np.ndarray, "replicates steps"],
+    Float64[np.ndarray, "replicates steps"],
+]
+"""At each distinct score, falling: positives and negatives at or above, positives at it."""
+
+
+def _average_precisions(
+    hits: Float64[np.ndarray, "replicates steps"],
+    false_alarms: Float64[np.ndarray, "replicates steps"],
+    here: Float64[np.ndarray, "replicates steps"],
+) -> Float64[np.ndarray, " replicates"]:
+    """The mean of the precision over the positives, from `Counts`."""
+    called = hits + false_alarms
+    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    average: Float64[np.ndarray, " replicates"] = (here * precision).sum(axis=1) / hits[:, -1]
+    return average
+
+
+def _counts(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]) -> Counts:
+    """The counts of the exams themselves: one replicate."""
+    positive, starts = _ranked(labels, scores)
+    drawn = np.stack([positive, ~positive])[:, None].astype(np.float64)
+    here, others = (np.add.reduceat(members, starts, axis=1) for members in drawn)
+    return np.cumsum(here, axis=1), np.cumsum(others, axis=1), here
+
+
 def _resampled_counts(
     labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], seed: int
-) -> tuple[
-    Float64[np.ndarray, "replicates steps"],
-    Float64[np.ndarray, "replicates steps"],
-    Float64[np.ndarray, "replicates steps"],
-]:
-    """At each distinct score, falling: positives and negatives at or above, positives at it."""
-    known = ~np.isnan(labels)
-    order = np.flatnonzero(known)[np.argsort(-scores[known], kind="stable")]
-    ranked, positive = scores[order], labels[order] == 1
-    # Exams of equal score are one step of the curve.
-    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+) -> Counts:
+    """The counts of exams drawn with replacement within each class."""
+    positive, starts = _ranked(labels, scores)
     rng = np.random.default_rng(seed)
     here, others = (
         np.add.reduceat(_draw(members, rng), starts, axis=1) for members in (positive, ~positive)
     )
     return np.cumsum(here, axis=1), np.cumsum(others, axis=1), here
+
+
+def _ranked(
+    labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]
+) -> tuple[Bool[np.ndarray, " known"], Int64[np.ndarray, " steps"]]:
+    """Whether each labelled exam is positive, by falling score, and where each score begins."""
+    known = ~np.isnan(labels)
+    order = np.flatnonzero(known)[np.argsort(-scores[known], kind="stable")]
+    ranked, positive = scores[order], labels[order] == 1
+    # Exams of equal score are one step of the curve.
+    return positive, np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
 
 
 def _draw(

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.errors import DataError, MrkneeError, PlatformError
+from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import Findings, Remark, label_files, read_labels
 from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import folder_meant, same_text, what_is_there
+from mrknee.extras import data_frame
 from mrknee.files import whole_file
 from mrknee.scoring.text import exams
 from mrknee.untrusted import read_text
@@ -88,17 +89,8 @@ class Predictions:
             >>> float(frame.loc["8", "acl"])
             0.25
         """
-        try:
-            import pandas as pd
-        except ModuleNotFoundError:
-            raise PlatformError(
-                "pandas is not installed",
-                code="not-installed",
-                expected="the package pandas",
-                advice="pip install pandas",
-            ) from None
-        index = pd.Index(self.ids, name="exam")
-        return pd.DataFrame(self.probabilities, index=index, columns=list(self.findings))
+        columns = dict(zip(self.findings, self.probabilities.T, strict=True))
+        return data_frame(columns, self.ids, "exam")
 
     def __repr__(self) -> str:
         shown = [

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import DataError, SettingsError
+from mrknee.extras import data_frame
 from mrknee.files import whole_file
 from mrknee.scoring.calibration import Calibration, at_prevalence
 from mrknee.scoring.curves import AveragePrecision, average_precision
@@ -25,6 +26,9 @@ from mrknee.scoring.reliability import Brier, Reliability, brier, reliability
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
 from mrknee.scoring.text import columns, exams, interval, shown, without_labels
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 VERSION = 2
 """Of the file's layout; a file of another version is refused."""
@@ -69,9 +73,9 @@ class FindingScore:
     corrected: Corrected | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scorecard:
-    """What `scorecard.json` holds.
+    """How good predictions are on one split, with 95 % intervals: what `scorecard.json` holds.
 
     Attributes:
         split: the name of the split that was scored.
@@ -80,6 +84,13 @@ class Scorecard:
         mean: the mean AUC over the findings that have one.
         seed: of the resampling.
         notes: what a reader must know, for example that the epoch was selected on this split.
+
+    Example:
+        >>> import mrknee
+        >>> card = mrknee.Scorecard.read("runs/first/scorecard.json")
+        >>> card.n_exams, sorted(card.findings)
+        (6, ['abnormal', 'acl', 'meniscus'])
+        >>> axes = card.plot()
     """
 
     split: str
@@ -88,6 +99,48 @@ class Scorecard:
     mean: MeanAuc
     seed: int = 0
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return self.table().rstrip()
+
+    def to_frame(self) -> DataFrame:
+        """The scores as a pandas DataFrame: one row per finding, and one for the mean AUC.
+
+        Columns: `auc`, `auc_low`, `auc_high` (95 % interval), `n_positive`, `n_negative`,
+        `average_precision`, `brier`, `ece`. What can't be computed is NaN.
+
+        Raises:
+            PlatformError: pandas is not installed.
+        """
+        each, mean, nan = list(self.findings.values()), self.mean, math.nan
+        columns = {
+            "auc": [*(one.auc.value for one in each), mean.value],
+            "auc_low": [*(one.auc.low for one in each), mean.low],
+            "auc_high": [*(one.auc.high for one in each), mean.high],
+            "n_positive": [*(one.auc.n_positive for one in each), nan],
+            "n_negative": [*(one.auc.n_negative for one in each), nan],
+            "average_precision": [*(one.average_precision.value for one in each), nan],
+            "brier": [*(one.brier.value for one in each), nan],
+            "ece": [*(one.reliability.ece for one in each), nan],
+        }
+        return data_frame(columns, [*self.findings, "mean"], "finding")
+
+    def plot(self) -> Any:  # noqa: ANN401  # matplotlib axes; an evaluation's are several
+        """Draws each finding's AUC and the mean with their 95 % intervals.
+
+        Returns:
+            matplotlib axes.
+
+        Raises:
+            PlatformError: matplotlib is not installed.
+        """
+        from mrknee.scoring.plot import plot_intervals  # matplotlib's part, needed only here
+
+        rows = [
+            (name, one.auc.value, one.auc.low, one.auc.high) for name, one in self.findings.items()
+        ]
+        mean = ("mean", self.mean.value, self.mean.low, self.mean.high)
+        return plot_intervals([*rows, mean], "AUC", reference=0.5)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "findings", MappingProxyType(dict(self.findings)))
@@ -156,7 +209,7 @@ class Scorecard:
                 advice="evaluate the predictions again",
             )
         try:
-            return cls(
+            return Scorecard(
                 split=content["split"],
                 n_exams=content["n_exams"],
                 findings={name: _read_finding(one) for name, one in content["findings"].items()},

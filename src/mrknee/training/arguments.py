@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, get_args
@@ -14,7 +14,14 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from mrknee.suggestions import SETTINGS, meant
-from mrknee.training.recipe import LoggerName, Recipe, recipe_file, recipe_names
+from mrknee.training.recipe import (
+    LoggerName,
+    Recipe,
+    flat_settings,
+    recipe_file,
+    recipe_names,
+    with_statistics,
+)
 from mrknee.training.recipe_tree import parse_value, read_tree, setting_hints, wrong_kind
 
 _OWN = ("out", "recipe", "resume")
@@ -68,12 +75,15 @@ def train_arguments(argv: Sequence[str], description: str) -> TrainArguments:
     names = ", ".join(recipe_names())
     parser.add_argument("--recipe", default="default", help=f"one of {names}, or a YAML file")
     parser.add_class_arguments(Recipe)
-    parser.set_defaults(dict(_flat(tree)))
+    settings = dict(flat_settings(tree))
+    parser.set_defaults(settings)
     words = _typed(words, parser)
     given = parser.instantiate(parser.parse_args(words)).as_dict()
     del given["recipe"]
     data, out, resume = (given.pop(name) for name in ("data", "out", "resume"))
-    return TrainArguments(data, out, resume, Recipe(**given))
+    named = {word.removeprefix("--").partition("=")[0] for word in words if word[:2] == "--"}
+    recipe = with_statistics(Recipe(**given), named | set(settings))
+    return TrainArguments(data, out, resume, recipe)
 
 
 class _Parser(ArgumentParser):
@@ -84,15 +94,6 @@ class _Parser(ArgumentParser):
         print(f"mrknee train: {message}", file=sys.stderr)
         print("`mrknee train --help` lists all settings", file=sys.stderr)
         sys.exit(2)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of each setting of a recipe's tree."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _typed(words: Sequence[str], parser: _Parser) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from mrknee.errors import PlatformError
+from mrknee.run_folder import RunFolder
 from mrknee.training.recipe import LoggerName, Recipe, logger_names
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class TensorBoard:
     def __init__(self, out: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self.folder = out / "tensorboard"
+        self.folder = RunFolder(out).tensorboard
         self._writer: SummaryWriter | None = None
         with self._warned():
             self._writer = SummaryWriter(str(self.folder))

@@ -20,10 +20,9 @@ import numpy as np
 from mrknee.errors import MrkneeError
 from mrknee.exams import ExamFolder, Findings
 from mrknee.progress import track
+from mrknee.run_folder import RunFolder
 from mrknee.training.parts import Parts
 from mrknee.untrusted import read_json
-
-FILE = "data.json"
 
 VERSION = 1
 """Of the file's layout."""
@@ -80,10 +79,10 @@ def to_json(record: Record) -> str:
 
 def read_record(out: Path) -> Record | None:
     """What an earlier start recorded; None where there is nothing that can be compared."""
-    if not (out / FILE).exists():
+    if not RunFolder(out).data.exists():
         return None  # a run of an earlier version
     try:
-        content = read_json(out / FILE, "record of the data", at_most=_MAX_BYTES)
+        content = read_json(RunFolder(out).data, "record of the data", at_most=_MAX_BYTES)
         for exam in content["exams"].values():
             assert isinstance(exam["labels"], dict)  # noqa: S101  # caught below
             assert all(one["bytes"] >= 0 and one["sample"] for one in exam["stacks"].values())  # noqa: S101

@@ -12,6 +12,7 @@ from mrknee.exams import ExamFolder, Findings
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.prediction import device_here, predict_batches
+from mrknee.run_folder import RunFolder
 from mrknee.scoring.calibration import Calibration, fit_calibration
 from mrknee.scoring.decisions import Decisions
 from mrknee.scoring.operating_point import OperatingPoint, at_sensitivity, youden
@@ -36,7 +37,7 @@ def read_best(
         inner, valid -> uncalibrated predictions, in the data set's order; no inner where the
         epoch was selected on valid, no valid where it is missing or has no labels.
     """
-    best = load_checkpoint(out / "best")
+    best = load_checkpoint(RunFolder(out).best)
     network = best.network.to(device_here())
     findings = Findings(best.network.findings)
 
@@ -81,7 +82,7 @@ def evaluate_best(
         The scorecard on valid, or on the inner exams where valid is missing or has no labels;
         the predictions are written to the run folder.
     """
-    best = load_checkpoint(out / "best")
+    best = load_checkpoint(RunFolder(out).best)
     findings = Findings(best.network.findings)
     calibration: Calibration | None = None
     points: dict[str, tuple[OperatingPoint, ...]] = {}
@@ -90,7 +91,7 @@ def evaluate_best(
         calibrated = raw.probabilities
         if calibration is not None:
             calibrated = calibration.apply(findings, raw.probabilities)
-        file = out / f"predictions-{part}.csv"
+        file = RunFolder(out).predictions(part)
         Predictions(raw.ids, findings, calibrated).write(file)
         exams = parts.selecting if part == "inner" else parts.valid
         assert exams is not None  # noqa: S101  # it was read
@@ -116,7 +117,9 @@ def evaluate_best(
         labels = parts.selecting.labels[list(parts.chosen)]
         calibration, points = fit_decisions(raw["inner"], labels, recipe)
         decisions = Decisions(calibration, points).to_dict()
-        save_checkpoint(out / "best", best.network, best.preparation, best.provenance, decisions)
+        save_checkpoint(
+            RunFolder(out).best, best.network, best.preparation, best.provenance, decisions
+        )
         card = keep(raw["inner"], labels, "inner")
     if "valid" in raw and parts.valid is not None:
         card = keep(raw["valid"], parts.valid.labels, "valid")

@@ -18,10 +18,9 @@ from typing import Any
 
 from mrknee.errors import MrkneeError, PlatformError
 from mrknee.files import whole_file
+from mrknee.run_folder import RunFolder
 from mrknee.training.recipe import Recipe
 from mrknee.untrusted import read_json
-
-MARKER = ".running"
 
 _SHORT = re.compile(
     r"can't allocate memory|out of memory|bad_alloc|cannot allocate memory|"
@@ -116,21 +115,21 @@ def marked_as_running(out: Path) -> Iterator[None]:
     What leaves it there is an end without a chance to clean up: SIGKILL, a crash, a power failure.
     """
     marker = {"process": os.getpid(), "boot": _boot(), "kills": kills_for_memory()}
-    with whole_file(out / MARKER) as beside:
+    with whole_file(RunFolder(out).marker) as beside:
         beside.write_text(json.dumps(marker) + "\n")
     try:
         yield
     finally:
-        (out / MARKER).unlink(missing_ok=True)
+        RunFolder(out).marker.unlink(missing_ok=True)
 
 
 def how_it_was_ended(out: Path, recipe: Recipe) -> str | None:
     """What is known of a start of this run that was ended without a word; None where none was."""
-    if not (out / MARKER).exists():
+    if not RunFolder(out).marker.exists():
         return None
     cause = "most likely for lack of memory"
     try:
-        marker: Any = read_json(out / MARKER, "marker of a running start")
+        marker: Any = read_json(RunFolder(out).marker, "marker of a running start")
         same_boot, before, now = marker["boot"] == _boot(), marker["kills"], kills_for_memory()
         if not same_boot:
             cause = "most likely because the machine went down: it has been started since"

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import ExamFolder, StackSizes, inner_split
+from mrknee.run_folder import split_text
 from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.training.recipe import Recipe
 
@@ -55,7 +56,7 @@ class Parts:
             rows += [(self.train.ids[i], "inner") for i in self.chosen]
         if self.valid is not None:
             rows += [(exam_id, "valid") for exam_id in self.valid.ids]
-        return "exam,part\n" + "".join(f"{i},{part}\n" for i, part in sorted(rows))
+        return split_text(rows)
 
 
 def divide(data: Path, recipe: Recipe) -> Parts:

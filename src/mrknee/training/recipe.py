@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -136,8 +136,9 @@ class Recipe:
             between; all there are where not given. One name trains the earlier post's
             single-finding system.
         network: the network.
-        weights: where its encoders start: download (the library's ImageNet weights), lite0 (the
-            optional extra), a FILE, or none (random).
+        weights: where it starts: download (the library's ImageNet weights for the encoders), lite0
+            (the optional extra), a FILE of encoder weights, run:PATH (all that fits of a trained
+            run, which may have other findings or series), or none (random).
         preparation: from stack to input.
         augmentation: what is drawn for training; all zero trains on the exams as they are.
         optimizer: how weights are stepped.
@@ -244,6 +245,35 @@ class Recipe:
         return dump(self.to_dict())
 
 
+def with_statistics(recipe: Recipe, given: Collection[str]) -> Recipe:
+    """The recipe with the mean and SD that its encoder expects, where they were not given.
+
+    Args:
+        recipe: the recipe; its `preparation.mean` and `preparation.sd` may be mere defaults.
+        given: dotted names of the settings that a recipe's file or the command line states.
+    """
+    if "preparation.mean" in given and "preparation.sd" in given:
+        return recipe
+    from mrknee.networks.encoders import input_statistics  # it imports torch and timm
+
+    mean, sd = input_statistics(recipe.network.encoder)
+    preparation = recipe.preparation
+    if "preparation.mean" not in given:
+        preparation = replace(preparation, mean=mean)
+    if "preparation.sd" not in given:
+        preparation = replace(preparation, sd=sd)
+    return replace(recipe, preparation=preparation)
+
+
+def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of each setting of a recipe's tree."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat_settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def unknown_setting(name: str) -> MrkneeError:
     """The error for a setting that doesn't exist: which one was probably meant."""
     near = meant(name, setting_hints(Recipe), SETTINGS)
@@ -342,4 +372,4 @@ def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None
             "a recipe can't be read", code="recipe", file=path, found=str(error).strip()
         ) from None
     assert isinstance(recipe, Recipe)  # noqa: S101  # for the type checker
-    return recipe
+    return with_statistics(recipe, dict(flat_settings(tree)))

@@ -10,7 +10,8 @@ from typing import Any
 
 from mrknee.files import sync
 from mrknee.networks.checkpoint import save_checkpoint
-from mrknee.progress import Progress
+from mrknee.progress import Progress, report
+from mrknee.run_folder import RunFolder
 from mrknee.tensors.batches import EpochBatches
 from mrknee.training.curves import Curves, open_curves
 from mrknee.training.epoch_result import EpochResult
@@ -56,7 +57,7 @@ class RunRecord:
         if not self.writes:
             return
         if self._progress is None:
-            print(text, flush=True)
+            report(text)
         else:
             self._progress.say(text)
         self._log(text)
@@ -64,7 +65,7 @@ class RunRecord:
     def _log(self, text: str) -> None:
         if not self.writes:
             return
-        with (self.out / "log.txt").open("a", encoding="utf-8") as file:
+        with RunFolder(self.out).log.open("a", encoding="utf-8") as file:
             file.write(text.rstrip("\n") + "\n")
 
     # --- what the loop calls, in the order in which it does
@@ -97,7 +98,7 @@ class RunRecord:
                 f"improved for {self.recipe.selection.early_stop} epochs: no more are trained"
             )
         if note is not None:
-            print(f"note: {note}", flush=True)
+            report(f"note: {note}")
 
     def trained(self, loop: TrainingLoop, batch: int, batches: int) -> None:
         """A log line and points every `log_train` exams; the state every `save_every` steps."""
@@ -148,11 +149,11 @@ class RunRecord:
         self.rows.append({"epoch": loop.epoch, **measured})
         self._plot(measured, loop.epoch)
         better = self._is_better()
-        folders = [self.out / "last"]
+        folders = [RunFolder(self.out).last]
         if better:
-            folders.append(self.out / "best")
+            folders.append(RunFolder(self.out).best)
         if self.recipe.keep_every_epoch:
-            folders.append(self.out / "epochs" / _epoch_name(self.rows[-1]))
+            folders.append(RunFolder(self.out).epochs / _epoch_name(self.rows[-1]))
         provenance = {**self.provenance, "epoch": loop.epoch, "metrics": _plain(measured)}
         for folder in folders if self.writes else ():
             save_checkpoint(folder, loop.network, loop.recipe.preparation.to_dict(), provenance)
@@ -183,7 +184,7 @@ class RunRecord:
         """Saves all that a later start needs; everything that it knows of is written by now."""
         if not self.writes:
             return
-        log, written = self.out / "log.txt", 0
+        log, written = RunFolder(self.out).log, 0
         if log.exists():
             written = log.stat().st_size
             sync([log])

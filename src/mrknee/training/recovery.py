@@ -17,11 +17,12 @@ from typing import Any
 
 from mrknee.errors import ModelError, MrkneeError
 from mrknee.networks.checkpoint import finish_replacing, load_checkpoint
+from mrknee.run_folder import RunFolder, metrics_text
 from mrknee.scoring.predictions import Predictions
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import best_epoch
-from mrknee.training.resumption import PREVIOUS, RESUME, Done, metrics_text, read_state
+from mrknee.training.resumption import Done, read_state
 from mrknee.untrusted import read_bytes, read_json
 
 MAY_CHANGE = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
@@ -65,7 +66,7 @@ def find_start(out: Path, recipe: Recipe, split: str, run: str) -> Start:
     """
     states: list[tuple[Path, Done]] = []
     faults: list[MrkneeError] = []
-    for file in (out / RESUME, out / PREVIOUS):
+    for file in (RunFolder(out).state, RunFolder(out).previous_state):
         if os.path.lexists(file):
             try:
                 states.append((file, _read_own(file, out, recipe, split)))
@@ -83,7 +84,7 @@ def find_start(out: Path, recipe: Recipe, split: str, run: str) -> Start:
         needed += ["last"] if done is later and done.epoch and not done.batches else []
         lacking = [f"{out / part}" for part in needed if not _is_model(out / part, run)]
         if not lacking:
-            if file != out / RESUME or notes:
+            if file != RunFolder(out).state or notes:
                 notes.append(f"training goes on from the state before that, {file}")
             return Start(done, file, tuple(notes))
         notes.append(f"the weights in {' and '.join(lacking)} can't be used, which {file} needs")
@@ -97,7 +98,7 @@ def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> Done:
     done = read_state(file)[0]
     if _differing(done.settings, recipe) or not has_same_exams(out, split, done):
         try:
-            before = load_recipe(str(out / "settings.yaml")).to_dict()
+            before = load_recipe(str(RunFolder(out).settings)).to_dict()
             same = not _differing(before, recipe) and has_same_exams(out, split, Done())
         except MrkneeError:  # lost: what the state says is all there is
             same = False
@@ -134,7 +135,8 @@ def run_of(out: Path, recipe: Recipe, split: str) -> str:
     noted = starts[0].get("run") if starts else None
     if not isinstance(noted, str) or noted == computed:
         return computed
-    said = [_run_said(out / part) for part in ("best", "last") if (out / part).exists()]
+    folder = RunFolder(out)
+    said = [_run_said(part) for part in (folder.best, folder.last) if part.exists()]
     return noted if noted in said or not said else computed
 
 
@@ -145,7 +147,7 @@ def starts_of(out: Path, run: str) -> list[dict[str, Any]] | None:
 
 
 def _read_starts(out: Path) -> list[dict[str, Any]] | None:
-    environment = out / "environment.json"
+    environment = RunFolder(out).environment
     try:
         starts = read_json(environment, "list of starts") if environment.exists() else []
     except MrkneeError:  # broken, for example by a power loss: it is written again
@@ -169,7 +171,7 @@ def settings_before(out: Path, recipe: Recipe, done: Done) -> dict[str, Any] | N
     Raises:
         MrkneeError: settings.yaml can't be read, and no state tells what it said.
     """
-    file = out / "settings.yaml"
+    file = RunFolder(out).settings
     if _is_cut(file, recipe.to_yaml()):
         return done.settings
     try:
@@ -186,7 +188,7 @@ def has_same_exams(out: Path, split: str, done: Done) -> bool:
     Raises:
         MrkneeError: split.csv can't be read, and no state tells what it said.
     """
-    file = out / "split.csv"
+    file = RunFolder(out).split
     if done.split:
         return done.split == split_digest(split)
     return _is_cut(file, split) or _read(file) == split.encode()
@@ -197,7 +199,7 @@ def other_exams(out: Path, split: str, shown: int = 5) -> str:
     try:
         before, now = (
             dict(row[:2] for row in csv.reader(io.StringIO(text)) if len(row) == 2)
-            for text in (_read(out / "split.csv").decode(), split)
+            for text in (_read(RunFolder(out).split).decode(), split)
         )
     except (MrkneeError, ValueError):  # broken, for example by a power loss
         return "other exams, or other labels"
@@ -223,24 +225,25 @@ def split_digest(split: str) -> str:
 
 def broken_parts(out: Path, recipe: Recipe, split: str, run: str, done: Done) -> list[str]:
     """Which files of a run that has a scorecard can't be used; a finished run has none."""
-    broken = [part for part in ("best", "last") if not _is_model(out / part, run)]
+    folder = RunFolder(out)
+    broken = [part.name for part in (folder.best, folder.last) if not _is_model(part, run)]
     texts = {
-        "settings.yaml": recipe.to_yaml(),
-        "split.csv": split,
-        "metrics.csv": metrics_text(done.rows),
+        folder.settings: recipe.to_yaml(),
+        folder.split: split,
+        folder.metrics: metrics_text(done.rows),
     }
-    broken += [name for name, text in texts.items() if _is_cut(out / name, text)]
+    broken += [file.name for file, text in texts.items() if _is_cut(file, text)]
     if not starts_of(out, run):
-        broken.append("environment.json")
+        broken.append(folder.environment.name)
     try:
-        scored = Scorecard.read(out / "scorecard.json").split
+        scored = Scorecard.read(folder.scorecard).split
     except MrkneeError:
-        return ["scorecard.json", *broken]
+        return [folder.scorecard.name, *broken]
     for part in dict.fromkeys((scored, *(("inner",) if recipe.selection.part == "inner" else ()))):
         try:
-            Predictions.read(out / f"predictions-{part}.csv")
+            Predictions.read(folder.predictions(part))
         except MrkneeError:
-            broken.append(f"predictions-{part}.csv")
+            broken.append(folder.predictions(part).name)
     return broken
 
 

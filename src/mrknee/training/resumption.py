@@ -7,8 +7,6 @@ follow the state, or cut back to what it knows.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -20,9 +18,7 @@ import torch
 
 from mrknee.errors import ModelError
 from mrknee.files import clear_half_written, sync, whole_file
-
-RESUME = Path("resume", "last.ckpt")
-PREVIOUS = RESUME.with_name("previous.ckpt")
+from mrknee.run_folder import RunFolder, metrics_text
 
 _PARTS = ("best", "last", "resume", "epochs/*")
 
@@ -90,50 +86,37 @@ def go_back(out: Path, done: Done, state: Path | None = None) -> None:
         done: what the state knows.
         state: the state's file; None where the run starts from the beginning.
     """
-    for file in (out / RESUME, out / PREVIOUS):
+    for file in (RunFolder(out).state, RunFolder(out).previous_state):
         if file == state:
             break
         file.unlink(missing_ok=True)
-    log = out / "log.txt"
+    log = RunFolder(out).log
     if log.exists() and log.stat().st_size > done.log_bytes:
         os.truncate(log, done.log_bytes)
     if done.rows:
         write_metrics(out, done.rows)
     else:
-        (out / "metrics.csv").unlink(missing_ok=True)
-    (out / "scorecard.json").unlink(missing_ok=True)
+        RunFolder(out).metrics.unlink(missing_ok=True)
+    RunFolder(out).scorecard.unlink(missing_ok=True)
     for folder in (out, *(folder for part in _PARTS for folder in out.glob(part))):
         clear_half_written(folder)
 
 
 def write_metrics(out: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes metrics.csv: one line per epoch."""
-    with whole_file(out / "metrics.csv") as beside:
+    with whole_file(RunFolder(out).metrics) as beside:
         beside.write_text(metrics_text(rows))
 
 
-def metrics_text(rows: Sequence[Mapping[str, float]]) -> str:
-    """What metrics.csv says; nothing where no epoch is done."""
-    if not rows:
-        return ""
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def save_state(out: Path, done: Done, loop: Mapping[str, Any]) -> None:
-    """Replaces `RESUME` whole, and keeps the state before it as `PREVIOUS`.
+    """Replaces the run's state whole, and keeps the one before it.
 
     Args:
         out: the run folder.
         done: how far the run has come.
         loop: the training loop's state: tensors and plain values.
     """
-    path = out / RESUME
+    path = RunFolder(out).state
     with whole_file(path) as beside:
         with beside.open("wb") as file:
             told = _Told(file)
@@ -143,7 +126,7 @@ def save_state(out: Path, done: Done, loop: Mapping[str, Any]) -> None:
                 raise told.fault or error from None
         sync([beside])
         if path.exists():
-            path.replace(out / PREVIOUS)
+            path.replace(RunFolder(out).previous_state)
 
 
 class _Told:

@@ -35,11 +35,13 @@ from mrknee.exams.listing import unread_text
 from mrknee.files import contents, owned_folder, resolve_output, whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.prediction import device_here
-from mrknee.outputs import RUN_FILES, check_output_folder
+from mrknee.networks.transfer import RUN, run_weights, take_over
+from mrknee.outputs import check_output_folder
+from mrknee.progress import report
+from mrknee.run_folder import RUN_FILES, RunFolder
 from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.coverage import coverage_notes
 from mrknee.training.curves import quiet_writers
-from mrknee.training.data_record import FILE as DATA_FILE
 from mrknee.training.data_record import Record as DataRecord
 from mrknee.training.data_record import (
     changes,
@@ -82,7 +84,7 @@ from mrknee.training.recovery import (
     split_digest,
     starts_of,
 )
-from mrknee.training.resumption import PREVIOUS, RESUME, Done, go_back, read_state
+from mrknee.training.resumption import Done, go_back, read_state
 
 
 def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
@@ -112,7 +114,7 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
         processes.first_does(lambda: owner.enter_context(owned_folder(out)))
         card = _train(data, out, recipe, processes, resume=resume)
         if processes.rank == 0:
-            print(f"wrote {out}")
+            report(f"wrote {out}")
         return card
 
 
@@ -128,17 +130,15 @@ def _train(
     if changed and processes.rank == 0:
         print(warning(changed), file=sys.stderr, flush=True)
     if start is None:
-        return Scorecard.read(out / "scorecard.json")
+        return Scorecard.read(RunFolder(out).scorecard)
     done = replace(start.done, settings=recipe.to_dict(), split=split_digest(split))
     torch.manual_seed(recipe.seed)
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide has refused folders without labels
-    network = Network(
-        recipe.network,
-        findings,
-        recipe.weights if start.state is None else "none",
-        parts.train.series,
-    )
+    source = run_weights(recipe.weights)
+    weights_from = recipe.weights if source is None and start.state is None else "none"
+    network = Network(recipe.network, findings, weights_from, parts.train.series)
+    transfer = None if source is None or start.state is not None else take_over(network, source)
     network.refuse_size(recipe.preparation.crop)
     network.slices_at_once = slices_at_once(recipe)
     fit_labels = parts.train.labels[parts.fit]
@@ -161,7 +161,7 @@ def _train(
     before = None if start.state is None else settings_before(out, recipe, start.done)
     first = processes.rank == 0
     if first and (ended := how_it_was_ended(out, recipe)):
-        print(ended, flush=True)
+        report(ended)
     processes.first_does(lambda: _claim_folder(out, recipe, split, run, start, data_now, changed))
     record = RunRecord(
         out,
@@ -173,6 +173,8 @@ def _train(
     )
     if first and parts.unread:  # not in log.txt, which says the same however often it was resumed
         print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
+    if transfer is not None:
+        record.say(f"weights of {recipe.weights.removeprefix(RUN)}\n{transfer.text()}")
     for note in coverage_notes(parts, recipe) if start.state is None else ():
         record.say(f"note: {note}")
     loop = TrainingLoop(
@@ -197,7 +199,7 @@ def _train(
                 workers=workers * processes.world // processes.nodes,
                 processes=processes.world,
             )
-            print(needed.text(), flush=True)
+            report(needed.text())
         with quiet_writers(), _deterministic():
             loop.fit(training, selecting, record)
         del training, selecting  # ends their worker processes
@@ -206,10 +208,10 @@ def _train(
         def finish() -> None:
             card = evaluate_best(out, parts, recipe, raw)
             record.say(card.table())
-            card.write(out / "scorecard.json")  # the last thing written: who has it is finished
+            card.write(RunFolder(out).scorecard)  # the last thing written: who has it is finished
 
         processes.first_does(finish)
-    return Scorecard.read(out / "scorecard.json")
+    return Scorecard.read(RunFolder(out).scorecard)
 
 
 def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool) -> Start | None:
@@ -219,12 +221,15 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
         MrkneeError: the folder can't be trained in.
     """
     split = parts.table()
-    settings = out / "settings.yaml"
+    folder = RunFolder(out)
+    settings = folder.settings
     there = {file.name for file in contents(out)}
-    begun = {"split.csv", "environment.json", DATA_FILE}  # killed before it had claimed the folder
+    begun = {
+        file.name for file in (folder.split, folder.environment, folder.data)
+    }  # killed before it had claimed the folder
     if not there or (resume and all(n in begun or n.startswith(".") for n in there)):
         return Start(Done())
-    ours = any(file.exists() for file in (settings, out / RESUME, out / PREVIOUS))
+    ours = any(file.exists() for file in (settings, folder.state, folder.previous_state))
     if not resume or not ours:
         raise OutputError(
             "the run folder is not empty",
@@ -251,7 +256,7 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
         raise DataError(
             "the run was started with other exams",
             code="other-exams",
-            file=out / "split.csv",
+            file=folder.split,
             expected="the data set it was started with",
             found=other_exams(out, split),
             advice="resume with the same data set, or start a new run",
@@ -259,7 +264,7 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
     if before is None:
         note = f"{settings} can't be read: the settings given now are taken for those of the run"
         return replace(start, notes=(*start.notes, note))
-    if not (out / "scorecard.json").exists() or recipe.epochs > before["epochs"]:
+    if not folder.scorecard.exists() or recipe.epochs > before["epochs"]:
         return start
     broken = broken_parts(out, recipe, split, run, start.done)
     if not broken:
@@ -276,7 +281,7 @@ def _refuse_other_findings(out: Path, parts: Parts) -> None:
         raise SettingsError(
             "the run was started with other findings",
             code="other-findings",
-            file=out / DATA_FILE,
+            file=RunFolder(out).data,
             expected=", ".join(before),
             found=f"labels of {', '.join(now or ())}",
             advice="resume with the label files that it was started with, or start a new run",
@@ -285,7 +290,8 @@ def _refuse_other_findings(out: Path, parts: Parts) -> None:
 
 def _record_before(out: Path) -> DataRecord | None:
     """The record of the data that a run has learned from; None where there is none."""
-    if not any((out / name).exists() for name in (RESUME, PREVIOUS, "scorecard.json")):
+    folder = RunFolder(out)
+    if not any(f.exists() for f in (folder.state, folder.previous_state, folder.scorecard)):
         return None
     try:
         return read_record(out)
@@ -316,9 +322,9 @@ def _claim_folder(
     notes = list(start.notes)
     if starts is None:
         starts = []
-        notes.append(f"{out / 'environment.json'} can't be used and is begun anew")
+        notes.append(f"{RunFolder(out).environment} can't be used and is begun anew")
     for note in notes:
-        print(f"note: {note}", flush=True)
+        report(f"note: {note}")
     done = start.done
     this: dict[str, Any] = {
         "run": run,
@@ -329,14 +335,15 @@ def _claim_folder(
     if notes:
         this["notes"] = notes
     this = storable(this)
+    folder = RunFolder(out)
     texts = {
-        "split.csv": split,
-        DATA_FILE: data,
-        "environment.json": json.dumps([*starts, this], indent=2) + "\n",
-        "settings.yaml": recipe.to_yaml(),
+        folder.split: split,
+        folder.data: data,
+        folder.environment: json.dumps([*starts, this], indent=2) + "\n",
+        folder.settings: recipe.to_yaml(),
     }
-    for name, text in texts.items():
-        with whole_file(out / name) as beside:
+    for file, text in texts.items():
+        with whole_file(file) as beside:
             beside.write_text(text)
 
 

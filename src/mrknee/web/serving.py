@@ -20,8 +20,9 @@ import uvicorn
 from mrknee import __version__, progress
 from mrknee.errors import PlatformError, SettingsError
 from mrknee.exams.axes import parse_axes
-from mrknee.inference.model import load_model
+from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
 from mrknee.inference.runtimes import RuntimeName
+from mrknee.run_folder import MODEL_FILE, WEIGHTS_FILE, RunFolder
 from mrknee.web.app import create_app
 from mrknee.web.audit import AuditLog
 from mrknee.web.metrics import Metrics
@@ -41,7 +42,7 @@ _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 def serve(
-    model: Path,
+    model: ModelPaths,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -56,7 +57,7 @@ def serve(
     """Serves a model until SIGTERM or SIGINT, and finishes what it was asked before that.
 
     Args:
-        model: a run folder, or an ONNX file that `mrknee export` wrote.
+        model: a run folder, or an ONNX file that `mrknee export` wrote; or an ensemble's members.
         host: the address or name to listen at.
         port: the port; 0 lets the system choose a free one.
         root_path: the path of a proxy that the service is below, such as /knee, or "".
@@ -78,7 +79,7 @@ def serve(
     digest = digest_of(model)
     service = Service(
         opened,
-        model.resolve().name,
+        name_of(model),
         digest=digest,
         allow_missing_plane=allow_missing_plane,
         axes=None if axes is None else parse_axes(axes),
@@ -86,7 +87,8 @@ def serve(
     listening = _listen(host, port)
     _warn_if_reachable(listening)
     at = f"[{host}]" if ":" in host else host
-    told = f"serving {model} at http://{at}:{listening.getsockname()[1]}{root_path}"
+    served = ", ".join(map(str, paths_of(model)))
+    told = f"serving {served} at http://{at}:{listening.getsockname()[1]}{root_path}"
     metrics = Metrics()
     metrics.serves(digest, __version__)
     app = create_app(
@@ -119,7 +121,7 @@ def serve(
         number: signal.signal(number, server.handle_exit)
         for number in (signal.SIGINT, signal.SIGTERM)
     }
-    progress.hide()
+    progress.show_progress(False)
     try:
         server.run([listening])
     finally:
@@ -127,19 +129,28 @@ def serve(
             signal.signal(number, handler)
 
 
-def digest_of(model: Path) -> str:
+def digest_of(models: ModelPaths) -> str:
     """The SHA-256 of a model's files, in hexadecimal.
 
     Of an ONNX file it is what `sha256sum FILE` prints. Of a run folder it is the SHA-256 of what
-    `sha256sum model.json weights.safetensors` prints in its folder `best`.
+    `sha256sum model.json weights.safetensors` prints in its folder `best`. Of an ensemble it is the
+    SHA-256 of its members' digests, a line each, in their order.
 
     Args:
-        model: a run folder, or an ONNX file.
+        models: a run folder, or an ONNX file; or an ensemble's members.
     """
+    digests = [_digest_of_one(model) for model in paths_of(models)]
+    if len(digests) == 1:
+        return digests[0]
+    return sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
+
+
+def _digest_of_one(model: Path) -> str:
     if model.is_file():
         return _sha256(model)
-    names = ("model.json", "weights.safetensors")
-    lines = "".join(f"{_sha256(model / 'best' / name)}  {name}\n" for name in names)
+    folder = RunFolder.model_in(model)
+    names = (MODEL_FILE, WEIGHTS_FILE)
+    lines = "".join(f"{_sha256(folder / name)}  {name}\n" for name in names)
     return sha256(lines.encode()).hexdigest()
 
 

@@ -1,0 +1,62 @@
+"""A small table beside a data set's splits that declares something: a CSV file with a header."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from mrknee.errors import DataError
+from mrknee.untrusted import read_text
+
+
+def read_declaration(
+    file: Path, columns: Sequence[str], needed: Collection[str], *, at_most: int
+) -> list[tuple[str, dict[str, str]]]:
+    """Reads such a table.
+
+    Args:
+        file: the file; UTF-8, columns separated by commas, in any order.
+        columns: the names of the columns that it may have.
+        needed: those that it has to have.
+        at_most: bytes; a larger file is refused.
+
+    Returns:
+        For each line that isn't empty: where it is, for messages ("line 2: 'a,b'"), and column ->
+        text without spaces at its ends, "" for columns that the file lacks.
+
+    Raises:
+        DataError: the file can't be read, has other columns, or a line has more or fewer fields.
+    """
+    rows = csv.reader(io.StringIO(read_text(file, "table", at_most=at_most)), strict=True)
+    lines: list[tuple[str, list[str]]] = []
+    try:
+        for row in rows:
+            fields = [field.strip() for field in row]
+            if any(fields):
+                lines.append((f"line {rows.line_num}: {','.join(row)[:80]!r}", fields))
+    except csv.Error as error:
+        raise _refuse(file, columns, needed, f"line {rows.line_num}: {error}") from None
+    where, header = lines[0] if lines else ("an empty file", [])
+    names = [name.lower() for name in header]
+    if not set(needed) <= set(names) <= set(columns) or len(set(names)) < len(names):
+        raise _refuse(file, columns, needed, where)
+    found = []
+    for where, fields in lines[1:]:
+        if len(fields) != len(names):
+            raise _refuse(file, columns, needed, f"{len(fields)} fields in {where}")
+        found.append((where, dict.fromkeys(columns, "") | dict(zip(names, fields, strict=True))))
+    return found
+
+
+def _refuse(file: Path, columns: Sequence[str], needed: Collection[str], found: str) -> DataError:
+    more = [name for name in columns if name not in needed]
+    return DataError(
+        f"{file.name} can't be read",
+        code="declaration",
+        file=file,
+        expected=f"a CSV file whose first line names the columns {', '.join(needed)}"
+        + (f", and perhaps {', '.join(more)}" if more else ""),
+        found=found,
+    )

@@ -1,0 +1,56 @@
+"""Packages that are imported only when asked for: pandas for tables, matplotlib for plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mrknee.errors import MrkneeError, PlatformError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def data_frame(
+    columns: Mapping[str, Sequence[Any]],
+    index: Sequence[str] | Sequence[int] | None = None,
+    name: str = "",
+) -> DataFrame:
+    """A pandas DataFrame.
+
+    Args:
+        columns: name -> its values, one per row.
+        index: the rows' names; None numbers the rows.
+        name: what the rows are, such as "exam".
+
+    Raises:
+        PlatformError: pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ModuleNotFoundError:
+        raise _not_installed("pandas", "frame") from None
+    rows = None if index is None else pd.Index(list(index), name=name)
+    return pd.DataFrame(dict(columns), index=rows)
+
+
+def pyplot() -> Any:  # noqa: ANN401  # a module
+    """Matplotlib's pyplot, with the backend that is set.
+
+    Raises:
+        PlatformError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import pyplot as plt
+    except ModuleNotFoundError:
+        raise _not_installed("matplotlib", "plot") from None
+    return plt
+
+
+def _not_installed(package: str, extra: str) -> MrkneeError:
+    return PlatformError(
+        f"{package} is not installed",
+        code="not-installed",
+        expected=f"the package {package}",
+        advice=f"pip install 'mrknee[{extra}]'",
+    )

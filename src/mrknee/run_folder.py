@@ -1,0 +1,179 @@
+"""A run folder: the names of its files, and the formats of those that several parts read."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+
+from mrknee.errors import ModelError
+from mrknee.untrusted import read_text
+
+WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"
+"""What a folder with a model holds: `best`, `last`, each of `epochs`."""
+
+PARTS = ("train", "inner", "valid")
+"""What an exam is used for: to train on, to select the epoch and fit decisions, to validate."""
+
+_SPLIT_BYTES = 10_000_000  # some 700,000 exams
+_SPLIT_HEADER = "exam,part"
+
+
+class RunFolder:
+    """Where the files of a run lie; nothing is read or written when it is made.
+
+    Args:
+        path: the run folder.
+
+    Attributes:
+        path: the run folder.
+        settings: the recipe, every default written out, as YAML.
+        environment: of each start: after what, versions, machine, command; a JSON list.
+        split: which exam was used for what; `read_split`.
+        data: sizes and samples of the exams' files, and their labels.
+        metrics: losses and AUCs per epoch; `read_metrics`.
+        log: what was printed.
+        scorecard: how good the best epoch is; written last.
+        best, last: folders with the model of the best and of the latest epoch.
+        epochs: the models of all epochs, where the recipe keeps them.
+        state, previous_state: what `--resume` goes on from.
+        marker: there while a start is at work.
+        tensorboard: TensorBoard's folder.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = path = Path(path)
+        self.settings = path / "settings.yaml"
+        self.environment = path / "environment.json"
+        self.split = path / "split.csv"
+        self.data = path / "data.json"
+        self.metrics = path / "metrics.csv"
+        self.log = path / "log.txt"
+        self.scorecard = path / "scorecard.json"
+        self.best = path / "best"
+        self.last = path / "last"
+        self.epochs = path / "epochs"
+        self.state = path / "resume" / "last.ckpt"
+        self.previous_state = path / "resume" / "previous.ckpt"
+        self.marker = path / ".running"
+        self.tensorboard = path / "tensorboard"
+
+    def predictions(self, part: str) -> Path:
+        """The best epoch's predictions on the exams of a part."""
+        return self.path / f"predictions-{part}.csv"
+
+    @classmethod
+    def around(cls, model: str | PathLike[str]) -> RunFolder:
+        """The run that a model belongs to, whether it is there or not.
+
+        Args:
+            model: the run folder, one of its models, or a file exported into it.
+        """
+        model = Path(model)
+        if (model / "best").is_dir():
+            return cls(model)
+        above = model.resolve().parent
+        return cls(above.parent if above.name == "epochs" else above)
+
+    @staticmethod
+    def model_in(path: str | PathLike[str]) -> Path:
+        """The folder with the model: a run's best epoch, or the folder itself."""
+        path = Path(path)
+        return path / "best" if (path / "best").is_dir() else path
+
+    def read_split(self) -> Mapping[str, frozenset[str]] | None:
+        """Which exams the run used for what.
+
+        Returns:
+            Part (one of `PARTS`) -> ids; None where the file isn't there.
+
+        Raises:
+            ModelError: the file is another one.
+        """
+        if not self.split.exists():
+            return None
+        text = read_text(
+            self.split, "table of the run's parts", at_most=_SPLIT_BYTES, kind=ModelError
+        )
+        header, *lines = text.removesuffix("\n").split("\n")
+        if header != _SPLIT_HEADER:
+            raise self._not_split(_SPLIT_HEADER, header[:80])
+        parts: dict[str, set[str]] = {}
+        for number, line in enumerate(lines, start=2):
+            exam_id, _, part = line.rpartition(",")
+            ids = parts.setdefault(part, set())
+            if part not in PARTS or exam_id in ids:
+                raise self._not_split(
+                    "an exam's id and train, inner or valid, each exam once a part",
+                    f"line {number}: {line[:80]!r}",
+                )
+            ids.add(exam_id)
+        return {part: frozenset(ids) for part, ids in parts.items()}
+
+    def _not_split(self, expected: str, found: str) -> ModelError:
+        return ModelError(
+            "the run's parts can't be read",
+            code="run-folder",
+            file=self.split,
+            expected=expected,
+            found=found,
+        )
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """The metrics of each epoch; NaN where one couldn't be computed.
+
+        Raises:
+            ModelError: the run has no metrics yet.
+        """
+        if not self.metrics.is_file():
+            raise ModelError(
+                "the run has no metrics",
+                code="run-folder",
+                file=self.metrics,
+                expected="a run folder with an epoch done",
+            )
+        with self.metrics.open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+        return [{name: float(value or "nan") for name, value in row.items()} for row in rows]
+
+
+def split_text(parts: Iterable[tuple[str, str]]) -> str:
+    """What `split.csv` says.
+
+    Args:
+        parts: an exam's id and its part, one of `PARTS`; an exam may have two.
+    """
+    return f"{_SPLIT_HEADER}\n" + "".join(f"{i},{part}\n" for i, part in sorted(parts))
+
+
+def metrics_text(rows: Sequence[Mapping[str, float]]) -> str:
+    """What `metrics.csv` says: one line per epoch; nothing where no epoch is done."""
+    if not rows:
+        return ""
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+_ANY = RunFolder("*")
+
+RUN_FILES = tuple(
+    str(file.relative_to(_ANY.path))
+    for file in (
+        *(_ANY.settings, _ANY.environment, _ANY.split, _ANY.data, _ANY.metrics, _ANY.log),
+        *(_ANY.predictions("inner"), _ANY.predictions("valid"), _ANY.scorecard, _ANY.marker),
+        *(_ANY.state.with_name("*.ckpt"), _ANY.tensorboard / "*"),
+        *(
+            folder / name
+            for folder in (_ANY.path, _ANY.best, _ANY.last, _ANY.epochs / "*")
+            for name in (MODEL_FILE, WEIGHTS_FILE)
+        ),
+    )
+)
+"""A run folder's own files, relative to it; a folder of weights is one too."""
