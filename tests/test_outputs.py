@@ -366,3 +366,10 @@ def test_glob_characters_in_names_mean_themselves(tmp_path: Path) -> None:
     check_output_file(tmp_path / "a.csv", [tmp_path / "[ab].csv"])
     with pytest.raises(MrkneeError, match="would replace"):
         check_output_file(tmp_path / "[ab].csv", [tmp_path / "[ab].csv"])
+
+
+@pytest.mark.parametrize("name", ["series.csv", "findings.csv", "groups.csv"])
+def test_what_declares_a_data_set_is_no_output(made: Path, name: str) -> None:
+    """A table written there would change how all exams are read."""
+    with pytest.raises(MrkneeError, match="output"):
+        check_output_file(made / "data" / name)

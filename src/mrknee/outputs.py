@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from mrknee.errors import OutputError
+from mrknee.exams.findings import FINDINGS_FILE
+from mrknee.exams.groups import GROUPS_FILE
 from mrknee.exams.listing import has_series, series_folders
+from mrknee.exams.series import SERIES_FILE
 from mrknee.files import LOCK, resolve_output
 from mrknee.run_folder import MODEL_FILE, RUN_FILES, RunFolder
 
@@ -122,7 +125,8 @@ def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path,
         folders = [*path.iterdir()]
     splits = [folder for folder in folders if has_series(folder)]
     if splits or has_series(path):
-        patterns += ["phantom.json", "import.json", *(f"{escape(s.name)}-*.csv" for s in splits)]
+        patterns += ["phantom.json", "import.json", SERIES_FILE, FINDINGS_FILE, GROUPS_FILE]
+        patterns += [f"{escape(s.name)}-*.csv" for s in splits]
     for folder in (path, *splits):
         if has_series(folder):
             yield from ((inside, STACKS) for inside in series_folders(folder).values())

@@ -87,6 +87,11 @@ def declare_other_series(root: Path) -> None:
     write_series(root / "valid", SeriesList(reversed(MRNET_SERIES)))
 
 
+def group(root: Path, *ids: str) -> None:
+    """Exams are of one patient."""
+    (root / "groups.csv").write_text("exam,group\n" + "".join(f"{i},Miller\n" for i in ids))
+
+
 def share_id(root: Path) -> None:
     """A validation exam gets a training exam's id."""
     for plane in PLANES:
@@ -252,6 +257,20 @@ FAULTS = {
     "missing-plane": Fault(remove_plane, "train/sagittal/0005.npy", "0005"),
     "extra-file": Fault(leave_a_note, "train/axial/0003.txt"),
     "series-differ": Fault(declare_other_series, "valid/"),
+    "group-across": Fault(lambda root: group(root, "0003", "0012"), "valid/*/0012.npy", "0012"),
+    "group-unknown": Fault(lambda root: group(root, "0003", "12"), "groups.csv", "12"),
+    "declaration": Fault(
+        lambda root: append(root, "findings.csv", "name;title\nacl;ACL\n"), "findings.csv"
+    ),
+    "undeclared-finding": Fault(
+        lambda root: append(root, "findings.csv", "name\nacl\nabnormal\n"),
+        "train-meniscus.csv",
+        also=("undeclared-finding",),
+    ),
+    "unlabelled-finding": Fault(
+        lambda root: append(root, "findings.csv", "name\ncyst\nmeniscus\nacl\nabnormal\n"),
+        "train-cyst.csv",
+    ),
     "id-twice": Fault(share_id, "valid/*/0003.npy", "0003"),
     "exam-id": Fault(name_a_formula, "valid/*/=A1.npy", "=A1"),
     "not-npy": Fault(overwrite, STACK, "0003"),
@@ -292,6 +311,7 @@ FAULTS = {
     "label-name": Fault(name_badly, "train-ACL tear.csv"),
     "label-format": Fault(lambda root: append(root, "train-acl.csv", "0,0,0\n"), "train-acl.csv"),
     "label-value": Fault(spoil_value, "valid-meniscus.csv", "0013"),
+    "soft-label": Fault(lambda root: relabel(root, "train", "acl", _0000=0.2), "train-acl.csv"),
     "label-twice": Fault(
         lambda root: append(root, "train-acl.csv", "0007,1\n"), "train-acl.csv", "0007"
     ),

@@ -7,35 +7,9 @@ import numpy as np
 import pytest
 
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import PLANES, Exam, Findings, Plane, as_exams, plane_named, write_stack
+from mrknee.exams import PLANES, Exam, Plane, as_exams, plane_named, write_stack
 
 STACK = np.zeros((2, 3, 4), dtype=np.uint8)
-
-
-def test_findings_come_in_mrnets_order_then_by_name() -> None:
-    """abnormal, acl, meniscus come first, in that order; the rest follow by name."""
-    names = Findings(["zz", "meniscus", "cyst", "abnormal", "acl"])
-    assert names == ("abnormal", "acl", "meniscus", "cyst", "zz")
-
-
-def test_findings_may_be_one_or_twelve() -> None:
-    """Any number of findings from one works."""
-    assert Findings(["acl"]) == ("acl",)
-    assert len(Findings([f"finding{i:02d}" for i in range(12)])) == 12
-
-
-@pytest.mark.parametrize("names", [[], ["acl", "acl"], ["ACL"], ["a,b"], ["a/b"], [""]])
-def test_unusable_findings_are_refused(names: list[str]) -> None:
-    """No name, a repeated name or a name that can't be a file's is refused."""
-    with pytest.raises(MrkneeError):
-        Findings(names)
-
-
-@pytest.mark.parametrize("name", ["exam", "mean"])
-def test_names_that_are_taken_are_refused(name: str) -> None:
-    """A finding can't be called as the column of ids or as the mean is."""
-    with pytest.raises(MrkneeError, match="can't have this name"):
-        Findings(["acl", name])
 
 
 def test_an_exam_orders_its_planes() -> None:
@@ -83,9 +57,9 @@ def test_a_stack_is_written_to_its_series_folder(tmp_path: Path) -> None:
 
 
 def test_findings_may_be_named_in_any_case() -> None:
-    """Labels are by the findings' own names, in their order; two of one finding are refused."""
+    """Labels are by the findings' own names, in the order given; one finding twice is refused."""
     labels = {"meniscus": 0.0, "ACL": 1.0}
-    assert list(Exam("1", {Plane.AXIAL: STACK}, labels).labels) == ["acl", "meniscus"]
+    assert list(Exam("1", {Plane.AXIAL: STACK}, labels).labels) == ["meniscus", "acl"]
     with pytest.raises(MrkneeError, match="twice"):
         Exam("1", {Plane.AXIAL: STACK}, {"ACL": 1.0, "acl": 0.0})
     with pytest.raises(MrkneeError, match="name can't be used"):

@@ -145,7 +145,8 @@ def test_labels_may_be_decimal_numbers(tmp_path: Path) -> None:
     [
         ("exam,acl\n0000,1\n", "delete the header line"),
         ("exam,acl\n0000,1.0\n0001,\n", "delete the header line"),
-        ("0000,0.5\n0001,1\n", None),  # a label, whatever it means
+        ("0000,0.5\n0001,1\n", "soft_labels"),
+        ("0000,5\n0001,1\n", None),  # a label, whatever it means
         ("0000,l\n0001,1\n", None),  # the letter
         ("anna,positiv\nberta,negativ\n", None),
         ("exam,acl\n", None),  # nothing below it says that it is a header

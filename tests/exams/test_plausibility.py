@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, Inspected, Plane, Stack, StackSizes, remarks_of
+from mrknee.exams import MRNET_SERIES, PLANES, Exam, Inspected, Plane, Stack, StackSizes, remarks_of
 from mrknee.exams.plausibility import CODES, sizes_from, summary
 
 
@@ -100,7 +100,7 @@ def test_three_black_planes_are_not_also_copies() -> None:
 def test_sizes_outside_of_training_are_marked() -> None:
     """In-plane size and number of slices are held against what the model was trained on."""
     shapes = [(17, 64, 60), (30, 64, 64)]
-    trained = dict.fromkeys(PLANES, StackSizes.of(shapes))
+    trained = dict.fromkeys(MRNET_SERIES.names, StackSizes.of(shapes))
     fits = {plane: noise((20, 64, 62), seed) for seed, plane in enumerate(PLANES)}
     assert codes(Exam("7", fits), trained) == []
     for slices, found in ((60, []), (61, ["other-slices"]), (9, []), (8, ["other-slices"])):

@@ -19,7 +19,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     """Ids, findings and probabilities come back, to nine digits."""
     path = tmp_path / "new" / "predictions.csv"
     TABLE.write(path)
-    assert path.read_text().splitlines()[0] == "exam,abnormal,acl"
+    assert path.read_text().splitlines()[0] == "exam,acl,abnormal"
     read = Predictions.read(path)
     assert (read.ids, read.findings) == (TABLE.ids, TABLE.findings)
     np.testing.assert_allclose(read.probabilities, TABLE.probabilities, atol=1e-9)
@@ -35,11 +35,12 @@ def test_two_float32_numbers_stay_two(tmp_path: Path) -> None:
 
 
 def test_columns_may_come_in_any_order(tmp_path: Path) -> None:
-    """Columns are found by name (a peer's script writes them in another order unnoticed)."""
+    """Columns go by their names, and keep the file's order."""
     (tmp_path / "p.csv").write_text("exam,meniscus,abnormal\n0000,0.1,0.9\n")
     read = Predictions.read(tmp_path / "p.csv")
-    assert read.findings == ("abnormal", "meniscus")
-    assert read.probabilities.tolist() == [[0.9, 0.1]]
+    assert read.findings == ("meniscus", "abnormal")
+    assert read.probabilities.tolist() == [[0.1, 0.9]]
+    assert read["abnormal"].tolist() == [0.9]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_labels_are_joined_by_id_and_finding(tmp_path: Path) -> None:
     """In the predictions' order; a finding without labels is not known."""
     write_labels(tmp_path, "valid", "acl", {"0001": 1.0, "0003": np.nan})
     labels = TABLE.labels(tmp_path, "valid")
-    np.testing.assert_array_equal(labels, [[np.nan, np.nan], [np.nan, 1.0]])
+    np.testing.assert_array_equal(labels, [[np.nan, np.nan], [1.0, np.nan]])
 
 
 def test_other_exams_than_predicted_are_refused(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_an_exam_without_a_label_is_not_known(tmp_path: Path) -> None:
     write_labels(tmp_path, "valid", "acl", {"0001": 1.0})
     labels = TABLE.labels(tmp_path, "valid")
     assert np.isnan(labels[0]).all()
-    assert labels[1, 1] == 1.0
+    assert labels[1, 0] == 1.0
 
 
 def test_no_label_file_is_an_error(tmp_path: Path) -> None:
@@ -157,12 +158,12 @@ def test_nothing_is_not_joined() -> None:
 
 def test_models_are_brought_to_one_order() -> None:
     """Exams in the first model's order, the common findings; the others are noted by name."""
-    ids, findings = ("0001", "0003"), Findings(["acl", "cyst", "abnormal"])
+    ids, findings = ("0001", "0003"), Findings(["cyst", "abnormal", "acl"])
     other = Predictions(ids, findings, np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]))
     (first, second), notes = aligned(["one", "two"], [TABLE, other])
     np.testing.assert_array_equal(first.probabilities, TABLE.probabilities)
     assert (second.ids, second.findings) == (TABLE.ids, TABLE.findings)
-    np.testing.assert_array_equal(second.probabilities, [[0.4, 0.5], [0.1, 0.2]])
+    np.testing.assert_array_equal(second.probabilities, [[0.6, 0.5], [0.3, 0.2]])
     assert notes == ("left out, because not every model has it: cyst (two)",)
 
 
@@ -223,8 +224,8 @@ def test_columns_are_found_in_any_case(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("Exam,ACL, Abnormal\n0000,0.1,0.9\n")
     read = Predictions.read(str(path))
-    assert read.findings == ("abnormal", "acl")
-    assert read.probabilities.tolist() == [[0.9, 0.1]]
+    assert read.findings == ("acl", "abnormal")
+    assert read.probabilities.tolist() == [[0.1, 0.9]]
     for header in ("exam,ACL,acl", "exam,acl tear", "exam,acl,"):
         path.write_text(f"{header}\n0000,0.1,0.9\n")
         with pytest.raises(MrkneeError, match="column") as error:
@@ -270,9 +271,12 @@ def test_remarks_lie_beside_the_table_and_go_with_it(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     assert odd.write_remarks(str(path)) == tmp_path / "p-remarks.csv"
     assert (tmp_path / "p-remarks.csv").read_text() == (
-        "exam,plane,code,remark\n0003,axial,all-zero,each of its 9 pixels is 0\n"
+        "exam,series,code,remark\n0003,axial,all-zero,each of its 9 pixels is 0\n"
         '0003,,other-axes,"a, b"\n'
     )
+    assert TABLE.write_remarks(path) is None
+    assert not (tmp_path / "p-remarks.csv").exists()
+    (tmp_path / "p-remarks.csv").write_text("exam,plane,code,remark\n")  # of earlier versions
     assert TABLE.write_remarks(path) is None
     assert not (tmp_path / "p-remarks.csv").exists()
     (tmp_path / "p-remarks.csv").write_text("my remarks\n")

@@ -12,8 +12,9 @@ import numpy as np
 
 from mrknee.checkup.duplicates import find_alike, find_copies
 from mrknee.checkup.facts import Checkup, LabelCount, SliceCount, SplitFacts
-from mrknee.checkup.labels import check_labels, compare_labels
+from mrknee.checkup.labels import check_labels, compare_labels, declared_findings
 from mrknee.checkup.layout import (
+    check_groups,
     check_layout,
     is_one_folder,
     listings_of,
@@ -59,10 +60,14 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
     problems += misplaced
     if only is not None:
         problems = of_one_folder(problems, only)
+    if only is None:
+        problems += check_groups(root, exams)
+    declared, wrong = declared_findings(root)
+    problems += wrong
     labels: dict[str, dict[str, LabelCount]] = {}
     for split, ids in exams.items():
         if ids:
-            labels[split], wrong = check_labels(root, split, ids)
+            labels[split], wrong = check_labels(root, split, ids, declared)
             problems += wrong
     # a label file that can't be read is told already, and its finding is missing from the counts
     if not any(p.code.startswith("label-") and p.severity == "error" for p in problems):

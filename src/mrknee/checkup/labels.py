@@ -12,7 +12,9 @@ from scipy.stats import fisher_exact
 from mrknee.checkup.facts import LabelCount
 from mrknee.checkup.problem import Problem, from_error
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, Findings, label_files, read_labels
+from mrknee.exams import Findings, cut_labels, in_order, label_files, read_findings, read_labels
+from mrknee.exams.findings import FINDINGS_FILE
+from mrknee.exams.labels import join_labels
 
 INCLUDING = ("acl", "meniscus")
 """Findings that make an exam abnormal by MRNet's definition of the label."""
@@ -26,7 +28,7 @@ findings: of data sets that were split at random, at most 5 % get a warning."""
 
 
 def check_labels(
-    root: Path, split: str, ids: Sequence[str]
+    root: Path, split: str, ids: Sequence[str], declared: Mapping[str, str] | None = None
 ) -> tuple[dict[str, LabelCount], list[Problem]]:
     """One split's label files.
 
@@ -34,6 +36,7 @@ def check_labels(
         root: the data set's folder.
         split: the split's name.
         ids: its exams.
+        declared: the findings that the data set declares, in order; None where it declares none.
 
     Returns:
         Finding -> its counts, for each file that can be read and joined; and the problems.
@@ -48,21 +51,25 @@ def check_labels(
     for name, file in files.items():
         try:
             (finding,) = Findings([name])
-            exams = ExamFolder(
-                root / split,
-                findings=[finding],
-                labels_of=root / split,
-                allow_missing_plane=True,
-            )
+            column = join_labels(ids, read_labels(file, soft=True), file, root / split)
+            columns[finding] = cut_labels(column)
         except MrkneeError as error:
             problems.append(from_error(error, CODES, "label-format", file).within(root))
         else:
-            columns[finding] = exams.labels[:, 0]
             problems += _without_line(file, ids)
+            problems += _soft(file, column)
+            if declared is not None and finding not in declared:
+                text = f"expected one of {', '.join(declared)}"
+                problems.append(Problem("undeclared-finding", text, file.name))
     if not files and split in ("train", "valid"):
         code = "no-labels" if split == "train" else "no-valid-labels"
         problems.append(Problem(code, "there is no label file", f"{split}-<finding>.csv"))
-    ordered = {name: columns[name] for name in (Findings(columns) if columns else ())}
+    if split == "train" and files and declared is not None:
+        for name in declared:
+            if name not in files:
+                text = f"{FINDINGS_FILE} declares {name}, which no exam is labelled with"
+                problems.append(Problem("unlabelled-finding", text, f"{split}-{name}.csv"))
+    ordered = {name: columns[name] for name in (in_order(columns, declared) if columns else ())}
     counts = {name: _count(column) for name, column in ordered.items()}
     problems += _one_class(split, counts)
     problems += _contradictions(split, ids, ordered)
@@ -70,11 +77,18 @@ def check_labels(
 
 
 def _without_line(file: Path, ids: Sequence[str]) -> Iterator[Problem]:
-    lines = read_labels(file)
+    lines = read_labels(file, soft=True)
     missing = [exam_id for exam_id in ids if exam_id not in lines]
     if missing:
         text = f"{len(missing)} of {len(ids)} exams have no line, {missing[0]!r} first"
         yield Problem("label-missing", text, file.name)
+
+
+def _soft(file: Path, column: Float[np.ndarray, " exams"]) -> Iterator[Problem]:
+    count = int(((column > 0) & (column < 1)).sum())
+    if count:
+        text = f"{count} of {len(column)} labels lie between 0 and 1"
+        yield Problem("soft-label", text, file.name)
 
 
 def _count(column: Float[np.ndarray, " exams"]) -> LabelCount:
@@ -131,3 +145,12 @@ def compare_labels(
 def _percent(n: LabelCount) -> str:
     share = n.prevalence
     return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
+
+
+def declared_findings(root: Path) -> tuple[Mapping[str, str] | None, list[Problem]]:
+    """The findings that the data set declares; a problem where `findings.csv` can't be read."""
+    try:
+        return read_findings(root), []
+    except MrkneeError as error:
+        file = root / FINDINGS_FILE
+        return None, [from_error(error, ("declaration",), "declaration", file).within(root)]

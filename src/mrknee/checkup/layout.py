@@ -10,7 +10,8 @@ from pathlib import Path
 from mrknee.checkup.problem import Problem, from_error
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import SeriesList
-from mrknee.exams.ids import refuse_id
+from mrknee.exams.groups import GROUPS_FILE, read_groups
+from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import (
     Listing,
     declared_series,
@@ -186,6 +187,34 @@ def _shared_ids(exams: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
             if other != split:
                 text = f"the id is in {other} and in {split}; expected an id to name one exam"
                 yield Problem("id-twice", text, f"{split}/*/{exam_id}.npy", exam_id)
+
+
+def check_groups(root: Path, exams: Mapping[str, Sequence[str]]) -> list[Problem]:
+    """Groups of `groups.csv` that are in two splits, and ids in it that are in none.
+
+    Args:
+        root: the data set's folder.
+        exams: split -> the ids of its exams.
+    """
+    try:
+        groups = read_groups(root) or {}
+    except MrkneeError as error:
+        return [from_error(error, (), "declaration", root / GROUPS_FILE).within(root)]
+    split_of = {exam_id: split for split, ids in exams.items() for exam_id in ids}
+    problems: list[Problem] = []
+    first: dict[str, str] = {}
+    for exam_id, group in groups.items():
+        if exam_id not in split_of:
+            known = how_ids_differ(exam_id, split_of)
+            text = f"there is no such exam{f'; {known}' if known else ''}"
+            problems.append(Problem("group-unknown", text, GROUPS_FILE, exam_id))
+            continue
+        other = first.setdefault(group, exam_id)
+        if split_of[other] != split_of[exam_id]:
+            text = f"its group has {other} in {split_of[other]}; it is in {split_of[exam_id]}"
+            file = f"{split_of[exam_id]}/*/{exam_id}.npy"
+            problems.append(Problem("group-across", text, file, exam_id))
+    return problems
 
 
 def _extra_files(

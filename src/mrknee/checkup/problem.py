@@ -77,6 +77,18 @@ KINDS: Mapping[str, Kind] = {
         "character that isn't printed, has a space at an end, or begins like a formula",
         "rename the exam's files, and the exam in label files",
     ),
+    "group-across": Kind(
+        "error",
+        "exams of one group of `groups.csv` are in two splits: what was learned of one would be "
+        "scored in another",
+        "move the group's exams into one of the splits",
+    ),
+    "group-unknown": Kind(
+        "error",
+        "`groups.csv` names an exam that is in no split, so its group is not complete",
+        "ids must be written as the files are named: 0000 is not 0; take out lines of exams that "
+        "are gone",
+    ),
     # stacks
     "not-npy": Kind(
         "error",
@@ -220,6 +232,22 @@ KINDS: Mapping[str, Kind] = {
         "a label file's finding has a name that can't be used",
         "rename the file: lower-case letters, digits, _ and -",
     ),
+    "declaration": Kind(
+        "error",
+        "`findings.csv` or `groups.csv` is no table with the columns that it should have, or holds "
+        "what can't be used; it was passed over here, and a run fails on it",
+        "correct the file; docs/datasets.md describes it",
+    ),
+    "undeclared-finding": Kind(
+        "error",
+        "a label file is of a finding that `findings.csv` does not declare",
+        "rename the file, or add the finding to findings.csv",
+    ),
+    "unlabelled-finding": Kind(
+        "warning",
+        "`findings.csv` declares a finding that `train` has no label file of: it can't be learned",
+        "add the file, or take the finding out of findings.csv",
+    ),
     "label-format": Kind(
         "error",
         "a label file is not text, or a line is not `id,label`",
@@ -227,8 +255,14 @@ KINDS: Mapping[str, Kind] = {
     ),
     "label-value": Kind(
         "error",
-        "a label is something else than 0, 1 or nothing",
+        "a label is something else than a number from 0 to 1 or nothing",
         "write 1 for present, 0 for absent, nothing for not known; no header line",
+    ),
+    "soft-label": Kind(
+        "warning",
+        "labels lie between 0 and 1: a run takes them only where its recipe allows soft labels; "
+        "here they count as present from 0.5 on",
+        "set soft_labels in the recipe; or write 0 and 1 if none was meant to be soft",
     ),
     "label-twice": Kind("error", "an exam has two lines in a label file", "delete one of them"),
     "label-unknown": Kind(

@@ -12,7 +12,12 @@ from mrknee.untrusted import read_text
 
 
 def read_declaration(
-    file: Path, columns: Sequence[str], needed: Collection[str], *, at_most: int
+    file: Path,
+    columns: Sequence[str],
+    needed: Collection[str],
+    *,
+    at_most: int,
+    private: bool = False,
 ) -> list[tuple[str, dict[str, str]]]:
     """Reads such a table.
 
@@ -21,9 +26,11 @@ def read_declaration(
         columns: the names of the columns that it may have.
         needed: those that it has to have.
         at_most: bytes; a larger file is refused.
+        private: what the lines hold is not for messages.
 
     Returns:
-        For each line that isn't empty: where it is, for messages ("line 2: 'a,b'"), and column ->
+        For each line that isn't empty: where it is, for messages ("line 2: 'a,b'", or
+        "line 2"), and column ->
         text without spaces at its ends, "" for columns that the file lacks.
 
     Raises:
@@ -35,7 +42,8 @@ def read_declaration(
         for row in rows:
             fields = [field.strip() for field in row]
             if any(fields):
-                lines.append((f"line {rows.line_num}: {','.join(row)[:80]!r}", fields))
+                text = "" if private else f": {','.join(row)[:80]!r}"
+                lines.append((f"line {rows.line_num}{text}", fields))
     except csv.Error as error:
         raise _refuse(file, columns, needed, f"line {rows.line_num}: {error}") from None
     where, header = lines[0] if lines else ("an empty file", [])

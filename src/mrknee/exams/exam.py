@@ -1,8 +1,8 @@
-"""Findings and Exam."""
+"""Exam."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path, PurePath
@@ -13,65 +13,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mrknee.errors import DataError, MrkneeError
+from mrknee.exams.findings import Findings
 from mrknee.exams.remark import Remark
 from mrknee.exams.series import MRNET_SERIES, Plane, SeriesList, by_series
 
 Stack = UInt8[np.ndarray, "slices rows cols"]
 """The slices of one series, 0 (black) to 255, one byte per pixel."""
-
-
-TAKEN = ("exam", "mean")
-"""No finding's name: the column of ids in a table of predictions, and the mean over findings."""
-
-MRNET_FINDINGS = ("abnormal", "acl", "meniscus")
-"""MRNet's findings, in the order of its competition's output."""
-
-
-class Findings(tuple[str, ...]):
-    """Names of findings in their one order: abnormal, acl, meniscus first, then others by name.
-
-    Raises:
-        MrkneeError: no name at all, a name twice, one that is `TAKEN`, or a name with other
-            characters than lower-case letters, digits, `_` and `-` (names become file names and
-            CSV columns).
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, names: Iterable[str]) -> Findings:
-        """Checks the names and puts them in order."""
-        given = list(names)
-        if not given:
-            raise DataError(
-                "no finding is named", code="no-findings", expected="at least one finding"
-            )
-        seen: set[str] = set()
-        for name in given:
-            if not (isinstance(name, str) and name) or not all(
-                c.isascii() and (c.islower() or c.isdigit() or c in "_-") for c in name
-            ):
-                raise DataError(
-                    "a finding's name can't be used",
-                    code="label-name",
-                    expected="lower-case letters, digits, _ and -",
-                    found=repr(name),
-                )
-            if name in TAKEN:
-                raise DataError(
-                    "a finding can't have this name",
-                    code="label-name",
-                    expected="another: exam is the column of ids, mean the mean over findings",
-                    found=repr(name),
-                )
-            if name in seen:
-                raise DataError("a finding is named twice", code="finding-twice", found=repr(name))
-            seen.add(name)
-        return super().__new__(cls, sorted(given, key=_finding_order))
-
-
-def _finding_order(name: str) -> tuple[int, str]:
-    known = name in MRNET_FINDINGS
-    return (MRNET_FINDINGS.index(name) if known else len(MRNET_FINDINGS), name)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -85,7 +32,7 @@ class Exam:
             When an exam is made, series may be named in any case, and those named by a plane by a
             synonym of it (`SeriesList.named`).
         labels: finding -> 1.0 present, 0.0 absent, between them for a soft label, NaN not known;
-            in the findings' order. When an exam is made, findings may be named in any case.
+            in the order given. When an exam is made, findings may be named in any case.
         remarks: what was odd about its files when they were read, for example outliers.
         series: the series that the exam may have; MRNet's three unless stated.
 
@@ -107,7 +54,7 @@ class Exam:
         remarks: Sequence[Remark] = (),
         series: SeriesList = MRNET_SERIES,
     ) -> None:
-        """Checks everything and puts series and findings in order."""
+        """Checks everything and puts the series in order."""
         object.__setattr__(self, "id", id)
         object.__setattr__(self, "series", series)
         object.__setattr__(self, "stacks", MappingProxyType(_checked_stacks(id, stacks, series)))

@@ -10,16 +10,12 @@ DATA/
 ├── findings.csv      name,title: which findings, in which order, if not by their names
 └── groups.csv        exam,group: exams of one patient, never in both parts of a split
 ```
-Labels are joined to exams by id, never by the order of lines. Ids are compared as text: `0` is
-not `0000`. An empty label, or no line at all, means "not known" and becomes NaN.
+docs/datasets.md describes all of it.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -37,8 +33,11 @@ from mrknee.exams.axes import (
     refuse_exams_with_other_axes,
     shape_in_order,
 )
-from mrknee.exams.exam import Exam, Findings, Stack
+from mrknee.exams.exam import Exam, Stack
+from mrknee.exams.findings import FINDINGS_FILE, Findings, in_order, read_findings
+from mrknee.exams.groups import group_numbers, read_groups
 from mrknee.exams.ids import how_ids_differ, refuse_id
+from mrknee.exams.labels import join_labels, label_files, read_labels
 from mrknee.exams.listing import (
     declared_series,
     folder_meant,
@@ -51,21 +50,6 @@ from mrknee.exams.listing import (
 from mrknee.exams.remark import Remark
 from mrknee.exams.series import MRNET_SERIES, SeriesList, by_series, read_series
 from mrknee.exams.stackfile import read_shape, read_stack
-from mrknee.files import whole_file
-from mrknee.untrusted import read_text
-
-__all__ = [
-    "Dataset",
-    "ExamFolder",
-    "label_files",
-    "open_dataset",
-    "read_exam",
-    "read_labels",
-    "split_of",
-    "write_labels",
-]
-
-_MAX_LABEL_BYTES = 4_000_000  # some 400,000 exams
 
 
 class ExamFolder:
@@ -77,21 +61,26 @@ class ExamFolder:
             where no split was opened.
         split: the split that was opened; None where `folder` was named itself.
         ids: the exams' ids, sorted.
-        findings: the findings that have a label file, or None where there is no label file.
-        labels: float64 (exams, findings): 1 present, 0 absent, NaN not known; (exams, 0) where
-            there is no label file.
+        findings: the findings that have a label file, in the order that `findings.csv` declares,
+            else MRNet's first and then by name; None where there is no label file.
+        titles: finding -> its title, for those that `findings.csv` gives one.
+        labels: float64 (exams, findings): 1 present, 0 absent, between them where soft labels are
+            allowed, NaN not known; (exams, 0) where there is no label file.
+        groups: a number per exam, equal for exams of one group by `groups.csv`; None where there is
+            no such file, or no labels are read.
         files: id -> series -> the stack's file.
         series: the series that exams may have: those of `series.csv` in the folder or beside it,
             else MRNet's.
         unread: files and folders among the stacks that are not read (see `Listing`); who reads
             the exams says so.
         axes: the order of the files' axes.
-        opened_with: which of the arguments `findings`, `axes` and `allow_missing_plane` were
+        opened_with: which of the arguments `findings`, `axes`, `allow_missing_plane` and `soft_labels` were
             given, as training has them among its settings.
 
     Args:
         folder: holds a folder per series; MRNet's are `axial/`, `coronal/` and `sagittal/`.
-        findings: take these findings only (each must have a label file); None takes all.
+        findings: take these findings only (each must have a label file), in the data set's order;
+            None takes all.
         labels_of: label files are `<labels_of>-<finding>.csv`, a path without the finding
             (`DATA/train`); None reads no labels.
         allow_missing_plane: let exams through that lack series; one has to be there.
@@ -99,11 +88,12 @@ class ExamFolder:
             `slices,rows,cols`. Exams whose shapes say otherwise are refused when one is read
             (`refuse_other_axes`), unless `slices,rows,cols` was given.
         allow_missing_labels: take `findings` without a label file too; all their labels are NaN.
+        soft_labels: take any number from 0 to 1 for a label.
 
     Raises:
         MrkneeError: no exams, an id that can't be used (`refuse_id`), an exam lacks a series, or a
             label file names an exam that isn't there, has one twice, or holds something other than
-            0, 1 or nothing.
+            0, 1 or nothing, or is of a finding that `findings.csv` lacks.
 
     Example:
         >>> import mrknee
@@ -121,6 +111,7 @@ class ExamFolder:
         allow_missing_plane: bool = False,
         axes: str | None = None,
         allow_missing_labels: bool = False,
+        soft_labels: bool = False,
     ) -> None:
         self.folder = self.root = folder = Path(folder)
         self.split: str | None = None
@@ -151,11 +142,18 @@ class ExamFolder:
             refuse_id(exam_id, next(iter(those.values())))
         if not allow_missing_plane:
             self._refuse_missing_series()
+        declared = None if labels_of is None else read_findings(labels_of.parent)
         found = {} if labels_of is None else label_files(labels_of)
+        _refuse_undeclared(found, declared)
         if allow_missing_labels and findings is not None:
-            self.findings: Findings | None = Findings(findings)
+            self.findings: Findings | None = in_order(findings, declared)
         else:
-            self.findings = _choose_findings(found, findings, labels_of)
+            self.findings = _choose_findings(found, findings, declared, labels_of)
+        groups = None if labels_of is None else read_groups(labels_of.parent)
+        self.groups = None if groups is None else tuple(group_numbers(self.ids, groups))
+        self.titles: Mapping[str, str] = {
+            name: title for name in self.findings or () if (title := (declared or {}).get(name))
+        }
         self.opened_with: dict[str, Any] = {}
         if findings is not None:
             self.opened_with["findings"] = list(self.findings or ())
@@ -163,8 +161,10 @@ class ExamFolder:
             self.opened_with["axes"] = ",".join(given)
         if allow_missing_plane:
             self.opened_with["allow_missing_plane"] = True
+        if soft_labels:
+            self.opened_with["soft_labels"] = True
         columns = [
-            _join(self.ids, read_labels(found[name]), found[name], folder)
+            join_labels(self.ids, read_labels(found[name], soft=soft_labels), found[name], folder)
             if name in found
             else np.full(len(self.ids), np.nan)
             for name in self.findings or ()
@@ -183,6 +183,7 @@ class ExamFolder:
         allow_missing_plane: bool = False,
         axes: str | None = None,
         allow_missing_labels: bool = False,
+        soft_labels: bool = False,
     ) -> ExamFolder:
         """Opens one split of a data set with its labels: `root/split/` and `root/split-*.csv`."""
         root = Path(root)
@@ -202,6 +203,7 @@ class ExamFolder:
             allow_missing_plane=allow_missing_plane,
             axes=axes,
             allow_missing_labels=allow_missing_labels,
+            soft_labels=soft_labels,
         )
         exams.root, exams.split = root, split
         return exams
@@ -323,6 +325,7 @@ def open_dataset(
     labels: bool = True,
     allow_missing_plane: bool = False,
     axes: str | None = None,
+    soft_labels: bool = False,
 ) -> ExamFolder:
     """Opens one split of a data set, with its labels where there are any.
 
@@ -336,6 +339,7 @@ def open_dataset(
         allow_missing_plane: accept exams that lack series.
         axes: the order of the files' axes, such as `rows,cols,slices`; None expects
             `slices,rows,cols` and refuses what seems to be in another order.
+        soft_labels: take any number from 0 to 1 for a label.
 
     Returns:
         The exams; each is read when it is asked for: `data[0]`, `data["1130"]`, `for exam in data`.
@@ -373,7 +377,12 @@ def open_dataset(
         )
     elif labels:
         exams = ExamFolder.of_split(
-            path, split, findings=findings, allow_missing_plane=allow_missing_plane, axes=axes
+            path,
+            split,
+            findings=findings,
+            allow_missing_plane=allow_missing_plane,
+            axes=axes,
+            soft_labels=soft_labels,
         )
     else:
         exams = ExamFolder(path / split, allow_missing_plane=allow_missing_plane, axes=axes)
@@ -427,39 +436,15 @@ def read_exam(
     return Exam(exam_id, stacks, labels or {}, tuple(remarks), series)
 
 
-def label_files(labels_of: str | Path) -> dict[str, Path]:
-    """The label files of a split: finding -> `<labels_of>-<finding>.csv`, for `DATA/train`.
-
-    A finding's name is in lower case, whatever its file's is: `train-ACL.csv` is of `acl`.
-
-    Raises:
-        MrkneeError: two files are of one finding.
-    """
-    labels_of = Path(labels_of)
-    prefix = labels_of.name + "-"
-    found: dict[str, Path] = {}
-    for file in sorted(labels_of.parent.glob("*.csv")):
-        if file.name.startswith(prefix):
-            name = file.stem.removeprefix(prefix).lower()
-            if name in found:
-                raise DataError(
-                    "two label files are of one finding",
-                    code="label-name",
-                    file=file,
-                    expected="one file per finding; upper and lower case are the same",
-                    found=f"{found[name].name} and {file.name}",
-                    advice="remove or rename one of them",
-                )
-            found[name] = file
-    return found
-
-
 def _choose_findings(
-    found: Mapping[str, Path], wanted: Iterable[str] | None, labels_of: Path | None
+    found: Mapping[str, Path],
+    wanted: Iterable[str] | None,
+    declared: Mapping[str, str] | None,
+    labels_of: Path | None,
 ) -> Findings | None:
     if wanted is None:
-        return Findings(found) if found else None
-    names = Findings(name.strip().lower() for name in wanted)
+        return in_order(found, declared) if found else None
+    names = in_order([name.strip().lower() for name in wanted], declared)
     for name in names:
         if name not in found:
             raise DataError(
@@ -467,144 +452,21 @@ def _choose_findings(
                 code="no-labels",
                 file=f"{labels_of}-{name}.csv",
                 expected="a label file for each finding asked for",
-                found=", ".join(Findings(found)) if found else "no label file at all",
+                found=", ".join(in_order(found, declared)) if found else "no label file at all",
             )
     return names
 
 
-def read_labels(path: str | Path) -> dict[str, float]:
-    """Reads one label file: no header, `id,label` a line, label 0, 1 or empty (not known).
-
-    It is a CSV, as the predictions are: an id with a comma or a quotation mark stands in quotes.
-    0 and 1 may be written as decimal numbers (`0.0`, `1.`), as pandas writes them where a label is
-    missing. Ids are brought to Unicode's composed form (NFC).
-
-    Args:
-        path: the file; UTF-8, any line ends.
-
-    Returns:
-        id -> 1.0, 0.0 or NaN, in the file's order.
-
-    Raises:
-        MrkneeError: the file isn't there or isn't text, a line has not two fields, an id comes
-            twice, or a label is something else.
-    """
-    path = Path(path)
-    text = read_text(path, "label file", at_most=_MAX_LABEL_BYTES)
-    labels: dict[str, float] = {}
-    rows = csv.reader(io.StringIO(text), strict=True)
-    for row in _readable(rows, path):
-        fields = [part.strip() for part in row]
-        if fields in ([], [""]):
-            continue
-        where = f"line {rows.line_num}: {','.join(row)[:80]!r}"
-        if len(fields) != 2 or not fields[0]:
-            raise DataError(
-                "a label file has a line of another form",
-                code="label-format",
-                file=path,
-                expected="id,label with a label of 0, 1 or nothing",
-                found=where,
-                advice="separate id and label by a comma"
-                if len(fields) == 1 and re.search(r"[;\t ]", fields[0])
-                else None,
-            )
-        exam_id, label = same_text(fields[0]), fields[1]
-        if exam_id in labels:
-            raise DataError(
-                "an exam has two labels",
-                code="label-twice",
-                file=path,
-                exam=exam_id,
-                expected="one line",
-                found=where,
-            )
-        if label and not _LABEL.fullmatch(label):
-            raise DataError(
-                "a label is neither 0 nor 1 nor empty",
-                code="label-value",
-                file=path,
-                exam=exam_id,
-                expected="0, 1 or nothing (not known)",
-                found=where,
-                advice=_label_advice(fields, text, first=not labels),
-            )
-        labels[exam_id] = float(label) if label else np.nan
-    return labels
-
-
-_LABEL = re.compile(r"[01](\.0*)?", re.ASCII)
-
-_WORDS = {
-    "yes": "1", "y": "1", "true": "1", "t": "1", "positive": "1", "pos": "1", "present": "1",
-    "no": "0", "n": "0", "false": "0", "f": "0", "negative": "0", "neg": "0", "absent": "0",
-    "nan": "nothing", "na": "nothing", "n/a": "nothing", "none": "nothing", "null": "nothing",
-    "unknown": "nothing", "?": "nothing",
-}  # fmt: skip
-
-
-def _label_advice(fields: Sequence[str], text: str, *, first: bool) -> str | None:
-    """What to do about a label; a header is spoken of only where the line can be nothing else.
-
-    That is the first line, without a digit, whose label is no word for yes, no or not known, and
-    the lines below it are labels.
-    """
-    word = _WORDS.get(fields[1].lower())
-    if word is not None:
-        return f"write {word} for it"
-    below = text.strip().split("\n", 1)[1:]
-    digits = any(c.isdigit() for c in "".join(fields))
-    if first and below and not digits and re.search(r",\s*\"?[01](\.0*)?\"?\s*$", below[0], re.M):
-        return "delete the header line: MRNet's label files have none"
-    return None
-
-
-def _readable(rows: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
-    try:
-        yield from rows
-    except csv.Error as error:  # an open quote, or a field of more than 131,072 characters
+def _refuse_undeclared(found: Mapping[str, Path], declared: Mapping[str, str] | None) -> None:
+    """Refuses label files of findings that `findings.csv` lacks: a name is wrong in one of them."""
+    undeclared = [name for name in found if declared is not None and name not in declared]
+    if undeclared:
+        file = found[undeclared[0]]
         raise DataError(
-            "the label file is no CSV", code="label-format", file=path, found=str(error)
-        ) from None
-
-
-def _join(
-    ids: Sequence[str], labels: Mapping[str, float], path: Path, folder: Path
-) -> Float64[np.ndarray, " exams"]:
-    known = set(ids)
-    unknown = [i for i in labels if i not in known]
-    if unknown:
-        differ = how_ids_differ(unknown[0], ids)
-        raise DataError(
-            "a label file names an exam that is not there",
-            code="label-unknown",
-            file=path,
-            exam=unknown[0],
-            expected=f"only ids of {folder}: {ids[0]} to {ids[-1]}",
-            found=f"{len(unknown)} unknown of {len(labels)}, {unknown[0]!r} first"
-            + (f"; {differ}" if differ else ""),
-            advice="write the ids as the files are named: 0000 is not 0",
+            f"a label file is of no finding that {FINDINGS_FILE} declares",
+            code="label-name",
+            file=file,
+            expected="one of " + ", ".join(declared or ()),
+            found=", ".join(undeclared),
+            advice=f"rename the file, or add the finding to {file.parent / FINDINGS_FILE}",
         )
-    return np.array([labels.get(i, np.nan) for i in ids], dtype=np.float64)
-
-
-def write_labels(root: str | Path, split: str, finding: str, labels: Mapping[str, float]) -> Path:
-    """Writes `root/split-finding.csv`, whole or not at all.
-
-    Args:
-        root: the data set's folder; made if it isn't there.
-        split: the split's name.
-        finding: the finding's name.
-        labels: id -> 1.0, 0.0 or NaN (written as nothing).
-
-    Returns:
-        The file written.
-    """
-    (name,) = Findings([finding])
-    path = Path(root) / f"{split}-{name}.csv"
-    text = {0.0: "0", 1.0: "1"}
-    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(
-            (exam_id, text.get(label, "")) for exam_id, label in labels.items()
-        )
-    return path

@@ -1,49 +1,82 @@
-"""Splitting exams without looking at anything but their labels."""
+"""Splitting exams without looking at anything but their labels and groups."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from mrknee.errors import DataError
+from mrknee.exams.labels import cut_labels
 
 
 def inner_split(
-    labels: Float[np.ndarray, "exams findings"], fraction: float, seed: int
+    labels: Float[np.ndarray, "exams findings"],
+    fraction: float,
+    seed: int,
+    groups: Sequence[int] | None = None,
 ) -> tuple[Int64[np.ndarray, " fit"], Int64[np.ndarray, " inner"]]:
     """Sets a share of the training exams aside, stratified by the joint pattern of labels.
 
     Each pattern of labels (none, abnormal only, abnormal + meniscus, ...; not-known counts as a
-    value of its own) gives its share; leftovers go to the patterns with the largest remainders,
-    so the inner split's size is as asked for and its prevalences are the training set's.
+    value of its own, soft labels count as 1 from 0.5 on) gives its share; leftovers go to the
+    patterns with the largest remainders, so the inner split's size is as asked for and its
+    prevalences are the training set's.
 
-    MRNet ships no patient ids and some of its exams are repeat patients, so the split is by
-    exam.
+    With groups, whole groups are drawn, as near to these shares as they allow: in random order, a
+    group is set aside where no pattern comes to exceed its share (rounded up), nor the whole the
+    size asked for. What is then missing is filled up by the groups that leave the smallest sum of
+    squared differences from the shares, as long as the size comes nearer to the one asked for. The
+    size differs from it by less than the exams of one group.
+
+    MRNet ships no patient ids and some of its exams are repeat patients, so its split is by exam.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known.
+        labels: 1 present, 0 absent, between them for soft labels, NaN not known.
         fraction: the share set aside, above 0 and below 1.
         seed: the same seed gives the same split.
+        groups: a number per exam, equal for exams that must stay together; None draws single exams.
 
     Returns:
         Positions of the exams to fit on and of those set aside, each sorted.
 
     Raises:
-        MrkneeError: fewer than two exams, or a fraction outside 0..1.
+        MrkneeError: fewer than two exams or groups, or a fraction outside 0..1.
     """
     count = len(labels)
-    if count < 2 or not 0 < fraction < 1:
+    apart = count if groups is None else len(set(groups))
+    if apart < 2 or not 0 < fraction < 1:
         raise DataError(
             "the training exams can't be split",
             code="split",
-            expected="at least 2 exams and a fraction between 0 and 1",
-            found=f"{count} exams, fraction {fraction}",
+            expected="at least 2 exams, of 2 groups where groups are declared, and a fraction "
+            "between 0 and 1",
+            found=f"{count} exams"
+            + (f" of {apart} group{'' if apart == 1 else 's'}" if groups is not None else "")
+            + f", fraction {fraction}",
         )
-    patterns, members = np.unique(np.nan_to_num(labels, nan=2.0), axis=0, return_inverse=True)
+    known = np.nan_to_num(cut_labels(labels), nan=2.0)
+    patterns, members = np.unique(known, axis=0, return_inverse=True)
     rng = np.random.default_rng(seed)
     wanted = min(max(round(count * fraction), 1), count - 1)
     sizes = np.bincount(members, minlength=len(patterns))
     shares = sizes * wanted / count
+    if groups is None:
+        inner = _draw_exams(members, shares, wanted, rng)
+    else:
+        inner = _draw_groups(members, shares, wanted, np.asarray(groups, dtype=np.int64), rng)
+    fit = np.setdiff1d(np.arange(count), inner)
+    return fit, inner
+
+
+def _draw_exams(
+    members: Int64[np.ndarray, " exams"],
+    shares: Float[np.ndarray, " patterns"],
+    wanted: int,
+    rng: np.random.Generator,
+) -> Int64[np.ndarray, " inner"]:
+    """Positions of the exams set aside, pattern by pattern."""
     take = np.floor(shares).astype(int)
     # a stable order of the remainders makes the split independent of the platform's sort
     for pattern in np.argsort(take - shares, kind="stable")[: wanted - int(take.sum())]:
@@ -55,5 +88,46 @@ def inner_split(
         ]
     )
     inner.sort()
-    fit = np.setdiff1d(np.arange(count), inner)
-    return fit, inner
+    return inner
+
+
+def _draw_groups(
+    members: Int64[np.ndarray, " exams"],
+    shares: Float[np.ndarray, " patterns"],
+    wanted: int,
+    groups: Int64[np.ndarray, " exams"],
+    rng: np.random.Generator,
+) -> Int64[np.ndarray, " inner"]:
+    """Positions of the exams of the groups set aside; `inner_split` says how they are chosen."""
+    _, first, groups, sizes = np.unique(
+        groups, return_index=True, return_inverse=True, return_counts=True
+    )
+    # by the order of exams, so that the numbers themselves don't matter
+    left = rng.permutation(np.argsort(first, kind="stable")).tolist()
+    patterns = [np.bincount(members[groups == g], minlength=len(shares)) for g in range(len(sizes))]
+    taken: list[int] = []
+    missing, total = shares.copy(), 0
+
+    def gain(group: int) -> float:
+        """By how much the sum of squared differences from the shares becomes less."""
+        counts = patterns[group]
+        return float((counts * (2 * missing - counts)).sum())
+
+    def take(group: int) -> None:
+        nonlocal missing, total
+        missing, total = missing - patterns[group], total + int(sizes[group])
+        left.remove(group)
+        taken.append(group)
+
+    for group in tuple(left):
+        room = (patterns[group] <= np.ceil(missing)).all()
+        if len(left) > 1 and total + sizes[group] <= wanted and room:
+            take(group)
+    while len(left) > 1:
+        nearer = [g for g in left if abs(total + sizes[g] - wanted) < abs(total - wanted)]
+        if not nearer:
+            break
+        take(max(nearer, key=gain))
+    if not taken:  # every group is larger than twice what is wanted
+        take(min(left, key=lambda group: int(sizes[group])))
+    return np.flatnonzero(np.isin(groups, taken))

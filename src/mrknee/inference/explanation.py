@@ -66,6 +66,7 @@ class Explanation:
         uncalibrated: finding -> why its probability is the network's own; calibrated ones are not
             in it.
         series: the series that the exam may have.
+        titles: finding -> its title, for those that the model's data set gave one.
 
     Raises:
         MrkneeError: a part has another shape than the exam and the findings ask for, or holds
@@ -85,6 +86,7 @@ class Explanation:
     uncalibrated: Mapping[str, str] = field(default_factory=dict)
     series: SeriesList = MRNET_SERIES
     stacks: Mapping[str, Stack] = field(default_factory=dict, compare=False)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.findings)

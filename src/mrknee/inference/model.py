@@ -92,6 +92,12 @@ class Model(ABC):
         return Decisions.from_dict(self._decisions)
 
     @property
+    def titles(self) -> Mapping[str, str]:
+        """Finding -> its title, for those that the data set of its training declared one of."""
+        titles: Mapping[str, str] = self.provenance.get("titles", {})
+        return titles
+
+    @property
     def uncalibrated(self) -> dict[str, str]:
         """Finding -> why its probability is the network's own; calibrated ones are not in it."""
         fitted = self._decisions.get("calibration")
@@ -148,6 +154,7 @@ class Model(ABC):
             uncalibrated=self.uncalibrated,
             series=self.series,
             stacks=exam.stacks,
+            titles=self.titles,
         )
 
     @abstractmethod

@@ -9,10 +9,11 @@ wrong column would pass in silence: a model with other findings is refused here.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from mrknee.errors import DataError, ModelError, MrkneeError
-from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, read_exam
+from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Findings, read_exam
 from mrknee.exams.axes import (
     AXES,
     Shape,
@@ -156,14 +157,14 @@ def predict_listed(
     """Reads the listed exams; arguments as `submit`'s.
 
     Returns:
-        The competition's three findings, with ids and remarks.
+        The competition's three findings in its order, with ids and remarks.
 
     Raises:
         MrkneeError: the model's findings are not the competition's three, or the list or an exam
             can't be used.
     """
     predictor = load_model(model, threads=threads, runtime=runtime)
-    if predictor.findings != MRNET_FINDINGS:
+    if set(predictor.findings) != set(MRNET_FINDINGS):
         raise ModelError(
             "this model can't be submitted",
             code="findings",
@@ -172,7 +173,11 @@ def predict_listed(
             found=", ".join(predictor.findings),
             advice="submit a model trained on all three",
         )
-    return predictor.predict(ListedExams(Path(listing), axes=axes))
+    found = predictor.predict(ListedExams(Path(listing), axes=axes))
+    columns = [found.findings.index(name) for name in MRNET_FINDINGS]
+    return replace(
+        found, findings=Findings(MRNET_FINDINGS), probabilities=found.probabilities[:, columns]
+    )
 
 
 def write_submission(predictions: Predictions, out: Path) -> Path | None:

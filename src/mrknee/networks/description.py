@@ -123,6 +123,7 @@ PROVENANCE = Parts(
         "data": TEXT,
         "trained_on": whole(),
         "series": Table(whole()),
+        "titles": Table(TEXT),
         "selected_on": Parts({"part": one_of("inner", "valid"), "exams": whole()}),
         "seed": whole(),
         "run": TEXT,
@@ -188,20 +189,12 @@ def check_model(said: Mapping[str, Any], more: Mapping[str, Shape], file: Path |
         file: where it was read, for the error.
 
     Raises:
-        MrkneeError: a part is missing, of another kind or out of range; findings out of order;
-            decisions for other findings; or training without any series.
+        MrkneeError: a part is missing, of another kind or out of range; decisions for other
+            findings; or training without any series.
     """
     first = Parts({"findings": Row(TEXT), **more}, {"series": Row(_SERIES)}, others=True)
     check(said, first, "the description", file)
     findings = Findings(said["findings"])
-    if list(findings) != said["findings"]:  # the predictions' columns would be another's
-        raise ModelError(
-            "the model's findings aren't in their order",
-            code="description",
-            file=file,
-            expected=", ".join(findings),
-            found=", ".join(said["findings"]),
-        )
     rest = Parts(
         {
             "preparation": Table(ANY),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, Findings, label_files, read_labels
+from mrknee.exams import ExamFolder, cut_labels, in_order, label_files, read_findings, read_labels
 from mrknee.progress import track
 from mrknee.report.contents import SliceCounts, SplitCounts
 from mrknee.scoring.proportions import wilson
@@ -24,7 +24,7 @@ def count_splits(data: Path, split: str) -> tuple[SplitCounts, ...]:
         split: the split that is scored; counted even where only its label files are there.
 
     Returns:
-        In the order of their names.
+        In the order of their names. Soft labels count as present from 0.5 on.
     """
     folders = [path.name for path in data.iterdir() if path.is_dir()]
     names = [n for n in sorted({*folders, split}) if label_files(data / n)]
@@ -33,14 +33,15 @@ def count_splits(data: Path, split: str) -> tuple[SplitCounts, ...]:
 
 def _count(data: Path, split: str) -> SplitCounts:
     files = label_files(data / split)
-    labels = {name: read_labels(files[name]) for name in Findings(files)}
+    names = in_order(files, read_findings(data)) if files else ()
+    labels = {name: read_labels(files[name], soft=True) for name in names}
     exams = set().union(*labels.values())
     there = open_if_there(data / split)
     if there is not None:
         exams |= set(there.ids)
     positives = {}
     for name, known in labels.items():
-        values = np.array(list(known.values()))
+        values = cut_labels(np.array(list(known.values())))
         positives[name] = wilson(int((values == 1).sum()), int((~np.isnan(values)).sum()))
     return SplitCounts(split, len(exams), positives)
 

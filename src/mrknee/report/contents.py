@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -111,6 +111,7 @@ class Contents:
         model: what is known of the model; None where none was given.
         failures: finding -> the worst mistakes, false positives first.
         comparison: against a second model; None where none was given.
+        titles: finding -> the title that the data set or the model states, where one does.
     """
 
     card: Scorecard
@@ -124,6 +125,7 @@ class Contents:
     model: ModelFacts | None
     failures: Mapping[str, tuple[Failure, ...]]
     comparison: Comparison | None
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def joined(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import ExamFolder, label_files, split_of
+from mrknee.exams import ExamFolder, label_files, read_findings, split_of
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.files import owned_folder, whole_file
 from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
@@ -214,6 +214,7 @@ def gather(
         slices=slices,
         model=facts,
         failures=failures,
+        titles=read_findings(data) or ({} if facts is None else facts.provenance.get("titles", {})),
         comparison=None
         if against is None
         else compare_tables([predictions, against], data, split=split),

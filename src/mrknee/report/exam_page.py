@@ -316,7 +316,7 @@ def _finding_view(exam: Exam, explanation: Explanation, finding: str, sheet: She
     terms, zero = _terms(explanation, row)
     return FindingView(
         name=finding,
-        title=title_of(finding),
+        title=title_of(finding, explanation.titles),
         probability=float(explanation.probabilities[row]),
         uncalibrated=float(expit(explanation.logits[row])),
         terms=terms,

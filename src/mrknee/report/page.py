@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def render(contents: Contents) -> str:
         quoted=words.quoted,
         aucs_of=aucs_of,
         means_of=means_of,
-        title_of=words.heading,
+        title_of=partial(words.heading, titles=contents.titles),
         isnan=isnan,
     )
     parts = [_part(contents, column, name) for column, name in enumerate(contents.card.findings)]
@@ -92,7 +93,7 @@ def render(contents: Contents) -> str:
         calibrated=sentences.calibration_of(contents),
         mean_alone=sentences.mean_alone(contents),
         verdict=_verdict_of(contents.comparison),
-        compared=sentences.compared(contents.comparison),
+        compared=sentences.compared(contents.comparison, contents.titles),
         methods=_methods(parts),
         claim=claim_table(contents),
         version=__version__,
@@ -106,7 +107,7 @@ def _svg(text: str) -> Markup:
 def _part(contents: Contents, column: int, name: str) -> Part:
     one = contents.card.findings[name]
     labels, scores = contents.labels[:, column], contents.probabilities[:, column]
-    title = words.heading(name)
+    title = words.heading(name, contents.titles)
     curve, recall = roc(labels, scores), precision_recall(labels, scores)
     band = roc_band(labels, scores, seed=contents.card.seed)
     drawn = figures.roc_plot(name, title, curve, band, one.operating, readings_of(name))
@@ -169,7 +170,8 @@ def _auc_groups(contents: Contents) -> list[tuple[str, list[figures.AucRow]]]:
         auc = one.auc
         stated = [_published_row(one) for one in aucs_of(name)]
         rows = [figures.AucRow(OURS, auc.value, auc.low, auc.high, ours=True), *stated]
-        head = f"{words.heading(name)}: {auc.n_positive} with, {auc.n_negative} without"
+        title = words.heading(name, contents.titles)
+        head = f"{title}: {auc.n_positive} with, {auc.n_negative} without"
         groups.append((head, rows))
     mean = contents.card.mean
     stated = [_published_row(one) for one in means_of(mean.findings)]

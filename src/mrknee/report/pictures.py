@@ -247,7 +247,7 @@ def _head(explanation: Explanation, row: int) -> Sheet:
     digits = digits_of(explanation) + 1
     bar, left = 280, WIDTH - MARGIN - 280
     room = left - 2 * MARGIN
-    finding = _fitting(title_of(explanation.findings[row]), room // 3, 24)
+    finding = _fitting(title_of(explanation.findings[row], explanation.titles), room // 3, 24)
     rest = f"  ·  {finding}  ·  probability {chance(float(explanation.probabilities[row]))}"
     room -= round(_font(24).getlength("Exam " + rest))
     _write(draw, (MARGIN, 18), f"Exam {_fitting(explanation.exam, room, 24)}{rest}", 24)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isnan
+from types import MappingProxyType
 from typing import Any
 
 from mrknee.exams import MRNET_FINDINGS
@@ -31,22 +32,22 @@ def warnings_of(contents: Contents) -> list[str]:
             "Published values are of real knees and stand here for scale only."
         )
     for name, one in card.findings.items():
-        auc = one.auc
+        auc, title = one.auc, words.heading(name, contents.titles)
         if auc.reason is not None:
-            found.append(f"{words.heading(name)} has no AUC: {auc.reason}.")
+            found.append(f"{title} has no AUC: {auc.reason}.")
         elif auc.low <= 0.5 <= auc.high:
             found.append(
-                f"{words.heading(name)} can't be told from guessing: the AUC's interval "
+                f"{title} can't be told from guessing: the AUC's interval "
                 f"({auc.low:.2f} to {auc.high:.2f}) holds 0.5."
             )
         elif auc.high < 0.5:
             found.append(
-                f"{words.heading(name)} is ranked worse than by guessing: AUC {auc.value:.2f} "
+                f"{title} is ranked worse than by guessing: AUC {auc.value:.2f} "
                 f"({auc.low:.2f} to {auc.high:.2f}). The usual cause is a fault: labels or columns "
                 "swapped, or probabilities of its absence."
             )
     few = {
-        words.heading(name): min(one.auc.n_positive, one.auc.n_negative)
+        words.heading(name, contents.titles): min(one.auc.n_positive, one.auc.n_negative)
         for name, one in card.findings.items()
         if 0 < min(one.auc.n_positive, one.auc.n_negative) < FEW
     }
@@ -164,12 +165,12 @@ def calibration_of(contents: Contents) -> list[str]:
         return ["This model's probabilities were not calibrated."]
     names = [name for name in contents.card.findings if name in fitted.exams]
     each = [
-        f"{words.heading(n)} on {fitted.exams[n]}"
+        f"{words.heading(n, contents.titles)} on {fitted.exams[n]}"
         for n in names
         if not isnan(fitted.prevalences[n])
     ]
     said = [
-        f"{words.heading(name)}: {fitted.reasons[name]}."
+        f"{words.heading(name, contents.titles)}: {fitted.reasons[name]}."
         for name in names
         if name in fitted.reasons
     ]
@@ -190,11 +191,13 @@ def mean_alone(contents: Contents) -> str:
     )
 
 
-def compared(comparison: Comparison | None) -> list[str]:
+def compared(
+    comparison: Comparison | None, titles: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
     """What else a reader of the comparison must know: what was left out, and the methods."""
     if comparison is None:
         return []
-    each = {words.heading(one.finding): one for one in comparison.differences}
+    each = {words.heading(one.finding, titles): one for one in comparison.differences}
     means = comparison.mean_differences
     told = [note[0].upper() + note[1:] + "." for note in comparison.notes]
     reasons = {

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from math import isnan
+from types import MappingProxyType
 
 from markupsafe import Markup, escape
 
@@ -22,14 +23,19 @@ NOTHING = "—"
 """Stands where a number can't be computed."""
 
 
-def title_of(finding: str) -> str:
-    """A finding's name in words."""
-    return TITLES.get(finding, finding)
+def title_of(finding: str, titles: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A finding's name in words.
+
+    Args:
+        finding: its name.
+        titles: finding -> the title that the data set declares, which comes first.
+    """
+    return titles.get(finding) or TITLES.get(finding, finding)
 
 
-def heading(finding: str) -> str:
-    """A finding in words, to start a line with."""
-    title = title_of(finding)
+def heading(finding: str, titles: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A finding in words, to start a line with; arguments as `title_of`'s."""
+    title = title_of(finding, titles)
     return title[0].upper() + title[1:]
 
 

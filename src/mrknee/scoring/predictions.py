@@ -40,7 +40,7 @@ class Predictions:
 
     Attributes:
         ids: the exams' ids.
-        findings: the findings' names, in their order.
+        findings: the findings' names, in the order of the columns: the model's or the file's.
         probabilities: (exams, findings), 0 to 1.
         remarks: id -> what is odd about the exam that was read, for exams with something odd;
             empty in tables that were read from a file.
@@ -124,7 +124,7 @@ class Predictions:
 
     @classmethod
     def read(cls, path: str | Path) -> Predictions:
-        """Reads what `write` wrote; columns may come in any order.
+        """Reads what `write` wrote; findings keep the order of the columns.
 
         Names of columns may be in any case (`ACL` is `acl`), and ids are brought to Unicode's
         composed form (NFC), as those of exams and labels are.
@@ -166,8 +166,6 @@ class Predictions:
                 expected=error.expected or "each finding once; upper and lower case are the same",
                 found=error.found,
             ) from None
-        place = {name: column for column, name in enumerate(header[1:])}
-        columns = [place[name] for name in findings]
         numbers = "a number" if len(findings) == 1 else f"{len(findings)} numbers"
         ids: dict[str, None] = {}
         table = array("d")  # eight bytes a number, where a list takes forty
@@ -193,7 +191,7 @@ class Predictions:
                 expected="a line for each exam of a split",
             )
         probabilities = np.array(table, dtype=np.float64).reshape(len(ids), len(findings))
-        return cls(tuple(ids), findings, probabilities[:, columns], source=str(path))
+        return cls(tuple(ids), findings, probabilities, source=str(path))
 
     @classmethod
     def read_joined(cls, spec: str | Path) -> Predictions:
@@ -230,8 +228,8 @@ class Predictions:
             tables: one or more; their exams may be in any order.
 
         Returns:
-            The first table's exams in its order; all findings; for each the mean probability over
-            the tables that have it.
+            The first table's exams in its order; all findings in the order in which they first
+            appear; for each the mean probability over the tables that have it.
 
         Raises:
             MrkneeError: there is no table, or they are of different exams.
@@ -303,7 +301,7 @@ def remarks_file(path: Path) -> Path:
 
 
 def write_remarks(path: Path, remarks: Mapping[str, Sequence[Remark]]) -> Path | None:
-    """Writes remarks beside a table of probabilities, as `exam,plane,code,remark`.
+    """Writes remarks beside a table of probabilities, as `exam,series,code,remark`.
 
     Args:
         path: the table's file.
@@ -329,7 +327,8 @@ def _remove_remarks(file: Path) -> None:
     """Removes a table of remarks, and nothing that has another header."""
     if file.is_file() and not file.is_symlink():
         with file.open("rb") as there:
-            ours = there.readline(100).strip() == ",".join(REMARKS).encode()
+            header = there.readline(100).strip().decode("ascii", "replace").split(",")
+        ours = header in (REMARKS, ["exam", "plane", "code", "remark"])  # of earlier versions
         if ours:
             file.unlink()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.exams import label_files
+from mrknee.exams import cut_labels, label_files
 from mrknee.training.parts import Parts
 from mrknee.training.recipe import Recipe
 
@@ -29,7 +29,7 @@ def coverage_notes(parts: Parts, recipe: Recipe) -> list[str]:
     findings = parts.train.findings or ()
     inner = recipe.selection.part == "inner"
     name = "inner" if inner else "valid"
-    chosen = parts.selecting.labels[list(parts.chosen)]
+    chosen = cut_labels(parts.selecting.labels[list(parts.chosen)])
     lost = "doesn't count in the mean AUC that selects the epoch"
     lost += ", and gets no calibration and no thresholds" if inner else ", and gets no AUC"
     notes = [
@@ -46,7 +46,7 @@ def coverage_notes(parts: Parts, recipe: Recipe) -> list[str]:
     elif inner and parts.valid is not None and not parts.scores_valid:
         notes.append("no exam of valid has a label: the scores will be of inner exams")
     elif inner and parts.valid is not None:
-        for finding, why in _lacking(findings, parts.valid.labels).items():
+        for finding, why in _lacking(findings, cut_labels(parts.valid.labels)).items():
             notes.append(f"{finding}: {why} in valid: it gets no AUC there")
     if recipe.findings is None:
         others = label_files(root / "valid").keys() - set(findings)

@@ -63,7 +63,7 @@ def record_data(parts: Parts) -> Record:
         labels = dict(zip(folder.findings or (), folder.labels[position].tolist(), strict=True))
         exams[name] = {
             "stacks": {p: _record_file(file) for p, file in folder.files_of(position).items()},
-            "labels": {n: None if np.isnan(label) else int(label) for n, label in labels.items()},
+            "labels": {n: _plain(label) for n, label in labels.items()},
         }
     return {"version": VERSION, "exams": exams}
 
@@ -148,6 +148,13 @@ def _listed(changed: Mapping[str, list[str]]) -> str:
     count = "1 exam" if len(changed) == 1 else f"{len(changed):,} exams"
     named = [f"{name} ({', '.join(parts)})" for name, parts in sorted(changed.items())]
     return f"{count}: {', '.join(named[:_MAX_NAMED])}{', ...' if len(named) > _MAX_NAMED else ''}"
+
+
+def _plain(label: float) -> float | None:
+    """0 and 1 as whole numbers, as records of earlier versions have them."""
+    if np.isnan(label):
+        return None
+    return int(label) if label.is_integer() else label
 
 
 def _record_file(file: Path) -> Record:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mrknee.exams import cut_labels
 from mrknee.scoring.discrimination import auc
 
 
@@ -63,7 +64,7 @@ class EpochResult:
 
     @property
     def labels(self) -> Float[np.ndarray, "exams findings"]:
-        """1, 0 or NaN (not known)."""
+        """1, 0, between them, or NaN (not known)."""
         return torch.cat(self._labels).double().numpy()
 
     @property
@@ -79,9 +80,10 @@ class EpochResult:
     def aucs(self) -> dict[str, float]:
         """AUC of each finding and `mean`, over the findings that have one; NaN where none can be.
 
-        An AUC needs both classes: a finding that shows one class only has none.
+        An AUC needs both classes: a finding that shows one class only has none. Soft labels are of
+        the positive class from 0.5 on.
         """
-        labels, probabilities = self.labels, self.probabilities
+        labels, probabilities = cut_labels(self.labels), self.probabilities
         each = {
             name: auc(labels[:, i], probabilities[:, i]).value
             for i, name in enumerate(self.findings)

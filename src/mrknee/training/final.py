@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.exams import ExamFolder, Findings
+from mrknee.exams import ExamFolder, Findings, cut_labels, has_soft
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.prediction import device_here, predict_batches
@@ -24,6 +24,8 @@ from mrknee.training.recipe import Recipe
 
 OPTIMISTIC = "optimistic: the epoch was selected on these exams"
 FITTED = "optimistic: calibration and operating points were fitted on these exams"
+
+SOFT = "soft labels count as present from 0.5 on, in calibration, operating points and scores"
 
 
 def read_best(
@@ -103,9 +105,11 @@ def evaluate_best(
             notes += [f"{name}: {reason}" for name, reason in calibration.reasons.items()]
         if part == "inner":
             notes += [FITTED, "valid was not scored: it is missing or has no labels"]
+        if has_soft(labels):
+            notes.append(SOFT)
         return score(
             findings,
-            labels,
+            cut_labels(labels),
             Predictions.read(file).probabilities,  # what was written is what is scored
             split=part,
             notes=[*notes, *notes_on(odd, len(raw.ids))],
@@ -115,7 +119,7 @@ def evaluate_best(
 
     if "inner" in raw:
         labels = parts.selecting.labels[list(parts.chosen)]
-        calibration, points = fit_decisions(raw["inner"], labels, recipe)
+        calibration, points = fit_decisions(raw["inner"], cut_labels(labels), recipe)
         decisions = Decisions(calibration, points).to_dict()
         save_checkpoint(
             RunFolder(out).best, best.network, best.preparation, best.provenance, decisions

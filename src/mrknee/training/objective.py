@@ -14,10 +14,12 @@ from mrknee.errors import DataError
 def positive_weights(
     labels: Float[np.ndarray, "exams findings"], findings: tuple[str, ...]
 ) -> Float[Tensor, " findings"]:
-    """Negatives divided by positives, a finding; unknown labels count as neither.
+    """Negatives divided by positives, per finding; unknown labels count as neither.
+
+    A soft label counts as a share of each: 0.3 is 0.3 of a positive and 0.7 of a negative.
 
     Args:
-        labels: of the exams trained on, and of no others: 1, 0 or NaN (not known).
+        labels: of the exams trained on, and of no others: 1, 0, between them, or NaN (not known).
         findings: their names, for the error.
 
     Returns:
@@ -26,14 +28,14 @@ def positive_weights(
     Raises:
         MrkneeError: a finding has no positive or no negative exam.
     """
-    positives, negatives = (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
+    positives, negatives = np.nansum(labels, axis=0), np.nansum(1 - labels, axis=0)
     for name, pos, neg in zip(findings, positives, negatives, strict=True):
         if not pos or not neg:
             raise DataError(
                 f"{name} can't be learned from these exams",
                 code="no-labels",
                 expected="at least one positive and one negative exam to train on",
-                found=f"{pos} positive, {neg} negative",
+                found=f"{pos:g} positive, {neg:g} negative",
                 advice="name the findings to learn with --findings",
             )
     return torch.from_numpy(negatives / positives).float()

@@ -63,7 +63,8 @@ def divide(data: Path, recipe: Recipe) -> Parts:
     """Opens the data set and says which exams are trained on and which select the epoch.
 
     The exams are drawn by the labels of all findings there are, learned or not: networks of
-    different findings train and select on the same exams, and can be compared.
+    different findings train and select on the same exams, and can be compared. Exams of one group
+    (`groups.csv`) are in one part.
     """
 
     def open_split(
@@ -76,6 +77,7 @@ def divide(data: Path, recipe: Recipe) -> Parts:
             allow_missing_plane=recipe.allow_missing_plane,
             axes=recipe.axes,
             allow_missing_labels=allow_missing_labels,
+            soft_labels=recipe.soft_labels,
         )
         opened.refuse_other_axes()
         return opened
@@ -106,7 +108,8 @@ def divide(data: Path, recipe: Recipe) -> Parts:
                 advice="select on an inner split of train: --selection.part inner",
             )
         return Parts(exams, used.tolist(), valid, range(len(valid)), valid)
-    fit, inner = inner_split(patterns[used], recipe.selection.fraction, recipe.seed)
+    groups = None if exams.groups is None else [exams.groups[position] for position in used]
+    fit, inner = inner_split(patterns[used], recipe.selection.fraction, recipe.seed, groups)
     return Parts(exams, used[fit].tolist(), exams, used[inner].tolist(), valid)
 
 

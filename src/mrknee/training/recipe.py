@@ -176,7 +176,9 @@ class Recipe:
         max_exams: train and select on at most so many exams, drawn from `train` at its mix of
             labels, for a quick look; all where not given.
         workers: processes that read exams; -1 takes one a core but one, 4 at most.
-        allow_missing_plane: accept exams that lack one or two planes.
+        allow_missing_plane: accept exams that lack series.
+        soft_labels: take any number from 0 to 1 for a label, such as the share of readers who saw
+            the finding; else only 0, 1 and nothing.
         axes: the order of the files' axes where it is another than slices,rows,cols, such as
             rows,cols,slices; where not given, stacks that seem to be in another order are refused.
 
@@ -210,6 +212,7 @@ class Recipe:
     max_exams: int | None = None
     workers: int = -1
     allow_missing_plane: bool = False
+    soft_labels: bool = False
     axes: str | None = None
 
     def __post_init__(self) -> None:
@@ -217,7 +220,9 @@ class Recipe:
             object.__setattr__(self, "axes", ",".join(parse_axes(self.axes)))
         if self.findings is not None:
             given = self.findings.split(",") if isinstance(self.findings, str) else self.findings
-            object.__setattr__(self, "findings", list(Findings(n.strip().lower() for n in given)))
+            object.__setattr__(
+                self, "findings", list(Findings.usual(n.strip().lower() for n in given))
+            )
         object.__setattr__(self, "loggers", logger_names(self.loggers))
         for name, allowed in RANGES.items():
             value: Any = self

@@ -153,6 +153,7 @@ def _train(
         "trained_on": len(parts.fit),
         "stack_sizes": stack_sizes(parts.train, parts.fit),
         "series": parts.series(),
+        "titles": dict(parts.train.titles),
         "selected_on": {"part": recipe.selection.part, "exams": len(parts.chosen)},
         "seed": recipe.seed,
         "recipe": recipe.to_dict(),

@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -250,7 +251,7 @@ def start_page(
             calibrated=service.calibrated,
             uncalibrated=service.uncalibrated,
             series=service.model.series.names,
-            title_of=title_of,
+            title_of=partial(title_of, titles=service.model.titles),
             fault=fault,
         )
     )

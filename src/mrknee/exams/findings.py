@@ -1,0 +1,164 @@
+"""The findings that exams are labelled with: their names, their order and their titles.
+
+A data set may declare them in `findings.csv` beside its splits:
+
+    name,title
+    medial_meniscus,Medial Meniscus
+    acl,ACL tear
+
+Otherwise there are those that have label files: MRNet's first, then the others by name.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from mrknee.errors import DataError
+from mrknee.exams.declaration import read_declaration
+from mrknee.files import whole_file
+
+TAKEN = ("exam", "mean")
+"""No finding's name: the column of ids in a table of predictions, and the mean over findings."""
+
+MRNET_FINDINGS = ("abnormal", "acl", "meniscus")
+"""MRNet's findings, in the order of its competition's output."""
+
+FINDINGS_FILE = "findings.csv"
+COLUMNS = ("name", "title")
+
+LONGEST_TITLE = 80
+"""Characters of a title; it stands in tables and pictures."""
+
+_MAX_BYTES = 1_000_000
+
+
+class Findings(tuple[str, ...]):
+    """Names of findings, in the order in which they are given.
+
+    Raises:
+        MrkneeError: no name at all, a name twice, one that is `TAKEN`, or a name with other
+            characters than lower-case letters, digits, `_` and `-` (names become file names and
+            CSV columns).
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, names: Iterable[str]) -> Findings:
+        """Checks the names."""
+        given = list(names)
+        if not given:
+            raise DataError(
+                "no finding is named", code="no-findings", expected="at least one finding"
+            )
+        seen: set[str] = set()
+        for name in given:
+            if not (isinstance(name, str) and name) or not all(
+                c.isascii() and (c.islower() or c.isdigit() or c in "_-") for c in name
+            ):
+                raise DataError(
+                    "a finding's name can't be used",
+                    code="label-name",
+                    expected="lower-case letters, digits, _ and -",
+                    found=repr(name),
+                )
+            if name in TAKEN:
+                raise DataError(
+                    "a finding can't have this name",
+                    code="label-name",
+                    expected="another: exam is the column of ids, mean the mean over findings",
+                    found=repr(name),
+                )
+            if name in seen:
+                raise DataError("a finding is named twice", code="finding-twice", found=repr(name))
+            seen.add(name)
+        return super().__new__(cls, given)
+
+    @classmethod
+    def usual(cls, names: Iterable[str]) -> Findings:
+        """The order where none is declared: abnormal, acl, meniscus first, then others by name."""
+        return cls(sorted(cls(names), key=_usual_place))
+
+    def __repr__(self) -> str:
+        return f"Findings({', '.join(self)})"
+
+
+def _usual_place(name: str) -> tuple[int, str]:
+    known = name in MRNET_FINDINGS
+    return (MRNET_FINDINGS.index(name) if known else len(MRNET_FINDINGS), name)
+
+
+def read_findings(root: str | Path) -> Mapping[str, str] | None:
+    """The findings that a data set declares in `findings.csv`.
+
+    Args:
+        root: the folder that may hold `findings.csv`.
+
+    Returns:
+        Finding -> its title, in the declared order, "" where it has none. None where there is no
+        such file.
+
+    Raises:
+        DataError: the file is not a table of findings.
+    """
+    file = Path(root) / FINDINGS_FILE
+    if not file.is_file():
+        return None
+    rows = read_declaration(file, COLUMNS, COLUMNS[:1], at_most=_MAX_BYTES)
+    names = [row["name"].lower() for _, row in rows]
+    try:
+        Findings(names)
+    except DataError as error:
+        raise DataError(
+            f"{FINDINGS_FILE} can't be used: {error.what}",
+            code="declaration",
+            file=file,
+            expected=error.expected or "each finding once; upper and lower case are the same",
+            found=error.found,
+            advice="give it a short name, and write the words into the column title",
+        ) from None
+    for where, row in rows:
+        if len(row["title"]) > LONGEST_TITLE or not row["title"].isprintable():
+            raise DataError(
+                f"{FINDINGS_FILE} has a title that can't be used",
+                code="declaration",
+                file=file,
+                expected=f"at most {LONGEST_TITLE} printed characters",
+                found=where,
+            )
+    titles = [row["title"] for _, row in rows]
+    return MappingProxyType(dict(zip(names, titles, strict=True)))
+
+
+def in_order(names: Iterable[str], declared: Mapping[str, str] | None) -> Findings:
+    """Findings in the order of a data set.
+
+    Args:
+        names: at least one.
+        declared: what `read_findings` returned.
+
+    Returns:
+        The declared ones in their declared order, then others; in the usual order where nothing
+        is declared.
+    """
+    usual = Findings.usual(names)
+    place = {name: i for i, name in enumerate(declared or ())}
+    return Findings(sorted(usual, key=lambda name: place.get(name, len(place))))
+
+
+def write_findings(root: str | Path, titles: Mapping[str, str]) -> Path:
+    """Writes `findings.csv` into a data set's folder, whole or not at all; returns the file.
+
+    Args:
+        root: the data set's folder.
+        titles: finding -> its title, in order.
+    """
+    file = Path(root) / FINDINGS_FILE
+    Findings(titles)
+    with whole_file(file) as beside, beside.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(titles.items())
+    return file

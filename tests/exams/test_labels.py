@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.errors import DataError
+from mrknee.exams import cut_labels, has_soft, open_dataset, read_labels, write_labels
+
+SOFT = {"0000": 0.25, "0001": 1.0, "0002": 0.0, "0003": 0.5, "0004": 1 / 3, "0005": float("nan")}
+
+
+def test_soft_labels_are_written_and_read(tmp_path: Path) -> None:
+    """To nine digits; 0 and 1 are written as before."""
+    file = write_labels(tmp_path, "train", "acl", SOFT)
+    assert file.read_text() == "0000,0.25\n0001,1\n0002,0\n0003,0.5\n0004,0.333333333\n0005,\n"
+    read = read_labels(file, soft=True)
+    np.testing.assert_allclose(list(read.values()), list(SOFT.values()), atol=1e-9)
+
+
+@pytest.mark.parametrize("written", ["0.5", ".5", "5e-1", "0.50", "1.0", "0.", "1E0", "1e-9"])
+def test_soft_labels_are_numbers_from_0_to_1(tmp_path: Path, written: str) -> None:
+    """However programs write them."""
+    (tmp_path / "train-acl.csv").write_text(f"0000,{written}\n")
+    assert read_labels(tmp_path / "train-acl.csv", soft=True) == {"0000": float(written)}
+
+
+@pytest.mark.parametrize(
+    "written", ["1.01", "-0.1", "2", "nan", "inf", "0_1", "50%", "yes", "+0.5"]
+)
+def test_other_labels_are_refused_also_where_soft_ones_are_allowed(
+    tmp_path: Path, written: str
+) -> None:
+    """The error says what is allowed."""
+    (tmp_path / "train-acl.csv").write_text(f"0000,{written}\n")
+    with pytest.raises(DataError, match="no number from 0 to 1") as error:
+        read_labels(tmp_path / "train-acl.csv", soft=True)
+    assert error.value.code == "label-value"
+    assert "between them" in (error.value.expected or "")
+
+
+def test_a_data_set_takes_them_only_where_they_are_allowed(toy: Path) -> None:
+    """Otherwise the error names the setting."""
+    labels = read_labels(toy / "train-acl.csv") | {"0000": 0.7}
+    write_labels(toy, "train", "acl", labels)
+    with pytest.raises(DataError, match="neither 0 nor 1") as error:
+        open_dataset(toy, split="train")
+    assert "soft_labels" in (error.value.advice or "")
+    data = open_dataset(toy, split="train", soft_labels=True)
+    assert data[0].labels["acl"] == data.labels[0, 1] == 0.7
+
+
+def test_labels_are_cut_at_one_half() -> None:
+    """0, 1 and not known stay as they are."""
+    labels = np.array([[0, 1, np.nan], [0.5, 0.49, 1e-9]])
+    np.testing.assert_array_equal(cut_labels(labels), [[0, 1, np.nan], [1, 0, 0]])
+    assert has_soft(labels)
+    assert not has_soft(labels[0])

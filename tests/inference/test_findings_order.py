@@ -1,0 +1,97 @@
+"""An order of findings that is neither by name nor MRNet's goes through everything unchanged."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.exams import Findings, open_dataset, read_labels, write_findings
+from mrknee.inference.model import load_model
+from mrknee.report.evaluation import gather
+from mrknee.report.page import render
+from mrknee.scoring.comparison import compare_tables
+from mrknee.scoring.predictions import Predictions, aligned
+from mrknee.scoring.scorecard import Scorecard, score
+from mrknee.training.recipe import load_recipe
+from mrknee.training.run import train
+from tests.conftest import write_toy_dataset
+
+TITLES = {"medial_meniscus": "Medial Meniscus", "abnormal": "", "cyst": "Baker's cyst", "acl": ""}
+ORDER = Findings(TITLES)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set that declares four findings; no two have the same labels."""
+    root = tmp_path_factory.mktemp("order") / "data"
+    write_toy_dataset(root, 16, 16, findings=sorted(TITLES), pixels=32, slices=(1, 3))
+    write_findings(root, TITLES)
+    return root
+
+
+def perfect(data: Path, order: Findings) -> Predictions:
+    """Each exam's own labels as probabilities, columns in an order."""
+    labels = [read_labels(data / f"valid-{name}.csv") for name in order]
+    ids = tuple(labels[0])
+    return Predictions(ids, order, np.array([[one[i] for one in labels] for i in ids]))
+
+
+def test_no_column_is_taken_for_another(data: Path, tmp_path: Path) -> None:
+    """Labels as predictions have an AUC of 1 in every finding, whatever the order of the file."""
+    for number, order in enumerate((ORDER, Findings(reversed(ORDER)), Findings.usual(ORDER))):
+        file = tmp_path / f"{number}.csv"
+        perfect(data, order).write(file)
+        table = Predictions.read(file)
+        assert table.findings == order
+        labels = table.labels(data, "valid")
+        card = score(table.findings, labels, table.probabilities, split="valid")
+        assert list(card.findings) == list(order)
+        assert [one.auc.value for one in card.findings.values()] == [1, 1, 1, 1]
+        card.write(tmp_path / "scorecard.json")
+        assert list(Scorecard.read(tmp_path / "scorecard.json").findings) == list(order)
+
+
+def test_tables_of_different_orders_are_compared_and_joined_by_name(
+    data: Path, tmp_path: Path
+) -> None:
+    """The first one's order holds; equal models stay equal."""
+    one, two = perfect(data, ORDER), perfect(data, Findings.usual(ORDER))
+    (first, second), notes = aligned(["one", "two"], [one, two])
+    assert first.findings == second.findings == ORDER
+    assert np.array_equal(first.probabilities, second.probabilities)
+    assert notes == ()
+    joined = Predictions.joined([one, two])
+    assert joined.findings == ORDER
+    assert np.array_equal(joined.probabilities, one.probabilities)
+    for name, table in (("one", one), ("two", two)):
+        table.write(tmp_path / f"{name}.csv")
+    found = compare_tables([tmp_path / "one.csv", tmp_path / "two.csv"], data, split="valid")
+    assert [d.finding for d in found.differences] == list(ORDER)
+    assert all(d.difference == 0 for d in found.differences)
+
+
+def test_a_run_keeps_the_declared_order_and_titles(data: Path, tmp_path: Path) -> None:
+    """Data set, run, checkpoint, predictions, scorecard and page; each column is its finding's."""
+    changes = {"epochs": 1, "preparation.size": 32, "preparation.crop": 32, "precision": "32-true"}
+    recipe = load_recipe("demo", changes)
+    train(data, tmp_path / "run", recipe)
+    model = load_model(tmp_path / "run")
+    assert model.findings == ORDER
+    assert model.titles == {"medial_meniscus": "Medial Meniscus", "cyst": "Baker's cyst"}
+    table = model.predict(open_dataset(data, split="valid"))
+    assert table.findings == ORDER
+    written = Predictions.read(tmp_path / "run" / "predictions-valid.csv")
+    assert written.findings == ORDER
+    row = {exam_id: i for i, exam_id in enumerate(written.ids)}
+    again = written.probabilities[[row[i] for i in table.ids]]
+    assert np.abs(again - table.probabilities).max() < 1e-6
+    assert list(Scorecard.read(tmp_path / "run" / "scorecard.json").findings) == list(ORDER)
+    with (tmp_path / "run" / "predictions-valid.csv").open() as file:
+        assert next(csv.reader(file)) == ["exam", *ORDER]
+    page = render(gather(tmp_path / "run" / "predictions-valid.csv", data))
+    assert page.index("Medial Meniscus") < page.index("Abnormal") < page.index("Baker&#39;s cyst")
+    why = model.explain(open_dataset(data, split="valid")[0])
+    assert (why.findings, dict(why.titles)) == (tuple(ORDER), dict(model.titles))

@@ -1,0 +1,88 @@
+"""Soft labels and groups in a run: what is learned from, what is counted, what is kept apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mrknee.errors import MrkneeError
+from mrknee.exams import read_labels, write_labels
+from mrknee.scoring.predictions import Predictions
+from mrknee.training.final import SOFT
+from mrknee.training.objective import multitask_loss, positive_weights
+from mrknee.training.parts import divide
+from mrknee.training.recipe import load_recipe
+from mrknee.training.run import train
+from tests.conftest import write_toy_dataset
+
+CHANGES = {
+    "epochs": 1,
+    "preparation.size": 32,
+    "preparation.crop": 32,
+    "precision": "32-true",
+    "soft_labels": True,
+}
+
+
+@pytest.fixture
+def soft(tmp_path: Path) -> Path:
+    """A data set whose ACL labels are soft: 0.1 for absent, 0.8 for present."""
+    root = write_toy_dataset(tmp_path / "soft", 16, 8, pixels=32, slices=(1, 3))
+    for split in ("train", "valid"):
+        labels = read_labels(root / f"{split}-acl.csv")
+        write_labels(root, split, "acl", {i: 0.8 if v else 0.1 for i, v in labels.items()})
+    return root
+
+
+def test_weights_count_a_soft_label_as_shares() -> None:
+    """0.25 is a quarter of a positive and three of a negative; unknown labels count as neither."""
+    labels = np.array([[0.25, 1], [1, 0], [0, 0], [np.nan, 0]])
+    weights = positive_weights(labels, ("acl", "meniscus"))
+    assert weights.tolist() == pytest.approx([1.75 / 1.25, 3])
+
+
+def test_weights_of_hard_labels_are_counts_to_the_last_bit() -> None:
+    """Negatives divided by positives, as before there were soft labels."""
+    labels = np.repeat([[0.0], [1.0], [np.nan]], [922, 208, 7], axis=0)
+    weight = positive_weights(labels, ("acl",))
+    assert torch.equal(weight, torch.from_numpy(np.array([922]) / np.array([208])).float())
+
+
+def test_the_loss_takes_soft_labels_as_they_are() -> None:
+    """Between the losses of both hard labels, in the label's proportion."""
+    logits, weight = torch.tensor([[0.3]]), torch.tensor([2.0])
+    at = [float(multitask_loss(logits, torch.tensor([[y]]), weight)) for y in (0.0, 1.0, 0.3)]
+    assert at[2] == pytest.approx(0.7 * at[0] + 0.3 * at[1])
+
+
+def test_a_recipe_has_to_allow_them(soft: Path) -> None:
+    """By default they are refused, and the advice names the setting."""
+    with pytest.raises(MrkneeError, match="neither 0 nor 1") as error:
+        divide(soft, load_recipe("demo"))
+    assert "soft_labels" in (error.value.advice or "")
+
+
+def test_a_run_learns_from_soft_labels_and_counts_hard_ones(soft: Path, tmp_path: Path) -> None:
+    """Scores are those of labels cut at 0.5, and the scorecard says so; evaluate refuses them."""
+    card = train(soft, tmp_path / "run", load_recipe("demo", CHANGES))
+    assert SOFT in card.notes
+    assert (card.findings["acl"].auc.n_positive, card.findings["acl"].auc.n_negative) == (4, 4)
+    table = Predictions.read(tmp_path / "run" / "predictions-valid.csv")
+    with pytest.raises(MrkneeError, match="neither 0 nor 1") as error:
+        table.labels(soft, "valid")
+    assert "scores need 0 and 1" in (error.value.advice or "")
+
+
+def test_exams_of_a_group_are_in_one_part(soft: Path) -> None:
+    """All of one group are fitted on, or all of them select; others are drawn as before."""
+    recipe = load_recipe("demo", {**CHANGES, "selection.fraction": 0.3})
+    alone = divide(soft, recipe)
+    group = [alone.train.ids[alone.fit[0]], alone.train.ids[alone.chosen[0]]]
+    (soft / "groups.csv").write_text("exam,group\n" + "".join(f"{i},p\n" for i in group))
+    parts = divide(soft, recipe)
+    rows = dict(line.split(",") for line in parts.table().splitlines()[1:])
+    assert len({rows[exam_id] for exam_id in group}) == 1
+    assert len(parts.chosen) in (len(alone.chosen) - 1, len(alone.chosen), len(alone.chosen) + 1)
