@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import AlexNet_Weights  # type: ignore[import-untyped]
 
 from mrknee.errors import MrkneeError
-from mrknee.networks.catalogue import ENCODERS, encoder_table
+from mrknee.networks.catalogue import ENCODERS, EncoderTable
 from mrknee.networks.encoders import GreyConv2d, build_encoder
 
 TINY = [
@@ -100,7 +100,7 @@ def test_stages_count_from_the_input() -> None:
 
 def test_the_table_is_json() -> None:
     """The table of encoders survives a round trip through JSON and names each encoder once."""
-    table = json.loads(json.dumps(encoder_table()))
+    table = json.loads(json.dumps(EncoderTable().to_list()))
     assert [row["name"] for row in table] == list(ENCODERS)
     assert table[0]["mean"] == [0.485, 0.456, 0.406]
 

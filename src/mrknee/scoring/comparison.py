@@ -93,8 +93,8 @@ class Comparison:
         Raises:
             PlatformError: pandas is not installed.
         """
-        names = ("first", "second", "finding", "first_auc", "second_auc", "difference", "low")
-        names += ("high", "p_delong", "p_permutation", "p_holm")
+        names = ["first", "second", "finding", "first_auc", "second_auc", "difference", "low"]
+        names += ["high", "p_delong", "p_permutation", "p_holm"]
         rows = []
         for one in self._all():
             row = {name: getattr(one, name, math.nan) for name in names}
