@@ -50,7 +50,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the examples run: `knees`, `runs/first` (trained), `runs/second`, and `demo`."""
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
-    write_toy_dataset(tmp_path / "knees", 12, 6)
+    write_toy_dataset(tmp_path / "knees", 12, 6, slices=(2, 4))
     mrknee.show_progress(False)
     quick: dict[str, Any] = {
         "preparation.size": 64,
