@@ -6,6 +6,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_progress_can_be_switched_off_and_on(
 
 def test_a_notebook_has_one_line_that_is_redrawn(tmp_path: Path) -> None:
     """A real kernel: the cell's output is one bar at its end, and nothing on standard error."""
-    cell = {
+    cell: dict[str, Any] = {
         "cell_type": "code",
         "id": "one",
         "execution_count": None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import torch
 import mrknee
 from mrknee.cli import main
 from mrknee.errors import ModelError, SettingsError
-from mrknee.exams import PLANES
+from mrknee.exams import PLANES, Exam
 from mrknee.inference.ensemble import Ensemble
-from mrknee.inference.model import Model, load_model, name_of, uncalibrated
+from mrknee.inference.explanation import GRAD_CAM, Explanation, Method
+from mrknee.inference.model import Model, ModelPaths, load_model, name_of, uncalibrated
+from mrknee.inference.predictor import Predictor
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.report.evaluation import SELECTED
@@ -33,7 +36,7 @@ def make_member(
     findings: tuple[str, ...] = FINDINGS,
     preparation: Preparation = PREPARATION,
     calibrated: bool = True,
-    provenance: dict[str, object] | None = None,
+    provenance: Mapping[str, object] | None = None,
 ) -> Path:
     """A run folder with random weights; its calibration is far from doing nothing."""
     torch.manual_seed(seed)
@@ -46,7 +49,9 @@ def make_member(
         )
         decisions = {"calibration": fitted.to_dict(), "operating_points": {}}
     network = Network(SETTINGS, findings)
-    save_checkpoint(folder / "best", network, preparation.to_dict(), provenance or {}, decisions)
+    save_checkpoint(
+        folder / "best", network, preparation.to_dict(), dict(provenance or {}), decisions
+    )
     return folder
 
 
@@ -119,7 +124,8 @@ def test_what_has_no_mean_is_refused(data: Path, members: list[Path], tmp_path: 
         load_model(members[0], other)
     assert caught.value.code == "ensemble"
     assert "lacks abnormal, meniscus" in str(caught.value)
-    for models in ((members[0], str(members[0])), ([],)):
+    twice_and_none: list[list[ModelPaths]] = [[members[0], str(members[0])], [[]]]
+    for models in twice_and_none:
         with pytest.raises(ModelError) as caught:
             load_model(*models)
         assert caught.value.code == "ensemble"
@@ -138,19 +144,11 @@ def test_what_has_no_mean_is_refused(data: Path, members: list[Path], tmp_path: 
 def test_members_that_can_t_be_taken_apart_are_refused(data: Path, members: list[Path]) -> None:
     """An approximation is not averaged with a sum."""
 
-    class Approximate:
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.model, name)
+    class Approximate(Predictor):
+        def explain(self, exam: Exam, *, method: Method | None = None) -> Explanation:
+            return replace(super().explain(exam, method=method), method=GRAD_CAM)
 
-        def __init__(self, model: Model) -> None:
-            self.model = model
-
-        def explain(self, exam: mrknee.Exam, *, method: object = None) -> mrknee.Explanation:
-            del method
-            return replace(self.model.explain(exam), method="Grad-CAM")
-
-    models = [load_model(members[0]), Approximate(load_model(members[1]))]
-    both = Ensemble(models, ["a", "b"])  # type: ignore[list-item]  # it has all of a model
+    both = Ensemble([load_model(members[0]), Approximate(members[1])], ["a", "b"])
     with pytest.raises(ModelError, match="have no mean"):
         both.explain(mrknee.open_dataset(data)[0])
 
