@@ -250,7 +250,7 @@ def test_plots_are_axes(toy_run: tuple[Path, Path]) -> None:
     exam = data[0]
     assert exam.plot("sag", [0]).shape == (1, 1)
     shown = exam.plot()[0, 0].images[0].get_array()
-    assert (np.asarray(shown) == exam.stacks["axial"][1]).any()  # type: ignore[index]
+    assert (np.asarray(shown) == exam.stacks["axial"][1]).any()
     why = mrknee.load_model(toy_run[1]).explain(exam)
     axes = why.plot("acl")
     assert axes.shape == (2, 3)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mrknee.inference.predictor import Predictor
 
 import mrknee
 from mrknee.cli import main
-from mrknee.errors import ModelError, SettingsError
-from mrknee.exams import PLANES, Exam
-from mrknee.inference.ensemble import Ensemble
-from mrknee.inference.explanation import GRAD_CAM, Explanation, Method
-from mrknee.inference.model import Model, ModelPaths, load_model, name_of, uncalibrated
+from mrknee.errors import ModelError
+from mrknee.exams import MRNET_SERIES, PLANES
+from mrknee.inference.model import Model, ModelPaths, load_model, name_of
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.report.evaluation import SELECTED
@@ -26,7 +22,7 @@ from mrknee.scoring.calibration import fit_calibration
 from mrknee.tensors.preparation import Preparation
 from mrknee.web.serving import digest_of
 from tests.conftest import write_toy_dataset
-from tests.inference.test_predictor import FINDINGS, PREPARATION, SETTINGS
+from tests.inference.test_torch_model import FINDINGS, PREPARATION, SETTINGS
 
 
 def make_member(
@@ -84,8 +80,8 @@ def test_probabilities_are_the_mean_of_the_calibrated_ones(data: Path, members: 
 def test_a_finding_is_calibrated_only_where_all_members_are(members: list[Path]) -> None:
     """One member without a calibration is enough for the mean to have none."""
     first, both = load_model(members[0]), load_model(*members)
-    assert not uncalibrated(first.decisions, FINDINGS)
-    assert set(uncalibrated(both.decisions, FINDINGS)) == set(FINDINGS)
+    assert not first.uncalibrated
+    assert set(both.uncalibrated) == set(FINDINGS)
 
 
 def test_an_explanation_is_the_mean_of_the_contributions(data: Path, members: list[Path]) -> None:
@@ -109,8 +105,8 @@ def test_a_plane_that_one_member_was_not_trained_on_adds_nothing_there(
     """The mean still adds up, over the planes that any member was trained on."""
     planes = {"axial": 9, "coronal": 9, "sagittal": 0}
     with pytest.warns(mrknee.errors.MrkneeWarning, match="trained on"):
-        both = load_model(members[0], make_member(tmp_path / "c", 3, provenance={"planes": planes}))
-    assert both.planes == PLANES
+        both = load_model(members[0], make_member(tmp_path / "c", 3, provenance={"series": planes}))
+    assert both.series == MRNET_SERIES
     exam = mrknee.open_dataset(data)[0]
     why = both.explain(exam)
     assert why.adds_up
@@ -118,7 +114,7 @@ def test_a_plane_that_one_member_was_not_trained_on_adds_nothing_there(
 
 
 def test_what_has_no_mean_is_refused(data: Path, members: list[Path], tmp_path: Path) -> None:
-    """Other findings, one model twice, no model, maps of another size, Grad-CAM: each by name."""
+    """Other findings, one model twice, no model, maps of another size: each by name."""
     other = make_member(tmp_path / "acl", 3, findings=("acl",))
     with pytest.raises(ModelError) as caught:
         load_model(members[0], other)
@@ -135,22 +131,8 @@ def test_what_has_no_mean_is_refused(data: Path, members: list[Path], tmp_path: 
     assert len(both.predict(exam)) == 1
     with pytest.raises(ModelError, match="have no mean"):
         both.explain(exam)
-    with pytest.raises(SettingsError, match="Grad-CAM"):
-        load_model(*members).explain(exam, method="grad-cam")
     with pytest.raises(ModelError, match="can't be exported"):
         mrknee.export_onnx(members, tmp_path / "both.onnx")
-
-
-def test_members_that_can_t_be_taken_apart_are_refused(data: Path, members: list[Path]) -> None:
-    """An approximation is not averaged with a sum."""
-
-    class Approximate(Predictor):
-        def explain(self, exam: Exam, *, method: Method | None = None) -> Explanation:
-            return replace(super().explain(exam, method=method), method=GRAD_CAM)
-
-    both = Ensemble([load_model(members[0]), Approximate(members[1])], ["a", "b"])
-    with pytest.raises(ModelError, match="have no mean"):
-        both.explain(mrknee.open_dataset(data)[0])
 
 
 def test_every_verb_takes_several_models(
