@@ -20,14 +20,19 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what drives a browser: `make test` runs it in a process of its own.
+    """Marks what drives a browser, and puts the slow files first.
 
-    Playwright's greenlets switch stacks; processes that had run them and then thousands of other
-    tests sometimes ended by a segmentation fault.
+    `make test` runs browsers in a process of their own: Playwright's greenlets switch stacks, and
+    processes that had run them and then thousands of other tests sometimes ended by a segmentation
+    fault. Slow files come first so that the processes end at about the same time.
     """
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+            item.add_marker("slow")
+    # whole files, for the fixtures that their tests share
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,6 +8,8 @@ import pytest
 from mrknee import demo
 from mrknee.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_demo_goes_the_whole_way_and_can_be_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import io
+import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the examples run: `knees`, `runs/first` (trained), `runs/second`, and `demo`."""
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
-    write_toy_dataset(tmp_path / "knees", 12, 6)
+    write_toy_dataset(tmp_path / "knees", 12, 6, slices=(2, 4))
     mrknee.show_progress(False)
     quick: dict[str, Any] = {
         "preparation.size": 64,
@@ -62,7 +63,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.copytree("knees", "demo/data")
     mrknee.show_progress(True)
     jaxtyping.config.update("jaxtyping_disable", True)  # while a graph is traced, sizes are symbols
+    logging.disable(logging.INFO)  # what torch notes of each traced operation
     yield tmp_path
+    logging.disable(logging.NOTSET)
     jaxtyping.config.update("jaxtyping_disable", False)
     mrknee.show_progress(True)
     plt.close("all")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,3 +72,51 @@ def test_on_a_terminal_there_is_a_bar() -> None:
     assert "30/30" in text
     assert "exams/s" in text
     assert "\x1b[" in text
+
+
+def test_progress_can_be_switched_off_and_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither lines nor reports while it is off; both when it is on again."""
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    progress.show_progress(False)
+    try:
+        list(track(range(3), 3, "reading"))
+        progress.report("a report")
+        with progress.Progress(3, "reading") as shown:
+            shown.say("a word")
+        assert capsys.readouterr() == ("", "")
+    finally:
+        progress.show_progress(True)
+    list(track(range(3), 3, "reading"))
+    progress.report("a report")
+    out, err = capsys.readouterr()
+    assert out == "a report\n"
+    assert err.splitlines()[-1].startswith("reading: 3/3 exams")
+
+
+def test_a_notebook_has_one_line_that_is_redrawn(tmp_path: Path) -> None:
+    """A real kernel: the cell's output is one bar at its end, and nothing on standard error."""
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "id": "one",
+        "execution_count": None,
+        "metadata": {},
+        "outputs": [],
+        "source": WORK.format(quiet=0.0, every=0.2),
+    }
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = {"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    file = tmp_path / "notebook.ipynb"
+    file.write_text(json.dumps(notebook))
+    subprocess.run(  # noqa: S603  # our own command
+        [sys.executable, "-m", "jupyter", "execute", "--inplace", str(file)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "JUPYTER_PLATFORM_DIRS": "1"},
+    )
+    outputs = json.loads(file.read_text())["cells"][0]["outputs"]
+    assert [one["output_type"] for one in outputs] == ["display_data"]
+    text = "".join(outputs[0]["data"]["text/plain"])
+    assert "30/30" in text
+    assert "exams/s" in text

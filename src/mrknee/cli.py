@@ -73,6 +73,7 @@ def import_(
     *,
     series: Path | None = None,
     allow_missing_plane: bool = False,
+    any_body_part: bool = False,
     choose: list[str] | None = None,
     keep_map: Path | None = None,
 ) -> int:
@@ -83,6 +84,7 @@ def import_(
         out: a folder; OUT/{series}/NNNN.npy and OUT/import.json are written there.
         series: a list of other series than MRNet's: name,plane,weighting,fat_suppressed.
         allow_missing_plane: take studies that lack series too; one has to be there.
+        any_body_part: take series as a knee's even if BodyPartExamined names another part.
         choose: series=SeriesInstanceUID ...: these, whatever the rule would choose.
         keep_map: a file outside OUT to write ids and identifiers to, readable by you only.
     """
@@ -100,6 +102,7 @@ def import_(
         series=MRNET_SERIES if series is None else read_series_file(series),
         choose=choose or (),
         allow_missing_plane=allow_missing_plane,
+        any_body_part=any_body_part,
         keep_map=keep_map,
     )
     print(imported.table())

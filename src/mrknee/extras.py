@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def data_frame(
-    columns: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, Any],
     index: Sequence[str] | Sequence[int] | None = None,
     name: str = "",
 ) -> DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -125,7 +125,8 @@ class _Cell:
         from IPython.display import display
 
         self._total, self._what = total, what
-        self._handle = display({"text/plain": what}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        shown: Any = display  # IPython ships no types
+        self._handle = shown({"text/plain": what}, raw=True, display_id=True)
 
     def update(self, done: int, rate: str, note: str) -> None:
         share = done / max(self._total, 1)

@@ -24,6 +24,8 @@ from mrknee.exams import (
 )
 from tests.checkup.conftest import LABELS, add_exam, stacks_of
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs" / "checking.md"
 
 

@@ -18,6 +18,8 @@ import pytest
 from tests.golden import compute
 from tests.golden.record import ARRAYS, TEXT
 
+pytestmark = pytest.mark.slow
+
 RECORDED: dict[str, Any] = json.loads(TEXT.read_text())
 SAME_MACHINE = RECORDED["machine"] == compute.machine()
 STEPS, LEARNING_RATE = 8, 1e-5

@@ -19,6 +19,8 @@ from tests.hostile import exported, models, recipes, stacks
 from tests.hostile.case import MARKER, Case
 from tests.hostile.worker import contents
 
+pytestmark = pytest.mark.slow
+
 Words = list[str]
 
 

@@ -20,6 +20,8 @@ from tests.hostile.case import Case, content
 from tests.hostile.worker import CPU_SECONDS, MEMORY_BYTES, NAMES
 from tests.scoring.test_scorecard import a_scorecard
 
+pytestmark = pytest.mark.slow
+
 HANG_SECONDS = 120.0
 """By the clock, far beyond what `CPU_SECONDS` can take: only a process that waits is ended so."""
 

@@ -22,6 +22,8 @@ from tests.hostile import studies
 from tests.hostile.test_interrupted import files
 from tests.sources.clinical.hospital import enhanced, write
 
+pytestmark = pytest.mark.slow
+
 NO_SPACE = "No space left on device"
 
 

@@ -17,6 +17,8 @@ from mrknee.files import clear_half_written, whole_file
 from tests.hostile import studies
 from tests.sources.clinical.hospital import enhanced, write
 
+pytestmark = pytest.mark.slow
+
 PHANTOM = ["--train", "6", "--valid", "2", "--size", "64", "--slice-factor", "0.2"]
 
 

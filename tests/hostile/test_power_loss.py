@@ -32,6 +32,8 @@ from tests.conftest import write_toy_dataset
 from tests.training.test_resumption import _saved, _train, assert_same_run
 from tests.training.test_run import QUICK
 
+pytestmark = pytest.mark.slow
+
 LOSSES = int(os.environ.get("MRKNEE_POWER_LOSSES", "2"))
 
 FILE_SYSTEMS = {

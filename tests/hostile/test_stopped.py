@@ -21,6 +21,8 @@ from tests.hostile import exported, studies
 from tests.hostile.test_interrupted import PHANTOM, files
 from tests.sources.clinical.hospital import enhanced, write
 
+pytestmark = pytest.mark.slow
+
 EXAMS = 3000
 """More than are read in the seconds before the first line of progress is shown."""
 

@@ -19,6 +19,8 @@ from tests.hostile.exported import FACTS, graph
 from tests.hostile.tampered import read_with, tampered, write_description, write_metadata
 from tests.inference.test_export import make_run
 
+pytestmark = pytest.mark.slow
+
 EVERY = 5
 """One in so many of the tampered descriptions is tried here; benchmarks/tamper.py tries all."""
 

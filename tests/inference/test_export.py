@@ -37,6 +37,8 @@ from mrknee.tensors.preparation import Preparation
 from tests.conftest import write_toy_dataset
 from tests.inference.test_explanation import all_heat
 
+pytestmark = pytest.mark.slow
+
 FINDINGS = ("abnormal", "acl", "meniscus")
 PREPARATION = Preparation(size=48, crop=32)
 

@@ -26,7 +26,7 @@ from tests.inference.test_torch_model import FINDINGS, PREPARATION, SETTINGS
 REASON = "not calibrated: one class only: 0 of 30 are positive"
 UNCALIBRATED = {"acl": REASON}
 
-pytestmark = pytest.mark.usefixtures("untraced")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untraced")]
 
 
 @pytest.fixture(scope="module")

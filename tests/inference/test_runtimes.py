@@ -24,6 +24,8 @@ from tests.conftest import write_toy_dataset
 from tests.hostile.exported import finished, graph
 from tests.inference.test_export import flipped, make_exam, make_run, traced
 
+pytestmark = pytest.mark.slow
+
 RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino")
 
 Files = tuple[Path, Path, Path]

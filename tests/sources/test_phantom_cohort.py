@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, ExamFolder, SeriesList, read_series
+from mrknee.exams import MRNET_SERIES, PLANES, ExamFolder, SeriesList, read_series
 from mrknee.sources.phantom.cohort import FREQUENCIES, KINDS, draw_truths, write_cohort
 from tests.sources.six import SIX
 
@@ -185,9 +185,9 @@ def test_declared_series_are_written_and_read_again(tmp_path: Path) -> None:
         stack = out / file.relative_to(out / "lesions").parts[0] / file.parent.name / file.name
         assert np.load(file).shape == np.load(stack).shape
     assert "series" in json.loads((out / "phantom.json").read_text())
-    for other in (SeriesList(SIX[:3]), None):
+    for other in (SeriesList(SIX[:3]), MRNET_SERIES):
         with pytest.raises(MrkneeError) as caught:
-            write_cohort(out, **given, **({"series": other} if other else {}), workers=1)
+            write_cohort(out, **given, series=other, workers=1)
         assert caught.value.code == "other-phantom"
         assert "sag_pd_fs sag_pd cor_pd_fs cor_t1 ax_pd_fs ax_t2" in str(caught.value.found)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_fat_is_dark_where_its_suppression_is_declared() -> None:
 
 def test_a_series_does_not_depend_on_the_others() -> None:
     """Of one seed, a series' bytes and masks are the same whichever others are acquired."""
-    given = {"size": 32, "slice_factor": 0.2}
+    given: dict[str, Any] = {"size": 32, "slice_factor": 0.2}
     usual = make_phantom(8, ["meniscus"], **given)
     every = make_phantom(8, ["meniscus"], series=SeriesList([*SIX, *MRNET_SERIES]), **given)
     for part in (SIX[3:5], MRNET_SERIES[2:], [SIX[1], MRNET_SERIES[1]]):

@@ -18,6 +18,8 @@ from mrknee.training.recipe import Recipe, SelectionSettings
 from mrknee.training.run import train
 from tests.training.test_run import QUICK
 
+pytestmark = pytest.mark.slow
+
 BY_LOSS = SelectionSettings(part="valid", metric="loss")
 ON_VALID = replace(QUICK, selection=SelectionSettings(part="valid", early_stop=0), epochs=1)
 

@@ -17,6 +17,8 @@ from mrknee.training.recipe import LoggerName
 from mrknee.training.run import train
 from tests.training.test_run import QUICK
 
+pytestmark = pytest.mark.slow
+
 ONE_EPOCH = replace(QUICK, epochs=1)
 
 

@@ -27,6 +27,8 @@ from mrknee.training.run import compare_data, train
 from tests.conftest import write_toy_dataset
 from tests.training.test_run import QUICK
 
+pytestmark = pytest.mark.slow
+
 ONE_EPOCH = replace(QUICK, epochs=1)
 
 

@@ -17,6 +17,8 @@ from tests.conftest import write_toy_dataset
 from tests.training.test_processes import launched
 from tests.training.test_run import QUICK, weights_of
 
+pytestmark = pytest.mark.slow
+
 DIVERGING = replace(
     QUICK, optimizer=OptimizerSettings(name="sgd", learning_rate=1000.0, weight_decay=0.0), epochs=3
 )

@@ -13,6 +13,8 @@ from mrknee.training.recipe import ScheduleSettings, SelectionSettings
 from mrknee.training.run import train
 from tests.training.test_run import QUICK
 
+pytestmark = pytest.mark.slow
+
 COSINE = replace(QUICK, schedule=ScheduleSettings(name="cosine"), epochs=4)
 BASE = COSINE.optimizer.learning_rate
 

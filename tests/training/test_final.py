@@ -18,6 +18,8 @@ from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
 from tests.training.test_run import QUICK
 
+pytestmark = pytest.mark.slow
+
 RECIPE = replace(QUICK, epochs=1)
 
 

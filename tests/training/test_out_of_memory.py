@@ -23,6 +23,8 @@ from mrknee.training.record import RunRecord
 from mrknee.training.run import train
 from tests.training.test_run import QUICK
 
+pytestmark = pytest.mark.slow
+
 
 def take_torch() -> None:
     """More than an address space holds."""

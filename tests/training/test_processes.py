@@ -26,6 +26,8 @@ from tests.conftest import write_toy_dataset
 from tests.training.test_resumption import assert_same_run
 from tests.training.test_run import QUICK
 
+pytestmark = pytest.mark.slow
+
 RECIPE = replace(
     QUICK,
     optimizer=OptimizerSettings(name="sgd", learning_rate=1e-2, weight_decay=0.01),

@@ -24,6 +24,8 @@ from tests.conftest import write_toy_dataset
 from tests.training.test_resumption import assert_same_run
 from tests.training.test_run import QUICK
 
+pytestmark = pytest.mark.slow
+
 Run = tuple[Path, Path]
 
 RECIPE = replace(QUICK, epochs=3, loggers=[])

@@ -25,6 +25,8 @@ from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
 from tests.training.test_run import QUICK
 
+pytestmark = pytest.mark.slow
+
 EXACT = (
     "last/weights.safetensors",
     "best/weights.safetensors",

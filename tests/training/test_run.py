@@ -35,6 +35,8 @@ from mrknee.training.run import train
 from mrknee.untrusted import parse_json
 from tests.conftest import write_toy_dataset
 
+pytestmark = pytest.mark.slow
+
 QUICK = Recipe(
     network=NetworkSettings(encoder="test_resnet", shared_encoder=True),
     weights="none",
@@ -160,18 +162,16 @@ PLATEAU = ScheduleSettings(name="plateau", patience=0, factor=0.5, threshold=0.9
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"network": replace(QUICK.network, dropout=0.5)},
-        {"schedule": PLATEAU},
+        {"network": replace(QUICK.network, dropout=0.5), "schedule": PLATEAU},
         {"selection": SelectionSettings(fraction=0.34, early_stop=2)},
     ],
-    ids=["plain", "dropout", "plateau", "early stop"],
+    ids=["dropout and plateau", "early stop"],
 )
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     toy: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    """Two epochs, then --resume to five: weights and metrics of five in one go, bit for bit."""
-    recipe = replace(QUICK, epochs=5, **changes)
+    """Two epochs, then --resume to four: weights and metrics of four in one go, bit for bit."""
+    recipe = replace(QUICK, epochs=4, **changes)
     train(toy, tmp_path / "whole", recipe)
     train(toy, tmp_path / "parts", replace(recipe, epochs=2))
     train(toy, tmp_path / "parts", recipe, resume=True)

@@ -21,6 +21,8 @@ from mrknee.web.arrivals import MAX_BODY_BYTES
 from mrknee.web.schemas import NOTICE, Explained, ModelFacts, Prediction
 from tests.web.client import BOUNDARY, KIND, NO_POINT, Served, exam_form, form, npy, random_exam
 
+pytestmark = pytest.mark.slow
+
 Which = Callable[[str], tuple[Served, Path]]
 
 STACK = np.zeros((2, 9, 9), np.uint8)

@@ -18,6 +18,8 @@ from mrknee.web.serving import digest_of, serve
 from tests.web.client import Served, exam_form, form, random_exam
 from tests.web.test_protocol import connected, read_all
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def proxied(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:

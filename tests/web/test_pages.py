@@ -17,6 +17,8 @@ from tests.conftest import needs_chromium
 from tests.report.test_exam_page import CONTRAST
 from tests.web.client import Served, exam_form, form, random_exam
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def page(browser: Browser, served: Served) -> Iterator[Page]:

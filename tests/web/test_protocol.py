@@ -16,6 +16,8 @@ import pytest
 from mrknee.web.protocol import FREE_PARTS, MAX_CONNECTIONS, MEAN_PART_BYTES, CheckedConnection
 from tests.web.client import KIND, Served, exam_form, random_exam
 
+pytestmark = pytest.mark.slow
+
 POST = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {KIND}\r\n"
 
 

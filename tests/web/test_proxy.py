@@ -22,7 +22,10 @@ from tests.web.client import KIND, Answer, Served, exam_form, random_exam
 from tests.web.test_pages import choose
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-pytestmark = pytest.mark.skipif(NGINX is None, reason="Debian's nginx is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(NGINX is None, reason="Debian's nginx is not installed"),
+]
 
 RECIPE = re.compile(r"```nginx\n(.*?)```", re.DOTALL)
 DOCS = Path(__file__).parents[2] / "docs" / "serving.md"

@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mrknee.cli import main
 from mrknee.inference.model import load_model
 from mrknee.web.arrivals import MAX_BODY_BYTES, MAX_PER_ADDRESS
 from tests.hostile.test_full_disk import disk, fill  # noqa: F401  # a fixture
 from tests.web.client import KIND, Served, exam_form, form, random_exam
+
+pytestmark = pytest.mark.slow
 
 
 def run_serve(*words: object) -> subprocess.CompletedProcess[str]:
@@ -142,16 +145,18 @@ def test_a_place_that_is_none_is_one_clear_error(onnx_file: Path, words: list[st
     assert "Traceback" not in done.stderr
 
 
-def test_a_bad_model_is_told_before_anybody_can_ask(tmp_path: Path) -> None:
+def test_a_bad_model_is_told_before_anybody_can_ask(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A file that is no model, and none at all: the usual error, exit status 1."""
     file = tmp_path / "model.onnx"
     file.write_bytes(b"no model")
     for model in (file, tmp_path / "nowhere"):
-        done = run_serve(model, "--port", "0")
-        assert done.returncode == 1
-        assert done.stdout == ""
-        assert done.stderr.startswith("mrknee serve: ")
-        assert "Traceback" not in done.stderr
+        assert main(["serve", str(model), "--port", "0"]) == 1
+        said = capfd.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("mrknee serve: ")
+        assert "Traceback" not in said.err
 
 
 LOADS_NO_TORCH = """

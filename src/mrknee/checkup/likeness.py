@@ -124,6 +124,7 @@ def best_window(images: Pictures, target: Seen, start: Window) -> Window:
         start: where to begin.
     """
 
+    @cache  # neighbours of one window are neighbours of the next
     def correlation(window: Window) -> float:
         top, bottom, left, right = window
         return float(seen(images[:, top:bottom, left:right]) @ target)

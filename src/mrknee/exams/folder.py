@@ -74,8 +74,8 @@ class ExamFolder:
         unread: files and folders among the stacks that are not read (see `Listing`); who reads
             the exams says so.
         axes: the order of the files' axes.
-        opened_with: which of `findings`, `axes`, `allow_missing_plane` and `soft_labels` were
-            given, as training has them among its settings.
+        opened_with: which of the arguments `findings`, `axes`, `allow_missing_plane` and
+            `soft_labels` were given, as training has them among its settings.
 
     Args:
         folder: holds a folder per series; MRNet's are `axial/`, `coronal/` and `sagittal/`.
@@ -367,7 +367,7 @@ def open_dataset(
             code="no-exams",
             file=path,
             expected=f"a data set with a folder {split}/, or the folders "
-            + ", ".join(f"{name}/" for name in declared_series(path / split).names),
+            + ", ".join(f"{name}/" for name in declared_series(path).names),
             found=what_is_there(path),
             advice=folder_meant(path, data_set=False, split=split),
         )

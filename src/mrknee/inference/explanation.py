@@ -85,8 +85,8 @@ class Explanation:
     remarks: tuple[Remark, ...] = ()
     uncalibrated: Mapping[str, str] = field(default_factory=dict)
     series: SeriesList = MRNET_SERIES
-    titles: Mapping[str, str] = field(default_factory=dict)
     stacks: Mapping[str, Stack] = field(default_factory=dict, compare=False)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.findings)

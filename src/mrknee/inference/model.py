@@ -153,8 +153,8 @@ class Model(ABC):
             remarks=remarks_of(exam, self._sizes),
             uncalibrated=self.uncalibrated,
             series=self.series,
-            titles=self.titles,
             stacks=exam.stacks,
+            titles=self.titles,
         )
 
     @abstractmethod

@@ -57,11 +57,9 @@ class Comparison:
 
     Example:
         >>> import mrknee
-        >>> data = mrknee.open_dataset("knees", split="valid")
-        >>> tables = [mrknee.load_model(f"runs/{n}").predict(data) for n in ("first", "second")]
-        >>> found = mrknee.compare(*tables, data)
-        >>> found.names
-        ('table 1', 'table 2')
+        >>> table = mrknee.Predictions.read("runs/first/predictions-valid.csv")
+        >>> other = mrknee.load_model("runs/second").predict(mrknee.open_dataset("knees"))
+        >>> found = mrknee.compare(table, other, "knees", names=["first", "second"])
         >>> axes = found.plot()
     """
 
@@ -93,10 +91,8 @@ class Comparison:
         Raises:
             PlatformError: pandas is not installed.
         """
-        names = (
-            *("first", "second", "finding", "first_auc", "second_auc", "difference"),
-            *("low", "high", "p_delong", "p_permutation", "p_holm"),
-        )
+        names = ["first", "second", "finding", "first_auc", "second_auc", "difference", "low"]
+        names += ["high", "p_delong", "p_permutation", "p_holm"]
         rows = []
         for one in self._all():
             row = {name: getattr(one, name, math.nan) for name in names}

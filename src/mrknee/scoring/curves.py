@@ -1,8 +1,7 @@
 """Curves for the report: ROC with its band, precision-recall with average precision.
 
-The curves' points are scikit-learn's, which is imported where they are drawn: it takes seconds, and
-a scorecard does without. Band and interval come from exams drawn with replacement
-within each class, all replicates at once.
+The curves' points are those of scikit-learn, computed here because importing it takes seconds.
+Band and interval come from exams drawn with replacement within each class, all replicates at once.
 """
 
 from __future__ import annotations
@@ -125,7 +124,7 @@ class PrecisionRecall:
 
 
 def roc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]) -> Roc:
-    """The ROC curve, scikit-learn's `roc_curve`.
+    """The ROC curve, with the points of scikit-learn's `roc_curve`: its corners.
 
     Args:
         labels: 1 present, 0 absent, NaN not known: left out.
@@ -137,15 +136,21 @@ def roc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
     """
-    from sklearn.metrics import roc_curve
-
     area = auc(labels, scores)
     if area.reason is not None:
         none = np.empty(0)
         return Roc(none, none, none, area.n_positive, area.n_negative, area.reason)
-    known = ~np.isnan(labels)
-    fpr, tpr, thresholds = roc_curve(labels[known], scores[known].astype(np.float64))
-    return Roc(fpr, tpr, thresholds, area.n_positive, area.n_negative)
+    hits, false_alarms, _ = (counts[0] for counts in _counts(labels, scores))
+    thresholds = np.unique(scores[~np.isnan(labels)]).astype(np.float64)[::-1]
+    bends = (np.diff(hits, 2) != 0) | (np.diff(false_alarms, 2) != 0)
+    corner = np.concatenate([[True], bends, [True]])[-len(hits) :]
+    return Roc(
+        fpr=np.append(0.0, false_alarms[corner] / area.n_negative),
+        tpr=np.append(0.0, hits[corner] / area.n_positive),
+        thresholds=np.append(np.inf, thresholds[corner]),
+        n_positive=area.n_positive,
+        n_negative=area.n_negative,
+    )
 
 
 def roc_band(
@@ -230,7 +235,9 @@ def average_precision(
 def precision_recall(
     labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], *, seed: int = 0
 ) -> PrecisionRecall:
-    """The precision-recall curve, scikit-learn's, with the average precision and its interval.
+    """The precision-recall curve, with the average precision and its interval.
+
+    The points are those of scikit-learn's `precision_recall_curve`.
 
     Args:
         labels: 1 present, 0 absent, NaN not known: left out.
@@ -243,13 +250,12 @@ def precision_recall(
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
     """
-    from sklearn.metrics import precision_recall_curve
-
     area = average_precision(labels, scores, seed=seed)
     recall, precision = np.empty(0), np.empty(0)
     if area.reason is None:
-        known = ~np.isnan(labels)
-        precision, recall, _ = precision_recall_curve(labels[known], scores[known])
+        hits, false_alarms, _ = (counts[0] for counts in _counts(labels, scores))
+        precision = np.append((hits / (hits + false_alarms))[::-1], 1.0)
+        recall = np.append((hits / area.n_positive)[::-1], 0.0)
     return PrecisionRecall(
         recall,
         precision,

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtr
-from scipy.stats import rankdata
 
 from mrknee.scoring.discrimination import (
     DELONG,
@@ -139,6 +138,8 @@ def rank_alike(
         first: the first model's scores, without NaN.
         second: the second model's.
     """
+    from scipy.stats import rankdata  # slow to import, and only a comparison needs it
+
     known = known_labels(labels)
     return bool((rankdata(first[known]) == rankdata(second[known])).all())
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 from scipy.special import ndtr
-from scipy.stats import rankdata
 
 from mrknee.scoring.discrimination import known_labels, refuse_nan
 from mrknee.scoring.resampling import in_portions
@@ -57,6 +56,8 @@ def exchange_weights(
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
     """
+    from scipy.stats import rankdata  # slow to import, and only a comparison needs it
+
     refuse_nan(np.stack([first, second]))
     known = known_labels(labels)
     ranks = np.stack([rankdata(first[known]), rankdata(second[known])])

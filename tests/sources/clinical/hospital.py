@@ -27,7 +27,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from mrknee.exams import PLANES, Plane
+from mrknee.exams import PLANES, Plane, SeriesList
 from mrknee.sources.clinical.geometry import SHOWN
 from mrknee.sources.phantom import Truth, render_exam
 
@@ -61,6 +61,46 @@ def knee() -> dict[Plane, UInt8[np.ndarray, "slices rows cols"]]:
         middle = len(whole) // 2
         stacks[plane] = whole[middle - 5 : middle + 6].repeat(2, axis=1).repeat(2, axis=2)
     return stacks
+
+
+@lru_cache(maxsize=2)
+def declared_knee(series: SeriesList) -> dict[str, tuple[Scan, np.ndarray]]:
+    """A phantom's declared series, 10 slices or more, each with what the scanner writes of it."""
+    exam = render_exam(
+        5, Truth(abnormal=True, acl=True, meniscus=False), size=96, slice_factor=0.6, series=series
+    )
+    found = {}
+    for number, one in enumerate(series, start=2):
+        acquisition = exam.protocol.series[one.name]
+        saturated = acquisition.fat_left < 1
+        scan = Scan(
+            one.plane,
+            number,
+            f"{one.plane} {'FS' if saturated else ''}",
+            round(acquisition.echo_ms, 1),
+            round(acquisition.repetition_ms, 1),
+            {"ScanningSequence": "GR" if acquisition.flip_degrees else "SE"},
+            pixel=acquisition.field_of_view / 96,
+            spacing=acquisition.spacing,
+        )
+        whole, count = exam.stacks[one.name], 8 + number
+        start = (len(whole) - count) // 2
+        found[one.name] = scan, whole[start : start + count].astype(np.uint16) * 16
+    return found
+
+
+def export_declared(
+    folder: Path,
+    series: SeriesList,
+    study: str = "study",
+    *,
+    without: Sequence[str] = (),
+) -> Path:
+    """Writes a study of the declared series, less some."""
+    for name, (scan, stack) in declared_knee(series).items():
+        if name not in without:
+            export_series(folder, scan, stack, study=study)
+    return folder
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ from tests.sources.clinical.hospital import (
     write,
 )
 
+pytestmark = pytest.mark.slow
+
 SAGITTAL = PROTOCOL[0]
 
 
@@ -158,6 +160,27 @@ def test_a_batch_goes_on_after_a_refused_study(tmp_path: Path) -> None:
     assert reasons[1] == "no series for the planes axial, coronal"
     assert "another body part" in reasons[2]
     assert len(list((tmp_path / "out").rglob("*.npy"))) == 3
+
+
+def test_another_body_part_is_taken_if_asked_for(tmp_path: Path) -> None:
+    """--any-body-part takes a knee that is tagged LIVER, with a note; not one that is described."""
+    liver = {"BodyPartExamined": "LIVER"}
+    export_study(tmp_path / "in", "tagged", [replace(s, elements=liver) for s in PROTOCOL])
+    described = {**liver, "StudyDescription": "MRI ABDOMEN"}
+    export_study(tmp_path / "in", "described", [replace(s, elements=described) for s in PROTOCOL])
+    imported = import_exams(tmp_path / "in", tmp_path / "strict")
+    assert not any(exam["imported"] for exam in imported.exams.values())
+    done = run(tmp_path / "in", tmp_path / "out", "--any-body-part")
+    assert done.returncode == 1, done.stderr
+    exams = record(tmp_path / "out")["exams"].values()
+    (tagged,) = (exam for exam in exams if exam["imported"])
+    assert tagged["warnings"][:3] == [
+        f"{plane}: the header names another body part than the knee" for plane in PLANES
+    ]
+    (other,) = (exam for exam in exams if not exam["imported"])
+    assert "its description names another body part" in other["reason"]
+    with pytest.raises(MrkneeError, match="with other options"):
+        import_exams(tmp_path / "in", tmp_path / "out")
 
 
 def test_missing_planes_are_taken_if_asked_for(tmp_path: Path) -> None:

@@ -11,11 +11,19 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, ExamFolder, Plane
+from mrknee.exams import PLANES, Exam, ExamFolder, Plane
 from mrknee.sources.clinical.importing import import_exams
 from mrknee.sources.clinical.locate import Location
 from mrknee.sources.clinical.nifti import read_grid, read_nifti
-from tests.sources.clinical.hospital import PROTOCOL, Scan, acquire, export_study, knee
+from tests.sources.clinical.hospital import (
+    PROTOCOL,
+    Scan,
+    acquire,
+    declared_knee,
+    export_study,
+    knee,
+)
+from tests.sources.six import SIX
 
 
 def write_nifti(path: Path, scan: Scan, stack: np.ndarray) -> Path:
@@ -177,3 +185,12 @@ def test_a_name_that_is_no_utf_8_is_imported(tmp_path: Path) -> None:
     assert imported.complete
     (file_name,) = json.loads(kept.read_text())["0000"]["files"].values()
     assert file_name.endswith(name)
+
+
+def test_names_say_which_series_stands_for_a_declared_one(tmp_path: Path) -> None:
+    """Six files of one knee: the weighting and fat suppression are those of their names."""
+    for name, (scan, stack) in declared_knee(SIX).items():
+        write_nifti(tmp_path / "in" / f"knee_{name}.nii.gz", scan, stack)
+    exam = Exam.from_nifti(tmp_path / "in", series=SIX)
+    slices = {name: len(stack) for name, (_, stack) in declared_knee(SIX).items()}
+    assert {name: len(stack) for name, stack in exam.stacks.items()} == slices

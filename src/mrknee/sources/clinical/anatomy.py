@@ -62,15 +62,19 @@ def names_knee(image: Image) -> bool:
     return any(is_knee(word) for word in words_of([*image.words, image.body_part, image.coil]))
 
 
-def other_part(image: Image) -> str | None:
+def other_part(image: Image, *, tagged: bool = True) -> str | None:
     """Why an image shows something other than a knee, or None.
 
     A clearly other part in BodyPartExamined holds whatever a description says. What it says
     vaguely, or in words that aren't known, gives way to a description that says knee; without one,
     a vague value is accepted and an unknown one refused. A knee coil says nothing here: ankles
     and wrists are imaged in it too.
+
+    Args:
+        image: the image.
+        tagged: look at BodyPartExamined; else only at descriptions.
     """
-    part = words_of([image.body_part])
+    part = words_of([image.body_part]) if tagged else []
     described = any(map(is_knee, words_of(image.words)))
     if not any(map(is_knee, part)):
         lower_leg = part == ["lower", "leg"]

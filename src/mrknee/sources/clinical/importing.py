@@ -93,6 +93,7 @@ def import_exams(
     series: SeriesList = MRNET_SERIES,
     choose: Sequence[str] = (),
     allow_missing_plane: bool = False,
+    any_body_part: bool = False,
     keep_map: str | Path | None = None,
     workers: int | None = None,
 ) -> Imported:
@@ -109,6 +110,7 @@ def import_exams(
             `out/series.csv`.
         choose: `series=SeriesInstanceUID`, to be used in place of the rule's choice.
         allow_missing_plane: take studies that lack series; one has to be there.
+        any_body_part: take series as a knee's whatever BodyPartExamined says.
         keep_map: a file outside `out` to write identifiers to, readable by its owner only.
         workers: processes; default one a core.
 
@@ -129,7 +131,7 @@ def import_exams(
     if keep_map is not None:
         _refuse_other_file(keep_map)
     with owned_folder(out):
-        wanted = _Wanted(series, choice, allow_missing_plane)
+        wanted = _Wanted(series, choice, allow_missing_plane, any_body_part)
         return _import(source, out, wanted, keep_map, workers or cores())
 
 
@@ -140,13 +142,14 @@ class _Wanted:
     series: SeriesList
     choice: Choice
     allow_missing_plane: bool
+    any_body_part: bool = False
 
 
 def _import(
     source: Path, out: Path, wanted: _Wanted, keep_map: Path | None, processes: int
 ) -> Imported:
     scan = scan_source(source, processes)
-    studies = in_id_order(scan)
+    studies = in_id_order(scan, any_body_part=wanted.any_body_part)
     _check_choice(wanted.choice, studies)
     ids = {f"{index:04d}": study for index, study in enumerate(studies)}
     seal = _seal(studies, wanted)
@@ -226,12 +229,12 @@ def _declare(out: Path, series: SeriesList) -> None:
         write_series(out, series)
 
 
-def in_id_order(scan: Scan) -> list[Study]:
+def in_id_order(scan: Scan, *, any_body_part: bool = False) -> list[Study]:
     """The studies in the order of their ids, which says nothing about them."""
-    volumes, nameless = nifti_studies(scan.volumes)
+    volumes, nameless = nifti_studies(scan.volumes, any_body_part=any_body_part)
     for _ in range(nameless):
         scan.leave_out(PurePosixPath(), "a NIfTI file's name says no plane")
-    studies = studies_of(scan.images) + volumes
+    studies = studies_of(scan.images, any_body_part=any_body_part) + volumes
     return sorted(
         studies,
         key=lambda study: hashlib.sha256(study.key.encode("utf-8", "surrogatepass")).digest(),
@@ -252,6 +255,8 @@ def _seal(studies: Sequence[Study], wanted: _Wanted) -> str:
     whole.update(repr((__version__, asked, wanted.allow_missing_plane)).encode())
     if wanted.series != MRNET_SERIES:
         whole.update(repr(wanted.series.to_dicts()).encode())
+    if wanted.any_body_part:
+        whole.update(b"any body part")
     return whole.hexdigest()
 
 

@@ -38,7 +38,7 @@ REVERSED = "the sides that headers or descriptions name contradict where the two
 Person = tuple[str, str, str, str]
 
 
-def studies_of(images: Iterable[Image]) -> list[Study]:
+def studies_of(images: Iterable[Image], *, any_body_part: bool = False) -> list[Study]:
     """DICOM images as studies of one knee each.
 
     A study's images are split by patient, then, where it shows both knees, by side.
@@ -59,7 +59,9 @@ def studies_of(images: Iterable[Image]) -> list[Study]:
             if len({image.study_date for image in part} - {""}) > 1:
                 notes.append(DATES)
             name = key if len(people) == 1 else f"{key} {person} {part[0].accession}"
-            found += knees_of(name, candidates(join(sort_into_series(part))), notes)
+            stacks = join(sort_into_series(part))
+            described = candidates(stacks, any_body_part=any_body_part)
+            found += knees_of(name, described, notes)
     return found
 
 

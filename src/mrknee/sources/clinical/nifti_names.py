@@ -93,7 +93,9 @@ class _Named:
     notes: tuple[str, ...] = ()
 
 
-def nifti_studies(locations: Iterable[Location]) -> tuple[list[Study], int]:
+def nifti_studies(
+    locations: Iterable[Location], *, any_body_part: bool = False
+) -> tuple[list[Study], int]:
     """NIfTI files as studies, and how many are named by no plane."""
     exams: dict[str, list[_Named]] = {}
     nameless = 0
@@ -111,7 +113,12 @@ def nifti_studies(locations: Iterable[Location]) -> tuple[list[Study], int]:
                 replace(one, image=replace(one.image, study_words=(*one.image.study_words, side)))
                 for one in group
             ]
-    return [study for key, group in exams.items() for study in _studies(key, group)], nameless
+    studies = [
+        study
+        for key, group in exams.items()
+        for study in _studies(key, group, any_body_part=any_body_part)
+    ]
+    return studies, nameless
 
 
 def _paired_side(key: str, exams: Mapping[str, object]) -> str:
@@ -125,7 +132,7 @@ def _paired_side(key: str, exams: Mapping[str, object]) -> str:
     return ""
 
 
-def _studies(key: str, group: Sequence[_Named]) -> list[Study]:
+def _studies(key: str, group: Sequence[_Named], *, any_body_part: bool) -> list[Study]:
     stacks, refusals = [], []
     for one in group:
         try:
@@ -136,7 +143,7 @@ def _studies(key: str, group: Sequence[_Named]) -> list[Study]:
             stack, refusal = Series((one.image,), None), error.what
         stacks.append(stack)
         refusals.append(refusal)
-    found = candidates(stacks)
+    found = candidates(stacks, any_body_part=any_body_part)
     return knees_of(
         key,
         [

@@ -56,8 +56,13 @@ class Candidate:
     many_echoes: bool = False
 
 
-def candidates(stacks: Sequence[Series]) -> list[Candidate]:
-    """Each stack of a study, described and named by its place in the list."""
+def candidates(stacks: Sequence[Series], *, any_body_part: bool = False) -> list[Candidate]:
+    """Each stack of a study, described and named by its place in the list.
+
+    Args:
+        stacks: the study's.
+        any_body_part: whatever BodyPartExamined says, it shows a knee.
+    """
     echoes = _echo_times(stacks)
     found = []
     for index, series in enumerate(stacks, start=1):
@@ -71,7 +76,7 @@ def candidates(stacks: Sequence[Series]) -> list[Candidate]:
                 angle_deg=angle,
                 weighting=weighting_of(series, many_echoes=many),
                 fat_saturated=fat_saturation_of(series),
-                refusal=refusal_of(series, many_echoes=many),
+                refusal=refusal_of(series, many_echoes=many, any_body_part=any_body_part),
                 many_echoes=many,
             )
         )

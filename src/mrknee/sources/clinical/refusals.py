@@ -97,12 +97,15 @@ _STORED_ANEW = re.compile(
 )
 
 
-def refusal_of(series: Series, *, many_echoes: bool = False) -> str | None:
+def refusal_of(
+    series: Series, *, many_echoes: bool = False, any_body_part: bool = False
+) -> str | None:
     """Why a series can't stand for a plane, or None.
 
     Args:
         series: one stack.
         many_echoes: it is one echo of several, so a name like "T2 map" is of their source.
+        any_body_part: whatever BodyPartExamined says.
     """
     first = series.first
     if first.modality not in ("MR", ""):
@@ -116,7 +119,7 @@ def refusal_of(series: Series, *, many_echoes: bool = False) -> str | None:
     return (
         _named_localiser(first)
         or _computed(first, many_echoes=many_echoes)
-        or other_part(first)
+        or other_part(first, tagged=not any_body_part)
         or _shaped_localiser(series)
         or unusable_because(series)
         or _oblique(series)

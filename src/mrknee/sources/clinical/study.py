@@ -9,7 +9,7 @@ from typing import Any
 from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_SERIES, Plane, SeriesList, Stack
 from mrknee.exams import Series as Declared
-from mrknee.sources.clinical.anatomy import Side, names_knee
+from mrknee.sources.clinical.anatomy import Side, names_knee, other_part
 from mrknee.sources.clinical.framing import SIZE, Framed, frame
 from mrknee.sources.clinical.geometry import Volume, turned_degrees, upright
 from mrknee.sources.clinical.nifti import is_nifti, read_nifti
@@ -251,6 +251,9 @@ class _Work:
         count = len(one.series.images)
         if count < FEW_SLICES:
             notes.append(f"{name}: only {count} slice{'s' * (count != 1)}")
+        tag = other_part(one.series.first)
+        if tag and one.refusal is None:  # as the user wants it
+            notes.append(f"{name}: {tag}")
         usual = ORDER[declared.plane][0][0]
         if declared in MRNET_SERIES and one.weighting != usual:
             notes.append(f"{name}: {one.weighting} where MRNet has {usual}")
