@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mrknee.exams import Findings, open_dataset, read_labels, write_findings
+from mrknee.exams import MRNET_FINDINGS, Findings, open_dataset, read_labels, write_findings
 from mrknee.inference.model import load_model
+from mrknee.inference.submission import predict_listed
 from mrknee.report.evaluation import gather
 from mrknee.report.page import render
 from mrknee.scoring.comparison import compare_tables
@@ -19,13 +19,13 @@ from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
 
-TITLES = {"medial_meniscus": "Medial Meniscus", "abnormal": "", "cyst": "Baker's cyst", "acl": ""}
+TITLES = {"meniscus": "Medial Meniscus", "abnormal": "", "acl": "A & C"}
 ORDER = Findings(TITLES)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set that declares four findings; no two have the same labels."""
+    """A data set that declares three findings; no two have the same labels."""
     root = tmp_path_factory.mktemp("order") / "data"
     write_toy_dataset(root, 16, 16, findings=sorted(TITLES), pixels=32, slices=(1, 3))
     write_findings(root, TITLES)
@@ -49,7 +49,7 @@ def test_no_column_is_taken_for_another(data: Path, tmp_path: Path) -> None:
         labels = table.labels(data, "valid")
         card = score(table.findings, labels, table.probabilities, split="valid")
         assert list(card.findings) == list(order)
-        assert [one.auc.value for one in card.findings.values()] == [1, 1, 1, 1]
+        assert [one.auc.value for one in card.findings.values()] == [1, 1, 1]
         card.write(tmp_path / "scorecard.json")
         assert list(Scorecard.read(tmp_path / "scorecard.json").findings) == list(order)
 
@@ -73,25 +73,42 @@ def test_tables_of_different_orders_are_compared_and_joined_by_name(
     assert all(d.difference == 0 for d in found.differences)
 
 
-def test_a_run_keeps_the_declared_order_and_titles(data: Path, tmp_path: Path) -> None:
-    """Data set, run, checkpoint, predictions, scorecard and page; each column is its finding's."""
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on that data set."""
+    out = tmp_path_factory.mktemp("run") / "run"
     changes = {"epochs": 1, "preparation.size": 32, "preparation.crop": 32, "precision": "32-true"}
-    recipe = load_recipe("demo", changes)
-    train(data, tmp_path / "run", recipe)
-    model = load_model(tmp_path / "run")
+    train(data, out, load_recipe("demo", changes))
+    return out
+
+
+def test_a_run_keeps_the_declared_order_and_titles(data: Path, run: Path) -> None:
+    """Data set, run, checkpoint, predictions, scorecard and page; each column is its finding's."""
+    model = load_model(run)
     assert model.findings == ORDER
-    assert model.titles == {"medial_meniscus": "Medial Meniscus", "cyst": "Baker's cyst"}
-    table = model.predict(open_dataset(data, split="valid"))
+    assert model.titles == {"meniscus": "Medial Meniscus", "acl": "A & C"}
+    exams = open_dataset(data, split="valid")
+    table = model.predict(exams)
     assert table.findings == ORDER
-    written = Predictions.read(tmp_path / "run" / "predictions-valid.csv")
+    written = Predictions.read(run / "predictions-valid.csv")
     assert written.findings == ORDER
     row = {exam_id: i for i, exam_id in enumerate(written.ids)}
     again = written.probabilities[[row[i] for i in table.ids]]
     assert np.abs(again - table.probabilities).max() < 1e-6
-    assert list(Scorecard.read(tmp_path / "run" / "scorecard.json").findings) == list(ORDER)
-    with (tmp_path / "run" / "predictions-valid.csv").open() as file:
-        assert next(csv.reader(file)) == ["exam", *ORDER]
-    page = render(gather(tmp_path / "run" / "predictions-valid.csv", data))
-    assert page.index("Medial Meniscus") < page.index("Abnormal") < page.index("Baker&#39;s cyst")
-    why = model.explain(open_dataset(data, split="valid")[0])
+    assert list(Scorecard.read(run / "scorecard.json").findings) == list(ORDER)
+    page = render(gather(run / "predictions-valid.csv", data))
+    assert page.index("Medial Meniscus") < page.index("Abnormal") < page.index("A &amp; C")
+    why = model.explain(exams[0])
     assert (why.findings, dict(why.titles)) == (tuple(ORDER), dict(model.titles))
+
+
+def test_a_submission_has_the_competitions_order(data: Path, run: Path, tmp_path: Path) -> None:
+    """Its columns have no names: they are put in order, whatever the model's."""
+    exams = open_dataset(data, split="valid")
+    files = [str(file) for index in range(2) for file in exams.files_of(index).values()]
+    (tmp_path / "paths.csv").write_text("\n".join(files) + "\n")
+    submitted = predict_listed(run, tmp_path / "paths.csv")
+    assert submitted.findings == MRNET_FINDINGS
+    table = load_model(run).predict([exams[0], exams[1]])
+    for name in MRNET_FINDINGS:
+        np.testing.assert_allclose(submitted[name], table[name], atol=1e-6)

@@ -1,0 +1,51 @@
+"""A data set that declares everything: six series with missing ones, twelve findings, groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import mrknee
+from mrknee.exams import write_findings, write_labels, write_series, write_stack
+from mrknee.scoring.predictions import Predictions
+from tests.exams.test_series import SIX
+
+FINDINGS = {f"z{number:02d}": f"Finding {number}" for number in range(11, -1, -1)}
+"""In reverse order of their names."""
+
+
+def test_a_run_on_all_of_it(tmp_path: Path) -> None:
+    """Opened, trained on with soft labels, predicted and explained; one exam in seven is whole."""
+    data = tmp_path / "data"
+    write_series(data, SIX)
+    write_findings(data, FINDINGS)
+    (data / "groups.csv").write_text("exam,group\n0000,a\n0005,a\n0007,a\n")
+    rng = np.random.default_rng(0)
+    for split, ids in (("train", range(12)), ("valid", range(12, 19))):
+        for number in ids:
+            for position, name in enumerate(SIX.names):
+                if position != number % 7:
+                    stack = rng.integers(0, 255, (2, 40, 40)).astype(np.uint8)
+                    write_stack(data / split, name, f"{number:04d}", stack, among=SIX)
+        for place, finding in enumerate(FINDINGS):
+            labels = {f"{n:04d}": 0.9 if (n + place) % 2 else 0.1 for n in ids}
+            write_labels(data, split, finding, labels)
+    train = mrknee.open_dataset(data, split="train", allow_missing_plane=True, soft_labels=True)
+    small = {"preparation.size": 32, "preparation.crop": 32, "network.shared_encoder": True}
+    run = mrknee.train(train, recipe="demo", out=tmp_path / "run", epochs=1, **small)
+    parts = dict(line.split(",") for line in (run.path / "split.csv").read_text().splitlines())
+    assert len({parts[exam_id] for exam_id in ("0000", "0005", "0007")}) == 1
+    model = mrknee.load_model(run.path)
+    assert model.findings == tuple(FINDINGS)
+    assert model.series == SIX
+    assert model.titles == FINDINGS
+    valid = mrknee.open_dataset(data, split="valid", labels=False, allow_missing_plane=True)
+    table = model.predict(valid)
+    assert table.findings == tuple(FINDINGS)
+    written = Predictions.read(run.path / "predictions-valid.csv")
+    assert written.findings == table.findings
+    assert np.abs(written.probabilities - table.probabilities).max() < 1e-4  # auto precision
+    why = model.explain(valid["0012"])
+    assert tuple(why.native) == tuple(name for name in SIX.names if name != SIX.names[12 % 7])
+    assert np.abs(why.residuals).max() < 1e-4
