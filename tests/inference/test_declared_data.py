@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,18 +33,22 @@ def test_a_run_on_all_of_it(tmp_path: Path) -> None:
             labels = {f"{n:04d}": 0.9 if (n + place) % 2 else 0.1 for n in ids}
             write_labels(data, split, finding, labels)
     train = mrknee.open_dataset(data, split="train", allow_missing_plane=True, soft_labels=True)
-    small = {"preparation.size": 32, "preparation.crop": 32, "network.shared_encoder": True}
+    small: dict[str, Any] = {
+        "preparation.size": 32,
+        "preparation.crop": 32,
+        "network.shared_encoder": True,
+    }
     run = mrknee.train(train, recipe="demo", out=tmp_path / "run", epochs=1, **small)
-    parts = dict(line.split(",") for line in (run.path / "split.csv").read_text().splitlines())
+    parts = dict(line.split(",") for line in (run.folder / "split.csv").read_text().splitlines())
     assert len({parts[exam_id] for exam_id in ("0000", "0005", "0007")}) == 1
-    model = mrknee.load_model(run.path)
+    model = mrknee.load_model(run.folder)
     assert model.findings == tuple(FINDINGS)
     assert model.series == SIX
     assert model.titles == FINDINGS
     valid = mrknee.open_dataset(data, split="valid", labels=False, allow_missing_plane=True)
     table = model.predict(valid)
     assert table.findings == tuple(FINDINGS)
-    written = Predictions.read(run.path / "predictions-valid.csv")
+    written = Predictions.read(run.folder / "predictions-valid.csv")
     assert written.findings == table.findings
     assert np.abs(written.probabilities - table.probabilities).max() < 1e-4  # auto precision
     why = model.explain(valid["0012"])
