@@ -52,7 +52,7 @@ def jaxtyped(*, typechecker: Callable[..., Any]) -> Callable[..., Any]:
             if code in checked:
                 return made
             checked.add(code)
-        return decorate(made, typechecker=typechecker)  # type: ignore[no-any-return]
+        return decorate(made, typechecker=typechecker)
 
     return once
 
