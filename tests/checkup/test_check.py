@@ -87,6 +87,12 @@ def declare_other_series(root: Path) -> None:
     write_series(root / "valid", SeriesList(reversed(MRNET_SERIES)))
 
 
+def add_undeclared(root: Path) -> None:
+    """A label file of valid is of a finding that is not declared."""
+    (root / "findings.csv").write_text("name\nmeniscus\nabnormal\nacl\n")
+    (root / "valid-cyst.csv").write_text("0010,1\n0011,0\n0012,0\n0013,1\n")
+
+
 def group(root: Path, *ids: str) -> None:
     """Exams are of one patient."""
     (root / "groups.csv").write_text("exam,group\n" + "".join(f"{i},Miller\n" for i in ids))
@@ -262,11 +268,7 @@ FAULTS = {
     "declaration": Fault(
         lambda root: append(root, "findings.csv", "name;title\nacl;ACL\n"), "findings.csv"
     ),
-    "undeclared-finding": Fault(
-        lambda root: append(root, "findings.csv", "name\nacl\nabnormal\n"),
-        "train-meniscus.csv",
-        also=("undeclared-finding",),
-    ),
+    "undeclared-finding": Fault(add_undeclared, "valid-cyst.csv", also=("findings-differ",)),
     "unlabelled-finding": Fault(
         lambda root: append(root, "findings.csv", "name\ncyst\nmeniscus\nacl\nabnormal\n"),
         "train-cyst.csv",
