@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, ExamFolder
+from mrknee.exams import PLANES, Dataset
 from mrknee.sources.phantom.cohort import FREQUENCIES, KINDS, draw_truths, write_cohort
 
 TRAIN, VALID, SEED, SIZE, FACTOR = 5, 2, 3, 32, 0.2
@@ -63,7 +63,7 @@ def test_the_seed_shuffles_the_truths() -> None:
 
 def test_the_set_reads_as_an_mrnet_folder(cohort: Path) -> None:
     """Both splits open; valid's ids continue after train's; the findings are MRNet's."""
-    train, valid = (ExamFolder.of_split(cohort, split) for split in ("train", "valid"))
+    train, valid = (Dataset.of_split(cohort, split) for split in ("train", "valid"))
     assert list(train.ids) == ["0000", "0001", "0002", "0003", "0004"]
     assert list(valid.ids) == ["0005", "0006"]
     assert train.findings is not None

@@ -12,7 +12,7 @@ from scipy.stats import fisher_exact
 from mrknee.checkup.facts import LabelCount
 from mrknee.checkup.problem import Problem, from_error
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, Findings, label_files, read_labels
+from mrknee.exams import Dataset, Findings, label_files, read_labels
 
 INCLUDING = ("acl", "meniscus")
 """Findings that make an exam abnormal by MRNet's definition of the label."""
@@ -48,7 +48,7 @@ def check_labels(
     for name, file in files.items():
         try:
             (finding,) = Findings([name])
-            exams = ExamFolder(
+            exams = Dataset(
                 root / split,
                 findings=[finding],
                 labels_of=root / split,

@@ -25,7 +25,6 @@ from mrknee.exams.exam import (
 )
 from mrknee.exams.folder import (
     Dataset,
-    ExamFolder,
     label_files,
     open_dataset,
     read_exam,
@@ -43,7 +42,6 @@ __all__ = [
     "PLANES",
     "Dataset",
     "Exam",
-    "ExamFolder",
     "Exams",
     "Findings",
     "Inspected",

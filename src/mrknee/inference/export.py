@@ -19,7 +19,7 @@ from onnxscript.optimizer import fold_constants
 
 from mrknee import __version__
 from mrknee.errors import ModelError
-from mrknee.exams import PLANES, Exam, ExamFolder
+from mrknee.exams import PLANES, Dataset, Exam
 from mrknee.files import whole_file
 from mrknee.inference.decomposition import attends, why_not_exact
 from mrknee.inference.graph import ExamGraph
@@ -155,7 +155,7 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
         facts["export"]["parity"] = {**asdict(parity), "limit": LIMIT}
         cost = None
         if int8 is not None:
-            train = ExamFolder(int8.data / "train", allow_missing_plane=True)
+            train = Dataset(int8.data / "train", allow_missing_plane=True)
             graph, count = quantise(graph, train)
             facts["export"]["precision"] = INT8
             beside.write_bytes(_finished(graph, facts))

@@ -87,7 +87,7 @@ class Predictor:
         """Reads exams.
 
         Args:
-            exams: an ExamFolder, any other row of exams, or a single exam.
+            exams: a Dataset, any other row of exams, or a single exam.
 
         Returns:
             One calibrated probability an exam and finding, 0 to 1, in the exams' order, with

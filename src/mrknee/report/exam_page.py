@@ -201,7 +201,7 @@ def explain_exam(
         split: which split of a data set.
         method: `exact`, `grad-cam`, or None: exact where the network allows it.
         allow_missing_plane: let exams through that lack one or two planes.
-        axes: the order of the files' axes, as for `ExamFolder`.
+        axes: the order of the files' axes, as for `Dataset`.
         threads: processor threads to compute with; None leaves it to the library.
         runtime: what computes an ONNX file; None takes ONNX Runtime.
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, Findings
+from mrknee.exams import Dataset, Findings
 from mrknee.progress import track
 from mrknee.training.parts import Parts
 from mrknee.untrusted import read_json
@@ -50,7 +50,7 @@ def record_data(parts: Parts) -> Record:
     Raises:
         OSError: a file can't be read.
     """
-    used: dict[str, tuple[ExamFolder, int]] = {}
+    used: dict[str, tuple[Dataset, int]] = {}
     for folder, positions in (
         (parts.train, parts.fit),
         (parts.selecting, parts.chosen),
