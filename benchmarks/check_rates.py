@@ -24,7 +24,7 @@ from mrknee.checkup.layout import Place
 from mrknee.checkup.likeness import grid
 from mrknee.checkup.planes import check_planes
 from mrknee.checkup.stacks import Look
-from mrknee.exams import PLANES, Exam, ExamFolder, Plane, Stack
+from mrknee.exams import PLANES, Dataset, Exam, Plane, Stack
 from mrknee.scoring.proportions import wilson
 
 Alteration = Callable[[str, Stack, np.random.Generator], Stack]
@@ -147,7 +147,7 @@ def share(count: int, n: int) -> str:
 
 def read(root: Path) -> dict[str, Exam]:
     """The exams of both splits by id."""
-    splits = [ExamFolder(root / split) for split in ("train", "valid")]
+    splits = [Dataset(root / split) for split in ("train", "valid")]
     return {exam.id: exam for split in splits for exam in split}
 
 
@@ -157,7 +157,7 @@ def real_knee() -> list[Look]:
     folder = Path(data) / "knee_exam_mrnet_layout"
     if not folder.is_dir():
         return []
-    return [look("train", "real", p, s) for p, s in ExamFolder(folder)[0].stacks.items()]
+    return [look("train", "real", p, s) for p, s in Dataset(folder)[0].stacks.items()]
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from mrknee.exams import PLANES, Exam, ExamFolder, Plane, read_stack
+from mrknee.exams import PLANES, Dataset, Exam, Plane, read_stack
 from mrknee.inference.faithfulness import Deletion, deletion, likeness, with_random_weights
 from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import save_checkpoint
@@ -396,7 +396,7 @@ def main() -> None:
     parser.add_argument("--sanity-exams", type=int, default=40)
     arguments = parser.parse_args()
     predictor = TorchModel(arguments.run)
-    folder = ExamFolder.of_split(arguments.data, arguments.split, findings=predictor.findings)
+    folder = Dataset.of_split(arguments.data, arguments.split, findings=predictor.findings)
     exams = list(folder)
     some = exams[: arguments.sanity_exams]
     sides = {p: predictor.explain(exams[0]).native[p].shape[2:] for p in exams[0].stacks}

@@ -40,7 +40,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mrknee.cli import main as mrknee
-from mrknee.exams import ExamFolder, write_labels, write_stack
+from mrknee.exams import Dataset, write_labels, write_stack
 from mrknee.scoring.discrimination import Auc, auc
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -169,7 +169,7 @@ def leak_check(root: Path) -> dict[str, dict[str, Auc]]:
         cross-validation over all exams, no patient in two folds.
     """
     patient_of = json.loads((root / "source.json").read_text())["exams"]
-    train, valid = (ExamFolder.of_split(root, split) for split in ("train", "valid"))
+    train, valid = (Dataset.of_split(root, split) for split in ("train", "valid"))
     fitted_on, scored_on = global_statistics(train), global_statistics(valid)
     everything = np.concatenate([fitted_on, scored_on])
     patients = np.array([patient_of[i]["patient"] for i in (*train.ids, *valid.ids)])
@@ -190,7 +190,7 @@ def _model() -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
 
 
-def global_statistics(exams: ExamFolder) -> Float64[np.ndarray, "exams columns"]:
+def global_statistics(exams: Dataset) -> Float64[np.ndarray, "exams columns"]:
     """For each stack: size, mean, standard deviation, seven percentiles, histogram of 16 bins."""
     return np.array([np.concatenate([_of_stack(s) for s in e.stacks.values()]) for e in exams])
 

@@ -20,7 +20,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from mrknee.exams import PLANES, ExamFolder, Plane
+from mrknee.exams import PLANES, Dataset, Plane
 from mrknee.sources.clinical.importing import Imported, import_exams
 from mrknee.sources.phantom import Truth, render_exam
 
@@ -79,10 +79,10 @@ def show(axis: Axes, plane: Plane, stack: np.ndarray, index: int, name: str) -> 
     axis.axis("off")
 
 
-def stacks_of(source: Path, folder: Path) -> tuple[Imported, ExamFolder]:
+def stacks_of(source: Path, folder: Path) -> tuple[Imported, Dataset]:
     """What `mrknee import` makes of a source."""
     imported = import_exams(source, folder, allow_missing_plane=True)
-    return imported, ExamFolder(folder, allow_missing_plane=True)
+    return imported, Dataset(folder, allow_missing_plane=True)
 
 
 def draw(data: Path, file: Path) -> None:

@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mrknee.exams import PLANES, ExamFolder
+from mrknee.exams import PLANES, Dataset
 from mrknee.sources.phantom.cohort import write_cohort
 
 LIMIT = 0.65
@@ -31,7 +31,7 @@ BINS = 32
 STRENGTHS = (0.0003, 0.003, 0.03, 0.3)
 
 
-def shortcut_features(folder: ExamFolder) -> np.ndarray:
+def shortcut_features(folder: Dataset) -> np.ndarray:
     """Slice counts and histograms: (exams, 3 + 3 * BINS)."""
     rows = []
     for exam in folder:
@@ -71,7 +71,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "phantom"
         write_cohort(root, train=arguments.exams, valid=0, seed=arguments.seed, size=arguments.size)
-        folder = ExamFolder.of_split(root, "train")
+        folder = Dataset.of_split(root, "train")
         features, labels = shortcut_features(folder), np.asarray(folder.labels)
         findings = tuple(folder.findings or ())
     print(f"{arguments.exams} exams of {arguments.size} px, MRNet's slice counts and label mix")

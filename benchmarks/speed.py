@@ -35,7 +35,7 @@ from reference_loop import FINDINGS, ReferenceExams, ReferenceLoop, ReferenceNet
 from scoring_speed import processor
 from torch import Tensor
 
-from mrknee.exams import PLANES, ExamFolder
+from mrknee.exams import PLANES, Dataset
 from mrknee.inference.export import Int8, export
 from mrknee.inference.model import Model, load_model
 from mrknee.networks.checkpoint import save_checkpoint
@@ -181,8 +181,8 @@ class Bench:
         self.folder, self.rounds, self.device = folder, rounds, device_here()
         self.data = folder / "data"
         write_cohort(self.data, train=train, valid=valid, seed=0)
-        self.train = ExamFolder.of_split(self.data, "train")
-        self.valid = ExamFolder.of_split(self.data, "valid")
+        self.train = Dataset.of_split(self.data, "train")
+        self.valid = Dataset.of_split(self.data, "valid")
         self.preparation = Preparation()
         self.plain = {
             augment: ReferenceExams(self.data, "train", augment=augment, size=256, crop=224)
@@ -207,7 +207,7 @@ class Bench:
         """The first exams, framed."""
         return join([frame_exam(self.train[i], self.preparation) for i in range(count)])
 
-    def work(self, exams: ExamFolder, *, backward: bool = False) -> float:
+    def work(self, exams: Dataset, *, backward: bool = False) -> float:
         """Operations of our network for an exam of the mean number of slices."""
         one = self.batch(1)
         reader = Prepared(self.preparation, self.network()).train(backward)

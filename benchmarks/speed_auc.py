@@ -21,7 +21,7 @@ import torch
 from reference_loop import FINDINGS, ReferenceExams, ReferenceLoop, ReferenceNetwork
 from torch import nn
 
-from mrknee.exams import ExamFolder, Findings
+from mrknee.exams import Dataset, Findings
 from mrknee.inference.export import Int8, export
 from mrknee.inference.model import load_model
 from mrknee.progress import track
@@ -62,7 +62,7 @@ def train_plainly(data: Path, start: Path, epochs: int, seed: int, out: Path) ->
     state = torch.load(start, weights_only=True)
     for plane in network.planes:
         plane.load_state_dict({k.removeprefix("features."): v for k, v in state.items()})
-    labels = ExamFolder.of_split(data, "train").labels
+    labels = Dataset.of_split(data, "train").labels
     loop = ReferenceLoop(network, positive_weights(labels, FINDINGS), RATE)
     exams = ReferenceExams(data, "train", augment=True, size=SIZE, crop=CROP)
     for _ in track(range(epochs), epochs, "the published loop", "epochs"):
@@ -109,7 +109,7 @@ def main() -> None:
         for n in EXAMS
     }
     plainly = train_plainly(data, start, given.epochs, given.seed, given.out / "plain.csv")
-    valid = ExamFolder.of_split(data, "valid")
+    valid = Dataset.of_split(data, "valid")
     found = {"published loop": plainly}
     found.update({name: load_model(last).predict(valid) for name, last in lasts.items()})
     first = next(iter(lasts.values()))

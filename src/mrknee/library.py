@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrknee.errors import ModelError, SettingsError
-from mrknee.exams import ExamFolder, split_of
+from mrknee.exams import Dataset, split_of
 from mrknee.extras import data_frame
 from mrknee.files import owned_folder
 from mrknee.inference.model import Model, ModelPaths, load_model, paths_of
@@ -94,7 +94,7 @@ class Run:
 
 
 def train(
-    data: ExamFolder | str | PathLike[str],
+    data: Dataset | str | PathLike[str],
     recipe: str | PathLike[str] = "default",
     *,
     out: str | PathLike[str],
@@ -133,7 +133,7 @@ def train(
     from mrknee.training.recipe import load_recipe
     from mrknee.training.run import train as train_run
 
-    if isinstance(data, ExamFolder):
+    if isinstance(data, Dataset):
         settings = {**data.opened_with, **settings}
         data = data.root
     plain = {n: fspath(v) if isinstance(v, PathLike) else v for n, v in settings.items()}
@@ -145,7 +145,7 @@ def train(
 def compare(
     first: Predictions | str | Path,
     second: Predictions | str | Path,
-    data: ExamFolder | str | Path,
+    data: Dataset | str | Path,
     *,
     others: Sequence[Predictions | str | Path] = (),
     split: str = "valid",
@@ -194,7 +194,7 @@ def compare(
     return comparison
 
 
-def check_dataset(path: ExamFolder | str | Path, *, axes: str | None = None) -> Checkup:
+def check_dataset(path: Dataset | str | Path, *, axes: str | None = None) -> Checkup:
     """Lists what is wrong with a data set: everything that would spoil a run, before it starts.
 
     Args:
@@ -219,7 +219,7 @@ def check_dataset(path: ExamFolder | str | Path, *, axes: str | None = None) -> 
     """
     from mrknee.checkup.check import check
 
-    return check(path.root if isinstance(path, ExamFolder) else path, axes=axes)
+    return check(path.root if isinstance(path, Dataset) else path, axes=axes)
 
 
 def export_onnx(
@@ -227,7 +227,7 @@ def export_onnx(
     out: str | Path,
     *,
     int8: bool = False,
-    data: ExamFolder | str | Path | None = None,
+    data: Dataset | str | Path | None = None,
     split: str = "valid",
     auc_limit: float = 0.005,
 ) -> Exported:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrknee.exams import ExamFolder, Stack, read_labels, write_labels, write_stack
+from mrknee.exams import Dataset, Stack, read_labels, write_labels, write_stack
 from mrknee.sources.phantom import Truth, render_exam
 
 TRAIN, VALID, SIZE = 10, 4, 64
@@ -53,7 +53,7 @@ def add_exam(
 
 def stacks_of(root: Path, split: str, exam_id: str) -> dict[str, Stack]:
     """An exam's stacks by series."""
-    folder = ExamFolder(root / split)
+    folder = Dataset(root / split)
     stacks = folder[folder.ids.index(exam_id)].stacks
     # copies, because the files may be written anew while these are in use
     return {name: np.array(stack) for name, stack in stacks.items()}

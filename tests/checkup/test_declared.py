@@ -96,7 +96,7 @@ def test_one_series_alone_is_checked(knees: Path) -> None:
 
 
 def test_a_folder_with_the_series_inside_is_checked(six: Path) -> None:
-    """With the list in it or beside it, as ExamFolder reads it; neither is a file too many."""
+    """With the list in it or beside it, as Dataset reads it; neither is a file too many."""
     assert check(six / "valid").problems == ()
     (six / "series.csv").rename(six / "valid" / "series.csv")
     assert check(six / "valid").problems == ()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mrknee.checkup.check import check
-from mrknee.exams import PLANES, ExamFolder, write_labels
+from mrknee.exams import PLANES, Dataset, write_labels
 from tests.checkup.conftest import add_exam
 from tests.conftest import write_toy_dataset
 
@@ -51,7 +51,7 @@ def test_planes_that_can_not_be_told_apart_are_not_judged(tmp_path: Path) -> Non
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real knee is not there: {REAL}")
 def test_a_real_knee_is_not_suspected(knees: Path, tmp_path: Path) -> None:
     """Among phantoms, and alone, a real exam has no problem of its own but its size."""
-    stacks = dict(ExamFolder(REAL)[0].stacks)
+    stacks = dict(Dataset(REAL)[0].stacks)
     add_exam(knees, "valid", "0099", stacks)
     checkup = check(knees)
     assert checkup.planes_compared

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, ExamFolder, Plane, write_stack
+from mrknee.exams import PLANES, Dataset, Plane, write_stack
 from mrknee.exams.axes import (
     AXES,
     Axes,
@@ -139,15 +139,15 @@ def test_a_folder_refuses_other_axes_and_reads_them_where_told(tmp_path: Path) -
     """No exam comes out with axes of another order; with the order named, all are right."""
     folder = turned(tmp_path)
     with pytest.raises(MrkneeError, match="another order") as error:
-        ExamFolder(folder)[0]
+        Dataset(folder)[0]
     assert error.value.file == str(folder)
-    exams = ExamFolder(folder, axes="rows,cols,slices")
+    exams = Dataset(folder, axes="rows,cols,slices")
     stored = np.load(folder / "coronal" / "0001.npy")
     stack = exams[1].stacks[Plane.CORONAL]
     np.testing.assert_array_equal(stack, np.moveaxis(stored, 2, 0))
     assert stack.flags.c_contiguous
     assert exams.shapes(1)[Plane.CORONAL] == stack.shape
-    assert ExamFolder(folder, axes="slices,rows,cols")[1].stacks[Plane.CORONAL].shape[0] == 64
+    assert Dataset(folder, axes="slices,rows,cols")[1].stacks[Plane.CORONAL].shape[0] == 64
 
 
 def write_mixed(folder: Path) -> None:
@@ -162,7 +162,7 @@ def test_one_turned_stack_among_others_is_named(tmp_path: Path) -> None:
     """A single exam in another order is refused by its id before any is read."""
     write_mixed(tmp_path)
     with pytest.raises(MrkneeError, match="another order") as error:
-        ExamFolder(tmp_path)[0]
+        Dataset(tmp_path)[0]
     assert error.value.exam == "2"
 
 
@@ -170,11 +170,11 @@ def test_an_order_is_advised_only_where_it_is_right_for_all_stacks(tmp_path: Pat
     """Of mixed orders, --axes would read one part wrong: it isn't advised, and is refused."""
     write_mixed(tmp_path)
     with pytest.raises(MrkneeError, match="another order") as error:
-        ExamFolder(tmp_path)[0]
+        Dataset(tmp_path)[0]
     advice = error.value.advice or ""
     assert "--axes rows,cols,slices" not in advice
     assert "wrong" in advice
     with pytest.raises(MrkneeError, match="not to be in the order given") as error:
-        ExamFolder(tmp_path, axes="rows,cols,slices")[0]
+        Dataset(tmp_path, axes="rows,cols,slices")[0]
     assert error.value.exam == "0"
-    assert ExamFolder(tmp_path, axes="slices,rows,cols")[2].stacks[Plane.AXIAL].shape[0] == 64
+    assert Dataset(tmp_path, axes="slices,rows,cols")[2].stacks[Plane.AXIAL].shape[0] == 64

@@ -10,7 +10,7 @@ import pytest
 
 from mrknee.errors import DataError
 from mrknee.exams import (
-    ExamFolder,
+    Dataset,
     Plane,
     Series,
     SeriesList,
@@ -81,10 +81,10 @@ def test_a_splits_folder_finds_the_list_beside_it(tmp_path: Path) -> None:
     """A split named alone, and a folder with list and series inside."""
     write_six(tmp_path / "data")
     split = tmp_path / "data" / "valid"
-    assert ExamFolder(split, allow_missing_plane=True).series == SIX
+    assert Dataset(split, allow_missing_plane=True).series == SIX
     inside = shutil.copytree(split, tmp_path / "elsewhere" / "exams")
     with pytest.raises(DataError, match="no exams here"):  # without a list they are other folders
-        ExamFolder(inside)
+        Dataset(inside)
     write_series(inside, SIX)
     assert open_dataset(inside, allow_missing_plane=True).series == SIX
 

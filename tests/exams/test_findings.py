@@ -7,7 +7,7 @@ import pytest
 
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import (
-    ExamFolder,
+    Dataset,
     Findings,
     in_order,
     open_dataset,
@@ -128,7 +128,7 @@ def test_findings_asked_for_come_in_the_declared_order(declared: Path) -> None:
     expected = ("medial_meniscus", "baker_cyst", "acl")
     assert open_dataset(declared, findings=wanted).findings == expected
     (declared / "valid-baker_cyst.csv").unlink()
-    data = ExamFolder.of_split(declared, "valid", findings=wanted, allow_missing_labels=True)
+    data = Dataset.of_split(declared, "valid", findings=wanted, allow_missing_labels=True)
     assert data.findings == expected
     assert np.isnan(data.labels).all(axis=0).tolist() == [False, True, False]
     assert open_dataset(declared).findings == ("medial_meniscus", "abnormal", "acl")

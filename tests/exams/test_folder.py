@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, ExamFolder, Plane, read_labels, write_labels, write_stack
+from mrknee.exams import PLANES, Dataset, Plane, read_labels, write_labels, write_stack
 from tests.conftest import write_toy_dataset
 
 STACK = np.ones((2, 3, 4), dtype=np.uint8)
@@ -20,7 +20,7 @@ def write_exam(root: Path, exam_id: str, split: str = "train") -> None:
 
 def test_what_was_written_is_read(toy: Path) -> None:
     """Ids, labels and pixels come back."""
-    exams = ExamFolder.of_split(toy, "train")
+    exams = Dataset.of_split(toy, "train")
     assert exams.ids == tuple(f"{i:04d}" for i in range(12))
     assert exams.findings == ("abnormal", "acl", "meniscus")
     assert exams.labels.shape == (12, 3)
@@ -32,7 +32,7 @@ def test_what_was_written_is_read(toy: Path) -> None:
 
 def test_valid_ids_continue(toy: Path) -> None:
     """Any split is read, whatever its ids."""
-    assert ExamFolder.of_split(toy, "valid").ids[0] == "0012"
+    assert Dataset.of_split(toy, "valid").ids[0] == "0012"
 
 
 @pytest.mark.parametrize("count", [1, 12])
@@ -40,7 +40,7 @@ def test_any_number_of_findings_is_discovered(tmp_path: Path, count: int) -> Non
     """One label file or twelve: each becomes a finding."""
     names = [f"finding{i:02d}" for i in range(count)]
     root = write_toy_dataset(tmp_path, 3, 1, findings=names)
-    assert ExamFolder.of_split(root, "train").findings == tuple(names)
+    assert Dataset.of_split(root, "train").findings == tuple(names)
 
 
 def test_labels_are_joined_by_id_not_by_row(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_labels_are_joined_by_id_not_by_row(tmp_path: Path) -> None:
         write_exam(tmp_path, exam_id)
     write_labels(tmp_path, "train", "acl", {"0002": 1.0, "0000": 0.0, "0001": 1.0})
     write_labels(tmp_path, "train", "meniscus", {"0001": 0.0, "0002": 0.0, "0000": 1.0})
-    labels = ExamFolder.of_split(tmp_path, "train").labels
+    labels = Dataset.of_split(tmp_path, "train").labels
     assert labels.tolist() == [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]
 
 
@@ -58,21 +58,21 @@ def test_a_missing_label_is_not_known(tmp_path: Path) -> None:
     for exam_id in ("0000", "0001", "0002"):
         write_exam(tmp_path, exam_id)
     (tmp_path / "train-acl.csv").write_text("0000,1\n0001,\n")
-    labels = ExamFolder.of_split(tmp_path, "train").labels[:, 0]
+    labels = Dataset.of_split(tmp_path, "train").labels[:, 0]
     assert labels[0] == 1
     assert np.isnan(labels[1:]).all()
 
 
 def test_findings_can_be_chosen(toy: Path) -> None:
     """Only the findings asked for are read; one without a label file is an error."""
-    assert ExamFolder.of_split(toy, "train", findings=["acl"]).labels.shape == (12, 1)
+    assert Dataset.of_split(toy, "train", findings=["acl"]).labels.shape == (12, 1)
     with pytest.raises(MrkneeError, match="cyst"):
-        ExamFolder.of_split(toy, "train", findings=["cyst"])
+        Dataset.of_split(toy, "train", findings=["cyst"])
 
 
 def test_a_folder_without_labels_is_read(toy: Path) -> None:
     """Exams can be read without any label file."""
-    exams = ExamFolder(toy / "train")
+    exams = Dataset(toy / "train")
     assert exams.findings is None
     assert exams[0].labels == {}
 
@@ -81,7 +81,7 @@ def test_slice_counts_and_sizes_may_be_any(tmp_path: Path) -> None:
     """One slice, one pixel, planes of different sizes: all are exams."""
     for plane, shape in zip(PLANES, [(1, 1, 1), (61, 5, 9), (2, 300, 7)], strict=True):
         write_stack(tmp_path / "train", plane, "0000", np.ones(shape, dtype=np.uint8))
-    exam = ExamFolder(tmp_path / "train")[0]
+    exam = Dataset(tmp_path / "train")[0]
     assert [exam.stacks[p].shape for p in PLANES] == [(1, 1, 1), (61, 5, 9), (2, 300, 7)]
 
 
@@ -90,10 +90,10 @@ def test_a_missing_plane_is_an_error_by_default(toy: Path) -> None:
     missing = toy / "train" / "sagittal" / "0003.npy"
     missing.unlink()
     with pytest.raises(MrkneeError, match="sagittal") as error:
-        ExamFolder.of_split(toy, "train")
+        Dataset.of_split(toy, "train")
     assert error.value.file == str(missing)
     assert error.value.exam == "0003"
-    exams = ExamFolder.of_split(toy, "train", allow_missing_plane=True)
+    exams = Dataset.of_split(toy, "train", allow_missing_plane=True)
     assert tuple(exams[3].stacks) == (Plane.AXIAL, Plane.CORONAL)
 
 
@@ -102,7 +102,7 @@ def test_an_unknown_id_in_the_labels_is_an_error(toy: Path) -> None:
     with (toy / "train-acl.csv").open("a") as file:
         file.write("0,1\n")
     with pytest.raises(MrkneeError, match="not there") as error:
-        ExamFolder.of_split(toy, "train")
+        Dataset.of_split(toy, "train")
     assert error.value.exam == "0"
     assert error.value.file == str(toy / "train-acl.csv")
 
@@ -174,11 +174,11 @@ def test_a_label_file_in_upper_case_is_its_findings(tmp_path: Path) -> None:
     """`train-ACL.csv` is of acl; beside `train-acl.csv` it is refused by both names."""
     write_exam(tmp_path, "0000")
     (tmp_path / "train-ACL.csv").write_text("0000,1\n")
-    exams = ExamFolder.of_split(str(tmp_path), "train", findings=["Acl"])
+    exams = Dataset.of_split(str(tmp_path), "train", findings=["Acl"])
     assert exams[0].labels == {"acl": 1.0}
     (tmp_path / "train-acl.csv").write_text("0000,1\n")
     with pytest.raises(MrkneeError, match="two label files"):
-        ExamFolder.of_split(tmp_path, "train")
+        Dataset.of_split(tmp_path, "train")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_the_error_says_how_ids_differ(tmp_path: Path, written: str, reason: str
     write_exam(tmp_path, "0130")
     (tmp_path / "train-acl.csv").write_text(f"{written},1\n")
     with pytest.raises(MrkneeError, match="not there") as error:
-        ExamFolder.of_split(tmp_path, "train")
+        Dataset.of_split(tmp_path, "train")
     assert error.value.file == str(tmp_path / "train-acl.csv")
     assert reason in (error.value.found or "")
     assert "'0130' there" in (error.value.found or "")
@@ -230,23 +230,21 @@ def test_no_exams_is_an_error(tmp_path: Path, make: bool) -> None:
     if make:
         folder.mkdir()
     with pytest.raises(MrkneeError, match="axial"):
-        ExamFolder(folder)
+        Dataset(folder)
 
 
 def test_an_unknown_split_names_what_is_there(toy: Path) -> None:
     """`val` is not `valid`: the error lists what the data set has."""
     with pytest.raises(MrkneeError, match="valid"):
-        ExamFolder.of_split(toy, "val")
+        Dataset.of_split(toy, "val")
 
 
 def test_labels_may_lack_for_a_finding_where_that_is_allowed(toy: Path) -> None:
     """Refused otherwise; allowed, all labels of that finding are unknown, and others are read."""
     (toy / "valid-acl.csv").unlink()
     with pytest.raises(MrkneeError, match="there are no labels for 'acl'"):
-        ExamFolder.of_split(toy, "valid", findings=["abnormal", "acl"])
-    folder = ExamFolder.of_split(
-        toy, "valid", findings=["abnormal", "acl"], allow_missing_labels=True
-    )
+        Dataset.of_split(toy, "valid", findings=["abnormal", "acl"])
+    folder = Dataset.of_split(toy, "valid", findings=["abnormal", "acl"], allow_missing_labels=True)
     assert folder.findings == ("abnormal", "acl")
     assert np.isnan(folder.labels[:, 1]).all()
     assert not np.isnan(folder.labels[:, 0]).any()

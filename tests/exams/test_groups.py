@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mrknee.errors import DataError
-from mrknee.exams import ExamFolder, open_dataset, read_groups
+from mrknee.exams import Dataset, open_dataset, read_groups
 from mrknee.exams.groups import group_numbers
 
 
@@ -41,4 +41,4 @@ def test_a_data_set_has_a_number_for_each_exam(toy: Path) -> None:
     (toy / "groups.csv").write_text("exam,group\n0003,p\n0001,p\n0012,p\n0013,q\n")
     assert open_dataset(toy, split="train").groups == (0, 1, 2, 1, *range(3, 11))
     assert open_dataset(toy, split="valid").groups == tuple(range(6))
-    assert ExamFolder(toy / "train").groups is None
+    assert Dataset(toy / "train").groups is None

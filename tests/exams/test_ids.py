@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, ExamFolder, Findings, write_labels, write_stack
+from mrknee.exams import PLANES, Dataset, Findings, write_labels, write_stack
 from mrknee.exams.ids import refuse_id
 from mrknee.scoring.predictions import Predictions
 
@@ -38,7 +38,7 @@ def test_what_names_a_file_and_a_field_is_an_id(exam_id: str, tmp_path: Path) ->
     for plane in PLANES:
         write_stack(tmp_path / "valid", plane, exam_id, np.ones((1, 4, 4), np.uint8))
     write_labels(tmp_path, "valid", "acl", {exam_id: 1.0})
-    exams = ExamFolder.of_split(tmp_path, "valid")
+    exams = Dataset.of_split(tmp_path, "valid")
     assert exams.ids == (exam_id,)
     assert exams.labels.tolist() == [[1.0]]
     Predictions(exams.ids, Findings(["acl"]), np.array([[0.5]])).write(tmp_path / "p.csv")
@@ -65,5 +65,5 @@ def test_a_folder_with_such_a_file_is_refused_at_once(name: bytes, tmp_path: Pat
         file = os.path.join(os.fsencode(tmp_path / plane), name)  # noqa: PTH118  # bytes
         Path(os.fsdecode(file)).write_bytes(b"never read")
     with pytest.raises(MrkneeError, match="id can't be used") as caught:
-        ExamFolder(tmp_path)
+        Dataset(tmp_path)
     assert str(caught.value.file).startswith(f"{tmp_path}/axial/")

@@ -10,7 +10,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import (
     MRNET_SERIES,
     PLANES,
-    ExamFolder,
+    Dataset,
     Plane,
     open_dataset,
     write_labels,
@@ -34,7 +34,7 @@ def test_endings_and_folders_in_upper_case_are_read(tmp_path: Path) -> None:
     write_exams(tmp_path, "0000", "0001")
     (tmp_path / "axial" / "0001.npy").rename(tmp_path / "axial" / "0001.NPY")
     (tmp_path / "axial").rename(tmp_path / "Axial")
-    exams = ExamFolder(tmp_path)
+    exams = Dataset(tmp_path)
     assert exams.ids == ("0000", "0001")
     assert exams.unread == ()
     assert exams[1].stacks[Plane.AXIAL].shape == STACK.shape
@@ -52,7 +52,7 @@ def test_every_file_is_read_or_listed(tmp_path: Path) -> None:
     (folder / "AXIAL").mkdir()
     for name in ("axial/.DS_Store", "axial/._0000.npy"):  # what macOS leaves
         (folder / name).write_bytes(b"")
-    exams = ExamFolder(folder)
+    exams = Dataset(folder)
     assert exams.ids == ("0000", "0000 (1)")
     found = {file.relative_to(folder).as_posix() for file in exams.unread}
     assert found == {*odd, "sag", "AXIAL"}
@@ -85,7 +85,7 @@ def test_accents_are_joined_however_they_are_stored(
     stored = {form: unicodedata.normalize(form, exam_id) for form in ("NFC", "NFD")}
     write_exams(tmp_path / "train", stored[files])
     write_labels(tmp_path, "train", "acl", {stored[labels]: 1.0})
-    exams = ExamFolder.of_split(tmp_path, "train")
+    exams = Dataset.of_split(tmp_path, "train")
     assert exams.ids == (exam_id,)
     assert exams.labels.tolist() == [[1.0]]
     assert exams[0].id == exam_id
@@ -96,7 +96,7 @@ def test_two_names_that_look_the_same_are_refused(tmp_path: Path) -> None:
     forms = [unicodedata.normalize(form, "M\u00fcller") for form in ("NFC", "NFD")]
     write_exams(tmp_path, *forms)
     with pytest.raises(MrkneeError, match="one exam's") as error:
-        ExamFolder(tmp_path)
+        Dataset(tmp_path)
     assert "\\xfc" in (error.value.found or "")
     assert "\\u0308" in (error.value.found or "")
 
@@ -112,7 +112,7 @@ def test_the_folder_meant_is_named(tmp_path: Path) -> None:
             open_dataset(given, "valid")
         assert error.value.advice == f"name the folder {data}"
         with pytest.raises(MrkneeError) as error:
-            ExamFolder.of_split(given, "train")
+            Dataset.of_split(given, "train")
         assert error.value.advice == f"name the folder {data}"
     for given in (data / "train", data / "train" / "axial"):
         assert folder_meant(given, data_set=True) == f"name the folder {data}"
@@ -179,5 +179,5 @@ def test_stacks_beside_the_series_folders_are_listed(tmp_path: Path) -> None:
     (data / "import.json").write_text("{}")
     assert [file.name for file in list_stacks(data, MRNET_SERIES).unread] == ["7.npy", "Coronal_PD"]
     with pytest.raises(MrkneeError, match="lacks the series coronal") as error:
-        ExamFolder(data)
+        Dataset(data)
     assert "Coronal_PD" in (error.value.found or "")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Exam, ExamFolder, open_dataset
+from mrknee.exams import Dataset, Exam, open_dataset
 from mrknee.inference.export import export
 from mrknee.inference.model import Model, load_model
 from mrknee.inference.submission import submit
@@ -169,7 +169,7 @@ def run_verbs(path: Path, data: Path, out: Path, *, export_too: bool = True) -> 
     Raises:
         BaseException: whatever else a verb raised.
     """
-    exams: ExamFolder = open_dataset(data, "valid")
+    exams: Dataset = open_dataset(data, "valid")
     listing = out / "paths.csv"
     lines = [str(data / "valid" / plane / f"{exams.ids[0]}.npy") for plane in exams[0].stacks]
     listing.write_text("\n".join(lines))

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mrknee.cli import main
 from mrknee.errors import MrkneeError
-from mrknee.exams import MRNET_SERIES, PLANES, Exam, ExamFolder, Plane, open_dataset
+from mrknee.exams import MRNET_SERIES, PLANES, Dataset, Exam, Plane, open_dataset
 from mrknee.inference import export as exporting
 from mrknee.inference.export import Int8, export
 from mrknee.inference.model import load_model
@@ -125,7 +125,7 @@ def test_a_data_set_is_predicted_alike(files: Files, toy: Path, tmp_path: Path) 
     out = tmp_path / "p.csv"
     words = ["predict", str(files[1]), str(toy), "--split", "train", "--out", str(out)]
     assert main([*words, "--runtime", "openvino"]) == 0
-    exams: ExamFolder = open_dataset(toy, "train")
+    exams: Dataset = open_dataset(toy, "train")
     expected = load_model(files[1]).predict(exams)
     found = type(expected).read(out)
     assert found.ids == expected.ids

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, ExamFolder, Plane, StackSizes, open_dataset
+from mrknee.exams import PLANES, Dataset, Exam, Plane, StackSizes, open_dataset
 from mrknee.inference import torch_model as predicting
 from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -35,7 +35,7 @@ def test_an_exam_reads_the_same_in_a_batch_as_alone(tmp_path: Path) -> None:
     """Random slice counts, twelve exams together or one by one: 1e-5."""
     data = write_toy_dataset(tmp_path / "toy", 12, 1, slices=(1, 20))
     predictor = TorchModel(make_model(tmp_path / "run"))
-    exams = ExamFolder.of_split(data, "train")
+    exams = Dataset.of_split(data, "train")
     together = predictor.predict(exams)
     alone = np.vstack([predictor.predict([exam]).probabilities for exam in exams])
     assert together.ids == exams.ids
@@ -55,7 +55,7 @@ def test_batches_keep_to_a_budget_of_slices(
             (len(given[1]["axial"]), sum(int(lengths.sum()) for lengths in given[1].values()))
         )
     )
-    predictor.predict(ExamFolder.of_split(data, "train"))
+    predictor.predict(Dataset.of_split(data, "train"))
     assert sum(exams for exams, _ in read) == 12
     assert all(slices <= 30 or exams == 1 for exams, slices in read)
     assert any(exams > 1 for exams, _ in read)
@@ -139,7 +139,7 @@ def test_odd_exams_have_their_remarks(tmp_path: Path) -> None:
 def test_one_exam_is_a_row_of_one(tmp_path: Path, toy: Path) -> None:
     """A single exam is read; a path or stacks in its place are refused by name."""
     predictor = TorchModel(make_model(tmp_path / "run"))
-    exam = ExamFolder.of_split(toy, "train")[0]
+    exam = Dataset.of_split(toy, "train")[0]
     assert predictor.predict(exam).ids == (exam.id,)
     for wrong in (str(toy), exam.stacks, [exam.stacks], []):
         with pytest.raises(MrkneeError, match="no exam"):

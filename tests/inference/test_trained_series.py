@@ -12,7 +12,7 @@ import pytest
 
 from mrknee.cli import main
 from mrknee.errors import MrkneeError, MrkneeWarning
-from mrknee.exams import MRNET_SERIES, PLANES, Exam, ExamFolder, Plane, Series, SeriesList
+from mrknee.exams import MRNET_SERIES, PLANES, Dataset, Exam, Plane, Series, SeriesList
 from mrknee.inference.export import export
 from mrknee.inference.model import Model, load_model
 from mrknee.inference.onnx_model import OnnxModel
@@ -94,7 +94,7 @@ def test_verbs_say_it_in_one_line(
     kind: int,
 ) -> None:
     """predict, submit and explain go on, with a note on standard error."""
-    model, exams = str(paths[kind]), ExamFolder(toy / "valid")
+    model, exams = str(paths[kind]), Dataset(toy / "valid")
     listing = tmp_path / "paths.csv"
     listing.write_text(
         "\n".join(str(toy / "valid" / plane / f"{i}.npy") for i in exams.ids for plane in PLANES)

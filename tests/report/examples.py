@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mrknee.exams import MRNET_FINDINGS, ExamFolder, Findings, write_labels
+from mrknee.exams import MRNET_FINDINGS, Dataset, Findings, write_labels
 from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
@@ -83,7 +83,7 @@ def write_model_case(
     preparation = Preparation(size=48, crop=40)
     run = root / "run"
     save_checkpoint(run / "best", network, preparation.to_dict(), provenance)
-    table = TorchModel(run).predict(ExamFolder.of_split(data, "valid"))
+    table = TorchModel(run).predict(Dataset.of_split(data, "valid"))
     decisions = {
         "operating_points": {
             finding: [
@@ -94,7 +94,7 @@ def write_model_case(
         }
     }
     save_checkpoint(run / "best", network, preparation.to_dict(), provenance, decisions)
-    ids = [exam_id for split in ("train", "valid") for exam_id in ExamFolder(data / split).ids]
+    ids = [exam_id for split in ("train", "valid") for exam_id in Dataset(data / split).ids]
     parts = ["train", "train", "train", "inner", *["valid"] * 24]
     lines = [f"{exam_id},{part}\n" for exam_id, part in zip(ids, parts, strict=True)]
     (run / "split.csv").write_text("exam,part\n" + "".join(lines))

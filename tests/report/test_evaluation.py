@@ -145,12 +145,12 @@ def test_failures_are_the_worst_on_the_wrong_side() -> None:
 
 def test_the_pictures_are_of_the_slice_that_misled(tmp_path: Path) -> None:
     """Wrongly stated: the slice that raised most; wrongly denied: the one that lowered most."""
-    from mrknee.exams import ExamFolder
+    from mrknee.exams import Dataset
     from mrknee.inference.torch_model import TorchModel
 
     data, run, predictions = write_model_case(tmp_path)
     contents = gather(str(predictions), data, model=run)
-    exams, predictor = ExamFolder.of_split(data, "valid"), TorchModel(run)
+    exams, predictor = Dataset.of_split(data, "valid"), TorchModel(run)
     kinds = set()
     for finding, group in contents.failures.items():
         for one in (group[0], group[-1]):
@@ -236,10 +236,10 @@ def test_optimism_is_told(
 
 def predict_again(run: Path, data: Path, split: str, path: Path) -> None:
     """Writes the model's predictions of a split."""
-    from mrknee.exams import ExamFolder
+    from mrknee.exams import Dataset
     from mrknee.inference.torch_model import TorchModel
 
-    TorchModel(run).predict(ExamFolder.of_split(data, split)).write(path)
+    TorchModel(run).predict(Dataset.of_split(data, split)).write(path)
 
 
 def test_another_set_of_the_same_name_is_not_taken_for_the_run_s_own(tmp_path: Path) -> None:

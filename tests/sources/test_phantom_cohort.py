@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import MRNET_SERIES, PLANES, ExamFolder, SeriesList, read_series
+from mrknee.exams import MRNET_SERIES, PLANES, Dataset, SeriesList, read_series
 from mrknee.sources.phantom.cohort import FREQUENCIES, KINDS, draw_truths, write_cohort
 from tests.sources.six import SIX
 
@@ -64,7 +64,7 @@ def test_the_seed_shuffles_the_truths() -> None:
 
 def test_the_set_reads_as_an_mrnet_folder(cohort: Path) -> None:
     """Both splits open; valid's ids continue after train's; the findings are MRNet's."""
-    train, valid = (ExamFolder.of_split(cohort, split) for split in ("train", "valid"))
+    train, valid = (Dataset.of_split(cohort, split) for split in ("train", "valid"))
     assert list(train.ids) == ["0000", "0001", "0002", "0003", "0004"]
     assert list(valid.ids) == ["0005", "0006"]
     assert train.findings is not None
@@ -179,7 +179,7 @@ def test_declared_series_are_written_and_read_again(tmp_path: Path) -> None:
     given: dict[str, Any] = {"train": 1, "valid": 1, "seed": 1, "size": 32, "slice_factor": 0.2}
     write_cohort(out, **given, series=SIX, workers=1)
     assert read_series(out) == SIX
-    (exam,) = ExamFolder.of_split(out, "valid")
+    (exam,) = Dataset.of_split(out, "valid")
     assert tuple(exam.stacks) == SIX.names
     for file in (out / "lesions").rglob("*.npy"):
         stack = out / file.relative_to(out / "lesions").parts[0] / file.parent.name / file.name

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.exams import PLANES, Dataset, Exam, Plane
 from mrknee.tensors.augmentation import Augmentation
 from mrknee.tensors.batches import (
     EpochBatches,
@@ -33,7 +33,7 @@ SMALL = Preparation(size=48, crop=40)
 
 def test_a_batch_holds_every_slice_of_every_exam_in_order(toy: Path) -> None:
     """Nothing is padded or dropped, and lengths say whose slice is whose."""
-    exams = ExamFolder.of_split(toy, "train")
+    exams = Dataset.of_split(toy, "train")
     samples = [frame_exam(exams[i], SMALL) for i in (4, 0, 7)]
     batch = join(samples)
     assert batch.ids == ("0004", "0000", "0007")
@@ -57,7 +57,7 @@ def test_a_missing_plane_has_length_zero() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_any_number_of_workers_gives_the_same_batches(toy: Path, workers: int) -> None:
     """Shuffling and augmentation are functions of (seed, epoch, exam), not of the worker."""
-    dataset = ExamDataset(ExamFolder.of_split(toy, "train"), SMALL, Augmentation(), seed=7)
+    dataset = ExamDataset(Dataset.of_split(toy, "train"), SMALL, Augmentation(), seed=7)
     batches = EpochBatches(range(12), 5, seed=7)
     batches.set_epoch(3)
     loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
@@ -100,7 +100,7 @@ def test_a_batch_keeps_to_its_budget_of_slices(budget: int) -> None:
 
 def test_slices_are_counted_in_all_planes(toy: Path) -> None:
     """From the files: a budget of the largest exam's slices gives batches that keep to it."""
-    exams = ExamFolder.of_split(toy, "train")
+    exams = Dataset.of_split(toy, "train")
     counts = [sum(len(stack) for stack in exam.stacks.values()) for exam in exams]
     loader = load_batches(
         ExamDataset(exams, SMALL), range(12), 5, batch_slices=max(counts), workers=0
@@ -163,7 +163,7 @@ def test_an_error_takes_the_batchs_place_and_keeps_its_parts(toy: Path) -> None:
     """A damaged exam read by a worker process: the error comes whole, without a traceback."""
     broken = toy / "train" / "axial" / "0005.npy"
     broken.write_bytes(broken.read_bytes()[:150])
-    dataset = ExamDataset(ExamFolder.of_split(toy, "train"), SMALL)
+    dataset = ExamDataset(Dataset.of_split(toy, "train"), SMALL)
     assert isinstance(dataset[0, 0], Sample)
     loader = DataLoader(
         dataset,
@@ -187,7 +187,7 @@ def show_batches(data: Path) -> None:
 
 def digest_of(data: Path, workers: int) -> str:
     """sha256 of all batches of a data set, in order."""
-    dataset = ExamDataset(ExamFolder.of_split(data, "train"), SMALL)
+    dataset = ExamDataset(Dataset.of_split(data, "train"), SMALL)
     sums = hashlib.sha256()
     for loaded in load_batches(dataset, range(12), 3, workers=workers):
         batch = unfold(loaded)

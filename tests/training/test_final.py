@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from mrknee.exams import ExamFolder, Findings, open_dataset, read_labels, write_labels
+from mrknee.exams import Dataset, Findings, open_dataset, read_labels, write_labels
 from mrknee.inference.torch_model import TorchModel
 from mrknee.scoring.operating_point import at_sensitivity, youden
 from mrknee.scoring.predictions import Predictions
@@ -47,7 +47,7 @@ def test_decisions_come_from_the_inner_exams(finished: tuple[Path, Path]) -> Non
     slopes = np.array([model.decisions.calibration.slopes[name] for name in inner.findings])
     intercepts = np.array([model.decisions.calibration.intercepts[name] for name in inner.findings])
     raw = expit((logit(inner.probabilities) - intercepts) / slopes)
-    exams = ExamFolder.of_split(data, "train")
+    exams = Dataset.of_split(data, "train")
     labels = exams.labels[[exams.ids.index(i) for i in inner.ids]]
     again, points = fit_decisions(Predictions(inner.ids, inner.findings, raw), labels, RECIPE)
     assert again is not None

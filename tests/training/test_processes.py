@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mrknee.exams import ExamFolder
+from mrknee.exams import Dataset
 from mrknee.scoring.predictions import Predictions
 from mrknee.training.processes import connected_processes
 from mrknee.training.recipe import OptimizerSettings, load_recipe
@@ -187,7 +187,7 @@ def test_each_exam_is_scored_once(runs: Run) -> None:
     """No exam is padded, dropped or scored twice: ids, and the AUCs and losses of every epoch."""
     data, one, two = runs
     ids = Predictions.read(two / "predictions-valid.csv").ids
-    assert ids == ExamFolder.of_split(data, "valid").ids
+    assert ids == Dataset.of_split(data, "valid").ids
     for name in ("inner", "valid"):
         first, second = (Predictions.read(r / f"predictions-{name}.csv") for r in (one, two))
         assert first.ids == second.ids

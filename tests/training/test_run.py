@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, ExamFolder, Plane
+from mrknee.exams import PLANES, Dataset, Plane
 from mrknee.networks.settings import NetworkSettings
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.batches import Batch
@@ -118,7 +118,7 @@ def test_the_scorecard_is_the_predictions_auc(finished: tuple[Path, Path]) -> No
     data, run = finished
     card = json.loads((run / "scorecard.json").read_text())
     predictions = Predictions.read(run / "predictions-valid.csv")
-    labels = ExamFolder.of_split(data, "valid").labels
+    labels = Dataset.of_split(data, "valid").labels
     for i, name in enumerate(predictions.findings):
         expected = roc_auc_score(labels[:, i], predictions.probabilities[:, i])
         assert card["findings"][name]["auc"] == pytest.approx(expected)
@@ -408,10 +408,10 @@ def test_the_validation_loss_is_weighted_by_training_labels(tmp_path: Path) -> N
     train(data, tmp_path / "two", recipe)
     assert_same_weights(tmp_path / "all", tmp_path / "two")
     table = Predictions.read(tmp_path / "two" / "predictions-valid.csv").probabilities[:2]
-    labels = ExamFolder.of_split(data, "valid").labels[:2]
+    labels = Dataset.of_split(data, "valid").labels[:2]
     rows = (tmp_path / "two" / "split.csv").read_text().splitlines()[1:]
     fit = [i for i, row in enumerate(rows) if row.endswith("train")]
-    known = ExamFolder.of_split(data, "train").labels[fit]
+    known = Dataset.of_split(data, "train").labels[fit]
     weight = (known == 0).sum(0) / (known == 1).sum(0)
     each = -(weight * labels * np.log(table) + (1 - labels) * np.log(1 - table))
     header, last = (tmp_path / "two" / "metrics.csv").read_text().splitlines()[:2]

@@ -24,7 +24,7 @@ from mrknee.exams.findings import (
     read_findings,
     write_findings,
 )
-from mrknee.exams.folder import Dataset, ExamFolder, open_dataset, read_exam, split_of
+from mrknee.exams.folder import Dataset, open_dataset, read_exam, split_of
 from mrknee.exams.groups import read_groups
 from mrknee.exams.labels import cut_labels, has_soft, label_files, read_labels, write_labels
 from mrknee.exams.plausibility import Inspected, StackSizes, remarks_of
@@ -50,7 +50,6 @@ __all__ = [
     "PLANES",
     "Dataset",
     "Exam",
-    "ExamFolder",
     "Exams",
     "Findings",
     "Inspected",

@@ -268,9 +268,9 @@ def _no_exams(found: object) -> MrkneeError:
     return DataError(
         "these are no exams",
         code="not-exams",
-        expected="an Exam, a list of exams, or an ExamFolder",
+        expected="an Exam, a list of exams, or a Dataset",
         found=type(found).__name__,
-        advice="open a folder with ExamFolder(folder), make an exam with Exam(id, stacks)",
+        advice="open a folder with Dataset(folder), make an exam with Exam(id, stacks)",
     )
 
 
@@ -286,5 +286,5 @@ def refuse_no_exam(exam: object) -> None:
             code="not-an-exam",
             expected="an Exam",
             found=type(exam).__name__,
-            advice="take one of a folder's, ExamFolder(folder)[0], or make one: Exam(id, stacks)",
+            advice="take one of a folder's, Dataset(folder)[0], or make one: Exam(id, stacks)",
         )

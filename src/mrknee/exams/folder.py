@@ -52,7 +52,7 @@ from mrknee.exams.series import MRNET_SERIES, SeriesList, by_series, read_series
 from mrknee.exams.stackfile import read_shape, read_stack
 
 
-class ExamFolder:
+class Dataset:
     """The exams of one folder, in the order of their ids; each is opened when it is asked for.
 
     Attributes:
@@ -184,7 +184,7 @@ class ExamFolder:
         axes: str | None = None,
         allow_missing_labels: bool = False,
         soft_labels: bool = False,
-    ) -> ExamFolder:
+    ) -> Dataset:
         """Opens one split of a data set with its labels: `root/split/` and `root/split-*.csv`."""
         root = Path(root)
         if not (root / split).is_dir():
@@ -313,10 +313,6 @@ class ExamFolder:
         return (self[i] for i in range(len(self)))
 
 
-Dataset = ExamFolder
-"""The class's public name."""
-
-
 def open_dataset(
     path: str | Path,
     split: str = "valid",
@@ -326,7 +322,7 @@ def open_dataset(
     allow_missing_plane: bool = False,
     axes: str | None = None,
     soft_labels: bool = False,
-) -> ExamFolder:
+) -> Dataset:
     """Opens one split of a data set, with its labels where there are any.
 
     Args:
@@ -372,11 +368,9 @@ def open_dataset(
             advice=folder_meant(path, data_set=False, split=split),
         )
     if is_folder:
-        exams = ExamFolder(
-            path, findings=findings, allow_missing_plane=allow_missing_plane, axes=axes
-        )
+        exams = Dataset(path, findings=findings, allow_missing_plane=allow_missing_plane, axes=axes)
     elif labels:
-        exams = ExamFolder.of_split(
+        exams = Dataset.of_split(
             path,
             split,
             findings=findings,
@@ -385,13 +379,13 @@ def open_dataset(
             soft_labels=soft_labels,
         )
     else:
-        exams = ExamFolder(path / split, allow_missing_plane=allow_missing_plane, axes=axes)
+        exams = Dataset(path / split, allow_missing_plane=allow_missing_plane, axes=axes)
         exams.root, exams.split = path, split
     exams.refuse_other_axes()
     return exams
 
 
-def split_of(data: ExamFolder | str | Path, split: str) -> tuple[Path, str]:
+def split_of(data: Dataset | str | Path, split: str) -> tuple[Path, str]:
     """Where labels are looked for: the data set's folder and the split in it.
 
     Args:
@@ -399,7 +393,7 @@ def split_of(data: ExamFolder | str | Path, split: str) -> tuple[Path, str]:
             by the folder of the planes itself, that folder is the split.
         split: the split, where `data` is a folder.
     """
-    if not isinstance(data, ExamFolder):
+    if not isinstance(data, Dataset):
         return Path(data), split
     if data.split is None:
         folder = data.folder.absolute()

@@ -93,7 +93,7 @@ class Ensemble(Model):
         """Reads exams with every member.
 
         Args:
-            exams: an ExamFolder, any other row of exams, or a single exam; read once per member.
+            exams: a Dataset, any other row of exams, or a single exam; read once per member.
 
         Returns:
             The mean of the members' calibrated probabilities per exam and finding, 0 to 1, in the

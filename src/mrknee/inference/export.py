@@ -19,7 +19,7 @@ from onnxscript.optimizer import fold_constants
 
 from mrknee import __version__
 from mrknee.errors import ModelError
-from mrknee.exams import Exam, ExamFolder, SeriesList
+from mrknee.exams import Dataset, Exam, SeriesList
 from mrknee.files import whole_file
 from mrknee.inference.graph import ExamGraph
 from mrknee.inference.model import noted
@@ -147,7 +147,7 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
         facts["export"]["parity"] = {**asdict(parity), "limit": LIMIT}
         cost = None
         if int8 is not None:
-            train = ExamFolder(int8.data / "train", allow_missing_plane=True)
+            train = Dataset(int8.data / "train", allow_missing_plane=True)
             read = TrainedSeries(train, trained.series, trained.trained)
             graph, count = quantise(graph, read)
             facts["export"]["precision"] = INT8

@@ -26,7 +26,7 @@ from onnxruntime.quantization import (
 )
 
 from mrknee.errors import ModelError
-from mrknee.exams import ExamFolder, Exams
+from mrknee.exams import Dataset, Exams
 from mrknee.inference.onnx_model import OnnxModel, inputs_of
 from mrknee.scoring.comparison import Comparison, compare
 
@@ -171,7 +171,7 @@ def price(
     Raises:
         MrkneeError: an AUC falls by more than `limit`, or can't be computed.
     """
-    folder = ExamFolder(data / split, allow_missing_plane=True)
+    folder = Dataset(data / split, allow_missing_plane=True)
     before, after = float32.predict(folder), int8.predict(folder)
     comparison = compare(
         (FLOAT, INT8),

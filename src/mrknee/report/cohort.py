@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, cut_labels, in_order, label_files, read_findings, read_labels
+from mrknee.exams import Dataset, cut_labels, in_order, label_files, read_findings, read_labels
 from mrknee.progress import track
 from mrknee.report.contents import SliceCounts, SplitCounts
 from mrknee.scoring.proportions import wilson
@@ -46,15 +46,15 @@ def _count(data: Path, split: str) -> SplitCounts:
     return SplitCounts(split, len(exams), positives)
 
 
-def open_if_there(folder: Path) -> ExamFolder | None:
+def open_if_there(folder: Path) -> Dataset | None:
     """The exams of a split, with any planes; None where there are only label files."""
     try:
-        return ExamFolder(folder, allow_missing_plane=True)
+        return Dataset(folder, allow_missing_plane=True)
     except (MrkneeError, OSError):
         return None
 
 
-def count_slices(exams: ExamFolder) -> Mapping[str, SliceCounts]:
+def count_slices(exams: Dataset) -> Mapping[str, SliceCounts]:
     """Counts the slices of every stack; only their headers are read.
 
     Args:

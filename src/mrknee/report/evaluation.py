@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import ExamFolder, label_files, read_findings, split_of
+from mrknee.exams import Dataset, label_files, read_findings, split_of
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.files import owned_folder, whole_file
 from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
@@ -81,7 +81,7 @@ class Evaluation(Scorecard):
 
 def evaluate(
     predictions: Predictions | str | Path,
-    data: ExamFolder | str | Path,
+    data: Dataset | str | Path,
     out: str | Path | None = None,
     *,
     split: str = "valid",
@@ -107,7 +107,7 @@ def evaluate(
         prevalences: finding -> a prevalence, 0 to 1, at which PPV, NPV and calibration are
             wanted too.
         notes: what a reader of the scorecard must know.
-        axes: the order of the files' axes, as for `ExamFolder`; they are read for a model only.
+        axes: the order of the files' axes, as for `Dataset`; they are read for a model only.
 
     Returns:
         The scorecard, which can write its page: `card.report("report.html")`.
@@ -163,7 +163,7 @@ def _files_of(predictions: Predictions | str | Path | None) -> list[str | Path]:
 
 def gather(
     predictions: Predictions | str | Path,
-    data: ExamFolder | str | Path,
+    data: Dataset | str | Path,
     *,
     split: str = "valid",
     model: ModelPaths | None = None,
@@ -243,7 +243,7 @@ def _slices_if_readable(folder: Path) -> Mapping[str, SliceCounts]:
         return {}
 
 
-def _exams_for_model(folder: Path, axes: str | None) -> ExamFolder:
+def _exams_for_model(folder: Path, axes: str | None) -> Dataset:
     if not folder.is_dir():
         raise DataError(
             "the exams are not there, so the model can't be held against them",
@@ -252,12 +252,12 @@ def _exams_for_model(folder: Path, axes: str | None) -> ExamFolder:
             expected="a folder with axial/, coronal/, sagittal/",
             advice="leave out the model to score predictions against labels alone",
         )
-    exams = ExamFolder(folder, allow_missing_plane=True, axes=axes)
+    exams = Dataset(folder, allow_missing_plane=True, axes=axes)
     exams.refuse_other_axes()
     return exams
 
 
-def _positions(exams: ExamFolder, ids: Sequence[str]) -> list[int]:
+def _positions(exams: Dataset, ids: Sequence[str]) -> list[int]:
     """Where the predicted exams are; `refuse_foreign` has seen that the first is there."""
     wanted = frozenset(ids)
     return [index for index, exam_id in enumerate(exams.ids) if exam_id in wanted]
@@ -278,7 +278,7 @@ def _ask(
     model: ModelPaths,
     table: Predictions,
     labels: Float[np.ndarray, "exams findings"],
-    exams: ExamFolder,
+    exams: Dataset,
 ) -> tuple[ModelFacts, Mapping[str, tuple[Failure, ...]]]:
     """What the model knows of itself, and pictures of its failures."""
     from mrknee.report.gallery import refuse_foreign, with_pictures

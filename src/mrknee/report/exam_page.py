@@ -198,7 +198,7 @@ def explain_exam(
         out: where to write; made where it isn't there.
         split: which split of a data set.
         allow_missing_plane: let exams through that lack series.
-        axes: the order of the files' axes, as for `ExamFolder`.
+        axes: the order of the files' axes, as for `Dataset`.
         threads: processor threads to compute with; None leaves it to the library.
         runtime: what computes an ONNX file; None takes ONNX Runtime.
 

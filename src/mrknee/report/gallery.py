@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from mrknee.errors import DataError, ModelError
-from mrknee.exams import Exam, ExamFolder
+from mrknee.exams import Dataset, Exam
 from mrknee.exams.ids import how_ids_differ
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.model import Model
@@ -30,7 +30,7 @@ SAME = 0.01
 """Predictions further than this from the model's own were not made by it."""
 
 
-def refuse_foreign(predictor: Model, predictions: Predictions, exams: ExamFolder) -> None:
+def refuse_foreign(predictor: Model, predictions: Predictions, exams: Dataset) -> None:
     """Refuses predictions that the model did not make: its thresholds would mean nothing there.
 
     One exam is read to know; `with_pictures` holds against it each exam that it explains.
@@ -72,7 +72,7 @@ def with_pictures(
     failures: Mapping[str, tuple[Failure, ...]],
     predictor: Model,
     predictions: Predictions,
-    exams: ExamFolder,
+    exams: Dataset,
 ) -> Mapping[str, tuple[Failure, ...]]:
     """Adds to every failure the slice that did most towards it, plain and with heat.
 
@@ -124,7 +124,7 @@ def _smaller(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> UInt8[np.ndarray, 
     return np.asarray(image)
 
 
-def _position(exams: ExamFolder, exam_id: str) -> int:
+def _position(exams: Dataset, exam_id: str) -> int:
     if exam_id not in exams.ids:
         raise DataError(
             "a predicted exam is not in the data set",

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Sampler, get_worker_info
+from torch.utils.data import Dataset as TorchDataset
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import MRNET_SERIES, Exam, ExamFolder, Exams
+from mrknee.exams import MRNET_SERIES, Dataset, Exam, Exams
 from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
 from mrknee.tensors.preparation import Preparation
 from mrknee.workers import ignore_interrupts
@@ -202,14 +203,14 @@ def frame_exam(
     return Sample(exam.id, slices, labels, exam.series.names)
 
 
-class ExamDataset(Dataset[Sample | MrkneeError]):
+class ExamDataset(TorchDataset[Sample | MrkneeError]):
     """Exams, framed; augmented where asked for.
 
     It is indexed by (epoch, position), because what an exam looks like in an epoch depends on
     the epoch: that keeps workers free of state.
 
     Args:
-        exams: where they come from, for example an ExamFolder.
+        exams: where they come from, for example a Dataset.
         preparation: how stacks are framed.
         augmentation: what is drawn for training; None for evaluation.
         seed: of the draws.
@@ -362,7 +363,7 @@ def load_batches(
 
 def _count_slices(exams: Exams, position: int) -> int:
     """The slices of all series; a folder knows them from the files' headers."""
-    if isinstance(exams, ExamFolder):
+    if isinstance(exams, Dataset):
         return exams.count_slices(position)
     return sum(map(len, exams[position].stacks.values()))
 

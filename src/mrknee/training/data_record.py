@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import ExamFolder, Findings
+from mrknee.exams import Dataset, Findings
 from mrknee.progress import track
 from mrknee.run_folder import RunFolder
 from mrknee.training.parts import Parts
@@ -49,7 +49,7 @@ def record_data(parts: Parts) -> Record:
     Raises:
         OSError: a file can't be read.
     """
-    used: dict[str, tuple[ExamFolder, int]] = {}
+    used: dict[str, tuple[Dataset, int]] = {}
     for folder, positions in (
         (parts.train, parts.fit),
         (parts.selecting, parts.chosen),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mrknee.exams import ExamFolder
+from mrknee.exams import Dataset
 from mrknee.networks.network import SLICES_AT_ONCE, Network
 from mrknee.networks.prediction import device_here
 from mrknee.training.machine import free_memory, resident_memory
@@ -175,7 +175,7 @@ def estimate(
     )
 
 
-def _slice_counts(exams: ExamFolder, positions: Sequence[int]) -> list[int]:
+def _slice_counts(exams: Dataset, positions: Sequence[int]) -> list[int]:
     """Slices of each exam, all planes together, from the files' headers."""
     step = -(-len(positions) // MOST_HEADERS)
     return [exams.count_slices(position) for position in positions[::step]]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.exams import ExamFolder, Findings, cut_labels, has_soft
+from mrknee.exams import Dataset, Findings, cut_labels, has_soft
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.networks.prediction import device_here, predict_batches
@@ -43,7 +43,7 @@ def read_best(
     network = best.network.to(device_here())
     findings = Findings(best.network.findings)
 
-    def read(exams: ExamFolder, positions: Sequence[int], part: str) -> Predictions:
+    def read(exams: Dataset, positions: Sequence[int], part: str) -> Predictions:
         mine = positions[processes.rank :: processes.world]
         ids: tuple[str, ...] = ()
         probabilities = np.zeros((0, len(findings)))

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import ExamFolder, StackSizes, inner_split
+from mrknee.exams import Dataset, StackSizes, inner_split
 from mrknee.run_folder import split_text
 from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.training.recipe import Recipe
@@ -28,15 +28,15 @@ class Parts:
             are NaN; None where the data set has none.
     """
 
-    train: ExamFolder
+    train: Dataset
     fit: Sequence[int]
-    selecting: ExamFolder
+    selecting: Dataset
     chosen: Sequence[int]
-    valid: ExamFolder | None
+    valid: Dataset | None
 
     @property
     def unread(self) -> tuple[Path, ...]:
-        """Files among the stacks that are not read; see `ExamFolder.unread`."""
+        """Files among the stacks that are not read; see `Dataset.unread`."""
         return self.train.unread + (() if self.valid is None else self.valid.unread)
 
     @property
@@ -69,8 +69,8 @@ def divide(data: Path, recipe: Recipe) -> Parts:
 
     def open_split(
         split: str, findings: Iterable[str] | None, *, allow_missing_labels: bool = False
-    ) -> ExamFolder:
-        opened = ExamFolder.of_split(
+    ) -> Dataset:
+        opened = Dataset.of_split(
             data,
             split,
             findings=findings,
@@ -113,7 +113,7 @@ def divide(data: Path, recipe: Recipe) -> Parts:
     return Parts(exams, used[fit].tolist(), exams, used[inner].tolist(), valid)
 
 
-def stack_sizes(exams: ExamFolder, positions: Sequence[int]) -> dict[str, dict[str, list[int]]]:
+def stack_sizes(exams: Dataset, positions: Sequence[int]) -> dict[str, dict[str, list[int]]]:
     """The smallest and largest stacks that a network is trained on, for its provenance.
 
     Exams of other sizes are marked when they are read (`mrknee.exams.plausibility`).
@@ -133,7 +133,7 @@ def stack_sizes(exams: ExamFolder, positions: Sequence[int]) -> dict[str, dict[s
 
 
 def load_part(
-    exams: ExamFolder,
+    exams: Dataset,
     positions: Sequence[int],
     recipe: Recipe,
     *,

@@ -16,7 +16,7 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, generate_uid
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import MRNET_SERIES, PLANES, ExamFolder, Plane
+from mrknee.exams import MRNET_SERIES, PLANES, Dataset, Plane
 from mrknee.sources.clinical import importing
 from mrknee.sources.clinical.importing import import_exams
 from mrknee.sources.clinical.scanning import scan_source
@@ -86,7 +86,7 @@ def test_a_study_becomes_an_exam(source: Path, tmp_path: Path, kind: str) -> Non
         given.touch()
     imported = import_exams(given, tmp_path / "out")
     assert imported.complete
-    (exam,) = ExamFolder(tmp_path / "out")
+    (exam,) = Dataset(tmp_path / "out")
     said = record(tmp_path / "out")
     assert said["finished"]
     assert said["exams"]["0000"]["side"] == "right"
@@ -113,7 +113,7 @@ def test_however_it_was_acquired_and_stored_the_exam_is_the_same(tmp_path: Path)
     write(enhanced(knee()[Plane.AXIAL].astype(np.uint16) * 16, turned), odd / "all")
     import_exams(tmp_path / "plain", tmp_path / "a")
     import_exams(odd, tmp_path / "b")
-    (one,), (other,) = ExamFolder(tmp_path / "a"), ExamFolder(tmp_path / "b")
+    (one,), (other,) = Dataset(tmp_path / "a"), Dataset(tmp_path / "b")
     for plane in PLANES:
         np.testing.assert_array_equal(one.stacks[plane], other.stacks[plane])
 
@@ -126,7 +126,7 @@ def test_a_left_knee_is_recorded_and_not_mirrored(tmp_path: Path) -> None:
     import_exams(tmp_path / "left", tmp_path / "l")
     import_exams(tmp_path / "right", tmp_path / "r")
     assert record(tmp_path / "l")["exams"]["0000"]["side"] == "left"
-    (one,), (other,) = ExamFolder(tmp_path / "l"), ExamFolder(tmp_path / "r")
+    (one,), (other,) = Dataset(tmp_path / "l"), Dataset(tmp_path / "r")
     np.testing.assert_array_equal(one.stacks[Plane.AXIAL], other.stacks[Plane.AXIAL])
 
 
@@ -189,7 +189,7 @@ def test_missing_planes_are_taken_if_asked_for(tmp_path: Path) -> None:
     done = run(tmp_path / "in", tmp_path / "out", "--allow-missing-plane")
     assert done.returncode == 0, done.stderr
     assert record(tmp_path / "out")["exams"]["0000"]["missing"] == ["axial", "coronal"]
-    (exam,) = ExamFolder(tmp_path / "out", allow_missing_plane=True)
+    (exam,) = Dataset(tmp_path / "out", allow_missing_plane=True)
     assert list(exam.stacks) == [Plane.SAGITTAL]
 
 
@@ -207,7 +207,7 @@ def test_a_choice_overrides_the_rule(tmp_path: Path) -> None:
     exam = record(tmp_path / "chosen")["exams"]["0000"]
     assert exam["planes"]["sagittal"]["chosen_by"] == "you"
     assert exam["planes"]["sagittal"]["series"] == name
-    (stack,) = ExamFolder(tmp_path / "chosen")
+    (stack,) = Dataset(tmp_path / "chosen")
     joint = exam["planes"]["sagittal"]["joint"]
     assert near(stack.stacks[Plane.SAGITTAL], framed(255 - knee()[Plane.SAGITTAL], joint))
 

@@ -15,8 +15,8 @@ from mrknee.cli import main
 from mrknee.errors import DataError, MrkneeError, OutputError
 from mrknee.exams import (
     MRNET_SERIES,
+    Dataset,
     Exam,
-    ExamFolder,
     Series,
     SeriesList,
     read_series,
@@ -66,7 +66,7 @@ def test_six_declared_series_become_an_exam(six: Path, tmp_path: Path) -> None:
         assert row["te_ms"] == declared_knee(SIX)[name][0].te
         assert row["reason"] == f"the closest to what {name} declares"
     assert read_series(out) == SIX
-    (read,) = ExamFolder(out)
+    (read,) = Dataset(out)
     assert read.series == SIX
     slices = {name: len(stack) for name, (_, stack) in declared_knee(SIX).items()}
     assert {name: len(stack) for name, stack in read.stacks.items()} == slices
@@ -75,7 +75,7 @@ def test_six_declared_series_become_an_exam(six: Path, tmp_path: Path) -> None:
 def test_an_exam_from_dicom_has_the_declared_series(six: Path, tmp_path: Path) -> None:
     """`Exam.from_dicom(series=...)` gives what import writes."""
     imported(six, tmp_path / "out", SIX)
-    (read,) = ExamFolder(tmp_path / "out")
+    (read,) = Dataset(tmp_path / "out")
     exam = Exam.from_dicom(six, series=SIX)
     assert exam.series == SIX
     assert tuple(exam.stacks) == SIX.names
@@ -104,7 +104,7 @@ def test_a_study_that_lacks_a_declared_series_is_refused_or_lacks_it(tmp_path: P
         "ax_t2: missing: no axial series is T2 without fat suppression: "
         "s3 is PD with fat suppression"
     )
-    (exam,) = ExamFolder(tmp_path / "taken", allow_missing_plane=True)
+    (exam,) = Dataset(tmp_path / "taken", allow_missing_plane=True)
     assert tuple(exam.stacks) == ("sag_pd_fs", "sag_pd", "ax_pd_fs")
 
 
@@ -165,7 +165,7 @@ def test_one_declared_series_is_enough(six: Path, tmp_path: Path) -> None:
     assert list(exam["planes"]) == ["t2"]
     reasons = {row["plane"]: row["reason"] for row in exam["candidates"]}
     assert reasons["sagittal"] == "no sagittal series is declared"
-    (read,) = ExamFolder(tmp_path / "out")
+    (read,) = Dataset(tmp_path / "out")
     assert list(read.stacks) == ["t2"]
     assert sorted(file.parent.name for file in tmp_path.rglob("*.npy")) == ["t2"]
 
@@ -209,7 +209,7 @@ def test_a_list_beside_the_folder_is_not_of_the_import(tmp_path: Path, text: str
     export_study(tmp_path / "in")
     (tmp_path / "series.csv").write_text(text)
     exam = imported(tmp_path / "in", tmp_path / "out", MRNET_SERIES)
-    (read,) = ExamFolder(tmp_path / "out")
+    (read,) = Dataset(tmp_path / "out")
     assert exam["imported"]
     assert read.series == MRNET_SERIES
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.exams import PLANES, Dataset, Exam, Plane
 from mrknee.sources.clinical.importing import import_exams
 from mrknee.sources.clinical.locate import Location
 from mrknee.sources.clinical.nifti import read_grid, read_nifti
@@ -54,7 +54,7 @@ def test_the_same_as_dicom(tmp_path: Path, ending: str) -> None:
     import_exams(tmp_path / "dicom", tmp_path / "a")
     imported = import_exams(tmp_path / "nifti", tmp_path / "b")
     assert imported.exams["0000"]["side"] == "right"
-    (one,), (other,) = ExamFolder(tmp_path / "a"), ExamFolder(tmp_path / "b")
+    (one,), (other,) = Dataset(tmp_path / "a"), Dataset(tmp_path / "b")
     for plane in PLANES:
         np.testing.assert_array_equal(one.stacks[plane], other.stacks[plane])
 

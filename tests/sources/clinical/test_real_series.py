@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrknee.exams import ExamFolder, Plane
+from mrknee.exams import Dataset, Plane
 from mrknee.sources.clinical.importing import import_exams
 
 DATA = Path(os.environ.get("MRKNEE_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
@@ -36,7 +36,7 @@ def test_a_real_knee(tmp_path: Path) -> None:
     assert (about["slices"], about["pixel_mm"], about["spacing_mm"]) == (24, 0.625, 4.0)
     (row,) = exam["candidates"]
     assert (row["weighting"], row["fat_saturated"], row["angle_deg"]) == ("PD", False, 8.42)
-    (found,) = ExamFolder(tmp_path, allow_missing_plane=True)
+    (found,) = Dataset(tmp_path, allow_missing_plane=True)
     stack = found.stacks[Plane.SAGITTAL]
     assert stack.shape == (24, 256, 256)
     # the joint's row and column in this series, as read off by eye, are 146 and 131
@@ -51,7 +51,7 @@ def test_the_same_as_nifti_gives_the_same_stack(tmp_path: Path) -> None:
     import_exams(real(KNEE), tmp_path / "dicom", allow_missing_plane=True)
     import_exams(real(NIFTI), tmp_path / "nifti", allow_missing_plane=True)
     one, other = (
-        ExamFolder(tmp_path / kind, allow_missing_plane=True)[0].stacks[Plane.SAGITTAL]
+        Dataset(tmp_path / kind, allow_missing_plane=True)[0].stacks[Plane.SAGITTAL]
         for kind in ("dicom", "nifti")
     )
     np.testing.assert_array_equal(one, other)
@@ -61,7 +61,7 @@ def test_one_slice_of_512_pixels(tmp_path: Path) -> None:
     """A single slice is a stack of one; its side is told in Italian."""
     imported = import_exams(real(SLICE), tmp_path, allow_missing_plane=True)
     assert imported.exams["0000"]["side"] == "right"
-    (found,) = ExamFolder(tmp_path, allow_missing_plane=True)
+    (found,) = Dataset(tmp_path, allow_missing_plane=True)
     stack = found.stacks[Plane.SAGITTAL]
     assert stack.shape == (1, 256, 256)
     assert (stack.min(), stack.max()) == (0, 255)

@@ -20,7 +20,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence as Items
 
 from mrknee.checkup.check import check
-from mrknee.exams import PLANES, ExamFolder, Plane
+from mrknee.exams import PLANES, Dataset, Plane
 from mrknee.sources.clinical.importing import Imported, import_exams
 from tests.sources.clinical.hospital import PROTOCOL, export_series, item, knee, write
 from tests.sources.clinical.test_importing import record, run, zip_of
@@ -395,4 +395,4 @@ def test_a_series_that_was_damaged_is_read_again_once_it_is_whole(
     for path, content in good.items():
         path.write_bytes(content)
     assert imported(source, tmp_path / "out").complete
-    assert len(list(ExamFolder(tmp_path / "out"))) == 2
+    assert len(list(Dataset(tmp_path / "out"))) == 2

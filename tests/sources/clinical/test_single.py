@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mrknee.errors import DataError
-from mrknee.exams import PLANES, Exam, ExamFolder, Plane
+from mrknee.exams import PLANES, Dataset, Exam, Plane
 from mrknee.sources.clinical.importing import import_exams
 from tests.sources.clinical.hospital import PROTOCOL, export_study
 
@@ -20,7 +20,7 @@ def test_it_is_what_import_makes_of_the_study(tmp_path: Path) -> None:
     exam = Exam.from_dicom(str(source), id="mine")
     assert sorted(tmp_path.rglob("*")) == before
     import_exams(source, tmp_path / "out")
-    (imported,) = ExamFolder(tmp_path / "out")
+    (imported,) = Dataset(tmp_path / "out")
     assert exam.id == "mine"
     for plane in PLANES:
         assert np.array_equal(exam.stacks[plane], imported.stacks[plane])
