@@ -60,7 +60,7 @@ def run(*words: object) -> None:
 
 def prepare(out: Path) -> None:
     """A data set of small synthetic knees, a run, its export, predictions, and a DICOM study."""
-    run("phantom", "--out", out / "data", "--train", 8, "--valid", 4, "--size", 64)
+    run("phantom", out / "data", "--train", 8, "--valid", 4, "--size", 64)
     settings = ["--network.encoder", "test_resnet", "--weights", "none", "--epochs", 1]
     settings += ["--preparation.size", 64, "--preparation.crop", 48, "--loggers", "none"]
     settings += ["--selection.part", "valid", "--workers", 0]
@@ -82,8 +82,8 @@ def upload(model: Path, data: Path) -> None:
     service = Service(load_model(model), "model")
     exam = sorted((data / "valid" / "axial").glob("*.npy"))[0].name
     files = {p: (data / "valid" / p / exam).read_bytes() for p in PLANES}
-    with TestClient(create_app(service), base_url="http://127.0.0.1") as client:
-        answer = client.post("/predict", files={p: (exam, b) for p, b in files.items()})
+    client = TestClient(create_app(service), base_url="http://127.0.0.1")
+    answer = client.post("/predict", files={p: (exam, b) for p, b in files.items()})
     assert answer.status_code == 200, answer.text
 
 
