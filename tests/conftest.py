@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # whole files, for the fixtures that their tests share
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ANN401  # pytest-xdist's
+    """Says how a worker process of the tests ended that went down by itself."""
+    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
+    if error is not None and process is not None:
+        print(f"\nworker {node.gateway.id} ended with the status {process.wait(10)}", flush=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -29,7 +29,7 @@ def run_demo(out: str | Path, seed: int = 0) -> None:
     from dataclasses import replace
 
     from mrknee.exams import open_dataset
-    from mrknee.inference.predictor import Predictor
+    from mrknee.inference.model import load_model
     from mrknee.ranges import SEED
     from mrknee.report.evaluation import evaluate
     from mrknee.sources.phantom.cohort import write_cohort
@@ -54,7 +54,7 @@ def run_demo(out: str | Path, seed: int = 0) -> None:
     _step("2. one network for three findings, from random weights")
     train(data, run, replace(load_recipe("demo"), seed=seed), resume=run.exists())
     _step("3. predictions for the validation exams, which training never saw")
-    predictions = Predictor(run).predict(open_dataset(data, "valid"))
+    predictions = load_model(run).predict(open_dataset(data, "valid"))
     predictions.write(predictions_file)
     _step("4. how good they are")
     print(evaluate(str(predictions_file), data, scores, model=run).table())

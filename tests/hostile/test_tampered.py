@@ -31,7 +31,7 @@ PROVENANCE: dict[str, Any] = {
     "run": "a" * 64,
     "data": "toy",
     "trained_on": 12,
-    "planes": {"axial": 12, "coronal": 12, "sagittal": 12},
+    "series": {"axial": 12, "coronal": 12, "sagittal": 12},
     "selected_on": {"part": "inner", "exams": 4},
     "seed": 3,
     "recipe": {"network": {"encoder": "test_resnet"}, "epochs": 2, "weights": "none"},
@@ -68,7 +68,7 @@ def try_all(
         write(said)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", MrkneeWarning)  # of planes left out
+                warnings.simplefilter("ignore", MrkneeWarning)  # of series left out
                 read_with(path, exam)
             read += 1
         except MrkneeError:

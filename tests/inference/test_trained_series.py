@@ -18,11 +18,14 @@ from mrknee.inference.model import Model, load_model
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
+from mrknee.tensors.preparation import Preparation
 from mrknee.web.service import Service
 from mrknee.web.uploads import Received
 from tests.inference.test_export import make_exam, make_run
 
+KNEE = SeriesList([Series("knee", "sagittal")])
 SAGITTAL = {"axial": 0, "coronal": 0, "sagittal": 12}
 EVERYTHING = make_exam((3, 48, 48), (5, 48, 48), (4, 48, 48))
 ONLY = Exam("0007", {Plane.SAGITTAL: EVERYTHING.stacks[Plane.SAGITTAL]})
@@ -132,12 +135,16 @@ def test_without_a_note_all_planes_are_read(tmp_path: Path) -> None:
     assert model.decisions.calibration is not None
 
 
-def test_a_series_of_another_plane_is_refused(model: Model) -> None:
+def test_a_series_of_another_plane_is_refused(tmp_path: Path) -> None:
     """Its name is the model's, its slices are not what the model learned from."""
-    stacks = {Plane.SAGITTAL: EVERYTHING.stacks[Plane.SAGITTAL]}
-    exam = Exam("0007", stacks, series=SeriesList([Series("sagittal", "coronal")]))
+    network = Network(NetworkSettings("test_resnet"), ["acl"], series=KNEE)
+    save_checkpoint(tmp_path, network, Preparation(size=48, crop=48).to_dict(), {})
+    model = load_model(tmp_path)
+    stacks = {"knee": EVERYTHING.stacks[Plane.SAGITTAL]}
+    assert len(model.predict(Exam("0007", stacks, series=KNEE))) == 1
+    other = SeriesList([Series("knee", "coronal")])
     with pytest.raises(MrkneeError, match="not of the plane"):
-        model.predict(exam)
+        model.predict(Exam("0007", stacks, series=other))
 
 
 def test_other_series_of_an_exam_are_left_out(model: Model) -> None:

@@ -7,15 +7,17 @@ import re
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Request
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, OutputError
 from mrknee.exams import PLANES, Exam, Plane, open_dataset, write_stack
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.torch_model import TorchModel
+from mrknee.report import exam_page as exam_pages
 from mrknee.report.exam_page import explain_exam, write_exam_page
 from mrknee.report.pictures import chance
 from mrknee.sources.phantom import Truth, render_exam
@@ -126,7 +128,7 @@ def test_the_page_shows_the_slices_that_raise_and_lower_most(
         finding = FINDINGS[row]
         for find, verb in ((explanation.most_raising, "raises"), (explanation.most_lowering, "lowers")):  # fmt: skip # noqa: E501
             plane, index = find(finding)
-            pattern = rf"<h3>(\w+):(?:(?!<h3>).)*Slice (\d+) {verb} the logit most: [+−\d.]+, the most of all planes"  # noqa: E501, RUF001
+            pattern = rf"<h3>(\w+):(?:(?!<h3>).)*Slice (\d+) {verb} the logit most: [+−\d.]+, the most of all series"  # noqa: E501, RUF001
             assert re.findall(pattern, section, re.S) == [(plane.capitalize(), str(index + 1))]
 
 
@@ -243,17 +245,32 @@ def test_attention_is_said_to_be_held_fixed(data: Path, tmp_path: Path) -> None:
     assert "Attention is held fixed" in text_of(tmp_path / "out")
 
 
-def test_a_folder_used_again_holds_one_exam_only(model: Path, data: Path, tmp_path: Path) -> None:
-    """Of the exam before nothing is left when writing starts: no page, no sheet, no number."""
+def test_a_folder_used_again_holds_one_exam_only(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the exam before nothing is left when writing starts: no page, no sheet, no number.
+
+    A sheet that can't be written is reported before that, and everything stays.
+    """
     out = tmp_path / "out"
     explain_exam(model, data, "0007", out)
     (out / "contact-effusion.png").write_bytes(b"of a model with one finding more")
     (out / "notes.txt").write_text("the user's own")
-    (out / "contact-abnormal.png").unlink()
-    (out / "contact-abnormal.png").mkdir()  # so that writing fails at the first sheet
+    (out / "contact-abnormal.png").rename(tmp_path / "sheet.png")
+    (out / "contact-abnormal.png").mkdir()
+    before = {file.name for file in out.iterdir()}
     with pytest.raises(MrkneeError, match="contact-abnormal"):
         explain_exam(model, data, "0107", out)
-    left = {"explanation.npz", "explanation.json", "contact-abnormal.png", "notes.txt"}
+    assert {file.name for file in out.iterdir()} == before
+    (out / "contact-abnormal.png").rmdir()
+
+    def fails(*_: object) -> NoReturn:
+        raise OutputError("the disk is full", code="cannot-write")
+
+    monkeypatch.setattr(exam_pages, "contact_sheet", fails)
+    with pytest.raises(OutputError, match="full"):
+        explain_exam(model, data, "0107", out)
+    left = {"explanation.npz", "explanation.json", "notes.txt"}
     assert {file.name for file in out.iterdir()} == left
     assert json.loads((out / "explanation.json").read_text())["exam"] == "0107"
     assert str(np.load(out / "explanation.npz")["exam"]) == "0107"

@@ -445,13 +445,13 @@ def test_missing_series_can_be_allowed(toy: Path, tmp_path: Path) -> None:
     train(toy, tmp_path / "b", replace(QUICK, allow_missing_plane=True, epochs=1))
 
 
-def test_the_model_knows_its_run_and_its_planes(finished: tuple[Path, Path], toy: Path) -> None:
-    """How many of the exams trained on have each plane, and an identity that the folder has too."""
+def test_the_model_knows_its_run_and_its_series(finished: tuple[Path, Path], toy: Path) -> None:
+    """How many of the exams trained on have each series, and an identity the folder has too."""
     _, run = finished
     (start,) = json.loads((run / "environment.json").read_text())
     for name in ("best", "last"):
         noted = json.loads((run / name / "model.json").read_text())["provenance"]
-        assert noted["planes"] == dict.fromkeys(PLANES, noted["trained_on"])
+        assert noted["series"] == dict.fromkeys(PLANES, noted["trained_on"])
         assert noted["run"] == start["run"]
     for plane in ("axial", "coronal"):
         shutil.rmtree(toy / "train" / plane)
@@ -459,7 +459,7 @@ def test_the_model_knows_its_run_and_its_planes(finished: tuple[Path, Path], toy
     other = toy.parent / "other"
     train(toy, other, replace(QUICK, allow_missing_plane=True, epochs=1))
     noted = json.loads((other / "best" / "model.json").read_text())["provenance"]
-    assert noted["planes"] == {"axial": 0, "coronal": 0, "sagittal": noted["trained_on"]}
+    assert noted["series"] == {"axial": 0, "coronal": 0, "sagittal": noted["trained_on"]}
     assert noted["run"] != start["run"]
 
 

@@ -204,9 +204,9 @@ HOSTILE: dict[str, tuple[bytes, int, str | None, str]] = {
     "many slices": (three(axial=npy(np.zeros((uploads.MAX_SLICES + 1, 1, 1), np.uint8))), 422, "axial", "larger than the service reads"),  # noqa: E501
     "wide": (three(axial=npy(np.zeros((1, 1, uploads.MAX_SIDE + 1), np.uint8))), 422, "axial", "larger than the service reads"),  # noqa: E501
     "many pixels": (three(axial=npy(np.zeros((23, 1024, 1024), np.uint8))), 422, None, "larger than the service reads"),  # noqa: E501
-    "two planes": (three(sagittal=None), 422, "sagittal", "lacks a plane"),
-    "nothing": (form([]), 422, "axial", "lacks a plane"),
-    "unnamed files": (form([(p, "", b"") for p in PLANES]), 422, "axial", "lacks a plane"),
+    "two planes": (three(sagittal=None), 422, "sagittal", "lacks a series"),
+    "nothing": (form([]), 422, "axial", "lacks a series"),
+    "unnamed files": (form([(p, "", b"") for p in PLANES]), 422, "axial", "lacks a series"),
     "another field": (three(knee=npy(STACK)), 422, "knee", "none of an exam's"),
     "text field": (form([("axial", None, b"0001.npy")]), 422, "axial", "text in place of a file"),
     "a plane twice": (form([("axial", "a", npy(STACK))] * 2), 422, "axial", "twice"),
@@ -309,7 +309,7 @@ def test_a_missing_plane_is_read_where_that_is_allowed(lenient: Served, run_fold
     found = [one["probability"] for one in answer.json["findings"].values()]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     page = lenient.ask("POST", "/explain", exam_form(exam), accept="text/html")
-    assert "This exam has no coronal plane" in page.body.decode()
+    assert "This exam has no coronal series" in page.body.decode()
     assert lenient.ask("POST", "/predict", form([])).status == 422
 
 

@@ -54,7 +54,7 @@ def test_each_exam_gets_a_line(onnx_file: Path, tmp_path: Path) -> None:
         "remarks": [one["code"] for one in answer.json["remarks"]],
     }  # fmt: skip
     assert (second["path"], second["status"], second["result"]) == ("/explain", 200, found)
-    assert (third["status"], third["fault"]) == (422, "the exam lacks a plane")
+    assert (third["status"], third["fault"]) == (422, "the exam lacks a series")
     assert third["result"] == third["input"] == {}
     assert "DOE" not in log.read_text()
 

@@ -228,7 +228,7 @@ def test_answers_say_what_is_odd_about_the_exam(served: Served) -> None:
     odd = Exam("0001", {**exam.stacks, Plane.AXIAL: black, Plane.CORONAL: black + 7})
     for path in ("/predict", "/explain"):
         remarks = served.ask("POST", path, exam_form(odd)).json["remarks"]
-        assert {(one["code"], one["plane"]) for one in remarks} >= {(BLACK, "axial"), (EVEN, "coronal")}  # fmt: skip # noqa: E501
+        assert {(one["code"], one["series"]) for one in remarks} >= {(BLACK, "axial"), (EVEN, "coronal")}  # fmt: skip # noqa: E501
         codes = {one["code"] for one in served.ask("POST", path, exam_form(exam)).json["remarks"]}
         assert not codes & {BLACK, EVEN}
     page = served.ask("POST", "/explain", exam_form(odd), accept="text/html").body.decode()

@@ -24,7 +24,9 @@ from mrknee.exams import SeriesList
 from mrknee.files import whole_files
 from mrknee.networks.description import (
     ANY,
+    SERIES,
     TEXT,
+    Row,
     Shape,
     Table,
     check_model,
@@ -229,7 +231,8 @@ def _read_description(file: Path) -> dict[str, Any]:
             found=str(description.get("digest", "none")),
             advice="copy the model again, or train it anew",
         )
-    check_model(description, _PARTS, file)
+    parts = _PARTS if version < FORMAT else {**_PARTS, "series": Row(SERIES)}
+    check_model(description, parts, file)
     return dict(description)
 
 

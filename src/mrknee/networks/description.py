@@ -109,7 +109,7 @@ ANY = Kind("anything", lambda _: True)
 FINITE = number(-3.4e38, 3.4e38)
 _SETTINGS = Table(ANY)
 
-_SERIES = Parts(
+SERIES = Parts(
     {
         "name": TEXT,
         "plane": one_of(*PLANES),
@@ -123,6 +123,7 @@ PROVENANCE = Parts(
         "data": TEXT,
         "trained_on": whole(),
         "series": Table(whole()),
+        "planes": Table(whole()),  # what earlier versions called it
         "titles": Table(TEXT),
         "selected_on": Parts({"part": one_of("inner", "valid"), "exams": whole()}),
         "seed": whole(),
@@ -192,7 +193,7 @@ def check_model(said: Mapping[str, Any], more: Mapping[str, Shape], file: Path |
         MrkneeError: a part is missing, of another kind or out of range; decisions for other
             findings; or training without any series.
     """
-    first = Parts({"findings": Row(TEXT), **more}, {"series": Row(_SERIES)}, others=True)
+    first = Parts({"findings": Row(TEXT), **more}, {"series": Row(SERIES)}, others=True)
     check(said, first, "the description", file)
     findings = Findings(said["findings"])
     rest = Parts(
@@ -206,8 +207,8 @@ def check_model(said: Mapping[str, Any], more: Mapping[str, Shape], file: Path |
     check(said, rest, "the description", file)
     PreparationSettings(**known_settings(said["preparation"]))
     series = series_of(said)
-    counts = said["provenance"].get("series", {})
-    if counts and (set(counts) != set(series.names) or not any(counts.values())):
+    counts = said["provenance"].get("series", said["provenance"].get("planes"))
+    if counts is not None and (set(counts) != set(series.names) or not any(counts.values())):
         raise ModelError(
             "the model was trained on other series than it reads",
             code="description",

@@ -32,7 +32,7 @@ import torch
 
 from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError, legible
 from mrknee.exams.listing import unread_text
-from mrknee.files import contents, owned_folder, resolve_output, whole_file
+from mrknee.files import contents, owned_folder, resolve_output, sync, whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.prediction import device_here
 from mrknee.networks.transfer import RUN, run_weights, take_over
@@ -209,6 +209,7 @@ def _train(
         def finish() -> None:
             card = evaluate_best(out, parts, recipe, raw)
             record.say(card.table())
+            sync([RunFolder(out).log])  # a finished run has its whole log, also after a power loss
             card.write(RunFolder(out).scorecard)  # the last thing written: who has it is finished
 
         processes.first_does(finish)
