@@ -266,7 +266,7 @@ def test_plots_are_axes(toy_run: tuple[Path, Path]) -> None:
     titles = [place.get_title() for place in card.plot()]
     assert all(title.startswith(name) for title, name in zip(titles, card.findings, strict=True))
     assert "mean" in mrknee.Scorecard.plot(card).get_yticklabels()[-1].get_text()
-    for wrong in ({"plane": "oblique"}, {"slices": [99]}, {"slices": 0}):
+    for wrong in ({"series": "oblique"}, {"slices": [99]}, {"slices": 0}):
         with pytest.raises(mrknee.DataError):
             exam.plot(**wrong)
     for names in (["ACL tear"], ["acl", "oblique"]):

@@ -256,7 +256,7 @@ def export_onnx(
         >>> exported.parity.logit < 1e-4
         True
         >>> mrknee.load_model("model.onnx").findings
-        ('abnormal', 'acl', 'meniscus')
+        Findings(abnormal, acl, meniscus)
     """
     folders = paths_of(model)
     root = None if data is None else split_of(data, split)[0]

@@ -220,7 +220,7 @@ def load_model(
         (6,)
         >>> both = mrknee.load_model("runs/first", "runs/second")
         >>> both.findings
-        ('abnormal', 'acl', 'meniscus')
+        Findings(abnormal, acl, meniscus)
     """
     if threads is not None:
         THREADS.check("the number of threads", threads)

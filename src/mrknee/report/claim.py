@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mrknee import __version__
+from mrknee.exams import MRNET_SERIES
 from mrknee.report.contents import Contents, ModelFacts
 from mrknee.report.words import exams, number, quoted
 
@@ -208,6 +209,7 @@ def _of_model(model: ModelFacts, contents: Contents) -> dict[int, str]:
             f"epoch {known.get('epoch')}, by {metric} on {selected['exams']} exams of the part "
             f"{selected['part']}"
         )
+    series = known.get("series", known.get("planes", MRNET_SERIES.names))
     if recipe:
 
         def part(name: str) -> str:
@@ -218,9 +220,11 @@ def _of_model(model: ModelFacts, contents: Contents) -> dict[int, str]:
 
         answers |= {
             9: "crop, scale, normalise: " + part("preparation"),
-            22: f"three planes of slices into {network.get('encoder', NOT_STATED)}, "
-            f"{'one for all planes' if network.get('shared_encoder') else 'one a plane'}; slices "
-            f"pooled by {network.get('slice_pooling', NOT_STATED)}; one linear output a finding",
+            22: f"series of slices ({', '.join(series)}) into "
+            f"{network.get('encoder', NOT_STATED)}, "
+            f"{'one for all series' if network.get('shared_encoder') else 'one per series'}; "
+            f"slices pooled by {network.get('slice_pooling', NOT_STATED)}; one linear output per "
+            "finding",
             24: f"encoder weights: {value('weights')}",
             25: f"at most {value('epochs')} epochs of {value('batch_exams')} exam(s) a step; "
             f"{part('optimizer')}; schedule {part('schedule')}; "
