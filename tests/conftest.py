@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,11 +38,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+def _faults_of(pid: int) -> Path:
+    """Where a worker process of the tests writes its stack when it crashes."""
+    return Path(tempfile.gettempdir()) / f"mrknee-tests-{pid}.txt"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps the stack of a worker that crashes: what it writes to stderr is lost."""
+    if hasattr(config, "workerinput"):
+        faulthandler.enable(_faults_of(os.getpid()).open("w"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes that file where nothing crashed."""
+    if hasattr(config, "workerinput"):
+        faulthandler.disable()
+        _faults_of(os.getpid()).unlink(missing_ok=True)
+
+
 def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ANN401  # pytest-xdist's
     """Says how a worker process of the tests ended that went down by itself."""
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)
     if error is not None and process is not None:
         print(f"\nworker {node.gateway.id} ended with the status {process.wait(10)}", flush=True)
+        faults = _faults_of(process.pid)
+        if faults.exists():
+            print(faults.read_text(errors="replace"), flush=True)
+            faults.unlink()
 
 
 @pytest.fixture(autouse=True, scope="session")
