@@ -20,7 +20,9 @@ from mrknee.exams import PLANES
 from tests.conftest import write_toy_dataset
 from tests.inference.test_torch_model import make_model
 
-pytestmark = pytest.mark.slow
+# After some thousand other tests in the same process, test_a_wrong_setting_is_a_usage_error ended it
+# by SIGSEGV, three times of three; alone, the file passes. The cause is not known.
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 QUICK = """
 network: {encoder: test_resnet, shared_encoder: true}
