@@ -55,7 +55,8 @@ def test_the_form_shows_why(page: Page, served: Served, onnx_file: Path, stacks:
     [expected] = load_model(onnx_file).predict([random_exam(6)]).probabilities
     shown = [card.inner_text().split("\n")[1] for card in page.locator(".card").all()]
     assert shown == [chance(number) for number in expected]
-    assert "DOE" not in page.content()
+    text = re.sub('base64,[^"]*', "", page.content())  # pictures may hold any letters
+    assert "DOE" not in text
     assert "explanation.json" not in page.content()
     assert "contact-acl.png" not in page.content()
     assert served.left == []
