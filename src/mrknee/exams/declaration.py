@@ -29,9 +29,8 @@ def read_declaration(
         private: what the lines hold is not for messages.
 
     Returns:
-        For each line that isn't empty: where it is, for messages ("line 2: 'a,b'", or
-        "line 2"), and column ->
-        text without spaces at its ends, "" for columns that the file lacks.
+        For each line that isn't empty: where it is, for messages ("line 2: 'a,b'", or "line 2"),
+        and column -> text without spaces at its ends, "" for columns that the file lacks.
 
     Raises:
         DataError: the file can't be read, has other columns, or a line has more or fewer fields.

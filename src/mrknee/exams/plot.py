@@ -20,7 +20,10 @@ TILE = 2.2
 
 def plot_exam(exam: Exam, series: str | None, slices: int | Sequence[int]) -> np.ndarray:
     """A row of slices per series; arguments, result and errors as `Exam.plot`'s."""
-    names = list(exam.stacks) if series is None else [_known(exam, series)]
+    names = list(exam.stacks)
+    if series is not None:
+        what = "the exam has no such series"
+        names = [exam.series.find(series, exam.stacks, what=what, exam=exam.id)]
     shown = {one: _positions(exam, one, slices) for one in names}
     columns = max(map(len, shown.values()))
     size = (TILE * columns, (TILE + 0.3) * len(names))
@@ -48,19 +51,6 @@ def show_slice(axes: Axes, picture: np.ndarray, title: str) -> None:
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
     axes.set_title(title, fontsize="medium")
     axes.set_axis_off()
-
-
-def _known(exam: Exam, name: str) -> str:
-    one = exam.series.named(name)
-    if one is None or one.name not in exam.stacks:
-        raise DataError(
-            "the exam has no such series",
-            code="series-name",
-            exam=exam.id,
-            expected=", ".join(exam.stacks),
-            found=repr(name),
-        )
-    return one.name
 
 
 def _positions(exam: Exam, series: str, slices: int | Sequence[int]) -> list[int]:

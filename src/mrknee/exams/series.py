@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -253,6 +253,29 @@ class SeriesList(tuple[Series, ...]):
         lower = str(name).strip().lower()
         known = {one.name: one for one in self}
         return known.get(lower) or known.get(str(plane_named(lower)))
+
+    def find(self, name: str, present: Collection[str], *, what: str, exam: str) -> str:
+        """The name of the series that a name means, among those that are present.
+
+        Args:
+            name: as for `named`.
+            present: names of the series that are present.
+            what: what is wrong where it is none of them, for the message.
+            exam: the exam's id, for the message.
+
+        Raises:
+            DataError: it is none of them.
+        """
+        one = self.named(name)
+        if one is None or one.name not in present:
+            raise DataError(
+                what,
+                code="series-name",
+                exam=exam,
+                expected=", ".join(present),
+                found=repr(str(name)),
+            )
+        return one.name
 
     def only(self, names: Iterable[str]) -> SeriesList:
         """The series of these names, in the order of this list."""

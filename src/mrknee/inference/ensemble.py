@@ -8,12 +8,11 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
-from jaxtyping import Float64
 
 from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams, Remark, Series, SeriesList, as_exams
 from mrknee.inference.explanation import Explanation
-from mrknee.inference.model import Contributions, Model
+from mrknee.inference.model import Model
 from mrknee.scoring.predictions import Predictions
 
 
@@ -154,14 +153,6 @@ class Ensemble(Model):
             remarks=_each_once(part.remarks for part in parts),
             uncalibrated={name: why for one in reversed(reasons) for name, why in one.items()},
         )
-
-    def _probabilities(
-        self, exams: Exams
-    ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:
-        raise NotImplementedError  # the members compute them
-
-    def _contributions(self, exam: Exam) -> Contributions:
-        raise NotImplementedError  # the members compute them
 
     def _listed(self, values: Sequence[str]) -> str:
         return ", ".join(f"{v} ({name})" for v, name in zip(values, self._names, strict=False))

@@ -215,16 +215,8 @@ class Explanation:
         Raises:
             DataError: it was not explained.
         """
-        one = self.series.named(name)
-        if one is None or one.name not in self.native:
-            raise DataError(
-                "no such series was explained",
-                code="series-name",
-                exam=self.exam,
-                expected=", ".join(self.native),
-                found=repr(str(name)),
-            )
-        return one.name
+        what = "no such series was explained"
+        return self.series.find(name, self.native, what=what, exam=self.exam)
 
     def __repr__(self) -> str:
         lines = [f"Explanation of exam {self.exam!r}"]

@@ -110,6 +110,7 @@ class Model(ABC):
             if prevalences.get(name) is None
         }
 
+    @abstractmethod
     def predict(self, exams: Exams | Exam) -> Predictions:
         """Reads exams.
 
@@ -123,11 +124,8 @@ class Model(ABC):
         Raises:
             DataError: an exam's files can't be used, or there are no exams.
         """
-        read = TrainedSeries(as_exams(exams), self.series, self.trained)
-        inspected = Inspected(read, self._sizes)
-        ids, probabilities = self._probabilities(inspected)
-        return Predictions(ids, self.findings, probabilities, inspected.remarks())
 
+    @abstractmethod
     def explain(self, exam: Exam) -> Explanation:
         """Takes the logits of one exam apart.
 
@@ -137,6 +135,28 @@ class Model(ABC):
         Raises:
             DataError: it has no series that the model was trained on.
         """
+
+    def __repr__(self) -> str:
+        data = self.provenance.get("data")
+        return (
+            f"{type(self).__name__}({', '.join(self.findings)} from {', '.join(self.trained.names)}"
+            + (f"; trained on {data}" if data else "")
+            + ")"
+        )
+
+
+class SingleModel(Model):
+    """A model that is not an ensemble: one network, however it is computed."""
+
+    def predict(self, exams: Exams | Exam) -> Predictions:
+        """Reads exams; see `Model.predict`."""
+        read = TrainedSeries(as_exams(exams), self.series, self.trained)
+        inspected = Inspected(read, self._sizes)
+        ids, probabilities = self._probabilities(inspected)
+        return Predictions(ids, self.findings, probabilities, inspected.remarks())
+
+    def explain(self, exam: Exam) -> Explanation:
+        """Takes the logits of one exam apart; see `Model.explain`."""
         refuse_no_exam(exam)
         exam = as_read(exam, self.series, self.trained)
         found = self._contributions(exam)
@@ -170,14 +190,6 @@ class Model(ABC):
     @cached_property
     def _sizes(self) -> Mapping[str, StackSizes]:
         return sizes_from(self.provenance.get("stack_sizes"))
-
-    def __repr__(self) -> str:
-        data = self.provenance.get("data")
-        return (
-            f"{type(self).__name__}({', '.join(self.findings)} from {', '.join(self.trained.names)}"
-            + (f"; trained on {data}" if data else "")
-            + ")"
-        )
 
 
 AnyModel = TypeVar("AnyModel", bound=Model)

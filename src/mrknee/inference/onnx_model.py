@@ -12,7 +12,7 @@ from jaxtyping import Float64
 
 from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams, SeriesList
-from mrknee.inference.model import Contributions, Model
+from mrknee.inference.model import Contributions, SingleModel
 from mrknee.inference.onnx_file import read_exported
 from mrknee.inference.runtimes import (
     NO_LIMITS,
@@ -35,7 +35,7 @@ def inputs_of(exam: Exam, series: SeriesList) -> dict[str, np.ndarray]:
     return {**stacks, PRESENT: present}
 
 
-class OnnxModel(Model):
+class OnnxModel(SingleModel):
     """A model that `mrknee export` wrote, ready to read exams on the processor.
 
     Args:

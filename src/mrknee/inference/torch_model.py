@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams
-from mrknee.inference.model import Contributions, Model
+from mrknee.inference.model import Contributions, SingleModel
 from mrknee.networks.checkpoint import load_checkpoint
 from mrknee.networks.prediction import device_here, predict_batches
 from mrknee.run_folder import MODEL_FILE, RunFolder
@@ -33,7 +33,7 @@ It bounds memory whatever exams come together; two of MRNet's (94 slices on aver
 """
 
 
-class TorchModel(Model):
+class TorchModel(SingleModel):
     """A trained model in a run folder.
 
     Args:

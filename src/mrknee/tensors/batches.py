@@ -323,8 +323,8 @@ def load_batches(
         dataset: the exams.
         positions: which of them.
         batch_exams: at most how many a batch.
-        batch_slices: at most how many slices a batch, all series together; an exam that has more
-            is a batch of its own. None where they don't count.
+        batch_slices: maximum number of slices per batch, all series together; an exam with more is
+            a batch of its own. None where they don't count.
         shuffle_seed: shuffles anew each epoch; None keeps the order.
         workers: processes that read; -1 takes one a core but one, 4 at most, and none for what
             fits into one batch.

@@ -148,9 +148,9 @@ class Recipe:
             exams trained on; none weighs all alike.
         epochs: at most this many.
         batch_exams: exams a batch, at most; where several processes train, of all together.
-        batch_slices: slices a batch, of all planes together, at most, so that memory suffices
-            whatever exams come together; an exam that has more is a batch of its own. Only exams
-            are counted where not given.
+        batch_slices: maximum number of slices per batch, all series together, so that memory
+            suffices whatever exams come together; an exam with more is a batch of its own. Only
+            exams are counted where not given.
         slices_at_once: slices that go through an encoder together while training, so that memory
             is that of so many slices, whatever the batch, for one more forward pass; gradients are
             the same to rounding. 0 takes all slices of a batch; -1 takes 4 on a processor and 64
