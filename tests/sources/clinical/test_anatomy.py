@@ -10,7 +10,7 @@ from mrknee.sources.clinical.anatomy import (
     names_knee,
     placed_side,
 )
-from mrknee.sources.clinical.knees import knees_of
+from mrknee.sources.clinical.knees import split_by_knee
 from tests.sources.clinical.headers import candidate
 
 
@@ -167,5 +167,5 @@ def test_a_coil_names_the_knee_but_no_side() -> None:
     """Without any description, a knee coil says what was imaged; which knee it doesn't."""
     found = candidate(body_part="", study_words=(), names=("SAG", ""), coil="FLEX L KNEE")
     assert names_knee(found.series.first)
-    (study,) = knees_of("study", [found])
+    (study,) = split_by_knee("study", [found])
     assert study.side is None

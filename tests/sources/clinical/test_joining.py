@@ -11,7 +11,7 @@ import pytest
 from mrknee.exams import Plane
 from mrknee.sources.clinical.header import Image
 from mrknee.sources.clinical.joining import JOINED, continues, join
-from mrknee.sources.clinical.lacking import lacks, missing_slices
+from mrknee.sources.clinical.completeness import lacks, missing_slices
 from mrknee.sources.clinical.protocol import candidates
 from mrknee.sources.clinical.series import Series, sort_into_series
 from tests.sources.clinical.headers import images

@@ -184,7 +184,7 @@ def test_two_members_of_one_name_are_reported(tmp_path: Path, kind: str) -> None
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
     found = find_files(path)
-    assert [reason for _, reason in found.broken] == [archives.TWICE]
+    assert [reason for _, reason in found.broken] == [archives.DUPLICATE_NAME]
     (location,) = found.files
     with Opener() as opener:
         assert opener.read(location) == b"two"

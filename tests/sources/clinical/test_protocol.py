@@ -15,10 +15,10 @@ from mrknee.sources.clinical.protocol import (
     Candidate,
     candidates,
     closeness,
-    in_turn,
+    by_specificity,
     matches,
     ranked,
-    why_not,
+    reason_not_chosen,
 )
 from mrknee.sources.clinical.series import sort_into_series
 from tests.sources.clinical.headers import images
@@ -64,7 +64,7 @@ def test_the_closest_to_mrnets_protocol_is_first(
     first, second = ranked(found, MRNETS[plane])
     assert first.series.first.names[0] == str(better["name"])
     assert first.series.first.pixel_mm[0] == scans[1].pixel
-    assert why in why_not(second, first, MRNETS[plane])
+    assert why in reason_not_chosen(second, first, MRNETS[plane])
 
 
 def test_few_slices_come_last(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_few_slices_come_last(tmp_path: Path) -> None:
     sagittal = MRNETS[Plane.SAGITTAL]
     first, second = ranked(candidates(series_of(written, tmp_path)), sagittal)
     assert first.weighting == "PD"
-    assert "number of slices" in why_not(second, first, sagittal)
+    assert "number of slices" in reason_not_chosen(second, first, sagittal)
 
 
 def echoes(times: list[float], *, together: bool = True, **said: Any) -> list[Image]:  # noqa: ANN401
@@ -106,7 +106,7 @@ def test_echoes_of_a_map_come_after_a_series_of_one_contrast(together: bool, nam
         first, *others = ranked(candidates(sort_into_series(maps + single)), sagittal)
         assert first.weighting == weighting
         assert first.series.first.series == "single"
-        assert "single one" in why_not(others[0], first, sagittal)
+        assert "single one" in reason_not_chosen(others[0], first, sagittal)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_declarations_that_say_more_choose_first() -> None:
             Series("t1", "coronal", "T1", False),
         ]
     )
-    assert [one.name for one in in_turn(series)] == ["pd_fs", "t1", "fs", "t2", "any"]
+    assert [one.name for one in by_specificity(series)] == ["pd_fs", "t1", "fs", "t2", "any"]
 
 
 @pytest.mark.parametrize(
@@ -187,4 +187,4 @@ def test_what_is_not_declared_is_compared_with_mrnets(tmp_path: Path) -> None:
         for name, te in (("T2", 70.0), ("PD", 20.0))
     )
     assert closeness(t2, declared) < closeness(pd, declared)
-    assert why_not(pd, t2, declared) == "s1 is closer to what sag declares by its weighting"
+    assert reason_not_chosen(pd, t2, declared) == "s1 is closer to what sag declares by its weighting"

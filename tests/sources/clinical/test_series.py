@@ -22,7 +22,7 @@ from mrknee.sources.clinical.geometry import (
     upright,
 )
 from mrknee.sources.clinical.header import Image, read_header
-from mrknee.sources.clinical.lacking import missing_slices
+from mrknee.sources.clinical.completeness import missing_slices
 from mrknee.sources.clinical.locate import Location
 from mrknee.sources.clinical.pixels import read_volume
 from mrknee.sources.clinical.series import sort_into_series

@@ -49,7 +49,7 @@ class _Task:
     series: SeriesList
 
     def files(self) -> list[Path]:
-        """Every file of this exam."""
+        """Returns every file of this exam."""
         file, names = f"{self.exam_id}.npy", self.series.names
         stacks = [self.out / self.split / name / file for name in names]
         masks = [

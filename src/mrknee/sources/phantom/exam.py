@@ -187,17 +187,17 @@ def make_phantom(
 
 
 def draw_exam_lesions(seed: int | Sequence[int], truth: Truth) -> tuple[Lesion, ...]:
-    """The lesions that `render_exam` paints for this seed and truth, without painting them."""
+    """Returns the lesions that `render_exam` paints for this seed and truth, without painting them."""
     return draw_lesions(_streams(seed)[1], truth)
 
 
 def _streams(seed: int | Sequence[int]) -> list[np.random.Generator]:
-    """The streams of anatomy, lesions, MRNet's protocol and its noise."""
+    """Returns the streams of anatomy, lesions, MRNet's protocol and its noise."""
     return [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)]
 
 
 def _streams_of_series(seed: int | Sequence[int], name: str) -> list[np.random.Generator]:
-    """The streams of protocol and noise of a series that is none of MRNet's."""
+    """Returns the streams of protocol and noise of a series that is none of MRNet's."""
     key = (4, zlib.crc32(name.encode()))  # behind the four of the exam
     return [np.random.default_rng(s) for s in np.random.SeedSequence(seed, spawn_key=key).spawn(2)]
 
@@ -235,7 +235,7 @@ def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, s
 def _masks(
     canvas: Canvas, finding: str, protocol: Protocol, size: int
 ) -> dict[str, UInt8[np.ndarray, "slices rows cols"]]:
-    """A finding's lesions in each series' own grid, 1 where a third of the voxel is lesion."""
+    """Returns a finding's lesions in each series' own grid, 1 where a third of the voxel is lesion."""
     masks: dict[str, UInt8[np.ndarray, "slices rows cols"]] = {}
     for name, acquisition in protocol.series.items():
         total = np.zeros((acquisition.slices, size, size), np.float32)

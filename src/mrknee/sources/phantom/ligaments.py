@@ -113,7 +113,7 @@ class Band:
 
 
 def extensor_bands(knee: Anatomy) -> list[Band]:
-    """The quadriceps tendon and the patellar tendon."""
+    """Returns the quadriceps tendon and the patellar tendon."""
     u, v, w = patella_centre(knee)
     lean = float(tan(radians(knee.flexion_deg)))
     quadriceps = (
@@ -179,6 +179,6 @@ def paint_bands(canvas: Canvas, knee: Anatomy) -> None:
 
 
 def _on_femur(knee: Anatomy, point: Point) -> Point:
-    """A point of the femur's frame in the tibia's."""
+    """Returns a point of the femur's frame in the tibia's."""
     u, v, w = knee.tibia.to_local(knee.femur.to_world(np.array([point])))[0]
     return float(u), float(v), float(w)

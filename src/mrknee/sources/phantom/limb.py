@@ -198,7 +198,7 @@ def paint_limb(canvas: Canvas, knee: Anatomy, rng: np.random.Generator) -> None:
 
 
 def _limb_box(grid: Grid, skin: Field) -> tuple[Box, tuple[slice, slice, slice]]:
-    """The box that holds the limb, and the same box on every second voxel."""
+    """Returns the box that holds the limb, and the same box on every second voxel."""
     inside = skin < 2.0 * grid.spacing
     cuts, full = [], []
     for axis, size in enumerate(grid.shape):

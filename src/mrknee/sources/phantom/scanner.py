@@ -77,7 +77,7 @@ class Acquisition:
     flip_degrees: float | None = None
 
     def signal(self, tissue: Tissue, tesla: float) -> float:
-        """A tissue's signal at a field strength, arbitrary units."""
+        """Returns a tissue's signal at a field strength, arbitrary units."""
         if self.flip_degrees is None:
             return spin_echo(
                 tissue,
@@ -104,7 +104,7 @@ class Protocol:
     series: dict[str, Acquisition]
 
     def signals(self) -> dict[str, tuple[float, ...]]:
-        """Each tissue's signal in the series, in their order."""
+        """Returns each tissue's signal in the series, in their order."""
         return {
             name: tuple(one.signal(tissue, self.tesla) for one in self.series.values())
             for name, tissue in TISSUES.items()
@@ -112,7 +112,7 @@ class Protocol:
 
 
 def draw_slice_count(rng: np.random.Generator, plane: PlaneName) -> int:
-    """A slice count with MRNet's quartiles and range (piecewise linear between quantiles)."""
+    """Returns a slice count with MRNet's quartiles and range (piecewise linear between quantiles)."""
     low, q1, median, q3, high = SLICE_QUANTILES[plane]
     # The tails are thinner than uniform: most counts lie within 10 of the quartiles.
     levels = (0.0, 0.005, 0.25, 0.5, 0.75, 0.97, 1.0)
@@ -190,7 +190,7 @@ def _resampler(line: Field, positions: np.ndarray, width: float) -> Float32[np.n
 
 @lru_cache(maxsize=32)
 def _low_pass(size: int, kept: int) -> Float32[np.ndarray, "size size"]:
-    """The matrix that keeps the central ``kept`` of ``size`` k-space samples, with a mild filter.
+    """Returns the matrix that keeps the central ``kept`` of ``size`` k-space samples, with a mild filter.
 
     Sharp truncation is what makes Gibbs ringing; the scanners' Fermi filter softens it.
     """
@@ -263,7 +263,7 @@ def acquire(
 
 
 def _shading(series: Acquisition, size: int) -> Float32[np.ndarray, "slices rows cols"]:
-    """The coil's sensitivity: an exponential of a quadratic in the stack's coordinates."""
+    """Returns the coil's sensitivity: an exponential of a quadratic in the stack's coordinates."""
     s = np.linspace(-1, 1, series.slices, dtype=np.float32)[:, None, None]
     r = np.linspace(-1, 1, size, dtype=np.float32)[None, :, None]
     c = np.linspace(-1, 1, size, dtype=np.float32)[None, None, :]

@@ -67,20 +67,20 @@ class Box:
         return parts[0], parts[1], parts[2]
 
     def evaluate(self, frame: Frame, shape: Callable[[Field, Field, Field], Field]) -> Field:
-        """A smooth field, computed on every second voxel and interpolated: eight times cheaper."""
+        """Returns a smooth field, computed on every second voxel and interpolated: eight times cheaper."""
         coarse = shape(*self.local(frame, step=2))
         return expand(coarse, (len(self.z), len(self.y), len(self.x)))
 
 
 def _thin(axis: Field, step: int) -> Field:
-    """Every ``step``-th coordinate, continued past the end so that interpolation covers it."""
+    """Returns every ``step``-th coordinate, continued past the end so that interpolation covers it."""
     count = -(-(len(axis) - 1) // step) + 1
     spacing = (axis[1] - axis[0]) * step
     return np.asarray(axis[0] + spacing * np.arange(count), np.float32)
 
 
 def expand(values: Field, shape: Sequence[int]) -> Field:
-    """A field on every second voxel, interpolated linearly to all voxels of ``shape``."""
+    """Returns a field on every second voxel, interpolated linearly to all voxels of ``shape``."""
     for axis, size in enumerate(shape):
         values = _double(values, axis, size)
     return values
@@ -121,7 +121,7 @@ class Grid:
         return np.asarray(-line if index == 0 else line, np.float32)
 
     def box(self, points: Float[np.ndarray, "n 3"], pad: float) -> Box:
-        """The smallest box around world points (x, y, z), padded by ``pad`` mm, cut to the grid."""
+        """Returns the smallest box around world points (x, y, z), padded by ``pad`` mm, cut to the grid."""
         low, high = points.min(axis=0) - pad, points.max(axis=0) + pad
         lines = [self.axis(index) for index in range(3)]
         cuts = []
@@ -135,7 +135,7 @@ class Grid:
         return Box((cuts[0], cuts[1], cuts[2]), x, y, z)
 
     def everything(self) -> Box:
-        """The whole grid as a box."""
+        """Returns the whole grid as a box."""
         z, y, x = (self.axis(index) for index in range(3))
         return Box((slice(0, len(z)), slice(0, len(y)), slice(0, len(x))), x, y, z)
 
@@ -161,7 +161,7 @@ class Canvas:
         self.volumes = np.zeros((contrasts, *self.grid.shape), np.float32)
 
     def coverage(self, distance: Field) -> Field:
-        """How much of each voxel lies inside, 0..1, from signed distances in mm."""
+        """Returns how much of each voxel lies inside, 0..1, from signed distances in mm."""
         cover = distance * (-1.0 / self.grid.spacing)
         cover += 0.5
         return np.asarray(np.clip(cover, 0.0, 1.0, out=cover))
@@ -210,14 +210,14 @@ def intersection(a: Field, b: Field, blend: float) -> Field:
 
 
 def ellipsoid(coordinates: Coordinates, centre: Point, radii: Point) -> Field:
-    """An axis-aligned ellipsoid in a frame (distance exact for a sphere, close near the edge)."""
+    """Returns an axis-aligned ellipsoid in a frame (distance exact for a sphere, close near the edge)."""
     scaled = [(c - m) * (1.0 / r) for c, m, r in zip(coordinates, centre, radii, strict=True)]
     norm = np.sqrt(scaled[0] ** 2 + scaled[1] ** 2 + scaled[2] ** 2)
     return np.asarray((norm - 1.0) * min(radii))
 
 
 def rounded_slab(profile: Field, across: Field, half: float, rounding: float) -> Field:
-    """A flat profile extruded to ``half`` mm on both sides, with its rims rounded."""
+    """Returns a flat profile extruded to ``half`` mm on both sides, with its rims rounded."""
     inner = profile + rounding
     side = np.abs(across) - (half - rounding)
     outside = np.hypot(np.maximum(inner, 0.0), np.maximum(side, 0.0))
@@ -225,7 +225,7 @@ def rounded_slab(profile: Field, across: Field, half: float, rounding: float) ->
 
 
 def smooth_path(points: Sequence[Point], count: int) -> Float[np.ndarray, "count 3"]:
-    """A monotone spline through control points, at ``count`` evenly spaced parameters."""
+    """Returns a monotone spline through control points, at ``count`` evenly spaced parameters."""
     knots = np.linspace(0.0, 1.0, len(points))
     spline = PchipInterpolator(knots, np.asarray(points, float))
     return np.asarray(spline(np.linspace(0.0, 1.0, count)))
@@ -237,7 +237,7 @@ def tube(
     radii: Float[np.ndarray, " n"],
     flatten: tuple[Float[np.ndarray, " 3"], float] | None = None,
 ) -> tuple[Field, Field]:
-    """A tube along a path of world points, round or flattened.
+    """Returns a tube along a path of world points, round or flattened.
 
     Args:
         box: where to evaluate.
@@ -300,7 +300,7 @@ def smooth_noise(
 
 
 def texture_tile(rng: np.random.Generator, size: int = 48) -> Field:
-    """A periodic block of fine-grained noise (SD 1) that is repeated over a volume."""
+    """Returns a periodic block of fine-grained noise (SD 1) that is repeated over a volume."""
     tile = rng.standard_normal((size, size, size), dtype=np.float32)
     for axis in range(3):
         tile = tile + 0.5 * (np.roll(tile, 1, axis) + np.roll(tile, -1, axis))
@@ -308,6 +308,6 @@ def texture_tile(rng: np.random.Generator, size: int = 48) -> Field:
 
 
 def tiled(tile: Field, box: Box) -> Field:
-    """The tile's values over a box."""
+    """Returns the tile's values over a box."""
     index = [np.arange(cut.start, cut.stop) % len(tile) for cut in box.slices]
     return np.asarray(tile[np.ix_(*index)])

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from mrknee.sources.clinical.strange import look_at, should_be_images
+from mrknee.sources.clinical.other_files import classify, should_be_images
 
 IMAGES = [PurePosixPath(f"/a/IM{n:04d}") for n in range(3)]
 NOISE = bytes(range(256)) * 4
@@ -15,7 +15,7 @@ DOCUMENT = b"PK\x03\x04" + NOISE
 
 def reasons(name: str, head: bytes, images: list[PurePosixPath] = IMAGES) -> list[str]:
     """Why a file of this name and content is left out; nothing where it is left alone."""
-    return [why for _, why in should_be_images([look_at(PurePosixPath(name), head)], images)]
+    return [why for _, why in should_be_images([classify(PurePosixPath(name), head)], images)]
 
 
 @pytest.mark.parametrize(

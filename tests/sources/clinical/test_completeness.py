@@ -10,7 +10,7 @@ import pytest
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Plane
-from mrknee.sources.clinical.lacking import holes, missing_slices
+from mrknee.sources.clinical.completeness import holes, missing_slices
 from mrknee.sources.clinical.pixels import read_volume
 from mrknee.sources.clinical.series import Series
 from tests.sources.clinical.hospital import PROTOCOL, datasets, knee
