@@ -1,4 +1,4 @@
-"""Images as headers describe them, without files: for rules that look at headers alone."""
+"""Headers without files, for tests of rules that use headers only."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def images(
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0),
     **said: Any,  # noqa: ANN401
 ) -> list[Image]:
-    """The images of one stack.
+    """The headers of one stack.
 
     Args:
-        plane: which it lies in.
-        count: of its slices.
-        centre: its middle in the patient, mm.
-        spacing: from slice to slice, mm.
-        pixel: its edge, mm.
-        first: the first image's number.
-        shift: by how much each slice lies further than the one before, beside the spacing.
-        said: what the headers say, by the names of `Image`'s fields.
+        plane: its plane.
+        count: number of slices.
+        centre: centre of the stack in patient coordinates, mm.
+        spacing: distance between slices, mm.
+        pixel: edge of a pixel, mm.
+        first: number of the first image.
+        shift: additional shift from slice to slice, mm.
+        said: values of the headers, by the names of `Image`'s fields.
     """
     said = {**DEFAULTS, "series_number": said.get("series_number", 1), **said}
     slices, rows, cols = SHOWN[plane]

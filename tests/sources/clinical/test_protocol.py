@@ -1,4 +1,4 @@
-"""Which series is chosen for a plane."""
+"""The rule that chooses a series for a plane."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_closest_to_mrnets_protocol_is_first(
     worse: dict[str, object],
     why: str,
 ) -> None:
-    """The rule of docs/importing.md, a difference at a time."""
+    """Each difference in the rule of docs/importing.md decides as stated there."""
     stack = np.repeat(TINY, 20, axis=0)
     scans = [replace(Scan(plane, 1), **worse), replace(Scan(plane, 2), **better)]  # type: ignore[arg-type]
     written = [one for scan in scans for one in datasets(stack, scan)]
@@ -68,7 +68,7 @@ def test_the_closest_to_mrnets_protocol_is_first(
 
 
 def test_few_slices_come_last(tmp_path: Path) -> None:
-    """A stack of 3 of the right weighting doesn't beat one of 20 of the next best."""
+    """A stack of 20 slices precedes one of 3 with a better weighting."""
     scans = (Scan(Plane.SAGITTAL, 1, "T2 FS"), Scan(Plane.SAGITTAL, 2, "PD FS"))
     written = datasets(np.repeat(TINY, 3, axis=0), scans[0])
     written += datasets(np.repeat(TINY, 20, axis=0), scans[1])
@@ -98,7 +98,7 @@ def echoes(times: list[float], *, together: bool = True, **said: Any) -> list[Im
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("name", ["SAG T2 MAP FS", "MAPIT", "SAG MULTI ECHO"])
 def test_echoes_of_a_map_come_after_a_series_of_one_contrast(together: bool, name: str) -> None:
-    """Whatever a map's echoes are called, the T2 series is taken, even a PD or T1 one."""
+    """Any single-contrast series precedes the echoes of a map, whatever their names."""
     maps = echoes([10.0, 22.0, 34.0, 46.0, 58.0], together=together, names=(name, ""))
     for te, tr, weighting in ((60.0, 3500.0, "T2"), (30.0, 3000.0, "PD"), (12.0, 600.0, "T1")):
         single = images(te_ms=te, tr_ms=tr, series="single", names=("SAG", ""), series_number=2)
@@ -113,7 +113,7 @@ def test_echoes_of_a_map_come_after_a_series_of_one_contrast(together: bool, nam
     ("plane", "best"), [(Plane.SAGITTAL, 58.0), (Plane.CORONAL, 10.0), (Plane.AXIAL, 34.0)]
 )
 def test_of_several_echoes_the_nearest_to_the_protocol_is_taken(plane: Plane, best: float) -> None:
-    """Where there is nothing else, the echo nearest to the protocol's stands for the plane."""
+    """Without another series, the echo nearest to the protocol's is used for the plane."""
     maps = echoes([10.0, 22.0, 34.0, 46.0, 58.0, 70.0, 82.0], plane=plane, names=("T2 MAP", ""))
     row = ranked(candidates(sort_into_series(maps)), MRNETS[plane])
     assert row[0].series.first.te_ms == best
@@ -121,15 +121,15 @@ def test_of_several_echoes_the_nearest_to_the_protocol_is_taken(plane: Plane, be
 
 
 def test_two_echoes_are_two_contrasts() -> None:
-    """A dual echo of PD and T2 ranks as the two series that it is."""
+    """A dual echo of PD and T2 ranks like two single-contrast series."""
     dual = echoes([15.0, 80.0], names=("PD T2 DUAL", ""))
     found = candidates(sort_into_series(dual))
     assert [one.weighting for one in found] == ["PD", "T2"]
     assert not any(one.many_echoes for one in found)
 
 
-def test_declarations_that_say_more_choose_first() -> None:
-    """Weighting and fat suppression, then one of them, then neither; else as they are declared."""
+def test_more_specific_declarations_choose_first() -> None:
+    """Series with weighting and fat suppression precede those with one or none, else in order."""
     series = SeriesList(
         [
             Series("any", "sagittal"),
@@ -157,7 +157,7 @@ def test_declarations_that_say_more_choose_first() -> None:
 def test_what_is_declared_must_be_known(
     tmp_path: Path, scan: dict[str, Any], fitting: set[str]
 ) -> None:
-    """A weighting or fat suppression that nothing tells matches no declared one."""
+    """An unknown weighting or fat suppression matches no declared one."""
     declared = [
         Series("any", "sagittal"),
         *(Series(name.lower(), "sagittal", name) for name in ("T1", "PD", "T2", "GRE")),
@@ -170,7 +170,7 @@ def test_what_is_declared_must_be_known(
 
 
 def test_of_several_echoes_the_nearest_to_the_declared_weighting_is_taken() -> None:
-    """A declared weighting has an echo time of its own, whatever MRNet's of the plane is."""
+    """The preferred echo time is that of the declared weighting, not MRNet's of the plane."""
     maps = echoes([10.0, 22.0, 34.0, 46.0, 58.0, 70.0, 82.0], names=("T2 MAP", ""))
     found = candidates(sort_into_series(maps))
     for weighting, best in (("PD", 34.0), ("T2", 58.0)):
@@ -180,7 +180,7 @@ def test_of_several_echoes_the_nearest_to_the_declared_weighting_is_taken() -> N
 
 
 def test_what_is_not_declared_is_compared_with_mrnets(tmp_path: Path) -> None:
-    """A sagittal series of any contrast is T2 with fat suppression where there is one."""
+    """A sagittal series without declared contrast is preferably T2 with fat suppression."""
     declared = Series("sag", "sagittal", None, False)
     t2, pd = (
         candidate(tmp_path / name, Scan(Plane.SAGITTAL, 1, name, te))
