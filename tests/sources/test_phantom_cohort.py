@@ -76,7 +76,7 @@ def test_the_set_reads_as_an_mrnet_folder(cohort: Path) -> None:
 
 def test_labels_are_headerless_and_consistent(cohort: Path) -> None:
     """Label files hold `0000,1` lines; a tear is always abnormal; they match phantom.json."""
-    told = json.loads((cohort / "phantom.json").read_text())["exams"]
+    recorded = json.loads((cohort / "phantom.json").read_text())["exams"]
     for split in ("train", "valid"):
         labels = {
             finding: dict(
@@ -85,20 +85,20 @@ def test_labels_are_headerless_and_consistent(cohort: Path) -> None:
             for finding in ("abnormal", "acl", "meniscus")
         }
         for exam, abnormal in labels["abnormal"].items():
-            assert abnormal == str(int(told[exam]["abnormal"]))
-            assert labels["acl"][exam] == str(int(told[exam]["acl"]))
-            assert labels["meniscus"][exam] == str(int(told[exam]["meniscus"]))
+            assert abnormal == str(int(recorded[exam]["abnormal"]))
+            assert labels["acl"][exam] == str(int(recorded[exam]["acl"]))
+            assert labels["meniscus"][exam] == str(int(recorded[exam]["meniscus"]))
             assert "1" not in (labels["acl"][exam], labels["meniscus"][exam]) or abnormal == "1"
 
 
 def test_masks_are_written_for_positive_exams_only(cohort: Path) -> None:
     """lesions/<split>/<finding>/<plane>/ holds exactly the positive exams, in the stacks' grid."""
-    told = json.loads((cohort / "phantom.json").read_text())["exams"]
+    recorded = json.loads((cohort / "phantom.json").read_text())["exams"]
     for finding in ("abnormal", "acl", "meniscus"):
         for plane in PLANES:
             for split in ("train", "valid"):
                 found = {p.stem for p in (cohort / "lesions" / split / finding / plane).glob("*")}
-                wanted = {i for i, e in told.items() if e[finding] and e["split"] == split}
+                wanted = {i for i, e in recorded.items() if e[finding] and e["split"] == split}
                 assert found == wanted
                 for exam in found:
                     mask = np.load(cohort / "lesions" / split / finding / plane / f"{exam}.npy")

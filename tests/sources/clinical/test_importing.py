@@ -87,19 +87,19 @@ def test_a_study_becomes_an_exam(source: Path, tmp_path: Path, kind: str) -> Non
     imported = import_exams(given, tmp_path / "out")
     assert imported.complete
     (exam,) = Dataset(tmp_path / "out")
-    said = record(tmp_path / "out")
-    assert said["finished"]
-    assert said["exams"]["0000"]["side"] == "right"
+    content = record(tmp_path / "out")
+    assert content["finished"]
+    assert content["exams"]["0000"]["side"] == "right"
     for plane in PLANES:
-        about = said["exams"]["0000"]["planes"][plane]
+        about = content["exams"]["0000"]["planes"][plane]
         assert near(exam.stacks[plane], framed(knee()[plane], about["joint"]))
-    status = [(row["status"], row["plane"]) for row in said["exams"]["0000"]["candidates"]]
+    status = [(row["status"], row["plane"]) for row in content["exams"]["0000"]["candidates"]]
     assert sorted(status) == sorted(
         [("chosen", plane) for plane in PLANES]
         + [("refused", plane) for plane in (*PLANES, Plane.AXIAL)]
     )
-    assert said["files"]["dicom"] == 43
-    assert said["exams"]["0000"]["warnings"] == []
+    assert content["files"]["dicom"] == 43
+    assert content["exams"]["0000"]["warnings"] == []
 
 
 def test_however_it_was_acquired_and_stored_the_exam_is_the_same(tmp_path: Path) -> None:
@@ -318,9 +318,9 @@ def test_the_map_is_for_its_owner_only_and_not_in_the_output(source: Path, tmp_p
     """The map has mode 0600, holds identifiers per exam, and can't be in the output folder."""
     import_exams(source, tmp_path / "out", keep_map=tmp_path / "map.json")
     assert (tmp_path / "map.json").stat().st_mode & 0o777 == 0o600
-    said = json.loads((tmp_path / "map.json").read_text())["0000"]
-    assert said["PatientID"] == PLANTED["PatientID"]
-    assert said["StudyInstanceUID"] == generate_uid(ROOT, ["study"])
+    content = json.loads((tmp_path / "map.json").read_text())["0000"]
+    assert content["PatientID"] == PLANTED["PatientID"]
+    assert content["StudyInstanceUID"] == generate_uid(ROOT, ["study"])
     with pytest.raises(MrkneeError, match="map of identifiers"):
         import_exams(source, tmp_path / "new", keep_map=tmp_path / "new" / "map.json")
     (tmp_path / "link").symlink_to(tmp_path / "out")
@@ -346,7 +346,7 @@ def test_nothing_of_the_patient_comes_out(tmp_path: Path) -> None:
     (folder / "Plantagenet.dcm").write_bytes(bytes(128) + b"DICM" + b"Plantagenet" * 90)
     (folder / "Plantagenet.zip").write_bytes(b"PK Plantagenet")
     (folder / "Plantagenet_sag.nii.gz").write_bytes(b"\x1f\x8bPlantagenet")
-    told = [
+    runs = [
         run(folder, tmp_path / "out"),
         run(folder, tmp_path / "out"),
         run(folder, tmp_path / "missing", "--allow-missing-plane"),
@@ -355,9 +355,9 @@ def test_nothing_of_the_patient_comes_out(tmp_path: Path) -> None:
         run(folder / "Plantagenet.dcm", tmp_path / "none"),
         run(folder, tmp_path / "none", "--choose", f"axial={ROOT}1"),
     ]
-    assert [done.returncode for done in told] == [1] * 7
-    assert "wrote 1 of 5 exams" in told[0].stdout
-    texts = [done.stdout + done.stderr for done in told]
+    assert [done.returncode for done in runs] == [1] * 7
+    assert "wrote 1 of 5 exams" in runs[0].stdout
+    texts = [done.stdout + done.stderr for done in runs]
     for file in [*(tmp_path / "out").rglob("*"), *(tmp_path / "missing").rglob("*")]:
         texts.append(file.name)
         if file.is_file():

@@ -49,7 +49,7 @@ def imported(source: Path, out: Path, series: SeriesList, **options: Any) -> dic
 def rows_of(exam: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The record's row of the series chosen for each declared one."""
     rows = {row["name"]: row for row in exam["candidates"]}
-    return {name: rows[said["series"]] for name, said in exam["planes"].items()}
+    return {name: rows[plane["series"]] for name, plane in exam["planes"].items()}
 
 
 def test_six_declared_series_become_an_exam(six: Path, tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_six_declared_series_become_an_exam(six: Path, tmp_path: Path) -> None:
     for name, row in rows_of(exam).items():
         declared = SIX.named(name)
         assert declared is not None
-        said = (row["plane"], row["weighting"], row["fat_saturated"])
-        assert said == (declared.plane, declared.weighting, declared.fat_suppressed)
+        properties = (row["plane"], row["weighting"], row["fat_saturated"])
+        assert properties == (declared.plane, declared.weighting, declared.fat_suppressed)
         assert row["te_ms"] == declared_knee(SIX)[name][0].te
         assert row["reason"] == f"the closest to what {name} declares"
     assert read_series(out) == SIX

@@ -27,13 +27,13 @@ from tests.sources.clinical.headers import images
 TIMES = {Plane.SAGITTAL: (60.0, 3500.0), Plane.CORONAL: (12.0, 600.0), Plane.AXIAL: (30.0, 3000.0)}
 
 
-def exam(name: str = "", x_mm: float = 0.0, **said: Any) -> list[Image]:  # noqa: ANN401
+def exam(name: str = "", x_mm: float = 0.0, **header: Any) -> list[Image]:  # noqa: ANN401
     """Three planes of one knee."""
     found = []
     for number, plane in enumerate(PLANES):
         te, tr = TIMES[plane]
-        given = {"names": (f"{plane} {name}", ""), "te_ms": te, "tr_ms": tr, **said}
-        series = f"{name} {plane} {x_mm} {said.get('series_number', '')}"
+        given = {"names": (f"{plane} {name}", ""), "te_ms": te, "tr_ms": tr, **header}
+        series = f"{name} {plane} {x_mm} {header.get('series_number', '')}"
         found += images(
             plane, centre=(x_mm, 0.0, 0.0), **{"series": series, "series_number": number, **given}
         )
@@ -167,7 +167,7 @@ def test_sides_that_contradict_the_positions_of_both_knees_are_unknown() -> None
 
 
 @pytest.mark.parametrize(
-    ("said", "side", "origin"),
+    ("header", "side", "origin"),
     [
         ({"lateralities": ("L",)}, "left", "the header"),
         ({"name": "R KNEE"}, "right", "a description"),
@@ -178,14 +178,14 @@ def test_sides_that_contradict_the_positions_of_both_knees_are_unknown() -> None
         ({"lateralities": ("L",), "name": "L KNEE", "x_mm": 90.0}, "left", "the header"),
     ],
 )
-def test_the_side_of_one_knee(said: dict[str, Any], side: str | None, origin: str) -> None:
+def test_the_side_of_one_knee(header: dict[str, Any], side: str | None, origin: str) -> None:
     """The side comes from the header, descriptions or position, but not from the coil."""
-    (study,) = studies_of(exam(**said))
+    (study,) = studies_of(exam(**header))
     assert (study.side, study.side_from, study.notes) == (side, origin, ())
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("header", "note_part"),
     [
         ({"lateralities": ("L",), "name": "R KNEE"}, "the header says left; a series' desc"),
         ({"lateralities": ("L",), "study_words": ("KNEE RIGHT",)}, "the study's description says"),
@@ -195,9 +195,9 @@ def test_the_side_of_one_knee(said: dict[str, Any], side: str | None, origin: st
         ({"name": "L KNEE", "study_words": ("KNEE RIGHT",)}, "the study's description says right"),
     ],
 )
-def test_a_contradicted_side_is_unknown(said: dict[str, Any], note_part: str) -> None:
+def test_a_contradicted_side_is_unknown(header: dict[str, Any], note_part: str) -> None:
     """If header, descriptions and position disagree, the side is unknown, with a note."""
-    (study,) = studies_of(exam(**said))
+    (study,) = studies_of(exam(**header))
     assert study.side is None
     assert usable(study) == EVERY
     (note,) = study.notes
@@ -211,10 +211,10 @@ def test_the_position_of_a_wide_field_is_ignored() -> None:
     assert study.side is None
 
 
-def framed(frame: str, **said: Any) -> list[Image]:  # noqa: ANN401
+def framed(frame: str, **header: Any) -> list[Image]:  # noqa: ANN401
     """Three planes in one frame of reference."""
     number = {"1.1": 0, "1.2": 10}[frame]
-    found = exam(frame, **{"names": ("", ""), **said})
+    found = exam(frame, **{"names": ("", ""), **header})
     return [
         replace(image, frame_of_reference=frame, series_number=image.series_number + number)
         for image in found
@@ -249,9 +249,9 @@ def test_a_part_of_another_frame_is_used_only_with_a_stated_side() -> None:
     (study,) = studies_of(framed("1.1") + repeat)
     assert usable(study) == EVERY
     assert [one.refusal for one in study.candidates if one.refusal] == [ELSEWHERE]
-    said = {"lateralities": ("R",)}
-    named = [image for image in framed("1.2", **said) if image.series_number == 12]
-    (study,) = studies_of(framed("1.1", **said) + named)
+    header = {"lateralities": ("R",)}
+    named = [image for image in framed("1.2", **header) if image.series_number == 12]
+    (study,) = studies_of(framed("1.1", **header) + named)
     assert len(usable(study)) == 4
     # planes that are distributed over several frames are used
     (study,) = studies_of([i for i in framed("1.1") if i.series_number != 2] + repeat)

@@ -45,8 +45,8 @@ def candidate(folder: Path, scan: Scan, slices: int = 20) -> Candidate:
         (Plane.CORONAL, {"name": "PD"}, {"name": "PD FS"}, "fat saturation"),
         (Plane.AXIAL, {"name": "PD FS"}, {"name": "T2 FS", "te": 70.0}, "weighting"),
         (Plane.AXIAL, {"name": "PD FS"}, {"name": "PD FS", "tilt": 20.0}, "angle"),
-        (Plane.AXIAL, {"name": "PD FS"}, {"name": "PD FS", "pixel": 0.9}, "pixels"),
-        (Plane.AXIAL, {"name": "PD FS", "number": 9}, {"name": "PD FS"}, "last one made"),
+        (Plane.AXIAL, {"name": "PD FS"}, {"name": "PD FS", "pixel": 0.9}, "pixel size"),
+        (Plane.AXIAL, {"name": "PD FS", "number": 9}, {"name": "PD FS"}, "last repeat"),
     ],
 )
 def test_the_closest_to_mrnets_protocol_is_first(
@@ -78,7 +78,7 @@ def test_few_slices_come_last(tmp_path: Path) -> None:
     assert "number of slices" in reason_not_chosen(second, first, sagittal)
 
 
-def echoes(times: list[float], *, together: bool = True, **said: Any) -> list[Image]:  # noqa: ANN401
+def echoes(times: list[float], *, together: bool = True, **header: Any) -> list[Image]:  # noqa: ANN401
     """One sequence of several echoes, in one series or in one each."""
     return [
         image
@@ -90,7 +90,7 @@ def echoes(times: list[float], *, together: bool = True, **said: Any) -> list[Im
             first=1 + 20 * index,
             series="map" if together else f"map {index}",
             series_number=7 if together else 7 + index,
-            **said,
+            **header,
         )
     ]
 

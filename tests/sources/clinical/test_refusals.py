@@ -64,16 +64,16 @@ def test_computed_series_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "header",
     [
         *({"names": (name.upper(), "")} for name in DIFFUSION),
         {"technique": ("EP", "SE")},
         {"kind": ("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE")},
     ],
 )
-def test_diffusion_is_refused(said: dict[str, Any]) -> None:
+def test_diffusion_is_refused(header: dict[str, Any]) -> None:
     """Diffusion and perfusion are refused by name, ImageType, or echo-planar technique."""
-    assert candidate(**said).refusal == "diffusion, perfusion or another echo-planar image"
+    assert candidate(**header).refusal == "diffusion, perfusion or another echo-planar image"
 
 
 @pytest.mark.parametrize("name", ACQUIRED)
@@ -83,7 +83,7 @@ def test_names_of_ordinary_sequences_are_accepted(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("header", "reason"),
     [
         ({"spacing": 10.0}, "more than 8 mm apart"),
         ({"pixel": 1.7}, "wider than 1.5 mm"),
@@ -96,9 +96,9 @@ def test_names_of_ordinary_sequences_are_accepted(name: str) -> None:
         ({"count": 1}, None),
     ],
 )
-def test_localisers_by_geometry(said: dict[str, Any], reason: str | None) -> None:
+def test_localisers_by_geometry(header: dict[str, Any], reason: str | None) -> None:
     """A localiser is recognised by spacing, pixels, or timing and number of slices."""
-    refusal = candidate(names=("A1", ""), **said).refusal
+    refusal = candidate(names=("A1", ""), **header).refusal
     if reason is None:
         assert refusal is None
     else:
@@ -164,7 +164,7 @@ DERIVED = ("DERIVED", "PRIMARY", "M", "ND")
 
 
 @pytest.mark.parametrize(
-    ("said", "refused"),
+    ("header", "refused"),
     [
         ({"lossy": True}, False),
         ({"lossy": True, "derivation": "JPEG 2000 IRREVERSIBLE, RATIO 10:1"}, False),
@@ -180,9 +180,9 @@ DERIVED = ("DERIVED", "PRIMARY", "M", "ND")
         ({}, True),
     ],
 )
-def test_images_stored_again_are_not_derived(said: dict[str, Any], refused: bool) -> None:
+def test_images_stored_again_are_not_derived(header: dict[str, Any], refused: bool) -> None:
     """DERIVED is accepted for compression and de-identification, refused for anything else."""
-    refusal = candidate(**{"kind": DERIVED, **said}).refusal
+    refusal = candidate(**{"kind": DERIVED, **header}).refusal
     assert (refusal is not None) is refused
 
 

@@ -102,9 +102,9 @@ def test_a_lost_slice_is_reported_at_any_position(
     ((reason, count),) = found.unreadable.items()
     assert why in reason
     assert count == 2
-    said = record(tmp_path / "out")
-    assert said["files"]["unreadable"] == 2
-    assert said["exams"]["0000"]["incomplete"] == [
+    content = record(tmp_path / "out")
+    assert content["files"]["unreadable"] == 2
+    assert content["exams"]["0000"]["incomplete"] == [
         "sagittal: 1 of 10 slices are missing between the first and the last",
         "unreadable or missing files in the folders of its images: 2",
     ]
@@ -198,8 +198,8 @@ def test_slices_without_a_position_are_reported(source: Path, tmp_path: Path) ->
     file.save_as(path)
     found = imported(source, tmp_path / "out")
     assert not found.complete
-    (said,) = found.exams["0000"]["incomplete"]
-    assert said == "coronal: 1 images of its series have no position: left out"
+    (line,) = found.exams["0000"]["incomplete"]
+    assert line == "coronal: 1 of its series' images have no position: left out"
 
 
 def test_a_damaged_series_is_reported_if_another_replaces_it(source: Path, tmp_path: Path) -> None:
@@ -210,9 +210,9 @@ def test_a_damaged_series_is_reported_if_another_replaces_it(source: Path, tmp_p
     found = imported(source, tmp_path / "out")
     assert found.exams["0000"]["imported"]
     assert not found.complete
-    (said,) = found.exams["0000"]["incomplete"]
-    assert "can't be used" in said
-    assert "truncated" in said
+    (line,) = found.exams["0000"]["incomplete"]
+    assert "can't be used" in line
+    assert "truncated" in line
 
 
 def test_a_damaged_plane_is_reported_if_planes_may_be_missing(source: Path, tmp_path: Path) -> None:
@@ -221,8 +221,8 @@ def test_a_damaged_plane_is_reported_if_planes_may_be_missing(source: Path, tmp_
     path.write_bytes(path.read_bytes()[:-1000])
     found = imported(source, tmp_path / "out", allow_missing_plane=True)
     assert found.exams["0000"]["missing"] == ["sagittal"]
-    (said,) = found.exams["0000"]["incomplete"]
-    assert said.startswith("sagittal: s1 can't be used: an image is truncated")
+    (line,) = found.exams["0000"]["incomplete"]
+    assert line.startswith("sagittal: s1 can't be used: an image is truncated")
     assert not found.complete
 
 

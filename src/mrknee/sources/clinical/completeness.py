@@ -104,7 +104,7 @@ def missing_parts(
             if one.series.axes is None and one.series.first.series == chosen.series.first.series
         )
         if nowhere:
-            yield f"{name}: {nowhere} images of its series have no position: left out"
+            yield f"{name}: {nowhere} of its series' images have no position: left out"
         rest = [one.series for one in candidates if continues(chosen.series, one.series)]
         if rest:
             yield (
