@@ -163,7 +163,7 @@ def test_a_batch_continues_after_a_refused_study(tmp_path: Path) -> None:
 
 
 def test_another_body_part_is_accepted_on_request(tmp_path: Path) -> None:
-    """--any-body-part accepts a knee tagged LIVER, with a note, but not one described as abdomen."""
+    """--any-body-part accepts a knee tagged LIVER with a note, but not one described so."""
     liver = {"BodyPartExamined": "LIVER"}
     export_study(tmp_path / "in", "tagged", [replace(s, elements=liver) for s in PROTOCOL])
     described = {**liver, "StudyDescription": "MRI ABDOMEN"}

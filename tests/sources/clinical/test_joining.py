@@ -48,7 +48,7 @@ UNSEEN: list[dict[str, Any]] = [{"inverted": True}, {"te_ms": 30.4}]
 
 @pytest.mark.parametrize("header", DIFFERENCES + UNSEEN)
 @pytest.mark.parametrize("part", ["second half", "every other"])
-def test_headers_that_differ_within_a_stack_lose_no_slice(header: dict[str, Any], part: str) -> None:
+def test_stacks_with_differing_headers_lose_no_slice(header: dict[str, Any], part: str) -> None:
     """Slices that continue each other are one stack, with the values of the fullest header."""
     (stack,) = stacks_where(PARTS[part], **header)
     assert sorted(image.number for image in stack.images) == list(range(1, 21))

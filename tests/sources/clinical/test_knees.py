@@ -244,7 +244,7 @@ def test_frames_that_hold_all_planes_are_never_mixed(
 
 
 def test_a_part_of_another_frame_is_used_only_with_a_stated_side() -> None:
-    """In addition to a frame with all planes, series of another one are used if their side is stated."""
+    """If one frame has all planes, series of another frame are used if their side is stated."""
     repeat = [image for image in framed("1.2") if image.series_number == 12]
     (study,) = studies_of(framed("1.1") + repeat)
     assert usable(study) == EVERY

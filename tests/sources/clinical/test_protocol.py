@@ -187,4 +187,5 @@ def test_what_is_not_declared_is_compared_with_mrnets(tmp_path: Path) -> None:
         for name, te in (("T2", 70.0), ("PD", 20.0))
     )
     assert closeness(t2, declared) < closeness(pd, declared)
-    assert reason_not_chosen(pd, t2, declared) == "s1 is closer to what sag declares by its weighting"
+    reason = reason_not_chosen(pd, t2, declared)
+    assert reason == "s1 is closer to what sag declares by its weighting"

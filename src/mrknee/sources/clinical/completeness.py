@@ -56,13 +56,13 @@ def refuse_large_holes(series: Series) -> None:
     Raises:
         MrkneeError: too many slices are missing.
     """
-    lacking, present = missing_slices(series), len(series.images)
-    if lacking > LARGEST_SHARE * (lacking + present):
+    missing, present = missing_slices(series), len(series.images)
+    if missing > LARGEST_SHARE * (missing + present):
         raise DataError(
             "too many slices of a series are missing",
             code="missing-slices",
             expected=f"at most {LARGEST_SHARE:.0%} missing",
-            found=f"{lacking} of {lacking + present} missing between the first and the last",
+            found=f"{missing} of {missing + present} missing between the first and the last",
         )
 
 
@@ -86,10 +86,10 @@ def missing_parts(
         chosen = by_name.get(plane["series"])
         if chosen is None:
             continue
-        lacking, present = missing_slices(chosen.series), len(chosen.series.images)
-        if lacking:
+        missing, present = missing_slices(chosen.series), len(chosen.series.images)
+        if missing:
             yield (
-                f"{name}: {lacking} of {lacking + present} slices are missing between the first"
+                f"{name}: {missing} of {missing + present} slices are missing between the first"
                 " and the last"
             )
         step = _step_of_numbers(chosen.series, candidates)
