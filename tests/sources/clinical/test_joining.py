@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mrknee.exams import Plane
+from mrknee.sources.clinical.completeness import missing_parts, missing_slices
 from mrknee.sources.clinical.header import Image
 from mrknee.sources.clinical.joining import JOINED, continues, join
-from mrknee.sources.clinical.completeness import missing_parts, missing_slices
 from mrknee.sources.clinical.protocol import candidates
 from mrknee.sources.clinical.series import Series, sort_into_series
 from tests.sources.clinical.headers import images

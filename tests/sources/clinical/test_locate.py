@@ -252,9 +252,7 @@ def test_a_truncated_tar_gives_its_complete_files(tmp_path: Path, place: int) ->
     source.write_bytes(source.read_bytes()[:place])
     found = find_files(source)
     assert [one.name.name for one in found.files] == (["one"] if place > 1535 else [])
-    assert [why for _, why in found.broken] == [
-        "a tar is truncated or damaged: copy it again"
-    ]
+    assert [why for _, why in found.broken] == ["a tar is truncated or damaged: copy it again"]
 
 
 def test_a_tar_with_a_negative_size_is_refused(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from mrknee.exams import MRNET_SERIES, Plane, Series, SeriesList
 from mrknee.sources.clinical.header import Image
 from mrknee.sources.clinical.protocol import (
     Candidate,
+    by_specificity,
     candidates,
     closeness,
-    by_specificity,
     matches,
     ranked,
     reason_not_chosen,

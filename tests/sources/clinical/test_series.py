@@ -13,6 +13,7 @@ from pydicom.uid import generate_uid
 
 from mrknee.exams import PLANES, Plane
 from mrknee.sources.clinical import series as series_module
+from mrknee.sources.clinical.completeness import missing_slices
 from mrknee.sources.clinical.geometry import (
     SHOWN,
     Axes,
@@ -22,7 +23,6 @@ from mrknee.sources.clinical.geometry import (
     upright,
 )
 from mrknee.sources.clinical.header import Image, read_header
-from mrknee.sources.clinical.completeness import missing_slices
 from mrknee.sources.clinical.locate import Location
 from mrknee.sources.clinical.pixels import read_volume
 from mrknee.sources.clinical.series import sort_into_series

@@ -30,9 +30,9 @@ from mrknee.exams.listing import declared_series
 from mrknee.exams.stackfile import is_whole_stack
 from mrknee.files import clear_half_written, contents, owned_folder, whole_file
 from mrknee.progress import Progress
+from mrknee.sources.clinical.completeness import missing_parts
 from mrknee.sources.clinical.digest import content_digest
 from mrknee.sources.clinical.knees import studies_of
-from mrknee.sources.clinical.completeness import missing_parts
 from mrknee.sources.clinical.nifti import is_nifti
 from mrknee.sources.clinical.nifti_names import nifti_studies
 from mrknee.sources.clinical.scanning import Scan, scan_source

@@ -37,10 +37,10 @@ from pydicom.uid import (
 )
 
 from mrknee.errors import DataError
+from mrknee.sources.clinical.completeness import refuse_large_holes
 from mrknee.sources.clinical.dicomfile import parse, text, untrusted
 from mrknee.sources.clinical.geometry import Volume
 from mrknee.sources.clinical.header import Image
-from mrknee.sources.clinical.completeness import refuse_large_holes
 from mrknee.sources.clinical.locate import Opener
 from mrknee.sources.clinical.mosaic import looks_tiled, mosaic_reason
 from mrknee.sources.clinical.series import Series

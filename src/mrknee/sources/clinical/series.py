@@ -305,9 +305,7 @@ def slabs_of(images: list[Image], axes: Axes) -> list[list[Image]]:
             blocks = [part for block in blocks for part in _split_in_plane(block, places[:, axis])]
     across = nearest_plane(axes[0])[0] is Plane.SAGITTAL
     along = places[:, 0]
-    blocks = [
-        part for block in blocks for part in _split_along_normal(block, along, across=across)
-    ]
+    blocks = [part for block in blocks for part in _split_along_normal(block, along, across=across)]
     return [[images[index] for index in sorted(block)] for block in blocks]
 
 

@@ -17,13 +17,13 @@ from mrknee.sources.clinical.pixels import FOREIGN, read_volume
 from mrknee.sources.clinical.protocol import (
     ORDER,
     Candidate,
-    target_of,
+    by_specificity,
     contrast_of,
     declared_contrast,
-    by_specificity,
     matches,
     ranked,
     reason_not_chosen,
+    target_of,
 )
 from mrknee.sources.clinical.refusals import FEW_SLICES, unusable_reason
 
