@@ -95,8 +95,8 @@ def test_a_name_that_contradicts_the_geometry_is_refused(tmp_path: Path) -> None
         (70, np.array([128], "<i2").tobytes(), "other than grey values"),
         (108, np.array([1e30], "<f4").tobytes(), "impossible offset"),
         (108, np.array([np.nan], "<f4").tobytes(), "can't be read|impossible offset"),
-        (252, bytes(4), "how it lies"),
-        (280, np.array([np.nan] * 4, "<f4").tobytes(), "how large a voxel is"),
+        (252, bytes(4), "its orientation"),
+        (280, np.array([np.nan] * 4, "<f4").tobytes(), "its voxel size"),
     ],
 )
 def test_broken_headers_are_refused(

@@ -106,7 +106,7 @@ def test_echoes_of_a_map_come_after_a_series_of_one_contrast(together: bool, nam
         first, *others = ranked(candidates(sort_into_series(maps + single)), sagittal)
         assert first.weighting == weighting
         assert first.series.first.series == "single"
-        assert "single one" in reason_not_chosen(others[0], first, sagittal)
+        assert "single contrast" in reason_not_chosen(others[0], first, sagittal)
 
 
 @pytest.mark.parametrize(
