@@ -111,7 +111,7 @@ def test_a_phantom_is_an_exam_with_its_lesions() -> None:
         difference = knee.stacks[plane].astype(int) - rendered.stacks[plane]
         assert np.abs(difference).max() <= 1, "another number of BLAS threads rounds otherwise"
         assert knee.lesions["acl"][plane].shape == knee.stacks[plane].shape
-    with pytest.raises(mrknee.SettingsError, match="can't be drawn"):
+    with pytest.raises(mrknee.SettingsError, match="unknown finding"):
         mrknee.make_phantom(3, ["oedema"])
 
 

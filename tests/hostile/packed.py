@@ -52,7 +52,7 @@ def _tars() -> Iterator[Case]:
     ):
         info = tarfile.TarInfo("a.dcm")
         info.type, info.linkname = kind, "/etc/passwd"
-        yield case(name, tarred((info, b"")), "isn't read")
+        yield case(name, tarred((info, b"")), "aren't read")
     for name, size in (
         ("a size of 8 GB", b"77777777777\0"),
         ("a negative size", b"\xff" * 4 + (-1024).to_bytes(8, "big", signed=True)),
@@ -94,7 +94,7 @@ def _gzips() -> Iterator[Case]:
                 for _ in range(260):
                     file.write(bytes(2**20))
 
-        yield Case("import", f"gzip, {ending} of a bomb", bomb, "unpacks to too much")
+        yield Case("import", f"gzip, {ending} of a bomb", bomb, "too large when unpacked")
     wrong = bytearray(packed)
     wrong[-8:-4] = b"\0\0\0\0"
     yield case("a wrong checksum", bytes(wrong), "damaged")
@@ -105,10 +105,10 @@ def _nested() -> Iterator[Case]:
         return Case("import", f"zip in a zip, {name}", content(data, ".zip"), said)
 
     inner = zipped(("a.dcm", GOOD_DICOM))
-    yield case("in a zip", zipped(("2.zip", zipped(("1.zip", inner)))), "an archive in an archive")
+    yield case("in a zip", zipped(("2.zip", zipped(("1.zip", inner)))), "an archive is nested")
     yield case("cut", zipped(("1.zip", inner[: len(inner) // 2])))
     yield case("of text", zipped(("1.zip", b"PK is no zip")))
     bomb = zipped(("a.dcm", bytes(80 * 2**20)), kind=zipfile.ZIP_DEFLATED)
-    yield case("of a bomb", zipped(("1.zip", bomb)), "far more")
+    yield case("of a bomb", zipped(("1.zip", bomb)), "too large when unpacked")
     yield case("that leads out", zipped(("1.zip", zipped(("../a.dcm", b"1")))), "outside itself")
     yield case("that is a tar that leads out", zipped(("1.tar", tarred(("/a", b"1")))), "outside")

@@ -312,7 +312,7 @@ def _zips() -> Iterator[Case]:
         data = zipped(("a.dcm", bytes(80 * 2**20)), kind=zipfile.ZIP_DEFLATED)
         path.with_name(path.name + ".zip").write_bytes(data)
 
-    yield Case("import", "zip, a bomb", bomb, "far more")
+    yield Case("import", "zip, a bomb", bomb, "too large when unpacked")
     lied = bytearray(zipped(("a.dcm", GOOD_DICOM + bytes(2**20)), kind=zipfile.ZIP_DEFLATED))
     place = lied.rindex(b"PK\x01\x02") + 24
     lied[place : place + 4] = struct.pack("<I", 100)
@@ -342,7 +342,7 @@ def _zips() -> Iterator[Case]:
     yield case("a name that is no text", bytes(other))
     for kind in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         packed = zipped(("a.dcm", GOOD_DICOM), kind=kind)
-        yield case(f"packed by method {kind}", packed, "unusual way")
+        yield case(f"packed by method {kind}", packed, "unsupported compression")
     yield case("a member without a name", bytes(nameless))
 
 
@@ -362,7 +362,7 @@ def _folders() -> Iterator[Case]:
     yield case("pickles", lambda path: (path / "a.dcm").write_bytes(PICKLE))
     yield case("a DICOMDIR alone", lambda path: (path / "DICOMDIR").write_bytes(_directory()))
     yield Case("import", "a pipe", lambda path: os.mkfifo(path))
-    yield Case("import", "nothing there", lambda _: None, "not there")
+    yield Case("import", "nothing there", lambda _: None, "doesn't exist")
 
 
 def _directory() -> bytes:

@@ -130,7 +130,7 @@ def test_an_import_goes_on_after_ctrl_c(tmp_path: Path) -> None:
     )
     record = (tmp_path / "out" / "import.json").read_text()
     assert '"finished": false' in record
-    assert "brought the program down" not in "".join(
+    assert "crashed the program" not in "".join(
         path.read_text() for path in (tmp_path / "out" / ".import").glob("*.json")
     )
 

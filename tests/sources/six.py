@@ -1,4 +1,4 @@
-"""Six series over three planes, as knees are often imaged."""
+"""Six series in three planes, as in many knee examinations."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ TRAIN, VALID, SEED, SIZE, FACTOR = 5, 2, 3, 32, 0.2
 
 
 def write(out: Path, *, seed: int = SEED, workers: int | None = 1) -> None:
-    """Write the tests' small data set."""
+    """Writes a small data set."""
     write_cohort(
         out, train=TRAIN, valid=VALID, seed=seed, size=SIZE, slice_factor=FACTOR, workers=workers
     )
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file with its bytes."""
+    """All files with their bytes."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
@@ -42,14 +42,14 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("split", "count"), [("train", 1130), ("valid", 120)])
 def test_full_size_has_mrnets_counts(split: str, count: int) -> None:
-    """As many exams as MRNet gives exactly its counts of each combination of labels."""
+    """With as many exams as MRNet, the counts per combination of labels are MRNet's."""
     counted = Counter(draw_truths(split, count, seed=0))
     assert tuple(counted[kind] for kind in KINDS) == FREQUENCIES[split]
 
 
 @pytest.mark.parametrize("count", [1, 7, 10, 50, 333])
 def test_small_sets_keep_the_mix(count: int) -> None:
-    """Each combination's count is within 1 of its share, and all add up."""
+    """The count per combination is within 1 of its share, and the counts add up."""
     counted = Counter(draw_truths("train", count, seed=5))
     share = np.array(FREQUENCIES["train"]) / 1130 * count
     assert sum(counted.values()) == count
@@ -76,7 +76,7 @@ def test_the_set_reads_as_an_mrnet_folder(cohort: Path) -> None:
 
 def test_labels_are_headerless_and_consistent(cohort: Path) -> None:
     """Label files hold `0000,1` lines; a tear is always abnormal; they match phantom.json."""
-    told = json.loads((cohort / "phantom.json").read_text())["exams"]
+    recorded = json.loads((cohort / "phantom.json").read_text())["exams"]
     for split in ("train", "valid"):
         labels = {
             finding: dict(
@@ -85,20 +85,20 @@ def test_labels_are_headerless_and_consistent(cohort: Path) -> None:
             for finding in ("abnormal", "acl", "meniscus")
         }
         for exam, abnormal in labels["abnormal"].items():
-            assert abnormal == str(int(told[exam]["abnormal"]))
-            assert labels["acl"][exam] == str(int(told[exam]["acl"]))
-            assert labels["meniscus"][exam] == str(int(told[exam]["meniscus"]))
+            assert abnormal == str(int(recorded[exam]["abnormal"]))
+            assert labels["acl"][exam] == str(int(recorded[exam]["acl"]))
+            assert labels["meniscus"][exam] == str(int(recorded[exam]["meniscus"]))
             assert "1" not in (labels["acl"][exam], labels["meniscus"][exam]) or abnormal == "1"
 
 
 def test_masks_are_written_for_positive_exams_only(cohort: Path) -> None:
     """lesions/<split>/<finding>/<plane>/ holds exactly the positive exams, in the stacks' grid."""
-    told = json.loads((cohort / "phantom.json").read_text())["exams"]
+    recorded = json.loads((cohort / "phantom.json").read_text())["exams"]
     for finding in ("abnormal", "acl", "meniscus"):
         for plane in PLANES:
             for split in ("train", "valid"):
                 found = {p.stem for p in (cohort / "lesions" / split / finding / plane).glob("*")}
-                wanted = {i for i, e in told.items() if e[finding] and e["split"] == split}
+                wanted = {i for i, e in recorded.items() if e[finding] and e["split"] == split}
                 assert found == wanted
                 for exam in found:
                     mask = np.load(cohort / "lesions" / split / finding / plane / f"{exam}.npy")
@@ -113,8 +113,8 @@ def test_workers_do_not_change_a_byte(cohort: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "two") == contents(cohort)
 
 
-def test_an_interrupted_run_completes_only_what_is_missing(cohort: Path, tmp_path: Path) -> None:
-    """Exams that are complete are not touched; missing files come back byte for byte."""
+def test_a_resumed_run_writes_only_missing_exams(cohort: Path, tmp_path: Path) -> None:
+    """Complete exams are not rewritten; missing files are written again with the same bytes."""
     write(tmp_path / "set")
     before = contents(tmp_path / "set")
     lost = tmp_path / "set" / "train" / "sagittal" / "0002.npy"
@@ -128,7 +128,7 @@ def test_an_interrupted_run_completes_only_what_is_missing(cohort: Path, tmp_pat
 
 
 def test_other_parameters_are_refused(cohort: Path) -> None:
-    """A folder with a set of another seed is refused with both parameters, and not touched."""
+    """A folder with a set of another seed is refused with both parameters and left unchanged."""
     before = contents(cohort)
     with pytest.raises(MrkneeError, match="other parameters") as error:
         write(cohort, seed=SEED + 1)
@@ -140,7 +140,7 @@ def test_other_parameters_are_refused(cohort: Path) -> None:
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
-    """A folder that isn't empty and isn't ours is refused by its name."""
+    """A folder with other content is refused with the names of its files."""
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(MrkneeError, match="not empty") as error:
         write(tmp_path)
@@ -149,7 +149,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_is_refused_as_folder(tmp_path: Path) -> None:
-    """OUT that is a file is refused."""
+    """An output path that is a file is refused."""
     (tmp_path / "out").write_text("")
     with pytest.raises(MrkneeError, match="can't be written"):
         write(tmp_path / "out")
@@ -165,8 +165,8 @@ def test_a_file_is_refused_as_folder(tmp_path: Path) -> None:
         {"slice_factor": 2.0},
     ],
 )
-def test_impossible_arguments_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    """No exams, tiny images and impossible factors raise before anything is written."""
+def test_invalid_arguments_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """Zero exams, tiny images and invalid factors raise before anything is written."""
     arguments: dict[str, Any] = {"train": 1, "valid": 1, "seed": 0, **wrong}
     with pytest.raises(MrkneeError):
         write_cohort(tmp_path / "set", **arguments)
@@ -193,6 +193,6 @@ def test_declared_series_are_written_and_read_again(tmp_path: Path) -> None:
 
 
 def test_mrnets_series_are_not_declared(cohort: Path) -> None:
-    """A data set of MRNet's three has no `series.csv`, and its parameters don't name them."""
+    """A data set of MRNet's three series has no `series.csv`, and its parameters omit them."""
     assert not (cohort / "series.csv").exists()
     assert "series" not in json.loads((cohort / "phantom.json").read_text())

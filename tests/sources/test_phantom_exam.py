@@ -33,7 +33,7 @@ def healthy() -> PhantomExam:
 
 
 def test_stacks_are_mrnets_format(torn: PhantomExam) -> None:
-    """Three planes, each uint8 (slices, size, size), using the whole range of grey."""
+    """Three planes are uint8 (slices, size, size) and use the complete range of grey."""
     assert tuple(torn.stacks) == PLANES
     for plane, stack in torn.stacks.items():
         assert stack.dtype == np.uint8
@@ -68,8 +68,8 @@ def test_only_positive_findings_have_masks(acl: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_tear_can_be_seen_in_every_plane(seed: int) -> None:
-    """Masks of both tears are never empty, however subtle the tear."""
+def test_every_tear_is_visible_in_every_plane(seed: int) -> None:
+    """Masks of both tears are not empty in any plane, however subtle the tear."""
     exam = render_exam(seed, BOTH, size=SIZE, slice_factor=0.5)
     for finding in ("acl", "meniscus"):
         for plane in PLANES:
@@ -108,7 +108,7 @@ def test_the_truth_changes_lesions_only(torn: PhantomExam, healthy: PhantomExam)
 
 
 def test_lesions_can_be_drawn_without_rendering(torn: PhantomExam) -> None:
-    """draw_exam_lesions tells what render_exam paints."""
+    """`draw_exam_lesions` returns the lesions that `render_exam` paints."""
     assert draw_exam_lesions(11, BOTH) == torn.lesions
 
 
@@ -136,14 +136,14 @@ def test_an_exam_has_the_series_that_are_declared() -> None:
 
 
 def test_fat_is_dark_where_its_suppression_is_declared() -> None:
-    """The bone in the middle of a sagittal knee is half as bright beside the cartilage at most."""
+    """With fat suppression, bone has at most half the brightness that it has without."""
     knee = make_phantom(4, size=64, slice_factor=0.3, series=SIX)
     dark, bright = (np.median(knee.stacks[name][1:-1, 8:24, 24:40]) for name in SIX.names[:2])
     assert dark < bright / 2
 
 
 def test_a_series_does_not_depend_on_the_others() -> None:
-    """Of one seed, a series' bytes and masks are the same whichever others are acquired."""
+    """For one seed, a series' bytes and masks don't depend on the other series."""
     given: dict[str, Any] = {"size": 32, "slice_factor": 0.2}
     usual = make_phantom(8, ["meniscus"], **given)
     every = make_phantom(8, ["meniscus"], series=SeriesList([*SIX, *MRNET_SERIES]), **given)
@@ -157,7 +157,7 @@ def test_a_series_does_not_depend_on_the_others() -> None:
 
 
 def test_a_planes_name_with_another_contrast_is_another_series() -> None:
-    """A series that is called `coronal` but declares PD is not MRNet's coronal T1."""
+    """A series named `coronal` that declares PD is not MRNet's coronal T1."""
     series = SeriesList([Series("coronal", "coronal", "PD", True)])
     knee = render_exam(3, NORMAL, size=32, slice_factor=0.2, series=series)
     usual = render_exam(3, NORMAL, size=32, slice_factor=0.2)
@@ -166,14 +166,14 @@ def test_a_planes_name_with_another_contrast_is_another_series() -> None:
 
 
 def straight_knee(right: bool) -> Anatomy:
-    """A knee that is not turned, in the middle of the scanner."""
+    """An unrotated knee at the centre of the scanner."""
     knee = draw_anatomy(np.random.default_rng(0))
     pose = (0.0, 0.0, 0.0)
     return replace(knee, right=right, rotation_deg=pose, offset=pose, flexion_deg=5.0)
 
 
 def centre_of_mass(knee: Anatomy, bone: str, plane: str) -> tuple[float, ...]:
-    """Where a bone lies in a plane's stack: slice, row, column, each from 0 to 1."""
+    """Position of a bone in a plane's stack: slice, row, column, each from 0 to 1."""
     grid = Grid(2.0, EXTENT)
     shape = fibula(knee, grid) if bone == "fibula" else patella(knee, grid)[0]
     inside = (shape.distance < 0).astype(np.float32)
@@ -196,8 +196,8 @@ def test_left_and_right_agree_in_all_planes(right: bool) -> None:
         assert (place < 0.4) if right else (place > 0.6)
 
 
-def test_planes_are_shown_as_radiology_shows_them() -> None:
-    """Patella: top of axial, left of sagittal, first coronal slices; fibula: below, later."""
+def test_planes_have_radiological_orientation() -> None:
+    """The patella is at the top of axial, left of sagittal and in the first coronal slices."""
     knee = straight_knee(True)
     assert centre_of_mass(knee, "patella", "axial")[1] < 0.35
     assert centre_of_mass(knee, "patella", "sagittal")[2] < 0.35
@@ -217,7 +217,7 @@ def test_knees_differ_in_side_and_size() -> None:
 
 
 def test_normal_knees_carry_distractors() -> None:
-    """Many, not all, knees have meniscal degeneration, a bright ACL spot, and some fluid."""
+    """Some normal knees have meniscal degeneration, a bright ACL spot, and fluid."""
     knees = [draw_anatomy(np.random.default_rng(seed)) for seed in range(100)]
     assert 20 < sum(max(knee.degeneration) > 0 for knee in knees) < 80
     assert 20 < sum(knee.acl_bright_spot > 0 for knee in knees) < 60

@@ -46,7 +46,7 @@ def draws(truth: Truth, count: int = 300) -> list[tuple[Lesion, ...]]:
 
 
 def test_a_tear_makes_an_exam_abnormal() -> None:
-    """A truth with a tear that isn't abnormal can't be made."""
+    """A truth with a tear that isn't abnormal is refused."""
     with pytest.raises(ValueError, match="abnormal"):
         Truth(abnormal=False, acl=True, meniscus=False)
 
@@ -116,7 +116,7 @@ def test_a_meniscal_tear_reaches_the_surface(kind: TearKind, medial: bool) -> No
 
 @pytest.mark.parametrize("medial", [True, False])
 def test_degeneration_never_reaches_the_surface(medial: bool) -> None:
-    """Mucoid signal is there, and 0 within 0.9 mm of every surface."""
+    """Mucoid signal is present, but 0 within 0.9 mm of every surface."""
     part = Meniscus(fine_canvas(), KNEE, medial=medial)
     cover = degeneration_cover(part, 1.0)
     assert cover.max() > 0.3
@@ -124,7 +124,7 @@ def test_degeneration_never_reaches_the_surface(medial: bool) -> None:
 
 
 def test_a_bucket_handle_leaves_the_meniscus_and_lies_in_the_notch() -> None:
-    """Its mask reaches within 12 mm of the midline, where no healthy meniscus is."""
+    """A bucket handle's mask reaches within 12 mm of the midline, beyond a healthy meniscus."""
     tear = MeniscalTear(True, "bucket-handle", 0.8, -15.0, 150.0, 0.4, 1.5, 1.0)
     canvas = paint_knee(KNEE, (tear,), PROTOCOL, 128)
     box, cover = canvas.marks["meniscus"][1]
@@ -149,7 +149,7 @@ def test_a_torn_acl_is_interrupted_by_bright_tissue() -> None:
 
 
 def test_a_lax_acl_sags() -> None:
-    """Sag moves the middle of the ligament by its amount and leaves its ends in place."""
+    """Sag moves the middle of the ligament by its amount and doesn't move its ends."""
     moved = np.linalg.norm(acl_path(KNEE, 6.0) - acl_path(KNEE, 0.0), axis=1)
     assert moved[0] == pytest.approx(0.0, abs=1e-9)
     assert moved[-1] == pytest.approx(0.0, abs=1e-9)
@@ -173,8 +173,8 @@ def healthy_knee() -> Canvas:
         BakerCyst(9.0),
     ],
 )
-def test_a_lesion_changes_the_knee_only_where_it_is(lesion: Lesion) -> None:
-    """Without noise, nothing changes further than 4 mm from what the lesion's mask marks."""
+def test_a_lesion_changes_the_knee_only_within_its_mask(lesion: Lesion) -> None:
+    """Without noise, nothing changes more than 4 mm from the lesion's mask."""
     healthy = healthy_knee()
     ill = paint_knee(KNEE, (lesion,), PROTOCOL, 128)
     changed = np.abs(ill.volumes - healthy.volumes).max(axis=0) > 1e-3
@@ -205,8 +205,8 @@ def test_a_bruise_is_bright_with_fat_saturation_and_dark_on_t1() -> None:
     assert ill[1][at] < 0.8 * healthy[1][at]
 
 
-def test_masks_leave_out_what_bone_covers() -> None:
-    """A large effusion's mask holds nothing deeper than a voxel inside the femur."""
+def test_masks_exclude_regions_covered_by_bone() -> None:
+    """A large effusion's mask contains nothing more than a voxel inside the femur."""
     canvas = paint_knee(KNEE, (Effusion(1.0),), PROTOCOL, 128)
     bone = femur(KNEE, canvas.grid)[0]
     inside = np.zeros(canvas.grid.shape, bool)

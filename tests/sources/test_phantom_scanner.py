@@ -47,7 +47,7 @@ def test_spin_echo_is_the_textbook_equation() -> None:
 
 
 def test_three_tesla_uses_its_own_relaxation_times() -> None:
-    """At 3 T the second values of T1 and T2 count."""
+    """At 3 T the second values of T1 and T2 are used."""
     tissue = Tissue(1.0, (1e9, 500), (1.0, 100))
     signal = spin_echo(tissue, tesla=3.0, repetition_ms=500, echo_ms=100)
     assert signal == pytest.approx((1 - exp(-1)) * exp(-1))
@@ -88,10 +88,10 @@ def test_dephasing_grows_with_the_field() -> None:
         ("GRE", True, ["fluid", "cartilage", "muscle", "subcutaneous fat", "marrow"]),
     ],
 )
-def test_tissues_are_as_bright_as_the_declared_contrast_says(
+def test_tissues_have_the_brightness_of_the_declared_contrast(
     tesla: float, weighting: str, fat_suppressed: bool, bright_to_dark: list[str]
 ) -> None:
-    """Of each declared weighting and fat suppression, ten draws order the tissues rightly."""
+    """Ten draws per declared contrast give the expected order of the tissues' brightness."""
     series = Series("one", "sagittal", weighting, fat_suppressed)
     for seed in range(10):
         one = draw_acquisition(np.random.default_rng(seed), series, tesla, 1.0)
@@ -99,7 +99,7 @@ def test_tissues_are_as_bright_as_the_declared_contrast_says(
         assert signals == sorted(signals, reverse=True)
 
 
-def test_what_is_not_declared_is_mrnets() -> None:
+def test_undeclared_properties_are_mrnets() -> None:
     """Without weighting and fat suppression a series is drawn like MRNet's of its plane."""
     usual = draw_protocol(np.random.default_rng(3), 1.0)
     rng = np.random.default_rng(3)
@@ -109,7 +109,7 @@ def test_what_is_not_declared_is_mrnets() -> None:
         assert one == usual.series[plane]
 
 
-def test_fat_saturation_takes_away_fat_only() -> None:
+def test_fat_saturation_removes_fat_only() -> None:
     """With 10 % of the fat signal left, pure fat keeps 10 % and muscle everything."""
     for name, share in (("subcutaneous fat", 0.1), ("muscle", 1.0)):
         tissue = TISSUES[name]
@@ -120,8 +120,8 @@ def test_fat_saturation_takes_away_fat_only() -> None:
         assert saturated == pytest.approx(share * open_)
 
 
-def test_contrasts_are_the_knees() -> None:
-    """T1: fat over muscle over fluid; fat-saturated T2: fluid over cartilage over meniscus."""
+def test_contrasts_are_those_of_knees() -> None:
+    """T1: fat > muscle > fluid; fat-saturated T2: fluid > cartilage > meniscus."""
 
     def t1(name: str) -> float:
         return spin_echo(TISSUES[name], tesla=1.5, repetition_ms=600, echo_ms=15)
@@ -137,7 +137,7 @@ def test_contrasts_are_the_knees() -> None:
 
 @pytest.mark.parametrize("plane", PLANES)
 def test_slice_counts_follow_mrnet(plane: str) -> None:
-    """Counts stay in MRNet's range and have its quartiles to within one slice."""
+    """Counts are within MRNet's range and have its quartiles to within one slice."""
     rng = np.random.default_rng(0)
     counts = [draw_slice_count(rng, plane) for _ in range(4000)]  # type: ignore[arg-type]
     low, *quartiles, high = SLICE_QUANTILES[plane]
@@ -191,7 +191,7 @@ def test_directions_of_rows_columns_and_slices() -> None:
 
 
 def test_outside_the_grid_is_air() -> None:
-    """A field of view larger than the grid shows nothing at its rim."""
+    """The rim of a field of view larger than the grid is black."""
     volume = np.ones(GRID.shape, np.float32)
     stack = sample(volume, GRID.everything(), replace(SERIES, field_of_view=200.0), 64)
     assert stack[4, 0].max() == 0

@@ -1,1 +1,1 @@
-"""Where exams come from: synthetic knees, DICOM studies, NIfTI volumes."""
+"""Sources of exams: synthetic knees, DICOM studies and NIfTI volumes."""

@@ -1,4 +1,4 @@
-"""Images as headers describe them, without files: for rules that look at headers alone."""
+"""Headers without files, for tests of rules that use headers only."""
 
 from __future__ import annotations
 
@@ -42,28 +42,28 @@ def images(
     pixel: float = 0.6,
     first: int = 1,
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    **said: Any,  # noqa: ANN401
+    **header: Any,  # noqa: ANN401
 ) -> list[Image]:
-    """The images of one stack.
+    """The headers of one stack.
 
     Args:
-        plane: which it lies in.
-        count: of its slices.
-        centre: its middle in the patient, mm.
-        spacing: from slice to slice, mm.
-        pixel: its edge, mm.
-        first: the first image's number.
-        shift: by how much each slice lies further than the one before, beside the spacing.
-        said: what the headers say, by the names of `Image`'s fields.
+        plane: its plane.
+        count: number of slices.
+        centre: centre of the stack in patient coordinates, mm.
+        spacing: distance between slices, mm.
+        pixel: edge of a pixel, mm.
+        first: number of the first image.
+        shift: additional shift from slice to slice, mm.
+        header: values of the headers, by the names of `Image`'s fields.
     """
-    said = {**DEFAULTS, "series_number": said.get("series_number", 1), **said}
+    header = {**DEFAULTS, "series_number": header.get("series_number", 1), **header}
     slices, rows, cols = SHOWN[plane]
-    half = (said["rows"] - 1) / 2 * pixel, (said["cols"] - 1) / 2 * pixel
-    made = []
+    half = (header["rows"] - 1) / 2 * pixel, (header["cols"] - 1) / 2 * pixel
+    found = []
     for index in range(count):
         middle = np.array(centre) + (index - (count - 1) / 2) * (spacing * slices + np.array(shift))
         corner = middle - half[0] * rows - half[1] * cols
-        uid = f"{said['series']} {said['series_number']} {first + index} {said['te_ms']}"
+        uid = f"{header['series']} {header['series_number']} {first + index} {header['te_ms']}"
         place = {
             "frame": 0,
             "number": first + index,
@@ -73,11 +73,11 @@ def images(
             "orientation": (*cols, *rows),
             "pixel_mm": (pixel, pixel),
         }
-        made.append(replace(BLANK, **{**place, **said}))
-    return made
+        found.append(replace(BLANK, **{**place, **header}))
+    return found
 
 
-def candidate(*args: Any, **said: Any) -> Candidate:  # noqa: ANN401
+def candidate(*args: Any, **header: Any) -> Candidate:  # noqa: ANN401
     """One stack as a candidate; the arguments are those of `images`."""
-    (found,) = candidates(sort_into_series(images(*args, **said)))
+    (found,) = candidates(sort_into_series(images(*args, **header)))
     return found

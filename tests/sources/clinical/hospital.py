@@ -1,4 +1,4 @@
-"""A hospital for the tests: scans the phantom and exports DICOM, with a patient's name on it."""
+"""DICOM exports for tests: phantom scans with planted identifiers of a patient."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mrknee.sources.clinical.geometry import SHOWN
 from mrknee.sources.phantom import Truth, render_exam
 
 ROOT = "1.2.826.0.1.3680043.8.498.4711."
-"""Every UID of this hospital begins so."""
+"""Prefix of every UID."""
 
 PLANTED = {
     "PatientName": "Plantagenet^Petronella",
@@ -48,12 +48,12 @@ PLANTED = {
     "OperatorsName": "Plantin^Paul",
 }
 SECRETS = ("plant", "petronella", "0815", "19610203", "20190817", "4711")
-"""What must never come out, in lower case; 4711 is in every UID."""
+"""Parts of the planted identifiers in lower case; 4711 is in every UID."""
 
 
 @lru_cache(maxsize=1)
 def knee() -> dict[Plane, UInt8[np.ndarray, "slices rows cols"]]:
-    """A phantom's stacks, 256 x 256, a few slices each: halves of pixels from 128 x 128."""
+    """A phantom's stacks of 11 slices, enlarged from 128 x 128 to 256 x 256."""
     exam = render_exam(5, Truth(abnormal=True, acl=True, meniscus=False), size=128)
     stacks = {}
     for plane in PLANES:
@@ -65,7 +65,7 @@ def knee() -> dict[Plane, UInt8[np.ndarray, "slices rows cols"]]:
 
 @lru_cache(maxsize=2)
 def declared_knee(series: SeriesList) -> dict[str, tuple[Scan, np.ndarray]]:
-    """A phantom's declared series, 10 slices or more, each with what the scanner writes of it."""
+    """A phantom's declared series of 10 slices or more, each with its scan parameters."""
     exam = render_exam(
         5, Truth(abnormal=True, acl=True, meniscus=False), size=96, slice_factor=0.6, series=series
     )
@@ -96,7 +96,7 @@ def export_declared(
     *,
     without: Sequence[str] = (),
 ) -> Path:
-    """Writes a study of the declared series, less some."""
+    """Writes a study of the declared series except `without`."""
     for name, (scan, stack) in declared_knee(series).items():
         if name not in without:
             export_series(folder, scan, stack, study=study)
@@ -105,19 +105,19 @@ def export_declared(
 
 @dataclass(frozen=True)
 class Scan:
-    """How a stack is acquired and what the scanner writes about it.
+    """Geometry and header elements of a scan.
 
     Attributes:
-        plane: the nearest.
+        plane: nearest plane.
         number: SeriesNumber.
         name: SeriesDescription.
-        te, tr: ms.
-        elements: any further elements, by keyword; they replace what is written by default.
-        turned: which of the three axes (slices, rows, columns) run against `SHOWN`.
-        transposed: rows and columns change places.
-        tilt: degrees by which the stack is turned about its columns' direction.
-        centre: of the stack in the patient, mm.
-        pixel, spacing: mm.
+        te, tr: echo and repetition time, ms.
+        elements: further elements by keyword, which replace default ones; None removes one.
+        turned: which of the three axes (slices, rows, columns) are reversed.
+        transposed: whether rows and columns are exchanged.
+        tilt: rotation about the columns' direction, degrees.
+        centre: centre of the stack in patient coordinates, mm.
+        pixel, spacing: size of a pixel and distance between slices, mm.
     """
 
     plane: Plane
@@ -135,7 +135,7 @@ class Scan:
 
     @property
     def axes(self) -> np.ndarray:
-        """Where the acquired slices, rows and columns point."""
+        """Directions of the acquired slices, rows and columns."""
         axes = SHOWN[self.plane].copy()
         angle = np.radians(self.tilt)
         slices, rows, cols = axes
@@ -158,7 +158,7 @@ PROTOCOL = (
 
 
 def acquire(stack: np.ndarray, scan: Scan) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A stack's slices as a scanner makes them: (pixels, position of the first pixel)."""
+    """A stack's acquired slices: (pixels, position of the first pixel)."""
     acquired = np.flip(stack, tuple(np.flatnonzero(scan.turned)))
     axes = scan.axes
     if scan.transposed:
@@ -179,14 +179,14 @@ def orientation(scan: Scan) -> list[float]:
 
 
 def rounded(values: Sequence[float]) -> list[str]:
-    """Numbers as headers give them."""
+    """Numbers as decimal strings."""
     return [f"{value:.6f}" for value in values]
 
 
 def datasets(
     stack: np.ndarray, scan: Scan, study: str = "study", series: str | None = None
 ) -> list[Dataset]:
-    """One dataset a slice, uncompressed; `study` and `series` seed the UIDs."""
+    """One uncompressed dataset per slice; `study` and `series` seed the UIDs."""
     series = series or f"{study} {scan.number}"
     found = []
     for index, (pixels, position) in enumerate(acquire(stack, scan)):
@@ -230,7 +230,7 @@ def _apply(dataset: Dataset, scan: Scan) -> None:
 
 
 def set_pixels(dataset: Dataset, pixels: np.ndarray, bits: int | None = None) -> None:
-    """Puts grey values into a dataset, with what describes them."""
+    """Sets the pixels of a dataset and the elements that describe them."""
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.Rows, dataset.Columns = pixels.shape[-2:]
     size = pixels.dtype.itemsize * 8
@@ -242,7 +242,7 @@ def set_pixels(dataset: Dataset, pixels: np.ndarray, bits: int | None = None) ->
 
 
 def enhanced(stack: np.ndarray, scan: Scan, study: str = "study") -> Dataset:
-    """A whole series in one file, enhanced multi-frame, its frames in a shuffled order."""
+    """A series as one enhanced multi-frame file with its frames in shuffled order."""
     slices = acquire(stack, scan)
     order = np.random.default_rng(1).permutation(len(slices))
     dataset = _common(scan, study, f"{study} {scan.number}")
@@ -337,7 +337,7 @@ def export_series(
     study: str = "study",
     syntax: UID = ExplicitVRLittleEndian,
 ) -> list[Path]:
-    """Writes one series as files whose names are in no order."""
+    """Writes one series as files with shuffled names."""
     pixels = knee()[scan.plane].astype(np.uint16) * 16 if stack is None else stack
     found = datasets(pixels, scan, study)
     names = np.random.default_rng(scan.number).permutation(1000)

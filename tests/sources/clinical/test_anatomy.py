@@ -1,4 +1,4 @@
-"""Which side words name, and which body part."""
+"""Sides and body parts in headers and descriptions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mrknee.sources.clinical.anatomy import (
     names_knee,
     placed_side,
 )
-from mrknee.sources.clinical.knees import knees_of
+from mrknee.sources.clinical.knees import split_by_knee
 from tests.sources.clinical.headers import candidate
 
 
@@ -81,18 +81,18 @@ from tests.sources.clinical.headers import candidate
     ],
 )
 def test_sides_in_words(text: str, side: str | None) -> None:
-    """A side is a whole word of several languages, a syllable only beside its knee."""
+    """A side is a word of several languages, or a syllable next to a word for the knee."""
     assert described_sides([text]) == ({side} if side else set())
 
 
-def test_a_text_that_names_both_sides_says_nothing() -> None:
-    """Of several texts, one that names both knees doesn't contradict one that names one."""
+def test_a_text_that_names_both_sides_is_ignored() -> None:
+    """A text that names both knees doesn't contradict one that names one knee."""
     assert described_sides(["BOTH KNEES, LEFT AND RIGHT", "SAG PD R KNEE"]) == {"right"}
     assert described_sides(["LEFT", "RIGHT"]) == {"left", "right"}
 
 
 def test_codes_and_places() -> None:
-    """Laterality has two values; a place near the scanner's middle is no side."""
+    """Laterality has two values; a position near the scanner's centre gives no side."""
     assert [sorted(coded_sides([code])) for code in ("R", "L", "B", "")] == [
         ["right"],
         ["left"],
@@ -129,7 +129,7 @@ KNEES = (
     ],
 )
 def test_a_vague_body_part_gives_way_to_a_description(part: str, description: str) -> None:
-    """What says the limb, a part beside the knee, or nothing is accepted where words say knee."""
+    """A vague body part, or one next to the knee, is accepted if a description names the knee."""
     assert candidate(body_part=part, study_words=(description,)).refusal is None
 
 
@@ -137,7 +137,7 @@ def test_a_vague_body_part_gives_way_to_a_description(part: str, description: st
     "part", ["ANKLE", "HIP", "SHOULDER", "UPPER_EXTREMITY", "HEAD", "LSPINE", "C SPINE", "PELVIS"]
 )
 def test_a_clearly_other_part_is_refused(part: str) -> None:
-    """BodyPartExamined that names another part holds, whatever a description says."""
+    """Another body part in BodyPartExamined is refused, whatever the description."""
     refusal = candidate(body_part=part, study_words=("MRI KNEE LEFT",)).refusal
     assert refusal == "the header names another body part than the knee"
 
@@ -158,14 +158,14 @@ def test_a_clearly_other_part_is_refused(part: str) -> None:
 def test_body_parts_without_a_clear_answer(
     part: str, words: tuple[str, ...], name: str, refused: bool
 ) -> None:
-    """Words decide where the coded part doesn't; a knee coil alone is no knee."""
+    """Descriptions decide if BodyPartExamined doesn't; a knee coil alone is not enough."""
     found = candidate(body_part=part, study_words=words, names=(name, ""), coil="KNEE15")
     assert (found.refusal is not None) is refused
 
 
 def test_a_coil_names_the_knee_but_no_side() -> None:
-    """Without any description, a knee coil says what was imaged; which knee it doesn't."""
+    """Without any description, a knee coil indicates a knee, but not its side."""
     found = candidate(body_part="", study_words=(), names=("SAG", ""), coil="FLEX L KNEE")
     assert names_knee(found.series.first)
-    (study,) = knees_of("study", [found])
+    (study,) = split_by_knee("study", [found])
     assert study.side is None

@@ -1,4 +1,4 @@
-"""Which weighting a series has, and whether its fat is suppressed."""
+"""Weighting and fat suppression of a series."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.sources.clinical.test_protocol import candidate
         ("T1", None, None, "SE", "T1"),
         ("PD T2 DUAL", None, None, "SE", "unknown"),
         ("SAG", None, None, None, "unknown"),
-        # numbers outrank names where they leave no doubt
+        # times outrank names if they are decisive
         ("SAG T2 MAP FS", 10.0, 2000.0, "SE", "PD"),
         ("PD FS", 80.0, 4000.0, "SE", "T2"),
         ("T1 TSE 3T", 11.0, 1200.0, "SE", "T1"),
@@ -114,7 +114,7 @@ def test_fat_saturation(
     assert found.refusal is None
 
 
-def test_what_is_said_of_the_examination_is_not_said_of_a_series(tmp_path: Path) -> None:
-    """A study's description that names a fat saturation says nothing of each series."""
+def test_descriptions_of_the_study_do_not_apply_to_a_series(tmp_path: Path) -> None:
+    """Fat saturation in the study's description is ignored for each series."""
     scan = Scan(Plane.CORONAL, 1, "COR T1", 12.0, 600.0, {"StudyDescription": "KNEE FS PROTOCOL"})
     assert candidate(tmp_path, scan).fat_saturated is False

@@ -1,4 +1,4 @@
-"""What a DICOMDIR lists and is not there."""
+"""Images that a DICOMDIR lists and that are missing."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ LISTED = [Listed(DISC, DISC / "DICOM" / f"IM{n:04d}", f"1.2.{n}") for n in range
 def test_listed_images_are_found_by_name_or_uid(
     names: list[PurePosixPath], instances: list[str], absent: int
 ) -> None:
-    """A DICOMDIR of other files, of which nothing is there, misses nothing."""
+    """Listed images are found by path or UID; a DICOMDIR without any present image is ignored."""
     assert len(missing(LISTED, names, instances)) == absent

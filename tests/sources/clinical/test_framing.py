@@ -1,4 +1,4 @@
-"""The joint in the middle, 256 x 256 square pixels, 0 to 255."""
+"""Framing: crop around the joint, 256 x 256 square pixels, 0 to 255."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_joint_is_found(seed: int) -> None:
         series = exam.protocol.series[str(plane)]
         pixel = series.field_of_view / 96
         row, col = joint_centre(volume(exam.stacks[plane], plane, (pixel, pixel)), plane)
-        # the joint's middle in the scanner, less the stack's, in rows and columns of the image
+        # centre of the joint relative to that of the stack, in rows and columns of the image
         off = (np.array(exam.anatomy.offset) - np.array(series.centre)) @ SHOWN[plane].T
         found = (np.array([row, col]) - 95 / 2) * pixel
         along = 12.0 if plane is not Plane.AXIAL else 15.0
@@ -37,8 +37,8 @@ def test_the_joint_is_found(seed: int) -> None:
 
 
 @pytest.mark.parametrize("shift", [-40, -20, 20, 40])
-def test_a_joint_away_from_the_middle_is_brought_there(shift: int) -> None:
-    """A frame moved by up to 25 mm gives the same picture, where the same tissue is in it."""
+def test_a_joint_off_centre_is_centred(shift: int) -> None:
+    """A field shifted by up to 25 mm gives the same image of the tissue that it contains."""
     stack = knee()[Plane.CORONAL]
     here = frame(volume(stack, Plane.CORONAL, (0.625, 0.625)), Plane.CORONAL)
     moved = np.roll(stack, shift, axis=1)
@@ -48,7 +48,7 @@ def test_a_joint_away_from_the_middle_is_brought_there(shift: int) -> None:
 
 
 def test_pixels_that_keep_their_size_are_copied() -> None:
-    """A 160 mm field of 256 pixels is moved by whole pixels and scaled, nothing else."""
+    """A 160 mm field of 256 pixels is only shifted by whole pixels and scaled."""
     for plane, stack in knee().items():
         found = frame(volume(stack, plane, (0.625, 0.625)), plane)
         np.testing.assert_array_equal(found.stack, framed(stack, list(found.joint)))
@@ -81,8 +81,8 @@ def test_pixels_become_square_and_the_field_at_most_180_mm(
         assert abs(places.mean() - 128) < 2.0
 
 
-def test_grey_values_are_scaled_by_percentiles_of_the_whole_stack() -> None:
-    """One window for all slices: a dark slice stays dark, and outliers don't darken the rest."""
+def test_grey_values_are_scaled_by_percentiles_of_the_stack() -> None:
+    """All slices are scaled together: a dark slice stays dark, and outliers have no effect."""
     rng = np.random.default_rng(0)
     values = rng.uniform(0, 1000, (10, 256, 256))
     values[3] /= 4
@@ -92,14 +92,14 @@ def test_grey_values_are_scaled_by_percentiles_of_the_whole_stack() -> None:
     assert np.percentile(found[4], 50) == pytest.approx(127, abs=8)
 
 
-def test_a_series_that_shows_nothing_is_refused() -> None:
-    """Equal pixels can't be scaled, and are no knee."""
-    with pytest.raises(MrkneeError, match="shows nothing"):
+def test_an_empty_series_is_refused() -> None:
+    """A series of equal pixels is refused."""
+    with pytest.raises(MrkneeError, match="is empty"):
         frame(volume(np.full((2, 8, 8), 7), Plane.AXIAL, (0.6, 0.6)), Plane.AXIAL)
 
 
 def legs(centres: list[float], width: float, *, field: float = 400.0) -> np.ndarray:
-    """Axial slices with round legs at places across (mm), in a field of 2 mm pixels."""
+    """Axial slices with round legs at positions from right to left (mm), in 2 mm pixels."""
     size = int(field / 2)
     rows, cols = (np.mgrid[:size, :size] - size / 2) * 2.0
     rng = np.random.default_rng(1)
@@ -124,7 +124,7 @@ def legs(centres: list[float], width: float, *, field: float = 400.0) -> np.ndar
 def test_a_field_of_both_legs_is_refused(
     centres: list[float], width: float, both: bool, plane: Plane
 ) -> None:
-    """Of two knees in one field nothing says which one is meant; the edge of a leg is none."""
+    """A field of both legs is refused, but not one with the edge of the other leg."""
     found = volume(legs(centres, width), plane, (2.0, 2.0))
     if both:
         with pytest.raises(MrkneeError, match="both legs"):
@@ -134,6 +134,6 @@ def test_a_field_of_both_legs_is_refused(
 
 
 def test_a_very_wide_field_is_noted() -> None:
-    """What may show both legs is said."""
+    """A very wide field, which may show both legs, gives a warning."""
     found = frame(volume(legs([0.0], 120.0), Plane.AXIAL, (2.0, 2.0)), Plane.AXIAL)
     assert len(found.warnings) == 1

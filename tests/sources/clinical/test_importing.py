@@ -1,4 +1,4 @@
-"""`mrknee import`: whole exports become exams, and nothing of the patients comes along."""
+"""`mrknee import`: exports become exams, without anything that identifies patients."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ SAGITTAL = PROTOCOL[0]
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    """The command as a process of its own."""
+    """Runs the command in a separate process."""
     command = [sys.executable, "-m", "mrknee", "import", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
 
 
 def record(out: Path) -> dict[str, Any]:
-    """What import.json says."""
+    """The content of import.json."""
     content: dict[str, Any] = json.loads((out / "import.json").read_text())
     return content
 
@@ -77,7 +77,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "DICOMDIR"])
 def test_a_study_becomes_an_exam(source: Path, tmp_path: Path, kind: str) -> None:
-    """Folder, zip and DICOMDIR alike: three planes, upright, framed, and all candidates told."""
+    """A folder, zip or DICOMDIR gives three framed planes and a record of all candidates."""
     given = source
     if kind == "zip":
         given = zip_of(source, tmp_path / "export.zip")
@@ -87,23 +87,23 @@ def test_a_study_becomes_an_exam(source: Path, tmp_path: Path, kind: str) -> Non
     imported = import_exams(given, tmp_path / "out")
     assert imported.complete
     (exam,) = Dataset(tmp_path / "out")
-    said = record(tmp_path / "out")
-    assert said["finished"]
-    assert said["exams"]["0000"]["side"] == "right"
+    content = record(tmp_path / "out")
+    assert content["finished"]
+    assert content["exams"]["0000"]["side"] == "right"
     for plane in PLANES:
-        about = said["exams"]["0000"]["planes"][plane]
+        about = content["exams"]["0000"]["planes"][plane]
         assert near(exam.stacks[plane], framed(knee()[plane], about["joint"]))
-    status = [(row["status"], row["plane"]) for row in said["exams"]["0000"]["candidates"]]
+    status = [(row["status"], row["plane"]) for row in content["exams"]["0000"]["candidates"]]
     assert sorted(status) == sorted(
         [("chosen", plane) for plane in PLANES]
         + [("refused", plane) for plane in (*PLANES, Plane.AXIAL)]
     )
-    assert said["files"]["dicom"] == 43
-    assert said["exams"]["0000"]["warnings"] == []
+    assert content["files"]["dicom"] == 43
+    assert content["exams"]["0000"]["warnings"] == []
 
 
 def test_however_it_was_acquired_and_stored_the_exam_is_the_same(tmp_path: Path) -> None:
-    """Another direction of every axis, another syntax, one file a series: the same stacks."""
+    """Flipped axes, other transfer syntaxes and one file per series give the same stacks."""
     export_study(tmp_path / "plain")
     sagittal, coronal, axial = PROTOCOL
     odd = tmp_path / "odd"
@@ -119,7 +119,7 @@ def test_however_it_was_acquired_and_stored_the_exam_is_the_same(tmp_path: Path)
 
 
 def test_a_left_knee_is_recorded_and_not_mirrored(tmp_path: Path) -> None:
-    """A left knee's side is told; its pixels stay as they lie in the patient."""
+    """The side of a left knee is recorded; its pixels are not mirrored."""
     left = [replace(scan, centre=(80.0, 0.0, 0.0)) for scan in PROTOCOL]
     export_study(tmp_path / "left", scans=left)
     export_study(tmp_path / "right")
@@ -131,7 +131,7 @@ def test_a_left_knee_is_recorded_and_not_mirrored(tmp_path: Path) -> None:
 
 
 def test_both_knees_in_one_study_become_two_exams(tmp_path: Path) -> None:
-    """Planes of one knee never stand beside planes of the other."""
+    """No exam contains planes of both knees."""
     for side, code in (("LEFT", "L"), ("RIGHT", "R")):
         for scan in PROTOCOL:
             number = scan.number + (10 if side == "LEFT" else 0)
@@ -145,8 +145,8 @@ def test_both_knees_in_one_study_become_two_exams(tmp_path: Path) -> None:
         assert refused == ["the other knee"] * 3
 
 
-def test_a_batch_goes_on_after_a_refused_study(tmp_path: Path) -> None:
-    """A brain, a study without planes and a good one: one exam, two reasons, exit status 1."""
+def test_a_batch_continues_after_a_refused_study(tmp_path: Path) -> None:
+    """A brain, an incomplete study and a good one give one exam, two reasons and status 1."""
     brain = [replace(scan, elements={"BodyPartExamined": "BRAIN"}) for scan in PROTOCOL]
     export_study(tmp_path / "in", "brain", brain)
     export_study(tmp_path / "in", "sagittal only", PROTOCOL[:1])
@@ -162,8 +162,8 @@ def test_a_batch_goes_on_after_a_refused_study(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").rglob("*.npy"))) == 3
 
 
-def test_another_body_part_is_taken_if_asked_for(tmp_path: Path) -> None:
-    """--any-body-part takes a knee that is tagged LIVER, with a note; not one that is described."""
+def test_another_body_part_is_accepted_on_request(tmp_path: Path) -> None:
+    """--any-body-part accepts a knee tagged LIVER with a note, but not one described so."""
     liver = {"BodyPartExamined": "LIVER"}
     export_study(tmp_path / "in", "tagged", [replace(s, elements=liver) for s in PROTOCOL])
     described = {**liver, "StudyDescription": "MRI ABDOMEN"}
@@ -183,8 +183,8 @@ def test_another_body_part_is_taken_if_asked_for(tmp_path: Path) -> None:
         import_exams(tmp_path / "in", tmp_path / "out")
 
 
-def test_missing_planes_are_taken_if_asked_for(tmp_path: Path) -> None:
-    """--allow-missing-plane imports what there is, and the record says what there isn't."""
+def test_missing_planes_are_accepted_on_request(tmp_path: Path) -> None:
+    """--allow-missing-plane imports the present planes, and the record lists the missing ones."""
     export_series(tmp_path / "in", SAGITTAL)
     done = run(tmp_path / "in", tmp_path / "out", "--allow-missing-plane")
     assert done.returncode == 0, done.stderr
@@ -194,7 +194,7 @@ def test_missing_planes_are_taken_if_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_choice_overrides_the_rule(tmp_path: Path) -> None:
-    """--choose takes a series that the rule refuses; the map tells its UID."""
+    """--choose uses a series that the rule refuses; the map contains its UID."""
     derived = replace(SAGITTAL, number=9, elements={"ImageType": ["DERIVED", "SECONDARY"]})
     export_study(tmp_path / "in")
     export_series(tmp_path / "in", derived, (255 - knee()[Plane.SAGITTAL]).astype(np.uint16))
@@ -214,14 +214,14 @@ def test_a_choice_overrides_the_rule(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("choice", ["sagittal", "sagittal=", "front=1.2", "sagittal=1.2.3"])
 def test_an_impossible_choice_is_refused(source: Path, tmp_path: Path, choice: str) -> None:
-    """A choice that names no plane or no series of the source is an error before any work."""
+    """A choice without a plane or a series of the source is refused before anything is written."""
     with pytest.raises(MrkneeError, match=r"choice|chosen"):
         import_exams(source, tmp_path / "out", choose=[choice])
     assert not (tmp_path / "out").exists()
 
 
-def test_the_next_best_series_stands_in_for_a_damaged_one(tmp_path: Path) -> None:
-    """If the chosen series can't be decoded, the next is taken and the damage told."""
+def test_the_next_best_series_replaces_a_damaged_one(tmp_path: Path) -> None:
+    """If the chosen series can't be decoded, the next one is used and the damage is reported."""
     export_study(tmp_path / "in")
     files = export_series(tmp_path / "in", replace(SAGITTAL, number=8))
     content = files[3].read_bytes()
@@ -231,11 +231,11 @@ def test_the_next_best_series_stands_in_for_a_damaged_one(tmp_path: Path) -> Non
     assert exam["imported"]
     reasons = {row["reason"] for row in exam["candidates"] if row["status"] == "refused"}
     assert len(reasons) == 1
-    assert "cut off" in reasons.pop()
+    assert "truncated" in reasons.pop()
 
 
 def test_files_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
-    """A broken DICOM file is told and makes the exit status 1; the exam is still imported."""
+    """A broken DICOM file is counted and makes the import incomplete; the exam is imported."""
     export_study(tmp_path / "in")
     (tmp_path / "in" / "broken").write_bytes(bytes(128) + b"DICM" + b"\xff" * 300)
     imported = import_exams(tmp_path / "in", tmp_path / "out")
@@ -245,7 +245,7 @@ def test_files_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_source_without_images_is_an_error(tmp_path: Path) -> None:
-    """Nothing to import is said, and nothing is written."""
+    """A source without images is reported, and nothing is written."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("nothing here")
     with pytest.raises(MrkneeError, match="holds no image"):
@@ -256,7 +256,7 @@ def test_a_source_without_images_is_an_error(tmp_path: Path) -> None:
 def test_an_interrupted_import_completes_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an interruption the same call reads only what isn't there, and ends with the same."""
+    """After an interruption the same call reads only missing exams and gives the same result."""
     for study in ("one", "two", "three"):
         export_study(tmp_path / "in", study)
     import_exams(tmp_path / "in", tmp_path / "whole", workers=1)
@@ -301,7 +301,7 @@ def test_all_cores_write_what_one_does(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else_is_refused(source: Path, tmp_path: Path) -> None:
-    """An output folder is new, empty, or of the same source; what is in it stays."""
+    """An output folder that isn't empty or of the same source is refused and left unchanged."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("mine")
     with pytest.raises(MrkneeError, match="not empty"):
@@ -315,22 +315,22 @@ def test_a_folder_of_something_else_is_refused(source: Path, tmp_path: Path) -> 
 
 
 def test_the_map_is_for_its_owner_only_and_not_in_the_output(source: Path, tmp_path: Path) -> None:
-    """The one file with identifiers has mode 0600 and says whose exam is whose."""
+    """The map has mode 0600, holds identifiers per exam, and can't be in the output folder."""
     import_exams(source, tmp_path / "out", keep_map=tmp_path / "map.json")
     assert (tmp_path / "map.json").stat().st_mode & 0o777 == 0o600
-    said = json.loads((tmp_path / "map.json").read_text())["0000"]
-    assert said["PatientID"] == PLANTED["PatientID"]
-    assert said["StudyInstanceUID"] == generate_uid(ROOT, ["study"])
-    with pytest.raises(MrkneeError, match="free of identifiers"):
+    content = json.loads((tmp_path / "map.json").read_text())["0000"]
+    assert content["PatientID"] == PLANTED["PatientID"]
+    assert content["StudyInstanceUID"] == generate_uid(ROOT, ["study"])
+    with pytest.raises(MrkneeError, match="map of identifiers"):
         import_exams(source, tmp_path / "new", keep_map=tmp_path / "new" / "map.json")
     (tmp_path / "link").symlink_to(tmp_path / "out")
     for other in (tmp_path / "none" / ".." / "out", tmp_path / "link"):
-        with pytest.raises(MrkneeError, match="free of identifiers"):
+        with pytest.raises(MrkneeError, match="map of identifiers"):
             import_exams(source, tmp_path / "out", keep_map=other / "map.json")
 
 
 def test_nothing_of_the_patient_comes_out(tmp_path: Path) -> None:
-    """Planted names, dates, ids, UIDs and paths are in no output, log or error."""
+    """Planted names, dates, ids, UIDs and paths occur in no output, log or error."""
     folder = tmp_path / "Plantagenet_Petronella_19610203"
     export_study(folder, "good")
     export_study(
@@ -346,7 +346,7 @@ def test_nothing_of_the_patient_comes_out(tmp_path: Path) -> None:
     (folder / "Plantagenet.dcm").write_bytes(bytes(128) + b"DICM" + b"Plantagenet" * 90)
     (folder / "Plantagenet.zip").write_bytes(b"PK Plantagenet")
     (folder / "Plantagenet_sag.nii.gz").write_bytes(b"\x1f\x8bPlantagenet")
-    told = [
+    runs = [
         run(folder, tmp_path / "out"),
         run(folder, tmp_path / "out"),
         run(folder, tmp_path / "missing", "--allow-missing-plane"),
@@ -355,9 +355,9 @@ def test_nothing_of_the_patient_comes_out(tmp_path: Path) -> None:
         run(folder / "Plantagenet.dcm", tmp_path / "none"),
         run(folder, tmp_path / "none", "--choose", f"axial={ROOT}1"),
     ]
-    assert [done.returncode for done in told] == [1] * 7
-    assert "wrote 1 of 5 exams" in told[0].stdout
-    texts = [done.stdout + done.stderr for done in told]
+    assert [done.returncode for done in runs] == [1] * 7
+    assert "wrote 1 of 5 exams" in runs[0].stdout
+    texts = [done.stdout + done.stderr for done in runs]
     for file in [*(tmp_path / "out").rglob("*"), *(tmp_path / "missing").rglob("*")]:
         texts.append(file.name)
         if file.is_file():
@@ -367,7 +367,7 @@ def test_nothing_of_the_patient_comes_out(tmp_path: Path) -> None:
         assert not [secret for secret in SECRETS if secret in text.lower()]
 
 
-def test_no_permission_is_told_without_a_path(tmp_path: Path) -> None:
+def test_a_missing_permission_is_reported_without_a_path(tmp_path: Path) -> None:
     """A file that can't be opened is counted like a broken one."""
     export_study(tmp_path / "in")
     locked = tmp_path / "in" / "locked"
@@ -379,25 +379,25 @@ def test_no_permission_is_told_without_a_path(tmp_path: Path) -> None:
     assert list(imported.unreadable) == ["a file can't be opened"]
 
 
-class _Deadly(Study):
-    """A study that ends the process that reads it, as a decoder that crashes does."""
+class _CrashingStudy(Study):
+    """A study that ends the process that reads it, like a crashing decoder."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return (os._exit, (1,))
 
 
 def test_a_study_that_crashes_its_process_is_refused(tmp_path: Path) -> None:
-    """Whatever brings a process down costs one study, not the batch."""
+    """A crash of the reading process affects one study, not the batch."""
     export_study(tmp_path / "in")
     scan = scan_source(tmp_path / "in", 1)
     (good,) = importing.in_id_order(scan)
-    studies = {"0000": _Deadly("x", None, ""), "0001": good}
-    wanted = importing._Wanted(MRNET_SERIES, {}, allow_missing_plane=False)
+    studies = {"0000": _CrashingStudy("x", None, ""), "0001": good}
+    options = importing._Options(MRNET_SERIES, {}, allow_missing_plane=False)
     tasks = [
-        importing._Task(tmp_path / "out", exam_id, study, wanted, seal="", beside=0)
+        importing._Task(tmp_path / "out", exam_id, study, options, source_digest="", left_out=0)
         for exam_id, study in studies.items()
     ]
-    records = dict(importing._work(tasks, 2))
+    records = dict(importing._write_exams(tasks, 2))
     assert records["0001"]["imported"]
     assert not records["0000"]["imported"]
-    assert "brought the program down" in records["0000"]["reason"]
+    assert "crashed the program" in records["0000"]["reason"]

@@ -47,13 +47,13 @@ def imported(source: Path, out: Path, series: SeriesList, **options: Any) -> dic
 
 
 def rows_of(exam: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a record says of the series that was chosen for each declared one."""
+    """The record's row of the series chosen for each declared one."""
     rows = {row["name"]: row for row in exam["candidates"]}
-    return {name: rows[said["series"]] for name, said in exam["planes"].items()}
+    return {name: rows[plane["series"]] for name, plane in exam["planes"].items()}
 
 
 def test_six_declared_series_become_an_exam(six: Path, tmp_path: Path) -> None:
-    """Each has the series of its plane, weighting and fat suppression; the folder declares them."""
+    """Each series has its declared plane and contrast, and the folder declares the series."""
     out = tmp_path / "out"
     exam = imported(six, out, SIX)
     assert (exam["imported"], exam["missing"], exam["warnings"]) == (True, [], [])
@@ -61,8 +61,8 @@ def test_six_declared_series_become_an_exam(six: Path, tmp_path: Path) -> None:
     for name, row in rows_of(exam).items():
         declared = SIX.named(name)
         assert declared is not None
-        said = (row["plane"], row["weighting"], row["fat_saturated"])
-        assert said == (declared.plane, declared.weighting, declared.fat_suppressed)
+        properties = (row["plane"], row["weighting"], row["fat_saturated"])
+        assert properties == (declared.plane, declared.weighting, declared.fat_suppressed)
         assert row["te_ms"] == declared_knee(SIX)[name][0].te
         assert row["reason"] == f"the closest to what {name} declares"
     assert read_series(out) == SIX
@@ -73,7 +73,7 @@ def test_six_declared_series_become_an_exam(six: Path, tmp_path: Path) -> None:
 
 
 def test_an_exam_from_dicom_has_the_declared_series(six: Path, tmp_path: Path) -> None:
-    """`Exam.from_dicom(series=...)` gives what import writes."""
+    """`Exam.from_dicom(series=...)` gives the stacks that an import writes."""
     imported(six, tmp_path / "out", SIX)
     (read,) = Dataset(tmp_path / "out")
     exam = Exam.from_dicom(six, series=SIX)
@@ -84,7 +84,7 @@ def test_an_exam_from_dicom_has_the_declared_series(six: Path, tmp_path: Path) -
 
 
 def test_a_study_that_lacks_a_declared_series_is_refused_or_lacks_it(tmp_path: Path) -> None:
-    """The axial PD series doesn't stand for T2; the reason is in the record and in the error."""
+    """The axial PD series isn't used for T2; the reason is in the record and in the error."""
     source = export_declared(tmp_path / "in", SIX, without=["ax_t2", "cor_t1", "cor_pd_fs"])
     refused = imported(source, tmp_path / "refused", SIX)
     reason = (
@@ -108,8 +108,8 @@ def test_a_study_that_lacks_a_declared_series_is_refused_or_lacks_it(tmp_path: P
     assert tuple(exam.stacks) == ("sag_pd_fs", "sag_pd", "ax_pd_fs")
 
 
-def test_of_two_candidates_the_last_made_is_taken_and_the_other_stands_in(tmp_path: Path) -> None:
-    """Repeats are made because the first failed; where the repeat can't be read, it is said."""
+def test_the_last_repeat_is_used_and_an_earlier_one_replaces_it(tmp_path: Path) -> None:
+    """The last repeat is used; if it can't be read, the earlier one is used and reported."""
     source = export_declared(tmp_path / "in", SIX)
     scan, stack = declared_knee(SIX)["cor_t1"]
     files = export_series(source, replace(scan, number=20), stack // 2)
@@ -117,16 +117,16 @@ def test_of_two_candidates_the_last_made_is_taken_and_the_other_stands_in(tmp_pa
     assert exam["planes"]["cor_t1"]["series"] == "s7"
     first = next(row for row in exam["candidates"] if row["name"] == "s4")
     assert first["status"] == "not chosen"
-    assert first["reason"].startswith("s7 is closer to what cor_t1 declares by its place")
+    assert first["reason"].startswith("s7 is closer to what cor_t1 declares by its series number")
     files[2].write_bytes(files[2].read_bytes()[:-500])
     exam = imported(source, tmp_path / "cut", SIX)
     assert exam["planes"]["cor_t1"]["series"] == "s4"
     (lack,) = exam["incomplete"]
-    assert lack.startswith("cor_t1: s7 can't be used, s4 is: ")
+    assert lack.startswith("cor_t1: s7 can't be used and was replaced by s4: ")
 
 
-def test_a_series_of_unknown_contrast_is_used_only_where_any_will_do(tmp_path: Path) -> None:
-    """Without times and words, nothing says that it is T1; a declaration without one takes it."""
+def test_a_series_of_unknown_contrast_is_used_only_for_any_contrast(tmp_path: Path) -> None:
+    """A series of unknown weighting is used only for a declaration without weighting."""
     source = export_declared(tmp_path / "in", SIX, without=["cor_t1"])
     scan, stack = declared_knee(SIX)["cor_t1"]
     silent = {"EchoTime": None, "RepetitionTime": None, "ScanningSequence": None}
@@ -143,8 +143,8 @@ def test_a_series_of_unknown_contrast_is_used_only_where_any_will_do(tmp_path: P
     assert exam["planes"]["c"]["series"] == "s4"
 
 
-def test_one_series_stands_for_one_declared_series(six: Path, tmp_path: Path) -> None:
-    """The declaration that says more has it; the other has the next, or none."""
+def test_one_series_is_used_for_one_declared_series(six: Path, tmp_path: Path) -> None:
+    """The more specific declaration gets a series; the other gets the next one, or none."""
     series = SeriesList([Series("sag", "sagittal"), Series("fs", "sagittal", None, True)])
     exam = imported(six, tmp_path / "two", series)
     assert rows_of(exam)["fs"]["fat_saturated"]
@@ -153,12 +153,12 @@ def test_one_series_stands_for_one_declared_series(six: Path, tmp_path: Path) ->
     exam = imported(six, tmp_path / "three", series, allow_missing_plane=True)
     assert exam["missing"] == ["sag"]
     assert exam["warnings"] == [
-        "sag: missing: s1 stands for fs, s2 stands for third",
+        "sag: missing: s1 is used for fs, s2 is used for third",
     ]
 
 
 def test_one_declared_series_is_enough(six: Path, tmp_path: Path) -> None:
-    """Of a single declared series, the other planes are neither missed nor read."""
+    """With a single declared series, the other planes are neither required nor read."""
     series = SeriesList([Series("t2", "axial", "T2", False)])
     exam = imported(six, tmp_path / "out", series)
     assert exam["imported"]
@@ -171,7 +171,7 @@ def test_one_declared_series_is_enough(six: Path, tmp_path: Path) -> None:
 
 
 def test_a_choice_is_for_a_declared_series(six: Path, tmp_path: Path) -> None:
-    """A series asked for is used as it is, with a note, and for nothing else."""
+    """A requested series is used for its declared series only, with a note on its contrast."""
     uid = generate_uid(ROOT, [f"study {declared_knee(SIX)['sag_pd_fs'][0].number}"])
     exam = imported(six, tmp_path / "out", SIX, choose=[f"sag_pd={uid}"], allow_missing_plane=True)
     assert (
@@ -179,8 +179,8 @@ def test_a_choice_is_for_a_declared_series(six: Path, tmp_path: Path) -> None:
     )
     assert exam["missing"] == ["sag_pd_fs"]
     assert exam["warnings"] == [
-        "sag_pd: PD with fat suppression where PD without fat suppression is declared",
-        "sag_pd_fs: missing: s1 stands for sag_pd",
+        "sag_pd: PD with fat suppression, while PD without fat suppression is declared",
+        "sag_pd_fs: missing: s1 is used for sag_pd",
     ]
     with pytest.raises(MrkneeError, match="series=SeriesInstanceUID") as caught:
         import_exams(six, tmp_path / "none", series=SIX, choose=[f"sagittal={uid}"])
@@ -188,7 +188,7 @@ def test_a_choice_is_for_a_declared_series(six: Path, tmp_path: Path) -> None:
 
 
 def test_an_import_of_another_declaration_is_refused(six: Path, tmp_path: Path) -> None:
-    """The folder stays as it is; the same declaration completes what is missing."""
+    """An import with other series is refused; the same series complete what is missing."""
     out = tmp_path / "out"
     imported(six, out, SIX)
     before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
@@ -204,8 +204,8 @@ def test_an_import_of_another_declaration_is_refused(six: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("text", ["name,plane\nknee,sagittal\n", "broken"])
-def test_a_list_beside_the_folder_is_not_of_the_import(tmp_path: Path, text: str) -> None:
-    """A `series.csv` beside OUT would change how it is read, so OUT has one of its own."""
+def test_a_list_next_to_the_folder_does_not_apply(tmp_path: Path, text: str) -> None:
+    """With a `series.csv` next to OUT, OUT gets its own one."""
     export_study(tmp_path / "in")
     (tmp_path / "series.csv").write_text(text)
     exam = imported(tmp_path / "in", tmp_path / "out", MRNET_SERIES)
@@ -239,8 +239,8 @@ def test_the_command_imports_and_checks_six_series(
     file = write_series(tmp_path / "declared", SIX)
     out = tmp_path / "out"
     assert main(["import", str(six), str(out), "--series", str(file)]) == 0
-    told = capsys.readouterr().out
-    assert "slices: sag_pd_fs " in told
+    printed = capsys.readouterr().out
+    assert "slices: sag_pd_fs " in printed
     assert json.loads((out / "import.json").read_text())["finished"]
     assert main(["check", str(out)]) == 0
     missing = ["import", str(six), str(tmp_path / "no"), "--series", str(tmp_path / "none.csv")]

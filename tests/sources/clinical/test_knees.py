@@ -1,4 +1,4 @@
-"""Which images are of one knee: studies, patients, sides."""
+"""Grouping of images by knee: studies, patients, sides."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.sources.clinical.headers import images
 TIMES = {Plane.SAGITTAL: (60.0, 3500.0), Plane.CORONAL: (12.0, 600.0), Plane.AXIAL: (30.0, 3000.0)}
 
 
-def exam(name: str = "", x_mm: float = 0.0, **said: Any) -> list[Image]:  # noqa: ANN401
+def exam(name: str = "", x_mm: float = 0.0, **header: Any) -> list[Image]:  # noqa: ANN401
     """Three planes of one knee."""
     found = []
     for number, plane in enumerate(PLANES):
         te, tr = TIMES[plane]
-        given = {"names": (f"{plane} {name}", ""), "te_ms": te, "tr_ms": tr, **said}
-        series = f"{name} {plane} {x_mm} {said.get('series_number', '')}"
+        given = {"names": (f"{plane} {name}", ""), "te_ms": te, "tr_ms": tr, **header}
+        series = f"{name} {plane} {x_mm} {header.get('series_number', '')}"
         found += images(
             plane, centre=(x_mm, 0.0, 0.0), **{"series": series, "series_number": number, **given}
         )
@@ -82,15 +82,15 @@ def test_two_patients_are_never_one_study(second: dict[str, Any]) -> None:
     ],
 )
 def test_one_patient_written_in_several_ways_is_one(other: dict[str, Any]) -> None:
-    """What is missing, or spelt in another way, doesn't make another patient."""
+    """Missing or differently spelt values don't make another patient."""
     first: dict[str, Any] = {"person": ("DOE^JANE", "19600101", "F")}
     (study,) = studies_of(exam(**first)[:40] + exam(**{**first, **other})[40:])
     assert usable(study) == EVERY
     assert study.notes == ()
 
 
-def test_one_study_uid_for_a_whole_data_set() -> None:
-    """Every patient becomes a study, images without an id one of their own."""
+def test_one_study_uid_for_a_complete_data_set() -> None:
+    """Every patient becomes a study, and images without an id become another one."""
     found = [one for k in range(30) for one in exam(patient=f"P{k}", series_number=k)]
     found += images(patient="", series="nobody's")
     studies = studies_of(found)
@@ -99,7 +99,7 @@ def test_one_study_uid_for_a_whole_data_set() -> None:
 
 
 def test_several_study_dates_are_noted() -> None:
-    """Two examinations of one patient under one UID are told by their dates."""
+    """Two examination dates of one patient under one UID give a note."""
     found = [replace(image, study_date="20200101") for image in exam()]
     found[:20] = [replace(image, study_date="20210101") for image in found[:20]]
     (study,) = studies_of(found)
@@ -113,7 +113,7 @@ def test_several_study_dates_are_noted() -> None:
         ({"name": "RT KNEE"}, {"name": "LT KNEE"}, "each of its series"),
         ({"name": "genou droit"}, {"name": "genou gauche"}, "each of its series"),
         ({"x_mm": -100.0}, {"x_mm": 100.0}, PLACE),
-        ({"x_mm": 20.0}, {"x_mm": 190.0}, PLACE),  # the patient lies off the middle
+        ({"x_mm": 20.0}, {"x_mm": 190.0}, PLACE),  # the patient lies off-centre
         ({"x_mm": -100.0, "name": "R KNEE"}, {"x_mm": 100.0, "name": "L KNEE"}, "each of its"),
         # the study's own description names one of the two, as the first order did
         (
@@ -126,7 +126,7 @@ def test_several_study_dates_are_noted() -> None:
 def test_both_knees_become_two_studies(
     right: dict[str, Any], left: dict[str, Any], origin: str
 ) -> None:
-    """Header, words or place assign every series to one of the two."""
+    """Header, descriptions or position assign every series to one of the two knees."""
     found = exam(**{"series_number": 1, **right}) + exam(**{"series_number": 2, **left})
     one, other = studies_of(found)
     assert (one.side, other.side) == ("left", "right")
@@ -135,8 +135,8 @@ def test_both_knees_become_two_studies(
     assert one.notes == other.notes == ()
 
 
-def test_a_series_without_a_side_goes_to_the_knee_it_lies_with() -> None:
-    """Where only some series name their side, place does the rest in one frame of reference."""
+def test_a_series_without_a_side_is_assigned_by_position() -> None:
+    """If only some series name their side, the positions in one frame assign the others."""
     right, left = exam("R KNEE", -20.0), exam("L KNEE", 160.0)
     for knee in (right, left):
         knee[:20] = [replace(image, names=("AX", "")) for image in knee[:20]]
@@ -145,17 +145,17 @@ def test_a_series_without_a_side_goes_to_the_knee_it_lies_with() -> None:
 
 
 def test_a_series_of_neither_knee_is_refused_with_the_reason() -> None:
-    """Without a word for its side, a series in another frame of reference is in neither exam."""
+    """A series without a side in another frame of reference is in neither exam."""
     found = exam("R KNEE", -20.0) + exam("L KNEE", 160.0)
     found += images(series="wide", names=("WIDE", ""), frame_of_reference="another", te_ms=9.0)
     for study in studies_of(found):
         assert usable(study) == EVERY
         (wide,) = (one for one in study.candidates if one.series.first.series == "wide")
-        assert wide.refusal == "nothing says which of the two knees it is"
+        assert wide.refusal == "it isn't stated which of the two knees it shows"
 
 
-def test_sides_that_contradict_the_places_of_both_knees_are_unknown() -> None:
-    """Two knees stay two exams, but which is which isn't said where words and places differ."""
+def test_sides_that_contradict_the_positions_of_both_knees_are_unknown() -> None:
+    """If descriptions and positions disagree, two knees are two exams with unknown sides."""
     for found in (
         exam("R KNEE", 100.0) + exam("L KNEE", -100.0),
         exam("R KNEE", 100.0) + exam("R KNEE", -100.0, series_number=9),
@@ -167,25 +167,25 @@ def test_sides_that_contradict_the_places_of_both_knees_are_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "side", "origin"),
+    ("header", "side", "origin"),
     [
-        ({"lateralities": ("L",)}, "left", "the header says so"),
-        ({"name": "R KNEE"}, "right", "a description says so"),
-        ({"study_words": ("MR KNEE LEFT",)}, "left", "a description says so"),
+        ({"lateralities": ("L",)}, "left", "the header"),
+        ({"name": "R KNEE"}, "right", "a description"),
+        ({"study_words": ("MR KNEE LEFT",)}, "left", "a description"),
         ({"x_mm": -90.0}, "right", PLACE),
-        ({"x_mm": 30.0}, None, "nothing says it"),
-        ({"coil": "FLEX L KNEE"}, None, "nothing says it"),
-        ({"lateralities": ("L",), "name": "L KNEE", "x_mm": 90.0}, "left", "the header says so"),
+        ({"x_mm": 30.0}, None, "not stated"),
+        ({"coil": "FLEX L KNEE"}, None, "not stated"),
+        ({"lateralities": ("L",), "name": "L KNEE", "x_mm": 90.0}, "left", "the header"),
     ],
 )
-def test_the_side_of_one_knee(said: dict[str, Any], side: str | None, origin: str) -> None:
-    """Header, then words, then place; a coil says nothing."""
-    (study,) = studies_of(exam(**said))
+def test_the_side_of_one_knee(header: dict[str, Any], side: str | None, origin: str) -> None:
+    """The side comes from the header, descriptions or position, but not from the coil."""
+    (study,) = studies_of(exam(**header))
     assert (study.side, study.side_from, study.notes) == (side, origin, ())
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("header", "note_part"),
     [
         ({"lateralities": ("L",), "name": "R KNEE"}, "the header says left; a series' desc"),
         ({"lateralities": ("L",), "study_words": ("KNEE RIGHT",)}, "the study's description says"),
@@ -195,26 +195,26 @@ def test_the_side_of_one_knee(said: dict[str, Any], side: str | None, origin: st
         ({"name": "L KNEE", "study_words": ("KNEE RIGHT",)}, "the study's description says right"),
     ],
 )
-def test_a_side_that_is_contradicted_is_unknown(said: dict[str, Any], told: str) -> None:
-    """Where header, words and place disagree, it says so and no side is given."""
-    (study,) = studies_of(exam(**said))
+def test_a_contradicted_side_is_unknown(header: dict[str, Any], note_part: str) -> None:
+    """If header, descriptions and position disagree, the side is unknown, with a note."""
+    (study,) = studies_of(exam(**header))
     assert study.side is None
     assert usable(study) == EVERY
     (note,) = study.notes
-    assert told in note
+    assert note_part in note
 
 
-def test_a_field_of_both_legs_has_no_place() -> None:
-    """A series that is wide enough for two legs isn't placed by its middle."""
+def test_the_position_of_a_wide_field_is_ignored() -> None:
+    """A series wide enough for two legs gets no side from its position."""
     wide = images(Plane.CORONAL, pixel=1.3, centre=(60.0, 0.0, 0.0), names=("COR", ""))
     (study,) = studies_of(wide)
     assert study.side is None
 
 
-def framed(frame: str, **said: Any) -> list[Image]:  # noqa: ANN401
-    """Three planes measured in a frame of reference."""
+def framed(frame: str, **header: Any) -> list[Image]:  # noqa: ANN401
+    """Three planes in one frame of reference."""
     number = {"1.1": 0, "1.2": 10}[frame]
-    found = exam(frame, **{"names": ("", ""), **said})
+    found = exam(frame, **{"names": ("", ""), **header})
     return [
         replace(image, frame_of_reference=frame, series_number=image.series_number + number)
         for image in found
@@ -232,7 +232,7 @@ def framed(frame: str, **said: Any) -> list[Image]:  # noqa: ANN401
 def test_frames_that_hold_all_planes_are_never_mixed(
     first: dict[str, Any], second: dict[str, Any], sides: list[str | None]
 ) -> None:
-    """Two knees after each other, or two people under one identifier: one exam for each frame."""
+    """Two frames of reference with all planes become one exam each."""
     studies = studies_of(framed("1.1", **first) + framed("1.2", **second))
     assert [usable(study) for study in studies] == [EVERY, EVERY]
     assert sorted((study.side for study in studies), key=str) == sides
@@ -243,23 +243,23 @@ def test_frames_that_hold_all_planes_are_never_mixed(
     assert len({study.key for study in studies}) == 2
 
 
-def test_a_part_of_another_frame_is_used_only_where_its_side_is_said() -> None:
-    """Beside a frame with all planes, series of another one must say which knee they show."""
+def test_a_part_of_another_frame_is_used_only_with_a_stated_side() -> None:
+    """If one frame has all planes, series of another frame are used if their side is stated."""
     repeat = [image for image in framed("1.2") if image.series_number == 12]
     (study,) = studies_of(framed("1.1") + repeat)
     assert usable(study) == EVERY
     assert [one.refusal for one in study.candidates if one.refusal] == [ELSEWHERE]
-    said = {"lateralities": ("R",)}
-    named = [image for image in framed("1.2", **said) if image.series_number == 12]
-    (study,) = studies_of(framed("1.1", **said) + named)
+    header = {"lateralities": ("R",)}
+    named = [image for image in framed("1.2", **header) if image.series_number == 12]
+    (study,) = studies_of(framed("1.1", **header) + named)
     assert len(usable(study)) == 4
-    # planes that are spread over frames are used as they were
+    # planes that are distributed over several frames are used
     (study,) = studies_of([i for i in framed("1.1") if i.series_number != 2] + repeat)
     assert usable(study) == EVERY
 
 
 def test_two_examinations_of_one_patient_are_never_mixed() -> None:
-    """Dates with an accession number each are separate exams; a date alone is noted."""
+    """Dates with their own accession numbers are separate exams; several dates alone are noted."""
     first = exam(accession="A1", study_date="20200101")
     second = exam("later", accession="A2", study_date="20210101")
     studies = studies_of(first + second)
@@ -271,7 +271,7 @@ def test_two_examinations_of_one_patient_are_never_mixed() -> None:
 
 
 def test_of_equal_series_those_of_one_folder_are_taken() -> None:
-    """Where nothing tells two sets of series apart, no exam takes planes of both."""
+    """Of two equal sets of series, an exam uses planes of one set only."""
     found = [
         replace(image, location=Location(Path(folder, str(index))), series=f"{key} {image.series}")
         for folder, keys in (("a", "312"), ("b", "123"))

@@ -1,4 +1,4 @@
-"""Files are found wherever they lie, and zips are not trusted."""
+"""Search for files in folders and untrusted archives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def zipped(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def test_every_file_of_every_depth_is_found(tmp_path: Path) -> None:
-    """Folders in folders and zips in folders are looked into; hidden files are not."""
+    """Nested folders and zips in folders are searched; hidden files are ignored."""
     deep = tmp_path / "a" / "b" / "c"
     deep.mkdir(parents=True)
     (deep / "one").write_bytes(b"1")
@@ -38,8 +38,8 @@ def test_every_file_of_every_depth_is_found(tmp_path: Path) -> None:
         assert [opener.read(location) for location in found.files] == [b"2", b"1"]
 
 
-def test_a_dicomdir_stands_for_its_folder(tmp_path: Path) -> None:
-    """Given a DICOMDIR, the files beside and below it are found."""
+def test_a_dicomdir_means_its_folder(tmp_path: Path) -> None:
+    """Given a DICOMDIR, the files in and below its folder are found."""
     (tmp_path / "IMAGES").mkdir()
     (tmp_path / "DICOMDIR").write_bytes(b"")
     (tmp_path / "IMAGES" / "1").write_bytes(b"1")
@@ -47,7 +47,7 @@ def test_a_dicomdir_stands_for_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_broken_zip_among_others_is_counted(tmp_path: Path) -> None:
-    """One bad zip in a folder doesn't keep the rest from being found."""
+    """A broken zip in a folder is counted, and the other files are found."""
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 and no more")
     zipped(tmp_path / "good.zip", {"1": b"1"})
     found = find_files(tmp_path)
@@ -59,7 +59,7 @@ def test_a_broken_zip_among_others_is_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../out", "a/../../out", "/etc/out", "..\\out", "C:\\out"])
 def test_a_zip_that_names_files_outside_itself_is_refused(tmp_path: Path, name: str) -> None:
-    """Nothing is unpacked, but such a zip is an attack, and nothing in it is believed."""
+    """A zip with paths outside itself is refused completely."""
     with pytest.raises(MrkneeError, match="outside itself"):
         find_files(zipped(tmp_path / "z.zip", {"good": b"1", name: b"1"}))
 
@@ -74,10 +74,10 @@ def test_a_zip_with_links_is_refused(tmp_path: Path) -> None:
         find_files(tmp_path / "z.zip")
 
 
-def test_a_zip_bomb_is_refused_unopened(tmp_path: Path) -> None:
-    """A zip that grows a thousandfold is refused by its directory alone."""
+def test_a_zip_bomb_is_refused_without_unpacking(tmp_path: Path) -> None:
+    """A zip that grows a thousandfold is refused by its directory."""
     bomb = zipped(tmp_path / "z.zip", {"bomb": bytes(archives.FREE_BYTES + 1)})
-    with pytest.raises(MrkneeError, match="far more than images"):
+    with pytest.raises(MrkneeError, match="too large when unpacked"):
         find_files(bomb)
 
 
@@ -89,7 +89,7 @@ def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
-    """A password is asked for nowhere; the user unpacks."""
+    """An encrypted zip is refused."""
     path = zipped(tmp_path / "z.zip", {"1": b"1"})
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\x01\x02") + 8] |= 1
@@ -98,8 +98,8 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
         find_files(path)
 
 
-def test_a_damaged_member_is_an_error_of_ours(tmp_path: Path) -> None:
-    """A zip whose directory is whole and whose contents are not."""
+def test_a_damaged_member_is_a_data_error(tmp_path: Path) -> None:
+    """A damaged member of a zip with an intact directory raises our own error."""
     path = zipped(tmp_path / "z.zip", {"1": bytes(range(256)) * 40})
     content = bytearray(path.read_bytes())
     content[40:60] = b"\xff" * 20
@@ -109,8 +109,8 @@ def test_a_damaged_member_is_an_error_of_ours(tmp_path: Path) -> None:
         opener.read(location)
 
 
-def test_a_source_that_is_not_there_is_said_without_its_name(tmp_path: Path) -> None:
-    """The path may hold a patient's name, so the error doesn't repeat it."""
+def test_a_missing_source_is_reported_without_its_name(tmp_path: Path) -> None:
+    """The error of a missing source doesn't contain its path, which may identify a patient."""
     with pytest.raises(MrkneeError) as told:
         find_files(tmp_path / "Plantagenet")
     assert "Plantagenet" not in str(told.value)
@@ -127,7 +127,7 @@ def tarred(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
 
 
 def contents(source: Path) -> dict[str, bytes]:
-    """What is found in a source: name -> bytes."""
+    """The files found in a source: name -> bytes."""
     with Opener() as opener:
         return {str(one.name): opener.read(one) for one in find_files(source).files}
 
@@ -138,7 +138,7 @@ FILES = {"a/one": b"1", "a/two": b"22" * 999}
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tgz", "zip", "ZIP", "TAR"])
 @pytest.mark.parametrize("outer", ["", "folder", "zip", "tar", "tar.gz"])
 def test_archives_and_archives_in_them_are_read(tmp_path: Path, kind: str, outer: str) -> None:
-    """Zip, tar and packed tar, as the source, in a folder, or one inside another."""
+    """Zip, tar and compressed tar are read as source, in a folder, and inside another archive."""
     folder = tmp_path / "in"
     folder.mkdir()
     inner = folder / f"study.{kind}"
@@ -160,7 +160,7 @@ def test_archives_and_archives_in_them_are_read(tmp_path: Path, kind: str, outer
 
 
 def test_gzipped_files_are_unpacked_and_nifti_is_left_packed(tmp_path: Path) -> None:
-    """`a.dcm.gz` is `a.dcm`, in a folder and in a zip; `.nii.gz` is a format of its own."""
+    """`a.dcm.gz` is unpacked in a folder and in a zip; `.nii.gz` is not."""
     packed = gzip.compress(b"image")
     (tmp_path / "a.dcm.gz").write_bytes(packed + gzip.compress(b" and more"))
     (tmp_path / "b.nii.gz").write_bytes(packed)
@@ -170,7 +170,7 @@ def test_gzipped_files_are_unpacked_and_nifti_is_left_packed(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_two_members_of_one_name_are_reported(tmp_path: Path, kind: str) -> None:
-    """Of two files of one name the last is read, and that there is another one is said."""
+    """Of two files of one name the last one is read, and the other one is reported."""
     path = tmp_path / f"in.{kind}"
     if kind == "zip":
         with zipfile.ZipFile(path, "w") as archive:
@@ -184,25 +184,25 @@ def test_two_members_of_one_name_are_reported(tmp_path: Path, kind: str) -> None
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
     found = find_files(path)
-    assert [reason for _, reason in found.broken] == [archives.TWICE]
+    assert [reason for _, reason in found.broken] == [archives.DUPLICATE_NAME]
     (location,) = found.files
     with Opener() as opener:
         assert opener.read(location) == b"two"
 
 
-def test_an_archive_three_deep_is_told_and_not_opened(tmp_path: Path) -> None:
-    """Archives in archives are read one level deep; what lies deeper is named."""
+def test_deeply_nested_archives_are_reported_and_not_opened(tmp_path: Path) -> None:
+    """Archives in archives are read one level deep; deeper ones are reported."""
     inner = zipped(tmp_path / "1.zip", FILES).read_bytes()
     middle = zipped(tmp_path / "2.zip", {"1.zip": inner}).read_bytes()
     found = find_files(zipped(tmp_path / "3.zip", {"2.zip": middle, "x": b""}))
     assert [one.name.name for one in found.files] == ["x"]
     ((_, why),) = found.broken
-    assert "an archive in an archive: unpack it" in why
+    assert "nested too deeply in other archives: unpack it" in why
 
 
 @pytest.mark.parametrize("kind", ["gz", "tar.gz", "in a zip"])
 def test_gzip_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """What has to be unpacked as a whole is unpacked up to a limit."""
+    """Content that must be unpacked completely is unpacked up to a limit."""
     monkeypatch.setattr(archives, "MAX_UNPACKED", 1 << 20)
     monkeypatch.setattr(locate, "MAX_UNPACKED", 1 << 20)
     monkeypatch.setattr(archives, "STEP", 1 << 18)
@@ -217,19 +217,19 @@ def test_gzip_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         return
     source = tmp_path / f"a.{kind}"
     source.write_bytes(gzip.compress(bomb))
-    with pytest.raises(MrkneeError, match="unpacks to too much"):
+    with pytest.raises(MrkneeError, match="too large when unpacked"):
         contents(source)
 
 
 @pytest.mark.parametrize("name", ["../out", "a/../../out", "/etc/out", "C:\\out"])
 def test_a_tar_that_names_files_outside_itself_is_refused(tmp_path: Path, name: str) -> None:
-    """As a zip is."""
+    """A tar with paths outside itself is refused completely."""
     with pytest.raises(MrkneeError, match="outside itself"):
         find_files(tarred(tmp_path / "a.tar", {"good": b"1", name: b"1"}))
 
 
-def test_links_and_devices_in_a_tar_are_told_and_not_followed(tmp_path: Path) -> None:
-    """A tar's files are read, and what only points to something is named."""
+def test_links_and_devices_in_a_tar_are_reported_and_not_followed(tmp_path: Path) -> None:
+    """The files of a tar are read; links and devices are reported."""
     source = tmp_path / "a.tar"
     with tarfile.open(source, "w") as archive:
         for name, kind in (("link", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE)):
@@ -246,19 +246,17 @@ def test_links_and_devices_in_a_tar_are_told_and_not_followed(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("place", [512 + 100, 3 * 512, 3 * 512 + 9])
-def test_a_cut_tar_gives_its_whole_files_and_is_told(tmp_path: Path, place: int) -> None:
-    """What stands before the cut is read, the file that is cut is not, and the cut is named."""
+def test_a_truncated_tar_gives_its_complete_files(tmp_path: Path, place: int) -> None:
+    """Files before the cut are read, the truncated file is not, and the cut is reported."""
     source = tarred(tmp_path / "a.tar", {"one": b"1" * 1024, "two": b"2" * 1024})
     source.write_bytes(source.read_bytes()[:place])
     found = find_files(source)
     assert [one.name.name for one in found.files] == (["one"] if place > 1535 else [])
-    assert [why for _, why in found.broken] == [
-        "a tar is cut off, or damaged in its middle: copy it again"
-    ]
+    assert [why for _, why in found.broken] == ["a tar is truncated or damaged: copy it again"]
 
 
-def test_a_tar_whose_headers_lead_back_ends(tmp_path: Path) -> None:
-    """A member of negative size would be read for ever."""
+def test_a_tar_with_a_negative_size_is_refused(tmp_path: Path) -> None:
+    """A member of negative size, which would be read endlessly, is refused."""
     source = tarred(tmp_path / "a.tar", {"one": b"1" * 1024, "two": b"2"})
     content = bytearray(source.read_bytes())
     content[1536 + 124 : 1536 + 136] = b"\xff" * 4 + (-1024).to_bytes(8, "big", signed=True)
@@ -270,22 +268,22 @@ def test_a_tar_whose_headers_lead_back_ends(tmp_path: Path) -> None:
         find_files(source)
 
 
-def test_links_that_lead_nowhere_and_folders_that_are_linked_are_told(tmp_path: Path) -> None:
-    """What can't be followed may be a slice, or a series: it is named, not dropped."""
+def test_broken_links_and_linked_folders_are_reported(tmp_path: Path) -> None:
+    """Broken links, links to folders and pipes are reported, as they may stand for images."""
     (tmp_path / "in").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "in" / "slice.dcm").symlink_to(tmp_path / "gone")
     (tmp_path / "in" / "series").symlink_to(tmp_path / "elsewhere")
     os.mkfifo(tmp_path / "in" / "pipe")
     assert sorted(why for _, why in find_files(tmp_path / "in").broken) == [
-        "a link leads nowhere",
+        "a broken link",
         "a link to a folder isn't followed",
-        "a pipe or a device is no file",
+        "a pipe or a device, not a file",
     ]
 
 
 def test_few_archives_are_open_at_a_time(tmp_path: Path) -> None:
-    """However many archives a folder holds, few file handles are taken."""
+    """A folder of many archives takes a limited number of file handles."""
     for n in range(3 * locate.OPEN_ARCHIVES):
         zipped(tmp_path / f"{n}.zip", {"a": b"%d" % n, "b": b""})
     before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0

@@ -1,4 +1,4 @@
-"""Several slices in one image are refused, whatever says so."""
+"""Detection of mosaics, several slices in one image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STACK = knee()[Plane.SAGITTAL][:4, ::4, ::4].astype(np.uint16)
 
 
 def csa(count: str, items: int = 6) -> bytes:
-    """Siemens' CSA header with the one entry that counts a mosaic's images."""
+    """Siemens' CSA header with only the entry for the number of images in a mosaic."""
     texts = [count.encode()] + [b""] * (items - 1) if count else []
     entry = struct.pack("<64si4siii", b"NumberOfImagesInMosaic", 1, b"US", 7, len(texts), 77)
     for text in texts:
@@ -51,7 +51,7 @@ def with_element(keyword: str, value: object, stack: np.ndarray = STACK) -> list
 
 
 def one(found: list[Dataset], folder: Path, implicit: bool = False) -> Series:
-    """The datasets as the one series that they are."""
+    """Reads the datasets as one series."""
     if implicit:
         (series,) = series_of(found, folder, ImplicitVRLittleEndian)
     else:
@@ -73,10 +73,10 @@ def one(found: list[Dataset], folder: Path, implicit: bool = False) -> Series:
     ],
     ids=["ImageType", "its third value", "name", "Siemens", "CSA", "United Imaging", "field"],
 )
-def test_a_mosaic_is_refused_by_what_its_header_says(
+def test_a_mosaic_is_refused_by_its_header(
     tmp_path: Path, found: list[Dataset], implicit: bool
 ) -> None:
-    """By ImageType, name, private elements, or a field wider than any scanner's."""
+    """ImageType, name, private elements, or a field wider than any scanner's show a mosaic."""
     with pytest.raises(MrkneeError, match="several slices in one image"):
         read_volume(one(found, tmp_path, implicit))
 
@@ -92,14 +92,14 @@ def test_a_mosaic_is_refused_by_what_its_header_says(
     ],
     ids=["no value", "one", "cut", "another vendor", "one image"],
 )
-def test_headers_of_ordinary_images_say_no_mosaic(tmp_path: Path, found: list[Dataset]) -> None:
-    """Every Siemens header has the entry; without a number in it, or in another's, it is none."""
+def test_headers_of_ordinary_images_are_no_mosaic(tmp_path: Path, found: list[Dataset]) -> None:
+    """A Siemens entry without a number, or an element of another creator, is not a mosaic."""
     assert read_volume(one(found, tmp_path)).values.sum() == STACK.sum()
 
 
 @pytest.mark.parametrize(("down", "across"), [(3, 3), (3, 4), (2, 3)])
-def test_a_mosaic_is_refused_by_its_look(tmp_path: Path, down: int, across: int) -> None:
-    """One image of tiles, the last of them empty, of which no header says anything."""
+def test_a_mosaic_is_refused_by_its_content(tmp_path: Path, down: int, across: int) -> None:
+    """An image of tiles is refused without any statement in its header."""
     slices = [*knee()[Plane.SAGITTAL][:, ::4, ::4][: down * across - 1], np.zeros((64, 64))]
     slices += [np.zeros((64, 64))] * (down * across - len(slices))
     rows = [np.hstack(slices[row * across : (row + 1) * across]) for row in range(down)]
@@ -110,7 +110,7 @@ def test_a_mosaic_is_refused_by_its_look(tmp_path: Path, down: int, across: int)
 
 
 def test_slices_of_knees_are_no_mosaics() -> None:
-    """Not one slice of a knee looks like a mosaic, even alone in its series."""
+    """No slice of a knee looks like a mosaic, even as the only one of its series."""
     for plane in PLANES:
         for image in knee()[plane]:
             assert not looks_tiled(image.astype(np.float32), alone=True)

@@ -1,4 +1,4 @@
-"""NIfTI files named by their plane give the stacks that DICOM gives."""
+"""NIfTI files named by their plane give the same stacks as DICOM."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_nifti(path: Path, scan: Scan, stack: np.ndarray) -> Path:
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz"])
 def test_the_same_as_dicom(tmp_path: Path, ending: str) -> None:
-    """A study as NIfTI gives the stacks that it gives as DICOM, whichever way its axes run."""
+    """A study as NIfTI gives the same stacks as DICOM, for any direction of its axes."""
     export_study(tmp_path / "dicom")
     for scan in PROTOCOL:
         odd = Scan(scan.plane, turned=(True, False, True), transposed=True)
@@ -60,7 +60,7 @@ def test_the_same_as_dicom(tmp_path: Path, ending: str) -> None:
 
 
 def test_rescale_is_applied(tmp_path: Path) -> None:
-    """scl_slope and scl_inter become values."""
+    """scl_slope and scl_inter are applied."""
     stack = knee()[Plane.CORONAL].astype(np.float32)[:, ::8, ::8]
     path = tmp_path / "cor.nii"
     image = nibabel.Nifti1Image(stack, np.diag([1.0, 1.0, 1.0, 1.0]))
@@ -81,28 +81,28 @@ def test_a_name_that_contradicts_the_geometry_is_refused(tmp_path: Path) -> None
     write_nifti(tmp_path / "in" / "what.nii", Scan(Plane.CORONAL), knee()[Plane.CORONAL])
     imported = import_exams(tmp_path / "in", tmp_path / "out", allow_missing_plane=True)
     assert list(imported.exams["0000"]["planes"]) == ["coronal"]
-    assert imported.unreadable == {"a NIfTI file's name says no plane": 1}
+    assert imported.unreadable == {"the name of a NIfTI file states no plane": 1}
 
 
 @pytest.mark.parametrize(
     ("place", "content", "message"),
     [
         (0, b"\x00\x00\x00\x00", "can't be read"),
-        (40, np.array([3, 30000, 30000, 30000], "<i2").tobytes(), "no single volume"),
-        (40, np.array([4, 9, 9, 9, 5], "<i2").tobytes(), "no single volume"),
-        (40, np.array([3, 999, 999, 90], "<i2").tobytes(), "cut off"),
-        (40, np.array([3, -4, 9, 9], "<i2").tobytes(), "no single volume"),
+        (40, np.array([3, 30000, 30000, 30000], "<i2").tobytes(), "not a single volume"),
+        (40, np.array([4, 9, 9, 9, 5], "<i2").tobytes(), "not a single volume"),
+        (40, np.array([3, 999, 999, 90], "<i2").tobytes(), "truncated"),
+        (40, np.array([3, -4, 9, 9], "<i2").tobytes(), "not a single volume"),
         (70, np.array([128], "<i2").tobytes(), "other than grey values"),
-        (108, np.array([1e30], "<f4").tobytes(), "impossible place"),
-        (108, np.array([np.nan], "<f4").tobytes(), "can't be read|impossible place"),
-        (252, bytes(4), "how it lies"),
-        (280, np.array([np.nan] * 4, "<f4").tobytes(), "how large a voxel is"),
+        (108, np.array([1e30], "<f4").tobytes(), "impossible offset"),
+        (108, np.array([np.nan], "<f4").tobytes(), "can't be read|impossible offset"),
+        (252, bytes(4), "its orientation"),
+        (280, np.array([np.nan] * 4, "<f4").tobytes(), "its voxel size"),
     ],
 )
 def test_broken_headers_are_refused(
     tmp_path: Path, place: int, content: bytes, message: str
 ) -> None:
-    """Whatever a header promises is held against the file before anything is allocated."""
+    """Sizes in a header are compared with the file before anything is allocated."""
     path = write_nifti(tmp_path / "sag.nii", Scan(Plane.SAGITTAL), knee()[Plane.SAGITTAL][:2])
     data = bytearray(path.read_bytes())
     data[place : place + len(content)] = content
@@ -143,10 +143,10 @@ def turned(degrees: float, shift: float = 0.0) -> np.ndarray:
         (turned(180.0), 0, None),  # a code of 0: there is no qform
     ],
 )
-def test_two_ways_of_saying_how_it_lies(
+def test_differences_between_sform_and_qform(
     tmp_path: Path, qform: np.ndarray, code: int, outcome: str | None
 ) -> None:
-    """Sform and qform that contradict each other are refused; small differences are noted."""
+    """A contradiction between sform and qform is refused; a small difference is noted."""
     scan = Scan(Plane.SAGITTAL, centre=(0.0, 0.0, 0.0))
     path = write_nifti(tmp_path / "sag.nii", scan, knee()[Plane.SAGITTAL].astype(np.int16))
     location = Location(with_forms(path, qform, code))
@@ -162,8 +162,8 @@ def test_two_ways_of_saying_how_it_lies(
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
-def test_labels_are_no_image(tmp_path: Path, kind: type) -> None:
-    """A few whole numbers are a mask or labels, whatever the file is called."""
+def test_labels_are_not_an_image(tmp_path: Path, kind: type) -> None:
+    """A volume of a few integers is a mask or labels, whatever its name."""
     stack = knee()[Plane.SAGITTAL]
     labels = np.digitize(stack, [20, 60, 90, 120, 160]).astype(kind)
     path = write_nifti(tmp_path / "sag.nii", Scan(Plane.SAGITTAL), labels)
@@ -173,8 +173,8 @@ def test_labels_are_no_image(tmp_path: Path, kind: type) -> None:
     assert read_nifti(Location(path), Plane.SAGITTAL).values.max() > 40
 
 
-def test_a_name_that_is_no_utf_8_is_imported(tmp_path: Path) -> None:
-    """The exam gets a number as always; the map tells the name with JSON's escape of its bytes."""
+def test_a_name_that_is_not_utf_8_is_imported(tmp_path: Path) -> None:
+    """A file whose name isn't UTF-8 is imported; the map escapes the bytes of the name."""
     file = write_nifti(tmp_path / "in" / "cor.nii", Scan(Plane.CORONAL), knee()[Plane.CORONAL])
     name = os.fsdecode(b"kn\xe4e_cor.nii")
     file.rename(file.with_name(name))
@@ -187,8 +187,8 @@ def test_a_name_that_is_no_utf_8_is_imported(tmp_path: Path) -> None:
     assert file_name.endswith(name)
 
 
-def test_names_say_which_series_stands_for_a_declared_one(tmp_path: Path) -> None:
-    """Six files of one knee: the weighting and fat suppression are those of their names."""
+def test_names_determine_the_declared_series(tmp_path: Path) -> None:
+    """Weighting and fat suppression of six files of one knee come from their names."""
     for name, (scan, stack) in declared_knee(SIX).items():
         write_nifti(tmp_path / "in" / f"knee_{name}.nii.gz", scan, stack)
     exam = Exam.from_nifti(tmp_path / "in", series=SIX)

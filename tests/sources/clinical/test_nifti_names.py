@@ -1,4 +1,4 @@
-"""NIfTI files as exams: by names as converters write them, with the JSON beside them."""
+"""Grouping of NIfTI files into exams by converters' names and JSON sidecars."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def volume(
     *,
     labels: bool = False,
 ) -> Path:
-    """One volume of a plane, and the JSON beside it."""
+    """Writes one volume of a plane and its JSON sidecar."""
     stack = (STACKS[plane] > 300).astype(np.uint8) if labels else STACKS[plane]
     path = write_nifti(folder / f"{name}.nii.gz", Scan(plane, centre=MIDDLE, pixel=1.0), stack)
     if sidecar is not None:
@@ -85,7 +85,7 @@ def test_files_of_one_exam(tmp_path: Path, names: tuple[str, str, str]) -> None:
 
 
 def test_two_times_of_one_folder_are_two_exams(tmp_path: Path) -> None:
-    """The study's time in dcm2niix's names tells examinations apart."""
+    """The study's time in dcm2niix's names separates examinations."""
     for time in ("20200102030405", "20210102030405"):
         volume(tmp_path, f"knee_t1_cor_{time}_5", Plane.CORONAL)
     assert len(studies(tmp_path)) == 2
@@ -126,14 +126,14 @@ def test_the_json_says_what_the_series_is(tmp_path: Path) -> None:
 def test_the_json_refuses_what_a_header_would(
     tmp_path: Path, facts: dict[str, Any], reason: str
 ) -> None:
-    """A converted localiser, map or other part is refused as the DICOM series would be."""
+    """A converted localiser, map or other body part is refused like the DICOM series."""
     volume(tmp_path, "x_pd_sag_2020_4", Plane.SAGITTAL, facts)
     (study,) = studies(tmp_path)
     assert reason in str(study.candidates[0].refusal)
 
 
 def test_names_of_the_protocol_and_number_are_taken_out_of_the_file_name(tmp_path: Path) -> None:
-    """Whatever pattern dcm2niix was given: what its JSON says of the series isn't the exam's."""
+    """Words that the JSON states about the series are removed from the exam's name."""
     for number, plane in enumerate(PLANES, start=3):
         name = f"Weird {plane.value} Thing"
         facts = {"SeriesDescription": name, "ProtocolName": name, "SeriesNumber": number}
@@ -143,15 +143,15 @@ def test_names_of_the_protocol_and_number_are_taken_out_of_the_file_name(tmp_pat
 
 
 def test_the_study_uid_of_the_json_comes_first(tmp_path: Path) -> None:
-    """Sidecars with identifiers group by study and patient, whatever the files are called."""
+    """Sidecars with identifiers group files by study and patient, whatever their names."""
     for index, plane in enumerate(PLANES):
         volume(tmp_path, f"{index}_{plane}", plane, {"StudyInstanceUID": "1.2", "PatientID": "A"})
     volume(tmp_path, "9_sag", Plane.SAGITTAL, {"StudyInstanceUID": "1.2", "PatientID": "B"})
     assert sorted(len(study.candidates) for study in studies(tmp_path)) == [1, 3]
 
 
-def test_a_plane_that_no_name_says_is_taken_from_the_slices(tmp_path: Path) -> None:
-    """dcm2niix keeps a scanner's slices along the third axis, so its files need no plane."""
+def test_a_plane_that_is_not_named_is_taken_from_the_slices(tmp_path: Path) -> None:
+    """Files of dcm2niix need no plane's name, since slices are along their third axis."""
     for number, plane in enumerate(PLANES):
         volume(tmp_path, f"knee_pd_tse_fs_2020_{number}", plane)
     (study,) = studies(tmp_path)
@@ -159,7 +159,7 @@ def test_a_plane_that_no_name_says_is_taken_from_the_slices(tmp_path: Path) -> N
 
 
 def test_the_best_of_several_series_of_a_plane_is_taken(tmp_path: Path) -> None:
-    """Files of one exam and plane are ranked as DICOM series are; phase images are set aside."""
+    """Files of one exam and plane are ranked like DICOM series; phase images are refused."""
     for number, (name, plane) in enumerate(
         [
             *(("pd_cor", Plane.CORONAL), ("t1_cor", Plane.CORONAL), ("t2_fs_sag", Plane.SAGITTAL)),
@@ -177,8 +177,8 @@ def test_the_best_of_several_series_of_a_plane_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["seg", "mask", "label", "labels", "Segmentation", "roi1"])
-def test_masks_beside_images_are_set_aside(tmp_path: Path, word: str) -> None:
-    """A file that is named as a mask joins its exam and is refused in it with the reason."""
+def test_masks_next_to_images_are_refused(tmp_path: Path, word: str) -> None:
+    """A file named as a mask belongs to its exam and is refused in it with the reason."""
     for plane in PLANES:
         volume(tmp_path / "in", f"knee_{plane}", plane)
         volume(tmp_path / "in", f"knee_{plane}_{word}", plane, labels=True)
@@ -190,7 +190,7 @@ def test_masks_beside_images_are_set_aside(tmp_path: Path, word: str) -> None:
 
 
 def test_a_mask_by_its_values_alone_is_refused(tmp_path: Path) -> None:
-    """Where no name says it, the values do."""
+    """A mask without a mask's name is recognised by its values."""
     for plane in PLANES:
         volume(tmp_path / "in", f"knee_{plane}", plane, labels=plane is Plane.AXIAL)
     (exam,) = import_exams(tmp_path / "in", tmp_path / "out").exams.values()
@@ -199,7 +199,7 @@ def test_a_mask_by_its_values_alone_is_refused(tmp_path: Path) -> None:
 
 
 def test_sidecars_in_a_zip_and_broken_ones(tmp_path: Path) -> None:
-    """A JSON beside its volume in a zip counts; one that can't be read is as good as none."""
+    """A sidecar in a zip is used; one that can't be read is ignored."""
     facts = {"SeriesDescription": "T2 SAG", "EchoTime": 0.08, "RepetitionTime": 4.0}
     path = volume(tmp_path, "knee_x_2020_4", Plane.SAGITTAL, facts)
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
@@ -213,7 +213,7 @@ def test_sidecars_in_a_zip_and_broken_ones(tmp_path: Path) -> None:
 
 
 def test_knees_of_both_sides_are_two_exams(tmp_path: Path) -> None:
-    """Left and right in names, or in sidecars under one study, are kept apart."""
+    """Left and right in names, or in sidecars of one study, are separate exams."""
     for plane in PLANES:
         for side in ("left", "right"):
             volume(tmp_path / "names", f"{side}_knee_{plane}", plane)
@@ -224,8 +224,8 @@ def test_knees_of_both_sides_are_two_exams(tmp_path: Path) -> None:
         assert sorted(str(study.side) for study in found) == ["left", "right"]
 
 
-def test_a_file_without_a_plane_in_its_name_stays_with_the_others(tmp_path: Path) -> None:
-    """A converter's file that names no plane is of the exam whose other files do."""
+def test_a_file_without_a_plane_in_its_name_belongs_to_the_others(tmp_path: Path) -> None:
+    """A converter's file without a plane's name belongs to the exam of the other files."""
     names = ("x_knee_t2_fs_2020_4", "x_knee_cor_t1_2020_5", "x_knee_ax_pd_2020_6")
     order = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)
     for name, plane in zip(names, order, strict=True):
@@ -234,8 +234,8 @@ def test_a_file_without_a_plane_in_its_name_stays_with_the_others(tmp_path: Path
     assert {one.plane for one in study.candidates if one.refusal is None} == set(PLANES)
 
 
-def test_derived_files_of_bids_are_set_aside_in_their_exam(tmp_path: Path) -> None:
-    """Masks, maps and phase images of BIDS names make no exam of their own."""
+def test_derived_files_of_bids_are_refused_in_their_exam(tmp_path: Path) -> None:
+    """Masks, maps and phase images with BIDS names don't become separate exams."""
     volume(tmp_path, "sub-01_acq-sag_T2w", Plane.SAGITTAL)
     volume(tmp_path, "sub-01_acq-sag_label-femur_desc-manual_mask", Plane.SAGITTAL, labels=True)
     volume(tmp_path, "sub-01_acq-sag_T2map", Plane.SAGITTAL)
@@ -245,25 +245,25 @@ def test_derived_files_of_bids_are_set_aside_in_their_exam(tmp_path: Path) -> No
 
 
 def test_both_knees_of_a_bids_subject_are_two_exams(tmp_path: Path) -> None:
-    """Sides in BIDS names tell knees apart, as hemi- or as a word."""
+    """Sides in BIDS names, as hemi- or as a word, separate knees."""
     for plane in PLANES:
         volume(tmp_path, f"sub-01_acq-{plane}_hemi-L_T2w", plane)
         volume(tmp_path, f"sub-01_acq-{plane}_hemi-R_T2w", plane)
     assert sorted(str(study.side) for study in studies(tmp_path)) == ["left", "right"]
 
 
-def test_a_letter_is_a_side_where_the_other_one_is_there(tmp_path: Path) -> None:
-    """Names that differ by L and R are of two knees; an R alone may stand for a repeat."""
+def test_a_letter_is_a_side_only_if_the_other_one_exists(tmp_path: Path) -> None:
+    """Names that differ by L and R are of two knees; an R alone may mean a repeat."""
     for plane in PLANES:
         for name in ("k1_L", "k1_R", "k2_R"):
             volume(tmp_path, f"{name}_{plane}", plane)
     assert sorted(str(study.side) for study in studies(tmp_path)) == ["None", "left", "right"]
 
 
-def test_a_sidecar_of_another_plane_is_not_believed(tmp_path: Path) -> None:
-    """A JSON file that names another plane than the volume is another volume's."""
+def test_a_sidecar_of_another_plane_is_ignored(tmp_path: Path) -> None:
+    """A JSON file that names another plane than the volume is ignored, with a note."""
     volume(tmp_path, "k_sag", Plane.SAGITTAL, {"SeriesDescription": "COR T1", "EchoTime": 0.012})
     (study,) = studies(tmp_path)
     (one,) = study.candidates
     assert one.series.first.te_ms is None
-    assert one.series.notes == ("the JSON file beside it names another plane: it isn't used",)
+    assert one.series.notes == ("the JSON file next to it names another plane and was ignored",)

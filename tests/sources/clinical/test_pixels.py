@@ -1,4 +1,4 @@
-"""Grey values come back from every transfer syntax and every way of storing them."""
+"""Decoding of grey values from every transfer syntax and pixel format."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def series_of(
 def test_every_transfer_syntax_gives_the_same_values(
     tmp_path: Path, syntax: UID, kind: str
 ) -> None:
-    """What was written comes back exactly, signed, unsigned and in bytes."""
+    """Signed, unsigned and 8-bit values are read exactly as written."""
     stack = knee()[Plane.SAGITTAL][:3].astype(kind)
     if kind != "u1":
         stack = stack * 64 - (8000 if kind == "i2" else 0)
@@ -90,7 +90,7 @@ def test_every_transfer_syntax_gives_the_same_values(
 
 @pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=SYNTAXES)
 def test_an_enhanced_file_gives_the_same_values(tmp_path: Path, syntax: UID) -> None:
-    """A series in one enhanced multi-frame file, its frames shuffled, is put in order."""
+    """The shuffled frames of an enhanced multi-frame file are sorted."""
     stack = knee()[Plane.SAGITTAL][:4].astype(np.uint16) * 16
     found = volume_of([enhanced(stack, SAGITTAL)], tmp_path, syntax)
     np.testing.assert_array_equal(found.values, stack)
@@ -101,8 +101,8 @@ def changed(stack: np.ndarray, **elements: object) -> list[Dataset]:
     return datasets(stack, replace(SAGITTAL, elements=elements))
 
 
-def test_monochrome1_is_turned_round(tmp_path: Path) -> None:
-    """Where white is 0, values are mirrored in what the bits can hold."""
+def test_monochrome1_is_inverted(tmp_path: Path) -> None:
+    """MONOCHROME1 values are inverted within the range of the bits."""
     stack = knee()[Plane.SAGITTAL][:2].astype(np.uint16) * 16
     found = changed(
         4095 - stack, PhotometricInterpretation="MONOCHROME1", BitsStored=12, HighBit=11
@@ -110,15 +110,15 @@ def test_monochrome1_is_turned_round(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume_of(found, tmp_path).values, stack)
 
 
-def test_monochrome1_of_signed_values_is_turned_round(tmp_path: Path) -> None:
-    """The same for signed values, whose mirror is at -1/2."""
+def test_monochrome1_of_signed_values_is_inverted(tmp_path: Path) -> None:
+    """Signed MONOCHROME1 values are mirrored at -1/2."""
     stack = knee()[Plane.SAGITTAL][:2].astype(np.int16) * 16 - 2048
     found = changed(-1 - stack, PhotometricInterpretation="MONOCHROME1", BitsStored=12, HighBit=11)
     np.testing.assert_array_equal(volume_of(found, tmp_path).values, stack)
 
 
 def test_each_slice_is_rescaled_by_its_own_factors(tmp_path: Path) -> None:
-    """Slope and intercept that differ from slice to slice are undone slice by slice."""
+    """Slope and intercept that differ between slices are applied per slice."""
     stack = knee()[Plane.SAGITTAL][:3].astype(np.uint16) * 12
     found = datasets(stack, SAGITTAL)
     for index, dataset in enumerate(found):
@@ -128,8 +128,8 @@ def test_each_slice_is_rescaled_by_its_own_factors(tmp_path: Path) -> None:
     assert np.abs(values - stack).max() <= 1.5
 
 
-def test_windows_are_left_alone(tmp_path: Path) -> None:
-    """A window that differs from slice to slice changes nothing."""
+def test_windows_are_ignored(tmp_path: Path) -> None:
+    """A window that differs between slices changes nothing."""
     stack = knee()[Plane.SAGITTAL][:3].astype(np.uint16)
     found = datasets(stack, SAGITTAL)
     for index, dataset in enumerate(found):
@@ -139,7 +139,7 @@ def test_windows_are_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["u2", "i2"])
 def test_only_the_stored_bits_count(tmp_path: Path, kind: str) -> None:
-    """12 bits of 16: what old scanners left above them is no grey value, and the sign is bit 11."""
+    """Of 12 bits stored in 16, higher bits are ignored, and the sign is bit 11."""
     stack = knee()[Plane.SAGITTAL][:2].astype(kind) * 8 - (1000 if kind == "i2" else 0)
     dirty = (stack.astype(np.uint16) & 0x0FFF) | 0x5000
     found = changed(dirty.astype(kind), BitsStored=12, HighBit=11)
@@ -153,11 +153,11 @@ def test_one_slice_is_a_stack(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.values, stack)
 
 
-def test_cut_off_pixels_are_refused(tmp_path: Path) -> None:
-    """A file with fewer bytes than its rows and columns need is refused, not padded."""
+def test_truncated_pixels_are_refused(tmp_path: Path) -> None:
+    """A file with fewer bytes than its rows and columns need is refused."""
     found = datasets(knee()[Plane.SAGITTAL][:2], SAGITTAL)
     found[1].PixelData = found[1].PixelData[:-100]
-    with pytest.raises(MrkneeError, match="cut off"):
+    with pytest.raises(MrkneeError, match="truncated"):
         volume_of(found, tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_cut_off_pixels_are_refused(tmp_path: Path) -> None:
 def test_a_stream_of_another_size_is_refused_before_it_is_decoded(
     tmp_path: Path, name: str
 ) -> None:
-    """A compressed image that claims another size than the header never reaches a decoder."""
+    """A compressed image that states another size than the header never reaches a decoder."""
     paths = [
         write(dataset, tmp_path / f"{index}.dcm", SYNTAXES[name])
         for index, dataset in enumerate(datasets(knee()[Plane.SAGITTAL][:2], SAGITTAL))
@@ -175,7 +175,7 @@ def test_a_stream_of_another_size_is_refused_before_it_is_decoded(
     paths[0].write_bytes(content[:place] + (255).to_bytes(2, "little") + content[place + 2 :])
     with paths[0].open("rb") as file:
         (series,) = sort_into_series(read_header(file, Location(paths[0])))
-    with pytest.raises(MrkneeError, match="another size than its header says"):
+    with pytest.raises(MrkneeError, match="another size than its header states"):
         read_volume(series)
 
 
@@ -183,7 +183,7 @@ def test_a_stream_of_another_size_is_refused_before_it_is_decoded(
 def test_a_damaged_stream_is_refused(
     tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A compressed image that breaks off or is garbled is refused, not made up in silence."""
+    """A truncated or garbled compressed image is refused."""
     (series,) = series_of(datasets(knee()[Plane.SAGITTAL][:1], SAGITTAL), tmp_path, SYNTAXES[name])
     path = tmp_path / "0.dcm"
     whole = path.read_bytes()
@@ -191,7 +191,7 @@ def test_a_damaged_stream_is_refused(
     middle = (whole.index(b"\xe0\x7f\x10\x00") + end) // 2
     garbled = whole[:middle] + b"\xff\x90\xff\xd9" * 50 + whole[middle + 200 :]
     broken = [whole[:middle], whole[:middle] + bytes(end - middle) + whole[end:]]
-    if name != "JPEG 2000":  # any bytes are a valid arithmetic code: nobody can tell
+    if name != "JPEG 2000":  # any bytes are a valid arithmetic code, so damage can't be detected
         broken.append(garbled)
     for content in broken:
         path.write_bytes(content)
@@ -205,8 +205,8 @@ def test_a_damaged_stream_is_refused(
 
 @pytest.mark.parametrize("pad", [b"\0", b"\xff", b" ", b"\0\xff \xff" * 5, b"\xff" * 300])
 @pytest.mark.parametrize("name", ["JPEG lossless SV1", "JPEG-LS", "JPEG 2000"])
-def test_padding_behind_a_stream_is_no_damage(tmp_path: Path, name: str, pad: bytes) -> None:
-    """Streams are padded to an even length by 00, FF, spaces or more: the image is the same."""
+def test_padding_after_a_stream_is_ignored(tmp_path: Path, name: str, pad: bytes) -> None:
+    """A stream padded by 00, FF, spaces or more gives the same image."""
     stack = knee()[Plane.SAGITTAL][:1, 96:160, 96:160].astype(np.uint16)
     path = write(datasets(stack, SAGITTAL)[0], tmp_path / "0.dcm", SYNTAXES[name])
     file = pydicom.dcmread(path)
@@ -219,8 +219,8 @@ def test_padding_behind_a_stream_is_no_damage(tmp_path: Path, name: str, pad: by
     np.testing.assert_array_equal(read_volume(series).values, stack)
 
 
-def test_padded_frames_of_one_file_stay_apart(tmp_path: Path) -> None:
-    """A multi-frame file whose every frame is padded, with an offset table of its own."""
+def test_padded_frames_of_one_file_are_separate(tmp_path: Path) -> None:
+    """A multi-frame file with padded frames and an extended offset table is read correctly."""
     stack = knee()[Plane.SAGITTAL][:3, 96:160, 96:160].astype(np.uint16)
     path = write(enhanced(stack, SAGITTAL), tmp_path / "0.dcm", JPEGLSLossless)
     plain = read_volume(_series_in(path)).values
@@ -240,10 +240,10 @@ def _series_in(path: Path) -> Series:
     return series
 
 
-def test_where_one_decoder_fails_the_next_is_tried(
+def test_if_one_decoder_fails_the_next_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pillow can't read JPEG-LS, and says so; the one behind it gives the values."""
+    """If Pillow fails on JPEG-LS, the next decoder gives the values."""
     stack = knee()[Plane.SAGITTAL][:1, 96:160, 96:160].astype(np.uint16)
     (series,) = series_of(datasets(stack, SAGITTAL), tmp_path, JPEGLSLossless)
     monkeypatch.setitem(pixels.PLUGINS, JPEGLSLossless, ("pillow", "gdcm"))
@@ -253,15 +253,15 @@ def test_where_one_decoder_fails_the_next_is_tried(
         read_volume(series)
 
 
-def test_every_decoder_that_is_named_is_there() -> None:
-    """For each transfer syntax, all decoders that are tried are installed with the package."""
+def test_every_listed_decoder_is_installed() -> None:
+    """All decoders that are tried for a transfer syntax are installed with the package."""
     for syntax, names in pixels.PLUGINS.items():
         assert set(names) <= set(get_decoder(UID(syntax)).available_plugins)
 
 
 @pytest.mark.parametrize("bits", [0, 1, 17, 127, 255])
 def test_impossible_bits_never_reach_a_decoder(tmp_path: Path, bits: int) -> None:
-    """A JPEG of more than 16 bits ends gdcm, and the whole process with it; it is refused before.
+    """A JPEG of more than 16 bits, which would crash gdcm and the process, is refused before.
 
     Found by fuzzing.
     """
@@ -271,12 +271,12 @@ def test_impossible_bits_never_reach_a_decoder(tmp_path: Path, bits: int) -> Non
     content = bytearray((tmp_path / "0.dcm").read_bytes())
     content[content.index(b"\xff\xc3\x00\x0b") + 4] = bits
     (tmp_path / "0.dcm").write_bytes(content)
-    with pytest.raises(MrkneeError, match="more bits than its header says"):
+    with pytest.raises(MrkneeError, match="more bits than its header states"):
         read_volume(series)
 
 
 def test_a_gap_between_markers_never_reaches_a_decoder(tmp_path: Path) -> None:
-    """Bytes between the segments of a JPEG's header end gdcm, too.
+    """Bytes between the segments of a JPEG's header, which would crash gdcm, are refused.
 
     Found by fuzzing.
     """
@@ -295,5 +295,5 @@ def test_fewer_frames_than_promised_are_refused(tmp_path: Path) -> None:
     """A compressed multi-frame file that lacks frames is refused."""
     (series,) = series_of([enhanced(knee()[Plane.SAGITTAL][:3], SAGITTAL)], tmp_path, RLELossless)
     promised = replace(series, images=tuple(replace(one, frames=4) for one in series.images))
-    with pytest.raises(MrkneeError, match="fewer images than its header says"):
+    with pytest.raises(MrkneeError, match="fewer images than its header states"):
         read_volume(promised)

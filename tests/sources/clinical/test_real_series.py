@@ -1,4 +1,4 @@
-"""Real series: a knee in big endian, the same as NIfTI, one slice, and a brain."""
+"""Real series: a knee in big endian, the same knee as NIfTI, one slice, and a brain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def real(name: str) -> Path:
 
 
 def test_a_real_knee(tmp_path: Path) -> None:
-    """24 slices from right to left, the front at the left, framed by whole pixels."""
+    """A real knee gives 24 slices from right to left, with the front at the left."""
     imported = import_exams(real(KNEE), tmp_path, allow_missing_plane=True)
     exam = imported.exams["0000"]
     assert imported.complete
@@ -39,15 +39,15 @@ def test_a_real_knee(tmp_path: Path) -> None:
     (found,) = Dataset(tmp_path, allow_missing_plane=True)
     stack = found.stacks[Plane.SAGITTAL]
     assert stack.shape == (24, 256, 256)
-    # the joint's row and column in this series, as read off by eye, are 146 and 131
+    # the joint's row and column in this series, located by eye, are 146 and 131
     assert abs(about["joint"][0] - 146) < 12
     assert abs(about["joint"][1] - 131) < 15
-    # in front of a knee there is air sooner than behind it
+    # the air in front of a knee is closer than the air behind it
     assert stack[12, 100:160, :30].mean() < 0.3 * stack[12, 100:160, 200:230].mean()
 
 
 def test_the_same_as_nifti_gives_the_same_stack(tmp_path: Path) -> None:
-    """Bit for bit."""
+    """The same series as DICOM and as NIfTI gives equal stacks."""
     import_exams(real(KNEE), tmp_path / "dicom", allow_missing_plane=True)
     import_exams(real(NIFTI), tmp_path / "nifti", allow_missing_plane=True)
     one, other = (
@@ -58,7 +58,7 @@ def test_the_same_as_nifti_gives_the_same_stack(tmp_path: Path) -> None:
 
 
 def test_one_slice_of_512_pixels(tmp_path: Path) -> None:
-    """A single slice is a stack of one; its side is told in Italian."""
+    """A single slice is a stack of one; its side is given in Italian."""
     imported = import_exams(real(SLICE), tmp_path, allow_missing_plane=True)
     assert imported.exams["0000"]["side"] == "right"
     (found,) = Dataset(tmp_path, allow_missing_plane=True)
@@ -68,7 +68,7 @@ def test_one_slice_of_512_pixels(tmp_path: Path) -> None:
 
 
 def test_a_brain_is_refused(tmp_path: Path) -> None:
-    """Nothing of it is written but the reason."""
+    """For a refused brain, only the reason is written."""
     source = tmp_path / "some.zip"
     with zipfile.ZipFile(real(BRAIN)) as whole, zipfile.ZipFile(source, "w") as part:
         for name in whole.namelist()[::12]:
@@ -76,5 +76,5 @@ def test_a_brain_is_refused(tmp_path: Path) -> None:
     imported = import_exams(source, tmp_path / "out", allow_missing_plane=True)
     assert not imported.exams["0000"]["imported"]
     assert "derived from other images" in str(imported.exams["0000"]["reason"])
-    assert "nothing in the headers says that this is a knee" in imported.exams["0000"]["warnings"]
+    assert "the headers don't state that this is a knee" in imported.exams["0000"]["warnings"]
     assert [file.name for file in (tmp_path / "out").rglob("*")] == ["import.json"]

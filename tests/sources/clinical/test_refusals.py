@@ -1,4 +1,4 @@
-"""What can't stand for a plane: localisers, maps, phase, reformats, and what is none of them."""
+"""Refusal of localisers, maps, phase images and reformats, and acceptance of ordinary series."""
 
 from __future__ import annotations
 
@@ -57,33 +57,33 @@ def test_localisers_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMPUTED)
 def test_computed_series_by_name(name: str) -> None:
-    """What only its name says to be computed is refused."""
+    """A series that only its name marks as computed is refused."""
     refusal = candidate(names=(name.upper(), "")).refusal
     assert refusal is not None
     assert refusal.startswith("derived from other images")
 
 
 @pytest.mark.parametrize(
-    "said",
+    "header",
     [
         *({"names": (name.upper(), "")} for name in DIFFUSION),
         {"technique": ("EP", "SE")},
         {"kind": ("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE")},
     ],
 )
-def test_diffusion_is_no_image_of_anatomy(said: dict[str, Any]) -> None:
+def test_diffusion_is_refused(header: dict[str, Any]) -> None:
     """Diffusion and perfusion are refused by name, ImageType, or echo-planar technique."""
-    assert candidate(**said).refusal == "diffusion, perfusion or another echo-planar image"
+    assert candidate(**header).refusal == "diffusion, perfusion or another echo-planar image"
 
 
 @pytest.mark.parametrize("name", ACQUIRED)
-def test_acquisitions_are_not_taken_for_others(name: str) -> None:
-    """Words of ordinary sequences refuse nothing."""
+def test_names_of_ordinary_sequences_are_accepted(name: str) -> None:
+    """Names of ordinary sequences are not refused."""
     assert candidate(names=(name.upper(), "")).refusal is None
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("header", "reason"),
     [
         ({"spacing": 10.0}, "more than 8 mm apart"),
         ({"pixel": 1.7}, "wider than 1.5 mm"),
@@ -96,9 +96,9 @@ def test_acquisitions_are_not_taken_for_others(name: str) -> None:
         ({"count": 1}, None),
     ],
 )
-def test_localisers_by_geometry(said: dict[str, Any], reason: str | None) -> None:
-    """Whatever it is called: spacing, pixels, or timing and count tell a localiser."""
-    refusal = candidate(names=("A1", ""), **said).refusal
+def test_localisers_by_geometry(header: dict[str, Any], reason: str | None) -> None:
+    """A localiser is recognised by spacing, pixels, or timing and number of slices."""
+    refusal = candidate(names=("A1", ""), **header).refusal
     if reason is None:
         assert refusal is None
     else:
@@ -108,15 +108,15 @@ def test_localisers_by_geometry(said: dict[str, Any], reason: str | None) -> Non
 
 @pytest.mark.parametrize("count", [3, 15, 25])
 def test_several_planes_in_one_series_are_a_localiser(count: int) -> None:
-    """One acquisition of three planes is no stack of a plane, however many slices it has."""
+    """A series with several planes is a localiser, however many slices it has."""
     found = [one for plane in PLANES for one in images(plane, count, names=("A1", ""))]
     refusals = {one.refusal for one in candidates(sort_into_series(found))}
     assert len(refusals) == 1
     assert str(refusals.pop()).startswith("a localiser")
 
 
-def test_one_series_uid_for_a_whole_study_is_no_localiser() -> None:
-    """Where an anonymiser joined all series, name and repetition time tell them apart."""
+def test_one_series_uid_for_a_study_is_not_a_localiser() -> None:
+    """Series under one SeriesInstanceUID are separated by name and repetition time."""
     named = [one for plane in PLANES for one in images(plane, names=(f"{plane}", ""))]
     timed = [
         one
@@ -150,13 +150,13 @@ def test_one_series_uid_for_a_whole_study_is_no_localiser() -> None:
     ],
 )
 def test_image_types(kind: tuple[str, ...], refused: bool) -> None:
-    """Phase, field, fat, maps and reformats by any vendor's ImageType; magnitude is taken."""
+    """Phase, field, fat, maps and reformats are refused by ImageType; magnitude is accepted."""
     assert (candidate(kind=kind).refusal is not None) is refused
 
 
 @pytest.mark.parametrize("component", ["PHASE", "REAL", "IMAGINARY"])
 def test_other_components_than_the_magnitude(component: str) -> None:
-    """What ComplexImageComponent or GE's private element says is not the magnitude is refused."""
+    """Components other than the magnitude are refused."""
     assert "phase image" in str(candidate(component=component).refusal)
 
 
@@ -164,7 +164,7 @@ DERIVED = ("DERIVED", "PRIMARY", "M", "ND")
 
 
 @pytest.mark.parametrize(
-    ("said", "refused"),
+    ("header", "refused"),
     [
         ({"lossy": True}, False),
         ({"lossy": True, "derivation": "JPEG 2000 IRREVERSIBLE, RATIO 10:1"}, False),
@@ -180,15 +180,15 @@ DERIVED = ("DERIVED", "PRIMARY", "M", "ND")
         ({}, True),
     ],
 )
-def test_stored_anew_is_not_derived(said: dict[str, Any], refused: bool) -> None:
-    """DERIVED for compression or de-identification is taken, for anything else refused."""
-    refusal = candidate(**{"kind": DERIVED, **said}).refusal
+def test_images_stored_again_are_not_derived(header: dict[str, Any], refused: bool) -> None:
+    """DERIVED is accepted for compression and de-identification, refused for anything else."""
+    refusal = candidate(**{"kind": DERIVED, **header}).refusal
     assert (refusal is not None) is refused
 
 
 @pytest.mark.parametrize("plane", PLANES)
-def test_a_map_is_refused_but_not_the_echoes_it_is_made_of(plane: Plane) -> None:
-    """A series of five echoes that is called a T2 map is what a map is computed from."""
+def test_a_map_is_refused_but_not_its_source_echoes(plane: Plane) -> None:
+    """A T2 map is refused, but not a series of five echoes of the same name."""
     names = ("T2 MAP", "")
     echoes = [one for k in range(5) for one in images(plane, te_ms=10.0 + 12 * k, names=names)]
     assert {one.refusal for one in candidates(sort_into_series(echoes))} == {None}
@@ -218,16 +218,16 @@ def test_a_map_is_refused_but_not_the_echoes_it_is_made_of(plane: Plane) -> None
         ({"ComplexImageComponent": "PHASE"}, "phase image"),
         ({"BodyPartExamined": "LEG", "StudyDescription": "Knee, hip pain"}, None),
         ({"BodyPartExamined": None, "StudyDescription": "MR"}, None),
-        ({"ImageOrientationPatient": None}, "doesn't say how it lies"),
-        ({"ImageOrientationPatient": ["0", "0", "0", "0", "0", "0"]}, "doesn't say how it lies"),
-        ({"PixelSpacing": None}, "how large a pixel is"),
-        ({"PixelSpacing": ["0", "0"]}, "how large a pixel is"),
+        ({"ImageOrientationPatient": None}, "its orientation"),
+        ({"ImageOrientationPatient": ["0", "0", "0", "0", "0", "0"]}, "its orientation"),
+        ({"PixelSpacing": None}, "its pixel size"),
+        ({"PixelSpacing": ["0", "0"]}, "its pixel size"),
     ],
 )
 def test_refusals_by_elements(
     tmp_path: Path, change: dict[str, object], reason: str | None
 ) -> None:
-    """What can't stand for a plane is refused with its reason; what merely says little is not."""
+    """Unsuitable series are refused with their reasons; sparse headers are accepted."""
     found = written(tmp_path, Scan(Plane.SAGITTAL, 1, "SAG", elements=change))
     if reason is None:
         assert found.refusal is None
@@ -238,14 +238,14 @@ def test_refusals_by_elements(
 
 @pytest.mark.parametrize(("tilt", "refused"), [(34.0, False), (36.0, True), (-40.0, True)])
 def test_too_oblique_is_refused(tmp_path: Path, tilt: float, refused: bool) -> None:
-    """35 degrees off its plane is the limit."""
+    """A stack more than 35 degrees from every plane is refused."""
     found = written(tmp_path, Scan(Plane.CORONAL, tilt=tilt))
     assert found.angle_deg == pytest.approx(abs(tilt), abs=0.01)
     assert (found.refusal is not None) is refused
 
 
 def test_a_few_slices_in_several_orientations_are_a_localiser(tmp_path: Path) -> None:
-    """What every scan begins with is recognised without any word for it."""
+    """A localiser is recognised by its geometry without any description."""
     found = []
     for plane in PLANES:
         found += datasets(knee()[plane][:3], Scan(plane, name="first"), "a", "same")
@@ -254,7 +254,7 @@ def test_a_few_slices_in_several_orientations_are_a_localiser(tmp_path: Path) ->
 
 
 def test_a_ge_phase_image_is_refused(tmp_path: Path) -> None:
-    """GE says what an image is of in a private element alone."""
+    """A GE phase image is recognised by its private element alone."""
     for component, refused in ((0, False), (1, True), (3, True)):
         found = datasets(knee()[Plane.SAGITTAL][:10], Scan(Plane.SAGITTAL))
         for dataset in found:
@@ -265,8 +265,8 @@ def test_a_ge_phase_image_is_refused(tmp_path: Path) -> None:
         assert (one.refusal is not None) is refused
 
 
-def test_a_derivation_told_by_code(tmp_path: Path) -> None:
-    """DerivationCodeSequence counts as DerivationDescription does."""
+def test_a_coded_derivation(tmp_path: Path) -> None:
+    """DerivationCodeSequence is used like DerivationDescription."""
     for meaning, refused in (("Lossy Compression", False), ("Multiplanar reformatting", True)):
         elements = {
             "ImageType": ["DERIVED", "PRIMARY"],
@@ -281,6 +281,6 @@ def test_a_derivation_told_by_code(tmp_path: Path) -> None:
 def test_a_sagittal_stack_over_both_legs_is_refused(
     count: int, spacing: float, refused: bool
 ) -> None:
-    """No knee is 200 mm wide."""
+    """A sagittal stack wider than any knee is refused."""
     refusal = candidate(Plane.SAGITTAL, count, spacing=spacing).refusal
     assert (refusal is not None and "both legs" in refusal) == refused

@@ -1,4 +1,4 @@
-"""What an export has lost is told: files, heads, slices, positions; and what it hides in."""
+"""Incomplete exports: lost files, headers, slices and positions are reported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = tuple(replace(scan, pixel=2.5) for scan in PROTOCOL)
 
 
 def export(folder: Path, study: str = "study", brighter: int = 0) -> Path:
-    """A small study, its planes in folders of their own: 11 slices of 64 x 64."""
+    """Writes a small study with a folder per plane: 11 slices of 64 x 64."""
     for scan in SMALL:
         stack = knee()[scan.plane][:, ::4, ::4].astype(np.uint16) * 16 + brighter
         export_series(folder, scan, stack, study=study)
@@ -49,7 +49,7 @@ def stacks(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small study that has lost nothing."""
+    """A complete small study."""
     return export(tmp_path_factory.mktemp("plain"))
 
 
@@ -63,17 +63,17 @@ def whole(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
 
 @pytest.fixture
 def source(plain: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be spoilt."""
+    """A copy of the study that tests may damage."""
     return Path(shutil.copytree(plain, tmp_path / "in"))
 
 
 def imported(source: Path, out: Path, **options: Any) -> Imported:  # noqa: ANN401
-    """The import, in this process."""
+    """Imports in this process."""
     return import_exams(source, out, workers=1, **options)
 
 
 def to_nowhere(path: Path) -> None:
-    """The file becomes a link that leads nowhere."""
+    """Replaces the file by a broken link."""
     path.unlink()
     path.symlink_to("/nowhere")
 
@@ -83,17 +83,17 @@ def to_nowhere(path: Path) -> None:
     [
         (lambda path: path.write_bytes(b""), "empty"),
         (lambda path: path.write_bytes(bytes(5000)), "zeros"),
-        (lambda path: path.write_text("<html>not found</html>"), "lost its head"),
-        (lambda path: path.write_bytes(b"\xa5\x5a\x91" * 999), "lost its head"),
+        (lambda path: path.write_text("<html>not found</html>"), "its beginning is damaged"),
+        (lambda path: path.write_bytes(b"\xa5\x5a\x91" * 999), "its beginning is damaged"),
         (lambda path: path.write_bytes(path.read_bytes()[:300]), "cut off in its header"),
-        (to_nowhere, "leads nowhere"),
+        (to_nowhere, "broken link"),
     ],
     ids=["empty", "zeros", "text", "noise", "cut", "link"],
 )
-def test_a_lost_slice_is_told_wherever_it_lay(
+def test_a_lost_slice_is_reported_at_any_position(
     source: Path, tmp_path: Path, spoil: Callable[[Path], object], why: str
 ) -> None:
-    """The first slice, whose loss leaves no hole, and one inside: counted, named, status 1."""
+    """A lost first slice, which leaves no gap, and one inside are counted with the reason."""
     paths = files_of(source, Plane.SAGITTAL)
     spoil(paths[0])
     spoil(paths[5])
@@ -102,19 +102,19 @@ def test_a_lost_slice_is_told_wherever_it_lay(
     ((reason, count),) = found.unreadable.items()
     assert why in reason
     assert count == 2
-    said = record(tmp_path / "out")
-    assert said["files"]["unreadable"] == 2
-    assert said["exams"]["0000"]["incomplete"] == [
+    content = record(tmp_path / "out")
+    assert content["files"]["unreadable"] == 2
+    assert content["exams"]["0000"]["incomplete"] == [
         "sagittal: 1 of 10 slices are missing between the first and the last",
-        "files in the folders of its images that can't be read or are missing: 2",
+        "unreadable or missing files in the folders of its images: 2",
     ]
     assert "incomplete: sagittal" in found.table()
     left = json.loads((tmp_path / "map").read_text())["left out"]
     assert set(left) == {str(paths[0]), str(paths[5])}
 
 
-def test_a_plane_of_which_every_file_is_empty_is_told(source: Path, tmp_path: Path) -> None:
-    """A folder of nothing but empty files was a series."""
+def test_a_plane_of_empty_files_is_reported(source: Path, tmp_path: Path) -> None:
+    """All files of a folder of empty files are counted as unreadable."""
     for path in files_of(source, Plane.AXIAL):
         path.write_bytes(b"")
     found = imported(source, tmp_path / "out", allow_missing_plane=True)
@@ -122,8 +122,8 @@ def test_a_plane_of_which_every_file_is_empty_is_told(source: Path, tmp_path: Pa
     assert sum(found.unreadable.values()) == 11
 
 
-def test_documents_beside_images_are_no_loss(source: Path, tmp_path: Path) -> None:
-    """Notes, pictures and a DICOMDIR without content leave the import complete."""
+def test_documents_next_to_images_are_ignored(source: Path, tmp_path: Path) -> None:
+    """An import with notes, pictures and an empty DICOMDIR is complete."""
     folder = files_of(source, Plane.AXIAL)[0].parent
     (folder / "README").write_text("exported by a scanner")
     (folder / "DICOMDIR").touch()
@@ -163,10 +163,10 @@ def bare(path: Path, implicit: bool, little: bool = True) -> bytes:
         *("bare big endian", "no meta", "preamble alone"),
     ],
 )
-def test_files_without_their_head_are_read(
+def test_files_without_preamble_or_meta_information_are_read(
     source: Path, tmp_path: Path, whole: dict[str, bytes], head_off: Callable[[Path], bytes]
 ) -> None:
-    """Whatever of preamble, magic and meta information is gone, the pixels are the same."""
+    """Without preamble, magic or meta information the pixels are the same."""
     for path in files_of(source, Plane.AXIAL):
         path.write_bytes(head_off(path))
     assert imported(source, tmp_path / "out").complete
@@ -174,7 +174,7 @@ def test_files_without_their_head_are_read(
 
 
 def without_class(path: Path) -> None:
-    """The file doesn't say what kind of object it is, nowhere."""
+    """Removes the SOP class from the file."""
     file = pydicom.dcmread(path)
     del file.SOPClassUID, file.file_meta.MediaStorageSOPClassUID
     file.save_as(path)
@@ -183,51 +183,51 @@ def without_class(path: Path) -> None:
 def test_files_without_a_class_are_read(
     source: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    """SOPClassUID isn't needed where everything else is there."""
+    """SOPClassUID isn't needed if everything else is present."""
     for path in source.rglob("IM*"):
         without_class(path)
     assert imported(source, tmp_path / "out").complete
     assert stacks(tmp_path / "out") == whole
 
 
-def test_slices_without_a_position_are_told(source: Path, tmp_path: Path) -> None:
-    """They can't be placed; what is left of their series is marked, and the status is 1."""
+def test_slices_without_a_position_are_reported(source: Path, tmp_path: Path) -> None:
+    """An exam with an image without position is incomplete."""
     path = files_of(source, Plane.CORONAL)[0]
     file = pydicom.dcmread(path)
     del file.ImagePositionPatient
     file.save_as(path)
     found = imported(source, tmp_path / "out")
     assert not found.complete
-    (said,) = found.exams["0000"]["incomplete"]
-    assert said == "coronal: 1 of its series' images lie nowhere by their headers: left out"
+    (line,) = found.exams["0000"]["incomplete"]
+    assert line == "coronal: 1 of its series' images have no position: left out"
 
 
-def test_a_damaged_series_is_told_though_another_stands_in(source: Path, tmp_path: Path) -> None:
-    """The series that should have been taken can't be read: status 1, and the exam is there."""
+def test_a_damaged_series_is_reported_if_another_replaces_it(source: Path, tmp_path: Path) -> None:
+    """If the best series can't be read, the exam is imported but incomplete."""
     stack = knee()[Plane.SAGITTAL][:, ::4, ::4].astype(np.uint16)
     damaged = export_series(source, replace(SMALL[0], number=8), stack, study="study")
     damaged[3].write_bytes(damaged[3].read_bytes()[:-1000])
     found = imported(source, tmp_path / "out")
     assert found.exams["0000"]["imported"]
     assert not found.complete
-    (said,) = found.exams["0000"]["incomplete"]
-    assert "can't be used" in said
-    assert "cut off" in said
+    (line,) = found.exams["0000"]["incomplete"]
+    assert "can't be used" in line
+    assert "truncated" in line
 
 
-def test_a_damaged_plane_is_told_though_planes_may_be_missing(source: Path, tmp_path: Path) -> None:
-    """--allow-missing-plane is for planes that were not acquired: damage still gives status 1."""
+def test_a_damaged_plane_is_reported_if_planes_may_be_missing(source: Path, tmp_path: Path) -> None:
+    """With --allow-missing-plane, a damaged series still makes an exam incomplete."""
     path = files_of(source, Plane.SAGITTAL)[3]
     path.write_bytes(path.read_bytes()[:-1000])
     found = imported(source, tmp_path / "out", allow_missing_plane=True)
     assert found.exams["0000"]["missing"] == ["sagittal"]
-    (said,) = found.exams["0000"]["incomplete"]
-    assert said.startswith("sagittal: s1 can't be used: an image is cut off")
+    (line,) = found.exams["0000"]["incomplete"]
+    assert line.startswith("sagittal: s1 can't be used: an image is truncated")
     assert not found.complete
 
 
-def test_what_a_dicomdir_lists_and_is_not_there_is_told(source: Path, tmp_path: Path) -> None:
-    """The last slice of a series was not copied: no hole tells it, but the DICOMDIR does."""
+def test_files_missing_from_a_dicomdir_are_reported(source: Path, tmp_path: Path) -> None:
+    """A missing last slice leaves no gap but is reported if the DICOMDIR lists it."""
     dataset = pydicom.Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.1.3.10", "1.2.3"
     records: list[pydicom.Dataset] = []
@@ -246,11 +246,11 @@ def test_what_a_dicomdir_lists_and_is_not_there_is_told(source: Path, tmp_path: 
     found = imported(source, tmp_path / "b")
     assert not found.complete
     assert record(tmp_path / "b")["files"]["missing"] == 1
-    assert "DICOMDIR lists" in found.table()
+    assert "listed in the DICOMDIR" in found.table()
 
 
 def gzipped(source: Path, _: Path) -> Path:
-    """Every file packed by itself."""
+    """Compresses every file separately."""
     for path in source.rglob("IM*"):
         path.with_name(f"{path.name}.dcm.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
         path.unlink()
@@ -276,13 +276,13 @@ def packed_tar(source: Path, folder: Path) -> Path:
 def test_packed_studies_give_the_same_stacks(
     source: Path, tmp_path: Path, whole: dict[str, bytes], pack: Callable[[Path, Path], Path]
 ) -> None:
-    """Gzipped files, a zip in a zip, a packed tar."""
+    """Gzipped files, a zip in a zip and a compressed tar give the same stacks."""
     assert imported(pack(source, tmp_path), tmp_path / "out").complete
     assert stacks(tmp_path / "out") == whole
 
 
 def test_formats_that_are_not_read_are_named(source: Path, tmp_path: Path) -> None:
-    """By the command, with what to do, and status 1; never by the names of their files."""
+    """The command reports unsupported formats with advice and status 1, but no file names."""
     for name in ("petronella.7z", "petronella.rar", "petronella.mgz", "petronella.nrrd"):
         (source / name).write_bytes(b"\xa5\x5a\x91\xff" * 99)
     done = run(source, tmp_path / "out")
@@ -294,10 +294,10 @@ def test_formats_that_are_not_read_are_named(source: Path, tmp_path: Path) -> No
     assert "petronella" not in (done.stdout + done.stderr).lower()
 
 
-def test_padding_is_no_tissue_in_a_whole_import(
+def test_padding_is_not_tissue_in_an_import(
     source: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    """A padded border at the lowest value leaves the grey values of the tissue as they are."""
+    """A padded border at the lowest value doesn't change the grey values of tissue."""
     for path in files_of(source, Plane.AXIAL):
         file = pydicom.dcmread(path)
         pixels = file.pixel_array.astype(np.int16)
@@ -313,7 +313,7 @@ def test_padding_is_no_tissue_in_a_whole_import(
 
 
 def test_check_reads_what_import_wrote(source: Path, tmp_path: Path) -> None:
-    """A folder without splits and labels is checked; a fault in it is found."""
+    """`check` accepts a folder without splits and labels and finds a fault in it."""
     imported(source, tmp_path / "out")
     found = check(tmp_path / "out")
     assert found.problems == ()
@@ -330,7 +330,7 @@ def test_check_reads_what_import_wrote(source: Path, tmp_path: Path) -> None:
 
 
 def killed(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """An import that is ended while it reads an exam."""
+    """Runs an import that is interrupted while it reads an exam."""
     from mrknee.sources.clinical import importing
     from mrknee.sources.clinical.study import read_study as read
 
@@ -349,15 +349,15 @@ def killed(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: int)
             imported(source, out)
 
 
-def test_an_import_goes_on_with_the_same_files_only(
+def test_an_import_resumes_with_the_same_files_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed, its source replaced by other pixels, started again: all of it is the new one's."""
+    """An import resumed after its source was replaced contains only the new pixels."""
     old, new = tmp_path / "old", tmp_path / "new"
     for study in ("one", "two"):
         export(old, study)
         export(new, study, brighter=7)
-    for path in files_of(new, Plane.SAGITTAL):  # a black corner, behind the same header
+    for path in files_of(new, Plane.SAGITTAL):  # a black corner, with the same header
         path.write_bytes(path.read_bytes()[:-2000] + bytes(2000))
     killed(old, tmp_path / "out", monkeypatch, after=1)
     assert len(stacks(tmp_path / "out")) == 3
@@ -367,8 +367,8 @@ def test_an_import_goes_on_with_the_same_files_only(
     assert record(tmp_path / "out") == record(tmp_path / "fresh")
 
 
-def test_a_finished_import_of_other_files_is_left_alone(source: Path, tmp_path: Path) -> None:
-    """The same study with one other pixel: refused, and nothing of the folder changes."""
+def test_a_finished_import_of_other_files_is_unchanged(source: Path, tmp_path: Path) -> None:
+    """The same study with one changed pixel is refused, and the folder stays unchanged."""
     imported(source, tmp_path / "out")
     before = stacks(tmp_path / "out"), record(tmp_path / "out")
     imported(source, tmp_path / "out")
@@ -382,10 +382,10 @@ def test_a_finished_import_of_other_files_is_left_alone(source: Path, tmp_path: 
     assert not (tmp_path / "map").exists()
 
 
-def test_a_series_that_was_damaged_is_read_again_once_it_is_whole(
+def test_a_damaged_series_is_read_again_after_repair(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What could not be read belongs to the content too: repaired, it is tried again."""
+    """The digest covers files that could not be read, so that repaired ones are read again."""
     export(source, "another")
     paths = files_of(source, Plane.SAGITTAL)
     good = {path: path.read_bytes() for path in paths}

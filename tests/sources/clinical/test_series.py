@@ -1,4 +1,4 @@
-"""Series: split into stacks, sorted by position, turned upright."""
+"""Series: splitting into stacks, sorting by position, orientation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydicom.uid import generate_uid
 
 from mrknee.exams import PLANES, Plane
 from mrknee.sources.clinical import series as series_module
+from mrknee.sources.clinical.completeness import missing_slices
 from mrknee.sources.clinical.geometry import (
     SHOWN,
     Axes,
@@ -22,7 +23,6 @@ from mrknee.sources.clinical.geometry import (
     upright,
 )
 from mrknee.sources.clinical.header import Image, read_header
-from mrknee.sources.clinical.lacking import missing_slices
 from mrknee.sources.clinical.locate import Location
 from mrknee.sources.clinical.pixels import read_volume
 from mrknee.sources.clinical.series import sort_into_series
@@ -56,7 +56,7 @@ def test_what_is_written_is_read_whatever_way_it_lies(
     shuffle: object,
     data: st.DataObject,
 ) -> None:
-    """Write -> read gives the same stack, plane and angle for any way of acquiring it."""
+    """Writing and reading gives the same stack, plane and angle for any orientation of a scan."""
     shape = data.draw(st.tuples(st.integers(1, 5), st.integers(2, 9), st.integers(2, 9)))
     stack = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
     scan = Scan(plane, turned=turned, transposed=transposed, tilt=tilt, centre=centre)
@@ -81,7 +81,7 @@ def test_a_plane_is_the_nearest_with_its_angle() -> None:
 
 
 def test_order_is_by_position_not_by_number_or_name(tmp_path: Path) -> None:
-    """Instance numbers that run in another order, as interleaved ones do, change nothing."""
+    """Instance numbers in another order, such as interleaved ones, change nothing."""
     found = datasets(STACK, SCAN)
     for dataset, number in zip(found, np.random.default_rng(3).permutation(11), strict=True):
         dataset.InstanceNumber = int(number) + 1
@@ -91,7 +91,7 @@ def test_order_is_by_position_not_by_number_or_name(tmp_path: Path) -> None:
     assert series.spacing_mm == pytest.approx(4.0, abs=1e-3)
 
 
-def test_echoes_are_told_apart(tmp_path: Path) -> None:
+def test_echoes_are_separated(tmp_path: Path) -> None:
     """Two echoes in one series are two stacks."""
     early = datasets(STACK, replace(SCAN, te=15.0, elements={"EchoNumbers": 1}), "a", "same")
     late = datasets(STACK // 2, replace(SCAN, te=75.0, elements={"EchoNumbers": 2}), "a", "same")
@@ -101,10 +101,10 @@ def test_echoes_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keyword", ["AcquisitionNumber", "TemporalPositionIdentifier", None])
-def test_acquisitions_at_the_same_places_are_told_apart(
+def test_acquisitions_at_the_same_positions_are_separated(
     tmp_path: Path, keyword: str | None
 ) -> None:
-    """A repeated acquisition is a stack of its own, by its number or by its order."""
+    """A repeated acquisition is a separate stack, by its number or by its order."""
     elements = [{keyword: 1}, {keyword: 2}] if keyword else [{}, {}]
     first = datasets(STACK, replace(SCAN, elements=elements[0]), "a", "same")
     second = datasets(STACK // 2, replace(SCAN, elements=elements[1]), "a", "same")
@@ -117,7 +117,7 @@ def test_acquisitions_at_the_same_places_are_told_apart(
 
 
 def test_passes_that_interleave_are_one_stack(tmp_path: Path) -> None:
-    """Odd and even slices acquired one after the other stay together."""
+    """Odd and even slices acquired in two passes are one stack."""
     found = datasets(STACK, SCAN)
     for index, dataset in enumerate(found):
         dataset.AcquisitionNumber = 1 + index % 2
@@ -125,8 +125,8 @@ def test_passes_that_interleave_are_one_stack(tmp_path: Path) -> None:
     assert len(series.images) == 11
 
 
-def test_orientations_are_told_apart(tmp_path: Path) -> None:
-    """One series with three orientations is three stacks, and says so."""
+def test_orientations_are_separated(tmp_path: Path) -> None:
+    """A series with three orientations becomes three stacks that record this number."""
     found = []
     for plane in PLANES:
         found += datasets(knee()[plane][:3], Scan(plane, te=10.0 + len(plane)), "a", "same")
@@ -148,15 +148,15 @@ def test_copies_count_once(tmp_path: Path) -> None:
 
 
 def test_a_missing_slice_is_noted(tmp_path: Path) -> None:
-    """A gap in a stack doesn't go unsaid."""
+    """A gap in a stack gives a note."""
     found = datasets(STACK, SCAN)
     del found[4]
     (series,) = series_of(found, tmp_path)
     assert series.notes == ("slices are unevenly spaced; one may be missing",)
 
 
-def test_frames_without_places_are_no_stack(tmp_path: Path) -> None:
-    """A multi-frame file that says one position for all its frames is not taken for a slice."""
+def test_frames_without_positions_are_not_a_stack(tmp_path: Path) -> None:
+    """A multi-frame file with one position for all frames is not used as a slice."""
     found = datasets(STACK[:1], replace(SCAN, elements={"NumberOfFrames": 15_000}))
     (series,) = series_of(found, tmp_path)
     assert len(series.images) == 1
@@ -164,7 +164,7 @@ def test_frames_without_places_are_no_stack(tmp_path: Path) -> None:
 
 
 def test_without_orientation_there_is_no_plane(tmp_path: Path) -> None:
-    """Headers that don't say how a series lies give a series without a plane, not a guess."""
+    """Headers without orientation give a series without a plane."""
     scan = replace(SCAN, elements={"ImageOrientationPatient": None})
     (series,) = series_of(datasets(STACK, scan), tmp_path)
     assert series.plane is None
@@ -174,7 +174,7 @@ def test_without_orientation_there_is_no_plane(tmp_path: Path) -> None:
 def spread(
     blocks: list[tuple[float, float, float]], plane: Plane, *, start: float = 2.0
 ) -> list[Image]:
-    """Slabs at several places in one series, each `start` mm further along the normal."""
+    """Slabs at several positions in one series, each `start` mm further along the normal."""
     found: list[Image] = []
     for index, centre in enumerate(blocks):
         along = index * start * SHOWN[plane][0]
@@ -196,10 +196,10 @@ def spread(
         (Plane.SAGITTAL, (55.0, 3.0, 2.0)),
     ],
 )
-def test_slabs_that_lie_apart_are_told_apart(
+def test_slabs_with_a_gap_between_them_are_separated(
     plane: Plane, apart: tuple[float, float, float], interleaved: bool
 ) -> None:
-    """Two slabs of one series become two stacks of their own slices, and it is noted."""
+    """Two slabs of one series become two stacks, with a note."""
     right, left = (-apart[0], -apart[1], -apart[2]), apart
     found = spread([right, left], plane)
     if interleaved:
@@ -208,12 +208,12 @@ def test_slabs_that_lie_apart_are_told_apart(
     stacks = sort_into_series(found)
     assert [len(stack.images) for stack in stacks] == [20, 20]
     assert all(stack.spacing_mm == pytest.approx(4.0, abs=0.01) for stack in stacks)
-    assert all("lie apart" in note for stack in stacks for note in stack.notes)
+    assert all("several blocks" in note for stack in stacks for note in stack.notes)
 
 
 @pytest.mark.parametrize("plane", PLANES)
-def test_a_wide_hole_does_not_split_a_stack(plane: Plane) -> None:
-    """Slices missing in a row are a hole of their stack, not a gap between two knees."""
+def test_a_wide_gap_does_not_split_a_stack(plane: Plane) -> None:
+    """Several missing slices in a row are a gap within a stack, not between two knees."""
     whole = images(plane, 20)
     (stack,) = sort_into_series(whole[:5] + whole[8:])
     assert len(stack.images) == 17
@@ -232,7 +232,7 @@ def test_slices_of_both_sides_are_two_stacks_however_close() -> None:
 
 
 def test_three_slabs_and_a_sheared_one() -> None:
-    """Any number of slabs is told apart; slices that shift evenly in their plane are one slab."""
+    """Three slabs are separated; slices with a constant in-plane shift are one slab."""
     places = [(-100.0, 0.0, 0.0), (0.0, 40.0, 0.0), (100.0, 0.0, 0.0)]
     assert len(sort_into_series(spread(places, Plane.AXIAL))) == 3
     (sheared,) = sort_into_series(images(Plane.AXIAL, shift=(1.5, 0.7, 0.0)))
@@ -253,7 +253,7 @@ def test_slices_of_one_slab_may_be_few_missing_or_rounded() -> None:
 
 
 def test_one_instance_uid_for_all_images_of_a_series(tmp_path: Path) -> None:
-    """Images that an anonymiser gave one SOPInstanceUID are told apart; copies aren't kept."""
+    """Images that share one SOPInstanceUID are kept separate, but copies are dropped."""
     same = replace(SCAN, elements={"SOPInstanceUID": "1.2.3"})
     (series,) = series_of(datasets(STACK, same) + datasets(STACK, same), tmp_path)
     np.testing.assert_array_equal(upright(read_volume(series), Plane.SAGITTAL).values, STACK)
@@ -262,7 +262,7 @@ def test_one_instance_uid_for_all_images_of_a_series(tmp_path: Path) -> None:
 
 
 def test_one_instance_uid_for_echoes_and_frames() -> None:
-    """Images at one place with one SOPInstanceUID are told apart by echo and acquisition."""
+    """Images at one position with one SOPInstanceUID are separated by echo and acquisition."""
     found = [
         image
         for te, acquisition in ((10.0, 1), (40.0, 2), (40.0, 3))
@@ -272,7 +272,7 @@ def test_one_instance_uid_for_echoes_and_frames() -> None:
 
 
 def test_a_series_uid_for_each_image() -> None:
-    """Images that an anonymiser gave a series of their own are joined by number and name."""
+    """Images with one SeriesInstanceUID each are joined by number and name."""
     found = [
         replace(image, series=f"series {number} {k}", series_number=number)
         for number in (1, 2)
@@ -280,10 +280,10 @@ def test_a_series_uid_for_each_image() -> None:
     ]
     stacks = sort_into_series(found)
     assert [len(stack.images) for stack in stacks] == [20, 20]
-    assert all("a SeriesInstanceUID of its own" in stack.notes[0] for stack in stacks)
+    assert all("its own SeriesInstanceUID" in stack.notes[0] for stack in stacks)
 
 
-def test_many_orientations_take_time_in_proportion() -> None:
+def test_many_orientations_take_linear_time() -> None:
     """Each image is compared with a bounded number of orientations, not with all."""
     rng = np.random.default_rng(0)
 
@@ -318,7 +318,7 @@ def test_many_orientations_take_time_in_proportion() -> None:
 
 @pytest.mark.parametrize("angle", [0.0, 12.0, 33.0, 44.0])
 def test_a_turn_within_the_plane_is_measured(angle: float) -> None:
-    """What is left of a rotation after axes were exchanged is the angle within the plane."""
+    """The rotation left after axes were exchanged is the angle within the plane."""
     along, down = np.radians(angle), np.radians(angle + 90.0)
     slices, rows, cols = SHOWN[Plane.SAGITTAL]
     axes = np.stack(
@@ -336,8 +336,8 @@ def test_a_turn_within_the_plane_is_measured(angle: float) -> None:
         )
 
 
-def test_the_age_stands_in_for_a_birth_date(tmp_path: Path) -> None:
-    """Where the birth date was removed, the age is what tells patients apart."""
+def test_the_age_replaces_a_missing_birth_date(tmp_path: Path) -> None:
+    """If the birth date was removed, the age distinguishes patients."""
     scan = replace(SCAN, elements={"PatientBirthDate": "", "PatientAge": "070Y"})
     (series,) = series_of(datasets(STACK, scan), tmp_path)
     assert series.first.person[1] == "070Y"

@@ -1,4 +1,4 @@
-"""`Exam.from_dicom`: one study as an exam, without a folder to write to."""
+"""`Exam.from_dicom`: one study as an exam, without writing anything."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mrknee.sources.clinical.importing import import_exams
 from tests.sources.clinical.hospital import PROTOCOL, export_study
 
 
-def test_it_is_what_import_makes_of_the_study(tmp_path: Path) -> None:
-    """The same stacks under an id of the caller's; nothing is written beside the source."""
+def test_the_exam_equals_an_imported_one(tmp_path: Path) -> None:
+    """`from_dicom` gives the stacks of an import under the caller's id and writes nothing."""
     source = export_study(tmp_path / "study")
     before = sorted(tmp_path.rglob("*"))
     exam = Exam.from_dicom(str(source), id="mine")
@@ -27,7 +27,7 @@ def test_it_is_what_import_makes_of_the_study(tmp_path: Path) -> None:
 
 
 def test_two_studies_are_not_one_exam(tmp_path: Path) -> None:
-    """An error that says how many there are."""
+    """Two studies are an error that states their number."""
     export_study(tmp_path / "both" / "a", "study-a")
     export_study(tmp_path / "both" / "b", "study-b")
     with pytest.raises(DataError) as caught:
@@ -36,7 +36,7 @@ def test_two_studies_are_not_one_exam(tmp_path: Path) -> None:
 
 
 def test_a_study_without_a_plane_is_refused_unless_allowed(tmp_path: Path) -> None:
-    """With the reason; allowed, it has the planes that are there, and remarks."""
+    """A study without a plane is refused with the reason; if allowed, it has the others."""
     scans = [scan for scan in PROTOCOL if scan.plane is not Plane.AXIAL]
     source = export_study(tmp_path / "study", scans=scans)
     with pytest.raises(DataError, match="no series for the plane axial") as caught:

@@ -1,4 +1,4 @@
-"""What an exam's record notes of its planes."""
+"""Notes on an exam's planes in its record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.sources.clinical.hospital import PROTOCOL, Scan, export_series, expor
 
 
 def test_planes_of_several_frames_of_reference_are_noted(tmp_path: Path) -> None:
-    """Where nothing says that two positionings show one knee, it is noted; a side says it."""
+    """Planes of two frames of reference give a note unless a side is stated."""
     for name, laterality in (("unknown", {}), ("known", {"Laterality": "R"})):
         scans = [
             replace(scan, elements={**scan.elements, **laterality, "FrameOfReferenceUID": f"1.{k}"})
@@ -26,7 +26,7 @@ def test_planes_of_several_frames_of_reference_are_noted(tmp_path: Path) -> None
 
 
 def test_a_plane_of_few_slices_is_noted(tmp_path: Path) -> None:
-    """A stack of fewer slices than a knee needs is imported, and it is said."""
+    """A stack of fewer slices than a knee needs is imported with a note."""
     sagittal = PROTOCOL[0]
     export_series(tmp_path / "in", sagittal, knee()[Plane.SAGITTAL][:4].astype(np.uint16))
     imported = import_exams(tmp_path / "in", tmp_path / "out", allow_missing_plane=True)
@@ -34,7 +34,7 @@ def test_a_plane_of_few_slices_is_noted(tmp_path: Path) -> None:
 
 
 def test_a_turned_image_is_noted(tmp_path: Path) -> None:
-    """More than 30 degrees within the plane are said; the image stays as it is."""
+    """A rotation of more than 30 degrees within the plane is noted; the image is unchanged."""
     for degrees, noted in ((20.0, False), (38.0, True)):
         angle = np.radians(degrees)
         along = [0.0, np.cos(angle), -np.sin(angle)]
@@ -44,5 +44,5 @@ def test_a_turned_image_is_noted(tmp_path: Path) -> None:
         export_series(tmp_path / f"{degrees}", scan)
         out = tmp_path / f"out {degrees}"
         imported = import_exams(tmp_path / f"{degrees}", out, allow_missing_plane=True)
-        note = "sagittal: turned by 38 degrees within its plane"
+        note = "sagittal: rotated by 38 degrees within its plane"
         assert (note in imported.exams["0000"]["warnings"]) is noted

@@ -1,33 +1,34 @@
-"""Exams from a hospital's export: DICOM and NIfTI studies become stacks in MRNet's layout.
+"""Import of clinical studies: DICOM and NIfTI files become stacks in MRNet's layout.
 
-A study's way, a file a step:
+One module per step, in the order in which a study passes through them:
 
-    locate.py     every file of a folder, an archive or a DICOMDIR, opened without trusting it
-    archives.py   zips and tars, checked before they are read
-    dicomfile.py  one DICOM file, with or without its head
-    header.py     one DICOM file's header -> what each of its images says of itself
-    scanning.py   all headers of a source, and which files could not be read
-    strange.py    files that are no images: which should have been
-    directory.py  what a DICOMDIR lists and is not there
-    geometry.py   which plane, which way round
-    series.py     images -> stacks of parallel slices in the order of their positions
-    joining.py    stacks that continue each other though their headers differ
-    words.py      descriptions as words that can be compared
-    anatomy.py    which body part, which knee
-    contrast.py   which weighting, and whether fat is suppressed
-    refusals.py   what can't stand for a plane: localisers, maps, other parts
-    protocol.py   what a series is, and the rule that chooses one for a plane
-    knees.py      which images are of one knee: by study, patient and side
-    nifti_names.py  the same for NIfTI, by names and sidecars
-    pixels.py     a chosen series' grey values: decoders
-    stored.py     stored values as real ones: bits, sign, padding
-    mosaic.py     several slices in one image
-    lacking.py    slices that should be there and are not
-    nifti.py      the same from NIfTI
-    framing.py    upright, the joint in the middle, 256 x 256 bytes
-    study.py      one study -> stacks, and what is to be said about it
-    content.py    a digest of what an exam was made from
-    importing.py  all studies, with ids of their own, into a folder
+    locate.py        finds and opens every file of a folder, an archive or a DICOMDIR
+    archives.py      checks zip and tar archives before they are read
+    dicomfile.py     parses one DICOM file, with or without preamble and meta information
+    header.py        extracts one header per image from a DICOM file
+    scanning.py      reads all headers of a source and lists the files that can't be read
+    other_files.py   files that are neither DICOM nor NIfTI: which should have been images
+    directory.py     images that a DICOMDIR lists and that are missing
+    geometry.py      plane and orientation of a stack
+    series.py        groups images into stacks of parallel slices, sorted by position
+    joining.py       joins stacks that continue each other although their headers differ
+    words.py         normalises descriptions to words that can be compared
+    anatomy.py       body part and side
+    contrast.py      weighting and fat suppression
+    refusals.py      series that can't be used: localisers, maps, other body parts
+    protocol.py      candidates, and the rule that chooses one for each declared series
+    knees.py         groups images by study, patient and knee
+    nifti_names.py   the same for NIfTI, from file names and JSON sidecars
+    pixels.py        decodes the grey values of a chosen series
+    stored_values.py stored values -> real values: bits, sign, padding, rescale
+    mosaic.py        detects several slices in one image
+    nifti.py         orientation and grey values of NIfTI files
+    framing.py       crops around the joint, resizes to 256 x 256, scales to 0..255
+    study.py         one study -> stacks and the record of the choice
+    completeness.py  slices, images and series that an exam lacks
+    digest.py        digest of the content that an exam was read from
+    importing.py     imports all studies of a source into a folder, with new ids
+    single.py        reads one study as an `Exam`, without writing anything
 
-docs/importing.md has the rules in full.
+docs/importing.md states the rules in full.
 """

@@ -1,4 +1,4 @@
-"""Which body part, and which knee: from coded values, from words, and from the place."""
+"""Body part and side, from coded values, from descriptions, and from the position."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from itertools import pairwise
 from typing import Literal
 
 from mrknee.sources.clinical.header import Image
-from mrknee.sources.clinical.words import plain, vocabulary, words_of
+from mrknee.sources.clinical.words import normalised, vocabulary, words_of
 
 Side = Literal["left", "right"]
 
-# Words for the knee, and for parts that are none, in the languages of common exports, without
-# accents. A knee's word may be part of a longer one (a coil is called TRKNEE), the others not.
+# Words for the knee and for other body parts, in the languages of common exports, without accents.
+# A word for the knee may be part of a longer one (a coil is called TRKNEE), the others may not.
 KNEE = vocabulary(
     "knee genou knie rodilla ginocch joelho polvi kolan kolen koljen genunchi gonarthr menisc"
     " menisk patella rotul колен колян γονατ"
 )
 KNEE_WORDS = vocabulary("kna knae kne diz terd genoll gonato acl pcl vkb hkb")
-"""Words for the knee that are whole words only."""
+"""Words for the knee that count as complete words only."""
 OTHER_PARTS = vocabulary(
     "brain head skull neuro cerebral cerebro cerveau crane kopf schadel gehirn hirn cabeza cerebrum"
     " testa encefalo cranio craneo hoofd hersenen iac orbit orbits pituitary hypophyse sella tmj"
@@ -37,8 +37,8 @@ OTHER_PARTS = vocabulary(
     " голеностопного тазобедренного головного"
     " heart cardiac breast abdomen liver kidney chest thorax lung aorta pancreas"
 )
-# Values of BodyPartExamined that a knee has too (PS3.16 annex L, and what is found in files): they
-# name the limb, or nothing. The value is vague where all its words are of these.
+# Words of vague values of BodyPartExamined (PS3.16 annex L, and values found in files), which name
+# the limb or nothing. A value is vague if all its words are among these.
 VAGUE_PARTS = vocabulary(
     "leg legs lower extremity extremities lowerextremity lowerextremities lextremity lext lowerext"
     " ext extr limb limbs lowerlimb lowerlimbs bein beine untere extremitat jambe jambes membre"
@@ -49,30 +49,29 @@ VAGUE_PARTS = vocabulary(
     " membro membri inferiori arti mmii mi alt ekstremite"
 )
 SEGMENTS = vocabulary("lowerleg femur tibia fibula thigh oberschenkel calf unterschenkel upperleg")
-"""Parts of the leg beside the knee: taken where a description says knee."""
+"""Parts of the leg next to the knee: accepted if a description names the knee."""
 
 
 def is_knee(word: str) -> bool:
-    """Whether a word names the knee or a part of it."""
+    """Returns whether a word names the knee or a part of it."""
     return word in KNEE_WORDS or any(name in word for name in KNEE)
 
 
 def names_knee(image: Image) -> bool:
-    """Whether anything says that an image shows a knee."""
+    """Returns whether any description, BodyPartExamined or the coil names a knee."""
     return any(is_knee(word) for word in words_of([*image.words, image.body_part, image.coil]))
 
 
 def other_part(image: Image, *, tagged: bool = True) -> str | None:
-    """Why an image shows something other than a knee, or None.
+    """Returns why an image shows something other than a knee, or None.
 
-    A clearly other part in BodyPartExamined holds whatever a description says. What it says
-    vaguely, or in words that aren't known, gives way to a description that says knee; without one,
-    a vague value is accepted and an unknown one refused. A knee coil says nothing here: ankles
-    and wrists are imaged in it too.
+    Another body part in BodyPartExamined is decisive. A vague or unknown value is overruled by a
+    description that names the knee; without one, a vague value is accepted and an unknown one
+    refused. A knee coil doesn't count, because ankles and wrists are imaged in it too.
 
     Args:
-        image: the image.
-        tagged: look at BodyPartExamined; else only at descriptions.
+        image: header of the image.
+        tagged: whether to use BodyPartExamined in addition to descriptions.
     """
     part = words_of([image.body_part]) if tagged else []
     described = any(map(is_knee, words_of(image.words)))
@@ -91,7 +90,7 @@ def other_part(image: Image, *, tagged: bool = True) -> str | None:
     return None
 
 
-# Words of a side that mean it wherever they stand.
+# Words for a side that are valid anywhere in a description.
 SIDES: dict[str, Side] = {
     **dict.fromkeys(
         vocabulary(
@@ -116,9 +115,9 @@ SIDES: dict[str, Side] = {
         "left",
     ),
 }
-# Letters and syllables that mean a side only beside a word for the knee of their language: an R
-# may stand for a repeat, RE in RE-SCAN, D in 3-D, SIN for "without" in Spanish, DER for "the" in
-# German. Word for the knee -> syllables before or behind it, and syllables only behind it.
+# Letters and syllables that mean a side only next to a word for the knee in the same language: R
+# may mean a repeat, RE occurs in RE-SCAN, D in 3-D, SIN is "without" in Spanish, DER "the" in
+# German. Word for the knee -> syllables before or after it, and syllables only after it.
 BESIDE_KNEE: dict[str, tuple[dict[str, Side], dict[str, Side]]] = {
     "knee": ({"r": "right", "l": "left"}, {}),
     "knie": ({"r": "right", "l": "left", "re": "right", "li": "left"}, {}),
@@ -140,29 +139,29 @@ BESIDE_KNEE: dict[str, tuple[dict[str, Side], dict[str, Side]]] = {
     "polvi": ({"oik": "right", "vas": "left", "dex": "right", "sin": "left"}, {}),
 }
 AND = vocabulary("and und et y e i en og och ja oraz a")
-"""Words between two sides; of these, E and I are a side too, but only where nothing follows."""
+"""Conjunctions between two sides. E and I are also sides, but only at the end of a text."""
 _CODES: dict[str, Side] = {"R": "right", "RIGHT": "right", "L": "left", "LEFT": "left"}
 OFF_CENTRE_MM = 40.0
-"""A lying patient's knees are some 100 mm left and right of the table's middle, which is the
-scanner's unless the table moves sideways."""
+"""A lying patient's knees are some 100 mm left and right of the table's centre, which is the
+scanner's centre unless the table moves sideways."""
 
 
 def coded_sides(codes: Iterable[str]) -> frozenset[Side]:
-    """The sides that values of Laterality mean; others mean none."""
+    """Returns the sides that values of Laterality code; other values are ignored."""
     return frozenset(_CODES[code] for code in codes if code in _CODES)
 
 
 def described_sides(texts: Iterable[str]) -> set[Side]:
-    """The sides that texts name; one that names both ("left and right knee") names none."""
+    """Returns the sides that texts name; a text that names both sides is ignored."""
     each = [_sides_in(text) for text in texts]
     return {side for sides in each if len(sides) == 1 for side in sides}
 
 
 def placed_side(x_mm: float) -> Side | None:
-    """The side that a stack's middle lies on, or None near the scanner's middle.
+    """Returns the side on which a stack lies, or None near the scanner's centre.
 
     Args:
-        x_mm: its place to the left of the scanner's middle.
+        x_mm: position of the stack's centre to the patient's left of the scanner's centre, mm.
     """
     if abs(x_mm) <= OFF_CENTRE_MM:
         return None
@@ -172,9 +171,9 @@ def placed_side(x_mm: float) -> Side | None:
 def _sides_in(text: str) -> set[Side]:
     sides: set[Side] = set()
     row: list[str] = []
-    # Turkish for right; without its accent it is read as sagittal
+    # Turkish for right; without its accent it would mean sagittal
     text = re.sub(r"\bsağ\b", " right ", text.lower())
-    for chunk in re.split(r"[\s_,;:()\[\]{}|=&^*\"<>]+", plain(text)):
+    for chunk in re.split(r"[\s_,;:()\[\]{}|=&^*\"<>]+", normalised(text)):
         parts = [part for part in re.split(r"\W+", chunk) if part]
         sides.update(SIDES[part] for part in parts if part in SIDES)
         # a short word inside RE-SCAN, 3-D, R/O or L/R means something else; not in KNEE-R
@@ -189,7 +188,7 @@ def _sides_in(text: str) -> set[Side]:
 
 
 def _without_pairs(row: list[str]) -> list[str]:
-    """Words without short sides that stand together, as in "R and L knee": they name both."""
+    """Replaces pairs of opposite short sides, as in "R and L knee", by one word for both."""
     kept: list[str] = []
     for word in row:
         before = kept[-2:] if kept and kept[-1] in AND else kept[-1:]
@@ -202,7 +201,7 @@ def _without_pairs(row: list[str]) -> list[str]:
 
 
 def _opposite(one: str, other: str) -> bool:
-    """Whether two short words are the two sides of one language."""
+    """Returns whether two short words are opposite sides in one language."""
     for either, behind in BESIDE_KNEE.values():
         sides = {**either, **behind}
         if one in sides and other in sides and sides[one] != sides[other]:
@@ -211,7 +210,7 @@ def _opposite(one: str, other: str) -> bool:
 
 
 def _beside(knee: str, word: str, *, behind: bool, last: bool) -> set[Side]:
-    """The side that a syllable beside a word for the knee means."""
+    """Returns the side that a syllable next to a word for the knee means."""
     for name, (either, only_behind) in BESIDE_KNEE.items():
         if (knee == name if len(name) < 4 else knee.startswith(name)) and is_knee(knee):
             if word in either:

@@ -1,8 +1,8 @@
-"""Zip and tar archives, read member by member without trusting what they say of themselves.
+"""Reading of untrusted zip and tar archives, member by member.
 
-Nothing is ever unpacked to disk, so a member's name can't lead anywhere. What has to be unpacked
-as a whole before it can be read (a gzip file, an archive inside another) is unpacked in memory,
-up to `MAX_UNPACKED`. Errors name no member: it may hold a patient's name.
+Nothing is unpacked to disk, so a member's name can't point outside. Content that must be unpacked
+completely before it can be read (a gzip file, an archive inside another) is unpacked in memory,
+up to `MAX_UNPACKED`. Errors name no member, because its name may identify a patient.
 """
 
 from __future__ import annotations
@@ -22,56 +22,56 @@ from mrknee.errors import DataError, MrkneeError
 
 MAX_MEMBERS = 200_000
 MAX_RATIO = 200
-"""Unpacked to packed size of a whole zip. MR images shrink to a half or a third; a zip bomb grows
-a thousandfold."""
+"""Maximum ratio of unpacked to packed size of a zip. MR images shrink to a half or a third; a zip
+bomb grows a thousandfold."""
 FREE_BYTES = 64 * 1024**2
 """A zip that unpacks to less than this may have any ratio: an image of air packs very well."""
 MAX_UNPACKED = 256 * 1024**2
-"""Of one gzip file, or one archive inside another: about the size of two whole knee studies."""
+"""Maximum unpacked size of a gzip file or of an archive inside another: about two knee studies."""
 STEP = 1 << 20
 """Bytes unpacked at a time."""
 
 ZIP_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
-    *(ValueError, struct.error),  # names that are no text; fields that are cut
+    *(ValueError, struct.error),  # names that can't be decoded; truncated fields
 )
-"""What the standard library raises on a broken, encrypted or unknown kind of zip."""
+"""Exceptions of the standard library for broken, encrypted or unsupported zips."""
 TAR_ERRORS = (
     *(tarfile.TarError, EOFError, ValueError, OverflowError, struct.error),
-    *(RecursionError, MemoryError),  # headers on headers, or of a claimed size
+    *(RecursionError, MemoryError),  # nested headers, or a header of excessive size
 )
-"""Likewise on a tar."""
+"""Exceptions of the standard library for broken tars."""
 
 ZIPS, TARS, PACKED_TARS = (".zip",), (".tar",), (".tar.gz", ".tgz")
 ARCHIVES = (*ZIPS, *TARS, *PACKED_TARS)
 """Endings of the archives that are read."""
 GZIP = b"\x1f\x8b"
 
-TWICE = "two files of an archive have one name: only the last of them is read"
+DUPLICATE_NAME = "two files of an archive have the same name: only the last one is read"
 UNPACK = "unpack it yourself and import the folder"
 
 
 def is_archive(name: PurePosixPath) -> bool:
-    """Whether a file's name ends like that of an archive that is read."""
+    """Returns whether a file's name ends like a supported archive's."""
     return name.name.lower().endswith(ARCHIVES)
 
 
 def is_gzipped(name: PurePosixPath) -> bool:
-    """Whether a name is that of one file packed by gzip. A `.nii.gz` is NIfTI's own format."""
+    """Returns whether a name is that of a single gzip file; `.nii.gz` is NIfTI instead."""
     lower = name.name.lower()
     return lower.endswith(".gz") and not lower.endswith((".nii.gz", *PACKED_TARS))
 
 
 def open_archive(file: Path | io.BufferedIOBase, name: PurePosixPath, size: int) -> Archive:
-    """Opens and checks an archive; none of its members is unpacked for that.
+    """Opens and checks an archive without unpacking its members.
 
     Args:
-        file: a path, or an open and seekable file. A packed tar is unpacked in memory.
-        name: its ending says which kind it is; a name without one is taken for a zip's.
-        size: of the packed archive, in bytes.
+        file: a path, or an open and seekable file. A compressed tar is unpacked in memory.
+        name: file name, whose ending determines the format; without a known ending it is a zip.
+        size: size of the packed archive, bytes.
 
     Raises:
-        MrkneeError: it is broken, hostile, encrypted, or of a kind that isn't read.
+        MrkneeError: the archive is broken, unsafe, encrypted, or of an unsupported format.
     """
     lower = name.name.lower()
     try:
@@ -91,10 +91,10 @@ def open_archive(file: Path | io.BufferedIOBase, name: PurePosixPath, size: int)
 
 
 def gunzip(file: io.BufferedIOBase) -> io.BytesIO:
-    """A file packed by gzip, unpacked in memory.
+    """Unpacks a gzip file in memory.
 
     Raises:
-        MrkneeError: it is damaged or cut, or unpacks to more than `MAX_UNPACKED`.
+        MrkneeError: the file is damaged or truncated, or unpacks to more than `MAX_UNPACKED`.
     """
     unpacked = io.BytesIO()
     try:
@@ -103,14 +103,14 @@ def gunzip(file: io.BufferedIOBase) -> io.BytesIO:
                 unpacked.write(part)
                 if unpacked.tell() > MAX_UNPACKED:
                     raise DataError(
-                        "a gzip file unpacks to too much",
+                        "a gzip file is too large when unpacked",
                         code="archive-too-large",
-                        expected=f"up to {MAX_UNPACKED:,} bytes",
+                        expected=f"at most {MAX_UNPACKED:,} bytes",
                         advice=UNPACK,
                     )
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise DataError(
-            "a gzip file is damaged or cut off", code="archive", advice="copy or export it again"
+            "a gzip file is damaged or truncated", code="archive", advice="copy or export it again"
         ) from None
     unpacked.seek(0)
     return unpacked
@@ -130,7 +130,7 @@ def _check_count(count: int, kind: str) -> None:
         raise DataError(
             f"a {kind} holds too many files",
             code="archive-too-large",
-            expected=f"{MAX_MEMBERS:,}",
+            expected=f"at most {MAX_MEMBERS:,}",
             found=f"{count:,}",
         )
 
@@ -140,11 +140,11 @@ def _is_hidden(name: PurePosixPath) -> bool:
 
 
 class ZipArchive:
-    """A zip that has been checked and is open.
+    """An open zip that has been checked.
 
     Attributes:
-        names: its files, sorted; no folders, no hidden files.
-        refused: what in it isn't read and why, one sentence for each member.
+        names: names of its files, sorted, without folders and hidden files.
+        refused: reasons why members aren't read, one sentence per member.
     """
 
     def __init__(self, file: Path | io.BufferedIOBase, size: int) -> None:
@@ -162,35 +162,35 @@ class ZipArchive:
             self._zip.close()
             raise
         self.names = tuple(dict.fromkeys(names))
-        self.refused = (TWICE,) * (len(names) - len(self.names))
+        self.refused = (DUPLICATE_NAME,) * (len(names) - len(self.names))
 
     def size(self, name: str) -> int:
-        """A member's unpacked size in bytes, as the archive says."""
+        """Returns a member's unpacked size in bytes, as stated by the archive."""
         return self._zip.getinfo(name).file_size
 
     def open(self, name: str) -> io.BufferedIOBase:
-        """A member, seekable; reading it may raise any of `ZIP_ERRORS`."""
+        """Opens a member as a seekable file; reading it may raise any of `ZIP_ERRORS`."""
         return cast(io.BufferedIOBase, self._zip.open(name))
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the archive."""
         self._zip.close()
 
 
 def _zip_members(entries: list[zipfile.ZipInfo], packed: int) -> Iterator[str]:
-    """The files of a zip's directory, once all of it is found to be sound."""
+    """Checks the directory of a zip and yields the names of its files."""
     _check_count(len(entries), "zip")
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > FREE_BYTES and unpacked > MAX_RATIO * packed:
         raise DataError(
-            "a zip unpacks to far more than images would",
+            "a zip is too large when unpacked",
             code="archive-too-large",
-            expected=f"up to {MAX_RATIO} times its size",
-            found=f"{packed:,} bytes that become {unpacked:,}",
+            expected=f"at most {MAX_RATIO} times its size",
+            found=f"{packed:,} bytes that unpack to {unpacked:,}",
         )
     for entry in entries:
         name = PurePosixPath(entry.filename.replace("\\", "/"))
-        if not entry.filename:  # zipfile itself trips over such a member
+        if not entry.filename:  # zipfile fails on such a member
             raise DataError("a zip can't be read", code="archive", found="a member without a name")
         _check_name(name, "zip")
         if stat.S_ISLNK(entry.external_attr >> 16):
@@ -205,8 +205,8 @@ def _zip_members(entries: list[zipfile.ZipInfo], packed: int) -> Iterator[str]:
                 advice=UNPACK,
             )
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(  # LZMA takes as much memory as the file says
-                "a zip is packed in an unusual way",
+            raise DataError(  # LZMA takes as much memory as the file states
+                "a zip uses an unsupported compression method",
                 code="archive",
                 expected="stored or deflated members",
                 found=f"method {entry.compress_type}",
@@ -217,11 +217,11 @@ def _zip_members(entries: list[zipfile.ZipInfo], packed: int) -> Iterator[str]:
 
 
 class TarArchive:
-    """A tar that has been checked and is open: its members are parts of the file.
+    """An open tar that has been checked; its members are parts of the file.
 
     Attributes:
-        names: its files, sorted; no folders, no hidden files.
-        refused: what in it isn't read and why, one sentence for each member.
+        names: names of its files, sorted, without folders and hidden files.
+        refused: reasons why members aren't read, one sentence per member.
     """
 
     def __init__(self, file: io.BufferedIOBase) -> None:
@@ -231,11 +231,11 @@ class TarArchive:
             self._members, refused, ended = _tar_members(self._tar)
             file.seek(self._tar.offset)
             if not ended or file.read(1) != b"\0":  # the end of a tar is a block of zeros
-                refused.append("a tar is cut off, or damaged in its middle: copy it again")
+                refused.append("a tar is truncated or damaged: copy it again")
         except TAR_ERRORS:
             file.close()
             raise DataError(
-                "a tar can't be read", code="archive", found="it is cut off or broken"
+                "a tar can't be read", code="archive", found="it is truncated or broken"
             ) from None
         except MrkneeError:
             file.close()
@@ -244,16 +244,16 @@ class TarArchive:
         self.refused = tuple(refused)
 
     def size(self, name: str) -> int:
-        """A member's unpacked size in bytes, as the archive says."""
+        """Returns a member's unpacked size in bytes, as stated by the archive."""
         return self._members[name].size
 
     def open(self, name: str) -> io.BufferedIOBase:
-        """A member, seekable; reading it may raise any of `TAR_ERRORS`."""
+        """Opens a member as a seekable file; reading it may raise any of `TAR_ERRORS`."""
         member = self._tar.extractfile(self._members[name])
         return cast(io.BufferedIOBase, member)  # a regular file always has one
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the archive."""
         self._tar.close()
         self._file.close()
 
@@ -261,10 +261,11 @@ class TarArchive:
 def _tar_members(
     tar: tarfile.TarFile,
 ) -> tuple[dict[str, tarfile.TarInfo], list[str], bool]:
-    """A tar's files by name (of two with one name, the last), what else is in it, and its end.
+    """Checks the members of a tar.
 
     Returns:
-        Files; why others aren't read; whether all of the tar could be gone through.
+        Files by name (the last one of equal names); reasons why other members aren't read;
+        whether the tar could be read to its end.
     """
     members: dict[str, tarfile.TarInfo] = {}
     refused: list[str] = []
@@ -272,7 +273,7 @@ def _tar_members(
     try:
         for count, info in enumerate(tar, start=1):
             _check_count(count, "tar")
-            if info.size < 0 or info.offset <= last:  # a header that leads back would never end
+            if info.size < 0 or info.offset <= last:  # an offset that goes back would never end
                 raise DataError(
                     "a tar can't be read", code="archive", found="a member of impossible size"
                 )
@@ -283,15 +284,15 @@ def _tar_members(
                 continue
             if info.isreg() and not info.issparse():
                 if info.name in members:
-                    refused.append(TWICE)
+                    refused.append(DUPLICATE_NAME)
                 members[info.name] = info
             else:
-                refused.append(f"a link, a device or a sparse file in a tar isn't read: {UNPACK}")
+                refused.append(f"links, devices and sparse files in a tar aren't read: {UNPACK}")
     except TAR_ERRORS:
         if last < 0:
             raise
         members = {name: info for name, info in members.items() if info.offset < last}
-        return members, refused, False  # the last one is the one that is cut
+        return members, refused, False  # the last member is truncated
     return members, refused, True
 
 

@@ -1,6 +1,6 @@
-"""Which contrast a series has: its weighting, and whether its fat is suppressed.
+"""Contrast of a series: weighting and fat suppression.
 
-The rules are written out in docs/importing.md; the two must say the same.
+docs/importing.md states the rules; change both together.
 """
 
 from __future__ import annotations
@@ -10,37 +10,38 @@ from collections.abc import Sequence
 from typing import Literal
 
 from mrknee.sources.clinical.series import Series
-from mrknee.sources.clinical.words import plain, vocabulary, words_of
+from mrknee.sources.clinical.words import normalised, vocabulary, words_of
 
 Weighting = Literal["T1", "PD", "T2", "gradient echo", "unknown"]
 
 T1_REPETITION_MS, T1_ECHO_MS = 1000.0, 30.0
-"""T1: a shorter repetition and a shorter echo than these. Spin echo for T1 of the knee has TR 400
-to 800 ms, for PD and T2 from 1800 ms on."""
+"""Upper limits of TR and TE for T1. Spin echo of the knee has TR 400 to 800 ms for T1, 1800 ms and
+more for PD and T2."""
 LONG_T1_REPETITION_MS = 1500.0
-"""Up to here it is T1 where the name says so: T1 at 3 T with many slices."""
+"""Upper limit of TR for T1 if the name states T1, as at 3 T with many slices."""
 SURELY_PD_MS, SURELY_T2_MS = 30.0, 60.0
-"""PD is acquired with echoes of 10 to 45 ms, T2 of the knee with 50 to 100 ms. Below the first it
-is PD whatever the name says, above the second T2; between them the name decides."""
+"""PD is acquired with echoes of 10 to 45 ms, T2 of the knee with 50 to 100 ms. A shorter TE than
+the first is PD and a longer one than the second T2 whatever the name; in between the name decides.
+"""
 T2_ECHO_MS = 45.0
-"""PD or T2 where no name says which: the echo from which it is T2."""
+"""Lower limit of TE for T2 if the name states neither PD nor T2."""
 MANY_ECHOES = 3
-"""From so many echoes on a series is acquired to compute a map from; two are PD and T2 at once."""
+"""Minimum number of echoes of a sequence that is acquired for a map; two are PD and T2."""
 STIR_MS = (100.0, 250.0)
-"""Inversion times that null fat: 150 ms at 1.5 T to 220 at 3 T."""
+"""Range of inversion times that null fat: 150 ms at 1.5 T to 220 ms at 3 T."""
 
 GRADIENT_WORDS = vocabulary(
     "gre ffe dess medic merge mffe spgr fspgr efgre fgre flash vibe fisp trufi truefisp fiesta"
     " bffe ciss thrive lava cosmic swi"
 )
-# ScanOptions of Siemens, GE, Philips, Canon and others, and what enhanced files say in their place.
+# ScanOptions of Siemens, GE, Philips, Canon and others, and their equivalents in enhanced files.
 FAT_OPTIONS = frozenset(
     {"FS", "FATSAT", "FAT_SAT", "FAT SAT", "FATSAT_GEMS", "FAT", "FAT_WATER", "FATSUP"}
     | {"SPIR", "SPAIR", "ASPIR", "STIR", "PASTA", "WE", "WATER_EXC", "WATS", "PROSET"}
     | {"WATER EXCITED"}
 )
 WATER = frozenset({"W", "WATER", "WATER_ONLY"})
-"""Dixon's water image: scanners call it derived, but it is their fat-saturated acquisition."""
+"""Dixon water image: marked as derived by scanners, but used as a fat-saturated acquisition."""
 FAT_WORDS = vocabulary(
     "fs fatsat fsat fatsup fatsupp spir spair aspir stir tirm chess saturated ws wfs pasta"
     " we wats watsc watsf watsg proset waterexc waterexcitation wexc ssrf"
@@ -65,11 +66,11 @@ _WATER_NAME = re.compile(r"^\s*water\s*:|\b(dixon|mdixon|ideal|flex)\b.*\b(w|wat
 
 
 def weighting_of(series: Series, *, many_echoes: bool = False) -> Weighting:
-    """T1, PD, T2 or gradient echo, by technique, times, and name, in this order.
+    """Returns T1, PD, T2 or gradient echo, by technique, times, and name, in this order.
 
     Args:
         series: one stack.
-        many_echoes: it is one of several echoes, whose common name says nothing of each.
+        many_echoes: whether it is one of several echoes; their common name is then ignored.
     """
     first = series.first
     named = set() if many_echoes else _named_weightings(first.names)
@@ -93,7 +94,7 @@ def weighting_of(series: Series, *, many_echoes: bool = False) -> Weighting:
 def _named_weightings(texts: Sequence[str]) -> set[Weighting]:
     names: set[Weighting] = set()
     for text in texts:
-        for word in re.split(r"[\s_:;,/()-]+", plain(text)):
+        for word in re.split(r"[\s_:;,/()-]+", normalised(text)):
             if word.startswith("t1"):
                 names.add("T1")
             elif word.startswith("t2") and not word.startswith(("t2*", "t2star")):
@@ -104,7 +105,7 @@ def _named_weightings(texts: Sequence[str]) -> set[Weighting]:
 
 
 def fat_saturation_of(series: Series) -> bool | None:
-    """Whether fat is suppressed: by ScanOptions, or by name; None where neither says anything."""
+    """Returns whether fat is suppressed, by ScanOptions or by name; None if neither is given."""
     first = series.first
     joined = _NOT_SUPPRESSED.sub(" ", " ".join(words_of(first.names)))
     words = joined.split()
@@ -112,7 +113,7 @@ def fat_saturation_of(series: Series) -> bool | None:
         return True
     if FAT_WORDS & set(words) or _FAT_SUPPRESSED.search(joined):
         return True
-    if any(_WATER_NAME.search(plain(name).replace("_", " ")) for name in first.names):
+    if any(_WATER_NAME.search(normalised(name).replace("_", " ")) for name in first.names):
         return True
     low, high = STIR_MS
     if "IR" in first.technique and low <= (first.ti_ms or 0.0) <= high:

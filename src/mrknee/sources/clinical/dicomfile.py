@@ -1,8 +1,8 @@
-"""One DICOM file, parsed by pydicom without trusting it.
+"""Parsing of one untrusted DICOM file with pydicom.
 
-pydicom reads lazily and leniently. What it warns of and logs quotes values and paths, which may be
-a patient's, so that stays inside; whatever it trips over becomes a `MrkneeError` that quotes
-nothing.
+pydicom reads lazily and leniently. Its warnings and log messages quote values and paths, which may
+identify a patient, so they are suppressed; its exceptions become a `MrkneeError` that quotes
+nothing from the file.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from mrknee.errors import DataError, MrkneeError
 
 PREAMBLE, MAGIC = 128, b"DICM"
 HEAD = 1024
-"""Bytes behind the preamble that are looked at where there is no magic."""
+"""Bytes after the preamble that are examined if the magic is missing."""
 FIRST_GROUPS, LAST_GROUP = {2, 8}, 0x7FE0
-"""Groups of a file's first element, and of its last one but padding."""
+"""Groups of a file's first element, and of its last one before padding."""
 LONGEST_FIRST = 65_536
-"""Bytes of a first element without a type; those of groups 2 and 8 are short."""
+"""Maximum bytes of a first element with implicit VR; elements of groups 2 and 8 are short."""
 VALUE_TYPES = frozenset(vr.value for vr in STANDARD_VR)
 MAX_INFLATED = 256 * 1024**2
-"""A deflated file may become this large; the largest series in one file are half of it."""
+"""Maximum size of a deflated file after inflation; the largest one-file series have half of it."""
 PIXELS = {Tag(0x7FE0, 0x0008), Tag(0x7FE0, 0x0009), Tag(0x7FE0, 0x0010)}
 
 
 def is_dicom(file: io.BufferedIOBase) -> bool:
-    """Whether a file is DICOM, by its magic or by how it begins; see `_start`."""
+    """Returns whether a file is DICOM, by its magic or its first elements; see `_start`."""
     return _start(file) is not None
 
 
 def _start(file: io.BufferedIOBase) -> int | None:
-    """Where a file's first element lies, or None where it is no DICOM file.
+    """Returns the offset of a file's first element, or None if it is not a DICOM file.
 
-    A file should begin with a preamble of 128 bytes and the magic `DICM`. Old exports, streams
-    saved from the network and files that lost their head have neither, or one of the two: their
-    first element, of group 2 or 8, is at the beginning or where the preamble ends.
+    A file should begin with a preamble of 128 bytes and the magic `DICM`. Old exports, saved
+    network streams and truncated files lack one or both; their first element, of group 2 or 8, is
+    at the beginning or after the preamble.
 
-    The file is left at its start.
+    The file position is at the start afterwards.
     """
     head = file.read(PREAMBLE + HEAD)
     file.seek(0)
@@ -62,28 +62,28 @@ def _start(file: io.BufferedIOBase) -> int | None:
     if head[:4] == MAGIC:
         return 4
     for place in (0, PREAMBLE):
-        if _begins(head[place:]):
+        if _starts_dataset(head[place:]):
             return place
     return None
 
 
-def _begins(data: bytes) -> bool:
-    """Whether bytes are the first two elements of a file, or its only one.
+def _starts_dataset(data: bytes) -> bool:
+    """Returns whether bytes are the first two elements of a file, or its only one.
 
-    An element is taken for one where its type and length are possible and the element behind it
-    has a higher tag, as they must be in ascending order (PS3.5 7.1).
+    Type and length of the first element must be possible, and the next element must have a higher
+    tag, because elements are in ascending order (PS3.5 7.1).
     """
     for explicit, order in ((True, "<"), (False, "<"), (True, ">")):
         first = _element(data, explicit, order)
         if first is None or first[0] >> 16 not in FIRST_GROUPS:
             continue
         tag, length = first
-        if length >= len(data):  # the second element lies farther back than was read
+        if length >= len(data):  # the second element lies beyond the bytes read
             if explicit or length < LONGEST_FIRST:
                 return True
             continue
         second = _element(data[length:], explicit, order) or _element(data[length:], False, order)
-        if second is None and tag >> 16 == 2:  # a head in explicit, a body of the other order
+        if second is None and tag >> 16 == 2:  # little-endian meta information, big-endian dataset
             second = _element(data[length:], True, ">")
         if second is not None and second[0] > tag and second[0] >> 16 <= LAST_GROUP:
             return True
@@ -91,7 +91,7 @@ def _begins(data: bytes) -> bool:
 
 
 def _element(data: bytes, explicit: bool, order: str) -> tuple[int, int] | None:
-    """An element's tag, and its length with its own head; None where it can't be one."""
+    """Returns an element's tag and its length including tag, VR and length; None if impossible."""
     if len(data) < 8:
         return None
     group, number = struct.unpack_from(f"{order}HH", data)
@@ -110,10 +110,13 @@ def _element(data: bytes, explicit: bool, order: str) -> tuple[int, int] | None:
 
 @contextmanager
 def untrusted(kind: str = "DICOM") -> Iterator[None]:
-    """A library at work: nothing it says gets out, and whatever it raises becomes our own error.
+    """Runs library code on untrusted input: silences it and turns its exceptions into our own.
 
     Args:
-        kind: of file, named in the error.
+        kind: kind of file, for the message.
+
+    Raises:
+        MrkneeError: the library raised anything. Nothing from the file is quoted.
     """
     mode = config.settings.reading_validation_mode
     config.settings.reading_validation_mode = config.IGNORE
@@ -129,12 +132,12 @@ def untrusted(kind: str = "DICOM") -> Iterator[None]:
         raise
     except MemoryError:
         raise DataError(
-            f"a {kind} file claims more than fits into memory", code="too-large"
+            f"a {kind} file states a size that doesn't fit into memory", code="too-large"
         ) from None
     except RecursionError:
-        raise DataError(f"a {kind} file nests sequences without end", code="dicom") from None
+        raise DataError(f"a {kind} file nests sequences too deeply", code="dicom") from None
     except Exception as error:
-        # any: pydicom and its decoders raise whatever their parts do
+        # pydicom and its decoders raise exceptions of many types
         raise DataError(
             f"a {kind} file can't be read",
             code="dicom",
@@ -150,25 +153,28 @@ def untrusted(kind: str = "DICOM") -> Iterator[None]:
 def parse(
     file: io.BufferedIOBase, tags: Sequence[str | tuple[int, int]] | None = None
 ) -> FileDataset:
-    """Parses a file, inside `untrusted`.
+    """Parses a file; call it inside `untrusted`.
 
     Args:
-        file: seekable, at its start.
-        tags: keywords or numbers of the elements wanted, and then reading ends before the
-            pixels; None reads everything.
+        file: seekable file at its start.
+        tags: keywords or tags of the elements to read; reading then ends before the pixels. None
+            reads everything.
+
+    Raises:
+        MrkneeError: the file isn't DICOM, or inflates to too many bytes.
     """
     start = _start(file)
     if start is None:
-        raise DataError("a file is no DICOM file", code="not-dicom")
+        raise DataError("a file is not a DICOM file", code="not-dicom")
     meta = _read_meta(file, start)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         return _parse_deflated(file, meta, tags)
     file.seek(start)
-    if start in (4, PREAMBLE):  # pydicom knows files with all of the head, and with none of it
+    if start in (4, PREAMBLE):  # pydicom expects both preamble and magic, or neither
         file = io.BytesIO(file.read())
     else:
         file.seek(0)
-    # a list of tags makes pydicom skip what is not in it without reading it
+    # with a list of tags, pydicom skips all other elements without reading them
     return dcmread(
         cast(BinaryIO, file),
         stop_before_pixels=tags is not None,
@@ -178,16 +184,16 @@ def parse(
 
 
 def _read_meta(file: io.BufferedIOBase, start: int) -> FileMetaDataset:
-    """The file meta information, if any; the file is left where the dataset begins."""
+    """Reads the file meta information, if any; the file position is then the dataset's start."""
     file.seek(start)
-    # pydicom's public function opens a path, and unpacks a deflated file without limit
+    # pydicom's public function opens a path and inflates a deflated file without limit
     return _read_file_meta_info(cast(BinaryIO, file))
 
 
 def _inflated_bytes(packed: bytes) -> int:
-    """How much a deflated stream unpacks to, counted up to a little more than `MAX_INFLATED`.
+    """Counts the bytes that a deflated stream inflates to, stopping just above `MAX_INFLATED`.
 
-    Counted before it is unpacked: zlib's own buffer may take twice what it holds.
+    They are counted before inflation because zlib's own buffer may take twice their size.
     """
     unpacker, count, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, packed
     while left and count <= MAX_INFLATED:
@@ -202,13 +208,13 @@ def _parse_deflated(
     meta: FileMetaDataset,
     tags: Sequence[str | tuple[int, int]] | None,
 ) -> FileDataset:
-    """A deflated dataset, unpacked up to a limit: pydicom itself would unpack a bomb."""
+    """Parses a deflated dataset of limited size; pydicom itself would inflate without limit."""
     packed = file.read()
     if _inflated_bytes(packed) > MAX_INFLATED:
         raise DataError(
-            "a deflated DICOM file unpacks to far more than an image would",
+            "a deflated DICOM file is too large after inflation",
             code="too-large",
-            expected=f"up to {MAX_INFLATED:,} bytes",
+            expected=f"at most {MAX_INFLATED:,} bytes",
         )
     inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed)
     body = read_dataset(
@@ -229,42 +235,42 @@ def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def number(dataset: Dataset, keyword: str) -> float | None:
-    """An element's first value as a finite number, or None."""
+    """Returns an element's first value as a finite number, or None."""
     values = numbers(dataset, keyword)
     return values[0] if values else None
 
 
 def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """An element's values as numbers; nothing where one of them is none, or isn't finite."""
+    """Returns an element's values as numbers; empty if any of them is not a finite number."""
     found = _values(dataset, keyword, float)
     return found if all(math.isfinite(value) for value in found) else ()
 
 
-def whole(dataset: Dataset, keyword: str) -> int | None:
-    """An element's first value as a whole number, or None."""
+def integer(dataset: Dataset, keyword: str) -> int | None:
+    """Returns an element's first value as an integer, or None."""
     value = number(dataset, keyword)
     return None if value is None else int(value)
 
 
 def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
-    """An element's values as text without spaces around, upper case; empty ones are left out."""
+    """Returns an element's non-empty values as stripped, upper-case text."""
     found = _values(dataset, keyword, str)
     return tuple(value.strip(" \0").upper() for value in found if value.strip(" \0"))
 
 
 def text(dataset: Dataset, keyword: str) -> str:
-    """An element's first value as text, upper case; "" where there is none."""
+    """Returns an element's first value as upper-case text, or ""."""
     return next(iter(texts(dataset, keyword)), "")
 
 
 def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
-    """The first item of a sequence, or None."""
+    """Returns the first item of a sequence, or None."""
     found = items(dataset, keyword)
     return found[0] if found else None
 
 
 def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
-    """The items of a sequence; none where there is no such sequence."""
+    """Returns the items of a sequence; empty if the sequence is missing."""
     tag = tag_for_keyword(keyword)
     if tag is None or tag not in dataset:
         return ()
@@ -277,7 +283,7 @@ def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
 
 def _values(dataset: Dataset, keyword: str, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
     tag = tag_for_keyword(keyword)
-    if tag is None or tag not in dataset:  # asking for what isn't there costs pydicom far more
+    if tag is None or tag not in dataset:  # looking up a missing element is slow in pydicom
         return ()
     try:
         value = dataset[tag].value
@@ -286,4 +292,4 @@ def _values(dataset: Dataset, keyword: str, kind: Callable[[Any], Any]) -> tuple
         several = isinstance(value, (pydicom.multival.MultiValue, list, tuple))
         return tuple(kind(part) for part in (value if several else [value]) if part is not None)
     except (ValueError, TypeError, AttributeError, NotImplementedError, OverflowError):
-        return ()  # a value that isn't what its type says is as good as none
+        return ()  # a value that contradicts its type counts as missing

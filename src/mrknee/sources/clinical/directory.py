@@ -1,4 +1,4 @@
-"""What a DICOMDIR lists. Images are found without it; it tells which of them are missing."""
+"""Reading of a DICOMDIR, to find out which images are missing; it isn't needed to find images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from mrknee.sources.clinical.dicomfile import parse, text, texts, untrusted
 
 MAX_BYTES = 64 * 1024**2
-"""A DICOMDIR of 100,000 images has some 40 MB; a larger one isn't read."""
+"""Maximum size of a DICOMDIR that is read; one of 100,000 images has some 40 MB."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Listed:
     """An image that a DICOMDIR lists.
 
     Attributes:
-        folder: where the DICOMDIR lies.
-        name: where the image should be.
-        instance: its SOPInstanceUID.
+        folder: folder of the DICOMDIR.
+        name: listed path of the image.
+        instance: SOPInstanceUID of the image.
     """
 
     folder: PurePosixPath
@@ -30,15 +30,14 @@ class Listed:
 
 
 def read_directory(file: io.BufferedIOBase, folder: PurePosixPath) -> list[Listed]:
-    """The images that a DICOMDIR lists.
+    """Reads the images that a DICOMDIR lists.
 
     Args:
-        file: seekable, at its start.
-        folder: where the DICOMDIR lies. Names that would lead out of it stay names: no file is
-            opened by them.
+        file: seekable file at its start.
+        folder: folder of the DICOMDIR. Listed paths may point outside; no file is opened by them.
 
     Raises:
-        MrkneeError: it can't be read; nothing of it is quoted.
+        MrkneeError: the file can't be read. The message quotes nothing from it.
     """
     if file.seek(0, io.SEEK_END) > MAX_BYTES:
         return []
@@ -60,20 +59,20 @@ def read_directory(file: io.BufferedIOBase, folder: PurePosixPath) -> list[Liste
 def missing(
     listed: Iterable[Listed], names: Iterable[PurePosixPath], instances: Iterable[str]
 ) -> list[PurePosixPath]:
-    """The listed images that aren't there, neither by their name nor by their UID.
+    """Returns the paths of listed images that are present neither by path nor by UID.
 
-    A DICOMDIR of which nothing is there belongs to other files, and misses nothing.
+    A DICOMDIR without any present image belongs to other files and is ignored.
 
     Args:
-        listed: what a source's DICOMDIRs list.
-        names: every file of the source.
-        instances: the SOPInstanceUIDs of all images that could be read.
+        listed: images listed by the DICOMDIRs of a source.
+        names: paths of all files of the source.
+        instances: SOPInstanceUIDs of all images that could be read.
     """
-    there, uids = {_key(name) for name in names}, set(instances)
+    paths, uids = {_key(name) for name in names}, set(instances)
     absent: list[Listed] = []
     present: set[PurePosixPath] = set()
     for one in listed:
-        if _key(one.name) in there or (one.instance and one.instance in uids):
+        if _key(one.name) in paths or (one.instance and one.instance in uids):
             present.add(one.folder)
         else:
             absent.append(one)
@@ -81,5 +80,5 @@ def missing(
 
 
 def _key(name: PurePosixPath) -> str:
-    """A name as discs compare them: without case, version (`;1`) and final dot."""
+    """Returns a path for comparison: lower case, without version (`;1`) and final dot."""
     return re.sub(r"\.?(;\d+)?$", "", str(name).lower())

@@ -1,6 +1,6 @@
-"""From a volume to bytes: the joint in the middle, 256 x 256 square pixels, 0 to 255.
+"""Framing of a volume: crop around the joint, resize to 256 x 256 square pixels, scale to 0..255.
 
-The rule is written out in docs/importing.md; the two must say the same.
+docs/importing.md states the rule; change both together.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ from mrknee.sources.clinical.geometry import Volume
 SIZE = 256
 """Rows and columns of MRNet's slices."""
 LARGEST_MM = 180.0
-"""The widest window. Knees are imaged with fields of 140 to 180 mm; what is wider, for a large
-coil or both legs, is cut."""
+"""Maximum width of the window. Knees are imaged with fields of 140 to 180 mm; wider fields, for a
+large coil or both legs, are cropped."""
 EDGE_MM, LAYERS_MM, PRIOR_MM, NEAR_MM = 1.0, 8.0, 40.0, 15.0
-"""Of the search for the joint: smoothing of slices, of the profile along the leg, the prior's
-standard deviation, and how far above and below the joint the limb's middle is taken from."""
+"""Parameters of the search for the joint: smoothing of slices, smoothing of the profile along the
+leg, standard deviation of the prior, and distance above and below the joint within which the
+middle of the limb is measured."""
 LEGS_FIELD_MM, LEGS_APART_MM, SECOND_LEG = 200.0, 70.0, 0.7
-"""A field that shows both legs is wider than 200 mm: each is some 100 mm wide at the knee. The
-middles of its two largest parts that are no air are more than 70 mm apart, and the second one is at
-least this share of the first, as legs are of one size: less is the edge of the other leg."""
+"""A field that shows both legs is wider than 200 mm, as each is some 100 mm wide at the knee. The
+centres of its two largest parts that aren't air are more than 70 mm apart, and the smaller one has
+at least 0.7 of the larger one's area; a smaller part is the edge of the other leg."""
 WIDEST_LEG_MM = 230.0
-"""What is no air and reaches further across than this is two legs that touch."""
+"""A part that isn't air and is wider than this is two touching legs."""
 BLACK, WHITE = 0.5, 99.5
-"""The percentiles of all pixels of a series, without padding, that become 0 and 255."""
+"""Percentiles of all pixels of a series, without padding, that are mapped to 0 and 255."""
 
 
 @dataclass(frozen=True)
 class Framed:
-    """A stack as MRNet has it, and how it was framed.
+    """A stack in MRNet's format, and the parameters of its framing.
 
     Attributes:
         stack: uint8 (slices, 256, 256).
-        pixel_mm: the edge of its pixels.
-        joint: row and column of the upright image that are the frame's middle.
-        warnings: what is odd about it, one sentence each.
+        pixel_mm: edge of a pixel, mm.
+        joint: row and column of the upright image at the centre of the window.
+        warnings: irregularities, one sentence each.
     """
 
     stack: Stack
@@ -56,31 +57,31 @@ def frame(volume: Volume, plane: Plane) -> Framed:
     """Frames an upright volume.
 
     Args:
-        volume: already turned the way its plane is shown.
-        plane: which.
+        volume: volume in the orientation of `SHOWN`.
+        plane: its plane.
 
     Raises:
-        MrkneeError: all its pixels are equal, or padding; it shows both legs.
+        MrkneeError: all pixels are equal, or padding; or the volume shows both legs.
     """
     _, rows, cols = volume.values.shape
     padding = np.isnan(volume.values)
     tissue = volume.values[~padding] if padding.any() else volume.values
     if not tissue.size:
-        raise DataError("a series shows nothing: all its pixels are padding", code="constant")
+        raise DataError("a series is empty: all its pixels are padding", code="constant")
     black, white = np.percentile(tissue, (BLACK, WHITE))
     if not white > black:
         black, white = float(tissue.min()), float(tissue.max())
     if not white > black:
-        raise DataError("a series shows nothing: all its pixels are equal", code="constant")
+        raise DataError("a series is empty: all its pixels are equal", code="constant")
     if padding.any():
         volume = replace(volume, values=np.where(padding, np.float32(black), volume.values))
     values = volume.values
     if plane is not Plane.SAGITTAL and shows_both_legs(volume):
         raise DataError(
-            "it shows both legs in one field: which of the two is meant isn't known",
+            "it shows both legs in one field, so the side is unknown",
             code="both-legs",
         )
-    # headers and NIfTI's 32-bit numbers give the same size with other last digits
+    # DICOM headers and NIfTI's 32-bit numbers differ in the last digits of the same size
     row_mm, col_mm = (round(size, 4) for size in volume.pixel_mm)
     window_mm = min(max(rows * row_mm, cols * col_mm), LARGEST_MM)
     row, col = (round(place) for place in joint_centre(volume, plane))
@@ -98,11 +99,11 @@ def frame(volume: Volume, plane: Plane) -> Framed:
 
 @dataclass(frozen=True)
 class _Window:
-    """Which part of an image becomes `SIZE` x `SIZE` pixels.
+    """The part of an image that is resized to `SIZE` x `SIZE` pixels.
 
     Attributes:
-        row, col: the source pixel in the middle: with steps of 1, values are copied.
-        down, across: how many source pixels one pixel spans.
+        row, col: source pixel at the centre; with steps of 1, values are copied.
+        down, across: number of source pixels per output pixel.
     """
 
     row: int
@@ -111,35 +112,35 @@ class _Window:
     across: float
 
     def cut(self, image: Float[np.ndarray, "rows cols"]) -> Float32[np.ndarray, "256 256"]:
-        """The window of one slice; black beyond its edges.
+        """Returns the window of one slice; black beyond the edges of the image.
 
-        Linear where pixels get smaller, an average over as many more where they get larger.
+        Upsampling interpolates linearly; downsampling averages over more pixels accordingly.
         """
-        half = SIZE / 2 + 0.5  # the middle pixel, right and below the middle, has its centre here
+        half = SIZE / 2 + 0.5  # centre of the central pixel, which is right of and below the middle
         left, top = self.col + 0.5 - half * self.across, self.row + 0.5 - half * self.down
         right, bottom = left + SIZE * self.across, top + SIZE * self.down
         rows, cols = image.shape
         margin = int(np.ceil(max(0.0, -left, -top, right - cols, bottom - rows)))
-        room = Image.fromarray(np.pad(image, margin).astype(np.float32))
+        padded = Image.fromarray(np.pad(image, margin).astype(np.float32))
         box = (left + margin, top + margin, right + margin, bottom + margin)
         cut: Float32[np.ndarray, "256 256"] = np.asarray(
-            room.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+            padded.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
         )
         return cut
 
 
 def joint_centre(volume: Volume, plane: Plane) -> tuple[float, float]:
-    """Where the middle of the knee joint lies in an upright volume: row and column.
+    """Returns row and column of the centre of the knee joint in an upright volume.
 
-    Across the leg it is the middle of the limb. Along the leg (rows of coronal and sagittal
-    images) it is the row around which brightness changes most from row to row, in the limb's
-    middle half: bone is uniform in every contrast, and the joint between the bones is the one
-    place where cartilage, menisci and fluid lie in layers across. A Gaussian prior around the
-    image's own middle keeps out kneecap and growth plates.
+    Across the leg, it is the middle of the limb. Along the leg (rows of coronal and sagittal
+    images), it is the row around which brightness changes most from row to row within the limb's
+    middle half: bone is uniform in every contrast, and only in the joint do cartilage, menisci and
+    fluid lie in transverse layers. A Gaussian prior around the centre of the image suppresses the
+    kneecap and growth plates.
 
     Args:
-        volume: upright.
-        plane: which.
+        volume: upright volume.
+        plane: its plane.
     """
     slices, rows, _ = volume.values.shape
     row_mm, col_mm = volume.pixel_mm
@@ -162,17 +163,17 @@ def joint_centre(volume: Volume, plane: Plane) -> tuple[float, float]:
 
 
 def shows_both_legs(volume: Volume) -> bool:
-    """Whether an upright axial or coronal volume shows the knees of both legs.
+    """Returns whether an upright axial or coronal volume shows the knees of both legs.
 
     Args:
-        volume: upright, so that its columns run from the patient's right to left.
+        volume: upright volume, whose columns run from the patient's right to left.
     """
     slices, _, cols = volume.values.shape
     col_mm = volume.pixel_mm[1]
     if cols * col_mm < LEGS_FIELD_MM:
         return False
     middle = volume.values[slices // 4 : max(slices // 4 + 1, slices - slices // 4)]
-    # legs may be less than a twentieth of a wide field, so their brightness is looked for higher
+    # legs may fill less than a twentieth of a wide field, so a higher percentile is used
     parts, sizes = _no_air(middle.mean(axis=0), volume.pixel_mm, bright=99.0)
     largest = np.argsort(sizes)[::-1][:2]
     ends = [np.flatnonzero((parts == part).any(axis=0))[[0, -1]] for part in largest if sizes[part]]
@@ -190,9 +191,15 @@ def _no_air(
     *,
     bright: float = 95.0,
 ) -> tuple[Int[np.ndarray, "rows cols"], Int[np.ndarray, " count"]]:
-    """The connected parts of an image that are no air, numbered from 1; and each part's size.
+    """Labels the connected parts of an image that aren't air.
 
-    Air is darker than a fifth of a high percentile, `bright`.
+    Args:
+        image: grey values.
+        pixel_mm: distance between rows and between columns, mm.
+        bright: percentile; air is darker than a fifth of it.
+
+    Returns:
+        Labels from 1 (0 is air), and the number of pixels per label.
     """
     smooth = ndimage.gaussian_filter(image - image.min(), [3.0 / size for size in pixel_mm])
     parts, _ = ndimage.label(smooth > 0.2 * np.percentile(smooth, bright))
@@ -204,14 +211,14 @@ def _no_air(
 def _limb(
     image: Float[np.ndarray, "rows cols"], pixel_mm: tuple[float, float]
 ) -> Bool[np.ndarray, "rows cols"]:
-    """Where the limb is: the largest connected part that is no air; everything, if none is."""
+    """Returns a mask of the limb: the largest part that isn't air, or of everything."""
     parts, sizes = _no_air(image, pixel_mm)
     if not sizes.any():
         return np.ones_like(image, dtype=bool)
     return np.asarray(parts == int(np.argmax(sizes)))
 
 
-def _middle(there: Bool[np.ndarray, "rows cols"], along: int) -> float:
-    """The middle between the ends of what is there, seen along an axis."""
-    places = np.flatnonzero(there.any(axis=along))
+def _middle(mask: Bool[np.ndarray, "rows cols"], along: int) -> float:
+    """Returns the middle between the ends of a mask, projected along an axis."""
+    places = np.flatnonzero(mask.any(axis=along))
     return float(places[0] + places[-1]) / 2

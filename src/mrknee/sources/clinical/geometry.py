@@ -1,4 +1,4 @@
-"""Which plane a stack lies in, and which way round it is shown.
+"""Plane and orientation of a stack.
 
 Directions are unit vectors in DICOM's patient coordinates: x to the patient's left, y to the
 back, z to the head (PS3.3 C.7.6.2.1.1).
@@ -15,9 +15,9 @@ from mrknee.exams import PLANES, Plane
 
 Direction = Float[np.ndarray, "3"]
 Axes = Float[np.ndarray, "3 3"]
-"""Where an array's axes point: along slices, down the rows, along the columns."""
+"""Directions of an array's axes: across slices, down the rows, along the columns."""
 
-# The contract of docs/phantom.md: axial slices from the head down, the front at the top, the
+# Orientation as in docs/phantom.md: axial slices from the head down, the front at the top, the
 # patient's right at the left; coronal from front to back, the head at the top, the patient's
 # right at the left; sagittal from the patient's right to left, the head at the top, the front
 # at the left.
@@ -30,13 +30,13 @@ SHOWN: dict[Plane, Axes] = {
 
 @dataclass(frozen=True)
 class Volume:
-    """A series' grey values and how they lie in the patient.
+    """Grey values of a series with their geometry.
 
     Attributes:
         values: float32 (slices, rows, cols), in any unit; NaN where a pixel is padding.
-        axes: where the three axes point.
-        pixel_mm: distance of rows, and of columns, in mm.
-        centre: the middle of the volume in the patient, (x, y, z) in mm.
+        axes: directions of the three axes.
+        pixel_mm: distance between rows and between columns, mm.
+        centre: centre of the volume in patient coordinates (x, y, z), mm.
     """
 
     values: Float32[np.ndarray, "slices rows cols"]
@@ -46,7 +46,7 @@ class Volume:
 
 
 def nearest_plane(normal: Direction) -> tuple[Plane, float]:
-    """The plane whose normal is closest to this one, and the angle between them in degrees."""
+    """Returns the plane whose normal is closest to this one, and the angle in degrees."""
     closeness = [abs(float(SHOWN[plane][0] @ normal)) for plane in PLANES]
     best = int(np.argmax(closeness))
     length = float(np.linalg.norm(normal))
@@ -54,9 +54,9 @@ def nearest_plane(normal: Direction) -> tuple[Plane, float]:
 
 
 def upright(volume: Volume, plane: Plane) -> Volume:
-    """The same volume with its axes swapped and turned to what `SHOWN` says, as near as can be.
+    """Returns the volume with its axes exchanged and flipped to match `SHOWN` as far as possible.
 
-    Nothing is interpolated. Slices stay slices; only rows and columns may change places.
+    Nothing is interpolated. The slice axis is kept; only rows and columns may be exchanged.
     """
     wanted = SHOWN[plane]
     values, axes = volume.values, volume.axes
@@ -72,10 +72,9 @@ def upright(volume: Volume, plane: Plane) -> Volume:
 
 
 def turned_degrees(volume: Volume, plane: Plane) -> float:
-    """By how much an upright volume is turned within its plane, 0 to 45 degrees.
+    """Returns the in-plane rotation that `upright` leaves, 0 to 45 degrees.
 
-    `upright` only exchanges axes; what is left is the angle between the columns' direction and
-    where the plane's columns point, seen within the slices.
+    It is the angle within the slices between the direction of the columns and that of `SHOWN`.
     """
     normal, _, columns = volume.axes
     wanted = SHOWN[plane][2] - (SHOWN[plane][2] @ normal) * normal

@@ -1,7 +1,7 @@
-"""A DICOM file's header: what each of its images says of itself.
+"""Headers of DICOM files: one `Image` per image or frame.
 
-An ordinary MR file holds one image; an enhanced multi-frame file (PS3.3 A.36) holds a whole
-series, with what differs from frame to frame in a sequence with an item a frame.
+An ordinary MR file holds one image. An enhanced multi-frame file (PS3.3 A.36) holds a series; the
+attributes that differ between frames are in a sequence with one item per frame.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pydicom.uid import (
 from mrknee.errors import DataError
 from mrknee.sources.clinical.dicomfile import (
     first_item,
+    integer,
     items,
     number,
     numbers,
@@ -30,14 +31,13 @@ from mrknee.sources.clinical.dicomfile import (
     text,
     texts,
     untrusted,
-    whole,
 )
 from mrknee.sources.clinical.geometry import Axes
 from mrknee.sources.clinical.locate import Location
-from mrknee.sources.clinical.mosaic import MOSAIC_TAGS, says_mosaic
+from mrknee.sources.clinical.mosaic import MOSAIC_TAGS, is_mosaic
 
 MAX_SIDE = 4096
-"""Rows or columns. MR images have up to 1024."""
+"""Maximum of rows and columns. MR images have up to 1024."""
 MAX_FRAMES = 20_000
 
 MR_IMAGES = {
@@ -55,8 +55,8 @@ STUDY_NAMES = (
 )
 PERSON = ("PatientName", "PatientBirthDate", "PatientSex")
 GE_CREATOR, GE_COMPONENT = (0x0043, 0x0010), (0x0043, 0x102F)
-"""GE's private element that says what its images are of: 0 magnitude, 1 phase, 2 real, 3
-imaginary. Their ImageType doesn't say it."""
+"""GE's private element for the complex component: 0 magnitude, 1 phase, 2 real, 3 imaginary.
+ImageType of GE images doesn't contain it."""
 GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
 TAGS: tuple[str | tuple[int, int], ...] = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType"),
@@ -79,41 +79,41 @@ TAGS: tuple[str | tuple[int, int], ...] = (
 
 @dataclass(frozen=True)
 class Image:
-    """One image of a file, and what its header says; what it doesn't say is None, "" or ().
+    """The header of one image or frame. Missing attributes are None, "" or ().
 
     Attributes:
-        location, frame: where it is.
-        study, series, instance, patient, accession: identifiers; they never leave the program
-            but for the map a user asks for.
-        person: PatientName, PatientBirthDate (without one, PatientAge), PatientSex; they never
-            leave the program.
-        study_date: to tell examinations apart; it never leaves the program.
-        frame_of_reference: positions of images that share it can be compared.
-        number, acquisition, temporal, echo: its place in the series, by the scanner's counting.
-        series_number: the series' place in the study.
-        sop_class, modality, kind: what sort of image (kind is ImageType).
-        derivation: what a derived image says of how it was derived, upper case.
-        sources: from how many images it says it was made.
-        lossy, deidentified: its pixels were once compressed with loss; its header says that
-            the patient's identity was removed.
-        component: PHASE, REAL or IMAGINARY where the header says that it isn't the magnitude.
-        names: SeriesDescription and ProtocolName, upper case, empty where there is none.
-        study_words: what describes the examination in words, upper case.
-        coil: the receive coil's name, upper case.
-        body_part: what was imaged.
-        lateralities: every value that codes a side.
-        technique: ScanningSequence, or what an enhanced file says in its place.
-        options: ScanOptions, or likewise.
-        te_ms, tr_ms, ti_ms: echo, repetition and inversion time.
-        position: of the first pixel's centre in the patient, mm.
-        orientation: six numbers: along the rows, down the columns.
-        pixel_mm: distance of rows, of columns.
-        rows, cols, frames, samples, bits: of the pixels; frames of the whole file.
-        inverted: white is 0 (MONOCHROME1).
+        location, frame: file, and index of the frame in the file.
+        study, series, instance, patient, accession: identifiers. They are written nowhere but to
+            the map that a user may ask for.
+        person: PatientName, PatientBirthDate (PatientAge if missing), PatientSex; never written.
+        study_date: distinguishes examinations; never written.
+        frame_of_reference: only positions with the same frame of reference can be compared.
+        number, acquisition, temporal, echo: the scanner's numbering within the series.
+        series_number: the scanner's numbering of the series within the study.
+        sop_class, modality, kind: SOPClassUID, Modality, ImageType.
+        derivation: description of how a derived image was computed, upper case.
+        sources: number of source images that a derived image lists.
+        lossy: whether the pixels were ever compressed with loss.
+        deidentified: whether the header states that the patient's identity was removed.
+        component: PHASE, REAL or IMAGINARY; "" for magnitude or if not stated.
+        names: SeriesDescription and ProtocolName, upper case, "" if missing.
+        study_words: descriptions of the examination, upper case.
+        coil: name of the receive coil, upper case.
+        body_part: BodyPartExamined, upper case.
+        lateralities: all values that code a side.
+        technique: ScanningSequence, or its equivalent in an enhanced file.
+        options: ScanOptions, or the equivalents in an enhanced file.
+        te_ms, tr_ms, ti_ms: echo, repetition and inversion time, ms.
+        position: centre of the first pixel in patient coordinates, mm.
+        orientation: six numbers: direction along the rows, direction down the columns.
+        pixel_mm: distance between rows, distance between columns, mm.
+        rows, cols, samples, bits: shape and depth of the pixels.
+        frames: number of frames in the file.
+        inverted: whether 0 is white (MONOCHROME1).
         rescale: slope and intercept.
-        burned_in: the image itself shows annotations.
-        syntax: how the file is stored (its transfer syntax).
-        mosaic: the header says that it holds several slices.
+        burned_in: whether annotations are burned into the pixels.
+        syntax: transfer syntax of the file.
+        mosaic: whether the header states that the image holds several slices.
     """
 
     location: Location
@@ -165,17 +165,17 @@ class Image:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Everything that describes it in words, but the coil, which says nothing of a side."""
+        """All descriptions except the coil's name, which doesn't indicate a side."""
         return (*(name for name in self.names if name), *self.study_words)
 
     @property
     def axes(self) -> Axes | None:
-        """Where slices (by the right-hand rule), rows' order and columns' order point."""
+        """Directions of the slices (right-hand rule), down the rows, and along the columns."""
         if len(self.orientation) != 6 or len(self.position) != 3:
             return None
         along, down = np.array(self.orientation[:3]), np.array(self.orientation[3:])
         lengths = np.linalg.norm(along), np.linalg.norm(down)
-        # unit vectors at right angles, to the few digits that headers give
+        # orthogonal unit vectors, within the rounding of headers
         if not np.allclose(lengths, 1.0, atol=0.02) or abs(along @ down) > 0.02:
             return None
         along, down = along / lengths[0], down / lengths[1]
@@ -184,14 +184,14 @@ class Image:
 
 
 def read_header(file: io.BufferedIOBase, location: Location) -> list[Image]:
-    """The images of one DICOM file; none where it holds no image (a report, a DICOMDIR).
+    """Reads the headers of one DICOM file; empty if it holds no image (a report, a DICOMDIR).
 
     Args:
-        file: seekable, at its start.
-        location: where it is, kept in the images.
+        file: seekable file at its start.
+        location: location of the file, kept in the headers.
 
     Raises:
-        MrkneeError: it can't be read; nothing of it is quoted.
+        MrkneeError: the file can't be read. The message quotes nothing from the file.
     """
     with untrusted():
         dataset = parse(file, TAGS)
@@ -199,7 +199,7 @@ def read_header(file: io.BufferedIOBase, location: Location) -> list[Image]:
 
 
 def _images(dataset: FileDataset, location: Location) -> list[Image]:
-    rows, cols = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
+    rows, cols = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     kind = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
     if (not kind or kind in MR_IMAGES) and not (rows and cols):
         raise DataError(
@@ -209,7 +209,7 @@ def _images(dataset: FileDataset, location: Location) -> list[Image]:
         )
     if kind == MediaStorageDirectoryStorage or not rows or not cols:
         return []
-    frames = whole(dataset, "NumberOfFrames") or 1
+    frames = integer(dataset, "NumberOfFrames") or 1
     if max(rows, cols) > MAX_SIDE or not 1 <= frames <= MAX_FRAMES:
         raise DataError(
             "an image has impossible sizes",
@@ -221,13 +221,13 @@ def _images(dataset: FileDataset, location: Location) -> list[Image]:
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
         image = _image(dataset, _Groups(dataset, shared, Dataset()), location, 0, frames)
-        # several frames of which nothing says where each lies (a video) are no stack
+        # several frames without individual positions (a video) are not a stack
         return [image if frames == 1 else replace(image, position=())]
     if len(per_frame) != frames:
         raise DataError(
-            "a multi-frame file contradicts itself",
+            "the header of a multi-frame file contradicts itself",
             code="dicom",
-            expected=f"what is said of each of its {frames} frames",
+            expected=f"one item of functional groups for each of its {frames} frames",
             found=f"{len(per_frame)} items",
         )
     return [
@@ -237,7 +237,7 @@ def _images(dataset: FileDataset, location: Location) -> list[Image]:
 
 
 class _Groups:
-    """A frame's functional groups: its own, else those shared by all, else the file itself."""
+    """Looks up functional groups of a frame: per-frame, else shared, else the dataset itself."""
 
     def __init__(self, dataset: Dataset, shared: Dataset, own: Dataset) -> None:
         self._dataset, self._shared, self._own = dataset, shared, own
@@ -269,12 +269,13 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         person=(person[0], person[1], person[2]),
         study_date=text(dataset, "StudyDate"),
         frame_of_reference=text(dataset, "FrameOfReferenceUID"),
-        number=whole(content, "InStackPositionNumber") or whole(dataset, "InstanceNumber") or 0,
-        acquisition=whole(content, "FrameAcquisitionNumber") or whole(dataset, "AcquisitionNumber"),
-        temporal=whole(content, "TemporalPositionIndex")
-        or whole(dataset, "TemporalPositionIdentifier"),
-        echo=whole(dataset, "EchoNumbers"),
-        series_number=whole(dataset, "SeriesNumber") or 0,
+        number=integer(content, "InStackPositionNumber") or integer(dataset, "InstanceNumber") or 0,
+        acquisition=integer(content, "FrameAcquisitionNumber")
+        or integer(dataset, "AcquisitionNumber"),
+        temporal=integer(content, "TemporalPositionIndex")
+        or integer(dataset, "TemporalPositionIdentifier"),
+        echo=integer(dataset, "EchoNumbers"),
+        series_number=integer(dataset, "SeriesNumber") or 0,
         sop_class=text(dataset, "SOPClassUID")
         or text(dataset.file_meta, "MediaStorageSOPClassUID"),
         modality=text(dataset, "Modality"),
@@ -300,16 +301,16 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         position=numbers(group("PlanePositionSequence"), "ImagePositionPatient"),
         orientation=numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient"),
         pixel_mm=numbers(group("PixelMeasuresSequence"), "PixelSpacing"),
-        rows=whole(dataset, "Rows") or 0,
-        cols=whole(dataset, "Columns") or 0,
+        rows=integer(dataset, "Rows") or 0,
+        cols=integer(dataset, "Columns") or 0,
         frames=frames,
-        samples=whole(dataset, "SamplesPerPixel") or 1,
+        samples=integer(dataset, "SamplesPerPixel") or 1,
         inverted=text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
-        bits=whole(dataset, "BitsStored") or 16,
+        bits=integer(dataset, "BitsStored") or 16,
         rescale=_rescale(rescale),
         burned_in=text(dataset, "BurnedInAnnotation") == "YES",
         syntax=text(dataset.file_meta, "TransferSyntaxUID"),
-        mosaic=says_mosaic(dataset),
+        mosaic=is_mosaic(dataset),
     )
 
 
@@ -319,19 +320,20 @@ def _derivation(dataset: Dataset) -> str:
 
 
 def _lossy(dataset: Dataset) -> bool:
-    said = text(dataset, "LossyImageCompression") == "01"
-    how = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
-    return said or any(text(dataset, keyword) for keyword in how)
+    if text(dataset, "LossyImageCompression") == "01":
+        return True
+    details = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
+    return any(text(dataset, keyword) for keyword in details)
 
 
 def _component(dataset: Dataset, frame_type: Dataset) -> str:
-    said = text(frame_type, "ComplexImageComponent") or text(dataset, "ComplexImageComponent")
-    if said:
-        return said if said in GE_COMPONENTS.values() else ""
+    component = text(frame_type, "ComplexImageComponent") or text(dataset, "ComplexImageComponent")
+    if component:
+        return component if component in GE_COMPONENTS.values() else ""
     if not str(_private(dataset, GE_CREATOR)).startswith("GEMS"):
         return ""
     value = _private(dataset, GE_COMPONENT)
-    if isinstance(value, bytes):  # an implicit file, or an unknown creator
+    if isinstance(value, bytes):  # implicit VR, or an unknown private creator
         value = int.from_bytes(value[:2], "little")
     return GE_COMPONENTS.get(value, "") if isinstance(value, int) else ""
 
@@ -358,6 +360,6 @@ def _rescale(dataset: Dataset) -> tuple[float, float]:
 
 
 def blank(location: Location) -> Image:
-    """An image of a file without a header: nothing is known of it."""
+    """Returns an empty header for a file that has none; every attribute is missing."""
     dataset = FileDataset(io.BytesIO(), {}, file_meta=FileMetaDataset())
     return _image(dataset, _Groups(dataset, Dataset(), Dataset()), location, 0, 1)

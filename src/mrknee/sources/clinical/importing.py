@@ -1,11 +1,11 @@
-"""All studies of a source, into a folder in MRNet's layout, with ids of their own.
+"""Import of all studies of a source into a folder in MRNet's layout, with new ids.
 
     OUT/{axial,coronal,sagittal}/NNNN.npy      or the folders of other declared series
-    OUT/series.csv         which series these are, if not MRNet's
-    OUT/import.json        what was taken, what was refused, and why
+    OUT/series.csv         the declared series, if not MRNet's
+    OUT/import.json        what was imported, what was refused, and why
 
-Nothing in it says whose studies they were. Ids come from the order of the studies' identifiers
-after hashing, so the same source gets the same ids again, and their order means nothing.
+The folder contains nothing that identifies patients. Ids number the studies in the order of their
+hashed identifiers: the same source gets the same ids again, and the order has no meaning.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from mrknee.exams.listing import declared_series
 from mrknee.exams.stackfile import is_whole_stack
 from mrknee.files import clear_half_written, contents, owned_folder, whole_file
 from mrknee.progress import Progress
-from mrknee.sources.clinical.content import content_digest
+from mrknee.sources.clinical.completeness import missing_parts
+from mrknee.sources.clinical.digest import content_digest
 from mrknee.sources.clinical.knees import studies_of
-from mrknee.sources.clinical.lacking import lacks
 from mrknee.sources.clinical.nifti import is_nifti
 from mrknee.sources.clinical.nifti_names import nifti_studies
 from mrknee.sources.clinical.scanning import Scan, scan_source
@@ -42,19 +42,18 @@ from mrknee.workers import cores, each, each_or_here
 
 RECORD = "import.json"
 UNFINISHED = ".import"
-"""The folder inside OUT that holds the records of exams done so far."""
+"""Folder inside OUT with the records of the exams written so far."""
 MAX_RECORD_BYTES = 256_000_000
-"""Of import.json: some 100,000 exams."""
+"""Maximum size of import.json: some 100,000 exams."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did.
+    """Result of an import.
 
     Attributes:
-        exams: id -> its record, as in import.json.
-        unreadable: why files of the source could not be read or are missing, and how many for
-            each reason.
+        exams: exam id -> record, as in import.json.
+        unreadable: reason -> number of files of the source that can't be read or are missing.
     """
 
     exams: Mapping[str, Mapping[str, Any]]
@@ -62,19 +61,19 @@ class Imported:
 
     @property
     def complete(self) -> bool:
-        """Whether every study was taken whole, and every file read."""
+        """Whether every study was imported completely and every file was read."""
         return not self.unreadable and all(
             exam["imported"] and not exam["incomplete"] for exam in self.exams.values()
         )
 
     def table(self) -> str:
-        """A line an exam, and one for files that can't be read."""
+        """Returns one line per exam, and one per reason for files that can't be read."""
         lines = []
         for exam_id, exam in self.exams.items():
             if exam["imported"]:
-                shapes = [f"{name} {said['slices']}" for name, said in exam["planes"].items()]
-                words = f"{exam['side'] or 'unknown side'}; slices: {', '.join(shapes)}"
-                lines.append(f"{exam_id}  imported: {words}")
+                counts = [f"{name} {plane['slices']}" for name, plane in exam["planes"].items()]
+                summary = f"{exam['side'] or 'unknown side'}; slices: {', '.join(counts)}"
+                lines.append(f"{exam_id}  imported: {summary}")
             else:
                 lines.append(f"{exam_id}  refused: {exam['reason']}")
             lines += [f"      incomplete: {lack}" for lack in exam["incomplete"]]
@@ -99,31 +98,31 @@ def import_exams(
 ) -> Imported:
     """Imports every study of a source.
 
-    A study that can't be used is refused, with its reason in the result, and the others go on.
-    An interrupted import is taken up by the same call: exams that are there, and were made from
-    the same files, are kept.
+    A study that can't be used is refused, with the reason in the result; the other studies are
+    imported. The same call resumes an interrupted import: exams that were written from the same
+    files are kept.
 
     Args:
         source: a folder of any depth, a zip, a DICOMDIR, or a single file.
-        out: a new or empty folder, or one that holds an import of the same source.
-        series: the series to choose for each exam; other than MRNet's are declared in
+        out: a new or empty folder, or one with an import of the same source.
+        series: series to choose for each exam; if not MRNet's, they are declared in
             `out/series.csv`.
-        choose: `series=SeriesInstanceUID`, to be used in place of the rule's choice.
-        allow_missing_plane: take studies that lack series; one has to be there.
-        any_body_part: take series as a knee's whatever BodyPartExamined says.
-        keep_map: a file outside `out` to write identifiers to, readable by its owner only.
-        workers: processes; default one a core.
+        choose: items `series=SeriesInstanceUID`, used instead of the rule's choice.
+        allow_missing_plane: accept studies with at least one of the series.
+        any_body_part: ignore BodyPartExamined.
+        keep_map: file outside `out` for the identifiers, readable by its owner only.
+        workers: number of processes; by default one per core.
 
     Raises:
-        MrkneeError: the source holds no image, `out` holds something else (an import of other
-            files, too), or an argument is impossible. No message names anything of the source.
+        MrkneeError: the source holds no image, `out` holds something else (such as an import of
+            other files), or an argument is invalid. No message quotes anything from the source.
     """
     source, out = Path(source), Path(out)
     keep_map = None if keep_map is None else Path(keep_map)
     choice = _choices(choose, series)
     if keep_map is not None and keep_map.resolve().is_relative_to(out.resolve()):
         raise OutputError(
-            "the map would lie in the folder that is free of identifiers",
+            "the map of identifiers would be in the output folder",
             code="map",
             file=keep_map,
             expected="a file outside the output folder",
@@ -131,13 +130,13 @@ def import_exams(
     if keep_map is not None:
         _refuse_other_file(keep_map)
     with owned_folder(out):
-        wanted = _Wanted(series, choice, allow_missing_plane, any_body_part)
-        return _import(source, out, wanted, keep_map, workers or cores())
+        options = _Options(series, choice, allow_missing_plane, any_body_part)
+        return _import(source, out, options, keep_map, workers or cores())
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What a user asks of an import."""
+class _Options:
+    """Options of an import."""
 
     series: SeriesList
     choice: Choice
@@ -146,42 +145,42 @@ class _Wanted:
 
 
 def _import(
-    source: Path, out: Path, wanted: _Wanted, keep_map: Path | None, processes: int
+    source: Path, out: Path, options: _Options, keep_map: Path | None, processes: int
 ) -> Imported:
     scan = scan_source(source, processes)
-    studies = in_id_order(scan, any_body_part=wanted.any_body_part)
-    _check_choice(wanted.choice, studies)
+    studies = in_id_order(scan, any_body_part=options.any_body_part)
+    _check_choice(options.choice, studies)
     ids = {f"{index:04d}": study for index, study in enumerate(studies)}
-    seal = _seal(studies, wanted)
-    done, finished = _claim(out, seal)
+    source_digest = _source_digest(studies, options)
+    done, finished = _open_output(out, source_digest)
     every = [
-        _Task(out, exam_id, study, wanted, seal, _beside(scan, study))
+        _Task(out, exam_id, study, options, source_digest, _count_left_out(scan, study))
         for exam_id, study in ids.items()
     ]
-    same = _of_same_content(every, done, processes)
+    same = _unchanged_exams(every, done, processes)
     if finished and len(same) < len(done):
         raise OutputError(
             "the folder holds a finished import of other files of the same studies",
             code="other-import",
             file=out / RECORD,
-            found=f"{len(done) - len(same)} of {len(done)} exams were made from other content",
+            found=f"{len(done) - len(same)} of {len(done)} exams from other content",
             advice="choose another folder, or remove this one",
         )
-    for folder in (out, out / UNFINISHED, *(out / name for name in wanted.series.names)):
+    for folder in (out, out / UNFINISHED, *(out / name for name in options.series.names)):
         clear_half_written(folder)
-    _declare(out, wanted.series)
+    _write_series_list(out, options.series)
     if keep_map is not None:
         _write_map(keep_map, ids, scan)
-    tasks = [t for t in every if t.exam_id not in same or not _is_there(out, t.exam_id, done)]
+    tasks = [t for t in every if t.exam_id not in same or not _is_written(out, t.exam_id, done)]
     with Progress(len(tasks), "import", "exams") as progress:
-        for exam_id, record in _work(tasks, processes):
+        for exam_id, record in _write_exams(tasks, processes):
             done[exam_id] = record
             progress.advance()
     exams = {exam_id: done[exam_id] for exam_id in ids}
     _write_record(
         out,
         {
-            **_head(seal, finished=True),
+            **_record_head(source_digest, finished=True),
             "files": scan.counts,
             "unreadable": scan.reasons,
             "exams": exams,
@@ -192,15 +191,15 @@ def _import(
 
 
 def _choices(choose: Sequence[str], series: SeriesList) -> Choice:
-    """`series=SeriesInstanceUID` as declared series -> UIDs."""
+    """Parses items `series=SeriesInstanceUID` into declared series -> UIDs."""
     found: dict[str, set[str]] = {}
     for text in choose:
         name, equals, uid = text.partition("=")
         if name not in series.names or not equals or not uid.strip():
             raise SettingsError(
-                "a choice can't be understood",
+                "an invalid choice of a series",
                 code="choice",
-                expected="series=SeriesInstanceUID, with a series of " + ", ".join(series.names),
+                expected="series=SeriesInstanceUID, with one of " + ", ".join(series.names),
                 advice="--keep-map FILE writes the series' UIDs",
             )
         found.setdefault(name, set()).add(uid.strip())
@@ -208,9 +207,9 @@ def _choices(choose: Sequence[str], series: SeriesList) -> Choice:
 
 
 def _check_choice(choice: Choice, studies: Sequence[Study]) -> None:
-    there = {one.series.first.series for study in studies for one in study.candidates}
+    present = {one.series.first.series for study in studies for one in study.candidates}
     for name, uids in choice.items():
-        if not uids <= there:
+        if not uids <= present:
             raise SettingsError(
                 f"the series chosen for {name} is not in the source",
                 code="choice",
@@ -219,21 +218,21 @@ def _check_choice(choice: Choice, studies: Sequence[Study]) -> None:
             )
 
 
-def _declare(out: Path, series: SeriesList) -> None:
-    """Writes `series.csv`, unless the folder is read as these series without one."""
+def _write_series_list(out: Path, series: SeriesList) -> None:
+    """Writes `series.csv`, unless the folder is read with these series without it."""
     try:
         known = declared_series(out)
-    except DataError:  # a broken list beside the folder
+    except DataError:  # a broken list next to the folder
         known = None
     if known != series:
         write_series(out, series)
 
 
 def in_id_order(scan: Scan, *, any_body_part: bool = False) -> list[Study]:
-    """The studies in the order of their ids, which says nothing about them."""
+    """Groups the images of a scan into studies, in the order of their hashed keys."""
     volumes, nameless = nifti_studies(scan.volumes, any_body_part=any_body_part)
     for _ in range(nameless):
-        scan.leave_out(PurePosixPath(), "a NIfTI file's name says no plane")
+        scan.leave_out(PurePosixPath(), "the name of a NIfTI file states no plane")
     studies = studies_of(scan.images, any_body_part=any_body_part) + volumes
     return sorted(
         studies,
@@ -241,34 +240,37 @@ def in_id_order(scan: Scan, *, any_body_part: bool = False) -> list[Study]:
     )
 
 
-def _seal(studies: Sequence[Study], wanted: _Wanted) -> str:
-    """One number for a source and what is asked of it, to know it again by.
+def _source_digest(studies: Sequence[Study], options: _Options) -> str:
+    """Returns a digest of a source and the options, by which a resumed import recognises them.
 
-    It is a digest over all studies at once: it tells nothing to anyone who doesn't hold them all.
+    It covers all studies at once, so that it reveals nothing without all of them.
     """
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for study in studies:
         sizes = [(one.series.first.series, len(one.series.images)) for one in study.candidates]
         files = [one.series.first.location.name.name for one in study.candidates]
-        whole.update(repr((study.key, sizes, files)).encode())
-    asked = sorted((name, sorted(uids)) for name, uids in wanted.choice.items())
-    whole.update(repr((__version__, asked, wanted.allow_missing_plane)).encode())
-    if wanted.series != MRNET_SERIES:
-        whole.update(repr(wanted.series.to_dicts()).encode())
-    if wanted.any_body_part:
-        whole.update(b"any body part")
-    return whole.hexdigest()
+        digest.update(repr((study.key, sizes, files)).encode())
+    requested = sorted((name, sorted(uids)) for name, uids in options.choice.items())
+    digest.update(repr((__version__, requested, options.allow_missing_plane)).encode())
+    if options.series != MRNET_SERIES:
+        digest.update(repr(options.series.to_dicts()).encode())
+    if options.any_body_part:
+        digest.update(b"any body part")
+    return digest.hexdigest()
 
 
-def _head(seal: str, *, finished: bool) -> dict[str, Any]:
-    return {"mrknee": __version__, "finished": finished, "source": seal}
+def _record_head(source_digest: str, *, finished: bool) -> dict[str, Any]:
+    return {"mrknee": __version__, "finished": finished, "source": source_digest}
 
 
-def _claim(out: Path, seal: str) -> tuple[dict[str, Any], bool]:
-    """Makes `out` ours, or refuses it.
+def _open_output(out: Path, source_digest: str) -> tuple[dict[str, Any], bool]:
+    """Starts or resumes an import into `out`.
 
     Returns:
-        The records of exams that are done already, and whether that import was finished.
+        The records of exams that were written before, and whether that import was finished.
+
+    Raises:
+        OutputError: `out` holds something other than an import of the same source and options.
     """
     file = out / RECORD
     if out.exists() and not out.is_dir():
@@ -284,10 +286,10 @@ def _claim(out: Path, seal: str) -> tuple[dict[str, Any], bool]:
                 expected=f"a new or empty folder, or one with {RECORD}",
                 advice="choose another folder",
             )
-        _write_record(out, _head(seal, finished=False))
+        _write_record(out, _record_head(source_digest, finished=False))
         return {}, False
     before = _read_json(file)
-    if before.get("source") != seal:
+    if before.get("source") != source_digest:
         raise OutputError(
             "the folder holds an import of another source, or with other options",
             code="other-import",
@@ -297,39 +299,39 @@ def _claim(out: Path, seal: str) -> tuple[dict[str, Any], bool]:
     exams = before.get("exams")
     records = dict(exams) if isinstance(exams, dict) else {}
     for done in sorted((out / UNFINISHED).glob("[0-9]*.json")):
-        with suppress(MrkneeError):  # a damaged record: the exam is read again
+        with suppress(MrkneeError):  # the exam of a damaged record is read again
             records[done.stem] = _read_json(done)
     return records, before.get("finished") is True
 
 
-def _beside(scan: Scan, study: Study) -> int:
+def _count_left_out(scan: Scan, study: Study) -> int:
     images = [image for one in study.candidates for image in one.series.images]
-    return scan.left_beside(images)
+    return scan.left_out_near(images)
 
 
-def _of_same_content(tasks: Sequence[_Task], done: Mapping[str, Any], processes: int) -> set[str]:
-    """The exams that are done, and were made from the files that are there now."""
+def _unchanged_exams(tasks: Sequence[_Task], done: Mapping[str, Any], processes: int) -> set[str]:
+    """Returns the ids of exams that were written before from the present content of the files."""
     pairs = [(task, done[task.exam_id]) for task in tasks if task.exam_id in done]
     same = set()
     with Progress(len(pairs), "comparing files", "exams") as progress:
-        for exam_id, is_same in each_or_here(_is_same_content, pairs, processes):
-            if is_same:
+        for exam_id, unchanged in each_or_here(_is_unchanged, pairs, processes):
+            if unchanged:
                 same.add(exam_id)
             progress.advance()
     return same
 
 
-def _is_same_content(pair: tuple[_Task, Mapping[str, Any]]) -> tuple[str, bool]:
+def _is_unchanged(pair: tuple[_Task, Mapping[str, Any]]) -> tuple[str, bool]:
     task, record = pair
     try:
-        now = content_digest(task.study, record, task.seal)
-    except (KeyError, TypeError, AttributeError):  # a record of another form
+        now = content_digest(task.study, record, task.source_digest)
+    except (KeyError, TypeError, AttributeError):  # a record of another format
         return task.exam_id, False
     return task.exam_id, record.get("content") == now
 
 
-def _is_there(out: Path, exam_id: str, done: Mapping[str, Any]) -> bool:
-    """Whether an exam was refused before, or all its stacks are there."""
+def _is_written(out: Path, exam_id: str, done: Mapping[str, Any]) -> bool:
+    """Returns whether an exam was refused before, or all its stacks exist."""
     if exam_id not in done:
         return False
     return all(is_whole_stack(out / name / f"{exam_id}.npy") for name in done[exam_id]["planes"])
@@ -337,55 +339,66 @@ def _is_there(out: Path, exam_id: str, done: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class _Task:
-    """One study to read and write."""
+    """One study to read and write.
+
+    Attributes:
+        out: output folder.
+        exam_id: id of the exam.
+        study: headers of the study.
+        options: options of the import.
+        source_digest: digest of the source and the options.
+        left_out: number of files left out in the folders of the study's images.
+    """
 
     out: Path
     exam_id: str
     study: Study
-    wanted: _Wanted
-    seal: str
-    beside: int
+    options: _Options
+    source_digest: str
+    left_out: int
 
     @property
-    def begun(self) -> Path:
-        """A file that is there while the study is being read."""
+    def started(self) -> Path:
+        """Marker file that exists while the study is being read."""
         return self.out / UNFINISHED / f"{self.exam_id}.begun"
 
 
 def _write_exam(task: _Task) -> tuple[str, dict[str, Any]]:
     """Reads one study and writes its stacks, then its record."""
-    begun = task.begun
-    begun.parent.mkdir(parents=True, exist_ok=True)
-    begun.touch()
-    wanted = task.wanted
+    started = task.started
+    started.parent.mkdir(parents=True, exist_ok=True)
+    started.touch()
+    options = task.options
     outcome = read_study(
         task.study,
-        wanted.choice,
-        allow_missing_plane=wanted.allow_missing_plane,
-        series=wanted.series,
+        options.choice,
+        allow_missing_plane=options.allow_missing_plane,
+        series=options.series,
     )
-    for name in wanted.series.names:
+    for name in options.series.names:
         if name in outcome.stacks:
-            write_stack(task.out, name, task.exam_id, outcome.stacks[name], among=wanted.series)
-        else:  # an import of other files may have left one
+            write_stack(task.out, name, task.exam_id, outcome.stacks[name], among=options.series)
+        else:  # an earlier import of other files may have written one
             (task.out / name / f"{task.exam_id}.npy").unlink(missing_ok=True)
     candidates = task.study.candidates
     record = {
         **outcome.record,
-        "incomplete": list(lacks(outcome.record, candidates, task.beside, outcome.failed)),
-        "content": content_digest(task.study, outcome.record, task.seal),
+        "incomplete": list(
+            missing_parts(outcome.record, candidates, task.left_out, outcome.failed)
+        ),
+        "content": content_digest(task.study, outcome.record, task.source_digest),
     }
     _write_json(task.out / UNFINISHED / f"{task.exam_id}.json", record)
-    begun.unlink()
+    started.unlink()
     return task.exam_id, record
 
 
-def _work(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Writes the exams; one that brings its process down is refused, and the others go on."""
+def _write_exams(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Writes the exams and yields their records; an exam that crashes its process is refused."""
     left = {task.exam_id: task for task in tasks}
     isolated = any(needs_decoder(task.study) for task in tasks)
     for task in tasks:
-        task.begun.unlink(missing_ok=True)
+        task.started.unlink(missing_ok=True)
     while left:
         try:
             for exam_id, record in each_or_here(
@@ -394,27 +407,28 @@ def _work(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[st
                 del left[exam_id]
                 yield exam_id, record
         except BrokenProcessPool:
-            isolated = True  # from now on nothing is read in this process
-            # one of those that had begun: each gets a process of its own
-            for task in [one for one in left.values() if one.begun.exists()] or [*left.values()]:
+            isolated = True  # nothing more is read in this process
+            # one of the started exams crashed: read each of them in a separate process
+            for task in [one for one in left.values() if one.started.exists()] or [*left.values()]:
                 del left[task.exam_id]
-                yield _alone(task)
+                yield _write_separately(task)
 
 
-def _alone(task: _Task) -> tuple[str, dict[str, Any]]:
-    """Writes an exam in a process of its own, or refuses it if that goes down."""
+def _write_separately(task: _Task) -> tuple[str, dict[str, Any]]:
+    """Writes an exam in a separate process, or refuses it if that process crashes."""
     try:
         return next(each(_write_exam, [task], 1))
     except BrokenProcessPool:
-        task.begun.unlink(missing_ok=True)
-        reason = "reading it brought the program down: its files are damaged"
+        task.started.unlink(missing_ok=True)
+        reason = "reading it crashed the program: its files are damaged"
         record = {"imported": False, "reason": reason, "side": None, "planes": {}}
         record |= {"warnings": [], "incomplete": [], "candidates": []}
-        return task.exam_id, record | {"content": content_digest(task.study, record, task.seal)}
+        digest = content_digest(task.study, record, task.source_digest)
+        return task.exam_id, record | {"content": digest}
 
 
 def _refuse_other_file(keep_map: Path) -> None:
-    """A map replaces nothing but a map: a source's files may have any name, and be anywhere."""
+    """Refuses to overwrite anything but an earlier map, such as a file of the source."""
     if keep_map.is_file():
         with keep_map.open("rb") as file:
             if not re.match(rb'\{\n "\d+": \{', file.read(40)):
@@ -427,13 +441,13 @@ def _refuse_other_file(keep_map: Path) -> None:
 
 
 def _write_map(file: Path, ids: Mapping[str, Study], scan: Scan) -> None:
-    """Writes which id is whose, and which files were left out, for its owner's eyes only."""
+    """Writes the identifiers per exam id and the files left out, readable by the owner only."""
     content = {exam_id: _identifiers(study) for exam_id, study in ids.items()}
     content["left out"] = {str(name): reason for name, reason in scan.left_out if name.name}
-    with whole_file(file) as beside:
+    with whole_file(file) as temporary:
         opener = partial(os.open, mode=0o600)
-        with open(  # a mode; and names of files that are no UTF-8 are kept as JSON's escapes
-            beside, "w", opener=opener, encoding="utf-8", errors="backslashreplace"
+        with open(  # owner-only mode; file names that aren't UTF-8 are kept as JSON escapes
+            temporary, "w", opener=opener, encoding="utf-8", errors="backslashreplace"
         ) as text:
             text.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
@@ -457,8 +471,8 @@ def _write_record(out: Path, content: Mapping[str, Any]) -> None:
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    with whole_file(file) as beside:
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with whole_file(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

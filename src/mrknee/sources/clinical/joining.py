@@ -1,8 +1,8 @@
-"""Stacks of one scanner's series that continue each other, although their headers differ.
+"""Joining of stacks of one scanner's series that continue each other although headers differ.
 
-Archives and re-sent images change what a header says: half of a series may bear another
-description, none, another echo number or an ImageType with one value more. Split by these, half of
-the slices would be lost. The rules are written out in docs/importing.md; the two must say the same.
+Archives change headers: half of a series may have another description, none, another echo number
+or one more value in ImageType. Without joining, half of the slices would be lost.
+docs/importing.md states the rules; change both together.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from mrknee.sources.clinical.series import (
 )
 
 CLOSEST = 0.5
-"""Of two neighbours' distance to the usual one: closer slices are those of two stacks."""
+"""Slices closer than this share of the median distance belong to two stacks."""
 SAME_REPETITION_MS = 1.0
-# Values of ImageType that say how an image was corrected or exported, not what it shows.
+# Values of ImageType that state how an image was corrected or exported, not what it shows.
 _CORRECTED = re.compile(
     r"ND|NORM|DIS[23]D|FIL|FM\d.*|DR[BGS]|MFSPLIT|NONE|OTHER|UNSPECIFIED|SH.*|P2D|CC:.*|PURE|SCIC"
 )
-JOINED = "its images' headers differ, but they continue each other: they are taken as one stack"
+JOINED = "the headers of its images differ, but the images continue each other: joined to one stack"
 
 
 def join(stacks: Sequence[Series]) -> list[Series]:
-    """Joins the stacks of one study that continue each other and say nothing contradictory."""
+    """Joins the stacks of one study that continue each other and don't contradict each other."""
     found = [stack for stack in stacks if stack.axes is None or not stack.first.series]
     placed = [stack for stack in stacks if stack.axes is not None and stack.first.series]
     for group in grouped(placed, lambda stack: (stack.first.series, _pixels(stack.first))):
@@ -55,10 +55,10 @@ def join(stacks: Sequence[Series]) -> list[Series]:
 
 
 def continues(one: Series, other: Series) -> bool:
-    """Whether two stacks of one scanner's series together look like one.
+    """Returns whether two stacks of one scanner's series could be parts of one stack.
 
-    Their slices are parallel, of one size, and at places of their own that adjoin along the
-    normal; within the plane they lie as near to each other as those of one knee.
+    Their slices are parallel, of one size, at distinct and adjoining positions along the normal,
+    and within the plane as close as slices of one knee.
     """
     same = one.first.series == other.first.series and _pixels(one.first) == _pixels(other.first)
     if not same or one is other or one.axes is None or other.axes is None:
@@ -78,13 +78,13 @@ def _joined(stacks: list[Series]) -> list[Series]:
     if not _is_one_slab(stacks):
         return stacks
     largest = max(stacks, key=lambda stack: len(stack.images))
-    assert largest.axes is not None  # noqa: S101  # `join` leaves others out
-    said = max((stack.first for stack in stacks), key=_fullness)
+    assert largest.axes is not None  # noqa: S101  # `join` passes only stacks with axes
+    fullest = max((stack.first for stack in stacks), key=_count_stated)
     images = [
         replace(
             image,
-            **{name: getattr(said, name) for name in ("names", "series_number", "kind", "echo")},
-            **{name: getattr(said, name) for name in ("technique", "te_ms", "tr_ms")},
+            **{name: getattr(fullest, name) for name in ("names", "series_number", "kind", "echo")},
+            **{name: getattr(fullest, name) for name in ("technique", "te_ms", "tr_ms")},
         )
         for image in sorted_along(
             [image for stack in stacks for image in stack.images], largest.axes
@@ -104,13 +104,13 @@ def _pixels(image: Image) -> Hashable:
 
 
 def _content(image: Image) -> Hashable:
-    """What an image's header says of what it shows, without how it was corrected."""
+    """Returns what an image shows by its header, without how it was corrected."""
     kind = frozenset(value for value in image.kind if not _CORRECTED.fullmatch(value))
     return (kind, image.component)
 
 
 def _agree(firsts: Sequence[Image]) -> bool:
-    """Whether headers say nothing contradictory; what isn't said contradicts nothing."""
+    """Returns whether headers agree; a missing value agrees with any other."""
     numbers = {image.series_number for image in firsts} - {0}
     names = {image.names for image in firsts if any(image.names)}
     sides = {side for image in firsts for side in _sides(image)}
@@ -134,7 +134,7 @@ def _close(values: Iterable[float | None], tolerance: float) -> bool:
 
 
 def _is_one_slab(stacks: Sequence[Series]) -> bool:
-    """Whether the slices of parallel stacks lie on one line without coinciding or a wide gap."""
+    """Returns whether the slices of parallel stacks form one slab of distinct positions."""
     axes = stacks[0].axes
     assert axes is not None  # noqa: S101  # stacks without orientation have no direction
     images = [image for stack in stacks for image in stack.images]
@@ -142,16 +142,16 @@ def _is_one_slab(stacks: Sequence[Series]) -> bool:
 
 
 def _gaps(stacks: Sequence[Series], axes: Axes) -> np.ndarray:
-    """The distances along the normal of neighbouring slices of several stacks, mm."""
+    """Returns the distances along the normal between neighbouring slices of all stacks, mm."""
     positions = [image.position for stack in stacks for image in stack.images]
     return np.diff(np.sort(np.array(positions) @ axes[0]))
 
 
 def _are_apart(gaps: np.ndarray) -> bool:
-    """Whether no two slices coincide or lie much closer than is usual."""
+    """Returns whether no two slices coincide or are much closer than the median distance."""
     return bool(gaps.min() >= max(SAME_PLACE_MM, CLOSEST * float(np.median(gaps))))
 
 
-def _fullness(image: Image) -> int:
-    said = (image.series_number, image.te_ms, image.tr_ms, image.technique, image.echo)
-    return sum(map(bool, (*image.names, *said, len(image.kind) > 1)))
+def _count_stated(image: Image) -> int:
+    values = (image.series_number, image.te_ms, image.tr_ms, image.technique, image.echo)
+    return sum(map(bool, (*image.names, *values, len(image.kind) > 1)))

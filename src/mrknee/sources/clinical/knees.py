@@ -1,6 +1,6 @@
-"""Which images are of one knee: by study, by patient, by side.
+"""Grouping of images by knee: by study, by patient, and by side.
 
-The rules are written out in docs/importing.md; the two must say the same.
+docs/importing.md states the rules; change both together.
 """
 
 from __future__ import annotations
@@ -21,31 +21,34 @@ from mrknee.sources.clinical.study import PLACE, Study
 from mrknee.sources.clinical.words import words_of
 
 WIDE_MM = 250.0
-"""A series that reaches further across may show both legs, so its place says nothing."""
-MIXED = "one StudyInstanceUID is on images of several patients; they were kept apart"
+"""A series that is wider than this from right to left may show both legs, so that its position
+doesn't indicate a side."""
+MIXED = "images of several patients have the same StudyInstanceUID; they were separated"
 EXAMINATIONS = (
-    "one StudyInstanceUID is on images of several examinations, of other dates and accession"
-    " numbers; they were kept apart"
+    "images of several examinations, with different dates and accession numbers, have the same"
+    " StudyInstanceUID; they were separated"
 )
-DATES = "its images bear several study dates; they may be of several examinations"
+DATES = "its images have several study dates; they may be of several examinations"
 TWO_FRAMES = (
-    "each of several frames of reference in its study holds all three planes; each is an exam of"
-    " its own: it may show the other knee, or the same one again"
+    "several frames of reference in its study hold all three planes; each became a separate exam,"
+    " which may show the other knee or the same one again"
 )
-ELSEWHERE = "measured in another frame of reference, and nothing says that it shows the same knee"
-REVERSED = "the sides that headers or descriptions name contradict where the two knees lie"
+ELSEWHERE = "in another frame of reference, without a statement that it shows the same knee"
+REVERSED = "the sides that headers or descriptions name contradict the positions of the two knees"
+CONTRADICTORY = "contradictory statements"
 
 Person = tuple[str, str, str, str]
+"""PatientID, name, birth date or age, and sex, normalised."""
 
 
 def studies_of(images: Iterable[Image], *, any_body_part: bool = False) -> list[Study]:
-    """DICOM images as studies of one knee each.
+    """Groups DICOM images into studies of one knee each.
 
-    A study's images are split by patient, then, where it shows both knees, by side.
+    The images of a study are split by patient, then by side if the study shows both knees.
     """
     by_study: dict[str, list[Image]] = {}
     for image in images:
-        # without an identifier, what lies in one folder belongs together
+        # without an identifier, the images of one folder belong together
         key = image.study or f"folder {image.location.name.parent}"
         by_study.setdefault(key, []).append(image)
     found: list[Study] = []
@@ -61,16 +64,16 @@ def studies_of(images: Iterable[Image], *, any_body_part: bool = False) -> list[
             name = key if len(people) == 1 else f"{key} {person} {part[0].accession}"
             stacks = join(sort_into_series(part))
             described = candidates(stacks, any_body_part=any_body_part)
-            found += knees_of(name, described, notes)
+            found += split_by_knee(name, described, notes)
     return found
 
 
 def _by_person(images: Sequence[Image]) -> list[tuple[str, list[Image]]]:
-    """Images of one study by patient, each with a digest of what tells the patient.
+    """Groups images of one study by patient, each group with a digest of the patient's identity.
 
-    Two images are of different patients where PatientID, birth date or sex differ, both given; or
-    the name does, unless PatientID and birth date agree. What isn't given contradicts nothing:
-    such images go to the one patient they don't contradict, else to one of their own.
+    Two images are of different patients if PatientID, birth date or sex are given and differ, or
+    if the names differ, unless PatientID and birth date agree. A missing value doesn't contradict:
+    such images are assigned to the only patient they don't contradict, else to a new one.
     """
     by_identity: dict[Person, list[Image]] = {}
     for image in images:
@@ -95,10 +98,10 @@ def _by_person(images: Sequence[Image]) -> list[tuple[str, list[Image]]]:
 
 
 def _by_examination(images: list[Image]) -> list[list[Image]]:
-    """Images of one patient by examination: where every date has an accession number of its own."""
-    said = {(image.accession, image.study_date) for image in images}
-    dates, numbers = {date for _, date in said}, {number for number, _ in said}
-    if "" in dates | numbers or not len(dates) == len(numbers) == len(said):
+    """Groups images of one patient by examination, if each date has its own accession number."""
+    pairs = {(image.accession, image.study_date) for image in images}
+    dates, numbers = {date for _, date in pairs}, {number for number, _ in pairs}
+    if "" in dates | numbers or not len(dates) == len(numbers) == len(pairs):
         return [images]
     return grouped(images, lambda image: image.accession)
 
@@ -108,7 +111,7 @@ def _differ(one: Person, other: Person) -> bool:
         bool(mine and theirs and mine != theirs) for mine, theirs in zip(one, other, strict=True)
     ]
     patient, name, birth, sex = clash
-    birth = birth and one[2].isdecimal() == other[2].isdecimal()  # a date and an age don't clash
+    birth = birth and one[2].isdecimal() == other[2].isdecimal()  # don't compare a date and an age
     if patient or birth or sex:
         return True
     sure = one[0] and one[0] == other[0] and one[2] and one[2] == other[2]
@@ -118,14 +121,16 @@ def _differ(one: Person, other: Person) -> bool:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What says which knee a series shows.
+    """Evidence of which knee a series shows.
 
     Attributes:
-        tag, names, study: the sides that coded values, the series' own names and the study's
-            descriptions name.
-        place: the side of the scanner that it lies on; None near the middle, or if it is wide.
-        x_mm: its middle, to the patient's left; None without positions, or if it is wide.
-        frame: its frame of reference; places in different ones can't be compared.
+        tag: sides by coded values.
+        names: sides by the names of the series.
+        study: sides by the study's descriptions.
+        place: side of the scanner; None near the centre, or if the series is wide.
+        x_mm: position of the series' centre to the patient's left, mm; None without positions, or
+            if the series is wide.
+        frame: frame of reference; positions in different frames can't be compared.
     """
 
     tag: frozenset[Side]
@@ -137,7 +142,7 @@ class _Evidence:
 
     @property
     def own(self) -> frozenset[Side]:
-        """What the series itself says."""
+        """Sides by the series itself, without the study's descriptions."""
         return self.tag | self.names
 
 
@@ -155,22 +160,22 @@ def _evidence(one: Candidate) -> _Evidence:
     )
 
 
-def knees_of(key: str, found: Sequence[Candidate], notes: Sequence[str] = ()) -> list[Study]:
-    """One patient's study as one study, or as two where it shows both knees.
+def split_by_knee(key: str, found: Sequence[Candidate], notes: Sequence[str] = ()) -> list[Study]:
+    """Returns one patient's study, split into two if it shows both knees.
 
     Args:
-        key: what tells it from other studies.
-        found: its series.
-        notes: what is odd about it already.
+        key: unique key of the study.
+        found: candidates of the study.
+        notes: notes to start with, one sentence each.
     """
     evidence = {one.name: _evidence(one) for one in found}
     usable = [one for one in found if one.refusal is None]
     row = [evidence[one.name] for one in usable]
     if len({side for one in row if len(one.own) == 1 for side in one.own}) == 2:
-        sides = [_said_or_near(one, row) for one in row]
-        origin, odd = "each of its series says which of the two", _reversed(row)
-    elif len(set(_places(row)) - {None}) == 2:
-        sides, origin, odd = _places(row), PLACE, []
+        sides = [_stated_or_nearest(one, row) for one in row]
+        origin, odd = "each of its series states its side", _reversed(row)
+    elif len(set(_sides_by_place(row)) - {None}) == 2:
+        sides, origin, odd = _sides_by_place(row), PLACE, []
     else:
         return _by_frame(key, found, evidence, notes)
     of = {one.name: side for one, side in zip(usable, sides, strict=True)}
@@ -180,31 +185,31 @@ def knees_of(key: str, found: Sequence[Candidate], notes: Sequence[str] = ()) ->
         says = {
             own for name, of_side in of.items() if of_side == side for own in evidence[name].own
         }
-        told = odd or ([] if says <= {side} else [REVERSED])
-        parts = tuple(_of_knee(one, of.get(one.name), side, evidence[one.name]) for one in found)
-        known, why = (None, "what says it disagrees") if told else (side, origin)
-        knees.append(Study(f"{key} {side}", known, why, parts, notes=(*notes, *told)))
+        conflict = odd or ([] if says <= {side} else [REVERSED])
+        parts = tuple(_for_side(one, of.get(one.name), side, evidence[one.name]) for one in found)
+        known, why = (None, CONTRADICTORY) if conflict else (side, origin)
+        knees.append(Study(f"{key} {side}", known, why, parts, notes=(*notes, *conflict)))
     return knees
 
 
 def _by_frame(
     key: str, found: Sequence[Candidate], evidence: Mapping[str, _Evidence], notes: Sequence[str]
 ) -> list[Study]:
-    """A study of which no side or place says that it shows both knees.
+    """Returns a study that neither sides nor positions show to be of both knees.
 
-    Where several frames of reference hold all three planes each, each is an exam of its own.
-    Places in two frames can't be compared, so it may be the other knee, or another person's.
+    If several frames of reference hold all three planes, each becomes a separate study. Positions
+    in two frames can't be compared, so they may show the other knee, or another person's.
     """
     usable = [one for one in found if one.refusal is None]
-    whole = _whole_frames(usable)
-    if len(whole) < 2:
-        parts = [_not_elsewhere(one, whole, evidence[one.name]) for one in found]
+    complete = _complete_frames(usable)
+    if len(complete) < 2:
+        parts = [_refuse_elsewhere(one, complete, evidence[one.name]) for one in found]
         side, origin, odd = _one_side(
             [evidence[one.name] for one in parts if one.refusal is None or not usable]
         )
         return [Study(key, side, origin, tuple(parts), notes=(*notes, *odd))]
     exams = []
-    for frame in whole:
+    for frame in complete:
         mine = [replace(evidence[one.name], study=frozenset()) for one in usable]
         side, origin, odd = _one_side([one for one in mine if one.frame == frame])
         parts = [
@@ -219,37 +224,37 @@ def _by_frame(
     return exams
 
 
-def _whole_frames(usable: Sequence[Candidate]) -> list[str]:
-    """The frames of reference that hold stacks of all three planes."""
+def _complete_frames(usable: Sequence[Candidate]) -> list[str]:
+    """Returns the frames of reference that hold stacks of all three planes."""
     planes: dict[str, set[Plane]] = {}
     for one in usable:
         if one.plane is not None and len(one.series.images) >= FEW_SLICES:
             planes.setdefault(one.series.first.frame_of_reference, set()).add(one.plane)
-    return sorted(frame for frame, there in planes.items() if frame and len(there) == len(PLANES))
+    return sorted(frame for frame, found in planes.items() if frame and len(found) == len(PLANES))
 
 
-def _not_elsewhere(one: Candidate, whole: Sequence[str], evidence: _Evidence) -> Candidate:
-    """A candidate, refused where one frame holds all planes and nothing places it beside them."""
-    said = evidence.own or evidence.study
-    if one.refusal is not None or not whole or said or evidence.frame in (*whole, ""):
+def _refuse_elsewhere(one: Candidate, complete: Sequence[str], evidence: _Evidence) -> Candidate:
+    """Refuses a candidate without a side outside the one frame that holds all planes."""
+    stated = evidence.own or evidence.study
+    if one.refusal is not None or not complete or stated or evidence.frame in (*complete, ""):
         return one
     return replace(one, refusal=ELSEWHERE)
 
 
-def _of_knee(one: Candidate, of: Side | None, side: Side, evidence: _Evidence) -> Candidate:
-    """A candidate of a study of both knees, as one of them sees it."""
+def _for_side(one: Candidate, of: Side | None, side: Side, evidence: _Evidence) -> Candidate:
+    """Returns a candidate of a study of both knees, refused if it isn't of the given side."""
     if one.refusal is not None or of == side:
         return one
     reason = "the other knee"
     if of is None:
-        reason = "nothing says which of the two knees it is"
+        reason = "it isn't stated which of the two knees it shows"
         if len(evidence.own) == 2:
             reason = "its header and description name different knees"
     return replace(one, refusal=reason)
 
 
-def _said_or_near(one: _Evidence, row: Sequence[_Evidence]) -> Side | None:
-    """The side a series names, or that of the series it lies with, if only one side's do."""
+def _stated_or_nearest(one: _Evidence, row: Sequence[_Evidence]) -> Side | None:
+    """Returns the stated side of a series, else that of the series near it, if unique."""
     if one.own:
         return next(iter(one.own)) if len(one.own) == 1 else None
     if one.x_mm is None:
@@ -265,7 +270,7 @@ def _said_or_near(one: _Evidence, row: Sequence[_Evidence]) -> Side | None:
 
 
 def _reversed(row: Sequence[_Evidence]) -> list[str]:
-    """What is to be said where the sides that series name contradict where the knees lie."""
+    """Returns a note if the sides that series name contradict the positions of the knees."""
     for frame in {one.frame for one in row}:
         placed = [one for one in row if one.frame == frame and one.x_mm is not None]
         left = [one.x_mm for one in placed if one.own == {"left"} and one.x_mm is not None]
@@ -275,11 +280,11 @@ def _reversed(row: Sequence[_Evidence]) -> list[str]:
     return []
 
 
-def _places(row: Sequence[_Evidence]) -> list[Side | None]:
-    """The side of each series by where it lies.
+def _sides_by_place(row: Sequence[_Evidence]) -> list[Side | None]:
+    """Returns the side of each series by its position.
 
-    Where the series of one frame of reference lie in two groups that are as far apart as knees,
-    the group to the patient's left is the left knee; else it is the side of the scanner's middle.
+    If the series of one frame of reference form two groups as far apart as knees, the group to the
+    patient's left is the left knee; otherwise the side of the scanner's centre decides.
     """
     for frame in sorted({one.frame for one in row}):
         middles = sorted(one.x_mm for one in row if one.frame == frame and one.x_mm is not None)
@@ -297,7 +302,7 @@ def _places(row: Sequence[_Evidence]) -> list[Side | None]:
 
 
 def _one_side(row: Sequence[_Evidence]) -> tuple[Side | None, str, list[str]]:
-    """The side of a study of one knee, what says so, and where what says so disagrees."""
+    """Returns the side of a study of one knee, its origin, and notes on contradictions."""
     ways: dict[str, set[Side]] = {
         "the header": {side for one in row for side in one.tag},
         "a series' description": {side for one in row for side in one.names},
@@ -307,11 +312,11 @@ def _one_side(row: Sequence[_Evidence]) -> tuple[Side | None, str, list[str]]:
     ways = {name: sides for name, sides in ways.items() if sides}
     every = set().union(*ways.values()) if ways else set()
     if not every:
-        return None, "nothing says it", []
+        return None, "not stated", []
     if len(every) == 2:
-        told = "; ".join(
+        conflict = "; ".join(
             f"{name} says {' and '.join(sorted(sides))}" for name, sides in ways.items()
         )
-        return None, "what says it disagrees", [f"which knee it is stays unknown: {told}"]
-    origins = {"the header": "the header says so", PLACE: PLACE}
-    return every.pop(), origins.get(next(iter(ways)), "a description says so"), []
+        return None, CONTRADICTORY, [f"the side is unknown: {conflict}"]
+    origins = {"the header": "the header", PLACE: PLACE}
+    return every.pop(), origins.get(next(iter(ways)), "a description"), []

@@ -1,6 +1,6 @@
-"""Every file of a source, wherever it lies, opened without trusting it.
+"""Search for the files of a source, in folders and archives, and opening of untrusted files.
 
-Names and paths stay inside the program: they may hold a patient's name, so no error tells them.
+Names and paths may identify a patient, so errors don't contain them.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from mrknee.sources.clinical.archives import (
 )
 
 MAX_FILE_BYTES = 2 * 1024**3
-"""A larger file is no MR image: the largest enhanced multi-frame objects have some 100 MB."""
+"""Maximum file size: the largest enhanced multi-frame objects have some 100 MB."""
 BUFFER_BYTES = 1 << 16
 OPEN_ARCHIVES = 8
-"""Archives that are kept open at a time; each takes a file handle."""
+"""Maximum number of archives kept open; each takes a file handle."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where one file is.
+    """Location of one file.
 
     Attributes:
-        path: on the disk.
-        member: its name inside, if that is an archive.
-        inner: its name inside the member, if that is an archive too.
+        path: path on disk, of the file or its archive.
+        member: name of the member, if `path` is an archive.
+        inner: name within the member, if the member is an archive too.
     """
 
     path: Path
@@ -50,18 +50,18 @@ class Location:
 
     @property
     def name(self) -> PurePosixPath:
-        """The file's path with its archives as folders."""
-        whole = PurePosixPath(self.path.as_posix()) / (self.member or "").replace("\\", "/")
-        return whole / (self.inner or "").replace("\\", "/")
+        """Path of the file, with archives as folders."""
+        outer = PurePosixPath(self.path.as_posix()) / (self.member or "").replace("\\", "/")
+        return outer / (self.inner or "").replace("\\", "/")
 
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in a source.
+    """Content of a source.
 
     Attributes:
-        files: every regular file that may be an image, sorted.
-        broken: what can't be looked into (archives, folders, links), and why, in one sentence.
+        files: all regular files, sorted.
+        broken: archives, folders and links that can't be opened, each with its reason.
     """
 
     files: tuple[Location, ...]
@@ -69,21 +69,20 @@ class Found:
 
 
 def find_files(source: Path) -> Found:
-    """Every file below a folder, in an archive, or beside a DICOMDIR.
+    """Finds all files below a folder, in an archive, or in the folder of a DICOMDIR.
 
-    Archives inside a folder are looked into, and archives inside those; no deeper. Links to
+    Archives inside a folder are searched, and archives inside these, but not deeper. Links to
     folders are not followed.
 
     Args:
-        source: a folder, a zip or tar, a DICOMDIR (the folder it lies in is taken), or a single
-            file.
+        source: a folder, a zip or tar, a DICOMDIR (its folder is searched), or a single file.
 
     Raises:
-        MrkneeError: no such file or folder, or it is an archive that can't be used.
+        MrkneeError: the source doesn't exist, or is an archive that can't be read.
     """
     if not source.exists():
         raise DataError(
-            "the source is not there",
+            "the source doesn't exist",
             code="no-source",
             expected="a folder, an archive, a DICOMDIR or an image",
         )
@@ -101,13 +100,13 @@ def find_files(source: Path) -> Found:
 
 @dataclass
 class _Search:
-    """A search for files, and what it has found so far."""
+    """State of a search for files."""
 
     files: list[Location] = field(default_factory=list)
     broken: list[tuple[Location, str]] = field(default_factory=list)
 
     def folder(self, folder: Path) -> None:
-        """Everything below a folder, in the order of names."""
+        """Adds everything below a folder, in the order of names."""
         closed: list[Path] = []
         for root, folders, names in os.walk(
             folder, onerror=lambda error: closed.append(Path(str(error.filename)))
@@ -115,33 +114,33 @@ class _Search:
             folders.sort()
             for name in folders:
                 if Path(root, name).is_symlink():
-                    self._left(Path(root, name), "a link to a folder isn't followed")
+                    self._leave_out(Path(root, name), "a link to a folder isn't followed")
             for name in sorted(names):
                 if not name.startswith("."):
                     self._file(Path(root, name))
         for path in closed:
-            self._left(path, "a folder can't be opened")
+            self._leave_out(path, "a folder can't be opened")
 
-    def _left(self, path: Path, reason: str) -> None:
+    def _leave_out(self, path: Path, reason: str) -> None:
         self.broken.append((Location(path), reason))
 
     def _file(self, path: Path) -> None:
         if not path.is_file():
-            there = path.exists()
-            self._left(path, "a pipe or a device is no file" if there else "a link leads nowhere")
+            reason = "a pipe or a device, not a file" if path.exists() else "a broken link"
+            self._leave_out(path, reason)
         elif is_archive(PurePosixPath(path.name)):
             try:
                 self.archive(path)
             except MrkneeError as error:
-                self._left(path, in_one_line(error))
+                self._leave_out(path, in_one_line(error))
         else:
             self.files.append(Location(path))
 
     def archive(self, path: Path) -> None:
-        """Everything in an archive.
+        """Adds everything in an archive.
 
         Raises:
-            MrkneeError: it can't be read.
+            MrkneeError: the archive can't be read.
         """
         archive = open_archive(path, PurePosixPath(path.name), path.stat().st_size)
         try:
@@ -156,7 +155,7 @@ class _Search:
             if not is_archive(location.name):
                 self.files.append(location)
             elif location.inner is not None:
-                reason = f"an archive lies in an archive in an archive: {UNPACK}"
+                reason = f"an archive is nested too deeply in other archives: {UNPACK}"
                 self.broken.append((location, reason))
             else:
                 try:
@@ -174,10 +173,10 @@ def _inside(place: Location, name: str) -> Location:
 
 
 def _open_inner(archive: Archive, name: str) -> Archive:
-    """An archive inside another, unpacked in memory.
+    """Unpacks an archive inside another in memory and opens it.
 
     Raises:
-        MrkneeError: it can't be read, or is too large for that.
+        MrkneeError: the archive can't be read, or is too large.
     """
     size = archive.size(name)
     try:
@@ -189,7 +188,7 @@ def _open_inner(archive: Archive, name: str) -> Archive:
         raise DataError(
             "an archive in an archive is too large",
             code="archive-too-large",
-            expected=f"up to {MAX_UNPACKED:,} bytes",
+            expected=f"at most {MAX_UNPACKED:,} bytes",
             found=f"{max(size, len(content)):,}",
             advice=UNPACK,
         )
@@ -208,17 +207,17 @@ def _is_zip(path: Path) -> bool:
     try:
         return zipfile.is_zipfile(path)
     except ZIP_ERRORS:
-        return True  # a broken one: it has a zip's end, which contradicts itself
+        return True  # a broken zip, whose end record contradicts itself
 
 
 def in_one_line(error: MrkneeError) -> str:
-    """What is wrong, what was found, what to do."""
-    said = f"{error.what}: {error.found}" if error.found else error.what
-    return f"{said}; {error.advice}" if error.advice else said
+    """Returns an error's message, finding and advice in one line."""
+    line = f"{error.what}: {error.found}" if error.found else error.what
+    return f"{line}; {error.advice}" if error.advice else line
 
 
 class Opener(ExitStack):
-    """Opens files and keeps their archives open in between; a context manager."""
+    """Context manager that opens files and keeps their archives open in between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -234,10 +233,10 @@ class Opener(ExitStack):
 
     @contextmanager
     def open(self, location: Location) -> Iterator[io.BufferedIOBase]:
-        """The file at a location, seekable, of at most `MAX_FILE_BYTES`; unpacked, if gzipped.
+        """Opens a file of at most `MAX_FILE_BYTES` as a seekable file; gunzips it if necessary.
 
         Raises:
-            MrkneeError: it can't be opened, is too large, or breaks off while it is read.
+            MrkneeError: the file can't be opened, is too large, or fails while it is read.
         """
         try:
             with self._stored(location) as file:
@@ -250,7 +249,7 @@ class Opener(ExitStack):
 
     @contextmanager
     def _stored(self, location: Location) -> Iterator[io.BufferedIOBase]:
-        """The file as it lies there."""
+        """Opens a file as it is stored, without gunzip."""
         if location.member is None:
             self._check(location.path.stat().st_size)
             with location.path.open("rb") as file:
@@ -260,7 +259,7 @@ class Opener(ExitStack):
         if location.inner is not None:
             archive, name = self._inner_archive(archive, location), location.inner
         self._check(archive.size(name))
-        # Seeking back in a zip means unpacking again; the buffer saves most of it.
+        # Seeking back in a zip means unpacking again; the buffer avoids most of it.
         with (
             archive.open(name) as member,
             io.BufferedReader(cast(io.RawIOBase, member), BUFFER_BYTES) as buffered,
@@ -276,7 +275,7 @@ class Opener(ExitStack):
         return self._archives[path]
 
     def _inner_archive(self, archive: Archive, location: Location) -> Archive:
-        """An archive inside another; the last one is kept, as each takes memory."""
+        """Returns an archive inside another; only the last one is kept, as each takes memory."""
         place = Location(location.path, location.member)
         if self._inner is None or self._inner[0] != place:
             if self._inner is not None:
@@ -286,7 +285,7 @@ class Opener(ExitStack):
         return self._inner[1]
 
     def read(self, location: Location) -> bytes:
-        """A file's bytes."""
+        """Reads a complete file."""
         with self.open(location) as file:
             return file.read()
 
@@ -296,6 +295,6 @@ class Opener(ExitStack):
             raise DataError(
                 "a file is too large to be an image",
                 code="too-large",
-                expected=f"up to {MAX_FILE_BYTES:,} bytes",
+                expected=f"at most {MAX_FILE_BYTES:,} bytes",
                 found=f"{size:,}",
             )

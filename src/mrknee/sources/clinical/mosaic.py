@@ -1,8 +1,8 @@
-"""Several slices in one image: mosaics, by what headers say and by what images look like.
+"""Detection of mosaics, several slices in one image, by header and by content.
 
-Siemens scanners write whole volumes as a mosaic of tiles in one image; United Imaging's do too,
-and exports make contact sheets. The tiles' positions aren't in the standard part of the header, so
-mosaics are refused, not taken apart.
+Siemens and United Imaging scanners write volumes as a mosaic of tiles in one image, and some
+exports create contact sheets. The positions of the tiles aren't in the standard part of the
+header, so mosaics are refused, not split.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydicom.dataset import Dataset
 from mrknee.sources.clinical.dicomfile import text, texts
 
 # (0019,xx0A) of "SIEMENS MR HEADER": NumberOfImagesInMosaic; (0029,xx10) of "SIEMENS CSA HEADER":
-# the same in a structure of Siemens' own; (0065,xx50) of United Imaging: images in a grid. The
-# second half of an element's number depends on which blocks other private elements have taken.
+# the same in a proprietary structure; (0065,xx50) of United Imaging: images in a grid. xx depends
+# on the blocks that other private elements occupy.
 CREATORS = {0x0019: "SIEMENS MR HEADER", 0x0029: "SIEMENS CSA", 0x0065: "IMAGE PRIVATE"}
 BLOCKS = (0x10, 0x11, 0x12)
 _COUNTS = {0x0019: 0x0A, 0x0065: 0x50}
@@ -29,21 +29,21 @@ MOSAIC_TAGS = tuple(
     for group, number in (*_COUNTS.items(), (0x0029, _CSA))
     for tag in ((group, block), (group, block << 8 | number))
 )
-"""What must be read of a header to know a mosaic by its private elements."""
+"""Private elements to read from a header for the detection of a mosaic."""
 
 WIDEST_FIELD_MM = 600.0
-"""No scanner sees farther: bores are up to 80 cm wide, the largest fields about 55 cm."""
+"""Wider than any scanner's field: bores are up to 80 cm wide, the largest fields about 55 cm."""
 
 LARGEST_GRID = 12
 SMALLEST_TILE = 16
-ALIKE, ALIKE_ALONE = 0.75, 0.5
-"""Correlation of neighbouring tiles, across and down, from which an image is a mosaic: of an image
-among others, and of a series' only one. Parts of one slice of real knees correlate by at most 0.4;
-neighbouring slices, four millimetres apart, by 0.5 to 0.9."""
+CORRELATION, CORRELATION_ALONE = 0.75, 0.5
+"""Minimum correlation between neighbouring tiles, across and down, of a mosaic: for an image among
+others, and for the only image of a series. Parts of one slice of real knees correlate by at most
+0.4; neighbouring slices, four millimetres apart, by 0.5 to 0.9."""
 
 
-def says_mosaic(dataset: Dataset) -> bool:
-    """Whether a header says that its image is a mosaic: in ImageType, a name, private elements."""
+def is_mosaic(dataset: Dataset) -> bool:
+    """Returns whether ImageType, the series' name or a private element states a mosaic."""
     if any("MOSAIC" in value for value in texts(dataset, "ImageType")):
         return True
     if re.search(r"\bMOSAIC\b", text(dataset, "SeriesDescription").replace("_", " ")):
@@ -51,17 +51,17 @@ def says_mosaic(dataset: Dataset) -> bool:
     return any(_private_count(dataset, group, block) > 1 for group in CREATORS for block in BLOCKS)
 
 
-def tiled_because(
+def mosaic_reason(
     mosaic: bool,
     shape: tuple[int, int],
     pixel_mm: tuple[float, ...],
 ) -> str | None:
-    """Why an image must hold several slices, or None.
+    """Returns why an image must hold several slices, or None.
 
     Args:
-        mosaic: the header says so.
+        mosaic: whether the header states a mosaic.
         shape: rows, columns.
-        pixel_mm: distance of rows, of columns; empty where it isn't known.
+        pixel_mm: distance between rows and between columns, mm; empty if unknown.
     """
     if mosaic:
         return "a mosaic: several slices in one image"
@@ -74,16 +74,16 @@ def tiled_because(
 
 
 def looks_tiled(image: Float32[np.ndarray, "rows cols"], *, alone: bool) -> bool:
-    """Whether an image looks like a grid of similar images.
+    """Returns whether an image looks like a grid of similar images.
 
     Args:
         image: grey values, finite.
-        alone: whether it is its series' only image, as a mosaic often is, and a slice hardly ever.
+        alone: whether it is the only image of its series, as mosaics often are.
     """
     rows, cols = image.shape
-    limit = ALIKE_ALONE if alone else ALIKE
+    limit = CORRELATION_ALONE if alone else CORRELATION
     return any(
-        _neighbours(image.reshape(down, rows // down, across, cols // across)) > limit
+        _tile_correlation(image.reshape(down, rows // down, across, cols // across)) > limit
         for down in _divisors(rows)
         for across in _divisors(cols)
     )
@@ -97,19 +97,19 @@ def _divisors(size: int) -> list[int]:
     ]
 
 
-def _neighbours(grid: Float[np.ndarray, "down rows across cols"]) -> float:
-    """The smaller of the mean correlations of tiles beside each other and below each other."""
+def _tile_correlation(grid: Float[np.ndarray, "down rows across cols"]) -> float:
+    """Returns the smaller of the mean correlations of horizontal and vertical neighbours."""
     tiles = grid.transpose(0, 2, 1, 3).reshape(grid.shape[0], grid.shape[2], -1)
     tiles = tiles - tiles.mean(axis=2, keepdims=True)
     size = np.sqrt((tiles**2).mean(axis=2, keepdims=True))
-    there = size[..., 0] > 1e-3 * size.max()  # the last tiles of a mosaic may be empty
-    if there.sum() < 3:
+    filled = size[..., 0] > 1e-3 * size.max()  # the last tiles of a mosaic may be empty
+    if filled.sum() < 3:
         return 0.0
     tiles = tiles / np.maximum(size, 1e-12)
     means = []
     for axis in (0, 1):
         one, other = np.delete(tiles, -1, axis), np.delete(tiles, 0, axis)
-        both = np.delete(there, -1, axis) & np.delete(there, 0, axis)
+        both = np.delete(filled, -1, axis) & np.delete(filled, 0, axis)
         if not both.any():
             return 0.0
         means.append(float((one * other).mean(axis=2)[both].mean()))
@@ -117,9 +117,9 @@ def _neighbours(grid: Float[np.ndarray, "down rows across cols"]) -> float:
 
 
 def _private_count(dataset: Dataset, group: int, block: int) -> int:
-    """The number of images that a private element states; 0 where there is none."""
+    """Returns the number of images that a private element states, or 0."""
     creator = _bytes(dataset, group, block).decode("latin-1").upper()
-    if group == 0x0029:  # it says of itself what it is
+    if group == 0x0029:  # the CSA header identifies itself
         return _csa_count(_bytes(dataset, group, block << 8 | _CSA))
     if CREATORS[group] not in creator:
         return 0
@@ -132,7 +132,7 @@ def _private_count(dataset: Dataset, group: int, block: int) -> int:
 
 
 def _bytes(dataset: Dataset, group: int, number: int) -> bytes:
-    """A private element's value as bytes; a number as its digits."""
+    """Returns a private element's value as bytes; a number as digits."""
     try:
         value = dataset[group, number].value
     except (KeyError, ValueError, TypeError, AttributeError, NotImplementedError):
@@ -141,10 +141,10 @@ def _bytes(dataset: Dataset, group: int, number: int) -> bytes:
 
 
 def _csa_count(header: bytes) -> int:
-    """NumberOfImagesInMosaic in Siemens' CSA header; 0 where it isn't or has no value.
+    """Returns NumberOfImagesInMosaic of Siemens' CSA header, or 0 if missing.
 
-    An entry has a name (64 bytes), five numbers (its type, number of items and markers among
-    them, 20 bytes), then items: 4 numbers, the second one the length, and the text.
+    An entry has a name (64 bytes), five numbers (20 bytes; among them type, number of items and
+    markers), then items: four numbers, of which the second is the length, and the text.
     """
     place = header.find(b"NumberOfImagesInMosaic\0")
     if place < 0 or len(header) < place + 84 + 16:

@@ -1,7 +1,7 @@
-"""NIfTI files: how they lie in the patient, and their grey values.
+"""NIfTI files: orientation in the patient, and grey values.
 
-NIfTI keeps orientation and pixel size but nothing of the protocol; nifti_names.py takes that from
-the file's name and the JSON file beside it.
+NIfTI stores orientation and pixel size but no protocol; nifti_names.py takes the protocol from the
+file's name and its JSON sidecar.
 """
 
 from __future__ import annotations
@@ -28,35 +28,36 @@ from mrknee.sources.clinical.series import Series
 
 ENDINGS = (".nii", ".nii.gz")
 MAX_HEADER = 1024**2
-"""Header and extensions; the voxels begin behind them."""
+"""Maximum bytes of header and extensions, before the voxels."""
 THICKEST = 0.5
-"""Slices are the thickest way of a voxel, unless it is nearly a cube: then any plane will do."""
+"""Minimum voxel size along the slice axis, as a share of the largest: slices run along the longest
+edge of a voxel, unless voxels are nearly isotropic."""
 FEW_VALUES = 32
-"""Whole numbers of so few different values are labels; an image has hundreds."""
+"""Maximum number of different integers in a label image; an image has hundreds."""
 SAMPLE = 1_000_000
-"""Voxels that are looked at first to count values."""
+"""Number of voxels that are sampled first to count values."""
 SAME_DEGREES, SAME_MM = 1.0, 1.0
-"""sform and qform say the same if they differ by less than this."""
+"""sform and qform agree if they differ by less than this."""
 CONTRADICTION_DEGREES = 30.0
-"""If they differ by more than this, what is left and right is a guess."""
+"""If sform and qform differ by more than this, left and right are ambiguous."""
 HEADER_BYTES = 1 << 16
-"""Of a packed file, for the header alone."""
+"""Bytes of a compressed file that are read for the header."""
 
 
 def is_nifti(location: Location) -> bool:
-    """Whether a file's name ends like NIfTI's."""
+    """Returns whether a file's name ends like NIfTI's."""
     return location.name.name.lower().endswith(ENDINGS)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a volume's voxels lie in the patient.
+    """Voxel grid of a volume in DICOM's patient coordinates.
 
     Attributes:
-        shape: voxels along i, j and k.
-        steps: from voxel to voxel along i, j and k, in DICOM's patient coordinates, mm.
-        origin: of the first voxel's centre.
-        notes: what is odd about it, one sentence each.
+        shape: number of voxels along i, j and k.
+        steps: vectors between neighbouring voxels along i, j and k (rows of a 3 x 3 array), mm.
+        origin: centre of the first voxel, mm.
+        notes: irregularities, one sentence each.
     """
 
     shape: tuple[int, ...]
@@ -66,42 +67,42 @@ class Grid:
 
     @property
     def sizes(self) -> np.ndarray:
-        """The three edges of a voxel, mm."""
+        """Edges of a voxel along i, j and k, mm."""
         return np.asarray(np.linalg.norm(self.steps, axis=1))
 
     @property
     def axes(self) -> Axes:
-        """Where i, j and k point."""
+        """Directions of i, j and k."""
         axes: Axes = self.steps / self.sizes[:, None]
         return axes
 
     def slices_first(self, plane: Plane | None) -> list[int]:
-        """The order of i, j and k in which slices come first.
+        """Returns the order of i, j and k with the slice axis first.
 
         Args:
-            plane: slices are those whose normal is closest to its normal; None takes k, along
-                which converters keep a scanner's slices.
+            plane: the slice axis is the one closest to this plane's normal; None uses k, along
+                which converters store a scanner's slices.
 
         Raises:
             MrkneeError: the voxels are much thinner along this axis than along another one, so
-                that its slices are no slices of a scanner.
+                that these aren't the acquired slices.
         """
         first = 2 if plane is None else int(np.argmax(np.abs(self.axes @ SHOWN[plane][0])))
         if self.sizes[first] < THICKEST * self.sizes.max():
             if plane is None:
-                raise DataError("its slices don't lie along its third axis", code="nifti")
+                raise DataError("its slices aren't along its third axis", code="nifti")
             raise DataError(
-                f"it is named by the {plane} plane, but its slices lie in another",
+                f"it is named {plane}, but its slices are in another plane",
                 code="plane-name",
             )
         return [first, *(axis for axis in range(3) if axis != first)]
 
 
 def read_grid(location: Location) -> Grid:
-    """Reads how a volume lies, from its header alone.
+    """Reads the grid of a volume from its header.
 
     Raises:
-        MrkneeError: as `read_nifti`.
+        MrkneeError: see `read_nifti`.
     """
     with Opener() as opener, opener.open(location) as file:
         packed = file.read(HEADER_BYTES)
@@ -110,12 +111,12 @@ def read_grid(location: Location) -> Grid:
 
 
 def as_series(grid: Grid, plane: Plane | None, image: Image) -> Series:
-    """A volume as a series, for the rule that chooses between series.
+    """Describes a volume as a series, for the rule that chooses between series.
 
     Args:
-        grid: how it lies.
-        plane: which its slices are of; None takes those along its third axis.
-        image: what is known of the volume otherwise; the slices get its place.
+        grid: grid of the volume.
+        plane: plane of its slices; None uses slices along the third axis.
+        image: header of the volume, copied to each slice with the slice's position.
     """
     first, rows, cols = grid.slices_first(plane)
     count = grid.shape[first]
@@ -138,12 +139,12 @@ def read_nifti(location: Location, plane: Plane) -> Volume:
     """Reads a volume as slices of a plane.
 
     Args:
-        location: where the file is.
-        plane: its slices run along the axis that is closest to this plane's normal.
+        location: location of the file.
+        plane: the slice axis is the one closest to this plane's normal.
 
     Raises:
-        MrkneeError: it can't be read, isn't one volume, holds labels, or doesn't say how it lies
-            in the patient, or says it in two ways that contradict each other.
+        MrkneeError: the file can't be read, isn't one volume, holds labels, or has no orientation
+            or two contradictory ones.
     """
     with Opener() as opener:
         packed = opener.read(location)
@@ -155,7 +156,7 @@ def read_nifti(location: Location, plane: Plane) -> Volume:
         data = stream.upto(int(offset) + length)
         if len(data) < offset + length:
             raise DataError(
-                "a NIfTI file is cut off",
+                "a NIfTI file is truncated",
                 code="nifti",
                 expected=f"{length:,} bytes of voxels",
                 found=f"{max(0, len(data) - int(offset)):,}",
@@ -166,7 +167,7 @@ def read_nifti(location: Location, plane: Plane) -> Volume:
         if slope is not None:
             values = (stored * float(slope) + float(intercept or 0.0)).astype(np.float32)
         if not np.isfinite(values).all():
-            raise DataError("a NIfTI file holds values that are no numbers", code="nifti")
+            raise DataError("a NIfTI file holds non-finite values", code="nifti")
         grid = _grid(header)
         order = grid.slices_first(plane)
         if _is_labels(stored):
@@ -180,7 +181,7 @@ LABELS = "a mask or a label image, not an image"
 
 
 def _is_labels(stored: np.ndarray) -> bool:
-    """Whether a volume holds a few whole numbers only."""
+    """Returns whether a volume holds only a few different integers."""
     flat = stored.reshape(-1, order="F")
     sample = flat[:: max(1, flat.size // SAMPLE)]
     if len(np.unique(sample)) > FEW_VALUES:
@@ -200,47 +201,47 @@ def _header(stream: _Unpacked) -> Nifti1Header:
 
 
 def _shape(header: Nifti1Header) -> tuple[int, ...]:
-    """The three sizes of a volume; everything else is refused before anything is allocated."""
+    """Returns the shape of a single volume of numbers; refuses anything else before allocation."""
     shape = tuple(int(size) for size in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MAX_VOXELS:
         raise DataError(
-            "a NIfTI file is no single volume",
+            "a NIfTI file is not a single volume",
             code="nifti",
-            expected=f"three dimensions of up to {MAX_VOXELS:,} voxels",
+            expected=f"three dimensions, at most {MAX_VOXELS:,} voxels",
             found=" x ".join(map(str, shape)) or "none",
         )
     if header.get_data_dtype().kind not in "uif":
         raise DataError(
             "a NIfTI file holds something other than grey values",
             code="nifti",
-            expected="whole or real numbers",
+            expected="integers or floating-point numbers",
             found=str(header.get_data_dtype()),
         )
     if not 0 <= header.get_data_offset() <= MAX_HEADER:
-        raise DataError("a NIfTI file's voxels begin at an impossible place", code="nifti")
+        raise DataError("the voxels of a NIfTI file have an impossible offset", code="nifti")
     return shape
 
 
 def _grid(header: Nifti1Header) -> Grid:
     shape = _shape(header)
     if not int(header["sform_code"]) and not int(header["qform_code"]):
-        raise DataError("a NIfTI file doesn't say how it lies in the patient", code="nifti")
+        raise DataError("a NIfTI file doesn't state its orientation", code="nifti")
     affine = np.asarray(header.get_best_affine(), dtype=float)
     to_dicom = np.diag([-1.0, -1.0, 1.0])  # NIfTI's x is right, y front
     steps = (to_dicom @ affine[:3, :3]).T
     sizes = np.linalg.norm(steps, axis=1)
     if not np.isfinite(affine).all() or not ((sizes > 0.05) & (sizes < 50.0)).all():
-        raise DataError("a NIfTI file doesn't say how large a voxel is", code="nifti")
+        raise DataError("a NIfTI file doesn't state its voxel size", code="nifti")
     return Grid(shape, steps, to_dicom @ affine[:3, 3], _disagreement(header))
 
 
 def _disagreement(header: Nifti1Header) -> tuple[str, ...]:
-    """What is to be noted where a file says in two ways how it lies, sform and qform.
+    """Returns notes on differences between sform and qform.
 
     Raises:
-        MrkneeError: they contradict each other.
+        MrkneeError: sform and qform contradict each other.
     """
     if not int(header["sform_code"]) or not int(header["qform_code"]):
         return ()
@@ -255,7 +256,7 @@ def _disagreement(header: Nifti1Header) -> tuple[str, ...]:
     cosines = ((one / sizes[0]) * (other / sizes[1])).sum(axis=0)
     angle = float(np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0))).max())
     if angle > CONTRADICTION_DEGREES or not np.allclose(*sizes, rtol=0.1):
-        raise DataError("its sform and qform contradict each other about how it lies", code="nifti")
+        raise DataError("its sform and qform contradict each other", code="nifti")
     middle = np.array([(n - 1) / 2 for n in _shape(header)] + [1.0])
     apart = float(np.linalg.norm((sform - qform) @ middle))
     if angle > SAME_DEGREES or apart > SAME_MM:
@@ -267,7 +268,7 @@ def _disagreement(header: Nifti1Header) -> tuple[str, ...]:
 
 
 class _Unpacked:
-    """A file's first bytes, unpacked only as far as they are asked for."""
+    """The first bytes of a file, unpacked only as far as requested."""
 
     def __init__(self, packed: bytes) -> None:
         self._bytes = bytearray()
@@ -277,7 +278,7 @@ class _Unpacked:
             self._bytes, self._left = bytearray(packed), b""
 
     def upto(self, count: int) -> bytes:
-        """The first `count` bytes, or all there are."""
+        """Returns the first `count` bytes, or fewer if the file is shorter."""
         while self._unpacker is not None and len(self._bytes) < count and self._left:
             self._bytes += self._unpacker.decompress(self._left, count - len(self._bytes))
             self._left = self._unpacker.unconsumed_tail

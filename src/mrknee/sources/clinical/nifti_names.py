@@ -1,6 +1,6 @@
-"""Which NIfTI files are one exam, and what each is: by their names and the JSON beside them.
+"""Grouping of NIfTI files into exams, and their planes, by file names and JSON sidecars.
 
-The rules are written out in docs/importing.md; the two must say the same.
+docs/importing.md states the rules; change both together.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 from mrknee.errors import MrkneeError
 from mrknee.exams import Plane
 from mrknee.sources.clinical.header import Image, blank
-from mrknee.sources.clinical.knees import knees_of
+from mrknee.sources.clinical.knees import split_by_knee
 from mrknee.sources.clinical.locate import Location, Opener
 from mrknee.sources.clinical.nifti import LABELS, as_series, read_grid
 from mrknee.sources.clinical.protocol import candidates
-from mrknee.sources.clinical.refusals import named_unfit
+from mrknee.sources.clinical.refusals import is_unsuitable_name
 from mrknee.sources.clinical.series import Series
 from mrknee.sources.clinical.study import Study
-from mrknee.sources.clinical.words import plain, vocabulary, words_of
+from mrknee.sources.clinical.words import normalised, vocabulary, words_of
 from mrknee.untrusted import parse_json
 
 SIDECAR_BYTES = 4_000_000
-"""Of a JSON file beside a volume; dcm2niix writes some kilobytes."""
+"""Maximum size of a JSON sidecar; dcm2niix writes some kilobytes."""
 PLANES_NAMED: dict[str, Plane] = {
     **dict.fromkeys(
         vocabulary(
@@ -43,7 +43,7 @@ PLANES_NAMED: dict[str, Plane] = {
         Plane.SAGITTAL,
     ),
 }
-# Words that say how a volume was acquired, not whose it is.
+# Words that describe the acquisition of a volume, not the patient or exam.
 SEQUENCE_WORDS = vocabulary(
     "pd pdw dp t1 t1w t2 t2w t2star proton density tse fse frfse se gre ffe flash dess medic merge"
     " mffe spgr vibe space cube vista fiesta ciss fs fatsat fat sat sup spair spir stir tirm we"
@@ -55,7 +55,7 @@ MASK = re.compile(
     r"|labels?|labelmap|lbl|rois?|annot|annotations?|groundtruth|gt|pred|prediction)\d*"
 )
 # dcm2niix's default name: %f_%p_%t_%s, folder, protocol, time of the study and number of the
-# series; then what it appends to tell parts of a series apart.
+# series; then suffixes for the parts of a series.
 DCM2NIIX = re.compile(
     r"(?P<rest>.*)_(?P<time>\d{4,14})_(?P<series>\d{1,5})"
     r"(?P<parts>(?:_(?:e\d+|ph|phmag|real|imaginary|i\d+|t\d+|c\w+|eq(?:_\d+)?|tilt(?:_\d+)?"
@@ -63,26 +63,25 @@ DCM2NIIX = re.compile(
 )
 NOT_MAGNITUDE = vocabulary("ph phmag real imaginary fieldmaphz")
 BIDS = re.compile(r"(?<![a-z0-9])(?:sub|ses)-[a-z0-9]+")
-"""A BIDS name says whose it is by sub- and ses-; all else (acq-, run-, echo-, part-, desc-, ...)
-and its last word say how it was acquired or made."""
+"""Entities of a BIDS name that identify the exam; the other entities (acq-, run-, echo-, part-,
+desc-, ...) and the suffix describe the acquisition."""
 HEMI = re.compile(r"(?<![a-z0-9])hemi-([lr])(?![a-z0-9])")
 SIZE = re.compile(r"\d+mm|\d+x\d+(?:x\d+)?")
 
-
-OTHER_SIDECAR = "the JSON file beside it names another plane: it isn't used"
+OTHER_SIDECAR = "the JSON file next to it names another plane and was ignored"
 
 
 @dataclass(frozen=True)
 class _Named:
-    """What a file's name and its sidecar say.
+    """Properties of a file by its name and its sidecar.
 
     Attributes:
-        location: of the file.
-        exam: what it shares with the other files of its exam.
-        plane: which one; None where only its geometry can say it.
-        mask: it is named as one.
-        image: its sequence, sides and times.
-        notes: what is odd about it, one sentence each.
+        location: location of the file.
+        exam: key that is equal for the files of one exam.
+        plane: plane; None if only the geometry can determine it.
+        mask: whether the file is named as a mask.
+        image: header with sequence, sides and times.
+        notes: irregularities, one sentence each.
     """
 
     location: Location
@@ -96,7 +95,7 @@ class _Named:
 def nifti_studies(
     locations: Iterable[Location], *, any_body_part: bool = False
 ) -> tuple[list[Study], int]:
-    """NIfTI files as studies, and how many are named by no plane."""
+    """Groups NIfTI files into studies; also returns the number of files without a plane's name."""
     exams: dict[str, list[_Named]] = {}
     nameless = 0
     with Opener() as opener:
@@ -122,9 +121,9 @@ def nifti_studies(
 
 
 def _paired_side(key: str, exams: Mapping[str, object]) -> str:
-    """The side that a lone L or R in an exam's names means, if the other letter's exam is there."""
-    folder, _, said = key.rpartition("/")
-    words = said.split()
+    """Returns the side of a lone L or R in an exam's key, if an exam with the other one exists."""
+    folder, _, name = key.rpartition("/")
+    words = name.split()
     for letter, other, side in (("l", "r", "LEFT"), ("r", "l", "RIGHT")):
         swapped = " ".join(other if word == letter else word for word in words)
         if words.count(letter) == 1 and f"{folder}/{swapped}" in exams:
@@ -144,7 +143,7 @@ def _studies(key: str, group: Sequence[_Named], *, any_body_part: bool) -> list[
         stacks.append(stack)
         refusals.append(refusal)
     found = candidates(stacks, any_body_part=any_body_part)
-    return knees_of(
+    return split_by_knee(
         key,
         [
             one
@@ -156,28 +155,28 @@ def _studies(key: str, group: Sequence[_Named], *, any_body_part: bool) -> list[
 
 
 def _sidecar(opener: Opener, location: Location) -> Mapping[str, Any]:
-    """What the JSON file beside a volume says; nothing where there is none, or it is broken."""
+    """Reads the JSON file next to a volume; empty if it is missing or broken."""
     name = location.name.name
     stem = name[: name.lower().rindex(".nii")]
     if location.member is None:
-        beside = Location(location.path.with_name(f"{stem}.json"))
-        if not beside.path.is_file():
+        sidecar = Location(location.path.with_name(f"{stem}.json"))
+        if not sidecar.path.is_file():
             return {}
     else:
         folder = location.member[: len(location.member) - len(name)]
-        beside = Location(location.path, f"{folder}{stem}.json")
+        sidecar = Location(location.path, f"{folder}{stem}.json")
     try:
-        with opener.open(beside) as file:
-            content = parse_json(file.read(SIDECAR_BYTES), None, "JSON beside a NIfTI file")
+        with opener.open(sidecar) as file:
+            content = parse_json(file.read(SIDECAR_BYTES), None, "JSON next to a NIfTI file")
     except (MrkneeError, KeyError):  # KeyError: the zip has no such member
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _named(location: Location, sidecar: Mapping[str, Any]) -> _Named | None:
-    """What a file is called; None where nothing says its plane."""
+    """Returns a file's properties by its name and sidecar; None if its plane is not stated."""
     name = location.name
-    stem = plain(name.name[: name.name.lower().rindex(".nii")])
+    stem = normalised(name.name[: name.name.lower().rindex(".nii")])
     automatic = DCM2NIIX.fullmatch(stem)
     parts = words_of([automatic["parts"].replace("_", " ")]) if automatic else []
     described = automatic["rest"] if automatic else stem
@@ -198,20 +197,20 @@ def _named(location: Location, sidecar: Mapping[str, Any]) -> _Named | None:
         and not MASK.fullmatch(word)
         and word not in SEQUENCE_WORDS
         and word not in protocol
-        and not named_unfit(word)
+        and not is_unsuitable_name(word)
         and not (series is not None and word.isdigit() and int(word) == int(series))
     ]
     time = automatic["time"] if automatic else ""
     folder = name.parent
-    by_folder = plane is not None and PLANES_NAMED.get(plain(folder.name)) == plane
+    by_folder = plane is not None and PLANES_NAMED.get(normalised(folder.name)) == plane
     if by_folder and not set(words) & set(PLANES_NAMED):
         folder = folder.parent
     exam = "/".join([str(folder), " ".join([*subject, *own, *([time] if time else [])])])
     if _text(sidecar, "StudyInstanceUID"):
         people = [_text(sidecar, key) for key in ("StudyInstanceUID", "PatientID", "PatientName")]
         exam = repr(people)
-    said = {PLANES_NAMED[word] for word in protocol if word in PLANES_NAMED}
-    other = plane is not None and bool(said) and plane not in said
+    in_sidecar = {PLANES_NAMED[word] for word in protocol if word in PLANES_NAMED}
+    other = plane is not None and bool(in_sidecar) and plane not in in_sidecar
     image = _image(
         location, {} if other else sidecar, [word for word in words if word not in own], own
     )
@@ -225,8 +224,8 @@ def _side(hemi: re.Match[str]) -> str:
 
 
 def _plane(words: Sequence[str], folder: PurePosixPath, protocol: Sequence[str]) -> Plane | None:
-    """The one plane that a file's name says, else its folder's, else its sidecar."""
-    for source in (words, [plain(folder.name)], protocol):
+    """Returns the only plane named by the file, else by its folder, else by its sidecar."""
+    for source in (words, [normalised(folder.name)], protocol):
         named = {PLANES_NAMED[word] for word in source if word in PLANES_NAMED}
         if named:
             return named.pop() if len(named) == 1 else None
@@ -236,7 +235,7 @@ def _plane(words: Sequence[str], folder: PurePosixPath, protocol: Sequence[str])
 def _image(
     location: Location, sidecar: Mapping[str, Any], words: Sequence[str], own: Sequence[str]
 ) -> Image:
-    """What is known of a volume's sequence, as a DICOM header would say it."""
+    """Returns what is known of a volume's sequence, in the form of a DICOM header."""
     name = _text(sidecar, "SeriesDescription") or " ".join(words).upper()
     study = (_text(sidecar, key) for key in ("StudyDescription", "ProcedureStepDescription"))
     sides = (_text(sidecar, key) for key in ("ImageLaterality", "Laterality"))

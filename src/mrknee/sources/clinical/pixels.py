@@ -1,7 +1,7 @@
-"""A chosen series' grey values, from whatever transfer syntax its files are in.
+"""Decoding of the grey values of a chosen series, for every transfer syntax of MR.
 
-A header may promise anything. What it promises is held against the bytes that are there, and
-against what the compressed stream says of itself, before a decoder is let loose on them.
+Sizes in an untrusted header are compared with the actual bytes, and with the header of the
+compressed stream, before a decoder is called.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from pydicom.uid import (
 )
 
 from mrknee.errors import DataError
+from mrknee.sources.clinical.completeness import refuse_large_holes
 from mrknee.sources.clinical.dicomfile import parse, text, untrusted
 from mrknee.sources.clinical.geometry import Volume
 from mrknee.sources.clinical.header import Image
-from mrknee.sources.clinical.lacking import refuse_large_holes
 from mrknee.sources.clinical.locate import Opener
-from mrknee.sources.clinical.mosaic import looks_tiled, tiled_because
+from mrknee.sources.clinical.mosaic import looks_tiled, mosaic_reason
 from mrknee.sources.clinical.series import Series
-from mrknee.sources.clinical.stored import Raw, real_values
+from mrknee.sources.clinical.stored_values import Raw, real_values
 
 MAX_VOXELS = 100_000_000
-"""Of one series. 512 x 512 x 300, an isotropic 3-D sequence, has 79 million."""
+"""Maximum of one series. 512 x 512 x 300, an isotropic 3-D sequence, has 79 million."""
 
-# Which of pydicom's plugins decode what, in the order in which they are tried: all are under BSD,
-# MIT or Apache licences.
+# pydicom's plugins per transfer syntax, in the order in which they are tried. All have BSD, MIT or
+# Apache licences.
 PLUGINS: dict[str, tuple[str, ...]] = {
     RLELossless: ("pydicom",),
     **dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit), ("gdcm", "pillow")),
@@ -63,35 +63,35 @@ PLUGINS: dict[str, tuple[str, ...]] = {
 COMPLAINTS = (b"JPEG", b"Huffman", b"marker", b"arithmetic code")
 """Words of libjpeg's warnings (its jerror.h)."""
 ESCAPE = b"\x1b"
-"""What a progress bar is drawn with."""
+"""Byte that occurs in the output of a progress bar."""
 
 FOREIGN = frozenset(syntax for syntax, names in PLUGINS.items() if names != ("pydicom",))
-"""What is decoded by C or C++, which a damaged image may bring down."""
+"""Transfer syntaxes decoded by C or C++ code, which may crash on a damaged image."""
 
 END = b"\xff\xd9"
-"""The marker behind the last coded value: EOI of JPEG and JPEG-LS, EOC of JPEG 2000."""
+"""Marker after the last coded value: EOI of JPEG and JPEG-LS, EOC of JPEG 2000."""
 SCAN = 0xFFDA
-FRAMES = frozenset({0xFFC0, 0xFFC1, 0xFFC3, 0xFFF7})
-"""Start of frame: baseline, extended, lossless, and JPEG-LS."""
-SEGMENTS = FRAMES | {SCAN, 0xFFC4, 0xFFDB, 0xFFDD, 0xFFF8, 0xFFFE, *range(0xFFE0, 0xFFF0)}
-"""What may come before a scan: tables, restart interval, JPEG-LS parameters, comments."""
+START_OF_FRAME = frozenset({0xFFC0, 0xFFC1, 0xFFC3, 0xFFF7})
+"""Markers of baseline, extended and lossless JPEG, and JPEG-LS."""
+SEGMENTS = START_OF_FRAME | {SCAN, 0xFFC4, 0xFFDB, 0xFFDD, 0xFFF8, 0xFFFE, *range(0xFFE0, 0xFFF0)}
+"""Markers allowed before a scan: tables, restart interval, JPEG-LS parameters, comments."""
 
 
 def read_volume(series: Series) -> Volume:
     """Reads and decodes a series, each file once.
 
-    Stored values become real ones by each image's own rescale slope and intercept. MONOCHROME1 is
-    turned round. Padding becomes NaN. Windows are for screens, and often differ from slice to
-    slice: they are left alone.
+    Stored values are rescaled by each image's own slope and intercept, MONOCHROME1 is inverted,
+    and padding becomes NaN. Windows are made for display, often differ between slices, and are
+    ignored.
 
     Raises:
-        MrkneeError: a file can't be read, or holds something other than its header says; an image
-            holds several slices; too many slices are missing. Nothing of a file is quoted.
+        MrkneeError: a file can't be read or contradicts its header, an image holds several slices,
+            or too many slices are missing. Messages quote nothing from the files.
     """
     first = series.first
-    assert series.axes is not None  # noqa: S101  # refused before
+    assert series.axes is not None  # noqa: S101  # such series were refused before
     assert series.centre is not None  # noqa: S101
-    tiled = tiled_because(first.mosaic, (first.rows, first.cols), first.pixel_mm)
+    tiled = mosaic_reason(first.mosaic, (first.rows, first.cols), first.pixel_mm)
     if tiled is not None:
         raise DataError(tiled, code="mosaic")
     refuse_large_holes(series)
@@ -100,7 +100,7 @@ def read_volume(series: Series) -> Volume:
         raise DataError(
             "a series is too large",
             code="too-large",
-            expected=f"up to {MAX_VOXELS:,} voxels",
+            expected=f"at most {MAX_VOXELS:,} voxels",
             found=f"{count} slices of {first.rows} x {first.cols}",
         )
     order = {(image.location, image.frame): index for index, image in enumerate(series.images)}
@@ -124,7 +124,7 @@ def read_volume(series: Series) -> Volume:
 
 
 def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:
-    """A function that decodes one frame of a file, after the file has been held to its header."""
+    """Checks a file against its header and returns a function that decodes one frame."""
     data = dataset.get("PixelData")
     if not isinstance(data, bytes) or not data:
         raise DataError("an image has no pixels", code="pixels")
@@ -133,43 +133,43 @@ def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:
     allocated = int(dataset.BitsAllocated)
     if allocated not in (8, 16, 32):
         raise DataError(
-            "an image's pixels have an unknown size",
+            "the pixels of an image have an unsupported size",
             code="pixels",
             expected="8, 16 or 32 bits",
             found=f"{allocated} bits",
         )
     if image.bits > allocated:
         raise DataError(
-            "an image says it uses more bits than it has",
+            "an image states more stored bits than allocated bits",
             code="pixels",
-            expected=f"up to {allocated} bits",
+            expected=f"at most {allocated} bits",
             found=f"{image.bits} bits",
         )
     if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2", ""):
         raise DataError(
-            "an image's values are no grey values", code="pixels", expected="MONOCHROME1 or 2"
+            "the values of an image aren't grey values", code="pixels", expected="MONOCHROME1 or 2"
         )
     syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID") or ""))
     if syntax and not syntax.is_transfer_syntax:
-        raise DataError("an image is compressed in an unknown way", code="pixels")
+        raise DataError("an image has an unknown transfer syntax", code="pixels")
     if not syntax or not syntax.is_compressed:
         return _native(dataset, image, allocated // 8, data)
     if syntax not in PLUGINS:
-        raise DataError("an image is compressed in a way that is not for MR images", code="pixels")
+        raise DataError("an image has a transfer syntax that is not used for MR", code="pixels")
     parts = list(generate_frames(data, number_of_frames=image.frames))
     if len(parts) < image.frames:
         raise DataError(
-            "a file holds fewer images than its header says",
+            "a file holds fewer images than its header states",
             code="pixels",
             expected=f"{image.frames}",
             found=f"{len(parts)}",
         )
     if syntax != RLELossless:
-        ended = [_to_its_end(part) for part in parts]
+        ended = [_without_trailing_bytes(part) for part in parts]
         precision = max(_check_stream(part, image, allocated) for part in ended)
-        # else gdcm cuts off what lies beyond; `image` keeps what the header says
+        # otherwise gdcm removes higher bits; `image` keeps the value of the header
         dataset.BitsStored = max(precision, image.bits)
-        if ended != parts:  # decoders stumble over what follows
+        if ended != parts:  # decoders fail on trailing bytes
             dataset.PixelData = encapsulate(ended)
             for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
                 if keyword in dataset:
@@ -184,67 +184,67 @@ def _decode(
     plugins: Sequence[str],
     frame: int,
 ) -> Raw:
-    """One frame by the first decoder that reads it.
+    """Decodes one frame by the first plugin that can read it.
 
     Raises:
-        Exception: none does: whatever the first one raised.
+        Exception: all plugins failed; the exception of the first one.
     """
-    fault: Exception | None = None
+    first_error: Exception | None = None
     for plugin in plugins:
         try:
-            with _listening():
+            with _fail_on_stderr():
                 values, _ = as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
-        except Exception as error:  # decoders raise whatever their parts do
-            fault = fault or error
+        except Exception as error:  # decoders raise exceptions of many types
+            first_error = first_error or error
         else:
             return values
-    assert fault is not None  # noqa: S101  # there is a decoder for each syntax
-    raise fault
+    assert first_error is not None  # noqa: S101  # there is a decoder for each syntax
+    raise first_error
 
 
 @contextmanager
-def _listening() -> Iterator[None]:
-    """Hears what a decoder says on standard error, and takes it for an error.
+def _fail_on_stderr() -> Iterator[None]:
+    """Captures what a decoder writes to standard error and treats it as an error.
 
-    libjpeg, inside gdcm, says only there that an image is damaged; it makes up what is missing,
-    and succeeds. A progress bar that is redrawn meanwhile is passed on.
+    libjpeg, inside gdcm, reports a damaged image only there; it fills in missing values and
+    succeeds. Output of a progress bar in the meantime is passed on.
 
     Raises:
-        MrkneeError: something was said.
+        MrkneeError: the decoder wrote something.
     """
     sys.stderr.flush()
     real = os.dup(2)
-    with tempfile.TemporaryFile() as ear:
+    with tempfile.TemporaryFile() as capture:
         try:
-            os.dup2(ear.fileno(), 2)
+            os.dup2(capture.fileno(), 2)
             yield
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)
             os.close(real)
-        ear.seek(0)
-        heard = ear.read()
-    if heard and (ESCAPE not in heard or any(word in heard for word in COMPLAINTS)):
+        capture.seek(0)
+        written = capture.read()
+    if written and (ESCAPE not in written or any(word in written for word in COMPLAINTS)):
         raise DataError(
             "a compressed image is damaged", code="pixels", advice="copy or export the file again"
         )
-    os.write(2, heard)
+    os.write(2, written)
 
 
 def _native(dataset: Dataset, image: Image, size: int, data: bytes) -> Callable[[int], Raw]:
-    """Uncompressed pixels are a view of the file's bytes; nothing is allocated for them."""
+    """Returns a function that views one uncompressed frame without copying it."""
     length = image.rows * image.cols * size
     if len(data) < image.frames * length:
         raise DataError(
-            "an image is cut off",
+            "an image is truncated",
             code="pixels",
             expected=f"{image.frames * length:,} bytes of pixels",
             found=f"{len(data):,}",
             advice="copy or export the file again",
         )
     if image.frames > 1 and len(data) > image.frames * length + 1:
-        raise DataError(  # each frame but the first would begin in another
-            "an image's pixels are more than its header says",
+        raise DataError(  # the offsets of all frames but the first would be wrong
+            "an image has more pixels than its header states",
             code="pixels",
             expected=f"{image.frames * length:,} bytes",
             found=f"{len(data):,}",
@@ -253,7 +253,7 @@ def _native(dataset: Dataset, image: Image, size: int, data: bytes) -> Callable[
     signed = int(dataset.get("PixelRepresentation") or 0) == 1
     kind = np.dtype(f"{'<' if little else '>'}{'i' if signed else 'u'}{size}")
     if size == 1 and not little and dataset["PixelData"].VR == "OW":
-        # bytes in 16-bit words are swapped with them (PS3.5 8.1.1)
+        # 8-bit values in 16-bit words are swapped (PS3.5 8.1.1)
         data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
 
     def frame(index: int) -> Raw:
@@ -263,45 +263,45 @@ def _native(dataset: Dataset, image: Image, size: int, data: bytes) -> Callable[
     return frame
 
 
-def _to_its_end(stream: bytes) -> bytes:
-    """A compressed frame without what follows the marker of its end.
+def _without_trailing_bytes(stream: bytes) -> bytes:
+    """Returns a compressed frame up to its end marker.
 
-    Streams of odd length are padded to an even one, by 00 as the standard says, by FF, by a space,
-    or to a multiple of more. The marker can't occur among coded values: a byte FF is followed by
-    one below 90 there (T.81 B.1.1.5, T.87 A.1, T.800 B.10.1).
+    Streams of odd length are padded to an even length or more, by 00 as in the standard, by FF or
+    by a space. The marker can't occur within coded values, where FF is followed by a byte below 90
+    (T.81 B.1.1.5, T.87 A.1, T.800 B.10.1).
     """
     end = stream.rfind(END)
     return stream if end < 0 else stream[: end + len(END)]
 
 
 def _check_stream(stream: bytes, image: Image, allocated: int) -> int:
-    """Refuses a compressed frame without an end, or of another size than the DICOM header says.
+    """Refuses a compressed frame without end marker, or of another size than the DICOM header's.
 
-    A decoder allocates what the stream says, so a stream of a hundred bytes could claim gigabytes.
+    A decoder allocates the size stated by the stream, so a hundred bytes could demand gigabytes.
 
     Returns:
-        The bits of a value, by the stream itself.
+        The number of bits per value, as stated by the stream.
     """
     if not stream.endswith(END):
         raise DataError(
-            "a compressed image is cut off",
+            "a compressed image is truncated",
             code="pixels",
-            expected="a marker of its end",
+            expected="an end marker",
             advice="copy or export the file again",
         )
     is_2000 = b"\xff\x4f\xff\x51" in stream[:512]
     size = _jpeg2000_size(stream) if is_2000 else _jpeg_size(stream)
     if size is None or size[:3] != (image.rows, image.cols, 1):
-        found = "no size" if size is None else f"{size[0]} x {size[1]} of {size[2]} components"
+        found = "no size" if size is None else f"{size[0]} x {size[1]}, {size[2]} components"
         raise DataError(
-            "a compressed image has another size than its header says",
+            "a compressed image has another size than its header states",
             code="pixels",
-            expected=f"{image.rows} x {image.cols} of 1 component",
+            expected=f"{image.rows} x {image.cols}, 1 component",
             found=found,
         )
     if not 2 <= size[3] <= allocated:
         raise DataError(
-            "a compressed image has more bits than its header says",
+            "a compressed image has more bits than its header states",
             code="pixels",
             expected=f"2 to {allocated}",
             found=f"{size[3]}",
@@ -322,8 +322,8 @@ def _jpeg2000_size(stream: bytes) -> tuple[int, int, int, int] | None:
 def _jpeg_size(stream: bytes) -> tuple[int, int, int, int] | None:
     """Rows, columns, components and bits of a JPEG or JPEG-LS stream (T.81 B.2, T.87 C.2).
 
-    None unless its marker segments follow each other without a gap up to the first scan: on some
-    gaps, and on impossible bits, gdcm ends the whole process.
+    None unless the marker segments up to the first scan are contiguous: on some gaps, and on an
+    impossible number of bits, gdcm ends the process.
     """
     size = None
     place = 2
@@ -331,7 +331,7 @@ def _jpeg_size(stream: bytes) -> tuple[int, int, int, int] | None:
         marker, length = struct.unpack_from(">HH", stream, place)
         if marker not in SEGMENTS or length < 2:
             return None
-        if marker in FRAMES:
+        if marker in START_OF_FRAME:
             if size is not None:
                 return None
             bits, rows, cols, components = struct.unpack_from(">BHHB", stream, place + 4)

@@ -1,6 +1,6 @@
-"""What a scanner's series is, and the rule that chooses one for each declared series.
+"""Candidate series of a study, and the rule that chooses one for each declared series.
 
-The rule is written out in docs/importing.md; the two must say the same.
+docs/importing.md states the rule; change both together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mrknee.sources.clinical.refusals import FEW_SLICES, MRNET_SLICES, refusal_o
 from mrknee.sources.clinical.series import Series
 
 # MRNet's protocol (Bien et al. 2018): sagittal T2 and axial PD with fat saturation, coronal T1
-# without. Each plane's weightings from the closest to the farthest, and fat saturation.
+# without. Per plane: weightings from the closest to the most different, and fat saturation.
 ORDER: dict[Plane, tuple[tuple[Weighting, ...], bool]] = {
     Plane.SAGITTAL: (("T2", "PD", "gradient echo", "T1", "unknown"), True),
     Plane.CORONAL: (("T1", "PD", "T2", "gradient echo", "unknown"), False),
@@ -28,22 +28,22 @@ ORDER: dict[Plane, tuple[tuple[Weighting, ...], bool]] = {
 }
 
 ECHO_MS: dict[Weighting, float] = {"T1": 15.0, "PD": 30.0, "T2": 60.0}
-"""Of several echoes the one nearest to this is taken: the middle of what knees are imaged with.
-MRNet's own echo times aren't published. Of several gradient echoes it is the first."""
+"""Echo time (ms) to prefer among several echoes: the middle of the range usual for knees. MRNet's
+own echo times aren't published. Among several gradient echoes the first one is preferred."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A series and what the rule needs to know of it.
+    """A series with the properties by which the rule chooses.
 
     Attributes:
-        name: its neutral name in its study: s1, s2, ...
+        name: anonymous name within the study: s1, s2, ...
         series: the series.
-        plane, angle_deg: the nearest plane and how far from it; None without orientation.
+        plane, angle_deg: nearest plane and the angle to it, degrees; None without orientation.
         weighting: T1, PD, T2, gradient echo, or unknown.
-        fat_saturated: whether fat is suppressed; None where nothing says it.
-        refusal: why it can't be chosen, or None.
-        many_echoes: it is one echo of a series of several, which maps are computed from.
+        fat_saturated: whether fat is suppressed; None if not stated anywhere.
+        refusal: why the series can't be chosen, or None.
+        many_echoes: whether it is one echo of a multi-echo sequence, as acquired for maps.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Candidate:
 
 
 def candidates(stacks: Sequence[Series], *, any_body_part: bool = False) -> list[Candidate]:
-    """Each stack of a study, described and named by its place in the list.
+    """Returns one candidate per stack of a study, named by its index in the list.
 
     Args:
-        stacks: the study's.
-        any_body_part: whatever BodyPartExamined says, it shows a knee.
+        stacks: all stacks of the study.
+        any_body_part: ignore BodyPartExamined.
     """
     echoes = _echo_times(stacks)
     found = []
@@ -84,7 +84,7 @@ def candidates(stacks: Sequence[Series], *, any_body_part: bool = False) -> list
 
 
 def _sequence(series: Series) -> Hashable:
-    """What the echoes of one sequence share that were stored as several series."""
+    """Returns a key that is equal for the echoes of one sequence stored as several series."""
     first = series.first
     if not any(first.names):
         return first.series
@@ -98,15 +98,15 @@ def _echo_times(stacks: Sequence[Series]) -> dict[Hashable, set[float | None]]:
     return times
 
 
-def in_turn(series: SeriesList) -> list[Declared]:
-    """Declared series in the order in which they choose: those that say more come first."""
+def by_specificity(series: SeriesList) -> list[Declared]:
+    """Sorts declared series for the choice: those that declare more properties come first."""
     return sorted(series, key=lambda one: (one.weighting is None) + (one.fat_suppressed is None))
 
 
 def matches(candidate: Candidate, declared: Declared) -> bool:
-    """Whether a candidate has the plane and the contrast that are declared.
+    """Returns whether a candidate has the declared plane and contrast.
 
-    What isn't declared may be anything. What is declared must be known of the candidate.
+    An undeclared property matches anything; an unknown one matches no declared value.
     """
     weighting: Weighting | None = declared.weighting and _WEIGHTINGS[declared.weighting]
     return (
@@ -119,18 +119,18 @@ def matches(candidate: Candidate, declared: Declared) -> bool:
 _WEIGHTINGS: dict[str, Weighting] = {"T1": "T1", "PD": "PD", "T2": "T2", "GRE": "gradient echo"}
 
 
-def aim_of(declared: Declared) -> str:
-    """What the candidates for a declared series are compared with, in words."""
+def target_of(declared: Declared) -> str:
+    """Returns, as text, what the candidates for a declared series are compared with."""
     return "MRNet's protocol" if declared in MRNET_SERIES else f"what {declared.name} declares"
 
 
 def contrast_of(candidate: Candidate) -> str:
-    """A candidate's contrast in words."""
+    """Returns a candidate's contrast as text."""
     return f"{candidate.weighting} {_FAT[candidate.fat_saturated]}"
 
 
 def declared_contrast(declared: Declared) -> str:
-    """The contrast that a series declares, in words; "of any contrast" where it declares none."""
+    """Returns the contrast that a series declares as text, or "of any contrast"."""
     fat = declared.fat_suppressed
     words = [declared.weighting or "", "" if fat is None else _FAT[fat]]
     return " ".join(word for word in words if word) or "of any contrast"
@@ -139,17 +139,17 @@ def declared_contrast(declared: Declared) -> str:
 _FAT = {
     True: "with fat suppression",
     False: "without fat suppression",
-    None: "with fat suppression or without (nothing says which)",
+    None: "with unknown fat suppression",
 }
 
 
 def closeness(candidate: Candidate, declared: Declared) -> tuple[tuple[str, float], ...]:
-    """How far a candidate is from what is declared, the weightiest difference first.
+    """Returns the differences between a candidate and a declared series, most important first.
 
-    What isn't declared is compared with MRNet's protocol for the plane.
+    Undeclared properties are compared with MRNet's protocol for the plane.
 
     Returns:
-        (what is compared, how far): the smaller, the closer.
+        Pairs of property and difference; smaller is closer.
     """
     series = candidate.series
     weightings, saturated = ORDER[declared.plane]
@@ -165,32 +165,32 @@ def closeness(candidate: Candidate, declared: Declared) -> tuple[tuple[str, floa
         off_echo = abs((series.first.te_ms or 0.0) - wanted)
     return (
         ("its number of slices", float(count < FEW_SLICES)),
-        ("its contrast, a single one", float(candidate.many_echoes)),
+        ("its single contrast", float(candidate.many_echoes)),
         ("its weighting", float(weightings.index(candidate.weighting))),
         ("its fat saturation", float((candidate.fat_saturated or False) != saturated)),
         ("its echo time", off_echo),
         ("its number of slices", float(max(low - count, count - high, 0))),
         ("its angle", round((candidate.angle_deg or 0.0) / 10.0)),
-        ("its pixels", round(max(series.first.pixel_mm), 1)),
-        ("its place: the last one made is taken", -float(series.first.series_number)),
+        ("its pixel size", round(max(series.first.pixel_mm), 1)),
+        ("its series number (the last repeat is preferred)", -float(series.first.series_number)),
     )
 
 
 def ranked(found: Sequence[Candidate], declared: Declared) -> list[Candidate]:
-    """The candidates that match a declared series and aren't refused, the closest first."""
+    """Returns the candidates that match a declared series and aren't refused, closest first."""
     open_ones = [one for one in found if one.refusal is None and matches(one, declared)]
     return sorted(
         open_ones,
         key=lambda one: (
             tuple(value for _, value in closeness(one, declared)),
-            # of equal series, those of one folder, for all planes
+            # among equal series, take those of one folder for all planes
             str(one.series.first.location.name.parent),
         ),
     )
 
 
-def why_not(candidate: Candidate, chosen: Candidate, declared: Declared) -> str:
-    """What put another candidate first for a declared series that both match."""
+def reason_not_chosen(candidate: Candidate, chosen: Candidate, declared: Declared) -> str:
+    """Returns the property that decided between two candidates for a declared series."""
     pairs = zip(closeness(candidate, declared), closeness(chosen, declared), strict=True)
-    first = next((name for (name, mine), (_, theirs) in pairs if mine != theirs), "its place")
-    return f"{chosen.name} is closer to {aim_of(declared)} by {first}"
+    first = next((name for (name, mine), (_, theirs) in pairs if mine != theirs), "its path")
+    return f"{chosen.name} is closer to {target_of(declared)} by {first}"

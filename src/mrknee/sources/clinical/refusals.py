@@ -1,6 +1,6 @@
-"""Why a series can't stand for a plane: localisers, maps, reformats, other parts, bad geometry.
+"""Refusal of unsuitable series: localisers, maps, reformats, other body parts, bad geometry.
 
-The rules are written out in docs/importing.md; the two must say the same.
+docs/importing.md states the rules; change both together.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from mrknee.sources.clinical.anatomy import other_part
 from mrknee.sources.clinical.contrast import WATER
 from mrknee.sources.clinical.header import MR_IMAGES, Image
 from mrknee.sources.clinical.series import Series
-from mrknee.sources.clinical.words import plain, vocabulary, words_of
+from mrknee.sources.clinical.words import normalised, vocabulary, words_of
 
 MAX_OBLIQUE_DEGREES = 35.0
 FEW_SLICES = 10
 MRNET_SLICES = (17, 61)
-"""MRNet's smallest and largest stack."""
+"""Numbers of slices of MRNet's smallest and largest stack."""
 MAX_SPACING_MM, MAX_PIXEL_MM, WIDE_FIELD_MM = 8.0, 1.5, 300.0
-"""Slices of a knee are 0.5 to 5 mm apart, their pixels 0.2 to 0.8 mm wide and their fields 140 to
-180 mm; those of localisers 10 mm and more apart, and 1.5 to 2 mm wide in fields of 350 to 450."""
+"""Knees have slices 0.5 to 5 mm apart, pixels of 0.2 to 0.8 mm and fields of 140 to 180 mm;
+localisers have slices 10 mm and more apart, and pixels of 1.5 to 2 mm in fields of 350 to 450."""
 WIDEST_KNEE_MM = 180.0
-"""Sagittal stacks of a knee reach 80 to 160 mm from right to left, of both legs 200 and more."""
+"""Sagittal stacks of one knee are 80 to 160 mm wide from right to left, of both legs 200 and more.
+"""
 FAST_REPETITION_MS = 20.0
-"""Localisers are gradient echoes of 3 to 15 ms. 3-D sequences of the knee are as fast, but have
-more slices than MRNet's smallest stack."""
+"""Localisers are gradient echoes with TR 3 to 15 ms. 3-D sequences of the knee are as fast, but
+have more slices than MRNet's smallest stack."""
 
-# Whole words of SeriesDescription or ProtocolName, without accents, punctuation as spaces.
+# Words of SeriesDescription or ProtocolName, without accents, punctuation replaced by spaces.
 _LOCALISER = re.compile(
     r"\b(?:\w*lo[ck]ali[sz]\w*|lo[ck]at(?:or|eur|ore)\w*|\w*(?<!b)loc\d*|loc\d+\w*|\w*scout\w*"
     r"|\w*survey\w*|surv|\w*reperage\w*|topogramm?\w*|scanogram\w*|\w*scano|scno|fastview"
@@ -35,7 +36,7 @@ _LOCALISER = re.compile(
     r"|локал\w*|kilavuz"
     r"|(?:3|three|tri) ?p(?:l|lane|lanes|lanar)(?: loc\w*)?)\b"
 )
-# These too, but in SeriesDescription alone: ProtocolName may name a whole examination.
+# Likewise, but in SeriesDescription only: ProtocolName may describe the complete examination.
 _PLANNING = re.compile(
     r"\b(?:reperes?|topo|loca|pilot[eo]?|plan ?scans?|planning|planung|planificac\w*|planification"
     r"|centratore|centraggio|centraje|centratura|centragem|centrado|positioning|positionneur"
@@ -76,10 +77,10 @@ _FAT_OR_OPPOSED = re.compile(
 )
 
 _FAT_PREFIX = re.compile(r"^\s*(?:fat|out ?phase|outofphase)\s*:")
-"""GE puts what Dixon computed in front, with a colon."""
+"""GE prefixes the name of a computed Dixon image with its kind and a colon."""
 
 LOCALISER_KINDS = frozenset({"LOCALIZER", "SCOUT", "SURVEY"})
-# ImageType's values from the third on, of images computed from others, and of phase images.
+# Values of ImageType, from the third on, of computed images and of phase images.
 _COMPUTED_KINDS = vocabulary(
     "mpr reformatted reformat resampled curved mip minip mnip projection subtraction sub adc tracew"
     " map t1map t2map t2starmap r2 screen posdisp mean average collage cpr vrt ssd fit"
@@ -90,7 +91,7 @@ _PHASE_KINDS = vocabulary(
 _OPPOSED_KINDS = vocabulary("f fat opp op opposed out outphase oop")
 _IN_PHASE_KINDS = vocabulary("in ip inphase")
 
-# What a DerivationDescription says of an image that was only stored anew.
+# Words of a DerivationDescription of an image that was only stored again, not computed.
 _STORED_ANEW = re.compile(
     r"compress|\bloss(?:y|less)|jpe?g|j2k|jp2|wavelet|htj2k|\brle\b|transcod|de ?identif|anonym"
     r"|pseudonym|uncompressed predecessor|full fidelity|reencod|byte ?swap|burn"
@@ -100,12 +101,12 @@ _STORED_ANEW = re.compile(
 def refusal_of(
     series: Series, *, many_echoes: bool = False, any_body_part: bool = False
 ) -> str | None:
-    """Why a series can't stand for a plane, or None.
+    """Returns why a series can't be used, or None.
 
     Args:
         series: one stack.
-        many_echoes: it is one echo of several, so a name like "T2 map" is of their source.
-        any_body_part: whatever BodyPartExamined says.
+        many_echoes: whether it is one of several echoes; a name like "T2 map" is then accepted.
+        any_body_part: ignore BodyPartExamined.
     """
     first = series.first
     if first.modality not in ("MR", ""):
@@ -115,31 +116,31 @@ def refusal_of(
     if first.samples != 1:
         return "a colour image, not grey values"
     if first.burned_in:
-        return "annotations are burned into its pixels, and may name the patient"
+        return "annotations are burned into its pixels and may identify the patient"
     return (
         _named_localiser(first)
         or _computed(first, many_echoes=many_echoes)
         or other_part(first, tagged=not any_body_part)
         or _shaped_localiser(series)
-        or unusable_because(series)
+        or unusable_reason(series)
         or _oblique(series)
         or _both_legs(series)
     )
 
 
-def named_unfit(name: str) -> bool:
-    """Whether a name alone says that a series is a localiser, computed, or no acquisition."""
+def is_unsuitable_name(name: str) -> bool:
+    """Returns whether a name alone shows that a series is a localiser or computed."""
     patterns = (_LOCALISER, _PLANNING, _COMPUTED, _SCREEN, _MAP, _PHASE)
     return any(pattern.search(name) for pattern in patterns)
 
 
-def unusable_because(series: Series) -> str | None:
-    """Why a series can't become a stack at all, even where a user asks for it, or None."""
+def unusable_reason(series: Series) -> str | None:
+    """Returns why a series can't become a stack even if the user requests it, or None."""
     if series.axes is None:
-        return "its header doesn't say how it lies in the patient"
+        return "its header doesn't state its orientation and position"
     sizes = series.first.pixel_mm
     if len(sizes) != 2 or not all(0.05 <= size <= 10.0 for size in sizes):
-        return "its header doesn't say how large a pixel is"
+        return "its header doesn't state its pixel size"
     if series.first.samples != 1:
         return "a colour image, not grey values"
     return None
@@ -148,29 +149,29 @@ def unusable_because(series: Series) -> str | None:
 def _oblique(series: Series) -> str | None:
     _, angle = series.plane or (None, 0.0)
     if angle > MAX_OBLIQUE_DEGREES:
-        return f"oblique: more than {MAX_OBLIQUE_DEGREES:.0f} degrees off every plane"
+        return f"oblique: more than {MAX_OBLIQUE_DEGREES:.0f} degrees from every plane"
     return None
 
 
 def _both_legs(series: Series) -> str | None:
-    """Whether a sagittal stack reaches over both legs."""
+    """Returns a reason if a sagittal stack is wide enough to show both legs, or None."""
     plane = series.plane
     if plane is None or plane[0] is not Plane.SAGITTAL or series.spacing_mm is None:
         return None
     if series.spacing_mm * len(series.images) > WIDEST_KNEE_MM:
-        return f"a stack of both legs: it reaches over {WIDEST_KNEE_MM:.0f} mm from right to left"
+        return f"a stack of both legs: wider than {WIDEST_KNEE_MM:.0f} mm from right to left"
     return None
 
 
 def _named_localiser(image: Image) -> str | None:
-    """Whether ImageType or a name says that it is a localiser."""
+    """Returns a reason if ImageType or a name identifies a localiser, or None."""
     names = [" ".join(words_of([name])) for name in image.names]
     by_name = any(map(_LOCALISER.search, names)) or _PLANNING.search(names[0])
     return "a localiser" if by_name or LOCALISER_KINDS & set(image.kind) else None
 
 
 def _shaped_localiser(series: Series) -> str | None:
-    """Whether geometry, or timing and count, make a series a localiser."""
+    """Returns a reason if geometry, timing or number of slices are a localiser's, or None."""
     first = series.first
     few = len(series.images) < FEW_SLICES
     if few and series.orientations > 1:
@@ -191,18 +192,18 @@ def _shaped_localiser(series: Series) -> str | None:
 
 
 def _computed(image: Image, *, many_echoes: bool) -> str | None:
-    """Whether an image shows something computed, or other than the signal's magnitude."""
+    """Returns a reason if an image is computed, or isn't a magnitude image, or None."""
     kinds = [words_of([value]) for value in image.kind]
     kind = {word for words in kinds for word in words}
     phases = {word for words in kinds if not _IN_PHASE_KINDS & {*words} for word in words}
     names = [" ".join(words_of([name])) for name in image.names]
     name = names[0]
-    prefixed = any(_FAT_PREFIX.search(plain(name)) for name in image.names)
+    prefixed = any(_FAT_PREFIX.search(normalised(name)) for name in image.names)
     if kind & _OPPOSED_KINDS or prefixed or any(map(_FAT_OR_OPPOSED.search, names)):
         return "derived from other images: Dixon's fat or opposed-phase image"
     phase = phases & _PHASE_KINDS or image.component or _PHASE.search(name)
     if phase:
-        return "derived from other images: a phase image or a map of the field"
+        return "derived from other images: a phase image or a field map"
     if _DIFFUSION.search(name) or "EP" in image.technique or "diffusion" in kind:
         return "diffusion, perfusion or another echo-planar image"
     if kind & _COMPUTED_KINDS or _COMPUTED.search(name) or _SCREEN.search(name):
@@ -215,10 +216,10 @@ def _computed(image: Image, *, many_echoes: bool) -> str | None:
 
 
 def _stored_anew(image: Image) -> bool:
-    """Whether an image that is called DERIVED is an acquisition that was only stored again.
+    """Returns whether an image marked as DERIVED is an acquisition that was only stored again.
 
-    Compressed with loss, an image must say DERIVED (PS3.3 C.7.6.1.1.2), and anonymisers may say
-    it. Its second value stays PRIMARY, and whatever is said of the derivation is of this kind.
+    Images compressed with loss must be marked as DERIVED (PS3.3 C.7.6.1.1.2), and anonymisers may
+    do so. The second value is still PRIMARY, and the derivation mentions only such operations.
     """
     if "SECONDARY" in image.kind or image.sources > 1:
         return False

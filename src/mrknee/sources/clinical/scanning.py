@@ -1,4 +1,4 @@
-"""The headers of all files of a source, and which of its files could not be read."""
+"""Scanning of a source: headers of all files, and the files that can't be read."""
 
 from __future__ import annotations
 
@@ -14,58 +14,57 @@ from mrknee.sources.clinical.directory import Listed, missing, read_directory
 from mrknee.sources.clinical.header import Image, read_header
 from mrknee.sources.clinical.locate import Location, Opener, find_files
 from mrknee.sources.clinical.nifti import is_nifti
-from mrknee.sources.clinical.strange import HEAD, Strange, look_at, should_be_images
+from mrknee.sources.clinical.other_files import HEAD, OtherFile, classify, should_be_images
 from mrknee.workers import each_or_here
 
 CHUNK = 500
-"""Files whose headers one process reads at a time."""
+"""Number of files per task of a worker process."""
 KINDS = ("dicom", "nifti", "other", "unreadable", "missing")
 
 
 @dataclass
 class Scan:
-    """What the headers of a source's files say.
+    """Result of scanning a source.
 
     Attributes:
-        images: every DICOM image.
-        volumes: every NIfTI file.
-        counts: how many files are of which kind.
-        left_out: files that hold images or should have, and aren't read: path and reason. Paths
+        images: headers of all DICOM images.
+        volumes: locations of all NIfTI files.
+        counts: kind of file -> number of files.
+        left_out: path and reason of files that hold or should hold images and aren't read. Paths
             may identify a patient.
-        strange: files that are neither, before it is decided which of them are left out.
-        listed: what DICOMDIRs list.
-        names: of all files, where a DICOMDIR lists some.
+        others: files that are neither DICOM nor NIfTI and not yet counted or left out.
+        listed: images that DICOMDIRs list.
     """
 
     images: list[Image] = field(default_factory=list)
     volumes: list[Location] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     left_out: list[tuple[PurePosixPath, str]] = field(default_factory=list)
-    strange: list[Strange] = field(default_factory=list)
+    others: list[OtherFile] = field(default_factory=list)
     listed: list[Listed] = field(default_factory=list)
 
     def add(self, other: Scan) -> None:
-        """Takes in what another scan has found."""
+        """Adds the results of another scan."""
         self.images += other.images
         self.volumes += other.volumes
         self.left_out += other.left_out
-        self.strange += other.strange
+        self.others += other.others
         self.listed += other.listed
         for kind, count in other.counts.items():
             self.counts[kind] += count
 
     def leave_out(self, name: PurePosixPath, reason: str, kind: str = "unreadable") -> None:
-        """Notes one file that can't be read, or isn't there."""
+        """Records one file that can't be read or is missing."""
         self.counts[kind] += 1
         self.left_out.append((name, reason))
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Why files are left out, and how many for each reason."""
+        """Reason -> number of files left out for it."""
         return dict(Counter(reason for _, reason in self.left_out))
 
-    def left_beside(self, images: Sequence[Image]) -> int:
-        """How many files are left out of the folders that these images lie in."""
+    def left_out_near(self, images: Sequence[Image]) -> int:
+        """Counts the files left out in the folders of the given images."""
         folders = {image.location.name.parent for image in images}
         return sum(name.parent in folders for name, _ in self.left_out)
 
@@ -73,8 +72,12 @@ class Scan:
 def scan_source(source: Path, processes: int) -> Scan:
     """Reads the headers of all files of a source.
 
+    Args:
+        source: a folder, an archive, a DICOMDIR or an image.
+        processes: number of worker processes.
+
     Raises:
-        MrkneeError: it isn't there, or holds no image.
+        MrkneeError: the source doesn't exist, or holds no image.
     """
     found = find_files(source)
     scan = Scan()
@@ -85,9 +88,9 @@ def scan_source(source: Path, processes: int) -> Scan:
     with Progress(len(files), "reading headers", "files") as progress:
         for part in each_or_here(_scan_files, chunks, processes):
             scan.add(part)
-            progress.advance(sum(part.counts.values()) + len(part.strange))
+            progress.advance(sum(part.counts.values()) + len(part.others))
     scan.images.sort(key=lambda image: (str(image.location.name), image.frame))
-    _judge(scan, files)
+    _resolve_other_files(scan, files)
     if not scan.images and not scan.volumes:
         counts = ", ".join(f"{count} {kind}" for kind, count in scan.counts.items())
         reasons = "; ".join(scan.reasons)
@@ -100,17 +103,17 @@ def scan_source(source: Path, processes: int) -> Scan:
     return scan
 
 
-def _judge(scan: Scan, files: Sequence[Location]) -> None:
-    """Decides what of the strange files is left out, and what a DICOMDIR lists in vain."""
-    lost = should_be_images(scan.strange, (image.location.name for image in scan.images))
-    scan.counts["other"] += len(scan.strange) - len(lost)
+def _resolve_other_files(scan: Scan, files: Sequence[Location]) -> None:
+    """Records other files that should have been images, and images missing from a DICOMDIR."""
+    lost = should_be_images(scan.others, (image.location.name for image in scan.images))
+    scan.counts["other"] += len(scan.others) - len(lost)
     for name, reason in lost:
         scan.leave_out(name, reason)
     if scan.listed:
         names = [location.name for location in files]
         instances = {image.instance for image in scan.images}
         for name in missing(scan.listed, names, instances):
-            reason = "a file that the DICOMDIR lists is not there: copy the whole disc again"
+            reason = "a file listed in the DICOMDIR is missing: copy the complete disc again"
             scan.leave_out(name, reason, "missing")
 
 
@@ -125,15 +128,15 @@ def _scan_files(files: Sequence[Location]) -> Scan:
             try:
                 _scan_file(opener, location, scan)
             except MrkneeError as error:
-                said = f"{error.what}: {error.advice}" if error.advice else error.what
-                scan.leave_out(location.name, said)
+                reason = f"{error.what}: {error.advice}" if error.advice else error.what
+                scan.leave_out(location.name, reason)
     return scan
 
 
 def _scan_file(opener: Opener, location: Location, scan: Scan) -> None:
     with opener.open(location) as file:
         if not is_dicom(file):
-            scan.strange.append(look_at(location.name, file.read(HEAD)))
+            scan.others.append(classify(location.name, file.read(HEAD)))
             return
         images = read_header(file, location)
         scan.images += images

@@ -1,8 +1,8 @@
-"""Images become stacks: parallel slices of one kind, in the order of their positions.
+"""Grouping of images into stacks: parallel slices of one kind, sorted by position.
 
-What a scanner calls a series may hold several stacks: echoes, acquisitions, orientations,
-magnitude and phase. File names and instance numbers say nothing reliable about order, so slices
-are sorted by where they lie along the stack's normal.
+A scanner's series may hold several stacks: echoes, acquisitions, orientations, magnitude and
+phase. File names and instance numbers are not reliable for the order, so slices are sorted by
+their positions along the stack's normal.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from mrknee.sources.clinical.geometry import Axes, nearest_plane
 from mrknee.sources.clinical.header import Image
 
 PARALLEL_DEGREES = 2.0
-"""Slices of one stack are parallel to within this."""
+"""Largest angle between slices of one stack."""
 SAME_PLACE_MM = 0.05
-"""Slices closer than this lie at one place; the thinnest of 3-D sequences are 0.3 mm apart."""
+"""Slices closer than this have the same position; the thinnest 3-D slices are 0.3 mm apart."""
 SAME_ECHO_MS = 0.5
 SAME_PIXEL_MM = 0.001
 IN_PLANE_MM = 2.0
-"""Slices of one stack lie on a line to within half of this; blocks that lie further apart than
-this within the plane are told apart. Headers round positions to less than 0.01 mm."""
+"""Slices of one stack lie on a line to within half of this; blocks that are further apart than
+this within the plane are separated. Headers round positions to less than 0.01 mm."""
 MAX_SHEAR = 1.0
-"""By how much slices may shift within the plane for each mm along the normal."""
+"""Maximum in-plane shift of slices per mm along the normal."""
 SLAB_GAP_MM, SLAB_GAPS = 15.0, 3.5
-"""A gap along the normal wider than both 15 mm and 3.5 usual gaps may lie between two blocks."""
+"""A gap along the normal wider than both 15 mm and 3.5 median gaps may separate two blocks."""
 APART_MM = 70.0
-"""Two knees' middles are 100 to 250 mm apart; series of one knee have theirs within 40 mm. A gap
-along the normal lies between two blocks only if their middles are this far apart from right to
-left, or if it is itself as wide as this: else slices are missing there."""
+"""The centres of two knees are 100 to 250 mm apart, those of series of one knee within 40 mm. A gap
+along the normal separates two blocks only if their centres are this far apart from right to left,
+or if the gap itself is this wide; otherwise it counts as missing slices."""
 UNEVEN = 1.5
-"""A gap this many times the usual one is a missing slice."""
+"""A gap of this many median gaps means a missing slice."""
 
 
 _Any = TypeVar("_Any")
@@ -47,15 +47,15 @@ _Any = TypeVar("_Any")
 
 @dataclass(frozen=True)
 class Series:
-    """One stack as a scanner wrote it.
+    """One stack, with properties of the scanner's series that it comes from.
 
     Attributes:
-        images: its slices, sorted along `axes[0]`.
-        axes: where slices, rows and columns point; None where headers don't say.
-        orientations: how many orientations the scanner's series holds in all.
-        planes: in how many of the three planes it holds images of one echo and repetition time.
-        echoes: how many echo times it holds of this orientation and repetition time.
-        notes: what is odd about it, one sentence each.
+        images: headers of the slices, sorted along `axes[0]`.
+        axes: directions of slices, rows and columns; None if headers don't state them.
+        orientations: number of orientations in the scanner's series.
+        planes: number of planes (1 to 3) with images of one echo and repetition time in it.
+        echoes: number of echo times of this orientation and repetition time in it.
+        notes: irregularities, one sentence each.
     """
 
     images: tuple[Image, ...]
@@ -67,7 +67,7 @@ class Series:
 
     @property
     def first(self) -> Image:
-        """The first slice; all are of its kind."""
+        """The header of the first slice; all slices are of the same kind."""
         return self.images[0]
 
     @property
@@ -77,14 +77,14 @@ class Series:
 
     @property
     def spacing_mm(self) -> float | None:
-        """The usual distance from slice to slice; None for one slice, or without positions."""
+        """Median distance between slices, mm; None for one slice, or without positions."""
         if self.axes is None or len(self.images) < 2:
             return None
         return median(b - a for a, b in pairwise(_places(self.images, self.axes)))
 
     @property
     def extent_mm(self) -> float | None:
-        """How far it reaches from the patient's right to left; None without positions."""
+        """Extent from the patient's right to left, mm; None without positions."""
         first, last = self.images[0], self.images[-1]
         if self.axes is None or len(first.pixel_mm) != 2:
             return None
@@ -95,7 +95,7 @@ class Series:
 
     @property
     def centre(self) -> np.ndarray | None:
-        """The middle of the stack in the patient, (x, y, z) in mm."""
+        """Centre of the stack in patient coordinates (x, y, z), mm; None without positions."""
         first, last = self.images[0], self.images[-1]
         if self.axes is None or len(first.pixel_mm) != 2:
             return None
@@ -108,9 +108,9 @@ class Series:
 
 
 def sort_into_series(images: Iterable[Image]) -> list[Series]:
-    """All stacks of one study, in the scanner's order of series.
+    """Returns all stacks of one study, in the scanner's order of series.
 
-    The same image twice, as copies in two folders, counts once.
+    Copies of an image, such as in two folders, are used once.
     """
     kept, renamed = _without_copies(images)
     stacks: list[Series] = []
@@ -121,15 +121,15 @@ def sort_into_series(images: Iterable[Image]) -> list[Series]:
     return sorted(stacks, key=scanner_order)
 
 
-_ONE_INSTANCE = "several of its images share one SOPInstanceUID; they are told apart by position"
-_ONE_EACH = "each of its images has a SeriesInstanceUID of its own; its number and name join them"
+_ONE_INSTANCE = "several of its images share one SOPInstanceUID; they are separated by position"
+_ONE_EACH = "each of its images has its own SeriesInstanceUID; they are joined by number and name"
 
 
 def _without_copies(images: Iterable[Image]) -> tuple[list[Image], set[str]]:
-    """Images without copies, and the SOPInstanceUIDs that different images share.
+    """Removes copies; also returns the SOPInstanceUIDs that different images share.
 
-    Anonymisers may give one SOPInstanceUID to all images, so a copy is an image that also says
-    the same of its series, place, number and echo.
+    Anonymisers may give one SOPInstanceUID to all images, so a copy must also agree in series,
+    position, number and echo.
     """
     unique: dict[Hashable, Image] = {}
     seen: set[tuple[str, int]] = set()
@@ -147,7 +147,7 @@ def _without_copies(images: Iterable[Image]) -> tuple[list[Image], set[str]]:
 
 
 def _identity(image: Image) -> tuple[Hashable, ...]:
-    """What two images of one SOPInstanceUID must share to be copies of each other."""
+    """Returns what two images of one SOPInstanceUID must share to be copies."""
     return (
         *(image.series, image.series_number, image.names, image.number, image.acquisition),
         *(image.temporal, image.echo, image.te_ms, image.kind, image.rows, image.cols),
@@ -156,11 +156,11 @@ def _identity(image: Image) -> tuple[Hashable, ...]:
 
 
 def _scanner_series(images: Sequence[Image]) -> list[tuple[list[Image], tuple[str, ...]]]:
-    """Images as the scanner's series, each with what is odd about it.
+    """Groups images into the scanner's series, each with notes on its irregularities.
 
-    A series has one number and one description, so images that share its UID but not these are
-    another one: anonymisers may give one SeriesInstanceUID to all series of a study. Or one to
-    each image: such images are joined by number and description.
+    A series has one number and one description. Images with the same UID but another number or
+    description are another series, because anonymisers may give one SeriesInstanceUID to all
+    series of a study. If each image has its own UID, images are joined by number and description.
     """
     groups = grouped(images, lambda image: (image.series, image.series_number, image.names))
     single = [group[0] for group in groups if len(group) == 1 and group[0].frames == 1]
@@ -173,14 +173,14 @@ def _scanner_series(images: Sequence[Image]) -> list[tuple[list[Image], tuple[st
 
 
 def scanner_order(stack: Series) -> tuple[object, ...]:
-    """What stacks of a study are sorted by."""
+    """Returns the key by which stacks of a study are sorted."""
     first = stack.first
     plane = stack.plane[0] if stack.plane else ""
     return (first.series_number, first.series, plane, first.te_ms or 0.0, first.number)
 
 
 def _split(images: Sequence[Image], notes: tuple[str, ...]) -> list[Series]:
-    """One scanner's series as stacks."""
+    """Splits one scanner's series into stacks."""
     ordered = sorted(images, key=lambda image: (image.number, image.frame))
     directions, axes_of = directions_of(ordered)
     echoes = _steps([image.te_ms or 0.0 for image in ordered], SAME_ECHO_MS)
@@ -192,7 +192,7 @@ def _split(images: Sequence[Image], notes: tuple[str, ...]) -> list[Series]:
         for axis in (0, 1)
     )
     sides = [coded_sides(image.lateralities) for image in ordered]
-    if len({side for each in sides for side in each}) < 2:  # where one is said, it is all images'
+    if len({side for each in sides for side in each}) < 2:  # a single side applies to all images
         sides = [frozenset()] * len(ordered)
     clusters: dict[tuple[Any, ...], list[Image]] = {}
     for index, image in enumerate(ordered):
@@ -226,10 +226,10 @@ def _split(images: Sequence[Image], notes: tuple[str, ...]) -> list[Series]:
 
 
 def directions_of(images: Sequence[Image]) -> tuple[list[int], list[Axes | None]]:
-    """Which orientation each image has, as a place in the list of orientations.
+    """Returns each image's orientation as an index, and the list of orientations.
 
-    An orientation is looked for in a grid of normals, in which only neighbouring cells can hold
-    it, so that the time grows with the number of images and not with its square.
+    Orientations are looked up in a grid of normals, in neighbouring cells only, so that the time
+    is linear in the number of images.
     """
     found: list[Axes | None] = []
     cells: dict[tuple[int, ...] | None, list[int]] = {}
@@ -238,7 +238,7 @@ def directions_of(images: Sequence[Image]) -> tuple[list[int], list[Axes | None]
         axes = image.axes
         cell = None if axes is None else _cell(axes)
         near = [None] if cell is None else _neighbours(cell)
-        if indices and _parallel(axes, found[indices[-1]]):  # most often the one before
+        if indices and _parallel(axes, found[indices[-1]]):  # usually that of the previous image
             indices.append(indices[-1])
             continue
         same = (k for one in near for k in cells.get(one, ()) if _parallel(axes, found[k]))
@@ -251,7 +251,7 @@ def directions_of(images: Sequence[Image]) -> tuple[list[int], list[Axes | None]
 
 
 def _cell(axes: Axes) -> tuple[int, ...]:
-    width = 2 * np.sin(np.radians(PARALLEL_DEGREES) / 2)  # the distance of such unit vectors
+    width = 2 * np.sin(np.radians(PARALLEL_DEGREES) / 2)  # distance of unit vectors at this angle
     return tuple(int(place) for place in np.floor(axes[0] / width))
 
 
@@ -271,7 +271,7 @@ def _parallel(one: Axes | None, other: Axes | None) -> bool:
 
 
 def _steps(values: Sequence[float], tolerance: float) -> list[int]:
-    """Numbers as groups: two belong together where no gap between them exceeds the tolerance."""
+    """Clusters numbers at gaps larger than the tolerance; returns a cluster index per number."""
     order = sorted(set(values))
     starts = [later for before, later in pairwise(order) if later - before > tolerance]
     return [bisect_right(starts, value) for value in values]
@@ -280,7 +280,7 @@ def _steps(values: Sequence[float], tolerance: float) -> list[int]:
 def _count_planes(
     images: Sequence[Image], axes: Sequence[Axes | None], echoes: Sequence[int]
 ) -> int:
-    """In how many planes images of one echo and repetition time lie, at most."""
+    """Returns the maximum number of planes with images of one echo and repetition time."""
     planes: dict[Hashable, set[Plane]] = {}
     nearest: dict[int, Plane] = {}
     for image, direction, echo in zip(images, axes, echoes, strict=True):
@@ -292,24 +292,25 @@ def _count_planes(
 
 
 def slabs_of(images: list[Image], axes: Axes) -> list[list[Image]]:
-    """Parallel images as slabs: blocks that lie apart, as those of two knees do.
+    """Splits parallel images into slabs: separate blocks, such as those of two knees.
 
-    The slices of one slab lie on a straight line, which may be sheared. Where they don't, they
-    are split wherever two neighbours along the rows or columns are more than `IN_PLANE_MM` apart;
-    and in any case where a gap along the normal lies between two knees; see `APART_MM`.
+    The slices of one slab lie on a straight line, which may be sheared. Otherwise they are split
+    where two neighbours along the rows or columns are more than `IN_PLANE_MM` apart. In any case
+    they are split at a gap along the normal between two knees; see `APART_MM`.
     """
     places = np.array([image.position for image in images]) @ axes.T
     blocks = [np.arange(len(images))]
     if not _on_a_line(places):
         for axis in (1, 2, 1):
-            blocks = [part for block in blocks for part in _apart(block, places[:, axis])]
+            blocks = [part for block in blocks for part in _split_in_plane(block, places[:, axis])]
     across = nearest_plane(axes[0])[0] is Plane.SAGITTAL
-    blocks = [part for block in blocks for part in _along(block, places[:, 0], across=across)]
+    along = places[:, 0]
+    blocks = [part for block in blocks for part in _split_along_normal(block, along, across=across)]
     return [[images[index] for index in sorted(block)] for block in blocks]
 
 
 def _on_a_line(places: np.ndarray) -> bool:
-    """Whether the places of slices shift in the plane by the same step from slice to slice."""
+    """Returns whether slice positions lie on one line: constant in-plane shift per slice."""
     along = places[:, 0] - places[:, 0].mean()
     across = places[:, 1:] - places[:, 1:].mean(axis=0)
     spread = float(along @ along)
@@ -318,19 +319,19 @@ def _on_a_line(places: np.ndarray) -> bool:
     return bool(off <= IN_PLANE_MM / 2 and np.abs(slope).max() <= MAX_SHEAR)
 
 
-def _apart(block: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
-    """Splits a block of indices where their places within the plane lie apart."""
+def _split_in_plane(block: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
+    """Splits a block of indices at gaps between in-plane positions."""
     order = block[np.argsort(places[block], kind="stable")]
     return np.split(order, np.flatnonzero(np.diff(places[order]) > IN_PLANE_MM) + 1)
 
 
-def _along(block: np.ndarray, places: np.ndarray, *, across: bool) -> list[np.ndarray]:
-    """Splits a block of indices where their places along the normal are those of two knees.
+def _split_along_normal(block: np.ndarray, places: np.ndarray, *, across: bool) -> list[np.ndarray]:
+    """Splits a block of indices at gaps along the normal that separate two knees.
 
     Args:
-        block: of indices.
-        places: along the normal, mm.
-        across: the normal runs from the patient's right to left, as the knees lie.
+        block: indices of images.
+        places: positions along the normal, mm.
+        across: whether the normal runs from the patient's right to left.
     """
     order = block[np.argsort(places[block], kind="stable")]
     gaps = np.diff(places[order])
@@ -348,10 +349,10 @@ def _along(block: np.ndarray, places: np.ndarray, *, across: bool) -> list[np.nd
 
 
 def _in_order(images: list[Image], axes: Axes) -> list[tuple[list[Image], tuple[str, ...]]]:
-    """Parallel images as stacks sorted along the normal, with what is odd about each.
+    """Splits parallel images into stacks sorted along the normal, each with its notes.
 
-    Images at one place, or uneven gaps, mean that the series holds more than one stack: they are
-    told apart by acquisition, then by point in time, then by the order they were made in.
+    Images at one position, or uneven gaps, mean that the series holds more than one stack. Stacks
+    are separated by acquisition, then by temporal position, then by order of acquisition.
     """
     ordered = sorted_along(images, axes)
     if _even(ordered, axes):
@@ -369,14 +370,14 @@ def _in_order(images: list[Image], axes: Axes) -> list[tuple[list[Image], tuple[
     if len(counts) == 1 and counts != {1}:
         layers = [[place[k] for place in places] for k in range(counts.pop())]
         return [(layer, () if _even(layer, axes) else (_GAPS,)) for layer in layers]
-    notes = [] if counts == {1} else ["several images lie at one place; the last made is taken"]
+    notes = [] if counts == {1} else ["several images have one position; the last one is used"]
     stack = [place[-1] for place in places]
     if not _even(stack, axes):
         notes.append(_GAPS)
     return [(stack, tuple(notes))]
 
 
-_SLABS = "its series holds several blocks of slices that lie apart; they are told apart by place"
+_SLABS = "its series holds several blocks of slices; they are separated by position"
 _GAPS = "slices are unevenly spaced; one may be missing"
 
 
@@ -385,14 +386,14 @@ def _places(images: Sequence[Image], axes: Axes) -> list[float]:
 
 
 def sorted_along(images: Sequence[Image], axes: Axes) -> list[Image]:
-    """Images by their places along the first axis."""
+    """Sorts images by their positions along the first axis."""
     places = _places(images, axes)
     order = sorted(range(len(images)), key=lambda i: (places[i], images[i].number, i))
     return [images[i] for i in order]
 
 
 def _by_place(ordered: Sequence[Image], axes: Axes) -> list[list[Image]]:
-    """Images at one place together, in the order they were made in."""
+    """Groups images by position, each group in order of acquisition."""
     groups: list[list[Image]] = []
     last = -np.inf
     for image, place in zip(ordered, _places(ordered, axes), strict=True):
@@ -410,7 +411,7 @@ def _even(ordered: Sequence[Image], axes: Axes) -> bool:
 
 
 def grouped(members: Iterable[_Any], key: Callable[[_Any], Hashable]) -> list[list[_Any]]:
-    """Members of one key together, in the order in which the keys come."""
+    """Groups members by a key, in order of first appearance."""
     groups: dict[Hashable, list[_Any]] = {}
     for member in members:
         groups.setdefault(key(member), []).append(member)

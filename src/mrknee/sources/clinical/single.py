@@ -1,4 +1,4 @@
-"""One study as an exam, without writing anything."""
+"""Reading of one study as an `Exam`, without writing anything."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def read_exam_of(
     allow_missing_plane: bool = False,
     series: SeriesList = MRNET_SERIES,
 ) -> Exam:
-    """Reads the one study of a source, by the rules of `mrknee import`.
+    """Reads the only study of a source, by the rules of `mrknee import`.
 
     Args:
         source: a folder of any depth, an archive, or a file: DICOM or NIfTI.
-        exam_id: the exam's id; nothing of the source's identifiers is taken over.
-        allow_missing_plane: take a study that lacks series; one has to be there.
-        series: the series to choose.
+        exam_id: id of the exam; no identifier of the source is used.
+        allow_missing_plane: accept a study with at least one of the series.
+        series: series to choose.
 
     Returns:
-        The exam; what `mrknee import` would warn of is in its remarks, with the code `import`.
+        The exam. Warnings of `mrknee import` are in its remarks, with the code `import`.
 
     Raises:
-        MrkneeError: there is no image, more than one study (two knees are two), or the study can't
-            be used.
+        MrkneeError: the source holds no image or more than one study (two knees are two studies),
+            or the study can't be used.
     """
     source = Path(source)
     scan = scan_source(source, 1)

@@ -1,4 +1,4 @@
-"""One study: which of its series stand for the declared ones, and the stacks of them."""
+"""Reading of one study: choice of a series for each declared one, stacks, and the record."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from mrknee.sources.clinical.pixels import FOREIGN, read_volume
 from mrknee.sources.clinical.protocol import (
     ORDER,
     Candidate,
-    aim_of,
+    by_specificity,
     contrast_of,
     declared_contrast,
-    in_turn,
     matches,
     ranked,
-    why_not,
+    reason_not_chosen,
+    target_of,
 )
-from mrknee.sources.clinical.refusals import FEW_SLICES, unusable_because
+from mrknee.sources.clinical.refusals import FEW_SLICES, unusable_reason
 
 MANY_NAMES = 6
-"""So many series are named in a reason; more are counted."""
-PLACE = "its place in the scanner"
+"""Maximum number of series named in a reason; more are counted."""
+PLACE = "its position in the scanner"
 MAX_TURNED_DEGREES = 30.0
-"""An image turned further than this within its plane is noted: MRNet's knees stand upright."""
+"""An image rotated by more than this within its plane is noted: MRNet's knees are upright."""
 FRAMES = (
-    "its planes were measured in different frames of reference, and nothing says that they show"
-    " the same knee"
+    "its planes have different frames of reference, without a statement that they show the same"
+    " knee"
 )
 
 Choice = Mapping[str, frozenset[str]]
-"""Declared series -> the SeriesInstanceUIDs a user wants for it, of any study."""
+"""Declared series -> SeriesInstanceUIDs that the user requests for it, of any study."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """One knee's series, known by their headers.
+    """The series of one knee, described by their headers.
 
     Attributes:
-        key: what tells it from others; an identifier, so it stays inside.
-        side, side_from: which knee, and what says so.
-        candidates: its series.
-        notes: what is odd about it, one sentence each.
+        key: unique key. It contains identifiers and is never written.
+        side, side_from: which knee, and the origin of this information.
+        candidates: series of the study.
+        notes: irregularities, one sentence each.
     """
 
     key: str
@@ -60,19 +60,19 @@ class Study:
 
 
 def read_stack(one: Candidate, plane: Plane) -> Volume:
-    """A candidate's grey values, from DICOM or NIfTI."""
+    """Reads a candidate's grey values from DICOM or NIfTI."""
     location = one.series.first.location
     return read_nifti(location, plane) if is_nifti(location) else read_volume(one.series)
 
 
 @dataclass
 class Outcome:
-    """What became of a study.
+    """Result of reading a study.
 
     Attributes:
-        stacks: declared series -> stack; empty if it was refused.
-        record: what import.json says of it.
-        failed: candidates that could not be read -> the declared series that they were to be.
+        stacks: declared series -> stack; empty if the study was refused.
+        record: entry for import.json.
+        failed: candidates that could not be read -> declared series they were chosen for.
     """
 
     stacks: dict[str, Stack]
@@ -81,7 +81,7 @@ class Outcome:
 
 
 def needs_decoder(study: Study) -> bool:
-    """Whether one of its series may go through a decoder that isn't written in Python."""
+    """Returns whether a series of the study may need a decoder that isn't written in Python."""
     return any(one.series.first.syntax in FOREIGN for one in study.candidates)
 
 
@@ -95,15 +95,15 @@ def read_study(
     """Chooses, reads and frames a study's series.
 
     Args:
-        study: what its headers say.
-        choice: series that a user wants.
-        allow_missing_plane: take it even if declared series are missing, but not all of them.
+        study: headers of the study.
+        choice: series that the user requests.
+        allow_missing_plane: accept the study if at least one declared series is found.
         series: the declared series.
 
     Returns:
-        Its stacks, or none and the reason why.
+        The stacks and the record; without stacks, the record states the reason.
     """
-    work = _Work(study, series)
+    work = _StudyReader(study, series)
     for declared in work.order_of_choice(choice):
         work.read_series(declared, choice.get(declared.name, frozenset()))
     missing = [one for one in series if one.name not in work.framed]
@@ -124,14 +124,14 @@ def read_study(
     return Outcome({} if reason else stacks, record, work.failed)
 
 
-class _Work:
-    """A study while its series are chosen and read.
+class _StudyReader:
+    """State while the series of one study are chosen and read.
 
     Attributes:
-        framed, planes, chosen: declared series -> its stack, its record, its candidate.
-        notes: declared series -> what is odd about its stack.
-        why: candidates that can't be used -> the reason.
-        failed: candidates that could not be read -> the declared series that they were to be.
+        framed, planes, chosen: declared series -> framed stack, record, candidate.
+        notes: declared series -> irregularities of its stack.
+        why: candidates that can't be used -> reason.
+        failed: candidates that could not be read -> declared series they were chosen for.
     """
 
     def __init__(self, study: Study, series: SeriesList) -> None:
@@ -145,26 +145,27 @@ class _Work:
         self.side, self.side_from = study.side, study.side_from
 
     def order_of_choice(self, choice: Choice) -> list[Declared]:
-        """Declared series as they choose: those that a user has chosen for come first."""
-        there = {one.series.first.series for one in self.study.candidates}
+        """Sorts declared series for the choice: those with a series requested by the user first."""
+        present = {one.series.first.series for one in self.study.candidates}
         return sorted(
-            in_turn(self.series), key=lambda one: not there & choice.get(one.name, frozenset())
+            by_specificity(self.series),
+            key=lambda one: not present & choice.get(one.name, frozenset()),
         )
 
     def read_series(self, declared: Declared, wanted: frozenset[str]) -> None:
-        """Reads the first candidate for a declared series that can be read."""
+        """Reads the best candidate for a declared series that can be read."""
         asked = [one for one in self.study.candidates if one.series.first.series in wanted]
         row = ranked(self.study.candidates, declared)
         if asked:
             row = [
                 one
                 for one in asked
-                if one.plane == declared.plane and not unusable_because(one.series)
+                if one.plane == declared.plane and not unusable_reason(one.series)
             ]
             row.sort(key=lambda one: (not matches(one, declared), -len(one.series.images)))
             if not row:
                 self.notes[declared.name].append(
-                    f"the series asked for is no {declared.plane} stack"
+                    f"the requested series is not a {declared.plane} stack"
                 )
         used = {one.name for one in self.chosen.values()} | self.failed.keys()
         for one in row:
@@ -183,50 +184,50 @@ class _Work:
             turned = turned_degrees(volume, declared.plane)
             if turned > MAX_TURNED_DEGREES:
                 self.notes[declared.name].append(
-                    f"{declared.name}: turned by {turned:.0f} degrees within its plane"
+                    f"{declared.name}: rotated by {turned:.0f} degrees within its plane"
                 )
             return
 
     def why_refused(self, missing: Sequence[Declared]) -> str:
-        """Why the study is no exam, by the declared series that it lacks."""
+        """Returns why the study was refused, for each missing declared series."""
         if self.series == MRNET_SERIES:
             reason = f"no series for the plane{'s' * (len(missing) > 1)} "
             reason += ", ".join(one.name for one in missing)
-            return reason + (f" ({_together(self.why)})" if self.why else "")
+            return reason + (f" ({_group_reasons(self.why)})" if self.why else "")
         lacks = "; ".join(f"{one.name}: {self._why_missing(one)}" for one in missing)
-        why = f"; {_together(self.why)}" if self.why else ""
+        why = f"; {_group_reasons(self.why)}" if self.why else ""
         return f"no series for {', '.join(one.name for one in missing)} ({lacks}{why})"
 
     def _why_missing(self, declared: Declared) -> str:
-        """Why no candidate stands for a declared series."""
-        there = [
+        """Returns why no candidate was used for a declared series."""
+        usable = [
             one
             for one in self.study.candidates
             if one.plane == declared.plane and one.refusal is None
         ]
-        if not there:
+        if not usable:
             return f"no {declared.plane} series that can be used"
-        of_contrast = [one for one in there if matches(one, declared)]
+        of_contrast = [one for one in usable if matches(one, declared)]
         if not of_contrast:
-            shown = [f"{one.name} is {contrast_of(one)}" for one in there[:MANY_NAMES]]
-            more = f", and {len(there) - MANY_NAMES} more" * (len(there) > MANY_NAMES)
+            shown = [f"{one.name} is {contrast_of(one)}" for one in usable[:MANY_NAMES]]
+            more = f", and {len(usable) - MANY_NAMES} more" * (len(usable) > MANY_NAMES)
             contrast = declared_contrast(declared)
             return f"no {declared.plane} series is {contrast}: {', '.join(shown)}{more}"
-        stands_for = {one.name: name for name, one in self.chosen.items()}
+        used_for = {one.name: name for name, one in self.chosen.items()}
         return ", ".join(
-            f"{one.name} stands for {stands_for[one.name]}"
-            if one.name in stands_for
-            else f"{one.name} {'can not be read' if one.name in self.failed else 'was not taken'}"
+            f"{one.name} is used for {used_for[one.name]}"
+            if one.name in used_for
+            else f"{one.name} {'can not be read' if one.name in self.failed else 'was not used'}"
             for one in of_contrast
         )
 
     def warnings(self, missing: Sequence[Declared]) -> list[str]:
-        """What is odd about the exam, and why it lacks declared series other than MRNet's."""
+        """Returns irregularities of the exam, and why declared series (not MRNet's) are missing."""
         found = [*self.study.notes, *(note for notes in self.notes.values() for note in notes)]
         if len(self.frames()) > 1 and (self.side is None or self.side_from == PLACE):
             found.append(FRAMES)
         if not any(names_knee(one.series.first) for one in self.study.candidates):
-            found.append("nothing in the headers says that this is a knee")
+            found.append("the headers don't state that this is a knee")
         return found + [
             f"{one.name}: missing: {self._why_missing(one)}"
             for one in missing
@@ -234,7 +235,7 @@ class _Work:
         ]
 
     def frames(self) -> set[str]:
-        """The frames of reference of the chosen series."""
+        """Returns the frames of reference of the chosen series."""
         chosen = {one.series.first.frame_of_reference for one in self.chosen.values()}
         return chosen - {""}
 
@@ -252,17 +253,17 @@ class _Work:
         if count < FEW_SLICES:
             notes.append(f"{name}: only {count} slice{'s' * (count != 1)}")
         tag = other_part(one.series.first)
-        if tag and one.refusal is None:  # as the user wants it
+        if tag and one.refusal is None:  # accepted by the user's option
             notes.append(f"{name}: {tag}")
         usual = ORDER[declared.plane][0][0]
         if declared in MRNET_SERIES and one.weighting != usual:
-            notes.append(f"{name}: {one.weighting} where MRNet has {usual}")
+            notes.append(f"{name}: {one.weighting}, while MRNet has {usual}")
         if not matches(one, declared):
             contrast = declared_contrast(declared)
-            notes.append(f"{name}: {contrast_of(one)} where {contrast} is declared")
+            notes.append(f"{name}: {contrast_of(one)}, while {contrast} is declared")
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table of candidates, each with what became of it and why."""
+        """Returns one record per candidate, with its status and the reason."""
         return [self._row(one) for one in self.study.candidates]
 
     def _row(self, one: Candidate) -> dict[str, Any]:
@@ -287,7 +288,7 @@ class _Work:
         for declared in self.series:
             if self.chosen.get(declared.name) is one:
                 by_user = self.planes[declared.name]["chosen_by"] == "you"
-                reason = "asked for" if by_user else f"the closest to {aim_of(declared)}"
+                reason = "requested" if by_user else f"the closest to {target_of(declared)}"
                 return {"status": "chosen", "reason": reason}
         if one.name in self.why:
             return {"status": "refused", "reason": self.why[one.name]}
@@ -295,13 +296,13 @@ class _Work:
 
     def _why_not_chosen(self, one: Candidate) -> str:
         in_plane = [declared for declared in self.series if declared.plane == one.plane]
-        fitting = [declared for declared in in_turn(self.series) if matches(one, declared)]
+        fitting = [declared for declared in by_specificity(self.series) if matches(one, declared)]
         for declared in fitting:
             chosen = self.chosen.get(declared.name)
             if chosen is not None and self.planes[declared.name]["chosen_by"] == "you":
-                return f"{chosen.name} was asked for"
+                return f"{chosen.name} was requested"
             if chosen is not None:
-                return why_not(one, chosen, declared)
+                return reason_not_chosen(one, chosen, declared)
         if fitting:
             return "no series was chosen for this plane"
         if in_plane:
@@ -309,14 +310,14 @@ class _Work:
         return f"no {one.plane} series is declared"
 
 
-def _together(why: Mapping[str, str]) -> str:
-    """Reasons, each with the names of the series it holds for."""
+def _group_reasons(why: Mapping[str, str]) -> str:
+    """Groups reasons, each with the names of its series."""
     names: dict[str, list[str]] = {}
     for name, reason in why.items():
         names.setdefault(reason, []).append(name)
     return "; ".join(
-        f"{', '.join(whose) if len(whose) <= MANY_NAMES else f'{len(whose)} series'}: {reason}"
-        for reason, whose in names.items()
+        f"{', '.join(group) if len(group) <= MANY_NAMES else f'{len(group)} series'}: {reason}"
+        for reason, group in names.items()
     )
 
 

@@ -1,4 +1,4 @@
-"""Words of descriptions, in the form in which they are compared."""
+"""Normalisation of descriptions to words that can be compared."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-# Letters that Unicode doesn't take apart, and characters that are words of their own.
+# Letters that Unicode doesn't decompose, and characters that are complete words.
 _LETTERS = str.maketrans(
     {"ø": "o", "æ": "ae", "ß": "ss", "ł": "l", "đ": "d", "\N{LATIN SMALL LETTER DOTLESS I}": "i"}
     | {"右": " right ", "左": " left ", "膝": " knee "}
 )
 
 
-def plain(text: str) -> str:
-    """A text in lower case and without accents."""
+def normalised(text: str) -> str:
+    """Returns a text in lower case without accents."""
     apart = unicodedata.normalize("NFKD", text.lower().translate(_LETTERS))
     return "".join(letter for letter in apart if not unicodedata.combining(letter))
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
-    """Whole words, lower case, without accents or punctuation."""
-    return re.findall(r"[^\W_]+", plain(" ".join(texts)))
+    """Returns the words of texts in lower case, without accents or punctuation."""
+    return re.findall(r"[^\W_]+", normalised(" ".join(texts)))
 
 
 def vocabulary(words: str) -> frozenset[str]:
-    """Words with spaces between, as a set."""
-    return frozenset(plain(words).split())
+    """Splits a string of words at its spaces and returns them normalised, as a set."""
+    return frozenset(normalised(words).split())

@@ -1,4 +1,4 @@
-"""One person's knee: every random measure is drawn here, before anything is painted."""
+"""Anatomy of one knee: all random parameters, drawn before anything is painted."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mrknee.sources.phantom.shapes import Frame, Point
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The measures of one knee. Lengths are in mm for an average adult before ``scale``.
+    """Parameters of one knee. Lengths are in mm for an average adult before ``scale``.
 
     Attributes:
-        right: a right knee (its fibula lies to the patient's right).
+        right: whether it is a right knee (the fibula lies to the patient's right).
         scale: size of bones and limb relative to the average adult.
-        width: extra scale of the bones from medial to lateral.
-        rotation_deg: the leg's pose in the scanner: flexion-like tilt, abduction, rotation.
+        width: additional scale of the bones from medial to lateral.
+        rotation_deg: pose of the leg in the scanner: flexion-like tilt, abduction, rotation.
         offset: position of the joint in the scanner (x, y, z).
         flexion_deg: angle between femur and tibia.
         notch: half width of the intercondylar notch.
@@ -32,10 +32,10 @@ class Anatomy:
         muscle: factor on the thickness of the muscles.
         outline: four random harmonics of the limb's outline (mm).
         fluid: physiological joint fluid, 0..1.
-        degeneration: mucoid signal inside each meniscus (medial, lateral), 0 for none, to 1;
-            it never reaches a surface.
+        degeneration: mucoid signal inside each meniscus (medial, lateral), 0 (none) to 1; it
+            never reaches a surface.
         acl_bright_spot: a partial-volume or magic-angle bright spot in the ACL, 0..1.
-        red_marrow: how much haematopoietic marrow the metaphyses hold, 0..1.
+        red_marrow: amount of haematopoietic marrow in the metaphyses, 0..1.
         closed_physis: visibility of the physeal scar, 0..1.
         vein: radius of the popliteal vein.
         texture_seed: seed of the textures of fat, marrow and muscle.
@@ -69,9 +69,9 @@ class Anatomy:
 
     @property
     def tibia(self) -> Frame:
-        """The tibia's frame: origin in the joint line's centre, w up along the shaft."""
+        """The tibia's frame: origin at the centre of the joint line, w up along the shaft."""
         side = -1.0 if self.right else 1.0
-        # Local directions in a knee that is not turned: u lateral, v anterior, w superior.
+        # Local directions in an unrotated knee: u lateral, v anterior, w superior.
         rest = np.array([[side, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]])
         tilt, abduction, turn = np.deg2rad(self.rotation_deg)
         axes = rest @ (_about(0, tilt) @ _about(1, abduction) @ _about(2, turn)).T
@@ -94,7 +94,7 @@ class Anatomy:
 
 
 def _about(axis: int, angle: float) -> np.ndarray:
-    """Rotation matrix about a world axis (0 x, 1 y, 2 z)."""
+    """Returns the rotation matrix about a world axis (0 x, 1 y, 2 z)."""
     cos, sin = np.cos(angle), np.sin(angle)
     matrix = np.eye(3)
     a, b = [(1, 2), (2, 0), (0, 1)][axis]
@@ -103,10 +103,10 @@ def _about(axis: int, angle: float) -> np.ndarray:
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw one knee: proportions vary by about 5-10 % as adults' do, pose as in a knee coil.
+    """Draws one knee: proportions vary by 5-10 % as in adults, the pose as in a knee coil.
 
-    Nothing here depends on the labels: the distractors of normal knees (fluid, degeneration,
-    bright spots) are drawn for every knee.
+    Nothing depends on the labels: the distractors of normal knees (fluid, degeneration, bright
+    spots) are drawn for every knee.
     """
 
     def around(mean: float, sd: float, reach: float = 2.0) -> float:

@@ -1,4 +1,4 @@
-"""Femur, tibia, fibula and patella with their cartilage, as signed distances in mm."""
+"""Bones and their cartilage as signed distances in mm: femur, tibia, fibula and patella."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Bone:
 
 @dataclass(frozen=True)
 class Cartilage:
-    """One cartilage layer: everything within ``distance`` that the bone doesn't cover."""
+    """One cartilage layer; ``distance`` includes the bone, which is painted over it."""
 
     name: str
     box: Box
@@ -71,8 +71,8 @@ class Cartilage:
 
 
 def shaft(u: Field, v: Field, w: Field, outline: tuple[tuple[float, ...], ...]) -> Field:
-    """A shaft with elliptical cross-sections interpolated between the rows of an outline."""
-    # The height hardly changes across a slice of the box, so one outline a slice is enough.
+    """Returns a shaft with elliptical cross-sections interpolated between rows of an outline."""
+    # The height hardly changes within a slice of the box, so one outline per slice is enough.
     height = w[:, w.shape[1] // 2, w.shape[2] // 2]
     rows = np.array(sorted(outline))
     half_u, half_v, centre_u, centre_v = (
@@ -85,7 +85,7 @@ def shaft(u: Field, v: Field, w: Field, outline: tuple[tuple[float, ...], ...]) 
 
 
 def _condyles(knee: Anatomy, u: Field, v: Field, w: Field, grow: float) -> Field:
-    """The rolling surfaces: two posterior condyles and the trochlea, ``grow`` mm thicker."""
+    """Returns the joint surfaces of condyles and trochlea, ``grow`` mm thicker."""
     posterior = np.hypot(v + 9.0, w - 26.0) - (19.5 + grow)
     groove = knee.groove * np.exp(-(((u - 2.0) / 9.5) ** 2)) + 0.0022 * np.clip(-u, 0, 40) ** 2
     anterior = np.hypot(v - 6.0, w - 31.0) - (26.0 + grow) + groove * ramp(v, 4.0, 16.0)
@@ -98,13 +98,13 @@ def _condyles(knee: Anatomy, u: Field, v: Field, w: Field, grow: float) -> Field
 
 
 def _notch(knee: Anatomy, u: Field, v: Field, w: Field) -> Field:
-    """The space between the condyles, below the slanting roof (Blumensaat's line)."""
+    """Returns the space between the condyles below its oblique roof (Blumensaat's line)."""
     roof = (v - 14.0) * 0.73 + (w - 8.0) * 0.68
     return intersection(roof, np.abs(u) - knee.notch, 9.0)
 
 
 def femur(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
-    """The distal femur and its cartilage, in the femur's frame (condyles end at w = 5)."""
+    """Returns the distal femur and its cartilage, in the femur's frame (condyles end at w = 5)."""
     frame = knee.femur
     box = grid.box(frame.to_world(_corners((-42, -40, -8), (42, 36, 150))), 1.0)
 
@@ -129,14 +129,14 @@ def femur(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
 
 
 def plateau_height(knee: Anatomy, u: Field, v: Field) -> Field:
-    """Height (mm) of the tibial plateau's bone: sloping back, hollow medially, domed laterally."""
+    """Returns the height (mm) of the plateau: sloped, with two hollows and the eminence."""
     inner = np.exp(-(((np.abs(u) - 7.0) / 3.6) ** 2)) * np.exp(-(((v + 2.0) / 9.0) ** 2))
     hollow = np.exp(-(((np.abs(u) - 21.0) / 10.0) ** 2) - (v / 16.0) ** 2)
     return np.asarray(knee.slope * v + 7.5 * inner - 1.2 * hollow)
 
 
 def tibia(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
-    """The proximal tibia and its cartilage, in the tibia's frame (plateau at w = 0)."""
+    """Returns the proximal tibia and its cartilage, in the tibia's frame (plateau at w = 0)."""
     frame = knee.tibia
     box = grid.box(frame.to_world(_corners((-40, -30, -150), (40, 32, 14))), 1.0)
 
@@ -167,7 +167,7 @@ def tibia(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
 
 
 def fibula(knee: Anatomy, grid: Grid) -> Bone:
-    """The fibula: posterolateral, its head just under the joint line."""
+    """Returns the fibula, posterolateral with its head just below the joint line."""
     frame = knee.tibia
     box = grid.box(frame.to_world(_corners((22, -34, -150), (52, -4, -6))), 1.0)
 
@@ -178,8 +178,8 @@ def fibula(knee: Anatomy, grid: Grid) -> Bone:
 
 
 def patella_centre(knee: Anatomy) -> Point:
-    """Where the patella rides, in the tibia's frame: it sinks and turns with flexion."""
-    # Held by its tendon at a fixed distance from the tuberosity, resting on the trochlea.
+    """Returns the patella's centre in the tibia's frame, mm; it descends with flexion."""
+    # The tendon holds it at a fixed distance from the tuberosity; it rests on the trochlea.
     height = knee.patella_height - 0.12 * knee.flexion_deg
     front = 30.0 + 2 * knee.cartilage + 1.0 - 0.35 * max(height - 31.0, 0.0)
     radius_up = height - 31.0
@@ -188,7 +188,7 @@ def patella_centre(knee: Anatomy) -> Point:
 
 
 def patella(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
-    """The patella with its two facets, and its cartilage (the thickest of the knee)."""
+    """Returns the patella with its two facets, and its cartilage, the thickest of the knee."""
     frame = knee.tibia
     cu, cv, cw = patella_centre(knee)
     box = grid.box(
@@ -216,7 +216,7 @@ def patella(knee: Anatomy, grid: Grid) -> tuple[Bone, Cartilage]:
 
 
 def _corners(low: Point, high: Point) -> np.ndarray:
-    """The eight corners of a box given by two of them."""
+    """Returns the eight corners of a box given by two opposite corners."""
     both = np.array([low, high], float)
     return np.array(
         [[both[i, 0], both[j, 1], both[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)]

@@ -1,4 +1,4 @@
-"""A whole synthetic data set in MRNet's layout, on all cores, resumable."""
+"""Writing of a synthetic data set in MRNet's layout, in parallel and resumable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS = (
     Truth(abnormal=True, acl=True, meniscus=False),
     Truth(abnormal=True, acl=True, meniscus=True),
 )
-# How many of MRNet's exams are of each kind, in the order of KINDS: its own label files, counted
+# Number of MRNet's exams per kind, in the order of KINDS, counted in its label files
 # (train 1130 exams, valid 120).
 FREQUENCIES = {"train": (217, 433, 272, 83, 125), "valid": (25, 20, 21, 23, 31)}
 PARAMETERS = "phantom.json"
@@ -37,7 +37,7 @@ _MAX_PARAMETER_BYTES = 64_000_000  # some 100,000 exams
 
 @dataclass(frozen=True)
 class _Task:
-    """One exam to write: where, which seed, what it shall show."""
+    """One exam to write: location, seed, truth and parameters."""
 
     out: Path
     split: str
@@ -49,7 +49,7 @@ class _Task:
     series: SeriesList
 
     def files(self) -> list[Path]:
-        """Every file of this exam."""
+        """Returns the paths of all files of the exam, masks before stacks."""
         file, names = f"{self.exam_id}.npy", self.series.names
         stacks = [self.out / self.split / name / file for name in names]
         masks = [
@@ -62,11 +62,11 @@ class _Task:
 
 
 def draw_truths(split: str, count: int, seed: int) -> list[Truth]:
-    """What each exam of a split shows: MRNet's joint frequencies, in random order.
+    """Draws the truth of each exam of a split: MRNet's joint frequencies in random order.
 
     Args:
         split: "train" or "valid", whose frequencies differ.
-        count: number of exams; counts are allotted by largest remainder.
+        count: number of exams; counts per kind are rounded by largest remainder.
         seed: seed of the order.
     """
     share = np.array(FREQUENCIES[split], float)
@@ -91,32 +91,32 @@ def write_cohort(
     series: SeriesList = MRNET_SERIES,
     workers: int | None = None,
 ) -> None:
-    """Write a synthetic data set in MRNet's layout, with lesion masks and its parameters.
+    """Writes a synthetic data set in MRNet's layout, with lesion masks and its parameters.
 
-    The same arguments write the same bytes, whatever the number of workers. An interrupted run
-    is taken up again by the same call: exams that are complete are kept, what a kill left
-    half-written is cleared away. The processes are fresh interpreters, so a script calls
-    this under ``if __name__ == "__main__":``.
+    The same arguments write the same bytes, whatever the number of workers. The same call resumes
+    an interrupted run: complete exams are kept, half-written files are removed. The worker
+    processes are new interpreters, so a script must call this function under
+    ``if __name__ == "__main__":``.
 
     Args:
-        out: the data set's folder; new, empty, or an unfinished run of the same parameters.
+        out: folder of the data set; new, empty, or an unfinished run with the same parameters.
         train: number of training exams, ids from 0000.
         valid: number of validation exams, ids continuing after train's.
-        seed: seed of everything.
+        seed: seed of all random numbers.
         size: edge of the images in pixels, 32 or more.
         slice_factor: factor on MRNet's slice counts, for smaller and faster sets; 0.2 to 1.
-        series: the series of each exam; other than MRNet's are declared in ``series.csv``.
-        workers: processes; default one a core.
+        series: series of each exam; if not MRNet's, they are declared in ``series.csv``.
+        workers: number of processes; by default one per core.
 
     Raises:
-        MrkneeError: impossible arguments, or ``out`` holds something else.
+        MrkneeError: an argument is invalid, or ``out`` holds something else.
     """
     SEED.check("the seed", seed)
     out = Path(out)
     _check(train, valid, size, slice_factor)
     with owned_folder(out):
         tasks = _plan(out, train, valid, seed, size, slice_factor, series)
-        _claim(out, _parameters(tasks, train, valid, seed, size, slice_factor, series))
+        _open_output(out, _parameters(tasks, train, valid, seed, size, slice_factor, series))
         if series != MRNET_SERIES:
             write_series(out, series)
         _write_exams(out, tasks, workers or cores())
@@ -129,7 +129,7 @@ def _write_exams(out: Path, tasks: Sequence[_Task], workers: int) -> None:
     written = each(_write_exam, missing, workers)
     for _ in track(written, len(missing), "phantom", "exams"):
         pass
-    # the labels, which say that the set is complete, come after everything is on the disk
+    # labels mark the set as complete, so they are written after everything else is on disk
     sync(file for task in missing for file in task.files())
     for split in FREQUENCIES:
         mine = [task for task in tasks if task.split == split]
@@ -142,18 +142,18 @@ def _write_exams(out: Path, tasks: Sequence[_Task], workers: int) -> None:
 def _check(train: int, valid: int, size: int, slice_factor: float) -> None:
     if train < 0 or valid < 0 or train + valid < 1:
         raise SettingsError(
-            "impossible number of exams",
+            "invalid number of exams",
             code="range",
-            expected="train and valid not negative, at least one exam in all",
+            expected="train and valid not negative, at least one exam in total",
             found=f"train {train}, valid {valid}",
         )
     if size < 32:
         raise SettingsError(
-            "images too small for a knee", code="range", expected="32 px or more", found=f"{size}"
+            "the images are too small", code="range", expected="32 px or more", found=f"{size}"
         )
     if not 0.2 <= slice_factor <= 1.0:
         raise SettingsError(
-            "impossible factor on the slice counts",
+            "invalid factor on the slice counts",
             code="range",
             expected="0.2 to 1",
             found=f"{slice_factor}",
@@ -186,7 +186,7 @@ def _parameters(
     slice_factor: float,
     series: SeriesList,
 ) -> dict[str, object]:
-    """What phantom.json holds: the arguments, and every exam's truth and lesions."""
+    """Returns the content of phantom.json: the arguments, and each exam's truth and lesions."""
     exams = {
         task.exam_id: {
             "split": task.split,
@@ -210,8 +210,12 @@ def _parameters(
     }
 
 
-def _claim(out: Path, parameters: Mapping[str, object]) -> None:
-    """Make ``out`` ours, or refuse it."""
+def _open_output(out: Path, parameters: Mapping[str, object]) -> None:
+    """Starts or resumes a data set in ``out``.
+
+    Raises:
+        OutputError: ``out`` holds something other than a data set with these parameters.
+    """
     text = json.dumps(parameters, indent=1) + "\n"
     file = out / PARAMETERS
     if out.exists() and not out.is_dir():
@@ -239,8 +243,8 @@ def _claim(out: Path, parameters: Mapping[str, object]) -> None:
             advice="choose another folder",
         )
     else:
-        with whole_file(file) as beside:
-            beside.write_text(text)
+        with whole_file(file) as temporary:
+            temporary.write_text(text)
 
 
 def _read(file: Path) -> Mapping[str, object]:
@@ -252,16 +256,16 @@ def _read(file: Path) -> Mapping[str, object]:
 
 
 def _summary(parameters: Mapping[str, object]) -> str:
-    said = {key: value for key, value in parameters.items() if key != "exams"}
-    series = said.get("series", MRNET_SERIES.to_dicts())
+    shown = {key: value for key, value in parameters.items() if key != "exams"}
+    series = shown.get("series", MRNET_SERIES.to_dicts())
     if isinstance(series, list):
         names = [str(one.get("name")) for one in series if isinstance(one, dict)]
-        said["series"] = " ".join(names)
-    return ", ".join(f"{key} {value}" for key, value in said.items())
+        shown["series"] = " ".join(names)
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
 def _write_exam(task: _Task) -> str:
-    """Render one exam, then write its files: masks first, stacks last."""
+    """Renders one exam, then writes its files: masks first, stacks last."""
     exam = render_exam(
         task.seed,
         task.truth,

@@ -1,4 +1,4 @@
-"""One synthetic exam from one seed."""
+"""Rendering of one synthetic exam from a seed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mrknee.sources.phantom.shapes import Canvas, Grid, texture_tile
 
 FINDINGS = ("abnormal", "acl", "meniscus")
 EXTENT = (176.0, 156.0, 152.0)
-"""The grid's extent (z, y, x) in mm: a large field of view and its shift fit inside."""
+"""Extent of the grid (z, y, x) in mm, for the largest field of view with its shift."""
 FINEST, COARSEST = 0.75, 1.75
 """Voxel edges (mm) for images of 256 px and more, and of 109 px and less."""
 
@@ -38,7 +38,7 @@ class PhantomExam:
     """One synthetic exam.
 
     Attributes:
-        truth: what it shows.
+        truth: findings of the exam.
         stacks: series -> uint8 (slices, size, size).
         masks: finding -> series -> uint8 0/1 of the stack's shape, for positive findings only.
         anatomy, lesions, protocol: the drawn parameters.
@@ -60,19 +60,18 @@ def render_exam(
     slice_factor: float = 1.0,
     series: SeriesList = MRNET_SERIES,
 ) -> PhantomExam:
-    """Draw a knee, its lesions and its protocol from a seed, then acquire the series.
+    """Draws a knee, its lesions and its protocol from a seed, then acquires the series.
 
-    The four things drawn (anatomy, lesions, protocol, noise) have streams of their own: the same
-    seed with another truth is the same knee in the same scanner, with other lesions. Series other
-    than MRNet's have streams of their own, too: a series' bytes don't depend on which others there
-    are.
+    Anatomy, lesions, protocol and noise have separate random streams: the same seed with another
+    truth gives the same knee in the same scanner with other lesions. Series other than MRNet's
+    have separate streams too, so that their bytes don't depend on the other series.
 
     Args:
         seed: an integer or a sequence of integers; the same seed gives the same bytes.
-        truth: what the exam shall show.
+        truth: findings of the exam.
         size: edge of the images in pixels.
-        slice_factor: factor on MRNet's slice counts (slices get thicker by as much).
-        series: the series to acquire.
+        slice_factor: factor on MRNet's slice counts; slices get thicker accordingly.
+        series: series to acquire.
     """
     streams = _streams(seed)
     knee = draw_anatomy(streams[0])
@@ -95,7 +94,7 @@ def render_exam(
     for plane in PLANES[: PLANES.index(mrnets[-1]) + 1] if mrnets else ():
         if plane in mrnets:
             stacks[plane] = _acquire(canvas, protocol, plane, size, streams[3])
-        else:  # its noise, before that of the next
+        else:  # skip the noise of this series
             streams[3].standard_normal((2, usual.series[plane].slices, size, size), np.float32)
     for name in series.names:
         if name not in mrnets:
@@ -105,7 +104,7 @@ def render_exam(
     masks = {finding: _masks(canvas, finding, protocol, size) for finding in shown}
     for finding in shown:
         for name in series.names:
-            # Whatever shows a tear shows something abnormal.
+            # A tear is also abnormal.
             masks["abnormal"][name] |= masks[finding][name]
     return PhantomExam(truth, stacks, masks, knee, lesions, protocol)
 
@@ -113,7 +112,7 @@ def render_exam(
 def _acquire(
     canvas: Canvas, protocol: Protocol, name: str, size: int, noise: np.random.Generator
 ) -> UInt8[np.ndarray, "slices rows cols"]:
-    """One series' stack."""
+    """Acquires one series of the painted knee."""
     index = list(protocol.series).index(name)
     brightest = max(signal[index] for signal in canvas.signals.values())
     volume = canvas.volumes[index]
@@ -122,11 +121,11 @@ def _acquire(
 
 @dataclass(frozen=True, init=False, repr=False)
 class Phantom(Exam):
-    """An exam of a synthetic knee, and where its lesions are.
+    """An exam of a synthetic knee with masks of its lesions.
 
     Attributes:
-        lesions: finding -> series -> uint8 (slices, rows, cols) of the stack's shape, 1 where the
-            lesion is; only findings that the knee has.
+        lesions: finding -> series -> uint8 0/1 mask (slices, rows, cols) of the stack's shape, for
+            positive findings only.
     """
 
     lesions: Mapping[str, Mapping[str, UInt8[np.ndarray, "slices rows cols"]]]
@@ -141,25 +140,25 @@ def make_phantom(
     series: SeriesList = MRNET_SERIES,
     id: str = "phantom",  # noqa: A002  # the exam's field
 ) -> Phantom:
-    """Makes a synthetic knee with the findings that are named.
+    """Creates a synthetic knee with the given findings.
 
-    The same arguments give the same bytes. The same seed with other findings is the same knee in
-    the same scanner, with other lesions.
+    The same arguments give the same bytes. The same seed with other findings gives the same knee
+    in the same scanner, with other lesions.
 
     Args:
-        seed: draws the anatomy, the lesions, the scanner's settings and the noise.
-        findings: of `abnormal`, `acl` and `meniscus`; with a tear, `abnormal` is added.
+        seed: seed of the anatomy, the lesions, the scanner's settings and the noise.
+        findings: any of `abnormal`, `acl` and `meniscus`; with a tear, `abnormal` is added.
         size: edge of the images in pixels.
         slice_factor: factor on MRNet's slice counts (17 to 61 per plane).
-        series: the series to acquire, with their weighting and fat suppression; where these are
-            not declared, they are those of MRNet's series of the plane.
-        id: the exam's id.
+        series: series to acquire; an undeclared weighting or fat suppression is that of MRNet's
+            series of the plane.
+        id: id of the exam.
 
     Returns:
-        The exam, labelled, with the masks of its lesions.
+        The exam with labels and lesion masks.
 
     Raises:
-        SettingsError: there is no such finding.
+        SettingsError: an unknown finding.
 
     Example:
         >>> from mrknee import make_phantom
@@ -172,38 +171,38 @@ def make_phantom(
     wanted = set(findings)
     if not wanted <= set(FINDINGS):
         raise SettingsError(
-            "a finding can't be drawn",
+            "an unknown finding",
             code="finding",
             expected=", ".join(FINDINGS),
             found=", ".join(sorted(wanted - set(FINDINGS))),
         )
     truth = Truth(abnormal=bool(wanted), acl="acl" in wanted, meniscus="meniscus" in wanted)
-    with threadpool_limits(1):  # sums of another number of threads round otherwise
+    with threadpool_limits(1):  # sums round differently with another number of threads
         knee = render_exam(seed, truth, size=size, slice_factor=slice_factor, series=series)
     labels = {name: float(getattr(truth, name)) for name in FINDINGS}
-    made = Phantom(id, knee.stacks, labels, series=series)
-    object.__setattr__(made, "lesions", MappingProxyType(knee.masks))
-    return made
+    phantom = Phantom(id, knee.stacks, labels, series=series)
+    object.__setattr__(phantom, "lesions", MappingProxyType(knee.masks))
+    return phantom
 
 
 def draw_exam_lesions(seed: int | Sequence[int], truth: Truth) -> tuple[Lesion, ...]:
-    """The lesions that `render_exam` paints for this seed and truth, without painting them."""
+    """Draws the lesions that `render_exam` paints for a seed and truth, without rendering."""
     return draw_lesions(_streams(seed)[1], truth)
 
 
 def _streams(seed: int | Sequence[int]) -> list[np.random.Generator]:
-    """The streams of anatomy, lesions, MRNet's protocol and its noise."""
+    """Returns the random streams of anatomy, lesions, MRNet's protocol and noise."""
     return [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)]
 
 
 def _streams_of_series(seed: int | Sequence[int], name: str) -> list[np.random.Generator]:
-    """The streams of protocol and noise of a series that is none of MRNet's."""
-    key = (4, zlib.crc32(name.encode()))  # behind the four of the exam
+    """Returns the random streams of protocol and noise of a series that is not MRNet's."""
+    key = (4, zlib.crc32(name.encode()))  # keys 0 to 3 are the streams of the exam
     return [np.random.default_rng(s) for s in np.random.SeedSequence(seed, spawn_key=key).spawn(2)]
 
 
 def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, size: int) -> Canvas:
-    """Paint one knee with its lesions, from the outside in and back to front."""
+    """Paints one knee with its lesions; later tissues cover earlier ones."""
     grid = Grid(float(np.clip(FINEST * 256 / size, FINEST, COARSEST)), EXTENT)
     canvas = Canvas(grid, protocol.signals())
     rng = np.random.default_rng(knee.texture_seed)
@@ -235,13 +234,13 @@ def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, s
 def _masks(
     canvas: Canvas, finding: str, protocol: Protocol, size: int
 ) -> dict[str, UInt8[np.ndarray, "slices rows cols"]]:
-    """A finding's lesions in each series' own grid, 1 where a third of the voxel is lesion."""
+    """Returns a finding's masks in each series' grid, 1 where a third of a voxel is lesion."""
     masks: dict[str, UInt8[np.ndarray, "slices rows cols"]] = {}
     for name, acquisition in protocol.series.items():
         total = np.zeros((acquisition.slices, size, size), np.float32)
         for box, cover in canvas.marks[finding]:
             np.maximum(total, sample(cover, box, acquisition, size), out=total)
-        # A lesion too thin for any voxel to be a third full still gets its fullest voxels.
+        # A lesion too thin to fill a third of any voxel is marked in its fullest voxels.
         level = min(0.33, 0.6 * float(total.max()))
         masks[name] = (total > level).astype(np.uint8)
     return masks

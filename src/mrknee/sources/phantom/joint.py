@@ -1,4 +1,4 @@
-"""Inside the joint: fluid, menisci, cartilage and marrow, and their lesions."""
+"""Painting of the joint: fluid, menisci, cartilage and marrow, with their lesions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mrknee.sources.phantom.shapes import (
 
 
 def paint_fluid(canvas: Canvas, knee: Anatomy, lesions: Iterable[Lesion]) -> None:
-    """Fluid in the suprapatellar recess and the gutters: a film in health, bulging in effusion."""
+    """Paints fluid in the recess, the gutters and behind the condyles; more with an effusion."""
     amounts = [lesion.amount for lesion in lesions if isinstance(lesion, Effusion)]
     amount = max([0.28 * knee.fluid, *(0.3 + 0.7 * amount for amount in amounts)])
     frame = knee.femur
@@ -61,7 +61,7 @@ def paint_fluid(canvas: Canvas, knee: Anatomy, lesions: Iterable[Lesion]) -> Non
 
 
 def paint_cyst(canvas: Canvas, knee: Anatomy, cyst: BakerCyst) -> None:
-    """A popliteal cyst with its neck to the joint."""
+    """Paints a popliteal cyst with its neck to the joint."""
     frame = knee.tibia
     r = cyst.radius
     box = canvas.grid.box(frame.to_world(np.array([[-27.0, -42, 10], [-20, -30, 10]])), 2.6 * r + 3)
@@ -79,7 +79,7 @@ def paint_cyst(canvas: Canvas, knee: Anatomy, cyst: BakerCyst) -> None:
 
 
 def paint_capsule(canvas: Canvas, femur: Bone, knee: Anatomy) -> None:
-    """The capsule: a thin dark sheet behind and beside the condyles."""
+    """Paints the capsule, a thin dark sheet behind and at the sides of the condyles."""
     box = femur.box
     u, v, w = box.local(femur.frame)
     sheet = np.abs(femur.distance - 6.0) - 0.5
@@ -91,16 +91,16 @@ def paint_capsule(canvas: Canvas, femur: Bone, knee: Anatomy) -> None:
 
 
 class Meniscus:
-    """One meniscus in its own coordinates.
+    """One meniscus in its own coordinates, each a field over its box.
 
     Attributes:
-        box: where it lies.
-        depth: mm from the periphery inwards.
-        width: radial width at that angle, mm.
-        angle: degrees around it; 0 at the body's periphery, 90 anterior, -90 posterior.
-        level: height above its lower surface, mm.
-        height: the wedge's local height, mm.
-        distance: signed distance to the whole meniscus.
+        box: box that holds the meniscus.
+        depth: distance from the periphery inwards, mm.
+        width: radial width at the voxel's angle, mm.
+        angle: degrees around the meniscus; 0 at the body, 90 anterior, -90 posterior.
+        level: height above the lower surface, mm.
+        height: local height of the wedge, mm.
+        distance: signed distance to the meniscus, mm.
     """
 
     def __init__(self, canvas: Canvas, knee: Anatomy, *, medial: bool) -> None:
@@ -138,7 +138,7 @@ class Meniscus:
 
 
 def paint_meniscus(canvas: Canvas, knee: Anatomy, tears: Iterable[Lesion], *, medial: bool) -> None:
-    """Paint one meniscus with its degeneration or its tear."""
+    """Paints one meniscus with its degeneration and its tear."""
     part = Meniscus(canvas, knee, medial=medial)
     tear = next((t for t in tears if isinstance(t, MeniscalTear) and t.medial == medial), None)
     body = canvas.coverage(part.distance)
@@ -157,7 +157,7 @@ def paint_meniscus(canvas: Canvas, knee: Anatomy, tears: Iterable[Lesion], *, me
 
 
 def degeneration_cover(part: Meniscus, amount: float) -> Field:
-    """Mucoid signal in the middle of the posterior horn, at least 1 mm under every surface."""
+    """Returns mucoid signal, 0..1, in the posterior horn, about 1 mm below every surface."""
     radial = np.abs(part.depth / part.width - 0.3) * 5.0
     level = np.abs(part.level / np.maximum(part.height, 1.0) - 0.5) * 4.0
     around = np.abs(part.angle + 75.0) / 45.0
@@ -167,13 +167,13 @@ def degeneration_cover(part: Meniscus, amount: float) -> Field:
 
 
 def tear_cover(part: Meniscus, tear: MeniscalTear, spacing: float) -> Field:
-    """Coverage of the cleft, 0..1; it always reaches a surface of the meniscus."""
+    """Returns the coverage of a tear's cleft, 0..1; it always reaches a surface."""
     turn = np.abs((part.angle - tear.angle_deg + 180.0) % 360.0 - 180.0) - tear.span_deg / 2
     ends = np.clip(1.0 - turn / 6.0, 0.0, 1.0)
     inside = np.clip(0.5 - (part.distance - 0.3) / spacing, 0.0, 1.0)
     radial = part.depth / part.width
     if tear.kind == "horizontal":
-        # From the middle of the periphery obliquely to the lower surface near the free edge.
+        # Oblique from the middle of the periphery to the lower surface near the free edge.
         middle = part.height * (0.5 - 0.35 * radial)
         across = np.abs(part.level - middle)
         inside = inside * np.clip((radial - 0.12) * 8.0, 0.0, 1.0)
@@ -181,14 +181,14 @@ def tear_cover(part: Meniscus, tear: MeniscalTear, spacing: float) -> Field:
         across = np.abs((radial - tear.position) * part.width + 0.25 * (part.level - 3.0))
     line = np.clip(0.5 - (across - tear.thickness / 2) / spacing, 0.0, 1.0)
     if tear.kind == "bucket-handle":
-        # The inner part has left: fluid fills its place.
+        # The inner part is displaced and replaced by fluid.
         gone = np.clip((radial - tear.position) * 6.0, 0.0, 1.0) * tear.displaced
         line = np.maximum(line, gone)
     return np.asarray(line * ends * inside, np.float32)
 
 
 def _paint_bucket_handle(canvas: Canvas, knee: Anatomy, tear: MeniscalTear) -> None:
-    """The displaced inner fragment: a dark band along the notch."""
+    """Paints the displaced inner fragment, a dark band along the notch."""
     side = -1.0 if tear.medial else 1.0
     u = side * (13.0 - 7.0 * tear.displaced)
     points = smooth_path(
@@ -207,9 +207,9 @@ def _paint_bucket_handle(canvas: Canvas, knee: Anatomy, tear: MeniscalTear) -> N
 def paint_cartilage(
     canvas: Canvas, layer: Cartilage, lesions: Iterable[Lesion], centre: tuple[float, float, float]
 ) -> None:
-    """Paint a cartilage layer, thinned where it has a defect (fluid fills the hole).
+    """Paints a cartilage layer; fluid fills its defects.
 
-    ``centre`` is added to a defect's own centre (the patella's defects follow the patella).
+    ``centre`` is added to the centre of a defect, so that the patella's defects follow it.
     """
     cover = canvas.coverage(layer.distance)
     film = canvas.coverage(layer.distance - 0.4) * 0.2
@@ -235,7 +235,7 @@ def paint_cartilage(
 def paint_bone(
     canvas: Canvas, bone: Bone, knee: Anatomy, lesions: Iterable[Lesion], tile: Field
 ) -> None:
-    """Paint cortex, marrow with its trabeculae and physeal scar, and marrow oedema."""
+    """Paints cortex, marrow with its trabeculae and physeal scar, and marrow oedema."""
     box = bone.box
     outside = canvas.coverage(bone.distance)
     canvas.paint(box, outside, "cortex")
@@ -261,10 +261,10 @@ def paint_bone(
 
 
 def _physeal_scar(knee: Anatomy, name: str, u: Field, v: Field, w: Field) -> Field:
-    """Distance (mm) from the closed growth plate's wavy scar."""
+    """Returns the distance (mm) to the wavy scar of the closed growth plate."""
     if name not in ("femur", "tibia"):
         return np.asarray(np.abs(w) + 99.0)
-    a, b, c, d = knee.outline  # any four numbers of this knee give the scar its own waves
+    a, b, c, d = knee.outline  # any four random numbers of the knee shape the waves
     wave = (1.6 + 0.4 * a) * np.cos(u * 0.15 + b) + 0.9 * np.sin(v * 0.24 + c)
     wave = wave + 0.5 * np.sin((u + v) * 0.45 + d)
     if name == "femur":

@@ -1,4 +1,4 @@
-"""What is wrong with a knee: lesions are drawn here as plain measures; painters apply them."""
+"""Lesions of a knee: their parameters are drawn here; other modules paint them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BoneName = Literal["femur", "tibia", "patella"]
 
 @dataclass(frozen=True)
 class Truth:
-    """What an exam shows. ``abnormal`` is True whenever there is a tear.
+    """Findings of an exam. A tear implies ``abnormal``.
 
     Attributes:
-        abnormal: anything abnormal at all.
-        acl: a tear of the anterior cruciate ligament.
-        meniscus: a tear of a meniscus.
+        abnormal: any abnormality.
+        acl: tear of the anterior cruciate ligament.
+        meniscus: tear of a meniscus.
     """
 
     abnormal: bool
@@ -29,7 +29,7 @@ class Truth:
 
     def __post_init__(self) -> None:
         if (self.acl or self.meniscus) and not self.abnormal:
-            raise ValueError("an exam with a tear is abnormal")
+            raise ValueError("an exam with a tear must be abnormal")
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class AclTear:
 
     Attributes:
         severity: 0 (a partial tear that is hard to see) to 1 (fibres absent).
-        position: where along the ligament, 0 femur to 1 tibia.
+        position: position along the ligament, 0 (femur) to 1 (tibia).
         gap: length of the discontinuity, mm.
-        sag: how far the fibres hang below their course, mm.
+        sag: sag of the fibres, mm.
         swelling: factor on the ligament's radius.
-        brightness: 0 an old tear, its fibres just gone, to 1 a fresh one, full of oedema.
+        brightness: 0 (an old tear without oedema) to 1 (a fresh tear full of oedema).
     """
 
     severity: float
@@ -58,14 +58,14 @@ class MeniscalTear:
     """A tear of one meniscus that reaches its surface.
 
     Attributes:
-        medial: which meniscus.
-        kind: the plane of the tear.
+        medial: whether it is the medial meniscus.
+        kind: type of the tear.
         severity: 0 (subtle) to 1.
-        angle_deg: where around the meniscus: 0 its body's periphery, -90 posterior, 90 anterior.
-        span_deg: how far it runs around the meniscus.
-        position: radial place of a vertical tear, 0 periphery to 1 free edge.
+        angle_deg: position around the meniscus: 0 body, -90 posterior, 90 anterior.
+        span_deg: extent around the meniscus, degrees.
+        position: radial position of a vertical tear, 0 (periphery) to 1 (free edge).
         thickness: width of the cleft, mm.
-        displaced: share of a bucket handle's way into the notch, 0..1.
+        displaced: displacement of a bucket handle into the notch, 0..1.
     """
 
     medial: bool
@@ -80,7 +80,7 @@ class MeniscalTear:
 
 @dataclass(frozen=True)
 class Effusion:
-    """More fluid than a healthy joint holds; ``amount`` 0 (just too much) to 1 (tense)."""
+    """More fluid than in a healthy joint; ``amount`` from 0 (slightly more) to 1 (tense)."""
 
     amount: float
 
@@ -116,10 +116,10 @@ Lesion = AclTear | MeniscalTear | Effusion | Oedema | CartilageDefect | BakerCys
 
 
 def draw_lesions(rng: np.random.Generator, truth: Truth) -> tuple[Lesion, ...]:
-    """Draw the lesions that make an exam's truth, from subtle to severe.
+    """Draws the lesions of an exam's truth, from subtle to severe.
 
-    Companions (effusion, bruises, cysts) come with tears about as often as without them, so that
-    the amount of fluid doesn't tell a tear from another abnormality.
+    Companions (effusion, bruises, cysts) are about as frequent with tears as without them, so that
+    the amount of fluid doesn't distinguish a tear from another abnormality.
     """
     lesions: list[Lesion] = []
     if truth.acl:
@@ -146,7 +146,7 @@ def _draw_acl_tear(rng: np.random.Generator) -> AclTear:
 
 
 def _draw_pivot_shift(rng: np.random.Generator) -> list[Lesion]:
-    """Bruises where the lateral condyle's sulcus hit the posterolateral tibial plateau."""
+    """Draws bruises where the lateral condyle's sulcus hit the posterolateral plateau."""
     strength = float(rng.uniform(0.35, 0.9))
     femur = Oedema(
         "femur",
@@ -186,7 +186,7 @@ def _draw_meniscal_tear(rng: np.random.Generator) -> MeniscalTear:
 
 
 def _draw_companions(rng: np.random.Generator, *, alone: bool) -> list[Lesion]:
-    """Effusion, oedema, cartilage defect and cyst; at least one when nothing else is abnormal."""
+    """Draws effusion, oedema, cartilage defect and cyst; at least one without a tear."""
     share = 1.0 if alone else 0.85
     while True:
         lesions: list[Lesion] = []

@@ -1,4 +1,4 @@
-"""Cruciate and collateral ligaments and tendons, and the tears of the ACL."""
+"""Painting of cruciate and collateral ligaments and tendons, with tears of the ACL."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mrknee.sources.phantom.shapes import Canvas, Point, ramp, smooth_path, tube
 
 
 def acl_path(knee: Anatomy, sag: float = 0.0) -> Float[np.ndarray, "n 3"]:
-    """World points of the ACL's axis, from the lateral condyle's inner wall to the tibia."""
+    """Returns world points of the ACL's axis, from the lateral condyle to the tibia."""
     start = np.array(_on_femur(knee, (knee.notch - 1.5, -12.0, 30.0)))
     end = np.array([-1.0, 8.5, 3.0])
-    # Lax fibres hang backwards and down.
+    # Lax fibres sag backwards and downwards.
     hang = np.array([0.0, -0.55, -0.85]) * sag
     share = np.linspace(0.0, 1.0, 8)[:, None]
     path = start + (end - start) * share + hang * np.sin(np.pi * share)
@@ -27,7 +27,7 @@ def acl_path(knee: Anatomy, sag: float = 0.0) -> Float[np.ndarray, "n 3"]:
 
 
 def paint_acl(canvas: Canvas, knee: Anatomy, tear: AclTear | None) -> None:
-    """Paint the ACL: dark fibre bundles in a looser sheath, fanning out to the tibia."""
+    """Paints the ACL: dark fibre bundles in a looser sheath, fanning out to the tibia."""
     path = acl_path(knee, 0.0 if tear is None else tear.sag)
     count = len(path)
     thick = knee.acl_radius * np.linspace(0.9, 1.15, count)
@@ -58,7 +58,7 @@ def paint_acl(canvas: Canvas, knee: Anatomy, tear: AclTear | None) -> None:
 def _paint_fibres(
     canvas: Canvas, knee: Anatomy, path: Float[np.ndarray, "n 3"], tear: AclTear | None
 ) -> None:
-    """The ligament's dark bundles; torn ones are interrupted and frayed."""
+    """Paints the ligament's dark bundles; torn bundles are interrupted and frayed."""
     count = len(path)
     spread = np.linspace(0.75, 1.25, count)[:, None]
     axes = knee.tibia.axes / np.linalg.norm(knee.tibia.axes, axis=1, keepdims=True)
@@ -79,7 +79,7 @@ def _paint_fibres(
 
 
 def paint_pcl(canvas: Canvas, knee: Anatomy) -> None:
-    """The PCL: a thick, homogeneously dark arch from the medial condyle to the tibia's back."""
+    """Paints the PCL, a thick, uniformly dark arch from the medial condyle to the tibia's back."""
     points = [
         _on_femur(knee, (1.5 - knee.notch, 5.0, 14.0)),
         _on_femur(knee, (-4.0, -9.0, 21.0)),
@@ -100,9 +100,9 @@ class Band:
     """A collateral ligament or tendon.
 
     Attributes:
-        points: its course in the tibia's frame, mm.
-        widths: half its width at even steps along the course, mm.
-        thin: the local axis across which it is thin: 0 sideways, 1 front to back.
+        points: course in the tibia's frame, mm.
+        widths: half widths at even steps along the course, mm.
+        thin: local axis along which the band is thin: 0 medial-lateral, 1 anterior-posterior.
         flatness: width / thickness.
     """
 
@@ -113,7 +113,7 @@ class Band:
 
 
 def extensor_bands(knee: Anatomy) -> list[Band]:
-    """The quadriceps tendon and the patellar tendon."""
+    """Returns the quadriceps tendon and the patellar tendon."""
     u, v, w = patella_centre(knee)
     lean = float(tan(radians(knee.flexion_deg)))
     quadriceps = (
@@ -134,7 +134,7 @@ def extensor_bands(knee: Anatomy) -> list[Band]:
 
 
 def side_bands(knee: Anatomy) -> list[Band]:
-    """Both collaterals, the iliotibial band, the tendons of popliteus and semimembranosus."""
+    """Returns collaterals, iliotibial band, and tendons of popliteus and semimembranosus."""
     lean = float(tan(radians(knee.flexion_deg)))
     medial = _on_femur(knee, (-40.5, -2.0, 29.0))
     lateral = _on_femur(knee, (40.5, -4.0, 29.0))
@@ -165,7 +165,7 @@ def side_bands(knee: Anatomy) -> list[Band]:
 
 
 def paint_bands(canvas: Canvas, knee: Anatomy) -> None:
-    """Paint collateral ligaments and tendons."""
+    """Paints collateral ligaments and tendons."""
     for band in extensor_bands(knee) + side_bands(knee):
         count = 4 * len(band.points) - 3
         path = knee.tibia.to_world(smooth_path(band.points, count))
@@ -179,6 +179,6 @@ def paint_bands(canvas: Canvas, knee: Anatomy) -> None:
 
 
 def _on_femur(knee: Anatomy, point: Point) -> Point:
-    """A point of the femur's frame in the tibia's."""
+    """Converts a point from the femur's frame to the tibia's."""
     u, v, w = knee.tibia.to_local(knee.femur.to_world(np.array([point])))[0]
     return float(u), float(v), float(w)

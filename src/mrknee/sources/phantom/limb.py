@@ -1,4 +1,4 @@
-"""The limb around the joint: skin, fat, muscles, vessels, drawn over the whole grid."""
+"""Painting of the limb around the joint: skin, fat, muscles and vessels."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mrknee.sources.phantom.shapes import (
 )
 
 Keys = tuple[tuple[float, float, float, float, float], ...]
-"""Rows of height w, centre u, centre v, half width, half depth (mm): a column along the leg."""
+"""A column along the leg: rows of height w, centre u, centre v, half width, half depth (mm)."""
 
-# Deep fascia: height, half width medially, laterally, reach to the front, to the back (mm).
+# Deep fascia: height, half width medially and laterally, extent to the front and to the back (mm).
 FASCIA = (
     (100.0, 61.0, 59.0, 44.0, 61.0),
     (75.0, 58.0, 56.0, 46.0, 58.0),
@@ -135,11 +135,11 @@ BRANCHES = (
     ((-46.0, -10.0, 30.0), (-36.0, 20.0, 55.0)),
     ((36.0, -10.0, 35.0), (46.0, 20.0, 60.0)),
 )
-"""Corners (u, v, w in mm) of the fat that small vessels cross: popliteal, Hoffa's, both sides."""
+"""Corners (u, v, w in mm) of fat with small vessels: popliteal, Hoffa's, medial, lateral."""
 
 
 def leg_coordinates(knee: Anatomy, box: Box, step: int) -> tuple[Field, Field, Field]:
-    """Coordinates that follow the bend of the leg; the height is one value a slice."""
+    """Returns coordinates u, v, w that follow the bend of the leg; w has one value per slice."""
     u, v, w = box.local(knee.tibia, step)
     height = w[:, w.shape[1] // 2, w.shape[2] // 2]
     above = np.logaddexp(0.0, (height - 25.0) / 8.0) * 8.0
@@ -148,7 +148,7 @@ def leg_coordinates(knee: Anatomy, box: Box, step: int) -> tuple[Field, Field, F
 
 
 def column(u: Field, v: Field, height: Field, keys: Keys, grow: float = 1.0) -> Field:
-    """Signed distance to a column along the leg; far outside its heights it is distant."""
+    """Returns the signed distance (mm) to a column along the leg and its ends."""
     rows = np.array(sorted(keys), float)
     cu, cv, a, b = (
         np.interp(height, rows[:, 0], rows[:, i]).astype(np.float32)[:, None, None]
@@ -161,7 +161,7 @@ def column(u: Field, v: Field, height: Field, keys: Keys, grow: float = 1.0) -> 
 
 
 def _fascia_distance(knee: Anatomy, u: Field, v: Field, height: Field) -> Field:
-    """Signed distance to the deep fascia, the limb's outline without its fat."""
+    """Returns the signed distance (mm) to the deep fascia, the limb's outline without fat."""
     rows = np.array(sorted(FASCIA))
     medial, lateral, front, back = (
         np.interp(height, rows[:, 0], rows[:, i]).astype(np.float32)[:, None, None]
@@ -176,7 +176,7 @@ def _fascia_distance(knee: Anatomy, u: Field, v: Field, height: Field) -> Field:
 
 
 def paint_limb(canvas: Canvas, knee: Anatomy, rng: np.random.Generator) -> None:
-    """Paint skin, fat, fasciae and muscles."""
+    """Paints skin, fat, fasciae and muscles."""
     grid = canvas.grid
     u, v, height = leg_coordinates(knee, grid.everything(), 2)
     deep = _fascia_distance(knee, u, v, height)
@@ -189,16 +189,16 @@ def paint_limb(canvas: Canvas, knee: Anatomy, rng: np.random.Generator) -> None:
     deep, skin, first, second = (expand(part[cut], shape) for part in (deep, skin, first, second))
     h = grid.spacing
     wisps = smooth_noise(rng, shape, (6 / h, 3.5 / h, 3.5 / h))
-    gate = smooth_noise(rng, shape, (24 / h, 14 / h, 14 / h))
+    density = smooth_noise(rng, shape, (24 / h, 14 / h, 14 / h))
     canvas.paint(box, canvas.coverage(skin), "skin")
-    canvas.paint(box, canvas.coverage(skin + 1.2), "subcutaneous fat", _septa(wisps, gate))
+    canvas.paint(box, canvas.coverage(skin + 1.2), "subcutaneous fat", _septa(wisps, density))
     canvas.paint(box, canvas.coverage(deep) * 0.6, "fascia")
-    canvas.paint(box, canvas.coverage(deep + 1.1), "deep fat", _septa(wisps, -gate))
+    canvas.paint(box, canvas.coverage(deep + 1.1), "deep fat", _septa(wisps, -density))
     _paint_muscles(canvas, box, deep, first, second, rng)
 
 
 def _limb_box(grid: Grid, skin: Field) -> tuple[Box, tuple[slice, slice, slice]]:
-    """The box that holds the limb, and the same box on every second voxel."""
+    """Returns the box that holds the limb, and the same box on every second voxel."""
     inside = skin < 2.0 * grid.spacing
     cuts, full = [], []
     for axis, size in enumerate(grid.shape):
@@ -210,14 +210,14 @@ def _limb_box(grid: Grid, skin: Field) -> tuple[Box, tuple[slice, slice, slice]]
     return Box((full[0], full[1], full[2]), x, y, z), (cuts[0], cuts[1], cuts[2])
 
 
-def _septa(wisps: Field, gate: Field) -> Field:
-    """Fat's brightness: thin broken sheets of connective tissue, and slow variation."""
-    sheets = np.exp(-np.square(wisps * 7.0)) * np.clip(gate + 0.6, 0.0, 1.0)
-    return np.asarray(1.0 + 0.05 * gate - 0.42 * sheets)
+def _septa(wisps: Field, density: Field) -> Field:
+    """Returns the brightness of fat: thin broken sheets of connective tissue, slow variation."""
+    sheets = np.exp(-np.square(wisps * 7.0)) * np.clip(density + 0.6, 0.0, 1.0)
+    return np.asarray(1.0 + 0.05 * density - 0.42 * sheets)
 
 
 def _two_nearest(knee: Anatomy, u: Field, v: Field, height: Field) -> tuple[Field, Field]:
-    """Distances to the nearest and the second nearest muscle: septa run where they are equal."""
+    """Returns distances to the two nearest muscles; septa run where they are equal."""
     first = np.full(u.shape, 50.0, np.float32)
     second = first.copy()
     for keys in MUSCLES.values():
@@ -241,14 +241,14 @@ def _paint_muscles(
     body = np.maximum(np.maximum(first, 0.9 - septum), deep + 1.8)
     streaks = smooth_noise(rng, body.shape, (14 / h, 1.5 / h, 1.5 / h))
     canvas.paint(box, canvas.coverage(body - 0.8) * 0.4, "fascia")
-    # Fatty streaks run along the fibres: the tails of the noise, not its bulk.
+    # Fatty streaks along the fibres are the upper tail of the noise.
     lean = canvas.coverage(body)
     lean *= 1.0 - np.clip(0.7 * (streaks - 1.7), 0.0, 0.75)
     canvas.paint(box, lean, "muscle", 1.0 + 0.04 * streaks)
 
 
 def paint_vessels(canvas: Canvas, knee: Anatomy, rng: np.random.Generator) -> None:
-    """Popliteal artery and vein, tibial nerve, saphenous vein, and small branches in the fat."""
+    """Paints popliteal artery and vein, tibial nerve, saphenous vein, and small branches."""
     grid, frame = canvas.grid, knee.tibia
     bend = tan(radians(knee.flexion_deg))
     for keys, grow, outward, rim, core in (

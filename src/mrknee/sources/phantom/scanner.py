@@ -1,4 +1,4 @@
-"""The scanner: protocols, and from signal volumes to uint8 stacks."""
+"""Simulated scanner: protocols, and acquisition of uint8 stacks from signal volumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mrknee.sources.phantom.tissues import TISSUES, Tissue, gradient_echo, spin_
 PlaneName = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
 AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
-"""The volume's axis (z, y, x) that a plane's slices follow."""
+"""Axis of the volume (z, y, x) along which the slices of a plane are stacked."""
 
 # Slices per exam in MRNet's training set: mean, SD, minimum, quartiles, maximum
 # (Bien et al., PLoS Med 2018, data as counted by Ogura and Azcona; see docs/phantom.md).
@@ -25,28 +25,28 @@ SLICE_QUANTILES = {
     "coronal": (17, 21, 30, 36, 58),
     "sagittal": (17, 24, 30, 36, 51),
 }
-# Share of exams with fat saturation: MRNet's axial series is nearly always fat-saturated, its
-# sagittal T2 mostly, its coronal T1 never.
+# Share of exams with fat saturation: MRNet's axial series nearly always has it, its sagittal T2
+# mostly, its coronal T1 never.
 FAT_SATURATED = {"axial": 0.85, "coronal": 0.0, "sagittal": 0.7}
 MRNET_WEIGHTING = {"axial": "PD", "coronal": "T1", "sagittal": "T2"}
-"""The weighting of a plane's series where none is declared."""
+"""Weighting of a plane's series if none is declared."""
 TIMING = {
     "T1": ((450, 800), (10, 20)),
     "PD": ((2200, 3800), (22, 38)),
     "T2": ((3000, 5000), (52, 75)),
     "GRE": ((400, 700), (12, 18)),
 }
-"""Ranges of TR and TE in ms. GRE is T2*-weighted, as MEDIC and MERGE are."""
+"""Ranges of TR and TE in ms. GRE is T2*-weighted, like MEDIC and MERGE."""
 GRE_FLIP_DEGREES = (20, 30)
-"""The range of a gradient echo's flip angle."""
+"""Range of a gradient echo's flip angle."""
 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """How one series is acquired.
+    """Parameters of the acquisition of one series.
 
     Attributes:
-        plane: the plane of its slices.
+        plane: plane of the slices.
         slices: number of slices.
         spacing: distance between slice centres, mm.
         thickness: full width of the slice profile at half height, mm.
@@ -54,11 +54,11 @@ class Acquisition:
         centre: offset (x, y, z) of the stack's centre in the scanner, mm.
         matrix: acquired frequency and phase samples across the field of view.
         repetition_ms, echo_ms: TR and effective TE.
-        fat_left: what is left of the fat signal (1 without fat saturation).
+        fat_left: share of the fat signal that is left (1 without fat saturation).
         noise: SD of each noise channel as a share of the brightest tissue's signal.
         shading: nine coefficients of the coil's logarithmic sensitivity.
         window: percentile shown as white, and gamma of the display curve.
-        flip_degrees: the flip angle of a gradient echo; None for a spin echo.
+        flip_degrees: flip angle of a gradient echo; None for a spin echo.
     """
 
     plane: PlaneName
@@ -77,7 +77,7 @@ class Acquisition:
     flip_degrees: float | None = None
 
     def signal(self, tissue: Tissue, tesla: float) -> float:
-        """A tissue's signal at a field strength, arbitrary units."""
+        """Returns a tissue's signal at a field strength, arbitrary units."""
         if self.flip_degrees is None:
             return spin_echo(
                 tissue,
@@ -98,13 +98,13 @@ class Acquisition:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One exam's acquisition: field strength (T), and each series by its name."""
+    """Acquisition of one exam: field strength (T), and acquisitions by series name."""
 
     tesla: float
     series: dict[str, Acquisition]
 
     def signals(self) -> dict[str, tuple[float, ...]]:
-        """Each tissue's signal in the series, in their order."""
+        """Returns each tissue's signal in each series, in the order of the series."""
         return {
             name: tuple(one.signal(tissue, self.tesla) for one in self.series.values())
             for name, tissue in TISSUES.items()
@@ -112,7 +112,7 @@ class Protocol:
 
 
 def draw_slice_count(rng: np.random.Generator, plane: PlaneName) -> int:
-    """A slice count with MRNet's quartiles and range (piecewise linear between quantiles)."""
+    """Draws a slice count with MRNet's quartiles and range, linear between quantiles."""
     low, q1, median, q3, high = SLICE_QUANTILES[plane]
     # The tails are thinner than uniform: most counts lie within 10 of the quartiles.
     levels = (0.0, 0.005, 0.25, 0.5, 0.75, 0.97, 1.0)
@@ -121,7 +121,7 @@ def draw_slice_count(rng: np.random.Generator, plane: PlaneName) -> int:
 
 
 def draw_protocol(rng: np.random.Generator, slice_factor: float) -> Protocol:
-    """Draw one exam's acquisition of MRNet's series; nothing here depends on the labels."""
+    """Draws one exam's acquisition of MRNet's series; nothing depends on the labels."""
     tesla = 3.0 if rng.random() < 0.5 else 1.5
     return Protocol(
         tesla,
@@ -132,19 +132,19 @@ def draw_protocol(rng: np.random.Generator, slice_factor: float) -> Protocol:
 def draw_acquisition(
     rng: np.random.Generator, series: Series, tesla: float, slice_factor: float
 ) -> Acquisition:
-    """Draw how a series is acquired.
+    """Draws the acquisition of a series.
 
     Args:
-        rng: the stream to draw from.
-        series: its plane, weighting and fat suppression; where the last two aren't declared, they
-            are those of MRNet's series of the plane.
-        tesla: the field strength.
+        rng: random stream.
+        series: plane, weighting and fat suppression; if the last two aren't declared, they are
+            those of MRNet's series of the plane.
+        tesla: field strength, T.
         slice_factor: factor on MRNet's slice counts.
     """
     plane: PlaneName = series.plane.value
     weighting = series.weighting or MRNET_WEIGHTING[plane]
     count = max(3, round(draw_slice_count(rng, plane) * slice_factor))
-    # Technologists cover the joint: many slices are thin, few are thick.
+    # The slices cover the joint, so that many slices are thin and few are thick.
     covered = {"axial": 118.0, "coronal": 104.0, "sagittal": 100.0}[plane] * rng.uniform(0.9, 1.1)
     reach = {"axial": (2.6, 4.6), "coronal": (2.6, 4.6), "sagittal": (2.6, 4.4)}[plane]
     low, high = (limit / slice_factor for limit in reach)
@@ -174,9 +174,9 @@ def draw_acquisition(
 
 
 def _resampler(line: Field, positions: np.ndarray, width: float) -> Float32[np.ndarray, "out grid"]:
-    """Weights that average a grid line around each position, over ``width`` mm (a soft box).
+    """Returns weights that average a grid line around each position over ``width`` mm (soft box).
 
-    Positions outside the grid see air.
+    Positions outside the grid are air.
     """
     step = abs(float(line[1] - line[0]))
     gap = np.abs(positions[:, None] - line[None, :].astype(float))
@@ -190,9 +190,9 @@ def _resampler(line: Field, positions: np.ndarray, width: float) -> Float32[np.n
 
 @lru_cache(maxsize=32)
 def _low_pass(size: int, kept: int) -> Float32[np.ndarray, "size size"]:
-    """The matrix that keeps the central ``kept`` of ``size`` k-space samples, with a mild filter.
+    """Returns the matrix that keeps the central ``kept`` of ``size`` k-space samples.
 
-    Sharp truncation is what makes Gibbs ringing; the scanners' Fermi filter softens it.
+    Truncation causes Gibbs ringing, which scanners reduce with a Fermi filter as here.
     """
     frequency = np.abs(np.fft.fftfreq(size) * size)
     edge = min(kept, size) / 2
@@ -203,7 +203,7 @@ def _low_pass(size: int, kept: int) -> Float32[np.ndarray, "size size"]:
 
 
 def _geometry(series: Acquisition, size: int) -> tuple[dict[int, np.ndarray], tuple[int, int, int]]:
-    """Positions (mm) along each grid axis, and the axes in the order slices, rows, columns."""
+    """Returns positions (mm) per grid axis, and the axes in the order slices, rows, columns."""
     through = AXIS[series.plane]
     rows, columns = (axis for axis in (0, 1, 2) if axis != through)
     centre = dict(zip((2, 1, 0), series.centre, strict=True))
@@ -219,7 +219,7 @@ def _geometry(series: Acquisition, size: int) -> tuple[dict[int, np.ndarray], tu
 def sample(
     volume: Float32[np.ndarray, "z y x"], box: Box, series: Acquisition, size: int
 ) -> Float32[np.ndarray, "slices rows cols"]:
-    """Average a volume over each slice's profile and sample it on the image grid, noise-free."""
+    """Averages a volume over each slice's profile and samples it on the image grid, noise-free."""
     positions, order = _geometry(series, size)
     lines = {0: box.z, 1: box.y, 2: box.x}
     part, windows = np.transpose(volume, order), []
@@ -243,11 +243,11 @@ def acquire(
     brightest: float,
     rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "slices rows cols"]:
-    """One series: slice profile, k-space truncation, coil shading, Rician noise, window."""
+    """Acquires a series: slice profile, k-space truncation, coil shading, Rician noise, window."""
     stack = sample(volume, grid.everything(), series, size)
     stack *= _shading(series, size)
-    # Matrix and noise are meant for 256 px: smaller images keep the same share of k-space, and
-    # their larger pixels average the noise.
+    # Matrix and noise are for 256 px: smaller images keep the same share of k-space, and their
+    # larger pixels average the noise.
     share = size / 256
     rows, columns = (_low_pass(size, round(kept * share)) for kept in series.matrix)
     scale = series.noise * brightest * min(share, 1.0)
@@ -256,14 +256,14 @@ def acquire(
     stack, imaginary = (rows @ part @ columns for part in (stack, imaginary))
     magnitude = np.hypot(stack, imaginary)
     percentile, gamma = series.window
-    # White is the brightest tissue around, but never so dim that a dry joint looks like fluid.
+    # White is the brightest tissue, with a lower limit so that a dry joint doesn't look like fluid.
     white = max(float(np.percentile(magnitude[:, ::3, ::3], percentile)), 0.45 * brightest)
     shown = np.clip(magnitude / max(white, 1e-6), 0.0, 1.0) ** gamma
     return np.asarray(np.rint(shown * 255.0), np.uint8)
 
 
 def _shading(series: Acquisition, size: int) -> Float32[np.ndarray, "slices rows cols"]:
-    """The coil's sensitivity: an exponential of a quadratic in the stack's coordinates."""
+    """Returns the coil's sensitivity: an exponential of a quadratic in the stack's coordinates."""
     s = np.linspace(-1, 1, series.slices, dtype=np.float32)[:, None, None]
     r = np.linspace(-1, 1, size, dtype=np.float32)[None, :, None]
     c = np.linspace(-1, 1, size, dtype=np.float32)[None, None, :]

@@ -24,23 +24,24 @@ Coordinates = tuple[Field, Field, Field]
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame that follows a bone and its size: local = axes @ (world - origin).
+    """Local coordinates of a bone, scaled by its size: local = axes @ (world - origin).
 
     Attributes:
-        axes: rows are the local directions u (lateral), v (anterior), w (superior) in the world,
-            divided by the bone's scale: local lengths are those of an average adult.
-        origin: the local origin in world coordinates, mm.
+        axes: rows are the local directions u (lateral), v (anterior), w (superior) in world
+            coordinates, divided by the bone's scale, so that local lengths are those of an
+            average adult.
+        origin: local origin in world coordinates, mm.
     """
 
     axes: Float[np.ndarray, "3 3"]
     origin: Float[np.ndarray, " 3"]
 
     def to_world(self, local: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """Local points (mm) in world coordinates."""
+        """Converts local points to world coordinates (mm)."""
         return np.asarray(local @ np.linalg.inv(self.axes).T + self.origin)
 
     def to_local(self, world: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """World points (mm) in this frame."""
+        """Converts world points (mm) to local coordinates."""
         return np.asarray((world - self.origin) @ self.axes.T)
 
 
@@ -54,7 +55,7 @@ class Box:
     z: Field
 
     def local(self, frame: Frame, step: int = 1) -> Coordinates:
-        """Coordinates of the voxels in a frame; ``step`` 2 takes every second voxel."""
+        """Returns the voxels' coordinates in a frame; ``step`` 2 takes every second voxel."""
         x, y, z = self.x, self.y, self.z
         if step > 1:
             x, y, z = (_thin(axis, step) for axis in (x, y, z))
@@ -67,27 +68,27 @@ class Box:
         return parts[0], parts[1], parts[2]
 
     def evaluate(self, frame: Frame, shape: Callable[[Field, Field, Field], Field]) -> Field:
-        """A smooth field, computed on every second voxel and interpolated: eight times cheaper."""
+        """Computes a smooth field on every second voxel and interpolates it, to save time."""
         coarse = shape(*self.local(frame, step=2))
         return expand(coarse, (len(self.z), len(self.y), len(self.x)))
 
 
 def _thin(axis: Field, step: int) -> Field:
-    """Every ``step``-th coordinate, continued past the end so that interpolation covers it."""
+    """Returns every ``step``-th coordinate, extended so that interpolation covers the end."""
     count = -(-(len(axis) - 1) // step) + 1
     spacing = (axis[1] - axis[0]) * step
     return np.asarray(axis[0] + spacing * np.arange(count), np.float32)
 
 
 def expand(values: Field, shape: Sequence[int]) -> Field:
-    """A field on every second voxel, interpolated linearly to all voxels of ``shape``."""
+    """Interpolates a field on every second voxel linearly to all voxels of ``shape``."""
     for axis, size in enumerate(shape):
         values = _double(values, axis, size)
     return values
 
 
 def _double(values: Field, axis: int, size: int) -> Field:
-    """Linear interpolation to twice the samples along an axis, cut to ``size``."""
+    """Interpolates linearly to twice the samples along an axis, cropped to ``size``."""
     values = np.moveaxis(values, axis, 0)
     out = np.empty((2 * values.shape[0] - 1, *values.shape[1:]), np.float32)
     out[::2] = values
@@ -115,13 +116,13 @@ class Grid:
         return z, y, x
 
     def axis(self, index: int) -> Field:
-        """World coordinates (mm) of the voxels along axis 0 (z, falling), 1 (y) or 2 (x)."""
+        """Returns the voxels' world coordinates (mm) on axis 0 (z, descending), 1 (y) or 2 (x)."""
         count = self.shape[index]
         line = (np.arange(count, dtype=np.float32) - (count - 1) / 2) * self.spacing
         return np.asarray(-line if index == 0 else line, np.float32)
 
     def box(self, points: Float[np.ndarray, "n 3"], pad: float) -> Box:
-        """The smallest box around world points (x, y, z), padded by ``pad`` mm, cut to the grid."""
+        """Returns the smallest box around world points (x, y, z), padded by ``pad`` mm."""
         low, high = points.min(axis=0) - pad, points.max(axis=0) + pad
         lines = [self.axis(index) for index in range(3)]
         cuts = []
@@ -135,17 +136,17 @@ class Grid:
         return Box((cuts[0], cuts[1], cuts[2]), x, y, z)
 
     def everything(self) -> Box:
-        """The whole grid as a box."""
+        """Returns the complete grid as a box."""
         z, y, x = (self.axis(index) for index in range(3))
         return Box((slice(0, len(z)), slice(0, len(y)), slice(0, len(x))), x, y, z)
 
 
 @dataclass
 class Canvas:
-    """Signal volumes, one per contrast, painted in the order of the anatomy.
+    """Signal volumes, one per contrast, on which tissues are painted.
 
     Attributes:
-        grid: the voxel grid.
+        grid: voxel grid.
         signals: tissue name -> signal in each contrast.
         volumes: float32 (contrasts, z, y, x), starting as air.
         marks: finding -> boxes with the coverage of its lesions, 0..1.
@@ -161,13 +162,13 @@ class Canvas:
         self.volumes = np.zeros((contrasts, *self.grid.shape), np.float32)
 
     def coverage(self, distance: Field) -> Field:
-        """How much of each voxel lies inside, 0..1, from signed distances in mm."""
+        """Returns the share of each voxel that lies inside, 0..1, from signed distances in mm."""
         cover = distance * (-1.0 / self.grid.spacing)
         cover += 0.5
         return np.asarray(np.clip(cover, 0.0, 1.0, out=cover))
 
     def paint(self, box: Box, cover: Field, tissue: str, gain: Field | None = None) -> None:
-        """Blend a tissue over what is there; ``gain`` multiplies its signal voxel by voxel."""
+        """Blends a tissue over the present signal; ``gain`` multiplies the tissue's signal."""
         for volume, signal in zip(self.volumes, self.signals[tissue], strict=True):
             part = volume[box.slices]
             change = signal - part if gain is None else signal * gain - part
@@ -175,49 +176,49 @@ class Canvas:
             part += change
 
     def mark(self, finding: str, box: Box, cover: Field) -> None:
-        """Record a lesion's coverage for the masks."""
+        """Records a lesion's coverage for the masks."""
         self.marks.setdefault(finding, []).append((box, cover.astype(np.float32)))
 
     def hide(self, box: Box, cover: Field) -> None:
-        """Take what is now painted over out of the lesions marked so far."""
+        """Removes a region that is painted over from all lesions marked so far."""
         for marked, lesion in [mark for marks in self.marks.values() for mark in marks]:
             pairs = list(zip(marked.slices, box.slices, strict=True))
             starts = [max(a.start, b.start) for a, b in pairs]
             stops = [min(a.stop, b.stop) for a, b in pairs]
             if all(start < stop for start, stop in zip(starts, stops, strict=True)):
                 shared = list(zip(starts, stops, pairs, strict=True))
-                there = tuple(slice(i - a.start, j - a.start) for i, j, (a, _) in shared)
-                here = tuple(slice(i - b.start, j - b.start) for i, j, (_, b) in shared)
-                lesion[there] *= 1.0 - cover[here]
+                in_lesion = tuple(slice(i - a.start, j - a.start) for i, j, (a, _) in shared)
+                in_cover = tuple(slice(i - b.start, j - b.start) for i, j, (_, b) in shared)
+                lesion[in_lesion] *= 1.0 - cover[in_cover]
 
 
 def ramp(values: Field, low: float, high: float) -> Field:
-    """0 below ``low``, 1 above ``high`` (or falling when low > high), smooth between."""
+    """Returns a smooth step from 0 at ``low`` to 1 at ``high``; descending if low > high."""
     t = np.clip((values - low) * (1.0 / (high - low)), 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t))
 
 
 def union(a: Field, b: Field, blend: float) -> Field:
-    """Union of two shapes with a rounded seam of ``blend`` mm (polynomial smooth minimum)."""
+    """Returns the union of shapes with a seam rounded by ``blend`` mm (smooth minimum)."""
     h = np.maximum(blend - np.abs(a - b), 0.0)
     return np.asarray(np.minimum(a, b) - h * h * (0.25 / blend))
 
 
 def intersection(a: Field, b: Field, blend: float) -> Field:
-    """Intersection of two shapes with an edge rounded by ``blend`` mm."""
+    """Returns the intersection of two shapes with an edge rounded by ``blend`` mm."""
     h = np.maximum(blend - np.abs(a - b), 0.0)
     return np.asarray(np.maximum(a, b) + h * h * (0.25 / blend))
 
 
 def ellipsoid(coordinates: Coordinates, centre: Point, radii: Point) -> Field:
-    """An axis-aligned ellipsoid in a frame (distance exact for a sphere, close near the edge)."""
+    """Returns the distance to an axis-aligned ellipsoid, exact for spheres, else approximate."""
     scaled = [(c - m) * (1.0 / r) for c, m, r in zip(coordinates, centre, radii, strict=True)]
     norm = np.sqrt(scaled[0] ** 2 + scaled[1] ** 2 + scaled[2] ** 2)
     return np.asarray((norm - 1.0) * min(radii))
 
 
 def rounded_slab(profile: Field, across: Field, half: float, rounding: float) -> Field:
-    """A flat profile extruded to ``half`` mm on both sides, with its rims rounded."""
+    """Extrudes a flat profile to ``half`` mm on both sides, with rounded rims."""
     inner = profile + rounding
     side = np.abs(across) - (half - rounding)
     outside = np.hypot(np.maximum(inner, 0.0), np.maximum(side, 0.0))
@@ -225,7 +226,7 @@ def rounded_slab(profile: Field, across: Field, half: float, rounding: float) ->
 
 
 def smooth_path(points: Sequence[Point], count: int) -> Float[np.ndarray, "count 3"]:
-    """A monotone spline through control points, at ``count`` evenly spaced parameters."""
+    """Evaluates a monotone spline through control points at ``count`` evenly spaced parameters."""
     knots = np.linspace(0.0, 1.0, len(points))
     spline = PchipInterpolator(knots, np.asarray(points, float))
     return np.asarray(spline(np.linspace(0.0, 1.0, count)))
@@ -237,12 +238,12 @@ def tube(
     radii: Float[np.ndarray, " n"],
     flatten: tuple[Float[np.ndarray, " 3"], float] | None = None,
 ) -> tuple[Field, Field]:
-    """A tube along a path of world points, round or flattened.
+    """Evaluates a round or flattened tube along a path of world points.
 
     Args:
-        box: where to evaluate.
+        box: box to evaluate.
         path: world points (mm) of the centre line.
-        radii: radius (mm) at each point; for a flat band, half its width.
+        radii: radius (mm) at each point; half the width of a flat band.
         flatten: unit direction (world) in which the band is thin, and width / thickness.
 
     Returns:
@@ -264,7 +265,7 @@ def tube(
         if flatten is not None:
             ahead = step / np.linalg.norm(step)
             thin = flatten[0] - ahead * float(flatten[0] @ ahead)
-            # Thin across the band, and blunt (not rounded) at its ends.
+            # Thin across the band, and blunt at the ends.
             for normal in (thin / np.linalg.norm(thin), ahead):
                 n = [float(value) for value in normal]
                 across = rest[0] * n[0] + rest[1] * n[1] + rest[2] * n[2]
@@ -283,14 +284,14 @@ def tube(
 def smooth_noise(
     rng: np.random.Generator, shape: Sequence[int], correlation: Sequence[float]
 ) -> Field:
-    """Gaussian noise (mean 0, SD about 1) with a correlation length in voxels for each axis."""
+    """Returns Gaussian noise (mean 0, SD about 1) with a correlation length per axis in voxels."""
     steps = [max(float(length), 1.0) for length in correlation]
     knots = [int(np.ceil(n / step)) + 3 for n, step in zip(shape, steps, strict=True)]
     values = rng.standard_normal(knots, dtype=np.float32)
     for axis, (n, step, count) in enumerate(zip(shape, steps, knots, strict=True)):
         position = np.arange(n) / step + 1.0
         gap = np.abs(position[:, None] - np.arange(count)[None, :])
-        # Cubic B-spline weights: smooth to the second derivative, so no grid shows.
+        # Cubic B-spline weights: continuous second derivatives, so that no grid is visible.
         near, far = 2 / 3 - gap**2 + gap**3 / 2, (2 - gap).clip(0) ** 3 / 6
         weights = np.where(gap < 1, near, far)
         weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
@@ -300,7 +301,7 @@ def smooth_noise(
 
 
 def texture_tile(rng: np.random.Generator, size: int = 48) -> Field:
-    """A periodic block of fine-grained noise (SD 1) that is repeated over a volume."""
+    """Returns a periodic block of fine-grained noise (SD 1) to repeat over a volume."""
     tile = rng.standard_normal((size, size, size), dtype=np.float32)
     for axis in range(3):
         tile = tile + 0.5 * (np.roll(tile, 1, axis) + np.roll(tile, -1, axis))
@@ -308,6 +309,6 @@ def texture_tile(rng: np.random.Generator, size: int = 48) -> Field:
 
 
 def tiled(tile: Field, box: Box) -> Field:
-    """The tile's values over a box."""
+    """Returns the values of a repeated tile over a box."""
     index = [np.arange(cut.start, cut.stop) % len(tile) for cut in box.slices]
     return np.asarray(tile[np.ix_(*index)])

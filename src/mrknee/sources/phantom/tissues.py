@@ -1,29 +1,29 @@
-"""What the tissues of the knee are made of, and the signal they give.
+"""Properties of the knee's tissues, and their signals.
 
-Sources of T1 and T2 at 1.5 T and 3 T, and what each value was checked against. The papers' own
-tables were not at hand; "dictionary" is a public table of tissues on GitHub that quotes them with
-their standard deviations.
+Sources of T1 and T2 at 1.5 T and 3 T, with the checks of each value. The papers' own tables were
+not available; "dictionary" is a public table of tissues on GitHub that quotes them with their
+standard deviations.
 
 - Muscle, cartilage, fluid, subcutaneous fat, marrow: Gold et al., "Musculoskeletal MRI at 3.0 T:
   relaxation times and image contrast", AJR 2004;183:343-351. Muscle and cartilage agree with the
   values the dictionary quotes from the authors' abstract of the same work (Han et al., ISMRM 2003,
   no. 450); the T1 of both fats and the T2 of subcutaneous fat with those it quotes from the AJR
   tables, the T2 of marrow fat with its mention of them. Fluid (T1 2850 and 3620, T2 1210 and 767)
-  was found nowhere: from memory.
+  is from memory; no source was found.
 - Blood, T1: Stanisz et al., "T1, T2 relaxation and magnetization transfer in tissue at 3T", MRM
   2005;54:507-512. Agrees with the dictionary and with the fetal XCAT simulator's table.
 - Nerve: Stanisz's optic nerve, from memory; not found elsewhere.
 - Meniscus, T2 at 3 T: Rauscher et al., "Meniscal measurements of T1rho and T2 at MR imaging",
-  Radiology 2008;249:591-600; 11.4 +- 3.9 ms in healthy knees, read in its abstract.
+  Radiology 2008;249:591-600; 11.4 +- 3.9 ms in healthy knees, from its abstract.
 
-All other values (meniscus at 1.5 T and its T1 and blood's T2 among them), and every proton density
-(relative to fluid), are ours, set so that the contrasts between tissues are those of clinical
-images: diseased tissue lies between the healthy tissue and fluid, deep fat is fat with a little
-fibrous tissue, vessels carry the signal that flow leaves. Trabecular bone's dephasing is ours too:
-it makes marrow's T2* 15 ms at 1.5 T, so that bone is dark in gradient echoes as in clinical images;
-other tissues have none, since the field of the phantom's scanner is uniform. Measured T2 of fat
-depends on the sequence: at 3 T 133 ms here, 68 ms elsewhere (de Bazelaire 2004, as the dictionary
-quotes it).
+All other values (such as those of the meniscus at 1.5 T, its T1, and the T2 of blood), and all
+proton densities (relative to fluid), were chosen by us so that the contrasts between tissues are
+those of clinical images: diseased tissue lies between healthy tissue and fluid, deep fat is fat
+with a little fibrous tissue, vessels have the signal that flow leaves. The dephasing by trabecular
+bone was chosen by us too: it makes the T2* of marrow 15 ms at 1.5 T, so that bone is dark in
+gradient echoes as in clinical images. Other tissues have none, since the phantom's field is
+uniform. Measured T2 of fat depends on the sequence: at 3 T 133 ms here, 68 ms elsewhere (de
+Bazelaire 2004, as quoted by the dictionary).
 """
 
 from __future__ import annotations
@@ -40,9 +40,8 @@ class Tissue:
         density: proton density relative to fluid, 0..1.
         t1: T1 in ms at 1.5 T and 3 T.
         t2: T2 in ms at 1.5 T and 3 T.
-        fat: the fraction of the signal that comes from fat and is removed by fat saturation, 0..1.
-        dephasing: how much faster a gradient echo decays than a spin echo (R2'), 1/s at 1.5 T,
-            twice as fast at 3 T.
+        fat: fraction of the signal that comes from fat and is removed by fat saturation, 0..1.
+        dephasing: additional decay rate of a gradient echo (R2'), 1/s at 1.5 T; twice that at 3 T.
     """
 
     density: float
@@ -86,14 +85,14 @@ def spin_echo(
     echo_ms: float,
     fat_left: float = 1.0,
 ) -> float:
-    """Spin-echo signal: density * (1 - exp(-TR / T1)) * exp(-TE / T2), arbitrary units.
+    """Returns the spin-echo signal density * (1 - exp(-TR / T1)) * exp(-TE / T2), arbitrary units.
 
     Args:
         tissue: the tissue.
         tesla: 1.5 or 3.0.
         repetition_ms: TR in ms.
         echo_ms: effective TE in ms.
-        fat_left: what fat saturation leaves of the fat signal: 1 without it, near 0 with it.
+        fat_left: share of the fat signal left by fat saturation: 1 without it, near 0 with it.
     """
     field = 0 if tesla < 2 else 1
     recovery = 1.0 - exp(-repetition_ms / tissue.t1[field])
@@ -111,7 +110,7 @@ def gradient_echo(
     flip_degrees: float,
     fat_left: float = 1.0,
 ) -> float:
-    """Signal of a spoiled gradient echo in its steady state, arbitrary units.
+    """Returns the steady-state signal of a spoiled gradient echo, arbitrary units.
 
     density * sin(a) (1 - E1) / (1 - cos(a) E1) * exp(-TE / T2*), with E1 = exp(-TR / T1) and
     1 / T2* = 1 / T2 + the tissue's dephasing.
@@ -121,8 +120,8 @@ def gradient_echo(
         tesla: 1.5 or 3.0.
         repetition_ms: TR in ms.
         echo_ms: TE in ms.
-        flip_degrees: the flip angle a.
-        fat_left: what fat saturation leaves of the fat signal: 1 without it, near 0 with it.
+        flip_degrees: flip angle a.
+        fat_left: share of the fat signal left by fat saturation: 1 without it, near 0 with it.
     """
     field = 0 if tesla < 2 else 1
     left = exp(-repetition_ms / tissue.t1[field])

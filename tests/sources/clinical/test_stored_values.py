@@ -1,4 +1,4 @@
-"""Which bits count, what padding is, and what becomes of values beyond the bits."""
+"""Stored bits, padding, and values beyond the stored bits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def tissue() -> np.ndarray:
 
 
 def border() -> np.ndarray:
-    """What a scanner pads: everything outside a circle, and a stripe."""
+    """A mask of padding: everything outside a circle, and a stripe."""
     rows, cols = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     padded = np.broadcast_to(rows**2 + cols**2 > (SIDE / 2) ** 2, (3, SIDE, SIDE)).copy()
     padded[:, :, :9] = True
@@ -77,7 +77,7 @@ def written(stack: np.ndarray, **elements: Any) -> list[Dataset]:  # noqa: ANN40
 def test_padding_is_black_and_outside_the_percentiles(
     tmp_path: Path, syntax: UID, kind: str, value: int, elements: dict[str, Any]
 ) -> None:
-    """Signed or not, rescaled or not, a value or a range, even a value that tissue has too."""
+    """Padding is black and excluded from percentiles: signed, rescaled, a value or a range."""
     stack, padded = tissue(), border()
     plain = volume_of(written(stack.astype(kind), **elements), tmp_path).values
     with_padding = np.where(padded, value, stack).astype(kind)
@@ -87,14 +87,14 @@ def test_padding_is_black_and_outside_the_percentiles(
     black, white = np.percentile(plain[~padded], (BLACK, WHITE))
     grey = np.rint(np.clip((plain - black) / (white - black), 0, 1) * 255)
     found = frame(volume, Plane.SAGITTAL).stack
-    # the frame scales 64 pixels up to 256: the mean of tissue is what stays
+    # framing enlarges 64 pixels to 256 and keeps the mean of tissue
     assert abs(found[found > 0].mean() - grey[~padded & (grey > 0)].mean()) < 12
     assert not found[:, 128, :20].any()
 
 
 @pytest.mark.parametrize("value", [0, 4095])
 def test_padding_of_inverted_images(tmp_path: Path, value: int) -> None:
-    """In MONOCHROME1 too, at either end of the range."""
+    """Padding of MONOCHROME1 images is recognised at either end of the range."""
     stack, padded = 4095 - tissue(), border()
     elements = {
         "PhotometricInterpretation": "MONOCHROME1",
@@ -108,8 +108,8 @@ def test_padding_of_inverted_images(tmp_path: Path, value: int) -> None:
     np.testing.assert_array_equal(values[~padded], tissue()[~padded])
 
 
-def test_tissue_that_has_the_value_of_padding_stays(tmp_path: Path) -> None:
-    """A padding value inside the range of tissue counts only where it reaches the edge."""
+def test_tissue_with_the_value_of_padding_is_kept(tmp_path: Path) -> None:
+    """A padding value within the range of tissue is padding only in regions at the edge."""
     stack = tissue()
     stack[:, 30:34, 30:40] = 900
     stack[:, :5] = 900
@@ -118,8 +118,8 @@ def test_tissue_that_has_the_value_of_padding_stays(tmp_path: Path) -> None:
     assert (values[:, 30:34, 30:40] == 900).all()
 
 
-def test_the_brightest_tissue_is_no_padding(tmp_path: Path) -> None:
-    """Fluid that is cut off at the largest value keeps it, where that is called padding too."""
+def test_the_brightest_tissue_is_not_padding(tmp_path: Path) -> None:
+    """Fluid saturated at the largest value is kept even if that value is declared as padding."""
     stack = np.minimum(tissue() * 4, 4000)
     stack[:, :5], stack[:, 50], stack[:, 30:34, 30:40] = 4095, 4000, 4095
     found = written(stack.astype("u2"), PixelPaddingValue=4095, BitsStored=12, HighBit=11)
@@ -130,7 +130,7 @@ def test_the_brightest_tissue_is_no_padding(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hole", [-32768, 32767])
 def test_padding_far_from_tissue_counts_everywhere(tmp_path: Path, hole: int) -> None:
-    """A value that no tissue is near is padding in the middle of an image too."""
+    """A value far from tissue is padding in the middle of an image too."""
     stack = tissue()
     stack[:, 30:34, 30:40] = hole
     values = volume_of(written(stack.astype("i2"), PixelPaddingValue=hole), tmp_path).values
@@ -146,24 +146,24 @@ def test_padding_far_from_tissue_counts_everywhere(tmp_path: Path, hole: int) ->
         ("i2", -500, {"PixelPaddingValue": -2000, "RescaleIntercept": -1500, "RescaleSlope": 1}),
     ],
 )
-def test_padding_that_the_header_says_wrongly_or_not_at_all(
+def test_padding_that_is_declared_wrongly_or_not_at_all(
     tmp_path: Path, kind: str, value: int, elements: dict[str, Any]
 ) -> None:
-    """The ends of 16 bits far from all else are padding, and so is a value said after rescale."""
+    """Extreme 16-bit values far from others are padding, and so is a value after the rescale."""
     padded = border()
     found = written(np.where(padded, value, tissue()).astype(kind), **elements)
     np.testing.assert_array_equal(np.isnan(volume_of(found, tmp_path).values), padded)
 
 
 def test_values_near_the_end_of_the_bits_are_tissue(tmp_path: Path) -> None:
-    """Where tissue reaches the end of what 16 bits can hold, nothing is padding."""
+    """If tissue reaches the end of the 16-bit range, nothing is padding."""
     stack = np.minimum(tissue() * 120, 65535)
     stack[:, 30:34, 30:40] = 65535
     assert not np.isnan(volume_of(written(stack.astype("u2")), tmp_path).values).any()
 
 
 def test_padding_that_no_pixel_has_changes_nothing(tmp_path: Path) -> None:
-    """The element alone, or an impossible value in it, changes no pixel."""
+    """A padding value that no pixel has, or an impossible one, changes no pixel."""
     stack = tissue().astype("u2")
     plain = volume_of(written(stack), tmp_path).values
     for value in (60000, 65535):
@@ -172,7 +172,7 @@ def test_padding_that_no_pixel_has_changes_nothing(tmp_path: Path) -> None:
 
 
 def packed(pixels: np.ndarray, syntax: UID, **options: Any) -> Dataset:  # noqa: ANN401
-    """One slice, compressed with 16 bits, whose header then says 12."""
+    """One slice, compressed with 16 bits, whose header then states 12."""
     dataset = datasets(pixels[None], SAGITTAL)[0]
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
@@ -185,7 +185,7 @@ def packed(pixels: np.ndarray, syntax: UID, **options: Any) -> Dataset:  # noqa:
 
 
 def values_of(dataset: Dataset, folder: Path) -> np.ndarray:
-    """One slice's real values, as they lie in the file."""
+    """The real values of one slice of a file."""
     path = folder / "a.dcm"
     dcmwrite(path, dataset, enforce_file_format=True)
     with path.open("rb") as file:
@@ -200,7 +200,7 @@ def values_of(dataset: Dataset, folder: Path) -> np.ndarray:
     [(JPEG2000, {"j2k_cr": [12]}), (JPEGLSNearLossless, {"jls_error": 40})],
 )
 def test_lossy_overshoot_is_clipped(tmp_path: Path, syntax: UID, options: dict[str, Any]) -> None:
-    """What lossy compression moves beyond 12 bits stays white; masked, it would be black."""
+    """Values that lossy compression moves beyond 12 bits are clipped to white, not masked."""
     white = np.random.default_rng(0).random((SIDE, SIDE)) > 0.5
     white[:32] = True
     pixels = np.where(white, 4095, 2000).astype(np.uint16)
@@ -212,7 +212,7 @@ def test_lossy_overshoot_is_clipped(tmp_path: Path, syntax: UID, options: dict[s
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1])
 def test_few_values_beyond_the_bits_of_a_jpeg_are_clipped(tmp_path: Path, syntax: UID) -> None:
-    """JPEG's values are numbers: 4,100 of 12 bits is 4,095, not 4."""
+    """A few JPEG values beyond the bits are clipped: 4,100 of 12 bits becomes 4,095, not 4."""
     pixels = tissue()[0].astype(np.uint16)
     pixels[20, 20:30] = 4100
     if syntax == JPEGLosslessSV1:
@@ -230,7 +230,7 @@ def test_few_values_beyond_the_bits_of_a_jpeg_are_clipped(tmp_path: Path, syntax
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, RLELossless, ExplicitVRLittleEndian])
 def test_overlays_in_the_high_bits_are_masked(tmp_path: Path, syntax: UID) -> None:
-    """An overlay that the header declares in bit 12, or words of no lossy past: no grey value."""
+    """A declared overlay in bit 12, and high bits of images that were never lossy, are masked."""
     pixels = tissue()[0].astype(np.uint16)
     drawn = pixels.copy()
     drawn[20:24, 20:40] |= 1 << 12
@@ -245,8 +245,8 @@ def test_overlays_in_the_high_bits_are_masked(tmp_path: Path, syntax: UID) -> No
     np.testing.assert_array_equal(values_of(dataset, tmp_path), pixels)
 
 
-def test_native_values_of_a_lossy_past_are_clipped(tmp_path: Path) -> None:
-    """A decompressed lossy image keeps its overshoot in plain words, and says what it was."""
+def test_values_of_a_decompressed_lossy_image_are_clipped(tmp_path: Path) -> None:
+    """An uncompressed image marked as once lossy may hold overshoot, which is clipped."""
     pixels = tissue()[0].astype(np.uint16)
     pixels[20, 20:30] = 4100
     dataset = datasets(pixels[None], SAGITTAL)[0]
@@ -257,7 +257,7 @@ def test_native_values_of_a_lossy_past_are_clipped(tmp_path: Path) -> None:
 
 
 def test_signed_values_are_clipped_at_both_ends(tmp_path: Path) -> None:
-    """Below the lowest value too: -2,100 of 12 signed bits is -2,048, not 1,996."""
+    """Signed values are clipped below too: -2,100 of 12 bits becomes -2,048, not 1,996."""
     pixels = (tissue()[0] - 1000).astype(np.int16)
     pixels[20, 20:30], pixels[40, 20:30] = -2100, 2100
     values = values_of(packed(pixels, JPEG2000Lossless), tmp_path)

@@ -1,4 +1,4 @@
-"""Which files should have been images, and which are left alone."""
+"""Files that should have been images, and files that are ignored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from mrknee.sources.clinical.strange import look_at, should_be_images
+from mrknee.sources.clinical.other_files import classify, should_be_images
 
 IMAGES = [PurePosixPath(f"/a/IM{n:04d}") for n in range(3)]
 NOISE = bytes(range(256)) * 4
@@ -14,8 +14,8 @@ DOCUMENT = b"PK\x03\x04" + NOISE
 
 
 def reasons(name: str, head: bytes, images: list[PurePosixPath] = IMAGES) -> list[str]:
-    """Why a file of this name and content is left out; nothing where it is left alone."""
-    return [why for _, why in should_be_images([look_at(PurePosixPath(name), head)], images)]
+    """Reasons why a file of this name and content is left out; empty if it is ignored."""
+    return [why for _, why in should_be_images([classify(PurePosixPath(name), head)], images)]
 
 
 @pytest.mark.parametrize(
@@ -23,16 +23,16 @@ def reasons(name: str, head: bytes, images: list[PurePosixPath] = IMAGES) -> lis
     [
         ("/a/IM0007", b"", "empty"),
         ("/a/IM0007", bytes(1000), "zeros"),
-        ("/a/IM0007", NOISE, "lost its head"),
-        ("/a/IM0007", b"<html>404</html>", "lost its head"),
+        ("/a/IM0007", NOISE, "its beginning is damaged"),
+        ("/a/IM0007", b"<html>404</html>", "its beginning is damaged"),
         ("/a/IM0007", b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
-        ("/a/slice", NOISE, "lost its head"),
-        ("/a/slice.raw", NOISE, "lost its head"),
+        ("/a/slice", NOISE, "its beginning is damaged"),
+        ("/a/slice.raw", NOISE, "its beginning is damaged"),
         ("/b/IM0001", b"", "empty"),
         ("/b/1.2.840.113619.2.5", bytes(1000), "zeros"),
         ("/b/sag.dcm", b"", "empty"),
         ("/b/sag.DCM.gz", b"", "empty"),
-        ("/b/sag.IMA", b"moved", "lost its head"),
+        ("/b/sag.IMA", b"moved", "its beginning is damaged"),
         ("/b/x.7z", NOISE, r"archive .* (.7z)"),
         ("/b/x.rar", NOISE, r"(.rar)"),
         ("/b/x.tar.bz2", NOISE, r"(.bz2)"),
@@ -51,7 +51,7 @@ def reasons(name: str, head: bytes, images: list[PurePosixPath] = IMAGES) -> lis
 def test_what_should_have_been_an_image_is_left_out_with_its_reason(
     name: str, head: bytes, why: str
 ) -> None:
-    """By ending, by a name like those beside it, or because nothing shows another kind."""
+    """Such a file is recognised by ending, by similar names, or because its kind is unknown."""
     (found,) = reasons(name, head)
     for part in why.split(" .* "):
         assert part in found
@@ -74,13 +74,13 @@ def test_what_should_have_been_an_image_is_left_out_with_its_reason(
         ("/b/lock.pid", b""),
     ],
 )
-def test_what_is_something_else_is_left_alone(name: str, head: bytes) -> None:
-    """Documents, pictures, programs and notes beside images are no lost slices."""
+def test_other_kinds_of_files_are_ignored(name: str, head: bytes) -> None:
+    """Documents, pictures, programs and notes next to images are ignored."""
     assert reasons(name, head) == []
 
 
-def test_reasons_tell_nothing_of_the_name() -> None:
-    """An ending that isn't in the list may be a name, and is not repeated."""
+def test_reasons_do_not_contain_names() -> None:
+    """An ending that isn't in the list may identify a patient and is not quoted."""
     for name in ("/a/plant.petronella", "/a/petronella", "/b/x.plant.dcm", "/petronella/x.7z"):
         for why in reasons(name, NOISE):
             assert "petronella" not in why
