@@ -10,7 +10,7 @@ DATA/
 ├── findings.csv      optional: name,title: findings and their order, if not sorted by name
 └── groups.csv        optional: exam,group: exams of one patient, never in both parts of a split
 ```
-docs/datasets.md describes the layout in full.
+docs/reference/data-sets.md describes the layout in full.
 """
 
 from __future__ import annotations

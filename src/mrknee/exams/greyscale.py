@@ -1,6 +1,6 @@
 """Conversion of grey values of any numeric type to uint8.
 
-uint8 is never changed. The rules for other types, which `docs/plausibility.md` states for users:
+uint8 is never changed. Other types follow these rules (for users: `docs/reference/data-rules.md`):
 
 - Integral values from 0 to 255 are kept: they are bytes stored in a wider type, and the result is
   the same as for uint8.

@@ -2,8 +2,8 @@
 
 A network returns probabilities for any input, even for black stacks. `remarks_of` lists what is
 implausible about an exam within a few milliseconds: equality is tested on one slice before all
-slices, and contrast is measured on a grid of pixels. `docs/plausibility.md` states the rules for
-users.
+slices, and contrast is measured on a grid of pixels. `docs/reference/plausibility.md` states the
+rules for users.
 
 No exam is refused here: every output with probabilities includes the remarks.
 """
