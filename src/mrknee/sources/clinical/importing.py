@@ -38,7 +38,7 @@ from mrknee.sources.clinical.nifti_names import nifti_studies
 from mrknee.sources.clinical.scanning import Scan, scan_source
 from mrknee.sources.clinical.study import Choice, Study, needs_decoder, read_study
 from mrknee.untrusted import read_json
-from mrknee.workers import cores, each, each_or_here
+from mrknee.workers import cores, map_in_processes, map_tasks
 
 RECORD = "import.json"
 UNFINISHED = ".import"
@@ -312,7 +312,7 @@ def _of_same_content(tasks: Sequence[_Task], done: Mapping[str, Any], processes:
     pairs = [(task, done[task.exam_id]) for task in tasks if task.exam_id in done]
     same = set()
     with Progress(len(pairs), "comparing files", "exams") as progress:
-        for exam_id, is_same in each_or_here(_is_same_content, pairs, processes):
+        for exam_id, is_same in map_tasks(_is_same_content, pairs, processes):
             if is_same:
                 same.add(exam_id)
             progress.advance()
@@ -388,7 +388,7 @@ def _work(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[st
         task.begun.unlink(missing_ok=True)
     while left:
         try:
-            for exam_id, record in each_or_here(
+            for exam_id, record in map_tasks(
                 _write_exam, [*left.values()], processes, isolated=isolated
             ):
                 del left[exam_id]
@@ -404,7 +404,7 @@ def _work(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[st
 def _alone(task: _Task) -> tuple[str, dict[str, Any]]:
     """Writes an exam in a process of its own, or refuses it if that goes down."""
     try:
-        return next(each(_write_exam, [task], 1))
+        return next(map_in_processes(_write_exam, [task], 1))
     except BrokenProcessPool:
         task.begun.unlink(missing_ok=True)
         reason = "reading it brought the program down: its files are damaged"

@@ -15,7 +15,7 @@ from mrknee.sources.clinical.header import Image, read_header
 from mrknee.sources.clinical.locate import Location, Opener, find_files
 from mrknee.sources.clinical.nifti import is_nifti
 from mrknee.sources.clinical.strange import HEAD, Strange, look_at, should_be_images
-from mrknee.workers import each_or_here
+from mrknee.workers import map_tasks
 
 CHUNK = 500
 """Files whose headers one process reads at a time."""
@@ -83,7 +83,7 @@ def scan_source(source: Path, processes: int) -> Scan:
     files = found.files
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     with Progress(len(files), "reading headers", "files") as progress:
-        for part in each_or_here(_scan_files, chunks, processes):
+        for part in map_tasks(_scan_files, chunks, processes):
             scan.add(part)
             progress.advance(sum(part.counts.values()) + len(part.strange))
     scan.images.sort(key=lambda image: (str(image.location.name), image.frame))
