@@ -80,7 +80,9 @@ def summary(split: str, exam: str, plane: str, stack: Stack) -> StackSummary:
     return StackSummary(Place(split, exam, plane), shape, b"", grid(stack), blank=False)
 
 
-def summaries_of(exams: Mapping[str, Exam], split: str, alter: Alteration | None = None) -> list[StackSummary]:
+def summaries_of(
+    exams: Mapping[str, Exam], split: str, alter: Alteration | None = None
+) -> list[StackSummary]:
     """All stacks of the exams, altered by a generator of the exam's own."""
     stacks = []
     for number, (name, exam) in enumerate(exams.items()):

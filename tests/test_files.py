@@ -43,7 +43,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
 def test_contents_are_flushed_before_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is flushed, then renamed, then its folder is flushed; new folders are flushed too."""
+    """The file is flushed, then renamed, then its folder is flushed; so are new folders."""
     done: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -216,7 +216,7 @@ def test_a_file_with_the_name_of_the_lock_is_unchanged(kind: str, tmp_path: Path
 
 
 def test_many_processes_own_a_folder_in_turn(tmp_path: Path) -> None:
-    """No two of four processes own the folder at the same time, though each removes the lock file."""
+    """No two of four processes own the folder at once, though each removes the lock file."""
     code = """
 import sys, time
 from pathlib import Path

@@ -101,7 +101,7 @@ def test_other_arrays_are_refused(array: np.ndarray, code: str) -> None:
 
 
 def test_a_phantom_is_an_exam_with_its_lesions() -> None:
-    """A phantom equals that of `mrknee phantom` with the same seed, and its masks fit its stacks."""
+    """A phantom equals that of `mrknee phantom` for the same seed; its masks fit its stacks."""
     knee = mrknee.make_phantom(3, ["acl"], size=64, slice_factor=0.2, id="a")
     truth = Truth(abnormal=True, acl=True, meniscus=False)
     rendered = render_exam(3, truth, size=64, slice_factor=0.2)
@@ -116,7 +116,7 @@ def test_a_phantom_is_an_exam_with_its_lesions() -> None:
 
 
 def test_a_notebook_predicts_and_explains(tmp_path: Path) -> None:
-    """Paths may be text; exams are found by id or position, slices by name; tables become frames."""
+    """Paths may be text, exams are found by id or position, and tables become data frames."""
     data = mrknee.open_dataset(str(write_toy_dataset(tmp_path / "toy", 1, 6)))
     model = mrknee.load_model(str(make_model(tmp_path / "run")))
     assert data.labels.shape == (6, 3)
@@ -232,7 +232,7 @@ def test_comparison_takes_tables_and_their_names(toy_run: tuple[Path, Path]) -> 
 
 
 def test_a_checkup_lists_problems(tmp_path: Path) -> None:
-    """`ok` is false if there is an error; the frame has one row per problem; `repr` is the table."""
+    """`ok` is false after an error; the frame has one row per problem; `repr` is the table."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     assert mrknee.check_dataset(str(data)).ok
     (data / "train" / "axial" / "0001.npy").write_bytes(b"not an array")

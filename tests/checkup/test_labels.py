@@ -80,7 +80,7 @@ def test_a_label_file_that_is_not_text_is_one_problem(knees: Path) -> None:
 
 
 def test_other_files_next_to_the_splits_are_permitted(knees: Path) -> None:
-    """Hidden files, text files and other folders aren't reported; misplaced tables and stacks are."""
+    """Hidden files, text files and folders aren't reported; misplaced tables and stacks are."""
     (knees / "README.txt").write_text("knees")
     (knees / "phantom.json").write_text("{}")
     (knees / "notes").mkdir()

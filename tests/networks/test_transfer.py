@@ -14,7 +14,7 @@ from mrknee.exams import MRNET_SERIES, Exam, Series, SeriesList
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings, SlicePooling
-from mrknee.networks.transfer import run_weights, take_over
+from mrknee.networks.transfer import run_weights, transfer_weights
 from mrknee.tensors.batches import frame_exam, join
 from mrknee.tensors.preparation import Preparation
 
@@ -71,7 +71,7 @@ def test_the_same_network_is_taken_over_whole(
     """Every weight; nothing is drawn anew."""
     old = make(1, pooling=pooling, shared=shared)
     new = make(2, pooling=pooling, shared=shared)
-    transfer = take_over(new, saved(old, tmp_path) / "best")
+    transfer = transfer_weights(new, saved(old, tmp_path) / "best")
     assert transfer.drawn == ()
     for name, tensor in old.state_dict().items():
         assert torch.equal(new.state_dict()[name], tensor), name
@@ -81,7 +81,7 @@ def test_findings_in_common_keep_their_logits(tmp_path: Path) -> None:
     """Whatever their places; a finding that is new has a head of its own."""
     old = make(1)
     new = make(2, ["acl", "effusion", "abnormal"])
-    transfer = take_over(new, saved(old, tmp_path) / "best")
+    transfer = transfer_weights(new, saved(old, tmp_path) / "best")
     exam = noise(MRNET_SERIES)
     before, after = logits(old, exam), logits(new, exam)
     for finding in ("abnormal", "acl"):
@@ -94,7 +94,7 @@ def test_other_series_take_the_encoder_of_their_plane(tmp_path: Path) -> None:
     """sag_t2 from sagittal, cor_t1 from coronal; the head only for the series of the same name."""
     old, new = make(1), make(2, series=MORE)
     drawn = new.head.weight.detach().clone()
-    transfer = take_over(new, saved(old, tmp_path) / "best")
+    transfer = transfer_weights(new, saved(old, tmp_path) / "best")
     for name, origin in (("sag_t2", "sagittal"), ("sagittal", "sagittal"), ("cor_t1", "coronal")):
         for one, other in zip(
             new.encoder(name).parameters(), old.encoder(origin).parameters(), strict=True
@@ -113,7 +113,7 @@ def test_shared_and_single_encoders_start_each_other(
 ) -> None:
     """A shared one starts all; a single one's first series starts the shared one."""
     old, new = make(1, shared=before), make(2, shared=after)
-    take_over(new, saved(old, tmp_path) / "best")
+    transfer_weights(new, saved(old, tmp_path) / "best")
     expected = dict(old.encoder("axial").named_parameters())
     for name in ("axial", "sagittal"):
         if before or (after and name == "axial"):
@@ -126,7 +126,7 @@ def test_another_encoder_is_refused(tmp_path: Path) -> None:
     folder = saved(make(1), tmp_path)
     new = Network(NetworkSettings("test_vit"), ["acl"])
     with pytest.raises(SettingsError, match="another encoder") as error:
-        take_over(new, folder / "best")
+        transfer_weights(new, folder / "best")
     assert "test_resnet" in str(error.value)
 
 
@@ -137,4 +137,4 @@ def test_a_run_s_best_epoch_is_meant(tmp_path: Path) -> None:
     assert run_weights(f"run:{tmp_path / 'best'}") == tmp_path / "best"
     assert run_weights("download") is None
     with pytest.raises(MrkneeError, match=r"model\.json"):
-        take_over(make(2), tmp_path / "nothing")
+        transfer_weights(make(2), tmp_path / "nothing")

@@ -123,7 +123,7 @@ def test_it_interpolates_as_torch_does(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(sum(size))
     image = torch.from_numpy(rng.integers(0, 256, (3, *size), dtype=np.uint8))
     square = Preparation(size=40, crop=24)
-    whole = square.fit(image)
+    whole = square.resize(image)
     rows, cols = whole.shape[1:]
     view = View(21.0, (0.09, -0.3), flip=True, reverse=False)
     steps = torch.arange(24, dtype=torch.float32) - 11.5

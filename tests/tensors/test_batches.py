@@ -24,7 +24,7 @@ from mrknee.tensors.batches import (
     frame_exam,
     join,
     load_batches,
-    unfold,
+    raise_if_error,
 )
 from mrknee.tensors.preparation import Preparation
 
@@ -63,7 +63,7 @@ def test_any_number_of_workers_gives_the_same_batches(toy: Path, workers: int) -
     loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
     plain = [collate([dataset[key] for key in keys]) for keys in batches]
     for loaded, expected in zip(loader, plain, strict=True):
-        expected = unfold(expected)
+        expected = raise_if_error(expected)
         assert loaded.ids == expected.ids
         for plane in PLANES:
             assert torch.equal(loaded.slices[plane], expected.slices[plane])
@@ -105,7 +105,7 @@ def test_slices_are_counted_in_all_planes(toy: Path) -> None:
     loader = load_batches(
         ExamDataset(exams, SMALL), range(12), 5, batch_slices=max(counts), workers=0
     )
-    loaded = [unfold(batch) for batch in loader]
+    loaded = [raise_if_error(batch) for batch in loader]
     assert [i for batch in loaded for i in batch.ids] == list(exams.ids)
     totals = [sum(len(stack) for stack in batch.slices.values()) for batch in loaded]
     assert sum(totals) == sum(counts)
@@ -127,7 +127,7 @@ def test_processes_share_each_batch(exams: int, processes: int) -> None:
 
 def test_nothing_makes_an_empty_batch() -> None:
     """What a process gets when there are fewer exams than processes."""
-    batch = unfold(collate([]))
+    batch = raise_if_error(collate([]))
     assert len(batch) == len(batch.labels) == 0
     assert all(len(batch.slices[p]) == len(batch.lengths[p]) == 0 for p in PLANES)
 
@@ -173,7 +173,7 @@ def test_an_error_takes_the_batchs_place_and_keeps_its_parts(toy: Path) -> None:
     )
     (loaded,) = loader
     with pytest.raises(MrkneeError, match="truncated") as error:
-        unfold(loaded)
+        raise_if_error(loaded)
     assert (error.value.file, error.value.exam) == (str(broken), "0005")
 
 
@@ -190,7 +190,7 @@ def digest_of(data: Path, workers: int) -> str:
     dataset = ExamDataset(Dataset.of_split(data, "train"), SMALL)
     sums = hashlib.sha256()
     for loaded in load_batches(dataset, range(12), 3, workers=workers):
-        batch = unfold(loaded)
+        batch = raise_if_error(loaded)
         for tensor in batch.tensors():
             sums.update(tensor.numpy().tobytes())
         assert tensor.is_contiguous()

@@ -96,7 +96,7 @@ def test_a_short_side_is_filled_with_black() -> None:
 def test_a_stack_of_hardly_any_width_is_not_black(size: tuple[int, int]) -> None:
     """Scaled to below a pixel's width it keeps its grey: torch interpolates to 1 pixel as black."""
     image = torch.full((2, *size), 200, dtype=torch.uint8)
-    assert (Preparation().fit(image) == 200).all()
+    assert (Preparation().resize(image) == 200).all()
 
 
 @pytest.mark.parametrize("settings", [{"crop": 300}, {"crop": 0}, {"sd": 0.0}])

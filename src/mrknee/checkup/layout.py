@@ -231,7 +231,9 @@ def _extra_files(
             continue
         if path.suffix == ".csv" and not any(path.name.startswith(f"{s}-") for s in listings):
             names = " or ".join(f"{split}-<finding>.csv" for split in listings)
-            yield Problem("extra-file", f"the table has an unexpected name; expected {names}", path.name)
+            yield Problem(
+                "extra-file", f"the table has an unexpected name; expected {names}", path.name
+            )
         elif path.suffix == ".npy":
             yield Problem("extra-file", "a stack outside the folders of series", path.name)
     for split, listing in listings.items():

@@ -72,7 +72,9 @@ def _fits(
 
 def _problem(order: Axes, why: str, place: Place | None = None, read_as: Axes = AXES) -> Problem:
     text = f"expected ({', '.join(read_as)}); the axes seem to be "
-    text += f"({', '.join(order)}): {why}" if read_as == AXES else f"others: read in this order, {why}"
+    text += (
+        f"({', '.join(order)}): {why}" if read_as == AXES else f"others: read in this order, {why}"
+    )
     if place is None:
         return Problem("other-axes", f"all stacks: {text}", ".")
     return Problem("other-axes", text, place.file, place.exam)

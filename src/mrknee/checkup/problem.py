@@ -182,8 +182,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "empty-slices": Kind(
         "warning",
-        "single-valued slices; nearly empty slices between others; or a quarter of the stack nearly "
-        "empty (nearly empty: at most a tenth of the contrast of the stack's slice with the most)",
+        "single-valued slices; nearly empty slices between others; or more than a quarter of the "
+        "stack nearly empty (a tenth or less of the contrast of the stack's best slice)",
         "look at the stack; remove padding slices, create it again if slices are missing",
     ),
     "other-plane": Kind(
@@ -299,7 +299,7 @@ KINDS: Mapping[str, Kind] = {
     "prevalence": Kind(
         "warning",
         "the prevalence of a finding differs between `train` and `valid` beyond chance",
-        "split again at random; if that isn't possible, interpret calibration, PPV and NPV with care",
+        "split again at random; otherwise interpret calibration, PPV and NPV with care",
     ),
 }
 """Code -> kind; `docs/reference/checks.md` has the same table."""

@@ -89,9 +89,7 @@ def summarise_stacks(
     return stacks, problems
 
 
-def _summarise(
-    root: Path, axes: Axes, place: Place
-) -> tuple[StackSummary | None, list[Problem]]:
+def _summarise(root: Path, axes: Axes, place: Place) -> tuple[StackSummary | None, list[Problem]]:
     path = root / place.file
     outliers: list[str] = []
     try:
