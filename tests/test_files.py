@@ -161,8 +161,8 @@ def own(folder: Path, *words: str) -> subprocess.Popen[str]:
         command, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
-    with process.stdout as said:
-        assert said.readline() == "mine\n"
+    with process.stdout as printed:
+        assert printed.readline() == "mine\n"
     return process
 
 

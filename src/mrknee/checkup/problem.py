@@ -183,7 +183,7 @@ KINDS: Mapping[str, Kind] = {
     "empty-slices": Kind(
         "warning",
         "single-valued slices; nearly empty slices between others; or more than a quarter of the "
-        "stack nearly empty (a tenth or less of the contrast of the stack's best slice)",
+        "stack nearly empty (a tenth or less of the highest contrast in the stack)",
         "look at the stack; remove padding slices, create it again if slices are missing",
     ),
     "other-plane": Kind(
