@@ -240,7 +240,7 @@ def test_a_checkup_lists_problems(tmp_path: Path) -> None:
     assert not checkup.ok
     frame = checkup.to_frame()
     assert "not-npy" in set(frame["code"])
-    assert "a file is no `.npy` file" in repr(checkup)
+    assert "a file is not a `.npy` file" in repr(checkup)
 
 
 def test_plots_are_axes(toy_run: tuple[Path, Path]) -> None:
