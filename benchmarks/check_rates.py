@@ -21,9 +21,9 @@ import numpy as np
 
 from mrknee.checkup.duplicates import find_alike
 from mrknee.checkup.layout import Place
-from mrknee.checkup.likeness import grid
 from mrknee.checkup.planes import check_planes
-from mrknee.checkup.stacks import Look
+from mrknee.checkup.similarity import grid
+from mrknee.checkup.stacks import StackSummary
 from mrknee.exams import PLANES, Dataset, Exam, Plane, Stack
 from mrknee.scoring.proportions import wilson
 
@@ -74,29 +74,31 @@ def as_bytes(values: np.ndarray) -> Stack:
     return stack
 
 
-def look(split: str, exam: str, plane: str, stack: Stack) -> Look:
-    """What the check keeps of a stack."""
+def summary(split: str, exam: str, plane: str, stack: Stack) -> StackSummary:
+    """Returns the summary that the check keeps of a stack."""
     shape = (stack.shape[0], stack.shape[1], stack.shape[2])
-    return Look(Place(split, exam, plane), shape, b"", grid(stack), blank=False)
+    return StackSummary(Place(split, exam, plane), shape, b"", grid(stack), blank=False)
 
 
-def looks_of(exams: Mapping[str, Exam], split: str, alter: Alteration | None = None) -> list[Look]:
+def summaries_of(
+    exams: Mapping[str, Exam], split: str, alter: Alteration | None = None
+) -> list[StackSummary]:
     """All stacks of the exams, altered by a generator of the exam's own."""
-    looks = []
+    stacks = []
     for number, (name, exam) in enumerate(exams.items()):
         rng = np.random.default_rng(number)
         for plane, stack in exam.stacks.items():
             altered = alter(plane, stack, rng) if alter else stack
-            looks.append(look(split, name, plane, altered))
-    return looks
+            stacks.append(summary(split, name, plane, altered))
+    return stacks
 
 
 def report_copies(name: str, exams: Mapping[str, Exam]) -> None:
     """Prints how many altered copies are found, and how many pairs of other exams."""
-    originals = looks_of(exams, "train")
+    originals = summaries_of(exams, "train")
     n = len(exams)
     for alter in (None, brightened, mirrored, cropped, shortened, everything):
-        copies = looks_of(exams, "valid", alter) if alter else []
+        copies = summaries_of(exams, "valid", alter) if alter else []
         pairs, _ = find_alike([*originals, *copies])
         right = [p for p in pairs if p.first.split("/")[1] == p.second.split("/")[1]]
         wrong = len(pairs) - len(right)
@@ -107,13 +109,13 @@ def report_copies(name: str, exams: Mapping[str, Exam]) -> None:
         print(f"{name}: {what}: {found}wrong {share(wrong, total)}, farthest {farthest:.3f}")
 
 
-def report_planes(name: str, exams: Mapping[str, Exam], guest: Sequence[Look]) -> None:
-    """Prints how many swapped stacks are found, and how many others are told wrongly."""
-    looks = looks_of(exams, "train")
-    compared, wrong = check_planes([*looks, *guest])
+def report_planes(name: str, exams: Mapping[str, Exam], guest: Sequence[StackSummary]) -> None:
+    """Prints how many swapped stacks are found, and how many others are reported."""
+    stacks = summaries_of(exams, "train")
+    compared, wrong = check_planes([*stacks, *guest])
     of_guest = sum(problem.exam == "real" for problem in wrong)
     print(f"{name}: planes told apart: {compared}; nothing swapped: wrong ", end="")
-    print(share(len(wrong) - of_guest, len(looks)), end="")
+    print(share(len(wrong) - of_guest, len(stacks)), end="")
     print(f", of the real knee's {len(guest)} stacks {of_guest}" if guest else "")
     rng = np.random.default_rng(0)
     order = rng.permutation(list(exams))
@@ -121,17 +123,17 @@ def report_planes(name: str, exams: Mapping[str, Exam], guest: Sequence[Look]) -
     hits = swapped = false = others = 0
     for start in range(0, len(order), size):
         chosen = {name: rng.permutation(PLANES)[:2] for name in order[start : start + size]}
-        tampered = [_swap(one, chosen) for one in looks]
+        tampered = [_swap(one, chosen) for one in stacks]
         _, problems = check_planes(tampered)
         moved = {(name, plane) for name, pair in chosen.items() for plane in map(str, pair)}
-        told = {(problem.exam, problem.file.split("/")[1]) for problem in problems}
-        hits, swapped = hits + len(told & moved), swapped + len(moved)
-        false, others = false + len(told - moved), others + len(looks) - len(moved)
+        reported = {(problem.exam, problem.file.split("/")[1]) for problem in problems}
+        hits, swapped = hits + len(reported & moved), swapped + len(moved)
+        false, others = false + len(reported - moved), others + len(stacks) - len(moved)
     print(f"{name}: swapped, {size} exams at a time: found {share(hits, swapped)}, ", end="")
     print(f"wrong {share(false, others)}")
 
 
-def _swap(one: Look, chosen: Mapping[str, np.ndarray]) -> Look:
+def _swap(one: StackSummary, chosen: Mapping[str, np.ndarray]) -> StackSummary:
     pair = [str(plane) for plane in chosen.get(one.place.exam, ())]
     if one.place.series not in pair:
         return one
@@ -151,13 +153,13 @@ def read(root: Path) -> dict[str, Exam]:
     return {exam.id: exam for split in splits for exam in split}
 
 
-def real_knee() -> list[Look]:
+def real_knee() -> list[StackSummary]:
     """The real knee's three stacks, or nothing."""
     data = os.environ.get("MRKNEE_DATA") or hippocampus.REPOSITORY.parent / "shared" / "data"
     folder = Path(data) / "knee_exam_mrnet_layout"
     if not folder.is_dir():
         return []
-    return [look("train", "real", p, s) for p, s in Dataset(folder)[0].stacks.items()]
+    return [summary("train", "real", p, s) for p, s in Dataset(folder)[0].stacks.items()]
 
 
 def main() -> None:

@@ -452,7 +452,7 @@ def test_explain_and_evaluate_say_what_is_odd(
     assert main(["predict", str(run_folder), str(data), "--out", str(tmp_path / "p.csv")]) == 0
     words = ["--model", str(run_folder), "--out", str(tmp_path / "s")]
     assert main(["evaluate", str(tmp_path / "p.csv"), str(data), *words]) == 0
-    note = "1 of these 6 exams have something odd about them: 0002: constant"
+    note = "1 of these 6 exams are implausible: 0002: constant"
     assert note in json.loads((tmp_path / "s" / "scorecard.json").read_text())["notes"]
     assert note in (tmp_path / "s" / "report.html").read_text()
 

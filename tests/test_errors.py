@@ -1,4 +1,4 @@
-"""The family of errors: who may be raised, and which codes programs can rely on."""
+"""The error classes and their codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAMILY = {kind.__name__ for kind in MrkneeError.__subclasses__()}
 
 
 def raised() -> Iterator[tuple[str, str, ast.expr | None]]:
-    """Where each error of the family is made: place, class, and what is given as its code."""
+    """Yields every raised error of the package: location, class and the expression of its code."""
     for file in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -30,7 +30,7 @@ def raised() -> Iterator[tuple[str, str, ast.expr | None]]:
 
 
 def codes(value: ast.expr | None) -> list[str]:
-    """The codes that an expression can be: a literal, or a choice between literals."""
+    """Returns the codes that an expression can have: a literal, or a choice between literals."""
     if isinstance(value, ast.IfExp):
         return codes(value.body) + codes(value.orelse)
     assert isinstance(value, ast.Constant), "a code is written out where it is raised"
@@ -39,7 +39,7 @@ def codes(value: ast.expr | None) -> list[str]:
 
 
 def test_the_base_class_is_caught_and_never_raised() -> None:
-    """Every error says whether data, model, settings, output or machine is at fault."""
+    """Only subclasses are raised, which tell whether data, model, settings, ... are at fault."""
     assert {"DataError", "ModelError", "SettingsError", "OutputError", "PlatformError"} <= FAMILY
     assert all(kind.__module__ == errors.__name__ for kind in MrkneeError.__subclasses__())
     assert not [place for place, kind, _ in raised() if kind == "MrkneeError"]

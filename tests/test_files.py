@@ -14,8 +14,8 @@ from mrknee.errors import MrkneeError
 from mrknee.files import LOCK, clear_half_written, owned_folder, whole_file, whole_files
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
-    """Folders are made, and only the finished file is there."""
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    """Folders are created, and only the finished file exists."""
     path = tmp_path / "new" / "a.txt"
     with whole_file(path) as beside:
         beside.write_text("done")
@@ -24,8 +24,8 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_after_a_failure_the_old_file_is_still_there(tmp_path: Path) -> None:
-    """An error while writing leaves what was there before, and nothing beside it."""
+def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    """An error while writing keeps the previous file and removes the temporary one."""
     path = tmp_path / "a.txt"
     path.write_text("before")
 
@@ -40,10 +40,10 @@ def test_after_a_failure_the_old_file_is_still_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_content_is_on_the_disk_before_the_name(
+def test_contents_are_flushed_before_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is synced, then renamed, then its folder is synced; new folders are synced too."""
+    """The file is flushed, then renamed, then its folder is flushed; so are new folders."""
     done: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -63,8 +63,8 @@ def test_content_is_on_the_disk_before_the_name(
     assert done == [f"folder {tmp_path.name}", "content", "rename", "folder new"]
 
 
-def test_several_files_take_their_places_when_all_are_written(tmp_path: Path) -> None:
-    """A failure while the second is written leaves the first as it was."""
+def test_several_files_are_replaced_when_all_are_written(tmp_path: Path) -> None:
+    """A failure while the second file is written leaves the first unchanged."""
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_text("before")
 
@@ -84,8 +84,8 @@ def test_several_files_take_their_places_when_all_are_written(tmp_path: Path) ->
     assert (a.read_text(), b.read_text()) == ("1", "2")
 
 
-def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
-    """Nothing half-written is ever beside the link, and the link still leads there."""
+def test_the_target_of_a_link_is_replaced(tmp_path: Path) -> None:
+    """The temporary file is next to the target, and the link is unchanged."""
     (tmp_path / "far").mkdir()
     target, link = tmp_path / "far" / "a.txt", tmp_path / "a.txt"
     target.write_text("before")
@@ -99,7 +99,7 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["fifo", "socket", "device", "folder", "dangling", "loop"])
 def test_only_regular_files_are_replaced(kind: str, tmp_path: Path) -> None:
-    """Pipes, sockets, devices, folders and links that lead nowhere are refused, and stay."""
+    """Pipes, sockets, devices, folders and broken links are refused and unchanged."""
     path = tmp_path / "out"
     if kind == "fifo":
         os.mkfifo(path)
@@ -120,15 +120,15 @@ def test_only_regular_files_are_replaced(kind: str, tmp_path: Path) -> None:
     assert path.lstat().st_mode == before.st_mode
 
 
-def test_an_error_never_names_the_hidden_file(tmp_path: Path) -> None:
-    """What the system says of the file beside is said of the file that was asked for."""
+def test_an_error_never_names_the_temporary_file(tmp_path: Path) -> None:
+    """An error of the system names the requested file."""
     with pytest.raises(OSError, match="No such file") as caught, whole_file(tmp_path / "a") as one:
         one.read_bytes()
     assert caught.value.filename == str(tmp_path / "a")
 
 
 def test_a_long_name_can_be_written(tmp_path: Path) -> None:
-    """The name beside it is not longer than the system allows."""
+    """The temporary name is not longer than the system allows."""
     path = tmp_path / ("a" * 255)
     with whole_file(path) as beside:
         beside.write_text("done")
@@ -155,19 +155,19 @@ with owned_folder(Path(sys.argv[1])):
 
 
 def own(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """A process that owns the folder until it is killed."""
+    """Starts a process that owns the folder until it is killed."""
     command = [sys.executable, "-c", OWNER, str(folder), *words]
     process = subprocess.Popen(  # noqa: S603
         command, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
-    with process.stdout as said:
-        assert said.readline() == "mine\n"
+    with process.stdout as printed:
+        assert printed.readline() == "mine\n"
     return process
 
 
-def test_a_folder_has_one_owner_until_that_ends(tmp_path: Path) -> None:
-    """The second is refused with the first's process; a kill leaves no lock, nor do its forks."""
+def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    """The error names the owning process; a killed owner and its forks leave no lock."""
     folder = tmp_path / "above" / "out"
     owner = own(folder, "fork")
     try:
@@ -186,8 +186,8 @@ def test_a_folder_has_one_owner_until_that_ends(tmp_path: Path) -> None:
     assert [file.name for file in folder.iterdir()] == ["a"]
 
 
-def test_owners_come_one_after_the_other(tmp_path: Path) -> None:
-    """A folder that was made and got nothing is removed; in one process there is one owner too."""
+def test_ownership_is_released(tmp_path: Path) -> None:
+    """A created folder that stays empty is removed; one process can't own a folder twice."""
     folder = tmp_path / "above" / "out"
     with owned_folder(folder), pytest.raises(MrkneeError, match="another process"):
         owned_folder(folder).__enter__()
@@ -195,8 +195,8 @@ def test_owners_come_one_after_the_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["hard link", "link", "pipe", "folder"])
-def test_what_lies_in_the_locks_place_stays(kind: str, tmp_path: Path) -> None:
-    """The lock is written and removed; another file that has its name is neither."""
+def test_a_file_with_the_name_of_the_lock_is_unchanged(kind: str, tmp_path: Path) -> None:
+    """A file with the lock's name that isn't a lock file is neither written nor removed."""
     mine, lock = tmp_path / "mine", tmp_path / "out" / LOCK
     mine.write_text("a text that is longer than what an owner notes in a lock: " * 9)
     before = mine.read_text()
@@ -215,8 +215,8 @@ def test_what_lies_in_the_locks_place_stays(kind: str, tmp_path: Path) -> None:
     assert mine.read_text() == before
 
 
-def test_many_that_want_a_folder_get_it_in_turn(tmp_path: Path) -> None:
-    """No two of four processes own it at the same time, though each removes the lock's file."""
+def test_many_processes_own_a_folder_in_turn(tmp_path: Path) -> None:
+    """No two of four processes own the folder at once, though each removes the lock file."""
     code = """
 import sys, time
 from pathlib import Path
@@ -235,9 +235,9 @@ while done < 10:
     command = [sys.executable, "-c", code, str(tmp_path / "out")]
     started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]  # noqa: S603
     for process in started:
-        _, told = process.communicate(timeout=120)
-        assert process.returncode == 0, told
+        _, printed = process.communicate(timeout=120)
+        assert process.returncode == 0, printed
 
 
 if sys.platform == "win32":
-    pytest.skip("links, pipes and locks as Linux has them", allow_module_level=True)
+    pytest.skip("links, pipes and locks as on Linux", allow_module_level=True)

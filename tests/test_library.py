@@ -1,4 +1,4 @@
-"""mrknee as a library: the public names, and what a notebook's first lines do."""
+"""mrknee as a library: public names and typical use in a notebook."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ PUBLIC = [
 ]
 
 
-def test_the_public_names_are_these() -> None:
-    """What is listed can be had, is documented, and nothing else is promised."""
+def test_the_public_names() -> None:
+    """Exactly the listed names are public; all are importable and documented."""
     assert mrknee.__all__ == PUBLIC
     for name in PUBLIC:
         assert name in dir(mrknee)
@@ -72,8 +72,8 @@ print(sorted(first | {'torch', 'matplotlib'} & set(sys.modules)))"""
     assert done.stdout == "[]\n"
 
 
-def test_an_exam_is_made_from_arrays_of_any_numeric_type() -> None:
-    """uint8 stays as it is, other types are scaled by percentiles, and planes have synonyms."""
+def test_an_exam_is_created_from_arrays_of_any_numeric_type() -> None:
+    """uint8 is unchanged, other types are scaled by percentiles, and planes have synonyms."""
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (4, 32, 32), dtype=np.uint8)
     wide = rng.normal(800, 100, (3, 32, 40)).astype(np.float32)
@@ -94,14 +94,14 @@ def test_an_exam_is_made_from_arrays_of_any_numeric_type() -> None:
     ],
 )
 def test_other_arrays_are_refused(array: np.ndarray, code: str) -> None:
-    """One clear error with a code."""
+    """Arrays that can't be a stack are refused with a code."""
     with pytest.raises(mrknee.DataError) as caught:
         mrknee.Exam.from_arrays({"axial": array})
     assert caught.value.code == code
 
 
 def test_a_phantom_is_an_exam_with_its_lesions() -> None:
-    """Its bytes are those of `mrknee phantom`'s knees of the seed; masks lie on its stacks."""
+    """A phantom equals that of `mrknee phantom` for the same seed; its masks fit its stacks."""
     knee = mrknee.make_phantom(3, ["acl"], size=64, slice_factor=0.2, id="a")
     truth = Truth(abnormal=True, acl=True, meniscus=False)
     rendered = render_exam(3, truth, size=64, slice_factor=0.2)
@@ -116,7 +116,7 @@ def test_a_phantom_is_an_exam_with_its_lesions() -> None:
 
 
 def test_a_notebook_predicts_and_explains(tmp_path: Path) -> None:
-    """Text paths; exams by id and by position; names in place of positions; a pandas frame."""
+    """Paths may be text, exams are found by id or position, and tables become data frames."""
     data = mrknee.open_dataset(str(write_toy_dataset(tmp_path / "toy", 1, 6)))
     model = mrknee.load_model(str(make_model(tmp_path / "run")))
     assert data.labels.shape == (6, 3)
@@ -145,7 +145,7 @@ def test_a_notebook_predicts_and_explains(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_splits_opens_too(tmp_path: Path) -> None:
-    """As `mrknee import` writes it: planes' folders, no labels."""
+    """A folder of planes without labels, as `mrknee import` writes it, can be opened."""
     for plane in PLANES:
         write_stack(tmp_path / "exams", plane, "0000", np.ones((2, 8, 8), np.uint8))
     data = mrknee.open_dataset(tmp_path / "exams")
@@ -162,7 +162,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_training_takes_an_opened_data_set_and_changed_settings(
     toy_run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Findings it was opened with are learned; nothing is printed where progress is off."""
+    """The findings of an opened data set are learned; nothing is printed if progress is off."""
     data = mrknee.open_dataset(toy_run[0], findings=["acl"])
     settings: dict[str, Any] = {
         "preparation.size": 48,
@@ -194,7 +194,7 @@ def test_training_takes_an_opened_data_set_and_changed_settings(
 def test_evaluation_is_the_same_for_a_table_and_its_file(
     toy_run: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """An opened data set or its folder, a table or its CSV; `out` writes what `evaluate` writes."""
+    """The scores don't depend on whether data set and table are objects or paths."""
     folder, run = toy_run
     data = mrknee.open_dataset(folder)
     table = mrknee.load_model(run).predict(data)
@@ -216,7 +216,7 @@ def test_evaluation_is_the_same_for_a_table_and_its_file(
 
 
 def test_comparison_takes_tables_and_their_names(toy_run: tuple[Path, Path]) -> None:
-    """Models without files are numbered unless they are named; a row per finding, and the mean."""
+    """Unnamed models are numbered; there is one row per finding and one for the mean."""
     data = mrknee.open_dataset(toy_run[0])
     table = mrknee.load_model(toy_run[1]).predict(data)
     other = replace(table, probabilities=1 - table.probabilities)
@@ -232,7 +232,7 @@ def test_comparison_takes_tables_and_their_names(toy_run: tuple[Path, Path]) -> 
 
 
 def test_a_checkup_lists_problems(tmp_path: Path) -> None:
-    """`ok` is whether there is an error; problems are rows; it is shown as the command shows it."""
+    """`ok` is false after an error; the frame has one row per problem; `repr` is the table."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     assert mrknee.check_dataset(str(data)).ok
     (data / "train" / "axial" / "0001.npy").write_bytes(b"not an array")
@@ -240,11 +240,11 @@ def test_a_checkup_lists_problems(tmp_path: Path) -> None:
     assert not checkup.ok
     frame = checkup.to_frame()
     assert "not-npy" in set(frame["code"])
-    assert "a file is no `.npy` file" in repr(checkup)
+    assert "a file is not a `.npy` file" in repr(checkup)
 
 
 def test_plots_are_axes(toy_run: tuple[Path, Path]) -> None:
-    """A figure per call, one colour scale per exam, and errors for what isn't there."""
+    """Each call creates a figure, exams have one colour scale, and missing series are errors."""
     mpl.use("Agg")
     data = mrknee.open_dataset(toy_run[0])
     exam = data[0]

@@ -93,7 +93,7 @@ OVER_INPUT = {
 
 @pytest.mark.parametrize("words", OVER_INPUT.values(), ids=OVER_INPUT)
 @pytest.mark.parametrize("through", ["its name", "a link", "a hard link", "another path"])
-def test_no_verb_replaces_what_it_reads(
+def test_no_verb_replaces_its_input(
     words: list[str],
     through: str,
     made: Path,
@@ -102,7 +102,7 @@ def test_no_verb_replaces_what_it_reads(
     capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:
-    """Whatever name leads to the input, the verb ends with status 1 and everything stays."""
+    """By whatever name an input is given as output, the verb fails and nothing changes."""
     monkeypatch.chdir(made)
     before = files(made)
     place = (
@@ -120,15 +120,15 @@ def test_no_verb_replaces_what_it_reads(
         if not out.is_file():
             pytest.skip("a new name, or a folder, has no hard link")
         if "another" in request.node.name:
-            pytest.skip("what is not read is not lost: it keeps its own name")
+            pytest.skip("a hard link to a file that isn't read may be replaced")
         target, out = out, tmp_path / "link"
         out.hardlink_to(target)
     elif through == "another path":
         out = Path("run", "..", out)
     words = [*words[:place], str(out), *words[place + 1 :]]
     assert main(words) == 1
-    told = capsys.readouterr().err
-    assert str(out) in told
+    printed = capsys.readouterr().err
+    assert str(out) in printed
     assert files(made) == before
     assert not (made / "new").exists()
 
@@ -142,7 +142,7 @@ BESIDE = {
 
 @pytest.mark.parametrize("verb", BESIDE)
 @pytest.mark.parametrize("kind", ["link to what is read", "folder", "pipe"])
-def test_what_is_written_beside_the_output_is_checked_too(
+def test_files_next_to_the_output_are_checked_too(
     verb: str,
     kind: str,
     made: Path,
@@ -150,7 +150,7 @@ def test_what_is_written_beside_the_output_is_checked_too(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The remarks beside a table and the pictures of a page: refused before any work."""
+    """The table of remarks and the images of a page are refused before any work."""
     monkeypatch.chdir(made)
     before = files(made)
     file = tmp_path / ("contact-acl.png" if verb == "explain" else "p-remarks.csv")
@@ -169,7 +169,7 @@ def test_what_is_written_beside_the_output_is_checked_too(
 def test_remarks_do_not_become_labels(
     made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Beside `valid.csv` they would be called `valid-remarks.csv`: labels of `remarks`."""
+    """Next to `valid.csv` the file `valid-remarks.csv` would be a label file of `remarks`."""
     monkeypatch.chdir(made)
     assert main(["predict", "model.onnx", "data", "--out", "data/valid.csv"]) == 1
     assert "file: data/valid-remarks.csv\n" in capsys.readouterr().err
@@ -181,7 +181,7 @@ def test_a_list_with_impossible_names_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Names with a NUL, too long ones, and lines that name a folder or nothing."""
+    """Names with a NUL, too long names, and paths of folders or missing files are refused."""
     monkeypatch.chdir(made)
     for line in ("a\0b/axial/0002.npy", f"{'a' * 5000}/axial/0002.npy", "/", "data"):
         (tmp_path / "list.csv").write_text(f"{line}\n\n")
@@ -190,7 +190,7 @@ def test_a_list_with_impossible_names_is_refused(
 
 
 def test_a_folder_mounted_twice_is_one_folder(made: Path, tmp_path: Path) -> None:
-    """A new name in a plane's folder, by another path that isn't a link: a bind mount."""
+    """A new file in the folder of a plane is refused through another mount of the folder too."""
     plane = made / "data" / "valid" / "axial"
     mount = ["mount", "--bind", str(plane), str(tmp_path)]
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("mount") is None:
@@ -208,8 +208,8 @@ def test_a_folder_mounted_twice_is_one_folder(made: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "out", ["data/p.csv", "run/extra.csv", "run/model.onnx", "data-predictions.csv", "far/new/p"]
 )
-def test_beside_what_is_read_there_is_room(out: str, made: Path) -> None:
-    """New names in a run folder or data set that nothing of theirs has are no loss."""
+def test_other_files_in_the_folder_of_an_input_may_be_written(out: str, made: Path) -> None:
+    """A run folder or data set may receive files with names that it doesn't use."""
     check_output_file(made / out, [made / "run", made / "data"])
     check_output_folder(made / "run" / "scores", ["scorecard.json"], [made / "run"])
     check_output_folder(made / "run", ["comparison.json", "index.html"], [made / "run"])
@@ -217,7 +217,7 @@ def test_beside_what_is_read_there_is_room(out: str, made: Path) -> None:
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A file system that nobody can write to, root neither."""
+    """A file system that is read-only, even for root."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount a file system")
     folder = tmp_path / "read-only"
@@ -232,7 +232,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def writing(out: Path) -> dict[str, list[str]]:
-    """Each verb that writes, with inputs that are not there: they aren't looked at before."""
+    """Returns the command line of each verb that writes, with missing inputs."""
     to = str(out)
     return {
         "phantom": ["phantom", to, "--train", "1", "--valid", "1"],
@@ -254,7 +254,7 @@ VERBS = list(writing(Path()))
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("below", ["out", "new/out"])
-def test_a_read_only_disk_is_said_before_any_work(
+def test_a_read_only_disk_is_reported_before_any_work(
     verb: str,
     below: str,
     read_only: Path,
@@ -262,7 +262,7 @@ def test_a_read_only_disk_is_said_before_any_work(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    """Not the missing inputs are reported but the output, by the name that was given."""
+    """The error is about the given output, not about the missing inputs."""
     out = read_only / below
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none").touch()
@@ -270,22 +270,22 @@ def test_a_read_only_disk_is_said_before_any_work(
         (tmp_path / "list").touch()
     words = [word.replace(os.devnull, "list") for word in writing(out)[verb]]
     assert main(words) == 1
-    told = capsys.readouterr().err
-    assert f"file: {out}\n" in told
-    assert "a read-only file system" in told
-    assert "/." not in told, "a hidden file's name"
+    printed = capsys.readouterr().err
+    assert f"file: {out}\n" in printed
+    assert "a read-only file system" in printed
+    assert "/." not in printed, "a hidden file's name"
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("kind", ["below a file", "pipe", "device", "link to nothing", "long"])
-def test_an_output_that_can_be_none_is_refused_before_any_work(
+def test_an_impossible_output_is_refused_before_any_work(
     verb: str,
     kind: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is there stays: a file in a folder's place, pipes, devices, links, impossible names."""
+    """Files in place of folders, pipes, devices, links and invalid names are unchanged."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none").touch()
     (tmp_path / "list").touch()
@@ -305,8 +305,8 @@ def test_an_output_that_can_be_none_is_refused_before_any_work(
     words = [word.replace(os.devnull, "list") for word in writing(Path("OUT"))[verb]]
     words = [str(out) if word == "OUT" else word for word in words]
     assert main(words) == 1
-    told = capsys.readouterr().err
-    assert f"file: {out}"[:300] in told
+    printed = capsys.readouterr().err
+    assert f"file: {out}"[:300] in printed
     assert sorted(tmp_path.iterdir()) == before
     assert Path("/dev/null").is_char_device()
 
@@ -315,21 +315,21 @@ def test_an_output_that_can_be_none_is_refused_before_any_work(
 def test_a_folder_that_has_an_owner_is_refused(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every verb that writes a folder: the message names it and the process that owns it."""
+    """For every verb that writes a folder, the message names folder and owning process."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none").touch()
     out = tmp_path / "out"
     with owned_folder(out):
         assert main(writing(out)[verb]) == 1
         assert [file.name for file in out.iterdir()] == [LOCK]
-    told = capsys.readouterr().err
-    assert told.startswith(f"mrknee {verb}: another process is writing into this folder\n")
-    assert f"file: {out}\n" in told
-    assert f"process {os.getpid()} on " in told
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"mrknee {verb}: another process is writing into this folder\n")
+    assert f"file: {out}\n" in printed
+    assert f"process {os.getpid()} on " in printed
 
 
-def test_of_two_at_once_one_is_refused(tmp_path: Path) -> None:
-    """Two phantoms of different seeds into one folder: one ends well, with what it alone writes."""
+def test_only_one_of_two_processes_writes_a_folder(tmp_path: Path) -> None:
+    """Of two phantoms written to one folder at once, one is complete and the other is refused."""
     words = ["--train", "4", "--valid", "0", "--size", "64", "--slice-factor", "0.2", "--seed"]
     started = [start(tmp_path, ["phantom", "out", *words, str(seed)]) for seed in (1, 2)]
     assert sorted(process.wait(timeout=200) for process in started) == [0, 1]
@@ -339,7 +339,7 @@ def test_of_two_at_once_one_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
-    """Its folder would allow it, its owner doesn't; root is not held to that."""
+    """A write-protected file isn't replaced, though its folder would allow it (except for root)."""
     file = tmp_path / "p.csv"
     file.write_text("mine")
     file.chmod(0o444)
@@ -350,7 +350,7 @@ def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_links_in_an_output_folder_are_checked_too(made: Path, tmp_path: Path) -> None:
-    """A report that is a link to an input is refused; one to another file is followed."""
+    """An output that is a link to an input is refused; a link to another file is followed."""
     out = tmp_path / "scores"
     out.mkdir()
     (out / "report.html").symlink_to(made / "p.csv")
@@ -360,7 +360,7 @@ def test_links_in_an_output_folder_are_checked_too(made: Path, tmp_path: Path) -
 
 
 def test_glob_characters_in_names_mean_themselves(tmp_path: Path) -> None:
-    """An input called `[ab].csv` protects itself and not a.csv."""
+    """An input named `[ab].csv` protects itself, not a.csv."""
     for name in ("[ab].csv", "a.csv"):
         np.savetxt(tmp_path / name, [1.0])
     check_output_file(tmp_path / "a.csv", [tmp_path / "[ab].csv"])
@@ -369,7 +369,7 @@ def test_glob_characters_in_names_mean_themselves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["series.csv", "findings.csv", "groups.csv"])
-def test_what_declares_a_data_set_is_no_output(made: Path, name: str) -> None:
+def test_the_tables_of_a_data_set_are_not_outputs(made: Path, name: str) -> None:
     """A table written there would change how all exams are read."""
     with pytest.raises(MrkneeError, match="output"):
         check_output_file(made / "data" / name)

@@ -23,20 +23,20 @@ for _ in progress.track(range(30), 30, "reading"):
 """
 
 
-def test_items_come_through_unchanged() -> None:
-    """Tracking yields what it is given, in order."""
+def test_track_yields_its_items() -> None:
+    """Items are yielded unchanged and in order."""
     assert list(track(iter("abc"), 3, "reading")) == ["a", "b", "c"]
 
 
 def test_quick_work_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """Work of less than two seconds leaves the screen alone."""
+    """Tasks of less than two seconds print nothing."""
     assert progress.QUIET_SECONDS == 2.0
     list(track(range(100), 100, "reading"))
     assert capsys.readouterr().err == ""
 
 
 def test_without_a_terminal_there_are_plain_lines() -> None:
-    """Rate and time left on lines of their own, no control characters, and a last line."""
+    """Lines show rate and remaining time, without control characters, and end with a last line."""
     code = WORK.format(quiet=0.0, every=0.2)
     done = subprocess.run(  # noqa: S603  # our own command
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -51,7 +51,7 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
 
 
 def test_on_a_terminal_there_is_a_bar() -> None:
-    """A real terminal shows one bar that is redrawn, with count and rate."""
+    """A terminal shows one bar that is redrawn, with count and rate."""
     ours, theirs = pty.openpty()
     code = WORK.format(quiet=0.0, every=0.2)
     process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)  # noqa: S603
@@ -77,7 +77,7 @@ def test_on_a_terminal_there_is_a_bar() -> None:
 def test_progress_can_be_switched_off_and_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither lines nor reports while it is off; both when it is on again."""
+    """Lines and reports are printed only while progress is on."""
     monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
     progress.show_progress(False)
     try:
@@ -96,7 +96,7 @@ def test_progress_can_be_switched_off_and_on(
 
 
 def test_a_notebook_has_one_line_that_is_redrawn(tmp_path: Path) -> None:
-    """A real kernel: the cell's output is one bar at its end, and nothing on standard error."""
+    """In a real kernel a cell's output is one bar, and standard error is empty."""
     cell: dict[str, Any] = {
         "cell_type": "code",
         "id": "one",

@@ -31,18 +31,18 @@ KNOWN = [*setting_hints(Recipe), "out", "recipe", "resume"]
     ],
 )
 def test_a_setting_of_another_program_is_understood(written: str, right: str) -> None:
-    """Synonyms, other spellings, the last part alone, and slips of the pen."""
+    """Synonyms, other spellings, last parts of names and typing errors are recognised."""
     assert meant(written, KNOWN, SETTINGS) == right
 
 
 @pytest.mark.parametrize("written", ["fast", "gpus", "x", "zzzzzz"])
-def test_what_is_like_nothing_is_not_guessed(written: str) -> None:
-    """A wrong suggestion is worse than none."""
+def test_there_is_no_suggestion_for_an_unrelated_name(written: str) -> None:
+    """A name that resembles no setting gives no suggestion."""
     assert meant(written, KNOWN, SETTINGS) is None
 
 
-def test_every_synonym_leads_to_something_there_is() -> None:
-    """And no synonym is a name of its own."""
+def test_every_synonym_refers_to_an_existing_name() -> None:
+    """Every synonym refers to a valid name, and none is itself a valid name."""
     assert set(SETTINGS.values()) <= set(KNOWN)
     assert not set(SETTINGS) & set(KNOWN)
     assert set(suggestions.VERBS.values()) <= set(VERBS)

@@ -1,4 +1,4 @@
-"""Errors that a person can put right: one family, each with a code."""
+"""Exceptions that the user can resolve: one class hierarchy, each error with a code."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from pathlib import Path
 from typing import Any
 
 MAX_PART = 2000
-"""Characters of one part of a message; the longest of ours lists the settings of a recipe."""
+"""Maximum characters of one part of a message; the longest part lists the settings of a recipe."""
 
 
 class MrkneeWarning(UserWarning):
-    """Something a person should know, though nothing fails; the command line shows it as a note."""
+    """Warning of mrknee; the command line prints it as a note."""
 
 
 class MrkneeError(Exception):
-    """Something a person has to put right: a bad file, an impossible setting, a missing package.
+    """Base class of errors that the user can resolve: a bad file, a bad setting, a missing package.
 
-    Raised as one of its subclasses, which say what is at fault. The message always reads: what is
-    wrong, where, what was expected, what was found, what to do. Each part is also an attribute. In
-    the message, what was found in a file can't reach the terminal as a command: control characters
-    are written as Python writes them, and a long part is cut.
+    Only its subclasses are raised. A message has a fixed order: what is wrong, where, what was
+    expected, what was found, what to do. Each part is also an attribute. Control characters from
+    files are escaped in the message, so that they can't control the terminal, and long parts are
+    shortened.
 
     Attributes:
-        what: the fault in a few words; may be reworded in any version.
-        code: the kind of fault, such as "wrong-rank": stable, for programs to tell faults apart.
-        file: the file or folder it was found in, if there is one.
-        exam: the id of the exam it concerns, if there is one.
-        expected: what would have been right.
-        found: what was there instead.
-        advice: what to do about it.
+        what: short description of the fault; may be reworded in any version.
+        code: kind of fault, such as "wrong-rank"; stable, for programs.
+        file: the file or folder concerned, if any.
+        exam: the id of the exam concerned, if any.
+        expected: what was expected.
+        found: what was found instead.
+        advice: how to resolve the error.
 
     Example:
         >>> from mrknee import DataError, MrkneeError
@@ -68,37 +68,37 @@ class MrkneeError(Exception):
         super().__init__("\n".join(map(_cut, lines)))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross process borders (data loader workers, phantom's pool): keep every part.
+        # Errors are pickled by worker processes (data loader, phantom); keep all parts.
         names = ("what", "code", "file", "exam", "expected", "found", "advice")
         return (_rebuild, (type(self), {name: getattr(self, name) for name in names}))
 
 
 class DataError(MrkneeError):
-    """Exams, labels, predictions or files to import that can't be read or used."""
+    """Exams, labels, predictions or files for import can't be read or used."""
 
 
 class ModelError(MrkneeError):
-    """A run folder, a checkpoint, an exported model or weights that can't be read or used."""
+    """A run folder, a checkpoint, an exported model or weights can't be read or used."""
 
 
 class SettingsError(MrkneeError):
-    """A setting, an argument or a choice that is impossible, unknown, or contradicts another."""
+    """A setting or an argument is invalid, unknown, or contradicts another."""
 
 
 class OutputError(MrkneeError):
-    """A place that can't be written to, or must not be."""
+    """An output can't be written, or must not be replaced."""
 
 
 class PlatformError(MrkneeError):
-    """Something this machine lacks: memory, a package, a compiler, an instruction set."""
+    """The machine lacks something: memory, a package, a compiler, an instruction set."""
 
 
 class TrainingError(MrkneeError):
-    """A training that can't go on, though its data and settings could be read."""
+    """Training can't continue, though its data and settings are valid."""
 
 
 class RequestError(MrkneeError):
-    """A request that the service refuses."""
+    """The service refuses a request."""
 
 
 def _cut(text: str) -> str:
@@ -108,7 +108,7 @@ def _cut(text: str) -> str:
 
 
 def legible(text: str) -> str:
-    """Text from files for a terminal: control characters are written as Python writes them."""
+    """Escapes control characters, as Python's `repr` does, for output on a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 

@@ -1,4 +1,4 @@
-"""Packages that are imported only when asked for: pandas for tables, matplotlib for plots."""
+"""Optional packages, imported only when needed: pandas for tables, matplotlib for plots."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def data_frame(
     index: Sequence[str] | Sequence[int] | None = None,
     name: str = "",
 ) -> DataFrame:
-    """A pandas DataFrame.
+    """Creates a pandas DataFrame.
 
     Args:
-        columns: name -> its values, one per row.
-        index: the rows' names; None numbers the rows.
-        name: what the rows are, such as "exam".
+        columns: name -> values, one per row.
+        index: labels of the rows; None numbers the rows.
+        name: name of the index, such as "exam".
 
     Raises:
         PlatformError: pandas is not installed.
@@ -35,7 +35,7 @@ def data_frame(
 
 
 def pyplot() -> Any:  # noqa: ANN401  # a module
-    """Matplotlib's pyplot, with the backend that is set.
+    """Imports matplotlib's pyplot; the backend is not changed.
 
     Raises:
         PlatformError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a power loss; folders with one owner."""
+"""Atomic and durable writing of files, and exclusive access to output folders."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if sys.platform != "win32":
     import fcntl
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of the disk, or what one person may have of it, being full."""
+"""Error numbers of a full disk or an exceeded quota."""
 
 LOCK = ".mrknee-lock"
-"""The file in an output folder that its owner holds a lock on; it is gone when the owner ends."""
+"""The lock file in an output folder; it is removed when its owner ends."""
 
-_HALF_WRITTEN = re.compile(r"\..+\.\d+")  # the names that `whole_file` writes to
-_LONGEST_NAME = 200  # characters kept of a name, so that the one beside it is not too long
+_HALF_WRITTEN = re.compile(r"\..+\.\d+")  # the temporary names of `whole_file`
+_LONGEST_NAME = 200  # characters of a name that are kept, so that temporary names aren't too long
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 _held: set[int] = set()  # descriptors of the locks of this process
 
 
 def contents(folder: Path) -> list[Path]:
-    """What lies in a folder, without its lock; nothing where there is no folder."""
+    """Lists a folder without its lock file; empty if there is no such folder."""
     return [p for p in folder.iterdir() if p.name != LOCK] if folder.exists() else []
 
 
 def clear_half_written(folder: Path) -> None:
-    """Removes what a killed `whole_file` left in a folder; nobody may be writing there."""
+    """Removes temporary files of a killed `whole_file`; the caller must own the folder."""
     for file in folder.glob(".*"):
         if _HALF_WRITTEN.fullmatch(file.name):
             file.unlink()
@@ -47,21 +47,21 @@ def clear_half_written(folder: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Gives a path beside `path` to write to; it takes `path`'s place only if nothing fails.
+    """Writes a file atomically: yields a temporary path that replaces `path` on success.
 
-    Whoever reads `path` meanwhile sees the old file or the new one, never a part; after an error,
-    what was there before is still there. A power loss leaves the old file or the new one too: the
-    new one's content is on the disk before it takes the place, and the name before this returns.
-    Folders above it are made. A link is followed, and the file it leads to is replaced.
+    Readers of `path` see the old or the new file, never a part; after an error, the old file is
+    unchanged. The same holds after a power loss: the contents are flushed to disk before the
+    replacement, and the new name before this returns. Missing folders are created. A link is
+    followed, and the file that it points to is replaced.
 
     Args:
         path: the file to write.
-        durable: False does not wait for the disk. The caller then has to call `sync` before
-            anything is written that says the file is complete.
+        durable: False doesn't flush to disk. The caller must then call `sync` before it records
+            anywhere that the file is complete.
 
     Raises:
-        MrkneeError: there is something other than a regular file.
-        OSError: the system's; it names `path`.
+        OutputError: `path` is something other than a regular file.
+        OSError: an error of the system, with `path` as its file name.
     """
     with whole_files(path, durable=durable) as (beside,):
         yield beside
@@ -69,9 +69,9 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def whole_files(*paths: Path, durable: bool = True) -> Iterator[list[Path]]:
-    """As `whole_file` for several files: the first takes its place when all are written.
+    """Writes several files as `whole_file` does; none is replaced until all are written.
 
-    They take their places in the order given.
+    They are replaced in the given order.
     """
     targets = [resolve_output(path) for path in paths]
     besides = [
@@ -99,7 +99,7 @@ def whole_files(*paths: Path, durable: bool = True) -> Iterator[list[Path]]:
 
 
 def _name(error: OSError, besides: Sequence[Path], paths: Sequence[Path]) -> None:
-    """Lets an error of the system name the file that was asked for, not the one beside it."""
+    """Replaces the temporary file name in an error by the requested one."""
     named = {str(beside): path for beside, path in zip(besides, paths, strict=True)}
     if error.filename is None:
         error.filename = str(paths[0])
@@ -109,7 +109,7 @@ def _name(error: OSError, besides: Sequence[Path], paths: Sequence[Path]) -> Non
 
 
 def sync(files: Iterable[Path]) -> None:
-    """Waits until files that were written with `durable=False` are on the disk."""
+    """Flushes files that were written with `durable=False` to disk."""
     folders = set()
     for file in files:
         _sync(file)
@@ -119,11 +119,11 @@ def sync(files: Iterable[Path]) -> None:
 
 
 def resolve_output(path: Path) -> Path:
-    """The file that writing to `path` replaces: where a link leads to, and otherwise itself.
+    """Returns the file that writing to `path` replaces: the target of a link, or `path` itself.
 
     Raises:
-        MrkneeError: there is a folder, a pipe, a socket or a device; a link leads nowhere; or no
-            file can have this name.
+        OutputError: `path` is a folder, a pipe, a socket, a device or a broken link, or an invalid
+            file name.
     """
     try:
         target = Path(os.path.realpath(path))
@@ -131,8 +131,8 @@ def resolve_output(path: Path) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         if not path.is_symlink():
             return target
-        found = "a link that leads nowhere"
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        found = "a broken link"
+    except (OSError, ValueError) as error:  # ValueError: an invalid file name
         found = getattr(error, "strerror", None) or str(error)
     else:
         if stat.S_ISREG(mode):
@@ -141,7 +141,7 @@ def resolve_output(path: Path) -> Path:
         if stat.S_ISDIR(mode):
             found = "a folder"
         elif stat.S_ISLNK(mode):
-            found = "a link that leads nowhere"
+            found = "a broken link"
     raise OutputError(
         "the output can't be written",
         code="cannot-write",
@@ -160,7 +160,7 @@ def _sync(file: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Puts a folder's names on the disk, where the system can do that for folders at all."""
+    """Flushes the names in a folder to disk, if the system supports that for folders."""
     try:
         _sync(folder)
     except OSError as error:
@@ -169,7 +169,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _make_folder(folder: Path) -> list[Path]:
-    """Makes a folder and those above it; returns the new ones, the innermost first."""
+    """Creates a folder and its parents; returns the created ones, the innermost first."""
     new = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for one in new:
@@ -177,20 +177,20 @@ def _make_folder(folder: Path) -> list[Path]:
     return new
 
 
-# --- one owner at a time
+# --- exclusive access to a folder
 
 
 @contextmanager
 def owned_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder where there is none, and keeps other processes from writing into it.
+    """Creates a folder if necessary, and prevents other processes from writing into it.
 
-    The owner holds a lock (`flock`) on a file in the folder. The system releases it when the
-    process ends, however it ends. On NFS it holds between machines if the server supports locks;
-    where the file system has none at all, a line on standard error says so and nothing is locked
-    (nor is it on Windows). If nothing was written, a folder that was made is removed again.
+    The owner holds a lock (`flock`) on a file in the folder. The system releases the lock when the
+    process ends, for whatever reason. On NFS the lock holds between machines if the server supports
+    locks; if the file system doesn't support locks, a note is printed to standard error and nothing
+    is locked (nor is it on Windows). A folder that was created but not written to is removed.
 
     Raises:
-        MrkneeError: another process owns the folder, or nobody may write there.
+        OutputError: another process owns the folder, or it can't be written to.
     """
     try:
         new = _make_folder(folder)
@@ -216,7 +216,7 @@ def owned_folder(folder: Path) -> Iterator[None]:
         for one in new:
             try:
                 one.rmdir()
-            except OSError:  # it holds something
+            except OSError:  # not empty
                 break
 
 
@@ -228,9 +228,9 @@ def _lock(folder: Path) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             opened = os.fstat(descriptor)
-            if not stat.S_ISREG(opened.st_mode) or opened.st_nlink > 1:  # it is written and removed
-                raise OSError(errno.EEXIST, f"{LOCK} in it is something else than a lock")
-            # an owner that ended has removed the file between our opening and locking it
+            if not stat.S_ISREG(opened.st_mode) or opened.st_nlink > 1:  # never overwrite it
+                raise OSError(errno.EEXIST, f"{LOCK} in the folder is not a lock file")
+            # a previous owner may have removed the file between opening and locking it here
             current = file.exists() and os.path.samestat(opened, file.stat())
         except OSError as error:
             if isinstance(error, BlockingIOError):
@@ -240,15 +240,16 @@ def _lock(folder: Path) -> int:
                     "another process is writing into this folder",
                     code="in-use",
                     file=folder,
-                    expected="one at a time",
+                    expected="one process at a time",
                     found=owner or "a process that has just started",
-                    advice="wait until it has ended, or write into another folder",
+                    advice="wait until that process has ended, or write into another folder",
                 ) from None
             if error.errno not in _NO_LOCKS:
                 os.close(descriptor)
                 raise
             print(
-                f"note: {folder} can't be locked: let nothing else write into it", file=sys.stderr
+                f"note: {folder} can't be locked: make sure that no other process writes into it",
+                file=sys.stderr,
             )
             current = True
         if current:
@@ -259,16 +260,16 @@ def _lock(folder: Path) -> int:
 
 
 def _note_owner(descriptor: int) -> None:
-    """Writes who holds the lock, for the message that another process gets."""
+    """Writes the owner into the lock file, for the error message of other processes."""
     try:
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-    except OSError:  # a full disk: the lock holds all the same
+    except OSError:  # a full disk: the lock is held nevertheless
         pass
 
 
 def _release_in_child() -> None:
-    """A forked process inherits descriptors, and would keep the lock when its parent has ended."""
+    """Closes inherited descriptors in a forked process, which would otherwise keep the lock."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()

@@ -1,7 +1,7 @@
 """The verbs of the command line as functions: train, compare, check, export, encoders.
 
-Each takes paths or objects and returns an object. The others are methods of objects (`predict`,
-`explain`) or lie where their objects are (`evaluate`, `make_phantom`).
+Each function takes paths or objects and returns an object. The other verbs are methods (`predict`,
+`explain`) or functions of other modules (`evaluate`, `make_phantom`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Run", "check_dataset", "compare", "export_onnx", "list_encoders", "t
 
 
 class Run:
-    """A run folder that training wrote; it can be given wherever the folder's path can.
+    """A run folder written by training; accepted wherever the path of a run folder is.
 
     Args:
         folder: the run folder.
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def scorecard(self) -> Scorecard:
-        """How good the best epoch is on `valid` (on the inner exams where there is no `valid`).
+        """The scores of the best epoch on `valid` (on the inner split if there is no `valid`).
 
         Raises:
             DataError: the run is not finished, or the file can't be read.
@@ -67,11 +67,11 @@ class Run:
         return Scorecard.read(RunFolder(self.folder).scorecard)
 
     def load_model(self) -> Model:
-        """The model of the best epoch; as `mrknee.load_model(run)`."""
+        """Loads the model of the best epoch, as `mrknee.load_model(run)` does."""
         return load_model(self)
 
     def to_frame(self) -> DataFrame:
-        """Loss and AUCs as a pandas DataFrame: one row per epoch, columns as in `metrics.csv`.
+        """Returns losses and AUCs as a pandas DataFrame: one row per epoch, as in `metrics.csv`.
 
         Raises:
             ModelError: the run has no metrics yet.
@@ -104,22 +104,21 @@ def train(
     """Trains one network for all findings and writes a run folder.
 
     Args:
-        data: a data set's folder, with `train/` and, normally, `valid/`; or an opened data set:
-            then its folder is taken, and findings, axes and the allowance for missing series that
-            it was opened with hold unless they are set.
-        recipe: a recipe's name (`default`, `reference`, `demo`), or its YAML file.
-        out: the run folder to write; must be empty or not there, unless `resume`.
-        resume: go on with an interrupted run of the same settings, or start it where there is
-            none.
-        settings: changes to the recipe, by the names that `mrknee train --help` lists: `epochs=2`,
+        data: the folder of a data set, with `train/` and, usually, `valid/`; or an opened data set,
+            whose folder is used with its findings, axes, soft labels and allowance for missing
+            series, unless `settings` changes them.
+        recipe: name of a recipe (`default`, `reference`, `demo`), or a YAML file.
+        out: the run folder to write; must be empty or missing, unless `resume` is true.
+        resume: continue an interrupted run with the same settings, or start it if there is none.
+        settings: changes to the recipe, with the names listed by `mrknee train --help`: `epochs=2`,
             `seed=1`, `**{"network.encoder": "resnet50"}`.
 
     Returns:
         The run: `run.scorecard`, `run.load_model()`, `run.to_frame()`.
 
     Raises:
-        MrkneeError: the data set or a setting can't be used, the folder holds something else, or
-            memory has run out.
+        MrkneeError: the data set or a setting can't be used, the folder contains something else, or
+            memory is exhausted.
 
     Example:
         >>> import mrknee
@@ -153,22 +152,22 @@ def compare(
     out: str | Path | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Do models differ? Paired tests on the same exams, every model against the first.
+    """Compares models with paired tests on the same exams, each model with the first.
 
     Args:
-        first: a model's predictions, or their file; several files with commas between are one
+        first: predictions of a model, or their file; comma-separated files are joined as one
             model.
-        second: another model's.
+        second: predictions of another model.
         data: the data set, opened or its folder; its label files are read.
-        others: more models' predictions.
-        split: the split that was predicted, of a folder; an opened data set knows its own.
-        names: what the models are called, one name per model; None takes their files' paths.
+        others: predictions of further models.
+        split: the predicted split if `data` is a folder; ignored for an opened data set.
+        names: one name per model; None uses the paths of the files.
         out: a folder to write `comparison.json` to; None writes nothing.
-        seed: of resampling and random exchanges; the same seed gives the same numbers.
+        seed: seed of resampling; the same seed gives the same numbers.
 
     Raises:
-        MrkneeError: predictions and labels can't be used or don't belong together, the models are
-            not different ones, or `out` can't be written to.
+        MrkneeError: predictions and labels can't be used or don't match, two models are the same,
+            or `out` can't be written to.
 
     Example:
         >>> import mrknee
@@ -195,19 +194,19 @@ def compare(
 
 
 def check_dataset(path: Dataset | str | Path, *, axes: str | None = None) -> Checkup:
-    """Lists what is wrong with a data set: everything that would spoil a run, before it starts.
+    """Checks a data set and lists all problems before training.
 
     Args:
-        path: the data set's folder, with its splits; or a folder that holds the series' folders
-            itself; or an opened data set, of which all splits are looked at.
-        axes: the order of the files' axes, such as `rows,cols,slices`; None expects
+        path: the folder of a data set with its splits; or a folder that contains the folders of
+            series directly; or an opened data set, whose splits are all checked.
+        axes: the order of axes in the files, such as `rows,cols,slices`; None expects
             `slices,rows,cols`.
 
     Returns:
-        The problems, and what the data set holds: `.ok`, `.problems`, `.to_frame()`.
+        The problems and the contents of the data set: `.ok`, `.problems`, `.to_frame()`.
 
     Raises:
-        DataError: there is no such folder, or no split in it.
+        DataError: the folder doesn't exist or has no split.
 
     Example:
         >>> import mrknee
@@ -231,24 +230,25 @@ def export_onnx(
     split: str = "valid",
     auc_limit: float = 0.005,
 ) -> Exported:
-    """Writes a trained model as one ONNX file that reads exams anywhere, without torch.
+    """Exports a trained model as one ONNX file, which predicts without torch.
 
-    It is written only if it says what the run folder says, to 1e-4 in every logit.
+    The file is written only if its logits agree with those of the run folder within 1e-4.
 
     Args:
         model: a run folder, or a `Run`.
-        out: the file to write, such as `model.onnx`; `load_model` takes it.
-        int8: compute the encoders in 8 bits: smaller, faster, and less exact.
-        data: with `int8`, a data set: scales come from its training exams.
-        split: with `int8`, its labelled split that AUCs before and after are compared on.
-        auc_limit: with `int8`, refuse if a finding's AUC falls by more than this.
+        out: the file to write, such as `model.onnx`; `load_model` accepts it.
+        int8: quantise the encoders to 8 bits: smaller, faster and less accurate.
+        data: with `int8`, a data set whose training exams determine the scales.
+        split: with `int8`, the labelled split on which AUCs before and after are compared.
+        auc_limit: with `int8`, the maximum decrease of a finding's AUC.
 
     Returns:
-        How far the file is from the run folder, and what 8 bits cost.
+        The differences between file and run folder, and the loss of accuracy due to 8 bits.
 
     Raises:
-        MrkneeError: there is no model, it can't be exported, the file would differ from it, or 8
-            bits cost too much; `int8` and `data` are not given together; or `out` can't be written.
+        MrkneeError: there is no model, it can't be exported, the file differs from it, or 8 bits
+            lose too much accuracy; only one of `int8` and `data` is given; or `out` can't be
+            written.
 
     Example:
         >>> import mrknee
@@ -282,7 +282,7 @@ def export_onnx(
 
 
 def list_encoders() -> EncoderTable:
-    """The encoders known by name; any other name that timm knows works too.
+    """Lists the encoders in the catalogue; any other model name of timm works too.
 
     Returns:
         One entry per encoder: name, width, parameters, pixel statistics, weights, licence.

@@ -1,4 +1,4 @@
-"""What a verb may write to, checked before it works: no file that is read is replaced."""
+"""Checks of output paths before any work: no input is ever replaced."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ from mrknee.files import LOCK, resolve_output
 from mrknee.run_folder import MODEL_FILE, RUN_FILES, RunFolder
 
 STACKS = "*.[nN][pP][yY]"
-"""What a data set's files are called in the planes' folders."""
+"""Pattern of a data set's files in the folders of series."""
 
 DEEPEST = 3
-"""Folders in which a file of a run lies: epochs/*/ of the run's. A data set's lie in fewer."""
+"""Levels of folders above a file that are checked: files in epochs/*/ are 3 levels below the run's
+parent, files of a data set fewer."""
 
 
 def check_output_file(out: Path, reads: Iterable[Path | str] = ()) -> None:
-    """Refuses a file that can't be written, or must not be, before any work is done.
+    """Refuses an output file that can't or must not be written, before any work is done.
 
     Args:
         out: the file to write.
-        reads: the files and folders that are read. Their files are not replaced, whatever name,
-            link or hard link leads to them; and neither are files that a run folder or data set
-            around `out` consists of. Other files in such folders are.
+        reads: the files and folders that are read. Their files are never replaced, by whatever
+            name, link or hard link they are given; nor are the files of a run folder or data set
+            that contains `out`. Other files in such folders may be replaced.
 
     Raises:
-        MrkneeError: `out` is a folder, a pipe, a socket or a device, or a link that leads nowhere;
-            it is write-protected, or nothing can be written there; or it must not be replaced.
+        OutputError: `out` is a folder, a pipe, a socket, a device or a broken link; it or its
+            folder is write-protected; or it must not be replaced.
     """
     target = resolve_output(out)
     _check_folder(target.parent, out)
     if target.name == LOCK:
-        _refuse(out, "another name", "the name of the file that an output folder's owner locks")
+        _refuse(out, "another name", "the name of the lock file of output folders")
     if target.exists() and not os.access(target, os.W_OK):
         _refuse(out, "a file that may be replaced", _why_not(target))
     identity = _identity(target)
@@ -50,29 +51,29 @@ def check_output_file(out: Path, reads: Iterable[Path | str] = ()) -> None:
     for folder, name in own:
         if _is_one_of(target, identity, folder, name):
             raise OutputError(
-                "the output would replace what is read, or a part of a run or a data set",
+                "the output would replace an input, or a file of a run or a data set",
                 code="would-replace",
                 file=out,
                 expected="a new file, or one that can be replaced without loss",
                 found=f"{name} in {folder}",
-                advice="name another file or folder to write to",
+                advice="write to another file or folder",
             )
 
 
 def check_output_folder(
     out: Path, names: Iterable[str] = (), reads: Iterable[Path | str] = ()
 ) -> None:
-    """Refuses a folder that can't be written into, before any work is done.
+    """Refuses an output folder that can't be written to, before any work is done.
 
     Args:
-        out: the folder to write into; made later where it isn't there.
-        names: files that will be written there, checked as `check_output_file` does; `*` stands
-            for what is not known yet, and is checked for the files that are there.
+        out: the folder to write into; it may not exist yet.
+        names: files that will be written there, checked by `check_output_file`; `*` stands for
+            unknown parts of names, which are checked for existing files.
         reads: the files and folders that are read.
 
     Raises:
-        MrkneeError: `out` is no folder, or lies below something else; nothing can be written
-            there; or one of the files must not be replaced.
+        OutputError: `out` is not a folder or is below a file; it is write-protected; or one of the
+            files must not be replaced.
     """
     _check_folder(out, out)
     reads = list(reads)
@@ -82,21 +83,21 @@ def check_output_folder(
 
 
 def _check_folder(folder: Path, out: Path) -> None:
-    """Refuses a folder in which no file can be made; one that isn't there yet may be made."""
+    """Refuses a folder in which files can't be created; a missing folder is accepted."""
     try:
         above = folder.absolute()
         with suppress(FileNotFoundError, NotADirectoryError):
-            os.lstat(above)  # says what `exists` passes over in silence: a name that is too long
-        there = next(path for path in (above, *above.parents) if os.path.lexists(path))
-        is_folder, exists = there.is_dir(), there.exists()
-        may_write = os.access(there, os.W_OK | os.X_OK)
-    except (OSError, ValueError) as error:  # a name that no file can have
-        _refuse(out, "a name that a file can have", getattr(error, "strerror", None) or str(error))
+            os.lstat(above)  # raises for a name that is too long, which `exists` doesn't
+        nearest = next(path for path in (above, *above.parents) if os.path.lexists(path))
+        is_folder, exists = nearest.is_dir(), nearest.exists()
+        may_write = os.access(nearest, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:  # an invalid file name
+        _refuse(out, "a valid file name", getattr(error, "strerror", None) or str(error))
     if not is_folder:
-        kind = "a file" if exists else "a link that leads nowhere"
-        _refuse(out, "a folder", f"{there}, {kind}")
+        kind = "a file" if exists else "a broken link"
+        _refuse(out, "a folder", f"{nearest}, {kind}")
     if not may_write:
-        _refuse(out, "a folder that can be written to", f"{there}: {_why_not(there)}")
+        _refuse(out, "a folder that can be written to", f"{nearest}: {_why_not(nearest)}")
 
 
 def _why_not(path: Path) -> str:
@@ -112,7 +113,7 @@ def _refuse(out: Path, expected: str, found: str) -> NoReturn:
 
 
 def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path, str]]:
-    """The files that belong to a path: folders, each with a pattern of names."""
+    """Yields the files that belong to a path, as pairs of folder and file name pattern."""
     if not path.is_dir():
         yield path.parent, escape(path.name)
         return
@@ -121,7 +122,7 @@ def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path,
     if any(file.exists() for file in (run.settings, path / MODEL_FILE, run.best)):
         patterns += RUN_FILES
     folders = [path / split for split in ("train", "valid")]
-    if every_split:  # a folder of exams may have tables of any name beside it
+    if every_split:  # any folder may be a split, with tables named after it
         folders = [*path.iterdir()]
     splits = [folder for folder in folders if has_series(folder)]
     if splits or has_series(path):
@@ -138,8 +139,8 @@ def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path,
 
 
 def _is_one_of(target: Path, identity: tuple[int, int] | None, folder: Path, pattern: str) -> bool:
-    """Whether a file is, or would become, one of those of a folder that fit a pattern."""
-    inside = _identity(target.parent)  # not its name: a folder can be mounted at several places
+    """Returns whether a file is, or would become, one in a folder that matches a pattern."""
+    inside = _identity(target.parent)  # not by path: a folder can be mounted at several places
     if inside and inside == _identity(folder) and fnmatchcase(target.name, pattern):
         return True
     if identity is None:
@@ -152,9 +153,9 @@ def _is_one_of(target: Path, identity: tuple[int, int] | None, folder: Path, pat
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """What tells a file from all others, whatever its names; None where there is none."""
+    """Returns the device and inode of a file, which identify it; None if it doesn't exist."""
     try:
-        found = os.stat(file)  # noqa: PTH116  # through links, as reading it would
+        found = os.stat(file)  # noqa: PTH116  # follows links, as reading does
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino

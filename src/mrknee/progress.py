@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere, nothing for what is quick."""
+"""Progress reports: a bar on a terminal, plain lines elsewhere, nothing for short tasks."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 QUIET_SECONDS = 2.0
-"""Work shorter than this shows nothing."""
+"""Tasks shorter than this show nothing."""
 
 LINE_SECONDS = 10.0
-"""Without a terminal, a line is written this often."""
+"""Interval between lines if there is no terminal."""
 
 _hidden = False
 
 
 def show_progress(show: bool = True) -> None:
-    """Switches progress on or off in this process: bars, lines, and what training reports.
+    """Switches progress on or off in this process: bars, lines, and reports of training.
 
-    What a run reports is in its `log.txt` in any case; warnings are shown in any case.
+    The reports of a run are always written to its `log.txt`; warnings are always shown.
 
     Args:
-        show: False shows nothing from here on, True shows it again.
+        show: whether to show progress from now on.
 
     Example:
         >>> import mrknee
@@ -41,17 +41,17 @@ def report(text: str) -> None:
 
 
 class Progress:
-    """Counts what is done of `total` and shows it on standard error, with rate and time left.
+    """Shows progress on standard error, with rate and remaining time.
 
-    Use as a context manager; call `advance` after each piece of work. Nothing is shown in the
-    first two seconds. On a terminal it is a bar that is redrawn, in a notebook a line below the
-    cell that is; elsewhere (a log file, CI) a plain line every ten seconds and one at the end.
-    `show_progress(False)` switches it off.
+    Use as a context manager; call `advance` after each unit. Nothing is shown in the first
+    `QUIET_SECONDS`. On a terminal a bar is redrawn, in a notebook a line below the cell; elsewhere
+    (a log file, CI) a line is printed every `LINE_SECONDS` and one at the end.
+    `show_progress(False)` switches progress off.
 
     Args:
-        total: how many units there are in all.
-        what: what is being done, a few words ("training, epoch 3/20").
-        unit: what is counted, in the plural ("exams").
+        total: total number of units.
+        what: short description of the task ("training, epoch 3/20").
+        unit: name of the units, in the plural ("exams").
     """
 
     def __init__(self, total: int, what: str, unit: str = "exams") -> None:
@@ -71,7 +71,7 @@ class Progress:
             self._line()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Says that `count` more units are done; `note` is shown at the end of the line."""
+        """Records that `count` more units are done; `note` is shown at the end of the line."""
         self.done += count
         now = time.monotonic()
         if _hidden or now - self._started < QUIET_SECONDS:
@@ -89,7 +89,7 @@ class Progress:
         self._shown = True
 
     def say(self, text: str) -> None:
-        """Writes a line above the bar, or on standard error where there is none."""
+        """Writes a line above the bar, or on standard error without a bar."""
         if _hidden:
             return
         if self._bar is not None:
@@ -110,7 +110,7 @@ class Progress:
 
 
 def _in_notebook() -> bool:
-    """Whether a notebook's kernel runs this; IPython in a terminal has none."""
+    """Returns whether this runs in a notebook's kernel, not in IPython in a terminal."""
     if "IPython" not in sys.modules:
         return False
     from IPython import get_ipython
@@ -119,7 +119,7 @@ def _in_notebook() -> bool:
 
 
 class _Cell:
-    """One line below a notebook's cell, redrawn."""
+    """A line below a notebook's cell that is redrawn."""
 
     def __init__(self, total: int, what: str) -> None:
         from IPython.display import display
@@ -140,11 +140,11 @@ class _Cell:
         print(text, flush=True)
 
     def stop(self) -> None:
-        """Leaves the last line standing."""
+        """Keeps the last line."""
 
 
 class _Bar:
-    """rich's bar, imported only when there is something to show."""
+    """A progress bar of rich, which is imported only when needed."""
 
     def __init__(self, total: int, what: str) -> None:
         from rich.console import Console
@@ -174,13 +174,13 @@ class _Bar:
 
 
 def track(items: Iterable[Item], total: int, what: str, unit: str = "exams") -> Iterator[Item]:
-    """Yields `items` one by one and shows how far it has come.
+    """Yields `items` and shows progress.
 
     Args:
-        items: what to go through.
-        total: how many there are.
-        what: what is being done, a few words.
-        unit: what is counted, in the plural.
+        items: the items.
+        total: number of items.
+        what: short description of the task.
+        unit: name of the items, in the plural.
 
     Yields:
         The items, unchanged.

@@ -1,4 +1,4 @@
-"""A run folder: the names of its files, and the formats of those that several parts read."""
+"""The run folder: names of its files, and the formats shared by several packages."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from mrknee.errors import ModelError
 from mrknee.untrusted import read_text
 
 WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"
-"""What a folder with a model holds: `best`, `last`, each of `epochs`."""
+"""The files of a model folder: `best`, `last`, each folder in `epochs`."""
 
 PARTS = ("train", "inner", "valid")
-"""What an exam is used for: to train on, to select the epoch and fit decisions, to validate."""
+"""Parts of a run's exams: for training, for epoch selection and calibration, for validation."""
 
-_SPLIT_BYTES = 10_000_000  # some 700,000 exams
+_SPLIT_BYTES = 10_000_000  # about 700,000 exams
 _SPLIT_HEADER = "exam,part"
 
 
 class RunFolder:
-    """Where the files of a run lie; nothing is read or written when it is made.
+    """The paths of a run folder; nothing is read or written on creation.
 
     Args:
         path: the run folder.
 
     Attributes:
         path: the run folder.
-        settings: the recipe, every default written out, as YAML.
-        environment: of each start: after what, versions, machine, command; a JSON list.
-        split: which exam was used for what; `read_split`.
+        settings: the recipe with all defaults, as YAML.
+        environment: per start: completed epochs, versions, machine, command; a JSON list.
+        split: the part of each exam; `read_split`.
         data: sizes and samples of the exams' files, and their labels.
         metrics: losses and AUCs per epoch; `read_metrics`.
-        log: what was printed.
-        scorecard: how good the best epoch is; written last.
+        log: the printed output.
+        scorecard: scores of the best epoch; written last.
         best, last: folders with the model of the best and of the latest epoch.
-        epochs: the models of all epochs, where the recipe keeps them.
-        state, previous_state: what `--resume` goes on from.
-        marker: there while a start is at work.
-        tensorboard: TensorBoard's folder.
+        epochs: models of all epochs, if the recipe keeps them.
+        state, previous_state: checkpoints from which `--resume` continues.
+        marker: exists while a process is training.
+        tensorboard: folder of TensorBoard.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -61,12 +61,12 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
 
     def predictions(self, part: str) -> Path:
-        """The best epoch's predictions on the exams of a part."""
+        """Returns the file of the best epoch's predictions on a part, one of `PARTS`."""
         return self.path / f"predictions-{part}.csv"
 
     @classmethod
     def around(cls, model: str | PathLike[str]) -> RunFolder:
-        """The run that a model belongs to, whether it is there or not.
+        """Returns the run folder that a model belongs to; it need not exist.
 
         Args:
             model: the run folder, one of its models, or a file exported into it.
@@ -79,18 +79,18 @@ class RunFolder:
 
     @staticmethod
     def model_in(path: str | PathLike[str]) -> Path:
-        """The folder with the model: a run's best epoch, or the folder itself."""
+        """Returns the folder with the model: the best epoch of a run, or the folder itself."""
         path = Path(path)
         return path / "best" if (path / "best").is_dir() else path
 
     def read_split(self) -> Mapping[str, frozenset[str]] | None:
-        """Which exams the run used for what.
+        """Reads the parts of the exams.
 
         Returns:
-            Part (one of `PARTS`) -> ids; None where the file isn't there.
+            Part (one of `PARTS`) -> ids; None if the file is missing.
 
         Raises:
-            ModelError: the file is another one.
+            ModelError: the file has another format.
         """
         if not self.split.exists():
             return None
@@ -106,7 +106,7 @@ class RunFolder:
             ids = parts.setdefault(part, set())
             if part not in PARTS or exam_id in ids:
                 raise self._not_split(
-                    "an exam's id and train, inner or valid, each exam once a part",
+                    "an exam's id and train, inner or valid, each exam once per part",
                     f"line {number}: {line[:80]!r}",
                 )
             ids.add(exam_id)
@@ -122,7 +122,7 @@ class RunFolder:
         )
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """The metrics of each epoch; NaN where one couldn't be computed.
+        """Reads the metrics per epoch; NaN if a metric couldn't be computed.
 
         Raises:
             ModelError: the run has no metrics yet.
@@ -132,7 +132,7 @@ class RunFolder:
                 "the run has no metrics",
                 code="run-folder",
                 file=self.metrics,
-                expected="a run folder with an epoch done",
+                expected="a run folder with at least one completed epoch",
             )
         with self.metrics.open(newline="", encoding="utf-8") as lines:
             rows = list(csv.DictReader(lines))
@@ -140,16 +140,16 @@ class RunFolder:
 
 
 def split_text(parts: Iterable[tuple[str, str]]) -> str:
-    """What `split.csv` says.
+    """Returns the contents of `split.csv`.
 
     Args:
-        parts: an exam's id and its part, one of `PARTS`; an exam may have two.
+        parts: pairs of an exam's id and its part, one of `PARTS`; an exam may be in two parts.
     """
     return f"{_SPLIT_HEADER}\n" + "".join(f"{i},{part}\n" for i, part in sorted(parts))
 
 
 def metrics_text(rows: Sequence[Mapping[str, float]]) -> str:
-    """What `metrics.csv` says: one line per epoch; nothing where no epoch is done."""
+    """Returns the contents of `metrics.csv`, one line per epoch; empty without epochs."""
     if not rows:
         return ""
     text = io.StringIO()
@@ -176,4 +176,4 @@ RUN_FILES = tuple(
         ),
     )
 )
-"""A run folder's own files, relative to it; a folder of weights is one too."""
+"""Patterns of the files of a run folder or a model folder, relative to it."""

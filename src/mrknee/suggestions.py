@@ -1,12 +1,12 @@
-"""What somebody meant who wrote a verb, an option or a setting that doesn't exist."""
+"""Suggestions for unknown verbs, options and settings."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
 _CUTOFF = 0.7
-"""Least similarity (difflib's ratio, 0 to 1) of two names; its default, 0.6, takes `fast` for
-`factor`."""
+"""Minimum similarity (difflib's ratio, 0 to 1) of a suggestion; with difflib's default of 0.6,
+`fast` would suggest `factor`."""
 
 SETTINGS: Mapping[str, str] = {
     "amp": "precision",
@@ -67,7 +67,7 @@ SETTINGS: Mapping[str, str] = {
     "validation_split": "selection.fraction",
     "wd": "optimizer.weight_decay",
 }
-"""Settings of `mrknee train` by the names they have in other programs."""
+"""Names of settings in other programs -> settings of `mrknee train`."""
 
 OPTIONS: Mapping[str, str] = {
     "backend": "runtime",
@@ -90,7 +90,7 @@ OPTIONS: Mapping[str, str] = {
     "subset": "split",
     "workers": "threads",
 }
-"""Options of the other verbs by the names they have in other programs."""
+"""Names of options in other programs -> options of the other verbs."""
 
 VERBS: Mapping[str, str] = {
     "backbones": "encoders",
@@ -122,38 +122,38 @@ VERBS: Mapping[str, str] = {
     "validate": "check",
     "verify": "check",
 }
-"""Verbs by the names they have in other programs."""
+"""Names of commands in other programs -> verbs."""
 
 
 def meant(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str | None:
-    """The known name that somebody most likely meant; None where none is close.
+    """Returns the known name that was most likely intended; None if none is close.
 
-    In this order: the same but for case, `-` and `_`; a synonym; the last part of a known name
-    (`dropout` is `network.dropout`); a name that is spelt much like it.
+    Candidates in this order: a name that differs only in case, `-` and `_`; a synonym; a name with
+    the same last part (`dropout` is `network.dropout`); a name with similar spelling.
 
     Args:
-        name: what was written, without leading dashes.
-        known: the names there are.
-        synonyms: other names -> known ones; those that are not in `known` are left out.
+        name: the unknown name, without leading dashes.
+        known: all valid names.
+        synonyms: other names -> valid names; those that are not in `known` are ignored.
     """
-    plain = _plain(name)
-    by_plain = {_plain(one): one for one in known}
-    if plain in by_plain:
-        return by_plain[plain]
-    last = plain.rpartition(".")[2]
-    for word in (plain, last):
+    normalised = _normalised(name)
+    by_name = {_normalised(one): one for one in known}
+    if normalised in by_name:
+        return by_name[normalised]
+    last = normalised.rpartition(".")[2]
+    for word in (normalised, last):
         if synonyms.get(word) in known:
             return synonyms[word]
-    by_last = {one.rpartition(".")[2]: full for one, full in by_plain.items()}
+    by_last = {one.rpartition(".")[2]: full for one, full in by_name.items()}
     if last in by_last:
         return by_last[last]
-    from difflib import get_close_matches  # needed by few starts of the program
+    from difflib import get_close_matches  # imported here because it is rarely needed
 
-    every = {**by_last, **by_plain}
-    near = get_close_matches(plain, every, n=1, cutoff=_CUTOFF)
+    every = {**by_last, **by_name}
+    near = get_close_matches(normalised, every, n=1, cutoff=_CUTOFF)
     near = near or get_close_matches(last, every, n=1, cutoff=_CUTOFF)
     return every[near[0]] if near else None
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
     return name.lower().replace("-", "_")

@@ -1,6 +1,6 @@
-"""Bytes, text and JSON from files that nobody vouches for: bounded, whole, and said once.
+"""Reading untrusted files: size limits, regular files only, no duplicate keys in JSON.
 
-Every reader of the package that takes a whole file takes it from here.
+All readers in this package that read a complete file use these functions.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from typing import Any
 from mrknee.errors import DataError, MrkneeError
 
 DESCRIPTION_BYTES = 4_000_000
-"""No description of a model, a run or its scores is longer; ours take some kilobytes."""
+"""Maximum size of a JSON description of a model, a run or its scores; usual sizes are kilobytes."""
 
 DEEPEST = 50
-"""Levels of lists and objects in JSON, at most; ours have fewer than 10. What is read is written
-again, walked and hashed, and Python's own limit lies elsewhere for each."""
+"""Maximum nesting of lists and objects in JSON; files of this package have fewer than 10 levels.
+Parsed JSON is also written, traversed and hashed, each with another recursion limit in Python."""
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half a character, unless its other half follows
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a surrogate pair
 
 
 def read_bytes(
     file: Path, what: str, *, at_most: int, kind: type[MrkneeError] = DataError
 ) -> bytes:
-    """Reads a whole file, if it is one and no larger than it may be.
+    """Reads a complete regular file up to a maximum size.
 
     Args:
-        file: the file; a link to one is followed.
-        what: what it should be, for the error: "label file".
-        at_most: bytes; a larger file is refused before it is read.
-        kind: the class of the error.
+        file: the file; links are followed.
+        what: description of the file for error messages, such as "label file".
+        at_most: maximum size in bytes; a larger file is refused before it is read.
+        kind: class of the errors.
 
     Raises:
-        MrkneeError: there is no such file, it can't be read, it is a folder, a pipe or a device
-            (which might never end), or it is too large.
+        MrkneeError: the file is missing, unreadable or too large, or is a folder, a pipe or a
+            device (which might never end).
     """
     refuse_unusual(file, what, kind=kind)
     try:
         with file.open("rb") as opened:
             size = os.fstat(opened.fileno()).st_size
-            content = opened.read(min(size, at_most) + 1)  # takes that much memory at once
+            content = opened.read(min(size, at_most) + 1)  # allocates this many bytes at once
     except OSError as error:
         found = error.strerror or str(error)
         raise kind(f"the {what} can't be read", code="unreadable", file=file, found=found) from None
@@ -64,16 +64,16 @@ def read_bytes(
 def refuse_unusual(
     file: Path, what: str, exam: str | None = None, *, kind: type[MrkneeError] = DataError
 ) -> None:
-    """Refuses what isn't a regular file, before it is opened: opening a pipe waits for ever.
+    """Refuses anything but a regular file before it is opened: opening a pipe can block forever.
 
     Args:
-        file: the file; a link to one is followed.
-        what: what it should be, for the error.
-        exam: named in the error.
-        kind: the class of the error.
+        file: the file; links are followed.
+        what: description of the file for error messages.
+        exam: the exam's id, for error messages.
+        kind: class of the errors.
 
     Raises:
-        MrkneeError: there is nothing, or a folder, a pipe, a socket or a device.
+        MrkneeError: the file is missing, or is a folder, a pipe, a socket or a device.
     """
     try:
         mode = os.stat(file).st_mode  # noqa: PTH116  # Path.stat is the same, and hides the name
@@ -85,14 +85,14 @@ def refuse_unusual(
             exam=exam,
             found=os.strerror(errno.ENOENT),
         ) from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: an invalid file name
         found = getattr(error, "strerror", None) or str(error)
         raise kind(
             f"the {what} can't be read", code="unreadable", file=file, exam=exam, found=found
         ) from None
     if not stat.S_ISREG(mode):
         raise kind(
-            f"the {what} is no file",
+            f"the {what} is not a regular file",
             code="unreadable",
             file=file,
             exam=exam,
@@ -101,10 +101,10 @@ def refuse_unusual(
 
 
 def read_text(file: Path, what: str, *, at_most: int, kind: type[MrkneeError] = DataError) -> str:
-    r"""Reads a text in UTF-8, with or without a byte order mark; line ends become `\n`.
+    r"""Reads UTF-8 text, with or without a byte order mark; line endings become `\n`.
 
     Raises:
-        MrkneeError: as `read_bytes`, or it is no UTF-8.
+        MrkneeError: as for `read_bytes`, or the file is not UTF-8.
     """
     content = read_bytes(file, what, at_most=at_most, kind=kind)
     try:
@@ -130,7 +130,7 @@ def read_json(
     """Reads a JSON file; see `parse_json`.
 
     Raises:
-        MrkneeError: as `read_bytes` and `parse_json`.
+        MrkneeError: as for `read_bytes` and `parse_json`.
     """
     return parse_json(read_bytes(file, what, at_most=at_most, kind=kind), file, what, kind=kind)
 
@@ -138,21 +138,21 @@ def read_json(
 def parse_json(
     content: str | bytes, file: Path | None, what: str, *, kind: type[MrkneeError] = DataError
 ) -> Any:  # noqa: ANN401
-    """Parses JSON that says everything once and holds no number that isn't one.
+    """Parses strict JSON: unique keys, finite numbers, limited nesting.
 
     Args:
         content: the text, or its bytes in UTF-8.
-        file: where it came from, for the error.
-        what: what it should be, for the error.
-        kind: the class of the error.
+        file: the source, for error messages.
+        what: description of the file for error messages.
+        kind: class of the errors.
 
     Returns:
         Dicts, lists, text, finite numbers, booleans and None.
 
     Raises:
-        MrkneeError: it isn't JSON; a key comes twice in one object (which of the two holds is
-            nobody's guess); a NaN, an infinity or a number too large; nested too deep; half of a
-            character (a lone surrogate), which no file and no answer could hold.
+        MrkneeError: the content isn't JSON, repeats a key in an object, has a NaN, an infinite or
+            too large number, is nested too deeply, or has a lone surrogate, which can't be encoded
+            in UTF-8.
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
@@ -161,11 +161,11 @@ def parse_json(
         )
         _refuse_deep(found)
         if _SURROGATE.search(text):
-            json.dumps(found, ensure_ascii=False).encode()  # a ValueError where one is alone
+            json.dumps(found, ensure_ascii=False).encode()  # a ValueError for a lone surrogate
         return found
     except RecursionError:
-        fault = "nested too deep"
-    except ValueError as error:  # JSON's, Unicode's and our own
+        fault = "nested too deeply"
+    except ValueError as error:  # from JSON, Unicode, or the functions below
         fault = str(error)
     raise kind(
         f"the {what} can't be read", code="unreadable", file=file, expected="JSON", found=fault
@@ -176,7 +176,7 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name, value in pairs:
         if name in content:
-            raise ValueError(f"the key {name!r} comes twice")
+            raise ValueError(f"the key {name!r} is repeated")
         content[name] = value
     return content
 
@@ -192,11 +192,11 @@ def _refuse_deep(content: Any) -> None:  # noqa: ANN401  # what JSON gives
                 inside += one
         level, depth = inside, depth + 1
         if depth > DEEPEST:
-            raise ValueError("nested too deep")
+            raise ValueError("nested too deeply")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
+        raise ValueError(f"{text} is not a finite number")
     return value

@@ -1,4 +1,4 @@
-"""Work on all cores: fresh processes of one thread each, results as they are done."""
+"""Parallel processing in single-threaded worker processes."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def ignore_interrupts(_: int = 0) -> None:
-    """Leaves Ctrl-C to the process that started this one; for torch's `worker_init_fn`."""
+    """Ignores Ctrl-C, which the parent process handles; for torch's `worker_init_fn`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def cores() -> int:
-    """Cores this process may use; not every system can tell, and then all there are."""
+    """Returns the number of cores that this process may use, or of all cores if unknown."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def each(
+def map_in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
 ) -> Iterator[Result]:
-    """Calls `function` once a task, in processes of their own; yields results as they are done.
+    """Calls `function` once per task in worker processes; yields results as they complete.
 
-    The processes are fresh interpreters (spawn): with one BLAS thread each, sums don't depend on
-    the machine. A script calls this under ``if __name__ == "__main__":``.
+    The processes are new interpreters (spawn) with one BLAS thread each, so that sums don't depend
+    on the machine. Scripts must call this under ``if __name__ == "__main__":``.
 
     Args:
-        function: a module's function.
-        tasks: what it is called with; tasks and results are pickled.
-        workers: how many processes at most.
+        function: a function at module level.
+        tasks: arguments of the calls; tasks and results are pickled.
+        workers: maximum number of processes.
 
     Yields:
-        Results, in no order.
+        Results, in any order.
 
     Raises:
-        MrkneeError: the number of processes is out of range.
+        SettingsError: the number of processes is out of range.
     """
     PROCESSES.check("the number of processes", workers)
     if not tasks:
@@ -56,7 +56,7 @@ def each(
         _single_threaded(),
         ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool,
     ):
-        with _signals_held():
+        with _signals_blocked():
             futures = [pool.submit(function, task) for task in tasks]
         try:
             for future in as_completed(futures):
@@ -65,33 +65,33 @@ def each(
             pool.shutdown(cancel_futures=True)
 
 
-def each_or_here(
+def map_tasks(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
     workers: int,
     *,
     isolated: bool = False,
 ) -> Iterator[Result]:
-    """As `each`; but in this process, in order, where there is nothing to share.
+    """Calls `function` once per task, in this process if one worker suffices.
 
     Args:
-        function: a module's function.
-        tasks: what it is called with.
-        workers: how many processes at most.
-        isolated: never in this process, which a task might bring down.
+        function: a function at module level.
+        tasks: arguments of the calls.
+        workers: maximum number of processes.
+        isolated: always use worker processes, because a task might crash its process.
     """
     if min(workers, len(tasks)) < 2 and not isolated:
         yield from map(function, tasks)
     else:
-        yield from each(function, tasks, workers)
+        yield from map_in_processes(function, tasks, workers)
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """Holds Ctrl-C and SIGTERM back; processes started meanwhile hold them back for good.
+def _signals_blocked() -> Iterator[None]:
+    """Blocks SIGINT and SIGTERM; processes that are started meanwhile block them permanently.
 
-    Both reach every process of a group. The one that started the others ends them, after the task
-    that each is at: none is left half-done, and none shows a traceback of its own.
+    Both signals reach every process of a group. Only the parent handles them and ends the workers
+    after their current task, so that no task is left half-done and no worker prints a traceback.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield

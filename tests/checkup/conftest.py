@@ -1,4 +1,4 @@
-"""A small data set of knees without any fault, and what it takes to add exams to it."""
+"""A small data set of phantoms without problems, and functions that add exams to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELS = ((0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 0, 1))
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten and four phantoms of 64 pixels, ids 0000 to 0013; not to be changed."""
+    """Ten and four phantoms of 64 pixels, ids 0000 to 0013; read-only."""
     root = tmp_path_factory.mktemp("knees") / "data"
     for number in range(TRAIN + VALID):
         split = "train" if number < TRAIN else "valid"
@@ -31,7 +31,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def knees(rendered: Path, tmp_path: Path) -> Path:
-    """A copy of the phantoms, to be changed."""
+    """A copy of the phantoms that may be changed."""
     return shutil.copytree(rendered, tmp_path / "data")
 
 
@@ -42,7 +42,7 @@ def add_exam(
     stacks: Mapping[str, Stack],
     labels: tuple[int, int, int] = (1, 0, 0),
 ) -> None:
-    """Writes an exam's stacks, and a line of each label file."""
+    """Writes an exam's stacks, and its line in each label file."""
     for plane, stack in stacks.items():
         write_stack(root / split, plane, exam_id, stack)
     for finding, label in zip(("abnormal", "acl", "meniscus"), labels, strict=True):
@@ -52,8 +52,8 @@ def add_exam(
 
 
 def stacks_of(root: Path, split: str, exam_id: str) -> dict[str, Stack]:
-    """An exam's stacks by series."""
+    """Returns an exam's stacks: series -> stack."""
     folder = Dataset(root / split)
     stacks = folder[folder.ids.index(exam_id)].stacks
-    # copies, because the files may be written anew while these are in use
+    # copies, because the files may be overwritten while these are in use
     return {name: np.array(stack) for name, stack in stacks.items()}

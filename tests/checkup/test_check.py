@@ -37,13 +37,13 @@ def relabel(root: Path, split: str, finding: str, **labels: float) -> None:
 
 
 def append(root: Path, file: str, text: str) -> None:
-    """Adds text at a file's end."""
+    """Appends text to a file."""
     with (root / file).open("a") as stream:
         stream.write(text)
 
 
 def store(root: Path, file: str, array: np.ndarray) -> None:
-    """Puts another array in a stack's place."""
+    """Replaces a stack by another array."""
     np.save(root / file, array)
 
 
@@ -53,14 +53,14 @@ def rewrite(root: Path, file: str, change: Callable[[np.ndarray], np.ndarray]) -
 
 
 def remove_train(root: Path) -> None:
-    """The training exams lie in a folder of another name."""
+    """The folder of the training exams has another name."""
     (root / "train").rename(root / "training")
     for file in root.glob("train-*.csv"):
         file.rename(root / file.name.replace("train-", "training-"))
 
 
 def remove_valid(root: Path) -> None:
-    """There is no split valid, nor its labels."""
+    """There is no split valid, and no labels for it."""
     (root / "valid").rename(root.parent / "elsewhere")
     for file in root.glob("valid-*.csv"):
         file.unlink()
@@ -78,23 +78,23 @@ def remove_plane(root: Path) -> None:
 
 
 def leave_a_note(root: Path) -> None:
-    """A file that is no stack lies in a plane's folder."""
+    """A file that is not a stack is in the folder of a plane."""
     (root / "train" / "axial" / "0003.txt").write_text("motion")
 
 
 def declare_other_series(root: Path) -> None:
-    """The folder of a split declares its series in another order than the other split's."""
+    """One split declares its series in a different order."""
     write_series(root / "valid", SeriesList(reversed(MRNET_SERIES)))
 
 
 def add_undeclared(root: Path) -> None:
-    """A label file of valid is of a finding that is not declared."""
+    """A label file of valid belongs to an undeclared finding."""
     (root / "findings.csv").write_text("name\nmeniscus\nabnormal\nacl\n")
     (root / "valid-cyst.csv").write_text("0010,1\n0011,0\n0012,0\n0013,1\n")
 
 
 def group(root: Path, *ids: str) -> None:
-    """Exams are of one patient."""
+    """Declares exams as one patient's."""
     (root / "groups.csv").write_text("exam,group\n" + "".join(f"{i},Miller\n" for i in ids))
 
 
@@ -115,12 +115,12 @@ def name_a_formula(root: Path) -> None:
 
 
 def overwrite(root: Path) -> None:
-    """A stack's file holds something else."""
+    """A stack's file has other contents."""
     (root / "train" / "axial" / "0003.npy").write_bytes(b"no stack")
 
 
 def truncate(root: Path) -> None:
-    """A stack loses its end."""
+    """A stack's file is truncated."""
     path = root / "train" / "axial" / "0003.npy"
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -147,7 +147,7 @@ def blacken_slices(root: Path) -> None:
 
 
 def repeat_slices(stack: np.ndarray) -> np.ndarray:
-    """Many slices of one."""
+    """Repeats each slice seven times."""
     return np.repeat(stack, 7, axis=0)
 
 
@@ -165,13 +165,13 @@ def heat_pixel(root: Path) -> None:
 
 
 def add_upper_case(root: Path) -> None:
-    """The stack is there again with an ending in upper case."""
+    """The stack exists twice, once with a suffix in upper case."""
     store(root, STACK, np.load(root / STACK))
     (root / STACK).with_suffix(".NPY").write_bytes((root / STACK).read_bytes())
 
 
 def swap_planes(root: Path) -> None:
-    """An exam's coronal stack lies in sagittal and the other way round."""
+    """The coronal and the sagittal stack of an exam are swapped."""
     first, second = (root / "train" / plane / "0006.npy" for plane in ("coronal", "sagittal"))
     one, two = np.load(first), np.load(second)
     np.save(first, two)
@@ -179,17 +179,17 @@ def swap_planes(root: Path) -> None:
 
 
 def copy_plane(root: Path) -> None:
-    """An exam's axial stack was written as its coronal one too."""
+    """An exam's axial stack is also its coronal stack."""
     store(root, "valid/coronal/0011.npy", np.load(root / "valid" / "axial" / "0011.npy"))
 
 
 def copy_exam(root: Path, split: str) -> None:
-    """A training exam is there again under another id."""
+    """A training exam exists again under another id."""
     add_exam(root, split, "0099", stacks_of(root, "train", "0002"))
 
 
 def alter_exam(root: Path, split: str) -> None:
-    """A training exam is there again, mirrored, cropped and brightened."""
+    """A training exam exists again, mirrored, cropped and brightened."""
     altered = {}
     for plane, stack in stacks_of(root, "train", "0002").items():
         mirrored = stack[::-1] if plane == "sagittal" else stack[:, :, ::-1]
@@ -200,13 +200,13 @@ def alter_exam(root: Path, split: str) -> None:
 
 
 def remove_labels(root: Path, split: str) -> None:
-    """A split has no label at all."""
+    """A split has no labels."""
     for file in root.glob(f"{split}-*.csv"):
         file.unlink()
 
 
 def name_badly(root: Path) -> None:
-    """A label file's finding has a name that can't be a column's."""
+    """The finding of a label file has an invalid name."""
     (root / "train-ACL tear.csv").write_text("0000,1\n0001,0\n")
 
 
@@ -224,19 +224,19 @@ def drop_line(root: Path) -> None:
 
 
 def set_all(root: Path, split: str, finding: str, label: float) -> None:
-    """One class only."""
+    """All labels are of one class."""
     ids = read_labels(root / f"{split}-{finding}.csv")
     write_labels(root, split, finding, dict.fromkeys(ids, label))
 
 
 def contradict(root: Path) -> None:
-    """An exam's ACL is torn and it is not abnormal."""
+    """An exam has an ACL tear but is not abnormal."""
     relabel(root, "train", "abnormal", _0006=0.0)
     relabel(root, "train", "acl", _0006=1.0)
 
 
 def shift_prevalence(root: Path) -> None:
-    """A cyst in 1 of 10 training exams, and in all 20 validation exams but one."""
+    """1 of 10 training exams and 19 of 20 validation exams have a cyst."""
     for number in range(14, 30):
         rng = np.random.default_rng(number)
         stacks = {p.value: rng.integers(0, 255, (20, 64, 64)).astype(np.uint8) for p in PLANES}
@@ -247,7 +247,7 @@ def shift_prevalence(root: Path) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done to a sound data set, and where the one problem is that must come of it."""
+    """The damage to a valid data set, and the location of the expected problem."""
 
     damage: Callable[[Path], None]
     file: str
@@ -329,16 +329,16 @@ FAULTS = {
     "contradiction": Fault(contradict, "train-acl.csv", "0006"),
     "prevalence": Fault(shift_prevalence, "valid-cyst.csv"),
 }
-"""Code -> a data set that has this problem, and no other but those that come with it."""
+"""Code -> a damage that causes this problem, and no others except those in `also`."""
 
 
 def codes(root: Path) -> list[str]:
-    """The codes of a data set's problems, sorted."""
+    """Returns the codes of a data set's problems, sorted."""
     return sorted(problem.code for problem in check(root).problems)
 
 
 def test_a_clean_phantom_has_no_problem(knees: Path) -> None:
-    """Nothing is reported, and the facts are the files'."""
+    """Nothing is reported, and the facts agree with the files."""
     checkup = check(knees)
     assert checkup.problems == ()
     assert checkup.pairs == ()
@@ -359,8 +359,8 @@ def test_a_clean_phantom_has_no_problem(knees: Path) -> None:
 
 
 @pytest.mark.parametrize("code", FAULTS)
-def test_each_fault_is_found_once_and_alone(knees: Path, code: str) -> None:
-    """One fault gives one problem: its kind, how bad it is, where, which exam, what to do."""
+def test_each_fault_is_one_problem(knees: Path, code: str) -> None:
+    """One fault gives one problem with its code, severity, file, exam and advice."""
     fault = FAULTS[code]
     fault.damage(knees)
     checkup = check(knees)
@@ -373,13 +373,13 @@ def test_each_fault_is_found_once_and_alone(knees: Path, code: str) -> None:
     assert (problem in checkup.errors) == (KINDS[code].severity == "error")
 
 
-def test_every_kind_has_a_fault_that_shows_it() -> None:
-    """No code is without a data set above, but for two that have tests of their own."""
+def test_every_code_has_a_test() -> None:
+    """Every code has a fault above, except two that have separate tests."""
     assert set(KINDS) == {*FAULTS, "other-plane", "unreadable"}
 
 
 def test_a_swap_of_planes_is_two_problems(knees: Path) -> None:
-    """Both stacks are told, each with the plane that it looks like."""
+    """Both stacks are reported, each with the plane that it looks like."""
     swap_planes(knees)
     problems = {p.file: p for p in check(knees).problems}
     assert {p.code for p in problems.values()} == {"other-plane"}
@@ -387,8 +387,8 @@ def test_a_swap_of_planes_is_two_problems(knees: Path) -> None:
     assert "looks sagittal" in problems["train/coronal/0006.npy"].text
 
 
-def test_it_goes_on_after_a_fault(knees: Path) -> None:
-    """All faults of a data set are told at once, not the first only."""
+def test_a_check_continues_after_a_fault(knees: Path) -> None:
+    """All faults of a data set are reported at once."""
     for damage in (truncate, remove_plane, spoil_value, leave_a_note, contradict, share_id):
         damage(knees)
     assert codes(knees) == sorted(
@@ -397,7 +397,7 @@ def test_it_goes_on_after_a_fault(knees: Path) -> None:
 
 
 def test_a_pickle_is_never_opened(knees: Path) -> None:
-    """A file that would run code when it is unpickled is told, and nothing is run."""
+    """A file that would run code when unpickled is reported, and its code doesn't run."""
     mark = knees / "run"
 
     class Payload:
@@ -410,8 +410,8 @@ def test_a_pickle_is_never_opened(knees: Path) -> None:
     assert not mark.exists()
 
 
-def test_unknown_labels_are_counted_and_left_out_of_the_prevalence(knees: Path) -> None:
-    """An empty label is neither positive nor negative, and is no line that is missing."""
+def test_unknown_labels_are_excluded_from_the_prevalence(knees: Path) -> None:
+    """An empty label is neither positive nor negative, and not a missing line."""
     relabel(knees, "train", "acl", _0000=np.nan, _0001=np.nan)
     checkup = check(knees)
     count = checkup.splits["train"].labels["acl"]
@@ -420,8 +420,8 @@ def test_unknown_labels_are_counted_and_left_out_of_the_prevalence(knees: Path) 
     assert count.prevalence.n == 8
 
 
-def test_the_json_has_everything_and_no_path_above_the_data(knees: Path) -> None:
-    """Facts, pairs and problems can be read by a program, and don't change when the data moves."""
+def test_the_json_is_complete_and_has_no_absolute_path(knees: Path) -> None:
+    """The JSON has facts, pairs and problems, and doesn't depend on the data set's location."""
     for damage in (truncate, contradict):
         damage(knees)
     copy_exam(knees, "valid")
@@ -440,15 +440,15 @@ def test_the_json_has_everything_and_no_path_above_the_data(knees: Path) -> None
             "copy": True,
         }
     ]
-    told = {problem["code"]: problem for problem in content["problems"]}
-    assert set(told) == {"truncated", "contradiction", "copy-across"}
-    assert set(told["truncated"]) == {"code", "severity", "text", "file", "exam", "advice"}
+    reported = {problem["code"]: problem for problem in content["problems"]}
+    assert set(reported) == {"truncated", "contradiction", "copy-across"}
+    assert set(reported["truncated"]) == {"code", "severity", "text", "file", "exam", "advice"}
     assert str(knees.parent) not in text
     assert check(knees).to_json() == text
 
 
-def test_the_table_says_what_to_do_and_is_short(knees: Path) -> None:
-    """Ten exams with one fault become five lines, one that counts the rest, and the advice."""
+def test_the_table_is_short_and_has_advice(knees: Path) -> None:
+    """Ten equal problems become five lines, a line that counts the others, and the advice once."""
     for file in (knees / "train" / "axial").glob("*.npy"):
         file.unlink()
     lines = table(check(knees)).splitlines()
@@ -461,7 +461,7 @@ def test_the_table_says_what_to_do_and_is_short(knees: Path) -> None:
 
 
 def test_other_splits_need_no_labels(knees: Path) -> None:
-    """A third split is looked at too, and may be without labels."""
+    """A third split is checked too, and may have no labels."""
     rng = np.random.default_rng(0)
     for plane in PLANES:
         stack = rng.integers(0, 255, (20, 64, 64)).astype(np.uint8)
@@ -473,8 +473,8 @@ def test_other_splits_need_no_labels(knees: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 4), (1, 300, 20)])
-def test_stacks_of_any_size_are_looked_at(tmp_path: Path, shape: tuple[int, int, int]) -> None:
-    """One pixel, fewer pixels than cells, a side that cells don't divide."""
+def test_stacks_of_any_size_are_checked(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    """One pixel, fewer pixels than cells, and sides that aren't multiples of 32 are accepted."""
     rng = np.random.default_rng(0)
     for split in ("train", "valid"):
         for number in range(2):
@@ -486,10 +486,10 @@ def test_stacks_of_any_size_are_looked_at(tmp_path: Path, shape: tuple[int, int,
     assert set(codes(tmp_path)) == expected
 
 
-def test_no_data_set_is_an_error(tmp_path: Path) -> None:
-    """A folder that isn't there, or has no split, is refused by name."""
+def test_a_folder_that_is_not_a_data_set_is_an_error(tmp_path: Path) -> None:
+    """The error for a missing folder, or one without splits, names the folder."""
     for folder in (tmp_path / "none", tmp_path):
-        with pytest.raises(MrkneeError, match="no data set") as error:
+        with pytest.raises(MrkneeError, match="not a data set") as error:
             check(folder)
         assert error.value.file == str(folder)
 

@@ -1,4 +1,4 @@
-"""Data sets that declare their series are checked by what they declare."""
+"""Checks of data sets that declare their series."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def six(knees: Path) -> Path:
 
 
 def layout(root: Path) -> list[tuple[str, str]]:
-    """What is wrong with where files lie: codes and files."""
+    """Returns codes and files of the problems of the layout."""
     splits = split_names(root)
     series, problems = series_of_splits(root, splits)
     listings, unlisted = listings_of(root, splits, series)
@@ -51,7 +51,7 @@ def layout(root: Path) -> list[tuple[str, str]]:
 
 
 def test_each_fault_is_reported_by_its_series(six: Path) -> None:
-    """A missing series, a copy across series and across exams, and a stack of another plane."""
+    """Missing series, copies and stacks of another plane are reported per declared series."""
     (six / "train" / "cor_t1" / "0001.npy").unlink()
     shutil.copy(six / "train" / "axi_pd" / "0002.npy", six / "train" / "axi_t1" / "0002.npy")
     shutil.copy(six / "train" / "sag_t1" / "0003.npy", six / "valid" / "sag_t1" / "0012.npy")
@@ -65,26 +65,26 @@ def test_each_fault_is_reported_by_its_series(six: Path) -> None:
         ("copy-across", "valid/sag_t1/0012.npy"),
         ("other-plane", "train/sag_t1/0001.npy"),
     }
-    (stranger,) = (p for p in checkup.problems if p.code == "other-plane")
-    assert stranger.text.startswith("looks axial")
+    (misplaced,) = (p for p in checkup.problems if p.code == "other-plane")
+    assert misplaced.text.startswith("looks axial")
     assert json.loads(checkup.to_json())["pairs"][0]["series"] == {"sag_t1": 0.0}
     assert tuple(checkup.splits["train"].slices) == SIX.names
     assert "sag_t1" in table(checkup)
 
 
-def test_a_clean_data_set_of_six_series_is_laid_out_right(six: Path) -> None:
-    """The declaration is no file too many, and no series lacks."""
+def test_the_layout_of_six_series_has_no_problem(six: Path) -> None:
+    """`series.csv` isn't an unrecognised file, and no series is missing."""
     assert layout(six) == []
 
 
 def test_folders_of_other_names_are_reported(six: Path) -> None:
-    """`sagittal/` belongs to nothing where the data set declares other series."""
+    """`sagittal/` is not recognised if the data set declares other series."""
     shutil.copytree(six / "train" / "sag_pd", six / "train" / "sagittal")
     assert layout(six) == [("extra-file", "train/sagittal")]
 
 
 def test_one_series_alone_is_checked(knees: Path) -> None:
-    """Only sagittal is declared and there: nothing lacks, and no plane is judged."""
+    """With only sagittal declared, nothing is missing, and planes aren't compared."""
     write_series(knees, SeriesList([Series("sagittal", "sagittal")]))
     for split in ("train", "valid"):
         for plane in ("axial", "coronal"):
@@ -96,20 +96,20 @@ def test_one_series_alone_is_checked(knees: Path) -> None:
 
 
 def test_a_folder_with_the_series_inside_is_checked(six: Path) -> None:
-    """With the list in it or beside it, as Dataset reads it; neither is a file too many."""
+    """`series.csv` may be in the folder or its parent, and isn't an unrecognised file."""
     assert check(six / "valid").problems == ()
     (six / "series.csv").rename(six / "valid" / "series.csv")
     assert check(six / "valid").problems == ()
 
 
-def test_a_list_beside_the_data_set_is_not_the_data_sets(knees: Path) -> None:
-    """The list of another data set, one folder higher, changes nothing."""
+def test_series_csv_above_the_data_set_is_ignored(knees: Path) -> None:
+    """The declaration of another data set, one folder above, has no effect."""
     write_series(knees.parent, SIX)
     assert layout(knees) == []
 
 
-def test_a_split_with_a_list_of_its_own_is_reported(six: Path) -> None:
-    """The same list twice is no fault, but another list is: the splits couldn't be joined."""
+def test_a_split_that_declares_other_series_is_reported(six: Path) -> None:
+    """Two equal declarations are accepted; different ones are reported."""
     write_series(six / "valid", SIX)
     assert layout(six) == []
     write_series(six / "valid", SIX.only(SIX.names[:2]))
@@ -117,8 +117,8 @@ def test_a_split_with_a_list_of_its_own_is_reported(six: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["", "train"])
-def test_a_broken_list_is_one_error(six: Path, where: str) -> None:
-    """Nothing else can be looked for without it."""
+def test_an_invalid_series_csv_is_one_error(six: Path, where: str) -> None:
+    """Without valid series nothing else can be checked."""
     (six / where / "series.csv").write_text("name,plane\nSag PD,sagittal\n")
     with pytest.raises(DataError) as error:
         check(six)

@@ -15,7 +15,7 @@ Alteration = Callable[[str, Stack], Stack]
 
 
 def mirror(plane: str, stack: Stack) -> Stack:
-    """The knee's other side."""
+    """Mirrors left and right."""
     return stack[::-1] if plane == "sagittal" else stack[:, :, ::-1]
 
 
@@ -26,7 +26,7 @@ def flip(plane: str, stack: Stack) -> Stack:
 
 
 def crop(plane: str, stack: Stack) -> Stack:
-    """Another part of the picture in each plane, 86 to 94 % of a side."""
+    """Crops another region in each plane, 86 to 94 % of a side."""
     cut = {
         "axial": np.s_[:, 3:58, :55],
         "coronal": np.s_[:, 4:, 2:62],
@@ -37,34 +37,34 @@ def crop(plane: str, stack: Stack) -> Stack:
 
 
 def brighten(plane: str, stack: Stack) -> Stack:
-    """A display window with another gamma."""
+    """Applies a display window with another gamma."""
     del plane
     bright: Stack = np.clip(280 * (stack / 255) ** 0.8 + 5, 0, 255).astype(np.uint8)
     return bright
 
 
 def drop(plane: str, stack: Stack) -> Stack:
-    """Two slices fewer at the beginning, one at the end."""
+    """Removes two slices at the beginning and one at the end."""
     del plane
     return stack[2:-1]
 
 
 def everything(plane: str, stack: Stack) -> Stack:
-    """All of these but the flip."""
+    """Applies all alterations except the flip."""
     for alter in (mirror, crop, brighten, drop):
         stack = alter(plane, stack)
     return stack
 
 
 def altered(root: Path, exam_id: str, alter: Alteration) -> dict[str, Stack]:
-    """A training exam's stacks, altered."""
+    """Returns the altered stacks of a training exam."""
     stacks = stacks_of(root, "train", exam_id)
     return {plane: np.ascontiguousarray(alter(plane, s)) for plane, s in stacks.items()}
 
 
 @pytest.mark.parametrize("alter", [mirror, flip, crop, brighten, drop, everything])
 def test_an_altered_copy_is_found_in_another_split(knees: Path, alter: Alteration) -> None:
-    """Whatever was done to it, the copy is told with its original, and no other pair is."""
+    """The altered copy is reported with its original, and no other pair is."""
     add_exam(knees, "valid", "0099", altered(knees, "0004", alter))
     checkup = check(knees)
     (pair,) = checkup.pairs
@@ -76,18 +76,18 @@ def test_an_altered_copy_is_found_in_another_split(knees: Path, alter: Alteratio
     assert f"{pair.distance:.2f}" in problem.text
 
 
-def test_the_crop_may_be_the_first_of_the_two(knees: Path) -> None:
-    """A whole exam is found whose crop is in train."""
-    whole = stacks_of(knees, "train", "0004")
+def test_the_original_may_be_in_the_other_split(knees: Path) -> None:
+    """An uncropped exam is found if its crop is in train."""
+    original = stacks_of(knees, "train", "0004")
     for plane, stack in altered(knees, "0004", crop).items():
         np.save(knees / "train" / plane / "0004.npy", stack)
-    add_exam(knees, "valid", "0099", whole)
+    add_exam(knees, "valid", "0099", original)
     (pair,) = check(knees).pairs
     assert (pair.first, pair.second) == ("train/0004", "valid/0099")
 
 
 def test_a_copy_without_a_plane_is_found(knees: Path) -> None:
-    """The planes that both have decide."""
+    """Only the common planes are compared."""
     stacks = altered(knees, "0004", crop)
     del stacks["coronal"]
     add_exam(knees, "valid", "0099", stacks)
@@ -96,7 +96,7 @@ def test_a_copy_without_a_plane_is_found(knees: Path) -> None:
 
 
 def test_one_stack_of_another_exam_is_a_copy(knees: Path) -> None:
-    """A single stack that was written to a second exam is told by its file."""
+    """A single stack that was copied to a second exam is reported with its file."""
     stack = np.load(knees / "train" / "axial" / "0001.npy")
     np.save(knees / "valid" / "axial" / "0012.npy", stack)
     checkup = check(knees)
@@ -105,15 +105,15 @@ def test_one_stack_of_another_exam_is_a_copy(knees: Path) -> None:
     assert checkup.pairs[0].series == {"axial": 0.0}
 
 
-def test_the_same_values_in_another_shape_are_no_copy(knees: Path) -> None:
-    """A stack and its transpose may have the same bytes in the file."""
+def test_equal_values_in_another_shape_are_not_a_copy(knees: Path) -> None:
+    """The shape is part of the comparison, because reshaped stacks have the same bytes."""
     stack = np.load(knees / "train" / "axial" / "0001.npy")
     np.save(knees / "valid" / "axial" / "0012.npy", stack.reshape(len(stack) * 2, 32, 64))
     assert "copy-across" not in [problem.code for problem in check(knees).problems]
 
 
 def test_three_copies_are_two_pairs(knees: Path) -> None:
-    """Each copy is told with the first of its kind."""
+    """Each copy is reported with the first identical exam."""
     for exam_id in ("0098", "0099"):
         add_exam(knees, "train", exam_id, stacks_of(knees, "train", "0004"))
     pairs = [(pair.first, pair.second) for pair in check(knees).pairs if pair.copy]

@@ -16,7 +16,7 @@ from mrknee.sources.phantom.cohort import FREQUENCIES, KINDS
 
 
 def mrnet(split: str) -> dict[str, LabelCount]:
-    """MRNet's own counts."""
+    """Returns the label counts of MRNet."""
     counts = {}
     for finding in ("abnormal", "acl", "meniscus"):
         n = [c for c, kind in zip(FREQUENCIES[split], KINDS, strict=True) if getattr(kind, finding)]
@@ -24,33 +24,33 @@ def mrnet(split: str) -> dict[str, LabelCount]:
     return counts
 
 
-def test_mrnets_torn_ligaments_differ() -> None:
-    """18 % of train and 45 % of valid: told; abnormal (81 and 79 %) and meniscus are not."""
+def test_mrnets_acl_prevalences_differ() -> None:
+    """18 and 45 % ACL tears are reported; abnormal (81 and 79 %) and meniscus are not."""
     (problem,) = compare_labels(mrnet("train"), mrnet("valid"))
     assert (problem.code, problem.file) == ("prevalence", "valid-acl.csv")
     assert "18% (16% to 21%) of train, 45% (36% to 54%) of valid" in problem.text
 
 
-def test_a_random_split_is_seldom_told() -> None:
-    """Data sets of three findings that were split at random get a warning in at most 5 %.
+def test_a_random_split_is_seldom_reported() -> None:
+    """At most 5 % of randomly split data sets of three findings get a warning.
 
-    400 of them are drawn; that many hold no more than 5 %, by the interval of what is found.
+    400 splits are drawn; the confidence interval of the share must include at most 5 %.
     """
     rng = np.random.default_rng(0)
-    told = 0
+    warned = 0
     for _ in range(400):
         train, valid = {}, {}
         for finding, positive in (("abnormal", 1000), ("acl", 250), ("meniscus", 450)):
             here = int(hypergeom(1250, positive, 120).rvs(random_state=rng))
             valid[finding] = LabelCount(here, 120 - here, 0)
             train[finding] = LabelCount(positive - here, 1130 - positive + here, 0)
-        told += any(compare_labels(train, valid))
-    assert told > 0
-    assert wilson(told, 400).low <= CHANCE
+        warned += any(compare_labels(train, valid))
+    assert warned > 0
+    assert wilson(warned, 400).low <= CHANCE
 
 
-def test_nothing_is_compared_where_a_split_has_no_labels() -> None:
-    """No labels is a problem of its own."""
+def test_nothing_is_compared_if_a_split_has_no_labels() -> None:
+    """Missing labels are reported elsewhere."""
     assert list(compare_labels({}, mrnet("valid"))) == []
     assert list(compare_labels(mrnet("train"), {})) == []
 
@@ -66,21 +66,21 @@ def test_nothing_is_compared_where_a_split_has_no_labels() -> None:
         ("0,1\n", "label-unknown"),
     ],
 )
-def test_each_form_of_a_broken_file(knees: Path, text: str, code: str) -> None:
-    """A header, no label, another separator, words, an id twice, an id without its zeros."""
+def test_each_fault_of_a_label_file_has_its_code(knees: Path, text: str, code: str) -> None:
+    """Headers, missing labels, other separators, words and invalid ids are told apart by code."""
     (knees / "train-acl.csv").write_text(text)
     assert [problem.code for problem in check(knees).problems] == [code]
 
 
-def test_bytes_that_are_no_text(knees: Path) -> None:
-    """A table that was saved as something else."""
+def test_a_label_file_that_is_not_text_is_one_problem(knees: Path) -> None:
+    """Bytes that aren't UTF-8 are reported as the code `label-format`."""
     (knees / "train-acl.csv").write_bytes(b"\xff\xfe0\x000")
     (problem,) = check(knees).problems
     assert (problem.code, problem.file) == ("label-format", "train-acl.csv")
 
 
-def test_what_people_keep_beside_the_splits_is_left_alone(knees: Path) -> None:
-    """Hidden files, texts, pictures and other folders are nobody's business; tables are."""
+def test_other_files_next_to_the_splits_are_permitted(knees: Path) -> None:
+    """Hidden files, text files and folders aren't reported; misplaced tables and stacks are."""
     (knees / "README.txt").write_text("knees")
     (knees / "phantom.json").write_text("{}")
     (knees / "notes").mkdir()

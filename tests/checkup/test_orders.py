@@ -14,7 +14,7 @@ TURNED = parse_axes("rows,cols,slices")
 
 
 def stacks(root: Path, *turned: Plane) -> list[Place]:
-    """Four exams; the stacks of some planes were saved as (rows, cols, slices)."""
+    """Writes four exams; the stacks of some planes are saved as (rows, cols, slices)."""
     places = []
     for plane in PLANES:
         for number in range(4):
@@ -27,24 +27,24 @@ def stacks(root: Path, *turned: Plane) -> list[Place]:
     return places
 
 
-def test_a_whole_data_set_in_another_order_is_one_problem(tmp_path: Path) -> None:
-    """It is looked at in the order that it has."""
+def test_a_data_set_in_another_order_is_one_problem(tmp_path: Path) -> None:
+    """The detected order is returned for the other checks."""
     order, problems = check_axes(tmp_path, stacks(tmp_path, *PLANES))
     assert order == TURNED
     assert [(p.code, p.file) for p in problems] == [("other-axes", ".")]
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_planes_in_another_order_are_named_stack_by_stack(tmp_path: Path, count: int) -> None:
-    """Also where they are the majority: another order would be wrong for the rest."""
+def test_planes_in_another_order_are_reported_per_stack(tmp_path: Path, count: int) -> None:
+    """Even a majority of such stacks doesn't change the order for the others."""
     order, problems = check_axes(tmp_path, stacks(tmp_path, *PLANES[:count]))
     assert order == AXES
     wrong = [f"train/{plane}/{number}.npy" for plane in PLANES[:count] for number in range(4)]
     assert [p.file for p in problems] == wrong
 
 
-def test_an_order_that_is_given_has_to_fit_all_stacks(tmp_path: Path) -> None:
-    """Stacks that are in another one are named; slices,rows,cols is insisted on."""
+def test_a_given_order_must_suit_all_stacks(tmp_path: Path) -> None:
+    """Stacks in another order are reported, unless slices,rows,cols is given."""
     places = stacks(tmp_path, *PLANES[:2])
     order, problems = check_axes(tmp_path, places, given=TURNED)
     assert order == TURNED

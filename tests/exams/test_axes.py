@@ -41,8 +41,8 @@ def seen(*shapes: Shape) -> Axes | None:
         ((512, 94, 480), MIDDLE),
     ],
 )
-def test_one_stack_tells_where_its_slices_would_be_far_too_long(shape: Shape, order: Axes) -> None:
-    """Slices 3 times longer than wide are none of a knee, where two other axes make an image."""
+def test_a_stack_with_implausibly_long_slices_is_reordered(shape: Shape, order: Axes) -> None:
+    """Slices 3 times longer than wide aren't a knee's if two other axes can form an image."""
     assert seen(shape) == order
 
 
@@ -55,34 +55,34 @@ def test_one_stack_tells_where_its_slices_would_be_far_too_long(shape: Shape, or
         (64, 64, 64),
         (200, 256, 256),
         (256, 256, 256),
-        (24, 320, 120),  # a narrow image, but 24 x 320 is none
+        (24, 320, 120),  # a narrow image, but 24 x 320 isn't one
         (160, 256, 160),
         (320, 320, 224),  # a 3D series, reformatted to coronal
         (3, 40, 4),
         (9, 9, 1),  # fewer pixels than an image has
     ],
 )
-def test_a_true_stack_alone_is_never_alarming(shape: Shape) -> None:
-    """Few slices, many slices, small images, cubes, reformatted series, tiny arrays."""
+def test_a_correct_single_stack_is_accepted(shape: Shape) -> None:
+    """Few slices, many slices, small images, cubes and reformatted series keep their order."""
     assert seen(shape) is None
 
 
-def test_an_exam_tells_where_no_stack_does_alone() -> None:
-    """Equal sides first, and fewer of the third axis, in all planes: slices come last."""
+def test_the_stacks_of_an_exam_reveal_an_order_that_one_stack_does_not() -> None:
+    """If the first two axes are equal and the third is shorter in all planes, slices are last."""
     assert seen((64, 64, 40), (64, 64, 35), (64, 64, 61)) == LAST
     assert seen((64, 40, 64), (64, 35, 64)) == MIDDLE
     assert seen((64, 64, 40)) is None
     assert seen((40, 64, 64), (64, 64, 35), (61, 64, 64)) is None
 
 
-def test_a_reformatted_volume_is_fine() -> None:
-    """Left-right 224, front-back 320, head-foot 320: the sagittal stack speaks for the order."""
+def test_a_reformatted_volume_is_accepted() -> None:
+    """With 224 x 320 x 320 voxels, the sagittal stack confirms the expected order."""
     assert seen((320, 320, 224), (320, 320, 224), (224, 320, 320)) is None
     assert seen((160, 160, 160), (160, 160, 160), (160, 160, 160)) is None
 
 
-def test_a_data_set_tells_by_what_varies() -> None:
-    """Images have one size and slices vary in number, also where images are no squares."""
+def test_the_axis_that_varies_over_a_data_set_counts_the_slices() -> None:
+    """If two axes have one size and the third varies, the third counts the slices."""
     counts = (90, 100, 110, 120, 130)
     wrong = {str(plane): [(200, 180, n) for n in counts] for plane in PLANES}
     right = {str(plane): [(n, 200, 180) for n in counts] for plane in PLANES}
@@ -95,8 +95,8 @@ def test_a_data_set_tells_by_what_varies() -> None:
     assert other_axes(wrong | {Plane.SAGITTAL: right[Plane.SAGITTAL]}) is None
 
 
-def test_the_error_names_the_order_and_both_ways_out() -> None:
-    """The message says which option reads the stacks so, and which insists."""
+def test_the_error_names_the_order_and_both_options() -> None:
+    """The message gives the option for the detected order and the one that disables detection."""
     with pytest.raises(MrkneeError, match="another order") as error:
         refuse_other_axes({Plane.AXIAL: [(256, 256, 30)]}, exam="7")
     assert "(rows, cols, slices)" in (error.value.found or "")
@@ -105,8 +105,8 @@ def test_the_error_names_the_order_and_both_ways_out() -> None:
     assert error.value.exam == "7"
 
 
-def test_orders_are_read_and_undone() -> None:
-    """Every order of the three names brings an array back to (slices, rows, cols)."""
+def test_orders_are_parsed_and_undone() -> None:
+    """Every order of the three names is transposed back to (slices, rows, cols)."""
     stack = np.arange(24).reshape(2, 3, 4)
     for text in ("rows,cols,slices", "Rows, Slices, Cols", "slices,rows,cols", "cols,rows,slices"):
         axes = parse_axes(text)
@@ -117,14 +117,14 @@ def test_orders_are_read_and_undone() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "rows,cols", "rows,cols,depth", "rows,rows,cols", "0,1,2"])
-def test_another_text_is_no_order(text: str) -> None:
-    """Three names, each once; anything else is refused with an example."""
+def test_an_invalid_order_is_refused(text: str) -> None:
+    """Anything but the three names, each once, is refused."""
     with pytest.raises(MrkneeError, match="order of axes"):
         parse_axes(text)
 
 
 def turned(root: Path) -> Path:
-    """Exams whose stacks were all saved as (rows, cols, slices)."""
+    """Writes exams whose stacks are all saved as (rows, cols, slices)."""
     rng = np.random.default_rng(0)
     for number in range(3):
         for plane in PLANES:
@@ -135,8 +135,8 @@ def turned(root: Path) -> Path:
     return root
 
 
-def test_a_folder_refuses_other_axes_and_reads_them_where_told(tmp_path: Path) -> None:
-    """No exam comes out with axes of another order; with the order named, all are right."""
+def test_a_folder_with_other_axes_is_read_only_with_the_order_given(tmp_path: Path) -> None:
+    """Without the order the exams are refused; with the order all stacks are correct."""
     folder = turned(tmp_path)
     with pytest.raises(MrkneeError, match="another order") as error:
         Dataset(folder)[0]
@@ -151,30 +151,30 @@ def test_a_folder_refuses_other_axes_and_reads_them_where_told(tmp_path: Path) -
 
 
 def write_mixed(folder: Path) -> None:
-    """Three exams, of which one stack was saved as (rows, cols, slices)."""
+    """Writes three exams, one stack of which is saved as (rows, cols, slices)."""
     for number in range(3):
         for plane in PLANES:
             write_stack(folder, plane, str(number), np.ones((9, 64, 64), np.uint8))
     np.save(folder / "axial" / "2.npy", np.ones((64, 64, 9), np.uint8))
 
 
-def test_one_turned_stack_among_others_is_named(tmp_path: Path) -> None:
-    """A single exam in another order is refused by its id before any is read."""
+def test_one_transposed_stack_among_others_is_named(tmp_path: Path) -> None:
+    """A single exam in another order is refused, with its id, before any exam is read."""
     write_mixed(tmp_path)
     with pytest.raises(MrkneeError, match="another order") as error:
         Dataset(tmp_path)[0]
     assert error.value.exam == "2"
 
 
-def test_an_order_is_advised_only_where_it_is_right_for_all_stacks(tmp_path: Path) -> None:
-    """Of mixed orders, --axes would read one part wrong: it isn't advised, and is refused."""
+def test_an_order_is_advised_only_if_it_suits_all_stacks(tmp_path: Path) -> None:
+    """With mixed orders, --axes would read some stacks incorrectly: it isn't advised, and fails."""
     write_mixed(tmp_path)
     with pytest.raises(MrkneeError, match="another order") as error:
         Dataset(tmp_path)[0]
     advice = error.value.advice or ""
     assert "--axes rows,cols,slices" not in advice
-    assert "wrong" in advice
-    with pytest.raises(MrkneeError, match="not to be in the order given") as error:
+    assert "incorrectly" in advice
+    with pytest.raises(MrkneeError, match="don't seem to be in the given order") as error:
         Dataset(tmp_path, axes="rows,cols,slices")[0]
     assert error.value.exam == "0"
     assert Dataset(tmp_path, axes="slices,rows,cols")[2].stacks[Plane.AXIAL].shape[0] == 64

@@ -31,17 +31,17 @@ def test_an_exam_orders_its_planes() -> None:
         ("transverse", Plane.AXIAL),
     ],
 )
-def test_planes_may_be_named_as_people_name_them(name: str, plane: Plane) -> None:
-    """Any case and the usual synonyms: no plane is dropped."""
+def test_planes_may_be_named_with_synonyms_in_any_case(name: str, plane: Plane) -> None:
+    """The usual synonyms of planes are accepted in any case."""
     assert plane_named(name) == plane
     assert list(Exam("1", {name: STACK}).stacks) == [plane]
 
 
 @pytest.mark.parametrize("names", [["sagital"], ["axial", "oblique"], ["axial", "Axial"], ["0"]])
 def test_an_unknown_series_is_refused_with_the_names(names: list[str]) -> None:
-    """A name that means no series, or one that another name means too, is an error."""
+    """An unknown name, or two names of one series, are an error that lists the valid names."""
     with pytest.raises(
-        MrkneeError, match=r"a series(' name is not known| is named twice)"
+        MrkneeError, match=r"(the name of a series is unknown|a series is named twice)"
     ) as error:
         Exam("7", dict.fromkeys(names, STACK))
     assert error.value.exam == "7"
@@ -50,14 +50,14 @@ def test_an_unknown_series_is_refused_with_the_names(names: list[str]) -> None:
 
 
 def test_a_stack_is_written_to_its_series_folder(tmp_path: Path) -> None:
-    """Writing takes the same names, and refuses the same."""
+    """Writing accepts and refuses the same names of series as `Exam`."""
     assert write_stack(str(tmp_path), "Sag", "1", STACK) == tmp_path / "sagittal" / "1.npy"
-    with pytest.raises(MrkneeError, match="series' name is not known"):
+    with pytest.raises(MrkneeError, match="name of a series is unknown"):
         write_stack(tmp_path, "sagital", "1", STACK)
 
 
 def test_findings_may_be_named_in_any_case() -> None:
-    """Labels are by the findings' own names, in the order given; one finding twice is refused."""
+    """Labels have lower-case names in the given order; a repeated finding is refused."""
     labels = {"meniscus": 0.0, "ACL": 1.0}
     assert list(Exam("1", {Plane.AXIAL: STACK}, labels).labels) == ["meniscus", "acl"]
     with pytest.raises(MrkneeError, match="twice"):
@@ -66,14 +66,14 @@ def test_findings_may_be_named_in_any_case() -> None:
         Exam("1", {Plane.AXIAL: STACK}, {"acl tear": 1.0})
 
 
-def test_a_row_of_exams_is_a_row_one_exam_or_what_gives_exams() -> None:
-    """What isn't a row of exams is refused by what it is."""
+def test_exams_are_a_sequence_an_iterator_or_one_exam() -> None:
+    """Anything else is refused with its type."""
     exam = Exam("1", {Plane.AXIAL: STACK})
     for row in ([exam], exam, (exam,), iter([exam])):
         found = as_exams(row)
         assert (len(found), found[0]) == (1, exam)
     for wrong in ("folder", Path("folder"), {"axial": STACK}, STACK):
-        with pytest.raises(MrkneeError, match="no exams") as error:
+        with pytest.raises(MrkneeError, match="not a sequence of exams") as error:
             as_exams(wrong)
         assert error.value.found == type(wrong).__name__
     with pytest.raises(MrkneeError, match="no exams to read"):
@@ -96,20 +96,20 @@ def test_an_exam_without_series_is_refused() -> None:
 
 
 def test_an_empty_stack_is_refused() -> None:
-    """Zero slices are no stack."""
+    """A stack needs at least one slice."""
     with pytest.raises(MrkneeError, match="0001"):
         Exam("0001", {Plane.AXIAL: STACK[:0]})
 
 
 def test_a_label_is_zero_one_or_nan() -> None:
-    """NaN means not known; 2 is no label."""
+    """NaN means unknown; 2 is refused."""
     assert np.isnan(Exam("1", {Plane.AXIAL: STACK}, {"acl": float("nan")}).labels["acl"])
     with pytest.raises(MrkneeError, match="acl"):
         Exam("1", {Plane.AXIAL: STACK}, {"acl": 2.0})
 
 
-def test_an_error_survives_a_process_border() -> None:
-    """An error raised in a worker keeps its message and its parts."""
+def test_an_error_can_be_pickled() -> None:
+    """An error raised in a worker process keeps its message and its attributes."""
     error = DataError("a", code="c", file="f", exam="e", expected="x", found="y", advice="z")
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
     assert str(copy) == str(error)

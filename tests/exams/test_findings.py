@@ -23,7 +23,7 @@ TITLES = {
     "baker_cyst": "Baker's cyst, popliteal",
     "acl": "ACL",
 }
-"""Neither by name nor in MRNet's order."""
+"""Findings that are neither sorted by name nor in MRNet's order."""
 
 
 @pytest.fixture
@@ -35,41 +35,41 @@ def declared(tmp_path: Path) -> Path:
 
 
 def test_findings_keep_the_order_given() -> None:
-    """Names are checked and never sorted; the usual order is asked for by name."""
+    """Names are validated but not sorted; `Findings.usual` sorts them."""
     given = ["zz", "meniscus", "cyst", "abnormal", "acl"]
     assert list(Findings(given)) == given
     assert Findings.usual(given) == ("abnormal", "acl", "meniscus", "cyst", "zz")
 
 
 def test_findings_may_be_one_or_twelve() -> None:
-    """Any number of findings from one works."""
+    """Any number of findings from one is accepted."""
     assert Findings(["acl"]) == ("acl",)
     assert len(Findings([f"finding{i:02d}" for i in range(12)])) == 12
 
 
 @pytest.mark.parametrize("names", [[], ["acl", "acl"], ["ACL"], ["a,b"], ["a/b"], [""]])
 def test_unusable_findings_are_refused(names: list[str]) -> None:
-    """No name, a repeated name or a name that can't be a file's is refused."""
+    """An empty list, a repeated name or a name that isn't a valid file name is refused."""
     for make in (Findings, Findings.usual):
         with pytest.raises(MrkneeError):
             make(names)
 
 
 @pytest.mark.parametrize("name", ["exam", "mean"])
-def test_names_that_are_taken_are_refused(name: str) -> None:
-    """A finding can't be called as the column of ids or as the mean is."""
-    with pytest.raises(MrkneeError, match="can't have this name"):
+def test_reserved_names_are_refused(name: str) -> None:
+    """A finding can't be named like the column of ids or the mean."""
+    with pytest.raises(MrkneeError, match="reserved name"):
         Findings(["acl", name])
 
 
 def test_a_declaration_orders_findings() -> None:
-    """Declared ones first, in their order; without a declaration the order is the usual one."""
+    """Declared findings come first, in declared order; the others follow in the default order."""
     assert in_order(["acl", "zz", "baker_cyst"], TITLES) == ("baker_cyst", "acl", "zz")
     assert in_order(["zz", "acl", "abnormal"], None) == ("abnormal", "acl", "zz")
 
 
 def test_a_declaration_is_written_and_read(tmp_path: Path) -> None:
-    """Names, titles and their order come back; without the file nothing is declared."""
+    """Names, titles and their order are preserved; without the file nothing is declared."""
     assert read_findings(tmp_path) is None
     file = write_findings(str(tmp_path), TITLES)
     assert file == tmp_path / "findings.csv"
@@ -78,8 +78,8 @@ def test_a_declaration_is_written_and_read(tmp_path: Path) -> None:
     assert list(found.items()) == list(TITLES.items())
 
 
-def test_names_alone_suffice(tmp_path: Path) -> None:
-    """In any case, as label files' names are; titles are left empty."""
+def test_titles_are_optional(tmp_path: Path) -> None:
+    """Names alone, in any case, are a valid declaration; titles are empty then."""
     (tmp_path / "findings.csv").write_text("name\nMedial_Meniscus\nACL\n")
     assert read_findings(tmp_path) == {"medial_meniscus": "", "acl": ""}
 
@@ -101,7 +101,7 @@ def test_names_alone_suffice(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_declaration_is_refused(tmp_path: Path, text: str, found: str | None) -> None:
-    """One error with the file and what is wrong in it."""
+    """The error names the file and the invalid line or name."""
     (tmp_path / "findings.csv").write_text(text)
     with pytest.raises(DataError) as error:
         read_findings(tmp_path)
@@ -111,7 +111,7 @@ def test_a_broken_declaration_is_refused(tmp_path: Path, text: str, found: str |
 
 
 def test_a_data_set_has_its_findings_in_the_declared_order(declared: Path) -> None:
-    """Names, columns of labels, labels of each exam and titles."""
+    """Names, columns of labels, labels per exam and titles follow the declared order."""
     data = open_dataset(declared, split="train")
     assert data.findings == tuple(TITLES)
     for column, finding in enumerate(TITLES):
@@ -122,8 +122,8 @@ def test_a_data_set_has_its_findings_in_the_declared_order(declared: Path) -> No
     assert data.titles == {name: title for name, title in TITLES.items() if title}
 
 
-def test_findings_asked_for_come_in_the_declared_order(declared: Path) -> None:
-    """Whatever order they are asked for in, also where labels may lack."""
+def test_requested_findings_come_in_the_declared_order(declared: Path) -> None:
+    """The order of the request doesn't matter, even if labels may be missing."""
     wanted = ["acl", "baker_cyst", "medial_meniscus"]
     expected = ("medial_meniscus", "baker_cyst", "acl")
     assert open_dataset(declared, findings=wanted).findings == expected
@@ -135,9 +135,9 @@ def test_findings_asked_for_come_in_the_declared_order(declared: Path) -> None:
 
 
 def test_a_label_file_of_an_undeclared_finding_is_refused(declared: Path) -> None:
-    """One of both names is wrong, and the finding would be lost or unordered."""
+    """The finding would otherwise be ignored or have no place in the order."""
     (declared / "train-medial-meniscus.csv").write_text("0000,1\n")
-    with pytest.raises(DataError, match=r"no finding that findings\.csv declares") as error:
+    with pytest.raises(DataError, match=r"findings\.csv doesn't declare") as error:
         open_dataset(declared, split="train")
     assert (error.value.code, error.value.found) == ("label-name", "medial-meniscus")
     assert "medial_meniscus" in (error.value.expected or "")

@@ -13,13 +13,13 @@ STACK = np.ones((2, 3, 4), dtype=np.uint8)
 
 
 def write_exam(root: Path, exam_id: str, split: str = "train") -> None:
-    """An exam of all planes."""
+    """Writes an exam with all planes."""
     for plane in PLANES:
         write_stack(root / split, plane, exam_id, STACK)
 
 
-def test_what_was_written_is_read(toy: Path) -> None:
-    """Ids, labels and pixels come back."""
+def test_a_written_data_set_is_read(toy: Path) -> None:
+    """Ids, labels and pixels are read as they were written."""
     exams = Dataset.of_split(toy, "train")
     assert exams.ids == tuple(f"{i:04d}" for i in range(12))
     assert exams.findings == ("abnormal", "acl", "meniscus")
@@ -30,14 +30,14 @@ def test_what_was_written_is_read(toy: Path) -> None:
     assert np.array_equal(exam.stacks[Plane.CORONAL], on_disk)
 
 
-def test_valid_ids_continue(toy: Path) -> None:
-    """Any split is read, whatever its ids."""
+def test_ids_of_a_split_may_start_anywhere(toy: Path) -> None:
+    """A split is read whatever the ids of its exams are."""
     assert Dataset.of_split(toy, "valid").ids[0] == "0012"
 
 
 @pytest.mark.parametrize("count", [1, 12])
 def test_any_number_of_findings_is_discovered(tmp_path: Path, count: int) -> None:
-    """One label file or twelve: each becomes a finding."""
+    """Each label file becomes a finding, whether there is one or twelve."""
     names = [f"finding{i:02d}" for i in range(count)]
     root = write_toy_dataset(tmp_path, 3, 1, findings=names)
     assert Dataset.of_split(root, "train").findings == tuple(names)
@@ -53,8 +53,8 @@ def test_labels_are_joined_by_id_not_by_row(tmp_path: Path) -> None:
     assert labels.tolist() == [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]
 
 
-def test_a_missing_label_is_not_known(tmp_path: Path) -> None:
-    """An empty label and an absent line are NaN, never 0."""
+def test_a_missing_label_is_unknown(tmp_path: Path) -> None:
+    """An empty label and a missing line are NaN, never 0."""
     for exam_id in ("0000", "0001", "0002"):
         write_exam(tmp_path, exam_id)
     (tmp_path / "train-acl.csv").write_text("0000,1\n0001,\n")
@@ -64,21 +64,21 @@ def test_a_missing_label_is_not_known(tmp_path: Path) -> None:
 
 
 def test_findings_can_be_chosen(toy: Path) -> None:
-    """Only the findings asked for are read; one without a label file is an error."""
+    """Only the requested findings are read; one without a label file is an error."""
     assert Dataset.of_split(toy, "train", findings=["acl"]).labels.shape == (12, 1)
     with pytest.raises(MrkneeError, match="cyst"):
         Dataset.of_split(toy, "train", findings=["cyst"])
 
 
 def test_a_folder_without_labels_is_read(toy: Path) -> None:
-    """Exams can be read without any label file."""
+    """Exams can be read without label files."""
     exams = Dataset(toy / "train")
     assert exams.findings is None
     assert exams[0].labels == {}
 
 
-def test_slice_counts_and_sizes_may_be_any(tmp_path: Path) -> None:
-    """One slice, one pixel, planes of different sizes: all are exams."""
+def test_exams_may_have_any_number_and_size_of_slices(tmp_path: Path) -> None:
+    """One slice, one pixel and planes of different sizes are accepted."""
     for plane, shape in zip(PLANES, [(1, 1, 1), (61, 5, 9), (2, 300, 7)], strict=True):
         write_stack(tmp_path / "train", plane, "0000", np.ones(shape, dtype=np.uint8))
     exam = Dataset(tmp_path / "train")[0]
@@ -86,7 +86,7 @@ def test_slice_counts_and_sizes_may_be_any(tmp_path: Path) -> None:
 
 
 def test_a_missing_plane_is_an_error_by_default(toy: Path) -> None:
-    """The error names the file and the exam; it can be allowed explicitly."""
+    """The error names the file and the exam; incomplete exams can be allowed explicitly."""
     missing = toy / "train" / "sagittal" / "0003.npy"
     missing.unlink()
     with pytest.raises(MrkneeError, match="sagittal") as error:
@@ -98,10 +98,10 @@ def test_a_missing_plane_is_an_error_by_default(toy: Path) -> None:
 
 
 def test_an_unknown_id_in_the_labels_is_an_error(toy: Path) -> None:
-    """`0` is not `0000`: ids are text, and one that names no exam is refused."""
+    """`0` is not `0000`: ids are text, and unknown ids are refused."""
     with (toy / "train-acl.csv").open("a") as file:
         file.write("0,1\n")
-    with pytest.raises(MrkneeError, match="not there") as error:
+    with pytest.raises(MrkneeError, match="doesn't exist") as error:
         Dataset.of_split(toy, "train")
     assert error.value.exam == "0"
     assert error.value.file == str(toy / "train-acl.csv")
@@ -116,13 +116,13 @@ def test_an_unknown_id_in_the_labels_is_an_error(toy: Path) -> None:
         ("0000,1.01\n", "neither 0 nor 1"),
         ("id,label\n0000,1\n", "neither 0 nor 1"),
         ("0000,nan\n", "neither 0 nor 1"),
-        ("0000\n", "another form"),
-        ("0000,1,1\n", "another form"),
-        (",1\n", "another form"),
+        ("0000\n", "invalid line"),
+        ("0000,1,1\n", "invalid line"),
+        (",1\n", "invalid line"),
     ],
 )
 def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
-    """A duplicate id, another label, a header or another form: one error with line and file."""
+    """A duplicate id, an invalid label, a header or a malformed line is an error with its line."""
     path = tmp_path / "train-acl.csv"
     path.write_text(text)
     with pytest.raises(MrkneeError, match=words) as error:
@@ -132,7 +132,7 @@ def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, words: str) -> N
 
 
 def test_labels_may_be_decimal_numbers(tmp_path: Path) -> None:
-    """What pandas writes for 0 and 1 where a label is missing."""
+    """0 and 1 are accepted as pandas writes them in a column with missing values."""
     path = tmp_path / "train-acl.csv"
     path.write_text("0000,0.0\n0001,1.0\n0002,\n0003,1.\n0004,0.000\n")
     labels = read_labels(str(path))
@@ -156,7 +156,7 @@ def test_labels_may_be_decimal_numbers(tmp_path: Path) -> None:
         ("0000,NaN\n0001,1\n", "write nothing"),
     ],
 )
-def test_a_header_is_spoken_of_only_where_it_is_sure(
+def test_advice_to_delete_a_header_is_given_only_if_it_is_certain(
     tmp_path: Path, text: str, advice: str | None
 ) -> None:
     """Following the advice never deletes a label."""
@@ -170,8 +170,8 @@ def test_a_header_is_spoken_of_only_where_it_is_sure(
         assert advice in (error.value.advice or "")
 
 
-def test_a_label_file_in_upper_case_is_its_findings(tmp_path: Path) -> None:
-    """`train-ACL.csv` is of acl; beside `train-acl.csv` it is refused by both names."""
+def test_the_case_of_a_label_files_name_is_ignored(tmp_path: Path) -> None:
+    """`train-ACL.csv` belongs to acl; together with `train-acl.csv` it is refused."""
     write_exam(tmp_path, "0000")
     (tmp_path / "train-ACL.csv").write_text("0000,1\n")
     exams = Dataset.of_split(str(tmp_path), "train", findings=["Acl"])
@@ -185,38 +185,38 @@ def test_a_label_file_in_upper_case_is_its_findings(tmp_path: Path) -> None:
     ("written", "reason"),
     [
         ("130", "leading zeros"),
-        ("0130.npy", "an ending"),
-        ("130.0", "perhaps"),
+        ("0130.npy", "a file suffix"),
+        ("130.0", "resembles"),
         ("train/0130", "a folder's name"),
         ("'0130", "quotation marks"),
     ],
 )
 def test_the_error_says_how_ids_differ(tmp_path: Path, written: str, reason: str) -> None:
-    """What spreadsheets and scripts do to ids is named, with both forms and the label file."""
+    """The error names both ids, how they differ, and the label file."""
     write_exam(tmp_path, "0130")
     (tmp_path / "train-acl.csv").write_text(f"{written},1\n")
-    with pytest.raises(MrkneeError, match="not there") as error:
+    with pytest.raises(MrkneeError, match="doesn't exist") as error:
         Dataset.of_split(tmp_path, "train")
     assert error.value.file == str(tmp_path / "train-acl.csv")
     assert reason in (error.value.found or "")
-    assert "'0130' there" in (error.value.found or "")
+    assert "resembles '0130'" in (error.value.found or "")
 
 
-def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
-    """What spreadsheet programs write is read."""
+def test_line_endings_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
+    """Label files written by spreadsheet programs are read."""
     path = tmp_path / "train-acl.csv"
     path.write_bytes("\ufeff0000,1\r\n0001, 0 \r\n\r\n".encode())
     assert read_labels(path) == {"0000": 1.0, "0001": 0.0}
 
 
 def test_any_id_that_a_csv_can_hold_is_read(tmp_path: Path) -> None:
-    """Ids with a comma or a quotation mark come back as they were written."""
+    """Ids with a comma or a quotation mark are read as they were written."""
     labels = {"knee, left": 1.0, 'the "other" one': 0.0, "0001": 1.0}
     assert read_labels(write_labels(tmp_path, "train", "acl", labels)) == labels
 
 
 def test_binary_labels_are_refused(tmp_path: Path) -> None:
-    """A file that isn't text is an error of our own type."""
+    """A file that isn't text is a `MrkneeError`."""
     path = tmp_path / "train-acl.csv"
     path.write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(MrkneeError, match="not text"):
@@ -225,7 +225,7 @@ def test_binary_labels_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", [False, True], ids=["no folder", "empty folder"])
 def test_no_exams_is_an_error(tmp_path: Path, make: bool) -> None:
-    """An empty or absent folder says what was expected."""
+    """The error for an empty or missing folder states what was expected."""
     folder = tmp_path / "train"
     if make:
         folder.mkdir()
@@ -233,14 +233,14 @@ def test_no_exams_is_an_error(tmp_path: Path, make: bool) -> None:
         Dataset(folder)
 
 
-def test_an_unknown_split_names_what_is_there(toy: Path) -> None:
-    """`val` is not `valid`: the error lists what the data set has."""
+def test_the_error_for_an_unknown_split_lists_the_folders(toy: Path) -> None:
+    """`val` is not `valid`: the error lists the folders of the data set."""
     with pytest.raises(MrkneeError, match="valid"):
         Dataset.of_split(toy, "val")
 
 
-def test_labels_may_lack_for_a_finding_where_that_is_allowed(toy: Path) -> None:
-    """Refused otherwise; allowed, all labels of that finding are unknown, and others are read."""
+def test_labels_of_a_finding_may_be_missing_if_allowed(toy: Path) -> None:
+    """By default a missing label file is refused; if allowed, the finding's labels are unknown."""
     (toy / "valid-acl.csv").unlink()
     with pytest.raises(MrkneeError, match="there are no labels for 'acl'"):
         Dataset.of_split(toy, "valid", findings=["abnormal", "acl"])
@@ -252,9 +252,9 @@ def test_labels_may_lack_for_a_finding_where_that_is_allowed(toy: Path) -> None:
 
 @pytest.mark.parametrize("line", ["0000;1", "0000\t1", "0000 1"])
 def test_another_separator_is_named(tmp_path: Path, line: str) -> None:
-    """Tables of spreadsheets and MATLAB: the advice says what is to be written."""
+    """For other separators the advice says to use a comma."""
     file = tmp_path / "train-acl.csv"
     file.write_text(f"{line}\n")
-    with pytest.raises(MrkneeError, match="another form") as error:
+    with pytest.raises(MrkneeError, match="invalid line") as error:
         read_labels(file)
-    assert error.value.advice == "separate id and label by a comma"
+    assert error.value.advice == "separate id and label with a comma"

@@ -11,12 +11,12 @@ from mrknee.sources.clinical import framing
 
 BYTES = np.random.default_rng(0).integers(0, 256, (6, 64, 64)).astype(np.uint8)
 SERIES = np.random.default_rng(1).normal(400, 100, (6, 64, 64)).clip(0, 900)
-"""Grey values as a scanner writes them, none far from the others."""
+"""Grey values as a scanner writes them, without outliers."""
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "int64", "float32", "float64"])
-def test_bytes_in_a_wider_type_are_the_bytes(dtype: str) -> None:
-    """Whole numbers from 0 to 255 are kept bit by bit, with whatever contrast they have."""
+def test_bytes_in_a_wider_type_are_kept(dtype: str) -> None:
+    """Integral values from 0 to 255 are unchanged, whatever their contrast."""
     for stack in (BYTES, BYTES // 3 + 40):
         read, outliers = to_bytes(stack.astype(dtype))
         assert read.dtype == np.uint8
@@ -26,8 +26,8 @@ def test_bytes_in_a_wider_type_are_the_bytes(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "int32", "float32", "float64"])
 @pytest.mark.parametrize("hot", [30000, 5000])
-def test_a_hot_pixel_takes_no_contrast(dtype: str, hot: int) -> None:
-    """All other pixels are within one grey value of what they are without it, and it is told."""
+def test_a_hot_pixel_does_not_reduce_contrast(dtype: str, hot: int) -> None:
+    """A hot pixel changes all others by at most one grey value, and is reported."""
     series = np.rint(SERIES).astype(dtype)
     alone, none = to_bytes(series)
     assert none is None
@@ -41,7 +41,7 @@ def test_a_hot_pixel_takes_no_contrast(dtype: str, hot: int) -> None:
     assert outliers.startswith("1 of 24,576 pixels")
 
 
-def test_a_dead_pixel_takes_no_contrast_either() -> None:
+def test_a_dead_pixel_does_not_reduce_contrast() -> None:
     """A single value far below the others is clipped to 0."""
     series = SERIES.copy()
     series[0, 0, 0] = -32768
@@ -51,8 +51,8 @@ def test_a_dead_pixel_takes_no_contrast_either() -> None:
     assert outliers is not None
 
 
-def test_the_scale_is_that_of_the_import() -> None:
-    """The percentiles are those of clinical import, and become 0 and 255."""
+def test_the_scale_equals_that_of_import() -> None:
+    """The percentiles are those of clinical import, and are mapped to 0 and 255."""
     assert (BLACK, WHITE) == (framing.BLACK, framing.WHITE)
     read, _ = to_bytes(SERIES)
     black, white = np.percentile(SERIES, (BLACK, WHITE))
@@ -60,8 +60,8 @@ def test_the_scale_is_that_of_the_import() -> None:
     assert np.abs(read - expected).max() <= 1
 
 
-def test_fractions_use_the_whole_range() -> None:
-    """Floats from 0 to 1 are grey values too."""
+def test_fractions_use_the_full_range() -> None:
+    """Floats from 0 to 1 are scaled to 0 to 255."""
     read, outliers = to_bytes(BYTES / 255)
     assert (int(read.min()), int(read.max())) == (0, 255)
     assert np.abs(read.astype(int) - BYTES).max() <= 2
@@ -69,7 +69,7 @@ def test_fractions_use_the_whole_range() -> None:
 
 
 def test_nearly_all_background_is_scaled_from_minimum_to_maximum() -> None:
-    """Where the percentiles are equal, they can't be a scale."""
+    """If the percentiles are equal, minimum and maximum are used for scaling."""
     stack = np.zeros((4, 64, 64), np.int16)
     stack[2, 10:12, 10:12] = [[300, 600], [900, 1200]]
     read, outliers = to_bytes(stack)
@@ -78,7 +78,7 @@ def test_nearly_all_background_is_scaled_from_minimum_to_maximum() -> None:
 
 
 def test_clipped_outliers_are_a_remark_on_the_exam(tmp_path: Path) -> None:
-    """Reading an exam keeps what was clipped; the file as bytes has no such remark."""
+    """Reading an exam records clipped values; a uint8 file has no such remark."""
     series = np.rint(SERIES).astype(np.int16)
     series[3, 20, 20] = 32767
     np.save(tmp_path / "a.npy", series)

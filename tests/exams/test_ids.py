@@ -27,14 +27,14 @@ BAD = {
     "\ufeff0000": "U+FEFF",
     " 0000": "space",
     "0000 ": "space",
-    "": "nothing",
+    "": "empty",
     os.fsdecode(b"kn\xe4e"): "UTF-8",
 }
 
 
 @pytest.mark.parametrize("exam_id", GOOD)
-def test_what_names_a_file_and_a_field_is_an_id(exam_id: str, tmp_path: Path) -> None:
-    """It is read from a data set, written to tables, and found again in all of them."""
+def test_a_valid_id_is_kept_in_files_and_tables(exam_id: str, tmp_path: Path) -> None:
+    """A valid id is read from a data set, written to tables and joined again."""
     for plane in PLANES:
         write_stack(tmp_path / "valid", plane, exam_id, np.ones((1, 4, 4), np.uint8))
     write_labels(tmp_path, "valid", "acl", {exam_id: 1.0})
@@ -46,8 +46,8 @@ def test_what_names_a_file_and_a_field_is_an_id(exam_id: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("exam_id", "found"), BAD.items(), ids=map(ascii, BAD))
-def test_what_a_table_could_not_hold_is_refused(exam_id: str, found: str, tmp_path: Path) -> None:
-    """By the rule itself, and before a table of predictions is written; the message is UTF-8."""
+def test_an_invalid_id_is_refused(exam_id: str, found: str, tmp_path: Path) -> None:
+    """An invalid id is refused before a table is written; the message is valid UTF-8."""
     with pytest.raises(MrkneeError, match="id can't be used") as caught:
         refuse_id(exam_id, Path(f"axial/{exam_id}.npy"))
     assert found in str(caught.value.found)
@@ -58,8 +58,8 @@ def test_what_a_table_could_not_hold_is_refused(exam_id: str, found: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", [b"kn\xe4e.npy", b"=1+1.npy", b"a\rb.npy"])
-def test_a_folder_with_such_a_file_is_refused_at_once(name: bytes, tmp_path: Path) -> None:
-    """Before any exam is read, with the file's name."""
+def test_a_folder_with_an_invalid_id_is_refused(name: bytes, tmp_path: Path) -> None:
+    """The folder is refused, with the file's name, before any exam is read."""
     for plane in PLANES:
         (tmp_path / plane).mkdir()
         file = os.path.join(os.fsencode(tmp_path / plane), name)  # noqa: PTH118  # bytes

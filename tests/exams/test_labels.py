@@ -12,7 +12,7 @@ SOFT = {"0000": 0.25, "0001": 1.0, "0002": 0.0, "0003": 0.5, "0004": 1 / 3, "000
 
 
 def test_soft_labels_are_written_and_read(tmp_path: Path) -> None:
-    """To nine digits; 0 and 1 are written as before."""
+    """Soft labels are written with nine digits, 0 and 1 without decimals."""
     file = write_labels(tmp_path, "train", "acl", SOFT)
     assert file.read_text() == "0000,0.25\n0001,1\n0002,0\n0003,0.5\n0004,0.333333333\n0005,\n"
     read = read_labels(file, soft=True)
@@ -21,7 +21,7 @@ def test_soft_labels_are_written_and_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("written", ["0.5", ".5", "5e-1", "0.50", "1.0", "0.", "1E0", "1e-9"])
 def test_soft_labels_are_numbers_from_0_to_1(tmp_path: Path, written: str) -> None:
-    """However programs write them."""
+    """The usual notations of decimal numbers are accepted as soft labels."""
     (tmp_path / "train-acl.csv").write_text(f"0000,{written}\n")
     assert read_labels(tmp_path / "train-acl.csv", soft=True) == {"0000": float(written)}
 
@@ -29,19 +29,19 @@ def test_soft_labels_are_numbers_from_0_to_1(tmp_path: Path, written: str) -> No
 @pytest.mark.parametrize(
     "written", ["1.01", "-0.1", "2", "nan", "inf", "0_1", "50%", "yes", "+0.5"]
 )
-def test_other_labels_are_refused_also_where_soft_ones_are_allowed(
+def test_invalid_labels_are_refused_even_if_soft_labels_are_allowed(
     tmp_path: Path, written: str
 ) -> None:
-    """The error says what is allowed."""
+    """The error states the valid range."""
     (tmp_path / "train-acl.csv").write_text(f"0000,{written}\n")
-    with pytest.raises(DataError, match="no number from 0 to 1") as error:
+    with pytest.raises(DataError, match="neither a number from 0 to 1") as error:
         read_labels(tmp_path / "train-acl.csv", soft=True)
     assert error.value.code == "label-value"
     assert "between them" in (error.value.expected or "")
 
 
-def test_a_data_set_takes_them_only_where_they_are_allowed(toy: Path) -> None:
-    """Otherwise the error names the setting."""
+def test_a_data_set_accepts_soft_labels_only_if_allowed(toy: Path) -> None:
+    """By default soft labels are an error that names the setting."""
     labels = read_labels(toy / "train-acl.csv") | {"0000": 0.7}
     write_labels(toy, "train", "acl", labels)
     with pytest.raises(DataError, match="neither 0 nor 1") as error:
@@ -52,7 +52,7 @@ def test_a_data_set_takes_them_only_where_they_are_allowed(toy: Path) -> None:
 
 
 def test_labels_are_cut_at_one_half() -> None:
-    """0, 1 and not known stay as they are."""
+    """0, 1 and NaN are unchanged; soft labels are rounded at 0.5."""
     labels = np.array([[0, 1, np.nan], [0.5, 0.49, 1e-9]])
     np.testing.assert_array_equal(cut_labels(labels), [[0, 1, np.nan], [1, 0, 0]])
     assert has_soft(labels)

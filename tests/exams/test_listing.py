@@ -22,7 +22,7 @@ STACK = np.ones((2, 3, 4), dtype=np.uint8)
 
 
 def write_exams(folder: Path, *ids: str) -> Path:
-    """Exams of all planes in a folder."""
+    """Writes exams with all planes into a folder."""
     for exam_id in ids:
         for plane in PLANES:
             write_stack(folder, plane, exam_id, STACK)
@@ -30,7 +30,7 @@ def write_exams(folder: Path, *ids: str) -> Path:
 
 
 def test_endings_and_folders_in_upper_case_are_read(tmp_path: Path) -> None:
-    """`Axial/0001.NPY` is the axial stack of 0001."""
+    """`Axial/0001.NPY` is the axial stack of exam 0001."""
     write_exams(tmp_path, "0000", "0001")
     (tmp_path / "axial" / "0001.npy").rename(tmp_path / "axial" / "0001.NPY")
     (tmp_path / "axial").rename(tmp_path / "Axial")
@@ -42,7 +42,7 @@ def test_endings_and_folders_in_upper_case_are_read(tmp_path: Path) -> None:
 
 
 def test_every_file_is_read_or_listed(tmp_path: Path) -> None:
-    """Archives, compressed and hidden stacks, texts and folders by synonyms are not passed over."""
+    """Archives, compressed and hidden stacks, text files and folders of synonyms are listed."""
     folder = write_exams(tmp_path, "0000", "0000 (1)")
     odd = ["axial/0001.npz", "axial/0002.npy.gz", "axial/.0003.npy", "axial/._0004.npy"]
     odd += ["coronal/notes.txt", "coronal/0005.npy.tmp", "coronal/0006"]
@@ -50,7 +50,7 @@ def test_every_file_is_read_or_listed(tmp_path: Path) -> None:
         (folder / name).write_bytes(b"")
     (folder / "sag").mkdir()
     (folder / "AXIAL").mkdir()
-    for name in ("axial/.DS_Store", "axial/._0000.npy"):  # what macOS leaves
+    for name in ("axial/.DS_Store", "axial/._0000.npy"):  # written by macOS
         (folder / name).write_bytes(b"")
     exams = Dataset(folder)
     assert exams.ids == ("0000", "0000 (1)")
@@ -58,8 +58,8 @@ def test_every_file_is_read_or_listed(tmp_path: Path) -> None:
     assert found == {*odd, "sag", "AXIAL"}
 
 
-def test_what_is_not_read_is_one_line(tmp_path: Path) -> None:
-    """Many files are counted, and the first are named."""
+def test_unread_files_are_summarised_in_one_line(tmp_path: Path) -> None:
+    """The text counts the files and names the first ones."""
     text = unread_text([tmp_path / f"{number}.npz" for number in range(9)])
     assert text.startswith("9 files are not read")
     assert "0.npz" in text
@@ -68,10 +68,10 @@ def test_what_is_not_read_is_one_line(tmp_path: Path) -> None:
 
 
 def test_two_files_of_one_stack_are_refused(tmp_path: Path) -> None:
-    """`0001.npy` beside `0001.NPY`: neither is taken by chance."""
+    """`0001.npy` and `0001.NPY` in one folder are refused."""
     folder = write_exams(tmp_path, "0001")
     (folder / "axial" / "0001.NPY").write_bytes((folder / "axial" / "0001.npy").read_bytes())
-    with pytest.raises(MrkneeError, match="one exam's") as error:
+    with pytest.raises(MrkneeError, match="belong to one exam") as error:
         list_stacks(folder, MRNET_SERIES)
     assert error.value.exam == "0001"
 
@@ -80,7 +80,7 @@ def test_two_files_of_one_stack_are_refused(tmp_path: Path) -> None:
 def test_accents_are_joined_however_they_are_stored(
     tmp_path: Path, files: str, labels: str
 ) -> None:
-    """File names that macOS decomposed and labels that were typed are one id."""
+    """Decomposed file names (macOS) and composed labels are joined as one id."""
     exam_id = "M\u00fcller-3"
     stored = {form: unicodedata.normalize(form, exam_id) for form in ("NFC", "NFD")}
     write_exams(tmp_path / "train", stored[files])
@@ -92,36 +92,36 @@ def test_accents_are_joined_however_they_are_stored(
 
 
 def test_two_names_that_look_the_same_are_refused(tmp_path: Path) -> None:
-    """Files that differ in how an accent is stored only are told apart in ASCII, and refused."""
+    """File names that differ only in Unicode form are refused, and shown in ASCII."""
     forms = [unicodedata.normalize(form, "M\u00fcller") for form in ("NFC", "NFD")]
     write_exams(tmp_path, *forms)
-    with pytest.raises(MrkneeError, match="one exam's") as error:
+    with pytest.raises(MrkneeError, match="belong to one exam") as error:
         Dataset(tmp_path)
     assert "\\xfc" in (error.value.found or "")
     assert "\\u0308" in (error.value.found or "")
 
 
-def test_the_folder_meant_is_named(tmp_path: Path) -> None:
-    """One folder too high, two too high, one too deep, two too deep."""
+def test_the_intended_folder_is_suggested(tmp_path: Path) -> None:
+    """The data set is found from one or two levels above and below."""
     data = tmp_path / "a" / "MRNet-v1.0" / "MRNet-v1.0"
     write_exams(data / "train", "0000")
     write_exams(data / "valid", "0001")
     for given in (data.parent, data.parent.parent):
-        assert folder_meant(given, data_set=True) == f"name the folder {data}"
+        assert folder_meant(given, data_set=True) == f"use the folder {data}"
         with pytest.raises(MrkneeError) as error:
             open_dataset(given, "valid")
-        assert error.value.advice == f"name the folder {data}"
+        assert error.value.advice == f"use the folder {data}"
         with pytest.raises(MrkneeError) as error:
             Dataset.of_split(given, "train")
-        assert error.value.advice == f"name the folder {data}"
+        assert error.value.advice == f"use the folder {data}"
     for given in (data / "train", data / "train" / "axial"):
-        assert folder_meant(given, data_set=True) == f"name the folder {data}"
+        assert folder_meant(given, data_set=True) == f"use the folder {data}"
     train = data / "train"
-    assert folder_meant(train / "axial", data_set=False) == f"name the folder {train}"
+    assert folder_meant(train / "axial", data_set=False) == f"use the folder {train}"
 
 
-def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
-    """A folder with nothing but a zip, and the zip itself."""
+def test_the_advice_for_an_archive_is_to_unpack_it(tmp_path: Path) -> None:
+    """The advice is given for a folder that contains only a zip, and for the zip itself."""
     archive = tmp_path / "data" / "MRNet-v1.0.zip"
     archive.parent.mkdir()
     archive.write_bytes(b"PK")
@@ -132,15 +132,15 @@ def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
         assert str(archive) in (error.value.advice or "")
 
 
-def test_nothing_near_gives_no_advice(tmp_path: Path) -> None:
-    """An empty folder far from any exam."""
+def test_an_empty_folder_gives_no_advice(tmp_path: Path) -> None:
+    """There is no advice if no exam is near."""
     folder = tmp_path / "a" / "b" / "c"
     folder.mkdir(parents=True)
     assert folder_meant(folder, data_set=False) is None
 
 
 def write_splits(data: Path, *splits: str) -> Path:
-    """A data set with these splits, of one exam each."""
+    """Writes a data set with these splits, of one exam each."""
     for split in splits:
         write_exams(data / split, "0")
     return data
@@ -151,27 +151,27 @@ def write_splits(data: Path, *splits: str) -> Path:
     [
         (("train", "val"), "valid", "rename the folder {}/val to valid"),
         (("Train", "Valid"), "train", "rename the folder {}/Train to train"),
-        (("train",), "valid", "add the folder valid/; the splits that are there: train"),
+        (("train",), "valid", "add the folder valid/; existing splits: train"),
     ],
 )
-def test_another_split_is_never_advised(
+def test_another_split_is_never_suggested(
     tmp_path: Path, splits: tuple[str, ...], wanted: str, advice: str
 ) -> None:
-    """A data set that lacks a split isn't entered: its other exams would be read in their place."""
+    """The advice for a missing split never leads to reading the exams of another split."""
     data = write_splits(tmp_path, *splits)
     assert folder_meant(data, data_set=False, split=wanted) == advice.format(data)
     assert folder_meant(data, data_set=True, split=wanted) == advice.format(data)
 
 
-def test_a_packed_split_is_to_be_unpacked(tmp_path: Path) -> None:
-    """`train.zip` beside a folder valid/ is the split that is missing."""
+def test_a_packed_split_is_found(tmp_path: Path) -> None:
+    """The advice for a missing split is to unpack `train.zip`."""
     data = write_splits(tmp_path, "valid")
     (data / "train.zip").write_bytes(b"PK")
     assert folder_meant(data, data_set=True, split="train") == f"unpack {data / 'train.zip'}"
 
 
-def test_stacks_beside_the_series_folders_are_listed(tmp_path: Path) -> None:
-    """Loose stacks, and folders with stacks whose names are no plane's; other things are not."""
+def test_stacks_next_to_the_folders_of_series_are_listed(tmp_path: Path) -> None:
+    """Stacks, and folders with stacks, that are in no folder of a series are listed as unread."""
     data = write_splits(tmp_path, "valid") / "valid"
     np.save(data / "7.npy", STACK)
     (data / "coronal").rename(data / "Coronal_PD")

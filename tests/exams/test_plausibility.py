@@ -11,23 +11,23 @@ from mrknee.exams.plausibility import CODES, sizes_from, summary
 
 
 def noise(shape: tuple[int, int, int] = (9, 64, 64), seed: int = 0) -> Stack:
-    """A stack of noise, 0 to 199."""
+    """Returns a stack of noise, 0 to 199."""
     return np.random.default_rng(seed).integers(0, 200, shape, dtype=np.uint8)
 
 
 def exam(**changed: Stack) -> Exam:
-    """An exam of three different stacks of noise, some of them replaced."""
+    """Returns an exam of three different stacks of noise, some of them replaced."""
     stacks = {plane: noise(seed=seed) for seed, plane in enumerate(PLANES)}
     return Exam("7", stacks | {Plane(name): stack for name, stack in changed.items()})
 
 
 def codes(found: Exam, trained: Mapping[str, StackSizes] | None = None) -> list[str]:
-    """The codes of the remarks on an exam."""
+    """Returns the codes of the remarks on an exam."""
     return [remark.code for remark in remarks_of(found, trained)]
 
 
 def test_an_ordinary_exam_has_no_remark() -> None:
-    """Three different stacks with contrast are not remarked on."""
+    """Three different stacks with contrast have no remarks."""
     assert remarks_of(exam()) == ()
 
 
@@ -43,45 +43,45 @@ ODD = {
 
 
 @pytest.mark.parametrize("code", ODD)
-def test_each_oddity_of_stacks_has_its_remark(code: str) -> None:
-    """What is wrong with the sagittal stack is remarked on, and nothing else is."""
+def test_each_peculiarity_of_a_stack_has_its_remark(code: str) -> None:
+    """The fault of the sagittal stack gives exactly one remark."""
     found = remarks_of(exam(sagittal=ODD[code]))
     assert [remark.code for remark in found] == [code]
     assert "sagittal" in str(found[0])
     assert code in CODES
 
 
-def test_one_bright_pixel_is_hardly_any_contrast() -> None:
-    """A uint8 stack whose range is one hot pixel's is remarked on."""
+def test_one_bright_pixel_does_not_hide_low_contrast() -> None:
+    """A uint8 stack whose range is due to one hot pixel has low contrast."""
     stack = noise() % 10
     stack[4, 30, 30] = 255
     assert codes(exam(axial=stack)) == ["low-contrast"]
 
 
 def in_corner(pixels: int) -> Stack:
-    """A black stack with noise in one corner of each slice."""
+    """Returns a black stack with noise in one corner of each slice."""
     stack = np.zeros((9, 64, 64), np.uint8)
     stack[:, :pixels, :pixels] = noise((9, pixels, pixels))
     return stack
 
 
-def test_black_but_for_a_corner_is_hardly_any_contrast() -> None:
-    """Where 9 in 10 pixels have one value, what the others show is a detail."""
+def test_a_stack_that_is_black_except_a_corner_has_low_contrast() -> None:
+    """If 9 in 10 pixels have one value, the contrast is low."""
     assert codes(exam(axial=in_corner(20))) == ["low-contrast"], "noise on a tenth of the pixels"
     assert codes(exam(axial=in_corner(37))) == [], "a third: a knee in air"
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5])
 @pytest.mark.parametrize("odd", [0, 255])
-def test_padding_doesnt_hide_that_there_is_hardly_any_contrast(share: float, odd: int) -> None:
-    """Values that stand for padding, or clipped ones, don't count as the contrast of the rest."""
+def test_padding_does_not_hide_low_contrast(share: float, odd: int) -> None:
+    """Padding and clipped values don't count as contrast."""
     stack = noise() % 10 + 100
     stack[:, : round(64 * share)] = odd
     assert codes(exam(axial=stack)) == ["low-contrast"]
 
 
-def test_slices_of_one_value_are_marked_from_a_quarter_on() -> None:
-    """Slices that are constant show nothing, whatever differs from slice to slice."""
+def test_single_valued_slices_are_reported_from_a_quarter_on() -> None:
+    """Constant slices have no content, even if their values differ between slices."""
     stack = noise((12, 64, 64))
     stack[:2] = 7
     assert codes(exam(axial=stack)) == [], "two of twelve"
@@ -91,14 +91,14 @@ def test_slices_of_one_value_are_marked_from_a_quarter_on() -> None:
     assert codes(exam(axial=stack)) == ["empty-slices"], "all, each with a value of its own"
 
 
-def test_three_black_planes_are_not_also_copies() -> None:
-    """Black stacks are equal, but being black is the remark."""
+def test_three_black_planes_are_not_reported_as_copies() -> None:
+    """Black stacks are reported as black only."""
     black = ODD["all-zero"]
     assert codes(Exam("7", dict.fromkeys(PLANES, black))) == ["all-zero"] * 3
 
 
-def test_sizes_outside_of_training_are_marked() -> None:
-    """In-plane size and number of slices are held against what the model was trained on."""
+def test_sizes_outside_the_training_range_are_reported() -> None:
+    """In-plane size and number of slices are compared with the range in training."""
     shapes = [(17, 64, 60), (30, 64, 64)]
     trained = dict.fromkeys(MRNET_SERIES.names, StackSizes.of(shapes))
     fits = {plane: noise((20, 64, 62), seed) for seed, plane in enumerate(PLANES)}
@@ -110,8 +110,8 @@ def test_sizes_outside_of_training_are_marked() -> None:
     assert codes(Exam("7", fits | {PLANES[1]: noise((20, 65, 62))}), {}) == []
 
 
-def test_sizes_travel_in_plain_form() -> None:
-    """What training notes is read back; models without it judge no size."""
+def test_sizes_are_written_and_read() -> None:
+    """The sizes that training records are read back; without them no size is checked."""
     sizes = StackSizes.of([(17, 256, 256), (61, 256, 200)])
     assert sizes_from({"axial": sizes.to_dict()}) == {Plane.AXIAL: sizes}
     assert sizes_from(None) == {}
@@ -130,13 +130,13 @@ WRONG = [
 
 @pytest.mark.parametrize("content", WRONG)
 def test_broken_sizes_are_refused(content: object) -> None:
-    """Sizes that training didn't write are refused with one error."""
+    """Sizes in a form that training doesn't write are refused."""
     with pytest.raises(MrkneeError, match="trained on can't be read"):
         sizes_from(content)
 
 
 def test_inspected_exams_keep_their_remarks() -> None:
-    """Exams are handed on unchanged; odd ones are listed by id, also those not read yet."""
+    """Exams are returned unchanged; remarks cover all exams, including those not read before."""
     exams = [exam(), exam(axial=ODD["all-zero"])]
     inspected = Inspected([exams[0], Exam("8", exams[1].stacks)])
     assert inspected[0] is exams[0]
@@ -146,9 +146,9 @@ def test_inspected_exams_keep_their_remarks() -> None:
 
 
 def test_the_summary_names_exams_and_is_bounded() -> None:
-    """The text for a terminal names the first exams, what is odd, and how many more there are."""
+    """The text names the first exams with their remarks, and counts the others."""
     found = remarks_of(exam(axial=ODD["all-zero"]))
     text = summary({str(number): found for number in range(12)}, shown=10)
-    assert text.startswith("12 exams with something odd")
+    assert text.startswith("12 implausible exams")
     assert "  0: axial: each of its 36,864 pixels is 0 [all-zero]" in text
     assert text.endswith("and 2 more")

@@ -40,55 +40,55 @@ ax_gre,axial,GRE,
 
 
 def test_mrnets_series_are_its_planes_in_their_order() -> None:
-    """axial, coronal, sagittal, each in the plane that names it, nothing else stated."""
+    """MRNet's series are axial, coronal, sagittal, each in its plane, with no stated contrast."""
     assert MRNET_SERIES.names == PLANES
     assert [one.plane for one in MRNET_SERIES] == list(PLANES)
     assert {(one.weighting, one.fat_suppressed) for one in MRNET_SERIES} == {(None, None)}
 
 
 @pytest.mark.parametrize("name", ["a", "sag_pd_fs", "t1", "x" * 40])
-def test_names_are_short_words_in_lower_case(name: str) -> None:
-    """Letters, digits and underscores, a letter first."""
+def test_valid_names_are_accepted(name: str) -> None:
+    """Names are letters, digits and underscores, starting with a letter."""
     assert Series(name, "axial").name == name
 
 
 @pytest.mark.parametrize(
     "name", ["", "T1", "1t", "_x", "sag-pd", "sag pd", "sag.pd", "a/b", "x" * 41, "säg", "a\n"]
 )
-def test_other_names_are_refused(name: str) -> None:
-    """Names become folders, parameters, columns and inputs of graphs, so they are plain."""
-    with pytest.raises(DataError, match="can't have this name") as error:
+def test_invalid_names_are_refused(name: str) -> None:
+    """Names become folders, parameters, columns and inputs of graphs, so few are valid."""
+    with pytest.raises(DataError, match="name of a series is invalid") as error:
         Series(name, "axial")
     assert error.value.code == "series"
 
 
 @pytest.mark.parametrize("name", ["train", "valid", "test", "present", "logits", "shared", "items"])
 def test_reserved_names_are_refused(name: str) -> None:
-    """Folders of splits, other inputs and outputs of a model, methods of modules."""
-    with pytest.raises(DataError, match="can't have this name") as error:
+    """Folders of splits, inputs and outputs of a model, and methods of modules are reserved."""
+    with pytest.raises(DataError, match="name of a series is invalid") as error:
         Series(name, "axial")
     assert f"{name}_1" in (error.value.expected or "")
 
 
 def test_every_attribute_of_a_module_dictionary_is_reserved() -> None:
-    """A network keeps one part per series in torch's ModuleDict, which takes no such key."""
+    """A network keeps one module per series in torch's ModuleDict, which refuses these keys."""
     names = [n for n in dir(nn.ModuleDict()) if re.fullmatch(r"[a-z][a-z0-9_]{0,39}", n)]
     assert len(names) > 50
     for name in names:
-        with pytest.raises(DataError, match="can't have this name"):
+        with pytest.raises(DataError, match="name of a series is invalid"):
             Series(name, "axial")
 
 
 @pytest.mark.parametrize(("name", "plane"), [("axial", "sagittal"), ("sag", "coronal")])
-def test_a_series_named_by_a_plane_is_of_that_plane(name: str, plane: str) -> None:
-    """`sag` of the coronal plane would be read as sagittal by every person and by `named`."""
-    with pytest.raises(DataError, match="named by another plane"):
+def test_a_series_named_after_a_plane_has_that_plane(name: str, plane: str) -> None:
+    """A series `sag` in the coronal plane is refused, because `named` would find it as sagittal."""
+    with pytest.raises(DataError, match="named after another plane"):
         Series(name, plane)
     assert Series("sag", "sagittal").plane is Plane.SAGITTAL
 
 
 def test_an_unknown_plane_or_weighting_is_refused() -> None:
-    """Both come from fixed lists; planes also by their synonyms, in any case."""
+    """Planes and weightings come from fixed lists; planes also by synonyms, in any case."""
     with pytest.raises(DataError, match="plane of the series x"):
         Series("x", "oblique")
     with pytest.raises(DataError, match="weighting of the series x"):
@@ -96,25 +96,25 @@ def test_an_unknown_plane_or_weighting_is_refused() -> None:
     assert Series("x", "Tra").plane is Plane.AXIAL
 
 
-def test_a_list_has_one_to_many_series_each_once() -> None:
-    """None, two of one name, or more than any study has: refused."""
+def test_a_list_has_a_limited_number_of_unique_series() -> None:
+    """An empty list, a repeated name and too many series are refused."""
     many = [Series(f"s{number}", "axial") for number in range(MOST_SERIES + 1)]
     assert len(SeriesList(many[:-1])) == MOST_SERIES
     for wrong in ([], [many[0], many[0]], many):
-        with pytest.raises(DataError, match="the series can't be used"):
+        with pytest.raises(DataError, match="the list of series is invalid"):
             SeriesList(wrong)
 
 
 def test_series_are_found_by_name_in_any_case_and_by_synonyms_of_planes() -> None:
-    """Synonyms mean the series that bears the plane's name, and nothing where there is none."""
+    """Synonyms name the series named after the plane, and nothing if there is none."""
     assert MRNET_SERIES.named("SAG") == MRNET_SERIES[2]
     assert SIX.named("Sag_T1") == SIX[1]
     assert SIX.named("sagittal") is None
     assert SIX.named("sag") is None
 
 
-def test_mappings_come_in_the_order_of_the_series() -> None:
-    """Whatever the order and the case of the keys; other keys are refused with the names."""
+def test_mappings_are_sorted_in_the_order_of_the_series() -> None:
+    """Order and case of the keys don't matter; unknown keys are refused with the valid names."""
     assert list(by_series({"cor_t1": 1, "SAG_T1": 2}, SIX)) == ["sag_t1", "cor_t1"]
     for wrong in ({"axial": 1}, {"cor_t1": 1, "COR_T1": 2}):
         with pytest.raises(DataError) as error:
@@ -123,14 +123,14 @@ def test_mappings_come_in_the_order_of_the_series() -> None:
         assert "sag_pd_fs" in (error.value.expected or "")
 
 
-def test_plain_form_comes_back() -> None:
-    """What models state of their series."""
+def test_series_are_converted_to_dictionaries_and_back() -> None:
+    """The dictionaries that models store give the same series."""
     assert SeriesList.from_dicts(SIX.to_dicts()) == SIX
     assert isinstance(SIX.to_dicts()[0]["plane"], str)
 
 
 def test_a_list_is_written_and_read(tmp_path: Path) -> None:
-    """In the order of its lines; without the file it is MRNet's."""
+    """Series are in the order of the lines; without the file they are MRNet's."""
     assert read_series(tmp_path) == MRNET_SERIES
     file = write_series(str(tmp_path), SIX)
     assert file.read_text() == SIX_FILE
@@ -147,14 +147,14 @@ def test_a_list_is_written_and_read(tmp_path: Path) -> None:
     ],
     ids=["spreadsheet", "upper case", "spaces", "blank lines and words"],
 )
-def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
-    """A byte order mark, other line ends, upper case, spaces, truth values."""
+def test_a_file_written_by_a_spreadsheet_is_read(tmp_path: Path, text: str) -> None:
+    """Byte order mark, line endings, upper case, spaces and truth values don't matter."""
     (tmp_path / "series.csv").write_text(text, encoding="utf-8")
     assert read_series(tmp_path) == SIX
 
 
-def test_columns_may_lack_and_may_be_in_another_order(tmp_path: Path) -> None:
-    """Name and plane suffice."""
+def test_columns_may_be_missing_and_in_any_order(tmp_path: Path) -> None:
+    """Only name and plane are required."""
     (tmp_path / "series.csv").write_text("plane,name\nsagittal,sagittal\n")
     assert read_series(tmp_path) == SeriesList([Series("sagittal", "sagittal")])
 
@@ -183,7 +183,7 @@ def test_columns_may_lack_and_may_be_in_another_order(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_list_is_refused(tmp_path: Path, text: str, code: str, found: str) -> None:
-    """One error with the file, and the line where it is one line's."""
+    """The error names the file and, if possible, the line."""
     (tmp_path / "series.csv").write_text(text)
     with pytest.raises(DataError) as error:
         read_series(tmp_path)
@@ -192,8 +192,8 @@ def test_a_broken_list_is_refused(tmp_path: Path, text: str, code: str, found: s
     assert error.value.expected
 
 
-def test_a_list_that_is_no_text_or_too_long_is_refused(tmp_path: Path) -> None:
-    """Before it is read as a table."""
+def test_a_file_that_is_not_text_or_too_large_is_refused(tmp_path: Path) -> None:
+    """The file is refused before it is parsed as a table."""
     for content in (b"\xff\xfe\x00", b"name,plane\n" + b" " * 200_000):
         (tmp_path / "series.csv").write_bytes(content)
         with pytest.raises(DataError) as error:

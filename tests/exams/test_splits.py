@@ -17,14 +17,14 @@ MRNET = np.repeat(
 
 @pytest.mark.parametrize("fraction", [0.1, 0.15, 0.5])
 def test_the_parts_are_disjoint_and_complete(fraction: float) -> None:
-    """Every exam is in exactly one part, and the inner part has the size asked for."""
+    """Every exam is in exactly one part, and the inner part has the requested size."""
     fit, inner = inner_split(MRNET, fraction, seed=0)
     assert sorted([*fit, *inner]) == list(range(len(MRNET)))
     assert len(inner) == round(fraction * len(MRNET))
 
 
 def test_joint_patterns_keep_their_share() -> None:
-    """Each label pattern's count in the inner part is its share, to one exam."""
+    """Each label pattern's count in the inner part equals its share, within one exam."""
     _, inner = inner_split(RNG.permutation(MRNET), 0.15, seed=3)
     shuffled = np.random.default_rng(0).permutation(MRNET)
     for pattern in np.unique(MRNET, axis=0):
@@ -32,7 +32,7 @@ def test_joint_patterns_keep_their_share() -> None:
         assert abs(there[inner].sum() - 0.15 * there.sum()) <= 1
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_split() -> None:
     """The same seed gives the same split, another seed another."""
     first, again, other = (inner_split(MRNET, 0.15, seed)[1] for seed in (1, 1, 2))
     assert np.array_equal(first, again)
@@ -40,21 +40,21 @@ def test_the_seed_decides() -> None:
 
 
 def test_unknown_labels_are_a_pattern_of_their_own() -> None:
-    """NaN labels are spread over both parts too."""
+    """Exams with NaN labels are in both parts."""
     labels = np.repeat([[np.nan], [1.0]], 20, axis=0)
     _, inner = inner_split(labels, 0.25, seed=0)
     assert np.isnan(labels[inner]).sum() == 5
 
 
 @pytest.mark.parametrize(("count", "fraction"), [(1, 0.5), (10, 0.0), (10, 1.0)])
-def test_what_cannot_be_split_is_refused(count: int, fraction: float) -> None:
-    """One exam, or a share of nothing or all, is an error."""
+def test_an_impossible_split_is_refused(count: int, fraction: float) -> None:
+    """A single exam, and a fraction of 0 or 1, are errors."""
     with pytest.raises(MrkneeError):
         inner_split(np.zeros((count, 1)), fraction, seed=0)
 
 
-def test_a_tiny_set_leaves_something_on_both_sides() -> None:
-    """Two exams at any share give one and one."""
+def test_neither_part_of_a_tiny_set_is_empty() -> None:
+    """Two exams are split into one and one at any fraction."""
     fit, inner = inner_split(np.array([[0.0], [1.0]]), 0.01, seed=0)
     assert len(fit) == len(inner) == 1
 
@@ -63,8 +63,8 @@ def test_a_tiny_set_leaves_something_on_both_sides() -> None:
     ("fraction", "seed", "digest"),
     [(0.15, 0, "9a12ab4d9c7c1bf3"), (0.15, 1, "159a619495056375"), (0.5, 7, "87a991981f1b4d79")],
 )
-def test_the_split_by_exam_stays_as_it_was(fraction: float, seed: int, digest: str) -> None:
-    """Recorded before there were groups: runs started then are still resumed and compared."""
+def test_the_split_by_exam_is_unchanged(fraction: float, seed: int, digest: str) -> None:
+    """The split equals the one recorded before groups existed, so that old runs can be resumed."""
     _, inner = inner_split(MRNET, fraction, seed)
     assert sha256(inner.astype("<i8").tobytes()).hexdigest()[:16] == digest
     some = MRNET[::40].copy()
@@ -73,13 +73,13 @@ def test_the_split_by_exam_stays_as_it_was(fraction: float, seed: int, digest: s
 
 
 def test_soft_labels_are_stratified_by_their_half() -> None:
-    """0.5 and more count as present, less as absent."""
+    """Soft labels of at least 0.5 count as present, others as absent."""
     soft = np.where(MRNET == 1, RNG.uniform(0.5, 1, MRNET.shape), RNG.uniform(0, 0.49, MRNET.shape))
     assert inner_split(soft, 0.15, 4)[1].tolist() == inner_split(MRNET, 0.15, 4)[1].tolist()
 
 
 def patients(count: int, largest: int) -> np.ndarray:
-    """A group of 1 to `largest` exams for each of so many exams, mixed."""
+    """Returns shuffled group numbers of `count` exams, 1 to `largest` exams per group."""
     groups = np.repeat(np.arange(count), RNG.integers(1, largest + 1, count))[:count]
     return RNG.permutation(groups)
 
@@ -87,7 +87,7 @@ def patients(count: int, largest: int) -> np.ndarray:
 @pytest.mark.parametrize("fraction", [0.05, 0.15, 0.5, 0.9])
 @pytest.mark.parametrize("largest", [1, 3, 9])
 def test_a_group_is_in_one_part(fraction: float, largest: int) -> None:
-    """Every exam is in one part, no group in both; the size is right to less than one group."""
+    """No group is in both parts, and the size is correct to less than one group."""
     groups = patients(len(MRNET), largest)
     fit, inner = inner_split(MRNET, fraction, 0, groups.tolist())
     assert sorted([*fit, *inner]) == list(range(len(MRNET)))
@@ -96,7 +96,7 @@ def test_a_group_is_in_one_part(fraction: float, largest: int) -> None:
 
 
 def test_groups_are_stratified_too() -> None:
-    """Each pattern is right to one group; drawn blindly the worst would be off by 7 on average."""
+    """Each pattern is correct to one group; at random the worst would be off by 7 on average."""
     labels = np.random.default_rng(5).permutation(MRNET)
     groups = patients(len(MRNET), 3)
     for seed in range(3):
@@ -107,7 +107,7 @@ def test_groups_are_stratified_too() -> None:
 
 
 def test_the_seed_draws_other_groups_and_their_numbers_do_not_matter() -> None:
-    """The same seed the same groups, also under other numbers; large groups aren't preferred."""
+    """The draw depends on the seed, not on group numbers, and doesn't prefer large groups."""
     groups = patients(len(MRNET), 4)
     draws = [inner_split(MRNET, 0.15, seed, groups.tolist())[1] for seed in (1, 1, 2)]
     assert draws[0].tolist() == draws[1].tolist() != draws[2].tolist()
@@ -123,14 +123,14 @@ def test_the_seed_draws_other_groups_and_their_numbers_do_not_matter() -> None:
     [([0, 0, 0, 0, 1], 0.1, {1}), ([0, 0, 1, 1], 0.9, {2}), ([0] * 9 + [1] * 9, 0.1, {9})],
 )
 def test_both_parts_have_a_group(groups: list[int], fraction: float, sizes: set[int]) -> None:
-    """However large the groups are beside the share asked for."""
+    """Neither part is empty, however large the groups are compared with the requested share."""
     labels = np.zeros((len(groups), 1))
     for seed in range(3):
         assert len(inner_split(labels, fraction, seed, groups)[1]) in sizes
 
 
 def test_one_group_can_not_be_split() -> None:
-    """All exams of one patient."""
+    """A single group of all exams is an error."""
     with pytest.raises(MrkneeError, match="can't be split") as error:
         inner_split(MRNET, 0.15, 0, [7] * len(MRNET))
     assert "1 group" in (error.value.found or "")

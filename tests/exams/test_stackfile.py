@@ -15,13 +15,13 @@ from mrknee.exams.stackfile import is_whole_stack, read_shape
 
 
 def save(path: Path, array: np.ndarray, *, pickled: bool = False) -> Path:
-    """Writes an array as any tool would."""
+    """Writes an array with `np.save`."""
     np.save(path, array, allow_pickle=pickled)
     return path
 
 
-def test_bytes_stay_as_they_are(tmp_path: Path) -> None:
-    """A uint8 stack comes read-only with the file's values, in memory."""
+def test_a_uint8_stack_is_read_unchanged(tmp_path: Path) -> None:
+    """A uint8 stack is read into memory, read-only, with the values of the file."""
     stack = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     read = read_stack(write_stack(tmp_path, "axial", "0000", stack))
     assert not isinstance(read, np.memmap)
@@ -43,7 +43,7 @@ def header(*given):
     if sys.argv[2] == "before":
         stat = path.stat()
         os.truncate(path, 5000)
-        Path.stat = lambda *_, **__: stat  # as large as it was when it was looked at
+        Path.stat = lambda *_, **__: stat  # the size before the truncation
     return found
 
 stackfile._read_header = header
@@ -58,22 +58,22 @@ except MrkneeError as error:
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_file_cut_while_it_is_read_is_an_error(tmp_path: Path, dtype: str, when: str) -> None:
-    """In a process of its own, which a memory map would end by SIGBUS, the message names it."""
+def test_a_file_truncated_during_reading_is_an_error(tmp_path: Path, dtype: str, when: str) -> None:
+    """A truncation that would end a process with a memory map (SIGBUS) is a `MrkneeError`."""
     path = save(tmp_path / "a.npy", np.ones((20, 64, 64), dtype))
     command = [sys.executable, "-c", CUT, str(path), when]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
     if when == "before":
-        assert "cut while it was read" in done.stdout
+        assert "truncated while it was read" in done.stdout
         assert f"file: {path}" in done.stdout
         assert "exam: 0007" in done.stdout
     else:
         assert done.stdout == f"read {20 * 64 * 64}\n"
 
 
-def test_a_shape_needs_the_header_only(tmp_path: Path) -> None:
-    """The shape of a file whose values are missing; whether they are there is another question."""
+def test_a_shape_is_read_from_the_header(tmp_path: Path) -> None:
+    """The shape can be read even if values are missing, which `is_whole_stack` detects."""
     path = save(tmp_path / "a.npy", np.ones((20, 6, 4), np.uint8))
     assert is_whole_stack(path)
     os.truncate(path, 130)
@@ -85,8 +85,8 @@ def test_a_shape_needs_the_header_only(tmp_path: Path) -> None:
         read_shape(path)
 
 
-def test_column_order_is_understood(tmp_path: Path) -> None:
-    """A stack saved in Fortran order reads the same."""
+def test_fortran_order_is_read(tmp_path: Path) -> None:
+    """A stack saved in Fortran order is read with the same values."""
     stack = np.asfortranarray(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
     assert np.array_equal(read_stack(save(tmp_path / "a.npy", stack)), stack)
 
@@ -94,29 +94,29 @@ def test_column_order_is_understood(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "dtype", ["uint16", "int16", ">i2", "float32", "float64", "int32", "float16"]
 )
-def test_other_numbers_become_bytes_from_minimum_to_maximum(tmp_path: Path, dtype: str) -> None:
-    """The minimum becomes 0, the maximum 255, what lies between is linear."""
+def test_other_types_are_scaled_from_minimum_to_maximum(tmp_path: Path, dtype: str) -> None:
+    """The minimum becomes 0, the maximum 255, linear in between."""
     stack = np.array([[[100, 200, 300, 1100]]]).astype(dtype)
     read = read_stack(save(tmp_path / "a.npy", stack))
     assert read.dtype == np.uint8
     assert read.tolist() == [[[0, round(25.5), 51, 255]]]
 
 
-def test_a_constant_stack_of_other_numbers_becomes_zero(tmp_path: Path) -> None:
-    """Where there is no range there is nothing to divide by."""
+def test_a_constant_stack_of_another_type_becomes_zero(tmp_path: Path) -> None:
+    """A constant stack doesn't divide by zero."""
     read = read_stack(save(tmp_path / "a.npy", np.full((1, 2, 2), 7.5)))
     assert not read.any()
 
 
 def test_a_huge_range_does_not_overflow(tmp_path: Path) -> None:
-    """From the lowest to the highest float64 is a range of more than the highest float64."""
+    """The range from the lowest to the highest float64 is scaled without overflow."""
     huge = np.finfo(np.float64).max
     read = read_stack(save(tmp_path / "a.npy", np.array([[[-huge, 0.0, huge]]])))
     assert read.tolist() == [[[0, 128, 255]]]
 
 
 class Payload:
-    """Unpickling this would make a file."""
+    """An object whose unpickling creates a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -126,7 +126,7 @@ class Payload:
 
 
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
-    """A pickled file is refused by name, and nothing in it runs."""
+    """A pickled file is refused, and its code doesn't run."""
     array = np.array([[[Payload(tmp_path / "ran")]]], dtype=object)
     path = save(tmp_path / "0007.npy", array, pickled=True)
     with pytest.raises(MrkneeError, match="pickled") as error:
@@ -137,14 +137,14 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 
 
 def truncated_to(path: Path, size: int) -> Path:
-    """The file's first bytes."""
+    """Truncates a file to a number of bytes."""
     path.write_bytes(path.read_bytes()[:size])
     return path
 
 
 @pytest.mark.parametrize("size", [0, 3, 6, 9, 40, 127, 128, 150])
 def test_a_truncated_file_is_refused(tmp_path: Path, size: int) -> None:
-    """Wherever the file ends too early, one clear error names it."""
+    """A file truncated anywhere is one error that names the file."""
     path = truncated_to(save(tmp_path / "a.npy", np.ones((2, 3, 4), dtype=np.uint8)), size)
     with pytest.raises(MrkneeError) as error:
         read_stack(path, "a")
@@ -153,8 +153,8 @@ def test_a_truncated_file_is_refused(tmp_path: Path, size: int) -> None:
     assert error.value.found
 
 
-def test_a_file_that_claims_too_much_allocates_nothing(tmp_path: Path) -> None:
-    """A header of 10^12 voxels on a hundred bytes is refused before any memory is asked for."""
+def test_no_memory_is_allocated_for_a_false_header(tmp_path: Path) -> None:
+    """A header that claims 10^12 voxels is refused before memory is allocated."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<f8", "fortran_order": False, "shape": (10**4, 10**4, 10**4)}
@@ -180,8 +180,8 @@ def test_a_file_that_claims_too_much_allocates_nothing(tmp_path: Path) -> None:
     ],
     ids=["rank2", "rank4", "no slices", "no rows", "complex", "bool", "text", "nan", "inf"],
 )
-def test_what_is_no_stack_is_refused(tmp_path: Path, array: np.ndarray) -> None:
-    """Wrong rank, zero slices, other kinds of values, NaN and infinity are refused."""
+def test_an_invalid_stack_is_refused(tmp_path: Path, array: np.ndarray) -> None:
+    """Wrong rank, empty axes, non-numeric values, NaN and infinity are refused."""
     path = save(tmp_path / "a.npy", array)
     with pytest.raises(MrkneeError) as error:
         read_stack(path, "a")
@@ -192,13 +192,13 @@ def test_what_is_no_stack_is_refused(tmp_path: Path, array: np.ndarray) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """A file that isn't there is an error of our own type."""
+    """A missing file is a `MrkneeError`."""
     with pytest.raises(MrkneeError, match="missing"):
         read_stack(tmp_path / "none.npy")
 
 
-def test_writing_again_replaces(tmp_path: Path) -> None:
-    """A stack written over another takes its place, and nothing lies beside it."""
+def test_writing_replaces_an_existing_stack(tmp_path: Path) -> None:
+    """A stack replaces an existing one, and no other file remains."""
     write_stack(tmp_path, "axial", "0000", np.zeros((1, 2, 2), dtype=np.uint8))
     path = write_stack(tmp_path, "axial", "0000", np.ones((3, 2, 2), dtype=np.uint8))
     assert read_stack(path).shape == (3, 2, 2)

@@ -86,7 +86,7 @@ def _predictions() -> Iterator[Case]:
         "a finding twice": ("exam,acl,acl\n0000,0,1\n", "named twice"),
         "a finding that is a path": ("exam,../../acl\n0000,1\n", "name can't be used"),
         "a finding of two words": ("exam,acl tear\n0000,1\n", "name can't be used"),
-        "a finding called exam": ("exam,exam\n0000,1\n", "can't have this name"),
+        "a finding called exam": ("exam,exam\n0000,1\n", "reserved name"),
         "no line": (head, "no exam"),
         "an exam twice": (head + "0000,0\n0000,1\n", "can't be used"),
         "no exam's name": (head + ",0.5\n", "can't be used"),

@@ -82,7 +82,7 @@ def stopped(
 @pytest.mark.parametrize(
     ("words", "number", "line"),
     [
-        (["check", "data"], signal.SIGINT, "reading the stacks: "),
+        (["check", "data"], signal.SIGINT, "reading stacks: "),
         (["predict", "model.onnx", "data", "--out", "new/p.csv"], signal.SIGINT, "reading: "),
         (["predict", "model.onnx", "data", "--out", "new/p.csv"], signal.SIGTERM, "reading: "),
     ],

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Annotations aren't checked meanwhile: values reach the code as they do for a user."""
+    """Disables runtime checks of annotations, which users don't have either."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,4 +1,4 @@
-"""Batches for the tests of this folder, and changed descriptions."""
+"""Batches and changed descriptions for the tests in this folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ByPlane = dict[str, Tensor]
 def random_batch(
     counts: Sequence[tuple[int, int, int]], seed: int = 0, rows: int = 64, cols: int = 64
 ) -> tuple[ByPlane, ByPlane]:
-    """Normal noise: one exam per triple of slice counts (axial, coronal, sagittal)."""
+    """Returns noise: one exam per triple of slice counts (axial, coronal, sagittal)."""
     generator = torch.Generator().manual_seed(seed)
     slices: ByPlane = {}
     lengths: ByPlane = {}
@@ -35,7 +35,7 @@ def random_batch(
 def one_exam(
     slices: Mapping[str, Tensor], lengths: Mapping[str, Tensor], index: int
 ) -> tuple[ByPlane, ByPlane]:
-    """One exam of a batch, as a batch of its own."""
+    """Extracts one exam of a batch as a batch."""
     own: ByPlane = {p: torch.split(slices[p], lengths[p].tolist())[index] for p in PLANES}
     return own, {p: lengths[p][index : index + 1] for p in PLANES}
 
@@ -43,7 +43,7 @@ def one_exam(
 def describe(
     folder: Path, change: Callable[[dict[str, Any]], object], *, seal: bool = True
 ) -> None:
-    """Changes a checkpoint's description, and puts its digest right unless told not to."""
+    """Changes a checkpoint's description, and by default updates its digest."""
     file = folder / "model.json"
     description = json.loads(file.read_text())
     change(description)

@@ -23,7 +23,7 @@ PROVENANCE = {"seed": 3, "data": "MRNet", "exams": {"train": 1130}}
 
 @pytest.fixture
 def network() -> Network:
-    """A small network whose running statistics aren't those it was built with."""
+    """A small network whose running statistics differ from the initial ones."""
     torch.manual_seed(0)
     settings = NetworkSettings("test_resnet", slice_pooling="attention", batchnorm="trained")
     network = Network(settings, FINDINGS)
@@ -33,7 +33,7 @@ def network() -> Network:
 
 @pytest.fixture
 def folder(tmp_path: Path, network: Network) -> Path:
-    """That network, saved."""
+    """The saved network."""
     save_checkpoint(tmp_path / "run" / "best", network, PREPARATION, PROVENANCE)
     return tmp_path / "run" / "best"
 
@@ -47,7 +47,7 @@ def folder(tmp_path: Path, network: Network) -> Path:
     ],
 )
 def test_a_round_trip_is_exact(tmp_path: Path, settings: NetworkSettings) -> None:
-    """A network read back is equal bit for bit: settings, findings, weights and logits."""
+    """Settings, findings, weights and logits of a loaded network are equal bit for bit."""
     torch.manual_seed(1)
     network = Network(settings, ["acl", "other"]).eval()
     save_checkpoint(tmp_path, network, PREPARATION, PROVENANCE)
@@ -66,13 +66,13 @@ def test_a_round_trip_is_exact(tmp_path: Path, settings: NetworkSettings) -> Non
 
 
 def test_running_statistics_are_kept(folder: Path, network: Network) -> None:
-    """BatchNorm's running statistics come back as they were."""
+    """BatchNorm's running statistics are loaded as they were saved."""
     read = dict(load_checkpoint(folder).network.named_buffers())
     assert all(torch.equal(buffer, read[name]) for name, buffer in network.named_buffers())
 
 
 def test_the_folder_holds_two_plain_files(folder: Path) -> None:
-    """A checkpoint is a safetensors file and a JSON file that a person can read, no more."""
+    """A checkpoint is exactly one safetensors file and one readable JSON file."""
     assert sorted(p.name for p in folder.iterdir()) == ["model.json", "weights.safetensors"]
     description = json.loads((folder / "model.json").read_text())
     assert description["findings"] == list(FINDINGS)
@@ -82,7 +82,7 @@ def test_the_folder_holds_two_plain_files(folder: Path) -> None:
 
 
 def test_saving_again_replaces(folder: Path, network: Network) -> None:
-    """A second save into the same folder takes the first one's place."""
+    """A second save into the same folder replaces the first one."""
     with torch.no_grad():
         network.head.bias.fill_(7)
     save_checkpoint(folder, network, PREPARATION, {})
@@ -91,7 +91,7 @@ def test_saving_again_replaces(folder: Path, network: Network) -> None:
 
 
 def test_a_failed_save_leaves_the_old_one(folder: Path, network: Network) -> None:
-    """Saving something that JSON has no form for raises and leaves the folder as it was."""
+    """Saving something that JSON can't represent raises and leaves the folder unchanged."""
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with pytest.raises(TypeError):
         save_checkpoint(folder, network, PREPARATION, {"seed": object()})
@@ -99,7 +99,7 @@ def test_a_failed_save_leaves_the_old_one(folder: Path, network: Network) -> Non
 
 
 def test_loading_leaves_the_random_state(folder: Path) -> None:
-    """Reading a checkpoint draws nothing from torch's random numbers."""
+    """Loading a checkpoint doesn't change torch's random state."""
     torch.manual_seed(4)
     expected = torch.rand(1)
     torch.manual_seed(4)
@@ -108,7 +108,7 @@ def test_loading_leaves_the_random_state(folder: Path) -> None:
 
 
 def spoil_weights(folder: Path, size: int | None = None, flip: int | None = None) -> None:
-    """Cuts the weights file, or flips a bit in it."""
+    """Truncates the weights file, or flips a bit in it."""
     file = folder / "weights.safetensors"
     content = bytearray(file.read_bytes()[:size])
     if flip is not None:
@@ -140,10 +140,10 @@ def spoil_weights(folder: Path, size: int | None = None, flip: int | None = None
         (lambda f: describe(f, lambda d: d["settings"].update(x=1)), "model.json", "settings"),
     ],
 )
-def test_a_spoilt_checkpoint_is_named(
+def test_a_damaged_checkpoint_is_named(
     folder: Path, spoil: Callable[[Path], object], file: str, message: str
 ) -> None:
-    """Whatever is missing, cut, changed or of another version raises and names its file."""
+    """A missing, truncated or changed file, or another version, raises and names the file."""
     spoil(folder)
     with pytest.raises(MrkneeError) as caught:
         load_checkpoint(folder)
@@ -156,14 +156,14 @@ def test_a_spoilt_checkpoint_is_named(
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("wrong", [{"slice_pooling": "best"}, {"encoder": "x"}, {"dropout": "0"}])
 def test_impossible_settings_are_named(folder: Path, wrong: dict[str, Any]) -> None:
-    """Settings that no network can have raise as they do anywhere else."""
+    """Invalid network settings in a checkpoint raise the same errors as elsewhere."""
     describe(folder, lambda d: d["settings"].update(wrong))
     with pytest.raises(MrkneeError, match=r"encoder|slice_pooling|dropout"):
         load_checkpoint(folder)
 
 
 def test_weights_of_another_network_are_refused(folder: Path, network: Network) -> None:
-    """Weights whose sha256 is right but whose names aren't the network's raise."""
+    """Weights with a correct sha256 but with other names are refused."""
     state = {f"other.{name}": tensor for name, tensor in network.state_dict().items()}
     content = safetensors.torch.save(state)
     (folder / "weights.safetensors").write_bytes(content)
@@ -188,35 +188,35 @@ def test_weights_of_another_network_are_refused(folder: Path, network: Network) 
 def test_an_edited_description_is_refused(
     folder: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
-    """Whatever was edited in model.json, the digest in it no longer fits."""
+    """Any change in model.json is detected by its digest."""
     describe(folder, change, seal=False)
     with pytest.raises(MrkneeError, match="damaged, or was changed after training"):
         load_checkpoint(folder)
 
 
-def test_spaces_and_order_are_no_edits(folder: Path) -> None:
-    """A description that another program wrote again, saying the same, is read."""
+def test_whitespace_and_order_do_not_matter(folder: Path) -> None:
+    """A description that another program wrote with the same contents is read."""
     file = folder / "model.json"
-    said = json.loads(file.read_text())
-    file.write_text(json.dumps(dict(reversed(said.items())), indent=7))
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(dict(reversed(content.items())), indent=7))
     assert load_checkpoint(folder).provenance == PROVENANCE
 
 
 def test_weights_of_one_run_and_description_of_another_are_refused(
     folder: Path, network: Network, tmp_path: Path
 ) -> None:
-    """Networks of the same kind differ in their weights only, and that is enough."""
+    """Weights of another run are detected even if the networks are otherwise equal."""
     with torch.no_grad():
         network.head.bias.fill_(7)
     save_checkpoint(tmp_path / "other", network, PREPARATION, PROVENANCE)
     shutil.copy(tmp_path / "other" / "weights.safetensors", folder)
-    with pytest.raises(MrkneeError, match="aren't those the model was saved with"):
+    with pytest.raises(MrkneeError, match="differ from those that were saved with the model"):
         load_checkpoint(folder)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_checkpoint_of_format_1_is_read_with_a_note(folder: Path) -> None:
-    """Earlier versions wrote no digest: the weights' sha256 still holds, and the rest is said."""
+    """Without a digest, the sha256 of the weights is still checked, and a note is given."""
 
     def as_before(description: dict[str, Any]) -> None:
         del description["digest"]
@@ -230,8 +230,8 @@ def test_a_checkpoint_of_format_1_is_read_with_a_note(folder: Path) -> None:
         load_checkpoint(folder)
 
 
-def test_what_would_not_be_read_is_not_saved(folder: Path, network: Network) -> None:
-    """A part of another kind is refused when it is written, and the old files stay."""
+def test_an_invalid_description_is_not_saved(folder: Path, network: Network) -> None:
+    """An entry of another type is refused on saving, and the old files are kept."""
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with pytest.raises(MrkneeError, match="provenance"):
         save_checkpoint(folder, network, PREPARATION, {"seed": "three"})

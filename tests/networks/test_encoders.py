@@ -27,8 +27,8 @@ TINY = [
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize(("rows", "cols"), [(96, 64), (160, 160)])
-def test_every_kind_of_encoder_gives_a_map(name: str, rows: int, cols: int) -> None:
-    """Whatever a timm model returns, the encoder gives (n, width, rows, cols), of any size."""
+def test_every_type_of_encoder_computes_a_map(name: str, rows: int, cols: int) -> None:
+    """The encoder returns (n, width, rows, cols) for any model of timm and any size."""
     encoder = build_encoder(name).eval()
     pictures = torch.randn(2, 1, rows, cols)
     maps = encoder(pictures)
@@ -39,8 +39,8 @@ def test_every_kind_of_encoder_gives_a_map(name: str, rows: int, cols: int) -> N
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_mambaout", "test_convnext"])
-def test_a_maps_places_are_the_pictures(name: str) -> None:
-    """What changes at the lower left of a picture changes its map most at the lower left."""
+def test_the_map_preserves_positions(name: str) -> None:
+    """A change at the lower left of an image changes its map most at the lower left."""
     torch.manual_seed(0)
     encoder = build_encoder(name).eval()
     black = torch.zeros(1, 1, 160, 160)
@@ -54,8 +54,8 @@ def test_a_maps_places_are_the_pictures(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_every_weight_takes_part(name: str) -> None:
-    """No weight without effect is kept (a classifier's remains), and each belongs to a stage."""
+def test_every_weight_is_used(name: str) -> None:
+    """Weights without effect (of a classifier) are removed, and each weight belongs to a stage."""
     encoder = build_encoder(name).eval()
     parameters = dict(encoder.body.named_parameters())
     total = encoder(torch.randn(1, 1, 64, 64)).square().sum()
@@ -66,8 +66,8 @@ def test_every_weight_takes_part(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ENCODERS))
-def test_the_catalogue_states_what_is_built(name: str) -> None:
-    """Width, stages, parameters, statistics, source and licence are what the libraries have."""
+def test_the_catalogue_agrees_with_the_libraries(name: str) -> None:
+    """Width, stages, parameters, statistics, source and licence are those of the libraries."""
     entry = ENCODERS[name]
     encoder = build_encoder(name)
     assert entry.name == name
@@ -99,7 +99,7 @@ def test_stages_count_from_the_input() -> None:
 
 
 def test_the_table_is_json() -> None:
-    """The table of encoders survives a round trip through JSON and names each encoder once."""
+    """The table of encoders can be converted to JSON, and names each encoder once."""
     table = json.loads(json.dumps(EncoderTable().to_list()))
     assert [row["name"] for row in table] == list(ENCODERS)
     assert table[0]["mean"] == [0.485, 0.456, 0.406]
@@ -108,8 +108,8 @@ def test_the_table_is_json() -> None:
 @pytest.mark.parametrize(
     ("name", "close"), [("alexnett", "alexnet"), ("resnet5", "resnet50"), ("resnet50.no", "resnet")]
 )
-def test_an_unknown_name_is_told_close_ones(name: str, close: str) -> None:
-    """An unknown encoder raises, with close names and how to list all."""
+def test_the_error_for_an_unknown_name_lists_close_names(name: str, close: str) -> None:
+    """The error for an unknown encoder has close names and explains how to list all."""
     with pytest.raises(MrkneeError) as caught:
         build_encoder(name)
     assert caught.value.found == repr(name)
@@ -128,7 +128,7 @@ def test_a_grey_convolution_is_one_of_three_equal_channels(
     padding: int,
     size: tuple[int, int],
 ) -> None:
-    """Result and gradients of any kernel, stride and size, to rounding."""
+    """Results and gradients are equal for any kernel, stride and size, up to rounding."""
     torch.manual_seed(0)
     three = torch.nn.Conv2d(3, 8, kernel, stride, padding)
     grey = GreyConv2d(3, 8, kernel, stride, padding)
@@ -144,8 +144,8 @@ def test_a_grey_convolution_is_one_of_three_equal_channels(
     torch.testing.assert_close(grey.bias.grad, three.bias.grad, rtol=1e-3, atol=1e-3)
 
 
-def test_plain_first_layers_take_grey_pictures() -> None:
-    """AlexNet's, a ResNet's and a vision transformer's do; Lite0's pads by its own rule."""
+def test_plain_first_layers_accept_grey_images() -> None:
+    """AlexNet, ResNets and vision transformers accept one channel; Lite0, which pads, doesn't."""
     repeats = {n: build_encoder(n).repeats for n in ("alexnet", "test_resnet", "test_vit")}
     assert not any(repeats.values())
     assert build_encoder("tf_efficientnet_lite0").repeats

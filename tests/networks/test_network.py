@@ -19,13 +19,13 @@ POOLINGS: tuple[SlicePooling, ...] = ("max", "mean", "attention")
 
 
 def build(settings: NetworkSettings, seed: int = 0, findings: Sequence[str] = FINDINGS) -> Network:
-    """A network of seeded random weights."""
+    """Returns a network with seeded random weights."""
     torch.manual_seed(seed)
     return Network(settings, findings)
 
 
 def train_a_step(network: Network, seed: int = 0) -> None:
-    """One step in training mode, large enough that whatever can move does."""
+    """Takes a training step that is large enough to change all trainable weights."""
     slices, lengths = random_batch([(2, 3, 2), (1, 2, 4)], seed)
     optimiser = torch.optim.SGD((p for p in network.parameters() if p.requires_grad), lr=0.1)
     logits = network.train()(slices, lengths)
@@ -39,7 +39,7 @@ def train_a_step(network: Network, seed: int = 0) -> None:
 def test_an_exams_logits_dont_depend_on_its_neighbours(
     encoder: str, shared: bool, pooling: SlicePooling
 ) -> None:
-    """An exam's logits in a batch equal its logits alone to 1e-5, over random slice counts."""
+    """An exam's logits are the same in a batch and alone to 1e-5, over random slice counts."""
     draw = random.Random(f"{encoder} {shared} {pooling}")  # noqa: S311 - a test's draw
     counts = [(draw.randint(1, 9), draw.randint(1, 9), draw.randint(1, 9)) for _ in range(4)]
     network = build(NetworkSettings(encoder, shared_encoder=shared, slice_pooling=pooling))
@@ -52,7 +52,7 @@ def test_an_exams_logits_dont_depend_on_its_neighbours(
     assert together.std() > 1e-3, "logits that are all alike would prove little"
 
 
-def test_the_reference_doesnt_depend_on_neighbours_either() -> None:
+def test_the_reference_doesnt_depend_on_neighbours() -> None:
     """AlexNet's logits for MRNet-like slice counts are the same in a batch and alone to 1e-5."""
     network = build(NetworkSettings())
     slices, lengths = random_batch([(17, 23, 31), (1, 40, 2)])
@@ -65,20 +65,20 @@ def test_the_reference_doesnt_depend_on_neighbours_either() -> None:
 
 @pytest.mark.parametrize("findings", [("acl",), FINDINGS, tuple(f"f{k}" for k in range(12))])
 def test_any_number_of_findings(findings: tuple[str, ...]) -> None:
-    """There is one logit per finding, be it 1 or 12, on the same shared representation."""
+    """There is one logit per finding, for 1 or 12 findings, on the same shared representation."""
     network = build(NetworkSettings("test_resnet"), findings=findings)
     assert network.findings == findings
     assert network(*random_batch([(1, 2, 1), (2, 1, 1)])).shape == (2, len(findings))
 
 
 def test_no_findings_are_refused() -> None:
-    """A network without findings is a fault."""
+    """A network without findings is refused."""
     with pytest.raises(MrkneeError, match="finding"):
         Network(NetworkSettings("test_resnet"), [])
 
 
-def test_the_steps_of_the_way_add_up() -> None:
-    """Encoding, pooling and the head, walked one by one, give what forward gives."""
+def test_forward_equals_its_steps() -> None:
+    """Encoding, pooling and head, computed one by one, give the result of forward."""
     network = build(NetworkSettings("test_resnet")).eval()
     slices, lengths = random_batch([(3, 2, 1), (1, 1, 4)])
     maps = {str(p): network.encode(p, slices[p]) for p in PLANES}
@@ -94,7 +94,7 @@ def test_the_steps_of_the_way_add_up() -> None:
 def represented(
     network: Network, slices: dict[str, Tensor], lengths: dict[str, Tensor]
 ) -> Float[Tensor, "exams 3 width"]:
-    """What the head is given."""
+    """Returns the input of the head."""
     given: list[Tensor] = []
     handle = network.head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     network(slices, lengths)
@@ -103,7 +103,7 @@ def represented(
 
 
 def test_planes_come_in_the_references_order() -> None:
-    """The representation is axial, coronal, sagittal, a third each, from its plane only."""
+    """The representation is axial, coronal, sagittal, one third each, from its plane only."""
     network = build(NetworkSettings("test_resnet")).eval()
     slices, lengths = random_batch([(2, 2, 2)])
     before = represented(network, slices, lengths)
@@ -113,10 +113,10 @@ def test_planes_come_in_the_references_order() -> None:
 
 
 class TestMissingPlane:
-    """Exams that lack planes pool over the planes that are there."""
+    """Exams with missing planes use the present planes."""
 
-    def test_the_planes_there_are_scaled_up(self) -> None:
-        """A missing plane's features are zero and the others' are multiplied by 3/2."""
+    def test_the_present_planes_are_scaled_up(self) -> None:
+        """Features of a missing plane are zero, and the others are multiplied by 3/2."""
         network = build(NetworkSettings("test_resnet")).eval()
         slices, lengths = random_batch([(2, 0, 3), (2, 3, 1)])
         found = represented(network, slices, lengths)
@@ -128,7 +128,7 @@ class TestMissingPlane:
 
     @pytest.mark.parametrize("pooling", POOLINGS)
     def test_one_plane_alone_is_enough(self, pooling: SlicePooling) -> None:
-        """With a single plane in the whole batch the logits are finite and gradients flow."""
+        """With a single plane in the complete batch, logits are finite and gradients flow."""
         network = build(NetworkSettings("test_resnet", slice_pooling=pooling))
         logits = network(*random_batch([(0, 0, 2), (0, 0, 1)]))
         torch.autograd.backward(logits.sum())
@@ -139,7 +139,7 @@ class TestMissingPlane:
         assert any(p.grad is not None for p in network.encoder("sagittal").parameters())
 
     def test_it_is_the_same_alone_and_in_a_batch(self) -> None:
-        """What other exams of the batch lack doesn't matter either."""
+        """Missing planes of other exams in the batch have no effect."""
         network = build(NetworkSettings("test_resnet"))
         slices, lengths = random_batch([(2, 0, 3), (2, 3, 1), (0, 0, 4)])
         together = network(slices, lengths)
@@ -148,18 +148,18 @@ class TestMissingPlane:
             torch.testing.assert_close(together[index], alone[0], rtol=0, atol=1e-5)
 
     def test_an_exam_of_nothing_is_refused(self) -> None:
-        """An exam without a slice in any plane raises and says which one of the batch it is."""
+        """An exam without slices raises, with its position in the batch."""
         network = build(NetworkSettings("test_resnet"))
         with pytest.raises(MrkneeError, match="exam 1 of the batch"):
             network(*random_batch([(2, 1, 3), (0, 0, 0)]))
 
 
 class TestSeeds:
-    """Random weights come from torch's seed and nothing else."""
+    """Random weights depend only on torch's seed."""
 
     @pytest.mark.parametrize("encoder", ["alexnet", "test_vit", "test_resnet"])
     def test_the_same_seed_gives_the_same_weights(self, encoder: str) -> None:
-        """Two networks of one seed are equal bit for bit, of another seed not."""
+        """Networks are equal bit for bit if and only if their seeds are equal."""
         settings = NetworkSettings(encoder, slice_pooling="attention")
         first, second, other = (build(settings, seed).state_dict() for seed in (1, 1, 2))
         assert all(torch.equal(first[name], second[name]) for name in first)
@@ -167,14 +167,14 @@ class TestSeeds:
 
     @pytest.mark.parametrize("encoder", ["alexnet", "test_vit"])
     def test_random_encoders_differ_between_planes(self, encoder: str) -> None:
-        """Without pretrained weights each plane's encoder starts from its own random ones."""
+        """Without pretrained weights, the encoders of the planes have different random weights."""
         network = build(NetworkSettings(encoder))
         axial, coronal = network.encoder("axial"), network.encoder("coronal")
         pairs = zip(axial.parameters(), coronal.parameters(), strict=True)
         assert any(not torch.equal(a, b) for a, b in pairs)
 
     def test_a_shared_encoder_is_one(self) -> None:
-        """A shared encoder is stored once and serves all planes."""
+        """A shared encoder is stored once and used for all planes."""
         network = build(NetworkSettings("test_resnet", shared_encoder=True))
         assert network.encoder("axial") is network.encoder("sagittal")
         alone = build(NetworkSettings("test_resnet"))
@@ -183,12 +183,12 @@ class TestSeeds:
 
 
 class TestFrozen:
-    """What is frozen doesn't change while the rest trains."""
+    """Frozen parts don't change while the others are trained."""
 
     @pytest.mark.parametrize(("encoder", "stages"), [("alexnet", 5), ("test_resnet", 5)])
     @pytest.mark.parametrize("frozen", [0, 2, 5])
     def test_frozen_stages_keep_their_weights(self, encoder: str, stages: int, frozen: int) -> None:
-        """A training step moves weights in the stages that aren't frozen and in no other."""
+        """A training step changes weights in all stages that aren't frozen, and in no others."""
         network = build(NetworkSettings(encoder, frozen_stages=frozen))
         body = network.encoder("axial")
         assert body.stages == stages
@@ -204,7 +204,7 @@ class TestFrozen:
         assert not torch.equal(head, network.head.weight)
 
     def test_frozen_stages_stay_in_evaluation_mode(self) -> None:
-        """With trained BatchNorm, frozen stages' running statistics still don't move."""
+        """With trained BatchNorm, the running statistics of frozen stages still don't change."""
         settings = NetworkSettings("test_resnet", frozen_stages=2, batchnorm="trained")
         network = build(settings)
         before = running_statistics(network)
@@ -217,7 +217,7 @@ class TestFrozen:
 
     @pytest.mark.parametrize("batchnorm", ["frozen", "trained"])
     def test_batchnorm(self, batchnorm: BatchNorm) -> None:
-        """Frozen, running statistics stay and the affine weights train; trained, both move."""
+        """If frozen, only the affine weights change; if trained, the running statistics too."""
         network = build(NetworkSettings("test_efficientnet", batchnorm=batchnorm))
         affine = network.encoder("axial").get_parameter("body.bn1.weight")
         before, weight = running_statistics(network), affine.detach().clone()
@@ -228,7 +228,7 @@ class TestFrozen:
         assert not torch.equal(affine, weight)
 
     def test_evaluation_mode_and_back(self) -> None:
-        """To evaluation and back to training, frozen parts stay frozen and the rest trains."""
+        """After evaluation and training mode, frozen parts are still frozen, others trainable."""
         network = build(NetworkSettings("test_resnet", frozen_stages=1, dropout=0.5))
         network.eval().train()
         assert network.dropout.training
@@ -237,7 +237,7 @@ class TestFrozen:
         assert not any(norm.training for norm in norms)
 
     def test_too_many_frozen_stages_are_refused(self) -> None:
-        """Freezing more stages than there are raises and says how many there are."""
+        """Freezing more stages than exist raises, with their number."""
         with pytest.raises(MrkneeError, match="0 to 5"):
             Network(NetworkSettings(frozen_stages=6), FINDINGS)
 
@@ -248,7 +248,7 @@ def running_statistics(network: Network) -> dict[str, Tensor]:
 
 
 def test_dropout_only_while_training() -> None:
-    """Dropout changes training's logits from pass to pass and evaluation's never."""
+    """Dropout changes logits between passes in training mode only."""
     network = build(NetworkSettings("test_resnet", dropout=0.5))
     batch = random_batch([(2, 2, 2)])
     assert not torch.equal(network(*batch), network(*batch))
@@ -257,7 +257,7 @@ def test_dropout_only_while_training() -> None:
 
 
 @pytest.mark.parametrize("encoder", ["test_efficientnet", "test_vit", "alexnet"])
-def test_few_slices_at_once_give_the_same_gradients(encoder: str) -> None:
+def test_chunks_give_the_same_gradients(encoder: str) -> None:
     """Logits and all gradients equal those of all slices at once, to 1e-5 of the largest."""
     gradients, logits = [], []
     for few in (None, 2):
@@ -276,8 +276,8 @@ def test_few_slices_at_once_give_the_same_gradients(encoder: str) -> None:
         )
 
 
-def test_few_slices_at_once_repeat_the_random_draws() -> None:
-    """An encoder that drops units at random encodes again with the same ones dropped."""
+def test_chunks_repeat_the_random_numbers() -> None:
+    """An encoder with dropout drops the same units in the second encoding."""
     gradients = []
     for checkpointed in (True, False):
         network = build(NetworkSettings("alexnet", shared_encoder=True)).train()
@@ -297,8 +297,8 @@ def test_few_slices_at_once_repeat_the_random_draws() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_few_slices_at_once_keep_nothing_of_the_others() -> None:
-    """What is kept for the gradients of ten times the slices grows by their input only."""
+def test_chunks_store_only_their_input() -> None:
+    """With ten times the slices, the stored tensors grow by the additional input only."""
     kept = []
     network = build(NetworkSettings("test_efficientnet", shared_encoder=True)).train()
     network.slices_at_once = 2

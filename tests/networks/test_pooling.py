@@ -13,20 +13,20 @@ LENGTHS = [3, 0, 1, 5]
 
 @pytest.fixture
 def features() -> Tensor:
-    """Features of nine slices, with ties: values are whole numbers from -2 to 2."""
+    """Features of nine slices with ties: integers from -2 to 2."""
     generator = torch.Generator().manual_seed(1)
     return torch.randint(-2, 3, (9, 6), generator=generator).float().requires_grad_()
 
 
-def test_maximum_is_the_references() -> None:
-    """Pooled by maximum, each exam is torch.max over its own slices."""
+def test_maximum_equals_the_references() -> None:
+    """Maximum pooling of each exam is torch.max over its own slices."""
     features = torch.tensor([[1.0, -2.0], [0.0, -1.0], [7.0, 7.0]])
     pooled, _ = pool_exams(MaxPooling(2), features, [2, 1])
     assert torch.equal(pooled, torch.tensor([[1.0, -1.0], [7.0, 7.0]]))
 
 
 def test_a_ties_gradient_goes_to_the_first_slice(features: Tensor) -> None:
-    """Where slices tie, the gradient is torch.max's, all of it to the first, exam by exam."""
+    """If slices tie, the first gets all of the gradient, as with torch.max."""
     pooled, _ = pool_exams(MaxPooling(6), features, LENGTHS)
     (gradient,) = torch.autograd.grad(pooled.square().sum(), features)
     plain = [torch.max(features[a:b], 0)[0].square().sum() for a, b in ((0, 3), (3, 4), (4, 9))]
@@ -38,12 +38,12 @@ def test_a_ties_gradient_goes_to_the_first_slice(features: Tensor) -> None:
 
 
 def test_mean_is_the_mean_of_the_exams_own_slices(features: Tensor) -> None:
-    """Pooled by mean, each exam is the mean over its own slices."""
+    """Mean pooling of each exam is the mean over its own slices."""
     pooled, _ = pool_exams(MeanPooling(6), features, LENGTHS)
     torch.testing.assert_close(pooled[3], features[4:9].mean(0))
 
 
-def test_attention_is_stated_as_in_the_paper() -> None:
+def test_attention_equals_the_paper() -> None:
     """Attention is softmax(w tanh(V h)) over the exam's slices (Ilse et al. 2018, eq. 7 and 8)."""
     torch.manual_seed(0)
     pooling = AttentionPooling(6)
@@ -60,7 +60,7 @@ def test_attention_is_stated_as_in_the_paper() -> None:
 
 @pytest.mark.parametrize("slices", [1, 2, 61])
 def test_attention_sums_to_one_within_the_exam(slices: int) -> None:
-    """An exam's attention is never negative and sums to 1, however many slices it has."""
+    """Attention weights are never negative and add up to 1 for any number of slices."""
     torch.manual_seed(slices)
     shares = AttentionPooling(8)(100 * torch.randn(slices, 8)).weights[:, 0]
     assert shares.shape == (slices,)
@@ -73,7 +73,7 @@ def test_attention_sums_to_one_within_the_exam(slices: int) -> None:
 def test_the_vector_is_the_weighted_sum_of_the_slices(
     kind: SlicePooling, slices: int, features: Tensor
 ) -> None:
-    """For every pooling there is: what contributions are computed from is what was pooled."""
+    """For every pooling, the weighted sum of the slices is the pooled vector."""
     torch.manual_seed(0)
     pooled = POOLINGS[kind](6)(features[:slices])
     assert pooled.weights.shape == (slices, 6)
@@ -81,10 +81,10 @@ def test_the_vector_is_the_weighted_sum_of_the_slices(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_exam_without_slices_is_zero_and_takes_no_gradient(
+def test_an_exam_without_slices_is_zero_without_gradient(
     kind: SlicePooling, features: Tensor
 ) -> None:
-    """An exam of length 0 pools to zeros, and every gradient stays finite."""
+    """An exam of length 0 is pooled to zeros, and every gradient is finite."""
     pooling = POOLINGS[kind](6)
     pooled, _ = pool_exams(pooling, features, LENGTHS)
     assert torch.equal(pooled[1], torch.zeros(6))
@@ -95,8 +95,8 @@ def test_an_exam_without_slices_is_zero_and_takes_no_gradient(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_neighbours_never_matter(kind: SlicePooling, features: Tensor) -> None:
-    """An exam beside one full of NaN pools to what it pools to alone, bit for bit."""
+def test_neighbours_have_no_effect(kind: SlicePooling, features: Tensor) -> None:
+    """An exam is pooled to the same bits alone and next to an exam full of NaN."""
     pooling = POOLINGS[kind](6)
     spoilt = features.detach().clone()
     spoilt[4:9] = float("nan")
@@ -106,6 +106,6 @@ def test_neighbours_never_matter(kind: SlicePooling, features: Tensor) -> None:
 
 
 def test_lengths_that_dont_add_up_are_refused(features: Tensor) -> None:
-    """Slices that belong to no exam are a fault, never dropped."""
+    """Slices that belong to no exam are an error."""
     with pytest.raises(ValueError, match="add up to 8, but there are 9"):
         pool_exams(MaxPooling(6), features, [3, 5])

@@ -1,4 +1,4 @@
-"""The reference network, stated a second time and plainly, beside ours."""
+"""Comparison of `Network` with an independent implementation of the reference network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def alexnet_features() -> nn.Sequential:
 
 
 class PlainReference(nn.Module):
-    """The reference network on one exam: three stacks in, one row of logits out."""
+    """The reference network for one exam: three stacks to one row of logits."""
 
     def __init__(self, findings: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class PlainReference(nn.Module):
         self.classifier = nn.Linear(3 * 256, findings)
 
     def forward(self, axial: Tensor, coronal: Tensor, sagittal: Tensor) -> Tensor:
-        """Three stacks (slices, 1, rows, cols), repeated to three channels, to logits."""
+        """Computes logits from three stacks (slices, 1, rows, cols), repeated to three channels."""
         planes = []
         for features, stack in (
             (self.axial, axial),
@@ -59,7 +59,7 @@ class PlainReference(nn.Module):
 
 
 def both(findings: int = 3) -> tuple[PlainReference, Network]:
-    """The plain network and ours, with the same weights."""
+    """Returns the independent network and `Network` with the same weights."""
     torch.manual_seed(5)
     plain = PlainReference(findings)
     ours = Network(NetworkSettings(), FINDINGS[:findings])
@@ -70,7 +70,7 @@ def both(findings: int = 3) -> tuple[PlainReference, Network]:
 
 
 def test_it_has_the_references_size() -> None:
-    """Three findings take 7.41 million parameters, as the post states, and each encoder 2.47."""
+    """There are 7.41 million parameters for three findings, as published, 2.47 per encoder."""
     plain, ours = both()
     count = sum(p.numel() for p in ours.parameters())
     assert count == sum(p.numel() for p in plain.parameters()) == 7_411_395
@@ -79,7 +79,7 @@ def test_it_has_the_references_size() -> None:
 
 @pytest.mark.parametrize(("rows", "cols"), [(224, 224), (96, 130)])
 def test_logits_equal_the_references(rows: int, cols: int) -> None:
-    """For the same weights and exams the logits equal the plain network's to 1e-5."""
+    """For the same weights and exams, the logits of both networks are equal to 1e-5."""
     plain, ours = both()
     counts = [(4, 3, 5), (1, 2, 1)]
     slices, lengths = random_batch(counts, rows=rows, cols=cols)
@@ -93,7 +93,7 @@ def test_logits_equal_the_references(rows: int, cols: int) -> None:
 
 
 def test_one_finding_is_the_single_finding_system() -> None:
-    """With one finding it is the earlier post's network: one logit from the same frame."""
+    """With one finding it is the network of the earlier publication, with one logit."""
     plain, ours = both(findings=1)
     slices, lengths = random_batch([(2, 3, 2)])
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_one_finding_is_the_single_finding_system() -> None:
 
 
 def adam_step(network: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
-    """One step of the reference's training; returns the loss."""
+    """Takes one training step of the reference; returns the loss."""
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-5, weight_decay=0.01)
     loss = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(POS_WEIGHT))(logits, labels)
     torch.autograd.backward(loss)
@@ -114,10 +114,10 @@ def adam_step(network: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
 def test_one_adam_step_equals_the_references() -> None:
     """One step of Adam from the same weights gives the same loss, gradients and weights.
 
-    A first step of Adam moves each weight by about the learning rate, 1e-5, whatever its gradient:
-    by 1e-5 * g / (|g| + 1e-8), where g includes the weight decay. So an error of 1e-7 in g changes
-    that by less than 1e-7 where |g| is above 1e-6; only weights whose g is nearer to zero, where
-    rounding may turn its sign, may differ by twice the rate.
+    The first step of Adam changes each weight by about the learning rate, 1e-5, whatever its
+    gradient: by 1e-5 * g / (|g| + 1e-8), where g includes the weight decay. An error of 1e-7 in g
+    changes this by less than 1e-7 if |g| is above 1e-6; only weights with g closer to zero, where
+    rounding may change the sign, may differ by twice the learning rate.
     """
     plain, ours = both()
     before = [p.detach().clone() for p in plain.parameters()]

@@ -12,7 +12,7 @@ from mrknee.networks.settings import NetworkSettings
 
 
 def test_defaults_are_the_reference_network() -> None:
-    """Without any setting the network is the reference: three AlexNets and the maximum."""
+    """By default the network is the reference: three AlexNets and maximum pooling."""
     settings = NetworkSettings()
     assert settings.encoder == "alexnet"
     assert not settings.shared_encoder
@@ -40,7 +40,7 @@ def test_defaults_are_the_reference_network() -> None:
 )
 @pytest.mark.usefixtures("unchecked")
 def test_wrong_settings_are_named(wrong: dict[str, Any]) -> None:
-    """A value out of range or of the wrong type raises, naming the setting and the value."""
+    """A value out of range or of the wrong type raises, naming setting and value."""
     with pytest.raises(MrkneeError) as caught:
         NetworkSettings(**wrong)
     ((name, value),) = wrong.items()
@@ -50,13 +50,13 @@ def test_wrong_settings_are_named(wrong: dict[str, Any]) -> None:
 
 
 def test_settings_are_frozen() -> None:
-    """A network's settings can't change under it."""
+    """The settings of a network are immutable."""
     with pytest.raises(FrozenInstanceError):
         NetworkSettings().dropout = 0.5  # type: ignore[misc]
 
 
 def test_settings_and_catalogue_need_no_torch() -> None:
-    """Settings and the table of encoders are read without importing torch, timm or torchvision."""
+    """Settings and catalogue are imported without torch, timm or torchvision."""
     program = (
         "import sys, mrknee.networks.settings, mrknee.networks.catalogue as c; c.EncoderTable();"
         "assert not {'torch', 'timm', 'torchvision'} & set(sys.modules)"

@@ -27,19 +27,19 @@ from tests.networks.examples import FINDINGS
 
 @pytest.fixture(scope="module")
 def whole_alexnet() -> dict[str, Tensor]:
-    """A whole AlexNet's weights as torchvision names them, classifier and all."""
+    """Returns the weights of a complete AlexNet, named as in torchvision, with classifier."""
     torch.manual_seed(3)
     state: dict[str, Tensor] = alexnet(weights=None, num_classes=2).state_dict()
     return state
 
 
 def same(body: nn.Module, state: dict[str, Tensor], prefix: str) -> bool:
-    """Whether every weight of the body is the one in the state, bit for bit."""
+    """Returns whether every weight of the body equals that in the state, bit for bit."""
     return all(torch.equal(t, state[prefix + name]) for name, t in body.state_dict().items())
 
 
 class TestFile:
-    """Weights from a file of the user's."""
+    """Weights from the user's file."""
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
     @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ class TestFile:
         suffix: str,
         rename: Callable[[str], str],
     ) -> None:
-        """A whole network's weights, the features' alone and prefixed ones all load exactly."""
+        """Weights of a complete network, of its features, and with prefixes are loaded exactly."""
         kept = {n: t for n, t in whole_alexnet.items() if n.startswith("features.")}
         renamed = {rename(name): tensor for name, tensor in kept.items()}
         if rename("features.0") == "features.0":
@@ -73,14 +73,14 @@ class TestFile:
     def test_a_wrapped_state_dict_is_unwrapped(
         self, tmp_path: Path, whole_alexnet: dict[str, Tensor]
     ) -> None:
-        """A training program's file, with the weights under `state_dict`, loads too."""
+        """A file of a training program, with the weights under `state_dict`, is loaded."""
         features = {n: t for n, t in whole_alexnet.items() if n.startswith("features.")}
         torch.save({"epoch": 3, "state_dict": features}, tmp_path / "a.pt")
         encoder = build_encoder("alexnet", str(tmp_path / "a.pt"))
         assert same(encoder.body, whole_alexnet, "features.")
 
     def test_timms_whole_model_loads(self, tmp_path: Path) -> None:
-        """A timm model's own state dict loads, batch statistics included."""
+        """The state dict of a timm model is loaded, with batch statistics."""
         model = timm.create_model("test_resnet")
         for buffer in model.buffers():
             if buffer.is_floating_point():
@@ -92,7 +92,7 @@ class TestFile:
     def test_all_planes_start_from_the_file(
         self, tmp_path: Path, whole_alexnet: dict[str, Tensor]
     ) -> None:
-        """With pretrained weights the three separate encoders start equal, as the reference's."""
+        """With pretrained weights the three separate encoders are equal, as in the reference."""
         features = {n: t for n, t in whole_alexnet.items() if n.startswith("features.")}
         torch.save(features, tmp_path / "a.pt")
         network = Network(NetworkSettings(), FINDINGS, weights=str(tmp_path / "a.pt"))
@@ -112,7 +112,7 @@ class TestFile:
     def test_another_shape_is_refused(
         self, tmp_path: Path, whole_alexnet: dict[str, Tensor]
     ) -> None:
-        """One weight of another shape raises, stating both shapes, and nothing is broadcast."""
+        """A weight of another shape raises with both shapes, and isn't broadcast."""
         changed = {**whole_alexnet, "features.3.bias": torch.zeros(1)}
         torch.save({n: t for n, t in changed.items() if "features" in n}, tmp_path / "a.pth")
         with pytest.raises(MrkneeError) as caught:
@@ -121,7 +121,7 @@ class TestFile:
         assert caught.value.found == "features.3.bias (1,)"
 
     def test_several_networks_in_a_file_are_refused(self, whole_alexnet: dict[str, Tensor]) -> None:
-        """A file in which two networks would fit raises instead of taking either."""
+        """A file with two matching networks is ambiguous and raises."""
         features = {n: t for n, t in whole_alexnet.items() if n.startswith("features.")}
         twice = {f"{side}.{n}": t for n, t in features.items() for side in ("left", "right")}
         with pytest.raises(MrkneeError, match=r"left\.features") as caught:
@@ -139,7 +139,7 @@ class TestFile:
     @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
     @pytest.mark.parametrize("size", [0, 10, 3000])
     def test_a_truncated_file_is_named(self, tmp_path: Path, name: str, size: int) -> None:
-        """A file cut short raises the one error, naming the file."""
+        """A truncated file raises and is named."""
         whole = tmp_path / f"whole-{name}"
         state = {"weight": torch.randn(1000)}
         if name.endswith("pth"):
@@ -152,13 +152,13 @@ class TestFile:
         assert caught.value.file == str(tmp_path / name)
 
     def test_what_isnt_a_state_dict_is_refused(self, tmp_path: Path) -> None:
-        """A file of something else than named tensors raises."""
+        """A file without named tensors raises."""
         torch.save([1, 2, 3], tmp_path / "list.pt")
         with pytest.raises(MrkneeError, match="no named tensors"):
             read_weights(tmp_path / "list.pt")
 
     def test_a_missing_file_says_what_can_be_given(self, tmp_path: Path) -> None:
-        """A path to nothing raises and lists what else `--weights` takes."""
+        """A missing file raises and lists the other values of `--weights`."""
         with pytest.raises(MrkneeError, match="none, download, lite0"):
             build_encoder("test_resnet", str(tmp_path / "donwload"))
 
@@ -169,7 +169,7 @@ Palace is a palace; the dahlia has no class of its own, the nearest of its famil
 
 
 class Trap:
-    """Writes a file when it is unpickled."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -179,7 +179,7 @@ class Trap:
 
 
 def dump(thing: object, file: Path) -> None:
-    """A bare pickle, as joblib or older programs write them."""
+    """Writes a plain pickle, as joblib or older programs do."""
     file.write_bytes(pickle.dumps(thing))
 
 
@@ -188,7 +188,7 @@ class TestLite0:
 
     @staticmethod
     def photo(name: str) -> Tensor:
-        """The middle of a photo, shorter side to 256, 224 x 224, -1 to 1: (1, 3, 224, 224)."""
+        """Returns the centre of a photo, scaled to 256, 224 x 224, -1 to 1: (1, 3, 224, 224)."""
         pixels = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1)[None] / 255
         rows, cols = pixels.shape[2:]
         size = (256 * rows // min(rows, cols), 256 * cols // min(rows, cols))
@@ -198,7 +198,7 @@ class TestLite0:
 
     @pytest.mark.parametrize("name", sorted(PHOTOS))
     def test_photos_are_recognised(self, name: str) -> None:
-        """On real photos, the encoder's features and the package's classifier name the class."""
+        """On real photos, encoder and classifier with these weights predict the class."""
         state = lite0_weights("tf_efficientnet_lite0")
         encoder = build_encoder("tf_efficientnet_lite0", "lite0").eval()
         with torch.no_grad():
@@ -208,7 +208,7 @@ class TestLite0:
         assert PHOTOS[name] in logits[0].topk(5).indices, top
 
     def test_the_encoder_equals_timms_whole_model(self) -> None:
-        """The mapped weights fill timm's whole model, and the encoder gives its features."""
+        """The mapped weights fill timm's complete model, and the encoder computes its features."""
         model = timm.create_model("tf_efficientnet_lite0").eval()
         model.load_state_dict(lite0_weights("tf_efficientnet_lite0"))
         photo = self.photo("china.jpg")
@@ -219,7 +219,7 @@ class TestLite0:
             )
 
     def test_the_trap(self) -> None:
-        """The other Lite0 takes the same weights without complaint and is wrong by over 1 logit."""
+        """The other Lite0 accepts these weights silently and is wrong by more than 1 logit."""
         state = lite0_weights("tf_efficientnet_lite0")
         right, wrong = (timm.create_model(f"{tf}efficientnet_lite0").eval() for tf in ("tf_", ""))
         right.load_state_dict(state)
@@ -230,14 +230,14 @@ class TestLite0:
 
     @pytest.mark.parametrize("encoder", ["efficientnet_lite0", "alexnet", "efficientnet_b0"])
     def test_other_encoders_are_refused(self, encoder: str) -> None:
-        """With any other encoder, the look-alike included, these weights raise."""
+        """With any other encoder, including the similar Lite0, these weights raise."""
         with pytest.raises(MrkneeError) as caught:
             build_encoder(encoder, "lite0")
         assert caught.value.expected == "encoder tf_efficientnet_lite0"
         assert encoder in (caught.value.found or "")
 
     def test_the_file_is_the_known_one(self) -> None:
-        """The installed file has the sha256 written down beside its source."""
+        """The installed file has the recorded sha256."""
         assert hashlib.sha256(lite0_file().read_bytes()).hexdigest() == LITE0_SHA256
 
     def test_a_changed_file_is_refused(
@@ -251,7 +251,7 @@ class TestLite0:
             lite0_weights("tf_efficientnet_lite0")
 
     def test_a_missing_package_says_how_to_get_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without the package the error names the extra to install."""
+        """Without the package, the error names the extra to install."""
         monkeypatch.setattr(weights_module, "LITE0_PACKAGE", "no_such_package_of_weights")
         with pytest.raises(MrkneeError) as caught:
             lite0_file()
@@ -259,11 +259,11 @@ class TestLite0:
 
 
 class TestDownload:
-    """The libraries' own downloads, with the way out closed."""
+    """Downloads of the libraries without network access."""
 
     @pytest.fixture(autouse=True)
     def offline(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No way out: a proxy that nobody answers at, and empty caches."""
+        """Disables network access by a proxy that doesn't answer, with empty caches."""
         for name in ("https_proxy", "HTTPS_PROXY"):
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         monkeypatch.delenv("no_proxy", raising=False)
@@ -274,7 +274,7 @@ class TestDownload:
     @pytest.mark.parametrize("encoder", ["alexnet", "resnet50", "test_vit"])
     @pytest.mark.timeout(60)  # timm's own retries alone take 46 s, torchvision's can hang
     def test_offline_it_says_what_to_do(self, encoder: str) -> None:
-        """Without a way out the error names all three other sources of weights."""
+        """Without network access, the error names the three other sources of weights."""
         with pytest.raises(MrkneeError, match="can't be downloaded") as caught:
             build_encoder(encoder, "download")
         for way in ("--weights FILE", "--weights lite0", "mrknee[lite0]", "--weights none"):
@@ -282,12 +282,12 @@ class TestDownload:
         assert "https://" in (caught.value.expected or "")
 
     def test_a_model_without_weights_is_told_apart(self) -> None:
-        """A timm model that has no published weights raises without asking any site."""
+        """A timm model without published weights raises without contacting any site."""
         with pytest.raises(MrkneeError, match="no pretrained weights"):
             build_encoder("test_mambaout", "download")
 
     def test_alexnets_cache_is_used(self, tmp_path: Path, whole_alexnet: dict[str, Tensor]) -> None:
-        """Weights that torchvision downloaded before load without a way out."""
+        """Weights in torchvision's cache are loaded without network access."""
         cache = tmp_path / "hub" / "checkpoints"
         cache.mkdir(parents=True)
         features = {n: t for n, t in whole_alexnet.items() if n.startswith("features.")}
@@ -295,7 +295,7 @@ class TestDownload:
         assert same(build_encoder("alexnet", "download").body, whole_alexnet, "features.")
 
     def test_timms_cache_is_used(self, tmp_path: Path) -> None:
-        """Weights that timm downloaded before load without a way out, and without asking."""
+        """Weights in timm's cache are loaded without network access and without any request."""
         repository = tmp_path / "models--timm--test_resnet.r160_in1k"
         (repository / "refs").mkdir(parents=True)
         (repository / "refs" / "main").write_text("1234")

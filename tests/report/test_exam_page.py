@@ -321,7 +321,7 @@ def test_small_scores_are_not_said_to_be_nothing(tmp_path: Path) -> None:
 def test_an_unknown_exam_is_told_with_its_neighbours(model: Path, data: Path) -> None:
     """The error names ids that look alike, and nothing is written."""
     out = data / "out" / "unknown"
-    with pytest.raises(MrkneeError, match="no such exam") as error:
+    with pytest.raises(MrkneeError, match="no exam with this id") as error:
         explain_exam(model, data, "7", out)
     assert "0007" in (error.value.found or "")
     assert not out.exists()

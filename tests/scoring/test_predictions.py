@@ -184,7 +184,7 @@ def test_models_of_other_exams_or_findings_are_not_aligned() -> None:
 def test_columns_with_a_taken_name_are_refused(tmp_path: Path, name: str) -> None:
     """A finding can't share the ids' or the mean's name, and get another's numbers."""
     (tmp_path / "p.csv").write_text(f"exam,acl,{name}\n0000,0.1,0.9\n")
-    with pytest.raises(MrkneeError, match="can't have this name"):
+    with pytest.raises(MrkneeError, match="reserved name"):
         Predictions.read(tmp_path / "p.csv")
 
 

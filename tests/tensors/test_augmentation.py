@@ -17,14 +17,14 @@ MIRROR_ONLY = Augmentation(rotation=0, translation=0, mirror=1)
 
 
 @pytest.mark.parametrize("cols", [32, 20], ids=["square", "narrow"])
-def test_a_view_that_changes_nothing_is_the_frame(cols: int) -> None:
-    """No angle, shift or mirror gives exactly what evaluation sees."""
+def test_the_identity_view_is_the_frame(cols: int) -> None:
+    """Without rotation, shift and mirroring, the view equals the input in evaluation."""
     image = IMAGE[:, :, :cols]
     assert torch.equal(apply_view(image.numpy(), STILL, SMALL), SMALL.frame(image))
 
 
 def test_the_draw_depends_on_seed_epoch_and_exam_only() -> None:
-    """The same three give the same view; changing any one gives another."""
+    """The view is determined by these three, and changes with each of them."""
     first = draw_views(Augmentation(), 1, 2, "0003")
     assert draw_views(Augmentation(), 1, 2, "0003") == first
     for other in ((2, 2, "0003"), (1, 3, "0003"), (1, 2, "0004")):
@@ -45,9 +45,9 @@ def test_draws_stay_in_range_and_use_it(draw: str) -> None:
 
 
 def test_a_mirrored_exam_is_mirrored_in_all_planes() -> None:
-    """Left-right flips axial and coronal slices together and reverses the sagittal order.
+    """Mirroring flips axial and coronal slices and reverses the order of sagittal slices.
 
-    The reference mirrors each plane for itself, so left and right disagree between them.
+    The reference mirrors each plane separately, so that left and right differ between planes.
     """
     volume = np.random.default_rng(1).integers(0, 255, (28, 28, 28), dtype=np.uint8)
 
@@ -69,7 +69,7 @@ def test_a_mirrored_exam_is_mirrored_in_all_planes() -> None:
 
 
 def test_one_shift_in_space_is_seen_by_all_planes() -> None:
-    """With one draw an exam, two planes that share an axis shift alike along it."""
+    """With one draw per exam, two planes with a common axis have the same shift along it."""
     views = draw_views(Augmentation(draw="exam"), 0, 0, "a")
     axial, coronal, sagittal = (views[p].shift for p in Plane)
     assert axial[1] == coronal[1]  # left-right
@@ -77,8 +77,8 @@ def test_one_shift_in_space_is_seen_by_all_planes() -> None:
     assert coronal[0] == sagittal[0]  # up-down
 
 
-def test_planes_can_draw_for_themselves_as_the_reference_does() -> None:
-    """With one draw a plane, some exams have planes mirrored and others not."""
+def test_planes_can_be_drawn_separately_as_in_the_reference() -> None:
+    """With one draw per plane, in some exams only some planes are mirrored."""
     flips = [
         {v.flip for v in draw_views(Augmentation(draw="plane"), 0, i, "a").values()}
         for i in range(50)
@@ -86,8 +86,8 @@ def test_planes_can_draw_for_themselves_as_the_reference_does() -> None:
     assert {True, False} in flips
 
 
-def test_a_quarter_turn_is_a_quarter_turn() -> None:
-    """90 degrees moves every pixel where numpy's rot90 does, and turns all slices together."""
+def test_a_rotation_by_90_degrees_equals_rot90() -> None:
+    """A rotation by 90 degrees moves every pixel as numpy's rot90 does, in all slices."""
     square = Preparation(size=32, crop=32)
     turned = apply_view(IMAGE.numpy(), View(90.0, (0.0, 0.0), flip=False, reverse=False), square)
     ways = [torch.rot90(IMAGE, k, (1, 2)) for k in (1, -1)]
@@ -95,14 +95,14 @@ def test_a_quarter_turn_is_a_quarter_turn() -> None:
 
 
 def test_a_shift_moves_by_its_share_of_the_crop() -> None:
-    """A quarter of a crop of 16 is 4 rows, whatever the image's size: as published."""
+    """As published, a quarter of a crop of 16 is 4 rows, whatever the image's size."""
     middle = Preparation(size=32, crop=16)
     moved = apply_view(IMAGE.numpy(), View(0.0, (0.25, 0.0), flip=False, reverse=False), middle)
     assert torch.equal(moved, IMAGE[:, 12:28, 8:24])
 
 
-def test_what_turns_into_view_is_the_surroundings() -> None:
-    """The crop is cut after turning: pixels outside the crop come into it, not repeated edges."""
+def test_pixels_outside_the_crop_are_rotated_into_it() -> None:
+    """The image is cropped after the rotation, so that no edge pixels are repeated."""
     image = torch.zeros((1, 32, 32), dtype=torch.uint8)
     image[:, :2] = 200  # outside the central 28
     assert not SMALL.frame(image).any()
@@ -119,11 +119,11 @@ def test_ranges_are_checked(bad: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 29), (1, 30), (30, 1)])
 def test_it_interpolates_as_torch_does(size: tuple[int, int]) -> None:
-    """Any view of any size is `grid_sample`'s with edge pixels beyond the border; 1 grey value."""
+    """Any view of any size equals `grid_sample` with border padding within 1 grey value."""
     rng = np.random.default_rng(sum(size))
     image = torch.from_numpy(rng.integers(0, 256, (3, *size), dtype=np.uint8))
     square = Preparation(size=40, crop=24)
-    whole = square.fit(image)
+    whole = square.resize(image)
     rows, cols = whole.shape[1:]
     view = View(21.0, (0.09, -0.3), flip=True, reverse=False)
     steps = torch.arange(24, dtype=torch.float32) - 11.5

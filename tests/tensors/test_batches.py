@@ -24,7 +24,7 @@ from mrknee.tensors.batches import (
     frame_exam,
     join,
     load_batches,
-    unfold,
+    raise_if_error,
 )
 from mrknee.tensors.preparation import Preparation
 
@@ -32,7 +32,7 @@ SMALL = Preparation(size=48, crop=40)
 
 
 def test_a_batch_holds_every_slice_of_every_exam_in_order(toy: Path) -> None:
-    """Nothing is padded or dropped, and lengths say whose slice is whose."""
+    """Nothing is padded or dropped, and the lengths assign slices to exams."""
     exams = Dataset.of_split(toy, "train")
     samples = [frame_exam(exams[i], SMALL) for i in (4, 0, 7)]
     batch = join(samples)
@@ -45,7 +45,7 @@ def test_a_batch_holds_every_slice_of_every_exam_in_order(toy: Path) -> None:
 
 
 def test_a_missing_plane_has_length_zero() -> None:
-    """An exam without a plane leaves a length of 0 there."""
+    """A missing plane has length 0."""
     stack = np.zeros((2, 48, 48), dtype=np.uint8)
     whole = Exam("a", dict.fromkeys(PLANES, stack), {"acl": 1.0})
     part = Exam("b", {Plane.AXIAL: stack}, {"acl": float("nan")})
@@ -56,20 +56,20 @@ def test_a_missing_plane_has_length_zero() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_any_number_of_workers_gives_the_same_batches(toy: Path, workers: int) -> None:
-    """Shuffling and augmentation are functions of (seed, epoch, exam), not of the worker."""
+    """Shuffling and augmentation depend on (seed, epoch, exam), not on the worker."""
     dataset = ExamDataset(Dataset.of_split(toy, "train"), SMALL, Augmentation(), seed=7)
     batches = EpochBatches(range(12), 5, seed=7)
     batches.set_epoch(3)
     loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
     plain = [collate([dataset[key] for key in keys]) for keys in batches]
     for loaded, expected in zip(loader, plain, strict=True):
-        expected = unfold(expected)
+        expected = raise_if_error(expected)
         assert loaded.ids == expected.ids
         for plane in PLANES:
             assert torch.equal(loaded.slices[plane], expected.slices[plane])
 
 
-def test_every_exam_comes_once_an_epoch() -> None:
+def test_every_exam_occurs_once_per_epoch() -> None:
     """The last, smaller batch is kept."""
     batches = EpochBatches(range(3, 14), 4, seed=0)
     keys = [key for batch in batches for key in batch]
@@ -79,7 +79,7 @@ def test_every_exam_comes_once_an_epoch() -> None:
 
 @pytest.mark.parametrize("budget", [1, 30, 75, 1000])
 def test_a_batch_keeps_to_its_budget_of_slices(budget: int) -> None:
-    """Or is one exam that has more; every exam comes once, and no batch could take the next."""
+    """A batch exceeds the budget only as a single exam, and no batch could hold the next exam."""
     slices = {p: int(n) for p, n in enumerate(np.random.default_rng(0).integers(5, 60, 40))}
     batches = EpochBatches(range(40), 4, seed=1, slices=slices, budget=budget)
     held = []
@@ -99,13 +99,13 @@ def test_a_batch_keeps_to_its_budget_of_slices(budget: int) -> None:
 
 
 def test_slices_are_counted_in_all_planes(toy: Path) -> None:
-    """From the files: a budget of the largest exam's slices gives batches that keep to it."""
+    """With the largest exam's slices as budget, no batch exceeds it."""
     exams = Dataset.of_split(toy, "train")
     counts = [sum(len(stack) for stack in exam.stacks.values()) for exam in exams]
     loader = load_batches(
         ExamDataset(exams, SMALL), range(12), 5, batch_slices=max(counts), workers=0
     )
-    loaded = [unfold(batch) for batch in loader]
+    loaded = [raise_if_error(batch) for batch in loader]
     assert [i for batch in loaded for i in batch.ids] == list(exams.ids)
     totals = [sum(len(stack) for stack in batch.slices.values()) for batch in loaded]
     assert sum(totals) == sum(counts)
@@ -115,7 +115,7 @@ def test_slices_are_counted_in_all_planes(toy: Path) -> None:
 
 @pytest.mark.parametrize(("exams", "processes"), [(12, 2), (13, 2), (13, 5), (3, 4)])
 def test_processes_share_each_batch(exams: int, processes: int) -> None:
-    """In as many batches each, none padded or dropped; together they are those of one process."""
+    """All processes have the same number of batches, which together are those of one process."""
     shares = [
         list(EpochBatches(range(exams), 4, seed=3, share=(rank, processes)))
         for rank in range(processes)
@@ -125,15 +125,15 @@ def test_processes_share_each_batch(exams: int, processes: int) -> None:
     assert together == alone
 
 
-def test_nothing_makes_an_empty_batch() -> None:
-    """What a process gets when there are fewer exams than processes."""
-    batch = unfold(collate([]))
+def test_no_samples_give_an_empty_batch() -> None:
+    """A process gets an empty batch if there are fewer exams than processes."""
+    batch = raise_if_error(collate([]))
     assert len(batch) == len(batch.labels) == 0
     assert all(len(batch.slices[p]) == len(batch.lengths[p]) == 0 for p in PLANES)
 
 
-def test_each_epoch_shuffles_anew_and_alike() -> None:
-    """The order depends on the epoch and the seed, and on nothing that came before."""
+def test_each_epoch_is_shuffled_reproducibly() -> None:
+    """The order depends on epoch and seed only."""
 
     def order(seed: int, epoch: int) -> list[int]:
         batches = EpochBatches(range(20), 4, seed)
@@ -146,12 +146,12 @@ def test_each_epoch_shuffles_anew_and_alike() -> None:
 
 
 def test_evaluation_keeps_the_order() -> None:
-    """Without a seed, exams come in the order given."""
+    """Without a seed, exams are in the given order."""
     assert [p for batch in EpochBatches([5, 2, 9], 2) for _, p in batch] == [5, 2, 9]
 
 
 def test_moving_a_batch_moves_its_pixels() -> None:
-    """`to` moves what is computed with and keeps what is read on the CPU."""
+    """`to` moves slices and labels, but keeps the lengths on the CPU."""
     stack = np.zeros((2, 48, 48), dtype=np.uint8)
     batch = join([frame_exam(Exam("a", dict.fromkeys(PLANES, stack), {"acl": 1.0}), SMALL)])
     moved = batch.to("meta")
@@ -159,8 +159,8 @@ def test_moving_a_batch_moves_its_pixels() -> None:
     assert moved.lengths[Plane.AXIAL].device.type == "cpu"
 
 
-def test_an_error_takes_the_batchs_place_and_keeps_its_parts(toy: Path) -> None:
-    """A damaged exam read by a worker process: the error comes whole, without a traceback."""
+def test_an_error_replaces_the_batch_and_keeps_its_attributes(toy: Path) -> None:
+    """The error of a worker process for a damaged exam is complete and has no traceback."""
     broken = toy / "train" / "axial" / "0005.npy"
     broken.write_bytes(broken.read_bytes()[:150])
     dataset = ExamDataset(Dataset.of_split(toy, "train"), SMALL)
@@ -173,24 +173,24 @@ def test_an_error_takes_the_batchs_place_and_keeps_its_parts(toy: Path) -> None:
     )
     (loaded,) = loader
     with pytest.raises(MrkneeError, match="truncated") as error:
-        unfold(loaded)
+        raise_if_error(loaded)
     assert (error.value.file, error.value.exam) == (str(broken), "0005")
 
 
 def show_batches(data: Path) -> None:
     """Reads batches with two workers and prints a digest of all, then the warnings."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as issued:
         warnings.simplefilter("always")
         digest = digest_of(data, workers=2)
-    print(digest, *(str(warning.message) for warning in told), sep="\n")
+    print(digest, *(str(warning.message) for warning in issued), sep="\n")
 
 
 def digest_of(data: Path, workers: int) -> str:
-    """sha256 of all batches of a data set, in order."""
+    """Computes the sha256 of all batches of a data set, in order."""
     dataset = ExamDataset(Dataset.of_split(data, "train"), SMALL)
     sums = hashlib.sha256()
     for loaded in load_batches(dataset, range(12), 3, workers=workers):
-        batch = unfold(loaded)
+        batch = raise_if_error(loaded)
         for tensor in batch.tensors():
             sums.update(tensor.numpy().tobytes())
         assert tensor.is_contiguous()
@@ -198,7 +198,7 @@ def digest_of(data: Path, workers: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("size", "filled", "said"),
+    ("size", "filled", "expected"),
     [
         ("64k", 0, "too little shared memory"),
         ("4k", 4096, "no shared memory"),
@@ -206,12 +206,12 @@ def digest_of(data: Path, workers: int) -> str:
     ],
     ids=["too small", "full", "enough"],
 )
-def test_little_shared_memory_is_no_obstacle(
-    toy: Path, size: str, filled: int, said: str | None
+def test_batches_arrive_with_little_shared_memory(
+    toy: Path, size: str, filled: int, expected: str | None
 ) -> None:
-    """Whatever /dev/shm holds, two workers' batches all arrive as they are; a warning says how.
+    """With any size of /dev/shm, all batches of two workers arrive; a warning may be issued.
 
-    On a /dev/shm of its own, which only root can mount (CI is root); skipped elsewhere.
+    The test mounts a separate /dev/shm, which needs root (as in CI), and is skipped otherwise.
     """
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("only root can mount a small /dev/shm")
@@ -227,8 +227,8 @@ def test_little_shared_memory_is_no_obstacle(
         timeout=120,
         check=False,
     )
-    digest, *told = done.stdout.splitlines()
+    digest, *issued = done.stdout.splitlines()
     assert digest == digest_of(toy, workers=0), done.stderr
     assert "Traceback" not in done.stderr
-    assert [text for text in told if said is None or said not in text] == []
-    assert bool(told) == (said is not None)
+    assert [text for text in issued if expected is None or expected not in text] == []
+    assert bool(issued) == (expected is not None)

@@ -11,12 +11,12 @@ RNG = np.random.default_rng(0)
 
 
 def stack(slices: int, rows: int, cols: int) -> torch.Tensor:
-    """Random grey values."""
+    """Returns random grey values."""
     return torch.from_numpy(RNG.integers(3, 240, (slices, rows, cols), dtype=np.uint8))
 
 
 def plainly_prepared(image: np.ndarray) -> np.ndarray:
-    """The reference's preparation, stated from its description, in float64."""
+    """Computes the reference's preparation from its description, in float64."""
     margin = (256 - 224) // 2
     cut = image[:, margin : 256 - margin, margin : 256 - margin].astype(np.float64)
     scaled = (cut - cut.min()) / (cut.max() - cut.min()) * 255
@@ -24,8 +24,8 @@ def plainly_prepared(image: np.ndarray) -> np.ndarray:
     return np.asarray(grey[:, np.newaxis])
 
 
-def test_it_is_the_references_preparation() -> None:
-    """Crop, minimum to maximum, mean and SD: equal to a plain statement, 1e-5."""
+def test_the_preparation_equals_the_references() -> None:
+    """Crop, scaling, mean and SD equal an independent implementation within 1e-5."""
     images = [stack(slices, 256, 256) for slices in (17, 1, 40)]
     preparation = Preparation()
     framed = [preparation.frame(image) for image in images]
@@ -36,21 +36,21 @@ def test_it_is_the_references_preparation() -> None:
 
 
 def test_a_224_pixel_stack_is_not_cropped_away() -> None:
-    """The reference's `pad:-pad` is empty here; ours takes the stack as it is."""
+    """The reference's `pad:-pad` would be empty here; this preparation keeps the stack."""
     image = stack(3, 224, 224)
     assert torch.equal(Preparation().frame(image), image)
 
 
-def test_a_constant_stack_has_no_range_to_divide_by() -> None:
-    """The reference divides by zero here; ours becomes (0 - mean) / SD everywhere."""
+def test_a_constant_stack_is_not_divided_by_zero() -> None:
+    """The reference divides by zero here; this preparation returns (0 - mean) / SD."""
     prepared = Preparation().normalise(
         torch.full((2, 8, 8), 77, dtype=torch.uint8), torch.tensor([2])
     )
     torch.testing.assert_close(prepared, torch.full((2, 1, 8, 8), -58.09 / 49.73))
 
 
-def test_minimum_and_maximum_are_each_exams_own() -> None:
-    """A bright exam beside a dark one in a batch changes nothing."""
+def test_minimum_and_maximum_are_computed_per_exam() -> None:
+    """A bright exam next to a dark one in a batch has no effect."""
     dark, bright = stack(2, 8, 8) // 4, stack(3, 8, 8)
     preparation = Preparation()
     together = preparation.normalise(torch.cat([dark, bright]), torch.tensor([2, 3]))
@@ -58,8 +58,8 @@ def test_minimum_and_maximum_are_each_exams_own() -> None:
     assert torch.equal(together[:2], alone)
 
 
-def test_an_absent_plane_takes_no_slices() -> None:
-    """An exam with no slices between two others is skipped."""
+def test_a_missing_plane_has_no_slices() -> None:
+    """An exam without slices between two others is skipped."""
     slices = stack(3, 8, 8)
     prepared = Preparation().normalise(slices, torch.tensor([2, 0, 1]))
     assert torch.equal(prepared[2:], Preparation().normalise(slices[2:], torch.tensor([1])))
@@ -70,12 +70,12 @@ def test_an_absent_plane_takes_no_slices() -> None:
     "size", [(256, 256), (224, 256), (512, 512), (320, 512), (100, 80), (1, 1), (257, 3)]
 )
 def test_any_in_plane_size_becomes_the_crop(size: tuple[int, int]) -> None:
-    """Smaller, larger and non-square slices all come out at the crop's size."""
+    """Smaller, larger and non-square slices are all resized to the crop's size."""
     assert Preparation().frame(stack(2, *size)).shape == (2, 224, 224)
 
 
 def test_a_larger_stack_keeps_its_proportions() -> None:
-    """A disc at 512 pixels is the same disc, at half the size, as one drawn at 256."""
+    """A disc at 512 pixels becomes the same as one drawn at 256."""
 
     def disc(side: int) -> torch.Tensor:
         at = (torch.arange(side) + 0.5) / side - 0.5
@@ -85,18 +85,18 @@ def test_a_larger_stack_keeps_its_proportions() -> None:
     assert (small - large).abs().mean() < 1.0
 
 
-def test_a_short_side_is_filled_with_black() -> None:
-    """A narrow image keeps its pixels in the middle and gets the stack's minimum beside them."""
+def test_a_short_side_is_padded_with_the_minimum() -> None:
+    """A narrow image is centred and padded with the stack's minimum."""
     framed = Preparation(size=8, crop=8).frame(stack(1, 8, 4))
     assert (framed[:, :, :2] == framed.min()).all()
     assert (framed[:, :, 6:] == framed.min()).all()
 
 
 @pytest.mark.parametrize("size", [(1024, 1), (1, 900), (3, 2000), (40, 1)])
-def test_a_stack_of_hardly_any_width_is_not_black(size: tuple[int, int]) -> None:
-    """Scaled to below a pixel's width it keeps its grey: torch interpolates to 1 pixel as black."""
+def test_a_very_narrow_stack_is_not_black(size: tuple[int, int]) -> None:
+    """A side is scaled to at least 2 pixels, because torch's interpolation to 1 pixel is black."""
     image = torch.full((2, *size), 200, dtype=torch.uint8)
-    assert (Preparation().fit(image) == 200).all()
+    assert (Preparation().resize(image) == 200).all()
 
 
 @pytest.mark.parametrize("settings", [{"crop": 300}, {"crop": 0}, {"sd": 0.0}])
@@ -106,7 +106,7 @@ def test_contradictions_are_refused(settings: dict[str, float]) -> None:
         Preparation(**settings)  # type: ignore[arg-type]
 
 
-def test_the_settings_survive_json() -> None:
-    """What is saved with the weights makes the same preparation."""
+def test_settings_are_restored_from_json() -> None:
+    """Settings saved with the weights give the same preparation."""
     preparation = Preparation(size=128, crop=112, mean=1.5, sd=2.5)
     assert Preparation(**preparation.to_dict()) == preparation

@@ -1,4 +1,4 @@
-"""The preparation that is exported is the preparation."""
+"""Comparison of the exported preparation with `Preparation`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = [
 
 
 class Frame(torch.nn.Module):
-    """The one operation that torch doesn't know."""
+    """A module with the custom operation."""
 
     def __init__(self, preparation: Preparation) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Frame(torch.nn.Module):
 def exported(
     request: pytest.FixtureRequest,
 ) -> tuple[Preparation, onnxruntime.InferenceSession]:
-    """A preparation, and its framing as ONNX Runtime reads it."""
+    """A preparation, and its framing exported to ONNX Runtime."""
     preparation: Preparation = request.param
     program = torch.onnx.export(
         Frame(preparation).eval(),
@@ -58,14 +58,14 @@ def exported(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_any_size_is_framed_alike(
+def test_any_size_is_framed_equally(
     exported: tuple[Preparation, onnxruntime.InferenceSession], size: tuple[int, int]
 ) -> None:
-    """Equal, smaller, larger, odd and narrow: the same bytes.
+    """Equal, smaller, larger, odd and narrow stacks give the same bytes.
 
-    Where a weighted mean lies halfway between two grey values, the order of the sum may decide, in
-    at most one pixel and one more of 20 000, by one grey value; twice as many where a stack of one
-    column or row is scaled to two, which are the same.
+    If a weighted mean is halfway between two grey values, rounding may differ by one grey value, in
+    at most one pixel plus one per 20,000; in twice as many if a stack of one column or row is
+    scaled to two, which are equal.
     """
     preparation, session = exported
     rng = np.random.default_rng(sum(size))
@@ -81,8 +81,8 @@ def test_any_size_is_framed_alike(
 
 @pytest.mark.parametrize("size", [(256, 256), (300, 200), (60, 31)])
 @pytest.mark.parametrize("slices", [1, 4])
-def test_it_is_normalised_alike(size: tuple[int, int], slices: int) -> None:
-    """Minimum to maximum, mean and SD."""
+def test_any_size_is_normalised_equally(size: tuple[int, int], slices: int) -> None:
+    """Scaling, mean and SD equal those of `Preparation`."""
     rng = np.random.default_rng(slices)
     stack = torch.from_numpy(rng.integers(3, 240, (slices, *size), dtype=np.uint8))
     preparation = Preparation()
@@ -94,8 +94,8 @@ def test_it_is_normalised_alike(size: tuple[int, int], slices: int) -> None:
     assert off.max() < 0.05  # one grey value
 
 
-def test_a_constant_stack_is_normalised_alike() -> None:
-    """(0 - mean) / SD everywhere, not a division by zero."""
+def test_a_constant_stack_is_normalised_equally() -> None:
+    """A constant stack becomes (0 - mean) / SD, without division by zero."""
     stack = torch.full((2, 60, 50), 77, dtype=torch.uint8)
     torch.testing.assert_close(
         TracedPreparation(Preparation())(stack), torch.full((2, 1, 224, 224), -58.09 / 49.73)

@@ -70,7 +70,7 @@ def test_a_shipped_recipe_trains_the_largest_exams_in_6_gb(name: str, tmp_path: 
     claim, and benchmarks/memory.py measures the recipe's own batches.
     """
     recipe = load_recipe(name)
-    order = [position for (position,) in EpochBatches([0, 1], 1, recipe.seed).whole(0)]
+    order = [position for (position,) in EpochBatches([0, 1], 1, recipe.seed).all_batches(0)]
     data = write_largest(tmp_path / "data", order)
     weights = "lite0" if "lite0" in recipe.network.encoder else "none"
     words = ["train", str(data), "--out", str(tmp_path / "run"), "--recipe", name]

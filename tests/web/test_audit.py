@@ -107,7 +107,7 @@ def test_the_model_is_no_audit_log(onnx_file: Path) -> None:
 
 def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
     """A folder, and a file in a folder that isn't there, which isn't made."""
-    with pytest.raises(MrkneeError, match="is no file"):
+    with pytest.raises(MrkneeError, match="is not a regular file"):
         AuditLog(tmp_path)
     with pytest.raises(FileNotFoundError):
         AuditLog(tmp_path / "no" / "log")

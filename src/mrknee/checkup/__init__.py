@@ -1,15 +1,17 @@
-"""WHAT IS WRONG WITH IT: a data set looked through before a run is spent on it. No torch.
+"""Checks of a data set before training. No torch.
 
-- `problem`: every kind of problem: its code, how bad it is, what to do.
-- `layout`: splits, series, files that belong to nothing, ids in two splits.
-- `stacks`: each stack read once, on all cores; sizes and slice counts unlike the rest.
-- `orders`: axes in another order than (slices, rows, cols).
-- `labels`: label files, label logic, prevalences of train and valid.
-- `likeness`: how alike two stacks are, whatever was cropped, mirrored or brightened.
-- `duplicates`: copies, and exams that are too alike, inside and across splits.
-- `planes`: stacks that look like another plane than their folder says.
-- `facts`: what is told in the end, as JSON; `table`: the same for a person.
-- `check`: all of it.
+Start with `check`, which runs all checks, and `problem`, which defines what they report:
 
-`docs/checking.md` says how each is done and how well it works.
+- `check`: runs all checks on a data set.
+- `problem`: all kinds of problems: code, severity, meaning, advice.
+- `layout`: splits, series, unrecognised files, ids in two splits.
+- `stacks`: reading of all stacks in parallel; unusual sizes and slice counts.
+- `orders`: axes in an order other than (slices, rows, cols).
+- `labels`: label files, consistency of labels, prevalences of train and valid.
+- `similarity`: similarity of two stacks, robust to cropping, mirroring and brightness.
+- `duplicates`: copies and near-duplicates, within and across splits.
+- `planes`: stacks that look like a plane other than that of their folder.
+- `facts`: the result, also as JSON; `table`: the result as text.
+
+`docs/reference/checks.md` describes the checks and `docs/results/checks.md` their accuracy.
 """

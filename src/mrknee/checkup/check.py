@@ -1,6 +1,6 @@
-"""Everything that would spoil a run on a data set, all of it at once, before it starts.
+"""Runs all checks on a data set.
 
-Reading stops at the first fault; this goes on and lists them.
+Reading a data set stops at the first error; a check continues and lists all problems.
 """
 
 from __future__ import annotations
@@ -24,32 +24,33 @@ from mrknee.checkup.layout import (
 )
 from mrknee.checkup.orders import check_axes
 from mrknee.checkup.planes import check_planes
-from mrknee.checkup.stacks import Look, check_shapes, look_at_stacks
+from mrknee.checkup.stacks import StackSummary, check_shapes, summarise_stacks
 from mrknee.exams import SeriesList
 from mrknee.exams.axes import parse_axes
 
 
 def check(root: str | Path, *, axes: str | None = None) -> Checkup:
-    """Looks at every file of a data set in MRNet's layout and lists what is wrong.
+    """Checks every file of a data set in MRNet's layout and lists all problems.
 
     Args:
-        root: the data set's folder; every folder in it that holds a series' folder is a split. Or
-            a folder that holds the series' folders itself, without splits, as import writes it.
-        axes: the order of the files' axes, such as `rows,cols,slices`; None expects
-            `slices,rows,cols`. Where shapes say that it is another, that is a problem, and the
-            stacks are looked at in the order that they seem to have.
+        root: the data set's folder; every folder in it that contains the folder of a series is a
+            split. Or a folder that contains the folders of series directly, without splits, as
+            import writes it.
+        axes: the order of axes in the files, such as `rows,cols,slices`; None expects
+            `slices,rows,cols`. If the shapes indicate another order, that is a problem, and the
+            stacks are checked in the detected order.
 
     Returns:
-        The facts, the exams that are too alike, and the problems: layout, labels, stacks, copies,
-        planes.
+        The contents of the splits, pairs of similar exams, and the problems of layout, labels,
+        stacks, copies and planes.
 
     Raises:
-        MrkneeError: there is no such folder, no split in it, or its `series.csv` can't be read.
+        DataError: the folder doesn't exist, has no split, or its `series.csv` can't be read.
     """
     root = Path(root)
     only = root.resolve().name if is_one_folder(root) else None
     data = root.resolve()
-    if only is not None:  # its name stands for a split's
+    if only is not None:  # the folder is treated as a split of its parent
         root = data.parent
     splits = split_names(root) if only is None else [only]
     series, problems = series_of_splits(root, splits)
@@ -69,29 +70,31 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
         if ids:
             labels[split], wrong = check_labels(root, split, ids, declared)
             problems += wrong
-    # a label file that can't be read is told already, and its finding is missing from the counts
+    # unreadable label files are already reported, and their findings are missing from the counts
     if not any(p.code.startswith("label-") and p.severity == "error" for p in problems):
         problems += compare_labels(labels.get("train", {}), labels.get("valid", {}))
     given = None if axes is None else parse_axes(axes)
     order, wrong = check_axes(root, places, given=given)
     problems += wrong
-    looks, unreadable = look_at_stacks(root, places, axes=order)
-    problems += [*unreadable, *check_shapes(looks, series)]
-    copies, same = find_copies(looks)
-    alike, similar = find_alike(looks, series, copies)
-    compared, strangers = check_planes(looks, series)
-    problems += [*same, *similar, *strangers]
+    stacks, unreadable = summarise_stacks(root, places, axes=order)
+    problems += [*unreadable, *check_shapes(stacks, series)]
+    copies, same = find_copies(stacks)
+    alike, similar = find_alike(stacks, series, copies)
+    compared, misplaced = check_planes(stacks, series)
+    problems += [*same, *similar, *misplaced]
     facts = {
-        split: SplitFacts(len(exams[split]), counts, _slices(split, looks, series))
+        split: SplitFacts(len(exams[split]), counts, _slices(split, stacks, series))
         for split, counts in labels.items()
     }
     return Checkup(data.name, facts, (*copies, *alike), compared, tuple(problems))
 
 
-def _slices(split: str, looks: Sequence[Look], series: SeriesList) -> dict[str, SliceCount]:
+def _slices(
+    split: str, stacks: Sequence[StackSummary], series: SeriesList
+) -> dict[str, SliceCount]:
     counts: dict[str, SliceCount] = {}
     for name in series.names:
-        n = [k.shape[0] for k in looks if (k.place.split, k.place.series) == (split, name)]
+        n = [k.shape[0] for k in stacks if (k.place.split, k.place.series) == (split, name)]
         if n:
             lower, median, upper = np.quantile(n, [0.25, 0.5, 0.75]).tolist()
             counts[name] = SliceCount(len(n), min(n), lower, median, upper, max(n))

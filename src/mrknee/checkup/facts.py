@@ -1,4 +1,4 @@
-"""What `check` has found, as plain facts and as JSON."""
+"""Checkup: the result of `check`, also as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelCount:
-    """How often a finding is present, absent, and not known among a split's exams."""
+    """Numbers of exams of a split in which a finding is present, absent and unknown."""
 
     positive: int
     negative: int
@@ -26,21 +26,21 @@ class LabelCount:
 
     @property
     def prevalence(self) -> Proportion:
-        """Share of the positive among the known, with Wilson's interval; NaN if none is known."""
+        """Share of positive among known labels, with Wilson's interval; NaN if none is known."""
         return wilson(self.positive, self.positive + self.negative)
 
 
 @dataclass(frozen=True)
 class SliceCount:
-    """How many readable stacks of a series there are, and how many slices they have.
+    """Number of readable stacks of a series, and the distribution of their slice counts.
 
     Attributes:
-        stacks: how many there are.
-        fewest: slices of the shortest.
-        lower: a quarter of the stacks has at most so many.
-        median: half of them.
-        upper: three quarters.
-        most: slices of the longest.
+        stacks: number of readable stacks.
+        fewest: minimum number of slices.
+        lower: lower quartile of the number of slices.
+        median: median number of slices.
+        upper: upper quartile of the number of slices.
+        most: maximum number of slices.
     """
 
     stacks: int
@@ -53,12 +53,12 @@ class SliceCount:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """What a split holds.
+    """The contents of a split.
 
     Attributes:
-        exams: how many exams have at least one series.
-        labels: finding -> its counts, for each label file that can be read.
-        slices: series -> its counts, for each series with a readable stack.
+        exams: number of exams with at least one series.
+        labels: finding -> label counts, for each readable label file.
+        slices: series -> slice counts, for each series with a readable stack.
     """
 
     exams: int
@@ -68,15 +68,14 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two exams that are too alike.
+    """Two exams that are copies or near-duplicates.
 
     Attributes:
-        first: split and id, as `train/0012`.
-        second: the other's.
-        distance: the mean of the series' distances: shares of bits that differ, 0 for copies.
-        series: series -> distance, for the series that both have; in a pair of copies, for those
-            that are the same.
-        copy: whether the stacks are the same, byte for byte.
+        first: split and id of one exam, as `train/0012`.
+        second: split and id of the other exam.
+        distance: mean distance over the series: share of hash bits that differ, 0 for copies.
+        series: series -> distance, for the common series; for copies, the identical series.
+        copy: whether stacks are identical byte for byte.
     """
 
     first: str
@@ -88,15 +87,15 @@ class Pair:
 
 @dataclass(frozen=True, repr=False)
 class Checkup:
-    """What is wrong with a data set, and what it holds.
+    """The contents of a data set and all problems found.
 
     Attributes:
-        data: the name of the data set's folder.
-        splits: split -> what it holds.
-        pairs: exams that are too alike, the most alike first.
-        planes_compared: whether there were exams enough, and alike enough, to say of each stack
-            which plane it looks like.
-        problems: all of them.
+        data: name of the data set's folder.
+        splits: split -> contents.
+        pairs: copies and near-duplicates, sorted by distance.
+        planes_compared: whether the plane check could run (enough exams, classifier accurate
+            enough).
+        problems: all problems.
 
     Example:
         >>> import mrknee
@@ -111,17 +110,17 @@ class Checkup:
     problems: tuple[Problem, ...]
 
     def __repr__(self) -> str:
-        from mrknee.checkup.table import table  # it imports this file
+        from mrknee.checkup.table import table  # circular import
 
         return table(self).rstrip()
 
     @property
     def ok(self) -> bool:
-        """Whether nothing must be put right before a run; there may be warnings."""
+        """Whether there are no errors; there may be warnings."""
         return not self.errors
 
     def to_frame(self) -> DataFrame:
-        """The problems as a pandas DataFrame, one row each.
+        """Converts the problems to a pandas DataFrame, one row per problem.
 
         Columns: `severity` (error or warning), `code`, `file`, `exam`, `text`, `advice`.
 
@@ -133,16 +132,16 @@ class Checkup:
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """The problems that must be put right before a run."""
+        """The problems that must be corrected before training."""
         return tuple(p for p in self.problems if p.severity == "error")
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """The problems a run can live with, but a reader must know."""
+        """The problems that don't prevent training, but must be considered in its results."""
         return tuple(p for p in self.problems if p.severity == "warning")
 
     def to_json(self) -> str:
-        """All of it as JSON text; a prevalence that can't be computed is null."""
+        """Converts the result to JSON text; a prevalence that can't be computed is null."""
         splits: dict[str, Any] = {name: asdict(facts) for name, facts in self.splits.items()}
         for name, facts in self.splits.items():
             for finding, count in facts.labels.items():

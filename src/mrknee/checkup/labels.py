@@ -1,4 +1,4 @@
-"""Label files: their form, their ids, their logic, and how often each finding is present."""
+"""Checks of label files: format, ids, consistency and prevalences."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ INCLUDING = ("acl", "meniscus")
 """Findings that make an exam abnormal by MRNet's definition of the label."""
 
 CODES = ("label-name", "label-value", "label-twice", "label-unknown")
-"""Codes of the readers' errors; any other error is `label-format`."""
+"""Error codes of the readers that are problems of the same code; others are `label-format`."""
 
 CHANCE = 0.05
-"""Train and valid differ where Fisher's exact test has p below this, divided by the number of
-findings: of data sets that were split at random, at most 5 % get a warning."""
+"""Train and valid differ if the p-value of Fisher's exact test is below this level divided by the
+number of findings: of randomly split data sets, at most 5 % get a warning."""
 
 
 def check_labels(
     root: Path, split: str, ids: Sequence[str], declared: Mapping[str, str] | None = None
 ) -> tuple[dict[str, LabelCount], list[Problem]]:
-    """One split's label files.
+    """Checks the label files of one split.
 
     Args:
         root: the data set's folder.
-        split: the split's name.
-        ids: its exams.
-        declared: the findings that the data set declares, in order; None where it declares none.
+        split: name of the split.
+        ids: ids of its exams.
+        declared: the findings that the data set declares, in order; None if it declares none.
 
     Returns:
-        Finding -> its counts, for each file that can be read and joined; and the problems.
+        Finding -> label counts, for each file that can be read and joined; and the problems.
     """
     columns: dict[str, Float[np.ndarray, " exams"]] = {}
     problems: list[Problem] = []
@@ -67,7 +67,7 @@ def check_labels(
     if split == "train" and files and declared is not None:
         for name in declared:
             if name not in files:
-                text = f"{FINDINGS_FILE} declares {name}, which no exam is labelled with"
+                text = f"{FINDINGS_FILE} declares {name}, but no exam has a label for it"
                 problems.append(Problem("unlabelled-finding", text, f"{split}-{name}.csv"))
     ordered = {name: columns[name] for name in (in_order(columns, declared) if columns else ())}
     counts = {name: _count(column) for name, column in ordered.items()}
@@ -80,7 +80,7 @@ def _without_line(file: Path, ids: Sequence[str]) -> Iterator[Problem]:
     lines = read_labels(file, soft=True)
     missing = [exam_id for exam_id in ids if exam_id not in lines]
     if missing:
-        text = f"{len(missing)} of {len(ids)} exams have no line, {missing[0]!r} first"
+        text = f"{len(missing)} of {len(ids)} exams have no line, the first is {missing[0]!r}"
         yield Problem("label-missing", text, file.name)
 
 
@@ -119,11 +119,11 @@ def _contradictions(
 def compare_labels(
     train: Mapping[str, LabelCount], valid: Mapping[str, LabelCount]
 ) -> Iterator[Problem]:
-    """Findings that only one of train and valid has, and prevalences that differ.
+    """Reports findings that only one of train and valid has, and prevalences that differ.
 
     Args:
-        train: the split's counts; nothing is said where either split has none.
-        valid: the same.
+        train: label counts of train; if either split has none, nothing is reported.
+        valid: label counts of valid.
     """
     lacking = [f"train-{name}.csv" for name in valid if name not in train]
     lacking += [f"valid-{name}.csv" for name in train if name not in valid]
@@ -136,8 +136,8 @@ def compare_labels(
         p = float(fisher_exact(table).pvalue)
         if p < CHANCE / len(common):
             text = (
-                f"{name}: {_percent(first)} of train, {_percent(second)} of valid; chance would "
-                f"part them as far with p = {p:.1g} (Fisher's exact test)"
+                f"{name}: {_percent(first)} of train, {_percent(second)} of valid; "
+                f"p = {p:.1g} (Fisher's exact test)"
             )
             yield Problem("prevalence", text, f"valid-{name}.csv")
 
@@ -148,7 +148,7 @@ def _percent(n: LabelCount) -> str:
 
 
 def declared_findings(root: Path) -> tuple[Mapping[str, str] | None, list[Problem]]:
-    """The findings that the data set declares; a problem where `findings.csv` can't be read."""
+    """Reads the declared findings; returns a problem if `findings.csv` can't be read."""
     try:
         return read_findings(root), []
     except MrkneeError as error:

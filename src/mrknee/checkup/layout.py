@@ -1,4 +1,4 @@
-"""Splits, series and exams as they lie on the disk, and what lies there beside them."""
+"""Checks of the layout: splits, series, exams and unrecognised files."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ from mrknee.exams.listing import (
 from mrknee.exams.series import SERIES_FILE
 
 RECORD = "import.json"
-"""What `mrknee import` writes beside the series' folders."""
+"""The record that `mrknee import` writes next to the folders of series."""
 
 
 DECLARATIONS = ("series.csv", "findings.csv", "groups.csv")
-"""Tables that a data set may have beside its splits."""
+"""Optional tables in a data set's folder."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """One stack's place in a data set.
+    """The place of one stack in a data set.
 
     Attributes:
-        split: its split.
-        exam: its exam's id.
-        series: the folder it lies in.
-        path: where it lies, seen from the data set's folder, where folder or file are not named as
-            usual.
+        split: the split.
+        exam: the exam's id.
+        series: the series.
+        path: path relative to the data set's folder; "" for the default name.
     """
 
     split: str
@@ -49,29 +48,28 @@ class Place:
 
     @property
     def file(self) -> str:
-        """Where it lies, seen from the data set's folder."""
+        """The path of the stack relative to the data set's folder."""
         return self.path or f"{self.split}/{self.series}/{self.exam}.npy"
 
 
 def split_names(root: Path) -> list[str]:
-    """The folders that hold a series' folder: train, valid, then others by name.
+    """Lists the splits, folders that contain the folder of a series: train, valid, others by name.
 
     Raises:
-        MrkneeError: there is none, or a folder's `series.csv` can't be read.
+        DataError: there is no split, or a `series.csv` can't be read.
     """
     found = set()
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        with suppress(OSError):  # not ours to look into
+        with suppress(OSError):  # no permission
             if series_folders(folder):
                 found.add(folder.name)
     if not found:
         raise DataError(
-            "there is no data set here",
+            "the folder is not a data set",
             code="no-dataset",
             file=root,
-            expected="folders train/ and valid/ with "
-            + ", ".join(f"{name}/" for name in declared_series(root / "train").names)
-            + " inside",
+            expected="folders train/ and valid/ that contain "
+            + ", ".join(f"{name}/" for name in declared_series(root / "train").names),
             found=what_is_there(root),
             advice=folder_meant(root, data_set=True),
         )
@@ -80,10 +78,10 @@ def split_names(root: Path) -> list[str]:
 
 
 def series_of_splits(root: Path, splits: Sequence[str]) -> tuple[SeriesList, list[Problem]]:
-    """The series that the first split declares; and a problem for each split with other ones.
+    """Returns the series of the first split, and one problem per split with different series.
 
     Raises:
-        MrkneeError: a `series.csv` can't be read.
+        DataError: a `series.csv` can't be read.
     """
     declared = {split: declared_series(root / split) for split in splits}
     first, series = next(iter(declared.items()))
@@ -96,7 +94,7 @@ def series_of_splits(root: Path, splits: Sequence[str]) -> tuple[SeriesList, lis
 
 
 def is_one_folder(root: Path) -> bool:
-    """Whether a folder holds exams without splits, as `mrknee import` writes them."""
+    """Returns whether a folder contains exams without splits, as `mrknee import` writes them."""
     if not root.is_dir():
         return False
     names = declared_series(root).names
@@ -106,11 +104,11 @@ def is_one_folder(root: Path) -> bool:
 
 
 def of_one_folder(problems: Sequence[Problem], name: str) -> list[Problem]:
-    """Of the problems of a data set with one split, those that concern a folder without splits.
+    """Selects the problems of a one-split data set that concern a folder without splits.
 
     Args:
-        problems: what `check_layout` has found.
-        name: the folder's name, which stands for a split's.
+        problems: the result of `check_layout`.
+        name: the folder's name, used as the name of the split.
     """
     return [
         problem
@@ -124,7 +122,7 @@ def of_one_folder(problems: Sequence[Problem], name: str) -> list[Problem]:
 def listings_of(
     root: Path, splits: Sequence[str], series: SeriesList
 ) -> tuple[dict[str, Listing], list[Problem]]:
-    """The files of each split; none for one that can't be listed, which is a problem then."""
+    """Lists the files of each split; a split that can't be listed is empty and a problem."""
     listings: dict[str, Listing] = {}
     problems: list[Problem] = []
     for split in splits:
@@ -142,22 +140,22 @@ def listings_of(
             problems.append(from_error(error, (), "stack-twice", root / split).within(root))
         else:
             if not listings[split].files:
-                problems.append(Problem("no-exams", "there is no .npy file in it", f"{split}/"))
+                problems.append(Problem("no-exams", "there is no .npy file", f"{split}/"))
     return listings, problems
 
 
 def check_layout(
     root: Path, listings: Mapping[str, Listing], series: SeriesList
 ) -> tuple[list[Place], list[Problem]]:
-    """The stacks there are, and what is wrong with where they are.
+    """Checks the locations of all stacks.
 
     Args:
         root: the data set's folder.
-        listings: split -> its files.
-        series: the series there may be.
+        listings: split -> files.
+        series: the declared series.
 
     Returns:
-        Every stack's place, and the problems.
+        The place of every stack, and the problems.
     """
     problems: list[Problem] = []
     for split in ("train", "valid"):
@@ -185,16 +183,16 @@ def _shared_ids(exams: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
         for exam_id in ids:
             other = seen.setdefault(exam_id, split)
             if other != split:
-                text = f"the id is in {other} and in {split}; expected an id to name one exam"
+                text = f"the id is in {other} and in {split}; expected unique ids"
                 yield Problem("id-twice", text, f"{split}/*/{exam_id}.npy", exam_id)
 
 
 def check_groups(root: Path, exams: Mapping[str, Sequence[str]]) -> list[Problem]:
-    """Groups of `groups.csv` that are in two splits, and ids in it that are in none.
+    """Finds groups of `groups.csv` that are in two splits, and ids that are in no split.
 
     Args:
         root: the data set's folder.
-        exams: split -> the ids of its exams.
+        exams: split -> ids of its exams.
     """
     try:
         groups = read_groups(root) or {}
@@ -206,12 +204,15 @@ def check_groups(root: Path, exams: Mapping[str, Sequence[str]]) -> list[Problem
     for exam_id, group in groups.items():
         if exam_id not in split_of:
             known = how_ids_differ(exam_id, split_of)
-            text = f"there is no such exam{f'; {known}' if known else ''}"
+            text = f"there is no exam with this id{f'; {known}' if known else ''}"
             problems.append(Problem("group-unknown", text, GROUPS_FILE, exam_id))
             continue
         other = first.setdefault(group, exam_id)
         if split_of[other] != split_of[exam_id]:
-            text = f"its group has {other} in {split_of[other]}; it is in {split_of[exam_id]}"
+            text = (
+                f"the exam is in {split_of[exam_id]}, but {other} of the same group is in "
+                f"{split_of[other]}"
+            )
             file = f"{split_of[exam_id]}/*/{exam_id}.npy"
             problems.append(Problem("group-across", text, file, exam_id))
     return problems
@@ -220,27 +221,30 @@ def check_groups(root: Path, exams: Mapping[str, Sequence[str]]) -> list[Problem
 def _extra_files(
     root: Path, listings: Mapping[str, Listing], series: SeriesList
 ) -> Iterator[Problem]:
-    """What nothing reads; hidden files, and whatever else people keep beside the splits, may be.
+    """Finds files that are never read, except hidden files.
 
-    Beside the splits only stacks and tables are told, which were meant to be read.
+    Next to the splits only stacks and tables are reported, which are probably misplaced; other
+    files are permitted there.
     """
     for path in _visible(root):
         if path.name in DECLARATIONS:
             continue
         if path.suffix == ".csv" and not any(path.name.startswith(f"{s}-") for s in listings):
             names = " or ".join(f"{split}-<finding>.csv" for split in listings)
-            yield Problem("extra-file", f"a table of no split; expected {names}", path.name)
+            yield Problem(
+                "extra-file", f"the table has an unexpected name; expected {names}", path.name
+            )
         elif path.suffix == ".npy":
-            yield Problem("extra-file", "a stack outside the series' folders", path.name)
+            yield Problem("extra-file", "a stack outside the folders of series", path.name)
     for split, listing in listings.items():
         folders = series_folders(root / split, series).values()
         for path in _visible(root / split):
             if path not in folders and path.name != SERIES_FILE:
-                text = f"expected only {', '.join(series.names)} in a split's folder"
+                text = f"expected only {', '.join(series.names)} in the folder of a split"
                 yield Problem("extra-file", text, f"{split}/{path.name}")
         for path in listing.unread:
             if path.parent in folders:
-                text = "expected only <id>.npy in a series' folder"
+                text = "expected only <id>.npy in the folder of a series"
                 yield Problem("extra-file", text, path.relative_to(root).as_posix())
 
 

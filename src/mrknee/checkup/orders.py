@@ -1,4 +1,4 @@
-"""Stacks whose axes seem to be in another order than (slices, rows, cols), told by their shapes."""
+"""Finds stacks whose shapes indicate an order of axes other than (slices, rows, cols)."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from mrknee.exams.axes import AXES, Axes, Shape, other_axes, shape_in_order
 from mrknee.exams.stackfile import read_shape
 
 SHARE = 0.5
-"""Where so many of the stacks seem to be in one other order, which is right for the others too, the
-data set is taken to be."""
+"""Share of stacks with another order from which on the data set is assumed to have that order, if
+no other stack contradicts it."""
 
 
 def check_axes(
     root: Path, places: Sequence[Place], *, given: Axes | None = None
 ) -> tuple[Axes, list[Problem]]:
-    """Looks at the shapes of all stacks, by the rules of `mrknee.exams.axes`.
+    """Checks the shapes of all stacks, by the rules of `mrknee.exams.axes`.
 
     Args:
         root: the data set's folder.
-        places: where the stacks are; those whose header can't be read are told elsewhere.
-        given: the order that they are said to have; `AXES` is insisted on.
+        places: places of the stacks; those with an unreadable header are skipped.
+        given: the order of axes that the user gave; with `AXES` nothing is checked.
 
     Returns:
-        The order in which the data set is to be looked at, so that one fault isn't told as many;
-        and the problems: one where the data set is in another order, else one for each stack that
-        is.
+        The order in which to read the data set, so that one fault isn't reported many times; and
+        the problems: one if the data set is in another order, else one per stack that is.
     """
     if given == AXES:
         return AXES, []
@@ -64,7 +63,7 @@ def check_axes(
 def _fits(
     order: Axes, shapes: Mapping[Place, Shape], alone: Mapping[Place, tuple[Axes, str]]
 ) -> bool:
-    """Whether an order contradicts no stack: none that tells another, none once it is read so."""
+    """Returns whether an order is consistent with all stacks, before and after reordering."""
     return all(axes == order for axes, _ in alone.values()) and all(
         other_axes({place.series: [shape_in_order(shape, order)]}) is None
         for place, shape in shapes.items()
@@ -73,7 +72,9 @@ def _fits(
 
 def _problem(order: Axes, why: str, place: Place | None = None, read_as: Axes = AXES) -> Problem:
     text = f"expected ({', '.join(read_as)}); the axes seem to be "
-    text += f"({', '.join(order)}): {why}" if read_as == AXES else f"others: read so, {why}"
+    text += (
+        f"({', '.join(order)}): {why}" if read_as == AXES else f"others: read in this order, {why}"
+    )
     if place is None:
         return Problem("other-axes", f"all stacks: {text}", ".")
     return Problem("other-axes", text, place.file, place.exam)

@@ -1,7 +1,7 @@
-"""Stacks that look like another plane than their folder says.
+"""Finds stacks that look like a plane other than that of their folder.
 
-Nothing is known beforehand of how a plane looks: it is learned from the data set itself, and each
-stack is judged by what was learned from other exams.
+A classifier of planes is trained on the data set itself; each stack is classified by a classifier
+that was trained on other exams.
 """
 
 from __future__ import annotations
@@ -12,69 +12,69 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from mrknee.checkup.likeness import Seen, pictures, seen
 from mrknee.checkup.problem import Problem
-from mrknee.checkup.stacks import Look
+from mrknee.checkup.similarity import Features, features, thumbnails
+from mrknee.checkup.stacks import StackSummary
 from mrknee.exams import MRNET_SERIES, PLANES, SeriesList
 
 FOLDS = 5
-"""Exams are dealt to so many parts; each part is judged by what the others teach."""
+"""Folds of the cross-validation over exams."""
 
 FEWEST = 10
-"""So many stacks of each plane are needed."""
+"""Minimum number of stacks per plane."""
 
 ACCURACY = 0.8
-"""Where fewer stacks than this share are told right, the planes are too alike (or too many stacks
-are in the wrong folder) for anything to be said of single ones."""
+"""Minimum accuracy of the classifier. Below it, the planes are too similar (or too many stacks are
+in the wrong folder) for a statement on single stacks."""
 
 MARGIN = 0.25
-"""The other plane must lead by this share of the lead that the right one usually has."""
+"""The other plane must lead by at least this share of the median lead of the folder's plane."""
 
 USUAL = 0.05
-"""The stack must be more like the other plane than this share of its stacks of other exams, so that
-a stack unlike any (another scanner, another anatomy) is not given to either."""
+"""The stack must be more similar to the other plane than this share of that plane's stacks of other
+exams, so that a stack unlike any plane (another scanner, another anatomy) is not reported."""
 
 
 def check_planes(
-    looks: Sequence[Look], series: SeriesList = MRNET_SERIES
+    stacks: Sequence[StackSummary], series: SeriesList = MRNET_SERIES
 ) -> tuple[bool, list[Problem]]:
-    """Says which stacks look like another plane; docs/checking.md has the rule in words.
+    """Finds stacks that look like another plane; docs/reference/checks.md states the rule.
 
     Args:
-        looks: the stacks; those of one value are left out.
-        series: the series there may be; a stack's plane is its series'.
+        stacks: the stacks; blank ones are skipped.
+        series: the declared series, which give the plane of each stack.
 
     Returns:
-        Whether the planes could be told apart at all, and the problems.
+        Whether the check could run (enough stacks, classifier accurate enough), and the problems.
     """
-    mine = [look for look in looks if not look.blank]
+    mine = [stack for stack in stacks if not stack.blank]
     plane_of = {one.name: PLANES.index(one.plane) for one in series}
-    planes = np.array([plane_of[look.place.series] for look in mine], dtype=np.int64)
+    planes = np.array([plane_of[stack.place.series] for stack in mine], dtype=np.int64)
     if min(np.bincount(planes, minlength=len(PLANES))) < FEWEST:
         return False, []
-    images = np.stack([pictures(look.cells) for look in mine])
-    plain, mirrored = seen(images), seen(images[..., ::-1])
-    exams = {(look.place.split, look.place.exam): None for look in mine}
+    images = np.stack([thumbnails(stack.cells) for stack in mine])
+    plain, mirrored = features(images), features(images[..., ::-1])
+    exams = {(stack.place.split, stack.place.exam): None for stack in mine}
     part = dict(zip(exams, np.arange(len(exams)) % FOLDS, strict=True))
-    parts = np.array([part[look.place.split, look.place.exam] for look in mine], dtype=np.int64)
-    scores = _judge(plain, mirrored, planes, parts)
+    parts = np.array([part[stack.place.split, stack.place.exam] for stack in mine], dtype=np.int64)
+    scores = _classify(plain, mirrored, planes, parts)
     correlations = _correlate(plain, mirrored, planes)
     lead, other = _lead(scores, planes)
     if np.mean(lead > 0) < ACCURACY:
         return False, []
-    return True, list(_strangers(mine, planes, other, lead, correlations))
+    return True, list(_misplaced(mine, planes, other, lead, correlations))
 
 
-def _judge(
-    plain: Seen,
-    mirrored: Seen,
+def _classify(
+    plain: Features,
+    mirrored: Features,
     planes: Int64[np.ndarray, " stacks"],
     parts: Int64[np.ndarray, " stacks"],
 ) -> Float[np.ndarray, "stacks planes"]:
-    """Log-likelihoods of a linear discriminant that was fitted on the other parts' exams.
+    """Computes log-likelihoods of a linear discriminant that was fitted on the other folds.
 
-    Its covariance is shrunk by Ledoit and Wolf's rule. Each stack is there as it is and mirrored,
-    for fitting and for judging, as left and right knees are.
+    The covariance is shrunk by the Ledoit-Wolf formula. Each stack is used unchanged and mirrored,
+    for fitting and classification, because knees are left or right.
     """
     scores = np.zeros((len(plain), len(PLANES)))
     for part in range(FOLDS):
@@ -87,9 +87,9 @@ def _judge(
 
 
 def _correlate(
-    plain: Seen, mirrored: Seen, planes: Int64[np.ndarray, " stacks"]
+    plain: Features, mirrored: Features, planes: Int64[np.ndarray, " stacks"]
 ) -> Float32[np.ndarray, "stacks planes"]:
-    """Each stack's correlation with the planes' mean pictures, from which it is left out itself."""
+    """Computes each stack's correlation with the mean of each plane's other stacks."""
     correlations = np.zeros((len(plain), len(PLANES)), dtype=np.float32)
     for plane in range(len(PLANES)):
         inside = (planes == plane)[:, None]
@@ -103,7 +103,7 @@ def _correlate(
 def _lead(
     scores: Float[np.ndarray, "stacks planes"], planes: Int64[np.ndarray, " stacks"]
 ) -> tuple[Float[np.ndarray, " stacks"], Int64[np.ndarray, " stacks"]]:
-    """By how much the folder's plane leads before the best other one, and which that is."""
+    """Returns the lead of the folder's plane over the best other plane, and that other plane."""
     rows = np.arange(len(scores))
     own = scores[rows, planes]
     others = scores.copy()
@@ -112,8 +112,8 @@ def _lead(
     return own - others[rows, other], other
 
 
-def _strangers(
-    looks: Sequence[Look],
+def _misplaced(
+    stacks: Sequence[StackSummary],
     planes: Int64[np.ndarray, " stacks"],
     other: Int64[np.ndarray, " stacks"],
     lead: Float[np.ndarray, " stacks"],
@@ -123,13 +123,13 @@ def _strangers(
     for row in np.flatnonzero(lead <= -MARGIN * usual).tolist():
         own_plane, other_plane = planes[row], other[row]
         with_own, with_other = correlations[row, own_plane], correlations[row, other_plane]
-        exam = looks[row].place.split, looks[row].place.exam
-        others = [(look.place.split, look.place.exam) != exam for look in looks]
+        exam = stacks[row].place.split, stacks[row].place.exam
+        others = [(stack.place.split, stack.place.exam) != exam for stack in stacks]
         members = correlations[(planes == other_plane) & others, other_plane]
         if with_other > with_own and np.mean(members < with_other) >= USUAL:
-            place, name = looks[row].place, PLANES[other_plane]
+            place, name = stacks[row].place, PLANES[other_plane]
             text = (
-                f"looks {name}: correlates at {with_other:.2f} with the other exams' mean {name} "
-                f"picture, at {with_own:.2f} with their {PLANES[own_plane]} one"
+                f"looks {name}: the correlation with the mean of the other exams' stacks is "
+                f"{with_other:.2f} for {name} and {with_own:.2f} for {PLANES[own_plane]}"
             )
             yield Problem("other-plane", text, place.file, place.exam)

@@ -1,4 +1,4 @@
-"""Every stack read once, on all cores: what is wrong with it, and what is kept of it."""
+"""Reads every stack once, in parallel: problems, and a summary for later comparisons."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from mrknee.checkup.layout import Place
-from mrknee.checkup.likeness import Grid, grid
 from mrknee.checkup.problem import Problem, from_error
+from mrknee.checkup.similarity import Grid, grid
 from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_SERIES, SeriesList, read_stack
 from mrknee.exams.axes import AXES, Axes
@@ -24,34 +24,34 @@ from mrknee.exams.stackfile import first_pixel
 from mrknee.progress import track
 
 CODES = ("not-npy", "truncated", "pickled", "wrong-type", "wrong-rank", "not-finite")
-"""Codes of errors of `read_stack`; any other error is `unreadable`."""
+"""Error codes of `read_stack` that are problems of the same code; other errors are `unreadable`."""
 
 NEARLY_EMPTY = 0.1
-"""A slice is nearly empty where its SD is at most this share of the largest in its stack. Slices
+"""A slice is nearly empty if its SD is at most this share of the largest in its stack. Slices
 beyond the knee, at both ends of a stack, often are: 0.003 in phantoms, 0.05 in a real knee."""
 
 MANY_EMPTY = 0.25
-"""At its ends, a stack may have up to this share of nearly empty slices; phantoms have up to 14 %,
-a real knee 10 %."""
+"""Permitted share of nearly empty slices at the ends of a stack; phantoms have up to 14 %, a real
+knee 10 %."""
 
 USUAL = 0.9
-"""A series has a usual size where this share of its stacks has it."""
+"""Share of a series' stacks with one size from which on other sizes are reported."""
 
 ODD_SLICES = 3
-"""A stack is odd whose slices are fewer than the median divided by this, or more than the median
-times this. MRNet's range, 17 to 61 with medians of 30 to 35, is inside."""
+"""Slice counts are reported beyond this factor from the median of the series. MRNet's range, 17 to
+61 with medians of 30 to 35, is inside."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What is kept of a stack after reading it.
+class StackSummary:
+    """The summary of a stack that is kept for comparisons with other stacks.
 
     Attributes:
-        place: where it lies.
+        place: place of the stack.
         shape: slices, rows, cols.
-        digest: of shape and values as they are read; equal for the same stack only.
-        cells: its slices at 32 x 32 cells.
-        blank: all pixels have one value, so it can't be compared with others.
+        digest: hash of shape and values; equal only for identical stacks.
+        cells: uint8 (slices, 32, 32), the slices at low resolution.
+        blank: whether all pixels have one value, so that comparisons are meaningless.
     """
 
     place: Place
@@ -61,35 +61,35 @@ class Look:
     blank: bool
 
 
-def look_at_stacks(
+def summarise_stacks(
     root: Path, places: Sequence[Place], *, axes: Axes = AXES
-) -> tuple[list[Look], list[Problem]]:
+) -> tuple[list[StackSummary], list[Problem]]:
     """Reads every stack once.
 
     Args:
         root: the data set's folder.
-        places: where the stacks are.
-        axes: the order of the files' axes.
+        places: places of the stacks.
+        axes: the order of axes in the files.
 
     Returns:
-        What was seen of those that can be read, in the order of `places`; and the problems.
+        Summaries of the readable stacks, in the order of `places`; and the problems.
     """
-    looks: list[Look] = []
+    stacks: list[StackSummary] = []
     problems: list[Problem] = []
-    # Threads: reading, hashing and adding up are done without Python's lock.
+    # Threads, because reading, hashing and summing release the global interpreter lock.
     with ThreadPoolExecutor() as pool:
-        results = pool.map(partial(_look, root, axes), places)
+        results = pool.map(partial(_summarise, root, axes), places)
         try:
-            for look, found in track(results, len(places), "reading the stacks", "stacks"):
+            for summary, found in track(results, len(places), "reading stacks", "stacks"):
                 problems += found
-                if look is not None:
-                    looks.append(look)
+                if summary is not None:
+                    stacks.append(summary)
         finally:
-            pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not read any more
-    return looks, problems
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C the remaining stacks aren't read
+    return stacks, problems
 
 
-def _look(root: Path, axes: Axes, place: Place) -> tuple[Look | None, list[Problem]]:
+def _summarise(root: Path, axes: Axes, place: Place) -> tuple[StackSummary | None, list[Problem]]:
     path = root / place.file
     outliers: list[str] = []
     try:
@@ -101,7 +101,7 @@ def _look(root: Path, axes: Axes, place: Place) -> tuple[Look | None, list[Probl
     slices, rows, cols = stack.shape
     remarks = {remark.code: remark.text for remark in stack_remarks(stack, place.series)}
     blank = bool(BLANK & remarks.keys())
-    look = Look(place, (slices, rows, cols), hasher.digest(), grid(stack), blank)
+    summary = StackSummary(place, (slices, rows, cols), hasher.digest(), grid(stack), blank)
     stored = first_pixel(path)
     problems: list[Problem] = []
 
@@ -115,16 +115,21 @@ def _look(root: Path, axes: Axes, place: Place) -> tuple[Look | None, list[Probl
     if blank:
         add("constant" if stored else "all-zero", f"each of its {stack.size:,} pixels is {stored}")
     for code, text in remarks.items():
-        if code not in BLANK | {"empty-slices"}:  # which is looked for more closely below
+        if code not in BLANK | {"empty-slices"}:  # empty slices have a stricter check below
             add(code, text)
     if not blank and "equal-slices" not in remarks:
-        problems += _empty_slices(look, stack.min(axis=(1, 2)) == stack.max(axis=(1, 2)))
-    return look, problems
+        problems += _empty_slices(summary, stack.min(axis=(1, 2)) == stack.max(axis=(1, 2)))
+    return summary, problems
 
 
-def _empty_slices(look: Look, single: Bool[np.ndarray, " slices"]) -> Iterator[Problem]:
-    """Slices of one value, nearly empty ones between others, and too many at the ends."""
-    contrast = look.cells.std(axis=(1, 2))
+def _empty_slices(stack: StackSummary, single: Bool[np.ndarray, " slices"]) -> Iterator[Problem]:
+    """Reports single-valued slices, nearly empty slices between others, and too many at the ends.
+
+    Args:
+        stack: the stack.
+        single: whether each slice has a single value.
+    """
+    contrast = stack.cells.std(axis=(1, 2))
     empty = contrast <= NEARLY_EMPTY * contrast.max()
     full = np.flatnonzero(~empty)
     wrong = single.copy()
@@ -135,24 +140,26 @@ def _empty_slices(look: Look, single: Bool[np.ndarray, " slices"]) -> Iterator[P
     if wrong.any():
         numbers = [str(number) for number in np.flatnonzero(wrong)]
         shown = ", ".join(numbers[:8]) + (", ..." if len(numbers) > 8 else "")
-        text = f"{len(numbers)} of {len(wrong)} slices are empty or nearly so: {shown} (from 0)"
-        yield Problem("empty-slices", text, look.place.file, look.place.exam)
+        text = f"{len(numbers)} of {len(wrong)} slices are (nearly) empty: {shown} (from 0)"
+        yield Problem("empty-slices", text, stack.place.file, stack.place.exam)
 
 
-def check_shapes(looks: Sequence[Look], series: SeriesList = MRNET_SERIES) -> Iterator[Problem]:
-    """Stacks whose size in plane or number of slices is unlike the rest of their series."""
+def check_shapes(
+    stacks: Sequence[StackSummary], series: SeriesList = MRNET_SERIES
+) -> Iterator[Problem]:
+    """Reports stacks whose size in plane or number of slices is unusual for their series."""
     for name in series.names:
-        mine = [look for look in looks if look.place.series == name]
+        mine = [stack for stack in stacks if stack.place.series == name]
         if not mine:
             continue
-        ((usual, count),) = Counter(look.shape[1:] for look in mine).most_common(1)
-        median = float(np.median([look.shape[0] for look in mine]))
-        for look in mine:
-            file, exam = look.place.file, look.place.exam
-            if look.shape[1:] != usual and count >= USUAL * len(mine):
+        ((usual, count),) = Counter(stack.shape[1:] for stack in mine).most_common(1)
+        median = float(np.median([stack.shape[0] for stack in mine]))
+        for stack in mine:
+            file, exam = stack.place.file, stack.place.exam
+            if stack.shape[1:] != usual and count >= USUAL * len(mine):
                 text = f"expected {_size(usual)} pixels as in {count} of {len(mine)} {name} stacks"
-                yield Problem("odd-size", f"{text}; found {_size(look.shape[1:])}", file, exam)
-            slices = look.shape[0]
+                yield Problem("odd-size", f"{text}; found {_size(stack.shape[1:])}", file, exam)
+            slices = stack.shape[0]
             if not median / ODD_SLICES <= slices <= median * ODD_SLICES:
                 text = f"{slices} slices; the median of {len(mine)} {name} stacks is {median:g}"
                 yield Problem("odd-slices", text, file, exam)

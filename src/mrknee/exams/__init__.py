@@ -1,17 +1,19 @@
-"""WHAT WE HAVE: one knee, and folders of knees. numpy only.
+"""Exams and data sets: types, reading, writing and splitting. Depends on numpy only.
 
-- `series`: Plane, Series: which series an exam may have; `series.csv`.
-- `findings`: Findings: their names and order; `findings.csv`.
-- `declaration`: the form of `series.csv`, `findings.csv` and `groups.csv`.
-- `exam`: Exam: checked when made, frozen after.
-- `remark`, `plausibility`: what is odd about an exam that can be read.
-- `axes`: the order of a stack's axes, recognised from shapes.
-- `greyscale`: grey values of any kind as bytes.
-- `listing`: which files of a folder are stacks, which are not read, which folder was meant.
-- `ids`: how ids differ that name the same exam for a person.
-- `stackfile`: one .npy file, read without trusting it.
-- `labels`: label files, read, joined by id, and written.
-- `folder`: a folder of exams in MRNet's layout.
+Start with `exam` (one exam) and `folder` (a data set). All modules:
+
+- `series`: Plane, Series and SeriesList: the series that an exam may have; `series.csv`.
+- `findings`: Findings: names and order of the findings; `findings.csv`.
+- `declaration`: reading of small CSV tables: `series.csv`, `findings.csv`, `groups.csv`.
+- `exam`: Exam: validated on creation, immutable.
+- `remark`, `plausibility`: remarks on exams that are readable but implausible.
+- `axes`: detection of the order of a stack's axes from shapes.
+- `greyscale`: conversion of grey values of any type to uint8.
+- `listing`: listing of a folder's stacks and unread files; suggestions for wrong paths.
+- `ids`: validation of exam ids and detection of ids that differ in form only.
+- `stackfile`: reading and writing of one `.npy` file.
+- `labels`: label files: reading, joining by id, writing.
+- `folder`: Dataset: a folder of exams in MRNet's layout.
 - `groups`: exams of one patient, scanner or report; `groups.csv`.
 - `splits`: the inner split of the training exams.
 """

@@ -1,21 +1,21 @@
-"""The order of a stack's axes: (slices, rows, cols) is expected; another order is recognised.
+"""Detection of the order of a stack's axes; (slices, rows, cols) is expected.
 
-Nothing in a `.npy` file names its axes, so the shapes have to tell. The rules, which
-`docs/checking.md` states for users too:
+A `.npy` file doesn't name its axes, so the order is inferred from the shapes. The rules, which
+`docs/reference/checks.md` states for users too:
 
-1. One stack: read as (slices, rows, cols), its slices would be `LONG` times longer than wide or
-   more, while two axes of which one is the first are within a factor of `SQUARE`. No knee is
-   imaged in a field three times longer than wide, so the third axis counts the slices.
-2. All stacks of two series or more: the same two axes, one of them the first, are equal, and the
-   third is shorter. A 3D series that was reformatted to three planes has this in one plane or two,
-   never in all three, unless it is a cube.
-3. A data set (`MANY` stacks of each of two series or more): the same two axes, one of them the
+1. One stack: read as (slices, rows, cols), each slice would be at least `LONG` times longer than
+   wide, while two axes, one of them the first, are within a factor of `SQUARE`. No knee is imaged
+   in a field three times longer than wide, so the remaining axis counts the slices.
+2. All stacks of at least two series: the same two axes, one of them the first, are equal, and the
+   third is shorter. A 3D series that was reformatted to three planes shows this in one plane or
+   two, never in all three, unless it is a cube.
+3. A data set (`MANY` stacks of each of at least two series): the same two axes, one of them the
    first, have one size in `USUAL` of the stacks and are within a factor of `SQUARE`, while the
-   third axis varies. Slices differ in number from exam to exam; images of a data set don't differ
-   in size along one side only.
+   third axis varies. The number of slices varies between exams; the images of a data set don't
+   vary in size along one side only.
 
-Axes shorter than `LEAST` pixels are never taken for an image's. Rows and columns that changed
-places can't be seen from shapes.
+Axes shorter than `LEAST` pixels are never taken for an image's side. Swapped rows and columns
+can't be detected from shapes.
 """
 
 from __future__ import annotations
@@ -34,31 +34,32 @@ Shape = tuple[int, int, int]
 Axes = tuple[str, str, str]
 
 AXES: Axes = ("slices", "rows", "cols")
-"""The order in which stacks are expected, and always are in an `Exam`."""
+"""The expected order of axes, and the order in every `Exam`."""
 
 LONG, SQUARE = 3.0, 2.0
-"""Ratios of an image's sides. Scanners offer rectangular fields of half the square or more, so
-`SQUARE` includes all and `LONG` is beyond any."""
+"""Ratios of an image's sides. Scanners offer rectangular fields of view down to half a square, so
+`SQUARE` includes every real image and `LONG` excludes all."""
 
 LEAST = 16
-"""Pixels; the smallest side that an image may have for these rules."""
+"""Pixels; the smallest side of an image that these rules consider."""
 
 MANY, USUAL, VARIED = 4, 0.9, 3
-"""Of the third rule: stacks of a series, share with one size, different numbers of slices."""
+"""Minima of the third rule: stacks per series, share of stacks with one image size, number of
+different slice counts."""
 
 
 def parse_axes(text: str) -> Axes:
-    """The order of axes that `--axes` names, such as `rows,cols,slices`.
+    """Parses the order of axes as given to `--axes`, such as `rows,cols,slices`.
 
     Raises:
-        MrkneeError: not the three names, each once, with commas between.
+        SettingsError: the text is not the three names, each once, separated by commas.
     """
     names = tuple(name.strip().lower() for name in text.split(","))
     if sorted(names) != sorted(AXES):
         raise SettingsError(
-            "an order of axes can't be read",
+            "the order of axes is invalid",
             code="axes",
-            expected="slices, rows and cols in the files' order, with commas between: "
+            expected="slices, rows and cols in the order of the files, separated by commas: "
             "rows,cols,slices",
             found=repr(text),
         )
@@ -66,30 +67,31 @@ def parse_axes(text: str) -> Axes:
 
 
 def shape_of(stack: np.ndarray) -> Shape:
-    """The shape of an array of three axes."""
+    """Returns the shape of a three-dimensional array."""
     slices, rows, cols = stack.shape
     return slices, rows, cols
 
 
 def in_order(values: np.ndarray, axes: Axes) -> np.ndarray:
-    """A view of an array whose axes are in the order `axes`, as (slices, rows, cols)."""
+    """Returns a view of an array with axes in the order `axes`, as (slices, rows, cols)."""
     return values.transpose([axes.index(name) for name in AXES])
 
 
 def shape_in_order(shape: Shape, axes: Axes) -> Shape:
-    """The shape of the same."""
+    """Returns the shape of a stack whose axes are in the order `axes`, as (slices, rows, cols)."""
     slices, rows, cols = (shape[axes.index(name)] for name in AXES)
     return slices, rows, cols
 
 
 def other_axes(shapes: Mapping[str, Sequence[Shape]]) -> tuple[Axes, str] | None:
-    """The order in which stacks seem to be, if it is another than (slices, rows, cols).
+    """Detects an order of axes other than (slices, rows, cols).
 
     Args:
-        shapes: series -> the shapes of one stack or more, of one exam or of a data set.
+        shapes: series -> the shapes of at least one stack, of one exam or of a data set.
 
     Returns:
-        The order, and in words why; None where nothing speaks against (slices, rows, cols).
+        The detected order and the reason as text; None if the shapes are consistent with
+        (slices, rows, cols).
     """
     for name, those in shapes.items():
         for shape in those:
@@ -128,19 +130,19 @@ def refuse_other_axes(
     given: Axes | None = None,
     among: Iterable[Shape] = (),
 ) -> None:
-    """Refuses stacks whose shapes say that their axes are in another order.
+    """Refuses stacks whose shapes indicate another order of axes.
 
     Args:
-        shapes: as for `other_axes`, as they are read.
+        shapes: as for `other_axes`, after reordering to `given`.
         file: the file or folder, for the message.
         exam: the exam's id, for the message.
-        given: the order in which they were read, where somebody gave one. `AXES` is insisted on:
-            nothing is refused then.
-        among: shapes of all stacks that are read with these. Reading them in another order is
-            advised only where that is right for all of them.
+        given: the order of axes that the user gave, if any. With `AXES` given explicitly, nothing
+            is refused.
+        among: shapes of all stacks that are read together with these. The message advises reading
+            in another order only if that order suits all of them.
 
     Raises:
-        MrkneeError: they do.
+        DataError: the shapes indicate another order.
     """
     found = None if given == AXES else other_axes(shapes)
     if found is None:
@@ -148,12 +150,12 @@ def refuse_other_axes(
     order, why = found
     if given is not None:
         raise DataError(
-            "the stacks' axes seem not to be in the order given",
+            "the stacks' axes don't seem to be in the given order",
             code="axes-order",
             file=file,
             exam=exam,
             expected=f"all stacks as ({', '.join(given)})",
-            found=f"read so, {why}",
+            found=f"read in this order, {why}",
             advice=f"save all stacks as ({', '.join(AXES)})",
         )
     every = [*among, *(shape for those in shapes.values() for shape in those)]
@@ -166,11 +168,11 @@ def refuse_other_axes(
         expected=f"({', '.join(AXES)})",
         found=f"({', '.join(order)}): {why}",
         advice=(
-            f"read them so with --axes {','.join(order)}, save them in the expected order, "
+            f"read them with --axes {','.join(order)}, save them in the expected order, "
             if all_fit
-            else "save these in the expected order (--axes would read the others wrong), "
+            else "save these in the expected order (--axes would read the others incorrectly), "
         )
-        + f"or insist on it with --axes {','.join(AXES)}",
+        + f"or, if the detection is wrong, read them with --axes {','.join(AXES)}",
     )
 
 
@@ -180,12 +182,12 @@ def refuse_exams_with_other_axes(
     """Applies `refuse_other_axes` to each exam, then to all exams together.
 
     Args:
-        exams: each exam's id, and series -> the shape of its stack, as it is read.
+        exams: per exam its id, and series -> shape of the stack after reordering to `given`.
         file: the folder or list, for the message.
-        given: the order in which they were read, where somebody gave one.
+        given: the order of axes that the user gave, if any.
 
     Raises:
-        MrkneeError: they do.
+        DataError: the shapes indicate another order.
     """
     together: dict[str, list[Shape]] = {}
     for _, shapes in exams:
@@ -199,7 +201,7 @@ def refuse_exams_with_other_axes(
 
 
 def _orders() -> Iterable[tuple[Axes, int, int, int]]:
-    """Each other place of the slices: the order, the positions of rows, columns and slices."""
+    """Returns the other possible orders, each with the positions of rows, columns and slices."""
     return (("rows", "cols", "slices"), 0, 1, 2), (("rows", "slices", "cols"), 0, 2, 1)
 
 
@@ -231,7 +233,7 @@ def _text(shape: Shape) -> str:
 
 
 def ordered_stack(values: UInt8[np.ndarray, "_ _ _"], axes: Axes) -> Stack:
-    """A stack whose axes are in the order `axes`, as (slices, rows, cols), read-only."""
+    """Returns a stack with axes in the order `axes` as (slices, rows, cols), read-only."""
     stack: Stack = np.ascontiguousarray(in_order(values, axes))
     stack.flags.writeable = False
     return stack

@@ -1,4 +1,4 @@
-"""A small table beside a data set's splits that declares something: a CSV file with a header."""
+"""Reading of a data set's small CSV tables: `series.csv`, `findings.csv`, `groups.csv`."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ def read_declaration(
     at_most: int,
     private: bool = False,
 ) -> list[tuple[str, dict[str, str]]]:
-    """Reads such a table.
+    """Reads a CSV file with a header.
 
     Args:
-        file: the file; UTF-8, columns separated by commas, in any order.
-        columns: the names of the columns that it may have.
-        needed: those that it has to have.
-        at_most: bytes; a larger file is refused.
-        private: what the lines hold is not for messages.
+        file: the file; UTF-8, comma-separated, columns in any order.
+        columns: names of all permitted columns.
+        needed: names of the required columns.
+        at_most: maximum size in bytes; a larger file is refused.
+        private: keep the contents of lines out of messages.
 
     Returns:
-        For each line that isn't empty: where it is, for messages ("line 2: 'a,b'", or "line 2"),
-        and column -> text without spaces at its ends, "" for columns that the file lacks.
+        Per line that isn't empty: its location for messages ("line 2: 'a,b'", or "line 2" if
+        `private`), and column -> stripped text, "" for columns that the file lacks.
 
     Raises:
-        DataError: the file can't be read, has other columns, or a line has more or fewer fields.
+        DataError: the file can't be read, has other columns, or a line has too many or too few
+            fields.
     """
     rows = csv.reader(io.StringIO(read_text(file, "table", at_most=at_most)), strict=True)
     lines: list[tuple[str, list[str]]] = []
@@ -64,6 +65,6 @@ def _refuse(file: Path, columns: Sequence[str], needed: Collection[str], found: 
         code="declaration",
         file=file,
         expected=f"a CSV file whose first line names the columns {', '.join(needed)}"
-        + (f", and perhaps {', '.join(more)}" if more else ""),
+        + (f" (optional: {', '.join(more)})" if more else ""),
         found=found,
     )

@@ -1,4 +1,4 @@
-"""Exam."""
+"""Exam: the images and labels of one knee; Exams: any sequence of exams."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ Stack = UInt8[np.ndarray, "slices rows cols"]
 
 @dataclass(frozen=True, init=False, repr=False)
 class Exam:
-    """One knee: a stack of slices for each series that was acquired, and what is known of it.
+    """The MRI exam of one knee: one stack of slices per acquired series, and labels.
+
+    An exam is validated on creation and immutable.
 
     Attributes:
-        id: the exam's name, unique in its data set.
-        stacks: series -> uint8 (slices, rows, cols), at least one series, at least one slice and
-            one pixel each. Series may differ in size. May be read-only.
-            When an exam is made, series may be named in any case, and those named by a plane by a
-            synonym of it (`SeriesList.named`).
-        labels: finding -> 1.0 present, 0.0 absent, between them for a soft label, NaN not known;
-            in the order given. When an exam is made, findings may be named in any case.
-        remarks: what was odd about its files when they were read, for example outliers.
-        series: the series that the exam may have; MRNet's three unless stated.
+        id: the exam's id, unique in its data set.
+        stacks: series -> uint8 (slices, rows, cols); at least one series, every axis at least 1.
+            Series may differ in size. Arrays may be read-only.
+            On creation, names of series are accepted in any case, and for series named after a
+            plane also a synonym of the plane (`SeriesList.named`).
+        labels: finding -> 1.0 present, 0.0 absent, in between for a soft label, NaN unknown; in
+            the given order. On creation, names of findings are accepted in any case.
+        remarks: peculiarities found while reading the exam's files, for example outliers.
+        series: the series that the exam may have; MRNet's three by default.
 
     Raises:
-        MrkneeError: when made from anything else.
+        DataError: a stack, a label or a name is invalid.
     """
 
     id: str
@@ -54,7 +56,7 @@ class Exam:
         remarks: Sequence[Remark] = (),
         series: SeriesList = MRNET_SERIES,
     ) -> None:
-        """Checks everything and puts the series in order."""
+        """Validates all arguments and sorts the series into their declared order."""
         object.__setattr__(self, "id", id)
         object.__setattr__(self, "series", series)
         object.__setattr__(self, "stacks", MappingProxyType(_checked_stacks(id, stacks, series)))
@@ -70,23 +72,24 @@ class Exam:
         labels: Mapping[str, float] = MappingProxyType({}),
         series: SeriesList = MRNET_SERIES,
     ) -> Exam:
-        """Makes an exam from arrays of any integer or floating type.
+        """Creates an exam from arrays of any integer or floating type.
 
-        uint8 is taken as it is. Whole numbers from 0 to 255 are kept; all else is scaled: the 0.5th
-        percentile of a stack becomes 0, the 99.5th 255, linear in between, and what lies outside is
-        clipped (`mrknee.exams.greyscale`).
+        uint8 arrays are used unchanged. Integral values from 0 to 255 are kept; anything else is
+        scaled linearly from the 0.5th percentile (0) to the 99.5th percentile (255) of each stack,
+        and values outside are clipped (`mrknee.exams.greyscale`).
 
         Args:
             arrays: series (`axial`, `coronal`, `sagittal`, or a synonym) -> (slices, rows, cols).
             id: the exam's id.
-            labels: finding -> 1 present, 0 absent, between them for a soft label, NaN not known.
-            series: the series that the exam may have, where they are not MRNet's.
+            labels: finding -> 1 present, 0 absent, in between for a soft label, NaN unknown.
+            series: the series that the exam may have, if they differ from MRNet's.
 
         Returns:
-            The exam; clipped outliers are in its remarks.
+            The exam; clipped outliers are listed in its remarks.
 
         Raises:
-            DataError: an array has another number of axes or type, or holds NaN or infinite values.
+            DataError: an array is not three-dimensional or not numeric, or holds NaN or infinite
+                values.
 
         Example:
             >>> import numpy as np
@@ -95,7 +98,7 @@ class Exam:
             >>> Exam.from_arrays({"sagittal": knee}, id="1130", labels={"acl": 1})
             Exam('1130': sagittal 20 x 256 x 256; acl 1)
         """
-        from mrknee.exams.greyscale import finite_to_bytes  # it imports this file
+        from mrknee.exams.greyscale import finite_to_bytes  # circular import
 
         stacks: dict[str, Stack] = {}
         remarks: list[Remark] = []
@@ -106,7 +109,7 @@ class Exam:
                     f"the {name} stack can't be used",
                     code="stack",
                     exam=id,
-                    expected="integers or floats (slices, rows, cols), none of them zero",
+                    expected="integers or floats of shape (slices, rows, cols), no axis empty",
                     found=f"{values.dtype} {values.shape}",
                 )
             if values.dtype == np.uint8:
@@ -127,24 +130,24 @@ class Exam:
         allow_missing_plane: bool = False,
         series: SeriesList = MRNET_SERIES,
     ) -> Exam:
-        """Reads the one study of a folder, an archive or a file, by the rules of `mrknee import`.
+        """Reads the only study in a folder, an archive or a file, by the rules of `mrknee import`.
 
-        For each declared series the best of the study's is chosen, framed to 256 x 256 pixels and
-        scaled to bytes; nothing is written, and nothing of the patient is taken over.
+        For each declared series, the best matching series of the study is chosen, framed to
+        256 x 256 pixels and converted to uint8. Nothing is written, and no patient data is kept.
 
         Args:
-            source: a folder of any depth, a zip or tar, or a file; DICOM or NIfTI.
+            source: a folder of any depth, a zip or tar archive, or a file; DICOM or NIfTI.
             id: the exam's id.
-            allow_missing_plane: take a study that lacks series; one has to be there.
-            series: the series to choose, where they are not MRNet's.
+            allow_missing_plane: accept a study that lacks series; at least one must be present.
+            series: the series to choose, if they differ from MRNet's.
 
         Returns:
-            The exam; what `mrknee import` would warn of is in its remarks.
+            The exam; the warnings that `mrknee import` would print are its remarks.
 
         Raises:
-            DataError: there is no image, more than one study, or the study can't be used.
+            DataError: the source holds no image or more than one study, or the study can't be used.
         """
-        from mrknee.sources.clinical.single import read_exam_of  # above this layer
+        from mrknee.sources.clinical.single import read_exam_of  # a higher layer
 
         return read_exam_of(
             Path(source), id, allow_missing_plane=allow_missing_plane, series=series
@@ -153,16 +156,15 @@ class Exam:
     from_nifti = from_dicom
 
     def plot(self, series: str | None = None, slices: int | Sequence[int] = 4) -> np.ndarray:
-        """Draws some slices of each series, one row per series.
-
-        Slices count from 0, as in the arrays.
+        """Plots some slices of each series, one row per series.
 
         Args:
-            series: this series only; None draws all.
-            slices: how many per series, evenly spaced and without the ends; or their positions.
+            series: the only series to plot; None plots all.
+            slices: number of slices per series, evenly spaced and excluding both ends; or their
+                indices, from 0.
 
         Returns:
-            matplotlib axes (series, slices); where a series has fewer slices, the rest is empty.
+            matplotlib axes (series, slices); if a series has fewer slices, the rest are empty.
 
         Raises:
             DataError: the exam has no such series or slice.
@@ -174,7 +176,7 @@ class Exam:
             >>> exam.plot(slices=3).shape
             (3, 3)
         """
-        from mrknee.exams.plot import plot_exam  # it imports this file
+        from mrknee.exams.plot import plot_exam  # circular import
 
         return plot_exam(self, series, slices)
 
@@ -204,7 +206,7 @@ def _checked_stacks(
                 f"the {name} stack can't be used",
                 code="stack",
                 exam=exam_id,
-                expected="uint8 (slices, rows, cols), none of them zero",
+                expected="uint8 of shape (slices, rows, cols), no axis empty",
                 found=f"{stack.dtype} {stack.shape}" if array else type(stack).__name__,
             )
     return stacks
@@ -217,7 +219,7 @@ def _checked_labels(exam_id: str, given: Mapping[str, float]) -> dict[str, float
             "a finding is named twice",
             code="finding-twice",
             exam=exam_id,
-            expected="each finding once; upper and lower case are the same",
+            expected="each finding once; case is ignored",
             found=", ".join(map(repr, given)),
         )
     for finding, label in labels.items():
@@ -226,7 +228,7 @@ def _checked_labels(exam_id: str, given: Mapping[str, float]) -> dict[str, float
                 f"the label of {finding} can't be used",
                 code="label-value",
                 exam=exam_id,
-                expected="0, 1, a number between them, or NaN (not known)",
+                expected="0, 1, a number between them, or NaN (unknown)",
                 found=repr(label),
             )
     return {name: labels[name] for name in Findings(labels)} if labels else {}
@@ -234,20 +236,20 @@ def _checked_labels(exam_id: str, given: Mapping[str, float]) -> dict[str, float
 
 @runtime_checkable
 class Exams(Protocol):
-    """Any row of exams: a list, a folder, a list of paths."""
+    """Any sequence of exams: a list, a data set, a list of paths."""
 
     def __len__(self) -> int:
-        """How many exams."""
+        """Returns the number of exams."""
 
     def __getitem__(self, index: int, /) -> Exam:
-        """The exam at this position, read when it is asked for."""
+        """Returns the exam at a position; it is read on access."""
 
 
 def as_exams(exams: object) -> Exams:
-    """A row of exams, from a row, a single exam, or anything that gives exams one by one.
+    """Returns a sequence of exams from a sequence, an iterator or a single exam.
 
     Raises:
-        MrkneeError: it is something else, such as a path or a mapping of stacks, or there are none.
+        DataError: the argument is something else, such as a path or a mapping of stacks, or empty.
     """
     if isinstance(exams, Exam):
         return [exams]
@@ -266,25 +268,25 @@ def as_exams(exams: object) -> Exams:
 
 def _no_exams(found: object) -> MrkneeError:
     return DataError(
-        "these are no exams",
+        "the argument is not a sequence of exams",
         code="not-exams",
         expected="an Exam, a list of exams, or a Dataset",
         found=type(found).__name__,
-        advice="open a folder with Dataset(folder), make an exam with Exam(id, stacks)",
+        advice="open a folder with Dataset(folder), or create an exam with Exam(id, stacks)",
     )
 
 
 def refuse_no_exam(exam: object) -> None:
-    """Refuses what is given in an exam's place.
+    """Refuses anything that is not an `Exam`.
 
     Raises:
-        MrkneeError: it is no exam.
+        DataError: the argument is not an `Exam`.
     """
     if not isinstance(exam, Exam):
         raise DataError(
-            "this is no exam",
+            "the argument is not an exam",
             code="not-an-exam",
             expected="an Exam",
             found=type(exam).__name__,
-            advice="take one of a folder's, Dataset(folder)[0], or make one: Exam(id, stacks)",
+            advice="read one with Dataset(folder)[0], or create one with Exam(id, stacks)",
         )

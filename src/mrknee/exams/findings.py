@@ -1,12 +1,12 @@
-"""The findings that exams are labelled with: their names, their order and their titles.
+"""Findings that exams are labelled with: names, order and titles.
 
-A data set may declare them in `findings.csv` beside its splits:
+A data set may declare them in `findings.csv` in its folder:
 
     name,title
     medial_meniscus,Medial Meniscus
     acl,ACL tear
 
-Otherwise there are those that have label files: MRNet's first, then the others by name.
+Otherwise the findings are those with label files: MRNet's first, then the others by name.
 """
 
 from __future__ import annotations
@@ -20,38 +20,39 @@ from mrknee.errors import DataError
 from mrknee.exams.declaration import read_declaration
 from mrknee.files import whole_file
 
-TAKEN = ("exam", "mean")
-"""No finding's name: the column of ids in a table of predictions, and the mean over findings."""
+RESERVED_NAMES = ("exam", "mean")
+"""Names that a finding can't have: in tables of predictions, `exam` is the column of ids and `mean`
+the mean over findings."""
 
 MRNET_FINDINGS = ("abnormal", "acl", "meniscus")
-"""MRNet's findings, in the order of its competition's output."""
+"""MRNet's findings, in the order of the competition's output."""
 
 FINDINGS_FILE = "findings.csv"
 COLUMNS = ("name", "title")
 
 LONGEST_TITLE = 80
-"""Characters of a title; it stands in tables and pictures."""
+"""Maximum number of characters in a title, which is shown in tables and figures."""
 
 _MAX_BYTES = 1_000_000
 
 
 class Findings(tuple[str, ...]):
-    """Names of findings, in the order in which they are given.
+    """Names of findings, in the given order.
 
     Raises:
-        MrkneeError: no name at all, a name twice, one that is `TAKEN`, or a name with other
-            characters than lower-case letters, digits, `_` and `-` (names become file names and
-            CSV columns).
+        DataError: there is no name, a name is repeated or reserved (`RESERVED_NAMES`), or a name
+            has characters other than lower-case letters, digits, `_` and `-` (names become file
+            names and CSV columns).
     """
 
     __slots__ = ()
 
     def __new__(cls, names: Iterable[str]) -> Findings:
-        """Checks the names."""
+        """Validates the names."""
         given = list(names)
         if not given:
             raise DataError(
-                "no finding is named", code="no-findings", expected="at least one finding"
+                "no finding is given", code="no-findings", expected="at least one finding"
             )
         seen: set[str] = set()
         for name in given:
@@ -64,11 +65,11 @@ class Findings(tuple[str, ...]):
                     expected="lower-case letters, digits, _ and -",
                     found=repr(name),
                 )
-            if name in TAKEN:
+            if name in RESERVED_NAMES:
                 raise DataError(
-                    "a finding can't have this name",
+                    "a finding has a reserved name",
                     code="label-name",
-                    expected="another: exam is the column of ids, mean the mean over findings",
+                    expected="another name: exam is the column of ids, mean the mean over findings",
                     found=repr(name),
                 )
             if name in seen:
@@ -78,7 +79,7 @@ class Findings(tuple[str, ...]):
 
     @classmethod
     def usual(cls, names: Iterable[str]) -> Findings:
-        """The order where none is declared: abnormal, acl, meniscus first, then others by name."""
+        """Returns findings in the default order: abnormal, acl, meniscus, then others by name."""
         return cls(sorted(cls(names), key=_usual_place))
 
     def __repr__(self) -> str:
@@ -91,17 +92,16 @@ def _usual_place(name: str) -> tuple[int, str]:
 
 
 def read_findings(root: str | Path) -> Mapping[str, str] | None:
-    """The findings that a data set declares in `findings.csv`.
+    """Reads the findings that a data set declares in `findings.csv`.
 
     Args:
-        root: the folder that may hold `findings.csv`.
+        root: the folder that may contain `findings.csv`.
 
     Returns:
-        Finding -> its title, in the declared order, "" where it has none. None where there is no
-        such file.
+        Finding -> title ("" if it has none), in the declared order. None if there is no such file.
 
     Raises:
-        DataError: the file is not a table of findings.
+        DataError: the file is not a valid table of findings.
     """
     file = Path(root) / FINDINGS_FILE
     if not file.is_file():
@@ -115,9 +115,9 @@ def read_findings(root: str | Path) -> Mapping[str, str] | None:
             f"{FINDINGS_FILE} can't be used: {error.what}",
             code="declaration",
             file=file,
-            expected=error.expected or "each finding once; upper and lower case are the same",
+            expected=error.expected or "each finding once; case is ignored",
             found=error.found,
-            advice="give it a short name, and write the words into the column title",
+            advice="use a short name, and write the full name into the column title",
         ) from None
     for where, row in rows:
         if len(row["title"]) > LONGEST_TITLE or not row["title"].isprintable():
@@ -125,7 +125,7 @@ def read_findings(root: str | Path) -> Mapping[str, str] | None:
                 f"{FINDINGS_FILE} has a title that can't be used",
                 code="declaration",
                 file=file,
-                expected=f"at most {LONGEST_TITLE} printed characters",
+                expected=f"at most {LONGEST_TITLE} printable characters",
                 found=where,
             )
     titles = [row["title"] for _, row in rows]
@@ -133,15 +133,14 @@ def read_findings(root: str | Path) -> Mapping[str, str] | None:
 
 
 def in_order(names: Iterable[str], declared: Mapping[str, str] | None) -> Findings:
-    """Findings in the order of a data set.
+    """Returns findings in the order of a data set.
 
     Args:
-        names: at least one.
-        declared: what `read_findings` returned.
+        names: names of at least one finding.
+        declared: the result of `read_findings`.
 
     Returns:
-        The declared ones in their declared order, then others; in the usual order where nothing
-        is declared.
+        The declared findings in their declared order, then the others in the default order.
     """
     usual = Findings.usual(names)
     place = {name: i for i, name in enumerate(declared or ())}
@@ -149,11 +148,14 @@ def in_order(names: Iterable[str], declared: Mapping[str, str] | None) -> Findin
 
 
 def write_findings(root: str | Path, titles: Mapping[str, str]) -> Path:
-    """Writes `findings.csv` into a data set's folder, whole or not at all; returns the file.
+    """Writes `findings.csv` into a data set's folder atomically.
 
     Args:
         root: the data set's folder.
-        titles: finding -> its title, in order.
+        titles: finding -> title, in order.
+
+    Returns:
+        The written file.
     """
     file = Path(root) / FINDINGS_FILE
     Findings(titles)

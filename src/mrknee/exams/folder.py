@@ -1,16 +1,16 @@
-"""A folder of exams in MRNet's layout, read and written.
+"""Dataset: a folder of exams in MRNet's layout.
 
 ```
 DATA/
 ├── train/{axial,coronal,sagittal}/0000.npy     uint8 (slices, rows, cols)
 ├── train-abnormal.csv                           no header; one line per exam: 0000,1
-├── train-acl.csv  train-meniscus.csv  ...       any findings, one file each
+├── train-acl.csv  train-meniscus.csv  ...       any findings, one file per finding
 ├── valid/...  valid-abnormal.csv  ...
-├── series.csv        which series there are, if not MRNet's (`mrknee.exams.series`)
-├── findings.csv      name,title: which findings, in which order, if not by their names
-└── groups.csv        exam,group: exams of one patient, never in both parts of a split
+├── series.csv        optional: the series, if not MRNet's (`mrknee.exams.series`)
+├── findings.csv      optional: name,title: findings and their order, if not sorted by name
+└── groups.csv        optional: exam,group: exams of one patient, never in both parts of a split
 ```
-docs/datasets.md describes all of it.
+docs/reference/data-sets.md describes the layout in full.
 """
 
 from __future__ import annotations
@@ -53,47 +53,47 @@ from mrknee.exams.stackfile import read_shape, read_stack
 
 
 class Dataset:
-    """The exams of one folder, in the order of their ids; each is opened when it is asked for.
+    """The exams of one folder, sorted by id; each exam is read on access.
 
     Attributes:
-        folder: the folder that holds the series' folders.
-        root: the data set's folder, which holds the splits and their label files; `folder` itself
-            where no split was opened.
-        split: the split that was opened; None where `folder` was named itself.
-        ids: the exams' ids, sorted.
-        findings: the findings that have a label file, in the order that `findings.csv` declares,
-            else MRNet's first and then by name; None where there is no label file.
-        titles: finding -> its title, for those that `findings.csv` gives one.
-        labels: float64 (exams, findings): 1 present, 0 absent, between them where soft labels are
-            allowed, NaN not known; (exams, 0) where there is no label file.
-        groups: a number per exam, equal for exams of one group by `groups.csv`; None where there is
-            no such file, or no labels are read.
-        files: id -> series -> the stack's file.
-        series: the series that exams may have: those of `series.csv` in the folder or beside it,
+        folder: the folder that contains one folder per series.
+        root: the data set's folder, which contains the splits and their label files; equal to
+            `folder` if no split was opened.
+        split: name of the opened split; None if `folder` was opened directly.
+        ids: ids of the exams, sorted.
+        findings: the findings with a label file, in the order of `findings.csv`, else MRNet's
+            first and then by name; None without label files.
+        titles: finding -> title, for findings with a title in `findings.csv`.
+        labels: float64 (exams, findings): 1 present, 0 absent, in between if soft labels are
+            allowed, NaN unknown; (exams, 0) without label files.
+        groups: one number per exam, equal for exams of one group in `groups.csv`; None if there is
+            no such file or no labels are read.
+        files: id -> series -> file of the stack.
+        series: the series that exams may have: those of `series.csv` in `folder` or its parent,
             else MRNet's.
-        unread: files and folders among the stacks that are not read (see `Listing`); who reads
-            the exams says so.
-        axes: the order of the files' axes.
-        opened_with: which of the arguments `findings`, `axes`, `allow_missing_plane` and
-            `soft_labels` were given, as training has them among its settings.
+        unread: files and folders among the stacks that are not read (see `Listing`); callers that
+            read the exams report them.
+        axes: the order of axes in the files.
+        opened_with: those of the arguments `findings`, `axes`, `allow_missing_plane` and
+            `soft_labels` that were given, named as the settings of training.
 
     Args:
-        folder: holds a folder per series; MRNet's are `axial/`, `coronal/` and `sagittal/`.
-        findings: take these findings only (each must have a label file), in the data set's order;
-            None takes all.
-        labels_of: label files are `<labels_of>-<finding>.csv`, a path without the finding
-            (`DATA/train`); None reads no labels.
-        allow_missing_plane: let exams through that lack series; one has to be there.
-        axes: the order of the files' axes, such as `rows,cols,slices`; None expects
-            `slices,rows,cols`. Exams whose shapes say otherwise are refused when one is read
-            (`refuse_other_axes`), unless `slices,rows,cols` was given.
-        allow_missing_labels: take `findings` without a label file too; all their labels are NaN.
-        soft_labels: take any number from 0 to 1 for a label.
+        folder: contains one folder per series; MRNet's are `axial/`, `coronal/` and `sagittal/`.
+        findings: the findings to use (each needs a label file), returned in the data set's order;
+            None uses all.
+        labels_of: common prefix of the label files `<labels_of>-<finding>.csv` (`DATA/train`);
+            None reads no labels.
+        allow_missing_plane: accept exams that lack series; at least one must be present.
+        axes: the order of axes in the files, such as `rows,cols,slices`; None expects
+            `slices,rows,cols`. Unless `slices,rows,cols` is given, exams whose shapes indicate
+            another order are refused when the first exam is read (`refuse_other_axes`).
+        allow_missing_labels: accept `findings` without a label file; their labels are NaN.
+        soft_labels: accept any number from 0 to 1 as a label.
 
     Raises:
-        MrkneeError: no exams, an id that can't be used (`refuse_id`), an exam lacks a series, or a
-            label file names an exam that isn't there, has one twice, or holds something other than
-            0, 1 or nothing, or is of a finding that `findings.csv` lacks.
+        DataError: there is no exam, an id is invalid (`refuse_id`), an exam lacks a series, a
+            label file has an unknown exam, an exam twice or an invalid label, or belongs to a
+            finding that `findings.csv` lacks.
 
     Example:
         >>> import mrknee
@@ -119,20 +119,20 @@ class Dataset:
         given = None if axes is None else parse_axes(axes)
         self.axes = given or AXES
         self._given_axes = given
-        self._axes_known = given == AXES  # insisted on
+        self._axes_known = given == AXES  # given explicitly: not checked
         self.series = declared_series(folder)
         listing = list_stacks(folder, self.series)
         if not listing.files:
             raise DataError(
-                "there are no exams here",
+                "the folder contains no exams",
                 code="no-exams",
                 file=folder,
                 expected="folders "
                 + ", ".join(f"{name}/" for name in self.series.names)
-                + " that hold .npy files",
+                + " with .npy files",
                 found=what_is_there(folder)
                 if not series_folders(folder, self.series)
-                else "no .npy file in any of them",
+                else "none of these folders contains a .npy file",
                 advice=folder_meant(folder, data_set=False),
             )
         self.files: Mapping[str, Mapping[str, Path]] = listing.files
@@ -192,7 +192,7 @@ class Dataset:
                 f"the data set has no split named {split!r}",
                 code="no-split",
                 file=root,
-                expected=f"a folder {split}/ with {', '.join(read_series(root).names)} inside",
+                expected=f"a folder {split}/ that contains {', '.join(read_series(root).names)}",
                 found=what_is_there(root),
                 advice=folder_meant(root, data_set=True, split=split),
             )
@@ -229,15 +229,15 @@ class Dataset:
         return len(self.ids)
 
     def files_of(self, index: int) -> dict[str, Path]:
-        """The files of an exam's stacks, by series."""
+        """Returns the files of an exam's stacks: series -> file."""
         return dict(self.files[self.ids[index]])
 
     def __getitem__(self, exam: int | str) -> Exam:
-        """The exam at a position, or of an id.
+        """Reads the exam at a position or with an id.
 
         Raises:
-            MrkneeError: there is no exam of that id, or its files can't be used.
-            IndexError: there is no such position.
+            DataError: there is no exam with that id, or its files can't be used.
+            IndexError: the position is out of range.
         """
         self.refuse_other_axes()
         index = self.index(exam) if isinstance(exam, str) else exam
@@ -248,23 +248,23 @@ class Dataset:
         )
 
     def index(self, exam_id: str) -> int:
-        """The position of the exam of this id.
+        """Returns the position of the exam with an id.
 
         Raises:
-            DataError: there is none.
+            DataError: there is no exam with that id.
         """
         exam_id = same_text(exam_id)
         if exam_id not in self.files:
             differ = how_ids_differ(exam_id, self.ids)
             near = get_close_matches(exam_id, self.ids, n=3, cutoff=0.0)
             raise DataError(
-                "there is no such exam",
+                "there is no exam with this id",
                 code="unknown-exam",
                 file=self.folder,
                 exam=exam_id,
                 expected=f"one of {len(self)} ids, {self.ids[0]} to {self.ids[-1]}",
                 found=differ or "nearest: " + ", ".join(near),
-                advice="write the id as its files are named: 0007 is not 7",
+                advice="write the id exactly as in the file names: 0007 is not 7",
             )
         return self.ids.index(exam_id)
 
@@ -273,10 +273,10 @@ class Dataset:
         return f"Dataset({str(self.folder)!r}: {len(self)} exams{findings})"
 
     def shapes(self, index: int) -> dict[str, Shape]:
-        """The exam's series and the shapes of their stacks; only headers are read.
+        """Reads the shapes of an exam's stacks from the file headers: series -> shape.
 
         Raises:
-            MrkneeError: a header can't be read.
+            DataError: a header can't be read.
         """
         exam_id = self.ids[index]
         return {
@@ -285,28 +285,28 @@ class Dataset:
         }
 
     def refuse_other_axes(self) -> None:
-        """Refuses exams whose shapes say that their axes are in another order than expected.
+        """Refuses the data set if the shapes of its stacks indicate another order of axes.
 
-        All headers are read, once. Nothing is refused where `axes` is `slices,rows,cols`.
+        All headers are read on the first call. Nothing is refused if `slices,rows,cols` was given.
 
         Raises:
-            MrkneeError: they say so; the rules are those of `mrknee.exams.axes`.
+            DataError: the shapes indicate another order, by the rules of `mrknee.exams.axes`.
         """
         if self._axes_known:
             return
         shapes: list[tuple[str, dict[str, Shape]]] = []
         for index, exam_id in enumerate(self.ids):
-            with suppress(MrkneeError):  # said when the exam is read
+            with suppress(MrkneeError):  # reported when the exam is read
                 shapes.append((exam_id, self.shapes(index)))
         refuse_exams_with_other_axes(shapes, file=self.folder, given=self._given_axes)
         self._axes_known = True
 
     def count_slices(self, index: int) -> int:
-        """Slices of an exam, all series together, from its files' headers; no pixel is read."""
+        """Counts an exam's slices over all series; only file headers are read."""
         return sum(slices for slices, _, _ in self.shapes(index).values())
 
     def series_of(self, index: int) -> tuple[str, ...]:
-        """Names of the series that the exam at this position has; nothing is read."""
+        """Returns the names of an exam's series; no file is read."""
         return tuple(self.files[self.ids[index]])
 
     def __iter__(self) -> Iterator[Exam]:
@@ -323,22 +323,22 @@ def open_dataset(
     axes: str | None = None,
     soft_labels: bool = False,
 ) -> Dataset:
-    """Opens one split of a data set, with its labels where there are any.
+    """Opens one split of a data set, with its labels if there are any.
 
     Args:
         path: the data set: `path/<split>/{axial,coronal,sagittal}/*.npy`, labels in
-            `path/<split>-<finding>.csv`. Or a folder that holds the series' folders itself, which
-            has no labels.
-        split: which split.
-        findings: take these findings' labels only; None takes all.
-        labels: False leaves the label files unread, for predictions, which don't need them.
+            `path/<split>-<finding>.csv`. Or a folder that contains the folders of series directly;
+            no labels are read then.
+        split: name of the split.
+        findings: the findings whose labels to read; None reads all.
+        labels: False doesn't read the label files, for example for prediction.
         allow_missing_plane: accept exams that lack series.
-        axes: the order of the files' axes, such as `rows,cols,slices`; None expects
-            `slices,rows,cols` and refuses what seems to be in another order.
-        soft_labels: take any number from 0 to 1 for a label.
+        axes: the order of axes in the files, such as `rows,cols,slices`; None expects
+            `slices,rows,cols` and refuses stacks that seem to be in another order.
+        soft_labels: accept any number from 0 to 1 as a label.
 
     Returns:
-        The exams; each is read when it is asked for: `data[0]`, `data["1130"]`, `for exam in data`.
+        The exams; each is read on access: `data[0]`, `data["1130"]`, `for exam in data`.
         `data.labels` is (exams, findings), `data.findings` their names.
 
     Raises:
@@ -359,7 +359,7 @@ def open_dataset(
     is_folder = bool(series_folders(path))
     if not is_folder and not series_folders(path / split):
         raise DataError(
-            "there are no exams here",
+            "the folder contains no exams",
             code="no-exams",
             file=path,
             expected=f"a data set with a folder {split}/, or the folders "
@@ -386,12 +386,12 @@ def open_dataset(
 
 
 def split_of(data: Dataset | str | Path, split: str) -> tuple[Path, str]:
-    """Where labels are looked for: the data set's folder and the split in it.
+    """Returns the data set's folder and the split, which locate the label files.
 
     Args:
-        data: a data set's folder, or an opened one, which knows its split. Of one that was opened
-            by the folder of the planes itself, that folder is the split.
-        split: the split, where `data` is a folder.
+        data: the folder of a data set, or an opened `Dataset`. If the `Dataset` was opened from a
+            folder of series directly, that folder is the split.
+        split: the split if `data` is a folder.
     """
     if not isinstance(data, Dataset):
         return Path(data), split
@@ -409,17 +409,17 @@ def read_exam(
     labels: Mapping[str, float] | None = None,
     series: SeriesList = MRNET_SERIES,
 ) -> Exam:
-    """Reads an exam from its files, with remarks on what reading had to change.
+    """Reads an exam from its files; clipped outliers become remarks.
 
     Args:
-        files: series -> its `.npy` file.
+        files: series -> `.npy` file.
         exam_id: the exam's id.
-        axes: the order of the files' axes.
+        axes: the order of axes in the files.
         labels: finding -> label.
         series: the series that the exam may have.
 
     Raises:
-        MrkneeError: as `read_stack`.
+        DataError: a file can't be used; see `read_stack`.
     """
     stacks: dict[str, Stack] = {}
     remarks: list[Remark] = []
@@ -445,19 +445,19 @@ def _choose_findings(
                 f"there are no labels for {name!r}",
                 code="no-labels",
                 file=f"{labels_of}-{name}.csv",
-                expected="a label file for each finding asked for",
-                found=", ".join(in_order(found, declared)) if found else "no label file at all",
+                expected="a label file for each requested finding",
+                found=", ".join(in_order(found, declared)) if found else "no label file",
             )
     return names
 
 
 def _refuse_undeclared(found: Mapping[str, Path], declared: Mapping[str, str] | None) -> None:
-    """Refuses label files of findings that `findings.csv` lacks: a name is wrong in one of them."""
+    """Refuses label files of findings that `findings.csv` lacks."""
     undeclared = [name for name in found if declared is not None and name not in declared]
     if undeclared:
         file = found[undeclared[0]]
         raise DataError(
-            f"a label file is of no finding that {FINDINGS_FILE} declares",
+            f"a label file belongs to a finding that {FINDINGS_FILE} doesn't declare",
             code="label-name",
             file=file,
             expected="one of " + ", ".join(declared or ()),

@@ -1,13 +1,13 @@
-"""Groups of exams that belong together: of one patient, scanner or report.
+"""Groups of exams that belong together: exams of one patient, scanner or report.
 
-A data set may declare them in `groups.csv` beside its splits:
+A data set may declare them in `groups.csv` in its folder:
 
     exam,group
     0003,patient-17
     0104,patient-17
 
-Exams that are not in it belong to no other exam. What a group is called may identify a patient and
-stands in no message.
+Each exam that is not listed is a group of its own. The name of a group may identify a patient and
+never appears in a message.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from mrknee.exams.listing import same_text
 GROUPS_FILE = "groups.csv"
 COLUMNS = ("exam", "group")
 
-_MAX_BYTES = 16_000_000  # some 500,000 exams
+_MAX_BYTES = 16_000_000  # about 500,000 exams
 
 
 def read_groups(root: str | Path) -> Mapping[str, str] | None:
-    """The groups that a data set declares in `groups.csv`.
+    """Reads the groups that a data set declares in `groups.csv`.
 
     Args:
-        root: the folder that may hold `groups.csv`.
+        root: the folder that may contain `groups.csv`.
 
     Returns:
-        Exam -> its group, in the file's order; lines without a group are left out. Ids are brought
-        to Unicode's composed form (NFC). None where there is no such file.
+        Exam id -> group, in the order of the file, without lines that have no group. Ids are
+        normalised to Unicode NFC. None if there is no such file.
 
     Raises:
-        DataError: the file is not a table of groups, or an exam is in it twice.
+        DataError: the file is not a valid table of groups, or lists an exam twice.
     """
     file = Path(root) / GROUPS_FILE
     if not file.is_file():
@@ -46,7 +46,7 @@ def read_groups(root: str | Path) -> Mapping[str, str] | None:
         exam_id = same_text(row["exam"])
         if not exam_id or exam_id in groups:
             raise DataError(
-                f"{GROUPS_FILE} can't be used: an exam has no id, or is there twice",
+                f"{GROUPS_FILE} can't be used: an exam has no id, or is listed twice",
                 code="declaration",
                 file=file,
                 exam=exam_id or None,
@@ -58,14 +58,15 @@ def read_groups(root: str | Path) -> Mapping[str, str] | None:
 
 
 def group_numbers(ids: Sequence[str], groups: Mapping[str, str]) -> list[int]:
-    """A number for each exam, equal for exams of one group and for no others.
+    """Numbers the exams by group.
 
     Args:
-        ids: the exams.
-        groups: what `read_groups` returned; exams that are not in it get numbers of their own.
+        ids: ids of the exams.
+        groups: the result of `read_groups`; exams that it lacks get numbers of their own.
 
     Returns:
-        Numbers from 0, in the order in which groups first appear.
+        One number per exam, from 0 in the order in which groups first appear; equal only for exams
+        of one group.
     """
     numbers: dict[tuple[str, str], int] = {}
     keys = [("group", groups[i]) if i in groups else ("exam", i) for i in ids]

@@ -1,7 +1,7 @@
-"""Label files: `<split>-<finding>.csv`, read, joined to exams by id, and written.
+"""Label files (`<split>-<finding>.csv`): reading, joining to exams by id, writing.
 
 Labels are joined to exams by id, never by the order of lines. Ids are compared as text: `0` is
-not `0000`. An empty label, or no line at all, means "not known" and becomes NaN.
+not `0000`. An empty label or a missing line means "unknown" and becomes NaN.
 """
 
 from __future__ import annotations
@@ -23,18 +23,22 @@ from mrknee.files import whole_file
 from mrknee.untrusted import read_text
 
 CUT = 0.5
-"""A soft label counts as present from here on, where only present and absent can be counted."""
+"""Soft labels of at least this value count as present, wherever two classes are needed."""
 
-_MAX_LABEL_BYTES = 4_000_000  # some 400,000 exams
+_MAX_LABEL_BYTES = 4_000_000  # about 400,000 exams
 
 
 def label_files(labels_of: str | Path) -> dict[str, Path]:
-    """The label files of a split: finding -> `<labels_of>-<finding>.csv`, for `DATA/train`.
+    """Lists the label files of a split: finding -> `<labels_of>-<finding>.csv`.
 
-    A finding's name is in lower case, whatever its file's is: `train-ACL.csv` is of `acl`.
+    Findings are named in lower case, whatever the case of the file name: `train-ACL.csv` belongs
+    to `acl`.
+
+    Args:
+        labels_of: common prefix of the files, such as `DATA/train`.
 
     Raises:
-        MrkneeError: two files are of one finding.
+        DataError: two files belong to one finding.
     """
     labels_of = Path(labels_of)
     prefix = labels_of.name + "-"
@@ -44,10 +48,10 @@ def label_files(labels_of: str | Path) -> dict[str, Path]:
             name = file.stem.removeprefix(prefix).lower()
             if name in found:
                 raise DataError(
-                    "two label files are of one finding",
+                    "two label files belong to one finding",
                     code="label-name",
                     file=file,
-                    expected="one file per finding; upper and lower case are the same",
+                    expected="one file per finding; case is ignored",
                     found=f"{found[name].name} and {file.name}",
                     advice="remove or rename one of them",
                 )
@@ -56,22 +60,22 @@ def label_files(labels_of: str | Path) -> dict[str, Path]:
 
 
 def read_labels(path: str | Path, *, soft: bool = False) -> dict[str, float]:
-    """Reads one label file: no header, `id,label` a line, label 0, 1 or empty (not known).
+    """Reads one label file: a CSV file without a header, one line `id,label` per exam.
 
-    It is a CSV, as the predictions are: an id with a comma or a quotation mark stands in quotes.
-    0 and 1 may be written as decimal numbers (`0.0`, `1.`), as pandas writes them where a label is
-    missing. Ids are brought to Unicode's composed form (NFC).
+    A label is 0, 1 or empty (unknown). 0 and 1 may be written as decimal numbers (`0.0`, `1.`), as
+    pandas does in columns with missing values. Ids with a comma or a quotation mark are quoted; ids
+    are normalised to Unicode NFC.
 
     Args:
-        path: the file; UTF-8, any line ends.
-        soft: take any number from 0 to 1 for a label.
+        path: the file; UTF-8, any line endings.
+        soft: accept any number from 0 to 1 as a label.
 
     Returns:
-        id -> 1.0, 0.0 or NaN, or a soft label between 0 and 1, in the file's order.
+        id -> 1.0, 0.0, NaN, or a soft label in between, in the order of the file.
 
     Raises:
-        MrkneeError: the file isn't there or isn't text, a line has not two fields, an id comes
-            twice, or a label is something else.
+        DataError: the file is missing or isn't text, a line doesn't have two fields, an id is
+            repeated, or a label is invalid.
     """
     path = Path(path)
     text = read_text(path, "label file", at_most=_MAX_LABEL_BYTES)
@@ -84,12 +88,12 @@ def read_labels(path: str | Path, *, soft: bool = False) -> dict[str, float]:
         where = f"line {rows.line_num}: {','.join(row)[:80]!r}"
         if len(fields) != 2 or not fields[0]:
             raise DataError(
-                "a label file has a line of another form",
+                "a label file has an invalid line",
                 code="label-format",
                 file=path,
                 expected="id,label with a label of 0, 1 or nothing",
                 found=where,
-                advice="separate id and label by a comma"
+                advice="separate id and label with a comma"
                 if len(fields) == 1 and re.search(r"[;\t ]", fields[0])
                 else None,
             )
@@ -100,20 +104,20 @@ def read_labels(path: str | Path, *, soft: bool = False) -> dict[str, float]:
                 code="label-twice",
                 file=path,
                 exam=exam_id,
-                expected="one line",
+                expected="one line per exam",
                 found=where,
             )
         if label and not _LABEL.fullmatch(label) and not (soft and _is_soft(label)):
             raise DataError(
-                "a label is no number from 0 to 1, nor empty"
+                "a label is neither a number from 0 to 1 nor empty"
                 if soft
                 else "a label is neither 0 nor 1 nor empty",
                 code="label-value",
                 file=path,
                 exam=exam_id,
-                expected="0, 1, a number between them, or nothing (not known)"
+                expected="0, 1, a number between them, or nothing (unknown)"
                 if soft
-                else "0, 1 or nothing (not known)",
+                else "0, 1 or nothing (unknown)",
                 found=where,
                 advice=_label_advice(fields, text, first=not labels),
             )
@@ -130,15 +134,15 @@ def _is_soft(label: str) -> bool:
 
 
 def cut_labels(labels: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
-    """Labels as 0, 1 or NaN: soft ones are 1 from 0.5 on.
+    """Converts labels to 0, 1 or NaN; soft labels of at least 0.5 become 1.
 
-    What counts exams of two classes (AUC, calibration, thresholds, prevalence) can't take others.
+    Metrics of two classes (AUC, calibration, thresholds, prevalence) need such labels.
     """
     return np.where(np.isnan(labels), np.nan, (labels >= CUT).astype(np.float64))
 
 
 def has_soft(labels: Float[np.ndarray, "*shape"]) -> bool:
-    """Whether a label lies between 0 and 1."""
+    """Returns whether any label lies strictly between 0 and 1."""
     return bool(((labels > 0) & (labels < 1)).any())
 
 
@@ -151,18 +155,18 @@ _WORDS = {
 
 
 def _label_advice(fields: Sequence[str], text: str, *, first: bool) -> str | None:
-    """What to do about a label; a header is spoken of only where the line can be nothing else.
+    """Returns advice on an invalid label.
 
-    That is the first line, without a digit, whose label is no word for yes, no or not known, and
-    the lines below it are labels.
+    The line is called a header only if it is the first one, has no digit, its second field isn't a
+    word for yes, no or unknown, and the next line is a valid label.
     """
     word = _WORDS.get(fields[1].lower())
     if word is not None:
-        return f"write {word} for it"
+        return f"write {word} instead"
     if _is_soft(fields[1]):
         return (
-            "if it is a soft label, allow them (soft_labels) where exams are opened or trained on; "
-            "scores need 0 and 1"
+            "if it is a soft label, allow soft labels (soft_labels) when opening the data set or "
+            "training; scores need 0 and 1"
         )
     below = text.strip().split("\n", 1)[1:]
     digits = any(c.isdigit() for c in "".join(fields))
@@ -176,52 +180,52 @@ def _readable(rows: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
         yield from rows
     except csv.Error as error:  # an open quote, or a field of more than 131,072 characters
         raise DataError(
-            "the label file is no CSV", code="label-format", file=path, found=str(error)
+            "a label file is not valid CSV", code="label-format", file=path, found=str(error)
         ) from None
 
 
 def join_labels(
     ids: Sequence[str], labels: Mapping[str, float], path: Path, folder: Path
 ) -> Float64[np.ndarray, " exams"]:
-    """The labels of exams in their order, NaN for those that have none.
+    """Returns the labels in the order of the exams, NaN for exams without a label.
 
     Args:
-        ids: the exams.
+        ids: ids of the exams.
         labels: id -> label.
-        path: the file they were read from, for the error.
-        folder: the folder of the exams, for the error.
+        path: the label file, for the error message.
+        folder: the folder of the exams, for the error message.
 
     Raises:
-        MrkneeError: there is a label of an exam that isn't there.
+        DataError: a label belongs to an exam that isn't in `ids`.
     """
     known = set(ids)
     unknown = [i for i in labels if i not in known]
     if unknown:
         differ = how_ids_differ(unknown[0], ids)
         raise DataError(
-            "a label file names an exam that is not there",
+            "a label file names an exam that doesn't exist",
             code="label-unknown",
             file=path,
             exam=unknown[0],
             expected=f"only ids of {folder}: {ids[0]} to {ids[-1]}",
-            found=f"{len(unknown)} unknown of {len(labels)}, {unknown[0]!r} first"
+            found=f"{len(unknown)} of {len(labels)} ids unknown, the first {unknown[0]!r}"
             + (f"; {differ}" if differ else ""),
-            advice="write the ids as the files are named: 0000 is not 0",
+            advice="write the ids exactly as in the file names: 0000 is not 0",
         )
     return np.array([labels.get(i, np.nan) for i in ids], dtype=np.float64)
 
 
 def write_labels(root: str | Path, split: str, finding: str, labels: Mapping[str, float]) -> Path:
-    """Writes `root/split-finding.csv`, whole or not at all.
+    """Writes `root/split-finding.csv` atomically.
 
     Args:
-        root: the data set's folder; made if it isn't there.
-        split: the split's name.
-        finding: the finding's name.
-        labels: id -> 1.0, 0.0, a soft label between them, or NaN (written as nothing).
+        root: the data set's folder; created if missing.
+        split: name of the split.
+        finding: name of the finding.
+        labels: id -> 1.0, 0.0, a soft label in between, or NaN (written as an empty field).
 
     Returns:
-        The file written.
+        The written file.
     """
     (name,) = Findings([finding])
     path = Path(root) / f"{split}-{name}.csv"

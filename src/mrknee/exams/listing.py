@@ -1,4 +1,4 @@
-"""Which files of a folder are stacks, which are not read, and which folder was meant instead."""
+"""Listing of a folder's stacks and unread files, and suggestions for wrong paths."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mrknee.exams.series import PLANES, SERIES_FILE, SeriesList, plane_named, re
 
 _PACKED = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 
-_LOOKED_AT = 200  # entries of a folder, in search of the one that was meant
+_LOOKED_AT = 200  # maximum entries per folder that are searched for the intended folder
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of the series' folders.
+    """The stacks of a folder, and what is not read.
 
     Attributes:
-        files: id -> series -> its file, sorted by id.
-        unread: files in the series' folders that are not read, sorted: other endings (`.npz`,
-            `.npy.gz`), hidden stacks; and what lies beside the series' folders: stacks, folders
-            with stacks inside, folders named by a synonym (`sag/`) or like a series that another
-            folder stands for. Other hidden files, and what macOS writes beside a file
-            (`._0000.npy` beside `0000.npy`), are nobody's data and are not listed.
+        files: id -> series -> file, sorted by id.
+        unread: paths that are not read, sorted. In the folders of series: files with other suffixes
+            (`.npz`, `.npy.gz`) and hidden stacks. Next to the folders of series: stacks, folders
+            that contain stacks, and folders named with a synonym (`sag/`) or like a series that is
+            already read from another folder. Other hidden files, and the companion files of macOS
+            (`._0000.npy` next to `0000.npy`), hold no data and are not listed.
     """
 
     files: Mapping[str, Mapping[str, Path]]
@@ -33,9 +33,9 @@ class Listing:
 
 
 def declared_series(folder: Path) -> SeriesList:
-    """The series that a folder of stacks declares: by `series.csv` in it, or beside it.
+    """Reads the series declared for a folder: by `series.csv` in the folder or in its parent.
 
-    A split's folder, `DATA/train`, has the file beside it: `DATA/series.csv`.
+    For a split's folder, `DATA/train`, the file is `DATA/series.csv`.
 
     Raises:
         DataError: the file can't be read.
@@ -45,14 +45,13 @@ def declared_series(folder: Path) -> SeriesList:
 
 
 def list_stacks(folder: Path, series: SeriesList) -> Listing:
-    """Lists the stacks of a folder that holds the series' folders.
+    """Lists the stacks of a folder that contains one folder per series.
 
-    Folders may be named `Axial`, and files may end in `.NPY`. Ids are file names without their
-    ending, in Unicode's composed form (NFC), because macOS writes the decomposed one (NFD) for what
-    is typed the same.
+    Folders may be named `Axial`, and files may end in `.NPY`. Ids are file names without suffix,
+    normalised to Unicode NFC, because macOS writes NFD.
 
     Raises:
-        MrkneeError: two files of a series are one exam's.
+        DataError: two files of a series belong to one exam.
     """
     found: dict[str, dict[str, Path]] = {}
     unread: list[Path] = []
@@ -71,7 +70,7 @@ def list_stacks(folder: Path, series: SeriesList) -> Listing:
                 those = found.setdefault(same_text(file.stem), {})
                 if name in those:
                     raise DataError(
-                        "two files of a series are one exam's",
+                        "two files of a series belong to one exam",
                         code="stack-twice",
                         file=file,
                         exam=same_text(file.stem),
@@ -87,7 +86,7 @@ def list_stacks(folder: Path, series: SeriesList) -> Listing:
 
 
 def _holds_stacks(path: Path) -> bool:
-    """Whether something beside the series' folders is a stack, or a folder that may hold some."""
+    """Returns whether a path next to the folders of series is a stack or may contain stacks."""
     if path.suffix.lower() == ".npy":
         return True
     if not path.is_dir():
@@ -98,13 +97,13 @@ def _holds_stacks(path: Path) -> bool:
 
 
 def series_folders(folder: Path, series: SeriesList | None = None) -> dict[str, Path]:
-    """The series' folders inside a folder, whatever the case of their names.
+    """Returns the folders of series inside a folder: series -> path; case is ignored.
 
-    Where several are one series', it is the one named as usual, else the first by name.
+    If several folders match a series, the one in lower case is used, else the first by name.
 
     Args:
         folder: any folder.
-        series: the series there may be; None takes those that the folder declares.
+        series: the permitted series; None uses those that the folder declares.
     """
     found: dict[str, Path] = {}
     if not folder.is_dir():
@@ -119,23 +118,23 @@ def series_folders(folder: Path, series: SeriesList | None = None) -> dict[str, 
 
 
 def same_text(text: str) -> str:
-    """Text in Unicode's composed form, NFC: what looks the same is the same."""
+    """Returns text in Unicode NFC, so that texts that look equal compare equal."""
     return unicodedata.normalize("NFC", text)
 
 
 def unread_text(unread: Sequence[Path], shown: int = 5) -> str:
-    """Which files are not read, as text for a person."""
+    """Formats a list of unread files as one sentence."""
     names = ", ".join(str(path) for path in unread[:shown])
     more = f", and {len(unread) - shown} more" if len(unread) > shown else ""
     what = "1 file is" if len(unread) == 1 else f"{len(unread)} files are"
     return (
-        f"{what} not read, because only <id>.npy in a series' folder (such as axial/) is a stack: "
-        f"{names}{more}"
+        f"{what} not read, because only <id>.npy in the folder of a series (such as axial/) is a "
+        f"stack: {names}{more}"
     )
 
 
 def what_is_there(folder: Path) -> str:
-    """What stands in place of exams, for a message: "no such folder", or the first names."""
+    """Describes a path that contains no exams: "no such folder", or the first names in it."""
     if not folder.exists():
         return "no such folder"
     if not folder.is_dir():
@@ -146,20 +145,20 @@ def what_is_there(folder: Path) -> str:
 
 
 def folder_meant(folder: Path, *, data_set: bool, split: str | None = None) -> str | None:
-    """Advice on which folder to name, where exams are near the one that was named.
+    """Suggests another path if exams are in a folder near the given one.
 
     Args:
-        folder: what was named.
-        data_set: whether a data set is wanted (train/ and valid/ inside); else a folder with the
-            series' folders will do too.
-        split: the split that was looked for in it and isn't there.
+        folder: the given path.
+        data_set: whether a data set is needed (with train/ and valid/); otherwise a folder that
+            contains the folders of series is suggested too.
+        split: the split that is missing in `folder`.
 
     Returns:
-        What to do; None where nothing was found.
+        The advice; None if nothing was found.
     """
     if split is not None and _is_data_set(folder):
         return _split_meant(folder, split)
-    above: list[Path] = []  # of a split's folder, or a series'
+    above: list[Path] = []  # parents of a split's folder or a series' folder
     if folder.name.lower() in PLANES or folder.absolute() in _series_inside(
         folder.absolute().parent
     ):
@@ -169,19 +168,19 @@ def folder_meant(folder: Path, *, data_set: bool, split: str | None = None) -> s
     below = [folder, *_below(folder)]
     for near in [*above, *below[1:]]:
         if _is_data_set(near) or (not data_set and has_series(near)):
-            return f"name the folder {near}"
+            return f"use the folder {near}"
     if data_set:
         for near in below:
             if has_series(near):
-                return f"put {near} into a folder of its own as train/ or valid/, and name that"
+                return f"move {near} into a new folder as train/ or valid/, and use that folder"
     packed = [p for f in below for p in [f, *_entries(f)] if p.suffix.lower() in _PACKED]
     if packed:
-        return f"unpack {packed[0]}, and name the folder that comes out"
+        return f"unpack {packed[0]}, and use the unpacked folder"
     return None
 
 
 def _split_meant(data: Path, split: str) -> str:
-    """What to do about a data set that lacks a split: never to read another one unasked."""
+    """Returns advice on a data set that lacks a split; another split is never read instead."""
     for packed in _entries(data):
         if packed.suffix.lower() in _PACKED and packed.name.lower().startswith(f"{split}."):
             return f"unpack {packed}"
@@ -189,11 +188,11 @@ def _split_meant(data: Path, split: str) -> str:
     near = [name for name in others if name.lower() == split or {name, split} == {"val", "valid"}]
     if near:
         return f"rename the folder {data / near[0]} to {split}"
-    return f"add the folder {split}/; the splits that are there: {', '.join(others)}"
+    return f"add the folder {split}/; existing splits: {', '.join(others)}"
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The folders one and two levels below, nearer ones first."""
+    """Yields the folders one and two levels below, the first level first."""
     first = list(_folders(folder))
     yield from first
     for one in first:
@@ -205,14 +204,14 @@ def _is_data_set(folder: Path) -> bool:
 
 
 def has_series(folder: Path) -> bool:
-    """Whether a folder holds a series' folder."""
+    """Returns whether a folder contains the folder of a series."""
     return bool(_series_inside(folder))
 
 
 def _series_inside(folder: Path) -> list[Path]:
     try:
         return list(series_folders(folder).values())
-    except (OSError, MrkneeError):  # not ours to look into; or a list of series that is broken
+    except (OSError, MrkneeError):  # no permission, or an invalid series.csv
         return []
 
 
@@ -223,5 +222,5 @@ def _folders(folder: Path) -> list[Path]:
 def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())[:_LOOKED_AT] if folder.is_dir() else []
-    except OSError:  # not ours to look into
+    except OSError:  # no permission
         return []

@@ -1,12 +1,11 @@
-"""Is this exam anything that a model's probabilities can be believed for? numpy only.
+"""Plausibility checks of exams: whether a model's probabilities can be trusted. numpy only.
 
-A network answers whatever it is given: black stacks get calibrated probabilities too. `remarks_of`
-says what is odd about an exam, in a few milliseconds: equality is tested on one slice before it is
-tested on all, and contrast is measured on a grid of pixels. `docs/plausibility.md` states the rules
-for users.
+A network returns probabilities for any input, even for black stacks. `remarks_of` lists what is
+implausible about an exam within a few milliseconds: equality is tested on one slice before all
+slices, and contrast is measured on a grid of pixels. `docs/reference/plausibility.md` states the
+rules for users.
 
-Nothing here refuses an exam: every output that carries probabilities carries the remarks beside
-them.
+No exam is refused here: every output with probabilities includes the remarks.
 """
 
 from __future__ import annotations
@@ -39,44 +38,45 @@ CODES: Mapping[str, str] = {
     "other-size": "the size in plane is outside the range that the model was trained on",
     "other-slices": "the number of slices is far outside the range that the model was trained on",
 }
-"""Code of a remark -> what it means. `mrknee check` uses the same codes."""
+"""Code of a remark -> meaning. `mrknee check` uses the same codes."""
 
 BLANK = frozenset({"all-zero", "constant"})
-"""Codes of stacks that show nothing at all."""
+"""Codes of stacks without any image content."""
 
 LEAST_CONTRAST = 16
-"""Grey values from the 1st to the 99th percentile. Fewer than 16 are less than 4 bits: a network
-whose input is scaled from minimum to maximum would see steps, noise, or a few odd pixels."""
+"""Minimum number of grey values from the 1st to the 99th percentile. Fewer than 16 are less than
+4 bits: after scaling from minimum to maximum, a network would see steps, noise, or a few outliers.
+"""
 
 ONE_VALUE = 0.9
-"""Share of a stack's pixels with one value, from which on it is nearly blank. A knee fills a third
-of its field or more, so black around it is two thirds at most."""
+"""Share of a stack's pixels with one value from which a stack counts as nearly blank. A knee fills
+at least a third of the field of view, so the black background is at most two thirds."""
 
 MANY_EMPTY = 0.25
-"""Share of slices with a single value each. A few at the ends pad a stack; a quarter is as much as
-`mrknee check` allows there."""
+"""Share of single-valued slices that is reported. A few at the ends pad a stack; `mrknee check`
+allows up to a quarter."""
 
 GRID = 32
-"""Contrast is measured on so many rows and columns of each slice, which is cheap and enough for
-percentiles of a whole stack."""
+"""Rows and columns per slice on which contrast is measured: fast, and sufficient for percentiles of
+a stack."""
 
 NOTED = 5
-"""Exams that a note names; the table of remarks has them all."""
+"""Number of exams named in a note; the table of remarks lists all."""
 
 FAR_SLICES = 2
-"""How many times fewer or more slices than in any stack trained on are remarked on. Slice counts
-vary from knee to knee, so the next knee often lies a little outside the range of a small training
-set; twice as many slices are half as thick, which is another protocol."""
+"""Slice counts are reported beyond this factor from the range of the training data. Slice counts
+vary between knees, so the next knee often lies slightly outside the range of a small training set;
+twice as many slices are half as thick, which is a different protocol."""
 
 Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class StackSizes:
-    """The smallest and the largest of some stacks of one series.
+    """The range of sizes of some stacks of one series.
 
     Attributes:
-        slices, rows, cols: minimum and maximum of each axis, 1 or more.
+        slices, rows, cols: minimum and maximum of each axis, at least 1.
     """
 
     slices: Range
@@ -85,23 +85,23 @@ class StackSizes:
 
     @classmethod
     def of(cls, shapes: Iterable[Shape]) -> StackSizes:
-        """The ranges of at least one shape."""
+        """Computes the ranges of at least one shape."""
         slices, rows, cols = ((min(sides), max(sides)) for sides in zip(*shapes, strict=True))
         return cls(slices, rows, cols)
 
     def to_dict(self) -> dict[str, list[int]]:
-        """The same in plain form, for JSON."""
+        """Converts the ranges to a dictionary for JSON."""
         return {name: list(getattr(self, name)) for name in AXES}
 
 
 def sizes_from(content: object) -> Mapping[str, StackSizes]:
-    """The sizes that a model's provenance states under `stack_sizes`: series -> its ranges.
+    """Parses the entry `stack_sizes` of a model's provenance: series -> ranges.
 
     Args:
-        content: what stands there; None (models of before 2.0 state nothing) gives none.
+        content: the entry; None (models before version 2.0 have none) gives an empty mapping.
 
     Raises:
-        MrkneeError: it is something else than training writes.
+        ModelError: the entry doesn't have the form that training writes.
     """
     if content is None:
         return {}
@@ -111,9 +111,9 @@ def sizes_from(content: object) -> Mapping[str, StackSizes]:
         raise ModelError(
             "the sizes that the model was trained on can't be read",
             code="description",
-            expected="for each series the smallest and largest number of slices, rows and cols",
+            expected="the smallest and largest number of slices, rows and cols per series",
             found=repr(content)[:200],
-            advice="restore the model's files",
+            advice="restore the model's files from a copy",
         ) from None
 
 
@@ -130,11 +130,11 @@ def _ranges(sides: Mapping[str, Any]) -> StackSizes:
 
 
 def remarks_of(exam: Exam, trained: Mapping[str, StackSizes] | None = None) -> tuple[Remark, ...]:
-    """What is odd about an exam, the exam's own remarks from reading its files first.
+    """Lists what is implausible about an exam; remarks from reading its files come first.
 
     Args:
         exam: the exam.
-        trained: series -> the sizes that a model was trained on; series without are not judged.
+        trained: series -> sizes that a model was trained on; sizes of other series aren't checked.
     """
     found = [*exam.remarks]
     for name, stack in exam.stacks.items():
@@ -151,16 +151,16 @@ def remarks_of(exam: Exam, trained: Mapping[str, StackSizes] | None = None) -> t
 
 
 def stack_remarks(stack: Stack, series: str) -> Iterator[Remark]:
-    """What is odd about one stack by itself.
+    """Yields what is implausible about a single stack.
 
     Args:
         stack: the stack.
-        series: its series, for the remark.
+        series: name of the stack's series, for the remark.
     """
     if len(stack) == 1:
         yield Remark("one-slice", series, "the stack has one slice")
     first = stack[0]
-    same = all(np.array_equal(first, other) for other in stack[1:])  # ends at the first that isn't
+    same = all(np.array_equal(first, other) for other in stack[1:])  # stops at the first difference
     if same and first.min() == first.max():
         value = int(first[0, 0])
         yield Remark(
@@ -171,7 +171,7 @@ def stack_remarks(stack: Stack, series: str) -> Iterator[Remark]:
         return
     if same and len(stack) > 1:
         yield Remark("equal-slices", series, f"its {len(stack)} slices are the same")
-    # some pixels first: most slices have two values among them
+    # a subset of pixels first: in most slices it has at least two values
     some = stack[:, :: max(stack.shape[1] // GRID, 1), :: max(stack.shape[2] // GRID, 1)]
     likely = np.flatnonzero(some.min(axis=(1, 2)) == some.max(axis=(1, 2)))
     empty = sum(bool(stack[i].min() == stack[i].max()) for i in likely)
@@ -185,15 +185,15 @@ def stack_remarks(stack: Stack, series: str) -> Iterator[Remark]:
 
 
 def _low_contrast(counts: Int64[np.ndarray, 256]) -> str | None:
-    """In words, that there is hardly any contrast; None where there is.
+    """Describes low contrast; returns None if the contrast is sufficient.
 
     Args:
-        counts: how many pixels have each grey value.
+        counts: number of pixels per grey value.
     """
     contrast = _values_between(counts)
     if contrast < LEAST_CONTRAST:
         return f"98 % of the pixels lie within {contrast} of 256 grey values"
-    # padding, or clipped outliers, may take nearly the whole range for themselves
+    # padding or clipped outliers may occupy nearly the complete range
     values = np.flatnonzero(counts)
     contrast = _values_between(np.where(np.isin(range(256), values[[0, -1]]), 0, counts))
     if contrast < LEAST_CONTRAST:
@@ -208,7 +208,7 @@ def _low_contrast(counts: Int64[np.ndarray, 256]) -> str | None:
 
 
 def _values_between(counts: Int64[np.ndarray, 256]) -> int:
-    """How many grey values lie from the 1st to the 99th percentile, both counted."""
+    """Returns the number of grey values from the 1st to the 99th percentile, inclusive."""
     total = counts.sum()
     if not total:
         return 0
@@ -217,7 +217,7 @@ def _values_between(counts: Int64[np.ndarray, 256]) -> int:
 
 
 def _equal_stacks(exam: Exam) -> Iterator[Remark]:
-    """Series that are the same stack; blank ones have a remark of their own."""
+    """Yields pairs of series with identical stacks, except blank ones, which have other remarks."""
     for (one, first), (other, second) in combinations(exam.stacks.items(), 2):
         middle = len(first) // 2
         if (
@@ -252,12 +252,12 @@ def _range(known: Range) -> str:
 
 
 class Inspected:
-    """Exams that are looked at when they are first read; the remarks are kept.
+    """Exams that are checked for plausibility when they are first read; remarks are stored.
 
-    Worker processes have copies of their own, so `remarks` reads what only they have read.
+    Worker processes have their own copies, so `remarks` reads exams again that only workers read.
 
     Args:
-        exams: any row of exams.
+        exams: any sequence of exams.
         trained: as for `remarks_of`.
     """
 
@@ -276,7 +276,7 @@ class Inspected:
         return exam
 
     def remarks(self) -> dict[str, tuple[Remark, ...]]:
-        """The ids of the exams with something odd about them -> what, in the exams' order."""
+        """Returns the remarks of all exams that have any: id -> remarks, in the order of exams."""
         for index in range(len(self)):
             if index not in self._found:
                 self[index]
@@ -287,26 +287,26 @@ class Inspected:
 def remarks_on(
     exams: Exams, positions: Sequence[int], trained: Mapping[str, StackSizes]
 ) -> dict[str, tuple[Remark, ...]]:
-    """Reads exams and says what is odd about them: id -> remarks, for those with a remark.
+    """Reads exams and returns the remarks of those that have any: id -> remarks.
 
     Args:
-        exams: any row of exams.
-        positions: which of them.
+        exams: any sequence of exams.
+        positions: positions of the exams to read.
         trained: as for `remarks_of`.
     """
     found: dict[str, tuple[Remark, ...]] = {}
-    for position in track(positions, len(positions), "looking at the exams"):
+    for position in track(positions, len(positions), "checking exams"):
         exam = exams[position]
         found[exam.id] = remarks_of(exam, trained)
     return {exam_id: remarks for exam_id, remarks in found.items() if remarks}
 
 
 def notes_on(remarks: Mapping[str, Sequence[Remark]], n_exams: int) -> list[str]:
-    """A note for a scorecard on exams with something odd about them; none where there is nothing.
+    """Returns a note on implausible exams for a scorecard; empty if there are no remarks.
 
     Args:
         remarks: id -> remarks.
-        n_exams: how many exams were looked at.
+        n_exams: number of checked exams.
     """
     if not remarks:
         return []
@@ -315,17 +315,16 @@ def notes_on(remarks: Mapping[str, Sequence[Remark]], n_exams: int) -> list[str]
         for exam_id, found in list(remarks.items())[:NOTED]
     )
     more = f"; and {len(remarks) - NOTED} more" if len(remarks) > NOTED else ""
-    return [f"{len(remarks)} of these {n_exams} exams have something odd about them: {first}{more}"]
+    return [f"{len(remarks)} of these {n_exams} exams are implausible: {first}{more}"]
 
 
 def summary(remarks: Mapping[str, Sequence[Remark]], shown: int = 10) -> str:
-    """Remarks as text for a terminal: a headline, then a line per exam for the first `shown`."""
+    """Formats remarks for a terminal: a headline, then one line per exam for the first `shown`."""
     if not remarks:
         return ""
     lines = [
-        f"{len(remarks)} exam{'' if len(remarks) == 1 else 's'} with something odd; don't rely on "
-        + ("its" if len(remarks) == 1 else "their")
-        + " probabilities before you have looked:"
+        f"{len(remarks)} implausible exam{'' if len(remarks) == 1 else 's'}; look at the images "
+        f"before relying on {'its' if len(remarks) == 1 else 'their'} probabilities:"
     ]
     for exam_id, found in list(remarks.items())[:shown]:
         lines.append(f"  {exam_id}: " + "; ".join(f"{remark} [{remark.code}]" for remark in found))

@@ -1,4 +1,4 @@
-"""An exam's slices as a figure; matplotlib is imported only when one is drawn."""
+"""Plotting of an exam's slices; matplotlib is imported only when needed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TILE = 2.2
-"""Edge of a slice in the figure, in inches."""
+"""Side of a slice in the figure, in inches."""
 
 
 def plot_exam(exam: Exam, series: str | None, slices: int | Sequence[int]) -> np.ndarray:
-    """A row of slices per series; arguments, result and errors as `Exam.plot`'s."""
+    """Plots a row of slices per series; arguments, result and errors as for `Exam.plot`."""
     names = list(exam.stacks)
     if series is not None:
         what = "the exam has no such series"
@@ -41,12 +41,12 @@ def plot_exam(exam: Exam, series: str | None, slices: int | Sequence[int]) -> np
 
 
 def show_slice(axes: Axes, picture: np.ndarray, title: str) -> None:
-    """Draws one slice in grey, 0 black and 255 white, without ticks.
+    """Plots one slice in grey, 0 black and 255 white, without ticks.
 
     Args:
         axes: matplotlib axes.
         picture: uint8 (rows, cols).
-        title: above it.
+        title: title of the axes.
     """
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
     axes.set_title(title, fontsize="medium")
@@ -69,9 +69,10 @@ def _positions(exam: Exam, series: str, slices: int | Sequence[int]) -> list[int
 
 def _no_slices(exam: Exam, series: str, slices: int | Sequence[int]) -> DataError:
     return DataError(
-        "these slices can't be shown",
+        "the slices can't be shown",
         code="slices",
         exam=exam.id,
-        expected=f"how many, or positions from 0 to {len(exam.stacks[series]) - 1} in {series}",
+        expected=f"a number of slices, or indices from 0 to {len(exam.stacks[series]) - 1} in "
+        f"{series}",
         found=repr(slices),
     )

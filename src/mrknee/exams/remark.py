@@ -1,4 +1,4 @@
-"""A remark on an exam: what makes it implausible, and its probabilities with it."""
+"""Remark: one reason why an exam, and hence its probabilities, are implausible."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Remark:
-    """One thing that is odd about an exam that could be read nevertheless.
+    """One peculiarity of a readable exam.
 
     Attributes:
-        code: its kind, a key of `mrknee.exams.plausibility.CODES`.
-        series: the series it concerns; None where it is about several or about none.
-        text: what was found, one sentence without a full stop.
+        code: kind of the remark, a key of `mrknee.exams.plausibility.CODES`.
+        series: the series concerned; None if it concerns several series or none.
+        text: description of the finding, one sentence without a full stop.
     """
 
     code: str
@@ -20,7 +20,7 @@ class Remark:
     text: str
 
     def to_dict(self) -> dict[str, str | None]:
-        """The same in plain form, for JSON."""
+        """Converts the remark to a dictionary for JSON."""
         return {"code": self.code, "series": self.series, "text": self.text}
 
     def __str__(self) -> str:

@@ -1,6 +1,7 @@
-"""The series of an exam: their names, and the plane and contrast of each.
+"""Series of an exam: name, plane and contrast.
 
-MRNet has one series per plane, named by it. Other data sets declare theirs in `series.csv`:
+MRNet has one series per plane, named after the plane. Other data sets declare theirs in
+`series.csv`:
 
     name,plane,weighting,fat_suppressed
     sag_pd_fs,sagittal,PD,1
@@ -31,7 +32,7 @@ SERIES_FILE = "series.csv"
 COLUMNS = ("name", "plane", "weighting", "fat_suppressed")
 
 MOST_SERIES = 32
-"""Series that a data set may declare; knee studies have 3 to 14."""
+"""Maximum number of series that a data set may declare; knee studies have 3 to 14."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 
@@ -104,8 +105,8 @@ _RESERVED = frozenset(
         "zero_grad",
     ]
 )
-"""No series' names: other inputs and outputs of a model, folders of splits, attributes of torch's
-modules, which hold one part per series."""
+"""Names that a series can't have: other inputs and outputs of a model, folders of splits, and
+attributes of `torch.nn.ModuleDict`, which holds one module per series."""
 
 _MAX_BYTES = 100_000
 
@@ -130,11 +131,11 @@ SYNONYMS: Mapping[str, Plane] = MappingProxyType(
         "sag": Plane.SAGITTAL,
     }
 )
-"""Other names of the planes that are accepted, in any case."""
+"""Accepted synonyms of the planes; case is ignored."""
 
 
 def plane_named(name: str) -> Plane | None:
-    """The plane that a name means, in any case: `Sagittal`, `sag`, `tra`; None where it is none."""
+    """Returns the plane with a name or synonym in any case (`Sagittal`, `sag`, `tra`), or None."""
     lower = str(name).strip().lower()
     return Plane(lower) if lower in PLANES else SYNONYMS.get(lower)
 
@@ -144,14 +145,14 @@ class Series:
     """One series that an exam may have.
 
     Attributes:
-        name: its name: that of its folder, and its key in `Exam.stacks`. Lower-case letters,
-            digits and `_`, a letter first, at most 40 characters.
-        plane: the plane of its slices.
-        weighting: its contrast, or None where it is not stated.
-        fat_suppressed: whether fat is dark, or None where it is not stated.
+        name: name of the series, of its folder, and key in `Exam.stacks`. Lower-case letters,
+            digits and `_`, starting with a letter, at most 40 characters.
+        plane: plane of the slices.
+        weighting: contrast, or None if not stated.
+        fat_suppressed: whether fat is suppressed, or None if not stated.
 
     Raises:
-        DataError: the name can't be used or is another plane's, or plane or weighting isn't known.
+        DataError: the name is invalid or names another plane, or plane or weighting is unknown.
 
     Example:
         >>> from mrknee import Series
@@ -171,34 +172,35 @@ class Series:
         weighting: str | None = None,
         fat_suppressed: bool | None = None,
     ) -> None:
-        """Checks every part, because they also come from files."""
+        """Validates all arguments, because they also come from files."""
         if not _NAME.fullmatch(name) or name in _RESERVED:
             raise DataError(
-                "a series can't have this name",
+                "the name of a series is invalid",
                 code="series",
-                expected="lower-case letters, digits and _, a letter first, 40 characters at most"
+                expected="lower-case letters, digits and _, starting with a letter, at most 40 "
+                "characters"
                 if name not in _RESERVED
-                else f"a name that means nothing else, such as {name}_1",
+                else f"another name, such as {name}_1",
                 found=repr(name),
             )
         known, by_name = plane_named(plane), plane_named(name)
         if known is None:
             raise DataError(
-                f"the plane of the series {name} is not known",
+                f"the plane of the series {name} is unknown",
                 code="series",
                 expected=", ".join(PLANES),
                 found=repr(plane),
             )
         if by_name not in (None, known):
             raise DataError(
-                f"the series {name} is named by another plane",
+                f"the series {name} is named after another plane",
                 code="series",
                 expected=f"the plane {by_name}, or another name",
                 found=repr(plane),
             )
         if weighting is not None and weighting not in WEIGHTINGS:
             raise DataError(
-                f"the weighting of the series {name} is not known",
+                f"the weighting of the series {name} is unknown",
                 code="series",
                 expected=", ".join(WEIGHTINGS) + ", or None",
                 found=repr(weighting),
@@ -210,24 +212,24 @@ class Series:
 
 
 class SeriesList(tuple[Series, ...]):
-    """The series that exams of a data set may have, in their order.
+    """The series that exams of a data set may have, in order.
 
     Args:
         series: the series; at least one.
 
     Raises:
-        DataError: there is none, there are more than 32, or two have the same name.
+        DataError: there are no series, more than `MOST_SERIES`, or two with the same name.
     """
 
     __slots__ = ()
 
     def __new__(cls, series: Iterable[Series]) -> SeriesList:
-        """Checks that names are unique."""
+        """Checks the number of series and that names are unique."""
         given = tuple(series)
         names = [one.name for one in given]
         if not given or len(given) > MOST_SERIES or len(set(names)) < len(names):
             raise DataError(
-                "the series can't be used",
+                "the list of series is invalid",
                 code="series",
                 expected=f"1 to {MOST_SERIES} series, each name once",
                 found=", ".join(names[: MOST_SERIES + 1]) or "none",
@@ -245,26 +247,26 @@ class SeriesList(tuple[Series, ...]):
         return {one.name: one.plane for one in self}
 
     def named(self, name: str) -> Series | None:
-        """The series that a name means, or None.
+        """Returns the series with a name, or None.
 
-        It is the series of that name, in any case; or, where a series bears a plane's name, a
-        synonym of that plane: `Sagittal`, `sag`.
+        Case is ignored. For a series named after a plane, synonyms of the plane are accepted too:
+        `Sagittal`, `sag`.
         """
         lower = str(name).strip().lower()
         known = {one.name: one for one in self}
         return known.get(lower) or known.get(str(plane_named(lower)))
 
     def find(self, name: str, present: Collection[str], *, what: str, exam: str) -> str:
-        """The name of the series that a name means, among those that are present.
+        """Returns the declared name of a present series.
 
         Args:
             name: as for `named`.
-            present: names of the series that are present.
-            what: what is wrong where it is none of them, for the message.
+            present: names of the present series.
+            what: first line of the error message.
             exam: the exam's id, for the message.
 
         Raises:
-            DataError: it is none of them.
+            DataError: no present series has this name.
         """
         one = self.named(name)
         if one is None or one.name not in present:
@@ -278,17 +280,17 @@ class SeriesList(tuple[Series, ...]):
         return one.name
 
     def only(self, names: Iterable[str]) -> SeriesList:
-        """The series of these names, in the order of this list."""
+        """Returns the series with the given names, in the order of this list."""
         wanted = set(names)
         return SeriesList(one for one in self if one.name in wanted)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """The series in plain form, for JSON."""
+        """Converts the series to dictionaries for JSON."""
         return [{**asdict(one), "plane": str(one.plane)} for one in self]
 
     @classmethod
     def from_dicts(cls, content: Sequence[Mapping[str, Any]]) -> SeriesList:
-        """The series from what `to_dicts` returned."""
+        """Creates the list from the result of `to_dicts`."""
         return cls(Series(**one) for one in content)
 
     def __repr__(self) -> str:
@@ -307,15 +309,15 @@ def by_series(
     *,
     exam: str | None = None,
 ) -> dict[str, Value]:
-    """A mapping by series, in the order of the series, whichever of its names a key is.
+    """Replaces the keys of a mapping by the declared names of series, in declared order.
 
     Args:
-        values: a name that `SeriesList.named` knows -> anything.
-        series: the series there may be.
+        values: name accepted by `SeriesList.named` -> any value.
+        series: the permitted series.
         exam: the exam's id, for the message.
 
     Raises:
-        DataError: a key names no series, or two keys name one.
+        DataError: a key doesn't name a series, or two keys name the same series.
     """
     found: dict[str, Value] = {}
     for name, value in values.items():
@@ -323,7 +325,7 @@ def by_series(
         if one is None or one.name in found:
             synonyms = any(s.name in PLANES for s in series)
             raise DataError(
-                "a series' name is not known" if one is None else "a series is named twice",
+                "the name of a series is unknown" if one is None else "a series is named twice",
                 code="series-name",
                 exam=exam,
                 expected=", ".join(series.names)
@@ -338,26 +340,26 @@ def by_series(
 
 
 def read_series(folder: str | Path) -> SeriesList:
-    """The series that a data set declares in `series.csv`; MRNet's where it has no such file.
+    """Reads the series that a data set declares in `series.csv`; MRNet's without this file.
 
     Args:
-        folder: the folder that may hold `series.csv`.
+        folder: the folder that may contain `series.csv`.
 
     Raises:
-        DataError: the file is not a table of series.
+        DataError: the file is not a valid table of series.
     """
     file = Path(folder) / SERIES_FILE
     return read_series_file(file) if file.is_file() else MRNET_SERIES
 
 
 def read_series_file(file: str | Path) -> SeriesList:
-    """The series that a file declares, whatever its name.
+    """Reads the series that a file of any name declares.
 
     Args:
-        file: a CSV file with the columns name, plane and, if wanted, weighting, fat_suppressed.
+        file: a CSV file with the columns name, plane and, optionally, weighting, fat_suppressed.
 
     Raises:
-        DataError: the file is not there, or is not a table of series.
+        DataError: the file is missing, or is not a valid table of series.
     """
     file = Path(file)
     found: list[Series] = []
@@ -365,10 +367,10 @@ def read_series_file(file: str | Path) -> SeriesList:
         fat = row["fat_suppressed"].lower()
         if fat not in _FAT:
             raise DataError(
-                "whether a series suppresses fat can't be read",
+                "the column fat_suppressed has an invalid value",
                 code="series",
                 file=file,
-                expected="in the column fat_suppressed 1, 0 or nothing (not stated)",
+                expected="1, 0 or nothing (not stated)",
                 found=where,
             )
         weighting = row["weighting"].upper() or None
@@ -394,7 +396,7 @@ _FAT: Mapping[str, Any] = {"": None, "1": True, "0": False, "true": True, "false
 
 
 def write_series(folder: str | Path, series: SeriesList) -> Path:
-    """Writes `series.csv` into a data set's folder, whole or not at all; returns the file."""
+    """Writes `series.csv` into a data set's folder atomically; returns the file."""
     file = Path(folder) / SERIES_FILE
     fat = {None: "", True: "1", False: "0"}
     with whole_file(file) as beside, beside.open("w", newline="", encoding="utf-8") as opened:

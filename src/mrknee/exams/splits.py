@@ -1,4 +1,4 @@
-"""Splitting exams without looking at anything but their labels and groups."""
+"""Stratified splitting of exams by labels and groups."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ def inner_split(
     seed: int,
     groups: Sequence[int] | None = None,
 ) -> tuple[Int64[np.ndarray, " fit"], Int64[np.ndarray, " inner"]]:
-    """Sets a share of the training exams aside, stratified by the joint pattern of labels.
+    """Draws a share of the training exams, stratified by the joint pattern of labels.
 
-    Each pattern of labels (none, abnormal only, abnormal + meniscus, ...; not-known counts as a
-    value of its own, soft labels count as 1 from 0.5 on) gives its share; leftovers go to the
-    patterns with the largest remainders, so the inner split's size is as asked for and its
-    prevalences are the training set's.
+    Each pattern of labels (none, abnormal only, abnormal + meniscus, ...; unknown counts as a
+    separate value, soft labels of at least 0.5 count as 1) contributes its share; the remaining
+    exams come from the patterns with the largest remainders. The inner split thus has the requested
+    size and the prevalences of the training set.
 
-    With groups, whole groups are drawn, as near to these shares as they allow: in random order, a
-    group is set aside where no pattern comes to exceed its share (rounded up), nor the whole the
-    size asked for. What is then missing is filled up by the groups that leave the smallest sum of
-    squared differences from the shares, as long as the size comes nearer to the one asked for. The
-    size differs from it by less than the exams of one group.
+    With groups, complete groups are drawn, as close to these shares as possible: in random order, a
+    group is drawn if no pattern then exceeds its share (rounded up) and the total doesn't exceed
+    the requested size. Afterwards, groups that minimise the sum of squared differences from the
+    shares are added, as long as the size comes closer to the requested one. The final size differs
+    from it by less than the number of exams of one group.
 
-    MRNet ships no patient ids and some of its exams are repeat patients, so its split is by exam.
+    MRNet contains repeat exams of some patients but no patient ids, so its split is by exam.
 
     Args:
-        labels: 1 present, 0 absent, between them for soft labels, NaN not known.
-        fraction: the share set aside, above 0 and below 1.
-        seed: the same seed gives the same split.
-        groups: a number per exam, equal for exams that must stay together; None draws single exams.
+        labels: 1 present, 0 absent, in between for soft labels, NaN unknown.
+        fraction: share of the inner split, above 0 and below 1.
+        seed: seed of the random draw; the same seed gives the same split.
+        groups: one number per exam, equal for exams that must stay together; None draws exams
+            individually.
 
     Returns:
-        Positions of the exams to fit on and of those set aside, each sorted.
+        Positions of the exams to fit on and of the inner split, each sorted.
 
     Raises:
-        MrkneeError: fewer than two exams or groups, or a fraction outside 0..1.
+        DataError: there are fewer than two exams or groups, or the fraction is outside 0..1.
     """
     count = len(labels)
     apart = count if groups is None else len(set(groups))
@@ -50,10 +51,10 @@ def inner_split(
         raise DataError(
             "the training exams can't be split",
             code="split",
-            expected="at least 2 exams, of 2 groups where groups are declared, and a fraction "
-            "between 0 and 1",
+            expected="at least 2 exams, in at least 2 groups if groups are declared, and a "
+            "fraction between 0 and 1",
             found=f"{count} exams"
-            + (f" of {apart} group{'' if apart == 1 else 's'}" if groups is not None else "")
+            + (f" in {apart} group{'' if apart == 1 else 's'}" if groups is not None else "")
             + f", fraction {fraction}",
         )
     known = np.nan_to_num(cut_labels(labels), nan=2.0)
@@ -76,9 +77,9 @@ def _draw_exams(
     wanted: int,
     rng: np.random.Generator,
 ) -> Int64[np.ndarray, " inner"]:
-    """Positions of the exams set aside, pattern by pattern."""
+    """Returns the positions of the drawn exams; exams are drawn individually."""
     take = np.floor(shares).astype(int)
-    # a stable order of the remainders makes the split independent of the platform's sort
+    # a stable sort makes the split independent of the platform
     for pattern in np.argsort(take - shares, kind="stable")[: wanted - int(take.sum())]:
         take[pattern] += 1
     inner = np.concatenate(
@@ -98,18 +99,18 @@ def _draw_groups(
     groups: Int64[np.ndarray, " exams"],
     rng: np.random.Generator,
 ) -> Int64[np.ndarray, " inner"]:
-    """Positions of the exams of the groups set aside; `inner_split` says how they are chosen."""
+    """Returns the positions of the exams in the drawn groups; see `inner_split`."""
     _, first, groups, sizes = np.unique(
         groups, return_index=True, return_inverse=True, return_counts=True
     )
-    # by the order of exams, so that the numbers themselves don't matter
+    # ordered by first exam, so that the group numbers themselves don't matter
     left = rng.permutation(np.argsort(first, kind="stable")).tolist()
     patterns = [np.bincount(members[groups == g], minlength=len(shares)) for g in range(len(sizes))]
     taken: list[int] = []
     missing, total = shares.copy(), 0
 
     def gain(group: int) -> float:
-        """By how much the sum of squared differences from the shares becomes less."""
+        """Returns the decrease of the sum of squared differences from the shares."""
         counts = patterns[group]
         return float((counts * (2 * missing - counts)).sum())
 
@@ -128,6 +129,6 @@ def _draw_groups(
         if not nearer:
             break
         take(max(nearer, key=gain))
-    if not taken:  # every group is larger than twice what is wanted
+    if not taken:  # every group is larger than twice the requested size
         take(min(left, key=lambda group: int(sizes[group])))
     return np.flatnonzero(np.isin(groups, taken))

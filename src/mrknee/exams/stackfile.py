@@ -1,4 +1,4 @@
-"""One `.npy` file, one stack: read without trusting it, written whole or not at all."""
+"""Reading untrusted `.npy` files of one stack each, and writing them atomically."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mrknee.files import whole_file
 from mrknee.untrusted import refuse_unusual
 
 MAX_SLICES, MAX_SIDE, MAX_PIXELS = 2048, 4096, 2**28
-"""The largest stack that is read. MRNet's have 17 to 61 slices of 256 x 256, a fine 3D series some
-hundred of 512 x 512; what claims more would only fill the memory."""
+"""Limits of a stack that is read. MRNet's stacks have 17 to 61 slices of 256 x 256, a
+high-resolution 3D series a few hundred of 512 x 512; larger files would only exhaust the memory."""
 
-_MAX_HEADER_BYTES = 10_000  # numpy's own limit for a header that is parsed as a literal
+_MAX_HEADER_BYTES = 10_000  # numpy's limit for a header that is parsed as a literal
 
 
 def read_stack(
@@ -34,25 +34,25 @@ def read_stack(
 ) -> Stack:
     """Reads one stack from a `.npy` file.
 
-    The file is read into memory and never memory-mapped: a file that is cut while it is read, or a
-    disk that fails, is an error here, where a memory map would end the process (SIGBUS). The header
-    is held against the file's size first, so that a file which claims more than it holds is refused
-    before anything is allocated. Integer types other than uint8 and floating types become bytes by
-    the rules of `mrknee.exams.greyscale`. Pickled files are never opened.
+    The file is read into memory and never memory-mapped: if the file is truncated during reading or
+    the disk fails, an error is raised, where a memory map would end the process (SIGBUS). The
+    header is compared with the file size first, so that a file that claims more data than it holds
+    is refused before memory is allocated. Integer types other than uint8 and floating types are
+    converted by the rules of `mrknee.exams.greyscale`. Pickled files are refused.
 
     Args:
         path: the file.
-        exam_id: named in the error.
-        axes: the order of the file's axes, where it is another than (slices, rows, cols).
-        outliers: gets a sentence where values were clipped that lie far from all others.
+        exam_id: the exam's id, for error messages.
+        axes: the order of axes in the file, if it is not (slices, rows, cols).
+        outliers: receives one sentence if outliers were clipped.
 
     Returns:
         uint8 (slices, rows, cols), read-only.
 
     Raises:
-        MrkneeError: no such file, not a `.npy` file, truncated, pickled, not of rank 3, empty,
-            beyond `MAX_SLICES`, `MAX_SIDE` or `MAX_PIXELS`, not numeric,
-            or holding NaN or infinite values.
+        DataError: the file is missing, not a `.npy` file, truncated, pickled, not
+            three-dimensional, empty, larger than `MAX_SLICES`, `MAX_SIDE` or `MAX_PIXELS`, not
+            numeric, or contains NaN or infinite values.
     """
     path = Path(path)
     if axes not in (None, AXES):
@@ -62,7 +62,7 @@ def read_stack(
     _refuse_shape(shape, path, exam_id)
     if dtype.kind not in "uif":
         raise DataError(
-            "a stack holds something other than grey values",
+            "a stack has a type that can't hold grey values",
             code="wrong-type",
             file=path,
             exam=exam_id,
@@ -83,7 +83,7 @@ def read_stack(
         )
     if shape[0] > MAX_SLICES or max(shape[1:]) > MAX_SIDE or math.prod(shape) > MAX_PIXELS:
         raise DataError(
-            "a stack is larger than any of a knee",
+            "a stack is too large for a knee",
             code="too-large",
             file=path,
             exam=exam_id,
@@ -102,11 +102,12 @@ def read_stack(
 
 
 def read_shape(path: str | Path, exam_id: str | None = None) -> Shape:
-    """The shape that a stack's file states, in the file's order; only its header is read.
+    """Reads the shape of a stack from the file header, in the file's order of axes.
+
+    The values are not checked.
 
     Raises:
-        MrkneeError: no such file, not a `.npy` file, or not of three axes; that its values are
-            there and can be used is not checked.
+        DataError: the file is missing, not a `.npy` file, or not three-dimensional.
     """
     path = Path(path)
     refuse_unusual(path, "stack's file", exam_id)
@@ -122,16 +123,16 @@ def _refuse_shape(shape: tuple[int, ...], path: Path, exam_id: str | None) -> No
             code="wrong-rank",
             file=path,
             exam=exam_id,
-            expected="(slices, rows, cols), none of them zero",
+            expected="(slices, rows, cols), no axis empty",
             found=str(shape),
         )
 
 
 def first_pixel(path: Path) -> np.generic:
-    """The first value as it is stored, of a stack that `read_stack` has read.
+    """Returns the first stored value of a stack that `read_stack` has read before.
 
     Raises:
-        MrkneeError: as `read_stack`, where the file has changed since.
+        DataError: the file has changed since and can't be read; see `read_stack`.
     """
     _, _, dtype, offset = _read_header(path, None)
     value: np.generic = _read_values(path, offset, dtype.itemsize, None).view(dtype)[0]
@@ -139,7 +140,7 @@ def first_pixel(path: Path) -> np.generic:
 
 
 def is_whole_stack(path: Path) -> bool:
-    """Whether a file is there with a header, and as long as its header says."""
+    """Returns whether a file exists, has a valid header and the size that its header states."""
     try:
         shape, _, dtype, offset = _read_header(path, None)
     except MrkneeError:
@@ -150,7 +151,7 @@ def is_whole_stack(path: Path) -> bool:
 def _read_values(
     path: Path, offset: int, count: int, exam_id: str | None
 ) -> UInt8[np.ndarray, " count"]:
-    """So many bytes of a file from an offset, read-only."""
+    """Reads `count` bytes of a file from an offset, as a read-only array."""
     content = np.empty(count, dtype=np.uint8)
     found: int | None = 0
     try:
@@ -166,17 +167,17 @@ def _read_values(
             file=path,
             exam=exam_id,
             found=error.strerror or str(error),
-            advice="copy or download the file again, or look after the disk",
+            advice="copy or download the file again, or check the disk",
         ) from None
     if left:
         raise DataError(
-            "a stack's file was cut while it was read",
+            "a stack's file was truncated while it was read",
             code="changed-while-read",
             file=path,
             exam=exam_id,
             expected=f"{count:,} bytes of values",
             found=f"{count - len(left):,} bytes",
-            advice="read it when nothing writes to it; copy or download the file again",
+            advice="read the file when no program writes to it; copy or download it again",
         )
     content.flags.writeable = False
     return content
@@ -197,8 +198,8 @@ def _read_header(
             shape, fortran, dtype = reader(file, max_header_size=_MAX_HEADER_BYTES)
             offset = file.tell()
             if not all(type(side) is int and abs(side) < 2**63 for side in shape):
-                raise ValueError("a shape of something else than numbers that count")
-    except Exception as error:  # a broken header can raise anything, and it is the file's fault
+                raise ValueError("the shape doesn't consist of valid integers")
+    except Exception as error:  # a broken header can raise any exception
         raise DataError(
             "a file is not a .npy file, or its header is broken",
             code="not-npy",
@@ -209,13 +210,13 @@ def _read_header(
         ) from None
     if dtype.hasobject:
         raise DataError(
-            "a stack's file holds pickled Python objects, which could run code when read",
+            "a stack's file contains pickled Python objects, which could run code when read",
             code="pickled",
             file=path,
             exam=exam_id,
-            expected="plain numbers",
+            expected="a numeric array",
             found=str(dtype),
-            advice="save it again as a plain array: np.save(path, array.astype('uint8'))",
+            advice="save it again as a numeric array: np.save(path, array.astype('uint8'))",
         )
     return shape, fortran, dtype, offset
 
@@ -229,25 +230,25 @@ def write_stack(
     among: SeriesList = MRNET_SERIES,
     durable: bool = True,
 ) -> Path:
-    """Writes one stack as `folder/series/exam_id.npy`, whole or not at all.
+    """Writes one stack as `folder/series/exam_id.npy` atomically.
 
     Args:
-        folder: the split's folder (`DATA/train`); made if it isn't there.
-        series: the series, by any name that `SeriesList.named` knows.
-        exam_id: the file's name without its ending.
+        folder: the split's folder (`DATA/train`); created if missing.
+        series: the series, by any name that `SeriesList.named` accepts.
+        exam_id: the file name without suffix.
         stack: uint8 (slices, rows, cols).
         among: the series that the data set declares.
-        durable: wait for the disk; see `whole_file`.
+        durable: whether to flush the file to disk; see `whole_file`.
 
     Returns:
-        The file written.
+        The written file.
 
     Raises:
-        DataError: the series' name is not known.
+        DataError: the name of the series is unknown.
     """
     (known,) = by_series({series: stack}, among, exam=exam_id)
     path = Path(folder) / known / f"{exam_id}.npy"
-    content = io.BytesIO()  # numpy's own writing to a file doesn't say that the disk is full
+    content = io.BytesIO()  # np.save to a file doesn't report a full disk
     np.save(content, np.ascontiguousarray(stack), allow_pickle=False)
     with whole_file(path, durable=durable) as beside:
         beside.write_bytes(content.getbuffer())

@@ -1,20 +1,23 @@
-"""Networks: the slices of an exam's series in, one logit per finding out.
+"""Networks: one logit per finding from the slices of an exam's series.
 
 The steps of the computation:
 
     slices -> encoder (one per series) -> feature map -> mean over pixels -> pooling over slices
-           -> the series side by side -> one linear layer -> one logit per finding
+           -> concatenation of the series -> one linear layer -> one logit per finding
 
-- `settings`: NetworkSettings, what a network is made of (no torch: quick to import);
-- `catalogue`: the encoders known by name, with statistics, weights and licences (no torch);
-- `encoders`: a name and a source of weights -> an Encoder: pictures to feature maps;
-- `weights`: where pretrained weights come from: a download, a file, the extra `lite0`;
-- `pooling`: the slices of an exam -> one feature vector: maximum, mean or attention;
-- `network`: Network, the whole way, from ragged batches of slices to logits;
-- `prediction`: batches of exams to probabilities;
-- `transfer`: starting a network with the weights of a trained one;
-- `description`: what is said of a trained model: kinds, ranges, digest (no torch);
-- `checkpoint`: a trained network on disk and back, with nothing pickled.
+Start with `network`. All modules:
 
-Importing this package imports none of them, so that the command line stays quick.
+- `settings`: NetworkSettings, the architecture (no torch, so that it is imported quickly).
+- `catalogue`: the known encoders, with statistics, weights and licences (no torch).
+- `encoders`: Encoder: slices to feature maps, built from a name and a source of weights.
+- `weights`: pretrained weights: downloads, files, the extra `lite0`.
+- `pooling`: slices of an exam to one feature vector: maximum, mean or attention.
+- `chunked_encoding`: encoding in chunks, which limits memory in training.
+- `network`: Network: ragged batches of slices to logits.
+- `prediction`: batches of exams to probabilities.
+- `transfer`: initialisation with the weights of a trained network.
+- `description`: validation of a model's description: types, ranges, digest (no torch).
+- `checkpoint`: saving and loading of trained networks without pickle.
+
+Importing this package imports none of its modules, which keeps the command line fast.
 """

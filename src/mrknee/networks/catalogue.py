@@ -1,7 +1,7 @@
-"""The encoders known by name, and what is known about each; importing this file imports no torch.
+"""The catalogue of encoders with their properties; importing this module doesn't import torch.
 
-Any other name that timm knows can be used too (`mrknee.networks.encoders`): these are the ones
-looked at closely, with their numbers written down here and checked against the libraries in tests.
+Any other model name of timm can be used too (`mrknee.networks.encoders`). The properties of the
+encoders in the catalogue are compared with those of the libraries in the tests.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ Channels = tuple[float, float, float]
 """One number per colour channel: red, green, blue."""
 
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
-"""ImageNet's mean colour, of values 0 to 1 (torchvision's and timm's constant)."""
+"""Mean of ImageNet per channel, for values from 0 to 1 (as in torchvision and timm)."""
 
 IMAGENET_SD: Channels = (0.229, 0.224, 0.225)
-"""ImageNet's standard deviation of each colour, of values 0 to 1."""
+"""Standard deviation of ImageNet per channel, for values from 0 to 1."""
 
 HALF: Channels = (0.5, 0.5, 0.5)
-"""Mean and deviation of encoders trained on values scaled to -1 to 1."""
+"""Mean and standard deviation for encoders trained on values scaled to -1 to 1."""
 
 
 @dataclass(frozen=True)
 class EncoderEntry:
-    """One encoder known by name.
+    """One encoder of the catalogue.
 
     Attributes:
-        name: the name to give as `encoder`.
-        library: which library builds it: `torchvision` or `timm`.
-        width: channels of its feature map.
-        stages: how many stages it has that can be frozen, counted from the input.
-        parameters: how many parameters it has without its classifier, in millions.
-        mean: mean of the values 0 to 1 that its pretrained weights expect subtracted.
-        sd: standard deviation that its pretrained weights expect divided by.
-        source: where `--weights download` takes the weights from.
-        licence: licence of those weights, as their source states it.
+        name: value of the setting `encoder`.
+        library: the library that builds the encoder: `torchvision` or `timm`.
+        width: channels of the feature map.
+        stages: number of stages that can be frozen, counted from the input.
+        parameters: number of parameters without classifier, in millions.
+        mean: mean per channel, for values from 0 to 1, that the pretrained weights expect.
+        sd: standard deviation per channel that the pretrained weights expect.
+        source: address of the weights for `--weights download`.
+        licence: licence of these weights, as stated by their source.
     """
 
     name: str
@@ -136,34 +136,35 @@ ENCODERS: dict[str, EncoderEntry] = {
         ),
     )
 }
-"""By name; width, statistics, source and licence as torchvision 0.29 and timm 1.0.31 state them."""
+"""Name -> encoder; width, statistics, source and licence are from torchvision 0.29 and timm 1.0.31.
+"""
 
 
 PUBLISHED = (58.09, 49.73)
-"""Mean and SD, on the scale 0..255, that the published system gives its AlexNet: those of MRNet's
-training set, from its code, though the weights are ImageNet's."""
+"""Mean and SD, 0 to 255, that the published system uses for AlexNet (from its code): those of
+MRNet's training set, although the weights are from ImageNet."""
 
 
 def grey_statistics(mean: Channels, sd: Channels) -> tuple[float, float]:
-    """One mean and SD for grey pictures, on the scale 0..255: the means over the channels."""
+    """Returns mean and SD for grey images, 0 to 255: the means over the channels."""
     return round(255 * sum(mean) / 3, 2), round(255 * sum(sd) / 3, 2)
 
 
 class EncoderTable(tuple[EncoderEntry, ...]):
-    """The encoders known by name, shown as a table."""
+    """The encoders of the catalogue; `repr` shows them as a table."""
 
     __slots__ = ()
 
     def __new__(cls) -> EncoderTable:
-        """All of them."""
+        """Lists all encoders of the catalogue."""
         return super().__new__(cls, ENCODERS.values())
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Each as plain lists, numbers and strings, ready for JSON."""
+        """Converts the encoders to dictionaries for JSON."""
         return [asdict(entry) for entry in self]
 
     def to_frame(self) -> DataFrame:
-        """The table as a pandas DataFrame: one row per encoder, indexed by name.
+        """Converts the table to a pandas DataFrame: one row per encoder, indexed by name.
 
         Raises:
             PlatformError: pandas is not installed.

@@ -1,8 +1,8 @@
-"""A trained network on disk: a folder with `weights.safetensors` and `model.json`.
+"""Saving and loading trained networks: a folder with `weights.safetensors` and `model.json`.
 
-Nothing is pickled and nothing is trusted: on loading, everything is checked against the rest.
-`model.json` holds the sha256 of the weights and a digest of all that it says itself, so the two
-files belong together or are refused.
+Nothing is pickled and files are not trusted: all parts are validated on loading. `model.json`
+contains the sha256 of the weights and a digest of its own contents, so that files that don't belong
+together are refused.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from mrknee.run_folder import MODEL_FILE, WEIGHTS_FILE
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
 FORMAT = 3
-"""Version of the layout that this file writes. 1 had no digest, and is read with a note; 1 and 2
-stated no series, and read MRNet's."""
+"""Version of the written format. Version 1 had no digest, and is read with a note; versions 1 and 2
+had no series, and use MRNet's."""
 
 _PARTS: dict[str, Shape] = {
     "settings": Table(ANY),
     "parameters": whole(),
     "weights_sha256": TEXT,
 }
-"""What `model.json` holds beside what an exported file holds too."""
+"""Entries of `model.json` that exported files don't have."""
 
-_UNSEALED = (
+_NO_DIGEST = (
     "{} was written by an earlier version of mrknee, without a digest: whether it was changed "
-    "afterwards, and which series the model was trained on, is not known"
+    "afterwards, and on which series the model was trained, is unknown"
 )
 
 _MAX_HEADER_BYTES = 10_000_000  # of a safetensors file: names and shapes
@@ -60,15 +60,15 @@ _MAX_HEADER_BYTES = 10_000_000  # of a safetensors file: names and shapes
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network and what belongs to it.
+    """A trained network with its preparation, provenance and decisions.
 
     Attributes:
-        network: the network with its weights, in evaluation mode, in the CPU's memory.
-        preparation: the settings of the preparation its input needs.
-        provenance: where it comes from: data, recipe, seed, versions, as its maker noted them.
-        decisions: what turns its probabilities into decisions, fitted on exams that it was not
-            trained on: the calibration and the operating points; empty where nothing was fitted.
-        notes: what whoever uses it should know, as sentences.
+        network: the network with its weights, in evaluation mode, in CPU memory.
+        preparation: settings of the preparation of its input.
+        provenance: origin of the network: data, recipe, seed, versions.
+        decisions: calibration and operating points, fitted on exams that were not used for
+            training; empty if nothing was fitted.
+        notes: notes for users, one sentence each.
     """
 
     network: Network
@@ -85,23 +85,23 @@ def save_checkpoint(
     provenance: Mapping[str, Any],
     decisions: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a network into a folder, which is made where it isn't there.
+    """Writes a network into a folder, which is created if necessary.
 
-    Both files are written in full beside their places and then renamed onto them, so a reader
-    never sees half a file; should a crash fall between the two renames, loading says so, because
-    `model.json` carries the sha256 of its weights.
+    Both files are written to temporary names and then renamed, so that readers never see a partial
+    file. After a crash between the two renames, loading fails, because the sha256 in `model.json`
+    doesn't match the weights.
 
     Args:
-        folder: where to write; an earlier checkpoint there is replaced.
-        network: on any device.
-        preparation: settings of the preparation, as `PreparationSettings.to_dict` gives them.
-        provenance: where the network comes from: plain strings, numbers, lists and dictionaries,
-            those that `description.PROVENANCE` names of its kinds.
-        decisions: calibration and operating points in plain form; None where nothing was fitted.
+        folder: the folder; an earlier checkpoint in it is replaced.
+        network: the network, on any device.
+        preparation: settings of the preparation, as returned by `PreparationSettings.to_dict`.
+        provenance: origin of the network: strings, numbers, lists and dictionaries; entries named
+            in `description.PROVENANCE` must have the types defined there.
+        decisions: calibration and operating points as dictionaries; None if nothing was fitted.
 
     Raises:
-        MrkneeError: a part is not what `load_checkpoint` would take.
-        TypeError: `provenance` holds something JSON has no form for.
+        MrkneeError: `load_checkpoint` would refuse an entry.
+        TypeError: `provenance` can't be represented in JSON.
     """
     folder = Path(folder)
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -117,7 +117,7 @@ def save_checkpoint(
         "provenance": dict(provenance),
         "decisions": dict(decisions or {}),
     }
-    # as it will be read: a digest must not depend on what JSON has no form for, such as tuples
+    # as it will be read: the digest must not depend on types that JSON lacks, such as tuples
     description = parse_json(
         json.dumps(description, allow_nan=False), None, "description", kind=ModelError
     )
@@ -130,9 +130,9 @@ def save_checkpoint(
 
 
 def finish_replacing(folder: Path) -> None:
-    """Ends what a crash has left between the two renames of `save_checkpoint`, if it has.
+    """Completes `save_checkpoint` after a crash between its two renames.
 
-    The weights are new then, and the new description still lies beside its place.
+    In this state the weights are new, and the new description still has its temporary name.
     """
     for beside in folder.glob(f".{MODEL_FILE}.*"):
         try:
@@ -147,10 +147,11 @@ def finish_replacing(folder: Path) -> None:
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
-    """Reads a network back, its weights bit for bit; torch's random state stays as it was.
+    """Loads a network, bit for bit as it was saved; torch's random state is not changed.
 
     Raises:
-        MrkneeError: a file is missing, broken, of another format version, or doesn't fit the other.
+        ModelError: a file is missing, broken, of another format version, or doesn't match the
+            other.
     """
     folder = Path(folder)
     file = folder / MODEL_FILE
@@ -158,29 +159,29 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     weights = folder / WEIGHTS_FILE
     size = _state_bytes(description, file)
     content = _read(weights, size + _MAX_HEADER_BYTES)
-    if len(content) < size:  # before memory is taken for what the file doesn't hold
+    if len(content) < size:  # checked before memory is allocated for the network
         raise ModelError(
             "the weights don't fit the model's description",
             code="weights",
             file=weights,
             expected=f"at least {size} bytes for the network described in {file}",
             found=f"{len(content)} bytes",
-            advice="copy or train the model anew",
+            advice="copy or train the model again",
         )
     network = _build(description)
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != description["weights_sha256"]:
         raise ModelError(
-            "the weights aren't those the model was saved with",
+            "the weights differ from those that were saved with the model",
             code="digest",
             file=weights,
             expected=f"sha256 {description['weights_sha256']}",
             found=f"sha256 {sha256} of {len(content)} bytes",
-            advice="copy or train the model anew",
+            advice="copy or train the model again",
         )
     try:
         network.load_state_dict(safetensors.torch.load(content))
-    except Exception as fault:  # a broken file can raise anything, and it is the file's fault
+    except Exception as fault:  # a broken file can raise any exception
         raise ModelError(
             "the weights don't fit the model's description",
             code="weights",
@@ -191,24 +192,24 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     for name, tensor in network.state_dict().items():
         if not tensor.isfinite().all():
             raise ModelError(
-                "the weights hold values that are not numbers",
+                "the weights contain NaN or infinite values",
                 code="weights",
                 file=weights,
                 expected="finite weights",
                 found=f"NaN or infinite values in {name}",
-                advice="copy or train the model anew",
+                advice="copy or train the model again",
             )
     return Checkpoint(
         network=network.eval(),
         preparation=description["preparation"],
         provenance=description["provenance"],
         decisions=description["decisions"],
-        notes=() if description["format"] > 1 else (_UNSEALED.format(file),),
+        notes=() if description["format"] > 1 else (_NO_DIGEST.format(file),),
     )
 
 
 def _read_description(file: Path) -> dict[str, Any]:
-    """What model.json says, its parts of the right types."""
+    """Reads and validates model.json."""
     description = parse_json(
         _read(file, DESCRIPTION_BYTES), file, "model's description", kind=ModelError
     )
@@ -220,16 +221,16 @@ def _read_description(file: Path) -> dict[str, Any]:
             file=file,
             expected=f"format {FORMAT}",
             found=f"format {version}",
-            advice="use the version of mrknee that saved it",
+            advice="use the version of mrknee that saved the model",
         )
     if version > 1 and description.get("digest") != digest_of(description):
         raise ModelError(
             "the model's description is damaged, or was changed after training",
             code="digest",
             file=file,
-            expected=f"the digest of what it says, {digest_of(description)}",
+            expected=f"the digest of its contents, {digest_of(description)}",
             found=str(description.get("digest", "none")),
-            advice="copy the model again, or train it anew",
+            advice="copy or train the model again",
         )
     parts = _PARTS if version < FORMAT else {**_PARTS, "series": Row(SERIES)}
     check_model(description, parts, file)
@@ -237,15 +238,15 @@ def _read_description(file: Path) -> dict[str, Any]:
 
 
 def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
-    """How many bytes the weights of the network described take; allocates none of them.
+    """Computes the size in bytes of the described network's weights without allocating them.
 
-    Whoever wrote the description may have named a network of any size.
+    An untrusted description may specify a network of any size.
     """
     known = {field.name for field in fields(NetworkSettings)}
     given = set(description["settings"])
     if given != known:
         raise ModelError(
-            "the model's settings aren't a network's",
+            "the model has invalid network settings",
             code="description",
             file=file,
             expected=", ".join(sorted(known)),
@@ -258,12 +259,12 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
     )
     if parameters != description["parameters"]:
         raise ModelError(
-            "the network built isn't the one that was saved",
+            "the network differs from the one that was saved",
             code="description",
             file=file,
             expected=f"{description['parameters']} parameters",
             found=f"{parameters} parameters",
-            advice="use the versions of torchvision and timm it was trained with",
+            advice="use the versions of torchvision and timm that were used for training",
         )
     return size
 
@@ -272,17 +273,19 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
 def _sizes(
     settings: NetworkSettings, findings: tuple[str, ...], series: SeriesList
 ) -> tuple[int, int]:
-    """Parameters of a network, and the bytes of its state; allocates none of them."""
+    """Counts the parameters of a network and the bytes of its state without allocating them."""
     with torch.device("meta"):
         network = Network(replace(settings, shared_encoder=True), findings, series=series)
     encoder = network.encoders[SHARED]
-    more = 0 if settings.shared_encoder else len(series) - 1  # encoders than were built
+    more = (
+        0 if settings.shared_encoder else len(series) - 1
+    )  # encoders in addition to the built one
     parameters = _parameters(network) + more * _parameters(encoder)
     return parameters, _bytes(network) + more * _bytes(encoder)
 
 
 def _build(description: Mapping[str, Any]) -> Network:
-    """The network as described, its weights still random."""
+    """Builds the described network with random weights."""
     with torch.random.fork_rng():
         return Network(
             NetworkSettings(**description["settings"]),

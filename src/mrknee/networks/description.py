@@ -1,8 +1,8 @@
-"""What is said of a trained model: the kinds and ranges of its parts, and their digest.
+"""Validation of a trained model's description: types and ranges of its entries, and the digest.
 
-A run folder's model.json and an exported file's metadata share most of their parts. All that
-changes a result is checked here when a model is opened. Importing this file imports neither torch
-nor scipy, nor a library for schemas: opening an exported model would wait for it.
+A run folder's model.json and an exported file's metadata share most entries. All entries that
+affect results are validated here when a model is opened. Importing this module imports neither
+torch nor scipy nor a schema library, which would delay the opening of exported models.
 """
 
 from __future__ import annotations
@@ -20,20 +20,25 @@ from mrknee.exams.series import WEIGHTINGS
 from mrknee.tensors.settings import PreparationSettings, known_settings
 
 LARGEST = 1e6
-"""Of a calibration's slope and intercept. Fitted ones are around 1; beyond this every probability
-is 0 or 1, and products leave the range of 32-bit numbers."""
+"""Maximum magnitude of a calibration's slope and intercept. Fitted values are around 1; beyond this
+limit every probability is 0 or 1, and products exceed the range of 32-bit numbers."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One value: what it should be, in words, and whether it is."""
+class Scalar:
+    """A single value.
+
+    Attributes:
+        expected: description of valid values, for messages.
+        fits: returns whether a value is valid.
+    """
 
     expected: str
     fits: Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
-class Maybe:
+class Nullable:
     """A value that may be null."""
 
     given: Shape
@@ -41,19 +46,19 @@ class Maybe:
 
 @dataclass(frozen=True)
 class Row:
-    """A list of any length, all of one shape."""
+    """A list of any length, all of whose elements have one shape."""
 
     each: Shape
 
 
 @dataclass(frozen=True)
 class Table:
-    """An object whose values are all of one shape.
+    """An object whose values all have one shape.
 
     Attributes:
-        each: the shape.
-        names: the names it may have; None allows any.
-        complete: whether all of `names` have to be there.
+        each: the shape of the values.
+        names: the permitted keys; None permits any.
+        complete: whether all of `names` are required.
     """
 
     each: Shape
@@ -62,13 +67,13 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """An object of named parts.
+class Fields:
+    """An object with named fields.
 
     Attributes:
-        needed: name -> shape of those that have to be there.
-        optional: name -> shape of those that may be missing.
-        others: whether parts of other names are let through unread.
+        needed: name -> shape of the required fields.
+        optional: name -> shape of the optional fields.
+        others: whether other fields are permitted; they are not validated.
     """
 
     needed: Mapping[str, Shape] = field(default_factory=dict)
@@ -76,12 +81,13 @@ class Parts:
     others: bool = False
 
 
-Shape = Kind | Maybe | Row | Table | Parts
+Shape = Scalar | Nullable | Row | Table | Fields
+"""The expected form of a JSON value."""
 
 
-def number(low: float, high: float, *, above: bool = False) -> Kind:
-    """A number from `low` (or above it) to `high`; neither text nor true or false counts as one."""
-    return Kind(
+def number(low: float, high: float, *, above: bool = False) -> Scalar:
+    """Returns the shape of a number from `low` (or above it) to `high`."""
+    return Scalar(
         f"a number {'above' if above else 'from'} {low:g} to {high:g}",
         lambda one: (
             type(one) in (int, float) and (low < one if above else low <= one) and one <= high
@@ -89,46 +95,46 @@ def number(low: float, high: float, *, above: bool = False) -> Kind:
     )
 
 
-def whole(low: int = 0, high: int = 2**64) -> Kind:
-    """A whole number from `low` to `high`."""
-    return Kind(
+def whole(low: int = 0, high: int = 2**64) -> Scalar:
+    """Returns the shape of a whole number from `low` to `high`."""
+    return Scalar(
         f"a whole number from {low} to {high}", lambda one: type(one) is int and low <= one <= high
     )
 
 
-def one_of(*choices: str) -> Kind:
-    """One of these texts."""
-    return Kind(
+def one_of(*choices: str) -> Scalar:
+    """Returns the shape of a text that is one of the choices."""
+    return Scalar(
         " or ".join(map(repr, choices)), lambda one: isinstance(one, str) and one in choices
     )
 
 
-TEXT = Kind("text", lambda one: isinstance(one, str))
-SWITCH = Kind("true or false", lambda one: isinstance(one, bool))
-ANY = Kind("anything", lambda _: True)
+TEXT = Scalar("text", lambda one: isinstance(one, str))
+SWITCH = Scalar("true or false", lambda one: isinstance(one, bool))
+ANY = Scalar("anything", lambda _: True)
 FINITE = number(-3.4e38, 3.4e38)
 _SETTINGS = Table(ANY)
 
-SERIES = Parts(
+SERIES = Fields(
     {
         "name": TEXT,
         "plane": one_of(*PLANES),
-        "weighting": Maybe(one_of(*WEIGHTINGS)),
-        "fat_suppressed": Maybe(SWITCH),
+        "weighting": Nullable(one_of(*WEIGHTINGS)),
+        "fat_suppressed": Nullable(SWITCH),
     }
 )
 
-PROVENANCE = Parts(
+PROVENANCE = Fields(
     optional={
         "data": TEXT,
         "trained_on": whole(),
         "series": Table(whole()),
-        "planes": Table(whole()),  # what earlier versions called it
+        "planes": Table(whole()),  # its name in earlier versions
         "titles": Table(TEXT),
-        "selected_on": Parts({"part": one_of("inner", "valid"), "exams": whole()}),
+        "selected_on": Fields({"part": one_of("inner", "valid"), "exams": whole()}),
         "seed": whole(),
         "run": TEXT,
-        "recipe": Parts(
+        "recipe": Fields(
             optional={
                 "network": _SETTINGS,
                 "preparation": _SETTINGS,
@@ -139,64 +145,66 @@ PROVENANCE = Parts(
             },
             others=True,
         ),
-        "environment": Parts(optional={"packages": Table(TEXT)}, others=True),
+        "environment": Fields(optional={"packages": Table(TEXT)}, others=True),
         "epoch": whole(),
-        "metrics": Table(Maybe(FINITE)),
+        "metrics": Table(Nullable(FINITE)),
     },
     others=True,
 )
-"""What training notes of a model's origin: all of it may be missing, and there may be more."""
+"""The origin of a model as recorded by training; all fields are optional, others are permitted."""
 
 
-def decisions_shape(findings: tuple[str, ...]) -> Parts:
-    """What training fits on the inner exams, for a model of these findings."""
+def decisions_shape(findings: tuple[str, ...]) -> Fields:
+    """Returns the shape of the decisions that training fits on the inner split."""
 
     def of_each(shape: Shape) -> Table:
         return Table(shape, findings, complete=True)
 
-    calibration = Parts(
+    calibration = Fields(
         {
             "method": one_of("platt", "temperature"),
             "slopes": of_each(number(0, LARGEST, above=True)),
             "intercepts": of_each(number(-LARGEST, LARGEST)),
-            "prevalences": of_each(Maybe(number(0, 1))),
+            "prevalences": of_each(Nullable(number(0, 1))),
             "exams": of_each(whole()),
             "reasons": Table(TEXT, findings),
         }
     )
-    point = Parts(
+    point = Fields(
         {
             "rule": TEXT,
-            "threshold": Maybe(number(0, 1)),
+            "threshold": Nullable(number(0, 1)),
             "n_positive": whole(),
             "n_negative": whole(),
-            "reason": Maybe(TEXT),
+            "reason": Nullable(TEXT),
         }
     )
-    return Parts(
+    return Fields(
         optional={
-            "calibration": Maybe(calibration),
+            "calibration": Nullable(calibration),
             "operating_points": Table(Row(point), findings),
         }
     )
 
 
-def check_model(said: Mapping[str, Any], more: Mapping[str, Shape], file: Path | None) -> None:
-    """Checks what a model's file says: every part that changes a result, in kind and range.
+def check_model(
+    description: Mapping[str, Any], more: Mapping[str, Shape], file: Path | None
+) -> None:
+    """Validates types and ranges of all entries of a description that affect results.
 
     Args:
-        said: findings, preparation, provenance and decisions, and what else its format holds.
-        more: the other parts of the format; all have to be there.
-        file: where it was read, for the error.
+        description: findings, preparation, provenance, decisions, and the entries in `more`.
+        more: name -> shape of further required entries of the format.
+        file: the source, for error messages.
 
     Raises:
-        MrkneeError: a part is missing, of another kind or out of range; decisions for other
-            findings; or training without any series.
+        MrkneeError: an entry is missing, of another type or out of range; decisions belong to other
+            findings; or the model was trained without any series.
     """
-    first = Parts({"findings": Row(TEXT), **more}, {"series": Row(SERIES)}, others=True)
-    check(said, first, "the description", file)
-    findings = Findings(said["findings"])
-    rest = Parts(
+    first = Fields({"findings": Row(TEXT), **more}, {"series": Row(SERIES)}, others=True)
+    check(description, first, "the description", file)
+    findings = Findings(description["findings"])
+    rest = Fields(
         {
             "preparation": Table(ANY),
             "provenance": PROVENANCE,
@@ -204,25 +212,33 @@ def check_model(said: Mapping[str, Any], more: Mapping[str, Shape], file: Path |
         },
         others=True,
     )
-    check(said, rest, "the description", file)
-    PreparationSettings(**known_settings(said["preparation"]))
-    series = series_of(said)
-    counts = said["provenance"].get("series", said["provenance"].get("planes"))
+    check(description, rest, "the description", file)
+    PreparationSettings(**known_settings(description["preparation"]))
+    series = series_of(description)
+    provenance = description["provenance"]
+    counts = provenance.get("series", provenance.get("planes"))
     if counts is not None and (set(counts) != set(series.names) or not any(counts.values())):
         raise ModelError(
-            "the model was trained on other series than it reads",
+            "the model was trained on other series than those of its input",
             code="description",
             file=file,
-            expected="in provenance.series, an exam of at least one of " + ", ".join(series.names),
+            expected="in provenance.series, a positive number of exams for at least one of "
+            + ", ".join(series.names),
             found=repr(counts),
         )
 
 
 def check(value: object, shape: Shape, where: str, file: Path | None) -> None:
-    """Refuses a value of another shape.
+    """Checks that a value has a shape.
+
+    Args:
+        value: the value.
+        shape: the expected shape.
+        where: path of the value in the description, for error messages.
+        file: the source, for error messages.
 
     Raises:
-        MrkneeError: it names the part, what it should be, and what it is.
+        ModelError: the value, or a value inside it, has another shape.
     """
 
     def refuse(expected: str, found: str) -> MrkneeError:
@@ -232,13 +248,13 @@ def check(value: object, shape: Shape, where: str, file: Path | None) -> None:
             file=file,
             expected=f"{where}: {expected}",
             found=found,
-            advice="copy the model again, or make it again",
+            advice="copy or train the model again",
         )
 
-    if isinstance(shape, Kind):
+    if isinstance(shape, Scalar):
         if not shape.fits(value):
             raise refuse(shape.expected, repr(value))
-    elif isinstance(shape, Maybe):
+    elif isinstance(shape, Nullable):
         if value is not None:
             check(value, shape.given, where, file)
     elif isinstance(shape, Row):
@@ -247,7 +263,7 @@ def check(value: object, shape: Shape, where: str, file: Path | None) -> None:
         for place, one in enumerate(value):
             check(one, shape.each, f"{where}[{place}]", file)
     elif not isinstance(value, dict):
-        raise refuse("an object of named parts", repr(value))
+        raise refuse("an object", repr(value))
     else:
         shapes = _shapes(shape, value, refuse)
         for name, one in shapes.items():
@@ -256,9 +272,9 @@ def check(value: object, shape: Shape, where: str, file: Path | None) -> None:
 
 
 def _shapes(
-    shape: Table | Parts, value: Mapping[str, Any], refuse: Callable[[str, str], MrkneeError]
+    shape: Table | Fields, value: Mapping[str, Any], refuse: Callable[[str, str], MrkneeError]
 ) -> dict[str, Shape]:
-    """The shape of each part that is there; refuses parts that are missing or not known."""
+    """Returns the shape of each present entry; refuses missing and unknown entries."""
     if isinstance(shape, Table):
         known = dict.fromkeys(value if shape.names is None else shape.names, shape.each)
         needed = known.keys() if shape.complete else set()
@@ -266,21 +282,22 @@ def _shapes(
         known, needed = {**shape.needed, **shape.optional}, shape.needed.keys()
     missing = [name for name in known if name in needed and name not in value]
     if missing:
-        raise refuse("the parts " + ", ".join(known), f"no {missing[0]!r}")
+        raise refuse("the entries " + ", ".join(known), f"no {missing[0]!r}")
     unknown = [name for name in value if name not in known]
-    if unknown and not (isinstance(shape, Parts) and shape.others):
-        raise refuse("the parts " + (", ".join(known) or "of no name"), f"{unknown[0]!r}")
+    if unknown and not (isinstance(shape, Fields) and shape.others):
+        expected = f"only the entries {', '.join(known)}" if known else "no entries"
+        raise refuse(expected, f"{unknown[0]!r}")
     return {name: known[name] for name in value if name in known}
 
 
-def series_of(said: Mapping[str, Any]) -> SeriesList:
-    """The series that a model reads: MRNet's where its description, an earlier one, states none."""
-    content = said.get("series")
+def series_of(description: Mapping[str, Any]) -> SeriesList:
+    """Returns the series of a model's input; MRNet's for descriptions of earlier versions."""
+    content = description.get("series")
     return MRNET_SERIES if content is None else SeriesList.from_dicts(content)
 
 
 def trained_series(series: SeriesList, provenance: Mapping[str, Any]) -> SeriesList:
-    """The series that at least one training exam had; all of them where it isn't noted."""
+    """Returns the series that at least one training exam had; all series if not recorded."""
     counts = provenance.get("series", provenance.get("planes"))
     if counts is None:
         return series
@@ -288,9 +305,9 @@ def trained_series(series: SeriesList, provenance: Mapping[str, Any]) -> SeriesL
 
 
 def digest_of(description: Mapping[str, Any]) -> str:
-    """The sha256 of all parts but `digest`, whatever their order and the spaces between them.
+    """Computes the sha256 of all entries except `digest`, independent of order and whitespace.
 
-    It tells damage and mix-ups, not malice: whoever edits a file can compute it again.
+    It detects damage and mix-ups, not manipulation, because anyone can recompute it.
     """
     parts = {name: one for name, one in description.items() if name != "digest"}
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,6 +1,7 @@
-"""Encoders: pictures in, feature maps out, one interface for torchvision's AlexNet and all of timm.
+"""Encoders: one interface to torchvision's AlexNet and all models of timm.
 
-timm has no AlexNet, so that one comes from torchvision; every other name goes to timm.
+An encoder computes a feature map per slice. timm has no AlexNet, which is therefore taken from
+torchvision; every other name is passed to timm.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ from mrknee.networks.weights import (
 ALEXNET = "alexnet"
 
 ALEXNET_INPUT = (224, 224)
-"""Rows and columns AlexNet was trained on (torchvision's crop)."""
+"""Rows and columns on which AlexNet was trained (torchvision's crop)."""
 
 
 class GreyConv2d(nn.Conv2d):
-    """A convolution over three equal channels, computed as one over a single channel.
+    """A convolution over three equal channels, computed from a single channel.
 
-    The sum over channels is taken of the weights instead of the products. A stride is taken out
-    too: blocks of stride x stride pixels become channels, and the kernel, filled up with zeros,
-    moves by one block. Same result and same gradients, up to rounding; AlexNet's first layer takes
-    a third of the arithmetic so, and libraries compute many channels better than one.
+    The weights are summed over channels before the convolution. A stride is eliminated too: blocks
+    of stride x stride pixels become channels, and the zero-padded kernel moves by one block.
+    Results and gradients are the same up to rounding. AlexNet's first layer then needs a third of
+    the arithmetic, and libraries are more efficient for many channels than for one.
     """
 
     def forward(self, input: Float[Tensor, "n 1 rows cols"]) -> Tensor:  # noqa: A002  # torch's name
-        """What the three-channel convolution says of a grey picture repeated three times."""
+        """Computes the three-channel convolution of a grey image repeated three times."""
         weight = self.weight.sum(dim=1)
-        if torch.compiler.is_exporting():  # ONNX Runtime is faster at strides than at rearranging
+        if torch.compiler.is_exporting():  # in ONNX Runtime, strides are faster than rearranging
             return functional.conv2d(input, weight[:, None], self.bias, self.stride, self.padding)
         (down, over), (top, left) = self.stride, cast(tuple[int, int], self.padding)
         blocks = [
@@ -71,20 +72,20 @@ class GreyConv2d(nn.Conv2d):
 
 
 class Encoder(nn.Module):
-    """Turns grey pictures into feature maps, as the body does with the grey in all three channels.
+    """Computes feature maps of grey images, equivalent to repeating them in three channels.
 
     Args:
-        body: the library's network, still with whatever of its classifier is left; what the
-            feature map doesn't need is dropped.
-        size: rows and columns of a picture to try it with.
+        body: network of torchvision or timm; modules that the feature map doesn't need, such as the
+            rest of a classifier, are removed.
+        size: rows and columns of a test image.
 
     Attributes:
-        width: channels of the feature map, as measured (what libraries state can be the width of
-            a part of the classifier).
-        repeats: whether the body has to be given three channels; where its first layer is a plain
-            convolution, that layer is made a `GreyConv2d`.
-        stages: how many stages can be frozen.
-        stage_of: the stage of each of the body's parameters, by name, counted from the input.
+        width: channels of the feature map, as measured (the width that libraries state may be that
+            of a part of the classifier).
+        repeats: whether the body needs three channels; otherwise its first layer is a plain
+            convolution and was replaced by a `GreyConv2d`.
+        stages: number of stages that can be frozen.
+        stage_of: name of each parameter of the body -> stage, counted from the input.
     """
 
     def __init__(self, body: nn.Module, size: tuple[int, int]) -> None:
@@ -99,24 +100,24 @@ class Encoder(nn.Module):
     def forward(
         self, pictures: Float[Tensor, "n 1 rows cols"]
     ) -> Float[Tensor, "n {self.width} map_rows map_cols"]:
-        """The feature map of each picture; pictures normalised as the preparation does it."""
+        """Computes the feature map of each image, normalised by the preparation."""
         if self.repeats:
             # channels last: small convolutions run 1.2 to 1.7 times faster on a CPU
             pictures = pictures.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         return _feature_map(self.body, pictures)
 
     def freeze_stages(self, count: int) -> None:
-        """Takes the first stages out of training: no gradients, evaluation mode.
+        """Freezes the first stages: no gradients, evaluation mode.
 
         Args:
-            count: how many stages, counted from the input; 0 freezes none.
+            count: number of stages, counted from the input; 0 freezes none.
 
         Raises:
-            MrkneeError: the encoder has fewer stages.
+            SettingsError: the encoder has fewer stages.
         """
         if count > self.stages:
             raise SettingsError(
-                "more stages are to be frozen than the encoder has",
+                "the encoder has fewer stages than should be frozen",
                 code="frozen-stages",
                 expected=f"frozen_stages from 0 to {self.stages}",
                 found=str(count),
@@ -127,11 +128,11 @@ class Encoder(nn.Module):
                 parameter.requires_grad_(False)
 
     def keep_frozen(self, batchnorm: bool) -> None:
-        """Puts back into evaluation mode what must not follow the network into training mode.
+        """Sets frozen modules to evaluation mode again after the network was set to training mode.
 
         Args:
-            batchnorm: whether every normalisation with running statistics is kept frozen, not
-                just those of the frozen stages.
+            batchnorm: whether all normalisations with running statistics are frozen, not only those
+                in frozen stages.
         """
         for name, module in self.body.named_modules():
             prefix = f"{name}." if name else ""
@@ -142,21 +143,21 @@ class Encoder(nn.Module):
 
 
 def build_encoder(name: str, weights: str = "none") -> Encoder:
-    """One encoder; see `build_encoders`."""
+    """Builds one encoder; see `build_encoders`."""
     return build_encoders(name, weights, 1)[0]
 
 
 def build_encoders(name: str, weights: str, count: int) -> list[Encoder]:
-    """Several encoders of one kind: equal copies of pretrained ones, or different random ones.
+    """Builds several encoders: copies of a pretrained one, or different random ones.
 
     Args:
-        name: an encoder of the catalogue, or any name that timm knows.
-        weights: `none` (random), `download` (the library's own), `lite0` (the optional package),
-            or the path of a weights file.
-        count: how many.
+        name: an encoder of the catalogue, or any model name of timm.
+        weights: `none` (random), `download` (pretrained weights of the library), `lite0` (the
+            optional package), or a weights file.
+        count: number of encoders.
 
     Raises:
-        MrkneeError: no such encoder, or weights that can't be had or don't fit.
+        MrkneeError: there is no such encoder, or the weights are unavailable or don't fit.
     """
     check_name(name)
     if weights == NONE:
@@ -166,26 +167,26 @@ def build_encoders(name: str, weights: str, count: int) -> list[Encoder]:
 
 
 def check_name(name: str) -> None:
-    """Checks that an encoder can be built by this name.
+    """Checks that an encoder with this name exists.
 
     Raises:
-        MrkneeError: neither the catalogue nor timm knows it; close names are listed.
+        SettingsError: the name is neither in the catalogue nor in timm; close names are listed.
     """
     if name in ENCODERS or _timm_config(name) is not None:
         return
     close = difflib.get_close_matches(name, {*ENCODERS, *timm.list_models()}, n=5)
     raise SettingsError(
-        "there is no encoder of this name",
+        "there is no encoder with this name",
         code="encoder",
         expected=f"for example {', '.join(close or ENCODERS)}",
         found=repr(name),
-        advice="list the ones looked at closely with `mrknee encoders`, all of timm's with "
+        advice="list the encoders of the catalogue with `mrknee encoders`, all of timm with "
         '`python -c "import timm; print(*timm.list_models())"`',
     )
 
 
 def input_statistics(name: str) -> tuple[float, float]:
-    """The mean and SD, on the scale 0..255, that an encoder's pretrained weights expect of grey.
+    """Returns mean and SD of grey values, 0 to 255, that an encoder's pretrained weights expect.
 
     Raises:
         SettingsError: there is no such encoder.
@@ -202,12 +203,12 @@ def input_statistics(name: str) -> tuple[float, float]:
 
 
 def _timm_config(name: str) -> PretrainedCfg | None:
-    """What timm states about a model, or None where it knows no such model."""
+    """Returns timm's configuration of a model, or None if there is no such model."""
     if not timm.is_model(name):
         return None
     try:
         return timm.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError:  # a known model, but no such set of weights (the part after the dot)
+    except RuntimeError:  # a known model without this set of weights (the part after the dot)
         return None
 
 
@@ -220,7 +221,7 @@ def _build(name: str, weights: str) -> Encoder:
         body = _timm_body(name, weights == DOWNLOAD)
         try:
             encoder = Encoder(body, config.input_size[1:])
-        except Exception as fault:  # timm's models fail each in their own way
+        except Exception as fault:  # timm's models raise various exceptions
             raise _not_usable(name, fault) from fault
     match weights:
         case "none":
@@ -239,14 +240,14 @@ def _not_usable(name: str, fault: Exception) -> MrkneeError:
     return SettingsError(
         "the encoder can't be used",
         code="encoder",
-        expected="a network that turns a picture into one feature map, in stages",
+        expected="a network with stages that computes one feature map per image",
         found=f"{name}: {type(fault).__name__}: {str(fault)[:200]}",
-        advice="choose another; the ones looked at closely are listed by `mrknee encoders`",
+        advice="choose another encoder; `mrknee encoders` lists those of the catalogue",
     )
 
 
 def _alexnet_body() -> nn.Sequential:
-    """AlexNet's features, random as torchvision makes them, its 55 million other weights never."""
+    """Builds AlexNet's feature layers with random weights, without its 55 million other weights."""
     with torch.device("meta"):
         body: nn.Sequential = torchvision.models.alexnet(weights=None).features
     body.to_empty(device=torch.get_default_device())
@@ -260,14 +261,14 @@ def _timm_body(name: str, pretrained: bool) -> nn.Module:
     if not pretrained:
         return _create(name)
     address = timm_address(name)
-    if Path(address).is_file():  # named, for otherwise timm would ask the site about it first
+    if Path(address).is_file():  # a cached file: without its path timm would query the site
         return _create(name, pretrained=True, file=address)
     with downloading(address):
         return _create(name, pretrained=True)
 
 
 def _create(name: str, pretrained: bool = False, file: str | None = None) -> nn.Module:
-    """The model without classifier and pooling, for pictures of any size where timm can do that."""
+    """Creates a model without classifier and pooling, for any image size if timm supports it."""
     create = partial(
         timm.create_model,
         name,
@@ -279,14 +280,14 @@ def _create(name: str, pretrained: bool = False, file: str | None = None) -> nn.
     try:
         try:
             return create(dynamic_img_size=True)
-        except TypeError:  # only vision transformers know that setting; most others need none
+        except TypeError:  # only vision transformers have this setting; most others don't need it
             return create()
     except (AssertionError, AttributeError, NotImplementedError, TypeError) as fault:
-        raise _not_usable(name, fault) from fault  # a model that can't be without its classifier
+        raise _not_usable(name, fault) from fault  # the model requires its classifier
 
 
 def _feature_map(body: nn.Module, pictures: Tensor) -> Tensor:
-    """The body's last feature map, channels first, whatever the body itself returns."""
+    """Computes the last feature map of a body, channels first, whatever the body's own format."""
     if isinstance(body, nn.Sequential):  # torchvision's AlexNet features
         return cast(Tensor, body(pictures))
     features = cast(Any, body).forward_features(pictures)
@@ -300,10 +301,10 @@ def _feature_map(body: nn.Module, pictures: Tensor) -> Tensor:
 
 
 def _try_and_trim(body: nn.Module, size: tuple[int, int]) -> int:
-    """Runs the body once, drops the parts that its feature map doesn't need, returns the width.
+    """Runs the body once, removes modules that the feature map doesn't need, returns the width.
 
-    Parts without a gradient (what is left of a classifier: VGG-16's has 120 million weights) would
-    be stored for nothing, and would stop training on several devices.
+    Modules without a gradient (the rest of a classifier: VGG-16's has 120 million weights) would be
+    stored needlessly, and would break training on several devices.
     """
     body.eval()
     with torch.enable_grad():
@@ -322,25 +323,25 @@ def _try_and_trim(body: nn.Module, size: tuple[int, int]) -> int:
 
 
 def _take_grey(body: nn.Module, size: tuple[int, int]) -> bool:
-    """Makes the body's first layer a `GreyConv2d`, if it is a plain convolution of the picture.
+    """Replaces the body's first layer by a `GreyConv2d` if it is a plain convolution of the image.
 
     Returns:
-        Whether the body now takes pictures of one channel.
+        Whether the body now accepts images of one channel.
     """
     picture = torch.zeros(1, 3, *size)
-    takers: list[str] = []
+    consumers: list[str] = []
 
-    def note(name: str, _: nn.Module, inputs: tuple[object, ...]) -> None:
+    def record(name: str, _: nn.Module, inputs: tuple[object, ...]) -> None:
         if any(one is picture for one in inputs):
-            takers.append(name)
+            consumers.append(name)
 
     named = dict(body.named_modules())
-    hooks = [m.register_forward_pre_hook(partial(note, name)) for name, m in named.items()]
+    hooks = [m.register_forward_pre_hook(partial(record, name)) for name, m in named.items()]
     with torch.no_grad():
         _feature_map(body, picture)
     for hook in hooks:
         hook.remove()
-    layers = [name for name in takers if not any(True for _ in named[name].children())]
+    layers = [name for name in consumers if not any(True for _ in named[name].children())]
     first = named[layers[0]]
     if len(layers) != 1 or type(first) is not nn.Conv2d or first.groups != 1:
         return False
@@ -353,7 +354,7 @@ def _take_grey(body: nn.Module, size: tuple[int, int]) -> bool:
         cast(Any, first.stride),
         cast(Any, first.padding),
         bias=first.bias is not None,
-        device="meta",  # its weights are the layer's own
+        device="meta",  # its weights are replaced below
     )
     grey.weight, grey.bias = first.weight, first.bias
     body.set_submodule(layers[0], grey)
@@ -361,10 +362,10 @@ def _take_grey(body: nn.Module, size: tuple[int, int]) -> bool:
 
 
 def _stages(body: nn.Module) -> dict[str, int]:
-    """The stage of each of the body's weights, by name, counted from the input.
+    """Returns the stage of each parameter of the body: name -> stage, counted from the input.
 
-    AlexNet's stages are its five convolutions; timm states each model's own (VGG's are its
-    convolutions, ResNet's its stem and four layers, a vision transformer's its blocks).
+    AlexNet's stages are its five convolutions; for other models timm defines them (VGG: its
+    convolutions; ResNet: the stem and four layers; vision transformers: the blocks).
     """
     if isinstance(body, nn.Sequential):
         names = [name for name, _ in body.named_parameters()]

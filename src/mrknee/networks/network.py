@@ -1,4 +1,4 @@
-"""The network: ragged batches of slices in, one logit per finding out."""
+"""Network: computes one logit per finding from ragged batches of slices."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from torch import Tensor, nn
 
 from mrknee.errors import DataError, SettingsError
 from mrknee.exams.series import MRNET_SERIES, SeriesList
+from mrknee.networks.chunked_encoding import encode_in_chunks
 from mrknee.networks.encoders import Encoder, build_encoders
-from mrknee.networks.few_at_once import encode_few_at_once
 from mrknee.networks.pooling import POOLINGS, Pooling, pool_exams
 from mrknee.networks.settings import NetworkSettings
 
 SLICES_AT_ONCE = {"cpu": 16, "cuda": 64}
-"""Slices that go through an encoder together where no gradient is wanted, by kind of device. Their
-maps are the largest thing in memory: by estimate 1 GB for 64 slices of 224 pixels in
-EfficientNet-Lite0."""
+"""Slices per encoder call without gradients, per type of device. The feature maps take most of the
+memory: an estimated 1 GB for 64 slices of 224 pixels in EfficientNet-Lite0."""
 
 SHARED = "shared"
-"""The key, in place of a series' name, of the encoder that all series share."""
+"""Key of the encoder that all series share, in place of the name of a series."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The logits of some exams, and what is needed to say what they are the sum of.
+    """The logits of some exams, and the factors needed to decompose them.
 
     Attributes:
         logits: (exams, findings).
-        weights: series -> (slices, width), the weights that the pooling gave to the slices.
-        shares: (exams, series), what the features of a series are multiplied by: the number of
-            series divided by how many the exam has; 0 for series that it lacks.
+        weights: series -> (slices, width), pooling weights of the slices.
+        shares: (exams, series), factors of the features of each series: the number of series
+            divided by the number that the exam has; 0 for missing series.
     """
 
     logits: Float[Tensor, "exams findings"]
@@ -43,34 +42,34 @@ class Reading:
 
 
 class Network(nn.Module):
-    """Series of slices to one logit per finding (hard parameter sharing).
+    """Multi-task network: slices of several series to one logit per finding.
 
     With the default settings and series it is the published network: three unshared AlexNet feature
-    extractors, the mean over pixels, the maximum over slices, 3 x 256 = 768 features side by side
+    extractors, the mean over pixels, the maximum over slices, 3 x 256 = 768 concatenated features
     (axial, coronal, sagittal), one linear layer; 7.41 million parameters for three findings.
 
-    `forward` computes logits from slices. It is `encode`, which makes feature maps of slices, and
-    `read`, which makes logits of feature maps; `contributions` then takes the logits of an exam
-    apart: everything after the feature maps is linear but the weights of the slices, so each logit
-    is a sum over (series, slice, cell) plus a bias. Training, explanation and export all use these.
+    `forward` computes logits from slices, in two steps: `encode` computes feature maps from slices,
+    and `read` logits from feature maps. `contributions` decomposes the logits of an exam: given the
+    weights of the slices, everything after the feature maps is linear, so each logit is a sum over
+    (series, slice, cell) plus a bias. Training, explanation and export all use these methods.
 
     Args:
-        settings: what the network is made of.
+        settings: architecture of the network.
         findings: names of the findings, one logit each, in this order.
-        weights: where the encoders' weights come from: `none` (random), `download`, `lite0`, or
-            a file's path. Encoders with weights from a source start equal in all series.
-        series: the series of its exams, in order.
+        weights: source of the encoders' weights: `none` (random), `download`, `lite0`, or a file.
+            Pretrained encoders are initially equal for all series.
+        series: the series of the exams, in order.
 
     Attributes:
         encoders: one encoder per series, or one under the key `shared`.
-        poolings: slices to exam, one per series (only `attention` has parameters).
-        head: the linear layer from (exams, series * width) to (exams, findings).
-        slices_at_once: slices that go through an encoder together where gradients are wanted; None
-            (the default) takes all slices of a series. Set for training, see `encode`.
+        poolings: pooling over slices, one per series (only `attention` has parameters).
+        head: linear layer from (exams, series * width) to (exams, findings).
+        slices_at_once: slices per encoder call with gradients; None (default) encodes all slices of
+            a series at once. Set for training, see `encode`.
 
     Raises:
-        MrkneeError: no findings, an unknown encoder, weights that can't be had or don't fit, or
-            more frozen stages than the encoder has.
+        MrkneeError: there are no findings, the encoder is unknown, the weights are unavailable or
+            don't fit, or more stages are frozen than the encoder has.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class Network(nn.Module):
         super().__init__()
         if not findings:
             raise SettingsError(
-                "a network needs a finding to read",
+                "a network needs at least one finding",
                 code="no-findings",
                 expected="at least one finding",
             )
@@ -105,11 +104,11 @@ class Network(nn.Module):
 
     @property
     def attends(self) -> bool:
-        """Whether slices are weighted by attention, which contributions hold fixed."""
+        """Whether slices are weighted by attention, which `contributions` treats as constant."""
         return any(cast(Pooling, pooling).attends for pooling in self.poolings.values())
 
     def encoder(self, series: str) -> Encoder:
-        """The encoder of that series."""
+        """Returns the encoder of a series."""
         encoder = self.encoders[SHARED if self.settings.shared_encoder else series]
         assert isinstance(encoder, Encoder)  # noqa: S101 - for the type checker
         return encoder
@@ -117,13 +116,13 @@ class Network(nn.Module):
     def encode(
         self, series: str, slices: Float[Tensor, "slices 1 rows cols"]
     ) -> Float[Tensor, "slices width map_rows map_cols"]:
-        """The feature map of every slice of one series; slices as the preparation leaves them.
+        """Computes the feature maps of the normalised slices of one series.
 
-        With `slices_at_once`, nothing inside the encoder is kept for the gradients but its input:
-        going backwards, each few slices are encoded again (gradient checkpointing), with the same
-        random draws. Memory is then that of a few slices, whatever the batch, for one more forward
-        pass; gradients are those of all slices at once, to rounding. Slices have to be independent
-        of each other for that, so batch normalisation must not measure its statistics.
+        With `slices_at_once`, only the encoder's input is stored for the gradients: in the backward
+        pass each chunk of slices is encoded again (gradient checkpointing), with the same random
+        numbers. This limits memory to that of one chunk, whatever the batch, for one additional
+        forward pass; gradients equal those of all slices at once, up to rounding. It requires that
+        slices are independent of each other, so batch normalisation must not use batch statistics.
         """
         encoder = self.encoder(series)
         if torch.compiler.is_exporting():
@@ -133,16 +132,16 @@ class Network(nn.Module):
             return torch.cat([encoder(part) for part in slices.split(few)])
         if self.slices_at_once is None:
             return cast(Tensor, encoder(slices))
-        return encode_few_at_once(encoder, slices, self.slices_at_once)
+        return encode_in_chunks(encoder, slices, self.slices_at_once)
 
     def refuse_size(self, side: int) -> None:
-        """Refuses pictures that an encoder can't take, before any exam is read.
+        """Refuses an input size that the encoder doesn't support, before any exam is read.
 
         Args:
-            side: edge of the pictures, in pixels: the preparation's crop.
+            side: side of the slices in pixels: the preparation's crop.
 
         Raises:
-            SettingsError: the encoder can't encode a picture of that size.
+            SettingsError: the encoder doesn't support slices of this size.
         """
         training = self.training
         self.eval()
@@ -152,7 +151,7 @@ class Network(nn.Module):
                 encoder(next(encoder.parameters()).new_zeros(1, 1, side, side))
         except (RuntimeError, ValueError, AssertionError) as error:  # timm asserts sizes
             raise SettingsError(
-                "the encoder can't take pictures of this size",
+                "the encoder doesn't support slices of this size",
                 code="encoder",
                 expected=f"a larger preparation.crop, or another encoder than "
                 f"{self.settings.encoder}",
@@ -166,20 +165,20 @@ class Network(nn.Module):
         slices: Mapping[str, Float[Tensor, "_ 1 _ _"]],
         lengths: Mapping[str, Int64[Tensor, " exams"]],
     ) -> Float[Tensor, "exams findings"]:
-        """One logit per exam and finding.
+        """Computes one logit per exam and finding.
 
         Args:
-            slices: by series, the prepared slices of all exams of the batch, one exam after
-                another; number of slices and size may differ between series.
-            lengths: by series, how many of the slices belong to each exam; 0 where an exam lacks
-                the series. Best kept in the CPU's memory, where they are read.
+            slices: series -> prepared slices of all exams of the batch, one exam after another;
+                number of slices and size may differ between series.
+            lengths: series -> number of slices per exam; 0 if an exam lacks the series. Preferably
+                in CPU memory, where they are read.
 
         Returns:
-            Logits, the exams in the batch's order, the findings in `self.findings`' order. An
-            exam's logits depend on its own slices only (unless BatchNorm is trained).
+            Logits; exams in the order of the batch, findings in the order of `self.findings`. The
+            logits of an exam depend on its own slices only (unless BatchNorm is trained).
 
         Raises:
-            DataError: an exam without a single slice in any series.
+            DataError: an exam has no slices in any series.
         """
         counts = {name: lengths[name].tolist() for name in self.series.names}
         # encoders can't take empty batches
@@ -192,22 +191,22 @@ class Network(nn.Module):
         lengths: Mapping[str, Sequence[int]] | None = None,
         present: Float[Tensor, " series"] | None = None,
     ) -> Reading:
-        """Feature maps to logits.
+        """Computes logits from feature maps.
 
-        Per series: the mean over pixels, then the pooling over each exam's slices. The features of
-        all series stand side by side; a series that an exam lacks contributes zeros, and those of
-        the others are multiplied by series / series there. The head computes the logits from that.
+        Per series, the mean over pixels and the pooling over each exam's slices are computed. The
+        features of all series are concatenated; those of missing series are zeros, the others are
+        multiplied by (number of series / number of present series). The head computes the logits.
 
         Args:
-            maps: by series, the feature maps of all slices of all exams, one exam after another;
-                series that no exam has may be missing.
-            lengths: by series, how many of the slices belong to each exam, 0 where it lacks the
-                series; None if all are of one exam.
-            present: with one exam, 1 for each series that counts, else 0; None counts those in
-                `maps`. It is for graphs, which have no branch on a value.
+            maps: series -> feature maps of all slices of all exams, one exam after another; series
+                that no exam has may be missing.
+            lengths: series -> number of slices per exam, 0 for missing series; None if all slices
+                belong to one exam.
+            present: for one exam, 1 for each series to use, else 0; None uses the series in `maps`.
+                Needed for exported graphs, which can't branch on a value.
 
         Raises:
-            DataError: an exam without a single slice in any series.
+            DataError: an exam has no slices in any series.
         """
         names = self.series.names
         exams = 1 if lengths is None else len(lengths[names[0]])
@@ -230,12 +229,12 @@ class Network(nn.Module):
             counted = features.new_tensor([[float(name in maps) for name in names]])
         else:
             each = zip(*(lengths[name] for name in names), strict=True)
-            there = [[float(slices > 0) for slices in exam] for exam in each]
-            counted = features.new_tensor(there)
-            empty = [exam for exam, counts in enumerate(there) if not any(counts)]
+            nonempty = [[float(slices > 0) for slices in exam] for exam in each]
+            counted = features.new_tensor(nonempty)
+            empty = [exam for exam, counts in enumerate(nonempty) if not any(counts)]
             if empty:
                 raise DataError(
-                    "an exam has no slices at all",
+                    "an exam has no slices",
                     code="missing-plane",
                     expected="at least one series with slices",
                     found=f"none for exam {empty[0]} of the batch",
@@ -247,15 +246,15 @@ class Network(nn.Module):
     def contributions(
         self, maps: Mapping[str, Float[Tensor, "_ width _ _"]], reading: Reading
     ) -> dict[str, Float[Tensor, "findings _ _ _"]]:
-        """What each cell of one exam's feature maps adds to each logit.
+        """Computes the contribution of each cell of one exam's feature maps to each logit.
 
         Args:
-            maps: by series, the exam's feature maps.
-            reading: what `read` returned for these maps alone.
+            maps: series -> feature maps of the exam.
+            reading: the result of `read` for these maps.
 
         Returns:
-            By series, (findings, slices, map rows, map cols) contributions; with the head's bias
-            they add up to the logits.
+            Series -> contributions (findings, slices, map rows, map cols); together with the bias
+            of the head they add up to the logits.
         """
         heads = self.head.weight.split(self.width, dim=1)
         parts = {}
@@ -268,7 +267,7 @@ class Network(nn.Module):
         return parts
 
     def train(self, mode: bool = True) -> Network:
-        """Training or evaluation mode; what is frozen stays in evaluation mode."""
+        """Sets training or evaluation mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         for encoder in self.encoders.values():
             assert isinstance(encoder, Encoder)  # noqa: S101 - for the type checker

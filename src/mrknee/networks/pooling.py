@@ -1,14 +1,14 @@
-"""Slices to exam: the features of a series' slices become one feature vector.
+"""Pooling over slices: the features of a series' slices become one feature vector.
 
-A pooling returns that vector and the weights by which it is a sum over the slices, so training,
-explanation and export all use the same one. To add a pooling, write its class here, add it to
-`POOLINGS`, and its name to `SlicePooling` in `mrknee.networks.settings`.
+A pooling returns the vector and the weights of the slices in it, so that training, explanation and
+export use the same code. To add a pooling, write its class here, add it to `POOLINGS`, and its name
+to `SlicePooling` in `mrknee.networks.settings`.
 
-Exams are pooled one by one, each from its own slices only, so that what else is in the batch can
-never reach an exam's result. `torch.segment_reduce` and `scatter_reduce` would pool all exams in
-one call, but where several slices tie for the maximum (a feature that is zero on every slice is
-common after a ReLU) they share the gradient among them, while the published system's `torch.max`
-gives it to the first; and next to the encoder's work the few calls per exam cost nothing.
+Each exam is pooled separately from its own slices, so that other exams in the batch can't affect
+its result. `torch.segment_reduce` and `scatter_reduce` would pool all exams in one call, but if
+several slices tie for the maximum (a feature that is zero on every slice is common after a ReLU)
+they distribute the gradient, while `torch.max`, as in the published system, assigns it to the
+first; and compared with the encoder, the few calls per exam take no time.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch import Tensor, nn
 from mrknee.networks.settings import SlicePooling
 
 ATTENTION_WIDTH = 128
-"""Hidden width of attention's scorer (Ilse et al. 2018, section 4: L = 128 for its image sets)."""
+"""Hidden width of the attention scorer (Ilse et al. 2018, section 4: L = 128 for image sets)."""
 
 
 class Pooled(NamedTuple):
-    """The slices of one series of one exam, pooled.
+    """The pooled slices of one series of one exam.
 
     Attributes:
         vector: (width,), the sum over slices of weights * features.
-        weights: (slices, width), how much of each slice's features is in it.
+        weights: (slices, width), the weights of the slices.
     """
 
     vector: Tensor
@@ -40,14 +40,14 @@ class Pooled(NamedTuple):
 
 
 class Pooling(nn.Module, ABC):
-    """Slices to one feature vector.
+    """Base class of poolings over slices.
 
     Args:
-        width: how many features a slice has.
+        width: number of features per slice.
 
     Attributes:
-        attends: whether the weights depend on features other than the one they weight, so that an
-            explanation holds them fixed.
+        attends: whether a weight depends on features other than the weighted one; explanations
+            treat such weights as constant.
     """
 
     attends = False
@@ -58,14 +58,14 @@ class Pooling(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Float[Tensor, "slices width"]) -> Pooled:
-        """The pooled features of at least one slice, and the weights of the slices."""
+        """Pools the features of at least one slice; returns them and the weights of the slices."""
 
 
 class MaxPooling(Pooling):
-    """Each feature's strongest slice, as in the published system."""
+    """Maximum over slices per feature, as in the published system."""
 
     def forward(self, features: Float[Tensor, "slices width"]) -> Pooled:
-        """The maximum over slices; of tied slices the first has the weight and the gradient."""
+        """Computes the maximum; of tied slices the first gets the weight and the gradient."""
         strongest = torch.max(features, dim=0)
         order = torch.arange(features.shape[0], device=features.device)
         weights = (order[:, None] == strongest.indices).to(features.dtype)
@@ -73,15 +73,15 @@ class MaxPooling(Pooling):
 
 
 class MeanPooling(Pooling):
-    """The average over slices."""
+    """Mean over slices."""
 
     def forward(self, features: Float[Tensor, "slices width"]) -> Pooled:
-        """The mean over slices."""
+        """Computes the mean over slices."""
         return Pooled(features.mean(dim=0), torch.ones_like(features) / features.shape[0])
 
 
 class AttentionPooling(Pooling):
-    """An average over slices with learned weights.
+    """Weighted mean over slices with learned weights.
 
     Ilse, Tomczak, Welling: "Attention-based Deep Multiple Instance Learning", ICML 2018,
     equations 7 and 8: weights = softmax over the exam's slices of w tanh(V features).
@@ -98,7 +98,7 @@ class AttentionPooling(Pooling):
         )
 
     def forward(self, features: Float[Tensor, "slices width"]) -> Pooled:
-        """The average over slices, weighted by attention: 0 to 1, summing to 1 over the slices."""
+        """Computes the weighted mean; weights are from 0 to 1 and add up to 1 over the slices."""
         attention = torch.softmax(self.scorer(features)[:, 0], dim=0)
         return Pooled(attention @ features, attention[:, None].expand_as(features))
 
@@ -113,16 +113,16 @@ POOLINGS: Mapping[SlicePooling, type[Pooling]] = {
 def pool_exams(
     pooling: Pooling, features: Float[Tensor, "slices width"], lengths: Sequence[int]
 ) -> tuple[Float[Tensor, "exams width"], Float[Tensor, "slices width"]]:
-    """Pools each exam's own slices.
+    """Pools the slices of each exam separately.
 
     Args:
-        pooling: one of `POOLINGS`.
-        features: the features of all slices of all exams, one exam after another.
-        lengths: how many of the slices belong to each exam; they add up to `slices`.
+        pooling: an instance of one of `POOLINGS`.
+        features: features of all slices of all exams, one exam after another.
+        lengths: number of slices per exam; they add up to `slices`.
 
     Returns:
-        One row per exam; zeros, to which no gradient flows, for an exam without slices. And the
-        weights of all slices.
+        One row per exam, zeros without gradient for an exam without slices; and the weights of all
+        slices.
 
     Raises:
         ValueError: the lengths don't add up to the number of slices.

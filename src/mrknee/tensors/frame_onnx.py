@@ -1,7 +1,7 @@
-"""Framing in ONNX, in onnxscript's language: Python's grammar, ONNX's meaning."""
+"""Framing (resizing and cropping) in ONNX, written in onnxscript: Python syntax, ONNX semantics."""
 
 # mypy: ignore-errors
-# (names are tensors of a graph here, whatever their annotations say)
+# (in onnxscript names are tensors of a graph, whatever their annotations)
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from onnxscript import opset18 as op
 
 @script(default_opset=op)
 def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
-    """`Preparation.frame` in ONNX; a stack that needs no scaling and padding is only cut.
+    """Computes `Preparation.frame` in ONNX; a stack without scaling and padding is only cropped.
 
-    Scaling is linear interpolation; where a side becomes shorter, over a triangle as wide as two
-    new pixels, so that nothing is skipped (torch's `interpolate(mode="bilinear", antialias=True)`;
-    ONNX Runtime's own antialiased Resize differs from it by up to 12 grey values). The numbers in
-    `to=` are ONNX's types: 1 float, 2 uint8, 6 int32, 7 int64, 11 double.
+    Scaling is linear interpolation; if a side becomes shorter, with a triangular filter as wide as
+    two new pixels, as in torch's `interpolate(mode="bilinear", antialias=True)` (ONNX Runtime's
+    antialiased Resize differs from that by up to 12 grey values). The numbers in `to=` are ONNX's
+    types: 1 float, 2 uint8, 6 int32, 7 int64, 11 double.
     """
     shape = op.Shape(stack)
     rows, cols = op.Slice(shape, [1], [2]), op.Slice(shape, [2], [3])
@@ -27,13 +27,13 @@ def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
         start = (size_now - crop) / 2
         filled = op.Identity(stack)
     else:
-        # to even where it is a half, as Python rounds; no scaled side is 1 pixel, as
+        # halves are rounded to even, as in Python; no scaled side is 1 pixel, as in
         # PreparationSettings.axes
         least = op.Where(target == longer, 1, 2)
         whole = op.Cast(longer, to=11)
         new_rows = op.Max(op.Cast(op.Round(op.Cast(rows * target, to=11) / whole), to=7), least)
         new_cols = op.Max(op.Cast(op.Round(op.Cast(cols * target, to=11) / whole), to=7), least)
-        # what each pixel of a side adds to each pixel of the scaled side: (scaled, side)
+        # weights of the pixels of a side in each pixel of the scaled side: (scaled, side)
         step = op.Cast(rows, to=1) / op.Cast(new_rows, to=1)
         old = op.Cast(op.Range(0, op.Squeeze(rows), 1), to=1)
         new = op.Cast(op.Range(0, op.Squeeze(new_rows), 1), to=1)
@@ -55,5 +55,5 @@ def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
         low = op.Cast(op.ReduceMin(op.Cast(scaled, to=6), keepdims=0), to=2)
         start = (op.Max(new_size, crop) - crop) / 2
         filled = op.Pad(scaled, pads, low)
-    # not within the branches: OpenVINO 2026.4 then computes with another plane's pixels
+    # not in the branches: OpenVINO 2026.4 would then use the pixels of another plane
     return op.Slice(filled, start, start + crop, [1, 2])

@@ -1,8 +1,8 @@
-"""From a stack of bytes to the network's input: the one definition, saved with the weights.
+"""Preparation: from a uint8 stack to the network's input; its settings are saved with the weights.
 
-Two steps, because they belong in two places. *Framing* (scale, crop) works on bytes, slice by
-slice, where the exam is read. *Normalising* (minimum to maximum, mean and SD) needs the
-whole stack and floating point, and happens on the network's device.
+There are two steps: *framing* (resizing, cropping) works on bytes, slice by slice, in the process
+that reads the exam; *normalising* (minimum to maximum, mean and SD) needs the complete stack in
+floating point, and is computed on the network's device.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mrknee.tensors.settings import PreparationSettings
 
 @dataclass(frozen=True)
 class Preparation(PreparationSettings):
-    """How a stack becomes input; the settings are `PreparationSettings`'."""
+    """The preparation of stacks; its settings are those of `PreparationSettings`."""
 
-    def fit(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices r c"]:
-        """Brings the longer side to between `crop` and `size` pixels, keeping proportions.
+    def resize(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices r c"]:
+        """Resizes the longer side to between `crop` and `size` pixels, keeping proportions.
 
-        A side that is then shorter than `crop` gets the stack's minimum added on both ends.
+        A side that is then shorter than `crop` is padded with the stack's minimum on both ends.
         """
         up, over = self.axes(stack.shape[1], stack.shape[2])
         sides = [up.scaled, over.scaled]
@@ -37,29 +37,29 @@ class Preparation(PreparationSettings):
         return functional.pad(stack, pads, value=int(stack.min())) if any(pads) else stack
 
     def frame(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices crop crop"]:
-        """Scales where needed and cuts the centre square.
+        """Resizes if necessary and crops the central square.
 
-        An odd margin leaves the extra pixel at the bottom or right, as the reference's
-        `pad:-pad` does for even ones (both ends equal).
+        Even margins are equal on both ends, as in the reference (`pad:-pad`); of an odd margin the
+        additional pixel is at the bottom or right.
         """
         up, over = self.axes(stack.shape[1], stack.shape[2])
         top, left = up.start + up.before, over.start + over.before
-        return self.fit(stack)[:, top : top + self.crop, left : left + self.crop]
+        return self.resize(stack)[:, top : top + self.crop, left : left + self.crop]
 
     def normalise(
         self, slices: UInt8[Tensor, "slices rows cols"], lengths: Int64[Tensor, " exams"]
     ) -> Float[Tensor, "slices 1 rows cols"]:
-        """Minimum to maximum over each exam's stack to 0..255, then mean and SD.
+        """Scales each exam's stack from its minimum and maximum to 0..255, then by mean and SD.
 
-        A constant stack becomes all 0 before mean and SD (the reference divides by zero).
+        Before mean and SD, a constant stack becomes 0 (the reference divides by zero).
 
         Args:
-            slices: all slices of one series of all exams in a batch, exam after exam.
-            lengths: how many of them belong to each exam, in that order; may be 0.
+            slices: all slices of one series of all exams in a batch, one exam after another.
+            lengths: number of slices per exam, in that order; may be 0.
 
         Returns:
-            One channel, which the encoder takes for three equal ones; its strides say "channels
-            last", in which convolution and pooling run faster on a CPU.
+            One channel, which the encoder treats as three equal ones, in the memory format
+            "channels last", in which convolution and pooling are faster on a CPU.
         """
         if len(slices) == 0:
             return slices.new_zeros((0, 1, *slices.shape[1:]), dtype=torch.float32)
@@ -68,6 +68,6 @@ class Preparation(PreparationSettings):
         high = torch.segment_reduce(flat.amax(1).float(), "max", lengths=lengths)
         scale = torch.where(high > low, 255.0 / (high - low), 0.0) / self.sd
         scale, low = (x.repeat_interleave(lengths)[:, None, None] for x in (scale, low))
-        # in place: the time of so large arrays goes into getting memory
+        # in place: for large arrays, allocating memory takes most of the time
         grey = slices.float().sub_(low).mul_(scale).sub_(self.mean / self.sd)
         return grey[..., None].permute(0, 3, 1, 2)

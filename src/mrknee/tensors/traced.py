@@ -1,9 +1,9 @@
-"""The preparation as a graph of tensor operations, for an exported network.
+"""The preparation as a graph of tensor operations, for exported networks.
 
-`Preparation` decides in Python, from a stack's size, what to do with it. A graph that takes any
-size must take that decision itself, which torch can't trace. So framing is one operation for
-torch, and `frame_stack` says in ONNX what it does; normalising is traced as it is. The tests hold
-both to `Preparation`.
+`Preparation` branches on the size of a stack in Python. A graph for any input size must contain
+these branches, which torch can't trace. Therefore framing is a custom operation of torch whose ONNX
+implementation is `frame_stack`; normalising is implemented here with traceable operations. The
+tests compare both with `Preparation`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from mrknee.tensors.settings import PreparationSettings
 
 
 class TracedPreparation(nn.Module):
-    """A stack of one exam, as read, to the network's input.
+    """Computes the network's input from a stack of one exam.
 
     Args:
-        settings: the preparation's.
+        settings: settings of the preparation.
     """
 
     def __init__(self, settings: PreparationSettings) -> None:
@@ -34,14 +34,14 @@ class TracedPreparation(nn.Module):
     def forward(
         self, stack: UInt8[Tensor, "slices rows cols"]
     ) -> Float[Tensor, "slices 1 crop crop"]:
-        """Frames and normalises the slices of one plane of one exam."""
+        """Frames and normalises the slices of one series of one exam."""
         framed: Tensor = torch.ops.mrknee.frame(stack, self.settings.size, self.settings.crop)
         return self.normalise(framed)
 
     def normalise(
         self, framed: UInt8[Tensor, "slices rows cols"]
     ) -> Float[Tensor, "slices 1 rows cols"]:
-        """Minimum to maximum of the stack to 0..255, mean and SD."""
+        """Scales the stack from its minimum and maximum to 0..255, then by mean and SD."""
         low, high = framed.amin(dim=(0, 1, 2)).float(), framed.amax(dim=(0, 1, 2)).float()
         span = torch.where(high > low, high - low, torch.inf)  # a constant stack becomes 0
         scale = 255.0 / span / self.settings.sd
@@ -57,11 +57,11 @@ def _frame(stack: Tensor, size: int, crop: int) -> Tensor:
 
 
 @_frame.register_fake
-def _(stack: Tensor, size: int, crop: int) -> Tensor:  # noqa: ARG001  # the operation's own
+def _(stack: Tensor, size: int, crop: int) -> Tensor:  # noqa: ARG001  # signature of the operation
     return stack.new_empty((stack.shape[0], crop, crop))
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.mrknee.frame.default: frame_stack
 }
-"""What torch's exporter has to know about operations that are not its own."""
+"""Custom operations of torch -> ONNX functions, for torch's exporter."""

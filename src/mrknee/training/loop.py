@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from mrknee.errors import MrkneeError, TrainingError
 from mrknee.networks.network import Network
 from mrknee.networks.prediction import device_here
-from mrknee.tensors.batches import Batch, EpochBatches, unfold
+from mrknee.tensors.batches import Batch, EpochBatches, raise_if_error
 from mrknee.tensors.preparation import Preparation
 from mrknee.training.epoch_result import EpochResult
 from mrknee.training.objective import summed_loss
@@ -211,7 +211,7 @@ class TrainingLoop:
         self.objective.train()
         total = len(loader)
         for index, loaded in enumerate(loader, start=self._batches):
-            batch = unfold(loaded).to(self.device, non_blocking=True)
+            batch = raise_if_error(loaded).to(self.device, non_blocking=True)
             # dropout is drawn from (seed, epoch, batch), so a run can be resumed
             place = [self.recipe.seed, self.epoch, index, self.processes.rank]
             torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
@@ -279,7 +279,7 @@ class TrainingLoop:
         self.objective.eval()
         total = len(loader)
         for index, loaded in enumerate(loader):
-            batch = unfold(loaded).to(self.device, non_blocking=True)
+            batch = raise_if_error(loaded).to(self.device, non_blocking=True)
             with self._autocast():
                 self._record_batch(self.objective(batch), batch, self.valid_result)
             self._refuse_nonfinite("validation", index, self.valid_result)

@@ -156,9 +156,9 @@ def load_part(
     )
 
 
-def go_on_after(loader: DataLoader[Batch | MrkneeError], epoch: int, batches: int) -> None:
+def skip_batches(loader: DataLoader[Batch | MrkneeError], epoch: int, batches: int) -> None:
     """Lets a loader start in this epoch after so many of its batches."""
-    _batches_of(loader).go_on_after(epoch, batches)
+    _batches_of(loader).skip_batches(epoch, batches)
 
 
 def count_steps(loader: DataLoader[Batch | MrkneeError], recipe: Recipe) -> int:
@@ -166,7 +166,7 @@ def count_steps(loader: DataLoader[Batch | MrkneeError], recipe: Recipe) -> int:
     batches = _batches_of(loader)
     if recipe.batch_slices is None:
         return recipe.epochs * -(-len(batches) // recipe.accumulate)
-    return sum(-(-len(batches.whole(e)) // recipe.accumulate) for e in range(recipe.epochs))
+    return sum(-(-len(batches.all_batches(e)) // recipe.accumulate) for e in range(recipe.epochs))
 
 
 def _batches_of(loader: DataLoader[Batch | MrkneeError]) -> EpochBatches:

@@ -35,7 +35,7 @@ from mrknee.exams.listing import unread_text
 from mrknee.files import contents, owned_folder, resolve_output, sync, whole_file
 from mrknee.networks.network import Network
 from mrknee.networks.prediction import device_here
-from mrknee.networks.transfer import RUN, run_weights, take_over
+from mrknee.networks.transfer import RUN, run_weights, transfer_weights
 from mrknee.outputs import check_output_folder
 from mrknee.progress import report
 from mrknee.run_folder import RUN_FILES, RunFolder
@@ -65,8 +65,8 @@ from mrknee.training.parts import (
     Parts,
     count_steps,
     divide,
-    go_on_after,
     load_part,
+    skip_batches,
     stack_sizes,
 )
 from mrknee.training.processes import Processes, connected_processes
@@ -138,7 +138,9 @@ def _train(
     source = run_weights(recipe.weights)
     weights_from = recipe.weights if source is None and start.state is None else "none"
     network = Network(recipe.network, findings, weights_from, parts.train.series)
-    transfer = None if source is None or start.state is not None else take_over(network, source)
+    transfer = (
+        None if source is None or start.state is not None else transfer_weights(network, source)
+    )
     network.refuse_size(recipe.preparation.crop)
     network.slices_at_once = slices_at_once(recipe)
     fit_labels = parts.train.labels[parts.fit]
@@ -188,7 +190,7 @@ def _train(
     )
     if start.state is not None:
         loop.restore(read_state(start.state)[1], done.epoch, done.batches)
-        go_on_after(training, done.epoch, done.batches)
+        skip_batches(training, done.epoch, done.batches)
     with marked_as_running(out) if first else nullcontext():
         if first:
             workers = training.num_workers + selecting.num_workers

@@ -38,7 +38,7 @@ from mrknee.sources.clinical.nifti_names import nifti_studies
 from mrknee.sources.clinical.scanning import Scan, scan_source
 from mrknee.sources.clinical.study import Choice, Study, needs_decoder, read_study
 from mrknee.untrusted import read_json
-from mrknee.workers import cores, each, each_or_here
+from mrknee.workers import cores, map_in_processes, map_tasks
 
 RECORD = "import.json"
 UNFINISHED = ".import"
@@ -314,7 +314,7 @@ def _unchanged_exams(tasks: Sequence[_Task], done: Mapping[str, Any], processes:
     pairs = [(task, done[task.exam_id]) for task in tasks if task.exam_id in done]
     same = set()
     with Progress(len(pairs), "comparing files", "exams") as progress:
-        for exam_id, unchanged in each_or_here(_is_unchanged, pairs, processes):
+        for exam_id, unchanged in map_tasks(_is_unchanged, pairs, processes):
             if unchanged:
                 same.add(exam_id)
             progress.advance()
@@ -401,7 +401,7 @@ def _write_exams(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, 
         task.started.unlink(missing_ok=True)
     while left:
         try:
-            for exam_id, record in each_or_here(
+            for exam_id, record in map_tasks(
                 _write_exam, [*left.values()], processes, isolated=isolated
             ):
                 del left[exam_id]
@@ -417,7 +417,7 @@ def _write_exams(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, 
 def _write_separately(task: _Task) -> tuple[str, dict[str, Any]]:
     """Writes an exam in a separate process, or refuses it if that process crashes."""
     try:
-        return next(each(_write_exam, [task], 1))
+        return next(map_in_processes(_write_exam, [task], 1))
     except BrokenProcessPool:
         task.started.unlink(missing_ok=True)
         reason = "reading it crashed the program: its files are damaged"

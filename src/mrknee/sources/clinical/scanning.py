@@ -15,7 +15,7 @@ from mrknee.sources.clinical.header import Image, read_header
 from mrknee.sources.clinical.locate import Location, Opener, find_files
 from mrknee.sources.clinical.nifti import is_nifti
 from mrknee.sources.clinical.other_files import HEAD, OtherFile, classify, should_be_images
-from mrknee.workers import each_or_here
+from mrknee.workers import map_tasks
 
 CHUNK = 500
 """Number of files per task of a worker process."""
@@ -86,7 +86,7 @@ def scan_source(source: Path, processes: int) -> Scan:
     files = found.files
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     with Progress(len(files), "reading headers", "files") as progress:
-        for part in each_or_here(_scan_files, chunks, processes):
+        for part in map_tasks(_scan_files, chunks, processes):
             scan.add(part)
             progress.advance(sum(part.counts.values()) + len(part.others))
     scan.images.sort(key=lambda image: (str(image.location.name), image.frame))

@@ -19,7 +19,7 @@ from mrknee.ranges import SEED
 from mrknee.sources.phantom.exam import FINDINGS, draw_exam_lesions, render_exam
 from mrknee.sources.phantom.lesions import Truth
 from mrknee.untrusted import read_json, refuse_unusual
-from mrknee.workers import cores, each
+from mrknee.workers import cores, map_in_processes
 
 KINDS = (
     Truth(abnormal=False, acl=False, meniscus=False),
@@ -126,7 +126,7 @@ def _write_exams(out: Path, tasks: Sequence[_Task], workers: int) -> None:
     for folder in (out, *{file.parent for task in tasks for file in task.files()}):
         clear_half_written(folder)
     missing = [task for task in tasks if not all(map(is_whole_stack, task.files()))]
-    written = each(_write_exam, missing, workers)
+    written = map_in_processes(_write_exam, missing, workers)
     for _ in track(written, len(missing), "phantom", "exams"):
         pass
     # labels mark the set as complete, so they are written after everything else is on disk

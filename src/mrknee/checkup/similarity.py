@@ -1,10 +1,10 @@
-"""How alike two stacks are, whatever was cropped, mirrored, brightened or left out of one.
+"""Similarity of two stacks, robust to cropping, mirroring, brightness and missing slices.
 
-Every slice is brought to 32 x 32 cells. Two pictures of a stack, the mean and the SD over its
-slices, find the window of one stack that shows what the other shows. Then the slices are compared
-by a perceptual hash: the signs of their low frequencies, which brightness, contrast and noise
-hardly change. C. Zauner, "Implementation and benchmarking of perceptual image hash functions"
-(2010), has the hash; the window and the comparison of whole stacks are this project's.
+Every slice is averaged to 32 x 32 cells. Two thumbnails per stack, the mean and the SD over its
+slices, locate the window of one stack that corresponds to the other stack. Then the slices are
+compared by a perceptual hash: the signs of their low frequencies, which brightness, contrast and
+noise hardly change. The hash is from C. Zauner, "Implementation and benchmarking of perceptual
+image hash functions" (2010); the window and the comparison of stacks are specific to this project.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from scipy.fft import dctn
 from mrknee.exams import Stack
 
 CELLS = 32
-"""Rows and columns that each slice is brought to."""
+"""Rows and columns of a low-resolution slice."""
 
-PICTURE = 16
-"""Rows and columns of the pictures that are compared."""
+THUMBNAIL = 16
+"""Rows and columns of the compared thumbnails."""
 
 FREQUENCIES = 12
-"""The hash holds so many frequencies along rows and along columns, less the constant one: 143
-bits. At 32 cells the highest of them has a period of 5 cells, 43 pixels of 256."""
+"""Number of frequencies of the hash along rows and along columns; without the constant term, 143
+bits. With 32 cells the highest frequency has a period of 5 cells, 43 of 256 pixels."""
 
 SMALLEST = 24
-"""A window keeps at least so many of the 32 cells, rows and columns: three quarters."""
+"""Minimum rows and columns of a window: three quarters of the 32 cells."""
 
 OVERLAP = 0.75
-"""Of the shorter stack's slices, so many must have a partner in the other."""
+"""Minimum share of the shorter stack's slices that are paired with a slice of the other stack."""
 
 Grid = UInt8[np.ndarray, "slices 32 32"]
-Pictures = Float32[np.ndarray, "*stacks 2 rows cols"]
-Seen = Float32[np.ndarray, "*stacks numbers"]
+Thumbnails = Float32[np.ndarray, "*stacks 2 rows cols"]
+Features = Float32[np.ndarray, "*stacks numbers"]
 Window = tuple[int, int, int, int]
 """First row, row after the last, first column, column after the last, in cells."""
 
@@ -44,7 +44,7 @@ WHOLE: Window = (0, CELLS, 0, CELLS)
 
 
 def grid(stack: Stack) -> Grid:
-    """The mean of each cell's pixels; stacks with fewer pixels than cells repeat theirs."""
+    """Averages the pixels of each cell; stacks with fewer pixels than cells repeat pixels."""
     starts = [np.arange(CELLS) * side // CELLS for side in stack.shape[1:]]
     heights, widths = (
         np.maximum(np.diff(first, append=side), 1)
@@ -56,38 +56,39 @@ def grid(stack: Stack) -> Grid:
     return cells
 
 
-def pictures(cells: Grid) -> Pictures:
-    """Mean and SD over the slices, float32 (2, 32, 32); they don't depend on the slices' order."""
+def thumbnails(cells: Grid) -> Thumbnails:
+    """Computes mean and SD over the slices, float32 (2, 32, 32), whatever the slices' order."""
     values = cells.astype(np.float32)
     return np.stack([values.mean(axis=0), values.std(axis=0)])
 
 
-def seen(images: Pictures) -> Seen:
-    """Pictures as vectors of length 1, whose product is the mean of their two correlations.
+def features(images: Thumbnails) -> Features:
+    """Converts thumbnails to unit vectors, whose product is the mean of the two correlations.
 
     Args:
-        images: means and SDs; (stacks, 2, rows, cols), or those of one stack.
+        images: means and SDs; (stacks, 2, rows, cols), or (2, rows, cols) for one stack.
 
     Returns:
-        (stacks, 512), or (512,). A picture without contrast becomes zeros.
+        (stacks, 512), or (512,). Thumbnails without contrast become zeros.
     """
-    small = _shrink(images, PICTURE)
+    small = _shrink(images, THUMBNAIL)
     small -= small.mean(axis=(-2, -1), keepdims=True)
     small /= np.maximum(np.linalg.norm(small, axis=(-2, -1), keepdims=True), 1e-6)
-    vectors: Seen = small.reshape(*images.shape[:-3], 2 * PICTURE**2)
-    # once more: the SD of a single slice is a picture without contrast
+    vectors: Features = small.reshape(*images.shape[:-3], 2 * THUMBNAIL**2)
+    # again, because the SD of a single slice is a thumbnail without contrast
     vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
     return vectors
 
 
 def hashes(cells: Real[np.ndarray, "slices rows cols"]) -> Float32[np.ndarray, "slices bits"]:
-    """The perceptual hash of each slice, as -1 and +1.
+    """Computes the perceptual hash of each slice.
 
     Args:
         cells: the slices, or a window of them.
 
     Returns:
-        float32 (slices, 143): is a frequency's coefficient above the slice's median one?
+        float32 (slices, 143): per frequency +1 if its coefficient is above the slice's median,
+        else -1.
     """
     waves = dctn(_shrink(cells.astype(np.float32), CELLS), axes=(1, 2))
     low = waves[:, :FREQUENCIES, :FREQUENCIES].reshape(len(cells), -1)[:, 1:]
@@ -98,36 +99,36 @@ def hashes(cells: Real[np.ndarray, "slices rows cols"]) -> Float32[np.ndarray, "
 def distance(
     first: Float32[np.ndarray, "slices bits"], second: Float32[np.ndarray, "others bits"]
 ) -> float:
-    """The share of bits that differ, 0 to 1, in the best order of slices; chance is a half.
+    """Computes the share of differing bits, 0 to 1, in the best alignment; chance is 0.5.
 
-    The slices of one stack lie beside those of the other as they are or in reverse (a mirrored
-    sagittal stack), shifted by any number that leaves three quarters of the shorter one a partner.
+    The slices of both stacks are aligned in the same or the reverse order (a mirrored sagittal
+    stack), with any shift that pairs at least three quarters of the shorter stack's slices.
     """
     differing = (1 - first @ second.T / first.shape[1]) / 2
     least = int(np.ceil(OVERLAP * min(differing.shape)))
     shifts = range(least - len(first), len(second) - least + 1)
     return min(
-        float(np.diagonal(beside, shift).mean())
-        for beside in (differing, differing[:, ::-1])
+        float(np.diagonal(aligned, shift).mean())
+        for aligned in (differing, differing[:, ::-1])
         for shift in shifts
     )
 
 
-def best_window(images: Pictures, target: Seen, start: Window) -> Window:
-    """The window of one stack that looks most like another stack, searched from a first guess.
+def best_window(images: Thumbnails, target: Features, start: Window) -> Window:
+    """Finds the window of one stack that is most similar to another stack, by local search.
 
-    One edge, or two opposite ones together, move by a cell as long as the correlation grows.
+    In each step one edge, or two opposite edges, move by one cell, while the correlation grows.
 
     Args:
-        images: mean and SD of the stack that is cut, (2, 32, 32).
-        target: `seen` of the other stack, whole.
-        start: where to begin.
+        images: thumbnails of the stack that is cropped, (2, 32, 32).
+        target: `features` of the complete other stack.
+        start: initial window.
     """
 
     @cache  # neighbours of one window are neighbours of the next
     def correlation(window: Window) -> float:
         top, bottom, left, right = window
-        return float(seen(images[:, top:bottom, left:right]) @ target)
+        return float(features(images[:, top:bottom, left:right]) @ target)
 
     best, here = correlation(start), start
     while True:
@@ -152,7 +153,7 @@ def _near(window: Window) -> Iterator[Window]:
 def _shrink(
     images: Float32[np.ndarray, "*images rows cols"], side: int
 ) -> Float32[np.ndarray, "*images side side"]:
-    """Images at another number of rows and columns, each the mean of the area it covers."""
+    """Resizes images to `side` x `side` by averaging over the area of each pixel."""
     rows, cols = _overlap(images.shape[-2], side), _overlap(images.shape[-1], side)
     small: Float32[np.ndarray, "*images side side"] = rows @ images @ cols.T
     return small
@@ -160,7 +161,7 @@ def _shrink(
 
 @cache
 def _overlap(cells: int, side: int) -> Float32[np.ndarray, "side cells"]:
-    """How much of each old cell lies in each new one, as shares of the new one."""
+    """Computes the overlap of old with new cells, as shares of the new cells."""
     new, old = np.arange(side + 1) * cells, np.arange(cells + 1) * side
     common = np.minimum(new[1:, None], old[None, 1:]) - np.maximum(new[:-1, None], old[None, :-1])
     shares: Float32[np.ndarray, "side cells"] = (np.maximum(common, 0) / cells).astype(np.float32)

@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrknee.checkup.likeness import (
+from mrknee.checkup.similarity import (
     CELLS,
     SMALLEST,
     WHOLE,
     best_window,
     distance,
+    features,
     grid,
     hashes,
-    pictures,
-    seen,
+    thumbnails,
 )
 from mrknee.sources.phantom import Truth, render_exam
 
@@ -23,12 +23,12 @@ SOUND = Truth(abnormal=False, acl=False, meniscus=False)
 
 @pytest.fixture(scope="module")
 def cells() -> np.ndarray:
-    """A phantom's sagittal slices as cells."""
+    """The sagittal slices of a phantom at low resolution."""
     return grid(render_exam(5, SOUND, size=96).stacks["sagittal"])
 
 
 def test_a_cell_is_the_mean_of_its_pixels() -> None:
-    """256 pixels make cells of 8 x 8, rounded down."""
+    """256 pixels become cells of 8 x 8 pixels, rounded down."""
     stack = np.random.default_rng(0).integers(0, 256, (3, 256, 256)).astype(np.uint8)
     means = stack.reshape(3, 32, 8, 32, 8).mean(axis=(2, 4))
     np.testing.assert_array_equal(grid(stack), np.floor(means).astype(np.uint8))
@@ -36,27 +36,27 @@ def test_a_cell_is_the_mean_of_its_pixels() -> None:
 
 @given(rows=st.integers(1, 90), cols=st.integers(1, 90), value=st.integers(0, 255))
 def test_a_flat_stack_has_flat_cells(rows: int, cols: int, value: int) -> None:
-    """Whatever the size, no cell is too dark or too bright, or empty."""
+    """All cells of a constant stack have its value, whatever the size."""
     assert (grid(np.full((2, rows, cols), value, dtype=np.uint8)) == value).all()
 
 
-def test_the_product_is_a_correlation(cells: np.ndarray) -> None:
-    """A stack correlates at 1 with itself, whatever its brightness and contrast."""
-    images = pictures(cells)
-    assert seen(images) @ seen(images) == pytest.approx(1, abs=1e-5)
-    assert seen(images) @ seen(images * 3 + 40) == pytest.approx(1, abs=1e-5)
-    assert not seen(np.full((2, 32, 32), 7, dtype=np.float32)).any()
+def test_the_product_of_features_is_a_correlation(cells: np.ndarray) -> None:
+    """A stack has correlation 1 with itself, whatever its brightness and contrast."""
+    images = thumbnails(cells)
+    assert features(images) @ features(images) == pytest.approx(1, abs=1e-5)
+    assert features(images) @ features(images * 3 + 40) == pytest.approx(1, abs=1e-5)
+    assert not features(np.full((2, 32, 32), 7, dtype=np.float32)).any()
 
 
-def test_brightness_and_contrast_leave_the_hash_as_it_is(cells: np.ndarray) -> None:
-    """The signs are those of the slice times 2 plus 30."""
+def test_the_hash_is_invariant_to_brightness_and_contrast(cells: np.ndarray) -> None:
+    """A linear change of grey values hardly changes any bit."""
     values = cells.astype(np.float32)
     differing = hashes(values) != hashes(values * 2 + 30)
-    assert differing.mean() < 0.002  # a coefficient beside the median may round to its other side
+    assert differing.mean() < 0.002  # a coefficient next to the median may round to either side
 
 
-def test_the_distance_is_symmetric_and_knows_the_order(cells: np.ndarray) -> None:
-    """0 to itself, to itself in reverse, and to its own part; a half to noise."""
+def test_the_distance_is_symmetric_and_depends_on_the_order(cells: np.ndarray) -> None:
+    """A stack has distance 0 to itself, its reverse and its part, and 0.5 to noise."""
     own = hashes(cells)
     assert distance(own, own) == 0
     assert distance(own, own[::-1]) == 0
@@ -66,18 +66,18 @@ def test_the_distance_is_symmetric_and_knows_the_order(cells: np.ndarray) -> Non
     assert distance(own, noise) == pytest.approx(0.5, abs=0.05)
 
 
-def test_slices_in_another_order_are_another_stack(cells: np.ndarray) -> None:
-    """Shuffled slices lie far from the stack, though each has its like in it."""
+def test_shuffled_slices_are_another_stack(cells: np.ndarray) -> None:
+    """Shuffled slices are far from the original stack, though each slice occurs in it."""
     order = np.random.default_rng(0).permutation(len(cells))
     assert distance(hashes(cells), hashes(cells[order])) > 0.1
 
 
 @pytest.mark.parametrize("window", [(0, 28, 4, 32), (3, 29, 2, 30), (0, 32, 0, 24)])
 def test_the_window_is_found(cells: np.ndarray, window: tuple[int, int, int, int]) -> None:
-    """From the whole picture, the search comes within a cell of every edge of a crop."""
+    """Starting from the full image, the search finds every edge of a crop within one cell."""
     top, bottom, left, right = window
-    images = pictures(cells)
-    target = seen(images[:, top:bottom, left:right])
+    images = thumbnails(cells)
+    target = features(images[:, top:bottom, left:right])
     found = best_window(images, target, WHOLE)
     assert np.abs(np.subtract(found, window)).max() <= 1
     assert min(found) >= 0
