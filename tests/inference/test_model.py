@@ -102,4 +102,4 @@ def test_the_service_says_it_for_each_finding(run: Path, exam: Exam) -> None:
     explained = service.explain(Received(exam, {}), "request").content
     assert [n for n, one in explained.findings.items() if not one.calibrated] == ["acl"]
     page = bytes(start_page(service).body).decode()
-    assert f"but for these: ACL tear ({REASON})." in page
+    assert f"except: ACL tear ({REASON})." in page
