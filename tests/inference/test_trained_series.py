@@ -115,7 +115,8 @@ def test_verbs_say_it_in_one_line(
         said = capsys.readouterr().err
         assert said.startswith(f"mrknee {command[0]}: note: the model was trained on sagittal only")
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "The axial and the coronal series was not read" in page
+    assert "The axial and the coronal series were not used"
+ in page
 
 
 def test_a_service_says_which_planes_it_did_not_read(paths: tuple[Path, Path]) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Request
 from mrknee.exams import PLANES, Exam, write_stack
 from mrknee.inference.model import load_model
 from mrknee.report.exam_page import exam_page
-from mrknee.report.pictures import chance
+from mrknee.report.pictures import probability_text
 from tests.conftest import needs_chromium
 from tests.report.test_exam_page import CONTRAST
 from tests.web.client import Served, exam_form, form, random_exam
@@ -54,7 +54,7 @@ def test_the_form_leads_to_the_page_of_the_exam(page: Page, served: Served, onnx
     choose(page, stacks)
     [expected] = load_model(onnx_file).predict([random_exam(6)]).probabilities
     shown = [card.inner_text().split("\n")[1] for card in page.locator(".card").all()]
-    assert shown == [chance(number) for number in expected]
+    assert shown == [probability_text(number) for number in expected]
     text = re.sub('base64,[^"]*', "", page.content())  # pictures may hold any letters
     assert "DOE" not in text
     assert "explanation.json" not in page.content()
