@@ -257,5 +257,4 @@ def test_the_text_about_the_extreme_slice(values: tuple[float, float], raising: 
     """The text states whether the slice raises or lowers the logit."""
     maps = np.array(values)[:, None, None] * np.ones((1, 4, 4))
     explanation = explanation_of({Plane.AXIAL: maps})
-    assert slice_in_words(explanation, "acl"
-, raising=raising) == words
+    assert slice_in_words(explanation, "acl", raising=raising) == words

@@ -84,7 +84,6 @@ def test_a_running_upload_is_answered_before_shutdown(
     onnx_file: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """After a signal, a running upload is answered, new connections are refused; status 0."""
-
     with Served(onnx_file, tmp_path) as service:
         upload = service.begin(exam_form(random_exam(1)))
         upload.send(9000)
@@ -240,7 +239,6 @@ def test_no_telemetry_is_sent(onnx_file: Path, tmp_path: Path) -> None:
     """Requests are not reported to OpenTelemetry, even if it is configured.
 
     A service with environment variables for OpenTelemetry starts and connects to no collector.
-
     """
     command = [sys.executable, "-c", WATCHED, str(onnx_file)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603

@@ -290,7 +290,6 @@ def exam_page(
             scale=f"{explanation.scale:.2g}",
             largest=f"{explanation.largest_score:.{digits_of(explanation)}f}",
             probability_text=probability_text,
-
             colour_bar=data_uri(png(colour_bar(300, 18))),
             files=sheets is not None,
             digest=digest,

@@ -249,7 +249,6 @@ def _head(explanation: Explanation, row: int) -> Sheet:
     finding = _fitting(title_of(explanation.findings[row], explanation.titles), room // 3, 24)
     probability = probability_text(float(explanation.probabilities[row]))
     rest = f"  ·  {finding}  ·  probability {probability}"
-
     room -= round(_font(24).getlength("Exam " + rest))
     _write(draw, (MARGIN, 18), f"Exam {_fitting(explanation.exam, room, 24)}{rest}", 24)
     logit, bias = (signed(x[row], digits) for x in (explanation.logits, explanation.bias))
@@ -358,7 +357,6 @@ def _caption(
     longest: float,
 ) -> None:
     """Draws the number of a slice, its score, and the score as a bar from the middle."""
-
     (x, y), (score, words) = at, caption
     _write(draw, at, str(number), 13)
     if _font(13).getlength(f"{number} {words}") <= side:

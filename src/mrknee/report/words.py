@@ -116,6 +116,5 @@ def one_or_each(texts: Mapping[str, str]) -> str:
 
 def unbroken(text: str) -> Markup:
     """Returns the text as HTML without line breaks inside intervals in brackets."""
-
     spans = re.sub(INTERVAL, r'<span class="nb">\g<0></span>', str(escape(text)))
     return Markup(spans)  # noqa: S704  # escaped above

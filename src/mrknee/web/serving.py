@@ -176,7 +176,6 @@ def _warn_if_reachable(listening: socket.socket) -> None:
         print(
             f"mrknee serve: warning: other machines may reach {address}. There is no "
             "authentication and no encryption: use a proxy that provides both (docs/serving.md).",
-
             file=sys.stderr,
             flush=True,
         )
