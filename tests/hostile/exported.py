@@ -296,7 +296,9 @@ def _graphs() -> Iterator[Case]:
         ("no", ()),
     ):
         data = finished(graph(value=value))
-        yield Case("exam", f"{name} for a probability", content(data), "values that are not probabilities")
+        yield Case(
+            "exam", f"{name} for a probability", content(data), "values that are not probabilities"
+        )
     two = helper.make_node("Concat", ["axial", "coronal"], ["x"], axis=0)
     cast = helper.make_node("Cast", ["x"], ["much"], to=TensorProto.FLOAT)
     other = graph([two, cast], logits="much")

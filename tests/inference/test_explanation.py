@@ -105,9 +105,7 @@ def test_the_parts_add_up_to_the_logit(tmp_path: Path, pooling: SlicePooling, en
 
 
 @pytest.mark.parametrize("planes", [(Plane.CORONAL,), (Plane.AXIAL, Plane.SAGITTAL)])
-def test_the_parts_add_up_with_missing_planes(
-    tmp_path: Path, planes: tuple[Plane, ...]
-) -> None:
+def test_the_parts_add_up_with_missing_planes(tmp_path: Path, planes: tuple[Plane, ...]) -> None:
     """Present planes have the weight 3 / their number in the parts and in the logit."""
     predictor = make_predictor(tmp_path)
     exam = make_exam([(4, 48, 48)] * len(planes), planes)

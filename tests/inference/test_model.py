@@ -82,7 +82,9 @@ def test_the_commands_report_uncalibrated_findings(
     assert page.count(f"The probability is {REASON}.") == 1
 
 
-def test_an_exported_model_reports_uncalibrated_findings(run: Path, exam: Exam, tmp_path: Path) -> None:
+def test_an_exported_model_reports_uncalibrated_findings(
+    run: Path, exam: Exam, tmp_path: Path
+) -> None:
     """Uncalibrated findings are reported by the export and by the exported model."""
     assert export(run, tmp_path / "model.onnx").uncalibrated == UNCALIBRATED
     model = OnnxModel(tmp_path / "model.onnx")

@@ -147,7 +147,9 @@ def test_text_in_figures_is_large_enough(page: Page, report: Path, width: int) -
 
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_enough_contrast_in_both_colour_schemes(page: Page, report: Path, scheme: str) -> None:
+def test_text_has_enough_contrast_in_both_colour_schemes(
+    page: Page, report: Path, scheme: str
+) -> None:
     """The page follows the colour scheme; all text has a contrast of at least 4.5 (WCAG AA)."""
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     show(page, report, 1280)

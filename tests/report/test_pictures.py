@@ -253,7 +253,9 @@ def test_ids_of_other_scripts_are_distinguishable() -> None:
         ((0.0, 0.0), True, "no slice raises the logit, for example axial slice 1 of 2"),
     ],
 )
-def test_the_text_about_the_extreme_slice(values: tuple[float, float], raising: bool, words: str) -> None:
+def test_the_text_about_the_extreme_slice(
+    values: tuple[float, float], raising: bool, words: str
+) -> None:
     """The text states whether the slice raises or lowers the logit."""
     maps = np.array(values)[:, None, None] * np.ones((1, 4, 4))
     explanation = explanation_of({Plane.AXIAL: maps})

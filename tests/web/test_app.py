@@ -224,7 +224,9 @@ HOSTILE: dict[str, tuple[bytes, int, str | None, str]] = {
 
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
 @pytest.mark.parametrize("case", list(HOSTILE))
-def test_hostile_uploads_are_refused_with_a_clear_error(served: Served, path: str, case: str) -> None:
+def test_hostile_uploads_are_refused_with_a_clear_error(
+    served: Served, path: str, case: str
+) -> None:
     """The error has the expected status, message and field, and no file remains on the disk."""
     body, status, field, words = HOSTILE[case]
     answer = served.ask("POST", path, body)

@@ -47,7 +47,9 @@ def choose(page: Page, folder: Path) -> None:
 
 
 @needs_chromium
-def test_the_form_leads_to_the_page_of_the_exam(page: Page, served: Served, onnx_file: Path, stacks: Path) -> None:
+def test_the_form_leads_to_the_page_of_the_exam(
+    page: Page, served: Served, onnx_file: Path, stacks: Path
+) -> None:
     """Submitting three files shows the page of the exam with the model's probabilities."""
     assert "model.onnx" in page.inner_text("h1")
     assert "0.500" in page.inner_text("table")
