@@ -288,7 +288,7 @@ def _graphs() -> Iterator[Case]:
         helper.make_node("Add", ["y", "value"], ["much"]),
     ]
     bomb = graph(nodes, [size], logits="much")
-    yield Case("exam", "a constant of 10^12", content(finished(bomb)), "can't read an exam")
+    yield Case("exam", "a constant of 10^12", content(finished(bomb)), "can't compute an exam")
     for name, value in (
         ("NaN", (float("nan"),)),
         ("two", (0.5, 0.5)),
@@ -296,8 +296,10 @@ def _graphs() -> Iterator[Case]:
         ("no", ()),
     ):
         data = finished(graph(value=value))
-        yield Case("exam", f"{name} for a probability", content(data), "probabilities are none")
+        yield Case(
+            "exam", f"{name} for a probability", content(data), "values that are not probabilities"
+        )
     two = helper.make_node("Concat", ["axial", "coronal"], ["x"], axis=0)
     cast = helper.make_node("Cast", ["x"], ["much"], to=TensorProto.FLOAT)
     other = graph([two, cast], logits="much")
-    yield Case("exam", "planes of one size only", content(finished(other)), "can't read an exam")
+    yield Case("exam", "planes of one size only", content(finished(other)), "can't compute an exam")

@@ -124,14 +124,14 @@ def _listings() -> Iterator[Case]:
     texts = {
         "empty": ("", "empty"),
         "blank lines": ("\n \n\t\n", "empty"),
-        "no plane": ("x/oblique/0000.npy\n", "another form"),
-        "no npy": (LISTING.replace(".npy", ".dcm"), "another form"),
+        "no plane": ("x/oblique/0000.npy\n", "the required form"),
+        "no npy": (LISTING.replace(".npy", ".dcm"), "the required form"),
         "a plane twice": (LISTING + LISTING, "twice"),
-        "a plane too few": ("x/axial/0000.npy\n", "not all listed"),
+        "a plane too few": ("x/axial/0000.npy\n", "is not listed"),
         "NUL": ("x/axial/\0.npy\n", ""),
         "a name of 100,000": ("x/axial/" + "0" * 100_000 + ".npy\n", ""),
-        "pickle's ending": ("x/axial/0000.pkl\n", "another form"),
-        "a command for the terminal": ("\x1b[2J/0000.npy\n", "another form"),
+        "pickle's ending": ("x/axial/0000.pkl\n", "the required form"),
+        "a command for the terminal": ("\x1b[2J/0000.npy\n", "the required form"),
     }
     for name, (text, said) in texts.items():
         yield Case("listing", name, content(text), said)

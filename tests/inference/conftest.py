@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def untraced() -> Iterator[None]:
-    """Annotations aren't checked meanwhile: a tracer's sizes are symbols."""
+    """Disables shape checks, because a tracer's sizes are symbols."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,4 +1,4 @@
-"""A data set that declares everything: six series with missing ones, twelve findings, groups."""
+"""A data set with declared series (some missing), findings and groups."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mrknee.scoring.predictions import Predictions
 from tests.exams.test_series import SIX
 
 FINDINGS = {f"z{number:02d}": f"Finding {number}" for number in range(11, -1, -1)}
-"""In reverse order of their names."""
+"""Twelve findings in reverse order of their names."""
 
 
-def test_a_run_on_all_of_it(tmp_path: Path) -> None:
-    """Opened, trained on with soft labels, predicted and explained; one exam in seven is whole."""
+def test_training_prediction_and_explanation_of_a_declared_data_set(tmp_path: Path) -> None:
+    """The data set can be opened, trained on with soft labels, predicted and explained."""
     data = tmp_path / "data"
     write_series(data, SIX)
     write_findings(data, FINDINGS)

@@ -1,4 +1,4 @@
-"""Several models that read as one."""
+"""Ensembles of models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make_member(
     calibrated: bool = True,
     provenance: Mapping[str, object] | None = None,
 ) -> Path:
-    """A run folder with random weights; its calibration is far from doing nothing."""
+    """Writes a run folder with random weights and a calibration that changes probabilities."""
     torch.manual_seed(seed)
     decisions = {}
     if calibrated:
@@ -59,13 +59,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two models; the second knows nothing of how its probabilities are calibrated."""
+    """Two models; the second has no calibration."""
     root = tmp_path_factory.mktemp("members")
     return [make_member(root / "a", 1), make_member(root / "b", 2, calibrated=False)]
 
 
 def test_probabilities_are_the_mean_of_the_calibrated_ones(data: Path, members: list[Path]) -> None:
-    """Whether the models are given one by one or as a list."""
+    """Models may be given separately or as a list."""
     exams = mrknee.open_dataset(data)
     each = [load_model(one).predict(exams).probabilities for one in members]
     assert np.abs(each[0] - each[1]).max() > 0.01
@@ -77,15 +77,15 @@ def test_probabilities_are_the_mean_of_the_calibrated_ones(data: Path, members: 
         assert both.predict(exams[2]).ids == (exams.ids[2],)
 
 
-def test_a_finding_is_calibrated_only_where_all_members_are(members: list[Path]) -> None:
-    """One member without a calibration is enough for the mean to have none."""
+def test_a_finding_is_calibrated_only_if_it_is_in_all_members(members: list[Path]) -> None:
+    """If one member has no calibration, no finding of the ensemble is calibrated."""
     first, both = load_model(members[0]), load_model(*members)
     assert not first.uncalibrated
     assert set(both.uncalibrated) == set(FINDINGS)
 
 
 def test_an_explanation_is_the_mean_of_the_contributions(data: Path, members: list[Path]) -> None:
-    """It adds up to the mean of the logits; the probability is that of the prediction."""
+    """Contributions add up to the mean logit, and probabilities equal those of predict."""
     exam = mrknee.open_dataset(data)[0]
     each = [load_model(one).explain(exam) for one in members]
     both = load_model(*members)
@@ -99,10 +99,10 @@ def test_an_explanation_is_the_mean_of_the_contributions(data: Path, members: li
     assert set(why.uncalibrated) == set(FINDINGS)
 
 
-def test_a_plane_that_one_member_was_not_trained_on_adds_nothing_there(
+def test_a_member_contributes_zero_to_a_plane_that_it_was_not_trained_on(
     data: Path, members: list[Path], tmp_path: Path
 ) -> None:
-    """The mean still adds up, over the planes that any member was trained on."""
+    """The mean adds up over the planes that any member was trained on."""
     planes = {"axial": 9, "coronal": 9, "sagittal": 0}
     with pytest.warns(mrknee.errors.MrkneeWarning, match="trained on"):
         both = load_model(members[0], make_member(tmp_path / "c", 3, provenance={"series": planes}))
@@ -113,8 +113,8 @@ def test_a_plane_that_one_member_was_not_trained_on_adds_nothing_there(
     assert list(why.native) == list(PLANES)
 
 
-def test_what_has_no_mean_is_refused(data: Path, members: list[Path], tmp_path: Path) -> None:
-    """Other findings, one model twice, no model, maps of another size: each by name."""
+def test_incompatible_models_are_refused(data: Path, members: list[Path], tmp_path: Path) -> None:
+    """Different findings, a model given twice, no model, and different map sizes are refused."""
     other = make_member(tmp_path / "acl", 3, findings=("acl",))
     with pytest.raises(ModelError) as caught:
         load_model(members[0], other)
@@ -129,7 +129,7 @@ def test_what_has_no_mean_is_refused(data: Path, members: list[Path], tmp_path: 
     small = make_member(tmp_path / "small", 3, preparation=Preparation(size=48, crop=32))
     both = load_model(members[0], small)
     assert len(both.predict(exam)) == 1
-    with pytest.raises(ModelError, match="have no mean"):
+    with pytest.raises(ModelError, match="can't be averaged"):
         both.explain(exam)
     with pytest.raises(ModelError, match="can't be exported"):
         mrknee.export_onnx(members, tmp_path / "both.onnx")
@@ -138,7 +138,7 @@ def test_what_has_no_mean_is_refused(data: Path, members: list[Path], tmp_path: 
 def test_every_verb_takes_several_models(
     data: Path, members: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With commas between: predict, submit, explain, evaluate; and what serve says of them."""
+    """predict, submit, explain and evaluate accept several models, separated by commas."""
     models, table = ",".join(map(str, members)), tmp_path / "p.csv"
     assert main(["predict", models, str(data), "--out", str(table)]) == 0
     expected = load_model(*members).predict(mrknee.open_dataset(data))
@@ -165,8 +165,8 @@ def test_every_verb_takes_several_models(
     assert "would replace" in capsys.readouterr().err
 
 
-def test_a_member_that_was_selected_on_these_exams_is_named(data: Path, tmp_path: Path) -> None:
-    """An ensemble is as optimistic as any of its members."""
+def test_a_member_selected_on_these_exams_is_noted(data: Path, tmp_path: Path) -> None:
+    """Scores of an ensemble are noted as optimistic if those of any member are."""
     chosen = {"data": "toy", "selected_on": {"part": "valid", "exams": 6}}
     inner = {"data": "toy", "selected_on": {"part": "inner", "exams": 2}}
     members = [

@@ -1,4 +1,4 @@
-"""A logit taken apart: the parts add up, agree with Captum, and follow the weights."""
+"""Explanations: parts add up, agree with Captum, and depend on the weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_predictor(
     preparation: Preparation = PREPARATION,
     shared: bool = False,
 ) -> TorchModel:
-    """A model of random weights."""
+    """Writes and opens a model of random weights."""
     torch.manual_seed(seed)
     settings = NetworkSettings(encoder=encoder, shared_encoder=shared, slice_pooling=pooling)
     save_checkpoint(folder, Network(settings, FINDINGS), preparation.to_dict(), {})
@@ -50,7 +50,7 @@ def make_predictor(
 
 
 def all_heat(found: Explanation, plane: str) -> Float[np.ndarray, "findings slices rows cols"]:
-    """The heat of one plane for every finding."""
+    """Returns the heat of one plane for every finding."""
     return np.stack([found.heat(plane, finding) for finding in found.findings])
 
 
@@ -59,7 +59,7 @@ def make_exam(
     planes: Sequence[Plane] = PLANES,
     seed: int = 0,
 ) -> Exam:
-    """An exam of noise."""
+    """Returns an exam of noise."""
     rng = np.random.default_rng(seed)
     stacks = {
         p: rng.integers(0, 256, s).astype(np.uint8) for p, s in zip(planes, shapes, strict=True)
@@ -68,19 +68,19 @@ def make_exam(
 
 
 def network_input(predictor: TorchModel, exam: Exam) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The exam as the network takes it."""
+    """Returns an exam as input of the network."""
     batch = join([frame_exam(exam, predictor.preparation)])
     return batch.prepared(predictor.preparation), batch.lengths
 
 
 def logits_of(predictor: TorchModel, exam: Exam) -> np.ndarray:
-    """The logits as a prediction computes them."""
+    """Returns the logits as computed by a prediction."""
     with torch.inference_mode():
         return np.asarray(predictor.network(*network_input(predictor, exam))[0].double().numpy())
 
 
 def total(explanation: Explanation) -> np.ndarray:
-    """Bias and all contributions together, in float64."""
+    """Returns the sum of bias and all contributions in float64."""
     parts = [
         explanation.native[p].sum(axis=(1, 2, 3), dtype=np.float64) for p in explanation.native
     ]
@@ -90,7 +90,7 @@ def total(explanation: Explanation) -> np.ndarray:
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("encoder", ["test_resnet", "test_vit", "alexnet"])
 def test_the_parts_add_up_to_the_logit(tmp_path: Path, pooling: SlicePooling, encoder: str) -> None:
-    """Random networks, every pooling, convolutions and transformers, random slice counts: 1e-4."""
+    """For all poolings, CNNs and transformers, the parts add up to the logit to 1e-4."""
     preparation = Preparation(size=80, crop=64) if encoder == "alexnet" else PREPARATION
     predictor = make_predictor(tmp_path, 1, pooling, encoder, preparation)
     counts = np.random.default_rng(POOLINGS.index(pooling)).integers(1, 12, 3)
@@ -105,10 +105,8 @@ def test_the_parts_add_up_to_the_logit(tmp_path: Path, pooling: SlicePooling, en
 
 
 @pytest.mark.parametrize("planes", [(Plane.CORONAL,), (Plane.AXIAL, Plane.SAGITTAL)])
-def test_the_parts_add_up_where_planes_are_missing(
-    tmp_path: Path, planes: tuple[Plane, ...]
-) -> None:
-    """The planes that are there count 3 / present, in the parts as in the logit."""
+def test_the_parts_add_up_with_missing_planes(tmp_path: Path, planes: tuple[Plane, ...]) -> None:
+    """Present planes have the weight 3 / their number in the parts and in the logit."""
     predictor = make_predictor(tmp_path)
     exam = make_exam([(4, 48, 48)] * len(planes), planes)
     found = predictor.explain(exam)
@@ -134,7 +132,7 @@ SIX = SeriesList(
 def test_the_parts_of_six_series_add_up(
     tmp_path: Path, names: tuple[str, ...], pooling: SlicePooling
 ) -> None:
-    """Twelve findings on six series over three planes; those that are there count 6 / present."""
+    """With six series, present ones have the weight 6 / their number."""
     findings = tuple(f"finding_{number:02}" for number in range(12))
     torch.manual_seed(0)
     settings = NetworkSettings("test_resnet", shared_encoder=True, slice_pooling=pooling)
@@ -154,7 +152,7 @@ def test_the_parts_of_six_series_add_up(
     np.testing.assert_allclose(
         model.predict(exam).probabilities[0], found.probabilities, rtol=0, atol=1e-5
     )
-    if len(names) == 1:  # one series alone counts for all six
+    if len(names) == 1:  # a single series has the weight of six
         (name,) = names
         maps = model.network.encode(name, network_input(model, exam)[0][name])
         vector = model.network.read({name: maps}).weights[name] * maps.mean(dim=(2, 3))
@@ -164,15 +162,15 @@ def test_the_parts_of_six_series_add_up(
         np.testing.assert_allclose(found.logits, alone.detach().numpy(), rtol=0, atol=1e-5)
 
 
-# Larger and smaller than the crop, odd margins both ways, scaled down and up, padded, and so long
-# and narrow that whole cells lie in the padding.
+# Larger and smaller than the crop, odd margins in both directions, scaled down and up, padded, and
+# so narrow that complete cells are in the padding.
 SHAPES = [(48, 48), (41, 47), (45, 40), (100, 75), (20, 20), (64, 30), (37, 48), (90, 9)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("cells", [1, 2, 7, 32])
 def test_full_resolution_keeps_the_sums(shape: tuple[int, int], cells: int) -> None:
-    """Whatever the preparation did to the stack, each slice's heat adds up to its score."""
+    """The heat of each slice adds up to its score for any preparation of the stack."""
     native = np.random.default_rng(0).normal(size=(3, 4, cells, cells)).astype(np.float32)
     nothing = np.zeros(3)
     found = Explanation(
@@ -187,10 +185,10 @@ def test_full_resolution_keeps_the_sums(shape: tuple[int, int], cells: int) -> N
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_pixels_are_found_where_the_preparation_put_them(shape: tuple[int, int]) -> None:
-    """With one cell a pixel of the crop, a cell's heat lies where that pixel came from.
+def test_heat_is_mapped_to_the_pixels_of_the_stack(shape: tuple[int, int]) -> None:
+    """With one cell per pixel of the crop, heat is at the position where the pixel came from.
 
-    A stack that is a ramp says where: the grey of each pixel of the crop is its place.
+    The stack is a ramp, so the grey of each pixel of the crop is its position.
     """
     for axis, side in enumerate(shape):
         ramp = np.linspace(10, 250, side)
@@ -202,13 +200,13 @@ def test_pixels_are_found_where_the_preparation_put_them(shape: tuple[int, int])
         weights = spread(side, lies, PREPARATION.crop, PREPARATION).astype(float)
         np.testing.assert_allclose(weights.sum(axis=0), 1, atol=1e-5)
         inside = np.flatnonzero(line > framed.min())[:-1]  # neither padding nor the edges
-        # the mean grey of the pixels a cell is spread over is the cell's own, to a pixel's step
+        # the mean grey of a cell's pixels equals the grey of the cell, to the step of a pixel
         step = 240 / (side - 1)
         np.testing.assert_allclose((weights.T @ ramp)[inside], line[inside], atol=step)
 
 
-def test_one_hot_cell_is_hottest_where_it_lies() -> None:
-    """256 pixels, crop 224, 7 cells of 32: cell 2 covers 64 to 96 of the crop, 80 to 112 in all."""
+def test_the_heat_of_one_cell_is_at_its_position() -> None:
+    """256 pixels, crop 224, 7 cells of 32: cell 2 covers pixels 80 to 112 of the slice."""
     weights = spread(256, Preparation().axes(256, 256)[0], 7, Preparation())
     assert 94 <= weights[:, 2].argmax() <= 97
     assert not weights[:16].any()
@@ -220,7 +218,7 @@ def captum_layer(
     attribution: type, network: Network, slices: dict[str, Tensor], lengths: dict[str, Tensor],
     plane: str, row: int, **options: bool,
 ) -> np.ndarray:  # fmt: skip
-    """What Captum attributes to the plane's feature map, summed over channels."""
+    """Returns Captum's attribution to the plane's feature map, summed over channels."""
     others = {p: s for p, s in slices.items() if p != plane}
 
     def forward(own: Tensor) -> Float[Tensor, "1 findings"]:
@@ -233,10 +231,10 @@ def captum_layer(
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_exact_maps_are_captums_gradient_times_activation(
+def test_maps_equal_captums_gradient_times_activation(
     tmp_path: Path, pooling: SlicePooling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two ways to one thing, where attention is held fixed in both."""
+    """Maps equal Captum's, with attention held fixed in both."""
     predictor = make_predictor(tmp_path, pooling=pooling)
     network, exam = predictor.network, make_exam()
     found = predictor.explain(exam)
@@ -251,8 +249,8 @@ def test_exact_maps_are_captums_gradient_times_activation(
             np.testing.assert_allclose(found.native[plane][row], expected, rtol=1e-4, atol=1e-7)
 
 
-def test_explaining_leaves_no_trace(tmp_path: Path) -> None:
-    """No gradient stays on a weight, no hook on a module, and predictions are what they were."""
+def test_explaining_does_not_change_the_network(tmp_path: Path) -> None:
+    """No gradients and hooks remain, and predictions are unchanged."""
     predictor = make_predictor(tmp_path)
     exam = make_exam()
     before = logits_of(predictor, exam)
@@ -266,8 +264,8 @@ def test_explaining_leaves_no_trace(tmp_path: Path) -> None:
     assert (logits_of(predictor, exam) == before).all()
 
 
-def test_a_tie_goes_to_the_first_slice() -> None:
-    """As in the pooling itself: channels that are zero everywhere tie all the time."""
+def test_ties_go_to_the_first_slice() -> None:
+    """Of equal slices, max pooling gives the first one the weight 1."""
     features = torch.zeros(4, 2)
     features[2, 1] = features[3, 1] = 5.0
     weights = MaxPooling(2)(features).weights
@@ -275,7 +273,7 @@ def test_a_tie_goes_to_the_first_slice() -> None:
 
 
 def test_slices_are_not_rescaled(tmp_path: Path) -> None:
-    """A slice that decides little is pale: one scale for all slices, planes and findings."""
+    """There is one scale for all slices, planes and findings."""
     predictor = make_predictor(tmp_path, pooling="mean", shared=True)
     exam = make_exam([(4, 48, 48)] * 3)
     dim = dict(exam.stacks)
@@ -291,7 +289,7 @@ def test_slices_are_not_rescaled(tmp_path: Path) -> None:
 
 
 def test_signs_are_kept(tmp_path: Path) -> None:
-    """A head of the opposite sign gives the opposite map."""
+    """Inverting the sign of the head inverts the maps."""
     predictor = make_predictor(tmp_path, shared=True)
     exam = make_exam()
     before = predictor.explain(exam)
@@ -304,10 +302,10 @@ def test_signs_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_most_raising_and_the_most_lowering_slice(tmp_path: Path) -> None:
-    """Of all planes, by the signed sum, for each finding; the JSON names both with their scores."""
+    """Both slices are found by the signed score over all planes, and written to the JSON."""
     found = make_predictor(tmp_path, shared=True).explain(make_exam())
     found.write_numbers(tmp_path / "out")
-    told = json.loads((tmp_path / "out" / "explanation.json").read_text())["findings"]
+    written = json.loads((tmp_path / "out" / "explanation.json").read_text())["findings"]
     for row, finding in enumerate(FINDINGS):
         for (plane, index), most, name in (
             (found.most_raising(finding), np.max, "most_raising_slice"),
@@ -315,20 +313,20 @@ def test_the_most_raising_and_the_most_lowering_slice(tmp_path: Path) -> None:
         ):
             score = found.slice_scores(plane)[row, index]
             assert score == most([most(found.slice_scores(p)[row]) for p in PLANES])
-            assert told[finding][name] == {"series": plane, "slice": index, "score": score}
+            assert written[finding][name] == {"series": plane, "slice": index, "score": score}
         assert found.most_raising(finding) != found.most_lowering(finding)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_it_says_where_attention_is_held_fixed(tmp_path: Path, pooling: SlicePooling) -> None:
-    """With attention pooling, and nowhere else."""
+def test_fixed_attention_is_reported(tmp_path: Path, pooling: SlicePooling) -> None:
+    """`attention_fixed` is true only with attention pooling."""
     predictor = make_predictor(tmp_path, pooling=pooling, shared=True)
     assert predictor.explain(make_exam()).attention_fixed == (pooling == "attention")
 
 
 @pytest.mark.parametrize("part", ["head", "encoder"])
 def test_random_weights_change_the_map(tmp_path: Path, part: str) -> None:
-    """Adebayo et al. 2018: a map that outlives its weights shows the picture, not the network."""
+    """Maps of networks with other weights are not correlated (Adebayo et al. 2018)."""
     predictor = make_predictor(tmp_path)
     network, exam = predictor.network, make_exam([(6, 48, 48)] * 3)
     before = predictor.explain(exam)
@@ -340,13 +338,13 @@ def test_random_weights_change_the_map(tmp_path: Path, part: str) -> None:
         network.encoders.load_state_dict(other.encoders.state_dict())
     after = predictor.explain(exam)
     for plane in PLANES:
-        alike = spearmanr(before.native[plane].ravel(), after.native[plane].ravel()).statistic
-        assert abs(alike) < 0.5
+        correlation = spearmanr(before.native[plane].ravel(), after.native[plane].ravel()).statistic
+        assert abs(correlation) < 0.5
 
 
 def test_the_decomposition_can_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`torch.export` takes it with any number of slices, and gives what it gave."""
-    # checked shapes are not for a tracer that has symbols for sizes
+    """`torch.export` accepts any number of slices and gives the same results."""
+    # shape checks don't work with a tracer, whose sizes are symbols
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     network = make_predictor(tmp_path, shared=True).network
 
@@ -371,7 +369,7 @@ def test_the_decomposition_can_be_exported(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_numbers_are_written(tmp_path: Path) -> None:
-    """Every array under its name; the JSON's numbers add up to the logit."""
+    """The NPZ has every array, and the numbers of the JSON add up to the logit."""
     found = make_predictor(tmp_path, shared=True).explain(make_exam())
     found.write_numbers(tmp_path / "out")
     arrays = np.load(tmp_path / "out" / "explanation.npz")
@@ -392,7 +390,7 @@ def test_the_numbers_are_written(tmp_path: Path) -> None:
 
 
 def test_whether_it_adds_up_is_computed(tmp_path: Path) -> None:
-    """Not taken from the method's name: a logit, a bias or a map that is off by more is told."""
+    """A logit, a bias or a map with an error above rounding makes `adds_up` false."""
     found = make_predictor(tmp_path, shared=True).explain(make_exam())
     assert found.adds_up
     assert (found.residuals <= found.allowed).all()
@@ -410,13 +408,13 @@ def test_whether_it_adds_up_is_computed(tmp_path: Path) -> None:
         assert part["residual"] > part["allowed_residual"]
 
 
-def test_what_is_no_explanation_is_refused(tmp_path: Path) -> None:
-    """Maps of other slices, of other findings, without cells, with NaN; logits that are none."""
+def test_invalid_explanations_are_refused(tmp_path: Path) -> None:
+    """Arrays of wrong shape or with NaN are refused."""
     found = make_predictor(tmp_path, shared=True).explain(make_exam())
     maps = found.native[Plane.CORONAL]
     holes = maps.copy()
     holes[0, 0, 0, 0] = np.nan
-    jaxtyping.config.update("jaxtyping_disable", True)  # shapes reach the code as a file's do
+    jaxtyping.config.update("jaxtyping_disable", True)  # as shapes from files are not checked
     try:
         for wrong in (maps[:, 1:], maps[:2], maps[..., :0], maps[0], maps[None], holes):
             with pytest.raises(MrkneeError, match="coronal heat maps"):

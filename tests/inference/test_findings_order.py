@@ -1,4 +1,4 @@
-"""An order of findings that is neither by name nor MRNet's goes through everything unchanged."""
+"""A declared order of findings is preserved from the data set to the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORDER = Findings(TITLES)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set that declares three findings; no two have the same labels."""
+    """A data set with three declared findings of different labels."""
     root = tmp_path_factory.mktemp("order") / "data"
     write_toy_dataset(root, 16, 16, findings=sorted(TITLES), pixels=32, slices=(1, 3))
     write_findings(root, TITLES)
@@ -33,14 +33,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def perfect(data: Path, order: Findings) -> Predictions:
-    """Each exam's own labels as probabilities, columns in an order."""
+    """Returns labels as probabilities, with columns in the given order."""
     labels = [read_labels(data / f"valid-{name}.csv") for name in order]
     ids = tuple(labels[0])
     return Predictions(ids, order, np.array([[one[i] for one in labels] for i in ids]))
 
 
-def test_no_column_is_taken_for_another(data: Path, tmp_path: Path) -> None:
-    """Labels as predictions have an AUC of 1 in every finding, whatever the order of the file."""
+def test_columns_are_matched_by_name(data: Path, tmp_path: Path) -> None:
+    """Labels as predictions have an AUC of 1 in every finding, in any order of columns."""
     for number, order in enumerate((ORDER, Findings(reversed(ORDER)), Findings.usual(ORDER))):
         file = tmp_path / f"{number}.csv"
         perfect(data, order).write(file)
@@ -57,7 +57,7 @@ def test_no_column_is_taken_for_another(data: Path, tmp_path: Path) -> None:
 def test_tables_of_different_orders_are_compared_and_joined_by_name(
     data: Path, tmp_path: Path
 ) -> None:
-    """The first one's order holds; equal models stay equal."""
+    """The order of the first table is used, and equal models have no difference."""
     one, two = perfect(data, ORDER), perfect(data, Findings.usual(ORDER))
     (first, second), notes = aligned(["one", "two"], [one, two])
     assert first.findings == second.findings == ORDER
@@ -75,7 +75,7 @@ def test_tables_of_different_orders_are_compared_and_joined_by_name(
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on that data set."""
+    """A run on the data set."""
     out = tmp_path_factory.mktemp("run") / "run"
     changes = {"epochs": 1, "preparation.size": 32, "preparation.crop": 32, "precision": "32-true"}
     train(data, out, load_recipe("demo", changes))
@@ -83,7 +83,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_keeps_the_declared_order_and_titles(data: Path, run: Path) -> None:
-    """Data set, run, checkpoint, predictions, scorecard and page; each column is its finding's."""
+    """Checkpoint, predictions, scorecard and report have the declared order and titles."""
     model = load_model(run)
     assert model.findings == ORDER
     assert model.titles == {"meniscus": "Medial Meniscus", "acl": "A & C"}
@@ -103,7 +103,7 @@ def test_a_run_keeps_the_declared_order_and_titles(data: Path, run: Path) -> Non
 
 
 def test_a_submission_has_the_competitions_order(data: Path, run: Path, tmp_path: Path) -> None:
-    """Its columns have no names: they are put in order, whatever the model's."""
+    """The unnamed columns of a submission are in the competition's order."""
     exams = open_dataset(data, split="valid")
     files = [str(file) for index in range(2) for file in exams.files_of(index).values()]
     (tmp_path / "paths.csv").write_text("\n".join(files) + "\n")

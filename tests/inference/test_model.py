@@ -1,4 +1,4 @@
-"""Calibration per finding, in everything that a model says."""
+"""Calibration per finding in all outputs of a model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untraced")]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder whose inner exams had no ACL tear: two findings are calibrated, one is not."""
+    """A run folder with two calibrated findings; ACL tear is not, for lack of positive exams."""
     folder = tmp_path_factory.mktemp("model") / "run"
     labels = (np.arange(90).reshape(30, 3) % 2).astype(float)
     labels[:, FINDINGS.index("acl")] = 0
@@ -51,8 +51,8 @@ def exam() -> Exam:
     return Exam("0001", {p: rng.integers(0, 256, (3, 48, 48), dtype=np.uint8) for p in PLANES})
 
 
-def test_a_model_says_which_findings_are_calibrated(run: Path, exam: Exam) -> None:
-    """By its decisions; the probability of the others is the network's own."""
+def test_a_model_reports_uncalibrated_findings(run: Path, exam: Exam) -> None:
+    """The probability of an uncalibrated finding is the sigmoid of its logit."""
     model = TorchModel(run)
     assert model.uncalibrated == UNCALIBRATED
     explained = model.explain(exam)
@@ -64,16 +64,16 @@ def test_a_model_says_which_findings_are_calibrated(run: Path, exam: Exam) -> No
     assert load_model(run.parent / "plain").uncalibrated == dict.fromkeys(FINDINGS, none)
 
 
-def test_the_commands_say_it(
+def test_the_commands_report_uncalibrated_findings(
     run: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`predict` and `explain` print it, explanation.json and the exam's page have it."""
+    """`predict`, `explain`, explanation.json and the page report uncalibrated findings."""
     assert main(["predict", str(run), str(toy), "--out", str(tmp_path / "p.csv")]) == 0
     assert f"acl: {REASON}\n" in capsys.readouterr().out
     words = ["explain", str(run), str(toy), "--exam", "0012", "--out", str(tmp_path / "why")]
     assert main(words) == 0
-    said = capsys.readouterr().out
-    assert said.count(f"({REASON})") == 1
+    output = capsys.readouterr().out
+    assert output.count(f"({REASON})") == 1
     findings = json.loads((tmp_path / "why" / "explanation.json").read_text())["findings"]
     assert {n: one["uncalibrated"] for n, one in findings.items() if not one["calibrated"]} == (
         UNCALIBRATED
@@ -82,16 +82,18 @@ def test_the_commands_say_it(
     assert page.count(f"The probability is {REASON}.") == 1
 
 
-def test_an_exported_model_says_it_too(run: Path, exam: Exam, tmp_path: Path) -> None:
-    """At export, and whenever it is used."""
+def test_an_exported_model_reports_uncalibrated_findings(
+    run: Path, exam: Exam, tmp_path: Path
+) -> None:
+    """Uncalibrated findings are reported by the export and by the exported model."""
     assert export(run, tmp_path / "model.onnx").uncalibrated == UNCALIBRATED
     model = OnnxModel(tmp_path / "model.onnx")
     assert model.uncalibrated == UNCALIBRATED
     assert model.explain(exam).uncalibrated == UNCALIBRATED
 
 
-def test_the_service_says_it_for_each_finding(run: Path, exam: Exam) -> None:
-    """`calibrated` of the whole answer is true only where all findings are."""
+def test_the_service_reports_uncalibrated_findings(run: Path, exam: Exam) -> None:
+    """`calibrated` of a response is true only if all findings are calibrated."""
     service = Service(load_model(run), "run")
 
     read = service.predict(Received(exam, {}), "request").content
@@ -102,4 +104,4 @@ def test_the_service_says_it_for_each_finding(run: Path, exam: Exam) -> None:
     explained = service.explain(Received(exam, {}), "request").content
     assert [n for n, one in explained.findings.items() if not one.calibrated] == ["acl"]
     page = bytes(start_page(service).body).decode()
-    assert f"but for these: ACL tear ({REASON})." in page
+    assert f"except: ACL tear ({REASON})." in page

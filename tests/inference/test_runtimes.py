@@ -1,4 +1,4 @@
-"""An exported file says the same whatever computes it."""
+"""Runtimes of exported files give the same results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Files = tuple[Path, Path, Path]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, untraced: None) -> Files:  # noqa: ARG001
-    """A run folder, the file exported from it, and the same in 8 bits."""
+    """A run folder, the exported file, and the exported 8-bit file."""
     folder = tmp_path_factory.mktemp("files")
     data = write_toy_dataset(folder / "toy", 8, 8, slices=(2, 4))
     run = make_run(folder / "run", NetworkSettings(encoder="test_resnet", shared_encoder=True))
@@ -53,12 +53,12 @@ SHAPES = [
 
 
 def both(file: Path, exam: Exam) -> list[dict[str, np.ndarray]]:
-    """All outputs by ONNX Runtime, and by OpenVINO."""
+    """Returns the outputs of ONNX Runtime and of OpenVINO."""
     return [dict(OnnxModel(file, runtime=name).run(exam)) for name in RUNTIMES]
 
 
-def test_openvino_says_what_onnx_runtime_says(files: Files) -> None:
-    """1, 2, 17 and 61 slices, other sizes, one model for all: every output to 1e-5."""
+def test_openvino_equals_onnx_runtime(files: Files) -> None:
+    """For all slice counts and sizes, every output is equal to 1e-5."""
     models = [OnnxModel(files[1], runtime=name) for name in RUNTIMES]
     for shapes in SHAPES:
         expected, found = (model.run(make_exam(*shapes)) for model in models)
@@ -69,8 +69,8 @@ def test_openvino_says_what_onnx_runtime_says(files: Files) -> None:
 
 
 @pytest.mark.parametrize("planes", [(Plane.CORONAL,), (Plane.AXIAL, Plane.SAGITTAL)])
-def test_missing_series_count_alike(files: Files, planes: tuple[Plane, ...]) -> None:
-    """OpenVINO takes `present` for a constant unless it is told otherwise."""
+def test_missing_series_have_the_same_effect(files: Files, planes: tuple[Plane, ...]) -> None:
+    """`present` is an input in OpenVINO too, which would make it a constant."""
     expected, found = both(files[1], make_exam(*[(4, 48, 48)] * len(planes), planes=planes))
     assert list(found) == list(expected)
     for name, values in expected.items():
@@ -79,8 +79,8 @@ def test_missing_series_count_alike(files: Files, planes: tuple[Plane, ...]) -> 
     assert np.abs(whole["logits"] - found["logits"]).max() > 1e-3
 
 
-def test_eight_bits_are_near(files: Files) -> None:
-    """Ties between two of 256 steps fall otherwise; far less than what 8 bits change at all."""
+def test_eight_bit_results_are_similar(files: Files) -> None:
+    """The runtimes differ by less than a tenth of the effect of quantisation (rounding of ties)."""
     exam = make_exam(*[(9, 48, 48)] * 3)
     expected, found = (out["logits"] for out in both(files[2], exam))
     float32 = OnnxModel(files[1]).run(exam)["logits"]
@@ -88,29 +88,29 @@ def test_eight_bits_are_near(files: Files) -> None:
     assert np.abs(found - expected).max() < 0.1 * change
 
 
-def test_openvino_computes_in_float32_with_the_threads_given(files: Files) -> None:
-    """Not in bfloat16, which it would choose by itself where the processor has it."""
+def test_openvino_uses_float32_and_the_given_threads(files: Files) -> None:
+    """OpenVINO does not use bfloat16, which is its default on CPUs that support it."""
     runtime = open_runtime("openvino", files[1].read_bytes(), files[1], MRNET_SERIES, 1)
     compiled = cast(OpenVino, runtime)._request.get_compiled_model()
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 
-def test_bfloat16_is_a_choice_of_its_own(files: Files) -> None:
-    """Logits to three digits or so, where the processor has it; an error where it has not."""
+def test_bfloat16_is_a_separate_runtime(files: Files) -> None:
+    """`openvino-bf16` gives less exact logits, or an error if the CPU does not support it."""
     exam = make_exam(*[(9, 48, 48)] * 3)
     exact = load_model(files[1]).explain(exam)
     try:
         model = load_model(files[1], runtime="openvino-bf16")
     except MrkneeError as error:
-        assert "no bfloat16" in str(error)  # noqa: PT017  # depends on the processor
+        assert "not support bfloat16" in str(error)  # noqa: PT017  # depends on the processor
         return
     rounded = model.explain(exam)
     assert 1e-5 < np.abs(rounded.logits - exact.logits).max() < 0.05 * np.abs(exact.logits).max()
 
 
-def test_results_stay_when_the_next_exam_is_read(files: Files) -> None:
-    """They don't lie in memory that the runtime uses again."""
+def test_results_are_not_overwritten_by_the_next_exam(files: Files) -> None:
+    """Outputs are not in memory that the runtime reuses."""
     for name in RUNTIMES:
         model = OnnxModel(files[1], runtime=name)
         first = model.run(make_exam(*[(5, 48, 48)] * 3))
@@ -120,8 +120,8 @@ def test_results_stay_when_the_next_exam_is_read(files: Files) -> None:
             np.testing.assert_array_equal(first[output], values)
 
 
-def test_a_data_set_is_predicted_alike(files: Files, toy: Path, tmp_path: Path) -> None:
-    """`predict --runtime openvino`, exam after exam: ids and probabilities."""
+def test_predict_with_openvino(files: Files, toy: Path, tmp_path: Path) -> None:
+    """`predict --runtime openvino` gives the ids and probabilities of ONNX Runtime."""
     out = tmp_path / "p.csv"
     words = ["predict", str(files[1]), str(toy), "--split", "train", "--out", str(out)]
     assert main([*words, "--runtime", "openvino"]) == 0
@@ -133,7 +133,7 @@ def test_a_data_set_is_predicted_alike(files: Files, toy: Path, tmp_path: Path) 
 
 
 def test_a_damaged_file_is_refused_before_it_is_computed(files: Files, tmp_path: Path) -> None:
-    """The seal is checked for both."""
+    """Both runtimes check the file's checksum."""
     file = tmp_path / "model.onnx"
     file.write_bytes(flipped(files[1]))
     for name in RUNTIMES:
@@ -142,10 +142,10 @@ def test_a_damaged_file_is_refused_before_it_is_computed(files: Files, tmp_path:
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_a_graph_that_a_runtime_does_not_know_is_told(
+def test_an_unsupported_operator_is_reported(
     files: Files, tmp_path: Path, name: RuntimeName
 ) -> None:
-    """Sealed, but with an operator of tomorrow: one error, with the library's name."""
+    """A graph with an unknown operator is one error that names the runtime."""
     graph = traced(files[1])
     graph.graph.node[0].op_type = "OfTomorrow"
     file = tmp_path / "model.onnx"
@@ -156,7 +156,7 @@ def test_a_graph_that_a_runtime_does_not_know_is_told(
 
 
 def slow_graph(operators: int) -> bytes:
-    """A graph without a loop that computes for long: matrices times matrices."""
+    """Returns a graph of matrix products, which takes long without a loop."""
     sizes = numpy_helper.from_array(np.array([1500, 1500]), "sizes")
     nodes = [
         helper.make_node("Cast", ["axial"], ["grey"], to=TensorProto.FLOAT),
@@ -173,10 +173,10 @@ def slow_graph(operators: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_a_computation_that_takes_too_long_is_ended(name: RuntimeName) -> None:
-    """Between two operators; the next exam is read as ever."""
+def test_a_computation_above_the_time_limit_is_stopped(name: RuntimeName) -> None:
+    """A computation is stopped between operators, and the next one works."""
     inputs = inputs_of(make_exam((1, 4, 4), (1, 4, 4), (1, 4, 4)), MRNET_SERIES)
-    if name == "openvino":  # it has no inputs for what the graph doesn't use
+    if name == "openvino":  # has no inputs that the graph does not use
         inputs = {"axial": inputs["axial"], "present": inputs["present"]}
     for seconds, operators in ((0.2, 200), (60, 1)):
         file = Path("slow.onnx")
@@ -194,8 +194,8 @@ def test_a_computation_that_takes_too_long_is_ended(name: RuntimeName) -> None:
                 runtime.run(inputs)
 
 
-def test_a_model_that_takes_too_long_is_named(tmp_path: Path) -> None:
-    """With the file, the exam and the limit."""
+def test_the_error_of_the_time_limit(tmp_path: Path) -> None:
+    """The error names the file, the exam and the limit."""
     file = tmp_path / "slow.onnx"
     file.write_bytes(finished(slow_graph(200)))
     model = OnnxModel(file, threads=1, limits=Limits(seconds=0.2))
@@ -205,8 +205,8 @@ def test_a_model_that_takes_too_long_is_named(tmp_path: Path) -> None:
     assert "0.2 s" in (caught.value.expected or "")
 
 
-def test_a_graph_that_asks_for_too_much_memory_is_refused_it(tmp_path: Path) -> None:
-    """With ONNX Runtime: 3 GB are not taken where 1 GB is allowed; what needs less is computed."""
+def test_a_graph_above_the_memory_limit_is_stopped(tmp_path: Path) -> None:
+    """ONNX Runtime does not allocate 3 GB with a limit of 1 GB; smaller graphs are computed."""
     sizes = numpy_helper.from_array(np.array([30_000, 25_000]), "sizes")
     nodes = [
         helper.make_node("Cast", ["axial"], ["grey"], to=TensorProto.FLOAT),
@@ -217,24 +217,24 @@ def test_a_graph_that_asks_for_too_much_memory_is_refused_it(tmp_path: Path) -> 
     exam = make_exam((1, 4, 4), (1, 4, 4), (1, 4, 4))
     file, limits = tmp_path / "large.onnx", Limits(memory=2**30)
     file.write_bytes(finished(graph(nodes, [sizes], logits="much")))
-    with pytest.raises(MrkneeError, match="can't read an exam") as caught:
+    with pytest.raises(MrkneeError, match="can't compute an exam") as caught:
         OnnxModel(file, limits=limits).run(exam)
     assert "memory" in (caught.value.found or "").lower()
     file.write_bytes(finished(graph()))
     assert OnnxModel(file, limits=limits).predict([exam]).probabilities == 0.5
 
 
-def test_without_the_extra_the_command_that_installs_it_is_told(
+def test_without_openvino_the_error_states_how_to_install_it(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And everything else works."""
+    """The error names the package to install, and ONNX Runtime still works."""
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MrkneeError, match=r"mrknee\[openvino\]"):
         load_model(files[1], runtime="openvino")
     load_model(files[1])
 
 
-def test_a_run_folder_has_no_choice(files: Files) -> None:
-    """A runtime that would not be used is refused."""
+def test_a_runtime_for_a_run_folder_is_refused(files: Files) -> None:
+    """A run folder is always computed by torch, so a given runtime is refused."""
     with pytest.raises(MrkneeError, match="computed by torch"):
         load_model(files[0], runtime="openvino")

@@ -14,15 +14,15 @@ from tests.inference.test_torch_model import make_model
 
 
 def write_listing(toy: Path, file: Path, ids: list[str]) -> Path:
-    """The competition's list: sagittal, coronal, axial, three lines an exam."""
+    """Writes a list in the competition's format: sagittal, coronal, axial of each exam."""
     planes = ("sagittal", "coronal", "axial")
     lines = [f"{toy}/valid/{plane}/{i}.npy\n" for i in ids for plane in planes]
     file.write_text("".join(lines))
     return file
 
 
-def test_the_output_is_the_competitions(toy: Path, tmp_path: Path) -> None:
-    """Headerless abnormal,acl,meniscus, in the list's order, without ids."""
+def test_the_output_has_the_competitions_format(toy: Path, tmp_path: Path) -> None:
+    """The CSV has the columns abnormal, acl, meniscus, in the order of the list, without header."""
     model = make_model(tmp_path / "run")
     ids = ["0016", "0012", "0013"]
     out = tmp_path / "predictions.csv"
@@ -38,10 +38,10 @@ def test_the_output_is_the_competitions(toy: Path, tmp_path: Path) -> None:
 def test_a_model_of_other_findings_is_refused(
     toy: Path, tmp_path: Path, findings: tuple[str, ...]
 ) -> None:
-    """The scorer counts lines only, so a wrong column would pass in silence."""
+    """A model with other findings is refused, which the evaluation script would not detect."""
     model = make_model(tmp_path / "run", findings)
     listing = write_listing(toy, tmp_path / "paths.csv", ["0012"])
-    with pytest.raises(MrkneeError, match="can't be submitted"):
+    with pytest.raises(MrkneeError, match="can't be used for a submission"):
         submit(model, listing, tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
 
@@ -50,14 +50,14 @@ def test_a_model_of_other_findings_is_refused(
     ("text", "words"),
     [
         ("", "empty"),
-        ("a/valid/axial/1.npy\n", "not all listed"),
+        ("a/valid/axial/1.npy\n", "is not listed"),
         ("a/valid/axial/1.npy\n" * 2, "twice"),
-        ("a/valid/oblique/1.npy\n", "another form"),
-        ("a/valid/axial/1.png\n", "another form"),
+        ("a/valid/oblique/1.npy\n", "the required form"),
+        ("a/valid/axial/1.png\n", "the required form"),
     ],
 )
 def test_a_bad_list_is_refused(tmp_path: Path, text: str, words: str) -> None:
-    """A list of another form is one clear error."""
+    """A malformed list is one clear error."""
     listing = tmp_path / "paths.csv"
     listing.write_text(text)
     with pytest.raises(MrkneeError, match=words):
@@ -65,8 +65,8 @@ def test_a_bad_list_is_refused(tmp_path: Path, text: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("composed", [True, False])
-def test_accents_in_a_list_are_joined_however_they_are_stored(toy: Path, composed: bool) -> None:
-    """A list that was typed elsewhere names the same files, though their bytes differ."""
+def test_accents_in_a_list_match_any_encoding_of_file_names(toy: Path, composed: bool) -> None:
+    """Composed and decomposed accents in a list refer to the same files."""
     forms = ["M\u00fcller", unicodedata.normalize("NFD", "M\u00fcller")]
     stored, written = forms if composed else reversed(forms)
     for file in toy.glob("valid/*/0012.npy"):

@@ -24,15 +24,15 @@ FINDINGS = ("abnormal", "acl", "meniscus")
 
 
 def make_model(folder: Path, findings: tuple[str, ...] = FINDINGS) -> Path:
-    """A model of random weights, as a run folder holds it."""
+    """Writes a run folder with a model of random weights."""
     torch.manual_seed(0)
     network = Network(SETTINGS, findings)
     save_checkpoint(folder / "best", network, PREPARATION.to_dict(), {})
     return folder
 
 
-def test_an_exam_reads_the_same_in_a_batch_as_alone(tmp_path: Path) -> None:
-    """Random slice counts, twelve exams together or one by one: 1e-5."""
+def test_predictions_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+    """Exams predicted together or separately have the same probabilities to 1e-5."""
     data = write_toy_dataset(tmp_path / "toy", 12, 1, slices=(1, 20))
     predictor = TorchModel(make_model(tmp_path / "run"))
     exams = Dataset.of_split(data, "train")
@@ -42,10 +42,10 @@ def test_an_exam_reads_the_same_in_a_batch_as_alone(tmp_path: Path) -> None:
     np.testing.assert_allclose(together.probabilities, alone, rtol=0, atol=1e-5)
 
 
-def test_batches_keep_to_a_budget_of_slices(
+def test_batches_have_a_maximum_number_of_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory doesn't depend on how many slices exams have; the larger exam is read by itself."""
+    """Batches do not exceed the maximum, except for a single larger exam."""
     monkeypatch.setattr(predicting, "BATCH_SLICES", 30)
     data = write_toy_dataset(tmp_path / "toy", 12, 1, slices=(1, 12))
     predictor = TorchModel(make_model(tmp_path / "run"))
@@ -63,7 +63,7 @@ def test_batches_keep_to_a_budget_of_slices(
 
 
 def test_predictions_are_probabilities_that_differ(toy: Path, tmp_path: Path) -> None:
-    """Between 0 and 1, and not the same number for every exam."""
+    """Probabilities are between 0 and 1 and differ between exams."""
     table = TorchModel(make_model(tmp_path / "run")).predict(open_dataset(toy, "train"))
     assert table.probabilities.shape == (12, 3)
     assert ((table.probabilities > 0) & (table.probabilities < 1)).all()
@@ -71,14 +71,14 @@ def test_predictions_are_probabilities_that_differ(toy: Path, tmp_path: Path) ->
 
 
 def test_a_data_set_or_a_folder_of_planes_can_be_read(toy: Path) -> None:
-    """`DATA --split train` and `DATA/train` are the same exams, labels or not."""
+    """`DATA --split train` and `DATA/train` are the same exams."""
     assert open_dataset(toy, "train").ids == open_dataset(toy / "train", "valid").ids
     with pytest.raises(MrkneeError, match="no exams"):
         open_dataset(toy, "test")
 
 
 def test_a_model_reads_without_labels(toy: Path, tmp_path: Path) -> None:
-    """Prediction needs no label file."""
+    """Prediction does not need label files."""
     for file in toy.glob("*.csv"):
         file.unlink()
     predictor = TorchModel(make_model(tmp_path / "run"))
@@ -86,13 +86,13 @@ def test_a_model_reads_without_labels(toy: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    """One error of our own type, with the file that was looked for."""
+    """The error names the missing file."""
     with pytest.raises(MrkneeError, match=r"model\.json"):
         TorchModel(tmp_path)
 
 
-def test_a_missing_plane_is_read_where_allowed(toy: Path, tmp_path: Path) -> None:
-    """An error by default; allowed, the exam gets its probabilities from the planes it has."""
+def test_a_missing_plane_is_accepted_if_allowed(toy: Path, tmp_path: Path) -> None:
+    """A missing plane is an error by default; if allowed, the other planes are used."""
     (toy / "valid" / "axial" / "0012.npy").unlink()
     with pytest.raises(MrkneeError, match="axial"):
         open_dataset(toy, "valid")
@@ -102,7 +102,7 @@ def test_a_missing_plane_is_read_where_allowed(toy: Path, tmp_path: Path) -> Non
 
 
 def test_a_damaged_exam_is_named(toy: Path, tmp_path: Path) -> None:
-    """A truncated file among many: the error that reaches the caller names file and exam."""
+    """The error of a truncated file names the exam."""
     broken = toy / "valid" / "coronal" / "0014.npy"
     broken.write_bytes(broken.read_bytes()[:200])
     predictor = TorchModel(make_model(tmp_path / "run"))
@@ -111,8 +111,8 @@ def test_a_damaged_exam_is_named(toy: Path, tmp_path: Path) -> None:
     assert error.value.exam == "0014"
 
 
-def test_odd_exams_have_their_remarks(tmp_path: Path) -> None:
-    """A black plane and a size that was not trained on stand beside the probabilities."""
+def test_unusual_exams_have_remarks(tmp_path: Path) -> None:
+    """An all-zero plane and an unusual size cause remarks in predictions and explanations."""
     torch.manual_seed(0)
     sizes = dict.fromkeys(map(str, PLANES), StackSizes((2, 9), (40, 60), (40, 60)).to_dict())
     network = Network(SETTINGS, FINDINGS)
@@ -136,8 +136,8 @@ def test_odd_exams_have_their_remarks(tmp_path: Path) -> None:
     assert explained.description()["remarks"][0]["code"] == "all-zero"
 
 
-def test_one_exam_is_a_row_of_one(tmp_path: Path, toy: Path) -> None:
-    """A single exam is read; a path or stacks in its place are refused by name."""
+def test_a_single_exam_can_be_predicted(tmp_path: Path, toy: Path) -> None:
+    """A single exam is accepted; a path or stacks are refused."""
     predictor = TorchModel(make_model(tmp_path / "run"))
     exam = Dataset.of_split(toy, "train")[0]
     assert predictor.predict(exam).ids == (exam.id,)
@@ -147,22 +147,22 @@ def test_one_exam_is_a_row_of_one(tmp_path: Path, toy: Path) -> None:
 
 
 def note_run(run: Path, identity: str) -> None:
-    """What training notes of the run's starts."""
+    """Writes the record of a run's starts as training does."""
     (run / "environment.json").write_text(json.dumps([{"run": identity, "started": "now"}]))
 
 
 def make_model_of(folder: Path, identity: str) -> Path:
-    """A model of this run, in the run's folder."""
+    """Writes a run folder and a model that belongs to it."""
     run = make_model(folder)
-    made = load_checkpoint(run / "best")
-    save_checkpoint(run / "best", made.network, made.preparation, {"run": identity})
+    loaded = load_checkpoint(run / "best")
+    save_checkpoint(run / "best", loaded.network, loaded.preparation, {"run": identity})
     note_run(run, identity)
     return run
 
 
 @pytest.mark.parametrize("place", [".", "best", "epochs/epoch001"])
 def test_a_model_of_another_run_is_refused(tmp_path: Path, place: str) -> None:
-    """`best/` copied from one run's folder into another's, which says whose it is."""
+    """`best/` copied from another run is refused, but accepted outside of a run folder."""
     first = make_model_of(tmp_path / "first", "a" * 64)
     second = make_model_of(tmp_path / "second", "b" * 64)
     part = "best" if place == "." else place
@@ -171,14 +171,14 @@ def test_a_model_of_another_run_is_refused(tmp_path: Path, place: str) -> None:
     TorchModel(second / place)
     shutil.rmtree(second / part)
     shutil.copytree(first / "best", second / part)
-    with pytest.raises(MrkneeError, match="another run's than the folder it lies in"):
+    with pytest.raises(MrkneeError, match="belongs to another run than its folder"):
         TorchModel(second / place)
     shutil.copytree(first / "best", tmp_path / "alone")
-    TorchModel(tmp_path / "alone")  # by itself it is a model like any other
+    TorchModel(tmp_path / "alone")  # outside of a run folder
 
 
-def test_a_run_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    """Neither its starts nor its model say which run they belong to; later starts may."""
+def test_a_run_of_an_earlier_version_is_accepted(tmp_path: Path) -> None:
+    """A run whose starts and model do not record a run identity is accepted."""
     run = make_model(tmp_path / "run")
     (run / "environment.json").write_text(json.dumps([{"started": "then"}, {"run": "a" * 64}]))
     TorchModel(run)

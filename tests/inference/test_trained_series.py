@@ -1,4 +1,4 @@
-"""A model that was trained on some planes only leaves the others out, whatever reads it."""
+"""Models trained on some planes only ignore the other planes."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ OTHERS = Exam("0007", {p: EVERYTHING.stacks[p] for p in (Plane.AXIAL, Plane.CORO
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory, untraced: None) -> tuple[Path, Path]:  # noqa: ARG001
-    """A run folder whose training saw sagittal planes only, and the file exported from it."""
+    """A run folder trained on sagittal planes only, and the exported file."""
     folder = tmp_path_factory.mktemp("sagittal")
     run = make_run(folder / "run", NetworkSettings(encoder="test_resnet"))
-    made = load_checkpoint(run / "best")
-    provenance = {**made.provenance, "series": SAGITTAL}
-    save_checkpoint(run / "best", made.network, made.preparation, provenance, made.decisions)
+    loaded = load_checkpoint(run / "best")
+    provenance = {**loaded.provenance, "series": SAGITTAL}
+    save_checkpoint(run / "best", loaded.network, loaded.preparation, provenance, loaded.decisions)
     with pytest.warns(MrkneeWarning, match="trained on sagittal only"):
         export(run, folder / "model.onnx")
     return run, folder / "model.onnx"
@@ -47,12 +47,12 @@ def paths(tmp_path_factory: pytest.TempPathFactory, untraced: None) -> tuple[Pat
 
 @pytest.fixture(params=["run folder", "exported"])
 def model(request: pytest.FixtureRequest, paths: tuple[Path, Path]) -> Model:
-    """Either."""
+    """The run folder or the exported file as a model."""
     return TorchModel(paths[0]) if request.param == "run folder" else OnnxModel(paths[1])
 
 
-def test_planes_that_were_not_trained_on_change_nothing(model: Model) -> None:
-    """Three planes give what the sagittal one gives alone: probabilities and explanation."""
+def test_untrained_planes_have_no_effect(model: Model) -> None:
+    """Three planes give the probabilities and explanation of the sagittal plane alone."""
     both = model.predict([EVERYTHING, ONLY]).probabilities
     np.testing.assert_array_equal(both[0], both[1])
     explained = model.explain(EVERYTHING)
@@ -62,22 +62,22 @@ def test_planes_that_were_not_trained_on_change_nothing(model: Model) -> None:
 
 
 def test_an_exam_without_a_trained_plane_is_refused(model: Model) -> None:
-    """Nothing could be said of it."""
+    """An exam without any trained plane is refused."""
     for read in (lambda: model.predict([OTHERS]), lambda: model.explain(OTHERS)):
         with pytest.raises(MrkneeError, match="no series that the model was trained on"):
             read()
 
 
-def test_opening_it_says_which_planes_are_left_out(paths: tuple[Path, Path]) -> None:
-    """A warning, and the same for a run folder and a file."""
+def test_loading_warns_about_untrained_planes(paths: tuple[Path, Path]) -> None:
+    """Run folder and exported file give the same warning."""
     for path in paths:
-        with pytest.warns(MrkneeWarning, match="axial and coronal is left out"):
+        with pytest.warns(MrkneeWarning, match="axial and coronal will be ignored"):
             opened = load_model(path)
         assert opened.trained.names == ("sagittal",)
 
 
-def test_the_exported_graph_leaves_them_out_by_itself(paths: tuple[Path, Path]) -> None:
-    """In any software, whether or not `present` is given; NaN where nothing is left."""
+def test_the_exported_graph_ignores_untrained_planes(paths: tuple[Path, Path]) -> None:
+    """In other software, untrained planes are ignored; without a trained plane outputs are NaN."""
     session = onnxruntime.InferenceSession(paths[1])
     stacks: dict[str, Any] = {str(p): stack for p, stack in EVERYTHING.stacks.items()}
     expected = OnnxModel(paths[1]).predict([ONLY]).probabilities[0]
@@ -89,14 +89,14 @@ def test_the_exported_graph_leaves_them_out_by_itself(paths: tuple[Path, Path]) 
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_verbs_say_it_in_one_line(
+def test_commands_print_a_note_about_untrained_planes(
     paths: tuple[Path, Path],
     toy: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     kind: int,
 ) -> None:
-    """predict, submit and explain go on, with a note on standard error."""
+    """predict, submit and explain print a note to standard error and continue."""
     model, exams = str(paths[kind]), Dataset(toy / "valid")
     listing = tmp_path / "paths.csv"
     listing.write_text(
@@ -112,22 +112,23 @@ def test_verbs_say_it_in_one_line(
         with warnings.catch_warnings():
             warnings.simplefilter("always", MrkneeWarning)
             assert main(command) == 0
-        said = capsys.readouterr().err
-        assert said.startswith(f"mrknee {command[0]}: note: the model was trained on sagittal only")
+        printed = capsys.readouterr().err
+        note = f"mrknee {command[0]}: note: the model was trained on sagittal only"
+        assert printed.startswith(note)
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "The axial and the coronal series was not read" in page
+    assert "The axial and the coronal series were not used" in page
 
 
-def test_a_service_says_which_planes_it_did_not_read(paths: tuple[Path, Path]) -> None:
-    """They count as missing in its answers."""
+def test_the_service_reports_untrained_planes_as_missing(paths: tuple[Path, Path]) -> None:
+    """Untrained planes are listed as missing series in responses."""
     service = Service(OnnxModel(paths[1]), "model.onnx")
     read = service.predict(Received(EVERYTHING, {}), "request").content
     assert read.missing_series == [Plane.AXIAL, Plane.CORONAL]
     assert service.facts().provenance["series"] == SAGITTAL
 
 
-def test_without_a_note_all_planes_are_read(tmp_path: Path) -> None:
-    """Models of earlier versions say nothing of their planes."""
+def test_without_a_record_all_planes_are_used(tmp_path: Path) -> None:
+    """Models of earlier versions, which do not record their planes, use all planes."""
     run = make_run(tmp_path / "run", NetworkSettings(encoder="test_resnet", shared_encoder=True))
     model = TorchModel(run)
     assert model.trained == model.series == MRNET_SERIES
@@ -136,7 +137,7 @@ def test_without_a_note_all_planes_are_read(tmp_path: Path) -> None:
 
 
 def test_a_series_of_another_plane_is_refused(tmp_path: Path) -> None:
-    """Its name is the model's, its slices are not what the model learned from."""
+    """A series of the model's name but of another plane is refused."""
     network = Network(NetworkSettings("test_resnet"), ["acl"], series=KNEE)
     save_checkpoint(tmp_path, network, Preparation(size=48, crop=48).to_dict(), {})
     model = load_model(tmp_path)
@@ -147,8 +148,8 @@ def test_a_series_of_another_plane_is_refused(tmp_path: Path) -> None:
         model.predict(Exam("0007", stacks, series=other))
 
 
-def test_other_series_of_an_exam_are_left_out(model: Model) -> None:
-    """A data set that declares more series than the model reads gives the same probabilities."""
+def test_additional_series_of_an_exam_are_ignored(model: Model) -> None:
+    """Series that the model does not have do not change the probabilities."""
     more = SeriesList([Series("cor_t1", "coronal", "T1"), *MRNET_SERIES])
     stacks = {"cor_t1": EVERYTHING.stacks["coronal"], "sagittal": EVERYTHING.stacks["sagittal"]}
     found = model.predict(Exam("0007", stacks, series=more))

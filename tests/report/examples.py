@@ -1,4 +1,4 @@
-"""Evaluations for the tests of this folder."""
+"""Example evaluations for the tests in this folder."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ PROVENANCE: Mapping[str, Any] = {
 
 
 def write_case(root: Path, exams: int = 120, *, seed: int = 0, skill: float = 2.0) -> Path:
-    """Label files of `valid`, and predictions that know something of them: `<root>/<seed>.csv`.
+    """Writes label files of `valid`, and correlated predictions `<root>/<seed>.csv`.
 
-    The share of each finding is MRNet's; four labels of acl are not known.
+    The share of each finding is MRNet's; four labels of acl are unknown.
     """
     rng = np.random.default_rng(seed)
     shares = dict(zip(MRNET_FINDINGS, (0.79, 0.45, 0.43), strict=True))
@@ -67,11 +67,11 @@ def write_case(root: Path, exams: int = 120, *, seed: int = 0, skill: float = 2.
 def write_model_case(
     root: Path, *, pixels: int = 48, provenance: Mapping[str, Any] = PROVENANCE
 ) -> tuple[Path, Path, Path]:
-    """Exams with labels, a model of random weights with thresholds, and its own predictions.
+    """Writes exams with labels, a model of random weights with thresholds, and its predictions.
 
-    4 exams of `train` (in `split.csv` 3 trained on, 1 inner), 24 of `valid`.
-    The first threshold has two fifths of what the model says below it: about half its calls are
-    wrong, and more of them alarms than misses.
+    4 exams of `train` (in `split.csv` 3 train, 1 inner), 24 of `valid`. Two fifths of the
+    probabilities are below the first threshold: about half of its predictions are wrong, with more
+    false positives than false negatives.
 
     Returns:
         The data set, the run folder and the predictions.

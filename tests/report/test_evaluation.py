@@ -1,4 +1,4 @@
-"""evaluate: scorecard and page of the same numbers, from predictions, labels and a model."""
+"""evaluate: scorecard and report from predictions, labels and a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.conftest import write_toy_dataset
 from tests.report.examples import PROVENANCE, write_case, write_model_case
 
 
-class Words(HTMLParser):
+class PageText(HTMLParser):
     """The text of a page, without style and figures."""
 
     def __init__(self, page: str) -> None:
@@ -37,29 +37,29 @@ class Words(HTMLParser):
         self.text = re.sub(r"\s+", " ", self.text)
 
     def handle_starttag(self, tag: str, _: list[tuple[str, str | None]]) -> None:
-        """Style and figures open."""
+        """Counts opened style and figure elements."""
         self._hidden += tag in ("style", "svg")
 
     def handle_endtag(self, tag: str) -> None:
-        """Style and figures close."""
+        """Counts closed style and figure elements."""
         self._hidden -= tag in ("style", "svg")
 
     def handle_data(self, data: str) -> None:
-        """Text."""
+        """Collects text."""
         self.text += "" if self._hidden else data
 
 
-def words_of(out: Path) -> str:
-    """The words of the page in a folder."""
-    return Words((out / "report.html").read_text(encoding="utf-8")).text
+def text_of(out: Path) -> str:
+    """Returns the text of the report in a folder."""
+    return PageText((out / "report.html").read_text(encoding="utf-8")).text
 
 
-def test_the_page_says_what_the_scorecard_says(tmp_path: Path) -> None:
-    """AUC, average precision, Brier score and ECE with their intervals and n, from the file."""
+def test_the_report_has_the_values_of_the_scorecard(tmp_path: Path) -> None:
+    """The report shows AUC, average precision, Brier score and ECE with intervals and counts."""
     card = evaluate(str(write_case(tmp_path)), tmp_path, tmp_path / "out")
     content = json.loads((tmp_path / "out" / "scorecard.json").read_text())
     assert Scorecard.read(tmp_path / "out" / "scorecard.json") == card
-    text = words_of(tmp_path / "out")
+    text = text_of(tmp_path / "out")
     for name, one in content["findings"].items():
         assert with_interval(one["auc"], *one["auc_ci"]) in text
         counts = f"{one['n_positive']} with, {one['n_negative']} without"
@@ -75,22 +75,22 @@ def test_the_page_says_what_the_scorecard_says(tmp_path: Path) -> None:
     assert "Research use only" in text
 
 
-def test_without_a_model_no_threshold_is_made_up(tmp_path: Path) -> None:
-    """No operating point, no call; the page says that they come with the model."""
+def test_without_a_model_there_are_no_thresholds(tmp_path: Path) -> None:
+    """Without a model the report has no operating points, and states why."""
     card = evaluate(str(write_case(tmp_path)), tmp_path, tmp_path / "out")
     assert all(not one.operating for one in card.findings.values())
-    text = words_of(tmp_path / "out")
-    assert "No thresholds: they come with the model" in text
-    assert "At its threshold" not in text
+    text = text_of(tmp_path / "out")
+    assert "No thresholds: they are part of the model" in text
+    assert "At the threshold" not in text
     assert "Highest-scored without it" in text
-    assert "doesn't know which exams it was trained on" in text
+    assert "not known which exams it was trained on" in text
 
 
-def test_a_model_adds_calls_provenance_and_pictures(tmp_path: Path) -> None:
-    """Confusion counts of both thresholds, where the split came from, and 3 + 3 pictures each."""
+def test_a_model_adds_operating_points_provenance_and_images(tmp_path: Path) -> None:
+    """With a model the report has both confusion matrices, the splits, and images of errors."""
     data, run, predictions = write_model_case(tmp_path)
     card = evaluate(str(predictions), data, tmp_path / "out", model=run, prevalences={"acl": 0.2})
-    text = words_of(tmp_path / "out")
+    text = text_of(tmp_path / "out")
     for one in card.findings.values():
         first, second = one.operating
         assert first.tp + first.fp + first.fn + first.tn == 24
@@ -98,8 +98,10 @@ def test_a_model_adds_calls_provenance_and_pictures(tmp_path: Path) -> None:
         for point in one.operating:
             for proportion in (point.sensitivity, point.specificity, point.ppv):
                 assert share(proportion) in text
-            called = f"{point.tp} found{point.fn} missed has it not{point.fp} false alarms"
-            assert called.replace(" ", "") in text.replace(" ", "")
+            counts = (
+                f"{point.tp} true positive{point.fn} false negative absent{point.fp} false positive"
+            )
+            assert counts.replace(" ", "") in text.replace(" ", "")
     totals = [
         (kind, wrong)
         for one in card.findings.values()
@@ -114,7 +116,7 @@ def test_a_model_adds_calls_provenance_and_pictures(tmp_path: Path) -> None:
     assert "sensitivity ≥ 0.90" in text
     assert ">=" not in (tmp_path / "out" / "report.html").read_text()
     assert "PPV at 20 %" in text
-    assert "not shifted to" in text.lower()  # the model has no calibration
+    assert "not adjusted to" in text.lower()  # the model has no calibration
     assert "trained on 590 exams of the data set “toy”" in text
     assert "106 inner exams" in text
     page = (tmp_path / "out" / "report.html").read_text()
@@ -127,8 +129,8 @@ def test_a_model_adds_calls_provenance_and_pictures(tmp_path: Path) -> None:
         assert Image.open(BytesIO(b64decode(one_picture))).size == (48, 48)
 
 
-def test_failures_are_the_worst_on_the_wrong_side() -> None:
-    """Highest negatives, then lowest positives, beyond the threshold; unknown labels never."""
+def test_worst_errors_are_on_the_wrong_side_of_the_threshold() -> None:
+    """Errors are the highest negatives, then the lowest positives; unknown labels are ignored."""
     labels = np.array([0, 0, 0, 0, 0, 1, 1, np.nan])
     scores = np.array([0.9, 0.4, 0.95, 0.6, 0.7, 0.2, 0.8, 0.99])
     ids = [f"e{i}" for i in range(8)]
@@ -143,8 +145,8 @@ def test_failures_are_the_worst_on_the_wrong_side() -> None:
     assert [one.exam for one in worst_failures(ids, labels, scores, None)][3:] == ["e5", "e6"]
 
 
-def test_the_pictures_are_of_the_slice_that_misled(tmp_path: Path) -> None:
-    """Wrongly stated: the slice that raised most; wrongly denied: the one that lowered most."""
+def test_images_show_the_slice_that_contributed_most(tmp_path: Path) -> None:
+    """False positives show the slice that raised most, false negatives that lowered most."""
     from mrknee.exams import Dataset
     from mrknee.inference.torch_model import TorchModel
 
@@ -167,7 +169,7 @@ def test_the_pictures_are_of_the_slice_that_misled(tmp_path: Path) -> None:
 
 
 def test_predictions_of_another_model_are_refused(tmp_path: Path) -> None:
-    """A model's thresholds mean nothing for probabilities it did not make."""
+    """Predictions with other probabilities or findings than the model's are refused."""
     data, run, predictions = write_model_case(tmp_path)
     table = Predictions.read(predictions)
     Predictions(table.ids, table.findings, table.probabilities * 0.5).write(predictions)
@@ -175,13 +177,13 @@ def test_predictions_of_another_model_are_refused(tmp_path: Path) -> None:
         evaluate(str(predictions), data, tmp_path / "out", model=run)
     fewer = Predictions(table.ids, Findings(["acl"]), table.probabilities[:, 1:2])
     fewer.write(predictions)
-    with pytest.raises(MrkneeError, match="other findings"):
+    with pytest.raises(MrkneeError, match="has other findings"):
         evaluate(str(predictions), data, tmp_path / "out", model=run)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_table_that_is_right_in_its_first_exam_only_is_refused(tmp_path: Path) -> None:
-    """Every failure that is explained is held against the table, not the first exam alone."""
+def test_predictions_that_match_in_the_first_exam_only_are_refused(tmp_path: Path) -> None:
+    """The predictions of every explained error are compared with the model."""
     data, run, predictions = write_model_case(tmp_path)
     table = Predictions.read(predictions)
     others = 1 - table.probabilities
@@ -211,27 +213,27 @@ ON_VALID = {"selected_on": {"part": "valid", "exams": 24}}
             {**ON_VALID, "data": "other"},
             "valid",
             [
-                f"perhaps optimistic: by their ids, {SELECTED} these exams, but its data set was "
-                "called other: whether they are the same is not known"
+                f"possibly optimistic: by their ids, {SELECTED} these exams, but the name of its "
+                "data set is other: it is not known whether the exams are the same"
             ],
         ),
         ({}, "valid", []),
     ],
 )
-def test_optimism_is_told(
+def test_optimistic_scores_are_noted(
     tmp_path: Path, provenance: dict[str, object], split: str, notes: list[str]
 ) -> None:
-    """Exams that chose the epoch or trained it flatter: scorecard and first screen say so.
+    """Exams used for training or selection are noted in the scorecard and the report.
 
-    Also where the data set's folder has another name, and with exams told by their ids.
+    They are identified by their ids, also if the data set's folder has another name.
     """
     data, run, predictions = write_model_case(tmp_path, provenance={**PROVENANCE, **provenance})
     if split == "train":
         predict_again(run, data, split, predictions)
     contents = gather(str(predictions), data, split=split, model=run)
     assert contents.card.notes == tuple(notes)
-    told = [one for one in warnings_of(contents) if "optimistic" in one.lower()]
-    assert len(told) == len(notes)
+    shown = [one for one in warnings_of(contents) if "optimistic" in one.lower()]
+    assert len(shown) == len(notes)
 
 
 def predict_again(run: Path, data: Path, split: str, path: Path) -> None:
@@ -242,24 +244,24 @@ def predict_again(run: Path, data: Path, split: str, path: Path) -> None:
     TorchModel(run).predict(Dataset.of_split(data, split)).write(path)
 
 
-def test_another_set_of_the_same_name_is_not_taken_for_the_run_s_own(tmp_path: Path) -> None:
-    """Two folders called `toy` with other ids: no optimism, neither internal nor external data."""
+def test_a_data_set_of_the_same_name_with_other_ids_is_not_optimistic(tmp_path: Path) -> None:
+    """For a data set of the same name with other ids, no note is written."""
     data, run, predictions = write_model_case(tmp_path, provenance={**PROVENANCE, **ON_VALID})
     (run / "split.csv").write_text("exam,part\nk1,train\nk2,valid\n")
     contents = gather(str(predictions), data, model=run)
     assert contents.card.notes == ()
     assert [claim_table(contents)[n - 1].answer for n in (32, 33)] == [NOT_STATED, NOT_STATED]
-    assert any("0 of its 24 exams have an id that was trained on" in s for s in origin(contents))
+    assert any("0 of its 24 exams have the id of an exam used for" in s for s in origin(contents))
 
 
-def test_what_a_run_does_not_say_is_not_asserted(tmp_path: Path) -> None:
-    """Empty provenance, no `split.csv`: nothing is called another data set or anyone's exams."""
+def test_missing_provenance_is_reported_as_unknown(tmp_path: Path) -> None:
+    """With empty provenance and no `split.csv`, the origin of the exams is unknown."""
     data, run, predictions = write_model_case(tmp_path, provenance={})
     (run / "split.csv").unlink()
     contents = gather(str(predictions), data, model=run)
     text = " ".join(origin(contents))
-    assert "Fixed on exams that are not stated: thresholds." in text
-    assert "Whether its exams were trained on is not known" in text
+    assert "Fitted on unknown exams: thresholds." in text
+    assert "It is not known whether its exams were used for training" in text
     assert "another data set" not in text
     assert [claim_table(contents)[n - 1].answer for n in (32, 33)] == [NOT_STATED, NOT_STATED]
     (run / "split.csv").write_text("id;part\n")
@@ -267,8 +269,8 @@ def test_what_a_run_does_not_say_is_not_asserted(tmp_path: Path) -> None:
         gather(str(predictions), data, model=run)
 
 
-def test_exams_without_any_label_are_told(tmp_path: Path) -> None:
-    """Predictions that count for nothing are named in the scorecard's notes."""
+def test_exams_without_any_label_are_noted(tmp_path: Path) -> None:
+    """The scorecard's notes mention predictions of exams without labels."""
     path = write_case(tmp_path)
     table = Predictions.read(path)
     more = np.vstack([table.probabilities, table.probabilities[:1]])
@@ -281,7 +283,7 @@ def test_exams_without_any_label_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, b"not an array"])
 def test_without_a_model_exams_need_not_be_readable(tmp_path: Path, content: bytes | None) -> None:
-    """Labels are enough: an empty folder, or a stack that is none, only lacks slice counts."""
+    """Without a model, unreadable stacks only cause missing slice counts."""
     path = write_case(tmp_path)
     (tmp_path / "valid" / "axial").mkdir(parents=True)
     if content is not None:
@@ -291,8 +293,8 @@ def test_without_a_model_exams_need_not_be_readable(tmp_path: Path, content: byt
     assert contents.splits[0].exams == 120
 
 
-def test_the_page_names_the_tables_it_scored(tmp_path: Path) -> None:
-    """One table, a mean over several, or findings from one table each: said, and in CLAIM 27."""
+def test_the_report_names_the_scored_tables(tmp_path: Path) -> None:
+    """The report states whether one table, a mean, or one table per finding was scored."""
     one, two = write_case(tmp_path), write_case(tmp_path, seed=1)
     folder = tmp_path.name
     assert origin(gather(str(one), tmp_path))[0] == f"Scored: {folder}/0.csv."
@@ -313,12 +315,12 @@ def test_the_page_names_the_tables_it_scored(tmp_path: Path) -> None:
 
 
 def origin(contents: Contents) -> list[str]:
-    """What the page says of the exams' and the numbers' origin."""
+    """Returns the report's sentences about the origin of predictions and exams."""
     return [scored(contents), *split_origin(contents)]
 
 
 def test_a_second_model_is_compared_on_the_same_exams(tmp_path: Path) -> None:
-    """Differences with intervals, joined by id though the second file has another order."""
+    """Differences of AUCs are computed on exams matched by id."""
     first, second = write_case(tmp_path), write_case(tmp_path, seed=1, skill=0.5)
     other = Predictions.read(second)
     Predictions(other.ids[::-1], other.findings, other.probabilities[::-1]).write(second)
@@ -327,7 +329,7 @@ def test_a_second_model_is_compared_on_the_same_exams(tmp_path: Path) -> None:
     alone = gather(str(second), tmp_path).card
     assert straight is not None
     assert straight.names == ("0", "1")
-    text = words_of(tmp_path / "out")
+    text = text_of(tmp_path / "out")
     for one in straight.differences:
         assert straight.verdict(one, second="the second") in text
         assert one.second_auc == pytest.approx(alone.findings[one.finding].auc.value)
@@ -337,14 +339,14 @@ def test_a_second_model_is_compared_on_the_same_exams(tmp_path: Path) -> None:
         evaluate(str(first), tmp_path, tmp_path / "out", against=str(second))
 
 
-def test_a_finding_without_an_auc_has_its_reason_on_the_page(tmp_path: Path) -> None:
-    """One class only, or no label at all: the page is there and says why, in words."""
+def test_the_reason_for_a_missing_auc_is_reported(tmp_path: Path) -> None:
+    """A finding with one class only, or without labels, has no AUC and a reason."""
     path = write_case(tmp_path)
     ids = Predictions.read(path).ids
     write_labels(tmp_path, "valid", "abnormal", dict.fromkeys(ids, 1.0))
     (tmp_path / "valid-meniscus.csv").unlink()
     evaluate(str(path), tmp_path, tmp_path / "out")
-    text = words_of(tmp_path / "out")
+    text = text_of(tmp_path / "out")
     assert "Abnormal has no AUC: one class only" in text
     assert "Meniscal tear has no AUC: no exam has a known label" in text
     assert "nan" not in text.lower().replace("finnan", "")
@@ -354,8 +356,8 @@ def test_a_finding_without_an_auc_has_its_reason_on_the_page(tmp_path: Path) -> 
     assert "Meniscal tear no calibration error and no Brier score; 0 exams" in text
 
 
-def test_splits_are_counted_with_what_is_not_known(tmp_path: Path) -> None:
-    """Exams without a line or with an empty label are not known; shares are of the known."""
+def test_unknown_labels_are_counted_per_split(tmp_path: Path) -> None:
+    """Exams without a line or with an empty label are unknown and not part of the share."""
     data = write_toy_dataset(tmp_path / "toy", 6, 4)
     ids = [path.stem for path in sorted((data / "train" / "axial").glob("*.npy"))]
     write_labels(data, "train", "acl", {ids[0]: 1.0, ids[1]: 0.0, ids[2]: np.nan})
@@ -366,8 +368,8 @@ def test_splits_are_counted_with_what_is_not_known(tmp_path: Path) -> None:
     assert valid.unknown("acl") == 0
 
 
-def test_a_column_and_a_label_file_of_other_names_are_noted(tmp_path: Path) -> None:
-    """`acl_tear` beside valid-acl.csv is probably the same finding, and scored by neither name."""
+def test_predictions_and_labels_of_different_names_are_noted(tmp_path: Path) -> None:
+    """A column `acl_tear` with a label file valid-acl.csv causes a note about the names."""
     write_labels(tmp_path, "valid", "acl", {"0": 1.0, "1": 0.0})
     write_labels(tmp_path, "valid", "abnormal", {"0": 1.0, "1": 0.0})
     table = tmp_path / "predictions.csv"
@@ -375,4 +377,4 @@ def test_a_column_and_a_label_file_of_other_names_are_noted(tmp_path: Path) -> N
     [note] = [n for n in gather(table, tmp_path).card.notes if "acl" in n]
     assert note.startswith("no label file for acl_tear, and no prediction for valid-acl.csv")
     table.write_text("exam,abnormal\n0,0.9\n1,0.1\n")
-    assert not any("acl" in n for n in gather(table, tmp_path).card.notes), "fewer is no mistake"
+    assert not any("acl" in n for n in gather(table, tmp_path).card.notes), "fewer columns"

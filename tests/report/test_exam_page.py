@@ -1,4 +1,4 @@
-"""`explain`'s page and files, from a real model on a synthetic knee, in a real browser."""
+"""Page and files of `explain`, from a model on a synthetic knee, in a browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mrknee.inference.explanation import Explanation
 from mrknee.inference.torch_model import TorchModel
 from mrknee.report import exam_page as exam_pages
 from mrknee.report.exam_page import explain_exam, write_exam_page
-from mrknee.report.pictures import chance
+from mrknee.report.pictures import probability_text
 from mrknee.sources.phantom import Truth, render_exam
 from mrknee.tensors.preparation import Preparation
 from tests.conftest import needs_chromium
@@ -35,9 +35,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three exams: a synthetic knee; one of odd shapes without an axial plane; one with an odd id.
+    """Exams: a synthetic knee; unusual shapes without an axial plane; an unusual id.
 
-    They lie in folders of their own, because a folder with an exam that lacks a plane is refused.
+    They are in separate folders, because a folder with an exam that lacks a plane is refused.
     """
     root = tmp_path_factory.mktemp("data")
     knee = render_exam(3, Truth(abnormal=True, acl=True, meniscus=False), size=64, slice_factor=0.2)
@@ -53,14 +53,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def explained(model: Path, data: Path) -> tuple[Explanation, Path]:
-    """The knee's explanation and the folder it was written to."""
+    """The explanation of the knee and its output folder."""
     out = data / "out" / "0007"
     return explain_exam(model, data, "0007", out), out
 
 
 @pytest.fixture
 def page(browser: Browser, explained: tuple[Explanation, Path]) -> Iterator[Page]:
-    """The knee's page as a phone shows it."""
+    """The page of the knee at the width of a phone."""
     shown = browser.new_page(viewport={"width": 390, "height": 844})
     shown.goto((explained[1] / "index.html").as_uri())
     yield shown
@@ -68,39 +68,39 @@ def page(browser: Browser, explained: tuple[Explanation, Path]) -> Iterator[Page
 
 
 def text_of(out: Path) -> str:
-    """What the page says: its text, spaces and line ends as one space."""
+    """Returns the text of the page with normalised white space."""
     html = (out / "index.html").read_text(encoding="utf-8")
     body = html[html.index("<body>") :]
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
 
 
 def numbers_of(section: str) -> list[float]:
-    """The numbers at the ends of a sum's rows."""
+    """Returns the numbers in the rows of a sum."""
     found = re.findall(r"<td>([+−][\d.]+)</td>", section)  # noqa: RUF001
     return [float(number.replace("−", "-")) for number in found]  # noqa: RUF001
 
 
 def sections(out: Path) -> list[str]:
-    """The page's HTML, a finding each."""
+    """Returns the HTML of the page, split by finding."""
     return (out / "index.html").read_text(encoding="utf-8").split('<section class="finding"')[1:]
 
 
-def test_an_exam_gets_numbers_sheets_and_a_page(explained: tuple[Explanation, Path]) -> None:
-    """These files and no other, no half-written one among them."""
+def test_numbers_sheets_and_page_are_written(explained: tuple[Explanation, Path]) -> None:
+    """Exactly the expected files are written."""
     names = {file.name for file in explained[1].iterdir()}
     sheets = {f"contact-{finding}.png" for finding in FINDINGS}
     assert names == {"index.html", "explanation.npz", "explanation.json"} | sheets
 
 
-def test_the_page_says_the_model_s_own_numbers(
+def test_the_page_shows_the_model_s_numbers(
     explained: tuple[Explanation, Path], model: Path, data: Path
 ) -> None:
-    """Probabilities are those that predict gives; terms those of the explanation, adding up."""
+    """Probabilities equal those of predict; terms are those of the explanation and add up."""
     explanation, out = explained
     table = TorchModel(model).predict(open_dataset(data, "valid"))
     predicted = table.probabilities[table.ids.index("0007")]
     for row, section in enumerate(sections(out)):
-        assert f"probability {chance(predicted[row])}</h2>" in unescape(section)
+        assert f"probability {probability_text(predicted[row])}</h2>" in unescape(section)
         *parts, logit = numbers_of(section)
         sums = [explanation.series_sums[plane][row] for plane in PLANES]
         np.testing.assert_allclose(parts, [explanation.bias[row], *sums], atol=6e-4)
@@ -111,7 +111,7 @@ def test_the_page_says_the_model_s_own_numbers(
 def test_the_page_shows_the_slices_that_raise_and_lower_most(
     explained: tuple[Explanation, Path],
 ) -> None:
-    """In each plane the largest score, and the smallest where the logit is below 0; from 1."""
+    """Each series shows the slice of the largest score, and of the smallest for negative logits."""
     explanation, out = explained
     assert (explanation.logits < 0).any()
     assert (explanation.logits > 0).any()
@@ -122,7 +122,7 @@ def test_the_page_shows_the_slices_that_raise_and_lower_most(
             expected.append((str(s.argmax() + 1), str(len(s))))
             if explanation.logits[row] < 0 and s.min() < 0:
                 expected.append((str(s.argmin() + 1), str(len(s))))
-        assert re.findall(r"<figcaption>slice (\d+) of (\d+), as it is", section) == expected
+        assert re.findall(r"<figcaption>slice (\d+) of (\d+), original", section) == expected
         lowering = re.findall(r"Slice (\d+) lowers the logit most", section)
         assert lowering == [str(s.argmin() + 1) for s in scores if s.min() < 0]
         finding = FINDINGS[row]
@@ -134,42 +134,42 @@ def test_the_page_shows_the_slices_that_raise_and_lower_most(
 
 @needs_chromium
 def test_the_page_loads_nothing(browser: Browser, explained: tuple[Explanation, Path]) -> None:
-    """A browser asks for the page itself and for nothing else, and complains of nothing."""
+    """The browser requests only the page itself, and its console is empty."""
     shown = browser.new_page()
     asked: list[str] = []
-    said: list[str] = []
+    console: list[str] = []
 
     def note(request: Request) -> None:
         asked.append(request.url)
 
     shown.on("request", note)
-    shown.on("console", lambda message: said.append(message.text))
+    shown.on("console", lambda message: console.append(message.text))
     address = (explained[1] / "index.html").as_uri()
     shown.goto(address, wait_until="networkidle")
     assert [url for url in asked if not url.startswith("data:")] == [address]
-    assert said == []
+    assert console == []
     shown.close()
 
 
 @needs_chromium
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_the_page_fits_a_phone(page: Page, width: int) -> None:
-    """Nothing sticks out to the right, with all sheets open."""
+    """Nothing exceeds the width of the page, with all sheets open."""
     page.set_viewport_size({"width": width, "height": 844})
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @needs_chromium
-def test_every_picture_is_there_and_told_in_words(
+def test_every_image_loads_and_has_a_text_alternative(
     page: Page, explained: tuple[Explanation, Path]
 ) -> None:
-    """All images decode and have an alt text; every chart of slices reads its scores out."""
+    """All images decode and have an alt text; the labels of charts contain the scores."""
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     images = page.evaluate(
         "Promise.all([...document.images].map(i => i.decode().then(() => [i.alt, i.naturalWidth])))"
     )
-    shown = (explained[1] / "index.html").read_text(encoding="utf-8").count(", as it is<")
+    shown = (explained[1] / "index.html").read_text(encoding="utf-8").count(", original<")
     assert len(images) == 1 + 2 * shown + len(FINDINGS)
     assert all(len(alt) > 10 and width > 0 for alt, width in images)
     charts = page.locator("svg[role=img]")
@@ -197,8 +197,8 @@ CONTRAST = """
 
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_by_day_and_by_night(page: Page, scheme: str) -> None:
-    """The page is bright or dark as asked; every text has a contrast of 4.5 (WCAG AA) or more."""
+def test_text_has_enough_contrast_in_both_colour_schemes(page: Page, scheme: str) -> None:
+    """The page follows the colour scheme; all text has a contrast of at least 4.5 (WCAG AA)."""
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     contrast, paper = page.evaluate(CONTRAST)
     assert contrast >= 4.5
@@ -206,8 +206,8 @@ def test_text_can_be_read_by_day_and_by_night(page: Page, scheme: str) -> None:
 
 
 @needs_chromium
-def test_print_is_on_white_and_has_every_sheet(page: Page) -> None:
-    """Printed by night with sheets closed: white paper, and the sheets are on it all the same."""
+def test_print_is_white_and_has_every_sheet(page: Page) -> None:
+    """Print is white in dark mode too, and closed contact sheets are printed."""
     sheet = page.locator(".sheet img").first
     assert not sheet.is_visible()
     page.emulate_media(media="print", color_scheme="dark")
@@ -216,7 +216,7 @@ def test_print_is_on_white_and_has_every_sheet(page: Page) -> None:
 
 
 def test_a_missing_plane_one_slice_and_tall_slices_work(model: Path, data: Path) -> None:
-    """The page says which plane is missing and shows the two others."""
+    """The page names the missing plane and shows the others."""
     out = data / "out" / "odd"
     with pytest.raises(MrkneeError, match="axial"):
         explain_exam(model, data / "odd", "0001", out)
@@ -230,27 +230,29 @@ def test_a_missing_plane_one_slice_and_tall_slices_work(model: Path, data: Path)
     ] * len(FINDINGS)
 
 
-def test_grey_is_not_said_to_be_without_effect(explained: tuple[Explanation, Path]) -> None:
-    """What isn't coloured may have mattered; only attention pooling speaks of attention."""
-    said = text_of(explained[1])
-    assert "The place may still have mattered" in said
-    assert "equal colour is an equal part of the sum" in said
-    assert "ttention" not in said
+def test_the_page_states_that_grey_areas_may_have_mattered(
+    explained: tuple[Explanation, Path],
+) -> None:
+    """The page explains grey areas, and mentions attention only with attention pooling."""
+    text = text_of(explained[1])
+    assert "They may still have mattered" in text
+    assert "equal colour is an equal part of the sum" in text
+    assert "ttention" not in text
 
 
-def test_attention_is_said_to_be_held_fixed(data: Path, tmp_path: Path) -> None:
-    """With attention pooling the page says what its pictures leave out."""
+def test_the_page_states_that_attention_is_held_fixed(data: Path, tmp_path: Path) -> None:
+    """With attention pooling the page states that attention is held fixed."""
     make_predictor(tmp_path / "model", pooling="attention", shared=True)
     explain_exam(tmp_path / "model", data, "0007", tmp_path / "out")
     assert "Attention is held fixed" in text_of(tmp_path / "out")
 
 
-def test_a_folder_used_again_holds_one_exam_only(
+def test_a_reused_folder_contains_one_exam_only(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the exam before nothing is left when writing starts: no page, no sheet, no number.
+    """All files of the previous exam are removed before the new ones are written.
 
-    A sheet that can't be written is reported before that, and everything stays.
+    If a sheet can't be written, this is reported before anything is removed.
     """
     out = tmp_path / "out"
     explain_exam(model, data, "0007", out)
@@ -276,17 +278,17 @@ def test_a_folder_used_again_holds_one_exam_only(
     assert str(np.load(out / "explanation.npz")["exam"]) == "0107"
 
 
-def test_a_model_here_has_its_folder_s_name(
+def test_the_current_folder_as_model_is_shown_by_name(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MODEL "." is called by the folder it is."""
+    """The model "." is shown with the name of its folder."""
     monkeypatch.chdir(model)
     explain_exam(Path(), data, "0007", tmp_path / "out")
-    assert f"read by the model {model.name} (" in text_of(tmp_path / "out")
+    assert f", model {model.name} (" in text_of(tmp_path / "out")
 
 
-def test_an_exam_of_nothing_has_nothing_said_of_it(tmp_path: Path) -> None:
-    """Where no slice scores, none is said to raise or to lower; without two planes it is their."""
+def test_without_contributions_no_slice_is_named(tmp_path: Path) -> None:
+    """If all scores are 0, no slice is reported to raise or lower the logit."""
     exam = Exam("0001", {Plane.SAGITTAL: np.zeros((2, 48, 48), np.uint8)})
     flat = Explanation(
         "0001", ("acl",), np.zeros(1), np.zeros(1), np.full(1, 0.5),
@@ -294,32 +296,30 @@ def test_an_exam_of_nothing_has_nothing_said_of_it(tmp_path: Path) -> None:
         Preparation(size=48, crop=32),
     )  # fmt: skip
     write_exam_page(tmp_path, exam, flat, model="flat")
-    said = text_of(tmp_path)
-    assert "No slice of this series raises the logit." in said
-    assert "least" not in said
-    assert (
-        "no axial and no coronal series ; the series it has count for more in their place" in said
-    )
+    text = text_of(tmp_path)
+    assert "No slice of this series raises the logit." in text
+    assert "least" not in text
+    assert "no axial and no coronal series ; the other series have a larger weight." in text
 
 
-def test_small_scores_are_not_said_to_be_nothing(tmp_path: Path) -> None:
-    """An exam of small scores gets digits; a score below the digits is "less than", not 0.00."""
+def test_small_scores_are_not_shown_as_zero(tmp_path: Path) -> None:
+    """Small scores have more decimals; a score that would round to 0 is "less than ..."."""
     exam = Exam("0001", {Plane.SAGITTAL: np.zeros((2, 48, 48), np.uint8)})
-    for scale, said in ((0.001, "most: +0.0040, the"), (1.0, "most: +4.00, the")):
+    for scale, expected in ((0.001, "most: +0.0040, the"), (1.0, "most: +4.00, the")):
         native = np.zeros((1, 2, 2, 2), np.float32)
         native[0, 0], native[0, 1, 0, 0] = scale, -1e-6
-        made = Explanation(
+        explanation = Explanation(
             "0001", ("acl",), np.ones(1), np.zeros(1), np.full(1, 0.5),
             {Plane.SAGITTAL: native}, {Plane.SAGITTAL: (2, 48, 48)}, Preparation(size=48, crop=32),
         )  # fmt: skip
-        write_exam_page(tmp_path, exam, made, model="small")
-        assert said in text_of(tmp_path)
+        write_exam_page(tmp_path, exam, explanation, model="small")
+        assert expected in text_of(tmp_path)
         less = "0.00005" if scale < 1 else "0.005"
         assert f"Slice 2 lowers the logit most: by less than {less}, the" in text_of(tmp_path)
 
 
-def test_an_unknown_exam_is_told_with_its_neighbours(model: Path, data: Path) -> None:
-    """The error names ids that look alike, and nothing is written."""
+def test_the_error_of_an_unknown_exam_lists_similar_ids(model: Path, data: Path) -> None:
+    """The error lists similar ids, and nothing is written."""
     out = data / "out" / "unknown"
     with pytest.raises(MrkneeError, match="no exam with this id") as error:
         explain_exam(model, data, "7", out)
@@ -327,8 +327,8 @@ def test_an_unknown_exam_is_told_with_its_neighbours(model: Path, data: Path) ->
     assert not out.exists()
 
 
-def test_an_id_is_text_and_never_markup(model: Path, data: Path) -> None:
-    """An id of angle brackets is shown as it is."""
+def test_ids_are_escaped(model: Path, data: Path) -> None:
+    """An id with angle brackets is escaped."""
     out = data / "out" / "named"
     explain_exam(model, data / "named", "<i>&7", out)
     html = (out / "index.html").read_text(encoding="utf-8")
@@ -336,8 +336,8 @@ def test_an_id_is_text_and_never_markup(model: Path, data: Path) -> None:
     assert "Exam &lt;i&gt;&amp;7:" in html
 
 
-def test_a_run_that_fails_half_way_leaves_no_page(model: Path, data: Path) -> None:
-    """The page is written last: where a sheet can't be, there is none to mislead."""
+def test_a_failed_run_leaves_no_page(model: Path, data: Path) -> None:
+    """If a contact sheet can't be written, no page is written."""
     out = data / "out" / "failed"
     (out / "contact-meniscus.png").mkdir(parents=True)
     with pytest.raises(MrkneeError, match="contact-meniscus"):
@@ -346,10 +346,10 @@ def test_a_run_that_fails_half_way_leaves_no_page(model: Path, data: Path) -> No
     assert not [file for file in out.iterdir() if file.name.startswith(".")]
 
 
-def test_the_page_states_what_it_is(explained: tuple[Explanation, Path]) -> None:
-    """Research use only, at both ends; what the pictures can't show; the scale in logits."""
+def test_the_page_states_purpose_and_limits(explained: tuple[Explanation, Path]) -> None:
+    """The page states research use (twice), the limits of the pictures, and the scale."""
     explanation, out = explained
-    said = text_of(out)
-    assert said.count("Research use only") == 2
-    assert "What the pictures can't show" in said
-    assert f"+{explanation.scale:.2g}" in said
+    text = text_of(out)
+    assert text.count("Research use only") == 2
+    assert "What the pictures can't show" in text
+    assert f"+{explanation.scale:.2g}" in text

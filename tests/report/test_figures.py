@@ -1,4 +1,4 @@
-"""Figures: what is drawn lies where the data is, and is told in words too."""
+"""Figures: marks are at the positions of the data, and descriptions contain the numbers."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ LEFT, TOP, RIGHT, BOTTOM = SQUARE_AREA
 
 
 def case(exams: int = 120) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and probabilities that know something of them."""
+    """Returns labels and correlated probabilities."""
     rng = np.random.default_rng(0)
     labels = (rng.random(exams) < 0.45).astype(float)
     return labels, 1 / (1 + np.exp(-rng.normal(size=exams) - 2 * (labels - 0.5)))
 
 
 def marks(svg: str, kind: str) -> list[ET.Element]:
-    """The marks of a class."""
+    """Returns the marks of a class."""
     return [e for e in ET.fromstring(svg).iter() if kind in e.get("class", "").split()]  # noqa: S314  # our own
 
 
 def points(mark: ET.Element) -> np.ndarray:
-    """A line's points in data coordinates of the square figures."""
+    """Returns a line's points in data coordinates of the square figures."""
     pairs = np.array([p.split(",") for p in mark.get("points", "").split()], dtype=float)
     return np.stack(
         [(pairs[:, 0] - LEFT) / (RIGHT - LEFT), (BOTTOM - pairs[:, 1]) / (BOTTOM - TOP)]
     ).T
 
 
-def test_the_roc_drawn_is_the_roc() -> None:
-    """The line's points are the curve's, to a tenth of a pixel, and the band holds the line."""
+def test_the_drawn_roc_curve_is_the_computed_one() -> None:
+    """The points of the line and of the band equal the computed ones to a tenth of a pixel."""
     labels, scores = case()
     curve, band = roc(labels, scores), roc_band(labels, scores, seed=0)
     svg = roc_plot("acl", "ACL tear", curve, band, [], [])
@@ -67,8 +67,8 @@ def test_the_roc_drawn_is_the_roc() -> None:
     np.testing.assert_allclose(edge[len(band.fpr) :, 1], band.high[::-1], atol=5e-4)
 
 
-def test_points_on_the_roc_lie_at_sensitivity_and_specificity() -> None:
-    """Our threshold and the radiologists' point, each at (1 - specificity, sensitivity)."""
+def test_points_in_the_roc_plot_are_at_sensitivity_and_specificity() -> None:
+    """Operating points and published readers are at (1 - specificity, sensitivity)."""
     labels, scores = case()
     point = operate(OperatingPoint("Youden", 0.5, 40, 66), labels, scores)
     band = roc_band(labels, scores, seed=0)
@@ -85,7 +85,7 @@ def test_points_on_the_roc_lie_at_sensitivity_and_specificity() -> None:
     expected = [1 - point.specificity.high, 1 - point.specificity.low]
     assert ends == pytest.approx(expected, abs=1e-3)
     (model,) = marks(svg, "bien")
-    assert model.tag.endswith("polygon")  # no diamond: that is the post in the plot of AUCs
+    assert model.tag.endswith("polygon")  # not a diamond, which is the post in the plot of AUCs
     corners = points(model)
     assert (corners[:, 0].min() + corners[:, 0].max()) / 2 == pytest.approx(1 - 0.968, abs=1e-3)
     assert (corners[:, 1].min() + corners[:, 1].max()) / 2 == pytest.approx(0.759, abs=1e-3)
@@ -96,8 +96,8 @@ def test_points_on_the_roc_lie_at_sensitivity_and_specificity() -> None:
     assert f"n {point.sensitivity.n})" in svg
 
 
-def test_a_threshold_that_is_not_there_is_not_drawn() -> None:
-    """One class only among those it was fixed on: no dot, and the description says none."""
+def test_a_missing_threshold_is_not_drawn() -> None:
+    """An operating point without threshold has no dot, and the description says none."""
     labels, scores = case()
     point = operate(OperatingPoint("Youden", math.nan, 0, 9, "one class only"), labels, scores)
     band = roc_band(labels, scores, seed=0)
@@ -106,8 +106,8 @@ def test_a_threshold_that_is_not_there_is_not_drawn() -> None:
     assert "Operating point Youden: none" in svg
 
 
-def test_the_area_under_the_precision_recall_steps_is_the_average_precision() -> None:
-    """The line is drawn in the steps that average precision sums, not interpolated."""
+def test_the_area_under_the_precision_recall_curve_is_the_average_precision() -> None:
+    """The line consists of the steps that average precision sums, without interpolation."""
     labels, scores = case()
     curve = precision_recall(labels, scores)
     drawn = points(marks(precision_recall_plot("acl", "ACL tear", curve), "curve")[0])
@@ -115,8 +115,8 @@ def test_the_area_under_the_precision_recall_steps_is_the_average_precision() ->
     assert area == pytest.approx(curve.average_precision, abs=2e-3)
 
 
-def test_every_bin_is_a_dot_in_its_interval() -> None:
-    """As many dots as bins, each at (mean probability, observed share)."""
+def test_every_bin_is_a_dot() -> None:
+    """There is one dot per bin, at (mean probability, observed share)."""
     labels, scores = case()
     diagram = reliability(labels, scores)
     svg = reliability_plot("acl", "ACL tear", diagram)
@@ -127,11 +127,11 @@ def test_every_bin_is_a_dot_in_its_interval() -> None:
         y = (BOTTOM - float(dot.get("cy", "nan"))) / (BOTTOM - TOP)
         assert x == pytest.approx(one.mean_probability, abs=1e-3)
         assert y == pytest.approx(one.observed.value, abs=1e-3)
-        assert f"so in {one.observed.count} of {one.observed.n}" in svg
+        assert f"observed in {one.observed.count} of {one.observed.n}" in svg
 
 
 def test_aucs_below_chance_stay_in_the_plot() -> None:
-    """The axis reaches down to the lowest interval; an AUC of NaN is told, not drawn."""
+    """The axis includes the lowest interval; an AUC of NaN is not drawn."""
     rows = [
         AucRow("this model", 0.4, 0.24, 0.58, True),
         AucRow("the post", 0.8, math.nan, math.nan, False),
@@ -155,7 +155,7 @@ def test_aucs_below_chance_stay_in_the_plot() -> None:
     assert "this model —" in svg
 
 
-def test_words_of_a_data_set_can_not_break_out() -> None:
+def test_text_is_escaped() -> None:
     """Names are escaped in title, description and marks."""
     plot = Plot("a", "<b>", 'x"&<script>', size=(9, 9), area=(0, 0, 9, 9))
     plot.text(1, 1, "<i>")
@@ -165,7 +165,7 @@ def test_words_of_a_data_set_can_not_break_out() -> None:
 
 
 def test_numbers_come_with_their_interval() -> None:
-    """Halves are rounded up, shares carry count and n, NaN is a dash."""
+    """Halves are rounded up, shares have count and n, NaN is a dash."""
     assert number(0.965, 2) == "0.97"
     assert with_interval(0.9154, 0.8621, 0.9476) == "0.915 (0.862–0.948)"  # noqa: RUF001
     assert with_interval(0.8943, math.nan, math.nan) == "0.894 (no interval)"
@@ -176,14 +176,14 @@ def test_numbers_come_with_their_interval() -> None:
     assert number(-0.0006) == "-0.001"
 
 
-def test_what_holds_for_all_findings_is_said_once() -> None:
-    """The same text once; texts that differ with the findings they hold for."""
+def test_equal_texts_about_findings_are_joined() -> None:
+    """Equal texts appear once; different texts are listed with their findings."""
     assert one_or_each({"A": "x", "B": "x"}) == "x"
     assert one_or_each({"A": "x", "B": "y", "C": "x"}) == "A, C: x; B: y"
 
 
-def test_published_values_say_what_they_are() -> None:
-    """Bien's have intervals that hold them; the post's have none and are marked; all have n 120."""
+def test_published_values_state_their_origin() -> None:
+    """Bien's values have intervals, the post's are marked as not reproduced; all have n 120."""
     for one in AUCS:
         assert one.n == 120
         if one.source == "the post":

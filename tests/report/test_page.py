@@ -1,4 +1,4 @@
-"""The page in a browser: nothing loaded, readable at 390 and 1280 px, at night, in print."""
+"""The report in a browser: no external resources, readable at 390 and 1280 px and in print."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ OUTSIDE = """() => {
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page with everything on it: a model, its failures, a second model."""
+    """A report with a model, its errors, and a second model."""
     root = tmp_path_factory.mktemp("report")
     data, run, predictions = write_model_case(root)
     second = root / "second.csv"
@@ -78,7 +78,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium without a screen."""
+    """A headless Chromium."""
     with sync_playwright() as play:
         chromium = play.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
@@ -89,20 +89,20 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A fresh window."""
+    """A new browser page."""
     opened = browser.new_page()
     yield opened
     opened.close()
 
 
 def show(page: Page, report: Path, width: int) -> None:
-    """Opens the page in a window of this width."""
+    """Opens the report in a window of the given width."""
     page.set_viewport_size({"width": width, "height": 844})
     page.goto(report.as_uri())
 
 
-def test_nothing_refers_to_another_file(report: Path) -> None:
-    """No script, no link, no address but data: in what a browser would load."""
+def test_no_external_resources_are_referenced(report: Path) -> None:
+    """The report has no scripts and links, and all its resources are data URIs."""
     html = report.read_text(encoding="utf-8")
     assert not re.search(r"<(script|link|iframe|object|embed|base)\b", html)
     loads = re.findall(r"""(?:src|href|srcset|poster|action)\s*=\s*["']([^"']*)""", html)
@@ -115,7 +115,7 @@ def test_nothing_refers_to_another_file(report: Path) -> None:
 
 @needs_browser
 def test_the_browser_loads_one_file(page: Page, report: Path) -> None:
-    """Opened from a folder of its own, the page asks for itself only and has no error."""
+    """The browser requests only the report itself, without errors."""
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: asked.append(str(error)))
@@ -125,8 +125,8 @@ def test_the_browser_loads_one_file(page: Page, report: Path) -> None:
 
 @needs_browser
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_sticks_out(page: Page, report: Path, width: int) -> None:
-    """No sideways scrolling, nothing beyond the window's edge, no word beyond its figure."""
+def test_nothing_exceeds_the_page_width(page: Page, report: Path, width: int) -> None:
+    """There is no horizontal scrolling, and no text exceeds its figure."""
     show(page, report, width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(OUTSIDE) == []
@@ -134,8 +134,8 @@ def test_nothing_sticks_out(page: Page, report: Path, width: int) -> None:
 
 @needs_browser
 @pytest.mark.parametrize("width", [390, 1280])
-def test_words_in_figures_are_large_enough(page: Page, report: Path, width: int) -> None:
-    """At least 10 pixels high as shown."""
+def test_text_in_figures_is_large_enough(page: Page, report: Path, width: int) -> None:
+    """Text in figures is at least 10 pixels high."""
     show(page, report, width)
     smallest = page.evaluate(
         """() => Math.min(...[...document.querySelectorAll('svg text')].map(t => {
@@ -147,8 +147,10 @@ def test_words_in_figures_are_large_enough(page: Page, report: Path, width: int)
 
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_by_day_and_night(page: Page, report: Path, scheme: str) -> None:
-    """Every text has a contrast of 4.5 or more (WCAG AA), and night is dark."""
+def test_text_has_enough_contrast_in_both_colour_schemes(
+    page: Page, report: Path, scheme: str
+) -> None:
+    """The page follows the colour scheme; all text has a contrast of at least 4.5 (WCAG AA)."""
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     show(page, report, 1280)
     assert page.evaluate(CONTRASTS) == []
@@ -157,8 +159,8 @@ def test_words_stand_out_by_day_and_night(page: Page, report: Path, scheme: str)
 
 
 @needs_browser
-def test_print_is_white_and_whole(page: Page, report: Path) -> None:
-    """Printed at night it is black on white, and what is folded on a screen is unfolded."""
+def test_print_is_white_and_complete(page: Page, report: Path) -> None:
+    """Print is black on white in dark mode too, and collapsed tables are expanded."""
     page.emulate_media(media="print", color_scheme="dark")
     show(page, report, 720)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -172,8 +174,8 @@ def test_print_is_white_and_whole(page: Page, report: Path) -> None:
 
 
 @needs_browser
-def test_the_first_screen_of_a_phone_tells_the_result(page: Page, report: Path) -> None:
-    """Mean, intervals and every finding's AUC lie within the first 844 pixels of 390."""
+def test_the_first_screen_of_a_phone_shows_the_results(page: Page, report: Path) -> None:
+    """Mean and AUC of every finding are within the first 844 pixels at a width of 390."""
     show(page, report, 390)
     assert page.evaluate("document.querySelector('h1').getBoundingClientRect().bottom") < 200
     lowest = page.evaluate(
@@ -183,8 +185,8 @@ def test_the_first_screen_of_a_phone_tells_the_result(page: Page, report: Path) 
     assert lowest < 844
 
 
-def test_every_picture_has_words(report: Path) -> None:
-    """Each figure has a role, a title and a description, each image an alt text; ids are unique."""
+def test_every_image_has_a_text_alternative(report: Path) -> None:
+    """Figures have role, title and description, images have an alt text, ids are unique."""
     html = report.read_text(encoding="utf-8")
     figures = re.findall(r"<svg .*?</svg>", html, re.DOTALL)
     assert len(figures) == 1 + 3 * 3
@@ -201,8 +203,8 @@ def test_every_picture_has_words(report: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_the_page_stays_light(tmp_path: Path) -> None:
-    """With pictures of MRNet's size, of noise, which compresses worst: below 3 MB."""
+def test_the_report_is_small(tmp_path: Path) -> None:
+    """With noise images of MRNet's size, which compress worst, the file is below 3 MB."""
     data, run, predictions = write_model_case(tmp_path, pixels=256)
     evaluate(str(predictions), data, tmp_path / "out", model=run)
     page = tmp_path / "out" / "report.html"
@@ -211,8 +213,8 @@ def test_the_page_stays_light(tmp_path: Path) -> None:
 
 
 @needs_browser
-def test_a_finding_s_calls_stand_side_by_side(page: Page, report: Path) -> None:
-    """Both thresholds' tables of a finding in one row, and no heading in them breaks in two."""
+def test_confusion_matrices_of_a_finding_are_side_by_side(page: Page, report: Path) -> None:
+    """The tables of both thresholds are in one row, and their headings are not wrapped."""
     show(page, report, 1280)
     tops = page.evaluate(
         """() => [...document.querySelectorAll('.pairs')].map(
@@ -228,28 +230,28 @@ def test_a_finding_s_calls_stand_side_by_side(page: Page, report: Path) -> None:
     assert set(lines) == {1}
 
 
-def test_warnings_come_first_and_only_where_due(tmp_path: Path) -> None:
-    """Guessing, worse than guessing, few exams, synthetic knees are told; a sure result is not."""
+def test_warnings_are_shown_only_if_they_apply(tmp_path: Path) -> None:
+    """Chance level, below chance, few exams and synthetic knees are warned of; good results not."""
     few = warnings_of(gather(str(write_case(tmp_path / "few", 40, skill=0.0)), tmp_path / "few"))
-    assert any("can't be told from guessing" in one for one in few)
+    assert any("is not distinguishable from chance" in one for one in few)
     assert any(one.startswith("Few exams") for one in few)
     inverted = gather(str(write_case(tmp_path / "not", 900, skill=-3.0)), tmp_path / "not")
-    told = warnings_of(inverted)
-    assert [one.split(":")[0] for one in told] == [
-        "Abnormal is ranked worse than by guessing",
-        "ACL tear is ranked worse than by guessing",
-        "Meniscal tear is ranked worse than by guessing",
+    shown = warnings_of(inverted)
+    assert [one.split(":")[0] for one in shown] == [
+        "Abnormal is ranked worse than by chance",
+        "ACL tear is ranked worse than by chance",
+        "Meniscal tear is ranked worse than by chance",
     ]
     assert render(inverted).count('class="card doubtful"') == 3
     sure = gather(str(write_case(tmp_path / "sure", 900, skill=3.0)), tmp_path / "sure")
     assert warnings_of(sure) == []
     (tmp_path / "sure" / "phantom.json").write_text("{}")
-    drawn = gather(str(tmp_path / "sure" / "0.csv"), tmp_path / "sure")
-    assert [one.split(",")[0] for one in warnings_of(drawn)] == ["Synthetic knees"]
+    synthetic = gather(str(tmp_path / "sure" / "0.csv"), tmp_path / "sure")
+    assert [one.split(",")[0] for one in warnings_of(synthetic)] == ["Synthetic knees"]
 
 
-def test_calibration_is_told_finding_by_finding(tmp_path: Path) -> None:
-    """On how many exams, why not, and why a stated share was not shifted to."""
+def test_calibration_is_reported_per_finding(tmp_path: Path) -> None:
+    """The number of exams, or the reason for no calibration or adjustment, is reported."""
     contents = gather(str(write_case(tmp_path)), tmp_path)
     rng = np.random.default_rng(0)
     labels = (rng.random((70, 3)) < 0.4).astype(float)
@@ -259,8 +261,7 @@ def test_calibration_is_told_finding_by_finding(tmp_path: Path) -> None:
     fitted = fit_calibration(findings, labels, probabilities, method="platt")
     facts = ModelFacts("m", {}, fitted, {}, None)
     assert calibration_of(replace(contents, model=facts)) == [
-        "Calibrated (platt) on exams that were not trained on: ACL tear on 61, Meniscal tear on "
-        "70.",
+        "Calibrated (platt) on exams not used for training: ACL tear on 61, Meniscal tear on 70.",
         "Abnormal: not calibrated: one class only: 70 of 70 are positive.",
     ]
     card = score(
@@ -272,20 +273,20 @@ def test_calibration_is_told_finding_by_finding(tmp_path: Path) -> None:
         prevalences={"abnormal": 0.2, "acl": 0.2},
     )
     page = render(replace(contents, model=facts, card=card))
-    assert "Not shifted to a share of 20&nbsp;%: not calibrated: one class only" in page
-    assert page.count("Shifted, with exams weighted, to a share of 20&nbsp;%") == 1
+    assert "Not adjusted to a prevalence of 20&nbsp;%: not calibrated: one class only" in page
+    assert page.count("Adjusted, with weighted exams, to a prevalence of 20&nbsp;%") == 1
 
 
-def test_methods_are_told_finding_by_finding(tmp_path: Path) -> None:
-    """Where a finding's interval is made another way, the methods name the findings."""
+def test_methods_are_reported_per_finding(tmp_path: Path) -> None:
+    """If the intervals of findings have different methods, the methods name the findings."""
     path = write_case(tmp_path)
     same = render(gather(str(path), tmp_path))
     assert f"<li>Brier score: {BRIER_BOOTSTRAP}.</li>" in same
     ids = Predictions.read(path).ids
     write_labels(tmp_path, "valid", "abnormal", dict.fromkeys(ids, 1.0))
     page = unescape(render(gather(str(path), tmp_path)))
-    told = f"Abnormal: {BOUND}; ACL tear, Meniscal tear: {BRIER_BOOTSTRAP}"
-    assert f"<li>Brier score: {told}.</li>" in page
+    methods = f"Abnormal: {BOUND}; ACL tear, Meniscal tear: {BRIER_BOOTSTRAP}"
+    assert f"<li>Brier score: {methods}.</li>" in page
 
 
 def test_a_comparison_tells_what_it_left_out_and_how_it_was_made(tmp_path: Path) -> None:
@@ -303,8 +304,8 @@ def test_a_comparison_tells_what_it_left_out_and_how_it_was_made(tmp_path: Path)
     assert all(sentence in page for sentence in told)
 
 
-def test_published_values_stand_only_beside_their_own_findings(tmp_path: Path) -> None:
-    """A fourth finding has none, the mean of four neither, and the page says why."""
+def test_published_values_are_shown_for_their_own_findings_only(tmp_path: Path) -> None:
+    """A fourth finding and the mean of four have no published value, and the report states why."""
     path = write_case(tmp_path)
     table = Predictions.read(path)
     findings = Findings([*table.findings, "effusion"])
@@ -312,7 +313,7 @@ def test_published_values_stand_only_beside_their_own_findings(tmp_path: Path) -
     Predictions(table.ids, findings, values).write(path)
     shutil.copy(tmp_path / "valid-acl.csv", tmp_path / "valid-effusion.csv")
     page = unescape(render(gather(str(path), tmp_path)))
-    assert "this one is of abnormal, acl, meniscus, effusion, so none stands beside it" in page
+    assert "this one is of abnormal, acl, meniscus, effusion, so none is shown" in page
     assert "0.894 (no interval)" not in page
     assert "Bien 2018, MRNet's 120 hidden test exams" in page
     alone = Predictions(table.ids, Findings(["effusion"]), values[:, 3:])

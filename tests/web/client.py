@@ -1,4 +1,4 @@
-"""A real service in a process of its own, and a client that can also misbehave."""
+"""A service in a separate process, and a client that can also violate the protocol."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ KIND = f"multipart/form-data; boundary={BOUNDARY}"
 NO_POINT = "no exam has the finding"
 
 Part = tuple[str, str | None, bytes]
-"""A field's name, its file's name (None: it is no file), and its content."""
+"""Field name, file name (None: a text field), and content."""
 
 
 def npy(array: np.ndarray) -> bytes:
-    """An array as the bytes of a `.npy` file; objects are pickled."""
+    """Returns an array as the bytes of a `.npy` file; objects are pickled."""
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=True)
     return stream.getvalue()
 
 
 def form(parts: Sequence[Part]) -> bytes:
-    """A form's body, `multipart/form-data`."""
+    """Returns the body of a form, `multipart/form-data`."""
     lines = []
     for name, file, content in parts:
         called = "" if file is None else f'; filename="{file}"'
@@ -46,13 +46,13 @@ def form(parts: Sequence[Part]) -> bytes:
 
 
 def exam_form(exam: Exam) -> bytes:
-    """An exam as a form with its planes' files, named as a patient's file might be."""
+    """Returns the form of an exam; the file names contain a patient's name."""
     return form([(p, f"DOE^JANE {p}.npy", npy(np.asarray(s))) for p, s in exam.stacks.items()])
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: HTTPMessage
@@ -66,7 +66,7 @@ class Answer:
 
     @property
     def fault(self) -> dict[str, Any]:
-        """The fault told, which has all its parts and nothing of the service's insides."""
+        """The error, checked to have all its parts and to contain no internals of the service."""
         content = self.json
         assert set(content) == {"error"}
         assert set(content["error"]) == {"code", "what", "field", "expected", "found", "advice"}
@@ -78,14 +78,14 @@ class Answer:
 
 
 class Served:
-    """`mrknee serve MODEL --port 0`, with a folder of its own for temporary files.
+    """`mrknee serve MODEL --port 0`, with a separate folder for temporary files.
 
     Args:
-        model: what to serve.
-        folder: where its temporary files, its home and its messages are.
-        words: further arguments.
-        environment: further variables.
-        before: Python that its process runs first.
+        model: the model to serve.
+        folder: contains its temporary files, its home folder and its standard error.
+        words: additional arguments.
+        environment: additional environment variables.
+        before: Python code that its process runs first.
         at: the address in the line that it prints.
     """
 
@@ -99,42 +99,42 @@ class Served:
         at: str = "127.0.0.1",
     ) -> None:
         self.temporary, self.home = folder / "temporary", folder / "home"
-        for made in (self.temporary, self.home):
-            made.mkdir(parents=True)
-        self._said = folder / "stderr"
+        for path in (self.temporary, self.home):
+            path.mkdir(parents=True)
+        self._stderr = folder / "stderr"
         program = f"import sys\n{before}\nfrom mrknee.cli import main\nsys.exit(main())"
         command = [sys.executable, "-W", "error", "-c", program, "serve", str(model), *words]
         own = {"TMPDIR": str(self.temporary), "HOME": str(self.home)}
-        with self._said.open("wb") as said:
+        with self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(  # noqa: S603  # our own command
                 [*command, "--port", "0"],
                 stdout=subprocess.PIPE,
-                stderr=said,
+                stderr=stderr,
                 text=True,
                 env={**os.environ, **own, **(environment or {})},
             )
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline().strip()
-        assert self.line.startswith(f"serving {model} at http://{at}:"), self.said
+        assert self.line.startswith(f"serving {model} at http://{at}:"), self.stderr
         self.port = int(self.line.rpartition(":")[2].partition("/")[0])
 
     def __enter__(self) -> Served:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends it hard where a test that failed left it running."""
+        """Kills the process if a failed test left it running."""
         if self.process.poll() is None:
             self.process.kill()
             self.end()
 
     @property
-    def said(self) -> str:
-        """What it wrote to standard error."""
-        return self._said.read_text()
+    def stderr(self) -> str:
+        """Its standard error."""
+        return self._stderr.read_text()
 
     @property
     def left(self) -> list[Path]:
-        """What lies in its temporary folder and its home."""
+        """Files in its temporary folder and its home folder."""
         return [*self.temporary.rglob("*"), *self.home.rglob("*")]
 
     def ask(
@@ -146,7 +146,7 @@ class Served:
         accept: str = "*/*",
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Sends one request and waits for the answer."""
+        """Sends one request and waits for the response."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         headers = {"Accept": accept, **(headers or {})}
         headers |= {"Content-Type": kind} if body is not None else {}
@@ -157,15 +157,15 @@ class Served:
         return Answer(answer.status, answer.headers, content)
 
     def predict(self, exam: Exam) -> Answer:
-        """Has an exam read."""
+        """Sends an exam to /predict."""
         return self.ask("POST", "/predict", exam_form(exam))
 
     def begin(self, body: bytes) -> Upload:
-        """Announces an upload and waits until the service asks for it."""
+        """Sends the head of an upload and waits until the service asks for the body."""
         return Upload(self.port, body)
 
     def end(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
-        """Tells it to end; its exit status."""
+        """Sends a signal, waits for the end, and returns the exit status."""
         self.process.send_signal(with_signal)
         status = self.process.wait(60)
         assert self.process.stdout is not None
@@ -174,7 +174,7 @@ class Served:
 
 
 class Upload:
-    """A request to /predict of which the service has the head and wants the body."""
+    """A request to /predict whose head has been sent, but not its body."""
 
     def __init__(self, port: int, body: bytes) -> None:
         self._rest = body
@@ -188,16 +188,16 @@ class Upload:
 
     @property
     def wanted(self) -> bool:
-        """Whether the service waits for the body."""
+        """Whether the service asked for the body."""
         return self.reply.startswith(b"HTTP/1.1 100 ")
 
     def send(self, count: int | None = None) -> None:
-        """Sends so many bytes of the body, or all that is left."""
+        """Sends the given number of bytes of the body, or the rest."""
         part, self._rest = self._rest[:count], self._rest[len(self._rest[:count]) :]
         self.socket.sendall(part)
 
     def answer(self) -> bytes:
-        """Reads to the end of the connection."""
+        """Reads until the connection is closed."""
         found = b""
         while more := self.socket.recv(65536):
             found += more
@@ -206,7 +206,7 @@ class Upload:
 
 
 def random_exam(seed: int, slices: Sequence[int] = (3, 4, 5)) -> Exam:
-    """Noise of 48 x 56 pixels."""
+    """Returns an exam of noise of 48 x 56 pixels."""
     rng = np.random.default_rng(seed)
     stacks = {
         plane: rng.integers(0, 256, (count, 48, 56)).astype(np.uint8)

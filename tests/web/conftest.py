@@ -1,4 +1,4 @@
-"""Two models of the same small network, and a service for each that tests may share."""
+"""Two models of the same small network, and a shared service for each."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tests.web.client import NO_POINT, Served
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of random weights, calibrated, with two thresholds, one of which has no value.
+    """A calibrated run folder of random weights with two operating points, one without a value.
 
-    At 0.5 such a network calls some findings positive and others not.
+    At the threshold of 0.5 some findings are positive and others are not.
     """
     settings = NetworkSettings(encoder="test_resnet", shared_encoder=True)
     run = make_run(tmp_path_factory.mktemp("models") / "run", settings)
-    made = load_checkpoint(run / "best")
+    loaded = load_checkpoint(run / "best")
     points = [
         OperatingPoint("Youden", 0.5, 15, 15).to_dict(),
         OperatingPoint("sensitivity >= 0.90", math.nan, 0, 15, NO_POINT).to_dict(),
     ]
-    decisions = {**made.decisions, "operating_points": dict.fromkeys(FINDINGS, points)}
-    save_checkpoint(run / "best", made.network, made.preparation, made.provenance, decisions)
+    decisions = {**loaded.decisions, "operating_points": dict.fromkeys(FINDINGS, points)}
+    save_checkpoint(run / "best", loaded.network, loaded.preparation, loaded.provenance, decisions)
     return run
 
 
 @pytest.fixture(scope="session")
 def onnx_file(run_folder: Path) -> Path:
-    """The file exported from it."""
+    """The file exported from the run folder."""
     file = run_folder.with_name("model.onnx")
     export(run_folder, file)
     return file
@@ -44,17 +44,17 @@ def onnx_file(run_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def served(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service of the exported model; in the end it has left nothing and complained of nothing."""
+    """A service of the exported model; at the end it has left no files and printed no errors."""
     with Served(onnx_file, tmp_path_factory.mktemp("served") / "onnx") as service:
         yield service
         assert service.end() == 0
         assert service.left == []
-        assert service.said == ""
+        assert service.stderr == ""
 
 
 @pytest.fixture(scope="session")
 def lenient(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service of the run folder that takes exams which lack a plane."""
+    """A service of the run folder that accepts exams without a plane."""
     folder = tmp_path_factory.mktemp("served") / "run"
     with Served(run_folder, folder, "--allow-missing-plane", "--threads", "1") as service:
         yield service

@@ -1,4 +1,4 @@
-"""What each address answers, and what it refuses."""
+"""Responses of each path, and refused requests."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ STACK = np.zeros((2, 9, 9), np.uint8)
 
 @pytest.fixture
 def which(served: Served, lenient: Served, onnx_file: Path, run_folder: Path) -> Which:
-    """A service and its model, by kind."""
+    """Returns a service and its model by kind."""
     return lambda kind: (served, onnx_file) if kind == "onnx" else (lenient, run_folder)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "run"])
-def test_a_prediction_is_the_command_s(which: Which, kind: str, tmp_path: Path) -> None:
-    """Either kind of model: the same probabilities as `mrknee predict` wrote, to 1e-6."""
+def test_predictions_equal_those_of_the_command(which: Which, kind: str, tmp_path: Path) -> None:
+    """For both kinds of model, probabilities equal those of `mrknee predict` to 1e-6."""
     service, model = which(kind)
     exams = [random_exam(1), random_exam(2, (1, 17, 2))]
     for exam in exams:
@@ -59,7 +59,7 @@ def test_a_prediction_is_the_command_s(which: Which, kind: str, tmp_path: Path) 
 
 
 def test_thresholds_are_applied_to_the_probability(served: Served) -> None:
-    """Positive from the threshold on and not below, both happen; without a threshold, why."""
+    """A finding is positive at or above the threshold; without a threshold, the reason is given."""
     calls = set()
     for seed in range(3):
         for finding in served.predict(random_exam(seed)).json["findings"].values():
@@ -73,8 +73,8 @@ def test_thresholds_are_applied_to_the_probability(served: Served) -> None:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "run"])
-def test_an_explanation_is_the_command_s(which: Which, kind: str, tmp_path: Path) -> None:
-    """What explanation.json of `mrknee explain` holds, number for number to 1e-5."""
+def test_explanations_equal_those_of_the_command(which: Which, kind: str, tmp_path: Path) -> None:
+    """/explain returns the content of explanation.json of `mrknee explain`, numbers to 1e-5."""
     service, model = which(kind)
     exam = random_exam(3)
     for plane, stack in exam.stacks.items():
@@ -90,27 +90,27 @@ def test_an_explanation_is_the_command_s(which: Which, kind: str, tmp_path: Path
     assert found.pop("request_id") == answer.headers["X-Request-ID"]
     assert found.pop("model_digest") == answer.headers["X-Model-Digest"]
     assert found.pop("mrknee") == __version__
-    assert_alike(found, expected | own)
+    assert_close(found, expected | own)
 
 
-def assert_alike(found: Any, expected: Any) -> None:  # noqa: ANN401  # JSON
-    """The same JSON, numbers to 1e-5."""
+def assert_close(found: Any, expected: Any) -> None:  # noqa: ANN401  # JSON
+    """Asserts equal JSON, numbers to 1e-5."""
     if isinstance(expected, dict):
         assert set(found) == set(expected)
         for name, value in expected.items():
-            assert_alike(found[name], value)
+            assert_close(found[name], value)
     elif isinstance(expected, list):
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
-            assert_alike(one, other)
+            assert_close(one, other)
     elif isinstance(expected, float):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     else:
         assert found == expected
 
 
-def test_the_model_s_facts_are_told(served: Served, onnx_file: Path) -> None:
-    """Findings, provenance, decisions, preparation as the file has them; the limits that hold."""
+def test_model_properties_are_reported(served: Served, onnx_file: Path) -> None:
+    """/model returns findings, provenance, decisions, preparation and the limits of a request."""
     model = load_model(onnx_file)
     facts = ModelFacts.model_validate(served.ask("GET", "/model").json)
     assert facts.findings == list(model.findings)
@@ -123,9 +123,9 @@ def test_the_model_s_facts_are_told(served: Served, onnx_file: Path) -> None:
 
 
 def test_the_service_describes_itself(served: Served, lenient: Served) -> None:
-    """/openapi.json names the addresses, the three files, and the fields of answers.
+    """/openapi.json lists the paths, the three files, and the fields of the responses.
 
-    Files are required where a plane may not be missing.
+    Files are required unless planes may be missing.
     """
     loose = lenient.ask("GET", "/openapi.json").json["paths"]["/predict"]["post"]["requestBody"]
     assert "required" not in loose["content"]["multipart/form-data"]["schema"]
@@ -147,8 +147,8 @@ def test_the_service_describes_itself(served: Served, lenient: Served) -> None:
 
 
 @pytest.mark.parametrize("accept", ["*/*", "", "application/json", "text/html;q=0.1, application/json", "text/html;q=x"])  # fmt: skip # noqa: E501
-def test_json_is_answered_to_who_does_not_prefer_a_page(served: Served, accept: str) -> None:
-    """A page comes only where text/html is named and JSON isn't preferred."""
+def test_json_is_returned_unless_html_is_preferred(served: Served, accept: str) -> None:
+    """HTML is returned only if Accept names text/html and does not prefer JSON."""
     answer = served.ask("POST", "/explain", exam_form(random_exam(4)), accept=accept)
     assert answer.json["exam"] == "upload"
 
@@ -161,17 +161,17 @@ def test_json_is_answered_to_who_does_not_prefer_a_page(served: Served, accept: 
         ("POST", "/", 405), ("DELETE", "/model", 405), ("GET", "/../../etc/passwd", 404),
     ],
 )  # fmt: skip
-def test_unknown_addresses_and_methods_are_told(
+def test_unknown_paths_and_methods_are_refused(
     served: Served, method: str, path: str, status: int
 ) -> None:
-    """As any other fault: JSON with the parts of an error, and what there is instead."""
+    """The response is a JSON error that lists the valid paths."""
     answer = served.ask(method, path, None if method == "GET" else b"")
     assert answer.status == status
     assert "/predict" in answer.fault["expected"]
 
 
-def test_nothing_is_to_be_kept_by_browsers(served: Served) -> None:
-    """Every answer says so, a fault too; who the server is made with is nobody's business."""
+def test_browsers_are_asked_not_to_store_responses(served: Served) -> None:
+    """Every response, including errors, has no-store and nosniff, and no Server header."""
     for answer in (served.predict(random_exam(1)), served.ask("GET", "/"), served.ask("GET", "/x")):
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -179,7 +179,7 @@ def test_nothing_is_to_be_kept_by_browsers(served: Served) -> None:
 
 
 def three(**changes: bytes | None) -> bytes:
-    """A form of three good stacks, some of them replaced or (None) left out."""
+    """Returns a form of three valid stacks, with the given ones replaced or (None) omitted."""
     contents: dict[str, bytes | None] = {str(p): npy(STACK) for p in PLANES}
     contents.update(changes)
     return form([(n, f"DOE {n}.npy", c) for n, c in contents.items() if c is not None])
@@ -201,14 +201,14 @@ HOSTILE: dict[str, tuple[bytes, int, str | None, str]] = {
     "no slice": (three(axial=npy(STACK[:0])), 422, "axial", "wrong shape"),
     "text": (three(axial=npy(np.full((2, 2, 2), "a"))), 422, "axial", "other than grey values"),
     "NaN": (three(axial=npy(np.full((2, 2, 2), np.nan))), 422, "axial", "not numbers"),
-    "many slices": (three(axial=npy(np.zeros((uploads.MAX_SLICES + 1, 1, 1), np.uint8))), 422, "axial", "larger than the service reads"),  # noqa: E501
-    "wide": (three(axial=npy(np.zeros((1, 1, uploads.MAX_SIDE + 1), np.uint8))), 422, "axial", "larger than the service reads"),  # noqa: E501
-    "many pixels": (three(axial=npy(np.zeros((23, 1024, 1024), np.uint8))), 422, None, "larger than the service reads"),  # noqa: E501
+    "many slices": (three(axial=npy(np.zeros((uploads.MAX_SLICES + 1, 1, 1), np.uint8))), 422, "axial", "larger than the service accepts"),  # noqa: E501
+    "wide": (three(axial=npy(np.zeros((1, 1, uploads.MAX_SIDE + 1), np.uint8))), 422, "axial", "larger than the service accepts"),  # noqa: E501
+    "many pixels": (three(axial=npy(np.zeros((23, 1024, 1024), np.uint8))), 422, None, "larger than the service accepts"),  # noqa: E501
     "two planes": (three(sagittal=None), 422, "sagittal", "lacks a series"),
     "nothing": (form([]), 422, "axial", "lacks a series"),
     "unnamed files": (form([(p, "", b"") for p in PLANES]), 422, "axial", "lacks a series"),
-    "another field": (three(knee=npy(STACK)), 422, "knee", "none of an exam's"),
-    "text field": (form([("axial", None, b"0001.npy")]), 422, "axial", "text in place of a file"),
+    "another field": (three(knee=npy(STACK)), 422, "knee", "not a series of the model"),
+    "text field": (form([("axial", None, b"0001.npy")]), 422, "axial", "text instead of a file"),
     "a plane twice": (form([("axial", "a", npy(STACK))] * 2), 422, "axial", "twice"),
     "two names of a plane": (three(Axial=npy(STACK)), 422, "Axial", "twice"),
     "many files": (form([("axial", "a", b"")] * 50), 400, None, "form can't be read"),
@@ -224,8 +224,10 @@ HOSTILE: dict[str, tuple[bytes, int, str | None, str]] = {
 
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
 @pytest.mark.parametrize("case", list(HOSTILE))
-def test_hostile_uploads_are_refused_in_words(served: Served, path: str, case: str) -> None:
-    """The right status, the fault in words, the field it is in, no file's name; nothing is left."""
+def test_hostile_uploads_are_refused_with_a_clear_error(
+    served: Served, path: str, case: str
+) -> None:
+    """The error has the expected status, message and field, and no file remains on the disk."""
     body, status, field, words = HOSTILE[case]
     answer = served.ask("POST", path, body)
     assert answer.status == status
@@ -234,8 +236,8 @@ def test_hostile_uploads_are_refused_in_words(served: Served, path: str, case: s
     assert served.left == []
 
 
-def test_a_broken_form_is_refused_where_it_breaks_off(served: Served) -> None:
-    """A form without its end, whatever was whole of it, is no exam."""
+def test_an_incomplete_form_is_refused(served: Served) -> None:
+    """A form cut at any length is refused."""
     whole = three()
     for length in {*range(0, len(whole) - 4, 37), len(whole) - 4, len(whole) - 3}:
         answer = served.ask("POST", "/predict", whole[:length])
@@ -247,15 +249,15 @@ def test_a_broken_form_is_refused_where_it_breaks_off(served: Served) -> None:
     "kind",
     ["application/json", "application/x-www-form-urlencoded", "", "text/plain", "multipart/mixed"],
 )
-def test_what_is_no_form_with_files_is_refused(served: Served, kind: str) -> None:
-    """With 415, and how to send one."""
+def test_other_content_types_are_refused(served: Served, kind: str) -> None:
+    """The status is 415, and the advice shows how to send a form."""
     answer = served.ask("POST", "/predict", b"axial=0001.npy", kind)
     assert answer.status == 415
     assert "-F axial=@" in answer.fault["advice"]
 
 
-def test_planes_may_be_named_as_everywhere(served: Served) -> None:
-    """In any case and by their synonyms; what may follow a form's end is ignored."""
+def test_synonyms_of_plane_names_are_accepted(served: Served) -> None:
+    """Case and synonyms of plane names don't matter, and text after the form's end is ignored."""
     usual = served.ask("POST", "/predict", three())
     names = form([(name, "a.npy", npy(STACK)) for name in ("TRA", "Coronal", "sag")])
     for body in (names, three() + b"\r\n\r\n", three() + b"an epilogue\r\n"):
@@ -264,8 +266,8 @@ def test_planes_may_be_named_as_everywhere(served: Served) -> None:
         assert answer.json["findings"] == usual.json["findings"]
 
 
-def test_a_compressed_body_is_refused_as_such(served: Served) -> None:
-    """It would be taken for a form that breaks off."""
+def test_a_compressed_body_is_refused(served: Served) -> None:
+    """The error reports the compression, not an incomplete form."""
     headers = {"Content-Encoding": "gzip"}
     answer = served.ask("POST", "/predict", gzip.compress(three()), headers=headers)
     assert answer.status == 415
@@ -279,28 +281,28 @@ def test_a_compressed_body_is_refused_as_such(served: Served) -> None:
         ("multipart/form-data", three(), "no boundary in the header Content-Type"),
         ("multipart/form-data; boundary=", three(), "no boundary in the header Content-Type"),
         (KIND, b"", "an empty body"),
-        (KIND, three()[:-9], "a form that breaks off"),
+        (KIND, three()[:-9], "an incomplete form"),
     ],
 )
-def test_it_is_said_why_a_form_is_broken(
+def test_the_error_states_why_a_form_is_unreadable(
     served: Served, kind: str, body: bytes, found: str
 ) -> None:
-    """No boundary, no body and a cut body are told apart."""
+    """A missing boundary, an empty body and an incomplete body have different messages."""
     answer = served.ask("POST", "/predict", body, kind)
     assert (answer.status, answer.fault["found"]) == (400, found)
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=" + "x" * 999, KIND + "; charset=rot13", 'multipart/form-data; boundary="\xe9"'])  # fmt: skip # noqa: E501
-def test_odd_heads_are_no_fault_of_the_service(served: Served, kind: str) -> None:
-    """No edge between parts, a long one, a charset that is none: an answer, and never a 500."""
+def test_unusual_content_types_do_not_cause_internal_errors(served: Served, kind: str) -> None:
+    """A missing or long boundary or an unknown charset never causes status 500."""
     answer = served.ask("POST", "/predict", three(), kind)
     assert answer.status in (200, 400, 422)
     if answer.status != 200:
         assert answer.fault["what"]
 
 
-def test_a_missing_plane_is_read_where_that_is_allowed(lenient: Served, run_folder: Path) -> None:
-    """The same as predict's, and the answer names what was missing; without any it is refused."""
+def test_a_missing_plane_is_accepted_if_allowed(lenient: Served, run_folder: Path) -> None:
+    """Probabilities equal predict's, missing series are listed, an empty form is refused."""
     whole = random_exam(5)
     exam = Exam("5", {plane: whole.stacks[plane] for plane in (Plane.AXIAL, Plane.SAGITTAL)})
     answer = lenient.predict(exam)
@@ -315,10 +317,10 @@ def test_a_missing_plane_is_read_where_that_is_allowed(lenient: Served, run_fold
 
 @pytest.mark.parametrize("dtype", ["int16", "float64", ">u2"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_other_numbers_are_read_as_predict_reads_them(
+def test_other_numeric_types_are_read_as_by_predict(
     served: Served, onnx_file: Path, tmp_path: Path, dtype: str, order: Literal["C", "F"]
 ) -> None:
-    """Scaled from minimum to maximum to bytes, whatever their order in the file."""
+    """Other numeric types and memory orders give the same probabilities as `mrknee predict`."""
     rng = np.random.default_rng(1)
     stacks = {p: np.asarray(rng.integers(0, 900, (3, 40, 50)).astype(dtype), order=order) for p in PLANES}  # fmt: skip # noqa: E501
     for plane, stack in stacks.items():

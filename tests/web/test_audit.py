@@ -1,4 +1,4 @@
-"""The audit log: a line per exam, on the disk before the answer, without pixels."""
+"""The audit log: one line per exam, on the disk before the response, without pixels."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tests.web.test_serving import run_serve
 
 
 def record(number: int) -> Record:
-    """A record that can be told from others."""
+    """Returns a record with a distinct request id."""
     return Record(f"r{number}", "/predict", "0" * 64, __version__)
 
 
 def lines(file: Path) -> list[dict[str, object]]:
-    """The records of a log."""
+    """Returns the records of a log."""
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_each_exam_gets_a_line(onnx_file: Path, tmp_path: Path) -> None:
-    """Answered, explained or refused: id, digests, result, status; renaming it loses nothing."""
+def test_each_exam_is_recorded(onnx_file: Path, tmp_path: Path) -> None:
+    """Predictions, explanations and refusals are recorded, also after the file was renamed."""
     log = tmp_path / "audit.jsonl"
     exam = random_exam(1)
     with Served(onnx_file, tmp_path / "served", "--audit-log", str(log)) as service:
@@ -59,8 +59,8 @@ def test_each_exam_gets_a_line(onnx_file: Path, tmp_path: Path) -> None:
     assert "DOE" not in log.read_text()
 
 
-def test_an_answer_that_cannot_be_recorded_is_not_given(onnx_file: Path, tmp_path: Path) -> None:
-    """With its folder gone, an exam gets a fault, and the log's next place its records again."""
+def test_an_answer_that_cannot_be_recorded_is_not_sent(onnx_file: Path, tmp_path: Path) -> None:
+    """While the log's folder is missing, exams are answered with 500."""
     folder = tmp_path / "log"
     folder.mkdir()
     log = folder / "audit.jsonl"
@@ -73,8 +73,8 @@ def test_an_answer_that_cannot_be_recorded_is_not_given(onnx_file: Path, tmp_pat
     assert len(lines(log)) == 1
 
 
-def test_a_line_that_was_cut_spoils_no_other(tmp_path: Path) -> None:
-    """After a power loss the next record begins on a line of its own."""
+def test_an_incomplete_line_does_not_affect_the_next_one(tmp_path: Path) -> None:
+    """After a power failure the next record begins on a new line."""
     log = tmp_path / "audit.jsonl"
     AuditLog(log).write(record(1))
     whole = log.read_bytes()
@@ -86,27 +86,27 @@ def test_a_line_that_was_cut_spoils_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\x08\x07onnx", b'{\n "findings": []}', b"# notes\n"])
-def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
-    """A model, its JSON, a text: refused, byte for byte as before."""
+def test_a_file_that_is_not_an_audit_log_is_not_changed(tmp_path: Path, content: bytes) -> None:
+    """A model, its JSON and a text file are refused and stay unchanged."""
     file = tmp_path / "file"
     file.write_bytes(content)
-    with pytest.raises(MrkneeError, match="holds something else"):
+    with pytest.raises(MrkneeError, match="is not an audit log"):
         AuditLog(file)
     assert file.read_bytes() == content
 
 
-def test_the_model_is_no_audit_log(onnx_file: Path) -> None:
-    """Named twice by mistake: one clear error, and the model unharmed."""
+def test_the_model_is_not_accepted_as_audit_log(onnx_file: Path) -> None:
+    """Giving the model as audit log is one clear error and leaves the model unchanged."""
     before = digest_of(onnx_file)
     done = run_serve(onnx_file, "--port", "0", "--audit-log", onnx_file)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("mrknee serve: the audit log's file holds something else")
+    assert done.stderr.startswith("mrknee serve: the file is not an audit log")
     assert digest_of(onnx_file) == before
 
 
-def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
-    """A folder, and a file in a folder that isn't there, which isn't made."""
+def test_an_impossible_path_is_refused(tmp_path: Path) -> None:
+    """A folder and a path in a missing folder are refused, and nothing is created."""
     with pytest.raises(MrkneeError, match="is not a regular file"):
         AuditLog(tmp_path)
     with pytest.raises(FileNotFoundError):
@@ -115,10 +115,10 @@ def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link", "gone"])
-def test_what_takes_the_log_s_place_is_not_written_to(
+def test_a_replacement_of_the_log_is_not_written_to(
     onnx_file: Path, tmp_path: Path, kind: str
 ) -> None:
-    """While the service runs: the fault names the log, to the operator its file too."""
+    """If the log is replaced during service, the error names it; standard error has its path."""
     log, other = tmp_path / "logs" / "audit.jsonl", tmp_path / "other.txt"
     log.parent.mkdir()
     other.write_text("something else\n")
@@ -136,6 +136,6 @@ def test_what_takes_the_log_s_place_is_not_written_to(
         assert (answer.status, "audit log" in answer.fault["what"]) == (500, True)
         assert service.ask("GET", "/health").status == 200
         assert service.end() == 0
-        assert str(log) in service.said
-        assert "site-packages" not in service.said
+        assert str(log) in service.stderr
+        assert "site-packages" not in service.stderr
     assert other.read_text() == "something else\n"

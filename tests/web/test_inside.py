@@ -1,4 +1,4 @@
-"""What can't be seen from outside: faults of the service's own, and one exam at a time."""
+"""The application without a server: internal errors, and the request queue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mrknee.exams import Exam, Exams
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.scoring.predictions import Predictions
 from mrknee.web.app import create_app
-from mrknee.web.desk import PLACES, Desk
+from mrknee.web.request_queue import MAX_EXAMS, RequestQueue
 from mrknee.web.service import Service
 from tests.web.client import KIND, exam_form, random_exam
 
@@ -27,21 +27,24 @@ Message = dict[str, Any]
 
 
 class Failing(OnnxModel):
-    """A model that fails at any exam."""
+    """A model that fails for every exam."""
 
     def __init__(self, file: Path, fault: Exception) -> None:
         super().__init__(file)
         self.fault = fault
 
     def predict(self, exams: Exams | Exam) -> Predictions:  # noqa: ARG002
-        """Fails."""
+        """Raises the given exception."""
         raise self.fault
 
 
 async def ask(
     app: ASGIApp, method: str, path: str, leaves: asyncio.Event | None = None
 ) -> tuple[int, bytes]:
-    """What an app says to an exam, without a server between; the client may leave meanwhile."""
+    """Sends an exam to an application directly and returns status and body.
+
+    The client disconnects when `leaves` is set.
+    """
     answers: list[Message] = []
     sent = False
 
@@ -64,38 +67,38 @@ async def ask(
         "headers": headers,
         "query_string": b"",
     }
-    with suppress(ValueError):  # starlette raises it on, for the server's log (`serving` drops it)
+    with suppress(ValueError):  # starlette re-raises it for the server's log
         await app(scope, receive, send)  # type: ignore[arg-type]
     return answers[0]["status"], answers[1]["body"]
 
 
 @pytest.mark.parametrize(
-    ("fault", "what", "said"),
+    ("fault", "what", "printed"),
     [
-        (ValueError("DOE^JANE"), "fault of its own", "ValueError while answering"),
+        (ValueError("DOE^JANE"), "internal error of the service", "ValueError while answering"),
         (ModelError("the model is odd", code="odd", file="/srv/secret", found="x"), "the model is odd", "/srv/secret"),  # noqa: E501
     ],
 )  # fmt: skip
-def test_a_fault_of_the_service_is_told_without_its_insides(
-    onnx_file: Path, capsys: pytest.CaptureFixture[str], fault: Exception, what: str, said: str
+def test_internal_errors_are_reported_without_internals(
+    onnx_file: Path, capsys: pytest.CaptureFixture[str], fault: Exception, what: str, printed: str
 ) -> None:
-    """500, in words; the place in the code on standard error, without an unknown error's text."""
+    """The response is a plain 500; standard error has the place in the code, not the message."""
     app = create_app(Service(Failing(onnx_file, fault), "m"))
     status, body = asyncio.run(ask(app, "POST", "/predict"))
     assert status == 500
-    told: Mapping[str, Any] = json.loads(body)["error"]
-    assert what in told["what"]
-    assert told["field"] is None
+    reported: Mapping[str, Any] = json.loads(body)["error"]
+    assert what in reported["what"]
+    assert reported["field"] is None
     for inside in (b"DOE", b"/srv", b"Traceback", b".py"):
         assert inside not in body
     errors = capsys.readouterr().err
-    assert said in errors
+    assert printed in errors
     assert "test_inside.py:" in errors
     assert "DOE" not in errors
 
 
-class Patient(OnnxModel):
-    """A model that reads when it is allowed to, and counts how many read at once."""
+class WaitingModel(OnnxModel):
+    """A model that waits for permission, and counts concurrent predictions."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
@@ -113,9 +116,9 @@ class Patient(OnnxModel):
         return super().predict(exams)
 
 
-def test_one_exam_is_read_at_a_time_and_health_answers_meanwhile(onnx_file: Path) -> None:
-    """Three exams are there and the first is being read: /health says ok; never two are read."""
-    model = Patient(onnx_file)
+def test_one_exam_is_processed_at_a_time_while_health_responds(onnx_file: Path) -> None:
+    """With three exams queued, /health responds, and no two exams are processed at once."""
+    model = WaitingModel(onnx_file)
     app = create_app(Service(model, "m"))
 
     async def meet() -> list[tuple[int, bytes]]:
@@ -133,14 +136,14 @@ def test_one_exam_is_read_at_a_time_and_health_answers_meanwhile(onnx_file: Path
     assert model.most == 1
 
 
-def test_a_full_queue_says_come_again_and_is_not_ready(onnx_file: Path) -> None:
-    """With as many whole exams as there are places: 503, /ready too, and /health answers."""
-    model = Patient(onnx_file)
+def test_a_full_queue_refuses_exams_and_is_not_ready(onnx_file: Path) -> None:
+    """With a full queue, /predict and /ready return 503, and /health responds."""
+    model = WaitingModel(onnx_file)
     app = create_app(Service(model, "m"))
 
     async def meet() -> None:
         assert await ask(app, "GET", "/ready") == (200, b'{"status":"ready"}')
-        exams = [asyncio.create_task(ask(app, "POST", "/predict")) for _ in range(PLACES)]
+        exams = [asyncio.create_task(ask(app, "POST", "/predict")) for _ in range(MAX_EXAMS)]
         assert await asyncio.to_thread(model.begun.wait, 60)
         for _ in range(1000):
             if (await ask(app, "GET", "/ready"))[0] == 503:
@@ -151,15 +154,15 @@ def test_a_full_queue_says_come_again_and_is_not_ready(onnx_file: Path) -> None:
         assert "again in 2 seconds" in json.loads(body)["error"]["advice"]
         assert await ask(app, "GET", "/health") == (200, b'{"status":"ok"}')
         model.allowed.set()
-        assert [status for status, _ in await asyncio.gather(*exams)] == [200] * PLACES
+        assert [status for status, _ in await asyncio.gather(*exams)] == [200] * MAX_EXAMS
         assert (await ask(app, "GET", "/ready"))[0] == 200
 
     asyncio.run(meet())
 
 
-def test_work_for_clients_that_have_gone_is_dropped(onnx_file: Path) -> None:
-    """One is read, one waits and leaves, one waits: two are read, and no place stays taken."""
-    model = Patient(onnx_file)
+def test_exams_of_disconnected_clients_are_not_processed(onnx_file: Path) -> None:
+    """An exam whose client disconnects while it waits is removed from the queue."""
+    model = WaitingModel(onnx_file)
     app = create_app(Service(model, "m"))
 
     async def meet() -> None:
@@ -182,32 +185,32 @@ def test_work_for_clients_that_have_gone_is_dropped(onnx_file: Path) -> None:
     asyncio.run(meet())
 
 
-def test_a_client_that_leaves_while_its_exam_is_unpacked_gets_nothing_computed() -> None:
-    """The work is told before it computes, and its place is free afterwards."""
-    desk = Desk()
-    told = threading.Event()
+def test_running_work_is_notified_of_a_disconnect() -> None:
+    """The work's event is set when the client disconnects, and its place is free afterwards."""
+    queue = RequestQueue()
+    started = threading.Event()
 
-    def work(gone: threading.Event) -> None:
-        told.set()
-        assert gone.wait(60)
+    def work(abandoned: threading.Event) -> None:
+        started.set()
+        assert abandoned.wait(60)
 
     async def leave() -> None:
-        assert await asyncio.to_thread(told.wait, 60)
+        assert await asyncio.to_thread(started.wait, 60)
 
     async def meet() -> None:
-        with desk.place():
-            await desk.read(work, leave())
+        with queue.place():
+            await queue.process(work, leave())
 
     with pytest.raises(ClientDisconnect):
         asyncio.run(meet())
-    assert desk.taken == 0
+    assert queue.taken == 0
 
 
-def test_a_fault_gives_the_place_back() -> None:
-    """Whatever happens to an exam, its place is free afterwards."""
-    desk = Desk()
+def test_an_exception_frees_the_place() -> None:
+    """A place in the queue is free again after an exception."""
+    queue = RequestQueue()
     for _ in range(50):
-        with pytest.raises(ValueError, match="odd"), desk.place():
+        with pytest.raises(ValueError, match="odd"), queue.place():
             raise ValueError("odd")
-    with desk.place():
-        assert asyncio.run(desk.read(lambda _: 7, asyncio.sleep(60))) == 7
+    with queue.place():
+        assert asyncio.run(queue.process(lambda _: 7, asyncio.sleep(60))) == 7

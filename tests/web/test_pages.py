@@ -1,4 +1,4 @@
-"""The pages a browser shows: a headless Chromium and a real service."""
+"""The pages of the service in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Request
 from mrknee.exams import PLANES, Exam, write_stack
 from mrknee.inference.model import load_model
 from mrknee.report.exam_page import exam_page
-from mrknee.report.pictures import chance
+from mrknee.report.pictures import probability_text
 from tests.conftest import needs_chromium
 from tests.report.test_exam_page import CONTRAST
 from tests.web.client import Served, exam_form, form, random_exam
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def page(browser: Browser, served: Served) -> Iterator[Page]:
-    """The start page, as a phone shows it."""
+    """The start page at the width of a phone."""
     shown = browser.new_page(viewport={"width": 390, "height": 844})
     shown.goto(f"http://127.0.0.1:{served.port}/")
     yield shown
@@ -31,7 +31,7 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exam's files."""
+    """The files of an exam."""
     folder = tmp_path_factory.mktemp("exam")
     for plane, stack in random_exam(6).stacks.items():
         write_stack(folder, plane, "DOE^JANE", stack)
@@ -39,7 +39,7 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def choose(page: Page, folder: Path) -> None:
-    """Puts an exam's files into the form and sends it."""
+    """Selects the files of an exam in the form and submits it."""
     for plane in PLANES:
         page.set_input_files(f"input[name={plane}]", str(folder / plane / "DOE^JANE.npy"))
     page.click("button")
@@ -47,14 +47,16 @@ def choose(page: Page, folder: Path) -> None:
 
 
 @needs_chromium
-def test_the_form_shows_why(page: Page, served: Served, onnx_file: Path, stacks: Path) -> None:
-    """Three files chosen and sent: the exam's page comes, with the model's own probabilities."""
+def test_the_form_leads_to_the_page_of_the_exam(
+    page: Page, served: Served, onnx_file: Path, stacks: Path
+) -> None:
+    """Submitting three files shows the page of the exam with the model's probabilities."""
     assert "model.onnx" in page.inner_text("h1")
     assert "0.500" in page.inner_text("table")
     choose(page, stacks)
     [expected] = load_model(onnx_file).predict([random_exam(6)]).probabilities
     shown = [card.inner_text().split("\n")[1] for card in page.locator(".card").all()]
-    assert shown == [chance(number) for number in expected]
+    assert shown == [probability_text(number) for number in expected]
     text = re.sub('base64,[^"]*', "", page.content())  # pictures may hold any letters
     assert "DOE" not in text
     assert "explanation.json" not in page.content()
@@ -63,39 +65,39 @@ def test_the_form_shows_why(page: Page, served: Served, onnx_file: Path, stacks:
 
 
 @needs_chromium
-def test_a_file_that_is_none_is_told_above_the_form(page: Page, tmp_path: Path) -> None:
-    """The page says which file and why, and the form is there for the next try."""
+def test_an_invalid_file_is_reported_above_the_form(page: Page, tmp_path: Path) -> None:
+    """The page names the file and the error, and contains the form again."""
     for plane in PLANES:
         (tmp_path / plane).mkdir()
         (tmp_path / plane / "DOE^JANE.npy").write_bytes(b"<b>no stack</b>")
     choose(page, tmp_path)
-    said = page.inner_text("[role=alert]")
-    assert "not a .npy file" in said
-    assert "(axial)" in said
+    alert = page.inner_text("[role=alert]")
+    assert "not a .npy file" in alert
+    assert "(axial)" in alert
     assert page.locator("input[type=file]").count() == 3
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 @needs_chromium
-def test_the_pages_load_nothing_and_run_nothing(
+def test_the_pages_load_no_resources_and_run_no_scripts(
     browser: Browser, served: Served, stacks: Path
 ) -> None:
-    """A browser asks for the pages themselves and for nothing else, and complains of nothing."""
+    """The browser requests only the pages themselves, and its console is empty."""
     shown = browser.new_page()
     asked: list[str] = []
-    said: list[str] = []
+    console: list[str] = []
 
     def note(request: Request) -> None:
         asked.append(request.url)
 
     shown.on("request", note)
-    shown.on("console", lambda message: said.append(message.text))
+    shown.on("console", lambda message: console.append(message.text))
     home = f"http://127.0.0.1:{served.port}/"
     shown.goto(home, wait_until="networkidle")
     choose(shown, stacks)
     shown.wait_for_load_state("networkidle")
     assert [url for url in asked if not url.startswith("data:")] == [home, home + "explain"]
-    assert said == []
+    assert console == []
     assert shown.locator("script").count() == 0
     shown.close()
 
@@ -103,7 +105,7 @@ def test_the_pages_load_nothing_and_run_nothing(
 @needs_chromium
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_the_start_page_fits(page: Page, width: int) -> None:
-    """Nothing sticks out to the right, of the page or of the form."""
+    """Nothing exceeds the width of the page or of the form."""
     page.set_viewport_size({"width": width, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ends = page.evaluate(
@@ -115,16 +117,16 @@ def test_the_start_page_fits(page: Page, width: int) -> None:
 
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_by_day_and_by_night(page: Page, scheme: str) -> None:
-    """The page is bright or dark as asked; every text has a contrast of 4.5 (WCAG AA) or more."""
+def test_text_has_enough_contrast_in_both_colour_schemes(page: Page, scheme: str) -> None:
+    """The page follows the colour scheme; all text has a contrast of at least 4.5 (WCAG AA)."""
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     contrast, paper = page.evaluate(CONTRAST)
     assert contrast >= 4.5
     assert paper < 0.05 if scheme == "dark" else paper > 0.9
 
 
-def test_a_browser_s_faults_are_pages_with_the_same_status(served: Served) -> None:
-    """At /explain, for who wants a page; what was sent is shown as text, never as markup."""
+def test_browsers_receive_errors_as_pages_with_the_same_status(served: Served) -> None:
+    """/explain returns errors as HTML if preferred, with submitted names escaped."""
     accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     body = form([("<script>alert(1)</script>", "x", b"")])
     answer = served.ask("POST", "/explain", body, accept=accept)
@@ -135,8 +137,8 @@ def test_a_browser_s_faults_are_pages_with_the_same_status(served: Served) -> No
     assert served.ask("POST", "/predict", body, accept=accept).fault["field"]
 
 
-def test_the_page_is_the_command_s_without_its_files(served: Served, onnx_file: Path) -> None:
-    """The same page as the report room makes, told to keep to itself, and to send forms here."""
+def test_the_page_equals_that_of_the_command(served: Served, onnx_file: Path) -> None:
+    """The page equals that of `exam_page`, and has a Content-Security-Policy."""
     exam = Exam("upload", random_exam(6).stacks)
     answer = served.ask("POST", "/explain", exam_form(exam), accept="text/html")
     expected = exam_page(

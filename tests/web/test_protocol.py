@@ -1,4 +1,4 @@
-"""What a connection may do: real sockets that are slow, odd, many, or gone."""
+"""Limits of connections: slow, malformed, numerous and disconnected clients on real sockets."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ POST = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {KIND}\r\n"
 
 @contextmanager
 def connected(served: Served) -> Iterator[socket.socket]:
-    """A connection of its own."""
+    """Opens a separate connection."""
     with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
         yield connection
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """To the end of the connection, which has to come."""
+    """Reads until the connection is closed."""
     found = b""
     while more := connection.recv(65536):
         found += more
@@ -37,7 +37,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def refused(answer: bytes) -> tuple[int, str]:
-    """The status, and what was found, of an answer in the documented form."""
+    """Returns status and `found` of an error response, and checks its documented format."""
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"\r\nconnection: close" in head.lower()
     assert b"\r\nx-request-id: " in head.lower()
@@ -67,8 +67,8 @@ def refused(answer: bytes) -> tuple[int, str]:
         ("GET /health HTTP/1.1\r\nHost: localhost\r\n" + "X: x\r\n" * 9_000 + "\r\n", "32,768"),
     ],
 )  # fmt: skip
-def test_what_is_no_proper_http_ends_the_connection(served: Served, sent: str, found: str) -> None:
-    """One answer in the documented form, then the end: nothing behind it is taken for a request."""
+def test_malformed_http_closes_the_connection(served: Served, sent: str, found: str) -> None:
+    """One error response is sent, then the connection is closed; the rest is not parsed."""
     with connected(served) as connection:
         connection.sendall(sent.encode("latin-1"))
         answer = read_all(connection)
@@ -79,8 +79,8 @@ def test_what_is_no_proper_http_ends_the_connection(served: Served, sent: str, f
     assert "bytearray" not in reason
 
 
-def test_many_tiny_chunks_are_refused_at_once(served: Served) -> None:
-    """A hundred thousand chunks of one byte: the connection ends after the first thousand."""
+def test_many_tiny_chunks_are_refused_early(served: Served) -> None:
+    """Of 20,000 chunks of one byte, the connection accepts the free thousand."""
     with connected(served) as connection:
         connection.sendall(f"{POST}Transfer-Encoding: chunked\r\n\r\n".encode())
         connection.sendall(b"1\r\nx\r\n" * 20_000)
@@ -90,8 +90,8 @@ def test_many_tiny_chunks_are_refused_at_once(served: Served) -> None:
 
 
 @pytest.mark.parametrize(("size", "whole"), [(1, False), (MEAN_PART_BYTES // 2, False), (MEAN_PART_BYTES, True)])  # fmt: skip # noqa: E501
-def test_parts_are_counted_by_their_mean_size(size: int, whole: bool) -> None:
-    """Any size up to the free parts, then the mean counts; the next request begins anew."""
+def test_parts_are_limited_by_their_mean_size(size: int, whole: bool) -> None:
+    """The mean size is limited after the free parts, separately for each request."""
     connection = CheckedConnection()
     for _ in range(2 if whole else 1):
         connection.receive_data(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -99,7 +99,7 @@ def test_parts_are_counted_by_their_mean_size(size: int, whole: bool) -> None:
         chunk = b"%x\r\n%s\r\n" % (size, b"x" * size)
         count = 0
         try:
-            for count in range(300 * FREE_PARTS):  # looked at below
+            for count in range(300 * FREE_PARTS):  # checked below
                 connection.receive_data(chunk)
                 assert isinstance(connection.next_event(), h11.Data)
                 if whole and count > 2 * FREE_PARTS:
@@ -116,8 +116,8 @@ def test_parts_are_counted_by_their_mean_size(size: int, whole: bool) -> None:
         connection.start_next_cycle()
 
 
-def test_slow_uploads_keep_nobody_out(served: Served) -> None:
-    """Forty clients have sent a little of their exams: another's are read all the same."""
+def test_slow_uploads_do_not_block_others(served: Served) -> None:
+    """Exams are accepted while forty slow clients are uploading."""
     head = f"{POST}Content-Length: 90000000\r\n\r\n".encode() + exam_form(random_exam(1))[:200]
     with ExitStack() as stack:
         slow = [stack.enter_context(connected(served)) for _ in range(40)]
@@ -134,7 +134,7 @@ def test_slow_uploads_keep_nobody_out(served: Served) -> None:
 
 @pytest.fixture(scope="module")
 def hasty(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service whose time limits are short."""
+    """A service with short time limits."""
     patch = (
         "from mrknee.web import protocol, arrivals\n"
         "protocol.HEAD_SECONDS = protocol.SEND_SECONDS = 1.0\n"
@@ -144,8 +144,8 @@ def hasty(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield service
 
 
-def test_slow_clients_are_ended(hasty: Served) -> None:
-    """Heads, bodies and what is left of refused bodies: each has its limit, and idle ones too."""
+def test_slow_clients_are_disconnected(hasty: Served) -> None:
+    """Heads, bodies, the rest of refused bodies and idle connections have time limits."""
     with ExitStack() as stack:
         idle, head, body, refused_body = (stack.enter_context(connected(hasty)) for _ in range(4))
         head.sendall(b"GET /health HTT")
@@ -160,8 +160,8 @@ def test_slow_clients_are_ended(hasty: Served) -> None:
                 read_all(connection)
 
 
-def test_who_does_not_take_the_answer_is_ended(hasty: Served) -> None:
-    """A client that asks and never reads is gone after the limit, and no place stays taken."""
+def test_clients_that_do_not_read_are_disconnected(hasty: Served) -> None:
+    """A client that sends requests and never reads is disconnected after the time limit."""
     with connected(hasty) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         asked = b"GET /model HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1_000_000
@@ -170,8 +170,8 @@ def test_who_does_not_take_the_answer_is_ended(hasty: Served) -> None:
     assert hasty.ask("GET", "/health").status == 200
 
 
-def test_health_answers_however_many_connections_there_are(served: Served) -> None:
-    """More than the limit: each new one is taken, for the one that has waited longest."""
+def test_health_responds_with_any_number_of_connections(served: Served) -> None:
+    """Above the limit, each new connection replaces the one that has waited longest."""
     with ExitStack() as stack:
         many = [stack.enter_context(connected(served)) for _ in range(MAX_CONNECTIONS + 20)]
         for connection in many:
@@ -187,8 +187,8 @@ def test_health_answers_however_many_connections_there_are(served: Served) -> No
             assert many[0].recv(10) == b""
 
 
-def test_the_least_rate_and_the_whole_time_limit_a_body() -> None:
-    """The deadline moves on with what has come, and never beyond the whole time."""
+def test_a_body_is_limited_by_minimum_rate_and_maximum_time() -> None:
+    """The deadline grows with the bytes received, up to the maximum time."""
     from mrknee.web import arrivals
 
     async def arrive() -> arrivals._Arrival:

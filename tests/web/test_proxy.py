@@ -1,4 +1,4 @@
-"""The nginx recipe of docs/serving.md, with a real nginx before a real service."""
+"""The nginx configuration of docs/serving.md, run with nginx and a service."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ http {{
 
 
 class Proxy:
-    """What a client sees of the service."""
+    """A client of the service behind the proxy."""
 
     def __init__(self, port: int, log: Path) -> None:
         self.port, self.log = port, log
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        """Sends one request and waits for the answer."""
+        """Sends one request and waits for the response."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, given)
@@ -64,7 +64,7 @@ class Proxy:
 
 @pytest.fixture(scope="module")
 def proxy(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """Nginx with the recipe, without TLS, whose certificates a test can't have."""
+    """Nginx with the documented configuration, without TLS."""
     folder = tmp_path_factory.mktemp("proxy")
     words = ("--root-path", "/knee", "--allowed-host", "knee.example")
     with Served(onnx_file, folder / "served", *words) as service:
@@ -98,11 +98,11 @@ def proxy(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             nginx.terminate()
             nginx.wait(60)
         assert service.end() == 0
-        assert service.said == ""
+        assert service.stderr == ""
 
 
-def test_exams_are_read_below_the_path(proxy: Proxy) -> None:
-    """Predictions and facts, under the proxy's name too; the bare path leads to the start page."""
+def test_exams_are_answered_below_the_path(proxy: Proxy) -> None:
+    """Predictions and properties are returned below the path; the path itself redirects."""
     body = exam_form(random_exam(1))
     answer = proxy.ask("POST", "/knee/predict", body, Content_Type=KIND)
     assert answer.status == 200
@@ -114,8 +114,8 @@ def test_exams_are_read_below_the_path(proxy: Proxy) -> None:
     assert proxy.ask("GET", "/predict").status == 404
 
 
-def test_the_request_s_id_is_passed_on_and_back(proxy: Proxy) -> None:
-    """Nginx makes one, the service takes it, and the client gets it once."""
+def test_the_request_id_of_nginx_is_returned(proxy: Proxy) -> None:
+    """The client receives exactly one request id, which nginx generated."""
     answer = proxy.ask("GET", "/knee/health")
     [request_id] = answer.headers.get_all("X-Request-ID") or []
     assert re.fullmatch("[0-9a-f]{32}", request_id)
@@ -124,7 +124,7 @@ def test_the_request_s_id_is_passed_on_and_back(proxy: Proxy) -> None:
 
 
 def test_large_bodies_end_at_the_service_s_limit(proxy: Proxy) -> None:
-    """10 MB arrive whole; more than the service takes is refused, there or by nginx."""
+    """10 MB are accepted; bodies above the limit of the service are refused."""
     large = exam_form(random_exam(1, (160, 160, 160)))
     assert len(large) > 1_000_000  # nginx's own default
     assert proxy.ask("POST", "/knee/predict", large, Content_Type=KIND).status == 200
@@ -135,8 +135,8 @@ def test_large_bodies_end_at_the_service_s_limit(proxy: Proxy) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
-def test_other_sites_and_metrics_stay_out(proxy: Proxy) -> None:
-    """A form of another site is refused through the proxy too; metrics are not for clients."""
+def test_other_sites_and_metrics_are_blocked(proxy: Proxy) -> None:
+    """Forms of other sites are refused through the proxy, and metrics are not accessible."""
     body = exam_form(random_exam(1))
     headers = {"Content_Type": KIND, "Host": "knee.example", "Origin": "https://evil.example"}
     assert proxy.ask("POST", "/knee/explain", body, **headers).status == 403
@@ -149,7 +149,7 @@ def test_other_sites_and_metrics_stay_out(proxy: Proxy) -> None:
 def test_a_browser_s_form_works_below_the_path(
     proxy: Proxy, browser: Browser, tmp_path: Path
 ) -> None:
-    """The start page's form posts to the path's own /explain, and its links lead below it."""
+    """The form and the links of the start page stay below the path."""
     for plane, stack in random_exam(6).stacks.items():
         write_stack(tmp_path, plane, "DOE^JANE", stack)
     page = browser.new_page()

@@ -1,4 +1,4 @@
-"""A service's life: it starts or says why not, takes what it can, ends when told to."""
+"""Start, limits and shutdown of the service."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ pytestmark = pytest.mark.slow
 
 
 def run_serve(*words: object) -> subprocess.CompletedProcess[str]:
-    """The command, where it is expected to end by itself."""
+    """Runs the command, which is expected to end by itself."""
     command = [sys.executable, "-m", "mrknee", "serve", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # our own command
 
 
 @pytest.mark.parametrize("kind", ["onnx", "run"])
-def test_exams_in_parallel_are_read_as_alone(
+def test_parallel_exams_give_the_same_results(
     served: Served, lenient: Served, onnx_file: Path, run_folder: Path, kind: str
 ) -> None:
-    """Four at a time, of different sizes: each gets predict's numbers, to 1e-6."""
+    """Four concurrent clients receive the probabilities of predict, to 1e-6."""
     service, model = (served, onnx_file) if kind == "onnx" else (lenient, run_folder)
     exams = [random_exam(seed, (1 + seed, 2 + seed % 3, 9)) for seed in range(12)]
     expected = load_model(model).predict(exams).probabilities
@@ -45,8 +45,8 @@ def test_exams_in_parallel_are_read_as_alone(
         np.testing.assert_allclose(found, numbers, rtol=0, atol=1e-6)
 
 
-def test_an_upload_given_up_gives_its_place_back(served: Served) -> None:
-    """More clients than places go away in the middle; the next is served."""
+def test_an_abandoned_upload_frees_its_place(served: Served) -> None:
+    """After more clients than places disconnected during their uploads, the next is accepted."""
     body = exam_form(random_exam(1))
     for _ in range(MAX_PER_ADDRESS + 1):
         upload = served.begin(body)
@@ -56,12 +56,12 @@ def test_an_upload_given_up_gives_its_place_back(served: Served) -> None:
         if served.predict(random_exam(1)).status == 200:
             break
     else:
-        pytest.fail("no place came free")
+        pytest.fail("no place became free")
     assert served.left == []
 
 
-def test_a_body_without_a_stated_length_is_counted(served: Served) -> None:
-    """Chunks without end are refused at the limit, not before and not after."""
+def test_a_body_without_content_length_is_limited(served: Served) -> None:
+    """An endless chunked body is refused exactly at the limit."""
     with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
         head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
         connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode())
@@ -80,10 +80,10 @@ def test_a_body_without_a_stated_length_is_counted(served: Served) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_exam_on_its_way_is_read_before_the_end(
+def test_a_running_upload_is_answered_before_shutdown(
     onnx_file: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Told to end with half an exam there: it gets its answer, nobody else does, status 0."""
+    """After a signal, a running upload is answered, new connections are refused; status 0."""
     with Served(onnx_file, tmp_path) as service:
         upload = service.begin(exam_form(random_exam(1)))
         upload.send(9000)
@@ -95,41 +95,41 @@ def test_an_exam_on_its_way_is_read_before_the_end(
                 break
             time.sleep(0.05)
         else:
-            pytest.fail("it goes on listening")
+            pytest.fail("the service still listens")
         upload.send()
         answer = upload.answer()
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert b'"findings"' in answer
         assert service.end(number) == 0
-        assert (service.left, service.said) == ([], "")
+        assert (service.left, service.stderr) == ([], "")
 
 
-def test_a_full_disk_is_told_and_leaves_no_trace(
+def test_a_full_disk_is_reported_and_leaves_no_files(
     onnx_file: Path,
     disk: Path,  # noqa: F811
 ) -> None:
-    """An exam that finds no room gets 507 in our words; with room again, the next is read."""
+    """A full disk is answered with 507; with free space, the next exam is accepted."""
     large = exam_form(random_exam(1, (160, 160, 160)))
     with Served(onnx_file, disk) as service:
         filling = fill(disk, 500_000)
         answer = service.ask("POST", "/predict", large)
         assert answer.status == 507
-        assert "no room" in answer.fault["what"]
+        assert "no disk space left" in answer.fault["what"]
         assert service.left == []
         filling.unlink()
         assert service.predict(random_exam(1)).status == 200
         assert service.end() == 0
-        assert (service.left, service.said) == ([], "")
+        assert (service.left, service.stderr) == ([], "")
 
 
-def test_a_port_that_is_taken_is_one_clear_error(onnx_file: Path) -> None:
-    """Nothing is said to be served; exit status 1."""
+def test_a_port_in_use_is_one_clear_error(onnx_file: Path) -> None:
+    """A port in use gives exit status 1 and an empty standard output."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run_serve(onnx_file, "--port", port)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "can't listen there" in done.stderr
+    assert "can't listen on this address" in done.stderr
     assert f"port {port}" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -137,26 +137,26 @@ def test_a_port_that_is_taken_is_one_clear_error(onnx_file: Path) -> None:
 @pytest.mark.parametrize(
     "words", [["--port", "70000"], ["--host", "no-such-host.invalid"], ["--host", "192.0.2.1"]]
 )
-def test_a_place_that_is_none_is_one_clear_error(onnx_file: Path, words: list[str]) -> None:
-    """Ports beyond the last, names nobody has, addresses of other machines."""
+def test_an_impossible_address_is_one_clear_error(onnx_file: Path, words: list[str]) -> None:
+    """Ports out of range, unknown hosts and addresses of other machines are refused."""
     done = run_serve(onnx_file, *words)
     assert done.returncode == 1
-    assert "can't listen there" in done.stderr
+    assert "can't listen on this address" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_bad_model_is_told_before_anybody_can_ask(
+def test_an_unreadable_model_is_reported_before_listening(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A file that is no model, and none at all: the usual error, exit status 1."""
+    """A file that is not a model and a missing file give exit status 1 and one error."""
     file = tmp_path / "model.onnx"
     file.write_bytes(b"no model")
     for model in (file, tmp_path / "nowhere"):
         assert main(["serve", str(model), "--port", "0"]) == 1
-        said = capfd.readouterr()
-        assert said.out == ""
-        assert said.err.startswith("mrknee serve: ")
-        assert "Traceback" not in said.err
+        output = capfd.readouterr()
+        assert output.out == ""
+        assert output.err.startswith("mrknee serve: ")
+        assert "Traceback" not in output.err
 
 
 LOADS_NO_TORCH = """
@@ -185,9 +185,9 @@ sys.exit(status or (f"loaded {heavy}" if heavy else 0))
 
 
 def test_serving_an_exported_model_imports_no_torch(onnx_file: Path, tmp_path: Path) -> None:
-    """In a process of its own: page, prediction and explanation are answered, without torch.
+    """In a separate process, all responses are computed without importing torch.
 
-    Nor is anything left in the person's home folder.
+    No files are written to the home folder.
     """
     body = tmp_path / "body"
     body.write_bytes(exam_form(random_exam(1)))
@@ -210,10 +210,10 @@ WATCHED = """
 import asyncio, os, sys
 from pathlib import Path
 from opentelemetry import _logs, metrics, trace
-told = []
+calls = []
 class Watch:
     def __getattr__(self, name):
-        return lambda *a, **k: told.append(name)
+        return lambda *a, **k: calls.append(name)
 trace.set_tracer_provider(Watch())
 metrics.set_meter_provider(Watch())
 _logs.set_logger_provider(Watch())
@@ -231,18 +231,18 @@ async def ask(path):
     await app(head, receive, send)
 for path in ("/", "/model", "/nothing"):
     asyncio.run(ask(path))
-print("told", told)
+print("calls", calls)
 """
 
 
-def test_nothing_is_reported_to_anybody(onnx_file: Path, tmp_path: Path) -> None:
-    """FastAPI would tell OpenTelemetry of every request where that is set up; here it isn't told.
+def test_no_telemetry_is_sent(onnx_file: Path, tmp_path: Path) -> None:
+    """Requests are not reported to OpenTelemetry, even if it is configured.
 
-    A service that environment variables ask to report starts and connects nowhere.
+    A service with environment variables for OpenTelemetry starts and connects to no collector.
     """
     command = [sys.executable, "-c", WATCHED, str(onnx_file)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    assert done.stdout.splitlines() == ["/ 200", "/model 200", "/nothing 404", "told []"]
+    assert done.stdout.splitlines() == ["/ 200", "/model 200", "/nothing 404", "calls []"]
     with socket.create_server(("127.0.0.1", 0)) as collector:
         address = f"http://127.0.0.1:{collector.getsockname()[1]}"
         asked = {"FASTAPI_OTEL_AUTO_CONFIGURE": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": address}

@@ -1,20 +1,20 @@
-"""Inference: a trained model on exams.
+"""Inference: probabilities and explanations of exams from trained models.
 
-- `model`: what any trained model does; opens a run folder or an ONNX file (no torch).
-- `torch_model`: a run folder, computed by torch.
-- `explanation`: a logit taken apart into series, slices and pixels (no torch).
-- `faithfulness`: are maps true to their network? Deletion, random weights.
-- `export`: a run folder -> one ONNX file, proven; `graph` is what it exports.
-- `quantisation`: the graph in 8 bits, and what that costs in AUC.
-- `onnx_model`: an ONNX file: exams -> probabilities and explanations (no torch); `onnx_file` is
-  its bytes, `onnx_metadata` its metadata, `onnx_graph` what its graph may hold, `runtimes` is
-  what computes it.
-- `trained_series`: series that a model was not trained on are left out.
-- `submission`: the MRNet competition's interface.
+- `model`: common interface of trained models; loads a run folder or an ONNX file (no torch).
+- `ensemble`: several models as one (no torch).
+- `torch_model`: a model in a run folder, computed by torch.
+- `explanation`: decomposition of logits into series, slices and pixels (no torch); `plot` draws it.
+- `faithfulness`: tests of heat maps: deletion of slices, random weights.
+- `export`: run folder -> ONNX file, verified before writing; `graph` is the exported network.
+- `quantisation`: 8-bit quantisation of the graph, and its effect on the AUCs.
+- `onnx_model`: a model in an ONNX file (no torch); `onnx_file` reads the file, `onnx_metadata` its
+  metadata, `onnx_graph` checks its graph, `runtimes` compute it.
+- `trained_series`: removes series that a model was not trained on.
+- `submission`: interface of the MRNet competition.
 """
 
 import os
 
-# ONNX Runtime, unless told not to before it is imported, notes an identifier in the home folder
-# and reports its use to its maker (Privacy.md in its package)
+# unless this is set before the import, ONNX Runtime stores an identifier in the home folder and
+# sends usage data to Microsoft (Privacy.md in its package)
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

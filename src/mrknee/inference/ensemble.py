@@ -1,4 +1,4 @@
-"""Several trained models that read exams as one; importing this file imports no torch."""
+"""Ensembles of trained models; importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -17,34 +17,33 @@ from mrknee.scoring.predictions import Predictions
 
 
 class Ensemble(Model):
-    """Several models of the same findings; each probability is the mean of the members'.
+    """Several models of the same findings; probabilities are the means over the members.
 
-    The mean is taken of the calibrated probabilities. It is not calibrated again, and has no
-    operating points: both would have to be fitted on exams that no member was trained on.
+    The mean is taken over the calibrated probabilities. It is not calibrated again and has no
+    operating points: both would have to be fitted on exams not used for training any member.
 
     Args:
-        members: two models or more.
-        names: their names, for messages; one per member.
+        members: at least two models.
+        names: names of the members, for error messages.
 
     Attributes:
         members: the models.
-        series: the series of all members, each once. Each member leaves out those of an exam that
-            it was not trained on by itself.
-        preparation: the first member's.
-        provenance: what the members' provenance agrees on, and `members`: each one's own.
+        series: union of the members' series. Each member ignores series that it was not trained on.
+        preparation: preparation of the first member.
+        provenance: entries common to all members, and `members`: the provenance of each member.
 
     Raises:
-        ModelError: there are fewer than two, or their findings differ, or a series of one name is
-            of different planes.
+        ModelError: there are fewer than two members, or their findings differ, or a series has
+            different planes in different members.
     """
 
     def __init__(self, members: Sequence[Model], names: Sequence[str]) -> None:
         self.members, self._names = tuple(members), tuple(names)
         if len(self.members) < 2:
             raise ModelError(
-                "this is no ensemble",
+                "an ensemble needs at least two models",
                 code="ensemble",
-                expected="two models or more",
+                expected="at least two models",
                 found=", ".join(names) or "none",
             )
         for name, member in zip(self._names, self.members, strict=True):
@@ -56,7 +55,7 @@ class Ensemble(Model):
             series=_joined([member.trained for member in self.members]),
             preparation=first.preparation,
             provenance={
-                **_agreed([member.provenance for member in self.members]),
+                **_common_entries([member.provenance for member in self.members]),
                 "members": [dict(member.provenance) for member in self.members],
             },
             decisions={},
@@ -65,7 +64,7 @@ class Ensemble(Model):
 
     @property
     def uncalibrated(self) -> dict[str, str]:
-        """A mean is calibrated only where all members are."""
+        """Uncalibrated finding -> reason; a finding is calibrated only if it is in all members."""
         each = [member.uncalibrated for member in self.members]
         return {name: why for one in reversed(each) for name, why in one.items()}
 
@@ -79,27 +78,27 @@ class Ensemble(Model):
             if which
         ]
         raise ModelError(
-            "models of different findings are no ensemble",
+            "the models of an ensemble have different findings",
             code="ensemble",
             file=name,
-            expected=f"{', '.join(first)}, as {self._names[0]} has",
+            expected=f"{', '.join(first)}, as in {self._names[0]}",
             found="; ".join(differences) or f"another order: {', '.join(member.findings)}",
-            advice="predict with each model by itself; evaluate and compare take several tables, "
-            "with commas between, as one model",
+            advice="predict with each model separately; evaluate and compare accept several "
+            "tables, separated by commas, as one model",
         )
 
     def predict(self, exams: Exams | Exam) -> Predictions:
-        """Reads exams with every member.
+        """Predicts exams with every member.
 
         Args:
-            exams: a Dataset, any other row of exams, or a single exam; read once per member.
+            exams: a Dataset, another sequence of exams, or a single exam; read once per member.
 
         Returns:
-            The mean of the members' calibrated probabilities per exam and finding, 0 to 1, in the
-            exams' order, with the remarks of all of them.
+            Mean of the members' calibrated probabilities per exam and finding, 0 to 1, in the
+            order of the exams, with the remarks of all members.
 
         Raises:
-            MrkneeError: an exam's files can't be used, or there are no exams.
+            MrkneeError: the files of an exam can't be used, or there are no exams.
         """
         row = as_exams(exams)
         tables = [member.predict(row) for member in self.members]
@@ -107,27 +106,27 @@ class Ensemble(Model):
         remarks = {
             exam_id: found
             for exam_id in tables[0].ids
-            if (found := _each_once(table.remarks.get(exam_id, ()) for table in tables))
+            if (found := _unique(table.remarks.get(exam_id, ()) for table in tables))
         }
         return Predictions(tables[0].ids, self.findings, probabilities, remarks)
 
     def explain(self, exam: Exam) -> Explanation:
-        """The mean of the members' logits, taken apart: the mean of their contributions.
+        """Returns the mean of the members' logits and of their contributions.
 
-        A member that was not trained on a series contributes 0 there. The probabilities are the
-        means of the members' calibrated ones, as `predict` gives them.
+        A member that was not trained on a series contributes 0 to it. The probabilities are the
+        means of the calibrated probabilities, as in `predict`.
 
         Args:
             exam: the exam.
 
         Raises:
-            ModelError: the members' maps have different sizes.
+            ModelError: the maps of the members have different sizes.
         """
         parts = [member.explain(exam) for member in self.members]
         frames = [(part.preparation.size, part.preparation.crop) for part in parts]
         if len(set(frames)) > 1:
             sizes = [f"{size} and {crop}" for size, crop in frames]
-            self._refuse_maps(exam, "one size and crop of all", self._listed(sizes))
+            self._refuse_maps(exam, "the same size and crop", self._listed(sizes))
         names = [n for n in self.series.names if any(n in part.native for part in parts)]
         native, shapes = {}, {}
         for name in names:
@@ -135,7 +134,7 @@ class Ensemble(Model):
             cells = [part.native[name].shape[2:] for part in having]
             if len(set(cells)) > 1:
                 found = self._listed([f"{rows} x {cols}" for rows, cols in cells])
-                self._refuse_maps(exam, "maps of one size", f"{name}: {found}")
+                self._refuse_maps(exam, "maps of the same size", f"{name}: {found}")
             total = sum(part.native[name].astype(np.float64) for part in having)
             native[name] = np.asarray(total / len(parts), dtype=np.float32)
             shapes[name] = having[0].shapes[name]
@@ -150,7 +149,7 @@ class Ensemble(Model):
             stacks=MappingProxyType({name: exam.stacks[name] for name in names}),
             series=self.series,
             attention_fixed=any(part.attention_fixed for part in parts),
-            remarks=_each_once(part.remarks for part in parts),
+            remarks=_unique(part.remarks for part in parts),
             uncalibrated={name: why for one in reversed(reasons) for name, why in one.items()},
         )
 
@@ -159,31 +158,31 @@ class Ensemble(Model):
 
     def _refuse_maps(self, exam: Exam, expected: str, found: str) -> NoReturn:
         raise ModelError(
-            "the explanations of these models have no mean",
+            "the explanations of these models can't be averaged",
             code="ensemble",
             exam=exam.id,
             expected=expected,
             found=found,
-            advice="explain with each model by itself",
+            advice="explain with each model separately",
         )
 
 
 def _joined(several: Sequence[SeriesList]) -> SeriesList:
-    """The series of all, each once, in the order in which they come first."""
+    """Returns the union of the series, in the order of their first occurrence."""
     found: dict[str, Series] = {}
     for one in (one for series in several for one in series):
         if found.setdefault(one.name, one).plane != one.plane:
             raise ModelError(
-                "models whose series differ are no ensemble",
+                "a series has different planes in the models of an ensemble",
                 code="ensemble",
-                expected=f"{one.name} of the plane {found[one.name].plane} in all",
-                found=f"{one.name} of the plane {one.plane}",
+                expected=f"{one.name} {found[one.name].plane} in all models",
+                found=f"{one.name} {one.plane}",
             )
     return SeriesList(found.values())
 
 
-def _agreed(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The entries that are the same in all of them."""
+def _common_entries(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the entries that all mappings have in common."""
     first, *others = several
     return {
         key: value
@@ -192,5 +191,5 @@ def _agreed(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _each_once(several: Iterable[Sequence[Remark]]) -> tuple[Remark, ...]:
+def _unique(several: Iterable[Sequence[Remark]]) -> tuple[Remark, ...]:
     return tuple(dict.fromkeys(remark for remarks in several for remark in remarks))

@@ -1,18 +1,18 @@
-"""Which series, which slice, which pixels, and how much: a logit taken apart.
+"""Exact additive decomposition of a logit into contributions of series, slices and pixels.
 
-With the mean over pixels, a pooling over slices and a linear head, a logit *is* a sum:
+With mean pooling over pixels, a pooling over slices and a linear head, a logit is a sum:
 
     logit = bias + sum over (series, slice, cell) of
             series / series present
             * sum over channels of head weight * slice weight * feature / cells
 
-The slice weight is the pooling's: 1 for a channel's strongest slice and 0 for the others (`max`),
-1 / slices (`mean`), or attention's (`attention`, held at its value: the sum is exact, but the
-attention depends on the features itself, and that dependence is in no map). Nothing is estimated,
-no gradient is taken, and nothing is rescaled: heat maps of two slices are comparable.
+The slice weight depends on the pooling: 1 for the strongest slice of a channel and 0 for the others
+(`max`), 1 / slices (`mean`), or the attention weight (`attention`; held fixed: the sum is exact,
+but the dependence of the attention on the features is not part of any map). Nothing is estimated,
+no gradients are used, and nothing is rescaled: heat maps of different slices are comparable.
 
-This file holds the result and needs no torch; a network computes it (`Network.contributions`), and
-so does an exported graph.
+This module contains the result and does not import torch. It is computed by a network
+(`Network.contributions`) or an exported graph.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from mrknee.files import whole_file
 from mrknee.tensors.settings import Axis, PreparationSettings
 
 TOLERANCE = 1e-4
-"""How far bias and contributions may be from the logit and still be said to add up to it, as a
-share of the larger of 1 and the sum of their absolute values. Products and sums of 32-bit numbers
-(7 digits) over some thousands of features lose about 1e-6 of that; computing in bfloat16 loses
-more."""
+"""Largest difference between the logit and the sum of bias and contributions that counts as
+rounding, relative to the larger of 1 and the sum of their absolute values. Products and sums of
+32-bit numbers (7 digits) over some thousands of features have errors of about 1e-6; bfloat16 has
+larger errors."""
 
 ADDS_UP = "bias + the sum over series, slices and cells = logit, up to float32 rounding"
 OFF = "bias + the sum over series, slices and cells differs from the logit by more than rounding"
@@ -44,33 +44,32 @@ OFF = "bias + the sum over series, slices and cells differs from the logit by mo
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """One exam's logits, taken apart.
+    """Decomposition of the logits of one exam.
 
-    All contributions are signed and in units of the logit before calibration: positive ones speak
-    for the finding. Exams, series, slices and findings are comparable, because nothing is rescaled.
+    Contributions have a sign and are in units of the logit before calibration: positive
+    contributions support the finding. Values of different exams, series, slices and findings are
+    comparable, because nothing is rescaled.
 
     Attributes:
-        exam: the exam's id.
-        findings: the findings, in the network's order; the first axis of every array.
-        logits: the network's logits, before calibration.
-        bias: what each logit is without any picture.
-        probabilities: calibrated where the model is, 0 to 1.
-        native: by series, the contribution of each cell of the encoder's feature map.
-        shapes: by series, (slices, rows, cols) of the exam's stack.
-        preparation: how the stacks became input, from which cells find their pixels again.
-        attention_fixed: the slices' weights are attention's, held at their value: the sum is exact,
-            and what the attention itself depends on is in no map.
-        stacks: by plane, the exam's stack, to be drawn below the heat; without it plots show the
-            heat alone.
-        remarks: what is odd about the exam; empty where nothing is.
-        uncalibrated: finding -> why its probability is the network's own; calibrated ones are not
-            in it.
-        series: the series that the exam may have.
-        titles: finding -> its title, for those that the model's data set gave one.
+        exam: id of the exam.
+        findings: the findings, in the order of the first axis of every array.
+        logits: logits of the network, before calibration.
+        bias: part of each logit that does not depend on the images.
+        probabilities: probabilities, 0 to 1, calibrated unless listed in `uncalibrated`.
+        native: series -> contribution of each cell of the encoder's feature map.
+        shapes: series -> (slices, rows, cols) of the exam's stack.
+        preparation: preprocessing of the stacks, used to map cells to pixels.
+        attention_fixed: whether the slice weights are attention weights, which are held fixed: the
+            sum is exact, but the dependence of the weights on the images is not part of any map.
+        stacks: series -> the exam's stack, used as background of plots; may be empty.
+        remarks: unusual properties of the exam; may be empty.
+        uncalibrated: uncalibrated finding -> reason.
+        series: the series that an exam of the model can have.
+        titles: finding -> title, if declared by the data set of the model.
 
     Raises:
-        MrkneeError: a part has another shape than the exam and the findings ask for, or holds
-            something that is no finite number.
+        MrkneeError: a part does not have the shape that exam and findings require, or contains
+            values that are not finite.
     """
 
     exam: str
@@ -100,89 +99,89 @@ class Explanation:
                 expected = f"{count} findings x {slices} slices x rows x columns of cells"
                 raise self._unusable(f"the {name} heat maps", expected, f"shape {native.shape}")
             if native.dtype != np.float32 or not np.isfinite(native).all():
-                found = f"{native.dtype}, not all of them finite"
+                found = f"{native.dtype}, not all finite"
                 raise self._unusable(f"the {name} heat maps", "finite float32 numbers", found)
 
     def _unusable(self, part: str, expected: str, found: str) -> MrkneeError:
         return ModelError(
-            f"{part} that the model computed can't be used",
+            f"{part} computed by the model can't be used",
             code="explanation",
             exam=self.exam,
             expected=expected,
             found=found,
-            advice="the model is damaged, or not one that mrknee trained or exported",
+            advice="the model is damaged, or was not trained or exported by mrknee",
         )
 
     @cached_property
     def residuals(self) -> Float64[np.ndarray, " findings"]:
-        """How far bias and contributions are from each logit."""
+        """Absolute difference between each logit and the sum of bias and contributions."""
         return np.asarray(np.abs(self.logits - self.bias - sum(self.series_sums.values())))
 
     @cached_property
     def allowed(self) -> Float64[np.ndarray, " findings"]:
-        """How far they may be and still add up to it; see `TOLERANCE`."""
+        """Largest residual of each logit that counts as rounding; see `TOLERANCE`."""
         sizes = [np.abs(one).sum(axis=(1, 2, 3), dtype=np.float64) for one in self.native.values()]
         return np.asarray(TOLERANCE * np.maximum(1, np.abs(self.bias) + sum(sizes)))
 
     @cached_property
     def adds_up(self) -> bool:
-        """Whether bias and contributions of this exam add up to every logit, as computed."""
+        """Whether the computed bias and contributions add up to every logit."""
         return bool((self.residuals <= self.allowed).all())
 
     def slice_scores(self, series: str) -> Float64[np.ndarray, "findings slices"]:
-        """What each slice of the series adds to each logit."""
+        """Returns the contribution of each slice of a series to each logit."""
         return np.asarray(self.native[series].sum(axis=(2, 3), dtype=np.float64))
 
     @property
     def series_sums(self) -> Mapping[str, Float64[np.ndarray, " findings"]]:
-        """What each series adds to each logit; with the bias they add up to it."""
+        """Series -> contribution to each logit."""
         return {name: self.slice_scores(name).sum(axis=1) for name in self.native}
 
     def heat(self, series: str, finding: str) -> Float32[np.ndarray, "slices rows cols"]:
-        """The contributions to one finding's logit, spread over the stack's own pixels.
+        """Returns the contribution of each pixel of a series to the logit of a finding.
 
-        Each cell's contribution is spread bilinearly, the whole of it: sums are those of `native`.
-        Pixels the network doesn't see (outside the crop) are 0. See `spread`. It is as large as
-        the stack in float32; `slice_heat` gives one slice's.
+        The contribution of each cell is distributed bilinearly over pixels and preserved: sums
+        equal those of `native`. Pixels outside the crop are 0. See `spread`. The array has the
+        size of the stack in float32; `slice_heat` returns a single slice.
 
         Args:
-            series: the series' name, such as `axial`.
-            finding: the finding.
+            series: name of the series, such as `axial`.
+            finding: name of the finding.
 
         Raises:
-            DataError: the exam has no such series, or the model no such finding.
+            DataError: the exam does not have the series, or the model not the finding.
         """
         known, row = self.known(series), self._row(finding)
         rows, cols = self._spreads[known]
         return np.asarray(rows @ self.native[known][row] @ cols.T, dtype=np.float32)
 
     def slices(self, finding: str) -> dict[str, Float64[np.ndarray, " slices"]]:
-        """What each slice of each series adds to one finding's logit.
+        """Returns the contribution of each slice of each series to the logit of a finding.
 
         Args:
-            finding: the finding.
+            finding: name of the finding.
 
         Raises:
-            DataError: the model has no such finding.
+            DataError: the model does not have the finding.
         """
         row = self._row(finding)
         return {name: self.slice_scores(name)[row] for name in self.native}
 
     def plot(self, finding: str, series: str | None = None) -> np.ndarray:
-        """Draws the slice that raises the finding most, per series, with its heat map.
+        """Draws the slice that raises the logit most, with its heat map, for each series.
 
-        Below it are the scores of all slices. Orange raises the logit and blue lowers it; colours
-        have one scale for the whole exam. Slices count from 0, as in the arrays.
+        The scores of all slices are shown below it. Orange raises the logit and blue lowers it, on
+        one colour scale for the exam. Slices are counted from 0, as in the arrays.
 
         Args:
-            finding: the finding.
-            series: this series only; None draws all.
+            finding: name of the finding.
+            series: name of a single series; None: all series.
 
         Returns:
-            matplotlib axes (2, series): the slices, and their scores below.
+            matplotlib axes (2, series): the slices, and the scores below.
 
         Raises:
-            DataError: the model has no such finding, or the exam no such series.
+            DataError: the model does not have the finding, or the exam not the series.
             PlatformError: matplotlib is not installed.
 
         Example:
@@ -194,14 +193,14 @@ class Explanation:
             (2, 3)
             >>> axes[0, 0].figure.savefig("acl.png")
         """
-        from mrknee.inference.plot import plot_explanation  # it imports this file
+        from mrknee.inference.plot import plot_explanation  # circular import
 
         return plot_explanation(self, finding, series)
 
     def _row(self, finding: str) -> int:
         if finding not in self.findings:
             raise DataError(
-                "no such finding was explained",
+                "the explanation does not contain the finding",
                 code="unknown-finding",
                 exam=self.exam,
                 expected=", ".join(self.findings),
@@ -210,12 +209,12 @@ class Explanation:
         return self.findings.index(finding)
 
     def known(self, name: str) -> str:
-        """The name of the series that a name means.
+        """Returns the name of the series that a name or synonym refers to.
 
         Raises:
-            DataError: it was not explained.
+            DataError: the explanation does not contain the series.
         """
-        what = "no such series was explained"
+        what = "the explanation does not contain the series"
         return self.series.find(name, self.native, what=what, exam=self.exam)
 
     def __repr__(self) -> str:
@@ -229,12 +228,12 @@ class Explanation:
         return "\n".join(lines)
 
     def slice_heat(self, series: str, row: int, index: int) -> Float32[np.ndarray, "rows cols"]:
-        """`heat(series, findings[row])[index]`, without computing the other slices.
+        """Returns `heat(series, findings[row])[index]` without computing the other slices.
 
         Args:
-            series: the series.
-            row: which finding, by its position.
-            index: which slice, from 0.
+            series: name of the series.
+            row: index of the finding.
+            index: index of the slice.
         """
         rows, cols = self._spreads[series]
         return np.asarray(rows @ self.native[series][row, index] @ cols.T, dtype=np.float32)
@@ -242,30 +241,30 @@ class Explanation:
     def sized_heat(
         self, series: str, row: int, rows: int, cols: int
     ) -> Float32[np.ndarray, "slices {rows} {cols}"]:
-        """The heat of all of a series' slices, for pictures of another size.
+        """Returns the heat of all slices of a series, resized.
 
-        Each pixel has the mean of `heat` over the part of the slice that it shows.
+        Each pixel has the mean of `heat` over the area of the slice that it covers.
 
         Args:
-            series: the series.
-            row: which finding, by its position.
-            rows: height of the pictures in pixels.
-            cols: their width.
+            series: name of the series.
+            row: index of the finding.
+            rows: height in pixels.
+            cols: width in pixels.
         """
         up, over = self._spreads[series]
         up, over = _means(rows, len(up)) @ up, _means(cols, len(over)) @ over
         return np.asarray(up @ self.native[series][row] @ over.T, dtype=np.float32)
 
     def seen(self, series: str) -> Bool[np.ndarray, "rows cols"]:
-        """Which pixels of the series' slices the network sees: those inside the crop."""
+        """Returns which pixels of a series' slices are inside the crop, the network's input."""
         rows, cols = self._spreads[series]
         return np.outer(rows.any(axis=1), cols.any(axis=1))
 
     @cached_property
     def scale(self) -> float:
-        """The largest absolute heat of any pixel, slice, series and finding of the exam.
+        """Largest absolute heat of any pixel, slice, series and finding of the exam.
 
-        The one scale for all of the exam's pictures; 0 where every map is empty.
+        The colour scale of all heat maps of the exam; 0 if all maps are 0.
         """
         return max(
             float(np.abs(self.slice_heat(name, row, index)).max())
@@ -275,21 +274,21 @@ class Explanation:
 
     @cached_property
     def largest_score(self) -> float:
-        """The largest absolute score of any slice, series and finding of the exam."""
+        """Largest absolute score of any slice, series and finding of the exam."""
         return max(float(np.abs(self.slice_scores(name)).max()) for name in self.native)
 
     def most_raising(self, finding: str) -> tuple[str, int]:
-        """The slice with the largest signed score for the finding.
+        """Finds the slice with the largest signed score for a finding.
 
-        Where no slice raises the logit, it is the one that lowers it least.
+        If no slice raises the logit, this is the slice that lowers it least.
 
         Returns:
-            Its series and its index in that series' stack; of equal slices the first.
+            Series and index of the slice; the first of equal slices.
         """
         return self._extreme(self.findings.index(finding), 1)
 
     def most_lowering(self, finding: str) -> tuple[str, int]:
-        """The slice with the smallest signed score for the finding; see `most_raising`."""
+        """Finds the slice with the smallest signed score for a finding; see `most_raising`."""
         return self._extreme(self.findings.index(finding), -1)
 
     def _extreme(self, row: int, sign: int) -> tuple[str, int]:
@@ -298,14 +297,14 @@ class Explanation:
         return name, int(scores[name].argmax())
 
     def write_numbers(self, folder: str | Path) -> None:
-        """Writes `explanation.npz` (every array) and `explanation.json` (what a person reads).
+        """Writes `explanation.npz` (all arrays) and `explanation.json` (see `description`).
 
-        The NPZ holds, for each series, `native_<series>`, `heat_<series>` (in the stack's own
-        shape) and `slices_<series>` (slice scores), and `exam`, `findings`, `logits`, `bias`,
+        The NPZ contains, for each series, `native_<series>`, `heat_<series>` (in the shape of the
+        stack) and `slices_<series>` (slice scores), and `exam`, `findings`, `logits`, `bias`,
         `probabilities`.
 
         Args:
-            folder: where to write; made where it isn't there.
+            folder: output folder; created if it does not exist.
         """
         folder = Path(folder)
         arrays: dict[str, Any] = {
@@ -326,9 +325,9 @@ class Explanation:
             beside.write_text(text, encoding="utf-8")
 
     def description(self) -> dict[str, Any]:
-        """What `explanation.json` holds: all of it but the maps, in plain form for JSON.
+        """Returns the content of `explanation.json`: everything except the maps.
 
-        Slices count from 0.
+        Slices are counted from 0.
         """
         sums, residuals, allowed = self.series_sums, self.residuals, self.allowed
         findings: dict[str, Any] = {}
@@ -363,7 +362,7 @@ class Explanation:
     def _spreads(
         self,
     ) -> Mapping[str, tuple[Float32[np.ndarray, "_ _"], Float32[np.ndarray, "_ _"]]]:
-        """By series, where the cells' rows and columns go; see `spread`."""
+        """Series -> distribution of the cells' rows and columns over pixels; see `spread`."""
         found = {}
         for name, (_, rows, cols) in self.shapes.items():
             cells = self.native[name].shape[2:]
@@ -386,26 +385,26 @@ class Explanation:
 def spread(
     side: int, axis: Axis, cells: int, preparation: PreparationSettings
 ) -> Float32[np.ndarray, "side cells"]:
-    """How each cell of a feature map's axis is spread over the stack's own pixels.
+    """Computes how each cell of a feature map's axis is distributed over the stack's pixels.
 
-    The feature map is stretched evenly over the crop and interpolated linearly between the cells'
-    centres (flat outside the outermost ones); the preparation's crop, padding and scale are undone.
-    Each column is divided by its sum, so that a cell keeps all it contributes:
+    The feature map is stretched over the crop and interpolated linearly between the centres of the
+    cells (constant outside the outermost ones); crop, padding and scale of the preparation are
+    inverted. Each column is divided by its sum, so that the contribution of a cell is preserved:
 
-    - a cell that lies partly in the padding is spread over its part inside the stack;
-    - a cell that lies wholly in the padding is drawn where the nearest cell inside is.
+    - a cell that is partly in the padding is distributed over its part inside the stack;
+    - a cell that is completely in the padding is drawn at the nearest cell inside the stack.
 
     Args:
-        side: the axis's length in the stack, in pixels.
-        axis: where the preparation puts it.
-        cells: the axis's length in the feature map.
-        preparation: how the stack became input.
+        side: length of the axis in the stack, in pixels.
+        axis: position of the axis after the preparation.
+        cells: length of the axis in the feature map.
+        preparation: preprocessing of the stack.
 
     Returns:
-        The share of each cell that each pixel gets; columns sum to 1, rows outside the crop are 0.
+        Share of each cell per pixel; columns sum to 1, rows outside the crop are 0.
     """
     crop = preparation.crop
-    # the pixels' centres in the crop
+    # centres of the pixels in the crop
     at = (np.arange(side) + 0.5) * axis.scaled / side - axis.start
     inside = (at >= 0) & (at <= crop)
     position = np.clip(at * cells / crop - 0.5, 0, cells - 1)
@@ -417,7 +416,7 @@ def spread(
 
 
 def _means(side: int, of: int) -> Float32[np.ndarray, "{side} {of}"]:
-    """Brings an axis of `of` pixels to `side` pixels: each is the mean of what it covers."""
+    """Returns the matrix that resizes an axis from `of` to `side` pixels by area means."""
     edges = np.arange(side + 1) * of / side
     starts, ends = edges[:-1, None], edges[1:, None]
     pixels = np.arange(of)

@@ -22,10 +22,18 @@ from mrknee.errors import ModelError
 from mrknee.exams import Dataset, Exam, SeriesList
 from mrknee.files import whole_file
 from mrknee.inference.graph import ExamGraph
-from mrknee.inference.model import noted
+from mrknee.inference.model import with_warnings
 from mrknee.inference.onnx_file import FORMAT, METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
-from mrknee.inference.quantisation import ENCODER, FLOAT, INT8, Cost, price, quantise, quiet_logging
+from mrknee.inference.quantisation import (
+    ENCODER,
+    FLOAT,
+    INT8,
+    Cost,
+    measure_auc_loss,
+    quantise,
+    quiet_logging,
+)
 from mrknee.inference.runtimes import PRESENT, outputs_of
 from mrknee.inference.torch_model import TorchModel
 from mrknee.inference.trained_series import TrainedSeries
@@ -127,7 +135,7 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
             than `LIMIT` in a logit, or 8 bits cost too much.
     """
     model, out = Path(model), Path(out)
-    trained = noted(TorchModel(model))
+    trained = with_warnings(TorchModel(model))
     trained.network.to("cpu")
     graph = trace(trained)
     facts = _facts(trained)
@@ -152,7 +160,7 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
             graph, count = quantise(graph, read)
             facts["export"]["precision"] = INT8
             beside.write_bytes(_finished(graph, facts))
-            cost = price(
+            cost = measure_auc_loss(
                 float32, OnnxModel(beside), int8.data, int8.split, exams=count, limit=int8.limit
             )
             facts["export"]["int8"] = cost.to_dict()

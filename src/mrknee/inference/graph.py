@@ -1,4 +1,4 @@
-"""The network that is exported: one exam's bytes in, everything that is known of it out."""
+"""The exported network: stacks of one exam -> probabilities, logits, slice scores, heat maps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class ExamGraph(nn.Module):
 
     Args:
         network: the network.
-        preparation: how a stack becomes its input.
-        calibration: fitted; None leaves probabilities as the network states them.
-        trained: the series that the network was trained on; the others count as missing, whatever
-            `present` says of them.
+        preparation: preprocessing of the stacks.
+        calibration: fitted calibration; None: probabilities are not calibrated.
+        trained: the series that the network was trained on; others are treated as missing,
+            regardless of `present`.
     """
 
     def __init__(
@@ -44,18 +44,19 @@ class ExamGraph(nn.Module):
         self.trained = [float(name in trained.names) for name in network.series.names]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """One exam.
+        """Computes one exam.
 
         Args:
-            inputs: for each series in order, uint8 (slices, rows, cols) as read, one slice or more,
-                any size; then `present`, float32 (series,): 1 for each series that is there, 0 for
-                each that is not (whatever is given in its place counts nothing, and the others
-                count series / their number). If none is left that the network was trained on,
-                every output is NaN.
+            inputs: for each series in order, uint8 (slices, rows, cols), at least one slice, any
+                size; then `present`, float32 (series,): 1 for each series that is present, 0 for
+                each missing one, whose stack is ignored. The present series have the weight number
+                of series / number of present series. If no series is present that the network was
+                trained on, all outputs are NaN.
 
         Returns:
-            What `outputs_of` names: calibrated probabilities and logits (findings,), slice scores
-            (findings, slices) and heat maps (findings, slices, map rows, map cols) of each series.
+            The outputs named by `outputs_of`: calibrated probabilities and logits (findings,),
+            slice scores (findings, slices) and heat maps (findings, slices, map rows, map cols) of
+            each series.
         """
         *stacks, present = inputs
         network = self.network

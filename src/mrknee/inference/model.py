@@ -1,4 +1,4 @@
-"""What any trained model does, a run folder's or an ONNX file's; importing it imports no torch."""
+"""Interface and loading of trained models; importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mrknee.exams.exam import refuse_no_exam
 from mrknee.exams.plausibility import sizes_from
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.runtimes import NO_LIMITS, Limits, RuntimeName
-from mrknee.inference.trained_series import TrainedSeries, as_read, left_out
+from mrknee.inference.trained_series import TrainedSeries, note_on_untrained, select_trained
 from mrknee.networks.description import trained_series
 from mrknee.ranges import THREADS
 from mrknee.scoring.predictions import Predictions
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contributions:
-    """What a model computes to explain an exam; the parts of `Explanation` of the same names."""
+    """Values that a model computes to explain an exam; see `Explanation` for their meaning."""
 
     logits: Float64[np.ndarray, " findings"]
     bias: Float64[np.ndarray, " findings"]
@@ -53,17 +53,17 @@ class Contributions:
 
 
 class Model(ABC):
-    """A trained model: preparation, network, calibration and thresholds, and where it comes from.
+    """A trained model: preparation, network, calibration, thresholds and provenance.
 
-    `load_model` opens one.
+    Loaded with `load_model`.
 
     Attributes:
-        findings: what it reads, in order.
-        series: the series of its exams, in order.
-        trained: those that it was trained on; an exam's others are left out.
-        preparation: how a stack becomes input.
-        provenance: data, recipe, seed, versions, as training noted them.
-        notes: what whoever uses it should know, as sentences.
+        findings: the predicted findings, in order.
+        series: the input series, in order.
+        trained: the series that the model was trained on; other series of an exam are ignored.
+        preparation: preprocessing of the stacks.
+        provenance: data, recipe, seed and versions, as recorded by training.
+        notes: warnings for users of the model, as sentences.
     """
 
     def __init__(
@@ -82,24 +82,24 @@ class Model(ABC):
         self.preparation = preparation
         self.provenance = provenance
         self._decisions = decisions
-        self.notes = (*notes, *left_out(series, self.trained))
+        self.notes = (*notes, *note_on_untrained(series, self.trained))
 
     @cached_property
     def decisions(self) -> Decisions:
-        """The calibration, and the thresholds on calibrated probabilities."""
-        from mrknee.scoring.decisions import Decisions  # it imports scipy
+        """Calibration, and thresholds on calibrated probabilities."""
+        from mrknee.scoring.decisions import Decisions  # imports scipy
 
         return Decisions.from_dict(self._decisions)
 
     @property
     def titles(self) -> Mapping[str, str]:
-        """Finding -> its title, for those that the data set of its training declared one of."""
+        """Finding -> title, if declared by the training data set."""
         titles: Mapping[str, str] = self.provenance.get("titles", {})
         return titles
 
     @property
     def uncalibrated(self) -> dict[str, str]:
-        """Finding -> why its probability is the network's own; calibrated ones are not in it."""
+        """Uncalibrated finding -> reason."""
         fitted = self._decisions.get("calibration")
         if fitted is None:
             return dict.fromkeys(self.findings, "not calibrated: training fitted no calibration")
@@ -112,28 +112,28 @@ class Model(ABC):
 
     @abstractmethod
     def predict(self, exams: Exams | Exam) -> Predictions:
-        """Reads exams.
+        """Predicts exams.
 
         Args:
-            exams: a data set, any other row of exams, or a single exam.
+            exams: a data set, another sequence of exams, or a single exam.
 
         Returns:
-            One calibrated probability per exam and finding, 0 to 1, in the exams' order, with
-            remarks on exams that are odd.
+            One calibrated probability per exam and finding, 0 to 1, in the order of the exams,
+            with remarks on unusual exams.
 
         Raises:
-            DataError: an exam's files can't be used, or there are no exams.
+            DataError: the files of an exam can't be used, or there are no exams.
         """
 
     @abstractmethod
     def explain(self, exam: Exam) -> Explanation:
-        """Takes the logits of one exam apart.
+        """Decomposes the logits of one exam.
 
         Args:
-            exam: the exam; series it lacks are missing from the result.
+            exam: the exam; missing series are missing from the result.
 
         Raises:
-            DataError: it has no series that the model was trained on.
+            DataError: the exam has no series that the model was trained on.
         """
 
     def __repr__(self) -> str:
@@ -146,19 +146,19 @@ class Model(ABC):
 
 
 class SingleModel(Model):
-    """A model that is not an ensemble: one network, however it is computed."""
+    """A model of one network, as opposed to an ensemble."""
 
     def predict(self, exams: Exams | Exam) -> Predictions:
-        """Reads exams; see `Model.predict`."""
+        """Predicts exams; see `Model.predict`."""
         read = TrainedSeries(as_exams(exams), self.series, self.trained)
         inspected = Inspected(read, self._sizes)
         ids, probabilities = self._probabilities(inspected)
         return Predictions(ids, self.findings, probabilities, inspected.remarks())
 
     def explain(self, exam: Exam) -> Explanation:
-        """Takes the logits of one exam apart; see `Model.explain`."""
+        """Decomposes the logits of one exam; see `Model.explain`."""
         refuse_no_exam(exam)
-        exam = as_read(exam, self.series, self.trained)
+        exam = select_trained(exam, self.series, self.trained)
         found = self._contributions(exam)
         return Explanation(
             exam=exam.id,
@@ -181,11 +181,11 @@ class SingleModel(Model):
     def _probabilities(
         self, exams: Exams
     ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:
-        """Ids and calibrated probabilities of exams that have the model's series."""
+        """Returns ids and calibrated probabilities of exams with the model's series."""
 
     @abstractmethod
     def _contributions(self, exam: Exam) -> Contributions:
-        """The parts of the logits of an exam that has the model's series."""
+        """Returns the decomposition of the logits of an exam with the model's series."""
 
     @cached_property
     def _sizes(self) -> Mapping[str, StackSizes]:
@@ -196,7 +196,7 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 ModelPaths = str | PathLike[str] | Sequence[str | PathLike[str]]
-"""A run folder or an exported file, or several of them, which are an ensemble."""
+"""A run folder or an exported file, or several of them, which form an ensemble."""
 
 
 def load_model(
@@ -205,24 +205,24 @@ def load_model(
     runtime: RuntimeName | None = None,
     limits: Limits = NO_LIMITS,
 ) -> Model:
-    """Loads a trained model, whichever way it is stored; warns of what its user should know.
+    """Loads a trained model or an ensemble; issues the model's notes as warnings.
 
     Args:
-        paths: a run folder, or the file that `mrknee export` wrote. Several, also as one list, are
-            an ensemble: its probabilities are the means of the members' calibrated ones
+        paths: a run folder, or a file written by `mrknee export`. Several, also as one list, form
+            an ensemble, whose probabilities are the means of the members' calibrated probabilities
             (`mrknee.inference.ensemble`).
-        threads: processor threads to compute with; None leaves it to the library.
-        runtime: what computes an exported file; None takes ONNX Runtime.
-        limits: what computing one exam may take. They hold for an exported file only: its graph
-            may be anybody's, a run folder's network is one that mrknee builds.
+        threads: number of CPU threads; None: the default of the library.
+        runtime: runtime of an exported file; None: ONNX Runtime.
+        limits: limits of time and memory per exam. They apply to exported files only, whose graph
+            may come from anywhere, whereas the network of a run folder is built by mrknee.
 
     Returns:
         The model: `model.predict(exams)`, `model.explain(exam)`, `model.findings`.
 
     Raises:
-        MrkneeError: there is no model, its files are damaged, `threads` is out of range, or a
-            runtime is given for a run folder, or is not installed; or several are given whose
-            findings differ, or one of them twice.
+        MrkneeError: there is no model, its files are damaged, `threads` is out of range, a runtime
+            is given for a run folder or is not installed, the findings of several models differ,
+            or a model is given twice.
 
     Example:
         >>> import mrknee
@@ -239,10 +239,10 @@ def load_model(
     files = paths_of(*paths)
     models = [_load(file, threads=threads, runtime=runtime, limits=limits) for file in files]
     if len(models) == 1:
-        return noted(models[0])
-    from mrknee.inference.ensemble import Ensemble  # it imports this file
+        return with_warnings(models[0])
+    from mrknee.inference.ensemble import Ensemble  # circular import
 
-    return noted(Ensemble(models, [str(file) for file in files]))
+    return with_warnings(Ensemble(models, [str(file) for file in files]))
 
 
 def _load(path: Path, *, threads: int | None, runtime: RuntimeName | None, limits: Limits) -> Model:
@@ -252,12 +252,12 @@ def _load(path: Path, *, threads: int | None, runtime: RuntimeName | None, limit
         return OnnxModel(path, threads=threads, runtime=runtime or "onnxruntime", limits=limits)
     if runtime is not None:
         raise SettingsError(
-            "a run folder is computed by torch, whatever runtime is given",
+            "a run folder is always computed by torch, so no runtime can be chosen",
             code="runtime",
             file=path,
-            expected="an ONNX file that `mrknee export` wrote",
+            expected="an ONNX file written by `mrknee export`",
             found=f"a run folder, and the runtime {runtime}",
-            advice="export the model first, or leave the runtime out",
+            advice="export the model first, or omit the runtime",
         )
     from mrknee.inference.torch_model import TorchModel, limit_threads
 
@@ -267,10 +267,10 @@ def _load(path: Path, *, threads: int | None, runtime: RuntimeName | None, limit
 
 
 def paths_of(*models: ModelPaths) -> tuple[Path, ...]:
-    """The paths of one model or of an ensemble's members, in the order given.
+    """Returns the paths of one model or of an ensemble's members, in the given order.
 
     Raises:
-        ModelError: there is none, or one is there twice, which would count twice in the mean.
+        ModelError: there is no path, or one is given twice and would have twice the weight.
     """
     paths: list[Path] = []
     for one in models:
@@ -278,10 +278,10 @@ def paths_of(*models: ModelPaths) -> tuple[Path, ...]:
     twice = [path for i, path in enumerate(paths) if path.resolve() in _resolved(paths[:i])]
     if not paths or twice:
         raise ModelError(
-            "a model is named twice" if twice else "no model is named",
+            "a model is given twice" if twice else "no model is given",
             code="ensemble",
             file=twice[0] if twice else None,
-            expected="one model, or several different ones, which are an ensemble",
+            expected="one model, or several different ones, which form an ensemble",
             found=", ".join(map(str, paths)) or "none",
         )
     return tuple(paths)
@@ -292,9 +292,9 @@ def _resolved(paths: Sequence[Path]) -> set[Path]:
 
 
 def name_of(models: ModelPaths) -> str:
-    """What a model is called on pages: its folder's or file's name; several with + between.
+    """Returns the display name of a model: the names of its folders or files, joined by " + ".
 
-    Members whose names are the same are called by the folder above, too.
+    If members have the same name, their parent folders are included.
     """
     paths = [path.resolve() for path in paths_of(models)]
     names = [path.name for path in paths]
@@ -303,8 +303,8 @@ def name_of(models: ModelPaths) -> str:
     return " + ".join(names)
 
 
-def noted(model: AnyModel) -> AnyModel:
-    """The model as it is; its notes are given as warnings."""
+def with_warnings(model: AnyModel) -> AnyModel:
+    """Issues the notes of a model as warnings, and returns the model."""
     for note in model.notes:
         warnings.warn(note, MrkneeWarning, stacklevel=3)
     return model

@@ -1,6 +1,6 @@
-"""An exported model: one ONNX file, read without torch.
+"""A model in an ONNX file, without torch.
 
-`onnx_file` reads and checks it, one of `runtimes` computes its graph.
+`onnx_file` reads and checks the file; one of the `runtimes` computes its graph.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mrknee.tensors.settings import PreparationSettings, known_settings
 
 
 def inputs_of(exam: Exam, series: SeriesList) -> dict[str, np.ndarray]:
-    """An exam as the graph takes it; one black pixel stands in for a series that is missing."""
+    """Returns the graph's inputs for an exam; missing series are replaced by one black pixel."""
     nothing = np.zeros((1, 1, 1), dtype=np.uint8)
     stacks = {n: np.ascontiguousarray(exam.stacks.get(n, nothing)) for n in series.names}
     present = np.array([name in exam.stacks for name in series.names], dtype=np.float32)
@@ -36,20 +36,20 @@ def inputs_of(exam: Exam, series: SeriesList) -> dict[str, np.ndarray]:
 
 
 class OnnxModel(SingleModel):
-    """A model that `mrknee export` wrote, ready to read exams on the processor.
+    """A model in an ONNX file written by `mrknee export`, computed on the CPU.
 
     Args:
         file: the ONNX file.
-        threads: processor threads to compute with; None takes one for each core.
-        runtime: what computes the graph; OpenVINO is an extra.
-        limits: what computing one exam may take.
+        threads: number of CPU threads; None: one per core.
+        runtime: runtime of the graph; OpenVINO is an optional dependency.
+        limits: limits of time and memory per exam.
 
     Attributes:
-        facts: all of the file's own metadata.
+        facts: the metadata of the file.
 
     Raises:
-        MrkneeError: no such file, no ONNX file, one that mrknee didn't write, or a damaged one;
-            or the runtime is not installed or can't compute it.
+        MrkneeError: the file does not exist, is not an ONNX file, was not written by mrknee or is
+            damaged; or the runtime is not installed or can't compute the graph.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class OnnxModel(SingleModel):
         self._file, self._limits = file, limits
 
     def run(self, exam: Exam) -> Outputs:
-        """All outputs of the graph by name; series that are not read have none."""
+        """Returns the outputs of the graph by name, without those of missing series."""
         try:
             found = self._runtime.run(inputs_of(exam, self.series))
         except TimeoutError as fault:
@@ -83,29 +83,29 @@ class OnnxModel(SingleModel):
                 file=self._file,
                 exam=exam.id,
                 expected=f"at most {self._limits.seconds:g} s",
-                found="no result by then",
-                advice="read a smaller exam, or use another model",
+                found="no result in this time",
+                advice="use a smaller exam or another model",
             ) from fault
-        except Exception as fault:  # neither runtime's errors have a class in common
+        except Exception as fault:  # the errors of the runtimes have no common class
             raise ModelError(
-                "the exported model can't read an exam",
+                "the exported model can't compute an exam",
                 code="runtime-failed",
                 file=self._file,
                 exam=exam.id,
-                expected="a graph that takes any exam, as `mrknee export` writes it",
+                expected="a graph for any exam, as written by `mrknee export`",
                 found=str(fault).split(" : ")[-1].strip(),
-                advice="export it again",
+                advice="export the model again",
             ) from fault
         given = found["probabilities"]
         if given.shape != (len(self.findings),) or not ((given >= 0) & (given <= 1)).all():
             raise ModelError(
-                "the exported model's probabilities are none",
+                "the exported model returned values that are not probabilities",
                 code="outputs",
                 file=self._file,
                 exam=exam.id,
                 expected=f"{len(self.findings)} numbers from 0 to 1",
                 found=str(given),
-                advice="export it again",
+                advice="export the model again",
             )
         absent = [name for name in self.series.names if name not in exam.stacks]
         without = {f"{part}_{name}" for name in absent for part in ("slices", "heat")}
@@ -125,7 +125,7 @@ class OnnxModel(SingleModel):
         return tuple(ids), np.stack(rows)
 
     def _contributions(self, exam: Exam) -> Contributions:
-        """The graph computes them beside the logits."""
+        """Returns the contributions, which the graph computes together with the logits."""
         outputs = self.run(exam)
         return Contributions(
             logits=outputs["logits"].astype(np.float64),

@@ -1,4 +1,4 @@
-"""An explanation as a figure; matplotlib is imported only when one is drawn."""
+"""Plot of an explanation; matplotlib is imported only when it is drawn."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from mrknee.inference.explanation import Explanation
 
 RAISES, LOWERS = "#ff7000", "#1e88ff"
-"""Orange and blue, told apart with any colour vision; those of the pages."""
+"""Orange and blue, distinguishable with any colour vision; as in the HTML pages."""
 
 COLOURS = (LOWERS, "#444444", RAISES)
-"""From what lowers the logit most to what raises it most; little heat leaves dark slices dark."""
+"""Colours from lowering to raising the logit; the dark middle keeps dark slices dark."""
 
 OPAQUE, GAMMA = 0.8, 0.5
-"""Opacity of heat is OPAQUE * (heat / scale) ** GAMMA, so that a tenth of the largest is seen."""
+"""Opacity of heat is OPAQUE * (heat / scale) ** GAMMA, so that a tenth of the scale is visible."""
 
 
 def plot_explanation(why: Explanation, finding: str, series: str | None) -> np.ndarray:
-    """A column per series: a slice with heat, all slices' scores; as `Explanation.plot`."""
+    """Draws one column per series: slice with heat map, slice scores; see `Explanation.plot`."""
     from matplotlib.colors import LinearSegmentedColormap
 
     scores = why.slices(finding)
@@ -49,7 +49,7 @@ def plot_explanation(why: Explanation, finding: str, series: str | None) -> np.n
         below.set_ylim(-1.05 * (why.largest_score or 1), 1.05 * (why.largest_score or 1))
         below.set_xlabel("slice")
         below.label_outer(remove_inner_ticks=False)
-    axes[1, 0].set_ylabel("adds to the logit")
+    axes[1, 0].set_ylabel("contribution to the logit")
     figure.colorbar(
         heat, ax=list(axes[0]), label="logit per pixel: lowers (-), raises (+)", shrink=0.8
     )
@@ -65,7 +65,7 @@ def _show(
     index: int,
     colours: Any,  # noqa: ANN401  # a colour map
 ) -> Any:  # noqa: ANN401  # what a colour bar is made from
-    """The slice in grey with its heat over it; one scale for the whole exam."""
+    """Draws a slice with its heat map, on one colour scale for the exam."""
     heat = why.slice_heat(series, row, index)
     scale = why.scale or 1.0
     stack = why.stacks.get(series)

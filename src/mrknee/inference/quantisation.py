@@ -1,9 +1,9 @@
-"""An exported graph in whole numbers of 8 bits: smaller and faster, and how much worse.
+"""8-bit quantisation of an exported graph, and its effect on the AUCs.
 
-Static quantisation of the encoders by ONNX Runtime: every weight's channel and every activation
-gets a scale, the activations' from what training exams make them be. Preparation, pooling, head and
-decomposition stay as they are, so that heat maps still add up to the logit. What it costs is
-measured on labelled exams, and refused beyond a limit.
+Static quantisation of the encoders by ONNX Runtime: scales are per channel for weights and per
+tensor for activations, the latter from their values on training exams. Preparation, pooling, head
+and decomposition stay in float32, so that heat maps still add up to the logit. The change of the
+AUCs is measured on labelled exams, and quantisation is refused beyond a limit.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from mrknee.inference.onnx_model import OnnxModel, inputs_of
 from mrknee.scoring.comparison import Comparison, compare
 
 CALIBRATION_EXAMS = 32
-"""Training exams that the activations' scales are taken from: some thousand slices."""
+"""Number of training exams used for the scales of activations: some thousand slices."""
 
 OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool")
-"""What is computed in 8 bits, inside the encoders."""
+"""Operators of the encoders that are computed in 8 bits."""
 
 FLOAT, INT8 = "float32", "int8"
 
 ENCODER = "encoder/"
-"""What the names of the encoders' nodes start with."""
+"""Prefix of the names of the encoders' nodes."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What 8 bits change, on labelled exams.
+    """Effect of quantisation on labelled exams.
 
     Attributes:
-        comparison: the AUCs of both, and their differences with intervals.
-        calibrated_on: how many training exams the scales were taken from.
-        probability: the largest change of any probability.
-        limit: the largest fall of an AUC that is let through.
+        comparison: AUCs of both models, and their differences with intervals.
+        calibrated_on: number of training exams used for the scales.
+        probability: largest change of any probability.
+        limit: largest accepted decrease of an AUC.
     """
 
     comparison: Comparison
@@ -59,7 +59,7 @@ class Cost:
     limit: float
 
     def text(self) -> str:
-        """For a person: a line a finding."""
+        """Returns a text with one line per finding."""
         lines = [
             f"int8, scales from {self.calibrated_on} training exams; AUC on {self.comparison.split}"
         ]
@@ -70,13 +70,13 @@ class Cost:
             for one in self.comparison.differences
         )
         lines.append(
-            f"largest change of a probability: {self.probability:.3f}; an AUC may fall by at most "
-            f"{self.limit:g}"
+            f"largest change of a probability: {self.probability:.3f}; largest accepted decrease "
+            f"of an AUC: {self.limit:g}"
         )
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the file's metadata."""
+        """Returns the content for the file's metadata."""
         return {
             "calibrated_on": {"split": "train", "exams": self.calibrated_on},
             "split": self.comparison.split,
@@ -97,14 +97,14 @@ class Cost:
 
 
 class _Exams(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types
-    """Training exams, one at a time, as the graph takes them."""
+    """Inputs of the graph for training exams, one exam at a time."""
 
     def __init__(self, exams: Exams, chosen: list[int]) -> None:
         self._left: Iterator[int] = iter(chosen)
         self._exams = exams
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next exam's inputs, or None after the last."""
+        """Returns the inputs of the next exam, or None after the last."""
         index = next(self._left, None)
         if index is None:
             return None
@@ -113,25 +113,25 @@ class _Exams(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships
 
 
 def quantise(graph: onnx.ModelProto, exams: Exams) -> tuple[onnx.ModelProto, int]:
-    """The graph with its encoders in 8 bits.
+    """Quantises the encoders of a graph to 8 bits.
 
-    Weights keep 7 of their 8 bits, because processors without VNNI add pairs of products in 16
-    bits, which would overflow.
+    Weights use 7 of their 8 bits, because processors without VNNI add pairs of products in 16 bits,
+    which would overflow.
 
     Args:
-        graph: from `export.trace`.
+        graph: graph returned by `export.trace`.
         exams: training exams with the model's series; `CALIBRATION_EXAMS` are drawn (seed 0).
 
     Returns:
-        The graph and how many exams its scales come from.
+        The quantised graph, and the number of exams used for its scales.
 
     Raises:
-        MrkneeError: the graph has no encoder to quantise.
+        MrkneeError: the graph has no encoder that can be quantised.
     """
     nodes = [node.name for node in graph.graph.node if node.name.startswith(ENCODER)]
     if not nodes:
         raise ModelError(
-            "nothing in this model can be computed in 8 bits",
+            "no part of this model can be computed in 8 bits",
             code="cannot-quantise",
             expected="an encoder with " + ", ".join(OPERATORS),
         )
@@ -155,21 +155,21 @@ def quantise(graph: onnx.ModelProto, exams: Exams) -> tuple[onnx.ModelProto, int
         return onnx.load(after), count
 
 
-def price(
+def measure_auc_loss(
     float32: OnnxModel, int8: OnnxModel, data: Path, split: str, *, exams: int, limit: float
 ) -> Cost:
-    """What 8 bits change on a labelled split.
+    """Measures the effect of quantisation on a labelled split.
 
     Args:
-        float32: the model before.
-        int8: the model after.
-        data: the data set's folder.
-        split: which split; `train` would flatter neither, but its AUCs are no finding's.
-        exams: how many training exams the scales come from.
-        limit: the largest fall of an AUC that is let through.
+        float32: the original model.
+        int8: the quantised model.
+        data: folder of the data set.
+        split: split of the data set; should not be `train`, whose AUCs are optimistic.
+        exams: number of training exams used for the scales.
+        limit: largest accepted decrease of an AUC.
 
     Raises:
-        MrkneeError: an AUC falls by more than `limit`, or can't be computed.
+        MrkneeError: an AUC decreases by more than `limit`, or can't be computed.
     """
     folder = Dataset(data / split, allow_missing_plane=True)
     before, after = float32.predict(folder), int8.predict(folder)
@@ -185,18 +185,18 @@ def price(
     worst = [one for one in comparison.differences if not -one.difference <= limit]  # NaN too
     if worst:
         raise ModelError(
-            "8 bits change this model too much, so it was not written",
+            "quantisation changes this model too much, so it was not written",
             code="quantisation-loss",
-            expected=f"no AUC that falls by more than {limit:g} on {split}",
+            expected=f"no AUC that decreases by more than {limit:g} on {split}",
             found=cost.text(),
-            advice="export without --int8, or state another --auc-limit",
+            advice="export without --int8, or with another --auc-limit",
         )
     return cost
 
 
 @contextlib.contextmanager
 def quiet_logging() -> Iterator[None]:
-    """Meanwhile only errors are logged; exporter and quantiser have much to say to their makers."""
+    """Suppresses log messages below errors, of which exporter and quantiser write many."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

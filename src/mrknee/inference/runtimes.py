@@ -1,8 +1,8 @@
-"""What computes an exported graph: ONNX Runtime, or OpenVINO where the extra is installed.
+"""Runtimes of exported graphs: ONNX Runtime, or OpenVINO as an optional dependency.
 
-Both compute on the processor, in the numbers that the file says: float32, or 8 bits. OpenVINO by
-itself would put bfloat16 in float32's place where the processor has it; here that is a choice of
-its own. Both libraries report their use to their makers unless told not to, and here they are told.
+Both compute on the CPU, in the number format of the file: float32 or 8 bits. By default OpenVINO
+would replace float32 by bfloat16 if the CPU supports it; here this is a separate runtime. The
+telemetry of both libraries is switched off.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from mrknee.errors import ModelError, MrkneeError, PlatformError
 from mrknee.exams import SeriesList
 
 PRESENT = "present"
-"""The graph's last input, which may be left out: 1 for each series that is there, else 0."""
+"""Last input of the graph, optional: 1 for each series that is present, 0 for the others."""
 
 RuntimeName = Literal["onnxruntime", "openvino", "openvino-bf16"]
-"""`openvino-bf16` computes in bfloat16 what the file has in float32: faster, and less exact."""
+"""`openvino-bf16` computes float32 parts of the graph in bfloat16: faster, but less exact."""
 
 
 def outputs_of(series: SeriesList) -> tuple[str, ...]:
-    """Names of a graph's outputs, in order."""
+    """Returns the names of a graph's outputs, in order."""
     return (
         "probabilities",
         "logits",
@@ -40,7 +40,7 @@ def outputs_of(series: SeriesList) -> tuple[str, ...]:
 
 
 def needed_of(series: SeriesList) -> set[str]:
-    """Outputs that reading and explaining exams can't do without."""
+    """Returns the names of the outputs needed for predictions and explanations."""
     return {name for name in outputs_of(series) if not name.startswith("slices_")}
 
 
@@ -49,12 +49,12 @@ Outputs = Mapping[str, Float32[np.ndarray, "..."]]
 
 @dataclass(frozen=True)
 class Limits:
-    """What computing one exam may take; None leaves it open.
+    """Limits of the computation of one exam; None: no limit.
 
     Attributes:
-        seconds: by the clock. It is looked at between operators: one that has begun is finished.
-        memory: bytes of all that is computed, with ONNX Runtime; OpenVINO knows no limit. It
-            holds for the whole process, from the first model that is opened with one.
+        seconds: wall-clock time. Checked between operators: a running operator is finished.
+        memory: memory in bytes, with ONNX Runtime only; OpenVINO has no such limit. It applies to
+            the complete process, from the first model opened with a limit.
     """
 
     seconds: float | None = None
@@ -66,13 +66,13 @@ NO_LIMITS = Limits()
 
 @runtime_checkable
 class Runtime(Protocol):
-    """A graph, ready to be computed."""
+    """A graph that is ready to be computed."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
-        """All outputs by name; `inputs` are a stack per series and `present`.
+        """Returns all outputs by name; `inputs` are one stack per series, and `present`.
 
         Raises:
-            TimeoutError: it takes longer than the limit.
+            TimeoutError: the computation exceeds the time limit.
         """
 
 
@@ -84,18 +84,18 @@ def open_runtime(
     threads: int | None,
     limits: Limits = NO_LIMITS,
 ) -> Runtime:
-    """Makes a sealed file's graph ready.
+    """Opens the graph of an exported file.
 
     Args:
-        name: what computes it.
-        model: the file's bytes.
-        file: where they come from, for messages.
-        series: the series of the model's exams.
-        threads: processor threads; None takes one for each core.
-        limits: what computing one exam may take.
+        name: the runtime.
+        model: content of the file.
+        file: path of the file, for error messages.
+        series: the series of the model.
+        threads: number of CPU threads; None: one per core.
+        limits: limits of time and memory per exam.
 
     Raises:
-        MrkneeError: the extra is not installed, or the library can't compute the graph.
+        MrkneeError: the library is not installed, or can't compute the graph.
     """
     library = name.removesuffix("-bf16")
     try:
@@ -104,14 +104,14 @@ def open_runtime(
         return OnnxRuntime(model, series, threads, limits)
     except MrkneeError:
         raise
-    except Exception as fault:  # neither library's errors have a class in common
+    except Exception as fault:  # the errors of the libraries have no common class
         raise ModelError(
             f"{library} can't compute this model",
             code="runtime-failed",
             file=file,
             expected=f"inputs {', '.join(series.names)} of uint8, outputs "
             f"{', '.join(sorted(needed_of(series)))}, "
-            "and operators that the installed version knows",
+            "and operators supported by the installed version",
             found=" ".join(str(fault).split())[:400],
             advice=f"pip install --upgrade {library}, or export the model again",
         ) from fault
@@ -126,8 +126,8 @@ class OnnxRuntime:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what is wrong is told in one message
-        # not what the file's bytes look like
+        options.log_severity_level = 4  # errors are raised as exceptions
+        # otherwise the format is guessed from the content of the file
         options.add_session_config_entry("session.load_model_format", "ONNX")
         if threads is not None:
             options.intra_op_num_threads = threads
@@ -138,7 +138,7 @@ class OnnxRuntime:
             model,
             options,
             providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # it would print what is wrong, and try the same once more
+            enable_fallback=0,  # would print the error and try again
         )
         inputs = {one.name: one.type for one in self._session.get_inputs()}
         outputs = {one.name for one in self._session.get_outputs()}
@@ -150,7 +150,7 @@ class OnnxRuntime:
         self._new_options, self._seconds = onnxruntime.RunOptions, limits.seconds
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
-        """All outputs by name."""
+        """Returns all outputs by name."""
         options = self._new_options()
         stop = threading.Timer(self._seconds or 0, setattr, (options, "terminate", True))
         if self._seconds is not None:
@@ -167,19 +167,19 @@ class OnnxRuntime:
 
 
 def _limit_memory(memory: int) -> None:
-    """Gives ONNX Runtime's sessions that ask for it one pool of memory, of that size at most."""
+    """Registers a memory pool of limited size, shared by the sessions that request it."""
     import onnxruntime as ort
 
     kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     pool = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
-    # grow by what is needed (1), not by powers of two; -1 leaves the others as they are
+    # 1: grow by the requested size, not by powers of two; -1: default values
     sizes = {"max_mem": memory, "arena_extend_strategy": 1}
     others = dict.fromkeys(("initial_chunk_size_bytes", "max_dead_bytes_per_chunk"), -1)
     ort.create_and_register_allocator(pool, ort.OrtArenaCfg({**sizes, **others}))
 
 
 class OpenVino:
-    """A graph in OpenVINO; it is compiled once, for any number of slices."""
+    """A graph in OpenVINO, compiled once for any number of slices."""
 
     def __init__(
         self,
@@ -194,10 +194,10 @@ class OpenVino:
         core = openvino.Core()
         if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise PlatformError(
-                "this processor has no bfloat16, so it gains nothing by it",
+                "this processor does not support bfloat16",
                 code="no-bfloat16",
                 expected="a processor with AVX-512 BF16 or AMX",
-                advice="compute with the runtime openvino",
+                advice="use the runtime openvino",
             )
         graph = onnx.convert(onnx.load(io.BytesIO(model)))
         _open_present(graph)
@@ -212,12 +212,12 @@ class OpenVino:
         self._outputs = set(outputs_of(series))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
-        """All outputs by name."""
+        """Returns all outputs by name."""
         if self._seconds is None:
             found = self._request.infer(dict(inputs))
         else:
             found = self._run_within(inputs, self._seconds)
-        # a tensor may have other names beside the output's
+        # a tensor may have several names
         return {
             name: value
             for output, value in found.items()
@@ -228,7 +228,7 @@ class OpenVino:
         self._request.start_async(dict(inputs))
         if not self._request.wait_for(round(1000 * seconds)):
             self._request.cancel()
-            with contextlib.suppress(RuntimeError):  # that it was cancelled
+            with contextlib.suppress(RuntimeError):  # raised because of the cancellation
                 self._request.wait()
             raise TimeoutError
         return {
@@ -237,16 +237,15 @@ class OpenVino:
 
 
 def _openvino() -> tuple[Any, Any]:
-    """The package and its reader of ONNX files, without what reports an import to its maker.
+    """Imports OpenVINO without its telemetry; returns the package and its reader of ONNX files.
 
-    The reader is taken by name: by itself OpenVINO chooses one by what the bytes look like.
-
-    OpenVINO takes a stand-in that does nothing where `openvino_telemetry` can't be imported.
+    The reader is selected by name, because OpenVINO would choose one by the content of the file. If
+    `openvino_telemetry` can't be imported, OpenVINO uses a replacement that does nothing.
     """
     name = "openvino_telemetry"
     blocked = name not in sys.modules
     if blocked:
-        sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not there
+        sys.modules[name] = None  # type: ignore[assignment]  # makes the import fail
     try:
         import openvino
         from openvino.frontend import FrontEndManager
@@ -258,7 +257,7 @@ def _openvino() -> tuple[Any, Any]:
             code="not-installed",
             expected="the package openvino",
             found=str(missing),
-            advice="pip install 'mrknee[openvino]', or leave the runtime to ONNX Runtime",
+            advice="pip install 'mrknee[openvino]', or use ONNX Runtime",
         ) from None
     finally:
         if blocked:
@@ -267,7 +266,7 @@ def _openvino() -> tuple[Any, Any]:
 
 
 def _open_present(graph: Any) -> None:  # noqa: ANN401  # OpenVINO's model
-    """Makes `present` an input again: OpenVINO takes an input with a default for a constant."""
+    """Makes `present` an input again: OpenVINO converts inputs with a default to constants."""
     from openvino import opset13
 
     default = next(node for node in graph.get_ops() if node.get_friendly_name() == PRESENT)

@@ -1,9 +1,10 @@
-"""The MRNet competition's interface: paths in, three columns out.
+"""Interface of the MRNet competition: list of paths -> CSV with three columns.
 
-The contract (the competition's evaluation script and its entries): a headerless list of `.npy`
-paths, three lines an exam, `.../{plane}/{id}.npy`; a headerless CSV of abnormal, acl, meniscus, a
-line an exam in the same order, without ids. The scorer checks the number of lines only, so a
-wrong column would pass in silence: a model with other findings is refused here.
+Format (from the competition's evaluation script and its entries): the input is a headerless list of
+`.npy` paths `.../{plane}/{id}.npy`, three lines per exam; the output is a headerless CSV of
+abnormal, acl, meniscus, one line per exam in the same order, without ids. The evaluation script
+checks only the number of lines and would accept wrong columns, so models with other findings are
+refused here.
 """
 
 from __future__ import annotations
@@ -33,18 +34,17 @@ _MAX_BYTES = 16_000_000  # some 100,000 exams
 
 
 class ListedExams:
-    """The exams of a list of paths, in the order in which they first come.
+    """The exams of a list of paths, in the order of their first path.
 
     Args:
-        listing: the file; one path a line, relative to the current folder, of the form
-            `.../{plane}/{id}.npy`, each exam's three planes in any order.
-        axes: the order of the files' axes, such as `rows,cols,slices`; None expects
-            `slices,rows,cols`. Files whose shapes say otherwise are refused, unless
-            `slices,rows,cols` was given.
+        listing: the file: one path per line, relative to the current folder, of the form
+            `.../{plane}/{id}.npy`; the three planes of an exam in any order.
+        axes: order of the axes in the files, such as `rows,cols,slices`; None expects
+            `slices,rows,cols`, and refuses files whose shapes indicate another order.
 
     Raises:
-        MrkneeError: the file isn't there, a path has another form, a plane comes twice or is
-            missing, or the stacks' axes seem to be in another order.
+        MrkneeError: the file does not exist, a path has another form, a plane is missing or listed
+            twice, or the axes of the stacks seem to be in another order.
     """
 
     def __init__(self, listing: Path, *, axes: str | None = None) -> None:
@@ -57,7 +57,7 @@ class ListedExams:
             plane = path.parent.name.lower()
             if plane not in PLANES or path.suffix.lower() != ".npy":
                 raise DataError(
-                    "a path has another form",
+                    "a path does not have the required form",
                     code="paths-list",
                     file=listing,
                     expected=".../{axial,coronal,sagittal}/{id}.npy",
@@ -76,7 +76,7 @@ class ListedExams:
         for (_, exam_id), planes in exams.items():
             if len(planes) < len(PLANES):
                 raise DataError(
-                    "an exam's planes are not all listed",
+                    "a plane of an exam is not listed",
                     code="paths-list",
                     file=listing,
                     exam=exam_id,
@@ -88,12 +88,12 @@ class ListedExams:
         self._exams = [(exam_id, planes) for (_, exam_id), planes in exams.items()]
         given = None if axes is None else parse_axes(axes)
         self._axes = given or AXES
-        if given != AXES:  # else insisted on
+        if given != AXES:  # an order given explicitly as the usual one is not checked
             shapes: list[tuple[str, dict[str, Shape]]] = []
             for exam_id, planes in self._exams:
                 shapes.append((exam_id, {}))
                 for plane, path in planes.items():
-                    with suppress(MrkneeError):  # said when the exam is read
+                    with suppress(MrkneeError):  # reported when the exam is read
                         shape = shape_in_order(read_shape(path, exam_id), self._axes)
                         shapes[-1][1][plane] = shape
             refuse_exams_with_other_axes(shapes, file=listing, given=given)
@@ -107,7 +107,7 @@ class ListedExams:
 
 
 def _as_stored(path: Path) -> Path:
-    """The file that a path means, however accents are stored in its name; see `same_text`."""
+    """Returns the file of a path, whose accents may be encoded differently; see `same_text`."""
     if path.name.isascii() or path.exists() or not path.parent.is_dir():
         return path
     name = same_text(path.name)
@@ -123,20 +123,20 @@ def submit(
     runtime: RuntimeName | None = None,
     axes: str | None = None,
 ) -> int:
-    """Reads the listed exams and writes the competition's CSV, whole or not at all.
+    """Predicts the listed exams and writes the competition's CSV atomically.
 
-    Remarks on odd exams are written beside it, as `mrknee predict` writes them.
+    Remarks on unusual exams are written to a second file, as by `mrknee predict`.
 
     Args:
-        model: a run folder, or an ONNX file that `mrknee export` wrote; or an ensemble's members.
+        model: a run folder, an ONNX file written by `mrknee export`, or the members of an ensemble.
         listing: the list of paths.
         out: the CSV to write.
-        threads: processor threads to compute with; None leaves it to the library.
-        runtime: what computes an ONNX file; None takes ONNX Runtime.
-        axes: the order of the files' axes, as for `ListedExams`.
+        threads: number of CPU threads; None: the default of the library.
+        runtime: runtime of an ONNX file; None: ONNX Runtime.
+        axes: order of the axes in the files, as for `ListedExams`.
 
     Returns:
-        How many exams were read.
+        The number of exams.
 
     Raises:
         MrkneeError: as `predict_listed`.
@@ -154,24 +154,24 @@ def predict_listed(
     runtime: RuntimeName | None = None,
     axes: str | None = None,
 ) -> Predictions:
-    """Reads the listed exams; arguments as `submit`'s.
+    """Predicts the listed exams; arguments as of `submit`.
 
     Returns:
-        The competition's three findings in its order, with ids and remarks.
+        Probabilities of the competition's three findings in its order, with ids and remarks.
 
     Raises:
-        MrkneeError: the model's findings are not the competition's three, or the list or an exam
-            can't be used.
+        MrkneeError: the model has other findings than the competition, or the list or an exam can't
+            be used.
     """
     predictor = load_model(model, threads=threads, runtime=runtime)
     if set(predictor.findings) != set(MRNET_FINDINGS):
         raise ModelError(
-            "this model can't be submitted",
+            "this model can't be used for a submission",
             code="findings",
             file=name_of(model),
             expected="the findings " + ", ".join(MRNET_FINDINGS),
             found=", ".join(predictor.findings),
-            advice="submit a model trained on all three",
+            advice="use a model of these three findings",
         )
     found = predictor.predict(ListedExams(Path(listing), axes=axes))
     columns = [found.findings.index(name) for name in MRNET_FINDINGS]
@@ -181,7 +181,7 @@ def predict_listed(
 
 
 def write_submission(predictions: Predictions, out: Path) -> Path | None:
-    """Writes the competition's CSV; remarks go beside it, whose file is returned if there are."""
+    """Writes the competition's CSV; returns the file of remarks, if there are any."""
     lines = [",".join(f"{p:.9g}" for p in row) for row in predictions.probabilities]
     with whole_file(out) as beside:
         beside.write_text("\n".join(lines) + "\n", encoding="utf-8")

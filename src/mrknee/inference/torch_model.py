@@ -1,4 +1,4 @@
-"""A trained model in a run folder, computed by torch."""
+"""A model in a run folder, computed by torch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from mrknee.tensors.settings import known_settings
 from mrknee.untrusted import read_json
 
 BATCH_EXAMS = 4
-"""Exams read together, at most; the result for an exam doesn't depend on it."""
+"""Maximum number of exams per batch; results do not depend on it."""
 
 BATCH_SLICES = 200
-"""Slices read together, at most, all series counted; an exam that has more is read by itself.
+"""Maximum number of slices per batch, all series together; larger exams are computed alone.
 
-It bounds memory whatever exams come together; two of MRNet's (94 slices on average) fit.
+Limits the memory. Two exams of MRNet (94 slices on average) fit into a batch.
 """
 
 
@@ -37,17 +37,17 @@ class TorchModel(SingleModel):
     """A trained model in a run folder.
 
     Args:
-        path: a run folder (its best epoch is taken), or a folder with `model.json` such as
+        path: a run folder (its best epoch is used), or a folder with `model.json` such as
             `RUN/last`.
 
     Attributes:
-        network: on the GPU where there is one, in evaluation mode.
-        preparation: how a stack becomes its input.
-        folder: where the model's files are.
+        network: the network, in evaluation mode, on the GPU if there is one.
+        preparation: preprocessing of the stacks.
+        folder: folder of the model's files.
 
     Raises:
-        ModelError: there is no model, its files are damaged or don't belong together, or it is
-            another run's than the folder's.
+        ModelError: there is no model, its files are damaged or don't belong together, or the model
+            belongs to another run than the folder.
     """
 
     preparation: Preparation
@@ -75,7 +75,7 @@ class TorchModel(SingleModel):
         return ids, self._calibrated(raw)
 
     def _contributions(self, exam: Exam) -> Contributions:
-        """The exam is encoded once: logits and maps come from the same feature maps."""
+        """Returns the contributions; logits and maps are computed from the same feature maps."""
         network = self.network.eval()
         device = next(network.parameters()).device
         batch = join([frame_exam(exam, self.preparation)]).to(device)
@@ -96,7 +96,7 @@ class TorchModel(SingleModel):
     def _calibrated(
         self, probabilities: Float[np.ndarray, "exams findings"]
     ) -> Float[np.ndarray, "exams findings"]:
-        """The network's own probabilities, calibrated; unchanged where nothing was fitted."""
+        """Returns calibrated probabilities; unchanged if no calibration was fitted."""
         calibration = self.decisions.calibration
         if calibration is None:
             return probabilities
@@ -108,10 +108,10 @@ def _numpy(tensor: Tensor) -> Float[np.ndarray, ...]:
 
 
 def _refuse_another_run(folder: Path, provenance: Mapping[str, Any]) -> None:
-    """Refuses `best`, `last` or `epochs/*` of another run than the one whose folder it lies in.
+    """Refuses `best`, `last` or `epochs/*` in the folder of another run.
 
-    Training notes in environment.json which run each start belongs to; a folder that lies
-    elsewhere, or of an earlier version, has no such note.
+    Training records the run in environment.json. Folders outside a run folder, and runs of earlier
+    versions, do not have this entry and are accepted.
     """
     file = RunFolder.around(folder).environment
     if not file.is_file():
@@ -122,22 +122,22 @@ def _refuse_another_run(folder: Path, provenance: Mapping[str, Any]) -> None:
             "the list of starts can't be read",
             code="run-folder",
             file=file,
-            expected="a list of the run's starts, as training wrote it",
+            expected="a list of the run's starts, as written by training",
             found=repr(starts),
             advice="copy the run again, or copy the model's folder elsewhere to use it alone",
         )
-    run = starts[0].get("run") if starts else None  # that of all starts
+    run = starts[0].get("run") if starts else None  # the same for all starts
     if run is not None and provenance.get("run") != run:
         raise ModelError(
-            "the model is another run's than the folder it lies in",
+            "the model belongs to another run than its folder",
             code="another-run",
             file=folder / MODEL_FILE,
-            expected=f"a model of the run {str(run)[:16]}, as {file} says",
-            found=f"a model of the run {str(provenance.get('run', 'not noted'))[:16]}",
+            expected=f"a model of the run {str(run)[:16]}, as recorded in {file}",
+            found=f"a model of the run {str(provenance.get('run', 'unknown'))[:16]}",
             advice="copy the run again, or copy the model's folder elsewhere to use it alone",
         )
 
 
 def limit_threads(threads: int) -> None:
-    """Says how many processor threads torch computes with, in the whole process."""
+    """Sets torch's number of CPU threads for the complete process."""
     torch.set_num_threads(threads)

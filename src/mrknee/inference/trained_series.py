@@ -1,8 +1,7 @@
-"""An exam as a model reads it: with the series that the model was trained on, and no others.
+"""Selection of the series that a model was trained on.
 
-The encoder and the head of a series without training exams have the weights they started with:
-what they make of a slice means nothing. Training notes how many exams had each series
-(`provenance.series`).
+The encoder and the head of a series without training exams have their initial weights, so their
+outputs are meaningless. Training records how many exams had each series (`provenance.series`).
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from mrknee.exams import Exam, Exams, SeriesList
 
 
 class TrainedSeries:
-    """Exams with only those series that a model was trained on.
+    """Exams reduced to the series that a model was trained on.
 
     Args:
-        exams: any row of exams.
+        exams: any sequence of exams.
         series: all series of the model.
-        trained: those that it was trained on.
+        trained: the series that it was trained on.
     """
 
     def __init__(self, exams: Exams, series: SeriesList, trained: SeriesList) -> None:
@@ -27,19 +26,19 @@ class TrainedSeries:
         return len(self._exams)
 
     def __getitem__(self, index: int) -> Exam:
-        return as_read(self._exams[index], self._series, self._trained)
+        return select_trained(self._exams[index], self._series, self._trained)
 
 
-def as_read(exam: Exam, series: SeriesList, trained: SeriesList) -> Exam:
-    """The exam with only the series that a model was trained on, and with the model's declaration.
+def select_trained(exam: Exam, series: SeriesList, trained: SeriesList) -> Exam:
+    """Returns the exam with the model's series, reduced to those that it was trained on.
 
     Args:
-        exam: the exam; its series are those of the model that have the same name.
+        exam: the exam; its series are matched by name.
         series: all series of the model.
-        trained: those that it was trained on.
+        trained: the series that the model was trained on.
 
     Raises:
-        DataError: it has none of them, or one of them in another plane.
+        DataError: the exam has none of these series, or one of them in another plane.
     """
     if exam.series == series and len(trained) == len(series):
         return exam
@@ -56,7 +55,7 @@ def as_read(exam: Exam, series: SeriesList, trained: SeriesList) -> Exam:
     for name in stacks:
         if exam.series.planes[name] != series.planes[name]:
             raise DataError(
-                "an exam's series is not of the plane that the model was trained on",
+                "a series of an exam is not of the plane that the model was trained on",
                 code="series",
                 exam=exam.id,
                 expected=f"{name} {series.planes[name]}",
@@ -66,12 +65,12 @@ def as_read(exam: Exam, series: SeriesList, trained: SeriesList) -> Exam:
     return Exam(exam.id, stacks, exam.labels, exam.remarks, series)
 
 
-def left_out(series: SeriesList, trained: SeriesList) -> tuple[str, ...]:
-    """What to say of a model that was trained on these series; nothing where it was on all."""
+def note_on_untrained(series: SeriesList, trained: SeriesList) -> tuple[str, ...]:
+    """Returns a note about the series that a model was not trained on; empty if there are none."""
     others = [name for name in series.names if name not in trained.names]
     if not others:
         return ()
     return (
         f"the model was trained on {' and '.join(trained.names)} only; "
-        f"{' and '.join(others)} is left out, as if the exams lacked it",
+        f"{' and '.join(others)} will be ignored, as if missing from the exams",
     )

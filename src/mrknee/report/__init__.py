@@ -1,11 +1,11 @@
-"""WHAT A PERSON SEES: the page of an evaluation, and the page of one exam.
+"""HTML reports: the evaluation report of predictions, and the explanation page of one exam.
 
 - `evaluation`: predictions and labels -> scorecard.json and report.html.
-- `contents`: what that page shows; `cohort`, `gallery`: two parts of it, gathered.
+- `contents`: the data of the evaluation report; `cohort` and `gallery` compute two parts of it.
 - `page`, `report.html`, `report.css`: contents -> HTML; `sentences`, `words`: results and numbers
-  as text; `templates`: Jinja2.
-- `figures`, `plot`: inline SVG.
+  as text; `templates`: Jinja2 environment.
+- `figures`, `plot`: figures as inline SVG.
 - `published`: what others have stated; `claim`: the CLAIM 2024 checklist.
-- `pictures`: heat maps over slices.
-- `exam_page`, `exam.html`: why one exam was read as it was.
+- `pictures`: heat maps on slices, contact sheets.
+- `exam_page`, `exam.html`: the explanation page of one exam.
 """

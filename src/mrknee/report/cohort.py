@@ -1,4 +1,4 @@
-"""The exams behind the numbers: how many, how common each finding is, how many slices."""
+"""Counts of a data set: exams, share of each finding, slices."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from mrknee.progress import track
 from mrknee.report.contents import SliceCounts, SplitCounts
 from mrknee.scoring.proportions import wilson
 
-_MAX_BYTES = 32_000_000  # a line an exam
-
 
 def count_splits(data: Path, split: str) -> tuple[SplitCounts, ...]:
     """Counts every split of a data set that has label files.
 
     Args:
         data: the data set's folder.
-        split: the split that is scored; counted even where only its label files are there.
+        split: the split that is scored; counted even if only its label files exist.
 
     Returns:
-        In the order of their names. Soft labels count as present from 0.5 on.
+        The counts, sorted by name. Soft labels of at least 0.5 count as positive.
     """
     folders = [path.name for path in data.iterdir() if path.is_dir()]
     names = [n for n in sorted({*folders, split}) if label_files(data / n)]
@@ -36,9 +34,9 @@ def _count(data: Path, split: str) -> SplitCounts:
     names = in_order(files, read_findings(data)) if files else ()
     labels = {name: read_labels(files[name], soft=True) for name in names}
     exams = set().union(*labels.values())
-    there = open_if_there(data / split)
-    if there is not None:
-        exams |= set(there.ids)
+    stacks = open_if_there(data / split)
+    if stacks is not None:
+        exams |= set(stacks.ids)
     positives = {}
     for name, known in labels.items():
         values = cut_labels(np.array(list(known.values())))
@@ -47,7 +45,7 @@ def _count(data: Path, split: str) -> SplitCounts:
 
 
 def open_if_there(folder: Path) -> Dataset | None:
-    """The exams of a split, with any planes; None where there are only label files."""
+    """Returns the exams of a split, with any planes; None if only label files exist."""
     try:
         return Dataset(folder, allow_missing_plane=True)
     except (MrkneeError, OSError):
@@ -55,13 +53,13 @@ def open_if_there(folder: Path) -> Dataset | None:
 
 
 def count_slices(exams: Dataset) -> Mapping[str, SliceCounts]:
-    """Counts the slices of every stack; only their headers are read.
+    """Counts the slices of every stack; reads only the headers.
 
     Args:
         exams: at least one.
 
     Returns:
-        Series -> its counts, for the series that occur.
+        Series -> counts, for the series that occur.
     """
     shapes: dict[str, list[tuple[int, ...]]] = {}
     for index in track(range(len(exams)), len(exams), "counting slices"):

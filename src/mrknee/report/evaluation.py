@@ -1,4 +1,4 @@
-"""Predictions held against labels: scorecard.json, and report.html for a person."""
+"""Evaluation of predictions against labels: scorecard.json and report.html."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mrknee.scoring.predictions import Predictions, named_files
 from mrknee.scoring.scorecard import Scorecard, score
 
 WORST = 3
-"""False positives, and false negatives, shown for each finding."""
+"""Maximum number of false positives, and of false negatives, shown per finding."""
 
 TRAINED = "the network was trained on"
 SELECTED = "the epoch was selected on"
@@ -36,10 +36,10 @@ SELECTED = "the epoch was selected on"
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Evaluation(Scorecard):
-    """A scorecard together with what it was made from, so that it can write its page.
+    """A scorecard that can also write its report and plot its ROC curves.
 
     Attributes:
-        contents: everything the page shows, with labels and probabilities.
+        contents: contents of the report, including labels and probabilities.
 
     Example:
         >>> import mrknee
@@ -52,13 +52,13 @@ class Evaluation(Scorecard):
     contents: Contents = field(kw_only=True)
 
     def report(self, path: str | Path) -> None:
-        """Writes the page: how good and how sure, in one HTML file that loads nothing.
+        """Writes the report as one HTML file without external resources.
 
         Args:
-            path: the file to write, whole or not at all; its folder is made if it isn't there.
+            path: the file to write, atomically; its folder is created if it does not exist.
 
         Raises:
-            OutputError: nothing can be written there.
+            OutputError: the file can't be written.
         """
         path = Path(path)
         check_output_file(path)
@@ -91,30 +91,29 @@ def evaluate(
     notes: Sequence[str] = (),
     axes: str | None = None,
 ) -> Evaluation:
-    """Holds predictions against labels: AUCs, calibration and operating points, with intervals.
+    """Compares predictions with labels: AUCs, calibration and operating points, with intervals.
 
     Args:
-        predictions: what a model predicted, or the file; several files with commas between are one
-            model, the mean of those that have a finding.
-        data: the data set, opened or its folder. Its label files are needed; its exams only for a
-            model's heat maps.
+        predictions: predictions or their file. Several files, separated by commas, are scored as
+            one model: for each finding, the mean over the files that contain it.
+        data: the data set or its folder. Its label files are needed; its exams are needed only for
+            a model's heat maps.
         out: a folder to write `scorecard.json` and the page `report.html` to; None writes nothing.
-        split: the split that was predicted, of a folder; an opened data set knows its own.
-        model: the run folder, or exported model, that made the predictions, or an ensemble's
-            members; adds its operating points, calibration and provenance, and heat maps of the
-            worst failures.
-        against: a second model's predictions, compared in the page.
-        prevalences: finding -> a prevalence, 0 to 1, at which PPV, NPV and calibration are
-            wanted too.
-        notes: what a reader of the scorecard must know.
-        axes: the order of the files' axes, as for `Dataset`; they are read for a model only.
+        split: the predicted split, if `data` is a folder; an opened data set has its own.
+        model: the model that made the predictions: a run folder, an exported model, or the members
+            of an ensemble. Adds operating points, calibration, provenance, and heat maps of the
+            worst errors.
+        against: predictions of a second model, compared in the report.
+        prevalences: finding -> additional prevalence, 0 to 1, for PPV, NPV and calibration.
+        notes: notes for the readers of the scorecard.
+        axes: order of the axes in the files, as for `Dataset`; used only with a model.
 
     Returns:
-        The scorecard, which can write its page: `card.report("report.html")`.
+        The scorecard, which can write its report: `card.report("report.html")`.
 
     Raises:
         MrkneeError: predictions, labels or model can't be used or don't belong together; or
-            `out` can't be written to.
+            `out` can't be written.
 
     Example:
         >>> import mrknee
@@ -172,7 +171,7 @@ def gather(
     notes: Sequence[str] = (),
     axes: str | None = None,
 ) -> Contents:
-    """Everything the page shows; arguments and errors as `evaluate`'s, nothing is written."""
+    """Computes the contents of the report; arguments and errors as of `evaluate`."""
     data, split = split_of(data, split)
     table = predictions
     if not isinstance(table, Predictions):
@@ -185,7 +184,7 @@ def gather(
     else:
         exams = _exams_for_model(data / split, axes)
         slices = count_slices(exams)
-        facts, failures = _ask(model, table, labels, exams)
+        facts, failures = _model_facts(model, table, labels, exams)
         trained = sizes_from(facts.provenance.get("stack_sizes"))
         odd = notes_on(remarks_on(exams, _positions(exams, table.ids), trained), len(table.ids))
     card = score(
@@ -222,7 +221,7 @@ def gather(
 
 
 def _unmatched(findings: Sequence[str], data: Path, split: str) -> list[str]:
-    """A note where columns lack a label file while label files lack a column: other names?"""
+    """Returns a note if both predictions and labels have findings that the other one lacks."""
     files = label_files(data / split)
     columns = [name for name in findings if name not in files]
     labels = [file.name for name, file in files.items() if name not in findings]
@@ -230,12 +229,12 @@ def _unmatched(findings: Sequence[str], data: Path, split: str) -> list[str]:
         return []
     return [
         f"no label file for {', '.join(columns)}, and no prediction for {', '.join(labels)}: "
-        "if these are the same finding, give it one name"
+        "if these are the same finding, use the same name"
     ]
 
 
 def _slices_if_readable(folder: Path) -> Mapping[str, SliceCounts]:
-    """Without a model only labels are needed: exams that can't be read are none."""
+    """Returns slice counts, or none if the exams can't be read: without a model they may be."""
     exams = open_if_there(folder)
     try:
         return {} if exams is None else count_slices(exams)
@@ -246,11 +245,11 @@ def _slices_if_readable(folder: Path) -> Mapping[str, SliceCounts]:
 def _exams_for_model(folder: Path, axes: str | None) -> Dataset:
     if not folder.is_dir():
         raise DataError(
-            "the exams are not there, so the model can't be held against them",
+            "the exams that the model needs are missing",
             code="no-exams",
             file=folder,
             expected="a folder with axial/, coronal/, sagittal/",
-            advice="leave out the model to score predictions against labels alone",
+            advice="omit the model to compare predictions with labels only",
         )
     exams = Dataset(folder, allow_missing_plane=True, axes=axes)
     exams.refuse_other_axes()
@@ -258,13 +257,13 @@ def _exams_for_model(folder: Path, axes: str | None) -> Dataset:
 
 
 def _positions(exams: Dataset, ids: Sequence[str]) -> list[int]:
-    """Where the predicted exams are; `refuse_foreign` has seen that the first is there."""
+    """Returns the indices of the predicted exams; not empty after `refuse_other_model`."""
     wanted = frozenset(ids)
     return [index for index, exam_id in enumerate(exams.ids) if exam_id in wanted]
 
 
 def _sources(predictions: Predictions | str | Path) -> Mapping[str, tuple[str, ...]]:
-    """The tables that `Predictions.read_joined` took, by file and folder, and their findings."""
+    """Returns the tables joined by `Predictions.read_joined`, as folder/file -> findings."""
     if isinstance(predictions, Predictions):
         return {predictions.source or "predictions": tuple(predictions.findings)}
     paths = [Path(name) for name in named_files(predictions)]
@@ -274,17 +273,17 @@ def _sources(predictions: Predictions | str | Path) -> Mapping[str, tuple[str, .
     return {name: tuple(findings) for name, findings in zip(names, tables, strict=True)}
 
 
-def _ask(
+def _model_facts(
     model: ModelPaths,
     table: Predictions,
     labels: Float[np.ndarray, "exams findings"],
     exams: Dataset,
 ) -> tuple[ModelFacts, Mapping[str, tuple[Failure, ...]]]:
-    """What the model knows of itself, and pictures of its failures."""
-    from mrknee.report.gallery import refuse_foreign, with_pictures
+    """Returns the properties of the model, and images of its worst errors."""
+    from mrknee.report.gallery import add_pictures, refuse_other_model
 
     predictor = load_model(model)
-    refuse_foreign(predictor, table, exams)
+    refuse_other_model(predictor, table, exams)
     parts = _parts_of_all(paths_of(model))
     facts = ModelFacts(
         name_of(model),
@@ -296,11 +295,11 @@ def _ask(
         else {part: len(ids.intersection(table.ids)) for part, ids in parts.items()},
     )
     failures = _failures(table, labels, facts.operating_points)
-    return facts, with_pictures(failures, predictor, table, exams)
+    return facts, add_pictures(failures, predictor, table, exams)
 
 
 def _parts_of_all(models: Sequence[Path]) -> Mapping[str, frozenset[str]] | None:
-    """Which exams any of the models used for what, as far as is known; None if nothing is."""
+    """Returns part of the training -> ids of its exams in any of the models; None if unknown."""
     known = [
         parts for model in models if (parts := RunFolder.around(model).read_split()) is not None
     ]
@@ -316,7 +315,7 @@ def _failures(
     labels: Float[np.ndarray, "exams findings"],
     points: Mapping[str, Sequence[OperatingPoint]],
 ) -> Mapping[str, tuple[Failure, ...]]:
-    """Each finding's worst failures at its first operating point, where it has one."""
+    """Returns finding -> worst errors at its first operating point, or at none."""
     failures = {}
     for column, finding in enumerate(table.findings):
         first = [one.threshold for one in points.get(finding, ())][:1]
@@ -333,16 +332,17 @@ def worst_failures(
     probabilities: Float[np.ndarray, " exams"],
     threshold: float | None,
 ) -> tuple[Failure, ...]:
-    """The exams without a finding that scored highest, and those with it that scored lowest.
+    """Returns the negative exams that scored highest, and the positive ones that scored lowest.
 
     Args:
-        ids: the exams' ids.
-        labels: 1, 0 or NaN (not known; never a failure).
-        probabilities: 0 to 1.
-        threshold: only exams on its wrong side are failures; None takes the worst anyway.
+        ids: ids of the exams.
+        labels: 1, 0 or NaN (unknown; never an error).
+        probabilities: predicted probabilities, 0 to 1.
+        threshold: only exams on the wrong side of the threshold are errors; None: all exams are
+            eligible.
 
     Returns:
-        At most `WORST` false positives, the worst first, then as many false negatives.
+        At most `WORST` false positives, the worst first, then at most `WORST` false negatives.
     """
 
     def pick(
@@ -361,27 +361,27 @@ def worst_failures(
 
 
 def _optimism(facts: ModelFacts | None, data: Path, n_exams: int) -> list[str]:
-    """What makes the numbers better than they are, as far as the run tells.
+    """Returns notes about reasons for optimistic scores, as far as the run records them.
 
-    Exams are told by their ids in the run's `split.csv`. Two data sets can use the same ids: under
-    another folder's name it is said that this isn't known.
+    Exams are identified by their ids in the run's `split.csv`. Because two data sets can use the
+    same ids, the note is qualified if the name of the data set differs.
     """
     if facts is None or facts.shared is None:
         return []
     trained_on = facts.provenance.get("data")
     members = facts.provenance.get("members", [facts.provenance])
     selected = dict.fromkeys(one.get("selected_on", {}).get("part") for one in members)
-    told = []
+    notes = []
     for what, part in ((TRAINED, "train"), *((SELECTED, part) for part in selected)):
         count = facts.shared.get(part, 0)
         if not count:
             continue
         these = "these exams" if count == n_exams else f"{count} of these {n_exams} exams"
         if trained_on == data.resolve().name:
-            told.append(f"optimistic: by their ids, {what} {these}")
+            notes.append(f"optimistic: by their ids, {what} {these}")
         else:
-            told.append(
-                f"perhaps optimistic: by their ids, {what} {these}, but its data set was called "
-                f"{trained_on or 'nothing that is known'}: whether they are the same is not known"
+            notes.append(
+                f"possibly optimistic: by their ids, {what} {these}, but the name of its data set "
+                f"is {trained_on or 'unknown'}: it is not known whether the exams are the same"
             )
-    return told
+    return notes

@@ -1,8 +1,8 @@
-"""The page of one exam: what each finding's logit is made of, series by series, slice by slice.
+"""Explanation page of one exam: decomposition of each logit into series and slices.
 
-One file, `index.html`, that needs no network and no other file: pictures are inside it as JPEG,
-because a dozen slices and a sheet of all of them a finding would be 5 MB and more as PNG. The
-sheets also lie beside it as PNG, pixel for pixel, and the numbers as NPZ and JSON.
+The page is one file, `index.html`, without external resources. It contains its images as JPEG,
+because a dozen slices and a contact sheet per finding would be 5 MB and more as PNG. The sheets are
+also written as PNG next to the page, and the numbers as NPZ and JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from mrknee.inference.runtimes import RuntimeName
 from mrknee.outputs import check_output_folder
 from mrknee.report.pictures import (
     Sheet,
-    chance,
     colour_bar,
     contact_sheet,
     data_uri,
@@ -34,6 +33,7 @@ from mrknee.report.pictures import (
     jpeg,
     overlay,
     png,
+    probability_text,
     seen_box,
     signed,
 )
@@ -41,22 +41,22 @@ from mrknee.report.templates import templates
 from mrknee.report.words import title_of
 
 PICTURE = 512
-"""Longer side of a slice in the page, in pixels, at most; larger ones are scaled down to it."""
+"""Maximum length of a slice's longer side in the page, in pixels; larger slices are scaled down."""
 
 TALLEST = 1.25
-"""Height of a slice in the page, in widths of its column, at most."""
+"""Maximum height of a slice in the page, relative to the width of its column."""
 
 CROWDED = 9.0
-"""Numbers below a chart stand so far apart at least, in percent of its width."""
+"""Minimum distance of the numbers below a chart, in percent of its width."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar from one place to another, as shares of the axis, 0 left or bottom to 1.
+    """A bar of a chart; positions are shares of the axis, from 0 (left or bottom) to 1.
 
     Attributes:
-        start: the smaller end.
-        length: how far it reaches.
+        start: smaller end.
+        length: length of the bar.
         kind: `up` (raises), `down` (lowers) or `total`.
     """
 
@@ -70,10 +70,10 @@ class Term:
     """A row of the sum: bias, a series, or the logit.
 
     Attributes:
-        label: its name.
-        number: its value, signed.
-        bar: where it lies on the axis.
-        total: whether it is the logit.
+        label: name of the term.
+        number: value with sign.
+        bar: bar on the common axis.
+        total: whether the term is the logit.
     """
 
     label: str
@@ -87,11 +87,11 @@ class SliceView:
     """One slice of a series: the one that raises a finding's logit most, or lowers it most.
 
     Attributes:
-        number: which, counted from 1.
-        score: what it adds, signed.
-        words: the same as a sentence.
+        number: number of the slice, counted from 1.
+        score: contribution to the logit, with sign.
+        words: the contribution as a sentence.
         plain: the slice as a data URI.
-        warm: the same with heat.
+        warm: the slice with its heat map as a data URI.
     """
 
     number: int
@@ -103,12 +103,12 @@ class SliceView:
 
 @dataclass(frozen=True)
 class Tick:
-    """A slice's number below the chart of slices.
+    """The number of a slice below the chart of slices.
 
     Attributes:
-        number: counted from 1.
-        at: where, in percent of the chart's width.
-        shown: whether that slice is shown; the first and last slice are numbered too.
+        number: number of the slice, counted from 1.
+        at: position, in percent of the chart's width.
+        shown: whether the slice is shown; the first and last slice are numbered too.
     """
 
     number: int
@@ -121,17 +121,17 @@ class SeriesView:
     """One series of one finding.
 
     Attributes:
-        name: the series.
-        slices: how many it has.
-        share: what the series adds, signed.
-        shown: the slice that raises most; where the logit is below 0, which denies the finding,
-            also the one that lowers most.
-        bars: slice scores, bottom to top, one a slice.
-        scores: the same as text.
+        name: name of the series.
+        slices: number of slices.
+        share: contribution of the series to the logit, with sign.
+        shown: the slice that raises the logit most; if the logit is negative, also the slice that
+            lowers it most.
+        bars: slice scores from bottom to top, one bar per slice.
+        scores: slice scores as text.
         ticks: numbers below the bars.
-        seen: left, top, width, height of what the network sees, in percent.
-        size: columns and rows of the slice.
-        width: how much of its column a picture takes, in percent; a tall one takes less.
+        seen: left, top, width, height of the area used by the network, in percent.
+        size: columns and rows of the slices.
+        width: width of an image relative to its column, in percent; smaller for tall slices.
     """
 
     name: str
@@ -151,17 +151,17 @@ class FindingView:
     """One finding.
 
     Attributes:
-        name: its name, which is part of the sheet's file name.
-        title: in words.
-        probability: as the model states it.
+        name: name of the finding, part of the contact sheet's file name.
+        title: title of the finding.
+        probability: probability returned by the model.
         uncalibrated: the logit as a probability.
-        uncalibrated_because: why the probability is not calibrated; None where it is.
-        terms: the sum.
-        zero: where 0 lies on the sum's axis, 0 to 1.
-        adds_up: in words, whether and how exactly.
-        series: those the exam has.
+        uncalibrated_because: why the probability is not calibrated; None if it is.
+        terms: terms of the sum.
+        zero: position of 0 on the sum's axis, 0 to 1.
+        adds_up: whether and how exactly the terms add up, as text.
+        series: the series of the exam.
         sheet: the contact sheet as a data URI.
-        sheet_size: its width and height.
+        sheet_size: width and height of the contact sheet.
     """
 
     name: str
@@ -189,24 +189,24 @@ def explain_exam(
     threads: int | None = None,
     runtime: RuntimeName | None = None,
 ) -> Explanation:
-    """Explains one exam: numbers, contact sheets and the page.
+    """Explains one exam and writes numbers, contact sheets and the page.
 
     Args:
-        model: a run folder, or an ONNX file that `mrknee export` wrote; or an ensemble's members.
-        exams: a data set's folder, or one with the series' folders inside.
-        exam_id: which exam.
-        out: where to write; made where it isn't there.
-        split: which split of a data set.
-        allow_missing_plane: let exams through that lack series.
-        axes: the order of the files' axes, as for `Dataset`.
-        threads: processor threads to compute with; None leaves it to the library.
-        runtime: what computes an ONNX file; None takes ONNX Runtime.
+        model: a run folder, an ONNX file written by `mrknee export`, or the members of an ensemble.
+        exams: folder of a data set, or a folder that contains the folders of the series.
+        exam_id: id of the exam.
+        out: output folder; created if it does not exist.
+        split: split of the data set.
+        allow_missing_plane: whether to accept an exam that lacks series.
+        axes: order of the axes in the files, as for `Dataset`.
+        threads: number of CPU threads; None: the default of the library.
+        runtime: runtime of an ONNX file; None: ONNX Runtime.
 
     Returns:
-        The explanation written.
+        The explanation that was written.
 
     Raises:
-        MrkneeError: no such exam, no model, or files that can't be used.
+        MrkneeError: the exam or the model does not exist, or files can't be used.
     """
     out = Path(out)
     names = ["index.html", "explanation.json", "explanation.npz", "contact-*.png"]
@@ -221,7 +221,7 @@ def explain_exam(
         numbers = (out / "explanation.json", out / "explanation.npz")
         for old in (out / "index.html", *out.glob("contact-*.png"), *numbers):
             if old.is_file() and not old.is_symlink():
-                old.unlink()  # what an interrupted run leaves must be of one exam
+                old.unlink()  # an interrupted run must not leave files of two exams
         explanation.write_numbers(out)
         write_exam_page(out, exam, explanation, model=name_of(model))
     return explanation
@@ -230,13 +230,13 @@ def explain_exam(
 def write_exam_page(
     folder: str | Path, exam: Exam, explanation: Explanation, *, model: str
 ) -> None:
-    """Writes `contact-<finding>.png` for every finding and `index.html`, the page last.
+    """Writes `contact-<finding>.png` for every finding, then `index.html`.
 
     Args:
-        folder: where to write; made where it isn't there.
-        exam: the exam that was explained.
-        explanation: the explanation of it.
-        model: the model's name, for the page.
+        folder: output folder; created if it does not exist.
+        exam: the explained exam.
+        explanation: its explanation.
+        model: name of the model, shown in the page.
     """
     folder = Path(folder)
     sheets = {f: contact_sheet(exam, explanation, f) for f in explanation.findings}
@@ -257,16 +257,16 @@ def exam_page(
     digest: str | None = None,
     request_id: str | None = None,
 ) -> str:
-    """The page of one exam, in HTML; it loads nothing.
+    """Returns the explanation page of one exam as HTML without external resources.
 
     Args:
-        exam: the exam that was explained.
-        explanation: the explanation of it.
-        model: the model's name.
-        sheets: finding -> the contact sheet that lies beside the page with all numbers; None where
-            nothing lies beside it, so that the page doesn't speak of files.
-        digest: SHA-256 of the model's files, where it is known.
-        request_id: of the request that the page answers, where there is one.
+        exam: the explained exam.
+        explanation: its explanation.
+        model: name of the model.
+        sheets: finding -> contact sheet that is written next to the page; None if no files are
+            written, so that the page does not mention them.
+        digest: SHA-256 of the model's files, if known.
+        request_id: id of the request that the page answers, if any.
     """
     views = []
     for finding in explanation.findings:
@@ -289,7 +289,7 @@ def exam_page(
             cells=_cells(explanation),
             scale=f"{explanation.scale:.2g}",
             largest=f"{explanation.largest_score:.{digits_of(explanation)}f}",
-            chance=chance,
+            probability_text=probability_text,
             colour_bar=data_uri(png(colour_bar(300, 18))),
             files=sheets is not None,
             digest=digest,
@@ -299,7 +299,7 @@ def exam_page(
 
 
 def _cells(explanation: Explanation) -> str:
-    """How coarse a slice's map is: "6 x 6 cells", or each series' where they differ."""
+    """Returns the grid of a slice's map: "6 x 6 cells", or one per series if they differ."""
     grids = {p: f"{m.shape[2]} × {m.shape[3]} cells" for p, m in explanation.native.items()}  # noqa: RUF001  # times
     if len(set(grids.values())) == 1:
         return next(iter(grids.values()))
@@ -307,7 +307,7 @@ def _cells(explanation: Explanation) -> str:
 
 
 def _number(value: float, digits: int) -> str:
-    """A number with its sign, as it is printed."""
+    """Returns a number with its sign, for display."""
     return signed(value, digits).replace("-", "−")  # noqa: RUF001  # minus
 
 
@@ -330,9 +330,9 @@ def _finding_view(exam: Exam, explanation: Explanation, finding: str, sheet: She
 
 
 def _steps(explanation: Explanation, row: int) -> list[tuple[str, float, float, float]]:
-    """Label, value, start and end of each bar of the sum, the logit last.
+    """Returns label, value, start and end of each bar of the sum, the logit last.
 
-    Each bar starts where the one before it ended.
+    Each bar starts at the end of the previous one.
     """
     logit = float(explanation.logits[row])
     sums = [(name, float(own[row])) for name, own in explanation.series_sums.items()]
@@ -346,7 +346,7 @@ def _steps(explanation: Explanation, row: int) -> list[tuple[str, float, float, 
 
 
 def _terms(explanation: Explanation, row: int) -> tuple[tuple[Term, ...], float]:
-    """The rows of the sum, on one axis for all of the exam's findings, and where its 0 lies."""
+    """Returns the rows of the sum, on one axis for all findings, and the position of its 0."""
     every = [_steps(explanation, other) for other in range(len(explanation.findings))]
     ends = [x for steps in every for step in steps for x in step[2:]]
     low, high = min(ends), max(ends)
@@ -371,9 +371,9 @@ def _adds_up(explanation: Explanation, row: int) -> str:
 def _series_view(exam: Exam, explanation: Explanation, row: int, name: str) -> SeriesView:
     scores = explanation.slice_scores(name)[row]
     raising, lowering = int(scores.argmax()), int(scores.argmin())
-    denied = bool(explanation.logits[row] < 0 and scores[lowering] < 0 and lowering != raising)
-    shown = (raising, lowering) if denied else (raising,)
-    words = _words(explanation, row, name, denied=denied)
+    both = bool(explanation.logits[row] < 0 and scores[lowering] < 0 and lowering != raising)
+    shown = (raising, lowering) if both else (raising,)
+    words = _sentences(explanation, row, name, both=both)
     left, top, right, bottom = (100 * edge for edge in seen_box(explanation.seen(name)))
     reach = [0.5 * float(score) / (explanation.largest_score or 1.0) for score in scores]
     digits = digits_of(explanation)
@@ -410,10 +410,10 @@ def _slice_view(
     )
 
 
-def _words(explanation: Explanation, row: int, name: str, *, denied: bool) -> tuple[str, ...]:
-    """A sentence on the series' raising slice and one on its lowering slice.
+def _sentences(explanation: Explanation, row: int, name: str, *, both: bool) -> tuple[str, ...]:
+    """Returns sentences about the slices of a series that raise and lower the logit most.
 
-    They are two where the finding is denied and both slices are shown, else one text.
+    Two texts if both slices are shown, otherwise one.
     """
     finding = explanation.findings[row]
     digits = digits_of(explanation)
@@ -434,18 +434,18 @@ def _words(explanation: Explanation, row: int, name: str, *, denied: bool) -> tu
     foremost = explanation.most_lowering(finding) == (name, least)
     second = f"Slice {least + 1} lowers the logit most: {_amount(down, digits)}"
     second += ", the most of all series." if foremost else "."
-    return (first, second) if denied else (f"{first} {second}",)
+    return (first, second) if both else (f"{first} {second}",)
 
 
 def _amount(score: float, digits: int) -> str:
-    """A score, or that it is less than what the digits can show."""
+    """Returns a score as text, or "by less than ..." if it rounds to 0."""
     if score != 0 and round(score, digits) == 0:
         return f"by less than {0.5 * 10**-digits:.{digits + 1}f}"
     return _number(score, digits)
 
 
 def _ticks(shown: tuple[int, ...], slices: int) -> tuple[Tick, ...]:
-    """The slices shown, then the first and the last, without what would lie on another."""
+    """Returns ticks of the shown, the first and the last slice, omitting overlapping ones."""
     ticks: list[Tick] = []
     for index in (*shown, 0, slices - 1):
         at = 100 * (index + 0.5) / slices

@@ -1,6 +1,6 @@
-"""The report's figures as inline SVG: AUCs, ROC, precision-recall, reliability.
+"""Figures of the evaluation report as inline SVG: AUCs, ROC, precision-recall, reliability.
 
-Every figure says in its description, in words and numbers, what it shows.
+The description of every figure contains its numbers as text.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from mrknee.scoring.operating_point import OperatingScore
 from mrknee.scoring.reliability import Reliability
 
 SQUARE = (320, 312)
-"""Of a curve's figure, in SVG units: as wide as a phone's column, so that text is not shrunk."""
+"""Size of a curve's figure, in SVG units: the width of a phone, so that text is not shrunk."""
 
 SQUARE_AREA = (52.0, 10.0, 312.0, 270.0)
 
 WIDE, ROW, HEADING = 350, 21, 26
-"""Of the plot of AUCs: its width, the height of a row, and of a finding's heading."""
+"""Plot of AUCs, in SVG units: width, height of a row, height of a finding's heading."""
 
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 MARKS = {RADIOLOGISTS: "radiologist", MODEL: "bien"}
-"""The style sheet's class of each published reader."""
+"""Published reader -> class in the style sheet."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class AucRow:
     """A row of the plot of AUCs.
 
     Attributes:
-        label: whose AUC it is, at most about twelve letters.
+        label: name of the model, at most about twelve letters.
         value: the AUC.
-        low: lower end of its 95 % interval; NaN where none is known.
-        high: upper end; NaN where none is known.
-        ours: whether it is this report's own.
+        low: lower limit of its 95 % interval; NaN if unknown.
+        high: upper limit; NaN if unknown.
+        ours: whether it is the AUC of the evaluated model.
     """
 
     label: str
@@ -50,28 +50,28 @@ class AucRow:
 
     @property
     def words(self) -> str:
-        """The AUC with its interval, two digits."""
+        """The AUC with its interval, two decimals."""
         if not self.ours and isnan(self.low):
             return f"{number(self.value, 2)}, no interval"
         return with_interval(self.value, self.low, self.high, 2)
 
 
 def auc_plot(groups: Sequence[tuple[str, Sequence[AucRow]]]) -> str:
-    """AUCs as dots with their intervals, ours above published ones, a group a finding.
+    """Draws AUCs as dots with their intervals, one group per finding.
 
     Args:
-        groups: a heading (the finding and its counts) and its rows.
+        groups: heading (finding and counts) and rows of each group.
     """
     rows = [row for _, group in groups for row in group]
     least = min((v for row in rows for v in (row.value, row.low) if not isnan(v)), default=0.5)
     left = min(0.5, floor(least * 10) / 10)
     top = 8
     bottom = top + sum(HEADING + ROW * len(group) for _, group in groups)
-    told = [f"{head}: " + ", ".join(f"{r.label} {r.words}" for r in g) for head, g in groups]
+    texts = [f"{head}: " + ", ".join(f"{r.label} {r.words}" for r in g) for head, g in groups]
     plot = Plot(
         "aucs",
-        "AUC per finding with 95 % intervals, beside published values",
-        ". ".join(told) + ".",
+        "AUC per finding with 95 % intervals, and published values",
+        ". ".join(texts) + ".",
         size=(WIDE, bottom + 40),
         area=(76.0, top, 230.0, bottom),
         x=(left, 1.0),
@@ -115,17 +115,17 @@ def roc_plot(
     operating: Sequence[OperatingScore],
     readings: Sequence[PublishedReading],
 ) -> str:
-    """A ROC curve in its 95 % band, with operating points and published readers.
+    """Draws a ROC curve with its 95 % band, operating points and published readers.
 
     Args:
-        finding: the finding's name, for the figure's id.
-        title: the finding in words.
-        curve: the curve; it must have points.
-        band: its pointwise band; drawn where it has points.
+        finding: name of the finding, used in the figure's id.
+        title: title of the finding.
+        curve: the curve; must have points.
+        band: its pointwise band; may have no points.
         operating: drawn as discs with the intervals of sensitivity and specificity.
-        readings: drawn as squares and triangles; they are of other exams.
+        readings: published results on other exams, drawn as squares and triangles.
     """
-    told = [f"{_known(one)}" for one in operating] + [
+    texts = [f"{_operating_text(one)}" for one in operating] + [
         f"{one.reader}, other exams: sensitivity {one.sensitivity:.3f}, specificity "
         f"{one.specificity:.3f}, n {one.n}"
         for one in readings
@@ -134,11 +134,11 @@ def roc_plot(
         f"roc-{finding}",
         f"{title}: ROC curve",
         f"Sensitivity over 1 − specificity on {curve.n_positive} exams with and "  # noqa: RUF001
-        f"{curve.n_negative} without the finding. " + ". ".join(told),
+        f"{curve.n_negative} without the finding. " + ". ".join(texts),
         size=SQUARE,
         area=SQUARE_AREA,
     )
-    plot.axes("1 − specificity: false alarms", "sensitivity: found", TICKS)  # noqa: RUF001
+    plot.axes("1 − specificity", "sensitivity", TICKS)  # noqa: RUF001
     plot.line((0, 0), (1, 1), "chance")
     edge = [*zip(band.fpr, band.low, strict=True)]
     if edge:
@@ -159,7 +159,7 @@ def roc_plot(
     return plot.svg()
 
 
-def _known(one: OperatingScore) -> str:
+def _operating_text(one: OperatingScore) -> str:
     if isnan(one.sensitivity.value) or isnan(one.specificity.value):
         return f"Operating point {rule(one.point.rule)}: none"
     return (
@@ -171,26 +171,26 @@ def _known(one: OperatingScore) -> str:
 
 
 def precision_recall_plot(finding: str, title: str, curve: PrecisionRecall) -> str:
-    """A precision-recall curve over the line of scores that know nothing.
+    """Draws a precision-recall curve and the chance level.
 
     Args:
-        finding: the finding's name, for the figure's id.
-        title: the finding in words.
-        curve: the curve; it must have points.
+        finding: name of the finding, used in the figure's id.
+        title: title of the finding.
+        curve: the curve; must have points.
     """
     plot = Plot(
         f"pr-{finding}",
         f"{title}: precision-recall curve",
         f"Average precision {curve.average_precision:.3f}, 95 % interval {curve.low:.3f} to "
         f"{curve.high:.3f}, on {curve.n_positive} exams with and {curve.n_negative} without the "
-        f"finding; scores that know nothing reach {curve.prevalence:.3f}.",
+        f"finding; chance level {curve.prevalence:.3f}.",
         size=SQUARE,
         area=SQUARE_AREA,
     )
-    plot.axes("recall: found (sensitivity)", "precision: calls that are right", TICKS)
+    plot.axes("recall (sensitivity)", "precision (PPV)", TICKS)
     plot.line((0, curve.prevalence), (1, curve.prevalence), "chance")
     steps = [(float(r), float(p)) for r, p in zip(curve.recall, curve.precision, strict=True)]
-    # Between two thresholds the higher recall's precision holds: average precision's own steps.
+    # between two thresholds the precision of the higher recall applies, as in average precision
     corners = [(steps[i + 1][0], steps[i][1]) for i in range(len(steps) - 1)]
     path = [steps[0], *(p for pair in zip(corners, steps[1:], strict=True) for p in pair)]
     plot.path(path, "curve")
@@ -198,27 +198,27 @@ def precision_recall_plot(finding: str, title: str, curve: PrecisionRecall) -> s
 
 
 def reliability_plot(finding: str, title: str, diagram: Reliability) -> str:
-    """What was said against what was so: one dot a bin, with the observed share's interval.
+    """Draws a reliability diagram: one dot per bin, with the interval of the observed share.
 
     Args:
-        finding: the finding's name, for the figure's id.
-        title: the finding in words.
-        diagram: its bins; at least one.
+        finding: name of the finding, used in the figure's id.
+        title: title of the finding.
+        diagram: the bins; at least one.
     """
-    told = [
-        f"said {p.mean_probability:.2f}, so in {p.observed.count} of {p.observed.n}"
+    texts = [
+        f"predicted {p.mean_probability:.2f}, observed in {p.observed.count} of {p.observed.n}"
         for p in diagram.points
     ]
     plot = Plot(
         f"reliability-{finding}",
         f"{title}: reliability diagram",
-        f"Observed share over stated probability on {diagram.n} exams, in bins: "
-        + "; ".join(told)
+        f"Observed share over predicted probability on {diagram.n} exams, in bins: "
+        + "; ".join(texts)
         + ".",
         size=SQUARE,
         area=SQUARE_AREA,
     )
-    plot.axes("probability stated", "share that has it", TICKS)
+    plot.axes("predicted probability", "observed share", TICKS)
     plot.line((0, 0), (1, 1), "chance")
     plot.path(((p.mean_probability, p.observed.value) for p in diagram.points), "thin")
     for point in diagram.points:

@@ -1,7 +1,7 @@
-"""The worst mistakes, each with the slice that did most towards it, and its heat map.
+"""Images of the worst errors: the slice that contributed most, and its heat map.
 
-Of a finding wrongly stated that is the slice that raised its logit most, of one wrongly denied the
-slice that lowered it most.
+For a false positive that is the slice that raised the finding's logit most, for a false negative
+the slice that lowered it most.
 """
 
 from __future__ import annotations
@@ -24,66 +24,69 @@ from mrknee.report.pictures import data_uri, jpeg, overlay, slice_in_words
 from mrknee.scoring.predictions import Predictions
 
 PICTURE = 224
-"""Longer side of a picture in the page, in pixels; larger slices are scaled down to it."""
+"""Longer side of an image in the report, in pixels; larger slices are scaled down."""
 
-SAME = 0.01
-"""Predictions further than this from the model's own were not made by it."""
+TOLERANCE = 0.01
+"""Largest difference between predictions and the probabilities that the model computes again."""
 
 
-def refuse_foreign(predictor: Model, predictions: Predictions, exams: Dataset) -> None:
-    """Refuses predictions that the model did not make: its thresholds would mean nothing there.
+def refuse_other_model(predictor: Model, predictions: Predictions, exams: Dataset) -> None:
+    """Refuses predictions made by another model, for which the thresholds would be meaningless.
 
-    One exam is read to know; `with_pictures` holds against it each exam that it explains.
+    Only the first exam is predicted again; `add_pictures` checks each exam that it explains.
 
     Raises:
-        MrkneeError: other findings, an exam that isn't there, or another probability.
+        MrkneeError: the findings differ, the exam is missing, or the probabilities differ.
     """
     if predictor.findings != predictions.findings:
         raise ModelError(
-            "the model reads other findings than were predicted",
+            "the model has other findings than the predictions",
             code="findings",
             expected=", ".join(predictions.findings),
             found=", ".join(predictor.findings),
-            advice="give the model that made the predictions, or none",
+            advice="use the model that made the predictions, or none",
         )
     first = predictions.ids[0]
     again = predictor.predict([exams[_position(exams, first)]]).probabilities[0]
-    _refuse_apart(predictions, first, again)
+    _refuse_different(predictions, first, again)
 
 
-def _refuse_apart(
+def _refuse_different(
     predictions: Predictions, exam_id: str, again: Float[np.ndarray, " findings"]
 ) -> None:
-    said = predictions.probabilities[predictions.ids.index(exam_id)]
-    apart = np.abs(again - said)
-    if apart.max() > SAME:
-        worst = int(apart.argmax())
+    predicted = predictions.probabilities[predictions.ids.index(exam_id)]
+    differences = np.abs(again - predicted)
+    if differences.max() > TOLERANCE:
+        worst = int(differences.argmax())
         raise DataError(
             "the predictions were not made by this model",
             code="predictions-model",
             exam=exam_id,
-            expected=f"{again[worst]:.3f} for {predictions.findings[worst]}, as the model reads it",
-            found=f"{said[worst]:.3f}",
-            advice="predict again with this model, or give the model that made the predictions",
+            expected=f"{again[worst]:.3f} for {predictions.findings[worst]}, as computed now",
+            found=f"{predicted[worst]:.3f}",
+            advice="predict again with this model, or use the model that made the predictions",
         )
 
 
-def with_pictures(
+def add_pictures(
     failures: Mapping[str, tuple[Failure, ...]],
     predictor: Model,
     predictions: Predictions,
     exams: Dataset,
 ) -> Mapping[str, tuple[Failure, ...]]:
-    """Adds to every failure the slice that did most towards it, plain and with heat.
+    """Adds to every failure the slice that contributed most, with and without heat map.
 
     Args:
-        failures: finding -> its failures.
-        predictor: the model that made them.
-        predictions: the table they are from.
-        exams: where the exams are.
+        failures: finding -> failures.
+        predictor: the model that made the predictions.
+        predictions: the predictions.
+        exams: the exams.
+
+    Returns:
+        The failures with images.
 
     Raises:
-        MrkneeError: the table says something else of one of these exams than the model does.
+        MrkneeError: the predictions of one of these exams differ from those of the model.
     """
     needed = sorted({one.exam for group in failures.values() for one in group})
     drawn: dict[tuple[str, str], Failure] = {}
@@ -91,7 +94,7 @@ def with_pictures(
         for exam_id in needed:
             exam = exams[_position(exams, exam_id)]
             explanation = predictor.explain(exam)
-            _refuse_apart(predictions, exam_id, explanation.probabilities)
+            _refuse_different(predictions, exam_id, explanation.probabilities)
             for finding, group in failures.items():
                 for one in group:
                     if one.exam == exam_id:

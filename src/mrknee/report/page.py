@@ -1,4 +1,4 @@
-"""Contents become one page: what is said about the numbers, and their figures."""
+"""Evaluation report: contents -> HTML, with verdicts in sentences and figures."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ OURS = "this model"
 
 @dataclass(frozen=True)
 class Part:
-    """A finding's part of the page.
+    """The part of the report about one finding.
 
     Attributes:
-        name: the finding.
-        title: the finding in words.
+        name: name of the finding.
+        title: title of the finding.
         score: its scores.
-        roc: the ROC figure, empty where there is no curve.
-        precision_recall: the precision-recall figure, or empty.
-        reliability: the reliability figure, or empty.
-        verdict: what the AUC means, in a sentence.
-        calls: what the first operating point does, in a sentence; empty without one.
-        doubtful: whether the AUC's interval holds 0.5 or lies below it.
-        band_method: how the ROC curve's band was made.
-        mistakes: kind, what is so instead, and how many there are at the first operating point
-            (None without one).
+        roc: ROC figure; empty if there is no curve.
+        precision_recall: precision-recall figure; may be empty.
+        reliability: reliability figure; may be empty.
+        verdict: the meaning of the AUC as a sentence.
+        calls: result of the first operating point as a sentence; empty without one.
+        doubtful: whether the AUC's interval contains 0.5 or lies below it.
+        band_method: method of the ROC curve's band.
+        mistakes: kind of error, true state of the finding, and number of errors at the first
+            operating point (None without one).
     """
 
     name: str
@@ -58,7 +58,7 @@ class Part:
 
 
 def render(contents: Contents) -> str:
-    """The page as HTML: self-contained, no script, nothing loaded."""
+    """Returns the report as one HTML page without scripts and external resources."""
     environment = templates()
     environment.filters["unbroken"] = words.unbroken
     environment.globals.update(
@@ -101,7 +101,7 @@ def render(contents: Contents) -> str:
 
 
 def _svg(text: str) -> Markup:
-    return Markup(text)  # noqa: S704  # made by report.plot, which escapes every word
+    return Markup(text)  # noqa: S704  # created by report.plot, which escapes all text
 
 
 def _part(contents: Contents, column: int, name: str) -> Part:
@@ -136,12 +136,12 @@ def _verdict(one: FindingScore) -> str:
         return f"No AUC: {auc.reason}."
     ranked = (
         f"Of 100 pairs of one knee with and one without it, {100 * auc.value:.0f} are ranked "
-        f"right ({100 * auc.low:.0f} to {100 * auc.high:.0f})."
+        f"correctly ({100 * auc.low:.0f} to {100 * auc.high:.0f})."
     )
     if auc.low <= 0.5 <= auc.high:
-        return ranked + " That can't be told from guessing (50)."
+        return ranked + " This is not distinguishable from chance (50)."
     if auc.high < 0.5:
-        return ranked + " That is below guessing (50)."
+        return ranked + " This is below chance (50)."
     return ranked
 
 
@@ -153,15 +153,18 @@ def _calls(operating: Sequence[OperatingScore]) -> str:
         return ""
     alarms = words.percent(1 - spared.value, 1 - spared.high, 1 - spared.low)
     return (
-        f"At its threshold it finds {words.share(found)} and raises a false alarm in "
-        f"{operating[0].fp} of {spared.n} without it ({alarms})."
+        f"At the threshold, {words.share(found)} with it are detected, and "
+        f"{operating[0].fp} of {spared.n} without it are false positives ({alarms})."
     )
 
 
 def _mistakes(operating: Sequence[OperatingScore]) -> tuple[tuple[str, str, int | None], ...]:
     fixed = [one for one in operating[:1] if not isnan(one.point.threshold)]
     alarms, missed = (fixed[0].fp, fixed[0].fn) if fixed else (None, None)
-    return (("false positive", "has it not", alarms), ("false negative", "has it", missed))
+    return (
+        ("false positive", "finding absent", alarms),
+        ("false negative", "finding present", missed),
+    )
 
 
 def _auc_groups(contents: Contents) -> list[tuple[str, list[figures.AucRow]]]:
@@ -184,14 +187,14 @@ def _published_row(one: PublishedAuc) -> figures.AucRow:
 
 
 def published_of(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """The sources whose AUCs stand beside ours: source, exams, whether they have an interval."""
+    """Returns source, exams, and whether there is an interval, for each published AUC shown."""
     every = (one for part in parts for one in aucs_of(part.name))
     keys = dict.fromkeys((one.source, one.exams, not isnan(one.low)) for one in every)
     return [dict(zip(("source", "exams", "interval"), key, strict=True)) for key in keys]
 
 
 def _rules(parts: Sequence[Part]) -> tuple[list[str], list[str]]:
-    """Rules of the operating points drawn as full discs, and of those drawn as open ones."""
+    """Returns the rules of the operating points drawn as filled and as open discs."""
     drawn = [part.score.operating for part in parts]
     first = dict.fromkeys(words.rule(row[0].point.rule) for row in drawn if row)
     others = dict.fromkeys(words.rule(one.point.rule) for row in drawn for one in row[1:])
@@ -199,26 +202,27 @@ def _rules(parts: Sequence[Part]) -> tuple[list[str], list[str]]:
 
 
 def _methods(parts: Sequence[Part]) -> list[tuple[str, str]]:
-    """What was computed, and how, finding by finding where it differs."""
+    """Returns each measure with its method, per finding if the methods differ."""
 
-    def told(method: Callable[[Part], str]) -> str:
+    def joined(method: Callable[[Part], str]) -> str:
         return words.one_or_each({part.title: method(part) for part in parts})
 
     return [
         (
-            "AUC: an exam with the finding scores above one without, ties one half. Interval",
-            told(lambda part: part.score.auc.method),
+            "AUC: share of pairs in which the exam with the finding scores above the one without, "
+            "ties counting one half. Interval",
+            joined(lambda part: part.score.auc.method),
         ),
-        ("ROC band", told(lambda part: part.band_method)),
-        ("Average precision", told(lambda part: part.score.average_precision.method)),
-        ("Brier score", told(lambda part: part.score.brier.method)),
-        ("Calibration error, bins", told(lambda part: part.score.reliability.binning)),
-        ("Calibration error, interval", told(lambda part: part.score.reliability.method)),
+        ("ROC band", joined(lambda part: part.band_method)),
+        ("Average precision", joined(lambda part: part.score.average_precision.method)),
+        ("Brier score", joined(lambda part: part.score.brier.method)),
+        ("Calibration error, bins", joined(lambda part: part.score.reliability.binning)),
+        ("Calibration error, interval", joined(lambda part: part.score.reliability.method)),
     ]
 
 
 def _verdict_of(comparison: Comparison | None) -> Callable[[Difference | MeanDifference], str]:
-    def told(one: Difference | MeanDifference) -> str:
+    def verdict(one: Difference | MeanDifference) -> str:
         return "" if comparison is None else comparison.verdict(one, second="the second")
 
-    return told
+    return verdict

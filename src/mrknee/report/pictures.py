@@ -1,9 +1,9 @@
-"""Pictures of an explanation: a heat map over its slice, and every slice of an exam on one sheet.
+"""Images of an explanation: heat maps on slices, and contact sheets of all slices of an exam.
 
-Orange raises a finding's logit and blue lowers it (Grad-CAM's, which is no sum, speaks for the
-finding and against it). How strongly a pixel is coloured depends on its heat and on one scale for
-the whole exam, never on its slice: two pixels of equal heat look alike wherever they are, and a
-slice without heat stays grey.
+Orange raises a finding's logit and blue lowers it (for Grad-CAM, which is not a decomposition:
+supports and opposes the finding). The opacity of a pixel depends on its heat and on one scale for
+the complete exam, not on its slice: equal heat has equal colour in all slices, and a slice without
+heat stays grey.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from mrknee.report.words import title_of
 
 __all__ = [
     "Sheet",
-    "chance",
     "colour_bar",
     "contact_sheet",
     "data_uri",
@@ -32,77 +31,78 @@ __all__ = [
     "jpeg",
     "overlay",
     "png",
+    "probability_text",
     "seen_box",
     "signed",
     "slice_in_words",
 ]
 
 Picture = UInt8[np.ndarray, "rows cols 3"]
-"""Red, green, blue, one byte each."""
+"""RGB image, one byte per channel."""
 
 Sheet = UInt8[np.ndarray, "_ _ 3"]
-"""A picture made of others, of any size."""
+"""RGB image composed of others, of any size."""
 
 RAISES, LOWERS = (255, 112, 0), (30, 136, 255)
-"""Orange and blue: told apart with any colour vision (the pair of Okabe and Ito 2008, as bright as
-a screen shows it, because it lies on dark slices)."""
+"""Orange and blue: distinguishable with any colour vision (the pair of Okabe and Ito 2008, at
+maximum brightness, because it is shown on dark slices)."""
 
 GAMMA = 0.5
-"""Opacity grows with (heat / scale) ** GAMMA. Below 1, so that a tenth of the largest heat can be
-seen (a third of the largest opacity); the same for every pixel of every exam."""
+"""Opacity is proportional to (heat / scale) ** GAMMA. Below 1, so that a tenth of the largest heat
+is visible (a third of the largest opacity); the same for every pixel of every exam."""
 
 MOST_OPAQUE = 0.8
-"""At the largest heat a fifth of the slice still shows through."""
+"""Opacity of the largest heat: a fifth of the slice remains visible."""
 
 WIDTH, MARGIN, GAP, TALLEST = 1280, 24, 8, 1800
-"""Of a contact sheet, in pixels: its width, its edge, the gap between slices, and the height it
-keeps within as long as a row can take more and smaller slices."""
+"""Contact sheet, in pixels: width, margin, gap between slices, and the height above which more and
+smaller slices are placed in a row."""
 
 COLUMNS = (6, 8, 10, 12, 16, 20)
-"""Slices a row of a contact sheet, as few as the height allows; 20 are 54 pixels wide each."""
+"""Slices per row of a contact sheet, as few as the height allows; 20 are 54 pixels wide each."""
 
 HEAD, CAPTION, SERIES_TITLE = 138, 30, 40
-"""Heights in pixels: the sheet's head, what is written below a slice, a plane's heading."""
+"""Heights in pixels: head of the sheet, caption of a slice, heading of a series."""
 
 PAPER, INK, FAINT, SEEN = "#121417", "#f2f2f2", "#a4abb5", "#8a929c"
-"""Background, writing, lesser writing, the edge of what is seen."""
+"""Colours: background, text, secondary text, outline of the area used by the network."""
 
 MARK, MARK_LOW = "#ffde00", "#9fe3ff"
-"""Frames of the slices that raise most and lower most."""
+"""Frame colours of the slices that raise and lower the logit most."""
 
 
 def slice_in_words(explanation: Explanation, finding: str, *, raising: bool) -> str:
-    """Which slice of all series speaks most for the finding, or most against it.
+    """Returns which slice of all series raises, or lowers, the finding's logit most.
 
-    For example "raised most by axial slice 3 of 12". Where no slice speaks that way it is the one
-    that does least the other way, and is called so.
+    For example "raised most by axial slice 3 of 12". If no slice has the wanted sign, the result
+    names the slice with the smallest contribution of the other sign ("lowered least by ...").
     """
     find = explanation.most_raising if raising else explanation.most_lowering
     name, index = find(finding)
     score = float(explanation.slice_scores(name)[explanation.findings.index(finding), index])
     place = f"{name} slice {index + 1} of {explanation.shapes[name][0]}"
     if score == 0:
-        return f"nothing {'for' if raising else 'against'} it in any slice, such as {place}"
+        return f"no slice {'raises' if raising else 'lowers'} the logit, for example {place}"
     amount = "most" if (score > 0) == raising else "least"
     return f"{'raised' if score > 0 else 'lowered'} {amount} by {place}"
 
 
 def digits_of(explanation: Explanation) -> int:
-    """How many decimals the exam's scores need: 2, more where the largest is below 0.1; 6 at most.
+    """Returns the number of decimals for the exam's scores, 2 to 6.
 
-    The largest then shows two figures that are not 0.
+    More than 2 if the largest score is below 0.1, so that it has two significant digits.
     """
     largest = explanation.largest_score
     return min(max(1 - floor(log10(largest)), 2), 6) if largest > 0 else 2
 
 
 def signed(value: float, digits: int) -> str:
-    """A number with its sign; what rounds to 0 has none of its own: +0.00."""
+    """Returns a number with its sign; values that round to 0 are "+0.00"."""
     return f"{round(float(value), digits) + 0.0:+.{digits}f}"
 
 
-def chance(probability: float) -> str:
-    """A probability to two digits that never says certain: "0.73", ">0.99", "<0.01"."""
+def probability_text(probability: float) -> str:
+    """Returns a probability with two decimals, never 0 or 1: "0.73", ">0.99", "<0.01"."""
     if not 0.005 <= probability < 0.995:
         return ">0.99" if probability > 0.5 else "<0.01"
     return f"{probability:.2f}"
@@ -113,13 +113,12 @@ def overlay(
     heat: Float[np.ndarray, "*slices rows cols"],
     scale: float,
 ) -> UInt8[np.ndarray, "*slices rows cols 3"]:
-    """A slice, or several, with heat: orange where heat is above 0, blue where it is below.
+    """Returns slices with a heat map: orange for positive heat, blue for negative heat.
 
     Args:
-        grey: the slice, 0 black to 255.
-        heat: what each pixel adds to the logit.
-        scale: the heat, of either sign, that is as opaque as it gets: the exam's largest. At 0
-            nothing is coloured.
+        grey: one or several slices, 0 (black) to 255.
+        heat: contribution of each pixel to the logit.
+        scale: absolute heat of maximum opacity: the largest of the exam. At 0 nothing is coloured.
     """
     strength = np.clip(np.abs(heat) / scale, 0.0, 1.0) if scale > 0 else np.zeros_like(heat)
     opacity = (MOST_OPAQUE * strength**GAMMA)[..., None]
@@ -130,23 +129,23 @@ def overlay(
 
 
 def png(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> bytes:
-    """A picture, grey or coloured, as a PNG file: every pixel as it is."""
+    """Returns a grey or RGB image as a PNG file (lossless)."""
     return _encode(picture, "PNG")
 
 
 def jpeg(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> bytes:
-    """A picture as a JPEG file: a fifth of the bytes, good for looking at, not for measuring."""
+    """Returns an image as a JPEG file: a fifth of the size of PNG, but not exact."""
     return _encode(picture, "JPEG", quality=88, subsampling=0)
 
 
 def data_uri(file: bytes) -> str:
-    """What `png` or `jpeg` gave, as an address that holds the picture itself."""
+    """Returns a PNG or JPEG file as a data URI."""
     kind = "png" if file.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file).decode('ascii')}"
 
 
 def seen_box(seen: Bool[np.ndarray, "rows cols"]) -> tuple[float, float, float, float]:
-    """What the network sees of a slice: left, top, right, bottom as shares of its sides."""
+    """Returns the area used by the network: left, top, right, bottom as shares of the sides."""
     rows, cols = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
     height, width = seen.shape
     return (
@@ -158,22 +157,22 @@ def seen_box(seen: Bool[np.ndarray, "rows cols"]) -> tuple[float, float, float, 
 
 
 def colour_bar(width: int, height: int) -> Picture:
-    """What heat looks like on dark grey, from minus the scale at the left to plus the scale."""
+    """Returns the colours of heat on dark grey, from -scale at the left to +scale."""
     heat = np.linspace(-1.0, 1.0, width)[None].repeat(height, axis=0)
     return overlay(np.full(heat.shape, 70, np.uint8), heat, 1.0)
 
 
 def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Sheet:
-    """Every slice of an exam with its heat, in order, plane by plane.
+    """Draws every slice of an exam with its heat map, series by series.
 
-    Below each slice its number (counted from 1) and its score, as a number where there is room and
-    as a bar to the right (raises) or left (lowers); the bars' length is the exam's largest slice
-    score of any finding. The slice of each plane with the largest score is framed, and where the
-    logit is below 0, which denies the finding, the one with the smallest as well.
+    Below each slice are its number (counted from 1) and its score, as a number if it fits and as a
+    bar to the right (raises) or left (lowers). The full bar is the largest slice score of the exam
+    and of any finding. The slice with the largest score of each series is framed; if the logit is
+    negative, also the slice with the smallest score.
 
     Args:
-        exam: the exam that was explained.
-        explanation: the explanation of it.
+        exam: the explained exam.
+        explanation: its explanation.
         finding: one of the explanation's findings.
     """
     counts = [len(exam.stacks[name]) for name in explanation.native]
@@ -202,9 +201,9 @@ def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Sheet:
 def _warm_tiles(
     exam: Exam, explanation: Explanation, series: str, row: int, side: int
 ) -> UInt8[np.ndarray, "slices rows cols 3"]:
-    """A series' slices with their heat, as large as fits a square of `side`.
+    """Returns the slices of a series with heat maps, scaled to fit a square of `side`.
 
-    They are coloured at this size: of MRNet's slices that is a sixth of the pixels and less.
+    Colours are computed after scaling: MRNet's slices then have at most a sixth of the pixels.
     """
     stack = exam.stacks[series]
     rows, cols = stack.shape[1:]
@@ -220,7 +219,7 @@ def _warm_tiles(
 
 @lru_cache(maxsize=16)
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font; loading it takes longer than writing a caption with it."""
+    """Returns Pillow's default font; cached, because loading takes longer than drawing."""
     return ImageFont.load_default(size)
 
 
@@ -242,13 +241,14 @@ def _write(
 
 
 def _head(explanation: Explanation, row: int) -> Sheet:
-    """The finding, the sum, how to read the colours, and the colour bar with its scale."""
+    """Draws the head of the sheet: finding, sum, legend, and colour bar with its scale."""
     sheet, draw = _blank(HEAD)
     digits = digits_of(explanation) + 1
     bar, left = 280, WIDTH - MARGIN - 280
     room = left - 2 * MARGIN
     finding = _fitting(title_of(explanation.findings[row], explanation.titles), room // 3, 24)
-    rest = f"  ·  {finding}  ·  probability {chance(float(explanation.probabilities[row]))}"
+    probability = probability_text(float(explanation.probabilities[row]))
+    rest = f"  ·  {finding}  ·  probability {probability}"
     room -= round(_font(24).getlength("Exam " + rest))
     _write(draw, (MARGIN, 18), f"Exam {_fitting(explanation.exam, room, 24)}{rest}", 24)
     logit, bias = (signed(x[row], digits) for x in (explanation.logits, explanation.bias))
@@ -257,14 +257,14 @@ def _head(explanation: Explanation, row: int) -> Sheet:
     if explanation.adds_up:
         words = f"logit  {logit}  =  {bias} (bias)  {parts}"
     else:
-        words = f"logit  {logit}; parts that do not add up to it:  {bias} (bias)  {parts}"
+        words = f"logit  {logit}; the parts do not add up to it:  {bias} (bias)  {parts}"
     _write(draw, (MARGIN, 54), words, 16)
     frames = "Yellow frame: the slice of the series that raises the logit most"
     if explanation.logits[row] < 0:
         frames += "; light blue: that lowers it most"
     legend = (
-        "Below each slice: its number and what it adds to the logit.",
-        f"{frames}. Grey frame: what the network sees.",
+        "Below each slice: its number and its contribution to the logit.",
+        f"{frames}. Grey frame: area used by the network.",
     )
     for line, text in enumerate(legend):
         _write(draw, (MARGIN, 84 + 20 * line), text, 14, fill=FAINT)
@@ -288,9 +288,9 @@ def _head(explanation: Explanation, row: int) -> Sheet:
 
 
 def _fitting(text: str, width: float, size: int) -> str:
-    """The text, shortened in its middle until it fits the width.
+    """Returns the text, shortened in the middle to fit the width.
 
-    What is not ASCII is escaped: the font at hand (Pillow's own) has few letters beside.
+    Other characters than ASCII are escaped, because Pillow's default font lacks most of them.
     """
     font = _font(size)
     whole = text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
@@ -305,7 +305,7 @@ def _fitting(text: str, width: float, size: int) -> str:
 def _series_title(name: str, scores: Float[np.ndarray, " slices"], digits: int) -> Sheet:
     sheet, draw = _blank(SERIES_TITLE)
     slices = f"{len(scores)} slice" + "s" * (len(scores) > 1)
-    text = f"{name}  ·  {slices}  ·  together {signed(float(scores.sum()), digits)}"
+    text = f"{name}  ·  {slices}  ·  total {signed(float(scores.sum()), digits)}"
     _write(draw, (MARGIN, 12), text, 18)
     return np.asarray(sheet)
 
@@ -319,9 +319,16 @@ def _tiles(
     side: int,
     frames: Mapping[int, str],
 ) -> Sheet:
-    """One series' slices in rows, each in a square of `side`, with what is below them.
+    """Draws the slices of one series in rows, each in a square of `side`, with captions.
 
-    Captions are scores, as numbers and in words; frames are slices' indices with their colours.
+    Args:
+        pictures: the slices.
+        captions: score of each slice, as a number and as text.
+        longest: score of the full bar.
+        box: area used by the network, as returned by `seen_box`.
+        columns: slices per row.
+        side: side of the square of a slice, in pixels.
+        frames: index of a framed slice -> colour of its frame.
     """
     size = pictures.shape[2], pictures.shape[1]
     edges = [round(share * size[i % 2]) for i, share in enumerate(box)]
@@ -349,7 +356,7 @@ def _caption(
     caption: tuple[float, str],
     longest: float,
 ) -> None:
-    """A slice's number, its score, and the score as a bar from the middle."""
+    """Draws the number of a slice, its score, and the score as a bar from the middle."""
     (x, y), (score, words) = at, caption
     _write(draw, at, str(number), 13)
     if _font(13).getlength(f"{number} {words}") <= side:

@@ -1,4 +1,4 @@
-"""A plotting area in SVG: data in, marks as text out. Colours and fonts are the page's CSS."""
+"""Plotting area in SVG; colours and fonts are defined by the CSS of the page."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Point = tuple[float, float]
 class Plot:
     """One inline SVG with one plotting area.
 
-    Marks are given in data coordinates and written in the SVG's own units; classes name what the
-    page's style sheet colours, so that one figure serves light, dark and print.
+    Marks are given in data coordinates and written in SVG units. Their classes are coloured by the
+    style sheet of the page, so one figure serves light mode, dark mode and print.
 
     Args:
-        name: unique on the page; title and description carry it as their id.
-        title: what the figure shows, a few words.
-        description: what it shows in numbers: the text for who can't see it.
-        size: width and height of the whole, in SVG units (one CSS pixel on a phone).
-        area: left, top, right and bottom of the plotting area.
-        x: the data's range from left to right.
-        y: the data's range from bottom to top.
+        name: name unique on the page, used in the ids of title and description.
+        title: short title of the figure.
+        description: text alternative of the figure, with its numbers.
+        size: width and height of the figure, in SVG units (one CSS pixel on a phone).
+        area: left, top, right and bottom of the plotting area, in SVG units.
+        x: range of the data from left to right.
+        y: range of the data from bottom to top.
     """
 
     def __init__(
@@ -40,34 +40,34 @@ class Plot:
         self._marks: list[str] = []
 
     def at(self, x: float, y: float) -> Point:
-        """Where a point of the data lies, in SVG units."""
+        """Returns the position of a data point in SVG units."""
         left, top, right, bottom = self._area
         across = (x - self._x[0]) / (self._x[1] - self._x[0])
         up = (y - self._y[0]) / (self._y[1] - self._y[0])
         return left + across * (right - left), bottom - up * (bottom - top)
 
     def line(self, start: Point, end: Point, kind: str) -> None:
-        """Draws a straight line between two points of the data."""
+        """Draws a straight line between two data points."""
         (x1, y1), (x2, y2) = self.at(*start), self.at(*end)
         self._marks.append(
             f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
         )
 
     def path(self, points: Iterable[Point], kind: str) -> None:
-        """Draws a line through points of the data."""
+        """Draws a line through data points."""
         self._marks.append(f'<polyline class="{kind}" points="{self._joined(points)}"/>')
 
     def region(self, points: Iterable[Point], kind: str) -> None:
-        """Fills the region within points of the data."""
+        """Fills the polygon of data points."""
         self._marks.append(f'<polygon class="{kind}" points="{self._joined(points)}"/>')
 
     def dot(self, point: Point, kind: str, radius: float = 4.5) -> None:
-        """Draws a disc."""
+        """Draws a disc at a data point."""
         x, y = self.at(*point)
         self._marks.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"/>')
 
     def square(self, point: Point, kind: str, half: float = 4.5, *, turned: bool = False) -> None:
-        """Draws a square, or a diamond."""
+        """Draws a square at a data point, or a diamond if `turned`."""
         x, y = self.at(*point)
         turn = f' transform="rotate(45 {x:.1f} {y:.1f})"' if turned else ""
         self._marks.append(
@@ -76,18 +76,18 @@ class Plot:
         )
 
     def triangle(self, point: Point, kind: str, half: float = 5.5) -> None:
-        """Draws a triangle that stands on its side, its middle at the point."""
+        """Draws a triangle with its tip up, centred on a data point."""
         x, y = self.at(*point)
         corners = ((x, y - half), (x + half, y + half), (x - half, y + half))
         joined = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
         self._marks.append(f'<polygon class="{kind}" points="{joined}"/>')
 
     def text(self, x: float, y: float, words: str, kind: str = "tick") -> None:
-        """Writes words at a place in SVG units."""
+        """Writes text at a position in SVG units."""
         self._marks.append(f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>')
 
     def axes(self, x_label: str, y_label: str, ticks: Sequence[float]) -> None:
-        """Draws the area's grid with ticks on both axes and the axes' names."""
+        """Draws the grid, the ticks of both axes, and the axis labels."""
         left, top, right, bottom = self._area
         for tick in ticks:
             self.line((tick, self._y[0]), (tick, self._y[1]), "grid")
@@ -103,7 +103,7 @@ class Plot:
         )
 
     def svg(self) -> str:
-        """The whole figure, to stand in a page."""
+        """Returns the figure as an SVG element for an HTML page."""
         width, height = self._size
         name = escape(self._name)
         return (

@@ -1,4 +1,4 @@
-"""What others have stated for MRNet's three findings, to stand beside a result, never as one.
+"""Published results for MRNet's three findings, shown next to the model's results.
 
 Sources:
 
@@ -6,11 +6,11 @@ Sources:
   Development and retrospective validation of MRNet", PLoS Medicine 15 (2018) e1002699: AUCs with
   95 % intervals on 120 exams that were never published (the hidden test set).
 - General radiologists and Bien's model at its threshold, on the same 120 exams: sensitivity and
-  specificity as later works quote them from that paper. These are secondary values, not read in
+  specificity as quoted from that paper by later works. These are secondary values, not taken from
   the paper itself.
 - LearnOpenCV, "MRNet - The Multi-Task Approach" (2020): AUCs as stated in the post, the best epoch
-  chosen on the 120 validation exams it is stated for. No interval is given, and the trio nearly
-  equals single-finding models published two days before the multi-task one.
+  selected on the same 120 validation exams. No intervals are given. The three AUCs nearly equal
+  those of single-finding models published two days before the multi-task model.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class PublishedAuc:
-    """An AUC somebody stated.
+    """A published AUC.
 
     Attributes:
-        source: a short name for plots.
-        finding: the finding's name, or "mean" for the mean of the three.
+        source: short name for plots.
+        finding: name of the finding, or "mean" for the mean of the three.
         value: the AUC, 0.5 to 1.
-        low: lower end of its 95 % interval; NaN where none is stated.
-        high: upper end; NaN where none is stated.
-        n: exams it was scored on.
-        exams: which exams those were.
-        model: what was scored.
-        standing: how far it can be relied on.
+        low: lower limit of its 95 % interval; NaN if none is stated.
+        high: upper limit; NaN if none is stated.
+        n: number of exams.
+        exams: description of the exams.
+        model: description of the model.
+        standing: reliability of the value.
     """
 
     source: str
@@ -54,14 +54,14 @@ class PublishedAuc:
 
 @dataclass(frozen=True)
 class PublishedReading:
-    """Sensitivity and specificity somebody stated: one point of a ROC plot.
+    """Published sensitivity and specificity: one point of a ROC plot.
 
     Attributes:
-        reader: who read.
-        finding: the finding's name.
+        reader: radiologists or model.
+        finding: name of the finding.
         sensitivity: 0 to 1.
         specificity: 0 to 1.
-        n: exams read.
+        n: number of exams.
     """
 
     reader: str
@@ -89,7 +89,7 @@ def _post(finding: str, value: float) -> PublishedAuc:
         nan,
         nan,
         120,
-        _VALID + ", the best of 50 epochs chosen on them",
+        _VALID + ", the best of 50 epochs selected on them",
         "one multi-task network",
         "as stated in the post, optimistic, not reproduced",
     )
@@ -104,7 +104,7 @@ AUCS = (
     _post("meniscus", 0.783),
     _post(MEAN, 0.8943),
 )
-"""Stated AUCs; Bien et al. state no mean."""
+"""Published AUCs; Bien et al. state no mean."""
 
 RADIOLOGISTS = "general radiologists"
 MODEL = "Bien's model at its threshold"
@@ -121,15 +121,15 @@ READINGS = (
 
 
 def aucs_of(finding: str) -> tuple[PublishedAuc, ...]:
-    """The AUCs stated for a finding; none for a finding that isn't MRNet's."""
+    """Returns the published AUCs of a finding; empty for findings other than MRNet's."""
     return tuple(one for one in AUCS if one.finding == finding and finding in MRNET_FINDINGS)
 
 
 def means_of(findings: tuple[str, ...]) -> tuple[PublishedAuc, ...]:
-    """The mean AUCs stated for just these findings; none but for MRNet's three."""
+    """Returns the published mean AUCs of exactly these findings; empty unless MRNet's three."""
     return tuple(one for one in AUCS if one.finding == MEAN and findings == MRNET_FINDINGS)
 
 
 def readings_of(finding: str) -> tuple[PublishedReading, ...]:
-    """The readings stated for a finding; none for a finding that isn't MRNet's."""
+    """Returns the published readings of a finding; empty for findings other than MRNet's."""
     return tuple(one for one in READINGS if one.finding == finding)

@@ -1,4 +1,4 @@
-"""The pages' templates: everything put into them is escaped, and nothing may be missing."""
+"""Jinja2 environment of the pages: values are escaped, undefined variables are errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def templates(*folders: Path) -> Environment:
-    """Jinja2 with the templates of these folders, and of this one."""
+    """Returns a Jinja2 environment with the templates of these folders and of this package."""
     return Environment(
         loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Numbers as a reader meets them: never without their interval, "–" between its ends."""  # noqa: RUF002
+"""Formatting of numbers with their intervals, and of names, for pages."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from mrknee.scoring.comparison import Difference, MeanDifference
 from mrknee.scoring.proportions import Proportion
 
 INTERVAL = r"(−?\d\.\d+ )?\([^()]{1,28}\)"  # noqa: RUF001
-"""What stands in brackets, with the decimal number before it."""
+"""Regular expression of an interval in brackets, with the decimal number before it."""
 
 TITLES = {"abnormal": "abnormal", "acl": "ACL tear", "meniscus": "meniscal tear"}
-"""MRNet's findings in words; others go by their own name."""
+"""Titles of MRNet's findings; other findings are shown by name."""
 
 NOTHING = "—"
-"""Stands where a number can't be computed."""
+"""Shown for a number that can't be computed."""
 
 
 def title_of(finding: str, titles: Mapping[str, str] = MappingProxyType({})) -> str:
-    """A finding's name in words.
+    """Returns the title of a finding.
 
     Args:
-        finding: its name.
-        titles: finding -> the title that the data set declares, which comes first.
+        finding: name of the finding.
+        titles: finding -> title declared by the data set, which takes precedence.
     """
     return titles.get(finding) or TITLES.get(finding, finding)
 
 
 def heading(finding: str, titles: Mapping[str, str] = MappingProxyType({})) -> str:
-    """A finding in words, to start a line with; arguments as `title_of`'s."""
+    """Returns the title of a finding with a capital letter; arguments as of `title_of`."""
     title = title_of(finding, titles)
     return title[0].upper() + title[1:]
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number with so many digits, halves rounded up (0.965 is 0.97); a dash for NaN."""
+    """Returns a number with `digits` decimals, halves rounded up (0.965 is 0.97); NaN: a dash."""
     if isnan(value):
         return NOTHING
     shown = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
-    return str(shown if shown else abs(shown))  # what rounds to 0 has no sign
+    return str(shown if shown else abs(shown))  # no sign if it rounds to 0
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
-    """A number and its 95 % interval: "0.915 (0.862–0.948)"."""  # noqa: RUF002
+    """Returns a number and its 95 % interval: "0.915 (0.862–0.948)"."""  # noqa: RUF002
     if isnan(value):
         return NOTHING
     if isnan(low):
@@ -57,31 +57,31 @@ def with_interval(value: float, low: float, high: float, digits: int = 3) -> str
 
 
 def share(one: Proportion) -> str:
-    """A share with count and Wilson's interval: "49 of 54 (91 %; 80–96 %)"."""  # noqa: RUF002
+    """Returns a share with count and Wilson interval: "49 of 54 (91 %; 80–96 %)"."""  # noqa: RUF002
     if isnan(one.value):
         return f"{one.count} of {one.n}"
     return f"{one.count} of {one.n} ({percent(one.value, one.low, one.high)})"
 
 
 def percent(value: float, low: float, high: float) -> str:
-    """A share in percent with its interval: "91 %; 80–96 %"."""  # noqa: RUF002
+    """Returns a share in percent with its interval: "91 %; 80–96 %"."""  # noqa: RUF002
     if isnan(value):
         return NOTHING
     return f"{100 * value:.0f} %; {100 * low:.0f}–{100 * high:.0f} %"  # noqa: RUF001
 
 
 def exams(count: int) -> str:
-    """A number of exams."""
+    """Returns a number of exams: "1 exam", "2 exams"."""
     return f"{count} exam" + ("" if count == 1 else "s")
 
 
 def p_value(p: float) -> str:
-    """A p with three digits, "below 0.001" where there would be none; a dash for NaN."""
+    """Returns a p value with three decimals, or "below 0.001"; NaN: a dash."""
     return "below 0.001" if p < 0.001 else number(p)
 
 
 def difference(one: Difference | MeanDifference) -> str:
-    """A difference of AUCs and its 95 % interval: "−0.065 (−0.128 to −0.022)"."""  # noqa: RUF002
+    """Returns a difference of AUCs and its 95 % interval: "−0.065 (−0.128 to −0.022)"."""  # noqa: RUF002
     if isnan(one.difference):
         return NOTHING
     value, low, high = (number(v).replace("-", "−") for v in (one.difference, one.low, one.high))  # noqa: RUF001
@@ -91,23 +91,23 @@ def difference(one: Difference | MeanDifference) -> str:
 
 
 def rule(name: str) -> str:
-    """An operating point's rule as a reader knows it: "sensitivity ≥ 0.90"."""
+    """Returns the rule of an operating point for display: "sensitivity ≥ 0.90"."""
     return name.replace(">=", "≥")
 
 
 def quoted(name: str) -> str:
-    """A name that a user chose, told apart from the words around it: “data”."""
+    """Returns a user-defined name in quotation marks: “data”."""
     return f"“{name}”"
 
 
-def one_or_each(said: Mapping[str, str]) -> str:
-    """What is said of several findings: once where it is the same of all.
+def one_or_each(texts: Mapping[str, str]) -> str:
+    """Joins texts about several findings; equal texts appear once.
 
     Args:
-        said: title of a finding -> what is said of it; at least one.
+        texts: title of a finding -> text; at least one.
     """
     groups: dict[str, list[str]] = {}
-    for title, text in said.items():
+    for title, text in texts.items():
         groups.setdefault(text, []).append(title)
     if len(groups) == 1:
         return next(iter(groups))
@@ -115,6 +115,6 @@ def one_or_each(said: Mapping[str, str]) -> str:
 
 
 def unbroken(text: str) -> Markup:
-    """The text for a page, where no line breaks within an interval in brackets."""
+    """Returns the text as HTML without line breaks inside intervals in brackets."""
     spans = re.sub(INTERVAL, r'<span class="nb">\g<0></span>', str(escape(text)))
     return Markup(spans)  # noqa: S704  # escaped above

@@ -1,17 +1,18 @@
-"""SERVE: a trained model behind HTTP, one exam a request.
+"""HTTP service for a trained model: one exam per request.
 
-- `serving`: opens the model, listens, ends when told to.
-- `protocol`: a connection: HTTP/1.1, and its limits.
-- `gate`: every request: its id (`request_id`), whom it is addressed to, HEAD, the path of a proxy.
-- `app`: which address answers what; every fault in one form.
-- `arrivals`: bodies on their way in.
-- `uploads`: from a whole body to an exam, and nothing of it stays.
-- `refusal`: what a request gets that can't be answered.
-- `desk`: one exam at a time, and so many waiting.
-- `audit`, `metrics`: what is recorded and counted.
-- `service`: an exam to an answer.
-- `schemas`: what is answered, field by field (`/openapi.json`).
+In reading order:
+
+- `serving`: opens the model, listens, shuts down on a signal.
+- `protocol`: HTTP/1.1 connections and their limits.
+- `middleware`: checks of every request: id (`request_id`), Host and Origin, HEAD, proxy path.
+- `app`: routes, and the conversion of every error to an error response (`refusal`).
+- `arrivals`: receives request bodies.
+- `uploads`: parses a request body into an exam.
+- `request_queue`: processes one exam at a time; limits the number of waiting exams.
+- `service`: computes predictions and explanations of an exam.
+- `schemas`: fields of the responses (`/openapi.json`).
+- `audit`, `metrics`: audit log and Prometheus metrics.
 - `index.html`: the start page.
 
-Nothing here loads anything from elsewhere, or reports to anybody.
+The service loads no external resources and sends no telemetry.
 """

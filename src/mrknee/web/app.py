@@ -1,4 +1,4 @@
-"""Which address answers what; whatever goes wrong is reported in one form, JSON or page."""
+"""Routes of the service, and the conversion of every error to a JSON or HTML response."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from mrknee.report.words import title_of
 from mrknee.web import schemas
 from mrknee.web.arrivals import Arrivals
 from mrknee.web.audit import AuditLog, Record
-from mrknee.web.desk import Desk
-from mrknee.web.gate import CLIENT_GONE, Gate
-from mrknee.web.metrics import KIND, Metrics
+from mrknee.web.metrics import CONTENT_TYPE, Metrics
+from mrknee.web.middleware import CLIENT_GONE, Middleware
 from mrknee.web.refusal import RefusalError, busy
+from mrknee.web.request_queue import RequestQueue
 from mrknee.web.service import Answered, Service
 from mrknee.web.uploads import Received, check_head, read_body
 
@@ -37,17 +37,17 @@ PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 }
-"""A page loads nothing, runs nothing, and sends its form here only."""
+"""Pages load no external resources, run no scripts, and submit forms to this service only."""
 
-_SILENT: Any = dict.fromkeys(
+_NO_TELEMETRY: Any = dict.fromkeys(
     ("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False
 )
-"""FastAPI would tell each request to OpenTelemetry wherever that is set up."""
+"""FastAPI would otherwise report each request to OpenTelemetry if that is configured."""
 
 _STACK = {
     "type": "string",
     "format": "binary",
-    "description": "a .npy stack: (slices, rows, cols), uint8 or other numbers",
+    "description": "a .npy stack: (slices, rows, columns), uint8 or another numeric type",
 }
 _FAULTS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Faulty} for status in (400, 408, 413, 415, 422, 500, 503, 507)
@@ -56,7 +56,7 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
 Answer = TypeVar("Answer")
 
 Work = Callable[[Received, str], Answered[Answer]]
-"""What is answered to an exam; the text is the request's id."""
+"""Computes the answer for an exam; the string is the request id."""
 
 _PATHS = ("/predict", "/explain", "/model", "/health", "/ready", "/metrics", "/openapi.json", "/")
 
@@ -69,64 +69,66 @@ def create_app(
     audit_log: AuditLog | None = None,
     metrics: Metrics | None = None,
 ) -> ASGIApp:
-    """The service's addresses; it is answered from one event loop.
+    """Creates the ASGI application, which must be used from one event loop.
 
     Args:
-        service: the model, and what is answered with it.
-        hosts: names it may be asked under, beside those of this machine only.
-        root_path: the path of a proxy that it is below, such as /knee, or "".
-        audit_log: where each exam gets a line.
-        metrics: where answers are counted.
+        service: computes the answers.
+        hosts: host names accepted in addition to those that only this machine has.
+        root_path: path prefix of the service behind a proxy, such as /knee, or "".
+        audit_log: receives one line per exam; None: no audit log.
+        metrics: counts the responses.
     """
     app = FastAPI(
         title="mrknee",
         version=__version__,
         description=f"Reads one knee MRI exam per request. {schemas.NOTICE.capitalize()}.",
-        docs_url=None,  # these pages would load their scripts from elsewhere
+        docs_url=None,  # these pages load scripts from another site
         redoc_url=None,
         redirect_slashes=False,
-        telemetry=_SILENT,
+        telemetry=_NO_TELEMETRY,
         servers=[{"url": root_path}] if root_path else None,
     )
     metrics = metrics or Metrics()
-    intake = _Intake(service, audit_log)
-    intake.count_in(metrics)
-    _add_addresses(app, service, intake, metrics)
+    handler = _ExamHandler(service, audit_log)
+    handler.add_gauges(metrics)
+    _add_routes(app, service, handler, metrics)
 
-    def answer_fault(request: Request, error: Exception) -> Response:
-        return _told(service, request, error)
+    def handle_error(request: Request, error: Exception) -> Response:
+        return _error_response(service, request, error)
 
     for kind in (RefusalError, HTTPException, ClientDisconnect, MrkneeError, Exception):
-        app.add_exception_handler(kind, answer_fault)
-    return Gate(app, hosts=hosts, root_path=root_path, paths=_PATHS, metrics=metrics)
+        app.add_exception_handler(kind, handle_error)
+    return Middleware(app, hosts=hosts, root_path=root_path, paths=_PATHS, metrics=metrics)
 
 
-class _Intake:
-    """From a request with an exam to its answer: received, waiting, read, recorded."""
+class _ExamHandler:
+    """Handles a request with an exam: receives, queues, processes and records it."""
 
     def __init__(self, service: Service, audit_log: AuditLog | None) -> None:
         self._service, self._audit_log = service, audit_log
-        self._arrivals, self._desk = Arrivals(), Desk()
+        self._arrivals, self._queue = Arrivals(), RequestQueue()
 
     @property
     def full(self) -> bool:
-        """Whether no exam can be taken now."""
-        return self._desk.full
+        """Whether no further exam is accepted."""
+        return self._queue.full
 
-    def count_in(self, metrics: Metrics) -> None:
-        """Adds what is on its way to the metrics."""
-        arrivals, desk = self._arrivals, self._desk
-        metrics.gauge("uploads", "bodies that are arriving", lambda: arrivals.count)
-        metrics.gauge("upload_bytes", "bytes of them", lambda: arrivals.received)
-        metrics.gauge("exams", "exams waiting and being read", lambda: desk.taken)
+    def add_gauges(self, metrics: Metrics) -> None:
+        """Adds gauges of the uploads and exams in progress to the metrics."""
+        arrivals, queue = self._arrivals, self._queue
+        metrics.add_gauge("uploads", "uploads in progress", lambda: arrivals.count)
+        metrics.add_gauge(
+            "upload_bytes", "bytes received of the uploads in progress", lambda: arrivals.received
+        )
+        metrics.add_gauge("exams", "exams waiting or being processed", lambda: queue.taken)
 
     async def answer(self, request: Request, work: Work[Answer]) -> Answer:
-        """Receives an exam, has it read, and notes it in the audit log before it is answered.
+        """Receives and processes an exam, and writes the audit record before returning the answer.
 
         Raises:
-            RefusalError: it can't be answered.
-            ClientDisconnect: the client went away.
-            OSError: the disk is full, for temporary files or for the audit log.
+            RefusalError: the request is refused.
+            ClientDisconnect: the client disconnected.
+            OSError: the disk for temporary files or for the audit log is full.
         """
         record = Record(
             request_id=request.state.request_id,
@@ -137,24 +139,24 @@ class _Intake:
         try:
             answered = await self._answer(request, work, record)
         except Exception as error:
-            refusal = _refusal(error)
+            refusal = _as_refusal(error)
             record.status, record.fault = refusal.status, refusal.fault.what
-            await self._note(record)
+            await self._write(record)
             raise
         record.status, record.result = 200, answered.probabilities
         record.remarks = list(dict.fromkeys(remark.code for remark in answered.remarks))
-        await self._note(record)
+        await self._write(record)
         return answered.content
 
     async def _answer(
         self, request: Request, work: Work[Answer], record: Record
     ) -> Answered[Answer]:
         content_type = check_head(request)
-        self._desk.refuse_if_full()
+        self._queue.refuse_if_full()
         allow = self._service.allow_missing_plane
         async with self._arrivals.body(request) as body:
 
-            def read(gone: threading.Event) -> Answered[Answer]:
+            def process(abandoned: threading.Event) -> Answered[Answer]:
                 received = read_body(
                     body,
                     content_type,
@@ -163,31 +165,30 @@ class _Intake:
                     axes=self._service.axes,
                 )
                 record.input = dict(received.digests)
-                if gone.is_set():
+                if abandoned.is_set():
                     raise ClientDisconnect
                 return work(received, record.request_id)
 
-            with self._desk.place():
-                return await self._desk.read(read, _left(request))
+            with self._queue.place():
+                return await self._queue.process(process, _wait_for_disconnect(request))
 
-    async def _note(self, record: Record) -> None:
+    async def _write(self, record: Record) -> None:
         if self._audit_log is not None:
             await asyncio.to_thread(self._audit_log.write, record)
 
 
-async def _left(request: Request) -> None:
-    """Ends once the client has gone away."""
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _add_addresses(app: FastAPI, service: Service, intake: _Intake, metrics: Metrics) -> None:
-    form = _form(service.model.series, required=not service.allow_missing_plane)
+def _add_routes(app: FastAPI, service: Service, handler: _ExamHandler, metrics: Metrics) -> None:
+    form = _form_schema(service.model.series, required=not service.allow_missing_plane)
 
     @app.post("/predict", responses=_FAULTS, openapi_extra=form)
     async def predict(request: Request) -> schemas.Prediction:
-        """Reads one exam: a probability per finding, and what the thresholds say."""
-        return await intake.answer(request, service.predict)
+        """One probability per finding of an exam, compared with the model's thresholds."""
+        return await handler.answer(request, service.predict)
 
     @app.post(
         "/explain",
@@ -196,41 +197,47 @@ def _add_addresses(app: FastAPI, service: Service, intake: _Intake, metrics: Met
         openapi_extra=form,
     )
     async def explain(request: Request) -> schemas.Explained | HTMLResponse:
-        """Which series and slices, and how much; a page for who prefers text/html."""
-        if _wants_page(request):
-            return HTMLResponse(await intake.answer(request, service.page), headers=PAGE_HEADERS)
-        return await intake.answer(request, service.explain)
+        """Contribution of each series and slice to each finding.
+
+        Returned as an HTML page if the client prefers text/html.
+        """
+        if _prefers_html(request):
+            return HTMLResponse(await handler.answer(request, service.page), headers=PAGE_HEADERS)
+        return await handler.answer(request, service.explain)
 
     @app.get("/model")
     async def model() -> schemas.ModelFacts:
-        """What is served, and what a request may hold."""
+        """Properties of the model, and the limits of a request."""
         return service.facts()
 
     @app.get("/health")
     async def health() -> schemas.Health:
-        """Whether the service answers (liveness)."""
+        """Whether the service responds (liveness)."""
         return schemas.Health()
 
     @app.get("/ready", responses={503: {"model": schemas.Faulty}})
     async def ready() -> schemas.Ready:
-        """Whether an exam would be taken now (readiness)."""
-        if intake.full:
-            raise busy("the service is not ready", "a free place for an exam", 2)
+        """Whether an exam would be accepted now (readiness)."""
+        if handler.full:
+            raise busy("the service is not ready", "a free place in the queue of exams", 2)
         return schemas.Ready()
 
-    @app.get("/metrics", response_class=Response, responses={200: {"content": {KIND: {}}}})
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
     async def count() -> Response:
-        """Counters, for Prometheus."""
-        return Response(metrics.text(), media_type=KIND)
+        """Metrics in Prometheus's text format."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     @app.get("/", response_class=HTMLResponse)
     async def start() -> HTMLResponse:
-        """The start page, with a form for one exam."""
+        """Start page with an upload form for one exam."""
         return start_page(service)
 
 
-def _form(series: SeriesList, *, required: bool) -> dict[str, Any]:
-    """An exam's form as `/openapi.json` has it: the routes read it themselves, to bound it."""
+def _form_schema(series: SeriesList, *, required: bool) -> dict[str, Any]:
+    """Returns the OpenAPI schema of the upload form.
+
+    FastAPI can't derive it: the routes parse the form themselves, to limit its size.
+    """
     schema: dict[str, Any] = {"type": "object", "properties": dict.fromkeys(series.names, _STACK)}
     if required:
         schema["required"] = list(series.names)
@@ -241,7 +248,13 @@ def _form(series: SeriesList, *, required: bool) -> dict[str, Any]:
 def start_page(
     service: Service, fault: schemas.Fault | None = None, status: int = 200
 ) -> HTMLResponse:
-    """The page with the form, and what was wrong with the exam that was sent, if something was."""
+    """Returns the start page with the upload form.
+
+    Args:
+        service: the service.
+        fault: error of the last upload, shown above the form.
+        status: the HTTP status.
+    """
     text = (
         templates(Path(__file__).parent)
         .get_template("index.html")
@@ -258,24 +271,24 @@ def start_page(
     return HTMLResponse(text, status, headers=PAGE_HEADERS)
 
 
-def _told(service: Service, request: Request, error: Exception) -> Response:
-    refusal = _refusal(error)
+def _error_response(service: Service, request: Request, error: Exception) -> Response:
+    refusal = _as_refusal(error)
     if refusal.status == 500:
-        _report(error)
-    faulty = refusal.answer()
-    if request.state.address == "/explain" and _wants_page(request):
+        _print_error(error)
+    faulty = refusal.response()
+    if request.state.address == "/explain" and _prefers_html(request):
         page = start_page(service, faulty.error, refusal.status)
         page.headers.update(refusal.headers)
         return page
     return JSONResponse(faulty.model_dump(), refusal.status, headers=refusal.headers)
 
 
-def _refusal(error: Exception) -> RefusalError:
-    """Any error as what its request gets."""
+def _as_refusal(error: Exception) -> RefusalError:
+    """Converts any error to a refusal."""
     if isinstance(error, RefusalError):
         return error
     if isinstance(error, HTTPException):
-        what = {404: "there is nothing at this address", 405: "this address takes another method"}
+        what = {404: "unknown path", 405: "this path does not support the method"}
         fault: MrkneeError = RequestError(
             what.get(error.status_code, error.detail),
             code="request",
@@ -283,31 +296,33 @@ def _refusal(error: Exception) -> RefusalError:
             "/openapi.json",
         )
         return RefusalError(error.status_code, fault, headers=error.headers)
-    if isinstance(error, ClientDisconnect):
-        return RefusalError(
-            CLIENT_GONE, RequestError("the client went away", code="client-gone")
-        )  # nobody hears
-    if isinstance(error, MrkneeError):  # the audit log's: everything else is a refusal by now
+    if isinstance(error, ClientDisconnect):  # recorded only; nobody receives it
+        fault = RequestError("the client disconnected", code="client-gone")
+        return RefusalError(CLIENT_GONE, fault)
+    if isinstance(error, MrkneeError):  # from the audit log; others are refusals already
         return RefusalError(500, error)
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         fault = PlatformError(
-            "the service has no room for the exam",
+            "the service has no disk space left for the exam",
             code="no-space",
             found="a full disk",
-            advice="make room where the service keeps temporary files (TMPDIR) and its audit log",
+            advice="free disk space for temporary files (TMPDIR) and the audit log",
         )
         return RefusalError(507, fault)
     fault = PlatformError(
-        "the service failed at this exam, which is a fault of its own",
+        "internal error of the service",
         code="internal",
         found=type(error).__name__,
-        advice="the service's standard error says where",
+        advice="see the standard error of the service for the place in the code",
     )
     return RefusalError(500, fault)
 
 
-def _report(error: Exception) -> None:
-    """Where a fault of our own is, on standard error: places in the code, nothing of the exam."""
+def _print_error(error: Exception) -> None:
+    """Prints the places of an internal error in the code to standard error.
+
+    The text of an unexpected exception is not printed, because it may contain parts of the exam.
+    """
     cause = error.__cause__ or error
     places = [f"{one.filename}:{one.lineno}" for one in traceback.extract_tb(cause.__traceback__)]
     lines = [f"mrknee serve: {type(cause).__name__} while answering a request", *places]
@@ -315,13 +330,13 @@ def _report(error: Exception) -> None:
         lines = [lines[0], str(error)]
     elif isinstance(cause, MrkneeError):
         lines.append(str(cause))
-    elif isinstance(cause, OSError):  # of the service's own files: clients name none
+    elif isinstance(cause, OSError):  # concerns files of the service: clients supply no paths
         lines.append(f"{cause.strerror}: {cause.filename}")
     print("\n  ".join(lines), file=sys.stderr, flush=True)
 
 
-def _wants_page(request: Request) -> bool:
-    """Whether HTML is asked for by name, and not less than JSON."""
+def _prefers_html(request: Request) -> bool:
+    """Returns whether the Accept header names text/html and does not prefer JSON."""
     wanted: dict[str, float] = {}
     for part in request.headers.get("accept", "").split(","):
         name, *parameters = (word.strip().lower() for word in part.split(";"))

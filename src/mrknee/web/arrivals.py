@@ -1,7 +1,8 @@
-"""Bodies on their way in: how many, how large, how fast; whole ones go on to the desk.
+"""Request bodies being received: limits on their number, size and rate.
 
-A body that arrives takes no place in the queue, so slow clients keep nobody out of it. Bodies are
-spooled to files without a name, which end with the process at the latest.
+A body occupies no place in the request queue until it has been received completely, so slow
+clients don't block others. Bodies are spooled to unnamed temporary files, which the system removes
+at the latest when the process ends.
 """
 
 from __future__ import annotations
@@ -19,34 +20,44 @@ from mrknee.errors import RequestError
 from mrknee.web.refusal import RefusalError, busy
 
 MAX_BODY_BYTES = 100_000_000
-"""A request's body. MRNet's largest exam (3 planes of 61 slices of 256 x 256) has 12 MB in bytes,
-96 MB in float64."""
+"""Maximum size of a request body. The largest exam of MRNet (3 planes of 61 slices of 256 x 256)
+has 12 MB in uint8 and 96 MB in float64."""
 
 MAX_ARRIVING, MAX_PER_ADDRESS = 64, 32
-"""Bodies that arrive at once: from all clients, and from one address."""
+"""Maximum number of bodies received at once: in total, and per client address."""
 
 MAX_ARRIVING_BYTES = 800_000_000
-"""Bytes of all bodies that are arriving: eight of the largest."""
+"""Maximum total size of the bodies being received: eight of maximum size."""
 
 UPLOAD_SECONDS = 60.0
-"""How long a body may take to arrive."""
+"""Maximum time to receive a body."""
 
 LEAST_RATE, GRACE_SECONDS = 10_000, 5.0
-"""Bytes per second that a body must have come with on average, from the fifth second on. A small
-exam of 0.5 MB fits into `UPLOAD_SECONDS` at this rate; a client that holds a place of
-`MAX_ARRIVING` has to send that much."""
+"""Minimum mean rate of a body in bytes per second, and the time before it applies. At this rate a
+small exam of 0.5 MB is received within `UPLOAD_SECONDS`, and a client must keep sending to occupy
+one of the `MAX_ARRIVING` places."""
 
 SETTLED_SECONDS = 0.5
-"""A body that began so long ago may be given up for another: its rate is known."""
+"""Minimum age of an upload that is aborted in favour of another: its rate must be known."""
 
 RETRY_SECONDS = 2
+"""`Retry-After` of refused and aborted uploads."""
 
-_BUFFER = 262_144  # collected before it is written, so that small parts cost no system call each
+_BUFFER = 262_144  # bytes collected per write, so that small parts don't cost a system call each
 
 
 @dataclass(eq=False)
 class _Arrival:
-    """One body: from whom, since when, how much so far, and the time limit it is under."""
+    """One body being received.
+
+    Attributes:
+        address: address of the client.
+        began: start, by the clock of the event loop.
+        limit: time limit of the transfer.
+        received: bytes received so far.
+        given_up: whether the upload was aborted in favour of another.
+        buffer: bytes that have not been written yet.
+    """
 
     address: str
     began: float
@@ -61,10 +72,11 @@ class _Arrival:
 
 
 class Arrivals:
-    """The bodies that are arriving; used from one event loop.
+    """The bodies being received; used from one event loop.
 
-    Where there is no room for another, the one that has come slowest is given up for it: at least
-    `SETTLED_SECONDS` after its beginning, and of the same address where that has too many.
+    If a limit is reached, the upload with the lowest mean rate is aborted in favour of the new one.
+    Only uploads older than `SETTLED_SECONDS` are aborted; if the limit per address is reached, only
+    those of the same address.
     """
 
     def __init__(self) -> None:
@@ -72,24 +84,24 @@ class Arrivals:
 
     @property
     def count(self) -> int:
-        """How many bodies are arriving."""
+        """Number of bodies being received."""
         return len(self._all)
 
     @property
     def received(self) -> int:
-        """Bytes of them that are here."""
+        """Number of bytes received of these bodies."""
         return sum(one.received for one in self._all)
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[BinaryIO]:
-        """Receives a request's body; it is gone when the context ends.
+        """Receives a request body; its file is removed when the context ends.
 
         Yields:
-            The whole body, as a file open at its beginning.
+            The complete body, as a file open at its beginning.
 
         Raises:
-            RefusalError: it is too large or too slow, or there is no room for it.
-            ClientDisconnect: the client went away.
+            RefusalError: the body is too large or too slow, or too many are being received.
+            ClientDisconnect: the client disconnected.
         """
         address = request.client.host if request.client else ""
         with TemporaryFile(buffering=0) as file:
@@ -100,32 +112,32 @@ class Arrivals:
                     try:
                         await self._receive(request, arrival, file)
                     finally:
-                        self._leave(arrival)
+                        self._remove(arrival)
             except TimeoutError:
-                raise self._too_slow(arrival) from None
+                raise self._timeout_refusal(arrival) from None
             file.seek(0)
             yield file
 
     def _admit(self, arrival: _Arrival) -> None:
         own = [one for one in self._all if one.address == arrival.address]
         if len(own) >= MAX_PER_ADDRESS:
-            self._make_room(own, f"at most {MAX_PER_ADDRESS} uploads at once from one address")
+            self._abort_slowest(own, f"at most {MAX_PER_ADDRESS} uploads at once from one address")
         elif len(self._all) >= MAX_ARRIVING:
-            self._make_room(self._all, f"at most {MAX_ARRIVING} uploads at once")
+            self._abort_slowest(self._all, f"at most {MAX_ARRIVING} uploads at once")
         arrival.limit.reschedule(arrival.deadline())
         self._all.append(arrival)
 
-    def _leave(self, arrival: _Arrival) -> None:
+    def _remove(self, arrival: _Arrival) -> None:
         if not arrival.given_up:
             self._all.remove(arrival)
 
-    def _make_room(self, among: list[_Arrival], expected: str) -> None:
+    def _abort_slowest(self, among: list[_Arrival], expected: str) -> None:
         now = asyncio.get_running_loop().time()
         settled = [one for one in among if now - one.began >= SETTLED_SECONDS]
         if not settled:
-            raise busy("the service receives as many uploads as it can", expected, RETRY_SECONDS)
+            raise busy("too many uploads are in progress", expected, RETRY_SECONDS)
         slowest = min(settled, key=lambda one: one.received / (now - one.began))
-        self._leave(slowest)
+        self._remove(slowest)
         slowest.given_up = True
         slowest.limit.reschedule(now)
 
@@ -137,7 +149,7 @@ class Arrivals:
                 raise too_large()
             while self.received + len(part) > MAX_ARRIVING_BYTES:
                 others = [one for one in self._all if one is not arrival]
-                self._make_room(others, f"at most {MAX_ARRIVING_BYTES:,} bytes of uploads")
+                self._abort_slowest(others, f"at most {MAX_ARRIVING_BYTES:,} bytes of uploads")
             arrival.received += len(part)
             arrival.limit.reschedule(arrival.deadline())
             arrival.buffer += part
@@ -145,18 +157,18 @@ class Arrivals:
                 await _write(file, arrival.buffer)
         await _write(file, arrival.buffer)
 
-    def _too_slow(self, arrival: _Arrival) -> RefusalError:
+    def _timeout_refusal(self, arrival: _Arrival) -> RefusalError:
         if arrival.given_up:
             return busy(
-                "the upload was given up in favour of faster ones",
+                "the upload was aborted in favour of faster ones",
                 f"at most {MAX_ARRIVING} uploads at once, {MAX_PER_ADDRESS} from one address",
                 RETRY_SECONDS,
             )
         fault = RequestError(
-            "the exam took too long to arrive",
+            "the upload took too long",
             code="timeout",
             expected=f"at most {UPLOAD_SECONDS:g} seconds, and {LEAST_RATE:,} bytes per second "
-            f"from the first {GRACE_SECONDS:g} seconds on",
+            f"after the first {GRACE_SECONDS:g} seconds",
         )
         return RefusalError(408, fault)
 
@@ -172,7 +184,7 @@ async def _parts(request: Request) -> AsyncIterator[bytes]:
 
 
 async def _write(file: BinaryIO, buffer: bytearray) -> None:
-    """Writes the buffer in a thread, because a disk may stall, and empties it."""
+    """Writes the buffer in a thread, because the disk may block, and clears the buffer."""
 
     def write_all() -> None:
         left = memoryview(bytes(buffer))
@@ -183,17 +195,17 @@ async def _write(file: BinaryIO, buffer: bytearray) -> None:
     try:
         await asyncio.shield(writing)
     finally:
-        if not writing.done():  # given up: the file may be closed only when nobody writes to it
+        if not writing.done():  # cancelled: the file must not be closed during the write
             await asyncio.wait({writing})
     buffer.clear()
 
 
 def too_large() -> RefusalError:
-    """413, for a body of more than `MAX_BODY_BYTES`."""
+    """Returns a 413 refusal for a body of more than `MAX_BODY_BYTES`."""
     fault = RequestError(
         "the upload is too large",
         code="too-large",
         expected=f"at most {MAX_BODY_BYTES:,} bytes",
-        advice="send stacks of uint8, as MRNet has them",
+        advice="send stacks of uint8, as in MRNet",
     )
     return RefusalError(413, fault)

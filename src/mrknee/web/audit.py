@@ -1,7 +1,7 @@
-"""The audit log: one line of JSON per exam that was asked about, without its pixels.
+"""Audit log: one line of JSON per exam sent to the service, without pixels.
 
-A line is on the disk before its answer is sent. The file is opened for each line, so that
-logrotate may rename it at any time.
+A line is on the disk before the response is sent. The file is opened for each line, so logrotate
+may rename it at any time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mrknee.errors import OutputError
 from mrknee.files import FULL_DISK
 from mrknee.untrusted import refuse_unusual
 
-_BEGINNING = b'{"time": '  # of every line: what doesn't begin so is another program's file
+_BEGINNING = b'{"time": '  # of every line; a file that begins otherwise is not an audit log
 
 
 def _now() -> str:
@@ -28,19 +28,19 @@ def _now() -> str:
 
 @dataclass
 class Record:
-    """One line.
+    """One line of the audit log.
 
     Attributes:
-        request_id: as in the answer's header.
+        request_id: as in the response headers.
         path: /predict or /explain.
-        model_digest: of the model, as in the answer's header.
-        mrknee: the program's version.
-        time: when the request came, UTC.
-        status: the HTTP status; 499 where the client went away before the answer.
-        fault: what was wrong, or None.
-        input: by series, the SHA-256 of the file as it came; empty where no exam could be read.
-        result: by finding, the probability; empty where there is none.
-        remarks: codes of what is unusual about the exam.
+        model_digest: SHA-256 of the model, as in the response headers.
+        mrknee: version of mrknee.
+        time: time of the request, UTC.
+        status: the HTTP status; 499 if the client disconnected before the response.
+        fault: the error, or None.
+        input: series -> SHA-256 of the uploaded file; empty if no exam could be read.
+        result: finding -> probability; empty if there is no answer.
+        remarks: codes of the remarks about the exam.
     """
 
     request_id: str
@@ -55,20 +55,20 @@ class Record:
     remarks: Sequence[str] = ()
 
     def line(self) -> bytes:
-        """The record as JSON, the time first."""
+        """Returns the record as a line of JSON, `time` first."""
         content: dict[str, Any] = asdict(self)
         return json.dumps({"time": content.pop("time"), **content}).encode() + b"\n"
 
 
 class AuditLog:
-    """A file that lines are appended to.
+    """A file to which records are appended.
 
     Args:
-        path: the file; made, for its owner only, where it isn't there.
+        path: the file; created, readable by its owner only, if it does not exist.
 
     Raises:
-        MrkneeError: it is no regular file, or holds something other than an audit log.
-        OSError: it can't be written.
+        MrkneeError: the path is not a regular file, or holds something other than an audit log.
+        OSError: the file can't be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,11 +76,11 @@ class AuditLog:
         self._append(b"")
 
     def write(self, record: Record) -> None:
-        """Appends a record; it is on the disk when this returns.
+        """Appends a record; it is on the disk when this method returns.
 
         Raises:
-            MrkneeError: something else has taken the file's place, or the file can't be written.
-            OSError: the disk is full; nothing of the record stays.
+            MrkneeError: the file was replaced by something else, or can't be written.
+            OSError: the disk is full; no part of the record remains in the file.
         """
         try:
             self._append(record.line())
@@ -92,7 +92,7 @@ class AuditLog:
                 code="audit-log",
                 file=self._path,
                 found=error.strerror or str(error),
-                advice="the service's standard error says which file",
+                advice="see the standard error of the service for the path of the file",
             ) from error
 
     def _append(self, line: bytes) -> None:
@@ -102,18 +102,18 @@ class AuditLog:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         file = os.open(self._path, flags, 0o600)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)  # several services may share it
+            fcntl.flock(file, fcntl.LOCK_EX)  # several services may share the file
             size = os.fstat(file).st_size
             if size and os.pread(file, len(_BEGINNING), 0) != _BEGINNING:
                 raise OutputError(
-                    "the audit log's file holds something else",
+                    "the file is not an audit log",
                     code="audit-log",
                     file=self._path,
                     expected="a new or empty file, or an audit log of mrknee serve",
-                    advice="choose another --audit-log",
+                    advice="choose another file for --audit-log",
                 )
             if size and os.pread(file, 1, size - 1) != b"\n":
-                line = b"\n" + line  # the last line was cut, by a power loss
+                line = b"\n" + line  # the last line is incomplete, e.g. after a power failure
             try:
                 left = memoryview(line)
                 while left:

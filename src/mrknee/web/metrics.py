@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus: numbers only, nothing of an exam or a client."""
+"""Prometheus metrics of the service; they contain nothing about exams or clients."""
 
 from __future__ import annotations
 
@@ -13,72 +13,75 @@ from prometheus_client import (
     generate_latest,
 )
 
-KIND = "text/plain; version=0.0.4; charset=utf-8"
-"""The content type of Prometheus's text format."""
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Content type of Prometheus's text format."""
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""Upper ends of the histogram's bins: from a page without an exam to a full queue."""
+"""Upper limits of the histogram bins: from a page without an exam to a full queue."""
 
 
 class Metrics:
-    """The counters of one service, in a registry of their own."""
+    """Metrics of one service, in a separate registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
-            "mrknee_requests", "answers", ["path", "status"], registry=self._registry
+            "mrknee_requests", "responses", ["path", "status"], registry=self._registry
         )
         self._seconds = Histogram(
             "mrknee_request_seconds",
-            "from a request's head to the head of its answer",
+            "time from the request's head to the end of the response",
             ["path"],
             buckets=SECONDS,
             registry=self._registry,
         )
         self._startup = Gauge(
             "mrknee_startup_seconds",
-            "from opening the model to listening",
+            "time from opening the model to listening",
             registry=self._registry,
         )
         self._model = Gauge(
-            "mrknee_model", "1, with what is served", ["digest", "version"], registry=self._registry
+            "mrknee_model",
+            "always 1; the labels identify the model and the version",
+            ["digest", "version"],
+            registry=self._registry,
         )
 
-    def gauge(self, name: str, what: str, value: Callable[[], float]) -> None:
-        """A number that is asked for whenever metrics are.
+    def add_gauge(self, name: str, what: str, value: Callable[[], float]) -> None:
+        """Adds a gauge that is computed whenever the metrics are read.
 
         Args:
-            name: what it is called, without the prefix `mrknee_`.
-            what: what it counts.
-            value: gives it.
+            name: name without the prefix `mrknee_`.
+            what: help text.
+            value: returns the current value.
         """
         Gauge(f"mrknee_{name}", what, registry=self._registry).set_function(value)
 
-    def serves(self, digest: str, version: str) -> None:
-        """Notes what is served.
+    def set_model(self, digest: str, version: str) -> None:
+        """Sets the labels of `mrknee_model`.
 
         Args:
-            digest: of the model.
-            version: of the program.
+            digest: digest of the model.
+            version: version of mrknee.
         """
         self._model.labels(digest, version).set(1)
 
-    def started(self, seconds: float) -> None:
-        """Notes how long it took to open the model and to listen."""
+    def set_startup(self, seconds: float) -> None:
+        """Sets the time from opening the model to listening."""
         self._startup.set(seconds)
 
-    def answered(self, path: str, status: int, seconds: float) -> None:
-        """Counts an answer.
+    def count_response(self, path: str, status: int, seconds: float) -> None:
+        """Counts a response.
 
         Args:
-            path: one of the service's addresses, or "other".
-            status: the HTTP status; 499 where the client went away.
-            seconds: how long it took.
+            path: a path of the service, or "other".
+            status: the HTTP status; 499 if the client disconnected.
+            seconds: duration of the request.
         """
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
     def text(self) -> bytes:
-        """All of it, in Prometheus's text format."""
+        """Returns all metrics in Prometheus's text format."""
         return generate_latest(self._registry)

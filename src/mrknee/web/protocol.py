@@ -1,10 +1,10 @@
-"""HTTP/1.1 as uvicorn speaks it with h11, and the limits it has no option for.
+"""HTTP/1.1 connections: uvicorn's h11 protocol with additional limits.
 
-uvicorn limits neither the time that a request's head takes nor the number of connections in a way
-that leaves room for `/health`, and it answers malformed requests as plain text. hypercorn has no
-limit on connections either, and granian words its own refusals. So this is uvicorn, extended at
-two places: what h11 reports is checked (`CheckedConnection`), and every connection is looked at
-once a second (`Protocol.check`).
+uvicorn limits neither the time to receive a request's head nor the number of connections in a way
+that keeps `/health` reachable, and it answers malformed requests in plain text. hypercorn has no
+limit on connections either, and granian has refusals in a format of its own. This module therefore
+extends uvicorn in two places: it checks the events that h11 reports (`CheckedConnection`), and it
+checks every connection once per second (`Protocol.check`).
 """
 
 from __future__ import annotations
@@ -20,37 +20,40 @@ from uvicorn.server import ServerState
 
 from mrknee.errors import RequestError
 from mrknee.web.refusal import RefusalError
-from mrknee.web.request_id import HEADER, id_of
+from mrknee.web.request_id import HEADER, valid_or_new_id
 
 MAX_CONNECTIONS = 256
-"""Open at once. One more ends the one that has waited longest without sending a whole head."""
+"""Maximum number of open connections. A further connection closes the one that has waited longest
+without sending a complete head."""
 
 HEAD_SECONDS = 10.0
-"""How long a request's head may take, from the connection's beginning or the last answer on it;
-what is left of a refused body gets as long."""
+"""Maximum time to receive a request's head, from the start of the connection or the previous
+response. The rest of a refused body has the same limit."""
 
 SEND_SECONDS = 60.0
-"""How long a client may take to receive an answer: a page of 6 MB at 100 kB/s."""
+"""Maximum time for a client to receive a response: a page of 6 MB at 100 kB/s."""
 
 MAX_HEAD_BYTES = 32_768
-"""Of a request's head; as many as nginx takes by default (4 buffers of 8 kB)."""
+"""Maximum size of a request's head; nginx's default (4 buffers of 8 kB)."""
 
 FREE_PARTS, MEAN_PART_BYTES = 1_000, 256
-"""A body may come in this many parts of any size, and beyond in parts of this mean size: each costs
-about 0.05 ms, in which nobody else is answered. 100 MB in the 8 kB chunks of common clients are
-12,200 parts."""
+"""Number of body parts without a limit on size, and the minimum mean size of the parts after those.
+Each part takes about 0.05 ms, during which no other request is processed. 100 MB in the 8 kB chunks
+of common clients are 12,200 parts."""
 
 
 class CheckedConnection(h11.Connection):
-    """h11's parser, which also refuses what it lets pass, and keeps the reason.
+    """h11's parser with additional checks.
 
-    - Content-Length with Transfer-Encoding, and Transfer-Encoding in HTTP/1.0: two programs on a
-      request's way may take different bytes for its end (RFC 9112, 6.1 and 6.3).
-    - Heads of more than `MAX_HEAD_BYTES` that come at once.
-    - Bodies in very many small parts, each of which costs as much as a large one.
+    It also refuses:
+
+    - Content-Length together with Transfer-Encoding, and Transfer-Encoding in HTTP/1.0: a proxy and
+      the service may disagree about the end of the request (RFC 9112, 6.1 and 6.3).
+    - Heads of more than `MAX_HEAD_BYTES` that are received at once.
+    - Bodies in very many small parts, each of which costs as much time as a large one.
 
     Attributes:
-        refused: why the last request was refused, or None.
+        refused: the error of the last refused request, or None.
     """
 
     def __init__(self) -> None:
@@ -59,7 +62,7 @@ class CheckedConnection(h11.Connection):
         self._parts = self._bytes = 0
 
     def next_event(self) -> Any:  # noqa: ANN401  # an event of h11's, or one of two constants
-        """The next event.
+        """Returns the next event.
 
         Raises:
             h11.RemoteProtocolError: the request is refused.
@@ -75,7 +78,7 @@ class CheckedConnection(h11.Connection):
     def _check(self, event: Any) -> None:  # noqa: ANN401  # as `next_event`
         if isinstance(event, h11.Request):
             self._parts = self._bytes = 0
-            # h11's own limit is on heads that aren't whole yet
+            # h11's own limit applies to incomplete heads only
             length = len(event.target) + sum(len(n) + len(v) + 4 for n, v in event.headers)
             if length > MAX_HEAD_BYTES:
                 raise h11.RemoteProtocolError(
@@ -112,23 +115,23 @@ class Protocol(H11Protocol):
 
     @property
     def waiting(self) -> bool:
-        """Whether no request is being answered: the client has to send a head first.
+        """Whether the connection waits for a request's head.
 
-        Since when is in `since`, by the event loop's clock.
+        `since` is the start of the wait, by the clock of the event loop.
         """
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Takes a connection; where there are too many, one that waits is ended for it."""
+        """Accepts a connection; if there are too many, closes one that waits for a head."""
         super().connection_made(transport)
         open_now = [one for one in self.connections if not one.transport.is_closing()]
         if len(open_now) > MAX_CONNECTIONS:
-            # the new one waits too; answers and uploads are far fewer than connections
+            # never empty: it contains the new connection
             waiting = [one for one in cast("list[Protocol]", open_now) if one.waiting]
             min(waiting, key=lambda one: one.since).transport.abort()
 
     def check(self) -> None:
-        """Ends the connection where its client takes too long; called once a second."""
+        """Closes the connection if its client exceeds a time limit; called once per second."""
         now = self.loop.time()
         if self.transport.get_write_buffer_size():
             self._sending_since = self._sending_since or now
@@ -143,25 +146,25 @@ class Protocol(H11Protocol):
                 self.transport.abort()
 
     def on_response_complete(self) -> None:
-        """From here on the next head is waited for."""
+        """Starts the time limit of the next head."""
         self.since = self.loop.time()
         super().on_response_complete()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's words
-        """Answers a malformed request in the form of all other faults, and ends the connection."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's message
+        """Answers a malformed request with an error response, and closes the connection."""
         error = self.conn.refused
-        # h11 quotes what was sent, as Python writes it
+        # h11 quotes the received bytes in Python notation
         found = str(error).partition(": bytearray(")[0]
         self._refuse(error.error_status_hint if error else 400, found[:200])
 
     def _refuse(self, status: int, found: str) -> None:
-        fault = RequestError("the request is no HTTP as it should be", code="http", found=found)
-        body = RefusalError(status, fault).answer().model_dump_json().encode()
+        fault = RequestError("the request is not valid HTTP/1.1", code="http", found=found)
+        body = RefusalError(status, fault).response().model_dump_json().encode()
         headers = [
             *self.server_state.default_headers,
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
-            (HEADER.lower().encode(), id_of(None).encode()),
+            (HEADER.lower().encode(), valid_or_new_id(None).encode()),
             (b"connection", b"close"),
         ]
         try:
@@ -170,6 +173,6 @@ class Protocol(H11Protocol):
             )
             for event in (head, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
-        except h11.LocalProtocolError:  # an answer had begun
+        except h11.LocalProtocolError:  # a response has been started
             self.transport.abort()
         self.transport.close()

@@ -1,4 +1,4 @@
-"""A request that can't be answered: the status, and the fault in words."""
+"""Requests that can't be answered: exception with the HTTP status and the error."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mrknee.web import schemas
 
 
 class RefusalError(Exception):
-    """What a request gets in place of an answer.
+    """A request that is answered with an error.
 
     Attributes:
         status: the HTTP status.
-        fault: what is wrong, in words.
-        field: the field of the form it concerns, if there is one.
-        headers: sent with the answer.
+        fault: the error.
+        field: the form field that the error concerns, or None.
+        headers: additional headers of the response.
     """
 
     def __init__(
@@ -30,8 +30,8 @@ class RefusalError(Exception):
         self.status, self.fault, self.field = status, fault, field
         self.headers = dict(headers or {})
 
-    def answer(self) -> schemas.Faulty:
-        """What the client gets; where the fault's file is on this machine stays out of it."""
+    def response(self) -> schemas.Faulty:
+        """Returns the body of the response, without the error's path on this machine."""
         fault = schemas.Fault(
             code=self.fault.code,
             what=self.fault.what,
@@ -44,14 +44,14 @@ class RefusalError(Exception):
 
 
 def busy(what: str, expected: str, seconds: int) -> RefusalError:
-    """503: nothing is wrong with the request, and it may be sent again.
+    """Returns a 503 refusal for a valid request that may be sent again.
 
     Args:
-        what: what the service has no room for.
+        what: reason.
         expected: the limit.
-        seconds: when to send it again.
+        seconds: value of `Retry-After`.
     """
     fault = RequestError(
-        what, code="busy", expected=expected, advice=f"send it again in {seconds} seconds"
+        what, code="busy", expected=expected, advice=f"send the request again in {seconds} seconds"
     )
     return RefusalError(503, fault, headers={"Retry-After": str(seconds)})

@@ -1,4 +1,4 @@
-"""The id of a request, by which its answer, its record and a proxy's log find each other."""
+"""Request ids, which link a response, its audit record and the log of a proxy."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from uuid import uuid4
 
 HEADER = "X-Request-ID"
 
-_SANE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_VALID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def id_of(given: str | None) -> str:
-    """The client's id where it is 1 to 128 letters, digits, dots, dashes and underscores.
+def valid_or_new_id(given: str | None) -> str:
+    """Returns the client's id if it is valid, otherwise a new id.
 
-    Any other is replaced, because ids are written to logs.
+    Valid ids are 1 to 128 letters, digits, dots, hyphens and underscores. Others are replaced,
+    because ids are written to logs.
 
     Args:
-        given: the header `X-Request-ID`, or None.
+        given: value of the header `X-Request-ID`, or None.
     """
-    return given if given is not None and _SANE.fullmatch(given) else uuid4().hex
+    return given if given is not None and _VALID.fullmatch(given) else uuid4().hex

@@ -1,4 +1,4 @@
-"""What the service answers, field by field; `/openapi.json` is made of these."""
+"""Fields of the responses, as pydantic models; `/openapi.json` is generated from them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-NOTICE = "research use only: these numbers are no diagnosis"
+NOTICE = "research use only: these numbers are not a diagnosis"
 
 
 class Call(BaseModel):
-    """What an operating point says of the exam."""
+    """The probability compared with one operating point."""
 
     rule: str = Field(description='how the threshold was chosen, such as "Youden"')
     threshold: float | None = Field(
-        description="on the calibrated probability; null: there is none"
+        description="threshold on the calibrated probability; null if none could be chosen"
     )
     positive: bool | None = Field(description="whether the probability is at least the threshold")
     reason: str | None = Field(description="why there is no threshold, or null")
@@ -23,36 +23,36 @@ class Call(BaseModel):
 class FindingRead(BaseModel):
     """One finding."""
 
-    probability: float = Field(ge=0, le=1, description="calibrated, if `calibrated` says so")
-    calibrated: bool = Field(description="whether this finding's probability is calibrated")
+    probability: float = Field(ge=0, le=1, description="calibrated if `calibrated` is true")
+    calibrated: bool = Field(description="whether the probability of this finding is calibrated")
     uncalibrated: str | None = Field(description="why it is not calibrated, or null")
-    calls: list[Call] = Field(description="one an operating point; empty if the model has none")
+    calls: list[Call] = Field(
+        description="one entry per operating point; empty if the model has none"
+    )
 
 
 class ExamRemark(BaseModel):
-    """Something odd about the exam (docs/plausibility.md)."""
+    """An unusual property of the exam (docs/plausibility.md)."""
 
     code: str
-    series: str | None = Field(description="the series it concerns, or null")
+    series: str | None = Field(description="the series that the remark concerns, or null")
     text: str
 
 
 class Prediction(BaseModel):
-    """What POST /predict answers."""
+    """Response to POST /predict."""
 
     request_id: str = Field(description="as in the header X-Request-ID")
-    model: str = Field(description="name of the run folder or file that is served")
+    model: str = Field(description="name of the run folder or file of the model")
     model_digest: str = Field(description="SHA-256 of the model's files")
-    mrknee: str = Field(description="version of the program")
+    mrknee: str = Field(description="version of mrknee")
     order: list[str] = Field(description="the findings in the model's order")
-    calibrated: bool = Field(
-        description="whether all findings' probabilities are calibrated; each finding says its own"
-    )
+    calibrated: bool = Field(description="whether the probabilities of all findings are calibrated")
     findings: dict[str, FindingRead]
     missing_series: list[str] = Field(
-        description="series that were not read: not sent, or none the model was trained on"
+        description="series that were not used: not sent, or not used in training"
     )
-    remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
+    remarks: list[ExamRemark] = Field(description="unusual properties of the exam; may be empty")
     notice: str = NOTICE
 
 
@@ -61,29 +61,27 @@ class Place(BaseModel):
 
     series: str
     slice: int = Field(description="counted from 0")
-    score: float = Field(description="what it adds to the logit")
+    score: float = Field(description="contribution to the logit")
 
 
 class FindingExplained(BaseModel):
-    """One finding's logit, taken apart."""
+    """Decomposition of the logit of one finding."""
 
-    probability: float = Field(ge=0, le=1, description="calibrated, if `calibrated` says so")
-    calibrated: bool = Field(description="whether this finding's probability is calibrated")
+    probability: float = Field(ge=0, le=1, description="calibrated if `calibrated` is true")
+    calibrated: bool = Field(description="whether the probability of this finding is calibrated")
     uncalibrated: str | None = Field(description="why it is not calibrated, or null")
     logit: float = Field(description="before calibration")
-    bias: float = Field(description="the logit without any picture")
-    residual: float = Field(description="how far bias and parts are from the logit")
-    allowed_residual: float = Field(
-        description="how far they may be and still add up to it, by rounding"
-    )
-    series: dict[str, float] = Field(description="what each series adds")
-    slices: dict[str, list[float]] = Field(description="what each slice adds")
+    bias: float = Field(description="part of the logit that does not depend on the images")
+    residual: float = Field(description="difference between the logit and the sum of its parts")
+    allowed_residual: float = Field(description="largest difference explained by rounding")
+    series: dict[str, float] = Field(description="contribution of each series")
+    slices: dict[str, list[float]] = Field(description="contribution of each slice")
     most_raising_slice: Place
     most_lowering_slice: Place
 
 
 class Preparation(BaseModel):
-    """How a stack becomes input, in pixels and grey values 0 to 255."""
+    """Preprocessing of a stack; sizes in pixels, grey values from 0 to 255."""
 
     size: int
     crop: int
@@ -92,90 +90,92 @@ class Preparation(BaseModel):
 
 
 class Explained(BaseModel):
-    """What POST /explain answers: what explanation.json of `mrknee explain` holds, and more."""
+    """Response to POST /explain: the fields of explanation.json of `mrknee explain`, and more."""
 
     request_id: str = Field(description="as in the header X-Request-ID")
-    model: str = Field(description="name of the run folder or file that is served")
+    model: str = Field(description="name of the run folder or file of the model")
     model_digest: str = Field(description="SHA-256 of the model's files")
-    mrknee: str = Field(description="version of the program")
+    mrknee: str = Field(description="version of mrknee")
     exam: str
     adds_up: bool = Field(
-        description="whether bias and parts of this exam, as computed, add up to every logit"
+        description="whether the parts, as computed for this exam, add up to every logit"
     )
     note: str
     attention_held_fixed: bool
     unit: str
-    scale: float = Field(description="the largest heat of any pixel, in the same unit")
+    scale: float = Field(description="largest absolute heat of a pixel, in `unit`")
     shapes: dict[str, tuple[int, int, int]] = Field(description="slices, rows, columns")
     preparation: Preparation
     findings: dict[str, FindingExplained]
     missing_series: list[str] = Field(
-        description="series that were not read: not sent, or none the model was trained on"
+        description="series that were not used: not sent, or not used in training"
     )
-    remarks: list[ExamRemark] = Field(description="what is odd about the exam; empty: nothing")
+    remarks: list[ExamRemark] = Field(description="unusual properties of the exam; may be empty")
     notice: str = NOTICE
 
 
 class Series(BaseModel):
-    """One series that the model reads: a field of the form."""
+    """One input series of the model: a field of the upload form."""
 
     name: str
     plane: str = Field(description="axial, coronal or sagittal")
-    weighting: str | None = Field(description="T1, PD, T2 or GRE; null: not stated")
-    fat_suppressed: bool | None = Field(description="null: not stated")
+    weighting: str | None = Field(description="T1, PD, T2 or GRE; null if not stated")
+    fat_suppressed: bool | None = Field(description="null if not stated")
 
 
 class Limits(BaseModel):
-    """What a request may hold."""
+    """Limits of a request."""
 
     body_bytes: int
     slices: int = Field(description="per series")
-    side: int = Field(description="rows or columns, pixels")
+    side: int = Field(description="rows or columns, in pixels")
     pixels: int = Field(description="all series together")
     upload_seconds: float
-    exams_at_once: int = Field(description="arriving, waiting and being read")
+    exams_at_once: int = Field(description="exams waiting or being processed")
     missing_series: bool = Field(description="whether series may be missing")
 
 
 class ModelFacts(BaseModel):
-    """What GET /model answers."""
+    """Response to GET /model."""
 
-    model: str = Field(description="name of the run folder or file that is served")
+    model: str = Field(description="name of the run folder or file of the model")
     model_digest: str = Field(description="SHA-256 of the model's files")
-    mrknee: str = Field(description="version of the program")
+    mrknee: str = Field(description="version of mrknee")
     findings: list[str] = Field(description="in the model's order")
-    series: list[Series] = Field(description="the fields of a form, in the model's order")
+    series: list[Series] = Field(description="fields of the upload form, in the model's order")
     preparation: Preparation
-    decisions: dict[str, Any] = Field(description="calibration and operating points, as fitted")
-    provenance: dict[str, Any] = Field(description="data, recipe, seed, versions of the training")
+    decisions: dict[str, Any] = Field(description="fitted calibration and operating points")
+    provenance: dict[str, Any] = Field(
+        description="data, recipe, seed and software versions of the training"
+    )
     limits: Limits
     notice: str = NOTICE
 
 
 class Health(BaseModel):
-    """What GET /health answers, also while exams are read and the queue is full."""
+    """Response to GET /health, also while exams are processed and the queue is full."""
 
     status: Literal["ok"] = "ok"
 
 
 class Ready(BaseModel):
-    """What GET /ready answers while there is a place for an exam."""
+    """Response to GET /ready while the queue accepts an exam."""
 
     status: Literal["ready"] = "ready"
 
 
 class Fault(BaseModel):
-    """What is wrong with a request; parts that don't apply are null."""
+    """An error; parts that don't apply are null."""
 
-    code: str = Field(description="the kind of fault; stable, where the words may change")
+    code: str = Field(description="kind of error: stable, whereas the texts may change")
     what: str
-    field: str | None = Field(description="the field of the form it concerns")
+    field: str | None = Field(description="the form field that the error concerns")
     expected: str | None
     found: str | None
     advice: str | None
 
 
 class Faulty(BaseModel):
-    """What every request that can't be answered gets."""
+    """Response to every request that can't be answered."""
 
     error: Fault

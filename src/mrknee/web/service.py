@@ -1,4 +1,8 @@
-"""An exam to an answer, with one model. Everything here is called from the desk's one thread."""
+"""Predictions and explanations of one exam with one model.
+
+`Service.predict`, `Service.explain` and `Service.page` are called from the thread of the request
+queue.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,8 @@ from mrknee.report.exam_page import exam_page
 from mrknee.scoring.operating_point import OperatingPoint
 from mrknee.web import schemas
 from mrknee.web.arrivals import MAX_BODY_BYTES, UPLOAD_SECONDS
-from mrknee.web.desk import PLACES
 from mrknee.web.refusal import RefusalError
+from mrknee.web.request_queue import MAX_EXAMS
 from mrknee.web.uploads import MAX_PIXELS, MAX_SIDE, MAX_SLICES, Received
 
 Content = TypeVar("Content")
@@ -28,12 +32,12 @@ Content = TypeVar("Content")
 
 @dataclass(frozen=True)
 class Answered(Generic[Content]):
-    """An answer, and what of it the audit log keeps.
+    """An answer, and the parts of it that the audit log records.
 
     Attributes:
-        content: what the client gets.
-        probabilities: by finding.
-        remarks: what is odd about the exam.
+        content: the body of the response.
+        probabilities: finding -> probability.
+        remarks: unusual properties of the exam.
     """
 
     content: Content
@@ -42,20 +46,20 @@ class Answered(Generic[Content]):
 
 
 LIMITS = Limits(seconds=120, memory=4 * 2**30)
-"""What one exam may take with an exported model. An exam of MRNet's size takes seconds and less
-than 1 GB on two cores, the largest one that may be sent (`MAX_PIXELS`) twice that."""
+"""Limits of one exam with an exported model. On two cores, an exam of MRNet's size takes seconds
+and less than 1 GB, the largest accepted exam (`MAX_PIXELS`) twice that."""
 
 
 class Service:
-    """A model, and what is answered with it.
+    """A model and the responses computed with it.
 
     Args:
-        model: ready to read exams.
-        name: what it is called in answers.
-        digest: the SHA-256 of the model's files, as `mrknee.web.serving.digest_of` gives it.
-        allow_missing_plane: read exams that lack series too.
-        axes: the order of the files' axes, where it is another than (slices, rows, cols); None
-            refuses stacks that seem to be in another.
+        model: the model.
+        name: name of the model in responses.
+        digest: the SHA-256 of the model's files, as returned by `mrknee.web.serving.digest_of`.
+        allow_missing_plane: whether to accept exams that lack series.
+        axes: order of the axes in the files; None expects (slices, rows, cols) and refuses stacks
+            that seem to be in another order.
 
     Raises:
         MrkneeError: the model's operating points can't be read.
@@ -76,25 +80,25 @@ class Service:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the probabilities of all findings were calibrated."""
+        """Whether the probabilities of all findings are calibrated."""
         return not self.uncalibrated
 
     @property
     def uncalibrated(self) -> Mapping[str, str]:
-        """Finding -> why its probability is the network's own; calibrated ones are not in it."""
+        """Uncalibrated finding -> reason."""
         return self.model.uncalibrated
 
     def predict(self, received: Received, request_id: str) -> Answered[schemas.Prediction]:
-        """Reads an exam.
+        """Returns the probabilities of an exam.
 
         Raises:
-            RefusalError: the model can't read it.
+            RefusalError: the model failed.
         """
         exam = received.exam
         try:
             table = self.model.predict([exam])
         except MrkneeError as fault:
-            raise RefusalError(500, fault) from fault  # not the upload's
+            raise RefusalError(500, fault) from fault  # a fault of the model, not of the upload
         remarks = table.remarks.get(exam.id, ())
         found = dict(zip(table.findings, table.probabilities[0].tolist(), strict=True))
         findings = {}
@@ -114,7 +118,7 @@ class Service:
         return Answered(content, found, remarks)
 
     def explain(self, received: Received, request_id: str) -> Answered[schemas.Explained]:
-        """Takes an exam's logits apart, in numbers.
+        """Returns the decomposition of an exam's logits.
 
         Raises:
             RefusalError: as `predict`.
@@ -125,7 +129,7 @@ class Service:
         return Answered(content, _probabilities(explanation), explanation.remarks)
 
     def page(self, received: Received, request_id: str) -> Answered[str]:
-        """Takes an exam's logits apart, as a page.
+        """Returns the decomposition of an exam's logits as an HTML page.
 
         Raises:
             RefusalError: as `predict`.
@@ -138,7 +142,7 @@ class Service:
         return Answered(text, _probabilities(explanation), explanation.remarks)
 
     def _origin(self, exam: Exam, request_id: str) -> dict[str, Any]:
-        """What every answer about an exam says of where it comes from."""
+        """Returns the fields that all JSON answers about an exam have."""
         return {
             "request_id": request_id,
             "model": self.name,
@@ -148,7 +152,7 @@ class Service:
         }
 
     def facts(self) -> schemas.ModelFacts:
-        """What is served, and what a request may hold."""
+        """Returns the properties of the model and the limits of a request."""
         return schemas.ModelFacts(
             model=self.name,
             model_digest=self.digest,
@@ -164,13 +168,13 @@ class Service:
                 side=MAX_SIDE,
                 pixels=MAX_PIXELS,
                 upload_seconds=UPLOAD_SECONDS,
-                exams_at_once=PLACES,
+                exams_at_once=MAX_EXAMS,
                 missing_series=self.allow_missing_plane,
             ),
         )
 
     def _missing(self, exam: Exam) -> list[str]:
-        """Series that were not read: not sent, or not among those the model was trained on."""
+        """Returns the series that were not used: not sent, or not used in training."""
         read = set(exam.stacks).intersection(self.model.trained.names)
         return [name for name in self.model.series.names if name not in read]
 
@@ -178,15 +182,15 @@ class Service:
         try:
             return self.model.explain(exam)
         except MrkneeError as fault:
-            raise RefusalError(500, fault) from fault  # not the upload's
+            raise RefusalError(500, fault) from fault  # a fault of the model, not of the upload
 
 
 def _call(point: OperatingPoint, probability: float) -> schemas.Call:
-    there = not math.isnan(point.threshold)
+    has_threshold = not math.isnan(point.threshold)
     return schemas.Call(
         rule=point.rule,
-        threshold=point.threshold if there else None,
-        positive=probability >= point.threshold if there else None,
+        threshold=point.threshold if has_threshold else None,
+        positive=probability >= point.threshold if has_threshold else None,
         reason=point.reason,
     )
 

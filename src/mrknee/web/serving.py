@@ -1,4 +1,4 @@
-"""Opens the model, listens, and ends when told to."""
+"""Start and shutdown of the service: opens the model, listens, ends on SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -30,13 +30,12 @@ from mrknee.web.protocol import Protocol
 from mrknee.web.service import LIMITS, Service
 
 HEADERS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
-"""Of every answer: what is said of a patient stays in no browser's memory."""
+"""Headers of every response; browsers must not store results."""
 
 GRACE_SECONDS = 120
-"""When told to end, running requests get so long; a client that stopped listening gets no more."""
+"""Time for running requests to finish after a signal; the rest are cancelled."""
 
-
-_CHECK_SECONDS = 1.0  # between two looks at all connections
+_CHECK_SECONDS = 1.0  # between two checks of all connections
 
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
@@ -54,23 +53,23 @@ def serve(
     threads: int | None = None,
     runtime: RuntimeName | None = None,
 ) -> None:
-    """Serves a model until SIGTERM or SIGINT, and finishes what it was asked before that.
+    """Serves a model until SIGTERM or SIGINT, then finishes the running requests.
 
     Args:
-        model: a run folder, or an ONNX file that `mrknee export` wrote; or an ensemble's members.
-        host: the address or name to listen at.
+        model: a run folder, an ONNX file written by `mrknee export`, or the members of an ensemble.
+        host: the address or host name to listen on.
         port: the port; 0 lets the system choose a free one.
-        root_path: the path of a proxy that the service is below, such as /knee, or "".
-        allowed_host: names that clients or the proxy ask under, beside `host` and localhost.
-        audit_log: a file that gets one line per exam; None: none is kept.
-        allow_missing_plane: read exams that lack series too.
-        axes: the order of the files' axes, such as `rows,cols,slices`; None expects
+        root_path: path prefix of the service behind a proxy, such as /knee, or "".
+        allowed_host: host names used by clients or the proxy, in addition to `host` and localhost.
+        audit_log: a file that receives one line per exam; None: no audit log.
+        allow_missing_plane: whether to accept exams that lack series.
+        axes: order of the axes in the files, such as `rows,cols,slices`; None expects
             `slices,rows,cols`, and refuses stacks that seem to be in another order.
-        threads: processor threads to compute with; None leaves it to the library.
-        runtime: what computes an ONNX file; None takes ONNX Runtime.
+        threads: number of CPU threads; None: the default of the library.
+        runtime: runtime of an ONNX file; None: ONNX Runtime.
 
     Raises:
-        MrkneeError: the model can't be opened, or nobody can listen there.
+        MrkneeError: the model can't be opened, or the address can't be used.
     """
     began = time.perf_counter()
     root_path = _checked_root_path(root_path)
@@ -88,9 +87,9 @@ def serve(
     _warn_if_reachable(listening)
     at = f"[{host}]" if ":" in host else host
     served = ", ".join(map(str, paths_of(model)))
-    told = f"serving {served} at http://{at}:{listening.getsockname()[1]}{root_path}"
+    line = f"serving {served} at http://{at}:{listening.getsockname()[1]}{root_path}"
     metrics = Metrics()
-    metrics.serves(digest, __version__)
+    metrics.set_model(digest, __version__)
     app = create_app(
         service,
         hosts=[host, *allowed_host],
@@ -112,12 +111,12 @@ def serve(
         headers=[*HEADERS, ("X-Model-Digest", digest), ("X-Mrknee-Version", __version__)],
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    # what libraries note would otherwise reach standard error, and may quote what was sent
+    # log messages of libraries may quote the request, and would otherwise reach standard error
     logging.getLogger().addHandler(logging.NullHandler())
-    server = _Server(config, told, metrics, began)
-    # uvicorn handles both while it runs and raises them again when it has ended: here they end it
-    # before it runs, and then nothing more
-    before = {
+    server = _Server(config, line, metrics, began)
+    # uvicorn handles both signals while it runs, and raises them again afterwards. These handlers
+    # stop the server if a signal arrives before it runs, and have no effect afterwards.
+    previous = {
         number: signal.signal(number, server.handle_exit)
         for number in (signal.SIGINT, signal.SIGTERM)
     }
@@ -125,19 +124,19 @@ def serve(
     try:
         server.run([listening])
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def digest_of(models: ModelPaths) -> str:
-    """The SHA-256 of a model's files, in hexadecimal.
+    """Returns the SHA-256 of a model's files, in hexadecimal.
 
-    Of an ONNX file it is what `sha256sum FILE` prints. Of a run folder it is the SHA-256 of what
-    `sha256sum model.json weights.safetensors` prints in its folder `best`. Of an ensemble it is the
-    SHA-256 of its members' digests, a line each, in their order.
+    ONNX file: the output of `sha256sum FILE`. Run folder: the SHA-256 of the output of
+    `sha256sum model.json weights.safetensors` in its folder `best`. Ensemble: the SHA-256 of the
+    digests of its members, one per line, in their order.
 
     Args:
-        models: a run folder, or an ONNX file; or an ensemble's members.
+        models: a run folder, an ONNX file, or the members of an ensemble.
     """
     digests = [_digest_of_one(model) for model in paths_of(models)]
     if len(digests) == 1:
@@ -163,7 +162,7 @@ def _checked_root_path(root_path: str) -> str:
     path = root_path.rstrip("/")
     if path and not _ROOT_PATH.fullmatch(path):
         raise SettingsError(
-            "the service can't be below that path",
+            "the root path is not valid",
             code="root-path",
             expected="a path such as /knee, of letters, digits and . _ ~ -",
             found=root_path,
@@ -175,27 +174,27 @@ def _warn_if_reachable(listening: socket.socket) -> None:
     address = listening.getsockname()[0]
     if not ip_address(address.partition("%")[0]).is_loopback:
         print(
-            f"mrknee serve: warning: other machines may reach {address}. There is no password and "
-            "no encryption: put a proxy with both before it (docs/serving.md).",
+            f"mrknee serve: warning: other machines may reach {address}. There is no "
+            "authentication and no encryption: use a proxy that provides both (docs/serving.md).",
             file=sys.stderr,
             flush=True,
         )
 
 
 class _Server(uvicorn.Server):
-    """Says when it really listens, and looks at its connections from then on."""
+    """Server that reports when it listens, and then checks its connections regularly."""
 
-    def __init__(self, config: uvicorn.Config, told: str, metrics: Metrics, began: float) -> None:
+    def __init__(self, config: uvicorn.Config, line: str, metrics: Metrics, began: float) -> None:
         super().__init__(config)
-        self._told, self._metrics, self._began = told, metrics, began
+        self._line, self._metrics, self._began = line, metrics, began
         connections = self.server_state.connections
-        metrics.gauge("connections", "open connections", lambda: len(connections))
+        metrics.add_gauge("connections", "open connections", lambda: len(connections))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._check_connections()
-        self._metrics.started(time.perf_counter() - self._began)
-        print(self._told, flush=True)
+        self._metrics.set_startup(time.perf_counter() - self._began)
+        print(self._line, flush=True)
 
     def _check_connections(self) -> None:
         for connection in list(self.server_state.connections):
@@ -207,11 +206,11 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:  # OverflowError: no such port
+    except (OSError, OverflowError) as error:  # OverflowError: port out of range
         raise PlatformError(
-            "the service can't listen there",
+            "the service can't listen on this address",
             code="address",
             expected="an address of this machine, and a free port from 0 to 65535",
             found=f"{host}, port {port}: {getattr(error, 'strerror', None) or error}",
-            advice="choose another --port (0: any free one), or end what listens there",
+            advice="choose another --port (0: any free one), or stop the program that uses it",
         ) from None

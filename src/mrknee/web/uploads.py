@@ -1,7 +1,8 @@
-"""From a request's body to an exam: bounded at every step, and nothing of it stays.
+"""Conversion of a request body to an exam, with limits at every step.
 
-The form's files are spooled to files without a name (starlette's), which end with the process at
-the latest. They get names, in a folder of their own, only while they are read.
+Nothing of the upload remains on the disk. starlette spools the files of the form to unnamed
+temporary files, which the system removes at the latest when the process ends. They have names, in a
+temporary folder, only while they are read.
 """
 
 from __future__ import annotations
@@ -29,30 +30,31 @@ from mrknee.web.arrivals import MAX_BODY_BYTES, too_large
 from mrknee.web.refusal import RefusalError
 
 MAX_SLICES, MAX_SIDE = 160, 1024
-"""Slices of a series, and pixels of its sides; MRNet's have up to 61 of 256 x 256. A series' slices
-are read together, and memory grows with them."""
+"""Maximum number of slices per series, and of rows and columns; MRNet's series have up to 61 slices
+of 256 x 256. All slices of a series are processed together, so memory grows with them."""
 
 MAX_PIXELS = 24_000_000
-"""Pixels of an exam, all series together; 3 x 61 slices of 256 x 256 have 12 million, 90 of
-512 x 512 have 23.6."""
+"""Maximum number of pixels per exam, all series together; 3 x 61 slices of 256 x 256 have 12
+million, 90 of 512 x 512 have 23.6 million."""
 
-_MORE_PARTS = 7  # than are wanted: these are refused by name
+_MORE_PARTS = 7  # parts beyond the expected ones that are parsed, to name them in the error
 _READ_BYTES = 1_048_576
-_MAX_TEXT_BYTES = 65_536  # of a field that is no file, which is refused by name too
+_MAX_TEXT_BYTES = 65_536  # per text field, which is named in the error too
 
 _EPILOGUE_BYTES = 1_024
-"""What may follow the form's end and is ignored (RFC 2046, 5.1.1), such as line breaks."""
+"""Maximum size of the ignored text after the end of the form (RFC 2046, 5.1.1), such as line
+breaks."""
 
-ADVICE = "curl -F axial=@0001.npy -F coronal=@... -F sagittal=@..., the @ included"
+ADVICE = "curl -F axial=@0001.npy -F coronal=@... -F sagittal=@..., including the @"
 
 
 @dataclass(frozen=True)
 class Received:
-    """What was uploaded.
+    """An uploaded exam.
 
     Attributes:
         exam: the exam; its id is `upload`.
-        digests: by series, the SHA-256 of the file as it came, in hexadecimal.
+        digests: series -> SHA-256 of the uploaded file, in hexadecimal.
     """
 
     exam: Exam
@@ -60,13 +62,14 @@ class Received:
 
 
 def check_head(request: Request) -> str:
-    """Refuses what can't be an exam before its body is received.
+    """Checks the headers of a request before its body is received.
 
     Returns:
-        The header `Content-Type`, which says where the form's parts end.
+        The header `Content-Type`, which contains the boundary of the form's parts.
 
     Raises:
-        RefusalError: it is no multipart form, or states that it is too large.
+        RefusalError: the body is not a multipart form, is compressed, or has a Content-Length above
+            the limit.
     """
     content_type = request.headers.get("content-type", "nothing")
     kind = content_type.partition(";")[0].strip().lower()
@@ -74,7 +77,7 @@ def check_head(request: Request) -> str:
         raise RefusalError(
             415,
             RequestError(
-                "the request is no form with files",
+                "the request is not a form with files",
                 code="form",
                 expected="multipart/form-data",
                 found=kind,
@@ -88,7 +91,7 @@ def check_head(request: Request) -> str:
             RequestError(
                 "the request's body is compressed",
                 code="form",
-                expected="a body as it is, without Content-Encoding",
+                expected="an uncompressed body, without Content-Encoding",
                 found=f"Content-Encoding: {coding[:100]}",
                 advice="send the form without compression",
             ),
@@ -109,21 +112,23 @@ def read_body(
     allow_missing_plane: bool,
     axes: Axes | None = None,
 ) -> Received:
-    """Makes an exam of a whole body. It blocks: it is called from the desk's thread.
+    """Parses a complete request body into an exam.
+
+    Blocks: must be called outside the event loop.
 
     Args:
-        body: a multipart form with a file per series, open at its beginning.
-        content_type: its header `Content-Type`.
-        series: the model's; the form's fields are named by them.
-        allow_missing_plane: whether some of them may be missing.
-        axes: the order of the files' axes; None refuses stacks that seem to be in another order
-            than (slices, rows, cols).
+        body: a multipart form with one file per series, open at its beginning.
+        content_type: the header `Content-Type`.
+        series: series of the model, which name the fields of the form.
+        allow_missing_plane: whether series may be missing.
+        axes: order of the axes in the files; None expects (slices, rows, cols) and refuses stacks
+            that seem to be in another order.
 
     Raises:
-        RefusalError: the form is broken, has other fields, a file is no stack that can be read, or
+        RefusalError: the form is malformed or has other fields, a file is not a readable stack, or
             the exam is too large.
     """
-    _refuse_cut(body, content_type)
+    _refuse_incomplete(body, content_type)
     form = asyncio.run(_parsed(body, content_type, len(series)))
     try:
         return _read_exam(
@@ -151,8 +156,8 @@ async def _parsed(body: BinaryIO, content_type: str, wanted: int) -> FormData:
         raise _unreadable(error.message) from None
 
 
-def _refuse_cut(body: BinaryIO, content_type: str) -> None:
-    """Refuses a form that breaks off, which starlette takes for one of fewer files."""
+def _refuse_incomplete(body: BinaryIO, content_type: str) -> None:
+    """Refuses an incomplete form, which starlette would parse as a form with fewer files."""
     _, options = parse_options_header(content_type)
     last = b"--" + options.get(b"boundary", b"") + b"--"
     size = body.seek(0, os.SEEK_END)
@@ -160,14 +165,14 @@ def _refuse_cut(body: BinaryIO, content_type: str) -> None:
     end = body.read()
     body.seek(0)
     if last not in end:
-        raise _unreadable("a form that breaks off" if size else "an empty body")
+        raise _unreadable("an incomplete form" if size else "an empty body")
 
 
 def _unreadable(found: str) -> RefusalError:
     fault = RequestError(
         "the form can't be read",
         code="form",
-        expected="multipart/form-data, whole, with a file per series of the model",
+        expected="complete multipart/form-data with one file per series of the model",
         found=found,
         advice=ADVICE,
     )
@@ -182,15 +187,15 @@ def _files(
         wrong = None
         one = series.named(name)
         if one is None:
-            wrong = "a field of the form is none of an exam's"
+            wrong = "a field of the form is not a series of the model"
         elif not isinstance(value, UploadFile):
-            wrong = "a field holds text in place of a file"
+            wrong = "a field contains text instead of a file"
         elif one.name in files:
-            wrong = "a series comes twice"
-        elif value.filename or value.size:  # a browser sends a field without a file empty
+            wrong = "a series was sent twice"
+        elif value.filename or value.size:  # browsers send an empty part if no file was chosen
             files[one.name] = value.file
         if wrong:
-            expected = "one file each: " + ", ".join(series.names)
+            expected = "one file per series: " + ", ".join(series.names)
             raise RefusalError(
                 422, RequestError(wrong, code="form", expected=expected, advice=ADVICE), field=name
             )
@@ -202,8 +207,8 @@ def _files(
                 "the exam lacks a series",
                 code="missing-plane",
                 expected="the files " + ", ".join(series.names),
-                found=", ".join(files) or "none of them",
-                advice=ADVICE + "; the service started with --allow-missing-plane reads the others",
+                found=", ".join(files) or "no file",
+                advice=ADVICE + "; or start the service with --allow-missing-plane",
             ),
             field=missing[0],
         )
@@ -233,35 +238,35 @@ def _read_exam(files: Mapping[str, BinaryIO], series: SeriesList, axes: Axes | N
         refuse_other_axes(shapes, given=axes)
     except MrkneeError as fault:
         order = ",".join(axes or AXES)
-        told = RequestError(
+        form_fault = RequestError(
             fault.what,
             code="form",
             expected=fault.expected,
             found=fault.found,
-            advice=f"send stacks of ({order}); the order is the service's own (--axes)",
+            advice=f"send stacks of ({order}), or start the service with other --axes",
         )
-        raise RefusalError(422, told) from None
+        raise RefusalError(422, form_fault) from None
     for name, stack in stacks.items():
         if len(stack) > MAX_SLICES or max(stack.shape[1:]) > MAX_SIDE:
-            raise _too_large_to_read(
+            raise _exam_too_large(
                 f"at most {MAX_SLICES} slices of {MAX_SIDE} x {MAX_SIDE} pixels per series",
                 " x ".join(map(str, stack.shape)),
                 name,
             )
     pixels = sum(stack.size for stack in stacks.values())
     if pixels > MAX_PIXELS:
-        raise _too_large_to_read(
+        raise _exam_too_large(
             f"at most {MAX_PIXELS:,} pixels, all series together", f"{pixels:,} pixels", None
         )
     return Received(Exam("upload", stacks, remarks=tuple(remarks), series=series), digests)
 
 
-def _too_large_to_read(expected: str, found: str, series: str | None) -> RefusalError:
+def _exam_too_large(expected: str, found: str, series: str | None) -> RefusalError:
     fault = RequestError(
-        "the exam is larger than the service reads",
+        "the exam is larger than the service accepts",
         code="too-large",
         expected=expected,
         found=found,
-        advice="read it with mrknee predict",
+        advice="use mrknee predict for this exam",
     )
     return RefusalError(422, fault, field=series)

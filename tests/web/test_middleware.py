@@ -1,4 +1,4 @@
-"""Whom a request is addressed to, its id, HEAD, and what is counted."""
+"""Host and Origin checks, request ids, HEAD, the proxy path, and metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.exams import Exam, Plane
-from mrknee.web.gate import _name_of
+from mrknee.web.middleware import _host_name
 from mrknee.web.serving import digest_of, serve
 from tests.web.client import Served, exam_form, form, random_exam
 from tests.web.test_protocol import connected, read_all
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def proxied(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service below /knee that a proxy asks under another name."""
+    """A service with a root path and an additional host name."""
     folder = tmp_path_factory.mktemp("proxied")
     words = ("--root-path", "/knee/", "--allowed-host", "knee.example")
     with Served(onnx_file, folder, *words) as service:
@@ -32,29 +32,29 @@ def proxied(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:8000", "[::1]:9", "localhost."])  # fmt: skip # noqa: E501
-def test_names_of_this_machine_are_answered(served: Served, host: str) -> None:
-    """With any port, in either case."""
+def test_names_of_this_machine_are_accepted(served: Served, host: str) -> None:
+    """Port and case don't matter."""
     assert served.ask("GET", "/health", headers={"Host": host}).status == 200
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1", "", "user@localhost", "localhost:80:evil.example", "[::1]evil.example", "[127.0.0.1", "[::1]:80:evil.example"])  # fmt: skip # noqa: E501
 @pytest.mark.parametrize("path", ["/", "/model", "/health", "/nothing"])
 def test_other_names_are_refused(served: Served, host: str, path: str) -> None:
-    """A page that has its own name lead here (DNS rebinding) reads nothing."""
+    """Unknown host names are refused on every path (DNS rebinding)."""
     answer = served.ask("GET", path, headers={"Host": host})
     assert answer.status == 421
     assert "--allowed-host" in answer.fault["advice"]
 
 
-def test_a_name_may_be_added(proxied: Served) -> None:
-    """The name given to --allowed-host is answered, and no other."""
+def test_host_names_can_be_added(proxied: Served) -> None:
+    """The name given to --allowed-host is accepted, its subdomains are not."""
     assert proxied.ask("GET", "/health", headers={"Host": "knee.example"}).status == 200
     assert proxied.ask("GET", "/health", headers={"Host": "a.knee.example"}).status == 421
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "http://["])  # fmt: skip # noqa: E501
 def test_forms_of_other_sites_are_refused(served: Served, origin: str) -> None:
-    """An exam sent by a page of another origin is refused before it is read."""
+    """An exam sent by a page of another origin is refused."""
     headers = {"Origin": origin, "Host": f"127.0.0.1:{served.port}"}
     answer = served.ask("POST", "/predict", exam_form(random_exam(1)), headers=headers)
     assert answer.status == 403
@@ -62,8 +62,8 @@ def test_forms_of_other_sites_are_refused(served: Served, origin: str) -> None:
     assert served.ask("POST", "/predict", exam_form(random_exam(1)), headers=own).status == 200
 
 
-def test_an_origin_is_compared_without_its_scheme_s_own_port(proxied: Served) -> None:
-    """Proxies may name port 443 in Host, where browsers leave it out; other ports count."""
+def test_an_origin_is_compared_without_the_default_port(proxied: Served) -> None:
+    """Host may contain the default port of the scheme, which browsers omit; other ports differ."""
     sent = exam_form(random_exam(1))
     for origin, host, status in (
         ("https://knee.example", "knee.example:443", 200),
@@ -76,8 +76,8 @@ def test_an_origin_is_compared_without_its_scheme_s_own_port(proxied: Served) ->
         assert proxied.ask("POST", "/predict", sent, headers=headers).status == status
 
 
-def test_every_origin_has_to_be_the_host_s(served: Served) -> None:
-    """A second header with another site's name is not passed over."""
+def test_every_origin_header_must_match_the_host(served: Served) -> None:
+    """A second Origin header with another site is refused."""
     with connected(served) as connection:
         own = f"localhost:{served.port}"
         head = (
@@ -91,14 +91,14 @@ def test_every_origin_has_to_be_the_host_s(served: Served) -> None:
 
 
 def test_names_are_compared_without_port_and_brackets() -> None:
-    """Also addresses of version 6, with and without brackets."""
+    """IPv6 addresses are compared with and without brackets."""
     names = ["[::1]:80", "::1", "A.b:1", "a.b.", "127.0.0.1:8000"]
-    assert [_name_of(name) for name in names] == ["::1", "::1", "a.b", "a.b", "127.0.0.1"]
+    assert [_host_name(name) for name in names] == ["::1", "::1", "a.b", "a.b", "127.0.0.1"]
 
 
 @pytest.mark.parametrize("path", ["/", "/model", "/health", "/ready", "/openapi.json", "/metrics"])
-def test_head_is_answered_as_get_without_a_body(served: Served, path: str) -> None:
-    """The same status and headers, the body's length too, and nothing behind them."""
+def test_head_is_answered_like_get_without_a_body(served: Served, path: str) -> None:
+    """HEAD returns the status and the Content-Length of GET, and no body."""
     with connected(served) as connection:
         ask = f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         connection.sendall(ask.encode())
@@ -120,10 +120,10 @@ def test_head_is_answered_as_get_without_a_body(served: Served, path: str) -> No
         ("GET", "/", 200),
     ],
 )
-def test_every_answer_has_an_id_and_says_whose_it_is(
+def test_every_response_has_a_request_id_and_identifies_the_model(
     served: Served, onnx_file: Path, method: str, path: str, status: int
 ) -> None:
-    """The client's id where it is sane; the model's digest and the program's version."""
+    """Responses have the client's id if it is valid, the model's digest, and the version."""
     body = b"" if method == "POST" else None
     own = served.ask(method, path, body, kind="x", headers={"X-Request-ID": "a-1_B.2"})
     assert own.status == status
@@ -135,8 +135,8 @@ def test_every_answer_has_an_id_and_says_whose_it_is(
         assert re.fullmatch("[0-9a-f]{32}", found.headers["X-Request-ID"])
 
 
-def test_digests_are_what_sha256sum_prints(onnx_file: Path, run_folder: Path) -> None:
-    """Of a file its own; of a run folder that of the list of its two files."""
+def test_digests_equal_the_output_of_sha256sum(onnx_file: Path, run_folder: Path) -> None:
+    """A file has its own digest; a run folder has that of the list of its two files."""
 
     def printed(*command: str, given: bytes = b"") -> bytes:
         done = subprocess.run(  # noqa: S603  # our own command
@@ -149,8 +149,8 @@ def test_digests_are_what_sha256sum_prints(onnx_file: Path, run_folder: Path) ->
     assert printed("sha256sum", given=files).split()[0].decode() == digest_of(run_folder)
 
 
-def test_metrics_count_answers_by_address(onnx_file: Path, tmp_path: Path) -> None:
-    """Known addresses by name and all others as one; start-up, model, memory; nothing of exams."""
+def test_metrics_count_responses_by_path(onnx_file: Path, tmp_path: Path) -> None:
+    """Known paths are counted separately, others together; model and memory are included."""
     with Served(onnx_file, tmp_path) as service:
         service.predict(random_exam(1))
         service.ask("POST", "/predict", form([]))
@@ -177,8 +177,8 @@ def test_metrics_count_answers_by_address(onnx_file: Path, tmp_path: Path) -> No
     assert "nothing-" not in text
 
 
-def test_below_a_path_every_address_is_answered_either_way(proxied: Served) -> None:
-    """Whether the proxy cuts the path off or not; /knee itself leads to /knee/."""
+def test_paths_are_answered_with_and_without_the_root_path(proxied: Served) -> None:
+    """The proxy may remove the root path or keep it; /knee redirects to /knee/."""
     for path in ("/", "/knee/", "/model", "/knee/model", "/knee/health"):
         assert proxied.ask("GET", path).status == 200
     answer = proxied.ask("GET", "/knee")
@@ -192,8 +192,8 @@ def test_below_a_path_every_address_is_answered_either_way(proxied: Served) -> N
     assert fault.headers["Content-Type"].startswith("text/html")
 
 
-def test_pages_name_no_address_from_the_root(served: Served) -> None:
-    """Forms and links are relative, in the start page and where it tells a fault."""
+def test_pages_have_relative_links_only(served: Served) -> None:
+    """Forms and links of the start page are relative, also if the page shows an error."""
     start = served.ask("GET", "/").body
     fault = served.ask("POST", "/explain", form([]), accept="text/html").body
     for page in (start, fault):
@@ -202,34 +202,34 @@ def test_pages_name_no_address_from_the_root(served: Served) -> None:
 
 
 @pytest.mark.parametrize("path", ["knee", "/a//b", "/a b", "/a?b", "//evil.example"])
-def test_a_path_that_is_none_is_one_clear_error(onnx_file: Path, path: str) -> None:
-    """Before the model is opened or anything is served."""
-    with pytest.raises(MrkneeError, match="below that path"):
+def test_an_invalid_root_path_is_one_clear_error(onnx_file: Path, path: str) -> None:
+    """Invalid root paths are refused before the model is opened."""
+    with pytest.raises(MrkneeError, match="root path is not valid"):
         serve(onnx_file, port=0, root_path=path)
 
 
-def test_an_address_that_others_reach_is_warned_of(onnx_file: Path, tmp_path: Path) -> None:
-    """At 0.0.0.0 standard error says so; at a loopback address nothing is said."""
+def test_a_warning_is_printed_for_public_addresses(onnx_file: Path, tmp_path: Path) -> None:
+    """A service at 0.0.0.0 prints a warning to standard error."""
     with Served(onnx_file, tmp_path, "--host", "0.0.0.0", at="0.0.0.0") as service:  # noqa: S104
         assert service.ask("GET", "/health").status == 200
         assert service.ask("GET", "/health", headers={"Host": "evil.example"}).status == 421
         assert service.end() == 0
-        assert "warning: other machines may reach 0.0.0.0" in service.said
-        assert "no password" in service.said
+        assert "warning: other machines may reach 0.0.0.0" in service.stderr
+        assert "no authentication" in service.stderr
 
 
-BLACK, EVEN = "all-zero", "constant"
+ALL_ZERO, CONSTANT = "all-zero", "constant"
 
 
-def test_answers_say_what_is_odd_about_the_exam(served: Served) -> None:
-    """Black planes are remarked on in JSON and on the page; a plain exam is not."""
+def test_answers_contain_remarks_about_unusual_exams(served: Served) -> None:
+    """All-zero and constant stacks cause remarks in JSON and HTML; normal exams cause none."""
     exam = random_exam(1)
     black = np.zeros((3, 48, 56), np.uint8)
     odd = Exam("0001", {**exam.stacks, Plane.AXIAL: black, Plane.CORONAL: black + 7})
     for path in ("/predict", "/explain"):
         remarks = served.ask("POST", path, exam_form(odd)).json["remarks"]
-        assert {(one["code"], one["series"]) for one in remarks} >= {(BLACK, "axial"), (EVEN, "coronal")}  # fmt: skip # noqa: E501
+        assert {(one["code"], one["series"]) for one in remarks} >= {(ALL_ZERO, "axial"), (CONSTANT, "coronal")}  # fmt: skip # noqa: E501
         codes = {one["code"] for one in served.ask("POST", path, exam_form(exam)).json["remarks"]}
-        assert not codes & {BLACK, EVEN}
+        assert not codes & {ALL_ZERO, CONSTANT}
     page = served.ask("POST", "/explain", exam_form(odd), accept="text/html").body.decode()
     assert "pixels is 0" in page
