@@ -129,7 +129,8 @@ def meant(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str
     """The known name that somebody most likely meant; None where none is close.
 
     In this order: the same but for case, `-` and `_`; a synonym; the last part of a known name
-    (`dropout` is `network.dropout`); a name that is spelt much like it.
+    (`dropout` is `network.dropout`); the first setting of a part (`network` is `network.encoder`);
+    a name that is spelt much like it.
 
     Args:
         name: what was written, without leading dashes.
@@ -147,6 +148,9 @@ def meant(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str
     by_last = {one.rpartition(".")[2]: full for one, full in by_plain.items()}
     if last in by_last:
         return by_last[last]
+    inside = [full for full in by_plain if full.startswith(f"{plain}.")]
+    if inside:
+        return by_plain[inside[0]]
     from difflib import get_close_matches  # needed by few starts of the program
 
     every = {**by_last, **by_plain}

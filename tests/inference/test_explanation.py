@@ -137,7 +137,7 @@ def test_the_parts_of_six_series_add_up(
     """Twelve findings on six series over three planes; those that are there count 6 / present."""
     findings = tuple(f"finding_{number:02}" for number in range(12))
     torch.manual_seed(0)
-    settings = NetworkSettings("test_resnet", shared_encoder=True, slice_pooling=pooling)
+    settings = NetworkSettings(encoder="test_resnet", shared_encoder=True, slice_pooling=pooling)
     network = Network(settings, findings, series=SIX)
     save_checkpoint(tmp_path, network, PREPARATION.to_dict(), {})
     model = TorchModel(tmp_path)

@@ -137,7 +137,7 @@ def test_without_a_note_all_planes_are_read(tmp_path: Path) -> None:
 
 def test_a_series_of_another_plane_is_refused(tmp_path: Path) -> None:
     """Its name is the model's, its slices are not what the model learned from."""
-    network = Network(NetworkSettings("test_resnet"), ["acl"], series=KNEE)
+    network = Network(NetworkSettings(encoder="test_resnet"), ["acl"], series=KNEE)
     save_checkpoint(tmp_path, network, Preparation(size=48, crop=48).to_dict(), {})
     model = load_model(tmp_path)
     stacks = {"knee": EVERYTHING.stacks[Plane.SAGITTAL]}

@@ -17,7 +17,8 @@ from typing import Any
 from mrknee.errors import ModelError, MrkneeError
 from mrknee.exams import MRNET_SERIES, PLANES, Findings, SeriesList
 from mrknee.exams.series import WEIGHTINGS
-from mrknee.tensors.settings import PreparationSettings, known_settings
+from mrknee.settings import stated_settings
+from mrknee.tensors.settings import PreparationSettings
 
 LARGEST = 1e6
 """Of a calibration's slope and intercept. Fitted ones are around 1; beyond this every probability
@@ -205,7 +206,7 @@ def check_model(said: Mapping[str, Any], more: Mapping[str, Shape], file: Path |
         others=True,
     )
     check(said, rest, "the description", file)
-    PreparationSettings(**known_settings(said["preparation"]))
+    stated_settings(PreparationSettings, said["preparation"], file)
     series = series_of(said)
     counts = said["provenance"].get("series", said["provenance"].get("planes"))
     if counts is not None and (set(counts) != set(series.names) or not any(counts.values())):

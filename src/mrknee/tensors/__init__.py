@@ -1,6 +1,6 @@
 """EXAMS AS NETWORK INPUT.
 
-- `settings`: how a stack becomes input, as plain numbers (no torch).
+- `settings`: settings of the preparation and of the augmentation (no torch).
 - `preparation`: crop, scale, normalise: one definition for training, serving and export.
 - `traced`: the same preparation as a graph of tensor operations, for one exam of any size.
 - `augmentation`: random views, drawn from (seed, epoch, exam id), then applied.

@@ -7,8 +7,7 @@ whole stack and floating point, and happens on the network's device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
@@ -17,9 +16,23 @@ from torch.nn import functional
 from mrknee.tensors.settings import PreparationSettings
 
 
-@dataclass(frozen=True)
 class Preparation(PreparationSettings):
     """How a stack becomes input; the settings are `PreparationSettings`'."""
+
+    @classmethod
+    def of(cls, settings: PreparationSettings) -> Preparation:
+        """The preparation with these settings."""
+        return cls(**settings.to_dict())
+
+    def trim(self, stack: UInt8[np.ndarray, "slices rows cols"]) -> UInt8[np.ndarray, "slices r c"]:
+        """The stack without what framing would cut off unseen, so that it needn't be read.
+
+        A stack that is to be scaled or filled up is left as it is.
+        """
+        if not self.only_cuts(stack.shape[1], stack.shape[2]):
+            return stack
+        up, over = self.axes(stack.shape[1], stack.shape[2])
+        return stack[:, up.start : up.start + self.crop, over.start : over.start + self.crop]
 
     def fit(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices r c"]:
         """Brings the longer side to between `crop` and `size` pixels, keeping proportions.
