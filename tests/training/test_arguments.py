@@ -149,3 +149,4 @@ def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture
     assert "a whole number from 1 to 4,096; default: 4" in said
     assert "default: test_resnet" in said
     assert "{max,mean,attention}" in said
+    assert said.startswith("usage: mrknee train [-h] --out OUT [--recipe RECIPE] [--resume] data [")

@@ -57,6 +57,8 @@ def add_settings(parser: Parser, recipe: str = "default") -> None:
     Raises:
         SettingsError: there is no such recipe, or it can't be read.
     """
+    usage = parser.format_usage().removeprefix("usage: ").strip()
+    parser.usage = f"{usage} [--SETTING VALUE ...]"
     defaults = dict(flat_settings(read_recipe(recipe)[0].to_dict()))
     groups: dict[str, Any] = {}
     for name, schema in described(Recipe).items():
