@@ -73,11 +73,10 @@ def listing() -> Callable[[Path], object]:
 
 
 def recipe() -> Callable[[Path], object]:
-    """A recipe's YAML, to the tree of settings that jsonargparse gets."""
-    from mrknee.training.recipe import Recipe
-    from mrknee.training.recipe_tree import read_tree
+    """A recipe's YAML, to its settings."""
+    from mrknee.training.recipe import read_recipe
 
-    return lambda path: read_tree(path, Recipe)
+    return lambda path: read_recipe(str(path))
 
 
 def scorecard() -> Callable[[Path], object]:
@@ -91,12 +90,9 @@ def checkpoint() -> Callable[[Path], object]:
     """A model.json, to where the network would be built."""
     from mrknee.networks.checkpoint import _read_description
     from mrknee.scoring.decisions import Decisions
-    from mrknee.tensors.preparation import Preparation
-    from mrknee.tensors.settings import known_settings
 
     def read(path: Path) -> None:
-        description = _read_description(path)
-        Preparation(**known_settings(description["preparation"]))
+        description = _read_description(path)  # the preparation's settings too
         Decisions.from_dict(description["decisions"])
 
     return read
@@ -112,12 +108,10 @@ def weights() -> Callable[[Path], object]:
 def onnx() -> Callable[[Path], object]:
     """An exported model's metadata, to where ONNX Runtime would get the graph."""
     from mrknee.inference.onnx_file import read_exported, seal
-    from mrknee.tensors.settings import PreparationSettings, known_settings
 
     def read(path: Path) -> None:
         path.write_bytes(seal(path.read_bytes()))  # so that what is behind the seal is reached
-        _, facts = read_exported(path)
-        PreparationSettings(**known_settings(facts["preparation"]))
+        read_exported(path)
 
     return read
 
@@ -165,7 +159,7 @@ READERS = {
     "labels": Reader(labels, ".csv"),
     "predictions": Reader(predictions, ".csv"),
     "listing": Reader(listing, ".csv"),
-    "recipe": Reader(recipe, ".yaml", ("yaml",), "without making the settings"),
+    "recipe": Reader(recipe, ".yaml", ("yaml",)),
     "scorecard": Reader(scorecard, ".json", ("json",)),
     "checkpoint": Reader(checkpoint, ".json", ("json",), "without building the network"),
     "weights": Reader(weights, ".pth", (), "guided by our own part only: torch is too large"),

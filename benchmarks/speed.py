@@ -21,7 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,9 +43,9 @@ from mrknee.networks.network import Network
 from mrknee.networks.prediction import device_here
 from mrknee.networks.settings import NetworkSettings
 from mrknee.sources.phantom.cohort import write_cohort
-from mrknee.tensors.augmentation import Augmentation
 from mrknee.tensors.batches import Batch, frame_exam, join
 from mrknee.tensors.preparation import Preparation
+from mrknee.tensors.settings import AugmentationSettings
 from mrknee.training.environment import describe_environment, has_bfloat16
 from mrknee.training.loop import TrainingLoop
 from mrknee.training.objective import summed_loss
@@ -219,7 +219,7 @@ class Bench:
 
     def pipeline(self, *, augment: bool) -> Row:
         """Files to what the loader hands over, and to the network's input; one thread, one core."""
-        plain, view = self.plain[augment], Augmentation(draw="plane") if augment else None
+        plain, view = self.plain[augment], AugmentationSettings(draw="plane") if augment else None
         count = min(len(self.train), 8)
 
         def framed() -> list[Batch]:
@@ -317,9 +317,9 @@ class Bench:
             loop.evaluate(self.plain_valid)
 
         sides: dict[str, Callable[[], object]] = {REFERENCE: plainly}
-        recipe = replace(load_recipe("reference"), weights="none", precision="auto", epochs=1)
+        recipe = load_recipe("reference").replace(weights="none", precision="auto", epochs=1)
         sides["mrknee, 1 exam"] = lambda: self._fit(recipe)
-        several = replace(recipe, batch_exams=BATCH_EXAMS)
+        several = recipe.replace(batch_exams=BATCH_EXAMS)
         sides[f"mrknee, {BATCH_EXAMS} exams"] = lambda: self._fit(several)
         figures, spread, _ = in_turn(sides, max(self.rounds // 3, 1), per=count)
         notes: dict[str, float | str] = {

@@ -4,11 +4,11 @@ import pytest
 
 from mrknee import suggestions
 from mrknee.cli import VERBS
+from mrknee.settings import described
 from mrknee.suggestions import OPTIONS, SETTINGS, meant
 from mrknee.training.recipe import Recipe
-from mrknee.training.recipe_tree import setting_hints
 
-KNOWN = [*setting_hints(Recipe), "out", "recipe", "resume"]
+KNOWN = [*described(Recipe), "out", "recipe", "resume"]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,7 @@ KNOWN = [*setting_hints(Recipe), "out", "recipe", "resume"]
         ("num_workers", "workers"),
         ("resme", "resume"),
         ("output", "out"),
+        ("network", "network.encoder"),
     ],
 )
 def test_a_setting_of_another_program_is_understood(written: str, right: str) -> None:

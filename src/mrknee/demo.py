@@ -26,8 +26,6 @@ def run_demo(out: str | Path, seed: int = 0) -> None:
     Raises:
         MrkneeError: the folder holds something else.
     """
-    from dataclasses import replace
-
     from mrknee.exams import open_dataset
     from mrknee.inference.model import load_model
     from mrknee.ranges import SEED
@@ -52,7 +50,7 @@ def run_demo(out: str | Path, seed: int = 0) -> None:
         slice_factor=SLICE_FACTOR,
     )
     _step("2. one network for three findings, from random weights")
-    train(data, run, replace(load_recipe("demo"), seed=seed), resume=run.exists())
+    train(data, run, load_recipe("demo", {"seed": seed}), resume=run.exists())
     _step("3. predictions for the validation exams, which training never saw")
     predictions = load_model(run).predict(open_dataset(data, "valid"))
     predictions.write(predictions_file)

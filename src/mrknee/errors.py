@@ -67,10 +67,17 @@ class MrkneeError(Exception):
         lines = [what, *(f"  {name}: {text}" for name, text in parts if text)]
         super().__init__("\n".join(map(_cut, lines)))
 
+    def in_file(self, file: Path) -> MrkneeError:
+        """The same error, which names the file that it was found in."""
+        return type(self)(**{**self._parts(), "file": file})
+
     def __reduce__(self) -> tuple[object, ...]:
         # Errors are pickled by worker processes (data loader, phantom); keep all parts.
+        return (_rebuild, (type(self), self._parts()))
+
+    def _parts(self) -> dict[str, Any]:
         names = ("what", "code", "file", "exam", "expected", "found", "advice")
-        return (_rebuild, (type(self), {name: getattr(self, name) for name in names}))
+        return {name: getattr(self, name) for name in names}
 
 
 class DataError(MrkneeError):

@@ -129,7 +129,8 @@ def meant(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str
     """Returns the known name that was most likely intended; None if none is close.
 
     Candidates in this order: a name that differs only in case, `-` and `_`; a synonym; a name with
-    the same last part (`dropout` is `network.dropout`); a name with similar spelling.
+    the same last part (`dropout` is `network.dropout`); the first setting of a group (`network` is
+    `network.encoder`); a name with similar spelling.
 
     Args:
         name: the unknown name, without leading dashes.
@@ -147,6 +148,9 @@ def meant(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str
     by_last = {one.rpartition(".")[2]: full for one, full in by_name.items()}
     if last in by_last:
         return by_last[last]
+    inside = [full for full in by_name if full.startswith(f"{normalised}.")]
+    if inside:
+        return by_name[inside[0]]
     from difflib import get_close_matches  # imported here because it is rarely needed
 
     every = {**by_last, **by_name}

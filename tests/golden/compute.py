@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ from mrknee.networks.settings import NetworkSettings
 from mrknee.scoring.calibration import Calibration
 from mrknee.sources.phantom.exam import render_exam
 from mrknee.sources.phantom.lesions import Truth
-from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
+from mrknee.tensors.augmentation import apply_view, draw_views
 from mrknee.tensors.batches import frame_exam, join
 from mrknee.tensors.preparation import Preparation
+from mrknee.tensors.settings import AugmentationSettings
 from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
@@ -115,7 +116,7 @@ def augmentation_draws() -> list[dict[str, Any]]:
     draws: list[dict[str, Any]] = []
     for kind in ("exam", "plane"):
         for seed, epoch, name in ((0, 0, "0000"), (0, 1, "0000"), (7, 0, "1130"), (7, 49, "a-b")):
-            views = draw_views(Augmentation(draw=kind), seed, epoch, name)
+            views = draw_views(AugmentationSettings(draw=kind), seed, epoch, name)
             drawn = {str(plane): asdict(view) for plane, view in views.items()}
             draws.append({"draw": kind, "seed": seed, "epoch": epoch, "id": name, "views": drawn})
     return draws
@@ -127,7 +128,7 @@ def augmented_pixels() -> Values:
     small = Preparation(size=64, crop=48)
     for side in (64, 90):
         one = exam("augmented", (2, 3, 2), side)
-        views = draw_views(Augmentation(), 3, 2, one.id)
+        views = draw_views(AugmentationSettings(), 3, 2, one.id)
         for plane, stack in one.stacks.items():
             turned = apply_view(np.asarray(stack), views[Plane(plane)], small)
             values[f"augmented/{side}/{plane}"] = turned.numpy()
@@ -152,8 +153,7 @@ def trained_weights(folder: Path) -> Values:
     Of each tensor its sum, the sum of its absolute values and its first eight values.
     """
     data = write_toy_dataset(folder / "data", 8, 8, pixels=64)
-    recipe = replace(
-        load_recipe("reference"),
+    recipe = load_recipe("reference").replace(
         weights="none",
         preparation=Preparation(size=64, crop=64),
         epochs=1,

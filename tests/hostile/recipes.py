@@ -147,7 +147,7 @@ def _recipes() -> Iterator[Case]:
 
 
 def _classes() -> Iterator[Case]:
-    """What builds settings, jsonargparse, imports the module that a class_path names."""
+    """A class_path, which other readers of settings follow, names no setting of a recipe."""
     texts = {
         "a class for the recipe": f"class_path: {MODULE}.X\n",
         "a class for a part": f"network:\n  class_path: {MODULE}.X\n",

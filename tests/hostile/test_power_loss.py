@@ -21,7 +21,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ FILE_SYSTEMS = {
 }
 """How to make one, how to mount it, and the MB that it needs at least."""
 
-RECIPE = replace(QUICK, epochs=4, batch_exams=2, save_every=1, loggers=[])
+RECIPE = QUICK.replace(epochs=4, batch_exams=2, save_every=1, loggers=[])
 
 
 def run(*words: object) -> None:

@@ -135,7 +135,7 @@ def test_the_parts_of_six_series_add_up(
     """With six series, present ones have the weight 6 / their number."""
     findings = tuple(f"finding_{number:02}" for number in range(12))
     torch.manual_seed(0)
-    settings = NetworkSettings("test_resnet", shared_encoder=True, slice_pooling=pooling)
+    settings = NetworkSettings(encoder="test_resnet", shared_encoder=True, slice_pooling=pooling)
     network = Network(settings, findings, series=SIX)
     save_checkpoint(tmp_path, network, PREPARATION.to_dict(), {})
     model = TorchModel(tmp_path)

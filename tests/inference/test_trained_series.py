@@ -138,7 +138,7 @@ def test_without_a_record_all_planes_are_used(tmp_path: Path) -> None:
 
 def test_a_series_of_another_plane_is_refused(tmp_path: Path) -> None:
     """A series of the model's name but of another plane is refused."""
-    network = Network(NetworkSettings("test_resnet"), ["acl"], series=KNEE)
+    network = Network(NetworkSettings(encoder="test_resnet"), ["acl"], series=KNEE)
     save_checkpoint(tmp_path, network, Preparation(size=48, crop=48).to_dict(), {})
     model = load_model(tmp_path)
     stacks = {"knee": EVERYTHING.stacks[Plane.SAGITTAL]}

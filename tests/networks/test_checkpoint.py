@@ -25,7 +25,9 @@ PROVENANCE = {"seed": 3, "data": "MRNet", "exams": {"train": 1130}}
 def network() -> Network:
     """A small network whose running statistics differ from the initial ones."""
     torch.manual_seed(0)
-    settings = NetworkSettings("test_resnet", slice_pooling="attention", batchnorm="trained")
+    settings = NetworkSettings(
+        encoder="test_resnet", slice_pooling="attention", batchnorm="trained"
+    )
     network = Network(settings, FINDINGS)
     network(*random_batch([(2, 3, 2)]))
     return network.eval()
@@ -42,8 +44,8 @@ def folder(tmp_path: Path, network: Network) -> Path:
     "settings",
     [
         NetworkSettings(),
-        NetworkSettings("test_vit", frozen_stages=2, dropout=0.25),
-        NetworkSettings("test_resnet", shared_encoder=True, slice_pooling="attention"),
+        NetworkSettings(encoder="test_vit", frozen_stages=2, dropout=0.25),
+        NetworkSettings(encoder="test_resnet", shared_encoder=True, slice_pooling="attention"),
     ],
 )
 def test_a_round_trip_is_exact(tmp_path: Path, settings: NetworkSettings) -> None:

@@ -42,7 +42,7 @@ def test_an_exams_logits_dont_depend_on_its_neighbours(
     """An exam's logits are the same in a batch and alone to 1e-5, over random slice counts."""
     draw = random.Random(f"{encoder} {shared} {pooling}")  # noqa: S311 - a test's draw
     counts = [(draw.randint(1, 9), draw.randint(1, 9), draw.randint(1, 9)) for _ in range(4)]
-    network = build(NetworkSettings(encoder, shared_encoder=shared, slice_pooling=pooling))
+    network = build(NetworkSettings(encoder=encoder, shared_encoder=shared, slice_pooling=pooling))
     slices, lengths = random_batch(counts, seed=draw.randrange(1000))
     with torch.no_grad():
         together = network.train()(slices, lengths)  # frozen BatchNorm: training mode too
@@ -66,7 +66,7 @@ def test_the_reference_doesnt_depend_on_neighbours() -> None:
 @pytest.mark.parametrize("findings", [("acl",), FINDINGS, tuple(f"f{k}" for k in range(12))])
 def test_any_number_of_findings(findings: tuple[str, ...]) -> None:
     """There is one logit per finding, for 1 or 12 findings, on the same shared representation."""
-    network = build(NetworkSettings("test_resnet"), findings=findings)
+    network = build(NetworkSettings(encoder="test_resnet"), findings=findings)
     assert network.findings == findings
     assert network(*random_batch([(1, 2, 1), (2, 1, 1)])).shape == (2, len(findings))
 
@@ -74,12 +74,12 @@ def test_any_number_of_findings(findings: tuple[str, ...]) -> None:
 def test_no_findings_are_refused() -> None:
     """A network without findings is refused."""
     with pytest.raises(MrkneeError, match="finding"):
-        Network(NetworkSettings("test_resnet"), [])
+        Network(NetworkSettings(encoder="test_resnet"), [])
 
 
 def test_forward_equals_its_steps() -> None:
     """Encoding, pooling and head, computed one by one, give the result of forward."""
-    network = build(NetworkSettings("test_resnet")).eval()
+    network = build(NetworkSettings(encoder="test_resnet")).eval()
     slices, lengths = random_batch([(3, 2, 1), (1, 1, 4)])
     maps = {str(p): network.encode(p, slices[p]) for p in PLANES}
     reading = network.read(maps, {p: lengths[p].tolist() for p in PLANES})
@@ -104,7 +104,7 @@ def represented(
 
 def test_planes_come_in_the_references_order() -> None:
     """The representation is axial, coronal, sagittal, one third each, from its plane only."""
-    network = build(NetworkSettings("test_resnet")).eval()
+    network = build(NetworkSettings(encoder="test_resnet")).eval()
     slices, lengths = random_batch([(2, 2, 2)])
     before = represented(network, slices, lengths)
     slices["coronal"] = slices["coronal"] + 1
@@ -117,7 +117,7 @@ class TestMissingPlane:
 
     def test_the_present_planes_are_scaled_up(self) -> None:
         """Features of a missing plane are zero, and the others are multiplied by 3/2."""
-        network = build(NetworkSettings("test_resnet")).eval()
+        network = build(NetworkSettings(encoder="test_resnet")).eval()
         slices, lengths = random_batch([(2, 0, 3), (2, 3, 1)])
         found = represented(network, slices, lengths)
         features = network.encode("axial", slices["axial"]).mean(dim=(2, 3))
@@ -129,7 +129,7 @@ class TestMissingPlane:
     @pytest.mark.parametrize("pooling", POOLINGS)
     def test_one_plane_alone_is_enough(self, pooling: SlicePooling) -> None:
         """With a single plane in the complete batch, logits are finite and gradients flow."""
-        network = build(NetworkSettings("test_resnet", slice_pooling=pooling))
+        network = build(NetworkSettings(encoder="test_resnet", slice_pooling=pooling))
         logits = network(*random_batch([(0, 0, 2), (0, 0, 1)]))
         torch.autograd.backward(logits.sum())
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
@@ -140,7 +140,7 @@ class TestMissingPlane:
 
     def test_it_is_the_same_alone_and_in_a_batch(self) -> None:
         """Missing planes of other exams in the batch have no effect."""
-        network = build(NetworkSettings("test_resnet"))
+        network = build(NetworkSettings(encoder="test_resnet"))
         slices, lengths = random_batch([(2, 0, 3), (2, 3, 1), (0, 0, 4)])
         together = network(slices, lengths)
         for index in range(3):
@@ -149,7 +149,7 @@ class TestMissingPlane:
 
     def test_an_exam_of_nothing_is_refused(self) -> None:
         """An exam without slices raises, with its position in the batch."""
-        network = build(NetworkSettings("test_resnet"))
+        network = build(NetworkSettings(encoder="test_resnet"))
         with pytest.raises(MrkneeError, match="exam 1 of the batch"):
             network(*random_batch([(2, 1, 3), (0, 0, 0)]))
 
@@ -160,7 +160,7 @@ class TestSeeds:
     @pytest.mark.parametrize("encoder", ["alexnet", "test_vit", "test_resnet"])
     def test_the_same_seed_gives_the_same_weights(self, encoder: str) -> None:
         """Networks are equal bit for bit if and only if their seeds are equal."""
-        settings = NetworkSettings(encoder, slice_pooling="attention")
+        settings = NetworkSettings(encoder=encoder, slice_pooling="attention")
         first, second, other = (build(settings, seed).state_dict() for seed in (1, 1, 2))
         assert all(torch.equal(first[name], second[name]) for name in first)
         assert not torch.equal(first["head.weight"], other["head.weight"])
@@ -168,16 +168,16 @@ class TestSeeds:
     @pytest.mark.parametrize("encoder", ["alexnet", "test_vit"])
     def test_random_encoders_differ_between_planes(self, encoder: str) -> None:
         """Without pretrained weights, the encoders of the planes have different random weights."""
-        network = build(NetworkSettings(encoder))
+        network = build(NetworkSettings(encoder=encoder))
         axial, coronal = network.encoder("axial"), network.encoder("coronal")
         pairs = zip(axial.parameters(), coronal.parameters(), strict=True)
         assert any(not torch.equal(a, b) for a, b in pairs)
 
     def test_a_shared_encoder_is_one(self) -> None:
         """A shared encoder is stored once and used for all planes."""
-        network = build(NetworkSettings("test_resnet", shared_encoder=True))
+        network = build(NetworkSettings(encoder="test_resnet", shared_encoder=True))
         assert network.encoder("axial") is network.encoder("sagittal")
-        alone = build(NetworkSettings("test_resnet"))
+        alone = build(NetworkSettings(encoder="test_resnet"))
         ratio = [sum(p.numel() for p in n.encoders.parameters()) for n in (alone, network)]
         assert ratio[0] == 3 * ratio[1]
 
@@ -189,7 +189,7 @@ class TestFrozen:
     @pytest.mark.parametrize("frozen", [0, 2, 5])
     def test_frozen_stages_keep_their_weights(self, encoder: str, stages: int, frozen: int) -> None:
         """A training step changes weights in all stages that aren't frozen, and in no others."""
-        network = build(NetworkSettings(encoder, frozen_stages=frozen))
+        network = build(NetworkSettings(encoder=encoder, frozen_stages=frozen))
         body = network.encoder("axial")
         assert body.stages == stages
         before = {name: p.detach().clone() for name, p in body.body.named_parameters()}
@@ -205,7 +205,7 @@ class TestFrozen:
 
     def test_frozen_stages_stay_in_evaluation_mode(self) -> None:
         """With trained BatchNorm, the running statistics of frozen stages still don't change."""
-        settings = NetworkSettings("test_resnet", frozen_stages=2, batchnorm="trained")
+        settings = NetworkSettings(encoder="test_resnet", frozen_stages=2, batchnorm="trained")
         network = build(settings)
         before = running_statistics(network)
         train_a_step(network)
@@ -218,7 +218,7 @@ class TestFrozen:
     @pytest.mark.parametrize("batchnorm", ["frozen", "trained"])
     def test_batchnorm(self, batchnorm: BatchNorm) -> None:
         """If frozen, only the affine weights change; if trained, the running statistics too."""
-        network = build(NetworkSettings("test_efficientnet", batchnorm=batchnorm))
+        network = build(NetworkSettings(encoder="test_efficientnet", batchnorm=batchnorm))
         affine = network.encoder("axial").get_parameter("body.bn1.weight")
         before, weight = running_statistics(network), affine.detach().clone()
         train_a_step(network)
@@ -229,7 +229,7 @@ class TestFrozen:
 
     def test_evaluation_mode_and_back(self) -> None:
         """After evaluation and training mode, frozen parts are still frozen, others trainable."""
-        network = build(NetworkSettings("test_resnet", frozen_stages=1, dropout=0.5))
+        network = build(NetworkSettings(encoder="test_resnet", frozen_stages=1, dropout=0.5))
         network.eval().train()
         assert network.dropout.training
         norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -249,7 +249,7 @@ def running_statistics(network: Network) -> dict[str, Tensor]:
 
 def test_dropout_only_while_training() -> None:
     """Dropout changes logits between passes in training mode only."""
-    network = build(NetworkSettings("test_resnet", dropout=0.5))
+    network = build(NetworkSettings(encoder="test_resnet", dropout=0.5))
     batch = random_batch([(2, 2, 2)])
     assert not torch.equal(network(*batch), network(*batch))
     network.eval()
@@ -261,7 +261,7 @@ def test_chunks_give_the_same_gradients(encoder: str) -> None:
     """Logits and all gradients equal those of all slices at once, to 1e-5 of the largest."""
     gradients, logits = [], []
     for few in (None, 2):
-        network = build(NetworkSettings(encoder)).train()
+        network = build(NetworkSettings(encoder=encoder)).train()
         network.slices_at_once = few
         slices, lengths = random_batch([(2, 3, 5), (1, 4, 2)])
         logits.append(network(slices, lengths))
@@ -280,7 +280,7 @@ def test_chunks_repeat_the_random_numbers() -> None:
     """An encoder with dropout drops the same units in the second encoding."""
     gradients = []
     for checkpointed in (True, False):
-        network = build(NetworkSettings("alexnet", shared_encoder=True)).train()
+        network = build(NetworkSettings(encoder="alexnet", shared_encoder=True)).train()
         encoder = network.encoder("axial")
         encoder.body.append(nn.Dropout(0.5))  # type: ignore[operator]  # a Sequential
         network.slices_at_once = 2
@@ -300,7 +300,7 @@ def test_chunks_repeat_the_random_numbers() -> None:
 def test_chunks_store_only_their_input() -> None:
     """With ten times the slices, the stored tensors grow by the additional input only."""
     kept = []
-    network = build(NetworkSettings("test_efficientnet", shared_encoder=True)).train()
+    network = build(NetworkSettings(encoder="test_efficientnet", shared_encoder=True)).train()
     network.slices_at_once = 2
     for count in (2, 20):
         slices, _ = random_batch([(count, 1, 1)])

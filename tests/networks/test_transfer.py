@@ -38,7 +38,7 @@ def make(
 ) -> Network:
     """Returns a network with random weights."""
     torch.manual_seed(seed)
-    settings = NetworkSettings("test_resnet", shared_encoder=shared, slice_pooling=pooling)
+    settings = NetworkSettings(encoder="test_resnet", shared_encoder=shared, slice_pooling=pooling)
     return Network(settings, findings, series=series).eval()
 
 
@@ -124,7 +124,7 @@ def test_shared_and_separate_encoders_are_transferred_to_each_other(
 def test_another_encoder_is_refused(tmp_path: Path) -> None:
     """The error names the suitable setting, and nothing is changed before."""
     folder = saved(make(1), tmp_path)
-    new = Network(NetworkSettings("test_vit"), ["acl"])
+    new = Network(NetworkSettings(encoder="test_vit"), ["acl"])
     with pytest.raises(SettingsError, match="another encoder") as error:
         transfer_weights(new, folder / "best")
     assert "test_resnet" in str(error.value)

@@ -6,14 +6,15 @@ import torch
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Exam, Plane
-from mrknee.tensors.augmentation import Augmentation, View, apply_view, draw_views
+from mrknee.tensors.augmentation import View, apply_view, draw_views
 from mrknee.tensors.batches import frame_exam
 from mrknee.tensors.preparation import Preparation
+from mrknee.tensors.settings import AugmentationSettings
 
 SMALL = Preparation(size=32, crop=28)
 IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (3, 32, 32), dtype=np.uint8))
 STILL = View(angle=0.0, shift=(0.0, 0.0), flip=False, reverse=False)
-MIRROR_ONLY = Augmentation(rotation=0, translation=0, mirror=1)
+MIRROR_ONLY = AugmentationSettings(rotation=0, translation=0, mirror=1)
 
 
 @pytest.mark.parametrize("cols", [32, 20], ids=["square", "narrow"])
@@ -25,16 +26,16 @@ def test_the_identity_view_is_the_frame(cols: int) -> None:
 
 def test_the_draw_depends_on_seed_epoch_and_exam_only() -> None:
     """The view is determined by these three, and changes with each of them."""
-    first = draw_views(Augmentation(), 1, 2, "0003")
-    assert draw_views(Augmentation(), 1, 2, "0003") == first
+    first = draw_views(AugmentationSettings(), 1, 2, "0003")
+    assert draw_views(AugmentationSettings(), 1, 2, "0003") == first
     for other in ((2, 2, "0003"), (1, 3, "0003"), (1, 2, "0004")):
-        assert draw_views(Augmentation(), *other) != first
+        assert draw_views(AugmentationSettings(), *other) != first
 
 
 @pytest.mark.parametrize("draw", ["exam", "plane"])
 def test_draws_stay_in_range_and_use_it(draw: str) -> None:
     """Angles fill +-25 degrees, shifts +-11 %, and half the views are mirrored."""
-    augmentation = Augmentation(draw=draw)  # type: ignore[arg-type]
+    augmentation = AugmentationSettings(draw=draw)  # type: ignore[arg-type]
     views = [v for i in range(400) for v in draw_views(augmentation, 0, i, "a").values()]
     angles = np.array([v.angle for v in views])
     shifts = np.array([v.shift for v in views])
@@ -70,7 +71,7 @@ def test_a_mirrored_exam_is_mirrored_in_all_planes() -> None:
 
 def test_one_shift_in_space_is_seen_by_all_planes() -> None:
     """With one draw per exam, two planes with a common axis have the same shift along it."""
-    views = draw_views(Augmentation(draw="exam"), 0, 0, "a")
+    views = draw_views(AugmentationSettings(draw="exam"), 0, 0, "a")
     axial, coronal, sagittal = (views[p].shift for p in Plane)
     assert axial[1] == coronal[1]  # left-right
     assert axial[0] == sagittal[1]  # front-back
@@ -80,7 +81,7 @@ def test_one_shift_in_space_is_seen_by_all_planes() -> None:
 def test_planes_can_be_drawn_separately_as_in_the_reference() -> None:
     """With one draw per plane, in some exams only some planes are mirrored."""
     flips = [
-        {v.flip for v in draw_views(Augmentation(draw="plane"), 0, i, "a").values()}
+        {v.flip for v in draw_views(AugmentationSettings(draw="plane"), 0, i, "a").values()}
         for i in range(50)
     ]
     assert {True, False} in flips
@@ -114,7 +115,7 @@ def test_pixels_outside_the_crop_are_rotated_into_it() -> None:
 def test_ranges_are_checked(bad: dict[str, int]) -> None:
     """An impossible range is an error."""
     with pytest.raises(MrkneeError):
-        Augmentation(**bad)  # type: ignore[arg-type]
+        AugmentationSettings(**bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 29), (1, 30), (30, 1)])

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Dataset, Exam, Plane
-from mrknee.tensors.augmentation import Augmentation
 from mrknee.tensors.batches import (
     EpochBatches,
     ExamDataset,
@@ -27,6 +26,7 @@ from mrknee.tensors.batches import (
     raise_if_error,
 )
 from mrknee.tensors.preparation import Preparation
+from mrknee.tensors.settings import AugmentationSettings
 
 SMALL = Preparation(size=48, crop=40)
 
@@ -57,7 +57,7 @@ def test_a_missing_plane_has_length_zero() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_any_number_of_workers_gives_the_same_batches(toy: Path, workers: int) -> None:
     """Shuffling and augmentation depend on (seed, epoch, exam), not on the worker."""
-    dataset = ExamDataset(Dataset.of_split(toy, "train"), SMALL, Augmentation(), seed=7)
+    dataset = ExamDataset(Dataset.of_split(toy, "train"), SMALL, AugmentationSettings(), seed=7)
     batches = EpochBatches(range(12), 5, seed=7)
     batches.set_epoch(3)
     loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)

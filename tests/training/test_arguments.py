@@ -1,16 +1,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mrknee.errors import MrkneeError
-from mrknee.training.arguments import TrainArguments, train_arguments
+from mrknee.command_line import parser_of
+from mrknee.errors import SettingsError
+from mrknee.settings import described
+from mrknee.training.arguments import train_arguments
+from mrknee.training.recipe import Recipe, load_recipe
+from mrknee.verbs import train
 
 
-def read(*words: str) -> TrainArguments:
-    """The command line of `mrknee train DATA --out RUN` and more words."""
-    return train_arguments(["DATA", "--out", "RUN", *words], "")
+def given(*words: str) -> dict[str, Any]:
+    """What the command line of `mrknee train` says."""
+    return train_arguments(parser_of("mrknee train", train, abbreviated=False), words)
+
+
+def read(*words: str) -> Recipe:
+    """The recipe of `mrknee train DATA --out RUN` and more words."""
+    settings = given("DATA", "--out", "RUN", *words)
+    del settings["data"], settings["out"], settings["resume"]
+    return load_recipe(settings.pop("recipe"), settings)
 
 
 @pytest.mark.parametrize(
@@ -30,67 +42,111 @@ def read(*words: str) -> TrainArguments:
 )
 def test_loggers_are_given_as_the_help_says(words: tuple[str, ...], expected: list[str]) -> None:
     """One name, several with commas, spaces or in brackets, or none."""
-    assert read(*words).recipe.loggers == expected
+    assert read(*words).loggers == expected
 
 
-def test_a_word_after_the_loggers_may_be_the_data_set() -> None:
-    """Only loggers' names are taken for loggers."""
-    given = train_arguments(["--out", "RUN", "--loggers", "tensorboard", "DATA"], "")
-    assert given.data == Path("DATA")
+def test_a_word_after_the_loggers_or_a_switch_may_be_the_data_set() -> None:
+    """Only loggers' names are taken for loggers, and only true and false for a switch's value."""
+    said = given("--out", "RUN", "--loggers", "tensorboard", "DATA")
+    assert (said["data"], said["loggers"]) == (Path("DATA"), "tensorboard")
+    said = given("--out", "RUN", "--soft-labels", "DATA")
+    assert (said["data"], said["soft_labels"]) == (Path("DATA"), True)
 
 
-@pytest.mark.parametrize("given", ["tensorbord", "none,wandb", "wandb,wandb", ""])
-def test_other_loggers_are_refused(given: str) -> None:
+@pytest.mark.parametrize("loggers", ["tensorbord", "none,wandb", "wandb,wandb", ""])
+def test_other_loggers_are_refused(loggers: str) -> None:
     """A name that is none, one that comes twice, and none beside others."""
-    with pytest.raises(MrkneeError, match="the setting loggers can't be used"):
-        read(f"--loggers={given}")
+    with pytest.raises(SettingsError, match="the setting loggers can't be used"):
+        read(f"--loggers={loggers}")
 
 
 def test_dashes_switches_and_numbers_are_read() -> None:
     """As in a recipe: 010 is ten, and a whole number will do where a fraction may stand."""
-    given = read(
-        "--batch-exams", "010", "--optimizer.learning_rate", "1", "--keep-every-epoch", "--resume"
-    )
-    assert given.recipe.batch_exams == 10
-    assert given.recipe.optimizer.learning_rate == 1.0
-    assert given.recipe.keep_every_epoch
-    assert given.resume
-    assert (
-        read(
-            "--keep-every-epoch", "false", "--optimizer.learning_rate=1e-4"
-        ).recipe.keep_every_epoch
-        is False
-    )
-    assert read("--seed", "7", "--weights", "1e3").recipe.weights == "1e3"
+    recipe = read("--batch-exams", "010", "--optimizer.learning-rate", "1", "--keep-every-epoch")
+    assert recipe.batch_exams == 10
+    assert recipe.optimizer.learning_rate == 1.0
+    assert recipe.keep_every_epoch
+    assert given("DATA", "--out", "RUN", "--resume")["resume"]
+    assert not read("--keep-every-epoch", "false").keep_every_epoch
+    assert not read("--keep-every-epoch=false").keep_every_epoch
+    assert read("--weights", "1e3").weights == "1e3"
+    assert read("--preparation.mean", "-5e1").preparation.mean == -50
+    assert read("--findings", "meniscus,acl").findings == ["acl", "meniscus"]
+    assert read("--epochs", "3", "--epochs", "4").epochs == 4
+
+
+def test_null_takes_back_what_a_recipe_states(tmp_path: Path) -> None:
+    """A setting that may be left out is left out again."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text("findings: [acl]\nbatch_slices: 100\nweights: none\n")
+    recipe = read("--recipe", str(file), "--findings", "null", "--batch_slices", "null")
+    assert (recipe.findings, recipe.batch_slices) == (None, None)
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--batch_size", "4"), "no such setting: batch_size; did you mean batch_exams?"),
-        (("--lr", "1"), "no such setting: lr; did you mean optimizer.learning_rate?"),
-        (("--epoch", "1"), "no such setting: epoch; did you mean epochs?"),
-        (("--gpus", "1"), "no such setting: gpus\n"),
-        (("--epochs", "1:30"), "the setting epochs can't be '1:30': expected a whole number"),
-        (("--epochs", "1_000"), "epochs can't be '1_000'"),
-        (("--epochs", "1e2"), "epochs can't be '1e2'"),
-        (("--epochs", "--resume"), "the setting epochs needs a value"),
-        (("--batch_slices", "many"), "expected a whole number or null"),
-        (("--keep-every-epoch=yes",), "expected true or false"),
-        (("--optimizer.learning_rate", ".inf"), "expected a finite number"),
-        (("--precision", "fp16"), "expected one of 32-true, bf16-mixed, 16-mixed, auto"),
-        (("--network", "alexnet"), "network has settings of its own, such as --network.encoder"),
-        (("--network", "/etc/hostname"), "network has settings of its own"),
+        (("--batch_size", "4"), "no such option: --batch_size; did you mean --batch_exams?"),
+        (("--lr", "1"), "no such option: --lr; did you mean --optimizer.learning_rate?"),
+        (("--epoch", "1"), "no such option: --epoch; did you mean --epochs?"),
+        (("--gpus", "1"), "no such option: --gpus\n"),
+        (("--network", "alexnet"), "no such option: --network; did you mean --network.encoder?"),
+        (("--epochs", "--resume"), "argument --epochs: expected one argument"),
+        (("--epochs",), "argument --epochs: expected one argument"),
         (("-e", "3"), "unrecognized arguments: -e 3"),
     ],
 )
 def test_what_cannot_be_understood_is_said_in_two_lines(
     words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit status 2, the setting, what was found and expected; never the whole usage."""
+    """Exit status 2, what is wrong and what was probably meant; never the whole usage."""
     with pytest.raises(SystemExit) as ended:
         read(*words)
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert told in said
     assert said.count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--epochs", "1:30"), "a whole number from 1 to 100,000"),
+        (("--epochs", "1_000"), "a whole number from 1 to 100,000"),
+        (("--epochs", "1e2"), "a whole number from 1 to 100,000"),
+        (("--epochs", "0"), "a whole number from 1 to 100,000"),
+        (("--epochs", "true"), "a whole number from 1 to 100,000"),
+        (("--epochs", "[3"), "a whole number from 1 to 100,000"),
+        (("--epochs", "9" * 10_000), "a whole number from 1 to 100,000"),
+        (("--batch_slices", "many"), "a whole number from 1 to 1,000,000 or null"),
+        (("--keep-every-epoch=yes",), "true or false"),
+        (("--optimizer.learning_rate", ".inf"), "a number above 0 to 1000"),
+        (("--precision", "fp16"), "one of 32-true, bf16-mixed, 16-mixed, auto"),
+        (("--preparation.crop", "500"), "at most preparation.size"),
+    ],
+)
+def test_a_setting_is_held_to_what_a_recipe_is_held_to(
+    words: tuple[str, ...], expected: str
+) -> None:
+    """The same error as for a recipe's file and from Python: setting, expected, found."""
+    with pytest.raises(SettingsError) as caught:
+        read(*words)
+    name = words[0].removeprefix("--").partition("=")[0].replace("-", "_")
+    assert caught.value.what == f"the setting {name} can't be used"
+    assert caught.value.expected == expected
+
+
+def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """In groups by part; the defaults are those of the recipe that is named."""
+    with pytest.raises(SystemExit) as ended:
+        given("--help", "--recipe", "demo")
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name in described(Recipe):
+        assert f"--{name} " in said
+    for part in ("network", "preparation", "optimizer", "schedule", "selection"):
+        assert f"{part}: " in said
+    assert "a whole number from 1 to 4,096; default: 4" in said
+    assert "default: test_resnet" in said
+    assert "{max,mean,attention}" in said
+    assert said.startswith("usage: mrknee train [-h] --out OUT [--recipe RECIPE] [--resume] data [")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from tests.training.test_run import QUICK
 pytestmark = pytest.mark.slow
 
 BY_LOSS = SelectionSettings(part="valid", metric="loss")
-ON_VALID = replace(QUICK, selection=SelectionSettings(part="valid", early_stop=0), epochs=1)
+ON_VALID = QUICK.replace(selection=SelectionSettings(part="valid", early_stop=0), epochs=1)
 
 
 def notes(data: Path, recipe: Recipe) -> list[str]:
@@ -44,7 +43,7 @@ def test_a_finding_without_labels_in_valid_has_no_score(
         (toy / "valid-acl.csv").unlink()
     else:
         (toy / "valid-acl.csv").write_text("0012,\n0013,\n")
-    card = train(toy, tmp_path / "run", replace(QUICK, epochs=1, findings=findings))
+    card = train(toy, tmp_path / "run", QUICK.replace(epochs=1, findings=findings))
     said = (tmp_path / "run" / "log.txt").read_text()
     note = "note: acl: no exam has a label in valid: it gets no AUC there"
     assert said.index(note) < said.index("train epoch 1")
@@ -88,7 +87,7 @@ def test_without_a_finding_that_has_an_auc_no_epoch_is_better(toy: Path) -> None
     for finding in ("abnormal", "acl", "meniscus"):
         write_labels(toy, "valid", finding, dict.fromkeys(ids, 0.0))
     assert notes(toy, ON_VALID)[-1].endswith("no epoch is better than another: the last is kept")
-    assert not notes(toy, replace(ON_VALID, selection=BY_LOSS))[-1].endswith("kept")
+    assert not notes(toy, ON_VALID.replace(selection=BY_LOSS))[-1].endswith("kept")
 
 
 def test_an_inner_split_of_one_class_is_said_and_calibrates_nothing(
@@ -96,7 +95,7 @@ def test_an_inner_split_of_one_class_is_said_and_calibrates_nothing(
 ) -> None:
     """Per finding: said before, in the scorecard's notes, and in the model's own decisions."""
     write_labels(toy, "train", "acl", {f"{n:04d}": float(n == 3) for n in range(12)})
-    recipe = replace(QUICK, epochs=1)
+    recipe = QUICK.replace(epochs=1)
     assert notes(toy, recipe) == [
         "acl: all exams with a label (4) are negative in inner: it doesn't count in the mean AUC "
         "that selects the epoch, and gets no calibration and no thresholds"
@@ -134,6 +133,6 @@ def test_a_split_or_a_label_file_that_is_missing_is_said(toy: Path) -> None:
     """No folder valid/ (it may have another name), and a finding whose labels only valid has."""
     (toy / "train-acl.csv").unlink()
     assert notes(toy, QUICK)[-1] == "acl: no label file in train: it isn't learned"
-    assert not any("isn't learned" in n for n in notes(toy, replace(QUICK, findings=["abnormal"])))
+    assert not any("isn't learned" in n for n in notes(toy, QUICK.replace(findings=["abnormal"])))
     (toy / "valid").rename(toy / "val")
     assert f"{toy} has no folder valid/: the scores will be of inner exams" in notes(toy, QUICK)

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import sqlite3
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
 
-ONE_EPOCH = replace(QUICK, epochs=1)
+ONE_EPOCH = QUICK.replace(epochs=1)
 
 
 def installed(name: str) -> bool:
@@ -29,7 +28,7 @@ def installed(name: str) -> bool:
 
 def test_no_logger_still_leaves_the_metrics(toy: Path, tmp_path: Path) -> None:
     """metrics.csv is written whatever the setting, and TensorBoard only where it is named."""
-    train(toy, tmp_path / "run", replace(ONE_EPOCH, loggers=[]))
+    train(toy, tmp_path / "run", ONE_EPOCH.replace(loggers=[]))
     assert (tmp_path / "run" / "metrics.csv").exists()
     assert not (tmp_path / "run" / "tensorboard").exists()
 
@@ -51,7 +50,7 @@ def test_curves_that_cannot_be_written_do_not_end_training(
         write(self, data)
 
     monkeypatch.setattr(RecordWriter, "write", full)
-    train(toy, tmp_path / "run", replace(ONE_EPOCH, loggers="tensorboard"))
+    train(toy, tmp_path / "run", ONE_EPOCH.replace(loggers=["tensorboard"]))
     said = capsys.readouterr().err
     assert said.count("tensorboard can't be written (No space left on device)") == 1
     assert said.count("warning") == 1
@@ -65,7 +64,7 @@ def test_a_place_where_no_curves_can_be_is_a_warning_too(
 ) -> None:
     """A file where the folder should be: the curves take points and drop them."""
     (tmp_path / "tensorboard").write_text("no folder")
-    for curves in open_curves(tmp_path, replace(ONE_EPOCH, loggers="tensorboard")):
+    for curves in open_curves(tmp_path, ONE_EPOCH.replace(loggers=["tensorboard"])):
         curves.log({"loss": 1.0}, 1)
         curves.close()
     assert capsys.readouterr().err.count("tensorboard can't be written") == 1
@@ -96,7 +95,7 @@ def test_a_logger_that_is_not_installed_is_named(name: LoggerName, tmp_path: Pat
     if installed(name):
         pytest.skip(f"{name} is installed")
     with pytest.raises(MrkneeError, match=name):
-        open_curves(tmp_path, replace(ONE_EPOCH, loggers=[name]))
+        open_curves(tmp_path, ONE_EPOCH.replace(loggers=[name]))
 
 
 @pytest.mark.skipif(not installed("wandb"), reason="needs the extra wandb")
@@ -106,7 +105,7 @@ def test_wandb_keeps_a_run_offline(
 ) -> None:
     """The real package, without its server: the run's file lies in the run folder."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    train(toy, tmp_path / "run", replace(ONE_EPOCH, loggers=["wandb"]))
+    train(toy, tmp_path / "run", ONE_EPOCH.replace(loggers=["wandb"]))
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
 
 
@@ -117,7 +116,7 @@ def test_mlflow_keeps_a_run_in_a_file(
 ) -> None:
     """The real package, with a database in the run folder."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    train(toy, tmp_path / "run", replace(ONE_EPOCH, loggers=["mlflow"]))
+    train(toy, tmp_path / "run", ONE_EPOCH.replace(loggers=["mlflow"]))
     with sqlite3.connect(tmp_path / "run" / "mlflow.db") as database:
         names = {row[0] for row in database.execute("select distinct key from metrics")}
     assert {"train/loss", "val/auc_mean", "val/running_auc_mean"} <= names

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
 
-ONE_EPOCH = replace(QUICK, epochs=1)
+ONE_EPOCH = QUICK.replace(epochs=1)
 
 
 def change_pixel(file: Path) -> None:
@@ -58,7 +57,7 @@ def test_changed_data_is_a_warning_that_names_it(
         "other labels of 1 exam: valid/0014 (acl)",
     ]
     for epochs in (1, 2):  # the first finds the run finished
-        train(toy, run, replace(ONE_EPOCH, epochs=epochs), resume=True)
+        train(toy, run, ONE_EPOCH.replace(epochs=epochs), resume=True)
         warned = capsys.readouterr().err
         assert warned.count("the data has changed since this run was started") == 1
         assert all(sentence in warned for sentence in said)
@@ -108,7 +107,7 @@ def test_a_run_that_starts_over_learns_from_the_data_there_is(toy: Path, tmp_pat
 
 def test_a_plane_that_comes_or_goes_is_a_change(toy: Path) -> None:
     """Where exams may lack a plane, the split alone wouldn't show it."""
-    recipe = replace(QUICK, allow_missing_plane=True)
+    recipe = QUICK.replace(allow_missing_plane=True)
     before = record_data(divide(toy, recipe))
     (toy / "valid" / "axial" / "0015.npy").unlink()
     now = record_data(divide(toy, recipe))
@@ -144,7 +143,7 @@ def test_a_slice_of_a_large_stack_that_changes_is_seen(slice_: int, tmp_path: Pa
 
 def test_only_what_is_read_is_recorded(toy: Path) -> None:
     """With `max_exams`, exams that are left out may change."""
-    recipe = replace(QUICK, max_exams=6)
+    recipe = QUICK.replace(max_exams=6)
     record = record_data(divide(toy, recipe))
     assert sum(name.startswith("train/") for name in record["exams"]) == 6
 
@@ -182,7 +181,7 @@ def test_a_run_goes_on_with_its_own_findings_only(
     change(data)
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     with pytest.raises(MrkneeError, match="other findings") as error:
-        train(data, run, replace(ONE_EPOCH, epochs=2), resume=True)
+        train(data, run, ONE_EPOCH.replace(epochs=2), resume=True)
     assert error.value.expected == "abnormal, acl, meniscus"
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
@@ -195,5 +194,5 @@ def test_other_exams_are_named(begun: tuple[Path, Path], tmp_path: Path) -> None
     for file in data.glob("valid-*.csv"):
         file.write_text(file.read_text().replace("0013,", "0099,"))
     with pytest.raises(MrkneeError, match="other exams") as error:
-        train(data, run, replace(ONE_EPOCH, epochs=2), resume=True)
+        train(data, run, ONE_EPOCH.replace(epochs=2), resume=True)
     assert error.value.found == "no longer there: 0013; new: 0099"

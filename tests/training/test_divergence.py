@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from tests.training.test_run import QUICK, weights_of
 
 pytestmark = pytest.mark.slow
 
-DIVERGING = replace(
-    QUICK, optimizer=OptimizerSettings(name="sgd", learning_rate=1000.0, weight_decay=0.0), epochs=3
+DIVERGING = QUICK.replace(
+    optimizer=OptimizerSettings(name="sgd", learning_rate=1000.0, weight_decay=0.0), epochs=3
 )
 """Steps so large that the second or third loss overflows."""
 
@@ -58,7 +57,7 @@ def test_a_loss_that_is_not_finite_ends_training(
 
     monkeypatch.setattr(torch.optim.SGD, "step", watched)
     with pytest.raises(MrkneeError, match="training diverged") as caught:
-        train(toy, tmp_path / "run", replace(DIVERGING, **changes))
+        train(toy, tmp_path / "run", DIVERGING.replace(**changes))
     assert all(taken), "a step was taken with a loss that isn't finite"
     found, advice = caught.value.found or "", caught.value.advice or ""
     for part in ("loss of ", "epoch 1, batch ", "optimizer step ", "learning rate 1e+03", "exams"):
@@ -96,8 +95,8 @@ def test_a_validation_loss_that_is_not_finite_ends_training(
             self.parameters[0][...] = torch.nan
         validate(self, *given)
 
-    recipe = replace(QUICK, epochs=3)
-    train(toy, tmp_path / "run", replace(recipe, epochs=1))
+    recipe = QUICK.replace(epochs=3)
+    train(toy, tmp_path / "run", recipe.replace(epochs=1))
     kept = weights_of(tmp_path / "run", "best")
     monkeypatch.setattr(TrainingLoop, "_validate", spoiled)
     with pytest.raises(MrkneeError, match="a validation loss of nan in epoch 2"):
@@ -109,7 +108,7 @@ def test_a_validation_loss_that_is_not_finite_ends_training(
 def test_several_processes_stop_together(tmp_path: Path) -> None:
     """Each knows the loss of all: none waits for the others, and the first one alone says why."""
     write_toy_dataset(tmp_path / "toy")
-    (tmp_path / "recipe.yaml").write_text(replace(DIVERGING, accumulate=2).to_yaml())
+    (tmp_path / "recipe.yaml").write_text(DIVERGING.replace(accumulate=2).to_yaml())
     (tmp_path / "run.py").write_text(RUN)
     words = tuple(str(tmp_path / name) for name in ("run.py", "toy", "run", "recipe.yaml"))
     done = launched("processes", words)

@@ -89,8 +89,8 @@ def test_a_shipped_recipe_trains_the_largest_exams_in_6_gb(name: str, tmp_path: 
 
 def test_the_estimate_touches_nothing(toy: Path) -> None:
     """No weight, no statistic, no gradient and no random number of the run changes."""
-    settings = NetworkSettings("test_resnet", batchnorm="trained")
-    recipe = replace(QUICK, network=settings)
+    settings = NetworkSettings(encoder="test_resnet", batchnorm="trained")
+    recipe = QUICK.replace(network=settings)
     torch.manual_seed(3)
     network = Network(settings, ("abnormal", "acl", "meniscus"))
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -116,7 +116,7 @@ def test_the_largest_batch_is_counted_from_headers(toy: Path) -> None:
     inner = sorted(sum(map(len, parts.train[i].stacks.values())) for i in parts.chosen)
     assert largest_batch(toy, QUICK) == max(sum(counts[-3:]), sum(inner[-3:]))
     most = max(counts[-1], inner[-1])
-    assert largest_batch(toy, replace(QUICK, batch_slices=1)) == most
+    assert largest_batch(toy, QUICK.replace(batch_slices=1)) == most
     assert largest_batch(toy, QUICK, processes=3) == most
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
 
-COSINE = replace(QUICK, schedule=ScheduleSettings(name="cosine"), epochs=4)
+COSINE = QUICK.replace(schedule=ScheduleSettings(name="cosine"), epochs=4)
 BASE = COSINE.optimizer.learning_rate
 
 
@@ -23,10 +22,10 @@ def test_a_cosine_drawn_anew_is_said(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From which learning rate to which it jumps, when the run goes on."""
-    recipe = replace(COSINE, epochs=1)  # 3 steps
+    recipe = COSINE.replace(epochs=1)  # 3 steps
     train(toy, tmp_path / "run", recipe)
     assert "drawn anew" not in capsys.readouterr().out
-    train(toy, tmp_path / "run", replace(recipe, epochs=2), resume=True)
+    train(toy, tmp_path / "run", recipe.replace(epochs=2), resume=True)
     jump = f"jumps from 0 to {BASE * cosine_factor(4, 6, COSINE.schedule):.3g}"
     said = f"the cosine is drawn anew over 2 epochs, so the learning rate {jump}"
     assert capsys.readouterr().out.count(said) == 1
@@ -53,14 +52,14 @@ def test_fewer_epochs_are_a_jump_too() -> None:
 
 def test_a_plateau_goes_on_where_it_is() -> None:
     """With the rate that it has been cut to; a constant rate needs no note."""
-    plateau = replace(QUICK, schedule=ScheduleSettings(name="plateau"), epochs=4)
+    plateau = QUICK.replace(schedule=ScheduleSettings(name="plateau"), epochs=4)
     note = extension_note(plateau, 2, rate=2.7e-4, step=6, steps=12)
     assert note == (
         "4 epochs in place of 2: the learning rate goes on from 0.00027, where the plateau has "
         "brought it"
     )
     assert extension_note(plateau, 4, rate=2.7e-4, step=6, steps=12) is None
-    constant = replace(QUICK, schedule=ScheduleSettings(name="constant"), epochs=4)
+    constant = QUICK.replace(schedule=ScheduleSettings(name="constant"), epochs=4)
     assert extension_note(constant, 2, rate=BASE, step=6, steps=12) is None
 
 
@@ -68,15 +67,14 @@ def test_a_run_that_stopped_early_stays_so(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """More epochs change nothing, and it says why."""
-    frozen = replace(
-        QUICK,
-        optimizer=replace(QUICK.optimizer, learning_rate=1e-30),
+    frozen = QUICK.replace(
+        optimizer=QUICK.optimizer.replace(learning_rate=1e-30),
         selection=SelectionSettings(fraction=0.34, early_stop=1),
         epochs=4,
     )
     train(toy, tmp_path / "run", frozen)
     rows = (tmp_path / "run" / "metrics.csv").read_text()
     capsys.readouterr()
-    train(toy, tmp_path / "run", replace(frozen, epochs=6), resume=True)
+    train(toy, tmp_path / "run", frozen.replace(epochs=6), resume=True)
     assert "note: the run had stopped early after epoch 2" in capsys.readouterr().out
     assert (tmp_path / "run" / "metrics.csv").read_text() == rows

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
 
-RECIPE = replace(QUICK, epochs=1)
+RECIPE = QUICK.replace(epochs=1)
 
 
 def decisions(run: Path, which: str = "best") -> dict[str, object]:
@@ -96,7 +95,7 @@ def test_operating_points_are_on_the_calibrated_scale() -> None:
     labels = (rng.random((200, 1)) < 0.3).astype(float)
     raw = expit(rng.normal(size=(200, 1)) + 2 * labels + 1)
     table = Predictions(tuple(map(str, range(200))), Findings(["acl"]), raw)
-    calibration, points = fit_decisions(table, labels, replace(Recipe(), sensitivity=0.95))
+    calibration, points = fit_decisions(table, labels, Recipe().replace(sensitivity=0.95))
     assert calibration is not None
     calibrated = calibration.apply(table.findings, raw)[:, 0]
     assert points["acl"] == (
@@ -104,14 +103,14 @@ def test_operating_points_are_on_the_calibrated_scale() -> None:
         at_sensitivity(labels[:, 0], calibrated, 0.95),
     )
     assert "0.95" in points["acl"][1].rule
-    none, raw_points = fit_decisions(table, labels, replace(Recipe(), calibration="none"))
+    none, raw_points = fit_decisions(table, labels, Recipe().replace(calibration="none"))
     assert none is None
     assert raw_points["acl"][0] == youden(labels[:, 0], raw[:, 0])
 
 
 def test_selecting_on_valid_fits_nothing(toy: Path, tmp_path: Path) -> None:
     """Without inner exams there is no calibration and no threshold, and predict says sigmoid."""
-    train(toy, tmp_path / "run", replace(RECIPE, selection=SelectionSettings(part="valid")))
+    train(toy, tmp_path / "run", RECIPE.replace(selection=SelectionSettings(part="valid")))
     assert decisions(tmp_path / "run") == {}
     model = TorchModel(tmp_path / "run")
     assert model.decisions.calibration is None
@@ -131,7 +130,7 @@ def test_a_data_set_without_valid_is_scored_on_what_it_was_fitted_on(tmp_path: P
 def test_max_exams_draws_so_many_at_the_same_mix(tmp_path: Path) -> None:
     """16 of 24 exams, half of them positive as before; valid is whole."""
     data = write_toy_dataset(tmp_path / "toy", 24, 6)
-    train(data, tmp_path / "run", replace(RECIPE, max_exams=16))
+    train(data, tmp_path / "run", RECIPE.replace(max_exams=16))
     rows = [r.split(",") for r in (tmp_path / "run/split.csv").read_text().splitlines()[1:]]
     used = [i for i, part in rows if part in ("train", "inner")]
     assert len(used) == 16
@@ -144,6 +143,6 @@ def test_single_finding_networks_train_on_the_same_exams(tmp_path: Path) -> None
     """The inner split is drawn by all labels, so a network of one finding has the same."""
     data = write_toy_dataset(tmp_path / "toy", 24, 6)
     train(data, tmp_path / "three", RECIPE)
-    train(data, tmp_path / "one", replace(RECIPE, findings=["acl"]))
+    train(data, tmp_path / "one", RECIPE.replace(findings=["acl"]))
     three, one = ((tmp_path / run / "split.csv").read_text() for run in ("three", "one"))
     assert three == one

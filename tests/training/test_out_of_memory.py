@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ def test_a_worker_ended_by_the_kernel_is_a_message(
 
     monkeypatch.setattr(batches, "frame_exam", killed)
     with pytest.raises(MrkneeError, match="process that reads exams was ended by the system"):
-        train(toy, tmp_path / "run", replace(QUICK, workers=1))
+        train(toy, tmp_path / "run", QUICK.replace(workers=1))
     assert not (RunFolder(tmp_path / "run").marker).exists()
 
 

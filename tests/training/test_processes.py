@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,7 @@ from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
 
-RECIPE = replace(
-    QUICK,
+RECIPE = QUICK.replace(
     optimizer=OptimizerSettings(name="sgd", learning_rate=1e-2, weight_decay=0.01),
     accumulate=2,
     epochs=2,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 Run = tuple[Path, Path]
 
-RECIPE = replace(QUICK, epochs=3, loggers=[])
+RECIPE = QUICK.replace(epochs=3, loggers=[])
 
 
 class KilledError(Exception):
@@ -207,7 +206,7 @@ def test_lost_settings_are_known_from_the_state(
     """Other settings are refused although settings.yaml is broken; the same ones go on."""
     out = copy(interrupted, tmp_path)
     spoil(out / "settings.yaml", "cut")
-    other: Recipe = replace(RECIPE, batch_exams=2)
+    other: Recipe = RECIPE.replace(batch_exams=2)
     with pytest.raises(MrkneeError, match="other settings"):
         train(whole[0], out, other, resume=True)
     train(whole[0], out, RECIPE, resume=True)

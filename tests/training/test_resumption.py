@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 
 from mrknee.files import LOCK
 from mrknee.run_folder import RunFolder
-from mrknee.tensors.augmentation import Augmentation
+from mrknee.tensors.settings import AugmentationSettings
 from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
 from mrknee.training.record import RunRecord
@@ -42,10 +41,9 @@ EXACT = (
 )
 """What must not show that a run was killed; only environment.json and tensorboard/ may."""
 
-OFTEN = replace(
-    QUICK,
-    network=replace(QUICK.network, dropout=0.3, batchnorm="trained"),
-    augmentation=Augmentation(),
+OFTEN = QUICK.replace(
+    network=QUICK.network.replace(dropout=0.3, batchnorm="trained"),
+    augmentation=AugmentationSettings(),
     optimizer=OptimizerSettings(name="adamw", learning_rate=1e-3, clip_norm=1.0),
     schedule=ScheduleSettings(name="cosine", warmup=0.1),
     batch_exams=1,
@@ -95,7 +93,7 @@ def test_a_run_stopped_after_a_save_goes_on_from_it(
     8 exams, one a step, saved every 2 steps: save 4 ends the first epoch. Uneven: batches by
     slices, their number another each epoch, two a step, saved every step.
     """
-    recipe = replace(OFTEN, **changes)
+    recipe = OFTEN.replace(**changes)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(toy, whole, recipe)
     save, count = RunRecord._save, 0
@@ -149,7 +147,7 @@ def test_killed_again_and_again_at_random(tmp_path: Path) -> None:
     killed a few milliseconds after some number of saves, both drawn from a seed; where in the run
     that falls is up to the machine. One start is killed when the final scores are being made.
     """
-    recipe = replace(OFTEN, epochs=3, save_every=1)
+    recipe = OFTEN.replace(epochs=3, save_every=1)
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["mrknee.training.run", "timm", "tests.conftest"])

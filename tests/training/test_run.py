@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +128,7 @@ def test_the_scorecard_is_the_predictions_auc(finished: tuple[Path, Path]) -> No
 def test_selecting_on_valid_is_marked_optimistic(toy: Path, tmp_path: Path) -> None:
     """As the post does it, and said so in the scorecard."""
     selection = SelectionSettings(part="valid", early_stop=0)
-    card = train(toy, tmp_path / "run", replace(QUICK, selection=selection, epochs=1))
+    card = train(toy, tmp_path / "run", QUICK.replace(selection=selection, epochs=1))
     assert OPTIMISTIC in card.notes
 
 
@@ -144,7 +143,7 @@ def test_the_same_seed_gives_the_same_weights(finished: tuple[Path, Path], tmp_p
 def test_another_seed_gives_other_weights(finished: tuple[Path, Path], tmp_path: Path) -> None:
     """The seed is used."""
     data, run = finished
-    train(data, tmp_path / "other", replace(QUICK, seed=1, epochs=1))
+    train(data, tmp_path / "other", QUICK.replace(seed=1, epochs=1))
     first, other = weights_of(run), weights_of(tmp_path / "other")
     assert any(not np.array_equal(first[name], other[name]) for name in first)
 
@@ -152,7 +151,7 @@ def test_another_seed_gives_other_weights(finished: tuple[Path, Path], tmp_path:
 def test_workers_do_not_change_the_result(finished: tuple[Path, Path], tmp_path: Path) -> None:
     """Reading exams in two processes gives the weights that reading in none does."""
     data, run = finished
-    train(data, tmp_path / "run", replace(QUICK, workers=2))
+    train(data, tmp_path / "run", QUICK.replace(workers=2))
     assert_same_weights(run, tmp_path / "run")
 
 
@@ -162,7 +161,7 @@ PLATEAU = ScheduleSettings(name="plateau", patience=0, factor=0.5, threshold=0.9
 @pytest.mark.parametrize(
     "changes",
     [
-        {"network": replace(QUICK.network, dropout=0.5), "schedule": PLATEAU},
+        {"network": QUICK.network.replace(dropout=0.5), "schedule": PLATEAU},
         {"selection": SelectionSettings(fraction=0.34, early_stop=2)},
     ],
     ids=["dropout and plateau", "early stop"],
@@ -171,9 +170,9 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
     toy: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     """Two epochs, then --resume to four: weights and metrics of four in one go, bit for bit."""
-    recipe = replace(QUICK, epochs=4, **changes)
+    recipe = QUICK.replace(epochs=4, **changes)
     train(toy, tmp_path / "whole", recipe)
-    train(toy, tmp_path / "parts", replace(recipe, epochs=2))
+    train(toy, tmp_path / "parts", recipe.replace(epochs=2))
     train(toy, tmp_path / "parts", recipe, resume=True)
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
     whole, parts = ((tmp_path / n / "metrics.csv").read_text() for n in ("whole", "parts"))
@@ -193,7 +192,7 @@ def test_every_epoch_is_shuffled_and_augmented_anew(
         return forward(self, batch)
 
     monkeypatch.setattr(Objective, "forward", watched)
-    train(toy, tmp_path / "run", replace(QUICK, batch_exams=1, epochs=3))
+    train(toy, tmp_path / "run", QUICK.replace(batch_exams=1, epochs=3))
     assert len(seen) == 3 * 8
     epochs = [
         {b.ids[0]: b.slices[Plane.AXIAL] for b in seen[8 * epoch : 8 * epoch + 8]}
@@ -208,7 +207,7 @@ def test_every_epoch_is_shuffled_and_augmented_anew(
 
 def test_half_the_bits_train_nearly_the_same(toy: Path, tmp_path: Path) -> None:
     """bfloat16: losses near float32's, but not its; weights stay float32."""
-    half_recipe = replace(QUICK, precision="bf16-mixed")
+    half_recipe = QUICK.replace(precision="bf16-mixed")
     for name, recipe in (("whole", QUICK), ("half", half_recipe)):
         train(toy, tmp_path / name, recipe)
     whole, half = (column(tmp_path / name, "train/loss") for name in ("whole", "half"))
@@ -222,13 +221,13 @@ def test_half_the_bits_train_nearly_the_same(toy: Path, tmp_path: Path) -> None:
 def test_float16_needs_a_gpu(toy: Path, tmp_path: Path) -> None:
     """Refused before anything is written, rather than replaced by bfloat16."""
     with pytest.raises(MrkneeError, match="precision"):
-        train(toy, tmp_path / "run", replace(QUICK, precision="16-mixed"))
+        train(toy, tmp_path / "run", QUICK.replace(precision="16-mixed"))
     assert not (tmp_path / "run").exists()
 
 
 def test_pictures_that_the_encoder_cannot_take_are_refused(toy: Path, tmp_path: Path) -> None:
     """AlexNet needs more than 48 pixels: said before anything is written, with what to change."""
-    recipe = replace(QUICK, network=replace(QUICK.network, encoder="alexnet"))
+    recipe = QUICK.replace(network=QUICK.network.replace(encoder="alexnet"))
     with pytest.raises(MrkneeError, match=r"size(.|\n)*preparation.crop 48"):
         train(toy, tmp_path / "run", recipe)
     assert not (tmp_path / "run").exists()
@@ -243,8 +242,8 @@ def test_accumulated_batches_are_one_large_batch(toy: Path, tmp_path: Path) -> N
     labels = (toy / "train-acl.csv").read_text().splitlines()
     (toy / "train-acl.csv").write_text("\n".join(labels[:-4]) + "\n")
     sgd = OptimizerSettings(name="sgd", learning_rate=1e-2)
-    train(toy, tmp_path / "large", replace(QUICK, optimizer=sgd))
-    train(toy, tmp_path / "small", replace(QUICK, optimizer=sgd, batch_exams=1, accumulate=3))
+    train(toy, tmp_path / "large", QUICK.replace(optimizer=sgd))
+    train(toy, tmp_path / "small", QUICK.replace(optimizer=sgd, batch_exams=1, accumulate=3))
     large, small = (weights_of(tmp_path / name) for name in ("large", "small"))
     for name, values in large.items():
         np.testing.assert_allclose(values, small[name], rtol=0, atol=1e-6, err_msg=name)
@@ -252,7 +251,7 @@ def test_accumulated_batches_are_one_large_batch(toy: Path, tmp_path: Path) -> N
 
 def test_a_budget_of_slices_changes_the_number_of_batches(toy: Path, tmp_path: Path) -> None:
     """Every epoch trains on every exam, however many batches it makes of them."""
-    recipe = replace(QUICK, epochs=4, batch_exams=4, batch_slices=26, log_train=1)
+    recipe = QUICK.replace(epochs=4, batch_exams=4, batch_slices=26, log_train=1)
     train(toy, tmp_path / "run", recipe)
     lines = (tmp_path / "run" / "log.txt").read_text().splitlines()
     batches = []
@@ -265,14 +264,14 @@ def test_a_budget_of_slices_changes_the_number_of_batches(toy: Path, tmp_path: P
 
 def test_the_learning_rate_falls_after_patience(toy: Path, tmp_path: Path) -> None:
     """A loss that hasn't fallen enough for more than `patience` epochs cuts the rate."""
-    train(toy, tmp_path / "run", replace(QUICK, epochs=4, schedule=PLATEAU))
+    train(toy, tmp_path / "run", QUICK.replace(epochs=4, schedule=PLATEAU))
     rates = column(tmp_path / "run", "learning_rate")
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 2.5e-4])
 
 
 def test_best_is_the_epoch_with_the_highest_auc(toy: Path, tmp_path: Path) -> None:
     """`best/` holds the first epoch of the highest mean AUC, `last/` the last."""
-    train(toy, tmp_path / "run", replace(QUICK, epochs=5, batch_exams=2))
+    train(toy, tmp_path / "run", QUICK.replace(epochs=5, batch_exams=2))
     aucs = column(tmp_path / "run", "val/auc_mean")
     chosen = {
         which: json.loads((tmp_path / "run" / which / "model.json").read_text())["provenance"]
@@ -316,12 +315,12 @@ def test_resuming_with_other_settings_is_refused(finished: tuple[Path, Path]) ->
     """The error names the setting that differs."""
     data, run = finished
     with pytest.raises(MrkneeError, match="batch_exams"):
-        train(data, run, replace(QUICK, batch_exams=2), resume=True)
+        train(data, run, QUICK.replace(batch_exams=2), resume=True)
 
 
 def test_one_finding_trains_the_earlier_posts_system(toy: Path, tmp_path: Path) -> None:
     """`findings: acl` gives a network with one output."""
-    card = train(toy, tmp_path / "run", replace(QUICK, findings="acl", epochs=1))
+    card = train(toy, tmp_path / "run", QUICK.replace(findings="acl", epochs=1))
     assert list(card.findings) == ["acl"]
     assert weights_of(tmp_path / "run")["head.bias"].shape == (1,)
 
@@ -334,14 +333,13 @@ def test_twelve_findings_train(tmp_path: Path) -> None:
         for split, ids in (("train", range(6)), ("valid", range(6, 8))):
             lines = [f"{i:04d},{i % 2}\n" for i in ids]
             (data / f"{split}-{name}.csv").write_text("".join(lines))
-    card = train(data, tmp_path / "run", replace(QUICK, epochs=1))
+    card = train(data, tmp_path / "run", QUICK.replace(epochs=1))
     assert list(card.findings) == names
 
 
 def test_early_stopping_stops(toy: Path, tmp_path: Path) -> None:
     """With a patience of one epoch and a learning rate of nothing, the second epoch is the last."""
-    still = replace(
-        QUICK,
+    still = QUICK.replace(
         optimizer=OptimizerSettings(name="sgd", learning_rate=1e-30, weight_decay=0.0),
         selection=SelectionSettings(fraction=0.34, early_stop=1),
         epochs=6,
@@ -354,7 +352,7 @@ def test_a_run_killed_after_its_early_stop_trains_no_further(toy: Path, tmp_path
     """Only what was missing, the final scores, is made."""
     still = OptimizerSettings(name="sgd", learning_rate=1e-30, weight_decay=0.0)
     stopping = SelectionSettings(fraction=0.34, early_stop=1)
-    recipe = replace(QUICK, optimizer=still, selection=stopping, epochs=6)
+    recipe = QUICK.replace(optimizer=still, selection=stopping, epochs=6)
     train(toy, tmp_path / "run", recipe)
     (tmp_path / "run" / "scorecard.json").unlink()
     train(toy, tmp_path / "run", recipe, resume=True)
@@ -364,7 +362,7 @@ def test_a_run_killed_after_its_early_stop_trains_no_further(toy: Path, tmp_path
 
 def test_every_epoch_is_kept_where_the_recipe_says_so(toy: Path, tmp_path: Path) -> None:
     """Named after the epoch and its AUCs."""
-    train(toy, tmp_path / "run", replace(QUICK, keep_every_epoch=True))
+    train(toy, tmp_path / "run", QUICK.replace(keep_every_epoch=True))
     names = sorted(p.name for p in (tmp_path / "run" / "epochs").iterdir())
     assert [name.split("_")[0] for name in names] == ["epoch001", "epoch002"]
     assert all("acl-" in name and "mean-" in name for name in names)
@@ -399,7 +397,7 @@ def test_the_validation_loss_is_weighted_by_training_labels(tmp_path: Path) -> N
     """
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     selection = SelectionSettings(part="valid", early_stop=0)
-    recipe = replace(QUICK, selection=selection, epochs=1)
+    recipe = QUICK.replace(selection=selection, epochs=1)
     train(data, tmp_path / "all", recipe)
     for finding in ("abnormal", "acl", "meniscus"):  # valid: the first two exams have labels
         file = data / f"valid-{finding}.csv"
@@ -432,7 +430,7 @@ def test_a_data_set_without_valid_is_scored_on_the_inner_exams(toy: Path, tmp_pa
     for file in toy.glob("valid-*.csv"):
         file.unlink()
     (toy / "valid").rename(tmp_path / "elsewhere")
-    card = train(toy, tmp_path / "run", replace(QUICK, epochs=1))
+    card = train(toy, tmp_path / "run", QUICK.replace(epochs=1))
     assert card.split == "inner"
     assert OPTIMISTIC in card.notes
 
@@ -442,7 +440,7 @@ def test_missing_series_can_be_allowed(toy: Path, tmp_path: Path) -> None:
     (toy / "train" / "sagittal" / "0003.npy").unlink()
     with pytest.raises(MrkneeError, match="sagittal"):
         train(toy, tmp_path / "a", QUICK)
-    train(toy, tmp_path / "b", replace(QUICK, allow_missing_plane=True, epochs=1))
+    train(toy, tmp_path / "b", QUICK.replace(allow_missing_plane=True, epochs=1))
 
 
 def test_the_model_knows_its_run_and_its_series(finished: tuple[Path, Path], toy: Path) -> None:
@@ -457,7 +455,7 @@ def test_the_model_knows_its_run_and_its_series(finished: tuple[Path, Path], toy
         shutil.rmtree(toy / "train" / plane)
         shutil.rmtree(toy / "valid" / plane)
     other = toy.parent / "other"
-    train(toy, other, replace(QUICK, allow_missing_plane=True, epochs=1))
+    train(toy, other, QUICK.replace(allow_missing_plane=True, epochs=1))
     noted = json.loads((other / "best" / "model.json").read_text())["provenance"]
     assert noted["series"] == {"axial": 0, "coronal": 0, "sagittal": noted["trained_on"]}
     assert noted["run"] != start["run"]

@@ -24,7 +24,8 @@ from mrknee.inference.runtimes import (
 )
 from mrknee.networks.description import series_of
 from mrknee.progress import Progress
-from mrknee.tensors.settings import PreparationSettings, known_settings
+from mrknee.settings import stated_settings
+from mrknee.tensors.settings import PreparationSettings
 
 
 def inputs_of(exam: Exam, series: SeriesList) -> dict[str, np.ndarray]:
@@ -65,7 +66,7 @@ class OnnxModel(SingleModel):
         super().__init__(
             findings=self.facts["findings"],
             series=series_of(self.facts),
-            preparation=PreparationSettings(**known_settings(self.facts["preparation"])),
+            preparation=stated_settings(PreparationSettings, self.facts["preparation"]),
             provenance=self.facts["provenance"],
             decisions=self.facts["decisions"],
         )

@@ -18,9 +18,9 @@ from mrknee.inference.model import Contributions, SingleModel
 from mrknee.networks.checkpoint import load_checkpoint
 from mrknee.networks.prediction import device_here, predict_batches
 from mrknee.run_folder import MODEL_FILE, RunFolder
+from mrknee.settings import stated_settings
 from mrknee.tensors.batches import ExamDataset, frame_exam, join, load_batches
 from mrknee.tensors.preparation import Preparation
-from mrknee.tensors.settings import known_settings
 from mrknee.untrusted import read_json
 
 BATCH_EXAMS = 4
@@ -60,7 +60,7 @@ class TorchModel(SingleModel):
         super().__init__(
             findings=self.network.findings,
             series=self.network.series,
-            preparation=Preparation(**known_settings(checkpoint.preparation)),
+            preparation=stated_settings(Preparation, checkpoint.preparation),
             provenance=checkpoint.provenance,
             decisions=checkpoint.decisions,
             notes=checkpoint.notes,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from mrknee.networks.description import (
 from mrknee.networks.network import SHARED, Network
 from mrknee.networks.settings import NetworkSettings
 from mrknee.run_folder import MODEL_FILE, WEIGHTS_FILE
+from mrknee.settings import stated_settings
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
 FORMAT = 3
@@ -110,7 +111,7 @@ def save_checkpoint(
         "format": FORMAT,
         "findings": list(network.findings),
         "series": network.series.to_dicts(),
-        "settings": asdict(network.settings),
+        "settings": network.settings.to_dict(),
         "parameters": _parameters(network),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "preparation": dict(preparation),
@@ -242,18 +243,8 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
 
     An untrusted description may specify a network of any size.
     """
-    known = {field.name for field in fields(NetworkSettings)}
-    given = set(description["settings"])
-    if given != known:
-        raise ModelError(
-            "the model has invalid network settings",
-            code="description",
-            file=file,
-            expected=", ".join(sorted(known)),
-            found=", ".join(sorted(given)),
-        )
     parameters, size = _sizes(
-        NetworkSettings(**description["settings"]),
+        stated_settings(NetworkSettings, description["settings"], file),
         tuple(description["findings"]),
         series_of(description),
     )
@@ -275,7 +266,7 @@ def _sizes(
 ) -> tuple[int, int]:
     """Counts the parameters of a network and the bytes of its state without allocating them."""
     with torch.device("meta"):
-        network = Network(replace(settings, shared_encoder=True), findings, series=series)
+        network = Network(settings.replace(shared_encoder=True), findings, series=series)
     encoder = network.encoders[SHARED]
     more = (
         0 if settings.shared_encoder else len(series) - 1

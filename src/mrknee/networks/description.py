@@ -17,7 +17,8 @@ from typing import Any
 from mrknee.errors import ModelError, MrkneeError
 from mrknee.exams import MRNET_SERIES, PLANES, Findings, SeriesList
 from mrknee.exams.series import WEIGHTINGS
-from mrknee.tensors.settings import PreparationSettings, known_settings
+from mrknee.settings import stated_settings
+from mrknee.tensors.settings import PreparationSettings
 
 LARGEST = 1e6
 """Maximum magnitude of a calibration's slope and intercept. Fitted values are around 1; beyond this
@@ -213,7 +214,7 @@ def check_model(
         others=True,
     )
     check(description, rest, "the description", file)
-    PreparationSettings(**known_settings(description["preparation"]))
+    stated_settings(PreparationSettings, description["preparation"], file)
     series = series_of(description)
     provenance = description["provenance"]
     counts = provenance.get("series", provenance.get("planes"))

@@ -1,6 +1,6 @@
 """Preparation of exams as network input: tensors, augmentation and batches.
 
-- `settings`: settings of the preparation (no torch).
+- `settings`: settings of the preparation and of the augmentation (no torch).
 - `preparation`: resizing, cropping and normalisation for training and prediction.
 - `traced`: the same preparation as a graph of tensor operations for export, for any input size.
 - `frame_onnx`: the resizing and cropping of `traced` in ONNX.

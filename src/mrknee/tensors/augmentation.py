@@ -6,7 +6,6 @@ Because the draw depends on nothing else, any worker of any process can replay i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,57 +13,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from mrknee.errors import SettingsError
 from mrknee.exams import PLANES, Plane
 from mrknee.tensors.preparation import Preparation
+from mrknee.tensors.settings import AugmentationSettings
 
 _AXES = {Plane.AXIAL: (1, 0), Plane.CORONAL: (2, 0), Plane.SAGITTAL: (2, 1)}
 """Plane -> which of the knee's axes (0 left-right, 1 front-back, 2 up-down) its rows and columns
 run along."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What may be drawn; the ranges are the reference system's.
-
-    Args:
-        rotation: largest angle, in degrees, either way.
-        translation: largest shift along each axis, as a share of the crop's side (the published
-            code crops first).
-        mirror: probability of a mirror image, 0 to 1.
-        draw: "exam": one draw per exam, the same for all series of a plane. A mirrored knee is a
-            mirrored knee: axial and coronal slices are flipped left to right and the order of the
-            sagittal slices is reversed; the shift is one shift in space, seen by each plane along
-            its own two axes; each plane turns about its own axis. "plane": each plane draws for
-            itself, and the sagittal plane is flipped front to back, as the published code does
-            (left and right then disagree between planes).
-
-    Raises:
-        MrkneeError: a value outside its range.
-    """
-
-    rotation: float = 25.0
-    translation: float = 0.11
-    mirror: float = 0.5
-    draw: Literal["exam", "plane"] = "exam"
-
-    def __post_init__(self) -> None:
-        if (
-            not 0 <= self.rotation <= 180
-            or not 0 <= self.translation < 1
-            or not 0 <= self.mirror <= 1
-        ):
-            raise SettingsError(
-                "the augmentation is out of range",
-                code="augmentation",
-                expected="rotation 0..180 degrees, translation 0..1, mirror 0..1",
-                found=f"{self.rotation}, {self.translation}, {self.mirror}",
-            )
-
-    @property
-    def any(self) -> bool:
-        """Whether anything is drawn at all."""
-        return self.rotation > 0 or self.translation > 0 or self.mirror > 0
 
 
 _CACHE_LINE = 64  # bytes, on every processor that torch runs on
@@ -88,7 +43,7 @@ class View:
 
 
 def draw_views(
-    augmentation: Augmentation, seed: int, epoch: int, exam_id: str
+    augmentation: AugmentationSettings, seed: int, epoch: int, exam_id: str
 ) -> dict[Plane, View]:
     """Draws one view a plane; the same arguments always give the same views."""
     rng = np.random.default_rng([seed, epoch, *exam_id.encode()])

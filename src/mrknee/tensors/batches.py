@@ -19,8 +19,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_SERIES, Dataset, Exam, Exams
-from mrknee.tensors.augmentation import Augmentation, apply_view, draw_views
+from mrknee.tensors.augmentation import apply_view, draw_views
 from mrknee.tensors.preparation import Preparation
+from mrknee.tensors.settings import AugmentationSettings
 from mrknee.workers import ignore_interrupts
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux keeps shared memory; not a temporary file
@@ -184,7 +185,7 @@ def join(samples: Sequence[Sample]) -> Batch:
 def frame_exam(
     exam: Exam,
     preparation: Preparation,
-    augmentation: Augmentation | None = None,
+    augmentation: AugmentationSettings | None = None,
     seed: int = 0,
     epoch: int = 0,
 ) -> Sample:
@@ -222,7 +223,7 @@ class ExamDataset(TorchDataset[Sample | MrkneeError]):
         self,
         exams: Exams,
         preparation: Preparation,
-        augmentation: Augmentation | None = None,
+        augmentation: AugmentationSettings | None = None,
         seed: int = 0,
     ) -> None:
         self.exams, self.preparation = exams, preparation

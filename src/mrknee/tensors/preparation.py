@@ -7,8 +7,7 @@ floating point, and is computed on the network's device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
@@ -17,9 +16,23 @@ from torch.nn import functional
 from mrknee.tensors.settings import PreparationSettings
 
 
-@dataclass(frozen=True)
 class Preparation(PreparationSettings):
     """The preparation of stacks; its settings are those of `PreparationSettings`."""
+
+    @classmethod
+    def of(cls, settings: PreparationSettings) -> Preparation:
+        """Returns the preparation with these settings."""
+        return cls(**settings.to_dict())
+
+    def trim(self, stack: UInt8[np.ndarray, "slices rows cols"]) -> UInt8[np.ndarray, "slices r c"]:
+        """Cuts off what the crop would remove, so that it isn't read.
+
+        A stack that will be resized or padded is returned unchanged.
+        """
+        if not self.only_cuts(stack.shape[1], stack.shape[2]):
+            return stack
+        up, over = self.axes(stack.shape[1], stack.shape[2])
+        return stack[:, up.start : up.start + self.crop, over.start : over.start + self.crop]
 
     def resize(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices r c"]:
         """Resizes the longer side to between `crop` and `size` pixels, keeping proportions.

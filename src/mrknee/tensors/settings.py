@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
-from jaxtyping import UInt8
+from pydantic import Field, model_validator
 
-from mrknee.errors import ModelError, SettingsError
+from mrknee.settings import Settings, cannot_be_used
 
 MAX_SIZE = 4096
 """Pixels of a side, at most; knee slices have 256 to 1024."""
@@ -37,73 +35,43 @@ class Axis:
     start: int
 
 
-@dataclass(frozen=True)
-class PreparationSettings:
-    """How a stack becomes input, as plain numbers.
+class PreparationSettings(Settings):
+    """How a stack becomes input.
 
     The defaults are the reference system's: the centre 224 of 256 pixels, minimum to maximum of
     the cropped stack to 0..255, then (x - 58.09) / 49.73 (mean and SD over MRNet's training
     set, from the published code), grey repeated to three channels.
 
-    Args:
-        size: in-plane size the knee is brought to before the crop, in pixels. A stack whose
-            longer side is already between `crop` and `size` stays as it is; a larger one is
-            scaled down to `size`, a smaller one up to `crop`, keeping its proportions.
-        crop: side of the square cut from the centre, in pixels; where a shorter side falls
-            short of it, black is added on both ends.
-        mean: subtracted, on the scale 0..255; at most `LARGEST` on either side of 0.
-        sd: divided by, on the scale 0..255; from 1 / `LARGEST` to `LARGEST`.
-
     Raises:
-        MrkneeError: crop larger than size, or a value of another kind or out of its range.
+        SettingsError: crop larger than size, or a value of another type or out of its range.
     """
 
-    size: int = 256
-    crop: int = 224
-    mean: float = 58.09
-    sd: float = 49.73
+    section: ClassVar[str] = "preparation"
 
-    def __post_init__(self) -> None:
-        """Checks every value, because settings also come from files."""
-        for name in ("size", "crop"):
-            value = getattr(self, name)
-            if type(value) is not int or value > MAX_SIZE:
-                raise SettingsError(
-                    f"the preparation's {name} can't be used",
-                    code="preparation",
-                    expected=f"a whole number of pixels, {MAX_SIZE} at most",
-                    found=repr(value),
-                )
-        for name, least in (("mean", -LARGEST), ("sd", 1 / LARGEST)):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not least <= value <= LARGEST:
-                raise SettingsError(
-                    f"the preparation's {name} can't be used",
-                    code="preparation",
-                    expected=f"a number from {least:g} to {LARGEST:g}",
-                    found=repr(value),
-                )
-        if not 0 < self.crop <= self.size:
-            raise SettingsError(
-                "the preparation contradicts itself",
-                code="preparation",
-                expected="0 < crop <= size",
+    size: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 256
+    """In-plane size the knee is brought to before the crop, in pixels. A stack whose longer side is
+    already between `crop` and `size` stays as it is; a larger one is scaled down to `size`, a
+    smaller one up to `crop`, keeping its proportions."""
+
+    crop: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 224
+    """Side of the square cut from the centre, in pixels, at most `size`; where a shorter side falls
+    short of it, black is added on both ends."""
+
+    mean: Annotated[float, Field(ge=-LARGEST, le=LARGEST)] = 58.09
+    """Subtracted, on the scale 0..255. A recipe that doesn't state it has the encoder's."""
+
+    sd: Annotated[float, Field(ge=1 / LARGEST, le=LARGEST)] = 49.73
+    """Divided by, on the scale 0..255. A recipe that doesn't state it has the encoder's."""
+
+    @model_validator(mode="after")
+    def _refuse_large_crop(self) -> Any:  # noqa: ANN401  # itself
+        if self.crop > self.size:
+            raise cannot_be_used(
+                "preparation.crop",
+                expected="at most preparation.size",
                 found=f"crop {self.crop}, size {self.size}",
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as plain numbers, for JSON."""
-        return asdict(self)
-
-    def trim(self, stack: UInt8[np.ndarray, "slices rows cols"]) -> UInt8[np.ndarray, "slices r c"]:
-        """The stack without what framing would cut off unseen, so that it needn't be read.
-
-        A stack that is to be scaled or filled up is left as it is.
-        """
-        if not self.only_cuts(stack.shape[1], stack.shape[2]):
-            return stack
-        up, over = self.axes(stack.shape[1], stack.shape[2])
-        return stack[:, up.start : up.start + self.crop, over.start : over.start + self.crop]
+        return self
 
     def only_cuts(self, rows: int, cols: int) -> bool:
         """Whether a stack of that in-plane size is neither scaled nor filled up."""
@@ -125,18 +93,33 @@ class PreparationSettings:
         return found[0], found[1]
 
 
-def known_settings(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What `PreparationSettings.to_dict` gave, if it is that.
+class AugmentationSettings(Settings):
+    """What may be drawn for training; the defaults are the reference system's ranges.
 
-    Raises:
-        MrkneeError: a setting is missing, or there is another.
+    All zero trains on the exams as they are.
     """
-    known = [field.name for field in fields(PreparationSettings)]
-    if content.keys() != set(known):
-        raise ModelError(
-            "the model's preparation can't be read",
-            code="description",
-            expected=", ".join(known),
-            found=", ".join(map(str, content)) or "nothing",
-        )
-    return dict(content)
+
+    section: ClassVar[str] = "augmentation"
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = 25.0
+    """Largest angle, in degrees, either way."""
+
+    translation: Annotated[float, Field(ge=0, lt=1)] = 0.11
+    """Largest shift along each axis, as a share of the crop's side (the published code crops
+    first)."""
+
+    mirror: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Probability of a mirror image."""
+
+    draw: Literal["exam", "plane"] = "exam"
+    """`exam`: one draw per exam, the same for all series of a plane. A mirrored knee is a mirrored
+    knee: axial and coronal slices are flipped left to right and the order of the sagittal slices is
+    reversed; the shift is one shift in space, seen by each plane along its own two axes; each plane
+    turns about its own axis. `plane`: each plane draws for itself, and the sagittal plane is
+    flipped front to back, as the published code does (left and right then disagree between
+    planes)."""
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is drawn at all."""
+        return self.rotation > 0 or self.translation > 0 or self.mirror > 0

@@ -1,6 +1,6 @@
 """Training: a recipe and a data set become a run folder.
 
-- `recipe`: the typed settings; `recipes/*.yaml` are its named instances. `recipe_tree` reads YAML,
+- `recipe`: the settings; `recipes/*.yaml` are its named instances. `recipe_tree` reads YAML,
   `arguments` the command line of `mrknee train`.
 - `parts`: which exams are trained on, select the epoch, or validate. `coverage` finds labels that
   are missing, `data_record` what has changed since the run was started.

@@ -1,172 +1,154 @@
-"""The command line of `mrknee train`: every setting of a recipe is an option."""
+"""The options of `mrknee train`: one per setting of a recipe, made from its JSON schema."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_args
+from functools import partial
+from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
 
-from mrknee.suggestions import SETTINGS, meant
-from mrknee.training.recipe import (
-    LoggerName,
-    Recipe,
-    flat_settings,
-    recipe_file,
-    recipe_names,
-    with_statistics,
-)
-from mrknee.training.recipe_tree import parse_value, read_tree, setting_hints, wrong_kind
+from mrknee.command_line import Parser
+from mrknee.settings import allowed, described
+from mrknee.suggestions import SETTINGS
+from mrknee.training.recipe import Recipe, flat_settings, read_recipe
+from mrknee.training.recipe_tree import parse_value
 
-_OWN = ("out", "recipe", "resume")
-"""Options that are not settings of a recipe."""
+Schemas = Mapping[str, Mapping[str, Any]]
+"""Dotted setting -> its JSON schema."""
 
-_SWITCHES = {field.name for field in fields(Recipe) if isinstance(field.default, bool)}
-"""Settings that are true or false, none of them in a part of the recipe."""
+_METAVARS = {"integer": "N", "number": "X"}
 
 
-class TrainArguments(NamedTuple):
-    """What the command line of `mrknee train` says.
-
-    Attributes:
-        data: the data set's folder.
-        out: the run folder to write.
-        resume: whether to go on with an interrupted run.
-        recipe: all settings.
-    """
-
-    data: Path
-    out: Path
-    resume: bool
-    recipe: Recipe
-
-
-def train_arguments(argv: Sequence[str], description: str) -> TrainArguments:
+def train_arguments(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
     """Reads the command line of `mrknee train`.
 
     Args:
-        argv: the words after `train`.
-        description: for `--help`.
+        parser: has the arguments that are no settings; gets an option for each setting.
+        words: the words after `train`.
+
+    Returns:
+        The arguments, and the settings that are given by their dotted names. Whether a setting can
+        have its value is not looked at.
 
     Raises:
-        MrkneeError: the recipe can't be read, or settings are out of range.
+        SettingsError: there is no such recipe, or it can't be read.
         SystemExit: 2 for words that can't be understood, after one message; 0 after `--help`.
     """
-    words = [_as_setting(word) for word in _join_values(argv)]
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--recipe", default="default")
-    chosen, _ = first.parse_known_args(words)
-    file = recipe_file(chosen.recipe)
-    tree = read_tree(file, Recipe)  # refuses what the parser would follow
-    parser = _Parser(
-        prog="mrknee train",
-        description=description,
-        allow_abbrev=False,
-    )
-    parser.add_argument("data", type=Path, help="the data set's folder, with train/ and valid/")
-    parser.add_argument("--out", type=Path, required=True, help="the run folder to write")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    names = ", ".join(recipe_names())
-    parser.add_argument("--recipe", default="default", help=f"one of {names}, or a YAML file")
-    parser.add_class_arguments(Recipe)
-    settings = dict(flat_settings(tree))
-    parser.set_defaults(settings)
-    words = _typed(words, parser)
-    given = parser.instantiate(parser.parse_args(words)).as_dict()
-    del given["recipe"]
-    data, out, resume = (given.pop(name) for name in ("data", "out", "resume"))
-    named = {word.removeprefix("--").partition("=")[0] for word in words if word[:2] == "--"}
-    recipe = with_statistics(Recipe(**given), named | set(settings))
-    return TrainArguments(data, out, resume, recipe)
+    chosen = Parser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--recipe", default="default")
+    add_settings(parser, chosen.parse_known_args(words)[0].recipe)
+    words = as_options(words)
+    parser.refuse_unknown(words, SETTINGS)
+    return vars(parser.parse_args(words))
 
 
-class _Parser(ArgumentParser):
-    """One that says what is wrong, without all options there are."""
+def add_settings(parser: Parser, recipe: str = "default") -> None:
+    """Adds an option for each setting of a recipe, in groups by the recipe's parts.
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
-        """Ends the program with exit status 2."""
-        print(f"mrknee train: {message}", file=sys.stderr)
-        print("`mrknee train --help` lists all settings", file=sys.stderr)
-        sys.exit(2)
+    What is parsed has the values of the options that are given, by the settings' dotted names.
 
+    Args:
+        parser: has the other options.
+        recipe: whose values the help shows as defaults: a name or a file.
 
-def _typed(words: Sequence[str], parser: _Parser) -> list[str]:
-    """The words with numbers and booleans read as a recipe's, so that `1:30` is no number.
-
-    jsonargparse reads them by YAML 1.1, where it is 90.
+    Raises:
+        SettingsError: there is no such recipe, or it can't be read.
     """
-    hints = setting_hints(Recipe)
-    typed: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        option, equals, text = word.partition("=")
-        name = option[2:].removesuffix("+")
-        if not word.startswith("--") or name in ("", "help", *_OWN):
-            typed.append(word)
-            continue
-        if name not in hints:
-            near = meant(name, [*hints, *_OWN], SETTINGS)
-            parser.error(f"no such setting: {name}" + (f"; did you mean {near}?" if near else ""))
-        if is_dataclass(hints[name]):
-            parser.error(f"{name} has settings of its own, such as --{_first_of(name, hints)}")
-        if wrong_kind("", hints[name]) is None:  # text may stand here
-            typed.append(word)
-            continue
-        text = text if equals else next(rest, "--")
-        if not equals and text.startswith("--"):
-            parser.error(f"the setting {name} needs a value")
-        try:
-            value = parse_value(text)
-        except yaml.YAMLError:
-            value = text
-        expected = wrong_kind(value, hints[name])
-        if expected is not None:
-            parser.error(f"the setting {name} can't be {text!r}: expected {expected}")
-        typed.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
-    return typed
+    usage = parser.format_usage().removeprefix("usage: ").strip()
+    parser.usage = f"{usage} [--SETTING VALUE ...]"
+    defaults = dict(flat_settings(read_recipe(recipe)[0].to_dict()))
+    groups: dict[str, Any] = {}
+    for name, schema in described(Recipe).items():
+        part = name.rpartition(".")[0]
+        if part not in groups:
+            field = Recipe.model_fields.get(part)
+            about = (field.description or "") if field else "Settings of the whole run."
+            groups[part] = parser.add_argument_group(part or "settings", about)
+        groups[part].add_argument(
+            f"--{name}",
+            type=partial(_value, schema),
+            metavar=_metavar(schema),
+            default=argparse.SUPPRESS,
+            help=_help(schema, defaults[name]),
+        )
 
 
-def _first_of(part: str, hints: Mapping[str, Any]) -> str:
-    return next(name for name in hints if name.startswith(f"{part}."))
+def as_options(words: Sequence[str]) -> list[str]:
+    """The words of a command line, each setting and its value as one word.
 
-
-def _join_values(argv: Sequence[str]) -> list[str]:
-    """`--loggers tensorboard wandb` and `--keep-every-epoch true` as one word each."""
-    words: list[str] = []
-    for word in argv:
-        option, equals, given = words[-1].partition("=") if words else ("", "", "")
-        if option == "--loggers" and not word.startswith("-") and (not given or _is_loggers(word)):
-            words[-1] = f"{option}={given},{word}" if given else f"{option}={word}"
-        elif _name(option) in _SWITCHES and not equals and word in ("true", "false"):
-            words[-1] = f"{option}={word}"
-        else:
-            words.append(word)
-    return words
-
-
-def _is_loggers(word: str) -> bool:
-    names = (*get_args(LoggerName), "none")
-    return all(name in names for name in word.strip("[],").split(","))
-
-
-def _as_setting(word: str) -> str:
-    """A setting as the recipe names it.
-
-    `--batch-exams` is as good as `--batch_exams`, and a switch alone means true.
+    `--batch-exams 4` becomes `--batch_exams=4`; a switch alone, `--soft_labels`, means true; and
+    `--loggers tensorboard wandb` becomes `--loggers=tensorboard,wandb`.
     """
-    if not word.startswith("--"):
-        return word
-    option, equals, value = word.partition("=")
-    if _name(option) in _SWITCHES and not equals:
-        equals, value = "=", "true"
-    return f"--{_name(option)}{equals}{value}"
+    schemas = described(Recipe)
+    options: list[str] = []
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
+        option, equals, value = word.partition("=")
+        name = option[2:].replace("-", "_")
+        if not word.startswith("--") or name not in schemas:
+            options.append(word)
+            continue
+        schema = schemas[name]
+        if not equals and schema.get("type") == "boolean":
+            value = rest.popleft() if rest and rest[0] in ("true", "false") else "true"
+        elif not equals:
+            if not rest or rest[0].startswith("--"):
+                options.append(f"--{name}")  # argparse says that a value is missing
+                continue
+            value = rest.popleft()
+        choices = [*_choices(schema), "none"]
+        while len(choices) > 1 and rest and _are_among(rest[0], choices):
+            value += "," + rest.popleft()
+        options.append(f"--{name}={value}")
+    return options
 
 
-def _name(option: str) -> str:
-    return option.removeprefix("--").replace("-", "_")
+def _value(schema: Mapping[str, Any], text: str) -> Any:  # noqa: ANN401  # whatever a setting may be
+    """A setting's value as it stands on the command line; whether it fits is not looked at."""
+    kinds = _kinds(schema)
+    if "null" in kinds and text == "null":
+        return None
+    if "string" in kinds:
+        return text
+    try:
+        return parse_value(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _kinds(schema: Mapping[str, Any]) -> set[str]:
+    return {one["type"] for one in schema.get("anyOf", [schema])}
+
+
+def _choices(schema: Mapping[str, Any]) -> list[str]:
+    """The texts that a list may have, where it may not have any text."""
+    lists = (one for one in schema.get("anyOf", [schema]) if one["type"] == "array")
+    return [choice for one in lists for choice in one["items"].get("enum", ())]
+
+
+def _are_among(word: str, choices: Sequence[str]) -> bool:
+    return all(name in choices for name in word.strip("[],").split(","))
+
+
+def _metavar(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return "{" + ",".join(schema["enum"]) + "}"
+    if schema.get("type") == "boolean":
+        return "{true,false}"
+    kind = next(one["type"] for one in schema.get("anyOf", [schema]))
+    return _METAVARS.get(kind, "TEXT")
+
+
+def _help(schema: Mapping[str, Any], default: object) -> str:
+    text = " ".join(schema["description"].split())
+    facts = [allowed(schema)] if _kinds(schema) & set(_METAVARS) else []
+    if isinstance(default, list):
+        default = ",".join(default) or "none"
+    elif isinstance(default, bool):
+        default = str(default).lower()
+    facts += [] if default is None else [f"default: {default}"]
+    return f"{text} ({'; '.join(facts)})".replace("%", "%%") if facts else text

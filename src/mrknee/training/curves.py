@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from mrknee.errors import PlatformError
 from mrknee.run_folder import RunFolder
-from mrknee.training.recipe import LoggerName, Recipe, logger_names
+from mrknee.training.recipe import LoggerName, Recipe
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -151,7 +151,7 @@ def open_curves(out: Path, recipe: Recipe) -> list[Curves]:
     Raises:
         MrkneeError: a logger's package is not installed.
     """
-    return [_open(name, out, recipe) for name in logger_names(recipe.loggers)]
+    return [_open(name, out, recipe) for name in recipe.loggers]
 
 
 def _open(name: LoggerName, out: Path, recipe: Recipe) -> Curves:

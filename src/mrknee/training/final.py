@@ -18,6 +18,7 @@ from mrknee.scoring.decisions import Decisions
 from mrknee.scoring.operating_point import OperatingPoint, at_sensitivity, youden
 from mrknee.scoring.predictions import Predictions, write_remarks
 from mrknee.scoring.scorecard import Scorecard, score
+from mrknee.tensors.preparation import Preparation
 from mrknee.training.parts import Parts, load_part
 from mrknee.training.processes import Processes, gather
 from mrknee.training.recipe import Recipe
@@ -50,7 +51,7 @@ def read_best(
         if mine:
             batches = load_part(exams, mine, recipe)
             ids, probabilities = predict_batches(
-                network, recipe.preparation, batches, len(mine), f"reading {part}"
+                network, Preparation.of(recipe.preparation), batches, len(mine), f"reading {part}"
             )
         rows: dict[str, np.ndarray] = {}
         for some_ids, some in gather((ids, probabilities)):

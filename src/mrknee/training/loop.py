@@ -124,7 +124,9 @@ class TrainingLoop:
         self.network, self.recipe, self.steps = network, recipe, steps
         self.processes = Processes() if processes is None else processes
         self.device = device_here()
-        self.objective = Objective(network, recipe.preparation, pos_weight).to(self.device)
+        self.objective = Objective(network, Preparation.of(recipe.preparation), pos_weight).to(
+            self.device
+        )
         self.findings = self.objective.findings
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.parameters, recipe.optimizer)

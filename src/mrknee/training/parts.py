@@ -13,6 +13,7 @@ from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import Dataset, StackSizes, inner_split
 from mrknee.run_folder import split_text
 from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, load_batches
+from mrknee.tensors.preparation import Preparation
 from mrknee.training.recipe import Recipe
 
 
@@ -146,7 +147,7 @@ def load_part(
     """
     augmentation = recipe.augmentation if training and recipe.augmentation.any else None
     return load_batches(
-        ExamDataset(exams, recipe.preparation, augmentation, recipe.seed),
+        ExamDataset(exams, Preparation.of(recipe.preparation), augmentation, recipe.seed),
         positions,
         recipe.batch_exams,
         batch_slices=recipe.batch_slices,

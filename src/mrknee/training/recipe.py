@@ -1,120 +1,101 @@
-"""The settings of a training run: one typed tree, and its named instances in `recipes/*.yaml`."""
+"""The settings of a training run: one typed tree, and its named instances in `recipes/*.yaml`.
+
+Importing this file imports neither torch nor numpy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from mrknee.errors import MrkneeError, SettingsError
-from mrknee.exams import Findings
-from mrknee.exams.axes import parse_axes
 from mrknee.networks.settings import NetworkSettings
-from mrknee.ranges import SEED, WORKERS, Range
-from mrknee.suggestions import SETTINGS, meant
-from mrknee.tensors.augmentation import Augmentation
-from mrknee.tensors.preparation import Preparation
-from mrknee.training.recipe_tree import dump, read_tree, setting_hints, wrong_kind
+from mrknee.ranges import SEED, WORKERS
+from mrknee.settings import Settings, cannot_be_used, unknown_setting
+from mrknee.suggestions import meant
+from mrknee.tensors.settings import AugmentationSettings, PreparationSettings
+from mrknee.training.recipe_tree import dump, read_tree
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
-_MANY = 1_000_000
-"""More exams, slices or steps than any data set of knees has, and than any counter here needs."""
-
-RANGES: Mapping[str, Range] = {
-    "optimizer.learning_rate": Range(0, 1000, above=True),
-    "optimizer.weight_decay": Range(0, 1000),
-    "optimizer.momentum": Range(0, 1, below=True),
-    "optimizer.clip_norm": Range(0, 1e6),
-    "schedule.patience": Range(0, 100_000, whole=True),
-    "schedule.factor": Range(0, 1, above=True, below=True),
-    "schedule.threshold": Range(0, 1, below=True),
-    "schedule.warmup": Range(0, 1, below=True),
-    "selection.fraction": Range(0, 1, above=True, below=True),
-    "selection.early_stop": Range(0, 100_000, whole=True),
-    "network.frozen_stages": Range(0, 1000, whole=True),
-    "network.dropout": Range(0, 1, below=True),
-    "preparation.mean": Range(-1000, 1000),
-    "preparation.sd": Range(0.001, 1000),
-    "epochs": Range(1, 100_000, whole=True),
-    "batch_exams": Range(1, 4096, whole=True),
-    "batch_slices": Range(1, _MANY, whole=True),
-    "accumulate": Range(1, 100_000, whole=True),
-    "slices_at_once": Range(-1, _MANY, whole=True),
-    "seed": SEED,
-    "save_every": Range(0, _MANY, whole=True),
-    "log_train": Range(1, _MANY, whole=True),
-    "log_valid": Range(1, _MANY, whole=True),
-    "sensitivity": Range(0, 1, above=True, below=True),
-    "max_exams": Range(1, _MANY, whole=True),
-    "workers": WORKERS,
-}
-"""Setting -> what it may be. A limit that mathematics doesn't give (a share lies between 0 and 1)
-is far beyond what makes sense: it is there to refuse a slip, not to advise. What is not here is
-checked by the settings of its part (preparation, augmentation, network)."""
-
 _RECIPES = Path(__file__).parent / "recipes"
 
+_MANY = 1_000_000
+"""More exams, slices or steps than any data set of knees has, and than any counter here needs. Like
+other limits that mathematics doesn't give, it is there to refuse a slip, not to advise."""
 
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """How weights are stepped; the defaults are the reference system's.
+Count = Annotated[int, Field(ge=1, le=_MANY)]
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+EpochsOrNone = Annotated[int, Field(ge=0, le=100_000)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+ShareOrNone = Annotated[float, Field(ge=0, lt=1)]
 
-    Args:
-        name: adam (weight decay added to the gradient, as PyTorch's Adam does), adamw
-            (decoupled), or sgd (with Nesterov momentum where momentum is above 0).
-        learning_rate: above 0.
-        weight_decay: 0 or above.
-        momentum: of sgd, 0 to below 1.
-        clip_norm: gradients of a larger norm are scaled down to it; 0 leaves them alone.
-    """
+
+class OptimizerSettings(Settings):
+    """How weights are stepped; the defaults are the reference system's."""
+
+    section: ClassVar[str] = "optimizer"
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = 1e-5
-    weight_decay: float = 0.01
-    momentum: float = 0.9
-    clip_norm: float = 0.0
+    """`adam` (weight decay added to the gradient, as PyTorch's Adam does), `adamw` (decoupled), or
+    `sgd` (with Nesterov momentum where momentum is above 0)."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 1e-5
+    """The learning rate that the schedule starts from."""
+
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.01
+    """Weight decay."""
+
+    momentum: ShareOrNone = 0.9
+    """Of sgd."""
+
+    clip_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Gradients of a larger norm are scaled down to it; 0 leaves them alone."""
 
 
-@dataclass(frozen=True)
-class ScheduleSettings:
-    """How the learning rate moves; the defaults are the reference system's.
+class ScheduleSettings(Settings):
+    """How the learning rate moves; the defaults are the reference system's."""
 
-    Args:
-        name: plateau (cut by `factor` when the selection loss has not fallen by the relative
-            `threshold` for more than `patience` epochs), cosine (to 0 at the last step, after a
-            linear `warmup`), or constant.
-        patience: epochs, of plateau.
-        factor: of plateau.
-        threshold: relative, of plateau.
-        warmup: share of all steps in which the rate rises from 0, of cosine.
-    """
+    section: ClassVar[str] = "schedule"
 
     name: Literal["plateau", "cosine", "constant"] = "plateau"
-    patience: int = 3
-    factor: float = 0.3
-    threshold: float = 1e-4
-    warmup: float = 0.0
+    """`plateau` (cut by `factor` when the selection loss has not fallen by the relative `threshold`
+    for more than `patience` epochs), `cosine` (to 0 at the last step, after a linear `warmup`), or
+    `constant`."""
+
+    patience: EpochsOrNone = 3
+    """Epochs, of plateau."""
+
+    factor: Share = 0.3
+    """Of plateau."""
+
+    threshold: ShareOrNone = 1e-4
+    """Relative, of plateau."""
+
+    warmup: ShareOrNone = 0.0
+    """Share of all steps in which the rate rises from 0, of cosine."""
 
 
-@dataclass(frozen=True)
-class SelectionSettings:
-    """On which exams the epoch is selected, and when training stops early.
+class SelectionSettings(Settings):
+    """On which exams the epoch is selected, and when training stops early."""
 
-    Args:
-        part: inner (a stratified share of the training exams that is not trained on; `valid` is
-            touched once, at the end), or valid (as the post does; the result is optimistic and
-            marked so).
-        fraction: the inner share of the training exams.
-        metric: what the best epoch has most of: mean_auc, or least of: loss.
-        early_stop: stop when the metric has not improved for this many epochs; 0 never stops.
-    """
+    section: ClassVar[str] = "selection"
 
     part: Literal["inner", "valid"] = "inner"
-    fraction: float = 0.15
+    """`inner` (a stratified share of the training exams that is not trained on; `valid` is touched
+    once, at the end), or `valid` (as the post does; the result is optimistic and marked so)."""
+
+    fraction: Share = 0.15
+    """The inner share of the training exams."""
+
     metric: Literal["mean_auc", "loss"] = "mean_auc"
-    early_stop: int = 10
+    """What the best epoch has most of: `mean_auc`, or least of: `loss`."""
+
+    early_stop: EpochsOrNone = 10
+    """Stop when the metric has not improved for this many epochs; 0 never stops."""
 
     @property
     def monitor(self) -> str:
@@ -127,110 +108,174 @@ class SelectionSettings:
         return "max" if self.metric == "mean_auc" else "min"
 
 
-@dataclass(frozen=True)
-class Recipe:
+def _finding_names(given: object) -> object:
+    """`acl,meniscus` or a list of names as a list, in the usual order."""
+    names = given.strip("[]").split(",") if isinstance(given, str) else given
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return given
+    from mrknee.exams import Findings  # it imports numpy
+
+    try:
+        return list(Findings.usual(name.strip().lower() for name in names))
+    except MrkneeError as fault:
+        raise cannot_be_used(
+            "findings",
+            why=fault.what,
+            expected=fault.expected or "each finding once",
+            found=fault.found,
+        ) from None
+
+
+def _logger_names(given: object) -> object:
+    """`tensorboard`, `tensorboard,wandb`, `tensorboard wandb`, `[wandb]`, `none` or a list."""
+    names = given.strip("[]").replace(",", " ").split() if isinstance(given, str) else given
+    if names is None or names in (["none"], ["null"]):
+        return []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return given
+    known = get_args(LoggerName)
+    odd = [name for name in names if name not in known]
+    if odd or len(set(names)) < len(names) or given == "":
+        near = meant(odd[0], known, {}) if odd else None
+        raise cannot_be_used(
+            "loggers",
+            expected=f"some of {', '.join(known)}, each once; or none",
+            found=str(given),
+            advice=None if near is None else f"did you mean {near}?",
+        )
+    return [name for name in known if name in names]
+
+
+def _axes_names(given: object) -> object:
+    """`rows, cols, slices` without the spaces."""
+    if not isinstance(given, str):
+        return given
+    from mrknee.exams.axes import parse_axes  # it imports numpy
+
+    try:
+        return ",".join(parse_axes(given))
+    except MrkneeError as fault:
+        raise cannot_be_used("axes", expected=fault.expected, found=fault.found) from None
+
+
+class Recipe(Settings):
     """All settings of a training run.
 
-    Args:
-        findings: which findings to learn, each with a label file: a list, or names with commas
-            between; all there are where not given. One name trains the earlier post's
-            single-finding system.
-        network: the network.
-        weights: where it starts: download (the library's ImageNet weights for the encoders), lite0
-            (the optional extra), a FILE of encoder weights, run:PATH (all that fits of a trained
-            run, which may have other findings or series), or none (random).
-        preparation: from stack to input.
-        augmentation: what is drawn for training; all zero trains on the exams as they are.
-        optimizer: how weights are stepped.
-        schedule: how the learning rate moves.
-        selection: which epoch is kept.
-        pos_weight: balanced weighs a finding's positive exams by negatives / positives among the
-            exams trained on; none weighs all alike.
-        epochs: at most this many.
-        batch_exams: exams a batch, at most; where several processes train, of all together.
-        batch_slices: maximum number of slices per batch, all series together, so that memory
-            suffices whatever exams come together; an exam with more is a batch of its own. Only
-            exams are counted where not given.
-        slices_at_once: slices that go through an encoder together while training, so that memory
-            is that of so many slices, whatever the batch, for one more forward pass; gradients are
-            the same to rounding. 0 takes all slices of a batch; -1 takes 4 on a processor and 64
-            on a GPU. With network.batchnorm trained, whose statistics are the batch's, -1 takes
-            all, and another number is refused.
-        accumulate: batches a step of the optimizer; the gradient is that of the mean over the
-            labels of all of them, also where an epoch ends with fewer.
-        seed: of weights, splits, shuffling and augmentation.
-        precision: 32-true, bf16-mixed, 16-mixed (on a GPU), or auto: bf16-mixed where the
-            processor has instructions for it, else 32-true (without them bfloat16 is up to 70 times
-            slower).
-        save_every: save what --resume goes on from every so many steps, and after every epoch; 0
-            saves after every epoch only. At most so many steps are lost when a run is killed.
-        keep_every_epoch: keep every epoch's weights, named after their AUCs.
-        loggers: where curves go beside metrics.csv: tensorboard, wandb, mlflow, several (a list,
-            or names with commas or spaces between), or none.
-        log_train: a log line every so many training exams.
-        log_valid: a log line every so many validation exams.
-        calibration: what is fitted on the inner exams so that a probability of 0.3 means three of
-            ten: platt (slope and intercept a finding), temperature (slope only), or none. Without
-            inner exams nothing is fitted.
-        sensitivity: of the second operating point fixed on the inner exams; the first is Youden's.
-        max_exams: train and select on at most so many exams, drawn from `train` at its mix of
-            labels, for a quick look; all where not given.
-        workers: processes that read exams; -1 takes one a core but one, 4 at most.
-        allow_missing_plane: accept exams that lack series.
-        soft_labels: take any number from 0 to 1 for a label, such as the share of readers who saw
-            the finding; else only 0, 1 and nothing.
-        axes: the order of the files' axes where it is another than slices,rows,cols, such as
-            rows,cols,slices; where not given, stacks that seem to be in another order are refused.
-
     Raises:
-        MrkneeError: settings that contradict each other.
+        SettingsError: a setting that doesn't exist, of another type or out of its range, or
+            settings that contradict each other.
     """
 
-    findings: list[str] | str | None = None
-    network: NetworkSettings = field(default_factory=NetworkSettings)
+    findings: Annotated[
+        list[str] | None,
+        BeforeValidator(_finding_names, json_schema_input_type=list[str] | str | None),
+    ] = None
+    """Which findings to learn, each with a label file: a list, or names with commas between; all
+    there are where not given. One name trains the earlier post's single-finding system."""
+
+    network: NetworkSettings = NetworkSettings()
+    """The network."""
+
     weights: str = "download"
-    preparation: Preparation = field(default_factory=Preparation)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    """Where it starts: `download` (the library's ImageNet weights for the encoders), `lite0` (the
+    optional extra), a FILE of encoder weights, run:PATH (all that fits of a trained run, which may
+    have other findings or series), or `none` (random)."""
+
+    preparation: PreparationSettings = PreparationSettings()
+    """From stack to input."""
+
+    augmentation: AugmentationSettings = AugmentationSettings()
+    """What is drawn for training."""
+
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """How weights are stepped."""
+
+    schedule: ScheduleSettings = ScheduleSettings()
+    """How the learning rate moves."""
+
+    selection: SelectionSettings = SelectionSettings()
+    """Which epoch is kept."""
+
     pos_weight: Literal["balanced", "none"] = "balanced"
-    epochs: int = 50
-    batch_exams: int = 1
-    batch_slices: int | None = None
-    slices_at_once: int = 0
-    accumulate: int = 1
-    seed: int = 0
+    """`balanced` weighs a finding's positive exams by negatives / positives among the exams trained
+    on; `none` weighs all alike."""
+
+    epochs: Epochs = 50
+    """At most this many."""
+
+    batch_exams: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Exams per batch, at most; where several processes train, of all together."""
+
+    batch_slices: Count | None = None
+    """Maximum number of slices per batch, all series together, so that memory suffices whatever
+    exams come together; an exam with more is a batch of its own. Only exams are counted where not
+    given."""
+
+    slices_at_once: Annotated[int, Field(ge=-1, le=_MANY)] = 0
+    """Slices that go through an encoder together while training, so that memory is that of so many
+    slices, whatever the batch, for one more forward pass; gradients are the same to rounding. 0
+    takes all slices of a batch; -1 takes 4 on a processor and 64 on a GPU. With network.batchnorm
+    trained, whose statistics are the batch's, -1 takes all, and another number is refused."""
+
+    accumulate: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Batches per step of the optimizer; the gradient is that of the mean over the labels of all of
+    them, also where an epoch ends with fewer."""
+
+    seed: Annotated[int, Field(ge=SEED.low, le=SEED.high)] = 0
+    """Of weights, splits, shuffling and augmentation."""
+
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
-    save_every: int = 50
+    """32-true, bf16-mixed, 16-mixed (on a GPU), or auto: bf16-mixed where the processor has
+    instructions for it, else 32-true (without them bfloat16 is up to 70 times slower)."""
+
+    save_every: Annotated[int, Field(ge=0, le=_MANY)] = 50
+    """Save what --resume goes on from every so many steps, and after every epoch; 0 saves after
+    every epoch only. At most so many steps are lost when a run is killed."""
+
     keep_every_epoch: bool = False
-    loggers: list[LoggerName] | str | None = "tensorboard"
-    log_train: int = 50
-    log_valid: int = 10
+    """Keep every epoch's weights, named after their AUCs."""
+
+    loggers: Annotated[
+        list[LoggerName],
+        BeforeValidator(_logger_names, json_schema_input_type=list[LoggerName] | str | None),
+    ] = ["tensorboard"]  # noqa: RUF012  # pydantic copies it
+    """Where curves go beside metrics.csv: tensorboard, wandb, mlflow, several (a list, or names
+    with commas or spaces between), or none."""
+
+    log_train: Count = 50
+    """A log line every so many training exams."""
+
+    log_valid: Count = 10
+    """A log line every so many validation exams."""
+
     calibration: Literal["platt", "temperature", "none"] = "platt"
-    sensitivity: float = 0.9
-    max_exams: int | None = None
-    workers: int = -1
+    """What is fitted on the inner exams so that a probability of 0.3 means three of ten: platt
+    (slope and intercept per finding), temperature (slope only), or none. Without inner exams
+    nothing is fitted."""
+
+    sensitivity: Share = 0.9
+    """Of the second operating point fixed on the inner exams; the first is Youden's."""
+
+    max_exams: Count | None = None
+    """Train and select on at most so many exams, drawn from `train` at its mix of labels, for a
+    quick look; all where not given."""
+
+    workers: Annotated[int, Field(ge=WORKERS.low, le=WORKERS.high)] = -1
+    """Processes that read exams; -1 takes one per core but one, 4 at most."""
+
     allow_missing_plane: bool = False
+    """Accept exams that lack series."""
+
     soft_labels: bool = False
-    axes: str | None = None
+    """Take any number from 0 to 1 for a label, such as the share of readers who saw the finding;
+    else only 0, 1 and nothing."""
 
-    def __post_init__(self) -> None:
-        if self.axes is not None:
-            object.__setattr__(self, "axes", ",".join(parse_axes(self.axes)))
-        if self.findings is not None:
-            given = self.findings.split(",") if isinstance(self.findings, str) else self.findings
-            object.__setattr__(
-                self, "findings", list(Findings.usual(n.strip().lower() for n in given))
-            )
-        object.__setattr__(self, "loggers", logger_names(self.loggers))
-        for name, allowed in RANGES.items():
-            value: Any = self
-            for part in name.split("."):
-                value = getattr(value, part)
-            if value is not None or name not in ("batch_slices", "max_exams"):
-                allowed.check(f"the setting {name}", value)
+    axes: Annotated[str | None, BeforeValidator(_axes_names)] = None
+    """The order of the files' axes where it is another than slices,rows,cols, such as
+    rows,cols,slices; where not given, stacks that seem to be in another order are refused."""
 
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Any:  # noqa: ANN401  # itself
         if self.slices_at_once > 0 and self.network.batchnorm == "trained":
             raise SettingsError(
                 "slices_at_once and network.batchnorm trained can't be used together",
@@ -240,34 +285,63 @@ class Recipe:
                 found=f"slices_at_once {self.slices_at_once}, network.batchnorm trained",
                 advice="to save memory with trained statistics, lower batch_exams or batch_slices",
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The whole tree as plain values."""
-        return asdict(self)
+        return self
 
     def to_yaml(self) -> str:
         """The whole tree as YAML; `load_recipe` reads it back."""
         return dump(self.to_dict())
 
 
-def with_statistics(recipe: Recipe, given: Collection[str]) -> Recipe:
-    """The recipe with the mean and SD that its encoder expects, where they were not given.
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(file.stem for file in _RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Reads a recipe and changes some of its settings.
 
     Args:
-        recipe: the recipe; its `preparation.mean` and `preparation.sd` may be mere defaults.
-        given: dotted names of the settings that a recipe's file or the command line states.
-    """
-    if "preparation.mean" in given and "preparation.sd" in given:
-        return recipe
-    from mrknee.networks.encoders import input_statistics  # it imports torch and timm
+        name_or_file: a name from `recipe_names()` or a YAML file, which has to be right by itself.
+        changes: dotted setting -> value, for example {"network.encoder": "resnet50"}.
 
-    mean, sd = input_statistics(recipe.network.encoder)
-    preparation = recipe.preparation
-    if "preparation.mean" not in given:
-        preparation = replace(preparation, mean=mean)
-    if "preparation.sd" not in given:
-        preparation = replace(preparation, sd=sd)
-    return replace(recipe, preparation=preparation)
+    Raises:
+        SettingsError: no such recipe, a file that can't be read, or settings that can't be used.
+    """
+    recipe, tree = read_recipe(name_or_file)
+    for name, value in (changes or {}).items():
+        *parents, last = name.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+            if not isinstance(branch, dict):
+                raise unknown_setting(name, Recipe)
+        branch[last] = value.to_dict() if isinstance(value, Settings) else value
+    if changes:
+        recipe = Recipe.model_validate(tree)
+    return _with_statistics(recipe, dict(flat_settings(tree)))
+
+
+def read_recipe(name_or_file: str) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe as its file states it, and the tree of the settings that are stated.
+
+    Settings that follow others, such as the mean that an encoder expects, have their defaults.
+
+    Raises:
+        SettingsError: no such recipe, a file that can't be read, or settings that can't be used.
+    """
+    named = _RECIPES / f"{name_or_file}.yaml"
+    file = named if name_or_file in recipe_names() else Path(name_or_file)
+    if not file.is_file():
+        raise SettingsError(
+            f"there is no recipe {name_or_file!r}",
+            code="recipe",
+            expected="a YAML file, or one of " + ", ".join(recipe_names()),
+        )
+    tree = read_tree(file)
+    try:
+        return Recipe.model_validate(tree), tree
+    except SettingsError as fault:
+        raise fault.in_file(file) from None
 
 
 def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -279,102 +353,13 @@ def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield f"{prefix}{name}", value
 
 
-def unknown_setting(name: str) -> MrkneeError:
-    """The error for a setting that doesn't exist: which one was probably meant."""
-    near = meant(name, setting_hints(Recipe), SETTINGS)
-    return SettingsError(
-        f"no such setting: {name}" + (f"; did you mean {near}?" if near else ""),
-        code="unknown-setting",
-        advice="`mrknee train --help` lists all settings",
-    )
+def _with_statistics(recipe: Recipe, given: Collection[str]) -> Recipe:
+    """The recipe with the mean and SD that its encoder expects, where they are not given."""
+    missing = [name for name in ("mean", "sd") if f"preparation.{name}" not in given]
+    if not missing:
+        return recipe
+    from mrknee.networks.encoders import input_statistics  # it imports torch and timm
 
-
-def logger_names(given: list[LoggerName] | str | None) -> list[LoggerName]:
-    """`tensorboard`, `tensorboard,wandb`, `tensorboard wandb`, `[wandb]` or `none` as a list.
-
-    Raises:
-        MrkneeError: another name, one name twice, or none beside others.
-    """
-    names: list[Any] = list(given or [])
-    if isinstance(given, str):
-        names = given.strip("[]").replace(",", " ").split()
-    known = get_args(LoggerName)
-    if names in (["none"], ["null"]):
-        return []
-    odd = [name for name in names if name not in known]
-    if odd or len(set(names)) < len(names) or given == "":
-        near = meant(odd[0], known, {}) if odd else None
-        raise SettingsError(
-            "the setting loggers can't be used",
-            code="setting",
-            expected=f"some of {', '.join(known)}, each once; or none",
-            found=str(given),
-            advice=None if near is None else f"did you mean {near}?",
-        )
-    return [name for name in known if name in names]
-
-
-def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
-    return sorted(file.stem for file in _RECIPES.glob("*.yaml"))
-
-
-def recipe_file(name_or_file: str) -> Path:
-    """The YAML file of a recipe: one of the package's by its name, or the file itself.
-
-    Raises:
-        MrkneeError: neither a name nor a file.
-    """
-    named = _RECIPES / f"{name_or_file}.yaml"
-    path = named if name_or_file in recipe_names() else Path(name_or_file)
-    if not path.is_file():
-        raise SettingsError(
-            f"there is no recipe {name_or_file!r}",
-            code="recipe",
-            expected="a YAML file, or one of " + ", ".join(recipe_names()),
-        )
-    return path
-
-
-def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Reads a recipe and changes some of its settings.
-
-    Args:
-        name_or_file: a name from `recipe_names()` or a YAML file.
-        changes: dotted setting -> value, for example {"network.encoder": "resnet50"}.
-
-    Raises:
-        MrkneeError: no such recipe, a setting that doesn't exist, or a value of another type.
-    """
-    from jsonargparse import ArgumentParser
-
-    path = recipe_file(name_or_file)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--recipe", type=Recipe)
-    try:
-        tree = read_tree(path, Recipe)
-        for name, value in (changes or {}).items():
-            if name not in setting_hints(Recipe):
-                raise unknown_setting(name)
-            *parents, last = name.split(".")
-            branch = tree
-            for parent in parents:
-                branch = branch.setdefault(parent, {})
-            branch[last] = value
-            expected = wrong_kind(value, setting_hints(Recipe)[name])
-            if expected is not None:
-                raise SettingsError(
-                    f"the setting {name} can't be used",
-                    code="setting",
-                    expected=expected,
-                    found=repr(value),
-                )
-        recipe = parser.instantiate(parser.parse_object({"recipe": tree})).recipe
-    except MrkneeError:
-        raise
-    except Exception as error:  # jsonargparse raises several kinds; each says which setting
-        raise SettingsError(
-            "a recipe can't be read", code="recipe", file=path, found=str(error).strip()
-        ) from None
-    assert isinstance(recipe, Recipe)  # noqa: S101  # for the type checker
-    return with_statistics(recipe, dict(flat_settings(tree)))
+    expected = dict(zip(("mean", "sd"), input_statistics(recipe.network.encoder), strict=True))
+    changes = {name: expected[name] for name in missing}
+    return recipe.replace(preparation=recipe.preparation.replace(**changes))

@@ -1,0 +1,82 @@
+"""How a command ends: its exit status, and the one message that goes with it.
+
+0 done, 1 failed on something a person has to put right (reported in one message), 2 a command line
+that can't be understood, 130 ended by Ctrl-C, 143 by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mrknee.errors import MrkneeError, MrkneeWarning, OutputError
+from mrknee.files import FULL_DISK
+
+
+def status_of(verb: str, work: Callable[[], int]) -> int:
+    """Does a verb's work and returns the exit status; errors and notes go to standard error."""
+    shown, warnings.showwarning = warnings.showwarning, _show_notes(verb)
+    try:
+        return work()
+    except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
+        sys.stderr.close()
+        return 0
+    except MrkneeError as error:
+        print(f"mrknee {verb}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # the system's own words: no space left, permission denied, ...
+        advice = "make room, or write elsewhere" if error.errno in FULL_DISK else None
+        file = Path(error.filename) if isinstance(error.filename, str) else None
+        told = OutputError(error.strerror or str(error), code="system", file=file, advice=advice)
+        print(f"mrknee {verb}: {told}", file=sys.stderr)
+        return 1
+    finally:
+        warnings.showwarning = shown
+
+
+@contextmanager
+def interruptible(verb: str, advice: str) -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM end a verb with one line.
+
+    Raises:
+        SystemExit: 130 or 143, as a shell has it for a command ended by these signals.
+    """
+    terminated = False
+
+    def terminate(*_: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    may_handle = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, terminate) if may_handle else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        if may_handle:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second would end in a traceback
+        how = "terminated" if terminated else "interrupted"
+        print(f"mrknee {verb}: {how}; {advice}", file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
+    finally:
+        if may_handle:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _show_notes(verb: str) -> Callable[..., None]:
+    """What shows our own warnings as one line each, and other libraries' as Python does."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:  # noqa: ANN401
+        if issubclass(category, MrkneeWarning):
+            print(f"mrknee {verb}: note: {message}", file=sys.stderr)
+        else:
+            others(message, category, *place)
+
+    return show

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from mrknee.errors import ModelError, SettingsError
+from mrknee.networks.settings import NetworkSettings
+from mrknee.settings import Settings, allowed, described, stated_settings
+from mrknee.tensors.settings import AugmentationSettings, PreparationSettings
+from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings, SelectionSettings
+
+PARTS = (
+    NetworkSettings,
+    PreparationSettings,
+    AugmentationSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+    SelectionSettings,
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"epochs": "3"}, "a whole number from 1 to 100,000"),
+        ({"epochs": 3.0}, "a whole number from 1 to 100,000"),
+        ({"epochs": True}, "a whole number from 1 to 100,000"),
+        ({"epochs": None}, "a whole number from 1 to 100,000"),
+        ({"epochs": 0}, "a whole number from 1 to 100,000"),
+        ({"epochs": 10**400}, "a whole number from 1 to 100,000"),
+        ({"batch_slices": "many"}, "a whole number from 1 to 1,000,000 or null"),
+        ({"sensitivity": "0.9"}, "a number above 0 to below 1"),
+        ({"sensitivity": True}, "a number above 0 to below 1"),
+        ({"sensitivity": float("nan")}, "a number above 0 to below 1"),
+        ({"sensitivity": float("inf")}, "a number above 0 to below 1"),
+        ({"sensitivity": 10**400}, "a number above 0 to below 1"),
+        ({"keep_every_epoch": 1}, "true or false"),
+        ({"keep_every_epoch": "true"}, "true or false"),
+        ({"weights": 1}, "text"),
+        ({"weights": None}, "text"),
+        ({"precision": "fp16"}, "one of 32-true, bf16-mixed, 16-mixed, auto"),
+        ({"precision": 32}, "one of 32-true, bf16-mixed, 16-mixed, auto"),
+        ({"findings": 1}, "a list of text or text or null"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_error(settings: dict[str, Any], expected: str) -> None:
+    """It names the setting, what it may be, and what was found; nothing is converted."""
+    with pytest.raises(SettingsError) as caught:
+        Recipe(**settings)
+    ((name, value),) = settings.items()
+    assert caught.value.what == f"the setting {name} can't be used"
+    assert caught.value.code == "setting"
+    assert caught.value.expected == expected
+    assert caught.value.found == repr(value)
+
+
+def test_a_number_of_many_digits_is_refused_too() -> None:
+    """Even one that Python doesn't write out."""
+    with pytest.raises(SettingsError, match="the setting epochs can't be used"):
+        Recipe(epochs=10**5000)
+
+
+def test_a_whole_number_stands_where_a_fraction_may() -> None:
+    """It is the number that it is, as a float; so a recipe's digest doesn't depend on how."""
+    rate = Recipe.model_validate({"optimizer": {"learning_rate": 1}}).optimizer.learning_rate
+    assert (rate, type(rate)) == (1.0, float)
+
+
+@pytest.mark.parametrize(
+    ("tree", "name"),
+    [
+        ({"network": {"dropout": 2}}, "network.dropout"),
+        ({"preparation": {"crop": 300}}, "preparation.crop"),
+        ({"selection": {"part": "test"}}, "selection.part"),
+        ({"findings": ["ACL tear"]}, "findings"),
+        ({"findings": ["acl", "acl"]}, "findings"),
+        ({"findings": ["acl", 1]}, "findings"),
+        ({"loggers": ["tensorboard", None]}, "loggers"),
+        ({"loggers": "tensorbord"}, "loggers"),
+        ({"axes": "rows,cols"}, "axes"),
+        ({"network": "alexnet"}, "network"),
+        ({"network": None}, "network"),
+        ({"network": OptimizerSettings()}, "network"),
+    ],
+)
+def test_a_setting_of_a_part_has_its_whole_name(tree: dict[str, Any], name: str) -> None:
+    """The name that it has in a recipe and on the command line, wherever the fault is found."""
+    with pytest.raises(SettingsError) as caught:
+        Recipe.model_validate(tree)
+    assert f"the setting {name} can't be used" in caught.value.what
+    assert caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "near"),
+    [
+        (Recipe, "epoch", "epochs"),
+        (Recipe, "lr", "optimizer.learning_rate"),
+        (Recipe, "dropout", "network.dropout"),
+        (NetworkSettings, "encodr", "network.encoder"),
+        (OptimizerSettings, "lr", "optimizer.learning_rate"),
+    ],
+)
+def test_an_unknown_setting_says_which_was_meant(
+    kind: type[Settings], given: str, near: str
+) -> None:
+    """Also by the names of other programs, and for a part that is made by itself."""
+    with pytest.raises(SettingsError) as caught:
+        kind(**{given: 1})
+    assert caught.value.code == "unknown-setting"
+    assert given in caught.value.what
+    assert caught.value.advice == f"did you mean {near}?"
+
+
+def test_contradictions_name_both_settings() -> None:
+    """Batch statistics need whole batches, and a crop fits into its image."""
+    with pytest.raises(SettingsError, match=r"slices_at_once and network\.batchnorm"):
+        Recipe(slices_at_once=4, network=NetworkSettings(batchnorm="trained"))
+    with pytest.raises(SettingsError, match="crop 100, size 64"):
+        PreparationSettings(size=64, crop=100)
+
+
+def test_a_changed_copy_is_checked() -> None:
+    """A copy with other settings is refused as a recipe with these settings would be."""
+    recipe = Recipe(epochs=3)
+    assert recipe.replace(epochs=4).epochs == 4
+    assert recipe.epochs == 3
+    with pytest.raises(SettingsError, match="epochs"):
+        recipe.replace(epochs=0)
+    with pytest.raises(SettingsError, match="there is no setting epoch"):
+        recipe.replace(epoch=4)
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.epochs = 4
+
+
+def test_every_setting_has_a_description_a_default_and_limits() -> None:
+    """The JSON schema says all of it: the command line and the documentation are made from it."""
+    schemas = described(Recipe)
+    assert len(schemas) > 40
+    for name, schema in schemas.items():
+        assert schema["description"].endswith("."), name
+        assert "default" in schema, name
+        for kind in schema.get("anyOf", [schema]):
+            if kind["type"] in ("integer", "number"):
+                assert {"minimum", "exclusiveMinimum"} & set(kind), name
+                assert {"maximum", "exclusiveMaximum"} & set(kind), name
+        assert allowed(schema)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_called_what_a_recipe_calls_it(part: type[Settings]) -> None:
+    """So that an error in it, found where it is made, has the setting's whole name."""
+    assert Recipe.model_fields[part.section].annotation is part
+    assert set(described(part)) <= set(described(Recipe))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"size": 256, "crop": 224, "mean": 1.0},
+        {"size": 256, "crop": 224, "mean": 1.0, "sd": 1.0, "more": 1},
+        {"size": 256, "crop": 224, "mean": "1", "sd": 1.0},
+        {"size": 256, "crop": 300, "mean": 1.0, "sd": 1.0},
+        {"size": 256, "crop": 224, "mean": 1.0, "sd": 0.0},
+        {"size": 256, "crop": 224, "mean": 1.0, "sd": None},
+    ],
+)
+def test_a_models_settings_are_all_stated(content: dict[str, Any]) -> None:
+    """A model without one of them is refused: a default could be another than it was made with."""
+    with pytest.raises(ModelError) as caught:
+        stated_settings(PreparationSettings, content)
+    assert caught.value.code == "description"
+    assert "preparation" in caught.value.what
+    made = PreparationSettings(mean=1.5)
+    assert stated_settings(PreparationSettings, made.to_dict()) == made
