@@ -6,10 +6,10 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from mrknee.sources.clinical.directory import Listed, missing
+from mrknee.sources.clinical.directory import ListedImage, missing
 
 DISC = PurePosixPath("/disc")
-LISTED = [Listed(DISC, DISC / "DICOM" / f"IM{n:04d}", f"1.2.{n}") for n in range(4)]
+LISTED = [ListedImage(DISC, DISC / "DICOM" / f"IM{n:04d}", f"1.2.{n}") for n in range(4)]
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,5 @@ LISTED = [Listed(DISC, DISC / "DICOM" / f"IM{n:04d}", f"1.2.{n}") for n in range
 def test_listed_images_are_found_by_name_or_uid(
     names: list[PurePosixPath], instances: list[str], absent: int
 ) -> None:
-    """Listed images are found by path or UID; a DICOMDIR without any present image is ignored."""
+    """ListedImage images are found by path or UID; a DICOMDIR without any present image is ignored."""
     assert len(missing(LISTED, names, instances)) == absent
