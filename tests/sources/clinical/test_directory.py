@@ -27,5 +27,5 @@ LISTED = [ListedImage(DISC, DISC / "DICOM" / f"IM{n:04d}", f"1.2.{n}") for n in 
 def test_listed_images_are_found_by_name_or_uid(
     names: list[PurePosixPath], instances: list[str], absent: int
 ) -> None:
-    """ListedImage images are found by path or UID; a DICOMDIR without any present image is ignored."""
+    """Listed images are found by path or UID; a DICOMDIR without any present image is ignored."""
     assert len(missing(LISTED, names, instances)) == absent

@@ -34,7 +34,7 @@ def read_directory(file: io.BufferedIOBase, folder: PurePosixPath) -> list[Liste
 
     Args:
         file: seekable file at its start.
-        folder: folder of the DICOMDIR. ListedImage paths may point outside; no file is opened by them.
+        folder: folder of the DICOMDIR. Listed paths may point outside; no file is opened by them.
 
     Raises:
         MrkneeError: the file can't be read. The message quotes nothing from it.
