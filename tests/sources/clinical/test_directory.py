@@ -6,10 +6,10 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from mrknee.sources.clinical.directory import Listed, missing
+from mrknee.sources.clinical.directory import ListedImage, missing
 
 DISC = PurePosixPath("/disc")
-LISTED = [Listed(DISC, DISC / "DICOM" / f"IM{n:04d}", f"1.2.{n}") for n in range(4)]
+LISTED = [ListedImage(DISC, DISC / "DICOM" / f"IM{n:04d}", f"1.2.{n}") for n in range(4)]
 
 
 @pytest.mark.parametrize(

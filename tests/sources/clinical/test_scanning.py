@@ -85,7 +85,7 @@ def to_nowhere(path: Path) -> None:
         (lambda path: path.write_bytes(bytes(5000)), "zeros"),
         (lambda path: path.write_text("<html>not found</html>"), "its beginning is damaged"),
         (lambda path: path.write_bytes(b"\xa5\x5a\x91" * 999), "its beginning is damaged"),
-        (lambda path: path.write_bytes(path.read_bytes()[:300]), "cut off in its header"),
+        (lambda path: path.write_bytes(path.read_bytes()[:300]), "truncated in its header"),
         (to_nowhere, "broken link"),
     ],
     ids=["empty", "zeros", "text", "noise", "cut", "link"],

@@ -15,7 +15,7 @@ MAX_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedImage:
     """An image that a DICOMDIR lists.
 
     Attributes:
@@ -29,7 +29,7 @@ class Listed:
     instance: str
 
 
-def read_directory(file: io.BufferedIOBase, folder: PurePosixPath) -> list[Listed]:
+def read_directory(file: io.BufferedIOBase, folder: PurePosixPath) -> list[ListedImage]:
     """Reads the images that a DICOMDIR lists.
 
     Args:
@@ -45,7 +45,7 @@ def read_directory(file: io.BufferedIOBase, folder: PurePosixPath) -> list[Liste
     with untrusted():
         records = parse(file, ["DirectoryRecordSequence"]).get("DirectoryRecordSequence") or []
         return [
-            Listed(
+            ListedImage(
                 folder,
                 folder.joinpath(*parts),
                 text(record, "ReferencedSOPInstanceUIDInFile"),
@@ -57,7 +57,7 @@ def read_directory(file: io.BufferedIOBase, folder: PurePosixPath) -> list[Liste
 
 
 def missing(
-    listed: Iterable[Listed], names: Iterable[PurePosixPath], instances: Iterable[str]
+    listed: Iterable[ListedImage], names: Iterable[PurePosixPath], instances: Iterable[str]
 ) -> list[PurePosixPath]:
     """Returns the paths of listed images that are present neither by path nor by UID.
 
@@ -69,7 +69,7 @@ def missing(
         instances: SOPInstanceUIDs of all images that could be read.
     """
     paths, uids = {_key(name) for name in names}, set(instances)
-    absent: list[Listed] = []
+    absent: list[ListedImage] = []
     present: set[PurePosixPath] = set()
     for one in listed:
         if _key(one.name) in paths or (one.instance and one.instance in uids):

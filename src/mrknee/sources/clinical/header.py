@@ -203,7 +203,7 @@ def _images(dataset: FileDataset, location: Location) -> list[Image]:
     kind = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
     if (not kind or kind in MR_IMAGES) and not (rows and cols):
         raise DataError(
-            "a DICOM file is cut off in its header",
+            "a DICOM file is truncated in its header",
             code="dicom",
             advice="copy or export the file again",
         )

@@ -182,10 +182,10 @@ def split_by_knee(key: str, found: Sequence[Candidate], notes: Sequence[str] = (
     knees = []
     both: tuple[Side, Side] = ("left", "right")
     for side in both:
-        says = {
+        named = {
             own for name, of_side in of.items() if of_side == side for own in evidence[name].own
         }
-        conflict = odd or ([] if says <= {side} else [REVERSED])
+        conflict = odd or ([] if named <= {side} else [REVERSED])
         parts = tuple(_for_side(one, of.get(one.name), side, evidence[one.name]) for one in found)
         known, why = (None, CONTRADICTORY) if conflict else (side, origin)
         knees.append(Study(f"{key} {side}", known, why, parts, notes=(*notes, *conflict)))

@@ -72,7 +72,7 @@ OTHER_SIDECAR = "the JSON file next to it names another plane and was ignored"
 
 
 @dataclass(frozen=True)
-class _Named:
+class _NamedFile:
     """Properties of a file by its name and its sidecar.
 
     Attributes:
@@ -96,11 +96,11 @@ def nifti_studies(
     locations: Iterable[Location], *, any_body_part: bool = False
 ) -> tuple[list[Study], int]:
     """Groups NIfTI files into studies; also returns the number of files without a plane's name."""
-    exams: dict[str, list[_Named]] = {}
+    exams: dict[str, list[_NamedFile]] = {}
     nameless = 0
     with Opener() as opener:
         for location in locations:
-            named = _named(location, _sidecar(opener, location))
+            named = _parse_name(location, _sidecar(opener, location))
             if named is None:
                 nameless += 1
             else:
@@ -131,7 +131,7 @@ def _paired_side(key: str, exams: Mapping[str, object]) -> str:
     return ""
 
 
-def _studies(key: str, group: Sequence[_Named], *, any_body_part: bool) -> list[Study]:
+def _studies(key: str, group: Sequence[_NamedFile], *, any_body_part: bool) -> list[Study]:
     stacks, refusals = [], []
     for one in group:
         try:
@@ -173,7 +173,7 @@ def _sidecar(opener: Opener, location: Location) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _named(location: Location, sidecar: Mapping[str, Any]) -> _Named | None:
+def _parse_name(location: Location, sidecar: Mapping[str, Any]) -> _NamedFile | None:
     """Returns a file's properties by its name and sidecar; None if its plane is not stated."""
     name = location.name
     stem = normalised(name.name[: name.name.lower().rindex(".nii")])
@@ -216,7 +216,7 @@ def _named(location: Location, sidecar: Mapping[str, Any]) -> _Named | None:
     )
     if NOT_MAGNITUDE & set(parts):
         image = replace(image, component="PHASE")
-    return _Named(location, exam, plane, mask, image, (OTHER_SIDECAR,) if other else ())
+    return _NamedFile(location, exam, plane, mask, image, (OTHER_SIDECAR,) if other else ())
 
 
 def _side(hemi: re.Match[str]) -> str:

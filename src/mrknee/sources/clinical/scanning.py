@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from mrknee.errors import DataError, MrkneeError
 from mrknee.progress import Progress
 from mrknee.sources.clinical.dicomfile import is_dicom
-from mrknee.sources.clinical.directory import Listed, missing, read_directory
+from mrknee.sources.clinical.directory import ListedImage, missing, read_directory
 from mrknee.sources.clinical.header import Image, read_header
 from mrknee.sources.clinical.locate import Location, Opener, find_files
 from mrknee.sources.clinical.nifti import is_nifti
@@ -41,7 +41,7 @@ class Scan:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     left_out: list[tuple[PurePosixPath, str]] = field(default_factory=list)
     others: list[OtherFile] = field(default_factory=list)
-    listed: list[Listed] = field(default_factory=list)
+    listed: list[ListedImage] = field(default_factory=list)
 
     def add(self, other: Scan) -> None:
         """Adds the results of another scan."""
