@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from mrknee.errors import RequestError
 from mrknee.web.refusal import RefusalError, busy
+from mrknee.web.request_queue import RETRY_SECONDS
 
 MAX_BODY_BYTES = 100_000_000
 """Maximum size of a request body. The largest exam of MRNet (3 planes of 61 slices of 256 x 256)
@@ -39,9 +40,6 @@ one of the `MAX_ARRIVING` places."""
 
 SETTLED_SECONDS = 0.5
 """Minimum age of an upload that is aborted in favour of another: its rate must be known."""
-
-RETRY_SECONDS = 2
-"""`Retry-After` of refused and aborted uploads."""
 
 _BUFFER = 262_144  # bytes collected per write, so that small parts don't cost a system call each
 

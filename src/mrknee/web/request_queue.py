@@ -20,7 +20,7 @@ MAX_EXAMS = 8
 """Maximum number of received exams: those waiting and the one being processed."""
 
 RETRY_SECONDS = 2
-"""`Retry-After` of a full queue: about the processing time of one exam on two cores."""
+"""`Retry-After` of refused exams and uploads: about the processing time of an exam on two cores."""
 
 Answer = TypeVar("Answer")
 
