@@ -147,7 +147,7 @@ def predict(
     print(f"wrote {len(predictions.ids)} exams, {', '.join(predictions.findings)}, to {out}")
     for finding, reason in predictor.uncalibrated.items():
         print(f"{finding}: {reason}")
-    print("research use only: these numbers are no diagnosis")
+    print("research use only: these numbers are not a diagnosis")
 
 
 def submit(
@@ -296,7 +296,7 @@ def explain(
         print(f"{name}: probability {probability:.3f}{mark}; {words}")
     _warn_of_remarks("explain", {exam: explained.remarks} if explained.remarks else {}, None)
     print(f"wrote {out / 'index.html'}")
-    print("research use only: these numbers are no diagnosis")
+    print("research use only: these numbers are not a diagnosis")
 
 
 def export(
