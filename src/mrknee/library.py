@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mrknee.errors import ModelError, SettingsError
 from mrknee.exams import Dataset, split_of
@@ -99,7 +99,7 @@ def train(
     *,
     out: str | PathLike[str],
     resume: bool = False,
-    **settings: Any,  # noqa: ANN401  # whatever the setting is
+    **settings: object,
 ) -> Run:
     """Trains one network for all findings and writes a run folder.
 
@@ -112,7 +112,8 @@ def train(
         resume: go on with an interrupted run of the same settings, or start it where there is
             none.
         settings: changes to the recipe, by the names that `mrknee train --help` lists: `epochs=2`,
-            `seed=1`, `**{"network.encoder": "resnet50"}`.
+            `seed=1`, `**{"network.encoder": "resnet50"}`. They are held to the types and ranges of
+            `mrknee.training.recipe.Recipe`, as a recipe's file is.
 
     Returns:
         The run: `run.scorecard`, `run.load_model()`, `run.to_frame()`.
