@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mrknee.errors import ModelError, SettingsError
 from mrknee.exams import Dataset, split_of
@@ -99,7 +99,7 @@ def train(
     *,
     out: str | PathLike[str],
     resume: bool = False,
-    **settings: Any,  # noqa: ANN401  # whatever the setting is
+    **settings: object,
 ) -> Run:
     """Trains one network for all findings and writes a run folder.
 
@@ -111,7 +111,8 @@ def train(
         out: the run folder to write; must be empty or missing, unless `resume` is true.
         resume: continue an interrupted run with the same settings, or start it if there is none.
         settings: changes to the recipe, with the names listed by `mrknee train --help`: `epochs=2`,
-            `seed=1`, `**{"network.encoder": "resnet50"}`.
+            `seed=1`, `**{"network.encoder": "resnet50"}`. Types and ranges are those of a recipe file
+            (`mrknee.training.recipe.Recipe`).
 
     Returns:
         The run: `run.scorecard`, `run.load_model()`, `run.to_frame()`.

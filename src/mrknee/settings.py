@@ -166,7 +166,7 @@ def unknown_setting(name: str, kind: type[Settings]) -> SettingsError:
 def _refusal(kind: type[Settings], error: ValidationError) -> SettingsError:
     """The first fault that pydantic found, as our error."""
     fault = error.errors(include_url=False)[0]
-    own = str(fault["loc"][0]) if fault["loc"] else ""
+    own = (str(fault["loc"][0]) or "''") if fault["loc"] else ""
     name = ".".join(filter(None, (kind.section, own)))
     if fault["type"] in ("extra_forbidden", "invalid_key"):
         return unknown_setting(name, kind)
@@ -176,7 +176,7 @@ def _refusal(kind: type[Settings], error: ValidationError) -> SettingsError:
         expected = f"settings of its own, such as {next(iter(described(kind)))}"
     looks_otherwise = "text" in expected and isinstance(fault["input"], int | float)
     return cannot_be_used(
-        name,
+        name or "recipe",
         expected=expected,
         found=_shown(fault["input"]),
         advice="put it in quotes, if it is meant as text" if looks_otherwise else None,

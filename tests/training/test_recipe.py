@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, SettingsError
+from mrknee.exams import Findings
 from mrknee.networks.prediction import device_here
+from mrknee.tensors.settings import PreparationSettings
 from mrknee.training.estimate import AUTOMATIC_SLICES, slices_at_once
 from mrknee.training.recipe import Recipe, load_recipe, recipe_names
 
@@ -70,6 +72,34 @@ def test_each_improvement_the_post_proposes_is_one_setting(setting: str, value: 
 def test_findings_may_be_given_with_commas() -> None:
     """`--findings meniscus,acl` means both, in their one order."""
     assert load_recipe("reference", {"findings": "meniscus,acl"}).findings == ["acl", "meniscus"]
+    opened = Findings(["meniscus", "acl"])  # what a data set has
+    assert load_recipe("reference", {"findings": opened}).findings == ["acl", "meniscus"]
+
+
+def test_a_whole_part_may_be_changed() -> None:
+    """As settings or as a dictionary; what it states holds, also where it would follow another."""
+    part = PreparationSettings(size=64, crop=48, mean=1.5)
+    assert load_recipe("reference", {"preparation": part}).preparation == part
+    changes = {"preparation": part.to_dict(), "preparation.crop": 32}
+    changed = load_recipe("reference", changes)
+    assert changed.preparation == part.replace(crop=32)
+    assert changes["preparation"] == part.to_dict()
+
+
+@pytest.mark.parametrize("name", ["", "epochs.x", "network.", "network..x", "network.encoder.x"])
+def test_a_name_that_leads_nowhere_is_refused(name: str) -> None:
+    """Below a setting that has no parts, and with a part that has no name."""
+    with pytest.raises(SettingsError):
+        load_recipe("reference", {name: 1})
+
+
+def test_a_recipe_has_to_be_right_by_itself(tmp_path: Path) -> None:
+    """Also where a change would put it right: the error names the file, not the change."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("epochs: 0\n")
+    with pytest.raises(SettingsError, match="the setting epochs can't be used") as caught:
+        load_recipe(str(file), {"epochs": 3})
+    assert caught.value.file == str(file)
 
 
 @pytest.mark.parametrize(

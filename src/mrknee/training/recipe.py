@@ -111,6 +111,7 @@ class SelectionSettings(Settings):
 def _finding_names(given: object) -> object:
     """`acl,meniscus` or a list of names as a list, in the usual order."""
     names = given.strip("[]").split(",") if isinstance(given, str) else given
+    names = list(names) if isinstance(names, tuple) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return given
     from mrknee.exams import Findings  # it imports numpy
@@ -129,6 +130,7 @@ def _finding_names(given: object) -> object:
 def _logger_names(given: object) -> object:
     """`tensorboard`, `tensorboard,wandb`, `tensorboard wandb`, `[wandb]`, `none` or a list."""
     names = given.strip("[]").replace(",", " ").split() if isinstance(given, str) else given
+    names = list(names) if isinstance(names, tuple) else names
     if names is None or names in (["none"], ["null"]):
         return []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -315,7 +317,8 @@ def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None
             branch = branch.setdefault(parent, {})
             if not isinstance(branch, dict):
                 raise unknown_setting(name, Recipe)
-        branch[last] = value.to_dict() if isinstance(value, Settings) else value
+        value = value.to_dict() if isinstance(value, Settings) else value
+        branch[last] = dict(value) if isinstance(value, dict) else value
     if changes:
         recipe = Recipe.model_validate(tree)
     return _with_statistics(recipe, dict(flat_settings(tree)))
