@@ -5,7 +5,7 @@
 - `page`, `report.html`, `report.css`: contents -> HTML; `sentences`, `words`: results and numbers
   as text; `templates`: Jinja2.
 - `figures`, `plot`: inline SVG.
-- `published`: what others have stated; `claim`: the CLAIM 2024 checklist.
+- `published`: what others have stated; `claim`: what a run answers of the CLAIM 2024 checklist.
 - `pictures`: heat maps over slices.
 - `exam_page`, `exam.html`: why one exam was read as it was.
 """

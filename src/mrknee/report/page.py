@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from mrknee import __version__
 from mrknee.report import figures, sentences, words
-from mrknee.report.claim import claim_table
+from mrknee.report.claim import claim_items
 from mrknee.report.contents import Contents
 from mrknee.report.published import PublishedAuc, aucs_of, means_of, readings_of
 from mrknee.report.templates import templates
@@ -95,7 +95,7 @@ def render(contents: Contents) -> str:
         verdict=_verdict_of(contents.comparison),
         compared=sentences.compared(contents.comparison, contents.titles),
         methods=_methods(parts),
-        claim=claim_table(contents),
+        claim=claim_items(contents),
         version=__version__,
     )
 
