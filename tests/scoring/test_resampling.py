@@ -5,12 +5,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mrknee.errors import MrkneeError
-from mrknee.scoring.discrimination import auc, delong_covariance
+from mrknee.scoring.discrimination import auc
 from mrknee.scoring.paired import paired_delong
 from mrknee.scoring.resampling import (
     BOOTSTRAP,
-    JACKKNIFE,
-    MANY_EXAMS,
     MEAN_OF_ENDS,
     MIN_STRATUM,
     _draw,
@@ -19,8 +17,6 @@ from mrknee.scoring.resampling import (
     bootstrap_differences,
     label_strata,
     mean_auc,
-    mean_pull,
-    stratified_error,
 )
 
 NAMES = ("abnormal", "acl", "meniscus")
@@ -204,36 +200,3 @@ def test_spread_of_differences_is_delongs() -> None:
     for i in range(3):
         error = np.sqrt(paired_delong(labels[:, i], first[:, i], second[:, i]).variance)
         assert draws[:, i].std() == pytest.approx(error, rel=0.1)
-
-
-def test_pulls_tell_what_the_bootstrap_would() -> None:
-    """The error from the exams' pulls is the bootstrap's, of a mean and of a mean difference."""
-    labels, first = draw(16, 600)
-    labels[:90, 2] = np.nan
-    second = first + 0.7 * np.random.default_rng(0).normal(size=first.shape)
-    pulls = [mean_pull(labels, scores) for scores in (first, second)]
-    means = bootstrap_aucs(labels, first, seed=0, replicates=2000).mean(axis=1)
-    differences = bootstrap_differences(labels, first, second, seed=0).mean(axis=1)
-    assert sum(pulls[0]) == pytest.approx(0, abs=1e-12)
-    assert stratified_error(labels, pulls[0]) == pytest.approx(means.std(), rel=0.06)
-    error = stratified_error(labels, pulls[1] - pulls[0])
-    assert error == pytest.approx(differences.std(), rel=0.06)
-
-
-def test_pulls_of_one_finding_are_delongs_variance() -> None:
-    """With one finding the strata are its classes, and the error is DeLong's."""
-    labels, scores = draw(17, 800)
-    one = labels[:, :1], scores[:, :1]
-    error = stratified_error(one[0], mean_pull(*one))
-    delong = delong_covariance(labels[:, 0], scores[:, 0][np.newaxis]).covariance[0, 0]
-    assert error == pytest.approx(np.sqrt(delong), rel=0.01)
-
-
-def test_many_exams_are_not_drawn_and_told() -> None:
-    """From 5000 exams on the interval is the jackknife's, by name, and near the bootstrap's."""
-    labels, scores = draw(18, MANY_EXAMS)
-    many = mean_auc(NAMES, labels, scores)
-    drawn = bootstrap_aucs(labels, scores, seed=0, replicates=1000).mean(axis=1)
-    assert many.method.startswith(JACKKNIFE)
-    assert (many.low, many.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=1e-3)
-    assert mean_auc(NAMES, labels[:-1], scores[:-1], replicates=50).method == BOOTSTRAP

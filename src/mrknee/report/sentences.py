@@ -210,12 +210,9 @@ def compared(
     else:
         told += [f"{title}: {reason}." for title, reason in reasons.items()]
     intervals = words.one_or_each({title: one.method for title, one in each.items()})
-    exchanged = words.one_or_each({title: one.permutation for title, one in each.items()})
-    holm = words.one_or_each({title: one.corrected for title, one in each.items()})
-    told.append(f"Intervals of the differences: {intervals}. Permutation test: {exchanged}.")
-    told.append(f"Holm's p is corrected from this test's p: {holm}.")
+    told.append(f"Intervals of the differences: {intervals}.")
     told += [
-        f"The mean's difference: {one.method}; {one.permutation}; one test, not part of Holm's."
+        f"The mean's difference: {one.method}; it has no p."
         for one in means
         if not isnan(one.difference)
     ]
