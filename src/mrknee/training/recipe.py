@@ -170,8 +170,8 @@ class Recipe:
         log_train: a log line every so many training exams.
         log_valid: a log line every so many validation exams.
         calibration: what is fitted on the inner exams so that a probability of 0.3 means three of
-            ten: platt (slope and intercept a finding), temperature (slope only), or none. Without
-            inner exams nothing is fitted.
+            ten: platt (slope and intercept per finding), or none. Without inner exams nothing is
+            fitted.
         sensitivity: of the second operating point fixed on the inner exams; the first is Youden's.
         max_exams: train and select on at most so many exams, drawn from `train` at its mix of
             labels, for a quick look; all where not given.
@@ -207,7 +207,7 @@ class Recipe:
     loggers: list[LoggerName] | str | None = "tensorboard"
     log_train: int = 50
     log_valid: int = 10
-    calibration: Literal["platt", "temperature", "none"] = "platt"
+    calibration: Literal["platt", "none"] = "platt"
     sensitivity: float = 0.9
     max_exams: int | None = None
     workers: int = -1
