@@ -25,7 +25,8 @@ from mrknee.scoring.discrimination import DELONG, Auc, auc
 from mrknee.scoring.paired import MOVER, SAME_RANKING, holm
 from mrknee.scoring.predictions import Predictions, aligned, named_files
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
-from mrknee.scoring.text import columns, exams, interval, shown, without_labels
+from mrknee.scoring.text import exams, interval, shown, without_labels
+from mrknee.tables import table_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,10 +161,10 @@ class Comparison:
         title = f"{self.split}: {exams(self.n_exams)}"
         parts = [
             [title, *(f"{letter}: {name}" for name, letter in letters.items())],
-            columns(self._auc_rows(letters), left=2),
+            table_lines(self._auc_rows(letters), left=2),
             [
                 "Differences (B - A is B's AUC less A's), with 95 % intervals:",
-                *columns(self._difference_rows(letters), left=2),
+                *table_lines(self._difference_rows(letters), left=2),
                 *self._explained(),
             ],
             self._sentences(letters),
@@ -210,11 +211,11 @@ class Comparison:
             return f"no difference shown: the interval holds 0; {limit}"
         return f"no difference shown: {shown_p}, though the interval by itself leaves out 0"
 
-    def _auc_rows(self, letters: Mapping[str, str]) -> list[tuple[str, ...]]:
     def _tests(self) -> int:
         """How many tests Holm's correction is over."""
         return sum(not math.isnan(one.p_holm) for one in self.differences)
 
+    def _auc_rows(self, letters: Mapping[str, str]) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [
             ("finding", "model", "AUC", "95 % interval", "positive", "negative")
         ]
