@@ -7,8 +7,7 @@
 - `export`: a run folder -> one ONNX file, proven; `graph` is what it exports.
 - `quantisation`: the graph in 8 bits, and what that costs in AUC.
 - `onnx_model`: an ONNX file: exams -> probabilities and explanations (no torch); `onnx_file` is
-  its bytes, `onnx_metadata` its metadata, `onnx_graph` what its graph may hold, `runtimes` is
-  what computes it.
+  its bytes, `onnx_graph` what its graph may hold, `runtimes` is what computes it.
 - `trained_series`: series that a model was not trained on are left out.
 - `submission`: the MRNet competition's interface.
 """
