@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import onnx
 import pytest
 from hypothesis import given
@@ -83,3 +86,22 @@ def test_a_field_number_that_would_be_cut_off_is_refused() -> None:
     inside = bytes([*digits, tag, 0])
     with pytest.raises(ValueError, match="parsing"):
         parse(graph() + bytes([7 << 3 | 2, len(inside)]) + inside)
+
+
+def test_reading_imports_the_generated_file_only() -> None:
+    """The package `onnx` takes longer to import than a model to read; both can be used together."""
+    code = """
+import sys
+from mrknee.inference.onnx_graph import model_proto, parse
+one = model_proto()(ir_version=9)
+one.graph.name = "g"
+assert parse(one.SerializeToString()).graph.name == "g"
+assert "onnx" not in sys.modules
+import subprocess
+import sys
+
+import onnx
+assert onnx.load_from_string(one.SerializeToString()).graph.name == "g"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 0, done.stderr

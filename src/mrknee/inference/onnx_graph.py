@@ -57,8 +57,10 @@ def model_proto() -> Any:  # noqa: ANN401 - a class that protobuf makes
     package = importlib.util.find_spec("onnx")
     file = Path(str(package and package.origin)).with_name("onnx_ml_pb2.py")
     spec = importlib.util.spec_from_file_location("mrknee_onnx_ml_pb2", file)
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
+    if spec is None or spec.loader is None or not file.is_file():
+        from onnx import ModelProto  # a version whose files are arranged in another way
+
+        return ModelProto
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.ModelProto
