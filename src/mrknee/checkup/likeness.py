@@ -40,8 +40,6 @@ Seen = Float32[np.ndarray, "*stacks numbers"]
 Window = tuple[int, int, int, int]
 """First row, row after the last, first column, column after the last, in cells."""
 
-WHOLE: Window = (0, CELLS, 0, CELLS)
-
 
 def grid(stack: Stack) -> Grid:
     """The mean of each cell's pixels; stacks with fewer pixels than cells repeat theirs."""

@@ -141,11 +141,6 @@ class Encoder(nn.Module):
                 module.eval()
 
 
-def build_encoder(name: str, weights: str = "none") -> Encoder:
-    """One encoder; see `build_encoders`."""
-    return build_encoders(name, weights, 1)[0]
-
-
 def build_encoders(name: str, weights: str, count: int) -> list[Encoder]:
     """Several encoders of one kind: equal copies of pretrained ones, or different random ones.
 
