@@ -11,10 +11,10 @@ from mrknee.scoring.resampling import (
     BOOTSTRAP,
     MEAN_OF_ENDS,
     MIN_STRATUM,
-    _draw,
     _weighted_auc,
     bootstrap_aucs,
     bootstrap_differences,
+    drawn_in_portions,
     label_strata,
     mean_auc,
 )
@@ -27,6 +27,12 @@ def draw(seed: int, exams: int = 120) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     labels = (rng.random((exams, 3)) < [0.7, 0.45, 0.45]).astype(float)
     return labels, rng.normal(size=labels.shape) + 1.5 * labels
+
+
+def strata_of(labels: np.ndarray) -> list[np.ndarray]:
+    """The positions of each stratum's exams."""
+    strata = label_strata(labels)
+    return [np.flatnonzero(strata == one) for one in np.unique(strata)]
 
 
 def test_mean_is_the_mean_of_sklearns_aucs() -> None:
@@ -45,7 +51,7 @@ def test_weighted_auc_is_the_auc_of_repeated_exams() -> None:
     labels, scores = draw(1, 60)
     labels[:7, 1] = np.nan
     scores = scores.round(0)
-    times = _draw(label_strata(labels), 20, np.random.default_rng(0))
+    [times] = drawn_in_portions(strata_of(labels), 20, np.random.default_rng(0))
     found = _weighted_auc(labels[:, 1], scores[:, 1], times)
     for row, value in zip(times, found, strict=True):
         exams = np.repeat(np.arange(60), row.astype(int))
@@ -63,7 +69,7 @@ def test_each_replicate_keeps_the_label_patterns() -> None:
     """Every replicate has as many exams of each joint label pattern as the data."""
     labels, _ = draw(2, 200)
     strata = label_strata(labels)
-    times = _draw(strata, 50, np.random.default_rng(1))
+    [times] = drawn_in_portions(strata_of(labels), 50, np.random.default_rng(1))
     for stratum in np.unique(strata):
         assert (times[:, strata == stratum].sum(axis=1) == (strata == stratum).sum()).all()
     for pattern in np.unique(labels, axis=0):

@@ -51,7 +51,7 @@ WINDOWS: tuple[Window, ...] = tuple(
 BLOCK = 256
 """Exams whose windows are compared at a time, which bounds the memory."""
 
-Exam = tuple[str, str]
+SplitAndId = tuple[str, str]
 """Split and id."""
 
 
@@ -62,7 +62,7 @@ def find_copies(looks: Sequence[Look]) -> tuple[list[Pair], list[Problem]]:
     """
     first: dict[bytes, Place] = {}
     problems: list[Problem] = []
-    copied: dict[tuple[Exam, Exam], list[str]] = {}
+    copied: dict[tuple[SplitAndId, SplitAndId], list[str]] = {}
     for look in looks:
         place = look.place
         other = first.setdefault(look.digest, place)
@@ -95,7 +95,7 @@ def find_alike(
     Returns:
         The pairs, the most alike first; and the problems.
     """
-    exams: dict[Exam, dict[str, Look]] = {}
+    exams: dict[SplitAndId, dict[str, Look]] = {}
     for look in looks:
         if not look.blank:
             exams.setdefault(_exam(look.place), {})[look.place.series] = look
@@ -185,9 +185,9 @@ def _mean(
 
 
 def _compare(
-    one: Exam,
-    two: Exam,
-    exams: Mapping[Exam, Mapping[str, Look]],
+    one: SplitAndId,
+    two: SplitAndId,
+    exams: Mapping[SplitAndId, Mapping[str, Look]],
     starts: Mapping[str, tuple[Window, bool]],
 ) -> Pair:
     """Two exams slice by slice, each series in its own best window of the first."""
@@ -215,13 +215,13 @@ def _problem(pair: Pair) -> Problem:
     return Problem(code, text, _file((two[0], two[1]), ()), two[1])
 
 
-def _exam(place: Place) -> Exam:
+def _exam(place: Place) -> SplitAndId:
     return place.split, place.exam
 
 
-def _name(exam: Exam) -> str:
+def _name(exam: SplitAndId) -> str:
     return "/".join(exam)
 
 
-def _file(exam: Exam, series: Sequence[str]) -> str:
+def _file(exam: SplitAndId, series: Sequence[str]) -> str:
     return f"{exam[0]}/{series[0] if len(series) == 1 else '*'}/{exam[1]}.npy"

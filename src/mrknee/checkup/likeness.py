@@ -21,7 +21,7 @@ from mrknee.exams import Stack
 CELLS = 32
 """Rows and columns that each slice is brought to."""
 
-PICTURE = 16
+THUMBNAIL_SIDE = 16
 """Rows and columns of the pictures that are compared."""
 
 FREQUENCIES = 12
@@ -69,10 +69,10 @@ def seen(images: Pictures) -> Seen:
     Returns:
         (stacks, 512), or (512,). A picture without contrast becomes zeros.
     """
-    small = _shrink(images, PICTURE)
+    small = _shrink(images, THUMBNAIL_SIDE)
     small -= small.mean(axis=(-2, -1), keepdims=True)
     small /= np.maximum(np.linalg.norm(small, axis=(-2, -1), keepdims=True), 1e-6)
-    vectors: Seen = small.reshape(*images.shape[:-3], 2 * PICTURE**2)
+    vectors: Seen = small.reshape(*images.shape[:-3], 2 * THUMBNAIL_SIDE**2)
     # once more: the SD of a single slice is a picture without contrast
     vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
     return vectors

@@ -30,7 +30,7 @@ are in the wrong folder) for anything to be said of single ones."""
 MARGIN = 0.25
 """The other plane must lead by this share of the lead that the right one usually has."""
 
-USUAL = 0.05
+TYPICAL_SHARE = 0.05
 """The stack must be more like the other plane than this share of its stacks of other exams, so that
 a stack unlike any (another scanner, another anatomy) is not given to either."""
 
@@ -126,7 +126,7 @@ def _strangers(
         exam = looks[row].place.split, looks[row].place.exam
         others = [(look.place.split, look.place.exam) != exam for look in looks]
         members = correlations[(planes == other_plane) & others, other_plane]
-        if with_other > with_own and np.mean(members < with_other) >= USUAL:
+        if with_other > with_own and np.mean(members < with_other) >= TYPICAL_SHARE:
             place, name = looks[row].place, PLANES[other_plane]
             text = (
                 f"looks {name}: correlates at {with_other:.2f} with the other exams' mean {name} "

@@ -19,7 +19,7 @@ from mrknee.checkup.problem import Problem, from_error
 from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_SERIES, SeriesList, read_stack
 from mrknee.exams.axes import AXES, Axes
-from mrknee.exams.plausibility import BLANK, stack_remarks
+from mrknee.exams.plausibility import BLANK, MANY_EMPTY, stack_remarks
 from mrknee.exams.stackfile import first_pixel
 from mrknee.progress import track
 
@@ -30,11 +30,7 @@ NEARLY_EMPTY = 0.1
 """A slice is nearly empty where its SD is at most this share of the largest in its stack. Slices
 beyond the knee, at both ends of a stack, often are: 0.003 in phantoms, 0.05 in a real knee."""
 
-MANY_EMPTY = 0.25
-"""At its ends, a stack may have up to this share of nearly empty slices; phantoms have up to 14 %,
-a real knee 10 %."""
-
-USUAL = 0.9
+USUAL_SIZE_SHARE = 0.9
 """A series has a usual size where this share of its stacks has it."""
 
 ODD_SLICES = 3
@@ -149,7 +145,7 @@ def check_shapes(looks: Sequence[Look], series: SeriesList = MRNET_SERIES) -> It
         median = float(np.median([look.shape[0] for look in mine]))
         for look in mine:
             file, exam = look.place.file, look.place.exam
-            if look.shape[1:] != usual and count >= USUAL * len(mine):
+            if look.shape[1:] != usual and count >= USUAL_SIZE_SHARE * len(mine):
                 text = f"expected {_size(usual)} pixels as in {count} of {len(mine)} {name} stacks"
                 yield Problem("odd-size", f"{text}; found {_size(look.shape[1:])}", file, exam)
             slices = look.shape[0]

@@ -15,7 +15,8 @@ from typing import Any
 
 from mrknee.exams import MRNET_SERIES
 from mrknee.report.contents import Contents, ModelFacts
-from mrknee.report.words import exams, quoted
+from mrknee.report.words import quoted
+from mrknee.scoring.text import exams
 
 SUBJECTS: Mapping[int, str] = {
     7: "Sources of the data",

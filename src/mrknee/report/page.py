@@ -21,6 +21,7 @@ from mrknee.scoring.comparison import Comparison, Difference, MeanDifference
 from mrknee.scoring.curves import precision_recall, roc, roc_band
 from mrknee.scoring.operating_point import OperatingScore
 from mrknee.scoring.scorecard import FindingScore
+from mrknee.scoring.text import exams
 
 OURS = "this model"
 
@@ -176,7 +177,7 @@ def _auc_groups(contents: Contents) -> list[tuple[str, list[figures.AucRow]]]:
     mean = contents.card.mean
     stated = [_published_row(one) for one in means_of(mean.findings)]
     rows = [figures.AucRow(OURS, mean.value, mean.low, mean.high, ours=True), *stated]
-    return [*groups, (f"Mean of {len(mean.findings)}: {words.exams(contents.card.n_exams)}", rows)]
+    return [*groups, (f"Mean of {len(mean.findings)}: {exams(contents.card.n_exams)}", rows)]
 
 
 def _published_row(one: PublishedAuc) -> figures.AucRow:

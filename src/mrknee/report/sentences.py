@@ -12,6 +12,7 @@ from mrknee.report import words
 from mrknee.report.contents import Contents, ModelFacts
 from mrknee.report.published import means_of
 from mrknee.scoring.comparison import Comparison
+from mrknee.scoring.text import exams
 
 FEW = 100
 """Exams with, and without, a finding that an evaluation should have at least.
@@ -137,7 +138,7 @@ def _where_from(contents: Contents, facts: ModelFacts) -> str:
         facts.shared.get(part, 0)
         for part in ("train", facts.provenance.get("selected_on", {}).get("part"))
     )
-    ids = f"{trained} of its {words.exams(contents.card.n_exams)} have an id that was trained on, "
+    ids = f"{trained} of its {exams(contents.card.n_exams)} have an id that was trained on, "
     ids += f"{chosen} one that chose the epoch"
     if facts.provenance.get("data") == contents.data:
         return f"{split}, which has the name of the one trained on. {ids}."

@@ -70,11 +70,6 @@ def percent(value: float, low: float, high: float) -> str:
     return f"{100 * value:.0f} %; {100 * low:.0f}–{100 * high:.0f} %"  # noqa: RUF001
 
 
-def exams(count: int) -> str:
-    """A number of exams."""
-    return f"{count} exam" + ("" if count == 1 else "s")
-
-
 def p_value(p: float) -> str:
     """A p with three digits, "below 0.001" where there would be none; a dash for NaN."""
     return "below 0.001" if p < 0.001 else number(p)

@@ -21,7 +21,7 @@ from jaxtyping import Float, Float64
 from scipy.special import expit, logit
 
 from mrknee.errors import ModelError
-from mrknee.scoring.plain import count, given
+from mrknee.scoring.plain import count, given, plain
 from mrknee.scoring.proportions import check_prevalence, check_probabilities, known_pairs
 
 Method = Literal["platt", "temperature"]
@@ -96,16 +96,8 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """The calibration as JSON can hold it; a prevalence that is NaN is None."""
-        return {
-            "method": self.method,
-            "slopes": dict(self.slopes),
-            "intercepts": dict(self.intercepts),
-            "prevalences": {
-                name: None if math.isnan(one) else one for name, one in self.prevalences.items()
-            },
-            "exams": dict(self.exams),
-            "reasons": dict(self.reasons),
-        }
+        content: dict[str, Any] = plain(self)
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Calibration:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from mrknee.files import whole_file
 from mrknee.scoring.differences import Difference, MeanDifference, difference, mean_difference
 from mrknee.scoring.discrimination import DELONG, Auc, auc
 from mrknee.scoring.paired import MOVER, SAME_RANKING, holm
+from mrknee.scoring.plain import plain
 from mrknee.scoring.predictions import Predictions, aligned, named_files
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
 from mrknee.scoring.text import exams, interval, shown, without_labels
@@ -134,13 +135,13 @@ class Comparison:
             "models": [
                 {
                     "name": name,
-                    "findings": {finding: _fields(one) for finding, one in self.aucs[name].items()},
-                    "mean": _fields(self.means[name]),
+                    "findings": plain(self.aucs[name]),
+                    "mean": plain(self.means[name]),
                 }
                 for name in self.names
             ],
-            "differences": [_fields(one) for one in self.differences],
-            "mean_differences": [_fields(one) for one in self.mean_differences],
+            "differences": plain(self.differences),
+            "mean_differences": plain(self.mean_differences),
             "seed": self.seed,
             "notes": list(self.notes),
         }
@@ -474,14 +475,6 @@ def _refuse_impossible(
                 expected=f"(exams, findings) {labels.shape}",
                 found=str(one.shape),
             )
-
-
-def _fields(one: Auc | MeanAuc | Difference | MeanDifference) -> dict[str, Any]:
-    """A result's fields by name; NaN as null."""
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in vars(one).items()
-    }
 
 
 def _letter(model: int) -> str:

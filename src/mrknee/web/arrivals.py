@@ -16,6 +16,7 @@ from typing import BinaryIO
 from starlette.requests import ClientDisconnect, Request
 
 from mrknee.errors import RequestError
+from mrknee.web.desk import RETRY_SECONDS
 from mrknee.web.refusal import RefusalError, busy
 
 MAX_BODY_BYTES = 100_000_000
@@ -38,8 +39,6 @@ exam of 0.5 MB fits into `UPLOAD_SECONDS` at this rate; a client that holds a pl
 
 SETTLED_SECONDS = 0.5
 """A body that began so long ago may be given up for another: its rate is known."""
-
-RETRY_SECONDS = 2
 
 _BUFFER = 262_144  # collected before it is written, so that small parts cost no system call each
 
