@@ -29,10 +29,8 @@ def main() -> int:
     import numpy as np
     from scipy.stats import rankdata
 
-    from mrknee.scoring.comparison import compare
     from mrknee.scoring.discrimination import auc, placements
     from mrknee.scoring.paired import paired_delong
-    from mrknee.scoring.permutation import exchange_p, exchange_weights
 
     rng = np.random.default_rng(0)
     labels = (rng.random(arguments.exams) < 0.4).astype(np.float64)
@@ -49,10 +47,6 @@ def main() -> int:
         "  of it: placements by one sort a model": lambda: placements(positive, scores),
         "  instead: three rankings a model (Sun & Xu)": by_midranks,
         "AUC with interval, one model": lambda: auc(labels, scores[0]),
-        "compare, 1 finding: all tests, intervals, mean": lambda: compare(
-            ["a", "b"], ["acl"], labels[:, None], list(scores[:, :, None]), split="valid"
-        ),
-        "permutation test": lambda: exchange_p(exchange_weights(labels, *scores)),
     }
     print(f"{arguments.exams} exams, 2 models, one thread; median of {arguments.repeats}")
     print(f"{processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, ", end="")

@@ -40,9 +40,7 @@ def make_member(
     if calibrated:
         rng = np.random.default_rng(seed)
         labels = (np.arange(90).reshape(30, 3) % 2).astype(float)[:, : len(findings)]
-        fitted = fit_calibration(
-            findings, labels, rng.uniform(0.1, 0.9, labels.shape), method="platt"
-        )
+        fitted = fit_calibration(findings, labels, rng.uniform(0.1, 0.9, labels.shape))
         decisions = {"calibration": fitted.to_dict(), "operating_points": {}}
     network = Network(SETTINGS, findings)
     save_checkpoint(

@@ -58,7 +58,7 @@ def make_run(
         rng = np.random.default_rng(0)
         labels = (np.arange(90).reshape(30, 3) % 2).astype(float)
         probabilities = 1 / (1 + np.exp(-(labels - 0.5 + rng.normal(size=(30, 3)))))
-        calibration = fit_calibration(FINDINGS, labels, probabilities, method="platt")
+        calibration = fit_calibration(FINDINGS, labels, probabilities)
         point = OperatingPoint("Youden", 0.4, 15, 15).to_dict()
         decisions["calibration"] = calibration.to_dict()
         decisions["operating_points"] = {finding: [point] for finding in FINDINGS}

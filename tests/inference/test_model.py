@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = (np.arange(90).reshape(30, 3) % 2).astype(float)
     labels[:, FINDINGS.index("acl")] = 0
     probabilities = np.random.default_rng(0).uniform(0.1, 0.9, (30, 3))
-    calibration = fit_calibration(FINDINGS, labels, probabilities, method="platt")
+    calibration = fit_calibration(FINDINGS, labels, probabilities)
     torch.manual_seed(0)
     decisions = {"calibration": calibration.to_dict(), "operating_points": {}}
     network = Network(SETTINGS, FINDINGS)

@@ -1,6 +1,9 @@
-"""What a graph may hold; malformed graphs of every kind are in tests/hostile/exported.py."""
+"""What an ONNX file may hold; malformed ones of every kind are in tests/hostile/exported.py."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import onnx
 import pytest
@@ -8,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from mrknee.inference.onnx_graph import OPERATORS, refuse_strange
+from mrknee.inference.onnx_graph import OPERATORS, metadata_of, parse, refuse_strange
 from tests.hostile.exported import graph
 
 
@@ -20,13 +23,43 @@ def test_every_operator_of_the_list_is_onnx_own() -> None:
     assert not OPERATORS & {"Loop", "Scan", "SequenceMap", "RandomNormal", "ImageDecoder"}
 
 
+TEXT = st.text(st.characters(codec="utf-8"))
+
+
+@given(
+    metadata=st.dictionaries(TEXT, TEXT), producer=TEXT, version=st.integers(-(2**63), 2**63 - 1)
+)
+def test_metadata_are_read_as_onnx_writes_them(
+    metadata: dict[str, str], producer: str, version: int
+) -> None:
+    """Any keys and values, among other fields of every kind, as the library itself wrote them."""
+    model = onnx.ModelProto(producer_name=producer, model_version=version, ir_version=9)
+    model.graph.name = "g"
+    for key, value in metadata.items():
+        model.metadata_props.append(onnx.StringStringEntryProto(key=key, value=value))
+    assert metadata_of(parse(model.SerializeToString())) == metadata
+
+
+def test_a_key_twice_is_refused() -> None:
+    """Which of the two holds is not defined."""
+    model = onnx.ModelProto()
+    model.graph.name = "g"
+    for _ in range(2):
+        model.metadata_props.append(onnx.StringStringEntryProto(key="a", value="b"))
+    with pytest.raises(ValueError, match="twice"):
+        metadata_of(parse(model.SerializeToString()))
+
+
 @given(st.binary())
 def test_any_bytes_are_judged_or_a_value_error(content: bytes) -> None:
     """Nothing else is raised, whatever the bytes."""
     try:
-        refuse_strange(content)
+        model = parse(content)
+        metadata_of(model)
+        refuse_strange(content, model)
     except ValueError:
         return
+    assert onnx.ModelProto.FromString(content).HasField("graph")
 
 
 @pytest.mark.parametrize("location", [1, 2**32 + 1, 2**63 + 1])
@@ -39,8 +72,9 @@ def test_a_location_of_any_length_is_seen(location: int) -> None:
         rest >>= 7
     tensor += bytes([14 << 3, *digits, rest])
     inside = bytes([5 << 3 | 2, len(tensor)]) + tensor  # GraphProto.initializer
+    content = graph() + bytes([7 << 3 | 2, len(inside)]) + inside
     with pytest.raises(ValueError, match="another file"):
-        refuse_strange(graph() + bytes([7 << 3 | 2, len(inside)]) + inside)
+        refuse_strange(content, parse(content))
 
 
 def test_a_field_number_that_would_be_cut_off_is_refused() -> None:
@@ -50,5 +84,24 @@ def test_a_field_number_that_would_be_cut_off_is_refused() -> None:
         digits.append(tag & 127 | 128)
         tag >>= 7
     inside = bytes([*digits, tag, 0])
-    with pytest.raises(ValueError, match="no number"):
-        refuse_strange(graph() + bytes([7 << 3 | 2, len(inside)]) + inside)
+    with pytest.raises(ValueError, match="parsing"):
+        parse(graph() + bytes([7 << 3 | 2, len(inside)]) + inside)
+
+
+def test_reading_imports_the_generated_file_only() -> None:
+    """The package `onnx` takes longer to import than a model to read; both can be used together."""
+    code = """
+import sys
+from mrknee.inference.onnx_graph import model_proto, parse
+one = model_proto()(ir_version=9)
+one.graph.name = "g"
+assert parse(one.SerializeToString()).graph.name == "g"
+assert "onnx" not in sys.modules
+import subprocess
+import sys
+
+import onnx
+assert onnx.load_from_string(one.SerializeToString()).graph.name == "g"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 0, done.stderr

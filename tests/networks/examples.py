@@ -12,10 +12,17 @@ from torch import Tensor
 
 from mrknee.exams import PLANES
 from mrknee.networks.description import digest_of
+from mrknee.networks.encoders import Encoder, build_encoders
 
 FINDINGS = ("abnormal", "acl", "meniscus")
 
 ByPlane = dict[str, Tensor]
+
+
+def build_encoder(name: str, weights: str = "none") -> Encoder:
+    """One encoder."""
+    [encoder] = build_encoders(name, weights, 1)
+    return encoder
 
 
 def random_batch(

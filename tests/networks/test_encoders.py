@@ -11,7 +11,8 @@ from torchvision.models import AlexNet_Weights  # type: ignore[import-untyped]
 
 from mrknee.errors import MrkneeError
 from mrknee.networks.catalogue import ENCODERS, EncoderTable
-from mrknee.networks.encoders import GreyConv2d, build_encoder
+from mrknee.networks.encoders import GreyConv2d
+from tests.networks.examples import build_encoder
 
 TINY = [
     "test_byobnet",

@@ -18,11 +18,10 @@ from torchvision.models import alexnet  # type: ignore[import-untyped]
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES
 from mrknee.networks import weights as weights_module
-from mrknee.networks.encoders import build_encoder
 from mrknee.networks.network import Network
 from mrknee.networks.settings import NetworkSettings
 from mrknee.networks.weights import LITE0_SHA256, fill, lite0_file, lite0_weights, read_weights
-from tests.networks.examples import FINDINGS
+from tests.networks.examples import FINDINGS, build_encoder
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Findings, write_labels
-from mrknee.report.claim import NOT_STATED, claim_table
+from mrknee.report.claim import claim_items
 from mrknee.report.cohort import count_splits
 from mrknee.report.contents import Contents
 from mrknee.report.evaluation import SELECTED, TRAINED, evaluate, gather, worst_failures
@@ -250,7 +250,7 @@ def test_a_data_set_of_the_same_name_with_other_ids_is_not_optimistic(tmp_path: 
     (run / "split.csv").write_text("exam,part\nk1,train\nk2,valid\n")
     contents = gather(str(predictions), data, model=run)
     assert contents.card.notes == ()
-    assert [claim_table(contents)[n - 1].answer for n in (32, 33)] == [NOT_STATED, NOT_STATED]
+    assert 32 not in claimed(contents)
     assert any("0 of its 24 exams have the id of an exam used for" in s for s in origin(contents))
 
 
@@ -263,7 +263,7 @@ def test_missing_provenance_is_reported_as_unknown(tmp_path: Path) -> None:
     assert "Fitted on unknown exams: thresholds." in text
     assert "It is not known whether its exams were used for training" in text
     assert "another data set" not in text
-    assert [claim_table(contents)[n - 1].answer for n in (32, 33)] == [NOT_STATED, NOT_STATED]
+    assert 32 not in claimed(contents)
     (run / "split.csv").write_text("id;part\n")
     with pytest.raises(MrkneeError, match="parts can't be read"):
         gather(str(predictions), data, model=run)
@@ -301,7 +301,7 @@ def test_the_report_names_the_scored_tables(tmp_path: Path) -> None:
     mean = gather(f"{one},{two}", tmp_path)
     assert "for each finding, the mean over those that have it" in origin(mean)[0]
     assert f"{folder}/1.csv (abnormal, acl, meniscus)" in origin(mean)[0]
-    assert "the mean over the tables with it" in claim_table(mean)[26].answer
+    assert "the mean over the tables with it" in claimed(mean)[27]
     table = Predictions.read(one)
     for column, finding in enumerate(table.findings):
         single = Predictions(
@@ -310,8 +310,13 @@ def test_the_report_names_the_scored_tables(tmp_path: Path) -> None:
         single.write(tmp_path / f"{finding}.csv")
     each = gather(",".join(str(tmp_path / f"{f}.csv") for f in table.findings), tmp_path)
     assert "3 tables, each finding from one of them" in origin(each)[0]
-    assert "the one table with it" in claim_table(each)[26].answer
+    assert "the one table with it" in claimed(each)[27]
     assert each.card.findings == gather(str(one), tmp_path).card.findings
+
+
+def claimed(contents: Contents) -> dict[int, str]:
+    """The answers to items of the CLAIM checklist by number."""
+    return {item.number: item.answer for item in claim_items(contents)}
 
 
 def origin(contents: Contents) -> list[str]:

@@ -1,4 +1,4 @@
-"""Platt and temperature scaling, and the shift to another prevalence."""
+"""Platt scaling, and the shift to another prevalence."""
 
 import json
 import re
@@ -17,12 +17,9 @@ from mrknee.scoring.calibration import (
     LOGIT_EPS,
     MIN_SLOPE,
     Calibration,
-    Method,
     at_prevalence,
     fit_calibration,
 )
-
-METHODS: tuple[Method, ...] = ("platt", "temperature")
 
 
 def simulated(
@@ -35,20 +32,18 @@ def simulated(
     return labels, expit(slope * true + shift)
 
 
-def fit_one(labels: np.ndarray, p: np.ndarray, method: Method) -> Calibration:
+def fit_one(labels: np.ndarray, p: np.ndarray) -> Calibration:
     """The calibration of one finding."""
-    return fit_calibration(["acl"], labels, p, method=method)
+    return fit_calibration(["acl"], labels, p)
 
 
-def sklearns(
-    labels: np.ndarray, logits: np.ndarray, method: str, weights: np.ndarray | None = None
-) -> np.ndarray:
+def sklearns(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """scikit-learn's calibrated probabilities of these logits, its classifier held as it is."""
     classifier = LogisticRegression().fit([[-1.0], [1.0]], [0, 1])
     classifier.coef_, classifier.intercept_ = np.array([[1.0]]), np.array([0.0])
-    calibrated = CalibratedClassifierCV(FrozenEstimator(classifier), method=method)
+    calibrated = CalibratedClassifierCV(FrozenEstimator(classifier), method="sigmoid")
     # One fold over all exams: a frozen classifier is calibrated on everything it is given.
-    calibrated.fit(logits[:, np.newaxis], labels, sample_weight=weights)
+    calibrated.fit(logits[:, np.newaxis], labels)
     result: np.ndarray = calibrated.predict_proba(logits[:, np.newaxis])[:, 1]
     return result
 
@@ -57,83 +52,46 @@ def sklearns(
 def test_platt_is_sklearns(seed: int) -> None:
     """Platt's calibrated probabilities are scikit-learn's sigmoid method's, which smooths alike."""
     labels, p = simulated(150, slope=2.0, shift=1.0, seed=seed)
-    found = fit_one(labels, p, "platt").apply(["acl"], p)[:, 0]
-    assert found == pytest.approx(sklearns(labels[:, 0], logit(p[:, 0]), "sigmoid"), abs=2e-4)
+    found = fit_one(labels, p).apply(["acl"], p)[:, 0]
+    assert found == pytest.approx(sklearns(labels[:, 0], logit(p[:, 0])), abs=2e-4)
 
 
-# The frozen classifier takes no weights, as it should not: the calibration does.
-@pytest.mark.filterwarnings("ignore:Since FrozenEstimator")
-@pytest.mark.parametrize("seed", range(3))
-def test_temperature_is_sklearns_with_the_same_targets(seed: int) -> None:
-    """The temperature is scikit-learn's of exams counted as positive and negative in part."""
-    labels, p = simulated(150, slope=2.5, seed=seed)
-    y, logits = labels[:, 0], logit(p[:, 0])
-    positives, negatives = y.sum(), (1 - y).sum()
-    targets = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    expected = sklearns(
-        np.repeat([1, 0], len(y)),
-        np.tile(logits, 2),
-        "temperature",
-        np.concatenate([targets, 1 - targets]),
-    )[: len(y)]
-    found = fit_one(labels, p, "temperature")
-    assert found.intercepts["acl"] == 0
-    assert found.apply(["acl"], p)[:, 0] == pytest.approx(expected, abs=1e-3)
-
-
-def test_temperature_of_many_exams_is_sklearns_own() -> None:
-    """With many exams the smoothed targets make no difference to scikit-learn's temperature."""
-    labels, p = simulated(20_000, slope=2.5, seed=0)
-    expected = sklearns(labels[:, 0], logit(p[:, 0]), "temperature")
-    found = fit_one(labels, p, "temperature").apply(["acl"], p)[:, 0]
-    assert found == pytest.approx(expected, abs=2e-3)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_fit_is_the_best_there_is(method: Method) -> None:
+def test_fit_is_the_best_there_is() -> None:
     """Another optimiser, on the unscaled problem, finds nothing better."""
     labels, p = simulated(80, slope=3.0, shift=2.0, seed=4)
     y, x = labels[:, 0], logit(p[:, 0])
     targets = np.where(y == 1, (y.sum() + 1) / (y.sum() + 2), 1 / ((1 - y).sum() + 2))
 
     def loss(line: np.ndarray) -> float:
-        z = line[0] * x + (line[1] if method == "platt" else 0.0)
+        z = line[0] * x + line[1]
         return float((np.logaddexp(0, z) - targets * z).mean())
 
-    found = fit_one(labels, p, method)
+    found = fit_one(labels, p)
     ours = np.array([found.slopes["acl"], found.intercepts["acl"]])
     best = minimize(loss, [0.5, 0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-14})
     assert loss(ours) <= best.fun + 1e-10
     assert np.abs(approx_fprime(ours, loss, 1e-6)).max() < 1e-4
 
 
-def test_platt_repairs_class_weights_and_temperature_does_not() -> None:
-    """After training with pos_weight = neg / pos Platt repairs it; a temperature can't."""
+def test_platt_repairs_class_weights() -> None:
+    """What training with pos_weight = neg / pos distorts is as good as the truth after it."""
     labels, true = simulated(4000, prevalence_logit=-4.0, seed=0)
     share = labels.mean()
     weighted = expit(logit(true) + np.log((1 - share) / share))
     assert weighted.mean() > 4 * share  # far too high, as the docstring says
     fitting, rest = slice(0, 2000), slice(2000, None)
-    errors = {}
-    for method in METHODS:
-        found = fit_one(labels[fitting], weighted[fitting], method).apply(["acl"], weighted[rest])
-        errors[method] = brier_score_loss(labels[rest, 0], found[:, 0])
-        if method == "platt":
-            assert found.mean() == pytest.approx(labels[rest].mean(), rel=0.15)
-        else:
-            assert found.mean() > 3 * labels[rest].mean()
+    found = fit_one(labels[fitting], weighted[fitting]).apply(["acl"], weighted[rest])
+    assert found.mean() == pytest.approx(labels[rest].mean(), rel=0.15)
     best = brier_score_loss(labels[rest, 0], true[rest, 0])
-    assert errors["platt"] == pytest.approx(best, rel=0.02)
-    assert errors["temperature"] > 1.5 * best
+    assert brier_score_loss(labels[rest, 0], found[:, 0]) == pytest.approx(best, rel=0.02)
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("exams", [2, 40])
-def test_separated_classes_keep_a_finite_slope(method: Method, exams: int) -> None:
+def test_separated_classes_keep_a_finite_slope(exams: int) -> None:
     """Perfect separation, which has no largest likelihood, gives finite numbers all the same."""
     labels = np.repeat([[0.0], [1.0]], exams // 2, axis=0)
     p = np.clip(labels, 0.2, 0.8)
-    found = fit_one(labels, p, method)
+    found = fit_one(labels, p)
     assert 0 < found.slopes["acl"] < 10
     calibrated = found.apply(["acl"], p)
     # Platt's targets themselves are reached: (P + 1) / (P + 2).
@@ -141,38 +99,35 @@ def test_separated_classes_keep_a_finite_slope(method: Method, exams: int) -> No
     assert not found.reasons
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_certain_probabilities_are_fitted(method: Method) -> None:
+def test_certain_probabilities_are_fitted() -> None:
     """Probabilities of exactly 0 and 1, one of them wrong, give finite numbers."""
     labels = np.array([[0.0], [0.0], [1.0], [1.0], [0.0]])
     p = np.array([[0.0], [0.0], [1.0], [1.0], [1.0]])
-    found = fit_one(labels, p, method)
+    found = fit_one(labels, p)
     calibrated = found.apply(["acl"], p)
     assert np.isfinite([found.slopes["acl"], found.intercepts["acl"]]).all()
     assert ((calibrated > 0) & (calibrated < 1)).all()
     assert 0 < found.slopes["acl"] < 1
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_misleading_probabilities_keep_their_order(method: Method) -> None:
+def test_misleading_probabilities_keep_their_order() -> None:
     """A slope that wants to be negative is held at the smallest, with the reason; the AUC stays."""
     labels, p = simulated(200, seed=1)
-    found = fit_one(labels, 1 - p, method)
+    found = fit_one(labels, 1 - p)
     assert found.slopes["acl"] == pytest.approx(MIN_SLOPE)
     assert "slope held at 0.01" in found.reasons["acl"]
     before = roc_auc_score(labels, 1 - p)
     assert before < 0.5
     assert roc_auc_score(labels, found.apply(["acl"], 1 - p)) == before
-    if method == "platt":  # nearly flat at the prevalence, as it should be
-        assert found.apply(["acl"], 1 - p).mean() == pytest.approx(labels.mean(), abs=0.01)
+    # nearly flat at the prevalence, as it should be
+    assert found.apply(["acl"], 1 - p).mean() == pytest.approx(labels.mean(), abs=0.01)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_no_ranking_changes(method: Method) -> None:
+def test_no_ranking_changes() -> None:
     """Calibration keeps the order of exams, and ties."""
     labels, p = simulated(300, slope=2.0, shift=1.0, seed=2)
     p = p.astype(np.float32).round(2).clip(1e-6)
-    calibrated = fit_one(labels, p, method).apply(["acl"], p)
+    calibrated = fit_one(labels, p).apply(["acl"], p)
     assert (
         np.unique(p, return_inverse=True)[1] == np.unique(calibrated, return_inverse=True)[1]
     ).all()
@@ -187,13 +142,12 @@ def test_no_ranking_changes(method: Method) -> None:
         ([0.0, 1.0], [0.5, 0.5], "0.5|same probability"),
     ],
 )
-@pytest.mark.parametrize("method", METHODS)
 def test_what_can_not_be_fitted_stays_as_it_is(
-    labels: list[float], p: list[float], reason: str, method: Method
+    labels: list[float], p: list[float], reason: str
 ) -> None:
     """One class, no label or no difference: slope 1, intercept 0, no prevalence, and why."""
     column = np.array(p)[:, np.newaxis]
-    found = fit_one(np.array(labels)[:, np.newaxis], column, method)
+    found = fit_one(np.array(labels)[:, np.newaxis], column)
     assert (found.slopes["acl"], found.intercepts["acl"]) == (1, 0)
     assert np.isnan(found.prevalences["acl"])
     assert found.exams["acl"] == np.isfinite(labels).sum()
@@ -206,10 +160,8 @@ def test_each_finding_has_its_own() -> None:
     acl, p_acl = simulated(100, shift=2.0, seed=5)
     tear, p_tear = simulated(100, slope=3.0, seed=6)
     acl[:9] = np.nan
-    both = fit_calibration(
-        ["acl", "meniscus"], np.hstack([acl, tear]), np.hstack([p_acl, p_tear]), method="platt"
-    )
-    alone = fit_one(acl, p_acl, "platt")
+    both = fit_calibration(["acl", "meniscus"], np.hstack([acl, tear]), np.hstack([p_acl, p_tear]))
+    alone = fit_one(acl, p_acl)
     assert both.slopes["acl"] == alone.slopes["acl"]
     assert both.exams == {"acl": 91, "meniscus": 100}
     assert both.prevalences["acl"] == np.nanmean(acl)
@@ -229,15 +181,15 @@ def test_unknown_finding_is_refused() -> None:
     """A finding that was not calibrated is an error that names it."""
     labels, p = simulated(50, seed=0)
     with pytest.raises(MrkneeError, match=r"no calibration[\s\S]*effusion"):
-        fit_one(labels, p, "platt").apply(["effusion"], p)
+        fit_one(labels, p).apply(["effusion"], p)
 
 
 def test_impossible_probability_is_refused() -> None:
     """Neither fitting nor applying takes a probability outside 0 to 1."""
     labels, p = simulated(50, seed=0)
-    fitted = fit_one(labels, p, "platt")
+    fitted = fit_one(labels, p)
     with pytest.raises(MrkneeError, match="not between 0 and 1"):
-        fit_one(labels, p + 1, "platt")
+        fit_one(labels, p + 1)
     with pytest.raises(MrkneeError, match="not between 0 and 1"):
         fitted.apply(["acl"], -p)
 
@@ -249,15 +201,23 @@ def test_calibration_survives_json() -> None:
         ["acl", "meniscus"],
         np.hstack([labels, np.ones_like(labels)]),
         np.hstack([p, p]),
-        method="platt",
     )
     content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     back = Calibration.from_dict(content)
     assert back.to_dict() == found.to_dict()
     assert np.isnan(back.prevalences["meniscus"])
     assert (back.apply(["acl"], p) == found.apply(["acl"], p)).all()
-    clean = fit_one(labels, p, "temperature")
+    clean = fit_one(labels, p)
     assert Calibration.from_dict(clean.to_dict()) == clean
+
+
+def test_a_temperature_of_an_earlier_version_is_read() -> None:
+    """A slope with an intercept of 0, which earlier versions fitted too, is applied as it is."""
+    content = {**fit_one(*simulated(60, seed=0)).to_dict(), "method": "temperature"}
+    content |= {"slopes": {"acl": 0.5}, "intercepts": {"acl": 0.0}}
+    found = Calibration.from_dict(content)
+    assert found.method == "temperature"
+    assert found.apply(["acl"], np.array([[0.8]]))[0, 0] == pytest.approx(expit(0.5 * logit(0.8)))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +235,7 @@ def test_broken_calibration_is_refused(change: dict[str, object]) -> None:
     """A calibration that would turn a ranking round, or lacks something, is an error."""
     labels, p = simulated(60, seed=0)
     with pytest.raises(MrkneeError, match="a calibration can't be"):
-        Calibration.from_dict({**fit_one(labels, p, "platt").to_dict(), **change})
+        Calibration.from_dict({**fit_one(labels, p).to_dict(), **change})
 
 
 def test_shift_of_prevalence_is_bayes() -> None:

@@ -20,7 +20,6 @@ from mrknee.scoring.comparison import (
 )
 from mrknee.scoring.discrimination import auc
 from mrknee.scoring.paired import holm, paired_delong
-from mrknee.scoring.permutation import exchange_p, exchange_weights
 from mrknee.scoring.predictions import Predictions
 from mrknee.scoring.resampling import BOOTSTRAP, MEAN_OF_ENDS, bootstrap_differences, mean_auc
 
@@ -65,8 +64,7 @@ def test_numbers_are_those_of_the_parts() -> None:
         assert found.aucs["b"][one.finding] == auc(labels[:, i], second[:, i])
         assert (one.first_auc, one.second_auc) == (test.first, test.second)
         assert one.difference == pytest.approx(test.second - test.first)
-        assert (one.p_delong, one.corrected, one.reason) == (test.p, "DeLong", None)
-        assert one.p_permutation == exchange_p(exchange_weights(*columns))[0]
+        assert (one.p_delong, one.reason) == (test.p, None)
         assert -1 <= one.low < one.difference < one.high <= 1
         assert one.n_positive + one.n_negative == 120
     p = np.array([one.p_delong for one in found.differences])
@@ -101,28 +99,29 @@ def test_mean_difference_is_the_bootstraps() -> None:
     assert mean.high - mean.low < 0.8 * apart
 
 
-def test_means_test_exchanges_whole_exams() -> None:
-    """Three copies of one finding are one finding: the mean's p is that finding's own."""
-    labels, first, second = draw(better=0.4)
-    copies = [0, 0, 0]
-    found = compared(labels[:, copies], first[:, copies], second[:, copies])
-    alone = found.differences[0].p_permutation
-    error = math.sqrt(alone * (1 - alone) / 10_000)
-    assert 0.001 < alone < 0.9
-    assert found.mean_differences[0].p_permutation == pytest.approx(alone, abs=4 * error)
-
-
-def test_few_exams_are_corrected_by_the_permutation() -> None:
-    """Where DeLong's test fails Holm takes the permutation's p, and table and object say so."""
+def test_few_exams_have_an_interval_and_no_test() -> None:
+    """Where DeLong's variance is no use there is no p, and Holm counts the others."""
     labels, first, second = draw(better=0.6)
     labels[np.flatnonzero(labels[:, 1] == 1)[8:], 1] = np.nan
     found = compared(labels, first, second)
-    acl = found.differences[1]
-    assert acl.corrected == "permutation"
-    p = [found.differences[0].p_delong, acl.p_permutation, found.differences[2].p_delong]
-    assert [d.p_holm for d in found.differences] == pytest.approx(holm(np.array(p)))
-    assert "Holm of the permutation's p, where DeLong's fails: acl B - A." in found.table()
+    abnormal, acl, meniscus = found.differences
+    assert np.isnan([acl.p_delong, acl.p_holm]).all()
+    assert acl.low < acl.difference < acl.high
+    p = [abnormal.p_delong, meniscus.p_delong]
+    assert [abnormal.p_holm, meniscus.p_holm] == pytest.approx(holm(np.array(p)))
+    why = "no test, because an AUC's interval is not DeLong's"
+    assert f"acl, B - A: {why}" in found.table()
+    assert "over 2 tests of a finding" in found.table()
+    assert json.loads(found.to_json())["differences"][1]["reason"].startswith(why)
     assert found.mean_differences[0].method.startswith(MEAN_OF_ENDS)
+
+
+def test_without_a_test_no_difference_of_a_finding_is_named() -> None:
+    """An interval that leaves out 0 is not enough for a finding: there is no corrected p."""
+    found = with_numbers(difference=0.2, low=0.1, high=0.3, p_delong=math.nan, p_holm=math.nan)
+    assert found.verdict(found.differences[0], second="B") == (
+        "no difference shown: no test holds here, though the interval by itself leaves out 0"
+    )
 
 
 def test_one_class_is_told_and_not_counted() -> None:
@@ -132,11 +131,7 @@ def test_one_class_is_told_and_not_counted() -> None:
     found = compared(labels, first, second)
     abnormal, *rest = found.differences
     assert np.isnan([abnormal.difference, abnormal.low, abnormal.p_delong, abnormal.p_holm]).all()
-    assert np.isnan(abnormal.p_permutation)
-    assert (abnormal.corrected, abnormal.reason) == (
-        "none",
-        "one class only: 120 positive, 0 negative",
-    )
+    assert abnormal.reason == "one class only: 120 positive, 0 negative"
     p = np.array([one.p_delong for one in rest])
     assert [one.p_holm for one in rest] == pytest.approx(holm(p))
     assert found.mean_differences[0].findings == ("acl", "meniscus")
@@ -169,10 +164,10 @@ def test_a_copy_is_told() -> None:
     found = compared(labels, first, expit(3 * first))
     for one in found.differences:
         assert (one.difference, one.low, one.high) == (0, 0, 0)
-        assert (one.p_delong, one.p_permutation, one.p_holm) == (1, 1, 1)
+        assert (one.p_delong, one.p_holm) == (1, 1)
         assert one.method.startswith("none")
     (mean,) = found.mean_differences
-    assert (mean.low, mean.high, mean.p_permutation) == (0, 0, 1)
+    assert (mean.low, mean.high) == (0, 0)
     assert mean.method.startswith("none")
     assert "acl, B against A: both models rank these exams alike" in found.table()
 
@@ -187,7 +182,6 @@ def test_perfect_models_have_a_width() -> None:
         assert one.difference == 0
         assert one.low < -0.01
         assert one.high > 0.01
-        assert one.p_permutation == 1
     assert "no difference shown: the interval holds 0" in found.table()
 
 
@@ -259,19 +253,18 @@ def test_sentence(difference: float, low: float, high: float, p: float, sentence
 
 
 @pytest.mark.parametrize(("difference", "way"), [(0.04, "higher"), (-0.04, "lower")])
-def test_the_means_sentence_goes_by_its_own_p(difference: float, way: str) -> None:
-    """A mean's verdict needs no correction, counts all exams and calls the model as asked."""
+def test_the_means_sentence_goes_by_its_interval(difference: float, way: str) -> None:
+    """A mean's verdict has no p, counts all exams and calls the model as asked."""
     found = compared(*draw())
     mean = dataclasses.replace(
         found.mean_differences[0],
         difference=difference,
         low=difference - 0.03,
         high=difference + 0.03,
-        p_permutation=0.012,
     )
     said = found.verdict(mean, second="the second")
-    assert said == f"the second's AUC is {way} by 0.040, p = 0.012"
-    wide = dataclasses.replace(mean, low=-0.05, high=0.05, p_permutation=0.4)
+    assert said == f"the second's AUC is {way} by 0.040, the interval leaves out 0"
+    wide = dataclasses.replace(mean, low=-0.05, high=0.05)
     assert "the interval holds 0; at n = 120 " in found.verdict(wide, second="the second")
 
 
@@ -302,8 +295,8 @@ def test_table_reads_well() -> None:
     one = found.differences[1]
     row = next(line for line in lines if line.startswith("acl") and "B - A" in line)
     assert f"{one.difference:+.3f}  {one.low:+.3f} to {one.high:+.3f}" in row
-    p = [one.p_delong, one.p_permutation, one.p_holm]
-    assert row.split()[-3:] == [f"{value:.3f}" for value in p]
+    p = [one.p_delong, one.p_holm]
+    assert row.split()[-2:] == [f"{value:.3f}" for value in p]
     model = next(line for line in lines if line.startswith("acl") and " B " in line)
     assert f"{found.aucs['runs/multi.csv']['acl'].value:.3f}" in model
     assert sum(" against A: " in line for line in lines) == 4
@@ -318,7 +311,7 @@ def test_json_holds_every_field(tmp_path: Path) -> None:
     found = compared(labels, first, second)
     found.write(tmp_path / "new" / "comparison.json")
     content = json.loads((tmp_path / "new" / "comparison.json").read_text())
-    assert content["version"] == 1
+    assert content["version"] == 2
     assert (content["split"], content["n_exams"], content["seed"]) == ("valid", 120, 0)
     assert [model["name"] for model in content["models"]] == ["a", "b"]
     assert content["models"][1]["findings"]["acl"]["value"] == found.aucs["b"]["acl"].value
@@ -345,9 +338,7 @@ def test_order_of_models_turns_the_signs() -> None:
         assert (other.difference, other.low, other.high) == pytest.approx(
             (-one.difference, -one.high, -one.low)
         )
-        assert (other.p_delong, other.p_permutation, other.p_holm) == pytest.approx(
-            (one.p_delong, one.p_permutation, one.p_holm)
-        )
+        assert (other.p_delong, other.p_holm) == pytest.approx((one.p_delong, one.p_holm))
 
 
 def test_comparison_is_frozen() -> None:

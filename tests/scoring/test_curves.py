@@ -7,8 +7,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from mrknee.errors import MrkneeError
 from mrknee.scoring.curves import (
-    BOOTSTRAP,
     WILSON,
+    WITHIN_CLASSES,
     _resampled_counts,
     average_precision,
     precision_recall,
@@ -67,7 +67,7 @@ def test_area_under_the_points_is_the_auc(decimals: int) -> None:
 def test_replicates_are_sklearns_of_the_exams_drawn(decimals: int) -> None:
     """Each replicate is scikit-learn's curve of as many exams of each class as there are."""
     labels, scores = simulated(60, decimals=decimals)
-    hits, false_alarms, drawn = _resampled_counts(labels, scores, 3)
+    [(hits, false_alarms, drawn)] = _resampled_counts(labels, scores, 3)
     assert (hits[:, -1] == labels.sum()).all()
     assert (false_alarms[:, -1] == (1 - labels).sum()).all()
     steps = np.unique(scores)[::-1]
@@ -126,7 +126,7 @@ def test_average_precision_interval_covers() -> None:
     hits = 0
     for draw in range(200):
         found = average_precision(labels, rng.normal(size=120) + 1.5 * labels, seed=draw)
-        assert found.method == BOOTSTRAP
+        assert found.method == WITHIN_CLASSES
         hits += found.low <= truth <= found.high
     # A percentile interval is slightly narrow, and 200 draws have a standard error of 0.015.
     assert hits / 200 >= 0.89

@@ -5,22 +5,18 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mrknee.errors import MrkneeError
-from mrknee.scoring.discrimination import auc, delong_covariance
+from mrknee.scoring.discrimination import auc
 from mrknee.scoring.paired import paired_delong
 from mrknee.scoring.resampling import (
     BOOTSTRAP,
-    JACKKNIFE,
-    MANY_EXAMS,
     MEAN_OF_ENDS,
     MIN_STRATUM,
-    _draw,
     _weighted_auc,
     bootstrap_aucs,
     bootstrap_differences,
+    drawn_in_portions,
     label_strata,
     mean_auc,
-    mean_pull,
-    stratified_error,
 )
 
 NAMES = ("abnormal", "acl", "meniscus")
@@ -31,6 +27,12 @@ def draw(seed: int, exams: int = 120) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     labels = (rng.random((exams, 3)) < [0.7, 0.45, 0.45]).astype(float)
     return labels, rng.normal(size=labels.shape) + 1.5 * labels
+
+
+def strata_of(labels: np.ndarray) -> list[np.ndarray]:
+    """The positions of each stratum's exams."""
+    strata = label_strata(labels)
+    return [np.flatnonzero(strata == one) for one in np.unique(strata)]
 
 
 def test_mean_is_the_mean_of_sklearns_aucs() -> None:
@@ -49,7 +51,7 @@ def test_weighted_auc_is_the_auc_of_repeated_exams() -> None:
     labels, scores = draw(1, 60)
     labels[:7, 1] = np.nan
     scores = scores.round(0)
-    times = _draw(label_strata(labels), 20, np.random.default_rng(0))
+    [times] = drawn_in_portions(strata_of(labels), 20, np.random.default_rng(0))
     found = _weighted_auc(labels[:, 1], scores[:, 1], times)
     for row, value in zip(times, found, strict=True):
         exams = np.repeat(np.arange(60), row.astype(int))
@@ -67,7 +69,7 @@ def test_each_replicate_keeps_the_label_patterns() -> None:
     """Every replicate has as many exams of each joint label pattern as the data."""
     labels, _ = draw(2, 200)
     strata = label_strata(labels)
-    times = _draw(strata, 50, np.random.default_rng(1))
+    [times] = drawn_in_portions(strata_of(labels), 50, np.random.default_rng(1))
     for stratum in np.unique(strata):
         assert (times[:, strata == stratum].sum(axis=1) == (strata == stratum).sum()).all()
     for pattern in np.unique(labels, axis=0):
@@ -204,36 +206,3 @@ def test_spread_of_differences_is_delongs() -> None:
     for i in range(3):
         error = np.sqrt(paired_delong(labels[:, i], first[:, i], second[:, i]).variance)
         assert draws[:, i].std() == pytest.approx(error, rel=0.1)
-
-
-def test_pulls_tell_what_the_bootstrap_would() -> None:
-    """The error from the exams' pulls is the bootstrap's, of a mean and of a mean difference."""
-    labels, first = draw(16, 600)
-    labels[:90, 2] = np.nan
-    second = first + 0.7 * np.random.default_rng(0).normal(size=first.shape)
-    pulls = [mean_pull(labels, scores) for scores in (first, second)]
-    means = bootstrap_aucs(labels, first, seed=0, replicates=2000).mean(axis=1)
-    differences = bootstrap_differences(labels, first, second, seed=0).mean(axis=1)
-    assert sum(pulls[0]) == pytest.approx(0, abs=1e-12)
-    assert stratified_error(labels, pulls[0]) == pytest.approx(means.std(), rel=0.06)
-    error = stratified_error(labels, pulls[1] - pulls[0])
-    assert error == pytest.approx(differences.std(), rel=0.06)
-
-
-def test_pulls_of_one_finding_are_delongs_variance() -> None:
-    """With one finding the strata are its classes, and the error is DeLong's."""
-    labels, scores = draw(17, 800)
-    one = labels[:, :1], scores[:, :1]
-    error = stratified_error(one[0], mean_pull(*one))
-    delong = delong_covariance(labels[:, 0], scores[:, 0][np.newaxis]).covariance[0, 0]
-    assert error == pytest.approx(np.sqrt(delong), rel=0.01)
-
-
-def test_many_exams_are_not_drawn_and_told() -> None:
-    """From 5000 exams on the interval is the jackknife's, by name, and near the bootstrap's."""
-    labels, scores = draw(18, MANY_EXAMS)
-    many = mean_auc(NAMES, labels, scores)
-    drawn = bootstrap_aucs(labels, scores, seed=0, replicates=1000).mean(axis=1)
-    assert many.method.startswith(JACKKNIFE)
-    assert (many.low, many.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=1e-3)
-    assert mean_auc(NAMES, labels[:-1], scores[:-1], replicates=50).method == BOOTSTRAP

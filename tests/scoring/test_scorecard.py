@@ -38,7 +38,7 @@ def inner() -> tuple[Calibration, dict[str, tuple[OperatingPoint, ...]]]:
         )
         for i, name in enumerate(NAMES)
     }
-    return fit_calibration(NAMES, labels, probabilities, method="platt"), points
+    return fit_calibration(NAMES, labels, probabilities), points
 
 
 def a_scorecard(*, hard: bool = False, full: bool = False) -> Scorecard:
@@ -165,7 +165,7 @@ def test_what_is_not_shifted_says_why(fitted_on: str | None, positives: int, rea
     if fitted_on is not None:
         name = "acl" if fitted_on == "one class" else fitted_on
         seen = np.ones((4, 1)) if fitted_on == "one class" else labels[:, 1:2]
-        calibration = fit_calibration([name], seen, p[: len(seen)], method="platt")
+        calibration = fit_calibration([name], seen, p[: len(seen)])
     card = score(["acl"], one, p, split="valid", calibration=calibration, prevalences={"acl": 0.18})
     found = card.findings["acl"].corrected
     assert found is not None

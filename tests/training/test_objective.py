@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mrknee.errors import MrkneeError
-from mrknee.training.objective import multitask_loss, positive_weights
+from mrknee.training.objective import positive_weights, summed_loss
 
 # MRNet's joint label counts in train: none / abnormal / meniscus / ACL / both
 MRNET = np.repeat(
@@ -33,21 +33,21 @@ def test_a_finding_of_one_class_cannot_be_learned() -> None:
 
 
 def test_with_all_labels_known_it_is_torchs_loss() -> None:
-    """The mean over exams and findings of BCEWithLogitsLoss with pos_weight."""
+    """The sum over exams and findings of BCEWithLogitsLoss with pos_weight."""
     torch.manual_seed(0)
     logits, labels = torch.randn(5, 3), (torch.rand(5, 3) > 0.5).float()
     weights = torch.tensor([0.24, 4.43, 1.85])
-    expected = torch.nn.BCEWithLogitsLoss(pos_weight=weights)(logits, labels)
-    torch.testing.assert_close(multitask_loss(logits, labels, weights), expected)
+    expected = torch.nn.BCEWithLogitsLoss(pos_weight=weights, reduction="sum")(logits, labels)
+    torch.testing.assert_close(summed_loss(logits, labels, weights), expected)
 
 
 def test_an_unknown_label_teaches_nothing() -> None:
-    """A logit whose label is NaN has no gradient; the mean is over the others."""
+    """A logit whose label is NaN has no gradient; the sum is over the others."""
     logits = torch.zeros(2, 2, requires_grad=True)
     labels = torch.tensor([[1.0, float("nan")], [0.0, 1.0]])
-    loss = multitask_loss(logits, labels, torch.ones(2))
+    loss = summed_loss(logits, labels, torch.ones(2))
     loss.backward()
-    assert loss.item() == pytest.approx(np.log(2))
+    assert loss.item() == pytest.approx(3 * np.log(2))
     assert logits.grad is not None
     assert logits.grad[0, 1] == 0
     assert (logits.grad.abs() > 0).sum() == 3
@@ -56,7 +56,7 @@ def test_an_unknown_label_teaches_nothing() -> None:
 def test_no_known_label_is_a_loss_of_zero() -> None:
     """A batch without any label moves nothing."""
     logits = torch.zeros(2, 1, requires_grad=True)
-    loss = multitask_loss(logits, torch.full((2, 1), float("nan")), torch.ones(1))
+    loss = summed_loss(logits, torch.full((2, 1), float("nan")), torch.ones(1))
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None

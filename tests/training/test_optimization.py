@@ -15,7 +15,7 @@ from mrknee.networks.settings import NetworkSettings
 from mrknee.tensors.batches import Batch, frame_exam, join
 from mrknee.tensors.preparation import Preparation
 from mrknee.training.epoch_result import EpochResult
-from mrknee.training.objective import multitask_loss
+from mrknee.training.loop import Objective
 from mrknee.training.optimization import cosine_factor, make_optimizer
 from mrknee.training.recipe import OptimizerSettings, ScheduleSettings, load_recipe
 
@@ -47,7 +47,8 @@ def test_one_step_is_the_references() -> None:
     network = Network(NetworkSettings(encoder="test_resnet"), FINDINGS)
     batch, weight = batch_of(1), torch.tensor([0.24, 4.43, 1.85])
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    loss = multitask_loss(network(batch.prepared(SMALL), batch.lengths), batch.labels, weight)
+    summed, _, _ = Objective(network, SMALL, weight)(batch)
+    loss = summed / batch.labels.numel()
     loss.backward()
     optimizer = make_optimizer(list(network.parameters()), recipe.optimizer)
     optimizer.step()

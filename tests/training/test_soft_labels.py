@@ -12,7 +12,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import read_labels, write_labels
 from mrknee.scoring.predictions import Predictions
 from mrknee.training.final import SOFT
-from mrknee.training.objective import multitask_loss, positive_weights
+from mrknee.training.objective import positive_weights, summed_loss
 from mrknee.training.parts import divide
 from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
@@ -54,7 +54,7 @@ def test_weights_of_hard_labels_are_counts_to_the_last_bit() -> None:
 def test_the_loss_takes_soft_labels_as_they_are() -> None:
     """Between the losses of both hard labels, in the label's proportion."""
     logits, weight = torch.tensor([[0.3]]), torch.tensor([2.0])
-    at = [float(multitask_loss(logits, torch.tensor([[y]]), weight)) for y in (0.0, 1.0, 0.3)]
+    at = [float(summed_loss(logits, torch.tensor([[y]]), weight)) for y in (0.0, 1.0, 0.3)]
     assert at[2] == pytest.approx(0.7 * at[0] + 0.3 * at[1])
 
 

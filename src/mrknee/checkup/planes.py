@@ -30,7 +30,7 @@ in the wrong folder) for a statement on single stacks."""
 MARGIN = 0.25
 """The other plane must lead by at least this share of the median lead of the folder's plane."""
 
-USUAL = 0.05
+TYPICAL_SHARE = 0.05
 """The stack must be more similar to the other plane than this share of that plane's stacks of other
 exams, so that a stack unlike any plane (another scanner, another anatomy) is not reported."""
 
@@ -126,7 +126,7 @@ def _misplaced(
         exam = stacks[row].place.split, stacks[row].place.exam
         others = [(stack.place.split, stack.place.exam) != exam for stack in stacks]
         members = correlations[(planes == other_plane) & others, other_plane]
-        if with_other > with_own and np.mean(members < with_other) >= USUAL:
+        if with_other > with_own and np.mean(members < with_other) >= TYPICAL_SHARE:
             place, name = stacks[row].place, PLANES[other_plane]
             text = (
                 f"looks {name}: the correlation with the mean of the other exams' stacks is "

@@ -21,7 +21,7 @@ from mrknee.exams import Stack
 CELLS = 32
 """Rows and columns of a low-resolution slice."""
 
-THUMBNAIL = 16
+THUMBNAIL_SIDE = 16
 """Rows and columns of the compared thumbnails."""
 
 FREQUENCIES = 12
@@ -39,8 +39,6 @@ Thumbnails = Float32[np.ndarray, "*stacks 2 rows cols"]
 Features = Float32[np.ndarray, "*stacks numbers"]
 Window = tuple[int, int, int, int]
 """First row, row after the last, first column, column after the last, in cells."""
-
-WHOLE: Window = (0, CELLS, 0, CELLS)
 
 
 def grid(stack: Stack) -> Grid:
@@ -71,10 +69,10 @@ def features(images: Thumbnails) -> Features:
     Returns:
         (stacks, 512), or (512,). Thumbnails without contrast become zeros.
     """
-    small = _shrink(images, THUMBNAIL)
+    small = _shrink(images, THUMBNAIL_SIDE)
     small -= small.mean(axis=(-2, -1), keepdims=True)
     small /= np.maximum(np.linalg.norm(small, axis=(-2, -1), keepdims=True), 1e-6)
-    vectors: Features = small.reshape(*images.shape[:-3], 2 * THUMBNAIL**2)
+    vectors: Features = small.reshape(*images.shape[:-3], 2 * THUMBNAIL_SIDE**2)
     # again, because the SD of a single slice is a thumbnail without contrast
     vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
     return vectors

@@ -19,7 +19,7 @@ from mrknee.checkup.similarity import Grid, grid
 from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_SERIES, SeriesList, read_stack
 from mrknee.exams.axes import AXES, Axes
-from mrknee.exams.plausibility import BLANK, stack_remarks
+from mrknee.exams.plausibility import BLANK, MANY_EMPTY, stack_remarks
 from mrknee.exams.stackfile import first_pixel
 from mrknee.progress import track
 
@@ -30,11 +30,7 @@ NEARLY_EMPTY = 0.1
 """A slice is nearly empty if its SD is at most this share of the largest in its stack. Slices
 beyond the knee, at both ends of a stack, often are: 0.003 in phantoms, 0.05 in a real knee."""
 
-MANY_EMPTY = 0.25
-"""Permitted share of nearly empty slices at the ends of a stack; phantoms have up to 14 %, a real
-knee 10 %."""
-
-USUAL = 0.9
+USUAL_SIZE_SHARE = 0.9
 """Share of a series' stacks with one size from which on other sizes are reported."""
 
 ODD_SLICES = 3
@@ -156,7 +152,7 @@ def check_shapes(
         median = float(np.median([stack.shape[0] for stack in mine]))
         for stack in mine:
             file, exam = stack.place.file, stack.place.exam
-            if stack.shape[1:] != usual and count >= USUAL * len(mine):
+            if stack.shape[1:] != usual and count >= USUAL_SIZE_SHARE * len(mine):
                 text = f"expected {_size(usual)} pixels as in {count} of {len(mine)} {name} stacks"
                 yield Problem("odd-size", f"{text}; found {_size(stack.shape[1:])}", file, exam)
             slices = stack.shape[0]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from mrknee.checkup.facts import Checkup, LabelCount
 from mrknee.checkup.problem import KINDS, Problem
+from mrknee.tables import table_lines
 
 SHOWN = 5
 """Of one kind of problem the table shows so many; the JSON has them all."""
@@ -27,7 +28,7 @@ def table(checkup: Checkup) -> str:
         for series, m in facts.slices.items():
             quartiles = f"{m.lower:g} / {m.median:g} / {m.upper:g}"
             slices.append((name, series, str(m.stacks), str(m.fewest), quartiles, str(m.most)))
-    parts = [checkup.data, "", *_aligned(labels), "", *_aligned(slices), ""]
+    parts = [checkup.data, "", *table_lines(labels), "", *table_lines(slices), ""]
     for title, problems in (("error", checkup.errors), ("warning", checkup.warnings)):
         if problems:
             parts += [*_listed(title, problems), ""]
@@ -43,11 +44,6 @@ def _share(n: LabelCount) -> str:
     if math.isnan(share.value):
         return "-"
     return f"{share.value:.3f} ({share.low:.3f} to {share.high:.3f})"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _listed(title: str, problems: Sequence[Problem]) -> list[str]:

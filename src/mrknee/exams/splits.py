@@ -71,6 +71,21 @@ def inner_split(
     return fit, inner
 
 
+def largest_remainder(
+    shares: Float[np.ndarray, " parts"], total: int
+) -> Int64[np.ndarray, " parts"]:
+    """Whole numbers near the shares that add up to `total`, by the largest remainder.
+
+    Args:
+        shares: 0 or more; they add up to `total`.
+        total: what the whole numbers add up to.
+    """
+    numbers: Int64[np.ndarray, " parts"] = np.floor(shares).astype(np.int64)
+    # a stable order of the remainders makes the result independent of the platform's sort
+    numbers[np.argsort(numbers - shares, kind="stable")[: total - int(numbers.sum())]] += 1
+    return numbers
+
+
 def _draw_exams(
     members: Int64[np.ndarray, " exams"],
     shares: Float[np.ndarray, " patterns"],
@@ -78,10 +93,7 @@ def _draw_exams(
     rng: np.random.Generator,
 ) -> Int64[np.ndarray, " inner"]:
     """Returns the positions of the drawn exams; exams are drawn individually."""
-    take = np.floor(shares).astype(int)
-    # a stable sort makes the split independent of the platform
-    for pattern in np.argsort(take - shares, kind="stable")[: wanted - int(take.sum())]:
-        take[pattern] += 1
+    take = largest_remainder(shares, wanted)
     inner = np.concatenate(
         [
             rng.permutation(np.flatnonzero(members == pattern))[:taken]

@@ -1,21 +1,20 @@
-"""The file that `mrknee export` writes: a graph, what is known of it, and a seal.
+"""The file that `mrknee export` writes: a graph, what is known of it, and a digest.
 
 It is an ONNX file. Its metadata hold under `mrknee`, as JSON, what a run folder's model.json says.
-Behind the graph lies a seal, the sha256 of all that comes before it, as one more entry of the
-metadata (an ONNX file is a protobuf message, and messages written one behind the other are one
-message): a damaged file is refused, and other software ignores the seal. Reading it needs no
-package of ONNX's, so it is the same whatever computes the graph.
+Its last entry of the metadata is the sha256 of all that comes before it (an ONNX file is a protobuf
+message, and messages written one behind the other are one message): a damaged file is refused, and
+other software ignores the digest. Reading is the same whatever computes the graph.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mrknee.errors import ModelError
-from mrknee.inference.onnx_graph import refuse_strange
-from mrknee.inference.onnx_metadata import ENTRY, KEY, VALUE, read_metadata
+from mrknee.inference.onnx_graph import metadata_of, model_proto, parse, refuse_strange
 from mrknee.networks.description import FINITE, SWITCH, Row, Shape, check_model
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
@@ -26,16 +25,8 @@ METADATA = "mrknee"
 """The key of our JSON in the file's metadata."""
 
 SEAL = "mrknee_sha256"
-"""The key of the seal in the file's metadata."""
+"""The key of the sha256 in the file's metadata."""
 
-_DIGITS = hashlib.sha256().digest_size * 2
-
-_BYTES = 2  # protobuf's wire type of what has a length
-_SEAL_HEAD = (
-    bytes([ENTRY << 3 | _BYTES, 4 + len(SEAL) + _DIGITS, KEY << 3 | _BYTES, len(SEAL)])
-    + SEAL.encode()
-    + bytes([VALUE << 3 | _BYTES, _DIGITS])
-)
 _MAX_BYTES = 2**31 - 1  # of a protobuf message
 
 _PARTS: dict[str, Shape] = {
@@ -46,8 +37,15 @@ _PARTS: dict[str, Shape] = {
 
 
 def seal(graph: bytes) -> bytes:
-    """The file's bytes with the seal behind them."""
-    return graph + _SEAL_HEAD + hashlib.sha256(graph).hexdigest().encode()
+    """The file's bytes with their digest as the last entry of the metadata."""
+    return graph + _digest_of(graph)
+
+
+def _digest_of(graph: bytes | memoryview) -> bytes:
+    """The entry of the metadata that holds the sha256; it has the same length for any graph."""
+    last = model_proto()()
+    last.metadata_props.add(key=SEAL, value=hashlib.sha256(graph).hexdigest())
+    return bytes(last.SerializeToString())
 
 
 def read_exported(file: str | Path) -> tuple[bytes, dict[str, Any]]:
@@ -60,21 +58,22 @@ def read_exported(file: str | Path) -> tuple[bytes, dict[str, Any]]:
     """
     file = Path(file)
     content = read_bytes(file, "model", at_most=_MAX_BYTES, kind=ModelError)
-    graph, given = content[: -len(_SEAL_HEAD) - _DIGITS], content[-_DIGITS:]
-    if content[len(graph) : -_DIGITS] != _SEAL_HEAD:
-        _refuse_unsealed(content, file)
-    if hashlib.sha256(graph).hexdigest().encode() != given:
-        raise ModelError(
-            "the model is damaged, or was changed after its export",
-            code="damaged",
-            file=file,
-            expected=f"sha256 {given.decode(errors='replace')}",
-            found=f"sha256 {hashlib.sha256(graph).hexdigest()}",
-            advice="copy it again, or export it again",
-        )
-    facts = _facts(_metadata(content, file), file)
     try:
-        refuse_strange(content)
+        model = parse(content)
+        metadata = metadata_of(model)
+    except ValueError as fault:
+        raise ModelError(
+            "this is no ONNX file, or a damaged one",
+            code="not-onnx",
+            file=file,
+            expected="a run folder, or an ONNX file that `mrknee export` wrote",
+            found=f"{len(content)} bytes: {fault}",
+            advice="copy it again, or export it again",
+        ) from None
+    _refuse_changed(content, metadata, file)
+    facts = _facts(metadata, file)
+    try:
+        refuse_strange(content, model)
     except ValueError as fault:
         raise ModelError(
             "the exported model's graph holds what `mrknee export` never writes",
@@ -87,40 +86,26 @@ def read_exported(file: str | Path) -> tuple[bytes, dict[str, Any]]:
     return content, facts
 
 
-def _refuse_unsealed(content: bytes, file: Path) -> None:
-    """Says which it is: another's ONNX file, one of ours that was changed, or no ONNX file."""
-    metadata = _metadata(content, file)
-    if METADATA in metadata:
+def _refuse_changed(content: bytes, metadata: Mapping[str, str], file: Path) -> None:
+    """Refuses another program's file, and one whose digest is not that of its bytes."""
+    if METADATA not in metadata:
         raise ModelError(
-            "the model was changed after its export",
+            "this ONNX file is not one that mrknee wrote",
+            code="not-ours",
+            file=file,
+            expected="a file from `mrknee export`",
+            found="metadata: " + (", ".join(metadata) or "none"),
+        )
+    length = len(_digest_of(b""))
+    if content[-length:] != _digest_of(memoryview(content)[:-length]):
+        raise ModelError(
+            "the model is damaged, or was changed after its export",
             code="damaged",
             file=file,
             expected="the file as `mrknee export` wrote it",
-            found="mrknee's metadata without its seal",
-            advice="export it again",
-        )
-    raise ModelError(
-        "this ONNX file is not one that mrknee wrote",
-        code="not-ours",
-        file=file,
-        expected="a file from `mrknee export`",
-        found="metadata: " + (", ".join(metadata) or "none"),
-    )
-
-
-def _metadata(content: bytes, file: Path) -> dict[str, str]:
-    """The metadata of an ONNX file, whoever wrote it; judged before the graph is loaded."""
-    try:
-        return read_metadata(content)
-    except ValueError as fault:
-        raise ModelError(
-            "this is no ONNX file, or a damaged one",
-            code="not-onnx",
-            file=file,
-            expected="a run folder, or an ONNX file that `mrknee export` wrote",
-            found=f"{len(content)} bytes: {fault}",
+            found="bytes of another sha256" if SEAL in metadata else "no sha256",
             advice="copy it again, or export it again",
-        ) from None
+        )
 
 
 def _facts(metadata: dict[str, str], file: Path) -> dict[str, Any]:

@@ -1,14 +1,17 @@
-"""What an exported model's graph may hold, judged from its bytes before any runtime sees it.
+"""What an exported model's graph may hold, judged before any runtime sees it.
 
 A graph can name files that its runtime then opens (external data), bring functions of its own, or
 loop without end. `mrknee export` writes none of it, so none of it is let through: tensors lie in
-the file, operators are those of a list, and the only branch is `If`. Field numbers are those of
-onnx.proto; a field that is there twice is judged twice, so it doesn't matter which one holds.
+the file, operators are those of a list, and the only branch is `If`.
 """
 
 from __future__ import annotations
 
-from mrknee.inference.onnx_metadata import fields_of, message_of
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 OPERATORS = frozenset(
     """
@@ -31,65 +34,109 @@ DOMAINS = ("", "ai.onnx")
 """Whose operators: ONNX's own, which has two names."""
 
 _DEEPEST = 20  # branches in branches; ours have one level
-_MOST_FIELDS = 5_000_000  # a graph of 1,000 operators has some 50,000
 
 _FORMATS = {b"ORTM": "ONNX Runtime's own", b"TFL3": "TensorFlow Lite's"}
-"""Formats that runtimes tell by four bytes, which can be had inside an ONNX file."""
+"""Formats that runtimes recognise by bytes 4 to 7, which an ONNX file can have there too."""
 
-_MODEL = {7: "graph", 20: "training information", 25: "functions of its own"}
-_GRAPH = {1: "node", 5: "tensor", 15: "a sparse tensor"}
-_NODE = {4: "operator", 5: "attribute", 7: "domain"}
-_ATTRIBUTE = {
-    5: "tensor",
-    6: "graph",
-    10: "tensor",
-    11: "graph",
-    22: "a sparse tensor",
-    23: "a sparse tensor",
+_NEVER = {
+    "SparseTensorProto": "a sparse tensor",
+    "FunctionProto": "functions of its own",
+    "TrainingInfoProto": "training information",
 }
-_TENSOR = {13: "tensor data in another file", 14: "location"}
-_INSIDE = {"graph": _GRAPH, "node": _NODE, "attribute": _ATTRIBUTE, "tensor": _TENSOR}
-"""Message -> its fields by number: a message, a value to judge, or what is never there."""
+"""Messages of onnx.proto that export never writes."""
 
 
-def refuse_strange(content: bytes) -> None:
+@cache
+def model_proto() -> Any:  # noqa: ANN401 - a class that protobuf makes
+    """The class of an ONNX file's message, `onnx.ModelProto`.
+
+    It comes from the file that protobuf generated for the package `onnx`, not from the package:
+    importing that loads its checker, helpers and reference too, which takes longer than reading a
+    model does.
+    """
+    package = importlib.util.find_spec("onnx")
+    file = Path(str(package and package.origin)).with_name("onnx_ml_pb2.py")
+    spec = importlib.util.spec_from_file_location("mrknee_onnx_ml_pb2", file)
+    if spec is None or spec.loader is None or not file.is_file():
+        from onnx import ModelProto  # a version whose files are arranged in another way
+
+        return ModelProto
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ModelProto
+
+
+def parse(content: bytes) -> Any:  # noqa: ANN401 - an `onnx.ModelProto`
+    """An ONNX file's message; no file that it names is opened.
+
+    Raises:
+        ValueError: the bytes are no protobuf message, or there is no graph.
+    """
+    try:
+        model = model_proto().FromString(content)
+    except Exception as fault:  # protobuf's DecodeError
+        raise ValueError(" ".join(str(fault).split()) or "no protobuf message") from None
+    if not model.HasField("graph"):
+        raise ValueError("there is no graph")
+    return model
+
+
+def metadata_of(model: Any) -> dict[str, str]:  # noqa: ANN401
+    """Key -> value.
+
+    Raises:
+        ValueError: a key comes twice, or is no text.
+    """
+    found: dict[str, str] = {}
+    for entry in model.metadata_props:
+        if not (isinstance(entry.key, str) and isinstance(entry.value, str)):
+            raise ValueError("metadata that are not UTF-8")  # protobuf returns them as bytes
+        if entry.key in found:
+            raise ValueError(f"the metadata {entry.key!r} is there twice")
+        found[entry.key] = entry.value
+    return found
+
+
+def refuse_strange(content: bytes, model: Any) -> None:  # noqa: ANN401
     """Judges a graph.
 
     Args:
         content: an ONNX file's bytes.
+        model: `parse(content)`.
 
     Raises:
-        ValueError: it holds something that `mrknee export` never writes, or is no ONNX file.
+        ValueError: it holds something that `mrknee export` never writes.
     """
     other = _FORMATS.get(content[4:8])
     if other is not None:
         raise ValueError(f"the mark of another format, {other}")
-    _judge(memoryview(content), _MODEL, 0, [0])
+    _judge(model, 0)
 
 
-def _judge(message: memoryview, known: dict[int, str], depth: int, count: list[int]) -> None:
-    """Judges a message and all inside it; `count` is how many fields were read so far."""
-    for number, field in fields_of(message):
-        count[0] += 1
-        if count[0] > _MOST_FIELDS:
-            raise ValueError(f"more than {_MOST_FIELDS:,} fields")
-        what = known.get(number)
-        if what is None:
-            continue
-        if what in _INSIDE:
-            depth_inside = depth + (what == "graph")
-            if depth_inside > _DEEPEST:
-                raise ValueError(f"branches in branches, {_DEEPEST} and more")
-            _judge(message_of(field), _INSIDE[what], depth_inside, count)
-        elif what == "location":
-            if field != 0:
-                raise ValueError("tensor data in another file")
-        elif what in ("operator", "domain"):
-            _judge_name(what, bytes(message_of(field)).decode())
-        else:
-            raise ValueError(what)
+def _judge(message: Any, depth: int) -> None:  # noqa: ANN401
+    """Judges a message and all messages in it; `depth` is the number of graphs around it."""
+    kind = message.DESCRIPTOR.name
+    if kind in _NEVER:
+        raise ValueError(_NEVER[kind])
+    if kind == "TensorProto":
+        if message.data_location or message.external_data:
+            raise ValueError("tensor data in another file")
+        return
+    if kind == "ValueInfoProto":
+        return  # shapes and types: a large part of a file, without tensors or nodes
+    if kind == "NodeProto":
+        _judge_name("operator", message.op_type, OPERATORS)
+        _judge_name("domain", message.domain, DOMAINS)
+    if kind == "GraphProto":
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError(f"branches in branches, {_DEEPEST} and more")
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for one in value if isinstance(value, Sequence) else (value,):
+                _judge(one, depth)
 
 
-def _judge_name(what: str, name: str) -> None:
-    if name not in (OPERATORS if what == "operator" else DOMAINS):
+def _judge_name(what: str, name: str, known: Sequence[str] | frozenset[str]) -> None:
+    if name not in known:
         raise ValueError(f"the {what} {name[:80]!r}")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mrknee.extras import data_frame
+from mrknee.tables import table_lines
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -175,6 +176,4 @@ class EncoderTable(tuple[EncoderEntry, ...]):
 
     def __repr__(self) -> str:
         rows = [[str(value) for value in row.values()] for row in self.to_list()]
-        table = [list(self.to_list()[0]), *rows]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
+        return "\n".join(table_lines([list(self.to_list()[0]), *rows]))

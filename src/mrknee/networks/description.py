@@ -163,7 +163,7 @@ def decisions_shape(findings: tuple[str, ...]) -> Fields:
 
     calibration = Fields(
         {
-            "method": one_of("platt", "temperature"),
+            "method": one_of("platt", "temperature"),  # the latter: earlier versions
             "slopes": of_each(number(0, LARGEST, above=True)),
             "intercepts": of_each(number(-LARGEST, LARGEST)),
             "prevalences": of_each(Nullable(number(0, 1))),

@@ -142,11 +142,6 @@ class Encoder(nn.Module):
                 module.eval()
 
 
-def build_encoder(name: str, weights: str = "none") -> Encoder:
-    """Builds one encoder; see `build_encoders`."""
-    return build_encoders(name, weights, 1)[0]
-
-
 def build_encoders(name: str, weights: str, count: int) -> list[Encoder]:
     """Builds several encoders: copies of a pretrained one, or different random ones.
 

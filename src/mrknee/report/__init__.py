@@ -5,7 +5,8 @@
 - `page`, `report.html`, `report.css`: contents -> HTML; `sentences`, `words`: results and numbers
   as text; `templates`: Jinja2 environment.
 - `figures`, `plot`: figures as inline SVG.
-- `published`: what others have stated; `claim`: the CLAIM 2024 checklist.
+- `published`: what others have stated; `claim`: the items of the CLAIM 2024 checklist that a
+  run's record answers.
 - `pictures`: heat maps on slices, contact sheets.
 - `exam_page`, `exam.html`: the explanation page of one exam.
 """

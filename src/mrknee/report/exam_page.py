@@ -13,8 +13,6 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
 from scipy.special import expit
 
 from mrknee import __version__
@@ -36,11 +34,12 @@ from mrknee.report.pictures import (
     probability_text,
     seen_box,
     signed,
+    smaller,
 )
 from mrknee.report.templates import templates
 from mrknee.report.words import title_of
 
-PICTURE = 512
+PAGE_SIDE = 512
 """Maximum length of a slice's longer side in the page, in pixels; larger slices are scaled down."""
 
 TALLEST = 1.25
@@ -405,8 +404,8 @@ def _slice_view(
         number=index + 1,
         score=_number(score, digits_of(explanation)),
         words=words,
-        plain=data_uri(jpeg(_shown(grey))),
-        warm=data_uri(jpeg(_shown(warm))),
+        plain=data_uri(jpeg(smaller(grey, PAGE_SIDE))),
+        warm=data_uri(jpeg(smaller(warm, PAGE_SIDE))),
     )
 
 
@@ -452,9 +451,3 @@ def _ticks(shown: tuple[int, ...], slices: int) -> tuple[Tick, ...]:
         if all(abs(at - other.at) >= CROWDED for other in ticks):
             ticks.append(Tick(index + 1, at, index in shown))
     return tuple(ticks)
-
-
-def _shown(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> UInt8[np.ndarray, "r c *rgb"]:
-    image = Image.fromarray(picture)
-    image.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-    return np.asarray(image)

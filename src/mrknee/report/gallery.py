@@ -10,20 +10,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 
 from mrknee.errors import DataError, ModelError
 from mrknee.exams import Dataset, Exam
-from mrknee.exams.ids import how_ids_differ
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.model import Model
 from mrknee.progress import Progress
 from mrknee.report.contents import Failure
-from mrknee.report.pictures import data_uri, jpeg, overlay, slice_in_words
+from mrknee.report.pictures import data_uri, jpeg, overlay, slice_in_words, smaller
 from mrknee.scoring.predictions import Predictions
 
-PICTURE = 224
+GALLERY_SIDE = 224
 """Longer side of an image in the report, in pixels; larger slices are scaled down."""
 
 TOLERANCE = 0.01
@@ -47,7 +45,7 @@ def refuse_other_model(predictor: Model, predictions: Predictions, exams: Datase
             advice="use the model that made the predictions, or none",
         )
     first = predictions.ids[0]
-    again = predictor.predict([exams[_position(exams, first)]]).probabilities[0]
+    again = predictor.predict([exams[exams.index(first)]]).probabilities[0]
     _refuse_different(predictions, first, again)
 
 
@@ -92,7 +90,7 @@ def add_pictures(
     drawn: dict[tuple[str, str], Failure] = {}
     with Progress(len(needed), "explaining failures") as progress:
         for exam_id in needed:
-            exam = exams[_position(exams, exam_id)]
+            exam = exams[exams.index(exam_id)]
             explanation = predictor.explain(exam)
             _refuse_different(predictions, exam_id, explanation.probabilities)
             for finding, group in failures.items():
@@ -116,25 +114,6 @@ def _draw(failure: Failure, finding: str, explanation: Explanation, exam: Exam) 
     return replace(
         failure,
         where=slice_in_words(explanation, finding, raising=raising),
-        slice_uri=data_uri(jpeg(_smaller(picture))),
-        heat_uri=data_uri(jpeg(_smaller(warm))),
+        slice_uri=data_uri(jpeg(smaller(picture, GALLERY_SIDE))),
+        heat_uri=data_uri(jpeg(smaller(warm, GALLERY_SIDE))),
     )
-
-
-def _smaller(picture: UInt8[np.ndarray, "rows cols *rgb"]) -> UInt8[np.ndarray, "r c *rgb"]:
-    image = Image.fromarray(picture)
-    image.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-    return np.asarray(image)
-
-
-def _position(exams: Dataset, exam_id: str) -> int:
-    if exam_id not in exams.ids:
-        raise DataError(
-            "a predicted exam is not in the data set",
-            code="unknown-exam",
-            file=exams.folder,
-            exam=exam_id,
-            expected=f"one of {exams.ids[0]} to {exams.ids[-1]}",
-            found=how_ids_differ(exam_id, exams.ids),
-        )
-    return exams.ids.index(exam_id)

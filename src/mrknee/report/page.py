@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from mrknee import __version__
 from mrknee.report import figures, sentences, words
-from mrknee.report.claim import claim_table
+from mrknee.report.claim import claim_items
 from mrknee.report.contents import Contents
 from mrknee.report.published import PublishedAuc, aucs_of, means_of, readings_of
 from mrknee.report.templates import templates
@@ -21,6 +21,7 @@ from mrknee.scoring.comparison import Comparison, Difference, MeanDifference
 from mrknee.scoring.curves import precision_recall, roc, roc_band
 from mrknee.scoring.operating_point import OperatingScore
 from mrknee.scoring.scorecard import FindingScore
+from mrknee.scoring.text import exams
 
 OURS = "this model"
 
@@ -95,7 +96,7 @@ def render(contents: Contents) -> str:
         verdict=_verdict_of(contents.comparison),
         compared=sentences.compared(contents.comparison, contents.titles),
         methods=_methods(parts),
-        claim=claim_table(contents),
+        claim=claim_items(contents),
         version=__version__,
     )
 
@@ -179,7 +180,7 @@ def _auc_groups(contents: Contents) -> list[tuple[str, list[figures.AucRow]]]:
     mean = contents.card.mean
     stated = [_published_row(one) for one in means_of(mean.findings)]
     rows = [figures.AucRow(OURS, mean.value, mean.low, mean.high, ours=True), *stated]
-    return [*groups, (f"Mean of {len(mean.findings)}: {words.exams(contents.card.n_exams)}", rows)]
+    return [*groups, (f"Mean of {len(mean.findings)}: {exams(contents.card.n_exams)}", rows)]
 
 
 def _published_row(one: PublishedAuc) -> figures.AucRow:

@@ -217,6 +217,15 @@ def _warm_tiles(
     return overlay(np.stack([np.asarray(one) for one in greys]), heat, explanation.scale)
 
 
+def smaller(
+    picture: UInt8[np.ndarray, "rows cols *rgb"], side: int
+) -> UInt8[np.ndarray, "r c *rgb"]:
+    """A picture scaled down so that its longer side has at most `side` pixels."""
+    image = Image.fromarray(picture)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
 @lru_cache(maxsize=16)
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Returns Pillow's default font; cached, because loading takes longer than drawing."""

@@ -12,6 +12,7 @@ from mrknee.report import words
 from mrknee.report.contents import Contents, ModelFacts
 from mrknee.report.published import means_of
 from mrknee.scoring.comparison import Comparison
+from mrknee.scoring.text import exams
 
 FEW = 100
 """Minimum number of exams with, and without, a finding for an evaluation.
@@ -135,7 +136,7 @@ def _relation_to_training(contents: Contents, facts: ModelFacts) -> str:
         facts.shared.get(part, 0)
         for part in ("train", facts.provenance.get("selected_on", {}).get("part"))
     )
-    ids = f"{trained} of its {words.exams(contents.card.n_exams)} have the id of an exam used for "
+    ids = f"{trained} of its {exams(contents.card.n_exams)} have the id of an exam used for "
     ids += f"training, {selecting} of one used to select the epoch"
     if facts.provenance.get("data") == contents.data:
         return f"{split}, which has the name of the training data set. {ids}."
@@ -208,12 +209,9 @@ def compared(
     else:
         told += [f"{title}: {reason}." for title, reason in reasons.items()]
     intervals = words.one_or_each({title: one.method for title, one in each.items()})
-    exchanged = words.one_or_each({title: one.permutation for title, one in each.items()})
-    holm = words.one_or_each({title: one.corrected for title, one in each.items()})
-    told.append(f"Intervals of the differences: {intervals}. Permutation test: {exchanged}.")
-    told.append(f"Holm's p is corrected from this test's p: {holm}.")
+    told.append(f"Intervals of the differences: {intervals}.")
     told += [
-        f"The mean's difference: {one.method}; {one.permutation}; one test, not part of Holm's."
+        f"The mean's difference: {one.method}; it has no p."
         for one in means
         if not isnan(one.difference)
     ]

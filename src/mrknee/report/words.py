@@ -70,11 +70,6 @@ def percent(value: float, low: float, high: float) -> str:
     return f"{100 * value:.0f} %; {100 * low:.0f}–{100 * high:.0f} %"  # noqa: RUF001
 
 
-def exams(count: int) -> str:
-    """Returns a number of exams: "1 exam", "2 exams"."""
-    return f"{count} exam" + ("" if count == 1 else "s")
-
-
 def p_value(p: float) -> str:
     """Returns a p value with three decimals, or "below 0.001"; NaN: a dash."""
     return "below 0.001" if p < 0.001 else number(p)

@@ -5,7 +5,7 @@
 - `discrimination`: one finding's AUC with its 95 % interval (`auc`), and DeLong's covariance of
   several models' AUCs on the same exams (`delong_covariance`).
 - `resampling`: the mean AUC over findings, its interval by a stratified bootstrap of the exams.
-- `paired`, `permutation`, `differences`, `comparison`: do models differ on the same exams?
+- `paired`, `differences`, `comparison`: do models differ on the same exams?
 - `calibration`, `reliability`: probabilities made right, and how right they are.
 - `operating_point`: thresholds, and sensitivity, specificity, PPV, NPV at them.
 - `decisions`: calibration and operating points, as a model carries them.

@@ -2,9 +2,8 @@
 
 Fitting: `fit_calibration`. A network trained with class weights (pos_weight = negatives /
 positives, as in the reference) learns the probabilities of a world where both classes are equally
-common, far too high for a rare finding. Platt's intercept takes that back. A temperature alone
-can't: it only stretches the logits about 0, so that every exam stays on its side of 0.5; the tests
-show both on simulated data. Platt is therefore the default of the recipes.
+common, far too high for a rare finding. Platt's intercept takes that back; the tests show it on
+simulated data.
 
 Another prevalence: `at_prevalence`. How well calibrated: `mrknee.scoring.reliability`.
 """
@@ -22,7 +21,7 @@ from jaxtyping import Float, Float64
 from scipy.special import expit, logit
 
 from mrknee.errors import ModelError
-from mrknee.scoring.plain import count, given
+from mrknee.scoring.plain import count, given, plain
 from mrknee.scoring.proportions import check_prevalence, check_probabilities, known_pairs
 
 Method = Literal["platt", "temperature"]
@@ -32,7 +31,7 @@ LOGIT_EPS = 1e-12
 sigmoid reaches 1 at a logit of 17, so only exams that are all but 0 can become equal by it."""
 
 MIN_SLOPE = 0.01
-"""The smallest slope, a temperature of 100: all but flat, and exams keep their order."""
+"""The smallest slope: all but flat, and exams keep their order."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Calibration:
     exams, and no AUC, changes.
 
     Attributes:
-        method: "platt" (slope and intercept) or "temperature" (slope 1 / T, intercept 0).
+        method: "platt"; or "temperature", which earlier versions fitted: the intercept is 0.
         slopes: finding -> slope on the logit scale, > 0; 1 where nothing could be fitted.
         intercepts: finding -> intercept on the logit scale; 0 where nothing could be fitted.
         prevalences: finding -> share of positive exams among those it was fitted on, above 0 and
@@ -97,16 +96,8 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """The calibration as JSON can hold it; a prevalence that is NaN is None."""
-        return {
-            "method": self.method,
-            "slopes": dict(self.slopes),
-            "intercepts": dict(self.intercepts),
-            "prevalences": {
-                name: None if math.isnan(one) else one for name, one in self.prevalences.items()
-            },
-            "exams": dict(self.exams),
-            "reasons": dict(self.reasons),
-        }
+        content: dict[str, Any] = plain(self)
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Calibration:
@@ -141,7 +132,7 @@ class Calibration:
             raise ModelError(
                 "a calibration can't be used",
                 code="calibration",
-                expected="platt or temperature, and for every finding a slope above 0",
+                expected="platt (or temperature), and for every finding a slope above 0",
                 found=f"{found.method}, slopes {dict(found.slopes)}",
             )
         return found
@@ -151,23 +142,18 @@ def fit_calibration(
     findings: Sequence[str],
     labels: Float[np.ndarray, "exams findings"],
     probabilities: Float[np.ndarray, "exams findings"],
-    *,
-    method: Method,
 ) -> Calibration:
     """Fits slope and intercept of each finding on exams that the network was not trained on.
 
     Maximum likelihood with the targets of J. Platt, "Probabilistic outputs for support vector
     machines" (Advances in Large Margin Classifiers, 1999): (P + 1) / (P + 2) for the P positive
     exams and 1 / (N + 2) for the N negative ones in place of 1 and 0. They keep the slope finite
-    where the classes are separated without a fault. The temperature (C. Guo et al., "On
-    calibration of modern neural networks", ICML 2017) is fitted with the same targets, one number
-    a finding. A slope below `MIN_SLOPE` is held there.
+    where the classes are separated without a fault. A slope below `MIN_SLOPE` is held there.
 
     Args:
         findings: the findings' names, one a column.
         labels: 1 present, 0 absent, NaN not known: left out.
         probabilities: 0 to 1.
-        method: "platt" or "temperature".
 
     Returns:
         The calibration; a finding with one class only, or whose exams all have the same
@@ -180,15 +166,15 @@ def fit_calibration(
     for i, name in enumerate(findings):
         known, p = known_pairs(labels[:, i], probabilities[:, i])
         slope, intercept, prevalence = 1.0, 0.0, math.nan
-        reason = _why_not_fitted(known, p, method)
+        reason = _why_not_fitted(known, p)
         if reason is None:
-            slope, intercept, reason = _fit(known, _logits(p), method)
+            slope, intercept, reason = _fit(known, _logits(p))
             prevalence = float(known.mean())
         slopes[name], intercepts[name], prevalences[name] = slope, intercept, prevalence
         exams[name] = len(known)
         if reason is not None:
             reasons[name] = reason
-    return Calibration(method, slopes, intercepts, prevalences, exams, reasons)
+    return Calibration("platt", slopes, intercepts, prevalences, exams, reasons)
 
 
 def at_prevalence(
@@ -227,29 +213,27 @@ def _logits(probabilities: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, "
 
 
 def _why_not_fitted(
-    labels: Float64[np.ndarray, " exams"], p: Float64[np.ndarray, " exams"], method: Method
+    labels: Float64[np.ndarray, " exams"], p: Float64[np.ndarray, " exams"]
 ) -> str | None:
     positives = int(labels.sum())
     if len(labels) == 0:
         return "not calibrated: no exam has a known label"
     if positives in (0, len(labels)):
         return f"not calibrated: one class only: {positives} of {len(labels)} are positive"
-    if method == "platt" and np.ptp(p) == 0:
+    if np.ptp(p) == 0:
         return f"not calibrated: all {len(labels)} exams have the same probability"
-    if method == "temperature" and (p == 0.5).all():
-        return f"not calibrated: all {len(labels)} probabilities are 0.5"
     return None
 
 
 def _fit(
-    labels: Float64[np.ndarray, " exams"], logits: Float64[np.ndarray, " exams"], method: Method
+    labels: Float64[np.ndarray, " exams"], logits: Float64[np.ndarray, " exams"]
 ) -> tuple[float, float, str | None]:
     """Slope, intercept, and why the slope is not the best one, if it isn't."""
     positives = labels.sum()
     negatives = len(labels) - positives
     targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     # Centred and scaled, so that one tolerance fits logits of any spread.
-    centre = logits.mean() if method == "platt" else 0.0
+    centre = logits.mean()
     scale = np.sqrt(((logits - centre) ** 2).mean())
     x = (logits - centre) / scale
 
@@ -267,7 +251,7 @@ def _fit(
         [max(1.0, least), 0.0],
         jac=True,
         method="L-BFGS-B",
-        bounds=[(least, None), (None, None) if method == "platt" else (0.0, 0.0)],
+        bounds=[(least, None), (None, None)],
         options={"ftol": 1e-15, "gtol": 1e-10},
     )
     slope = max(MIN_SLOPE, float(found.x[0] / scale))

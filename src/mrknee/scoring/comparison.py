@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -23,9 +23,11 @@ from mrknee.files import whole_file
 from mrknee.scoring.differences import Difference, MeanDifference, difference, mean_difference
 from mrknee.scoring.discrimination import DELONG, Auc, auc
 from mrknee.scoring.paired import MOVER, SAME_RANKING, holm
+from mrknee.scoring.plain import plain
 from mrknee.scoring.predictions import Predictions, aligned, named_files
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
-from mrknee.scoring.text import columns, exams, interval, shown, without_labels
+from mrknee.scoring.text import exams, interval, shown, without_labels
+from mrknee.tables import table_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +38,7 @@ __all__ = ["VERSION", "Comparison", "Difference", "MeanDifference", "compare", "
 NAMED = 3
 """A model of so many tables is named by all of them, one of more by the first and the last."""
 
-VERSION = 1
+VERSION = 2
 """Of the file's layout."""
 
 
@@ -52,7 +54,7 @@ class Comparison:
         means: model -> its mean AUC.
         differences: model after model, finding after finding.
         mean_differences: one a model but the first.
-        seed: of resampling and random exchanges.
+        seed: of the resampling.
         notes: what a reader must know, for example which findings were left out.
 
     Example:
@@ -86,13 +88,13 @@ class Comparison:
 
         Columns: `first` and `second` (the models), `finding` (or `mean`), `first_auc`,
         `second_auc`, `difference` (second - first), `low`, `high` (95 % interval), and the tests'
-        `p_delong`, `p_permutation`, `p_holm`. What can't be computed is NaN.
+        `p_delong`, `p_holm`. What can't be computed is NaN.
 
         Raises:
             PlatformError: pandas is not installed.
         """
         names = ["first", "second", "finding", "first_auc", "second_auc", "difference", "low"]
-        names += ["high", "p_delong", "p_permutation", "p_holm"]
+        names += ["high", "p_delong", "p_holm"]
         rows = []
         for one in self._all():
             row = {name: getattr(one, name, math.nan) for name in names}
@@ -133,13 +135,13 @@ class Comparison:
             "models": [
                 {
                     "name": name,
-                    "findings": {finding: _fields(one) for finding, one in self.aucs[name].items()},
-                    "mean": _fields(self.means[name]),
+                    "findings": plain(self.aucs[name]),
+                    "mean": plain(self.means[name]),
                 }
                 for name in self.names
             ],
-            "differences": [_fields(one) for one in self.differences],
-            "mean_differences": [_fields(one) for one in self.mean_differences],
+            "differences": plain(self.differences),
+            "mean_differences": plain(self.mean_differences),
             "seed": self.seed,
             "notes": list(self.notes),
         }
@@ -160,11 +162,11 @@ class Comparison:
         title = f"{self.split}: {exams(self.n_exams)}"
         parts = [
             [title, *(f"{letter}: {name}" for name, letter in letters.items())],
-            columns(self._auc_rows(letters), left=2),
+            table_lines(self._auc_rows(letters), left=2),
             [
                 "Differences (B - A is B's AUC less A's), with 95 % intervals:",
-                *columns(self._difference_rows(letters), left=2),
-                *self._explained(letters),
+                *table_lines(self._difference_rows(letters), left=2),
+                *self._explained(),
             ],
             self._sentences(letters),
             self._remarks(letters),
@@ -174,8 +176,9 @@ class Comparison:
     def verdict(self, one: Difference | MeanDifference, *, second: str) -> str:
         """What one of the comparison's differences says, in one sentence for a person.
 
-        A difference is named only where p (Holm's; a mean's own) is below 0.05 and the interval
-        leaves out 0. That models are equal is never said.
+        A finding's difference is named only where Holm's p is below 0.05 and the interval leaves
+        out 0; the mean's, one per model, where its interval leaves out 0. That models are equal is
+        never said.
 
         Args:
             one: of `differences` or `mean_differences`.
@@ -186,23 +189,32 @@ class Comparison:
             return f"can't be compared: {one.reason}"
         if one.low == one.high:
             return SAME_RANKING
-        p, after, n = one.p_permutation, "", self.n_exams
-        if isinstance(one, Difference):
-            p, n = one.p_holm, one.n_positive + one.n_negative
-            if sum(each.corrected != "none" for each in self.differences) > 1:
-                after = " after Holm's correction"
-        holds_0, small = one.low <= 0 <= one.high, p < 0.05
-        shown_p = f"p {'' if p < 0.001 else '= '}{_p(p)}{after}"
-        if small and not holds_0:
-            way = "higher" if one.difference > 0 else "lower"
-            return f"{second}'s AUC is {way} by {abs(one.difference):.3f}, {shown_p}"
+        named = f"{second}'s AUC is {'higher' if one.difference > 0 else 'lower'} by "
+        named += f"{abs(one.difference):.3f}"
+        holds_0 = one.low <= 0 <= one.high
+        if isinstance(one, MeanDifference):
+            n, p, shown_p = self.n_exams, math.nan, ""
+            if not holds_0:
+                return f"{named}, the interval leaves out 0"
+        else:
+            n, p = one.n_positive + one.n_negative, one.p_holm
+            after = " after Holm's correction" if self._tests() > 1 else ""
+            shown_p = f"p {'' if p < 0.001 else '= '}{_p(p)}{after}"
+            if math.isnan(p):
+                shown_p = "no test holds here"
+            if p < 0.05 and not holds_0:
+                return f"{named}, {shown_p}"
         least = f"{one.unseen:.2f}" if one.unseen >= 0.01 else f"{one.unseen:.1g}"
         limit = f"at n = {n} differences below about {least} can't be seen"
-        if small:
+        if p < 0.05:
             return f"not settled: {shown_p}, but the interval holds 0; {limit}"
         if holds_0:
             return f"no difference shown: the interval holds 0; {limit}"
         return f"no difference shown: {shown_p}, though the interval by itself leaves out 0"
+
+    def _tests(self) -> int:
+        """How many tests Holm's correction is over."""
+        return sum(not math.isnan(one.p_holm) for one in self.differences)
 
     def _auc_rows(self, letters: Mapping[str, str]) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [
@@ -224,30 +236,23 @@ class Comparison:
 
     def _difference_rows(self, letters: Mapping[str, str]) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [
-            ("finding", "models", "difference", "95 % interval", "DeLong", "permutation", "Holm")
+            ("finding", "models", "difference", "95 % interval", "DeLong", "Holm")
         ]
         for one in self._all():
             cells = _pair(one, letters), _signed(one.difference), _signed_interval(one)
-            p = _p(one.p_permutation)
             if isinstance(one, Difference):
-                rows.append((one.finding, *cells, _p(one.p_delong), p, _p(one.p_holm)))
+                rows.append((one.finding, *cells, _p(one.p_delong), _p(one.p_holm)))
             else:
-                rows.append(("mean", *cells, "", p, ""))
+                rows.append(("mean", *cells, "", ""))
         return rows
 
-    def _explained(self, letters: Mapping[str, str]) -> list[str]:
+    def _explained(self) -> list[str]:
         """What the columns of the differences are."""
-        made = [one for one in self.differences if one.corrected != "none"]
-        other = [one for one in made if one.corrected == "permutation"]
-        tests = "1 test" if len(made) == 1 else f"{len(made)} tests"
-        lines = [
+        tests = "1 test" if self._tests() == 1 else f"{self._tests()} tests"
+        return [
             f"Intervals by {MOVER} from the AUCs' own; the mean's by {BOOTSTRAP}.",
             f"The last columns are p. Holm: of DeLong's p, over {tests} of a finding.",
         ]
-        if other:
-            which = ", ".join(f"{one.finding} {_pair(one, letters)}" for one in other)
-            lines.append(f"Holm of the permutation's p, where DeLong's fails: {which}.")
-        return lines
 
     def _sentences(self, letters: Mapping[str, str]) -> list[str]:
         lines = []
@@ -273,7 +278,7 @@ class Comparison:
             finding = other.finding if isinstance(other, Difference) else "mean"
             who = f"{finding}, {_pair(other, letters)}"
             usual = other.method == BOOTSTRAP or (
-                isinstance(other, Difference) and other.corrected == "DeLong"
+                isinstance(other, Difference) and other.reason is None
             )
             if not math.isnan(other.difference):
                 if not usual:
@@ -302,7 +307,7 @@ def compare(
         probabilities: one array a model, rows and columns as the labels'
             (`scoring.predictions.aligned` brings tables there).
         split: the name of the split.
-        seed: of resampling and random exchanges; the same seed gives the same numbers.
+        seed: of the resampling; the same seed gives the same numbers.
         notes: what a reader must know.
 
     Raises:
@@ -323,7 +328,6 @@ def compare(
             labels[:, i],
             (models[base][:, i], models[other][:, i]),
             (aucs[base][finding], aucs[other][finding]),
-            seed=seed,
         )
         for other in names[1:]
         for i, finding in enumerate(findings)
@@ -447,11 +451,7 @@ def _names(specs: Sequence[str]) -> list[str]:
 
 
 def _with_holm(differences: Sequence[Difference]) -> list[Difference]:
-    p = [
-        {"DeLong": one.p_delong, "permutation": one.p_permutation, "none": math.nan}[one.corrected]
-        for one in differences
-    ]
-    corrected = holm(np.array(p, dtype=np.float64))
+    corrected = holm(np.array([one.p_delong for one in differences], dtype=np.float64))
     return [replace(one, p_holm=float(q)) for one, q in zip(differences, corrected, strict=True)]
 
 
@@ -475,14 +475,6 @@ def _refuse_impossible(
                 expected=f"(exams, findings) {labels.shape}",
                 found=str(one.shape),
             )
-
-
-def _fields(one: Auc | MeanAuc | Difference | MeanDifference) -> dict[str, Any]:
-    """A result's fields by name; NaN as null."""
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in vars(one).items()
-    }
 
 
 def _letter(model: int) -> str:

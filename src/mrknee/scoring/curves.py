@@ -7,26 +7,21 @@ Band and interval come from exams drawn with replacement within each class, all 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
-from mrknee.scoring.discrimination import auc
+from mrknee.scoring.discrimination import DELONG_MIN_CLASS, auc, step_starts
 from mrknee.scoring.proportions import wilson_ends
-
-REPLICATES = 1000
-"""Bootstrap replicates: a 2.5 % tail of 25, enough to draw or to print three digits of."""
+from mrknee.scoring.resampling import FEW_REPLICATES, drawn_in_portions
 
 GRID = 101
 """Points of the band: every hundredth of the false positive rate."""
 
-MIN_CLASS = 10
-"""Exams of the smaller class from which on average precision's interval is a bootstrap's, as for
-`discrimination.DELONG_MIN_CLASS`."""
-
 BAND = "bootstrap within classes, pointwise, never narrower than Wilson's of the sensitivity"
-BOOTSTRAP = "bootstrap within classes, percentile"
+WITHIN_CLASSES = "bootstrap within classes, percentile"
 WILSON = "Wilson's, as if a share of the smaller class"
 
 
@@ -182,12 +177,9 @@ def roc_band(
         none = np.empty(0)
         return RocBand(none, none, none, "none", curve.reason)
     grid = np.linspace(0, 1, GRID)
-    hits, false_alarms, _ = _resampled_counts(labels, scores, seed)
-    zero = np.zeros((len(hits), 1))
-    fpr = np.hstack([zero, false_alarms / false_alarms[:, -1:]])
-    tpr = np.hstack([zero, hits / hits[:, -1:]])
-    # Of several sensitivities at one false positive rate, np.interp takes the last, the highest.
-    drawn = np.stack([np.interp(grid, x, y) for x, y in zip(fpr, tpr, strict=True)])
+    drawn = np.concatenate(
+        [_at_rates(grid, *counts) for counts in _resampled_counts(labels, scores, seed)]
+    )
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     here = np.interp(grid, curve.fpr, curve.tpr)
     least, most = wilson_ends(here, curve.n_positive)
@@ -200,8 +192,8 @@ def average_precision(
     """The average precision, as scikit-learn defines it, with its 95 % interval.
 
     The interval is the percentile interval of exams resampled within each class. Where that shows
-    too little (perfect ranking, all scores equal, a class of fewer than `MIN_CLASS` exams) it is
-    Wilson's with the value as if it were a share: K. Boyd, K. Eng, C. Page, "Area under the
+    too little (perfect ranking, all scores equal, a class of fewer than `DELONG_MIN_CLASS` exams)
+    it is Wilson's with the value as if it were a share: K. Boyd, K. Eng, C. Page, "Area under the
     precision-recall curve", ECML PKDD 2013, take a binomial interval with the number of positive
     exams; here the smaller class, so that few negatives make it wide as well.
 
@@ -224,12 +216,14 @@ def average_precision(
     known = ~np.isnan(labels)
     value = float(_average_precisions(*_counts(labels, scores))[0])
     prevalence = m / (m + n)
-    if min(m, n) < MIN_CLASS or area.value in (0.0, 1.0) or np.ptp(scores[known]) == 0:
+    if min(m, n) < DELONG_MIN_CLASS or area.value in (0.0, 1.0) or np.ptp(scores[known]) == 0:
         low, high = wilson_ends(np.array([value]), min(m, n))
         return AveragePrecision(value, float(low[0]), float(high[0]), prevalence, m, n, WILSON)
-    values = _average_precisions(*_resampled_counts(labels, scores, seed))
+    values = np.concatenate(
+        [_average_precisions(*counts) for counts in _resampled_counts(labels, scores, seed)]
+    )
     ends = np.quantile(values, [0.025, 0.975])
-    return AveragePrecision(value, float(ends[0]), float(ends[1]), prevalence, m, n, BOOTSTRAP)
+    return AveragePrecision(value, float(ends[0]), float(ends[1]), prevalence, m, n, WITHIN_CLASSES)
 
 
 def precision_recall(
@@ -277,6 +271,20 @@ Counts = tuple[
 """At each distinct score, falling: positives and negatives at or above, positives at it."""
 
 
+def _at_rates(
+    rates: Float64[np.ndarray, " rates"],
+    hits: Float64[np.ndarray, "replicates steps"],
+    false_alarms: Float64[np.ndarray, "replicates steps"],
+    _: Float64[np.ndarray, "replicates steps"],
+) -> Float64[np.ndarray, "replicates rates"]:
+    """The sensitivities at these false positive rates, from `Counts`."""
+    zero = np.zeros((len(hits), 1))
+    fpr = np.hstack([zero, false_alarms / false_alarms[:, -1:]])
+    tpr = np.hstack([zero, hits / hits[:, -1:]])
+    # Of several sensitivities at one false positive rate, np.interp takes the last, the highest.
+    return np.stack([np.interp(rates, x, y) for x, y in zip(fpr, tpr, strict=True)])
+
+
 def _average_precisions(
     hits: Float64[np.ndarray, "replicates steps"],
     false_alarms: Float64[np.ndarray, "replicates steps"],
@@ -292,19 +300,27 @@ def _average_precisions(
 def _counts(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]) -> Counts:
     """The counts of the exams themselves: one replicate."""
     positive, starts = _ranked(labels, scores)
-    drawn = np.stack([positive, ~positive])[:, None].astype(np.float64)
-    here, others = (np.add.reduceat(members, starts, axis=1) for members in drawn)
-    return np.cumsum(here, axis=1), np.cumsum(others, axis=1), here
+    return _summed(np.ones((1, len(positive))), positive, starts)
 
 
 def _resampled_counts(
     labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], seed: int
-) -> Counts:
-    """The counts of exams drawn with replacement within each class."""
+) -> Iterator[Counts]:
+    """The counts of exams drawn with replacement within each class, some replicates at a time."""
     positive, starts = _ranked(labels, scores)
-    rng = np.random.default_rng(seed)
+    classes = [np.flatnonzero(positive), np.flatnonzero(~positive)]
+    for times in drawn_in_portions(classes, FEW_REPLICATES, np.random.default_rng(seed)):
+        yield _summed(times, positive, starts)
+
+
+def _summed(
+    times: Float64[np.ndarray, "replicates known"],
+    positive: Bool[np.ndarray, " known"],
+    starts: Int64[np.ndarray, " steps"],
+) -> Counts:
+    """The counts of exams that are there so many times each."""
     here, others = (
-        np.add.reduceat(_draw(members, rng), starts, axis=1) for members in (positive, ~positive)
+        np.add.reduceat(times * members, starts, axis=1) for members in (positive, ~positive)
     )
     return np.cumsum(here, axis=1), np.cumsum(others, axis=1), here
 
@@ -315,16 +331,4 @@ def _ranked(
     """Whether each labelled exam is positive, by falling score, and where each score begins."""
     known = ~np.isnan(labels)
     order = np.flatnonzero(known)[np.argsort(-scores[known], kind="stable")]
-    ranked, positive = scores[order], labels[order] == 1
-    # Exams of equal score are one step of the curve.
-    return positive, np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
-
-
-def _draw(
-    members: Bool[np.ndarray, " exams"], rng: np.random.Generator
-) -> Float64[np.ndarray, "replicates exams"]:
-    """How often each member is drawn in each replicate, as many as there are; 0 for the others."""
-    times = np.zeros((REPLICATES, len(members)))
-    k = int(members.sum())
-    times[:, members] = rng.multinomial(k, np.full(k, 1 / k), size=REPLICATES)
-    return times
+    return labels[order] == 1, step_starts(scores[order])

@@ -1,7 +1,7 @@
 """The difference of two models' AUCs on the same exams, for one finding and in the mean.
 
-Tests and intervals come from `paired`, `permutation` and `resampling`; here they are put together,
-and it is decided which of them hold.
+Tests and intervals come from `paired` and `resampling`; here they are put together, and it is
+decided which of them hold.
 """
 
 from __future__ import annotations
@@ -9,23 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.scoring.discrimination import DELONG, Z_95, Auc
+from mrknee.scoring.discrimination import DELONG, Auc
 from mrknee.scoring.paired import SAME_RANKING, difference_interval, paired_delong, rank_alike
-from mrknee.scoring.permutation import exchange_p, exchange_weights
-from mrknee.scoring.resampling import (
-    BOOTSTRAP,
-    JACKKNIFE,
-    MANY_EXAMS,
-    MEAN_OF_ENDS,
-    bootstrap_differences,
-    mean_pull,
-    stratified_error,
-)
+from mrknee.scoring.resampling import BOOTSTRAP, MEAN_OF_ENDS, bootstrap_differences
 
 
 @dataclass(frozen=True)
@@ -43,13 +33,11 @@ class Difference:
         difference: second_auc - first_auc, -1 to 1.
         low: lower end of the difference's 95 % interval.
         high: upper end. Equal to `low` only where `method` says that there is no interval.
-        p_delong: two-sided p of DeLong's paired test, or NaN.
-        p_permutation: two-sided p of the permutation test, or NaN.
-        p_holm: `corrected` after Holm's correction over all findings and models of the comparison.
-        corrected: which p that is: DeLong's where both AUCs have DeLong's interval, otherwise
-            (few exams of a class, a model that separates without a fault) the permutation test's.
+        p_delong: two-sided p of DeLong's paired test. NaN where its variance is no use: an AUC
+            has another interval than DeLong's (few exams of a class, a model that separates the
+            classes without a fault).
+        p_holm: p_delong after Holm's correction over all findings and models of the comparison.
         method: how the interval was made.
-        permutation: how the permutation's p was found.
         reason: why a number is NaN, or a p is 1 without a variance; None otherwise.
     """
 
@@ -64,11 +52,8 @@ class Difference:
     low: float
     high: float
     p_delong: float
-    p_permutation: float
     p_holm: float
-    corrected: Literal["DeLong", "permutation", "none"]
     method: str
-    permutation: str
     reason: str | None = None
 
     @property
@@ -90,11 +75,8 @@ class MeanDifference:
         difference: second - first, -1 to 1; NaN when no finding has an AUC.
         low: lower end of its 95 % interval.
         high: upper end. Equal to `low` only where `method` says that there is no interval.
-        p_permutation: two-sided p of the permutation test, whole exams being exchanged, or NaN.
-            It is one test a model and not part of Holm's correction.
         findings: the findings that are in the mean.
         method: how the interval was made.
-        permutation: how the permutation's p was found.
         reason: why the numbers are NaN, or None.
     """
 
@@ -103,10 +85,8 @@ class MeanDifference:
     difference: float
     low: float
     high: float
-    p_permutation: float
     findings: tuple[str, ...]
     method: str
-    permutation: str
     reason: str | None = None
 
     @property
@@ -121,8 +101,6 @@ def difference(
     labels: Float[np.ndarray, " exams"],
     scores: tuple[Float[np.ndarray, " exams"], Float[np.ndarray, " exams"]],
     aucs: tuple[Auc, Auc],
-    *,
-    seed: int = 0,
 ) -> Difference:
     """Two models' AUCs of one finding, compared; Holm's p is NaN: it needs the other tests.
 
@@ -132,7 +110,6 @@ def difference(
         labels: 1 positive, 0 negative, NaN not known: that exam is left out.
         scores: the two models'; larger means more likely positive; only ranks matter.
         aucs: the two models' AUCs of these labels and scores, with their intervals.
-        seed: of random exchanges.
 
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
@@ -141,11 +118,10 @@ def difference(
     low, high, method = difference_interval(
         *aucs, test.correlation, alike=rank_alike(labels, *scores)
     )
-    p, permutation = math.nan, "none"
-    corrected: Literal["DeLong", "permutation", "none"] = "none"
-    if aucs[0].reason is None:
-        p, permutation = exchange_p(exchange_weights(labels, *scores), seed=seed)
-        corrected = "DeLong" if aucs[0].method == aucs[1].method == DELONG else "permutation"
+    p, reason = test.p, test.reason
+    other = [one.method for one in aucs if one.method != DELONG]
+    if aucs[0].reason is None and other:
+        p, reason = math.nan, f"no test, because an AUC's interval is not DeLong's: {other[0]}"
     return Difference(
         finding=finding,
         first=names[0],
@@ -157,13 +133,10 @@ def difference(
         difference=test.difference,
         low=low,
         high=high,
-        p_delong=test.p,
-        p_permutation=p,
+        p_delong=p,
         p_holm=math.nan,
-        corrected=corrected,
         method=method,
-        permutation=permutation,
-        reason=test.reason,
+        reason=reason,
     )
 
 
@@ -177,58 +150,35 @@ def mean_difference(
 ) -> MeanDifference:
     """The mean difference over the findings that have an AUC.
 
-    The interval is made as the mean AUC's (`mean_auc`): by the stratified bootstrap; with many
-    exams from its variance; with a finding of which resampling shows too little it is the mean of
-    the findings' interval ends.
+    The interval is made as the mean AUC's (`mean_auc`): by the stratified bootstrap; with a
+    finding of which resampling shows too little it is the mean of the findings' interval ends.
 
     Args:
         differences: of two models, one a finding, in the columns' order.
         labels: 1 present, 0 absent, NaN not known.
         first: the first model's scores.
         second: the second model's.
-        seed: of resampling and random exchanges.
+        seed: of the resampling.
     """
     names = differences[0].first, differences[0].second
-    columns = [i for i, one in enumerate(differences) if one.corrected != "none"]
+    columns = [i for i, one in enumerate(differences) if not math.isnan(one.difference)]
     used = [differences[i] for i in columns]
     if not used:
         nan = math.nan
-        return MeanDifference(
-            *names, nan, nan, nan, nan, (), "none", "none", "no finding has an AUC"
-        )
+        return MeanDifference(*names, nan, nan, nan, (), "none", "no finding has an AUC")
     value = float(np.mean([one.difference for one in used]))
-    weights = np.mean(
-        [
-            exchange_weights(labels[:, i], first[:, i], second[:, i])
-            / (4 * one.n_positive * one.n_negative)
-            for i, one in zip(columns, used, strict=True)
-        ],
-        axis=0,
-    )
-    p, permutation = exchange_p(weights, seed=seed)
-    special = [
-        one.finding
-        for one in used
-        # The latter: DeLong's p without a variance, of models that win and lose the same pairs.
-        if one.corrected != "DeLong" or (one.reason is not None and one.low < one.high)
-    ]
+    # DeLong's variance is no use, or is zero for models that win and lose the same pairs.
+    special = [one.finding for one in used if one.reason is not None and one.low < one.high]
     if all(one.low == one.high for one in used):
         low, high, method = value, value, f"none: {SAME_RANKING}"
     elif special:
         # Resampling shows too little of what DeLong's variance shows too little of.
         low, high = float(np.mean([d.low for d in used])), float(np.mean([d.high for d in used]))
         method = f"{MEAN_OF_ENDS} ({', '.join(special)}: resampling shows too little)"
-    elif len(labels) >= MANY_EXAMS:
-        known = labels[:, columns]
-        pull = mean_pull(known, second[:, columns]) - mean_pull(known, first[:, columns])
-        half = Z_95 * stratified_error(known, pull)
-        low, high, method = max(-1.0, value - half), min(1.0, value + half), JACKKNIFE
     else:
         draws = bootstrap_differences(
             labels[:, columns], first[:, columns], second[:, columns], seed=seed
         ).mean(axis=1)
         low, high = (float(q) for q in np.quantile(draws[~np.isnan(draws)], [0.025, 0.975]))
         method = BOOTSTRAP
-    return MeanDifference(
-        *names, value, low, high, p, tuple(one.finding for one in used), method, permutation
-    )
+    return MeanDifference(*names, value, low, high, tuple(one.finding for one in used), method)

@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy.special import expit, gammaln, logit, ndtri
 
 from mrknee.errors import DataError
@@ -110,6 +110,15 @@ def known_labels(labels: Float[np.ndarray, " exams"]) -> Bool[np.ndarray, " exam
     return known
 
 
+def step_starts(ranked: Float[np.ndarray, " exams"]) -> Int64[np.ndarray, " steps"]:
+    """Where each step of the ROC curve begins: exams of equal score are one step.
+
+    Args:
+        ranked: sorted scores, one or more.
+    """
+    return np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+
+
 def placements(
     positive: Bool[np.ndarray, " exams"], scores: Float[np.ndarray, "models exams"]
 ) -> Float64[np.ndarray, "models exams"]:
@@ -127,10 +136,8 @@ def placements(
     placed = np.empty(scores.shape)
     for model, row in enumerate(scores):
         order = np.argsort(row)
-        ranked, ranked_positive = row[order], positive[order]
-        # Exams of equal score are one step of the ROC curve.
-        new_step = np.concatenate([[True], ranked[1:] != ranked[:-1]])
-        starts, step = np.flatnonzero(new_step), np.cumsum(new_step) - 1
+        ranked_positive, starts = positive[order], step_starts(row[order])
+        step = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(row)))
         positives = np.add.reduceat(ranked_positive.astype(np.float64), starts)
         negatives = np.add.reduceat((~ranked_positive).astype(np.float64), starts)
         below = (np.cumsum(negatives) - negatives / 2) / n

@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 
 from mrknee.errors import ModelError, SettingsError
 from mrknee.scoring.discrimination import Z_95
-from mrknee.scoring.plain import count, given
+from mrknee.scoring.plain import count, given, plain
 from mrknee.scoring.proportions import Proportion, check_prevalence, known_pairs, wilson
 
 YOUDEN = "Youden"
@@ -47,13 +47,8 @@ class OperatingPoint:
 
     def to_dict(self) -> dict[str, Any]:
         """The operating point as JSON can hold it; a threshold that is NaN is None."""
-        return {
-            "rule": self.rule,
-            "threshold": None if math.isnan(self.threshold) else self.threshold,
-            "n_positive": self.n_positive,
-            "n_negative": self.n_negative,
-            "reason": self.reason,
-        }
+        content: dict[str, Any] = plain(self)
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> OperatingPoint:

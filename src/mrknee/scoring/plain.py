@@ -12,11 +12,11 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 T = TypeVar("T")
 
 
-def plain(value: object) -> object:
-    """Takes dataclasses, dicts and tuples apart, to any depth; a NaN becomes None."""
+def plain(value: object) -> Any:  # noqa: ANN401 - any JSON value
+    """Takes dataclasses, mappings and tuples apart, to any depth; a NaN becomes None."""
     if dataclasses.is_dataclass(value):
         return {one.name: plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: plain(one) for name, one in value.items()}
     if isinstance(value, tuple):
         return [plain(one) for one in value]

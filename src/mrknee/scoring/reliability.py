@@ -25,10 +25,12 @@ from mrknee.scoring.proportions import (
     wilson,
     wilson_ends,
 )
-from mrknee.scoring.resampling import in_portions
-
-REPLICATES = 1000
-"""Bootstrap replicates: a 2.5 % tail of 25, enough to print three digits of."""
+from mrknee.scoring.resampling import (
+    FEW_REPLICATES,
+    MIN_STRATUM,
+    drawn_in_portions,
+    in_portions,
+)
 
 BINS = 10
 """Bins of the reliability diagram, the usual number (C. Guo et al., ICML 2017, use 15)."""
@@ -36,10 +38,6 @@ BINS = 10
 EXAMS_PER_BIN = 10
 """Fewer bins where they would hold fewer exams than this: at 10, Wilson's interval of a bin is
 already +-0.26 wide."""
-
-MIN_CLASS = 5
-"""Exams of the smaller class from which on exams are resampled for an interval: with k of them a
-bootstrap shows (k - 1) / k of their variance, as in `resampling.MIN_STRATUM`."""
 
 BRIER_BOOTSTRAP = "bootstrap of exams, percentile"
 ECE_BOOTSTRAP = "bootstrap of exams in fixed bins, conservative"
@@ -125,8 +123,8 @@ def brier(
     """The Brier score with its 95 % interval.
 
     The interval is the percentile interval of resampled exams. Where they can't show how sure the
-    score is (a class of fewer than `MIN_CLASS` exams, or all errors equal) it is `BOUND`: Wilson's
-    with the score in a share's place, which is too wide rather than too narrow.
+    score is (a class of fewer than `MIN_STRATUM` exams, or all errors equal) it is `BOUND`:
+    Wilson's with the score in a share's place, which is too wide rather than too narrow.
 
     With a stated prevalence each class is resampled by itself: the shares of the classes are given
     then, and only what is measured within each varies.
@@ -256,26 +254,20 @@ def _at_least(weights: Float64[np.ndarray, " exams"]) -> int:
 
 def _few(labels: Float64[np.ndarray, " exams"]) -> bool:
     positives = int(labels.sum())
-    return min(positives, len(labels) - positives) < MIN_CLASS
+    return min(positives, len(labels) - positives) < MIN_STRATUM
 
 
 def _resampled(
     labels: Float64[np.ndarray, " exams"], prevalence: float | None, rng: np.random.Generator
 ) -> Iterator[Float64[np.ndarray, "replicates exams"]]:
-    """How often each exam is drawn, in `REPLICATES` replicates, some at a time.
+    """How often each exam is drawn, in `FEW_REPLICATES` replicates, some at a time.
 
     With a stated prevalence as many of each class as there are; without, of all together.
     """
-    n = len(labels)
-    strata = [np.arange(n)]
+    strata = [np.arange(len(labels))]
     if prevalence is not None:
         strata = [np.flatnonzero(labels == label) for label in (0, 1)]
-    for size in in_portions(REPLICATES, n):
-        times = np.empty((size, n))
-        for exams in strata:
-            k = len(exams)
-            times[:, exams] = rng.multinomial(k, np.full(k, 1 / k), size=size)
-        yield times
+    return drawn_in_portions(strata, FEW_REPLICATES, rng)
 
 
 def _point(
@@ -338,8 +330,8 @@ def _ece_by_chance(
         present, absent = _of_classes(labels, prevalence)
         here = at_prevalence(p, prevalence, float(labels.mean()))
     total = 0.0
-    for count in in_portions(REPLICATES, n):
+    for count in in_portions(FEW_REPLICATES, n):
         drawn = rng.random((count, n)) < here
         weighted = np.where(drawn, present, absent) * (p - drawn)
         total += float(np.abs(weighted @ one_hot).sum())
-    return total / REPLICATES
+    return total / FEW_REPLICATES

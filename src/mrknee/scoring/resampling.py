@@ -5,12 +5,6 @@ that. Exams are drawn with replacement within strata of equal labels, so that a 
 classes, and their combinations, of the data. The interval is the percentile interval: J. Carpenter,
 J. Bithell, "Bootstrap confidence intervals: when, which, what?", Statistics in Medicine 19 (2000)
 1141-1164.
-
-With many exams drawing takes minutes and tells what the variance tells at once: how far an exam's
-placements lie from their finding's AUC is how much the exam pulls at it, and the variance of the
-bootstrap is, up to terms that vanish with the exams, the sum of these pulls' squares (the
-infinitesimal jackknife: B. Efron, R. J. Tibshirani, "An introduction to the bootstrap", 1993, ch.
-21). For one finding this is DeLong's variance.
 """
 
 from __future__ import annotations
@@ -20,25 +14,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
-from scipy.special import expit, logit
 
-from mrknee.scoring.discrimination import DELONG, Z_95, Auc, auc, known_labels, placements
+from mrknee.scoring.discrimination import DELONG, Auc, auc, known_labels, step_starts
 
 REPLICATES = 2000
 """Bootstrap replicates: enough for a 2.5 % tail of 50 replicates."""
+
+FEW_REPLICATES = 1000
+"""Of curves and calibration errors: a 2.5 % tail of 25, enough to draw or to print three digits."""
 
 MIN_STRATUM = 5
 """Exams of a stratum of its own. A stratum of k exams shows (k - 1) / k of its variance when it is
 resampled (none when k = 1), so label patterns rarer than this are drawn from one common stratum."""
 
-MANY_EXAMS = 5000
-"""Exams from which on the mean's interval is made from its variance, not by drawing: 2000
-replicates of 20,000 exams and three findings took 10 s on one core."""
-
 _CELLS_AT_ONCE = 1_000_000  # replicates x exams held in memory at once: 8 MB an array
 
 BOOTSTRAP = "stratified bootstrap, percentile"
-JACKKNIFE = "stratified infinitesimal jackknife"
 MEAN_OF_ENDS = "mean of the findings' interval ends, conservative"
 
 
@@ -52,8 +43,7 @@ class MeanAuc:
         high: upper end of the interval, or NaN.
         findings: the findings that are in the mean.
         left_out: the findings that have no AUC.
-        method: how the interval was made: `BOOTSTRAP`; `JACKKNIFE` with many exams;
-            `MEAN_OF_ENDS` and why; "none" without one.
+        method: how the interval was made: `BOOTSTRAP`; `MEAN_OF_ENDS` and why; "none" without one.
         reason: why there is no mean, or None when there is one.
     """
 
@@ -76,8 +66,7 @@ def mean_auc(
 ) -> MeanAuc:
     """The mean of the findings' AUCs, with its 95 % interval.
 
-    The interval is the percentile interval of the stratified bootstrap; from `MANY_EXAMS` on it is
-    made from the variance that the bootstrap would show, on the logit scale. Resampling can't show
+    The interval is the percentile interval of the stratified bootstrap. Resampling can't show
     the uncertainty of a finding whose own AUC needed more than DeLong's variance (separated
     without a fault, all scores equal, few exams of a class): it would come out too narrow, or of
     no width.
@@ -110,18 +99,30 @@ def mean_auc(
         low, high = _mean_of_ends({name: each[name] for name in used})
         return MeanAuc(value, low, high, used, left_out, method)
     columns = [i for i, name in enumerate(findings) if name in used]
-    if len(labels) >= MANY_EXAMS:
-        error = stratified_error(
-            labels[:, columns], mean_pull(labels[:, columns], scores[:, columns])
-        )
-        # As DeLong's: d logit(A) = dA / (A (1 - A)).
-        half = Z_95 * error / (value * (1 - value))
-        low, high = expit(logit(value) - half), expit(logit(value) + half)
-        return MeanAuc(value, float(low), float(high), used, left_out, f"{JACKKNIFE}, logit scale")
     draws = bootstrap_aucs(labels[:, columns], scores[:, columns], seed=seed, replicates=replicates)
     means = draws.mean(axis=1)
     low, high = np.quantile(means[~np.isnan(means)], [0.025, 0.975])
     return MeanAuc(value, float(low), float(high), used, left_out, BOOTSTRAP)
+
+
+def drawn_in_portions(
+    strata: Sequence[Int[np.ndarray, " _"]], replicates: int, rng: np.random.Generator
+) -> Iterator[Float64[np.ndarray, "portion exams"]]:
+    """How often each exam is drawn in each replicate, some replicates at a time.
+
+    Args:
+        strata: the positions of each stratum's exams, which together are all exams, each once; a
+            stratum keeps its size in every replicate.
+        replicates: how often to resample.
+        rng: what draws.
+    """
+    exams = sum(map(len, strata))
+    for size in in_portions(replicates, exams):
+        times = np.empty((size, exams))
+        for members in strata:
+            k = len(members)
+            times[:, members] = rng.multinomial(k, np.full(k, 1 / k), size=size)
+        yield times
 
 
 def in_portions(replicates: int, exams: int) -> Iterator[int]:
@@ -152,10 +153,10 @@ def bootstrap_aucs(
     """
     known_labels(labels.reshape(-1))
     rng = np.random.default_rng(seed)
-    strata = label_strata(labels)
+    stratum = label_strata(labels)
+    strata = [np.flatnonzero(stratum == one) for one in np.unique(stratum)]
     parts = []
-    for count in in_portions(replicates, len(labels)):
-        times = _draw(strata, count, rng)
+    for times in drawn_in_portions(strata, replicates, rng):
         parts.append(
             np.stack(
                 [_weighted_auc(labels[:, f], scores[:, f], times) for f in range(labels.shape[1])],
@@ -194,44 +195,6 @@ def bootstrap_differences(
     return differences
 
 
-def mean_pull(
-    labels: Float[np.ndarray, "exams findings"], scores: Float[np.ndarray, "exams findings"]
-) -> Float64[np.ndarray, " exams"]:
-    """How much each exam pulls at the mean AUC: the mean's change with the exam's weight.
-
-    Args:
-        labels: 1 present, 0 absent, NaN not known; each finding with both classes.
-        scores: larger means more likely present; no NaN.
-
-    Returns:
-        They add up to 0.
-    """
-    pull: Float64[np.ndarray, " exams"] = np.zeros(len(labels))
-    for column, row in zip(labels.T, scores.T, strict=True):
-        known = ~np.isnan(column)
-        positive = column[known] == 1
-        placed = placements(positive, row[np.newaxis, known])[0]
-        of_class = np.where(positive, positive.sum(), (~positive).sum())
-        pull[known] += (placed - placed[positive].mean()) / of_class
-    pull /= labels.shape[1]
-    return pull
-
-
-def stratified_error(
-    labels: Float[np.ndarray, "exams findings"], pull: Float64[np.ndarray, " exams"]
-) -> float:
-    """The standard error that the stratified bootstrap would show, from the exams' pulls.
-
-    Args:
-        labels: 1, 0 or NaN; whose patterns are the strata.
-        pull: of `mean_pull`, or a difference of two models' pulls.
-    """
-    strata = label_strata(labels)
-    exams = np.bincount(strata)
-    centre = np.bincount(strata, weights=pull) / np.maximum(exams, 1)
-    return float(np.sqrt(((pull - centre[strata]) ** 2).sum()))
-
-
 def label_strata(labels: Float[np.ndarray, "exams findings"]) -> Int[np.ndarray, " exams"]:
     """Numbers the strata: exams of one joint label pattern, NaN being a value of its own.
 
@@ -249,18 +212,6 @@ def label_strata(labels: Float[np.ndarray, "exams findings"]) -> Int[np.ndarray,
     return np.where(rare, pattern.max() + 1, pattern)
 
 
-def _draw(
-    strata: Int[np.ndarray, " exams"], replicates: int, rng: np.random.Generator
-) -> Float64[np.ndarray, "replicates exams"]:
-    """How often each exam is drawn in each replicate; each stratum keeps its size."""
-    times = np.empty((replicates, len(strata)))
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        k = len(members)
-        times[:, members] = rng.multinomial(k, np.full(k, 1 / k), size=replicates)
-    return times
-
-
 def _weighted_auc(
     labels: Float[np.ndarray, " exams"],
     scores: Float[np.ndarray, " exams"],
@@ -269,9 +220,7 @@ def _weighted_auc(
     """The AUC of each replicate, from one sort of the scores for all of them."""
     known = ~np.isnan(labels)
     order = np.flatnonzero(known)[np.argsort(scores[known], kind="stable")]
-    # Exams of equal score are one step of the ROC curve.
-    ranked = scores[order]
-    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    starts = step_starts(scores[order])
     weights, positive = times[:, order], labels[order]
     pos = np.add.reduceat(weights * positive, starts, axis=1)
     neg = np.add.reduceat(weights * (1 - positive), starts, axis=1)

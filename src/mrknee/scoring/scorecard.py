@@ -24,7 +24,8 @@ from mrknee.scoring.plain import made, number, plain
 from mrknee.scoring.proportions import check_prevalence
 from mrknee.scoring.reliability import Brier, Reliability, brier, reliability
 from mrknee.scoring.resampling import BOOTSTRAP, MeanAuc, mean_auc
-from mrknee.scoring.text import columns, exams, interval, shown, without_labels
+from mrknee.scoring.text import exams, interval, shown, without_labels
+from mrknee.tables import table_lines
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_text
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ class Scorecard:
             rows.append((name, *cells, str(area.n_positive), str(area.n_negative)))
         mean = self.mean
         rows.append(("mean", shown(mean.value), interval(mean.low, mean.high), "", ""))
-        lines = columns(rows, left=1)
+        lines = table_lines(rows, left=1)
         return [*lines[:-1], lines[1], lines[-1]]
 
     def _remarks(self) -> list[str]:
@@ -290,7 +291,7 @@ class Scorecard:
             if one.corrected is not None:
                 cells = _calibration_cells(one.corrected.brier, one.corrected.reliability)
                 rows.append((f" at {one.corrected.prevalence:.2f}", *cells))
-        lines = columns(rows, left=1)
+        lines = table_lines(rows, left=1)
         legend = [
             "reference: Brier score of always saying the prevalence",
             "chance: ECE to be expected here if every probability were right",

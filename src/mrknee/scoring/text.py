@@ -1,25 +1,11 @@
-"""Results as plain text: columns, numbers, intervals, and what a reader must know of the labels."""
+"""Results as plain text: numbers, intervals, and what a reader must know of the labels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-
-
-def columns(rows: Sequence[tuple[str, ...]], *, left: int) -> list[str]:
-    """A header, a rule, and rows; the first `left` columns to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return [lines[0], "-" * max(len(line) for line in lines), *lines[1:]]
 
 
 def shown(value: float) -> str:

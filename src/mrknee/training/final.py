@@ -139,7 +139,7 @@ def fit_decisions(
     Args:
         raw: the network's own probabilities of exams that it was not trained on.
         labels: of those exams; 1, 0 or NaN.
-        recipe: names the kind of calibration, and the sensitivity of the second point.
+        recipe: says whether to calibrate, and the sensitivity of the second point.
 
     Returns:
         The calibration, None where the recipe wants none; and finding -> Youden's point, and the
@@ -147,9 +147,7 @@ def fit_decisions(
     """
     calibration, probabilities = None, raw.probabilities
     if recipe.calibration != "none":
-        calibration = fit_calibration(
-            raw.findings, labels, raw.probabilities, method=recipe.calibration
-        )
+        calibration = fit_calibration(raw.findings, labels, raw.probabilities)
         probabilities = calibration.apply(raw.findings, raw.probabilities)
     points: dict[str, tuple[OperatingPoint, ...]] = {
         name: (

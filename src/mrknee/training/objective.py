@@ -41,16 +41,6 @@ def positive_weights(
     return torch.from_numpy(negatives / positives).float()
 
 
-def multitask_loss(
-    logits: Float[Tensor, "exams findings"],
-    labels: Float[Tensor, "exams findings"],
-    pos_weight: Float[Tensor, " findings"],
-) -> Float[Tensor, ""]:
-    """The mean of the weighted cross-entropy over the known labels; 0 where none is known."""
-    known = ~torch.isnan(labels)
-    return summed_loss(logits, labels, pos_weight) / known.sum().clamp(min=1)
-
-
 def summed_loss(
     logits: Float[Tensor, "exams findings"],
     labels: Float[Tensor, "exams findings"],

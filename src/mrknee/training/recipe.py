@@ -250,10 +250,9 @@ class Recipe(Settings):
     log_valid: Count = 10
     """A log line every so many validation exams."""
 
-    calibration: Literal["platt", "temperature", "none"] = "platt"
+    calibration: Literal["platt", "none"] = "platt"
     """What is fitted on the inner exams so that a probability of 0.3 means three of ten: platt
-    (slope and intercept per finding), temperature (slope only), or none. Without inner exams
-    nothing is fitted."""
+    (slope and intercept per finding), or none. Without inner exams nothing is fitted."""
 
     sensitivity: Share = 0.9
     """Of the second operating point fixed on the inner exams; the first is Youden's."""

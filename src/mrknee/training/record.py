@@ -12,6 +12,7 @@ from mrknee.files import sync
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.progress import Progress, report
 from mrknee.run_folder import RunFolder
+from mrknee.scoring.plain import plain
 from mrknee.tensors.batches import EpochBatches
 from mrknee.training.curves import Curves, open_curves
 from mrknee.training.epoch_result import EpochResult
@@ -154,7 +155,7 @@ class RunRecord:
             folders.append(RunFolder(self.out).best)
         if self.recipe.keep_every_epoch:
             folders.append(RunFolder(self.out).epochs / _epoch_name(self.rows[-1]))
-        provenance = {**self.provenance, "epoch": loop.epoch, "metrics": _plain(measured)}
+        provenance = {**self.provenance, "epoch": loop.epoch, "metrics": plain(measured)}
         for folder in folders if self.writes else ():
             save_checkpoint(folder, loop.network, loop.recipe.preparation.to_dict(), provenance)
         if self.writes:
@@ -239,7 +240,3 @@ def _aucs_text(aucs: Mapping[str, float]) -> str:
 def _epoch_name(row: Metrics) -> str:
     aucs = {n.removeprefix("val/auc_"): v for n, v in row.items() if n.startswith("val/auc_")}
     return "_".join([f"epoch{int(row['epoch']):03d}", *(f"{n}-{v:.4f}" for n, v in aucs.items())])
-
-
-def _plain(metrics: Metrics) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in metrics.items()}

@@ -12,6 +12,7 @@ import numpy as np
 from mrknee import __version__
 from mrknee.errors import MrkneeError, OutputError, SettingsError
 from mrknee.exams import MRNET_SERIES, SeriesList, write_labels, write_series, write_stack
+from mrknee.exams.splits import largest_remainder
 from mrknee.exams.stackfile import is_whole_stack
 from mrknee.files import clear_half_written, contents, owned_folder, sync, whole_file
 from mrknee.progress import track
@@ -70,10 +71,7 @@ def draw_truths(split: str, count: int, seed: int) -> list[Truth]:
         seed: seed of the order.
     """
     share = np.array(FREQUENCIES[split], float)
-    ideal = share / share.sum() * count
-    numbers = np.floor(ideal).astype(int)
-    short = count - int(numbers.sum())
-    numbers[np.argsort(numbers - ideal, kind="stable")[:short]] += 1
+    numbers = largest_remainder(share / share.sum() * count, count)
     kinds = np.repeat(np.arange(len(KINDS)), numbers)
     stream = 0 if split == "train" else 1
     np.random.default_rng(np.random.SeedSequence((seed, stream, 2**31))).shuffle(kinds)
