@@ -111,8 +111,8 @@ def train(
         out: the run folder to write; must be empty or missing, unless `resume` is true.
         resume: continue an interrupted run with the same settings, or start it if there is none.
         settings: changes to the recipe, with the names listed by `mrknee train --help`: `epochs=2`,
-            `seed=1`, `**{"network.encoder": "resnet50"}`. Types and ranges are those of a recipe file
-            (`mrknee.training.recipe.Recipe`).
+            `seed=1`, `**{"network.encoder": "resnet50"}`. Types and ranges are those of a recipe
+            file (`mrknee.training.recipe.Recipe`).
 
     Returns:
         The run: `run.scorecard`, `run.load_model()`, `run.to_frame()`.

@@ -7,8 +7,8 @@
 - `faithfulness`: tests of heat maps: deletion of slices, random weights.
 - `export`: run folder -> ONNX file, verified before writing; `graph` is the exported network.
 - `quantisation`: 8-bit quantisation of the graph, and its effect on the AUCs.
-- `onnx_model`: a model in an ONNX file (no torch); `onnx_file` reads the file, `onnx_graph` checks its
-  graph, `runtimes` compute it.
+- `onnx_model`: a model in an ONNX file (no torch); `onnx_file` reads the file, `onnx_graph` checks
+  its graph, `runtimes` compute it.
 - `trained_series`: removes series that a model was not trained on.
 - `submission`: interface of the MRNet competition.
 """
