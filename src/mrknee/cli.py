@@ -337,6 +337,25 @@ def explain(
     print("research use only: these numbers are no diagnosis")
 
 
+def validate_maps(
+    model: tuple[Path, ...], data: Path, *, out: Path, split: str = "valid"
+) -> None:
+    """Are heat maps worth anything? Against known lesions, and by leaving out the hottest slices.
+
+    Args:
+        model: a run folder, or an ONNX file that export wrote; several with commas between are an
+            ensemble, the mean of their probabilities.
+        data: the data set's folder, with labels, and masks of lesions where they are known.
+        out: a folder; maps.json is written there.
+        split: which split to explain.
+    """
+    _refuse_file(out)
+    from mrknee.library import validate_maps as validate
+
+    print(validate(model, data, split=split, out=out))
+    print(f"wrote {out / 'maps.json'}")
+
+
 def export(
     model: tuple[Path, ...],
     *,
@@ -436,6 +455,20 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
         run_demo(out, seed)
 
 
+def protocol(data: Path, out: Path, *, smoke: bool = False) -> None:
+    """Trains, evaluates and compares fifteen networks on MRNet; can be stopped and started again.
+
+    Args:
+        data: MRNet's folder, or a data set laid out like it, with its three findings.
+        out: the folder to write: new, or of an earlier start with the same data and options.
+        smoke: the same steps in minutes, with tiny networks and one seed; the numbers mean nothing.
+    """
+    _refuse_file(out)
+    from mrknee.protocol import run_protocol
+
+    run_protocol(data, out, smoke=smoke)
+
+
 def train(argv: Sequence[str]) -> None:
     """Trains one network for all findings on a data set and writes a run folder.
 
@@ -463,10 +496,12 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "explain": explain,
+    "validate-maps": validate_maps,
     "export": export,
     "serve": serve,
     "encoders": encoders,
     "demo": demo,
+    "protocol": protocol,
 }
 
 
@@ -518,7 +553,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-GOES_ON = ("phantom", "import", "demo")
+GOES_ON = ("phantom", "import", "demo", "protocol")
 """Verbs that take up what an earlier start has left."""
 
 

@@ -4,6 +4,7 @@
 - `torch_model`: a run folder, computed by torch.
 - `explanation`: a logit taken apart into series, slices and pixels (no torch).
 - `faithfulness`: are maps true to their network? Deletion, random weights.
+- `map_validation`: `mrknee validate-maps`: localisation and deletion on a data set.
 - `export`: a run folder -> one ONNX file, proven; `graph` is what it exports.
 - `quantisation`: the graph in 8 bits, and what that costs in AUC.
 - `onnx_model`: an ONNX file: exams -> probabilities and explanations (no torch); `onnx_file` is
