@@ -337,9 +337,7 @@ def explain(
     print("research use only: these numbers are no diagnosis")
 
 
-def validate_maps(
-    model: tuple[Path, ...], data: Path, *, out: Path, split: str = "valid"
-) -> None:
+def validate_maps(model: tuple[Path, ...], data: Path, *, out: Path, split: str = "valid") -> None:
     """Are heat maps worth anything? Against known lesions, and by leaving out the hottest slices.
 
     Args:

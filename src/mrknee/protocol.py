@@ -87,8 +87,8 @@ def run_protocol(data: str | Path, out: str | Path, *, smoke: bool = False) -> N
     data, out = Path(data), Path(out)
     check_output_folder(out)
     with owned_folder(out):
-        clear_half_written(out)
         _refuse_other_folder(out, smoke=smoke)
+        clear_half_written(out)
         _check_and_claim(data, out, smoke=smoke)
         steps = list(_steps(data, out, smoke=smoke))
         started = time.monotonic()
@@ -114,7 +114,7 @@ def _facts(*, smoke: bool) -> dict[str, Any]:
 
 def _refuse_other_folder(out: Path, *, smoke: bool) -> None:
     claim = out / CLAIM
-    others = sorted(file.name for file in contents(out))
+    others = sorted(file.name for file in contents(out) if not file.name.startswith("."))
     if not claim.exists() and others:
         raise OutputError(
             "the folder is not empty",
@@ -124,14 +124,17 @@ def _refuse_other_folder(out: Path, *, smoke: bool) -> None:
             found=", ".join(others[:5]) + (", ..." if len(others) > 5 else ""),
             advice="name another folder",
         )
-    if claim.exists() and read_json(claim, "description of the protocol") != _facts(smoke=smoke):
+    before = read_json(claim, "description of the protocol") if others else _facts(smoke=smoke)
+    if before != _facts(smoke=smoke):
+        kinds = {"the full protocol": False, "the smoke protocol (--smoke)": True}
+        known = [name for name, kind in kinds.items() if before == _facts(smoke=kind)]
         raise SettingsError(
             "the folder belongs to another protocol",
             code="other-settings",
             file=claim,
-            expected=json.dumps(_facts(smoke=smoke)),
-            found=claim.read_text(encoding="utf-8"),
-            advice="start it as it was begun (with or without --smoke), or name another folder",
+            expected="".join(name for name, kind in kinds.items() if kind == smoke),
+            found="".join(known) or "seeds, settings or systems of another version of mrknee",
+            advice="start it as it was begun, or name another folder",
         )
 
 

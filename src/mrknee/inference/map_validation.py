@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mrknee.errors import DataError
-from mrknee.exams import Dataset, Exam, open_dataset, read_stack
+from mrknee.exams import Dataset, read_stack
 from mrknee.files import whole_file
 from mrknee.inference.explanation import Explanation
 from mrknee.inference.faithfulness import Deletion, deletion
@@ -162,23 +162,20 @@ def validate_maps(model: Model, exams: Dataset, *, seed: int = 0) -> MapValidati
         MrkneeError: no exam is labelled as having one of the findings; an exam or a mask can't be
             read, or a mask has another shape than its stack.
     """
-    findings = [name for name in model.findings if name in (exams.findings or ())]
-    positive = {
-        exam_id: present
+    labelled = list(exams.findings or ())
+    findings = [name for name in model.findings if name in labelled]
+    having = {
+        exam_id: [name for name in findings if labels[labelled.index(name)] == 1]
         for exam_id, labels in zip(exams.ids, exams.labels, strict=True)
-        if (
-            present := [
-                name for name in findings if labels[(exams.findings or []).index(name)] == 1
-            ]
-        )
     }
+    positive = {exam_id: names for exam_id, names in having.items() if names}
     if not positive:
         raise DataError(
             "no exam is known to have a finding of the model",
             code="no-labels",
             file=exams.folder,
             expected="labels with 1 for some of " + ", ".join(model.findings),
-            found=", ".join(exams.findings or ()) or "no label file",
+            found=", ".join(labelled) or "no label file",
         )
     found: dict[str, dict[str, list[Localisation]]] = {name: {} for name in findings}
     out_of_view: dict[str, dict[str, int]] = {name: {} for name in findings}
@@ -273,12 +270,14 @@ def summarise_deletions(falls: Sequence[Deletion], *, seed: int = 0) -> Deletion
         seed: of the resampling.
     """
     if not falls:
-        return DeletionScore(0, *[math.nan] * 5, 0)
+        nan = math.nan
+        return DeletionScore(0, nan, nan, nan, nan, nan, 0)
     hottest, random = np.array([(one.hottest, one.random) for one in falls], dtype=np.float64).T
     difference, low, high = mean_interval(hottest - random, seed=seed)
     lower = int((hottest > random).sum())
-    means = float(hottest.mean()), float(random.mean())
-    return DeletionScore(len(falls), *means, difference, low, high, lower)
+    return DeletionScore(
+        len(falls), float(hottest.mean()), float(random.mean()), difference, low, high, lower
+    )
 
 
 def _range(value: float, low: float, high: float, form: str) -> str:
