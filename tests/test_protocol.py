@@ -25,6 +25,7 @@ from mrknee.cli import main
 from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
 from mrknee.exams import PLANES, write_labels, write_stack
 from mrknee.files import owned_folder
+from mrknee.library import check_dataset
 from mrknee.protocol import run_protocol
 from mrknee.scoring.predictions import Predictions
 from mrknee.sources.phantom.cohort import KINDS
@@ -315,9 +316,11 @@ def test_the_full_protocol_trains_and_compares_every_seed(
 
 
 def test_stopped_at_every_step_it_ends_as_if_it_never_was(
-    stand_in: StandIn, phantom: Path, tmp_path: Path
+    stand_in: StandIn, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before and after each training, page and comparison: the same files in the end."""
+    checkup = check_dataset(phantom)  # once for all starts, for the time it takes
+    monkeypatch.setattr(protocol, "check_dataset", lambda _: checkup)
     run_protocol(phantom, tmp_path / "whole", smoke=True)
     steps = len(stand_in.calls)
     stand_in.stop = True

@@ -337,8 +337,8 @@ def validate_maps(
     Example:
         >>> import mrknee
         >>> found = mrknee.validate_maps("runs/first", "knees")
-        >>> found.findings["acl"].deletion.n
-        3
+        >>> found.findings["acl"].n_positive
+        2
     """
     from mrknee.inference.map_validation import validate_maps as validate
 
