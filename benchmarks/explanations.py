@@ -31,8 +31,15 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from mrknee.exams import PLANES, Dataset, Exam, Plane, read_stack
+from mrknee.exams import PLANES, Dataset, Exam
 from mrknee.inference.faithfulness import Deletion, deletion, likeness, with_random_weights
+from mrknee.inference.map_validation import (
+    SETS,
+    TOGETHER,
+    localise_exam,
+    read_masks,
+    summarise_deletions,
+)
 from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.checkpoint import save_checkpoint
 from mrknee.networks.network import Network
@@ -46,31 +53,18 @@ from mrknee.scoring.localisation import (
     summarise,
 )
 from mrknee.scoring.scorecard import score
-from mrknee.tensors.batches import frame_exam
 from mrknee.tensors.preparation import Preparation
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-TOGETHER = "all planes"
 SHARES = (0.1, 0.3)
 """Of all slices of an exam, left out in the deletion test."""
-
-RANDOM_SETS = 10
-"""Random sets of slices an exam, to which the hottest are compared."""
 
 RANDOM_NETWORKS = 5
 """Random heads, and random networks, to which the model is compared."""
 
 MODEL, MIDDLE = "model", "middle"
-
-Lesions = Mapping[str, np.ndarray]
-
-
-def lesions_of(data: Path, split: str, finding: str, exam: Exam) -> Lesions:
-    """The finding's lesion in each plane of the exam."""
-    folder = data / "lesions" / split / finding
-    return {p: read_stack(folder / p / f"{exam.id}.npy", exam.id) > 0 for p in exam.stacks}
 
 
 def middle(shape: tuple[int, ...]) -> np.ndarray:
@@ -81,42 +75,43 @@ def middle(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def localisation(
-    predictor: TorchModel, exams: Sequence[Exam], data: Path, split: str
+    predictor: TorchModel, exams: Dataset
 ) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
-    """Localisation by finding and plane; and the exams left out, with their number."""
+    """Localisation by finding and series, of the model, the middle of the stack and random heads.
+
+    And how many exams are left out, because the lesion is out of view.
+    """
     blind = {
         f"random {seed}": with_random_weights(predictor, seed, encoders=False)
         for seed in range(RANDOM_NETWORKS)
     }
     found: dict[tuple[str, str], dict[str, list[Localisation]]] = {}
-    unseen: dict[str, dict[str, int]] = {}
+    unseen: dict[str, dict[str, int]] = {finding: {} for finding in predictor.findings}
     for exam in exams:
         if not any(exam.labels.get(finding) == 1 for finding in predictor.findings):
             continue
         maps = {name: one.explain(exam) for name, one in ({MODEL: predictor} | blind).items()}
         for finding in predictor.findings:
-            if exam.labels.get(finding) != 1:
+            masks = None
+            if exam.labels.get(finding) == 1:
+                masks = read_masks(exams, finding, maps[MODEL])
+            if masks is None:
                 continue
-            lesions = lesions_of(data, split, finding, exam)
-            for where in (*exam.stacks, TOGETHER):
-                planes = list(exam.stacks) if where == TOGETHER else [Plane(where)]
-                windows = [maps[MODEL].seen(p) for p in planes]
-                masks = [lesions[p] for p in planes]
-                if not any((m & w).any() for m, w in zip(masks, windows, strict=True)):
-                    counts = unseen.setdefault(finding, {})
-                    counts[str(where)] = counts.get(str(where), 0) + 1
-                    continue
-                heats = {name: [one.heat(p, finding) for p in planes] for name, one in maps.items()}
-                if where != TOGETHER:
-                    heats[MIDDLE] = [middle(exam.stacks[Plane(where)].shape)]
-                each = found.setdefault((finding, str(where)), {})
-                for name, heat in heats.items():
-                    each.setdefault(name, []).append(localise(heat, masks, windows))
+            for name, made in maps.items():
+                places = localise_exam(made, finding, masks)
+                for where in {*masks, TOGETHER} - places.keys() if name == MODEL else ():
+                    unseen[finding][where] = unseen[finding].get(where, 0) + 1
+                for where, one in places.items():
+                    found.setdefault((finding, where), {}).setdefault(name, []).append(one)
+                    if name == MODEL and where != TOGETHER:
+                        spot, seen = middle(masks[where].shape), made.seen(where)
+                        blindly = localise([spot], [masks[where]], [seen])
+                        found[finding, where].setdefault(MIDDLE, []).append(blindly)
     scores: dict[str, Any] = {finding: {} for finding in predictor.findings}
     for finding in scores:
-        for where in (*PLANES, TOGETHER):
-            if (finding, str(where)) in found:
-                scores[finding][str(where)] = summed_up(found[finding, str(where)])
+        for where in (*exams.series.names, TOGETHER):
+            if (finding, where) in found:
+                scores[finding][where] = summed_up(found[finding, where])
     return scores, unseen
 
 
@@ -202,26 +197,14 @@ def deletions(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, Any]:
     """How much lower the logit is without the hottest slices than without random ones."""
     falls: dict[tuple[str, float], list[Deletion]] = {}
     for number, exam in enumerate(exams):
-        made, sample = predictor.explain(exam), frame_exam(exam, predictor.preparation)
+        made = predictor.explain(exam)
         for finding in predictor.findings:
             for share in SHARES if exam.labels.get(finding) == 1 else ():
-                fall = deletion(
-                    predictor, sample, made, finding, share=share, sets=RANDOM_SETS, seed=number
-                )
+                fall = deletion(predictor, exam, made, finding, share=share, sets=SETS, seed=number)
                 falls.setdefault((finding, share), []).append(fall)
     results: dict[str, Any] = {finding: {} for finding in predictor.findings}
     for (finding, share), each in falls.items():
-        hottest, random = np.array([(one.hottest, one.random) for one in each]).T
-        difference, low, high = mean_interval(hottest - random)
-        results[finding][str(share)] = {
-            "n": len(each),
-            "hottest": float(hottest.mean()),
-            "random": float(random.mean()),
-            "difference": difference,
-            "low": low,
-            "high": high,
-            "exams_where_hottest_lowers_more": int((hottest > random).sum()),
-        }
+        results[finding][str(share)] = asdict(summarise_deletions(each))
     return results
 
 
@@ -236,7 +219,7 @@ def print_deletion(results: Mapping[str, Any]) -> None:
                 f"| {finding} | {float(share):.0%} | {one['n']} | {one['hottest']:+.2f} "
                 f"| {one['random']:+.2f} | {one['difference']:+.2f} "
                 f"({one['low']:+.2f} to {one['high']:+.2f}) "
-                f"| {one['exams_where_hottest_lowers_more']} of {one['n']} |"
+                f"| {one['lower']} of {one['n']} |"
             )
 
 
@@ -343,7 +326,7 @@ def print_cost(results: Mapping[str, Mapping[str, Any]]) -> None:
         print(f"| {name} | {one['rounds']} | {' | '.join(cells)} |")
 
 
-def draw(predictor: TorchModel, exams: Sequence[Exam], data: Path, split: str, file: Path) -> None:
+def draw(predictor: TorchModel, exams: Dataset, file: Path) -> None:
     """For each finding the positive exam of median probability: each plane's hottest slice.
 
     The exam is chosen by that rule, not by its looks. The lesion's outline is drawn where that
@@ -357,7 +340,8 @@ def draw(predictor: TorchModel, exams: Sequence[Exam], data: Path, split: str, f
         positive = [e for e in exams if e.labels.get(finding) == 1]
         positive.sort(key=lambda e, row=row: made[e.id].probabilities[row])  # type: ignore[misc]
         exam = positive[len(positive) // 2]
-        one, lesions = made[exam.id], lesions_of(data, split, finding, exam)
+        one, lesions = made[exam.id], read_masks(exams, finding, made[exam.id])
+        assert lesions is not None
         for column, plane in enumerate(exam.stacks):
             score = one.slice_scores(plane)[row]
             hottest = int(score.argmax())
@@ -412,9 +396,7 @@ def main() -> None:
         "sums": sums(predictor, some),
     }
     print(f"largest gaps: {results['sums']}")
-    results["localisation"], results["unseen"] = localisation(
-        predictor, exams, arguments.data, arguments.split
-    )
+    results["localisation"], results["unseen"] = localisation(predictor, folder)
     print_localisation(results["localisation"], results["unseen"])
     results["deletion"] = deletions(predictor, exams)
     print_deletion(results["deletion"])
@@ -433,7 +415,7 @@ def main() -> None:
         (arguments.out / "explanations.json").write_text(text, encoding="utf-8")
     if arguments.pictures:
         file = arguments.pictures / "explanation_lesions.png"
-        draw(predictor, exams, arguments.data, arguments.split, file)
+        draw(predictor, folder, file)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ PUBLIC = [
     "open_dataset",
     "show_progress",
     "train",
+    "validate_maps",
 ]
 
 

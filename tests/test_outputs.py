@@ -244,8 +244,10 @@ def writing(out: Path) -> dict[str, list[str]]:
         "evaluate": ["evaluate", "none", "none", "--out", to],
         "compare": ["compare", "none", "none", "none", "--out", to],
         "explain": ["explain", "none", "none", "--exam", "1", "--out", to],
+        "validate-maps": ["validate-maps", "none", "none", "--out", to],
         "export": ["export", "none", "--out", to],
         "demo": ["demo", "--out", to],
+        "protocol": ["protocol", "none", to],
     }
 
 
@@ -311,7 +313,9 @@ def test_an_impossible_output_is_refused_before_any_work(
     assert Path("/dev/null").is_char_device()
 
 
-@pytest.mark.parametrize("verb", ["phantom", "import", "train", "evaluate", "compare", "demo"])
+@pytest.mark.parametrize(
+    "verb", ["phantom", "import", "train", "evaluate", "compare", "demo", "protocol"]
+)
 def test_a_folder_that_has_an_owner_is_refused(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

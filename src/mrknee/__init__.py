@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from mrknee.exams import Dataset, Exam, open_dataset
     from mrknee.inference.explanation import Explanation
     from mrknee.inference.model import load_model
-    from mrknee.library import Run, check_dataset, compare, export_onnx, list_encoders, train
+    from mrknee.library import (
+        Run,
+        check_dataset,
+        compare,
+        export_onnx,
+        list_encoders,
+        train,
+        validate_maps,
+    )
     from mrknee.progress import show_progress
     from mrknee.report.evaluation import evaluate
     from mrknee.scoring.comparison import Comparison
@@ -66,6 +74,7 @@ _HOME = {
     "open_dataset": "mrknee.exams",
     "show_progress": "mrknee.progress",
     "train": "mrknee.library",
+    "validate_maps": "mrknee.library",
 }
 
 __all__ = [
@@ -94,6 +103,7 @@ __all__ = [
     "open_dataset",
     "show_progress",
     "train",
+    "validate_maps",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The verbs of the command line as functions: train, compare, check, export, encoders.
+"""The verbs of the command line as functions: train, compare, check, export, validate-maps, ...
 
 Each function takes paths or objects and returns an object. The other verbs are methods (`predict`,
 `explain`) or functions of other modules (`evaluate`, `make_phantom`).
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mrknee.errors import ModelError, SettingsError
-from mrknee.exams import Dataset, split_of
+from mrknee.exams import Dataset, open_dataset, split_of
 from mrknee.extras import data_frame
 from mrknee.files import owned_folder
 from mrknee.inference.model import Model, ModelPaths, load_model, paths_of
@@ -25,11 +25,20 @@ if TYPE_CHECKING:
 
     from mrknee.checkup.facts import Checkup
     from mrknee.inference.export import Exported
+    from mrknee.inference.map_validation import MapValidation
     from mrknee.networks.catalogue import EncoderTable
     from mrknee.scoring.comparison import Comparison
     from mrknee.scoring.scorecard import Scorecard
 
-__all__ = ["Run", "check_dataset", "compare", "export_onnx", "list_encoders", "train"]
+__all__ = [
+    "Run",
+    "check_dataset",
+    "compare",
+    "export_onnx",
+    "list_encoders",
+    "train",
+    "validate_maps",
+]
 
 
 class Run:
@@ -296,3 +305,53 @@ def list_encoders() -> EncoderTable:
     from mrknee.networks.catalogue import EncoderTable
 
     return EncoderTable()
+
+
+def validate_maps(
+    model: Model | ModelPaths,
+    data: Dataset | str | Path,
+    *,
+    split: str = "valid",
+    out: str | Path | None = None,
+) -> MapValidation:
+    """Are a model's heat maps worth anything? Measured on the exams that have a finding.
+
+    Localisation: how often the slice and the pixel with most heat lie in the lesion, against
+    chance, and how much of the positive heat does; it needs masks of the lesions, as the phantom
+    has them. Deletion: how far the logit falls without the hottest slices, against as many slices
+    drawn at random; it needs none. Read docs/explanations.md for what they don't show.
+
+    Args:
+        model: a model, a run folder, an exported model, or an ensemble's members.
+        data: a data set, opened or its folder, with labels. Masks are read from
+            `lesions/SPLIT/FINDING/SERIES/ID.npy` in it, where they are there.
+        split: the split to explain, of a folder; an opened data set knows its own.
+        out: a folder to write `maps.json` to; None writes nothing.
+
+    Returns:
+        The scores by finding, with intervals and numbers of exams: `.findings`, `.table()`.
+
+    Raises:
+        MrkneeError: no exam is known to have a finding of the model; model, exams or masks can't
+            be used; or `out` can't be written to.
+
+    Example:
+        >>> import mrknee
+        >>> found = mrknee.validate_maps("runs/first", "knees")
+        >>> found.findings["acl"].n_positive
+        2
+    """
+    from mrknee.inference.map_validation import validate_maps as validate
+
+    def made() -> MapValidation:
+        loaded = model if isinstance(model, Model) else load_model(model)
+        return validate(loaded, data if isinstance(data, Dataset) else open_dataset(data, split))
+
+    if out is None:
+        return made()
+    reads = [] if isinstance(model, Model) else list(paths_of(model))
+    check_output_folder(Path(out), ["maps.json"], [*reads, split_of(data, split)[0]])
+    with owned_folder(Path(out)):
+        found = made()
+        found.write(Path(out) / "maps.json")
+    return found

@@ -299,6 +299,23 @@ def explain(
     print("research use only: these numbers are not a diagnosis")
 
 
+def validate_maps(
+    model: ModelPaths,
+    data: Annotated[
+        Path, "the data set's folder, with labels, and with masks of lesions if they are known"
+    ],
+    *,
+    out: Annotated[Path, "a folder; maps.json is written there"],
+    split: Annotated[str, "the split to explain"] = "valid",
+) -> None:
+    """Tests heat maps: against known lesions, and by leaving out the hottest slices."""
+    _refuse_file(out)
+    from mrknee.library import validate_maps as validate
+
+    print(validate(model, data, split=split, out=out))
+    print(f"wrote {out / 'maps.json'}")
+
+
 def export(
     model: Annotated[tuple[Path, ...], "a run folder"],
     *,
@@ -389,6 +406,23 @@ def demo(
         run_demo(out, seed)
 
 
+def protocol(
+    data: Annotated[Path, "MRNet's folder, or a data set of its layout and findings"],
+    out: Annotated[
+        Path, "the folder to write: new, or of an earlier start with the same data and options"
+    ],
+    *,
+    smoke: Annotated[
+        bool, "the same steps in minutes, with tiny networks and one seed; the numbers mean nothing"
+    ] = False,
+) -> None:
+    """Trains, evaluates and compares fifteen networks on MRNet; can be stopped and continued."""
+    _refuse_file(out)
+    from mrknee.protocol import run_protocol
+
+    run_protocol(data, out, smoke=smoke)
+
+
 def train(
     data: Annotated[Path, "the data set's folder, with train/ and valid/"],
     *,
@@ -419,10 +453,12 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "explain": explain,
+    "validate-maps": validate_maps,
     "export": export,
     "serve": serve,
     "encoders": encoders,
     "demo": demo,
+    "protocol": protocol,
 }
 
 

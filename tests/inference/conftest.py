@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import jaxtyping
 import pytest
+
+from mrknee.inference.export import export
+from mrknee.networks.settings import NetworkSettings
+from tests.inference.test_export import make_run
 
 
 @pytest.fixture(scope="module")
@@ -12,3 +17,17 @@ def untraced() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def exported_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run folder and the file exported from it, which no test may change.
+
+    An export takes as long as some hundred other tests: once per process.
+    """
+    folder = tmp_path_factory.mktemp("exported")
+    run = make_run(folder / "run", NetworkSettings(encoder="test_resnet", shared_encoder=True))
+    jaxtyping.config.update("jaxtyping_disable", True)  # as `untraced`, which is made later
+    export(run, folder / "model.onnx")
+    jaxtyping.config.update("jaxtyping_disable", False)
+    return run, folder / "model.onnx"

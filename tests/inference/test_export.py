@@ -77,12 +77,9 @@ def make_exam(*shapes: tuple[int, int, int], planes: tuple[Plane, ...] = PLANES)
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, untraced: None) -> tuple[Path, Path]:  # noqa: ARG001
+def exported(untraced: None, exported_once: tuple[Path, Path]) -> tuple[Path, Path]:  # noqa: ARG001
     """A run folder and the file exported from it."""
-    folder = tmp_path_factory.mktemp("exported")
-    run = make_run(folder / "run", NetworkSettings(encoder="test_resnet", shared_encoder=True))
-    export(run, folder / "model.onnx")
-    return run, folder / "model.onnx"
+    return exported_once
 
 
 def assert_same(run: Model, file: Model, exam: Exam, atol: float = LIMIT) -> None:

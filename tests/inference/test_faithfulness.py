@@ -10,17 +10,14 @@ import torch
 
 from mrknee.exams import PLANES, Exam, Plane
 from mrknee.inference.faithfulness import deletion, likeness, with_random_weights, without
-from mrknee.tensors.batches import frame_exam
 from tests.inference.test_explanation import (
     FINDINGS,
-    PREPARATION,
     logits_of,
     make_exam,
     make_predictor,
 )
 
 EXAM = make_exam([(8, 48, 48)] * 3)
-SAMPLE = frame_exam(EXAM, PREPARATION)
 
 
 def test_deletion_is_the_logit_without_those_slices(tmp_path: Path) -> None:
@@ -32,7 +29,7 @@ def test_deletion_is_the_logit_without_those_slices(tmp_path: Path) -> None:
     hottest = sorted(free, key=lambda one: scores[one[0]][one[1]])[-3:]  # 12 % of 24, rounded up
     stacks = {p: EXAM.stacks[p][[i for i in range(8) if (p, i) not in hottest]] for p in PLANES}
     expected = logits_of(predictor, EXAM) - logits_of(predictor, Exam("fewer", stacks))
-    found = deletion(predictor, SAMPLE, made, "acl", share=0.12, sets=3, seed=0)
+    found = deletion(predictor, EXAM, made, "acl", share=0.12, sets=3, seed=0)
     assert found.hottest == pytest.approx(expected[1], abs=1e-5)
 
 
@@ -46,8 +43,8 @@ def test_the_hottest_slices_matter_more_than_random_ones(tmp_path: Path) -> None
     with torch.no_grad():
         predictor.network.head.weight.neg_()
     for finding in FINDINGS:
-        true = deletion(predictor, SAMPLE, made, finding, share=0.2, sets=20, seed=0)
-        false = deletion(predictor, SAMPLE, turned, finding, share=0.2, sets=20, seed=0)
+        true = deletion(predictor, EXAM, made, finding, share=0.2, sets=5, seed=0)
+        false = deletion(predictor, EXAM, turned, finding, share=0.2, sets=5, seed=0)
         assert true.hottest > true.random
         assert false.hottest < false.random
 
@@ -55,11 +52,11 @@ def test_the_hottest_slices_matter_more_than_random_ones(tmp_path: Path) -> None
 def test_where_all_that_is_free_goes_the_sets_are_one(tmp_path: Path) -> None:
     """Leaving out everything but each plane's coldest slice leaves nothing to be random."""
     predictor = make_predictor(tmp_path, shared=True)
-    found = deletion(predictor, SAMPLE, predictor.explain(EXAM), "acl", share=1.0, sets=4, seed=0)
+    found = deletion(predictor, EXAM, predictor.explain(EXAM), "acl", share=1.0, sets=4, seed=0)
     assert found.hottest == pytest.approx(found.random, abs=1e-5)
-    kept = without(SAMPLE, {(Plane.AXIAL, 0), (Plane.AXIAL, 7)})
-    assert torch.equal(kept.slices[Plane.AXIAL], SAMPLE.slices[Plane.AXIAL][1:7])
-    assert torch.equal(kept.slices[Plane.CORONAL], SAMPLE.slices[Plane.CORONAL])
+    kept = without(EXAM, {(Plane.AXIAL, 0), (Plane.AXIAL, 7)})
+    np.testing.assert_array_equal(kept.stacks[Plane.AXIAL], EXAM.stacks[Plane.AXIAL][1:7])
+    np.testing.assert_array_equal(kept.stacks[Plane.CORONAL], EXAM.stacks[Plane.CORONAL])
 
 
 @pytest.mark.parametrize("encoders", [False, True])

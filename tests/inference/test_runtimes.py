@@ -19,10 +19,9 @@ from mrknee.inference.model import load_model
 from mrknee.inference.onnx_file import seal
 from mrknee.inference.onnx_model import OnnxModel, inputs_of
 from mrknee.inference.runtimes import Limits, OpenVino, RuntimeName, open_runtime
-from mrknee.networks.settings import NetworkSettings
 from tests.conftest import write_toy_dataset
 from tests.hostile.exported import finished, graph
-from tests.inference.test_export import flipped, make_exam, make_run, traced
+from tests.inference.test_export import flipped, make_exam, traced
 
 pytestmark = pytest.mark.slow
 
@@ -32,13 +31,16 @@ Files = tuple[Path, Path, Path]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, untraced: None) -> Files:  # noqa: ARG001
+def files(
+    tmp_path_factory: pytest.TempPathFactory,
+    untraced: None,  # noqa: ARG001
+    exported_once: tuple[Path, Path],
+) -> Files:
     """A run folder, the exported file, and the exported 8-bit file."""
     folder = tmp_path_factory.mktemp("files")
     data = write_toy_dataset(folder / "toy", 8, 8, slices=(2, 4))
-    run = make_run(folder / "run", NetworkSettings(encoder="test_resnet", shared_encoder=True))
-    float32, int8 = folder / "float32.onnx", folder / "int8.onnx"
-    export(run, float32)
+    run, float32 = exported_once
+    int8 = folder / "int8.onnx"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "trace", lambda _: traced(float32))
         export(run, int8, int8=Int8(data, "valid", limit=1.0))

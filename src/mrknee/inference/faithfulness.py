@@ -8,18 +8,17 @@ NeurIPS 2018: a map that outlives its weights shows the picture, not the network
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from scipy.stats import spearmanr
 
+from mrknee.exams import Exam
 from mrknee.inference.explanation import Explanation
+from mrknee.inference.model import Model
 from mrknee.inference.torch_model import TorchModel
 from mrknee.networks.network import Network
-from mrknee.tensors.batches import Sample, join
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Deletion:
 
 
 def deletion(
-    model: TorchModel,
-    sample: Sample,
+    model: Model,
+    exam: Exam,
     explanation: Explanation,
     finding: str,
     *,
@@ -45,22 +44,22 @@ def deletion(
     sets: int,
     seed: int,
 ) -> Deletion:
-    """Leaves slices out and lets the network read what remains.
+    """Leaves slices out and lets the model read what remains.
 
     The slice of each series with the smallest score is always kept, also from the random sets:
     without any slice the series would count as missing, and the others for more.
 
     Args:
         model: the model.
-        sample: the exam, framed by the model's preparation.
-        explanation: the explanation of it.
+        exam: the exam.
+        explanation: the model's explanation of it.
         finding: one of the explanation's findings.
         share: of all slices of the exam, how many to leave out, above 0 to 1; rounded up.
         sets: how many random sets.
         seed: of the random sets.
     """
     row = explanation.findings.index(finding)
-    scores = {name: explanation.slice_scores(name)[row] for name in explanation.native}
+    scores = explanation.slices(finding)
     free = [
         (name, index)
         for name, own in scores.items()
@@ -72,18 +71,18 @@ def deletion(
     rng = np.random.default_rng(seed)
     left_out = [set(free[:count])]
     left_out += [{free[i] for i in rng.permutation(len(free))[:count]} for _ in range(sets)]
-    values = _logits(model, [sample, *(without(sample, one) for one in left_out)])[:, row]
-    falls = values[0] - values[1:]
-    return Deletion(float(falls[0]), float(falls[1:].mean()))
+    logit = float(explanation.logits[row])
+    falls = [logit - float(model.explain(without(exam, one)).logits[row]) for one in left_out]
+    return Deletion(falls[0], float(np.mean(falls[1:])))
 
 
-def without(sample: Sample, left_out: set[tuple[str, int]]) -> Sample:
+def without(exam: Exam, left_out: set[tuple[str, int]]) -> Exam:
     """The exam without some of its slices, named by series and index."""
     kept = {
         name: stack[[i for i in range(len(stack)) if (name, i) not in left_out]]
-        for name, stack in sample.slices.items()
+        for name, stack in exam.stacks.items()
     }
-    return replace(sample, slices=kept)
+    return Exam(exam.id, kept, exam.labels, series=exam.series)
 
 
 def with_random_weights(model: TorchModel, seed: int, *, encoders: bool) -> TorchModel:
@@ -119,11 +118,3 @@ def likeness(before: Explanation, after: Explanation, finding: str) -> tuple[flo
     )
     signed, absolute = spearmanr(old, new).statistic, spearmanr(abs(old), abs(new)).statistic
     return float(signed), float(absolute)
-
-
-def _logits(model: TorchModel, samples: Sequence[Sample]) -> Float[np.ndarray, "exams findings"]:
-    device = next(model.network.parameters()).device
-    with torch.inference_mode():
-        batch = join(samples).to(device)
-        found = model.network(batch.prepared(model.preparation), batch.lengths)
-    return np.asarray(found.double().cpu().numpy())

@@ -1,0 +1,275 @@
+"""The nested protocol on MRNet: several networks over several seeds, evaluated and compared.
+
+What is fitted on which exams, what comes out and how to read it: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mrknee.errors import DataError, OutputError, SettingsError
+from mrknee.exams import MRNET_FINDINGS
+from mrknee.files import clear_half_written, contents, owned_folder, whole_file
+from mrknee.library import check_dataset, compare, train
+from mrknee.outputs import check_output_folder
+from mrknee.progress import report
+from mrknee.report.evaluation import evaluate
+from mrknee.run_folder import RunFolder
+from mrknee.scoring.predictions import Predictions
+from mrknee.training.data_record import changes, read_record, record_data, to_json
+from mrknee.training.parts import divide
+from mrknee.training.recipe import load_recipe
+from mrknee.untrusted import read_json
+
+NESTED = {"selection.part": "inner", "keep_every_epoch": False}
+"""Settings of all trainings: the epoch is selected on exams of `train`."""
+
+SYSTEMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "reference": ("reference", {}),
+    "default": ("default", {}),
+    **{finding: ("reference", {"findings": [finding]}) for finding in MRNET_FINDINGS},
+}
+"""Name -> recipe and changes to it: what is trained once per seed."""
+
+COMPARED = {"reference": ["reference"], "singles": list(MRNET_FINDINGS), "default": ["default"]}
+"""Name -> systems that are one model together; the others are compared with the first."""
+
+SEEDS, SMOKE_SEEDS = (0, 1, 2), (0,)
+
+SMOKE = {
+    "epochs": 2,
+    "max_exams": 40,
+    "network.encoder": "test_resnet",
+    "network.batchnorm": "trained",
+    "weights": "none",
+    "preparation.size": 32,
+    "preparation.crop": 32,
+    "batch_exams": 4,
+    "workers": 0,
+}
+"""Settings that make every training a matter of seconds."""
+
+CLAIM = "protocol.json"
+"""The file that says which protocol a folder belongs to."""
+
+Step = tuple[Path, str, Callable[[], str]]
+"""The folder that is written, what is done, and the function that does it, unless it is done."""
+
+
+def run_protocol(data: str | Path, out: str | Path, *, smoke: bool = False) -> None:
+    """Checks a data set, trains all systems over all seeds, evaluates and compares them.
+
+    It can be stopped at any time and called again with the same arguments: complete networks,
+    pages and comparisons are kept, and a half-trained network goes on from its last saved state.
+    All of it runs in this process, one step after another.
+
+    Args:
+        data: MRNet's folder, or a data set laid out like it, with labels of abnormal, acl and
+            meniscus in `train` and `valid`.
+        out: the folder to write: new, empty, or of an earlier call with the same data and `smoke`.
+        smoke: the same steps in minutes: one seed, two epochs, tiny networks, at most 40 training
+            exams. Its numbers mean nothing.
+
+    Raises:
+        MrkneeError: the data set has errors or lacks labels; the folder holds something else, or
+            belongs to other data or to the other protocol; or a step failed.
+    """
+    data, out = Path(data), Path(out)
+    check_output_folder(out)
+    with owned_folder(out):
+        _refuse_other_folder(out, smoke=smoke)
+        clear_half_written(out)
+        _check_and_claim(data, out, smoke=smoke)
+        steps = list(_steps(data, out, smoke=smoke))
+        started = time.monotonic()
+        _say(out, f"{datetime.now():%Y-%m-%d %H:%M:%S}, {len(steps)} steps")
+        for number, (folder, what, work) in enumerate(steps, start=1):
+            taken = timedelta(seconds=int(time.monotonic() - started))
+            name = folder.relative_to(out)
+            _say(out, f"step {number} of {len(steps)}, after {taken}: {name}, {what}")
+            _say(out, work())
+        _say(out, _summary(out, smoke=smoke))
+
+
+def _facts(*, smoke: bool) -> dict[str, Any]:
+    """What makes the two protocols differ, and those of later versions from these."""
+    return {
+        "version": 1,
+        "smoke": smoke,
+        "seeds": list(SMOKE_SEEDS if smoke else SEEDS),
+        "settings": {**NESTED, **(SMOKE if smoke else {})},
+        "systems": {name: list(system) for name, system in SYSTEMS.items()},
+    }
+
+
+def _refuse_other_folder(out: Path, *, smoke: bool) -> None:
+    claim = out / CLAIM
+    others = sorted(file.name for file in contents(out) if not file.name.startswith("."))
+    if not claim.exists() and others:
+        raise OutputError(
+            "the folder is not empty",
+            code="not-empty",
+            file=out,
+            expected="a new or empty folder, or one that mrknee protocol has begun",
+            found=", ".join(others[:5]) + (", ..." if len(others) > 5 else ""),
+            advice="name another folder",
+        )
+    before = read_json(claim, "description of the protocol") if others else _facts(smoke=smoke)
+    if before != _facts(smoke=smoke):
+        kinds = {"the full protocol": False, "the smoke protocol (--smoke)": True}
+        known = [name for name, kind in kinds.items() if before == _facts(smoke=kind)]
+        raise SettingsError(
+            "the folder belongs to another protocol",
+            code="other-settings",
+            file=claim,
+            expected="".join(name for name, kind in kinds.items() if kind == smoke),
+            found="".join(known) or "seeds, settings or systems of another version of mrknee",
+            advice="start it as it was begun, or name another folder",
+        )
+
+
+def _check_and_claim(data: Path, out: Path, *, smoke: bool) -> None:
+    """Writes what the folder belongs to, if the data can be used and are those of before."""
+    checkup = check_dataset(data)
+    report(f"{checkup}")
+    if not checkup.ok:
+        raise DataError(
+            "the data set has errors",
+            code="faulty-data",
+            file=data,
+            expected="a data set in which `mrknee check` finds no error",
+            found=f"{len(checkup.errors)}, listed above",
+        )
+    for split in ("train", "valid"):
+        labels = checkup.splits[split].labels if split in checkup.splits else {}
+        if lacking := [finding for finding in MRNET_FINDINGS if finding not in labels]:
+            raise DataError(
+                f"the protocol needs labels of {', '.join(MRNET_FINDINGS)} in train and valid",
+                code="no-labels",
+                file=data / f"{split}-{lacking[0]}.csv",
+                expected="a label file",
+            )
+    recipe = load_recipe("reference", _facts(smoke=smoke)["settings"])
+    record, before = record_data(divide(data, recipe)), read_record(out)
+    if before is not None:
+        found = changes(before, record)
+        if before["exams"].keys() != record["exams"].keys():
+            found.append(f"{len(record['exams'])} exams, other than the {len(before['exams'])}")
+        if found:
+            raise DataError(
+                "the folder belongs to another data set",
+                code="other-exams",
+                file=out,
+                expected="the exams and labels that it was begun with",
+                found="; ".join(found),
+                advice="name another folder",
+            )
+    texts = {
+        CLAIM: json.dumps(_facts(smoke=smoke), indent=2) + "\n",
+        RunFolder(out).data.name: to_json(before or record),
+        "check.json": checkup.to_json(),
+    }
+    for name, text in texts.items():
+        with whole_file(out / name) as beside:
+            beside.write_text(text, encoding="utf-8")
+
+
+def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
+    seeds = SMOKE_SEEDS if smoke else SEEDS
+
+    def runs(systems: Sequence[str], *seeds: int) -> list[Path]:
+        return [out / system / f"seed{seed}" for seed in seeds for system in systems]
+
+    def page(folder: Path, of: Sequence[Path], against: Sequence[Path] = ()) -> Step:
+        return folder, "evaluating", partial(_evaluate, data, folder, of, against)
+
+    def comparison(name: str, models: Mapping[str, Sequence[Path]]) -> Step:
+        folder = out / "comparison" / name
+        return folder, "comparing", partial(_compare, data, folder, models)
+
+    for seed in seeds:
+        for system, (recipe, changed) in SYSTEMS.items():
+            (run,) = runs([system], seed)
+            settings = {**_facts(smoke=smoke)["settings"], **changed, "seed": seed}
+            yield run, "training", partial(_train, data, run, recipe, settings)
+        for system in SYSTEMS:
+            (run,) = runs([system], seed)
+            singles = runs(COMPARED["singles"], seed) if system == "reference" else ()
+            yield page(run / "report", [run], singles)
+    models = {name: runs(systems, *seeds) for name, systems in COMPARED.items()}
+    yield page(out / "report", models["reference"], models["singles"])
+    yield comparison("systems", models)
+    for name, systems in COMPARED.items() if len(seeds) > 1 else ():
+        each = {f"{name}, seed {seed}": runs(systems, seed) for seed in seeds}
+        yield comparison(f"seeds-{name}", each)
+
+
+def _train(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> str:
+    """Trains a network, goes on with it, or writes again what is damaged in a finished run."""
+    trained = train(data, recipe, out=run, resume=True, **settings)
+    gc.collect()  # what refers to itself, as networks may, is only freed by this
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return repr(trained)
+
+
+def _evaluate(data: Path, folder: Path, runs: Sequence[Path], against: Sequence[Path]) -> str:
+    if _is_current(folder / "report.html", [*runs, *against]):
+        return "written before"
+    other = _predictions(against) if against else None
+    model = runs[0] if len(runs) == 1 else None
+    return evaluate(_predictions(runs), data, folder, model=model, against=other).table()
+
+
+def _compare(data: Path, folder: Path, models: Mapping[str, Sequence[Path]]) -> str:
+    text = folder / "comparison.txt"  # written last
+    if not _is_current(text, [run for runs in models.values() for run in runs]):
+        first, second, *others = map(_predictions, models.values())
+        found = compare(first, second, data, others=others, names=list(models), out=folder)
+        with whole_file(text) as beside:
+            beside.write_text(found.table(), encoding="utf-8")
+    return text.read_text(encoding="utf-8")
+
+
+def _predictions(runs: Sequence[Path]) -> Predictions:
+    """The mean of the predictions of several runs on `valid`; pages name the runs' folders."""
+    tables = [Predictions.read(RunFolder(run).predictions("valid")) for run in runs]
+    return replace(
+        Predictions.joined(tables), source=",".join("/".join(run.parts[-2:]) for run in runs)
+    )
+
+
+def _is_current(file: Path, runs: Sequence[Path]) -> bool:
+    """Whether a file is there, and none of the predictions that it is made from is newer."""
+    tables = [RunFolder(run).predictions("valid") for run in runs]
+    return file.is_file() and all(
+        table.stat().st_mtime_ns <= file.stat().st_mtime_ns for table in tables
+    )
+
+
+def _say(out: Path, text: str) -> None:
+    """Prints a text, and notes it in `log.txt`."""
+    report(text)
+    with (out / "log.txt").open("a", encoding="utf-8") as log:
+        log.write(f"{text}\n")
+
+
+def _summary(out: Path, *, smoke: bool) -> str:
+    seeds = "" if smoke else "\n  comparison/seeds-*/                what differs between seeds"
+    end = "\nThis was the smoke test: its numbers mean nothing." if smoke else ""
+    return f"""complete; in {out}:
+  report/report.html                 the multi-task network, mean of its seeds, against the
+                                     single-finding networks: open this first
+  NAME/seedN/report/report.html      each network's own page
+  comparison/systems/comparison.txt  what differs between the systems, tested{seeds}
+  check.json  log.txt                what the data set holds; what was printed{end}"""

@@ -1,0 +1,461 @@
+"""The nested protocol: once for real in small, killed and started again; refusals without training.
+
+Which steps the full protocol has, and that it can end at any of them, is tested with stand-ins for
+training, evaluating and comparing: fifteen real trainings would take too long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mrknee import protocol
+from mrknee.cli import main
+from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
+from mrknee.exams import PLANES, write_labels, write_stack
+from mrknee.files import owned_folder
+from mrknee.library import check_dataset
+from mrknee.protocol import run_protocol
+from mrknee.scoring.predictions import Predictions
+from mrknee.sources.phantom.cohort import KINDS
+from mrknee.sources.phantom.exam import FINDINGS, render_exam
+
+pytestmark = pytest.mark.slow
+
+COUNTS = {"train": 10, "valid": 5}
+NAMES = ("reference", "default", *FINDINGS)
+
+
+def write_phantom(root: Path, counts: dict[str, int] = COUNTS) -> Path:
+    """A phantom with MRNet's layout, findings and ids: few exams, pixels and slices.
+
+    One knee of each kind is rendered, and every exam is every tenth slice of one of them. A little
+    noise makes it no copy of another.
+    """
+    rng = np.random.default_rng(0)
+    knees = [render_exam(0, truth, size=32) for truth in KINDS]
+    number = 0
+    for split, count in counts.items():
+        labels: dict[str, dict[str, float]] = {finding: {} for finding in FINDINGS}
+        for kind in np.arange(count) % len(KINDS):
+            exam_id = f"{number:04d}"
+            number += 1
+            for plane in PLANES:
+                stack = knees[kind].stacks[plane][::10]
+                noise = rng.integers(0, 3, stack.shape, dtype=np.uint8)
+                write_stack(root / split, plane, exam_id, np.minimum(stack, 250) + noise)
+            for finding in FINDINGS:
+                labels[finding][exam_id] = float(getattr(KINDS[kind], finding))
+        for finding in FINDINGS:
+            write_labels(root, split, finding, labels[finding])
+    return root
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of this file; tests that change it take a copy."""
+    return write_phantom(tmp_path_factory.mktemp("phantom") / "MRNet-v1.0")
+
+
+@pytest.fixture
+def data(phantom: Path, tmp_path: Path) -> Path:
+    """A copy of the data set."""
+    return Path(shutil.copytree(phantom, tmp_path / "data"))
+
+
+@pytest.fixture(scope="module")
+def whole(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the smoke protocol writes when nothing disturbs it."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert main(["protocol", str(phantom), str(out), "--smoke"]) == 0
+    return out
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """Every file but logs, states to go on from, and what says when something was done."""
+    passed_over = {"log.txt", "environment.json", "data.json", "resume", "tensorboard"}
+    return {
+        str(file.relative_to(out)): file.read_bytes()
+        for file in sorted(out.rglob("*"))
+        if file.is_file() and not passed_over.intersection(file.parts)
+    }
+
+
+def written(out: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of every file: whoever writes one again changes them."""
+    return {
+        str(file.relative_to(out)): (file.stat().st_ino, file.stat().st_mtime_ns)
+        for file in sorted(out.rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_the_smoke_protocol_trains_evaluates_and_compares(whole: Path) -> None:
+    """Five networks selected on inner exams, their pages, one page and one comparison of all."""
+    for name in NAMES:
+        run = whole / name / "seed0"
+        settings = (run / "settings.yaml").read_text()
+        assert "part: inner" in settings
+        assert "keep_every_epoch: false" in settings
+        assert (run / "split.csv").read_text().count(",inner\n") == 2  # 15 % of 10
+        assert len((run / "metrics.csv").read_text().splitlines()) == 1 + 2  # epochs
+        card = json.loads((run / "scorecard.json").read_text())
+        assert (card["split"], card["n_exams"]) == ("valid", COUNTS["valid"])
+        assert list(card["findings"]) == ([name] if name in FINDINGS else list(FINDINGS))
+        assert not [note for note in card["notes"] if "optimistic" in note]
+        assert "<html" in (run / "report" / "report.html").read_text()
+    splits = {(whole / name / "seed0" / "split.csv").read_text() for name in NAMES}
+    assert len(splits) == 1, "networks that are compared are trained on the same exams"
+    systems = whole / "comparison" / "systems"
+    found = json.loads((systems / "comparison.json").read_text())
+    assert [one["name"] for one in found["models"]] == ["reference", "singles", "default"]
+    assert [list(one["findings"]) for one in found["models"]] == [list(FINDINGS)] * 3
+    assert not (whole / "comparison" / "seeds-reference").exists()
+    page = (whole / "report" / "report.html").read_text()
+    assert "Scored: reference/seed0" in page
+    assert "abnormal + acl + meniscus" in page
+    assert str(whole) not in page
+    log = (whole / "log.txt").read_text()
+    assert "step 12 of 12" in log
+    assert (systems / "comparison.txt").read_text() in log
+    assert json.loads((whole / "check.json").read_text())["errors"] == 0
+
+
+@pytest.mark.timeout(1200)  # a process that imports torch, on cores shared with other tests
+def test_killed_in_a_training_it_ends_as_if_it_never_was(
+    phantom: Path, whole: Path, tmp_path: Path
+) -> None:
+    """A deleted network is trained again, SIGKILL after an epoch, and it goes on: the same files.
+
+    Only what reads that network is written again: its page, that of `reference`, which is compared
+    with the single-finding networks, the page of all and the comparison.
+    """
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    for file in out.rglob("*"):  # no clock is too coarse to tell before from after
+        os.utime(file, (0, 0))
+    shutil.rmtree(out / "acl" / "seed0")
+    before = written(out)
+    run, words = out / "acl" / "seed0", ["protocol", str(phantom), str(out), "--smoke"]
+    for _ in range(3):  # once, unless the kill comes too late
+        process = subprocess.Popen(  # noqa: S603  # our own command
+            [sys.executable, "-m", "mrknee", *words], stdout=subprocess.DEVNULL
+        )
+        while not (run / "resume" / "last.ckpt").exists():
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if not (run / "scorecard.json").exists():
+            break
+        shutil.rmtree(run)
+    assert main(words) == 0
+    starts = json.loads((run / "environment.json").read_text())
+    assert [start["after"]["epochs"] for start in starts] == [0, 1]
+    new = {name for name, state in written(out).items() if before.get(name) != state}
+    assert {str(Path(name).parent) for name in new if name.endswith("report.html")} == {
+        "reference/seed0/report",
+        "acl/seed0/report",
+        "report",
+    }
+    assert "comparison/systems/comparison.txt" in new
+    weights = {name for name in new if name.endswith(".safetensors")}
+    assert weights == {f"acl/seed0/{name}/weights.safetensors" for name in ("best", "last")}
+    assert results(out) == results(whole)
+
+
+# --- without training
+
+
+class StandIn:
+    """Notes what is trained, evaluated and compared, and writes what the next step reads.
+
+    Attributes:
+        calls: verb, folder and what it was given, in order.
+        stop: before and after writing, each call ends by KeyboardInterrupt the first time.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, Path, Any]] = []
+        self.stop = False
+        self._stopped: set[tuple[Path, str]] = set()
+        for verb in ("train", "evaluate", "compare"):
+            patch.setattr(protocol, verb, getattr(self, verb))
+
+    def _write(self, file: Path, text: str) -> None:
+        for moment in ("before", "after"):
+            if self.stop and (file, moment) not in self._stopped:
+                self._stopped.add((file, moment))
+                raise KeyboardInterrupt
+            if moment == "before":
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+
+    def train(self, _data: Path, recipe: str, *, out: Path, resume: bool, **settings: Any) -> str:  # noqa: ANN401
+        """Equal probabilities for all exams, unless they are there."""
+        assert resume
+        file = out / "predictions-valid.csv"
+        if not file.exists():
+            self.calls.append(("train", out, (recipe, settings)))
+            findings = settings.get("findings", FINDINGS)
+            rows = [f"{i:04d}" + ",0.5" * len(findings) for i in range(10, 15)]
+            self._write(file, "\n".join([",".join(["exam", *findings]), *rows]) + "\n")
+        return "a run"
+
+    def evaluate(
+        self,
+        table: Predictions,
+        _data: Path,
+        out: Path,
+        *,
+        model: Path | None,
+        against: Predictions | None,
+    ) -> StandIn:
+        """A page that names its tables."""
+        sources = table.source, None if against is None else against.source
+        self.calls.append(("evaluate", out, (*sources, model)))
+        self._write(out / "report.html", str(sources))
+        return self
+
+    def compare(
+        self,
+        first: Predictions,
+        second: Predictions,
+        _data: Path,
+        *,
+        others: list[Predictions],
+        names: list[str],
+        out: Path,
+    ) -> StandIn:
+        """A file that names its tables."""
+        sources = [one.source for one in (first, second, *others)]
+        self.calls.append(("compare", out, dict(zip(names, sources, strict=True))))
+        self._write(out / "comparison.json", str(sources))
+        return self
+
+    def table(self) -> str:
+        """In place of a scorecard's or a comparison's."""
+        return "a table"
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Nothing is trained, evaluated or compared."""
+    return StandIn(monkeypatch)
+
+
+def test_the_full_protocol_trains_and_compares_every_seed(
+    stand_in: StandIn, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """15 trainings as docs/protocol.md has them, 16 pages, and who is compared with whom."""
+    out = tmp_path / "out"
+    run_protocol(phantom, out)
+    seeds, nested = (0, 1, 2), {"selection.part": "inner", "keep_every_epoch": False}
+
+    def runs(names: tuple[str, ...], seeds: tuple[int, ...]) -> str:
+        return ",".join(f"{name}/seed{seed}" for seed in seeds for name in names)
+
+    assert [call for call in stand_in.calls if call[0] == "train"] == [
+        (
+            "train",
+            out / f"{name}/seed{seed}",
+            (
+                "default" if name == "default" else "reference",
+                {**nested, "seed": seed} | ({"findings": [name]} if name in FINDINGS else {}),
+            ),
+        )
+        for seed in seeds
+        for name in NAMES
+    ]
+    pages: list[tuple[str, Path, Any]] = [
+        (
+            "evaluate",
+            out / f"{name}/seed{seed}/report",
+            (
+                f"{name}/seed{seed}",
+                runs(FINDINGS, (seed,)) if name == "reference" else None,
+                out / f"{name}/seed{seed}",
+            ),
+        )
+        for seed in seeds
+        for name in NAMES
+    ]
+    systems = {
+        "reference": runs(("reference",), seeds),
+        "singles": runs(FINDINGS, seeds),
+        "default": runs(("default",), seeds),
+    }
+    pages += [("evaluate", out / "report", (systems["reference"], systems["singles"], None))]
+    assert [call for call in stand_in.calls if call[0] == "evaluate"] == pages
+    assert [call for call in stand_in.calls if call[0] == "compare"] == [
+        ("compare", out / "comparison/systems", systems),
+        *(
+            (
+                "compare",
+                out / f"comparison/seeds-{title}",
+                {f"{title}, seed {seed}": runs(names, (seed,)) for seed in seeds},
+            )
+            for title, names in (
+                ("reference", ("reference",)),
+                ("singles", FINDINGS),
+                ("default", ("default",)),
+            )
+        ),
+    ]
+    assert "step 35 of 35" in capsys.readouterr().out
+
+
+def test_stopped_at_every_step_it_ends_as_if_it_never_was(
+    stand_in: StandIn, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after each training, page and comparison: the same files in the end."""
+    checkup = check_dataset(phantom)  # once for all starts, for the time it takes
+    monkeypatch.setattr(protocol, "check_dataset", lambda _: checkup)
+    run_protocol(phantom, tmp_path / "whole", smoke=True)
+    steps = len(stand_in.calls)
+    stand_in.stop = True
+    stops = 0
+    while True:
+        try:
+            run_protocol(phantom, tmp_path / "out", smoke=True)
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops == 2 * steps
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+
+
+def refused(data: Path, out: Path, *, smoke: bool = True) -> MrkneeError:
+    """The error, after which the folder is as it was."""
+    before = written(out)
+    with pytest.raises(MrkneeError) as raised:
+        run_protocol(data, out, smoke=smoke)
+    assert written(out) == before
+    return raised.value
+
+
+def test_the_other_protocol_is_refused(stand_in: StandIn, phantom: Path, tmp_path: Path) -> None:
+    """The full protocol where --smoke was, and the other way round: told, nothing is changed."""
+    for smoke in (True, False):
+        out = tmp_path / f"out-{smoke}"
+        run_protocol(phantom, out, smoke=smoke)
+        error = refused(phantom, out, smoke=not smoke)
+        assert isinstance(error, SettingsError)
+        assert error.code == "other-settings"
+        assert str(out) in str(error)
+    assert stand_in.calls
+
+
+def another_label(data: Path) -> str:
+    """Two exams of valid swap their labels, so that all counts stay."""
+    file = data / "valid-acl.csv"
+    lines = [line.split(",") for line in file.read_text().splitlines()]
+    first = next(line for line in lines if float(line[1]) == 0)
+    second = next(line for line in lines if float(line[1]) == 1)
+    first[1], second[1] = second[1], first[1]
+    file.write_text("\n".join(map(",".join, lines)) + "\n")
+    return "other labels of 2 exams: valid/0010 (acl)"
+
+
+def other_pixels(data: Path) -> str:
+    """One stack's pixels change, and nothing else."""
+    file = data / "train" / "coronal" / "0003.npy"
+    np.save(file, np.load(file) // 2)
+    return "other pixels in 1 exam: train/0003 (coronal)"
+
+
+def an_exam_more(data: Path) -> str:
+    """A validation exam is added, with its labels."""
+    for plane in PLANES:
+        stack = np.load(data / "valid" / plane / "0011.npy")
+        np.save(data / "valid" / plane / "0099.npy", stack // 2)
+    for finding in FINDINGS:
+        with (data / f"valid-{finding}.csv").open("a") as file:
+            file.write("0099,0\n")
+    return "16 exams, other than the 15"
+
+
+@pytest.mark.parametrize("change", [another_label, other_pixels, an_exam_more])
+def test_other_data_are_refused(
+    change: Callable[[Path], str], stand_in: StandIn, data: Path, tmp_path: Path
+) -> None:
+    """Data that differ from those of the first start: told how, nothing is changed."""
+    run_protocol(data, tmp_path / "out", smoke=True)
+    found = change(data)
+    error = refused(data, tmp_path / "out")
+    assert isinstance(error, DataError)
+    assert error.code == "other-exams"
+    assert found in str(error.found)
+    assert stand_in.calls
+
+
+def test_the_same_data_elsewhere_are_taken(stand_in: StandIn, data: Path, tmp_path: Path) -> None:
+    """A copy under another name, with other times, is the same data set: nothing is done again."""
+    run_protocol(data, tmp_path / "out", smoke=True)
+    moved = shutil.copytree(data, tmp_path / "moved", copy_function=shutil.copyfile)
+    stand_in.calls.clear()
+    run_protocol(moved, tmp_path / "out", smoke=True)
+    assert not stand_in.calls
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_folder_of_something_else_is_refused(phantom: Path, tmp_path: Path) -> None:
+    """Whatever lies there stays; what a kill left of the first file is no obstacle."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".protocol.json.123").write_text("{")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError) as raised:
+        run_protocol(phantom, out, smoke=True)
+    assert raised.value.code == "not-empty"
+    assert "notes.txt" in str(raised.value.found)
+    (out / "notes.txt").unlink()
+    run_protocol(phantom, out, smoke=True)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_faulty_data_stop_it_before_anything_is_written(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stack that can't be read is listed as `mrknee check` lists it, and the exit status is 1."""
+    (data / "train" / "axial" / "0003.npy").write_bytes(b"no stack")
+    assert main(["protocol", str(data), str(tmp_path / "out"), "--smoke"]) == 1
+    said = capsys.readouterr()
+    assert "0003.npy" in said.out
+    assert "the data set has errors" in said.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("missing", [["train-acl.csv"], ["valid-acl.csv", "train-acl.csv"]])
+def test_a_label_file_that_was_missing_can_be_added(
+    missing: list[str], data: Path, tmp_path: Path
+) -> None:
+    """It is named and nothing is written; with the file there the same call works."""
+    texts = {name: (data / name).read_text() for name in missing}
+    for name in missing:
+        (data / name).unlink()
+    with pytest.raises(DataError) as raised:
+        run_protocol(data, tmp_path / "out", smoke=True)
+    assert raised.value.code in ("no-labels", "faulty-data")
+    assert not (tmp_path / "out").exists()
+    for name, text in texts.items():
+        (data / name).write_text(text)
+    run_protocol(data, tmp_path / "out", smoke=True)
+
+
+def test_while_one_works_another_is_refused(phantom: Path, tmp_path: Path) -> None:
+    """A folder has one owner at a time."""
+    with owned_folder(tmp_path / "out"), pytest.raises(OutputError) as raised:
+        run_protocol(phantom, tmp_path / "out", smoke=True)
+    assert raised.value.code == "in-use"
