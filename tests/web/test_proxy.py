@@ -1,4 +1,4 @@
-"""The nginx recipe of docs/serving.md, with a real nginx before a real service."""
+"""The nginx recipe of docs/how-to/serve.md, with a real nginx before a real service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 RECIPE = re.compile(r"```nginx\n(.*?)```", re.DOTALL)
-DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "serve.md"
 
 AROUND = """
 user {owner} {group};

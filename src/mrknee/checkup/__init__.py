@@ -11,5 +11,5 @@
 - `facts`: what is told in the end, as JSON; `table`: the same for a person.
 - `check`: all of it.
 
-`docs/checking.md` says how each is done and how well it works.
+`docs/reference/checks.md` says how each is done and how well it works.
 """

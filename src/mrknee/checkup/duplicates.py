@@ -32,8 +32,8 @@ from mrknee.exams import MRNET_SERIES, SeriesList
 from mrknee.progress import Progress
 
 ALIKE = 0.19
-"""Exams at this distance or nearer are told. Chosen on exams that `docs/checking.md` names, between
-the farthest altered copy and the nearest two knees; it says what came of it on others."""
+"""Pairs of exams at this distance or nearer are reported. Chosen between the farthest altered copy
+and the nearest two different exams of the sets that `docs/reference/checks.md` names."""
 
 NEAREST = 3
 """So many of the most alike exams of each are compared slice by slice."""

@@ -38,7 +38,7 @@ a stack unlike any (another scanner, another anatomy) is not given to either."""
 def check_planes(
     looks: Sequence[Look], series: SeriesList = MRNET_SERIES
 ) -> tuple[bool, list[Problem]]:
-    """Says which stacks look like another plane; docs/checking.md has the rule in words.
+    """Says which stacks look like another plane; docs/reference/checks.md has the rule in words.
 
     Args:
         looks: the stacks; those of one value are left out.

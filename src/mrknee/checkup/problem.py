@@ -144,14 +144,15 @@ KINDS: Mapping[str, Kind] = {
     ),
     "outliers": Kind(
         "warning",
-        "a few values lie so far from all others that they are clipped (docs/plausibility.md)",
+        "a few values lie so far from all others that they are clipped "
+        "(docs/reference/plausibility.md)",
         "look at the stack: hot pixels, metal, or values that stand for padding?",
     ),
     "other-axes": Kind(
         "error",
         "the shape says that the axes are in another order than (slices, rows, cols)",
-        "save the stacks in that order, or read them with --axes; docs/plausibility.md has the "
-        "rules",
+        "save the stacks in that order, or read them with --axes; "
+        "docs/reference/plausibility.md has the rules",
     ),
     "one-slice": Kind(
         "warning",
@@ -236,7 +237,7 @@ KINDS: Mapping[str, Kind] = {
         "error",
         "`findings.csv` or `groups.csv` is no table with the columns that it should have, or holds "
         "what can't be used; it was passed over here, and a run fails on it",
-        "correct the file; docs/datasets.md describes it",
+        "correct the file; docs/reference/data-sets.md describes it",
     ),
     "undeclared-finding": Kind(
         "error",
@@ -301,7 +302,7 @@ KINDS: Mapping[str, Kind] = {
         "split anew at random; or, if it can't be, read calibration, PPV and NPV with care",
     ),
 }
-"""Code -> what it is; `docs/checking.md` has the same table."""
+"""Code -> what it is; `docs/reference/checks.md` has the same table."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The order of a stack's axes: (slices, rows, cols) is expected; another order is recognised.
 
 Nothing in a `.npy` file names its axes, so the shapes have to tell. The rules, which
-`docs/checking.md` states for users too:
+`docs/reference/checks.md` states for users too:
 
 1. One stack: read as (slices, rows, cols), its slices would be `LONG` times longer than wide or
    more, while two axes of which one is the first are within a factor of `SQUARE`. No knee is

@@ -10,7 +10,7 @@ DATA/
 ├── findings.csv      name,title: which findings, in which order, if not by their names
 └── groups.csv        exam,group: exams of one patient, never in both parts of a split
 ```
-docs/datasets.md describes all of it.
+docs/reference/data-sets.md describes all of it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Grey values of any kind as bytes.
 
-uint8 is never changed. Other types, by these rules, which `docs/plausibility.md` states for users:
+uint8 is never changed. Other types follow these rules (for users: `docs/reference/data-rules.md`):
 
 - Whole numbers from 0 to 255 are kept: they are bytes in a wider type, and give what the same
   stack gives as uint8.

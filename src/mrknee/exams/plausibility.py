@@ -2,8 +2,8 @@
 
 A network answers whatever it is given: black stacks get calibrated probabilities too. `remarks_of`
 says what is odd about an exam, in a few milliseconds: equality is tested on one slice before it is
-tested on all, and contrast is measured on a grid of pixels. `docs/plausibility.md` states the rules
-for users.
+tested on all, and contrast is measured on a grid of pixels. `docs/reference/plausibility.md`
+states the rules for users.
 
 Nothing here refuses an exam: every output that carries probabilities carries the remarks beside
 them.

@@ -30,7 +30,7 @@ class FindingRead(BaseModel):
 
 
 class ExamRemark(BaseModel):
-    """Something odd about the exam (docs/plausibility.md)."""
+    """Something odd about the exam (docs/reference/plausibility.md)."""
 
     code: str
     series: str | None = Field(description="the series it concerns, or null")

@@ -176,7 +176,7 @@ def _warn_if_reachable(listening: socket.socket) -> None:
     if not ip_address(address.partition("%")[0]).is_loopback:
         print(
             f"mrknee serve: warning: other machines may reach {address}. There is no password and "
-            "no encryption: put a proxy with both before it (docs/serving.md).",
+            "no encryption: put a proxy with both before it (docs/how-to/serve.md).",
             file=sys.stderr,
             flush=True,
         )

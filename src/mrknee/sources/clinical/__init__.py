@@ -29,5 +29,5 @@ A study's way, a file a step:
     content.py    a digest of what an exam was made from
     importing.py  all studies, with ids of their own, into a folder
 
-docs/importing.md has the rules in full.
+docs/reference/import-rules.md has the rules in full.
 """

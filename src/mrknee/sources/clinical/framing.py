@@ -1,6 +1,6 @@
 """From a volume to bytes: the joint in the middle, 256 x 256 square pixels, 0 to 255.
 
-The rule is written out in docs/importing.md; the two must say the same.
+The rule is written out in docs/reference/import-rules.md; the two must say the same.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ Direction = Float[np.ndarray, "3"]
 Axes = Float[np.ndarray, "3 3"]
 """Where an array's axes point: along slices, down the rows, along the columns."""
 
-# The contract of docs/phantom.md: axial slices from the head down, the front at the top, the
-# patient's right at the left; coronal from front to back, the head at the top, the patient's
-# right at the left; sagittal from the patient's right to left, the head at the top, the front
-# at the left.
+# The contract of docs/background/phantom.md: axial slices from the head down, the front at the
+# top, the patient's right at the left; coronal from front to back, the head at the top, the
+# patient's right at the left; sagittal from the patient's right to left, the head at the top, the
+# front at the left.
 SHOWN: dict[Plane, Axes] = {
     Plane.AXIAL: np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]], dtype=float),
     Plane.CORONAL: np.array([[0, 1, 0], [0, 0, -1], [1, 0, 0]], dtype=float),

@@ -2,7 +2,8 @@
 
 Archives and re-sent images change what a header says: half of a series may bear another
 description, none, another echo number or an ImageType with one value more. Split by these, half of
-the slices would be lost. The rules are written out in docs/importing.md; the two must say the same.
+the slices would be lost. The rules are written out in
+docs/reference/import-rules.md; the two must say the same.
 """
 
 from __future__ import annotations

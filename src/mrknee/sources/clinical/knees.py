@@ -1,6 +1,6 @@
 """Which images are of one knee: by study, by patient, by side.
 
-The rules are written out in docs/importing.md; the two must say the same.
+The rules are written out in docs/reference/import-rules.md; the two must say the same.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What an exam lacks although it was imported: slices, images without a place, better series.
 
-The rules are written out in docs/importing.md; the two must say the same.
+The rules are written out in docs/reference/import-rules.md; the two must say the same.
 """
 
 from __future__ import annotations

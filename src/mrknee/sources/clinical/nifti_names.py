@@ -1,6 +1,6 @@
 """Which NIfTI files are one exam, and what each is: by their names and the JSON beside them.
 
-The rules are written out in docs/importing.md; the two must say the same.
+The rules are written out in docs/reference/import-rules.md; the two must say the same.
 """
 
 from __future__ import annotations

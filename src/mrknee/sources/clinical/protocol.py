@@ -1,6 +1,6 @@
 """What a scanner's series is, and the rule that chooses one for each declared series.
 
-The rule is written out in docs/importing.md; the two must say the same.
+The rule is written out in docs/reference/import-rules.md; the two must say the same.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Why a series can't stand for a plane: localisers, maps, reformats, other parts, bad geometry.
 
-The rules are written out in docs/importing.md; the two must say the same.
+The rules are written out in docs/reference/import-rules.md; the two must say the same.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Stored pixel values as real ones: the bits that count, the sign, padding, the rescale.
 
-The rules are written out in docs/importing.md; the two must say the same.
+The rules are written out in docs/reference/import-rules.md; the two must say the same.
 """
 
 from __future__ import annotations

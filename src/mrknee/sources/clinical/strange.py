@@ -1,6 +1,6 @@
 """Files that are neither DICOM nor NIfTI: which of them should have been images, or hold some.
 
-The rule is written out in docs/importing.md; the two must say the same.
+The rule is written out in docs/reference/import-rules.md; the two must say the same.
 """
 
 from __future__ import annotations
