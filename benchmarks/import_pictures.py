@@ -1,4 +1,4 @@
-"""The picture of docs/reference/import-rules.md: which way round an imported exam is shown, plane by plane.
+"""The picture of docs/reference/import-rules.md: the orientation of imported exams, plane by plane.
 
     python benchmarks/import_pictures.py [--data ../shared/data] [--out docs/images]
 

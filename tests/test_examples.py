@@ -41,7 +41,8 @@ def blocks() -> Iterator[tuple[str, str]]:
 
     The tutorials' cells are `{code-cell}` blocks, which building the site executes: not here.
     """
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("[a-z]*/*.md"))):
+    docs = [file for file in (ROOT / "docs").rglob("*.md") if "_build" not in file.parts]
+    for page in (ROOT / "README.md", *sorted(docs)):
         for block in re.findall(
             r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
         ):

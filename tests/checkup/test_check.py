@@ -495,7 +495,7 @@ def test_no_data_set_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_docs_have_the_same_table() -> None:
-    """Every code stands in docs/reference/checks.md with its severity, meaning and advice, and no other."""
+    """docs/reference/checks.md lists every code with severity, meaning and advice, and no other."""
     rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
     expected = [
         f"| `{code}` | {kind.severity} | {kind.means} | {kind.advice} |"
