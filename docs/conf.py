@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 # `mrknee` in the tutorials' cells is the command of this environment
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
-from mrknee import __version__  # noqa: E402  # after the paths
+from mrknee import __version__  # after the paths
 
 project = "mrknee"
 author = "The mrknee authors"

@@ -21,7 +21,9 @@ def test_an_evaluation_writes_both_cards(tmp_path: Path) -> None:
     for title, finding in (("Abnormal", "abnormal"), ("ACL tear", "acl")):
         row = next(line for line in model.splitlines() if line.startswith(f"| {title} | "))
         assert row.startswith(f"| {title} | {scores[finding]['auc']:.3f} (")
-        assert row.endswith(f"| {scores[finding]['n_positive']} | {scores[finding]['n_negative']} |")
+        assert row.endswith(
+            f"| {scores[finding]['n_positive']} | {scores[finding]['n_negative']} |"
+        )
     assert "trained on 590 exams of the data set “toy”" in model
     assert "| network.encoder | test_resnet |" in model
     assert "torch 9.8.7" in model

@@ -37,8 +37,8 @@ _BY_HAND = re.compile(r"<!-- by hand: ([a-z-]+) -->\n(.*?)<!-- end -->", re.DOTA
 def make_cards(contents: Contents, folder: Path) -> dict[str, str]:
     """The text of both cards, by file name.
 
-    Sections that a person fills in are those of the cards that are in the folder already; all others
-    are made anew.
+    Sections that a person fills in are taken from the cards that are in the folder already; all
+    others are made anew.
 
     Args:
         contents: what the evaluation found.
