@@ -88,14 +88,14 @@ def settings() -> str:
 
 def schemas() -> str:
     """The JSON schema of each pydantic model that describes a file or an answer."""
-    from pydantic import BaseModel, TypeAdapter
+    from pydantic import BaseModel
 
     from mrknee.training.recipe import Recipe
     from mrknee.web import schemas as answers
 
     parts = []
-    if hasattr(Recipe, "__pydantic_fields__"):
-        parts.append(schema_block("Recipe (YAML)", TypeAdapter(Recipe).json_schema()))
+    if hasattr(Recipe, "model_json_schema"):
+        parts.append(schema_block("Recipe (YAML)", Recipe.model_json_schema()))
     models = [
         one
         for _, one in inspect.getmembers(answers, inspect.isclass)
