@@ -25,12 +25,14 @@ extensions = [
     "sphinx_copybutton",
     "from_code",  # docs/_ext: pages that are generated from the code
 ]
-exclude_patterns = ["_build", "_ext", "_generated", "Thumbs.db", ".DS_Store"]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_ext", "_generated", "_templates"]
 
 # Docstrings: Google style, with `names` in single backticks.
 default_role = "literal"
 autosummary_generate = True
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_default_options = {"members": True, "inherited-members": False}
@@ -43,8 +45,9 @@ python_use_unqualified_type_names = True
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 
-# Tutorials are executed at every build, each in an empty folder. The limit is per cell.
-nb_execution_mode = "force"
+# Tutorials are executed in an empty folder, and again only when their cells change (`make clean` or a
+# fresh clone, as in CI, executes all). The limit is per cell.
+nb_execution_mode = "cache"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
