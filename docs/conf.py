@@ -9,6 +9,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 # `mrknee` in the tutorials' cells is the command of this environment
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+# tqdm asks for ipywidgets, which the tutorials do not need
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 
 from mrknee import __version__  # after the paths
 
