@@ -47,8 +47,8 @@ python_use_unqualified_type_names = True
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 
-# Tutorials are executed in an empty folder, and again only when their cells change (`make clean` or a
-# fresh clone, as in CI, executes all). The limit is per cell.
+# Tutorials are executed in an empty folder, and again only when their cells change: after `make
+# clean`, or in a fresh clone, as in CI, all are. The limit is per cell.
 nb_execution_mode = "cache"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
