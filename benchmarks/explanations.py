@@ -1,6 +1,6 @@
 """What the explanations of a trained model are worth: measured on lesions that are known.
 
-    python benchmarks/explanations.py RUN DATA [--split valid] [--out DIR] [--pictures docs]
+    python benchmarks/explanations.py RUN DATA [--split valid] [--out DIR] [--pictures docs/images]
 
 RUN was trained on the phantom DATA. Four measurements, all on exams that training never saw:
 

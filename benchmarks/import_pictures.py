@@ -1,6 +1,6 @@
-"""The picture of docs/importing.md: which way round an imported exam is shown, plane by plane.
+"""The picture of docs/reference/import-rules.md: the orientation of imported exams, plane by plane.
 
-    python benchmarks/import_pictures.py [--data ../shared/data] [--out docs]
+    python benchmarks/import_pictures.py [--data ../shared/data] [--out docs/images]
 
 The upper row is a phantom whose slices were turned and exchanged before they were written as
 DICOM; the lower one, where the data is there, a real sagittal series (test data of gattia/pymskt,
@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))  # the tests' hospital writes DICOM
 from tests.sources.clinical.hospital import PROTOCOL, export_series  # noqa: E402  # after the path
 
 REAL = "knee_sag_t2_1echo_dicom_pymskt_MIT.zip"
-# what the four edges of a picture, and the first and last slice, are (docs/phantom.md)
+# what the four edges of a picture, and the first and last slice, are (docs/background/phantom.md)
 EDGES = {
     Plane.AXIAL: ("front", "back", "right", "left", "head", "foot"),
     Plane.CORONAL: ("head", "foot", "right", "left", "front", "back"),
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     data = os.environ.get("MRKNEE_DATA", str(ROOT.parent / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=Path(data))
-    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     arguments = parser.parse_args()
     draw(arguments.data, arguments.out / "import_planes.png")
 

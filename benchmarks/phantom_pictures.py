@@ -1,6 +1,6 @@
-"""The pictures of docs/phantom.md: the phantom beside a real knee, and its lesions.
+"""The pictures of docs/background/phantom.md: the phantom beside a real knee, and its lesions.
 
-    python benchmarks/phantom_pictures.py [--data ../shared/data] [--out docs]
+    python benchmarks/phantom_pictures.py [--data ../shared/data] [--out docs/images]
 
 The real knee (test data of gattia/pymskt, MIT) is not part of the project; without it only the
 lesions are drawn.
@@ -214,7 +214,7 @@ def main() -> None:
     here = Path(__file__).resolve().parents[1]
     data = os.environ.get("MRKNEE_DATA", str(here.parent / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=Path(data))
-    parser.add_argument("--out", type=Path, default=here / "docs")
+    parser.add_argument("--out", type=Path, default=here / "docs" / "images")
     arguments = parser.parse_args()
     lesions(arguments.out)
     if (arguments.data / T2_NAME).exists():

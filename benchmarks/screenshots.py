@@ -1,6 +1,6 @@
 """The pictures of the report: a page's first screens, in a phone's and a desk's width.
 
-    python benchmarks/screenshots.py report.html [--out docs] [--name report]
+    python benchmarks/screenshots.py report.html [--out docs/images] [--name report]
 
 Needs Playwright and a Chromium (`apt install chromium`). Looks at the page as a person with that
 width does; also with the colours of night, and as print, where `--all` asks for it.
@@ -46,7 +46,7 @@ def main() -> None:
     """Reads the command line and takes the pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("report", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--name", default="report")
     parser.add_argument("--all", action="store_true", help="the whole page, night and print too")
     given = parser.parse_args()

@@ -1,6 +1,6 @@
-"""What speed.py has written, as the tables of docs/speed.md.
+"""What speed.py has written, as the tables of docs/results/speed.md.
 
-python benchmarks/speed_table.py docs/speed.json
+python benchmarks/speed_table.py docs/results/speed.json
 """
 
 from __future__ import annotations

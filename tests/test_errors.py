@@ -12,7 +12,7 @@ from mrknee import errors
 from mrknee.errors import MrkneeError
 
 PACKAGE = Path(mrknee.__file__).parent
-PAGE = PACKAGE.parents[1] / "docs" / "errors.md"
+PAGE = PACKAGE.parents[1] / "docs" / "reference" / "errors.md"
 FAMILY = {kind.__name__ for kind in MrkneeError.__subclasses__()}
 
 
@@ -46,7 +46,7 @@ def test_the_base_class_is_caught_and_never_raised() -> None:
 
 
 def test_every_code_is_documented() -> None:
-    """docs/errors.md lists each class's codes, all that are raised and no others."""
+    """docs/reference/errors.md lists each class's codes, all that are raised and no others."""
     used = {(kind, code) for _, kind, value in raised() for code in codes(value)}
     listed, kind = set(), ""
     for line in PAGE.read_text().splitlines():

@@ -26,7 +26,7 @@ from tests.checkup.conftest import LABELS, add_exam, stacks_of
 
 pytestmark = pytest.mark.slow
 
-DOCS = Path(__file__).parents[2] / "docs" / "checking.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "checks.md"
 
 
 def relabel(root: Path, split: str, finding: str, **labels: float) -> None:
@@ -495,7 +495,7 @@ def test_a_folder_that_is_not_a_data_set_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_docs_have_the_same_table() -> None:
-    """Every code stands in docs/checking.md with its severity, meaning and advice, and no other."""
+    """docs/reference/checks.md lists every code with severity, meaning and advice, and no other."""
     rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
     expected = [
         f"| `{code}` | {kind.severity} | {kind.means} | {kind.advice} |"

@@ -135,7 +135,7 @@ def test_one_clear_error_and_nothing_else(case: Case, worker: Worker, tmp_path: 
 
 
 def test_the_corpus_is_as_large_as_it_says() -> None:
-    """More than 700 cases (docs/hostile.md), each of another name, and some for every reader."""
+    """More than 700 cases, as docs/background/untrusted-files.md says; some for every reader."""
     assert len(CASES) > 700
     assert len({case.id for case in CASES}) == len(CASES)
     assert {case.reader for case in CASES} == set(NAMES)

@@ -29,8 +29,8 @@ from typing import Any
 from tests.hostile.case import MARKER
 
 CPU_SECONDS = 4.0
-"""docs/hostile.md says 2 s, measured on processors with AVX-512; slower ones may take twice that
-(building the largest encoder without memory takes 2.8 s on one with AVX2)."""
+"""docs/background/untrusted-files.md says 2 s, measured on processors with AVX-512; slower ones may
+take twice that (building the largest encoder without memory takes 2.8 s on one with AVX2)."""
 MEMORY_BYTES = 500 * 2**20
 
 NAMES = (

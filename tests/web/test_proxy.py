@@ -1,4 +1,4 @@
-"""The nginx configuration of docs/serving.md, run with nginx and a service."""
+"""The nginx configuration of docs/how-to/serve.md, run with nginx and a service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 RECIPE = re.compile(r"```nginx\n(.*?)```", re.DOTALL)
-DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "serve.md"
 
 AROUND = """
 user {owner} {group};

@@ -2,7 +2,7 @@
 
 Measured on a few slices in a copy of one encoder, then scaled to the largest batch that the data
 set can give, by the slice counts in its files' headers. Nothing of the run is touched: no weights,
-no statistics, no random numbers. docs/training.md compares estimates with measured peaks.
+no statistics, no random numbers. docs/how-to/save-memory.md compares estimates with measured peaks.
 """
 
 from __future__ import annotations

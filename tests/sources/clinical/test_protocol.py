@@ -56,7 +56,7 @@ def test_the_closest_to_mrnets_protocol_is_first(
     worse: dict[str, object],
     why: str,
 ) -> None:
-    """Each difference in the rule of docs/importing.md decides as stated there."""
+    """Each difference in the rule of docs/reference/import-rules.md decides as stated there."""
     stack = np.repeat(TINY, 20, axis=0)
     scans = [replace(Scan(plane, 1), **worse), replace(Scan(plane, 2), **better)]  # type: ignore[arg-type]
     written = [one for scan in scans for one in datasets(stack, scan)]

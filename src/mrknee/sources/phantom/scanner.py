@@ -19,7 +19,7 @@ AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
 """Axis of the volume (z, y, x) along which the slices of a plane are stacked."""
 
 # Slices per exam in MRNet's training set: mean, SD, minimum, quartiles, maximum
-# (Bien et al., PLoS Med 2018, data as counted by Ogura and Azcona; see docs/phantom.md).
+# (Bien et al., PLoS Med 2018, data as counted by Ogura and Azcona; see docs/background/phantom.md).
 SLICE_QUANTILES = {
     "axial": (19, 28, 35, 40, 61),
     "coronal": (17, 21, 30, 36, 58),

@@ -1,0 +1,104 @@
+"""Model card and data-set card: Markdown files that stand beside a scorecard.
+
+What a run and its evaluation know is filled in; what only a person can say is marked. The sections
+are those of M. Mitchell et al., "Model cards for model reporting", FAT* 2019, and of T. Gebru et
+al., "Datasheets for datasets", Communications of the ACM 64 (2021) 86-92.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from mrknee import __version__
+from mrknee.report import sentences, words
+from mrknee.report.contents import Contents
+from mrknee.report.templates import templates
+from mrknee.untrusted import read_text
+
+MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
+
+CARDS = (MODEL_CARD, DATA_CARD)
+"""Their files."""
+
+MARK = "TO BE FILLED IN"
+"""Stands where a person has to write something."""
+
+MOST_BYTES = 1_000_000
+"""Of a card that is there already: far more than anybody writes by hand."""
+
+_BY_HAND = re.compile(r"<!-- by hand: ([a-z-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
+
+
+def make_cards(contents: Contents, folder: Path) -> dict[str, str]:
+    """The text of both cards, by file name.
+
+    Sections that a person fills in are taken from the cards that are in the folder already; all
+    others are made anew.
+
+    Args:
+        contents: what the evaluation found.
+        folder: where the cards will be written.
+
+    Raises:
+        DataError: a card that is there can't be read.
+    """
+    made = {}
+    for name in CARDS:
+        file = folder / name
+        before = read_text(file, "card", at_most=MOST_BYTES) if file.exists() else ""
+        made[name] = render_card(name, contents, dict(_BY_HAND.findall(before)))
+    return made
+
+
+def render_card(name: str, contents: Contents, kept: Mapping[str, str] = {}) -> str:
+    """A card as Markdown.
+
+    Args:
+        name: `MODEL_CARD` or `DATA_CARD`.
+        contents: what the evaluation found.
+        kept: section -> what a person wrote there.
+    """
+
+    def by_hand(section: str, question: str) -> Markup:
+        text = kept.get(section, f"**{MARK}:** {question}\n")
+        # our own template's text, or what stood in the card
+        return Markup(f"<!-- by hand: {section} -->\n{text}<!-- end -->")  # noqa: S704
+
+    environment = templates().overlay(autoescape=False, finalize=_plain)
+    facts = contents.model
+    provenance: Mapping[str, Any] = {} if facts is None else facts.provenance
+    return environment.get_template(name).render(
+        contents=contents,
+        card=contents.card,
+        facts=facts,
+        known=provenance,
+        recipe=_flat(provenance.get("recipe", {})),
+        packages=provenance.get("environment", {}).get("packages", {}),
+        by_hand=by_hand,
+        sentences=sentences,
+        words=words,
+        version=__version__,
+    )
+
+
+def _plain(value: object) -> object:
+    """A value as Markdown text: no HTML, and no end of a table's cell."""
+    if isinstance(value, Markup):
+        return value
+    return str(value).replace("<", "&lt;").replace("|", "\\|")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of each setting."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
