@@ -319,7 +319,7 @@ def validate_maps(
     Localisation: how often the slice and the pixel with most heat lie in the lesion, against
     chance, and how much of the positive heat does; it needs masks of the lesions, as the phantom
     has them. Deletion: how far the logit falls without the hottest slices, against as many slices
-    drawn at random; it needs none. Read docs/explanations.md for what they don't show.
+    drawn at random; it needs none. See docs/background/explanations.md for what they don't show.
 
     Args:
         model: a model, a run folder, an exported model, or an ensemble's members.

@@ -1,6 +1,6 @@
 """The nested protocol on MRNet: several networks over several seeds, evaluated and compared.
 
-What is fitted on which exams, what comes out and how to read it: docs/protocol.md.
+What is fitted on which exams, what comes out and how to read it: docs/how-to/mrnet-protocol.md.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class FindingRead(BaseModel):
 
 
 class ExamRemark(BaseModel):
-    """An unusual property of the exam (docs/plausibility.md)."""
+    """An unusual property of the exam (docs/reference/plausibility.md)."""
 
     code: str
     series: str | None = Field(description="the series that the remark concerns, or null")

@@ -30,5 +30,5 @@ One module per step, in the order in which a study passes through them:
     importing.py     imports all studies of a source into a folder, with new ids
     single.py        reads one study as an `Exam`, without writing anything
 
-docs/importing.md states the rules in full.
+docs/reference/import-rules.md states the rules in full.
 """

@@ -1,6 +1,6 @@
 """Completeness of an imported exam: missing slices, images without position, unreadable series.
 
-docs/importing.md states the rules; change both together.
+docs/reference/import-rules.md states the rules; change both together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Contrast of a series: weighting and fat suppression.
 
-docs/importing.md states the rules; change both together.
+docs/reference/import-rules.md states the rules; change both together.
 """
 
 from __future__ import annotations

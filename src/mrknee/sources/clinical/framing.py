@@ -1,6 +1,6 @@
 """Framing of a volume: crop around the joint, resize to 256 x 256 square pixels, scale to 0..255.
 
-docs/importing.md states the rule; change both together.
+docs/reference/import-rules.md states the rule; change both together.
 """
 
 from __future__ import annotations

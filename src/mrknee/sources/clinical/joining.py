@@ -2,7 +2,7 @@
 
 Archives change headers: half of a series may have another description, none, another echo number
 or one more value in ImageType. Without joining, half of the slices would be lost.
-docs/importing.md states the rules; change both together.
+docs/reference/import-rules.md states the rules; change both together.
 """
 
 from __future__ import annotations

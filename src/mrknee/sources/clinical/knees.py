@@ -1,6 +1,6 @@
 """Grouping of images by knee: by study, by patient, and by side.
 
-docs/importing.md states the rules; change both together.
+docs/reference/import-rules.md states the rules; change both together.
 """
 
 from __future__ import annotations

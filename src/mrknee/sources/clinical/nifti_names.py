@@ -1,6 +1,6 @@
 """Grouping of NIfTI files into exams, and their planes, by file names and JSON sidecars.
 
-docs/importing.md states the rules; change both together.
+docs/reference/import-rules.md states the rules; change both together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files that are neither DICOM nor NIfTI: which of them hold or should have been images.
 
-docs/importing.md states the rule; change both together.
+docs/reference/import-rules.md states the rule; change both together.
 """
 
 from __future__ import annotations

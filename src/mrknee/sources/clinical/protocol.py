@@ -1,6 +1,6 @@
 """Candidate series of a study, and the rule that chooses one for each declared series.
 
-docs/importing.md states the rule; change both together.
+docs/reference/import-rules.md states the rule; change both together.
 """
 
 from __future__ import annotations

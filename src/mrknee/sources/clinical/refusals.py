@@ -1,6 +1,6 @@
 """Refusal of unsuitable series: localisers, maps, reformats, other body parts, bad geometry.
 
-docs/importing.md states the rules; change both together.
+docs/reference/import-rules.md states the rules; change both together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Conversion of stored pixel values to real values: bits, sign, padding, rescale.
 
-docs/importing.md states the rules; change both together.
+docs/reference/import-rules.md states the rules; change both together.
 """
 
 from __future__ import annotations
