@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mrknee.report.claim import SUBJECTS, claim_items
 from mrknee.report.evaluation import gather
-from tests.report.examples import write_case, write_model_case
+from tests.report.examples import PROVENANCE, write_case, write_model_case
 
 OF_THE_MODEL = {9, 19, 22, 23, 24, 25, 26}
 
@@ -22,7 +22,8 @@ def test_predictions_alone_say_nothing_of_a_model(tmp_path: Path) -> None:
 
 def test_a_model_fills_its_items_from_its_provenance(tmp_path: Path) -> None:
     """Partitions, architecture, versions, settings and selection are what training noted."""
-    data, run, predictions = write_model_case(tmp_path)
+    counted = {**PROVENANCE, "series": {"axial": 8, "coronal": 8, "sagittal": 7}}
+    data, run, predictions = write_model_case(tmp_path, provenance=counted)
     table = claim_items(gather(predictions, data, model=run))
     answers = {item.number: item.answer for item in table}
     assert list(answers) == sorted(SUBJECTS)
@@ -30,7 +31,7 @@ def test_a_model_fills_its_items_from_its_provenance(tmp_path: Path) -> None:
     assert "trained on 590" in answers[19]
     assert "epoch chosen on 106 (inner: drawn from train at random by seed 3" in answers[19]
     assert answers[19].endswith("scored on 24 (valid: as the data set ships it)")
-    assert "test_resnet" in answers[22]
+    assert answers[22].startswith("series of slices (axial, coronal, sagittal) into test_resnet")
     assert "torch 9.8.7" in answers[23]
     assert "learning_rate 0.001" in answers[25]
     assert answers[26].startswith("epoch 4, by mean_auc on 106")

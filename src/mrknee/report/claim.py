@@ -9,7 +9,7 @@ the published table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +123,7 @@ def _of_model(model: ModelFacts, contents: Contents) -> dict[int, str]:
     return answers
 
 
-def _of_recipe(recipe: Mapping[str, Any], series: list[str] | tuple[str, ...]) -> dict[int, str]:
+def _of_recipe(recipe: Mapping[str, Any], series: Iterable[str]) -> dict[int, str]:
     """Architecture and training as the recipe states them; what it lacks is "not stated"."""
 
     def value(name: str) -> Any:  # noqa: ANN401  # what JSON gives
