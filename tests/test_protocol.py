@@ -257,7 +257,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 def test_the_full_protocol_trains_and_compares_every_seed(
     stand_in: StandIn, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """15 trainings as docs/how-to/mrnet-protocol.md has them, 16 pages, and who is compared with whom."""
+    """15 trainings as in docs/how-to/mrnet-protocol.md, 16 pages, and the stated comparisons."""
     out = tmp_path / "out"
     run_protocol(phantom, out)
     seeds, nested = (0, 1, 2), {"selection.part": "inner", "keep_every_epoch": False}

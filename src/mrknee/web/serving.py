@@ -175,7 +175,8 @@ def _warn_if_reachable(listening: socket.socket) -> None:
     if not ip_address(address.partition("%")[0]).is_loopback:
         print(
             f"mrknee serve: warning: other machines may reach {address}. There is no "
-            "authentication and no encryption: use a proxy that provides both (docs/how-to/serve.md).",
+            "authentication and no encryption: use a proxy that provides both "
+            "(docs/how-to/serve.md).",
             file=sys.stderr,
             flush=True,
         )
