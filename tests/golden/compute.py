@@ -30,7 +30,7 @@ from mrknee.sources.phantom.lesions import Truth
 from mrknee.tensors.augmentation import apply_view, draw_views
 from mrknee.tensors.batches import frame_exam, join
 from mrknee.tensors.preparation import Preparation
-from mrknee.tensors.settings import AugmentationSettings
+from mrknee.tensors.settings import AugmentationSettings, PreparationSettings
 from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
@@ -155,7 +155,7 @@ def trained_weights(folder: Path) -> Values:
     data = write_toy_dataset(folder / "data", 8, 8, pixels=64)
     recipe = load_recipe("reference").replace(
         weights="none",
-        preparation=Preparation(size=64, crop=64),
+        preparation=PreparationSettings(size=64, crop=64),
         epochs=1,
         workers=0,
         precision="32-true",

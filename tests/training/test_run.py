@@ -20,7 +20,7 @@ from mrknee.exams import PLANES, Dataset, Plane
 from mrknee.networks.settings import NetworkSettings
 from mrknee.scoring.predictions import Predictions
 from mrknee.tensors.batches import Batch
-from mrknee.tensors.preparation import Preparation
+from mrknee.tensors.settings import PreparationSettings
 from mrknee.training.environment import storable
 from mrknee.training.final import OPTIMISTIC
 from mrknee.training.loop import Objective
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 QUICK = Recipe(
     network=NetworkSettings(encoder="test_resnet", shared_encoder=True),
     weights="none",
-    preparation=Preparation(size=48, crop=48),
+    preparation=PreparationSettings(size=48, crop=48),
     optimizer=OptimizerSettings(learning_rate=1e-3),
     selection=SelectionSettings(fraction=0.34, early_stop=0),
     epochs=2,
