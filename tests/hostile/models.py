@@ -297,7 +297,7 @@ def _weights(model: Path) -> Iterator[Case]:
     }
     for name, (data, suffix) in others.items():
         yield Case("weights", name, content(data, suffix))
-    yield Case("weights", "nothing there", lambda _: None, "isn't there")
+    yield Case("weights", "nothing there", lambda _: None, "is missing")
     yield Case("weights", "a pipe", lambda p: os.mkfifo(p.with_name(p.name + ".pth")))
 
 
