@@ -45,11 +45,11 @@ def _no_text(reader: str) -> Iterator[Case]:
 def _labels() -> Iterator[Case]:
     texts = {
         "a header": ("exam,acl\n" + LABELS, "neither 0 nor 1"),
-        "one field": ("0000\n", "another form"),
-        "three fields": ("0000,1,1\n", "another form"),
-        "no id": (",1\n", "another form"),
-        "semicolons": ("0000;1\n", "another form"),
-        "tabs": ("0000\t1\n", "another form"),
+        "one field": ("0000\n", "invalid line"),
+        "three fields": ("0000,1,1\n", "invalid line"),
+        "no id": (",1\n", "invalid line"),
+        "semicolons": ("0000;1\n", "invalid line"),
+        "tabs": ("0000\t1\n", "invalid line"),
         "an id twice": (LABELS + "0000,1\n", "two labels"),
         "an id twice, spaced": (LABELS + " 0000 ,1\n", "two labels"),
         "label 2": ("0000,2\n", "neither 0 nor 1"),
@@ -65,7 +65,7 @@ def _labels() -> Iterator[Case]:
         "a field of 200,000": ("0" * 200_000 + ",1\n", "not valid CSV"),
         "an open quote before 3 MB": ('"' + "0,1\n" * 750_000, "not valid CSV"),
         "NUL": ("0000,\0\n", "neither 0 nor 1"),
-        "a million commas": ("," * 1_000_000, "another form"),
+        "a million commas": ("," * 1_000_000, "invalid line"),
         "a command for the terminal": ("0000,\x1b[2J\x1b]0;owned\x07\n", "neither 0 nor 1"),
         "300,000 exams, the last twice": (
             "".join(f"{i},1\n" for i in range(300_000)) + "299999,1\n",
