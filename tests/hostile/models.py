@@ -242,10 +242,10 @@ def _contents(model: Path) -> Iterator[Case]:
     yield Case("checkpoint", "a hole of 10^12 bytes", _copy(model, hole), "too large")
     for part in ("model.json", "weights.safetensors"):
         yield Case("checkpoint", f"{part} gone", _file(model, part, lambda _: None), "missing")
-        yield Case("checkpoint", f"{part} a pipe", _file(model, part, os.mkfifo), "not a regular file")
-        yield Case("checkpoint", f"{part} a folder", _file(model, part, os.mkdir), "not a regular file")
+        yield Case("checkpoint", f"{part} a pipe", _file(model, part, os.mkfifo), "regular file")
+        yield Case("checkpoint", f"{part} a folder", _file(model, part, os.mkdir), "regular file")
         device = _file(model, part, lambda path: path.symlink_to("/dev/zero"))
-        yield Case("checkpoint", f"{part} a device", device, "not a regular file")
+        yield Case("checkpoint", f"{part} a device", device, "regular file")
 
 
 def _headed(header: str) -> bytes:
