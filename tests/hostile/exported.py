@@ -110,8 +110,8 @@ def _files() -> Iterator[Case]:
         "metadata that is no text": seal(graph() + b"\x72\x04\x0a\x02\xff\xfe"),
     }.items():
         yield Case("onnx", name, content(data))
-    yield Case("onnx", "a pipe", os.mkfifo, "no file")
-    yield Case("onnx", "a device without end", lambda p: p.symlink_to("/dev/zero"), "no file")
+    yield Case("onnx", "a pipe", os.mkfifo, "regular file")
+    yield Case("onnx", "a device without end", lambda p: p.symlink_to("/dev/zero"), "regular file")
     yield Case("onnx", "a link to nothing", lambda p: p.symlink_to("nothing"), "missing")
 
 

@@ -242,10 +242,10 @@ def _contents(model: Path) -> Iterator[Case]:
     yield Case("checkpoint", "a hole of 10^12 bytes", _copy(model, hole), "too large")
     for part in ("model.json", "weights.safetensors"):
         yield Case("checkpoint", f"{part} gone", _file(model, part, lambda _: None), "missing")
-        yield Case("checkpoint", f"{part} a pipe", _file(model, part, os.mkfifo), "no file")
-        yield Case("checkpoint", f"{part} a folder", _file(model, part, os.mkdir), "no file")
+        yield Case("checkpoint", f"{part} a pipe", _file(model, part, os.mkfifo), "regular file")
+        yield Case("checkpoint", f"{part} a folder", _file(model, part, os.mkdir), "regular file")
         device = _file(model, part, lambda path: path.symlink_to("/dev/zero"))
-        yield Case("checkpoint", f"{part} a device", device, "no file")
+        yield Case("checkpoint", f"{part} a device", device, "regular file")
 
 
 def _headed(header: str) -> bytes:
@@ -297,7 +297,7 @@ def _weights(model: Path) -> Iterator[Case]:
     }
     for name, (data, suffix) in others.items():
         yield Case("weights", name, content(data, suffix))
-    yield Case("weights", "nothing there", lambda _: None, "isn't there")
+    yield Case("weights", "nothing there", lambda _: None, "is missing")
     yield Case("weights", "a pipe", lambda p: os.mkfifo(p.with_name(p.name + ".pth")))
 
 

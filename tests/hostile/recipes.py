@@ -91,7 +91,7 @@ def phantoms() -> Iterator[Case]:
     def folder(path: Path) -> None:
         (path / "phantom.json").mkdir(parents=True)
 
-    yield Case("phantom", "a folder", folder, "no file")
+    yield Case("phantom", "a folder", folder, "regular file")
 
 
 def _recipes() -> Iterator[Case]:

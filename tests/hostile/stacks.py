@@ -134,13 +134,11 @@ def _shapes() -> Iterator[Case]:
     for name, shape in huge.items():
         yield _case(name, shaped(shape))
         yield _case(f"{name}, float64", shaped(shape, "'<f8'"))
-    yield _case(
-        "absurd slice count", saved(np.zeros((3000, 1, 1), np.uint8)), "too large for a knee"
-    )
-    yield _case("absurd rows", saved(np.zeros((1, 5000, 1), np.uint8)), "too large for a knee")
-    yield _case("a hole of 10^12 bytes", sparse((10_000, 10_000, 10_000), "|u1"), "larger")
-    yield _case("a hole of 8 * 10^12 bytes", sparse((10_000, 10_000, 10_000), "<f8"), "larger")
-    yield _case("2048 slices of 4096", sparse((2048, 4096, 4096), "<u2"), "too large for a knee")
+    yield _case("absurd slice count", saved(np.zeros((3000, 1, 1), np.uint8)), "too large")
+    yield _case("absurd rows", saved(np.zeros((1, 5000, 1), np.uint8)), "too large")
+    yield _case("a hole of 10^12 bytes", sparse((10_000, 10_000, 10_000), "|u1"), "too large")
+    yield _case("a hole of 8 * 10^12 bytes", sparse((10_000, 10_000, 10_000), "<f8"), "too large")
+    yield _case("2048 slices of 4096", sparse((2048, 4096, 4096), "<u2"), "too large")
 
 
 def _values() -> Iterator[Case]:
@@ -149,9 +147,9 @@ def _values() -> Iterator[Case]:
         for kind in ("<f2", "<f4", "<f8", ">f8"):
             stack = np.zeros((2, 3, 4), kind)
             stack[1, 2, 3] = value
-            yield _case(f"{name} in {kind}", saved(stack), "not numbers")
+            yield _case(f"{name} in {kind}", saved(stack), "NaN or infinite")
     beyond = np.full((1, 1, 2), np.finfo(np.longdouble).max)
-    yield _case("more than float64 holds", saved(beyond), "not numbers")
+    yield _case("more than float64 holds", saved(beyond), "NaN or infinite")
 
 
 def _no_files() -> Iterator[Case]:

@@ -244,7 +244,7 @@ def test_ids_that_lost_their_zeros_are_explained(
         Predictions.read(tmp_path / "p.csv").labels(tmp_path, "valid")
     assert error.value.file == str(tmp_path / "valid-acl.csv")
     found = error.value.found or ""
-    assert f"{labelled!r} here is {predicted!r} there" in found
+    assert f"{labelled!r} resembles {predicted!r}" in found
     assert "leading zeros" in found
     assert str(tmp_path / "p.csv") in found
 

@@ -199,8 +199,8 @@ HOSTILE: dict[str, tuple[bytes, int, str | None, str]] = {
         three(axial=npy(np.ones((48, 48, 5), np.uint8))), 422, None, "another order"
     ),
     "no slice": (three(axial=npy(STACK[:0])), 422, "axial", "wrong shape"),
-    "text": (three(axial=npy(np.full((2, 2, 2), "a"))), 422, "axial", "other than grey values"),
-    "NaN": (three(axial=npy(np.full((2, 2, 2), np.nan))), 422, "axial", "not numbers"),
+    "text": (three(axial=npy(np.full((2, 2, 2), "a"))), 422, "axial", "can't hold grey values"),
+    "NaN": (three(axial=npy(np.full((2, 2, 2), np.nan))), 422, "axial", "NaN or infinite"),
     "many slices": (three(axial=npy(np.zeros((uploads.MAX_SLICES + 1, 1, 1), np.uint8))), 422, "axial", "larger than the service accepts"),  # noqa: E501
     "wide": (three(axial=npy(np.zeros((1, 1, uploads.MAX_SIDE + 1), np.uint8))), 422, "axial", "larger than the service accepts"),  # noqa: E501
     "many pixels": (three(axial=npy(np.zeros((23, 1024, 1024), np.uint8))), 422, None, "larger than the service accepts"),  # noqa: E501
