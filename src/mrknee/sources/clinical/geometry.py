@@ -18,9 +18,9 @@ Axes = Float[np.ndarray, "3 3"]
 """Directions of an array's axes: across slices, down the rows, along the columns."""
 
 # Orientation as in docs/background/phantom.md: axial slices from the head down, the front at the
-# top, the patient's right at the left; coronal from front to back, the head at the top, the patient's
-# right at the left; sagittal from the patient's right to left, the head at the top, the front
-# at the left.
+# top, the patient's right at the left; coronal from front to back, the head at the top, the
+# patient's right at the left; sagittal from the patient's right to left, the head at the top, the
+# front at the left.
 SHOWN: dict[Plane, Axes] = {
     Plane.AXIAL: np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]], dtype=float),
     Plane.CORONAL: np.array([[0, 1, 0], [0, 0, -1], [1, 0, 0]], dtype=float),
