@@ -30,6 +30,7 @@ from mrknee.protocol import run_protocol
 from mrknee.scoring.predictions import Predictions
 from mrknee.sources.phantom.cohort import KINDS
 from mrknee.sources.phantom.exam import FINDINGS, render_exam
+from mrknee.training.recipe import load_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -191,6 +192,8 @@ class StandIn:
         self._stopped: set[tuple[Path, str]] = set()
         for verb in ("train", "evaluate", "compare"):
             patch.setattr(protocol, verb, getattr(self, verb))
+        recipe = load_recipe("reference", {**protocol.NESTED, **protocol.SMOKE})
+        patch.setattr(protocol, "load_recipe", lambda *_: recipe)  # for the time it takes
 
     def _write(self, file: Path, text: str) -> None:
         for moment in ("before", "after"):
