@@ -87,7 +87,7 @@ def test_everything_public_has_an_example(name: str) -> None:
 def test_every_example_runs(place: Path) -> None:
     """Docstrings print what they say; README and docs run; nothing is skipped."""
     failures: list[str] = []
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
     things = {name: getattr(mrknee, name) for name in mrknee.__all__}
     things |= {thing.__name__: thing for thing in RESULTS}
     for name, thing in things.items():
