@@ -18,6 +18,7 @@ from mrknee import __version__
 from mrknee.report import sentences, words
 from mrknee.report.contents import Contents
 from mrknee.report.templates import templates
+from mrknee.scoring.text import exams
 from mrknee.untrusted import read_text
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
@@ -82,6 +83,7 @@ def render_card(name: str, contents: Contents, kept: Mapping[str, str] = {}) -> 
         by_hand=by_hand,
         sentences=sentences,
         words=words,
+        exams=exams,
         version=__version__,
     )
 

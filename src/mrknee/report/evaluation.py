@@ -17,6 +17,7 @@ from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.files import owned_folder, whole_file
 from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
 from mrknee.outputs import check_output_file, check_output_folder
+from mrknee.report.cards import CARDS, make_cards
 from mrknee.report.cohort import count_slices, count_splits, open_if_there
 from mrknee.report.contents import Contents, Failure, ModelFacts, SliceCounts
 from mrknee.report.page import render
@@ -98,7 +99,9 @@ def evaluate(
             one model: for each finding, the mean over the files that contain it.
         data: the data set or its folder. Its label files are needed; its exams are needed only for
             a model's heat maps.
-        out: a folder to write `scorecard.json` and the page `report.html` to; None writes nothing.
+        out: a folder to write `scorecard.json`, the page `report.html`, `model_card.md` and
+            `data_card.md` to; None writes nothing. Sections of the cards that a person filled in
+            are kept.
         split: the predicted split, if `data` is a folder; an opened data set has its own.
         model: the model that made the predictions: a run folder, an exported model, or the members
             of an ensemble. Adds operating points, calibration, provenance, and heat maps of the
@@ -144,13 +147,14 @@ def evaluate(
     out = Path(out)
     reads = [*_files_of(predictions), *_files_of(against), split_of(data, split)[0]]
     reads += [] if model is None else map(str, paths_of(model))
-    check_output_folder(out, ["scorecard.json", "report.html"], reads)
+    check_output_folder(out, ["scorecard.json", "report.html", *CARDS], reads)
     with owned_folder(out):
         card = made()
-        page = render(card.contents)
+        pages = {"report.html": render(card.contents), **make_cards(card.contents, out)}
         card.write(out / "scorecard.json")
-        with whole_file(out / "report.html") as beside:
-            beside.write_text(page, encoding="utf-8")
+        for name, text in pages.items():
+            with whole_file(out / name) as beside:
+                beside.write_text(text, encoding="utf-8")
     return card
 
 
