@@ -1,8 +1,8 @@
 """The training loop: epochs of optimizer steps, each followed by a validation.
 
-A batch holds a few exams. An optimizer step uses the gradients of `accumulate` batches: those of
-the mean loss over all known labels of the step, in all processes. The state of the loop can be
-saved after any step; a loop that restores it continues with bit-identical results.
+A batch holds a few exams. An optimizer step follows `accumulate` batches; its gradient is that of
+the mean loss over all known labels of these batches, in all processes. The state of the loop can
+be saved after any step; a loop that restores it continues with bit-identical results.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Record(Protocol):
         """Called after validation batch `batch` (from 1) of `batches`."""
 
     def end_epoch(self, loop: TrainingLoop, learning_rate: float) -> None:
-        """Called after the validation of epoch `loop.epoch` (from 1), with its last learning rate."""
+        """Called after the validation of epoch `loop.epoch` (from 1); the rate is its last one."""
 
     def has_stalled(self) -> bool:
         """Returns whether training should stop before the next epoch."""

@@ -174,9 +174,7 @@ def _train(
         epochs_before=None if before is None else before["epochs"],
         writes=first,
     )
-    if (
-        first and parts.unread
-    ):  # not in log.txt, which must not depend on how often the run was resumed
+    if first and parts.unread:  # not in log.txt, which is the same however often a run is resumed
         print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
     if transfer is not None:
         record.say(f"weights of {recipe.weights.removeprefix(RUN)}\n{transfer.text()}")
@@ -213,9 +211,7 @@ def _train(
         def finish() -> None:
             card = evaluate_best(out, parts, recipe, raw)
             record.say(card.table())
-            sync(
-                [RunFolder(out).log]
-            )  # the log of a finished run is complete, also after a power loss
+            sync([RunFolder(out).log])  # so that it is complete, also after a power loss
             card.write(RunFolder(out).scorecard)  # written last: it marks the run as finished
 
         processes.first_does(finish)
