@@ -233,7 +233,7 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
             encoder(pictures)
         forward = clock() - begin
     return Probe(
-        kept=max(four - two, 0) / 2,  # without what does not depend on the number of slices
+        kept=max(four - two, 0) / 2,  # excludes memory that doesn't depend on the slices
         largest=largest / 4,
         maps=maps / 4,
         forward=forward / count,
