@@ -133,7 +133,7 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def _words(root: Path, out: str, *signals: str) -> Words:
-    """The script, and what to train: a signal for each process ends it after the first save."""
+    """Returns the script and its arguments; a signal per process ends it after the first save."""
     (root / "recipe.yaml").write_text(RECIPE.to_yaml())
     assert load_recipe(str(root / "recipe.yaml")) == RECIPE
     (root / "run.py").write_text(RUN)
