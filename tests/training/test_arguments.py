@@ -14,12 +14,12 @@ from mrknee.verbs import train
 
 
 def given(*words: str) -> dict[str, Any]:
-    """What the command line of `mrknee train` says."""
+    """Parses arguments of `mrknee train`."""
     return train_arguments(parser_of("mrknee train", train, abbreviated=False), words)
 
 
 def read(*words: str) -> Recipe:
-    """The recipe of `mrknee train DATA --out RUN` and more words."""
+    """Returns the recipe of `mrknee train DATA --out RUN` with more arguments."""
     settings = given("DATA", "--out", "RUN", *words)
     del settings["data"], settings["out"], settings["resume"]
     return load_recipe(settings.pop("recipe"), settings)
@@ -41,12 +41,12 @@ def read(*words: str) -> Recipe:
     ],
 )
 def test_loggers_are_given_as_the_help_says(words: tuple[str, ...], expected: list[str]) -> None:
-    """One name, several with commas, spaces or in brackets, or none."""
+    """Accepted: one name, several with commas, spaces or in brackets, or none."""
     assert read(*words).loggers == expected
 
 
 def test_a_word_after_the_loggers_or_a_switch_may_be_the_data_set() -> None:
-    """Only loggers' names are taken for loggers, and only true and false for a switch's value."""
+    """Only known names are parsed as loggers, and only true and false as the value of a switch."""
     said = given("--out", "RUN", "--loggers", "tensorboard", "DATA")
     assert (said["data"], said["loggers"]) == (Path("DATA"), "tensorboard")
     said = given("--out", "RUN", "--soft-labels", "DATA")
@@ -55,13 +55,13 @@ def test_a_word_after_the_loggers_or_a_switch_may_be_the_data_set() -> None:
 
 @pytest.mark.parametrize("loggers", ["tensorbord", "none,wandb", "wandb,wandb", ""])
 def test_other_loggers_are_refused(loggers: str) -> None:
-    """A name that is none, one that comes twice, and none beside others."""
+    """Refused: an unknown name, a repeated one, none together with others, and empty text."""
     with pytest.raises(SettingsError, match="the setting loggers can't be used"):
         read(f"--loggers={loggers}")
 
 
 def test_dashes_switches_and_numbers_are_read() -> None:
-    """As in a recipe: 010 is ten, and a whole number will do where a fraction may stand."""
+    """Values are parsed as in a recipe: 010 is ten, and floats accept integers."""
     recipe = read("--batch-exams", "010", "--optimizer.learning-rate", "1", "--keep-every-epoch")
     assert recipe.batch_exams == 10
     assert recipe.optimizer.learning_rate == 1.0
@@ -76,7 +76,7 @@ def test_dashes_switches_and_numbers_are_read() -> None:
 
 
 def test_null_takes_back_what_a_recipe_states(tmp_path: Path) -> None:
-    """A setting that may be left out is left out again."""
+    """`null` removes the value of an optional setting."""
     file = tmp_path / "recipe.yaml"
     file.write_text("findings: [acl]\nbatch_slices: 100\nweights: none\n")
     recipe = read("--recipe", str(file), "--findings", "null", "--batch_slices", "null")
@@ -99,7 +99,7 @@ def test_null_takes_back_what_a_recipe_states(tmp_path: Path) -> None:
 def test_what_cannot_be_understood_is_said_in_two_lines(
     words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit status 2, what is wrong and what was probably meant; never the whole usage."""
+    """Exit status 2, with the fault and the likely intention, but without the complete usage."""
     with pytest.raises(SystemExit) as ended:
         read(*words)
     assert ended.value.code == 2
@@ -128,7 +128,7 @@ def test_what_cannot_be_understood_is_said_in_two_lines(
 def test_a_setting_is_held_to_what_a_recipe_is_held_to(
     words: tuple[str, ...], expected: str
 ) -> None:
-    """The same error as for a recipe's file and from Python: setting, expected, found."""
+    """The error is the same as for a recipe file and from Python: setting, expected, found."""
     with pytest.raises(SettingsError) as caught:
         read(*words)
     name = words[0].removeprefix("--").partition("=")[0].replace("-", "_")
@@ -137,7 +137,7 @@ def test_a_setting_is_held_to_what_a_recipe_is_held_to(
 
 
 def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
-    """In groups by part; the defaults are those of the recipe that is named."""
+    """The help lists the settings by section, with the defaults of the named recipe."""
     with pytest.raises(SystemExit) as ended:
         given("--help", "--recipe", "demo")
     assert ended.value.code == 0

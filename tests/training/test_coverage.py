@@ -1,4 +1,4 @@
-"""Findings that lack labels or a class in a part of the data set."""
+"""Tests of findings that lack labels or a class in a part of the data set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ON_VALID = QUICK.replace(selection=SelectionSettings(part="valid", early_stop=0)
 
 
 def notes(data: Path, recipe: Recipe) -> list[str]:
-    """What is said before training, but for the toy's meniscus, whose inner exams are negative."""
+    """Returns the notes without that on meniscus, whose inner exams are all negative."""
     found = coverage_notes(divide(data, recipe), recipe)
     return [note for note in found if not note.startswith("meniscus: all exams with a label (4)")]
 
@@ -38,7 +38,7 @@ def test_a_finding_without_labels_in_valid_has_no_score(
     how: str,
     findings: list[str] | None,
 ) -> None:
-    """Said before training; the others are scored, its numbers are null, with the reason."""
+    """It is reported before training; its scores are null with a reason; others are scored."""
     if how == "no file":
         (toy / "valid-acl.csv").unlink()
     else:
@@ -58,7 +58,7 @@ def test_a_finding_without_labels_in_valid_has_no_score(
 
 
 def test_the_epoch_is_selected_on_the_findings_that_valid_has(toy: Path, tmp_path: Path) -> None:
-    """One without labels and one with one class only have no part in the mean AUC."""
+    """Findings without labels, or with one class only, don't count in the mean AUC."""
     (toy / "valid-acl.csv").unlink()
     write_labels(toy, "valid", "meniscus", {f"{number:04d}": 1.0 for number in range(12, 18)})
     assert notes(toy, ON_VALID) == [
@@ -73,7 +73,7 @@ def test_the_epoch_is_selected_on_the_findings_that_valid_has(toy: Path, tmp_pat
 
 
 def test_valid_without_any_label_cannot_select(toy: Path) -> None:
-    """Refused before training; an inner split is advised."""
+    """It is refused before training, with the advice to use an inner split."""
     for file in toy.glob("valid-*.csv"):
         file.write_text("")
     with pytest.raises(MrkneeError, match="can't be selected on valid") as caught:
@@ -82,7 +82,7 @@ def test_valid_without_any_label_cannot_select(toy: Path) -> None:
 
 
 def test_without_a_finding_that_has_an_auc_no_epoch_is_better(toy: Path) -> None:
-    """Said before training."""
+    """It is reported before training, unless the loss selects the epoch."""
     ids = [f"{number:04d}" for number in range(12, 18)]
     for finding in ("abnormal", "acl", "meniscus"):
         write_labels(toy, "valid", finding, dict.fromkeys(ids, 0.0))
@@ -93,7 +93,7 @@ def test_without_a_finding_that_has_an_auc_no_epoch_is_better(toy: Path) -> None
 def test_an_inner_split_of_one_class_is_said_and_calibrates_nothing(
     toy: Path, tmp_path: Path
 ) -> None:
-    """Per finding: said before, in the scorecard's notes, and in the model's own decisions."""
+    """It is reported per finding before training and in the notes of the scorecard."""
     write_labels(toy, "train", "acl", {f"{n:04d}": float(n == 3) for n in range(12)})
     recipe = QUICK.replace(epochs=1)
     assert notes(toy, recipe) == [
@@ -108,7 +108,7 @@ def test_an_inner_split_of_one_class_is_said_and_calibrates_nothing(
 def test_a_finding_without_labels_in_train_is_an_error_before_training(
     toy: Path, tmp_path: Path
 ) -> None:
-    """It can't be learned, whatever valid says of it; nothing is written."""
+    """It can't be learned, even with labels in valid; nothing is written."""
     (toy / "train-acl.csv").write_text("")
     with pytest.raises(MrkneeError, match="acl can't be learned"):
         train(toy, tmp_path / "run", QUICK)
@@ -116,13 +116,13 @@ def test_a_finding_without_labels_in_train_is_an_error_before_training(
 
 
 def test_complete_labels_need_no_note(toy: Path) -> None:
-    """Where every finding has both classes everywhere, nothing is said."""
+    """There are no notes if every finding has both classes in all parts."""
     assert notes(toy, QUICK) == []
     assert notes(toy, ON_VALID) == []
 
 
 def test_valid_without_labels_is_no_score(toy: Path) -> None:
-    """The inner exams are scored, as where there is no valid; one note says so before training."""
+    """The inner exams are scored, as without valid; one note reports it before training."""
     for file in toy.glob("valid-*.csv"):
         file.unlink()
     assert notes(toy, QUICK) == ["no exam of valid has a label: the scores will be of inner exams"]
@@ -130,7 +130,7 @@ def test_valid_without_labels_is_no_score(toy: Path) -> None:
 
 
 def test_a_split_or_a_label_file_that_is_missing_is_said(toy: Path) -> None:
-    """No folder valid/ (it may have another name), and a finding whose labels only valid has."""
+    """Reported: no folder valid/ (it may be misnamed), and a finding with labels in valid only."""
     (toy / "train-acl.csv").unlink()
     assert notes(toy, QUICK)[-1] == "acl: no label file in train: it isn't learned"
     assert not any("isn't learned" in n for n in notes(toy, QUICK.replace(findings=["abnormal"])))

@@ -22,12 +22,12 @@ ONE_EPOCH = QUICK.replace(epochs=1)
 
 
 def installed(name: str) -> bool:
-    """Whether the optional package is there."""
+    """Returns whether an optional package is installed."""
     return importlib.util.find_spec(name) is not None
 
 
 def test_no_logger_still_leaves_the_metrics(toy: Path, tmp_path: Path) -> None:
-    """metrics.csv is written whatever the setting, and TensorBoard only where it is named."""
+    """metrics.csv is always written, TensorBoard only if it is named."""
     train(toy, tmp_path / "run", ONE_EPOCH.replace(loggers=[]))
     assert (tmp_path / "run" / "metrics.csv").exists()
     assert not (tmp_path / "run" / "tensorboard").exists()
@@ -39,7 +39,7 @@ def test_curves_that_cannot_be_written_do_not_end_training(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One warning, no traceback of TensorBoard's thread; the run ends with its metrics."""
+    """There is one warning, no traceback of TensorBoard's thread, and the run is completed."""
     write, count = RecordWriter.write, 0
 
     def full(self: RecordWriter, data: bytes) -> None:
@@ -62,7 +62,7 @@ def test_curves_that_cannot_be_written_do_not_end_training(
 def test_a_place_where_no_curves_can_be_is_a_warning_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file where the folder should be: the curves take points and drop them."""
+    """If a file is in the place of the folder, points are dropped after one warning."""
     (tmp_path / "tensorboard").write_text("no folder")
     for curves in open_curves(tmp_path, ONE_EPOCH.replace(loggers=["tensorboard"])):
         curves.log({"loss": 1.0}, 1)
@@ -71,7 +71,7 @@ def test_a_place_where_no_curves_can_be_is_a_warning_too(
 
 
 def test_errors_of_other_threads_are_shown() -> None:
-    """Only what TensorBoard's thread says twice is kept quiet."""
+    """Only errors of TensorBoard's thread, which are raised elsewhere too, are suppressed."""
 
     def fail() -> None:
         raise OSError("of another thread")
@@ -91,7 +91,7 @@ def test_errors_of_other_threads_are_shown() -> None:
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_logger_that_is_not_installed_is_named(name: LoggerName, tmp_path: Path) -> None:
-    """With the command that installs it."""
+    """The error names the logger."""
     if installed(name):
         pytest.skip(f"{name} is installed")
     with pytest.raises(MrkneeError, match=name):
@@ -103,7 +103,7 @@ def test_a_logger_that_is_not_installed_is_named(name: LoggerName, tmp_path: Pat
 def test_wandb_keeps_a_run_offline(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real package, without its server: the run's file lies in the run folder."""
+    """The real package, used offline, writes a file in the run folder."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     train(toy, tmp_path / "run", ONE_EPOCH.replace(loggers=["wandb"]))
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
@@ -114,7 +114,7 @@ def test_wandb_keeps_a_run_offline(
 def test_mlflow_keeps_a_run_in_a_file(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real package, with a database in the run folder."""
+    """The real package writes a database in the run folder."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     train(toy, tmp_path / "run", ONE_EPOCH.replace(loggers=["mlflow"]))
     with sqlite3.connect(tmp_path / "run" / "mlflow.db") as database:

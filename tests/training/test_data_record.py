@@ -1,4 +1,4 @@
-"""Data that changes between two starts of a run."""
+"""Tests of data that changes between two starts of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ONE_EPOCH = QUICK.replace(epochs=1)
 
 
 def change_pixel(file: Path) -> None:
-    """Makes one pixel of a stack another, and leaves size and time as they were."""
+    """Changes one pixel of a stack, but neither size nor time of the file."""
     before = file.stat()
     stack = np.load(file)
     stack[-1, 10, 10] ^= 1
@@ -43,7 +43,7 @@ def change_pixel(file: Path) -> None:
 def test_changed_data_is_a_warning_that_names_it(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exams and planes, exams and findings; said at every start, and noted in environment.json."""
+    """Exams with planes or findings are reported at every start and stored in environment.json."""
     run = tmp_path / "run"
     train(toy, run, ONE_EPOCH)
     assert "warning" not in capsys.readouterr().err
@@ -66,19 +66,19 @@ def test_changed_data_is_a_warning_that_names_it(
 
 
 def copied(data: Path) -> Path:
-    """Somewhere else, with other times."""
+    """Copies the data set to another folder, with new times."""
     return Path(shutil.copytree(data, data.with_name("copied"), copy_function=shutil.copyfile))
 
 
 def touched(data: Path) -> Path:
-    """In its place, with other times."""
+    """Changes only the times of the files."""
     for file in data.rglob("*.*"):
         os.utime(file, (1, 1))
     return data
 
 
 def written_otherwise(data: Path) -> Path:
-    """The same labels in another order, with other line ends and unknown ones left out."""
+    """Writes the same labels in another order, with CRLF and without unknown labels."""
     for file in data.glob("*.csv"):
         lines = file.read_text().splitlines()
         file.write_text("\r\n".join(reversed(lines)))
@@ -87,13 +87,13 @@ def written_otherwise(data: Path) -> Path:
 
 @pytest.mark.parametrize("how", [copied, touched, written_otherwise])
 def test_the_same_content_is_no_change(how: Callable[[Path], Path], toy: Path) -> None:
-    """Neither place nor times nor the form of a label file are content."""
+    """Location, times and formatting of label files don't count as content."""
     before = record_data(divide(toy, QUICK))
     assert changes(before, record_data(divide(how(toy), QUICK))) == []
 
 
 def test_a_run_that_starts_over_learns_from_the_data_there_is(toy: Path, tmp_path: Path) -> None:
-    """Killed before anything was saved, nothing of the old data is in it: no change to tell."""
+    """A run killed before its first save has not used the old data: no change is reported."""
     RunFolder(tmp_path).data.write_text(to_json(record_data(divide(toy, QUICK))))
     change_pixel(toy / "train" / "axial" / "0003.npy")
     parts = divide(toy, QUICK)
@@ -106,7 +106,7 @@ def test_a_run_that_starts_over_learns_from_the_data_there_is(toy: Path, tmp_pat
 
 
 def test_a_plane_that_comes_or_goes_is_a_change(toy: Path) -> None:
-    """Where exams may lack a plane, the split alone wouldn't show it."""
+    """It is detected although split.csv is the same if exams may lack a plane."""
     recipe = QUICK.replace(allow_missing_plane=True)
     before = record_data(divide(toy, recipe))
     (toy / "valid" / "axial" / "0015.npy").unlink()
@@ -117,7 +117,7 @@ def test_a_plane_that_comes_or_goes_is_a_change(toy: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "exams": {}}', '{"exams": 3}'])
 def test_a_broken_record_is_written_again(text: str, toy: Path, tmp_path: Path) -> None:
-    """It is a by-product: nothing can be compared then, and the run goes on."""
+    """The run continues without a comparison."""
     RunFolder(tmp_path).data.write_text(text)
     assert read_record(tmp_path) is None
     record = record_data(divide(toy, QUICK))
@@ -127,7 +127,7 @@ def test_a_broken_record_is_written_again(text: str, toy: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("slice_", [0, 7, 30])
 def test_a_slice_of_a_large_stack_that_changes_is_seen(slice_: int, tmp_path: Path) -> None:
-    """Of MRNet's size a sixteenth is read: something of every slice, at another height each."""
+    """A sixteenth of a stack of MRNet's size is read: part of every slice, at varying heights."""
     data = write_toy_dataset(tmp_path / "toy", 4, 0)
     shutil.rmtree(data / "valid", ignore_errors=True)
     file = data / "train" / "axial" / "0001.npy"
@@ -142,30 +142,30 @@ def test_a_slice_of_a_large_stack_that_changes_is_seen(slice_: int, tmp_path: Pa
 
 
 def test_only_what_is_read_is_recorded(toy: Path) -> None:
-    """With `max_exams`, exams that are left out may change."""
+    """With `max_exams`, exams that are not used may change."""
     recipe = QUICK.replace(max_exams=6)
     record = record_data(divide(toy, recipe))
     assert sum(name.startswith("train/") for name in record["exams"]) == 6
 
 
 def add_finding(data: Path) -> None:
-    """There is a label file more."""
+    """Adds a label file."""
     shutil.copy(data / "train-acl.csv", data / "train-pcl.csv")
 
 
 def replace_finding(data: Path) -> None:
-    """A label file has another finding's name: as many as before."""
+    """Renames a label file to another finding."""
     (data / "train-acl.csv").rename(data / "train-pcl.csv")
 
 
 def remove_finding(data: Path) -> None:
-    """A label file is gone."""
+    """Removes a label file."""
     (data / "train-acl.csv").unlink()
 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A data set and a run of one epoch; tests copy both."""
+    """Creates a data set and a run of one epoch; tests copy both."""
     here = tmp_path_factory.mktemp("begun")
     data = write_toy_dataset(here / "toy")
     train(data, here / "run", ONE_EPOCH)
@@ -176,7 +176,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_a_run_goes_on_with_its_own_findings_only(
     begun: tuple[Path, Path], tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
-    """Label files that came or went since are refused, with both lists; nothing is written."""
+    """Added or removed label files are refused, with both lists; nothing is written."""
     data, run = (shutil.copytree(one, tmp_path / one.name) for one in begun)
     change(data)
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
@@ -187,7 +187,7 @@ def test_a_run_goes_on_with_its_own_findings_only(
 
 
 def test_other_exams_are_named(begun: tuple[Path, Path], tmp_path: Path) -> None:
-    """Which are new and which are gone stands in the refusal."""
+    """The error lists the new and the missing exams."""
     data, run = (shutil.copytree(one, tmp_path / one.name) for one in begun)
     for plane in PLANES:
         (data / "valid" / plane / "0013.npy").rename(data / "valid" / plane / "0099.npy")

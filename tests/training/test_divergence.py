@@ -1,4 +1,4 @@
-"""Training that diverges stops at the first loss or gradient that isn't finite (loop.py)."""
+"""Tests that training stops at the first loss or gradient that isn't finite (loop.py)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ except MrkneeError as error:
 def test_a_loss_that_is_not_finite_ends_training(
     toy: Path, tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before another step: one error with epoch, batch, step, rate, exams, and what to do."""
+    """It stops before another step, with epoch, batch, step, rate, exams and advice."""
     taken: list[bool] = []
     step = torch.optim.SGD.step
 
@@ -71,7 +71,7 @@ def test_a_loss_that_is_not_finite_ends_training(
 def test_a_gradient_that_is_not_finite_ends_training(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A finite loss may have an infinite gradient: its step would spoil the weights."""
+    """An infinite gradient of a finite loss is detected before it can destroy the weights."""
     take_step = TrainingLoop._take_step
 
     def spoiled(self: TrainingLoop, index: int) -> None:
@@ -87,7 +87,7 @@ def test_a_gradient_that_is_not_finite_ends_training(
 def test_a_validation_loss_that_is_not_finite_ends_training(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights that an epoch's last step has spoiled are never kept as the best."""
+    """Weights that the last step of an epoch made invalid are never saved as the best."""
     validate = TrainingLoop._validate
 
     def spoiled(self: TrainingLoop, *given: Any) -> None:  # noqa: ANN401  # passed through
@@ -106,7 +106,7 @@ def test_a_validation_loss_that_is_not_finite_ends_training(
 
 
 def test_several_processes_stop_together(tmp_path: Path) -> None:
-    """Each knows the loss of all: none waits for the others, and the first one alone says why."""
+    """All know the loss, so none waits for the others; only the first prints the error."""
     write_toy_dataset(tmp_path / "toy")
     (tmp_path / "recipe.yaml").write_text(DIVERGING.replace(accumulate=2).to_yaml())
     (tmp_path / "run.py").write_text(RUN)

@@ -11,7 +11,7 @@ from tests.training.test_run import QUICK
 
 
 def test_the_processor_says_whether_it_knows_bfloat16() -> None:
-    """The same as the processor's own list of instructions (Linux)."""
+    """The result agrees with the processor's list of instructions (Linux)."""
     flags = Path("/proc/cpuinfo").read_text()
     if torch.cuda.is_available() or "flags" not in flags:
         pytest.skip("an x86 processor without a GPU")
@@ -23,7 +23,7 @@ def test_the_processor_says_whether_it_knows_bfloat16() -> None:
 def test_auto_precision_follows_the_processor(
     known: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """bfloat16 where there are instructions for it, float32 where not; a stated one stays."""
+    """`auto` is bfloat16 if there are instructions for it, else float32; others are unchanged."""
     monkeypatch.setattr(run, "has_bfloat16", lambda: known)
     for asked, given in (("auto", precision), ("bf16-mixed", "bf16-mixed")):
         recipe = QUICK.replace(precision=asked)

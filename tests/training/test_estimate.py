@@ -26,7 +26,7 @@ LARGEST = 61
 """Slices of a plane of MRNet's largest exam."""
 
 LIMIT = 6e9
-"""Bytes that training by a shipped recipe may take at most on a processor."""
+"""Maximum bytes of training by a shipped recipe on a processor."""
 
 TRAIN = """
 import sys
@@ -40,13 +40,13 @@ sys.exit(status)
 
 
 def write_largest(root: Path, order: Sequence[int]) -> Path:
-    """Noise exams: one of MRNet's largest size, 3 x 61 slices of 256 pixels, and three small ones.
+    """Creates noise exams: one of MRNet's largest size, 3 x 61 slices of 256 pixels, three small.
 
-    Two are `train`, two `valid`; labels in turn.
+    Two are in `train`, two in `valid`; labels alternate.
 
     Args:
-        root: where.
-        order: the order in which the two training exams are read; the last of them is the large.
+        root: folder of the data set.
+        order: order in which the two training exams are read; the last is the large one.
     """
     rng = np.random.default_rng(0)
     for split in ("train", "valid"):
@@ -62,12 +62,12 @@ def write_largest(root: Path, order: Sequence[int]) -> Path:
 @pytest.mark.timeout(1500)  # some 50 s of processor time for the largest, on a machine of its own
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_shipped_recipe_trains_the_largest_exams_in_6_gb(name: str, tmp_path: Path) -> None:
-    """Two steps in a process of its own; the estimate is within 30 % of its peak.
+    """Two steps run in a separate process; the estimate is within 30 % of its peak.
 
-    The first step is a small exam's, after which the optimizer has its averages, so that all there
-    is takes memory when the largest comes. One exam a step, for the time it takes: that memory does
-    not grow with the exams of a step is `test_few_slices_at_once_keep_nothing_of_the_others`'
-    claim, and benchmarks/memory.py measures the recipe's own batches.
+    The first step, with a small exam, creates the optimizer's averages, so that everything uses
+    memory when the largest exam comes. Steps have one exam, to save time:
+    `test_few_slices_at_once_keep_nothing_of_the_others` tests that memory does not grow with the
+    exams per step, and benchmarks/memory.py measures the recipe's own batches.
     """
     recipe = load_recipe(name)
     order = [position for (position,) in EpochBatches([0, 1], 1, recipe.seed).all_batches(0)]
@@ -88,7 +88,7 @@ def test_a_shipped_recipe_trains_the_largest_exams_in_6_gb(name: str, tmp_path: 
 
 
 def test_the_estimate_touches_nothing(toy: Path) -> None:
-    """No weight, no statistic, no gradient and no random number of the run changes."""
+    """Weights, statistics, gradients and random numbers of the run don't change."""
     settings = NetworkSettings(encoder="test_resnet", batchnorm="trained")
     recipe = QUICK.replace(network=settings)
     torch.manual_seed(3)
@@ -102,7 +102,7 @@ def test_the_estimate_touches_nothing(toy: Path) -> None:
 
 
 def largest_batch(data: Path, recipe: Recipe, processes: int = 1) -> int:
-    """Slices of the largest batch, as the estimate counts them."""
+    """Returns the slices of the largest batch in the estimate."""
     network = Network(recipe.network, ("abnormal", "acl", "meniscus"))
     parts = divide(data, recipe)
     found = estimate(network, parts, recipe, "32-true", workers=0, processes=processes)
@@ -110,7 +110,7 @@ def largest_batch(data: Path, recipe: Recipe, processes: int = 1) -> int:
 
 
 def test_the_largest_batch_is_counted_from_headers(toy: Path) -> None:
-    """The exams with the most slices together, within the budget, dealt to the processes."""
+    """It has the exams with most slices, within the limit of slices, divided among processes."""
     parts = divide(toy, QUICK)
     counts = sorted(sum(map(len, parts.train[i].stacks.values())) for i in parts.fit)
     inner = sorted(sum(map(len, parts.train[i].stacks.values())) for i in parts.chosen)
@@ -121,7 +121,7 @@ def test_the_largest_batch_is_counted_from_headers(toy: Path) -> None:
 
 
 def test_what_does_not_fit_is_said() -> None:
-    """With the settings to change; what fits, or where nothing is known, is not warned of."""
+    """The warning names settings to change; it is absent if memory suffices or is unknown."""
     short = Estimate(
         memory=9_000_000_000,
         free=4_000_000_000,

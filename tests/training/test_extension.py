@@ -1,4 +1,4 @@
-"""A run that goes on with more epochs than it was started with."""
+"""Tests of runs that are resumed with another number of epochs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASE = COSINE.optimizer.learning_rate
 def test_a_cosine_drawn_anew_is_said(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From which learning rate to which it jumps, when the run goes on."""
+    """The change of the learning rate is reported when the run is resumed."""
     recipe = COSINE.replace(epochs=1)  # 3 steps
     train(toy, tmp_path / "run", recipe)
     assert "drawn anew" not in capsys.readouterr().out
@@ -32,18 +32,18 @@ def test_a_cosine_drawn_anew_is_said(
 
 
 def test_a_run_that_just_goes_on_needs_no_note() -> None:
-    """The rate it has reached is the cosine's, with the same number of epochs."""
+    """With the same number of epochs, the current rate is that of the cosine."""
     rate = BASE * cosine_factor(5, 12, COSINE.schedule)
     assert extension_note(COSINE, 4, rate=rate, step=5, steps=12) is None
 
 
 def test_an_extension_that_was_killed_before_it_saved_is_said_again() -> None:
-    """Its settings are the new ones already, but the learning rate is not."""
+    """The settings in the folder are new already, but the learning rate isn't."""
     assert extension_note(COSINE, 4, rate=0.0, step=6, steps=12) is not None
 
 
 def test_fewer_epochs_are_a_jump_too() -> None:
-    """The rate falls at once."""
+    """A lower number of epochs is reported, because the rate falls at once."""
     rate = BASE * cosine_factor(3, 12, COSINE.schedule)
     note = extension_note(COSINE, 8, rate=rate, step=3, steps=6)
     assert note is not None
@@ -51,7 +51,7 @@ def test_fewer_epochs_are_a_jump_too() -> None:
 
 
 def test_a_plateau_goes_on_where_it_is() -> None:
-    """With the rate that it has been cut to; a constant rate needs no note."""
+    """The note states the reduced rate; a constant rate needs no note."""
     plateau = QUICK.replace(schedule=ScheduleSettings(name="plateau"), epochs=4)
     note = extension_note(plateau, 2, rate=2.7e-4, step=6, steps=12)
     assert note == (
@@ -66,7 +66,7 @@ def test_a_plateau_goes_on_where_it_is() -> None:
 def test_a_run_that_stopped_early_stays_so(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """More epochs change nothing, and it says why."""
+    """More epochs have no effect, and a note gives the reason."""
     frozen = QUICK.replace(
         optimizer=QUICK.optimizer.replace(learning_rate=1e-30),
         selection=SelectionSettings(fraction=0.34, early_stop=1),

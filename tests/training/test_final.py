@@ -23,14 +23,14 @@ RECIPE = QUICK.replace(epochs=1)
 
 
 def decisions(run: Path, which: str = "best") -> dict[str, object]:
-    """What a checkpoint holds beside its weights."""
+    """Returns the decisions stored in a checkpoint."""
     content: dict[str, object] = json.loads((run / which / "model.json").read_text())["decisions"]
     return content
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A data set of 24 + 12 exams and a run on it."""
+    """Creates a data set of 24 + 12 exams and a run on it."""
     root = tmp_path_factory.mktemp("final")
     data = write_toy_dataset(root / "toy", 24, 12)
     train(data, root / "run", RECIPE)
@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_decisions_come_from_the_inner_exams(finished: tuple[Path, Path]) -> None:
-    """Undoing the calibration and fitting it anew on the inner exams gives what was saved."""
+    """Inverting the calibration and fitting it again on the inner exams gives the saved one."""
     data, run = finished
     model = TorchModel(run)
     assert model.decisions.calibration is not None
@@ -64,7 +64,7 @@ def test_decisions_come_from_the_inner_exams(finished: tuple[Path, Path]) -> Non
 def test_no_label_of_valid_reaches_the_decisions(
     finished: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """With valid's labels turned round, calibration, thresholds and weights are the same bits."""
+    """With inverted labels in valid, calibration, thresholds and weights are bit-identical."""
     data, run = finished
     write_toy_dataset(tmp_path / "toy", 24, 12)
     for finding in ("abnormal", "acl", "meniscus"):
@@ -78,7 +78,7 @@ def test_no_label_of_valid_reaches_the_decisions(
 
 
 def test_predict_writes_calibrated_probabilities(finished: tuple[Path, Path]) -> None:
-    """What `predict` gives is the run's own table, and is not the network's sigmoid."""
+    """`predict` gives the run's own predictions, which differ from the network's sigmoid."""
     data, run = finished
     model = TorchModel(run)
     ours = model.predict(open_dataset(data, "valid"))
@@ -90,7 +90,7 @@ def test_predict_writes_calibrated_probabilities(finished: tuple[Path, Path]) ->
 
 
 def test_operating_points_are_on_the_calibrated_scale() -> None:
-    """Youden's and the stated sensitivity's thresholds, as scoring puts them after calibration."""
+    """Thresholds by Youden's index and by sensitivity are those of calibrated probabilities."""
     rng = np.random.default_rng(0)
     labels = (rng.random((200, 1)) < 0.3).astype(float)
     raw = expit(rng.normal(size=(200, 1)) + 2 * labels + 1)
@@ -109,7 +109,7 @@ def test_operating_points_are_on_the_calibrated_scale() -> None:
 
 
 def test_selecting_on_valid_fits_nothing(toy: Path, tmp_path: Path) -> None:
-    """Without inner exams there is no calibration and no threshold, and predict says sigmoid."""
+    """Without inner exams, the model has no calibration and no operating points."""
     train(toy, tmp_path / "run", RECIPE.replace(selection=SelectionSettings(part="valid")))
     assert decisions(tmp_path / "run") == {}
     model = TorchModel(tmp_path / "run")
@@ -118,7 +118,7 @@ def test_selecting_on_valid_fits_nothing(toy: Path, tmp_path: Path) -> None:
 
 
 def test_a_data_set_without_valid_is_scored_on_what_it_was_fitted_on(tmp_path: Path) -> None:
-    """And the scorecard says that calibration and thresholds are optimistic there."""
+    """The scorecard states that calibration and thresholds are optimistic."""
     data = write_toy_dataset(tmp_path / "toy", 24, 0)
     for file in data.glob("valid-*"):
         file.unlink()
@@ -128,7 +128,7 @@ def test_a_data_set_without_valid_is_scored_on_what_it_was_fitted_on(tmp_path: P
 
 
 def test_max_exams_draws_so_many_at_the_same_mix(tmp_path: Path) -> None:
-    """16 of 24 exams, half of them positive as before; valid is whole."""
+    """16 of 24 exams are used, half of them positive as before, and all of valid."""
     data = write_toy_dataset(tmp_path / "toy", 24, 6)
     train(data, tmp_path / "run", RECIPE.replace(max_exams=16))
     rows = [r.split(",") for r in (tmp_path / "run/split.csv").read_text().splitlines()[1:]]
@@ -140,7 +140,7 @@ def test_max_exams_draws_so_many_at_the_same_mix(tmp_path: Path) -> None:
 
 
 def test_single_finding_networks_train_on_the_same_exams(tmp_path: Path) -> None:
-    """The inner split is drawn by all labels, so a network of one finding has the same."""
+    """The inner split is stratified by all labels, so it is the same for one finding."""
     data = write_toy_dataset(tmp_path / "toy", 24, 6)
     train(data, tmp_path / "three", RECIPE)
     train(data, tmp_path / "one", RECIPE.replace(findings=["acl"]))

@@ -8,14 +8,14 @@ GB = 2**30
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
-    """Writes small files, each a line or two."""
+    """Writes small text files."""
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text + "\n")
 
 
 def test_without_a_limit_it_is_what_the_kernel_calls_available(tmp_path: Path) -> None:
-    """Also where cgroups are there but say "max"."""
+    """This holds without cgroups, and with cgroups whose limit is "max"."""
     write(
         tmp_path,
         {
@@ -28,7 +28,7 @@ def test_without_a_limit_it_is_what_the_kernel_calls_available(tmp_path: Path) -
 
 
 def test_a_limit_above_this_cgroup_counts(tmp_path: Path) -> None:
-    """Version 2: the parent allows 3 GB, 2 are used, of which 1 are files kept: 2 are left."""
+    """Version 2: of the parent's 3 GB, 2 are used, of which 1 is cached files: 2 GB are free."""
     write(
         tmp_path,
         {
@@ -44,7 +44,7 @@ def test_a_limit_above_this_cgroup_counts(tmp_path: Path) -> None:
 
 
 def test_a_containers_limit_of_version_1_counts(tmp_path: Path) -> None:
-    """The path is the host's, the limit lies at the root of what the container sees."""
+    """The path is that of the host; the limit is at the root visible in the container."""
     write(
         tmp_path,
         {
@@ -59,6 +59,6 @@ def test_a_containers_limit_of_version_1_counts(tmp_path: Path) -> None:
 
 
 def test_where_nothing_is_said_nothing_is_known(tmp_path: Path) -> None:
-    """Not Linux: no number rather than a wrong one."""
+    """On other systems than Linux, the result is None."""
     assert free_memory(tmp_path, tmp_path) is None
     assert resident_memory(tmp_path) is None

@@ -21,19 +21,19 @@ def test_mrnets_weights_are_the_posts() -> None:
 
 
 def test_unknown_labels_count_as_neither() -> None:
-    """NaN labels change no weight."""
+    """NaN labels don't change the weights."""
     labels = np.vstack([MRNET, np.full((50, 3), np.nan)])
     assert torch.equal(positive_weights(labels, NAMES), positive_weights(MRNET, NAMES))
 
 
 def test_a_finding_of_one_class_cannot_be_learned() -> None:
-    """No positive exam: an error that names the finding, not a division by zero."""
+    """Without a positive exam, an error names the finding."""
     with pytest.raises(MrkneeError, match="acl"):
         positive_weights(np.array([[1.0, 0.0], [0.0, 0.0]]), ("abnormal", "acl"))
 
 
 def test_with_all_labels_known_it_is_torchs_loss() -> None:
-    """The sum over exams and findings of BCEWithLogitsLoss with pos_weight."""
+    """It is the sum of BCEWithLogitsLoss with pos_weight over exams and findings."""
     torch.manual_seed(0)
     logits, labels = torch.randn(5, 3), (torch.rand(5, 3) > 0.5).float()
     weights = torch.tensor([0.24, 4.43, 1.85])
@@ -42,7 +42,7 @@ def test_with_all_labels_known_it_is_torchs_loss() -> None:
 
 
 def test_an_unknown_label_teaches_nothing() -> None:
-    """A logit whose label is NaN has no gradient; the sum is over the others."""
+    """A logit with a NaN label has no gradient; the sum is over the others."""
     logits = torch.zeros(2, 2, requires_grad=True)
     labels = torch.tensor([[1.0, float("nan")], [0.0, 1.0]])
     loss = summed_loss(logits, labels, torch.ones(2))
@@ -54,7 +54,7 @@ def test_an_unknown_label_teaches_nothing() -> None:
 
 
 def test_no_known_label_is_a_loss_of_zero() -> None:
-    """A batch without any label moves nothing."""
+    """A batch without labels has no gradients."""
     logits = torch.zeros(2, 1, requires_grad=True)
     loss = summed_loss(logits, torch.full((2, 1), float("nan")), torch.ones(1))
     loss.backward()

@@ -24,7 +24,7 @@ SMALL = Preparation(size=48, crop=48)
 
 
 def batch_of(count: int) -> Batch:
-    """Noise exams with random labels."""
+    """Creates noise exams with random labels."""
     rng = np.random.default_rng(count)
     exams = [
         Exam(
@@ -38,9 +38,9 @@ def batch_of(count: int) -> Batch:
 
 
 def test_one_step_is_the_references() -> None:
-    """Our loss and optimizer against a plain statement of Adam's first step: loss and weights 1e-5.
+    """Loss and weights after a step agree with a direct computation of Adam's first step, to 1e-5.
 
-    Adam's first step, after L2 weight decay g = grad + 0.01 w, is w - lr g / (|g| + 1e-8).
+    Adam's first step, with L2 weight decay g = grad + 0.01 w, is w - lr g / (|g| + 1e-8).
     """
     recipe = load_recipe("reference")
     torch.manual_seed(0)
@@ -65,7 +65,7 @@ def test_one_step_is_the_references() -> None:
 
 
 def logits_with(network: Network, weights: dict[str, Tensor], batch: Batch) -> Tensor:
-    """The logits the network gives with other weights."""
+    """Returns the logits of a network with other weights."""
     with torch.no_grad():
         logits: Tensor = torch.func.functional_call(
             network, weights, (batch.prepared(SMALL), batch.lengths)
@@ -78,7 +78,7 @@ def logits_with(network: Network, weights: dict[str, Tensor], batch: Batch) -> T
     [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)],
 )
 def test_each_optimizer_is_the_one_named(name: str, kind: type[torch.optim.Optimizer]) -> None:
-    """With its learning rate and weight decay."""
+    """It has the recipe's learning rate and weight decay."""
     settings = OptimizerSettings(name=name, learning_rate=0.3, weight_decay=0.2)  # type: ignore[arg-type]
     optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], settings)
     assert type(optimizer) is kind
@@ -86,7 +86,7 @@ def test_each_optimizer_is_the_one_named(name: str, kind: type[torch.optim.Optim
 
 
 def test_the_cosine_rises_then_falls_to_zero() -> None:
-    """Linear in the warm-up, 1 at its end, one half in the middle of the rest, 0 at the end."""
+    """The factor is linear in the warm-up, then 1, one half in the middle, and 0 at the end."""
     settings = ScheduleSettings(name="cosine", warmup=0.1)
     factors = [cosine_factor(step, 100, settings) for step in range(101)]
     assert factors[0] < factors[5] < factors[9] < 1
@@ -96,7 +96,7 @@ def test_the_cosine_rises_then_falls_to_zero() -> None:
 
 
 def test_an_auc_that_cannot_be_computed_is_nan_not_a_half() -> None:
-    """One class only gives no AUC, and the mean leaves it out (the reference says 0.5)."""
+    """A finding of one class has no AUC and doesn't count in the mean (reference: 0.5)."""
     result = EpochResult(FINDINGS)
     labels = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
     logits = torch.tensor([[0.0, -1.0, 0.0], [0.0, 1.0, 0.0], [0.0, -2.0, 0.0], [0.0, 2.0, 0.0]])
@@ -108,18 +108,18 @@ def test_an_auc_that_cannot_be_computed_is_nan_not_a_half() -> None:
 
 
 class Watched(Network):
-    """A network that notes whether gradients are on."""
+    """A network that records whether gradients are enabled."""
 
     grad_was_on: bool | None = None
 
     def forward(self, slices: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Tensor:
-        """As the network's."""
+        """Records, then calls the network."""
         self.grad_was_on = torch.is_grad_enabled()
         return super().forward(slices, lengths)
 
 
 def test_reading_needs_no_gradients() -> None:
-    """Reading is done in evaluation mode with gradients off (the reference leaves them on)."""
+    """Prediction uses evaluation mode without gradients (the reference leaves them on)."""
     network = Watched(NetworkSettings(encoder="test_resnet"), FINDINGS)
     ids, probabilities = predict_batches(network, SMALL, [batch_of(2)], 2)
     assert network.grad_was_on is False

@@ -41,18 +41,18 @@ def take_python() -> None:
 
 
 def take_cuda() -> None:
-    """What torch raises where a GPU's memory runs out."""
+    """Raises torch's error when a GPU's memory runs out."""
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 def take_system() -> None:
-    """What starting a process raises where memory runs out."""
+    """Raises the error of starting a process when memory runs out."""
     raise OSError(12, "Cannot allocate memory")
 
 
 @pytest.mark.parametrize("take", [take_torch, take_numpy, take_python, take_cuda, take_system])
 def test_running_out_of_memory_says_what_to_change(take: Any) -> None:  # noqa: ANN401  # a function
-    """Whoever notices it, and in whatever words: one error that names settings and values."""
+    """All out-of-memory errors become one error that names settings and values."""
     with pytest.raises(MrkneeError) as raised, told_if_memory_runs_out(Recipe(batch_exams=4)):
         take()
     assert raised.value.what == "memory ran out while training"
@@ -61,13 +61,13 @@ def test_running_out_of_memory_says_what_to_change(take: Any) -> None:  # noqa: 
 
 
 def test_other_errors_stay_as_they_are() -> None:
-    """A fault of ours must not look like a lack of memory."""
+    """Other errors are not reported as a lack of memory."""
     with pytest.raises(RuntimeError, match="shapes"), told_if_memory_runs_out(Recipe()):
         raise RuntimeError("shapes don't agree")
 
 
 def test_trained_statistics_are_not_advised_away() -> None:
-    """What is advised can be done: slices_at_once and trained statistics exclude each other."""
+    """slices_at_once isn't advised with trained statistics, because they exclude each other."""
     with pytest.raises(MrkneeError) as raised, told_if_memory_runs_out(load_recipe("demo")):
         raise MemoryError
     assert "slices_at_once" not in str(raised.value)
@@ -76,7 +76,7 @@ def test_trained_statistics_are_not_advised_away() -> None:
 def test_a_worker_ended_by_the_kernel_is_a_message(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGKILL to a process that reads exams ends training with an error, and never hangs."""
+    """SIGKILL to a process that reads exams ends training with an error; it doesn't hang."""
     frame = batches.frame_exam
 
     def killed(*given: Any) -> Sample:  # noqa: ANN401  # passed through
@@ -91,7 +91,7 @@ def test_a_worker_ended_by_the_kernel_is_a_message(
 
 
 def _killed_in_training(data: Path, out: Path) -> None:
-    """A start of a run that the system ends after its first batch."""
+    """Starts a run that is killed after its first batch."""
 
     def kill(*_: Any) -> None:  # noqa: ANN401  # the loop's
         os.kill(os.getpid(), signal.SIGKILL)
@@ -103,7 +103,7 @@ def _killed_in_training(data: Path, out: Path) -> None:
 def test_the_next_start_says_that_the_last_was_ended(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After SIGKILL: without --resume refused with the reason; with it said, and it goes on."""
+    """After SIGKILL, the reason is reported; only with --resume, the run continues."""
     out = tmp_path / "run"
     start = multiprocessing.get_context("spawn").Process(
         target=_killed_in_training, args=(toy, out)
@@ -121,7 +121,7 @@ def test_the_next_start_says_that_the_last_was_ended(
 
 
 def test_what_is_known_of_the_end_is_said(tmp_path: Path) -> None:
-    """Kills that the kernel has counted since, another boot, a broken marker, none."""
+    """The report depends on later kills by the kernel, a restart, or a broken or missing marker."""
     recipe = Recipe()
     assert how_it_was_ended(tmp_path, recipe) is None
     boot_file = Path("/proc/sys/kernel/random/boot_id")

@@ -1,4 +1,4 @@
-"""Two processes train what one trains."""
+"""Tests that two processes train the same network as one."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def _free_port() -> str:
 
 
 def launched(how: str, words: Words) -> list[tuple[int, str]]:
-    """Runs the script as two processes; exit status and output of each process that we started.
+    """Runs a script in two processes; returns exit status and output of each started command.
 
     Args:
-        how: torchrun, or processes: started one by one with the variables that two torchruns on
+        how: torchrun, or processes: started separately, with the variables that two torchruns on
             two machines would set.
         words: the script and its arguments.
     """
@@ -114,10 +114,10 @@ def launched(how: str, words: Words) -> list[tuple[int, str]]:
     ids=["one machine, even", "two machines, uneven"],
 )
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A data set, a run of one process, and one of two, started as the docs say.
+    """Creates a data set, a run of one process, and one of two, started as documented.
 
-    In batches of 3, two processes get 2 and 1 exams; of the uneven set, an epoch's last batch
-    leaves one of them without any. Some labels are missing, so a mean of means would be wrong.
+    Of batches of 3, two processes get 2 and 1 exams; in the uneven set, one of them gets none of an
+    epoch's last batch. Some labels are missing, so a mean of means would be wrong.
     """
     train_exams, valid_exams, how = request.param
     root = tmp_path_factory.mktemp("processes")
@@ -133,7 +133,7 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def _words(root: Path, out: str, *signals: str) -> Words:
-    """The script, and what to train: a signal for each process ends it after the first save."""
+    """Returns the script and its arguments; a signal per process ends it after the first save."""
     (root / "recipe.yaml").write_text(RECIPE.to_yaml())
     assert load_recipe(str(root / "recipe.yaml")) == RECIPE
     (root / "run.py").write_text(RUN)
@@ -142,9 +142,9 @@ def _words(root: Path, out: str, *signals: str) -> Words:
 
 @pytest.mark.parametrize("runs", [(10, 5, "processes")], indirect=True, ids=["uneven"])
 def test_processes_that_are_ended_go_on_as_if_nothing_had_been(runs: Run) -> None:
-    """SIGTERM and SIGUSR1 end a process at once, and the same command again ends in the same run.
+    """SIGTERM and SIGUSR1 end a process at once; repeating the command gives the same result.
 
-    They are not handled: a handler would first talk to the other process.
+    The signals have no handlers, because a handler would wait for the other process.
     """
     root = runs[0].parent
     ended = launched("processes", _words(root, "ended", "SIGTERM", "SIGUSR1"))
@@ -163,7 +163,7 @@ def test_processes_that_are_ended_go_on_as_if_nothing_had_been(runs: Run) -> Non
 
 
 def test_variables_of_another_launcher_start_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster's WORLD_SIZE without torchrun: the process is alone and waits for nobody."""
+    """WORLD_SIZE set by a cluster without torchrun means one process that doesn't wait."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     with connected_processes() as processes:
@@ -171,7 +171,7 @@ def test_variables_of_another_launcher_start_no_group(monkeypatch: pytest.Monkey
 
 
 def test_the_first_steps_loss_is_that_of_one_process(runs: Run) -> None:
-    """Of the same exams, to 1e-5: a sum over known labels, not a mean of the processes' means."""
+    """It agrees to 1e-5: the mean is over all known labels, not over the processes' means."""
     first = []
     for run in runs[1:]:
         events = EventAccumulator(str(run / "tensorboard"))
@@ -182,7 +182,7 @@ def test_the_first_steps_loss_is_that_of_one_process(runs: Run) -> None:
 
 
 def test_each_exam_is_scored_once(runs: Run) -> None:
-    """No exam is padded, dropped or scored twice: ids, and the AUCs and losses of every epoch."""
+    """No exam is padded, dropped or repeated: ids, AUCs and losses of every epoch agree."""
     data, one, two = runs
     ids = Predictions.read(two / "predictions-valid.csv").ids
     assert ids == Dataset.of_split(data, "valid").ids
@@ -201,7 +201,7 @@ def test_each_exam_is_scored_once(runs: Run) -> None:
 
 
 def test_the_same_weights_predict_the_same(runs: Run) -> None:
-    """Trained by two processes, the network is that of one; so are its predictions."""
+    """Weights and predictions are the same after training in two processes as in one."""
     _, one, two = runs
     first, second = (load_file(run / "last" / "weights.safetensors") for run in (one, two))
     for name, values in first.items():

@@ -13,7 +13,7 @@ from mrknee.training.recipe import Recipe, load_recipe, recipe_names
 
 
 def test_reference_is_the_posts_recipe() -> None:
-    """Every setting of the published system, one by one."""
+    """Every setting is that of the published system."""
     recipe = load_recipe("reference")
     assert recipe.network.encoder == "alexnet"
     assert not recipe.network.shared_encoder
@@ -37,7 +37,7 @@ def test_reference_is_the_posts_recipe() -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_whole_and_survives_yaml(name: str, tmp_path: Path) -> None:
-    """A recipe that comes with the package loads, and its resolved tree loads back the same."""
+    """Each recipe of the package can be loaded, written as YAML and loaded again."""
     recipe = load_recipe(name)
     file = tmp_path / "settings.yaml"
     file.write_text(recipe.to_yaml())
@@ -45,7 +45,7 @@ def test_every_recipe_is_whole_and_survives_yaml(name: str, tmp_path: Path) -> N
 
 
 def test_default_does_not_select_on_valid() -> None:
-    """By default `valid` is touched once, at the end."""
+    """By default, `valid` is used once, at the end."""
     assert load_recipe("default").selection.part == "inner"
 
 
@@ -60,7 +60,7 @@ def test_default_does_not_select_on_valid() -> None:
     ],
 )
 def test_each_improvement_the_post_proposes_is_one_setting(setting: str, value: object) -> None:
-    """Another backbone, other augmentation, SGD, more epochs: one change each."""
+    """Another backbone, other augmentation, SGD and more epochs are one change each."""
     changed = load_recipe("reference", {setting: value})
     branch: object = changed
     for name in setting.split("."):
@@ -70,14 +70,14 @@ def test_each_improvement_the_post_proposes_is_one_setting(setting: str, value: 
 
 
 def test_findings_may_be_given_with_commas() -> None:
-    """`--findings meniscus,acl` means both, in their one order."""
+    """`meniscus,acl` means both, in the usual order."""
     assert load_recipe("reference", {"findings": "meniscus,acl"}).findings == ["acl", "meniscus"]
     opened = Findings(["meniscus", "acl"])  # what a data set has
     assert load_recipe("reference", {"findings": opened}).findings == ["acl", "meniscus"]
 
 
 def test_a_whole_part_may_be_changed() -> None:
-    """As settings or as a dictionary; what it states holds, also where it would follow another."""
+    """It is given as settings or as a dictionary; its values replace those derived from others."""
     part = PreparationSettings(size=64, crop=48, mean=1.5)
     assert load_recipe("reference", {"preparation": part}).preparation == part
     changes = {"preparation": part.to_dict(), "preparation.crop": 32}
@@ -88,13 +88,13 @@ def test_a_whole_part_may_be_changed() -> None:
 
 @pytest.mark.parametrize("name", ["", "epochs.x", "network.", "network..x", "network.encoder.x"])
 def test_a_name_that_leads_nowhere_is_refused(name: str) -> None:
-    """Below a setting that has no parts, and with a part that has no name."""
+    """Refused: names below a setting that isn't a section, and names with empty parts."""
     with pytest.raises(SettingsError):
         load_recipe("reference", {name: 1})
 
 
 def test_a_recipe_has_to_be_right_by_itself(tmp_path: Path) -> None:
-    """Also where a change would put it right: the error names the file, not the change."""
+    """An invalid file is refused even if a change would correct it; the error names the file."""
     file = tmp_path / "mine.yaml"
     file.write_text("epochs: 0\n")
     with pytest.raises(SettingsError, match="the setting epochs can't be used") as caught:
@@ -118,7 +118,7 @@ def test_a_recipe_has_to_be_right_by_itself(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_setting_is_refused(changes: dict[str, object]) -> None:
-    """A setting that doesn't exist, another type, or a contradiction: one error of our own type."""
+    """Unknown settings, wrong types and contradictions are SettingsErrors."""
     with pytest.raises(MrkneeError):
         load_recipe("reference", changes)
 
@@ -151,7 +151,7 @@ def test_a_wrong_setting_is_refused(changes: dict[str, object]) -> None:
     ],
 )
 def test_every_number_has_a_range(setting: str, value: float) -> None:
-    """One error that names the setting, what it may be, and what was found."""
+    """The error names the setting, its range and the value."""
     with pytest.raises(MrkneeError) as caught:
         load_recipe("default", {setting: value})
     assert setting.rpartition(".")[2] in caught.value.what
@@ -160,13 +160,13 @@ def test_every_number_has_a_range(setting: str, value: float) -> None:
 
 
 def test_an_unknown_recipe_lists_the_known() -> None:
-    """The error names the recipes there are."""
+    """The error lists the existing recipes."""
     with pytest.raises(MrkneeError, match="reference"):
         load_recipe("refrence")
 
 
 def test_a_recipe_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
-    """A broken file is an error that names it."""
+    """The error names the broken file."""
     file = tmp_path / "mine.yaml"
     file.write_text("epochs: [3")
     with pytest.raises(MrkneeError, match="mine"):
@@ -174,14 +174,14 @@ def test_a_recipe_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_defaults_of_the_tree_are_the_references() -> None:
-    """A Recipe with nothing said is the reference system but for where the epoch is selected."""
+    """`Recipe()` differs from the reference in augmentation, selection and kept epochs only."""
     plain, reference = Recipe().to_dict(), load_recipe("reference").to_dict()
     differing = {name for name in plain if plain[name] != reference[name]}
     assert differing == {"augmentation", "selection", "keep_every_epoch"}
 
 
 def test_few_slices_at_once_need_frozen_statistics() -> None:
-    """Batch statistics of a few slices are others than the batch's: refused, or not automatic."""
+    """With trained statistics, slices_at_once is refused, or not automatic."""
     trained = {"network.batchnorm": "trained"}
     assert slices_at_once(load_recipe("default")) == AUTOMATIC_SLICES[device_here()]
     assert slices_at_once(load_recipe("default", trained)) is None

@@ -15,13 +15,13 @@ RECIPES = Path(recipe.__file__).parent / "recipes"
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_packages_recipes_are_read(name: str) -> None:
-    """They say what YAML's own reader makes of them."""
+    """The result is that of PyYAML's own loader."""
     file = RECIPES / f"{name}.yaml"
     assert read_tree(file) == yaml.safe_load(file.read_text())
 
 
 def test_a_whole_recipe_comes_back(tmp_path: Path) -> None:
-    """What `to_yaml` writes, every setting written out, is within what is read."""
+    """A complete recipe written by `to_yaml` can be read."""
     whole = Recipe(findings=["acl"], loggers=[])
     (tmp_path / "a.yaml").write_text(whole.to_yaml())
     assert read_tree(tmp_path / "a.yaml") == whole.to_dict()
@@ -29,7 +29,7 @@ def test_a_whole_recipe_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "{}", "~", "---\n"])
 def test_a_file_without_a_setting_is_refused(text: str, tmp_path: Path) -> None:
-    """A file that was cut to nothing must not train the default recipe."""
+    """An empty file must not train the default recipe."""
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(SettingsError, match="a recipe is empty"):
         read_tree(tmp_path / "a.yaml")
@@ -37,7 +37,7 @@ def test_a_file_without_a_setting_is_refused(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["- 1\n", "3\n", "other.yaml\n", "~: 3\n", "1: 3\n", "[a]: 3\n"])
 def test_what_is_no_tree_of_settings_is_refused(text: str, tmp_path: Path) -> None:
-    """A list, a value, another file's name, and names that are no text."""
+    """Refused: a list, a value, the name of a file, and keys that aren't text."""
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(SettingsError, match="a recipe can't be read"):
         read_tree(tmp_path / "a.yaml")
@@ -63,7 +63,7 @@ def test_what_is_no_tree_of_settings_is_refused(text: str, tmp_path: Path) -> No
     ],
 )
 def test_values_are_those_of_yaml_1_2(text: str, value: object, tmp_path: Path) -> None:
-    """Its core schema: no sexagesimal, octal by 0o only, no underscores, no dates, no yes."""
+    """The core schema has no sexagesimals, underscores, dates and `yes`, and octal only as 0o."""
     (tmp_path / "a.yaml").write_text(text)
     made, tree = read_recipe(str(tmp_path / "a.yaml"))
     name = text.partition(":")[0]
@@ -99,7 +99,7 @@ def test_values_are_those_of_yaml_1_2(text: str, value: object, tmp_path: Path) 
     ],
 )
 def test_a_value_of_another_kind_is_refused(text: str, expected: str, tmp_path: Path) -> None:
-    """What YAML 1.1 would make 90, 1000 or true too; the error names file, setting and value."""
+    """The error names file, setting and value, also for what YAML 1.1 reads as 90, 1000 or true."""
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(SettingsError) as caught:
         load_recipe(str(tmp_path / "a.yaml"))
@@ -110,14 +110,14 @@ def test_a_value_of_another_kind_is_refused(text: str, expected: str, tmp_path: 
 
 
 def test_the_fault_is_named_with_its_line(tmp_path: Path) -> None:
-    """A setting that comes twice is told with the place of the second."""
+    """The error of a repeated setting gives the line of the second."""
     (tmp_path / "a.yaml").write_text("epochs: 3\nnetwork:\n  dropout: 0\n  dropout: 0.5\n")
     with pytest.raises(SettingsError, match=r"comes twice[\s\S]*line 4"):
         read_tree(tmp_path / "a.yaml")
 
 
 def test_a_setting_that_is_none_is_named_in_full(tmp_path: Path) -> None:
-    """With the part it was looked for in, the file, and what there is."""
+    """The error gives section, file and the known settings."""
     (tmp_path / "a.yaml").write_text("network:\n  class_path: os.system\n")
     with pytest.raises(SettingsError) as caught:
         load_recipe(str(tmp_path / "a.yaml"))
@@ -131,7 +131,7 @@ def test_a_setting_that_is_none_is_named_in_full(tmp_path: Path) -> None:
     [("batch_size: 4", "batch_exams"), ("optimizer: {lr: 1}", "optimizer.learning_rate")],
 )
 def test_a_setting_of_another_program_is_understood(text: str, near: str, tmp_path: Path) -> None:
-    """With the name it has here."""
+    """The error suggests the name of the setting in recipes."""
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(SettingsError) as caught:
         load_recipe(str(tmp_path / "a.yaml"))
@@ -140,6 +140,6 @@ def test_a_setting_of_another_program_is_understood(text: str, near: str, tmp_pa
 
 @pytest.mark.parametrize("weights", ["1e3", "010", "1:30", "yes", "null", "~", "", "a: b", "0x1"])
 def test_text_that_looks_like_something_else_comes_back(weights: str, tmp_path: Path) -> None:
-    """`to_yaml` quotes what would be read as a number, a boolean or nothing."""
+    """`to_yaml` quotes text that looks like a number, a boolean or null."""
     (tmp_path / "a.yaml").write_text(Recipe(weights=weights).to_yaml())
     assert read_recipe(str(tmp_path / "a.yaml"))[0].weights == weights

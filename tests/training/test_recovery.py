@@ -1,4 +1,4 @@
-"""What a power loss leaves of a run folder is taken up, with the result of an uninterrupted run."""
+"""Tests that a run can be resumed after a power loss, with the result of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ RECIPE = QUICK.replace(epochs=3, loggers=[])
 
 
 class KilledError(Exception):
-    """Stands for the power loss."""
+    """Simulates the power loss."""
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A data set and a finished run on it."""
+    """Creates a data set and a finished run on it."""
     root = tmp_path_factory.mktemp("whole")
     data = write_toy_dataset(root / "toy", 6, 4)
     train(data, root / "run", RECIPE)
@@ -45,7 +45,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def interrupted(whole: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the same recipe, interrupted after two epochs of three."""
+    """Creates a run of the same recipe, interrupted after two of three epochs."""
     out = tmp_path_factory.mktemp("interrupted") / "run"
     save = RunRecord._save
 
@@ -62,25 +62,25 @@ def interrupted(whole: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy(run: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """Returns a copy of a run."""
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
 def spoil(file: Path, how: str) -> None:
-    """Leaves of a file what a power loss may."""
+    """Damages a file as a power loss may."""
     content = file.read_bytes()
     left = {"empty": b"", "zeros": bytes(len(content)), "cut": content[: len(content) // 2]}
     file.write_bytes(left[how])
 
 
 def start(out: Path) -> dict[str, object]:
-    """What the latest start says of itself."""
+    """Returns the record of the latest start."""
     found: dict[str, object] = json.loads((out / "environment.json").read_text())[-1]
     return found
 
 
 def broken(out: Path, split: str) -> list[str]:
-    """Which files of a finished run can't be used."""
+    """Returns the broken files of a finished run."""
     run = run_of(out, RECIPE, split)
     return broken_parts(out, RECIPE, split, run, read_state(RunFolder(out).state)[0])
 
@@ -95,7 +95,7 @@ BY_PRODUCTS = [
 def test_a_run_with_a_broken_file_is_not_taken_for_finished(
     how: str, whole: Run, tmp_path: Path
 ) -> None:
-    """Whichever file is broken, and it alone, is named; of a finished run none is."""
+    """Exactly the broken file is named, and none of an intact run."""
     run = whole[1]
     split = (run / "split.csv").read_text()
     assert broken(run, split) == []
@@ -113,7 +113,7 @@ def test_a_run_with_a_broken_file_is_not_taken_for_finished(
 
 @pytest.mark.parametrize("how", ["empty", "cut"])
 def test_broken_files_are_written_again(how: str, whole: Run, tmp_path: Path) -> None:
-    """All at once, and the last epoch's weights too: --resume ends with the bytes of before."""
+    """If all are broken, including weights of the last epoch, --resume restores the same bytes."""
     data, run = whole
     out = copy(run, tmp_path)
     for name in (*BY_PRODUCTS[:-2], "best/model.json", "last/weights.safetensors"):
@@ -127,7 +127,7 @@ def test_broken_files_are_written_again(how: str, whole: Run, tmp_path: Path) ->
 def test_the_state_before_is_taken_where_the_last_is_broken(
     how: str, whole: Run, interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After two epochs the last state is lost: the run goes on after the first, and says so."""
+    """Without the state after two epochs, the run continues after the first and reports it."""
     out = copy(interrupted, tmp_path)
     spoil(RunFolder(out).state, how)
     train(whole[0], out, RECIPE, resume=True)
@@ -139,7 +139,7 @@ def test_the_state_before_is_taken_where_the_last_is_broken(
 def test_a_state_with_damaged_values_is_not_taken(
     whole: Run, interrupted: Path, tmp_path: Path
 ) -> None:
-    """Zeros in the middle of the file, which torch reads as weights of zero."""
+    """Zeros in the middle of the file are detected, although torch reads them as weights."""
     out = copy(interrupted, tmp_path)
     content = bytearray(RunFolder(out).state.read_bytes())
     middle = len(content) // 2
@@ -153,7 +153,7 @@ def test_a_state_with_damaged_values_is_not_taken(
 def test_a_kill_between_the_two_renames_of_a_state(
     whole: Run, interrupted: Path, tmp_path: Path
 ) -> None:
-    """Only the state before is there; the half-written one is cleared away."""
+    """The previous state is used, and the half-written one is removed."""
     out = copy(interrupted, tmp_path)
     RunFolder(out).state.rename(out / "resume" / ".last.ckpt.123")
     train(whole[0], out, RECIPE, resume=True)
@@ -164,7 +164,7 @@ def test_a_kill_between_the_two_renames_of_a_state(
 def test_without_any_state_left_it_starts_again(
     whole: Run, interrupted: Path, tmp_path: Path
 ) -> None:
-    """Both states empty, all weights and descriptions too: as after a power loss of old."""
+    """If both states, all weights and model.json are empty, the run starts from the beginning."""
     out = copy(interrupted, tmp_path)
     for file in [*out.glob("resume/*"), *out.glob("*/model.json"), *out.glob("*/*.safetensors")]:
         spoil(file, "empty")
@@ -176,7 +176,7 @@ def test_without_any_state_left_it_starts_again(
 def test_states_of_something_else_are_not_thrown_away(
     whole: Run, interrupted: Path, tmp_path: Path
 ) -> None:
-    """A file with content that is no state of ours stops the run, and stays."""
+    """A file with other content than a state is refused and kept."""
     out = copy(interrupted, tmp_path)
     RunFolder(out).previous_state.unlink()
     RunFolder(out).state.write_bytes(b"another program's")
@@ -189,7 +189,7 @@ def test_states_of_something_else_are_not_thrown_away(
 def test_a_kill_between_the_two_renames_of_weights(
     whole: Run, interrupted: Path, tmp_path: Path
 ) -> None:
-    """New weights with the old description: the new description, still beside it, is taken."""
+    """With new weights and the old model.json, the new model.json, not yet renamed, is used."""
     out = copy(interrupted, tmp_path)
     new = (out / "best" / "model.json").read_text()
     (out / "best" / ".model.json.123").write_text(new)
@@ -203,7 +203,7 @@ def test_a_kill_between_the_two_renames_of_weights(
 def test_lost_settings_are_known_from_the_state(
     whole: Run, interrupted: Path, tmp_path: Path
 ) -> None:
-    """Other settings are refused although settings.yaml is broken; the same ones go on."""
+    """With a broken settings.yaml, other settings are refused, and the same ones continue."""
     out = copy(interrupted, tmp_path)
     spoil(out / "settings.yaml", "cut")
     other: Recipe = RECIPE.replace(batch_exams=2)
@@ -214,7 +214,7 @@ def test_lost_settings_are_known_from_the_state(
 
 
 def make_of_another_run(folder: Path) -> None:
-    """Turns a model into one of another run: its weights doubled, its origin as another's."""
+    """Makes a model look like that of another run: doubled weights, another identity."""
     found = load_checkpoint(folder)
     with torch.no_grad():
         for weights in found.network.parameters():
@@ -225,7 +225,7 @@ def make_of_another_run(folder: Path) -> None:
 
 @pytest.mark.parametrize("part", ["best", "last"])
 def test_weights_of_another_run_are_not_taken(part: str, whole: Run, tmp_path: Path) -> None:
-    """In a finished run: it isn't finished with them, and ends with its own again."""
+    """In a finished run, they are detected and replaced by those of the run."""
     data, run = whole
     out = copy(run, tmp_path)
     make_of_another_run(out / part)
@@ -235,7 +235,7 @@ def test_weights_of_another_run_are_not_taken(part: str, whole: Run, tmp_path: P
 
 
 def test_a_state_of_another_run_is_not_taken(whole: Run, interrupted: Path, tmp_path: Path) -> None:
-    """The state before, which is its own, is; where there is none, nothing is started again."""
+    """The run's own previous state is used; without one, the run is refused, not restarted."""
     out = copy(interrupted, tmp_path)
     saved = torch.load(RunFolder(out).state, weights_only=True)
     saved["done"]["settings"]["seed"] = 5
@@ -252,7 +252,7 @@ def test_a_state_of_another_run_is_not_taken(whole: Run, interrupted: Path, tmp_
 
 @pytest.mark.parametrize("said", ["null", '[1, {"a": []}]', '[{"run": "another"}]'])
 def test_starts_of_another_run_are_begun_anew(said: str, whole: Run, tmp_path: Path) -> None:
-    """Also where environment.json is JSON of another form; the model can be used again then."""
+    """This includes an environment.json of another structure; then the model can be used again."""
     data, run = whole
     out = copy(run, tmp_path)
     (out / "environment.json").write_text(said)
@@ -273,7 +273,7 @@ def test_starts_of_another_run_are_begun_anew(said: str, whole: Run, tmp_path: P
 def test_what_cannot_be_replaced_is_said_before_anything_is_removed(
     name: str, kind: str, whole: Run, tmp_path: Path
 ) -> None:
-    """Training would end with an error when it comes to it, with the states gone."""
+    """Otherwise training would fail later, after the states have been removed."""
     if (name, kind) == ("last", "folder"):
         pytest.skip("it is one")
     out = copy(whole[1], tmp_path)

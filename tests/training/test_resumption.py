@@ -1,4 +1,4 @@
-"""A run that is killed, wherever, ends like one that was not."""
+"""Tests that a run killed at any time and resumed ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXACT = (
     "predictions-valid.csv",
     "scorecard.json",
 )
-"""What must not show that a run was killed; only environment.json and tensorboard/ may."""
+"""Files that must be the same after a kill: all except environment.json and tensorboard/."""
 
 OFTEN = QUICK.replace(
     network=QUICK.network.replace(dropout=0.3, batchnorm="trained"),
@@ -52,13 +52,13 @@ OFTEN = QUICK.replace(
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Bit-identical in all that says what was trained and how it went."""
+    """Asserts that the results and logs of two runs are bit-identical."""
     for name in EXACT:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
 class KilledError(Exception):
-    """Stands for what ends a run between two saves."""
+    """Simulates the end of a run between two saves."""
 
 
 PLATEAU = ScheduleSettings(name="plateau", patience=0, factor=0.5, threshold=0.9)
@@ -88,10 +88,10 @@ def test_a_run_stopped_after_a_save_goes_on_from_it(
     after: tuple[int, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In the middle of an epoch or at its end: everything written is that of one go.
+    """After a stop in the middle or at the end of an epoch, all files are those without a stop.
 
-    8 exams, one a step, saved every 2 steps: save 4 ends the first epoch. Uneven: batches by
-    slices, their number another each epoch, two a step, saved every step.
+    8 exams, one per step, saved every 2 steps: save 4 ends the first epoch. Uneven: batches by
+    slices, whose number varies per epoch, two per step, saved every step.
     """
     recipe = OFTEN.replace(**changes)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -118,7 +118,7 @@ def test_a_run_stopped_after_a_save_goes_on_from_it(
 
 
 def test_clearing_away_leaves_other_files(tmp_path: Path) -> None:
-    """Only what was being written when the run was killed goes."""
+    """Only half-written files are removed."""
     (tmp_path / "best").mkdir()
     names = [".log.txt.77", "best/.weights.safetensors.123", ".notes", "best/kept.123"]
     for name in names:
@@ -128,7 +128,7 @@ def test_clearing_away_leaves_other_files(tmp_path: Path) -> None:
 
 
 def _train(data: Path, out: Path, recipe: Recipe) -> None:
-    """A start of the run as a process of its own; what it shows is not kept."""
+    """Runs training in a separate process, without its output."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
@@ -136,16 +136,16 @@ def _train(data: Path, out: Path, recipe: Recipe) -> None:
 
 
 def _writes(out: Path) -> bool:
-    """Whether a file is being written in the run folder."""
+    """Returns whether a file is being written in the run folder."""
     return any(path.name != LOCK for part in (".*", "*/.*") for path in out.glob(part))
 
 
 def test_killed_again_and_again_at_random(tmp_path: Path) -> None:
-    """SIGKILL at 10 or more random moments, every other within a write, --resume after each.
+    """SIGKILL comes at 10 or more random moments, half of them in a write, --resume after each.
 
-    Every start is a process of its own, forked from one that has imported everything. It is
-    killed a few milliseconds after some number of saves, both drawn from a seed; where in the run
-    that falls is up to the machine. One start is killed when the final scores are being made.
+    Every start is a separate process, forked from one that has imported everything. It is killed a
+    few milliseconds after some number of saves, both drawn from a seed; the place in the run
+    depends on the machine. One start is killed while the final scores are computed.
     """
     recipe = OFTEN.replace(epochs=3, save_every=1)
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
@@ -194,7 +194,7 @@ def test_killed_again_and_again_at_random(tmp_path: Path) -> None:
 
 
 def _saved(out: Path) -> int:
-    """Another number each time the state has been saved; 0 before."""
+    """Returns a number that changes whenever the state is saved; 0 before the first save."""
     try:
         return RunFolder(out).state.stat().st_mtime_ns
     except FileNotFoundError:

@@ -51,18 +51,18 @@ QUICK = Recipe(
 
 
 def column(run: Path, name: str) -> list[float]:
-    """One column of a run's metrics."""
+    """Returns a column of a run's metrics."""
     header, *rows = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
     return [float(row[header.index(name)]) for row in rows]
 
 
 def weights_of(run: Path, which: str = "last") -> dict[str, np.ndarray]:
-    """The weights of a run's checkpoint."""
+    """Returns the weights of a checkpoint of a run."""
     return load_file(run / which / "weights.safetensors")
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
-    """Bit-identical last weights."""
+    """Asserts that the last weights of two runs are bit-identical."""
     first, second = weights_of(one), weights_of(other)
     assert first.keys() == second.keys()
     for name, values in first.items():
@@ -71,7 +71,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A data set and a run trained on it."""
+    """Creates a data set and a run on it."""
     root = tmp_path_factory.mktemp("finished")
     data = write_toy_dataset(root / "toy", 12, 6)
     train(data, root / "run", QUICK)
@@ -79,7 +79,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_the_run_folder_can_be_read_by_a_person(finished: tuple[Path, Path]) -> None:
-    """Settings, versions, split, log, metrics, TensorBoard, predictions, scorecard, checkpoints."""
+    """It has settings, versions, split, logs, metrics, predictions, scorecard and checkpoints."""
     _, run = finished
     there = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
     assert {
@@ -104,7 +104,7 @@ def test_the_run_folder_can_be_read_by_a_person(finished: tuple[Path, Path]) -> 
 
 
 def test_train_inner_and_valid_share_no_exam(finished: tuple[Path, Path]) -> None:
-    """The inner exams are set aside from train, and every exam has one part."""
+    """The inner exams come from train, and every exam is in one part."""
     _, run = finished
     rows = [line.split(",") for line in (run / "split.csv").read_text().splitlines()[1:]]
     parts = {part: {i for i, p in rows if p == part} for part in ("train", "inner", "valid")}
@@ -113,7 +113,7 @@ def test_train_inner_and_valid_share_no_exam(finished: tuple[Path, Path]) -> Non
 
 
 def test_the_scorecard_is_the_predictions_auc(finished: tuple[Path, Path]) -> None:
-    """The AUCs on valid are scikit-learn's of the predictions written beside them."""
+    """The AUCs on valid are those that scikit-learn computes from the written predictions."""
     data, run = finished
     card = json.loads((run / "scorecard.json").read_text())
     predictions = Predictions.read(run / "predictions-valid.csv")
@@ -126,14 +126,14 @@ def test_the_scorecard_is_the_predictions_auc(finished: tuple[Path, Path]) -> No
 
 
 def test_selecting_on_valid_is_marked_optimistic(toy: Path, tmp_path: Path) -> None:
-    """As the post does it, and said so in the scorecard."""
+    """The scorecard states that the result is optimistic, as in the post."""
     selection = SelectionSettings(part="valid", early_stop=0)
     card = train(toy, tmp_path / "run", QUICK.replace(selection=selection, epochs=1))
     assert OPTIMISTIC in card.notes
 
 
 def test_the_same_seed_gives_the_same_weights(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    """Two runs of one recipe end with bit-identical weights and metrics."""
+    """Two runs of the same recipe have bit-identical weights and metrics."""
     data, run = finished
     train(data, tmp_path / "again", QUICK)
     assert_same_weights(run, tmp_path / "again")
@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_weights(finished: tuple[Path, Path], tmp_p
 
 
 def test_another_seed_gives_other_weights(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    """The seed is used."""
+    """The seed has an effect."""
     data, run = finished
     train(data, tmp_path / "other", QUICK.replace(seed=1, epochs=1))
     first, other = weights_of(run), weights_of(tmp_path / "other")
@@ -149,7 +149,7 @@ def test_another_seed_gives_other_weights(finished: tuple[Path, Path], tmp_path:
 
 
 def test_workers_do_not_change_the_result(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    """Reading exams in two processes gives the weights that reading in none does."""
+    """Weights are the same with two reading processes as with none."""
     data, run = finished
     train(data, tmp_path / "run", QUICK.replace(workers=2))
     assert_same_weights(run, tmp_path / "run")
@@ -169,7 +169,7 @@ PLATEAU = ScheduleSettings(name="plateau", patience=0, factor=0.5, threshold=0.9
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     toy: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    """Two epochs, then --resume to four: weights and metrics of four in one go, bit for bit."""
+    """Two epochs, then --resume to four, are bit-identical to four epochs without interruption."""
     recipe = QUICK.replace(epochs=4, **changes)
     train(toy, tmp_path / "whole", recipe)
     train(toy, tmp_path / "parts", recipe.replace(epochs=2))
@@ -182,7 +182,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
 def test_every_epoch_is_shuffled_and_augmented_anew(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each exam once an epoch, in another order and another view than in the epoch before."""
+    """Each exam comes once per epoch, in a new order and with new augmentation."""
     seen: list[Batch] = []
     forward = Objective.forward
 
@@ -206,7 +206,7 @@ def test_every_epoch_is_shuffled_and_augmented_anew(
 
 
 def test_half_the_bits_train_nearly_the_same(toy: Path, tmp_path: Path) -> None:
-    """bfloat16: losses near float32's, but not its; weights stay float32."""
+    """With bfloat16, losses are similar to those of float32, and weights stay float32."""
     half_recipe = QUICK.replace(precision="bf16-mixed")
     for name, recipe in (("whole", QUICK), ("half", half_recipe)):
         train(toy, tmp_path / name, recipe)
@@ -219,14 +219,14 @@ def test_half_the_bits_train_nearly_the_same(toy: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has it")
 def test_float16_needs_a_gpu(toy: Path, tmp_path: Path) -> None:
-    """Refused before anything is written, rather than replaced by bfloat16."""
+    """It is refused before anything is written, rather than replaced by bfloat16."""
     with pytest.raises(MrkneeError, match="precision"):
         train(toy, tmp_path / "run", QUICK.replace(precision="16-mixed"))
     assert not (tmp_path / "run").exists()
 
 
 def test_pictures_that_the_encoder_cannot_take_are_refused(toy: Path, tmp_path: Path) -> None:
-    """AlexNet needs more than 48 pixels: said before anything is written, with what to change."""
+    """AlexNet needs more than 48 pixels: the error comes before writing, with advice."""
     recipe = QUICK.replace(network=QUICK.network.replace(encoder="alexnet"))
     with pytest.raises(MrkneeError, match=r"size(.|\n)*preparation.crop 48"):
         train(toy, tmp_path / "run", recipe)
@@ -234,10 +234,10 @@ def test_pictures_that_the_encoder_cannot_take_are_refused(toy: Path, tmp_path: 
 
 
 def test_accumulated_batches_are_one_large_batch(toy: Path, tmp_path: Path) -> None:
-    """Three batches of one exam step like one of three, where labels are missing, and at the end.
+    """Three batches of one exam give the step of one of three, also with missing labels.
 
-    8 exams: the last step has two batches only. The mean of the batches' means would be another
-    gradient, and a third too little in the last step.
+    Of 8 exams, the last step has two batches only. A mean of the means of batches would give
+    another gradient, and one third too small in the last step.
     """
     labels = (toy / "train-acl.csv").read_text().splitlines()
     (toy / "train-acl.csv").write_text("\n".join(labels[:-4]) + "\n")
@@ -250,7 +250,7 @@ def test_accumulated_batches_are_one_large_batch(toy: Path, tmp_path: Path) -> N
 
 
 def test_a_budget_of_slices_changes_the_number_of_batches(toy: Path, tmp_path: Path) -> None:
-    """Every epoch trains on every exam, however many batches it makes of them."""
+    """Every epoch trains on every exam, whatever the number of batches."""
     recipe = QUICK.replace(epochs=4, batch_exams=4, batch_slices=26, log_train=1)
     train(toy, tmp_path / "run", recipe)
     lines = (tmp_path / "run" / "log.txt").read_text().splitlines()
@@ -263,14 +263,14 @@ def test_a_budget_of_slices_changes_the_number_of_batches(toy: Path, tmp_path: P
 
 
 def test_the_learning_rate_falls_after_patience(toy: Path, tmp_path: Path) -> None:
-    """A loss that hasn't fallen enough for more than `patience` epochs cuts the rate."""
+    """The rate is reduced if the loss has not fallen enough for more than `patience` epochs."""
     train(toy, tmp_path / "run", QUICK.replace(epochs=4, schedule=PLATEAU))
     rates = column(tmp_path / "run", "learning_rate")
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 2.5e-4])
 
 
 def test_best_is_the_epoch_with_the_highest_auc(toy: Path, tmp_path: Path) -> None:
-    """`best/` holds the first epoch of the highest mean AUC, `last/` the last."""
+    """`best/` holds the first epoch with the highest mean AUC, `last/` the last epoch."""
     train(toy, tmp_path / "run", QUICK.replace(epochs=5, batch_exams=2))
     aucs = column(tmp_path / "run", "val/auc_mean")
     chosen = {
@@ -289,14 +289,14 @@ def test_resuming_with_other_exams_is_refused(finished: tuple[Path, Path], tmp_p
 
 
 def test_a_wrong_data_set_leaves_no_run_folder(tmp_path: Path) -> None:
-    """The corrected command can name the same folder."""
+    """The corrected command can use the same folder."""
     with pytest.raises(MrkneeError):
         train(tmp_path / "nowhere", tmp_path / "run", QUICK)
     assert not (tmp_path / "run").exists()
 
 
 def test_resuming_a_finished_run_leaves_it(finished: tuple[Path, Path]) -> None:
-    """Its scorecard comes back and no file changes."""
+    """Its scorecard is returned, and no file changes."""
     data, run = finished
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
     card = train(data, run, QUICK, resume=True)
@@ -305,7 +305,7 @@ def test_resuming_a_finished_run_leaves_it(finished: tuple[Path, Path]) -> None:
 
 
 def test_a_full_folder_is_not_overwritten(finished: tuple[Path, Path]) -> None:
-    """Without --resume a folder with anything in it is refused."""
+    """Without --resume, a folder that isn't empty is refused."""
     data, run = finished
     with pytest.raises(MrkneeError, match="not empty"):
         train(data, run, QUICK)
@@ -326,7 +326,7 @@ def test_one_finding_trains_the_earlier_posts_system(toy: Path, tmp_path: Path) 
 
 
 def test_twelve_findings_train(tmp_path: Path) -> None:
-    """The number of findings is the data set's business."""
+    """The number of findings is that of the data set."""
     names = [f"finding{i:02d}" for i in range(12)]
     data = write_toy_dataset(tmp_path / "toy", 6, 2, findings=names)
     for name in names:  # both classes of each, whatever the split
@@ -338,7 +338,7 @@ def test_twelve_findings_train(tmp_path: Path) -> None:
 
 
 def test_early_stopping_stops(toy: Path, tmp_path: Path) -> None:
-    """With a patience of one epoch and a learning rate of nothing, the second epoch is the last."""
+    """With early_stop 1 and almost no learning rate, the second epoch is the last."""
     still = QUICK.replace(
         optimizer=OptimizerSettings(name="sgd", learning_rate=1e-30, weight_decay=0.0),
         selection=SelectionSettings(fraction=0.34, early_stop=1),
@@ -349,7 +349,7 @@ def test_early_stopping_stops(toy: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_killed_after_its_early_stop_trains_no_further(toy: Path, tmp_path: Path) -> None:
-    """Only what was missing, the final scores, is made."""
+    """Only the missing final scores are computed."""
     still = OptimizerSettings(name="sgd", learning_rate=1e-30, weight_decay=0.0)
     stopping = SelectionSettings(fraction=0.34, early_stop=1)
     recipe = QUICK.replace(optimizer=still, selection=stopping, epochs=6)
@@ -361,7 +361,7 @@ def test_a_run_killed_after_its_early_stop_trains_no_further(toy: Path, tmp_path
 
 
 def test_every_epoch_is_kept_where_the_recipe_says_so(toy: Path, tmp_path: Path) -> None:
-    """Named after the epoch and its AUCs."""
+    """The folders are named after the epoch and its AUCs."""
     train(toy, tmp_path / "run", QUICK.replace(keep_every_epoch=True))
     names = sorted(p.name for p in (tmp_path / "run" / "epochs").iterdir())
     assert [name.split("_")[0] for name in names] == ["epoch001", "epoch002"]
@@ -369,7 +369,7 @@ def test_every_epoch_is_kept_where_the_recipe_says_so(toy: Path, tmp_path: Path)
 
 
 def test_the_log_has_the_references_lines(finished: tuple[Path, Path]) -> None:
-    """A line every so many exams: epoch, batch, mean loss, AUC, learning rate."""
+    """Log lines give epoch, batch, mean loss, AUC and learning rate at fixed numbers of exams."""
     log = (finished[1] / "log.txt").read_text()
     for part in ("train", "val"):
         assert f"{part} epoch 1 batch" in log
@@ -378,7 +378,7 @@ def test_the_log_has_the_references_lines(finished: tuple[Path, Path]) -> None:
 
 
 def test_tensorboard_has_the_references_scalars(finished: tuple[Path, Path]) -> None:
-    """Loss and AUC, per step and per epoch, for training and validation, per finding and mean."""
+    """They are loss and AUC of training and validation, per step, per epoch and per finding."""
     events = EventAccumulator(str(finished[1] / "tensorboard"))
     events.Reload()
     scalars = set(events.Tags()["scalars"])
@@ -391,9 +391,9 @@ def test_tensorboard_has_the_references_scalars(finished: tuple[Path, Path]) -> 
 
 
 def test_the_validation_loss_is_weighted_by_training_labels(tmp_path: Path) -> None:
-    """Turning over the labels of valid's prevalence doesn't change how an exam is weighed.
+    """Other labels in valid don't change the weights in the validation loss.
 
-    The reference weighs the validation loss by validation labels and steers by it.
+    The reference uses weights from validation labels, and this loss controls its learning rate.
     """
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     selection = SelectionSettings(part="valid", early_stop=0)
@@ -426,7 +426,7 @@ def test_a_data_set_without_labels_cannot_be_trained_on(toy: Path, tmp_path: Pat
 
 
 def test_a_data_set_without_valid_is_scored_on_the_inner_exams(toy: Path, tmp_path: Path) -> None:
-    """And the scorecard says that this is optimistic."""
+    """The scorecard states that this is optimistic."""
     for file in toy.glob("valid-*.csv"):
         file.unlink()
     (toy / "valid").rename(tmp_path / "elsewhere")
@@ -436,7 +436,7 @@ def test_a_data_set_without_valid_is_scored_on_the_inner_exams(toy: Path, tmp_pa
 
 
 def test_missing_series_can_be_allowed(toy: Path, tmp_path: Path) -> None:
-    """An error by default; with the setting, the network pools over the planes that are there."""
+    """They are an error by default; with the setting, the network pools over present planes."""
     (toy / "train" / "sagittal" / "0003.npy").unlink()
     with pytest.raises(MrkneeError, match="sagittal"):
         train(toy, tmp_path / "a", QUICK)
@@ -444,7 +444,7 @@ def test_missing_series_can_be_allowed(toy: Path, tmp_path: Path) -> None:
 
 
 def test_the_model_knows_its_run_and_its_series(finished: tuple[Path, Path], toy: Path) -> None:
-    """How many of the exams trained on have each series, and an identity the folder has too."""
+    """It stores the number of training exams per series, and the identity of the run."""
     _, run = finished
     (start,) = json.loads((run / "environment.json").read_text())
     for name in ("best", "last"):
@@ -462,7 +462,7 @@ def test_the_model_knows_its_run_and_its_series(finished: tuple[Path, Path], toy
 
 
 def test_names_that_are_no_text_do_not_spoil_a_run() -> None:
-    """A data set's folder whose name is no UTF-8: JSON that is written can be read again."""
+    """The name of a data set that isn't UTF-8 is stored as JSON that can be read again."""
     noted = storable({"data": os.fsdecode(b"knees \xff"), "seed": 3})
     assert noted == {"data": "knees ?", "seed": 3}
     assert parse_json(json.dumps(noted), None, "run") == noted

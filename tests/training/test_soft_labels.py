@@ -1,4 +1,4 @@
-"""Soft labels and groups in a run: what is learned from, what is counted, what is kept apart."""
+"""Tests of soft labels and groups of exams in a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHANGES = {
 
 @pytest.fixture
 def soft(tmp_path: Path) -> Path:
-    """A data set whose ACL labels are soft: 0.1 for absent, 0.8 for present."""
+    """Creates a data set with soft ACL labels: 0.1 for absent, 0.8 for present."""
     root = write_toy_dataset(tmp_path / "soft", 16, 8, pixels=32, slices=(1, 3))
     for split in ("train", "valid"):
         labels = read_labels(root / f"{split}-acl.csv")
@@ -38,35 +38,35 @@ def soft(tmp_path: Path) -> Path:
 
 
 def test_weights_count_a_soft_label_as_shares() -> None:
-    """0.25 is a quarter of a positive and three of a negative; unknown labels count as neither."""
+    """0.25 counts as 0.25 positive and 0.75 negative; unknown labels count as neither."""
     labels = np.array([[0.25, 1], [1, 0], [0, 0], [np.nan, 0]])
     weights = positive_weights(labels, ("acl", "meniscus"))
     assert weights.tolist() == pytest.approx([1.75 / 1.25, 3])
 
 
 def test_weights_of_hard_labels_are_counts_to_the_last_bit() -> None:
-    """Negatives divided by positives, as before there were soft labels."""
+    """They are exactly the number of negatives divided by that of positives."""
     labels = np.repeat([[0.0], [1.0], [np.nan]], [922, 208, 7], axis=0)
     weight = positive_weights(labels, ("acl",))
     assert torch.equal(weight, torch.from_numpy(np.array([922]) / np.array([208])).float())
 
 
 def test_the_loss_takes_soft_labels_as_they_are() -> None:
-    """Between the losses of both hard labels, in the label's proportion."""
+    """The loss is the mean of those of both hard labels, weighted by the soft label."""
     logits, weight = torch.tensor([[0.3]]), torch.tensor([2.0])
     at = [float(summed_loss(logits, torch.tensor([[y]]), weight)) for y in (0.0, 1.0, 0.3)]
     assert at[2] == pytest.approx(0.7 * at[0] + 0.3 * at[1])
 
 
 def test_a_recipe_has_to_allow_them(soft: Path) -> None:
-    """By default they are refused, and the advice names the setting."""
+    """By default, soft labels are refused, and the advice names the setting."""
     with pytest.raises(MrkneeError, match="neither 0 nor 1") as error:
         divide(soft, load_recipe("demo"))
     assert "soft_labels" in (error.value.advice or "")
 
 
 def test_a_run_learns_from_soft_labels_and_counts_hard_ones(soft: Path, tmp_path: Path) -> None:
-    """Scores are those of labels cut at 0.5, and the scorecard says so; evaluate refuses them."""
+    """Scores are of labels cut at 0.5, as the scorecard states; later scoring refuses them."""
     card = train(soft, tmp_path / "run", load_recipe("demo", CHANGES))
     assert SOFT in card.notes
     assert (card.findings["acl"].auc.n_positive, card.findings["acl"].auc.n_negative) == (4, 4)
@@ -77,7 +77,7 @@ def test_a_run_learns_from_soft_labels_and_counts_hard_ones(soft: Path, tmp_path
 
 
 def test_exams_of_a_group_are_in_one_part(soft: Path) -> None:
-    """All of one group are fitted on, or all of them select; others are drawn as before."""
+    """A group is either trained on or selects the epoch; the other exams are drawn as before."""
     recipe = load_recipe("demo", {**CHANGES, "selection.fraction": 0.3})
     alone = divide(soft, recipe)
     group = [alone.train.ids[alone.fit[0]], alone.train.ids[alone.chosen[0]]]

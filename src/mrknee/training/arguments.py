@@ -1,4 +1,4 @@
-"""The options of `mrknee train`: one per setting of a recipe, made from its JSON schema."""
+"""The options of `mrknee train`: one per setting of a recipe, created from its JSON schema."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def train_arguments(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
     """Reads the command line of `mrknee train`.
 
     Args:
-        parser: has the arguments that are no settings; gets an option for each setting.
-        words: the words after `train`.
+        parser: has the arguments that aren't settings; an option is added for each setting.
+        words: the arguments after `train`.
 
     Returns:
-        The arguments, and the settings that are given by their dotted names. Whether a setting can
-        have its value is not looked at.
+        The arguments, and the given settings by their dotted names. Values of settings are not
+        validated.
 
     Raises:
         SettingsError: there is no such recipe, or it can't be read.
-        SystemExit: 2 for words that can't be understood, after one message; 0 after `--help`.
+        SystemExit: 2 for invalid arguments, after one message; 0 after `--help`.
     """
     chosen = Parser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--recipe", default="default")
@@ -46,13 +46,13 @@ def train_arguments(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
 
 
 def add_settings(parser: Parser, recipe: str = "default") -> None:
-    """Adds an option for each setting of a recipe, in groups by the recipe's parts.
+    """Adds an option for each setting of a recipe, in groups by the recipe's sections.
 
-    What is parsed has the values of the options that are given, by the settings' dotted names.
+    The parsed arguments hold the given settings by their dotted names; others are missing.
 
     Args:
         parser: has the other options.
-        recipe: whose values the help shows as defaults: a name or a file.
+        recipe: name or file of the recipe whose values the help shows as defaults.
 
     Raises:
         SettingsError: there is no such recipe, or it can't be read.
@@ -77,7 +77,7 @@ def add_settings(parser: Parser, recipe: str = "default") -> None:
 
 
 def as_options(words: Sequence[str]) -> list[str]:
-    """The words of a command line, each setting and its value as one word.
+    """Joins each setting of a command line and its value into one argument.
 
     `--batch-exams 4` becomes `--batch_exams=4`; a switch alone, `--soft_labels`, means true; and
     `--loggers tensorboard wandb` becomes `--loggers=tensorboard,wandb`.
@@ -97,7 +97,7 @@ def as_options(words: Sequence[str]) -> list[str]:
             value = rest.popleft() if rest and rest[0] in ("true", "false") else "true"
         elif not equals:
             if not rest or rest[0].startswith("--"):
-                options.append(f"--{name}")  # argparse says that a value is missing
+                options.append(f"--{name}")  # argparse reports that the value is missing
                 continue
             value = rest.popleft()
         choices = [*_choices(schema), "none"]
@@ -108,7 +108,7 @@ def as_options(words: Sequence[str]) -> list[str]:
 
 
 def _value(schema: Mapping[str, Any], text: str) -> Any:  # noqa: ANN401  # whatever a setting may be
-    """A setting's value as it stands on the command line; whether it fits is not looked at."""
+    """Parses the value of a setting on the command line, without validating it."""
     kinds = _kinds(schema)
     if "null" in kinds and text == "null":
         return None
@@ -125,7 +125,7 @@ def _kinds(schema: Mapping[str, Any]) -> set[str]:
 
 
 def _choices(schema: Mapping[str, Any]) -> list[str]:
-    """The texts that a list may have, where it may not have any text."""
+    """Returns the permitted items of a list; empty if it may have any."""
     lists = (one for one in schema.get("anyOf", [schema]) if one["type"] == "array")
     return [choice for one in lists for choice in one["items"].get("enum", ())]
 

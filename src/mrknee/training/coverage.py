@@ -1,4 +1,4 @@
-"""What the labels of each part allow, found before training: what can't select or be scored."""
+"""Check before training for findings whose labels don't suffice for selection or scores."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Labels = Float[np.ndarray, "exams findings"]
 
 
 def coverage_notes(parts: Parts, recipe: Recipe) -> list[str]:
-    """What a person should know before training about findings that lack labels or a class.
+    """Returns notes on findings that lack labels or a class.
 
-    An AUC, a calibration and a threshold each need exams with and without the finding. A finding
-    without them in the exams that select the epoch has no part in the mean AUC; one without them
-    in valid gets no AUC there. All others are selected by and scored as usual.
+    An AUC, a calibration and a threshold each need exams with and without the finding. If the exams
+    that select the epoch don't have both, the finding doesn't count in the mean AUC; if valid
+    doesn't, the finding has no AUC there. Other findings are not affected.
 
     Args:
-        parts: which exams do what.
+        parts: the exams of each part.
         recipe: the run's settings.
 
     Returns:
-        One sentence per finding and part; none where every finding has both classes everywhere.
+        One sentence per finding and part; none if every finding has both classes in all parts.
     """
     findings = parts.train.findings or ()
     inner = recipe.selection.part == "inner"
@@ -55,7 +55,7 @@ def coverage_notes(parts: Parts, recipe: Recipe) -> list[str]:
 
 
 def _lacking(findings: tuple[str, ...], labels: Labels) -> dict[str, str]:
-    """Finding -> what it lacks for an AUC; findings that lack nothing are not in it."""
+    """Returns finding -> why it has no AUC, for the findings without one."""
     found = {}
     for column, finding in enumerate(findings):
         positive, negative = (int((labels[:, column] == value).sum()) for value in (1, 0))

@@ -1,4 +1,4 @@
-"""Where the curves of a run go, beside metrics.csv and log.txt, which are always written."""
+"""Loggers of training curves, in addition to metrics.csv and log.txt."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Curves(Protocol):
-    """Takes points of curves."""
+    """A logger of training curves."""
 
     def log(self, values: Mapping[str, float], at: int) -> None:
-        """A point of each named curve, at this place on the horizontal axis."""
+        """Adds a point to each named curve, at position `at` of the horizontal axis."""
 
     def close(self) -> None:
-        """Writes what is waiting."""
+        """Writes buffered points and closes the logger."""
 
 
 class TensorBoard:
-    """Curves in `out/tensorboard`; where they can't be written, training goes on without them.
+    """Curves in `out/tensorboard`; if they can't be written, training continues without them.
 
-    They are a by-product: metrics.csv has the numbers of every epoch. What else the disk can't take
-    (weights, the state to resume from) ends training with an error of its own.
+    The numbers of every epoch are in metrics.csv too. If other files can't be written (weights, the
+    state to resume from), training ends with an error.
     """
 
     def __init__(self, out: Path) -> None:
@@ -54,14 +54,14 @@ class TensorBoard:
                     self._writer.add_scalar(name, value, at)
 
     def close(self) -> None:
-        """Writes what is waiting, and closes the file."""
+        """Writes buffered points and closes the file."""
         with self._warned():
             if self._writer is not None:
                 self._writer.close()
 
     @contextmanager
     def _warned(self) -> Iterator[None]:
-        """Gives the curves up, with a warning, where the file system reports an error."""
+        """Prints a warning and stops writing curves if the file system reports an error."""
         try:
             yield
         except OSError as fault:
@@ -75,7 +75,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """Curves on W&B's server, or in `out/wandb` where WANDB_MODE=offline."""
+    """Curves on the W&B server, or in `out/wandb` if WANDB_MODE=offline."""
 
     def __init__(self, out: Path, recipe: Recipe) -> None:
         import wandb
@@ -85,7 +85,7 @@ class WeightsAndBiases:
             project="mrknee",
             name=out.name,
             dir=out,
-            id=run,  # a run that is resumed goes on in the same curves
+            id=run,  # a resumed run continues the same curves
             resume="allow",
             config=recipe.to_dict(),
         )
@@ -96,12 +96,12 @@ class WeightsAndBiases:
         self._run.log({**values, "at": at})
 
     def close(self) -> None:
-        """Sends what is waiting."""
+        """Sends buffered points and ends the run."""
         self._run.finish()
 
 
 class MLflow:
-    """Curves on the server that MLFLOW_TRACKING_URI names, or in `out/mlflow.db`."""
+    """Curves on the server in MLFLOW_TRACKING_URI, or in `out/mlflow.db` if it isn't set."""
 
     def __init__(self, out: Path) -> None:
         from mlflow.tracking import MlflowClient
@@ -127,9 +127,9 @@ class MLflow:
 
 @contextmanager
 def quiet_writers() -> Iterator[None]:
-    """Keeps TensorBoard's writing thread from printing a traceback: its error is raised here too.
+    """Suppresses tracebacks of TensorBoard's writer thread; the main thread raises its errors.
 
-    Errors of other threads are shown as before.
+    Errors of other threads are printed as before.
     """
     before = threading.excepthook
 
@@ -146,7 +146,7 @@ def quiet_writers() -> Iterator[None]:
 
 
 def open_curves(out: Path, recipe: Recipe) -> list[Curves]:
-    """The curves that the recipe's `loggers` name.
+    """Opens the loggers in the recipe's `loggers`.
 
     Raises:
         MrkneeError: a logger's package is not installed.

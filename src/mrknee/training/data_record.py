@@ -1,8 +1,8 @@
-"""What a run was trained on: `data.json`, so that a later start notices when it has changed.
+"""Record of the data that a run is trained on (`data.json`), to detect changes when it is resumed.
 
-For every exam that is read: the size, the time of the last change and a sample of the bytes of each
-stack's file, and the labels. Two starts are compared by size, sample and labels. The time is kept
-for a person to read: copying a data set changes it, so it is no sign of other content.
+The record holds, for every exam that is read, the labels, and for each file of a stack its size,
+time of modification and a digest of a sample of its bytes. Starts are compared by size, digest and
+labels. The time is informative only, because copying a data set changes it.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from mrknee.training.parts import Parts
 from mrknee.untrusted import read_json
 
 VERSION = 1
-"""Of the file's layout."""
+"""Version of the file format."""
 
 WHOLE_BYTES = 262_144
-"""Files up to this size are read whole."""
+"""Files up to this size are read completely."""
 
 BLOCK_BYTES, PIECE_BYTES = 65_536, 4_096
-"""Of larger files, one piece per block: a block is one of MRNet's slices (256 x 256 pixels), a
-piece is what a disk reads at least. A change that covers a slice, or a stack, is always seen; one
-of a few rows of one slice may be missed."""
+"""Of larger files, one piece per block is read: a block is an MRNet slice (256 x 256 pixels), a
+piece the smallest unit of disk reads. A change of a complete slice or stack is always detected; a
+change of a few rows of one slice may be missed."""
 
-_MAX_BYTES = 256_000_000  # some 400 bytes per exam
-_MAX_NAMED = 10  # exams of one kind of change that a warning lists
+_MAX_BYTES = 256_000_000  # an exam has about 400 bytes
+_MAX_NAMED = 10  # maximum number of exams listed per type of change
 
 Record = dict[str, Any]
 
 
 def record_data(parts: Parts) -> Record:
-    """What the exams of a run hold now, in plain values.
+    """Records the current content of a run's exams, as plain values.
 
     Reads about a sixteenth of the data set.
 
@@ -69,7 +69,7 @@ def record_data(parts: Parts) -> Record:
 
 
 def to_json(record: Record) -> str:
-    """The record as text, one line per exam."""
+    """Returns the record as JSON, one line per exam."""
     lines = [
         f"{json.dumps(name)}: {json.dumps(exam, ensure_ascii=False)}"
         for name, exam in record["exams"].items()
@@ -78,7 +78,7 @@ def to_json(record: Record) -> str:
 
 
 def read_record(out: Path) -> Record | None:
-    """What an earlier start recorded; None where there is nothing that can be compared."""
+    """Reads the record of an earlier start; None if it is missing or can't be compared."""
     if not RunFolder(out).data.exists():
         return None  # a run of an earlier version
     try:
@@ -87,20 +87,20 @@ def read_record(out: Path) -> Record | None:
             assert isinstance(exam["labels"], dict)  # noqa: S101  # caught below
             assert all(one["bytes"] >= 0 and one["sample"] for one in exam["stacks"].values())  # noqa: S101
     except (MrkneeError, AssertionError, AttributeError, KeyError, TypeError):
-        return None  # a by-product: what is broken is written again
+        return None  # a broken record is written again
     return content if content["version"] == VERSION else None
 
 
 def findings_in(record: Record) -> Findings | None:
-    """The findings that a run learns, by its record; None where it records no exam."""
+    """Returns the findings in a record; None if it holds no exam."""
     names = dict.fromkeys(name for exam in record["exams"].values() for name in exam["labels"])
     return Findings(names) if names else None
 
 
 def changes(before: Record, now: Record) -> list[str]:
-    """What has changed between two starts, one sentence per kind of change; none if nothing has.
+    """Describes the changes between two starts, one text per type of change; empty if none.
 
-    Only exams of both are compared: other exams are refused before (`split.csv`).
+    Only exams in both records are compared: other exams are refused before (`split.csv`).
     """
     pixels, labels = {}, {}
     for name in before["exams"].keys() & now["exams"].keys():
@@ -120,7 +120,7 @@ def changes(before: Record, now: Record) -> list[str]:
 
 
 def warning(found: Iterable[str]) -> str:
-    """What a person reads about `changes`."""
+    """Returns the text of a warning about `changes`."""
     lines = [f"  {change}" for change in found]
     return "\n".join(
         [
@@ -144,14 +144,14 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _listed(changed: Mapping[str, list[str]]) -> str:
-    """`2 exams: train/0003 (axial), train/0007 (axial, coronal)`."""
+    """Formats exams, for example `2 exams: train/0003 (axial), train/0007 (axial, coronal)`."""
     count = "1 exam" if len(changed) == 1 else f"{len(changed):,} exams"
     named = [f"{name} ({', '.join(parts)})" for name, parts in sorted(changed.items())]
     return f"{count}: {', '.join(named[:_MAX_NAMED])}{', ...' if len(named) > _MAX_NAMED else ''}"
 
 
 def _plain(label: float) -> float | None:
-    """0 and 1 as whole numbers, as records of earlier versions have them."""
+    """Converts a label for JSON: 0 and 1 as integers, as in earlier versions, and NaN as None."""
     if np.isnan(label):
         return None
     return int(label) if label.is_integer() else label
@@ -168,10 +168,11 @@ def _record_file(file: Path) -> Record:
 
 
 def _pieces(size: int) -> Iterable[tuple[int, int]]:
-    """Start and length of what is read of a file, in bytes.
+    """Yields start and length of each piece of a file that is read, in bytes.
 
-    The first piece holds the header. A block's piece moves on by five from block to block, so that
-    it lies at another height of each slice; the first is in its middle, where the knee is.
+    The first piece contains the header. Then each block gives one piece, whose place moves by five
+    from block to block, so that slices are read at different heights; the first is in the middle,
+    where the knee is.
     """
     if size <= WHOLE_BYTES:
         yield 0, size

@@ -1,4 +1,4 @@
-"""Where and with what a run was made, for environment.json."""
+"""Software versions, machine and command of a run, for environment.json."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _PACKAGES = (
 
 
 def has_bfloat16() -> bool:
-    """Whether the device that computes has instructions for bfloat16, so that it gains by it."""
+    """Returns whether the GPU, or else the processor, has instructions for bfloat16."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         known = torch.cpu.get_capabilities()
-    except AttributeError:  # torch before 2.9 can't tell
+    except AttributeError:  # torch before 2.9 doesn't report them
         return False
     return any(bool(known.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def software() -> dict[str, Any]:
-    """Versions and kind of machine: what is the same at each start on one machine."""
+    """Returns versions and type of machine, which are the same for each start on one machine."""
     packages = {}
     for name in _PACKAGES:
         try:
             packages[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree that was never installed
+        except PackageNotFoundError:  # run from a source tree without installation
             packages[name] = "not installed"
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
@@ -56,10 +56,10 @@ def software() -> dict[str, Any]:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, machine, command and time; nothing of the user but the command's own words."""
+    """Returns versions, machine, command and time; no user data except in the command."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],  # noqa: PTH119  # a word, not a path
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],  # noqa: PTH119  # an argument, not a path
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         **software(),
@@ -67,10 +67,10 @@ def describe_environment() -> dict[str, Any]:
 
 
 def storable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts as JSON can hold and give them back: names of files that are no UTF-8 lose that.
+    """Returns the facts as JSON can store them, with question marks for bytes that aren't UTF-8.
 
-    Python reads such a name's bytes as halves of characters, which no reader of JSON should take;
-    here a question mark stands for each.
+    Python represents such bytes in names of files as lone surrogates, which JSON readers may
+    refuse.
     """
     text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
     return dict(parse_json(text.encode(errors="replace"), None, "record"))

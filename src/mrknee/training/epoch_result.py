@@ -1,4 +1,4 @@
-"""What an epoch's exams were predicted to be."""
+"""Predictions, losses and AUCs of one epoch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mrknee.scoring.discrimination import auc
 
 
 class EpochResult:
-    """What an epoch's exams were predicted to be, gathered batch by batch.
+    """Predictions and losses of one epoch, collected batch by batch.
 
     Attributes:
-        ids: exams in the order they came.
-        losses: each batch's loss, the mean over its known labels.
-        latest: exams in the latest batch.
+        ids: exam ids, in order of arrival.
+        losses: loss per batch, the mean over its known labels.
+        latest: number of exams in the latest batch.
     """
 
     def __init__(self, findings: tuple[str, ...]) -> None:
@@ -39,7 +39,7 @@ class EpochResult:
         labels: Float[Tensor, "exams findings"],
         loss: float,
     ) -> int:
-        """Takes one batch's logits, labels and summed loss; returns its number of known labels."""
+        """Adds a batch's logits, labels and summed loss; returns its number of known labels."""
         known = int((~labels.isnan()).sum())
         self.latest = len(ids)
         self.ids.extend(ids)
@@ -49,7 +49,7 @@ class EpochResult:
         return known
 
     def state(self) -> dict[str, Any]:
-        """All of it in plain values and tensors, for a run that is interrupted."""
+        """Returns the content as plain values and tensors, to resume an interrupted run."""
         return {
             "ids": self.ids,
             "losses": self.losses,
@@ -58,30 +58,30 @@ class EpochResult:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes back what `state` gave."""
+        """Restores the content returned by `state`."""
         self.ids, self.losses = list(state["ids"]), list(state["losses"])
         self._logits, self._labels = list(state["logits"]), list(state["labels"])
 
     @property
     def labels(self) -> Float[np.ndarray, "exams findings"]:
-        """1, 0, between them, or NaN (not known)."""
+        """Labels: 0 to 1, or NaN (unknown)."""
         return torch.cat(self._labels).double().numpy()
 
     @property
     def probabilities(self) -> Float[np.ndarray, "exams findings"]:
-        """0 to 1."""
+        """Predicted probabilities, 0 to 1."""
         return torch.cat(self._logits).double().sigmoid().numpy()
 
     def loss(self) -> float:
-        """The mean of the batches' losses, each weighed by its known labels; NaN without any."""
+        """Returns the mean loss over all known labels; NaN if there are none."""
         known = [int((~labels.isnan()).sum()) for labels in self._labels]
         return float(np.average(self.losses, weights=known)) if any(known) else math.nan
 
     def aucs(self) -> dict[str, float]:
-        """AUC of each finding and `mean`, over the findings that have one; NaN where none can be.
+        """Returns the AUC of each finding and their `mean` over the findings that have one.
 
-        An AUC needs both classes: a finding that shows one class only has none. Soft labels are of
-        the positive class from 0.5 on.
+        The AUC of a finding with labels of one class only is NaN, and so is the mean without any
+        AUC. Soft labels of 0.5 and above count as positive.
         """
         labels, probabilities = cut_labels(self.labels), self.probabilities
         each = {

@@ -1,8 +1,9 @@
-"""What a run will need, estimated before it starts: peak memory, and time per epoch.
+"""Estimates of peak memory and time per epoch before a run starts.
 
-Measured on a few slices in a copy of one encoder, then scaled to the largest batch that the data
-set can give, by the slice counts in its files' headers. Nothing of the run is touched: no weights,
-no statistics, no random numbers. docs/how-to/save-memory.md compares estimates with measured peaks.
+A few slices are measured in a copy of one encoder. The result is scaled to the largest batch that
+the data set can give, by the numbers of slices in the headers of its files. The run's weights,
+statistics and random numbers are unaffected. docs/how-to/save-memory.md compares estimates with
+measured peaks.
 """
 
 from __future__ import annotations
@@ -25,30 +26,30 @@ from mrknee.training.parts import Parts
 from mrknee.training.recipe import Recipe
 
 AUTOMATIC_SLICES = {"cpu": 4, "cuda": 64}
-"""What `slices_at_once: -1` means, by kind of device. On a processor 4 and 8 slices took about
-the same time; a GPU needs many to be busy (64 is not measured)."""
+"""Type of device -> number of slices for `slices_at_once: -1`. On a processor, 4 and 8 slices took
+about the same time; a GPU needs many for full use (64 is not measured)."""
 
 MOST_HEADERS = 2000
-"""Exams whose headers are read, at most; of more, so many spread evenly."""
+"""Maximum number of exams whose headers are read; of more exams, an evenly spaced selection."""
 
 TIMED_SECONDS = 0.5
-"""How long slices are timed for: on few of a small network, calls would be most of the time."""
+"""Target duration of the timing; shorter ones would mostly measure the overhead of calls."""
 
 MOST_TIMED = 64
-"""Slices that are timed, at most."""
+"""Maximum number of slices that are timed."""
 
 WORKER_BYTES = 80_000_000
-"""What a worker process holds of its own beside batches: assumed, not measured."""
+"""Memory of a worker process in addition to its batches: assumed, not measured."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What was measured on one encoder, in bytes and seconds per slice.
+    """Measurements of one encoder, in bytes and seconds per slice.
 
     Attributes:
-        kept: what the encoder keeps of a slice for its gradients.
-        largest: the largest tensor among that.
-        maps: the feature map.
+        kept: bytes that autograd keeps for the gradients.
+        largest: bytes of the largest tensor kept.
+        maps: bytes of the feature map.
         forward: seconds of encoding without gradients.
         both: seconds of encoding and gradients.
     """
@@ -62,16 +63,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will need.
+    """Estimated memory and time of a run.
 
     Attributes:
-        memory: peak bytes: on a GPU of its memory, otherwise of all processes of this start.
-        free: bytes there are for it; None where the system doesn't say.
-        seconds: of one epoch, validation included.
-        exams: exams trained on and validated on in an epoch.
-        largest: slices of the largest batch that can come.
+        memory: peak bytes: memory of the GPU, otherwise memory of all processes of this start.
+        free: bytes available for the run; None if unknown.
+        seconds: duration of one epoch, including validation.
+        exams: numbers of exams trained on and validated on per epoch.
+        largest: slices of the largest possible batch.
         device: cpu or cuda.
-        advice: what to change where memory does not suffice.
+        advice: settings to change if memory is insufficient.
     """
 
     memory: int
@@ -84,11 +85,11 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether there is enough memory, as far as is known."""
+        """Whether memory suffices; True if the free memory is unknown."""
         return self.free is None or self.memory <= self.free
 
     def text(self) -> str:
-        """Two or three lines for the person who waits."""
+        """Returns the estimate as two or three lines of text, with a warning if memory is low."""
         of = "the GPU's memory" if self.device == "cuda" else "memory"
         free = "" if self.free is None else f" ({self.free / 1e9:.1f} GB are free for it)"
         lines = [
@@ -112,9 +113,9 @@ def _duration(seconds: float) -> str:
 
 
 def slices_at_once(recipe: Recipe) -> int | None:
-    """How many slices go through an encoder together in training on this machine; None is all."""
+    """Returns how many slices pass through an encoder together in training; None means all."""
     if recipe.slices_at_once < 0:
-        # batch statistics of a few slices are others than those of all
+        # batch statistics of a few slices differ from those of all
         trained = recipe.network.batchnorm == "trained"
         return None if trained else AUTOMATIC_SLICES[device_here()]
     return recipe.slices_at_once or None
@@ -126,12 +127,12 @@ def estimate(
     """Estimates a run's peak memory and time per epoch.
 
     Args:
-        network: the run's, before training; a copy of one encoder is measured.
-        parts: which exams do what.
+        network: the network before training; a copy of one encoder is measured.
+        parts: the exams of each part.
         recipe: the settings.
-        precision: as the training loop's.
-        workers: worker processes that read exams, of all loaders together.
-        processes: that share a batch, on all machines.
+        precision: precision of the training loop.
+        workers: number of worker processes of all loaders together.
+        processes: number of processes that share a batch, on all machines.
     """
     device = device_here()
     fit = _slice_counts(parts.train, parts.fit)
@@ -150,14 +151,14 @@ def estimate(
         + batch * probe.maps * 2  # maps and their gradients
         + held * (probe.kept + 2 * probe.largest)
     )
-    unseen = SLICES_AT_ONCE.get(device, batch) * 3 * probe.largest  # validation: nothing is kept
+    unseen = SLICES_AT_ONCE.get(device, batch) * 3 * probe.largest  # validation keeps nothing
     memory = max(memory, trained * states + batch * (pixels * 5 + probe.maps) + unseen)
     if device == "cuda":
         memory += weights
         free: int | None = torch.cuda.mem_get_info()[0]
     else:
         resident = resident_memory() or 0
-        # each worker has two batches ready, and one at work
+        # each worker has two batches ready, and one in progress
         memory += resident + workers * (WORKER_BYTES + 3 * batch * pixels)
         free = free_memory()
         free = None if free is None else free + resident
@@ -176,18 +177,18 @@ def estimate(
 
 
 def _slice_counts(exams: Dataset, positions: Sequence[int]) -> list[int]:
-    """Slices of each exam, all planes together, from the files' headers."""
+    """Returns the number of slices of each exam, all series together, from the headers."""
     step = -(-len(positions) // MOST_HEADERS)
     return [exams.count_slices(position) for position in positions[::step]]
 
 
 def _total(counts: Sequence[int], exams: int) -> float:
-    """Slices of so many exams, of which these are counted."""
+    """Extrapolates the slice counts of some exams to the given number of exams."""
     return sum(counts) / len(counts) * exams
 
 
 def _largest_batch(counts: Sequence[int], recipe: Recipe, processes: int) -> int:
-    """Slices of the largest batch that can come, in one process."""
+    """Returns the number of slices of the largest possible batch, per process."""
     exams = -(-recipe.batch_exams // processes)
     most = sum(sorted(counts)[-exams:])
     if recipe.batch_slices is not None:
@@ -196,7 +197,7 @@ def _largest_batch(counts: Sequence[int], recipe: Recipe, processes: int) -> int
 
 
 def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Probe:
-    """Encodes and differentiates a few grey slices in a copy of the first encoder."""
+    """Measures encoding and gradients of a few slices in a copy of the first encoder."""
     encoder = copy.deepcopy(next(iter(network.encoders.values()))).to(device)
     weights = [p for p in encoder.parameters() if p.requires_grad]
     side = recipe.preparation.crop
@@ -219,7 +220,7 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
         return kept.total, kept.largest, maps.nbytes, clock() - begin
 
     with torch.random.fork_rng(), torch.enable_grad():
-        # BatchNorm can't measure the statistics of one slice whose map is one cell
+        # BatchNorm can't compute statistics of one slice if its feature map has one cell
         two, *_ = run(2)
         four, largest, maps, both = run(4)
         most = min(slices_at_once(recipe) or MOST_TIMED, MOST_TIMED)
@@ -232,7 +233,7 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
             encoder(pictures)
         forward = clock() - begin
     return Probe(
-        kept=max(four - two, 0) / 2,  # without what does not grow with the slices
+        kept=max(four - two, 0) / 2,  # excludes memory that doesn't depend on the slices
         largest=largest / 4,
         maps=maps / 4,
         forward=forward / count,
@@ -241,11 +242,11 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
 
 
 class _Kept:
-    """Counts the bytes that autograd keeps for gradients, each piece of memory once.
+    """Counts the bytes that autograd keeps for gradients, each storage once.
 
     Attributes:
-        total: bytes, without the weights themselves.
-        largest: bytes of the largest piece.
+        total: bytes, without the weights.
+        largest: bytes of the largest storage.
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""A run that goes on with another number of epochs: what that does to its learning rate."""
+"""Resuming a run with another number of epochs: the effect on the learning rate."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mrknee.training.recipe import Recipe
 def extension_note(
     recipe: Recipe, epochs_before: int, *, rate: float, step: int, steps: int
 ) -> str | None:
-    """What a person should know before a run goes on with more, or fewer, epochs than before.
+    """Describes the effect of resuming with more, or fewer, epochs than before.
 
     Args:
-        recipe: the settings now.
-        epochs_before: its `epochs` at the last start.
-        rate: the learning rate the run has reached.
-        step: optimizer steps made so far.
-        steps: optimizer steps of the whole run now, the cosine's length.
+        recipe: the current settings.
+        epochs_before: `epochs` at the last start.
+        rate: current learning rate of the run.
+        step: number of finished optimizer steps.
+        steps: optimizer steps of the extended run, the length of the cosine schedule.
 
     Returns:
-        A sentence; None where the number of epochs is the same, or changes nothing else.
+        A sentence; None if the number of epochs is the same or has no other effect.
     """
     base, schedule = recipe.optimizer.learning_rate, recipe.schedule
     if schedule.name == "plateau" and recipe.epochs != epochs_before:
@@ -29,8 +29,8 @@ def extension_note(
             f"{recipe.epochs} epochs in place of {epochs_before}: the learning rate goes on from "
             f"{rate:.3g}, where the plateau has brought it"
         )
-    # a start that was killed before it saved has left its `epochs` in settings.yaml, but not in
-    # the learning rate
+    # compare rates, not epochs: a start that was killed before it saved a state has changed
+    # `epochs` in settings.yaml, but not the learning rate
     if schedule.name != "cosine" or isclose(rate, base * cosine_factor(step, steps, schedule)):
         return None
     return (

@@ -1,4 +1,4 @@
-"""After the last epoch: the inner exams fix the decisions, then valid is read once."""
+"""Evaluation after the last epoch: calibration, operating points, and scores on valid."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SOFT = "soft labels count as present from 0.5 on, in calibration, operating poin
 def read_best(
     out: Path, parts: Parts, recipe: Recipe, processes: Processes
 ) -> dict[str, Predictions]:
-    """Reads the inner exams and valid with the best epoch's network; each exam once.
+    """Predicts the inner exams and valid with the network of the best epoch.
 
-    Several processes read a part each; all get everything.
+    The exams are divided among the processes; all processes get all predictions.
 
     Returns:
-        inner, valid -> uncalibrated predictions, in the data set's order; no inner where the
-        epoch was selected on valid, no valid where it is missing or has no labels.
+        inner, valid -> uncalibrated predictions, in the order of the data set; without inner if the
+        epoch was selected on valid, without valid if it is missing or has no labels.
     """
     best = load_checkpoint(RunFolder(out).best)
     network = best.network.to(device_here())
@@ -70,20 +70,19 @@ def read_best(
 def evaluate_best(
     out: Path, parts: Parts, recipe: Recipe, raw: Mapping[str, Predictions]
 ) -> Scorecard:
-    """Fixes calibration and operating points on the inner exams, then scores valid.
+    """Fits calibration and operating points on the inner exams, then scores valid.
 
-    They are saved with the best epoch's weights. Where the epoch was selected on valid, there are
-    no inner exams, and nothing is fitted.
+    Both are saved with the weights of the best epoch. If the epoch was selected on valid, there are
+    no inner exams, and nothing is fitted. Predictions are written to the run folder.
 
     Args:
         out: the run folder; holds the best epoch in `best/`.
-        parts: which exams do what.
+        parts: the exams of each part.
         recipe: the run's settings.
-        raw: what `read_best` gave.
+        raw: predictions from `read_best`.
 
     Returns:
-        The scorecard on valid, or on the inner exams where valid is missing or has no labels;
-        the predictions are written to the run folder.
+        The scorecard on valid, or on the inner exams if valid is missing or has no labels.
     """
     best = load_checkpoint(RunFolder(out).best)
     findings = Findings(best.network.findings)
@@ -97,7 +96,7 @@ def evaluate_best(
         file = RunFolder(out).predictions(part)
         Predictions(raw.ids, findings, calibrated).write(file)
         exams = parts.selecting if part == "inner" else parts.valid
-        assert exams is not None  # noqa: S101  # it was read
+        assert exams is not None  # noqa: S101  # raw holds its predictions
         positions = parts.chosen if part == "inner" else range(len(exams))
         odd = remarks_on(exams, positions, sizes_from(best.provenance.get("stack_sizes")))
         write_remarks(file, odd)
@@ -111,7 +110,7 @@ def evaluate_best(
         return score(
             findings,
             cut_labels(labels),
-            Predictions.read(file).probabilities,  # what was written is what is scored
+            Predictions.read(file).probabilities,  # score the predictions as written
             split=part,
             notes=[*notes, *notes_on(odd, len(raw.ids))],
             operating_points=points,
@@ -134,15 +133,15 @@ def evaluate_best(
 def fit_decisions(
     raw: Predictions, labels: Float[np.ndarray, "exams findings"], recipe: Recipe
 ) -> tuple[Calibration | None, dict[str, tuple[OperatingPoint, ...]]]:
-    """The calibration, and two operating points a finding on what it makes of the probabilities.
+    """Fits the calibration, and two operating points per finding on calibrated probabilities.
 
     Args:
-        raw: the network's own probabilities of exams that it was not trained on.
-        labels: of those exams; 1, 0 or NaN.
-        recipe: says whether to calibrate, and the sensitivity of the second point.
+        raw: uncalibrated predictions of exams that the network was not trained on.
+        labels: labels of these exams: 1, 0 or NaN.
+        recipe: states whether to calibrate, and the sensitivity of the second point.
 
     Returns:
-        The calibration, None where the recipe wants none; and finding -> Youden's point, and the
+        The calibration, None if the recipe turns it off; and finding -> Youden's point, and the
         point of the stated sensitivity.
     """
     calibration, probabilities = None, raw.probabilities

@@ -1,8 +1,8 @@
 """The training loop: epochs of optimizer steps, each followed by a validation.
 
-One batch is a few exams. `accumulate` batches make an optimizer step, whose gradient is that of
-the mean loss over all known labels of the step, in all processes. The state of the loop can be
-saved after any step; a loop that restores it goes on with the same numbers to the last bit.
+A batch holds a few exams. An optimizer step follows `accumulate` batches; its gradient is that of
+the mean loss over all known labels of these batches, in all processes. The state of the loop can
+be saved after any step; a loop that restores it continues with bit-identical results.
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ from mrknee.training.processes import Processes, gather
 from mrknee.training.recipe import Recipe
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-"""Numbers that encoders and head compute with: float32, or partly bfloat16 or float16."""
+"""Arithmetic of encoders and head: float32, or mixed with bfloat16 or float16."""
 
 Loader = DataLoader[Batch | MrkneeError]
 
-_MAX_NAMED = 8  # exams of a batch that an error lists
+_MAX_NAMED = 8  # maximum number of exams listed in an error
 
 
 @runtime_checkable
 class Record(Protocol):
-    """What is called while a loop runs; `RunRecord` writes the run folder."""
+    """Callbacks of the training loop; `RunRecord` implements them and writes the run folder."""
 
     def start(self, loop: TrainingLoop, batches: EpochBatches) -> None:
-        """Before the first batch; `batches` are those of the training exams."""
+        """Called before the first batch; `batches` are those of the training exams."""
 
     def trained(self, loop: TrainingLoop, batch: int, batches: int) -> None:
-        """After batch `batch` of `batches` of an epoch; counted from 1."""
+        """Called after training batch `batch` (from 1) of `batches` in an epoch."""
 
     def validated(self, loop: TrainingLoop, batch: int, batches: int) -> None:
-        """After a batch of the validation."""
+        """Called after validation batch `batch` (from 1) of `batches`."""
 
     def end_epoch(self, loop: TrainingLoop, learning_rate: float) -> None:
-        """After the validation of epoch `loop.epoch`, counted from 1; the rate it ended with."""
+        """Called after the validation of epoch `loop.epoch` (from 1); the rate is its last one."""
 
     def has_stalled(self) -> bool:
-        """Whether training should stop before the next epoch."""
+        """Returns whether training should stop before the next epoch."""
 
     def end(self) -> None:
-        """After training, however it ended."""
+        """Called after training, also after an error."""
 
 
 class Objective(nn.Module):
-    """A network and its loss, as one module: what several processes synchronise.
+    """A network and its loss as one module, which DistributedDataParallel can wrap.
 
     Args:
         network: the network.
-        preparation: how slices become its input.
+        preparation: converts slices to the network's input.
         pos_weight: float32 (findings,): weight of the positive labels of each finding.
     """
 
@@ -81,12 +81,12 @@ class Objective(nn.Module):
     def forward(
         self, batch: Batch
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "exams findings"], Float[Tensor, "exams findings"]]:
-        """The loss summed over the batch's known labels, its logits, and its labels."""
+        """Returns the loss summed over the batch's known labels, its logits, and its labels."""
         if len(batch):
             logits = self.network(batch.prepared(self.preparation), batch.lengths).float()
             loss = summed_loss(logits, batch.labels, self.pos_weight)  # type: ignore[arg-type]  # a buffer
             return loss, logits, batch.labels
-        # nothing to add, but every parameter needs a gradient
+        # an empty batch contributes nothing, but every parameter needs a gradient
         trained = [p.sum() for p in self.parameters() if p.requires_grad]
         nothing = torch.zeros((0, len(self.findings)))
         return 0.0 * torch.stack(trained).sum(), nothing, nothing
@@ -96,18 +96,18 @@ class TrainingLoop:
     """Trains a network by a recipe.
 
     Args:
-        network: the network; moved to the GPU where there is one.
+        network: the network; moved to the GPU if there is one.
         recipe: the settings.
-        pos_weight: float32 (findings,), from the exams trained on; it weighs the validation loss
-            too, so that the two can be compared and no validation label steers training.
-        steps: optimizer steps of the whole run: the cosine's length.
-        precision: see `Precision`.
-        processes: this process, of those that train together.
+        pos_weight: float32 (findings,), from the exams trained on; used in the validation loss too,
+            so that the two losses can be compared and no validation label influences training.
+        steps: optimizer steps of the complete run: the length of the cosine schedule.
+        precision: arithmetic of encoders and head.
+        processes: rank and number of the processes that train together.
 
     Attributes:
-        epoch: epochs that are done.
-        step: optimizer steps that are done.
-        train_result: predictions of the epoch that is trained.
+        epoch: number of finished epochs.
+        step: number of finished optimizer steps.
+        train_result: training predictions of the current epoch.
         valid_result: predictions of the latest validation.
     """
 
@@ -143,16 +143,16 @@ class TrainingLoop:
         self.epoch = self.step = self._batches = 0
         self.train_result = EpochResult(self.findings)
         self.valid_result = EpochResult(self.findings)
-        self._known: list[int] = []  # known labels of each batch of the step so far
+        self._known: list[int] = []  # number of known labels of each batch of the current step
         self._set_learning_rate()
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def state(self) -> dict[str, Any]:
-        """All that a later loop needs to go on: tensors and plain values."""
+        """Returns the state needed to continue training: tensors and plain values."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -163,7 +163,7 @@ class TrainingLoop:
         }
 
     def restore(self, state: dict[str, Any], epoch: int, batches: int) -> None:
-        """Takes back what `state` gave after so many epochs and batches of the next one."""
+        """Restores a `state` saved after `epoch` epochs and `batches` batches of the next one."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -174,23 +174,23 @@ class TrainingLoop:
             self.train_result.restore(state["train_result"])
 
     def fit(self, training: Loader, selecting: Loader, record: Record) -> None:
-        """Trains until the recipe's last epoch, or until the record says that it has stalled.
+        """Trains until the recipe's last epoch, or until `record.has_stalled()`.
 
         Args:
-            training: the exams to train on; its sampler stands where `restore` has left off.
+            training: the exams to train on; its sampler starts at the restored batch.
             selecting: the exams to validate on.
-            record: called on the way.
+            record: callbacks.
 
         Raises:
             MrkneeError: an exam can't be read, or a loss or a gradient isn't finite.
         """
         module: Callable[[Batch], Any] = self.objective
         if self.processes.world > 1:
-            # an exam without a plane leaves that plane's encoder without a gradient
+            # if an exam lacks a plane, the encoder of that plane gets no gradient
             unused = self.recipe.allow_missing_plane
             module = DistributedDataParallel(self.objective, find_unused_parameters=unused)
         sampler = training.batch_sampler
-        assert isinstance(sampler, EpochBatches)  # noqa: S101  # load_batches'
+        assert isinstance(sampler, EpochBatches)  # noqa: S101  # created by load_batches
         record.start(self, sampler)
         try:
             while self.epoch < self.recipe.epochs and not (
@@ -214,7 +214,7 @@ class TrainingLoop:
         total = len(loader)
         for index, loaded in enumerate(loader, start=self._batches):
             batch = raise_if_error(loaded).to(self.device, non_blocking=True)
-            # dropout is drawn from (seed, epoch, batch), so a run can be resumed
+            # dropout depends on seed, epoch, batch and rank only, so a run can be resumed
             place = [self.recipe.seed, self.epoch, index, self.processes.rank]
             torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
             last = (index + 1) % self.recipe.accumulate == 0 or index + 1 == total
@@ -226,8 +226,8 @@ class TrainingLoop:
                 with self._autocast():
                     loss = self._record_batch(module(batch), batch, self.train_result)
                 self._refuse_nonfinite("training", index, self.train_result)
-                # scaled by the first batch's known labels, corrected in `_take_step`; gradients
-                # are averaged over the processes
+                # divided by the first batch's number of known labels, corrected in `_take_step`;
+                # times the number of processes, because their gradients are averaged
                 mean = loss / max(self._known[0], 1) * self.processes.world
                 self.scaler.scale(mean).backward()
             if last:
@@ -237,7 +237,7 @@ class TrainingLoop:
     def _record_batch(
         self, made: tuple[Tensor, Tensor, Tensor], batch: Batch, result: EpochResult
     ) -> Tensor:
-        """Adds the batch's predictions, of all processes, to the result; returns the loss here."""
+        """Adds the predictions of all processes to the result; returns the loss of this one."""
         loss, logits, labels = made
         parts = gather((batch.ids, logits.detach().cpu(), labels.cpu(), float(loss.detach())))
         ids, all_logits, all_labels, losses = zip(*parts, strict=True)
@@ -253,7 +253,7 @@ class TrainingLoop:
 
     def _take_step(self, index: int) -> None:
         self.scaler.unscale_(self.optimizer)
-        # the batches' gradients were divided by the first one's known labels
+        # all gradients were divided by the first batch's number of known labels
         factor = max(self._known[0], 1) / max(sum(self._known), 1)
         self._known = []
         self._refuse_nonfinite_gradients(index)
@@ -293,7 +293,7 @@ class TrainingLoop:
             self.device,
             number,
             enabled=self.precision != "32-true",
-            # a cached copy of a weight would add up its gradients, of all planes, in 16 bits
+            # a cached copy of a weight would sum the gradients of all planes in 16 bits
             cache_enabled=False,
         )
 
@@ -304,8 +304,8 @@ class TrainingLoop:
     def _refuse_nonfinite_gradients(self, index: int) -> None:
         """Stops before a step that would make weights infinite or NaN.
 
-        With float16 the gradient scaler skips such steps and lowers its scale, so they are left
-        to it. In several processes gradients are averaged already: all processes stop together.
+        With float16, the gradient scaler skips such steps and lowers its scale. With several
+        processes, gradients are averaged already, so all processes stop together.
         """
         if self.precision == "16-mixed":
             return
@@ -318,16 +318,16 @@ class TrainingLoop:
             self._stop("gradients that are infinite or NaN", index, self.train_result)
 
     def _stop(self, found: str, index: int, result: EpochResult) -> NoReturn:
-        """Ends a training whose loss or gradient is not finite; every process does so alike.
+        """Ends training because a loss or gradient is not finite, in all processes.
 
         Args:
-            found: what is not finite.
-            index: the batch in its epoch, from 0.
-            result: holds the exams of that batch as its latest.
+            found: the value that is not finite.
+            index: index of the batch in its epoch, from 0.
+            result: its latest exams are those of the batch.
 
         Raises:
             MrkneeError: always, in the first process.
-            SystemExit: always, in the others, which leave the message to the first.
+            SystemExit: always, in the others; only the first reports the error.
         """
         if self.processes.rank:
             raise SystemExit(1)

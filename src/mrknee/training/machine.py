@@ -1,4 +1,4 @@
-"""How much memory this process may still take: the machine's, or less where a cgroup says so."""
+"""Free memory of the machine for this process, including limits by cgroups."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def resident_memory(proc: Path = _PROC) -> int | None:
-    """Bytes of memory that this process holds now; None where the system doesn't say."""
+    """Returns the resident memory of this process in bytes; None if unknown."""
     return _kilobytes(proc / "self" / "status", "VmRSS:")
 
 
 def free_memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int | None:
-    """Bytes that can still be taken before something is ended; None where the system doesn't say.
+    """Returns the bytes that can still be allocated before a process is killed; None if unknown.
 
-    The least of what the kernel calls available and what is left in each cgroup this process is in
-    (version 1 or 2, all levels: containers, SLURM and systemd set limits so). Files that the
-    kernel keeps in memory count as free, in a cgroup too.
+    This is the minimum of the memory that the kernel reports as available and of the rest below the
+    limit of each cgroup of this process (version 1 or 2, all levels; containers, SLURM and systemd
+    set such limits). Cached files count as free, also in cgroups.
     """
     available = _kilobytes(proc / "meminfo", "MemAvailable:")
     if available is None:
@@ -36,7 +36,7 @@ def _kilobytes(file: Path, name: str) -> int | None:
 
 
 def _left_in_cgroups(proc: Path, cgroups: Path) -> Iterator[int]:
-    """What is left below each memory limit; 2**60 and more is no limit."""
+    """Yields the bytes left below each memory limit; 2**60 and more means no limit."""
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -50,7 +50,7 @@ def _left_in_cgroups(proc: Path, cgroups: Path) -> Iterator[int]:
             cached = "total_inactive_file"
         else:
             continue
-        # within a container the path can be one that only the host knows; the root is its own then
+        # in a container, the path may exist on the host only; then the root is the container's
         own = root / path.lstrip("/")
         for folder in dict.fromkeys([own, *own.parents, root]):
             if folder.is_relative_to(root):
@@ -68,6 +68,6 @@ def _left(folder: Path, limit: str, used: str, cached: str) -> int | None:
         statistics = dict(
             line.split() for line in (folder / "memory.stat").read_text().splitlines()
         )
-    except (OSError, ValueError):  # no such level, or no limit at it
+    except (OSError, ValueError):  # no such level, or no limit at this level
         return None
     return max(int(most) - taken + int(statistics.get(cached, 0)), 0)

@@ -1,4 +1,4 @@
-"""The loss: weighted binary cross-entropy over the labels that are known."""
+"""The loss: weighted binary cross-entropy over the known labels."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from mrknee.errors import DataError
 def positive_weights(
     labels: Float[np.ndarray, "exams findings"], findings: tuple[str, ...]
 ) -> Float[Tensor, " findings"]:
-    """Negatives divided by positives, per finding; unknown labels count as neither.
+    """Returns the number of negatives divided by that of positives, per finding.
 
-    A soft label counts as a share of each: 0.3 is 0.3 of a positive and 0.7 of a negative.
+    A soft label counts as a share of each: 0.3 is 0.3 of a positive and 0.7 of a negative. Unknown
+    labels count as neither.
 
     Args:
-        labels: of the exams trained on, and of no others: 1, 0, between them, or NaN (not known).
-        findings: their names, for the error.
+        labels: labels of the exams trained on only: 0 to 1, or NaN (unknown).
+        findings: names of the findings, for the error.
 
     Returns:
-        float32; on MRNet's training labels 0.24, 4.43, 1.85.
+        float32; for MRNet's training labels 0.24, 4.43, 1.85.
 
     Raises:
         MrkneeError: a finding has no positive or no negative exam.
@@ -46,9 +47,9 @@ def summed_loss(
     labels: Float[Tensor, "exams findings"],
     pos_weight: Float[Tensor, " findings"],
 ) -> Float[Tensor, ""]:
-    """The sum of the weighted cross-entropy over the known labels; 0 where none is known.
+    """Returns the sum of the weighted cross-entropy over the known labels; 0 if there are none.
 
-    Sums of parts of a batch add up to the batch's; means don't, when labels are missing.
+    Sums over parts of a batch add up to the sum over the batch; means don't if labels are missing.
     """
     known = ~torch.isnan(labels)
     each = functional.binary_cross_entropy_with_logits(

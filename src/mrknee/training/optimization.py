@@ -1,4 +1,4 @@
-"""The recipe's optimizer and its learning rate."""
+"""The optimizer and the cosine schedule of a recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mrknee.training.recipe import OptimizerSettings, ScheduleSettings
 def make_optimizer(
     parameters: list[torch.nn.Parameter], settings: OptimizerSettings
 ) -> torch.optim.Optimizer:
-    """The recipe's optimizer over these parameters."""
+    """Creates the recipe's optimizer for the given parameters."""
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.name == "adam":
         return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
@@ -28,7 +28,7 @@ def make_optimizer(
 
 
 def cosine_factor(step: int, steps: int, settings: ScheduleSettings) -> float:
-    """The learning rate's factor at a step: linear from 0 in the warm-up, then a half cosine."""
+    """Returns the factor of the learning rate at a step: linear warm-up, then half a cosine."""
     warm = settings.warmup * steps
     if step < warm:
         return (step + 1) / (warm + 1)

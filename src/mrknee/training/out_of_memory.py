@@ -1,8 +1,8 @@
-"""Running out of memory: a message with what to change, where the system leaves time for one.
+"""Running out of memory: an error with advice, or a report at the next start.
 
-Linux ends a process that takes more memory than there is with SIGKILL, without a word. A marker in
-the run folder, `.running`, is there while a start of the run is at work; whoever finds it later
-knows that the start was ended so.
+Linux kills a process that uses too much memory with SIGKILL, so it can't print an error. Therefore
+the run folder contains a marker, `.running`, while a start of the run is active. A marker left over
+shows the next start that the last one was killed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SHORT = re.compile(
     r"std::length_error|could not create a memory object",
     re.IGNORECASE,
 )
-"""What torch, CUDA, oneDNN and the C++ library say in a RuntimeError where memory ran out."""
+"""Messages of RuntimeErrors from torch, CUDA, oneDNN and C++ when memory ran out."""
 
 _WORKER = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)")
-"""torch's words where the system has ended a worker process of a data loader."""
+"""Message of torch when the system has killed a worker process of a data loader."""
 
 
 def what_to_change(recipe: Recipe) -> str:
-    """The settings that lower memory, the most effective first, with the recipe's values."""
+    """Returns advice: settings that reduce memory, most effective first, with current values."""
     advice = []
     if recipe.network.batchnorm == "frozen":
         few = recipe.slices_at_once
@@ -55,10 +55,10 @@ def what_to_change(recipe: Recipe) -> str:
 
 @contextmanager
 def told_if_memory_runs_out(recipe: Recipe) -> Iterator[None]:
-    """Turns what Python, torch and CUDA raise where memory runs out into one clear error.
+    """Converts out-of-memory errors of Python, torch and CUDA to one error with advice.
 
     Raises:
-        MrkneeError: memory has run out, or the system has ended a process that reads exams.
+        MrkneeError: memory ran out, or the system killed a process that reads exams.
     """
     try:
         yield
@@ -84,7 +84,7 @@ def told_if_memory_runs_out(recipe: Recipe) -> Iterator[None]:
 
 
 def is_out_of_memory(fault: BaseException) -> bool:
-    """Whether an error says that memory has run out; torch has no one type for that."""
+    """Returns whether an error means that memory ran out; torch has no single type for that."""
     if isinstance(fault, OSError):
         return fault.errno == errno.ENOMEM
     return isinstance(fault, MemoryError) or (
@@ -93,7 +93,7 @@ def is_out_of_memory(fault: BaseException) -> bool:
 
 
 def kills_for_memory() -> int | None:
-    """How many processes the kernel has ended for lack of memory since it started, if it counts."""
+    """Returns how many processes the kernel has killed for lack of memory; None if unknown."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
@@ -110,9 +110,9 @@ def _boot() -> str | None:
 
 @contextmanager
 def marked_as_running(out: Path) -> Iterator[None]:
-    """Keeps the marker in the run folder while the work lasts; an error or Ctrl-C removes it too.
+    """Keeps the marker in the run folder inside the `with` block.
 
-    What leaves it there is an end without a chance to clean up: SIGKILL, a crash, a power failure.
+    Errors and Ctrl-C remove the marker too. It is left over after SIGKILL, a crash or a power loss.
     """
     marker = {"process": os.getpid(), "boot": _boot(), "kills": kills_for_memory()}
     with whole_file(RunFolder(out).marker) as beside:
@@ -124,7 +124,7 @@ def marked_as_running(out: Path) -> Iterator[None]:
 
 
 def how_it_was_ended(out: Path, recipe: Recipe) -> str | None:
-    """What is known of a start of this run that was ended without a word; None where none was."""
+    """Describes how the last start of this run was killed; None if it wasn't."""
     if not RunFolder(out).marker.exists():
         return None
     cause = "most likely for lack of memory"
@@ -138,7 +138,7 @@ def how_it_was_ended(out: Path, recipe: Recipe) -> str | None:
                 cause = "for lack of memory: the kernel has ended processes for that since"
             else:
                 cause += " (or by a SIGKILL from elsewhere: the kernel has counted no such end)"
-    except (MrkneeError, KeyError, TypeError):  # a broken marker still says that it was ended
+    except (MrkneeError, KeyError, TypeError):  # a broken marker still means: it was killed
         pass
     return (
         f"the last start of this run was ended without a word, {cause}. If it was memory, "

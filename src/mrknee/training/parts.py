@@ -1,4 +1,4 @@
-"""Which exams do what."""
+"""Assignment of exams to parts: trained on, selecting the epoch, or validation."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from mrknee.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Parts:
-    """Which exams do what.
+    """The exams that are trained on, select the epoch, or validate.
 
     Attributes:
-        train: the folder of training exams, with labels.
-        fit: positions in it of the exams trained on.
-        selecting: the folder of the exams that select the epoch, and `chosen` their positions.
-        valid: the folder of validation exams, with the findings of `train`: labels that it lacks
-            are NaN; None where the data set has none.
+        train: the split of training exams, with labels.
+        fit: positions in `train` of the exams trained on.
+        selecting: the split of the exams that select the epoch: `train` or `valid`.
+        chosen: positions in `selecting` of the exams that select the epoch.
+        valid: the validation split, with the findings of `train` and NaN for missing labels; None
+            if the data set has no such split.
     """
 
     train: Dataset
@@ -37,21 +38,21 @@ class Parts:
 
     @property
     def unread(self) -> tuple[Path, ...]:
-        """Files among the stacks that are not read; see `Dataset.unread`."""
+        """Unexpected files in the folders of the stacks, which are ignored (`Dataset.unread`)."""
         return self.train.unread + (() if self.valid is None else self.valid.unread)
 
     @property
     def scores_valid(self) -> bool:
-        """Whether valid is there and has a label of any finding."""
+        """Whether valid exists and has at least one label."""
         return self.valid is not None and not bool(np.isnan(self.valid.labels).all())
 
     def series(self) -> dict[str, int]:
-        """Series -> how many of the exams trained on have it."""
+        """Returns series -> number of exams trained on that have it."""
         having = [self.train.series_of(position) for position in self.fit]
         return {name: sum(name in those for those in having) for name in self.train.series.names}
 
     def table(self) -> str:
-        """`split.csv`: a line an exam that is used, with its part."""
+        """Returns `split.csv`: one line per used exam, with its part."""
         rows = [(self.train.ids[i], "train") for i in self.fit]
         if self.selecting is self.train:
             rows += [(self.train.ids[i], "inner") for i in self.chosen]
@@ -61,11 +62,11 @@ class Parts:
 
 
 def divide(data: Path, recipe: Recipe) -> Parts:
-    """Opens the data set and says which exams are trained on and which select the epoch.
+    """Opens the data set and chooses the exams that are trained on and that select the epoch.
 
-    The exams are drawn by the labels of all findings there are, learned or not: networks of
-    different findings train and select on the same exams, and can be compared. Exams of one group
-    (`groups.csv`) are in one part.
+    The split is stratified by the labels of all findings of the data set, whether learned or not:
+    networks for different findings use the same exams and can be compared. Exams of one group
+    (`groups.csv`) are in the same part.
     """
 
     def open_split(
@@ -96,7 +97,7 @@ def divide(data: Path, recipe: Recipe) -> Parts:
     if recipe.max_exams is not None and recipe.max_exams < len(exams):
         _, used = inner_split(patterns, recipe.max_exams / len(exams), recipe.seed)
     valid = None
-    if (data / "valid").is_dir():  # may lack labels of some findings: the others are scored
+    if (data / "valid").is_dir():  # labels may be missing: the other findings are scored
         valid = open_split("valid", exams.findings, allow_missing_labels=True)
     if recipe.selection.part == "valid":
         if valid is None or np.isnan(valid.labels).all():
@@ -115,16 +116,16 @@ def divide(data: Path, recipe: Recipe) -> Parts:
 
 
 def stack_sizes(exams: Dataset, positions: Sequence[int]) -> dict[str, dict[str, list[int]]]:
-    """The smallest and largest stacks that a network is trained on, for its provenance.
+    """Returns the range of stack sizes that a network is trained on, for its provenance.
 
-    Exams of other sizes are marked when they are read (`mrknee.exams.plausibility`).
+    Predictions of exams outside this range get a remark (`mrknee.exams.plausibility`).
 
     Args:
-        exams: the training exams; uint8 files are opened, not read.
-        positions: those trained on, at least one.
+        exams: the training split; of uint8 files only the headers are read.
+        positions: positions of the exams trained on, at least one.
 
     Returns:
-        Series -> slices, rows and cols, each with its minimum and maximum.
+        Series -> slices, rows and cols, each with minimum and maximum.
     """
     shapes: dict[str, list[tuple[int, int, int]]] = {}
     for position in positions:
@@ -141,9 +142,9 @@ def load_part(
     training: bool = False,
     share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch | MrkneeError]:
-    """The exams of a part in batches; when training, shuffled and augmented.
+    """Returns a loader of the exams of a part in batches; if `training`, shuffled and augmented.
 
-    `share` is (rank, processes) where each batch is dealt to several processes.
+    `share` is (rank, number of processes) if the exams of each batch are divided among processes.
     """
     augmentation = recipe.augmentation if training and recipe.augmentation.any else None
     return load_batches(
@@ -158,12 +159,12 @@ def load_part(
 
 
 def skip_batches(loader: DataLoader[Batch | MrkneeError], epoch: int, batches: int) -> None:
-    """Lets a loader start in this epoch after so many of its batches."""
+    """Lets a loader start in the given epoch after the given number of batches."""
     _batches_of(loader).skip_batches(epoch, batches)
 
 
 def count_steps(loader: DataLoader[Batch | MrkneeError], recipe: Recipe) -> int:
-    """How many steps the optimizer makes in all epochs; an epoch's last may have fewer batches."""
+    """Returns the number of optimizer steps of all epochs; each epoch's last may be smaller."""
     batches = _batches_of(loader)
     if recipe.batch_slices is None:
         return recipe.epochs * -(-len(batches) // recipe.accumulate)
@@ -171,5 +172,5 @@ def count_steps(loader: DataLoader[Batch | MrkneeError], recipe: Recipe) -> int:
 
 
 def _batches_of(loader: DataLoader[Batch | MrkneeError]) -> EpochBatches:
-    assert isinstance(loader.batch_sampler, EpochBatches)  # noqa: S101  # load_part's
+    assert isinstance(loader.batch_sampler, EpochBatches)  # noqa: S101  # created by load_part
     return loader.batch_sampler

@@ -1,7 +1,7 @@
-"""Several processes that train one network, started by torchrun.
+"""Training in several processes started by torchrun: rank, world size and collectives.
 
-Gradients are averaged by torch's DistributedDataParallel. Every process knows all predictions of
-every step, so that all take the same decisions; the first one writes and shows.
+Gradients are averaged by torch's DistributedDataParallel. Every process receives the predictions of
+all processes, so that all take the same decisions; only the first one writes and prints.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Processes:
-    """Which process this is, of how many.
+    """Rank of this process among the processes that train together.
 
     Attributes:
-        rank: this one, from 0.
-        world: all of them.
-        nodes: machines that they run on.
+        rank: index of this process, from 0.
+        world: number of processes.
+        nodes: number of machines.
     """
 
     rank: int = 0
@@ -33,10 +33,11 @@ class Processes:
     nodes: int = 1
 
     def first_does(self, work: Callable[[], Value]) -> Value:
-        """Lets the first process do it, and gives its result to all; ends them if it fails.
+        """Calls `work` in the first process only and returns its result in all processes.
 
         Raises:
-            Exception: in the first process, whatever `work` raises; the others end quietly.
+            Exception: in the first process, any exception of `work`.
+            SystemExit: in the other processes, if `work` fails.
         """
         if self.world == 1:
             return work()
@@ -54,16 +55,16 @@ class Processes:
 
 @contextmanager
 def connected_processes() -> Iterator[Processes]:
-    """Connects the processes that torchrun has started; one alone where it has not."""
+    """Connects the processes started by torchrun; without torchrun, there is one process."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Processes()
         return
-    # a handler would wait for processes that may have ended; the saved state is safe without one
+    # a handler could wait for processes that have ended; the saved state is safe without one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # predictions go by gloo, gradients by what the device has
+    # gloo transfers predictions; NCCL, if available, gradients
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backend)
     try:
@@ -74,7 +75,7 @@ def connected_processes() -> Iterator[Processes]:
 
 
 def gather(value: Value) -> list[Value]:
-    """The value of each process, in the order of their ranks."""
+    """Returns the values of all processes, in the order of their ranks."""
     if not torch.distributed.is_initialized():
         return [value]
     values: list[Any] = [None] * torch.distributed.get_world_size()

@@ -1,6 +1,6 @@
-"""The settings of a training run: one typed tree, and its named instances in `recipes/*.yaml`.
+"""The settings of a training run: a tree of typed settings, with instances in `recipes/*.yaml`.
 
-Importing this file imports neither torch nor numpy.
+Importing this module imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 _RECIPES = Path(__file__).parent / "recipes"
 
 _MANY = 1_000_000
-"""More exams, slices or steps than any data set of knees has, and than any counter here needs. Like
-other limits that mathematics doesn't give, it is there to refuse a slip, not to advise."""
+"""Upper limit of exams, slices and steps, larger than any data set of knees needs. Like other
+limits without a mathematical reason, it catches typing errors and is not a recommendation."""
 
 Count = Annotated[int, Field(ge=1, le=_MANY)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
@@ -35,29 +35,29 @@ ShareOrNone = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
-    """How weights are stepped; the defaults are the reference system's."""
+    """Settings of the optimizer; the defaults are those of the reference system."""
 
     section: ClassVar[str] = "optimizer"
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     """`adam` (weight decay added to the gradient, as PyTorch's Adam does), `adamw` (decoupled), or
-    `sgd` (with Nesterov momentum where momentum is above 0)."""
+    `sgd` (with Nesterov momentum if momentum is above 0)."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1000)] = 1e-5
-    """The learning rate that the schedule starts from."""
+    """Initial learning rate of the schedule."""
 
     weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.01
     """Weight decay."""
 
     momentum: ShareOrNone = 0.9
-    """Of sgd."""
+    """Momentum of sgd."""
 
     clip_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
-    """Gradients of a larger norm are scaled down to it; 0 leaves them alone."""
+    """Maximum norm of the gradients, which are scaled down to it; 0 turns clipping off."""
 
 
 class ScheduleSettings(Settings):
-    """How the learning rate moves; the defaults are the reference system's."""
+    """Settings of the learning rate; the defaults are those of the reference system."""
 
     section: ClassVar[str] = "schedule"
 
@@ -67,49 +67,49 @@ class ScheduleSettings(Settings):
     `constant`."""
 
     patience: EpochsOrNone = 3
-    """Epochs, of plateau."""
+    """Patience of plateau, in epochs."""
 
     factor: Share = 0.3
-    """Of plateau."""
+    """Factor of plateau."""
 
     threshold: ShareOrNone = 1e-4
-    """Relative, of plateau."""
+    """Relative threshold of plateau."""
 
     warmup: ShareOrNone = 0.0
-    """Share of all steps in which the rate rises from 0, of cosine."""
+    """Share of all steps in which the learning rate rises from 0, for cosine."""
 
 
 class SelectionSettings(Settings):
-    """On which exams the epoch is selected, and when training stops early."""
+    """Settings of the selection of the best epoch, and of early stopping."""
 
     section: ClassVar[str] = "selection"
 
     part: Literal["inner", "valid"] = "inner"
-    """`inner` (a stratified share of the training exams that is not trained on; `valid` is touched
-    once, at the end), or `valid` (as the post does; the result is optimistic and marked so)."""
+    """`inner` (a stratified share of the training exams that is not trained on; `valid` is used
+    once, at the end), or `valid` (as in the post; the result is optimistic and marked as such)."""
 
     fraction: Share = 0.15
-    """The inner share of the training exams."""
+    """Share of the training exams in the inner part."""
 
     metric: Literal["mean_auc", "loss"] = "mean_auc"
-    """What the best epoch has most of: `mean_auc`, or least of: `loss`."""
+    """Metric that selects the epoch: `mean_auc` (highest) or `loss` (lowest)."""
 
     early_stop: EpochsOrNone = 10
     """Stop when the metric has not improved for this many epochs; 0 never stops."""
 
     @property
     def monitor(self) -> str:
-        """The metric's name among an epoch's metrics."""
+        """Name of the metric among the metrics of an epoch."""
         return {"mean_auc": "auc_mean", "loss": "loss"}[self.metric]
 
     @property
     def mode(self) -> Literal["max", "min"]:
-        """Whether more or less of it is better."""
+        """Whether a higher or a lower value of the metric is better."""
         return "max" if self.metric == "mean_auc" else "min"
 
 
 def _finding_names(given: object) -> object:
-    """`acl,meniscus` or a list of names as a list, in the usual order."""
+    """Converts `acl,meniscus` or a list of names to a list in the usual order."""
     names = given.strip("[]").split(",") if isinstance(given, str) else given
     names = list(names) if isinstance(names, tuple) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -128,7 +128,7 @@ def _finding_names(given: object) -> object:
 
 
 def _logger_names(given: object) -> object:
-    """`tensorboard`, `tensorboard,wandb`, `tensorboard wandb`, `[wandb]`, `none` or a list."""
+    """Converts names with commas or spaces between them, `[wandb]`, `none` or a list to a list."""
     names = given.strip("[]").replace(",", " ").split() if isinstance(given, str) else given
     names = list(names) if isinstance(names, tuple) else names
     if names is None or names in (["none"], ["null"]):
@@ -149,7 +149,7 @@ def _logger_names(given: object) -> object:
 
 
 def _axes_names(given: object) -> object:
-    """`rows, cols, slices` without the spaces."""
+    """Converts `rows, cols, slices` to `rows,cols,slices`."""
     if not isinstance(given, str):
         return given
     from mrknee.exams.axes import parse_axes  # it imports numpy
@@ -164,116 +164,116 @@ class Recipe(Settings):
     """All settings of a training run.
 
     Raises:
-        SettingsError: a setting that doesn't exist, of another type or out of its range, or
-            settings that contradict each other.
+        SettingsError: a setting is unknown, has the wrong type or is out of range, or settings
+            contradict each other.
     """
 
     findings: Annotated[
         list[str] | None,
         BeforeValidator(_finding_names, json_schema_input_type=list[str] | str | None),
     ] = None
-    """Which findings to learn, each with a label file: a list, or names with commas between; all
-    there are where not given. One name trains the earlier post's single-finding system."""
+    """Findings to learn, each with a label file: a list, or names separated by commas; all that
+    have a label file if not given. One name trains the earlier post's single-finding system."""
 
     network: NetworkSettings = NetworkSettings()
     """The network."""
 
     weights: str = "download"
-    """Where it starts: `download` (the library's ImageNet weights for the encoders), `lite0` (the
-    optional extra), a FILE of encoder weights, run:PATH (all that fits of a trained run, which may
-    have other findings or series), or `none` (random)."""
+    """Initial weights: `download` (the library's ImageNet weights for the encoders), `lite0` (the
+    optional extra), a FILE of encoder weights, run:PATH (all matching weights of a trained run,
+    which may have other findings or series), or `none` (random)."""
 
     preparation: PreparationSettings = PreparationSettings()
-    """From stack to input."""
+    """Conversion of stacks to the network's input."""
 
     augmentation: AugmentationSettings = AugmentationSettings()
-    """What is drawn for training."""
+    """Random augmentation of the training exams."""
 
     optimizer: OptimizerSettings = OptimizerSettings()
-    """How weights are stepped."""
+    """The optimizer."""
 
     schedule: ScheduleSettings = ScheduleSettings()
-    """How the learning rate moves."""
+    """The schedule of the learning rate."""
 
     selection: SelectionSettings = SelectionSettings()
-    """Which epoch is kept."""
+    """Selection of the best epoch, and early stopping."""
 
     pos_weight: Literal["balanced", "none"] = "balanced"
-    """`balanced` weighs a finding's positive exams by negatives / positives among the exams trained
-    on; `none` weighs all alike."""
+    """Weight of the positive exams of each finding: `balanced` (negatives / positives among the
+    exams trained on), or `none` (1)."""
 
     epochs: Epochs = 50
-    """At most this many."""
+    """Maximum number of epochs."""
 
     batch_exams: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Exams per batch, at most; where several processes train, of all together."""
+    """Maximum number of exams per batch, in all processes together."""
 
     batch_slices: Count | None = None
-    """Maximum number of slices per batch, all series together, so that memory suffices whatever
-    exams come together; an exam with more is a batch of its own. Only exams are counted where not
-    given."""
+    """Maximum number of slices per batch, all series together, to limit memory whatever exams come
+    together; an exam with more slices is a batch of its own. No limit if not given."""
 
     slices_at_once: Annotated[int, Field(ge=-1, le=_MANY)] = 0
-    """Slices that go through an encoder together while training, so that memory is that of so many
-    slices, whatever the batch, for one more forward pass; gradients are the same to rounding. 0
+    """Number of slices that pass through an encoder together in training. Lower numbers save memory
+    whatever the batch, at the cost of one more forward pass; gradients are the same to rounding. 0
     takes all slices of a batch; -1 takes 4 on a processor and 64 on a GPU. With network.batchnorm
-    trained, whose statistics are the batch's, -1 takes all, and another number is refused."""
+    trained, which needs the statistics of the batch, -1 takes all, and positive numbers are
+    refused."""
 
     accumulate: Annotated[int, Field(ge=1, le=100_000)] = 1
-    """Batches per step of the optimizer; the gradient is that of the mean over the labels of all of
-    them, also where an epoch ends with fewer."""
+    """Gradient accumulation: batches per optimizer step. The gradient is that of the mean loss over
+    the labels of these batches, also if an epoch ends with fewer."""
 
     seed: Annotated[int, Field(ge=SEED.low, le=SEED.high)] = 0
-    """Of weights, splits, shuffling and augmentation."""
+    """Seed of weights, splits, shuffling and augmentation."""
 
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
-    """32-true, bf16-mixed, 16-mixed (on a GPU), or auto: bf16-mixed where the processor has
+    """32-true, bf16-mixed, 16-mixed (on a GPU), or auto: bf16-mixed if the processor has
     instructions for it, else 32-true (without them bfloat16 is up to 70 times slower)."""
 
     save_every: Annotated[int, Field(ge=0, le=_MANY)] = 50
-    """Save what --resume goes on from every so many steps, and after every epoch; 0 saves after
-    every epoch only. At most so many steps are lost when a run is killed."""
+    """Steps between saves of the state for --resume, the maximum lost when a run is killed; the
+    state is also saved after every epoch, and with 0 only then."""
 
     keep_every_epoch: bool = False
-    """Keep every epoch's weights, named after their AUCs."""
+    """Keep the weights of every epoch, in folders named after the AUCs."""
 
     loggers: Annotated[
         list[LoggerName],
         BeforeValidator(_logger_names, json_schema_input_type=list[LoggerName] | str | None),
     ] = ["tensorboard"]  # noqa: RUF012  # pydantic copies it
-    """Where curves go beside metrics.csv: tensorboard, wandb, mlflow, several (a list, or names
-    with commas or spaces between), or none."""
+    """Loggers of curves, in addition to metrics.csv: tensorboard, wandb, mlflow, several (a list or
+    names separated by commas or spaces), or none."""
 
     log_train: Count = 50
-    """A log line every so many training exams."""
+    """Training exams between log lines."""
 
     log_valid: Count = 10
-    """A log line every so many validation exams."""
+    """Validation exams between log lines."""
 
     calibration: Literal["platt", "none"] = "platt"
-    """What is fitted on the inner exams so that a probability of 0.3 means three of ten: platt
-    (slope and intercept per finding), or none. Without inner exams nothing is fitted."""
+    """Calibration fitted on the inner exams, so that 0.3 means three of ten: platt (slope and
+    intercept per finding), or none. Without inner exams, nothing is fitted."""
 
     sensitivity: Share = 0.9
-    """Of the second operating point fixed on the inner exams; the first is Youden's."""
+    """Sensitivity of the second operating point fixed on the inner exams; the first is Youden's."""
 
     max_exams: Count | None = None
-    """Train and select on at most so many exams, drawn from `train` at its mix of labels, for a
-    quick look; all where not given."""
+    """Maximum number of exams to train and select on, drawn from `train` with the same mix of
+    labels, for quick experiments; all if not given."""
 
     workers: Annotated[int, Field(ge=WORKERS.low, le=WORKERS.high)] = -1
-    """Processes that read exams; -1 takes one per core but one, 4 at most."""
+    """Number of processes that read exams; -1 takes one per core except one, at most 4."""
 
     allow_missing_plane: bool = False
     """Accept exams that lack series."""
 
     soft_labels: bool = False
-    """Take any number from 0 to 1 for a label, such as the share of readers who saw the finding;
-    else only 0, 1 and nothing."""
+    """Accept any number from 0 to 1 as a label, such as the share of readers who saw the finding;
+    otherwise only 0, 1 and empty."""
 
     axes: Annotated[str | None, BeforeValidator(_axes_names)] = None
-    """The order of the files' axes where it is another than slices,rows,cols, such as
-    rows,cols,slices; where not given, stacks that seem to be in another order are refused."""
+    """Order of the axes in the files if it isn't slices,rows,cols, for example rows,cols,slices; if
+    not given, stacks that seem to have another order are refused."""
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Any:  # noqa: ANN401  # itself
@@ -289,12 +289,12 @@ class Recipe(Settings):
         return self
 
     def to_yaml(self) -> str:
-        """The whole tree as YAML; `load_recipe` reads it back."""
+        """Returns all settings as YAML, which `load_recipe` can read."""
         return dump(self.to_dict())
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
+    """Returns the names of the recipes that come with the package."""
     return sorted(file.stem for file in _RECIPES.glob("*.yaml"))
 
 
@@ -302,7 +302,7 @@ def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None
     """Reads a recipe and changes some of its settings.
 
     Args:
-        name_or_file: a name from `recipe_names()` or a YAML file, which has to be right by itself.
+        name_or_file: a name from `recipe_names()` or a YAML file, valid also without the changes.
         changes: dotted setting -> value, for example {"network.encoder": "resnet50"}.
 
     Raises:
@@ -324,9 +324,9 @@ def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None
 
 
 def read_recipe(name_or_file: str) -> tuple[Recipe, dict[str, Any]]:
-    """A recipe as its file states it, and the tree of the settings that are stated.
+    """Reads a recipe; returns it together with the tree of the settings that its file states.
 
-    Settings that follow others, such as the mean that an encoder expects, have their defaults.
+    Settings that depend on others, such as the mean that an encoder expects, have their defaults.
 
     Raises:
         SettingsError: no such recipe, a file that can't be read, or settings that can't be used.
@@ -347,7 +347,7 @@ def read_recipe(name_or_file: str) -> tuple[Recipe, dict[str, Any]]:
 
 
 def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of each setting of a recipe's tree."""
+    """Yields the dotted name and value of each setting of a recipe's tree."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from flat_settings(value, f"{prefix}{name}.")
@@ -356,7 +356,7 @@ def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 
 def _with_statistics(recipe: Recipe, given: Collection[str]) -> Recipe:
-    """The recipe with the mean and SD that its encoder expects, where they are not given."""
+    """Fills in the mean and SD that the encoder expects, unless they are given."""
     missing = [name for name in ("mean", "sd") if f"preparation.{name}" not in given]
     if not missing:
         return recipe

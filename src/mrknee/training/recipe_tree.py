@@ -1,6 +1,6 @@
-"""A recipe's YAML as a plain tree of settings, before anything is made of it.
+"""Reading and writing a recipe's YAML as a plain tree of settings, without validating it.
 
-Plain values are read by the core schema of YAML 1.2, not by YAML 1.1, in which `1:30` is 90, `010`
+Plain values follow the core schema of YAML 1.2 rather than YAML 1.1, in which `1:30` is 90, `010`
 is 8, `1_000` is 1000, `no` is false and `1e-4` is text.
 """
 
@@ -16,21 +16,21 @@ import yaml
 from mrknee.errors import SettingsError
 from mrknee.untrusted import read_text
 
-_MAX_BYTES = 64_000  # a recipe with every setting written out has 2,000
+_MAX_BYTES = 64_000  # a recipe that states every setting has 2,000
 
-_MAX_DEPTH = 10  # a recipe has settings of parts, and lists of them
+_MAX_DEPTH = 10  # sections, settings and lists need far less
 
 
 def read_tree(file: Path) -> dict[str, Any]:
-    """Reads a YAML file of settings; whether there are such settings is not looked at.
+    """Reads a YAML file of settings, without checking their names and values.
 
     Returns:
         Setting -> value: text, a number, a boolean, None, a list of these, or a tree.
 
     Raises:
-        SettingsError: no such file; it isn't YAML in UTF-8, or holds no settings; a setting comes
-            twice; a tag, an alias (nested ones grow without end), or something else than a plain
-            value.
+        SettingsError: the file is missing, is not YAML in UTF-8, or holds no settings; a setting
+            is repeated; or the file has tags, aliases (nested ones can expand without bound) or
+            values that aren't plain.
     """
     text = read_text(file, "recipe", at_most=_MAX_BYTES, kind=SettingsError)
     try:
@@ -60,19 +60,19 @@ def read_tree(file: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:  # noqa: ANN401  # whatever a setting may hold
-    """One value as it stands in a recipe or on the command line, by YAML 1.2's core schema.
+    """Parses one value of a recipe or of the command line by YAML 1.2's core schema.
 
     Raises:
-        yaml.YAMLError: it isn't YAML, or has what recipes don't take.
+        yaml.YAMLError: the text is not YAML, or uses a feature that recipes don't accept.
     """
     try:
         return yaml.load(text, Loader=_Plain)  # noqa: S506  # a SafeLoader that refuses more
-    except ValueError as error:  # such as a number of more digits than Python converts
+    except ValueError as error:  # such as an integer with more digits than Python converts
         raise yaml.YAMLError(str(error)) from None
 
 
 def dump(tree: dict[str, Any]) -> str:
-    """Plain values as YAML that `read_tree` reads back: text that looks like a number is quoted."""
+    """Returns a tree as YAML that `read_tree` can read; text that looks like a number is quoted."""
     return str(yaml.dump(tree, Dumper=_PlainDumper, sort_keys=False))
 
 
@@ -86,14 +86,14 @@ _CORE = {
         "-+.0123456789",
     ),
 }
-"""Kind -> what is of it, and the characters it begins with (NUL: nothing at all).
+"""Type -> pattern of its values, and their first characters (NUL: empty text).
 
 https://yaml.org/spec/1.2.2/#103-core-schema
 """
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML 1.2 without what recipes don't need: aliases, tags, merged and repeated keys."""
+    """Loader of YAML 1.2 that refuses aliases, tags, merged and repeated keys."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's form; none of 1.1's
     depth = 0
@@ -123,18 +123,18 @@ class _Plain(yaml.SafeLoader):
         return made
 
     def construct_whole(self, node: yaml.ScalarNode) -> int:
-        """A whole number: 010 is ten."""
+        """Constructs an integer; 010 is ten."""
         text = str(node.value)
         base = {"0o": 8, "0x": 16}.get(text[:2])
         return int(text) if base is None else int(text[2:], base)
 
     def construct_real(self, node: yaml.ScalarNode) -> float:
-        """A number with a fraction or an exponent, or not finite."""
+        """Constructs a float, also an infinite one or NaN."""
         return float(str(node.value).lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Writes what `_Plain` reads."""
+    """Dumper of YAML that `_Plain` can read."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's form
 

@@ -1,4 +1,4 @@
-"""Writes the run folder while training goes on, and shows how far it is."""
+"""Writing of the run folder and display of progress during training."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Metrics = dict[str, float]
 
 
 class RunRecord:
-    """Log lines, metrics, checkpoints and progress of one run.
+    """Writes log lines, metrics and checkpoints of one run, and shows its progress.
 
     Args:
         out: the run folder.
         recipe: the run's settings.
-        provenance: what is written into every checkpoint's `model.json`.
-        done: how far the run has come in earlier starts.
+        provenance: written into every checkpoint's `model.json`.
+        done: progress of the run in earlier starts.
         epochs_before: the recipe's `epochs` at the last start; None for a new run.
-        writes: whether this process writes and shows anything; of several, one does.
+        writes: whether this process writes and prints; True for one process only.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RunRecord:
         self._curves: list[Curves] = []
 
     def say(self, text: str) -> None:
-        """Shows a text to the person who waits, and keeps it in log.txt."""
+        """Prints a text and appends it to log.txt."""
         if not self.writes:
             return
         if self._progress is None:
@@ -69,10 +69,10 @@ class RunRecord:
         with RunFolder(self.out).log.open("a", encoding="utf-8") as file:
             file.write(text.rstrip("\n") + "\n")
 
-    # --- what the loop calls, in the order in which it does
+    # --- callbacks of the loop, in the order of their calls
 
     def start(self, loop: TrainingLoop, batches: EpochBatches) -> None:
-        """Starts the curves, and the progress bar over all epochs that are left."""
+        """Opens the curves, and the progress bar over all remaining epochs."""
         if not self.writes:
             return
         self._curves = open_curves(self.out, self.recipe)
@@ -83,7 +83,7 @@ class RunRecord:
         self._progress = Progress(exams, "training").__enter__()
 
     def _report_extension(self, loop: TrainingLoop) -> None:
-        """Says what more epochs than at the last start will do; log.txt knows nothing of starts."""
+        """Reports the effect of other `epochs` than at the last start; log.txt omits starts."""
         if self.epochs_before is None:
             return
         note = extension_note(
@@ -102,7 +102,7 @@ class RunRecord:
             report(f"note: {note}")
 
     def trained(self, loop: TrainingLoop, batch: int, batches: int) -> None:
-        """A log line and points every `log_train` exams; the state every `save_every` steps."""
+        """Logs every `log_train` exams, and saves the state every `save_every` steps."""
         result, every = loop.train_result, self.recipe.log_train
         if self._progress is not None:
             epoch = f"epoch {loop.epoch + 1}/{self.recipe.epochs}"
@@ -112,12 +112,12 @@ class RunRecord:
         if _passed(len(result.ids), result.latest, every):
             self._log_so_far("train", loop, batch, result, at)
         every = self.recipe.save_every * self.recipe.accumulate
-        # the epoch's last batch is saved with its validation, in `end_epoch`
+        # after the epoch's last batch, `end_epoch` saves the state
         if every and batch % every == 0 and batch < batches:
             self._save(loop, loop.epoch, batch)
 
     def validated(self, loop: TrainingLoop, batch: int, batches: int) -> None:
-        """A log line, and points of the curves, every `log_valid` validation exams."""
+        """Logs every `log_valid` validation exams."""
         result, every = loop.valid_result, self.recipe.log_valid
         at = loop.epoch * batches + batch
         self._plot({"val/loss_step": result.losses[-1]}, at)
@@ -140,7 +140,7 @@ class RunRecord:
             curves.log(values, at)
 
     def end_epoch(self, loop: TrainingLoop, learning_rate: float) -> None:
-        """Keeps the epoch's numbers and weights."""
+        """Writes the metrics and weights of the epoch, and saves the state."""
         measured = {
             f"{part}/{name}": value
             for part, result in (("train", loop.train_result), ("val", loop.valid_result))
@@ -168,11 +168,11 @@ class RunRecord:
         self._save(loop, loop.epoch, 0)
 
     def _is_better(self) -> bool:
-        """Whether the latest epoch is the best so far."""
+        """Returns whether the latest epoch is the best so far."""
         return best_epoch(self.rows, self.recipe.selection) == len(self.rows)
 
     def has_stalled(self) -> bool:
-        """Whether the metric has not improved for as many epochs as the recipe waits."""
+        """Returns whether the metric has not improved for `selection.early_stop` epochs."""
         wait, values = self.recipe.selection.early_stop, _metric(self.rows, self.recipe.selection)
         if not wait or len(values) <= wait:
             return False
@@ -182,7 +182,7 @@ class RunRecord:
         return bool(before) and (not lately or max(lately) <= max(before))
 
     def _save(self, loop: TrainingLoop, epoch: int, batches: int) -> None:
-        """Saves all that a later start needs; everything that it knows of is written by now."""
+        """Saves the state to resume from; the files that it refers to are already written."""
         if not self.writes:
             return
         log, written = RunFolder(self.out).log, 0
@@ -195,7 +195,7 @@ class RunRecord:
         save_state(self.out, self.done, loop.state())
 
     def end(self) -> None:
-        """Ends the progress bar and the curves."""
+        """Closes the progress bar and the curves."""
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
             self._progress = None
@@ -205,11 +205,11 @@ class RunRecord:
 
 
 def best_epoch(rows: Sequence[Metrics], selection: SelectionSettings) -> int:
-    """Which epoch is selected, from 1; the latest while the metric can't be computed for any.
+    """Returns the selected epoch, from 1; the latest if the metric is NaN for all epochs.
 
     Args:
         rows: the metrics of each epoch.
-        selection: names the metric.
+        selection: defines the metric.
     """
     best, highest = 0, math.nan
     for epoch, value in enumerate(_metric(rows, selection), start=1):
@@ -219,7 +219,7 @@ def best_epoch(rows: Sequence[Metrics], selection: SelectionSettings) -> int:
 
 
 def _metric(rows: Sequence[Metrics], selection: SelectionSettings) -> list[float]:
-    """What the epoch is selected by, for each epoch; more is better."""
+    """Returns the selection metric of each epoch, with its sign changed if lower is better."""
     sign = 1 if selection.mode == "max" else -1
     return [sign * row["val/" + selection.monitor] for row in rows]
 
@@ -229,7 +229,7 @@ def _numbers(result: EpochResult) -> Metrics:
 
 
 def _passed(exams: int, latest: int, every: int) -> bool:
-    """Whether a multiple of `every` lies among the `latest` of so many exams."""
+    """Returns whether the count passed a multiple of `every` within the `latest` exams."""
     return exams // every > (exams - latest) // every
 
 

@@ -1,7 +1,7 @@
-"""What of an interrupted run can be used: from which state it goes on, and whether it is finished.
+"""Recovery of an interrupted run: choice of the saved state, and checks for broken files.
 
-A power loss, or a kill at the wrong moment, may leave files empty, filled with zeros or cut. What
-can be written again is; what a state relies on decides which state is taken.
+A power loss, or a kill at the wrong moment, may leave files empty, filled with zeros or cut. Files
+that can be written again are; a state is used only if the weights that it depends on are intact.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from mrknee.training.resumption import Done, read_state
 from mrknee.untrusted import read_bytes, read_json
 
 MAY_CHANGE = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
-"""Settings that a resumed run may change: none alters what an epoch computes (`slices_at_once`
-alters its rounding)."""
+"""Settings that a resumed run may change, because they don't affect what an epoch computes
+(`slices_at_once` affects its rounding only)."""
 
-_MAX_TEXT_BYTES = 32_000_000  # of a run folder's text file; split.csv has a line per exam
+_MAX_TEXT_BYTES = 32_000_000  # limit of text files in a run folder; split.csv: a line per exam
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a start of a run goes on from.
+    """The point from which a run starts or resumes.
 
     Attributes:
-        done: how far the run had come; nothing where it starts from the beginning.
-        state: the file that holds its state; None where it starts from the beginning.
-        notes: what was lost, and what follows from that.
+        done: progress of the run; none if it starts from the beginning.
+        state: file of the saved state; None if the run starts from the beginning.
+        notes: what was lost and the consequences, one sentence each.
     """
 
     done: Done
@@ -48,18 +48,19 @@ class Start:
 
 
 def find_start(out: Path, recipe: Recipe, split: str, run: str) -> Start:
-    """Chooses the state that a run goes on from.
+    """Chooses the state to resume from.
 
-    The latest one that can be read and whose epochs are there: the best epoch's weights where it
-    was found before that state, and the latest epoch's. If none can be used, the run starts again
-    from the beginning, and ends with the same weights; but not if no state can be used though one
-    has content, because it may not be ours. States and weights of other runs are not used.
+    This is the latest readable state whose weights are present: those of the best epoch, if that
+    epoch came before the state, and those of the latest epoch. Without such a state, the run starts
+    again from the beginning and ends with the same weights. If no state is readable but one has
+    content, an error is raised, because the file may be unrelated. States and weights of other runs
+    are not used.
 
     Args:
         out: the run folder; may be missing.
-        recipe: the settings given now.
-        split: what split.csv says now.
-        run: the run's identity.
+        recipe: the current settings.
+        split: the current content of split.csv.
+        run: identity of the run, from `run_of`.
 
     Raises:
         MrkneeError: there are states, but none can be used.
@@ -94,13 +95,13 @@ def find_start(out: Path, recipe: Recipe, split: str, run: str) -> Start:
 
 
 def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> Done:
-    """A state, unless the folder is that of a run as it is started now, and the state another's."""
+    """Reads a state; refuses one of another run in a folder of the current run."""
     done = read_state(file)[0]
     if _differing(done.settings, recipe) or not has_same_exams(out, split, done):
         try:
             before = load_recipe(str(RunFolder(out).settings)).to_dict()
             same = not _differing(before, recipe) and has_same_exams(out, split, Done())
-        except MrkneeError:  # lost: what the state says is all there is
+        except MrkneeError:  # lost: nothing to compare the state with
             same = False
         if same:
             raise ModelError(
@@ -116,17 +117,17 @@ def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> Done:
 
 
 def _differing(before: dict[str, Any] | None, recipe: Recipe) -> list[str]:
-    """Settings that a run had otherwise, and that it has to keep."""
+    """Returns the settings that differ from those before although a run must keep them."""
     before, now = before or {}, recipe.to_dict()
     return [n for n in before if n in now and n not in MAY_CHANGE and before[n] != now[n]]
 
 
 def run_of(out: Path, recipe: Recipe, split: str) -> str:
-    """Which run this is: a digest of its settings and exams, the same at each start.
+    """Returns the identity of the run: a digest of its settings and exams, the same at each start.
 
-    It stands in every checkpoint and in environment.json, so that a checkpoint of one run in the
-    folder of another is noticed. A later version of mrknee may know more settings and would compute
-    another; so what the first start has noted counts, unless weights that are there say otherwise.
+    It is stored in every checkpoint and in environment.json to detect checkpoints of other runs in
+    the folder. A later version of mrknee may have more settings and compute another digest.
+    Therefore the digest stored by the first start is used, unless existing weights contradict it.
     """
     fixed = {name: one for name, one in recipe.to_dict().items() if name not in MAY_CHANGE}
     text = json.dumps([fixed, split], sort_keys=True)
@@ -141,7 +142,7 @@ def run_of(out: Path, recipe: Recipe, split: str) -> str:
 
 
 def starts_of(out: Path, run: str) -> list[dict[str, Any]] | None:
-    """What environment.json says of the starts so far; None where it is broken or another run's."""
+    """Reads the earlier starts from environment.json; None if it is broken or of another run."""
     starts = _read_starts(out)
     return starts if starts is None or all(s.get("run") in (None, run) for s in starts) else None
 
@@ -157,7 +158,7 @@ def _read_starts(out: Path) -> list[dict[str, Any]] | None:
 
 
 def _run_said(folder: Path) -> str | None:
-    """The run that a model says it is of."""
+    """Returns the identity of the run stored in a model; None if unknown."""
     try:
         run = load_checkpoint(folder).provenance.get("run")
     except MrkneeError:
@@ -166,10 +167,10 @@ def _run_said(folder: Path) -> str | None:
 
 
 def settings_before(out: Path, recipe: Recipe, done: Done) -> dict[str, Any] | None:
-    """The settings that a run was started with; None where they are lost.
+    """Returns the settings that a run was started with; None if they are lost.
 
     Raises:
-        MrkneeError: settings.yaml can't be read, and no state tells what it said.
+        MrkneeError: settings.yaml can't be read, and no state holds the settings.
     """
     file = RunFolder(out).settings
     if _is_cut(file, recipe.to_yaml()):
@@ -183,10 +184,10 @@ def settings_before(out: Path, recipe: Recipe, done: Done) -> dict[str, Any] | N
 
 
 def has_same_exams(out: Path, split: str, done: Done) -> bool:
-    """Whether a run was started with this split.csv, as far as that is still known.
+    """Returns whether a run was started with this content of split.csv; True if it is lost.
 
     Raises:
-        MrkneeError: split.csv can't be read, and no state tells what it said.
+        MrkneeError: split.csv can't be read, and no state holds its digest.
     """
     file = RunFolder(out).split
     if done.split:
@@ -195,7 +196,7 @@ def has_same_exams(out: Path, split: str, done: Done) -> bool:
 
 
 def other_exams(out: Path, split: str, shown: int = 5) -> str:
-    """How the exams differ from those a run was started with, in words."""
+    """Describes how the exams differ from those that a run was started with."""
     try:
         before, now = (
             dict(row[:2] for row in csv.reader(io.StringIO(text)) if len(row) == 2)
@@ -219,12 +220,12 @@ def other_exams(out: Path, split: str, shown: int = 5) -> str:
 
 
 def split_digest(split: str) -> str:
-    """What a state keeps of split.csv."""
+    """Returns the digest of split.csv that is stored in a state."""
     return hashlib.sha256(split.encode()).hexdigest()
 
 
 def broken_parts(out: Path, recipe: Recipe, split: str, run: str, done: Done) -> list[str]:
-    """Which files of a run that has a scorecard can't be used; a finished run has none."""
+    """Returns the names of broken files of a run with a scorecard; none if it is finished."""
     folder = RunFolder(out)
     broken = [part.name for part in (folder.best, folder.last) if not _is_model(part, run)]
     texts = {
@@ -248,7 +249,7 @@ def broken_parts(out: Path, recipe: Recipe, split: str, run: str, done: Done) ->
 
 
 def _is_model(folder: Path, run: str) -> bool:
-    """Whether there is a model that can be read, of this run where it says of which."""
+    """Returns whether a folder holds a readable model of this run, or of an unstated one."""
     finish_replacing(folder)
     try:
         said = load_checkpoint(folder).provenance.get("run")
@@ -258,7 +259,7 @@ def _is_model(folder: Path, run: str) -> bool:
 
 
 def _is_lost(file: Path) -> bool:
-    """Whether a file is missing, empty or filled with zeros: what a power loss leaves."""
+    """Returns whether a file is missing, empty or filled with zeros, as after a power loss."""
     if not file.is_file():
         return not file.exists()
     with file.open("rb") as opened:
@@ -267,7 +268,7 @@ def _is_lost(file: Path) -> bool:
 
 
 def _is_cut(file: Path, text: str) -> bool:
-    """Whether a file is lost, or ends before the text that it should hold does."""
+    """Returns whether a file is lost, or holds only the beginning of the expected text."""
     if _is_lost(file):
         return True
     content = _read(file).rstrip(b"\0")

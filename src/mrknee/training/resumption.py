@@ -1,8 +1,8 @@
-"""What an interrupted run left, and how a later start takes it up so that no trace remains.
+"""Saving and reading the state of a run, so that an interrupted run can be resumed exactly.
 
-The state lies in one file, `resume/last.ckpt`, that is replaced whole; the one before it is kept as
-`resume/previous.ckpt`. Everything else in the run folder is either written again by the steps that
-follow the state, or cut back to what it knows.
+The state is one file, `resume/last.ckpt`, that is replaced atomically; the previous one is kept as
+`resume/previous.ckpt`. All other files in the run folder are either written again by the steps
+after the state, or cut back to their content at the time of the state.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _PARTS = ("best", "last", "resume", "epochs/*")
 
 @dataclass
 class Done:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
-        epoch: how many epochs are done.
-        batches: how many batches of the next one are.
-        log_bytes: how long log.txt was.
-        rows: the metrics of the epochs that are done.
-        settings: the recipe, every default written out; None in states of earlier versions.
-        split: the digest of split.csv; empty in states of earlier versions.
+        epoch: number of finished epochs.
+        batches: number of finished batches of the next epoch.
+        log_bytes: size of log.txt, in bytes.
+        rows: metrics of the finished epochs.
+        settings: the complete recipe, including defaults; None in states of earlier versions.
+        split: digest of split.csv; empty in states of earlier versions.
     """
 
     epoch: int = 0
@@ -44,18 +44,18 @@ class Done:
     split: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns the progress as plain values."""
         return asdict(self)
 
 
 def read_state(file: Path) -> tuple[Done, dict[str, Any]]:
-    """How far a run had come when this state was saved, and the training loop's state.
+    """Reads a saved state: the progress of the run, and the state of the training loop.
 
     Raises:
-        MrkneeError: the file is missing, damaged, or no state of ours.
+        MrkneeError: the file is missing, damaged, or not a state saved by training.
     """
     try:
-        with zipfile.ZipFile(file) as parts:  # torch doesn't look at the checksums
+        with zipfile.ZipFile(file) as parts:  # torch doesn't verify the checksums
             damaged = parts.testzip()
         if damaged is not None:
             raise ValueError(f"{damaged} is damaged")
@@ -63,7 +63,7 @@ def read_state(file: Path) -> tuple[Done, dict[str, Any]]:
         if "callbacks" in saved:
             raise ValueError("a state that an earlier version of mrknee saved")
         return Done(**saved["done"]), dict(saved["loop"])
-    except Exception as fault:  # a broken file can raise anything, and it is the file's fault
+    except Exception as fault:  # a broken file can raise any exception
         raise ModelError(
             "the state to resume from can't be read",
             code="resume-state",
@@ -76,15 +76,15 @@ def read_state(file: Path) -> tuple[Done, dict[str, Any]]:
 
 
 def go_back(out: Path, done: Done, state: Path | None = None) -> None:
-    """Puts the run folder back to what a state knows.
+    """Restores the run folder to its content at the time of a state.
 
-    The log is cut, the metrics are written again, and what comes after the state goes: the
-    scorecard, later states, and files that were being written.
+    The log is cut, the metrics are written again, and later files are removed: the scorecard, later
+    states, and half-written files.
 
     Args:
         out: the run folder.
-        done: what the state knows.
-        state: the state's file; None where the run starts from the beginning.
+        done: progress of the run in the state.
+        state: file of the state; None if the run starts from the beginning.
     """
     for file in (RunFolder(out).state, RunFolder(out).previous_state):
         if file == state:
@@ -109,12 +109,12 @@ def write_metrics(out: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def save_state(out: Path, done: Done, loop: Mapping[str, Any]) -> None:
-    """Replaces the run's state whole, and keeps the one before it.
+    """Replaces the run's state atomically, and keeps the previous one.
 
     Args:
         out: the run folder.
-        done: how far the run has come.
-        loop: the training loop's state: tensors and plain values.
+        done: progress of the run.
+        loop: state of the training loop: tensors and plain values.
     """
     path = RunFolder(out).state
     with whole_file(path) as beside:
@@ -122,7 +122,7 @@ def save_state(out: Path, done: Done, loop: Mapping[str, Any]) -> None:
             told = _Told(file)
             try:
                 torch.save({"done": done.to_dict(), "loop": loop}, cast(IO[bytes], told))
-            except RuntimeError as error:  # torch calls a full disk "unexpected pos"
+            except RuntimeError as error:  # torch reports a full disk as "unexpected pos"
                 raise told.fault or error from None
         sync([beside])
         if path.exists():
@@ -130,14 +130,14 @@ def save_state(out: Path, done: Done, loop: Mapping[str, Any]) -> None:
 
 
 class _Told:
-    """A file that remembers why writing to it failed."""
+    """A file that keeps the error if writing fails."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.fault: OSError | None = None
 
     def write(self, content: bytes | memoryview) -> int:
-        """As any file's."""
+        """Writes bytes; returns their number."""
         try:
             return self.file.write(content)
         except OSError as fault:
@@ -145,5 +145,5 @@ class _Told:
             raise
 
     def flush(self) -> None:
-        """As any file's."""
+        """Flushes the file."""
         self.file.flush()

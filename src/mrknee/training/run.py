@@ -1,18 +1,18 @@
-"""A recipe and a data set become a run folder.
+"""The complete training run, from a recipe and a data set to a run folder.
 
 ```
 RUN/
-├── settings.yaml            the whole recipe, every default written out
-├── environment.json         of each start: after what, versions, machine, command
+├── settings.yaml            the complete recipe, including defaults
+├── environment.json         per start: progress so far, versions, machine, command
 ├── split.csv                exam,part: which exams were trained on, which selected the epoch
-├── data.json                sizes and samples of their files, and their labels
-├── best/  last/             weights.safetensors + model.json; predict takes RUN or either of them
-├── epochs/                  every epoch's, where the recipe keeps them
-├── resume/last.ckpt         what --resume goes on from; previous.ckpt: the state before it
-├── .running                 while a start is at work; found later, it was ended without a word
+├── data.json                per exam: sizes and samples of the files, and labels
+├── best/  last/             weights.safetensors + model.json; predict accepts RUN or either
+├── epochs/                  the same for every epoch, if the recipe keeps them
+├── resume/last.ckpt         the state that --resume loads; previous.ckpt: the one before it
+├── .running                 present while training; if left over, the process was killed
 ├── log.txt  metrics.csv  tensorboard/
 ├── predictions-inner.csv    the best epoch's predictions on the exams that selected it
-├── predictions-valid.csv    ... and on valid
+├── predictions-valid.csv    the best epoch's predictions on valid
 └── scorecard.json           AUCs on valid, with intervals
 ```
 """
@@ -88,21 +88,21 @@ from mrknee.training.resumption import Done, go_back, read_state
 
 
 def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
-    """Trains by the recipe and writes the run folder.
+    """Trains a network by a recipe and writes the run folder.
 
     Args:
         data: a data set in MRNet's layout, with a `train` split and, normally, `valid`.
-        out: the run folder; must be empty or not there, unless `resume`.
+        out: the run folder; must be empty or missing, unless `resume`.
         recipe: the settings.
-        resume: go on with an interrupted run of the same settings, or start it where there is
-            none; a finished one is left as it is. More `epochs` than before are allowed.
+        resume: continue an interrupted run of the same settings, or start a new one if there is
+            none; a finished run is left unchanged. More `epochs` than before are allowed.
 
     Returns:
-        The scorecard on `valid` (on the inner exams where there is no `valid`).
+        The scorecard on `valid` (on the inner exams if there is no `valid`).
 
     Raises:
-        MrkneeError: the data set or a setting can't be used, the folder holds something else, or
-            memory has run out.
+        MrkneeError: the data set or a setting can't be used, the folder holds other files, or
+            memory ran out.
     """
     data, out = Path(data), Path(out)
     with (
@@ -110,7 +110,7 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
         told_if_memory_runs_out(recipe),
         ExitStack() as owner,
     ):
-        # one of several processes owns the folder for all
+        # the first process locks the folder for all
         processes.first_does(lambda: owner.enter_context(owned_folder(out)))
         card = _train(data, out, recipe, processes, resume=resume)
         if processes.rank == 0:
@@ -121,7 +121,7 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
 def _train(
     data: Path, out: Path, recipe: Recipe, processes: Processes, *, resume: bool
 ) -> Scorecard:
-    precision = _precision(recipe)  # told before anything is written
+    precision = _precision(recipe)  # an error here comes before anything is written
     parts = divide(data, recipe)
     split = parts.table()
     run = processes.first_does(lambda: run_of(out, recipe, split))
@@ -134,7 +134,7 @@ def _train(
     done = replace(start.done, settings=recipe.to_dict(), split=split_digest(split))
     torch.manual_seed(recipe.seed)
     findings = parts.train.findings
-    assert findings is not None  # noqa: S101  # divide has refused folders without labels
+    assert findings is not None  # noqa: S101  # divide refuses folders without labels
     source = run_weights(recipe.weights)
     weights_from = recipe.weights if source is None and start.state is None else "none"
     network = Network(recipe.network, findings, weights_from, parts.train.series)
@@ -174,7 +174,7 @@ def _train(
         epochs_before=None if before is None else before["epochs"],
         writes=first,
     )
-    if first and parts.unread:  # not in log.txt, which says the same however often it was resumed
+    if first and parts.unread:  # not in log.txt, which is the same however often a run is resumed
         print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
     if transfer is not None:
         record.say(f"weights of {recipe.weights.removeprefix(RUN)}\n{transfer.text()}")
@@ -211,18 +211,18 @@ def _train(
         def finish() -> None:
             card = evaluate_best(out, parts, recipe, raw)
             record.say(card.table())
-            sync([RunFolder(out).log])  # a finished run has its whole log, also after a power loss
-            card.write(RunFolder(out).scorecard)  # the last thing written: who has it is finished
+            sync([RunFolder(out).log])  # so that it is complete, also after a power loss
+            card.write(RunFolder(out).scorecard)  # written last: it marks the run as finished
 
         processes.first_does(finish)
     return Scorecard.read(RunFolder(out).scorecard)
 
 
 def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool) -> Start | None:
-    """What the run goes on from; None where the folder holds a finished one.
+    """Finds the state that the run starts from; None if the folder holds a finished run.
 
     Raises:
-        MrkneeError: the folder can't be trained in.
+        MrkneeError: the folder can't be used for this run.
     """
     split = parts.table()
     folder = RunFolder(out)
@@ -230,7 +230,7 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
     there = {file.name for file in contents(out)}
     begun = {
         file.name for file in (folder.split, folder.environment, folder.data)
-    }  # killed before it had claimed the folder
+    }  # files of a start that was killed before it wrote the settings
     if not there or (resume and all(n in begun or n.startswith(".") for n in there)):
         return Start(Done())
     ours = any(file.exists() for file in (settings, folder.state, folder.previous_state))
@@ -278,7 +278,7 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
 
 
 def _refuse_other_findings(out: Path, parts: Parts) -> None:
-    """Refuses to go on with other findings: the network's logits are of those it began with."""
+    """Refuses to resume with other findings, since they define the outputs of the network."""
     record = _record_before(out)
     before, now = None if record is None else findings_in(record), parts.train.findings
     if before is not None and before != now:
@@ -293,7 +293,7 @@ def _refuse_other_findings(out: Path, parts: Parts) -> None:
 
 
 def _record_before(out: Path) -> DataRecord | None:
-    """The record of the data that a run has learned from; None where there is none."""
+    """Reads the record of the data that a run has been trained on; None if there is none."""
     folder = RunFolder(out)
     if not any(f.exists() for f in (folder.state, folder.previous_state, folder.scorecard)):
         return None
@@ -304,10 +304,10 @@ def _record_before(out: Path) -> DataRecord | None:
 
 
 def compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
-    """The record of the data as text, and how it differs from what the run has learned from.
+    """Returns the record of the data as text, and its changes since the run was started.
 
-    A run of which nothing was saved yet starts over: it has learned from nothing else. Otherwise
-    the record stays that of the first start.
+    A run without a saved state starts again, so there is nothing to compare with. Otherwise the
+    record of the first start is kept.
     """
     now, before = record_data(parts), _record_before(out)
     return (to_json(now), []) if before is None else (to_json(before), changes(before, now))
@@ -316,9 +316,9 @@ def compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
 def _claim_folder(
     out: Path, recipe: Recipe, split: str, run: str, start: Start, data: str, changed: list[str]
 ) -> None:
-    """Writes what says whose folder it is; nothing that could fail comes before training now.
+    """Writes the files that identify the run, after all checks that could refuse it.
 
-    The settings come last: they are what makes it the folder of a run.
+    The settings are written last: they mark the folder as a run folder.
     """
     _refuse_what_cannot_be_replaced(out)
     go_back(out, start.done, start.state)
@@ -352,18 +352,18 @@ def _claim_folder(
 
 
 def _refuse_what_cannot_be_replaced(out: Path) -> None:
-    """Refuses a folder, say, in the place of a file that will be written, before anything is."""
+    """Refuses paths that can't be written, such as a folder in the place of a file."""
     for name in RUN_FILES:
         for folder in Path(name).parents[:-1]:
             for one in out.glob(str(folder)) if "*" in str(folder) else [out / folder]:
                 check_output_folder(one)
-        if not name.startswith("tensorboard"):  # which makes files of new names
+        if not name.startswith("tensorboard"):  # it creates files with new names
             for file in out.glob(name) if "*" in name else [out / name]:
                 resolve_output(file)
 
 
 def _precision(recipe: Recipe) -> Precision:
-    """What the recipe's precision means on this machine."""
+    """Returns the precision to use on this machine."""
     if recipe.precision == "auto":
         return "bf16-mixed" if has_bfloat16() else "32-true"
     if recipe.precision == "16-mixed" and device_here() == "cpu":
@@ -378,7 +378,7 @@ def _precision(recipe: Recipe) -> Precision:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Lets torch choose operations that give the same result each time, where it has them."""
+    """Makes torch use deterministic operations, if available."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
