@@ -328,10 +328,7 @@ def _remove_remarks(file: Path) -> None:
     if file.is_file() and not file.is_symlink():
         with file.open("rb") as there:
             header = there.readline(100).strip().decode("ascii", "replace").split(",")
-        ours = header in (
-            REMARKS,
-            ["exam", "plane", "code", "remark"],
-        )  # written by earlier versions
+        ours = header in (REMARKS, ["exam", "plane", "code", "remark"])  # of earlier versions
         if ours:
             file.unlink()
 
