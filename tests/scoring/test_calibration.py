@@ -1,4 +1,4 @@
-"""Platt scaling, and the shift to another prevalence."""
+"""Platt scaling, and the shift of probabilities to another prevalence."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from mrknee.scoring.calibration import (
 def simulated(
     exams: int, *, prevalence_logit: float = 0.0, slope: float = 1.0, shift: float = 0.0, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (exams, 1) drawn from true probabilities, and those distorted on the logit scale."""
+    """Returns labels (exams, 1) drawn from true probabilities, and distorted probabilities."""
     rng = np.random.default_rng(seed)
     true = rng.normal(prevalence_logit, 1.5, size=(exams, 1))
     labels = (rng.random(true.shape) < expit(true)).astype(float)
@@ -33,16 +33,16 @@ def simulated(
 
 
 def fit_one(labels: np.ndarray, p: np.ndarray) -> Calibration:
-    """The calibration of one finding."""
+    """Fits the calibration of one finding."""
     return fit_calibration(["acl"], labels, p)
 
 
 def sklearns(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """scikit-learn's calibrated probabilities of these logits, its classifier held as it is."""
+    """Returns probabilities calibrated by scikit-learn, with a frozen classifier."""
     classifier = LogisticRegression().fit([[-1.0], [1.0]], [0, 1])
     classifier.coef_, classifier.intercept_ = np.array([[1.0]]), np.array([0.0])
     calibrated = CalibratedClassifierCV(FrozenEstimator(classifier), method="sigmoid")
-    # One fold over all exams: a frozen classifier is calibrated on everything it is given.
+    # one fold with all exams: a frozen classifier is calibrated on all data
     calibrated.fit(logits[:, np.newaxis], labels)
     result: np.ndarray = calibrated.predict_proba(logits[:, np.newaxis])[:, 1]
     return result
@@ -50,14 +50,14 @@ def sklearns(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_platt_is_sklearns(seed: int) -> None:
-    """Platt's calibrated probabilities are scikit-learn's sigmoid method's, which smooths alike."""
+    """Calibrated probabilities equal those of scikit-learn's sigmoid method."""
     labels, p = simulated(150, slope=2.0, shift=1.0, seed=seed)
     found = fit_one(labels, p).apply(["acl"], p)[:, 0]
     assert found == pytest.approx(sklearns(labels[:, 0], logit(p[:, 0])), abs=2e-4)
 
 
 def test_fit_is_the_best_there_is() -> None:
-    """Another optimiser, on the unscaled problem, finds nothing better."""
+    """Another optimiser, applied to the unscaled problem, finds no better fit."""
     labels, p = simulated(80, slope=3.0, shift=2.0, seed=4)
     y, x = labels[:, 0], logit(p[:, 0])
     targets = np.where(y == 1, (y.sum() + 1) / (y.sum() + 2), 1 / ((1 - y).sum() + 2))
@@ -74,11 +74,11 @@ def test_fit_is_the_best_there_is() -> None:
 
 
 def test_platt_repairs_class_weights() -> None:
-    """What training with pos_weight = neg / pos distorts is as good as the truth after it."""
+    """Calibration corrects the distortion by training with pos_weight = neg / pos."""
     labels, true = simulated(4000, prevalence_logit=-4.0, seed=0)
     share = labels.mean()
     weighted = expit(logit(true) + np.log((1 - share) / share))
-    assert weighted.mean() > 4 * share  # far too high, as the docstring says
+    assert weighted.mean() > 4 * share  # far too high, as stated in the docstring of the module
     fitting, rest = slice(0, 2000), slice(2000, None)
     found = fit_one(labels[fitting], weighted[fitting]).apply(["acl"], weighted[rest])
     assert found.mean() == pytest.approx(labels[rest].mean(), rel=0.15)
@@ -88,13 +88,13 @@ def test_platt_repairs_class_weights() -> None:
 
 @pytest.mark.parametrize("exams", [2, 40])
 def test_separated_classes_keep_a_finite_slope(exams: int) -> None:
-    """Perfect separation, which has no largest likelihood, gives finite numbers all the same."""
+    """Perfectly separated classes, without a maximum likelihood, give finite numbers."""
     labels = np.repeat([[0.0], [1.0]], exams // 2, axis=0)
     p = np.clip(labels, 0.2, 0.8)
     found = fit_one(labels, p)
     assert 0 < found.slopes["acl"] < 10
     calibrated = found.apply(["acl"], p)
-    # Platt's targets themselves are reached: (P + 1) / (P + 2).
+    # Platt's targets are reached: (P + 1) / (P + 2)
     assert calibrated.max() == pytest.approx((exams / 2 + 1) / (exams / 2 + 2), abs=1e-5)
     assert not found.reasons
 
@@ -111,7 +111,7 @@ def test_certain_probabilities_are_fitted() -> None:
 
 
 def test_misleading_probabilities_keep_their_order() -> None:
-    """A slope that wants to be negative is held at the smallest, with the reason; the AUC stays."""
+    """A negative slope is replaced by the smallest one, with a reason; the AUC is unchanged."""
     labels, p = simulated(200, seed=1)
     found = fit_one(labels, 1 - p)
     assert found.slopes["acl"] == pytest.approx(MIN_SLOPE)
@@ -119,12 +119,12 @@ def test_misleading_probabilities_keep_their_order() -> None:
     before = roc_auc_score(labels, 1 - p)
     assert before < 0.5
     assert roc_auc_score(labels, found.apply(["acl"], 1 - p)) == before
-    # nearly flat at the prevalence, as it should be
+    # nearly constant at the prevalence, as expected
     assert found.apply(["acl"], 1 - p).mean() == pytest.approx(labels.mean(), abs=0.01)
 
 
 def test_no_ranking_changes() -> None:
-    """Calibration keeps the order of exams, and ties."""
+    """Calibration preserves the order of exams, including ties."""
     labels, p = simulated(300, slope=2.0, shift=1.0, seed=2)
     p = p.astype(np.float32).round(2).clip(1e-6)
     calibrated = fit_one(labels, p).apply(["acl"], p)
@@ -145,7 +145,7 @@ def test_no_ranking_changes() -> None:
 def test_what_can_not_be_fitted_stays_as_it_is(
     labels: list[float], p: list[float], reason: str
 ) -> None:
-    """One class, no label or no difference: slope 1, intercept 0, no prevalence, and why."""
+    """One class, no label or equal probabilities: slope 1, intercept 0 and a reason."""
     column = np.array(p)[:, np.newaxis]
     found = fit_one(np.array(labels)[:, np.newaxis], column)
     assert (found.slopes["acl"], found.intercepts["acl"]) == (1, 0)
@@ -156,7 +156,7 @@ def test_what_can_not_be_fitted_stays_as_it_is(
 
 
 def test_each_finding_has_its_own() -> None:
-    """Findings are fitted apart, on their own known labels, and applied by name in any order."""
+    """Findings are fitted separately, on their known labels, and applied by name."""
     acl, p_acl = simulated(100, shift=2.0, seed=5)
     tear, p_tear = simulated(100, slope=3.0, seed=6)
     acl[:9] = np.nan
@@ -170,7 +170,7 @@ def test_each_finding_has_its_own() -> None:
 
 
 def test_apply_holds_certainty_off_the_ends() -> None:
-    """0 and 1 come out above 0 and below 1."""
+    """Probabilities of 0 and 1 become larger than 0 and smaller than 1."""
     same = Calibration("platt", {"acl": 1.0}, {"acl": 0.0}, {"acl": 0.5}, {"acl": 10})
     found = same.apply(["acl"], np.array([[0.0], [1.0], [0.3]]))[:, 0]
     assert found == pytest.approx([LOGIT_EPS, 1 - LOGIT_EPS, 0.3], rel=1e-6)
@@ -178,14 +178,14 @@ def test_apply_holds_certainty_off_the_ends() -> None:
 
 
 def test_unknown_finding_is_refused() -> None:
-    """A finding that was not calibrated is an error that names it."""
+    """A finding without a calibration raises an error that names it."""
     labels, p = simulated(50, seed=0)
     with pytest.raises(MrkneeError, match=r"no calibration[\s\S]*effusion"):
         fit_one(labels, p).apply(["effusion"], p)
 
 
 def test_impossible_probability_is_refused() -> None:
-    """Neither fitting nor applying takes a probability outside 0 to 1."""
+    """Fitting and applying raise an error for probabilities outside 0 to 1."""
     labels, p = simulated(50, seed=0)
     fitted = fit_one(labels, p)
     with pytest.raises(MrkneeError, match="not between 0 and 1"):
@@ -195,7 +195,7 @@ def test_impossible_probability_is_refused() -> None:
 
 
 def test_calibration_survives_json() -> None:
-    """What is written is read back the same, with what could not be fitted too."""
+    """A calibration is unchanged by a JSON round trip, including unfitted findings."""
     labels, p = simulated(60, seed=0)
     found = fit_calibration(
         ["acl", "meniscus"],
@@ -212,7 +212,7 @@ def test_calibration_survives_json() -> None:
 
 
 def test_a_temperature_of_an_earlier_version_is_read() -> None:
-    """A slope with an intercept of 0, which earlier versions fitted too, is applied as it is."""
+    """A temperature (intercept 0), as fitted by earlier versions, is read and applied."""
     content = {**fit_one(*simulated(60, seed=0)).to_dict(), "method": "temperature"}
     content |= {"slopes": {"acl": 0.5}, "intercepts": {"acl": 0.0}}
     found = Calibration.from_dict(content)
@@ -232,22 +232,22 @@ def test_a_temperature_of_an_earlier_version_is_read() -> None:
     ],
 )
 def test_broken_calibration_is_refused(change: dict[str, object]) -> None:
-    """A calibration that would turn a ranking round, or lacks something, is an error."""
+    """A calibration with an invalid slope, method or missing field raises an error."""
     labels, p = simulated(60, seed=0)
     with pytest.raises(MrkneeError, match="a calibration can't be"):
         Calibration.from_dict({**fit_one(labels, p).to_dict(), **change})
 
 
 def test_shift_of_prevalence_is_bayes() -> None:
-    """Shifted probabilities are those of the other population, counted exactly."""
-    # Of 100 exams with the finding 30 look so, of 100 without 10.
+    """Shifted probabilities equal those counted in the other population."""
+    # 30 of 100 exams with the finding look like this, 10 of 100 without it
     before, after = 0.18, 0.45
     said = np.array([0.3 * q / (0.3 * q + 0.1 * (1 - q)) for q in (before, after)])
     assert at_prevalence(said[:1], before, after) == pytest.approx(said[1:], abs=1e-12)
 
 
 def test_shift_there_and_back() -> None:
-    """A shift to another prevalence and back changes nothing; certainty stays certain."""
+    """A shift to another prevalence and back changes nothing; 0 and 1 stay unchanged."""
     p = np.array([[0.0, 1e-9, 0.2], [0.7, 1 - 1e-9, 1.0]])
     shifted = at_prevalence(p, 0.18, 0.45)
     assert at_prevalence(shifted, 0.45, 0.18) == pytest.approx(p, abs=1e-12)
@@ -258,7 +258,7 @@ def test_shift_there_and_back() -> None:
 
 
 def test_shift_repairs_a_change_of_prevalence() -> None:
-    """Where positives are drawn more often, shifted probabilities are calibrated again."""
+    """Shifted probabilities are calibrated on a sample with more positives."""
     labels, p = simulated(60_000, prevalence_logit=-2.0, seed=0)
     y, p = labels[:, 0], p[:, 0]
     before, after = y.mean(), 0.45
@@ -272,6 +272,6 @@ def test_shift_repairs_a_change_of_prevalence() -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(0.0, 0.5), (0.5, 1.0)])
 def test_shift_from_or_to_certainty_is_refused(before: float, after: float) -> None:
-    """A prevalence of 0 or 1 is an error."""
+    """A prevalence of 0 or 1 raises an error."""
     with pytest.raises(MrkneeError, match="above 0 and below 1"):
         at_prevalence(np.array([0.3]), before, after)

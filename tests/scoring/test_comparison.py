@@ -1,4 +1,4 @@
-"""Models compared on the same exams: the object, its JSON, its table, its sentences."""
+"""Comparison of models on the same exams: numbers, JSON, table and sentences."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ FINDINGS = ("abnormal", "acl", "meniscus")
 def draw(
     seed: int = 0, exams: int = 120, better: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels of three findings and two models' probabilities, the second's better by this much."""
+    """Returns labels of three findings and two models' probabilities; the second is `better`."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((exams, 3)) < [0.7, 0.45, 0.45]).astype(float)
     shared = 0.8 * rng.normal(size=labels.shape)
@@ -41,17 +41,17 @@ def draw(
 
 
 def compared(labels: np.ndarray, *models: np.ndarray, seed: int = 0) -> Comparison:
-    """Models a, b, c on valid."""
+    """Compares the models under the names a, b, c."""
     return compare("abc"[: len(models)], FINDINGS, labels, models, split="valid", seed=seed)
 
 
 def everything(found: Comparison) -> list[Difference | MeanDifference]:
-    """The findings' differences and the means'."""
+    """Returns the differences of the findings and of the means."""
     return [*found.differences, *found.mean_differences]
 
 
 def test_numbers_are_those_of_the_parts() -> None:
-    """AUCs, tests and Holm's p are what the functions for one finding give, in order."""
+    """AUCs, tests and Holm's p equal the results of the functions for one finding."""
     labels, first, second = draw(better=0.6)
     found = compared(labels, first, second)
     assert [(d.finding, d.first, d.second) for d in found.differences] == [
@@ -74,7 +74,7 @@ def test_numbers_are_those_of_the_parts() -> None:
 
 
 def test_holm_goes_over_all_tests_of_all_models() -> None:
-    """With three models there are two tests a finding, and all six are corrected together."""
+    """Three models give two tests per finding; all six are corrected together."""
     labels, first, second = draw(better=0.8)
     third = draw(seed=1)[1] * 0.3 + 0.7 * second
     found = compared(labels, first, second, third)
@@ -85,7 +85,7 @@ def test_holm_goes_over_all_tests_of_all_models() -> None:
 
 
 def test_mean_difference_is_the_bootstraps() -> None:
-    """The mean difference is the plain mean; its interval is of exams drawn for both at once."""
+    """The mean difference is the plain mean, with an interval from paired resampling."""
     labels, first, second = draw(better=0.4)
     found = compared(labels, first, second)
     (mean,) = found.mean_differences
@@ -94,13 +94,13 @@ def test_mean_difference_is_the_bootstraps() -> None:
     draws = bootstrap_differences(labels, first, second, seed=0).mean(axis=1)
     assert (mean.low, mean.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
     assert (mean.method, mean.findings, mean.reason) == (BOOTSTRAP, FINDINGS, None)
-    # Far narrower than if the two models were drawn apart.
+    # much narrower than with separate resampling of the two models
     apart = (found.means["a"].high - found.means["a"].low) * math.sqrt(2)
     assert mean.high - mean.low < 0.8 * apart
 
 
 def test_few_exams_have_an_interval_and_no_test() -> None:
-    """Where DeLong's variance is no use there is no p, and Holm counts the others."""
+    """If DeLong's variance is unusable, p is NaN, and Holm's correction skips the test."""
     labels, first, second = draw(better=0.6)
     labels[np.flatnonzero(labels[:, 1] == 1)[8:], 1] = np.nan
     found = compared(labels, first, second)
@@ -117,7 +117,7 @@ def test_few_exams_have_an_interval_and_no_test() -> None:
 
 
 def test_without_a_test_no_difference_of_a_finding_is_named() -> None:
-    """An interval that leaves out 0 is not enough for a finding: there is no corrected p."""
+    """A finding's difference isn't reported without a p, even if the interval excludes 0."""
     found = with_numbers(difference=0.2, low=0.1, high=0.3, p_delong=math.nan, p_holm=math.nan)
     assert found.verdict(found.differences[0], second="B") == (
         "no difference shown: no test holds here, though the interval by itself leaves out 0"
@@ -125,7 +125,7 @@ def test_without_a_test_no_difference_of_a_finding_is_named() -> None:
 
 
 def test_one_class_is_told_and_not_counted() -> None:
-    """A finding of one class has no numbers but a reason, and Holm counts the others only."""
+    """A finding with one class has a reason instead of numbers, and Holm skips it."""
     labels, first, second = draw(better=0.6)
     labels[:, 0] = 1
     found = compared(labels, first, second)
@@ -142,7 +142,7 @@ def test_one_class_is_told_and_not_counted() -> None:
 
 
 def test_nothing_known() -> None:
-    """Without a known label there is a comparison of reasons, and it has a table."""
+    """Without any known label the comparison contains only reasons, and has a table."""
     _, first, second = draw(exams=3)
     found = compared(np.full((3, 3), np.nan), first, second)
     assert found.mean_differences[0].reason == "no finding has an AUC"
@@ -151,7 +151,7 @@ def test_nothing_known() -> None:
 
 
 def test_one_exam() -> None:
-    """One exam alone, of whatever label, is compared without a fault and without a number."""
+    """A single exam, whatever its label, is compared without an error and without numbers."""
     labels, first, second = draw(exams=1)
     found = compared(labels, first, second)
     assert all(one.reason is not None for one in found.differences)
@@ -159,7 +159,7 @@ def test_one_exam() -> None:
 
 
 def test_a_copy_is_told() -> None:
-    """A model against its own copy: p 1, an interval without width that says so, no "equal"."""
+    """A model and its copy: p is 1, and the sentence states identical rankings, not equality."""
     labels, first, _ = draw()
     found = compared(labels, first, expit(3 * first))
     for one in found.differences:
@@ -173,7 +173,7 @@ def test_a_copy_is_told() -> None:
 
 
 def test_perfect_models_have_a_width() -> None:
-    """Two models without a fault differ by 0, with an interval of some width everywhere."""
+    """Two perfect models differ by 0, with intervals of positive width."""
     labels, _, _ = draw()
     rng = np.random.default_rng(0)
     first, second = (labels * 0.5 + rng.random(labels.shape) * 0.4 for _ in range(2))
@@ -186,10 +186,10 @@ def test_perfect_models_have_a_width() -> None:
 
 
 def test_same_pairs_in_another_order_keep_a_width_in_the_mean() -> None:
-    """Models that win the same pairs but rank apart: resampling would show no width at all."""
+    """Models that win the same pairs in another order have an interval of positive width."""
     labels = np.repeat([[1.0] * 3, [0.0] * 3], 20, axis=0)
     first = np.repeat(np.linspace(1, 0, 40)[:, None], 3, axis=1)
-    first[0], first[39] = 0.0, 1.0  # one of each class on the wrong side
+    first[0], first[39] = 0.0, 1.0  # one misranked exam of each class
     second = first.copy()
     second[[5, 6]] = second[[6, 5]]
     found = compared(labels, first, second)
@@ -198,7 +198,7 @@ def test_same_pairs_in_another_order_keep_a_width_in_the_mean() -> None:
 
 
 def with_numbers(**changes: object) -> Comparison:
-    """A comparison whose one difference has these numbers."""
+    """Returns a comparison whose only difference has these numbers."""
     labels, first, second = draw()
     found = compare(["a", "b"], ["acl"], labels[:, :1], [first[:, :1], second[:, :1]], split="v")
     one = dataclasses.replace(found.differences[0], **changes)  # type: ignore[arg-type]
@@ -245,7 +245,7 @@ def with_numbers(**changes: object) -> Comparison:
     ],
 )
 def test_sentence(difference: float, low: float, high: float, p: float, sentence: str) -> None:
-    """Each way interval and p can lie has its sentence, and none says that models are equal."""
+    """Each combination of interval and p has a sentence; none states that models are equal."""
     found = with_numbers(difference=difference, low=low, high=high, p_holm=p)
     assert found.verdict(found.differences[0], second="B") == sentence
     assert f"acl, B against A: {sentence}\n" in found.table()
@@ -254,7 +254,7 @@ def test_sentence(difference: float, low: float, high: float, p: float, sentence
 
 @pytest.mark.parametrize(("difference", "way"), [(0.04, "higher"), (-0.04, "lower")])
 def test_the_means_sentence_goes_by_its_interval(difference: float, way: str) -> None:
-    """A mean's verdict has no p, counts all exams and calls the model as asked."""
+    """The verdict on a mean has no p, counts all exams and uses the given model name."""
     found = compared(*draw())
     mean = dataclasses.replace(
         found.mean_differences[0],
@@ -269,7 +269,7 @@ def test_the_means_sentence_goes_by_its_interval(difference: float, way: str) ->
 
 
 def test_one_test_needs_no_correction() -> None:
-    """With one finding and two models the sentence does not speak of a correction."""
+    """With one finding and two models the sentence doesn't mention a correction."""
     labels, first, second = draw(better=2.0)
     found = compare(
         ["a", "b"], ["acl"], labels[:, 1:2], [first[:, 1:2], second[:, 1:2]], split="valid"
@@ -280,7 +280,7 @@ def test_one_test_needs_no_correction() -> None:
 
 
 def test_table_reads_well() -> None:
-    """Models by name, a line a finding and model, one a difference; nothing wider than 80 there."""
+    """The table has one line per finding and model, one per difference, and at most 80 columns."""
     labels, first, second = draw(better=0.5)
     found = compare(
         ["single-task.csv", "runs/multi.csv"],
@@ -306,7 +306,7 @@ def test_table_reads_well() -> None:
 
 
 def test_json_holds_every_field(tmp_path: Path) -> None:
-    """The file is versioned and names every number of every difference, model and mean."""
+    """The file has a version and all numbers of all differences, models and means."""
     labels, first, second = draw()
     found = compared(labels, first, second)
     found.write(tmp_path / "new" / "comparison.json")
@@ -323,7 +323,7 @@ def test_json_holds_every_field(tmp_path: Path) -> None:
 
 
 def test_seed_decides() -> None:
-    """The same seed gives the same file, another seed another mean's interval."""
+    """The same seed gives the same file; another seed gives another interval of the mean."""
     labels, first, second = draw()
     assert compared(labels, first, second).to_json() == compared(labels, first, second).to_json()
     other = compared(labels, first, second, seed=1).mean_differences[0]
@@ -331,7 +331,7 @@ def test_seed_decides() -> None:
 
 
 def test_order_of_models_turns_the_signs() -> None:
-    """B against A is A against B with the other sign: interval, and the same p."""
+    """Exchanging the models negates difference and interval and keeps p."""
     labels, first, second = draw(better=0.3)
     there, back = compared(labels, first, second), compared(labels, second, first)
     for one, other in zip(there.differences, back.differences, strict=True):
@@ -342,7 +342,7 @@ def test_order_of_models_turns_the_signs() -> None:
 
 
 def test_comparison_is_frozen() -> None:
-    """Neither a field nor a model's AUCs can be changed afterwards."""
+    """Neither fields nor AUCs of a model can be changed."""
     found = compared(*draw())
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.split = "test"  # type: ignore[misc]
@@ -351,7 +351,7 @@ def test_comparison_is_frozen() -> None:
 
 
 def test_impossible_comparisons_are_refused() -> None:
-    """One model, a name twice, other exams, a NaN, a label of 2: each is an error."""
+    """One model, a repeated name, other exams, a NaN or a label of 2 raise an error."""
     labels, first, second = draw()
     with pytest.raises(MrkneeError, match="two models or more"):
         compare(["a"], FINDINGS, labels, [first], split="valid")
@@ -367,7 +367,7 @@ def test_impossible_comparisons_are_refused() -> None:
 
 
 def test_files_are_compared(tmp_path: Path) -> None:
-    """From CSVs, in any order of exams, of one file or several: the same numbers as from arrays."""
+    """CSV files, in any order of exams, joined or not, give the same numbers as arrays."""
     labels, first, second = draw(better=0.4)
     ids = tuple(f"{i:04d}" for i in range(len(labels)))
     for i, name in enumerate(FINDINGS):
@@ -393,7 +393,7 @@ def test_files_are_compared(tmp_path: Path) -> None:
 
 
 def two_files(folder: Path, *names: str) -> list[str]:
-    """The same predictions under these names, and the labels of their exams."""
+    """Writes the same predictions under the given names, and labels; returns the paths."""
     labels, first, _ = draw()
     ids = tuple(f"{i:04d}" for i in range(len(labels)))
     for i, name in enumerate(FINDINGS):
@@ -414,19 +414,19 @@ def two_files(folder: Path, *names: str) -> list[str]:
 def test_names_tell_models_apart(
     tmp_path: Path, files: tuple[str, str], names: tuple[str, str]
 ) -> None:
-    """Only .csv is dropped from a name; a comma in a file's own name makes no second file."""
+    """Only .csv is removed from names; a comma in a file's own name doesn't split it."""
     specs = two_files(tmp_path, *files)
     assert compare_tables(specs, tmp_path, split="valid").names == names
 
 
 def test_names_that_would_be_the_same_are_whole(tmp_path: Path) -> None:
-    """Where short names fall together the models go by what was given."""
+    """If short names coincide, the models are named by the complete specification."""
     specs = two_files(tmp_path, "p.csv", "p")
     assert compare_tables(specs, tmp_path, split="valid").names == tuple(specs)
 
 
 def test_a_model_is_not_compared_with_itself(tmp_path: Path) -> None:
-    """The same file by another path, or the same files in another order: an error with advice."""
+    """The same file by another path, or the same files reordered, raise an error with advice."""
     one, two = two_files(tmp_path, "one.csv", "two.csv")
     by_another_path = str(tmp_path / "." / "sub" / ".." / "one.csv")
     for first, second in ((one, by_another_path), (f"{one},{two}", f"{two},{one}")):
@@ -437,7 +437,7 @@ def test_a_model_is_not_compared_with_itself(tmp_path: Path) -> None:
 
 
 def test_exams_without_a_label_are_noted() -> None:
-    """An exam that no finding has a label of is counted in a note, below the given ones."""
+    """Exams without any label are counted in a note, after the given notes."""
     labels, first, second = draw()
     labels[[3, 7]] = np.nan
     found = compare("ab", FINDINGS, labels, [first, second], split="valid", notes=["given"])

@@ -1,4 +1,4 @@
-"""How often the 95 % intervals hold the true value, by simulation with fixed seeds."""
+"""Coverage of the 95 % intervals, by simulation with fixed seeds."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ LEAST = 0.92
 
 
 def covered(truth: float, positives: int, negatives: int, *, exponential: bool, seed: int) -> float:
-    """The share of simulated samples whose interval holds the true AUC."""
+    """Returns the share of simulated samples whose interval contains the true AUC."""
     rng = np.random.default_rng(seed)
     labels = np.repeat([1.0, 0.0], [positives, negatives])
     hits = 0
@@ -32,25 +32,25 @@ def covered(truth: float, positives: int, negatives: int, *, exponential: bool, 
 @pytest.mark.parametrize("truth", [0.5, 0.8, 0.95])
 @pytest.mark.parametrize("exponential", [False, True])
 def test_interval_covers_with_mrnets_numbers(truth: float, exponential: bool) -> None:
-    """On 54 positives and 66 negatives (MRNet's ACL, valid) the interval covers at its level."""
+    """Coverage is nominal for 54 positives and 66 negatives (MRNet's ACL, valid)."""
     assert covered(truth, 54, 66, exponential=exponential, seed=1) >= LEAST
 
 
 @pytest.mark.parametrize(("positives", "negatives"), [(1, 1), (2, 40), (5, 5), (5, 100)])
 @pytest.mark.parametrize("truth", [0.5, 0.9])
 def test_interval_covers_with_few_exams(positives: int, negatives: int, truth: float) -> None:
-    """With few exams of a class, where DeLong's interval fails, the stand-in covers."""
+    """For few exams of a class, where DeLong's interval fails, the replacement covers."""
     assert covered(truth, positives, negatives, exponential=False, seed=2) >= LEAST
 
 
 def test_interval_of_four_exams_is_not_quite_what_it_says() -> None:
-    """Two exams against two give few different AUCs: coverage is below its level, but near 0.87."""
+    """For two positives and two negatives, coverage is only about 0.87: few AUCs are possible."""
     assert 0.84 <= covered(0.9, 2, 2, exponential=False, seed=2) <= LEAST
 
 
 @pytest.mark.parametrize("truth", [0.7, 0.9])
 def test_mean_covers(truth: float) -> None:
-    """The mean's interval covers when the findings' scores and labels go together, as in MRNet."""
+    """The interval of the mean covers for correlated scores and labels, as in MRNet."""
     patterns = [[0, 0, 0], [1, 0, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1]]
     labels = np.repeat(np.array(patterns, dtype=float), [25, 20, 21, 23, 31], axis=0)
     rng = np.random.default_rng(3)
@@ -78,7 +78,7 @@ def test_mean_covers(truth: float) -> None:
 def test_difference_covers(
     positives: int, negatives: int, first: float, second: float, together: float
 ) -> None:
-    """The difference's interval covers: AUCs high and unequal, models alike or not, few exams."""
+    """The interval of the difference covers: high, unequal AUCs, similar models, few exams."""
     rng = np.random.default_rng(4)
     labels = np.repeat([1.0, 0.0], [positives, negatives])
     truth, hits = second - first, 0
@@ -101,7 +101,7 @@ def test_difference_covers(
 
 
 def test_mean_difference_covers() -> None:
-    """The bootstrapped interval of the mean difference covers with unequal, correlated models."""
+    """The bootstrap interval of the mean difference covers for unequal, correlated models."""
     patterns = [[0, 0, 0], [1, 0, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1]]
     labels = np.repeat(np.array(patterns, dtype=float), [25, 20, 21, 23, 31], axis=0)
     rng = np.random.default_rng(6)

@@ -22,7 +22,7 @@ from mrknee.scoring.proportions import wilson
 def simulated(
     exams: int = 120, *, seed: int = 0, decimals: int = 12
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and scores that know something of them; few decimals make ties."""
+    """Returns labels and informative scores; few decimals create ties."""
     rng = np.random.default_rng(seed)
     labels = (rng.random(exams) < 0.45).astype(float)
     labels[:2] = [0, 1]
@@ -40,7 +40,7 @@ HARD = [SEPARATED, REVERSED, EQUAL, TWO]
     ("labels", "scores"), [*HARD, simulated(), simulated(decimals=0), simulated(3, seed=2)]
 )
 def test_points_are_sklearns(labels: np.ndarray, scores: np.ndarray) -> None:
-    """ROC and precision-recall points and average precision are scikit-learn's."""
+    """ROC and precision-recall points and average precision equal scikit-learn's."""
     found, curve = roc(labels, scores), precision_recall(labels, scores)
     for ours, theirs in zip(
         (found.fpr, found.tpr, found.thresholds), roc_curve(labels, scores), strict=True
@@ -57,7 +57,7 @@ def test_points_are_sklearns(labels: np.ndarray, scores: np.ndarray) -> None:
 
 @pytest.mark.parametrize("decimals", [0, 12])
 def test_area_under_the_points_is_the_auc(decimals: int) -> None:
-    """The trapezoids under the ROC points add up to the AUC, ties too."""
+    """The area under the ROC points by the trapezoidal rule is the AUC, also with ties."""
     labels, scores = simulated(decimals=decimals)
     found = roc(labels, scores)
     assert np.trapezoid(found.tpr, found.fpr) == pytest.approx(auc(labels, scores).value)
@@ -65,7 +65,7 @@ def test_area_under_the_points_is_the_auc(decimals: int) -> None:
 
 @pytest.mark.parametrize("decimals", [0, 12])
 def test_replicates_are_sklearns_of_the_exams_drawn(decimals: int) -> None:
-    """Each replicate is scikit-learn's curve of as many exams of each class as there are."""
+    """Each replicate is scikit-learn's curve of the drawn exams, with class sizes kept."""
     labels, scores = simulated(60, decimals=decimals)
     [(hits, false_alarms, drawn)] = _resampled_counts(labels, scores, 3)
     assert (hits[:, -1] == labels.sum()).all()
@@ -75,7 +75,7 @@ def test_replicates_are_sklearns_of_the_exams_drawn(decimals: int) -> None:
         positives = np.diff(hits[row], prepend=0).astype(int)
         negatives = np.diff(false_alarms[row], prepend=0).astype(int)
         assert (positives == drawn[row]).all()
-        # Only exams of a class are drawn as one.
+        # exams keep their class
         assert set(steps[positives > 0]) <= set(scores[labels == 1])
         assert set(steps[negatives > 0]) <= set(scores[labels == 0])
         written_out = np.concatenate([np.repeat(steps, positives), np.repeat(steps, negatives)])
@@ -87,7 +87,7 @@ def test_replicates_are_sklearns_of_the_exams_drawn(decimals: int) -> None:
 
 
 def test_band_holds_the_curve() -> None:
-    """The curve lies in its band, which is within 0 and 1 and has a width nearly everywhere."""
+    """The band contains the curve, is within 0 and 1 and has positive width nearly everywhere."""
     labels, scores = simulated()
     curve, band = roc(labels, scores), roc_band(labels, scores, seed=0)
     here = np.interp(band.fpr, curve.fpr, curve.tpr)
@@ -98,14 +98,14 @@ def test_band_holds_the_curve() -> None:
 
 @pytest.mark.parametrize(("labels", "scores"), HARD)
 def test_band_of_hard_cases_has_a_width(labels: np.ndarray, scores: np.ndarray) -> None:
-    """Where resampling shows nothing the band is as wide as Wilson's interval at least."""
+    """Where resampling shows no variance, the band is at least as wide as Wilson's interval."""
     curve, band = roc(labels, scores), roc_band(labels, scores, seed=0)
     least = wilson(0, curve.n_positive).high
     assert (band.high - band.low >= least - 1e-9).all()
 
 
 def test_band_covers_pointwise() -> None:
-    """With MRNet's numbers the band holds the true sensitivity in about 95 % of samples."""
+    """With MRNet's numbers the band contains the true sensitivity in about 95 % of samples."""
     labels = np.repeat([1.0, 0.0], [54, 66])
     points = np.array([10, 20, 40, 70])
     truth = ndtr(1.5 + ndtri(points / 100))
@@ -118,7 +118,7 @@ def test_band_covers_pointwise() -> None:
 
 
 def test_average_precision_interval_covers() -> None:
-    """With MRNet's numbers the interval holds the true average precision about as often as said."""
+    """With MRNet's numbers the interval of the average precision has about nominal coverage."""
     rng = np.random.default_rng(1)
     labels = np.repeat([1.0, 0.0], [54, 66])
     many = np.repeat(labels, 2000)
@@ -136,7 +136,7 @@ def test_average_precision_interval_covers() -> None:
 def test_average_precision_of_hard_cases_has_a_width(
     labels: np.ndarray, scores: np.ndarray
 ) -> None:
-    """Where resampling shows too little the interval is Wilson's, and says so."""
+    """Where resampling fails, the interval is Wilson's, as its method states."""
     found = average_precision(labels, scores)
     assert found.method == WILSON
     assert found.low <= found.value <= found.high
@@ -146,7 +146,7 @@ def test_average_precision_of_hard_cases_has_a_width(
 @pytest.mark.parametrize("label", [0.0, 1.0, np.nan])
 @pytest.mark.parametrize("exams", [1, 9])
 def test_one_class_has_no_curve(label: float, exams: int) -> None:
-    """With one class, or no label, the arrays are empty, numbers NaN, and the reason is there."""
+    """With one class, or no label, arrays are empty, numbers NaN, and a reason is given."""
     labels, scores = np.full(exams, label), np.linspace(0, 1, exams)
     found, band, curve = (
         roc(labels, scores),
@@ -162,7 +162,7 @@ def test_one_class_has_no_curve(label: float, exams: int) -> None:
 
 
 def test_unknown_labels_are_left_out() -> None:
-    """Exams without a known label change no curve and no interval."""
+    """Exams without a known label change neither curves nor intervals."""
     labels, scores = simulated()
     more = np.concatenate([labels, [np.nan] * 5]), np.concatenate([scores, np.linspace(-9, 9, 5)])
     assert (roc(*more).tpr == roc(labels, scores).tpr).all()
@@ -172,7 +172,7 @@ def test_unknown_labels_are_left_out() -> None:
 
 
 def test_the_seed_decides() -> None:
-    """The same seed gives the same interval, another one another, nearly the same."""
+    """The same seed gives the same interval; another seed gives a similar one."""
     labels, scores = simulated()
     first, other = (average_precision(labels, scores, seed=seed) for seed in (0, 1))
     assert average_precision(labels, scores, seed=0) == first
@@ -181,7 +181,7 @@ def test_the_seed_decides() -> None:
 
 
 def test_nan_scores_are_refused() -> None:
-    """A score that is no number is an error."""
+    """A score of NaN raises an error."""
     labels, scores = simulated()
     scores[3] = np.nan
     for function in (roc, average_precision, precision_recall):

@@ -1,4 +1,4 @@
-"""AUC, its interval and DeLong's covariance, against independent implementations and by hand."""
+"""AUC, interval and DeLong's covariance, against other implementations and by hand."""
 
 import warnings
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from mrknee.scoring.discrimination import (
 )
 
 with warnings.catch_warnings():
-    # Both packages warn on import about things of their own dependencies.
+    # both packages cause warnings of their dependencies on import
     warnings.simplefilter("ignore")
     from confidenceinterval.delong import delong_roc_variance
     from MLstatkit import Delong_test
@@ -31,14 +31,14 @@ with warnings.catch_warnings():
 def draw(
     seed: int, positives: int, negatives: int, shift: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffled labels and normal scores, the positives' shifted upwards."""
+    """Returns shuffled labels and normal scores, shifted upwards for positives."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat([1.0, 0.0], [positives, negatives]))
     return labels, rng.normal(size=len(labels)) + shift * labels
 
 
 def by_pairs(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The AUC as it is defined: the share of pairs in which the positive wins."""
+    """Computes the AUC by definition: the share of pairs in which the positive wins."""
     pairs = product(scores[labels == 1], scores[labels == 0])
     return float(np.mean([1.0 if p > n else 0.5 if p == n else 0.0 for p, n in pairs]))
 
@@ -46,7 +46,7 @@ def by_pairs(labels: np.ndarray, scores: np.ndarray) -> float:
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("decimals", [0, 1, 15])
 def test_value_is_sklearns(seed: int, decimals: int) -> None:
-    """The AUC is scikit-learn's, with many ties, with some and with none."""
+    """The AUC equals scikit-learn's, with many ties, some and none."""
     labels, scores = draw(seed, 3 + 5 * seed, 40)
     scores = scores.round(decimals)
     assert auc(labels, scores).value == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
@@ -54,7 +54,7 @@ def test_value_is_sklearns(seed: int, decimals: int) -> None:
 
 @pytest.mark.parametrize("labels", [p for p in product([0.0, 1.0], repeat=4) if 0 < sum(p) < 4])
 def test_value_is_the_share_of_won_pairs(labels: tuple[float, ...]) -> None:
-    """For any labelling of four exams and any tied scores the AUC is the share of won pairs."""
+    """The AUC is the share of won pairs for all labels of four exams and all tied scores."""
     for scores in product([0.0, 0.5, 1.0], repeat=4):
         found = auc(np.array(labels), np.array(scores))
         assert found.value == pytest.approx(by_pairs(np.array(labels), np.array(scores)), abs=1e-12)
@@ -64,7 +64,7 @@ def test_value_is_the_share_of_won_pairs(labels: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("decimals", [0, 1, 15])
 def test_variance_is_confidenceintervals(decimals: int) -> None:
-    """The variance is the one of the package confidenceinterval (which computes in float32)."""
+    """The variance equals that of the package confidenceinterval, which uses float32."""
     for seed in range(10):
         labels, scores = draw(seed, 25, 95)
         scores = scores.round(decimals)
@@ -76,7 +76,7 @@ def test_variance_is_confidenceintervals(decimals: int) -> None:
 
 @pytest.mark.parametrize("decimals", [0, 1, 15])
 def test_covariance_is_mlstatkits(decimals: int) -> None:
-    """Two models' AUCs, and the z of their difference, are those of the package MLstatkit."""
+    """AUCs of two models, and z of their difference, equal those of the package MLstatkit."""
     for seed in range(10):
         labels, first = draw(seed, 30, 60)
         second = (0.5 * first + draw(seed + 100, 30, 60)[1]).round(decimals)
@@ -91,7 +91,7 @@ def test_covariance_is_mlstatkits(decimals: int) -> None:
 
 
 def test_covariance_is_the_jackknifes_by_hand() -> None:
-    """The covariance follows DeLong's own definition, computed pair by pair, for three models."""
+    """The covariance of three models equals DeLong's definition, computed pair by pair."""
     labels, _ = draw(0, 7, 11)
     scores = np.random.default_rng(1).integers(0, 6, size=(3, 18)).astype(float)
     positive, negative = scores[:, labels == 1], scores[:, labels == 0]
@@ -103,14 +103,14 @@ def test_covariance_is_the_jackknifes_by_hand() -> None:
 
 
 def test_identical_models_have_no_variance_of_their_difference() -> None:
-    """A model and its copy have one variance, and their difference has none."""
+    """A model and its copy have equal variances, and their difference has variance zero."""
     labels, scores = draw(3, 30, 50)
     covariance = delong_covariance(labels, np.stack([scores, scores])).covariance
     assert covariance == pytest.approx(np.full((2, 2), covariance[0, 0]), abs=1e-15)
 
 
 def test_interval_is_delongs_on_the_logit_scale() -> None:
-    """With enough exams the interval is logit(AUC) +- 1.96 standard errors, taken back."""
+    """With enough exams the interval is expit(logit(AUC) +- 1.96 standard errors)."""
     labels, scores = draw(5, 25, 95, shift=2.0)
     found = auc(labels, scores)
     error = np.sqrt(delong_covariance(labels, scores[np.newaxis]).covariance[0, 0])
@@ -123,7 +123,7 @@ def test_interval_is_delongs_on_the_logit_scale() -> None:
 
 @pytest.mark.parametrize("labels", [[1.0, 1.0], [0.0], [np.nan, 0.0, 0.0], [np.nan], []])
 def test_one_class_has_no_auc_but_a_reason(labels: list[float]) -> None:
-    """With one class or none the AUC and its interval are NaN, and the reason is told."""
+    """With one class or none, AUC and interval are NaN and a reason is given."""
     found = auc(np.array(labels), np.linspace(0, 1, len(labels)))
     assert np.isnan([found.value, found.low, found.high]).all()
     assert found.reason is not None
@@ -136,7 +136,7 @@ def test_one_class_has_no_auc_but_a_reason(labels: list[float]) -> None:
 def test_separation_has_an_interval_of_some_width(
     positives: int, negatives: int, sign: float
 ) -> None:
-    """A perfect model and its opposite get an interval of some width, and its method is told."""
+    """A perfect model and its opposite have an interval of positive width."""
     labels = np.repeat([1.0, 0.0], [positives, negatives])
     found = auc(labels, sign * labels)
     assert found.value == (sign > 0)
@@ -157,7 +157,7 @@ def test_separation_is_rare_below_the_interval() -> None:
 
 
 def test_separation_bound_of_two_exams_is_exact() -> None:
-    """One positive above one negative bounds the AUC as one success bounds a proportion."""
+    """For one positive above one negative, the bound is that of one success in one trial."""
     assert separation_bound(1, 1) == pytest.approx(0.025, abs=1e-9)
 
 
@@ -170,13 +170,13 @@ def test_newcombes_interval_of_two_exams_is_wilsons() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.03, 0.5, 0.871, 1.0])
 def test_newcombes_interval_is_symmetric(value: float) -> None:
-    """A finding and its opposite have mirrored intervals."""
+    """Exchanging the classes mirrors the interval."""
     low, high = newcombe_interval(value, 9, 41)
     assert newcombe_interval(1 - value, 9, 41) == pytest.approx((1 - high, 1 - low), abs=1e-9)
 
 
 def test_constant_scores_are_chance_with_an_interval() -> None:
-    """A model that says the same of every exam has AUC 0.5, and its interval has a width."""
+    """Constant scores have AUC 0.5 and an interval of positive width."""
     labels, scores = draw(0, 60, 60)
     found = auc(labels, np.full_like(scores, 0.3))
     assert found.value == 0.5
@@ -186,13 +186,13 @@ def test_constant_scores_are_chance_with_an_interval() -> None:
 
 
 def test_few_exams_of_a_class_are_told() -> None:
-    """Below ten exams in a class the interval is Newcombe's and says why; from ten on DeLong's."""
+    """With fewer than ten exams of a class the interval is Newcombe's, else DeLong's."""
     assert "fewer than 10" in auc(*draw(1, 9, 100)).method
     assert auc(*draw(1, 10, 100)).method == DELONG
 
 
 def same(first: Auc, second: Auc) -> bool:
-    """Equal up to rounding."""
+    """Compares two AUCs up to rounding."""
     numbers = [np.array([one.value, one.low, one.high]) for one in (first, second)]
     rest = [(one.n_positive, one.n_negative, one.method) for one in (first, second)]
     return np.allclose(numbers[0], numbers[1], rtol=0, atol=1e-9) and rest[0] == rest[1]
@@ -208,7 +208,7 @@ def same(first: Auc, second: Auc) -> bool:
     ],
 )
 def test_only_ranks_matter(change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Any increasing change of the scores leaves the AUC and its interval as they are."""
+    """Increasing transformations of the scores change neither AUC nor interval."""
     labels, scores = draw(7, 20, 30)
     assert same(auc(labels, scores), auc(labels, change(scores)))
 
@@ -221,7 +221,7 @@ def test_order_of_exams_does_not_matter() -> None:
 
 
 def test_exchanging_the_classes_mirrors_the_auc() -> None:
-    """The AUC of the opposite finding is one minus the AUC, ends too."""
+    """Exchanging the classes gives one minus the AUC, and mirrored ends."""
     labels, scores = draw(9, 20, 30)
     there, back = auc(labels, scores), auc(1 - labels, scores)
     assert (back.value, back.low, back.high) == pytest.approx(
@@ -238,7 +238,7 @@ def test_unknown_labels_are_left_out() -> None:
 
 
 def test_nan_score_is_refused() -> None:
-    """A score of NaN is an error that tells its place, also where the label isn't known."""
+    """A score of NaN raises an error with its position, even if the label is unknown."""
     for label in (1.0, np.nan):
         with pytest.raises(MrkneeError, match=r"a score is NaN[\s\S]*position 1"):
             auc(np.array([0.0, label]), np.array([0.5, np.nan]))
@@ -246,13 +246,13 @@ def test_nan_score_is_refused() -> None:
 
 @pytest.mark.parametrize("label", [2.0, -1.0, 0.5, np.inf])
 def test_other_labels_are_refused(label: float) -> None:
-    """A label that is not 0, 1 or NaN is an error."""
+    """A label other than 0, 1 and NaN raises an error."""
     with pytest.raises(MrkneeError, match="a label can't be scored"):
         auc(np.array([0.0, 1.0, label]), np.array([0.1, 0.2, 0.3]))
 
 
 def test_covariance_without_two_exams_of_a_class_is_nan() -> None:
-    """One exam of a class shows no variance: the AUC is there, the covariance is NaN."""
+    """With one exam of a class the AUC is defined and the covariance is NaN."""
     found = delong_covariance(np.array([1.0, 0.0, 0.0]), np.array([[0.5, 0.4, 0.6]]))
     assert found.aucs[0] == 0.5
     assert np.isnan(found.covariance).all()

@@ -1,4 +1,4 @@
-"""Heat against lesions: what a hit is, what chance is, and that chance passes as chance."""
+"""Localisation of heat in lesions: hits, chance levels and comparison with random maps."""
 
 import math
 
@@ -22,7 +22,7 @@ ALL_SEEN = np.ones(SHAPE[1:], dtype=bool)
 
 
 def lesion_at(*where: slice) -> np.ndarray:
-    """A lesion that fills those slices, rows and columns."""
+    """Returns a lesion that fills the given slices, rows and columns."""
     lesion = np.zeros(SHAPE, dtype=bool)
     lesion[where] = True
     return lesion
@@ -32,7 +32,7 @@ LESION = lesion_at(slice(1, 2), slice(2, 4), slice(3, 6))
 
 
 def test_heat_on_the_lesion_hits_everything() -> None:
-    """Heat equal to the lesion: both hits, all heat inside; chances are the lesion's size."""
+    """Heat equal to the lesion: both hits, all heat inside; chance is the lesion's share."""
     found = localise([LESION.astype(float)], [LESION], [ALL_SEEN])
     assert (found.slice_hit, found.pointing_hit, found.heat_inside) == (True, True, 1.0)
     assert found.slice_chance == 1 / 4
@@ -40,7 +40,7 @@ def test_heat_on_the_lesion_hits_everything() -> None:
 
 
 def test_heat_beside_the_lesion_hits_nothing() -> None:
-    """A hot spot one pixel off in another slice: no tolerance."""
+    """A hot spot one pixel outside the lesion is not a hit."""
     heat = np.zeros(SHAPE)
     heat[2, 2, 3] = 5.0
     found = localise([heat], [LESION], [ALL_SEEN])
@@ -52,7 +52,7 @@ def test_heat_beside_the_lesion_hits_nothing() -> None:
 
 
 def test_the_hottest_slice_need_not_hold_the_hottest_pixel() -> None:
-    """Slices are ranked by their sum, signs kept; pixels by themselves."""
+    """Slices are ranked by their signed sum; pixels individually."""
     heat = np.full(SHAPE, 0.1)
     heat[1] = -0.1
     heat[1, 2, 3] = 2.0
@@ -61,7 +61,7 @@ def test_the_hottest_slice_need_not_hold_the_hottest_pixel() -> None:
 
 
 def test_the_middle_of_a_plateau_is_its_hottest_pixel() -> None:
-    """Of pixels that share the largest heat; what isn't seen is never the hottest."""
+    """Of equally hot pixels the central one is returned; unseen pixels are ignored."""
     heat = np.zeros(SHAPE)
     heat[2, 1:6, 3:8], heat[3, 0, 0] = 4.0, 9.0
     seen = ALL_SEEN.copy()
@@ -72,7 +72,7 @@ def test_the_middle_of_a_plateau_is_its_hottest_pixel() -> None:
 
 
 def test_negative_heat_is_no_heat() -> None:
-    """What speaks against the finding is neither hot nor counted as heat."""
+    """Negative heat is neither hottest nor included in the share of heat."""
     heat = np.zeros(SHAPE)
     heat[1, 2, 3], heat[0, 0, 0], heat[1, 3, 3] = -9.0, 3.0, 1.0
     assert localise([heat], [LESION], [ALL_SEEN]).heat_inside == pytest.approx(1 / 4)
@@ -82,7 +82,7 @@ def test_negative_heat_is_no_heat() -> None:
 
 
 def test_chance_is_counted_where_the_network_sees() -> None:
-    """Pixels outside the crop can't be hottest, so they are in no denominator; nor their lesion."""
+    """Pixels outside the crop, including lesion pixels, don't count for chance levels."""
     seen = ALL_SEEN.copy()
     seen[:, :6] = False
     lesion = LESION | lesion_at(slice(2, 4), slice(0, 1), slice(6, 7))
@@ -94,13 +94,13 @@ def test_chance_is_counted_where_the_network_sees() -> None:
 
 
 def test_evenly_spread_heat_is_chance() -> None:
-    """Its share inside the lesion is the lesion's share of the pixels."""
+    """For uniform heat, the share inside the lesion is the lesion's share of the pixels."""
     found = localise([np.full(SHAPE, 0.3)], [LESION], [ALL_SEEN])
     assert found.heat_inside == pytest.approx(found.pointing_chance)
 
 
 def test_planes_together_are_one_map() -> None:
-    """The hottest slice and pixel of any plane; planes may differ in size."""
+    """Several planes, of any size, are treated as one map."""
     other = np.zeros((2, 5, 5))
     other[1] = 9.0
     empty = np.zeros((2, 5, 5), dtype=bool)
@@ -113,13 +113,13 @@ def test_planes_together_are_one_map() -> None:
 
 
 def test_shapes_that_differ_are_refused() -> None:
-    """A mask of another grid is an error, not a broadcast."""
+    """A mask of another shape raises an error instead of being broadcast."""
     with pytest.raises(MrkneeError, match="belong together"):
         localise([np.ones((4, 10, 11))], [LESION], [ALL_SEEN])
 
 
 def test_equal_chances_are_binomial() -> None:
-    """With one chance for all, the exact p value is the binomial's upper tail."""
+    """With equal chance levels, the exact p value is the upper tail of the binomial."""
     found = hit_rate([True] * 7 + [False] * 13, [0.2] * 20)
     assert found.p == pytest.approx(binom.sf(6, 20, 0.2), rel=1e-10)
     assert (found.observed.count, found.observed.n) == (7, 20)
@@ -127,7 +127,7 @@ def test_equal_chances_are_binomial() -> None:
 
 
 def test_each_exam_has_its_own_chance() -> None:
-    """Against simulation: hits of draws with chances from 0.02 to 0.9."""
+    """With chance levels from 0.02 to 0.9, the p value agrees with a simulation."""
     rng = np.random.default_rng(0)
     chances = rng.uniform(0.02, 0.9, 15)
     counts = (rng.random((200_000, 15)) < chances).sum(axis=1)
@@ -137,13 +137,13 @@ def test_each_exam_has_its_own_chance() -> None:
 
 
 def test_certain_hits_are_no_evidence() -> None:
-    """Where every slice holds the lesion, hitting it says nothing: p = 1."""
+    """If every slice contains the lesion, p is 1."""
     assert hit_rate([True] * 5, [1.0] * 5).p == 1.0
     assert hit_rate([True] * 5, [0.1] * 5).p == pytest.approx(1e-5)
 
 
 def test_blind_maps_look_blind() -> None:
-    """Noise maps against 60 lesions: p not small, and the interval of the heat's gain holds 0."""
+    """For noise maps and 60 lesions, p is not small and the interval contains 0."""
     rng = np.random.default_rng(1)
     exams = [
         localise([rng.normal(size=SHAPE)], [np.roll(LESION, rng.integers(4), 0)], [ALL_SEEN])
@@ -156,7 +156,7 @@ def test_blind_maps_look_blind() -> None:
 
 
 def test_knowing_maps_look_knowing() -> None:
-    """Noise with some heat on the lesion: every number above chance."""
+    """For noise with some heat on the lesion, every measure is above chance."""
     rng = np.random.default_rng(2)
     exams = [
         localise([rng.normal(size=SHAPE) + 4 * LESION], [LESION], [ALL_SEEN]) for _ in range(40)
@@ -170,7 +170,7 @@ def test_knowing_maps_look_knowing() -> None:
 
 
 def test_exams_without_heat_are_counted_not_invented() -> None:
-    """They stay in the hits and are left out of the shares, and the summary says how many."""
+    """Exams without heat count for hits, but not for shares, and their number is reported."""
     exams = [
         Localisation(True, 0.5, True, 0.1, 0.4),
         Localisation(False, 0.5, False, 0.1, math.nan),
@@ -185,7 +185,7 @@ def test_exams_without_heat_are_counted_not_invented() -> None:
 
 
 def test_the_interval_of_a_mean_is_the_textbooks() -> None:
-    """Against mean +- 1.96 standard errors of 200 normal values."""
+    """The interval agrees with mean +- 1.96 standard errors of 200 normal values."""
     values = np.random.default_rng(3).normal(1, 2, 200)
     mean, low, high = mean_interval(values)
     half = 1.96 * values.std(ddof=1) / np.sqrt(200)
@@ -195,7 +195,7 @@ def test_the_interval_of_a_mean_is_the_textbooks() -> None:
 
 
 def test_a_map_is_held_against_each_random_one() -> None:
-    """By hand: means of each random map, the paired difference, and its textbook interval."""
+    """Means of the random maps, paired difference and interval agree with hand calculation."""
     rng = np.random.default_rng(4)
     own, random = (rng.random(300) < 0.8).astype(float), (rng.random((3, 300)) < 0.3).astype(float)
     found = contrast(own, random)
@@ -209,7 +209,7 @@ def test_a_map_is_held_against_each_random_one() -> None:
 
 
 def test_an_exam_without_a_value_is_left_out_of_the_contrast() -> None:
-    """Of the map and of the random ones together, and counted; nothing is made up."""
+    """Exams without a value are excluded for all maps, and counted."""
     own, random = np.array([1.0, math.nan, 0.5]), np.array([[0.0, 0.0, math.nan]])
     found = contrast(own, random)
     assert (found.n, found.left_out, found.difference) == (1, 2, 1.0)

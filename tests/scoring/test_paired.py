@@ -1,4 +1,4 @@
-"""Two models on the same exams: DeLong's test, the difference's interval, Holm's correction."""
+"""Two models on the same exams: DeLong's test, MOVER interval, Holm's correction."""
 
 import math
 import warnings
@@ -14,13 +14,13 @@ from mrknee.scoring.discrimination import auc, delong_covariance
 from mrknee.scoring.paired import difference_interval, holm, paired_delong, rank_alike
 
 with warnings.catch_warnings():
-    # The package warns on import about its own dependencies.
+    # the package causes warnings of its dependencies on import
     warnings.simplefilter("ignore")
     from MLstatkit import Delong_test
 
 
 def draw(seed: int, positives: int, negatives: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels and two models' scores that agree in part."""
+    """Returns labels and correlated scores of two models."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat([1.0, 0.0], [positives, negatives]))
     shared = rng.normal(size=len(labels))
@@ -31,7 +31,7 @@ def draw(seed: int, positives: int, negatives: int) -> tuple[np.ndarray, np.ndar
 
 
 def interval(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[float, float, str]:
-    """The difference's interval from the scores alone."""
+    """Computes the interval of the difference from labels and scores."""
     test = paired_delong(labels, first, second)
     alike = rank_alike(labels, first, second)
     return difference_interval(
@@ -42,14 +42,14 @@ def interval(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple
 @pytest.mark.parametrize("decimals", [0, 1, 15])
 @pytest.mark.parametrize(("positives", "negatives"), [(2, 2), (3, 40), (30, 60), (300, 500)])
 def test_z_and_p_are_mlstatkits(decimals: int, positives: int, negatives: int) -> None:
-    """AUCs, z and p are those of the package MLstatkit, with many ties, some and none."""
+    """AUCs, z and p equal those of the package MLstatkit, with many ties, some and none."""
     compared = 0
     for seed in range(10):
         labels, first, second = draw(seed, positives, negatives)
         first, second = first.round(decimals), second.round(decimals)
         ours = paired_delong(labels, first, second)
         if not ours.variance > 0:
-            continue  # without a variance the package divides by nothing; see below
+            continue  # without a variance the package divides by zero; see below
         z, p, _, _, auc_first, auc_second, _ = Delong_test(labels, first, second)
         assert (ours.first, ours.second) == pytest.approx((auc_first, auc_second), abs=1e-12)
         assert abs(ours.z) == pytest.approx(abs(z), rel=1e-8)
@@ -61,7 +61,7 @@ def test_z_and_p_are_mlstatkits(decimals: int, positives: int, negatives: int) -
 
 @pytest.mark.parametrize("decimals", [0, 15])
 def test_variance_is_the_covariances_contrast(decimals: int) -> None:
-    """The variance from differences of placements is v11 + v22 - 2 v12 of DeLong's covariance."""
+    """The variance equals v11 + v22 - 2 v12 of DeLong's covariance."""
     labels, first, second = draw(3, 40, 70)
     first, second = first.round(decimals), second.round(decimals)
     covariance = delong_covariance(labels, np.stack([first, second])).covariance
@@ -75,7 +75,7 @@ def test_variance_is_the_covariances_contrast(decimals: int) -> None:
 
 @pytest.mark.parametrize("decimals", [0, 1, 15])
 def test_identical_models_have_p_one(decimals: int) -> None:
-    """A model and a changed copy of the same ranking: p is 1, and why is told."""
+    """For a model and a rank-preserving transformation of it, p is 1, with a reason."""
     labels, first, _ = draw(0, 30, 50)
     first = first.round(decimals)
     test = paired_delong(labels, first, np.exp(first / 3))
@@ -85,7 +85,7 @@ def test_identical_models_have_p_one(decimals: int) -> None:
 
 
 def test_two_perfect_models_have_p_one() -> None:
-    """Two models without a fault, in different orders, have p 1, where a peer package says 0."""
+    """For two perfect models in different orders p is 1, where another package gives 0."""
     labels = np.repeat([1.0, 0.0], [20, 30])
     rng = np.random.default_rng(0)
     first, second = labels + rng.random(50) / 2, labels + rng.random(50) / 2
@@ -99,7 +99,7 @@ def test_two_perfect_models_have_p_one() -> None:
 
 @pytest.mark.parametrize("worse", ["opposite", "constant"])
 def test_no_variance_but_a_difference_has_no_p(worse: str) -> None:
-    """A perfect model against its opposite, or against none at all: p is NaN with the reason."""
+    """A perfect model against its opposite, or against constant scores: p is NaN."""
     labels = np.repeat([1.0, 0.0], [12, 15])
     first = 1 - labels if worse == "opposite" else np.full(27, 0.5)
     test = paired_delong(labels, first, labels)
@@ -114,7 +114,7 @@ def test_no_variance_but_a_difference_has_no_p(worse: str) -> None:
 
 @pytest.mark.parametrize("labels", [[1.0, 1.0], [0.0], [np.nan, 0.0], [np.nan]])
 def test_one_class_has_no_difference(labels: list[float]) -> None:
-    """With one class or none every number is NaN, with the reason."""
+    """With one class or none every number is NaN, with a reason."""
     given_labels, scores = np.array(labels), np.linspace(0, 1, len(labels))
     test = paired_delong(given_labels, scores, scores[::-1])
     assert np.isnan([test.first, test.second, test.difference, test.z, test.p]).all()
@@ -123,7 +123,7 @@ def test_one_class_has_no_difference(labels: list[float]) -> None:
 
 
 def test_one_exam_of_a_class_has_a_difference_and_no_p() -> None:
-    """One positive exam shows a difference, which has an interval, but no variance and so no p."""
+    """With one positive exam there is a difference with an interval, but no p."""
     labels = np.array([1.0, 0.0, 0.0, 0.0])
     first, second = np.array([0.5, 0.1, 0.6, 0.7]), np.array([0.5, 0.1, 0.2, 0.3])
     test = paired_delong(labels, first, second)
@@ -136,7 +136,7 @@ def test_one_exam_of_a_class_has_a_difference_and_no_p() -> None:
 
 
 def test_interval_is_movers_by_hand() -> None:
-    """The ends are those of the formula in Zou 2007 with DeLong's correlation."""
+    """The ends equal the formula of Zou 2007 with DeLong's correlation."""
     labels, first, second = draw(1, 40, 60)
     one, two = auc(labels, first), auc(labels, second)
     r = paired_delong(labels, first, second).correlation
@@ -154,7 +154,7 @@ def test_interval_is_movers_by_hand() -> None:
 
 
 def test_interval_is_near_walds_where_walds_holds() -> None:
-    """With many exams and AUCs in the middle MOVER and the plain Wald interval are one."""
+    """For many exams and moderate AUCs, MOVER and Wald's interval agree."""
     labels, first, second = draw(2, 1500, 2000)
     test = paired_delong(labels, first, second)
     half = 1.96 * math.sqrt(test.variance)
@@ -163,7 +163,7 @@ def test_interval_is_near_walds_where_walds_holds() -> None:
 
 
 def test_models_that_rank_alike_have_no_width_and_say_so() -> None:
-    """Nothing tells such models apart: the interval is 0 to 0, and its method says "none"."""
+    """For identical rankings the interval is 0 to 0, and its method says "none"."""
     labels, first, _ = draw(4, 30, 30)
     low, high, method = interval(labels, first, 2 * first)
     assert (low, high) == (0, 0)
@@ -173,7 +173,7 @@ def test_models_that_rank_alike_have_no_width_and_say_so() -> None:
 
 @pytest.mark.parametrize(("positives", "negatives"), [(1, 1), (2, 9), (9, 50), (40, 40)])
 def test_few_or_separated_exams_never_lose_their_width(positives: int, negatives: int) -> None:
-    """Few exams ranked alike, or two perfect models, say little of the next: there is a width."""
+    """Few exams ranked identically, or two perfect models, have a positive width."""
     labels = np.repeat([1.0, 0.0], [positives, negatives])
     low, high, _ = interval(labels, labels, labels)
     assert -1 <= low < 0 < high <= 1
@@ -189,7 +189,7 @@ scores_of = st.lists(st.integers(0, 6), min_size=1, max_size=25)
 @settings(max_examples=150, deadline=None, database=None)
 @given(st.data())
 def test_any_small_sample_is_sound(data: st.DataObject) -> None:
-    """Whatever the labels, ties and unknowns: NaN has a reason, ends are in order, p is a p."""
+    """For arbitrary small samples: NaN has a reason, ends are ordered, p is valid."""
     first = np.array(data.draw(scores_of), dtype=float)
     n = len(first)
     second = np.array(data.draw(st.lists(st.integers(0, 6), min_size=n, max_size=n)), dtype=float)
@@ -223,13 +223,13 @@ def test_unknown_labels_are_left_out() -> None:
 
 
 def test_nan_score_is_refused() -> None:
-    """A NaN of either model is an error."""
+    """A NaN of either model raises an error."""
     with pytest.raises(MrkneeError, match="a score is NaN"):
         paired_delong(np.array([0.0, 1.0]), np.array([0.1, 0.2]), np.array([0.1, np.nan]))
 
 
 def test_holm_is_statsmodels() -> None:
-    """The corrected p values are those of the package statsmodels, equal ones too."""
+    """The corrected p values equal those of the package statsmodels, also with ties."""
     rng = np.random.default_rng(0)
     for tests in (1, 2, 3, 9):
         for decimals in (1, 3):
@@ -238,12 +238,12 @@ def test_holm_is_statsmodels() -> None:
 
 
 def test_holm_by_hand() -> None:
-    """The smallest of three counts three times, the next twice, none below the one before."""
+    """The smallest of three p is multiplied by 3, the next by 2; the order is kept."""
     assert holm(np.array([0.04, 0.01, 0.03])) == pytest.approx([0.06, 0.03, 0.06])
 
 
 def test_holm_does_not_count_tests_not_made() -> None:
-    """A NaN stays NaN and corrects no other."""
+    """A NaN stays NaN and doesn't count as a test."""
     found = holm(np.array([np.nan, 0.02, 0.5]))
     assert math.isnan(found[0])
     assert found[1:] == pytest.approx([0.04, 0.5])

@@ -16,7 +16,7 @@ TABLE = Predictions(
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
-    """Ids, findings and probabilities come back, to nine digits."""
+    """Ids, findings and probabilities are preserved, to nine digits."""
     path = tmp_path / "new" / "predictions.csv"
     TABLE.write(path)
     assert path.read_text().splitlines()[0] == "exam,acl,abnormal"
@@ -26,7 +26,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 def test_two_float32_numbers_stay_two(tmp_path: Path) -> None:
-    """Neighbouring 32-bit probabilities are not written alike: rounding would make ties."""
+    """Neighbouring 32-bit probabilities are written differently, so that no ties arise."""
     near = np.float32(0.7)
     column = np.array([[near], [np.nextafter(near, np.float32(1))]], dtype=np.float64)
     Predictions(("a", "b"), Findings(["acl"]), column).write(tmp_path / "p.csv")
@@ -35,7 +35,7 @@ def test_two_float32_numbers_stay_two(tmp_path: Path) -> None:
 
 
 def test_columns_may_come_in_any_order(tmp_path: Path) -> None:
-    """Columns go by their names, and keep the file's order."""
+    """Columns are identified by name, and the order of the file is kept."""
     (tmp_path / "p.csv").write_text("exam,meniscus,abnormal\n0000,0.1,0.9\n")
     read = Predictions.read(tmp_path / "p.csv")
     assert read.findings == ("meniscus", "abnormal")
@@ -59,27 +59,27 @@ def test_columns_may_come_in_any_order(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_table_of_predictions_is_refused(tmp_path: Path, text: str) -> None:
-    """Another header, another form, an exam twice, or no probability: one clear error."""
+    """A wrong header or format, a repeated exam or an invalid probability raises an error."""
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(MrkneeError):
         Predictions.read(tmp_path / "p.csv")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """A file that isn't there is an error of our own type."""
+    """A missing file raises an MrkneeError."""
     with pytest.raises(MrkneeError, match="missing"):
         Predictions.read(tmp_path / "p.csv")
 
 
 def test_labels_are_joined_by_id_and_finding(tmp_path: Path) -> None:
-    """In the predictions' order; a finding without labels is not known."""
+    """Labels follow the order of the predictions; findings without labels are unknown."""
     write_labels(tmp_path, "valid", "acl", {"0001": 1.0, "0003": np.nan})
     labels = TABLE.labels(tmp_path, "valid")
     np.testing.assert_array_equal(labels, [[np.nan, np.nan], [1.0, np.nan]])
 
 
 def test_other_exams_than_predicted_are_refused(tmp_path: Path) -> None:
-    """Scoring a part of a split, or exams of another, would give a number of something else."""
+    """Scoring part of a split, or exams of another split, raises an error."""
     write_labels(tmp_path, "valid", "acl", dict.fromkeys(["0001", "0002", "0003"], 1.0))
     with pytest.raises(MrkneeError, match="no prediction for it") as error:
         TABLE.labels(tmp_path, "valid")
@@ -87,7 +87,7 @@ def test_other_exams_than_predicted_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_exam_without_a_label_is_not_known(tmp_path: Path) -> None:
-    """As in training: no line at all means not known."""
+    """An exam that isn't in the label file is unknown, as in training."""
     write_labels(tmp_path, "valid", "acl", {"0001": 1.0})
     labels = TABLE.labels(tmp_path, "valid")
     assert np.isnan(labels[0]).all()
@@ -95,13 +95,13 @@ def test_an_exam_without_a_label_is_not_known(tmp_path: Path) -> None:
 
 
 def test_no_label_file_is_an_error(tmp_path: Path) -> None:
-    """The error says which files were looked for."""
+    """The error states which files were expected."""
     with pytest.raises(MrkneeError, match=r"valid-<finding>\.csv"):
         TABLE.labels(tmp_path, "valid")
 
 
 def three_single_task_files(folder: Path) -> str:
-    """Files of one finding each, of the same exams in other orders; one finding is in two."""
+    """Writes single-finding files in different orders of exams; one finding occurs twice."""
     (folder / "a.csv").write_text("exam,abnormal\n0001,0.1\n0002,0.2\n")
     (folder / "b.csv").write_text("exam,acl\n0002,0.6\n0001,0.5\n")
     (folder / "c.csv").write_text("exam,meniscus,acl\n0001,0.9,0.1\n0002,0.8,0.2\n")
@@ -109,7 +109,7 @@ def three_single_task_files(folder: Path) -> str:
 
 
 def test_several_files_are_one_model(tmp_path: Path) -> None:
-    """Findings come together by exam id; one that is in two files is the mean of both."""
+    """Findings are joined by exam id; a finding in two files is averaged."""
     read = Predictions.read_joined(three_single_task_files(tmp_path))
     assert read.ids == ("0001", "0002")
     assert read.findings == ("abnormal", "acl", "meniscus")
@@ -117,7 +117,7 @@ def test_several_files_are_one_model(tmp_path: Path) -> None:
 
 
 def test_one_file_is_itself(tmp_path: Path) -> None:
-    """Without a comma, or with one in the file's own name, it is that file."""
+    """A spec without a comma, or that is the name of an existing file, is one file."""
     for name in ("p.csv", "fold 1,2.csv"):
         TABLE.write(tmp_path / name)
         read = Predictions.read_joined(str(tmp_path / name))
@@ -125,7 +125,7 @@ def test_one_file_is_itself(tmp_path: Path) -> None:
 
 
 def test_an_ensemble_is_the_mean() -> None:
-    """Tables of the same findings are averaged, whatever the order of their exams."""
+    """Tables of the same findings are averaged, in any order of exams."""
     other = Predictions(TABLE.ids[::-1], TABLE.findings, TABLE.probabilities[::-1] / 2)
     joined = Predictions.joined([TABLE, other])
     assert joined.ids == TABLE.ids
@@ -133,7 +133,7 @@ def test_an_ensemble_is_the_mean() -> None:
 
 
 def test_files_of_other_exams_are_not_joined(tmp_path: Path) -> None:
-    """Half a model for half the exams is no model: the error names the exam and both files."""
+    """Joining files of different exams raises an error that names the exam and both files."""
     spec = three_single_task_files(tmp_path)
     (tmp_path / "b.csv").write_text("exam,acl\n0002,0.6\n0009,0.5\n")
     with pytest.raises(MrkneeError, match=r"different exams[\s\S]*a\.csv and .*b\.csv") as error:
@@ -145,19 +145,19 @@ def test_files_of_other_exams_are_not_joined(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["a.csv,", "a.csv,,b.csv", "a.csv,a.csv", "a.csv, a.csv"])
 def test_a_spec_with_a_gap_or_a_file_twice_is_refused(spec: str) -> None:
-    """A file named twice would weigh double, a trailing comma is a slip."""
+    """A repeated file or a trailing comma raises an error."""
     with pytest.raises(MrkneeError, match="each once"):
         Predictions.read_joined(spec)
 
 
 def test_nothing_is_not_joined() -> None:
-    """No table at all is an error."""
+    """Joining no tables raises an error."""
     with pytest.raises(MrkneeError, match="no predictions"):
         Predictions.joined([])
 
 
 def test_models_are_brought_to_one_order() -> None:
-    """Exams in the first model's order, the common findings; the others are noted by name."""
+    """Tables are aligned to the first one's exams and the common findings, with notes."""
     ids, findings = ("0001", "0003"), Findings(["cyst", "abnormal", "acl"])
     other = Predictions(ids, findings, np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]))
     (first, second), notes = aligned(["one", "two"], [TABLE, other])
@@ -168,7 +168,7 @@ def test_models_are_brought_to_one_order() -> None:
 
 
 def test_models_of_other_exams_or_findings_are_not_aligned() -> None:
-    """Other exams, or no finding in common: there is nothing to compare."""
+    """Different exams, or no common finding, raise an error."""
     more = Predictions(
         (*TABLE.ids, "0007"), TABLE.findings, np.vstack([TABLE.probabilities, [[0, 0]]])
     )
@@ -182,28 +182,28 @@ def test_models_of_other_exams_or_findings_are_not_aligned() -> None:
 
 @pytest.mark.parametrize("name", ["exam", "mean"])
 def test_columns_with_a_taken_name_are_refused(tmp_path: Path, name: str) -> None:
-    """A finding can't share the ids' or the mean's name, and get another's numbers."""
+    """A finding can't have the name of the id column or of the mean."""
     (tmp_path / "p.csv").write_text(f"exam,acl,{name}\n0000,0.1,0.9\n")
     with pytest.raises(MrkneeError, match="reserved name"):
         Predictions.read(tmp_path / "p.csv")
 
 
 def test_a_table_without_exams_is_refused(tmp_path: Path) -> None:
-    """A header alone is no prediction, and the error says so."""
+    """A table with only a header raises an error that says so."""
     (tmp_path / "p.csv").write_text("exam,acl\n")
     with pytest.raises(MrkneeError, match="no exam has a prediction"):
         Predictions.read(tmp_path / "p.csv")
 
 
 def test_labels_of_no_exam_keep_their_columns(tmp_path: Path) -> None:
-    """Without exams there are still as many columns as findings."""
+    """Without exams, the labels still have one column per finding."""
     (tmp_path / "valid-acl.csv").write_text("")
     none = Predictions((), TABLE.findings, np.zeros((0, 2)))
     assert none.labels(tmp_path, "valid").shape == (0, 2)
 
 
 def test_ids_are_the_same_in_predictions_and_labels(tmp_path: Path) -> None:
-    """An id with a comma or a quotation mark is written and read alike in both files."""
+    """Ids with a comma or a quotation mark are preserved in both kinds of files."""
     ids = ("knee, left", 'the "other" one')
     Predictions(ids, Findings(["acl"]), np.array([[0.1], [0.9]])).write(tmp_path / "p.csv")
     write_labels(tmp_path, "valid", "acl", {ids[1]: 1.0, ids[0]: 0.0})
@@ -212,7 +212,7 @@ def test_ids_are_the_same_in_predictions_and_labels(tmp_path: Path) -> None:
 
 
 def test_one_number_is_one(tmp_path: Path) -> None:
-    """The error on a bad line counts right, with one finding and with two."""
+    """The error for an invalid line uses singular and plural correctly."""
     for header, line, numbers in (("acl", "2", "a number"), ("acl,cyst", "2,2", "2 numbers")):
         (tmp_path / "p.csv").write_text(f"exam,{header}\n0000,{line}\n")
         with pytest.raises(MrkneeError, match=f"and {numbers} from 0 to 1"):
@@ -220,7 +220,7 @@ def test_one_number_is_one(tmp_path: Path) -> None:
 
 
 def test_columns_are_found_in_any_case(tmp_path: Path) -> None:
-    """`ACL` is acl; a column that can't be used is an error that names the file."""
+    """`ACL` is acl; an invalid column raises an error that names the file."""
     path = tmp_path / "p.csv"
     path.write_text("Exam,ACL, Abnormal\n0000,0.1,0.9\n")
     read = Predictions.read(str(path))
@@ -237,7 +237,7 @@ def test_columns_are_found_in_any_case(tmp_path: Path) -> None:
 def test_ids_that_lost_their_zeros_are_explained(
     tmp_path: Path, labelled: str, predicted: str
 ) -> None:
-    """Label file and predictions are both named, and how the ids differ, whichever lost them."""
+    """If ids lost leading zeros, the error names both files and explains the difference."""
     write_labels(tmp_path, "valid", "acl", {labelled: 1.0})
     Predictions((predicted,), Findings(["acl"]), np.array([[0.5]])).write(tmp_path / "p.csv")
     with pytest.raises(MrkneeError, match="not of the exams") as error:
@@ -250,7 +250,7 @@ def test_ids_that_lost_their_zeros_are_explained(
 
 
 def test_tables_whose_ids_differ_by_zeros_are_explained() -> None:
-    """Two models' tables are not compared, and the error says what became of the ids."""
+    """If ids of two tables differ by leading zeros, the error explains the difference."""
     tables = [Predictions((i,), Findings(["acl"]), np.array([[0.5]])) for i in ("0130", "130")]
     with pytest.raises(MrkneeError, match="different exams") as error:
         aligned(["a", "b"], tables)
@@ -258,14 +258,14 @@ def test_tables_whose_ids_differ_by_zeros_are_explained() -> None:
 
 
 def test_accents_in_ids_are_joined(tmp_path: Path) -> None:
-    """A decomposed id in the table is the composed one of the labels."""
+    """A decomposed id in the table matches the composed one in the labels."""
     write_labels(tmp_path, "valid", "acl", {"M\u00fcller": 1.0})
     (tmp_path / "p.csv").write_text("exam,acl\nMu\u0308ller,0.5\n", encoding="utf-8")
     assert Predictions.read(tmp_path / "p.csv").labels(tmp_path, "valid").tolist() == [[1.0]]
 
 
 def test_remarks_lie_beside_the_table_and_go_with_it(tmp_path: Path) -> None:
-    """They are written where there are any; an earlier run's are removed, other files are not."""
+    """Remarks are written next to the table; those of an earlier run are removed."""
     remark = Remark("all-zero", "axial", "each of its 9 pixels is 0")
     odd = replace(TABLE, remarks={"0003": (remark, Remark("other-axes", None, "a, b"))})
     path = tmp_path / "p.csv"

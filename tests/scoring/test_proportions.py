@@ -1,4 +1,4 @@
-"""Shares and Wilson's interval."""
+"""Proportions and Wilson's interval."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from mrknee.scoring.proportions import (
     ("count", "n"), [(0, 1), (1, 1), (0, 7), (7, 7), (47, 54), (1, 1000), (60, 120)]
 )
 def test_interval_is_scipys(count: int, n: int) -> None:
-    """Value and ends are scipy's Wilson interval, at 0 and 1 and with one exam too."""
+    """Value and ends equal scipy's Wilson interval, also at 0 and 1 and for one exam."""
     found = wilson(count, n)
     expected = binomtest(count, n).proportion_ci(0.95, method="wilson")
     assert found.value == count / n
@@ -29,7 +29,7 @@ def test_interval_is_scipys(count: int, n: int) -> None:
 
 
 def test_of_nothing_is_nan() -> None:
-    """A share of no exam has neither value nor interval."""
+    """A proportion of no exams has neither value nor interval."""
     found = wilson(0, 0)
     assert (found.count, found.n) == (0, 0)
     assert np.isnan([found.value, found.low, found.high]).all()
@@ -37,13 +37,13 @@ def test_of_nothing_is_nan() -> None:
 
 @pytest.mark.parametrize(("count", "n"), [(-1, 5), (6, 5), (1, 0)])
 def test_impossible_count_is_refused(count: int, n: int) -> None:
-    """A count outside 0 to n is an error that tells it."""
+    """A count outside 0 to n raises an error that states it."""
     with pytest.raises(MrkneeError, match=f"{count} of {n}"):
         wilson(count, n)
 
 
 def test_ends_of_a_mean_cover() -> None:
-    """Of a mean of values between 0 and 1 that is no share the interval covers 95 % or more."""
+    """For means of values between 0 and 1, the interval covers in at least 95 %."""
     rng = np.random.default_rng(0)
     means = rng.beta(0.5, 2.0, size=(2000, 30)).mean(axis=1)
     low, high = wilson_ends(means, 30)
@@ -59,13 +59,13 @@ def test_unknown_labels_are_left_out() -> None:
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, np.nan, np.inf])
 def test_impossible_probability_is_refused(value: float) -> None:
-    """What is not between 0 and 1 is an error that says how many are so."""
+    """Probabilities outside 0 to 1 raise an error that states how many there are."""
     with pytest.raises(MrkneeError, match="1 of 2 are so"):
         check_probabilities(np.array([0.5, value]))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.2, 1.3, np.nan])
 def test_impossible_prevalence_is_refused(value: float) -> None:
-    """A prevalence at which one class is missing is an error."""
+    """A prevalence of 0 or 1, or outside, raises an error."""
     with pytest.raises(MrkneeError, match="above 0 and below 1"):
         check_prevalence(value)

@@ -15,7 +15,7 @@ from mrknee.scoring.reliability import BOUND, Reliability, brier, reliability
 def simulated(
     exams: int = 120, *, shift: float = 0.0, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels drawn from true probabilities, those probabilities shifted, and the true ones."""
+    """Returns labels drawn from true probabilities, shifted probabilities, and the true ones."""
     rng = np.random.default_rng(seed)
     true = expit(rng.normal(-0.5, 1.5, size=exams))
     labels = (rng.random(exams) < true).astype(float)
@@ -25,7 +25,7 @@ def simulated(
 @pytest.mark.parametrize("decimals", [1, 12])
 @pytest.mark.parametrize("exams", [1, 7, 30, 120, 1000])
 def test_brier_is_sklearns(exams: int, decimals: int) -> None:
-    """The Brier score is scikit-learn's, with ties and with one exam too; so is the reference."""
+    """Brier score and reference equal scikit-learn's, also with ties and with one exam."""
     labels, p, _ = simulated(exams)
     p = p.round(decimals)
     found = brier(labels, p)
@@ -39,7 +39,7 @@ def test_brier_is_sklearns(exams: int, decimals: int) -> None:
 
 @pytest.mark.parametrize("exams", [20, 120])
 def test_brier_interval_covers(exams: int) -> None:
-    """The interval holds the true score of the probabilities in nearly 95 % of samples."""
+    """The interval contains the true score in nearly 95 % of samples."""
     _, p, true = simulated(400_000, shift=0.5)
     truth = float((true * (1 - p) ** 2 + (1 - true) * p**2).mean())
     hits = 0
@@ -54,7 +54,7 @@ def test_brier_interval_covers(exams: int) -> None:
 @pytest.mark.parametrize("decimals", [1, 12])
 @pytest.mark.parametrize("exams", [100, 120, 1000])
 def test_points_are_sklearns(exams: int, decimals: int) -> None:
-    """With ten bins the points are scikit-learn's calibration curve, ties in one bin too."""
+    """With ten bins the points equal scikit-learn's calibration curve, also with ties."""
     labels, p, _ = simulated(exams)
     p = p.round(decimals)
     observed, mean = calibration_curve(labels, p, n_bins=10, strategy="quantile")
@@ -64,7 +64,7 @@ def test_points_are_sklearns(exams: int, decimals: int) -> None:
 
 
 def test_points_hold_every_exam_once() -> None:
-    """Bins hold equally many exams, lie between their edges, and have Wilson's interval."""
+    """Bins have equal numbers of exams, means between their edges, and Wilson's interval."""
     labels, p, _ = simulated(120)
     found = reliability(labels, p)
     assert [one.observed.n for one in found.points] == [12] * 10
@@ -79,7 +79,7 @@ def test_points_hold_every_exam_once() -> None:
 
 @pytest.mark.parametrize(("exams", "bins"), [(1, 1), (19, 1), (35, 3), (99, 9), (5000, 10)])
 def test_few_exams_have_few_bins(exams: int, bins: int) -> None:
-    """There are at most ten bins, and none that would hold fewer than ten exams of more."""
+    """There are at most ten bins, and fewer if they would contain fewer than ten exams."""
     labels, p, _ = simulated(exams)
     found = reliability(labels, p)
     assert len(found.points) == bins
@@ -87,7 +87,7 @@ def test_few_exams_have_few_bins(exams: int, bins: int) -> None:
 
 
 def test_ece_is_the_points() -> None:
-    """The ECE is the exams' mean distance of their bin from the diagonal."""
+    """The ECE is the mean distance of the bins from the diagonal, weighted by exams."""
     labels, p, _ = simulated(120, shift=1.0)
     found = reliability(labels, p)
     distances = [abs(one.mean_probability - one.observed.value) for one in found.points]
@@ -104,13 +104,13 @@ def test_ece_of_right_probabilities_is_told(shift: float) -> None:
     drawn = [reliability((rng.random(120) < p).astype(float), p).ece for _ in range(60)]
     found = reliability((rng.random(120) < p).astype(float), p).ece_if_calibrated
     assert found == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(60))
-    assert found > 0.05  # what the docstring warns of
+    assert found > 0.05  # the bias stated in the docstring
 
 
 @pytest.mark.parametrize("exams", [12, 120])
 @pytest.mark.parametrize("shift", [0.0, 0.5, 1.0])
 def test_ece_interval_covers(exams: int, shift: float) -> None:
-    """The interval holds the probabilities' true error in about 95 % of samples or more."""
+    """The interval contains the true calibration error in about 95 % of samples or more."""
     hits = 0
     for draw in range(100):
         labels, p, true = simulated(exams, shift=shift, seed=1000 + draw)
@@ -123,7 +123,7 @@ def test_ece_interval_covers(exams: int, shift: float) -> None:
 
 
 def test_known_errors_are_seen() -> None:
-    """Probabilities that are all 0.2 too high have an ECE of 0.2, and a right forecast one of 0."""
+    """Probabilities that are all 0.2 too high have an ECE of 0.2, and correct ones of 0."""
     labels = np.tile([1.0, 0.0, 0.0, 0.0, 0.0], 40)
     off = reliability(labels, np.full(200, 0.4))
     assert off.ece == pytest.approx(0.2)
@@ -146,7 +146,7 @@ def test_known_errors_are_seen() -> None:
     ],
 )
 def test_no_false_certainty(labels: list[float], p: list[float]) -> None:
-    """Where resampling would show too little the stand-in interval has a width and says so."""
+    """Where resampling fails, the replacement interval has positive width and is named."""
     y, q = np.array(labels), np.array(p)
     score, found = brier(y, q), reliability(y, q)
     assert score.method == BOUND
@@ -162,9 +162,9 @@ def test_no_false_certainty(labels: list[float], p: list[float]) -> None:
 def elsewhere(
     share: float, prevalence: float, exams: int, *, shift: float = 0.0, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of this share, and probabilities that are right where there is another prevalence.
+    """Draws labels with the given share, and probabilities calibrated at another prevalence.
 
-    Exams with and without the finding score N(2, 1) and N(0, 1); all logits are moved by `shift`.
+    Exams with and without the finding score N(2, 1) and N(0, 1); `shift` is added to all logits.
     """
     rng = np.random.default_rng(seed)
     labels = (rng.random(exams) < share).astype(float)
@@ -173,7 +173,7 @@ def elsewhere(
 
 
 def truth_there(prevalence: float, shift: float) -> tuple[float, float]:
-    """Brier score and ECE of 400,000 exams drawn at the prevalence; all errors have one sign."""
+    """Computes Brier score and ECE of 400,000 exams at the prevalence; all errors have one sign."""
     labels, p = elsewhere(prevalence, prevalence, 400_000, shift=shift, seed=1)
     right = expit(logit(p) - shift)
     return float(((p - labels) ** 2).mean()), float(abs((p - right).mean()))
@@ -182,7 +182,7 @@ def truth_there(prevalence: float, shift: float) -> tuple[float, float]:
 @pytest.mark.parametrize("prevalence", [0.1, 0.8])
 @pytest.mark.parametrize("shift", [0.0, 0.7])
 def test_stated_prevalence_is_judged_as_if_there(shift: float, prevalence: float) -> None:
-    """Exams of another share, weighted, give the Brier score and ECE of exams drawn there."""
+    """Weighted exams give the Brier score and ECE of exams drawn at the stated prevalence."""
     found = elsewhere(0.45, prevalence, 8000, shift=shift)
     score, ece = truth_there(prevalence, shift)
     assert brier(*found, prevalence=prevalence).value == pytest.approx(score, abs=0.006)
@@ -191,7 +191,7 @@ def test_stated_prevalence_is_judged_as_if_there(shift: float, prevalence: float
 
 
 def test_their_own_share_changes_no_number() -> None:
-    """Stating the share that these exams have weighs them all alike."""
+    """Stating the share of positives of the exams themselves changes no number."""
     labels, p, _ = simulated(120, shift=0.5)
     share = float(labels.mean())
     plain, stated = reliability(labels, p), reliability(labels, p, prevalence=share)
@@ -207,7 +207,7 @@ def test_their_own_share_changes_no_number() -> None:
 
 
 def test_weighted_points_are_the_weighted_exams() -> None:
-    """A bin's mean, share and part of the ECE are those of its exams, each by its weight."""
+    """Mean, share and ECE contribution of a bin are those of its weighted exams."""
     labels, p = elsewhere(0.45, 0.18, 120, shift=0.5)
     found = reliability(labels, p, prevalence=0.18)
     weights = np.where(labels == 1, 0.18 / labels.sum(), 0.82 / (1 - labels).sum())
@@ -228,7 +228,7 @@ def test_weighted_points_are_the_weighted_exams() -> None:
 @pytest.mark.parametrize("exams", [60, 120])
 @pytest.mark.parametrize("shift", [0.0, 0.7])
 def test_weighted_intervals_cover(exams: int, shift: float) -> None:
-    """Both intervals hold what is true at the prevalence in nearly 95 % of samples or more."""
+    """Both weighted intervals contain the true value in nearly 95 % of samples or more."""
     truth, ece = truth_there(0.18, shift)
     hits = np.zeros(2)
     for draw in range(100):
@@ -240,7 +240,7 @@ def test_weighted_intervals_cover(exams: int, shift: float) -> None:
 
 
 def test_chance_at_a_prevalence_is_told() -> None:
-    """`ece_if_calibrated` is the mean weighted ECE of probabilities that are right there."""
+    """`ece_if_calibrated` is the mean weighted ECE of correct probabilities there."""
     eces, told = np.array(
         [
             (found.ece, found.ece_if_calibrated)
@@ -253,7 +253,7 @@ def test_chance_at_a_prevalence_is_told() -> None:
 
 
 def test_few_weighted_exams_have_a_wide_bound() -> None:
-    """Three positives that stand for 45 % of all exams are worth less than seven of them."""
+    """Three positives with a total weight of 45 % count as fewer than seven exams."""
     labels, p = np.repeat([1.0, 0.0], [3, 97]), np.repeat([0.4, 0.3], [3, 97])
     score, found = brier(labels, p, prevalence=0.45), reliability(labels, p, prevalence=0.45)
     assert (score.method, found.method) == (BOUND, BOUND)
@@ -263,7 +263,7 @@ def test_few_weighted_exams_have_a_wide_bound() -> None:
 
 
 def test_one_class_has_no_weights() -> None:
-    """Where no exam stands for one of the classes there is no number at a prevalence."""
+    """With one class only, there are no numbers at a stated prevalence."""
     labels, p = np.ones(20), np.linspace(0.5, 0.9, 20)
     assert np.isnan(brier(labels, p, prevalence=0.3).value)
     found = reliability(labels, p, prevalence=0.3)
@@ -275,7 +275,7 @@ def test_one_class_has_no_weights() -> None:
 
 
 def test_unknown_labels_are_left_out() -> None:
-    """Exams without a known label change nothing but the count; with none all is NaN."""
+    """Exams without a known label change only the count; without any, all is NaN."""
     labels, p, _ = simulated(60)
     more = np.concatenate([labels, [np.nan] * 9]), np.concatenate([p, np.full(9, 0.99)])
     assert brier(*more) == brier(labels, p)
@@ -289,7 +289,7 @@ def test_unknown_labels_are_left_out() -> None:
 
 
 def test_the_seed_decides() -> None:
-    """The same seed gives the same intervals, another one nearly the same."""
+    """The same seed gives the same intervals; another seed gives similar ones."""
     labels, p, _ = simulated()
 
     def ends(found: Reliability) -> list[float]:
@@ -304,7 +304,7 @@ def test_the_seed_decides() -> None:
 
 
 def test_impossible_input_is_refused() -> None:
-    """A label or probability that can't be is an error, not a number."""
+    """An invalid label or probability raises an error."""
     labels, p, _ = simulated()
     with pytest.raises(MrkneeError, match="not between 0 and 1"):
         brier(labels, p + 0.5)

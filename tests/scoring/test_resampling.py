@@ -1,4 +1,4 @@
-"""The mean AUC and the bootstrap of the exams."""
+"""Mean AUC, and bootstrap of exams."""
 
 import numpy as np
 import pytest
@@ -23,20 +23,20 @@ NAMES = ("abnormal", "acl", "meniscus")
 
 
 def draw(seed: int, exams: int = 120) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of three findings and scores that know something of them."""
+    """Returns labels of three findings and informative scores."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((exams, 3)) < [0.7, 0.45, 0.45]).astype(float)
     return labels, rng.normal(size=labels.shape) + 1.5 * labels
 
 
 def strata_of(labels: np.ndarray) -> list[np.ndarray]:
-    """The positions of each stratum's exams."""
+    """Returns the indices of the exams of each stratum."""
     strata = label_strata(labels)
     return [np.flatnonzero(strata == one) for one in np.unique(strata)]
 
 
 def test_mean_is_the_mean_of_sklearns_aucs() -> None:
-    """The mean is the plain mean of the findings' AUCs and lies in its interval."""
+    """The mean is the plain mean of the findings' AUCs and within its interval."""
     labels, scores = draw(0)
     found = mean_auc(NAMES, labels, scores)
     expected = np.mean([roc_auc_score(labels[:, i], scores[:, i]) for i in range(3)])
@@ -47,7 +47,7 @@ def test_mean_is_the_mean_of_sklearns_aucs() -> None:
 
 
 def test_weighted_auc_is_the_auc_of_repeated_exams() -> None:
-    """The AUC of a replicate is scikit-learn's of its exams written out, ties and unknowns too."""
+    """The AUC of a replicate is scikit-learn's of the repeated exams, also with ties."""
     labels, scores = draw(1, 60)
     labels[:7, 1] = np.nan
     scores = scores.round(0)
@@ -60,13 +60,13 @@ def test_weighted_auc_is_the_auc_of_repeated_exams() -> None:
 
 
 def test_infinite_scores_tie() -> None:
-    """Scores that are infinite are one step of the ROC curve, like any other tie."""
+    """Equal infinite scores form one step of the ROC curve, like any other tie."""
     labels, scores = np.array([1.0, 0.0, 0.0, 1.0]), np.array([np.inf, np.inf, 0.0, -np.inf])
     assert _weighted_auc(labels, scores, np.ones((1, 4)))[0] == auc(labels, scores).value
 
 
 def test_each_replicate_keeps_the_label_patterns() -> None:
-    """Every replicate has as many exams of each joint label pattern as the data."""
+    """Each replicate has as many exams of each joint label pattern as the data."""
     labels, _ = draw(2, 200)
     strata = label_strata(labels)
     [times] = drawn_in_portions(strata_of(labels), 50, np.random.default_rng(1))
@@ -77,7 +77,7 @@ def test_each_replicate_keeps_the_label_patterns() -> None:
 
 
 def test_rare_patterns_share_a_stratum() -> None:
-    """Label patterns of fewer than five exams are drawn together: alone they could not vary."""
+    """Label patterns of fewer than five exams are drawn together, so that they can vary."""
     labels = np.array([[0.0, 0.0]] * 8 + [[1.0, 1.0]] * MIN_STRATUM + [[1.0, 0.0], [np.nan, 1.0]])
     strata = label_strata(labels)
     assert len(np.unique(strata)) == 3
@@ -85,7 +85,7 @@ def test_rare_patterns_share_a_stratum() -> None:
 
 
 def test_many_findings_do_not_shrink_the_interval() -> None:
-    """Eight copies of one finding, told apart by two labels each, keep nearly its interval."""
+    """Eight copies of a finding, each with two unknown labels, keep nearly its interval."""
     labels, scores = draw(3)
     one = mean_auc(["acl"], labels[:, 1:2], scores[:, 1:2])
     rng = np.random.default_rng(4)
@@ -97,14 +97,14 @@ def test_many_findings_do_not_shrink_the_interval() -> None:
 
 
 def test_interval_of_one_finding_is_near_delongs() -> None:
-    """For one finding the bootstrap and DeLong's interval, two ways to one thing, are near."""
+    """For one finding, bootstrap and DeLong's interval are similar."""
     labels, scores = draw(5, 400)
     mean, one = mean_auc(["acl"], labels[:, 1:2], scores[:, 1:2]), auc(labels[:, 1], scores[:, 1])
     assert (mean.low, mean.high) == pytest.approx((one.low, one.high), abs=0.01)
 
 
 def test_exams_are_drawn_once_for_all_findings() -> None:
-    """Two copies of a finding have one AUC in each replicate, so their mean varies like either."""
+    """Two copies of a finding have equal AUCs in each replicate."""
     labels, scores = draw(6)
     twice = bootstrap_aucs(labels[:, [1, 1]], scores[:, [1, 1]], seed=0, replicates=100)
     assert (twice[:, 0] == twice[:, 1]).all()
@@ -112,14 +112,14 @@ def test_exams_are_drawn_once_for_all_findings() -> None:
 
 
 def test_seed_decides() -> None:
-    """The same seed gives the same interval, another seed another."""
+    """The same seed gives the same interval; another seed gives another."""
     labels, scores = draw(7)
     assert mean_auc(NAMES, labels, scores, seed=1) == mean_auc(NAMES, labels, scores, seed=1)
     assert mean_auc(NAMES, labels, scores, seed=1) != mean_auc(NAMES, labels, scores, seed=2)
 
 
 def test_memory_portions_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replicates made in several portions have the spread of those made at once."""
+    """Replicates computed in several blocks have the same spread as in one."""
     labels, scores = draw(8)
     whole = bootstrap_aucs(labels, scores, seed=0, replicates=1000)
     monkeypatch.setattr("mrknee.scoring.resampling._CELLS_AT_ONCE", 120 * 7)
@@ -130,7 +130,7 @@ def test_memory_portions_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_finding_of_one_class_is_left_out_and_named() -> None:
-    """The mean is over the findings that have an AUC; the others are named."""
+    """Findings without an AUC are excluded from the mean and listed."""
     labels, scores = draw(9)
     labels[:, 0] = 1
     found = mean_auc(NAMES, labels, scores)
@@ -140,7 +140,7 @@ def test_finding_of_one_class_is_left_out_and_named() -> None:
 
 
 def test_no_finding_has_an_auc() -> None:
-    """Without any AUC the mean is NaN and the reason is told."""
+    """Without any AUC the mean is NaN and a reason is given."""
     found = mean_auc(["a", "b"], np.array([[1.0, np.nan]]), np.array([[0.5, 0.5]]))
     assert np.isnan([found.value, found.low, found.high]).all()
     assert found.reason == "no finding has an AUC"
@@ -148,7 +148,7 @@ def test_no_finding_has_an_auc() -> None:
 
 
 def test_perfect_model_has_no_zero_width() -> None:
-    """Where resampling would show no variance the interval has a width and says how it was made."""
+    """Where resampling shows no variance, the interval has positive width and is named."""
     labels, _ = draw(10)
     found = mean_auc(NAMES, labels, labels)
     ends = [auc(labels[:, i], labels[:, i]) for i in range(3)]
@@ -159,7 +159,7 @@ def test_perfect_model_has_no_zero_width() -> None:
 
 
 def test_one_perfect_finding_is_told() -> None:
-    """One finding that resampling can't judge is enough for the conservative interval, by name."""
+    """One finding for which resampling fails suffices for the conservative interval."""
     labels, scores = draw(11)
     scores[:, 1] = labels[:, 1]
     found = mean_auc(NAMES, labels, scores)
@@ -168,7 +168,7 @@ def test_one_perfect_finding_is_told() -> None:
 
 
 def test_order_of_findings_does_not_matter() -> None:
-    """The mean and its interval are those of the findings in any order."""
+    """The mean and its interval don't depend on the order of the findings."""
     labels, scores = draw(12)
     there = mean_auc(NAMES, labels, scores)
     back = mean_auc(NAMES[::-1], labels[:, ::-1], scores[:, ::-1])
@@ -178,7 +178,7 @@ def test_order_of_findings_does_not_matter() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    """NaN scores and labels other than 0, 1 and NaN are errors here too."""
+    """NaN scores and labels other than 0, 1 and NaN raise an error."""
     labels, scores = draw(13)
     broken = scores.copy()
     broken[3, 1] = np.nan
@@ -189,7 +189,7 @@ def test_bad_input_is_refused() -> None:
 
 
 def test_differences_are_of_the_same_exams() -> None:
-    """Each replicate's difference is that of two models' AUCs on the very same exams."""
+    """Both models' AUCs in a replicate are of the same drawn exams."""
     labels, first = draw(14)
     second = first + np.random.default_rng(0).normal(size=first.shape)
     found = bootstrap_differences(labels, first, second, seed=3, replicates=50)
@@ -199,7 +199,7 @@ def test_differences_are_of_the_same_exams() -> None:
 
 
 def test_spread_of_differences_is_delongs() -> None:
-    """The standard deviation of one finding's bootstrapped difference is near DeLong's error."""
+    """The standard deviation of bootstrapped differences is close to DeLong's error."""
     labels, first = draw(15, 400)
     second = first + 0.7 * np.random.default_rng(0).normal(size=first.shape)
     draws = bootstrap_differences(labels, first, second, seed=0)

@@ -1,4 +1,4 @@
-"""The scorecard: its numbers, its file and its table."""
+"""The scorecard: numbers, file and table."""
 
 import dataclasses
 import json
@@ -22,14 +22,14 @@ OPTIMISTIC = "optimistic: the epoch was selected on this split"
 
 
 def predictions(seed: int = 0, exams: int = 120) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of three findings and probabilities that know something of them."""
+    """Returns labels of three findings and informative probabilities."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((exams, 3)) < [0.7, 0.45, 0.45]).astype(float)
     return labels, 1 / (1 + np.exp(-rng.normal(size=labels.shape) - 2 * labels))
 
 
 def inner() -> tuple[Calibration, dict[str, tuple[OperatingPoint, ...]]]:
-    """What is fixed on other exams: a calibration, and two operating points a finding."""
+    """Returns a calibration and two operating points per finding, fitted on other exams."""
     labels, probabilities = predictions(seed=9, exams=100)
     points: dict[str, tuple[OperatingPoint, ...]] = {
         name: (
@@ -42,10 +42,10 @@ def inner() -> tuple[Calibration, dict[str, tuple[OperatingPoint, ...]]]:
 
 
 def a_scorecard(*, hard: bool = False, full: bool = False) -> Scorecard:
-    """A scorecard.
+    """Returns a scorecard.
 
-    A hard one has a finding without an AUC, a perfect one and unknown labels; a full one has
-    operating points and stated prevalences, one point without a threshold.
+    With `hard`, a finding has no AUC, one is perfect and labels are unknown; with `full` there are
+    operating points and stated prevalences (with both, one point without a threshold).
     """
     labels, probabilities = predictions()
     if hard:
@@ -72,7 +72,7 @@ def a_scorecard(*, hard: bool = False, full: bool = False) -> Scorecard:
 
 
 def test_numbers_are_the_rooms() -> None:
-    """The scorecard holds what the metric functions say of each column."""
+    """The numbers equal the results of the metric functions for each column."""
     labels, probabilities = predictions()
     card = score(NAMES, labels, probabilities, split="valid", seed=3)
     for i, name in enumerate(NAMES):
@@ -88,7 +88,7 @@ def test_numbers_are_the_rooms() -> None:
 
 
 def test_operating_points_are_scored_in_their_order() -> None:
-    """Each finding has its points' scores, PPV and NPV at the prevalence where one is stated."""
+    """Each finding has the scores of its points, at the stated prevalence if there is one."""
     labels, probabilities = predictions()
     _, points = inner()
     card = a_scorecard(full=True)
@@ -100,9 +100,9 @@ def test_operating_points_are_scored_in_their_order() -> None:
 
 
 def test_right_probabilities_are_right_at_a_stated_prevalence() -> None:
-    """Probabilities that are right at 45 % are right at a stated 10 % when shifted there.
+    """Probabilities calibrated at 45 % are calibrated at a stated 10 % after the shift.
 
-    Held on the 45 %'s own exams unweighted, their ECE would be 0.2.
+    On the unweighted exams their ECE would be 0.2.
     """
     rng = np.random.default_rng(1)
     labels = (rng.random((4000, 1)) < 0.45).astype(float)
@@ -122,7 +122,7 @@ def test_right_probabilities_are_right_at_a_stated_prevalence() -> None:
     assert found.reliability.ece < 0.015
     assert found.reliability.ece_low == 0
     assert found.brier.reference == pytest.approx(0.09)
-    # The true score there, of 200,000 exams drawn at 10 %.
+    # the true score at 10 %, from 200,000 exams
     there = (rng.random(200_000) < 0.1).astype(float)
     p = expit(2 * rng.normal(2 * there, 1) - 2 + logit(0.1))
     truth = float(((p - there) ** 2).mean())
@@ -131,7 +131,7 @@ def test_right_probabilities_are_right_at_a_stated_prevalence() -> None:
 
 
 def test_stated_prevalence_shifts_from_the_fitted_one() -> None:
-    """The shift starts at the calibration's prevalence, and a finding with none stated has none."""
+    """Probabilities are shifted from the calibration's prevalence, and only if one is stated."""
     labels, probabilities = predictions()
     calibration, _ = inner()
     card = a_scorecard(full=True)
@@ -156,7 +156,7 @@ ONE_CLASS = "one class only: 120 positive, 0 negative"
     ],
 )
 def test_what_is_not_shifted_says_why(fitted_on: str | None, positives: int, reason: str) -> None:
-    """A stated prevalence is never dropped: NaN and a reason, in object, file and table."""
+    """If the shift is impossible, object, file and table contain NaN and a reason."""
     labels, p = predictions()
     one, p = labels[:, 1:2].copy(), p[:, 1:2]
     if positives == 120:
@@ -177,7 +177,7 @@ def test_what_is_not_shifted_says_why(fitted_on: str | None, positives: int, rea
 
 
 def test_points_of_other_findings_are_left_out() -> None:
-    """A model's points for findings that are not predicted are no error, and not scored."""
+    """Operating points of findings that are not predicted are ignored."""
     labels, probabilities = predictions()
     calibration, points = inner()
     card = score(
@@ -197,14 +197,14 @@ def test_points_of_other_findings_are_left_out() -> None:
     [({"alc": 0.2}, "isn't scored"), ({"acl": 0.0}, "above 0 and below 1")],
 )
 def test_impossible_prevalence_is_refused(prevalences: dict[str, float], message: str) -> None:
-    """A stated prevalence of an unknown finding, or of nothing, is an error."""
+    """A stated prevalence of 0, or of an unknown finding, raises an error."""
     labels, probabilities = predictions()
     with pytest.raises(MrkneeError, match=message):
         score(NAMES, labels, probabilities, split="valid", prevalences=prevalences)
 
 
 def test_file_holds_the_promised_keys(tmp_path: Path) -> None:
-    """`scorecard.json` has the keys that the design makes a contract."""
+    """`scorecard.json` has the keys of the documented format."""
     card = a_scorecard()
     card.write(tmp_path / "scorecard.json")
     content = json.loads((tmp_path / "scorecard.json").read_text())
@@ -223,7 +223,7 @@ def test_file_holds_the_promised_keys(tmp_path: Path) -> None:
 
 
 def test_file_holds_every_number_with_its_interval() -> None:
-    """Calibration and operating points are in the file under their names, with n and interval."""
+    """The file contains calibration and operating points with n and intervals."""
     content = json.loads(a_scorecard(full=True).to_json())
     acl = content["findings"]["acl"]
     for part in (acl["average_precision"], acl["brier"], acl["corrected"]["brier"]):
@@ -243,7 +243,7 @@ def test_file_holds_every_number_with_its_interval() -> None:
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("hard", [False, True])
 def test_round_trip(tmp_path: Path, hard: bool, full: bool) -> None:
-    """What is written is read back the same, numbers to the last digit, NaN as NaN."""
+    """A scorecard is unchanged by writing and reading, including NaN."""
     card = a_scorecard(hard=hard, full=full)
     path = tmp_path / "new folder" / "scorecard.json"
     card.write(path)
@@ -253,12 +253,12 @@ def test_round_trip(tmp_path: Path, hard: bool, full: bool) -> None:
     assert back.table() == card.table()
     assert [file.name for file in path.parent.iterdir()] == ["scorecard.json"]
     for name, one in card.findings.items():
-        # Field by field, and of the same kinds.
+        # field by field, with the same types
         assert repr(back.findings[name]) == repr(one)
 
 
 def test_other_scorecards_are_not_equal() -> None:
-    """One number that differs, a NaN in its place too, makes another scorecard."""
+    """Scorecards that differ in one number, or by a NaN, are not equal."""
     card = a_scorecard(full=True)
     for value in (0.5, np.nan):
         acl = card.findings["acl"]
@@ -268,7 +268,7 @@ def test_other_scorecards_are_not_equal() -> None:
 
 
 def test_uncomputable_numbers_are_null_with_a_reason() -> None:
-    """A number that can't be computed is null in JSON, never NaN, and its reason is beside it."""
+    """A number that can't be computed is null in JSON, never NaN, with a reason."""
     card = a_scorecard(hard=True, full=True)
     content = json.loads(card.to_json(), parse_constant=pytest.fail)
     abnormal = content["findings"]["abnormal"]
@@ -289,7 +289,7 @@ def test_uncomputable_numbers_are_null_with_a_reason() -> None:
 
 
 def test_nothing_to_score() -> None:
-    """Without a single known label there is a scorecard of reasons, and it has a table."""
+    """Without any known label the scorecard contains reasons, and has a table."""
     card = score(["acl"], np.full((2, 1), np.nan), np.full((2, 1), 0.5), split="valid")
     content = json.loads(card.to_json())
     assert content["mean_auc"] is None
@@ -299,7 +299,7 @@ def test_nothing_to_score() -> None:
 
 
 def test_table_reads_well() -> None:
-    """The AUCs come first, a line a finding and the mean, in columns, nothing wider than 80."""
+    """The AUCs come first, one line per finding and the mean, within 80 columns."""
     labels, probabilities = predictions()
     text = a_scorecard(full=True).table()
     lines = text.splitlines()
@@ -318,7 +318,7 @@ def test_table_reads_well() -> None:
 
 
 def test_table_has_calibration() -> None:
-    """Brier score and ECE follow with intervals, the reference and chance, shifted ones too."""
+    """Brier score and ECE follow with intervals, reference and chance, also if shifted."""
     card = a_scorecard(full=True)
     block = card.table().split("\n\n")[1].splitlines()
     assert [line.split()[0] for line in block[2:7]] == ["abnormal", "acl", "at", "meniscus", "at"]
@@ -340,7 +340,7 @@ def test_table_has_calibration() -> None:
 
 
 def test_table_has_operating_points() -> None:
-    """Each operating point has its threshold, what it was fixed on, and its four shares."""
+    """Each operating point has its threshold, its exams, and four proportions."""
     card = a_scorecard(full=True)
     first = card.findings["acl"].operating[0]
     text = card.table()
@@ -362,7 +362,7 @@ def test_table_has_operating_points() -> None:
 
 
 def test_table_tells_what_is_out_of_the_ordinary() -> None:
-    """Missing AUCs, other intervals, findings left out of the mean and notes are told below it."""
+    """Missing AUCs, unusual intervals, excluded findings and notes are listed below."""
     table = a_scorecard(hard=True).table()
     assert "abnormal: no AUC: one class only" in table
     assert "meniscus: interval by Newcombe" in table
@@ -371,7 +371,7 @@ def test_table_tells_what_is_out_of_the_ordinary() -> None:
 
 
 def test_scorecard_is_frozen() -> None:
-    """Neither a field nor the findings can be changed afterwards."""
+    """Neither fields nor findings can be changed."""
     card = a_scorecard()
     with pytest.raises(dataclasses.FrozenInstanceError):
         card.split = "test"  # type: ignore[misc]
@@ -381,7 +381,7 @@ def test_scorecard_is_frozen() -> None:
 
 @pytest.mark.parametrize("value", [-0.01, 1.5, np.nan, np.inf])
 def test_impossible_probability_is_refused(value: float) -> None:
-    """A probability outside 0 to 1, or NaN, is an error that tells finding and row."""
+    """A probability that is NaN or outside 0 to 1 raises an error with finding and row."""
     labels, probabilities = predictions()
     probabilities[7, 1] = value
     with pytest.raises(MrkneeError, match=r"not between 0 and 1[\s\S]*for acl, row 7"):
@@ -400,7 +400,7 @@ def test_impossible_probability_is_refused(value: float) -> None:
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    """A file that is no scorecard of this version is an error that names the file."""
+    """A file that isn't a scorecard of this version raises an error that names the file."""
     path = tmp_path / "scorecard.json"
     path.write_text(text)
     with pytest.raises(MrkneeError, match=message) as caught:
@@ -410,7 +410,7 @@ def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 @pytest.mark.parametrize("lost", ["brier", "operating", "corrected"])
 def test_file_that_lacks_a_part_is_refused(lost: str) -> None:
-    """A finding without one of its parts is an error, not a scorecard with a hole."""
+    """A finding with a missing part raises an error."""
     content = json.loads(a_scorecard(full=True).to_json())
     del content["findings"]["acl"][lost]
     with pytest.raises(MrkneeError, match=f"can't be read[\\s\\S]*{lost}"):
@@ -418,13 +418,13 @@ def test_file_that_lacks_a_part_is_refused(lost: str) -> None:
 
 
 def test_missing_file_is_told(tmp_path: Path) -> None:
-    """A missing file is the project's error, not Python's."""
+    """A missing file raises an MrkneeError."""
     with pytest.raises(MrkneeError, match="scorecard is missing"):
         Scorecard.read(tmp_path / "scorecard.json")
 
 
 def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that fails half-way leaves the file that was there as it was."""
+    """A failed write leaves the existing file unchanged."""
     path = tmp_path / "scorecard.json"
     a_scorecard().write(path)
     before = path.read_text()
@@ -439,7 +439,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_exams_without_a_label_are_noted() -> None:
-    """An exam that no finding has a label of is counted, and the scorecard says so."""
+    """Exams without any label are counted in a note."""
     labels, probabilities = predictions()
     labels[5] = np.nan
     labels[6, 1] = np.nan

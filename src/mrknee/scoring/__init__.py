@@ -1,20 +1,23 @@
-"""HOW GOOD: predictions against labels, and how sure that is. numpy, scipy, scikit-learn; no torch.
+"""Evaluation: compares predictions with labels and reports uncertainty. Doesn't depend on torch.
 
-- `predictions`: the table that `predict` writes, read and joined to labels by exam id.
-- `proportions`: a share of exams with Wilson's interval.
-- `discrimination`: one finding's AUC with its 95 % interval (`auc`), and DeLong's covariance of
-  several models' AUCs on the same exams (`delong_covariance`).
-- `resampling`: the mean AUC over findings, its interval by a stratified bootstrap of the exams.
-- `paired`, `differences`, `comparison`: do models differ on the same exams?
-- `calibration`, `reliability`: probabilities made right, and how right they are.
-- `operating_point`: thresholds, and sensitivity, specificity, PPV, NPV at them.
-- `decisions`: calibration and operating points, as a model carries them.
-- `curves`: ROC with its band, precision-recall.
-- `localisation`: does a heat map hit a lesion that is known?
-- `scorecard`: all of a model on one split as one frozen object: `scorecard.json` and a table.
-- `plain`, `text`: results to JSON and back, and as plain text.
+Modules, in reading order:
 
-A number that can't be computed is NaN (null in JSON) with its reason, never a made-up value.
+- `predictions`: the table that `predict` writes; reading it and joining it to labels by exam id.
+- `discrimination`: the AUC of one finding with its 95 % interval (`auc`), and DeLong's covariance
+  of the AUCs of several models on the same exams (`delong_covariance`).
+- `proportions`: proportions of exams with Wilson's interval.
+- `resampling`: the mean AUC over findings, with an interval by stratified bootstrap of the exams.
+- `calibration`, `reliability`: fitting and applying calibration; Brier score and calibration error.
+- `operating_point`: thresholds, with their sensitivity, specificity, PPV and NPV.
+- `decisions`: calibration and operating points, as stored with a model.
+- `curves`: ROC curve with its confidence band; precision-recall curve.
+- `scorecard`: all scores of a model on one split, as `scorecard.json` and as a table.
+- `paired`, `differences`, `comparison`: comparison of several models on the same exams.
+- `localisation`: agreement of heat maps with known lesions.
+- `plot`: figures of scorecards, comparisons and ROC curves.
+- `plain`, `text`: conversion of results to JSON and back, and to plain text.
 
-Importing this package imports none of them, so that a prediction starts quickly.
+A number that can't be computed is NaN (null in JSON), with a reason.
+
+Importing this package imports none of its modules, to keep the start of a prediction fast.
 """

@@ -1,11 +1,11 @@
-"""Calibration: whether of the exams given 0.3 three in ten have the finding, and what to do if not.
+"""Calibration of probabilities: of the exams given 0.3, three in ten should have the finding.
 
-Fitting: `fit_calibration`. A network trained with class weights (pos_weight = negatives /
-positives, as in the reference) learns the probabilities of a world where both classes are equally
-common, far too high for a rare finding. Platt's intercept takes that back; the tests show it on
-simulated data.
+`fit_calibration` fits Platt scaling. A network trained with class weights (pos_weight = negatives /
+positives, as in the reference) learns probabilities as if both classes were equally common, far too
+high for a rare finding. Platt's intercept corrects this; the tests show it on simulated data.
 
-Another prevalence: `at_prevalence`. How well calibrated: `mrknee.scoring.reliability`.
+`at_prevalence` shifts probabilities to another prevalence. `mrknee.scoring.reliability` measures
+how well probabilities are calibrated.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from mrknee.scoring.proportions import check_prevalence, check_probabilities, kn
 Method = Literal["platt", "temperature"]
 
 LOGIT_EPS = 1e-12
-"""Probabilities are held this far from 0 and 1 before the logit is taken: within +-27.6. A 32-bit
-sigmoid reaches 1 at a logit of 17, so only exams that are all but 0 can become equal by it."""
+"""Probabilities are clipped to this distance from 0 and 1, so that logits are within +-27.6. A
+32-bit sigmoid reaches 1 at a logit of 17, so clipping creates ties only among exams close to 0."""
 
 MIN_SLOPE = 0.01
-"""The smallest slope: all but flat, and exams keep their order."""
+"""The smallest slope: nearly flat, but exams keep their order."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns a network's probabilities into calibrated ones, one line a finding.
+    """A linear calibration of a network's probabilities on the logit scale, for each finding.
 
-    calibrated = expit(slope * logit(p) + intercept). A slope is always positive, so no ranking of
-    exams, and no AUC, changes.
+    calibrated = expit(slope * logit(p) + intercept). Slopes are positive, so that the ranking of
+    exams and the AUC don't change.
 
     Attributes:
-        method: "platt"; or "temperature", which earlier versions fitted: the intercept is 0.
-        slopes: finding -> slope on the logit scale, > 0; 1 where nothing could be fitted.
-        intercepts: finding -> intercept on the logit scale; 0 where nothing could be fitted.
+        method: "platt"; or "temperature" (intercept 0), which earlier versions fitted.
+        slopes: finding -> slope on the logit scale, > 0; 1 if it could not be fitted.
+        intercepts: finding -> intercept on the logit scale; 0 if it could not be fitted.
         prevalences: finding -> share of positive exams among those it was fitted on, above 0 and
-            below 1; NaN where nothing could be fitted.
-        exams: finding -> exams with a known label that it was fitted on.
-        reasons: finding -> why it could not be fitted, or why its slope was held at the smallest
-            allowed; a finding that was fitted as usual is not in it.
+            below 1; NaN if it could not be fitted.
+        exams: finding -> number of exams with a known label.
+        reasons: finding -> why it could not be fitted, or why its slope is the smallest allowed;
+            findings fitted normally are absent.
     """
 
     method: Method
@@ -69,16 +69,15 @@ class Calibration:
         """Calibrates probabilities.
 
         Args:
-            findings: the findings' names, one a column.
-            probabilities: 0 to 1, as the network gives them.
+            findings: names of the findings, one per column.
+            probabilities: output of the network, 0 to 1.
 
         Returns:
-            Calibrated probabilities, above 0 and below 1; a finding that could not be fitted
-            keeps its own (held off 0 and 1 by `LOGIT_EPS`).
+            Calibrated probabilities, above 0 and below 1. Probabilities of a finding that could not
+            be fitted are unchanged, except for clipping by `LOGIT_EPS`.
 
         Raises:
-            MrkneeError: a finding isn't in this calibration, or a probability is NaN or outside
-                0 to 1.
+            MrkneeError: the calibration lacks a finding, or a probability is NaN or outside 0 to 1.
         """
         lacking = [name for name in findings if name not in self.slopes]
         if lacking:
@@ -95,16 +94,16 @@ class Calibration:
         return calibrated
 
     def to_dict(self) -> dict[str, Any]:
-        """The calibration as JSON can hold it; a prevalence that is NaN is None."""
+        """Returns a JSON-compatible dict; a prevalence of NaN becomes None."""
         content: dict[str, Any] = plain(self)
         return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Calibration:
-        """Makes a calibration from what `to_dict` gave.
+        """Creates a calibration from the output of `to_dict`.
 
         Raises:
-            MrkneeError: something is missing, or not what it should be.
+            MrkneeError: a field is missing or invalid.
         """
         try:
             found = cls(
@@ -147,17 +146,17 @@ def fit_calibration(
 
     Maximum likelihood with the targets of J. Platt, "Probabilistic outputs for support vector
     machines" (Advances in Large Margin Classifiers, 1999): (P + 1) / (P + 2) for the P positive
-    exams and 1 / (N + 2) for the N negative ones in place of 1 and 0. They keep the slope finite
-    where the classes are separated without a fault. A slope below `MIN_SLOPE` is held there.
+    exams and 1 / (N + 2) for the N negative ones instead of 1 and 0. They keep the slope finite
+    if the classes are perfectly separated. Slopes are at least `MIN_SLOPE`.
 
     Args:
-        findings: the findings' names, one a column.
-        labels: 1 present, 0 absent, NaN not known: left out.
+        findings: names of the findings, one per column.
+        labels: 1 present, 0 absent, NaN unknown: excluded.
         probabilities: 0 to 1.
 
     Returns:
-        The calibration; a finding with one class only, or whose exams all have the same
-        probability, keeps slope 1 and intercept 0, and its reason says so.
+        The calibration; a finding with only one class, or with the same probability for all exams,
+        has slope 1, intercept 0 and a reason.
 
     Raises:
         MrkneeError: a label is not 0, 1 or NaN, or a probability is NaN or outside 0 to 1.
@@ -180,18 +179,21 @@ def fit_calibration(
 def at_prevalence(
     probabilities: Float[np.ndarray, "*shape"], before: float, after: float
 ) -> Float64[np.ndarray, "*shape"]:
-    """Calibrated probabilities where the finding is more, or less, common.
+    """Shifts calibrated probabilities to another prevalence of the finding.
 
     Bayes' rule with another prior: odds times (after / (1 - after)) / (before / (1 - before)). M.
     Saerens, P. Latinne, C. Decaestecker, "Adjusting the outputs of a classifier to new a priori
-    probabilities", Neural Computation 14 (2002) 21-41, equation 2.4. It holds if only the
-    prevalence changes, not how exams with and without the finding look. MRNet's ACL tears: 18 % of
-    the training exams, 45 % of the validation exams.
+    probabilities", Neural Computation 14 (2002) 21-41, equation 2.4. It is valid if only the
+    prevalence changes, not the appearance of exams with and without the finding. MRNet's ACL tears:
+    18 % of the training exams, 45 % of the validation exams.
 
     Args:
         probabilities: 0 to 1, calibrated at `before`.
-        before: the share of exams with the finding where they are calibrated; above 0, below 1.
-        after: the share where they are to be used; above 0, below 1.
+        before: prevalence at which the probabilities are calibrated; above 0, below 1.
+        after: prevalence to shift the probabilities to; above 0, below 1.
+
+    Returns:
+        The shifted probabilities.
 
     Raises:
         MrkneeError: a prevalence is not between 0 and 1, or a probability is NaN or outside.
@@ -228,11 +230,11 @@ def _why_not_fitted(
 def _fit(
     labels: Float64[np.ndarray, " exams"], logits: Float64[np.ndarray, " exams"]
 ) -> tuple[float, float, str | None]:
-    """Slope, intercept, and why the slope is not the best one, if it isn't."""
+    """Returns slope, intercept, and a reason if the slope is limited by `MIN_SLOPE`."""
     positives = labels.sum()
     negatives = len(labels) - positives
     targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    # Centred and scaled, so that one tolerance fits logits of any spread.
+    # centred and scaled, so that one tolerance suits logits of any spread
     centre = logits.mean()
     scale = np.sqrt(((logits - centre) ** 2).mean())
     x = (logits - centre) / scale
@@ -243,7 +245,7 @@ def _fit(
         value = float((np.logaddexp(0, z) - targets * z).mean())
         return value, np.array([(excess * x).mean(), excess.mean()])
 
-    from scipy.optimize import minimize  # slow to import, and only fitting needs it
+    from scipy.optimize import minimize  # slow to import, and needed only for fitting
 
     least = MIN_SLOPE * scale
     found = minimize(

@@ -1,7 +1,8 @@
-"""Several models on the same exams of one split, compared: `comparison.json` and its table.
+"""Comparison of several models on the same exams of one split: `comparison.json` and its table.
 
-Every other model is held against the first, finding by finding, and in the mean over findings.
-"Not different" is never said: where no difference is shown, the smallest that could have been is.
+Every other model is compared with the first, for each finding and for the mean over findings. The
+comparison never reports that models are equal: if no difference is shown, it reports the smallest
+difference that could have been detected.
 """
 
 from __future__ import annotations
@@ -36,26 +37,26 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "Comparison", "Difference", "MeanDifference", "compare", "compare_tables"]
 
 NAMED = 3
-"""A model of so many tables is named by all of them, one of more by the first and the last."""
+"""A model of at most this many tables is named by all of them, else by the first and the last."""
 
 VERSION = 2
-"""Of the file's layout."""
+"""Version of the file format."""
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """How several models' predictions of the same exams differ: what `comparison.json` holds.
+    """Comparison of several models' predictions of the same exams: content of `comparison.json`.
 
     Attributes:
-        names: the models' names; the others are held against the first.
+        names: names of the models; the others are compared with the first.
         split: the name of the split that was scored.
-        n_exams: exams scored, those with unknown labels too.
-        aucs: model -> finding -> its AUC with its interval.
-        means: model -> its mean AUC.
-        differences: model after model, finding after finding.
-        mean_differences: one a model but the first.
-        seed: of the resampling.
-        notes: what a reader must know, for example which findings were left out.
+        n_exams: number of exams, including those with unknown labels.
+        aucs: model -> finding -> AUC with its interval.
+        means: model -> mean AUC.
+        differences: one per model (except the first) and finding, ordered by model.
+        mean_differences: one per model except the first.
+        seed: seed of the resampling.
+        notes: notes for readers, for example which findings were excluded.
 
     Example:
         >>> import mrknee
@@ -84,11 +85,11 @@ class Comparison:
         return self.table().rstrip()
 
     def to_frame(self) -> DataFrame:
-        """The differences as a pandas DataFrame: one row per model and finding, and per mean.
+        """Returns the differences as a pandas DataFrame: a row per model and finding, and per mean.
 
         Columns: `first` and `second` (the models), `finding` (or `mean`), `first_auc`,
-        `second_auc`, `difference` (second - first), `low`, `high` (95 % interval), and the tests'
-        `p_delong`, `p_holm`. What can't be computed is NaN.
+        `second_auc`, `difference` (second - first), `low`, `high` (95 % interval), and the p
+        values `p_delong`, `p_holm`. What can't be computed is NaN.
 
         Raises:
             PlatformError: pandas is not installed.
@@ -127,7 +128,7 @@ class Comparison:
         return plot_intervals(rows, f"AUC less that of {self.names[0]}", reference=0)
 
     def to_json(self) -> str:
-        """The comparison as JSON text; a number that can't be computed is null, with its reason."""
+        """Returns the comparison as JSON; what can't be computed is null, with a reason."""
         content = {
             "version": VERSION,
             "split": self.split,
@@ -148,15 +149,15 @@ class Comparison:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> None:
-        """Writes the JSON file, whole or not at all; its folder is made if it isn't there."""
+        """Writes the JSON file atomically; creates its folder if needed."""
         with whole_file(Path(path)) as beside:
             beside.write_text(self.to_json(), encoding="utf-8")
 
     def table(self) -> str:
-        """Models, AUCs, differences and a sentence on each difference, as plain text.
+        """Returns the AUCs, the differences and a sentence on each difference, as plain text.
 
-        Models go by letters, whose names stand above. What is out of the ordinary (no AUC, other
-        intervals and tests than usual, notes) is told in lines below.
+        Models are abbreviated by letters, explained at the top. Exceptions (no AUC, unusual
+        intervals or tests) and notes are listed at the end.
         """
         letters = {name: _letter(i) for i, name in enumerate(self.names)}
         title = f"{self.split}: {exams(self.n_exams)}"
@@ -174,16 +175,15 @@ class Comparison:
         return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
     def verdict(self, one: Difference | MeanDifference, *, second: str) -> str:
-        """What one of the comparison's differences says, in one sentence for a person.
+        """Returns the interpretation of one difference, as one sentence.
 
-        A finding's difference is named only where Holm's p is below 0.05 and the interval leaves
-        out 0; the mean's, one per model, where its interval leaves out 0. That models are equal is
-        never said.
+        The difference of a finding is reported only if Holm's p is below 0.05 and the interval
+        excludes 0; the difference of the means, one per model, if its interval excludes 0. The
+        sentence never states that models are equal.
 
         Args:
-            one: of `differences` or `mean_differences`.
-            second: what the sentence calls the model that is compared with the first ("B", "the
-                second").
+            one: an element of `differences` or `mean_differences`.
+            second: how the sentence refers to the second model ("B", "the second").
         """
         if math.isnan(one.difference):
             return f"can't be compared: {one.reason}"
@@ -213,7 +213,7 @@ class Comparison:
         return f"no difference shown: {shown_p}, though the interval by itself leaves out 0"
 
     def _tests(self) -> int:
-        """How many tests Holm's correction is over."""
+        """Returns the number of tests that Holm's correction includes."""
         return sum(not math.isnan(one.p_holm) for one in self.differences)
 
     def _auc_rows(self, letters: Mapping[str, str]) -> list[tuple[str, ...]]:
@@ -247,7 +247,7 @@ class Comparison:
         return rows
 
     def _explained(self) -> list[str]:
-        """What the columns of the differences are."""
+        """Returns the legend of the table of differences."""
         tests = "1 test" if self._tests() == 1 else f"{self._tests()} tests"
         return [
             f"Intervals by {MOVER} from the AUCs' own; the mean's by {BOOTSTRAP}.",
@@ -292,7 +292,7 @@ def compare(
     names: Sequence[str],
     findings: Sequence[str],
     labels: Float[np.ndarray, "exams findings"],
-    probabilities: Sequence[Float[np.ndarray, "_ _"]],  # their shape is checked here
+    probabilities: Sequence[Float[np.ndarray, "_ _"]],  # shapes are checked below
     *,
     split: str,
     seed: int = 0,
@@ -301,18 +301,21 @@ def compare(
     """Compares models on the same exams.
 
     Args:
-        names: the models' names, each once, two or more.
-        findings: the findings' names, one a column.
-        labels: 1 present, 0 absent, NaN not known: left out for that finding.
-        probabilities: one array a model, rows and columns as the labels'
-            (`scoring.predictions.aligned` brings tables there).
-        split: the name of the split.
-        seed: of the resampling; the same seed gives the same numbers.
-        notes: what a reader must know.
+        names: names of the models, at least two, all different.
+        findings: names of the findings, one per column.
+        labels: 1 present, 0 absent, NaN unknown: excluded for that finding.
+        probabilities: one array per model, of the same shape and order as the labels
+            (`scoring.predictions.aligned` aligns tables).
+        split: name of the split.
+        seed: seed of the resampling; the same seed gives the same numbers.
+        notes: notes for readers of the comparison.
+
+    Returns:
+        The comparison of all other models with the first.
 
     Raises:
-        MrkneeError: a name twice, fewer than two models, arrays of other shapes, a probability
-            that is NaN, or a label that is not 0, 1 or NaN.
+        MrkneeError: fewer than two models, a repeated name, arrays of different shapes, a
+            probability that is NaN, or a label that is not 0, 1 or NaN.
     """
     _refuse_impossible(names, labels, probabilities)
     models = dict(zip(names, probabilities, strict=True))
@@ -363,20 +366,23 @@ def compare_tables(
     names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Compares models by the tables that `predict` gave.
+    """Compares models by the tables that `predict` wrote.
 
     Args:
-        tables: one per model: predictions, their file, or files with commas between
+        tables: one per model: predictions, a file, or several files separated by commas
             (`Predictions.read_joined`).
-        data: the data set's folder, with the split's label files.
+        data: the data set's folder, with the label files of the split.
         split: the split that was predicted.
-        names: what the models are called; None takes what their files' paths don't have in common,
-            and `table 1`, `table 2` for predictions that were not read from a file.
-        seed: as `compare`.
+        names: names of the models; None: the parts in which the files' paths differ, or `table 1`,
+            `table 2`, ... for predictions that were not read from a file.
+        seed: seed of the resampling.
+
+    Returns:
+        The comparison of all other models with the first.
 
     Raises:
-        MrkneeError: a table can't be read or has no labels, the tables are of different exams or
-            have no finding in common, a model is there twice, or there are fewer than two.
+        MrkneeError: a table can't be read or has no labels, the tables contain different exams or
+            have no finding in common, a model occurs twice, or there are fewer than two models.
     """
     if isinstance(tables, str | Path | Predictions):
         raise DataError(
@@ -412,7 +418,7 @@ def compare_tables(
 
 
 def _refuse_twice(specs: Sequence[str]) -> None:
-    """A model against itself; the order of its files makes no other model."""
+    """Rejects a model that occurs twice, regardless of the order of its files."""
     seen: dict[frozenset[Path], str] = {}
     for spec in specs:
         files = frozenset(Path(name).resolve() for name in named_files(spec))
@@ -429,9 +435,9 @@ def _refuse_twice(specs: Sequence[str]) -> None:
 
 
 def _names(specs: Sequence[str]) -> list[str]:
-    """Short names: `a/reference/p.csv` and `a/default/p.csv` are `reference` and `default`.
+    """Returns short names: `reference`, `default` for `a/reference/p.csv`, `a/default/p.csv`.
 
-    Where two models' would be the same they go by all that was given.
+    If two short names would be equal, the complete specifications are used.
     """
     paths = {
         spec: [list(Path(name.removesuffix(".csv")).parts) for name in named_files(spec)]
@@ -482,7 +488,7 @@ def _letter(model: int) -> str:
 
 
 def _signed(value: float) -> str:
-    # Adding 0 makes a rounded -0.000 a +0.000.
+    # adding 0 turns a rounded -0.000 into +0.000
     return "-" if math.isnan(value) else f"{round(value, 3) + 0.0:+.3f}"
 
 

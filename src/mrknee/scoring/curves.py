@@ -1,7 +1,8 @@
-"""Curves for the report: ROC with its band, precision-recall with average precision.
+"""ROC curve with its confidence band; precision-recall curve with average precision.
 
-The curves' points are those of scikit-learn, computed here because importing it takes seconds.
-Band and interval come from exams drawn with replacement within each class, all replicates at once.
+The points of the curves equal those of scikit-learn; they are computed here because importing
+scikit-learn takes seconds. Band and interval come from exams drawn with replacement within each
+class; many replicates are computed at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mrknee.scoring.proportions import wilson_ends
 from mrknee.scoring.resampling import FEW_REPLICATES, drawn_in_portions
 
 GRID = 101
-"""Points of the band: every hundredth of the false positive rate."""
+"""Number of points of the band: every hundredth of the false positive rate."""
 
 BAND = "bootstrap within classes, pointwise, never narrower than Wilson's of the sensitivity"
 WITHIN_CLASSES = "bootstrap within classes, percentile"
@@ -30,13 +31,14 @@ class Roc:
     """The ROC curve of one finding, from (0, 0) to (1, 1).
 
     Attributes:
-        fpr: float64 (points,): false positive rate, 1 - specificity; rising. Empty without a curve.
-        tpr: float64 (points,): true positive rate, sensitivity; rising.
-        thresholds: float64 (points,): an exam is positive if its score is at least this; falling,
-            the first infinite.
+        fpr: float64 (points,): false positive rate, 1 - specificity; ascending. Empty without a
+            curve.
+        tpr: float64 (points,): true positive rate, sensitivity; ascending.
+        thresholds: float64 (points,): smallest score that is called positive; descending, the
+            first is infinite.
         n_positive: exams with label 1.
         n_negative: exams with label 0.
-        reason: why there is no curve, or None when there is one.
+        reason: why there is no curve, or None if there is one.
     """
 
     fpr: Float64[np.ndarray, " points"]
@@ -53,10 +55,10 @@ class RocBand:
 
     Attributes:
         fpr: float64 (grid,): 0 to 1 in equal steps. Empty without a band.
-        low: float64 (grid,): lower end of the sensitivity's interval at that false positive rate.
-        high: float64 (grid,): its upper end.
-        method: how the band was made; "none" without one.
-        reason: why there is no band, or None when there is one.
+        low: float64 (grid,): lower limit of the sensitivity at each false positive rate.
+        high: float64 (grid,): upper limit of the sensitivity.
+        method: method of the band; "none" without one.
+        reason: why there is no band, or None if there is one.
     """
 
     fpr: Float64[np.ndarray, " grid"]
@@ -74,11 +76,11 @@ class AveragePrecision:
         value: mean of the precision over the steps of recall; 0 to 1, or NaN.
         low: lower end of the interval, or NaN.
         high: upper end of the interval, or NaN.
-        prevalence: share of positive exams: what scores that know nothing reach; NaN like value.
+        prevalence: share of positive exams: the value of uninformative scores; NaN like `value`.
         n_positive: exams with label 1.
         n_negative: exams with label 0.
-        method: how the interval was made; "none" without one.
-        reason: why there is no value, or None when there is one.
+        method: method of the interval; "none" without one.
+        reason: why there is no value, or None if there is one.
     """
 
     value: float
@@ -96,15 +98,15 @@ class PrecisionRecall:
     """The precision-recall curve of one finding.
 
     Attributes:
-        recall: float64 (points,): sensitivity, falling from 1 to 0. Empty without a curve.
+        recall: float64 (points,): sensitivity, descending from 1 to 0. Empty without a curve.
         precision: float64 (points,): positive predictive value; the last is 1, by convention.
         average_precision: 0 to 1, or NaN.
         low: lower end of its 95 % interval, or NaN.
         high: upper end of its 95 % interval, or NaN.
-        prevalence: share of positive exams: the precision of scores that know nothing.
+        prevalence: share of positive exams: the precision of uninformative scores.
         n_positive: exams with label 1.
         n_negative: exams with label 0.
-        reason: why there is no curve, or None when there is one.
+        reason: why there is no curve, or None if there is one.
     """
 
     recall: Float64[np.ndarray, " points"]
@@ -119,14 +121,14 @@ class PrecisionRecall:
 
 
 def roc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]) -> Roc:
-    """The ROC curve, with the points of scikit-learn's `roc_curve`: its corners.
+    """Computes the ROC curve, with the points of scikit-learn's `roc_curve`: its corners.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known: left out.
+        labels: 1 present, 0 absent, NaN unknown: excluded.
         scores: larger means more likely present; finite.
 
     Returns:
-        The curve; empty, with the reason, when the known labels hold one class only or none.
+        The curve; empty, with a reason, if the known labels contain only one class or none.
 
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
@@ -151,23 +153,24 @@ def roc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]
 def roc_band(
     labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], *, seed: int
 ) -> RocBand:
-    """The pointwise 95 % band of the ROC curve: for each false positive rate, the sensitivity's.
+    """Computes the pointwise 95 % band of the sensitivity for each false positive rate.
 
-    Exams are resampled within each class; the ends are the 2.5 and 97.5 % quantiles of the
+    Exams are resampled within each class; the limits are the 2.5 and 97.5 % quantiles of the
     replicates' sensitivities (vertical averaging: S. Macskassy, F. Provost, "Confidence bands for
-    ROC curves: methods and an empirical study", ROCAI 2004). Resampling shows too little where
-    the curve is at 0 or 1; the sensitivity at a false positive rate is at least as unsure as that
-    at a known threshold, so each end is moved out to that of Wilson's interval. Pointwise: it holds
-    the true curve at one stated false positive rate, not the whole of it, in 95 % of samples. Near
-    a false positive rate of 0 it rests on the few highest negative exams and is too narrow.
+    ROC curves: methods and an empirical study", ROCAI 2004). Resampling underestimates the variance
+    where the curve is at 0 or 1. The sensitivity at a false positive rate is at least as uncertain
+    as that at a known threshold, so the band is extended to contain Wilson's interval. Pointwise:
+    in 95 % of samples the band contains the true curve at one given false positive rate, not the
+    complete curve. Near a false positive rate of 0 it depends on the few negative exams with the
+    highest scores and is too narrow.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known: left out.
+        labels: 1 present, 0 absent, NaN unknown: excluded.
         scores: larger means more likely present; finite.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Returns:
-        The band; empty, with the reason, when the known labels hold one class only or none.
+        The band; empty, with a reason, if the known labels contain only one class or none.
 
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
@@ -189,21 +192,22 @@ def roc_band(
 def average_precision(
     labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], *, seed: int = 0
 ) -> AveragePrecision:
-    """The average precision, as scikit-learn defines it, with its 95 % interval.
+    """Computes the average precision, as defined by scikit-learn, with its 95 % interval.
 
-    The interval is the percentile interval of exams resampled within each class. Where that shows
-    too little (perfect ranking, all scores equal, a class of fewer than `DELONG_MIN_CLASS` exams)
-    it is Wilson's with the value as if it were a share: K. Boyd, K. Eng, C. Page, "Area under the
-    precision-recall curve", ECML PKDD 2013, take a binomial interval with the number of positive
-    exams; here the smaller class, so that few negatives make it wide as well.
+    The interval is the percentile interval of exams resampled within each class. If resampling
+    underestimates the variance (perfect ranking, all scores equal, a class of fewer than
+    `DELONG_MIN_CLASS` exams), it is Wilson's interval, treating the value as a proportion: K. Boyd,
+    K. Eng, C. Page, "Area under the precision-recall curve", ECML PKDD 2013, use a binomial
+    interval with the number of positive exams; here the size of the smaller class is used, so that
+    few negatives widen the interval as well.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known: left out.
+        labels: 1 present, 0 absent, NaN unknown: excluded.
         scores: larger means more likely present; finite.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Returns:
-        The value; NaN, with the reason, when the known labels hold one class only or none.
+        The value; NaN, with a reason, if the known labels contain only one class or none.
 
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
@@ -229,17 +233,17 @@ def average_precision(
 def precision_recall(
     labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], *, seed: int = 0
 ) -> PrecisionRecall:
-    """The precision-recall curve, with the average precision and its interval.
+    """Computes the precision-recall curve, with the average precision and its interval.
 
     The points are those of scikit-learn's `precision_recall_curve`.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known: left out.
+        labels: 1 present, 0 absent, NaN unknown: excluded.
         scores: larger means more likely present; finite.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Returns:
-        The curve; empty, with the reason, when the known labels hold one class only or none.
+        The curve; empty, with a reason, if the known labels contain only one class or none.
 
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
@@ -268,7 +272,7 @@ Counts = tuple[
     Float64[np.ndarray, "replicates steps"],
     Float64[np.ndarray, "replicates steps"],
 ]
-"""At each distinct score, falling: positives and negatives at or above, positives at it."""
+"""At each distinct score, descending: positives and negatives at or above it, positives at it."""
 
 
 def _at_rates(
@@ -277,11 +281,11 @@ def _at_rates(
     false_alarms: Float64[np.ndarray, "replicates steps"],
     _: Float64[np.ndarray, "replicates steps"],
 ) -> Float64[np.ndarray, "replicates rates"]:
-    """The sensitivities at these false positive rates, from `Counts`."""
+    """Computes the sensitivities at these false positive rates from `Counts`."""
     zero = np.zeros((len(hits), 1))
     fpr = np.hstack([zero, false_alarms / false_alarms[:, -1:]])
     tpr = np.hstack([zero, hits / hits[:, -1:]])
-    # Of several sensitivities at one false positive rate, np.interp takes the last, the highest.
+    # at a repeated false positive rate, np.interp uses the last, highest sensitivity
     return np.stack([np.interp(rates, x, y) for x, y in zip(fpr, tpr, strict=True)])
 
 
@@ -290,7 +294,7 @@ def _average_precisions(
     false_alarms: Float64[np.ndarray, "replicates steps"],
     here: Float64[np.ndarray, "replicates steps"],
 ) -> Float64[np.ndarray, " replicates"]:
-    """The mean of the precision over the positives, from `Counts`."""
+    """Computes the mean of the precision over the positives from `Counts`."""
     called = hits + false_alarms
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
     average: Float64[np.ndarray, " replicates"] = (here * precision).sum(axis=1) / hits[:, -1]
@@ -298,7 +302,7 @@ def _average_precisions(
 
 
 def _counts(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]) -> Counts:
-    """The counts of the exams themselves: one replicate."""
+    """Returns the counts of the exams themselves, as one replicate."""
     positive, starts = _ranked(labels, scores)
     return _summed(np.ones((1, len(positive))), positive, starts)
 
@@ -306,7 +310,7 @@ def _counts(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exa
 def _resampled_counts(
     labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"], seed: int
 ) -> Iterator[Counts]:
-    """The counts of exams drawn with replacement within each class, some replicates at a time."""
+    """Yields counts of exams drawn with replacement within each class, in blocks of replicates."""
     positive, starts = _ranked(labels, scores)
     classes = [np.flatnonzero(positive), np.flatnonzero(~positive)]
     for times in drawn_in_portions(classes, FEW_REPLICATES, np.random.default_rng(seed)):
@@ -318,7 +322,7 @@ def _summed(
     positive: Bool[np.ndarray, " known"],
     starts: Int64[np.ndarray, " steps"],
 ) -> Counts:
-    """The counts of exams that are there so many times each."""
+    """Returns the counts if each exam occurs the given number of times."""
     here, others = (
         np.add.reduceat(times * members, starts, axis=1) for members in (positive, ~positive)
     )
@@ -328,7 +332,7 @@ def _summed(
 def _ranked(
     labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]
 ) -> tuple[Bool[np.ndarray, " known"], Int64[np.ndarray, " steps"]]:
-    """Whether each labelled exam is positive, by falling score, and where each score begins."""
+    """Returns which labelled exams are positive, by descending score, and each score's start."""
     known = ~np.isnan(labels)
     order = np.flatnonzero(known)[np.argsort(-scores[known], kind="stable")]
     return labels[order] == 1, step_starts(scores[order])

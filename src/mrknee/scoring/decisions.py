@@ -1,6 +1,6 @@
-"""What turns probabilities into decisions.
+"""Decisions: calibration and operating points, as stored with a model.
 
-Its own file, because it imports scipy, which a prediction with an ONNX file can do without.
+A separate module, because it imports scipy, which a prediction with an ONNX file doesn't need.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ class Decisions:
     """Calibration and thresholds, fitted on exams that the network was not trained on.
 
     Attributes:
-        calibration: what the network's probabilities are calibrated with; None where nothing was
-            fitted.
-        operating_points: finding -> its thresholds on calibrated probabilities; empty where none
-            was fixed.
+        calibration: calibration of the network's probabilities; None if none was fitted.
+        operating_points: finding -> thresholds on calibrated probabilities; may be empty.
     """
 
     calibration: Calibration | None = None
@@ -33,10 +31,10 @@ class Decisions:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Decisions:
-        """Reads what `to_dict` returned.
+        """Creates decisions from the output of `to_dict`.
 
         Raises:
-            ModelError: it is something else.
+            ModelError: the content is invalid.
         """
         fitted = content.get("calibration")
         points = content.get("operating_points", {})
@@ -53,7 +51,7 @@ class Decisions:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in plain form, for JSON."""
+        """Returns a JSON-compatible dict."""
         return {
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "operating_points": {

@@ -1,7 +1,6 @@
-"""The difference of two models' AUCs on the same exams, for one finding and in the mean.
+"""Difference of two models' AUCs on the same exams, for one finding and for the mean.
 
-Tests and intervals come from `paired` and `resampling`; here they are put together, and it is
-decided which of them hold.
+Combines the tests and intervals of `paired` and `resampling`, and decides which of them are valid.
 """
 
 from __future__ import annotations
@@ -20,25 +19,24 @@ from mrknee.scoring.resampling import BOOTSTRAP, MEAN_OF_ENDS, bootstrap_differe
 
 @dataclass(frozen=True)
 class Difference:
-    """Two models' AUCs for one finding.
+    """The difference of two models' AUCs for one finding.
 
     Attributes:
-        finding: its name.
-        first: name of the model that is compared with.
-        second: name of the model that is compared.
+        finding: name of the finding.
+        first: name of the first model, the reference.
+        second: name of the second model.
         n_positive: exams with label 1.
         n_negative: exams with label 0.
-        first_auc: 0 to 1; NaN with one class only.
-        second_auc: the second model's.
+        first_auc: AUC of the first model, 0 to 1; NaN with one class only.
+        second_auc: AUC of the second model.
         difference: second_auc - first_auc, -1 to 1.
-        low: lower end of the difference's 95 % interval.
-        high: upper end. Equal to `low` only where `method` says that there is no interval.
-        p_delong: two-sided p of DeLong's paired test. NaN where its variance is no use: an AUC
-            has another interval than DeLong's (few exams of a class, a model that separates the
-            classes without a fault).
+        low: lower end of the 95 % interval of the difference.
+        high: upper end. Equal to `low` only if `method` states that there is no interval.
+        p_delong: two-sided p of DeLong's paired test. NaN if its variance is unusable: the
+            interval of an AUC isn't DeLong's (few exams of a class, perfect separation).
         p_holm: p_delong after Holm's correction over all findings and models of the comparison.
-        method: how the interval was made.
-        reason: why a number is NaN, or a p is 1 without a variance; None otherwise.
+        method: method of the interval.
+        reason: why a number is NaN, or why p is 1 without a variance; None otherwise.
     """
 
     finding: str
@@ -58,25 +56,25 @@ class Difference:
 
     @property
     def unseen(self) -> float:
-        """The longer half of the interval: smaller differences can't be told from 0 here; or NaN.
+        """The longer half of the interval, or NaN; smaller differences can't be detected here.
 
-        A difference of just this size would be told in about half of such samples.
+        A difference of exactly this size would be detected in about half of such samples.
         """
         return max(self.difference - self.low, self.high - self.difference)
 
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """Two models' mean AUCs over the findings that have one.
+    """The difference of two models' mean AUCs over the findings that have an AUC.
 
     Attributes:
-        first: name of the model that is compared with.
-        second: name of the model that is compared.
-        difference: second - first, -1 to 1; NaN when no finding has an AUC.
-        low: lower end of its 95 % interval.
-        high: upper end. Equal to `low` only where `method` says that there is no interval.
-        findings: the findings that are in the mean.
-        method: how the interval was made.
+        first: name of the first model, the reference.
+        second: name of the second model.
+        difference: second - first, -1 to 1; NaN if no finding has an AUC.
+        low: lower end of the 95 % interval of the difference.
+        high: upper end. Equal to `low` only if `method` states that there is no interval.
+        findings: the findings included in the mean.
+        method: method of the interval.
         reason: why the numbers are NaN, or None.
     """
 
@@ -91,7 +89,7 @@ class MeanDifference:
 
     @property
     def unseen(self) -> float:
-        """As `Difference.unseen`."""
+        """The longer half of the interval, as in `Difference.unseen`."""
         return max(self.difference - self.low, self.high - self.difference)
 
 
@@ -102,14 +100,16 @@ def difference(
     scores: tuple[Float[np.ndarray, " exams"], Float[np.ndarray, " exams"]],
     aucs: tuple[Auc, Auc],
 ) -> Difference:
-    """Two models' AUCs of one finding, compared; Holm's p is NaN: it needs the other tests.
+    """Compares two models' AUCs for one finding.
+
+    `p_holm` of the result is NaN, because Holm's correction depends on the other tests.
 
     Args:
-        names: of the two models.
-        finding: its name.
-        labels: 1 positive, 0 negative, NaN not known: that exam is left out.
-        scores: the two models'; larger means more likely positive; only ranks matter.
-        aucs: the two models' AUCs of these labels and scores, with their intervals.
+        names: names of the two models.
+        finding: name of the finding.
+        labels: 1 positive, 0 negative, NaN unknown: the exam is excluded.
+        scores: scores of the two models; larger means more likely positive; only ranks matter.
+        aucs: AUCs of the two models for these labels and scores, with their intervals.
 
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
@@ -148,17 +148,17 @@ def mean_difference(
     *,
     seed: int = 0,
 ) -> MeanDifference:
-    """The mean difference over the findings that have an AUC.
+    """Computes the mean difference over the findings that have an AUC.
 
-    The interval is made as the mean AUC's (`mean_auc`): by the stratified bootstrap; with a
-    finding of which resampling shows too little it is the mean of the findings' interval ends.
+    The interval is computed as for the mean AUC (`mean_auc`): by the stratified bootstrap, or, if
+    resampling underestimates the variance of a finding, as the mean of the findings' interval ends.
 
     Args:
-        differences: of two models, one a finding, in the columns' order.
-        labels: 1 present, 0 absent, NaN not known.
-        first: the first model's scores.
-        second: the second model's.
-        seed: of the resampling.
+        differences: differences of two models, one per finding, in the order of the columns.
+        labels: 1 present, 0 absent, NaN unknown.
+        first: scores of the first model.
+        second: scores of the second model.
+        seed: seed of the resampling.
     """
     names = differences[0].first, differences[0].second
     columns = [i for i, one in enumerate(differences) if not math.isnan(one.difference)]
@@ -167,12 +167,12 @@ def mean_difference(
         nan = math.nan
         return MeanDifference(*names, nan, nan, nan, (), "none", "no finding has an AUC")
     value = float(np.mean([one.difference for one in used]))
-    # DeLong's variance is no use, or is zero for models that win and lose the same pairs.
+    # DeLong's variance is unusable, or is zero because the models win and lose the same pairs
     special = [one.finding for one in used if one.reason is not None and one.low < one.high]
     if all(one.low == one.high for one in used):
         low, high, method = value, value, f"none: {SAME_RANKING}"
     elif special:
-        # Resampling shows too little of what DeLong's variance shows too little of.
+        # where DeLong's variance is too small, resampling underestimates the variance as well
         low, high = float(np.mean([d.low for d in used])), float(np.mean([d.high for d in used]))
         method = f"{MEAN_OF_ENDS} ({', '.join(special)}: resampling shows too little)"
     else:

@@ -1,21 +1,21 @@
-"""The area under the ROC curve (AUC) and how sure it is.
+"""Area under the ROC curve (AUC) with its 95 % interval; covariance of several models' AUCs.
 
-DeLong's covariance of several models' AUCs comes from placements in O(n log n), as in X. Sun,
-W. Xu, "Fast implementation of DeLong's algorithm for comparing the areas under correlated receiver
-operating characteristic curves", IEEE Signal Processing Letters 21 (2014) 1389-1393, but from one
-sort a model instead of three (`benchmarks/scoring_speed.py`).
+DeLong's covariance is computed from placements in O(n log n), as in X. Sun, W. Xu, "Fast
+implementation of DeLong's algorithm for comparing the areas under correlated receiver operating
+characteristic curves", IEEE Signal Processing Letters 21 (2014) 1389-1393, but with one sort per
+model instead of three (`benchmarks/scoring_speed.py`).
 
-DeLong's variance is no use in three cases, and Newcombe's interval stands in for it there: R. G.
-Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic.
-Part 2: asymptotic methods and evaluation", Statistics in Medicine 25 (2006) 559-573, method 5.
+In three cases DeLong's variance is unusable and Newcombe's interval replaces it: R. G. Newcombe,
+"Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part 2:
+asymptotic methods and evaluation", Statistics in Medicine 25 (2006) 559-573, method 5.
 
-- The classes are separated without a fault (AUC 0 or 1): the variance is zero at every n.
-- All scores are equal: the variance is zero again.
-- The smaller class has fewer than ten exams: an average over so few is a poor variance, or none.
+- The classes are perfectly separated (AUC 0 or 1): the variance is zero for every n.
+- All scores are equal: the variance is zero as well.
+- The smaller class has fewer than ten exams: the variance estimate is poor or undefined.
 
-Where the classes are separated, and few, Newcombe's interval is too narrow as well (one exam in
-each class: 0.21 to 1); `separation_bound` widens it there. With two exams in each class the
-interval still covers an AUC of 0.9 in 87 % of samples only: there are too few possible AUCs.
+For few, perfectly separated exams, Newcombe's interval is too narrow as well (one exam in each
+class: 0.21 to 1); `separation_bound` widens it. With two exams in each class the interval covers an
+AUC of 0.9 in only 87 % of samples, because few different AUCs are possible.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Z_95 = float(ndtri(0.975))
 """Standard normal quantile of a two-sided 95 % interval."""
 
 DELONG_MIN_CLASS = 10
-"""Exams of the smaller class from which on DeLong's interval is used.
+"""Smallest size of the smaller class for which DeLong's interval is used.
 
-Own simulation (three score distributions, AUC 0.5 to 0.98, 1000 draws a case): against 100
-negatives DeLong's 95 % interval covers the true AUC in 84 % of the draws with 2 positives, in 90 %
-with 5, in 92 % with 10; Newcombe's in 95 to 96 % with each. `tests/scoring/test_coverage.py`
-repeats a part.
+Own simulation (three score distributions, AUC 0.5 to 0.98, 1000 draws per case): with 100
+negatives, DeLong's 95 % interval covers the true AUC in 84 % of draws with 2 positives, 90 % with 5
+and 92 % with 10; Newcombe's in 95 to 96 % with each. `tests/scoring/test_coverage.py` repeats a
+part.
 """
 
 DELONG = "DeLong, logit scale"
@@ -49,14 +49,14 @@ class Auc:
     """The AUC of one finding, with its 95 % interval.
 
     Attributes:
-        value: probability that a positive exam scores above a negative one, a tie counting one
-            half; 0 to 1, or NaN when it can't be computed.
+        value: probability that a positive exam scores higher than a negative one, ties counting
+            one half; 0 to 1, or NaN if it can't be computed.
         low: lower end of the interval, 0 to `value`, or NaN.
         high: upper end of the interval, `value` to 1, or NaN. Never equal to `low`.
         n_positive: exams with label 1.
         n_negative: exams with label 0.
-        method: how the interval was made: `DELONG`, or `NEWCOMBE` and why; "none" without one.
-        reason: why there is no AUC, or None when there is one.
+        method: method of the interval: `DELONG`, or `NEWCOMBE` and the cause; "none" if none.
+        reason: why there is no AUC, or None if there is one.
     """
 
     value: float
@@ -70,12 +70,12 @@ class Auc:
 
 @dataclass(frozen=True)
 class DeLong:
-    """The AUCs of several models on the same exams, and how they vary together.
+    """The AUCs of several models on the same exams, and their covariance.
 
     Attributes:
         aucs: float64 (models,), 0 to 1; NaN with one class only.
-        covariance: float64 (models, models): of the AUCs' estimates; NaN with fewer than two
-            exams in a class.
+        covariance: float64 (models, models), covariance of the estimated AUCs; NaN with fewer
+            than two exams in a class.
         n_positive: exams with label 1.
         n_negative: exams with label 0.
     """
@@ -87,16 +87,16 @@ class DeLong:
 
 
 def known_labels(labels: Float[np.ndarray, " exams"]) -> Bool[np.ndarray, " exams"]:
-    """Which labels are known.
+    """Returns which labels are known, after validating all.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known.
+        labels: 1 present, 0 absent, NaN unknown.
 
     Returns:
         False where the label is NaN.
 
     Raises:
-        MrkneeError: a label is anything else.
+        MrkneeError: a label is not 0, 1 or NaN.
     """
     known: Bool[np.ndarray, " exams"] = ~np.isnan(labels)
     odd = known & (labels != 0) & (labels != 1)
@@ -111,10 +111,10 @@ def known_labels(labels: Float[np.ndarray, " exams"]) -> Bool[np.ndarray, " exam
 
 
 def step_starts(ranked: Float[np.ndarray, " exams"]) -> Int64[np.ndarray, " steps"]:
-    """Where each step of the ROC curve begins: exams of equal score are one step.
+    """Returns the index of the first exam of each ROC step; exams of equal score form one step.
 
     Args:
-        ranked: sorted scores, one or more.
+        ranked: sorted scores, at least one.
     """
     return np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
 
@@ -122,15 +122,15 @@ def step_starts(ranked: Float[np.ndarray, " exams"]) -> Int64[np.ndarray, " step
 def placements(
     positive: Bool[np.ndarray, " exams"], scores: Float[np.ndarray, "models exams"]
 ) -> Float64[np.ndarray, "models exams"]:
-    """For each exam the share of the other class's exams that it is ranked rightly against.
+    """Computes each exam's share of correctly ranked pairs with exams of the other class.
 
     Args:
-        positive: each exam's class; both classes are there.
-        scores: one row a model; no NaN.
+        positive: whether each exam is positive; both classes must occur.
+        scores: one row per model; no NaN.
 
     Returns:
-        0 to 1, a tie counting one half: for a positive exam the share of negatives below it, for a
-        negative exam the share of positives above it. The mean over either class is the AUC.
+        Shares, 0 to 1, ties counting one half: for a positive exam, of the negatives below it; for
+        a negative exam, of the positives above it. The mean over either class is the AUC.
     """
     m, n = int(positive.sum()), int((~positive).sum())
     placed = np.empty(scores.shape)
@@ -149,14 +149,14 @@ def placements(
 def delong_covariance(
     labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, "models exams"]
 ) -> DeLong:
-    """AUCs of several models on the same exams with DeLong's covariance (Sun & Xu 2014).
+    """Computes several models' AUCs on the same exams with DeLong's covariance (Sun & Xu 2014).
 
     Args:
-        labels: 1 positive, 0 negative, NaN not known: that exam is left out.
-        scores: one row a model; larger means more likely positive; any scale, only ranks matter.
+        labels: 1 positive, 0 negative, NaN unknown: the exam is excluded.
+        scores: one row per model; larger means more likely positive; any scale, only ranks matter.
 
     Returns:
-        The AUCs and the covariance of their estimates.
+        The AUCs and their covariance.
 
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
@@ -181,17 +181,17 @@ def delong_covariance(
 
 
 def auc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]) -> Auc:
-    """The AUC with its 95 % interval.
+    """Computes the AUC with its 95 % interval.
 
-    The interval is DeLong's on the logit scale, so it stays within 0 and 1; where DeLong's
-    variance is no use (see the module) it is Newcombe's, and `method` says so.
+    The interval is DeLong's on the logit scale, so it stays within 0 and 1; if DeLong's variance
+    is unusable (see the module) it is Newcombe's, as `method` states.
 
     Args:
-        labels: 1 positive, 0 negative, NaN not known: that exam is left out.
+        labels: 1 positive, 0 negative, NaN unknown: the exam is excluded.
         scores: larger means more likely positive; any scale, only ranks matter.
 
     Returns:
-        The AUC; NaN with the reason when the known labels hold one class only or none.
+        The AUC; NaN with a reason if the known labels contain only one class or none.
 
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
@@ -217,10 +217,11 @@ def auc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]
 
 
 def newcombe_interval(value: float, n_positive: int, n_negative: int) -> tuple[float, float]:
-    """Newcombe's 95 % score interval of an AUC (2006, method 5).
+    """Computes Newcombe's 95 % score interval of an AUC (2006, method 5).
 
-    All AUCs t with |value - t| <= z sqrt(V(t)), where V is Hanley and McNeil's variance under
-    exponential scores (Radiology 143 (1982) 29-36) with the mean class size in both places:
+    The interval contains all AUCs t with |value - t| <= z sqrt(V(t)), where V is Hanley and
+    McNeil's variance under exponential scores (Radiology 143 (1982) 29-36) with the mean class size
+    in both places:
     V(t) = t (1 - t) [1 + s (1 - t) / (2 - t) + s t / (1 + t)] / (m n), s = (m + n) / 2 - 1.
     With one exam in each class it is Wilson's interval of one trial.
 
@@ -230,9 +231,9 @@ def newcombe_interval(value: float, n_positive: int, n_negative: int) -> tuple[f
         n_negative: n, at least 1.
 
     Returns:
-        The two ends, 0 <= low <= value <= high <= 1, low < high.
+        Lower and upper end, 0 <= low <= value <= high <= 1, low < high.
     """
-    from scipy.optimize import brentq  # slow to import, and predicting doesn't need it
+    from scipy.optimize import brentq  # slow to import, and not needed to predict
 
     spread = (n_positive + n_negative) / 2 - 1
 
@@ -240,7 +241,7 @@ def newcombe_interval(value: float, n_positive: int, n_negative: int) -> tuple[f
         shape = 1 + spread * ((1 - t) / (2 - t) + t / (1 + t))
         return (value - t) ** 2 - Z_95**2 * t * (1 - t) * shape / (n_positive * n_negative)
 
-    # At t = value the excess is negative, but zero where value is 0 or 1: step just inside.
+    # At t = value the excess is negative, but zero if value is 0 or 1: start just inside.
     inside = min(max(value, 1e-12), 1 - 1e-12)
     low = 0.0 if value == 0 else float(brentq(excess, 0.0, inside))
     high = 1.0 if value == 1 else float(brentq(excess, inside, 1.0))
@@ -248,12 +249,12 @@ def newcombe_interval(value: float, n_positive: int, n_negative: int) -> tuple[f
 
 
 def separation_bound(n_positive: int, n_negative: int) -> float:
-    """The smallest true AUC at which samples like these are separated without a fault in 2.5 %.
+    """Computes the true AUC at which 2.5 % of samples of this size are perfectly separated.
 
     Exact for exponential scores, Hanley and McNeil's model: with rates 1 and r = AUC / (1 - AUC)
     all n negatives lie below all m positives with probability prod over j = 1..n of
-    j / (j + m / r), since each next-smallest of the rest must be a negative. The smaller of this
-    bound and its mirror image, with the classes' roles exchanged, is returned.
+    j / (j + m / r), since the smallest of the remaining exams must be a negative each time. The
+    smaller of this bound and the bound with the classes exchanged is returned.
 
     Args:
         n_positive: m, at least 1.
@@ -270,14 +271,14 @@ def separation_bound(n_positive: int, n_negative: int) -> float:
         return float(log_probability - np.log(0.025))
 
     sizes = (n_positive, n_negative)
-    # The wide bracket holds any bound: AUCs of 1e-9 to 1 - 1e-9.
+    # the bracket contains every bound: AUCs of 1e-9 to 1 - 1e-9.
     return float(
         min(expit(brentq(excess, -20.0, 20.0, args=pair)) for pair in (sizes, sizes[::-1]))
     )
 
 
 def refuse_nan(scores: Float[np.ndarray, "models exams"]) -> None:
-    """Raises MrkneeError if a score is NaN, telling the place of the first."""
+    """Raises MrkneeError if a score is NaN, stating the position of the first."""
     nan = np.isnan(scores).any(axis=0)
     if nan.any():
         raise DataError(
@@ -289,7 +290,7 @@ def refuse_nan(scores: Float[np.ndarray, "models exams"]) -> None:
 
 
 def no_auc_reason(n_positive: int, n_negative: int) -> str:
-    """Why there is no AUC with these numbers of exams, one of which is 0."""
+    """Returns why there is no AUC with these numbers of exams, one of which is 0."""
     if n_positive + n_negative == 0:
         return "no exam has a known label"
     return f"one class only: {n_positive} positive, {n_negative} negative"

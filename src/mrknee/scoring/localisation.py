@@ -1,10 +1,10 @@
-"""Does the heat lie where the lesion is? Against what chance would reach for that lesion's size.
+"""Localisation: agreement of heat maps with known lesions, compared with chance.
 
-Three questions to one exam's heat map of one finding: does the hottest slice hold the lesion, does
-the hottest pixel fall into it (the pointing game: J. Zhang et al., "Top-down neural attention by
-excitation backprop", ECCV 2016; here with a tolerance of 0 pixels), and how much of the positive
-heat lies inside it. A large lesion is hit without knowing anything, so each number comes beside its
-chance: of a slice, or of a pixel that the network sees, drawn blindly.
+For one exam and one finding, three measures: whether the hottest slice contains the lesion; whether
+the hottest pixel is in the lesion (the pointing game: J. Zhang et al., "Top-down neural attention
+by excitation backprop", ECCV 2016; here with a tolerance of 0 pixels); and which share of the
+positive heat is inside the lesion. Since large lesions are easily hit, each measure is reported
+together with its chance level: that of a random slice, or of a random pixel that the network sees.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from mrknee.errors import DataError
 from mrknee.scoring.proportions import Proportion, wilson
 
 REPLICATES = 2000
-"""Bootstrap replicates: enough for a 2.5 % tail of 50 replicates."""
+"""Number of bootstrap replicates: a 2.5 % tail contains 50."""
 
 
 @dataclass(frozen=True)
 class Localisation:
-    """One exam, one finding: where the heat is, and what chance would do.
+    """The localisation of one finding in one exam, with chance levels.
 
     Attributes:
-        slice_hit: the hottest slice (largest sum of its heat) holds lesion pixels.
-        slice_chance: share of slices that hold lesion pixels.
-        pointing_hit: the hottest pixel (see `hottest_pixel`) is a lesion pixel.
-        pointing_chance: share of the seen pixels that are lesion, 0 to 1: also the share of
-            evenly spread heat that would lie inside.
-        heat_inside: share of the positive heat that lies inside the lesion, 0 to 1; NaN where
-            there is no positive heat.
+        slice_hit: whether the hottest slice (largest sum of heat) contains lesion pixels.
+        slice_chance: share of slices that contain lesion pixels.
+        pointing_hit: whether the hottest pixel (see `hottest_pixel`) is a lesion pixel.
+        pointing_chance: share of the seen pixels that are lesion pixels, 0 to 1; also the share of
+            uniformly distributed heat inside the lesion.
+        heat_inside: share of the positive heat inside the lesion, 0 to 1; NaN if there is no
+            positive heat.
     """
 
     slice_hit: bool
@@ -49,19 +49,22 @@ def localise(
     lesions: Sequence[Bool[np.ndarray, "_ _ _"]],
     seen: Sequence[Bool[np.ndarray, "_ _"]],
 ) -> Localisation:
-    """Holds one finding's heat against its lesion, in one plane or in several together.
+    """Compares the heat of one finding with its lesion, in one or several planes.
 
-    Several planes together are one map: the hottest slice and pixel are those of any plane.
+    Several planes are treated as one map: the hottest slice and pixel are those of all planes.
 
     Args:
-        heats: by plane, the signed heat (slices, rows, cols).
-        lesions: by plane, where the lesion is, in the same grid. Slices hold a lesion, and pixels
-            are lesion, only where the network sees them.
-        seen: by plane, (rows, cols) the pixels that the network sees. No other can be hottest, so
-            chance is counted among these.
+        heats: signed heat per plane, (slices, rows, cols).
+        lesions: lesion mask per plane, of the same shape. Lesion pixels that the network doesn't
+            see are ignored.
+        seen: pixels that the network sees, per plane, (rows, cols). Only these can be hottest, so
+            chance levels refer to them.
+
+    Returns:
+        The three measures with their chance levels.
 
     Raises:
-        MrkneeError: heat and lesion differ in shape, or there is no lesion pixel that is seen.
+        MrkneeError: heat and lesion differ in shape, or no lesion pixel is seen.
     """
     for heat, lesion, window in zip(heats, lesions, seen, strict=True):
         if heat.shape != lesion.shape or heat.shape[1:] != window.shape:
@@ -98,10 +101,11 @@ def localise(
 def hottest_pixel(
     heat: Float[np.ndarray, "slices rows cols"], seen: Bool[np.ndarray, "rows cols"]
 ) -> tuple[int, int, int]:
-    """Slice, row and column of the hottest pixel that is seen.
+    """Returns slice, row and column of the hottest pixel that the network sees.
 
-    A coarse map is flat beyond the centres of its outermost cells, so that many pixels share the
-    largest heat: of those in the first such slice, the one nearest to their middle is taken.
+    An upsampled map is constant outside the centres of its outermost cells, so that many pixels can
+    share the largest heat: of those in the first such slice, the one nearest to their mean position
+    is returned.
     """
     values = np.where(seen, heat, -np.inf)
     index = int(values.max(axis=(1, 2)).argmax())
@@ -112,12 +116,12 @@ def hottest_pixel(
 
 @dataclass(frozen=True)
 class HitRate:
-    """How often something was hit, against chance.
+    """The share of exams with a hit, compared with chance.
 
     Attributes:
-        observed: hits of exams, with Wilson's 95 % interval.
-        chance: the mean of the exams' own chances, 0 to 1; NaN without exams.
-        p: how likely blind draws would hit at least as often, each exam with its own chance
+        observed: share of exams with a hit, with Wilson's 95 % interval.
+        chance: mean chance level of the exams, 0 to 1; NaN without exams.
+        p: probability that random draws hit at least as often, given each exam's chance level
             (exact, Poisson-binomial; one-sided); NaN without exams.
     """
 
@@ -128,16 +132,16 @@ class HitRate:
 
 @dataclass(frozen=True)
 class HeatShare:
-    """How much of the positive heat lies inside the lesion, against evenly spread heat.
+    """The share of positive heat inside the lesion, compared with uniformly distributed heat.
 
     Attributes:
-        n: exams that have positive heat.
-        left_out: exams that have none, and so no share.
-        inside: mean share of positive heat inside, 0 to 1; NaN when n is 0.
-        even: mean share of evenly spread heat, of the same exams; NaN when n is 0.
+        n: number of exams with positive heat.
+        left_out: number of exams without positive heat.
+        inside: mean share of positive heat inside the lesion, 0 to 1; NaN if n is 0.
+        even: mean share of uniformly distributed heat, for the same exams; NaN if n is 0.
         difference: inside - even.
-        low: lower end of the difference's 95 % interval, from resampling exams; NaN when n < 2.
-        high: its upper end.
+        low: lower end of the 95 % interval of the difference, from resampling exams; NaN if n < 2.
+        high: upper end of the interval.
     """
 
     n: int
@@ -151,7 +155,7 @@ class HeatShare:
 
 @dataclass(frozen=True)
 class LocalisationScore:
-    """One finding's localisation over exams; see `HitRate` and `HeatShare`."""
+    """The localisation of one finding over several exams; see `HitRate` and `HeatShare`."""
 
     slices: HitRate
     pointing: HitRate
@@ -159,11 +163,11 @@ class LocalisationScore:
 
 
 def summarise(exams: Sequence[Localisation], *, seed: int = 0) -> LocalisationScore:
-    """Sums up exams.
+    """Summarises the localisation over exams.
 
     Args:
-        exams: one entry an exam.
-        seed: of the resampling.
+        exams: one entry per exam.
+        seed: seed of the resampling.
     """
     shares = np.array([exam.heat_inside for exam in exams], dtype=np.float64)
     even = np.array([exam.pointing_chance for exam in exams], dtype=np.float64)
@@ -186,18 +190,18 @@ def summarise(exams: Sequence[Localisation], *, seed: int = 0) -> LocalisationSc
 
 @dataclass(frozen=True)
 class Contrast:
-    """One map against several random ones, on the same exams.
+    """Comparison of one map with several random maps, on the same exams.
 
     Attributes:
-        n: exams.
-        left_out: exams in which a map has no value.
+        n: number of exams.
+        left_out: number of exams excluded because a map has no value.
         random: mean over exams and random maps; NaN without exams.
-        lowest: the lowest mean of any one of the random maps.
-        highest: the highest.
-        difference: the map's mean - `random`.
-        low: lower end of the difference's 95 % interval, from resampling exams; it doesn't
-            reckon with which random maps were drawn. NaN when n < 2.
-        high: its upper end.
+        lowest: lowest mean of a single random map.
+        highest: highest mean of a single random map.
+        difference: mean of the map - `random`.
+        low: lower end of the 95 % interval of the difference, from resampling exams; it doesn't
+            include the variance due to the choice of random maps. NaN if n < 2.
+        high: upper end of the interval.
     """
 
     n: int
@@ -213,13 +217,13 @@ class Contrast:
 def contrast(
     own: Float[np.ndarray, " exams"], random: Float[np.ndarray, "maps exams"], *, seed: int = 0
 ) -> Contrast:
-    """Holds a map's value against those of random maps, exam by exam.
+    """Compares the values of a map with those of random maps, paired by exam.
 
     Args:
-        own: the map's value in each exam, such as hit (1) or not (0), or a share of heat; NaN
-            where it has none.
-        random: the same of each random map.
-        seed: of the resampling.
+        own: value of the map for each exam, such as hit (1) or not (0), or a share of heat; NaN if
+            it has none.
+        random: the same values for each random map.
+        seed: seed of the resampling.
     """
     known = ~(np.isnan(own) | np.isnan(random).any(axis=0))
     n, left_out = int(known.sum()), int((~known).sum())
@@ -235,18 +239,18 @@ def contrast(
 
 
 def hit_rate(hits: Sequence[bool], chances: Sequence[float]) -> HitRate:
-    """Hits against blind draws, each with its own chance.
+    """Compares hits with random draws.
 
-    The number of hits of blind draws is Poisson-binomial; its distribution is built exam by exam.
+    The number of hits of random draws has a Poisson-binomial distribution, computed exactly.
 
     Args:
-        hits: whether each exam was hit.
-        chances: what each exam's chance is, 0 to 1.
+        hits: whether each exam has a hit.
+        chances: chance level of each exam, 0 to 1.
     """
     observed = wilson(sum(hits), len(hits))
     if not hits:
         return HitRate(observed, math.nan, math.nan)
-    counts = np.ones(1)  # counts[k]: how likely k hits are
+    counts = np.ones(1)  # counts[k]: probability of k hits
     for chance in chances:
         counts = np.convolve(counts, [1 - chance, chance])
     return HitRate(observed, float(np.mean(chances)), float(min(counts[sum(hits) :].sum(), 1.0)))
@@ -255,10 +259,10 @@ def hit_rate(hits: Sequence[bool], chances: Sequence[float]) -> HitRate:
 def mean_interval(
     values: Float64[np.ndarray, " exams"], *, seed: int = 0
 ) -> tuple[float, float, float]:
-    """A mean with its 95 % interval: exams drawn with replacement, percentiles of the means.
+    """Computes a mean with its 95 % interval, by the percentile bootstrap of exams.
 
     Returns:
-        Mean, lower and upper end; NaN for what can't be had (no exam; no interval of one exam).
+        Mean, lower and upper end; NaN without exams, and for the ends with one exam only.
     """
     if len(values) == 0:
         return math.nan, math.nan, math.nan

@@ -1,10 +1,10 @@
-"""Operating points: a threshold that turns a probability into yes or no, and how good that is.
+"""Operating points: thresholds for probabilities, and their sensitivity, specificity, PPV and NPV.
 
-A threshold is fixed on exams that are not scored afterwards (`youden`, `at_sensitivity`), then
-applied to those that are (`operate`). An exam is called positive if its probability is at least the
-threshold. Thresholds lie halfway between the probabilities of two neighbouring exams, since one
-that is an exam's own probability changes that exam's call by any rounding; the lowest candidate is
-0, which calls every exam positive.
+A threshold is fixed on one set of exams (`youden`, `at_sensitivity`) and scored on another
+(`operate`). An exam is called positive if its probability is at least the threshold. Thresholds lie
+halfway between the probabilities of two neighbouring exams, since with a threshold equal to an
+exam's probability, rounding could change the call. The lowest candidate is 0, which calls every
+exam positive.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from mrknee.scoring.plain import count, given, plain
 from mrknee.scoring.proportions import Proportion, check_prevalence, known_pairs, wilson
 
 YOUDEN = "Youden"
-"""Name of the rule of W. J. Youden, "Index for rating diagnostic tests", Cancer 3 (1950) 32-35."""
+"""Name of the rule by W. J. Youden, "Index for rating diagnostic tests", Cancer 3 (1950) 32-35."""
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold for one finding, and how it was chosen.
+    """A threshold for one finding, and the rule that chose it.
 
     Attributes:
         rule: "Youden" or, for example, "sensitivity >= 0.90".
-        threshold: an exam is called positive if its probability is at least this; 0 to 1, or NaN.
-        n_positive: exams with the finding among those it was fixed on.
-        n_negative: exams without it among those it was fixed on.
-        reason: why there is no threshold, or None when there is one.
+        threshold: smallest probability that is called positive; 0 to 1, or NaN.
+        n_positive: number of exams with the finding that the threshold was fixed on.
+        n_negative: number of exams without the finding that the threshold was fixed on.
+        reason: why there is no threshold, or None if there is one.
     """
 
     rule: str
@@ -46,16 +46,16 @@ class OperatingPoint:
     reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The operating point as JSON can hold it; a threshold that is NaN is None."""
+        """Returns a JSON-compatible dict; a threshold of NaN becomes None."""
         content: dict[str, Any] = plain(self)
         return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> OperatingPoint:
-        """Makes an operating point from what `to_dict` gave.
+        """Creates an operating point from the output of `to_dict`.
 
         Raises:
-            MrkneeError: something is missing, or not what it should be.
+            MrkneeError: a field is missing or invalid.
         """
         try:
             threshold, reason = content["threshold"], content["reason"]
@@ -77,7 +77,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class AtPrevalence:
-    """What a call would be worth where the finding is as common as stated.
+    """PPV and NPV at a stated prevalence of the finding.
 
     Attributes:
         prevalence: the stated share of exams with the finding, above 0 and below 1.
@@ -87,9 +87,9 @@ class AtPrevalence:
         npv: negative predictive value, from sensitivity and specificity; 0 to 1, or NaN.
         npv_low: lower end of its 95 % interval, or NaN.
         npv_high: upper end of its 95 % interval, or NaN.
-        n_positive: exams the sensitivity is from.
-        n_negative: exams the specificity is from.
-        reason: why a value is NaN, or None when none is.
+        n_positive: number of exams that the sensitivity was measured on.
+        n_negative: number of exams that the specificity was measured on.
+        reason: why a value is NaN, or None if none is.
     """
 
     prevalence: float
@@ -106,18 +106,18 @@ class AtPrevalence:
 
 @dataclass(frozen=True)
 class OperatingScore:
-    """How good an operating point is on exams it was not fixed on.
+    """The performance of an operating point on exams that it was not fixed on.
 
     Attributes:
         point: the operating point.
-        tp: exams with the finding that were called positive.
-        fp: exams without it that were called positive.
-        fn: exams with it that were called negative.
-        tn: exams without it that were called negative. All four are 0 if there is no threshold.
-        sensitivity: tp of the exams with the finding.
-        specificity: tn of the exams without it.
-        ppv: tp of the exams called positive, at the prevalence of the exams scored.
-        npv: tn of the exams called negative, at the prevalence of the exams scored.
+        tp: true positives; all four counts are 0 if there is no threshold.
+        fp: false positives.
+        fn: false negatives.
+        tn: true negatives.
+        sensitivity: tp / (tp + fn).
+        specificity: tn / (fp + tn).
+        ppv: tp / (tp + fp), at the prevalence of the exams scored.
+        npv: tn / (fn + tn), at the prevalence of the exams scored.
         at_prevalence: PPV and NPV at a stated prevalence, or None if none was stated.
     """
 
@@ -136,16 +136,17 @@ class OperatingScore:
 def youden(
     labels: Float[np.ndarray, " exams"], probabilities: Float[np.ndarray, " exams"]
 ) -> OperatingPoint:
-    """The threshold with the largest sensitivity + specificity.
+    """Chooses the threshold with the largest sensitivity + specificity.
 
-    Of several equally good ones the lowest, that is the most sensitive: what it misses is a tear.
+    Of several equally good thresholds the lowest, most sensitive one is chosen, so as to miss fewer
+    tears.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known: left out.
-        probabilities: 0 to 1, calibrated like those it will be applied to.
+        labels: 1 present, 0 absent, NaN unknown: excluded.
+        probabilities: 0 to 1, calibrated like those that the threshold will be applied to.
 
     Returns:
-        The operating point; its threshold is NaN, with the reason, with one class only.
+        The operating point; with only one class, its threshold is NaN and a reason is given.
 
     Raises:
         MrkneeError: a label is not 0, 1 or NaN, or a probability is NaN or outside 0 to 1.
@@ -155,7 +156,7 @@ def youden(
     reason = _one_class(m, n)
     if reason is not None:
         return OperatingPoint(YOUDEN, math.nan, m, n, reason)
-    # In whole numbers, so that equally good thresholds are equal: J m n = tp n - fp m.
+    # in integers, so that ties are exact: J m n = tp n - fp m
     best = int(np.argmax(cuts.tp * n - cuts.fp * m))
     return OperatingPoint(YOUDEN, float(cuts.thresholds[best]), m, n)
 
@@ -165,17 +166,17 @@ def at_sensitivity(
     probabilities: Float[np.ndarray, " exams"],
     at_least: float,
 ) -> OperatingPoint:
-    """The largest threshold, so the most specific, whose sensitivity is at least the stated one.
+    """Chooses the largest (most specific) threshold that reaches a given sensitivity.
 
-    The sensitivity is that on these exams; on others it is as likely lower as higher.
+    The sensitivity is measured on these exams; on other exams it is as likely lower as higher.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known: left out.
-        probabilities: 0 to 1, calibrated like those it will be applied to.
+        labels: 1 present, 0 absent, NaN unknown: excluded.
+        probabilities: 0 to 1, calibrated like those that the threshold will be applied to.
         at_least: the sensitivity to reach; above 0, at most 1.
 
     Returns:
-        The operating point; its threshold is NaN, with the reason, with one class only.
+        The operating point; with only one class, its threshold is NaN and a reason is given.
 
     Raises:
         MrkneeError: `at_least` is out of range, a label is not 0, 1 or NaN, or a probability is
@@ -195,7 +196,7 @@ def at_sensitivity(
     reason = _one_class(m, n)
     if reason is not None:
         return OperatingPoint(rule, math.nan, m, n, reason)
-    # tp falls as the threshold rises; at threshold 0 it is all of them.
+    # tp decreases as the threshold increases; at threshold 0 all positives are called
     reached = np.flatnonzero(cuts.tp / m >= at_least)
     return OperatingPoint(rule, float(cuts.thresholds[reached[-1]]), m, n)
 
@@ -207,13 +208,13 @@ def operate(
     *,
     prevalence: float | None = None,
 ) -> OperatingScore:
-    """Counts what an operating point gets right.
+    """Scores an operating point.
 
     Args:
-        point: fixed on other exams.
-        labels: 1 present, 0 absent, NaN not known: left out.
-        probabilities: 0 to 1, calibrated like those the point was fixed on.
-        prevalence: at which PPV and NPV are wanted too; above 0, below 1.
+        point: the operating point, fixed on other exams.
+        labels: 1 present, 0 absent, NaN unknown: excluded.
+        probabilities: 0 to 1, calibrated like those that the point was fixed on.
+        prevalence: above 0, below 1: PPV and NPV are computed for this prevalence as well.
 
     Raises:
         MrkneeError: the prevalence is out of range, a label is not 0, 1 or NaN, or a probability
@@ -242,20 +243,20 @@ def operate(
 
 
 def values_at_prevalence(tp: int, fp: int, fn: int, tn: int, prevalence: float) -> AtPrevalence:
-    """PPV and NPV at a stated prevalence, from sensitivity and specificity by Bayes' rule.
+    """Computes PPV and NPV at a stated prevalence from sensitivity and specificity (Bayes' rule).
 
-    With 95 % intervals on the logit scale: N. D. Mercaldo, K. F. Lau, X. H. Zhou, "Confidence
+    The 95 % intervals are on the logit scale: N. D. Mercaldo, K. F. Lau, X. H. Zhou, "Confidence
     intervals for predictive values with an emphasis to case-control studies", Statistics in
-    Medicine 26 (2007) 2170-2183. Where sensitivity or specificity is 0 or 1 the logit's variance
-    has no value; the interval is then their adjusted one, with z^2 / 2 exams added to each cell
-    (as A. Agresti and B. A. Coull add them, The American Statistician 52 (1998) 119-126), and is
-    stretched to hold the unadjusted value.
+    Medicine 26 (2007) 2170-2183. If sensitivity or specificity is 0 or 1, the variance of the
+    logit is undefined; their adjusted interval is used instead, with z^2 / 2 exams added to each
+    cell (as in A. Agresti and B. A. Coull, The American Statistician 52 (1998) 119-126), extended
+    to contain the unadjusted value.
 
     Args:
-        tp: exams with the finding that were called positive.
-        fp: exams without it that were called positive.
-        fn: exams with it that were called negative.
-        tn: exams without it that were called negative.
+        tp: true positives.
+        fp: false positives.
+        fn: false negatives.
+        tn: true negatives.
         prevalence: the stated share of exams with the finding; above 0, below 1.
 
     Raises:
@@ -267,7 +268,7 @@ def values_at_prevalence(tp: int, fp: int, fn: int, tn: int, prevalence: float) 
     missing = _one_class(m, n)
     if missing is not None:
         return AtPrevalence(prevalence, nan, nan, nan, nan, nan, nan, m, n, missing)
-    # By mirroring the question the NPV is the PPV: of the other class, called the other way.
+    # the NPV is the PPV with classes and calls exchanged
     ppv = _value_with_ends(tp / m, fp / n, m, n, prevalence)
     npv = _value_with_ends(tn / n, fn / m, n, m, 1 - prevalence)
     reason = None
@@ -280,7 +281,7 @@ def values_at_prevalence(tp: int, fp: int, fn: int, tn: int, prevalence: float) 
 
 @dataclass(frozen=True)
 class _Cuts:
-    """Every threshold worth trying, rising from 0, and what it calls positive."""
+    """All candidate thresholds, ascending from 0, and the positives that each calls."""
 
     thresholds: Float64[np.ndarray, " cuts"]
     tp: Int[np.ndarray, " cuts"]
@@ -295,7 +296,7 @@ class _Cuts:
         known, p = known_pairs(labels, probabilities)
         steps = np.unique(p)
         halfway = (steps[:-1] + steps[1:]) / 2
-        # Between two numbers without a number between, the upper one is what parts them.
+        # if no float lies between two neighbours, the upper one separates them
         halfway = np.where(halfway > steps[:-1], halfway, steps[1:])
         thresholds = np.concatenate([[0.0], halfway])
         positive, negative = np.sort(p[known == 1]), np.sort(p[known == 0])
@@ -319,7 +320,7 @@ def _one_class(m: int, n: int) -> str | None:
 def _value_with_ends(
     right: float, wrong: float, m: int, n: int, prevalence: float
 ) -> tuple[float, float, float]:
-    """PPV from sensitivity (of m) and 1 - specificity (of n), with its interval."""
+    """Computes the PPV and its interval from sensitivity (of m) and 1 - specificity (of n)."""
     hits, misses = right * prevalence, wrong * (1 - prevalence)
     if hits + misses == 0:
         return math.nan, math.nan, math.nan
@@ -338,6 +339,6 @@ def _value_with_ends(
 def _logit_value(
     right: float, wrong: float, m: float, n: float, prevalence: float
 ) -> tuple[float, float]:
-    """The logit of the predictive value and its variance by the delta method."""
+    """Computes the logit of the predictive value and its variance by the delta method."""
     centre = math.log(right / wrong) + float(logit(prevalence))
     return centre, (1 - right) / (right * m) + (1 - wrong) / (wrong * n)

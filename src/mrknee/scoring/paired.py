@@ -1,4 +1,4 @@
-"""Two models on the same exams: DeLong's test of their AUCs' difference, and its interval.
+"""Paired comparison of two AUCs: DeLong's test, a confidence interval, and Holm's correction.
 
 The test is that of E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, "Comparing the areas under two
 or more correlated receiver operating characteristic curves: a nonparametric approach", Biometrics
@@ -6,17 +6,17 @@ or more correlated receiver operating characteristic curves: a nonparametric app
 
 The interval is not Wald's (difference +- 1.96 standard errors), which is symmetric and fails where
 AUCs are high and unequal. It is MOVER, the "method of variance estimates recovery": each end
-combines the distances from the two AUCs to the ends of their own intervals, with the correlation
-of the two estimates: G. Y. Zou, "Toward using confidence intervals to compare correlations",
-Psychological Methods 12 (2007) 399-413; for paired proportions it is R. G. Newcombe's method 10,
+combines the distances from the two AUCs to the ends of their own intervals and the correlation of
+the two estimates: G. Y. Zou, "Toward using confidence intervals to compare correlations",
+Psychological Methods 12 (2007) 399-413. For paired proportions it is R. G. Newcombe's method 10,
 Statistics in Medicine 17 (1998) 2635-2650.
 
-Own simulation (two correlated normal scores, 500 draws a case; `tests/scoring/test_coverage.py`
+Own simulation (two correlated normal scores, 500 draws per case; `tests/scoring/test_coverage.py`
 repeats a part). True AUCs 0.99 and 0.9, 60 positives and 60 negatives: Wald's interval covers in
 90 to 94 %, MOVER in 92 to 95 %. 0.99 and 0.9, 10 and 50: Wald 83 to 85 %, MOVER 90 to 93 %. 0.999
-and 0.98, 25 and 95: Wald 80 to 83 %, MOVER 86 to 93 %. What MOVER costs: between two models that
-are alike (scores correlated by 0.9, equal AUCs of 0.95) it is half as wide again as Wald's, and so
-may hold 0 where DeLong's p is just below 0.05.
+and 0.98, 25 and 95: Wald 80 to 83 %, MOVER 86 to 93 %. The cost of MOVER: for two similar models
+(scores correlated by 0.9, equal AUCs of 0.95) it is half as wide again as Wald's, so it may contain
+0 although DeLong's p is just below 0.05.
 """
 
 from __future__ import annotations
@@ -43,20 +43,21 @@ SAME_RANKING = "both models rank these exams alike, so nothing in them tells the
 
 @dataclass(frozen=True)
 class PairedDeLong:
-    """DeLong's test of two models on the same exams.
+    """Result of DeLong's test of two models on the same exams.
 
     Attributes:
         first: AUC of the first model, 0 to 1; NaN with one class only.
         second: AUC of the second model.
         difference: second - first, -1 to 1.
-        variance: of the difference's estimate; NaN with fewer than two exams in a class.
-        correlation: of the two AUCs' estimates, -1 to 1; NaN where a variance is zero or NaN.
-        z: difference / sqrt(variance); 0 where both are zero, NaN where only the variance is.
-        p: two-sided, from the standard normal distribution; 1 where difference and variance are
-            zero, NaN where z is.
+        variance: variance of the estimated difference; NaN with fewer than two exams in a class.
+        correlation: correlation of the two estimated AUCs, -1 to 1; NaN if a variance is zero or
+            NaN.
+        z: difference / sqrt(variance); 0 if both are zero, NaN if only the variance is zero.
+        p: two-sided, from the standard normal distribution; 1 if difference and variance are
+            zero, NaN if z is NaN.
         n_positive: exams with label 1.
         n_negative: exams with label 0.
-        reason: why p is NaN, or is 1 without a variance; None otherwise.
+        reason: why p is NaN, or why it is 1 without a variance; None otherwise.
     """
 
     first: float
@@ -76,18 +77,18 @@ def paired_delong(
     first: Float[np.ndarray, " exams"],
     second: Float[np.ndarray, " exams"],
 ) -> PairedDeLong:
-    """DeLong's paired test.
+    """Performs DeLong's paired test.
 
-    The variance is that of the exams' differences between the two models, not the sum of three
-    covariances: it is exactly zero when the models win and lose the same pairs.
+    The variance is computed from the exams' differences between the two models, not as a sum of
+    three covariances, so that it is exactly zero if the models win and lose the same pairs.
 
     Args:
-        labels: 1 positive, 0 negative, NaN not known: that exam is left out.
-        first: the first model's scores; larger means more likely positive; only ranks matter.
-        second: the second model's.
+        labels: 1 positive, 0 negative, NaN unknown: the exam is excluded.
+        first: scores of the first model; larger means more likely positive; only ranks matter.
+        second: scores of the second model.
 
     Returns:
-        AUCs, difference, z and p; what can't be computed is NaN, with the reason.
+        AUCs, difference, z and p; what can't be computed is NaN, with a reason.
 
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
@@ -107,7 +108,7 @@ def paired_delong(
         reason = f"DeLong's test needs two exams of each class: {m} positive, {n} negative"
         return PairedDeLong(one, two, two - one, nan, nan, nan, nan, m, n, reason)
     gain, gain_below = winners[1] - winners[0], losers[1] - losers[0]
-    # Placements step by 1 / (2 n) and 1 / (2 m): less than half a step is rounding.
+    # placements are multiples of 1 / (2 n) and 1 / (2 m): less than half a step is rounding
     if np.ptp(gain) < 0.25 / n and np.ptp(gain_below) < 0.25 / m:
         if abs(two - one) < 0.25 / (m * n):
             reason = "both models win and lose the same pairs: difference and variance are zero"
@@ -118,7 +119,7 @@ def paired_delong(
     z = (two - one) / math.sqrt(variance)
     covariance = np.cov(winners) / m + np.cov(losers) / n
     own = float(covariance[0, 0] * covariance[1, 1])
-    # A model without a variance of its own (separated, or all equal) has rounding noise of 1e-17.
+    # the variance of separated classes or equal scores is zero up to rounding noise of 1e-17
     correlation = float(covariance[0, 1]) / math.sqrt(own) if own > 1e-24 else math.nan
     correlation = float(np.clip(correlation, -1.0, 1.0))
     return PairedDeLong(
@@ -131,14 +132,14 @@ def rank_alike(
     first: Float[np.ndarray, " exams"],
     second: Float[np.ndarray, " exams"],
 ) -> bool:
-    """Whether both models put the exams with a known label in one order, ties in the same places.
+    """Returns whether both models rank the exams with a known label identically, including ties.
 
     Args:
-        labels: 1, 0, or NaN: that exam is left out.
-        first: the first model's scores, without NaN.
-        second: the second model's.
+        labels: 1, 0, or NaN: the exam is excluded.
+        first: scores of the first model, without NaN.
+        second: scores of the second model.
     """
-    from scipy.stats import rankdata  # slow to import, and only a comparison needs it
+    from scipy.stats import rankdata  # slow to import, and only comparisons need it
 
     known = known_labels(labels)
     return bool((rankdata(first[known]) == rankdata(second[known])).all())
@@ -147,21 +148,21 @@ def rank_alike(
 def difference_interval(
     first: Auc, second: Auc, correlation: float, *, alike: bool
 ) -> tuple[float, float, str]:
-    """The 95 % interval of the difference second - first (MOVER).
+    """Computes the 95 % interval of the difference second - first (MOVER).
 
-    With both AUCs' DeLong intervals the correlation is DeLong's. Where it is not known (a class of
-    one exam, a model without variance, models that win the same pairs in another order) it is taken
-    as 0: two readers of the same exams seldom have less, and 0 gives the wider interval then.
+    The correlation is DeLong's. If it is unknown (a class of one exam, a model without variance,
+    models that win the same pairs in another order) it is taken as 0: two readers of the same exams
+    seldom have a negative correlation, and for a positive one 0 gives the wider interval.
 
     Args:
-        first: the first model's AUC with its interval.
-        second: the second model's, on the same exams.
-        correlation: of the two estimates, -1 to 1, or NaN.
-        alike: both models rank the exams alike (`rank_alike`).
+        first: AUC of the first model with its interval.
+        second: AUC of the second model, on the same exams.
+        correlation: correlation of the two estimates, -1 to 1, or NaN.
+        alike: whether both models rank the exams identically (`rank_alike`).
 
     Returns:
-        Lower end, upper end (-1 <= low <= difference <= high <= 1) and the method. Of no width only
-        where the models rank alike and no AUC is at the edge or from few exams; NaN without AUCs.
+        Lower end, upper end (-1 <= low <= difference <= high <= 1) and the method. The width is
+        zero only if the rankings are identical and both intervals are DeLong's; NaN without AUCs.
     """
     if first.reason is not None or second.reason is not None:
         return math.nan, math.nan, "none"
@@ -180,16 +181,16 @@ def difference_interval(
 
 
 def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """Holm's correction: p values that can be held against 0.05 one by one, as if each were alone.
+    """Applies Holm's correction: each corrected p can be compared with 0.05 by itself.
 
     S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-    Statistics 6 (1979) 65-70. It holds whatever the tests have to do with each other.
+    Statistics 6 (1979) 65-70. The correction is valid for any dependence between the tests.
 
     Args:
-        p: 0 to 1; NaN for a test that could not be made: it is not counted.
+        p: p values, 0 to 1; NaN for a test that could not be performed, which is not counted.
 
     Returns:
-        In the same order, never smaller than p; NaN where p is.
+        Corrected p values in the same order, never smaller than p; NaN where p is NaN.
     """
     corrected = np.full(len(p), np.nan)
     made = np.flatnonzero(~np.isnan(p))

@@ -1,4 +1,4 @@
-"""Frozen dataclasses as JSON can hold them, and back: NaN as null, tuples as lists."""
+"""Conversion of frozen dataclasses to JSON-compatible values and back (NaN as null)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - any JSON value
-    """Takes dataclasses, mappings and tuples apart, to any depth; a NaN becomes None."""
+    """Converts nested dataclasses and mappings to dicts, tuples to lists, and NaN to None."""
     if dataclasses.is_dataclass(value):
         return {one.name: plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -24,31 +24,30 @@ def plain(value: object) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def made(kind: type[T], content: Mapping[str, Any]) -> T:
-    """The dataclass that `plain` took apart.
+    """Creates a dataclass from the output of `plain`.
 
-    Its fields may be numbers, text, other dataclasses, tuples of one kind, and any of these or
-    None.
+    Fields may be numbers, strings, other dataclasses, tuples of one type, and any of these or None.
 
     Raises:
         KeyError: a field is missing.
-        TypeError, ValueError: a field is of another kind.
+        TypeError, ValueError: a field has the wrong type.
     """
     hints = get_type_hints(kind)
     return kind(**{name: _value(hint, content[name]) for name, hint in hints.items()})
 
 
 def number(value: float | None) -> float:
-    """The float that `plain` made None of."""
+    """Returns the value as a float, and NaN for None."""
     return math.nan if value is None else float(value)
 
 
 def given(value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """A finite number from `low` to `high`, as JSON gives it.
+    """Returns a number read from JSON as a float, after checking that it is finite and in range.
 
     Raises:
-        ValueError: it is another number, or none: text and true are no numbers.
+        ValueError: the value is not a number (strings and booleans are not) or is out of range.
     """
-    largest = sys.float_info.max  # whole numbers can be larger
+    largest = sys.float_info.max  # integers can be larger
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r} where a number should be")
     if max(low, -largest) <= value <= min(high, largest):
@@ -57,10 +56,10 @@ def given(value: object, low: float = -math.inf, high: float = math.inf) -> floa
 
 
 def count(value: object) -> int:
-    """A whole number, 0 or more, as JSON gives it.
+    """Returns a count read from JSON, after checking that it is an integer of at least 0.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the value is not such an integer.
     """
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} where a count should be")

@@ -1,4 +1,4 @@
-"""Scores as figures; matplotlib is imported only when one is drawn."""
+"""Figures of scores; matplotlib is imported only when a figure is drawn."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ COLOUR = "#1f78b4"
 def plot_intervals(
     rows: Sequence[tuple[str, float, float, float]], label: str, *, reference: float
 ) -> Axes:
-    """Values with their 95 % intervals, one below the other.
+    """Draws values with their 95 % intervals, one below the other.
 
     Args:
-        rows: name, value, lower and upper end; NaN where there is none, which leaves a gap.
-        label: what the values are.
-        reference: drawn as a dashed line: chance, or no difference.
+        rows: name, value, lower and upper end; NaN leaves a gap.
+        label: label of the axis.
+        reference: position of a dashed line: chance, or no difference.
+
+    Returns:
+        matplotlib axes.
     """
     _, axes = pyplot().subplots(figsize=(6, 0.9 + 0.4 * len(rows)), layout="constrained")
     for place, (_, value, low, high) in enumerate(rows):
@@ -52,13 +55,13 @@ def plot_rocs(
     *,
     seed: int,
 ) -> np.ndarray:
-    """A ROC curve per finding, with its 95 % band and the AUC with its interval.
+    """Draws the ROC curve of each finding, with its 95 % band and the AUC with its interval.
 
     Args:
         areas: finding and AUC, one per column.
-        labels: 1 present, 0 absent, NaN not known.
+        labels: 1 present, 0 absent, NaN unknown.
         probabilities: 0 to 1.
-        seed: of the band's resampling.
+        seed: seed of the resampling for the band.
 
     Returns:
         matplotlib axes (findings,).

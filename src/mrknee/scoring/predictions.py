@@ -1,7 +1,7 @@
-"""A table of predictions: written by `predict`, read by `evaluate` and `compare`.
+"""Tables of predictions: written by `predict`, read by `evaluate` and `compare`.
 
-Several tables can be one model (`Predictions.read_joined`: single-task networks, or an ensemble),
-and several models are brought to the same exams and findings before they are compared (`aligned`).
+Several tables can be joined to one model (`Predictions.read_joined`: single-task networks, or an
+ensemble), and tables of several models are aligned to the same exams and findings (`aligned`).
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from mrknee.untrusted import read_text
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_SHOWN = 5  # exams that a repr lists
+_SHOWN = 5  # number of exams that a repr lists
 
 _MAX_BYTES = 16_000_000  # 200,000 exams of five findings
 
 
 @dataclass(frozen=True, repr=False)
 class Predictions:
-    """One probability for each exam and finding.
+    """One probability per exam and finding.
 
     Attributes:
-        ids: the exams' ids.
-        findings: the findings' names, in the order of the columns: the model's or the file's.
+        ids: ids of the exams.
+        findings: names of the findings, in the order of the columns of the model or the file.
         probabilities: (exams, findings), 0 to 1.
-        remarks: id -> what is odd about the exam that was read, for exams with something odd;
-            empty in tables that were read from a file.
-        source: the file it was read from, or several, for messages.
+        remarks: id -> peculiarities found while reading the exam; exams without any are absent;
+            empty for tables that were read from a file.
+        source: the file or files that the table was read from, for error messages.
     """
 
     ids: tuple[str, ...]
@@ -54,14 +54,14 @@ class Predictions:
     source: str | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
-        """How many exams."""
+        """Returns the number of exams."""
         return len(self.ids)
 
     def __getitem__(self, finding: str) -> Float[np.ndarray, " exams"]:
-        """The probabilities of one finding, in the exams' order.
+        """Returns the probabilities of one finding, in the order of the exams.
 
         Raises:
-            DataError: no such finding was predicted.
+            DataError: the finding was not predicted.
         """
         if finding not in self.findings:
             raise DataError(
@@ -73,7 +73,7 @@ class Predictions:
         return self.probabilities[:, self.findings.index(finding)]
 
     def to_frame(self) -> DataFrame:
-        """The table as a pandas DataFrame: one row per exam, indexed by id, one column per finding.
+        """Returns a pandas DataFrame: one row per exam, indexed by id, one column per finding.
 
         Raises:
             PlatformError: pandas is not installed.
@@ -102,12 +102,12 @@ class Predictions:
         return "\n".join([f"Predictions of {exams(len(self))}", *shown, *more])
 
     def write(self, path: str | Path) -> None:
-        """Writes `exam,<finding>,...` with a header, whole or not at all.
+        """Writes a CSV file with the header `exam,<finding>,...`, atomically.
 
-        Nine digits, so that no two 32-bit results become one number and no tie is made.
+        Nine digits keep different 32-bit results different, so that no ties arise.
 
         Raises:
-            MrkneeError: an id can't be used (`refuse_id`).
+            MrkneeError: an id is invalid (`refuse_id`).
         """
         path = Path(path)
         for exam_id in self.ids:
@@ -119,19 +119,19 @@ class Predictions:
                 writer.writerow([exam_id, *(f"{p:.9g}" for p in row)])
 
     def write_remarks(self, path: str | Path) -> Path | None:
-        """Writes the remarks beside the table at `path`: see `write_remarks`."""
+        """Writes the remarks next to the table at `path`, see `write_remarks`."""
         return write_remarks(Path(path), self.remarks)
 
     @classmethod
     def read(cls, path: str | Path) -> Predictions:
-        """Reads what `write` wrote; findings keep the order of the columns.
+        """Reads a table of predictions; findings keep the order of the columns.
 
-        Names of columns may be in any case (`ACL` is `acl`), and ids are brought to Unicode's
-        composed form (NFC), as those of exams and labels are.
+        Names of columns may be in any case (`ACL` is `acl`), and ids are normalised to Unicode's
+        composed form (NFC), like those of exams and labels.
 
         Raises:
-            MrkneeError: the file isn't there, has another header, a line of another length, an
-                exam twice, or something other than a number from 0 to 1.
+            MrkneeError: the file doesn't exist, its header or the length of a line is wrong, an
+                exam occurs twice, or a value is not a number from 0 to 1.
         """
         path = Path(path)
         text = read_text(path, "table of predictions", at_most=_MAX_BYTES)
@@ -168,7 +168,7 @@ class Predictions:
             ) from None
         numbers = "a number" if len(findings) == 1 else f"{len(findings)} numbers"
         ids: dict[str, None] = {}
-        table = array("d")  # eight bytes a number, where a list takes forty
+        table = array("d")  # eight bytes per number; a list takes forty
         for number, row in enumerate(lines, start=2):
             values = _probabilities(row, len(header))
             exam_id = same_text(row[0]) if row else ""
@@ -195,18 +195,18 @@ class Predictions:
 
     @classmethod
     def read_joined(cls, spec: str | Path) -> Predictions:
-        """Reads one model's predictions from one file, or from several named with commas.
+        """Reads one model's predictions from one file, or from several separated by commas.
 
         Args:
-            spec: "predictions.csv", or "abnormal.csv,acl.csv,meniscus.csv". A file whose own name
-                has a comma is read as that file.
+            spec: "predictions.csv", or "abnormal.csv,acl.csv,meniscus.csv". If a file with this
+                name exists, it is read, even if the name contains a comma.
 
         Returns:
-            The one table, or the tables `joined`.
+            The table, or several tables `joined`.
 
         Raises:
-            MrkneeError: as `read`; a name is empty or there twice; or the files are of different
-                exams.
+            MrkneeError: as `read`; also if a name is empty or occurs twice, or if the files
+                contain different exams.
         """
         names = named_files(spec)
         if len(names) == 1:
@@ -222,30 +222,30 @@ class Predictions:
 
     @classmethod
     def joined(cls, tables: Sequence[Predictions]) -> Predictions:
-        """Makes one model of several tables of the same exams.
+        """Joins several tables of the same exams to the predictions of one model.
 
         Args:
-            tables: one or more; their exams may be in any order.
+            tables: at least one; the exams may be in any order.
 
         Returns:
-            The first table's exams in its order; all findings in the order in which they first
-            appear; for each the mean probability over the tables that have it.
+            Exams in the order of the first table; all findings in the order of their first
+            occurrence; for each finding the mean probability over the tables that contain it.
 
         Raises:
-            MrkneeError: there is no table, or they are of different exams.
+            MrkneeError: there is no table, or the tables contain different exams.
         """
         return _joined(tables, [f"table {i}" for i in range(1, len(tables) + 1)])
 
     def labels(self, root: str | Path, split: str) -> Float[np.ndarray, "exams findings"]:
-        """The labels of the predicted exams, joined by id, in the predictions' own order.
+        """Reads the labels of the predicted exams, in the order of the predictions.
 
         Args:
             root: the data set's folder.
             split: the split that was predicted; every exam of its label files must have a
-                prediction. An exam without a label there is not known.
+                prediction. The label of an exam that is not in a file is unknown.
 
         Returns:
-            (exams, findings): 1, 0 or NaN (not known; also for findings without a label file).
+            (exams, findings): 1, 0 or NaN (unknown; also for findings without a label file).
 
         Raises:
             MrkneeError: no finding has labels, or an exam with a label has no prediction.
@@ -273,7 +273,7 @@ class Predictions:
         ).reshape(len(self.ids), len(self.findings))
 
     def _refuse_lacking(self, labels: Mapping[str, float], file: Path, split: str) -> None:
-        """Refuses labels of exams that have no prediction; the file and both forms are named."""
+        """Raises DataError if an exam with a label has no prediction."""
         lacking = sorted(labels.keys() - set(self.ids))
         if lacking:
             differ = how_ids_differ(lacking[0], self.ids)
@@ -292,24 +292,24 @@ class Predictions:
 
 
 REMARKS = ["exam", "series", "code", "remark"]
-"""The header of a table of remarks."""
+"""Header of a table of remarks."""
 
 
 def remarks_file(path: Path) -> Path:
-    """Where the remarks on the exams of a table lie: `predictions-remarks.csv`."""
+    """Returns the path of the table of remarks, for example `predictions-remarks.csv`."""
     return path.with_name(f"{path.stem}-remarks.csv")
 
 
 def write_remarks(path: Path, remarks: Mapping[str, Sequence[Remark]]) -> Path | None:
-    """Writes remarks beside a table of probabilities, as `exam,series,code,remark`.
+    """Writes remarks next to a table of probabilities, as `exam,series,code,remark`.
 
     Args:
-        path: the table's file.
+        path: the file of the table of probabilities.
         remarks: id -> remarks.
 
     Returns:
-        The file written. None where there is no remark; a table of remarks that an earlier run
-        left there is removed, because it would be about other probabilities.
+        The file written, or None if there are no remarks. In that case the table of remarks of an
+        earlier run is removed, because it would refer to other probabilities.
     """
     beside = remarks_file(path)
     if not remarks:
@@ -324,7 +324,7 @@ def write_remarks(path: Path, remarks: Mapping[str, Sequence[Remark]]) -> Path |
 
 
 def _remove_remarks(file: Path) -> None:
-    """Removes a table of remarks, and nothing that has another header."""
+    """Removes a table of remarks; a file with another header is kept."""
     if file.is_file() and not file.is_symlink():
         with file.open("rb") as there:
             header = there.readline(100).strip().decode("ascii", "replace").split(",")
@@ -334,7 +334,7 @@ def _remove_remarks(file: Path) -> None:
 
 
 def named_files(spec: str | Path) -> list[str]:
-    """The files that `Predictions.read_joined` reads for this spec, as they are written there."""
+    """Returns the names of the files that `Predictions.read_joined` reads for this spec."""
     spec = str(spec)
     if "," not in spec or Path(spec).is_file():
         return [spec]
@@ -344,18 +344,18 @@ def named_files(spec: str | Path) -> list[str]:
 def aligned(
     names: Sequence[str], tables: Sequence[Predictions]
 ) -> tuple[tuple[Predictions, ...], tuple[str, ...]]:
-    """Brings several models' predictions to the same exams and findings in the same order.
+    """Aligns several models' predictions to the same exams and findings in the same order.
 
     Args:
-        names: the models' names, for messages.
-        tables: one table a model, of the same exams in any order.
+        names: names of the models, for messages.
+        tables: one table per model, of the same exams in any order.
 
     Returns:
-        The tables with the first one's order of exams and with the findings that all of them have;
-        and a note for each model with findings that not all have, which are left out.
+        The tables, with exams in the order of the first table and only the common findings; and one
+        note per model with findings that are excluded because not all models have them.
 
     Raises:
-        MrkneeError: the models were not run on the same exams, or have no finding in common.
+        MrkneeError: the tables contain different exams, or have no finding in common.
     """
     _refuse_other_exams(tables, names)
     common = [f for f in tables[0].findings if all(f in table.findings for table in tables)]
@@ -397,7 +397,7 @@ def _joined(tables: Sequence[Predictions], names: Sequence[str]) -> Predictions:
 
 
 def _ordered(table: Predictions, ids: Sequence[str], findings: Findings) -> Predictions:
-    """The table with these of its exams and findings, in this order."""
+    """Returns the table restricted to these exams and findings, in this order."""
     row = {exam_id: i for i, exam_id in enumerate(table.ids)}
     rows = [row[exam_id] for exam_id in ids]
     columns = [table.findings.index(name) for name in findings]
@@ -428,11 +428,11 @@ def _refuse_other_exams(tables: Sequence[Predictions], names: Sequence[str]) -> 
 
 
 def _probabilities(row: list[str], width: int) -> list[float] | None:
-    """The numbers of a line; None where it is no line of a table of this width."""
+    """Parses a line; returns None if it is not a valid line of a table of this width."""
     if len(row) != width or not row[0].strip():
         return None
     if not all(field.isascii() and "_" not in field for field in row[1:]):
-        return None  # float would take "0_1" for 1, and other scripts' digits
+        return None  # float would accept "0_1" as 1, and digits of other scripts
     try:
         values = [float(field) for field in row[1:]]
     except ValueError:

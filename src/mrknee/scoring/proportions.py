@@ -1,8 +1,8 @@
-"""Shares with their 95 % interval, Wilson's; and what may be a probability or a share at all.
+"""Proportions with Wilson's 95 % interval; validation of probabilities and prevalences.
 
 E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of
-the American Statistical Association 22 (1927) 209-212. Unlike the textbook's interval it stays
-within 0 and 1 and has a width where the share is 0 or 1.
+the American Statistical Association 22 (1927) 209-212. Unlike Wald's interval, it stays within 0
+and 1 and has a positive width for proportions of 0 and 1.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mrknee.scoring.discrimination import Z_95, known_labels
 
 @dataclass(frozen=True)
 class Proportion:
-    """A share of n exams, with Wilson's 95 % interval.
+    """A proportion of exams, with Wilson's 95 % interval.
 
     Attributes:
-        count: exams that have the property, 0 to `n`.
-        n: exams looked at.
-        value: count / n, 0 to 1; NaN when n is 0.
+        count: number of exams with the property, 0 to `n`.
+        n: total number of exams.
+        value: count / n, 0 to 1; NaN if n is 0.
         low: lower end of the interval, 0 to `value`, or NaN.
         high: upper end of the interval, `value` to 1, or NaN. Never equal to `low`.
     """
@@ -37,11 +37,11 @@ class Proportion:
 
 
 def wilson(count: int, n: int) -> Proportion:
-    """The share count / n with Wilson's 95 % interval.
+    """Computes the proportion count / n with Wilson's 95 % interval.
 
     Args:
         count: 0 to `n`.
-        n: 0 or more; with 0 the share and both ends are NaN.
+        n: 0 or more; for 0, the proportion and both ends are NaN.
 
     Raises:
         MrkneeError: `count` is negative or larger than `n`.
@@ -62,14 +62,14 @@ def wilson(count: int, n: int) -> Proportion:
 def wilson_ends(
     shares: Float[np.ndarray, " shares"], n: int
 ) -> tuple[Float64[np.ndarray, " shares"], Float64[np.ndarray, " shares"]]:
-    """Wilson's 95 % interval of any mean of n values that lie between 0 and 1.
+    """Computes Wilson's 95 % interval of means of n values between 0 and 1.
 
-    Such a mean m has at most a share's variance, m (1 - m) / n, so that for anything but a share
-    the interval is conservative.
+    The variance of such a mean m is at most that of a proportion, m (1 - m) / n, so the interval is
+    conservative for means that are not proportions.
 
     Args:
         shares: the means, 0 to 1.
-        n: of how many values; at least 1.
+        n: number of values in each mean; at least 1.
 
     Returns:
         The lower and the upper ends.
@@ -77,7 +77,7 @@ def wilson_ends(
     share = shares.astype(np.float64)
     centre = (share + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
     half = Z_95 / (1 + Z_95**2 / n) * np.sqrt(share * (1 - share) / n + (Z_95 / (2 * n)) ** 2)
-    # Exact where the formula is so only up to rounding.
+    # exact, where the formula is subject to rounding
     low = np.where(share == 0, 0.0, np.clip(centre - half, 0.0, share))
     high = np.where(share == 1, 1.0, np.clip(centre + half, share, 1.0))
     return low, high
@@ -86,7 +86,7 @@ def wilson_ends(
 def known_pairs(
     labels: Float[np.ndarray, " exams"], probabilities: Float[np.ndarray, " exams"]
 ) -> tuple[Float64[np.ndarray, " known"], Float64[np.ndarray, " known"]]:
-    """The known labels and their probabilities.
+    """Returns the known labels and their probabilities.
 
     Raises:
         MrkneeError: a label is not 0, 1 or NaN, or a probability is NaN or outside 0 to 1.
@@ -97,7 +97,7 @@ def known_pairs(
 
 
 def check_probabilities(probabilities: Float[np.ndarray, "*shape"]) -> None:
-    """Refuses what is not between 0 and 1.
+    """Checks that all probabilities are between 0 and 1.
 
     Raises:
         MrkneeError: a probability is NaN or outside 0 to 1.
@@ -113,10 +113,10 @@ def check_probabilities(probabilities: Float[np.ndarray, "*shape"]) -> None:
 
 
 def check_prevalence(prevalence: float) -> None:
-    """Refuses a prevalence at which nothing is left to tell apart.
+    """Checks that a prevalence is above 0 and below 1.
 
     Raises:
-        MrkneeError: it is not above 0 and below 1.
+        MrkneeError: it is not.
     """
     if not 0 < prevalence < 1:
         raise SettingsError(

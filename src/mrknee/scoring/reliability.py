@@ -1,10 +1,10 @@
-"""How well calibrated probabilities are: Brier score, reliability diagram, calibration error.
+"""Measures of calibration: Brier score, reliability diagram, expected calibration error (ECE).
 
-With a stated prevalence they are what they would be in a population where this share of exams has
-the finding, and exams with and without it look as they do here: exams with it weigh prevalence /
-(share of these exams), those without (1 - prevalence) / (1 - share). Probabilities that were
-shifted to a prevalence (`calibration.at_prevalence`) can only be judged so: on these exams as they
-are, even right ones would look wrong.
+With a stated prevalence, the measures are estimated for a population in which this share of exams
+has the finding, and in which exams with and without the finding look as they do here: exams with
+the finding have the weight prevalence / (share of these exams), those without it (1 - prevalence) /
+(1 - share). Probabilities that were shifted to a prevalence (`calibration.at_prevalence`) must be
+evaluated in this way: on the unweighted exams, even correct ones would appear miscalibrated.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from mrknee.scoring.resampling import (
 )
 
 BINS = 10
-"""Bins of the reliability diagram, the usual number (C. Guo et al., ICML 2017, use 15)."""
+"""Maximum number of bins of the diagram, as is usual (C. Guo et al., ICML 2017, use 15)."""
 
 EXAMS_PER_BIN = 10
-"""Fewer bins where they would hold fewer exams than this: at 10, Wilson's interval of a bin is
-already +-0.26 wide."""
+"""The number of bins is reduced if they would contain fewer exams than this: with 10, Wilson's
+interval of a bin is already +-0.26 wide."""
 
 BRIER_BOOTSTRAP = "bootstrap of exams, percentile"
 ECE_BOOTSTRAP = "bootstrap of exams in fixed bins, conservative"
@@ -46,17 +46,17 @@ BOUND = "Wilson's of a mean between 0 and 1, conservative"
 
 @dataclass(frozen=True)
 class Brier:
-    """The Brier score of one finding: the mean squared difference of probability and label.
+    """The Brier score of one finding: the mean squared difference between probability and label.
 
     Attributes:
-        value: 0 (every label said with certainty) to 1; NaN when no label is known, or one class
-            only where a prevalence was stated.
+        value: 0 (perfect and certain) to 1; NaN if no label is known, or if a prevalence was stated
+            and there is only one class.
         low: lower end of the 95 % interval, or NaN.
         high: upper end of the 95 % interval, or NaN.
-        reference: the Brier score of always saying the prevalence (of these exams, or the stated
-            one); NaN like value.
-        n: exams with a known label.
-        method: how the interval was made; "none" without one.
+        reference: the Brier score of always predicting the prevalence (of these exams, or the
+            stated one); NaN like `value`.
+        n: number of exams with a known label.
+        method: method of the interval; "none" without one.
     """
 
     value: float
@@ -69,15 +69,14 @@ class Brier:
 
 @dataclass(frozen=True)
 class ReliabilityPoint:
-    """One bin of a reliability diagram: what was said, and what was so.
+    """One bin of a reliability diagram: mean predicted probability and observed proportion.
 
     Attributes:
         low_edge: lower edge of the bin, a probability.
-        high_edge: upper edge of the bin, itself in the bin.
-        mean_probability: mean of the bin's probabilities.
-        observed: share of the bin's exams that have the finding. With a stated prevalence both are
-            of weighted exams: `count` and `n` are as they were, the share and its ends as they
-            would be there.
+        high_edge: upper edge of the bin, inclusive.
+        mean_probability: mean probability in the bin, weighted if a prevalence was stated.
+        observed: share of exams in the bin that have the finding. If a prevalence was stated,
+            `count` and `n` are unweighted; the share and its interval are weighted.
     """
 
     low_edge: float
@@ -91,16 +90,16 @@ class Reliability:
     """The reliability diagram of one finding and its expected calibration error (ECE).
 
     Attributes:
-        points: the bins that hold exams, by rising probability; empty where there is no ECE.
-        ece: mean over exams of their bin's |mean probability - observed share|; 0 to 1, or NaN as
-            `Brier.value`. Biased upwards: compare it with `ece_if_calibrated`, not with 0.
+        points: the non-empty bins, by ascending probability; empty if there is no ECE.
+        ece: mean over exams of |mean probability - observed share| of the exam's bin; 0 to 1, or
+            NaN like `Brier.value`. Biased upwards: compare with `ece_if_calibrated`, not with 0.
         ece_low: lower end of the 95 % interval, or NaN.
         ece_high: upper end of the 95 % interval, or NaN.
-        ece_if_calibrated: the mean ECE that these probabilities would show in this many exams if
-            every one of them were right: what the bias amounts to; NaN like `ece`.
-        n: exams with a known label.
-        binning: how the bins were made, in words.
-        method: how the interval was made; "none" without one.
+        ece_if_calibrated: expected ECE of these probabilities in this number of exams if they were
+            perfectly calibrated, that is, the bias; NaN like `ece`.
+        n: number of exams with a known label.
+        binning: description of the bins.
+        method: method of the interval; "none" without one.
     """
 
     points: tuple[ReliabilityPoint, ...]
@@ -120,21 +119,21 @@ def brier(
     prevalence: float | None = None,
     seed: int = 0,
 ) -> Brier:
-    """The Brier score with its 95 % interval.
+    """Computes the Brier score with its 95 % interval.
 
-    The interval is the percentile interval of resampled exams. Where they can't show how sure the
-    score is (a class of fewer than `MIN_STRATUM` exams, or all errors equal) it is `BOUND`:
-    Wilson's with the score in a share's place, which is too wide rather than too narrow.
+    The interval is the percentile interval of resampled exams. If resampling can't estimate the
+    variance (a class of fewer than `MIN_STRATUM` exams, or all errors equal), it is `BOUND`:
+    Wilson's interval, treating the score as a proportion, which is conservative.
 
-    With a stated prevalence each class is resampled by itself: the shares of the classes are given
-    then, and only what is measured within each varies.
+    With a stated prevalence, exams are resampled within each class, because the shares of the
+    classes are fixed then.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known: left out.
+        labels: 1 present, 0 absent, NaN unknown: excluded.
         probabilities: 0 to 1.
-        prevalence: the share of exams with the finding where the probabilities are to be judged,
-            above 0 and below 1; None for these exams as they are.
-        seed: of the resampling.
+        prevalence: share of exams with the finding in the population of interest, above 0 and below
+            1; None: these exams, unweighted.
+        seed: seed of the resampling.
 
     Raises:
         MrkneeError: a label is not 0, 1 or NaN, a probability is NaN or outside 0 to 1, or the
@@ -165,29 +164,29 @@ def reliability(
     prevalence: float | None = None,
     seed: int = 0,
 ) -> Reliability:
-    """The reliability diagram and the expected calibration error.
+    """Computes the reliability diagram and the expected calibration error (ECE).
 
-    Bins hold equally many exams (edges are quantiles of the probabilities, as scikit-learn's
-    `calibration_curve(strategy="quantile")` takes them; equal probabilities share a bin): `BINS` of
-    them, or fewer so that each would hold `EXAMS_PER_BIN`.
+    There are `BINS` bins, or fewer, so that each would contain `EXAMS_PER_BIN` exams. Bins contain
+    equal numbers of exams: edges are quantiles of the probabilities, as in scikit-learn's
+    `calibration_curve(strategy="quantile")`; equal probabilities share a bin.
 
-    The ECE is biased upwards: chance alone moves each bin's share, and the distances add up. In
-    120 exams with perfect probabilities it is about 0.09. `ece_if_calibrated` is that number for
-    these probabilities, from labels drawn with them. An interval by percentiles of resampled
-    exams would repeat the bias (own simulation: never covers where the true error is 0), so its
-    lower end is ECE - q, where q is the 97.5 % quantile of the summed distances between the
-    replicates' bins and the sample's: since the ECE is a sum of absolute values, it can't be
-    further from the true one than that sum. The upper end is the 97.5 % quantile of the
-    replicates' ECE. In 18 simulated cases of 10 to 1000 exams this covers the true error in 94 to
-    100 %. Where exams can't be resampled (see `brier`) it goes from 0 to Wilson's upper end of the
-    mean |probability - label|, which no ECE exceeds.
+    The ECE is biased upwards, because random deviations of the bins' shares add up. In 120 exams
+    with perfectly calibrated probabilities it is about 0.09. `ece_if_calibrated` is this bias for
+    the given probabilities, from simulated labels. A percentile interval of resampled exams would
+    repeat the bias (own simulation: never covers if the true error is 0). The lower end is
+    therefore ECE - q, where q is the 97.5 % quantile of the summed distances between the bins of
+    the replicates and of the sample: since the ECE is a sum of absolute values, it can't be further
+    from the true one than that sum. The upper end is the 97.5 % quantile of the replicates' ECE. In
+    18 simulated cases of 10 to 1000 exams this covers the true error in 94 to 100 %. If exams can't
+    be resampled (see `brier`), the interval extends from 0 to Wilson's upper end for the mean
+    |probability - label|, which no ECE exceeds.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known: left out.
+        labels: 1 present, 0 absent, NaN unknown: excluded.
         probabilities: 0 to 1.
-        prevalence: the share of exams with the finding where the probabilities are to be judged,
-            above 0 and below 1; None for these exams as they are.
-        seed: of the resampling.
+        prevalence: share of exams with the finding in the population of interest, above 0 and below
+            1; None: these exams, unweighted.
+        seed: seed of the resampling.
 
     Raises:
         MrkneeError: a label is not 0, 1 or NaN, a probability is NaN or outside 0 to 1, or the
@@ -217,7 +216,7 @@ def reliability(
 
 
 def _why_not(labels: Float64[np.ndarray, " exams"], prevalence: float | None) -> str | None:
-    """Why nothing can be said of these known labels, or None."""
+    """Returns why these known labels can't be scored, or None."""
     if prevalence is not None:
         check_prevalence(prevalence)
     positives = int(labels.sum())
@@ -229,7 +228,7 @@ def _why_not(labels: Float64[np.ndarray, " exams"], prevalence: float | None) ->
 def _weights(
     labels: Float64[np.ndarray, " exams"], prevalence: float | None
 ) -> Float64[np.ndarray, " exams"]:
-    """What each exam counts; 1 in sum."""
+    """Returns the weights of the exams, with sum 1."""
     n = len(labels)
     if prevalence is None:
         return np.full(n, 1 / n)
@@ -238,18 +237,18 @@ def _weights(
 
 
 def _of_classes(labels: Float64[np.ndarray, " exams"], prevalence: float) -> tuple[float, float]:
-    """The weight of an exam with the finding, and of one without."""
+    """Returns the weight of an exam with the finding, and of one without."""
     positives = float(labels.sum())
     return prevalence / positives, (1 - prevalence) / (len(labels) - positives)
 
 
 def _at_least(weights: Float64[np.ndarray, " exams"]) -> int:
-    """How many exams of equal weight are worth no more than these.
+    """Returns a lower bound of the effective number of exams.
 
     A weighted mean m of values from 0 to 1 has at most the variance max(weights) m (1 - m): each
-    value v has at most v (1 - v), which counts weight^2, and v (1 - v) is concave.
+    value v contributes at most weight^2 v (1 - v), and v (1 - v) is concave.
     """
-    return max(1, int(1 / weights.max() + 1e-9))  # of equal weights 1 / n it is n, not n - 1
+    return max(1, int(1 / weights.max() + 1e-9))  # for equal weights 1 / n: n, not n - 1
 
 
 def _few(labels: Float64[np.ndarray, " exams"]) -> bool:
@@ -260,9 +259,9 @@ def _few(labels: Float64[np.ndarray, " exams"]) -> bool:
 def _resampled(
     labels: Float64[np.ndarray, " exams"], prevalence: float | None, rng: np.random.Generator
 ) -> Iterator[Float64[np.ndarray, "replicates exams"]]:
-    """How often each exam is drawn, in `FEW_REPLICATES` replicates, some at a time.
+    """Yields how often each exam is drawn in each of `FEW_REPLICATES` replicates, in blocks.
 
-    With a stated prevalence as many of each class as there are; without, of all together.
+    With a stated prevalence, exams are drawn within each class; otherwise from all exams.
     """
     strata = [np.arange(len(labels))]
     if prevalence is not None:
@@ -282,7 +281,7 @@ def _point(
     mean = float(np.average(p[inside], weights=weights))
     observed = wilson(int(labels[inside].sum()), int(inside.sum()))
     if prevalence is not None:
-        # Weighting multiplies a share's odds, those of the interval's ends too.
+        # weighting multiplies the odds of the share and of the ends of its interval
         ends = np.array([observed.value, observed.low, observed.high])
         value, low, high = at_prevalence(ends, float(labels.mean()), prevalence).tolist()
         observed = Proportion(observed.count, observed.n, value, low, high)
@@ -301,7 +300,7 @@ def _ece_interval(
         mean = min(1.0, float(weights @ np.abs(errors)))
         _, upper = wilson_ends(np.array([mean]), _at_least(weights))
         return 0.0, float(upper[0]), BOUND
-    # (exams, bins): what each exam adds to its bin's difference.
+    # (exams, bins): contribution of each exam to the difference of its bin
     parts = (weights * errors)[:, np.newaxis] * one_hot
     sample = parts.sum(axis=0)
     replicates = _resampled(labels, prevalence, np.random.default_rng(seed))
@@ -319,9 +318,9 @@ def _ece_by_chance(
     prevalence: float | None,
     rng: np.random.Generator,
 ) -> float:
-    """The mean ECE if the probabilities were right: right at the prevalence, where one is stated.
+    """Simulates the mean ECE for perfect calibration, at the stated prevalence if there is one.
 
-    Labels are then drawn with the probabilities that these exams would have at their own share.
+    In that case labels are drawn with the probabilities shifted to the prevalence of these exams.
     """
     n = len(p)
     present = absent = 1 / n

@@ -1,10 +1,10 @@
-"""The mean AUC over findings, and differences of it, with intervals from resampling exams.
+"""Mean AUC over findings, and bootstrap of AUCs and of their differences.
 
-One exam carries all its findings, so the findings' AUCs vary together; drawing whole exams keeps
-that. Exams are drawn with replacement within strata of equal labels, so that a replicate has the
-classes, and their combinations, of the data. The interval is the percentile interval: J. Carpenter,
-J. Bithell, "Bootstrap confidence intervals: when, which, what?", Statistics in Medicine 19 (2000)
-1141-1164.
+The AUCs of the findings are correlated because the findings share exams; drawing exams with all
+their findings preserves the correlation. Exams are drawn with replacement within strata of equal
+labels, so that a replicate has the same classes, and combinations of classes, as the data. The
+interval is the percentile interval: J. Carpenter, J. Bithell, "Bootstrap confidence intervals:
+when, which, what?", Statistics in Medicine 19 (2000) 1141-1164.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from jaxtyping import Float, Float64, Int
 from mrknee.scoring.discrimination import DELONG, Auc, auc, known_labels, step_starts
 
 REPLICATES = 2000
-"""Bootstrap replicates: enough for a 2.5 % tail of 50 replicates."""
+"""Number of bootstrap replicates: a 2.5 % tail contains 50."""
 
 FEW_REPLICATES = 1000
-"""Of curves and calibration errors: a 2.5 % tail of 25, enough to draw or to print three digits."""
+"""Replicates for curves and calibration errors: a 2.5 % tail contains 25, enough for 3 digits."""
 
 MIN_STRATUM = 5
-"""Exams of a stratum of its own. A stratum of k exams shows (k - 1) / k of its variance when it is
-resampled (none when k = 1), so label patterns rarer than this are drawn from one common stratum."""
+"""Minimum size of a stratum. Resampling a stratum of k exams reproduces (k - 1) / k of its variance
+(none if k = 1), so rarer label patterns are pooled in one common stratum."""
 
-_CELLS_AT_ONCE = 1_000_000  # replicates x exams held in memory at once: 8 MB an array
+_CELLS_AT_ONCE = 1_000_000  # replicates x exams in memory at once: 8 MB per array
 
 BOOTSTRAP = "stratified bootstrap, percentile"
 MEAN_OF_ENDS = "mean of the findings' interval ends, conservative"
@@ -38,13 +38,13 @@ class MeanAuc:
     """The mean AUC over the findings that have one, with its 95 % interval.
 
     Attributes:
-        value: the mean, 0 to 1; NaN when no finding has an AUC.
+        value: the mean, 0 to 1; NaN if no finding has an AUC.
         low: lower end of the interval, or NaN.
         high: upper end of the interval, or NaN.
-        findings: the findings that are in the mean.
+        findings: the findings included in the mean.
         left_out: the findings that have no AUC.
-        method: how the interval was made: `BOOTSTRAP`; `MEAN_OF_ENDS` and why; "none" without one.
-        reason: why there is no mean, or None when there is one.
+        method: method of the interval: `BOOTSTRAP`, `MEAN_OF_ENDS` and the cause, or "none".
+        reason: why there is no mean, or None if there is one.
     """
 
     value: float
@@ -64,24 +64,23 @@ def mean_auc(
     seed: int = 0,
     replicates: int = REPLICATES,
 ) -> MeanAuc:
-    """The mean of the findings' AUCs, with its 95 % interval.
+    """Computes the mean of the findings' AUCs, with its 95 % interval.
 
-    The interval is the percentile interval of the stratified bootstrap. Resampling can't show
-    the uncertainty of a finding whose own AUC needed more than DeLong's variance (separated
-    without a fault, all scores equal, few exams of a class): it would come out too narrow, or of
-    no width.
-    With such a finding the interval is the mean of the findings' lower ends to the mean of their
-    upper ends, which is right if the AUCs vary in step and too wide otherwise.
+    The interval is the percentile interval of the stratified bootstrap. For a finding whose AUC
+    has no valid DeLong interval (perfectly separated, all scores equal, few exams of a class),
+    resampling would give an interval that is too narrow or of zero width. If there is such a
+    finding, the interval extends from the mean of the findings' lower ends to the mean of their
+    upper ends, which is correct for perfectly correlated AUCs and too wide otherwise.
 
     Args:
-        findings: the findings' names, one a column.
-        labels: 1 present, 0 absent, NaN not known.
+        findings: names of the findings, one per column.
+        labels: 1 present, 0 absent, NaN unknown.
         scores: larger means more likely present.
-        seed: of the resampling; the same seed gives the same interval.
-        replicates: how often to resample.
+        seed: seed of the resampling; the same seed gives the same interval.
+        replicates: number of replicates.
 
     Returns:
-        The mean; NaN with the reason when no finding has an AUC.
+        The mean; NaN with a reason if no finding has an AUC.
 
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
@@ -108,13 +107,13 @@ def mean_auc(
 def drawn_in_portions(
     strata: Sequence[Int[np.ndarray, " _"]], replicates: int, rng: np.random.Generator
 ) -> Iterator[Float64[np.ndarray, "portion exams"]]:
-    """How often each exam is drawn in each replicate, some replicates at a time.
+    """Yields how often each exam is drawn in each replicate, in blocks of replicates.
 
     Args:
-        strata: the positions of each stratum's exams, which together are all exams, each once; a
-            stratum keeps its size in every replicate.
-        replicates: how often to resample.
-        rng: what draws.
+        strata: indices of the exams of each stratum; each exam is in exactly one stratum. Strata
+            keep their size in every replicate.
+        replicates: total number of replicates.
+        rng: random number generator.
     """
     exams = sum(map(len, strata))
     for size in in_portions(replicates, exams):
@@ -126,7 +125,7 @@ def drawn_in_portions(
 
 
 def in_portions(replicates: int, exams: int) -> Iterator[int]:
-    """How many replicates of so many exams to make at a time, so that memory suffices."""
+    """Yields the sizes of blocks of replicates that limit memory use."""
     at_once = max(1, _CELLS_AT_ONCE // exams)
     for start in range(0, replicates, at_once):
         yield min(at_once, replicates - start)
@@ -139,17 +138,17 @@ def bootstrap_aucs(
     seed: int,
     replicates: int,
 ) -> Float64[np.ndarray, "replicates findings"]:
-    """AUCs of exams drawn with replacement; each replicate's exams are the same for all findings.
+    """Computes AUCs of exams drawn with replacement, the same exams for all findings.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known; each finding with both classes.
+        labels: 1 present, 0 absent, NaN unknown; each finding must have both classes.
         scores: larger means more likely present.
-        seed: of the resampling.
-        replicates: how often to resample.
+        seed: seed of the resampling.
+        replicates: number of replicates.
 
     Returns:
-        One row a replicate. NaN where a replicate has one class of a finding only, which can't
-        happen unless all of a class's exams are in the stratum of rare label patterns.
+        One row per replicate. NaN if a replicate has only one class of a finding, which is possible
+        only if all exams of a class are in the stratum of rare label patterns.
     """
     known_labels(labels.reshape(-1))
     rng = np.random.default_rng(seed)
@@ -174,19 +173,19 @@ def bootstrap_differences(
     seed: int,
     replicates: int = REPLICATES,
 ) -> Float64[np.ndarray, "replicates findings"]:
-    """Differences of two models' AUCs, both models' on the same exams in each replicate.
+    """Computes differences of two models' AUCs, for both models on the same drawn exams.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known; each finding with both classes.
-        first: the first model's scores; larger means more likely present.
-        second: the second model's.
-        seed: of the resampling.
-        replicates: how often to resample.
+        labels: 1 present, 0 absent, NaN unknown; each finding must have both classes.
+        first: scores of the first model; larger means more likely present.
+        second: scores of the second model.
+        seed: seed of the resampling.
+        replicates: number of replicates.
 
     Returns:
         AUC(second) - AUC(first), -1 to 1; NaN as in `bootstrap_aucs`.
     """
-    # The two models as columns side by side: repeating the labels' columns changes no stratum.
+    # the two models as adjacent columns: repeating the labels' columns doesn't change the strata
     aucs = bootstrap_aucs(
         np.hstack([labels, labels]), np.hstack([first, second]), seed=seed, replicates=replicates
     )
@@ -196,16 +195,16 @@ def bootstrap_differences(
 
 
 def label_strata(labels: Float[np.ndarray, "exams findings"]) -> Int[np.ndarray, " exams"]:
-    """Numbers the strata: exams of one joint label pattern, NaN being a value of its own.
+    """Assigns exams to strata by their labels for all findings; NaN is a separate value.
 
     Args:
-        labels: 1 present, 0 absent, NaN not known.
+        labels: 1 present, 0 absent, NaN unknown.
 
     Returns:
-        Each exam's stratum; patterns with fewer than `MIN_STRATUM` exams share one.
+        The number of each exam's stratum; patterns with fewer than `MIN_STRATUM` exams share one.
     """
     pattern = np.zeros(len(labels), dtype=np.int64)
-    # Finding by finding: with 200,000 exams a tenth of the time of np.unique over rows.
+    # one finding at a time: for 200,000 exams, a tenth of the time of np.unique over rows
     for value in (np.nan_to_num(labels, nan=-1.0).astype(np.int64) + 1).T:
         _, pattern = np.unique(3 * pattern + value, return_inverse=True)
     rare = np.bincount(pattern)[pattern] < MIN_STRATUM
@@ -217,7 +216,7 @@ def _weighted_auc(
     scores: Float[np.ndarray, " exams"],
     times: Float64[np.ndarray, "replicates exams"],
 ) -> Float64[np.ndarray, " replicates"]:
-    """The AUC of each replicate, from one sort of the scores for all of them."""
+    """Computes the AUC of each replicate, sorting the scores only once."""
     known = ~np.isnan(labels)
     order = np.flatnonzero(known)[np.argsort(scores[known], kind="stable")]
     starts = step_starts(scores[order])

@@ -1,4 +1,4 @@
-"""The scorecard: how good a model's predictions are on one split, as one object and one file."""
+"""Scorecard: all scores of a model's predictions on one split, as an object and a JSON file."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 VERSION = 2
-"""Of the file's layout; a file of another version is refused."""
+"""Version of the file format; files of other versions are rejected."""
 
 Column = Float[np.ndarray, " exams"]
 
 
 class Corrected(NamedTuple):
-    """Calibration where the finding has a stated prevalence, to which probabilities are shifted.
+    """Calibration at a stated prevalence of the finding, to which the probabilities are shifted.
 
     Attributes:
         prevalence: the stated share of exams with the finding.
-        brier: the Brier score of the shifted probabilities, exams weighted to the prevalence.
-        reliability: their reliability diagram and ECE, exams weighted likewise.
-        reason: why there are none, and the two hold NaN; or None.
+        brier: Brier score of the shifted probabilities, with exams weighted to the prevalence.
+        reliability: reliability diagram and ECE of the shifted probabilities, weighted likewise.
+        reason: why `brier` and `reliability` hold NaN, or None.
     """
 
     prevalence: float
@@ -55,14 +55,14 @@ class Corrected(NamedTuple):
 
 @dataclass(frozen=True)
 class FindingScore:
-    """How good the predictions of one finding are.
+    """The scores of one finding.
 
     Attributes:
         auc: the area under the ROC curve.
         average_precision: the area under the precision-recall curve.
         brier: the Brier score of the probabilities as predicted.
-        reliability: their reliability diagram and ECE.
-        operating: one a operating point, in the order given; empty without any.
+        reliability: reliability diagram and ECE of the probabilities as predicted.
+        operating: one score per operating point, in the order given; may be empty.
         corrected: Brier score and reliability at a stated prevalence; None if none was stated.
     """
 
@@ -76,15 +76,15 @@ class FindingScore:
 
 @dataclass(frozen=True, repr=False)
 class Scorecard:
-    """How good predictions are on one split, with 95 % intervals: what `scorecard.json` holds.
+    """The scores of predictions on one split, with 95 % intervals: the content of `scorecard.json`.
 
     Attributes:
         split: the name of the split that was scored.
-        n_exams: exams scored, those with unknown labels too.
-        findings: finding -> its scores, in the order of the predictions.
-        mean: the mean AUC over the findings that have one.
-        seed: of the resampling.
-        notes: what a reader must know, for example that the epoch was selected on this split.
+        n_exams: number of exams, including those with unknown labels.
+        findings: finding -> scores, in the order of the predictions.
+        mean: the mean AUC over the findings that have an AUC.
+        seed: seed of the resampling.
+        notes: notes for readers, for example that the epoch was selected on this split.
 
     Example:
         >>> import mrknee
@@ -105,7 +105,7 @@ class Scorecard:
         return self.table().rstrip()
 
     def to_frame(self) -> DataFrame:
-        """The scores as a pandas DataFrame: one row per finding, and one for the mean AUC.
+        """Returns the scores as a pandas DataFrame: one row per finding, one for the mean.
 
         Columns: `auc`, `auc_low`, `auc_high` (95 % interval), `n_positive`, `n_negative`,
         `average_precision`, `brier`, `ece`. What can't be computed is NaN.
@@ -127,7 +127,7 @@ class Scorecard:
         return data_frame(columns, [*self.findings, "mean"], "finding")
 
     def plot(self) -> Any:  # noqa: ANN401  # matplotlib axes; an evaluation's are several
-        """Draws each finding's AUC and the mean with their 95 % intervals.
+        """Draws the AUC of each finding and the mean AUC with their 95 % intervals.
 
         Returns:
             matplotlib axes.
@@ -148,14 +148,14 @@ class Scorecard:
         object.__setattr__(self, "notes", tuple(self.notes))
 
     def __eq__(self, other: object) -> bool:
-        # By what is written, where a NaN is equal to another.
+        # compared by JSON text, in which two NaN are equal
         return isinstance(other, Scorecard) and self.to_json() == other.to_json()
 
     def __hash__(self) -> int:
         return hash(self.to_json())
 
     def to_json(self) -> str:
-        """The scorecard as JSON text; a number that can't be computed is null, with its reason."""
+        """Returns the scorecard as JSON; a number that can't be computed is null, with a reason."""
         content = {
             "version": VERSION,
             "split": self.split,
@@ -189,14 +189,14 @@ class Scorecard:
 
     @classmethod
     def from_json(cls, text: str, *, file: Path | None = None) -> Scorecard:
-        """Makes a scorecard from what `to_json` wrote.
+        """Creates a scorecard from the output of `to_json`.
 
         Args:
             text: the JSON text.
-            file: where it came from, for the error's message.
+            file: the file that the text was read from, for error messages.
 
         Raises:
-            MrkneeError: it isn't JSON, is of another version, or lacks something.
+            MrkneeError: the text is not JSON, has another version, or lacks a field.
         """
         content = parse_json(text, file, "scorecard")
         version = content.get("version") if isinstance(content, dict) else None
@@ -228,27 +228,27 @@ class Scorecard:
             ) from None
 
     def write(self, path: str | Path) -> None:
-        """Writes the JSON file, whole or not at all; its folder is made if it isn't there."""
+        """Writes the JSON file atomically; creates its folder if needed."""
         with whole_file(Path(path)) as beside:
             beside.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | Path) -> Scorecard:
-        """Reads what `write` wrote.
+        """Reads a scorecard file.
 
         Raises:
-            MrkneeError: there is no such file, or it isn't a scorecard of this version.
+            MrkneeError: the file doesn't exist or is not a scorecard of this version.
         """
         path = Path(path)
         text = read_text(path, "scorecard", at_most=DESCRIPTION_BYTES)
         return cls.from_json(text, file=path)
 
     def table(self) -> str:
-        """The scores with 95 % intervals and counts, as plain text.
+        """Returns the scores with 95 % intervals and counts, as plain text.
 
-        First the AUCs, a line a finding and the mean; then Brier score and ECE; then the operating
-        points, if there are any. What is out of the ordinary (no AUC, another interval than
-        DeLong's, notes) is told in lines below.
+        First the AUCs (one line per finding, and the mean), then Brier score and ECE, then the
+        operating points, if any. Exceptions (no AUC, an interval other than DeLong's) are listed
+        below the AUCs; notes come last.
         """
         title = f"{self.split}: {exams(self.n_exams)}"
         lines = [title, *self._aucs(), *self._remarks(), "", *self._calibration()]
@@ -320,20 +320,25 @@ def score(
     """Scores predictions against labels.
 
     Args:
-        findings: the findings' names, one a column.
-        labels: 1 present, 0 absent, NaN not known: left out of that finding's scores.
-        probabilities: 0 to 1, as they are to be used: calibrated already, if they are to be.
-        split: the name of the split that was scored.
-        seed: of the resampling.
-        notes: what a reader of the scorecard must know.
-        operating_points: finding -> points fixed on other exams; others' are left out.
-        calibration: what the probabilities were calibrated with: it knows at which prevalence.
-        prevalences: finding -> a stated share of exams with it, above 0 and below 1, for PPV and
-            NPV and, where `calibration` was fitted for the finding, for shifted probabilities.
+        findings: names of the findings, one per column.
+        labels: 1 present, 0 absent, NaN unknown: excluded from the scores of that finding.
+        probabilities: 0 to 1; already calibrated, if calibrated ones are to be scored.
+        split: name of the split.
+        seed: seed of the resampling.
+        notes: notes for readers of the scorecard.
+        operating_points: finding -> points fixed on other exams; points of findings that are not
+            scored are ignored.
+        calibration: the calibration that was applied to the probabilities; it states the
+            prevalence they were calibrated at.
+        prevalences: finding -> a stated share of exams with the finding, above 0 and below 1, for
+            PPV and NPV and, if `calibration` was fitted for the finding, for shifted probabilities.
+
+    Returns:
+        The scorecard.
 
     Raises:
         MrkneeError: a probability is NaN or outside 0 to 1, a label is not 0, 1 or NaN, or a
-            prevalence is out of range or of a finding that isn't scored.
+            prevalence is out of range or belongs to a finding that is not scored.
     """
     outside = ~((probabilities >= 0) & (probabilities <= 1))
     if outside.any():

@@ -1,4 +1,4 @@
-"""Results as plain text: numbers, intervals, and what a reader must know of the labels."""
+"""Formatting of results as plain text: numbers, intervals, and notes on missing labels."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from jaxtyping import Float
 
 
 def shown(value: float) -> str:
-    """A number with three digits; a dash for NaN."""
+    """Formats a number with three decimals; NaN as a dash."""
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def interval(low: float, high: float) -> str:
-    """An interval's ends with three digits; a dash for NaN."""
+    """Formats an interval with three decimals; NaN as a dash."""
     return "-" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
 def exams(count: int) -> str:
-    """A number of exams."""
+    """Formats a number of exams."""
     return f"{count} exam" + ("" if count == 1 else "s")
 
 
 def without_labels(labels: Float[np.ndarray, "exams findings"]) -> tuple[str, ...]:
-    """A note on exams that have no label at all; nothing where there are none."""
+    """Returns a note on exams without any label; empty if there are none."""
     count = int(np.isnan(labels).all(axis=1).sum())
     if count == 0:
         return ()
