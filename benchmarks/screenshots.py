@@ -2,8 +2,8 @@
 
     python benchmarks/screenshots.py report.html [--out docs/images] [--name report]
 
-With `--all`, the page is also captured in dark colours and as printed. Requires Playwright and
-Chromium (`apt install chromium`).
+With `--all`, the complete page is also captured, in light and dark colours and as printed. Requires
+Playwright and Chromium (`apt install chromium`).
 """
 
 from __future__ import annotations

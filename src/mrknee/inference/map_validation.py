@@ -37,7 +37,7 @@ VERSION = 1
 """Version of the layout of `maps.json`."""
 
 TOGETHER = "all series"
-"""Key, in place of a series' name, of results in which all series are one image."""
+"""Key, in place of a series' name, of the results for all series taken as one image."""
 
 SHARE, SETS = 0.1, 10
 """Fraction of an exam's slices that deletion removes, and number of random sets per exam."""

@@ -25,7 +25,7 @@ OPERATORS = frozenset(
     ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round
     ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus Softsign
     SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tanh Tile TopK Transpose Trilu Unsqueeze Where Xor
-    """.split()  # noqa: SIM905  # a list of so many names would be three pages
+    """.split()  # noqa: SIM905  # as a list, the names would fill three pages
 )
 """Names of ONNX's operators that exported image encoders use. Excluded are loops (Loop, Scan,
 SequenceMap), random numbers, text, sequences, optional values and image decoders."""
