@@ -1,10 +1,11 @@
-"""How often `mrknee check` finds altered copies and swapped planes, and how often it is wrong.
+"""Detection and false-alarm rates of `mrknee check` for altered copies and swapped planes.
 
     python benchmarks/check_rates.py DATA... [--hippocampus]
 
-DATA are data sets of different knees (`mrknee phantom`), which must not be those that the limits
-were chosen on: docs/reference/checks.md names both. --hippocampus adds real MRI: exams 60 to 139 of
-`hippocampus.py`. The real knee of the shared data, where it is there, joins each data set of knees.
+DATA are data sets of different knees (`mrknee phantom`), which must not be those on which the
+limits were chosen: docs/reference/checks.md names both. --hippocampus adds real MRI: exams 60 to
+139 of `hippocampus.py`. If the shared data are available, their real knee is added to each data set
+of knees.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ from mrknee.scoring.proportions import wilson
 
 Alteration = Callable[[str, Stack, np.random.Generator], Stack]
 SWAPPED = 0.05
-"""Share of exams with two planes swapped at a time."""
+"""Fraction of exams in which two planes are swapped, per trial."""
 
 
 def brightened(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
-    """Gamma 0.7 to 1.4, gain 0.7 to 1.3, offset -10 to 20 of 255, clipped."""
+    """Applies gamma 0.7 to 1.4, gain 0.7 to 1.3 and offset -10 to 20 of 255, and clips."""
     del plane
     gamma, gain, offset = rng.uniform((0.7, 0.7, -10), (1.4, 1.3, 20))
     return as_bytes(255 * (stack / 255) ** gamma * gain + offset)
 
 
 def mirrored(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
-    """The knee's other side: columns, or the order of sagittal slices."""
+    """Mirrors the knee left to right: the columns, or the order of sagittal slices."""
     del rng
     return stack[::-1] if plane == Plane.SAGITTAL else stack[:, :, ::-1]
 
 
 def cropped(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
-    """80 to 95 % of the rows and of the columns, drawn apart, anywhere in the picture."""
+    """Crops to 80 to 95 % of the rows and, independently, of the columns, at a random position."""
     del plane
     keep = [int(side * rng.uniform(0.8, 0.95)) for side in stack.shape[1:]]
     at = [rng.integers(side - k + 1) for side, k in zip(stack.shape[1:], keep, strict=True)]
@@ -54,7 +55,7 @@ def cropped(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
 
 
 def shortened(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
-    """Up to two slices fewer at each end, and noise of SD 6."""
+    """Removes up to two slices at each end and adds noise of SD 6."""
     del plane
     first, last = rng.integers(3, size=2)
     part = stack[first : len(stack) - last]
@@ -62,14 +63,14 @@ def shortened(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
 
 
 def everything(plane: str, stack: Stack, rng: np.random.Generator) -> Stack:
-    """All of these."""
+    """Applies all these alterations."""
     for alter in (mirrored, cropped, brightened, shortened):
         stack = alter(plane, stack, rng)
     return stack
 
 
 def as_bytes(values: np.ndarray) -> Stack:
-    """Rounded and clipped to 0..255."""
+    """Rounds and clips values to 0..255."""
     stack: Stack = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return stack
 
@@ -83,7 +84,7 @@ def summary(split: str, exam: str, plane: str, stack: Stack) -> StackSummary:
 def summaries_of(
     exams: Mapping[str, Exam], split: str, alter: Alteration | None = None
 ) -> list[StackSummary]:
-    """All stacks of the exams, altered by a generator of the exam's own."""
+    """Returns the summaries of all stacks, altered with one random generator per exam."""
     stacks = []
     for number, (name, exam) in enumerate(exams.items()):
         rng = np.random.default_rng(number)
@@ -94,7 +95,7 @@ def summaries_of(
 
 
 def report_copies(name: str, exams: Mapping[str, Exam]) -> None:
-    """Prints how many altered copies are found, and how many pairs of other exams."""
+    """Prints how many altered copies are found, and how many pairs of different exams."""
     originals = summaries_of(exams, "train")
     n = len(exams)
     for alter in (None, brightened, mirrored, cropped, shortened, everything):
@@ -110,7 +111,7 @@ def report_copies(name: str, exams: Mapping[str, Exam]) -> None:
 
 
 def report_planes(name: str, exams: Mapping[str, Exam], guest: Sequence[StackSummary]) -> None:
-    """Prints how many swapped stacks are found, and how many others are reported."""
+    """Prints how many swapped stacks are found, and how many other stacks are reported."""
     stacks = summaries_of(exams, "train")
     compared, wrong = check_planes([*stacks, *guest])
     of_guest = sum(problem.exam == "real" for problem in wrong)
@@ -142,19 +143,19 @@ def _swap(one: StackSummary, chosen: Mapping[str, np.ndarray]) -> StackSummary:
 
 
 def share(count: int, n: int) -> str:
-    """`count of n` with Wilson's interval."""
+    """Formats `count of n` with Wilson's interval."""
     p = wilson(count, n)
     return f"{count} of {n} ({p.low:.4f} to {p.high:.4f})"
 
 
 def read(root: Path) -> dict[str, Exam]:
-    """The exams of both splits by id."""
+    """Reads the exams of both splits; returns id -> exam."""
     splits = [Dataset(root / split) for split in ("train", "valid")]
     return {exam.id: exam for split in splits for exam in split}
 
 
 def real_knee() -> list[StackSummary]:
-    """The real knee's three stacks, or nothing."""
+    """Returns the summaries of the real knee's three stacks; empty if it isn't available."""
     data = os.environ.get("MRKNEE_DATA") or hippocampus.REPOSITORY.parent / "shared" / "data"
     folder = Path(data) / "knee_exam_mrnet_layout"
     if not folder.is_dir():
@@ -163,7 +164,7 @@ def real_knee() -> list[StackSummary]:
 
 
 def main() -> None:
-    """Reads the command line and prints a line a rate."""
+    """Reads the command line and prints one line per rate."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, nargs="*")
     parser.add_argument("--hippocampus", action="store_true")

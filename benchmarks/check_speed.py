@@ -1,12 +1,12 @@
-"""How long `mrknee check` takes on a data set of MRNet's size, all cores, files not in memory.
+"""Duration of `mrknee check` on a data set of MRNet's size, on all cores, with an empty file cache.
 
     python benchmarks/check_speed.py [--exams 1250] [--folder DIR]
 
-Three phantoms are rendered; each exam is one of them, stretched to MRNet's mean slice counts, cut
-to a window of its own, brought back to 256 x 256, and brightened, so that no two stacks are the
-same. Many pairs are as alike as altered copies: there is no more work in comparing. The files are
-dropped from the system's cache before the check, where the system can do it, and removed at
-the end.
+Three phantoms are rendered. Each exam is one of them, stretched to MRNet's mean slice counts,
+cropped to a random window, resized to 256 x 256 and changed in brightness, so that no two stacks
+are identical. Many pairs are as similar as altered copies, which is the worst case for the
+comparison. Before the check, the files are dropped from the system's cache if the system supports
+it; they are removed at the end.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from mrknee.sources.phantom import Truth, render_exam
 SIDE = 256
 SLICES = {"axial": 34, "coronal": 30, "sagittal": 30}
 LIMIT = 180.0
-"""Seconds for 1250 exams on two cores."""
+"""Maximum duration in seconds for 1250 exams on two cores."""
 
 
 def knees() -> list[dict[str, Stack]]:
-    """Three phantoms at the slice counts of the benchmark."""
+    """Renders three phantoms with the slice counts of the benchmark."""
     rendered = []
     for seed in track(range(3), 3, "rendering"):
         exam = render_exam(seed, Truth(abnormal=True, acl=False, meniscus=False), size=SIDE)
@@ -43,13 +43,13 @@ def knees() -> list[dict[str, Stack]]:
 
 
 def nearest(stack: Stack, count: int, axis: int) -> Stack:
-    """The stack at `count` places along an axis, each the nearest of its own."""
+    """Resamples a stack to `count` positions along an axis by nearest neighbour."""
     places = np.linspace(0, stack.shape[axis] - 1, count).round().astype(int)
     return np.take(stack, places, axis=axis)
 
 
 def variant(stack: Stack, rng: np.random.Generator) -> Stack:
-    """A window of 75 to 100 % of the rows and columns at 256 x 256, in another brightness."""
+    """Crops to 75 to 100 % of rows and columns, resizes to 256 x 256 and changes brightness."""
     for axis in (1, 2):
         side = int(SIDE * rng.uniform(0.75, 1))
         start = rng.integers(SIDE - side + 1)
@@ -60,7 +60,7 @@ def variant(stack: Stack, rng: np.random.Generator) -> Stack:
 
 
 def write_exams(root: Path, exams: int) -> int:
-    """Writes the data set; its size in bytes."""
+    """Writes the data set and returns its size in bytes."""
     rng = np.random.default_rng(0)
     some = knees()
     size = 0
@@ -77,7 +77,7 @@ def write_exams(root: Path, exams: int) -> int:
 
 
 def forget(root: Path) -> str:
-    """Drops the files from the system's cache; says whether it could."""
+    """Drops the files from the system's cache; returns a text on whether it was possible."""
     if not hasattr(os, "posix_fadvise"):
         return "files perhaps still in memory"
     os.sync()
@@ -88,7 +88,7 @@ def forget(root: Path) -> str:
 
 
 def main() -> int:
-    """Prints the times; 1 if the whole check takes longer than its limit."""
+    """Prints the times; returns 1 if the complete check exceeds the limit."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--exams", type=int, default=1250)
     parser.add_argument("--folder", type=Path, help="where the data set is written for the time")

@@ -1,11 +1,11 @@
-"""The pictures of an explanation's page, on a phone and on a desk, from a demo's run.
+"""Screenshots of an explanation page at phone and desktop width, from the run of a demo.
 
     mrknee demo --out demo
     python benchmarks/explanation_pictures.py demo [--exam 0746] [--out docs/images]
 
-Writes explanation_page_390.png and explanation_page_1280.png. Without --exam it shows the exam that
-the model gives the highest probability of a torn ACL: its best case, not a usual one. Needs
-Playwright and a Chromium (`apt install chromium`).
+Writes explanation_page_390.png and explanation_page_1280.png. Without --exam, the exam with the
+highest probability of a torn ACL is shown: the best case, not a typical one. Requires Playwright
+and Chromium (`apt install chromium`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mrknee.scoring.predictions import Predictions
 
 
 def surest(predictions: Path) -> str:
-    """The exam with the highest probability of a torn ACL."""
+    """Returns the id of the exam with the highest probability of a torn ACL."""
     table = Predictions.read(predictions)
     column = table.findings.index("acl")
     return table.ids[int(table.probabilities[:, column].argmax())]
 
 
 def main() -> None:
-    """Reads the command line, explains the exam and takes the pictures."""
+    """Reads the command line, explains the exam and takes the screenshots."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("demo", type=Path)
     parser.add_argument("--exam")

@@ -1,19 +1,20 @@
-"""What the explanations of a trained model are worth: measured on lesions that are known.
+"""Validity and cost of a trained model's explanations, measured on known lesions.
 
     python benchmarks/explanations.py RUN DATA [--split valid] [--out DIR] [--pictures docs/images]
 
-RUN was trained on the phantom DATA. Four measurements, all on exams that training never saw:
+RUN was trained on the phantom DATA. There are four measurements, all on exams not used in training:
 
-1. Localisation: does the heat lie where the lesion is, against chance, against the middle of the
-   stack (lesions lie in the middle of a knee, which needs no network to know), and against the
-   same network with random heads, exam by exam.
-2. Deletion: the logit without the hottest slices, against without as many drawn at random.
-3. Random weights (Adebayo et al., NeurIPS 2018): how alike are the maps before and after the head,
-   then head and encoders, are drawn anew. A map that stays the same doesn't show the network.
-4. Cost: explaining against predicting, in turns, in processor time.
+1. Localisation: whether the heat lies in the lesion, compared with chance, with the middle of the
+   stack (lesions lie in the middle of a knee, which is known without a network), and with the
+   same network with random heads, paired by exam.
+2. Deletion: the logit without the hottest slices, compared with removing as many random slices.
+3. Random weights (Adebayo et al., NeurIPS 2018): similarity of the maps before and after the head,
+   or head and encoders, are initialised randomly. A map that stays the same doesn't show the
+   network.
+4. Cost: processor time of explaining and of predicting, measured alternately.
 
-It prints the model's own AUCs and tables, and writes DIR/explanations.json; with --pictures,
-explanation_lesions.png too.
+The script prints the model's AUCs and tables, and writes DIR/explanations.json and, with
+--pictures, explanation_lesions.png.
 """
 
 from __future__ import annotations
@@ -59,16 +60,16 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 SHARES = (0.1, 0.3)
-"""Of all slices of an exam, left out in the deletion test."""
+"""Fractions of an exam's slices that are removed in the deletion test."""
 
 RANDOM_NETWORKS = 5
-"""Random heads, and random networks, to which the model is compared."""
+"""Number of random heads, and of random networks, with which the model is compared."""
 
 MODEL, MIDDLE = "model", "middle"
 
 
 def middle(shape: tuple[int, ...]) -> np.ndarray:
-    """A map that knows nothing but where the middle of the stack is."""
+    """Returns a map whose only hot pixel is the middle of the stack."""
     spot = np.zeros(shape, dtype=np.float32)
     spot[tuple(side // 2 for side in shape)] = 1
     return spot
@@ -77,9 +78,11 @@ def middle(shape: tuple[int, ...]) -> np.ndarray:
 def localisation(
     predictor: TorchModel, exams: Dataset
 ) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
-    """Localisation by finding and series, of the model, the middle of the stack and random heads.
+    """Measures localisation by the model, by the middle of the stack and by random heads.
 
-    And how many exams are left out, because the lesion is out of view.
+    Returns:
+        The results by finding and series, and the numbers of exams excluded because the lesion is
+        out of view.
     """
     blind = {
         f"random {seed}": with_random_weights(predictor, seed, encoders=False)
@@ -116,7 +119,7 @@ def localisation(
 
 
 def summed_up(each: Mapping[str, Sequence[Localisation]]) -> dict[str, Any]:
-    """One finding in one plane: the model's scores, the middle's, and against random heads."""
+    """Summarises one finding in one plane: model, middle, and difference from random heads."""
     values = {"slices": "slice_hit", "pointing": "pointing_hit", "heat": "heat_inside"}
     numbers = {
         question: {
@@ -141,12 +144,12 @@ def summed_up(each: Mapping[str, Sequence[Localisation]]) -> dict[str, Any]:
 
 
 def rate(observed: Mapping[str, float]) -> str:
-    """A proportion with its interval."""
+    """Formats a proportion with its interval."""
     return f"{observed['value']:.2f} ({observed['low']:.2f} to {observed['high']:.2f})"
 
 
 def print_localisation(scores: Mapping[str, Any], unseen: Mapping[str, Any]) -> None:
-    """Two tables a question: against chance, and against what is blind to the finding."""
+    """Prints two tables per question: comparison with chance, and with uninformed maps."""
     titles = {"slices": "hottest slice holds the lesion", "pointing": "hottest pixel in the lesion"}
     for question, title in titles.items():
         print(f"\n### {title}\n")
@@ -177,7 +180,7 @@ def print_localisation(scores: Mapping[str, Any], unseen: Mapping[str, Any]) -> 
 
 
 def print_against(scores: Mapping[str, Any], question: str, times: float, digits: int) -> None:
-    """The model against random heads, on the same exams."""
+    """Prints the comparison of the model with random heads on the same exams."""
     print(f"\n| finding | plane | n | {RANDOM_NETWORKS} random heads (lowest to highest) | model - random heads (95 %) |")  # fmt: skip # noqa: E501
     print("| --- | --- | --- | --- | --- |")
     for finding, planes in scores.items():
@@ -194,7 +197,7 @@ def print_against(scores: Mapping[str, Any], question: str, times: float, digits
 
 
 def deletions(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, Any]:
-    """How much lower the logit is without the hottest slices than without random ones."""
+    """Measures the decrease of the logit without the hottest slices, and without random ones."""
     falls: dict[tuple[str, float], list[Deletion]] = {}
     for number, exam in enumerate(exams):
         made = predictor.explain(exam)
@@ -209,7 +212,7 @@ def deletions(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, Any]:
 
 
 def print_deletion(results: Mapping[str, Any]) -> None:
-    """One row a finding and share."""
+    """Prints one row per finding and fraction of slices."""
     print("\n### how much the logit falls without some of the slices\n")
     print("| finding | slices left out | n | hottest | random | difference (95 %) | exams |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
@@ -224,10 +227,11 @@ def print_deletion(results: Mapping[str, Any]) -> None:
 
 
 def random_weights(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, Any]:
-    """Spearman's correlation of an exam's map before and after weights are drawn anew.
+    """Computes Spearman's correlation of maps before and after weights are randomised.
 
-    Of all cells of all planes together; signed maps, and their absolute values; for each exam the
-    mean over the random networks, then the mean over exams with its interval.
+    The correlation is over all cells of all planes together, for signed maps and for their absolute
+    values. The result is the mean per exam over the random networks, then the mean over exams with
+    its interval.
     """
     results: dict[str, Any] = {}
     before = [predictor.explain(exam) for exam in exams]
@@ -251,7 +255,7 @@ def random_weights(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, An
 
 
 def print_random_weights(results: Mapping[str, Any]) -> None:
-    """One row a finding and stage."""
+    """Prints one row per finding and stage."""
     print("\n### how alike maps are after weights are drawn anew (Spearman)\n")
     print("| finding | drawn anew | n | signed (95 %) | absolute (95 %) |")
     print("| --- | --- | --- | --- | --- |")
@@ -264,7 +268,7 @@ def print_random_weights(results: Mapping[str, Any]) -> None:
 
 
 def sums(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, float]:
-    """The largest gap of a sum to its logit."""
+    """Returns the largest difference between the sum of contributions and the logit."""
     to_logit = 0.0
     for exam in exams:
         made = predictor.explain(exam)
@@ -274,9 +278,9 @@ def sums(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, float]:
 
 
 def cost(predictor: TorchModel, exam: Exam, rounds: int) -> dict[str, Any]:
-    """Seconds of processor time, all ways in turns: median, least and most of the rounds.
+    """Measures processor seconds of all variants alternately: median and range over the rounds.
 
-    Other work on the machine disturbs the processor's time less than the clock's.
+    Other work on the machine affects processor time less than wall-clock time.
     """
     with tempfile.TemporaryDirectory() as name:
         ways: dict[str, Callable[[], object]] = {
@@ -285,7 +289,7 @@ def cost(predictor: TorchModel, exam: Exam, rounds: int) -> dict[str, Any]:
             "with_numbers_written": lambda: predictor.explain(exam).write_numbers(Path(name)),
         }
         taken: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(rounds + 1):  # the first warms up
+        for _ in range(rounds + 1):  # the first round is a warm-up
             for way, work in ways.items():
                 start = time.process_time()
                 work()
@@ -299,21 +303,21 @@ def cost(predictor: TorchModel, exam: Exam, rounds: int) -> dict[str, Any]:
 
 
 def reference_model(folder: Path) -> TorchModel:
-    """The reference network with random weights: time doesn't depend on them."""
+    """Returns the reference network with random weights, on which the time doesn't depend."""
     network = Network(NetworkSettings(), ("abnormal", "acl", "meniscus"))
     save_checkpoint(folder, network, Preparation().to_dict(), {})
     return TorchModel(folder)
 
 
 def reference_exam() -> Exam:
-    """Noise, in MRNet's size and with its median slice counts."""
+    """Returns an exam of noise of MRNet's in-plane size and median slice counts."""
     rng = np.random.default_rng(0)
     counts = dict(zip(PLANES, (35, 30, 30), strict=True))
     return Exam("noise", {p: rng.integers(0, 256, (n, 256, 256)).astype(np.uint8) for p, n in counts.items()})  # fmt: skip # noqa: E501
 
 
 def print_cost(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """One row a model."""
+    """Prints one row per model."""
     print("\n### processor seconds an exam: median (least to most)\n")
     print("| model | rounds | predict | explain | explain, numbers written | explain / predict |")  # fmt: skip # noqa: E501
     print("| --- | --- | --- | --- | --- | --- |")
@@ -327,10 +331,10 @@ def print_cost(results: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def draw(predictor: TorchModel, exams: Dataset, file: Path) -> None:
-    """For each finding the positive exam of median probability: each plane's hottest slice.
+    """Draws, for each finding, the hottest slice per plane of the exam of median probability.
 
-    The exam is chosen by that rule, not by its looks. The lesion's outline is drawn where that
-    slice holds it.
+    The exam is chosen among the positive ones by this rule, not by its appearance. The lesion is
+    outlined if the slice contains it.
     """
     made = {exam.id: predictor.explain(exam) for exam in exams}
     figure, axes = plt.subplots(
@@ -369,7 +373,7 @@ def draw(predictor: TorchModel, exams: Dataset, file: Path) -> None:
 
 
 def main() -> None:
-    """Measures, prints, writes."""
+    """Runs all measurements, prints and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)

@@ -1,4 +1,4 @@
-"""What this machine can do at best: matrix-multiply peaks and copy bandwidth, measured."""
+"""Measured limits of this machine: peak rate of matrix products, and memory bandwidth."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 SIDE = 2048
-"""Rows and columns of the matrices, large enough to hide every start."""
+"""Rows and columns of the matrices; large enough for start-up costs to be negligible."""
 
 REPEATS = 7
 
 
 def synchronise(device: str) -> None:
-    """Waits for the device."""
+    """Waits until the device has finished its work."""
     if device != "cpu":
         torch.cuda.synchronize()
 
 
 def fastest(work: Callable[[], object], device: str = "cpu", repeats: int = REPEATS) -> float:
-    """Seconds of the fastest of several runs, after one to warm up."""
+    """Returns the seconds of the fastest of several runs, after a warm-up."""
     times = []
     for _ in range(repeats + 1):
         synchronise(device)
@@ -35,10 +35,10 @@ def fastest(work: Callable[[], object], device: str = "cpu", repeats: int = REPE
 
 
 def peaks(device: str = "cpu") -> dict[str, float]:
-    """Multiply-add operations a second (two an element), by number type; the best of two ways.
+    """Measures operations per second (multiply and add count as two), by number type.
 
-    A product of matrices, and the same product as a 1 x 1 convolution, which goes through another
-    library and is the faster one on some processors.
+    The result is the better of a matrix product and of the same product as a 1 x 1 convolution,
+    which uses another library and is faster on some processors.
     """
     found = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
@@ -52,20 +52,20 @@ def peaks(device: str = "cpu") -> dict[str, float]:
             )
         found[name] = 2 * SIDE**3 / seconds
     whole = torch.randint(-100, 100, (SIDE, SIDE), dtype=torch.int8, device=device)
-    # torch has no public product of bytes
+    # torch has no public matrix product of 8-bit integers
     found["int8"] = 2 * SIDE**3 / fastest(lambda: torch._int_mm(whole, whole), device)
     return found
 
 
 def bandwidth(device: str = "cpu") -> float:
-    """Bytes a second read and written while copying 256 MiB."""
+    """Measures the bytes read and written per second when copying 256 MiB."""
     source = torch.ones(2**28, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * len(source) / fastest(lambda: target.copy_(source), device)
 
 
 def operations(network: nn.Module, *inputs: object, backward: bool = False) -> int:
-    """Floating-point operations of one pass, as torch counts them (two a multiply-add)."""
+    """Returns the floating-point operations of one pass; a multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         result: Tensor = network(*inputs)
         if backward:

@@ -1,12 +1,13 @@
-"""Coverage-guided fuzzing of the readers: whatever the bytes, a MrkneeError or a result.
+"""Coverage-guided fuzzing of the readers: any bytes must give a result or a MrkneeError.
 
     pip install atheris
     python benchmarks/fuzz.py READER --seconds 600 --corpus fuzz/READER
 
-Starts from the malformed inputs of tests/hostile and what an earlier start left in `--corpus`;
-ends early, with the input in a file of its own, on any other exception, on an input that takes
-more than 10 s, and beyond 2 GB. `--list` prints the readers. Where a reader's parsing is done by
-compiled code (csv, safetensors, ONNX Runtime), only the Python around it guides the search.
+The corpus consists of the malformed inputs of tests/hostile and of inputs kept in `--corpus` by
+earlier runs. On any other exception, an input that takes more than 10 s, or more than 2 GB of
+memory, fuzzing stops and writes the input to a file. `--list` prints the readers. If a reader uses
+compiled code for parsing (csv, safetensors, ONNX Runtime), only the Python code around it guides
+the search.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 LONGEST = 16_384
-"""Bytes of an input."""
+"""Maximum size of an input in bytes."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Reader:
     """One reader to fuzz.
 
     Attributes:
-        load: imports it, and returns it: it takes a file's path.
-        suffix: the file's ending.
-        instrumented: modules beside mrknee whose branches guide the search.
-        part: what of the reader it is, where it isn't all.
+        load: imports and returns the reader, a function of a file's path.
+        suffix: file name extension of inputs.
+        instrumented: modules, in addition to mrknee, whose branches guide the search.
+        part: the part of the reader that is fuzzed, if not all.
     """
 
     load: Callable[[], Callable[[Path], object]]
@@ -45,49 +46,49 @@ class Reader:
 
 
 def stack() -> Callable[[Path], object]:
-    """One .npy file."""
+    """Loads the reader of .npy files."""
     from mrknee.exams import read_stack
 
     return read_stack
 
 
 def labels() -> Callable[[Path], object]:
-    """A label file."""
+    """Loads the reader of label files."""
     from mrknee.exams import read_labels
 
     return read_labels
 
 
 def predictions() -> Callable[[Path], object]:
-    """A table of predictions."""
+    """Loads the reader of tables of predictions."""
     from mrknee.scoring.predictions import Predictions
 
     return Predictions.read
 
 
 def listing() -> Callable[[Path], object]:
-    """A list of paths."""
+    """Loads the reader of lists of paths."""
     from mrknee.inference.submission import ListedExams
 
     return ListedExams
 
 
 def recipe() -> Callable[[Path], object]:
-    """A recipe's YAML, to its settings."""
+    """Loads the reader of recipes, from YAML to settings."""
     from mrknee.training.recipe import read_recipe
 
     return lambda path: read_recipe(str(path))
 
 
 def scorecard() -> Callable[[Path], object]:
-    """A scorecard."""
+    """Loads the reader of scorecards."""
     from mrknee.scoring.scorecard import Scorecard
 
     return Scorecard.read
 
 
 def checkpoint() -> Callable[[Path], object]:
-    """A model.json, to where the network would be built."""
+    """Loads the reader of model.json, up to the creation of the network."""
     from mrknee.networks.checkpoint import _read_description
     from mrknee.scoring.decisions import Decisions
 
@@ -99,25 +100,26 @@ def checkpoint() -> Callable[[Path], object]:
 
 
 def weights() -> Callable[[Path], object]:
-    """A PyTorch file of tensors."""
+    """Loads the reader of PyTorch files of tensors."""
     from mrknee.networks.weights import read_weights
 
     return read_weights
 
 
 def onnx() -> Callable[[Path], object]:
-    """An exported model's metadata, to where ONNX Runtime would get the graph."""
+    """Loads the reader of exported models, up to the creation of the ONNX Runtime session."""
     from mrknee.inference.onnx_file import read_exported, seal
 
     def read(path: Path) -> None:
-        path.write_bytes(seal(path.read_bytes()))  # so that what is behind the seal is reached
+        # with a valid checksum, so that the code after its verification is reached
+        path.write_bytes(seal(path.read_bytes()))
         read_exported(path)
 
     return read
 
 
 def dicom() -> Callable[[Path], object]:
-    """A DICOM file: header, series, pixels."""
+    """Loads the reader of DICOM files: header, series, pixels."""
     from mrknee.sources.clinical.dicomfile import is_dicom
     from mrknee.sources.clinical.header import read_header
     from mrknee.sources.clinical.knees import studies_of
@@ -134,7 +136,7 @@ def dicom() -> Callable[[Path], object]:
 
 
 def nifti() -> Callable[[Path], object]:
-    """A NIfTI file."""
+    """Loads the reader of NIfTI files."""
     from mrknee.exams import Plane
     from mrknee.sources.clinical.locate import Location
     from mrknee.sources.clinical.nifti import read_nifti
@@ -143,7 +145,7 @@ def nifti() -> Callable[[Path], object]:
 
 
 def zipped() -> Callable[[Path], object]:
-    """A zip: its directory, and every member's bytes."""
+    """Loads the reader of zip files: the directory and the bytes of every member."""
     from mrknee.sources.clinical.locate import Opener, find_files
 
     def read(path: Path) -> None:
@@ -171,7 +173,7 @@ READERS = {
 
 
 def seeds(reader: str, folder: Path) -> Iterator[bytes]:
-    """The inputs of tests/hostile for a reader, as far as they are files of a sensible size."""
+    """Yields the inputs of tests/hostile for a reader that are files of a reasonable size."""
     from tests.hostile import exported, models, recipes, stacks, studies, tables
     from tests.scoring.test_scorecard import a_scorecard
 
@@ -216,7 +218,7 @@ def seeds(reader: str, folder: Path) -> Iterator[bytes]:
 
 
 def fuzz(name: str, seconds: int, corpus: Path) -> None:
-    """Fuzzes one reader; ends the process."""
+    """Fuzzes one reader, and ends the process."""
     reader = READERS[name]
     with atheris.instrument_imports(include=["mrknee", *reader.instrumented]):
         for module in [m for m in sys.modules if m.split(".")[0] in ("json", "zipfile")]:
@@ -230,7 +232,7 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             for number, seed in enumerate(seeds(name, Path(folder))):
                 (corpus / f"seed{number:04d}").write_bytes(seed)
-    memory = Path("/dev/shm")  # noqa: S108  # a file a try, which need not reach a disk
+    memory = Path("/dev/shm")  # noqa: S108  # one file per input, which needn't be stored on a disk
     file = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None)) / f"input{reader.suffix}"
 
     def one(data: bytes) -> None:

@@ -1,10 +1,11 @@
-"""Real MRI volumes as exams in MRNet's layout: does the whole way learn anatomy?
+"""Training and evaluation on real MRI volumes: does the package learn anatomy from real images?
 
     python benchmarks/hippocampus.py OUT
 
-The volumes are 260 crops of T1-weighted brain MRI around one hippocampus each, 1 mm voxels, with a
-mask of its anterior and posterior part (Medical Segmentation Decathlon, task 4, CC BY-SA 4.0). They
-are no knees: the question is whether the package learns shape from real images, three planes in.
+The volumes are 260 crops of T1-weighted brain MRI around one hippocampus each, with voxels of 1 mm
+and a mask of its anterior and posterior part (Medical Segmentation Decathlon, task 4,
+CC BY-SA 4.0), written in MRNet's layout. They are not knees: the question is whether the package
+learns shape from three planes of real images.
 
 Three findings are derived from the line between the two parts' centroids, inside the window:
 
@@ -12,16 +13,16 @@ Three findings are derived from the line between the two parts' centroids, insid
 - `steep`: the line falls more steeply towards the front than the training median (sagittal plane).
 - `turned`: the line points farther to +x at its front than the training median (axial plane).
 
-What is done against leaks:
+Measures against leaks:
 
-- The window has one size for all volumes and lies in the middle of the crop, never at the mask: the
-  crop's own size tells the hippocampus's size.
+- The window has the same size for all volumes and lies in the middle of the crop, regardless of the
+  mask, because the size of the crop depends on the size of the hippocampus.
 - The split is by patient. Volumes 2k - 1 and 2k are the two hippocampi of one patient, one of them
-  mirrored: nothing in the data says so, but over the 90 such pairs the masks' volumes correlate at
-  0.91, over the 91 pairs 2k and 2k + 1 at 0.06.
+  mirrored. The data don't state this, but the masks' volumes correlate at 0.91 over the 90 such
+  pairs, and at 0.06 over the 91 pairs 2k and 2k + 1.
 - The findings were chosen among about 30 shape measures by cross-validation on training exams:
-  volumes and widths leak (AUC up to 0.76), these three don't. `leak_check` says what stack sizes
-  and global intensity statistics alone can tell of them.
+  volumes and widths leak (AUC up to 0.76), these three don't. `leak_check` measures what stack
+  sizes and global intensity statistics alone reveal about the findings.
 """
 
 from __future__ import annotations
@@ -49,16 +50,17 @@ VOLUMES = "msd_hippocampus_260_uint8.npz"
 ANTERIOR, POSTERIOR = 1, 2  # values in the masks
 
 WINDOW = (30, 40, 24)
-"""Voxels along x, y, z: the largest even sizes that fit into all crops (the smallest are 31, 40 and
-24). It holds 97 % of the hippocampus on average. No padding: that would show the crop's size."""
+"""Window size in voxels along x, y, z: the largest even sizes that fit into all crops (the smallest
+are 31, 40 and 24). It contains 97 % of the hippocampus on average. Padding would reveal the crop's
+size."""
 
 TRAIN_EXAMS = 180
 MOST_LEAK = 0.65
-"""The highest AUC that a model of sizes and intensities may have, from the project's plan."""
+"""Maximum AUC of a model of sizes and intensities, from the project's plan."""
 
 
 def volumes_file() -> Path:
-    """Where the volumes are: in `$MRKNEE_DATA`, or in `../shared/data` beside the repository."""
+    """Returns the file of volumes: in `$MRKNEE_DATA`, or in `../shared/data` of the repository."""
     folder = os.environ.get("MRKNEE_DATA") or REPOSITORY.parent / "shared" / "data"
     path = Path(folder) / VOLUMES
     if not path.is_file():
@@ -67,14 +69,16 @@ def volumes_file() -> Path:
 
 
 def write_exams(npz: Path, out: Path, seed: int) -> None:
-    """Writes the data set: 180 exams to train on, 80 to validate on, three findings.
+    """Writes the data set: 180 exams for training, 80 for validation, three findings.
 
-    Writes MRNet's layout and `source.json`: window, thresholds, and each exam's volume and patient.
+    In addition to MRNet's layout, `source.json` contains the window, the thresholds, and the volume
+    and patient of each exam.
 
     Args:
-        npz: `NNN_img` and `NNN_seg`, uint8 (x, y, z), x to the right, y to the front, z upwards.
+        npz: file with `NNN_img` and `NNN_seg`, uint8 (x, y, z), x to the right, y to the front,
+            z upwards.
         out: the data set's folder.
-        seed: of the split.
+        seed: random seed of the split.
     """
     with np.load(npz) as stored:
         names = sorted(key.removesuffix("_img") for key in stored.files if key.endswith("_img"))
@@ -82,7 +86,7 @@ def write_exams(npz: Path, out: Path, seed: int) -> None:
         shapes = [shape_measures(central_window(stored[f"{name}_seg"])) for name in names]
     patients = np.array([(int(name) + 1) // 2 for name in names])
     in_train = split_by_patient(patients, TRAIN_EXAMS, seed)
-    # Train first, so that valid's ids continue after train's as in MRNet.
+    # train first, so that the ids of valid follow those of train, as in MRNet
     order = np.argsort(~in_train, kind="stable")
     source: dict[str, dict[str, object]] = {}
     for number, index in enumerate(order):
@@ -111,7 +115,7 @@ def write_exams(npz: Path, out: Path, seed: int) -> None:
 
 
 def central_window(volume: UInt8[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "wx wy wz"]:
-    """Cuts the window out of the middle of a volume."""
+    """Crops the window from the middle of a volume."""
     starts = [(size - window) // 2 for size, window in zip(volume.shape, WINDOW, strict=True)]
     return volume[tuple(slice(s, s + w) for s, w in zip(starts, WINDOW, strict=True))]
 
@@ -120,7 +124,8 @@ def shape_measures(mask: UInt8[np.ndarray, "wx wy wz"]) -> dict[str, float]:
     """Measures the line from the posterior to the anterior part's centroid.
 
     Returns:
-        For each finding the number whose median divides it: millimetres for `long`, degrees else.
+        Finding -> the value that is compared with the median: in millimetres for `long`, in degrees
+        for the others.
     """
     front = np.argwhere(mask == ANTERIOR).mean(axis=0)
     back = np.argwhere(mask == POSTERIOR).mean(axis=0)
@@ -135,7 +140,7 @@ def shape_measures(mask: UInt8[np.ndarray, "wx wy wz"]) -> dict[str, float]:
 def split_by_patient(
     patients: Int64[np.ndarray, " exams"], train_exams: int, seed: int
 ) -> Bool[np.ndarray, " exams"]:
-    """Draws patients into the training set until it has this many exams, whole patients only."""
+    """Draws complete patients for the training set until it has this many exams."""
     rng = np.random.default_rng(seed)
     in_train = np.zeros(len(patients), dtype=bool)
     for patient in rng.permutation(np.unique(patients)):
@@ -148,7 +153,7 @@ def split_by_patient(
 def three_planes(
     image: UInt8[np.ndarray, "x y z"],
 ) -> dict[str, UInt8[np.ndarray, "slices rows cols"]]:
-    """The three orthogonal stacks; front (axial) or top (coronal, sagittal) is the first row."""
+    """Returns the three orthogonal stacks; the first row is the front (axial) or the top."""
     return {
         "axial": image.transpose(2, 1, 0)[:, ::-1],
         "coronal": image.transpose(1, 2, 0)[:, ::-1],
@@ -157,16 +162,17 @@ def three_planes(
 
 
 def leak_check(root: Path) -> dict[str, dict[str, Auc]]:
-    """What stack sizes and global intensity statistics tell of each finding.
+    """Measures how well stack sizes and global intensity statistics predict each finding.
 
-    A logistic regression (scikit-learn's defaults on standardised columns) on `global_statistics`.
+    The model is a logistic regression (scikit-learn's defaults on standardised columns) on
+    `global_statistics`.
 
     Args:
-        root: a data set that `write_exams` wrote.
+        root: a data set written by `write_exams`.
 
     Returns:
-        finding -> how it was scored -> AUC: fitted on train and scored on valid; and five-fold
-        cross-validation over all exams, no patient in two folds.
+        Finding -> method -> AUC. The methods are: fitted on train and scored on valid; and
+        five-fold cross-validation over all exams, with each patient in one fold.
     """
     patient_of = json.loads((root / "source.json").read_text())["exams"]
     train, valid = (Dataset.of_split(root, split) for split in ("train", "valid"))
@@ -191,7 +197,7 @@ def _model() -> Pipeline:
 
 
 def global_statistics(exams: Dataset) -> Float64[np.ndarray, "exams columns"]:
-    """For each stack: size, mean, standard deviation, seven percentiles, histogram of 16 bins."""
+    """Returns size, mean, SD, seven percentiles and a histogram of 16 bins of each stack."""
     return np.array([np.concatenate([_of_stack(s) for s in e.stacks.values()]) for e in exams])
 
 
@@ -204,7 +210,7 @@ def _of_stack(stack: UInt8[np.ndarray, "slices rows cols"]) -> Float[np.ndarray,
 
 
 def leak_table(leaks: dict[str, dict[str, Auc]]) -> str:
-    """The leak check as plain text."""
+    """Formats the result of the leak check as plain text."""
     lines = [
         "Sizes and global intensities alone (logistic regression):",
         f"{'finding':<10}{'scored by':<16}{'AUC':>6}   {'95 % interval':<16}"
@@ -221,7 +227,7 @@ def leak_table(leaks: dict[str, dict[str, Auc]]) -> str:
 
 
 def main() -> None:
-    """Writes the exams, checks that they don't leak, then trains, predicts and evaluates."""
+    """Writes the exams, checks them for leaks, then trains, predicts and evaluates."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, help="folder for the data set, the run and its results")
     parser.add_argument("--seed", type=int, default=0, help="of the split")

@@ -1,10 +1,10 @@
-"""The picture of docs/reference/import-rules.md: the orientation of imported exams, plane by plane.
+"""Figure of docs/reference/import-rules.md: orientation of imported exams in each plane.
 
     python benchmarks/import_pictures.py [--data ../shared/data] [--out docs/images]
 
-The upper row is a phantom whose slices were turned and exchanged before they were written as
-DICOM; the lower one, where the data is there, a real sagittal series (test data of gattia/pymskt,
-MIT), which is not part of the project.
+The upper row shows a phantom whose slices were rotated and reordered before they were written as
+DICOM; the lower row, if the data are available, a real sagittal series (test data of
+gattia/pymskt, MIT), which is not part of the project.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the tests' hospital writes DICOM
+sys.path.insert(0, str(ROOT))  # for tests.sources.clinical.hospital, which writes DICOM
 from tests.sources.clinical.hospital import PROTOCOL, export_series  # noqa: E402  # after the path
 
 REAL = "knee_sag_t2_1echo_dicom_pymskt_MIT.zip"
@@ -41,12 +41,12 @@ EDGES = {
     Plane.SAGITTAL: ("head", "foot", "front", "back", "right", "left"),
 }
 OFF = 24
-"""Rows by which the phantom is moved off the middle before it is imported."""
+"""Number of rows by which the phantom is shifted from the middle before import."""
 TURNED = ((True, False, True), (False, True, True), (True, True, False))
 
 
 def phantom(folder: Path) -> Path:
-    """A right knee as a scanner might write it: axes turned, off the middle, seen from afar."""
+    """Writes a right knee as DICOM, with reversed or transposed axes and off-centre."""
     exam = render_exam(4, Truth(abnormal=True, acl=False, meniscus=False), size=256)
     for scan, turned in zip(PROTOCOL, TURNED, strict=True):
         series = exam.protocol.series[str(scan.plane)]
@@ -64,7 +64,7 @@ def phantom(folder: Path) -> Path:
 
 
 def show(axis: Axes, plane: Plane, stack: np.ndarray, index: int, name: str) -> None:
-    """One slice with its edges named and its middle marked."""
+    """Shows a slice with the names of its edges and its middle marked."""
     axis.imshow(stack[index], cmap="gray", vmin=0, vmax=255)
     axis.axhline(128, color="#ff9500", linewidth=0.5, linestyle=":")
     axis.axvline(128, color="#ff9500", linewidth=0.5, linestyle=":")
@@ -80,13 +80,13 @@ def show(axis: Axes, plane: Plane, stack: np.ndarray, index: int, name: str) -> 
 
 
 def stacks_of(source: Path, folder: Path) -> tuple[Imported, Dataset]:
-    """What `mrknee import` makes of a source."""
+    """Imports a source as `mrknee import` does."""
     imported = import_exams(source, folder, allow_missing_plane=True)
     return imported, Dataset(folder, allow_missing_plane=True)
 
 
 def draw(data: Path, file: Path) -> None:
-    """Writes the picture."""
+    """Writes the figure."""
     real = data / REAL
     rows = 1 + real.exists()
     figure, axes = plt.subplots(rows, 3, figsize=(10.5, 3.7 * rows), squeeze=False)
@@ -107,7 +107,7 @@ def draw(data: Path, file: Path) -> None:
 
 
 def main() -> None:
-    """Draws."""
+    """Reads the command line and writes the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     data = os.environ.get("MRKNEE_DATA", str(ROOT.parent / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=Path(data))

@@ -1,17 +1,18 @@
-"""Does peak memory grow with the number of exams? Training and prediction of few and of many.
+"""Peak memory of training, prediction and the service: does it grow with the number of exams?
 
 python benchmarks/memory.py OUT [--few 100] [--many 2000]
-python benchmarks/memory.py OUT --recipes      # only what the shipped recipes need
+python benchmarks/memory.py OUT --recipes      # only the recipes of the package
 
-The exams have MRNet's size and slice counts; the many are links to the few, so that the disk holds
-them. Both have a small network (prediction an exported one), so that thousands of exams take
-minutes and not an hour: what could grow with their number is the bookkeeping, which is the same for
-any network. The reference network's own peaks, of a few exams, are told beside it, and those of a
-service that is asked to read and to explain MRNet's largest exam, 3 x 61 slices, five times.
+The exams have MRNet's size and slice counts; files of the large data set are links to those of the
+small one, to save disk space. Both are used with a small network (exported, for prediction), so
+that thousands of exams take minutes instead of an hour: only the bookkeeping could grow with their
+number, and it is the same for any network. In addition, the script reports the peaks of the
+reference network for a few exams, and of a service that reads and explains MRNet's largest exam,
+3 x 61 slices, five times.
 
-Every recipe that ships trains an epoch of RECIPE_EXAMS exams of that size: its peak memory (of the
-process that trains, and of the largest of its workers), the estimate it printed before, and its
-time per exam, by the clock and of the processor.
+Each recipe of the package trains one epoch of RECIPE_EXAMS exams of this size. The script reports
+the peak memory of the training process and of its largest worker, the estimate printed at the
+start, and the time per exam (wall clock and processor).
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ import numpy as np
 
 FINDINGS = ("abnormal", "acl", "meniscus")
 SEEDS = 8
-"""Different exams."""
+"""Number of different exams."""
 
 RECIPE_EXAMS = 8
-"""Exams in the training split of what the shipped recipes are measured on; some of them select."""
+"""Exams in the training split with which recipes are measured; some are used for selection."""
 
 PLAIN = {"weights": "none", "epochs": 1, "loggers": [], "precision": "auto"}
 SMALL = {
@@ -48,7 +49,7 @@ SMALL = {
 
 
 def make_exams(folder: Path) -> None:
-    """Noise in stacks of MRNet's size; memory doesn't depend on what they show."""
+    """Writes stacks of noise of MRNet's size; memory doesn't depend on their content."""
     from mrknee.exams import PLANES, write_stack
 
     rng = np.random.default_rng(0)
@@ -59,7 +60,7 @@ def make_exams(folder: Path) -> None:
 
 
 def link(folder: Path, root: Path, count: int) -> Path:
-    """A data set of so many exams in each split, whose files are links."""
+    """Creates a data set with `count` exams in each split, whose files are links."""
     from mrknee.exams import PLANES
 
     for split in ("train", "valid"):
@@ -75,7 +76,7 @@ def link(folder: Path, root: Path, count: int) -> Path:
 
 
 def write_largest(root: Path) -> Path:
-    """RECIPE_EXAMS training and four validation exams of MRNet's largest size, 3 x 61 slices."""
+    """Writes RECIPE_EXAMS training and four validation exams of 3 x 61 slices, MRNet's maximum."""
     from mrknee.exams import PLANES, write_labels, write_stack
 
     rng = np.random.default_rng(0)
@@ -86,14 +87,14 @@ def write_largest(root: Path) -> Path:
                 write_stack(root / split, plane, f"{split}-{number}", stack)
         for k, finding in enumerate(FINDINGS):
             labels = {f"{split}-{n}": float((n >> k) & 1) for n in range(count)}
-            if len(set(labels.values())) == 1:  # four exams show two findings' both classes only
+            if len(set(labels.values())) == 1:  # four exams have both classes of only two findings
                 labels[f"{split}-0"] = 1.0 - labels[f"{split}-0"]
             write_labels(root, split, finding, labels)
     return root
 
 
 def train_recipe(name: str, data: Path) -> dict[str, float]:
-    """Trains one epoch by a shipped recipe in this process; peaks in MB, seconds per exam."""
+    """Trains one epoch with a recipe in this process; returns peaks in MB and seconds per exam."""
     from mrknee.tensors.batches import Batch
     from mrknee.training import run
     from mrknee.training.loop import Objective, TrainingLoop
@@ -142,7 +143,7 @@ def train_recipe(name: str, data: Path) -> dict[str, float]:
 
 
 def measure_recipes(out: Path) -> dict[str, dict[str, float]]:
-    """Every shipped recipe at MRNet's largest exam, each in a process of its own."""
+    """Measures every recipe of the package with MRNet's largest exams, each in its own process."""
     from mrknee.training.recipe import recipe_names
 
     data = write_largest(out / "largest")
@@ -157,7 +158,7 @@ def measure_recipes(out: Path) -> dict[str, dict[str, float]]:
 
 
 def export_models(out: Path, data: Path) -> None:
-    """The reference network in 8 bits and in float32, and a small one, of random weights."""
+    """Exports the reference network in 8 bits and float32, and a small network; random weights."""
     import torch
 
     from mrknee.inference.export import Int8, export
@@ -178,10 +179,10 @@ def export_models(out: Path, data: Path) -> None:
 
 
 def child(what: str, data: Path, out: Path) -> None:
-    """Does it and prints this process's peak in MB.
+    """Performs a task and prints the peak memory of this process in MB.
 
-    `read MODEL` (a file or folder in `out`) and `train small|reference` are ours; `read` and
-    `train` without a name are the published loop's.
+    The tasks `read MODEL` (a file or folder in `out`) and `train small|reference` are mrknee's;
+    `read` and `train` without a name are those of the published loop.
     """
     verb, _, name = what.partition(" ")
     if verb == "recipe":
@@ -214,16 +215,16 @@ def child(what: str, data: Path, out: Path) -> None:
 
 
 def peak_in_child(what: str, data: Path, out: Path) -> float:
-    """What `child` prints in a process of its own."""
+    """Runs `child` in a new process and returns the peak memory that it prints."""
     command = [sys.executable, __file__, str(out), "--child", what, str(data)]
     ran = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
     return float(ran.stdout.split()[-1])
 
 
 def peak_of(process: int | str) -> float:
-    """A process's peak in MB.
+    """Returns the peak memory of a process in MB.
 
-    Not getrusage's figure, which a child inherits from the process that started it.
+    getrusage isn't used because a child inherits its value from the parent process.
     """
     status = Path(f"/proc/{process}/status").read_text().splitlines()
     peak = next(line for line in status if line.startswith("VmHWM"))
@@ -231,7 +232,7 @@ def peak_of(process: int | str) -> float:
 
 
 def serve_largest(model: Path) -> float:
-    """The peak of a service, in MB, after predictions, explanations and pages of 3 x 61 slices."""
+    """Returns a service's peak in MB after predictions, explanations and pages of 3 x 61 slices."""
     from mrknee.exams import PLANES
 
     body = b""
@@ -260,7 +261,7 @@ def serve_largest(model: Path) -> float:
 
 
 def main() -> None:
-    """Measures each in a process of its own, prints and writes OUT/memory.json."""
+    """Measures each task in its own process, prints the results and writes OUT/memory.json."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--few", type=int, default=100)

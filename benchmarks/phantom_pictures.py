@@ -1,9 +1,9 @@
-"""The pictures of docs/background/phantom.md: the phantom beside a real knee, and its lesions.
+"""Figures of docs/background/phantom.md: the phantom next to a real knee, and its lesions.
 
     python benchmarks/phantom_pictures.py [--data ../shared/data] [--out docs/images]
 
-The real knee (test data of gattia/pymskt, MIT) is not part of the project; without it only the
-lesions are drawn.
+The real knee (test data of gattia/pymskt, MIT) is not part of the project; without it, only the
+figure of the lesions is written.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from matplotlib.axes import Axes
 SPACING = 1.5
 T2_NAME = "knee_sag_t2_pymskt_MIT.nii.gz"
 PIXEL, GAP = 0.625, 4.0
-"""The real series: in plane, and from slice to slice, in mm."""
+"""Pixel spacing and slice distance of the real series, in mm."""
 # The real series (3 T, no fat saturation) has TR 2450 and TE 31.6 ms. The phantom's T2 contrast
-# looks like it at an echo twice as late; at the same one its muscle is brighter than life.
+# is similar at twice this echo time; at the same echo time, its muscle is too bright.
 REPETITION, ECHO = 2450.0, 60.0
-# The middle of the real knee's joint: rows from its top, columns from its front, slices from left.
+# Centre of the real knee's joint: rows from the top, columns from the front, slices from the left.
 JOINT = (146.0, 131.0, 11.0)
-# The slices shown, in mm from the middle of the joint: lateral, up, back.
+# Positions of the slices shown, in mm from the centre of the joint: lateral, up, back.
 SAGITTAL = (-28.0, -20.0, -12.0, 4.0, 16.0, 36.0)
 CORONAL = (-16.0, 0.0, 10.0, 20.0)
 AXIAL = (42.0, 24.0, 10.0, -14.0, -32.0)
 SIDE, NARROW = 132.0, 88.0
-"""What is shown: a square, and of coronal and axial slices a width (mm)."""
+"""Side of the square that is shown, and width of coronal and axial slices, in mm."""
 
 
 def phantom_knee() -> dict[str, np.ndarray]:
-    """One normal right knee about as large as the real one, T2 in all planes."""
+    """Generates a normal right knee of about the size of the real one, T2 in all planes."""
     knee = replace(
         draw_anatomy(np.random.default_rng(21)),
         right=True,
@@ -90,14 +90,14 @@ def phantom_knee() -> dict[str, np.ndarray]:
 
 
 def phantom_slice(stack: np.ndarray, plane: str, place: float) -> np.ndarray:
-    """The phantom's slice at a place in mm, cut to what is shown."""
+    """Returns the cropped slice of the phantom at a position in mm."""
     sign = 1.0 if plane == "coronal" else -1.0
     image = stack[round(len(stack) // 2 + sign * place / SPACING)]
     return cut(image, 127.5, 127.5, SIDE if plane == "sagittal" else NARROW)
 
 
 def real_knee(data: Path) -> np.ndarray:
-    """The real sagittal series: (rows from the top, columns from the front, slices from left)."""
+    """Reads the real sagittal series: (rows from top, columns from front, slices from left)."""
     from nibabel.nifti1 import Nifti1Image
 
     volume = Nifti1Image.from_filename(str(data / T2_NAME)).get_fdata().transpose(1, 0, 2)
@@ -105,12 +105,12 @@ def real_knee(data: Path) -> np.ndarray:
 
 
 def real_slice(volume: np.ndarray, plane: str, place: float) -> np.ndarray:
-    """The real knee's slice at a place in mm; coronal and axial ones are reformatted."""
+    """Returns the real knee's slice at a position in mm; coronal and axial ones are reformatted."""
     row, column, middle = JOINT
     if plane == "sagittal":
         return cut(volume[:, :, round(middle + place / GAP)], row, column, SIDE)
-    # A cubic spline carries the 4 mm between slices over to 0.625 mm; right goes to the left.
-    # They are as thick as the phantom's slices.
+    # A cubic spline interpolates from 4 mm between slices to 0.625 mm; right is displayed on the
+    # left. The slices are as thick as those of the phantom.
     axis, first = (0, row - place / PIXEL) if plane == "axial" else (1, column + place / PIXEL)
     slab = np.arange(round(GAP / PIXEL)) + round(first - GAP / PIXEL / 2)
     image = volume.take(slab, axis=axis).mean(axis=axis)
@@ -121,7 +121,7 @@ def real_slice(volume: np.ndarray, plane: str, place: float) -> np.ndarray:
 
 
 def cut(image: np.ndarray, row: float, column: float, width: float) -> np.ndarray:
-    """A window of SIDE by ``width`` mm around a place; beyond the image it is black."""
+    """Crops a window of SIDE by ``width`` mm around a position; black outside of the image."""
     rows, columns = round(SIDE / PIXEL), round(width / PIXEL)
     room = np.pad(image, rows)
     top, left = round(row + rows - rows / 2), round(column + rows - columns / 2)
@@ -129,7 +129,7 @@ def cut(image: np.ndarray, row: float, column: float, width: float) -> np.ndarra
 
 
 def compare(data: Path, out: Path) -> None:
-    """Write phantom_vs_real.png: rows in pairs, the real knee over the phantom."""
+    """Writes phantom_vs_real.png: pairs of rows, the real knee above the phantom."""
     real, ours = real_knee(data), phantom_knee()
     shown = [[("sagittal", place) for place in SAGITTAL]]
     shown.append([("coronal", place) for place in CORONAL] + [("axial", place) for place in AXIAL])
@@ -142,7 +142,7 @@ def compare(data: Path, out: Path) -> None:
 
 
 def show(rows: Sequence[Sequence[np.ndarray]], names: Sequence[str], file: Path) -> None:
-    """Images in rows as wide as each other, each row named at its left."""
+    """Writes a figure of rows of images, with the name of each row at its left."""
     figure = plt.figure(figsize=(14.7, 2.385 * len(rows)))
     margin, gap = 0.018, 0.003
     for line, (images, name) in enumerate(zip(rows, names, strict=True)):
@@ -160,7 +160,7 @@ def show(rows: Sequence[Sequence[np.ndarray]], names: Sequence[str], file: Path)
 
 
 def lesion_panel(axis: Axes, exam: PhantomExam, finding: str, plane: str, name: str) -> None:
-    """The slice with the most of a lesion, its outline in colour."""
+    """Shows the slice with the largest part of a lesion, and the lesion's outline in colour."""
     mask = exam.masks[finding][plane]
     index = int(mask.sum(axis=(1, 2)).argmax())
     axis.imshow(exam.stacks[plane][index], cmap="gray", vmin=0, vmax=255)
@@ -170,7 +170,7 @@ def lesion_panel(axis: Axes, exam: PhantomExam, finding: str, plane: str, name: 
 
 
 def first_seed(truth: Truth, wanted: str, start: int = 0) -> tuple[int, PhantomExam]:
-    """The first seed whose lesions are of the wanted kind only."""
+    """Finds the first seed for which all lesions are of the wanted kind, the first not mild."""
     from mrknee.sources.phantom.exam import draw_exam_lesions
 
     for seed in range(start, start + 2000):
@@ -183,7 +183,7 @@ def first_seed(truth: Truth, wanted: str, start: int = 0) -> tuple[int, PhantomE
 
 
 def lesions(out: Path) -> None:
-    """Write phantom_lesions.png: every kind of lesion, outlined, in two planes."""
+    """Writes phantom_lesions.png: every kind of lesion, outlined, in two planes."""
     tear = Truth(abnormal=True, acl=False, meniscus=True)
     cases = [("AclTear", Truth(abnormal=True, acl=True, meniscus=False), "acl", "ACL tear")]
     kinds = ("horizontal", "vertical", "bucket-handle")
@@ -209,7 +209,7 @@ def lesions(out: Path) -> None:
 
 
 def main() -> None:
-    """Write both pictures."""
+    """Reads the command line and writes both figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     here = Path(__file__).resolve().parents[1]
     data = os.environ.get("MRKNEE_DATA", str(here.parent / "shared" / "data"))

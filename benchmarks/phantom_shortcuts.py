@@ -1,9 +1,9 @@
-"""Can the phantom's labels be read off without looking at the knee? They must not be.
+"""Test for shortcuts: whether slice counts and histograms predict the phantom's labels.
 
-A logistic regression gets only what a lazy network could use: the three slice counts and the
-intensity histogram of each whole stack. It is fitted to MRNet's training mix of labels, with five
-folds, at several strengths of regularisation, and the best of them is reported: the shortcut gets
-every advantage. For acl and meniscus the AUC must not exceed 0.65.
+A logistic regression is fitted to the three slice counts and the intensity histogram of each stack,
+which a network could use without looking at the knee. It is cross-validated in five folds on
+MRNet's mix of training labels, with several strengths of regularisation. The best strength is
+reported, which favours the shortcut. For acl and meniscus, the AUC must not exceed 0.65.
 
     python benchmarks/phantom_shortcuts.py [--exams 500] [--size 128] [--seed 7]
 """
@@ -32,7 +32,7 @@ STRENGTHS = (0.0003, 0.003, 0.03, 0.3)
 
 
 def shortcut_features(folder: Dataset) -> np.ndarray:
-    """Slice counts and histograms: (exams, 3 + 3 * BINS)."""
+    """Returns slice counts and histograms: (exams, 3 + 3 * BINS)."""
     rows = []
     for exam in folder:
         stacks = [np.asarray(exam.stacks[plane]) for plane in PLANES]
@@ -42,7 +42,7 @@ def shortcut_features(folder: Dataset) -> np.ndarray:
 
 
 def shortcut_auc(features: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """The best strength's out-of-fold AUC with its 95 % bootstrap interval."""
+    """Returns the out-of-fold AUC of the best strength, with its 95 % bootstrap interval."""
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     best, best_scores = -1.0, np.zeros(len(labels))
     for strength in STRENGTHS:
@@ -62,7 +62,7 @@ def shortcut_auc(features: np.ndarray, labels: np.ndarray) -> tuple[float, float
 
 
 def main() -> int:
-    """Write the exams, fit the shortcut, print the table; 1 if a label can be read off."""
+    """Writes the exams, fits the regression and prints a table; returns 1 if an AUC is too high."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--exams", type=int, default=500)
     parser.add_argument("--size", type=int, default=128)

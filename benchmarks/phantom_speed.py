@@ -1,4 +1,4 @@
-"""How long one synthetic exam takes on one core: medians over several exams.
+"""Duration of generating one synthetic exam on one core: medians over several exams.
 
 OPENBLAS_NUM_THREADS=1 python benchmarks/phantom_speed.py [--exams 9]
 """
@@ -13,11 +13,11 @@ import time
 
 THREADS = "OPENBLAS_NUM_THREADS"
 CASES = ((256, 1.0, 3.0), (128, 1.0, None), (128, 0.5, 0.3), (96, 1.0, None), (96, 0.5, 0.3))
-"""Image edge in px, factor on MRNet's slice counts, limit in seconds (None: information)."""
+"""Image side in pixels, factor on MRNet's slice counts, limit in seconds (None: no limit)."""
 
 
 def main() -> int:
-    """Print a table of medians; 1 if a limit is broken."""
+    """Prints a table of medians; returns 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--exams", type=int, default=9)
     exams = parser.parse_args().exams
@@ -35,7 +35,7 @@ def main() -> int:
             render_exam(seed, truth, size=size, slice_factor=factor)
             wall.append(time.perf_counter() - start)
             cpu.append(time.process_time() - start_cpu)
-        # The limit is for the core's own time: a machine shared with others shows more on the wall.
+        # The limit applies to processor time; wall-clock time is longer if the machine is busy.
         mean_wall, mean_cpu = statistics.median(wall), statistics.median(cpu)
         broken |= limit is not None and mean_cpu > limit
         shown = "-" if limit is None else f"{limit:g}"
@@ -45,7 +45,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     if os.environ.get(THREADS) != "1":
-        # The thread count is fixed when numpy is imported, so start again with one.
+        # The number of threads is fixed when numpy is imported, so restart with one.
         os.environ[THREADS] = "1"
         os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 - this very program
     sys.exit(main())

@@ -1,8 +1,9 @@
-"""The published system's loops, restated plainly from their description, to measure beside.
+"""The published system's training and evaluation loops, reimplemented for comparison.
 
-One exam a step; prepared in float64 in the loader's workers; three separate AlexNets in float32;
-after every step the AUC of the whole history, for each finding; gradients on while evaluating. What
-its faults don't cost time is left out. (LearnOpenCV, "MRNet - The Multi-Task Approach", 2020.)
+One exam per step, prepared in float64 by the loader's workers; three separate AlexNets in float32;
+after each step, the AUC of each finding over the complete history; gradients enabled in evaluation.
+Faults that don't cost time are not reproduced. (LearnOpenCV, "MRNet - The Multi-Task Approach",
+2020.)
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from torchvision.models import alexnet  # type: ignore[import-untyped]
 PLANES = ("axial", "coronal", "sagittal")
 FINDINGS = ("abnormal", "acl", "meniscus")
 WORKERS = 4
-"""The published code's."""
+"""Number of the loader's workers in the published code."""
 
 Item = tuple[list[Tensor], Tensor]
 
 
 class ReferenceExams(Dataset[Item]):
-    """Exams of one split, prepared one by one on the processor."""
+    """Exams of one split, prepared one at a time on the CPU."""
 
     def __init__(self, data: Path, split: str, *, augment: bool, size: int, crop: int) -> None:
         self.folder, self.augment, self.margin = data / split, augment, (size - crop) // 2
@@ -42,7 +43,7 @@ class ReferenceExams(Dataset[Item]):
         return [self.prepare(stack) for stack in stacks], torch.from_numpy(self.labels[index])
 
     def prepare(self, stack: np.ndarray) -> Tensor:
-        """Crop, turn and shift and flip, minimum to maximum, mean and SD, three channels."""
+        """Crops, augments, scales minimum to maximum and by mean and SD, and repeats channels."""
         edge = self.margin
         stack = stack[:, edge:-edge, edge:-edge].astype(np.float64)
         if self.augment:
@@ -63,9 +64,9 @@ class ReferenceExams(Dataset[Item]):
 
 
 def interpolated(stack: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
-    """Every slice at places moved by matrix and shift, bilinearly: four look-ups a pixel.
+    """Transforms all slices by matrix and shift, bilinearly, with four look-ups per pixel.
 
-    The published code calls a library that turns, then shifts, each time so.
+    The library called by the published code rotates and shifts in two separate steps of this kind.
     """
     side = stack.shape[1]
     steps = torch.arange(side, dtype=torch.float64)
@@ -93,7 +94,7 @@ class ReferenceNetwork(nn.Module):
         self.classifier = nn.Linear(len(PLANES) * 256, findings)
 
     def forward(self, stacks: list[Tensor]) -> Tensor:
-        """Stacks (slices, 3, rows, cols) to logits (findings,)."""
+        """Computes logits (findings,) from one stack (slices, 3, rows, cols) per plane."""
         pooled = [
             self.average(features(stack)).flatten(1).max(dim=0).values
             for features, stack in zip(self.planes, stacks, strict=True)
@@ -103,12 +104,13 @@ class ReferenceNetwork(nn.Module):
 
 
 class ReferenceLoop:
-    """Its training and evaluation, one exam at a time.
+    """Training and evaluation of the reference network, one exam at a time.
 
     Args:
-        network: what to train.
-        pos_weight: negatives over positives, a finding.
+        network: the network to train.
+        pos_weight: negatives / positives of each finding.
         rate: learning rate; the published one is 1e-5.
+        device: device of the network.
     """
 
     def __init__(
@@ -121,11 +123,11 @@ class ReferenceLoop:
         self.predictions: list[np.ndarray] = []
 
     def forget(self) -> None:
-        """A new epoch's history."""
+        """Clears the history at the start of an epoch."""
         self.truth, self.predictions = [], []
 
     def read(self, stacks: list[Tensor], labels: Tensor) -> Tensor:
-        """One exam's loss; its prediction joins the history, whose AUCs are computed anew."""
+        """Computes an exam's loss, adds its prediction to the history and recomputes the AUCs."""
         logits = self.network([stack.to(self.device) for stack in stacks])
         loss: Tensor = self.loss(logits, labels.to(self.device))
         self.truth.append(labels.numpy())
@@ -137,7 +139,7 @@ class ReferenceLoop:
         return loss
 
     def step(self, stacks: list[Tensor], labels: Tensor) -> float:
-        """One exam, one step of Adam."""
+        """Makes one step of Adam on one exam."""
         self.adam.zero_grad()
         loss = self.read(stacks, labels)
         torch.autograd.backward(loss)
@@ -145,14 +147,14 @@ class ReferenceLoop:
         return float(loss.detach())
 
     def train(self, exams: ReferenceExams) -> None:
-        """One epoch over the exams, shuffled."""
+        """Trains one epoch on the shuffled exams."""
         self.network.train()
         self.forget()
         for stacks, labels in loaded(exams, shuffle=True):
             self.step(stacks, labels)
 
     def evaluate(self, exams: ReferenceExams) -> np.ndarray:
-        """Probabilities (exams, findings), in order; as published, gradients stay on."""
+        """Returns probabilities (exams, findings), in order; as published, with gradients."""
         self.network.eval()
         self.forget()
         for stacks, labels in loaded(exams, shuffle=False):
@@ -161,7 +163,7 @@ class ReferenceLoop:
 
 
 def loaded(exams: ReferenceExams, *, shuffle: bool) -> Iterator[Item]:
-    """The exams through a loader of one exam a batch."""
+    """Yields the exams from a loader with one exam per batch."""
     loader = DataLoader(exams, batch_size=1, shuffle=shuffle, num_workers=WORKERS)
     for stacks, labels in loader:
         yield [stack[0] for stack in stacks], labels[0]

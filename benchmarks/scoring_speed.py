@@ -1,4 +1,4 @@
-"""How long the paired DeLong test of two models on 200,000 exams takes, and what is in it.
+"""Duration of the paired DeLong test of two models on 200,000 exams, and of its parts.
 
 OPENBLAS_NUM_THREADS=1 python benchmarks/scoring_speed.py [--exams 200000]
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 
 THREADS = "OPENBLAS_NUM_THREADS"
 LIMIT = 1.0
-"""Seconds for the test."""
+"""Maximum duration of the test in seconds."""
 
 
 def main() -> int:
-    """Print a table of medians; 1 if the test takes longer than its limit."""
+    """Prints a table of medians; returns 1 if the test exceeds the limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--exams", type=int, default=200_000)
     parser.add_argument("--repeats", type=int, default=7)
@@ -38,7 +38,7 @@ def main() -> int:
     positive = labels == 1
 
     def by_midranks() -> None:
-        # Sun & Xu's three rankings a model: among all, among positives, among negatives.
+        # Sun & Xu's three rankings per model: among all, among positives, among negatives
         for among in (slice(None), positive, ~positive):
             rankdata(scores[:, among], axis=1)
 
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Returns the name of the processor, if the system provides it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -80,7 +80,7 @@ def processor() -> str:
 
 if __name__ == "__main__":
     if os.environ.get(THREADS) != "1":
-        # The thread count is fixed when numpy is imported, so start again with one.
+        # The number of threads is fixed when numpy is imported, so restart with one.
         os.environ[THREADS] = "1"
         os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 - this very program
     sys.exit(main())

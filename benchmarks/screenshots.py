@@ -1,9 +1,9 @@
-"""The pictures of the report: a page's first screens, in a phone's and a desk's width.
+"""Screenshots of a report: the top of the page at phone and desktop width.
 
     python benchmarks/screenshots.py report.html [--out docs/images] [--name report]
 
-Needs Playwright and a Chromium (`apt install chromium`). Looks at the page as a person with that
-width does; also with the colours of night, and as print, where `--all` asks for it.
+With `--all`, the complete page is also captured, in light and dark colours and as printed. Requires
+Playwright and Chromium (`apt install chromium`).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 SIZES = {390: 844, 1280: 900}
-"""Width -> height of a screen, in CSS pixels: a phone and a laptop."""
+"""Width -> height of the screen, in CSS pixels: a phone and a laptop."""
 
 SCREENS = {390: 3.0, 1280: 2.0}
-"""Width -> how many screens of the page a picture shows."""
+"""Width -> maximum height of a screenshot, as a multiple of the screen's height."""
 
 
 def picture(page: Page, source: Path, target: Path, width: int, *, whole: bool = False) -> None:
-    """Takes a picture of a page.
+    """Takes a screenshot of an HTML file.
 
     Args:
-        page: a browser's page.
+        page: the page of a browser.
         source: the HTML file.
         target: the PNG to write.
-        width: of the window, one of `SIZES`.
-        whole: the whole page instead of its first screens.
+        width: width of the window, one of `SIZES`.
+        whole: capture the complete page instead of its top.
     """
     page.set_viewport_size({"width": width, "height": SIZES[width]})
     page.goto(source.resolve().as_uri())
@@ -43,7 +43,7 @@ def picture(page: Page, source: Path, target: Path, width: int, *, whole: bool =
 
 
 def main() -> None:
-    """Reads the command line and takes the pictures."""
+    """Reads the command line and takes the screenshots."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("report", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))

@@ -1,14 +1,15 @@
-"""The service under load: 1 to 32 clients, with and without 8 slow ones.
+"""Load test of the service: 1 to 32 clients, with and without 8 slow ones.
 
 python benchmarks/serving_load.py MODEL [--seconds 15] [--clients 1 4 8 32] [--slices 61]
 
 Starts `mrknee serve MODEL` at 127.0.0.1 and sends exams of MRNet's size (3 x SLICES slices of
-256 x 256, smooth noise) to /predict: each client sends its next as soon as it has an answer, and
-waits as long as a 503 says. The slow ones send the beginning of an exam, then a byte per second,
-and come again whenever they are ended.
+256 x 256, smooth noise) to /predict. Each client sends the next exam when it has received an
+answer; after a 503 it waits for the time stated in Retry-After. Slow clients send the beginning of
+an exam, then one byte per second, and reconnect when they are disconnected.
 
-Prints a table: answers and refusals, exams per second, median and 95th percentile of an answered
-request's time, and the slowest answer of /health, which is asked ten times a second.
+Prints a table: numbers of answers and refusals, exams per second, median and 95th percentile of
+the duration of answered requests, and the longest duration of /health, which is requested ten
+times per second.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ KIND = f"multipart/form-data; boundary={EDGE}"
 
 
 def exam_body(slices: int) -> bytes:
-    """A form with three stacks."""
+    """Returns the body of a form with three stacks."""
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(0)
@@ -49,12 +50,12 @@ def exam_body(slices: int) -> bytes:
 
 
 class Load:
-    """Clients of one service, for some seconds.
+    """Clients of one service, for a limited time.
 
     Args:
-        port: where the service is.
-        body: what honest clients send.
-        seconds: how long no new request is later than.
+        port: port of the service on 127.0.0.1.
+        body: body of the requests of normal clients.
+        seconds: time in seconds after which no new request is sent.
     """
 
     def __init__(self, port: int, body: bytes, seconds: float) -> None:
@@ -69,7 +70,7 @@ class Load:
         return time.monotonic() < self._until
 
     def honest(self) -> None:
-        """One client after the other's answer."""
+        """Runs a normal client, which sends one request after another."""
         while self._on:
             began = time.monotonic()
             connection = HTTPConnection("127.0.0.1", self._port, timeout=300)
@@ -89,7 +90,7 @@ class Load:
             time.sleep(pause)
 
     def slow(self) -> None:
-        """One byte per second."""
+        """Runs a slow client, which sends one byte per second."""
         head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {KIND}\r\n"
         begin = f"{head}Content-Length: {len(self._body)}\r\n\r\n".encode() + self._body[:200]
         while self._on:
@@ -100,7 +101,7 @@ class Load:
                     sending.sendall(b"x")
 
     def watch(self) -> None:
-        """Asks /health."""
+        """Requests /health repeatedly and records the durations."""
         while self._on:
             began = time.monotonic()
             connection = HTTPConnection("127.0.0.1", self._port, timeout=300)
@@ -111,7 +112,7 @@ class Load:
             time.sleep(0.1)
 
     def run(self, clients: int, slow: int) -> None:
-        """All of them at once."""
+        """Runs all clients concurrently until they have finished."""
         work = [self.watch] + [self.slow] * slow + [self.honest] * clients
         threads = [threading.Thread(target=one) for one in work]
         for thread in threads:
@@ -121,7 +122,7 @@ class Load:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Starts the service, runs the load tests and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--seconds", type=float, default=15.0)

@@ -1,12 +1,12 @@
-"""How fast mrknee is, beside the published system's loop and beside what the machine allows.
+"""Speed of mrknee, compared with the published system's loop and with the limits of the machine.
 
-python benchmarks/speed.py [--quick] [--out speed.json]      (`make bench` is the quick one)
+python benchmarks/speed.py [--quick] [--out speed.json]      (`make bench` runs the quick version)
 
-All this runs in one process, the sides of a row in turn (A B A B), after one round to warm up;
-medians and ratios are printed, and written as JSON with machine and versions. Start-up and peak
-memory are other processes' (how memory grows with the exams is `memory.py`'s, AUCs are
-`speed_auc.py`'s). The exams are synthetic knees of MRNet's size; weights are random,
-since speed doesn't depend on them.
+The sides of each row are measured alternately (A B A B) in one process, after a warm-up round;
+start-up and peak memory are measured in separate processes. Medians and ratios are printed, and
+written as JSON with the machine and versions. The exams are synthetic knees of MRNet's size; the
+weights are random, since speed doesn't depend on them. `memory.py` measures how memory grows with
+the number of exams, `speed_auc.py` the AUCs.
 """
 
 from __future__ import annotations
@@ -53,44 +53,45 @@ from mrknee.training.parts import divide, load_part
 from mrknee.training.recipe import Recipe, load_recipe
 
 HISTORY = 565
-"""Exams the reference's AUCs run over at a step: half of MRNet's training exams."""
+"""Number of exams over which the reference computes AUCs in a step: half of MRNet's training
+exams."""
 
 PAUSE = 0.2
-"""Seconds between two sides: a library's threads wait busily for a while after their work, and
-would take a core from the next one."""
+"""Pause in seconds between two sides: a library's threads may busy-wait for a while after their
+work, and would occupy a core during the next measurement."""
 
 BATCH_EXAMS = 4
-"""Exams in a batch of ours."""
+"""Number of exams in a batch of mrknee."""
 
 REFERENCE = "reference"
 
 
 class Unrecorded:
-    """Writes and shows nothing while a training loop runs."""
+    """A record of training that writes and prints nothing."""
 
     def start(self, *_: object) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     trained = validated = end_epoch = end = start
 
     def has_stalled(self) -> bool:
-        """Never."""
+        """Returns False: training never stops early."""
         return False
 
 
 @dataclass
 class Row:
-    """One thing measured.
+    """The results of one measurement.
 
     Attributes:
-        name: what.
-        unit: of the figures, such as "s/exam".
-        figures: side -> its median.
-        spread: side -> lowest and highest.
-        n: how often each side was measured.
-        floor: the machine's least for the same work, in the same unit, and whose side it is held
-            against; None where there is none.
-        notes: what a reader must know.
+        name: what was measured.
+        unit: unit of the figures, such as "s/exam".
+        figures: side -> median.
+        spread: side -> minimum and maximum.
+        n: number of measurements per side.
+        floor: minimum for the same work on this machine, in the same unit; None if unknown.
+        floor_of: the side that is compared with the floor.
+        notes: name -> additional figure or text.
     """
 
     name: str
@@ -103,7 +104,7 @@ class Row:
     notes: dict[str, float | str] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
-        """A line a side, the reference first, with the ratio to it."""
+        """Yields one line per side, with the ratio to the reference, then the notes."""
         for side, figure in self.figures.items():
             low, high = self.spread[side]
             line = f"{self.name:<28}{side:<26}{figure:>10.4g} ({low:.4g} to {high:.4g}) {self.unit}"
@@ -120,7 +121,17 @@ class Row:
 def in_turn(
     sides: Mapping[str, Callable[[], object]], rounds: int, per: int = 1, device: str = "cpu"
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, list[float]]]:
-    """Seconds a unit of each side, run in turn; `per` units a run. One round first warms up."""
+    """Measures seconds per unit of all sides alternately, after one warm-up round.
+
+    Args:
+        sides: side -> function to measure.
+        rounds: number of measurements per side.
+        per: number of units processed in one call.
+        device: device that computes.
+
+    Returns:
+        Medians, ranges and all measurements, each by side.
+    """
     times: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(rounds + 1):
         for side, work in sides.items():
@@ -136,7 +147,7 @@ def in_turn(
 
 
 def timed(work: Callable[[], object], device: str) -> float:
-    """Seconds of one run: the processor's clock, or the device's own events."""
+    """Returns the seconds of one call, from the system's clock or from events of the device."""
     if device == "cpu":
         start = time.perf_counter()
         work()
@@ -152,7 +163,7 @@ def timed(work: Callable[[], object], device: str) -> float:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Meanwhile torch computes with one thread."""
+    """Restricts torch to one thread within the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -162,20 +173,20 @@ def one_thread() -> Iterator[None]:
 
 
 class Prepared(torch.nn.Module):
-    """Preparation and network together: what a batch costs from bytes to logits."""
+    """Preparation and network in one module, from bytes to logits."""
 
     def __init__(self, preparation: Preparation, network: Network) -> None:
         super().__init__()
         self.preparation, self.network = preparation, network
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """One logit per exam and finding."""
+        """Computes one logit per exam and finding."""
         logits: torch.Tensor = self.network(batch.prepared(self.preparation), batch.lengths)
         return logits
 
 
 class Bench:
-    """The exams, both networks with the same random weights, and the machine's limits."""
+    """The measurements, with their exams and the limits of the machine."""
 
     def __init__(self, folder: Path, *, train: int, valid: int, rounds: int) -> None:
         self.folder, self.rounds, self.device = folder, rounds, device_here()
@@ -196,19 +207,19 @@ class Bench:
         self.precision = "bfloat16" if self.bfloat16 else "float32"
 
     def network(self, findings: int = len(FINDINGS)) -> Network:
-        """Ours, of random weights."""
+        """Creates mrknee's network with random weights."""
         return Network(NetworkSettings(), FINDINGS[:findings])
 
     def loop(self, findings: int = len(FINDINGS), device: str = "cpu") -> ReferenceLoop:
-        """The reference's, of random weights."""
+        """Creates the reference loop, for a network with random weights."""
         return ReferenceLoop(ReferenceNetwork(findings), self.weights[:findings], device=device)
 
     def batch(self, count: int) -> Batch:
-        """The first exams, framed."""
+        """Returns a batch of the first training exams."""
         return join([frame_exam(self.train[i], self.preparation) for i in range(count)])
 
     def work(self, exams: Dataset, *, backward: bool = False) -> float:
-        """Operations of our network for an exam of the mean number of slices."""
+        """Returns the operations of mrknee's network for an exam with the mean slice count."""
         one = self.batch(1)
         reader = Prepared(self.preparation, self.network()).train(backward)
         slices = sum(sum(map(len, exam.stacks.values())) for exam in exams) / len(exams)
@@ -218,7 +229,7 @@ class Bench:
     # --- rows -----------------------------------------------------------------------------------
 
     def pipeline(self, *, augment: bool) -> Row:
-        """Files to what the loader hands over, and to the network's input; one thread, one core."""
+        """Measures reading: from files to batches, and to the network's input; one thread."""
         plain, view = self.plain[augment], AugmentationSettings(draw="plane") if augment else None
         count = min(len(self.train), 8)
 
@@ -244,7 +255,7 @@ class Bench:
         return Row(name, "s/exam", figures, spread, self.rounds, moved / narrow, "mrknee")
 
     def step(self, device: str = "cpu") -> Row:
-        """One training step, the exams in memory; the AUC history half an epoch long."""
+        """Measures a training step with exams in memory and an AUC history of half an epoch."""
         loop = self.loop(device=device)
         stacks, labels = self.plain[False][0]
         rng = np.random.default_rng(0)
@@ -260,7 +271,7 @@ class Bench:
         if self.bfloat16 or device != "cpu":
             sides["mrknee bfloat16, 1 exam"] = self._stepper(one, device, bfloat16=True)
             name = f"mrknee bfloat16, {BATCH_EXAMS} exams"
-            # the same exam several times, so that sides have the same slices an exam
+            # the same exam repeated, so that all sides have the same number of slices per exam
             sides[name] = self._stepper(join_same(one, BATCH_EXAMS), device, bfloat16=True)
         figures, spread, _ = in_turn(sides, self.rounds, device=device)
         for side in figures:
@@ -279,7 +290,7 @@ class Bench:
     def _stepper(
         self, batch: Batch, device: str, *, bfloat16: bool, findings: int = len(FINDINGS)
     ) -> Callable[[], None]:
-        """Our step as training makes it: forward, loss, backward, Adam."""
+        """Returns a function for a training step of mrknee: forward, loss, backward, Adam."""
         reader = Prepared(self.preparation, self.network(findings)).to(device).train()
         adam = torch.optim.Adam(reader.parameters(), lr=1e-5, weight_decay=0.01)
         weights, here = self.weights[:findings].to(device), batch.to(device)
@@ -295,7 +306,7 @@ class Bench:
         return step
 
     def one_network_or_three(self) -> Row:
-        """A training step of three findings in one network, and of three networks of one each."""
+        """Measures a training step of one network for three findings, and of three networks."""
         batch = self.batch(1)
         three = [self._stepper(batch, "cpu", bfloat16=self.bfloat16, findings=1) for _ in FINDINGS]
         sides = {
@@ -308,7 +319,7 @@ class Bench:
         return Row("three findings, a step", "s", figures, spread, self.rounds, notes=notes)
 
     def epoch(self) -> Row:
-        """A whole epoch, training and validation, each through its own loaders."""
+        """Measures an epoch of training and validation, with each side's own loaders."""
         loop = self.loop()
         count = len(self.train)
 
@@ -343,7 +354,7 @@ class Bench:
         loop.fit(training, load_part(parts.selecting, parts.chosen, recipe), Unrecorded())
 
     def models(self) -> dict[str, Model]:
-        """A run folder of random weights and what can be exported from it."""
+        """Creates a run folder with random weights and its exports; returns name -> model."""
         run = self.folder / "run"
         save_checkpoint(run / "best", self.network(), self.preparation.to_dict(), {}, {})
         export(run, self.folder / "float32.onnx")
@@ -359,7 +370,7 @@ class Bench:
         return found
 
     def latency(self, models: Mapping[str, Model]) -> Row:
-        """One exam, from its files to its probabilities."""
+        """Measures one exam from its files to its probabilities."""
         network = ReferenceNetwork().eval()
         turn = iter(range(10**9))
 
@@ -390,7 +401,7 @@ class Bench:
         )  # fmt: skip
 
     def cohort(self, models: Mapping[str, Model]) -> Row:
-        """All validation exams, read one after another as each side does it."""
+        """Measures the prediction of all validation exams, in each side's own way."""
         loop = self.loop()
         sides: dict[str, Callable[[], object]] = {
             REFERENCE: lambda: loop.evaluate(self.plain_valid),
@@ -403,13 +414,13 @@ class Bench:
         return Row("evaluation of a cohort", "s/exam", figures, spread, rounds, floor, best)
 
     def memory(self, sides: Mapping[str, str], what: str) -> Row:
-        """Peak memory of each side in a process of its own; what they do is `memory.py`'s."""
+        """Measures the peak memory of each side in its own process; `memory.py` has the tasks."""
         peaks = {side: peak_in_child(does, self.data, self.folder) for side, does in sides.items()}
         spread = {side: (peak, peak) for side, peak in peaks.items()}
         return Row(f"peak memory in MB, {what}", "MB", peaks, spread, 1)
 
     def start_up(self) -> Row:
-        """Each verb's --help, and one exam's prediction from process start."""
+        """Measures the --help of verbs, and the prediction of one exam, from process start."""
         verbs = ["phantom", "import", "check", "train", "predict", "submit", "evaluate", "compare"]
         verbs += ["explain", "export", "serve", "encoders", "demo"]
         mrknee = [sys.executable, "-m", "mrknee"]
@@ -433,7 +444,7 @@ class Bench:
 
 
 def join_same(one: Batch, count: int) -> Batch:
-    """A batch of one exam, several times."""
+    """Returns a batch that repeats one exam."""
     return Batch(
         one.ids * count,
         {plane: stack.repeat(count, 1, 1) for plane, stack in one.slices.items()},
@@ -443,12 +454,12 @@ def join_same(one: Batch, count: int) -> Batch:
 
 
 def run_quietly(command: list[str]) -> None:
-    """Runs a command to its end; what it prints is not shown."""
+    """Runs a command without showing its output."""
     subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # our own
 
 
 def has_openvino() -> bool:
-    """Whether the extra is installed."""
+    """Returns whether the extra is installed."""
     try:
         import openvino  # type: ignore[import-untyped, unused-ignore]  # noqa: F401
     except ImportError:
@@ -457,7 +468,7 @@ def has_openvino() -> bool:
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """All rows."""
+    """Makes all measurements."""
     yield bench.pipeline(augment=False)
     yield bench.pipeline(augment=True)
     yield bench.step()
@@ -475,12 +486,12 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Runs all measurements, prints and writes the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a version of about five minutes")
     parser.add_argument("--out", type=Path, default=Path("speed.json"))
     arguments = parser.parse_args()
-    # what loaders and trainers have to say is about settings chosen on purpose
+    # warnings of loaders and training concern settings that were chosen on purpose
     warnings.simplefilter("ignore")
     environment: dict[str, Any] = {"processor": processor(), **describe_environment()}
     with TemporaryDirectory() as folder:

@@ -1,13 +1,14 @@
-"""Is fast as good? AUCs of the two training loops, and of 8 bits, on synthetic knees.
+"""AUCs of the published and of mrknee's training loop, and of 8 bits, on synthetic knees.
 
 python benchmarks/speed_auc.py OUT [--train 700] [--valid 500] [--epochs 6] [--seed 0]
 
-The reference network, from the same random weights (by the rule of He et al. 2015), trained by the
-published loop (one exam a step, float32) and by mrknee (bfloat16 where the processor has it), one
-exam a step and four; then mrknee's model in 8 bits beside float32. Knees of 96 pixels with half of
-MRNet's slices, of which the middle 64 pixels are read. All keep their last epoch, so nothing is
-selected. `--seed` is of the order, the augmentation and the head's first weights; the knees stay.
-OUT can be used again with the same options: what is there is not made again.
+The reference network is trained from the same random weights (initialised as in He et al. 2015) by
+the published loop (one exam per step, float32) and by mrknee (one and four exams per step, in
+bfloat16 if the processor supports it). Then mrknee's model in 8 bits is compared with float32. The
+knees have 96 pixels, of which the central 64 are read, and half of MRNet's slices. The last epoch
+is used, without selection. `--seed` determines the order of exams, the augmentation and the initial
+weights of the head, not the knees. OUT can be used again with the same options: existing results
+are kept.
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ from mrknee.training.run import train
 
 SIZE, CROP = 96, 64
 RATE = 1e-4
-"""Learning rate; the published one, 1e-5, is for weights that ImageNet has trained."""
+"""Learning rate; the published one, 1e-5, is for weights pretrained on ImageNet."""
 
 EXAMS = (1, 4)
-"""Exams a step of ours; the rate grows with the root of their number, as is usual for Adam."""
+"""Exams per step of mrknee. The learning rate is proportional to the square root of their number,
+as is usual for Adam."""
 
 
 def initial_weights(file: Path) -> Path:
-    """AlexNet's convolutions by He's rule, as the file that both sides start from."""
+    """Writes AlexNet's convolutions, initialised by He's rule, as the start of both loops."""
     if not file.exists():
         torch.manual_seed(0)
         features = ReferenceNetwork().planes[0]
@@ -54,7 +56,7 @@ def initial_weights(file: Path) -> Path:
 
 
 def train_plainly(data: Path, start: Path, epochs: int, seed: int, out: Path) -> Predictions:
-    """The published loop's probabilities on valid after its last epoch."""
+    """Trains by the published loop; returns the predictions on valid after the last epoch."""
     if out.exists():
         return Predictions.read(out)
     torch.manual_seed(seed)
@@ -76,7 +78,7 @@ def train_plainly(data: Path, start: Path, epochs: int, seed: int, out: Path) ->
 
 
 def train_ours(data: Path, start: Path, epochs: int, seed: int, exams: int, run: Path) -> Path:
-    """Our run folder, by the reference recipe."""
+    """Trains by mrknee with the reference recipe; returns the model of the last epoch."""
     recipe = load_recipe(
         "reference",
         {
@@ -114,7 +116,7 @@ def main() -> None:
     found.update({name: load_model(last).predict(valid) for name, last in lasts.items()})
     first = next(iter(lasts.values()))
     export(first, given.out / "float32.onnx")
-    int8 = Int8(data, limit=1.0)  # what it costs is told below
+    int8 = Int8(data, limit=1.0)  # accepts any loss of AUC, which is reported below
     export(first, given.out / "int8.onnx", int8=int8)
     for name in ("float32.onnx", "int8.onnx"):
         found[name] = load_model(given.out / name).predict(valid)

@@ -1,4 +1,4 @@
-"""What speed.py has written, as the tables of docs/results/speed.md.
+"""Conversion of the results of speed.py to the tables of docs/results/speed.md.
 
 python benchmarks/speed_table.py docs/results/speed.json
 """
@@ -15,12 +15,12 @@ REFERENCE = "reference"
 
 
 def rounded(figure: float) -> str:
-    """Three digits, and no power of ten."""
+    """Formats a figure with three significant digits, without a power of ten."""
     return f"{figure:.3g}" if figure < 1000 else f"{figure:,.0f}"
 
 
 def lines(row: dict[str, Any]) -> Iterator[str]:
-    """A line a side: median, lowest to highest, times as fast, share of the floor."""
+    """Yields one line per side: median, range, times as fast, fraction of the floor."""
     for side, figure in row["figures"].items():
         low, high = row["spread"][side]
         base = row["figures"].get(REFERENCE)
@@ -32,7 +32,7 @@ def lines(row: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Prints the machine, the table and the notes."""
+    """Prints a description of the machine, the table and the notes."""
     result = json.loads(Path(sys.argv[1]).read_text())
     machine = result["environment"]
     packages = machine["packages"]

@@ -1,13 +1,13 @@
-"""Every part of a model's description by everything that it could be, against every verb.
+"""Robustness of all verbs against tampered model descriptions and exported files.
 
     python benchmarks/tamper.py [--seconds 600] [--seed 0]
 
-Takes a small run folder and the file exported from it, puts each of some thirty values in the
-place of each part of model.json and of the file's metadata (tests/hostile/tampered.py), puts
-digest and seal right, and lets predict, submit, explain, evaluate, export and the service read the
-result. Anything but a result or a MrkneeError is printed, and the exit status is 1. Then bytes of
-the exported file are changed at random, and its seal put right, as long as time allows. The order
-is drawn by the seed, so a part of it is a fair sample.
+Each part of the model.json of a small run folder, and of the metadata of its exported file, is
+replaced by each of some thirty values (tests/hostile/tampered.py). Checksums are corrected, and
+predict, submit, explain, evaluate, export and the service read the model. Any outcome other than a
+result or a MrkneeError is printed and gives exit status 1. In the second half of the time, random
+bytes of the exported file are changed and its checksum is corrected. The order is random
+(`--seed`), so that an incomplete run is a fair sample.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ from tests.hostile.test_tampered import PROVENANCE, an_exam
 from tests.inference.test_export import make_run
 
 EXPORTED = 20
-"""One in so many run folders that can be read is exported: it takes as long as all other verbs."""
+"""One in `EXPORTED` readable run folders is also exported, which takes as long as all other
+verbs."""
 
 Case = tuple[str, Callable[[], Path]]
 
 
 def main() -> int:
-    """Tampers until the time is over; returns the exit status."""
+    """Runs both parts until the time is over; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
@@ -66,7 +67,7 @@ def main() -> int:
         save_checkpoint(run / "best", made.network, made.preparation, PROVENANCE, made.decisions)
         export(run, root / "model.onnx")
         cases = list(_cases(run, root / "model.onnx"))
-        rng = random.Random(given.seed)  # noqa: S311  # no secret
+        rng = random.Random(given.seed)  # noqa: S311  # not used for cryptography
         rng.shuffle(cases)
         half = time.monotonic() + given.seconds / 2
         print(f"{len(cases)} tampered descriptions, seed {given.seed}", flush=True)
@@ -119,11 +120,11 @@ def _try_verbs(cases: list[Case], data: Path, out: Path, until: float) -> int:
 
 
 def _flip(file: Path, rng: random.Random, until: float) -> int:
-    """Changes bytes of the graph and metadata; nothing but a result or our error may come of it."""
+    """Changes random bytes of graph and metadata; returns the number of unexpected exceptions."""
     whole = read_exported(file)[0]
     end = len(whole) - len(seal(b""))
     target, exam = file.with_name("flipped.onnx"), an_exam()
-    # most bytes are weights: half of the changes fall on the last part, with nodes and metadata
+    # most bytes are weights, so half of the changes are in the last part, with nodes and metadata
     counts: Counter[str] = Counter()
     faults = 0
     while time.monotonic() < until:

@@ -1,8 +1,8 @@
-"""How many files of the package a reader visits on seven ways through it (ARCHITECTURE.md).
+"""Numbers of files that a reader visits when following seven tasks through the package.
 
-Each way is run through the command line or the service's address, on small synthetic data, while
-every call of a function of the package is noted. *Files* are those with a function that was called,
-*turns* how often a call led from one of them into another that was not visited last.
+Each task is run on small synthetic data, by the command line or an HTTP request, while all calls of
+the package's functions are recorded. *Files* is the number of files with a function that was
+called, *turns* how often the file of the called function changed. ARCHITECTURE.md has the results.
 
     python benchmarks/walks.py OUT
 """
@@ -25,11 +25,16 @@ PLANES = ("axial", "coronal", "sagittal")
 
 
 class StopWalkError(Exception):
-    """The way ends here."""
+    """Ends a walk."""
 
 
 def walk(way: Callable[[], object], until: str | None = None) -> tuple[int, int]:
-    """Files and turns of a way, which ends when a function of the name `until` is called."""
+    """Runs a task and counts its files and turns.
+
+    Args:
+        way: the task.
+        until: name of a function at whose first call the task is ended.
+    """
     visited: list[str] = []
 
     def note(frame: FrameType, event: str, _: object) -> None:
@@ -54,12 +59,12 @@ def walk(way: Callable[[], object], until: str | None = None) -> tuple[int, int]
 
 
 def run(*words: object) -> None:
-    """One command of mrknee."""
+    """Runs one command of mrknee."""
     main([str(word) for word in words])
 
 
 def prepare(out: Path) -> None:
-    """A data set of small synthetic knees, a run, its export, predictions, and a DICOM study."""
+    """Writes a data set of small synthetic knees, a run, its export, and a DICOM study."""
     run("phantom", out / "data", "--train", 8, "--valid", 4, "--size", 64)
     settings = ["--network.encoder", "test_resnet", "--weights", "none", "--epochs", 1]
     settings += ["--preparation.size", 64, "--preparation.crop", 48, "--loggers", "none"]
@@ -72,7 +77,7 @@ def prepare(out: Path) -> None:
 
 
 def upload(model: Path, data: Path) -> None:
-    """One exam sent to a service."""
+    """Sends one exam to a service."""
     from starlette.testclient import TestClient
 
     from mrknee.inference.model import load_model
@@ -88,7 +93,7 @@ def upload(model: Path, data: Path) -> None:
 
 
 def main_walks() -> None:
-    """Prints the table's figures, a line per way."""
+    """Prints the figures of the table, one line per task."""
     out = Path(sys.argv[1])
     if not (out / "model.onnx").exists():
         prepare(out)
@@ -120,7 +125,7 @@ def main_walks() -> None:
 
 
 def phantom() -> None:
-    """One synthetic knee, without processes."""
+    """Generates one synthetic knee in this process."""
     from mrknee.sources.phantom import Truth, render_exam
 
     render_exam(1, Truth(abnormal=True, acl=True, meniscus=False), size=64, slice_factor=0.3)

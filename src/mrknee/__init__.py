@@ -1,4 +1,6 @@
-"""mrknee reads knee MRI exams with one multi-task network.
+"""mrknee: one multi-task network for several findings in knee MRI exams.
+
+The public interface, from a data set to predictions, scores and explanations:
 
     import mrknee
 
@@ -8,7 +10,7 @@
     card = mrknee.evaluate(table, data)
     why = model.explain(data["1130"])
 
-The names below are loaded when they are first used, so that `import mrknee` stays fast.
+Each name in `__all__` is imported when it is first used, so that `import mrknee` is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m mrknee` and the command `mrknee`."""
+"""Entry point of `python -m mrknee` and of the command `mrknee`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def main() -> int:
-    """Runs the command line; returns the exit status."""
+    """Runs the command line and returns the exit status."""
     try:
-        from mrknee.cli import main as run  # within, so that Ctrl-C meanwhile is no traceback
+        from mrknee.cli import main as run  # here, so that Ctrl-C during import is handled too
 
         status = run()
     except KeyboardInterrupt:
@@ -23,8 +23,8 @@ def main() -> int:
             raise
         status = int(ended.code)
     if status in (INTERRUPTED, TERMINATED):
-        # Where KeyboardInterrupt came while Python ran generated code (a dataclass, while
-        # importing), Python would end by SIGINT itself, whatever the exit status is.
+        # If KeyboardInterrupt was raised in generated code (a dataclass being created during an
+        # import), Python ends itself with SIGINT, regardless of the exit status.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -1,7 +1,7 @@
-"""The command line: `mrknee VERB ...`.
+"""The command line, `mrknee VERB ...`: selection and execution of a verb.
 
-`verbs` holds what each verb does, `command_line` how its arguments are read, `exit_status` how it
-ends.
+`verbs` contains the verbs, `command_line` the parser of their arguments, and `exit_status` the
+conversion of errors and signals to exit statuses.
 """
 
 from __future__ import annotations
@@ -27,14 +27,18 @@ ADVICE = {
         "run the same command again to go on from what it had written",
     ),
 }
-"""Verb -> what to do after it was ended by a signal, where it takes up what it had written."""
+"""Verb -> advice after an interruption by a signal, for verbs that can continue their work."""
 
 START_ANEW = "every file that it had written is whole; run the same command again"
-"""The same for the other verbs."""
+"""The advice for all other verbs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit status."""
+    """Runs one verb and returns the exit status.
+
+    Args:
+        argv: the arguments after the program's name; `sys.argv[1:]` by default.
+    """
     width = max(map(len, VERBS)) + 2
     lines = [f"  {n:{width}}{(f.__doc__ or '').splitlines()[0]}" for n, f in VERBS.items()]
     top = Parser(
@@ -47,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     top.add_argument("verb", metavar="VERB", help="what to do; see below")
     top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # names that the terminal has no characters for are shown as escapes
+        # characters that the terminal can't display are printed as escapes
         sys.stdout.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if argv is None else argv
     top.refuse_unknown(list(itertools.takewhile(lambda word: word.startswith("-"), words)))
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, words: Sequence[str]) -> int:
-    """Runs a verb; returns its exit status."""
+    """Parses a verb's arguments, runs the verb and returns its exit status."""
     _refuse_other_encodings(words)
     with interruptible(name, ADVICE.get(name, START_ANEW)):
         given = _arguments(name, words)
@@ -69,7 +73,7 @@ def _run(name: str, words: Sequence[str]) -> int:
 
 
 def _arguments(name: str, words: Sequence[str]) -> dict[str, object]:
-    """What the command line of a verb says."""
+    """Parses the arguments of a verb; returns parameter name -> value."""
     parser = parser_of(f"mrknee {name}", VERBS[name], abbreviated=name != "train")
     if name == "train":  # its options are the settings of a recipe
         from mrknee.training.arguments import train_arguments
@@ -80,7 +84,7 @@ def _arguments(name: str, words: Sequence[str]) -> dict[str, object]:
 
 
 def _refuse_other_encodings(words: Sequence[str]) -> None:
-    """Refuses names that aren't UTF-8: they could be written into no table and no page."""
+    """Refuses names that aren't valid UTF-8: no table or page could contain them."""
     for word in words:
         try:
             word.encode()

@@ -1,7 +1,7 @@
-"""A function's signature as a command line.
+"""Command-line parsers created from the signatures of functions.
 
-Keyword-only parameters are options, the others positional arguments. Each is `Annotated` with its
-type and its help text.
+Keyword-only parameters become options, all others positional arguments. Each parameter is
+annotated as `Annotated[type, help text]`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from mrknee import suggestions
 from mrknee.errors import SettingsError
 
 DEEPEST = 200
-"""Folders in a path, at most: making more at once ends in Python's own limit."""
+"""Maximum number of folders in a path; creating more at once exceeds Python's recursion limit."""
 
 
 class Parser(argparse.ArgumentParser):
-    """One that says what is wrong in a line or two, without all options there are."""
+    """An argument parser whose errors are short: without the list of all options."""
 
     def error(self, message: str) -> NoReturn:
-        """Ends the program with exit status 2."""
+        """Prints the message and ends the program with exit status 2."""
         print(f"{self.prog}: {message}", file=sys.stderr)
         print(f"`{self.prog} --help` explains all that is possible", file=sys.stderr)
         sys.exit(2)
@@ -34,18 +34,18 @@ class Parser(argparse.ArgumentParser):
     def refuse_unknown(
         self, words: Sequence[str], synonyms: Mapping[str, str] = suggestions.OPTIONS
     ) -> None:
-        """Ends the program if an option doesn't exist, and says which one was probably meant.
+        """Ends the program if an option doesn't exist, and suggests the most similar one.
 
         Args:
-            words: the command line.
-            synonyms: options by the names they have in other programs.
+            words: the command-line arguments.
+            synonyms: name in other programs -> the corresponding option here.
         """
         known = [option[2:] for option in self._option_string_actions if option[:2] == "--"]
         for word in words[: words.index("--") if "--" in words else None]:
             name = word[2:].partition("=")[0]
             if not word.startswith("--") or name in known:
                 continue
-            # as argparse has it, the beginning of one option's name is enough
+            # as in argparse, the beginning of an option's name is sufficient
             if self.allow_abbrev and any(one.startswith(name) for one in known):
                 continue
             near = suggestions.meant(name, known, synonyms)
@@ -53,12 +53,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser_of(program: str, function: Callable[..., object], *, abbreviated: bool = True) -> Parser:
-    """The parser of a command line whose words are a function's arguments.
+    """Creates the parser for the arguments of a function.
 
     Args:
-        program: the words before the arguments, such as `mrknee predict`.
-        function: its docstring describes the program. A parameter `**name` is left out.
-        abbreviated: whether the beginning of an option's name is enough.
+        program: the command before the arguments, such as `mrknee predict`.
+        function: the function; its docstring becomes the description. A parameter `**name` is
+            ignored.
+        abbreviated: whether the beginning of an option's name is accepted.
     """
     parser = Parser(program, description=inspect.getdoc(function) or "", allow_abbrev=abbreviated)
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
@@ -80,16 +81,17 @@ def parser_of(program: str, function: Callable[..., object], *, abbreviated: boo
 
 
 def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation at all
-    """What argparse must know about a parameter of this type."""
+    """Returns the keyword arguments of `add_argument` for a parameter of this type."""
     kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
-    if NoneType in get_args(annotation):  # this type, or not given
+    if NoneType in get_args(annotation):  # optional
         return _kind(kinds[0])
     if annotation is bool:
         return {"action": "store_true"}
     if get_origin(annotation) is Literal:
         return {"choices": kinds}
     if get_origin(annotation) is list:
-        return {"type": kinds[0], "nargs": "+", "action": "extend"}  # given twice: all of them
+        # if the option is given twice, all values count
+        return {"type": kinds[0], "nargs": "+", "action": "extend"}
     if get_origin(annotation) is dict:
         return {"type": _shares, "metavar": "NAME=SHARE,..."}
     if get_origin(annotation) is tuple:
@@ -98,7 +100,7 @@ def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation 
 
 
 def _path(text: str) -> Path:
-    """A path that the system can have; names that are too long it refuses itself."""
+    """Parses a path; names that are too long are left for the operating system to refuse."""
     path = Path(text)
     if "\0" in text or len(path.parts) > DEEPEST:
         raise SettingsError(
@@ -112,7 +114,10 @@ def _path(text: str) -> Path:
 
 
 def _paths(text: str) -> tuple[Path, ...]:
-    """A model's path, or an ensemble's with commas between; a path that has a comma is itself."""
+    """Parses the path of a model, or comma-separated paths of an ensemble.
+
+    An existing path that contains a comma is one path.
+    """
     whole = _path(text)
     if "," not in text or whole.exists():
         return (whole,)
@@ -120,7 +125,7 @@ def _paths(text: str) -> tuple[Path, ...]:
 
 
 def _shares(text: str) -> dict[str, float]:
-    """`acl=0.45,meniscus=0.4` as a dictionary; shares above 0 and below 1, each name once."""
+    """Parses `acl=0.45,meniscus=0.4`: shares above 0 and below 1, each name once."""
     expected = "expected NAME=SHARE,... with shares between 0 and 1, each name once"
     shares: dict[str, float] = {}
     for part in text.split(","):

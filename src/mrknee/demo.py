@@ -1,4 +1,4 @@
-"""The whole way in minutes: synthetic knees, one network, predictions, a report."""
+"""The demonstration, `mrknee demo`: synthetic knees, training, predictions and a report."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from pathlib import Path
 
 TRAIN_EXAMS = 700
 VALID_EXAMS = 120
-"""As many as MRNet's validation set, so that the intervals are as wide as MRNet's."""
+"""The size of MRNet's validation set, so that confidence intervals are about as wide as there."""
 
 PIXELS = 96
 SLICE_FACTOR = 0.35
-"""A third of MRNet's slices at 96 pixels: small enough for two cores, and a tear still shows."""
+"""About a third of MRNet's slices, at 96 pixels: small enough for two cores, and large enough for
+tears to be visible."""
 
 
 def run_demo(out: str | Path, seed: int = 0) -> None:
     """Writes a phantom data set, trains one network on it, predicts and evaluates.
 
-    What is there already from an earlier, interrupted demo is kept and gone on from.
+    An interrupted demo is continued: existing results are kept.
 
     Args:
-        out: the folder to write to.
-        seed: of the knees and of the training.
+        out: the output folder.
+        seed: random seed of the knees and of the training.
 
     Raises:
-        MrkneeError: the folder holds something else.
+        MrkneeError: the folder contains other files.
     """
     from mrknee.exams import open_dataset
     from mrknee.inference.model import load_model

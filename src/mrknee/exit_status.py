@@ -1,7 +1,7 @@
-"""How a command ends: its exit status, and the one message that goes with it.
+"""Exit statuses of a command, and the message printed when it fails or is interrupted.
 
-0 done, 1 failed on something a person has to put right (reported in one message), 2 a command line
-that can't be understood, 130 ended by Ctrl-C, 143 by SIGTERM.
+0: success; 1: an error that the user can correct, reported in one message; 2: an invalid command
+line; 130: interrupted by Ctrl-C; 143: terminated by SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mrknee.files import FULL_DISK
 
 
 def status_of(verb: str, work: Callable[[], int]) -> int:
-    """Does a verb's work and returns the exit status; errors and notes go to standard error."""
+    """Runs a verb and returns the exit status; errors and notes are printed to standard error."""
     shown, warnings.showwarning = warnings.showwarning, _show_notes(verb)
     try:
         return work()
-    except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
+    except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         sys.stderr.close()
         return 0
     except MrkneeError as error:
         print(f"mrknee {verb}: {error}", file=sys.stderr)
         return 1
-    except OSError as error:  # the system's own words: no space left, permission denied, ...
+    except OSError as error:  # the system's message: no space left, permission denied, ...
         advice = "make room, or write elsewhere" if error.errno in FULL_DISK else None
         file = Path(error.filename) if isinstance(error.filename, str) else None
         told = OutputError(error.strerror or str(error), code="system", file=file, advice=advice)
@@ -42,10 +42,14 @@ def status_of(verb: str, work: Callable[[], int]) -> int:
 
 @contextmanager
 def interruptible(verb: str, advice: str) -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM end a verb with one line.
+    """Ends a verb on Ctrl-C or SIGTERM with a one-line message instead of a traceback.
+
+    Args:
+        verb: the verb's name.
+        advice: how to continue afterwards, printed in the message.
 
     Raises:
-        SystemExit: 130 or 143, as a shell has it for a command ended by these signals.
+        SystemExit: with status 130 or 143, as shells report commands ended by these signals.
     """
     terminated = False
 
@@ -60,7 +64,7 @@ def interruptible(verb: str, advice: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if may_handle:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second would end in a traceback
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would give a traceback
         how = "terminated" if terminated else "interrupted"
         print(f"mrknee {verb}: {how}; {advice}", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
@@ -70,7 +74,10 @@ def interruptible(verb: str, advice: str) -> Iterator[None]:
 
 
 def _show_notes(verb: str) -> Callable[..., None]:
-    """What shows our own warnings as one line each, and other libraries' as Python does."""
+    """Returns a `warnings.showwarning` that prints each warning of mrknee as a one-line note.
+
+    Warnings of other libraries are shown as before.
+    """
     others = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:  # noqa: ANN401

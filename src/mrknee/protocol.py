@@ -1,6 +1,6 @@
-"""The nested protocol on MRNet: several networks over several seeds, evaluated and compared.
+"""The nested protocol on MRNet: several networks and seeds, trained, evaluated and compared.
 
-What is fitted on which exams, what comes out and how to read it: docs/how-to/mrnet-protocol.md.
+docs/how-to/mrnet-protocol.md explains which exams are used for what, and the results.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from mrknee.training.recipe import load_recipe
 from mrknee.untrusted import read_json
 
 NESTED = {"selection.part": "inner", "keep_every_epoch": False}
-"""Settings of all trainings: the epoch is selected on exams of `train`."""
+"""Settings of all training runs: the epoch is selected on exams of `train`."""
 
 SYSTEMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "reference": ("reference", {}),
     "default": ("default", {}),
     **{finding: ("reference", {"findings": [finding]}) for finding in MRNET_FINDINGS},
 }
-"""Name -> recipe and changes to it: what is trained once per seed."""
+"""Name of a system, which is trained once per seed -> recipe, and changes to its settings."""
 
 COMPARED = {"reference": ["reference"], "singles": list(MRNET_FINDINGS), "default": ["default"]}
-"""Name -> systems that are one model together; the others are compared with the first."""
+"""Name of a model -> systems that form it together. All others are compared with the first."""
 
 SEEDS, SMOKE_SEEDS = (0, 1, 2), (0,)
 
@@ -57,31 +57,32 @@ SMOKE = {
     "batch_exams": 4,
     "workers": 0,
 }
-"""Settings that make every training a matter of seconds."""
+"""Settings that reduce each training run to seconds."""
 
 CLAIM = "protocol.json"
-"""The file that says which protocol a folder belongs to."""
+"""Name of the file that identifies the protocol of an output folder."""
 
 Step = tuple[Path, str, Callable[[], str]]
-"""The folder that is written, what is done, and the function that does it, unless it is done."""
+"""The output folder, the activity as printed, and the function that performs the step unless its
+result is current; the function returns the text to print."""
 
 
 def run_protocol(data: str | Path, out: str | Path, *, smoke: bool = False) -> None:
-    """Checks a data set, trains all systems over all seeds, evaluates and compares them.
+    """Checks a data set, trains all systems with all seeds, evaluates and compares them.
 
-    It can be stopped at any time and called again with the same arguments: complete networks,
-    pages and comparisons are kept, and a half-trained network goes on from its last saved state.
-    All of it runs in this process, one step after another.
+    The function can be interrupted at any time and called again with the same arguments: complete
+    networks, reports and comparisons are kept, and training continues from the last saved state.
+    All steps run sequentially in this process.
 
     Args:
-        data: MRNet's folder, or a data set laid out like it, with labels of abnormal, acl and
-            meniscus in `train` and `valid`.
-        out: the folder to write: new, empty, or of an earlier call with the same data and `smoke`.
-        smoke: the same steps in minutes: one seed, two epochs, tiny networks, at most 40 training
-            exams. Its numbers mean nothing.
+        data: MRNet's folder, or a data set with the same layout and with labels of abnormal, acl
+            and meniscus in `train` and `valid`.
+        out: the output folder: new, empty, or of an earlier call with the same data and `smoke`.
+        smoke: run the same steps in minutes, with one seed, two epochs, tiny networks and at most
+            40 training exams. The results are meaningless.
 
     Raises:
-        MrkneeError: the data set has errors or lacks labels; the folder holds something else, or
+        MrkneeError: the data set has errors or lacks labels; the folder contains other files, or
             belongs to other data or to the other protocol; or a step failed.
     """
     data, out = Path(data), Path(out)
@@ -102,7 +103,10 @@ def run_protocol(data: str | Path, out: str | Path, *, smoke: bool = False) -> N
 
 
 def _facts(*, smoke: bool) -> dict[str, Any]:
-    """What makes the two protocols differ, and those of later versions from these."""
+    """Returns the description of the protocol that is stored in its output folder.
+
+    It distinguishes the full from the smoke protocol, and both from those of other versions.
+    """
     return {
         "version": 1,
         "smoke": smoke,
@@ -139,7 +143,10 @@ def _refuse_other_folder(out: Path, *, smoke: bool) -> None:
 
 
 def _check_and_claim(data: Path, out: Path, *, smoke: bool) -> None:
-    """Writes what the folder belongs to, if the data can be used and are those of before."""
+    """Checks the data set, also against that of an earlier call, and writes the protocol's files.
+
+    The files are the description of the protocol, the record of the data, and the check's result.
+    """
     checkup = check_dataset(data)
     report(f"{checkup}")
     if not checkup.ok:
@@ -215,9 +222,9 @@ def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
 
 
 def _train(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> str:
-    """Trains a network, goes on with it, or writes again what is damaged in a finished run."""
+    """Trains a network, continues its training, or restores damaged files of a finished run."""
     trained = train(data, recipe, out=run, resume=True, **settings)
-    gc.collect()  # what refers to itself, as networks may, is only freed by this
+    gc.collect()  # frees networks that are part of reference cycles
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return repr(trained)
@@ -232,7 +239,7 @@ def _evaluate(data: Path, folder: Path, runs: Sequence[Path], against: Sequence[
 
 
 def _compare(data: Path, folder: Path, models: Mapping[str, Sequence[Path]]) -> str:
-    text = folder / "comparison.txt"  # written last
+    text = folder / "comparison.txt"  # the last file written
     if not _is_current(text, [run for runs in models.values() for run in runs]):
         first, second, *others = map(_predictions, models.values())
         found = compare(first, second, data, others=others, names=list(models), out=folder)
@@ -242,7 +249,7 @@ def _compare(data: Path, folder: Path, models: Mapping[str, Sequence[Path]]) -> 
 
 
 def _predictions(runs: Sequence[Path]) -> Predictions:
-    """The mean of the predictions of several runs on `valid`; pages name the runs' folders."""
+    """Returns the mean of several runs' predictions on `valid`, with their folders as source."""
     tables = [Predictions.read(RunFolder(run).predictions("valid")) for run in runs]
     return replace(
         Predictions.joined(tables), source=",".join("/".join(run.parts[-2:]) for run in runs)
@@ -250,7 +257,7 @@ def _predictions(runs: Sequence[Path]) -> Predictions:
 
 
 def _is_current(file: Path, runs: Sequence[Path]) -> bool:
-    """Whether a file is there, and none of the predictions that it is made from is newer."""
+    """Returns whether a file exists and is not older than the predictions of these runs."""
     tables = [RunFolder(run).predictions("valid") for run in runs]
     return file.is_file() and all(
         table.stat().st_mtime_ns <= file.stat().st_mtime_ns for table in tables
@@ -258,7 +265,7 @@ def _is_current(file: Path, runs: Sequence[Path]) -> bool:
 
 
 def _say(out: Path, text: str) -> None:
-    """Prints a text, and notes it in `log.txt`."""
+    """Prints a text and appends it to `log.txt`."""
     report(text)
     with (out / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"{text}\n")

@@ -1,4 +1,4 @@
-"""Ranges of the whole numbers that a person gives: seeds, threads, processes."""
+"""Allowed ranges of integers that users set: seeds, threads, processes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mrknee.errors import SettingsError
 
 @dataclass(frozen=True)
 class Range:
-    """The whole numbers that a number may be.
+    """A range of integers, including both ends.
 
     Attributes:
-        low: the smallest.
-        high: the largest.
+        low: the smallest integer.
+        high: the largest integer.
     """
 
     low: int
@@ -29,11 +29,11 @@ class Range:
         """Refuses a value outside the range.
 
         Args:
-            name: what the person set, with its kind: "the number of threads".
-            value: what it was set to.
+            name: the setting as named in the message, such as "the number of threads".
+            value: the value.
 
         Raises:
-            SettingsError: the value is outside, or no whole number.
+            SettingsError: the value is outside the range or not an integer.
         """
         if value not in self:
             raise SettingsError(
@@ -42,13 +42,13 @@ class Range:
 
 
 SEED = Range(0, 2**32 - 1)
-"""Of everything that is drawn. numpy's legacy generator takes 32 bits."""
+"""Random seeds; numpy's legacy generator accepts 32 bits."""
 
 THREADS = Range(1, 1024)
-"""Of one process. No machine has more cores, and each thread takes memory before it computes."""
+"""Threads per process; the limit exceeds the cores of any machine, and each thread takes memory."""
 
 PROCESSES = Range(1, 1024)
-"""Of those that draw, check or import exams."""
+"""Processes that draw, check or import exams."""
 
 WORKERS = Range(-1, 128)
-"""Processes that read exams; -1 chooses. Each one needs some hundred MB of memory."""
+"""Processes that read exams; -1 chooses automatically. Each needs some hundred MB of memory."""

@@ -1,8 +1,8 @@
-"""Settings as pydantic models: typed, frozen, each setting with its limits and its description.
+"""Base class of all settings: immutable pydantic models with limits and descriptions.
 
-A value of another type, one out of its range, or a name that doesn't exist is one `SettingsError`,
-whether the settings come from Python, a recipe's file or the command line. Values are not
-converted: text is not taken for a number, a number not for text, and 1 not for true.
+A value of the wrong type or out of range, or an unknown name, raises one `SettingsError`, whether
+the settings come from Python, a recipe file or the command line. Values are not converted: text is
+not accepted as a number, a number not as text, and 1 not as true.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SomeSettings = TypeVar("SomeSettings", bound="Settings")
 
 
 class Settings(BaseModel):
-    """Settings that belong together: a recipe, or one of its parts.
+    """A group of settings: a recipe, or one section of a recipe.
 
     Attributes:
-        section: the name in a recipe of the part that they are; empty for the recipe itself.
+        section: the name of the section in a recipe; empty for the recipe itself.
 
     Raises:
-        SettingsError: a setting that doesn't exist, of another type or out of its range, or
-            settings that contradict each other.
+        SettingsError: a setting is unknown, has the wrong type or is out of range, or settings
+            contradict each other.
     """
 
     model_config = ConfigDict(
@@ -54,30 +54,30 @@ class Settings(BaseModel):
             raise _refusal(cls, error) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values, those of parts in dictionaries of their own."""
+        """Returns the settings as plain values, each section as a nested dictionary."""
         return self.model_dump()
 
     def replace(self: SomeSettings, **changes: Any) -> SomeSettings:  # noqa: ANN401  # any setting's
-        """A copy with some settings changed, checked as all settings are."""
+        """Returns a copy with some settings changed; the new values are validated."""
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**{**kept, **changes})
 
 
 def described(kind: type[Settings]) -> dict[str, dict[str, Any]]:
-    """All settings, those of parts included.
+    """Returns the schemas of all settings, including those of sections.
 
     Returns:
-        Dotted name -> the setting's JSON schema: type, limits, default and description.
+        Dotted name -> JSON schema of the setting: type, limits, default and description.
     """
     schema = kind.model_json_schema()
     return _flat_schema(schema, schema.get("$defs", {}), f"{kind.section}." if kind.section else "")
 
 
 def allowed(schema: Mapping[str, Any]) -> str:
-    """What a setting may be, in words.
+    """Describes the allowed values of a setting in words.
 
     Args:
-        schema: the setting's JSON schema.
+        schema: the JSON schema of the setting.
     """
     if "anyOf" in schema:
         return " or ".join(map(allowed, schema["anyOf"]))
@@ -96,15 +96,15 @@ def allowed(schema: Mapping[str, Any]) -> str:
 def stated_settings(
     kind: type[SomeSettings], content: Mapping[str, Any], file: Path | None = None
 ) -> SomeSettings:
-    """Settings as a model's file states them: each of them, and no others.
+    """Creates settings from a model's file, in which every setting must be stated.
 
     Args:
-        kind: which settings.
-        content: setting -> value, as `to_dict` gave them.
-        file: where they were read, for the error.
+        kind: the class of the settings.
+        content: setting -> value, as returned by `to_dict`.
+        file: the file that was read, for error messages.
 
     Raises:
-        ModelError: a setting is missing or unknown, or has a value that it can't have.
+        ModelError: a setting is missing, unknown or invalid.
     """
     expected, found = ", ".join(kind.model_fields), ", ".join(map(str, content)) or "nothing"
     if content.keys() == set(kind.model_fields):
@@ -130,13 +130,13 @@ def cannot_be_used(
     why: str = "",
     advice: str | None = None,
 ) -> SettingsError:
-    """The error for a setting with a value that it can't have.
+    """Returns the error for an invalid value of a setting.
 
     Args:
-        name: the setting's dotted name.
-        expected: what it may be.
-        found: its value, in words.
-        why: what is wrong with it, where that isn't plain from the rest.
+        name: the dotted name of the setting.
+        expected: the allowed values, in words.
+        found: the value, in words.
+        why: the reason, if it isn't obvious from the rest.
         advice: what to do.
     """
     return SettingsError(
@@ -149,7 +149,7 @@ def cannot_be_used(
 
 
 def unknown_setting(name: str, kind: type[Settings]) -> SettingsError:
-    """The error for a setting that doesn't exist: which one was probably meant."""
+    """Returns the error for an unknown setting; it suggests the most similar known one."""
     known = list(described(kind))
     near = meant(name, known, SETTINGS)
     return SettingsError(
@@ -164,7 +164,7 @@ def unknown_setting(name: str, kind: type[Settings]) -> SettingsError:
 
 
 def _refusal(kind: type[Settings], error: ValidationError) -> SettingsError:
-    """The first fault that pydantic found, as our error."""
+    """Converts the first of pydantic's validation errors to a `SettingsError`."""
     fault = error.errors(include_url=False)[0]
     own = (str(fault["loc"][0]) or "''") if fault["loc"] else ""
     name = ".".join(filter(None, (kind.section, own)))
@@ -213,5 +213,5 @@ def _range(schema: Mapping[str, Any], *, whole: bool) -> str:
 def _shown(value: object) -> str:
     try:
         return repr(value)
-    except ValueError:  # a whole number of more digits than Python writes
+    except ValueError:  # Python doesn't print integers of more than some thousand digits
         return "a number of thousands of digits"

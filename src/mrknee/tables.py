@@ -1,4 +1,4 @@
-"""Tables as plain text, the same in a terminal, in a file and in a pipe."""
+"""Plain-text tables, identical in a terminal, a file and a pipe."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ _WIDTH = 100_000  # characters; a line is never wrapped or cut
 
 
 def table_lines(rows: Sequence[Sequence[str]], *, left: int | None = None) -> list[str]:
-    """A header, a rule and rows, in aligned columns.
+    """Formats a header, a rule and rows in aligned columns.
 
-    Wide characters (Chinese, Japanese, Korean) count as two, as terminals show them.
+    Wide characters (Chinese, Japanese, Korean) count as two, as terminals display them.
 
     Args:
-        rows: the header, then the rows; each with the same number of cells.
-        left: the number of columns aligned to the left, the others to the right; None for all.
+        rows: the header, then the rows; all with the same number of cells.
+        left: the number of left-aligned columns, before right-aligned ones; None aligns all left.
 
     Returns:
-        Lines without trailing spaces.
+        The lines, without trailing spaces.
     """
-    from rich.cells import cell_len  # slow to import, as the others of rich
+    from rich.cells import cell_len  # imported here because rich is slow to import
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -29,7 +29,7 @@ def table_lines(rows: Sequence[Sequence[str]], *, left: int | None = None) -> li
     for column in range(len(rows[0])):
         table.add_column(justify="left" if left is None or column < left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))  # Text: brackets in a name are no markup
+        table.add_row(*map(Text, row))  # Text, so that brackets in names aren't parsed as markup
     console = Console(
         file=StringIO(), width=_WIDTH, color_system=None, force_terminal=False, force_jupyter=False
     )

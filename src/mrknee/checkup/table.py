@@ -1,4 +1,4 @@
-"""What `check` has found, for a person: facts, then problems by kind with what to do."""
+"""The result of `mrknee check` as plain text: facts, then problems by kind, with advice."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mrknee.checkup.problem import KINDS, Problem
 from mrknee.tables import table_lines
 
 SHOWN = 5
-"""Of one kind of problem the table shows so many; the JSON has them all."""
+"""Maximum number of problems listed per kind; the JSON output lists all."""
 
 
 def table(checkup: Checkup) -> str:
-    """The facts and the problems as plain text; of many problems of one kind, the first."""
+    """Formats the facts and the problems, at most `SHOWN` of each kind."""
     labels = [
         ("split", "exams", "finding", "positive", "negative", "not known", "prevalence (95 % CI)")
     ]
@@ -47,7 +47,7 @@ def _share(n: LabelCount) -> str:
 
 
 def _listed(title: str, problems: Sequence[Problem]) -> list[str]:
-    """The problems by kind, the first few of each."""
+    """Formats problems by kind, at most `SHOWN` of each."""
     lines = [f"{len(problems)} {title}{'' if len(problems) == 1 else 's'}"]
     for code in dict.fromkeys(problem.code for problem in problems):
         mine = [problem for problem in problems if problem.code == code]

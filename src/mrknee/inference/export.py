@@ -1,4 +1,8 @@
-"""A trained model as one ONNX file that runs anywhere, proven to say what the run folder says."""
+"""Export of a trained model as one ONNX file, verified against the run folder.
+
+`export` traces the network to a graph (`trace`), compares the outputs of file and run folder on
+exams of noise (`prove`), optionally quantises the encoders to 8 bits, and adds the metadata.
+"""
 
 from __future__ import annotations
 
@@ -42,28 +46,29 @@ from mrknee.tensors.settings import PreparationSettings
 from mrknee.tensors.traced import TRANSLATIONS
 
 LIMIT = 1e-4
-"""The largest difference in logit between the file and the run folder, for any exam tried."""
+"""Largest accepted difference between file and run folder, in logit, a series' contribution to a
+logit, or probability, for any exam tried."""
 
 SLICE_COUNTS = (1, 2, 17, 61)
-"""Slice counts that are tried: the least, and MRNet's range (17 to 61 slices per series)."""
+"""Slice counts that are tried: small ones, and MRNet's range (17 to 61 slices per series)."""
 
-_LAYER = 2**24  # numbers; no first layer has as many
+_LAYER = 2**24  # maximum number of weights; no first layer has as many
 
 OPSET = 18
-"""Version of ONNX's operators: the one torch writes and `frame_stack` is written in."""
+"""Version of ONNX's operators that torch writes and that `frame_stack` uses."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the file is from the run folder.
+    """Differences between the outputs of the exported file and of the run folder.
 
     Attributes:
-        exams: how many exams of noise were read by both.
-        slices: slice counts among their stacks.
-        sizes: rows and columns of their slices, in pixels.
-        logit: the largest difference of any logit.
-        series_sum: the largest difference of what any series adds to any logit.
-        probability: the largest difference of any calibrated probability.
+        exams: number of exams of noise that were read by both.
+        slices: slice counts of the exams' stacks.
+        sizes: rows and columns of the exams' slices, in pixels.
+        logit: largest difference of any logit.
+        series_sum: largest difference of any series' contribution to any logit.
+        probability: largest difference of any calibrated probability.
     """
 
     exams: int
@@ -74,7 +79,7 @@ class Parity:
     probability: float
 
     def text(self) -> str:
-        """For a person."""
+        """Returns the differences in words."""
         counts = ", ".join(map(str, self.slices))
         sizes = ", ".join(f"{rows} x {cols}" for rows, cols in self.sizes)
         return (
@@ -87,12 +92,12 @@ class Parity:
 
 @dataclass(frozen=True)
 class Int8:
-    """That the encoders are to be computed in 8 bits, and what that may cost.
+    """Request to compute the encoders in 8 bits, and the largest accepted loss of AUC.
 
     Attributes:
-        data: a data set's folder: scales come from its training exams.
-        split: its labelled split that AUCs are compared on.
-        limit: the largest fall of any finding's AUC that is let through.
+        data: folder of the data set whose training exams determine the scales.
+        split: labelled split of this data set on which AUCs are compared.
+        limit: largest accepted decrease of any finding's AUC.
     """
 
     data: Path
@@ -102,12 +107,12 @@ class Int8:
 
 @dataclass(frozen=True, repr=False)
 class Exported:
-    """What is known of a file that was written.
+    """Properties of an exported file.
 
     Attributes:
-        parity: how far the file, before 8 bits, is from the run folder.
-        cost: what 8 bits changed; None where they weren't asked for.
-        uncalibrated: finding -> why its probability is the network's own.
+        parity: differences from the run folder, before quantisation to 8 bits.
+        cost: changes by quantisation to 8 bits; None if it wasn't requested.
+        uncalibrated: finding -> the reason why its probability isn't calibrated.
     """
 
     parity: Parity
@@ -120,19 +125,19 @@ class Exported:
 
 
 def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> Exported:
-    """Writes a run folder's model as an ONNX file, if it reads exams of noise as the folder does.
+    """Writes a run folder's model as an ONNX file, after verifying the file's outputs.
 
     Args:
         model: a run folder.
-        out: the file to write; nothing is left there unless it is proven.
-        int8: compute the encoders in 8 bits, if AUCs allow it.
+        out: the file to write; it is written only if the verification succeeds.
+        int8: compute the encoders in 8 bits, unless AUCs decrease too much; None doesn't quantise.
 
     Returns:
-        How far the file is from the run folder.
+        The differences between the file and the run folder.
 
     Raises:
-        MrkneeError: there is no model, it can't be exported, the file differs from it by more
-            than `LIMIT` in a logit, or 8 bits cost too much.
+        MrkneeError: there is no model, it can't be exported, the file's outputs differ from the
+            run folder's by more than `LIMIT`, or 8 bits decrease an AUC too much.
     """
     model, out = Path(model), Path(out)
     trained = with_warnings(TorchModel(model))
@@ -169,7 +174,7 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
 
 
 def trace(model: TorchModel) -> onnx.ModelProto:
-    """The model as a graph that takes stacks of any number of slices and any size in plane.
+    """Returns the model as a graph for stacks of any number of slices and any in-plane size.
 
     Raises:
         MrkneeError: torch can't express the encoder as such a graph.
@@ -178,7 +183,7 @@ def trace(model: TorchModel) -> onnx.ModelProto:
     module = ExamGraph(
         network, model.preparation, model.decisions.calibration, model.trained
     ).eval()
-    # more than one slice, and all sizes differ: what is equal in the example may stay so for good
+    # several slices, and different sizes: the graph may require sizes that are equal in the example
     side = model.preparation.size
     shapes = [(2 + n, side + 2 * n, side + 2 * n + 1) for n in range(len(names))]
     stacks = [torch.zeros(shape, dtype=torch.uint8) for shape in shapes]
@@ -192,7 +197,7 @@ def trace(model: TorchModel) -> onnx.ModelProto:
     ]
     try:
         with warnings.catch_warnings(), quiet_logging(), torch.no_grad():
-            warnings.simplefilter("ignore")  # torch's own, about its own parts
+            warnings.simplefilter("ignore")  # torch's, about its own internals
             program = torch.onnx.export(
                 module,
                 (*stacks, torch.ones(len(names))),
@@ -205,9 +210,10 @@ def trace(model: TorchModel) -> onnx.ModelProto:
                 custom_translation_table=TRANSLATIONS,
             )
             assert program is not None  # noqa: S101 - for the type checker: dynamo=True returns it
-            # a first layer's summed weights: 8 bits would take what is computed for pixels
+            # the first layer's summed weights become constants; otherwise quantisation would treat
+            # them as computed from pixels
             fold_constants(program.model, input_size_limit=_LAYER, output_size_limit=_LAYER)
-    except Exception as fault:  # whatever stops torch's exporter
+    except Exception as fault:  # torch's exporter raises exceptions of many types
         raise ModelError(
             "the network can't be expressed as an ONNX graph",
             code="cannot-export",
@@ -221,9 +227,9 @@ def trace(model: TorchModel) -> onnx.ModelProto:
 
 
 def _strip(graph: onnx.GraphProto) -> None:
-    """Takes torch's notes out: stack traces, which name the exporting machine's folders.
+    """Removes torch's metadata, whose stack traces name folders of the exporting machine.
 
-    What the notes tell of a node that matters goes into its name: whether an encoder is its origin.
+    Before that, nodes that belong to an encoder are marked in their names.
     """
     for node in graph.node:
         scopes = [e.value for e in node.metadata_props if e.key == "pkg.torch.onnx.name_scopes"]
@@ -232,7 +238,7 @@ def _strip(graph: onnx.GraphProto) -> None:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
         for attribute in node.attribute:
-            if attribute.HasField("g"):  # a branch
+            if attribute.HasField("g"):  # the subgraph of a branch
                 _strip(attribute.g)
     for value in (*graph.value_info, *graph.input, *graph.output):
         value.ClearField("metadata_props")
@@ -242,7 +248,7 @@ def _strip(graph: onnx.GraphProto) -> None:
 
 
 def prove(model: TorchModel, exported: OnnxModel) -> Parity:
-    """Reads exams of noise with both and says how far they are apart."""
+    """Reads exams of noise with both models and returns the differences of their outputs."""
     differences = []
     exams = list(_noise(model.preparation, model.series))
     for exam in exams:
@@ -271,10 +277,11 @@ def prove(model: TorchModel, exported: OnnxModel) -> Parity:
 
 
 def _noise(preparation: PreparationSettings, series: SeriesList) -> Iterator[Exam]:
-    """Exams whose series differ in slices: two as MRNet's in size, two to be scaled and padded.
+    """Generates four exams: two of MRNet's in-plane size, two that need scaling and padding.
 
-    The scale is a half, whose weights are whole eighths: other scales round some grey values
-    differently here and there, which the tests of the preparation bound.
+    The series differ in slice counts. The scale is 1/2, for which interpolation weights are
+    multiples of 1/8; with other scales, torch and the file round some grey values differently, by
+    amounts that the tests of the preparation bound.
     """
     rng = np.random.default_rng(0)
     side = preparation.size
@@ -287,14 +294,14 @@ def _noise(preparation: PreparationSettings, series: SeriesList) -> Iterator[Exa
 
 
 def _slices(rng: np.random.Generator, shape: Sequence[int]) -> UInt8[np.ndarray, "_ _ _"]:
-    """Noise of its own brightness and contrast in each slice."""
+    """Generates noise with a different brightness and contrast in each slice."""
     low, high = rng.integers(0, 80, shape[0]), rng.integers(120, 256, shape[0])
     noise = rng.random(shape) * (high - low)[:, None, None] + low[:, None, None]
     return np.asarray(noise, dtype=np.uint8)
 
 
 def _facts(model: TorchModel) -> dict[str, Any]:
-    """What the file's metadata says, the proof aside."""
+    """Returns the metadata of the file, without the result of the verification."""
     weights = (model.folder / WEIGHTS_FILE).read_bytes()
     return {
         "format": FORMAT,
@@ -318,7 +325,7 @@ def _facts(model: TorchModel) -> dict[str, Any]:
 
 
 def _finished(graph: onnx.ModelProto, facts: Mapping[str, Any]) -> bytes:
-    """The file's bytes: graph, what `present` is where it isn't given, metadata, seal."""
+    """Returns the file's bytes: graph, default value of `present`, metadata, and checksum."""
     finished = onnx.ModelProto()
     finished.CopyFrom(graph)
     all_there = np.ones(len(facts["series"]), dtype=np.float32)

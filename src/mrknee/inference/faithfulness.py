@@ -1,8 +1,9 @@
-"""Are maps true to their network? Two tests that need no lesion: deletion, and random weights.
+"""Tests of whether heat maps are faithful to the network, without knowledge of lesions.
 
-Deletion: without the slices that a map says raise the logit most, the logit should fall further
-than without as many others. Random weights: J. Adebayo et al., "Sanity checks for saliency maps",
-NeurIPS 2018: a map that outlives its weights shows the picture, not the network.
+Deletion: removing the slices that raise the logit most, according to the map, should decrease the
+logit more than removing as many random slices. Random weights (J. Adebayo et al., "Sanity checks
+for saliency maps", NeurIPS 2018): a map that stays similar when weights are replaced by random
+ones shows the image, not the network.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from mrknee.networks.network import Network
 
 @dataclass(frozen=True)
 class Deletion:
-    """How far one finding's logit falls when slices are left out.
+    """Decrease of one finding's logit when slices of an exam are removed.
 
     Attributes:
-        hottest: the fall without the slices that raise it most; below 0 where it rose.
-        random: the mean fall without as many slices drawn at random.
+        hottest: decrease without the slices with the largest scores; negative if the logit rises.
+        random: mean decrease without as many random slices.
     """
 
     hottest: float
@@ -44,19 +45,23 @@ def deletion(
     sets: int,
     seed: int,
 ) -> Deletion:
-    """Leaves slices out and lets the model read what remains.
+    """Measures the decrease of a finding's logit when slices are removed from an exam.
 
-    The slice of each series with the smallest score is always kept, also from the random sets:
-    without any slice the series would count as missing, and the others for more.
+    The slice with the smallest score of each series is always kept, in the random sets too: a
+    series without slices would count as missing, which changes the weight of the others.
 
     Args:
         model: the model.
         exam: the exam.
-        explanation: the model's explanation of it.
+        explanation: the model's explanation of the exam.
         finding: one of the explanation's findings.
-        share: of all slices of the exam, how many to leave out, above 0 to 1; rounded up.
-        sets: how many random sets.
-        seed: of the random sets.
+        share: fraction of the exam's slices to remove, above 0 and at most 1; their number is
+            rounded up.
+        sets: number of random sets of slices.
+        seed: random seed of these sets.
+
+    Returns:
+        The decreases without the slices with the largest scores and without random ones.
     """
     row = explanation.findings.index(finding)
     scores = explanation.slices(finding)
@@ -77,7 +82,7 @@ def deletion(
 
 
 def without(exam: Exam, left_out: set[tuple[str, int]]) -> Exam:
-    """The exam without some of its slices, named by series and index."""
+    """Returns the exam without the given slices, each identified by series and index."""
     kept = {
         name: stack[[i for i in range(len(stack)) if (name, i) not in left_out]]
         for name, stack in exam.stacks.items()
@@ -86,12 +91,12 @@ def without(exam: Exam, left_out: set[tuple[str, int]]) -> Exam:
 
 
 def with_random_weights(model: TorchModel, seed: int, *, encoders: bool) -> TorchModel:
-    """The model with its head drawn anew, and its encoders where asked for.
+    """Returns a copy of the model with a randomly initialised head.
 
     Args:
-        model: the model, which stays as it is.
-        seed: of the new weights.
-        encoders: draw the encoders anew too.
+        model: the model; it isn't changed.
+        seed: random seed of the new weights.
+        encoders: whether the encoders are initialised randomly too.
     """
     other = copy.copy(model)
     other.network = copy.deepcopy(model.network)
@@ -106,10 +111,15 @@ def with_random_weights(model: TorchModel, seed: int, *, encoders: bool) -> Torc
 
 
 def likeness(before: Explanation, after: Explanation, finding: str) -> tuple[float, float]:
-    """Spearman's correlation of one finding's two maps, over all cells of all series.
+    """Computes Spearman's correlation of two maps of one finding, over all cells of all series.
+
+    Args:
+        before: explanation with one of the maps.
+        after: explanation of the same exam with the other map.
+        finding: the finding.
 
     Returns:
-        Of the signed maps, and of their absolute values; NaN where a map is the same everywhere.
+        The correlations of the signed maps and of their absolute values; NaN if a map is constant.
     """
     row = before.findings.index(finding)
     old, new = (

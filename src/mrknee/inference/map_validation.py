@@ -1,7 +1,8 @@
-"""Are a model's heat maps worth anything? Localisation and deletion, measured on a data set.
+"""Validation of a model's heat maps on a data set, by localisation and deletion.
 
-Localisation (`mrknee.scoring.localisation`) needs masks of the lesions, deletion
-(`mrknee.inference.faithfulness`) needs none. Both are measured on the exams that have a finding.
+Localisation (`mrknee.scoring.localisation`) compares maps with masks of lesions; deletion
+(`mrknee.inference.faithfulness`) needs no masks. Both are measured on the exams that have a
+finding.
 """
 
 from __future__ import annotations
@@ -33,29 +34,29 @@ from mrknee.scoring.localisation import (
 )
 
 VERSION = 1
-"""Of the layout of `maps.json`."""
+"""Version of the layout of `maps.json`."""
 
 TOGETHER = "all series"
-"""In place of a series' name: the hottest slice and pixel are those of any series."""
+"""Key, in place of a series' name, of the results for all series taken as one image."""
 
 SHARE, SETS = 0.1, 10
-"""Of an exam's slices, the share left out by deletion; and sets of random slices per exam."""
+"""Fraction of an exam's slices that deletion removes, and number of random sets per exam."""
 
 Masks = Mapping[str, Bool[np.ndarray, "_ _ _"]]
 
 
 @dataclass(frozen=True)
 class DeletionScore:
-    """How far a finding's logit falls without the hottest slices, against random ones.
+    """Decrease of a finding's logit without the hottest slices, compared with random slices.
 
     Attributes:
-        n: exams.
-        hottest: mean fall without the hottest slices, in units of the logit; NaN without exams.
-        random: mean fall without as many slices drawn at random.
+        n: number of exams.
+        hottest: mean decrease of the logit without the hottest slices; NaN without exams.
+        random: mean decrease of the logit without as many random slices.
         difference: hottest - random.
-        low: lower end of the difference's 95 % interval, from resampling exams; NaN when n < 2.
-        high: its upper end.
-        lower: in how many exams the hottest slices lower the logit more.
+        low: lower end of the difference's 95 % interval, from resampling exams; NaN if n < 2.
+        high: upper end of this interval.
+        lower: number of exams in which the decrease is larger without the hottest slices.
     """
 
     n: int
@@ -69,15 +70,16 @@ class DeletionScore:
 
 @dataclass(frozen=True)
 class FindingMaps:
-    """What a finding's maps are worth.
+    """Validation of the maps of one finding.
 
     Attributes:
-        n_positive: exams that have the finding.
-        without_masks: those of them that lack a mask in a series, and aren't localised.
-        localisation: series, or `TOGETHER`, -> its score, over exams whose lesion is in view.
-        out_of_view: series, or `TOGETHER`, -> exams with masks whose lesion the network doesn't
-            see there.
-        deletion: without the hottest slices, over all exams that have the finding.
+        n_positive: number of exams that have the finding.
+        without_masks: number of these exams that lack the mask of a series; they are excluded from
+            localisation.
+        localisation: series, or `TOGETHER`, -> score over the exams whose lesion is in view.
+        out_of_view: series, or `TOGETHER`, -> number of exams with masks whose lesion lies outside
+            of what the network sees.
+        deletion: result of deletion over all exams that have the finding.
     """
 
     n_positive: int
@@ -89,12 +91,12 @@ class FindingMaps:
 
 @dataclass(frozen=True, repr=False)
 class MapValidation:
-    """What a model's heat maps are worth on a split: what `maps.json` holds.
+    """Validation of a model's heat maps on one split, as written to `maps.json`.
 
     Attributes:
-        data: the name of the data set's folder.
+        data: name of the data set's folder.
         split: the split.
-        findings: finding -> what its maps are worth.
+        findings: finding -> validation of its maps.
     """
 
     data: str
@@ -105,17 +107,17 @@ class MapValidation:
         return self.table().rstrip()
 
     def to_json(self) -> str:
-        """All of it as JSON text; a number that can't be computed is null."""
+        """Returns the results as JSON text; numbers that can't be computed are null."""
         content = {"version": VERSION, "share": SHARE, "sets": SETS, **asdict(self)}
         return json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> None:
-        """Writes the JSON file, whole or not at all."""
+        """Writes the JSON file atomically."""
         with whole_file(Path(path)) as beside:
             beside.write_text(self.to_json(), encoding="utf-8")
 
     def table(self) -> str:
-        """Localisation, where there are masks, and deletion, as plain text."""
+        """Returns the results as plain text: localisation, if there are masks, and deletion."""
         from rich.console import Console
         from rich.table import Table
 
@@ -144,23 +146,26 @@ class MapValidation:
         console.print(f"\nFall of the logit without the hottest {SHARE:.0%} of slices")
         console.print(falls)
         file = console.file
-        assert isinstance(file, io.StringIO)  # noqa: S101  # made above
+        assert isinstance(file, io.StringIO)  # noqa: S101  # created above
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
 def validate_maps(model: Model, exams: Dataset, *, seed: int = 0) -> MapValidation:
-    """Measures what a model's heat maps are worth; see the module's docstring.
+    """Validates a model's heat maps by localisation and deletion.
 
     Args:
         model: the model.
         exams: a split of a data set with labels of some of the model's findings. Masks are read
-            from `lesions/SPLIT/FINDING/SERIES/ID.npy` in the data set's folder: as large as the
-            stack and in its order of axes, above 0 where the lesion is.
-        seed: of the slices drawn at random and of resampling.
+            from `lesions/SPLIT/FINDING/SERIES/ID.npy` in the data set's folder. A mask has the
+            shape and the order of axes of its stack, and is above 0 in the lesion.
+        seed: random seed of the random slices and of resampling.
+
+    Returns:
+        The results for each finding that both the model and the labels have.
 
     Raises:
-        MrkneeError: no exam is labelled as having one of the findings; an exam or a mask can't be
-            read, or a mask has another shape than its stack.
+        MrkneeError: no exam is labelled positive for one of the findings; an exam or a mask can't
+            be read; or the shape of a mask differs from that of its stack.
     """
     labelled = list(exams.findings or ())
     findings = [name for name in model.findings if name in labelled]
@@ -216,10 +221,18 @@ def validate_maps(model: Model, exams: Dataset, *, seed: int = 0) -> MapValidati
 
 
 def read_masks(exams: Dataset, finding: str, made: Explanation) -> Masks | None:
-    """An exam's masks of a finding, by series; None if one of the explained series has none.
+    """Reads an exam's masks of a finding.
+
+    Args:
+        exams: the data set.
+        finding: the finding.
+        made: the explanation of the exam.
+
+    Returns:
+        Series -> mask; None if one of the explained series lacks a mask.
 
     Raises:
-        MrkneeError: a mask can't be read, or has another shape than its stack.
+        MrkneeError: a mask can't be read, or its shape differs from that of its stack.
     """
     folder = exams.root / "lesions" / (exams.split or exams.folder.name) / finding
     files = {name: folder / name / f"{made.exam}.npy" for name in made.native}
@@ -241,15 +254,16 @@ def read_masks(exams: Dataset, finding: str, made: Explanation) -> Masks | None:
 
 
 def localise_exam(made: Explanation, finding: str, masks: Masks) -> dict[str, Localisation]:
-    """Holds an exam's map of a finding against its lesion.
+    """Compares an exam's map of a finding with the lesion.
 
     Args:
-        made: the explanation.
+        made: the explanation of the exam.
         finding: the finding.
-        masks: by series, where the lesion is.
+        masks: series -> mask of the lesion.
 
     Returns:
-        By series, and `TOGETHER`; without those in which the network sees no lesion pixel.
+        Series, and `TOGETHER`, -> localisation; without those in which the network sees no pixel
+        of the lesion.
     """
     seen = {name: made.seen(name) for name in masks}
     heats = {name: made.heat(name, finding) for name in masks}
@@ -263,11 +277,11 @@ def localise_exam(made: Explanation, finding: str, masks: Masks) -> dict[str, Lo
 
 
 def summarise_deletions(falls: Sequence[Deletion], *, seed: int = 0) -> DeletionScore:
-    """Sums up exams.
+    """Computes means, and the interval of their difference, over exams.
 
     Args:
         falls: one entry per exam.
-        seed: of the resampling.
+        seed: random seed of resampling.
     """
     if not falls:
         nan = math.nan
@@ -287,7 +301,7 @@ def _range(value: float, low: float, high: float, form: str) -> str:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
-    """The same with None in place of NaN."""
+    """Returns the value with None in place of each NaN, also in nested mappings."""
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

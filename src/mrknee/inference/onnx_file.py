@@ -1,9 +1,10 @@
-"""The file that `mrknee export` writes: a graph, what is known of it, and a digest.
+"""The format of exported models: an ONNX file with metadata and a checksum.
 
-It is an ONNX file. Its metadata hold under `mrknee`, as JSON, what a run folder's model.json says.
-Its last entry of the metadata is the sha256 of all that comes before it (an ONNX file is a protobuf
-message, and messages written one behind the other are one message): a damaged file is refused, and
-other software ignores the digest. Reading is the same whatever computes the graph.
+The metadata entry `mrknee` contains, as JSON, the description that a run folder has in model.json.
+The last metadata entry is the sha256 of all preceding bytes, so that damaged files are refused;
+other software ignores it. It can be appended because an ONNX file is a protobuf message, and
+concatenated messages form one message. Reading doesn't depend on the runtime that computes the
+graph.
 """
 
 from __future__ import annotations
@@ -19,42 +20,42 @@ from mrknee.networks.description import FINITE, SWITCH, Row, Shape, check_model
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
 FORMAT = 1
-"""Version of the inputs, outputs and metadata that this file reads and `export` writes."""
+"""Version of the inputs, outputs and metadata that `export` writes and `read_exported` reads."""
 
 METADATA = "mrknee"
-"""The key of our JSON in the file's metadata."""
+"""The key of the JSON description in the file's metadata."""
 
 SEAL = "mrknee_sha256"
 """The key of the sha256 in the file's metadata."""
 
-_MAX_BYTES = 2**31 - 1  # of a protobuf message
+_MAX_BYTES = 2**31 - 1  # maximum size of a protobuf message
 
 _PARTS: dict[str, Shape] = {
     "bias": Row(FINITE),
     "attention_fixed": SWITCH,
 }
-"""What the metadata hold beside what a run folder's model.json holds too."""
+"""Parts of the metadata that the model.json of a run folder doesn't contain."""
 
 
 def seal(graph: bytes) -> bytes:
-    """The file's bytes with their digest as the last entry of the metadata."""
+    """Returns the file's bytes with their sha256 appended as the last metadata entry."""
     return graph + _digest_of(graph)
 
 
 def _digest_of(graph: bytes | memoryview) -> bytes:
-    """The entry of the metadata that holds the sha256; it has the same length for any graph."""
+    """Returns the metadata entry with the sha256; its length is the same for any graph."""
     last = model_proto()()
     last.metadata_props.add(key=SEAL, value=hashlib.sha256(graph).hexdigest())
     return bytes(last.SerializeToString())
 
 
 def read_exported(file: str | Path) -> tuple[bytes, dict[str, Any]]:
-    """An exported model's bytes, and what its metadata say.
+    """Reads and validates an exported model; returns its bytes and its description.
 
     Raises:
-        MrkneeError: no such file, no ONNX file, one that mrknee didn't write or that was changed,
-            a damaged one, one of another format, or one whose metadata or graph hold what
-            `mrknee export` never writes.
+        MrkneeError: the file doesn't exist, isn't an ONNX file, wasn't written by mrknee, was
+            damaged or changed, has another format version, or has metadata or a graph with
+            contents that `mrknee export` never writes.
     """
     file = Path(file)
     content = read_bytes(file, "model", at_most=_MAX_BYTES, kind=ModelError)
@@ -87,7 +88,7 @@ def read_exported(file: str | Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _refuse_changed(content: bytes, metadata: Mapping[str, str], file: Path) -> None:
-    """Refuses another program's file, and one whose digest is not that of its bytes."""
+    """Refuses a file of another program, and a file with a wrong checksum."""
     if METADATA not in metadata:
         raise ModelError(
             "this ONNX file is not one that mrknee wrote",
@@ -109,7 +110,7 @@ def _refuse_changed(content: bytes, metadata: Mapping[str, str], file: Path) -> 
 
 
 def _facts(metadata: dict[str, str], file: Path) -> dict[str, Any]:
-    """What the file's metadata say, its parts of the right types."""
+    """Parses and validates the JSON description in the metadata."""
     text = metadata.get(METADATA, "{}")
     if len(text) > DESCRIPTION_BYTES:
         raise ModelError(
@@ -121,7 +122,7 @@ def _facts(metadata: dict[str, str], file: Path) -> dict[str, Any]:
         )
     facts = parse_json(text, file, "exported model's metadata", kind=ModelError)
     version = facts.get("format") if isinstance(facts, dict) else None
-    if type(version) is not int or version != FORMAT:  # neither 1.0 nor true
+    if type(version) is not int or version != FORMAT:  # 1.0 and true are refused too
         raise ModelError(
             "the exported model has an unknown format",
             code="format",

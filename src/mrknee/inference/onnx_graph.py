@@ -1,8 +1,8 @@
-"""What an exported model's graph may hold, judged before any runtime sees it.
+"""Validation of an exported model's graph, before a runtime loads it.
 
-A graph can name files that its runtime then opens (external data), bring functions of its own, or
-loop without end. `mrknee export` writes none of it, so none of it is let through: tensors lie in
-the file, operators are those of a list, and the only branch is `If`.
+A graph can name files that a runtime opens (external data), define functions, or loop endlessly.
+`mrknee export` writes none of these, so they are refused: tensors must be stored in the file,
+operators must be in a list of known ones, and `If` is the only control flow.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ OPERATORS = frozenset(
     ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round
     ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus Softsign
     SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tanh Tile TopK Transpose Trilu Unsqueeze Where Xor
-    """.split()  # noqa: SIM905  # a list of so many names would be three pages
+    """.split()  # noqa: SIM905  # as a list, the names would fill three pages
 )
-"""ONNX's operators that image encoders are exported with, by name. Not among them: loops (Loop,
-Scan, SequenceMap), random numbers, text, sequences, optional values and decoders of pictures."""
+"""Names of ONNX's operators that exported image encoders use. Excluded are loops (Loop, Scan,
+SequenceMap), random numbers, text, sequences, optional values and image decoders."""
 
 DOMAINS = ("", "ai.onnx")
-"""Whose operators: ONNX's own, which has two names."""
+"""Allowed domains of operators: the two names of ONNX's standard domain."""
 
-_DEEPEST = 20  # branches in branches; ours have one level
+_DEEPEST = 20  # maximum nesting of graphs in branches; exported graphs have one level
 
 _FORMATS = {b"ORTM": "ONNX Runtime's own", b"TFL3": "TensorFlow Lite's"}
-"""Formats that runtimes recognise by bytes 4 to 7, which an ONNX file can have there too."""
+"""Formats that runtimes recognise by bytes 4 to 7; an ONNX file may contain the same bytes."""
 
 _NEVER = {
     "SparseTensorProto": "a sparse tensor",
     "FunctionProto": "functions of its own",
     "TrainingInfoProto": "training information",
 }
-"""Messages of onnx.proto that export never writes."""
+"""Messages of onnx.proto that `mrknee export` never writes."""
 
 
 @cache
-def model_proto() -> Any:  # noqa: ANN401 - a class that protobuf makes
-    """The class of an ONNX file's message, `onnx.ModelProto`.
+def model_proto() -> Any:  # noqa: ANN401 - a class that protobuf creates
+    """Returns the message class of ONNX files, `onnx.ModelProto`.
 
-    It comes from the file that protobuf generated for the package `onnx`, not from the package:
-    importing that loads its checker, helpers and reference too, which takes longer than reading a
-    model does.
+    It is loaded from the module that protobuf generated for the package `onnx`. Importing the
+    package itself would also load its checker, helpers and reference evaluator, which takes longer
+    than reading a model.
     """
     package = importlib.util.find_spec("onnx")
     file = Path(str(package and package.origin)).with_name("onnx_ml_pb2.py")
     spec = importlib.util.spec_from_file_location("mrknee_onnx_ml_pb2", file)
     if spec is None or spec.loader is None or not file.is_file():
-        from onnx import ModelProto  # a version whose files are arranged in another way
+        from onnx import ModelProto  # a version of onnx with another file layout
 
         return ModelProto
     module = importlib.util.module_from_spec(spec)
@@ -67,10 +67,10 @@ def model_proto() -> Any:  # noqa: ANN401 - a class that protobuf makes
 
 
 def parse(content: bytes) -> Any:  # noqa: ANN401 - an `onnx.ModelProto`
-    """An ONNX file's message; no file that it names is opened.
+    """Parses the bytes of an ONNX file, without opening any external file.
 
     Raises:
-        ValueError: the bytes are no protobuf message, or there is no graph.
+        ValueError: the bytes are not a protobuf message, or the message has no graph.
     """
     try:
         model = model_proto().FromString(content)
@@ -82,10 +82,10 @@ def parse(content: bytes) -> Any:  # noqa: ANN401 - an `onnx.ModelProto`
 
 
 def metadata_of(model: Any) -> dict[str, str]:  # noqa: ANN401
-    """Key -> value.
+    """Returns the metadata: key -> value.
 
     Raises:
-        ValueError: a key comes twice, or is no text.
+        ValueError: a key is repeated, or a key or value is not UTF-8 text.
     """
     found: dict[str, str] = {}
     for entry in model.metadata_props:
@@ -98,14 +98,14 @@ def metadata_of(model: Any) -> dict[str, str]:  # noqa: ANN401
 
 
 def refuse_strange(content: bytes, model: Any) -> None:  # noqa: ANN401
-    """Judges a graph.
+    """Refuses an ONNX file with contents that `mrknee export` never writes.
 
     Args:
-        content: an ONNX file's bytes.
-        model: `parse(content)`.
+        content: the bytes of the file.
+        model: the message, `parse(content)`.
 
     Raises:
-        ValueError: it holds something that `mrknee export` never writes.
+        ValueError: the file contains such contents.
     """
     other = _FORMATS.get(content[4:8])
     if other is not None:
@@ -114,7 +114,7 @@ def refuse_strange(content: bytes, model: Any) -> None:  # noqa: ANN401
 
 
 def _judge(message: Any, depth: int) -> None:  # noqa: ANN401
-    """Judges a message and all messages in it; `depth` is the number of graphs around it."""
+    """Validates a message and its submessages; `depth` is the number of enclosing graphs."""
     kind = message.DESCRIPTOR.name
     if kind in _NEVER:
         raise ValueError(_NEVER[kind])
@@ -123,7 +123,7 @@ def _judge(message: Any, depth: int) -> None:  # noqa: ANN401
             raise ValueError("tensor data in another file")
         return
     if kind == "ValueInfoProto":
-        return  # shapes and types: a large part of a file, without tensors or nodes
+        return  # only shapes and types, without tensors or nodes; a large part of a file
     if kind == "NodeProto":
         _judge_name("operator", message.op_type, OPERATORS)
         _judge_name("domain", message.domain, DOMAINS)

@@ -1,4 +1,4 @@
-"""What a network is made of, as plain settings; importing this file imports no torch."""
+"""Settings of the network. Importing this module doesn't import torch."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from pydantic import Field
 from mrknee.settings import Settings
 
 SlicePooling = Literal["max", "mean", "attention"]
-"""How the slices of a series become one feature vector."""
+"""How the feature vectors of a series' slices are reduced to one."""
 
 BatchNorm = Literal["frozen", "trained"]
-"""Whether batch normalisation keeps its stored statistics or measures them while training."""
+"""Whether batch normalisation uses its stored statistics or those of the training batches."""
 
 
 class NetworkSettings(Settings):
-    """What the network is made of; the defaults are the reference network."""
+    """Architecture of the network; the defaults give the reference network."""
 
     section: ClassVar[str] = "network"
 
     encoder: Annotated[str, Field(min_length=1)] = "alexnet"
-    """Name of the network that turns slices into features: one that `mrknee encoders` lists, or any
-    name that timm knows."""
+    """Name of the encoder, which turns each slice into features: one listed by `mrknee encoders`,
+    or any model of timm."""
 
     shared_encoder: bool = False
-    """One encoder for all series instead of one per series."""
+    """Use one encoder for all series instead of one per series."""
 
     slice_pooling: SlicePooling = "max"
-    """How slices become an exam: `max` takes each feature's strongest slice, `mean` the average,
-    `attention` an average with learned weights."""
+    """How the features of a series' slices are combined: `max` takes the maximum of each feature
+    over slices, `mean` the average, `attention` an average with learned weights."""
 
     frozen_stages: Annotated[int, Field(ge=0, le=1000)] = 0
-    """How many of the encoder's stages, counted from the input, keep the weights they start with
-    (alexnet has 5)."""
+    """Number of encoder stages, counted from the input, whose weights are not trained (alexnet has
+    5 stages)."""
 
     batchnorm: BatchNorm = "frozen"
-    """`frozen` keeps the statistics of batch normalisation as they were loaded, since the slices of
-    one exam are too alike to measure them on; `trained` measures them anew, which an encoder that
-    starts from random weights may need."""
+    """`frozen` keeps the statistics of batch normalisation that were loaded with the weights, since
+    the slices of one exam are too similar to estimate them from; `trained` uses the statistics of
+    the training batches, which an encoder with random initial weights may need."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the pooled features dropped at random while training."""
+    """Probability with which each pooled feature is set to 0 during training."""

@@ -1,10 +1,10 @@
-"""Items of the CLAIM 2024 checklist that the record of a run answers.
+"""Items of the CLAIM 2024 checklist that can be answered from the record of an evaluation.
 
 A. S. Tejani et al., "Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024
-Update", Radiology: Artificial Intelligence 6 (2024) e240300. Of its 44 items only those are here
-that data set, predictions and provenance answer by themselves, under the checklist's numbers and
-in our own short words. The numbers were checked against two independent summaries, not against
-the published table.
+Update", Radiology: Artificial Intelligence 6 (2024) e240300. Of its 44 items, this module contains
+those that the data set, the predictions and the model's provenance answer, with the checklist's
+numbers and our own short titles. The numbers were checked against two independent summaries, not
+against the published table.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ SUBJECTS: Mapping[int, str] = {
     27: "Ensembles",
     32: "Testing on internal data",
 }
-"""Item number -> what the item asks for."""
+"""Item number -> subject of the item."""
 
 
 @dataclass(frozen=True)
 class ClaimItem:
-    """One item of the checklist with its answer.
+    """One item of the checklist and its answer.
 
     Attributes:
         number: the item's number in the checklist, 1 to 44.
-        subject: what the item asks for.
-        answer: what the record says.
+        subject: the subject of the item.
+        answer: the answer from the record.
     """
 
     number: int
@@ -52,7 +52,7 @@ class ClaimItem:
 
 
 def claim_items(contents: Contents) -> tuple[ClaimItem, ...]:
-    """The items that the record of an evaluation answers, by number; the others are left out."""
+    """Returns the items that the record of an evaluation answers, sorted by number."""
     answers = _of_data(contents)
     if contents.model is not None:
         answers |= _of_model(contents.model, contents)
@@ -124,9 +124,9 @@ def _of_model(model: ModelFacts, contents: Contents) -> dict[int, str]:
 
 
 def _of_recipe(recipe: Mapping[str, Any], series: Iterable[str]) -> dict[int, str]:
-    """Architecture and training as the recipe states them; what it lacks is "not stated"."""
+    """Answers items on architecture and training; settings not in the recipe are "not stated"."""
 
-    def value(name: str) -> Any:  # noqa: ANN401  # what JSON gives
+    def value(name: str) -> Any:  # noqa: ANN401  # any JSON value
         return recipe.get(name, "not stated")
 
     def part(name: str) -> str:
@@ -148,6 +148,9 @@ def _of_recipe(recipe: Mapping[str, Any], series: Iterable[str]) -> dict[int, st
 
 
 def _internal(model: ModelFacts, contents: Contents) -> bool:
-    """Whether data set and ids are the run's own; another name alone doesn't make data external."""
+    """Returns whether the data set has the name of the training data and shares exam ids with it.
+
+    A different name alone doesn't make data external.
+    """
     shared = model.shared or {}
     return model.provenance.get("data") == contents.data and sum(shared.values()) > 0

@@ -1,6 +1,7 @@
-"""Random views of an exam for training: drawn from (seed, epoch, exam id), then applied.
+"""Augmentation of training exams: random rotation, shift and mirroring.
 
-Because the draw depends on nothing else, any worker of any process can replay it.
+The random numbers depend only on (seed, epoch, exam id), so that any worker of any process can
+reproduce them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from mrknee.tensors.preparation import Preparation
 from mrknee.tensors.settings import AugmentationSettings
 
 _AXES = {Plane.AXIAL: (1, 0), Plane.CORONAL: (2, 0), Plane.SAGITTAL: (2, 1)}
-"""Plane -> which of the knee's axes (0 left-right, 1 front-back, 2 up-down) its rows and columns
-run along."""
+"""Plane -> the anatomical axes (0 left-right, 1 front-back, 2 up-down) of its row index and of its
+column index."""
 
 
 _CACHE_LINE = 64  # bytes, on every processor that torch runs on
@@ -27,13 +28,13 @@ _CACHE_LINE = 64  # bytes, on every processor that torch runs on
 
 @dataclass(frozen=True)
 class View:
-    """The draw for all series of one plane.
+    """The transformation of all series of one plane.
 
     Attributes:
-        angle: degrees.
-        shift: along rows and columns, as a share of the crop's side.
-        flip: mirror the columns of every slice.
-        reverse: reverse the order of the slices.
+        angle: rotation in degrees.
+        shift: of the row index and of the column index, as fractions of the crop's side.
+        flip: whether the columns of every slice are mirrored.
+        reverse: whether the order of the slices is reversed.
     """
 
     angle: float
@@ -45,7 +46,7 @@ class View:
 def draw_views(
     augmentation: AugmentationSettings, seed: int, epoch: int, exam_id: str
 ) -> dict[Plane, View]:
-    """Draws one view a plane; the same arguments always give the same views."""
+    """Draws one view per plane; the same arguments always give the same views."""
     rng = np.random.default_rng([seed, epoch, *exam_id.encode()])
     angles = rng.uniform(-1, 1, 3) * augmentation.rotation
     if augmentation.draw == "exam":
@@ -71,11 +72,10 @@ def draw_views(
 def apply_view(
     stack: UInt8[np.ndarray, "slices rows cols"], view: View, preparation: Preparation
 ) -> UInt8[Tensor, "slices crop crop"]:
-    """Turns, shifts and mirrors a stack and cuts the centre square, in one interpolation.
+    """Rotates, shifts, mirrors and crops a stack, in one interpolation.
 
-    All slices turn together. The crop is cut from the turned image, not turned after the crop,
-    so what turns into view is the knee's own surroundings; only beyond the image's border its
-    edge pixels are repeated.
+    All slices are transformed equally. The stack is cropped after the transformation, so that the
+    corners show the surroundings in the image; edge pixels are repeated only beyond its border.
     """
     whole = stack
     if not preparation.only_cuts(stack.shape[1], stack.shape[2]):
@@ -98,10 +98,15 @@ def _interpolate(
     y: Float[Tensor, " places"],
     x: Float[Tensor, " places"],
 ) -> UInt8[Tensor, "slices places"]:
-    """Every slice at the same places, bilinearly; beyond the border, its edge pixels.
+    """Interpolates all slices bilinearly at the same positions, repeating edge pixels.
 
-    All slices of a pixel lie side by side, so that a place is one weighted sum of four rows: twice
-    as fast as `grid_sample`, which gathers slice by slice.
+    The stack is transposed so that all slices' values of one pixel are adjacent. Each position is
+    then a weighted sum of four rows, which is twice as fast as `grid_sample`.
+
+    Args:
+        stack: the slices.
+        y: row indices of the positions.
+        x: column indices of the positions.
     """
     slices, rows, cols = stack.shape
     y, x = y.clamp(0, rows - 1), x.clamp(0, cols - 1)
@@ -114,10 +119,10 @@ def _interpolate(
     for corner, step in enumerate((0, right, below, below + right)):
         places[:, corner] = first + step
         weights[:, corner] = (over if corner % 2 else 1 - over) * (down if corner > 1 else 1 - down)
-    # slices a power of two apart would push each other out of the cache while they are turned
+    # slices at distances of a power of two would evict each other from the cache when transposed
     apart = np.empty((slices, rows * cols + _CACHE_LINE), dtype=np.uint8)
     apart[:, : rows * cols] = stack.reshape(slices, -1)
-    # numpy turns bytes, and makes them floats and back, several times faster than torch
+    # numpy transposes bytes, and converts them to floats and back, several times faster than torch
     pixels = np.ascontiguousarray(apart[:, : rows * cols].T).astype(np.float32)
     found = functional.embedding_bag(
         places, torch.from_numpy(pixels), mode="sum", per_sample_weights=weights

@@ -1,4 +1,4 @@
-"""How a stack becomes input, as plain settings; importing this file imports no torch."""
+"""Settings of preparation and augmentation. Importing this module doesn't import torch."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pydantic import Field, model_validator
 from mrknee.settings import Settings, cannot_be_used
 
 MAX_SIZE = 4096
-"""Pixels of a side, at most; knee slices have 256 to 1024."""
+"""Maximum side length in pixels; knee slices have 256 to 1024."""
 
 LARGEST = 1e4
-"""Of mean and SD, which are on the scale 0..255; the SD's inverse has the same limit. Far beyond
-these, 32-bit numbers overflow."""
+"""Limit of the absolute mean, of the SD and of 1 / SD, on the scale 0..255. Far beyond it, 32-bit
+numbers overflow."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where one in-plane side of a stack comes to lie, in pixels after scaling.
+    """Scaling, padding and crop along one in-plane axis of a stack, in pixels after scaling.
 
     Attributes:
-        scaled: its length.
-        before: black pixels added in front of it.
-        after: black pixels added behind it.
-        start: where the crop begins, counted from the side's first own pixel; negative where the
-            crop begins in the added black.
+        scaled: length after scaling, without padding.
+        before: padding pixels at the beginning.
+        after: padding pixels at the end.
+        start: start of the crop relative to the first image pixel; negative if the crop begins in
+            the padding.
     """
 
     scaled: int
@@ -36,32 +36,36 @@ class Axis:
 
 
 class PreparationSettings(Settings):
-    """How a stack becomes input.
+    """Preparation of a stack for the network.
 
-    The defaults are the reference system's: the centre 224 of 256 pixels, minimum to maximum of
-    the cropped stack to 0..255, then (x - 58.09) / 49.73 (mean and SD over MRNet's training
-    set, from the published code), grey repeated to three channels.
+    The defaults are those of the reference system: crop the central 224 of 256 pixels, scale the
+    minimum and maximum of the cropped stack to 0..255, then compute (x - 58.09) / 49.73 (mean and
+    SD of MRNet's training set, from the published code) and repeat the grey values in three
+    channels.
 
     Raises:
-        SettingsError: crop larger than size, or a value of another type or out of its range.
+        SettingsError: the crop is larger than the size, or a value has the wrong type or is out of
+            range.
     """
 
     section: ClassVar[str] = "preparation"
 
     size: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 256
-    """In-plane size the knee is brought to before the crop, in pixels. A stack whose longer side is
-    already between `crop` and `size` stays as it is; a larger one is scaled down to `size`, a
-    smaller one up to `crop`, keeping its proportions."""
+    """Maximum in-plane size before the crop, in pixels. A stack whose longer side is between `crop`
+    and `size` is not resized; a larger one is scaled down to `size`, a smaller one up to `crop`,
+    keeping its proportions."""
 
     crop: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 224
-    """Side of the square cut from the centre, in pixels, at most `size`; where a shorter side falls
-    short of it, black is added on both ends."""
+    """Side of the central square that is kept, in pixels; at most `size`. A shorter side is padded
+    with the stack's minimum on both ends."""
 
     mean: Annotated[float, Field(ge=-LARGEST, le=LARGEST)] = 58.09
-    """Subtracted, on the scale 0..255. A recipe that doesn't state it has the encoder's."""
+    """Mean subtracted from the grey values, on the scale 0..255. If a recipe doesn't set it, it is
+    the mean that the encoder expects."""
 
     sd: Annotated[float, Field(ge=1 / LARGEST, le=LARGEST)] = 49.73
-    """Divided by, on the scale 0..255. A recipe that doesn't state it has the encoder's."""
+    """Standard deviation that the grey values are divided by, on the scale 0..255. If a recipe
+    doesn't set it, it is the SD that the encoder expects."""
 
     @model_validator(mode="after")
     def _refuse_large_crop(self) -> Any:  # noqa: ANN401  # itself
@@ -74,13 +78,13 @@ class PreparationSettings(Settings):
         return self
 
     def only_cuts(self, rows: int, cols: int) -> bool:
-        """Whether a stack of that in-plane size is neither scaled nor filled up."""
+        """Returns whether a stack of this in-plane size is neither scaled nor padded."""
         return self.crop <= min(rows, cols) and max(rows, cols) <= self.size
 
     def axes(self, rows: int, cols: int) -> tuple[Axis, Axis]:
-        """How a stack of that in-plane size is scaled, filled up and cut: rows, then columns.
+        """Returns how a stack of this in-plane size is scaled, padded and cropped: rows, columns.
 
-        A scaled side is never 1 pixel: torch 2's antialiased interpolation to 1 gives black.
+        A side is never scaled to 1 pixel: torch 2's antialiased interpolation to 1 gives black.
         """
         longer = max(rows, cols)
         target = min(max(longer, self.crop), self.size)
@@ -94,32 +98,32 @@ class PreparationSettings(Settings):
 
 
 class AugmentationSettings(Settings):
-    """What may be drawn for training; the defaults are the reference system's ranges.
+    """Random augmentation of training exams; the defaults are those of the reference system.
 
-    All zero trains on the exams as they are.
+    If `rotation`, `translation` and `mirror` are all 0, exams are not augmented.
     """
 
     section: ClassVar[str] = "augmentation"
 
     rotation: Annotated[float, Field(ge=0, le=180)] = 25.0
-    """Largest angle, in degrees, either way."""
+    """Maximum in-plane rotation, in degrees, in either direction."""
 
     translation: Annotated[float, Field(ge=0, lt=1)] = 0.11
-    """Largest shift along each axis, as a share of the crop's side (the published code crops
-    first)."""
+    """Maximum shift along each axis, as a fraction of the crop's side (the published code crops
+    before it shifts)."""
 
     mirror: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Probability of a mirror image."""
+    """Probability of mirroring an exam, or each of its planes if `draw` is plane."""
 
     draw: Literal["exam", "plane"] = "exam"
-    """`exam`: one draw per exam, the same for all series of a plane. A mirrored knee is a mirrored
-    knee: axial and coronal slices are flipped left to right and the order of the sagittal slices is
-    reversed; the shift is one shift in space, seen by each plane along its own two axes; each plane
-    turns about its own axis. `plane`: each plane draws for itself, and the sagittal plane is
-    flipped front to back, as the published code does (left and right then disagree between
-    planes)."""
+    """Whether shift and mirroring are drawn per exam or per plane; rotation is drawn per plane, and
+    all series of a plane share one draw. `exam` mirrors and shifts the knee in space: axial and
+    coronal slices are flipped left to right and the order of the sagittal slices is reversed; each
+    plane is shifted by the components along its two axes. `plane` draws independently for each
+    plane and flips sagittal slices front to back, as the published code does (left and right then
+    disagree between planes)."""
 
     @property
     def any(self) -> bool:
-        """Whether anything is drawn at all."""
+        """Whether exams are augmented at all."""
         return self.rotation > 0 or self.translation > 0 or self.mirror > 0
