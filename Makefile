@@ -9,8 +9,7 @@ demo: $(VENV)/.installed   ## synthetic knees -> one network -> AUCs, in minutes
 	$(BIN)/mrknee demo --out demo
 
 test: $(VENV)/.installed-test check   ## lint, types, layers, then the whole test suite
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not browser and not alone"
-	$(BIN)/python -m pytest -n auto -m alone
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not browser"
 	$(BIN)/python -m pytest -m browser
 
 test-fast: $(VENV)/.installed-test   ## all tests but the slow ones, in a minute or two

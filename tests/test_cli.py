@@ -20,9 +20,7 @@ from mrknee.exams import PLANES
 from tests.conftest import write_toy_dataset
 from tests.inference.test_torch_model import make_model
 
-# After some thousand other tests in one process, test_a_wrong_setting_is_a_usage_error ended it by
-# SIGSEGV, three times of three; alone, the file passes. The cause is not known.
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 QUICK = """
 network: {encoder: test_resnet, shared_encoder: true}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import cast
@@ -224,6 +225,27 @@ def test_a_graph_above_the_memory_limit_is_stopped(tmp_path: Path) -> None:
     assert "memory" in (caught.value.found or "").lower()
     file.write_bytes(finished(graph()))
     assert OnnxModel(file, limits=limits).predict([exam]).probabilities == 0.5
+
+
+SIGNAL = """
+import gc, signal, sys
+from mrknee.inference.model import load_model
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+first, second = (load_model(sys.argv[1], runtime="openvino") for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_openvino_models_are_released(files: Files) -> None:
+    """After two models are released in the order of opening, a signal's handler still runs."""
+    command = [sys.executable, "-c", SIGNAL, str(files[1])]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
 
 
 def test_without_openvino_the_error_states_how_to_install_it(

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -190,8 +191,7 @@ class OpenVino:
         *,
         bfloat16: bool = False,
     ) -> None:
-        openvino, onnx = _openvino()
-        core = openvino.Core()
+        core, onnx = _openvino()
         if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise PlatformError(
                 "this processor does not support bfloat16",
@@ -236,8 +236,19 @@ class OpenVino:
         }
 
 
+@cache
+def _core(openvino: Any) -> Any:  # noqa: ANN401  # OpenVINO's
+    """OpenVINO's core: one per process, which is never released.
+
+    Each core (OpenVINO 2026.4) sets an alternate stack for signals and, when it is released,
+    restores the one that it found. Of two cores, the second may so restore the freed stack of the
+    first, and the next signal with a Python handler, such as Ctrl-C, is a segmentation fault.
+    """
+    return openvino.Core()
+
+
 def _openvino() -> tuple[Any, Any]:
-    """Imports OpenVINO without its telemetry; returns the package and its reader of ONNX files.
+    """Imports OpenVINO without its telemetry; returns its core and its reader of ONNX files.
 
     The reader is selected by name, because OpenVINO would choose one by the content of the file. If
     `openvino_telemetry` can't be imported, OpenVINO uses a replacement that does nothing.
@@ -262,7 +273,7 @@ def _openvino() -> tuple[Any, Any]:
     finally:
         if blocked:
             del sys.modules[name]
-    return openvino, reader
+    return _core(openvino), reader
 
 
 def _open_present(graph: Any) -> None:  # noqa: ANN401  # OpenVINO's model
