@@ -107,6 +107,9 @@ def _nested() -> Iterator[Case]:
     inner = zipped(("a.dcm", GOOD_DICOM))
     yield case("in a zip", zipped(("2.zip", zipped(("1.zip", inner)))), "an archive is nested")
     yield case("cut", zipped(("1.zip", inner[: len(inner) // 2])))
+    outer = zipped(("1.zip", inner))  # its directory is stated 10 bytes after its place
+    shifted = outer[:-6] + (int.from_bytes(outer[-6:-2], "little") + 10).to_bytes(4, "little")
+    yield case("before the file's beginning", shifted + outer[-2:], "before the file's beginning")
     yield case("of text", zipped(("1.zip", b"PK is no zip")))
     bomb = zipped(("a.dcm", bytes(80 * 2**20)), kind=zipfile.ZIP_DEFLATED)
     yield case("of a bomb", zipped(("1.zip", bomb)), "too large when unpacked")

@@ -192,6 +192,12 @@ def _zip_members(entries: list[zipfile.ZipInfo], packed: int) -> Iterator[str]:
         name = PurePosixPath(entry.filename.replace("\\", "/"))
         if not entry.filename:  # zipfile fails on such a member
             raise DataError("a zip can't be read", code="archive", found="a member without a name")
+        if entry.header_offset < 0:  # reading it would be an OSError, as if the disk had failed
+            raise DataError(
+                "a zip can't be read",
+                code="archive",
+                found="its directory states a member before the file's beginning",
+            )
         _check_name(name, "zip")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise DataError(

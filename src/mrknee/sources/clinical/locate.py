@@ -182,6 +182,9 @@ def _open_inner(archive: Archive, name: str) -> Archive:
     try:
         with archive.open(name) as member:
             content = member.read(MAX_UNPACKED + 1)
+    except OSError as error:
+        reason = error.strerror or "no access"
+        raise DataError("a file can't be opened", code="unreadable", found=reason) from None
     except (*ZIP_ERRORS, *TAR_ERRORS):
         raise _damaged() from None
     if max(size, len(content)) > MAX_UNPACKED:
