@@ -15,12 +15,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import yaml
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
@@ -63,21 +62,12 @@ def commands() -> str:
     return "\n".join(parts)
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of each setting."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def settings() -> str:
     """One table: setting, and its value in each recipe that ships."""
-    from mrknee.training.recipe import load_recipe, recipe_names
+    from mrknee.training.recipe import flat_settings, load_recipe, recipe_names
 
     names = recipe_names()
-    values = [dict(flat(yaml.safe_load(load_recipe(name).to_yaml()))) for name in names]
+    values = [dict(flat_settings(load_recipe(name).to_dict())) for name in names]
     rows = [f"| setting | {' | '.join(f'`{name}`' for name in names)} |"]
     rows.append("| --- |" + " --- |" * len(names))
     for setting in values[0]:
@@ -93,9 +83,7 @@ def schemas() -> str:
     from mrknee.training.recipe import Recipe
     from mrknee.web import schemas as answers
 
-    parts = []
-    if hasattr(Recipe, "model_json_schema"):
-        parts.append(schema_block("Recipe (YAML)", Recipe.model_json_schema()))
+    parts = [schema_block("Recipe (YAML)", Recipe.model_json_schema())]
     models = [
         one
         for _, one in inspect.getmembers(answers, inspect.isclass)

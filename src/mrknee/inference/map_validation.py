@@ -7,13 +7,11 @@ finding.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -32,6 +30,8 @@ from mrknee.scoring.localisation import (
     mean_interval,
     summarise,
 )
+from mrknee.scoring.plain import plain
+from mrknee.tables import table_lines
 
 VERSION = 1
 """Version of the layout of `maps.json`."""
@@ -108,8 +108,8 @@ class MapValidation:
 
     def to_json(self) -> str:
         """Returns the results as JSON text; numbers that can't be computed are null."""
-        content = {"version": VERSION, "share": SHARE, "sets": SETS, **asdict(self)}
-        return json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
+        content = {"version": VERSION, "share": SHARE, "sets": SETS, **plain(self)}
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> None:
         """Writes the JSON file atomically."""
@@ -118,36 +118,28 @@ class MapValidation:
 
     def table(self) -> str:
         """Returns the results as plain text: localisation, if there are masks, and deletion."""
-        from rich.console import Console
-        from rich.table import Table
-
-        console = Console(file=io.StringIO(), width=120, color_system=None)
-        places = Table("finding", "series", "n", box=None, title_justify="left")
-        for heading in ("slice hit (95 %)", "chance", "p", "heat inside - even (95 %)"):
-            places.add_column(heading)
-        falls = Table("finding", "n", "hottest", "random", "difference (95 %)", box=None)
+        places = [["finding", "series", "n", "slice hit (95 %)", "chance", "p"]]
+        places[0].append("heat inside - even (95 %)")
+        falls = [["finding", "n", "hottest", "random", "difference (95 %)"]]
         for finding, one in self.findings.items():
             for where, score in one.localisation.items():
                 hit, heat = score.slices.observed, score.heat
                 cells = [_range(hit.value, hit.low, hit.high, ".2f"), f"{score.slices.chance:.2f}"]
                 cells += [f"{score.slices.p:.2g}"]
                 cells += [_range(heat.difference, heat.low, heat.high, "+.4f")]
-                places.add_row(finding, where, str(hit.n), *cells)
+                places.append([finding, where, str(hit.n), *cells])
             fall = one.deletion
             cells = [f"{fall.hottest:+.2f}", f"{fall.random:+.2f}"]
             cells += [_range(fall.difference, fall.low, fall.high, "+.2f")]
-            falls.add_row(finding, str(fall.n), *cells)
-        console.print(f"{self.data}, {self.split}: exams that have the finding\n")
-        if any(one.localisation for one in self.findings.values()):
-            console.print("The slice with most heat holds the lesion; share of positive heat in it")
-            console.print(places)
+            falls.append([finding, str(fall.n), *cells])
+        lines = [f"{self.data}, {self.split}: exams that have the finding", ""]
+        if len(places) > 1:
+            lines.append("The slice with most heat holds the lesion; share of positive heat in it")
+            lines += table_lines(places)
         else:
-            console.print("Localisation: there are no masks of lesions")
-        console.print(f"\nFall of the logit without the hottest {SHARE:.0%} of slices")
-        console.print(falls)
-        file = console.file
-        assert isinstance(file, io.StringIO)  # noqa: S101  # created above
-        return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+            lines.append("Localisation: there are no masks of lesions")
+        lines += ["", f"Fall of the logit without the hottest {SHARE:.0%} of slices"]
+        return "\n".join([*lines, *table_lines(falls)]) + "\n"
 
 
 def validate_maps(model: Model, exams: Dataset, *, seed: int = 0) -> MapValidation:
@@ -298,10 +290,3 @@ def _range(value: float, low: float, high: float, form: str) -> str:
     if math.isnan(low):
         return "-" if math.isnan(value) else f"{value:{form}}"
     return f"{value:{form}} ({low:{form}} to {high:{form}})"
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Returns the value with None in place of each NaN, also in nested mappings."""
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
