@@ -1,4 +1,4 @@
-"""Model card and data-set card: Markdown files that stand beside a scorecard.
+"""Model card and data-set card: Markdown files written next to a scorecard.
 
 What a run and its evaluation know is filled in; what only a person can say is marked. The sections
 are those of M. Mitchell et al., "Model cards for model reporting", FAT* 2019, and of T. Gebru et
@@ -19,34 +19,35 @@ from mrknee.report import sentences, words
 from mrknee.report.contents import Contents
 from mrknee.report.templates import templates
 from mrknee.scoring.text import exams
+from mrknee.training.recipe import flat_settings
 from mrknee.untrusted import read_text
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
 
 CARDS = (MODEL_CARD, DATA_CARD)
-"""Their files."""
+"""File names of both cards."""
 
 MARK = "TO BE FILLED IN"
-"""Stands where a person has to write something."""
+"""Placeholder in sections that a person has to fill in."""
 
 MOST_BYTES = 1_000_000
-"""Of a card that is there already: far more than anybody writes by hand."""
+"""Maximum size of an existing card, far above that of a card written by hand."""
 
 _BY_HAND = re.compile(r"<!-- by hand: ([a-z-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
 def make_cards(contents: Contents, folder: Path) -> dict[str, str]:
-    """The text of both cards, by file name.
+    """Returns the text of both cards by file name.
 
-    Sections that a person fills in are taken from the cards that are in the folder already; all
-    others are made anew.
+    Sections that a person filled in are kept from existing cards in the folder; all others are
+    rewritten.
 
     Args:
-        contents: what the evaluation found.
+        contents: the contents of the evaluation report.
         folder: where the cards will be written.
 
     Raises:
-        DataError: a card that is there can't be read.
+        DataError: an existing card can't be read.
     """
     made = {}
     for name in CARDS:
@@ -57,17 +58,17 @@ def make_cards(contents: Contents, folder: Path) -> dict[str, str]:
 
 
 def render_card(name: str, contents: Contents, kept: Mapping[str, str] = {}) -> str:
-    """A card as Markdown.
+    """Returns a card as Markdown.
 
     Args:
         name: `MODEL_CARD` or `DATA_CARD`.
-        contents: what the evaluation found.
+        contents: the contents of the evaluation report.
         kept: section -> what a person wrote there.
     """
 
     def by_hand(section: str, question: str) -> Markup:
         text = kept.get(section, f"**{MARK}:** {question}\n")
-        # our own template's text, or what stood in the card
+        # text of our own template, or of the existing card
         return Markup(f"<!-- by hand: {section} -->\n{text}<!-- end -->")  # noqa: S704
 
     environment = templates().overlay(autoescape=False, finalize=_plain)
@@ -78,7 +79,7 @@ def render_card(name: str, contents: Contents, kept: Mapping[str, str] = {}) -> 
         card=contents.card,
         facts=facts,
         known=provenance,
-        recipe=_flat(provenance.get("recipe", {})),
+        recipe=dict(flat_settings(provenance.get("recipe", {}))),
         packages=provenance.get("environment", {}).get("packages", {}),
         by_hand=by_hand,
         sentences=sentences,
@@ -89,18 +90,7 @@ def render_card(name: str, contents: Contents, kept: Mapping[str, str] = {}) -> 
 
 
 def _plain(value: object) -> object:
-    """A value as Markdown text: no HTML, and no end of a table's cell."""
+    """Returns a value as Markdown text, without HTML and without ends of table cells."""
     if isinstance(value, Markup):
         return value
     return str(value).replace("<", "&lt;").replace("|", "\\|")
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> value of each setting."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found

@@ -349,7 +349,7 @@ def read_recipe(name_or_file: str) -> tuple[Recipe, dict[str, Any]]:
 def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields the dotted name and value of each setting of a recipe's tree."""
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             yield from flat_settings(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
