@@ -193,8 +193,7 @@ def owned_folder(folder: Path) -> Iterator[None]:
         OutputError: another process owns the folder, or it can't be written to.
     """
     try:
-        new = _make_folder(folder)
-        descriptor = _lock(folder) if sys.platform != "win32" else None
+        new, descriptor = _make_and_lock(folder)
     except OSError as error:
         if error.errno in FULL_DISK:
             error.filename = str(folder)
@@ -218,6 +217,23 @@ def owned_folder(folder: Path) -> Iterator[None]:
                 one.rmdir()
             except OSError:  # not empty
                 break
+
+
+def _make_and_lock(folder: Path) -> tuple[list[Path], int | None]:
+    """Creates a folder if necessary and locks it; returns the created folders and the lock.
+
+    Another process that created the folder and wrote nothing removes it, which may happen between
+    this process's steps: then they are repeated.
+    """
+    created: list[Path] = []
+    for attempts_left in reversed(range(100)):
+        try:
+            created = max(created, _make_folder(folder), key=len)
+            return created, _lock(folder) if sys.platform != "win32" else None
+        except (FileExistsError, FileNotFoundError):
+            if not attempts_left:
+                raise
+    raise AssertionError
 
 
 def _lock(folder: Path) -> int:
