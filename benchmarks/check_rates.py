@@ -20,13 +20,13 @@ from pathlib import Path
 import hippocampus
 import numpy as np
 
-from mrknee.checkup.duplicates import find_alike
-from mrknee.checkup.layout import Place
-from mrknee.checkup.planes import check_planes
-from mrknee.checkup.similarity import grid
-from mrknee.checkup.stacks import StackSummary
+from mrknee.checks.duplicates import find_alike
+from mrknee.checks.layout import Place
+from mrknee.checks.planes import check_planes
+from mrknee.checks.similarity import grid
+from mrknee.checks.stacks import StackSummary
 from mrknee.exams import PLANES, Dataset, Exam, Plane, Stack
-from mrknee.scoring.proportions import wilson
+from mrknee.metrics.proportions import wilson
 
 Alteration = Callable[[str, Stack, np.random.Generator], Stack]
 SWAPPED = 0.05

@@ -19,8 +19,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 from screenshots import SIZES, picture
 
-from mrknee.report.exam_page import explain_exam
-from mrknee.scoring.predictions import Predictions
+from mrknee.metrics.predictions import Predictions
+from mrknee.reports.exam_page import explain_exam
 
 
 def surest(predictions: Path) -> str:

@@ -33,8 +33,15 @@ import matplotlib as mpl
 import numpy as np
 
 from mrknee.exams import PLANES, Dataset, Exam
-from mrknee.inference.faithfulness import Deletion, deletion, likeness, with_random_weights
-from mrknee.inference.map_validation import (
+from mrknee.explanations.faithfulness import Deletion, deletion, likeness, with_random_weights
+from mrknee.explanations.localisation import (
+    Localisation,
+    contrast,
+    localise,
+    mean_interval,
+    summarise,
+)
+from mrknee.explanations.map_validation import (
     SETS,
     TOGETHER,
     localise_exam,
@@ -42,19 +49,12 @@ from mrknee.inference.map_validation import (
     summarise_deletions,
 )
 from mrknee.inference.torch_model import TorchModel
-from mrknee.networks.checkpoint import save_checkpoint
-from mrknee.networks.network import Network
-from mrknee.networks.settings import NetworkSettings
-from mrknee.report.pictures import overlay
-from mrknee.scoring.localisation import (
-    Localisation,
-    contrast,
-    localise,
-    mean_interval,
-    summarise,
-)
-from mrknee.scoring.scorecard import score
-from mrknee.tensors.preparation import Preparation
+from mrknee.metrics.scorecard import score
+from mrknee.models.checkpoint import save_checkpoint
+from mrknee.models.network import Network
+from mrknee.models.settings import NetworkSettings
+from mrknee.reports.pictures import overlay
+from mrknee.transforms.preparation import Preparation
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

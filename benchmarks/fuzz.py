@@ -61,7 +61,7 @@ def labels() -> Callable[[Path], object]:
 
 def predictions() -> Callable[[Path], object]:
     """Loads the reader of tables of predictions."""
-    from mrknee.scoring.predictions import Predictions
+    from mrknee.metrics.predictions import Predictions
 
     return Predictions.read
 
@@ -82,15 +82,15 @@ def recipe() -> Callable[[Path], object]:
 
 def scorecard() -> Callable[[Path], object]:
     """Loads the reader of scorecards."""
-    from mrknee.scoring.scorecard import Scorecard
+    from mrknee.metrics.scorecard import Scorecard
 
     return Scorecard.read
 
 
 def checkpoint() -> Callable[[Path], object]:
     """Loads the reader of model.json, up to the creation of the network."""
-    from mrknee.networks.checkpoint import _read_description
-    from mrknee.scoring.decisions import Decisions
+    from mrknee.metrics.decisions import Decisions
+    from mrknee.models.checkpoint import _read_description
 
     def read(path: Path) -> None:
         description = _read_description(path)  # the preparation's settings too
@@ -101,7 +101,7 @@ def checkpoint() -> Callable[[Path], object]:
 
 def weights() -> Callable[[Path], object]:
     """Loads the reader of PyTorch files of tensors."""
-    from mrknee.networks.weights import read_weights
+    from mrknee.models.weights import read_weights
 
     return read_weights
 
@@ -175,7 +175,7 @@ READERS = {
 def seeds(reader: str, folder: Path) -> Iterator[bytes]:
     """Yields the inputs of tests/hostile for a reader that are files of a reasonable size."""
     from tests.hostile import exported, models, recipes, stacks, studies, tables
-    from tests.scoring.test_scorecard import a_scorecard
+    from tests.metrics.test_scorecard import a_scorecard
 
     yield from {
         "stack": [stacks.GOOD],

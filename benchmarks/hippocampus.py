@@ -42,7 +42,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mrknee.cli import main as mrknee
 from mrknee.exams import Dataset, write_labels, write_stack
-from mrknee.scoring.discrimination import Auc, auc
+from mrknee.metrics.discrimination import Auc, auc
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPE = Path(__file__).with_suffix(".yaml")

@@ -95,11 +95,11 @@ def write_largest(root: Path) -> Path:
 
 def train_recipe(name: str, data: Path) -> dict[str, float]:
     """Trains one epoch with a recipe in this process; returns peaks in MB and seconds per exam."""
-    from mrknee.tensors.batches import Batch
     from mrknee.training import run
     from mrknee.training.loop import Objective, TrainingLoop
     from mrknee.training.recipe import load_recipe
     from mrknee.training.record import RunRecord
+    from mrknee.transforms.batches import Batch
 
     weights = "lite0" if "efficientnet_lite0" in load_recipe(name).network.encoder else "none"
     recipe = load_recipe(name, {"weights": weights, "epochs": 1, "loggers": []})
@@ -161,11 +161,11 @@ def export_models(out: Path, data: Path) -> None:
     """Exports the reference network in 8 bits and float32, and a small network; random weights."""
     import torch
 
-    from mrknee.inference.export import Int8, export
-    from mrknee.networks.checkpoint import save_checkpoint
-    from mrknee.networks.network import Network
-    from mrknee.networks.settings import NetworkSettings
-    from mrknee.tensors.preparation import Preparation
+    from mrknee.export.onnx import Int8, export
+    from mrknee.models.checkpoint import save_checkpoint
+    from mrknee.models.network import Network
+    from mrknee.models.settings import NetworkSettings
+    from mrknee.transforms.preparation import Preparation
 
     torch.manual_seed(0)
     network = Network(NetworkSettings(), FINDINGS)

@@ -29,8 +29,8 @@ def main() -> int:
     import numpy as np
     from scipy.stats import rankdata
 
-    from mrknee.scoring.discrimination import auc, placements
-    from mrknee.scoring.paired import paired_delong
+    from mrknee.metrics.discrimination import auc, placements
+    from mrknee.metrics.paired import paired_delong
 
     rng = np.random.default_rng(0)
     labels = (rng.random(arguments.exams) < 0.4).astype(np.float64)

@@ -36,21 +36,21 @@ from scoring_speed import processor
 from torch import Tensor
 
 from mrknee.exams import PLANES, Dataset
-from mrknee.inference.export import Int8, export
+from mrknee.export.onnx import Int8, export
 from mrknee.inference.model import Model, load_model
-from mrknee.networks.checkpoint import save_checkpoint
-from mrknee.networks.network import Network
-from mrknee.networks.prediction import device_here
-from mrknee.networks.settings import NetworkSettings
+from mrknee.models.checkpoint import save_checkpoint
+from mrknee.models.network import Network
+from mrknee.models.prediction import device_here
+from mrknee.models.settings import NetworkSettings
 from mrknee.sources.phantom.cohort import write_cohort
-from mrknee.tensors.batches import Batch, frame_exam, join
-from mrknee.tensors.preparation import Preparation
-from mrknee.tensors.settings import AugmentationSettings
 from mrknee.training.environment import describe_environment, has_bfloat16
 from mrknee.training.loop import TrainingLoop
 from mrknee.training.objective import summed_loss
 from mrknee.training.parts import divide, load_part
 from mrknee.training.recipe import Recipe, load_recipe
+from mrknee.transforms.batches import Batch, frame_exam, join
+from mrknee.transforms.preparation import Preparation
+from mrknee.transforms.settings import AugmentationSettings
 
 HISTORY = 565
 """Number of exams over which the reference computes AUCs in a step: half of MRNet's training

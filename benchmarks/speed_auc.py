@@ -23,11 +23,11 @@ from reference_loop import FINDINGS, ReferenceExams, ReferenceLoop, ReferenceNet
 from torch import nn
 
 from mrknee.exams import Dataset, Findings
-from mrknee.inference.export import Int8, export
+from mrknee.export.onnx import Int8, export
 from mrknee.inference.model import load_model
+from mrknee.metrics.comparison import compare
+from mrknee.metrics.predictions import Predictions
 from mrknee.progress import track
-from mrknee.scoring.comparison import compare
-from mrknee.scoring.predictions import Predictions
 from mrknee.sources.phantom.cohort import write_cohort
 from mrknee.training.objective import positive_weights
 from mrknee.training.recipe import load_recipe

@@ -29,11 +29,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mrknee.errors import MrkneeError
-from mrknee.inference.export import export
+from mrknee.export.onnx import export
 from mrknee.inference.onnx_file import METADATA, read_exported, seal
-from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
-from mrknee.networks.settings import NetworkSettings
+from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.models.settings import NetworkSettings
 from tests.conftest import write_toy_dataset
+from tests.export.test_onnx import make_run
 from tests.hostile.tampered import (
     body_of,
     read_with,
@@ -43,7 +44,6 @@ from tests.hostile.tampered import (
     write_metadata,
 )
 from tests.hostile.test_tampered import PROVENANCE, an_exam
-from tests.inference.test_export import make_run
 
 EXPORTED = 20
 """One in `EXPORTED` readable run folders is also exported, which takes as long as all other

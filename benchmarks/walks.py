@@ -81,8 +81,8 @@ def upload(model: Path, data: Path) -> None:
     from starlette.testclient import TestClient
 
     from mrknee.inference.model import load_model
-    from mrknee.web.app import create_app
-    from mrknee.web.service import Service
+    from mrknee.server.app import create_app
+    from mrknee.server.service import Service
 
     service = Service(load_model(model), "model")
     exam = sorted((data / "valid" / "axial").glob("*.npy"))[0].name

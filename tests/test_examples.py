@@ -19,9 +19,9 @@ import pytest
 from matplotlib import pyplot as plt
 
 import mrknee
-from mrknee.inference.export import Exported
-from mrknee.networks.catalogue import EncoderTable
-from mrknee.report.evaluation import Evaluation
+from mrknee.export.onnx import Exported
+from mrknee.models.catalogue import EncoderTable
+from mrknee.reports.evaluation import Evaluation
 from mrknee.sources.phantom import Phantom
 from tests.conftest import write_toy_dataset
 

@@ -26,8 +26,8 @@ from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
 from mrknee.exams import PLANES, write_labels, write_stack
 from mrknee.files import owned_folder
 from mrknee.library import check_dataset
+from mrknee.metrics.predictions import Predictions
 from mrknee.protocol import run_protocol
-from mrknee.scoring.predictions import Predictions
 from mrknee.sources.phantom.cohort import KINDS
 from mrknee.sources.phantom.exam import FINDINGS, render_exam
 from mrknee.training.recipe import load_recipe

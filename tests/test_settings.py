@@ -6,10 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from mrknee.errors import ModelError, SettingsError
-from mrknee.networks.settings import NetworkSettings
+from mrknee.models.settings import NetworkSettings
 from mrknee.settings import Settings, allowed, described, stated_settings
-from mrknee.tensors.settings import AugmentationSettings, PreparationSettings
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings, SelectionSettings
+from mrknee.transforms.settings import AugmentationSettings, PreparationSettings
 
 PARTS = (
     NetworkSettings,

@@ -80,8 +80,8 @@ def schemas() -> str:
     """The JSON schema of each pydantic model that describes a file or an answer."""
     from pydantic import BaseModel
 
+    from mrknee.server import schemas as answers
     from mrknee.training.recipe import Recipe
-    from mrknee.web import schemas as answers
 
     parts = [schema_block("Recipe (YAML)", Recipe.model_json_schema())]
     models = [

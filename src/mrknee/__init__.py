@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mrknee.checkup.facts import Checkup
+    from mrknee.checks.facts import Checkup
     from mrknee.errors import (
         DataError,
         ModelError,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from mrknee.exams import Dataset, Exam, open_dataset
-    from mrknee.inference.explanation import Explanation
+    from mrknee.explanations.explanation import Explanation
     from mrknee.inference.model import load_model
     from mrknee.library import (
         Run,
@@ -41,34 +41,34 @@ if TYPE_CHECKING:
         train,
         validate_maps,
     )
+    from mrknee.metrics.comparison import Comparison
+    from mrknee.metrics.predictions import Predictions
+    from mrknee.metrics.scorecard import Scorecard
     from mrknee.progress import show_progress
-    from mrknee.report.evaluation import evaluate
-    from mrknee.scoring.comparison import Comparison
-    from mrknee.scoring.predictions import Predictions
-    from mrknee.scoring.scorecard import Scorecard
+    from mrknee.reports.evaluation import evaluate
     from mrknee.sources.phantom import make_phantom
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Checkup": "mrknee.checkup.facts",
-    "Comparison": "mrknee.scoring.comparison",
+    "Checkup": "mrknee.checks.facts",
+    "Comparison": "mrknee.metrics.comparison",
     "DataError": "mrknee.errors",
     "Dataset": "mrknee.exams",
     "Exam": "mrknee.exams",
-    "Explanation": "mrknee.inference.explanation",
+    "Explanation": "mrknee.explanations.explanation",
     "ModelError": "mrknee.errors",
     "MrkneeError": "mrknee.errors",
     "OutputError": "mrknee.errors",
     "PlatformError": "mrknee.errors",
-    "Predictions": "mrknee.scoring.predictions",
+    "Predictions": "mrknee.metrics.predictions",
     "Run": "mrknee.library",
-    "Scorecard": "mrknee.scoring.scorecard",
+    "Scorecard": "mrknee.metrics.scorecard",
     "SettingsError": "mrknee.errors",
     "TrainingError": "mrknee.errors",
     "check_dataset": "mrknee.library",
     "compare": "mrknee.library",
-    "evaluate": "mrknee.report.evaluation",
+    "evaluate": "mrknee.reports.evaluation",
     "export_onnx": "mrknee.library",
     "list_encoders": "mrknee.library",
     "load_model": "mrknee.inference.model",

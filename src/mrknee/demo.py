@@ -30,7 +30,7 @@ def run_demo(out: str | Path, seed: int = 0) -> None:
     from mrknee.exams import open_dataset
     from mrknee.inference.model import load_model
     from mrknee.ranges import SEED
-    from mrknee.report.evaluation import evaluate
+    from mrknee.reports.evaluation import evaluate
     from mrknee.sources.phantom.cohort import write_cohort
     from mrknee.training.recipe import load_recipe
     from mrknee.training.run import train

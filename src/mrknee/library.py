@@ -16,19 +16,19 @@ from mrknee.exams import Dataset, open_dataset, split_of
 from mrknee.extras import data_frame
 from mrknee.files import owned_folder
 from mrknee.inference.model import Model, ModelPaths, load_model, paths_of
+from mrknee.metrics.predictions import Predictions, named_files
 from mrknee.outputs import check_output_file, check_output_folder
 from mrknee.run_folder import RunFolder
-from mrknee.scoring.predictions import Predictions, named_files
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from mrknee.checkup.facts import Checkup
-    from mrknee.inference.export import Exported
-    from mrknee.inference.map_validation import MapValidation
-    from mrknee.networks.catalogue import EncoderTable
-    from mrknee.scoring.comparison import Comparison
-    from mrknee.scoring.scorecard import Scorecard
+    from mrknee.checks.facts import Checkup
+    from mrknee.explanations.map_validation import MapValidation
+    from mrknee.export.onnx import Exported
+    from mrknee.metrics.comparison import Comparison
+    from mrknee.metrics.scorecard import Scorecard
+    from mrknee.models.catalogue import EncoderTable
 
 __all__ = [
     "Run",
@@ -71,7 +71,7 @@ class Run:
         Raises:
             DataError: the run is not finished, or the file can't be read.
         """
-        from mrknee.scoring.scorecard import Scorecard
+        from mrknee.metrics.scorecard import Scorecard
 
         return Scorecard.read(RunFolder(self.folder).scorecard)
 
@@ -188,7 +188,7 @@ def compare(
         >>> list(found.to_frame()["finding"])
         ['abnormal', 'acl', 'meniscus', 'mean']
     """
-    from mrknee.scoring.comparison import compare_tables
+    from mrknee.metrics.comparison import compare_tables
 
     root, split = split_of(data, split)
     tables = [first, second, *others]
@@ -226,7 +226,7 @@ def check_dataset(path: Dataset | str | Path, *, axes: str | None = None) -> Che
         >>> checkup.splits["valid"].exams
         6
     """
-    from mrknee.checkup.check import check
+    from mrknee.checks.check import check
 
     return check(path.root if isinstance(path, Dataset) else path, axes=axes)
 
@@ -286,7 +286,7 @@ def export_onnx(
             expected="--int8 and --data, or neither",
             found="--int8 alone" if int8 else "--data alone",
         )
-    from mrknee.inference.export import Int8, export
+    from mrknee.export.onnx import Int8, export
 
     return export(folders[0], out, int8=None if root is None else Int8(root, split, auc_limit))
 
@@ -302,7 +302,7 @@ def list_encoders() -> EncoderTable:
         >>> [entry.name for entry in mrknee.list_encoders()][:3]
         ['alexnet', 'vgg16', 'resnet50']
     """
-    from mrknee.networks.catalogue import EncoderTable
+    from mrknee.models.catalogue import EncoderTable
 
     return EncoderTable()
 
@@ -341,7 +341,7 @@ def validate_maps(
         >>> found.findings["acl"].n_positive
         2
     """
-    from mrknee.inference.map_validation import validate_maps as validate
+    from mrknee.explanations.map_validation import validate_maps as validate
 
     def made() -> MapValidation:
         loaded = model if isinstance(model, Model) else load_model(model)

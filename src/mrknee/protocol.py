@@ -21,11 +21,11 @@ from mrknee.errors import DataError, OutputError, SettingsError
 from mrknee.exams import MRNET_FINDINGS
 from mrknee.files import clear_half_written, contents, owned_folder, whole_file
 from mrknee.library import check_dataset, compare, train
+from mrknee.metrics.predictions import Predictions
 from mrknee.outputs import check_output_folder
 from mrknee.progress import report
-from mrknee.report.evaluation import evaluate
+from mrknee.reports.evaluation import evaluate
 from mrknee.run_folder import RunFolder
-from mrknee.scoring.predictions import Predictions
 from mrknee.training.data_record import changes, read_record, record_data, to_json
 from mrknee.training.parts import divide
 from mrknee.training.recipe import load_recipe

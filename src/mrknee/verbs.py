@@ -128,8 +128,8 @@ def predict(
     runtime: Runtime = None,
 ) -> None:
     """Reads exams with a trained model and writes one probability per exam and finding."""
+    from mrknee.metrics.predictions import remarks_file
     from mrknee.outputs import check_output_file
-    from mrknee.scoring.predictions import remarks_file
 
     for file in (out, remarks_file(out)):
         check_output_file(file, [*model, exams])
@@ -162,8 +162,8 @@ def submit(
     runtime: Runtime = None,
 ) -> None:
     """The MRNet competition's interface: a list of .npy paths in, abnormal,acl,meniscus out."""
+    from mrknee.metrics.predictions import remarks_file
     from mrknee.outputs import check_output_file
-    from mrknee.scoring.predictions import remarks_file
     from mrknee.untrusted import read_text
 
     listed = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
@@ -214,7 +214,7 @@ def evaluate(
     axes: AxesOrder = None,
 ) -> None:
     """Holds predictions against labels: a scorecard, and a page on how good and how sure."""
-    from mrknee.report.evaluation import evaluate as evaluate_predictions
+    from mrknee.reports.evaluation import evaluate as evaluate_predictions
 
     card = evaluate_predictions(
         predictions,
@@ -274,8 +274,8 @@ def explain(
     runtime: Runtime = None,
 ) -> None:
     """Why: heat maps, slice scores and series' shares that add up to each finding's logit."""
-    from mrknee.report.exam_page import explain_exam
-    from mrknee.report.pictures import slice_in_words
+    from mrknee.reports.exam_page import explain_exam
+    from mrknee.reports.pictures import slice_in_words
 
     explained = explain_exam(
         model,
@@ -368,7 +368,7 @@ def serve(
     runtime: Runtime = None,
 ) -> None:
     """Reads and explains one exam per request, over HTTP, until it is told to end."""
-    from mrknee.web.serving import serve as serve_model
+    from mrknee.server.serving import serve as serve_model
 
     serve_model(
         model,

@@ -9,7 +9,7 @@ import pytest
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Dataset, Findings, write_labels, write_stack
 from mrknee.exams.ids import refuse_id
-from mrknee.scoring.predictions import Predictions
+from mrknee.metrics.predictions import Predictions
 
 GOOD = ["0000", "-5", "+12.5", "knee 7", 'a "quoted", id', "Müller-ß", "é", "膝0001", "a=b", "'=1"]
 BAD = {

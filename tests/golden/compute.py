@@ -19,20 +19,20 @@ from safetensors.numpy import load_file
 from threadpoolctl import threadpool_limits
 
 from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane
-from mrknee.inference.export import export
+from mrknee.export.onnx import export
 from mrknee.inference.model import Model, load_model
-from mrknee.networks.checkpoint import save_checkpoint
-from mrknee.networks.network import Network
-from mrknee.networks.settings import NetworkSettings
-from mrknee.scoring.calibration import Calibration
+from mrknee.metrics.calibration import Calibration
+from mrknee.models.checkpoint import save_checkpoint
+from mrknee.models.network import Network
+from mrknee.models.settings import NetworkSettings
 from mrknee.sources.phantom.exam import render_exam
 from mrknee.sources.phantom.lesions import Truth
-from mrknee.tensors.augmentation import apply_view, draw_views
-from mrknee.tensors.batches import frame_exam, join
-from mrknee.tensors.preparation import Preparation
-from mrknee.tensors.settings import AugmentationSettings, PreparationSettings
 from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
+from mrknee.transforms.augmentation import apply_view, draw_views
+from mrknee.transforms.batches import frame_exam, join
+from mrknee.transforms.preparation import Preparation
+from mrknee.transforms.settings import AugmentationSettings, PreparationSettings
 from tests.conftest import write_toy_dataset
 
 Values = dict[str, np.ndarray]

@@ -17,11 +17,11 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from mrknee.networks.checkpoint import save_checkpoint
-from mrknee.networks.description import digest_of
-from mrknee.networks.network import Network
-from mrknee.networks.settings import NetworkSettings
-from mrknee.tensors.settings import PreparationSettings
+from mrknee.models.checkpoint import save_checkpoint
+from mrknee.models.description import digest_of
+from mrknee.models.network import Network
+from mrknee.models.settings import NetworkSettings
+from mrknee.transforms.settings import PreparationSettings
 from tests.hostile.case import PICKLE, Case, Payload, content, cuts
 from tests.hostile.recipes import broken_json
 from tests.hostile.studies import on_several_disks

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mrknee.scoring.scorecard import Scorecard
+from mrknee.metrics.scorecard import Scorecard
 from tests.hostile.case import MARKER, PICKLE, Case, content
 
 RECIPE = "epochs: 3\nnetwork:\n  encoder: alexnet\n"

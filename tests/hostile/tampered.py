@@ -13,13 +13,13 @@ import numpy as np
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Dataset, Exam, open_dataset
-from mrknee.inference.export import export
+from mrknee.export.onnx import export
 from mrknee.inference.model import Model, load_model
 from mrknee.inference.submission import submit
-from mrknee.networks.description import digest_of
-from mrknee.report.evaluation import evaluate
-from mrknee.report.exam_page import explain_exam
-from mrknee.web.service import Service
+from mrknee.models.description import digest_of
+from mrknee.reports.evaluation import evaluate
+from mrknee.reports.exam_page import explain_exam
+from mrknee.server.service import Service
 from tests.hostile.exported import finished
 
 Tampered = tuple[str, dict[str, Any]]

@@ -18,7 +18,7 @@ import pytest
 from tests.hostile import exported, models, packed, recipes, stacks, studies, tables
 from tests.hostile.case import Case, content
 from tests.hostile.worker import CPU_SECONDS, MEMORY_BYTES, NAMES
-from tests.scoring.test_scorecard import a_scorecard
+from tests.metrics.test_scorecard import a_scorecard
 
 pytestmark = pytest.mark.slow
 

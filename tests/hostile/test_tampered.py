@@ -13,11 +13,11 @@ import pytest
 
 from mrknee.errors import MrkneeError, MrkneeWarning
 from mrknee.exams import PLANES, Exam
-from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
-from mrknee.networks.settings import NetworkSettings
+from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.models.settings import NetworkSettings
+from tests.export.test_onnx import make_run
 from tests.hostile.exported import FACTS, graph
 from tests.hostile.tampered import read_with, tampered, write_description, write_metadata
-from tests.inference.test_export import make_run
 
 pytestmark = pytest.mark.slow
 

@@ -49,10 +49,10 @@ def readers() -> dict[str, Callable[[Path], object]]:
     from mrknee.inference.onnx_model import OnnxModel
     from mrknee.inference.submission import ListedExams
     from mrknee.inference.torch_model import TorchModel
-    from mrknee.networks.weights import read_weights
+    from mrknee.metrics.predictions import Predictions
+    from mrknee.metrics.scorecard import Scorecard
+    from mrknee.models.weights import read_weights
     from mrknee.run_folder import RunFolder
-    from mrknee.scoring.predictions import Predictions
-    from mrknee.scoring.scorecard import Scorecard
     from mrknee.sources.clinical.importing import import_exams
     from mrknee.sources.phantom.cohort import write_cohort
     from mrknee.training.recipe import load_recipe

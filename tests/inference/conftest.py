@@ -6,9 +6,9 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-from mrknee.inference.export import export
-from mrknee.networks.settings import NetworkSettings
-from tests.inference.test_export import make_run
+from mrknee.export.onnx import export
+from mrknee.models.settings import NetworkSettings
+from tests.export.test_onnx import make_run
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 
 import mrknee
 from mrknee.exams import write_findings, write_labels, write_series, write_stack
-from mrknee.scoring.predictions import Predictions
+from mrknee.metrics.predictions import Predictions
 from tests.exams.test_series import SIX
 
 FINDINGS = {f"z{number:02d}": f"Finding {number}" for number in range(11, -1, -1)}

@@ -15,12 +15,12 @@ from mrknee.cli import main
 from mrknee.errors import ModelError
 from mrknee.exams import MRNET_SERIES, PLANES
 from mrknee.inference.model import Model, ModelPaths, load_model, name_of
-from mrknee.networks.checkpoint import save_checkpoint
-from mrknee.networks.network import Network
-from mrknee.report.evaluation import SELECTED
-from mrknee.scoring.calibration import fit_calibration
-from mrknee.tensors.preparation import Preparation
-from mrknee.web.serving import digest_of
+from mrknee.metrics.calibration import fit_calibration
+from mrknee.models.checkpoint import save_checkpoint
+from mrknee.models.network import Network
+from mrknee.reports.evaluation import SELECTED
+from mrknee.server.serving import digest_of
+from mrknee.transforms.preparation import Preparation
 from tests.conftest import write_toy_dataset
 from tests.inference.test_torch_model import FINDINGS, PREPARATION, SETTINGS
 

@@ -10,11 +10,11 @@ import pytest
 from mrknee.exams import MRNET_FINDINGS, Findings, open_dataset, read_labels, write_findings
 from mrknee.inference.model import load_model
 from mrknee.inference.submission import predict_listed
-from mrknee.report.evaluation import gather
-from mrknee.report.page import render
-from mrknee.scoring.comparison import compare_tables
-from mrknee.scoring.predictions import Predictions, aligned
-from mrknee.scoring.scorecard import Scorecard, score
+from mrknee.metrics.comparison import compare_tables
+from mrknee.metrics.predictions import Predictions, aligned
+from mrknee.metrics.scorecard import Scorecard, score
+from mrknee.reports.evaluation import gather
+from mrknee.reports.page import render
 from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset

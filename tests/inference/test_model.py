@@ -11,16 +11,16 @@ import torch
 
 from mrknee.cli import main
 from mrknee.exams import PLANES, Exam
-from mrknee.inference.export import export
+from mrknee.export.onnx import export
 from mrknee.inference.model import load_model
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.torch_model import TorchModel
-from mrknee.networks.checkpoint import save_checkpoint
-from mrknee.networks.network import Network
-from mrknee.scoring.calibration import fit_calibration
-from mrknee.web.app import start_page
-from mrknee.web.service import Service
-from mrknee.web.uploads import Received
+from mrknee.metrics.calibration import fit_calibration
+from mrknee.models.checkpoint import save_checkpoint
+from mrknee.models.network import Network
+from mrknee.server.app import start_page
+from mrknee.server.service import Service
+from mrknee.server.uploads import Received
 from tests.inference.test_torch_model import FINDINGS, PREPARATION, SETTINGS
 
 REASON = "not calibrated: one class only: 0 of 30 are positive"

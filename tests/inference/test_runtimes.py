@@ -14,15 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 from mrknee.cli import main
 from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_SERIES, PLANES, Dataset, Exam, Plane, open_dataset
-from mrknee.inference import export as exporting
-from mrknee.inference.export import Int8, export
+from mrknee.export import onnx as exporting
+from mrknee.export.onnx import Int8, export
 from mrknee.inference.model import load_model
 from mrknee.inference.onnx_file import seal
 from mrknee.inference.onnx_model import OnnxModel, inputs_of
 from mrknee.inference.runtimes import Limits, OpenVino, RuntimeName, open_runtime
 from tests.conftest import write_toy_dataset
+from tests.export.test_onnx import flipped, make_exam, traced
 from tests.hostile.exported import finished, graph
-from tests.inference.test_export import flipped, make_exam, traced
 
 pytestmark = pytest.mark.slow
 

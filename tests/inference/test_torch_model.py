@@ -12,10 +12,10 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Dataset, Exam, Plane, StackSizes, open_dataset
 from mrknee.inference import torch_model as predicting
 from mrknee.inference.torch_model import TorchModel
-from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
-from mrknee.networks.network import Network
-from mrknee.networks.settings import NetworkSettings
-from mrknee.tensors.preparation import Preparation
+from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.models.network import Network
+from mrknee.models.settings import NetworkSettings
+from mrknee.transforms.preparation import Preparation
 from tests.conftest import write_toy_dataset
 
 SETTINGS = NetworkSettings(encoder="test_resnet", shared_encoder=True)

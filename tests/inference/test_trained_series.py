@@ -13,17 +13,17 @@ import pytest
 from mrknee.cli import main
 from mrknee.errors import MrkneeError, MrkneeWarning
 from mrknee.exams import MRNET_SERIES, PLANES, Dataset, Exam, Plane, Series, SeriesList
-from mrknee.inference.export import export
+from mrknee.export.onnx import export
 from mrknee.inference.model import Model, load_model
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.torch_model import TorchModel
-from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
-from mrknee.networks.network import Network
-from mrknee.networks.settings import NetworkSettings
-from mrknee.tensors.preparation import Preparation
-from mrknee.web.service import Service
-from mrknee.web.uploads import Received
-from tests.inference.test_export import make_exam, make_run
+from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.models.network import Network
+from mrknee.models.settings import NetworkSettings
+from mrknee.server.service import Service
+from mrknee.server.uploads import Received
+from mrknee.transforms.preparation import Preparation
+from tests.export.test_onnx import make_exam, make_run
 
 KNEE = SeriesList([Series("knee", "sagittal")])
 SAGITTAL = {"axial": 0, "coronal": 0, "sagittal": 12}

@@ -9,7 +9,7 @@ import pytest
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import write_labels
-from mrknee.scoring.predictions import Predictions
+from mrknee.metrics.predictions import Predictions
 from mrknee.training.coverage import coverage_notes
 from mrknee.training.final import OPTIMISTIC
 from mrknee.training.parts import divide

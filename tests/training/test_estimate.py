@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from mrknee.exams import PLANES, write_labels, write_stack
-from mrknee.networks.network import Network
-from mrknee.networks.settings import NetworkSettings
-from mrknee.tensors.batches import EpochBatches
+from mrknee.models.network import Network
+from mrknee.models.settings import NetworkSettings
 from mrknee.training.estimate import Estimate, estimate
 from mrknee.training.parts import divide
 from mrknee.training.recipe import Recipe, load_recipe, recipe_names
+from mrknee.transforms.batches import EpochBatches
 from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow

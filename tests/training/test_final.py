@@ -9,8 +9,8 @@ from scipy.special import expit, logit
 
 from mrknee.exams import Dataset, Findings, open_dataset, read_labels, write_labels
 from mrknee.inference.torch_model import TorchModel
-from mrknee.scoring.operating_point import at_sensitivity, youden
-from mrknee.scoring.predictions import Predictions
+from mrknee.metrics.operating_point import at_sensitivity, youden
+from mrknee.metrics.predictions import Predictions
 from mrknee.training.final import FITTED, fit_decisions
 from mrknee.training.recipe import Recipe, SelectionSettings
 from mrknee.training.run import train

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from mrknee.exams import PLANES, Exam
-from mrknee.networks.network import Network
-from mrknee.networks.prediction import predict_batches
-from mrknee.networks.settings import NetworkSettings
-from mrknee.tensors.batches import Batch, frame_exam, join
-from mrknee.tensors.preparation import Preparation
+from mrknee.models.network import Network
+from mrknee.models.prediction import predict_batches
+from mrknee.models.settings import NetworkSettings
 from mrknee.training.epoch_result import EpochResult
 from mrknee.training.loop import Objective
 from mrknee.training.optimization import cosine_factor, make_optimizer
 from mrknee.training.recipe import OptimizerSettings, ScheduleSettings, load_recipe
+from mrknee.transforms.batches import Batch, frame_exam, join
+from mrknee.transforms.preparation import Preparation
 
 FINDINGS = ("abnormal", "acl", "meniscus")
 SMALL = Preparation(size=48, crop=48)

@@ -14,12 +14,12 @@ from torch.utils.data import get_worker_info
 
 from mrknee.errors import MrkneeError
 from mrknee.run_folder import RunFolder
-from mrknee.tensors import batches
-from mrknee.tensors.batches import Sample
 from mrknee.training.out_of_memory import how_it_was_ended, told_if_memory_runs_out
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import RunRecord
 from mrknee.training.run import train
+from mrknee.transforms import batches
+from mrknee.transforms.batches import Sample
 from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mrknee.exams import Dataset
-from mrknee.scoring.predictions import Predictions
+from mrknee.metrics.predictions import Predictions
 from mrknee.training.processes import connected_processes
 from mrknee.training.recipe import OptimizerSettings, load_recipe
 from mrknee.training.run import train

@@ -6,10 +6,10 @@ import pytest
 
 from mrknee.errors import MrkneeError, SettingsError
 from mrknee.exams import Findings
-from mrknee.networks.prediction import device_here
-from mrknee.tensors.settings import PreparationSettings
+from mrknee.models.prediction import device_here
 from mrknee.training.estimate import AUTOMATIC_SLICES, slices_at_once
 from mrknee.training.recipe import Recipe, load_recipe, recipe_names
+from mrknee.transforms.settings import PreparationSettings
 
 
 def test_reference_is_the_posts_recipe() -> None:

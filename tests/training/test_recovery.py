@@ -12,7 +12,7 @@ import torch
 
 from mrknee.errors import MrkneeError
 from mrknee.inference.torch_model import TorchModel
-from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.run_folder import RunFolder
 from mrknee.training.recipe import Recipe
 from mrknee.training.record import RunRecord

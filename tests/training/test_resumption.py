@@ -15,12 +15,12 @@ import pytest
 
 from mrknee.files import LOCK
 from mrknee.run_folder import RunFolder
-from mrknee.tensors.settings import AugmentationSettings
 from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
 from mrknee.training.record import RunRecord
 from mrknee.training.resumption import Done, go_back
 from mrknee.training.run import train
+from mrknee.transforms.settings import AugmentationSettings
 from tests.conftest import write_toy_dataset
 from tests.training.test_run import QUICK
 

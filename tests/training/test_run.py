@@ -17,10 +17,8 @@ from torch import Tensor
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Dataset, Plane
-from mrknee.networks.settings import NetworkSettings
-from mrknee.scoring.predictions import Predictions
-from mrknee.tensors.batches import Batch
-from mrknee.tensors.settings import PreparationSettings
+from mrknee.metrics.predictions import Predictions
+from mrknee.models.settings import NetworkSettings
 from mrknee.training.environment import storable
 from mrknee.training.final import OPTIMISTIC
 from mrknee.training.loop import Objective
@@ -31,6 +29,8 @@ from mrknee.training.recipe import (
     SelectionSettings,
 )
 from mrknee.training.run import train
+from mrknee.transforms.batches import Batch
+from mrknee.transforms.settings import PreparationSettings
 from mrknee.untrusted import parse_json
 from tests.conftest import write_toy_dataset
 

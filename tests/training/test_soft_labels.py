@@ -10,7 +10,7 @@ import torch
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import read_labels, write_labels
-from mrknee.scoring.predictions import Predictions
+from mrknee.metrics.predictions import Predictions
 from mrknee.training.final import SOFT
 from mrknee.training.objective import positive_weights, summed_loss
 from mrknee.training.parts import divide

@@ -3,11 +3,6 @@
 - `model`: common interface of trained models; loads a run folder or an ONNX file (no torch).
 - `ensemble`: several models as one (no torch).
 - `torch_model`: a model in a run folder, computed by torch.
-- `explanation`: decomposition of logits into series, slices and pixels (no torch); `plot` draws it.
-- `faithfulness`: tests of heat maps: deletion of slices, random weights.
-- `map_validation`: localisation and deletion tests on a data set (`mrknee validate-maps`).
-- `export`: run folder -> ONNX file, verified before writing; `graph` is the exported network.
-- `quantisation`: 8-bit quantisation of the graph, and its effect on the AUCs.
 - `onnx_model`: a model in an ONNX file (no torch); `onnx_file` reads the file, `onnx_graph` checks
   its graph, `runtimes` compute it.
 - `trained_series`: removes series that a model was not trained on.

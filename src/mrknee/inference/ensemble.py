@@ -11,9 +11,9 @@ import numpy as np
 
 from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams, Remark, Series, SeriesList, as_exams
-from mrknee.inference.explanation import Explanation
+from mrknee.explanations.explanation import Explanation
 from mrknee.inference.model import Model
-from mrknee.scoring.predictions import Predictions
+from mrknee.metrics.predictions import Predictions
 
 
 class Ensemble(Model):

@@ -29,16 +29,16 @@ from mrknee.exams import (
 from mrknee.exams.axes import shape_of
 from mrknee.exams.exam import refuse_no_exam
 from mrknee.exams.plausibility import sizes_from
-from mrknee.inference.explanation import Explanation
+from mrknee.explanations.explanation import Explanation
 from mrknee.inference.runtimes import NO_LIMITS, Limits, RuntimeName
 from mrknee.inference.trained_series import TrainedSeries, note_on_untrained, select_trained
-from mrknee.networks.description import trained_series
+from mrknee.metrics.predictions import Predictions
+from mrknee.models.description import trained_series
 from mrknee.ranges import THREADS
-from mrknee.scoring.predictions import Predictions
-from mrknee.tensors.settings import PreparationSettings
+from mrknee.transforms.settings import PreparationSettings
 
 if TYPE_CHECKING:
-    from mrknee.scoring.decisions import Decisions
+    from mrknee.metrics.decisions import Decisions
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Model(ABC):
     @cached_property
     def decisions(self) -> Decisions:
         """Calibration, and thresholds on calibrated probabilities."""
-        from mrknee.scoring.decisions import Decisions  # imports scipy
+        from mrknee.metrics.decisions import Decisions  # imports scipy
 
         return Decisions.from_dict(self._decisions)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from mrknee.errors import ModelError
 from mrknee.inference.onnx_graph import metadata_of, model_proto, parse, refuse_strange
-from mrknee.networks.description import FINITE, SWITCH, Row, Shape, check_model
+from mrknee.models.description import FINITE, SWITCH, Row, Shape, check_model
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
 FORMAT = 1

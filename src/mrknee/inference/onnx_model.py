@@ -22,10 +22,10 @@ from mrknee.inference.runtimes import (
     RuntimeName,
     open_runtime,
 )
-from mrknee.networks.description import series_of
+from mrknee.models.description import series_of
 from mrknee.progress import Progress
 from mrknee.settings import stated_settings
-from mrknee.tensors.settings import PreparationSettings
+from mrknee.transforms.settings import PreparationSettings
 
 
 def inputs_of(exam: Exam, series: SeriesList) -> dict[str, np.ndarray]:

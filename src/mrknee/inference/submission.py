@@ -27,7 +27,7 @@ from mrknee.exams.stackfile import read_shape
 from mrknee.files import whole_file
 from mrknee.inference.model import ModelPaths, load_model, name_of
 from mrknee.inference.runtimes import RuntimeName
-from mrknee.scoring.predictions import Predictions
+from mrknee.metrics.predictions import Predictions
 from mrknee.untrusted import read_text
 
 _MAX_BYTES = 16_000_000  # some 100,000 exams

@@ -15,12 +15,12 @@ from torch import Tensor
 from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams
 from mrknee.inference.model import Contributions, SingleModel
-from mrknee.networks.checkpoint import load_checkpoint
-from mrknee.networks.prediction import device_here, predict_batches
+from mrknee.models.checkpoint import load_checkpoint
+from mrknee.models.prediction import device_here, predict_batches
 from mrknee.run_folder import MODEL_FILE, RunFolder
 from mrknee.settings import stated_settings
-from mrknee.tensors.batches import ExamDataset, frame_exam, join, load_batches
-from mrknee.tensors.preparation import Preparation
+from mrknee.transforms.batches import ExamDataset, frame_exam, join, load_batches
+from mrknee.transforms.preparation import Preparation
 from mrknee.untrusted import read_json
 
 BATCH_EXAMS = 4

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mrknee.exams import cut_labels
-from mrknee.scoring.discrimination import auc
+from mrknee.metrics.discrimination import auc
 
 
 class EpochResult:

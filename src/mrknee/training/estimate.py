@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from mrknee.exams import Dataset
-from mrknee.networks.network import SLICES_AT_ONCE, Network
-from mrknee.networks.prediction import device_here
+from mrknee.models.network import SLICES_AT_ONCE, Network
+from mrknee.models.prediction import device_here
 from mrknee.training.machine import free_memory, resident_memory
 from mrknee.training.out_of_memory import what_to_change
 from mrknee.training.parts import Parts

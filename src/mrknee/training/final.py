@@ -10,18 +10,18 @@ from jaxtyping import Float
 
 from mrknee.exams import Dataset, Findings, cut_labels, has_soft
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
-from mrknee.networks.checkpoint import load_checkpoint, save_checkpoint
-from mrknee.networks.prediction import device_here, predict_batches
+from mrknee.metrics.calibration import Calibration, fit_calibration
+from mrknee.metrics.decisions import Decisions
+from mrknee.metrics.operating_point import OperatingPoint, at_sensitivity, youden
+from mrknee.metrics.predictions import Predictions, write_remarks
+from mrknee.metrics.scorecard import Scorecard, score
+from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.models.prediction import device_here, predict_batches
 from mrknee.run_folder import RunFolder
-from mrknee.scoring.calibration import Calibration, fit_calibration
-from mrknee.scoring.decisions import Decisions
-from mrknee.scoring.operating_point import OperatingPoint, at_sensitivity, youden
-from mrknee.scoring.predictions import Predictions, write_remarks
-from mrknee.scoring.scorecard import Scorecard, score
-from mrknee.tensors.preparation import Preparation
 from mrknee.training.parts import Parts, load_part
 from mrknee.training.processes import Processes, gather
 from mrknee.training.recipe import Recipe
+from mrknee.transforms.preparation import Preparation
 
 OPTIMISTIC = "optimistic: the epoch was selected on these exams"
 FITTED = "optimistic: calibration and operating points were fitted on these exams"

@@ -20,15 +20,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError, TrainingError
-from mrknee.networks.network import Network
-from mrknee.networks.prediction import device_here
-from mrknee.tensors.batches import Batch, EpochBatches, raise_if_error
-from mrknee.tensors.preparation import Preparation
+from mrknee.models.network import Network
+from mrknee.models.prediction import device_here
 from mrknee.training.epoch_result import EpochResult
 from mrknee.training.objective import summed_loss
 from mrknee.training.optimization import cosine_factor, make_optimizer
 from mrknee.training.processes import Processes, gather
 from mrknee.training.recipe import Recipe
+from mrknee.transforms.batches import Batch, EpochBatches, raise_if_error
+from mrknee.transforms.preparation import Preparation
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Arithmetic of encoders and head: float32, or mixed with bfloat16 or float16."""

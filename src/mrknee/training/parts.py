@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import Dataset, StackSizes, inner_split
 from mrknee.run_folder import split_text
-from mrknee.tensors.batches import Batch, EpochBatches, ExamDataset, load_batches
-from mrknee.tensors.preparation import Preparation
 from mrknee.training.recipe import Recipe
+from mrknee.transforms.batches import Batch, EpochBatches, ExamDataset, load_batches
+from mrknee.transforms.preparation import Preparation
 
 
 @dataclass(frozen=True)

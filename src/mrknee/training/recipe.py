@@ -12,12 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from mrknee.errors import MrkneeError, SettingsError
-from mrknee.networks.settings import NetworkSettings
+from mrknee.models.settings import NetworkSettings
 from mrknee.ranges import SEED, WORKERS
 from mrknee.settings import Settings, cannot_be_used, unknown_setting
 from mrknee.suggestions import meant
-from mrknee.tensors.settings import AugmentationSettings, PreparationSettings
 from mrknee.training.recipe_tree import dump, read_tree
+from mrknee.transforms.settings import AugmentationSettings, PreparationSettings
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -360,7 +360,7 @@ def _with_statistics(recipe: Recipe, given: Collection[str]) -> Recipe:
     missing = [name for name in ("mean", "sd") if f"preparation.{name}" not in given]
     if not missing:
         return recipe
-    from mrknee.networks.encoders import input_statistics  # it imports torch and timm
+    from mrknee.models.encoders import input_statistics  # it imports torch and timm
 
     expected = dict(zip(("mean", "sd"), input_statistics(recipe.network.encoder), strict=True))
     changes = {name: expected[name] for name in missing}

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from mrknee.files import sync
-from mrknee.networks.checkpoint import save_checkpoint
+from mrknee.metrics.plain import plain
+from mrknee.models.checkpoint import save_checkpoint
 from mrknee.progress import Progress, report
 from mrknee.run_folder import RunFolder
-from mrknee.scoring.plain import plain
-from mrknee.tensors.batches import EpochBatches
 from mrknee.training.curves import Curves, open_curves
 from mrknee.training.epoch_result import EpochResult
 from mrknee.training.extension import extension_note
 from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import Recipe, SelectionSettings
 from mrknee.training.resumption import Done, save_state, write_metrics
+from mrknee.transforms.batches import EpochBatches
 
 Metrics = dict[str, float]
 

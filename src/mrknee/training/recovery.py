@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mrknee.errors import ModelError, MrkneeError
-from mrknee.networks.checkpoint import finish_replacing, load_checkpoint
+from mrknee.metrics.predictions import Predictions
+from mrknee.metrics.scorecard import Scorecard
+from mrknee.models.checkpoint import finish_replacing, load_checkpoint
 from mrknee.run_folder import RunFolder, metrics_text
-from mrknee.scoring.predictions import Predictions
-from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.record import best_epoch
 from mrknee.training.resumption import Done, read_state

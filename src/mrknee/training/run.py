@@ -33,13 +33,13 @@ import torch
 from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError, legible
 from mrknee.exams.listing import unread_text
 from mrknee.files import contents, owned_folder, resolve_output, sync, whole_file
-from mrknee.networks.network import Network
-from mrknee.networks.prediction import device_here
-from mrknee.networks.transfer import RUN, run_weights, transfer_weights
+from mrknee.metrics.scorecard import Scorecard
+from mrknee.models.network import Network
+from mrknee.models.prediction import device_here
+from mrknee.models.transfer import RUN, run_weights, transfer_weights
 from mrknee.outputs import check_output_folder
 from mrknee.progress import report
 from mrknee.run_folder import RUN_FILES, RunFolder
-from mrknee.scoring.scorecard import Scorecard
 from mrknee.training.coverage import coverage_notes
 from mrknee.training.curves import quiet_writers
 from mrknee.training.data_record import Record as DataRecord

@@ -19,7 +19,7 @@ from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence as Items
 
-from mrknee.checkup.check import check
+from mrknee.checks.check import check
 from mrknee.exams import PLANES, Dataset, Plane
 from mrknee.sources.clinical.importing import Imported, import_exams
 from tests.sources.clinical.hospital import PROTOCOL, export_series, item, knee, write

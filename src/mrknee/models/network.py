@@ -1,0 +1,275 @@
+"""Network: computes one logit per finding from ragged batches of slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from mrknee.errors import DataError, SettingsError
+from mrknee.exams.series import MRNET_SERIES, SeriesList
+from mrknee.models.chunked_encoding import encode_in_chunks
+from mrknee.models.encoders import Encoder, build_encoders
+from mrknee.models.pooling import POOLINGS, Pooling, pool_exams
+from mrknee.models.settings import NetworkSettings
+
+SLICES_AT_ONCE = {"cpu": 16, "cuda": 64}
+"""Slices per encoder call without gradients, per type of device. The feature maps take most of the
+memory: an estimated 1 GB for 64 slices of 224 pixels in EfficientNet-Lite0."""
+
+SHARED = "shared"
+"""Key of the encoder that all series share, in place of the name of a series."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The logits of some exams, and the factors needed to decompose them.
+
+    Attributes:
+        logits: (exams, findings).
+        weights: series -> (slices, width), pooling weights of the slices.
+        shares: (exams, series), factors of the features of each series: the number of series
+            divided by the number that the exam has; 0 for missing series.
+    """
+
+    logits: Float[Tensor, "exams findings"]
+    weights: Mapping[str, Float[Tensor, "_ width"]]
+    shares: Float[Tensor, "exams series"]
+
+
+class Network(nn.Module):
+    """Multi-task network: slices of several series to one logit per finding.
+
+    With the default settings and series it is the published network: three unshared AlexNet feature
+    extractors, the mean over pixels, the maximum over slices, 3 x 256 = 768 concatenated features
+    (axial, coronal, sagittal), one linear layer; 7.41 million parameters for three findings.
+
+    `forward` computes logits from slices, in two steps: `encode` computes feature maps from slices,
+    and `read` logits from feature maps. `contributions` decomposes the logits of an exam: given the
+    weights of the slices, everything after the feature maps is linear, so each logit is a sum over
+    (series, slice, cell) plus a bias. Training, explanation and export all use these methods.
+
+    Args:
+        settings: architecture of the network.
+        findings: names of the findings, one logit each, in this order.
+        weights: source of the encoders' weights: `none` (random), `download`, `lite0`, or a file.
+            Pretrained encoders are initially equal for all series.
+        series: the series of the exams, in order.
+
+    Attributes:
+        encoders: one encoder per series, or one under the key `shared`.
+        poolings: pooling over slices, one per series (only `attention` has parameters).
+        head: linear layer from (exams, series * width) to (exams, findings).
+        slices_at_once: slices per encoder call with gradients; None (default) encodes all slices of
+            a series at once. Set for training, see `encode`.
+
+    Raises:
+        MrkneeError: there are no findings, the encoder is unknown, the weights are unavailable or
+            don't fit, or more stages are frozen than the encoder has.
+    """
+
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        findings: Sequence[str],
+        weights: str = "none",
+        series: SeriesList = MRNET_SERIES,
+    ) -> None:
+        super().__init__()
+        if not findings:
+            raise SettingsError(
+                "a network needs at least one finding",
+                code="no-findings",
+                expected="at least one finding",
+            )
+        self.settings = settings
+        self.findings = tuple(findings)
+        self.series = series
+        names = (SHARED,) if settings.shared_encoder else series.names
+        built = build_encoders(settings.encoder, weights, len(names))
+        self.width = built[0].width
+        self.encoders = nn.ModuleDict(dict(zip(names, built, strict=True)))
+        pooling = POOLINGS[settings.slice_pooling]
+        self.poolings = nn.ModuleDict({name: pooling(self.width) for name in series.names})
+        self.dropout = nn.Dropout(settings.dropout)
+        self.head = nn.Linear(len(series) * self.width, len(self.findings))
+        self.slices_at_once: int | None = None
+        for encoder in built:
+            encoder.freeze_stages(settings.frozen_stages)
+        self.train()
+
+    @property
+    def attends(self) -> bool:
+        """Whether slices are weighted by attention, which `contributions` treats as constant."""
+        return any(cast(Pooling, pooling).attends for pooling in self.poolings.values())
+
+    def encoder(self, series: str) -> Encoder:
+        """Returns the encoder of a series."""
+        encoder = self.encoders[SHARED if self.settings.shared_encoder else series]
+        assert isinstance(encoder, Encoder)  # noqa: S101 - for the type checker
+        return encoder
+
+    def encode(
+        self, series: str, slices: Float[Tensor, "slices 1 rows cols"]
+    ) -> Float[Tensor, "slices width map_rows map_cols"]:
+        """Computes the feature maps of the normalised slices of one series.
+
+        With `slices_at_once`, only the encoder's input is stored for the gradients: in the backward
+        pass each chunk of slices is encoded again (gradient checkpointing), with the same random
+        numbers. This limits memory to that of one chunk, whatever the batch, for one additional
+        forward pass; gradients equal those of all slices at once, up to rounding. It requires that
+        slices are independent of each other, so batch normalisation must not use batch statistics.
+        """
+        encoder = self.encoder(series)
+        if torch.compiler.is_exporting():
+            return cast(Tensor, encoder(slices))
+        if not torch.is_grad_enabled():
+            few = SLICES_AT_ONCE.get(slices.device.type, len(slices))
+            return torch.cat([encoder(part) for part in slices.split(few)])
+        if self.slices_at_once is None:
+            return cast(Tensor, encoder(slices))
+        return encode_in_chunks(encoder, slices, self.slices_at_once)
+
+    def refuse_size(self, side: int) -> None:
+        """Refuses an input size that the encoder doesn't support, before any exam is read.
+
+        Args:
+            side: side of the slices in pixels: the preparation's crop.
+
+        Raises:
+            SettingsError: the encoder doesn't support slices of this size.
+        """
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                encoder = next(iter(self.encoders.values()))  # all are of one kind
+                encoder(next(encoder.parameters()).new_zeros(1, 1, side, side))
+        except (RuntimeError, ValueError, AssertionError) as error:  # timm asserts sizes
+            raise SettingsError(
+                "the encoder doesn't support slices of this size",
+                code="encoder",
+                expected=f"a larger preparation.crop, or another encoder than "
+                f"{self.settings.encoder}",
+                found=f"preparation.crop {side}: {str(error)[:200] or type(error).__name__}",
+            ) from None
+        finally:
+            self.train(training)
+
+    def forward(
+        self,
+        slices: Mapping[str, Float[Tensor, "_ 1 _ _"]],
+        lengths: Mapping[str, Int64[Tensor, " exams"]],
+    ) -> Float[Tensor, "exams findings"]:
+        """Computes one logit per exam and finding.
+
+        Args:
+            slices: series -> prepared slices of all exams of the batch, one exam after another;
+                number of slices and size may differ between series.
+            lengths: series -> number of slices per exam; 0 if an exam lacks the series. Preferably
+                in CPU memory, where they are read.
+
+        Returns:
+            Logits; exams in the order of the batch, findings in the order of `self.findings`. The
+            logits of an exam depend on its own slices only (unless BatchNorm is trained).
+
+        Raises:
+            DataError: an exam has no slices in any series.
+        """
+        counts = {name: lengths[name].tolist() for name in self.series.names}
+        # encoders can't take empty batches
+        maps = {name: self.encode(name, slices[name]) for name in counts if len(slices[name])}
+        return self.read(maps, counts).logits
+
+    def read(
+        self,
+        maps: Mapping[str, Float[Tensor, "_ width _ _"]],
+        lengths: Mapping[str, Sequence[int]] | None = None,
+        present: Float[Tensor, " series"] | None = None,
+    ) -> Reading:
+        """Computes logits from feature maps.
+
+        Per series, the mean over pixels and the pooling over each exam's slices are computed. The
+        features of all series are concatenated; those of missing series are zeros, the others are
+        multiplied by (number of series / number of present series). The head computes the logits.
+
+        Args:
+            maps: series -> feature maps of all slices of all exams, one exam after another; series
+                that no exam has may be missing.
+            lengths: series -> number of slices per exam, 0 for missing series; None if all slices
+                belong to one exam.
+            present: for one exam, 1 for each series to use, else 0; None uses the series in `maps`.
+                Needed for exported graphs, which can't branch on a value.
+
+        Raises:
+            DataError: an exam has no slices in any series.
+        """
+        names = self.series.names
+        exams = 1 if lengths is None else len(lengths[names[0]])
+        pooled, weights = [], {}
+        for name in names:
+            vectors = self.head.weight.new_zeros(exams, self.width)
+            if name in maps:
+                pooling = cast(Pooling, self.poolings[name])
+                features = maps[name].mean(dim=(2, 3))
+                if lengths is None:
+                    vector, weights[name] = pooling(features)
+                    vectors = vector[None]
+                else:
+                    vectors, weights[name] = pool_exams(pooling, features, lengths[name])
+            pooled.append(vectors)
+        features = torch.cat(pooled, dim=1)
+        if present is not None:
+            counted = present[None]
+        elif lengths is None:
+            counted = features.new_tensor([[float(name in maps) for name in names]])
+        else:
+            each = zip(*(lengths[name] for name in names), strict=True)
+            nonempty = [[float(slices > 0) for slices in exam] for exam in each]
+            counted = features.new_tensor(nonempty)
+            empty = [exam for exam, counts in enumerate(nonempty) if not any(counts)]
+            if empty:
+                raise DataError(
+                    "an exam has no slices",
+                    code="missing-plane",
+                    expected="at least one series with slices",
+                    found=f"none for exam {empty[0]} of the batch",
+                )
+        shares = counted * (len(self.series) / counted.sum(dim=1, keepdim=True))
+        wide = shares[:, :, None].expand(-1, -1, self.width).flatten(1)
+        return Reading(self.head(self.dropout(features * wide)), weights, shares)
+
+    def contributions(
+        self, maps: Mapping[str, Float[Tensor, "_ width _ _"]], reading: Reading
+    ) -> dict[str, Float[Tensor, "findings _ _ _"]]:
+        """Computes the contribution of each cell of one exam's feature maps to each logit.
+
+        Args:
+            maps: series -> feature maps of the exam.
+            reading: the result of `read` for these maps.
+
+        Returns:
+            Series -> contributions (findings, slices, map rows, map cols); together with the bias
+            of the head they add up to the logits.
+        """
+        heads = self.head.weight.split(self.width, dim=1)
+        parts = {}
+        for index, name in enumerate(self.series.names):
+            if name in maps:
+                cells = maps[name].shape[2] * maps[name].shape[3]
+                each = heads[index][:, None] * reading.weights[name] / cells
+                added = torch.einsum("fsw,swrc->fsrc", each, maps[name])
+                parts[name] = added * reading.shares[0, index]
+        return parts
+
+    def train(self, mode: bool = True) -> Network:
+        """Sets training or evaluation mode; frozen modules stay in evaluation mode."""
+        super().train(mode)
+        for encoder in self.encoders.values():
+            assert isinstance(encoder, Encoder)  # noqa: S101 - for the type checker
+            encoder.keep_frozen(batchnorm=self.settings.batchnorm == "frozen")
+        return self

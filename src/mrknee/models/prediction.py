@@ -1,0 +1,58 @@
+"""Prediction: probabilities from batches of exams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from mrknee.errors import MrkneeError
+from mrknee.models.network import Network
+from mrknee.progress import Progress
+from mrknee.transforms.batches import Batch, raise_if_error
+from mrknee.transforms.preparation import Preparation
+
+
+def device_here() -> str:
+    """Returns `cuda` if available, else `cpu`; other devices lack operations that are used here."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@torch.inference_mode()
+def predict_batches(
+    network: Network,
+    preparation: Preparation,
+    batches: Iterable[Batch | MrkneeError],
+    total: int,
+    what: str = "reading",
+) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:
+    """Predicts batches of exams in evaluation mode without gradients.
+
+    Args:
+        network: the network, on the device to compute on.
+        preparation: the preparation of slices for the network.
+        batches: the exams.
+        total: total number of exams, for the progress bar.
+        what: text of the progress bar.
+
+    Returns:
+        Ids of the exams, and uncalibrated probabilities, 0 to 1, in the order of the batches.
+
+    Raises:
+        MrkneeError: an exam can't be read.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    ids: list[str] = []
+    logits: list[Tensor] = []
+    with Progress(total, what) as progress:
+        for loaded in batches:
+            batch = raise_if_error(loaded).to(device)
+            found = network(batch.prepared(preparation), batch.lengths)
+            logits.append(found.double().cpu())
+            ids.extend(batch.ids)
+            progress.advance(len(batch))
+    return tuple(ids), torch.cat(logits).sigmoid().numpy()

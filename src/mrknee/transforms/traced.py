@@ -1,0 +1,67 @@
+"""The preparation as a graph of tensor operations, for exported networks.
+
+`Preparation` branches on the size of a stack in Python. A graph for any input size must contain
+these branches, which torch can't trace. Therefore framing is a custom operation of torch whose ONNX
+implementation is `frame_stack`; normalising is implemented here with traceable operations. The
+tests compare both with `Preparation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from mrknee.transforms.frame_onnx import frame_stack
+from mrknee.transforms.preparation import Preparation
+from mrknee.transforms.settings import PreparationSettings
+
+
+class TracedPreparation(nn.Module):
+    """Computes the network's input from a stack of one exam.
+
+    Args:
+        settings: settings of the preparation.
+    """
+
+    def __init__(self, settings: PreparationSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(
+        self, stack: UInt8[Tensor, "slices rows cols"]
+    ) -> Float[Tensor, "slices 1 crop crop"]:
+        """Frames and normalises the slices of one series of one exam."""
+        framed: Tensor = torch.ops.mrknee.frame(stack, self.settings.size, self.settings.crop)
+        return self.normalise(framed)
+
+    def normalise(
+        self, framed: UInt8[Tensor, "slices rows cols"]
+    ) -> Float[Tensor, "slices 1 rows cols"]:
+        """Scales the stack from its minimum and maximum to 0..255, then by mean and SD."""
+        low, high = framed.amin(dim=(0, 1, 2)).float(), framed.amax(dim=(0, 1, 2)).float()
+        span = torch.where(high > low, high - low, torch.inf)  # a constant stack becomes 0
+        scale = 255.0 / span / self.settings.sd
+        grey = framed.float() * scale - (low * scale + self.settings.mean / self.settings.sd)
+        return grey[:, None]
+
+
+@torch.library.custom_op(
+    "mrknee::frame", mutates_args=(), schema="(Tensor stack, int size, int crop) -> Tensor"
+)
+def _frame(stack: Tensor, size: int, crop: int) -> Tensor:
+    return Preparation(size=size, crop=crop).frame(stack).clone()
+
+
+@_frame.register_fake
+def _(stack: Tensor, size: int, crop: int) -> Tensor:  # noqa: ARG001  # signature of the operation
+    return stack.new_empty((stack.shape[0], crop, crop))
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.mrknee.frame.default: frame_stack
+}
+"""Custom operations of torch -> ONNX functions, for torch's exporter."""

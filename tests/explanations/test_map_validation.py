@@ -1,0 +1,192 @@
+"""`mrknee validate-maps`: a model whose logit is brightness, on lesions that are bright."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import Float64
+from scipy.special import expit
+
+import mrknee
+from mrknee.cli import main
+from mrknee.errors import DataError, OutputError
+from mrknee.exams import MRNET_SERIES, PLANES, Exam, Exams, write_labels, write_stack
+from mrknee.explanations.map_validation import (
+    SHARE,
+    TOGETHER,
+    FindingMaps,
+    MapValidation,
+    summarise_deletions,
+)
+from mrknee.inference.model import Contributions, SingleModel
+from mrknee.transforms.preparation import Preparation
+from tests.inference.test_torch_model import make_model
+
+SLICES, SIDE, CELL = 6, 64, 8
+FINDINGS = ("acl", "meniscus")
+POSITIVE = 4
+"""Exams that have both findings; two more have none."""
+
+
+class Brightness(SingleModel):
+    """Bright cells raise the logit of acl, and lower that of meniscus by as much."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            findings=FINDINGS,
+            series=MRNET_SERIES,
+            preparation=Preparation(size=SIDE, crop=SIDE),
+            provenance={},
+            decisions={},
+        )
+
+    def _contributions(self, exam: Exam) -> Contributions:
+        native = {}
+        for name, stack in exam.stacks.items():
+            cells = stack.reshape(len(stack), SIDE // CELL, CELL, SIDE // CELL, CELL)
+            bright = cells.mean(axis=(2, 4), dtype=np.float32) / 255
+            native[name] = np.stack([bright, -bright])
+        parts = [part.sum(axis=(1, 2, 3), dtype=np.float64) for part in native.values()]
+        logits = np.sum(parts, axis=0)
+        return Contributions(logits, np.zeros(2), expit(logits), native, False)
+
+    def _probabilities(
+        self, exams: Exams
+    ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Dark noise; a positive exam has a bright square in one slice of each plane, and its mask."""
+    root, rng = tmp_path / "knees", np.random.default_rng(0)
+    labels = {f"{number:04d}": float(number < POSITIVE) for number in range(POSITIVE + 2)}
+    for exam_id, label in labels.items():
+        for plane in PLANES:
+            stack = rng.integers(0, 9, (SLICES, SIDE, SIDE)).astype(np.uint8)
+            if label:
+                mask = np.zeros_like(stack)
+                mask[rng.integers(SLICES), 16:40, 24:48] = 1
+                stack[mask > 0] = 250
+                for finding in FINDINGS:
+                    write_stack(root / "lesions" / "valid" / finding, plane, exam_id, mask)
+            write_stack(root / "valid", plane, exam_id, stack)
+    for finding in FINDINGS:
+        write_labels(root, "valid", finding, labels)
+    return root
+
+
+def test_maps_that_show_the_lesion_are_told_from_maps_that_do_not(data: Path) -> None:
+    """Each hottest slice and pixel hits where brightness raises the logit, none where it lowers."""
+    found = mrknee.validate_maps(Brightness(), data)
+    good, bad = found.findings["acl"], found.findings["meniscus"]
+    assert list(good.localisation) == [*MRNET_SERIES.names, TOGETHER]
+    for one in good.localisation.values():
+        assert (one.slices.observed.count, one.slices.observed.n) == (POSITIVE, POSITIVE)
+        assert one.slices.chance == pytest.approx(1 / SLICES)
+        assert one.slices.p == pytest.approx(SLICES**-POSITIVE)
+        assert one.pointing.observed.count == POSITIVE
+        assert one.pointing.chance == pytest.approx(24 * 24 / (SLICES * SIDE * SIDE))
+        assert one.heat.inside > 0.4 > 0.1 > one.heat.even
+    for one in bad.localisation.values():
+        assert one.slices.observed.count == one.pointing.observed.count == 0
+    # both maps are sums: deletion finds both true to the model, wherever the lesion is
+    for each in (good, bad):
+        assert (each.n_positive, each.deletion.n, each.deletion.lower) == (POSITIVE,) * 3
+        assert each.deletion.difference == pytest.approx(
+            each.deletion.hottest - each.deletion.random
+        )
+        assert each.deletion.low > 0
+
+
+def test_an_opened_data_set_gives_the_same_numbers(data: Path) -> None:
+    """Twice the same, to the last digit."""
+    opened = mrknee.open_dataset(data, "valid")
+    assert mrknee.validate_maps(Brightness(), opened).to_json() == (
+        mrknee.validate_maps(Brightness(), data).to_json()
+    )
+
+
+def test_without_masks_only_deletion_is_measured(data: Path) -> None:
+    """An exam that lacks a mask is counted; where no exam has one, the table says so."""
+    masks = sorted((data / "lesions" / "valid" / "acl" / "axial").iterdir())
+    masks[0].unlink()
+    whole = mrknee.validate_maps(Brightness(), data).findings["acl"]
+    assert (whole.without_masks, whole.n_positive) == (1, POSITIVE)
+    assert whole.localisation["axial"].slices.observed.n == POSITIVE - 1
+    (data / "lesions").rename(data / "elsewhere")
+    found = mrknee.validate_maps(Brightness(), data)
+    assert not any(one.localisation for one in found.findings.values())
+    assert found.findings["acl"].deletion == whole.deletion
+    assert "no masks" in found.table()
+
+
+def test_a_lesion_out_of_view_is_counted_apart(data: Path) -> None:
+    """The crop leaves a lesion out in one series: no hit and no miss there."""
+    file = data / "lesions" / "valid" / "acl" / "coronal" / "0000.npy"
+    np.save(file, np.zeros((SLICES, SIDE, SIDE), np.uint8))
+    one = mrknee.validate_maps(Brightness(), data).findings["acl"]
+    assert one.out_of_view == {"coronal": 1}
+    assert one.localisation["coronal"].slices.observed.n == POSITIVE - 1
+    assert one.localisation[TOGETHER].slices.observed.n == POSITIVE
+
+
+def test_a_mask_of_another_shape_is_refused(data: Path) -> None:
+    """The error names the mask's file, the exam and both shapes."""
+    file = data / "lesions" / "valid" / "acl" / "coronal" / "0001.npy"
+    np.save(file, np.ones((SLICES + 1, SIDE, SIDE), np.uint8))
+    with pytest.raises(DataError) as raised:
+        mrknee.validate_maps(Brightness(), data)
+    error = raised.value
+    assert (error.code, error.file, error.exam) == ("shapes", str(file), "0001")
+    assert error.found == f"({SLICES + 1}, {SIDE}, {SIDE})"
+
+
+def test_without_an_exam_that_has_a_finding_there_is_nothing_to_measure(data: Path) -> None:
+    """No label file of the model's findings, or no exam labelled 1."""
+    for finding in FINDINGS:
+        write_labels(data, "valid", finding, {f"{n:04d}": 0.0 for n in range(POSITIVE + 2)})
+    with pytest.raises(DataError, match="no exam is known"):
+        mrknee.validate_maps(Brightness(), data)
+    for finding in FINDINGS:
+        (data / f"valid-{finding}.csv").unlink()
+    with pytest.raises(DataError, match="no exam is known"):
+        mrknee.validate_maps(Brightness(), data)
+
+
+def test_the_verb_writes_maps_json_and_prints_the_table(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run folder in; scores with n and what they were computed by in the file, a table out."""
+    run, out = make_model(tmp_path / "run"), tmp_path / "maps"
+    assert main(["validate-maps", str(run), str(data), "--out", str(out)]) == 0
+    content = json.loads((out / "maps.json").read_text())
+    assert (content["version"], content["split"], content["share"]) == (1, "valid", SHARE)
+    assert content["findings"]["acl"]["localisation"][TOGETHER]["slices"]["observed"]["n"] == 4
+    said = capsys.readouterr().out
+    assert said.startswith("knees, valid: exams that have the finding")
+    assert max(map(len, said.splitlines())) <= 120
+    assert "chance" in said
+
+
+def test_an_input_is_not_replaced(data: Path, tmp_path: Path) -> None:
+    """A link called maps.json to a label file is refused before anything is explained."""
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "maps.json").symlink_to(data / "valid-acl.csv")
+    with pytest.raises(OutputError, match="would replace"):
+        mrknee.validate_maps(Brightness(), data, out=tmp_path / "maps")
+
+
+def test_what_cannot_be_computed_is_null(tmp_path: Path) -> None:
+    """No exam gives no mean, and JSON knows no NaN."""
+    nothing = summarise_deletions([])
+    assert (nothing.n, nothing.lower) == (0, 0)
+    assert math.isnan(nothing.difference)
+    found = MapValidation("knees", "valid", {"acl": FindingMaps(0, 0, {}, {}, nothing)})
+    found.write(tmp_path / "maps.json")
+    content = json.loads((tmp_path / "maps.json").read_text())
+    assert content["findings"]["acl"]["deletion"]["difference"] is None

@@ -1,0 +1,448 @@
+"""One ONNX file says what the run folder says, or it isn't written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from mrknee.cli import main
+from mrknee.errors import MrkneeError
+from mrknee.exams import MRNET_SERIES, PLANES, Exam, Plane, open_dataset
+from mrknee.export import onnx as exporting
+from mrknee.export.onnx import LIMIT, Int8, Parity, export
+from mrknee.inference.model import Model, load_model
+from mrknee.inference.onnx_file import METADATA, seal
+from mrknee.inference.onnx_model import OnnxModel
+from mrknee.inference.runtimes import outputs_of
+from mrknee.inference.submission import submit
+from mrknee.inference.torch_model import TorchModel
+from mrknee.metrics.calibration import fit_calibration
+from mrknee.metrics.operating_point import OperatingPoint
+from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.models.network import Network
+from mrknee.models.settings import NetworkSettings
+from mrknee.reports.evaluation import gather
+from mrknee.transforms.preparation import Preparation
+from tests.conftest import write_toy_dataset
+from tests.explanations.test_explanation import all_heat
+
+pytestmark = pytest.mark.slow
+
+FINDINGS = ("abnormal", "acl", "meniscus")
+PREPARATION = Preparation(size=48, crop=32)
+
+
+def make_run(
+    folder: Path,
+    settings: NetworkSettings,
+    preparation: Preparation = PREPARATION,
+    *,
+    calibrated: bool = True,
+) -> Path:
+    """A run folder of random weights, its pooled features of a trained network's size."""
+    torch.manual_seed(0)
+    network = Network(settings, FINDINGS)
+    decisions: dict[str, Any] = {}
+    if calibrated:
+        rng = np.random.default_rng(0)
+        labels = (np.arange(90).reshape(30, 3) % 2).astype(float)
+        probabilities = 1 / (1 + np.exp(-(labels - 0.5 + rng.normal(size=(30, 3)))))
+        calibration = fit_calibration(FINDINGS, labels, probabilities)
+        point = OperatingPoint("Youden", 0.4, 15, 15).to_dict()
+        decisions["calibration"] = calibration.to_dict()
+        decisions["operating_points"] = {finding: [point] for finding in FINDINGS}
+    provenance = {"data": "toy", "trained_on": 12, "seed": 3}
+    save_checkpoint(folder / "best", network, preparation.to_dict(), provenance, decisions)
+    return folder
+
+
+def make_exam(*shapes: tuple[int, int, int], planes: tuple[Plane, ...] = PLANES) -> Exam:
+    """An exam of noise."""
+    rng = np.random.default_rng(0)
+    stacks = {
+        p: rng.integers(0, 256, s).astype(np.uint8) for p, s in zip(planes, shapes, strict=True)
+    }
+    return Exam("0007", stacks)
+
+
+@pytest.fixture(scope="module")
+def exported(untraced: None, exported_once: tuple[Path, Path]) -> tuple[Path, Path]:  # noqa: ARG001
+    """A run folder and the file exported from it."""
+    return exported_once
+
+
+def assert_same(run: Model, file: Model, exam: Exam, atol: float = LIMIT) -> None:
+    """Logits, bias, probabilities, every heat map."""
+    expected, found = run.explain(exam), file.explain(exam)
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=atol)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=atol)
+    np.testing.assert_array_equal(found.bias, expected.bias)
+    assert found.findings == expected.findings
+    assert found.attention_fixed == expected.attention_fixed
+    assert list(found.native) == list(expected.native)
+    assert found.shapes == expected.shapes
+    for plane in expected.native:
+        np.testing.assert_allclose(found.native[plane], expected.native[plane], rtol=0, atol=atol)
+        np.testing.assert_allclose(
+            all_heat(found, plane), all_heat(expected, plane), rtol=0, atol=atol
+        )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        NetworkSettings(encoder="test_resnet", slice_pooling="mean"),
+        NetworkSettings(encoder="test_vit", slice_pooling="attention", shared_encoder=True),
+        NetworkSettings(encoder="alexnet", slice_pooling="max"),
+    ],
+    ids=lambda s: f"{s.encoder}-{s.slice_pooling}",
+)
+@pytest.mark.usefixtures("untraced")
+def test_every_kind_of_network_says_the_same(tmp_path: Path, settings: NetworkSettings) -> None:
+    """1, 2, 17 and 61 slices, sizes of the preparation's and others: 1e-4 in the logit.
+
+    Every convolution's weights are the file's own, also the first layer's summed ones: 8 bits
+    would take computed ones for pixels, with one scale for all channels.
+    """
+    preparation = Preparation(size=80, crop=64) if settings.encoder == "alexnet" else PREPARATION
+    calibrated = settings.slice_pooling != "mean"
+    run = make_run(tmp_path / "run", settings, preparation, calibrated=calibrated)
+    parity = export(run, tmp_path / "model.onnx").parity
+    assert parity.slices == (1, 2, 17, 61)
+    assert len(parity.sizes) == 2
+    assert max(parity.logit, parity.series_sum, parity.probability) <= LIMIT
+    models = load_model(run), load_model(tmp_path / "model.onnx")
+    side = preparation.size
+    exam = make_exam((9, side, side), (1, side // 2, side // 3), (30, side, 70))
+    assert_same(*models, exam)
+    found = models[1].explain(exam)
+    plain = np.abs(found.probabilities - 1 / (1 + np.exp(-found.logits))).max()
+    assert (plain > 100 * LIMIT) == calibrated
+    graph = onnx.load(str(tmp_path / "model.onnx")).graph
+    stored = {one.name for one in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert convolutions
+    assert {node.input[1] for node in convolutions} <= stored
+
+
+SHAPES = [
+    ((1, 48, 48), (1, 48, 48), (1, 48, 48)),
+    ((3, 48, 40), (2, 33, 47), (5, 20, 20)),
+    ((2, 96, 96), (4, 192, 144), (1, 8, 6)),
+    ((61, 48, 48), (1, 1, 1), (7, 32, 32)),
+]
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_any_slices_and_sizes_are_read(
+    exported: tuple[Path, Path], shapes: tuple[tuple[int, int, int], ...]
+) -> None:
+    """One file for any number of slices and any size in plane, different in each plane."""
+    run, file = map(load_model, exported)
+    assert_same(run, file, make_exam(*shapes))
+
+
+@pytest.mark.parametrize("planes", [(Plane.CORONAL,), (Plane.AXIAL, Plane.SAGITTAL)])
+def test_missing_series_count_as_in_the_run_folder(
+    exported: tuple[Path, Path], planes: tuple[Plane, ...]
+) -> None:
+    """Those that are there count 3 / their number, and the others have no maps."""
+    run, file = map(load_model, exported)
+    assert_same(run, file, make_exam(*[(4, 48, 48)] * len(planes), planes=planes))
+
+
+def test_other_software_needs_three_inputs_only(exported: tuple[Path, Path]) -> None:
+    """ONNX's own checker takes the file, seal and all; without `present` all planes are there."""
+    run, file = exported
+    onnx.checker.check_model(str(file), full_check=True)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    stacks = dict(make_exam((2, 48, 48), (3, 50, 48), (4, 48, 50)).stacks)
+    names = ["probabilities", "logits", "slices_coronal", "heat_coronal"]
+    found = session.run(names, {str(p): s for p, s in stacks.items()})
+    expected = TorchModel(run).explain(Exam("x", stacks))
+    np.testing.assert_allclose(found[0], expected.probabilities, rtol=0, atol=LIMIT)
+    np.testing.assert_allclose(found[1], expected.logits, rtol=0, atol=LIMIT)
+    scores = expected.slice_scores(Plane.CORONAL)
+    np.testing.assert_allclose(found[2], scores, rtol=0, atol=LIMIT)
+    assert found[3].shape == expected.native[Plane.CORONAL].shape
+    assert [output.name for output in session.get_outputs()] == list(outputs_of(MRNET_SERIES))
+
+
+def test_the_file_names_no_folder_of_the_exporting_machine(exported: tuple[Path, Path]) -> None:
+    """Stack traces that torch notes in the graph don't leave with it."""
+    content = exported[1].read_bytes()
+    assert str(Path(exporting.__file__).parent).encode() not in content
+    assert b".py" not in content
+
+
+def test_a_data_set_is_predicted_alike(exported: tuple[Path, Path], toy: Path) -> None:
+    """The same ids and findings, the same calibrated probabilities."""
+    exams = open_dataset(toy, "train")
+    expected, found = (load_model(path).predict(exams) for path in exported)
+    assert (found.ids, found.findings) == (expected.ids, expected.findings)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=LIMIT)
+
+
+def test_the_file_says_where_it_comes_from(exported: tuple[Path, Path]) -> None:
+    """Findings, preparation, provenance, calibration, operating points, the proof."""
+    run, file = exported
+    predictor, model = TorchModel(run), OnnxModel(file)
+    assert model.findings == predictor.findings
+    assert model.preparation.to_dict() == predictor.preparation.to_dict()
+    assert model.provenance == predictor.provenance
+    assert model.decisions.calibration == predictor.decisions.calibration
+    assert model.decisions.operating_points == predictor.decisions.operating_points
+    made = model.facts["export"]
+    saved = json.loads((run / "best" / "model.json").read_text())
+    assert made["weights_sha256"] == saved["weights_sha256"]
+    assert made["parity"]["slices"] == [1, 2, 17, 61]
+    assert 0 <= made["parity"]["logit"] <= made["parity"]["limit"] == LIMIT
+
+
+def traced(file: Path) -> onnx.ModelProto:
+    """The graph as `trace` returned it, from the file."""
+    graph = onnx.load(str(file))
+    del graph.graph.initializer[[one.name for one in graph.graph.initializer].index("present")]
+    return graph
+
+
+@pytest.mark.parametrize("wrong", [0.01, np.nan])
+def test_a_file_that_says_otherwise_is_not_written(
+    tmp_path: Path, exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    """A graph with another bias: refused, and what was there before still is."""
+    run, file = exported
+    out = tmp_path / "out" / "model.onnx"
+    out.parent.mkdir()
+    out.write_bytes(b"before")
+    graph = traced(file)
+    bias = next(one for one in graph.graph.initializer if one.name == "network.head.bias")
+    values = onnx.numpy_helper.to_array(bias) + np.float32(wrong)
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    monkeypatch.setattr(exporting, "trace", lambda _: graph)
+    with pytest.raises(MrkneeError, match=r"was not written|values that are not probabilities"):
+        export(run, out)
+    assert out.read_bytes() == b"before"
+    assert list(out.parent.iterdir()) == [out]
+
+
+def other_onnx(file: Path) -> bytes:
+    """A sound ONNX file of somebody else's."""
+    proto = onnx.load(str(file))
+    proto.ClearField("metadata_props")
+    return bytes(proto.SerializeToString())
+
+
+def resaved(file: Path) -> bytes:
+    """Our file, read and written by other software, with another seal's place."""
+    proto = onnx.load(str(file))
+    kept = [entry for entry in proto.metadata_props if entry.key == METADATA]
+    proto.ClearField("metadata_props")
+    proto.metadata_props.extend(kept)
+    return bytes(proto.SerializeToString())
+
+
+def with_facts(file: Path, **changes: object) -> bytes:
+    """Our file with other metadata, sealed."""
+    proto = onnx.load(str(file))
+    facts = json.loads(next(e.value for e in proto.metadata_props if e.key == METADATA))
+    facts.update(changes)
+    proto.ClearField("metadata_props")
+    text = json.dumps({name: value for name, value in facts.items() if value is not None})
+    proto.metadata_props.append(onnx.StringStringEntryProto(key=METADATA, value=text))
+    return seal(proto.SerializeToString())
+
+
+def flipped(file: Path) -> bytes:
+    """One bit of a weight is another."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    return bytes(content)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "text": (lambda _: b"exam,acl\n0001,0.5\n", "no ONNX file"),
+    "empty": (lambda _: b"", "no ONNX file"),
+    "truncated": (lambda file: file.read_bytes()[:-1000], "no ONNX file, or a damaged one"),
+    "one bit": (flipped, "damaged"),
+    "another's": (other_onnx, "not one that mrknee wrote"),
+    "changed": (resaved, "was changed after its export"),
+    "newer": (lambda file: with_facts(file, format=99), "unknown format"),
+    "no findings": (lambda file: with_facts(file, findings=None), "'findings'"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_other_files_are_refused(exported: tuple[Path, Path], tmp_path: Path, what: str) -> None:
+    """No ONNX, somebody else's, cut short, a bit flipped, changed: one error that says which."""
+    make, words = BROKEN[what]
+    file = tmp_path / "model.onnx"
+    file.write_bytes(make(exported[1]))
+    with pytest.raises(MrkneeError, match=words) as error:
+        load_model(file)
+    assert error.value.file == str(file)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """Not an error of the operating system's."""
+    with pytest.raises(MrkneeError, match="No such file"):
+        load_model(tmp_path / "model.onnx")
+
+
+def test_threads_are_a_positive_number(exported: tuple[Path, Path]) -> None:
+    """One or more; the result doesn't depend on it."""
+    exam = make_exam(*[(3, 48, 48)] * 3)
+    one, two = (load_model(exported[1], threads=n).explain(exam).logits for n in (1, 2))
+    np.testing.assert_allclose(one, two, rtol=0, atol=1e-5)
+    with pytest.raises(MrkneeError, match="threads"):
+        load_model(exported[1], threads=0)
+    before = torch.get_num_threads()
+    load_model(exported[0], threads=1)
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
+
+
+def test_the_proof_is_told_in_words() -> None:
+    """What was tried and how far apart it was."""
+    text = Parity(4, (1, 61), ((48, 48), (96, 72)), 2e-6, 3e-7, 1e-7).text()
+    assert "1, 61 slices" in text
+    assert "96 x 72" in text
+    assert "logit 2e-06" in text
+
+
+def test_the_weights_are_the_run_folders(exported: tuple[Path, Path]) -> None:
+    """The head's bias, to the last bit."""
+    checkpoint = load_checkpoint(exported[0] / "best")
+    assert OnnxModel(exported[1]).facts["bias"] == checkpoint.network.head.bias.tolist()
+
+
+LOADS_NO_TORCH = """
+import sys
+from mrknee.cli import main
+status = main(sys.argv[1:])
+heavy = {"torch", "onnx", "sklearn"} & set(sys.modules)
+sys.exit(status or (f"loaded {heavy}" if heavy else 0))
+"""
+
+
+@pytest.mark.parametrize("verb", ["predict", "submit", "explain"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_reading_an_exported_model_imports_no_torch(
+    exported: tuple[Path, Path], toy: Path, tmp_path: Path, verb: str, runtime: str
+) -> None:
+    """In a process of its own: the verb does its work, and torch was never loaded.
+
+    Nor is anything left in the person's home folder, where libraries that report to their makers
+    keep an identifier.
+    """
+    model, out = str(exported[1]), tmp_path / "out"
+    paths = tmp_path / "paths.csv"
+    paths.write_text("".join(f"{toy}/valid/{plane}/0012.npy\n" for plane in PLANES))
+    words = {
+        "predict": [model, str(toy), "--out", str(out), "--threads", "1"],
+        "submit": [model, str(paths), str(out)],
+        "explain": [model, str(toy), "--exam", "0012", "--out", str(out)],
+    }[verb]
+    command = [sys.executable, "-c", LOADS_NO_TORCH, verb, *words, "--runtime", runtime]
+    home = tmp_path / "home"
+    home.mkdir()
+    bare = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(  # noqa: S603  # our own command
+        command,
+        env={**bare, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert out.exists()
+    assert not list(home.iterdir())
+
+
+def test_a_submission_is_the_run_folders(
+    exported: tuple[Path, Path], toy: Path, tmp_path: Path
+) -> None:
+    """The same numbers from either."""
+    paths = tmp_path / "paths.csv"
+    lines = [f"{toy}/valid/{plane}/{i}.npy\n" for i in ("0014", "0012") for plane in PLANES]
+    paths.write_text("".join(lines))
+    for number, model in enumerate(exported):
+        assert submit(model, paths, tmp_path / str(number)) == 2
+    first, second = (np.loadtxt(tmp_path / str(n), delimiter=",") for n in (0, 1))
+    np.testing.assert_allclose(first, second, rtol=0, atol=LIMIT)
+
+
+def test_a_report_takes_either(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    """`evaluate --model FILE`: thresholds, provenance and heat maps from the file alone."""
+    data = write_toy_dataset(tmp_path / "toy", 2, 20, slices=(2, 4))
+    load_model(exported[1]).predict(open_dataset(data, "valid")).write(tmp_path / "p.csv")
+    pages = [gather(str(tmp_path / "p.csv"), data, model=model) for model in exported]
+    assert pages[0].model is not None
+    assert pages[1].model is not None
+    assert pages[1].model.operating_points == pages[0].model.operating_points
+    assert pages[1].model.calibration == pages[0].model.calibration
+    drawn = [one for group in pages[1].failures.values() for one in group]
+    assert drawn
+    assert all(one.heat_uri for one in drawn)
+
+
+def test_eight_bits_are_smaller_and_priced(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of the weights' size; AUCs before and after with n; maps still add up."""
+    run, file = exported
+    data = write_toy_dataset(tmp_path / "toy", 8, 16, slices=(2, 4))
+    monkeypatch.setattr(exporting, "trace", lambda _: traced(file))
+    out = tmp_path / "int8.onnx"
+    cost = export(run, out, int8=Int8(data, "valid", limit=1.0)).cost
+    assert cost is not None
+    assert out.stat().st_size < 0.5 * file.stat().st_size
+    assert cost.calibrated_on == 8
+    text = cost.text()
+    for finding in FINDINGS:
+        assert f"{finding}: 0." in text
+    assert "n = 8 with, 8 without" in text
+    model = OnnxModel(out)
+    made = model.facts["export"]
+    assert made["precision"] == "int8"
+    assert made["int8"]["auc"]["acl"]["n_positive"] == 8
+    found = model.explain(make_exam(*[(3, 48, 48)] * 3))
+    total = found.bias + sum(found.series_sums.values())
+    np.testing.assert_allclose(total, found.logits, rtol=0, atol=LIMIT)
+    exact = OnnxModel(file).explain(make_exam(*[(3, 48, 48)] * 3))
+    assert 0 < np.abs(found.logits - exact.logits).max() < 0.5
+
+
+def test_eight_bits_that_cost_too_much_are_refused(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No AUC may fall by more than the limit; here every change is one, and no file is left."""
+    run, file = exported
+    data = write_toy_dataset(tmp_path / "toy", 4, 8, slices=(2, 4))
+    monkeypatch.setattr(exporting, "trace", lambda _: traced(file))
+    with pytest.raises(MrkneeError, match="changes this model too much") as error:
+        export(run, tmp_path / "int8.onnx", int8=Int8(data, "valid", limit=-1.0))
+    assert "n = 4 with, 4 without" in str(error.value)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize("words", [["--int8"], ["--data", "nowhere"]])
+def test_eight_bits_and_exams_go_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """One without the other is told before anything is read."""
+    out = tmp_path / "model.onnx"
+    assert main(["export", str(tmp_path / "run"), "--out", str(out), *words]) == 1
+    assert "--int8 and --data, or neither" in capsys.readouterr().err
+    assert not out.exists()

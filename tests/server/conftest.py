@@ -1,0 +1,62 @@
+"""Two models of the same small network, and a shared service for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mrknee.export.onnx import export
+from mrknee.metrics.operating_point import OperatingPoint
+from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.models.settings import NetworkSettings
+from tests.export.test_onnx import FINDINGS, make_run
+from tests.server.client import NO_POINT, Served
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibrated run folder of random weights with two operating points, one without a value.
+
+    At the threshold of 0.5 some findings are positive and others are not.
+    """
+    settings = NetworkSettings(encoder="test_resnet", shared_encoder=True)
+    run = make_run(tmp_path_factory.mktemp("models") / "run", settings)
+    loaded = load_checkpoint(run / "best")
+    points = [
+        OperatingPoint("Youden", 0.5, 15, 15).to_dict(),
+        OperatingPoint("sensitivity >= 0.90", math.nan, 0, 15, NO_POINT).to_dict(),
+    ]
+    decisions = {**loaded.decisions, "operating_points": dict.fromkeys(FINDINGS, points)}
+    save_checkpoint(run / "best", loaded.network, loaded.preparation, loaded.provenance, decisions)
+    return run
+
+
+@pytest.fixture(scope="session")
+def onnx_file(run_folder: Path) -> Path:
+    """The file exported from the run folder."""
+    file = run_folder.with_name("model.onnx")
+    export(run_folder, file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def served(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service of the exported model; at the end it has left no files and printed no errors."""
+    with Served(onnx_file, tmp_path_factory.mktemp("served") / "onnx") as service:
+        yield service
+        assert service.end() == 0
+        assert service.left == []
+        assert service.stderr == ""
+
+
+@pytest.fixture(scope="session")
+def lenient(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service of the run folder that accepts exams without a plane."""
+    folder = tmp_path_factory.mktemp("served") / "run"
+    with Served(run_folder, folder, "--allow-missing-plane", "--threads", "1") as service:
+        yield service
+        assert service.end() == 0
+        assert service.left == []
