@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ import timm
 import torch
 import torchvision  # type: ignore[import-untyped]
 from jaxtyping import Float
+from timm.layers import LayerNorm2d
 from timm.models import PretrainedCfg, group_parameters
 from torch import Tensor, nn
 from torch.nn import functional
@@ -71,6 +73,37 @@ class GreyConv2d(nn.Conv2d):
         return functional.conv2d(pictures, weight.reshape(-1, down * over, *blocks), self.bias)
 
 
+class Neck(nn.Module):
+    """Reduces feature maps to one with few channels.
+
+    Each map is normalised over its channels, cell by cell, which doesn't depend on other slices,
+    and reduced by a 1x1 convolution; the results are scaled up to the finest map by repeating
+    cells, added, and passed through a ReLU (as in feature pyramid networks, T.-Y. Lin et al.,
+    CVPR 2017, without its 3x3 convolutions).
+
+    Args:
+        widths: channels of each map, from the finest to the coarsest.
+        channels: channels of the result.
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([LayerNorm2d(width) for width in widths])
+        self.convolutions = nn.ModuleList([nn.Conv2d(width, channels, 1) for width in widths])
+
+    def forward(
+        self, maps: Sequence[Float[Tensor, "n _ _ _"]]
+    ) -> Float[Tensor, "n channels map_rows map_cols"]:
+        """Reduces the maps of some slices to one."""
+        size = maps[0].shape[2:]
+        parts = zip(self.norms, self.convolutions, maps, strict=True)
+        reduced = [convolve(norm(one)) for norm, convolve, one in parts]
+        summed: Tensor = reduced[0]
+        for coarse in reduced[1:]:
+            summed = summed + functional.interpolate(coarse, size, mode="nearest")
+        return functional.relu(summed)
+
+
 class Encoder(nn.Module):
     """Computes feature maps of grey images, equivalent to repeating them in three channels.
 
@@ -78,8 +111,11 @@ class Encoder(nn.Module):
         body: network of torchvision or timm; modules that the feature map doesn't need, such as the
             rest of a classifier, are removed.
         size: rows and columns of a test image.
+        maps: indices of the feature maps to use, counted from the input; empty: the last one.
+        channels: channels of a `Neck` behind the maps; 0: no neck, for a single map.
 
     Attributes:
+        neck: combines the maps; None without.
         width: channels of the feature map, as measured (the width that libraries state may be that
             of a part of the classifier).
         repeats: whether the body needs three channels; otherwise its first layer is a plain
@@ -88,12 +124,17 @@ class Encoder(nn.Module):
         stage_of: name of each parameter of the body -> stage, counted from the input.
     """
 
-    def __init__(self, body: nn.Module, size: tuple[int, int]) -> None:
+    def __init__(
+        self, body: nn.Module, size: tuple[int, int], maps: Sequence[int] = (), channels: int = 0
+    ) -> None:
         super().__init__()
-        self.body = body
-        self.width = _try_and_trim(body, size)
-        self.repeats = not _take_grey(body, size)
-        self.stage_of = _stages(body)
+        self.body = _shorten(body, maps) if maps else body
+        self._maps = tuple(maps)
+        widths = _try_and_trim(self.body, size, self._maps)
+        self.repeats = not _take_grey(self.body, size, self._maps)
+        self.stage_of = _stages(self.body)
+        self.neck = Neck(widths, channels) if channels else None
+        self.width = channels or widths[0]
         self._frozen_stages = 0
         self.stages = 1 + max(self.stage_of.values())
 
@@ -104,7 +145,8 @@ class Encoder(nn.Module):
         if self.repeats:
             # channels last: small convolutions run 1.2 to 1.7 times faster on a CPU
             pictures = pictures.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-        return _feature_map(self.body, pictures)
+        maps = _feature_maps(self.body, pictures, self._maps)
+        return maps[0] if self.neck is None else cast(Tensor, self.neck(maps))
 
     def freeze_stages(self, count: int) -> None:
         """Freezes the first stages: no gradients, evaluation mode.
@@ -142,7 +184,9 @@ class Encoder(nn.Module):
                 module.eval()
 
 
-def build_encoders(name: str, weights: str, count: int) -> list[Encoder]:
+def build_encoders(
+    name: str, weights: str, count: int, maps: Sequence[int] = (), channels: int = 0
+) -> list[Encoder]:
     """Builds several encoders: copies of a pretrained one, or different random ones.
 
     Args:
@@ -150,14 +194,17 @@ def build_encoders(name: str, weights: str, count: int) -> list[Encoder]:
         weights: `none` (random), `download` (pretrained weights of the library), `lite0` (the
             optional package), or a weights file.
         count: number of encoders.
+        maps: indices of the feature maps to use; see `Encoder`.
+        channels: channels of the neck; see `Encoder`. Its weights are random and equal.
 
     Raises:
-        MrkneeError: there is no such encoder, or the weights are unavailable or don't fit.
+        MrkneeError: there is no such encoder or feature map, or the weights are unavailable or
+            don't fit.
     """
     check_name(name)
     if weights == NONE:
-        return [_build(name, weights) for _ in range(count)]
-    first = _build(name, weights)
+        return [_build(name, weights, maps, channels) for _ in range(count)]
+    first = _build(name, weights, maps, channels)
     return [first, *(copy.deepcopy(first) for _ in range(count - 1))]
 
 
@@ -207,15 +254,17 @@ def _timm_config(name: str) -> PretrainedCfg | None:
         return None
 
 
-def _build(name: str, weights: str) -> Encoder:
+def _build(name: str, weights: str, maps: Sequence[int], channels: int) -> Encoder:
     if name == ALEXNET:
-        encoder = Encoder(_alexnet_body(), ALEXNET_INPUT)
+        encoder = Encoder(_alexnet_body(), ALEXNET_INPUT, maps, channels)
     else:
         config = timm.get_pretrained_cfg(name)
         assert config is not None  # noqa: S101 - for the type checker: the name was checked
         body = _timm_body(name, weights == DOWNLOAD)
         try:
-            encoder = Encoder(body, config.input_size[1:])
+            encoder = Encoder(body, config.input_size[1:], maps, channels)
+        except SettingsError:
+            raise
         except Exception as fault:  # timm's models raise various exceptions
             raise _not_usable(name, fault) from fault
     match weights:
@@ -281,8 +330,34 @@ def _create(name: str, pretrained: bool = False, file: str | None = None) -> nn.
         raise _not_usable(name, fault) from fault  # the model requires its classifier
 
 
-def _feature_map(body: nn.Module, pictures: Tensor) -> Tensor:
-    """Computes the last feature map of a body, channels first, whatever the body's own format."""
+def _feature_maps(body: nn.Module, pictures: Tensor, indices: Sequence[int]) -> list[Tensor]:
+    """Computes feature maps of a body, channels first, from the finest to the coarsest.
+
+    Args:
+        body: the body.
+        pictures: grey or colour images.
+        indices: indices of the maps, counted from the input; empty: the last one.
+    """
+    if not indices:
+        return [_last_feature_map(body, pictures)]
+    if isinstance(body, nn.Sequential):
+        maps = []
+        for layer in body:
+            if isinstance(layer, nn.MaxPool2d):  # the last map of each size
+                maps.append(pictures)
+            pictures = layer(pictures)
+        return [[*maps, pictures][index] for index in indices]
+    found = cast(Any, body).forward_intermediates(
+        pictures,
+        indices=list(indices),
+        stop_early=True,
+        output_fmt="NCHW",
+        intermediates_only=True,
+    )
+    return cast(list[Tensor], found)
+
+
+def _last_feature_map(body: nn.Module, pictures: Tensor) -> Tensor:
     if isinstance(body, nn.Sequential):  # torchvision's AlexNet features
         return cast(Tensor, body(pictures))
     features = cast(Any, body).forward_features(pictures)
@@ -295,17 +370,48 @@ def _feature_map(body: nn.Module, pictures: Tensor) -> Tensor:
     return cast(Tensor, features)
 
 
-def _try_and_trim(body: nn.Module, size: tuple[int, int]) -> int:
-    """Runs the body once, removes modules that the feature map doesn't need, returns the width.
+def _shorten(body: nn.Module, maps: Sequence[int]) -> nn.Module:
+    """Removes the layers after the last of the feature maps; returns the body.
+
+    Raises:
+        SettingsError: the encoder has fewer feature maps, or none but the last one.
+    """
+    if isinstance(body, nn.Sequential):
+        ends = [i for i, layer in enumerate(body) if isinstance(layer, nn.MaxPool2d)] + [len(body)]
+        count = len(ends)
+        if maps[-1] < count:
+            return body[: ends[maps[-1]]]
+    elif hasattr(body, "prune_intermediate_layers"):
+        try:
+            body.prune_intermediate_layers(list(maps), prune_norm=True, prune_head=True)
+        except AssertionError:  # an index out of range
+            count = len(cast(Any, body).feature_info)
+        else:
+            return body
+    else:
+        count = 0
+    raise SettingsError(
+        "the encoder doesn't have these feature maps",
+        code="encoder",
+        expected=f"network.feature_maps from 0 to {count - 1}"
+        if count
+        else "no network.feature_maps: only the last one can be had",
+        found=str(list(maps)),
+    )
+
+
+def _try_and_trim(body: nn.Module, size: tuple[int, int], maps: Sequence[int]) -> list[int]:
+    """Runs the body once, removes modules that the maps don't need, returns the maps' widths.
 
     Modules without a gradient (the rest of a classifier: VGG-16's has 120 million weights) would be
     stored needlessly, and would break training on several devices.
     """
     body.eval()
     with torch.enable_grad():
-        features = _feature_map(body, torch.zeros(1, 3, *size))
+        features = _feature_maps(body, torch.zeros(1, 3, *size), maps)
         names, parameters = zip(*body.named_parameters(), strict=True)
-        gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
+        summed = torch.stack([one.sum() for one in features]).sum()
+        gradients = torch.autograd.grad(summed, parameters, allow_unused=True)
     needed = {
         name.split(".")[0]
         for name, gradient in zip(names, gradients, strict=True)
@@ -314,10 +420,10 @@ def _try_and_trim(body: nn.Module, size: tuple[int, int]) -> int:
     for name, part in list(body.named_children()):
         if name not in needed and any(True for _ in part.parameters()):
             setattr(body, name, nn.Identity())
-    return features.shape[1]
+    return [one.shape[1] for one in features]
 
 
-def _take_grey(body: nn.Module, size: tuple[int, int]) -> bool:
+def _take_grey(body: nn.Module, size: tuple[int, int], maps: Sequence[int]) -> bool:
     """Replaces the body's first layer by a `GreyConv2d` if it is a plain convolution of the image.
 
     Returns:
@@ -333,7 +439,7 @@ def _take_grey(body: nn.Module, size: tuple[int, int]) -> bool:
     named = dict(body.named_modules())
     hooks = [m.register_forward_pre_hook(partial(record, name)) for name, m in named.items()]
     with torch.no_grad():
-        _feature_map(body, picture)
+        _feature_maps(body, picture, maps)
     for hook in hooks:
         hook.remove()
     layers = [name for name in consumers if not any(True for _ in named[name].children())]

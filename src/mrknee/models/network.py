@@ -9,11 +9,13 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mrknee.errors import DataError, SettingsError
 from mrknee.exams.series import MRNET_SERIES, SeriesList
 from mrknee.models.chunked_encoding import encode_in_chunks
 from mrknee.models.encoders import Encoder, build_encoders
+from mrknee.models.evidence import EVIDENCE_POOLINGS, EvidencePooling
 from mrknee.models.pooling import POOLINGS, Pooling, pool_exams
 from mrknee.models.settings import NetworkSettings
 
@@ -27,18 +29,22 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class Reading:
-    """The logits of some exams, and the factors needed to decompose them.
+    """The logits of some exams, and what is needed to decompose them.
 
     Attributes:
         logits: (exams, findings).
-        weights: series -> (slices, width), pooling weights of the slices.
-        shares: (exams, series), factors of the features of each series: the number of series
-            divided by the number that the exam has; 0 for missing series.
+        weights: series -> (slices, width), weights of the slices in the pooling of features; empty
+            if scores are pooled.
+        shares: (exams, series), factors of each series: the number of series divided by the number
+            that the exam has; 0 for missing series.
+        contributions: series -> (slices, findings, map rows, map cols), contribution of each cell
+            if scores are pooled; else empty.
     """
 
     logits: Float[Tensor, "exams findings"]
     weights: Mapping[str, Float[Tensor, "_ width"]]
     shares: Float[Tensor, "exams series"]
+    contributions: Mapping[str, Float[Tensor, "_ findings _ _"]]
 
 
 class Network(nn.Module):
@@ -49,9 +55,12 @@ class Network(nn.Module):
     (axial, coronal, sagittal), one linear layer; 7.41 million parameters for three findings.
 
     `forward` computes logits from slices, in two steps: `encode` computes feature maps from slices,
-    and `read` logits from feature maps. `contributions` decomposes the logits of an exam: given the
-    weights of the slices, everything after the feature maps is linear, so each logit is a sum over
-    (series, slice, cell) plus a bias. Training, explanation and export all use these methods.
+    and `read` logits from feature maps: either the features are averaged over cells, pooled over
+    slices, and the head is applied to the result, or the head is applied to each cell and the
+    scores are pooled (`mrknee.models.evidence`). `contributions` decomposes the logits of an exam:
+    given the weights of slices or cells, everything after the feature maps is linear, so each logit
+    is a sum over (series, slice, cell) plus a bias. Training, explanation and export all use these
+    methods.
 
     Args:
         settings: architecture of the network.
@@ -62,8 +71,10 @@ class Network(nn.Module):
 
     Attributes:
         encoders: one encoder per series, or one under the key `shared`.
-        poolings: pooling over slices, one per series (only `attention` has parameters).
-        head: linear layer from (exams, series * width) to (exams, findings).
+        poolings: pooling of features over slices, one per series (only `attention` has parameters);
+            empty if scores are pooled.
+        evidence: pooling of scores; None if features are pooled.
+        head: linear layer from (series * width) features to (findings) logits or scores.
         slices_at_once: slices per encoder call with gradients; None (default) encodes all slices of
             a series at once. Set for training, see `encode`.
 
@@ -90,11 +101,19 @@ class Network(nn.Module):
         self.findings = tuple(findings)
         self.series = series
         names = (SHARED,) if settings.shared_encoder else series.names
-        built = build_encoders(settings.encoder, weights, len(names))
+        built = build_encoders(
+            settings.encoder, weights, len(names), settings.feature_maps, settings.channels
+        )
         self.width = built[0].width
         self.encoders = nn.ModuleDict(dict(zip(names, built, strict=True)))
-        pooling = POOLINGS[settings.slice_pooling]
-        self.poolings = nn.ModuleDict({name: pooling(self.width) for name in series.names})
+        pooling = POOLINGS.get(settings.slice_pooling)
+        self.poolings = nn.ModuleDict(
+            {name: pooling(self.width) for name in series.names} if pooling else {}
+        )
+        self.evidence: EvidencePooling | None = None
+        if pooling is None:
+            evidence = EVIDENCE_POOLINGS[settings.slice_pooling]
+            self.evidence = evidence(self.width, len(self.findings), len(series))
         self.dropout = nn.Dropout(settings.dropout)
         self.head = nn.Linear(len(series) * self.width, len(self.findings))
         self.slices_at_once: int | None = None
@@ -104,8 +123,10 @@ class Network(nn.Module):
 
     @property
     def attends(self) -> bool:
-        """Whether slices are weighted by attention, which `contributions` treats as constant."""
-        return any(cast(Pooling, pooling).attends for pooling in self.poolings.values())
+        """Whether weights depend on the features; `contributions` treats them as constant."""
+        return self.evidence is not None or any(
+            cast(Pooling, pooling).attends for pooling in self.poolings.values()
+        )
 
     def encoder(self, series: str) -> Encoder:
         """Returns the encoder of a series."""
@@ -193,9 +214,8 @@ class Network(nn.Module):
     ) -> Reading:
         """Computes logits from feature maps.
 
-        Per series, the mean over pixels and the pooling over each exam's slices are computed. The
-        features of all series are concatenated; those of missing series are zeros, the others are
-        multiplied by (number of series / number of present series). The head computes the logits.
+        The features of missing series are zeros, those of the others are multiplied by (number of
+        series / number of present series); if scores are pooled, this applies to the pooled scores.
 
         Args:
             maps: series -> feature maps of all slices of all exams, one exam after another; series
@@ -208,11 +228,47 @@ class Network(nn.Module):
         Raises:
             DataError: an exam has no slices in any series.
         """
+        shares = self._shares(maps, lengths, present)
+        if self.evidence is None:
+            return self._pool_features(maps, lengths, shares)
+        return self._pool_scores(self.evidence, maps, lengths, shares)
+
+    def _shares(
+        self,
+        maps: Mapping[str, Tensor],
+        lengths: Mapping[str, Sequence[int]] | None,
+        present: Float[Tensor, " series"] | None,
+    ) -> Float[Tensor, "exams series"]:
+        """Returns (number of series / number of present ones) per exam, 0 for missing series."""
         names = self.series.names
-        exams = 1 if lengths is None else len(lengths[names[0]])
+        if present is not None:
+            counted = present[None]
+        elif lengths is None:
+            counted = self.head.weight.new_tensor([[float(name in maps) for name in names]])
+        else:
+            each = zip(*(lengths[name] for name in names), strict=True)
+            nonempty = [[float(slices > 0) for slices in exam] for exam in each]
+            counted = self.head.weight.new_tensor(nonempty)
+            empty = [exam for exam, counts in enumerate(nonempty) if not any(counts)]
+            if empty:
+                raise DataError(
+                    "an exam has no slices",
+                    code="missing-plane",
+                    expected="at least one series with slices",
+                    found=f"none for exam {empty[0]} of the batch",
+                )
+        return counted * (len(names) / counted.sum(dim=1, keepdim=True))
+
+    def _pool_features(
+        self,
+        maps: Mapping[str, Float[Tensor, "_ width _ _"]],
+        lengths: Mapping[str, Sequence[int]] | None,
+        shares: Float[Tensor, "exams series"],
+    ) -> Reading:
+        """Averages features over cells, pools them over slices and applies the head."""
         pooled, weights = [], {}
-        for name in names:
-            vectors = self.head.weight.new_zeros(exams, self.width)
+        for name in self.series.names:
+            vectors = self.head.weight.new_zeros(len(shares), self.width)
             if name in maps:
                 pooling = cast(Pooling, self.poolings[name])
                 features = maps[name].mean(dim=(2, 3))
@@ -223,25 +279,43 @@ class Network(nn.Module):
                     vectors, weights[name] = pool_exams(pooling, features, lengths[name])
             pooled.append(vectors)
         features = torch.cat(pooled, dim=1)
-        if present is not None:
-            counted = present[None]
-        elif lengths is None:
-            counted = features.new_tensor([[float(name in maps) for name in names]])
-        else:
-            each = zip(*(lengths[name] for name in names), strict=True)
-            nonempty = [[float(slices > 0) for slices in exam] for exam in each]
-            counted = features.new_tensor(nonempty)
-            empty = [exam for exam, counts in enumerate(nonempty) if not any(counts)]
-            if empty:
-                raise DataError(
-                    "an exam has no slices",
-                    code="missing-plane",
-                    expected="at least one series with slices",
-                    found=f"none for exam {empty[0]} of the batch",
-                )
-        shares = counted * (len(self.series) / counted.sum(dim=1, keepdim=True))
-        wide = shares[:, :, None].expand(-1, -1, self.width).flatten(1)
-        return Reading(self.head(self.dropout(features * wide)), weights, shares)
+        wide = shares.to(features.dtype)[:, :, None].expand(-1, -1, self.width).flatten(1)
+        logits = self.head(self.dropout(features * wide))
+        return Reading(logits, weights, shares, {})
+
+    def _pool_scores(
+        self,
+        evidence: EvidencePooling,
+        maps: Mapping[str, Float[Tensor, "_ width _ _"]],
+        lengths: Mapping[str, Sequence[int]] | None,
+        shares: Float[Tensor, "exams series"],
+    ) -> Reading:
+        """Applies the head to each cell and pools the scores, exam by exam."""
+        heads = self.head.weight.split(self.width, dim=1)
+        scores, features = {}, {}
+        for index, name in enumerate(self.series.names):
+            if name in maps:
+                dropped = functional.dropout2d(maps[name], self.dropout.p, self.training)
+                own = functional.conv2d(dropped, heads[index][:, :, None, None])
+                count = [len(own)] if lengths is None else list(lengths[name])
+                scores[index] = own.split(count)
+                features[index] = maps[name].mean(dim=(2, 3)).split(count)
+        pooled: list[Tensor] = []
+        contributions: dict[str, list[Tensor]] = {}
+        for exam in range(len(shares)):
+            present = [index for index in scores if len(scores[index][exam])]
+            own_contributions = evidence(
+                {index: scores[index][exam] for index in present},
+                {index: features[index][exam] for index in present},
+                shares[exam],
+            )
+            sums = [part.sum(dim=(0, 2, 3)) for part in own_contributions.values()]
+            pooled.append(torch.stack(sums).sum(dim=0))
+            for index, part in own_contributions.items():
+                contributions.setdefault(self.series.names[index], []).append(part)
+        logits = torch.stack(pooled) + self.head.bias
+        joined = {name: torch.cat(parts) for name, parts in contributions.items()}
+        return Reading(logits, {}, shares, joined)
 
     def contributions(
         self, maps: Mapping[str, Float[Tensor, "_ width _ _"]], reading: Reading
@@ -256,6 +330,8 @@ class Network(nn.Module):
             Series -> contributions (findings, slices, map rows, map cols); together with the bias
             of the head they add up to the logits.
         """
+        if self.evidence is not None:
+            return {name: part.transpose(0, 1) for name, part in reading.contributions.items()}
         heads = self.head.weight.split(self.width, dim=1)
         parts = {}
         for index, name in enumerate(self.series.names):

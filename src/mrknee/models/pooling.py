@@ -1,4 +1,6 @@
-"""Pooling over slices: the features of a series' slices become one feature vector.
+"""Pooling over slices, of features: a series' slices become one feature vector.
+
+`mrknee.models.evidence` has the poolings of scores.
 
 A pooling returns the vector and the weights of the slices in it, so that training, explanation and
 export use the same code. To add a pooling, write its class here, add it to `POOLINGS`, and its name

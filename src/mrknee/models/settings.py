@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mrknee.settings import Settings
+from mrknee.settings import Settings, cannot_be_used
 
-SlicePooling = Literal["max", "mean", "attention"]
-"""How the feature vectors of a series' slices are reduced to one."""
+SlicePooling = Literal[
+    "max", "mean", "attention", "evidence", "evidence_logsumexp", "finding_attention"
+]
+"""How the features of an exam's slices are combined to one logit per finding."""
 
 BatchNorm = Literal["frozen", "trained"]
 """Whether batch normalisation uses its stored statistics or those of the training batches."""
@@ -27,9 +29,24 @@ class NetworkSettings(Settings):
     shared_encoder: bool = False
     """Use one encoder for all series instead of one per series."""
 
+    feature_maps: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = ()
+    """Feature maps of the encoder to use, as indices counted from the input (timm's
+    `out_indices`; in most convolutional encoders 2 and 3 have one cell per 8 and per 16 pixels).
+    Empty: the last one. Later layers are removed. Several maps are reduced to `channels` each,
+    scaled up to the finest and added, as in a feature pyramid network."""
+
+    channels: Annotated[int, Field(ge=0, le=65536)] = 0
+    """Channels to which a 1x1 convolution reduces each feature map before pooling; 0: no such
+    layer. Required for several `feature_maps`."""
+
     slice_pooling: SlicePooling = "max"
-    """How the features of a series' slices are combined: `max` takes the maximum of each feature
-    over slices, `mean` the average, `attention` an average with learned weights."""
+    """How the features of slices are combined. `max`, `mean` and `attention` average each feature
+    map over its cells, then take the maximum of each feature over a series' slices, the average, or
+    an average with learned weights; one linear layer computes the logits. `evidence` first computes
+    a score per finding for each cell of each slice; the logit is the sum over series of the average
+    score, weighted by the softmax of the scores times a learned sharpness. `evidence_logsumexp`
+    takes the log-mean-exp of the scores instead. `finding_attention` averages scores over all
+    slices of all series with learned weights per finding."""
 
     frozen_stages: Annotated[int, Field(ge=0, le=1000)] = 0
     """Number of encoder stages, counted from the input, whose weights are not trained (alexnet has
@@ -41,4 +58,22 @@ class NetworkSettings(Settings):
     the training batches, which an encoder with random initial weights may need."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability with which each pooled feature is set to 0 during training."""
+    """Probability with which a pooled feature (with `evidence`: a channel of a slice) is set to 0 during
+    training."""
+
+    @model_validator(mode="after")
+    def _refuse_maps_without_channels(self) -> Any:  # noqa: ANN401  # itself
+        maps = self.feature_maps
+        if len(maps) > 1 and not self.channels:
+            raise cannot_be_used(
+                "network.channels",
+                expected="1 or more: several feature maps are reduced to equal channels",
+                found=f"{self.channels}, with network.feature_maps {list(maps)}",
+            )
+        if list(maps) != sorted(set(maps)):
+            raise cannot_be_used(
+                "network.feature_maps",
+                expected="different indices in increasing order",
+                found=str(list(maps)),
+            )
+        return self
