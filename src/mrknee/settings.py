@@ -29,6 +29,8 @@ class Settings(BaseModel):
 
     Attributes:
         section: the name of the section in a recipe; empty for the recipe itself.
+        added: settings that models of earlier versions don't state; their defaults are what these
+            versions did.
 
     Raises:
         SettingsError: a setting is unknown, has the wrong type or is out of range, or settings
@@ -44,6 +46,7 @@ class Settings(BaseModel):
     )
 
     section: ClassVar[str] = ""
+    added: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -88,7 +91,9 @@ def allowed(schema: Mapping[str, Any]) -> str:
         return _range(schema, whole=kind == "integer")
     if kind == "array":
         items = schema["items"]
-        return "some of " + ", ".join(items["enum"]) if "enum" in items else "a list of text"
+        if "enum" in items:
+            return "some of " + ", ".join(items["enum"])
+        return "a list of whole numbers" if items["type"] == "integer" else "a list of text"
     words = {"boolean": "true or false", "string": "text"}
     return words.get(kind, kind)
 
@@ -96,7 +101,7 @@ def allowed(schema: Mapping[str, Any]) -> str:
 def stated_settings(
     kind: type[SomeSettings], content: Mapping[str, Any], file: Path | None = None
 ) -> SomeSettings:
-    """Creates settings from a model's file, in which every setting must be stated.
+    """Creates settings from a model's file, in which every setting but `added` ones must be stated.
 
     Args:
         kind: the class of the settings.
@@ -107,7 +112,7 @@ def stated_settings(
         ModelError: a setting is missing, unknown or invalid.
     """
     expected, found = ", ".join(kind.model_fields), ", ".join(map(str, content)) or "nothing"
-    if content.keys() == set(kind.model_fields):
+    if set(kind.model_fields) - kind.added <= content.keys() <= set(kind.model_fields):
         try:
             return kind(**content)
         except SettingsError as fault:

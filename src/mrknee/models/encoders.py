@@ -17,7 +17,7 @@ import timm
 import torch
 import torchvision  # type: ignore[import-untyped]
 from jaxtyping import Float
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from timm.models import PretrainedCfg, group_parameters
 from torch import Tensor, nn
 from torch.nn import functional
@@ -383,7 +383,7 @@ def _shorten(body: nn.Module, maps: Sequence[int]) -> nn.Module:
             return body[: ends[maps[-1]]]
     elif hasattr(body, "prune_intermediate_layers"):
         try:
-            body.prune_intermediate_layers(list(maps), prune_norm=True, prune_head=True)
+            cast(Any, body).prune_intermediate_layers(list(maps), prune_norm=True, prune_head=True)
         except AssertionError:  # an index out of range
             count = len(cast(Any, body).feature_info)
         else:

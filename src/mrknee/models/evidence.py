@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -55,6 +56,17 @@ class EvidencePooling(nn.Module, ABC):
             Index of the series -> contributions in the shape of the scores.
         """
 
+    @abstractmethod
+    def copy_finding(self, row: int, source: Any, old_row: int, series: Mapping[int, int]) -> None:  # noqa: ANN401
+        """Copies the weights of a finding from a pooling of the same class.
+
+        Args:
+            row: index of the finding.
+            source: the other pooling.
+            old_row: index of the finding there.
+            series: index of a series -> its index there.
+        """
+
 
 class SoftmaxEvidence(EvidencePooling):
     """Average of the scores of a series, weighted by the softmax of the scores themselves.
@@ -79,6 +91,11 @@ class SoftmaxEvidence(EvidencePooling):
         return {
             index: shares[index] * self._weights(index, own) * own for index, own in scores.items()
         }
+
+    def copy_finding(self, row: int, source: Any, old_row: int, series: Mapping[int, int]) -> None:  # noqa: ANN401
+        """Copies the sharpness."""
+        for index, old_index in series.items():
+            self.log_sharpness[index, row] = source.log_sharpness[old_index, old_row]
 
     def _weights(self, index: int, scores: Tensor) -> Tensor:
         """Computes the softmax over all dimensions but the findings'."""
@@ -127,11 +144,8 @@ class FindingAttention(EvidencePooling):
 
     def __init__(self, width: int, findings: int, series: int) -> None:
         super().__init__(width, findings, series)
-        self.scorer = nn.Sequential(
-            nn.Linear(width, ATTENTION_WIDTH, bias=False),
-            nn.Tanh(),
-            nn.Linear(ATTENTION_WIDTH, findings, bias=False),
-        )
+        self.hidden = nn.Linear(width, ATTENTION_WIDTH, bias=False)
+        self.queries = nn.Linear(ATTENTION_WIDTH, findings, bias=False)
 
     def forward(
         self,
@@ -140,10 +154,10 @@ class FindingAttention(EvidencePooling):
         shares: Float[Tensor, " series"],
     ) -> dict[int, Float[Tensor, "_ findings _ _"]]:
         """Returns attention * score / cells of each cell."""
-        # a missing series, whose share is 0, gets weight 0
         logits = torch.cat(
             [
-                self.scorer(own) + torch.log(shares[index].clamp(0, 1))
+                self.queries(torch.tanh(self.hidden(own)))
+                + shares[index].clamp(max=1).log()  # weight 0 for a missing series
                 for index, own in features.items()
             ]
         )
@@ -152,6 +166,12 @@ class FindingAttention(EvidencePooling):
             index: weights[:, :, None, None] * own / (own.shape[2] * own.shape[3])
             for (index, own), weights in zip(scores.items(), attention, strict=True)
         }
+
+    def copy_finding(self, row: int, source: Any, old_row: int, series: Mapping[int, int]) -> None:  # noqa: ANN401
+        """Copies the weights of the attention, of which the first layer belongs to all findings."""
+        del series
+        self.hidden.load_state_dict(source.hidden.state_dict())
+        self.queries.weight[row] = source.queries.weight[old_row]
 
 
 EVIDENCE_POOLINGS: Mapping[SlicePooling, type[EvidencePooling]] = {

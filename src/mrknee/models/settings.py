@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mrknee.settings import Settings, cannot_be_used
 
@@ -17,10 +17,23 @@ BatchNorm = Literal["frozen", "trained"]
 """Whether batch normalisation uses its stored statistics or those of the training batches."""
 
 
+def _numbers(given: object) -> object:
+    """Takes `2,3`, a single number and `none` as lists, as they are written on the command line."""
+    if given == "none":
+        return []
+    if isinstance(given, str):
+        parts = [part.strip() for part in given.strip("[]").split(",")]
+        return [int(part) if part.isdecimal() else part for part in parts]
+    if isinstance(given, tuple):
+        return list(given)
+    return [given] if type(given) is int else given
+
+
 class NetworkSettings(Settings):
     """Architecture of the network; the defaults give the reference network."""
 
     section: ClassVar[str] = "network"
+    added: ClassVar[frozenset[str]] = frozenset({"feature_maps", "channels"})
 
     encoder: Annotated[str, Field(min_length=1)] = "alexnet"
     """Name of the encoder, which turns each slice into features: one listed by `mrknee encoders`,
@@ -29,7 +42,10 @@ class NetworkSettings(Settings):
     shared_encoder: bool = False
     """Use one encoder for all series instead of one per series."""
 
-    feature_maps: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = ()
+    feature_maps: Annotated[
+        list[Annotated[int, Field(ge=0, le=1000)]],
+        BeforeValidator(_numbers, json_schema_input_type=list[int]),
+    ] = []  # noqa: RUF012  # pydantic copies it
     """Feature maps of the encoder to use, as indices counted from the input (timm's
     `out_indices`; in most convolutional encoders 2 and 3 have one cell per 8 and per 16 pixels).
     Empty: the last one. Later layers are removed. Several maps are reduced to `channels` each,
@@ -58,8 +74,8 @@ class NetworkSettings(Settings):
     the training batches, which an encoder with random initial weights may need."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability with which a pooled feature (with `evidence`: a channel of a slice) is set to 0 during
-    training."""
+    """Probability with which each pooled feature is set to 0 during training (each channel of a
+    slice, if scores are pooled)."""
 
     @model_validator(mode="after")
     def _refuse_maps_without_channels(self) -> Any:  # noqa: ANN401  # itself
@@ -68,12 +84,12 @@ class NetworkSettings(Settings):
             raise cannot_be_used(
                 "network.channels",
                 expected="1 or more: several feature maps are reduced to equal channels",
-                found=f"{self.channels}, with network.feature_maps {list(maps)}",
+                found=f"{self.channels}, with network.feature_maps {maps}",
             )
         if list(maps) != sorted(set(maps)):
             raise cannot_be_used(
                 "network.feature_maps",
                 expected="different indices in increasing order",
-                found=str(list(maps)),
+                found=str(maps),
             )
         return self

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from mrknee.errors import SettingsError
 from mrknee.exams import Series
 from mrknee.models.checkpoint import load_checkpoint
+from mrknee.models.encoders import Encoder
 from mrknee.models.network import SHARED, Network
 from mrknee.run_folder import RunFolder
 
@@ -48,7 +50,10 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
     - The encoder of a series gets the weights of the encoder of the same series; if there is none,
       of the first series in the same plane, else of the first series.
     - The same holds for the pooling of a series (attention has weights).
-    - The head gets the weights for findings of the same name, from series of the same name.
+    - The 1x1 convolutions behind the feature maps are copied if both networks have the same.
+    - The head gets the weights for findings of the same name, from series of the same name, if the
+      networks agree in feature maps, channels, and whether features or scores are pooled; so does
+      the pooling of scores.
 
     Args:
         network: the new network with random weights; changed in place.
@@ -68,28 +73,43 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
             found=source.settings.encoder,
             advice=f"train with --network.encoder {source.settings.encoder}",
         )
+    same_maps = (source.settings.feature_maps, source.settings.channels) == (
+        network.settings.feature_maps,
+        network.settings.channels,
+    )
+    same = source.settings.slice_pooling == network.settings.slice_pooling
+    same_head = same_maps and (source.evidence is None) == (network.evidence is None)
     transferred: list[str] = []
+    random: list[str] = []
     for name in network.encoders:
         origin = SHARED
         if not source.settings.shared_encoder:
             wanted = network.series[0] if name == SHARED else _series(network, name)
             origin = _nearest(source, wanted)
-        network.encoders[name].load_state_dict(source.encoders[origin].state_dict())
-        transferred.append(f"encoder {name}" + (f" from {origin}" if origin != name else ""))
-    random: list[str] = []
+        where = f"{name} from {origin}" if origin != name else name
+        new = cast(Encoder, network.encoders[name])
+        old = cast(Encoder, source.encoders[origin])
+        _copy_body(new, old, folder)
+        transferred.append(f"encoder {where}")
+        if new.neck is not None and old.neck is not None and same_maps:
+            new.neck.load_state_dict(old.neck.state_dict())
+            transferred.append(f"neck {where}")
+        elif new.neck is not None:
+            random.append(f"neck {name}")
     if any(True for _ in network.poolings.parameters()):
-        same = source.settings.slice_pooling == network.settings.slice_pooling
         for name in network.poolings:
-            if same:
+            if same and same_maps:
                 origin = _nearest(source, _series(network, name))
                 network.poolings[name].load_state_dict(source.poolings[origin].state_dict())
-            (transferred if same else random).append(f"pooling {name}")
+            (transferred if same and same_maps else random).append(f"pooling {name}")
     for finding in network.findings:
         series = [name for name in network.series.names if name in source.series.names]
-        known = finding in source.findings and bool(series)
+        known = same_head and finding in source.findings and bool(series)
         if known:
             _copy_head(network, source, finding, series)
             transferred.append(f"head of {finding}")
+            if network.evidence is not None:
+                (transferred if same else random).append(f"pooling of {finding}")
         others = [name for name in network.series.names if name not in series] if known else []
         if others:
             random.append(f"head of {finding} for {', '.join(others)}")
@@ -116,6 +136,25 @@ def _copy_head(network: Network, source: Network, finding: str, series: list[str
     network.head.bias[row] = source.head.bias[old]
     parts = network.head.weight.split(network.width, dim=1)
     sources = source.head.weight.split(source.width, dim=1)
-    for name in series:
-        new_index, old_index = network.series.names.index(name), source.series.names.index(name)
+    indices = {network.series.names.index(name): source.series.names.index(name) for name in series}
+    for new_index, old_index in indices.items():
         parts[new_index][row] = sources[old_index][old]
+    if network.evidence is not None and type(network.evidence) is type(source.evidence):
+        network.evidence.copy_finding(row, source.evidence, old, indices)
+
+
+def _copy_body(new: Encoder, old: Encoder, folder: Path) -> None:
+    """Copies the weights of an encoder's body, of which the new one may have fewer layers."""
+    weights = old.body.state_dict()
+    wanted = new.body.state_dict()
+    missing = [name for name in wanted if name not in weights]
+    if missing:
+        raise SettingsError(
+            "the weights belong to an encoder with fewer layers",
+            code="weights",
+            file=folder,
+            expected=f"weights of {missing[0]}",
+            found="a network without them",
+            advice="use the network.feature_maps of that run",
+        )
+    new.body.load_state_dict({name: weights[name] for name in wanted})

@@ -147,7 +147,7 @@ def _help(schema: Mapping[str, Any], default: object) -> str:
     text = " ".join(schema["description"].split())
     facts = [allowed(schema)] if _kinds(schema) & set(_METAVARS) else []
     if isinstance(default, list):
-        default = ",".join(default) or "none"
+        default = ",".join(map(str, default)) or "none"
     elif isinstance(default, bool):
         default = str(default).lower()
     facts += [] if default is None else [f"default: {default}"]
