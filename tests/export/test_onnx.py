@@ -105,6 +105,11 @@ def assert_same(run: Model, file: Model, exam: Exam, atol: float = LIMIT) -> Non
         NetworkSettings(encoder="test_resnet", slice_pooling="mean"),
         NetworkSettings(encoder="test_vit", slice_pooling="attention", shared_encoder=True),
         NetworkSettings(encoder="alexnet", slice_pooling="max"),
+        NetworkSettings(
+            encoder="test_resnet", feature_maps=(2, 3), channels=8, slice_pooling="evidence"
+        ),
+        NetworkSettings(encoder="test_resnet", slice_pooling="evidence_logsumexp"),
+        NetworkSettings(encoder="test_resnet", slice_pooling="finding_attention"),
     ],
     ids=lambda s: f"{s.encoder}-{s.slice_pooling}",
 )

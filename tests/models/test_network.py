@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES
+from mrknee.models.evidence import EVIDENCE_POOLINGS
 from mrknee.models.network import Network
 from mrknee.models.pooling import MaxPooling, pool_exams
 from mrknee.models.settings import BatchNorm, NetworkSettings, SlicePooling
@@ -126,7 +127,7 @@ class TestMissingPlane:
         torch.testing.assert_close(found[0, 0], 1.5 * axial[0])
         assert torch.equal(found[1, 0], axial[1]), "complete exams stay the reference exactly"
 
-    @pytest.mark.parametrize("pooling", POOLINGS)
+    @pytest.mark.parametrize("pooling", [*POOLINGS, *EVIDENCE_POOLINGS])
     def test_one_plane_alone_is_enough(self, pooling: SlicePooling) -> None:
         """With a single plane in the complete batch, logits are finite and gradients flow."""
         network = build(NetworkSettings(encoder="test_resnet", slice_pooling=pooling))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from mrknee.settings import Settings, cannot_be_used
 
@@ -18,15 +18,15 @@ BatchNorm = Literal["frozen", "trained"]
 
 
 def _numbers(given: object) -> object:
-    """Takes `2,3`, a single number and `none` as lists, as they are written on the command line."""
+    """Takes lists, and what is written on the command line: `2,3`, a single number, `none`."""
     if given == "none":
-        return []
+        return ()
     if isinstance(given, str):
         parts = [part.strip() for part in given.strip("[]").split(",")]
-        return [int(part) if part.isdecimal() else part for part in parts]
-    if isinstance(given, tuple):
-        return list(given)
-    return [given] if type(given) is int else given
+        return tuple(int(part) if part.isdecimal() else part for part in parts)
+    if isinstance(given, list):
+        return tuple(given)
+    return (given,) if type(given) is int else given
 
 
 class NetworkSettings(Settings):
@@ -43,9 +43,10 @@ class NetworkSettings(Settings):
     """Use one encoder for all series instead of one per series."""
 
     feature_maps: Annotated[
-        list[Annotated[int, Field(ge=0, le=1000)]],
+        tuple[Annotated[int, Field(ge=0, le=1000)], ...],
         BeforeValidator(_numbers, json_schema_input_type=list[int]),
-    ] = []  # noqa: RUF012  # pydantic copies it
+        PlainSerializer(list),
+    ] = ()
     """Feature maps of the encoder to use, as indices counted from the input (timm's
     `out_indices`; in most convolutional encoders 2 and 3 have one cell per 8 and per 16 pixels).
     Empty: the last one. Later layers are removed. Several maps are reduced to `channels` each,
@@ -84,12 +85,12 @@ class NetworkSettings(Settings):
             raise cannot_be_used(
                 "network.channels",
                 expected="1 or more: several feature maps are reduced to equal channels",
-                found=f"{self.channels}, with network.feature_maps {maps}",
+                found=f"{self.channels}, with network.feature_maps {list(maps)}",
             )
-        if list(maps) != sorted(set(maps)):
+        if maps != tuple(sorted(set(maps))):
             raise cannot_be_used(
                 "network.feature_maps",
                 expected="different indices in increasing order",
-                found=str(maps),
+                found=str(list(maps)),
             )
         return self

@@ -146,7 +146,7 @@ def _metavar(schema: Mapping[str, Any]) -> str:
 def _help(schema: Mapping[str, Any], default: object) -> str:
     text = " ".join(schema["description"].split())
     facts = [allowed(schema)] if _kinds(schema) & set(_METAVARS) else []
-    if isinstance(default, list):
+    if isinstance(default, list | tuple):
         default = ",".join(map(str, default)) or "none"
     elif isinstance(default, bool):
         default = str(default).lower()
