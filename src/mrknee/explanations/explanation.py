@@ -8,8 +8,10 @@ With mean pooling over pixels, a pooling over slices and a linear head, a logit 
 
 The slice weight depends on the pooling: 1 for the strongest slice of a channel and 0 for the others
 (`max`), 1 / slices (`mean`), or the attention weight (`attention`; held fixed: the sum is exact,
-but the dependence of the attention on the features is not part of any map). Nothing is estimated,
-no gradients are used, and nothing is rescaled: heat maps of different slices are comparable.
+but the dependence of the attention on the features is not part of any map). If scores of cells are
+pooled (`mrknee.models.evidence`), each cell has a weight, held fixed in the same way. Nothing is
+estimated, no gradients are used, and nothing is rescaled: heat maps of different slices are
+comparable.
 
 This module contains the result and does not import torch. It is computed by a network
 (`Network.contributions`) or an exported graph.
@@ -59,8 +61,8 @@ class Explanation:
         native: series -> contribution of each cell of the encoder's feature map.
         shapes: series -> (slices, rows, cols) of the exam's stack.
         preparation: preprocessing of the stacks, used to map cells to pixels.
-        attention_fixed: whether the slice weights are attention weights, which are held fixed: the
-            sum is exact, but the dependence of the weights on the images is not part of any map.
+        attention_fixed: whether the weights of slices or cells depend on the images and are held
+            fixed: the sum is exact, but that dependence is not part of any map.
         stacks: series -> the exam's stack, used as background of plots; may be empty.
         remarks: unusual properties of the exam; may be empty.
         uncalibrated: uncalibrated finding -> reason.

@@ -5,6 +5,11 @@ The steps of the computation:
     slices -> encoder (one per series) -> feature map -> mean over pixels -> pooling over slices
            -> concatenation of the series -> one linear layer -> one logit per finding
 
+or, if scores are pooled instead of features:
+
+    slices -> encoder -> feature map -> linear layer, one score per finding and cell
+           -> pooling over the cells and slices of a series -> sum over series
+
 Start with `network`. All modules:
 
 - `settings`: NetworkSettings, the architecture (no torch, so that it is imported quickly).
@@ -12,6 +17,7 @@ Start with `network`. All modules:
 - `encoders`: Encoder: slices to feature maps, built from a name and a source of weights.
 - `weights`: pretrained weights: downloads, files, the extra `lite0`.
 - `pooling`: slices of an exam to one feature vector: maximum, mean or attention.
+- `evidence`: scores of an exam's cells to one logit per finding.
 - `chunked_encoding`: encoding in chunks, which limits memory in training.
 - `network`: Network: ragged batches of slices to logits.
 - `prediction`: batches of exams to probabilities.
