@@ -1,0 +1,112 @@
+"""A cache on disk of the feature maps of frozen encoders.
+
+If no layer of an encoder is trained and slices are not augmented, its feature maps are the same in
+each epoch. They are computed once and stored, so that an epoch trains only what comes after them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from mrknee.errors import SettingsError
+from mrknee.files import whole_file
+from mrknee.models.network import SLICES_AT_ONCE, Network
+from mrknee.transforms.batches import Batch
+from mrknee.transforms.preparation import Preparation
+
+
+class FeatureCache:
+    """Feature maps of the slices of exams, computed or read from files.
+
+    A file holds the maps of one series of one exam as float16, (slices, values). Its name is the
+    SHA-256 of the framed slices, of the preparation, and of the encoder's architecture and weights,
+    so runs with equal encoders share a folder, and changed data are computed anew. float16 halves
+    the size, and rounds values by up to 0.05 %. Files can be deleted at any time.
+
+    Args:
+        folder: folder of the files; created if it does not exist.
+        network: a network whose encoders are frozen, except for their necks.
+        preparation: the preparation of its slices.
+
+    Raises:
+        SettingsError: an encoder isn't completely frozen.
+    """
+
+    def __init__(self, folder: str | Path, network: Network, preparation: Preparation) -> None:
+        self.folder, self.network, self.preparation = Path(folder), network, preparation
+        self._prefixes: dict[str, bytes] = {}
+        for name in network.series.names:
+            encoder = network.encoder(name)
+            if any(weight.requires_grad for weight in encoder.body.parameters()):
+                raise SettingsError(
+                    "feature maps can be stored only if no stage of the encoder is trained",
+                    code="setting",
+                    expected=f"network.frozen_stages {encoder.stages}",
+                    found=str(network.settings.frozen_stages),
+                    advice="freeze all stages, or train without feature_cache",
+                )
+            settings = network.settings
+            digest = hashlib.sha256()
+            for part in (settings.encoder, settings.feature_maps, preparation.to_dict()):
+                digest.update(json.dumps(part).encode())
+            for key, tensor in sorted(encoder.body.state_dict().items()):
+                digest.update(key.encode())
+                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+            self._prefixes[name] = digest.digest()
+
+    def maps(self, batch: Batch) -> dict[str, Float[Tensor, "_ width map_rows map_cols"]]:
+        """Returns the feature maps of a batch, after the encoders' necks, for `Network.read`.
+
+        Args:
+            batch: exams without augmentation.
+
+        Returns:
+            Series -> feature maps of the slices of all exams.
+        """
+        found = {}
+        for name, slices in batch.slices.items():
+            if len(slices):
+                device = slices.device
+                exams = slices.split(batch.lengths[name].tolist())
+                stored = [self._exam(name, exam) for exam in exams if len(exam)]
+                maps = [
+                    torch.cat([exam[index] for exam in stored]).to(device).float()
+                    for index in range(len(stored[0]))
+                ]
+                found[name] = self.network.encoder(name).combine(maps)
+        return found
+
+    def _exam(self, series: str, slices: UInt8[Tensor, "slices crop crop"]) -> list[Tensor]:
+        """Returns the encoder's maps of one exam's series, from the file or computed."""
+        content = np.ascontiguousarray(slices.cpu().numpy())
+        digest = hashlib.sha256(self._prefixes[series])
+        digest.update(repr(content.shape).encode())
+        digest.update(content)
+        name = digest.hexdigest()
+        file = self.folder / name[:2] / f"{name}.npz"
+        if file.is_file():
+            try:
+                with np.load(file) as arrays:
+                    return [torch.from_numpy(arrays[key]) for key in arrays.files]
+            except (OSError, ValueError, KeyError):  # damaged: computed again
+                pass
+        maps = self._compute(series, slices)
+        with whole_file(file, durable=False) as beside, beside.open("wb") as opened:
+            np.savez(opened, **{f"map_{i}": one.numpy() for i, one in enumerate(maps)})
+        return maps
+
+    @torch.no_grad()
+    def _compute(self, series: str, slices: UInt8[Tensor, "slices crop crop"]) -> list[Tensor]:
+        encoder = self.network.encoder(series)
+        device = slices.device.type
+        prepared = self.preparation.normalise(slices, torch.tensor([len(slices)]))
+        with torch.autocast(device, enabled=False):
+            parts = [encoder.maps(p) for p in prepared.split(SLICES_AT_ONCE.get(device, 16))]
+        return [torch.cat(one).half().cpu() for one in zip(*parts, strict=True)]
