@@ -235,7 +235,7 @@ def test_several_maps_are_added_on_the_finest_grid() -> None:
     neck = encoder.neck
     assert neck is not None
     with torch.no_grad():
-        torch.nn.init.zeros_(neck.convolutions[0].weight)
+        neck.convolutions[0].get_parameter("weight").zero_()
     coarse = encoder(pictures)
     assert torch.equal(coarse[:, :, ::2, ::2], coarse[:, :, 1::2, 1::2])
 

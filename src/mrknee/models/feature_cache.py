@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,11 @@ from mrknee.transforms.preparation import Preparation
 class FeatureCache:
     """Feature maps of the slices of exams, computed or read from files.
 
-    A file holds the maps of one series of one exam as float16, (slices, values). Its name is the
-    SHA-256 of the framed slices, of the preparation, and of the encoder's architecture and weights,
-    so runs with equal encoders share a folder, and changed data are computed anew. float16 halves
-    the size, and rounds values by up to 0.05 %. Files can be deleted at any time.
+    A file holds the maps of one series of one exam as float16, (slices, channels, rows, cols). Its
+    name is the SHA-256 of the framed slices, of the preparation, and of the encoder's architecture
+    and weights, so runs with equal encoders share a folder, and changed data are computed anew.
+    float16 halves the size, and rounds values by up to 0.05 %. Files can be deleted at any time; a
+    damaged one is computed again.
 
     Args:
         folder: folder of the files; created if it does not exist.
@@ -85,21 +87,21 @@ class FeatureCache:
 
     def _exam(self, series: str, slices: UInt8[Tensor, "slices crop crop"]) -> list[Tensor]:
         """Returns the encoder's maps of one exam's series, from the file or computed."""
-        content = np.ascontiguousarray(slices.cpu().numpy())
+        content = slices.cpu().numpy()
         digest = hashlib.sha256(self._prefixes[series])
         digest.update(repr(content.shape).encode())
-        digest.update(content)
+        digest.update(content.tobytes())
         name = digest.hexdigest()
         file = self.folder / name[:2] / f"{name}.npz"
         if file.is_file():
             try:
                 with np.load(file) as arrays:
                     return [torch.from_numpy(arrays[key]) for key in arrays.files]
-            except (OSError, ValueError, KeyError):  # damaged: computed again
+            except (OSError, ValueError, zipfile.BadZipFile):  # damaged
                 pass
         maps = self._compute(series, slices)
         with whole_file(file, durable=False) as beside, beside.open("wb") as opened:
-            np.savez(opened, **{f"map_{i}": one.numpy() for i, one in enumerate(maps)})
+            np.savez(opened, *(one.numpy() for one in maps))
         return maps
 
     @torch.no_grad()
