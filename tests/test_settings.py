@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from mrknee.errors import ModelError, SettingsError
 from mrknee.models.settings import NetworkSettings
-from mrknee.settings import Settings, allowed, described, stated_settings
+from mrknee.settings import Settings, describe_allowed, setting_schemas, settings_from_model
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings, SelectionSettings
 from mrknee.transforms.settings import AugmentationSettings, PreparationSettings
 
@@ -137,7 +137,7 @@ def test_a_changed_copy_is_checked() -> None:
 
 def test_every_setting_has_a_description_a_default_and_limits() -> None:
     """The JSON schema says all of it: the command line and the documentation are made from it."""
-    schemas = described(Recipe)
+    schemas = setting_schemas(Recipe)
     assert len(schemas) > 40
     for name, schema in schemas.items():
         assert schema["description"].endswith("."), name
@@ -146,14 +146,14 @@ def test_every_setting_has_a_description_a_default_and_limits() -> None:
             if kind["type"] in ("integer", "number"):
                 assert {"minimum", "exclusiveMinimum"} & set(kind), name
                 assert {"maximum", "exclusiveMaximum"} & set(kind), name
-        assert allowed(schema)
+        assert describe_allowed(schema)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_is_called_what_a_recipe_calls_it(part: type[Settings]) -> None:
     """So that an error in it, found where it is made, has the setting's whole name."""
     assert Recipe.model_fields[part.section].annotation is part
-    assert set(described(part)) <= set(described(Recipe))
+    assert set(setting_schemas(part)) <= set(setting_schemas(Recipe))
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,8 @@ def test_a_part_is_called_what_a_recipe_calls_it(part: type[Settings]) -> None:
 def test_a_models_settings_are_all_stated(content: dict[str, Any]) -> None:
     """A model without one of them is refused: a default could be another than it was made with."""
     with pytest.raises(ModelError) as caught:
-        stated_settings(PreparationSettings, content)
+        settings_from_model(PreparationSettings, content)
     assert caught.value.code == "description"
     assert "preparation" in caught.value.what
     made = PreparationSettings(mean=1.5)
-    assert stated_settings(PreparationSettings, made.to_dict()) == made
+    assert settings_from_model(PreparationSettings, made.to_dict()) == made

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from mrknee.errors import ModelError, SettingsError
-from mrknee.suggestions import SETTINGS, meant
+from mrknee.suggestions import SETTINGS, suggest
 
 SomeSettings = TypeVar("SomeSettings", bound="Settings")
 
@@ -47,11 +47,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuse_in_our_words(cls, given: Any, handler: Callable[[Any], Any]) -> Any:  # noqa: ANN401  # pydantic's
+    def _raise_settings_error(cls, given: Any, handler: Callable[[Any], Any]) -> Any:  # noqa: ANN401  # pydantic's
         try:
             return handler(given)
         except ValidationError as error:
-            raise _refusal(cls, error) from None
+            raise _to_settings_error(cls, error) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain values, each section as a nested dictionary."""
@@ -63,7 +63,7 @@ class Settings(BaseModel):
         return type(self)(**{**kept, **changes})
 
 
-def described(kind: type[Settings]) -> dict[str, dict[str, Any]]:
+def setting_schemas(kind: type[Settings]) -> dict[str, dict[str, Any]]:
     """Returns the schemas of all settings, including those of sections.
 
     Returns:
@@ -73,14 +73,14 @@ def described(kind: type[Settings]) -> dict[str, dict[str, Any]]:
     return _flat_schema(schema, schema.get("$defs", {}), f"{kind.section}." if kind.section else "")
 
 
-def allowed(schema: Mapping[str, Any]) -> str:
+def describe_allowed(schema: Mapping[str, Any]) -> str:
     """Describes the allowed values of a setting in words.
 
     Args:
         schema: the JSON schema of the setting.
     """
     if "anyOf" in schema:
-        return " or ".join(map(allowed, schema["anyOf"]))
+        return " or ".join(map(describe_allowed, schema["anyOf"]))
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
     kind: str = schema["type"]
@@ -93,7 +93,7 @@ def allowed(schema: Mapping[str, Any]) -> str:
     return words.get(kind, kind)
 
 
-def stated_settings(
+def settings_from_model(
     kind: type[SomeSettings], content: Mapping[str, Any], file: Path | None = None
 ) -> SomeSettings:
     """Creates settings from a model's file, in which every setting must be stated.
@@ -122,7 +122,7 @@ def stated_settings(
     )
 
 
-def cannot_be_used(
+def invalid_setting(
     name: str,
     *,
     expected: str | None,
@@ -150,8 +150,8 @@ def cannot_be_used(
 
 def unknown_setting(name: str, kind: type[Settings]) -> SettingsError:
     """Returns the error for an unknown setting; it suggests the most similar known one."""
-    known = list(described(kind))
-    near = meant(name, known, SETTINGS)
+    known = list(setting_schemas(kind))
+    near = suggest(name, known, SETTINGS)
     return SettingsError(
         f"there is no setting {name}",
         code="unknown-setting",
@@ -163,7 +163,7 @@ def unknown_setting(name: str, kind: type[Settings]) -> SettingsError:
     )
 
 
-def _refusal(kind: type[Settings], error: ValidationError) -> SettingsError:
+def _to_settings_error(kind: type[Settings], error: ValidationError) -> SettingsError:
     """Converts the first of pydantic's validation errors to a `SettingsError`."""
     fault = error.errors(include_url=False)[0]
     own = (str(fault["loc"][0]) or "''") if fault["loc"] else ""
@@ -171,11 +171,11 @@ def _refusal(kind: type[Settings], error: ValidationError) -> SettingsError:
     if fault["type"] in ("extra_forbidden", "invalid_key"):
         return unknown_setting(name, kind)
     if own:
-        expected = allowed(kind.model_json_schema()["properties"][own])
+        expected = describe_allowed(kind.model_json_schema()["properties"][own])
     else:
-        expected = f"settings of its own, such as {next(iter(described(kind)))}"
+        expected = f"settings of its own, such as {next(iter(setting_schemas(kind)))}"
     looks_otherwise = "text" in expected and isinstance(fault["input"], int | float)
-    return cannot_be_used(
+    return invalid_setting(
         name or "recipe",
         expected=expected,
         found=_shown(fault["input"]),

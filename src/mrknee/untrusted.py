@@ -20,7 +20,7 @@ from mrknee.errors import DataError, MrkneeError
 DESCRIPTION_BYTES = 4_000_000
 """Maximum size of a JSON description of a model, a run or its scores; usual sizes are kilobytes."""
 
-DEEPEST = 50
+MAX_DEPTH = 50
 """Maximum nesting of lists and objects in JSON; files of this package have fewer than 10 levels.
 Parsed JSON is also written, traversed and hashed, each with another recursion limit in Python."""
 
@@ -42,7 +42,7 @@ def read_bytes(
         MrkneeError: the file is missing, unreadable or too large, or is a folder, a pipe or a
             device (which might never end).
     """
-    refuse_unusual(file, what, kind=kind)
+    require_regular_file(file, what, kind=kind)
     try:
         with file.open("rb") as opened:
             size = os.fstat(opened.fileno()).st_size
@@ -61,7 +61,7 @@ def read_bytes(
     return content
 
 
-def refuse_unusual(
+def require_regular_file(
     file: Path, what: str, exam: str | None = None, *, kind: type[MrkneeError] = DataError
 ) -> None:
     """Refuses anything but a regular file before it is opened: opening a pipe can block forever.
@@ -191,7 +191,7 @@ def _refuse_deep(content: Any) -> None:  # noqa: ANN401  # what JSON gives
             elif isinstance(one, list):
                 inside += one
         level, depth = inside, depth + 1
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
 
 

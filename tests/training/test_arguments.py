@@ -7,7 +7,7 @@ import pytest
 
 from mrknee.command_line import parser_of
 from mrknee.errors import SettingsError
-from mrknee.settings import described
+from mrknee.settings import setting_schemas
 from mrknee.training.arguments import train_arguments
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.verbs import train
@@ -142,7 +142,7 @@ def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture
         given("--help", "--recipe", "demo")
     assert ended.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
-    for name in described(Recipe):
+    for name in setting_schemas(Recipe):
         assert f"--{name} " in said
     for part in ("network", "preparation", "optimizer", "schedule", "selection"):
         assert f"{part}: " in said

@@ -11,8 +11,8 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import write_labels
 from mrknee.metrics.predictions import Predictions
 from mrknee.training.coverage import coverage_notes
-from mrknee.training.final import OPTIMISTIC
-from mrknee.training.parts import divide
+from mrknee.training.evaluation import OPTIMISTIC
+from mrknee.training.parts import split_exams
 from mrknee.training.recipe import Recipe, SelectionSettings
 from mrknee.training.run import train
 from tests.training.test_run import QUICK
@@ -25,7 +25,7 @@ ON_VALID = QUICK.replace(selection=SelectionSettings(part="valid", early_stop=0)
 
 def notes(data: Path, recipe: Recipe) -> list[str]:
     """Returns the notes without that on meniscus, whose inner exams are all negative."""
-    found = coverage_notes(divide(data, recipe), recipe)
+    found = coverage_notes(split_exams(data, recipe), recipe)
     return [note for note in found if not note.startswith("meniscus: all exams with a label (4)")]
 
 
@@ -77,7 +77,7 @@ def test_valid_without_any_label_cannot_select(toy: Path) -> None:
     for file in toy.glob("valid-*.csv"):
         file.write_text("")
     with pytest.raises(MrkneeError, match="can't be selected on valid") as caught:
-        divide(toy, ON_VALID)
+        split_exams(toy, ON_VALID)
     assert "inner" in (caught.value.advice or "")
 
 
@@ -126,7 +126,7 @@ def test_valid_without_labels_is_no_score(toy: Path) -> None:
     for file in toy.glob("valid-*.csv"):
         file.unlink()
     assert notes(toy, QUICK) == ["no exam of valid has a label: the scores will be of inner exams"]
-    assert not divide(toy, QUICK).scores_valid
+    assert not split_exams(toy, QUICK).scores_valid
 
 
 def test_a_split_or_a_label_file_that_is_missing_is_said(toy: Path) -> None:

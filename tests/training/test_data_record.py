@@ -16,12 +16,12 @@ from mrknee.exams import PLANES
 from mrknee.run_folder import RunFolder
 from mrknee.training.data_record import (
     BLOCK_BYTES,
-    changes,
+    describe_changes,
     read_record,
     record_data,
     to_json,
 )
-from mrknee.training.parts import divide
+from mrknee.training.parts import split_exams
 from mrknee.training.run import compare_data, train
 from tests.conftest import write_toy_dataset
 from tests.training.test_run import QUICK
@@ -88,15 +88,15 @@ def written_otherwise(data: Path) -> Path:
 @pytest.mark.parametrize("how", [copied, touched, written_otherwise])
 def test_the_same_content_is_no_change(how: Callable[[Path], Path], toy: Path) -> None:
     """Location, times and formatting of label files don't count as content."""
-    before = record_data(divide(toy, QUICK))
-    assert changes(before, record_data(divide(how(toy), QUICK))) == []
+    before = record_data(split_exams(toy, QUICK))
+    assert describe_changes(before, record_data(split_exams(how(toy), QUICK))) == []
 
 
 def test_a_run_that_starts_over_learns_from_the_data_there_is(toy: Path, tmp_path: Path) -> None:
     """A run killed before its first save has not used the old data: no change is reported."""
-    RunFolder(tmp_path).data.write_text(to_json(record_data(divide(toy, QUICK))))
+    RunFolder(tmp_path).data.write_text(to_json(record_data(split_exams(toy, QUICK))))
     change_pixel(toy / "train" / "axial" / "0003.npy")
-    parts = divide(toy, QUICK)
+    parts = split_exams(toy, QUICK)
     assert compare_data(tmp_path, parts) == (to_json(record_data(parts)), [])
     (tmp_path / "resume").mkdir()
     RunFolder(tmp_path).state.touch()
@@ -108,11 +108,11 @@ def test_a_run_that_starts_over_learns_from_the_data_there_is(toy: Path, tmp_pat
 def test_a_plane_that_comes_or_goes_is_a_change(toy: Path) -> None:
     """It is detected although split.csv is the same if exams may lack a plane."""
     recipe = QUICK.replace(allow_missing_plane=True)
-    before = record_data(divide(toy, recipe))
+    before = record_data(split_exams(toy, recipe))
     (toy / "valid" / "axial" / "0015.npy").unlink()
-    now = record_data(divide(toy, recipe))
+    now = record_data(split_exams(toy, recipe))
     expected = ["other pixels in 1 exam: valid/0015 (axial)"]
-    assert changes(before, now) == changes(now, before) == expected
+    assert describe_changes(before, now) == describe_changes(now, before) == expected
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "exams": {}}', '{"exams": 3}'])
@@ -120,7 +120,7 @@ def test_a_broken_record_is_written_again(text: str, toy: Path, tmp_path: Path) 
     """The run continues without a comparison."""
     RunFolder(tmp_path).data.write_text(text)
     assert read_record(tmp_path) is None
-    record = record_data(divide(toy, QUICK))
+    record = record_data(split_exams(toy, QUICK))
     RunFolder(tmp_path).data.write_text(to_json(record))
     assert read_record(tmp_path) == record
 
@@ -134,17 +134,17 @@ def test_a_slice_of_a_large_stack_that_changes_is_seen(slice_: int, tmp_path: Pa
     stack = np.random.default_rng(0).integers(0, 256, (31, 256, 256), dtype=np.uint8)
     assert stack[0].nbytes == BLOCK_BYTES
     np.save(file, stack)
-    before = record_data(divide(data, QUICK))
+    before = record_data(split_exams(data, QUICK))
     stack[slice_] = 255 - stack[slice_]
     np.save(file, stack)
-    changed = changes(before, record_data(divide(data, QUICK)))
+    changed = describe_changes(before, record_data(split_exams(data, QUICK)))
     assert changed == ["other pixels in 1 exam: train/0001 (axial)"]
 
 
 def test_only_what_is_read_is_recorded(toy: Path) -> None:
     """With `max_exams`, exams that are not used may change."""
     recipe = QUICK.replace(max_exams=6)
-    record = record_data(divide(toy, recipe))
+    record = record_data(split_exams(toy, recipe))
     assert sum(name.startswith("train/") for name in record["exams"]) == 6
 
 

@@ -13,7 +13,7 @@ from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import OptimizerSettings
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
-from tests.training.test_processes import launched
+from tests.training.test_distributed import launched
 from tests.training.test_run import QUICK, weights_of
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from mrknee.exams import PLANES, write_labels, write_stack
 from mrknee.models.network import Network
 from mrknee.models.settings import NetworkSettings
 from mrknee.training.estimate import Estimate, estimate
-from mrknee.training.parts import divide
+from mrknee.training.parts import split_exams
 from mrknee.training.recipe import Recipe, load_recipe, recipe_names
 from mrknee.transforms.batches import EpochBatches
 from tests.training.test_run import QUICK
@@ -95,7 +95,7 @@ def test_the_estimate_touches_nothing(toy: Path) -> None:
     network = Network(settings, ("abnormal", "acl", "meniscus"))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     drawn = torch.get_rng_state()
-    estimate(network, divide(toy, recipe), recipe, "32-true", workers=0, processes=1)
+    estimate(network, split_exams(toy, recipe), recipe, "32-true", workers=0, processes=1)
     assert torch.equal(torch.get_rng_state(), drawn)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -104,16 +104,16 @@ def test_the_estimate_touches_nothing(toy: Path) -> None:
 def largest_batch(data: Path, recipe: Recipe, processes: int = 1) -> int:
     """Returns the slices of the largest batch in the estimate."""
     network = Network(recipe.network, ("abnormal", "acl", "meniscus"))
-    parts = divide(data, recipe)
+    parts = split_exams(data, recipe)
     found = estimate(network, parts, recipe, "32-true", workers=0, processes=processes)
     return found.largest
 
 
 def test_the_largest_batch_is_counted_from_headers(toy: Path) -> None:
     """It has the exams with most slices, within the limit of slices, divided among processes."""
-    parts = divide(toy, QUICK)
-    counts = sorted(sum(map(len, parts.train[i].stacks.values())) for i in parts.fit)
-    inner = sorted(sum(map(len, parts.train[i].stacks.values())) for i in parts.chosen)
+    parts = split_exams(toy, QUICK)
+    counts = sorted(sum(map(len, parts.train[i].stacks.values())) for i in parts.train_positions)
+    inner = sorted(sum(map(len, parts.train[i].stacks.values())) for i in parts.selection_positions)
     assert largest_batch(toy, QUICK) == max(sum(counts[-3:]), sum(inner[-3:]))
     most = max(counts[-1], inner[-1])
     assert largest_batch(toy, QUICK.replace(batch_slices=1)) == most

@@ -14,10 +14,10 @@ from torch.utils.data import get_worker_info
 
 from mrknee.errors import MrkneeError
 from mrknee.run_folder import RunFolder
-from mrknee.training.out_of_memory import how_it_was_ended, told_if_memory_runs_out
+from mrknee.training.out_of_memory import convert_memory_errors, describe_last_kill
 from mrknee.training.recipe import Recipe, load_recipe
-from mrknee.training.record import RunRecord
 from mrknee.training.run import train
+from mrknee.training.run_writer import RunWriter
 from mrknee.transforms import batches
 from mrknee.transforms.batches import Sample
 from tests.training.test_run import QUICK
@@ -53,7 +53,7 @@ def take_system() -> None:
 @pytest.mark.parametrize("take", [take_torch, take_numpy, take_python, take_cuda, take_system])
 def test_running_out_of_memory_says_what_to_change(take: Any) -> None:  # noqa: ANN401  # a function
     """All out-of-memory errors become one error that names settings and values."""
-    with pytest.raises(MrkneeError) as raised, told_if_memory_runs_out(Recipe(batch_exams=4)):
+    with pytest.raises(MrkneeError) as raised, convert_memory_errors(Recipe(batch_exams=4)):
         take()
     assert raised.value.what == "memory ran out while training"
     assert "--slices_at_once 4 (is 0, all)" in str(raised.value)
@@ -62,13 +62,13 @@ def test_running_out_of_memory_says_what_to_change(take: Any) -> None:  # noqa: 
 
 def test_other_errors_stay_as_they_are() -> None:
     """Other errors are not reported as a lack of memory."""
-    with pytest.raises(RuntimeError, match="shapes"), told_if_memory_runs_out(Recipe()):
+    with pytest.raises(RuntimeError, match="shapes"), convert_memory_errors(Recipe()):
         raise RuntimeError("shapes don't agree")
 
 
 def test_trained_statistics_are_not_advised_away() -> None:
     """slices_at_once isn't advised with trained statistics, because they exclude each other."""
-    with pytest.raises(MrkneeError) as raised, told_if_memory_runs_out(load_recipe("demo")):
+    with pytest.raises(MrkneeError) as raised, convert_memory_errors(load_recipe("demo")):
         raise MemoryError
     assert "slices_at_once" not in str(raised.value)
 
@@ -96,7 +96,7 @@ def _killed_in_training(data: Path, out: Path) -> None:
     def kill(*_: Any) -> None:  # noqa: ANN401  # the loop's
         os.kill(os.getpid(), signal.SIGKILL)
 
-    RunRecord.trained = kill  # type: ignore[assignment, method-assign]
+    RunWriter.on_train_batch_end = kill  # type: ignore[assignment, method-assign]
     train(data, out, QUICK)
 
 
@@ -123,7 +123,7 @@ def test_the_next_start_says_that_the_last_was_ended(
 def test_what_is_known_of_the_end_is_said(tmp_path: Path) -> None:
     """The report depends on later kills by the kernel, a restart, or a broken or missing marker."""
     recipe = Recipe()
-    assert how_it_was_ended(tmp_path, recipe) is None
+    assert describe_last_kill(tmp_path, recipe) is None
     boot_file = Path("/proc/sys/kernel/random/boot_id")
     boot = boot_file.read_text().strip() if boot_file.exists() else None
     cases = {
@@ -134,4 +134,4 @@ def test_what_is_known_of_the_end_is_said(tmp_path: Path) -> None:
     }
     for text, said in cases.items():
         (RunFolder(tmp_path).marker).write_text(text)
-        assert said in str(how_it_was_ended(tmp_path, recipe))
+        assert said in str(describe_last_kill(tmp_path, recipe))

@@ -15,10 +15,10 @@ from mrknee.inference.torch_model import TorchModel
 from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.run_folder import RunFolder
 from mrknee.training.recipe import Recipe
-from mrknee.training.record import RunRecord
-from mrknee.training.recovery import broken_parts, run_of
+from mrknee.training.recovery import broken_files, run_identity
 from mrknee.training.resumption import read_state
 from mrknee.training.run import train
+from mrknee.training.run_writer import RunWriter
 from tests.conftest import write_toy_dataset
 from tests.training.test_resumption import assert_same_run
 from tests.training.test_run import QUICK
@@ -47,15 +47,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def interrupted(whole: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Creates a run of the same recipe, interrupted after two of three epochs."""
     out = tmp_path_factory.mktemp("interrupted") / "run"
-    save = RunRecord._save
+    save = RunWriter._save
 
-    def save_and_stop(self: RunRecord, *given: object) -> None:
+    def save_and_stop(self: RunWriter, *given: object) -> None:
         save(self, *given)  # type: ignore[arg-type]
         if len(self.rows) == 2:
             raise KilledError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunRecord, "_save", save_and_stop)
+        patch.setattr(RunWriter, "_save", save_and_stop)
         with pytest.raises(KilledError):
             train(whole[0], out, RECIPE)
     return out
@@ -81,8 +81,8 @@ def start(out: Path) -> dict[str, object]:
 
 def broken(out: Path, split: str) -> list[str]:
     """Returns the broken files of a finished run."""
-    run = run_of(out, RECIPE, split)
-    return broken_parts(out, RECIPE, split, run, read_state(RunFolder(out).state)[0])
+    run = run_identity(out, RECIPE, split)
+    return broken_files(out, RECIPE, split, run, read_state(RunFolder(out).state)[0])
 
 
 BY_PRODUCTS = [

@@ -17,9 +17,9 @@ from mrknee.files import LOCK
 from mrknee.run_folder import RunFolder
 from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
-from mrknee.training.record import RunRecord
-from mrknee.training.resumption import Done, go_back
+from mrknee.training.resumption import RunProgress, roll_back
 from mrknee.training.run import train
+from mrknee.training.run_writer import RunWriter
 from mrknee.transforms.settings import AugmentationSettings
 from tests.conftest import write_toy_dataset
 from tests.training.test_run import QUICK
@@ -96,9 +96,9 @@ def test_a_run_stopped_after_a_save_goes_on_from_it(
     recipe = OFTEN.replace(**changes)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(toy, whole, recipe)
-    save, count = RunRecord._save, 0
+    save, count = RunWriter._save, 0
 
-    def save_and_stop(self: RunRecord, loop: TrainingLoop, epoch: int, batches: int) -> None:
+    def save_and_stop(self: RunWriter, loop: TrainingLoop, epoch: int, batches: int) -> None:
         nonlocal count
         save(self, loop, epoch, batches)
         count += 1
@@ -108,7 +108,7 @@ def test_a_run_stopped_after_a_save_goes_on_from_it(
             raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunRecord, "_save", save_and_stop)
+        patch.setattr(RunWriter, "_save", save_and_stop)
         with pytest.raises(KilledError):
             train(toy, parts, recipe)
     train(toy, parts, recipe, resume=True)
@@ -123,7 +123,7 @@ def test_clearing_away_leaves_other_files(tmp_path: Path) -> None:
     names = [".log.txt.77", "best/.weights.safetensors.123", ".notes", "best/kept.123"]
     for name in names:
         (tmp_path / name).write_text("x")
-    go_back(tmp_path, Done())
+    roll_back(tmp_path, RunProgress())
     assert [(tmp_path / name).exists() for name in names] == [False, False, True, True]
 
 

@@ -19,8 +19,8 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Dataset, Plane
 from mrknee.metrics.predictions import Predictions
 from mrknee.models.settings import NetworkSettings
-from mrknee.training.environment import storable
-from mrknee.training.final import OPTIMISTIC
+from mrknee.training.environment import json_safe
+from mrknee.training.evaluation import OPTIMISTIC
 from mrknee.training.loop import Objective
 from mrknee.training.recipe import (
     OptimizerSettings,
@@ -463,6 +463,6 @@ def test_the_model_knows_its_run_and_its_series(finished: tuple[Path, Path], toy
 
 def test_names_that_are_no_text_do_not_spoil_a_run() -> None:
     """The name of a data set that isn't UTF-8 is stored as JSON that can be read again."""
-    noted = storable({"data": os.fsdecode(b"knees \xff"), "seed": 3})
+    noted = json_safe({"data": os.fsdecode(b"knees \xff"), "seed": 3})
     assert noted == {"data": "knees ?", "seed": 3}
     assert parse_json(json.dumps(noted), None, "run") == noted

@@ -11,9 +11,9 @@ import torch
 from mrknee.errors import MrkneeError
 from mrknee.exams import read_labels, write_labels
 from mrknee.metrics.predictions import Predictions
-from mrknee.training.final import SOFT
-from mrknee.training.objective import positive_weights, summed_loss
-from mrknee.training.parts import divide
+from mrknee.training.evaluation import SOFT
+from mrknee.training.loss import positive_weights, summed_loss
+from mrknee.training.parts import split_exams
 from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
@@ -61,7 +61,7 @@ def test_the_loss_takes_soft_labels_as_they_are() -> None:
 def test_a_recipe_has_to_allow_them(soft: Path) -> None:
     """By default, soft labels are refused, and the advice names the setting."""
     with pytest.raises(MrkneeError, match="neither 0 nor 1") as error:
-        divide(soft, load_recipe("demo"))
+        split_exams(soft, load_recipe("demo"))
     assert "soft_labels" in (error.value.advice or "")
 
 
@@ -79,10 +79,17 @@ def test_a_run_learns_from_soft_labels_and_counts_hard_ones(soft: Path, tmp_path
 def test_exams_of_a_group_are_in_one_part(soft: Path) -> None:
     """A group is either trained on or selects the epoch; the other exams are drawn as before."""
     recipe = load_recipe("demo", {**CHANGES, "selection.fraction": 0.3})
-    alone = divide(soft, recipe)
-    group = [alone.train.ids[alone.fit[0]], alone.train.ids[alone.chosen[0]]]
+    alone = split_exams(soft, recipe)
+    group = [
+        alone.train.ids[alone.train_positions[0]],
+        alone.train.ids[alone.selection_positions[0]],
+    ]
     (soft / "groups.csv").write_text("exam,group\n" + "".join(f"{i},p\n" for i in group))
-    parts = divide(soft, recipe)
-    rows = dict(line.split(",") for line in parts.table().splitlines()[1:])
+    parts = split_exams(soft, recipe)
+    rows = dict(line.split(",") for line in parts.split_csv().splitlines()[1:])
     assert len({rows[exam_id] for exam_id in group}) == 1
-    assert len(parts.chosen) in (len(alone.chosen) - 1, len(alone.chosen), len(alone.chosen) + 1)
+    assert len(parts.selection_positions) in (
+        len(alone.selection_positions) - 1,
+        len(alone.selection_positions),
+        len(alone.selection_positions) + 1,
+    )

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from mrknee.command_line import Parser
-from mrknee.settings import allowed, described
+from mrknee.settings import describe_allowed, setting_schemas
 from mrknee.suggestions import SETTINGS
 from mrknee.training.recipe import Recipe, flat_settings, read_recipe
-from mrknee.training.recipe_tree import parse_value
+from mrknee.training.recipe_yaml import parse_value
 
 Schemas = Mapping[str, Mapping[str, Any]]
 """Dotted setting -> its JSON schema."""
@@ -61,7 +61,7 @@ def add_settings(parser: Parser, recipe: str = "default") -> None:
     parser.usage = f"{usage} [--SETTING VALUE ...]"
     defaults = dict(flat_settings(read_recipe(recipe)[0].to_dict()))
     groups: dict[str, Any] = {}
-    for name, schema in described(Recipe).items():
+    for name, schema in setting_schemas(Recipe).items():
         part = name.rpartition(".")[0]
         if part not in groups:
             field = Recipe.model_fields.get(part)
@@ -82,7 +82,7 @@ def as_options(words: Sequence[str]) -> list[str]:
     `--batch-exams 4` becomes `--batch_exams=4`; a switch alone, `--soft_labels`, means true; and
     `--loggers tensorboard wandb` becomes `--loggers=tensorboard,wandb`.
     """
-    schemas = described(Recipe)
+    schemas = setting_schemas(Recipe)
     options: list[str] = []
     rest = deque(words)
     while rest:
@@ -145,7 +145,7 @@ def _metavar(schema: Mapping[str, Any]) -> str:
 
 def _help(schema: Mapping[str, Any], default: object) -> str:
     text = " ".join(schema["description"].split())
-    facts = [allowed(schema)] if _kinds(schema) & set(_METAVARS) else []
+    facts = [describe_allowed(schema)] if _kinds(schema) & set(_METAVARS) else []
     if isinstance(default, list):
         default = ",".join(default) or "none"
     elif isinstance(default, bool):

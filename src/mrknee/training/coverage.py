@@ -29,7 +29,7 @@ def coverage_notes(parts: Parts, recipe: Recipe) -> list[str]:
     findings = parts.train.findings or ()
     inner = recipe.selection.part == "inner"
     name = "inner" if inner else "valid"
-    chosen = cut_labels(parts.selecting.labels[list(parts.chosen)])
+    chosen = cut_labels(parts.selection.labels[list(parts.selection_positions)])
     lost = "doesn't count in the mean AUC that selects the epoch"
     lost += ", and gets no calibration and no thresholds" if inner else ", and gets no AUC"
     notes = [

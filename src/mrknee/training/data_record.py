@@ -38,10 +38,10 @@ change of a few rows of one slice may be missed."""
 _MAX_BYTES = 256_000_000  # an exam has about 400 bytes
 _MAX_NAMED = 10  # maximum number of exams listed per type of change
 
-Record = dict[str, Any]
+DataRecord = dict[str, Any]
 
 
-def record_data(parts: Parts) -> Record:
+def record_data(parts: Parts) -> DataRecord:
     """Records the current content of a run's exams, as plain values.
 
     Reads about a sixteenth of the data set.
@@ -51,8 +51,8 @@ def record_data(parts: Parts) -> Record:
     """
     used: dict[str, tuple[Dataset, int]] = {}
     for folder, positions in (
-        (parts.train, parts.fit),
-        (parts.selecting, parts.chosen),
+        (parts.train, parts.train_positions),
+        (parts.selection, parts.selection_positions),
         (parts.valid, range(0 if parts.valid is None else len(parts.valid))),
     ):
         if folder is not None:
@@ -68,7 +68,7 @@ def record_data(parts: Parts) -> Record:
     return {"version": VERSION, "exams": exams}
 
 
-def to_json(record: Record) -> str:
+def to_json(record: DataRecord) -> str:
     """Returns the record as JSON, one line per exam."""
     lines = [
         f"{json.dumps(name)}: {json.dumps(exam, ensure_ascii=False)}"
@@ -77,7 +77,7 @@ def to_json(record: Record) -> str:
     return f'{{"version": {record["version"]}, "exams": {{\n' + ",\n".join(lines) + "\n}}\n"
 
 
-def read_record(out: Path) -> Record | None:
+def read_record(out: Path) -> DataRecord | None:
     """Reads the record of an earlier start; None if it is missing or can't be compared."""
     if not RunFolder(out).data.exists():
         return None  # a run of an earlier version
@@ -91,13 +91,13 @@ def read_record(out: Path) -> Record | None:
     return content if content["version"] == VERSION else None
 
 
-def findings_in(record: Record) -> Findings | None:
+def recorded_findings(record: DataRecord) -> Findings | None:
     """Returns the findings in a record; None if it holds no exam."""
     names = dict.fromkeys(name for exam in record["exams"].values() for name in exam["labels"])
     return Findings(names) if names else None
 
 
-def changes(before: Record, now: Record) -> list[str]:
+def describe_changes(before: DataRecord, now: DataRecord) -> list[str]:
     """Describes the changes between two starts, one text per type of change; empty if none.
 
     Only exams in both records are compared: other exams are refused before (`split.csv`).
@@ -119,8 +119,8 @@ def changes(before: Record, now: Record) -> list[str]:
     return found
 
 
-def warning(found: Iterable[str]) -> str:
-    """Returns the text of a warning about `changes`."""
+def changes_warning(found: Iterable[str]) -> str:
+    """Returns the text of a warning about `describe_changes`."""
     lines = [f"  {change}" for change in found]
     return "\n".join(
         [
@@ -157,7 +157,7 @@ def _plain(label: float) -> float | None:
     return int(label) if label.is_integer() else label
 
 
-def _record_file(file: Path) -> Record:
+def _record_file(file: Path) -> DataRecord:
     with file.open("rb") as opened:
         there = os.fstat(opened.fileno())
         digest = blake2b(digest_size=16)

@@ -37,7 +37,7 @@ def has_bfloat16() -> bool:
     return any(bool(known.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def software() -> dict[str, Any]:
+def software_versions() -> dict[str, Any]:
     """Returns versions and type of machine, which are the same for each start on one machine."""
     packages = {}
     for name in _PACKAGES:
@@ -62,11 +62,11 @@ def describe_environment() -> dict[str, Any]:
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],  # noqa: PTH119  # an argument, not a path
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        **software(),
+        **software_versions(),
     }
 
 
-def storable(facts: Mapping[str, Any]) -> dict[str, Any]:
+def json_safe(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the facts as JSON can store them, with question marks for bytes that aren't UTF-8.
 
     Python represents such bytes in names of files as lone surrogates, which JSON readers may

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from mrknee.exams import Dataset
 from mrknee.models.network import SLICES_AT_ONCE, Network
 from mrknee.models.prediction import device_here
-from mrknee.training.machine import free_memory, resident_memory
-from mrknee.training.out_of_memory import what_to_change
+from mrknee.training.memory import free_memory, resident_memory
+from mrknee.training.out_of_memory import memory_advice
 from mrknee.training.parts import Parts
 from mrknee.training.recipe import Recipe
 
@@ -29,13 +29,13 @@ AUTOMATIC_SLICES = {"cpu": 4, "cuda": 64}
 """Type of device -> number of slices for `slices_at_once: -1`. On a processor, 4 and 8 slices took
 about the same time; a GPU needs many for full use (64 is not measured)."""
 
-MOST_HEADERS = 2000
+MAX_HEADERS = 2000
 """Maximum number of exams whose headers are read; of more exams, an evenly spaced selection."""
 
 TIMED_SECONDS = 0.5
 """Target duration of the timing; shorter ones would mostly measure the overhead of calls."""
 
-MOST_TIMED = 64
+MAX_TIMED_SLICES = 64
 """Maximum number of slices that are timed."""
 
 WORKER_BYTES = 80_000_000
@@ -135,8 +135,8 @@ def estimate(
         processes: number of processes that share a batch, on all machines.
     """
     device = device_here()
-    fit = _slice_counts(parts.train, parts.fit)
-    chosen = _slice_counts(parts.selecting, parts.chosen)
+    fit = _slice_counts(parts.train, parts.train_positions)
+    chosen = _slice_counts(parts.selection, parts.selection_positions)
     batch = max(_largest_batch(counts, recipe, processes) for counts in (fit, chosen))
     probe = _probe(network, recipe, precision, device)
     few = slices_at_once(recipe)
@@ -163,22 +163,22 @@ def estimate(
         free = free_memory()
         free = None if free is None else free + resident
     trained_slice = probe.both if few is None else probe.both + probe.forward
-    seconds = _total(fit, len(parts.fit)) * trained_slice
-    seconds += _total(chosen, len(parts.chosen)) * probe.forward
+    seconds = _total(fit, len(parts.train_positions)) * trained_slice
+    seconds += _total(chosen, len(parts.selection_positions)) * probe.forward
     return Estimate(
         memory=round(memory),
         free=free,
         seconds=seconds / processes,
-        exams=(len(parts.fit), len(parts.chosen)),
+        exams=(len(parts.train_positions), len(parts.selection_positions)),
         largest=batch,
         device=device,
-        advice=what_to_change(recipe),
+        advice=memory_advice(recipe),
     )
 
 
 def _slice_counts(exams: Dataset, positions: Sequence[int]) -> list[int]:
     """Returns the number of slices of each exam, all series together, from the headers."""
-    step = -(-len(positions) // MOST_HEADERS)
+    step = -(-len(positions) // MAX_HEADERS)
     return [exams.count_slices(position) for position in positions[::step]]
 
 
@@ -213,7 +213,7 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
         grey = torch.linspace(-1, 1, count * side * side, device=device)
         pictures = grey.view(count, side, side, 1).permute(0, 3, 1, 2)
         begin = clock()
-        with _Kept(encoder) as kept, mixed:
+        with _SavedTensors(encoder) as kept, mixed:
             maps = encoder(pictures)
         if weights:
             torch.autograd.grad(maps.float().sum(), weights, allow_unused=True)
@@ -223,7 +223,7 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
         # BatchNorm can't compute statistics of one slice if its feature map has one cell
         two, *_ = run(2)
         four, largest, maps, both = run(4)
-        most = min(slices_at_once(recipe) or MOST_TIMED, MOST_TIMED)
+        most = min(slices_at_once(recipe) or MAX_TIMED_SLICES, MAX_TIMED_SLICES)
         count = max(4, min(int(4 * TIMED_SECONDS / both), most))
         if count > 4:
             *_, both = run(count)
@@ -241,7 +241,7 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
     )
 
 
-class _Kept:
+class _SavedTensors:
     """Counts the bytes that autograd keeps for gradients, each storage once.
 
     Attributes:
@@ -262,7 +262,7 @@ class _Kept:
             self.largest = max(self.largest, storage.nbytes())
         return tensor
 
-    def __enter__(self) -> _Kept:
+    def __enter__(self) -> _SavedTensors:
         self._hooks.__enter__()
         return self
 

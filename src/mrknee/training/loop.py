@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 from mrknee.errors import MrkneeError, TrainingError
 from mrknee.models.network import Network
 from mrknee.models.prediction import device_here
+from mrknee.training.distributed import Processes, gather
 from mrknee.training.epoch_result import EpochResult
-from mrknee.training.objective import summed_loss
+from mrknee.training.loss import summed_loss
 from mrknee.training.optimization import cosine_factor, make_optimizer
-from mrknee.training.processes import Processes, gather
 from mrknee.training.recipe import Recipe
 from mrknee.transforms.batches import Batch, EpochBatches, raise_if_error
 from mrknee.transforms.preparation import Preparation
@@ -39,25 +39,25 @@ _MAX_NAMED = 8  # maximum number of exams listed in an error
 
 
 @runtime_checkable
-class Record(Protocol):
-    """Callbacks of the training loop; `RunRecord` implements them and writes the run folder."""
+class Callbacks(Protocol):
+    """Callbacks of the training loop; `RunWriter` implements them and writes the run folder."""
 
-    def start(self, loop: TrainingLoop, batches: EpochBatches) -> None:
+    def on_train_start(self, loop: TrainingLoop, batches: EpochBatches) -> None:
         """Called before the first batch; `batches` are those of the training exams."""
 
-    def trained(self, loop: TrainingLoop, batch: int, batches: int) -> None:
+    def on_train_batch_end(self, loop: TrainingLoop, batch: int, batches: int) -> None:
         """Called after training batch `batch` (from 1) of `batches` in an epoch."""
 
-    def validated(self, loop: TrainingLoop, batch: int, batches: int) -> None:
+    def on_validation_batch_end(self, loop: TrainingLoop, batch: int, batches: int) -> None:
         """Called after validation batch `batch` (from 1) of `batches`."""
 
-    def end_epoch(self, loop: TrainingLoop, learning_rate: float) -> None:
+    def on_epoch_end(self, loop: TrainingLoop, learning_rate: float) -> None:
         """Called after the validation of epoch `loop.epoch` (from 1); the rate is its last one."""
 
-    def has_stalled(self) -> bool:
+    def should_stop(self) -> bool:
         """Returns whether training should stop before the next epoch."""
 
-    def end(self) -> None:
+    def on_train_end(self) -> None:
         """Called after training, also after an error."""
 
 
@@ -173,41 +173,43 @@ class TrainingLoop:
         if batches:
             self.train_result.restore(state["train_result"])
 
-    def fit(self, training: Loader, selecting: Loader, record: Record) -> None:
-        """Trains until the recipe's last epoch, or until `record.has_stalled()`.
+    def fit(self, training: Loader, selecting: Loader, callbacks: Callbacks) -> None:
+        """Trains until the recipe's last epoch, or until `callbacks.should_stop()`.
 
         Args:
             training: the exams to train on; its sampler starts at the restored batch.
             selecting: the exams to validate on.
-            record: callbacks.
+            callbacks: called at fixed points of training.
 
         Raises:
             MrkneeError: an exam can't be read, or a loss or a gradient isn't finite.
         """
         module: Callable[[Batch], Any] = self.objective
-        if self.processes.world > 1:
+        if self.processes.world_size > 1:
             # if an exam lacks a plane, the encoder of that plane gets no gradient
             unused = self.recipe.allow_missing_plane
             module = DistributedDataParallel(self.objective, find_unused_parameters=unused)
         sampler = training.batch_sampler
         assert isinstance(sampler, EpochBatches)  # noqa: S101  # created by load_batches
-        record.start(self, sampler)
+        callbacks.on_train_start(self, sampler)
         try:
             while self.epoch < self.recipe.epochs and not (
-                self._batches == 0 and record.has_stalled()
+                self._batches == 0 and callbacks.should_stop()
             ):
-                self._train_epoch(module, training, record)
-                self._validate(selecting, record)
+                self._train_epoch(module, training, callbacks)
+                self._validate(selecting, callbacks)
                 rate = self.learning_rate
                 if self.plateau is not None:
                     self.plateau.step(self.valid_result.loss())
                 self.epoch, self._batches = self.epoch + 1, 0
                 sampler.set_epoch(self.epoch)
-                record.end_epoch(self, rate)
+                callbacks.on_epoch_end(self, rate)
         finally:
-            record.end()
+            callbacks.on_train_end()
 
-    def _train_epoch(self, module: Callable[[Batch], Any], loader: Loader, record: Record) -> None:
+    def _train_epoch(
+        self, module: Callable[[Batch], Any], loader: Loader, callbacks: Callbacks
+    ) -> None:
         if not self._batches:
             self.train_result = EpochResult(self.findings)
         self.objective.train()
@@ -228,11 +230,11 @@ class TrainingLoop:
                 self._refuse_nonfinite("training", index, self.train_result)
                 # divided by the first batch's number of known labels, corrected in `_take_step`;
                 # times the number of processes, because their gradients are averaged
-                mean = loss / max(self._known[0], 1) * self.processes.world
+                mean = loss / max(self._known[0], 1) * self.processes.world_size
                 self.scaler.scale(mean).backward()
             if last:
                 self._take_step(index)
-            record.trained(self, index + 1, total)
+            callbacks.on_train_batch_end(self, index + 1, total)
 
     def _record_batch(
         self, made: tuple[Tensor, Tensor, Tensor], batch: Batch, result: EpochResult
@@ -276,7 +278,7 @@ class TrainingLoop:
                 group["lr"] = self.recipe.optimizer.learning_rate * factor
 
     @torch.inference_mode()
-    def _validate(self, loader: Loader, record: Record) -> None:
+    def _validate(self, loader: Loader, callbacks: Callbacks) -> None:
         self.valid_result = EpochResult(self.findings)
         self.objective.eval()
         total = len(loader)
@@ -285,7 +287,7 @@ class TrainingLoop:
             with self._autocast():
                 self._record_batch(self.objective(batch), batch, self.valid_result)
             self._refuse_nonfinite("validation", index, self.valid_result)
-            record.validated(self, index + 1, total)
+            callbacks.on_validation_batch_end(self, index + 1, total)
 
     def _autocast(self) -> torch.autocast:
         number = torch.float16 if self.precision == "16-mixed" else torch.bfloat16

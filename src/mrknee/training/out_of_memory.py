@@ -33,7 +33,7 @@ _WORKER = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited u
 """Message of torch when the system has killed a worker process of a data loader."""
 
 
-def what_to_change(recipe: Recipe) -> str:
+def memory_advice(recipe: Recipe) -> str:
     """Returns advice: settings that reduce memory, most effective first, with current values."""
     advice = []
     if recipe.network.batchnorm == "frozen":
@@ -54,7 +54,7 @@ def what_to_change(recipe: Recipe) -> str:
 
 
 @contextmanager
-def told_if_memory_runs_out(recipe: Recipe) -> Iterator[None]:
+def convert_memory_errors(recipe: Recipe) -> Iterator[None]:
     """Converts out-of-memory errors of Python, torch and CUDA to one error with advice.
 
     Raises:
@@ -70,7 +70,7 @@ def told_if_memory_runs_out(recipe: Recipe) -> Iterator[None]:
                 "memory",
                 code="memory",
                 found=text[ended.start() :].splitlines()[0],
-                advice=what_to_change(recipe),
+                advice=memory_advice(recipe),
             ) from fault
         if not is_out_of_memory(fault):
             raise
@@ -79,7 +79,7 @@ def told_if_memory_runs_out(recipe: Recipe) -> Iterator[None]:
             code="memory",
             found=next((line for line in text.splitlines() if _SHORT.search(line)), None)
             or type(fault).__name__,
-            advice=what_to_change(recipe),
+            advice=memory_advice(recipe),
         ) from fault
 
 
@@ -92,7 +92,7 @@ def is_out_of_memory(fault: BaseException) -> bool:
     )
 
 
-def kills_for_memory() -> int | None:
+def oom_kills() -> int | None:
     """Returns how many processes the kernel has killed for lack of memory; None if unknown."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
@@ -109,12 +109,12 @@ def _boot() -> str | None:
 
 
 @contextmanager
-def marked_as_running(out: Path) -> Iterator[None]:
+def running_marker(out: Path) -> Iterator[None]:
     """Keeps the marker in the run folder inside the `with` block.
 
     Errors and Ctrl-C remove the marker too. It is left over after SIGKILL, a crash or a power loss.
     """
-    marker = {"process": os.getpid(), "boot": _boot(), "kills": kills_for_memory()}
+    marker = {"process": os.getpid(), "boot": _boot(), "kills": oom_kills()}
     with whole_file(RunFolder(out).marker) as beside:
         beside.write_text(json.dumps(marker) + "\n")
     try:
@@ -123,14 +123,14 @@ def marked_as_running(out: Path) -> Iterator[None]:
         RunFolder(out).marker.unlink(missing_ok=True)
 
 
-def how_it_was_ended(out: Path, recipe: Recipe) -> str | None:
+def describe_last_kill(out: Path, recipe: Recipe) -> str | None:
     """Describes how the last start of this run was killed; None if it wasn't."""
     if not RunFolder(out).marker.exists():
         return None
     cause = "most likely for lack of memory"
     try:
         marker: Any = read_json(RunFolder(out).marker, "marker of a running start")
-        same_boot, before, now = marker["boot"] == _boot(), marker["kills"], kills_for_memory()
+        same_boot, before, now = marker["boot"] == _boot(), marker["kills"], oom_kills()
         if not same_boot:
             cause = "most likely because the machine went down: it has been started since"
         elif type(before) is int and now is not None:
@@ -142,5 +142,5 @@ def how_it_was_ended(out: Path, recipe: Recipe) -> str | None:
         pass
     return (
         f"the last start of this run was ended without a word, {cause}. If it was memory, "
-        + what_to_change(recipe)
+        + memory_advice(recipe)
     )

@@ -14,9 +14,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from mrknee.errors import MrkneeError, SettingsError
 from mrknee.models.settings import NetworkSettings
 from mrknee.ranges import SEED, WORKERS
-from mrknee.settings import Settings, cannot_be_used, unknown_setting
-from mrknee.suggestions import meant
-from mrknee.training.recipe_tree import dump, read_tree
+from mrknee.settings import Settings, invalid_setting, unknown_setting
+from mrknee.suggestions import suggest
+from mrknee.training.recipe_yaml import dump, read_yaml
 from mrknee.transforms.settings import AugmentationSettings, PreparationSettings
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -119,7 +119,7 @@ def _finding_names(given: object) -> object:
     try:
         return list(Findings.usual(name.strip().lower() for name in names))
     except MrkneeError as fault:
-        raise cannot_be_used(
+        raise invalid_setting(
             "findings",
             why=fault.what,
             expected=fault.expected or "each finding once",
@@ -138,8 +138,8 @@ def _logger_names(given: object) -> object:
     known = get_args(LoggerName)
     odd = [name for name in names if name not in known]
     if odd or len(set(names)) < len(names) or given == "":
-        near = meant(odd[0], known, {}) if odd else None
-        raise cannot_be_used(
+        near = suggest(odd[0], known, {}) if odd else None
+        raise invalid_setting(
             "loggers",
             expected=f"some of {', '.join(known)}, each once; or none",
             found=str(given),
@@ -157,7 +157,7 @@ def _axes_names(given: object) -> object:
     try:
         return ",".join(parse_axes(given))
     except MrkneeError as fault:
-        raise cannot_be_used("axes", expected=fault.expected, found=fault.found) from None
+        raise invalid_setting("axes", expected=fault.expected, found=fault.found) from None
 
 
 class Recipe(Settings):
@@ -339,7 +339,7 @@ def read_recipe(name_or_file: str) -> tuple[Recipe, dict[str, Any]]:
             code="recipe",
             expected="a YAML file, or one of " + ", ".join(recipe_names()),
         )
-    tree = read_tree(file)
+    tree = read_yaml(file)
     try:
         return Recipe.model_validate(tree), tree
     except SettingsError as fault:

@@ -21,11 +21,11 @@ from mrknee.metrics.scorecard import Scorecard
 from mrknee.models.checkpoint import finish_replacing, load_checkpoint
 from mrknee.run_folder import RunFolder, metrics_text
 from mrknee.training.recipe import Recipe, load_recipe
-from mrknee.training.record import best_epoch
-from mrknee.training.resumption import Done, read_state
+from mrknee.training.resumption import RunProgress, read_state
+from mrknee.training.run_writer import best_epoch
 from mrknee.untrusted import read_bytes, read_json
 
-MAY_CHANGE = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
+CHANGEABLE_SETTINGS = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
 """Settings that a resumed run may change, because they don't affect what an epoch computes
 (`slices_at_once` affects its rounding only)."""
 
@@ -42,7 +42,7 @@ class Start:
         notes: what was lost and the consequences, one sentence each.
     """
 
-    done: Done
+    done: RunProgress
     state: Path | None = None
     notes: tuple[str, ...] = ()
 
@@ -60,12 +60,12 @@ def find_start(out: Path, recipe: Recipe, split: str, run: str) -> Start:
         out: the run folder; may be missing.
         recipe: the current settings.
         split: the current content of split.csv.
-        run: identity of the run, from `run_of`.
+        run: identity of the run, from `run_identity`.
 
     Raises:
         MrkneeError: there are states, but none can be used.
     """
-    states: list[tuple[Path, Done]] = []
+    states: list[tuple[Path, RunProgress]] = []
     faults: list[MrkneeError] = []
     for file in (RunFolder(out).state, RunFolder(out).previous_state):
         if os.path.lexists(file):
@@ -91,16 +91,16 @@ def find_start(out: Path, recipe: Recipe, split: str, run: str) -> Start:
         notes.append(f"the weights in {' and '.join(lacking)} can't be used, which {file} needs")
     if notes:
         notes.append("training starts again from its first epoch")
-    return Start(Done(), None, tuple(notes))
+    return Start(RunProgress(), None, tuple(notes))
 
 
-def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> Done:
+def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> RunProgress:
     """Reads a state; refuses one of another run in a folder of the current run."""
     done = read_state(file)[0]
     if _differing(done.settings, recipe) or not has_same_exams(out, split, done):
         try:
             before = load_recipe(str(RunFolder(out).settings)).to_dict()
-            same = not _differing(before, recipe) and has_same_exams(out, split, Done())
+            same = not _differing(before, recipe) and has_same_exams(out, split, RunProgress())
         except MrkneeError:  # lost: nothing to compare the state with
             same = False
         if same:
@@ -119,17 +119,17 @@ def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> Done:
 def _differing(before: dict[str, Any] | None, recipe: Recipe) -> list[str]:
     """Returns the settings that differ from those before although a run must keep them."""
     before, now = before or {}, recipe.to_dict()
-    return [n for n in before if n in now and n not in MAY_CHANGE and before[n] != now[n]]
+    return [n for n in before if n in now and n not in CHANGEABLE_SETTINGS and before[n] != now[n]]
 
 
-def run_of(out: Path, recipe: Recipe, split: str) -> str:
+def run_identity(out: Path, recipe: Recipe, split: str) -> str:
     """Returns the identity of the run: a digest of its settings and exams, the same at each start.
 
     It is stored in every checkpoint and in environment.json to detect checkpoints of other runs in
     the folder. A later version of mrknee may have more settings and compute another digest.
     Therefore the digest stored by the first start is used, unless existing weights contradict it.
     """
-    fixed = {name: one for name, one in recipe.to_dict().items() if name not in MAY_CHANGE}
+    fixed = {name: one for name, one in recipe.to_dict().items() if name not in CHANGEABLE_SETTINGS}
     text = json.dumps([fixed, split], sort_keys=True)
     computed = hashlib.sha256(text.encode()).hexdigest()
     starts = _read_starts(out)
@@ -141,7 +141,7 @@ def run_of(out: Path, recipe: Recipe, split: str) -> str:
     return noted if noted in said or not said else computed
 
 
-def starts_of(out: Path, run: str) -> list[dict[str, Any]] | None:
+def read_starts(out: Path, run: str) -> list[dict[str, Any]] | None:
     """Reads the earlier starts from environment.json; None if it is broken or of another run."""
     starts = _read_starts(out)
     return starts if starts is None or all(s.get("run") in (None, run) for s in starts) else None
@@ -166,7 +166,7 @@ def _run_said(folder: Path) -> str | None:
     return run if isinstance(run, str) else None
 
 
-def settings_before(out: Path, recipe: Recipe, done: Done) -> dict[str, Any] | None:
+def previous_settings(out: Path, recipe: Recipe, done: RunProgress) -> dict[str, Any] | None:
     """Returns the settings that a run was started with; None if they are lost.
 
     Raises:
@@ -183,7 +183,7 @@ def settings_before(out: Path, recipe: Recipe, done: Done) -> dict[str, Any] | N
         return done.settings
 
 
-def has_same_exams(out: Path, split: str, done: Done) -> bool:
+def has_same_exams(out: Path, split: str, done: RunProgress) -> bool:
     """Returns whether a run was started with this content of split.csv; True if it is lost.
 
     Raises:
@@ -195,7 +195,7 @@ def has_same_exams(out: Path, split: str, done: Done) -> bool:
     return _is_cut(file, split) or _read(file) == split.encode()
 
 
-def other_exams(out: Path, split: str, shown: int = 5) -> str:
+def describe_other_exams(out: Path, split: str, shown: int = 5) -> str:
     """Describes how the exams differ from those that a run was started with."""
     try:
         before, now = (
@@ -224,7 +224,7 @@ def split_digest(split: str) -> str:
     return hashlib.sha256(split.encode()).hexdigest()
 
 
-def broken_parts(out: Path, recipe: Recipe, split: str, run: str, done: Done) -> list[str]:
+def broken_files(out: Path, recipe: Recipe, split: str, run: str, done: RunProgress) -> list[str]:
     """Returns the names of broken files of a run with a scorecard; none if it is finished."""
     folder = RunFolder(out)
     broken = [part.name for part in (folder.best, folder.last) if not _is_model(part, run)]
@@ -234,7 +234,7 @@ def broken_parts(out: Path, recipe: Recipe, split: str, run: str, done: Done) ->
         folder.metrics: metrics_text(done.rows),
     }
     broken += [file.name for file, text in texts.items() if _is_cut(file, text)]
-    if not starts_of(out, run):
+    if not read_starts(out, run):
         broken.append(folder.environment.name)
     try:
         scored = Scorecard.read(folder.scorecard).split

@@ -24,7 +24,7 @@ _PARTS = ("best", "last", "resume", "epochs/*")
 
 
 @dataclass
-class Done:
+class RunProgress:
     """Progress of a run.
 
     Attributes:
@@ -48,7 +48,7 @@ class Done:
         return asdict(self)
 
 
-def read_state(file: Path) -> tuple[Done, dict[str, Any]]:
+def read_state(file: Path) -> tuple[RunProgress, dict[str, Any]]:
     """Reads a saved state: the progress of the run, and the state of the training loop.
 
     Raises:
@@ -62,7 +62,7 @@ def read_state(file: Path) -> tuple[Done, dict[str, Any]]:
         saved: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         if "callbacks" in saved:
             raise ValueError("a state that an earlier version of mrknee saved")
-        return Done(**saved["done"]), dict(saved["loop"])
+        return RunProgress(**saved["done"]), dict(saved["loop"])
     except Exception as fault:  # a broken file can raise any exception
         raise ModelError(
             "the state to resume from can't be read",
@@ -75,7 +75,7 @@ def read_state(file: Path) -> tuple[Done, dict[str, Any]]:
         ) from fault
 
 
-def go_back(out: Path, done: Done, state: Path | None = None) -> None:
+def roll_back(out: Path, done: RunProgress, state: Path | None = None) -> None:
     """Restores the run folder to its content at the time of a state.
 
     The log is cut, the metrics are written again, and later files are removed: the scorecard, later
@@ -108,7 +108,7 @@ def write_metrics(out: Path, rows: Sequence[Mapping[str, float]]) -> None:
         beside.write_text(metrics_text(rows))
 
 
-def save_state(out: Path, done: Done, loop: Mapping[str, Any]) -> None:
+def save_state(out: Path, done: RunProgress, loop: Mapping[str, Any]) -> None:
     """Replaces the run's state atomically, and keeps the previous one.
 
     Args:
@@ -119,7 +119,7 @@ def save_state(out: Path, done: Done, loop: Mapping[str, Any]) -> None:
     path = RunFolder(out).state
     with whole_file(path) as beside:
         with beside.open("wb") as file:
-            told = _Told(file)
+            told = _ErrorKeepingFile(file)
             try:
                 torch.save({"done": done.to_dict(), "loop": loop}, cast(IO[bytes], told))
             except RuntimeError as error:  # torch reports a full disk as "unexpected pos"
@@ -129,7 +129,7 @@ def save_state(out: Path, done: Done, loop: Mapping[str, Any]) -> None:
             path.replace(RunFolder(out).previous_state)
 
 
-class _Told:
+class _ErrorKeepingFile:
     """A file that keeps the error if writing fails."""
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -41,50 +41,55 @@ from mrknee.outputs import check_output_folder
 from mrknee.progress import report
 from mrknee.run_folder import RUN_FILES, RunFolder
 from mrknee.training.coverage import coverage_notes
-from mrknee.training.curves import quiet_writers
-from mrknee.training.data_record import Record as DataRecord
 from mrknee.training.data_record import (
-    changes,
-    findings_in,
+    DataRecord,
+    changes_warning,
+    describe_changes,
     read_record,
     record_data,
+    recorded_findings,
     to_json,
-    warning,
 )
-from mrknee.training.environment import describe_environment, has_bfloat16, software, storable
+from mrknee.training.distributed import Processes, connected_processes
+from mrknee.training.environment import (
+    describe_environment,
+    has_bfloat16,
+    json_safe,
+    software_versions,
+)
 from mrknee.training.estimate import estimate, slices_at_once
-from mrknee.training.final import evaluate_best, read_best
+from mrknee.training.evaluation import evaluate_best, predict_best
+from mrknee.training.loggers import suppress_writer_tracebacks
 from mrknee.training.loop import Precision, TrainingLoop
-from mrknee.training.objective import positive_weights
+from mrknee.training.loss import positive_weights
 from mrknee.training.out_of_memory import (
-    how_it_was_ended,
-    marked_as_running,
-    told_if_memory_runs_out,
+    convert_memory_errors,
+    describe_last_kill,
+    running_marker,
 )
 from mrknee.training.parts import (
     Parts,
     count_steps,
-    divide,
-    load_part,
+    make_loader,
     skip_batches,
+    split_exams,
     stack_sizes,
 )
-from mrknee.training.processes import Processes, connected_processes
 from mrknee.training.recipe import Recipe
-from mrknee.training.record import RunRecord
 from mrknee.training.recovery import (
-    MAY_CHANGE,
+    CHANGEABLE_SETTINGS,
     Start,
-    broken_parts,
+    broken_files,
+    describe_other_exams,
     find_start,
     has_same_exams,
-    other_exams,
-    run_of,
-    settings_before,
+    previous_settings,
+    read_starts,
+    run_identity,
     split_digest,
-    starts_of,
 )
-from mrknee.training.resumption import Done, go_back, read_state
+from mrknee.training.resumption import RunProgress, read_state, roll_back
+from mrknee.training.run_writer import RunWriter
 
 
 def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
@@ -107,11 +112,11 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
     data, out = Path(data), Path(out)
     with (
         connected_processes() as processes,
-        told_if_memory_runs_out(recipe),
+        convert_memory_errors(recipe),
         ExitStack() as owner,
     ):
         # the first process locks the folder for all
-        processes.first_does(lambda: owner.enter_context(owned_folder(out)))
+        processes.on_rank_zero(lambda: owner.enter_context(owned_folder(out)))
         card = _train(data, out, recipe, processes, resume=resume)
         if processes.rank == 0:
             report(f"wrote {out}")
@@ -122,19 +127,19 @@ def _train(
     data: Path, out: Path, recipe: Recipe, processes: Processes, *, resume: bool
 ) -> Scorecard:
     precision = _precision(recipe)  # an error here comes before anything is written
-    parts = divide(data, recipe)
-    split = parts.table()
-    run = processes.first_does(lambda: run_of(out, recipe, split))
-    start = processes.first_does(lambda: _find_start(out, recipe, parts, run, resume))
-    data_now, changed = processes.first_does(lambda: compare_data(out, parts))
+    parts = split_exams(data, recipe)
+    split = parts.split_csv()
+    run = processes.on_rank_zero(lambda: run_identity(out, recipe, split))
+    start = processes.on_rank_zero(lambda: _find_start(out, recipe, parts, run, resume))
+    data_now, changed = processes.on_rank_zero(lambda: compare_data(out, parts))
     if changed and processes.rank == 0:
-        print(warning(changed), file=sys.stderr, flush=True)
+        print(changes_warning(changed), file=sys.stderr, flush=True)
     if start is None:
         return Scorecard.read(RunFolder(out).scorecard)
     done = replace(start.done, settings=recipe.to_dict(), split=split_digest(split))
     torch.manual_seed(recipe.seed)
     findings = parts.train.findings
-    assert findings is not None  # noqa: S101  # divide refuses folders without labels
+    assert findings is not None  # noqa: S101  # split_exams refuses folders without labels
     source = run_weights(recipe.weights)
     weights_from = recipe.weights if source is None and start.state is None else "none"
     network = Network(recipe.network, findings, weights_from, parts.train.series)
@@ -143,33 +148,35 @@ def _train(
     )
     network.refuse_size(recipe.preparation.crop)
     network.slices_at_once = slices_at_once(recipe)
-    fit_labels = parts.train.labels[parts.fit]
+    fit_labels = parts.train.labels[parts.train_positions]
     balanced = positive_weights(fit_labels, findings)
     weights = balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
-    share = (processes.rank, processes.world)
-    training = load_part(parts.train, parts.fit, recipe, training=True, share=share)
-    selecting = load_part(parts.selecting, parts.chosen, recipe, share=share)
+    share = (processes.rank, processes.world_size)
+    training = make_loader(parts.train, parts.train_positions, recipe, training=True, share=share)
+    selecting = make_loader(parts.selection, parts.selection_positions, recipe, share=share)
     provenance = {
         "run": run,
         "data": data.resolve().name,
-        "trained_on": len(parts.fit),
-        "stack_sizes": stack_sizes(parts.train, parts.fit),
-        "series": parts.series(),
+        "trained_on": len(parts.train_positions),
+        "stack_sizes": stack_sizes(parts.train, parts.train_positions),
+        "series": parts.exams_per_series(),
         "titles": dict(parts.train.titles),
-        "selected_on": {"part": recipe.selection.part, "exams": len(parts.chosen)},
+        "selected_on": {"part": recipe.selection.part, "exams": len(parts.selection_positions)},
         "seed": recipe.seed,
         "recipe": recipe.to_dict(),
-        "environment": software(),
+        "environment": software_versions(),
     }
-    before = None if start.state is None else settings_before(out, recipe, start.done)
+    before = None if start.state is None else previous_settings(out, recipe, start.done)
     first = processes.rank == 0
-    if first and (ended := how_it_was_ended(out, recipe)):
+    if first and (ended := describe_last_kill(out, recipe)):
         report(ended)
-    processes.first_does(lambda: _claim_folder(out, recipe, split, run, start, data_now, changed))
-    record = RunRecord(
+    processes.on_rank_zero(
+        lambda: _prepare_folder(out, recipe, split, run, start, data_now, changed)
+    )
+    record = RunWriter(
         out,
         recipe,
-        storable(provenance),
+        json_safe(provenance),
         done,
         epochs_before=None if before is None else before["epochs"],
         writes=first,
@@ -191,7 +198,7 @@ def _train(
     if start.state is not None:
         loop.restore(read_state(start.state)[1], done.epoch, done.batches)
         skip_batches(training, done.epoch, done.batches)
-    with marked_as_running(out) if first else nullcontext():
+    with running_marker(out) if first else nullcontext():
         if first:
             workers = training.num_workers + selecting.num_workers
             needed = estimate(
@@ -199,14 +206,14 @@ def _train(
                 parts,
                 recipe,
                 precision,
-                workers=workers * processes.world // processes.nodes,
-                processes=processes.world,
+                workers=workers * processes.world_size // processes.nodes,
+                processes=processes.world_size,
             )
             report(needed.text())
-        with quiet_writers(), _deterministic():
+        with suppress_writer_tracebacks(), _deterministic():
             loop.fit(training, selecting, record)
         del training, selecting  # ends their worker processes
-        raw = read_best(out, parts, recipe, processes)
+        raw = predict_best(out, parts, recipe, processes)
 
         def finish() -> None:
             card = evaluate_best(out, parts, recipe, raw)
@@ -214,7 +221,7 @@ def _train(
             sync([RunFolder(out).log])  # so that it is complete, also after a power loss
             card.write(RunFolder(out).scorecard)  # written last: it marks the run as finished
 
-        processes.first_does(finish)
+        processes.on_rank_zero(finish)
     return Scorecard.read(RunFolder(out).scorecard)
 
 
@@ -224,7 +231,7 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
     Raises:
         MrkneeError: the folder can't be used for this run.
     """
-    split = parts.table()
+    split = parts.split_csv()
     folder = RunFolder(out)
     settings = folder.settings
     there = {file.name for file in contents(out)}
@@ -232,7 +239,7 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
         file.name for file in (folder.split, folder.environment, folder.data)
     }  # files of a start that was killed before it wrote the settings
     if not there or (resume and all(n in begun or n.startswith(".") for n in there)):
-        return Start(Done())
+        return Start(RunProgress())
     ours = any(file.exists() for file in (settings, folder.state, folder.previous_state))
     if not resume or not ours:
         raise OutputError(
@@ -240,12 +247,12 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
             code="not-empty",
             file=out,
             expected="an empty or new folder, or --resume on an interrupted run",
-            found=how_it_was_ended(out, recipe),
+            found=describe_last_kill(out, recipe),
             advice="name another folder with --out, or go on with --resume",
         )
     start = find_start(out, recipe, split, run)
-    before, now = settings_before(out, recipe, start.done), recipe.to_dict()
-    changed = [n for n in now if before and now[n] != before[n] and n not in MAY_CHANGE]
+    before, now = previous_settings(out, recipe, start.done), recipe.to_dict()
+    changed = [n for n in now if before and now[n] != before[n] and n not in CHANGEABLE_SETTINGS]
     if before and changed:
         raise SettingsError(
             "the run was started with other settings",
@@ -262,7 +269,7 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
             code="other-exams",
             file=folder.split,
             expected="the data set it was started with",
-            found=other_exams(out, split),
+            found=describe_other_exams(out, split),
             advice="resume with the same data set, or start a new run",
         )
     if before is None:
@@ -270,7 +277,7 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
         return replace(start, notes=(*start.notes, note))
     if not folder.scorecard.exists() or recipe.epochs > before["epochs"]:
         return start
-    broken = broken_parts(out, recipe, split, run, start.done)
+    broken = broken_files(out, recipe, split, run, start.done)
     if not broken:
         return None
     note = f"{', '.join(broken)} can't be used and will be written again"
@@ -280,7 +287,7 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
 def _refuse_other_findings(out: Path, parts: Parts) -> None:
     """Refuses to resume with other findings, since they define the outputs of the network."""
     record = _record_before(out)
-    before, now = None if record is None else findings_in(record), parts.train.findings
+    before, now = None if record is None else recorded_findings(record), parts.train.findings
     if before is not None and before != now:
         raise SettingsError(
             "the run was started with other findings",
@@ -310,10 +317,12 @@ def compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
     record of the first start is kept.
     """
     now, before = record_data(parts), _record_before(out)
-    return (to_json(now), []) if before is None else (to_json(before), changes(before, now))
+    return (
+        (to_json(now), []) if before is None else (to_json(before), describe_changes(before, now))
+    )
 
 
-def _claim_folder(
+def _prepare_folder(
     out: Path, recipe: Recipe, split: str, run: str, start: Start, data: str, changed: list[str]
 ) -> None:
     """Writes the files that identify the run, after all checks that could refuse it.
@@ -321,8 +330,8 @@ def _claim_folder(
     The settings are written last: they mark the folder as a run folder.
     """
     _refuse_what_cannot_be_replaced(out)
-    go_back(out, start.done, start.state)
-    starts = starts_of(out, run)
+    roll_back(out, start.done, start.state)
+    starts = read_starts(out, run)
     notes = list(start.notes)
     if starts is None:
         starts = []
@@ -338,7 +347,7 @@ def _claim_folder(
     }
     if notes:
         this["notes"] = notes
-    this = storable(this)
+    this = json_safe(this)
     folder = RunFolder(out)
     texts = {
         folder.split: split,

@@ -11,7 +11,7 @@ import pytest
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mrknee.errors import MrkneeError
-from mrknee.training.curves import open_curves, quiet_writers
+from mrknee.training.loggers import open_loggers, suppress_writer_tracebacks
 from mrknee.training.recipe import LoggerName
 from mrknee.training.run import train
 from tests.training.test_run import QUICK
@@ -64,7 +64,7 @@ def test_a_place_where_no_curves_can_be_is_a_warning_too(
 ) -> None:
     """If a file is in the place of the folder, points are dropped after one warning."""
     (tmp_path / "tensorboard").write_text("no folder")
-    for curves in open_curves(tmp_path, ONE_EPOCH.replace(loggers=["tensorboard"])):
+    for curves in open_loggers(tmp_path, ONE_EPOCH.replace(loggers=["tensorboard"])):
         curves.log({"loss": 1.0}, 1)
         curves.close()
     assert capsys.readouterr().err.count("tensorboard can't be written") == 1
@@ -80,7 +80,7 @@ def test_errors_of_other_threads_are_shown() -> None:
     before = threading.excepthook
     threading.excepthook = lambda fault: shown.append(str(fault.exc_value))
     try:
-        with quiet_writers():
+        with suppress_writer_tracebacks():
             other = threading.Thread(target=fail)
             other.start()
             other.join()
@@ -95,7 +95,7 @@ def test_a_logger_that_is_not_installed_is_named(name: LoggerName, tmp_path: Pat
     if installed(name):
         pytest.skip(f"{name} is installed")
     with pytest.raises(MrkneeError, match=name):
-        open_curves(tmp_path, ONE_EPOCH.replace(loggers=[name]))
+        open_loggers(tmp_path, ONE_EPOCH.replace(loggers=[name]))
 
 
 @pytest.mark.skipif(not installed("wandb"), reason="needs the extra wandb")

@@ -21,7 +21,7 @@ _MAX_BYTES = 64_000  # a recipe that states every setting has 2,000
 _MAX_DEPTH = 10  # sections, settings and lists need far less
 
 
-def read_tree(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
     """Reads a YAML file of settings, without checking their names and values.
 
     Returns:
@@ -72,7 +72,7 @@ def parse_value(text: str) -> Any:  # noqa: ANN401  # whatever a setting may hol
 
 
 def dump(tree: dict[str, Any]) -> str:
-    """Returns a tree as YAML that `read_tree` can read; text that looks like a number is quoted."""
+    """Returns a tree as YAML that `read_yaml` can read; text that looks like a number is quoted."""
     return str(yaml.dump(tree, Dumper=_PlainDumper, sort_keys=False))
 
 

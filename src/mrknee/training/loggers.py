@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
-class Curves(Protocol):
+class Logger(Protocol):
     """A logger of training curves."""
 
     def log(self, values: Mapping[str, float], at: int) -> None:
@@ -43,24 +43,24 @@ class TensorBoard:
 
         self.folder = RunFolder(out).tensorboard
         self._writer: SummaryWriter | None = None
-        with self._warned():
+        with self._warn_on_error():
             self._writer = SummaryWriter(str(self.folder))
 
     def log(self, values: Mapping[str, float], at: int) -> None:
         """A point of each named curve."""
-        with self._warned():
+        with self._warn_on_error():
             for name, value in values.items():
                 if self._writer is not None:
                     self._writer.add_scalar(name, value, at)
 
     def close(self) -> None:
         """Writes buffered points and closes the file."""
-        with self._warned():
+        with self._warn_on_error():
             if self._writer is not None:
                 self._writer.close()
 
     @contextmanager
-    def _warned(self) -> Iterator[None]:
+    def _warn_on_error(self) -> Iterator[None]:
         """Prints a warning and stops writing curves if the file system reports an error."""
         try:
             yield
@@ -126,7 +126,7 @@ class MLflow:
 
 
 @contextmanager
-def quiet_writers() -> Iterator[None]:
+def suppress_writer_tracebacks() -> Iterator[None]:
     """Suppresses tracebacks of TensorBoard's writer thread; the main thread raises its errors.
 
     Errors of other threads are printed as before.
@@ -145,7 +145,7 @@ def quiet_writers() -> Iterator[None]:
         threading.excepthook = before
 
 
-def open_curves(out: Path, recipe: Recipe) -> list[Curves]:
+def open_loggers(out: Path, recipe: Recipe) -> list[Logger]:
     """Opens the loggers in the recipe's `loggers`.
 
     Raises:
@@ -154,7 +154,7 @@ def open_curves(out: Path, recipe: Recipe) -> list[Curves]:
     return [_open(name, out, recipe) for name in recipe.loggers]
 
 
-def _open(name: LoggerName, out: Path, recipe: Recipe) -> Curves:
+def _open(name: LoggerName, out: Path, recipe: Recipe) -> Logger:
     if name == "tensorboard":
         return TensorBoard(out)
     try:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mrknee.errors import MrkneeError
-from mrknee.training.objective import positive_weights, summed_loss
+from mrknee.training.loss import positive_weights, summed_loss
 
 # MRNet's joint label counts in train: none / abnormal / meniscus / ACL / both
 MRNET = np.repeat(

@@ -13,18 +13,18 @@ from mrknee.metrics.plain import plain
 from mrknee.models.checkpoint import save_checkpoint
 from mrknee.progress import Progress, report
 from mrknee.run_folder import RunFolder
-from mrknee.training.curves import Curves, open_curves
 from mrknee.training.epoch_result import EpochResult
 from mrknee.training.extension import extension_note
+from mrknee.training.loggers import Logger, open_loggers
 from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import Recipe, SelectionSettings
-from mrknee.training.resumption import Done, save_state, write_metrics
+from mrknee.training.resumption import RunProgress, save_state, write_metrics
 from mrknee.transforms.batches import EpochBatches
 
 Metrics = dict[str, float]
 
 
-class RunRecord:
+class RunWriter:
     """Writes log lines, metrics and checkpoints of one run, and shows its progress.
 
     Args:
@@ -41,7 +41,7 @@ class RunRecord:
         out: Path,
         recipe: Recipe,
         provenance: Mapping[str, Any],
-        done: Done,
+        done: RunProgress,
         *,
         epochs_before: int | None = None,
         writes: bool = True,
@@ -51,7 +51,7 @@ class RunRecord:
         self.epochs_before = epochs_before
         self.rows: list[Metrics] = done.rows
         self._progress: Progress | None = None
-        self._curves: list[Curves] = []
+        self._loggers: list[Logger] = []
 
     def say(self, text: str) -> None:
         """Prints a text and appends it to log.txt."""
@@ -71,11 +71,11 @@ class RunRecord:
 
     # --- callbacks of the loop, in the order of their calls
 
-    def start(self, loop: TrainingLoop, batches: EpochBatches) -> None:
+    def on_train_start(self, loop: TrainingLoop, batches: EpochBatches) -> None:
         """Opens the curves, and the progress bar over all remaining epochs."""
         if not self.writes:
             return
-        self._curves = open_curves(self.out, self.recipe)
+        self._loggers = open_loggers(self.out, self.recipe)
         self._report_extension(loop)
         exams = len(batches.positions) * (self.recipe.epochs - self.done.epoch)
         if self.done.batches:
@@ -93,7 +93,7 @@ class RunRecord:
             step=loop.step,
             steps=loop.steps,
         )
-        if not self.done.batches and self.has_stalled() and self.done.epoch < self.recipe.epochs:
+        if not self.done.batches and self.should_stop() and self.done.epoch < self.recipe.epochs:
             note = (
                 f"the run had stopped early after epoch {self.done.epoch}, because nothing had "
                 f"improved for {self.recipe.selection.early_stop} epochs: no more are trained"
@@ -101,7 +101,7 @@ class RunRecord:
         if note is not None:
             report(f"note: {note}")
 
-    def trained(self, loop: TrainingLoop, batch: int, batches: int) -> None:
+    def on_train_batch_end(self, loop: TrainingLoop, batch: int, batches: int) -> None:
         """Logs every `log_train` exams, and saves the state every `save_every` steps."""
         result, every = loop.train_result, self.recipe.log_train
         if self._progress is not None:
@@ -112,11 +112,11 @@ class RunRecord:
         if _passed(len(result.ids), result.latest, every):
             self._log_so_far("train", loop, batch, result, at)
         every = self.recipe.save_every * self.recipe.accumulate
-        # after the epoch's last batch, `end_epoch` saves the state
+        # after the epoch's last batch, `on_epoch_end` saves the state
         if every and batch % every == 0 and batch < batches:
             self._save(loop, loop.epoch, batch)
 
-    def validated(self, loop: TrainingLoop, batch: int, batches: int) -> None:
+    def on_validation_batch_end(self, loop: TrainingLoop, batch: int, batches: int) -> None:
         """Logs every `log_valid` validation exams."""
         result, every = loop.valid_result, self.recipe.log_valid
         at = loop.epoch * batches + batch
@@ -136,10 +136,10 @@ class RunRecord:
         )
 
     def _plot(self, values: Mapping[str, float], at: int) -> None:
-        for curves in self._curves:
-            curves.log(values, at)
+        for logger in self._loggers:
+            logger.log(values, at)
 
-    def end_epoch(self, loop: TrainingLoop, learning_rate: float) -> None:
+    def on_epoch_end(self, loop: TrainingLoop, learning_rate: float) -> None:
         """Writes the metrics and weights of the epoch, and saves the state."""
         measured = {
             f"{part}/{name}": value
@@ -171,7 +171,7 @@ class RunRecord:
         """Returns whether the latest epoch is the best so far."""
         return best_epoch(self.rows, self.recipe.selection) == len(self.rows)
 
-    def has_stalled(self) -> bool:
+    def should_stop(self) -> bool:
         """Returns whether the metric has not improved for `selection.early_stop` epochs."""
         wait, values = self.recipe.selection.early_stop, _metric(self.rows, self.recipe.selection)
         if not wait or len(values) <= wait:
@@ -194,14 +194,14 @@ class RunRecord:
         )
         save_state(self.out, self.done, loop.state())
 
-    def end(self) -> None:
+    def on_train_end(self) -> None:
         """Closes the progress bar and the curves."""
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
             self._progress = None
-        for curves in self._curves:
-            curves.close()
-        self._curves = []
+        for logger in self._loggers:
+            logger.close()
+        self._loggers = []
 
 
 def best_epoch(rows: Sequence[Metrics], selection: SelectionSettings) -> int:

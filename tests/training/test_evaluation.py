@@ -11,7 +11,7 @@ from mrknee.exams import Dataset, Findings, open_dataset, read_labels, write_lab
 from mrknee.inference.torch_model import TorchModel
 from mrknee.metrics.operating_point import at_sensitivity, youden
 from mrknee.metrics.predictions import Predictions
-from mrknee.training.final import FITTED, fit_decisions
+from mrknee.training.evaluation import FITTED, fit_decisions
 from mrknee.training.recipe import Recipe, SelectionSettings
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset

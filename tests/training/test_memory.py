@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrknee.training.machine import free_memory, resident_memory
+from mrknee.training.memory import free_memory, resident_memory
 
 GB = 2**30
 

@@ -24,22 +24,22 @@ class Processes:
 
     Attributes:
         rank: index of this process, from 0.
-        world: number of processes.
+        world_size: number of processes.
         nodes: number of machines.
     """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     nodes: int = 1
 
-    def first_does(self, work: Callable[[], Value]) -> Value:
+    def on_rank_zero(self, work: Callable[[], Value]) -> Value:
         """Calls `work` in the first process only and returns its result in all processes.
 
         Raises:
             Exception: in the first process, any exception of `work`.
             SystemExit: in the other processes, if `work` fails.
         """
-        if self.world == 1:
+        if self.world_size == 1:
             return work()
         told: list[Any] = [None, False]
         try:

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mrknee.exams import Dataset
 from mrknee.metrics.predictions import Predictions
-from mrknee.training.processes import connected_processes
+from mrknee.training.distributed import connected_processes
 from mrknee.training.recipe import OptimizerSettings, load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
@@ -39,17 +39,17 @@ import os
 import signal
 import sys
 from pathlib import Path
-from mrknee.training.processes import connected_processes
+from mrknee.training.distributed import connected_processes
 from mrknee.training.recipe import load_recipe
-from mrknee.training.record import RunRecord
+from mrknee.training.run_writer import RunWriter
 from mrknee.training.run import train
 
 data, out, recipe, *signals = sys.argv[1:]
 if signals:
-    def save_and_end(self, loop, epoch, batches, save=RunRecord._save):
+    def save_and_end(self, loop, epoch, batches, save=RunWriter._save):
         save(self, loop, epoch, batches)
         os.kill(os.getpid(), getattr(signal, signals[loop.processes.rank]))
-    RunRecord._save = save_and_end
+    RunWriter._save = save_and_end
 train(Path(data), Path(out), load_recipe(recipe), resume=True)
 """
 
@@ -167,7 +167,7 @@ def test_variables_of_another_launcher_start_no_group(monkeypatch: pytest.Monkey
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     with connected_processes() as processes:
-        assert (processes.rank, processes.world) == (0, 1)
+        assert (processes.rank, processes.world_size) == (0, 1)
 
 
 def test_the_first_steps_loss_is_that_of_one_process(runs: Run) -> None:

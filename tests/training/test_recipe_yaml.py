@@ -8,7 +8,7 @@ import yaml
 from mrknee.errors import SettingsError
 from mrknee.training import recipe
 from mrknee.training.recipe import Recipe, load_recipe, read_recipe, recipe_names
-from mrknee.training.recipe_tree import read_tree
+from mrknee.training.recipe_yaml import read_yaml
 
 RECIPES = Path(recipe.__file__).parent / "recipes"
 
@@ -17,14 +17,14 @@ RECIPES = Path(recipe.__file__).parent / "recipes"
 def test_the_packages_recipes_are_read(name: str) -> None:
     """The result is that of PyYAML's own loader."""
     file = RECIPES / f"{name}.yaml"
-    assert read_tree(file) == yaml.safe_load(file.read_text())
+    assert read_yaml(file) == yaml.safe_load(file.read_text())
 
 
 def test_a_whole_recipe_comes_back(tmp_path: Path) -> None:
     """A complete recipe written by `to_yaml` can be read."""
     whole = Recipe(findings=["acl"], loggers=[])
     (tmp_path / "a.yaml").write_text(whole.to_yaml())
-    assert read_tree(tmp_path / "a.yaml") == whole.to_dict()
+    assert read_yaml(tmp_path / "a.yaml") == whole.to_dict()
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "{}", "~", "---\n"])
@@ -32,7 +32,7 @@ def test_a_file_without_a_setting_is_refused(text: str, tmp_path: Path) -> None:
     """An empty file must not train the default recipe."""
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(SettingsError, match="a recipe is empty"):
-        read_tree(tmp_path / "a.yaml")
+        read_yaml(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("text", ["- 1\n", "3\n", "other.yaml\n", "~: 3\n", "1: 3\n", "[a]: 3\n"])
@@ -40,7 +40,7 @@ def test_what_is_no_tree_of_settings_is_refused(text: str, tmp_path: Path) -> No
     """Refused: a list, a value, the name of a file, and keys that aren't text."""
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(SettingsError, match="a recipe can't be read"):
-        read_tree(tmp_path / "a.yaml")
+        read_yaml(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_the_fault_is_named_with_its_line(tmp_path: Path) -> None:
     """The error of a repeated setting gives the line of the second."""
     (tmp_path / "a.yaml").write_text("epochs: 3\nnetwork:\n  dropout: 0\n  dropout: 0.5\n")
     with pytest.raises(SettingsError, match=r"comes twice[\s\S]*line 4"):
-        read_tree(tmp_path / "a.yaml")
+        read_yaml(tmp_path / "a.yaml")
 
 
 def test_a_setting_that_is_none_is_named_in_full(tmp_path: Path) -> None:
