@@ -41,15 +41,15 @@ class Processes:
         """
         if self.world_size == 1:
             return work()
-        told: list[Any] = [None, False]
+        outcome: list[Any] = [None, False]  # result, and whether `work` succeeded
         try:
             if self.rank == 0:
-                told = [work(), True]
+                outcome = [work(), True]
         finally:
-            torch.distributed.broadcast_object_list(told, src=0)
-        if not told[1]:
+            torch.distributed.broadcast_object_list(outcome, src=0)
+        if not outcome[1]:
             raise SystemExit(1)
-        result: Value = told[0]
+        result: Value = outcome[0]
         return result
 
 

@@ -31,10 +31,10 @@ def has_bfloat16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
-        known = torch.cpu.get_capabilities()
+        capabilities = torch.cpu.get_capabilities()
     except AttributeError:  # torch before 2.9 doesn't report them
         return False
-    return any(bool(known.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def software_versions() -> dict[str, Any]:
@@ -66,11 +66,11 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def json_safe(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the facts as JSON can store them, with question marks for bytes that aren't UTF-8.
+def json_safe(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content as JSON can store it, with question marks for bytes that aren't UTF-8.
 
     Python represents such bytes in names of files as lone surrogates, which JSON readers may
     refuse.
     """
-    text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
     return dict(parse_json(text.encode(errors="replace"), None, "record"))

@@ -44,26 +44,30 @@ def predict_best(
     network = best.network.to(device_here())
     findings = Findings(best.network.findings)
 
-    def read(exams: Dataset, positions: Sequence[int], part: str) -> Predictions:
-        mine = positions[processes.rank :: processes.world_size]
+    def predict(exams: Dataset, positions: Sequence[int], part: str) -> Predictions:
+        own_positions = positions[processes.rank :: processes.world_size]
         ids: tuple[str, ...] = ()
         probabilities = np.zeros((0, len(findings)))
-        if mine:
-            batches = make_loader(exams, mine, recipe)
+        if own_positions:
+            batches = make_loader(exams, own_positions, recipe)
             ids, probabilities = predict_batches(
-                network, Preparation.of(recipe.preparation), batches, len(mine), f"reading {part}"
+                network,
+                Preparation.of(recipe.preparation),
+                batches,
+                len(own_positions),
+                f"predicting {part}",
             )
         rows: dict[str, np.ndarray] = {}
-        for some_ids, some in gather((ids, probabilities)):
-            rows.update(zip(some_ids, some, strict=True))
+        for part_ids, part_rows in gather((ids, probabilities)):
+            rows.update(zip(part_ids, part_rows, strict=True))
         ordered = tuple(exams.ids[position] for position in positions)
         return Predictions(ordered, findings, np.stack([rows[exam_id] for exam_id in ordered]))
 
     raw: dict[str, Predictions] = {}
     if recipe.selection.part == "inner":
-        raw["inner"] = read(parts.selection, parts.selection_positions, "inner")
+        raw["inner"] = predict(parts.selection, parts.selection_positions, "inner")
     if parts.valid is not None and parts.scores_valid:
-        raw["valid"] = read(parts.valid, range(len(parts.valid)), "valid")
+        raw["valid"] = predict(parts.valid, range(len(parts.valid)), "valid")
     return raw
 
 
@@ -89,7 +93,9 @@ def evaluate_best(
     calibration: Calibration | None = None
     points: dict[str, tuple[OperatingPoint, ...]] = {}
 
-    def keep(raw: Predictions, labels: Float[np.ndarray, "exams findings"], part: str) -> Scorecard:
+    def write_and_score(
+        raw: Predictions, labels: Float[np.ndarray, "exams findings"], part: str
+    ) -> Scorecard:
         calibrated = raw.probabilities
         if calibration is not None:
             calibrated = calibration.apply(findings, raw.probabilities)
@@ -98,8 +104,8 @@ def evaluate_best(
         exams = parts.selection if part == "inner" else parts.valid
         assert exams is not None  # noqa: S101  # raw holds its predictions
         positions = parts.selection_positions if part == "inner" else range(len(exams))
-        odd = remarks_on(exams, positions, sizes_from(best.provenance.get("stack_sizes")))
-        write_remarks(file, odd)
+        remarks = remarks_on(exams, positions, sizes_from(best.provenance.get("stack_sizes")))
+        write_remarks(file, remarks)
         notes = [] if part == "valid" and recipe.selection.part == "inner" else [OPTIMISTIC]
         if calibration is not None:
             notes += [f"{name}: {reason}" for name, reason in calibration.reasons.items()]
@@ -112,7 +118,7 @@ def evaluate_best(
             cut_labels(labels),
             Predictions.read(file).probabilities,  # score the predictions as written
             split=part,
-            notes=[*notes, *notes_on(odd, len(raw.ids))],
+            notes=[*notes, *notes_on(remarks, len(raw.ids))],
             operating_points=points,
             calibration=calibration,
         )
@@ -124,9 +130,9 @@ def evaluate_best(
         save_checkpoint(
             RunFolder(out).best, best.network, best.preparation, best.provenance, decisions
         )
-        card = keep(raw["inner"], labels, "inner")
+        card = write_and_score(raw["inner"], labels, "inner")
     if "valid" in raw and parts.valid is not None:
-        card = keep(raw["valid"], parts.valid.labels, "valid")
+        card = write_and_score(raw["valid"], parts.valid.labels, "valid")
     return card
 
 

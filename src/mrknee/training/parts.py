@@ -47,9 +47,9 @@ class Parts:
         return self.valid is not None and not bool(np.isnan(self.valid.labels).all())
 
     def exams_per_series(self) -> dict[str, int]:
-        """Returns series -> number of exams trained on that have it."""
-        having = [self.train.series_of(position) for position in self.train_positions]
-        return {name: sum(name in those for those in having) for name in self.train.series.names}
+        """Returns series -> number of training exams that have it."""
+        present = [self.train.series_of(position) for position in self.train_positions]
+        return {name: sum(name in names for names in present) for name in self.train.series.names}
 
     def split_csv(self) -> str:
         """Returns `split.csv`: one line per used exam, with its part."""
@@ -90,12 +90,12 @@ def split_exams(data: Path, recipe: Recipe) -> Parts:
             "there are no labels to train with",
             code="no-labels",
             file=data,
-            expected="label files train-<finding>.csv, one a finding",
+            expected="one label file train-<finding>.csv per finding",
         )
-    patterns = exams.labels if recipe.findings is None else open_split("train", None).labels
+    all_labels = exams.labels if recipe.findings is None else open_split("train", None).labels
     used = np.arange(len(exams))
     if recipe.max_exams is not None and recipe.max_exams < len(exams):
-        _, used = inner_split(patterns, recipe.max_exams / len(exams), recipe.seed)
+        _, used = inner_split(all_labels, recipe.max_exams / len(exams), recipe.seed)
     valid = None
     if (data / "valid").is_dir():  # labels may be missing: the other findings are scored
         valid = open_split("valid", exams.findings, allow_missing_labels=True)
@@ -106,13 +106,13 @@ def split_exams(data: Path, recipe: Recipe) -> Parts:
                 code="no-labels",
                 file=data / "valid",
                 expected="a split valid with labels for " + ", ".join(exams.findings),
-                found="no such split" if valid is None else "no label of any of these findings",
+                found="no such split" if valid is None else "no label for these findings",
                 advice="select on an inner split of train: --selection.part inner",
             )
         return Parts(exams, used.tolist(), valid, range(len(valid)), valid)
     groups = None if exams.groups is None else [exams.groups[position] for position in used]
-    fit, inner = inner_split(patterns[used], recipe.selection.fraction, recipe.seed, groups)
-    return Parts(exams, used[fit].tolist(), exams, used[inner].tolist(), valid)
+    train, inner = inner_split(all_labels[used], recipe.selection.fraction, recipe.seed, groups)
+    return Parts(exams, used[train].tolist(), exams, used[inner].tolist(), valid)
 
 
 def stack_sizes(exams: Dataset, positions: Sequence[int]) -> dict[str, dict[str, list[int]]]:

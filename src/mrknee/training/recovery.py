@@ -37,12 +37,12 @@ class Start:
     """The point from which a run starts or resumes.
 
     Attributes:
-        done: progress of the run; none if it starts from the beginning.
+        progress: progress of the run; none if it starts from the beginning.
         state: file of the saved state; None if the run starts from the beginning.
         notes: what was lost and the consequences, one sentence each.
     """
 
-    done: RunProgress
+    progress: RunProgress
     state: Path | None = None
     notes: tuple[str, ...] = ()
 
@@ -66,38 +66,39 @@ def find_start(out: Path, recipe: Recipe, split: str, run: str) -> Start:
         MrkneeError: there are states, but none can be used.
     """
     states: list[tuple[Path, RunProgress]] = []
-    faults: list[MrkneeError] = []
+    errors: list[MrkneeError] = []
     for file in (RunFolder(out).state, RunFolder(out).previous_state):
         if os.path.lexists(file):
             try:
                 states.append((file, _read_own(file, out, recipe, split)))
-            except MrkneeError as fault:
-                faults.append(fault)
-    notes = [f"{fault.file} can't be used ({fault.found})" for fault in faults]
+            except MrkneeError as error:
+                errors.append(error)
+    notes = [f"{error.file} can't be used ({error.found})" for error in errors]
     if not states:
-        unknown = [fault for fault in faults if not _is_lost(Path(str(fault.file)))]
-        if unknown:
-            raise unknown[0]
-    for file, done in states:
-        later = states[0][1]
-        best = best_epoch(later.rows, recipe.selection)
-        needed = ["best"] if 0 < best <= done.epoch else []
-        needed += ["last"] if done is later and done.epoch and not done.batches else []
-        lacking = [f"{out / part}" for part in needed if not _is_model(out / part, run)]
-        if not lacking:
+        unrelated = [error for error in errors if not _is_lost(Path(str(error.file)))]
+        if unrelated:
+            raise unrelated[0]
+    for file, progress in states:
+        latest = states[0][1]
+        best = best_epoch(latest.rows, recipe.selection)
+        needed = ["best"] if 0 < best <= progress.epoch else []
+        if progress is latest and progress.epoch and not progress.batches:
+            needed.append("last")
+        broken = [f"{out / name}" for name in needed if not _is_model(out / name, run)]
+        if not broken:
             if file != RunFolder(out).state or notes:
-                notes.append(f"training goes on from the state before that, {file}")
-            return Start(done, file, tuple(notes))
-        notes.append(f"the weights in {' and '.join(lacking)} can't be used, which {file} needs")
+                notes.append(f"training continues from the previous state, {file}")
+            return Start(progress, file, tuple(notes))
+        notes.append(f"{file} needs the weights in {' and '.join(broken)}, which can't be used")
     if notes:
-        notes.append("training starts again from its first epoch")
+        notes.append("training restarts from the first epoch")
     return Start(RunProgress(), None, tuple(notes))
 
 
 def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> RunProgress:
     """Reads a state; refuses one of another run in a folder of the current run."""
-    done = read_state(file)[0]
-    if _differing(done.settings, recipe) or not has_same_exams(out, split, done):
+    progress = read_state(file)[0]
+    if _differing(progress.settings, recipe) or not has_same_exams(out, split, progress):
         try:
             before = load_recipe(str(RunFolder(out).settings)).to_dict()
             same = not _differing(before, recipe) and has_same_exams(out, split, RunProgress())
@@ -105,15 +106,15 @@ def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> RunProgress:
             same = False
         if same:
             raise ModelError(
-                "the state to go on from is another run's",
+                "the state to resume from belongs to another run",
                 code="another-run",
                 file=file,
-                expected="settings and exams as settings.yaml and split.csv say",
-                found="a state of other settings or exams",
-                advice="copy the run again; to start it again from its first epoch, remove "
-                f"{file.parent}",
+                expected="the settings and exams of settings.yaml and split.csv",
+                found="a state with other settings or exams",
+                advice=f"copy the run again, or remove {file.parent} to restart it from its first "
+                "epoch",
             )
-    return done
+    return progress
 
 
 def _differing(before: dict[str, Any] | None, recipe: Recipe) -> list[str]:
@@ -129,16 +130,16 @@ def run_identity(out: Path, recipe: Recipe, split: str) -> str:
     the folder. A later version of mrknee may have more settings and compute another digest.
     Therefore the digest stored by the first start is used, unless existing weights contradict it.
     """
-    fixed = {name: one for name, one in recipe.to_dict().items() if name not in CHANGEABLE_SETTINGS}
+    fixed = {n: value for n, value in recipe.to_dict().items() if n not in CHANGEABLE_SETTINGS}
     text = json.dumps([fixed, split], sort_keys=True)
     computed = hashlib.sha256(text.encode()).hexdigest()
     starts = _read_starts(out)
-    noted = starts[0].get("run") if starts else None
-    if not isinstance(noted, str) or noted == computed:
+    stored = starts[0].get("run") if starts else None
+    if not isinstance(stored, str) or stored == computed:
         return computed
     folder = RunFolder(out)
-    said = [_run_said(part) for part in (folder.best, folder.last) if part.exists()]
-    return noted if noted in said or not said else computed
+    models = [_run_of_model(model) for model in (folder.best, folder.last) if model.exists()]
+    return stored if stored in models or not models else computed
 
 
 def read_starts(out: Path, run: str) -> list[dict[str, Any]] | None:
@@ -153,11 +154,11 @@ def _read_starts(out: Path) -> list[dict[str, Any]] | None:
         starts = read_json(environment, "list of starts") if environment.exists() else []
     except MrkneeError:  # broken, for example by a power loss: it is written again
         return None
-    whole = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
-    return starts if whole else None
+    valid = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
+    return starts if valid else None
 
 
-def _run_said(folder: Path) -> str | None:
+def _run_of_model(folder: Path) -> str | None:
     """Returns the identity of the run stored in a model; None if unknown."""
     try:
         run = load_checkpoint(folder).provenance.get("run")
@@ -166,33 +167,33 @@ def _run_said(folder: Path) -> str | None:
     return run if isinstance(run, str) else None
 
 
-def previous_settings(out: Path, recipe: Recipe, done: RunProgress) -> dict[str, Any] | None:
+def previous_settings(out: Path, recipe: Recipe, progress: RunProgress) -> dict[str, Any] | None:
     """Returns the settings that a run was started with; None if they are lost.
 
     Raises:
         MrkneeError: settings.yaml can't be read, and no state holds the settings.
     """
     file = RunFolder(out).settings
-    if _is_cut(file, recipe.to_yaml()):
-        return done.settings
+    if _is_truncated(file, recipe.to_yaml()):
+        return progress.settings
     try:
         return load_recipe(str(file)).to_dict()
     except MrkneeError:
-        if done.settings is None:
+        if progress.settings is None:
             raise
-        return done.settings
+        return progress.settings
 
 
-def has_same_exams(out: Path, split: str, done: RunProgress) -> bool:
+def has_same_exams(out: Path, split: str, progress: RunProgress) -> bool:
     """Returns whether a run was started with this content of split.csv; True if it is lost.
 
     Raises:
         MrkneeError: split.csv can't be read, and no state holds its digest.
     """
     file = RunFolder(out).split
-    if done.split:
-        return done.split == split_digest(split)
-    return _is_cut(file, split) or _read(file) == split.encode()
+    if progress.split:
+        return progress.split == split_digest(split)
+    return _is_truncated(file, split) or _read(file) == split.encode()
 
 
 def describe_other_exams(out: Path, split: str, shown: int = 5) -> str:
@@ -203,20 +204,20 @@ def describe_other_exams(out: Path, split: str, shown: int = 5) -> str:
             for text in (_read(RunFolder(out).split).decode(), split)
         )
     except (MrkneeError, ValueError):  # broken, for example by a power loss
-        return "other exams, or other labels"
+        return "other exams or labels"
     moved = [i for i in now if i in before and now[i] != before[i]]
     found = {
-        "no longer there": [i for i in before if i not in now],
+        "missing": [i for i in before if i not in now],
         "new": [i for i in now if i not in before],
-        "in another part, because labels are others": moved,
+        "in another part, because labels differ": moved,
     }
     texts = [
-        f"{what}: {', '.join(ids[:shown])}"
+        f"{change}: {', '.join(ids[:shown])}"
         + (f" and {len(ids) - shown} more" if len(ids) > shown else "")
-        for what, ids in found.items()
+        for change, ids in found.items()
         if ids
     ]
-    return "; ".join(texts) or "other exams, or other labels"
+    return "; ".join(texts) or "other exams or labels"
 
 
 def split_digest(split: str) -> str:
@@ -224,16 +225,18 @@ def split_digest(split: str) -> str:
     return hashlib.sha256(split.encode()).hexdigest()
 
 
-def broken_files(out: Path, recipe: Recipe, split: str, run: str, done: RunProgress) -> list[str]:
+def broken_files(
+    out: Path, recipe: Recipe, split: str, run: str, progress: RunProgress
+) -> list[str]:
     """Returns the names of broken files of a run with a scorecard; none if it is finished."""
     folder = RunFolder(out)
-    broken = [part.name for part in (folder.best, folder.last) if not _is_model(part, run)]
+    broken = [model.name for model in (folder.best, folder.last) if not _is_model(model, run)]
     texts = {
         folder.settings: recipe.to_yaml(),
         folder.split: split,
-        folder.metrics: metrics_text(done.rows),
+        folder.metrics: metrics_text(progress.rows),
     }
-    broken += [file.name for file, text in texts.items() if _is_cut(file, text)]
+    broken += [file.name for file, text in texts.items() if _is_truncated(file, text)]
     if not read_starts(out, run):
         broken.append(folder.environment.name)
     try:
@@ -252,10 +255,10 @@ def _is_model(folder: Path, run: str) -> bool:
     """Returns whether a folder holds a readable model of this run, or of an unstated one."""
     finish_replacing(folder)
     try:
-        said = load_checkpoint(folder).provenance.get("run")
+        stored = load_checkpoint(folder).provenance.get("run")
     except MrkneeError:
         return False
-    return said in (None, run)
+    return stored in (None, run)
 
 
 def _is_lost(file: Path) -> bool:
@@ -263,11 +266,11 @@ def _is_lost(file: Path) -> bool:
     if not file.is_file():
         return not file.exists()
     with file.open("rb") as opened:
-        parts = iter(lambda: opened.read(1 << 20), b"")
-        return all(part.count(0) == len(part) for part in parts)
+        blocks = iter(lambda: opened.read(1 << 20), b"")
+        return all(block.count(0) == len(block) for block in blocks)
 
 
-def _is_cut(file: Path, text: str) -> bool:
+def _is_truncated(file: Path, text: str) -> bool:
     """Returns whether a file is lost, or holds only the beginning of the expected text."""
     if _is_lost(file):
         return True

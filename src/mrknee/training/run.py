@@ -29,26 +29,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError, legible
+from mrknee.errors import DataError, OutputError, SettingsError, legible
 from mrknee.exams.listing import unread_text
 from mrknee.files import contents, owned_folder, resolve_output, sync, whole_file
 from mrknee.metrics.scorecard import Scorecard
 from mrknee.models.network import Network
 from mrknee.models.prediction import device_here
-from mrknee.models.transfer import RUN, run_weights, transfer_weights
+from mrknee.models.transfer import RUN, Transfer, run_weights, transfer_weights
 from mrknee.outputs import check_output_folder
 from mrknee.progress import report
 from mrknee.run_folder import RUN_FILES, RunFolder
 from mrknee.training.coverage import coverage_notes
 from mrknee.training.data_record import (
-    DataRecord,
     changes_warning,
-    describe_changes,
-    read_record,
-    record_data,
+    compare_data,
+    previous_record,
     recorded_findings,
-    to_json,
 )
 from mrknee.training.distributed import Processes, connected_processes
 from mrknee.training.environment import (
@@ -113,10 +112,10 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
     with (
         connected_processes() as processes,
         convert_memory_errors(recipe),
-        ExitStack() as owner,
+        ExitStack() as lock,
     ):
         # the first process locks the folder for all
-        processes.on_rank_zero(lambda: owner.enter_context(owned_folder(out)))
+        processes.on_rank_zero(lambda: lock.enter_context(owned_folder(out)))
         card = _train(data, out, recipe, processes, resume=resume)
         if processes.rank == 0:
             report(f"wrote {out}")
@@ -131,77 +130,53 @@ def _train(
     split = parts.split_csv()
     run = processes.on_rank_zero(lambda: run_identity(out, recipe, split))
     start = processes.on_rank_zero(lambda: _find_start(out, recipe, parts, run, resume))
-    data_now, changed = processes.on_rank_zero(lambda: compare_data(out, parts))
-    if changed and processes.rank == 0:
-        print(changes_warning(changed), file=sys.stderr, flush=True)
+    record, changes = processes.on_rank_zero(lambda: compare_data(out, parts))
+    is_first = processes.rank == 0
+    if changes and is_first:
+        print(changes_warning(changes), file=sys.stderr, flush=True)
     if start is None:
         return Scorecard.read(RunFolder(out).scorecard)
-    done = replace(start.done, settings=recipe.to_dict(), split=split_digest(split))
+    progress = replace(start.progress, settings=recipe.to_dict(), split=split_digest(split))
     torch.manual_seed(recipe.seed)
-    findings = parts.train.findings
-    assert findings is not None  # noqa: S101  # split_exams refuses folders without labels
-    source = run_weights(recipe.weights)
-    weights_from = recipe.weights if source is None and start.state is None else "none"
-    network = Network(recipe.network, findings, weights_from, parts.train.series)
-    transfer = (
-        None if source is None or start.state is not None else transfer_weights(network, source)
-    )
-    network.refuse_size(recipe.preparation.crop)
-    network.slices_at_once = slices_at_once(recipe)
-    fit_labels = parts.train.labels[parts.train_positions]
-    balanced = positive_weights(fit_labels, findings)
-    weights = balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
+    network, transfer = _create_network(recipe, parts, resumed=start.state is not None)
+    pos_weight = _pos_weight(recipe, parts)
     share = (processes.rank, processes.world_size)
     training = make_loader(parts.train, parts.train_positions, recipe, training=True, share=share)
-    selecting = make_loader(parts.selection, parts.selection_positions, recipe, share=share)
-    provenance = {
-        "run": run,
-        "data": data.resolve().name,
-        "trained_on": len(parts.train_positions),
-        "stack_sizes": stack_sizes(parts.train, parts.train_positions),
-        "series": parts.exams_per_series(),
-        "titles": dict(parts.train.titles),
-        "selected_on": {"part": recipe.selection.part, "exams": len(parts.selection_positions)},
-        "seed": recipe.seed,
-        "recipe": recipe.to_dict(),
-        "environment": software_versions(),
-    }
-    before = None if start.state is None else previous_settings(out, recipe, start.done)
-    first = processes.rank == 0
-    if first and (ended := describe_last_kill(out, recipe)):
-        report(ended)
-    processes.on_rank_zero(
-        lambda: _prepare_folder(out, recipe, split, run, start, data_now, changed)
-    )
-    record = RunWriter(
+    validation = make_loader(parts.selection, parts.selection_positions, recipe, share=share)
+    provenance = _provenance(data, recipe, parts, run)
+    before = None if start.state is None else previous_settings(out, recipe, start.progress)
+    if is_first and (killed := describe_last_kill(out, recipe)):
+        report(killed)
+    processes.on_rank_zero(lambda: _prepare_folder(out, recipe, split, run, start, record, changes))
+    writer = RunWriter(
         out,
         recipe,
-        json_safe(provenance),
-        done,
+        provenance,
+        progress,
         epochs_before=None if before is None else before["epochs"],
-        writes=first,
+        writes=is_first,
     )
-    if first and parts.unread:  # not in log.txt, which is the same however often a run is resumed
+    if is_first and parts.unread:  # not in log.txt, which doesn't depend on the number of starts
         print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
     if transfer is not None:
-        record.say(f"weights of {recipe.weights.removeprefix(RUN)}\n{transfer.text()}")
+        writer.report(f"weights of {recipe.weights.removeprefix(RUN)}\n{transfer.text()}")
     for note in coverage_notes(parts, recipe) if start.state is None else ():
-        record.say(f"note: {note}")
+        writer.report(f"note: {note}")
     loop = TrainingLoop(
         network,
         recipe,
-        weights,
+        pos_weight,
         count_steps(training, recipe),
         precision=precision,
         processes=processes,
     )
     if start.state is not None:
-        loop.restore(read_state(start.state)[1], done.epoch, done.batches)
-        skip_batches(training, done.epoch, done.batches)
-    with running_marker(out) if first else nullcontext():
-        if first:
-            workers = training.num_workers + selecting.num_workers
-            needed = estimate(
+        loop.restore(read_state(start.state)[1], progress.epoch, progress.batches)
+        skip_batches(training, progress.epoch, progress.batches)
+    with running_marker(out) if is_first else nullcontext():
+        if is_first:
+            workers = training.num_workers + validation.num_workers
+            expected = estimate(
                 network,
                 parts,
                 recipe,
@@ -209,20 +184,74 @@ def _train(
                 workers=workers * processes.world_size // processes.nodes,
                 processes=processes.world_size,
             )
-            report(needed.text())
+            report(expected.text())
         with suppress_writer_tracebacks(), _deterministic():
-            loop.fit(training, selecting, record)
-        del training, selecting  # ends their worker processes
+            loop.fit(training, validation, writer)
+        del training, validation  # ends their worker processes
         raw = predict_best(out, parts, recipe, processes)
 
         def finish() -> None:
             card = evaluate_best(out, parts, recipe, raw)
-            record.say(card.table())
+            writer.report(card.table())
             sync([RunFolder(out).log])  # so that it is complete, also after a power loss
             card.write(RunFolder(out).scorecard)  # written last: it marks the run as finished
 
         processes.on_rank_zero(finish)
     return Scorecard.read(RunFolder(out).scorecard)
+
+
+def _create_network(
+    recipe: Recipe, parts: Parts, *, resumed: bool
+) -> tuple[Network, Transfer | None]:
+    """Creates the network with its initial weights; a resumed run restores its weights later.
+
+    Returns:
+        The network; and which weights come from another run, None if none do.
+
+    Raises:
+        MrkneeError: the weights can't be used, or the input is too small for the encoder.
+    """
+    findings = parts.train.findings
+    assert findings is not None  # noqa: S101  # split_exams refuses folders without labels
+    source = run_weights(recipe.weights)
+    weights = recipe.weights if source is None and not resumed else "none"
+    network = Network(recipe.network, findings, weights, parts.train.series)
+    transfer = None if source is None or resumed else transfer_weights(network, source)
+    network.refuse_size(recipe.preparation.crop)
+    network.slices_at_once = slices_at_once(recipe)
+    return network, transfer
+
+
+def _pos_weight(recipe: Recipe, parts: Parts) -> Float[Tensor, " findings"]:
+    """Returns the weights of positive labels, from the exams trained on.
+
+    Raises:
+        MrkneeError: a finding has no positive or no negative exam.
+    """
+    findings = parts.train.findings or ()
+    balanced = positive_weights(parts.train.labels[parts.train_positions], findings)
+    return balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
+
+
+def _provenance(data: Path, recipe: Recipe, parts: Parts, run: str) -> dict[str, Any]:
+    """Returns the origin of the weights, for the `model.json` of each checkpoint."""
+    return json_safe(
+        {
+            "run": run,
+            "data": data.resolve().name,
+            "trained_on": len(parts.train_positions),
+            "stack_sizes": stack_sizes(parts.train, parts.train_positions),
+            "series": parts.exams_per_series(),
+            "titles": dict(parts.train.titles),
+            "selected_on": {
+                "part": recipe.selection.part,
+                "exams": len(parts.selection_positions),
+            },
+            "seed": recipe.seed,
+            "recipe": recipe.to_dict(),
+            "environment": software_versions(),
+        }
+    )
 
 
 def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool) -> Start | None:
@@ -234,24 +263,23 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
     split = parts.split_csv()
     folder = RunFolder(out)
     settings = folder.settings
-    there = {file.name for file in contents(out)}
-    begun = {
-        file.name for file in (folder.split, folder.environment, folder.data)
-    }  # files of a start that was killed before it wrote the settings
-    if not there or (resume and all(n in begun or n.startswith(".") for n in there)):
+    existing = {file.name for file in contents(out)}
+    # files of a start that was killed before it wrote the settings
+    early = {file.name for file in (folder.split, folder.environment, folder.data)}
+    if not existing or (resume and all(n in early or n.startswith(".") for n in existing)):
         return Start(RunProgress())
-    ours = any(file.exists() for file in (settings, folder.state, folder.previous_state))
-    if not resume or not ours:
+    is_run = any(file.exists() for file in (settings, folder.state, folder.previous_state))
+    if not resume or not is_run:
         raise OutputError(
             "the run folder is not empty",
             code="not-empty",
             file=out,
-            expected="an empty or new folder, or --resume on an interrupted run",
+            expected="an empty or new folder, or an interrupted run with --resume",
             found=describe_last_kill(out, recipe),
-            advice="name another folder with --out, or go on with --resume",
+            advice="choose another folder with --out, or continue the run with --resume",
         )
     start = find_start(out, recipe, split, run)
-    before, now = previous_settings(out, recipe, start.done), recipe.to_dict()
+    before, now = previous_settings(out, recipe, start.progress), recipe.to_dict()
     changed = [n for n in now if before and now[n] != before[n] and n not in CHANGEABLE_SETTINGS]
     if before and changed:
         raise SettingsError(
@@ -260,24 +288,24 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
             file=settings,
             expected=", ".join(f"{name}={before[name]}" for name in changed),
             found=", ".join(f"{name}={now[name]}" for name in changed),
-            advice="resume with the settings it was started with, or start a new run",
+            advice="resume with the original settings, or start a new run",
         )
     _refuse_other_findings(out, parts)
-    if not has_same_exams(out, split, start.done):
+    if not has_same_exams(out, split, start.progress):
         raise DataError(
             "the run was started with other exams",
             code="other-exams",
             file=folder.split,
-            expected="the data set it was started with",
+            expected="the exams it was started with",
             found=describe_other_exams(out, split),
-            advice="resume with the same data set, or start a new run",
+            advice="resume with the original data set, or start a new run",
         )
     if before is None:
-        note = f"{settings} can't be read: the settings given now are taken for those of the run"
+        note = f"{settings} can't be read: the current settings are used"
         return replace(start, notes=(*start.notes, note))
     if not folder.scorecard.exists() or recipe.epochs > before["epochs"]:
         return start
-    broken = broken_files(out, recipe, split, run, start.done)
+    broken = broken_files(out, recipe, split, run, start.progress)
     if not broken:
         return None
     note = f"{', '.join(broken)} can't be used and will be written again"
@@ -286,7 +314,7 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
 
 def _refuse_other_findings(out: Path, parts: Parts) -> None:
     """Refuses to resume with other findings, since they define the outputs of the network."""
-    record = _record_before(out)
+    record = previous_record(out)
     before, now = None if record is None else recorded_findings(record), parts.train.findings
     if before is not None and before != now:
         raise SettingsError(
@@ -295,77 +323,54 @@ def _refuse_other_findings(out: Path, parts: Parts) -> None:
             file=RunFolder(out).data,
             expected=", ".join(before),
             found=f"labels of {', '.join(now or ())}",
-            advice="resume with the label files that it was started with, or start a new run",
+            advice="resume with the original label files, or start a new run",
         )
 
 
-def _record_before(out: Path) -> DataRecord | None:
-    """Reads the record of the data that a run has been trained on; None if there is none."""
-    folder = RunFolder(out)
-    if not any(f.exists() for f in (folder.state, folder.previous_state, folder.scorecard)):
-        return None
-    try:
-        return read_record(out)
-    except MrkneeError:  # broken, for example by a power loss: it is written again
-        return None
-
-
-def compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
-    """Returns the record of the data as text, and its changes since the run was started.
-
-    A run without a saved state starts again, so there is nothing to compare with. Otherwise the
-    record of the first start is kept.
-    """
-    now, before = record_data(parts), _record_before(out)
-    return (
-        (to_json(now), []) if before is None else (to_json(before), describe_changes(before, now))
-    )
-
-
 def _prepare_folder(
-    out: Path, recipe: Recipe, split: str, run: str, start: Start, data: str, changed: list[str]
+    out: Path, recipe: Recipe, split: str, run: str, start: Start, record: str, changes: list[str]
 ) -> None:
     """Writes the files that identify the run, after all checks that could refuse it.
 
     The settings are written last: they mark the folder as a run folder.
     """
-    _refuse_what_cannot_be_replaced(out)
-    roll_back(out, start.done, start.state)
+    _check_writable(out)
+    roll_back(out, start.progress, start.state)
     starts = read_starts(out, run)
     notes = list(start.notes)
     if starts is None:
         starts = []
-        notes.append(f"{RunFolder(out).environment} can't be used and is begun anew")
+        notes.append(f"{RunFolder(out).environment} can't be used and is replaced")
     for note in notes:
         report(f"note: {note}")
-    done = start.done
-    this: dict[str, Any] = {
+    progress = start.progress
+    entry: dict[str, Any] = {
         "run": run,
-        "after": {"epochs": done.epoch, "batches": done.batches},
-        **({"data_changed": changed} if changed else {}),
+        "after": {"epochs": progress.epoch, "batches": progress.batches},
+        **({"data_changed": changes} if changes else {}),
         **describe_environment(),
     }
     if notes:
-        this["notes"] = notes
-    this = json_safe(this)
+        entry["notes"] = notes
+    entry = json_safe(entry)
     folder = RunFolder(out)
     texts = {
         folder.split: split,
-        folder.data: data,
-        folder.environment: json.dumps([*starts, this], indent=2) + "\n",
+        folder.data: record,
+        folder.environment: json.dumps([*starts, entry], indent=2) + "\n",
         folder.settings: recipe.to_yaml(),
     }
     for file, text in texts.items():
-        with whole_file(file) as beside:
-            beside.write_text(text)
+        with whole_file(file) as temporary:
+            temporary.write_text(text)
 
 
-def _refuse_what_cannot_be_replaced(out: Path) -> None:
+def _check_writable(out: Path) -> None:
     """Refuses paths that can't be written, such as a folder in the place of a file."""
     for name in RUN_FILES:
         for folder in Path(name).parents[:-1]:
-            for one in out.glob(str(folder)) if "*" in str(folder) else [out / folder]:
-                check_output_folder(one)
+            for path in out.glob(str(folder)) if "*" in str(folder) else [out / folder]:
+                check_output_folder(path)
         if not name.startswith("tensorboard"):  # it creates files with new names
             for file in out.glob(name) if "*" in name else [out / name]:
                 resolve_output(file)
@@ -377,9 +382,9 @@ def _precision(recipe: Recipe) -> Precision:
         return "bf16-mixed" if has_bfloat16() else "32-true"
     if recipe.precision == "16-mixed" and device_here() == "cpu":
         raise SettingsError(
-            "the setting precision can't be used on a processor",
+            "the setting precision can't be used without a GPU",
             code="setting",
-            expected="32-true, bf16-mixed or auto; or a GPU",
+            expected="32-true, bf16-mixed or auto",
             found=recipe.precision,
         )
     return recipe.precision
