@@ -95,7 +95,7 @@ def test_values_follow_yaml_1_2(text: str, value: object, tmp_path: Path) -> Non
         ("findings: 1", "a list of text"),
         ("findings: [acl, 1]", "a list of text"),
         ("loggers: [null]", "some of tensorboard, wandb, mlflow"),
-        ("network: alexnet", "settings of its own, such as network.encoder"),
+        ("network: alexnet", "a section of settings, such as network.encoder"),
     ],
 )
 def test_value_of_another_type_is_refused(text: str, expected: str, tmp_path: Path) -> None:

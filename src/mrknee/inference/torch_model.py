@@ -113,7 +113,7 @@ def _refuse_another_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     Training records the run in environment.json. Folders outside a run folder, and runs of earlier
     versions, do not have this entry and are accepted.
     """
-    file = RunFolder.around(folder).environment
+    file = RunFolder.containing(folder).environment
     if not file.is_file():
         return
     starts = read_json(file, "list of starts", kind=ModelError)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from mrknee.errors import PlatformError
+from mrknee.extras import not_installed
 from mrknee.run_folder import RunFolder
 from mrknee.training.recipe import LoggerName, Recipe
 
@@ -162,9 +162,4 @@ def _open(name: LoggerName, out: Path, recipe: Recipe) -> Logger:
     try:
         return WeightsAndBiases(out, recipe) if name == "wandb" else MLflow(out)
     except ModuleNotFoundError:
-        raise PlatformError(
-            f"the logger {name} is not installed",
-            code="not-installed",
-            expected=f"the package {name}",
-            advice=f"pip install 'mrknee[{name}]'",
-        ) from None
+        raise not_installed(name, name) from None

@@ -60,7 +60,7 @@ class RunWriter:
         if self._bar is None:
             report(text)
         else:
-            self._bar.say(text)
+            self._bar.write(text)
         self._log(text)
 
     def _log(self, text: str) -> None:
