@@ -195,8 +195,14 @@ def test_kill_between_renames_of_weights(finished: Run, interrupted: Path, tmp_p
 def test_lost_settings_are_read_from_the_state(
     finished: Run, interrupted: Path, tmp_path: Path
 ) -> None:
-    """With a broken settings.yaml, other settings are refused, and the same ones continue."""
+    """With a broken settings.yaml, other settings are refused, and the same ones continue.
+
+    The state is one of an earlier version, which had fewer settings.
+    """
     out = copy(interrupted, tmp_path)
+    saved = torch.load(RunFolder(out).state, weights_only=True)
+    del saved["done"]["settings"]["axes"]
+    torch.save(saved, RunFolder(out).state)
     damage(out / "settings.yaml", "cut")
     other: Recipe = RECIPE.replace(batch_exams=2)
     with pytest.raises(MrkneeError, match="other settings"):

@@ -13,8 +13,8 @@ To read the code, start with `run`, then `loop`.
 - `loop`: optimizer steps and validation, epoch by epoch; its state can be saved and restored.
   `epoch_result` holds the predictions of an epoch, `distributed` connects several processes.
 - `run_writer`, `loggers`: files written during training; TensorBoard, W&B, MLflow.
-- `resumption`, `recovery`, `extension`: the saved state, the choice of the state to resume from,
-  and resuming with more epochs.
+- `resumption`, `recovery`, `extension`: the saved state, the choice of the state that a run starts
+  from, and resuming with more epochs.
 - `environment`: software versions and the machine.
 - `evaluation`: after the last epoch: calibration, operating points, scores on `valid`.
 """

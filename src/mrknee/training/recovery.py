@@ -1,7 +1,8 @@
-"""Recovery of an interrupted run: choice of the saved state, and checks for broken files.
+"""Where a run starts: from the beginning, or from a saved state if it was interrupted.
 
-A power loss, or a kill at the wrong moment, may leave files empty, filled with zeros or cut. Files
-that can be written again are; a state is used only if the weights that it depends on are intact.
+A run is resumed only with the settings, findings and exams that it was started with. A power loss,
+or a kill at the wrong moment, may leave files empty, filled with zeros or cut. Files that can be
+written again are; a state is used only if the weights that it depends on are intact.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import hashlib
 import io
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mrknee.errors import ModelError, MrkneeError
+from mrknee.errors import DataError, ModelError, MrkneeError, OutputError, SettingsError
+from mrknee.files import contents
 from mrknee.metrics.predictions import Predictions
 from mrknee.metrics.scorecard import Scorecard
 from mrknee.models.checkpoint import finish_replacing, load_checkpoint
 from mrknee.run_folder import RunFolder, metrics_text
+from mrknee.training.data_record import previous_record, recorded_findings
+from mrknee.training.out_of_memory import describe_last_kill
+from mrknee.training.parts import Parts
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.resumption import RunProgress, read_state
 from mrknee.training.run_writer import best_epoch
@@ -47,7 +52,97 @@ class Start:
     notes: tuple[str, ...] = ()
 
 
-def find_start(out: Path, recipe: Recipe, split: str, run: str) -> Start:
+def find_start(out: Path, recipe: Recipe, parts: Parts, run: str, *, resume: bool) -> Start | None:
+    """Finds the state that a run starts from.
+
+    Args:
+        out: the run folder; may be missing.
+        recipe: the current settings.
+        parts: the exams of each part.
+        run: identity of the run, from `run_identity`.
+        resume: whether to continue an interrupted run.
+
+    Returns:
+        The start; None if the folder holds a finished run.
+
+    Raises:
+        MrkneeError: the folder is not empty and `resume` is False, or the run can't be resumed with
+            these settings and exams.
+    """
+    folder, split = RunFolder(out), parts.split_csv()
+    existing = {file.name for file in contents(out)}
+    # files of a start that was killed before it wrote the settings
+    early = {file.name for file in (folder.split, folder.environment, folder.data)}
+    if not existing or (resume and all(n in early or n.startswith(".") for n in existing)):
+        return Start(RunProgress())
+    is_run = any(file.exists() for file in (folder.settings, folder.state, folder.previous_state))
+    if not resume or not is_run:
+        raise OutputError(
+            "the run folder is not empty",
+            code="not-empty",
+            file=out,
+            expected="an empty or new folder, or an interrupted run with --resume",
+            found=describe_last_kill(out, recipe),
+            advice="choose another folder with --out, or continue the run with --resume",
+        )
+    start = _latest_start(out, recipe, split, run)
+    before = previous_settings(out, recipe, start.progress)
+    _refuse_other_settings(out, before, recipe)
+    _refuse_other_findings(out, parts)
+    _refuse_other_exams(out, split, start.progress)
+    if before is None:
+        note = f"{folder.settings} can't be read: the current settings are used"
+        return replace(start, notes=(*start.notes, note))
+    if not folder.scorecard.exists() or recipe.epochs > before["epochs"]:
+        return start
+    broken = broken_files(out, recipe, split, run, start.progress)
+    if not broken:
+        return None
+    note = f"{', '.join(broken)} can't be used and will be written again"
+    return replace(start, notes=(*start.notes, note))
+
+
+def _refuse_other_settings(out: Path, before: dict[str, Any] | None, recipe: Recipe) -> None:
+    now, changed = recipe.to_dict(), _changed_settings(before, recipe)
+    if before and changed:
+        raise SettingsError(
+            "the run was started with other settings",
+            code="other-settings",
+            file=RunFolder(out).settings,
+            expected=", ".join(f"{name}={before[name]}" for name in changed),
+            found=", ".join(f"{name}={now[name]}" for name in changed),
+            advice="resume with the original settings, or start a new run",
+        )
+
+
+def _refuse_other_findings(out: Path, parts: Parts) -> None:
+    """Refuses to resume with other findings, since they define the outputs of the network."""
+    record = previous_record(out)
+    before, now = None if record is None else recorded_findings(record), parts.train.findings
+    if before is not None and before != now:
+        raise SettingsError(
+            "the run was started with other findings",
+            code="other-findings",
+            file=RunFolder(out).data,
+            expected=", ".join(before),
+            found=f"labels of {', '.join(now or ())}",
+            advice="resume with the original label files, or start a new run",
+        )
+
+
+def _refuse_other_exams(out: Path, split: str, progress: RunProgress) -> None:
+    if not has_same_exams(out, split, progress):
+        raise DataError(
+            "the run was started with other exams",
+            code="other-exams",
+            file=RunFolder(out).split,
+            expected="the exams it was started with",
+            found=describe_other_exams(out, split),
+            advice="resume with the original data set, or start a new run",
+        )
+
+
+def _latest_start(out: Path, recipe: Recipe, split: str, run: str) -> Start:
     """Chooses the state to resume from.
 
     This is the latest readable state whose weights are present: those of the best epoch, if that
@@ -98,10 +193,12 @@ def find_start(out: Path, recipe: Recipe, split: str, run: str) -> Start:
 def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> RunProgress:
     """Reads a state; refuses one of another run in a folder of the current run."""
     progress = read_state(file)[0]
-    if _differing(progress.settings, recipe) or not has_same_exams(out, split, progress):
+    if _changed_settings(progress.settings, recipe) or not has_same_exams(out, split, progress):
         try:
             before = load_recipe(str(RunFolder(out).settings)).to_dict()
-            same = not _differing(before, recipe) and has_same_exams(out, split, RunProgress())
+            same = not _changed_settings(before, recipe) and has_same_exams(
+                out, split, RunProgress()
+            )
         except MrkneeError:  # lost: nothing to compare the state with
             same = False
         if same:
@@ -117,8 +214,11 @@ def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> RunProgress:
     return progress
 
 
-def _differing(before: dict[str, Any] | None, recipe: Recipe) -> list[str]:
-    """Returns the settings that differ from those before although a run must keep them."""
+def _changed_settings(before: dict[str, Any] | None, recipe: Recipe) -> list[str]:
+    """Returns the settings that differ from those before although a run must keep them.
+
+    Settings that an earlier version of mrknee didn't have are not compared.
+    """
     before, now = before or {}, recipe.to_dict()
     return [n for n in before if n in now and n not in CHANGEABLE_SETTINGS and before[n] != now[n]]
 

@@ -32,9 +32,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mrknee.errors import DataError, OutputError, SettingsError, legible
+from mrknee.errors import SettingsError, legible
 from mrknee.exams.listing import unread_text
-from mrknee.files import contents, owned_folder, resolve_output, sync, whole_file
+from mrknee.files import owned_folder, resolve_output, sync, whole_file
 from mrknee.metrics.scorecard import Scorecard
 from mrknee.models.network import Network
 from mrknee.models.prediction import device_here
@@ -46,8 +46,6 @@ from mrknee.training.coverage import coverage_notes
 from mrknee.training.data_record import (
     changes_warning,
     compare_data,
-    previous_record,
-    recorded_findings,
 )
 from mrknee.training.distributed import Processes, connected_processes
 from mrknee.training.environment import (
@@ -76,18 +74,14 @@ from mrknee.training.parts import (
 )
 from mrknee.training.recipe import Recipe
 from mrknee.training.recovery import (
-    CHANGEABLE_SETTINGS,
     Start,
-    broken_files,
-    describe_other_exams,
     find_start,
-    has_same_exams,
     previous_settings,
     read_starts,
     run_identity,
     split_digest,
 )
-from mrknee.training.resumption import RunProgress, read_state, roll_back
+from mrknee.training.resumption import read_state, roll_back
 from mrknee.training.run_writer import RunWriter
 
 
@@ -129,7 +123,7 @@ def _train(
     parts = split_exams(data, recipe)
     split = parts.split_csv()
     run = processes.on_rank_zero(lambda: run_identity(out, recipe, split))
-    start = processes.on_rank_zero(lambda: _find_start(out, recipe, parts, run, resume))
+    start = processes.on_rank_zero(lambda: find_start(out, recipe, parts, run, resume=resume))
     record, changes = processes.on_rank_zero(lambda: compare_data(out, parts))
     is_first = processes.rank == 0
     if changes and is_first:
@@ -252,79 +246,6 @@ def _provenance(data: Path, recipe: Recipe, parts: Parts, run: str) -> dict[str,
             "environment": software_versions(),
         }
     )
-
-
-def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool) -> Start | None:
-    """Finds the state that the run starts from; None if the folder holds a finished run.
-
-    Raises:
-        MrkneeError: the folder can't be used for this run.
-    """
-    split = parts.split_csv()
-    folder = RunFolder(out)
-    settings = folder.settings
-    existing = {file.name for file in contents(out)}
-    # files of a start that was killed before it wrote the settings
-    early = {file.name for file in (folder.split, folder.environment, folder.data)}
-    if not existing or (resume and all(n in early or n.startswith(".") for n in existing)):
-        return Start(RunProgress())
-    is_run = any(file.exists() for file in (settings, folder.state, folder.previous_state))
-    if not resume or not is_run:
-        raise OutputError(
-            "the run folder is not empty",
-            code="not-empty",
-            file=out,
-            expected="an empty or new folder, or an interrupted run with --resume",
-            found=describe_last_kill(out, recipe),
-            advice="choose another folder with --out, or continue the run with --resume",
-        )
-    start = find_start(out, recipe, split, run)
-    before, now = previous_settings(out, recipe, start.progress), recipe.to_dict()
-    changed = [n for n in now if before and now[n] != before[n] and n not in CHANGEABLE_SETTINGS]
-    if before and changed:
-        raise SettingsError(
-            "the run was started with other settings",
-            code="other-settings",
-            file=settings,
-            expected=", ".join(f"{name}={before[name]}" for name in changed),
-            found=", ".join(f"{name}={now[name]}" for name in changed),
-            advice="resume with the original settings, or start a new run",
-        )
-    _refuse_other_findings(out, parts)
-    if not has_same_exams(out, split, start.progress):
-        raise DataError(
-            "the run was started with other exams",
-            code="other-exams",
-            file=folder.split,
-            expected="the exams it was started with",
-            found=describe_other_exams(out, split),
-            advice="resume with the original data set, or start a new run",
-        )
-    if before is None:
-        note = f"{settings} can't be read: the current settings are used"
-        return replace(start, notes=(*start.notes, note))
-    if not folder.scorecard.exists() or recipe.epochs > before["epochs"]:
-        return start
-    broken = broken_files(out, recipe, split, run, start.progress)
-    if not broken:
-        return None
-    note = f"{', '.join(broken)} can't be used and will be written again"
-    return replace(start, notes=(*start.notes, note))
-
-
-def _refuse_other_findings(out: Path, parts: Parts) -> None:
-    """Refuses to resume with other findings, since they define the outputs of the network."""
-    record = previous_record(out)
-    before, now = None if record is None else recorded_findings(record), parts.train.findings
-    if before is not None and before != now:
-        raise SettingsError(
-            "the run was started with other findings",
-            code="other-findings",
-            file=RunFolder(out).data,
-            expected=", ".join(before),
-            found=f"labels of {', '.join(now or ())}",
-            advice="resume with the original label files, or start a new run",
-        )
 
 
 def _prepare_folder(
