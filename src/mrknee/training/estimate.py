@@ -141,31 +141,20 @@ def estimate(
         _largest_batch(counts, recipe, processes) for counts in (train_counts, selection_counts)
     )
     probe = _probe(network, recipe, precision, device)
-    chunk = slices_at_once(recipe)
-    in_memory = batch if chunk is None else min(chunk, batch)
-    pixels = recipe.preparation.crop**2
-    weights = sum(p.nbytes for p in network.parameters())
-    trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
-    states = {"adam": 2, "adamw": 2, "sgd": 1}[recipe.optimizer.name]
-    memory = (
-        trained * (1 + states)  # gradients and the optimizer's averages
-        + batch * pixels * 5  # bytes, and float32
-        + batch * probe.feature_map * 2  # feature maps and their gradients
-        + in_memory * (probe.saved + 2 * probe.largest)
-    )
-    # validation saves nothing for gradients
-    inference = SLICES_AT_ONCE.get(device, batch) * 3 * probe.largest
-    memory = max(memory, trained * states + batch * (pixels * 5 + probe.feature_map) + inference)
+    memory = _peak_memory(network, recipe, probe, batch, device)
     if device == "cuda":
-        memory += weights
+        memory += sum(p.nbytes for p in network.parameters())
         free: int | None = torch.cuda.mem_get_info()[0]
     else:
         resident = resident_memory() or 0
         # each worker has two batches ready, and one in progress
+        pixels = recipe.preparation.crop**2
         memory += resident + workers * (WORKER_BYTES + 3 * batch * pixels)
         free = free_memory()
         free = None if free is None else free + resident
-    seconds_per_slice = probe.forward_backward + (0 if chunk is None else probe.forward)
+    seconds_per_slice = probe.forward_backward + (
+        0 if slices_at_once(recipe) is None else probe.forward
+    )
     seconds = _total(train_counts, len(parts.train_positions)) * seconds_per_slice
     seconds += _total(selection_counts, len(parts.selection_positions)) * probe.forward
     return Estimate(
@@ -177,6 +166,33 @@ def estimate(
         device=device,
         advice=memory_advice(recipe),
     )
+
+
+def _peak_memory(network: Network, recipe: Recipe, probe: Probe, batch: int, device: str) -> float:
+    """Returns the peak bytes of the largest batch in training or validation, without the weights.
+
+    Args:
+        network: the network before training.
+        recipe: the settings.
+        probe: measurements of an encoder.
+        batch: number of slices of the largest batch.
+        device: cpu or cuda.
+    """
+    chunk = slices_at_once(recipe)
+    in_memory = batch if chunk is None else min(chunk, batch)
+    pixels = recipe.preparation.crop**2
+    trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
+    states = {"adam": 2, "adamw": 2, "sgd": 1}[recipe.optimizer.name]
+    training = (
+        trained * (1 + states)  # gradients and the optimizer's averages
+        + batch * pixels * 5  # bytes, and float32
+        + batch * probe.feature_map * 2  # feature maps and their gradients
+        + in_memory * (probe.saved + 2 * probe.largest)
+    )
+    # validation saves nothing for gradients
+    inference = SLICES_AT_ONCE.get(device, batch) * 3 * probe.largest
+    validation = trained * states + batch * (pixels * 5 + probe.feature_map) + inference
+    return max(training, validation)
 
 
 def _slice_counts(exams: Dataset, positions: Sequence[int]) -> list[int]:
