@@ -397,7 +397,7 @@ def test_an_interrupted_training_says_how_to_go_on(
     )
     assert process.stderr is not None
     ended.append(process)
-    mark = "mrknee.training.recipe_tree" if moment == "importing" else "mrknee.training.run"
+    mark = "mrknee.training.recipe_yaml" if moment == "importing" else "mrknee.training.run"
     told = next(line for line in process.stderr if mark in line)
     while moment == "training" and not (out / "resume" / "last.ckpt").exists():
         told = process.stderr.readline()

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         top.error("name a verb, such as check, train or predict")
     given = top.parse_args(words)
     if given.verb not in VERBS:
-        near = suggestions.meant(given.verb, VERBS, suggestions.VERBS)
+        near = suggestions.suggest(given.verb, VERBS, suggestions.VERBS)
         top.error(f"no such verb: {given.verb}" + (f"; did you mean {near}?" if near else ""))
     return status_of(given.verb, lambda: _run(given.verb, given.rest))
 

@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
             # as in argparse, the beginning of an option's name is sufficient
             if self.allow_abbrev and any(one.startswith(name) for one in known):
                 continue
-            near = suggestions.meant(name, known, synonyms)
+            near = suggestions.suggest(name, known, synonyms)
             self.error(f"no such option: --{name}" + (f"; did you mean --{near}?" if near else ""))
 
 
