@@ -64,6 +64,15 @@ class KilledError(Exception):
 PLATEAU = ScheduleSettings(name="plateau", patience=0, factor=0.5, threshold=0.9)
 
 
+GROUPS = {
+    "optimizer": OFTEN.optimizer.replace(
+        stage_decay=0.7, head_learning_rate=3e-3, decay_norms=False
+    ),
+    "schedule": ScheduleSettings(name="one_cycle"),
+    "ema": 0.8,
+}
+
+
 UNEVEN = {"batch_exams": 3, "batch_slices": 24, "accumulate": 2, "save_every": 1}
 
 
@@ -75,10 +84,15 @@ UNEVEN = {"batch_exams": 3, "batch_slices": 24, "accumulate": 2, "save_every": 1
         ({"schedule": PLATEAU}, 6, (1, 4)),
         ({"workers": 2}, 5, (1, 2)),
         ({"precision": "bf16-mixed"}, 3, (0, 6)),
+        (GROUPS, 3, (0, 6)),
+        ({"average_last": 2}, 5, (1, 2)),
         (UNEVEN, 1, (0, 2)),
         (UNEVEN, 4, (1, 2)),
     ],
-    ids=["early", "between epochs", "plateau", "workers", "bfloat16", "uneven", "uneven later"],
+    ids=[
+        *("early", "between epochs", "plateau", "workers", "bfloat16"),
+        *("groups and ema", "average of epochs", "uneven", "uneven later"),
+    ],
 )
 def test_a_run_stopped_after_a_save_goes_on_from_it(
     toy: Path,

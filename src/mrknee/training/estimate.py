@@ -145,14 +145,20 @@ def estimate(
     weights = sum(p.nbytes for p in network.parameters())
     trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
     states = {"adam": 2, "adamw": 2, "sgd": 1}[recipe.optimizer.name]
+    # copies of the weights: the average, and the epochs that it is computed from
+    copies = 0 if recipe.ema is None else 1
+    copies += 0 if recipe.average_last is None else 1 + min(recipe.average_last, recipe.epochs)
     memory = (
         trained * (1 + states)  # gradients and the optimizer's averages
+        + copies * weights
         + batch * pixels * 5  # bytes, and float32
         + batch * probe.maps * 2  # maps and their gradients
         + held * (probe.kept + 2 * probe.largest)
     )
     unseen = SLICES_AT_ONCE.get(device, batch) * 3 * probe.largest  # validation keeps nothing
-    memory = max(memory, trained * states + batch * (pixels * 5 + probe.maps) + unseen)
+    memory = max(
+        memory, copies * weights + trained * states + batch * (pixels * 5 + probe.maps) + unseen
+    )
     if device == "cuda":
         memory += weights
         free: int | None = torch.cuda.mem_get_info()[0]

@@ -22,9 +22,11 @@ from torch.utils.data import DataLoader
 from mrknee.errors import MrkneeError, TrainingError
 from mrknee.models.network import Network
 from mrknee.models.prediction import device_here
+from mrknee.training.averaging import WeightAverage
 from mrknee.training.epoch_result import EpochResult
 from mrknee.training.objective import summed_loss
-from mrknee.training.optimization import cosine_factor, make_optimizer
+from mrknee.training.optimization import FACTORS, make_optimizer
+from mrknee.training.parameter_groups import parameter_groups
 from mrknee.training.processes import Processes, gather
 from mrknee.training.recipe import Recipe
 from mrknee.transforms.batches import Batch, EpochBatches, raise_if_error
@@ -100,7 +102,7 @@ class TrainingLoop:
         recipe: the settings.
         pos_weight: float32 (findings,), from the exams trained on; used in the validation loss too,
             so that the two losses can be compared and no validation label influences training.
-        steps: optimizer steps of the complete run: the length of the cosine schedule.
+        steps: optimizer steps of the complete run: the length of the schedule.
         precision: arithmetic of encoders and head.
         processes: rank and number of the processes that train together.
 
@@ -127,9 +129,17 @@ class TrainingLoop:
         self.objective = Objective(network, Preparation.of(recipe.preparation), pos_weight).to(
             self.device
         )
+        self.average = WeightAverage.of(network, recipe)
+        self._evaluated = self.objective  # the network as it is, or with averaged weights
+        if self.average is not None:
+            self._evaluated = Objective(
+                self.average.network, self.objective.preparation, pos_weight
+            ).to(self.device)
         self.findings = self.objective.findings
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(self.parameters, recipe.optimizer)
+        groups = parameter_groups(network, recipe.optimizer)
+        self.optimizer = make_optimizer(groups, recipe.optimizer)
+        self._rates: list[float] = [group["lr"] for group in groups]  # without the schedule
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         if recipe.schedule.name == "plateau":
             self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -148,8 +158,17 @@ class TrainingLoop:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """The learning rate of the next step: `optimizer.learning_rate` and the schedule.
+
+        Groups of parameters with other rates have other multiples of it.
+        """
+        multiple = self.recipe.optimizer.learning_rate / self._rates[0]
+        return float(self.optimizer.param_groups[0]["lr"]) * multiple
+
+    @property
+    def evaluated_network(self) -> Network:
+        """The network that is evaluated and saved; with an average, it has averaged weights."""
+        return self._evaluated.network
 
     def state(self) -> dict[str, Any]:
         """Returns the state needed to continue training: tensors and plain values."""
@@ -158,6 +177,7 @@ class TrainingLoop:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "plateau": None if self.plateau is None else self.plateau.state_dict(),
+            "average": None if self.average is None else self.average.state(),
             "step": self.step,
             "train_result": self.train_result.state(),
         }
@@ -169,6 +189,8 @@ class TrainingLoop:
         self.scaler.load_state_dict(state["scaler"])
         if self.plateau is not None:
             self.plateau.load_state_dict(state["plateau"])
+        if self.average is not None:
+            self.average.restore(state["average"], self.network)
         self.epoch, self._batches, self.step = epoch, batches, state["step"]
         if batches:
             self.train_result.restore(state["train_result"])
@@ -197,6 +219,8 @@ class TrainingLoop:
                 self._batches == 0 and record.has_stalled()
             ):
                 self._train_epoch(module, training, record)
+                if self.average is not None:
+                    self.average.add_epoch(self.network)
                 self._validate(selecting, record)
                 rate = self.learning_rate
                 if self.plateau is not None:
@@ -267,23 +291,26 @@ class TrainingLoop:
         self.scaler.update()
         self.optimizer.zero_grad()
         self.step += 1
+        if self.average is not None:
+            self.average.add_step(self.network)
         self._set_learning_rate()
 
     def _set_learning_rate(self) -> None:
-        if self.recipe.schedule.name == "cosine":
-            factor = cosine_factor(self.step, self.steps, self.recipe.schedule)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.recipe.optimizer.learning_rate * factor
+        factor_of = FACTORS.get(self.recipe.schedule.name)
+        if factor_of is not None:
+            factor = factor_of(self.step, self.steps, self.recipe.schedule)
+            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
 
     @torch.inference_mode()
     def _validate(self, loader: Loader, record: Record) -> None:
         self.valid_result = EpochResult(self.findings)
-        self.objective.eval()
+        self._evaluated.eval()
         total = len(loader)
         for index, loaded in enumerate(loader):
             batch = raise_if_error(loaded).to(self.device, non_blocking=True)
             with self._autocast():
-                self._record_batch(self.objective(batch), batch, self.valid_result)
+                self._record_batch(self._evaluated(batch), batch, self.valid_result)
             self._refuse_nonfinite("validation", index, self.valid_result)
             record.validated(self, index + 1, total)
 

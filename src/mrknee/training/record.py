@@ -157,7 +157,9 @@ class RunRecord:
             folders.append(RunFolder(self.out).epochs / _epoch_name(self.rows[-1]))
         provenance = {**self.provenance, "epoch": loop.epoch, "metrics": plain(measured)}
         for folder in folders if self.writes else ():
-            save_checkpoint(folder, loop.network, loop.recipe.preparation.to_dict(), provenance)
+            save_checkpoint(
+                folder, loop.evaluated_network, loop.recipe.preparation.to_dict(), provenance
+            )
         if self.writes:
             write_metrics(self.out, self.rows)
         row = self.rows[-1]

@@ -118,8 +118,16 @@ def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> Done:
 
 def _differing(before: dict[str, Any] | None, recipe: Recipe) -> list[str]:
     """Returns the settings that differ from those before although a run must keep them."""
-    before, now = before or {}, recipe.to_dict()
+    before, now = _with_defaults(before) or {}, recipe.to_dict()
     return [n for n in before if n in now and n not in MAY_CHANGE and before[n] != now[n]]
+
+
+def _with_defaults(settings: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns saved settings with the defaults of those that an earlier version didn't have."""
+    try:
+        return None if settings is None else Recipe.model_validate(settings).to_dict()
+    except MrkneeError:  # a setting that this version no longer has
+        return settings
 
 
 def run_of(out: Path, recipe: Recipe, split: str) -> str:
@@ -174,13 +182,13 @@ def settings_before(out: Path, recipe: Recipe, done: Done) -> dict[str, Any] | N
     """
     file = RunFolder(out).settings
     if _is_cut(file, recipe.to_yaml()):
-        return done.settings
+        return _with_defaults(done.settings)
     try:
         return load_recipe(str(file)).to_dict()
     except MrkneeError:
         if done.settings is None:
             raise
-        return done.settings
+        return _with_defaults(done.settings)
 
 
 def has_same_exams(out: Path, split: str, done: Done) -> bool:
