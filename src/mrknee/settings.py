@@ -89,7 +89,7 @@ def allowed(schema: Mapping[str, Any]) -> str:
     if kind == "array":
         items = schema["items"]
         return "some of " + ", ".join(items["enum"]) if "enum" in items else "a list of text"
-    words = {"boolean": "true or false", "string": "text"}
+    words = {"boolean": "true or false", "string": "text", "object": "values by name"}
     return words.get(kind, kind)
 
 

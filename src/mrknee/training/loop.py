@@ -24,7 +24,7 @@ from mrknee.models.network import Network
 from mrknee.models.prediction import device_here
 from mrknee.training.averaging import WeightAverage
 from mrknee.training.epoch_result import EpochResult
-from mrknee.training.objective import summed_loss
+from mrknee.training.objective import label_weights, summed_loss
 from mrknee.training.optimization import FACTORS, make_optimizer
 from mrknee.training.parameter_groups import parameter_groups
 from mrknee.training.processes import Processes, gather
@@ -70,15 +70,21 @@ class Objective(nn.Module):
         network: the network.
         preparation: converts slices to the network's input.
         pos_weight: float32 (findings,): weight of the positive labels of each finding.
+        weight: float32 (findings,): weight of all labels of each finding; None: 1.
     """
 
     def __init__(
-        self, network: Network, preparation: Preparation, pos_weight: Float[Tensor, " findings"]
+        self,
+        network: Network,
+        preparation: Preparation,
+        pos_weight: Float[Tensor, " findings"],
+        weight: Float[Tensor, " findings"] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.preparation = network, preparation
         self.findings = network.findings
         self.register_buffer("pos_weight", pos_weight, persistent=False)
+        self.register_buffer("weight", weight, persistent=False)
 
     def forward(
         self, batch: Batch
@@ -86,7 +92,7 @@ class Objective(nn.Module):
         """Returns the loss summed over the batch's known labels, its logits, and its labels."""
         if len(batch):
             logits = self.network(batch.prepared(self.preparation), batch.lengths).float()
-            loss = summed_loss(logits, batch.labels, self.pos_weight)  # type: ignore[arg-type]  # a buffer
+            loss = summed_loss(logits, batch.labels, self.pos_weight, self.weight)  # type: ignore[arg-type]  # buffers
             return loss, logits, batch.labels
         # an empty batch contributes nothing, but every parameter needs a gradient
         trained = [p.sum() for p in self.parameters() if p.requires_grad]
@@ -126,15 +132,14 @@ class TrainingLoop:
         self.network, self.recipe, self.steps = network, recipe, steps
         self.processes = Processes() if processes is None else processes
         self.device = device_here()
-        self.objective = Objective(network, Preparation.of(recipe.preparation), pos_weight).to(
-            self.device
-        )
+        weight = label_weights(recipe.finding_weights, network.findings)
+        preparation = Preparation.of(recipe.preparation)
+        self.objective = Objective(network, preparation, pos_weight, weight).to(self.device)
         self.average = WeightAverage.of(network, recipe)
         self._evaluated = self.objective  # the network as it is, or with averaged weights
         if self.average is not None:
-            self._evaluated = Objective(
-                self.average.network, self.objective.preparation, pos_weight
-            ).to(self.device)
+            averaged = self.average.network
+            self._evaluated = Objective(averaged, preparation, pos_weight, weight).to(self.device)
         self.findings = self.objective.findings
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         groups = parameter_groups(network, recipe.optimizer)

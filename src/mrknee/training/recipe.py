@@ -220,6 +220,11 @@ class Recipe(Settings):
     """Weight of the positive exams of each finding: `balanced` (negatives / positives among the
     exams trained on), or `none` (1)."""
 
+    finding_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] | None = None
+    """Weight of each finding's labels in the loss, for example {acl: 2.0}; findings that are not
+    named have 1. As in PyTorch's BCEWithLogitsLoss, the mean is over labels, not over weights, so
+    larger weights give larger gradients."""
+
     epochs: Epochs = 50
     """Maximum number of epochs."""
 

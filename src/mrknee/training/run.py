@@ -55,7 +55,7 @@ from mrknee.training.environment import describe_environment, has_bfloat16, soft
 from mrknee.training.estimate import estimate, slices_at_once
 from mrknee.training.final import evaluate_best, read_best
 from mrknee.training.loop import Precision, TrainingLoop
-from mrknee.training.objective import positive_weights
+from mrknee.training.objective import label_weights, positive_weights
 from mrknee.training.out_of_memory import (
     how_it_was_ended,
     marked_as_running,
@@ -135,6 +135,7 @@ def _train(
     torch.manual_seed(recipe.seed)
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # divide refuses folders without labels
+    label_weights(recipe.finding_weights, findings)  # refused before anything is written
     source = run_weights(recipe.weights)
     weights_from = recipe.weights if source is None and start.state is None else "none"
     network = Network(recipe.network, findings, weights_from, parts.train.series)
