@@ -29,6 +29,8 @@ class Settings(BaseModel):
 
     Attributes:
         section: the name of the section in a recipe; empty for the recipe itself.
+        added: names of settings that models of earlier versions don't state; they were computed
+            with the defaults.
 
     Raises:
         SettingsError: a setting is unknown, has the wrong type or is out of range, or settings
@@ -44,6 +46,8 @@ class Settings(BaseModel):
     )
 
     section: ClassVar[str] = ""
+
+    added: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -98,6 +102,8 @@ def stated_settings(
 ) -> SomeSettings:
     """Creates settings from a model's file, in which every setting must be stated.
 
+    Only those in `kind.added` may be missing.
+
     Args:
         kind: the class of the settings.
         content: setting -> value, as returned by `to_dict`.
@@ -107,7 +113,7 @@ def stated_settings(
         ModelError: a setting is missing, unknown or invalid.
     """
     expected, found = ", ".join(kind.model_fields), ", ".join(map(str, content)) or "nothing"
-    if content.keys() == set(kind.model_fields):
+    if set(kind.model_fields) - kind.added <= content.keys() <= set(kind.model_fields):
         try:
             return kind(**content)
         except SettingsError as fault:

@@ -65,6 +65,7 @@ PLATEAU = ScheduleSettings(name="plateau", patience=0, factor=0.5, threshold=0.9
 
 
 GROUPS = {
+    "network": OFTEN.network.replace(drop_path=0.3),
     "optimizer": OFTEN.optimizer.replace(
         stage_decay=0.7, head_learning_rate=3e-3, decay_norms=False
     ),

@@ -90,7 +90,7 @@ class Network(nn.Module):
         self.findings = tuple(findings)
         self.series = series
         names = (SHARED,) if settings.shared_encoder else series.names
-        built = build_encoders(settings.encoder, weights, len(names))
+        built = build_encoders(settings.encoder, weights, len(names), settings.drop_path)
         self.width = built[0].width
         self.encoders = nn.ModuleDict(dict(zip(names, built, strict=True)))
         pooling = POOLINGS[settings.slice_pooling]

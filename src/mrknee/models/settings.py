@@ -20,6 +20,8 @@ class NetworkSettings(Settings):
 
     section: ClassVar[str] = "network"
 
+    added: ClassVar[frozenset[str]] = frozenset({"drop_path"})
+
     encoder: Annotated[str, Field(min_length=1)] = "alexnet"
     """Name of the encoder, which turns each slice into features: one listed by `mrknee encoders`,
     or any model of timm."""
@@ -42,3 +44,8 @@ class NetworkSettings(Settings):
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability with which each pooled feature is set to 0 during training."""
+
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth: probability with which the last residual block of an encoder is skipped for
+    a slice during training; timm sets lower ones for the blocks before it. Possible for the models
+    of timm that take `drop_path_rate`, not for alexnet."""

@@ -27,7 +27,8 @@ from mrknee.untrusted import read_bytes, read_json
 
 MAY_CHANGE = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
 """Settings that a resumed run may change, because they don't affect what an epoch computes
-(`slices_at_once` affects its rounding only)."""
+(`slices_at_once` affects its rounding only, and with `network.drop_path` which blocks are
+skipped)."""
 
 _MAX_TEXT_BYTES = 32_000_000  # limit of text files in a run folder; split.csv: a line per exam
 
