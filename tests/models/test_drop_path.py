@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 
 from mrknee.errors import ModelError, SettingsError
 from mrknee.models.checkpoint import load_checkpoint, save_checkpoint

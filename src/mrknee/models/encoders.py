@@ -16,7 +16,7 @@ import timm
 import torch
 import torchvision  # type: ignore[import-untyped]
 from jaxtyping import Float
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from timm.models import PretrainedCfg, group_parameters
 from torch import Tensor, nn
 from torch.nn import functional

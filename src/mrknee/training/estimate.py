@@ -135,7 +135,7 @@ def estimate(
         processes: number of processes that share a batch, on all machines.
     """
     device = device_here()
-    fit = _slice_counts(parts.train, parts.fit)
+    fit = _slice_counts(parts.train, parts.fit, recipe.slices_per_series)
     chosen = _slice_counts(parts.selecting, parts.chosen)
     batch = max(_largest_batch(counts, recipe, processes) for counts in (fit, chosen))
     probe = _probe(network, recipe, precision, device)
@@ -182,10 +182,16 @@ def estimate(
     )
 
 
-def _slice_counts(exams: Dataset, positions: Sequence[int]) -> list[int]:
-    """Returns the number of slices of each exam, all series together, from the headers."""
+def _slice_counts(exams: Dataset, positions: Sequence[int], most: int | None = None) -> list[int]:
+    """Returns the number of slices of each exam, all series together, from the headers.
+
+    `most` is the maximum number of slices that are used per series; None: all.
+    """
     step = -(-len(positions) // MOST_HEADERS)
-    return [exams.count_slices(position) for position in positions[::step]]
+    if most is None:
+        return [exams.count_slices(position) for position in positions[::step]]
+    shapes = [exams.shapes(position).values() for position in positions[::step]]
+    return [sum(min(slices, most) for slices, _, _ in those) for those in shapes]
 
 
 def _total(counts: Sequence[int], exams: int) -> float:

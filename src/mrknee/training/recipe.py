@@ -242,6 +242,11 @@ class Recipe(Settings):
     trained, which needs the statistics of the batch, -1 takes all, and positive numbers are
     refused."""
 
+    slices_per_series: Count | None = None
+    """Maximum number of slices of each series that an exam is trained on in an epoch. A longer
+    series is divided into as many equal segments, and one slice of each is drawn at random. Exams
+    that are only read keep all their slices. No limit if not given."""
+
     accumulate: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Gradient accumulation: batches per optimizer step. The gradient is that of the mean loss over
     the labels of these batches, also if an epoch ends with fewer."""
