@@ -94,7 +94,7 @@ def describe_allowed(schema: Mapping[str, Any]) -> str:
         if "enum" in items:
             return "some of " + ", ".join(items["enum"])
         return "a list of whole numbers" if items["type"] == "integer" else "a list of text"
-    descriptions = {"boolean": "true or false", "string": "text"}
+    descriptions = {"boolean": "true or false", "string": "text", "object": "values by name"}
     return descriptions.get(kind, kind)
 
 

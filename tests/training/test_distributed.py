@@ -19,8 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mrknee.exams import Dataset
 from mrknee.metrics.predictions import Predictions
 from mrknee.training.distributed import connected_processes
-from mrknee.training.recipe import OptimizerSettings, load_recipe
+from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings, load_recipe
 from mrknee.training.run import train
+from mrknee.transforms.settings import AugmentationSettings
 from tests.conftest import write_toy_dataset
 from tests.training.test_resumption import assert_same_run
 from tests.training.test_run import QUICK
@@ -33,6 +34,16 @@ RECIPE = QUICK.replace(
     epochs=2,
     save_every=1,
 )
+
+LEARNING = RECIPE.replace(
+    optimizer=RECIPE.optimizer.replace(stage_decay=0.7, head_learning_rate=2e-2, decay_norms=False),
+    schedule=ScheduleSettings(name="one_cycle"),
+    ema=0.5,
+    finding_weights={"acl": 2.0},
+    augmentation=AugmentationSettings(gamma=0.3, bias_field=0.3, noise=0.05),
+    slices_per_series=3,
+)
+"""Settings of learning that are off by default."""
 
 RUN = """
 import os
@@ -110,8 +121,8 @@ def launch(how: str, arguments: Arguments) -> list[tuple[int, str]]:
 @pytest.fixture(
     scope="module",
     params=[
-        (12, 6, "torchrun"),
-        (10, 5, "processes"),
+        (12, 6, "torchrun", RECIPE),
+        (10, 5, "processes", LEARNING),
     ],
     ids=["one machine, even", "two machines, uneven"],
 )
@@ -121,37 +132,38 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     Of batches of 3, two processes get 2 and 1 exams; in the uneven set, one of them gets none of an
     epoch's last batch. Some labels are missing, so a mean of means would be wrong.
     """
-    train_exams, valid_exams, how = request.param
+    train_exams, valid_exams, how, recipe = request.param
     root = tmp_path_factory.mktemp("processes")
     data = write_toy_dataset(root / "toy", train_exams, valid_exams)
     labels = (data / "train-acl.csv").read_text().splitlines()
     (data / "train-acl.csv").write_text("\n".join(labels[:-4]) + "\n")
-    train(data, root / "one", RECIPE)
-    finished = launch(how, _arguments(root, "two"))
+    train(data, root / "one", recipe)
+    finished = launch(how, _arguments(root, "two", recipe=recipe))
     assert all(status == 0 for status, _ in finished), finished
     for line in (f"valid: {valid_exams} exams", f"wrote {root / 'two'}"):
         assert sum(text.count(line) for _, text in finished) == 1, "printed once, by one process"
     return data, root / "one", root / "two"
 
 
-def _arguments(root: Path, out: str, *signals: str) -> Arguments:
+def _arguments(root: Path, out: str, *signals: str, recipe: Recipe) -> Arguments:
     """Returns the script and its arguments; a signal per process ends it after the first save."""
-    (root / "recipe.yaml").write_text(RECIPE.to_yaml())
-    assert load_recipe(str(root / "recipe.yaml")) == RECIPE
+    (root / "recipe.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(str(root / "recipe.yaml")) == recipe
     (root / "run.py").write_text(RUN)
     return (*(str(root / name) for name in ("run.py", "toy", out, "recipe.yaml")), *signals)
 
 
-@pytest.mark.parametrize("runs", [(10, 5, "processes")], indirect=True, ids=["uneven"])
+@pytest.mark.parametrize("runs", [(10, 5, "processes", LEARNING)], indirect=True, ids=["uneven"])
 def test_ended_processes_can_be_resumed(runs: Run) -> None:
     """SIGTERM and SIGUSR1 end a process at once; repeating the command gives the same result.
 
     The signals have no handlers, because a handler would wait for the other process.
     """
     root = runs[0].parent
-    ended = launch("processes", _arguments(root, "ended", "SIGTERM", "SIGUSR1"))
+    arguments = _arguments(root, "ended", "SIGTERM", "SIGUSR1", recipe=LEARNING)
+    ended = launch("processes", arguments)
     assert [status for status, _ in ended] == [-signal.SIGTERM, -signal.SIGUSR1], ended
-    again = launch("processes", _arguments(root, "ended"))
+    again = launch("processes", _arguments(root, "ended", recipe=LEARNING))
     assert [status for status, _ in again] == [0, 0], again
     starts = json.loads((root / "ended" / "environment.json").read_text())
     assert [start["after"] for start in starts] == [

@@ -27,7 +27,7 @@ def test_changed_cosine_schedule_is_noted(
     assert "now spans" not in capsys.readouterr().out
     train(toy, tmp_path / "run", recipe.replace(epochs=2), resume=True)
     jump = f"jumps from 0 to {BASE * cosine_factor(4, 6, COSINE.schedule):.3g}"
-    note = f"the cosine schedule now spans 2 epochs, so the learning rate {jump}"
+    note = f"the cosine schedule now spans 2 epochs: the learning rate {jump}"
     assert capsys.readouterr().out.count(note) == 1
 
 

@@ -14,7 +14,7 @@ from mrknee.models.prediction import predict_batches
 from mrknee.models.settings import NetworkSettings
 from mrknee.training.epoch_result import EpochResult
 from mrknee.training.loop import Objective
-from mrknee.training.optimization import cosine_factor, make_optimizer
+from mrknee.training.optimization import cosine_factor, make_optimizer, one_cycle_factor
 from mrknee.training.recipe import OptimizerSettings, ScheduleSettings, load_recipe
 from mrknee.transforms.batches import Batch, frame_exam, join
 from mrknee.transforms.preparation import Preparation
@@ -93,6 +93,22 @@ def test_cosine_factor_rises_then_falls_to_zero() -> None:
     assert factors[10] == pytest.approx(1)
     assert factors[55] == pytest.approx(0.5)
     assert factors[100] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("steps", "pct_start"), [(40, 0.3), (37, 0.25), (3, 0.3), (1, 0.5)])
+def test_one_cycle_is_torchs(steps: int, pct_start: float) -> None:
+    """Every step has the learning rate of PyTorch's OneCycleLR, relative to its maximum."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    torchs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.3, total_steps=steps, pct_start=pct_start, cycle_momentum=False
+    )
+    settings = ScheduleSettings(name="one_cycle", pct_start=pct_start)
+    for step in range(steps):
+        expected = optimizer.param_groups[0]["lr"]
+        assert 0.3 * one_cycle_factor(step, steps, settings) == pytest.approx(expected, rel=1e-12)
+        optimizer.step()
+        if step + 1 < steps:
+            torchs.step()
 
 
 def test_auc_of_one_class_is_nan() -> None:

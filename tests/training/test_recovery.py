@@ -211,6 +211,22 @@ def test_lost_settings_are_read_from_the_state(
     assert_same_run(finished[1], out)
 
 
+@pytest.mark.parametrize("settings_are", ["intact", "truncated"])
+def test_a_state_of_a_version_with_fewer_settings_is_resumed(
+    settings_are: str, finished: Run, interrupted: Path, tmp_path: Path
+) -> None:
+    """A setting that the state doesn't have counts as its default."""
+    out = copy(interrupted, tmp_path)
+    saved = torch.load(RunFolder(out).state, weights_only=True)
+    del saved["done"]["settings"]["optimizer"]["decay_norms"]
+    torch.save(saved, RunFolder(out).state)
+    if settings_are == "truncated":
+        damage(out / "settings.yaml", "cut")
+    train(finished[0], out, RECIPE, resume=True)
+    assert latest_start(out)["after"] == {"epochs": 2, "batches": 0}
+    assert_same_run(finished[1], out)
+
+
 def assign_to_another_run(folder: Path) -> None:
     """Makes a model look like that of another run: doubled weights, another identity."""
     model = load_checkpoint(folder)

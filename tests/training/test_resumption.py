@@ -64,6 +64,19 @@ class KilledError(Exception):
 PLATEAU = ScheduleSettings(name="plateau", patience=0, factor=0.5, threshold=0.9)
 
 
+LEARNING = {
+    "network": OFTEN.network.replace(drop_path=0.3),
+    "optimizer": OFTEN.optimizer.replace(
+        stage_decay=0.7, head_learning_rate=3e-3, decay_norms=False
+    ),
+    "schedule": ScheduleSettings(name="one_cycle"),
+    "ema": 0.8,
+    "finding_weights": {"acl": 2.0},
+    "augmentation": AugmentationSettings(gamma=0.3, bias_field=0.3, noise=0.05),
+    "slices_per_series": 3,
+}
+
+
 UNEVEN = {"batch_exams": 3, "batch_slices": 24, "accumulate": 2, "save_every": 1}
 
 
@@ -75,10 +88,15 @@ UNEVEN = {"batch_exams": 3, "batch_slices": 24, "accumulate": 2, "save_every": 1
         ({"schedule": PLATEAU}, 6, (1, 4)),
         ({"workers": 2}, 5, (1, 2)),
         ({"precision": "bf16-mixed"}, 3, (0, 6)),
+        (LEARNING, 3, (0, 6)),
+        ({"average_last": 2}, 5, (1, 2)),
         (UNEVEN, 1, (0, 2)),
         (UNEVEN, 4, (1, 2)),
     ],
-    ids=["early", "between epochs", "plateau", "workers", "bfloat16", "uneven", "uneven later"],
+    ids=[
+        *("early", "between epochs", "plateau", "workers", "bfloat16"),
+        *("learning settings", "average of epochs", "uneven", "uneven later"),
+    ],
 )
 def test_run_stopped_after_a_save_resumes_exactly(
     toy: Path,

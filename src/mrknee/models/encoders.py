@@ -17,6 +17,7 @@ import timm
 import torch
 import torchvision  # type: ignore[import-untyped]
 from jaxtyping import Float
+from timm.layers.drop import DropPath
 from timm.layers.norm import LayerNorm2d
 from timm.models import PretrainedCfg, group_parameters
 from torch import Tensor, nn
@@ -194,7 +195,12 @@ class Encoder(nn.Module):
 
 
 def build_encoders(
-    name: str, weights: str, count: int, maps: Sequence[int] = (), channels: int = 0
+    name: str,
+    weights: str,
+    count: int,
+    maps: Sequence[int] = (),
+    channels: int = 0,
+    drop_path: float = 0.0,
 ) -> list[Encoder]:
     """Builds several encoders: copies of a pretrained one, or different random ones.
 
@@ -205,15 +211,16 @@ def build_encoders(
         count: number of encoders.
         maps: indices of the feature maps to use; see `Encoder`.
         channels: channels of the neck; see `Encoder`. Its weights are random and equal.
+        drop_path: probability of skipping the last residual block (timm's `drop_path_rate`).
 
     Raises:
-        MrkneeError: there is no such encoder or feature map, or the weights are unavailable or
-            don't fit.
+        MrkneeError: there is no such encoder or feature map, the weights are unavailable or don't
+            fit, or the encoder has no residual blocks to skip.
     """
     check_name(name)
     if weights == NONE:
-        return [_build(name, weights, maps, channels) for _ in range(count)]
-    first = _build(name, weights, maps, channels)
+        return [_build(name, weights, maps, channels, drop_path) for _ in range(count)]
+    first = _build(name, weights, maps, channels, drop_path)
     return [first, *(copy.deepcopy(first) for _ in range(count - 1))]
 
 
@@ -263,13 +270,17 @@ def _timm_config(name: str) -> PretrainedCfg | None:
         return None
 
 
-def _build(name: str, weights: str, maps: Sequence[int], channels: int) -> Encoder:
+def _build(
+    name: str, weights: str, maps: Sequence[int], channels: int, drop_path: float
+) -> Encoder:
     if name == ALEXNET:
+        if drop_path:
+            raise _no_drop_path(name)
         encoder = Encoder(_alexnet_body(), ALEXNET_INPUT, maps, channels)
     else:
         config = timm.get_pretrained_cfg(name)
         assert config is not None  # noqa: S101 - for the type checker: the name was checked
-        body = _timm_body(name, weights == DOWNLOAD)
+        body = _timm_body(name, weights == DOWNLOAD, drop_path)
         try:
             encoder = Encoder(body, config.input_size[1:], maps, channels)
         except SettingsError:
@@ -299,6 +310,16 @@ def _not_usable(name: str, fault: Exception) -> MrkneeError:
     )
 
 
+def _no_drop_path(name: str) -> MrkneeError:
+    return SettingsError(
+        "the encoder has no stochastic depth",
+        code="setting",
+        expected="network.drop_path 0, or an encoder of timm that takes drop_path_rate, such as "
+        "ResNets, EfficientNets, ConvNeXts and vision transformers",
+        found=f"network.drop_path above 0 with {name}",
+    )
+
+
 def _alexnet_body() -> nn.Sequential:
     """Builds AlexNet's feature layers with random weights, without its 55 million other weights."""
     with torch.device("meta"):
@@ -310,17 +331,19 @@ def _alexnet_body() -> nn.Sequential:
     return body
 
 
-def _timm_body(name: str, pretrained: bool) -> nn.Module:
+def _timm_body(name: str, pretrained: bool, drop_path: float) -> nn.Module:
     if not pretrained:
-        return _create(name)
+        return _create(name, drop_path)
     address = timm_address(name)
     if Path(address).is_file():  # a cached file: without its path timm would query the site
-        return _create(name, pretrained=True, file=address)
+        return _create(name, drop_path, pretrained=True, file=address)
     with downloading(address):
-        return _create(name, pretrained=True)
+        return _create(name, drop_path, pretrained=True)
 
 
-def _create(name: str, pretrained: bool = False, file: str | None = None) -> nn.Module:
+def _create(
+    name: str, drop_path: float, pretrained: bool = False, file: str | None = None
+) -> nn.Module:
     """Creates a model without classifier and pooling, for any image size if timm supports it."""
     create = partial(
         timm.create_model,
@@ -329,14 +352,20 @@ def _create(name: str, pretrained: bool = False, file: str | None = None) -> nn.
         pretrained_cfg_overlay=None if file is None else {"file": file},
         num_classes=0,
         global_pool="",
+        drop_path_rate=drop_path or None,  # not every model takes it; timm omits None
     )
     try:
         try:
-            return create(dynamic_img_size=True)
+            body = create(dynamic_img_size=True)
         except TypeError:  # only vision transformers have this setting; most others don't need it
-            return create()
+            body = create()
     except (AssertionError, AttributeError, NotImplementedError, TypeError) as fault:
+        if drop_path and "drop_path_rate" in str(fault):
+            raise _no_drop_path(name) from fault
         raise _not_usable(name, fault) from fault  # the model requires its classifier
+    if drop_path and not any(isinstance(module, DropPath) for module in body.modules()):
+        raise _no_drop_path(name)  # the model takes the setting and ignores it
+    return body
 
 
 def _feature_maps(body: nn.Module, pictures: Tensor, indices: Sequence[int]) -> list[Tensor]:

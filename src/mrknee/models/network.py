@@ -102,7 +102,12 @@ class Network(nn.Module):
         self.series = series
         names = (SHARED,) if settings.shared_encoder else series.names
         built = build_encoders(
-            settings.encoder, weights, len(names), settings.feature_maps, settings.channels
+            settings.encoder,
+            weights,
+            len(names),
+            settings.feature_maps,
+            settings.channels,
+            settings.drop_path,
         )
         self.width = built[0].width
         self.encoders = nn.ModuleDict(dict(zip(names, built, strict=True)))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from mrknee.settings import Settings, cannot_be_used
+from mrknee.settings import Settings, invalid_setting
 
 SlicePooling = Literal[
     "max", "mean", "attention", "evidence", "evidence_logsumexp", "finding_attention"
@@ -33,7 +33,7 @@ class NetworkSettings(Settings):
     """Architecture of the network; the defaults give the reference network."""
 
     section: ClassVar[str] = "network"
-    added: ClassVar[frozenset[str]] = frozenset({"feature_maps", "channels"})
+    added: ClassVar[frozenset[str]] = frozenset({"feature_maps", "channels", "drop_path"})
 
     encoder: Annotated[str, Field(min_length=1)] = "alexnet"
     """Name of the encoder, which turns each slice into features: one listed by `mrknee encoders`,
@@ -78,17 +78,22 @@ class NetworkSettings(Settings):
     """Probability with which each pooled feature is set to 0 during training (each channel of a
     slice, if scores are pooled)."""
 
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth: probability with which the last residual block of an encoder is skipped for
+    a slice during training; timm sets lower ones for the blocks before it. Possible for the models
+    of timm that take `drop_path_rate`, not for alexnet."""
+
     @model_validator(mode="after")
     def _refuse_maps_without_channels(self) -> Any:  # noqa: ANN401  # itself
         maps = self.feature_maps
         if len(maps) > 1 and not self.channels:
-            raise cannot_be_used(
+            raise invalid_setting(
                 "network.channels",
                 expected="1 or more: several feature maps are reduced to equal channels",
                 found=f"{self.channels}, with network.feature_maps {list(maps)}",
             )
         if maps != tuple(sorted(set(maps))):
-            raise cannot_be_used(
+            raise invalid_setting(
                 "network.feature_maps",
                 expected="different indices in increasing order",
                 found=str(list(maps)),

@@ -10,6 +10,7 @@ To read the code, start with `run`, then `loop`.
 - `estimate`, `memory`, `out_of_memory`: estimated peak memory and time per epoch, free memory,
   and the error when memory runs out.
 - `loss`, `optimization`: the masked, weighted multi-task loss; optimizer and learning rate.
+  `parameter_groups` holds rates per stage, `averaging` the average of the weights.
 - `loop`: optimizer steps and validation, epoch by epoch; its state can be saved and restored.
   `epoch_result` holds the predictions of an epoch, `distributed` connects several processes.
 - `run_writer`, `loggers`: files written during training; TensorBoard, W&B, MLflow.

@@ -72,7 +72,7 @@ def add_settings(parser: Parser, recipe: str = "default") -> None:
             type=partial(_value, schema),
             metavar=_metavar(schema),
             default=argparse.SUPPRESS,
-            help=_help(schema, defaults[name]),
+            help=_help(schema, defaults.get(name)),  # values by name have no single default
         )
 
 

@@ -135,7 +135,7 @@ def estimate(
         processes: number of processes that share a batch, on all machines.
     """
     device = device_here()
-    train_counts = _slice_counts(parts.train, parts.train_positions)
+    train_counts = _slice_counts(parts.train, parts.train_positions, recipe.slices_per_series)
     selection_counts = _slice_counts(parts.selection, parts.selection_positions)
     batch = max(
         _largest_batch(counts, recipe, processes) for counts in (train_counts, selection_counts)
@@ -183,6 +183,10 @@ def _peak_memory(network: Network, recipe: Recipe, probe: Probe, batch: int, dev
     pixels = recipe.preparation.crop**2
     trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
     states = {"adam": 2, "adamw": 2, "sgd": 1}[recipe.optimizer.name]
+    # copies of the weights: the average, and the epochs that it is computed from
+    copies = 0 if recipe.ema is None else 1
+    copies += 0 if recipe.average_last is None else 1 + min(recipe.average_last, recipe.epochs)
+    averages = copies * sum(p.nbytes for p in network.parameters())
     training = (
         trained * (1 + states)  # gradients and the optimizer's averages
         + batch * pixels * 5  # bytes, and float32
@@ -192,13 +196,19 @@ def _peak_memory(network: Network, recipe: Recipe, probe: Probe, batch: int, dev
     # validation saves nothing for gradients
     inference = SLICES_AT_ONCE.get(device, batch) * 3 * probe.largest
     validation = trained * states + batch * (pixels * 5 + probe.feature_map) + inference
-    return max(training, validation)
+    return averages + max(training, validation)
 
 
-def _slice_counts(exams: Dataset, positions: Sequence[int]) -> list[int]:
-    """Returns the number of slices of each exam, all series together, from the headers."""
+def _slice_counts(exams: Dataset, positions: Sequence[int], most: int | None = None) -> list[int]:
+    """Returns the number of slices of each exam, all series together, from the headers.
+
+    `most` is the maximum number of slices that are used per series; None: all.
+    """
     step = -(-len(positions) // MAX_HEADERS)
-    return [exams.count_slices(position) for position in positions[::step]]
+    if most is None:
+        return [exams.count_slices(position) for position in positions[::step]]
+    shapes = [exams.shapes(position).values() for position in positions[::step]]
+    return [sum(min(slices, most) for slices, _, _ in those) for those in shapes]
 
 
 def _total(counts: Sequence[int], exams: int) -> float:

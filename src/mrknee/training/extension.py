@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isclose
 
-from mrknee.training.optimization import cosine_factor
+from mrknee.training.optimization import FACTORS
 from mrknee.training.recipe import Recipe
 
 
@@ -18,7 +18,7 @@ def extension_note(
         epochs_before: `epochs` at the last start.
         rate: current learning rate of the run.
         step: number of finished optimizer steps.
-        steps: optimizer steps of the extended run, the length of the cosine schedule.
+        steps: optimizer steps of the extended run, the length of the schedule.
 
     Returns:
         A sentence; None if the number of epochs is the same or has no other effect.
@@ -31,10 +31,11 @@ def extension_note(
         )
     # compare rates, not epochs: a start that was killed before it saved a state has changed
     # `epochs` in settings.yaml, but not the learning rate
-    if schedule.name != "cosine" or isclose(rate, base * cosine_factor(step, steps, schedule)):
+    factor_of = FACTORS.get(schedule.name)
+    if factor_of is None or isclose(rate, base * factor_of(step, steps, schedule)):
         return None
     return (
-        f"the cosine schedule now spans {recipe.epochs} epochs, so the learning rate jumps from "
-        f"{rate:.3g} to {base * cosine_factor(step + 1, steps, schedule):.3g}; the result differs "
+        f"the {schedule.name} schedule now spans {recipe.epochs} epochs: the learning rate jumps "
+        f"from {rate:.3g} to {base * factor_of(step + 1, steps, schedule):.3g}; the result differs "
         f"from that of a new run of {recipe.epochs} epochs"
     )

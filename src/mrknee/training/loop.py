@@ -22,10 +22,12 @@ from torch.utils.data import DataLoader
 from mrknee.errors import MrkneeError, TrainingError
 from mrknee.models.network import Network
 from mrknee.models.prediction import device_here
+from mrknee.training.averaging import WeightAverage
 from mrknee.training.distributed import Processes, gather
 from mrknee.training.epoch_result import EpochResult
-from mrknee.training.loss import summed_loss
-from mrknee.training.optimization import cosine_factor, make_optimizer
+from mrknee.training.loss import label_weights, summed_loss
+from mrknee.training.optimization import FACTORS, make_optimizer
+from mrknee.training.parameter_groups import parameter_groups
 from mrknee.training.recipe import Recipe
 from mrknee.transforms.batches import Batch, EpochBatches, raise_if_error
 from mrknee.transforms.preparation import Preparation
@@ -68,15 +70,21 @@ class Objective(nn.Module):
         network: the network.
         preparation: converts slices to the network's input.
         pos_weight: float32 (findings,): weight of the positive labels of each finding.
+        weight: float32 (findings,): weight of all labels of each finding; None: 1.
     """
 
     def __init__(
-        self, network: Network, preparation: Preparation, pos_weight: Float[Tensor, " findings"]
+        self,
+        network: Network,
+        preparation: Preparation,
+        pos_weight: Float[Tensor, " findings"],
+        weight: Float[Tensor, " findings"] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.preparation = network, preparation
         self.findings = network.findings
         self.register_buffer("pos_weight", pos_weight, persistent=False)
+        self.register_buffer("weight", weight, persistent=False)
 
     def forward(
         self, batch: Batch
@@ -84,7 +92,7 @@ class Objective(nn.Module):
         """Returns the loss summed over the batch's known labels, its logits, and its labels."""
         if len(batch):
             logits = self.network(batch.prepared(self.preparation), batch.lengths).float()
-            loss = summed_loss(logits, batch.labels, self.pos_weight)  # type: ignore[arg-type]  # a buffer
+            loss = summed_loss(logits, batch.labels, self.pos_weight, self.weight)  # type: ignore[arg-type]  # buffers
             return loss, logits, batch.labels
         # an empty batch contributes nothing, but every parameter needs a gradient
         trained = [p.sum() for p in self.parameters() if p.requires_grad]
@@ -100,7 +108,7 @@ class TrainingLoop:
         recipe: the settings.
         pos_weight: float32 (findings,), from the exams trained on; used in the validation loss too,
             so that the two losses can be compared and no validation label influences training.
-        steps: optimizer steps of the complete run: the length of the cosine schedule.
+        steps: optimizer steps of the complete run: the length of the schedule.
         precision: arithmetic of encoders and head.
         processes: rank and number of the processes that train together.
 
@@ -124,12 +132,19 @@ class TrainingLoop:
         self.network, self.recipe, self.steps = network, recipe, steps
         self.processes = Processes() if processes is None else processes
         self.device = device_here()
-        self.objective = Objective(network, Preparation.of(recipe.preparation), pos_weight).to(
-            self.device
-        )
+        weight = label_weights(recipe.finding_weights, network.findings)
+        preparation = Preparation.of(recipe.preparation)
+        self.objective = Objective(network, preparation, pos_weight, weight).to(self.device)
+        self.average = WeightAverage.of(network, recipe)
+        self._evaluated = self.objective  # the network as it is, or with averaged weights
+        if self.average is not None:
+            averaged = self.average.network
+            self._evaluated = Objective(averaged, preparation, pos_weight, weight).to(self.device)
         self.findings = self.objective.findings
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(self.parameters, recipe.optimizer)
+        groups = parameter_groups(network, recipe.optimizer)
+        self.optimizer = make_optimizer(groups, recipe.optimizer)
+        self._rates: list[float] = [group["lr"] for group in groups]  # without the schedule
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         if recipe.schedule.name == "plateau":
             self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -150,8 +165,17 @@ class TrainingLoop:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """The learning rate of the next step: `optimizer.learning_rate` and the schedule.
+
+        Groups of parameters with other rates have other multiples of it.
+        """
+        multiple = self.recipe.optimizer.learning_rate / self._rates[0]
+        return float(self.optimizer.param_groups[0]["lr"]) * multiple
+
+    @property
+    def evaluated_network(self) -> Network:
+        """The network that is evaluated and saved; with an average, it has averaged weights."""
+        return self._evaluated.network
 
     def state(self) -> dict[str, Any]:
         """Returns the state needed to continue training: tensors and plain values."""
@@ -160,6 +184,7 @@ class TrainingLoop:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "plateau": None if self.plateau is None else self.plateau.state_dict(),
+            "average": None if self.average is None else self.average.state(),
             "step": self.step,
             "train_result": self.train_result.state(),
         }
@@ -171,6 +196,8 @@ class TrainingLoop:
         self.scaler.load_state_dict(state["scaler"])
         if self.plateau is not None:
             self.plateau.load_state_dict(state["plateau"])
+        if self.average is not None:
+            self.average.restore(state["average"], self.network)
         self.epoch, self._batches, self.step = epoch, batches, state["step"]
         if batches:
             self.train_result.restore(state["train_result"])
@@ -199,6 +226,8 @@ class TrainingLoop:
                 self._batches == 0 and callbacks.should_stop()
             ):
                 self._train_epoch(module, training, callbacks)
+                if self.average is not None:
+                    self.average.add_epoch(self.network)
                 self._validate(validation, callbacks)
                 rate = self.learning_rate
                 if self.plateau is not None:
@@ -271,23 +300,26 @@ class TrainingLoop:
         self.scaler.update()
         self.optimizer.zero_grad()
         self.step += 1
+        if self.average is not None:
+            self.average.add_step(self.network)
         self._set_learning_rate()
 
     def _set_learning_rate(self) -> None:
-        if self.recipe.schedule.name == "cosine":
-            factor = cosine_factor(self.step, self.steps, self.recipe.schedule)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.recipe.optimizer.learning_rate * factor
+        factor_of = FACTORS.get(self.recipe.schedule.name)
+        if factor_of is not None:
+            factor = factor_of(self.step, self.steps, self.recipe.schedule)
+            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
 
     @torch.inference_mode()
     def _validate(self, loader: Loader, callbacks: Callbacks) -> None:
         self.valid_result = EpochResult(self.findings)
-        self.objective.eval()
+        self._evaluated.eval()
         total = len(loader)
         for index, loaded in enumerate(loader):
             batch = raise_if_error(loaded).to(self.device, non_blocking=True)
             with self._autocast():
-                self._record_batch(self.objective(batch), batch, self.valid_result)
+                self._record_batch(self._evaluated(batch), batch, self.valid_result)
             self._stop_if_loss_nonfinite("validation", index, self.valid_result)
             callbacks.on_validation_batch_end(self, index + 1, total)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mrknee.errors import DataError
+from mrknee.settings import invalid_setting
 
 
 def positive_weights(
@@ -42,17 +45,44 @@ def positive_weights(
     return torch.from_numpy(negatives / positives).float()
 
 
+def label_weights(
+    given: Mapping[str, float] | None, findings: Sequence[str]
+) -> Float[Tensor, " findings"] | None:
+    """Returns the weight of each finding's labels in the loss; None if all are equal to 1.
+
+    Args:
+        given: finding -> weight, the setting `finding_weights`; others have the weight 1.
+        findings: names of the learned findings, in order.
+
+    Raises:
+        SettingsError: a weight is given for a finding that is not learned.
+    """
+    if not given:
+        return None
+    unknown = [name for name in given if name not in findings]
+    if unknown:
+        raise invalid_setting(
+            "finding_weights",
+            expected=f"some of the learned findings: {', '.join(findings)}",
+            found=", ".join(unknown),
+        )
+    return torch.tensor([given.get(name, 1.0) for name in findings])
+
+
 def summed_loss(
     logits: Float[Tensor, "exams findings"],
     labels: Float[Tensor, "exams findings"],
     pos_weight: Float[Tensor, " findings"],
+    weight: Float[Tensor, " findings"] | None = None,
 ) -> Float[Tensor, ""]:
     """Returns the sum of the weighted cross-entropy over the known labels; 0 if there are none.
+
+    `pos_weight` multiplies the part of a positive label, `weight` the loss of every label.
 
     Sums over parts of a batch add up to the sum over the batch; means don't if labels are missing.
     """
     known = ~torch.isnan(labels)
     losses = functional.binary_cross_entropy_with_logits(
-        logits, labels.nan_to_num(), pos_weight=pos_weight, reduction="none"
+        logits, labels.nan_to_num(), weight, pos_weight=pos_weight, reduction="none"
     )
     return (losses * known).sum()

@@ -148,7 +148,13 @@ def make_loader(
     """
     augmentation = recipe.augmentation if training and recipe.augmentation.any else None
     return load_batches(
-        ExamDataset(exams, Preparation.of(recipe.preparation), augmentation, recipe.seed),
+        ExamDataset(
+            exams,
+            Preparation.of(recipe.preparation),
+            augmentation,
+            recipe.seed,
+            recipe.slices_per_series if training else None,
+        ),
         positions,
         recipe.batch_exams,
         batch_slices=recipe.batch_slices,

@@ -55,16 +55,30 @@ class OptimizerSettings(Settings):
     clip_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Maximum norm of the gradients, which are scaled down to it; 0 turns clipping off."""
 
+    stage_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Layer-wise decay of the learning rate of the encoders: the last stage has `learning_rate`
+    times this factor, the stage before it times its square, and so on down to the input. Everything
+    outside the encoders keeps the full rate. 1 gives all stages the same rate."""
+
+    head_learning_rate: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Initial learning rate of everything outside the encoders, such as the last layer and
+    attention; `learning_rate` if not given. The schedule changes both by the same factors."""
+
+    decay_norms: bool = True
+    """Apply weight decay also to biases, to the weights of normalisation layers, and to what timm
+    excludes for the encoder, such as position embeddings."""
+
 
 class ScheduleSettings(Settings):
     """Settings of the learning rate; the defaults are those of the reference system."""
 
     section: ClassVar[str] = "schedule"
 
-    name: Literal["plateau", "cosine", "constant"] = "plateau"
+    name: Literal["plateau", "cosine", "one_cycle", "constant"] = "plateau"
     """`plateau` (cut by `factor` when the selection loss has not fallen by the relative `threshold`
-    for more than `patience` epochs), `cosine` (to 0 at the last step, after a linear `warmup`), or
-    `constant`."""
+    for more than `patience` epochs), `cosine` (to 0 at the last step, after a linear `warmup`),
+    `one_cycle` (PyTorch's OneCycleLR: half a cosine up to `learning_rate` in the share `pct_start`
+    of the steps, then half a cosine down; momentum stays), or `constant`."""
 
     patience: EpochsOrNone = 3
     """Patience of plateau, in epochs."""
@@ -77,6 +91,10 @@ class ScheduleSettings(Settings):
 
     warmup: ShareOrNone = 0.0
     """Share of all steps in which the learning rate rises from 0, for cosine."""
+
+    pct_start: Share = 0.3
+    """Share of all steps in which the learning rate rises, for one_cycle. It starts at a 25th of
+    `learning_rate` and ends at a 10,000th of that start."""
 
 
 class SelectionSettings(Settings):
@@ -202,6 +220,11 @@ class Recipe(Settings):
     """Weight of the positive exams of each finding: `balanced` (negatives / positives among the
     exams trained on), or `none` (1)."""
 
+    finding_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] | None = None
+    """Weight of each finding's labels in the loss, for example {acl: 2.0}; findings that are not
+    named have 1. As in PyTorch's BCEWithLogitsLoss, the mean is over labels, not over weights, so
+    larger weights give larger gradients."""
+
     epochs: Epochs = 50
     """Maximum number of epochs."""
 
@@ -219,9 +242,23 @@ class Recipe(Settings):
     trained, which needs the statistics of the batch, -1 takes all, and positive numbers are
     refused."""
 
+    slices_per_series: Count | None = None
+    """Maximum number of slices of each series that an exam is trained on in an epoch. A longer
+    series is divided into as many equal segments, and one slice of each is drawn at random. Exams
+    that are only read keep all their slices. No limit if not given."""
+
     accumulate: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Gradient accumulation: batches per optimizer step. The gradient is that of the mean loss over
     the labels of these batches, also if an epoch ends with fewer."""
+
+    ema: Share | None = None
+    """Decay per optimizer step of an exponential moving average of the weights, such as 0.999. The
+    averaged weights are those that are evaluated, selected and saved. Not used if not given."""
+
+    average_last: Count | None = None
+    """Number of epochs whose final weights are averaged, the current epoch included. The averaged
+    weights are those that are evaluated, selected and saved. The state for --resume contains the
+    weights of all these epochs. Not used if not given."""
 
     seed: Annotated[int, Field(ge=SEED.low, le=SEED.high)] = 0
     """Seed of weights, splits, shuffling and augmentation."""
@@ -285,6 +322,13 @@ class Recipe(Settings):
                 "network.batchnorm frozen",
                 found=f"slices_at_once {self.slices_at_once}, network.batchnorm trained",
                 advice="to save memory with trained statistics, reduce batch_exams or batch_slices",
+            )
+        if self.ema is not None and self.average_last is not None:
+            raise SettingsError(
+                "ema and average_last can't be used together",
+                code="setting",
+                expected="one average of the weights: over steps (ema) or epochs (average_last)",
+                found=f"ema {self.ema:g}, average_last {self.average_last}",
             )
         return self
 

@@ -32,7 +32,8 @@ from mrknee.untrusted import read_bytes, read_json
 
 CHANGEABLE_SETTINGS = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
 """Settings that a resumed run may change, because they don't affect what an epoch computes
-(`slices_at_once` affects its rounding only)."""
+(`slices_at_once` affects its rounding only, and with `network.drop_path` which blocks are
+skipped)."""
 
 _MAX_TEXT_BYTES = 32_000_000  # limit of text files in a run folder; split.csv: a line per exam
 
@@ -215,12 +216,17 @@ def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> RunProgress:
 
 
 def _changed_settings(before: dict[str, Any] | None, recipe: Recipe) -> list[str]:
-    """Returns the settings that differ from those before although a run must keep them.
-
-    Settings that an earlier version of mrknee didn't have are not compared.
-    """
-    before, now = before or {}, recipe.to_dict()
+    """Returns the settings that differ from those before although a run must keep them."""
+    before, now = _with_defaults(before) or {}, recipe.to_dict()
     return [n for n in before if n in now and n not in CHANGEABLE_SETTINGS and before[n] != now[n]]
+
+
+def _with_defaults(settings: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns saved settings with the defaults of those that an earlier version didn't have."""
+    try:
+        return None if settings is None else Recipe.model_validate(settings).to_dict()
+    except MrkneeError:  # a setting that this version no longer has
+        return settings
 
 
 def run_identity(out: Path, recipe: Recipe, split: str) -> str:
@@ -275,13 +281,13 @@ def previous_settings(out: Path, recipe: Recipe, progress: RunProgress) -> dict[
     """
     file = RunFolder(out).settings
     if _is_truncated(file, recipe.to_yaml()):
-        return progress.settings
+        return _with_defaults(progress.settings)
     try:
         return load_recipe(str(file)).to_dict()
     except MrkneeError:
         if progress.settings is None:
             raise
-        return progress.settings
+        return _with_defaults(progress.settings)
 
 
 def has_same_exams(out: Path, split: str, progress: RunProgress) -> bool:

@@ -58,7 +58,7 @@ from mrknee.training.estimate import estimate, slices_at_once
 from mrknee.training.evaluation import evaluate_best, predict_best
 from mrknee.training.loggers import suppress_writer_tracebacks
 from mrknee.training.loop import Precision, TrainingLoop
-from mrknee.training.loss import positive_weights
+from mrknee.training.loss import label_weights, positive_weights
 from mrknee.training.out_of_memory import (
     convert_memory_errors,
     describe_last_kill,
@@ -134,6 +134,7 @@ def _train(
     torch.manual_seed(recipe.seed)
     network, transfer = _create_network(recipe, parts, resumed=start.state is not None)
     pos_weight = _pos_weight(recipe, parts)
+    label_weights(recipe.finding_weights, network.findings)  # refused before anything is written
     share = (processes.rank, processes.world_size)
     training = make_loader(parts.train, parts.train_positions, recipe, training=True, share=share)
     validation = make_loader(parts.selection, parts.selection_positions, recipe, share=share)

@@ -161,7 +161,9 @@ class RunWriter:
             folders.append(RunFolder(self.out).epochs / _epoch_name(self.rows[-1]))
         provenance = {**self.provenance, "epoch": loop.epoch, "metrics": plain(metrics)}
         for folder in folders if self.writes else ():
-            save_checkpoint(folder, loop.network, loop.recipe.preparation.to_dict(), provenance)
+            save_checkpoint(
+                folder, loop.evaluated_network, loop.recipe.preparation.to_dict(), provenance
+            )
         if self.writes:
             write_metrics(self.out, self.rows)
         row = self.rows[-1]

@@ -20,8 +20,10 @@ from torch.utils.data import Dataset as TorchDataset
 from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_SERIES, Dataset, Exam, Exams
 from mrknee.transforms.augmentation import apply_view, draw_views
+from mrknee.transforms.intensity import apply_intensity, draw_intensities
 from mrknee.transforms.preparation import Preparation
 from mrknee.transforms.settings import AugmentationSettings
+from mrknee.transforms.slice_sampling import draw_slices
 from mrknee.workers import ignore_interrupts
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux keeps shared memory; not a temporary file
@@ -188,22 +190,37 @@ def frame_exam(
     augmentation: AugmentationSettings | None = None,
     seed: int = 0,
     epoch: int = 0,
+    slices_per_series: int | None = None,
 ) -> Sample:
-    """Frames an exam's series; with an augmentation, random views of them."""
+    """Frames an exam's series; with an augmentation, random views of them.
+
+    With `slices_per_series`, longer series are reduced to randomly drawn slices (`draw_slices`).
+    """
+    names = exam.series.names
+    stacks = dict(exam.stacks)
+    if slices_per_series is not None:
+        for name, stack in stacks.items():
+            place = names.index(name)
+            stacks[name] = stack[
+                draw_slices(len(stack), slices_per_series, seed, epoch, exam.id, place)
+            ]
     if augmentation is None:
         slices = {
             name: preparation.frame(torch.from_numpy(np.array(preparation.trim(stack))))
-            for name, stack in exam.stacks.items()
+            for name, stack in stacks.items()
         }
     else:
         views = draw_views(augmentation, seed, epoch, exam.id)
         planes = exam.series.planes
         slices = {
             name: apply_view(stack, views[planes[name]], preparation)
-            for name, stack in exam.stacks.items()
+            for name, stack in stacks.items()
         }
+        if augmentation.changes_grey:
+            changes = draw_intensities(augmentation, seed, epoch, exam.id, names)
+            slices = {name: apply_intensity(slices[name], changes[name]) for name in slices}
     labels = torch.tensor(list(exam.labels.values()), dtype=torch.float32)
-    return Sample(exam.id, slices, labels, exam.series.names)
+    return Sample(exam.id, slices, labels, names)
 
 
 class ExamDataset(TorchDataset[Sample | MrkneeError]):
@@ -217,6 +234,8 @@ class ExamDataset(TorchDataset[Sample | MrkneeError]):
         preparation: the preparation for framing.
         augmentation: the augmentation for training; None for evaluation.
         seed: seed of the random draws.
+        slices_per_series: maximum number of slices per series, drawn at random, for training; None
+            takes all.
     """
 
     def __init__(
@@ -225,15 +244,31 @@ class ExamDataset(TorchDataset[Sample | MrkneeError]):
         preparation: Preparation,
         augmentation: AugmentationSettings | None = None,
         seed: int = 0,
+        slices_per_series: int | None = None,
     ) -> None:
         self.exams, self.preparation = exams, preparation
         self.augmentation, self.seed = augmentation, seed
+        self.slices_per_series = slices_per_series
+
+    def count_slices(self, position: int) -> int:
+        """Counts the slices that are used of an exam; for a `Dataset` only headers are read."""
+        if isinstance(self.exams, Dataset):
+            counts = [slices for slices, _, _ in self.exams.shapes(position).values()]
+        else:
+            counts = [len(stack) for stack in self.exams[position].stacks.values()]
+        most = self.slices_per_series
+        return sum(counts) if most is None else sum(min(count, most) for count in counts)
 
     def __getitem__(self, epoch_and_position: tuple[int, int]) -> Sample | MrkneeError:
         epoch, position = epoch_and_position
         try:
             return frame_exam(
-                self.exams[position], self.preparation, self.augmentation, self.seed, epoch
+                self.exams[position],
+                self.preparation,
+                self.augmentation,
+                self.seed,
+                epoch,
+                self.slices_per_series,
             )
         except MrkneeError as error:  # see `raise_if_error`
             return error
@@ -351,7 +386,7 @@ def load_batches(
         workers = 0
     slices = None
     if batch_slices is not None:
-        slices = {p: _count_slices(dataset.exams, p) for p in positions}
+        slices = {p: dataset.count_slices(p) for p in positions}
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # torch's types don't know datasets that are collated
         batch_sampler=EpochBatches(
@@ -362,13 +397,6 @@ def load_batches(
         worker_init_fn=ignore_interrupts,
         persistent_workers=workers > 0 and shuffle_seed is not None,
     )
-
-
-def _count_slices(exams: Exams, position: int) -> int:
-    """Counts the slices of an exam over all series; for a `Dataset` only headers are read."""
-    if isinstance(exams, Dataset):
-        return exams.count_slices(position)
-    return sum(map(len, exams[position].stacks.values()))
 
 
 def _can_start_workers() -> bool:

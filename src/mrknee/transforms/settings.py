@@ -100,7 +100,7 @@ class PreparationSettings(Settings):
 class AugmentationSettings(Settings):
     """Random augmentation of training exams; the defaults are those of the reference system.
 
-    If `rotation`, `translation` and `mirror` are all 0, exams are not augmented.
+    If all settings except `draw` are 0, exams are not augmented.
     """
 
     section: ClassVar[str] = "augmentation"
@@ -123,7 +123,31 @@ class AugmentationSettings(Settings):
     plane and flips sagittal slices front to back, as the published code does (left and right then
     disagree between planes)."""
 
+    gamma: Annotated[float, Field(ge=0, le=9)] = 0.0
+    """Range of the exponent of the grey values, drawn log-uniformly from 1 / (1 + gamma) to 1 +
+    gamma, once per exam."""
+
+    bias_field: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Maximum coefficient of a smooth field that multiplies the grey values, drawn per series: the
+    exponential of a polynomial of order 3, as in TorchIO's RandomBiasField, whose default is
+    0.5."""
+
+    noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Maximum standard deviation of Gaussian noise, as a fraction of the range of grey values. The
+    standard deviation is drawn uniformly, once per exam; each series has noise of its own. Grey
+    values outside 0..255 are clipped."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether slices are rotated, shifted or mirrored."""
+        return self.rotation > 0 or self.translation > 0 or self.mirror > 0
+
+    @property
+    def changes_grey(self) -> bool:
+        """Whether grey values are changed."""
+        return self.gamma > 0 or self.bias_field > 0 or self.noise > 0
+
     @property
     def any(self) -> bool:
         """Whether exams are augmented at all."""
-        return self.rotation > 0 or self.translation > 0 or self.mirror > 0
+        return self.moves or self.changes_grey
