@@ -154,17 +154,18 @@ class FindingAttention(EvidencePooling):
         shares: Float[Tensor, " series"],
     ) -> dict[int, Float[Tensor, "_ findings _ _"]]:
         """Returns attention * score / cells of each cell."""
-        logits = torch.cat(
-            [
-                self.queries(torch.tanh(self.hidden(own)))
-                + shares[index].clamp(max=1).log()  # weight 0 for a missing series
-                for index, own in features.items()
-            ]
-        )
-        attention = torch.softmax(logits, dim=0).split([len(own) for own in features.values()])
+        keys = {
+            index: self.queries(torch.tanh(self.hidden(own)))
+            + shares[index].clamp(max=1).log()  # weight 0 for a missing series
+            for index, own in features.items()
+        }
+        # the softmax over the slices of all series
+        total = torch.stack([own.logsumexp(dim=0) for own in keys.values()]).logsumexp(dim=0)
         return {
-            index: weights[:, :, None, None] * own / (own.shape[2] * own.shape[3])
-            for (index, own), weights in zip(scores.items(), attention, strict=True)
+            index: (keys[index] - total).exp()[:, :, None, None]
+            * own
+            / (own.shape[2] * own.shape[3])
+            for index, own in scores.items()
         }
 
     def copy_finding(self, row: int, source: Any, old_row: int, series: Mapping[int, int]) -> None:  # noqa: ANN401

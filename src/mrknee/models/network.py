@@ -301,26 +301,34 @@ class Network(nn.Module):
         for index, name in enumerate(self.series.names):
             if name in maps:
                 dropped = functional.dropout2d(maps[name], self.dropout.p, self.training)
-                own = functional.conv2d(dropped, heads[index][:, :, None, None])
-                count = [len(own)] if lengths is None else list(lengths[name])
-                scores[index] = own.split(count)
-                features[index] = maps[name].mean(dim=(2, 3)).split(count)
-        pooled: list[Tensor] = []
-        contributions: dict[str, list[Tensor]] = {}
-        for exam in range(len(shares)):
-            present = [index for index in scores if len(scores[index][exam])]
-            own_contributions = evidence(
-                {index: scores[index][exam] for index in present},
-                {index: features[index][exam] for index in present},
-                shares[exam],
-            )
-            sums = [part.sum(dim=(0, 2, 3)) for part in own_contributions.values()]
-            pooled.append(torch.stack(sums).sum(dim=0))
-            for index, part in own_contributions.items():
-                contributions.setdefault(self.series.names[index], []).append(part)
-        logits = torch.stack(pooled) + self.head.bias
-        joined = {name: torch.cat(parts) for name, parts in contributions.items()}
-        return Reading(logits, {}, shares, joined)
+                # a product of matrices: weights of convolutions must be constants for 8 bits
+                products = heads[index] @ dropped.flatten(2)
+                scores[index] = products.unflatten(2, dropped.shape[2:])
+                features[index] = maps[name].mean(dim=(2, 3))
+        if lengths is None:
+            exams = [evidence(scores, features, shares[0])]
+        else:
+            counts = {index: list(lengths[self.series.names[index]]) for index in scores}
+            each_scores = {index: own.split(counts[index]) for index, own in scores.items()}
+            each_features = {index: own.split(counts[index]) for index, own in features.items()}
+            exams = []
+            for exam, own_shares in enumerate(shares):
+                present = [index for index, own in counts.items() if own[exam]]
+                exams.append(
+                    evidence(
+                        {index: each_scores[index][exam] for index in present},
+                        {index: each_features[index][exam] for index in present},
+                        own_shares,
+                    )
+                )
+        logits = [
+            torch.stack([p.sum(dim=(0, 2, 3)) for p in exam.values()]).sum(0) for exam in exams
+        ]
+        joined = {
+            self.series.names[index]: torch.cat([exam[index] for exam in exams if index in exam])
+            for index in scores
+        }
+        return Reading(torch.stack(logits) + self.head.bias, {}, shares, joined)
 
     def contributions(
         self, maps: Mapping[str, Float[Tensor, "_ width _ _"]], reading: Reading
