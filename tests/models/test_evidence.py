@@ -63,7 +63,7 @@ def test_evidence_is_the_softmax_weighted_sum() -> None:
     pooling = SoftmaxEvidence(6, 3, 2)
     with torch.no_grad():
         pooling.log_sharpness.copy_(torch.tensor([[-1.0, 0.0, 1.0], [0.5, 2.0, -2.0]]))
-    found = total(pooling(scores(), features(), ALL))
+    found = total(pooling(scores(), features(), ALL)).detach()
     for finding in range(3):
         expected = 0.0
         for series, own in scores().items():
@@ -80,7 +80,7 @@ def test_sharpness_leads_from_the_mean_to_the_maximum(kind: type[SoftmaxEvidence
     pooling = kind(6, 3, 2)
     for log_sharpness, reduce in ((-9.0, torch.mean), (9.0, torch.amax)):
         torch.nn.init.constant_(pooling.log_sharpness, log_sharpness)
-        found = total(pooling(scores(), features(), ALL))
+        found = total(pooling(scores(), features(), ALL)).detach()
         expected = sum(reduce(own, dim=(0, 2, 3)) for own in scores().values())
         assert isinstance(expected, Tensor)
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
@@ -105,7 +105,7 @@ def test_attention_equals_the_paper() -> None:
     pooling = FindingAttention(6, 3, 2)
     every = torch.cat(list(features().values()))
     means = torch.cat([own.mean(dim=(2, 3)) for own in scores().values()])
-    found = total(pooling(scores(), features(), ALL))
+    found = total(pooling(scores(), features(), ALL)).detach()
     for finding in range(3):
         keys = torch.stack(
             [pooling.queries.weight[finding] @ torch.tanh(pooling.hidden.weight @ h) for h in every]
