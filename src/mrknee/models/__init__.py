@@ -19,6 +19,7 @@ Start with `network`. All modules:
 - `pooling`: slices of an exam to one feature vector: maximum, mean or attention.
 - `evidence`: scores of an exam's cells to one logit per finding.
 - `chunked_encoding`: encoding in chunks, which limits memory in training.
+- `feature_cache`: feature maps of frozen encoders, stored on disk.
 - `network`: Network: ragged batches of slices to logits.
 - `prediction`: batches of exams to probabilities.
 - `transfer`: initialisation with the weights of a trained network.

@@ -44,16 +44,9 @@ class FeatureCache:
     def __init__(self, folder: str | Path, network: Network, preparation: Preparation) -> None:
         self.folder, self.network, self.preparation = Path(folder), network, preparation
         self._prefixes: dict[str, bytes] = {}
+        refuse_trained_encoders(network)
         for name in network.series.names:
             encoder = network.encoder(name)
-            if any(weight.requires_grad for weight in encoder.body.parameters()):
-                raise SettingsError(
-                    "feature maps can be stored only if no stage of the encoder is trained",
-                    code="setting",
-                    expected=f"network.frozen_stages {encoder.stages}",
-                    found=str(network.settings.frozen_stages),
-                    advice="freeze all stages, or train without feature_cache",
-                )
             settings = network.settings
             digest = hashlib.sha256()
             for part in (settings.encoder, settings.feature_maps, preparation.to_dict()):
@@ -95,13 +88,13 @@ class FeatureCache:
         file = self.folder / name[:2] / f"{name}.npz"
         if file.is_file():
             try:
-                with np.load(file) as arrays:
+                with file.open("rb") as opened, np.load(opened) as arrays:
                     return [torch.from_numpy(arrays[key]) for key in arrays.files]
-            except (OSError, ValueError, zipfile.BadZipFile):  # damaged
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # damaged
                 pass
         maps = self._compute(series, slices)
-        with whole_file(file, durable=False) as beside, beside.open("wb") as opened:
-            np.savez(opened, *(one.numpy() for one in maps))
+        with whole_file(file, durable=False) as beside, beside.open("wb") as written:
+            np.savez(written, *(one.numpy() for one in maps))
         return maps
 
     @torch.no_grad()
@@ -112,3 +105,21 @@ class FeatureCache:
         with torch.autocast(device, enabled=False):
             parts = [encoder.maps(p) for p in prepared.split(SLICES_AT_ONCE.get(device, 16))]
         return [torch.cat(one).half().cpu() for one in zip(*parts, strict=True)]
+
+
+def refuse_trained_encoders(network: Network) -> None:
+    """Refuses a network of which a stage of an encoder is trained.
+
+    Raises:
+        SettingsError: an encoder isn't completely frozen.
+    """
+    for name in network.series.names:
+        encoder = network.encoder(name)
+        if any(weight.requires_grad for weight in encoder.body.parameters()):
+            raise SettingsError(
+                "feature maps can be stored only if no stage of the encoder is trained",
+                code="setting",
+                expected=f"network.frozen_stages {encoder.stages}",
+                found=str(network.settings.frozen_stages),
+                advice="freeze all stages, or train without feature_cache",
+            )

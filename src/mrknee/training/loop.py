@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mrknee.errors import MrkneeError, TrainingError
+from mrknee.models.feature_cache import FeatureCache
 from mrknee.models.network import Network
 from mrknee.models.prediction import device_here
 from mrknee.training.averaging import WeightAverage
@@ -71,6 +72,7 @@ class Objective(nn.Module):
         preparation: converts slices to the network's input.
         pos_weight: float32 (findings,): weight of the positive labels of each finding.
         weight: float32 (findings,): weight of all labels of each finding; None: 1.
+        feature_cache: folder of the feature maps of frozen encoders; None: they aren't stored.
     """
 
     def __init__(
@@ -79,8 +81,12 @@ class Objective(nn.Module):
         preparation: Preparation,
         pos_weight: Float[Tensor, " findings"],
         weight: Float[Tensor, " findings"] | None = None,
+        feature_cache: str | None = None,
     ) -> None:
         super().__init__()
+        self._cache = None
+        if feature_cache is not None:
+            self._cache = FeatureCache(feature_cache, network, preparation)
         self.network, self.preparation = network, preparation
         self.findings = network.findings
         self.register_buffer("pos_weight", pos_weight, persistent=False)
@@ -91,13 +97,20 @@ class Objective(nn.Module):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "exams findings"], Float[Tensor, "exams findings"]]:
         """Returns the loss summed over the batch's known labels, its logits, and its labels."""
         if len(batch):
-            logits = self.network(batch.prepared(self.preparation), batch.lengths).float()
+            logits = self._logits(batch).float()
             loss = summed_loss(logits, batch.labels, self.pos_weight, self.weight)  # type: ignore[arg-type]  # buffers
             return loss, logits, batch.labels
         # an empty batch contributes nothing, but every parameter needs a gradient
         trained = [p.sum() for p in self.parameters() if p.requires_grad]
         empty = torch.zeros((0, len(self.findings)))
         return 0.0 * torch.stack(trained).sum(), empty, empty
+
+    def _logits(self, batch: Batch) -> Float[Tensor, "exams findings"]:
+        if self._cache is None:
+            logits: Tensor = self.network(batch.prepared(self.preparation), batch.lengths)
+            return logits
+        lengths = {name: own.tolist() for name, own in batch.lengths.items()}
+        return self.network.read(self._cache.maps(batch), lengths).logits
 
 
 class TrainingLoop:
@@ -133,13 +146,15 @@ class TrainingLoop:
         self.processes = Processes() if processes is None else processes
         self.device = device_here()
         weight = label_weights(recipe.finding_weights, network.findings)
-        preparation = Preparation.of(recipe.preparation)
-        self.objective = Objective(network, preparation, pos_weight, weight).to(self.device)
+        preparation, cache = Preparation.of(recipe.preparation), recipe.feature_cache
+        self.objective = Objective(network, preparation, pos_weight, weight, cache).to(self.device)
         self.average = WeightAverage.of(network, recipe)
         self._evaluated = self.objective  # the network as it is, or with averaged weights
         if self.average is not None:
             averaged = self.average.network
-            self._evaluated = Objective(averaged, preparation, pos_weight, weight).to(self.device)
+            self._evaluated = Objective(averaged, preparation, pos_weight, weight, cache).to(
+                self.device
+            )
         self.findings = self.objective.findings
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         groups = parameter_groups(network, recipe.optimizer)

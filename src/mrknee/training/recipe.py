@@ -247,6 +247,12 @@ class Recipe(Settings):
     series is divided into as many equal segments, and one slice of each is drawn at random. Exams
     that are only read keep all their slices. No limit if not given."""
 
+    feature_cache: Annotated[str, Field(min_length=1)] | None = None
+    """Folder in which the feature maps of frozen encoders are stored (as float16), so that they are
+    computed only once, and an epoch trains only what comes after them. Runs can share a folder.
+    Requires that all stages are frozen (network.frozen_stages) and that slices are not augmented,
+    except by mirroring. Not used if not given."""
+
     accumulate: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Gradient accumulation: batches per optimizer step. The gradient is that of the mean loss over
     the labels of these batches, also if an epoch ends with fewer."""
@@ -322,6 +328,20 @@ class Recipe(Settings):
                 "network.batchnorm frozen",
                 found=f"slices_at_once {self.slices_at_once}, network.batchnorm trained",
                 advice="to save memory with trained statistics, reduce batch_exams or batch_slices",
+            )
+        changing = [
+            name
+            for name in ("rotation", "translation", "gamma", "bias_field", "noise")
+            if getattr(self.augmentation, name)
+        ]
+        if self.feature_cache is not None and (changing or self.slices_per_series is not None):
+            raise SettingsError(
+                "feature_cache can't be used with slices that differ in each epoch",
+                code="setting",
+                expected="augmentation by mirroring only, and no slices_per_series",
+                found=", ".join(f"augmentation.{name}" for name in changing)
+                or f"slices_per_series {self.slices_per_series}",
+                advice="set them to 0, or train without feature_cache",
             )
         if self.ema is not None and self.average_last is not None:
             raise SettingsError(

@@ -30,10 +30,17 @@ from mrknee.training.resumption import RunProgress, read_state
 from mrknee.training.run_writer import best_epoch
 from mrknee.untrusted import read_bytes, read_json
 
-CHANGEABLE_SETTINGS = ("epochs", "workers", "save_every", "loggers", "slices_at_once")
+CHANGEABLE_SETTINGS = (
+    "epochs",
+    "workers",
+    "save_every",
+    "loggers",
+    "slices_at_once",
+    "feature_cache",
+)
 """Settings that a resumed run may change, because they don't affect what an epoch computes
-(`slices_at_once` affects its rounding only, and with `network.drop_path` which blocks are
-skipped)."""
+(`slices_at_once` and `feature_cache` affect its rounding only; with `network.drop_path`,
+`slices_at_once` affects which blocks are skipped)."""
 
 _MAX_TEXT_BYTES = 32_000_000  # limit of text files in a run folder; split.csv: a line per exam
 

@@ -36,6 +36,7 @@ from mrknee.errors import SettingsError, legible
 from mrknee.exams.listing import unread_text
 from mrknee.files import owned_folder, resolve_output, sync, whole_file
 from mrknee.metrics.scorecard import Scorecard
+from mrknee.models.feature_cache import refuse_trained_encoders
 from mrknee.models.network import Network
 from mrknee.models.prediction import device_here
 from mrknee.models.transfer import RUN, Transfer, run_weights, transfer_weights
@@ -213,6 +214,8 @@ def _create_network(
     network = Network(recipe.network, findings, weights, parts.train.series)
     transfer = None if source is None or resumed else transfer_weights(network, source)
     network.refuse_size(recipe.preparation.crop)
+    if recipe.feature_cache is not None:
+        refuse_trained_encoders(network)
     network.slices_at_once = slices_at_once(recipe)
     return network, transfer
 

@@ -1,0 +1,166 @@
+"""Training on stored feature maps of frozen encoders."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from mrknee.errors import SettingsError
+from mrknee.exams import open_dataset
+from mrknee.inference.model import load_model
+from mrknee.models.feature_cache import FeatureCache
+from mrknee.models.network import Network
+from mrknee.training.recipe import OptimizerSettings, Recipe
+from mrknee.training.run import train
+from mrknee.transforms.batches import Batch, frame_exam, join
+from mrknee.transforms.preparation import Preparation
+from mrknee.transforms.settings import AugmentationSettings
+from tests.conftest import write_toy_dataset
+from tests.training.test_run import QUICK, assert_same_weights
+
+FROZEN = QUICK.replace(
+    network=QUICK.network.replace(
+        feature_maps=(2, 3), channels=8, slice_pooling="evidence", frozen_stages=4
+    ),
+    augmentation=AugmentationSettings(rotation=0, translation=0, mirror=0.5),
+    optimizer=OptimizerSettings(name="sgd", learning_rate=0.05),
+)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set."""
+    return write_toy_dataset(tmp_path_factory.mktemp("cached") / "toy")
+
+
+def with_cache(folder: Path) -> Recipe:
+    """Returns the recipe with a folder for feature maps."""
+    return FROZEN.replace(feature_cache=str(folder))
+
+
+def some_batch(data: Path) -> tuple[Batch, Preparation]:
+    """Returns three exams as a batch, and its preparation."""
+    preparation = Preparation(size=48, crop=48)
+    exams = open_dataset(data, "train")
+    return join([frame_exam(exams[i], preparation) for i in range(3)]), preparation
+
+
+def frozen_network(seed: int = 0) -> Network:
+    """Returns a network with frozen encoders of random weights."""
+    torch.manual_seed(seed)
+    return Network(FROZEN.network, ("abnormal", "acl", "meniscus")).eval()
+
+
+def test_training_on_stored_maps_is_training(toy: Path, tmp_path: Path) -> None:
+    """Weights after two epochs equal those without a cache, up to the rounding of float16."""
+    train(toy, tmp_path / "plain", FROZEN)
+    train(toy, tmp_path / "cached", with_cache(tmp_path / "maps"))
+    plain, cached = (
+        load_file(tmp_path / name / "last" / "weights.safetensors") for name in ("plain", "cached")
+    )
+    assert plain.keys() == cached.keys()
+    before = frozen_network().state_dict()
+    for name, values in plain.items():
+        np.testing.assert_allclose(cached[name], values, rtol=0, atol=2e-3, err_msg=name)
+    assert not np.allclose(plain["head.weight"], before["head.weight"].numpy(), atol=5e-3)
+    exams = open_dataset(toy, "valid")
+    expected, found = (
+        load_model(tmp_path / name).predict(exams).probabilities for name in ("plain", "cached")
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-2)
+
+
+def test_stored_maps_are_used(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second run computes no feature map of an exam for training, and gets the same weights."""
+    train(toy, tmp_path / "first", with_cache(tmp_path / "maps"))
+    computed = len(list((tmp_path / "maps").rglob("*.npz")))
+    assert computed >= 12 * 3
+    monkeypatch.setattr(FeatureCache, "_compute", None)
+    train(toy, tmp_path / "second", with_cache(tmp_path / "maps"))
+    assert_same_weights(tmp_path / "first", tmp_path / "second")
+
+
+def test_an_interrupted_run_is_resumed(toy: Path, tmp_path: Path) -> None:
+    """One epoch, then another with a new and empty cache, equal two epochs."""
+    train(toy, tmp_path / "whole", with_cache(tmp_path / "maps"))
+    train(toy, tmp_path / "parts", with_cache(tmp_path / "maps").replace(epochs=1))
+    train(toy, tmp_path / "parts", with_cache(tmp_path / "other"), resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_maps_equal_those_of_the_encoder(toy: Path, tmp_path: Path) -> None:
+    """Computed and read maps are equal, and those of `encode` up to the rounding of float16."""
+    network = frozen_network()
+    batch, preparation = some_batch(toy)
+    cache = FeatureCache(tmp_path, network, preparation)
+    computed, read = cache.maps(batch), cache.maps(batch)
+    for name, slices in batch.prepared(preparation).items():
+        assert torch.equal(computed[name], read[name])
+        expected = network.encode(name, slices)
+        torch.testing.assert_close(computed[name], expected, rtol=0, atol=1e-2)
+
+
+def test_other_weights_and_preparations_have_files_of_their_own(toy: Path, tmp_path: Path) -> None:
+    """Maps are found by what they were computed from."""
+    batch, preparation = some_batch(toy)
+    counts = []
+    for network, other in (
+        (frozen_network(), preparation),
+        (frozen_network(), preparation),
+        (frozen_network(seed=1), preparation),
+        (frozen_network(), Preparation(size=48, crop=48, mean=60.0)),
+    ):
+        FeatureCache(tmp_path, network, other).maps(batch)
+        counts.append(len(list(tmp_path.rglob("*.npz"))))
+    assert counts == [9, 9, 18, 27]
+
+
+def test_a_damaged_file_is_computed_again(toy: Path, tmp_path: Path) -> None:
+    """Truncated and changed files don't reach training."""
+    network = frozen_network()
+    batch, preparation = some_batch(toy)
+    cache = FeatureCache(tmp_path, network, preparation)
+    before = cache.maps(batch)
+    first, second, third, *_ = sorted(tmp_path.rglob("*.npz"))
+    first.write_bytes(first.read_bytes()[:200])
+    changed = bytearray(second.read_bytes())
+    changed[len(changed) // 3] ^= 1
+    second.write_bytes(changed)
+    third.write_bytes(b"")
+    after = cache.maps(batch)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_encoders_that_are_trained_are_refused(toy: Path, tmp_path: Path) -> None:
+    """The error names the number of stages to freeze."""
+    recipe = with_cache(tmp_path / "maps")
+    thawed = recipe.replace(network=recipe.network.replace(frozen_stages=3))
+    with pytest.raises(SettingsError, match="frozen_stages 4"):
+        train(toy, tmp_path / "run", thawed)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augmentation": AugmentationSettings(translation=0, mirror=0)},
+        {"augmentation": FROZEN.augmentation.replace(noise=0.1)},
+        {"slices_per_series": 3},
+    ],
+)
+def test_slices_that_change_are_refused(changes: dict[str, object], tmp_path: Path) -> None:
+    """Maps of slices that differ in each epoch would only fill the disk."""
+    with pytest.raises(SettingsError, match="differ in each epoch"):
+        with_cache(tmp_path).replace(**changes)
+
+
+def test_a_cache_can_be_removed(toy: Path, tmp_path: Path) -> None:
+    """A finished run needs nothing of it."""
+    train(toy, tmp_path / "run", with_cache(tmp_path / "maps"))
+    shutil.rmtree(tmp_path / "maps")
+    assert isinstance(load_model(tmp_path / "run").predict(open_dataset(toy, "valid")).ids, tuple)
