@@ -16,7 +16,7 @@ from mrknee.exams import Dataset, open_dataset, split_of
 from mrknee.extras import data_frame
 from mrknee.files import owned_folder
 from mrknee.inference.model import Model, ModelPaths, load_model, paths_of
-from mrknee.metrics.predictions import Predictions, named_files
+from mrknee.metrics.predictions import Predictions, prediction_files
 from mrknee.outputs import check_output_file, check_output_folder
 from mrknee.run_folder import RunFolder
 
@@ -195,7 +195,7 @@ def compare(
     if out is None:
         return compare_tables(tables, root, split=split, names=names, seed=seed)
     out = Path(out)
-    files = [f for t in tables if not isinstance(t, Predictions) for f in named_files(t)]
+    files = [f for t in tables if not isinstance(t, Predictions) for f in prediction_files(t)]
     check_output_folder(out, ["comparison.json"], [*files, root])
     with owned_folder(out):
         comparison = compare_tables(tables, root, split=split, names=names, seed=seed)
