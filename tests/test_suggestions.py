@@ -5,7 +5,7 @@ import pytest
 from mrknee import suggestions
 from mrknee.cli import VERBS
 from mrknee.settings import described
-from mrknee.suggestions import OPTIONS, SETTINGS, meant
+from mrknee.suggestions import OPTIONS, SETTINGS, suggest
 from mrknee.training.recipe import Recipe
 
 KNOWN = [*described(Recipe), "out", "recipe", "resume"]
@@ -33,13 +33,13 @@ KNOWN = [*described(Recipe), "out", "recipe", "resume"]
 )
 def test_a_setting_of_another_program_is_understood(written: str, right: str) -> None:
     """Synonyms, other spellings, last parts of names and typing errors are recognised."""
-    assert meant(written, KNOWN, SETTINGS) == right
+    assert suggest(written, KNOWN, SETTINGS) == right
 
 
 @pytest.mark.parametrize("written", ["fast", "gpus", "x", "zzzzzz"])
 def test_there_is_no_suggestion_for_an_unrelated_name(written: str) -> None:
     """A name that resembles no setting gives no suggestion."""
-    assert meant(written, KNOWN, SETTINGS) is None
+    assert suggest(written, KNOWN, SETTINGS) is None
 
 
 def test_every_synonym_refers_to_an_existing_name() -> None:

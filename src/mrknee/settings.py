@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from mrknee.errors import ModelError, SettingsError
-from mrknee.suggestions import SETTINGS, meant
+from mrknee.suggestions import SETTINGS, suggest
 
 SomeSettings = TypeVar("SomeSettings", bound="Settings")
 
@@ -151,7 +151,7 @@ def cannot_be_used(
 def unknown_setting(name: str, kind: type[Settings]) -> SettingsError:
     """Returns the error for an unknown setting; it suggests the most similar known one."""
     known = list(described(kind))
-    near = meant(name, known, SETTINGS)
+    near = suggest(name, known, SETTINGS)
     return SettingsError(
         f"there is no setting {name}",
         code="unknown-setting",

@@ -125,7 +125,7 @@ VERBS: Mapping[str, str] = {
 """Names of commands in other programs -> verbs."""
 
 
-def meant(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str | None:
+def suggest(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str | None:
     """Returns the known name that was most likely intended; None if none is close.
 
     Candidates in this order: a name that differs only in case, `-` and `_`; a synonym; a name with

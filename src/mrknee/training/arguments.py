@@ -41,7 +41,7 @@ def train_arguments(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
     chosen.add_argument("--recipe", default="default")
     add_settings(parser, chosen.parse_known_args(words)[0].recipe)
     words = as_options(words)
-    parser.refuse_unknown(words, SETTINGS)
+    parser.check_options(words, SETTINGS)
     return vars(parser.parse_args(words))
 
 

@@ -15,7 +15,7 @@ from mrknee.errors import MrkneeError, SettingsError
 from mrknee.models.settings import NetworkSettings
 from mrknee.ranges import SEED, WORKERS
 from mrknee.settings import Settings, cannot_be_used, unknown_setting
-from mrknee.suggestions import meant
+from mrknee.suggestions import suggest
 from mrknee.training.recipe_tree import dump, read_tree
 from mrknee.transforms.settings import AugmentationSettings, PreparationSettings
 
@@ -138,7 +138,7 @@ def _logger_names(given: object) -> object:
     known = get_args(LoggerName)
     odd = [name for name in names if name not in known]
     if odd or len(set(names)) < len(names) or given == "":
-        near = meant(odd[0], known, {}) if odd else None
+        near = suggest(odd[0], known, {}) if odd else None
         raise cannot_be_used(
             "loggers",
             expected=f"some of {', '.join(known)}, each once; or none",

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 import torch
 
 from mrknee.errors import ModelError
-from mrknee.files import clear_half_written, sync, whole_file
+from mrknee.files import remove_incomplete, sync, whole_file
 from mrknee.run_folder import RunFolder, metrics_text
 
 _PARTS = ("best", "last", "resume", "epochs/*")
@@ -99,7 +99,7 @@ def go_back(out: Path, done: Done, state: Path | None = None) -> None:
         RunFolder(out).metrics.unlink(missing_ok=True)
     RunFolder(out).scorecard.unlink(missing_ok=True)
     for folder in (out, *(folder for part in _PARTS for folder in out.glob(part))):
-        clear_half_written(folder)
+        remove_incomplete(folder)
 
 
 def write_metrics(out: Path, rows: Sequence[Mapping[str, float]]) -> None:

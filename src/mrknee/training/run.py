@@ -32,7 +32,7 @@ import torch
 
 from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError, legible
 from mrknee.exams.listing import unread_text
-from mrknee.files import contents, owned_folder, resolve_output, sync, whole_file
+from mrknee.files import list_folder, owned_folder, resolve_output, sync, whole_file
 from mrknee.metrics.scorecard import Scorecard
 from mrknee.models.network import Network
 from mrknee.models.prediction import device_here
@@ -227,7 +227,7 @@ def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool)
     split = parts.table()
     folder = RunFolder(out)
     settings = folder.settings
-    there = {file.name for file in contents(out)}
+    there = {file.name for file in list_folder(out)}
     begun = {
         file.name for file in (folder.split, folder.environment, folder.data)
     }  # files of a start that was killed before it wrote the settings
