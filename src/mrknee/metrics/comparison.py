@@ -155,8 +155,8 @@ class Comparison:
 
     def write(self, path: str | Path) -> None:
         """Writes the JSON file atomically; creates its folder if needed."""
-        with whole_file(Path(path)) as beside:
-            beside.write_text(self.to_json(), encoding="utf-8")
+        with whole_file(Path(path)) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
 
     def table(self) -> str:
         """Returns the AUCs, the differences and a sentence on each difference, as plain text.

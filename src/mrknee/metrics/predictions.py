@@ -112,7 +112,10 @@ class Predictions:
         path = Path(path)
         for exam_id in self.ids:
             refuse_id(exam_id)
-        with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        with (
+            whole_file(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["exam", *self.findings])
             for exam_id, row in zip(self.ids, self.probabilities, strict=True):

@@ -229,8 +229,8 @@ class Scorecard:
 
     def write(self, path: str | Path) -> None:
         """Writes the JSON file atomically; creates its folder if needed."""
-        with whole_file(Path(path)) as beside:
-            beside.write_text(self.to_json(), encoding="utf-8")
+        with whole_file(Path(path)) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | Path) -> Scorecard:
