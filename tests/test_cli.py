@@ -396,7 +396,7 @@ def test_interrupted_training_prints_how_to_continue(
     )
     assert process.stderr is not None
     ended.append(process)
-    mark = "mrknee.training.recipe_tree" if moment == "importing" else "mrknee.training.run"
+    mark = "mrknee.training.recipe_yaml" if moment == "importing" else "mrknee.training.run"
     next(line for line in process.stderr if mark in line)
     while moment == "training" and not (out / "resume" / "last.ckpt").exists():
         process.stderr.readline()

@@ -371,7 +371,7 @@ def change_labels(data: Path) -> str:
     second = next(line for line in lines if float(line[1]) == 1)
     first[1], second[1] = second[1], first[1]
     file.write_text("\n".join(map(",".join, lines)) + "\n")
-    return "other labels of 2 exams: valid/0010 (acl)"
+    return "other labels in 2 exams: valid/0010 (acl)"
 
 
 def change_pixels(data: Path) -> str:

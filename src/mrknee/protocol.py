@@ -26,8 +26,8 @@ from mrknee.outputs import check_output_folder
 from mrknee.progress import report
 from mrknee.reports.evaluation import evaluate
 from mrknee.run_folder import RunFolder
-from mrknee.training.data_record import changes, read_record, record_data, to_json
-from mrknee.training.parts import divide
+from mrknee.training.data_record import describe_changes, read_record, record_data, to_json
+from mrknee.training.parts import split_exams
 from mrknee.training.recipe import load_recipe
 from mrknee.untrusted import read_json
 
@@ -168,9 +168,9 @@ def _prepare_folder(data: Path, out: Path, *, smoke: bool) -> None:
                 expected="a label file",
             )
     recipe = load_recipe("reference", _description(smoke=smoke)["settings"])
-    record, before = record_data(divide(data, recipe)), read_record(out)
+    record, before = record_data(split_exams(data, recipe)), read_record(out)
     if before is not None:
-        found = changes(before, record)
+        found = describe_changes(before, record)
         if before["exams"].keys() != record["exams"].keys():
             found.append(
                 f"{len(record['exams'])} exams, not the {len(before['exams'])} of the first start"

@@ -305,7 +305,7 @@ def _model_facts(
 def _parts_of_all(models: Sequence[Path]) -> Mapping[str, frozenset[str]] | None:
     """Returns part of the training -> ids of its exams in any of the models; None if unknown."""
     known = [
-        parts for model in models if (parts := RunFolder.around(model).read_split()) is not None
+        parts for model in models if (parts := RunFolder.containing(model).read_split()) is not None
     ]
     if not known:
         return None

@@ -19,7 +19,7 @@ from mrknee.progress import track
 from mrknee.ranges import SEED
 from mrknee.sources.phantom.exam import FINDINGS, draw_exam_lesions, render_exam
 from mrknee.sources.phantom.lesions import Truth
-from mrknee.untrusted import read_json, refuse_unusual
+from mrknee.untrusted import read_json, require_regular_file
 from mrknee.workers import cores, map_in_processes
 
 KINDS = (
@@ -221,7 +221,7 @@ def _open_output(out: Path, parameters: Mapping[str, object]) -> None:
             "not a folder", code="not-a-folder", file=out, expected="a new folder", found="a file"
         )
     if file.exists():
-        refuse_unusual(file, "set's parameters")
+        require_regular_file(file, "set's parameters")
         if file.stat().st_size != len(text) or file.read_bytes() != text.encode():
             raise OutputError(
                 "the folder holds a phantom data set with other parameters",
