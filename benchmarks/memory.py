@@ -98,14 +98,14 @@ def train_recipe(name: str, data: Path) -> dict[str, float]:
     from mrknee.training import run
     from mrknee.training.loop import Objective, TrainingLoop
     from mrknee.training.recipe import load_recipe
-    from mrknee.training.record import RunRecord
+    from mrknee.training.run_writer import RunWriter
     from mrknee.transforms.batches import Batch
 
     weights = "lite0" if "efficientnet_lite0" in load_recipe(name).network.encoder else "none"
     recipe = load_recipe(name, {"weights": weights, "epochs": 1, "loggers": []})
     clock: list[tuple[float, float]] = []
     seconds: list[tuple[float, float]] = []
-    ended = RunRecord.trained
+    ended = RunWriter.on_train_batch_end
     estimates: list[float] = []
     measure = run.estimate  # type: ignore[attr-defined]
 
@@ -115,11 +115,11 @@ def train_recipe(name: str, data: Path) -> dict[str, float]:
         clock.append((time.perf_counter(), time.process_time()))
         return forward(objective, batch)
 
-    def end(record: RunRecord, loop: TrainingLoop, batch: int, batches: int) -> None:
+    def end(writer: RunWriter, loop: TrainingLoop, batch: int, batches: int) -> None:
         now, exams = (time.perf_counter(), time.process_time()), loop.train_result.latest
         wall, cpu = ((now[i] - clock[-1][i]) / exams for i in (0, 1))
         seconds.append((wall, cpu))
-        ended(record, loop, batch, batches)
+        ended(writer, loop, batch, batches)
 
     def estimate(*given: Any, **named: Any) -> Any:  # noqa: ANN401  # passed through
         found = measure(*given, **named)
@@ -127,7 +127,7 @@ def train_recipe(name: str, data: Path) -> dict[str, float]:
         return found
 
     Objective.forward = timed  # type: ignore[assignment, method-assign]
-    RunRecord.trained = end  # type: ignore[assignment, method-assign]
+    RunWriter.on_train_batch_end = end  # type: ignore[assignment, method-assign]
     run.estimate = estimate  # type: ignore[attr-defined]
     with TemporaryDirectory() as folder:
         run.train(data, Path(folder) / "run", recipe)

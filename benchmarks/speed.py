@@ -45,12 +45,13 @@ from mrknee.models.settings import NetworkSettings
 from mrknee.sources.phantom.cohort import write_cohort
 from mrknee.training.environment import describe_environment, has_bfloat16
 from mrknee.training.loop import TrainingLoop
-from mrknee.training.objective import summed_loss
-from mrknee.training.parts import divide, load_part
+from mrknee.training.loss import summed_loss
+from mrknee.training.parts import make_loader, split_exams
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.transforms.batches import Batch, frame_exam, join
 from mrknee.transforms.preparation import Preparation
 from mrknee.transforms.settings import AugmentationSettings
+from mrknee.verbs import VERBS
 
 HISTORY = 565
 """Number of exams over which the reference computes AUCs in a step: half of MRNet's training
@@ -66,15 +67,16 @@ BATCH_EXAMS = 4
 REFERENCE = "reference"
 
 
-class Unrecorded:
-    """A record of training that writes and prints nothing."""
+class NoCallbacks:
+    """Callbacks of the training loop that do nothing."""
 
-    def start(self, *_: object) -> None:
+    def on_train_start(self, *_: object) -> None:
         """Does nothing."""
 
-    trained = validated = end_epoch = end = start
+    on_train_batch_end = on_validation_batch_end = on_epoch_end = on_train_start
+    on_train_end = on_train_start
 
-    def has_stalled(self) -> bool:
+    def should_stop(self) -> bool:
         """Returns False: training never stops early."""
         return False
 
@@ -343,15 +345,17 @@ class Bench:
         return Row("epoch", "s/training exam", figures, spread, rounds, floor, last, notes)
 
     def _fit(self, recipe: Recipe) -> None:
-        parts = divide(self.data, recipe)
+        parts = split_exams(self.data, recipe)
         loop = TrainingLoop(
             Network(recipe.network, FINDINGS),
             recipe,
             self.weights,
             precision="bf16-mixed" if self.bfloat16 else "32-true",
         )
-        training = load_part(parts.train, parts.fit, recipe, training=True)
-        loop.fit(training, load_part(parts.selecting, parts.chosen, recipe), Unrecorded())
+        training = make_loader(parts.train, parts.train_positions, recipe, training=True)
+        loop.fit(
+            training, make_loader(parts.selection, parts.selection_positions, recipe), NoCallbacks()
+        )
 
     def models(self) -> dict[str, Model]:
         """Creates a run folder with random weights and its exports; returns name -> model."""
@@ -421,8 +425,6 @@ class Bench:
 
     def start_up(self) -> Row:
         """Measures the --help of verbs, and the prediction of one exam, from process start."""
-        verbs = ["phantom", "import", "check", "train", "predict", "submit", "evaluate", "compare"]
-        verbs += ["explain", "export", "serve", "encoders", "demo"]
         mrknee = [sys.executable, "-m", "mrknee"]
         one = self.folder / "one"
         for plane in PLANES:
@@ -432,7 +434,7 @@ class Bench:
                 os.link(self.data / "valid" / plane / name, one / plane / name)
         bare = "python, doing nothing"
         commands = {bare: [sys.executable, "-c", "pass"], "--help": [*mrknee, "--help"]}
-        commands.update({f"{verb} --help": [*mrknee, verb, "--help"] for verb in verbs})
+        commands.update({f"{verb} --help": [*mrknee, verb, "--help"] for verb in VERBS})
         for kind in ("float32", "int8"):
             commands[f"predict {kind}.onnx, 1 exam"] = [
                 *mrknee, "predict", str(self.folder / f"{kind}.onnx"), str(one),

@@ -29,7 +29,7 @@ from mrknee.metrics.comparison import compare
 from mrknee.metrics.predictions import Predictions
 from mrknee.progress import track
 from mrknee.sources.phantom.cohort import write_cohort
-from mrknee.training.objective import positive_weights
+from mrknee.training.loss import positive_weights
 from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
 

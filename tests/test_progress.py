@@ -28,7 +28,7 @@ def test_track_yields_its_items() -> None:
     assert list(track(iter("abc"), 3, "reading")) == ["a", "b", "c"]
 
 
-def test_quick_work_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_tasks_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Tasks of less than two seconds print nothing."""
     assert progress.QUIET_SECONDS == 2.0
     list(track(range(100), 100, "reading"))
@@ -38,35 +38,35 @@ def test_quick_work_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_a_terminal_there_are_plain_lines() -> None:
     """Lines show rate and remaining time, without control characters, and end with a last line."""
     code = WORK.format(quiet=0.0, every=0.2)
-    done = subprocess.run(  # noqa: S603  # our own command
+    finished = subprocess.run(  # noqa: S603  # our own command
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    lines = done.stderr.splitlines()
+    lines = finished.stderr.splitlines()
     assert 2 <= len(lines) <= 6
     assert "reading: " in lines[0]
     assert "exams/s" in lines[0]
     assert "s left" in lines[0]
     assert lines[-1].startswith("reading: 30/30 exams")
-    assert "\x1b" not in done.stderr
+    assert "\x1b" not in finished.stderr
 
 
 def test_on_a_terminal_there_is_a_bar() -> None:
     """A terminal shows one bar that is redrawn, with count and rate."""
-    ours, theirs = pty.openpty()
+    reader, terminal = pty.openpty()
     code = WORK.format(quiet=0.0, every=0.2)
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)  # noqa: S603
-    os.close(theirs)
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=terminal)  # noqa: S603
+    os.close(terminal)
     shown = b""
     while True:
         try:
-            part = os.read(ours, 4096)
+            part = os.read(reader, 4096)
         except OSError:  # the other end is closed
             break
         if not part:
             break
         shown += part
     process.wait()
-    os.close(ours)
+    os.close(reader)
     text = shown.decode()
     assert process.returncode == 0
     assert "30/30" in text
@@ -84,7 +84,7 @@ def test_progress_can_be_switched_off_and_on(
         list(track(range(3), 3, "reading"))
         progress.report("a report")
         with progress.Progress(3, "reading") as shown:
-            shown.say("a word")
+            shown.write("a line")
         assert capsys.readouterr() == ("", "")
     finally:
         progress.show_progress(True)
@@ -95,7 +95,7 @@ def test_progress_can_be_switched_off_and_on(
     assert err.splitlines()[-1].startswith("reading: 3/3 exams")
 
 
-def test_a_notebook_has_one_line_that_is_redrawn(tmp_path: Path) -> None:
+def test_notebook_redraws_one_line(tmp_path: Path) -> None:
     """In a real kernel a cell's output is one bar, and standard error is empty."""
     cell: dict[str, Any] = {
         "cell_type": "code",
@@ -116,7 +116,7 @@ def test_a_notebook_has_one_line_that_is_redrawn(tmp_path: Path) -> None:
         env={**os.environ, "JUPYTER_PLATFORM_DIRS": "1"},
     )
     outputs = json.loads(file.read_text())["cells"][0]["outputs"]
-    assert [one["output_type"] for one in outputs] == ["display_data"]
+    assert [output["output_type"] for output in outputs] == ["display_data"]
     text = "".join(outputs[0]["data"]["text/plain"])
     assert "30/30" in text
     assert "exams/s" in text

@@ -7,11 +7,11 @@ from pydantic import ValidationError
 
 from mrknee.errors import ModelError, SettingsError
 from mrknee.models.settings import NetworkSettings
-from mrknee.settings import Settings, allowed, described, stated_settings
+from mrknee.settings import Settings, describe_allowed, setting_schemas, settings_from_model
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings, SelectionSettings
 from mrknee.transforms.settings import AugmentationSettings, PreparationSettings
 
-PARTS = (
+SECTIONS = (
     NetworkSettings,
     PreparationSettings,
     AugmentationSettings,
@@ -45,8 +45,8 @@ PARTS = (
         ({"findings": 1}, "a list of text or text or null"),
     ],
 )
-def test_a_value_that_cannot_be_is_one_error(settings: dict[str, Any], expected: str) -> None:
-    """It names the setting, what it may be, and what was found; nothing is converted."""
+def test_invalid_value_is_refused(settings: dict[str, Any], expected: str) -> None:
+    """The error names the setting, the allowed values and the value; nothing is converted."""
     with pytest.raises(SettingsError) as caught:
         Recipe(**settings)
     ((name, value),) = settings.items()
@@ -56,14 +56,14 @@ def test_a_value_that_cannot_be_is_one_error(settings: dict[str, Any], expected:
     assert caught.value.found == repr(value)
 
 
-def test_a_number_of_many_digits_is_refused_too() -> None:
-    """Even one that Python doesn't write out."""
+def test_number_with_thousands_of_digits_is_refused() -> None:
+    """This holds for numbers that Python doesn't convert to text."""
     with pytest.raises(SettingsError, match="the setting epochs can't be used"):
         Recipe(epochs=10**5000)
 
 
-def test_a_whole_number_stands_where_a_fraction_may() -> None:
-    """It is the number that it is, as a float; so a recipe's digest doesn't depend on how."""
+def test_integer_is_accepted_as_float() -> None:
+    """It is converted to a float, so that the digest of a recipe doesn't depend on its spelling."""
     rate = Recipe.model_validate({"optimizer": {"learning_rate": 1}}).optimizer.learning_rate
     assert (rate, type(rate)) == (1.0, float)
 
@@ -85,8 +85,8 @@ def test_a_whole_number_stands_where_a_fraction_may() -> None:
         ({"network": OptimizerSettings()}, "network"),
     ],
 )
-def test_a_setting_of_a_part_has_its_whole_name(tree: dict[str, Any], name: str) -> None:
-    """The name that it has in a recipe and on the command line, wherever the fault is found."""
+def test_error_gives_dotted_name(tree: dict[str, Any], name: str) -> None:
+    """Errors in sections give the name used in recipes and on the command line."""
     with pytest.raises(SettingsError) as caught:
         Recipe.model_validate(tree)
     assert f"the setting {name} can't be used" in caught.value.what
@@ -94,7 +94,7 @@ def test_a_setting_of_a_part_has_its_whole_name(tree: dict[str, Any], name: str)
 
 
 @pytest.mark.parametrize(
-    ("kind", "given", "near"),
+    ("kind", "name", "suggestion"),
     [
         (Recipe, "epoch", "epochs"),
         (Recipe, "lr", "optimizer.learning_rate"),
@@ -103,27 +103,27 @@ def test_a_setting_of_a_part_has_its_whole_name(tree: dict[str, Any], name: str)
         (OptimizerSettings, "lr", "optimizer.learning_rate"),
     ],
 )
-def test_an_unknown_setting_says_which_was_meant(
-    kind: type[Settings], given: str, near: str
+def test_unknown_setting_gets_a_suggestion(
+    kind: type[Settings], name: str, suggestion: str
 ) -> None:
-    """Also by the names of other programs, and for a part that is made by itself."""
+    """Names of other programs are known, also for a section that is created separately."""
     with pytest.raises(SettingsError) as caught:
-        kind(**{given: 1})
+        kind(**{name: 1})
     assert caught.value.code == "unknown-setting"
-    assert given in caught.value.what
-    assert caught.value.advice == f"did you mean {near}?"
+    assert name in caught.value.what
+    assert caught.value.advice == f"did you mean {suggestion}?"
 
 
 def test_contradictions_name_both_settings() -> None:
-    """Batch statistics need whole batches, and a crop fits into its image."""
+    """Refused: slices_at_once with trained batch statistics, and a crop larger than the image."""
     with pytest.raises(SettingsError, match=r"slices_at_once and network\.batchnorm"):
         Recipe(slices_at_once=4, network=NetworkSettings(batchnorm="trained"))
     with pytest.raises(SettingsError, match="crop 100, size 64"):
         PreparationSettings(size=64, crop=100)
 
 
-def test_a_changed_copy_is_checked() -> None:
-    """A copy with other settings is refused as a recipe with these settings would be."""
+def test_replaced_settings_are_validated() -> None:
+    """`replace` refuses the same values as the constructor; the original doesn't change."""
     recipe = Recipe(epochs=3)
     assert recipe.replace(epochs=4).epochs == 4
     assert recipe.epochs == 3
@@ -135,9 +135,9 @@ def test_a_changed_copy_is_checked() -> None:
         recipe.epochs = 4
 
 
-def test_every_setting_has_a_description_a_default_and_limits() -> None:
-    """The JSON schema says all of it: the command line and the documentation are made from it."""
-    schemas = described(Recipe)
+def test_every_setting_has_description_default_and_limits() -> None:
+    """The command line and the documentation are generated from the JSON schema."""
+    schemas = setting_schemas(Recipe)
     assert len(schemas) > 40
     for name, schema in schemas.items():
         assert schema["description"].endswith("."), name
@@ -146,14 +146,14 @@ def test_every_setting_has_a_description_a_default_and_limits() -> None:
             if kind["type"] in ("integer", "number"):
                 assert {"minimum", "exclusiveMinimum"} & set(kind), name
                 assert {"maximum", "exclusiveMaximum"} & set(kind), name
-        assert allowed(schema)
+        assert describe_allowed(schema)
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_part_is_called_what_a_recipe_calls_it(part: type[Settings]) -> None:
-    """So that an error in it, found where it is made, has the setting's whole name."""
-    assert Recipe.model_fields[part.section].annotation is part
-    assert set(described(part)) <= set(described(Recipe))
+@pytest.mark.parametrize("section", SECTIONS)
+def test_section_name_is_that_in_the_recipe(section: type[Settings]) -> None:
+    """Errors use this name for settings of a section that is created separately."""
+    assert Recipe.model_fields[section.section].annotation is section
+    assert set(setting_schemas(section)) <= set(setting_schemas(Recipe))
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,11 @@ def test_a_part_is_called_what_a_recipe_calls_it(part: type[Settings]) -> None:
         {"size": 256, "crop": 224, "mean": 1.0, "sd": None},
     ],
 )
-def test_a_models_settings_are_all_stated(content: dict[str, Any]) -> None:
-    """A model without one of them is refused: a default could be another than it was made with."""
+def test_settings_of_a_model_must_be_complete(content: dict[str, Any]) -> None:
+    """Missing settings are refused: defaults may have changed since the model was created."""
     with pytest.raises(ModelError) as caught:
-        stated_settings(PreparationSettings, content)
+        settings_from_model(PreparationSettings, content)
     assert caught.value.code == "description"
     assert "preparation" in caught.value.what
-    made = PreparationSettings(mean=1.5)
-    assert stated_settings(PreparationSettings, made.to_dict()) == made
+    settings = PreparationSettings(mean=1.5)
+    assert settings_from_model(PreparationSettings, settings.to_dict()) == settings

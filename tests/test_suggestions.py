@@ -4,15 +4,15 @@ import pytest
 
 from mrknee import suggestions
 from mrknee.cli import VERBS
-from mrknee.settings import described
-from mrknee.suggestions import OPTIONS, SETTINGS, meant
+from mrknee.settings import setting_schemas
+from mrknee.suggestions import OPTIONS, SETTINGS, suggest
 from mrknee.training.recipe import Recipe
 
-KNOWN = [*described(Recipe), "out", "recipe", "resume"]
+KNOWN = [*setting_schemas(Recipe), "out", "recipe", "resume"]
 
 
 @pytest.mark.parametrize(
-    ("written", "right"),
+    ("name", "expected"),
     [
         ("batch_size", "batch_exams"),
         ("batch-size", "batch_exams"),
@@ -31,15 +31,15 @@ KNOWN = [*described(Recipe), "out", "recipe", "resume"]
         ("network", "network.encoder"),
     ],
 )
-def test_a_setting_of_another_program_is_understood(written: str, right: str) -> None:
+def test_similar_or_synonymous_setting_is_suggested(name: str, expected: str) -> None:
     """Synonyms, other spellings, last parts of names and typing errors are recognised."""
-    assert meant(written, KNOWN, SETTINGS) == right
+    assert suggest(name, KNOWN, SETTINGS) == expected
 
 
-@pytest.mark.parametrize("written", ["fast", "gpus", "x", "zzzzzz"])
-def test_there_is_no_suggestion_for_an_unrelated_name(written: str) -> None:
+@pytest.mark.parametrize("name", ["fast", "gpus", "x", "zzzzzz"])
+def test_unrelated_name_gets_no_suggestion(name: str) -> None:
     """A name that resembles no setting gives no suggestion."""
-    assert meant(written, KNOWN, SETTINGS) is None
+    assert suggest(name, KNOWN, SETTINGS) is None
 
 
 def test_every_synonym_refers_to_an_existing_name() -> None:

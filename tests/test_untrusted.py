@@ -23,22 +23,22 @@ VALUES = st.recursive(
 
 
 @given(value=VALUES)
-def test_json_that_says_everything_once_is_read(value: object) -> None:
+def test_json_round_trip(value: object) -> None:
     """Values written by `json` are read back unchanged."""
     assert parse_json(json.dumps(value), None, "thing") == value
     assert parse_json(json.dumps(value, ensure_ascii=False).encode("utf-8"), None, "x") == value
 
 
 @given(key=st.text(), value=VALUES)
-def test_a_key_twice_is_refused(key: str, value: object) -> None:
+def test_repeated_key_is_refused(key: str, value: object) -> None:
     """Repeated keys are refused at any depth, even if their values are equal."""
-    one = f"{json.dumps(key)}: {json.dumps(value)}"
-    for text in (f"{{{one}, {one}}}", f"[[{{{one}, {one}}}]]"):
+    member = f"{json.dumps(key)}: {json.dumps(value)}"
+    for text in (f"{{{member}, {member}}}", f"[[{{{member}, {member}}}]]"):
         with pytest.raises(MrkneeError, match="is repeated"):
             parse_json(text, None, "thing")
 
 
-def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+def test_file_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
     """A file of the maximum size is read; one more byte is refused."""
     file = tmp_path / "a"
     file.write_bytes(b"1234")
@@ -48,13 +48,13 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
     assert caught.value.found == "4 bytes"
 
 
-def test_line_ends_become_one_kind(tmp_path: Path) -> None:
+def test_line_endings_are_normalised(tmp_path: Path) -> None:
     """Line endings of Windows, old Macs and Unix, and a byte order mark, are normalised."""
     (tmp_path / "a").write_bytes(b"\xef\xbb\xbfa\r\nb\rc\n")
     assert read_text(tmp_path / "a", "thing", at_most=100) == "a\nb\nc\n"
 
 
-def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
+def test_link_to_a_file_is_followed(tmp_path: Path) -> None:
     """Links to regular files are read; links to anything else are refused."""
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "link").symlink_to("a")
@@ -66,14 +66,14 @@ def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
 
 
 @given(found=st.text())
-def test_a_message_commands_no_terminal(found: str) -> None:
+def test_messages_have_no_control_characters(found: str) -> None:
     """A message has only printable characters and line breaks; attributes are unchanged."""
     error = DataError("fault", code="fault", found=found)
     assert all(c.isprintable() or c == "\n" for c in str(error))
     assert error.found == found
 
 
-def test_a_long_part_is_cut() -> None:
+def test_long_part_is_shortened() -> None:
     """A long part is shortened, and its original length is given."""
     error = DataError("fault", code="fault", found="x" * 100_000)
     assert len(str(error)) < MAX_PART + 100

@@ -29,7 +29,7 @@ def data_frame(
     try:
         import pandas as pd
     except ModuleNotFoundError:
-        raise _not_installed("pandas", "frame") from None
+        raise not_installed("pandas", "frame") from None
     rows = None if index is None else pd.Index(list(index), name=name)
     return pd.DataFrame(dict(columns), index=rows)
 
@@ -43,11 +43,12 @@ def pyplot() -> Any:  # noqa: ANN401  # a module
     try:
         from matplotlib import pyplot as plt
     except ModuleNotFoundError:
-        raise _not_installed("matplotlib", "plot") from None
+        raise not_installed("matplotlib", "plot") from None
     return plt
 
 
-def _not_installed(package: str, extra: str) -> MrkneeError:
+def not_installed(package: str, extra: str) -> MrkneeError:
+    """Returns the error for a missing optional package, with the extra that installs it."""
     return PlatformError(
         f"{package} is not installed",
         code="not-installed",

@@ -58,7 +58,7 @@ class Progress:
         self.total, self.what, self.unit = total, what, unit
         self.done = 0
         self._started = self._last_line = time.monotonic()
-        self._bar: _Bar | _Cell | None = None
+        self._bar: _TerminalBar | _NotebookLine | None = None
         self._shown = False
 
     def __enter__(self) -> Progress:
@@ -77,9 +77,9 @@ class Progress:
         if _hidden or now - self._started < QUIET_SECONDS:
             return
         if self._bar is None and sys.stderr.isatty():
-            self._bar = _Bar(self.total, self.what)
+            self._bar = _TerminalBar(self.total, self.what)
         elif self._bar is None and _in_notebook():
-            self._bar = _Cell(self.total, self.what)
+            self._bar = _NotebookLine(self.total, self.what)
         if self._bar is not None:
             self._bar.update(self.done, self._rate(), note)
         elif not self._shown or now - self._last_line >= LINE_SECONDS:
@@ -88,12 +88,12 @@ class Progress:
                 self._line(note)
         self._shown = True
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Writes a line above the bar, or on standard error without a bar."""
         if _hidden:
             return
         if self._bar is not None:
-            self._bar.say(text)
+            self._bar.write(text)
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -118,32 +118,31 @@ def _in_notebook() -> bool:
     return hasattr(get_ipython(), "kernel")
 
 
-class _Cell:
+class _NotebookLine:
     """A line below a notebook's cell that is redrawn."""
 
     def __init__(self, total: int, what: str) -> None:
         from IPython.display import display
 
         self._total, self._what = total, what
-        shown: Any = display  # IPython ships no types
-        self._handle = shown({"text/plain": what}, raw=True, display_id=True)
+        untyped_display: Any = display  # IPython has no type annotations
+        self._handle = untyped_display({"text/plain": what}, raw=True, display_id=True)
 
     def update(self, done: int, rate: str, note: str) -> None:
-        share = done / max(self._total, 1)
-        filled = round(30 * share)
+        filled = round(30 * done / max(self._total, 1))
         parts = [f"{done}/{self._total}", rate, *([note] if note else [])]
         bar = "#" * filled + "-" * (30 - filled)
         line = f"{self._what} {bar} {', '.join(parts)}"
         self._handle.update({"text/plain": line}, raw=True)
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         print(text, flush=True)
 
     def stop(self) -> None:
         """Keeps the last line."""
 
 
-class _Bar:
+class _TerminalBar:
     """A progress bar of rich, which is imported only when needed."""
 
     def __init__(self, total: int, what: str) -> None:
@@ -166,7 +165,7 @@ class _Bar:
     def update(self, done: int, rate: str, note: str) -> None:
         self._rich.update(self._task, completed=done, rate=rate, note=note)
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         self._rich.console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:

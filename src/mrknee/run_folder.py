@@ -65,7 +65,7 @@ class RunFolder:
         return self.path / f"predictions-{part}.csv"
 
     @classmethod
-    def around(cls, model: str | PathLike[str]) -> RunFolder:
+    def containing(cls, model: str | PathLike[str]) -> RunFolder:
         """Returns the run folder that a model belongs to; it need not exist.
 
         Args:
@@ -74,8 +74,8 @@ class RunFolder:
         model = Path(model)
         if (model / "best").is_dir():
             return cls(model)
-        above = model.resolve().parent
-        return cls(above.parent if above.name == "epochs" else above)
+        parent = model.resolve().parent
+        return cls(parent.parent if parent.name == "epochs" else parent)
 
     @staticmethod
     def model_in(path: str | PathLike[str]) -> Path:
@@ -94,27 +94,25 @@ class RunFolder:
         """
         if not self.split.exists():
             return None
-        text = read_text(
-            self.split, "table of the run's parts", at_most=_SPLIT_BYTES, kind=ModelError
-        )
+        text = read_text(self.split, "split of the run", at_most=_SPLIT_BYTES, kind=ModelError)
         header, *lines = text.removesuffix("\n").split("\n")
         if header != _SPLIT_HEADER:
-            raise self._not_split(_SPLIT_HEADER, header[:80])
+            raise self._split_error(_SPLIT_HEADER, header[:80])
         parts: dict[str, set[str]] = {}
         for number, line in enumerate(lines, start=2):
             exam_id, _, part = line.rpartition(",")
             ids = parts.setdefault(part, set())
             if part not in PARTS or exam_id in ids:
-                raise self._not_split(
+                raise self._split_error(
                     "an exam's id and train, inner or valid, each exam once per part",
                     f"line {number}: {line[:80]!r}",
                 )
             ids.add(exam_id)
         return {part: frozenset(ids) for part, ids in parts.items()}
 
-    def _not_split(self, expected: str, found: str) -> ModelError:
+    def _split_error(self, expected: str, found: str) -> ModelError:
         return ModelError(
-            "the run's parts can't be read",
+            "the split of the run can't be read",
             code="run-folder",
             file=self.split,
             expected=expected,

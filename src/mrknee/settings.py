@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from mrknee.errors import ModelError, SettingsError
-from mrknee.suggestions import SETTINGS, meant
+from mrknee.suggestions import SETTINGS, suggest
 
 SomeSettings = TypeVar("SomeSettings", bound="Settings")
 
@@ -47,11 +47,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuse_in_our_words(cls, given: Any, handler: Callable[[Any], Any]) -> Any:  # noqa: ANN401  # pydantic's
+    def _raise_settings_error(cls, given: Any, handler: Callable[[Any], Any]) -> Any:  # noqa: ANN401  # pydantic's
         try:
             return handler(given)
         except ValidationError as error:
-            raise _refusal(cls, error) from None
+            raise _to_settings_error(cls, error) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain values, each section as a nested dictionary."""
@@ -63,7 +63,7 @@ class Settings(BaseModel):
         return type(self)(**{**kept, **changes})
 
 
-def described(kind: type[Settings]) -> dict[str, dict[str, Any]]:
+def setting_schemas(kind: type[Settings]) -> dict[str, dict[str, Any]]:
     """Returns the schemas of all settings, including those of sections.
 
     Returns:
@@ -73,14 +73,14 @@ def described(kind: type[Settings]) -> dict[str, dict[str, Any]]:
     return _flat_schema(schema, schema.get("$defs", {}), f"{kind.section}." if kind.section else "")
 
 
-def allowed(schema: Mapping[str, Any]) -> str:
+def describe_allowed(schema: Mapping[str, Any]) -> str:
     """Describes the allowed values of a setting in words.
 
     Args:
         schema: the JSON schema of the setting.
     """
     if "anyOf" in schema:
-        return " or ".join(map(allowed, schema["anyOf"]))
+        return " or ".join(map(describe_allowed, schema["anyOf"]))
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
     kind: str = schema["type"]
@@ -89,11 +89,11 @@ def allowed(schema: Mapping[str, Any]) -> str:
     if kind == "array":
         items = schema["items"]
         return "some of " + ", ".join(items["enum"]) if "enum" in items else "a list of text"
-    words = {"boolean": "true or false", "string": "text"}
-    return words.get(kind, kind)
+    descriptions = {"boolean": "true or false", "string": "text"}
+    return descriptions.get(kind, kind)
 
 
-def stated_settings(
+def settings_from_model(
     kind: type[SomeSettings], content: Mapping[str, Any], file: Path | None = None
 ) -> SomeSettings:
     """Creates settings from a model's file, in which every setting must be stated.
@@ -110,19 +110,19 @@ def stated_settings(
     if content.keys() == set(kind.model_fields):
         try:
             return kind(**content)
-        except SettingsError as fault:
-            expected, found = f"{fault.what}: {fault.expected}", fault.found or ""
+        except SettingsError as error:
+            expected, found = f"{error.what}: {error.expected}", error.found or ""
     raise ModelError(
         f"the {kind.section} settings of a model can't be read",
         code="description",
         file=file,
         expected=expected,
         found=found,
-        advice="copy the model again, or make it again",
+        advice="copy the model again, or create it again",
     )
 
 
-def cannot_be_used(
+def invalid_setting(
     name: str,
     *,
     expected: str | None,
@@ -150,49 +150,49 @@ def cannot_be_used(
 
 def unknown_setting(name: str, kind: type[Settings]) -> SettingsError:
     """Returns the error for an unknown setting; it suggests the most similar known one."""
-    known = list(described(kind))
-    near = meant(name, known, SETTINGS)
+    known = list(setting_schemas(kind))
+    suggestion = suggest(name, known, SETTINGS)
     return SettingsError(
         f"there is no setting {name}",
         code="unknown-setting",
         expected="one of " + ", ".join(known),
         found=name,
         advice="`mrknee train --help` lists all settings"
-        if near is None
-        else f"did you mean {near}?",
+        if suggestion is None
+        else f"did you mean {suggestion}?",
     )
 
 
-def _refusal(kind: type[Settings], error: ValidationError) -> SettingsError:
+def _to_settings_error(kind: type[Settings], error: ValidationError) -> SettingsError:
     """Converts the first of pydantic's validation errors to a `SettingsError`."""
-    fault = error.errors(include_url=False)[0]
-    own = (str(fault["loc"][0]) or "''") if fault["loc"] else ""
-    name = ".".join(filter(None, (kind.section, own)))
-    if fault["type"] in ("extra_forbidden", "invalid_key"):
+    first = error.errors(include_url=False)[0]
+    field = (str(first["loc"][0]) or "''") if first["loc"] else ""
+    name = ".".join(filter(None, (kind.section, field)))
+    if first["type"] in ("extra_forbidden", "invalid_key"):
         return unknown_setting(name, kind)
-    if own:
-        expected = allowed(kind.model_json_schema()["properties"][own])
+    if field:
+        expected = describe_allowed(kind.model_json_schema()["properties"][field])
     else:
-        expected = f"settings of its own, such as {next(iter(described(kind)))}"
-    looks_otherwise = "text" in expected and isinstance(fault["input"], int | float)
-    return cannot_be_used(
+        expected = f"a section of settings, such as {next(iter(setting_schemas(kind)))}"
+    needs_quotes = "text" in expected and isinstance(first["input"], int | float)
+    return invalid_setting(
         name or "recipe",
         expected=expected,
-        found=_shown(fault["input"]),
-        advice="put it in quotes, if it is meant as text" if looks_otherwise else None,
+        found=_display(first["input"]),
+        advice="to give the value as text, put it in quotes" if needs_quotes else None,
     )
 
 
 def _flat_schema(
-    schema: Mapping[str, Any], parts: Mapping[str, Any], prefix: str
+    schema: Mapping[str, Any], sections: Mapping[str, Any], prefix: str
 ) -> dict[str, dict[str, Any]]:
     flat: dict[str, dict[str, Any]] = {}
-    for name, one in schema["properties"].items():
-        if "$ref" in one:
-            part = parts[one["$ref"].rpartition("/")[2]]
-            flat |= _flat_schema(part, parts, f"{prefix}{name}.")
+    for name, field in schema["properties"].items():
+        if "$ref" in field:
+            section = sections[field["$ref"].rpartition("/")[2]]
+            flat |= _flat_schema(section, sections, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = one
+            flat[f"{prefix}{name}"] = field
     return flat
 
 
@@ -203,15 +203,16 @@ def _range(schema: Mapping[str, Any], *, whole: bool) -> str:
         ("maximum", "to"),
         ("exclusiveMaximum", "to below"),
     )
-    words = ["a whole number" if whole else "a number"]
-    for limit, word in limits:
+    text = "a whole number" if whole else "a number"
+    for limit, preposition in limits:
         if limit in schema:
-            words.append(f"{word} {schema[limit]:,}" if whole else f"{word} {schema[limit]:g}")
-    return " ".join(words)
+            value = f"{schema[limit]:,}" if whole else f"{schema[limit]:g}"
+            text += f" {preposition} {value}"
+    return text
 
 
-def _shown(value: object) -> str:
+def _display(value: object) -> str:
     try:
         return repr(value)
     except ValueError:  # Python doesn't print integers of more than some thousand digits
-        return "a number of thousands of digits"
+        return "a number with thousands of digits"

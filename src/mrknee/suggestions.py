@@ -125,7 +125,7 @@ VERBS: Mapping[str, str] = {
 """Names of commands in other programs -> verbs."""
 
 
-def meant(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str | None:
+def suggest(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str | None:
     """Returns the known name that was most likely intended; None if none is close.
 
     Candidates in this order: a name that differs only in case, `-` and `_`; a synonym; a name with
@@ -138,25 +138,25 @@ def meant(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str
         synonyms: other names -> valid names; those that are not in `known` are ignored.
     """
     normalised = _normalised(name)
-    by_name = {_normalised(one): one for one in known}
+    by_name = {_normalised(valid): valid for valid in known}
     if normalised in by_name:
         return by_name[normalised]
     last = normalised.rpartition(".")[2]
-    for word in (normalised, last):
-        if synonyms.get(word) in known:
-            return synonyms[word]
-    by_last = {one.rpartition(".")[2]: full for one, full in by_name.items()}
+    for synonym in (normalised, last):
+        if synonyms.get(synonym) in known:
+            return synonyms[synonym]
+    by_last = {key.rpartition(".")[2]: valid for key, valid in by_name.items()}
     if last in by_last:
         return by_last[last]
-    inside = [full for full in by_name if full.startswith(f"{normalised}.")]
-    if inside:
-        return by_name[inside[0]]
+    in_group = [key for key in by_name if key.startswith(f"{normalised}.")]
+    if in_group:
+        return by_name[in_group[0]]
     from difflib import get_close_matches  # imported here because it is rarely needed
 
-    every = {**by_last, **by_name}
-    near = get_close_matches(normalised, every, n=1, cutoff=_CUTOFF)
-    near = near or get_close_matches(last, every, n=1, cutoff=_CUTOFF)
-    return every[near[0]] if near else None
+    candidates = {**by_last, **by_name}
+    similar = get_close_matches(normalised, candidates, n=1, cutoff=_CUTOFF)
+    similar = similar or get_close_matches(last, candidates, n=1, cutoff=_CUTOFF)
+    return candidates[similar[0]] if similar else None
 
 
 def _normalised(name: str) -> str:

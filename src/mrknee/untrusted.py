@@ -20,7 +20,7 @@ from mrknee.errors import DataError, MrkneeError
 DESCRIPTION_BYTES = 4_000_000
 """Maximum size of a JSON description of a model, a run or its scores; usual sizes are kilobytes."""
 
-DEEPEST = 50
+MAX_DEPTH = 50
 """Maximum nesting of lists and objects in JSON; files of this package have fewer than 10 levels.
 Parsed JSON is also written, traversed and hashed, each with another recursion limit in Python."""
 
@@ -42,7 +42,7 @@ def read_bytes(
         MrkneeError: the file is missing, unreadable or too large, or is a folder, a pipe or a
             device (which might never end).
     """
-    refuse_unusual(file, what, kind=kind)
+    require_regular_file(file, what, kind=kind)
     try:
         with file.open("rb") as opened:
             size = os.fstat(opened.fileno()).st_size
@@ -61,7 +61,7 @@ def read_bytes(
     return content
 
 
-def refuse_unusual(
+def require_regular_file(
     file: Path, what: str, exam: str | None = None, *, kind: type[MrkneeError] = DataError
 ) -> None:
     """Refuses anything but a regular file before it is opened: opening a pipe can block forever.
@@ -157,22 +157,22 @@ def parse_json(
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
         found = json.loads(
-            text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite
+            text, object_pairs_hook=_unique_keys, parse_constant=_finite, parse_float=_finite
         )
         _refuse_deep(found)
         if _SURROGATE.search(text):
             json.dumps(found, ensure_ascii=False).encode()  # a ValueError for a lone surrogate
         return found
     except RecursionError:
-        fault = "nested too deeply"
+        reason = "nested too deeply"
     except ValueError as error:  # from JSON, Unicode, or the functions below
-        fault = str(error)
+        reason = str(error)
     raise kind(
-        f"the {what} can't be read", code="unreadable", file=file, expected="JSON", found=fault
+        f"the {what} can't be read", code="unreadable", file=file, expected="JSON", found=reason
     )
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name, value in pairs:
         if name in content:
@@ -181,17 +181,17 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _refuse_deep(content: Any) -> None:  # noqa: ANN401  # what JSON gives
+def _refuse_deep(content: Any) -> None:  # noqa: ANN401  # any JSON value
     level, depth = [content], 0
     while level:
-        inside: list[Any] = []
-        for one in level:
-            if isinstance(one, dict):
-                inside += one.values()
-            elif isinstance(one, list):
-                inside += one
-        level, depth = inside, depth + 1
-        if depth > DEEPEST:
+        next_level: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                next_level += value.values()
+            elif isinstance(value, list):
+                next_level += value
+        level, depth = next_level, depth + 1
+        if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
 
 

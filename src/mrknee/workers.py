@@ -15,7 +15,7 @@ from mrknee.ranges import PROCESSES
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def ignore_interrupts(_: int = 0) -> None:
@@ -105,8 +105,8 @@ def _signals_blocked() -> Iterator[None]:
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:
         yield
     finally:

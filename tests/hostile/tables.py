@@ -138,8 +138,17 @@ def _listings() -> Iterator[Case]:
 
 
 def _parts() -> Iterator[Case]:
-    yield Case("parts", "empty", content(""), "parts can't be read")
-    yield Case("parts", "another header", content("id,part\n0000,train\n"), "parts can't be read")
-    yield Case("parts", "no part", content("exam,part\n0000\n"), "parts can't be read")
-    yield Case("parts", "unknown part", content("exam,part\n0000,test\n"), "parts can't be read")
-    yield Case("parts", "an exam twice", content(PARTS + "0000,train\n"), "parts can't be read")
+    yield Case("parts", "empty", content(""), "split of the run can't be read")
+    yield Case(
+        "parts",
+        "another header",
+        content("id,part\n0000,train\n"),
+        "split of the run can't be read",
+    )
+    yield Case("parts", "no part", content("exam,part\n0000\n"), "split of the run can't be read")
+    yield Case(
+        "parts", "unknown part", content("exam,part\n0000,test\n"), "split of the run can't be read"
+    )
+    yield Case(
+        "parts", "an exam twice", content(PARTS + "0000,train\n"), "split of the run can't be read"
+    )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mrknee.exams import PLANES
-from mrknee.training.parts import divide
+from mrknee.training.parts import split_exams
 from mrknee.training.recipe import load_recipe
 from tests.conftest import write_toy_dataset
 from tests.hostile import exported, models, recipes, stacks
@@ -98,7 +98,7 @@ def a_state_with_a_payload(here: Path) -> Words:
     model = models.write_model(here / "model")
     named([c for c in models.cases(model) if c.reader == "resume"], "payload").write(here / "out")
     (here / "out" / "settings.yaml").write_text(recipe.to_yaml())
-    (here / "out" / "split.csv").write_text(divide(data, recipe).table())
+    (here / "out" / "split.csv").write_text(split_exams(data, recipe).split_csv())
     words = ["--network.encoder", "test_resnet", "--weights", "none", "--resume"]
     return ["train", "data", "--out", "out", *words]
 

@@ -16,7 +16,7 @@ import torch
 
 from mrknee.cli import main
 from mrknee.run_folder import RunFolder
-from mrknee.training.resumption import Done, save_state
+from mrknee.training.resumption import RunProgress, save_state
 from tests.conftest import write_toy_dataset
 from tests.hostile import studies
 from tests.hostile.test_interrupted import files
@@ -60,7 +60,7 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 1
     told = capsys.readouterr().err
     assert f"mrknee {words[0]}: {NO_SPACE}\n  file: " in told
-    assert told.endswith("make room, or write elsewhere\n")
+    assert told.endswith("free disk space, or write to another disk\n")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_state_that_has_no_room_is_told(disk: Path) -> None:
     file.parent.mkdir()
     file.write_text("before")
     with pytest.raises(OSError, match=NO_SPACE) as caught:
-        save_state(disk, Done(), {"a": torch.zeros(3_000_000)})
+        save_state(disk, RunProgress(), {"a": torch.zeros(3_000_000)})
     assert caught.value.filename == str(file)
     assert files(disk) == {"resume/last.ckpt": b"before"}
 

@@ -28,7 +28,7 @@ import pytest
 from mrknee.files import whole_file
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
-from tests.training.test_resumption import _saved, _train, assert_same_run
+from tests.training.test_resumption import _save_time, _train, assert_same_run
 from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
@@ -132,10 +132,10 @@ def test_a_run_goes_on_after_a_power_loss(kind: str, tmp_path: Path) -> None:
             out = disk / f"run{loss}"
             process = processes.Process(target=_train, args=(data, out, RECIPE))
             process.start()
-            last, saves = _saved(out), draw.randrange(16)
+            last, saves = _save_time(out), draw.randrange(16)
             while saves and process.is_alive():
-                if _saved(out) != last:
-                    last, saves = _saved(out), saves - 1
+                if _save_time(out) != last:
+                    last, saves = _save_time(out), saves - 1
                 time.sleep(0.001)
             time.sleep(draw.uniform(0, 0.3))
             if process.is_alive() and process.pid is not None:

@@ -83,7 +83,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
         "labels": read_labels,
         "predictions": Predictions.read,
         "listing": ListedExams,
-        "parts": lambda path: RunFolder.around(path.with_name("model.onnx")).read_split(),
+        "parts": lambda path: RunFolder.containing(path.with_name("model.onnx")).read_split(),
         "recipe": lambda path: load_recipe(str(path)),
         "scorecard": Scorecard.read,
         "phantom": lambda path: write_cohort(path, train=1, valid=0, seed=0, size=32),

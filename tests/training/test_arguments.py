@@ -5,28 +5,28 @@ from typing import Any
 
 import pytest
 
-from mrknee.command_line import parser_of
+from mrknee.command_line import create_parser
 from mrknee.errors import SettingsError
-from mrknee.settings import described
+from mrknee.settings import setting_schemas
 from mrknee.training.arguments import train_arguments
 from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.verbs import train
 
 
-def given(*words: str) -> dict[str, Any]:
+def parse(*arguments: str) -> dict[str, Any]:
     """Parses arguments of `mrknee train`."""
-    return train_arguments(parser_of("mrknee train", train, abbreviated=False), words)
+    return train_arguments(create_parser("mrknee train", train, abbreviated=False), arguments)
 
 
-def read(*words: str) -> Recipe:
+def parse_recipe(*arguments: str) -> Recipe:
     """Returns the recipe of `mrknee train DATA --out RUN` with more arguments."""
-    settings = given("DATA", "--out", "RUN", *words)
+    settings = parse("DATA", "--out", "RUN", *arguments)
     del settings["data"], settings["out"], settings["resume"]
     return load_recipe(settings.pop("recipe"), settings)
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("arguments", "expected"),
     [
         (("--loggers", "tensorboard"), ["tensorboard"]),
         (("--loggers=tensorboard",), ["tensorboard"]),
@@ -40,51 +40,55 @@ def read(*words: str) -> Recipe:
         ((), ["tensorboard"]),
     ],
 )
-def test_loggers_are_given_as_the_help_says(words: tuple[str, ...], expected: list[str]) -> None:
+def test_loggers_are_parsed_in_all_documented_forms(
+    arguments: tuple[str, ...], expected: list[str]
+) -> None:
     """Accepted: one name, several with commas, spaces or in brackets, or none."""
-    assert read(*words).loggers == expected
+    assert parse_recipe(*arguments).loggers == expected
 
 
-def test_a_word_after_the_loggers_or_a_switch_may_be_the_data_set() -> None:
+def test_data_set_may_follow_loggers_or_switch() -> None:
     """Only known names are parsed as loggers, and only true and false as the value of a switch."""
-    said = given("--out", "RUN", "--loggers", "tensorboard", "DATA")
-    assert (said["data"], said["loggers"]) == (Path("DATA"), "tensorboard")
-    said = given("--out", "RUN", "--soft-labels", "DATA")
-    assert (said["data"], said["soft_labels"]) == (Path("DATA"), True)
+    parsed = parse("--out", "RUN", "--loggers", "tensorboard", "DATA")
+    assert (parsed["data"], parsed["loggers"]) == (Path("DATA"), "tensorboard")
+    parsed = parse("--out", "RUN", "--soft-labels", "DATA")
+    assert (parsed["data"], parsed["soft_labels"]) == (Path("DATA"), True)
 
 
 @pytest.mark.parametrize("loggers", ["tensorbord", "none,wandb", "wandb,wandb", ""])
-def test_other_loggers_are_refused(loggers: str) -> None:
+def test_invalid_loggers_are_refused(loggers: str) -> None:
     """Refused: an unknown name, a repeated one, none together with others, and empty text."""
     with pytest.raises(SettingsError, match="the setting loggers can't be used"):
-        read(f"--loggers={loggers}")
+        parse_recipe(f"--loggers={loggers}")
 
 
-def test_dashes_switches_and_numbers_are_read() -> None:
+def test_dashes_switches_and_numbers_are_parsed() -> None:
     """Values are parsed as in a recipe: 010 is ten, and floats accept integers."""
-    recipe = read("--batch-exams", "010", "--optimizer.learning-rate", "1", "--keep-every-epoch")
+    recipe = parse_recipe(
+        "--batch-exams", "010", "--optimizer.learning-rate", "1", "--keep-every-epoch"
+    )
     assert recipe.batch_exams == 10
     assert recipe.optimizer.learning_rate == 1.0
     assert recipe.keep_every_epoch
-    assert given("DATA", "--out", "RUN", "--resume")["resume"]
-    assert not read("--keep-every-epoch", "false").keep_every_epoch
-    assert not read("--keep-every-epoch=false").keep_every_epoch
-    assert read("--weights", "1e3").weights == "1e3"
-    assert read("--preparation.mean", "-5e1").preparation.mean == -50
-    assert read("--findings", "meniscus,acl").findings == ["acl", "meniscus"]
-    assert read("--epochs", "3", "--epochs", "4").epochs == 4
+    assert parse("DATA", "--out", "RUN", "--resume")["resume"]
+    assert not parse_recipe("--keep-every-epoch", "false").keep_every_epoch
+    assert not parse_recipe("--keep-every-epoch=false").keep_every_epoch
+    assert parse_recipe("--weights", "1e3").weights == "1e3"
+    assert parse_recipe("--preparation.mean", "-5e1").preparation.mean == -50
+    assert parse_recipe("--findings", "meniscus,acl").findings == ["acl", "meniscus"]
+    assert parse_recipe("--epochs", "3", "--epochs", "4").epochs == 4
 
 
-def test_null_takes_back_what_a_recipe_states(tmp_path: Path) -> None:
+def test_null_clears_setting_of_recipe(tmp_path: Path) -> None:
     """`null` removes the value of an optional setting."""
     file = tmp_path / "recipe.yaml"
     file.write_text("findings: [acl]\nbatch_slices: 100\nweights: none\n")
-    recipe = read("--recipe", str(file), "--findings", "null", "--batch_slices", "null")
+    recipe = parse_recipe("--recipe", str(file), "--findings", "null", "--batch_slices", "null")
     assert (recipe.findings, recipe.batch_slices) == (None, None)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "message"),
     [
         (("--batch_size", "4"), "no such option: --batch_size; did you mean --batch_exams?"),
         (("--lr", "1"), "no such option: --lr; did you mean --optimizer.learning_rate?"),
@@ -96,20 +100,20 @@ def test_null_takes_back_what_a_recipe_states(tmp_path: Path) -> None:
         (("-e", "3"), "unrecognized arguments: -e 3"),
     ],
 )
-def test_what_cannot_be_understood_is_said_in_two_lines(
-    words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_option_prints_two_lines_and_suggestion(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit status 2, with the fault and the likely intention, but without the complete usage."""
-    with pytest.raises(SystemExit) as ended:
-        read(*words)
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert told in said
-    assert said.count("\n") == 2
+    with pytest.raises(SystemExit) as exited:
+        parse_recipe(*arguments)
+    assert exited.value.code == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 2
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("arguments", "expected"),
     [
         (("--epochs", "1:30"), "a whole number from 1 to 100,000"),
         (("--epochs", "1_000"), "a whole number from 1 to 100,000"),
@@ -125,28 +129,28 @@ def test_what_cannot_be_understood_is_said_in_two_lines(
         (("--preparation.crop", "500"), "at most preparation.size"),
     ],
 )
-def test_a_setting_is_held_to_what_a_recipe_is_held_to(
-    words: tuple[str, ...], expected: str
-) -> None:
+def test_settings_are_validated_as_in_a_recipe(arguments: tuple[str, ...], expected: str) -> None:
     """The error is the same as for a recipe file and from Python: setting, expected, found."""
     with pytest.raises(SettingsError) as caught:
-        read(*words)
-    name = words[0].removeprefix("--").partition("=")[0].replace("-", "_")
+        parse_recipe(*arguments)
+    name = arguments[0].removeprefix("--").partition("=")[0].replace("-", "_")
     assert caught.value.what == f"the setting {name} can't be used"
     assert caught.value.expected == expected
 
 
-def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     """The help lists the settings by section, with the defaults of the named recipe."""
-    with pytest.raises(SystemExit) as ended:
-        given("--help", "--recipe", "demo")
-    assert ended.value.code == 0
-    said = " ".join(capsys.readouterr().out.split())
-    for name in described(Recipe):
-        assert f"--{name} " in said
-    for part in ("network", "preparation", "optimizer", "schedule", "selection"):
-        assert f"{part}: " in said
-    assert "a whole number from 1 to 4,096; default: 4" in said
-    assert "default: test_resnet" in said
-    assert "{max,mean,attention}" in said
-    assert said.startswith("usage: mrknee train [-h] --out OUT [--recipe RECIPE] [--resume] data [")
+    with pytest.raises(SystemExit) as exited:
+        parse("--help", "--recipe", "demo")
+    assert exited.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for name in setting_schemas(Recipe):
+        assert f"--{name} " in printed
+    for section in ("network", "preparation", "optimizer", "schedule", "selection"):
+        assert f"{section}: " in printed
+    assert "a whole number from 1 to 4,096; default: 4" in printed
+    assert "default: test_resnet" in printed
+    assert "{max,mean,attention}" in printed
+    assert printed.startswith(
+        "usage: mrknee train [-h] --out OUT [--recipe RECIPE] [--resume] data ["
+    )

@@ -10,7 +10,7 @@ from mrknee.training.environment import has_bfloat16
 from tests.training.test_run import QUICK
 
 
-def test_the_processor_says_whether_it_knows_bfloat16() -> None:
+def test_bfloat16_support_agrees_with_processor_flags() -> None:
     """The result agrees with the processor's list of instructions (Linux)."""
     flags = Path("/proc/cpuinfo").read_text()
     if torch.cuda.is_available() or "flags" not in flags:
@@ -20,7 +20,7 @@ def test_the_processor_says_whether_it_knows_bfloat16() -> None:
 
 
 @pytest.mark.parametrize(("known", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_auto_precision_follows_the_processor(
+def test_auto_precision_depends_on_bfloat16_support(
     known: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`auto` is bfloat16 if there are instructions for it, else float32; others are unchanged."""

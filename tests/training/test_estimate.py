@@ -15,7 +15,7 @@ from mrknee.exams import PLANES, write_labels, write_stack
 from mrknee.models.network import Network
 from mrknee.models.settings import NetworkSettings
 from mrknee.training.estimate import Estimate, estimate
-from mrknee.training.parts import divide
+from mrknee.training.parts import split_exams
 from mrknee.training.recipe import Recipe, load_recipe, recipe_names
 from mrknee.transforms.batches import EpochBatches
 from tests.training.test_run import QUICK
@@ -23,7 +23,7 @@ from tests.training.test_run import QUICK
 pytestmark = pytest.mark.slow
 
 LARGEST = 61
-"""Slices of a plane of MRNet's largest exam."""
+"""Number of slices per plane in MRNet's largest exam."""
 
 LIMIT = 6e9
 """Maximum bytes of training by a shipped recipe on a processor."""
@@ -61,7 +61,7 @@ def write_largest(root: Path, order: Sequence[int]) -> Path:
 
 @pytest.mark.timeout(1500)  # some 50 s of processor time for the largest, on a machine of its own
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_shipped_recipe_trains_the_largest_exams_in_6_gb(name: str, tmp_path: Path) -> None:
+def test_shipped_recipe_trains_largest_exam_in_6_gb(name: str, tmp_path: Path) -> None:
     """Two steps run in a separate process; the estimate is within 30 % of its peak.
 
     The first step, with a small exam, creates the optimizer's averages, so that everything uses
@@ -73,21 +73,21 @@ def test_a_shipped_recipe_trains_the_largest_exams_in_6_gb(name: str, tmp_path: 
     order = [position for (position,) in EpochBatches([0, 1], 1, recipe.seed).all_batches(0)]
     data = write_largest(tmp_path / "data", order)
     weights = "lite0" if "lite0" in recipe.network.encoder else "none"
-    words = ["train", str(data), "--out", str(tmp_path / "run"), "--recipe", name]
-    words += ["--weights", weights, "--epochs", "1", "--loggers", "[]", "--batch_exams", "1"]
-    words += ["--selection.part", "valid"]  # small exams: it is the training that takes memory
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", TRAIN, *words], capture_output=True, text=True, check=False
+    arguments = ["train", str(data), "--out", str(tmp_path / "run"), "--recipe", name]
+    arguments += ["--weights", weights, "--epochs", "1", "--loggers", "[]", "--batch_exams", "1"]
+    arguments += ["--selection.part", "valid"]  # its exams are small: training determines the peak
+    finished = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", TRAIN, *arguments], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    peak = int(done.stdout.split()[-1])
+    assert finished.returncode == 0, finished.stderr
+    peak = int(finished.stdout.split()[-1])
     assert peak < LIMIT
-    estimated = re.search(r"estimate: ([0-9.]+) GB of memory", done.stdout)
+    estimated = re.search(r"estimate: at most ([0-9.]+) GB of memory", finished.stdout)
     assert estimated is not None
     assert 0.7 < float(estimated[1]) * 1e9 / peak < 1.3
 
 
-def test_the_estimate_touches_nothing(toy: Path) -> None:
+def test_estimate_has_no_side_effects(toy: Path) -> None:
     """Weights, statistics, gradients and random numbers of the run don't change."""
     settings = NetworkSettings(encoder="test_resnet", batchnorm="trained")
     recipe = QUICK.replace(network=settings)
@@ -95,7 +95,7 @@ def test_the_estimate_touches_nothing(toy: Path) -> None:
     network = Network(settings, ("abnormal", "acl", "meniscus"))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     drawn = torch.get_rng_state()
-    estimate(network, divide(toy, recipe), recipe, "32-true", workers=0, processes=1)
+    estimate(network, split_exams(toy, recipe), recipe, "32-true", workers=0, processes=1)
     assert torch.equal(torch.get_rng_state(), drawn)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -104,25 +104,25 @@ def test_the_estimate_touches_nothing(toy: Path) -> None:
 def largest_batch(data: Path, recipe: Recipe, processes: int = 1) -> int:
     """Returns the slices of the largest batch in the estimate."""
     network = Network(recipe.network, ("abnormal", "acl", "meniscus"))
-    parts = divide(data, recipe)
+    parts = split_exams(data, recipe)
     found = estimate(network, parts, recipe, "32-true", workers=0, processes=processes)
     return found.largest
 
 
-def test_the_largest_batch_is_counted_from_headers(toy: Path) -> None:
+def test_largest_batch_is_computed_from_headers(toy: Path) -> None:
     """It has the exams with most slices, within the limit of slices, divided among processes."""
-    parts = divide(toy, QUICK)
-    counts = sorted(sum(map(len, parts.train[i].stacks.values())) for i in parts.fit)
-    inner = sorted(sum(map(len, parts.train[i].stacks.values())) for i in parts.chosen)
+    parts = split_exams(toy, QUICK)
+    counts = sorted(sum(map(len, parts.train[i].stacks.values())) for i in parts.train_positions)
+    inner = sorted(sum(map(len, parts.train[i].stacks.values())) for i in parts.selection_positions)
     assert largest_batch(toy, QUICK) == max(sum(counts[-3:]), sum(inner[-3:]))
-    most = max(counts[-1], inner[-1])
-    assert largest_batch(toy, QUICK.replace(batch_slices=1)) == most
-    assert largest_batch(toy, QUICK, processes=3) == most
+    largest = max(counts[-1], inner[-1])
+    assert largest_batch(toy, QUICK.replace(batch_slices=1)) == largest
+    assert largest_batch(toy, QUICK, processes=3) == largest
 
 
-def test_what_does_not_fit_is_said() -> None:
+def test_insufficient_memory_is_warned_about() -> None:
     """The warning names settings to change; it is absent if memory suffices or is unknown."""
-    short = Estimate(
+    too_large = Estimate(
         memory=9_000_000_000,
         free=4_000_000_000,
         seconds=7200,
@@ -131,9 +131,9 @@ def test_what_does_not_fit_is_said() -> None:
         device="cpu",
         advice="--batch_exams 1",
     )
-    assert "9.0 GB of memory at the most (4.0 GB are free for it)" in short.text()
-    assert "2.0 h per epoch of 960 exams" in short.text()
-    assert "does not fit" in short.text()
-    assert "--batch_exams 1" in short.text()
+    assert "at most 9.0 GB of memory (4.0 GB available)" in too_large.text()
+    assert "2.0 h per epoch of 960 training exams" in too_large.text()
+    assert "WARNING" in too_large.text()
+    assert "--batch_exams 1" in too_large.text()
     for free in (10_000_000_000, None):
-        assert "does not fit" not in replace(short, free=free).text()
+        assert "WARNING" not in replace(too_large, free=free).text()

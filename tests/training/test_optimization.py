@@ -37,7 +37,7 @@ def batch_of(count: int) -> Batch:
     return join([frame_exam(exam, SMALL) for exam in exams])
 
 
-def test_one_step_is_the_references() -> None:
+def test_first_step_agrees_with_adam_formula() -> None:
     """Loss and weights after a step agree with a direct computation of Adam's first step, to 1e-5.
 
     Adam's first step, with L2 weight decay g = grad + 0.01 w, is w - lr g / (|g| + 1e-8).
@@ -55,8 +55,8 @@ def test_one_step_is_the_references() -> None:
 
     p = torch.sigmoid(logits_with(network, before, batch))
     y = batch.labels
-    plain = -(weight * y * p.log() + (1 - y) * (1 - p).log()).mean()
-    assert loss.item() == pytest.approx(plain.item(), abs=1e-5)
+    expected_loss = -(weight * y * p.log() + (1 - y) * (1 - p).log()).mean()
+    assert loss.item() == pytest.approx(expected_loss.item(), abs=1e-5)
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None
         decayed = parameter.grad + 0.01 * before[name]
@@ -77,7 +77,7 @@ def logits_with(network: Network, weights: dict[str, Tensor], batch: Batch) -> T
     ("name", "kind"),
     [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)],
 )
-def test_each_optimizer_is_the_one_named(name: str, kind: type[torch.optim.Optimizer]) -> None:
+def test_optimizer_is_created_from_settings(name: str, kind: type[torch.optim.Optimizer]) -> None:
     """It has the recipe's learning rate and weight decay."""
     settings = OptimizerSettings(name=name, learning_rate=0.3, weight_decay=0.2)  # type: ignore[arg-type]
     optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], settings)
@@ -85,7 +85,7 @@ def test_each_optimizer_is_the_one_named(name: str, kind: type[torch.optim.Optim
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.3, 0.2)
 
 
-def test_the_cosine_rises_then_falls_to_zero() -> None:
+def test_cosine_factor_rises_then_falls_to_zero() -> None:
     """The factor is linear in the warm-up, then 1, one half in the middle, and 0 at the end."""
     settings = ScheduleSettings(name="cosine", warmup=0.1)
     factors = [cosine_factor(step, 100, settings) for step in range(101)]
@@ -95,7 +95,7 @@ def test_the_cosine_rises_then_falls_to_zero() -> None:
     assert factors[100] == pytest.approx(0)
 
 
-def test_an_auc_that_cannot_be_computed_is_nan_not_a_half() -> None:
+def test_auc_of_one_class_is_nan() -> None:
     """A finding of one class has no AUC and doesn't count in the mean (reference: 0.5)."""
     result = EpochResult(FINDINGS)
     labels = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
@@ -107,21 +107,21 @@ def test_an_auc_that_cannot_be_computed_is_nan_not_a_half() -> None:
     assert aucs["acl"] == aucs["mean"] == 1.0
 
 
-class Watched(Network):
+class GradRecorder(Network):
     """A network that records whether gradients are enabled."""
 
-    grad_was_on: bool | None = None
+    grad_enabled: bool | None = None
 
     def forward(self, slices: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Tensor:
         """Records, then calls the network."""
-        self.grad_was_on = torch.is_grad_enabled()
+        self.grad_enabled = torch.is_grad_enabled()
         return super().forward(slices, lengths)
 
 
-def test_reading_needs_no_gradients() -> None:
+def test_prediction_disables_gradients() -> None:
     """Prediction uses evaluation mode without gradients (the reference leaves them on)."""
-    network = Watched(NetworkSettings(encoder="test_resnet"), FINDINGS)
+    network = GradRecorder(NetworkSettings(encoder="test_resnet"), FINDINGS)
     ids, probabilities = predict_batches(network, SMALL, [batch_of(2)], 2)
-    assert network.grad_was_on is False
+    assert network.grad_enabled is False
     assert not network.training
     assert (ids, probabilities.shape) == (("0", "1"), (2, 3))

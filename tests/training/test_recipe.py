@@ -12,7 +12,7 @@ from mrknee.training.recipe import Recipe, load_recipe, recipe_names
 from mrknee.transforms.settings import PreparationSettings
 
 
-def test_reference_is_the_posts_recipe() -> None:
+def test_reference_has_the_published_settings() -> None:
     """Every setting is that of the published system."""
     recipe = load_recipe("reference")
     assert recipe.network.encoder == "alexnet"
@@ -36,7 +36,7 @@ def test_reference_is_the_posts_recipe() -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_is_whole_and_survives_yaml(name: str, tmp_path: Path) -> None:
+def test_packaged_recipe_survives_yaml(name: str, tmp_path: Path) -> None:
     """Each recipe of the package can be loaded, written as YAML and loaded again."""
     recipe = load_recipe(name)
     file = tmp_path / "settings.yaml"
@@ -59,8 +59,8 @@ def test_default_does_not_select_on_valid() -> None:
         ("epochs", 100),
     ],
 )
-def test_each_improvement_the_post_proposes_is_one_setting(setting: str, value: object) -> None:
-    """Another backbone, other augmentation, SGD and more epochs are one change each."""
+def test_single_settings_can_be_changed(setting: str, value: object) -> None:
+    """Backbone, rotation, optimizer and epochs, which the post proposes to vary, are settings."""
     changed = load_recipe("reference", {setting: value})
     branch: object = changed
     for name in setting.split("."):
@@ -69,31 +69,31 @@ def test_each_improvement_the_post_proposes_is_one_setting(setting: str, value: 
     assert load_recipe("reference", {}) != changed
 
 
-def test_findings_may_be_given_with_commas() -> None:
+def test_findings_can_be_separated_by_commas() -> None:
     """`meniscus,acl` means both, in the usual order."""
     assert load_recipe("reference", {"findings": "meniscus,acl"}).findings == ["acl", "meniscus"]
-    opened = Findings(["meniscus", "acl"])  # what a data set has
-    assert load_recipe("reference", {"findings": opened}).findings == ["acl", "meniscus"]
+    findings = Findings(["meniscus", "acl"])  # as in a data set
+    assert load_recipe("reference", {"findings": findings}).findings == ["acl", "meniscus"]
 
 
-def test_a_whole_part_may_be_changed() -> None:
+def test_complete_section_can_be_changed() -> None:
     """It is given as settings or as a dictionary; its values replace those derived from others."""
-    part = PreparationSettings(size=64, crop=48, mean=1.5)
-    assert load_recipe("reference", {"preparation": part}).preparation == part
-    changes = {"preparation": part.to_dict(), "preparation.crop": 32}
+    section = PreparationSettings(size=64, crop=48, mean=1.5)
+    assert load_recipe("reference", {"preparation": section}).preparation == section
+    changes = {"preparation": section.to_dict(), "preparation.crop": 32}
     changed = load_recipe("reference", changes)
-    assert changed.preparation == part.replace(crop=32)
-    assert changes["preparation"] == part.to_dict()
+    assert changed.preparation == section.replace(crop=32)
+    assert changes["preparation"] == section.to_dict()
 
 
 @pytest.mark.parametrize("name", ["", "epochs.x", "network.", "network..x", "network.encoder.x"])
-def test_a_name_that_leads_nowhere_is_refused(name: str) -> None:
+def test_invalid_dotted_name_is_refused(name: str) -> None:
     """Refused: names below a setting that isn't a section, and names with empty parts."""
     with pytest.raises(SettingsError):
         load_recipe("reference", {name: 1})
 
 
-def test_a_recipe_has_to_be_right_by_itself(tmp_path: Path) -> None:
+def test_invalid_file_is_refused_despite_changes(tmp_path: Path) -> None:
     """An invalid file is refused even if a change would correct it; the error names the file."""
     file = tmp_path / "mine.yaml"
     file.write_text("epochs: 0\n")
@@ -117,7 +117,7 @@ def test_a_recipe_has_to_be_right_by_itself(tmp_path: Path) -> None:
         {"findings": "ACL tear"},
     ],
 )
-def test_a_wrong_setting_is_refused(changes: dict[str, object]) -> None:
+def test_invalid_setting_is_refused(changes: dict[str, object]) -> None:
     """Unknown settings, wrong types and contradictions are SettingsErrors."""
     with pytest.raises(MrkneeError):
         load_recipe("reference", changes)
@@ -150,7 +150,7 @@ def test_a_wrong_setting_is_refused(changes: dict[str, object]) -> None:
         ("preparation.sd", 1e-9),
     ],
 )
-def test_every_number_has_a_range(setting: str, value: float) -> None:
+def test_number_out_of_range_is_refused(setting: str, value: float) -> None:
     """The error names the setting, its range and the value."""
     with pytest.raises(MrkneeError) as caught:
         load_recipe("default", {setting: value})
@@ -159,13 +159,13 @@ def test_every_number_has_a_range(setting: str, value: float) -> None:
     assert str(value) in (caught.value.found or "")
 
 
-def test_an_unknown_recipe_lists_the_known() -> None:
+def test_unknown_recipe_is_refused() -> None:
     """The error lists the existing recipes."""
     with pytest.raises(MrkneeError, match="reference"):
         load_recipe("refrence")
 
 
-def test_a_recipe_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
     """The error names the broken file."""
     file = tmp_path / "mine.yaml"
     file.write_text("epochs: [3")
@@ -173,14 +173,14 @@ def test_a_recipe_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
         load_recipe(str(file))
 
 
-def test_the_defaults_of_the_tree_are_the_references() -> None:
+def test_default_settings_are_those_of_the_reference() -> None:
     """`Recipe()` differs from the reference in augmentation, selection and kept epochs only."""
-    plain, reference = Recipe().to_dict(), load_recipe("reference").to_dict()
-    differing = {name for name in plain if plain[name] != reference[name]}
+    default, reference = Recipe().to_dict(), load_recipe("reference").to_dict()
+    differing = {name for name in default if default[name] != reference[name]}
     assert differing == {"augmentation", "selection", "keep_every_epoch"}
 
 
-def test_few_slices_at_once_need_frozen_statistics() -> None:
+def test_slices_at_once_needs_frozen_statistics() -> None:
     """With trained statistics, slices_at_once is refused, or not automatic."""
     trained = {"network.batchnorm": "trained"}
     assert slices_at_once(load_recipe("default")) == AUTOMATIC_SLICES[device_here()]

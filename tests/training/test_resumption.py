@@ -17,9 +17,9 @@ from mrknee.files import LOCK
 from mrknee.run_folder import RunFolder
 from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
-from mrknee.training.record import RunRecord
-from mrknee.training.resumption import Done, go_back
+from mrknee.training.resumption import RunProgress, roll_back
 from mrknee.training.run import train
+from mrknee.training.run_writer import RunWriter
 from mrknee.transforms.settings import AugmentationSettings
 from tests.conftest import write_toy_dataset
 from tests.training.test_run import QUICK
@@ -51,10 +51,10 @@ OFTEN = QUICK.replace(
 )
 
 
-def assert_same_run(one: Path, other: Path) -> None:
+def assert_same_run(first: Path, second: Path) -> None:
     """Asserts that the results and logs of two runs are bit-identical."""
     for name in EXACT:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
 class KilledError(Exception):
@@ -80,7 +80,7 @@ UNEVEN = {"batch_exams": 3, "batch_slices": 24, "accumulate": 2, "save_every": 1
     ],
     ids=["early", "between epochs", "plateau", "workers", "bfloat16", "uneven", "uneven later"],
 )
-def test_a_run_stopped_after_a_save_goes_on_from_it(
+def test_run_stopped_after_a_save_resumes_exactly(
     toy: Path,
     tmp_path: Path,
     changes: dict[str, Any],
@@ -94,36 +94,36 @@ def test_a_run_stopped_after_a_save_goes_on_from_it(
     slices, whose number varies per epoch, two per step, saved every step.
     """
     recipe = OFTEN.replace(**changes)
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(toy, whole, recipe)
-    save, count = RunRecord._save, 0
+    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+    train(toy, uninterrupted, recipe)
+    save, count = RunWriter._save, 0
 
-    def save_and_stop(self: RunRecord, loop: TrainingLoop, epoch: int, batches: int) -> None:
+    def save_and_stop(self: RunWriter, loop: TrainingLoop, epoch: int, batches: int) -> None:
         nonlocal count
         save(self, loop, epoch, batches)
         count += 1
         if count == saves:
-            with (parts / "log.txt").open("a") as log:
-                log.write("what was logged after the save\n")
+            with (resumed / "log.txt").open("a") as log:
+                log.write("a line after the save\n")
             raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunRecord, "_save", save_and_stop)
+        patch.setattr(RunWriter, "_save", save_and_stop)
         with pytest.raises(KilledError):
-            train(toy, parts, recipe)
-    train(toy, parts, recipe, resume=True)
-    assert_same_run(whole, parts)
-    second = json.loads((parts / "environment.json").read_text())[1]
+            train(toy, resumed, recipe)
+    train(toy, resumed, recipe, resume=True)
+    assert_same_run(uninterrupted, resumed)
+    second = json.loads((resumed / "environment.json").read_text())[1]
     assert second["after"] == dict(zip(("epochs", "batches"), after, strict=True))
 
 
-def test_clearing_away_leaves_other_files(tmp_path: Path) -> None:
+def test_rolling_back_keeps_other_files(tmp_path: Path) -> None:
     """Only half-written files are removed."""
     (tmp_path / "best").mkdir()
     names = [".log.txt.77", "best/.weights.safetensors.123", ".notes", "best/kept.123"]
     for name in names:
         (tmp_path / name).write_text("x")
-    go_back(tmp_path, Done())
+    roll_back(tmp_path, RunProgress())
     assert [(tmp_path / name).exists() for name in names] == [False, False, True, True]
 
 
@@ -135,12 +135,12 @@ def _train(data: Path, out: Path, recipe: Recipe) -> None:
     train(data, out, recipe, resume=True)
 
 
-def _writes(out: Path) -> bool:
+def _is_writing(out: Path) -> bool:
     """Returns whether a file is being written in the run folder."""
     return any(path.name != LOCK for part in (".*", "*/.*") for path in out.glob(part))
 
 
-def test_killed_again_and_again_at_random(tmp_path: Path) -> None:
+def test_run_killed_at_random_moments_resumes_exactly(tmp_path: Path) -> None:
     """SIGKILL comes at 10 or more random moments, half of them in a write, --resume after each.
 
     Every start is a separate process, forked from one that has imported everything. It is killed a
@@ -158,24 +158,24 @@ def test_killed_again_and_again_at_random(tmp_path: Path) -> None:
         process.start()
         return process
 
-    whole = start(tmp_path / "whole")
-    whole.join()
-    assert whole.exitcode == 0
+    uninterrupted = start(tmp_path / "uninterrupted")
+    uninterrupted.join()
+    assert uninterrupted.exitcode == 0
 
     out, kills, killed_at_the_end = tmp_path / "killed", 0, False
     while True:
         process, saves = start(out), draw.randrange(4)
-        last = _saved(out)
+        last = _save_time(out)
         while saves and process.is_alive():
-            if _saved(out) != last:
-                last, saves = _saved(out), saves - 1
+            if _save_time(out) != last:
+                last, saves = _save_time(out), saves - 1
             elif not killed_at_the_end and (out / "predictions-inner.csv").exists():
                 killed_at_the_end = True
                 break
             time.sleep(0.001)
         else:
             time.sleep(draw.uniform(0, 0.1))
-            while kills % 2 and process.is_alive() and not _writes(out):
+            while kills % 2 and process.is_alive() and not _is_writing(out):
                 pass
         process.kill()
         process.join()
@@ -185,15 +185,15 @@ def test_killed_again_and_again_at_random(tmp_path: Path) -> None:
         kills += 1
     starts = json.loads((out / "environment.json").read_text())
     within = sum(start["after"]["batches"] > 0 for start in starts)
-    assert kills >= 10, "the run was over before it had been killed often enough"
+    assert kills >= 10, "the run finished before it was killed often enough"
     assert killed_at_the_end, "never killed after the last epoch"
-    assert within >= 3, "hardly ever killed within an epoch"
-    assert_same_run(tmp_path / "whole", out)
-    assert not _writes(out), "what was being written is still there"
+    assert within >= 3, "too few kills within an epoch"
+    assert_same_run(tmp_path / "uninterrupted", out)
+    assert not _is_writing(out), "half-written files are left"
     print(f"{kills} kills, {within} of {len(starts)} starts within an epoch")
 
 
-def _saved(out: Path) -> int:
+def _save_time(out: Path) -> int:
     """Returns a number that changes whenever the state is saved; 0 before the first save."""
     try:
         return RunFolder(out).state.stat().st_mtime_ns

@@ -19,8 +19,8 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Dataset, Plane
 from mrknee.metrics.predictions import Predictions
 from mrknee.models.settings import NetworkSettings
-from mrknee.training.environment import storable
-from mrknee.training.final import OPTIMISTIC
+from mrknee.training.environment import json_safe
+from mrknee.training.evaluation import OPTIMISTIC
 from mrknee.training.loop import Objective
 from mrknee.training.recipe import (
     OptimizerSettings,
@@ -61,12 +61,12 @@ def weights_of(run: Path, which: str = "last") -> dict[str, np.ndarray]:
     return load_file(run / which / "weights.safetensors")
 
 
-def assert_same_weights(one: Path, other: Path) -> None:
+def assert_same_weights(first: Path, second: Path) -> None:
     """Asserts that the last weights of two runs are bit-identical."""
-    first, second = weights_of(one), weights_of(other)
-    assert first.keys() == second.keys()
-    for name, values in first.items():
-        assert np.array_equal(values, second[name]), name
+    expected, actual = weights_of(first), weights_of(second)
+    assert expected.keys() == actual.keys()
+    for name, values in expected.items():
+        assert np.array_equal(values, actual[name]), name
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return data, root / "run"
 
 
-def test_the_run_folder_can_be_read_by_a_person(finished: tuple[Path, Path]) -> None:
+def test_run_folder_has_the_documented_files(finished: tuple[Path, Path]) -> None:
     """It has settings, versions, split, logs, metrics, predictions, scorecard and checkpoints."""
     _, run = finished
-    there = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
+    files = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
     assert {
         "settings.yaml",
         "environment.json",
@@ -96,14 +96,14 @@ def test_the_run_folder_can_be_read_by_a_person(finished: tuple[Path, Path]) -> 
         "last/model.json",
         "last/weights.safetensors",
         "resume/last.ckpt",
-    } <= there
-    assert any(name.startswith("tensorboard/events") for name in there)
+    } <= files
+    assert any(name.startswith("tensorboard/events") for name in files)
     settings = yaml.safe_load((run / "settings.yaml").read_text())
     assert settings["network"]["encoder"] == "test_resnet"
     assert json.loads((run / "environment.json").read_text())[0]["packages"]["torch"]
 
 
-def test_train_inner_and_valid_share_no_exam(finished: tuple[Path, Path]) -> None:
+def test_parts_are_disjoint(finished: tuple[Path, Path]) -> None:
     """The inner exams come from train, and every exam is in one part."""
     _, run = finished
     rows = [line.split(",") for line in (run / "split.csv").read_text().splitlines()[1:]]
@@ -112,7 +112,7 @@ def test_train_inner_and_valid_share_no_exam(finished: tuple[Path, Path]) -> Non
     assert len({i for i, _ in rows}) == len(rows) == 18
 
 
-def test_the_scorecard_is_the_predictions_auc(finished: tuple[Path, Path]) -> None:
+def test_scorecard_agrees_with_scikit_learn(finished: tuple[Path, Path]) -> None:
     """The AUCs on valid are those that scikit-learn computes from the written predictions."""
     data, run = finished
     card = json.loads((run / "scorecard.json").read_text())
@@ -125,14 +125,14 @@ def test_the_scorecard_is_the_predictions_auc(finished: tuple[Path, Path]) -> No
     assert OPTIMISTIC not in card["notes"]
 
 
-def test_selecting_on_valid_is_marked_optimistic(toy: Path, tmp_path: Path) -> None:
+def test_selection_on_valid_is_marked_optimistic(toy: Path, tmp_path: Path) -> None:
     """The scorecard states that the result is optimistic, as in the post."""
     selection = SelectionSettings(part="valid", early_stop=0)
     card = train(toy, tmp_path / "run", QUICK.replace(selection=selection, epochs=1))
     assert OPTIMISTIC in card.notes
 
 
-def test_the_same_seed_gives_the_same_weights(finished: tuple[Path, Path], tmp_path: Path) -> None:
+def test_same_seed_gives_same_weights(finished: tuple[Path, Path], tmp_path: Path) -> None:
     """Two runs of the same recipe have bit-identical weights and metrics."""
     data, run = finished
     train(data, tmp_path / "again", QUICK)
@@ -140,7 +140,7 @@ def test_the_same_seed_gives_the_same_weights(finished: tuple[Path, Path], tmp_p
     assert (run / "metrics.csv").read_text() == (tmp_path / "again" / "metrics.csv").read_text()
 
 
-def test_another_seed_gives_other_weights(finished: tuple[Path, Path], tmp_path: Path) -> None:
+def test_other_seed_gives_other_weights(finished: tuple[Path, Path], tmp_path: Path) -> None:
     """The seed has an effect."""
     data, run = finished
     train(data, tmp_path / "other", QUICK.replace(seed=1, epochs=1))
@@ -166,32 +166,33 @@ PLATEAU = ScheduleSettings(name="plateau", patience=0, factor=0.5, threshold=0.9
     ],
     ids=["dropout and plateau", "early stop"],
 )
-def test_a_resumed_run_ends_like_an_uninterrupted_one(
+def test_resumed_run_equals_uninterrupted_run(
     toy: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     """Two epochs, then --resume to four, are bit-identical to four epochs without interruption."""
     recipe = QUICK.replace(epochs=4, **changes)
-    train(toy, tmp_path / "whole", recipe)
-    train(toy, tmp_path / "parts", recipe.replace(epochs=2))
-    train(toy, tmp_path / "parts", recipe, resume=True)
-    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
-    whole, parts = ((tmp_path / n / "metrics.csv").read_text() for n in ("whole", "parts"))
-    assert whole == parts
+    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+    train(toy, uninterrupted, recipe)
+    train(toy, resumed, recipe.replace(epochs=2))
+    train(toy, resumed, recipe, resume=True)
+    assert_same_weights(uninterrupted, resumed)
+    expected, metrics = ((run / "metrics.csv").read_text() for run in (uninterrupted, resumed))
+    assert metrics == expected
 
 
-def test_every_epoch_is_shuffled_and_augmented_anew(
+def test_every_epoch_is_shuffled_and_augmented_differently(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each exam comes once per epoch, in a new order and with new augmentation."""
     seen: list[Batch] = []
     forward = Objective.forward
 
-    def watched(self: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def record_batch(self: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         if self.training:
             seen.append(batch)
         return forward(self, batch)
 
-    monkeypatch.setattr(Objective, "forward", watched)
+    monkeypatch.setattr(Objective, "forward", record_batch)
     train(toy, tmp_path / "run", QUICK.replace(batch_exams=1, epochs=3))
     assert len(seen) == 3 * 8
     epochs = [
@@ -205,19 +206,19 @@ def test_every_epoch_is_shuffled_and_augmented_anew(
     assert not any(same)
 
 
-def test_half_the_bits_train_nearly_the_same(toy: Path, tmp_path: Path) -> None:
+def test_bfloat16_losses_are_close_to_float32(toy: Path, tmp_path: Path) -> None:
     """With bfloat16, losses are similar to those of float32, and weights stay float32."""
-    half_recipe = QUICK.replace(precision="bf16-mixed")
-    for name, recipe in (("whole", QUICK), ("half", half_recipe)):
-        train(toy, tmp_path / name, recipe)
-    whole, half = (column(tmp_path / name, "train/loss") for name in ("whole", "half"))
-    assert whole != half
-    np.testing.assert_allclose(half, whole, rtol=0.05)
-    kinds = {str(values.dtype) for values in weights_of(tmp_path / "half").values()}
-    assert kinds == {"float32", "int64"}, "int64 counts batches"
+    for precision in ("32-true", "bf16-mixed"):
+        train(toy, tmp_path / precision, QUICK.replace(precision=precision))
+    float32 = column(tmp_path / "32-true", "train/loss")
+    bfloat16 = column(tmp_path / "bf16-mixed", "train/loss")
+    assert float32 != bfloat16
+    np.testing.assert_allclose(bfloat16, float32, rtol=0.05)
+    dtypes = {str(values.dtype) for values in weights_of(tmp_path / "bf16-mixed").values()}
+    assert dtypes == {"float32", "int64"}, "int64 counts batches"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has it")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU supports float16")
 def test_float16_needs_a_gpu(toy: Path, tmp_path: Path) -> None:
     """It is refused before anything is written, rather than replaced by bfloat16."""
     with pytest.raises(MrkneeError, match="precision"):
@@ -225,7 +226,7 @@ def test_float16_needs_a_gpu(toy: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_pictures_that_the_encoder_cannot_take_are_refused(toy: Path, tmp_path: Path) -> None:
+def test_input_too_small_for_the_encoder_is_refused(toy: Path, tmp_path: Path) -> None:
     """AlexNet needs more than 48 pixels: the error comes before writing, with advice."""
     recipe = QUICK.replace(network=QUICK.network.replace(encoder="alexnet"))
     with pytest.raises(MrkneeError, match=r"size(.|\n)*preparation.crop 48"):
@@ -233,7 +234,7 @@ def test_pictures_that_the_encoder_cannot_take_are_refused(toy: Path, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
-def test_accumulated_batches_are_one_large_batch(toy: Path, tmp_path: Path) -> None:
+def test_accumulated_batches_equal_one_large_batch(toy: Path, tmp_path: Path) -> None:
     """Three batches of one exam give the step of one of three, also with missing labels.
 
     Of 8 exams, the last step has two batches only. A mean of the means of batches would give
@@ -249,7 +250,7 @@ def test_accumulated_batches_are_one_large_batch(toy: Path, tmp_path: Path) -> N
         np.testing.assert_allclose(values, small[name], rtol=0, atol=1e-6, err_msg=name)
 
 
-def test_a_budget_of_slices_changes_the_number_of_batches(toy: Path, tmp_path: Path) -> None:
+def test_batch_slices_varies_the_number_of_batches(toy: Path, tmp_path: Path) -> None:
     """Every epoch trains on every exam, whatever the number of batches."""
     recipe = QUICK.replace(epochs=4, batch_exams=4, batch_slices=26, log_train=1)
     train(toy, tmp_path / "run", recipe)
@@ -259,10 +260,10 @@ def test_a_budget_of_slices_changes_the_number_of_batches(toy: Path, tmp_path: P
         last = [line for line in lines if line.startswith(f"train epoch {epoch} ")][-1].split()
         assert last[6] == "8"
         batches.append(last[4])
-    assert len(set(batches)) > 1, "all epochs have as many batches: this shows nothing"
+    assert len(set(batches)) > 1, "all epochs have the same number of batches"
 
 
-def test_the_learning_rate_falls_after_patience(toy: Path, tmp_path: Path) -> None:
+def test_learning_rate_falls_after_patience(toy: Path, tmp_path: Path) -> None:
     """The rate is reduced if the loss has not fallen enough for more than `patience` epochs."""
     train(toy, tmp_path / "run", QUICK.replace(epochs=4, schedule=PLATEAU))
     rates = column(tmp_path / "run", "learning_rate")
@@ -273,12 +274,12 @@ def test_best_is_the_epoch_with_the_highest_auc(toy: Path, tmp_path: Path) -> No
     """`best/` holds the first epoch with the highest mean AUC, `last/` the last epoch."""
     train(toy, tmp_path / "run", QUICK.replace(epochs=5, batch_exams=2))
     aucs = column(tmp_path / "run", "val/auc_mean")
-    chosen = {
+    provenance = {
         which: json.loads((tmp_path / "run" / which / "model.json").read_text())["provenance"]
         for which in ("best", "last")
     }
-    assert chosen["best"]["epoch"] == 1 + int(np.argmax(aucs))
-    assert chosen["last"]["epoch"] == 5
+    assert provenance["best"]["epoch"] == 1 + int(np.argmax(aucs))
+    assert provenance["last"]["epoch"] == 5
 
 
 def test_resuming_with_other_exams_is_refused(finished: tuple[Path, Path], tmp_path: Path) -> None:
@@ -288,14 +289,14 @@ def test_resuming_with_other_exams_is_refused(finished: tuple[Path, Path], tmp_p
         train(other, finished[1], QUICK, resume=True)
 
 
-def test_a_wrong_data_set_leaves_no_run_folder(tmp_path: Path) -> None:
+def test_missing_data_set_leaves_no_run_folder(tmp_path: Path) -> None:
     """The corrected command can use the same folder."""
     with pytest.raises(MrkneeError):
         train(tmp_path / "nowhere", tmp_path / "run", QUICK)
     assert not (tmp_path / "run").exists()
 
 
-def test_resuming_a_finished_run_leaves_it(finished: tuple[Path, Path]) -> None:
+def test_resuming_a_finished_run_changes_nothing(finished: tuple[Path, Path]) -> None:
     """Its scorecard is returned, and no file changes."""
     data, run = finished
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
@@ -304,7 +305,7 @@ def test_resuming_a_finished_run_leaves_it(finished: tuple[Path, Path]) -> None:
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
-def test_a_full_folder_is_not_overwritten(finished: tuple[Path, Path]) -> None:
+def test_nonempty_folder_is_refused(finished: tuple[Path, Path]) -> None:
     """Without --resume, a folder that isn't empty is refused."""
     data, run = finished
     with pytest.raises(MrkneeError, match="not empty"):
@@ -318,18 +319,18 @@ def test_resuming_with_other_settings_is_refused(finished: tuple[Path, Path]) ->
         train(data, run, QUICK.replace(batch_exams=2), resume=True)
 
 
-def test_one_finding_trains_the_earlier_posts_system(toy: Path, tmp_path: Path) -> None:
+def test_single_finding_gives_one_output(toy: Path, tmp_path: Path) -> None:
     """`findings: acl` gives a network with one output."""
     card = train(toy, tmp_path / "run", QUICK.replace(findings="acl", epochs=1))
     assert list(card.findings) == ["acl"]
     assert weights_of(tmp_path / "run")["head.bias"].shape == (1,)
 
 
-def test_twelve_findings_train(tmp_path: Path) -> None:
+def test_number_of_findings_is_not_limited(tmp_path: Path) -> None:
     """The number of findings is that of the data set."""
     names = [f"finding{i:02d}" for i in range(12)]
     data = write_toy_dataset(tmp_path / "toy", 6, 2, findings=names)
-    for name in names:  # both classes of each, whatever the split
+    for name in names:  # both classes of each finding in both splits
         for split, ids in (("train", range(6)), ("valid", range(6, 8))):
             lines = [f"{i:04d},{i % 2}\n" for i in ids]
             (data / f"{split}-{name}.csv").write_text("".join(lines))
@@ -337,22 +338,22 @@ def test_twelve_findings_train(tmp_path: Path) -> None:
     assert list(card.findings) == names
 
 
-def test_early_stopping_stops(toy: Path, tmp_path: Path) -> None:
+def test_early_stopping(toy: Path, tmp_path: Path) -> None:
     """With early_stop 1 and almost no learning rate, the second epoch is the last."""
-    still = QUICK.replace(
+    recipe = QUICK.replace(
         optimizer=OptimizerSettings(name="sgd", learning_rate=1e-30, weight_decay=0.0),
         selection=SelectionSettings(fraction=0.34, early_stop=1),
         epochs=6,
     )
-    train(toy, tmp_path / "run", still)
+    train(toy, tmp_path / "run", recipe)
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 1 + 2
 
 
-def test_a_run_killed_after_its_early_stop_trains_no_further(toy: Path, tmp_path: Path) -> None:
+def test_early_stopped_run_without_scores_is_not_trained_further(toy: Path, tmp_path: Path) -> None:
     """Only the missing final scores are computed."""
-    still = OptimizerSettings(name="sgd", learning_rate=1e-30, weight_decay=0.0)
-    stopping = SelectionSettings(fraction=0.34, early_stop=1)
-    recipe = QUICK.replace(optimizer=still, selection=stopping, epochs=6)
+    optimizer = OptimizerSettings(name="sgd", learning_rate=1e-30, weight_decay=0.0)
+    selection = SelectionSettings(fraction=0.34, early_stop=1)
+    recipe = QUICK.replace(optimizer=optimizer, selection=selection, epochs=6)
     train(toy, tmp_path / "run", recipe)
     (tmp_path / "run" / "scorecard.json").unlink()
     train(toy, tmp_path / "run", recipe, resume=True)
@@ -360,7 +361,7 @@ def test_a_run_killed_after_its_early_stop_trains_no_further(toy: Path, tmp_path
     assert len(column(tmp_path / "run", "val/loss")) == 2
 
 
-def test_every_epoch_is_kept_where_the_recipe_says_so(toy: Path, tmp_path: Path) -> None:
+def test_keep_every_epoch(toy: Path, tmp_path: Path) -> None:
     """The folders are named after the epoch and its AUCs."""
     train(toy, tmp_path / "run", QUICK.replace(keep_every_epoch=True))
     names = sorted(p.name for p in (tmp_path / "run" / "epochs").iterdir())
@@ -368,16 +369,16 @@ def test_every_epoch_is_kept_where_the_recipe_says_so(toy: Path, tmp_path: Path)
     assert all("acl-" in name and "mean-" in name for name in names)
 
 
-def test_the_log_has_the_references_lines(finished: tuple[Path, Path]) -> None:
+def test_log_has_the_lines_of_the_reference(finished: tuple[Path, Path]) -> None:
     """Log lines give epoch, batch, mean loss, AUC and learning rate at fixed numbers of exams."""
     log = (finished[1] / "log.txt").read_text()
     for part in ("train", "val"):
         assert f"{part} epoch 1 batch" in log
-    for word in ("mean loss", "AUC", "learning rate"):
-        assert word in log
+    for name in ("mean loss", "AUC", "learning rate"):
+        assert name in log
 
 
-def test_tensorboard_has_the_references_scalars(finished: tuple[Path, Path]) -> None:
+def test_tensorboard_has_the_scalars_of_the_reference(finished: tuple[Path, Path]) -> None:
     """They are loss and AUC of training and validation, per step, per epoch and per finding."""
     events = EventAccumulator(str(finished[1] / "tensorboard"))
     events.Reload()
@@ -390,7 +391,7 @@ def test_tensorboard_has_the_references_scalars(finished: tuple[Path, Path]) -> 
     assert "learning_rate" in scalars
 
 
-def test_the_validation_loss_is_weighted_by_training_labels(tmp_path: Path) -> None:
+def test_validation_loss_uses_weights_of_training_labels(tmp_path: Path) -> None:
     """Other labels in valid don't change the weights in the validation loss.
 
     The reference uses weights from validation labels, and this loss controls its learning rate.
@@ -408,16 +409,16 @@ def test_the_validation_loss_is_weighted_by_training_labels(tmp_path: Path) -> N
     table = Predictions.read(tmp_path / "two" / "predictions-valid.csv").probabilities[:2]
     labels = Dataset.of_split(data, "valid").labels[:2]
     rows = (tmp_path / "two" / "split.csv").read_text().splitlines()[1:]
-    fit = [i for i, row in enumerate(rows) if row.endswith("train")]
-    known = Dataset.of_split(data, "train").labels[fit]
+    positions = [i for i, row in enumerate(rows) if row.endswith("train")]
+    known = Dataset.of_split(data, "train").labels[positions]
     weight = (known == 0).sum(0) / (known == 1).sum(0)
-    each = -(weight * labels * np.log(table) + (1 - labels) * np.log(1 - table))
+    losses = -(weight * labels * np.log(table) + (1 - labels) * np.log(1 - table))
     header, last = (tmp_path / "two" / "metrics.csv").read_text().splitlines()[:2]
-    measured = float(dict(zip(header.split(","), last.split(","), strict=True))["val/loss"])
-    assert measured == pytest.approx(each.mean(), rel=1e-4)
+    loss = float(dict(zip(header.split(","), last.split(","), strict=True))["val/loss"])
+    assert loss == pytest.approx(losses.mean(), rel=1e-4)
 
 
-def test_a_data_set_without_labels_cannot_be_trained_on(toy: Path, tmp_path: Path) -> None:
+def test_data_set_without_labels_is_refused(toy: Path, tmp_path: Path) -> None:
     """The error says which files are expected."""
     for file in toy.glob("*.csv"):
         file.unlink()
@@ -425,7 +426,7 @@ def test_a_data_set_without_labels_cannot_be_trained_on(toy: Path, tmp_path: Pat
         train(toy, tmp_path / "run", QUICK)
 
 
-def test_a_data_set_without_valid_is_scored_on_the_inner_exams(toy: Path, tmp_path: Path) -> None:
+def test_without_valid_the_inner_exams_are_scored(toy: Path, tmp_path: Path) -> None:
     """The scorecard states that this is optimistic."""
     for file in toy.glob("valid-*.csv"):
         file.unlink()
@@ -443,26 +444,26 @@ def test_missing_series_can_be_allowed(toy: Path, tmp_path: Path) -> None:
     train(toy, tmp_path / "b", QUICK.replace(allow_missing_plane=True, epochs=1))
 
 
-def test_the_model_knows_its_run_and_its_series(finished: tuple[Path, Path], toy: Path) -> None:
+def test_model_stores_its_run_and_series(finished: tuple[Path, Path], toy: Path) -> None:
     """It stores the number of training exams per series, and the identity of the run."""
     _, run = finished
     (start,) = json.loads((run / "environment.json").read_text())
     for name in ("best", "last"):
-        noted = json.loads((run / name / "model.json").read_text())["provenance"]
-        assert noted["series"] == dict.fromkeys(PLANES, noted["trained_on"])
-        assert noted["run"] == start["run"]
+        provenance = json.loads((run / name / "model.json").read_text())["provenance"]
+        assert provenance["series"] == dict.fromkeys(PLANES, provenance["trained_on"])
+        assert provenance["run"] == start["run"]
     for plane in ("axial", "coronal"):
         shutil.rmtree(toy / "train" / plane)
         shutil.rmtree(toy / "valid" / plane)
     other = toy.parent / "other"
     train(toy, other, QUICK.replace(allow_missing_plane=True, epochs=1))
-    noted = json.loads((other / "best" / "model.json").read_text())["provenance"]
-    assert noted["series"] == {"axial": 0, "coronal": 0, "sagittal": noted["trained_on"]}
-    assert noted["run"] != start["run"]
+    provenance = json.loads((other / "best" / "model.json").read_text())["provenance"]
+    assert provenance["series"] == {"axial": 0, "coronal": 0, "sagittal": provenance["trained_on"]}
+    assert provenance["run"] != start["run"]
 
 
-def test_names_that_are_no_text_do_not_spoil_a_run() -> None:
+def test_name_that_is_not_utf8_is_stored_as_valid_json() -> None:
     """The name of a data set that isn't UTF-8 is stored as JSON that can be read again."""
-    noted = storable({"data": os.fsdecode(b"knees \xff"), "seed": 3})
-    assert noted == {"data": "knees ?", "seed": 3}
-    assert parse_json(json.dumps(noted), None, "run") == noted
+    stored = json_safe({"data": os.fsdecode(b"knees \xff"), "seed": 3})
+    assert stored == {"data": "knees ?", "seed": 3}
+    assert parse_json(json.dumps(stored), None, "run") == stored

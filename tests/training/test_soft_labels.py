@@ -11,9 +11,9 @@ import torch
 from mrknee.errors import MrkneeError
 from mrknee.exams import read_labels, write_labels
 from mrknee.metrics.predictions import Predictions
-from mrknee.training.final import SOFT
-from mrknee.training.objective import positive_weights, summed_loss
-from mrknee.training.parts import divide
+from mrknee.training.evaluation import SOFT
+from mrknee.training.loss import positive_weights, summed_loss
+from mrknee.training.parts import split_exams
 from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
@@ -37,35 +37,35 @@ def soft(tmp_path: Path) -> Path:
     return root
 
 
-def test_weights_count_a_soft_label_as_shares() -> None:
+def test_positive_weights_count_soft_labels_as_shares() -> None:
     """0.25 counts as 0.25 positive and 0.75 negative; unknown labels count as neither."""
     labels = np.array([[0.25, 1], [1, 0], [0, 0], [np.nan, 0]])
     weights = positive_weights(labels, ("acl", "meniscus"))
     assert weights.tolist() == pytest.approx([1.75 / 1.25, 3])
 
 
-def test_weights_of_hard_labels_are_counts_to_the_last_bit() -> None:
+def test_positive_weights_of_hard_labels_are_exact() -> None:
     """They are exactly the number of negatives divided by that of positives."""
     labels = np.repeat([[0.0], [1.0], [np.nan]], [922, 208, 7], axis=0)
     weight = positive_weights(labels, ("acl",))
     assert torch.equal(weight, torch.from_numpy(np.array([922]) / np.array([208])).float())
 
 
-def test_the_loss_takes_soft_labels_as_they_are() -> None:
+def test_loss_is_linear_in_soft_labels() -> None:
     """The loss is the mean of those of both hard labels, weighted by the soft label."""
     logits, weight = torch.tensor([[0.3]]), torch.tensor([2.0])
-    at = [float(summed_loss(logits, torch.tensor([[y]]), weight)) for y in (0.0, 1.0, 0.3)]
-    assert at[2] == pytest.approx(0.7 * at[0] + 0.3 * at[1])
+    losses = [float(summed_loss(logits, torch.tensor([[y]]), weight)) for y in (0.0, 1.0, 0.3)]
+    assert losses[2] == pytest.approx(0.7 * losses[0] + 0.3 * losses[1])
 
 
-def test_a_recipe_has_to_allow_them(soft: Path) -> None:
+def test_soft_labels_are_refused_by_default(soft: Path) -> None:
     """By default, soft labels are refused, and the advice names the setting."""
     with pytest.raises(MrkneeError, match="neither 0 nor 1") as error:
-        divide(soft, load_recipe("demo"))
+        split_exams(soft, load_recipe("demo"))
     assert "soft_labels" in (error.value.advice or "")
 
 
-def test_a_run_learns_from_soft_labels_and_counts_hard_ones(soft: Path, tmp_path: Path) -> None:
+def test_run_with_soft_labels_is_scored_with_hard_labels(soft: Path, tmp_path: Path) -> None:
     """Scores are of labels cut at 0.5, as the scorecard states; later scoring refuses them."""
     card = train(soft, tmp_path / "run", load_recipe("demo", CHANGES))
     assert SOFT in card.notes
@@ -79,10 +79,17 @@ def test_a_run_learns_from_soft_labels_and_counts_hard_ones(soft: Path, tmp_path
 def test_exams_of_a_group_are_in_one_part(soft: Path) -> None:
     """A group is either trained on or selects the epoch; the other exams are drawn as before."""
     recipe = load_recipe("demo", {**CHANGES, "selection.fraction": 0.3})
-    alone = divide(soft, recipe)
-    group = [alone.train.ids[alone.fit[0]], alone.train.ids[alone.chosen[0]]]
+    ungrouped = split_exams(soft, recipe)
+    group = [
+        ungrouped.train.ids[ungrouped.train_positions[0]],
+        ungrouped.train.ids[ungrouped.selection_positions[0]],
+    ]
     (soft / "groups.csv").write_text("exam,group\n" + "".join(f"{i},p\n" for i in group))
-    parts = divide(soft, recipe)
-    rows = dict(line.split(",") for line in parts.table().splitlines()[1:])
+    parts = split_exams(soft, recipe)
+    rows = dict(line.split(",") for line in parts.split_csv().splitlines()[1:])
     assert len({rows[exam_id] for exam_id in group}) == 1
-    assert len(parts.chosen) in (len(alone.chosen) - 1, len(alone.chosen), len(alone.chosen) + 1)
+    assert len(parts.selection_positions) in (
+        len(ungrouped.selection_positions) - 1,
+        len(ungrouped.selection_positions),
+        len(ungrouped.selection_positions) + 1,
+    )

@@ -16,7 +16,7 @@ from mrknee.exams.exam import Stack
 from mrknee.exams.greyscale import finite_to_bytes
 from mrknee.exams.series import MRNET_SERIES, SeriesList, by_series
 from mrknee.files import whole_file
-from mrknee.untrusted import refuse_unusual
+from mrknee.untrusted import require_regular_file
 
 MAX_SLICES, MAX_SIDE, MAX_PIXELS = 2048, 4096, 2**28
 """Limits of a stack that is read. MRNet's stacks have 17 to 61 slices of 256 x 256, a
@@ -57,7 +57,7 @@ def read_stack(
     path = Path(path)
     if axes not in (None, AXES):
         return ordered_stack(read_stack(path, exam_id, outliers=outliers), axes)
-    refuse_unusual(path, "stack's file", exam_id)
+    require_regular_file(path, "stack's file", exam_id)
     shape, fortran, dtype, offset = _read_header(path, exam_id)
     _refuse_shape(shape, path, exam_id)
     if dtype.kind not in "uif":
@@ -110,7 +110,7 @@ def read_shape(path: str | Path, exam_id: str | None = None) -> Shape:
         DataError: the file is missing, not a `.npy` file, or not three-dimensional.
     """
     path = Path(path)
-    refuse_unusual(path, "stack's file", exam_id)
+    require_regular_file(path, "stack's file", exam_id)
     shape = _read_header(path, exam_id)[0]
     _refuse_shape(shape, path, exam_id)
     return shape[0], shape[1], shape[2]

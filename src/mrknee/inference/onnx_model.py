@@ -24,7 +24,7 @@ from mrknee.inference.runtimes import (
 )
 from mrknee.models.description import series_of
 from mrknee.progress import Progress
-from mrknee.settings import stated_settings
+from mrknee.settings import settings_from_model
 from mrknee.transforms.settings import PreparationSettings
 
 
@@ -66,7 +66,7 @@ class OnnxModel(SingleModel):
         super().__init__(
             findings=self.facts["findings"],
             series=series_of(self.facts),
-            preparation=stated_settings(PreparationSettings, self.facts["preparation"]),
+            preparation=settings_from_model(PreparationSettings, self.facts["preparation"]),
             provenance=self.facts["provenance"],
             decisions=self.facts["decisions"],
         )

@@ -18,7 +18,7 @@ from mrknee.inference.model import Contributions, SingleModel
 from mrknee.models.checkpoint import load_checkpoint
 from mrknee.models.prediction import device_here, predict_batches
 from mrknee.run_folder import MODEL_FILE, RunFolder
-from mrknee.settings import stated_settings
+from mrknee.settings import settings_from_model
 from mrknee.transforms.batches import ExamDataset, frame_exam, join, load_batches
 from mrknee.transforms.preparation import Preparation
 from mrknee.untrusted import read_json
@@ -60,7 +60,7 @@ class TorchModel(SingleModel):
         super().__init__(
             findings=self.network.findings,
             series=self.network.series,
-            preparation=stated_settings(Preparation, checkpoint.preparation),
+            preparation=settings_from_model(Preparation, checkpoint.preparation),
             provenance=checkpoint.provenance,
             decisions=checkpoint.decisions,
             notes=checkpoint.notes,
@@ -113,7 +113,7 @@ def _refuse_another_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     Training records the run in environment.json. Folders outside a run folder, and runs of earlier
     versions, do not have this entry and are accepted.
     """
-    file = RunFolder.around(folder).environment
+    file = RunFolder.containing(folder).environment
     if not file.is_file():
         return
     starts = read_json(file, "list of starts", kind=ModelError)

@@ -37,7 +37,7 @@ from mrknee.models.description import (
 from mrknee.models.network import SHARED, Network
 from mrknee.models.settings import NetworkSettings
 from mrknee.run_folder import MODEL_FILE, WEIGHTS_FILE
-from mrknee.settings import stated_settings
+from mrknee.settings import settings_from_model
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_bytes
 
 FORMAT = 3
@@ -244,7 +244,7 @@ def _state_bytes(description: Mapping[str, Any], file: Path) -> int:
     An untrusted description may specify a network of any size.
     """
     parameters, size = _sizes(
-        stated_settings(NetworkSettings, description["settings"], file),
+        settings_from_model(NetworkSettings, description["settings"], file),
         tuple(description["findings"]),
         series_of(description),
     )

@@ -17,7 +17,7 @@ from typing import Any
 from mrknee.errors import ModelError, MrkneeError
 from mrknee.exams import MRNET_SERIES, PLANES, Findings, SeriesList
 from mrknee.exams.series import WEIGHTINGS
-from mrknee.settings import stated_settings
+from mrknee.settings import settings_from_model
 from mrknee.transforms.settings import PreparationSettings
 
 LARGEST = 1e6
@@ -214,7 +214,7 @@ def check_model(
         others=True,
     )
     check(description, rest, "the description", file)
-    stated_settings(PreparationSettings, description["preparation"], file)
+    settings_from_model(PreparationSettings, description["preparation"], file)
     series = series_of(description)
     provenance = description["provenance"]
     counts = provenance.get("series", provenance.get("planes"))

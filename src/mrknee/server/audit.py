@@ -17,7 +17,7 @@ from typing import Any
 
 from mrknee.errors import OutputError
 from mrknee.files import FULL_DISK
-from mrknee.untrusted import refuse_unusual
+from mrknee.untrusted import require_regular_file
 
 _BEGINNING = b'{"time": '  # of every line; a file that begins otherwise is not an audit log
 
@@ -98,7 +98,7 @@ class AuditLog:
     def _append(self, line: bytes) -> None:
         new = not self._path.exists()
         if not new:
-            refuse_unusual(self._path, "audit log")
+            require_regular_file(self._path, "audit log")
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         file = os.open(self._path, flags, 0o600)
         try:

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from mrknee.command_line import Parser
-from mrknee.settings import allowed, described
+from mrknee.settings import describe_allowed, setting_schemas
 from mrknee.suggestions import SETTINGS
 from mrknee.training.recipe import Recipe, flat_settings, read_recipe
-from mrknee.training.recipe_tree import parse_value
+from mrknee.training.recipe_yaml import parse_value
 
 Schemas = Mapping[str, Mapping[str, Any]]
 """Dotted setting -> its JSON schema."""
@@ -22,12 +22,12 @@ Schemas = Mapping[str, Mapping[str, Any]]
 _METAVARS = {"integer": "N", "number": "X"}
 
 
-def train_arguments(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
+def train_arguments(parser: Parser, arguments: Sequence[str]) -> dict[str, Any]:
     """Reads the command line of `mrknee train`.
 
     Args:
         parser: has the arguments that aren't settings; an option is added for each setting.
-        words: the arguments after `train`.
+        arguments: the command line after `train`.
 
     Returns:
         The arguments, and the given settings by their dotted names. Values of settings are not
@@ -37,12 +37,12 @@ def train_arguments(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
         SettingsError: there is no such recipe, or it can't be read.
         SystemExit: 2 for invalid arguments, after one message; 0 after `--help`.
     """
-    chosen = Parser(add_help=False, allow_abbrev=False)
-    chosen.add_argument("--recipe", default="default")
-    add_settings(parser, chosen.parse_known_args(words)[0].recipe)
-    words = as_options(words)
-    parser.refuse_unknown(words, SETTINGS)
-    return vars(parser.parse_args(words))
+    recipe_parser = Parser(add_help=False, allow_abbrev=False)
+    recipe_parser.add_argument("--recipe", default="default")
+    add_settings(parser, recipe_parser.parse_known_args(arguments)[0].recipe)
+    arguments = join_values(arguments)
+    parser.check_options(arguments, SETTINGS)
+    return vars(parser.parse_args(arguments))
 
 
 def add_settings(parser: Parser, recipe: str = "default") -> None:
@@ -61,13 +61,13 @@ def add_settings(parser: Parser, recipe: str = "default") -> None:
     parser.usage = f"{usage} [--SETTING VALUE ...]"
     defaults = dict(flat_settings(read_recipe(recipe)[0].to_dict()))
     groups: dict[str, Any] = {}
-    for name, schema in described(Recipe).items():
-        part = name.rpartition(".")[0]
-        if part not in groups:
-            field = Recipe.model_fields.get(part)
-            about = (field.description or "") if field else "Settings of the whole run."
-            groups[part] = parser.add_argument_group(part or "settings", about)
-        groups[part].add_argument(
+    for name, schema in setting_schemas(Recipe).items():
+        section = name.rpartition(".")[0]
+        if section not in groups:
+            field = Recipe.model_fields.get(section)
+            description = (field.description or "") if field else "Settings of the complete run."
+            groups[section] = parser.add_argument_group(section or "settings", description)
+        groups[section].add_argument(
             f"--{name}",
             type=partial(_value, schema),
             metavar=_metavar(schema),
@@ -76,43 +76,43 @@ def add_settings(parser: Parser, recipe: str = "default") -> None:
         )
 
 
-def as_options(words: Sequence[str]) -> list[str]:
+def join_values(arguments: Sequence[str]) -> list[str]:
     """Joins each setting of a command line and its value into one argument.
 
     `--batch-exams 4` becomes `--batch_exams=4`; a switch alone, `--soft_labels`, means true; and
     `--loggers tensorboard wandb` becomes `--loggers=tensorboard,wandb`.
     """
-    schemas = described(Recipe)
-    options: list[str] = []
-    rest = deque(words)
+    schemas = setting_schemas(Recipe)
+    joined: list[str] = []
+    rest = deque(arguments)
     while rest:
-        word = rest.popleft()
-        option, equals, value = word.partition("=")
+        argument = rest.popleft()
+        option, equals, value = argument.partition("=")
         name = option[2:].replace("-", "_")
-        if not word.startswith("--") or name not in schemas:
-            options.append(word)
+        if not argument.startswith("--") or name not in schemas:
+            joined.append(argument)
             continue
         schema = schemas[name]
         if not equals and schema.get("type") == "boolean":
             value = rest.popleft() if rest and rest[0] in ("true", "false") else "true"
         elif not equals:
             if not rest or rest[0].startswith("--"):
-                options.append(f"--{name}")  # argparse reports that the value is missing
+                joined.append(f"--{name}")  # argparse reports that the value is missing
                 continue
             value = rest.popleft()
         choices = [*_choices(schema), "none"]
-        while len(choices) > 1 and rest and _are_among(rest[0], choices):
+        while len(choices) > 1 and rest and _has_only(rest[0], choices):
             value += "," + rest.popleft()
-        options.append(f"--{name}={value}")
-    return options
+        joined.append(f"--{name}={value}")
+    return joined
 
 
-def _value(schema: Mapping[str, Any], text: str) -> Any:  # noqa: ANN401  # whatever a setting may be
+def _value(schema: Mapping[str, Any], text: str) -> Any:  # noqa: ANN401  # the type depends on the setting
     """Parses the value of a setting on the command line, without validating it."""
-    kinds = _kinds(schema)
-    if "null" in kinds and text == "null":
+    types = _types(schema)
+    if "null" in types and text == "null":
         return None
-    if "string" in kinds:
+    if "string" in types:
         return text
     try:
         return parse_value(text)
@@ -120,18 +120,23 @@ def _value(schema: Mapping[str, Any], text: str) -> Any:  # noqa: ANN401  # what
         return text
 
 
-def _kinds(schema: Mapping[str, Any]) -> set[str]:
-    return {one["type"] for one in schema.get("anyOf", [schema])}
+def _alternatives(schema: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    alternatives: Sequence[Mapping[str, Any]] = schema.get("anyOf", [schema])
+    return alternatives
+
+
+def _types(schema: Mapping[str, Any]) -> set[str]:
+    return {alternative["type"] for alternative in _alternatives(schema)}
 
 
 def _choices(schema: Mapping[str, Any]) -> list[str]:
     """Returns the permitted items of a list; empty if it may have any."""
-    lists = (one for one in schema.get("anyOf", [schema]) if one["type"] == "array")
-    return [choice for one in lists for choice in one["items"].get("enum", ())]
+    arrays = (array for array in _alternatives(schema) if array["type"] == "array")
+    return [choice for array in arrays for choice in array["items"].get("enum", ())]
 
 
-def _are_among(word: str, choices: Sequence[str]) -> bool:
-    return all(name in choices for name in word.strip("[],").split(","))
+def _has_only(names: str, choices: Sequence[str]) -> bool:
+    return all(name in choices for name in names.strip("[],").split(","))
 
 
 def _metavar(schema: Mapping[str, Any]) -> str:
@@ -139,13 +144,12 @@ def _metavar(schema: Mapping[str, Any]) -> str:
         return "{" + ",".join(schema["enum"]) + "}"
     if schema.get("type") == "boolean":
         return "{true,false}"
-    kind = next(one["type"] for one in schema.get("anyOf", [schema]))
-    return _METAVARS.get(kind, "TEXT")
+    return _METAVARS.get(_alternatives(schema)[0]["type"], "TEXT")
 
 
 def _help(schema: Mapping[str, Any], default: object) -> str:
     text = " ".join(schema["description"].split())
-    facts = [allowed(schema)] if _kinds(schema) & set(_METAVARS) else []
+    facts = [describe_allowed(schema)] if _types(schema) & set(_METAVARS) else []
     if isinstance(default, list):
         default = ",".join(default) or "none"
     elif isinstance(default, bool):

@@ -28,40 +28,40 @@ def coverage_notes(parts: Parts, recipe: Recipe) -> list[str]:
     """
     findings = parts.train.findings or ()
     inner = recipe.selection.part == "inner"
-    name = "inner" if inner else "valid"
-    chosen = cut_labels(parts.selecting.labels[list(parts.chosen)])
-    lost = "doesn't count in the mean AUC that selects the epoch"
-    lost += ", and gets no calibration and no thresholds" if inner else ", and gets no AUC"
+    part = "inner" if inner else "valid"
+    labels = cut_labels(parts.selection.labels[list(parts.selection_positions)])
+    effect = "not counted in the mean AUC that selects the epoch"
+    effect += ", not calibrated, no thresholds" if inner else ", no AUC"
     notes = [
-        f"{finding}: {why} in {name}: it {lost}"
-        for finding, why in _lacking(findings, chosen).items()
+        f"{finding}: {reason} in {part}: {effect}"
+        for finding, reason in _reasons_without_auc(findings, labels).items()
     ]
     if len(notes) == len(findings) and recipe.selection.metric == "mean_auc":
         notes.append(
-            f"no finding has an AUC on {name}, so no epoch is better than another: the last is kept"
+            f"no finding has an AUC on {part}: epochs can't be compared, and the last one is kept"
         )
     root = parts.train.folder.parent
     if inner and parts.valid is None:
-        notes.append(f"{root} has no folder valid/: the scores will be of inner exams")
+        notes.append(f"{root} has no folder valid/: the inner exams are scored instead")
     elif inner and parts.valid is not None and not parts.scores_valid:
-        notes.append("no exam of valid has a label: the scores will be of inner exams")
+        notes.append("no exam in valid has a label: the inner exams are scored instead")
     elif inner and parts.valid is not None:
-        for finding, why in _lacking(findings, cut_labels(parts.valid.labels)).items():
-            notes.append(f"{finding}: {why} in valid: it gets no AUC there")
+        reasons = _reasons_without_auc(findings, cut_labels(parts.valid.labels))
+        notes += [f"{finding}: {reason} in valid: no AUC" for finding, reason in reasons.items()]
     if recipe.findings is None:
-        others = label_files(root / "valid").keys() - set(findings)
-        notes += [f"{name}: no label file in train: it isn't learned" for name in sorted(others)]
+        only_valid = label_files(root / "valid").keys() - set(findings)
+        notes += [f"{name}: no label file in train: not learned" for name in sorted(only_valid)]
     return notes
 
 
-def _lacking(findings: tuple[str, ...], labels: Labels) -> dict[str, str]:
+def _reasons_without_auc(findings: tuple[str, ...], labels: Labels) -> dict[str, str]:
     """Returns finding -> why it has no AUC, for the findings without one."""
-    found = {}
+    reasons = {}
     for column, finding in enumerate(findings):
         positive, negative = (int((labels[:, column] == value).sum()) for value in (1, 0))
         if positive + negative == 0:
-            found[finding] = "no exam has a label"
+            reasons[finding] = "no exam has a label"
         elif 0 in (positive, negative):
-            kind = "positive" if positive else "negative"
-            found[finding] = f"all exams with a label ({positive + negative}) are {kind}"
-    return found
+            label = "positive" if positive else "negative"
+            reasons[finding] = f"all {positive + negative} exams with a label are {label}"
+    return reasons

@@ -31,13 +31,13 @@ def has_bfloat16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
-        known = torch.cpu.get_capabilities()
+        capabilities = torch.cpu.get_capabilities()
     except AttributeError:  # torch before 2.9 doesn't report them
         return False
-    return any(bool(known.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def software() -> dict[str, Any]:
+def software_versions() -> dict[str, Any]:
     """Returns versions and type of machine, which are the same for each start on one machine."""
     packages = {}
     for name in _PACKAGES:
@@ -62,15 +62,15 @@ def describe_environment() -> dict[str, Any]:
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],  # noqa: PTH119  # an argument, not a path
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        **software(),
+        **software_versions(),
     }
 
 
-def storable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the facts as JSON can store them, with question marks for bytes that aren't UTF-8.
+def json_safe(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content as JSON can store it, with question marks for bytes that aren't UTF-8.
 
     Python represents such bytes in names of files as lone surrogates, which JSON readers may
     refuse.
     """
-    text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
     return dict(parse_json(text.encode(errors="replace"), None, "record"))

@@ -84,9 +84,9 @@ class EpochResult:
         AUC. Soft labels of 0.5 and above count as positive.
         """
         labels, probabilities = cut_labels(self.labels), self.probabilities
-        each = {
+        aucs = {
             name: auc(labels[:, i], probabilities[:, i]).value
             for i, name in enumerate(self.findings)
         }
-        known = [value for value in each.values() if not math.isnan(value)]
-        return {**each, "mean": float(np.mean(known)) if known else math.nan}
+        known = [value for value in aucs.values() if not math.isnan(value)]
+        return {**aucs, "mean": float(np.mean(known)) if known else math.nan}

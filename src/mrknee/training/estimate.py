@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from mrknee.exams import Dataset
 from mrknee.models.network import SLICES_AT_ONCE, Network
 from mrknee.models.prediction import device_here
-from mrknee.training.machine import free_memory, resident_memory
-from mrknee.training.out_of_memory import what_to_change
+from mrknee.training.memory import free_memory, resident_memory
+from mrknee.training.out_of_memory import memory_advice
 from mrknee.training.parts import Parts
 from mrknee.training.recipe import Recipe
 
@@ -29,13 +29,13 @@ AUTOMATIC_SLICES = {"cpu": 4, "cuda": 64}
 """Type of device -> number of slices for `slices_at_once: -1`. On a processor, 4 and 8 slices took
 about the same time; a GPU needs many for full use (64 is not measured)."""
 
-MOST_HEADERS = 2000
+MAX_HEADERS = 2000
 """Maximum number of exams whose headers are read; of more exams, an evenly spaced selection."""
 
 TIMED_SECONDS = 0.5
 """Target duration of the timing; shorter ones would mostly measure the overhead of calls."""
 
-MOST_TIMED = 64
+MAX_TIMED_SLICES = 64
 """Maximum number of slices that are timed."""
 
 WORKER_BYTES = 80_000_000
@@ -47,18 +47,18 @@ class Probe:
     """Measurements of one encoder, in bytes and seconds per slice.
 
     Attributes:
-        kept: bytes that autograd keeps for the gradients.
-        largest: bytes of the largest tensor kept.
-        maps: bytes of the feature map.
+        saved: bytes that autograd saves for the gradients.
+        largest: bytes of the largest saved tensor.
+        feature_map: bytes of the feature map.
         forward: seconds of encoding without gradients.
-        both: seconds of encoding and gradients.
+        forward_backward: seconds of encoding and gradients.
     """
 
-    kept: float
+    saved: float
     largest: float
-    maps: float
+    feature_map: float
     forward: float
-    both: float
+    forward_backward: float
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,18 @@ class Estimate:
 
     def text(self) -> str:
         """Returns the estimate as two or three lines of text, with a warning if memory is low."""
-        of = "the GPU's memory" if self.device == "cuda" else "memory"
-        free = "" if self.free is None else f" ({self.free / 1e9:.1f} GB are free for it)"
+        memory = "GPU memory" if self.device == "cuda" else "memory"
+        free = "" if self.free is None else f" ({self.free / 1e9:.1f} GB available)"
         lines = [
-            f"estimate: {self.memory / 1e9:.1f} GB of {of} at the most{free}, for batches of up to "
+            f"estimate: at most {self.memory / 1e9:.1f} GB of {memory}{free}, for batches of up to "
             f"{self.largest} slices",
-            f"estimate: {_duration(self.seconds)} per epoch of {self.exams[0]} exams trained on "
-            f"and {self.exams[1]} validated, if nothing else is computed here",
+            f"estimate: {_duration(self.seconds)} per epoch of {self.exams[0]} training exams and "
+            f"{self.exams[1]} validation exams, if no other program uses this machine",
         ]
         if not self.fits:
             lines.append(
-                f"WARNING: by this estimate it does not fit into memory and may be ended without "
-                f"another word. To change: {self.advice}"
+                "WARNING: this run may need more memory than is available and may be killed by the "
+                f"system. To avoid this, {self.advice}"
             )
         return "\n".join(lines)
 
@@ -135,50 +135,69 @@ def estimate(
         processes: number of processes that share a batch, on all machines.
     """
     device = device_here()
-    fit = _slice_counts(parts.train, parts.fit)
-    chosen = _slice_counts(parts.selecting, parts.chosen)
-    batch = max(_largest_batch(counts, recipe, processes) for counts in (fit, chosen))
-    probe = _probe(network, recipe, precision, device)
-    few = slices_at_once(recipe)
-    held = batch if few is None else min(few, batch)
-    pixels = recipe.preparation.crop**2
-    weights = sum(p.nbytes for p in network.parameters())
-    trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
-    states = {"adam": 2, "adamw": 2, "sgd": 1}[recipe.optimizer.name]
-    memory = (
-        trained * (1 + states)  # gradients and the optimizer's averages
-        + batch * pixels * 5  # bytes, and float32
-        + batch * probe.maps * 2  # maps and their gradients
-        + held * (probe.kept + 2 * probe.largest)
+    train_counts = _slice_counts(parts.train, parts.train_positions)
+    selection_counts = _slice_counts(parts.selection, parts.selection_positions)
+    batch = max(
+        _largest_batch(counts, recipe, processes) for counts in (train_counts, selection_counts)
     )
-    unseen = SLICES_AT_ONCE.get(device, batch) * 3 * probe.largest  # validation keeps nothing
-    memory = max(memory, trained * states + batch * (pixels * 5 + probe.maps) + unseen)
+    probe = _probe(network, recipe, precision, device)
+    memory = _peak_memory(network, recipe, probe, batch, device)
     if device == "cuda":
-        memory += weights
+        memory += sum(p.nbytes for p in network.parameters())
         free: int | None = torch.cuda.mem_get_info()[0]
     else:
         resident = resident_memory() or 0
         # each worker has two batches ready, and one in progress
+        pixels = recipe.preparation.crop**2
         memory += resident + workers * (WORKER_BYTES + 3 * batch * pixels)
         free = free_memory()
         free = None if free is None else free + resident
-    trained_slice = probe.both if few is None else probe.both + probe.forward
-    seconds = _total(fit, len(parts.fit)) * trained_slice
-    seconds += _total(chosen, len(parts.chosen)) * probe.forward
+    seconds_per_slice = probe.forward_backward + (
+        0 if slices_at_once(recipe) is None else probe.forward
+    )
+    seconds = _total(train_counts, len(parts.train_positions)) * seconds_per_slice
+    seconds += _total(selection_counts, len(parts.selection_positions)) * probe.forward
     return Estimate(
         memory=round(memory),
         free=free,
         seconds=seconds / processes,
-        exams=(len(parts.fit), len(parts.chosen)),
+        exams=(len(parts.train_positions), len(parts.selection_positions)),
         largest=batch,
         device=device,
-        advice=what_to_change(recipe),
+        advice=memory_advice(recipe),
     )
+
+
+def _peak_memory(network: Network, recipe: Recipe, probe: Probe, batch: int, device: str) -> float:
+    """Returns the peak bytes of the largest batch in training or validation, without the weights.
+
+    Args:
+        network: the network before training.
+        recipe: the settings.
+        probe: measurements of an encoder.
+        batch: number of slices of the largest batch.
+        device: cpu or cuda.
+    """
+    chunk = slices_at_once(recipe)
+    in_memory = batch if chunk is None else min(chunk, batch)
+    pixels = recipe.preparation.crop**2
+    trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
+    states = {"adam": 2, "adamw": 2, "sgd": 1}[recipe.optimizer.name]
+    training = (
+        trained * (1 + states)  # gradients and the optimizer's averages
+        + batch * pixels * 5  # bytes, and float32
+        + batch * probe.feature_map * 2  # feature maps and their gradients
+        + in_memory * (probe.saved + 2 * probe.largest)
+    )
+    # validation saves nothing for gradients
+    inference = SLICES_AT_ONCE.get(device, batch) * 3 * probe.largest
+    validation = trained * states + batch * (pixels * 5 + probe.feature_map) + inference
+    return max(training, validation)
 
 
 def _slice_counts(exams: Dataset, positions: Sequence[int]) -> list[int]:
     """Returns the number of slices of each exam, all series together, from the headers."""
-    step = -(-len(positions) // MOST_HEADERS)
+    step = -(-len(positions) // MAX_HEADERS)
     return [exams.count_slices(position) for position in positions[::step]]
 
 
@@ -190,10 +209,10 @@ def _total(counts: Sequence[int], exams: int) -> float:
 def _largest_batch(counts: Sequence[int], recipe: Recipe, processes: int) -> int:
     """Returns the number of slices of the largest possible batch, per process."""
     exams = -(-recipe.batch_exams // processes)
-    most = sum(sorted(counts)[-exams:])
+    slices = sum(sorted(counts)[-exams:])
     if recipe.batch_slices is not None:
-        most = min(most, max(recipe.batch_slices, max(counts)))
-    return most
+        slices = min(slices, max(recipe.batch_slices, max(counts)))
+    return slices
 
 
 def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Probe:
@@ -201,48 +220,48 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
     encoder = copy.deepcopy(next(iter(network.encoders.values()))).to(device)
     weights = [p for p in encoder.parameters() if p.requires_grad]
     side = recipe.preparation.crop
-    number = torch.float16 if precision == "16-mixed" else torch.bfloat16
-    mixed = torch.autocast(device, number, enabled=precision != "32-true")
+    dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    autocast = torch.autocast(device, dtype, enabled=precision != "32-true")
 
-    def clock() -> float:
+    def now() -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     def run(count: int) -> tuple[int, int, int, float]:
         grey = torch.linspace(-1, 1, count * side * side, device=device)
-        pictures = grey.view(count, side, side, 1).permute(0, 3, 1, 2)
-        begin = clock()
-        with _Kept(encoder) as kept, mixed:
-            maps = encoder(pictures)
+        images = grey.view(count, side, side, 1).permute(0, 3, 1, 2)
+        begin = now()
+        with _SavedTensors(encoder) as saved, autocast:
+            maps = encoder(images)
         if weights:
             torch.autograd.grad(maps.float().sum(), weights, allow_unused=True)
-        return kept.total, kept.largest, maps.nbytes, clock() - begin
+        return saved.total, saved.largest, maps.nbytes, now() - begin
 
     with torch.random.fork_rng(), torch.enable_grad():
         # BatchNorm can't compute statistics of one slice if its feature map has one cell
         two, *_ = run(2)
-        four, largest, maps, both = run(4)
-        most = min(slices_at_once(recipe) or MOST_TIMED, MOST_TIMED)
-        count = max(4, min(int(4 * TIMED_SECONDS / both), most))
+        four, largest, maps, seconds = run(4)
+        limit = min(slices_at_once(recipe) or MAX_TIMED_SLICES, MAX_TIMED_SLICES)
+        count = max(4, min(int(4 * TIMED_SECONDS / seconds), limit))
         if count > 4:
-            *_, both = run(count)
-        pictures = torch.zeros(count, 1, side, side, device=device)
-        begin = clock()
-        with torch.no_grad(), mixed:
-            encoder(pictures)
-        forward = clock() - begin
+            *_, seconds = run(count)
+        images = torch.zeros(count, 1, side, side, device=device)
+        begin = now()
+        with torch.no_grad(), autocast:
+            encoder(images)
+        forward = now() - begin
     return Probe(
-        kept=max(four - two, 0) / 2,  # excludes memory that doesn't depend on the slices
+        saved=max(four - two, 0) / 2,  # excludes memory that doesn't depend on the slices
         largest=largest / 4,
-        maps=maps / 4,
+        feature_map=maps / 4,
         forward=forward / count,
-        both=both / count,
+        forward_backward=seconds / count,
     )
 
 
-class _Kept:
-    """Counts the bytes that autograd keeps for gradients, each storage once.
+class _SavedTensors:
+    """Counts the bytes that autograd saves for gradients, each storage once.
 
     Attributes:
         total: bytes, without the weights.
@@ -262,9 +281,9 @@ class _Kept:
             self.largest = max(self.largest, storage.nbytes())
         return tensor
 
-    def __enter__(self) -> _Kept:
+    def __enter__(self) -> _SavedTensors:
         self._hooks.__enter__()
         return self
 
-    def __exit__(self, *about: object) -> None:
-        self._hooks.__exit__(*about)
+    def __exit__(self, *error: object) -> None:
+        self._hooks.__exit__(*error)

@@ -26,15 +26,15 @@ def extension_note(
     base, schedule = recipe.optimizer.learning_rate, recipe.schedule
     if schedule.name == "plateau" and recipe.epochs != epochs_before:
         return (
-            f"{recipe.epochs} epochs in place of {epochs_before}: the learning rate goes on from "
-            f"{rate:.3g}, where the plateau has brought it"
+            f"{recipe.epochs} epochs instead of {epochs_before}: the learning rate continues at "
+            f"{rate:.3g}, as reduced by the plateau schedule"
         )
     # compare rates, not epochs: a start that was killed before it saved a state has changed
     # `epochs` in settings.yaml, but not the learning rate
     if schedule.name != "cosine" or isclose(rate, base * cosine_factor(step, steps, schedule)):
         return None
     return (
-        f"the cosine is drawn anew over {recipe.epochs} epochs, so the learning rate jumps from "
-        f"{rate:.3g} to {base * cosine_factor(step + 1, steps, schedule):.3g}; the result is not "
-        f"that of one run of {recipe.epochs} epochs, which needs a new run folder"
+        f"the cosine schedule now spans {recipe.epochs} epochs, so the learning rate jumps from "
+        f"{rate:.3g} to {base * cosine_factor(step + 1, steps, schedule):.3g}; the result differs "
+        f"from that of a new run of {recipe.epochs} epochs"
     )

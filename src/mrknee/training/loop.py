@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 from mrknee.errors import MrkneeError, TrainingError
 from mrknee.models.network import Network
 from mrknee.models.prediction import device_here
+from mrknee.training.distributed import Processes, gather
 from mrknee.training.epoch_result import EpochResult
-from mrknee.training.objective import summed_loss
+from mrknee.training.loss import summed_loss
 from mrknee.training.optimization import cosine_factor, make_optimizer
-from mrknee.training.processes import Processes, gather
 from mrknee.training.recipe import Recipe
 from mrknee.transforms.batches import Batch, EpochBatches, raise_if_error
 from mrknee.transforms.preparation import Preparation
@@ -39,25 +39,25 @@ _MAX_NAMED = 8  # maximum number of exams listed in an error
 
 
 @runtime_checkable
-class Record(Protocol):
-    """Callbacks of the training loop; `RunRecord` implements them and writes the run folder."""
+class Callbacks(Protocol):
+    """Callbacks of the training loop; `RunWriter` implements them and writes the run folder."""
 
-    def start(self, loop: TrainingLoop, batches: EpochBatches) -> None:
+    def on_train_start(self, loop: TrainingLoop, batches: EpochBatches) -> None:
         """Called before the first batch; `batches` are those of the training exams."""
 
-    def trained(self, loop: TrainingLoop, batch: int, batches: int) -> None:
+    def on_train_batch_end(self, loop: TrainingLoop, batch: int, batches: int) -> None:
         """Called after training batch `batch` (from 1) of `batches` in an epoch."""
 
-    def validated(self, loop: TrainingLoop, batch: int, batches: int) -> None:
+    def on_validation_batch_end(self, loop: TrainingLoop, batch: int, batches: int) -> None:
         """Called after validation batch `batch` (from 1) of `batches`."""
 
-    def end_epoch(self, loop: TrainingLoop, learning_rate: float) -> None:
+    def on_epoch_end(self, loop: TrainingLoop, learning_rate: float) -> None:
         """Called after the validation of epoch `loop.epoch` (from 1); the rate is its last one."""
 
-    def has_stalled(self) -> bool:
+    def should_stop(self) -> bool:
         """Returns whether training should stop before the next epoch."""
 
-    def end(self) -> None:
+    def on_train_end(self) -> None:
         """Called after training, also after an error."""
 
 
@@ -88,8 +88,8 @@ class Objective(nn.Module):
             return loss, logits, batch.labels
         # an empty batch contributes nothing, but every parameter needs a gradient
         trained = [p.sum() for p in self.parameters() if p.requires_grad]
-        nothing = torch.zeros((0, len(self.findings)))
-        return 0.0 * torch.stack(trained).sum(), nothing, nothing
+        empty = torch.zeros((0, len(self.findings)))
+        return 0.0 * torch.stack(trained).sum(), empty, empty
 
 
 class TrainingLoop:
@@ -143,7 +143,9 @@ class TrainingLoop:
         self.epoch = self.step = self._batches = 0
         self.train_result = EpochResult(self.findings)
         self.valid_result = EpochResult(self.findings)
-        self._known: list[int] = []  # number of known labels of each batch of the current step
+        self._known_labels: list[
+            int
+        ] = []  # number of known labels of each batch of the current step
         self._set_learning_rate()
 
     @property
@@ -173,41 +175,43 @@ class TrainingLoop:
         if batches:
             self.train_result.restore(state["train_result"])
 
-    def fit(self, training: Loader, selecting: Loader, record: Record) -> None:
-        """Trains until the recipe's last epoch, or until `record.has_stalled()`.
+    def fit(self, training: Loader, validation: Loader, callbacks: Callbacks) -> None:
+        """Trains until the recipe's last epoch, or until `callbacks.should_stop()`.
 
         Args:
             training: the exams to train on; its sampler starts at the restored batch.
-            selecting: the exams to validate on.
-            record: callbacks.
+            validation: the exams to validate on.
+            callbacks: called at fixed points of training.
 
         Raises:
             MrkneeError: an exam can't be read, or a loss or a gradient isn't finite.
         """
         module: Callable[[Batch], Any] = self.objective
-        if self.processes.world > 1:
+        if self.processes.world_size > 1:
             # if an exam lacks a plane, the encoder of that plane gets no gradient
             unused = self.recipe.allow_missing_plane
             module = DistributedDataParallel(self.objective, find_unused_parameters=unused)
         sampler = training.batch_sampler
         assert isinstance(sampler, EpochBatches)  # noqa: S101  # created by load_batches
-        record.start(self, sampler)
+        callbacks.on_train_start(self, sampler)
         try:
             while self.epoch < self.recipe.epochs and not (
-                self._batches == 0 and record.has_stalled()
+                self._batches == 0 and callbacks.should_stop()
             ):
-                self._train_epoch(module, training, record)
-                self._validate(selecting, record)
+                self._train_epoch(module, training, callbacks)
+                self._validate(validation, callbacks)
                 rate = self.learning_rate
                 if self.plateau is not None:
                     self.plateau.step(self.valid_result.loss())
                 self.epoch, self._batches = self.epoch + 1, 0
                 sampler.set_epoch(self.epoch)
-                record.end_epoch(self, rate)
+                callbacks.on_epoch_end(self, rate)
         finally:
-            record.end()
+            callbacks.on_train_end()
 
-    def _train_epoch(self, module: Callable[[Batch], Any], loader: Loader, record: Record) -> None:
+    def _train_epoch(
+        self, module: Callable[[Batch], Any], loader: Loader, callbacks: Callbacks
+    ) -> None:
         if not self._batches:
             self.train_result = EpochResult(self.findings)
         self.objective.train()
@@ -215,8 +219,8 @@ class TrainingLoop:
         for index, loaded in enumerate(loader, start=self._batches):
             batch = raise_if_error(loaded).to(self.device, non_blocking=True)
             # dropout depends on seed, epoch, batch and rank only, so a run can be resumed
-            place = [self.recipe.seed, self.epoch, index, self.processes.rank]
-            torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+            entropy = [self.recipe.seed, self.epoch, index, self.processes.rank]
+            torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
             last = (index + 1) % self.recipe.accumulate == 0 or index + 1 == total
             with (
                 module.no_sync()
@@ -225,38 +229,38 @@ class TrainingLoop:
             ):
                 with self._autocast():
                     loss = self._record_batch(module(batch), batch, self.train_result)
-                self._refuse_nonfinite("training", index, self.train_result)
+                self._stop_if_loss_nonfinite("training", index, self.train_result)
                 # divided by the first batch's number of known labels, corrected in `_take_step`;
                 # times the number of processes, because their gradients are averaged
-                mean = loss / max(self._known[0], 1) * self.processes.world
+                mean = loss / max(self._known_labels[0], 1) * self.processes.world_size
                 self.scaler.scale(mean).backward()
             if last:
                 self._take_step(index)
-            record.trained(self, index + 1, total)
+            callbacks.on_train_batch_end(self, index + 1, total)
 
     def _record_batch(
-        self, made: tuple[Tensor, Tensor, Tensor], batch: Batch, result: EpochResult
+        self, outputs: tuple[Tensor, Tensor, Tensor], batch: Batch, result: EpochResult
     ) -> Tensor:
         """Adds the predictions of all processes to the result; returns the loss of this one."""
-        loss, logits, labels = made
-        parts = gather((batch.ids, logits.detach().cpu(), labels.cpu(), float(loss.detach())))
-        ids, all_logits, all_labels, losses = zip(*parts, strict=True)
+        loss, logits, labels = outputs
+        gathered = gather((batch.ids, logits.detach().cpu(), labels.cpu(), float(loss.detach())))
+        ids, all_logits, all_labels, losses = zip(*gathered, strict=True)
         known = result.add(
-            [exam_id for part in ids for exam_id in part],
+            [exam_id for process_ids in ids for exam_id in process_ids],
             torch.cat(all_logits),
             torch.cat(all_labels),
             sum(losses),
         )
         if result is self.train_result:
-            self._known.append(known)
+            self._known_labels.append(known)
         return loss
 
     def _take_step(self, index: int) -> None:
         self.scaler.unscale_(self.optimizer)
         # all gradients were divided by the first batch's number of known labels
-        factor = max(self._known[0], 1) / max(sum(self._known), 1)
-        self._known = []
-        self._refuse_nonfinite_gradients(index)
+        factor = max(self._known_labels[0], 1) / max(sum(self._known_labels), 1)
+        self._known_labels = []
+        self._stop_if_gradients_nonfinite(index)
         if factor != 1:
             for parameter in self.parameters:
                 if parameter.grad is not None:
@@ -276,7 +280,7 @@ class TrainingLoop:
                 group["lr"] = self.recipe.optimizer.learning_rate * factor
 
     @torch.inference_mode()
-    def _validate(self, loader: Loader, record: Record) -> None:
+    def _validate(self, loader: Loader, callbacks: Callbacks) -> None:
         self.valid_result = EpochResult(self.findings)
         self.objective.eval()
         total = len(loader)
@@ -284,24 +288,24 @@ class TrainingLoop:
             batch = raise_if_error(loaded).to(self.device, non_blocking=True)
             with self._autocast():
                 self._record_batch(self.objective(batch), batch, self.valid_result)
-            self._refuse_nonfinite("validation", index, self.valid_result)
-            record.validated(self, index + 1, total)
+            self._stop_if_loss_nonfinite("validation", index, self.valid_result)
+            callbacks.on_validation_batch_end(self, index + 1, total)
 
     def _autocast(self) -> torch.autocast:
-        number = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
+        dtype = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
         return torch.autocast(
             self.device,
-            number,
+            dtype,
             enabled=self.precision != "32-true",
             # a cached copy of a weight would sum the gradients of all planes in 16 bits
             cache_enabled=False,
         )
 
-    def _refuse_nonfinite(self, part: str, index: int, result: EpochResult) -> None:
+    def _stop_if_loss_nonfinite(self, part: str, index: int, result: EpochResult) -> None:
         if not math.isfinite(result.losses[-1]):
             self._stop(f"a {part} loss of {result.losses[-1]}", index, result)
 
-    def _refuse_nonfinite_gradients(self, index: int) -> None:
+    def _stop_if_gradients_nonfinite(self, index: int) -> None:
         """Stops before a step that would make weights infinite or NaN.
 
         With float16, the gradient scaler skips such steps and lowers its scale. With several
@@ -323,7 +327,7 @@ class TrainingLoop:
         Args:
             found: the value that is not finite.
             index: index of the batch in its epoch, from 0.
-            result: its latest exams are those of the batch.
+            result: holds the exams of the batch as its latest.
 
         Raises:
             MrkneeError: always, in the first process.
@@ -333,19 +337,19 @@ class TrainingLoop:
             raise SystemExit(1)
         ids = result.ids[len(result.ids) - result.latest :]
         exams = ", ".join(ids[:_MAX_NAMED]) + (", ..." if len(ids) > _MAX_NAMED else "")
-        what_to_do = ["a lower optimizer.learning_rate"]
+        changes = ["a lower optimizer.learning_rate"]
         if self.recipe.optimizer.clip_norm == 0:
-            what_to_do.append("optimizer.clip_norm 1")
+            changes.append("optimizer.clip_norm 1")
         if self.precision == "16-mixed":
-            what_to_do.append("precision bf16-mixed or 32-true")
+            changes.append("precision bf16-mixed or 32-true")
         raise TrainingError(
-            "training diverged and was stopped before another step",
+            "training diverged and was stopped",
             code="diverged",
             exam=ids[0] if len(ids) == 1 else None,
             expected="finite losses and gradients",
             found=f"{found} in epoch {self.epoch + 1}, batch {index + 1} (optimizer "
             f"step {self.step + 1} of the run), at learning rate {self.learning_rate:.3g}; "
             f"exams of the batch: {exams}",
-            advice=f"start a new run with {', or '.join(what_to_do)}; if it happens at the first "
-            "step already, look at these exams with `mrknee check`",
+            advice=f"start a new run with {', or '.join(changes)}; if the first step diverges, "
+            "check these exams with `mrknee check`",
         )

@@ -23,17 +23,17 @@ class Parts:
 
     Attributes:
         train: the split of training exams, with labels.
-        fit: positions in `train` of the exams trained on.
-        selecting: the split of the exams that select the epoch: `train` or `valid`.
-        chosen: positions in `selecting` of the exams that select the epoch.
+        train_positions: positions in `train` of the exams trained on.
+        selection: the split of the exams that select the epoch: `train` or `valid`.
+        selection_positions: positions in `selection` of the exams that select the epoch.
         valid: the validation split, with the findings of `train` and NaN for missing labels; None
             if the data set has no such split.
     """
 
     train: Dataset
-    fit: Sequence[int]
-    selecting: Dataset
-    chosen: Sequence[int]
+    train_positions: Sequence[int]
+    selection: Dataset
+    selection_positions: Sequence[int]
     valid: Dataset | None
 
     @property
@@ -46,22 +46,22 @@ class Parts:
         """Whether valid exists and has at least one label."""
         return self.valid is not None and not bool(np.isnan(self.valid.labels).all())
 
-    def series(self) -> dict[str, int]:
-        """Returns series -> number of exams trained on that have it."""
-        having = [self.train.series_of(position) for position in self.fit]
-        return {name: sum(name in those for those in having) for name in self.train.series.names}
+    def exams_per_series(self) -> dict[str, int]:
+        """Returns series -> number of training exams that have it."""
+        present = [self.train.series_of(position) for position in self.train_positions]
+        return {name: sum(name in names for names in present) for name in self.train.series.names}
 
-    def table(self) -> str:
+    def split_csv(self) -> str:
         """Returns `split.csv`: one line per used exam, with its part."""
-        rows = [(self.train.ids[i], "train") for i in self.fit]
-        if self.selecting is self.train:
-            rows += [(self.train.ids[i], "inner") for i in self.chosen]
+        rows = [(self.train.ids[i], "train") for i in self.train_positions]
+        if self.selection is self.train:
+            rows += [(self.train.ids[i], "inner") for i in self.selection_positions]
         if self.valid is not None:
             rows += [(exam_id, "valid") for exam_id in self.valid.ids]
         return split_text(rows)
 
 
-def divide(data: Path, recipe: Recipe) -> Parts:
+def split_exams(data: Path, recipe: Recipe) -> Parts:
     """Opens the data set and chooses the exams that are trained on and that select the epoch.
 
     The split is stratified by the labels of all findings of the data set, whether learned or not:
@@ -90,12 +90,12 @@ def divide(data: Path, recipe: Recipe) -> Parts:
             "there are no labels to train with",
             code="no-labels",
             file=data,
-            expected="label files train-<finding>.csv, one a finding",
+            expected="one label file train-<finding>.csv per finding",
         )
-    patterns = exams.labels if recipe.findings is None else open_split("train", None).labels
+    all_labels = exams.labels if recipe.findings is None else open_split("train", None).labels
     used = np.arange(len(exams))
     if recipe.max_exams is not None and recipe.max_exams < len(exams):
-        _, used = inner_split(patterns, recipe.max_exams / len(exams), recipe.seed)
+        _, used = inner_split(all_labels, recipe.max_exams / len(exams), recipe.seed)
     valid = None
     if (data / "valid").is_dir():  # labels may be missing: the other findings are scored
         valid = open_split("valid", exams.findings, allow_missing_labels=True)
@@ -106,13 +106,13 @@ def divide(data: Path, recipe: Recipe) -> Parts:
                 code="no-labels",
                 file=data / "valid",
                 expected="a split valid with labels for " + ", ".join(exams.findings),
-                found="no such split" if valid is None else "no label of any of these findings",
+                found="no such split" if valid is None else "no label for these findings",
                 advice="select on an inner split of train: --selection.part inner",
             )
         return Parts(exams, used.tolist(), valid, range(len(valid)), valid)
     groups = None if exams.groups is None else [exams.groups[position] for position in used]
-    fit, inner = inner_split(patterns[used], recipe.selection.fraction, recipe.seed, groups)
-    return Parts(exams, used[fit].tolist(), exams, used[inner].tolist(), valid)
+    train, inner = inner_split(all_labels[used], recipe.selection.fraction, recipe.seed, groups)
+    return Parts(exams, used[train].tolist(), exams, used[inner].tolist(), valid)
 
 
 def stack_sizes(exams: Dataset, positions: Sequence[int]) -> dict[str, dict[str, list[int]]]:
@@ -134,7 +134,7 @@ def stack_sizes(exams: Dataset, positions: Sequence[int]) -> dict[str, dict[str,
     return {name: StackSizes.of(shapes[name]).to_dict() for name in shapes}
 
 
-def load_part(
+def make_loader(
     exams: Dataset,
     positions: Sequence[int],
     recipe: Recipe,
@@ -160,17 +160,17 @@ def load_part(
 
 def skip_batches(loader: DataLoader[Batch | MrkneeError], epoch: int, batches: int) -> None:
     """Lets a loader start in the given epoch after the given number of batches."""
-    _batches_of(loader).skip_batches(epoch, batches)
+    _batch_sampler(loader).skip_batches(epoch, batches)
 
 
 def count_steps(loader: DataLoader[Batch | MrkneeError], recipe: Recipe) -> int:
     """Returns the number of optimizer steps of all epochs; each epoch's last may be smaller."""
-    batches = _batches_of(loader)
+    batches = _batch_sampler(loader)
     if recipe.batch_slices is None:
         return recipe.epochs * -(-len(batches) // recipe.accumulate)
     return sum(-(-len(batches.all_batches(e)) // recipe.accumulate) for e in range(recipe.epochs))
 
 
-def _batches_of(loader: DataLoader[Batch | MrkneeError]) -> EpochBatches:
-    assert isinstance(loader.batch_sampler, EpochBatches)  # noqa: S101  # created by load_part
+def _batch_sampler(loader: DataLoader[Batch | MrkneeError]) -> EpochBatches:
+    assert isinstance(loader.batch_sampler, EpochBatches)  # noqa: S101  # created by make_loader
     return loader.batch_sampler

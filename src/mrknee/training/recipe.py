@@ -14,20 +14,20 @@ from pydantic import BeforeValidator, Field, model_validator
 from mrknee.errors import MrkneeError, SettingsError
 from mrknee.models.settings import NetworkSettings
 from mrknee.ranges import SEED, WORKERS
-from mrknee.settings import Settings, cannot_be_used, unknown_setting
-from mrknee.suggestions import meant
-from mrknee.training.recipe_tree import dump, read_tree
+from mrknee.settings import Settings, invalid_setting, unknown_setting
+from mrknee.suggestions import suggest
+from mrknee.training.recipe_yaml import dump, read_yaml
 from mrknee.transforms.settings import AugmentationSettings, PreparationSettings
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 _RECIPES = Path(__file__).parent / "recipes"
 
-_MANY = 1_000_000
+_MAX_COUNT = 1_000_000
 """Upper limit of exams, slices and steps, larger than any data set of knees needs. Like other
 limits without a mathematical reason, it catches typing errors and is not a recommendation."""
 
-Count = Annotated[int, Field(ge=1, le=_MANY)]
+Count = Annotated[int, Field(ge=1, le=_MAX_COUNT)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 EpochsOrNone = Annotated[int, Field(ge=0, le=100_000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -108,7 +108,7 @@ class SelectionSettings(Settings):
         return "max" if self.metric == "mean_auc" else "min"
 
 
-def _finding_names(given: object) -> object:
+def _parse_findings(given: object) -> object:
     """Converts `acl,meniscus` or a list of names to a list in the usual order."""
     names = given.strip("[]").split(",") if isinstance(given, str) else given
     names = list(names) if isinstance(names, tuple) else names
@@ -118,16 +118,16 @@ def _finding_names(given: object) -> object:
 
     try:
         return list(Findings.usual(name.strip().lower() for name in names))
-    except MrkneeError as fault:
-        raise cannot_be_used(
+    except MrkneeError as error:
+        raise invalid_setting(
             "findings",
-            why=fault.what,
-            expected=fault.expected or "each finding once",
-            found=fault.found,
+            why=error.what,
+            expected=error.expected or "each finding once",
+            found=error.found,
         ) from None
 
 
-def _logger_names(given: object) -> object:
+def _parse_loggers(given: object) -> object:
     """Converts names with commas or spaces between them, `[wandb]`, `none` or a list to a list."""
     names = given.strip("[]").replace(",", " ").split() if isinstance(given, str) else given
     names = list(names) if isinstance(names, tuple) else names
@@ -136,19 +136,19 @@ def _logger_names(given: object) -> object:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return given
     known = get_args(LoggerName)
-    odd = [name for name in names if name not in known]
-    if odd or len(set(names)) < len(names) or given == "":
-        near = meant(odd[0], known, {}) if odd else None
-        raise cannot_be_used(
+    unknown = [name for name in names if name not in known]
+    if unknown or len(set(names)) < len(names) or given == "":
+        suggestion = suggest(unknown[0], known, {}) if unknown else None
+        raise invalid_setting(
             "loggers",
             expected=f"some of {', '.join(known)}, each once; or none",
             found=str(given),
-            advice=None if near is None else f"did you mean {near}?",
+            advice=None if suggestion is None else f"did you mean {suggestion}?",
         )
     return [name for name in known if name in names]
 
 
-def _axes_names(given: object) -> object:
+def _parse_axes(given: object) -> object:
     """Converts `rows, cols, slices` to `rows,cols,slices`."""
     if not isinstance(given, str):
         return given
@@ -156,8 +156,8 @@ def _axes_names(given: object) -> object:
 
     try:
         return ",".join(parse_axes(given))
-    except MrkneeError as fault:
-        raise cannot_be_used("axes", expected=fault.expected, found=fault.found) from None
+    except MrkneeError as error:
+        raise invalid_setting("axes", expected=error.expected, found=error.found) from None
 
 
 class Recipe(Settings):
@@ -170,7 +170,7 @@ class Recipe(Settings):
 
     findings: Annotated[
         list[str] | None,
-        BeforeValidator(_finding_names, json_schema_input_type=list[str] | str | None),
+        BeforeValidator(_parse_findings, json_schema_input_type=list[str] | str | None),
     ] = None
     """Findings to learn, each with a label file: a list, or names separated by commas; all that
     have a label file if not given. One name trains the earlier post's single-finding system."""
@@ -209,12 +209,12 @@ class Recipe(Settings):
     """Maximum number of exams per batch, in all processes together."""
 
     batch_slices: Count | None = None
-    """Maximum number of slices per batch, all series together, to limit memory whatever exams come
-    together; an exam with more slices is a batch of its own. No limit if not given."""
+    """Maximum number of slices per batch, all series together, which limits memory; an exam with
+    more slices is a batch of its own. No limit if not given."""
 
-    slices_at_once: Annotated[int, Field(ge=-1, le=_MANY)] = 0
+    slices_at_once: Annotated[int, Field(ge=-1, le=_MAX_COUNT)] = 0
     """Number of slices that pass through an encoder together in training. Lower numbers save memory
-    whatever the batch, at the cost of one more forward pass; gradients are the same to rounding. 0
+    with any batch, at the cost of one more forward pass; gradients are the same to rounding. 0
     takes all slices of a batch; -1 takes 4 on a processor and 64 on a GPU. With network.batchnorm
     trained, which needs the statistics of the batch, -1 takes all, and positive numbers are
     refused."""
@@ -230,7 +230,7 @@ class Recipe(Settings):
     """32-true, bf16-mixed, 16-mixed (on a GPU), or auto: bf16-mixed if the processor has
     instructions for it, else 32-true (without them bfloat16 is up to 70 times slower)."""
 
-    save_every: Annotated[int, Field(ge=0, le=_MANY)] = 50
+    save_every: Annotated[int, Field(ge=0, le=_MAX_COUNT)] = 50
     """Steps between saves of the state for --resume, the maximum lost when a run is killed; the
     state is also saved after every epoch, and with 0 only then."""
 
@@ -239,7 +239,7 @@ class Recipe(Settings):
 
     loggers: Annotated[
         list[LoggerName],
-        BeforeValidator(_logger_names, json_schema_input_type=list[LoggerName] | str | None),
+        BeforeValidator(_parse_loggers, json_schema_input_type=list[LoggerName] | str | None),
     ] = ["tensorboard"]  # noqa: RUF012  # pydantic copies it
     """Loggers of curves, in addition to metrics.csv: tensorboard, wandb, mlflow, several (a list or
     names separated by commas or spaces), or none."""
@@ -271,7 +271,7 @@ class Recipe(Settings):
     """Accept any number from 0 to 1 as a label, such as the share of readers who saw the finding;
     otherwise only 0, 1 and empty."""
 
-    axes: Annotated[str | None, BeforeValidator(_axes_names)] = None
+    axes: Annotated[str | None, BeforeValidator(_parse_axes)] = None
     """Order of the axes in the files if it isn't slices,rows,cols, for example rows,cols,slices; if
     not given, stacks that seem to have another order are refused."""
 
@@ -281,10 +281,10 @@ class Recipe(Settings):
             raise SettingsError(
                 "slices_at_once and network.batchnorm trained can't be used together",
                 code="setting",
-                expected="batch statistics of whole batches: slices_at_once 0; or frozen ones: "
+                expected="slices_at_once 0 (statistics of complete batches), or "
                 "network.batchnorm frozen",
                 found=f"slices_at_once {self.slices_at_once}, network.batchnorm trained",
-                advice="to save memory with trained statistics, lower batch_exams or batch_slices",
+                advice="to save memory with trained statistics, reduce batch_exams or batch_slices",
             )
         return self
 
@@ -320,7 +320,7 @@ def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None
         branch[last] = dict(value) if isinstance(value, dict) else value
     if changes:
         recipe = Recipe.model_validate(tree)
-    return _with_statistics(recipe, dict(flat_settings(tree)))
+    return _with_encoder_statistics(recipe, dict(flat_settings(tree)))
 
 
 def read_recipe(name_or_file: str) -> tuple[Recipe, dict[str, Any]]:
@@ -331,19 +331,19 @@ def read_recipe(name_or_file: str) -> tuple[Recipe, dict[str, Any]]:
     Raises:
         SettingsError: no such recipe, a file that can't be read, or settings that can't be used.
     """
-    named = _RECIPES / f"{name_or_file}.yaml"
-    file = named if name_or_file in recipe_names() else Path(name_or_file)
+    packaged = _RECIPES / f"{name_or_file}.yaml"
+    file = packaged if name_or_file in recipe_names() else Path(name_or_file)
     if not file.is_file():
         raise SettingsError(
             f"there is no recipe {name_or_file!r}",
             code="recipe",
             expected="a YAML file, or one of " + ", ".join(recipe_names()),
         )
-    tree = read_tree(file)
+    tree = read_yaml(file)
     try:
         return Recipe.model_validate(tree), tree
-    except SettingsError as fault:
-        raise fault.in_file(file) from None
+    except SettingsError as error:
+        raise error.in_file(file) from None
 
 
 def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -355,7 +355,7 @@ def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield f"{prefix}{name}", value
 
 
-def _with_statistics(recipe: Recipe, given: Collection[str]) -> Recipe:
+def _with_encoder_statistics(recipe: Recipe, given: Collection[str]) -> Recipe:
     """Fills in the mean and SD that the encoder expects, unless they are given."""
     missing = [name for name in ("mean", "sd") if f"preparation.{name}" not in given]
     if not missing:

@@ -17,14 +17,14 @@ from typing import IO, Any, cast
 import torch
 
 from mrknee.errors import ModelError
-from mrknee.files import clear_half_written, sync, whole_file
+from mrknee.files import remove_incomplete, sync, whole_file
 from mrknee.run_folder import RunFolder, metrics_text
 
-_PARTS = ("best", "last", "resume", "epochs/*")
+_WRITTEN_FOLDERS = ("best", "last", "resume", "epochs/*")
 
 
 @dataclass
-class Done:
+class RunProgress:
     """Progress of a run.
 
     Attributes:
@@ -48,34 +48,34 @@ class Done:
         return asdict(self)
 
 
-def read_state(file: Path) -> tuple[Done, dict[str, Any]]:
+def read_state(file: Path) -> tuple[RunProgress, dict[str, Any]]:
     """Reads a saved state: the progress of the run, and the state of the training loop.
 
     Raises:
         MrkneeError: the file is missing, damaged, or not a state saved by training.
     """
     try:
-        with zipfile.ZipFile(file) as parts:  # torch doesn't verify the checksums
-            damaged = parts.testzip()
+        with zipfile.ZipFile(file) as archive:  # torch doesn't verify the checksums
+            damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"{damaged} is damaged")
         saved: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         if "callbacks" in saved:
-            raise ValueError("a state that an earlier version of mrknee saved")
-        return Done(**saved["done"]), dict(saved["loop"])
-    except Exception as fault:  # a broken file can raise any exception
+            raise ValueError("a state saved by an earlier version of mrknee")
+        return RunProgress(**saved["done"]), dict(saved["loop"])
+    except Exception as error:  # a broken file can raise any exception
         raise ModelError(
             "the state to resume from can't be read",
             code="resume-state",
             file=file,
-            expected="the state that training saved: tensors and plain values, nothing else",
-            found=f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}",
-            advice="restore the file; or remove the folder resume/, and the run starts again from "
-            "its first epoch",
-        ) from fault
+            expected="a state saved by training: tensors and plain values only",
+            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            advice="restore the file, or remove the folder resume/ to restart the run from its "
+            "first epoch",
+        ) from error
 
 
-def go_back(out: Path, done: Done, state: Path | None = None) -> None:
+def roll_back(out: Path, progress: RunProgress, state: Path | None = None) -> None:
     """Restores the run folder to its content at the time of a state.
 
     The log is cut, the metrics are written again, and later files are removed: the scorecard, later
@@ -83,7 +83,7 @@ def go_back(out: Path, done: Done, state: Path | None = None) -> None:
 
     Args:
         out: the run folder.
-        done: progress of the run in the state.
+        progress: progress of the run in the state.
         state: file of the state; None if the run starts from the beginning.
     """
     for file in (RunFolder(out).state, RunFolder(out).previous_state):
@@ -91,57 +91,57 @@ def go_back(out: Path, done: Done, state: Path | None = None) -> None:
             break
         file.unlink(missing_ok=True)
     log = RunFolder(out).log
-    if log.exists() and log.stat().st_size > done.log_bytes:
-        os.truncate(log, done.log_bytes)
-    if done.rows:
-        write_metrics(out, done.rows)
+    if log.exists() and log.stat().st_size > progress.log_bytes:
+        os.truncate(log, progress.log_bytes)
+    if progress.rows:
+        write_metrics(out, progress.rows)
     else:
         RunFolder(out).metrics.unlink(missing_ok=True)
     RunFolder(out).scorecard.unlink(missing_ok=True)
-    for folder in (out, *(folder for part in _PARTS for folder in out.glob(part))):
-        clear_half_written(folder)
+    for folder in (out, *(folder for pattern in _WRITTEN_FOLDERS for folder in out.glob(pattern))):
+        remove_incomplete(folder)
 
 
 def write_metrics(out: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes metrics.csv: one line per epoch."""
-    with whole_file(RunFolder(out).metrics) as beside:
-        beside.write_text(metrics_text(rows))
+    with whole_file(RunFolder(out).metrics) as temporary:
+        temporary.write_text(metrics_text(rows))
 
 
-def save_state(out: Path, done: Done, loop: Mapping[str, Any]) -> None:
+def save_state(out: Path, progress: RunProgress, loop: Mapping[str, Any]) -> None:
     """Replaces the run's state atomically, and keeps the previous one.
 
     Args:
         out: the run folder.
-        done: progress of the run.
+        progress: progress of the run.
         loop: state of the training loop: tensors and plain values.
     """
     path = RunFolder(out).state
-    with whole_file(path) as beside:
-        with beside.open("wb") as file:
-            told = _Told(file)
+    with whole_file(path) as temporary:
+        with temporary.open("wb") as opened:
+            file = _ErrorKeepingFile(opened)
             try:
-                torch.save({"done": done.to_dict(), "loop": loop}, cast(IO[bytes], told))
+                torch.save({"done": progress.to_dict(), "loop": loop}, cast(IO[bytes], file))
             except RuntimeError as error:  # torch reports a full disk as "unexpected pos"
-                raise told.fault or error from None
-        sync([beside])
+                raise file.error or error from None
+        sync([temporary])
         if path.exists():
             path.replace(RunFolder(out).previous_state)
 
 
-class _Told:
+class _ErrorKeepingFile:
     """A file that keeps the error if writing fails."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
-        self.fault: OSError | None = None
+        self.error: OSError | None = None
 
     def write(self, content: bytes | memoryview) -> int:
         """Writes bytes; returns their number."""
         try:
             return self.file.write(content)
-        except OSError as fault:
-            self.fault = fault
+        except OSError as error:
+            self.error = error
             raise
 
     def flush(self) -> None:

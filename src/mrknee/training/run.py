@@ -29,62 +29,60 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError, legible
+from mrknee.errors import SettingsError, legible
 from mrknee.exams.listing import unread_text
-from mrknee.files import contents, owned_folder, resolve_output, sync, whole_file
+from mrknee.files import owned_folder, resolve_output, sync, whole_file
 from mrknee.metrics.scorecard import Scorecard
 from mrknee.models.network import Network
 from mrknee.models.prediction import device_here
-from mrknee.models.transfer import RUN, run_weights, transfer_weights
+from mrknee.models.transfer import RUN, Transfer, run_weights, transfer_weights
 from mrknee.outputs import check_output_folder
 from mrknee.progress import report
 from mrknee.run_folder import RUN_FILES, RunFolder
 from mrknee.training.coverage import coverage_notes
-from mrknee.training.curves import quiet_writers
-from mrknee.training.data_record import Record as DataRecord
 from mrknee.training.data_record import (
-    changes,
-    findings_in,
-    read_record,
-    record_data,
-    to_json,
-    warning,
+    changes_warning,
+    compare_data,
 )
-from mrknee.training.environment import describe_environment, has_bfloat16, software, storable
+from mrknee.training.distributed import Processes, connected_processes
+from mrknee.training.environment import (
+    describe_environment,
+    has_bfloat16,
+    json_safe,
+    software_versions,
+)
 from mrknee.training.estimate import estimate, slices_at_once
-from mrknee.training.final import evaluate_best, read_best
+from mrknee.training.evaluation import evaluate_best, predict_best
+from mrknee.training.loggers import suppress_writer_tracebacks
 from mrknee.training.loop import Precision, TrainingLoop
-from mrknee.training.objective import positive_weights
+from mrknee.training.loss import positive_weights
 from mrknee.training.out_of_memory import (
-    how_it_was_ended,
-    marked_as_running,
-    told_if_memory_runs_out,
+    convert_memory_errors,
+    describe_last_kill,
+    running_marker,
 )
 from mrknee.training.parts import (
     Parts,
     count_steps,
-    divide,
-    load_part,
+    make_loader,
     skip_batches,
+    split_exams,
     stack_sizes,
 )
-from mrknee.training.processes import Processes, connected_processes
 from mrknee.training.recipe import Recipe
-from mrknee.training.record import RunRecord
 from mrknee.training.recovery import (
-    MAY_CHANGE,
     Start,
-    broken_parts,
     find_start,
-    has_same_exams,
-    other_exams,
-    run_of,
-    settings_before,
+    previous_settings,
+    read_starts,
+    run_identity,
     split_digest,
-    starts_of,
 )
-from mrknee.training.resumption import Done, go_back, read_state
+from mrknee.training.resumption import read_state, roll_back
+from mrknee.training.run_writer import RunWriter
 
 
 def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = False) -> Scorecard:
@@ -107,11 +105,11 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
     data, out = Path(data), Path(out)
     with (
         connected_processes() as processes,
-        told_if_memory_runs_out(recipe),
-        ExitStack() as owner,
+        convert_memory_errors(recipe),
+        ExitStack() as lock,
     ):
         # the first process locks the folder for all
-        processes.first_does(lambda: owner.enter_context(owned_folder(out)))
+        processes.on_rank_zero(lambda: lock.enter_context(owned_folder(out)))
         card = _train(data, out, recipe, processes, resume=resume)
         if processes.rank == 0:
             report(f"wrote {out}")
@@ -122,241 +120,178 @@ def _train(
     data: Path, out: Path, recipe: Recipe, processes: Processes, *, resume: bool
 ) -> Scorecard:
     precision = _precision(recipe)  # an error here comes before anything is written
-    parts = divide(data, recipe)
-    split = parts.table()
-    run = processes.first_does(lambda: run_of(out, recipe, split))
-    start = processes.first_does(lambda: _find_start(out, recipe, parts, run, resume))
-    data_now, changed = processes.first_does(lambda: compare_data(out, parts))
-    if changed and processes.rank == 0:
-        print(warning(changed), file=sys.stderr, flush=True)
+    parts = split_exams(data, recipe)
+    split = parts.split_csv()
+    run = processes.on_rank_zero(lambda: run_identity(out, recipe, split))
+    start = processes.on_rank_zero(lambda: find_start(out, recipe, parts, run, resume=resume))
+    record, changes = processes.on_rank_zero(lambda: compare_data(out, parts))
+    is_first = processes.rank == 0
+    if changes and is_first:
+        print(changes_warning(changes), file=sys.stderr, flush=True)
     if start is None:
         return Scorecard.read(RunFolder(out).scorecard)
-    done = replace(start.done, settings=recipe.to_dict(), split=split_digest(split))
+    progress = replace(start.progress, settings=recipe.to_dict(), split=split_digest(split))
     torch.manual_seed(recipe.seed)
-    findings = parts.train.findings
-    assert findings is not None  # noqa: S101  # divide refuses folders without labels
-    source = run_weights(recipe.weights)
-    weights_from = recipe.weights if source is None and start.state is None else "none"
-    network = Network(recipe.network, findings, weights_from, parts.train.series)
-    transfer = (
-        None if source is None or start.state is not None else transfer_weights(network, source)
-    )
-    network.refuse_size(recipe.preparation.crop)
-    network.slices_at_once = slices_at_once(recipe)
-    fit_labels = parts.train.labels[parts.fit]
-    balanced = positive_weights(fit_labels, findings)
-    weights = balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
-    share = (processes.rank, processes.world)
-    training = load_part(parts.train, parts.fit, recipe, training=True, share=share)
-    selecting = load_part(parts.selecting, parts.chosen, recipe, share=share)
-    provenance = {
-        "run": run,
-        "data": data.resolve().name,
-        "trained_on": len(parts.fit),
-        "stack_sizes": stack_sizes(parts.train, parts.fit),
-        "series": parts.series(),
-        "titles": dict(parts.train.titles),
-        "selected_on": {"part": recipe.selection.part, "exams": len(parts.chosen)},
-        "seed": recipe.seed,
-        "recipe": recipe.to_dict(),
-        "environment": software(),
-    }
-    before = None if start.state is None else settings_before(out, recipe, start.done)
-    first = processes.rank == 0
-    if first and (ended := how_it_was_ended(out, recipe)):
-        report(ended)
-    processes.first_does(lambda: _claim_folder(out, recipe, split, run, start, data_now, changed))
-    record = RunRecord(
+    network, transfer = _create_network(recipe, parts, resumed=start.state is not None)
+    pos_weight = _pos_weight(recipe, parts)
+    share = (processes.rank, processes.world_size)
+    training = make_loader(parts.train, parts.train_positions, recipe, training=True, share=share)
+    validation = make_loader(parts.selection, parts.selection_positions, recipe, share=share)
+    provenance = _provenance(data, recipe, parts, run)
+    before = None if start.state is None else previous_settings(out, recipe, start.progress)
+    if is_first and (killed := describe_last_kill(out, recipe)):
+        report(killed)
+    processes.on_rank_zero(lambda: _prepare_folder(out, recipe, split, run, start, record, changes))
+    writer = RunWriter(
         out,
         recipe,
-        storable(provenance),
-        done,
+        provenance,
+        progress,
         epochs_before=None if before is None else before["epochs"],
-        writes=first,
+        writes=is_first,
     )
-    if first and parts.unread:  # not in log.txt, which is the same however often a run is resumed
+    if is_first and parts.unread:  # not in log.txt, which doesn't depend on the number of starts
         print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
     if transfer is not None:
-        record.say(f"weights of {recipe.weights.removeprefix(RUN)}\n{transfer.text()}")
+        writer.report(f"weights of {recipe.weights.removeprefix(RUN)}\n{transfer.text()}")
     for note in coverage_notes(parts, recipe) if start.state is None else ():
-        record.say(f"note: {note}")
+        writer.report(f"note: {note}")
     loop = TrainingLoop(
         network,
         recipe,
-        weights,
+        pos_weight,
         count_steps(training, recipe),
         precision=precision,
         processes=processes,
     )
     if start.state is not None:
-        loop.restore(read_state(start.state)[1], done.epoch, done.batches)
-        skip_batches(training, done.epoch, done.batches)
-    with marked_as_running(out) if first else nullcontext():
-        if first:
-            workers = training.num_workers + selecting.num_workers
-            needed = estimate(
+        loop.restore(read_state(start.state)[1], progress.epoch, progress.batches)
+        skip_batches(training, progress.epoch, progress.batches)
+    with running_marker(out) if is_first else nullcontext():
+        if is_first:
+            workers = training.num_workers + validation.num_workers
+            expected = estimate(
                 network,
                 parts,
                 recipe,
                 precision,
-                workers=workers * processes.world // processes.nodes,
-                processes=processes.world,
+                workers=workers * processes.world_size // processes.nodes,
+                processes=processes.world_size,
             )
-            report(needed.text())
-        with quiet_writers(), _deterministic():
-            loop.fit(training, selecting, record)
-        del training, selecting  # ends their worker processes
-        raw = read_best(out, parts, recipe, processes)
+            report(expected.text())
+        with suppress_writer_tracebacks(), _deterministic():
+            loop.fit(training, validation, writer)
+        del training, validation  # ends their worker processes
+        raw = predict_best(out, parts, recipe, processes)
 
         def finish() -> None:
             card = evaluate_best(out, parts, recipe, raw)
-            record.say(card.table())
+            writer.report(card.table())
             sync([RunFolder(out).log])  # so that it is complete, also after a power loss
             card.write(RunFolder(out).scorecard)  # written last: it marks the run as finished
 
-        processes.first_does(finish)
+        processes.on_rank_zero(finish)
     return Scorecard.read(RunFolder(out).scorecard)
 
 
-def _find_start(out: Path, recipe: Recipe, parts: Parts, run: str, resume: bool) -> Start | None:
-    """Finds the state that the run starts from; None if the folder holds a finished run.
+def _create_network(
+    recipe: Recipe, parts: Parts, *, resumed: bool
+) -> tuple[Network, Transfer | None]:
+    """Creates the network with its initial weights; a resumed run restores its weights later.
+
+    Returns:
+        The network; and which weights come from another run, None if none do.
 
     Raises:
-        MrkneeError: the folder can't be used for this run.
+        MrkneeError: the weights can't be used, or the input is too small for the encoder.
     """
-    split = parts.table()
-    folder = RunFolder(out)
-    settings = folder.settings
-    there = {file.name for file in contents(out)}
-    begun = {
-        file.name for file in (folder.split, folder.environment, folder.data)
-    }  # files of a start that was killed before it wrote the settings
-    if not there or (resume and all(n in begun or n.startswith(".") for n in there)):
-        return Start(Done())
-    ours = any(file.exists() for file in (settings, folder.state, folder.previous_state))
-    if not resume or not ours:
-        raise OutputError(
-            "the run folder is not empty",
-            code="not-empty",
-            file=out,
-            expected="an empty or new folder, or --resume on an interrupted run",
-            found=how_it_was_ended(out, recipe),
-            advice="name another folder with --out, or go on with --resume",
-        )
-    start = find_start(out, recipe, split, run)
-    before, now = settings_before(out, recipe, start.done), recipe.to_dict()
-    changed = [n for n in now if before and now[n] != before[n] and n not in MAY_CHANGE]
-    if before and changed:
-        raise SettingsError(
-            "the run was started with other settings",
-            code="other-settings",
-            file=settings,
-            expected=", ".join(f"{name}={before[name]}" for name in changed),
-            found=", ".join(f"{name}={now[name]}" for name in changed),
-            advice="resume with the settings it was started with, or start a new run",
-        )
-    _refuse_other_findings(out, parts)
-    if not has_same_exams(out, split, start.done):
-        raise DataError(
-            "the run was started with other exams",
-            code="other-exams",
-            file=folder.split,
-            expected="the data set it was started with",
-            found=other_exams(out, split),
-            advice="resume with the same data set, or start a new run",
-        )
-    if before is None:
-        note = f"{settings} can't be read: the settings given now are taken for those of the run"
-        return replace(start, notes=(*start.notes, note))
-    if not folder.scorecard.exists() or recipe.epochs > before["epochs"]:
-        return start
-    broken = broken_parts(out, recipe, split, run, start.done)
-    if not broken:
-        return None
-    note = f"{', '.join(broken)} can't be used and will be written again"
-    return replace(start, notes=(*start.notes, note))
+    findings = parts.train.findings
+    assert findings is not None  # noqa: S101  # split_exams refuses folders without labels
+    source = run_weights(recipe.weights)
+    weights = recipe.weights if source is None and not resumed else "none"
+    network = Network(recipe.network, findings, weights, parts.train.series)
+    transfer = None if source is None or resumed else transfer_weights(network, source)
+    network.refuse_size(recipe.preparation.crop)
+    network.slices_at_once = slices_at_once(recipe)
+    return network, transfer
 
 
-def _refuse_other_findings(out: Path, parts: Parts) -> None:
-    """Refuses to resume with other findings, since they define the outputs of the network."""
-    record = _record_before(out)
-    before, now = None if record is None else findings_in(record), parts.train.findings
-    if before is not None and before != now:
-        raise SettingsError(
-            "the run was started with other findings",
-            code="other-findings",
-            file=RunFolder(out).data,
-            expected=", ".join(before),
-            found=f"labels of {', '.join(now or ())}",
-            advice="resume with the label files that it was started with, or start a new run",
-        )
+def _pos_weight(recipe: Recipe, parts: Parts) -> Float[Tensor, " findings"]:
+    """Returns the weights of positive labels, from the exams trained on.
 
-
-def _record_before(out: Path) -> DataRecord | None:
-    """Reads the record of the data that a run has been trained on; None if there is none."""
-    folder = RunFolder(out)
-    if not any(f.exists() for f in (folder.state, folder.previous_state, folder.scorecard)):
-        return None
-    try:
-        return read_record(out)
-    except MrkneeError:  # broken, for example by a power loss: it is written again
-        return None
-
-
-def compare_data(out: Path, parts: Parts) -> tuple[str, list[str]]:
-    """Returns the record of the data as text, and its changes since the run was started.
-
-    A run without a saved state starts again, so there is nothing to compare with. Otherwise the
-    record of the first start is kept.
+    Raises:
+        MrkneeError: a finding has no positive or no negative exam.
     """
-    now, before = record_data(parts), _record_before(out)
-    return (to_json(now), []) if before is None else (to_json(before), changes(before, now))
+    findings = parts.train.findings or ()
+    balanced = positive_weights(parts.train.labels[parts.train_positions], findings)
+    return balanced if recipe.pos_weight == "balanced" else torch.ones(len(findings))
 
 
-def _claim_folder(
-    out: Path, recipe: Recipe, split: str, run: str, start: Start, data: str, changed: list[str]
+def _provenance(data: Path, recipe: Recipe, parts: Parts, run: str) -> dict[str, Any]:
+    """Returns the origin of the weights, for the `model.json` of each checkpoint."""
+    return json_safe(
+        {
+            "run": run,
+            "data": data.resolve().name,
+            "trained_on": len(parts.train_positions),
+            "stack_sizes": stack_sizes(parts.train, parts.train_positions),
+            "series": parts.exams_per_series(),
+            "titles": dict(parts.train.titles),
+            "selected_on": {
+                "part": recipe.selection.part,
+                "exams": len(parts.selection_positions),
+            },
+            "seed": recipe.seed,
+            "recipe": recipe.to_dict(),
+            "environment": software_versions(),
+        }
+    )
+
+
+def _prepare_folder(
+    out: Path, recipe: Recipe, split: str, run: str, start: Start, record: str, changes: list[str]
 ) -> None:
     """Writes the files that identify the run, after all checks that could refuse it.
 
     The settings are written last: they mark the folder as a run folder.
     """
-    _refuse_what_cannot_be_replaced(out)
-    go_back(out, start.done, start.state)
-    starts = starts_of(out, run)
+    _check_writable(out)
+    roll_back(out, start.progress, start.state)
+    starts = read_starts(out, run)
     notes = list(start.notes)
     if starts is None:
         starts = []
-        notes.append(f"{RunFolder(out).environment} can't be used and is begun anew")
+        notes.append(f"{RunFolder(out).environment} can't be used and is replaced")
     for note in notes:
         report(f"note: {note}")
-    done = start.done
-    this: dict[str, Any] = {
+    progress = start.progress
+    entry: dict[str, Any] = {
         "run": run,
-        "after": {"epochs": done.epoch, "batches": done.batches},
-        **({"data_changed": changed} if changed else {}),
+        "after": {"epochs": progress.epoch, "batches": progress.batches},
+        **({"data_changed": changes} if changes else {}),
         **describe_environment(),
     }
     if notes:
-        this["notes"] = notes
-    this = storable(this)
+        entry["notes"] = notes
+    entry = json_safe(entry)
     folder = RunFolder(out)
     texts = {
         folder.split: split,
-        folder.data: data,
-        folder.environment: json.dumps([*starts, this], indent=2) + "\n",
+        folder.data: record,
+        folder.environment: json.dumps([*starts, entry], indent=2) + "\n",
         folder.settings: recipe.to_yaml(),
     }
     for file, text in texts.items():
-        with whole_file(file) as beside:
-            beside.write_text(text)
+        with whole_file(file) as temporary:
+            temporary.write_text(text)
 
 
-def _refuse_what_cannot_be_replaced(out: Path) -> None:
+def _check_writable(out: Path) -> None:
     """Refuses paths that can't be written, such as a folder in the place of a file."""
     for name in RUN_FILES:
         for folder in Path(name).parents[:-1]:
-            for one in out.glob(str(folder)) if "*" in str(folder) else [out / folder]:
-                check_output_folder(one)
+            for path in out.glob(str(folder)) if "*" in str(folder) else [out / folder]:
+                check_output_folder(path)
         if not name.startswith("tensorboard"):  # it creates files with new names
             for file in out.glob(name) if "*" in name else [out / name]:
                 resolve_output(file)
@@ -368,9 +303,9 @@ def _precision(recipe: Recipe) -> Precision:
         return "bf16-mixed" if has_bfloat16() else "32-true"
     if recipe.precision == "16-mixed" and device_here() == "cpu":
         raise SettingsError(
-            "the setting precision can't be used on a processor",
+            "the setting precision can't be used without a GPU",
             code="setting",
-            expected="32-true, bf16-mixed or auto; or a GPU",
+            expected="32-true, bf16-mixed or auto",
             found=recipe.precision,
         )
     return recipe.precision

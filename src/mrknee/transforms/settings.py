@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mrknee.settings import Settings, cannot_be_used
+from mrknee.settings import Settings, invalid_setting
 
 MAX_SIZE = 4096
 """Maximum side length in pixels; knee slices have 256 to 1024."""
@@ -70,7 +70,7 @@ class PreparationSettings(Settings):
     @model_validator(mode="after")
     def _refuse_large_crop(self) -> Any:  # noqa: ANN401  # itself
         if self.crop > self.size:
-            raise cannot_be_used(
+            raise invalid_setting(
                 "preparation.crop",
                 expected="at most preparation.size",
                 found=f"crop {self.crop}, size {self.size}",

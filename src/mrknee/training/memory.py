@@ -44,9 +44,13 @@ def _left_in_cgroups(proc: Path, cgroups: Path) -> Iterator[int]:
     for line in lines:
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
-            root, limit, used, cached = cgroups, "memory.max", "memory.current", "inactive_file"
+            root, limit, usage, cached = cgroups, "memory.max", "memory.current", "inactive_file"
         elif "memory" in controllers.split(","):
-            root, limit, used = cgroups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            root, limit, usage = (
+                cgroups / "memory",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+            )
             cached = "total_inactive_file"
         else:
             continue
@@ -54,20 +58,20 @@ def _left_in_cgroups(proc: Path, cgroups: Path) -> Iterator[int]:
         own = root / path.lstrip("/")
         for folder in dict.fromkeys([own, *own.parents, root]):
             if folder.is_relative_to(root):
-                left = _left(folder, limit, used, cached)
+                left = _bytes_left(folder, limit, usage, cached)
                 if left is not None:
                     yield left
 
 
-def _left(folder: Path, limit: str, used: str, cached: str) -> int | None:
+def _bytes_left(folder: Path, limit: str, usage: str, cached: str) -> int | None:
     try:
-        most = (folder / limit).read_text().strip()
-        if most == "max" or int(most) >= 2**60:
+        maximum = (folder / limit).read_text().strip()
+        if maximum == "max" or int(maximum) >= 2**60:
             return None
-        taken = int((folder / used).read_text())
+        used = int((folder / usage).read_text())
         statistics = dict(
             line.split() for line in (folder / "memory.stat").read_text().splitlines()
         )
     except (OSError, ValueError):  # no such level, or no limit at this level
         return None
-    return max(int(most) - taken + int(statistics.get(cached, 0)), 0)
+    return max(int(maximum) - used + int(statistics.get(cached, 0)), 0)

@@ -21,7 +21,7 @@ _MAX_BYTES = 64_000  # a recipe that states every setting has 2,000
 _MAX_DEPTH = 10  # sections, settings and lists need far less
 
 
-def read_tree(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
     """Reads a YAML file of settings, without checking their names and values.
 
     Returns:
@@ -34,23 +34,23 @@ def read_tree(file: Path) -> dict[str, Any]:
     """
     text = read_text(file, "recipe", at_most=_MAX_BYTES, kind=SettingsError)
     try:
-        tree = yaml.load(text, Loader=_Plain)  # noqa: S506  # a SafeLoader that refuses more
+        tree = yaml.load(text, Loader=_YamlLoader)  # noqa: S506  # a SafeLoader that refuses more
     except (yaml.YAMLError, ValueError) as error:
         raise SettingsError(
-            "a recipe can't be read", code="recipe", file=file, found=str(error)
+            "the recipe can't be read", code="recipe", file=file, found=str(error)
         ) from None
     if tree is None or tree == {}:
         raise SettingsError(
-            "a recipe is empty",
+            "the recipe is empty",
             code="recipe",
             file=file,
             expected="at least one setting, such as epochs: 30",
             found="no setting",
-            advice="write a setting into it, or leave --recipe out for the default recipe",
+            advice="add a setting, or omit --recipe to use the default recipe",
         )
     if not isinstance(tree, dict):
         raise SettingsError(
-            "a recipe can't be read",
+            "the recipe can't be read",
             code="recipe",
             file=file,
             expected="settings with their values, such as epochs: 30",
@@ -59,24 +59,24 @@ def read_tree(file: Path) -> dict[str, Any]:
     return tree
 
 
-def parse_value(text: str) -> Any:  # noqa: ANN401  # whatever a setting may hold
+def parse_value(text: str) -> Any:  # noqa: ANN401  # the type depends on the text
     """Parses one value of a recipe or of the command line by YAML 1.2's core schema.
 
     Raises:
         yaml.YAMLError: the text is not YAML, or uses a feature that recipes don't accept.
     """
     try:
-        return yaml.load(text, Loader=_Plain)  # noqa: S506  # a SafeLoader that refuses more
+        return yaml.load(text, Loader=_YamlLoader)  # noqa: S506  # a SafeLoader that refuses more
     except ValueError as error:  # such as an integer with more digits than Python converts
         raise yaml.YAMLError(str(error)) from None
 
 
 def dump(tree: dict[str, Any]) -> str:
-    """Returns a tree as YAML that `read_tree` can read; text that looks like a number is quoted."""
-    return str(yaml.dump(tree, Dumper=_PlainDumper, sort_keys=False))
+    """Returns a tree as YAML that `read_yaml` can read; text that looks like a number is quoted."""
+    return str(yaml.dump(tree, Dumper=_YamlDumper, sort_keys=False))
 
 
-_CORE = {
+_CORE_SCHEMA = {
     "null": (r"~|null|Null|NULL|", "~nN\0"),
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
@@ -92,21 +92,23 @@ https://yaml.org/spec/1.2.2/#103-core-schema
 """
 
 
-class _Plain(yaml.SafeLoader):
+class _YamlLoader(yaml.SafeLoader):
     """Loader of YAML 1.2 that refuses aliases, tags, merged and repeated keys."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's form; none of 1.1's
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's interface; without those of 1.1
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.YAMLError(f"an anchor or alias: write the value out\n{event.start_mark}")
+            raise yaml.YAMLError(
+                f"anchors and aliases are not supported: write out the value\n{event.start_mark}"
+            )
         if getattr(event, "tag", None):
-            raise yaml.YAMLError(f"the tag {event.tag}: only plain values\n{event.start_mark}")
+            raise yaml.YAMLError(f"the tag {event.tag} is not supported\n{event.start_mark}")
         self.depth += 1
         if self.depth > _MAX_DEPTH:
-            raise yaml.YAMLError("nested too deep")
+            raise yaml.YAMLError("nested too deeply")
         node = super().compose_node(parent, index)  # type: ignore[arg-type]  # nodes too
         self.depth -= 1
         return node
@@ -115,36 +117,38 @@ class _Plain(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.value in seen or key.value == "<<":
-                raise yaml.YAMLError(f"a setting that is no name or comes twice\n{key.start_mark}")
+                raise yaml.YAMLError(
+                    f"a setting that is not a name or is repeated\n{key.start_mark}"
+                )
             seen.add(key.value)
-        made = super().construct_mapping(node, deep)
-        if not all(isinstance(key, str) for key in made):
-            raise yaml.YAMLError(f"a setting whose name is no text\n{node.start_mark}")
-        return made
+        mapping = super().construct_mapping(node, deep)
+        if not all(isinstance(key, str) for key in mapping):
+            raise yaml.YAMLError(f"a setting whose name is not text\n{node.start_mark}")
+        return mapping
 
-    def construct_whole(self, node: yaml.ScalarNode) -> int:
+    def construct_int(self, node: yaml.ScalarNode) -> int:
         """Constructs an integer; 010 is ten."""
         text = str(node.value)
         base = {"0o": 8, "0x": 16}.get(text[:2])
         return int(text) if base is None else int(text[2:], base)
 
-    def construct_real(self, node: yaml.ScalarNode) -> float:
+    def construct_float(self, node: yaml.ScalarNode) -> float:
         """Constructs a float, also an infinite one or NaN."""
         return float(str(node.value).lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
-class _PlainDumper(yaml.SafeDumper):
-    """Dumper of YAML that `_Plain` can read."""
+class _YamlDumper(yaml.SafeDumper):
+    """Dumper of YAML that `_YamlLoader` can read."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's form
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's interface
 
 
-for _kind, (_text, _first) in _CORE.items():
-    for _form in (_Plain, _PlainDumper):
-        _form.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_kind}",
-            re.compile(f"(?:{_text})$"),
-            ["" if one == "\0" else one for one in _first],
+for _type, (_pattern, _first) in _CORE_SCHEMA.items():
+    for _class in (_YamlLoader, _YamlDumper):
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_type}",
+            re.compile(f"(?:{_pattern})$"),
+            ["" if character == "\0" else character for character in _first],
         )
-_Plain.add_constructor("tag:yaml.org,2002:int", _Plain.construct_whole)
-_Plain.add_constructor("tag:yaml.org,2002:float", _Plain.construct_real)
+_YamlLoader.add_constructor("tag:yaml.org,2002:int", _YamlLoader.construct_int)
+_YamlLoader.add_constructor("tag:yaml.org,2002:float", _YamlLoader.construct_float)

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mrknee.exams import Dataset
 from mrknee.metrics.predictions import Predictions
-from mrknee.training.processes import connected_processes
+from mrknee.training.distributed import connected_processes
 from mrknee.training.recipe import OptimizerSettings, load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
@@ -39,21 +39,21 @@ import os
 import signal
 import sys
 from pathlib import Path
-from mrknee.training.processes import connected_processes
+from mrknee.training.distributed import connected_processes
 from mrknee.training.recipe import load_recipe
-from mrknee.training.record import RunRecord
+from mrknee.training.run_writer import RunWriter
 from mrknee.training.run import train
 
 data, out, recipe, *signals = sys.argv[1:]
 if signals:
-    def save_and_end(self, loop, epoch, batches, save=RunRecord._save):
+    def save_and_end(self, loop, epoch, batches, save=RunWriter._save):
         save(self, loop, epoch, batches)
         os.kill(os.getpid(), getattr(signal, signals[loop.processes.rank]))
-    RunRecord._save = save_and_end
+    RunWriter._save = save_and_end
 train(Path(data), Path(out), load_recipe(recipe), resume=True)
 """
 
-Words = tuple[str, ...]
+Arguments = tuple[str, ...]
 Run = tuple[Path, Path, Path]
 
 
@@ -63,20 +63,22 @@ def _free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def launched(how: str, words: Words) -> list[tuple[int, str]]:
+def launch(how: str, arguments: Arguments) -> list[tuple[int, str]]:
     """Runs a script in two processes; returns exit status and output of each started command.
 
     Args:
         how: torchrun, or processes: started separately, with the variables that two torchruns on
             two machines would set.
-        words: the script and its arguments.
+        arguments: the script and its arguments.
     """
-    script = [sys.executable, *words]
+    script = [sys.executable, *arguments]
     if how == "torchrun":
         torchrun = [sys.executable, "-m", "torch.distributed.run"]
-        starts = [([*torchrun, "--standalone", "--nproc-per-node", "2", *words], dict(os.environ))]
+        commands = [
+            ([*torchrun, "--standalone", "--nproc-per-node", "2", *arguments], dict(os.environ))
+        ]
     else:
-        known = {
+        environment = {
             **os.environ,
             "TORCHELASTIC_RUN_ID": "knee",
             "MASTER_ADDR": "localhost",
@@ -85,24 +87,24 @@ def launched(how: str, words: Words) -> list[tuple[int, str]]:
             "LOCAL_WORLD_SIZE": "1",
             "LOCAL_RANK": "0",
         }
-        starts = [(script, {**known, "RANK": rank}) for rank in "01"]
-    begun = [
+        commands = [(script, {**environment, "RANK": rank}) for rank in "01"]
+    processes = [
         subprocess.Popen(  # noqa: S603  # our own command
             command,
-            env=environment,
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for command, environment in starts
+        for command, variables in commands
     ]
     try:
-        told = [process.communicate(timeout=280)[0] for process in begun]
+        outputs = [process.communicate(timeout=280)[0] for process in processes]
     finally:
-        for process in begun:
+        for process in processes:
             process.kill()
-    return [(process.returncode, text) for process, text in zip(begun, told, strict=True)]
+    return [(process.returncode, text) for process, text in zip(processes, outputs, strict=True)]
 
 
 @pytest.fixture(
@@ -125,14 +127,14 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     labels = (data / "train-acl.csv").read_text().splitlines()
     (data / "train-acl.csv").write_text("\n".join(labels[:-4]) + "\n")
     train(data, root / "one", RECIPE)
-    done = launched(how, _words(root, "two"))
-    assert all(status == 0 for status, _ in done), done
-    for shown in (f"valid: {valid_exams} exams", f"wrote {root / 'two'}"):
-        assert sum(text.count(shown) for _, text in done) == 1, "shown once, by one process"
+    finished = launch(how, _arguments(root, "two"))
+    assert all(status == 0 for status, _ in finished), finished
+    for line in (f"valid: {valid_exams} exams", f"wrote {root / 'two'}"):
+        assert sum(text.count(line) for _, text in finished) == 1, "printed once, by one process"
     return data, root / "one", root / "two"
 
 
-def _words(root: Path, out: str, *signals: str) -> Words:
+def _arguments(root: Path, out: str, *signals: str) -> Arguments:
     """Returns the script and its arguments; a signal per process ends it after the first save."""
     (root / "recipe.yaml").write_text(RECIPE.to_yaml())
     assert load_recipe(str(root / "recipe.yaml")) == RECIPE
@@ -141,15 +143,15 @@ def _words(root: Path, out: str, *signals: str) -> Words:
 
 
 @pytest.mark.parametrize("runs", [(10, 5, "processes")], indirect=True, ids=["uneven"])
-def test_processes_that_are_ended_go_on_as_if_nothing_had_been(runs: Run) -> None:
+def test_ended_processes_can_be_resumed(runs: Run) -> None:
     """SIGTERM and SIGUSR1 end a process at once; repeating the command gives the same result.
 
     The signals have no handlers, because a handler would wait for the other process.
     """
     root = runs[0].parent
-    ended = launched("processes", _words(root, "ended", "SIGTERM", "SIGUSR1"))
+    ended = launch("processes", _arguments(root, "ended", "SIGTERM", "SIGUSR1"))
     assert [status for status, _ in ended] == [-signal.SIGTERM, -signal.SIGUSR1], ended
-    again = launched("processes", _words(root, "ended"))
+    again = launch("processes", _arguments(root, "ended"))
     assert [status for status, _ in again] == [0, 0], again
     starts = json.loads((root / "ended" / "environment.json").read_text())
     assert [start["after"] for start in starts] == [
@@ -162,15 +164,15 @@ def test_processes_that_are_ended_go_on_as_if_nothing_had_been(runs: Run) -> Non
     }
 
 
-def test_variables_of_another_launcher_start_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_world_size_without_torchrun_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """WORLD_SIZE set by a cluster without torchrun means one process that doesn't wait."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     with connected_processes() as processes:
-        assert (processes.rank, processes.world) == (0, 1)
+        assert (processes.rank, processes.world_size) == (0, 1)
 
 
-def test_the_first_steps_loss_is_that_of_one_process(runs: Run) -> None:
+def test_first_loss_agrees_with_one_process(runs: Run) -> None:
     """It agrees to 1e-5: the mean is over all known labels, not over the processes' means."""
     first = []
     for run in runs[1:]:
@@ -194,20 +196,20 @@ def test_each_exam_is_scored_once(runs: Run) -> None:
     for first_row, second_row in zip(*rows, strict=True):
         for column, value in first_row.items():
             assert float(value) == pytest.approx(float(second_row[column]), abs=1e-4, nan_ok=True)
-    counted = [line.split(" mean ")[0] for line in (one / "log.txt").read_text().splitlines()]
-    again = [line.split(" mean ")[0] for line in (two / "log.txt").read_text().splitlines()]
-    steps = [line for line in counted if " exams " in line and "batch" in line]
-    assert steps == [line for line in again if " exams " in line and "batch" in line]
+    first_log = [line.split(" mean ")[0] for line in (one / "log.txt").read_text().splitlines()]
+    second_log = [line.split(" mean ")[0] for line in (two / "log.txt").read_text().splitlines()]
+    steps = [line for line in first_log if " exams " in line and "batch" in line]
+    assert steps == [line for line in second_log if " exams " in line and "batch" in line]
 
 
-def test_the_same_weights_predict_the_same(runs: Run) -> None:
+def test_weights_and_predictions_agree_with_one_process(runs: Run) -> None:
     """Weights and predictions are the same after training in two processes as in one."""
     _, one, two = runs
     first, second = (load_file(run / "last" / "weights.safetensors") for run in (one, two))
     for name, values in first.items():
         np.testing.assert_allclose(values, second[name], rtol=0, atol=1e-5, err_msg=name)
     for name in ("inner", "valid"):
-        ours, theirs = (
+        expected, actual = (
             Predictions.read(run / f"predictions-{name}.csv").probabilities for run in (one, two)
         )
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)

@@ -24,32 +24,32 @@ class Processes:
 
     Attributes:
         rank: index of this process, from 0.
-        world: number of processes.
+        world_size: number of processes.
         nodes: number of machines.
     """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     nodes: int = 1
 
-    def first_does(self, work: Callable[[], Value]) -> Value:
+    def on_rank_zero(self, work: Callable[[], Value]) -> Value:
         """Calls `work` in the first process only and returns its result in all processes.
 
         Raises:
             Exception: in the first process, any exception of `work`.
             SystemExit: in the other processes, if `work` fails.
         """
-        if self.world == 1:
+        if self.world_size == 1:
             return work()
-        told: list[Any] = [None, False]
+        outcome: list[Any] = [None, False]  # result, and whether `work` succeeded
         try:
             if self.rank == 0:
-                told = [work(), True]
+                outcome = [work(), True]
         finally:
-            torch.distributed.broadcast_object_list(told, src=0)
-        if not told[1]:
+            torch.distributed.broadcast_object_list(outcome, src=0)
+        if not outcome[1]:
             raise SystemExit(1)
-        result: Value = told[0]
+        result: Value = outcome[0]
         return result
 
 

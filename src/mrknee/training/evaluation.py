@@ -18,8 +18,8 @@ from mrknee.metrics.scorecard import Scorecard, score
 from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.models.prediction import device_here, predict_batches
 from mrknee.run_folder import RunFolder
-from mrknee.training.parts import Parts, load_part
-from mrknee.training.processes import Processes, gather
+from mrknee.training.distributed import Processes, gather
+from mrknee.training.parts import Parts, make_loader
 from mrknee.training.recipe import Recipe
 from mrknee.transforms.preparation import Preparation
 
@@ -29,7 +29,7 @@ FITTED = "optimistic: calibration and operating points were fitted on these exam
 SOFT = "soft labels count as present from 0.5 on, in calibration, operating points and scores"
 
 
-def read_best(
+def predict_best(
     out: Path, parts: Parts, recipe: Recipe, processes: Processes
 ) -> dict[str, Predictions]:
     """Predicts the inner exams and valid with the network of the best epoch.
@@ -44,26 +44,30 @@ def read_best(
     network = best.network.to(device_here())
     findings = Findings(best.network.findings)
 
-    def read(exams: Dataset, positions: Sequence[int], part: str) -> Predictions:
-        mine = positions[processes.rank :: processes.world]
+    def predict(exams: Dataset, positions: Sequence[int], part: str) -> Predictions:
+        own_positions = positions[processes.rank :: processes.world_size]
         ids: tuple[str, ...] = ()
         probabilities = np.zeros((0, len(findings)))
-        if mine:
-            batches = load_part(exams, mine, recipe)
+        if own_positions:
+            batches = make_loader(exams, own_positions, recipe)
             ids, probabilities = predict_batches(
-                network, Preparation.of(recipe.preparation), batches, len(mine), f"reading {part}"
+                network,
+                Preparation.of(recipe.preparation),
+                batches,
+                len(own_positions),
+                f"predicting {part}",
             )
         rows: dict[str, np.ndarray] = {}
-        for some_ids, some in gather((ids, probabilities)):
-            rows.update(zip(some_ids, some, strict=True))
+        for part_ids, part_rows in gather((ids, probabilities)):
+            rows.update(zip(part_ids, part_rows, strict=True))
         ordered = tuple(exams.ids[position] for position in positions)
         return Predictions(ordered, findings, np.stack([rows[exam_id] for exam_id in ordered]))
 
     raw: dict[str, Predictions] = {}
     if recipe.selection.part == "inner":
-        raw["inner"] = read(parts.selecting, parts.chosen, "inner")
+        raw["inner"] = predict(parts.selection, parts.selection_positions, "inner")
     if parts.valid is not None and parts.scores_valid:
-        raw["valid"] = read(parts.valid, range(len(parts.valid)), "valid")
+        raw["valid"] = predict(parts.valid, range(len(parts.valid)), "valid")
     return raw
 
 
@@ -79,7 +83,7 @@ def evaluate_best(
         out: the run folder; holds the best epoch in `best/`.
         parts: the exams of each part.
         recipe: the run's settings.
-        raw: predictions from `read_best`.
+        raw: predictions from `predict_best`.
 
     Returns:
         The scorecard on valid, or on the inner exams if valid is missing or has no labels.
@@ -89,17 +93,19 @@ def evaluate_best(
     calibration: Calibration | None = None
     points: dict[str, tuple[OperatingPoint, ...]] = {}
 
-    def keep(raw: Predictions, labels: Float[np.ndarray, "exams findings"], part: str) -> Scorecard:
+    def write_and_score(
+        raw: Predictions, labels: Float[np.ndarray, "exams findings"], part: str
+    ) -> Scorecard:
         calibrated = raw.probabilities
         if calibration is not None:
             calibrated = calibration.apply(findings, raw.probabilities)
         file = RunFolder(out).predictions(part)
         Predictions(raw.ids, findings, calibrated).write(file)
-        exams = parts.selecting if part == "inner" else parts.valid
+        exams = parts.selection if part == "inner" else parts.valid
         assert exams is not None  # noqa: S101  # raw holds its predictions
-        positions = parts.chosen if part == "inner" else range(len(exams))
-        odd = remarks_on(exams, positions, sizes_from(best.provenance.get("stack_sizes")))
-        write_remarks(file, odd)
+        positions = parts.selection_positions if part == "inner" else range(len(exams))
+        remarks = remarks_on(exams, positions, sizes_from(best.provenance.get("stack_sizes")))
+        write_remarks(file, remarks)
         notes = [] if part == "valid" and recipe.selection.part == "inner" else [OPTIMISTIC]
         if calibration is not None:
             notes += [f"{name}: {reason}" for name, reason in calibration.reasons.items()]
@@ -112,21 +118,21 @@ def evaluate_best(
             cut_labels(labels),
             Predictions.read(file).probabilities,  # score the predictions as written
             split=part,
-            notes=[*notes, *notes_on(odd, len(raw.ids))],
+            notes=[*notes, *notes_on(remarks, len(raw.ids))],
             operating_points=points,
             calibration=calibration,
         )
 
     if "inner" in raw:
-        labels = parts.selecting.labels[list(parts.chosen)]
+        labels = parts.selection.labels[list(parts.selection_positions)]
         calibration, points = fit_decisions(raw["inner"], cut_labels(labels), recipe)
         decisions = Decisions(calibration, points).to_dict()
         save_checkpoint(
             RunFolder(out).best, best.network, best.preparation, best.provenance, decisions
         )
-        card = keep(raw["inner"], labels, "inner")
+        card = write_and_score(raw["inner"], labels, "inner")
     if "valid" in raw and parts.valid is not None:
-        card = keep(raw["valid"], parts.valid.labels, "valid")
+        card = write_and_score(raw["valid"], parts.valid.labels, "valid")
     return card
 
 

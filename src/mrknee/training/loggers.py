@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from mrknee.errors import PlatformError
+from mrknee.extras import not_installed
 from mrknee.run_folder import RunFolder
 from mrknee.training.recipe import LoggerName, Recipe
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
-class Curves(Protocol):
+class Logger(Protocol):
     """A logger of training curves."""
 
-    def log(self, values: Mapping[str, float], at: int) -> None:
-        """Adds a point to each named curve, at position `at` of the horizontal axis."""
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Adds a point to each named curve at the given step of the horizontal axis."""
 
     def close(self) -> None:
         """Writes buffered points and closes the logger."""
@@ -43,32 +43,32 @@ class TensorBoard:
 
         self.folder = RunFolder(out).tensorboard
         self._writer: SummaryWriter | None = None
-        with self._warned():
+        with self._warn_on_error():
             self._writer = SummaryWriter(str(self.folder))
 
-    def log(self, values: Mapping[str, float], at: int) -> None:
-        """A point of each named curve."""
-        with self._warned():
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Adds a point to each named curve."""
+        with self._warn_on_error():
             for name, value in values.items():
                 if self._writer is not None:
-                    self._writer.add_scalar(name, value, at)
+                    self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Writes buffered points and closes the file."""
-        with self._warned():
+        with self._warn_on_error():
             if self._writer is not None:
                 self._writer.close()
 
     @contextmanager
-    def _warned(self) -> Iterator[None]:
+    def _warn_on_error(self) -> Iterator[None]:
         """Prints a warning and stops writing curves if the file system reports an error."""
         try:
             yield
-        except OSError as fault:
+        except OSError as error:
             self._writer = None
             print(
-                f"warning: {self.folder} can't be written ({fault.strerror or fault}): training "
-                "goes on without TensorBoard's curves; metrics.csv has every epoch's numbers",
+                f"warning: {self.folder} can't be written ({error.strerror or error}): training "
+                "continues without TensorBoard; metrics.csv has the metrics of every epoch",
                 file=sys.stderr,
                 flush=True,
             )
@@ -80,20 +80,20 @@ class WeightsAndBiases:
     def __init__(self, out: Path, recipe: Recipe) -> None:
         import wandb
 
-        run = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
+        run_id = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
         self._run = wandb.init(
             project="mrknee",
             name=out.name,
             dir=out,
-            id=run,  # a resumed run continues the same curves
+            id=run_id,  # a resumed run continues the same curves
             resume="allow",
             config=recipe.to_dict(),
         )
         self._run.define_metric("*", step_metric="at")
 
-    def log(self, values: Mapping[str, float], at: int) -> None:
-        """A point of each named curve."""
-        self._run.log({**values, "at": at})
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Adds a point to each named curve."""
+        self._run.log({**values, "at": step})
 
     def close(self) -> None:
         """Sends buffered points and ends the run."""
@@ -108,16 +108,18 @@ class MLflow:
 
         uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{out.resolve()}/mlflow.db")
         self._client = MlflowClient(tracking_uri=uri)
-        known = self._client.get_experiment_by_name("mrknee")
-        experiment = known.experiment_id if known else self._client.create_experiment("mrknee")
+        existing = self._client.get_experiment_by_name("mrknee")
+        experiment = (
+            existing.experiment_id if existing else self._client.create_experiment("mrknee")
+        )
         self._run = self._client.create_run(experiment, run_name=out.name).info.run_id
 
-    def log(self, values: Mapping[str, float], at: int) -> None:
-        """A point of each named curve."""
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Adds a point to each named curve."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        points = [Metric(name, value, now, at) for name, value in values.items()]
+        points = [Metric(name, value, now, step) for name, value in values.items()]
         self._client.log_batch(self._run, metrics=points)
 
     def close(self) -> None:
@@ -126,26 +128,26 @@ class MLflow:
 
 
 @contextmanager
-def quiet_writers() -> Iterator[None]:
+def suppress_writer_tracebacks() -> Iterator[None]:
     """Suppresses tracebacks of TensorBoard's writer thread; the main thread raises its errors.
 
     Errors of other threads are printed as before.
     """
-    before = threading.excepthook
+    original = threading.excepthook
 
-    def hook(fault: threading.ExceptHookArgs, /) -> None:
-        of_writer = type(fault.thread).__module__.startswith("tensorboard.")
-        if not (of_writer and isinstance(fault.exc_value, OSError)):
-            before(fault)
+    def hook(error: threading.ExceptHookArgs, /) -> None:
+        from_writer = type(error.thread).__module__.startswith("tensorboard.")
+        if not (from_writer and isinstance(error.exc_value, OSError)):
+            original(error)
 
     threading.excepthook = hook
     try:
         yield
     finally:
-        threading.excepthook = before
+        threading.excepthook = original
 
 
-def open_curves(out: Path, recipe: Recipe) -> list[Curves]:
+def open_loggers(out: Path, recipe: Recipe) -> list[Logger]:
     """Opens the loggers in the recipe's `loggers`.
 
     Raises:
@@ -154,15 +156,10 @@ def open_curves(out: Path, recipe: Recipe) -> list[Curves]:
     return [_open(name, out, recipe) for name in recipe.loggers]
 
 
-def _open(name: LoggerName, out: Path, recipe: Recipe) -> Curves:
+def _open(name: LoggerName, out: Path, recipe: Recipe) -> Logger:
     if name == "tensorboard":
         return TensorBoard(out)
     try:
         return WeightsAndBiases(out, recipe) if name == "wandb" else MLflow(out)
     except ModuleNotFoundError:
-        raise PlatformError(
-            f"the logger {name} is not installed",
-            code="not-installed",
-            expected=f"the package {name}",
-            advice=f"pip install 'mrknee[{name}]'",
-        ) from None
+        raise not_installed(name, name) from None

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mrknee.errors import MrkneeError
-from mrknee.training.objective import positive_weights, summed_loss
+from mrknee.training.loss import positive_weights, summed_loss
 
 # MRNet's joint label counts in train: none / abnormal / meniscus / ACL / both
 MRNET = np.repeat(
@@ -14,25 +14,25 @@ MRNET = np.repeat(
 NAMES = ("abnormal", "acl", "meniscus")
 
 
-def test_mrnets_weights_are_the_posts() -> None:
+def test_positive_weights_of_mrnet_are_the_published_ones() -> None:
     """Negatives / positives of MRNet's training labels are .24, 4.43, 1.85."""
     weights = positive_weights(MRNET, NAMES)
     np.testing.assert_allclose(weights.numpy(), [0.24, 4.43, 1.85], atol=0.005)
 
 
-def test_unknown_labels_count_as_neither() -> None:
+def test_unknown_labels_do_not_change_weights() -> None:
     """NaN labels don't change the weights."""
     labels = np.vstack([MRNET, np.full((50, 3), np.nan)])
     assert torch.equal(positive_weights(labels, NAMES), positive_weights(MRNET, NAMES))
 
 
-def test_a_finding_of_one_class_cannot_be_learned() -> None:
+def test_finding_with_one_class_is_refused() -> None:
     """Without a positive exam, an error names the finding."""
     with pytest.raises(MrkneeError, match="acl"):
         positive_weights(np.array([[1.0, 0.0], [0.0, 0.0]]), ("abnormal", "acl"))
 
 
-def test_with_all_labels_known_it_is_torchs_loss() -> None:
+def test_loss_with_known_labels_is_that_of_torch() -> None:
     """It is the sum of BCEWithLogitsLoss with pos_weight over exams and findings."""
     torch.manual_seed(0)
     logits, labels = torch.randn(5, 3), (torch.rand(5, 3) > 0.5).float()
@@ -41,7 +41,7 @@ def test_with_all_labels_known_it_is_torchs_loss() -> None:
     torch.testing.assert_close(summed_loss(logits, labels, weights), expected)
 
 
-def test_an_unknown_label_teaches_nothing() -> None:
+def test_unknown_label_has_no_gradient() -> None:
     """A logit with a NaN label has no gradient; the sum is over the others."""
     logits = torch.zeros(2, 2, requires_grad=True)
     labels = torch.tensor([[1.0, float("nan")], [0.0, 1.0]])
@@ -53,7 +53,7 @@ def test_an_unknown_label_teaches_nothing() -> None:
     assert (logits.grad.abs() > 0).sum() == 3
 
 
-def test_no_known_label_is_a_loss_of_zero() -> None:
+def test_loss_without_known_labels_is_zero() -> None:
     """A batch without labels has no gradients."""
     logits = torch.zeros(2, 1, requires_grad=True)
     loss = summed_loss(logits, torch.full((2, 1), float("nan")), torch.ones(1))

@@ -6,41 +6,41 @@ import pytest
 import yaml
 
 from mrknee.errors import SettingsError
-from mrknee.training import recipe
+from mrknee.training import recipe as recipe_module
 from mrknee.training.recipe import Recipe, load_recipe, read_recipe, recipe_names
-from mrknee.training.recipe_tree import read_tree
+from mrknee.training.recipe_yaml import read_yaml
 
-RECIPES = Path(recipe.__file__).parent / "recipes"
+RECIPES = Path(recipe_module.__file__).parent / "recipes"
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_the_packages_recipes_are_read(name: str) -> None:
+def test_packaged_recipes_agree_with_pyyaml(name: str) -> None:
     """The result is that of PyYAML's own loader."""
     file = RECIPES / f"{name}.yaml"
-    assert read_tree(file) == yaml.safe_load(file.read_text())
+    assert read_yaml(file) == yaml.safe_load(file.read_text())
 
 
-def test_a_whole_recipe_comes_back(tmp_path: Path) -> None:
+def test_recipe_survives_writing_and_reading(tmp_path: Path) -> None:
     """A complete recipe written by `to_yaml` can be read."""
-    whole = Recipe(findings=["acl"], loggers=[])
-    (tmp_path / "a.yaml").write_text(whole.to_yaml())
-    assert read_tree(tmp_path / "a.yaml") == whole.to_dict()
+    recipe = Recipe(findings=["acl"], loggers=[])
+    (tmp_path / "a.yaml").write_text(recipe.to_yaml())
+    assert read_yaml(tmp_path / "a.yaml") == recipe.to_dict()
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "{}", "~", "---\n"])
-def test_a_file_without_a_setting_is_refused(text: str, tmp_path: Path) -> None:
+def test_empty_file_is_refused(text: str, tmp_path: Path) -> None:
     """An empty file must not train the default recipe."""
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(SettingsError, match="a recipe is empty"):
-        read_tree(tmp_path / "a.yaml")
+    with pytest.raises(SettingsError, match="the recipe is empty"):
+        read_yaml(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("text", ["- 1\n", "3\n", "other.yaml\n", "~: 3\n", "1: 3\n", "[a]: 3\n"])
-def test_what_is_no_tree_of_settings_is_refused(text: str, tmp_path: Path) -> None:
+def test_file_without_named_settings_is_refused(text: str, tmp_path: Path) -> None:
     """Refused: a list, a value, the name of a file, and keys that aren't text."""
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(SettingsError, match="a recipe can't be read"):
-        read_tree(tmp_path / "a.yaml")
+    with pytest.raises(SettingsError, match="the recipe can't be read"):
+        read_yaml(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_what_is_no_tree_of_settings_is_refused(text: str, tmp_path: Path) -> No
         ("weights: '010'", "010"),
     ],
 )
-def test_values_are_those_of_yaml_1_2(text: str, value: object, tmp_path: Path) -> None:
+def test_values_follow_yaml_1_2(text: str, value: object, tmp_path: Path) -> None:
     """The core schema has no sexagesimals, underscores, dates and `yes`, and octal only as 0o."""
     (tmp_path / "a.yaml").write_text(text)
-    made, tree = read_recipe(str(tmp_path / "a.yaml"))
+    recipe, tree = read_recipe(str(tmp_path / "a.yaml"))
     name = text.partition(":")[0]
     assert tree == {name: value}
-    assert getattr(made, name) == value
+    assert getattr(recipe, name) == value
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_values_are_those_of_yaml_1_2(text: str, value: object, tmp_path: Path) 
         ("findings: 1", "a list of text"),
         ("findings: [acl, 1]", "a list of text"),
         ("loggers: [null]", "some of tensorboard, wandb, mlflow"),
-        ("network: alexnet", "settings of its own, such as network.encoder"),
+        ("network: alexnet", "a section of settings, such as network.encoder"),
     ],
 )
-def test_a_value_of_another_kind_is_refused(text: str, expected: str, tmp_path: Path) -> None:
+def test_value_of_another_type_is_refused(text: str, expected: str, tmp_path: Path) -> None:
     """The error names file, setting and value, also for what YAML 1.1 reads as 90, 1000 or true."""
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(SettingsError) as caught:
@@ -109,14 +109,14 @@ def test_a_value_of_another_kind_is_refused(text: str, expected: str, tmp_path: 
     assert "can't be used" in caught.value.what
 
 
-def test_the_fault_is_named_with_its_line(tmp_path: Path) -> None:
+def test_repeated_setting_is_reported_with_its_line(tmp_path: Path) -> None:
     """The error of a repeated setting gives the line of the second."""
     (tmp_path / "a.yaml").write_text("epochs: 3\nnetwork:\n  dropout: 0\n  dropout: 0.5\n")
-    with pytest.raises(SettingsError, match=r"comes twice[\s\S]*line 4"):
-        read_tree(tmp_path / "a.yaml")
+    with pytest.raises(SettingsError, match=r"is repeated[\s\S]*line 4"):
+        read_yaml(tmp_path / "a.yaml")
 
 
-def test_a_setting_that_is_none_is_named_in_full(tmp_path: Path) -> None:
+def test_unknown_setting_is_named_in_full(tmp_path: Path) -> None:
     """The error gives section, file and the known settings."""
     (tmp_path / "a.yaml").write_text("network:\n  class_path: os.system\n")
     with pytest.raises(SettingsError) as caught:
@@ -127,19 +127,21 @@ def test_a_setting_that_is_none_is_named_in_full(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "near"),
+    ("text", "suggestion"),
     [("batch_size: 4", "batch_exams"), ("optimizer: {lr: 1}", "optimizer.learning_rate")],
 )
-def test_a_setting_of_another_program_is_understood(text: str, near: str, tmp_path: Path) -> None:
+def test_setting_of_another_program_gets_a_suggestion(
+    text: str, suggestion: str, tmp_path: Path
+) -> None:
     """The error suggests the name of the setting in recipes."""
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(SettingsError) as caught:
         load_recipe(str(tmp_path / "a.yaml"))
-    assert caught.value.advice == f"did you mean {near}?"
+    assert caught.value.advice == f"did you mean {suggestion}?"
 
 
 @pytest.mark.parametrize("weights", ["1e3", "010", "1:30", "yes", "null", "~", "", "a: b", "0x1"])
-def test_text_that_looks_like_something_else_comes_back(weights: str, tmp_path: Path) -> None:
+def test_text_that_looks_like_another_type_survives(weights: str, tmp_path: Path) -> None:
     """`to_yaml` quotes text that looks like a number, a boolean or null."""
     (tmp_path / "a.yaml").write_text(Recipe(weights=weights).to_yaml())
     assert read_recipe(str(tmp_path / "a.yaml"))[0].weights == weights

@@ -30,14 +30,14 @@ def positive_weights(
         MrkneeError: a finding has no positive or no negative exam.
     """
     positives, negatives = np.nansum(labels, axis=0), np.nansum(1 - labels, axis=0)
-    for name, pos, neg in zip(findings, positives, negatives, strict=True):
+    for finding, pos, neg in zip(findings, positives, negatives, strict=True):
         if not pos or not neg:
             raise DataError(
-                f"{name} can't be learned from these exams",
+                f"{finding} can't be learned from these exams",
                 code="no-labels",
                 expected="at least one positive and one negative exam to train on",
                 found=f"{pos:g} positive, {neg:g} negative",
-                advice="name the findings to learn with --findings",
+                advice="select the findings to learn with --findings",
             )
     return torch.from_numpy(negatives / positives).float()
 
@@ -52,7 +52,7 @@ def summed_loss(
     Sums over parts of a batch add up to the sum over the batch; means don't if labels are missing.
     """
     known = ~torch.isnan(labels)
-    each = functional.binary_cross_entropy_with_logits(
+    losses = functional.binary_cross_entropy_with_logits(
         logits, labels.nan_to_num(), pos_weight=pos_weight, reduction="none"
     )
-    return (each * known).sum()
+    return (losses * known).sum()

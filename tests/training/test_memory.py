@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrknee.training.machine import free_memory, resident_memory
+from mrknee.training.memory import free_memory, resident_memory
 
 GB = 2**30
 
@@ -14,7 +14,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(text + "\n")
 
 
-def test_without_a_limit_it_is_what_the_kernel_calls_available(tmp_path: Path) -> None:
+def test_without_limit_free_memory_is_mem_available(tmp_path: Path) -> None:
     """This holds without cgroups, and with cgroups whose limit is "max"."""
     write(
         tmp_path,
@@ -27,7 +27,7 @@ def test_without_a_limit_it_is_what_the_kernel_calls_available(tmp_path: Path) -
     assert free_memory(tmp_path / "proc", tmp_path / "cgroup") == 4 * GB
 
 
-def test_a_limit_above_this_cgroup_counts(tmp_path: Path) -> None:
+def test_limit_of_parent_cgroup_counts(tmp_path: Path) -> None:
     """Version 2: of the parent's 3 GB, 2 are used, of which 1 is cached files: 2 GB are free."""
     write(
         tmp_path,
@@ -43,7 +43,7 @@ def test_a_limit_above_this_cgroup_counts(tmp_path: Path) -> None:
     assert free_memory(tmp_path / "proc", tmp_path / "cgroup") == 2 * GB
 
 
-def test_a_containers_limit_of_version_1_counts(tmp_path: Path) -> None:
+def test_limit_of_container_cgroup_version_1_counts(tmp_path: Path) -> None:
     """The path is that of the host; the limit is at the root visible in the container."""
     write(
         tmp_path,
@@ -58,7 +58,7 @@ def test_a_containers_limit_of_version_1_counts(tmp_path: Path) -> None:
     assert free_memory(tmp_path / "proc", tmp_path / "cgroup") == 5 * GB
 
 
-def test_where_nothing_is_said_nothing_is_known(tmp_path: Path) -> None:
+def test_free_memory_is_none_if_unknown(tmp_path: Path) -> None:
     """On other systems than Linux, the result is None."""
     assert free_memory(tmp_path, tmp_path) is None
     assert resident_memory(tmp_path) is None
