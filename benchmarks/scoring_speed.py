@@ -30,7 +30,7 @@ def main() -> int:
     from scipy.stats import rankdata
 
     from mrknee.metrics.discrimination import auc, placements
-    from mrknee.metrics.paired import paired_delong
+    from mrknee.metrics.paired_tests import paired_delong
 
     rng = np.random.default_rng(0)
     labels = (rng.random(arguments.exams) < 0.4).astype(np.float64)

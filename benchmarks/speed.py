@@ -51,6 +51,7 @@ from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.transforms.batches import Batch, frame_exam, join
 from mrknee.transforms.preparation import Preparation
 from mrknee.transforms.settings import AugmentationSettings
+from mrknee.verbs import VERBS
 
 HISTORY = 565
 """Number of exams over which the reference computes AUCs in a step: half of MRNet's training
@@ -424,8 +425,6 @@ class Bench:
 
     def start_up(self) -> Row:
         """Measures the --help of verbs, and the prediction of one exam, from process start."""
-        verbs = ["phantom", "import", "check", "train", "predict", "submit", "evaluate", "compare"]
-        verbs += ["explain", "export", "serve", "encoders", "demo"]
         mrknee = [sys.executable, "-m", "mrknee"]
         one = self.folder / "one"
         for plane in PLANES:
@@ -435,7 +434,7 @@ class Bench:
                 os.link(self.data / "valid" / plane / name, one / plane / name)
         bare = "python, doing nothing"
         commands = {bare: [sys.executable, "-c", "pass"], "--help": [*mrknee, "--help"]}
-        commands.update({f"{verb} --help": [*mrknee, verb, "--help"] for verb in verbs})
+        commands.update({f"{verb} --help": [*mrknee, verb, "--help"] for verb in VERBS})
         for kind in ("float32", "int8"):
             commands[f"predict {kind}.onnx, 1 exam"] = [
                 *mrknee, "predict", str(self.folder / f"{kind}.onnx"), str(one),

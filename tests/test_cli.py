@@ -1,4 +1,4 @@
-"""The command line as a user runs it: real files; real processes where that is the claim."""
+"""The command line as a user runs it: real files, and real processes if the test is about them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ workers: 0
 
 
 def run(*words: object) -> int:
-    """Runs the command in this process; its exit status."""
+    """Runs the command in this process; returns its exit status."""
     try:
         return main(list(map(str, words)))
     except SystemExit as end:
@@ -69,7 +69,7 @@ print(json.dumps(loaded))
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """No `--help` waits for numpy or torch, and only that of `train` for pydantic."""
+    """No `--help` imports numpy or torch, and only that of `train` imports pydantic."""
     done = subprocess.run(  # noqa: S603  # our own command
         [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True
     )
@@ -84,8 +84,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("verb", list(VERBS))
-def test_every_verb_explains_its_arguments(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`mrknee VERB --help` ends well and describes every argument."""
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`mrknee VERB --help` prints the usage with exit status 0."""
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
     assert end.value.code == 0
@@ -95,7 +95,7 @@ def test_every_verb_explains_its_arguments(verb: str, capsys: pytest.CaptureFixt
 def test_train_predict_evaluate_submit(
     tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The way from exams to AUCs as the README shows it."""
+    """The commands from exams to AUCs in the README work."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     assert run("train", data, "--out", tmp_path / "run", "--recipe", recipe) == 0
     assert "95 % interval" in capsys.readouterr().out
@@ -127,10 +127,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_toy_dataset(root / "toy", 1, 6), make_model(root / "run")
 
 
-def test_compare_says_what_differs_and_exits_well(
+def test_compare_prints_and_writes_the_comparison(
     model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two models' tables, one of them in two files: a table, comparison.json, exit status 0."""
+    """Two models, one of them in two files, give a table and comparison.json."""
     data, run_folder = model
     whole, halves = tmp_path / "whole.csv", [tmp_path / "acl.csv", tmp_path / "rest.csv"]
     assert main(["predict", str(run_folder), str(data), "--out", str(whole)]) == 0
@@ -141,8 +141,7 @@ def test_compare_says_what_differs_and_exits_well(
     halves[1].write_text("exam,meniscus\n" + "".join(f"{i},0.5\n" for i in exams))
     words = [str(whole), ",".join(map(str, halves)), str(data), "--out", str(tmp_path / "c")]
     assert main(["compare", *words]) == 0
-    shown = capsys.readouterr().out
-    assert "Holm" in shown
+    assert "Holm" in capsys.readouterr().out
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert [one["name"] for one in found["models"]] == ["whole", "acl + rest"]
     assert {one["finding"] for one in found["differences"]} == {"acl", "meniscus"}
@@ -150,23 +149,23 @@ def test_compare_says_what_differs_and_exits_well(
     assert first == pytest.approx(1 - second)
 
 
-def test_explain_writes_numbers_pictures_and_a_page(
+def test_explain_writes_numbers_images_and_a_page(
     model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What adds up to each logit: numbers, pictures, and a page."""
+    """Explain writes numbers, images and a page; an unknown exam is an error without output."""
     data, run_folder = model
     words = ["explain", str(run_folder), str(data), "--exam", "0003", "--out"]
     assert main([*words, str(tmp_path / "why")]) == 0
     assert "wrote" in capsys.readouterr().out
-    there = {file.name for file in (tmp_path / "why").iterdir()}
-    assert {"index.html", "explanation.npz", "explanation.json", "contact-acl.png"} <= there
+    names = {file.name for file in (tmp_path / "why").iterdir()}
+    assert {"index.html", "explanation.npz", "explanation.json", "contact-acl.png"} <= names
     assert main([*words[:-2], "9999", "--out", str(tmp_path / "none")]) == 1
     assert "9999" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 
-def test_check_tells_by_its_exit_status(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """0 for a sound data set, 1 when something would break a run; JSON for a machine."""
+def test_exit_status_of_check(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit status is 0 without errors and 1 with an error; --json lists the problems."""
     assert main(["check", str(toy)]) == 0
     (toy / "train" / "axial" / "0003.npy").write_bytes(b"not an array")
     capsys.readouterr()
@@ -176,17 +175,17 @@ def test_check_tells_by_its_exit_status(toy: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    "nonsense", ["acl", "acl=much", "acl=1.5", "=0.2", "acl=0.1,acl=0.2", "acl=nan"]
+    "prevalence", ["acl", "acl=much", "acl=1.5", "=0.2", "acl=0.1,acl=0.2", "acl=nan"]
 )
-def test_an_impossible_prevalence_is_a_usage_error(nonsense: str) -> None:
-    """Exit status 2 before anything is read."""
+def test_invalid_prevalence_is_a_usage_error(prevalence: str) -> None:
+    """An invalid --prevalence ends with exit status 2 before any file is read."""
     with pytest.raises(SystemExit) as end:
-        main(["evaluate", "p.csv", "data", "--out", "s", "--prevalence", nonsense])
+        main(["evaluate", "p.csv", "data", "--out", "s", "--prevalence", prevalence])
     assert end.value.code == 2
 
 
 def test_settings_are_changed_on_the_command_line(tmp_path: Path, recipe: Path) -> None:
-    """Dotted settings, with dashes or underscores, override the recipe's."""
+    """Dotted settings, with dashes or underscores, override those of the recipe."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     words = ["train", str(data), "--out", str(tmp_path / "run"), "--recipe", str(recipe)]
     words += ["--network.slice-pooling", "mean", "--findings", "acl", "--epochs", "1"]
@@ -199,8 +198,8 @@ def test_settings_are_changed_on_the_command_line(tmp_path: Path, recipe: Path) 
     }
 
 
-def test_dashes_in_values_stay_and_switches_need_no_value(tmp_path: Path, recipe: Path) -> None:
-    """`--out=my-run`, `1e-4` and `--allow-missing-plane` mean what they say."""
+def test_values_with_dashes_and_switches_without_value(tmp_path: Path, recipe: Path) -> None:
+    """`--out=my-run`, `1e-4` and `--allow-missing-plane` are parsed correctly."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     (data / "train" / "axial" / "0002.npy").unlink()
     words = [f"--out={tmp_path}/my-run", "--optimizer.learning-rate=1e-4", "--allow-missing-plane"]
@@ -210,58 +209,58 @@ def test_dashes_in_values_stay_and_switches_need_no_value(tmp_path: Path, recipe
     assert "allow_missing_plane: true" in settings
 
 
-def test_a_fault_is_one_message_without_a_traceback(
+def test_error_is_one_message_without_a_traceback(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What a person has to put right is told on standard error, and the exit status is 1."""
+    """An error that the user can correct is printed to standard error, with exit status 1."""
     assert main(["predict", str(tmp_path), str(tmp_path), "--out", str(tmp_path / "p.csv")]) == 1
-    said = capfd.readouterr().err
-    assert said.startswith("mrknee predict: ")
-    assert "Traceback" not in said
+    printed = capfd.readouterr().err
+    assert printed.startswith("mrknee predict: ")
+    assert "Traceback" not in printed
 
 
-def test_a_file_in_the_place_of_a_folder_is_one_message(
+def test_file_in_place_of_an_output_folder_is_named(
     model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever verb is to write below a file says which file is in the way."""
+    """Every verb that would write below a file names that file in its error."""
     data, run_folder = model
-    table, taken = tmp_path / "p.csv", tmp_path / "taken"
-    taken.write_text("mine")
+    table, file = tmp_path / "p.csv", tmp_path / "file"
+    file.write_text("mine")
     main(["predict", str(run_folder), str(data), "--out", str(table)])
     for words in (
-        ["phantom", str(taken), "--train", "1", "--valid", "1"],
-        ["train", str(data), "--out", str(taken)],
-        ["evaluate", str(table), str(data), "--out", str(taken)],
-        ["compare", str(table), str(table), str(data), "--out", str(taken)],
-        ["explain", str(run_folder), str(data), "--exam", "0003", "--out", str(taken / "below")],
-        ["predict", str(run_folder), str(data), "--out", str(taken / "below.csv")],
+        ["phantom", str(file), "--train", "1", "--valid", "1"],
+        ["train", str(data), "--out", str(file)],
+        ["evaluate", str(table), str(data), "--out", str(file)],
+        ["compare", str(table), str(table), str(data), "--out", str(file)],
+        ["explain", str(run_folder), str(data), "--exam", "0003", "--out", str(file / "below")],
+        ["predict", str(run_folder), str(data), "--out", str(file / "below.csv")],
     ):
         capsys.readouterr()
         assert main(words) == 1
-        told = capsys.readouterr().err
-        assert str(taken) in told
-        assert "Errno" not in told
-    assert taken.read_text() == "mine"
+        printed = capsys.readouterr().err
+        assert str(file) in printed
+        assert "Errno" not in printed
+    assert file.read_text() == "mine"
 
 
-def test_a_fault_in_a_reading_process_is_one_message_too(
+def test_error_in_a_worker_process_is_one_message(
     tmp_path: Path, recipe: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A damaged exam met by a worker process while training: the same one message."""
+    """A damaged exam that a worker process reads while training gives one error message."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     broken = data / "train" / "axial" / "0005.npy"
     broken.write_bytes(broken.read_bytes()[:150])
     words = ["--recipe", str(recipe), "--workers", "2"]
     assert main(["train", str(data), "--out", str(tmp_path / "run"), *words]) == 1
-    said = capfd.readouterr().err
-    assert str(broken) in said
-    assert "Traceback" not in said
+    printed = capfd.readouterr().err
+    assert str(broken) in printed
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        ("", "mrknee: name a verb, such as check, train or predict"),
+        ("", "mrknee: a verb is required, such as check, train or predict"),
         ("zzz", "mrknee: no such verb: zzz\n"),
         ("trian DATA", "mrknee: no such verb: trian; did you mean train?"),
         ("infer RUN DATA", "mrknee: no such verb: infer; did you mean predict?"),
@@ -282,20 +281,20 @@ def test_a_fault_in_a_reading_process_is_one_message_too(
         ),
     ],
 )
-def test_what_cannot_be_understood_is_said_in_two_lines(
-    words: str, told: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_command_lines_give_two_lines(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit status 2, what is wrong, what was probably meant, and where to read more."""
+    """Exit status 2, with the error, a suggestion, and how to get help."""
     with pytest.raises(SystemExit) as ended:
         main(words.split())
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert told in said
-    assert said.count("\n") == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 2
 
 
-def test_the_beginning_of_an_option_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    """As argparse has it."""
+def test_options_may_be_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    """The beginning of an option's name is accepted, as in argparse."""
     assert main(["encoders", "--js"]) == 0
     assert json.loads(capsys.readouterr().out)
 
@@ -313,33 +312,33 @@ def test_the_beginning_of_an_option_is_enough(capsys: pytest.CaptureFixture[str]
         ["demo", "--out", "OUT", "--seed", "18446744073709551616"],
     ],
 )
-def test_a_number_out_of_range_is_one_message(
+def test_number_out_of_range_is_one_message(
     words: list[str], toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever takes a seed, threads or processes: before anything is read or written."""
+    """Seeds and numbers of threads and processes are checked before files are read or written."""
     out, model = tmp_path / "out", make_model(tmp_path / "run")
     (tmp_path / "paths.csv").write_text("\n".join(map(str, sorted(toy.rglob("valid/*/0012.npy")))))
     names = {"RUN": model, "DATA": toy, "PATHS": tmp_path / "paths.csv", "OUT": out}
-    given = [str(names.get(word, word)).replace("OUT/", f"{out}/") for word in words]
-    assert main(given) == 1
-    said = capsys.readouterr().err
-    assert "can't be used" in said
-    assert "expected: a whole number from" in said
+    arguments = [str(names.get(word, word)).replace("OUT/", f"{out}/") for word in words]
+    assert main(arguments) == 1
+    printed = capsys.readouterr().err
+    assert "can't be used" in printed
+    assert "expected: a whole number from" in printed
     assert not out.exists()
 
 
-def test_a_wrong_setting_is_a_usage_error(
+def test_unknown_setting_is_a_usage_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A setting that doesn't exist is refused before anything is read."""
+    """A setting that doesn't exist is rejected before any file is read."""
     out = tmp_path / "run"
     assert run("train", tmp_path, "--out", out, "--network.encodr", "alexnet") == 2
     assert "encodr" in capsys.readouterr().err
     assert not out.exists()
 
 
-def test_encoders_answer_in_json() -> None:
-    """The table of encoders for a machine, without importing torch."""
+def test_encoders_as_json() -> None:
+    """`encoders --json` lists the encoders without importing torch."""
     code = "import sys, mrknee.cli\nmrknee.cli.main(['encoders', '--json'])\n"
     code += "assert not {'torch', 'timm'} & set(sys.modules)"
     done = subprocess.run(  # noqa: S603  # our own command
@@ -349,8 +348,8 @@ def test_encoders_answer_in_json() -> None:
     assert {"alexnet", "vgg16", "resnet50"} <= set(names)
 
 
-def test_a_killed_training_goes_on(tmp_path: Path, recipe: Path) -> None:
-    """SIGKILL after the first epoch, then --resume: the weights of an uninterrupted run."""
+def test_killed_training_can_be_resumed(tmp_path: Path, recipe: Path) -> None:
+    """After SIGKILL and --resume, the weights are those of an uninterrupted run."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     words = [str(data), "--recipe", str(recipe), "--epochs", "6"]
     assert main(["train", *words, "--out", str(tmp_path / "whole")]) == 0
@@ -370,7 +369,7 @@ def test_a_killed_training_goes_on(tmp_path: Path, recipe: Path) -> None:
 
 @pytest.fixture
 def ended() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that are killed after the test, if they still run: one that failed leaves none."""
+    """Processes that are killed after the test if they still run."""
     started: list[subprocess.Popen[str]] = []
     yield started
     for process in started:
@@ -379,10 +378,10 @@ def ended() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 @pytest.mark.parametrize("moment", ["importing", "training"])
-def test_an_interrupted_training_says_how_to_go_on(
+def test_interrupted_training_prints_how_to_continue(
     moment: str, tmp_path: Path, recipe: Path, ended: list[subprocess.Popen[str]]
 ) -> None:
-    """Ctrl-C, as a terminal sends it to all processes: exit status 130 and one line."""
+    """Ctrl-C, sent to all processes as by a terminal, gives exit status 130 and one line."""
     data, out = write_toy_dataset(tmp_path / "toy", 12, 6), tmp_path / "run"
     words = [str(data), "--recipe", str(recipe), "--out", str(out), "--epochs"]
     workers = ["--workers", "2", "--save_every", "1"]
@@ -392,21 +391,23 @@ def test_an_interrupted_training_says_how_to_go_on(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # whoever starts pytest in the background may have it ignore Ctrl-C
+        # processes started in the background may ignore Ctrl-C
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     ended.append(process)
     mark = "mrknee.training.recipe_yaml" if moment == "importing" else "mrknee.training.run"
-    told = next(line for line in process.stderr if mark in line)
+    next(line for line in process.stderr if mark in line)
     while moment == "training" and not (out / "resume" / "last.ckpt").exists():
-        told = process.stderr.readline()
+        process.stderr.readline()
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate()
-    said = [line for line in told.splitlines() if line and not line.startswith("import time:")]
-    said = [line for line in said if not line.startswith("training: ")]  # progress
+    _, errors = process.communicate()
+    lines = [line for line in errors.splitlines() if line]
+    lines = [line for line in lines if not line.startswith(("import time:", "training: "))]
     assert process.returncode == 130
-    assert said == ["mrknee train: interrupted; run the same command again with --resume to go on"]
+    assert lines == [
+        "mrknee train: interrupted; run the same command again with --resume to continue"
+    ]
     if moment == "importing":
         assert not out.exists()
         return
@@ -414,10 +415,10 @@ def test_an_interrupted_training_says_how_to_go_on(
     assert not list(out.rglob(".*.[0-9]*")), "half-written files"
 
 
-def test_a_terminated_training_does_not_look_finished(
+def test_terminated_training_is_not_finished(
     tmp_path: Path, recipe: Path, ended: list[subprocess.Popen[str]]
 ) -> None:
-    """SIGTERM, as a scheduler sends it: exit status 143, and the word that it can be resumed."""
+    """SIGTERM, as sent by a scheduler, gives exit status 143 and advises --resume."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     words = [str(data), "--recipe", str(recipe), "--epochs", "500", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(  # noqa: S603  # our own command
@@ -431,16 +432,16 @@ def test_a_terminated_training_does_not_look_finished(
     while not (tmp_path / "run/resume/last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.terminate()
-    _, told = process.communicate()
+    _, errors = process.communicate()
     assert process.returncode == 143
-    assert "--resume" in told
+    assert "--resume" in errors
     assert not (tmp_path / "run" / "scorecard.json").exists()
 
 
-def test_predict_and_submit_write_remarks_beside_the_table(
+def test_predict_and_submit_write_remarks_next_to_the_table(
     model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A black plane is a warning with the id and a line of a table; the predictions stay."""
+    """A black series gives a warning and a row in the table of remarks; predictions are written."""
     source, run_folder = model
     data = shutil.copytree(source, tmp_path / "toy")
     stack = np.load(data / "valid" / "coronal" / "0002.npy")
@@ -448,11 +449,11 @@ def test_predict_and_submit_write_remarks_beside_the_table(
     (data / "valid" / "axial" / "0009.npz").write_bytes(b"")
     out = tmp_path / "p.csv"
     assert main(["predict", str(run_folder), str(data), "--out", str(out)]) == 0
-    told = capsys.readouterr().err
-    assert "0002: coronal: each of its" in told
-    assert "1 file is not read" in told
-    assert "0009.npz" in told
-    assert str(tmp_path / "p-remarks.csv") in told
+    printed = capsys.readouterr().err
+    assert "0002: coronal: each of its" in printed
+    assert "1 file is not read" in printed
+    assert "0009.npz" in printed
+    assert str(tmp_path / "p-remarks.csv") in printed
     assert len(out.read_text().splitlines()) == 7
     header, line = (tmp_path / "p-remarks.csv").read_text().splitlines()
     assert header == "exam,series,code,remark"
@@ -466,10 +467,10 @@ def test_predict_and_submit_write_remarks_beside_the_table(
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 1
 
 
-def test_explain_and_evaluate_say_what_is_odd(
+def test_explain_and_evaluate_report_implausible_exams(
     model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The JSON, the page, the scorecard and the report name what is odd about an exam."""
+    """JSON, page, scorecard and report state what is implausible about an exam."""
     source, run_folder = model
     data = shutil.copytree(source, tmp_path / "toy")
     stack = np.load(data / "valid" / "coronal" / "0002.npy")
@@ -488,10 +489,10 @@ def test_explain_and_evaluate_say_what_is_odd(
     assert note in (tmp_path / "s" / "report.html").read_text()
 
 
-def test_stacks_in_another_order_are_refused_and_read_where_told(
+def test_stacks_with_another_order_of_axes_need_the_option(
     model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """predict, explain, submit, evaluate and check; --axes gives what the right stacks give."""
+    """Such stacks are refused by each verb; with --axes they give the same predictions."""
     source, run_folder = model
     right, wrong = tmp_path / "right.csv", tmp_path / "wrong.csv"
     predict = ["predict", str(run_folder)]
@@ -517,8 +518,8 @@ def test_stacks_in_another_order_are_refused_and_read_where_told(
     assert "other-axes" in capsys.readouterr().out
     assert main([*predict, str(data), "--out", str(wrong), "--axes", "rows,cols,slices"]) == 0
     assert wrong.read_text() == right.read_text()
-    insisted = [*predict, str(data), "--out", str(wrong), "--axes", "slices,rows,cols"]
-    assert main(insisted) == 0
+    as_usual = [*predict, str(data), "--out", str(wrong), "--axes", "slices,rows,cols"]
+    assert main(as_usual) == 0
     assert "[other-axes]" in capsys.readouterr().err
     assert main(["train", str(data), "--out", out, "--recipe", "demo"]) == 1
     assert "--axes rows,cols,slices" in capsys.readouterr().err
@@ -541,7 +542,7 @@ def test_stacks_in_another_order_are_refused_and_read_where_told(
         "serve",
     ],
 )
-def test_a_path_that_no_file_can_have_is_one_message(
+def test_impossible_path_is_one_message(
     model: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -549,7 +550,7 @@ def test_a_path_that_no_file_can_have_is_one_message(
     command: str,
     out: str,
 ) -> None:
-    """3,000 characters, as one name or as folders in folders, and a NUL: said, nothing written."""
+    """Names and nested folders of 3,000 characters, and NUL, are errors; nothing is written."""
     monkeypatch.chdir(tmp_path)
     data, run_folder = model
     (tmp_path / "p.csv").write_text("exam,acl\n0001,0.5\n")
@@ -558,7 +559,7 @@ def test_a_path_that_no_file_can_have_is_one_message(
     lines = [str(data / "valid" / plane / "0001.npy") for plane in PLANES]
     (tmp_path / "paths.csv").write_text("\n".join(lines))
     assert main([*(known.get(word, word) for word in command.split()), out]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"mrknee {command.split()[0]}: ")
-    assert len(said) < 5000
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"mrknee {command.split()[0]}: ")
+    assert len(printed) < 5000
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.csv", "paths.csv"]

@@ -11,21 +11,21 @@ from mrknee.cli import main
 pytestmark = pytest.mark.slow
 
 
-def test_the_demo_goes_the_whole_way_and_can_be_run_again(
+def test_demo_runs_all_steps_and_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A small demo writes data, run, predictions and scorecard, prints them, and keeps them."""
+    """A small demo writes data, run, predictions and scorecard; a second start keeps them."""
     monkeypatch.setattr(demo, "TRAIN_EXAMS", 24)
     monkeypatch.setattr(demo, "VALID_EXAMS", 12)
     monkeypatch.setattr(demo, "PIXELS", 32)
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
-    shown = capsys.readouterr().out
-    assert "95 % interval" in shown
-    assert "Research use only" in shown
-    assert shown.splitlines()[-1].endswith("/demo/scores/report.html")
+    printed = capsys.readouterr().out
+    assert "95 % interval" in printed
+    assert "Research use only" in printed
+    assert printed.splitlines()[-1].endswith("/demo/scores/report.html")
     for name in ("data", "run", "predictions.csv", "scores/scorecard.json"):
         assert (tmp_path / "demo" / name).exists()
-        assert str(tmp_path / "demo" / name) in shown
+        assert str(tmp_path / "demo" / name) in printed
     card = json.loads((tmp_path / "demo" / "scores" / "scorecard.json").read_text())
     assert list(card["findings"]) == ["abnormal", "acl", "meniscus"]
     assert card["n_exams"] == 12
@@ -34,6 +34,6 @@ def test_the_demo_goes_the_whole_way_and_can_be_run_again(
     assert (tmp_path / "demo" / "run" / "best" / "model.json").stat().st_mtime_ns == written
 
 
-def test_the_demos_exams_are_as_many_as_mrnets_validation() -> None:
-    """So that the intervals it prints are as wide as MRNet's."""
+def test_demo_has_as_many_validation_exams_as_mrnet() -> None:
+    """With 120 validation exams, intervals are similarly wide as on MRNet."""
     assert demo.VALID_EXAMS == 120

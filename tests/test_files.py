@@ -11,27 +11,27 @@ from pathlib import Path
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.files import LOCK, clear_half_written, owned_folder, whole_file, whole_files
+from mrknee.files import LOCK, owned_folder, remove_incomplete, whole_file, whole_files
 
 
-def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+def test_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     """Folders are created, and only the finished file exists."""
     path = tmp_path / "new" / "a.txt"
-    with whole_file(path) as beside:
-        beside.write_text("done")
+    with whole_file(path) as temporary:
+        temporary.write_text("done")
         assert not path.exists()
     assert path.read_text() == "done"
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
+def test_failure_keeps_the_old_file(tmp_path: Path) -> None:
     """An error while writing keeps the previous file and removes the temporary one."""
     path = tmp_path / "a.txt"
     path.write_text("before")
 
     def fail_halfway() -> None:
-        with whole_file(path) as beside:
-            beside.write_text("half")
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -58,8 +58,8 @@ def test_contents_are_flushed_before_the_name(
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "replace", replaced)
-    with whole_file(tmp_path / "new" / "a.txt") as beside:
-        beside.write_text("done")
+    with whole_file(tmp_path / "new" / "a.txt") as temporary:
+        temporary.write_text("done")
     assert done == [f"folder {tmp_path.name}", "content", "rename", "folder new"]
 
 
@@ -84,15 +84,15 @@ def test_several_files_are_replaced_when_all_are_written(tmp_path: Path) -> None
     assert (a.read_text(), b.read_text()) == ("1", "2")
 
 
-def test_the_target_of_a_link_is_replaced(tmp_path: Path) -> None:
+def test_target_of_a_link_is_replaced(tmp_path: Path) -> None:
     """The temporary file is next to the target, and the link is unchanged."""
     (tmp_path / "far").mkdir()
     target, link = tmp_path / "far" / "a.txt", tmp_path / "a.txt"
     target.write_text("before")
     link.symlink_to("far/a.txt")
-    with whole_file(link) as beside:
-        assert beside.parent == target.parent.resolve()
-        beside.write_text("after")
+    with whole_file(link) as temporary:
+        assert temporary.parent == target.parent.resolve()
+        temporary.write_text("after")
     assert link.is_symlink()
     assert target.read_text() == "after"
 
@@ -120,24 +120,24 @@ def test_only_regular_files_are_replaced(kind: str, tmp_path: Path) -> None:
     assert path.lstat().st_mode == before.st_mode
 
 
-def test_an_error_never_names_the_temporary_file(tmp_path: Path) -> None:
+def test_errors_name_the_requested_file(tmp_path: Path) -> None:
     """An error of the system names the requested file."""
     with pytest.raises(OSError, match="No such file") as caught, whole_file(tmp_path / "a") as one:
         one.read_bytes()
     assert caught.value.filename == str(tmp_path / "a")
 
 
-def test_a_long_name_can_be_written(tmp_path: Path) -> None:
+def test_long_names_can_be_written(tmp_path: Path) -> None:
     """The temporary name is not longer than the system allows."""
     path = tmp_path / ("a" * 255)
-    with whole_file(path) as beside:
-        beside.write_text("done")
+    with whole_file(path) as temporary:
+        temporary.write_text("done")
     assert path.read_text() == "done"
-    with whole_file(path) as beside:
-        beside.with_name(beside.name).write_text("half")
-        clear_half_written(tmp_path)
-        assert not beside.exists()
-        beside.write_text("done")
+    with whole_file(path) as temporary:
+        temporary.with_name(temporary.name).write_text("half")
+        remove_incomplete(tmp_path)
+        assert not temporary.exists()
+        temporary.write_text("done")
 
 
 OWNER = """
@@ -145,7 +145,7 @@ import sys, time
 from pathlib import Path
 from mrknee.files import owned_folder
 with owned_folder(Path(sys.argv[1])):
-    print("mine", flush=True)
+    print("locked", flush=True)
     if "fork" in sys.argv:
         import os
         if os.fork() == 0:
@@ -154,7 +154,7 @@ with owned_folder(Path(sys.argv[1])):
 """
 
 
-def own(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start_owner(folder: Path, *words: str) -> subprocess.Popen[str]:
     """Starts a process that owns the folder until it is killed."""
     command = [sys.executable, "-c", OWNER, str(folder), *words]
     process = subprocess.Popen(  # noqa: S603
@@ -162,14 +162,14 @@ def own(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
     assert process.stdout is not None
     with process.stdout as printed:
-        assert printed.readline() == "mine\n"
+        assert printed.readline() == "locked\n"
     return process
 
 
-def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
+def test_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
     """The error names the owning process; a killed owner and its forks leave no lock."""
     folder = tmp_path / "above" / "out"
-    owner = own(folder, "fork")
+    owner = start_owner(folder, "fork")
     try:
         with pytest.raises(MrkneeError, match="another process") as caught:
             owned_folder(folder).__enter__()
@@ -195,7 +195,7 @@ def test_ownership_is_released(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["hard link", "link", "pipe", "folder"])
-def test_a_file_with_the_name_of_the_lock_is_unchanged(kind: str, tmp_path: Path) -> None:
+def test_other_file_with_the_name_of_the_lock_is_unchanged(kind: str, tmp_path: Path) -> None:
     """A file with the lock's name that isn't a lock file is neither written nor removed."""
     mine, lock = tmp_path / "mine", tmp_path / "out" / LOCK
     mine.write_text("a text that is longer than what an owner notes in a lock: " * 9)

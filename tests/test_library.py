@@ -50,7 +50,7 @@ PUBLIC = [
 ]
 
 
-def test_the_public_names() -> None:
+def test_public_names() -> None:
     """Exactly the listed names are public; all are importable and documented."""
     assert mrknee.__all__ == PUBLIC
     for name in PUBLIC:
@@ -60,7 +60,7 @@ def test_the_public_names() -> None:
         mrknee.nothing  # noqa: B018  # its absence is the test
 
 
-def test_importing_the_package_loads_nothing_else() -> None:
+def test_import_loads_no_heavy_packages() -> None:
     """`import mrknee` needs no numpy; its names load no torch and no matplotlib."""
     code = """import sys, mrknee
 first = {'numpy', 'torch', 'scipy'} & set(sys.modules)
@@ -73,7 +73,7 @@ print(sorted(first | {'torch', 'matplotlib'} & set(sys.modules)))"""
     assert done.stdout == "[]\n"
 
 
-def test_an_exam_is_created_from_arrays_of_any_numeric_type() -> None:
+def test_exam_from_arrays_of_any_numeric_type() -> None:
     """uint8 is unchanged, other types are scaled by percentiles, and planes have synonyms."""
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (4, 32, 32), dtype=np.uint8)
@@ -94,14 +94,14 @@ def test_an_exam_is_created_from_arrays_of_any_numeric_type() -> None:
         (np.full((3, 4, 4), np.nan), "not-finite"),
     ],
 )
-def test_other_arrays_are_refused(array: np.ndarray, code: str) -> None:
-    """Arrays that can't be a stack are refused with a code."""
+def test_invalid_arrays_are_rejected(array: np.ndarray, code: str) -> None:
+    """Arrays that can't be a stack raise an error with a code."""
     with pytest.raises(mrknee.DataError) as caught:
         mrknee.Exam.from_arrays({"axial": array})
     assert caught.value.code == code
 
 
-def test_a_phantom_is_an_exam_with_its_lesions() -> None:
+def test_phantom_is_an_exam_with_masks_of_lesions() -> None:
     """A phantom equals that of `mrknee phantom` for the same seed; its masks fit its stacks."""
     knee = mrknee.make_phantom(3, ["acl"], size=64, slice_factor=0.2, id="a")
     truth = Truth(abnormal=True, acl=True, meniscus=False)
@@ -116,7 +116,7 @@ def test_a_phantom_is_an_exam_with_its_lesions() -> None:
         mrknee.make_phantom(3, ["oedema"])
 
 
-def test_a_notebook_predicts_and_explains(tmp_path: Path) -> None:
+def test_predict_and_explain(tmp_path: Path) -> None:
     """Paths may be text, exams are found by id or position, and tables become data frames."""
     data = mrknee.open_dataset(str(write_toy_dataset(tmp_path / "toy", 1, 6)))
     model = mrknee.load_model(str(make_model(tmp_path / "run")))
@@ -145,7 +145,7 @@ def test_a_notebook_predicts_and_explains(tmp_path: Path) -> None:
     assert caught.value.code == "unknown-exam"
 
 
-def test_a_folder_without_splits_opens_too(tmp_path: Path) -> None:
+def test_folder_without_splits_can_be_opened(tmp_path: Path) -> None:
     """A folder of planes without labels, as `mrknee import` writes it, can be opened."""
     for plane in PLANES:
         write_stack(tmp_path / "exams", plane, "0000", np.ones((2, 8, 8), np.uint8))
@@ -160,10 +160,10 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_toy_dataset(root / "toy", 12, 6), make_model(root / "run")
 
 
-def test_training_takes_an_opened_data_set_and_changed_settings(
+def test_train_with_an_opened_data_set_and_settings(
     toy_run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The findings of an opened data set are learned; nothing is printed if progress is off."""
+    """The findings of an opened data set are used; nothing is printed if progress is off."""
     data = mrknee.open_dataset(toy_run[0], findings=["acl"])
     settings: dict[str, Any] = {
         "preparation.size": 48,
@@ -192,7 +192,7 @@ def test_training_takes_an_opened_data_set_and_changed_settings(
     assert "not finished" in repr(mrknee.Run(tmp_path / "other"))
 
 
-def test_evaluation_is_the_same_for_a_table_and_its_file(
+def test_evaluation_of_a_table_and_its_file_is_the_same(
     toy_run: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """The scores don't depend on whether data set and table are objects or paths."""
@@ -216,7 +216,7 @@ def test_evaluation_is_the_same_for_a_table_and_its_file(
         card.report(folder / "valid-acl.csv")
 
 
-def test_comparison_takes_tables_and_their_names(toy_run: tuple[Path, Path]) -> None:
+def test_comparison_of_tables_with_and_without_names(toy_run: tuple[Path, Path]) -> None:
     """Unnamed models are numbered; there is one row per finding and one for the mean."""
     data = mrknee.open_dataset(toy_run[0])
     table = mrknee.load_model(toy_run[1]).predict(data)
@@ -232,7 +232,7 @@ def test_comparison_takes_tables_and_their_names(toy_run: tuple[Path, Path]) -> 
         mrknee.compare(table, other, data, names=["a"])
 
 
-def test_a_checkup_lists_problems(tmp_path: Path) -> None:
+def test_checkup_lists_problems(tmp_path: Path) -> None:
     """`ok` is false after an error; the frame has one row per problem; `repr` is the table."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
     assert mrknee.check_dataset(str(data)).ok
@@ -244,7 +244,7 @@ def test_a_checkup_lists_problems(tmp_path: Path) -> None:
     assert "a file is not a `.npy` file" in repr(checkup)
 
 
-def test_plots_are_axes(toy_run: tuple[Path, Path]) -> None:
+def test_plots_return_axes(toy_run: tuple[Path, Path]) -> None:
     """Each call creates a figure, exams have one colour scale, and missing series are errors."""
     mpl.use("Agg")
     data = mrknee.open_dataset(toy_run[0])

@@ -19,9 +19,9 @@ from tests.hostile.test_interrupted import files, start
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set, a run folder's files, an exported model and predictions."""
-    here = tmp_path_factory.mktemp("made")
+    here = tmp_path_factory.mktemp("inputs")
     data = write_toy_dataset(here / "data", 2, 2)
     ids = sorted(file.stem for file in (data / "valid" / "axial").glob("*.npy"))
     for name in (
@@ -52,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 STACK = "data/valid/axial/0002.npy"
 CAPITALS = "capitals/valid/Axial/0002.NPY"
-OVER_INPUT = {
+REPLACING = {
     "predict over its model": ["predict", "model.onnx", "data", "--out", "model.onnx"],
     "predict over a run's weights": [
         *("predict", "run", "data", "--out", "run/best/weights.safetensors")
@@ -91,20 +91,20 @@ OVER_INPUT = {
 }
 
 
-@pytest.mark.parametrize("words", OVER_INPUT.values(), ids=OVER_INPUT)
+@pytest.mark.parametrize("words", REPLACING.values(), ids=REPLACING)
 @pytest.mark.parametrize("through", ["its name", "a link", "a hard link", "another path"])
 def test_no_verb_replaces_its_input(
     words: list[str],
     through: str,
-    made: Path,
+    inputs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:
     """By whatever name an input is given as output, the verb fails and nothing changes."""
-    monkeypatch.chdir(made)
-    before = files(made)
+    monkeypatch.chdir(inputs)
+    before = files(inputs)
     place = (
         words.index("--out" if "--out" in words else "--keep-map") + 1
         if "--" in "".join(words)
@@ -129,69 +129,69 @@ def test_no_verb_replaces_its_input(
     assert main(words) == 1
     printed = capsys.readouterr().err
     assert str(out) in printed
-    assert files(made) == before
-    assert not (made / "new").exists()
+    assert files(inputs) == before
+    assert not (inputs / "new").exists()
 
 
-BESIDE = {
+NEXT_TO_OUTPUT = {
     "predict": ["predict", "model.onnx", "data", "--out", "OUT/p.csv"],
     "submit": ["submit", "model.onnx", "paths.csv", "OUT/p.csv"],
     "explain": ["explain", "model.onnx", "data", "--exam", "0002", "--out", "OUT"],
 }
 
 
-@pytest.mark.parametrize("verb", BESIDE)
+@pytest.mark.parametrize("verb", NEXT_TO_OUTPUT)
 @pytest.mark.parametrize("kind", ["link to what is read", "folder", "pipe"])
-def test_files_next_to_the_output_are_checked_too(
+def test_files_next_to_the_output_are_checked(
     verb: str,
     kind: str,
-    made: Path,
+    inputs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The table of remarks and the images of a page are refused before any work."""
-    monkeypatch.chdir(made)
-    before = files(made)
+    monkeypatch.chdir(inputs)
+    before = files(inputs)
     file = tmp_path / ("contact-acl.png" if verb == "explain" else "p-remarks.csv")
     if kind == "folder":
         file.mkdir()
     elif kind == "pipe":
         os.mkfifo(file)
     else:
-        file.symlink_to(made / "model.onnx")
-    assert main([word.replace("OUT", str(tmp_path)) for word in BESIDE[verb]]) == 1
+        file.symlink_to(inputs / "model.onnx")
+    assert main([word.replace("OUT", str(tmp_path)) for word in NEXT_TO_OUTPUT[verb]]) == 1
     assert f"file: {file}\n" in capsys.readouterr().err
-    assert files(made) == before
+    assert files(inputs) == before
     assert list(tmp_path.iterdir()) == [file]
 
 
 def test_remarks_do_not_become_labels(
-    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Next to `valid.csv` the file `valid-remarks.csv` would be a label file of `remarks`."""
-    monkeypatch.chdir(made)
+    monkeypatch.chdir(inputs)
     assert main(["predict", "model.onnx", "data", "--out", "data/valid.csv"]) == 1
     assert "file: data/valid-remarks.csv\n" in capsys.readouterr().err
 
 
-def test_a_list_with_impossible_names_is_refused(
-    made: Path,
+def test_list_with_impossible_names_is_rejected(
+    inputs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Names with a NUL, too long names, and paths of folders or missing files are refused."""
-    monkeypatch.chdir(made)
+    monkeypatch.chdir(inputs)
     for line in ("a\0b/axial/0002.npy", f"{'a' * 5000}/axial/0002.npy", "/", "data"):
         (tmp_path / "list.csv").write_text(f"{line}\n\n")
         assert main(["submit", "model.onnx", str(tmp_path / "list.csv"), "new.csv"]) == 1
         assert capsys.readouterr().err.startswith("mrknee submit: ")
 
 
-def test_a_folder_mounted_twice_is_one_folder(made: Path, tmp_path: Path) -> None:
+def test_folder_mounted_twice_is_one_folder(inputs: Path, tmp_path: Path) -> None:
     """A new file in the folder of a plane is refused through another mount of the folder too."""
-    plane = made / "data" / "valid" / "axial"
+    plane = inputs / "data" / "valid" / "axial"
     mount = ["mount", "--bind", str(plane), str(tmp_path)]
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount a folder")
@@ -200,7 +200,7 @@ def test_a_folder_mounted_twice_is_one_folder(made: Path, tmp_path: Path) -> Non
         pytest.skip(f"no folder can be mounted here: {done.stderr.strip()}")
     try:
         with pytest.raises(MrkneeError, match="would replace"):
-            check_output_file(tmp_path / "new.npy", [made / "data"])
+            check_output_file(tmp_path / "new.npy", [inputs / "data"])
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)  # noqa: S603, S607
 
@@ -208,11 +208,11 @@ def test_a_folder_mounted_twice_is_one_folder(made: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "out", ["data/p.csv", "run/extra.csv", "run/model.onnx", "data-predictions.csv", "far/new/p"]
 )
-def test_other_files_in_the_folder_of_an_input_may_be_written(out: str, made: Path) -> None:
+def test_other_files_in_the_folder_of_an_input_may_be_written(out: str, inputs: Path) -> None:
     """A run folder or data set may receive files with names that it doesn't use."""
-    check_output_file(made / out, [made / "run", made / "data"])
-    check_output_folder(made / "run" / "scores", ["scorecard.json"], [made / "run"])
-    check_output_folder(made / "run", ["comparison.json", "index.html"], [made / "run"])
+    check_output_file(inputs / out, [inputs / "run", inputs / "data"])
+    check_output_folder(inputs / "run" / "scores", ["scorecard.json"], [inputs / "run"])
+    check_output_folder(inputs / "run", ["comparison.json", "index.html"], [inputs / "run"])
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)  # noqa: S603, S607
 
 
-def writing(out: Path) -> dict[str, list[str]]:
+def command_lines(out: Path) -> dict[str, list[str]]:
     """Returns the command line of each verb that writes, with missing inputs."""
     to = str(out)
     return {
@@ -251,12 +251,12 @@ def writing(out: Path) -> dict[str, list[str]]:
     }
 
 
-VERBS = list(writing(Path()))
+VERBS = list(command_lines(Path()))
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("below", ["out", "new/out"])
-def test_a_read_only_disk_is_reported_before_any_work(
+def test_read_only_disk_is_reported_before_any_work(
     verb: str,
     below: str,
     read_only: Path,
@@ -270,7 +270,7 @@ def test_a_read_only_disk_is_reported_before_any_work(
     (tmp_path / "none").touch()
     if verb == "submit":
         (tmp_path / "list").touch()
-    words = [word.replace(os.devnull, "list") for word in writing(out)[verb]]
+    words = [word.replace(os.devnull, "list") for word in command_lines(out)[verb]]
     assert main(words) == 1
     printed = capsys.readouterr().err
     assert f"file: {out}\n" in printed
@@ -280,7 +280,7 @@ def test_a_read_only_disk_is_reported_before_any_work(
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("kind", ["below a file", "pipe", "device", "link to nothing", "long"])
-def test_an_impossible_output_is_refused_before_any_work(
+def test_impossible_output_is_rejected_before_any_work(
     verb: str,
     kind: str,
     tmp_path: Path,
@@ -304,7 +304,7 @@ def test_an_impossible_output_is_refused_before_any_work(
     else:
         out = tmp_path / ("a" * 3000)
     before = sorted(tmp_path.iterdir())
-    words = [word.replace(os.devnull, "list") for word in writing(Path("OUT"))[verb]]
+    words = [word.replace(os.devnull, "list") for word in command_lines(Path("OUT"))[verb]]
     words = [str(out) if word == "OUT" else word for word in words]
     assert main(words) == 1
     printed = capsys.readouterr().err
@@ -316,7 +316,7 @@ def test_an_impossible_output_is_refused_before_any_work(
 @pytest.mark.parametrize(
     "verb", ["phantom", "import", "train", "evaluate", "compare", "demo", "protocol"]
 )
-def test_a_folder_that_has_an_owner_is_refused(
+def test_folder_with_an_owner_is_rejected(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """For every verb that writes a folder, the message names folder and owning process."""
@@ -324,10 +324,10 @@ def test_a_folder_that_has_an_owner_is_refused(
     (tmp_path / "none").touch()
     out = tmp_path / "out"
     with owned_folder(out):
-        assert main(writing(out)[verb]) == 1
+        assert main(command_lines(out)[verb]) == 1
         assert [file.name for file in out.iterdir()] == [LOCK]
     printed = capsys.readouterr().err
-    assert printed.startswith(f"mrknee {verb}: another process is writing into this folder\n")
+    assert printed.startswith(f"mrknee {verb}: another process is writing to this folder\n")
     assert f"file: {out}\n" in printed
     assert f"process {os.getpid()} on " in printed
 
@@ -342,7 +342,7 @@ def test_only_one_of_two_processes_writes_a_folder(tmp_path: Path) -> None:
     assert files(tmp_path / "out") == files(tmp_path / "alone")
 
 
-def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
+def test_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
     """A write-protected file isn't replaced, though its folder would allow it (except for root)."""
     file = tmp_path / "p.csv"
     file.write_text("mine")
@@ -353,17 +353,17 @@ def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
         check_output_file(file)
 
 
-def test_links_in_an_output_folder_are_checked_too(made: Path, tmp_path: Path) -> None:
+def test_links_in_an_output_folder_are_checked(inputs: Path, tmp_path: Path) -> None:
     """An output that is a link to an input is refused; a link to another file is followed."""
     out = tmp_path / "scores"
     out.mkdir()
-    (out / "report.html").symlink_to(made / "p.csv")
+    (out / "report.html").symlink_to(inputs / "p.csv")
     with pytest.raises(MrkneeError, match="would replace"):
-        check_output_folder(out, ["scorecard.json", "report.html"], [made / "p.csv"])
-    check_output_folder(out, ["scorecard.json", "report.html"], [made / "data"])
+        check_output_folder(out, ["scorecard.json", "report.html"], [inputs / "p.csv"])
+    check_output_folder(out, ["scorecard.json", "report.html"], [inputs / "data"])
 
 
-def test_glob_characters_in_names_mean_themselves(tmp_path: Path) -> None:
+def test_glob_characters_in_names_are_literal(tmp_path: Path) -> None:
     """An input named `[ab].csv` protects itself, not a.csv."""
     for name in ("[ab].csv", "a.csv"):
         np.savetxt(tmp_path / name, [1.0])
@@ -373,7 +373,7 @@ def test_glob_characters_in_names_mean_themselves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["series.csv", "findings.csv", "groups.csv"])
-def test_the_tables_of_a_data_set_are_not_outputs(made: Path, name: str) -> None:
+def test_tables_of_a_data_set_are_not_replaced(inputs: Path, name: str) -> None:
     """A table written there would change how all exams are read."""
     with pytest.raises(MrkneeError, match="output"):
-        check_output_file(made / "data" / name)
+        check_output_file(inputs / "data" / name)

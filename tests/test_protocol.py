@@ -1,7 +1,7 @@
-"""The nested protocol: once for real in small, killed and started again; refusals without training.
+"""The nested protocol: smoke runs, one of them killed and continued; the full protocol; errors.
 
-Which steps the full protocol has, and that it can end at any of them, is tested with stand-ins for
-training, evaluating and comparing: fifteen real trainings would take too long.
+The steps of the full protocol, and interruptions at each of them, are tested with stand-ins for
+training, evaluation and comparison, because fifteen trainings would take too long.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ NAMES = ("reference", "default", *FINDINGS)
 
 
 def write_phantom(root: Path, counts: dict[str, int] = COUNTS) -> Path:
-    """A phantom with MRNet's layout, findings and ids: few exams, pixels and slices.
+    """Writes a phantom with MRNet's layout, findings and ids, but few exams, pixels and slices.
 
-    One knee of each kind is rendered, and every exam is every tenth slice of one of them. A little
-    noise makes it no copy of another.
+    One knee of each kind is rendered. An exam contains every tenth slice of one of them, with noise
+    added, so that no exam is a copy of another.
     """
     rng = np.random.default_rng(0)
     knees = [render_exam(0, truth, size=32) for truth in KINDS]
@@ -65,7 +65,7 @@ def write_phantom(root: Path, counts: dict[str, int] = COUNTS) -> Path:
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data set of this file; tests that change it take a copy."""
+    """The data set of these tests; tests that change it use a copy (`data`)."""
     return write_phantom(tmp_path_factory.mktemp("phantom") / "MRNet-v1.0")
 
 
@@ -76,25 +76,25 @@ def data(phantom: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the smoke protocol writes when nothing disturbs it."""
+def uninterrupted(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of an uninterrupted smoke protocol."""
     out = tmp_path_factory.mktemp("whole") / "out"
     assert main(["protocol", str(phantom), str(out), "--smoke"]) == 0
     return out
 
 
 def results(out: Path) -> dict[str, bytes]:
-    """Every file but logs, states to go on from, and what says when something was done."""
-    passed_over = {"log.txt", "environment.json", "data.json", "resume", "tensorboard"}
+    """Returns the contents of all files except logs, resumable states and records with times."""
+    ignored = {"log.txt", "environment.json", "data.json", "resume", "tensorboard"}
     return {
         str(file.relative_to(out)): file.read_bytes()
         for file in sorted(out.rglob("*"))
-        if file.is_file() and not passed_over.intersection(file.parts)
+        if file.is_file() and not ignored.intersection(file.parts)
     }
 
 
-def written(out: Path) -> dict[str, tuple[int, int]]:
-    """Inode and time of every file: whoever writes one again changes them."""
+def file_states(out: Path) -> dict[str, tuple[int, int]]:
+    """Returns inode and modification time of every file; they change if it is written again."""
     return {
         str(file.relative_to(out)): (file.stat().st_ino, file.stat().st_mtime_ns)
         for file in sorted(out.rglob("*"))
@@ -102,10 +102,10 @@ def written(out: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def test_the_smoke_protocol_trains_evaluates_and_compares(whole: Path) -> None:
-    """Five networks selected on inner exams, their pages, one page and one comparison of all."""
+def test_the_smoke_protocol_trains_evaluates_and_compares(uninterrupted: Path) -> None:
+    """It trains five networks, and writes their reports, a joint report and a comparison."""
     for name in NAMES:
-        run = whole / name / "seed0"
+        run = uninterrupted / name / "seed0"
         settings = (run / "settings.yaml").read_text()
         assert "part: inner" in settings
         assert "keep_every_epoch: false" in settings
@@ -116,37 +116,37 @@ def test_the_smoke_protocol_trains_evaluates_and_compares(whole: Path) -> None:
         assert list(card["findings"]) == ([name] if name in FINDINGS else list(FINDINGS))
         assert not [note for note in card["notes"] if "optimistic" in note]
         assert "<html" in (run / "report" / "report.html").read_text()
-    splits = {(whole / name / "seed0" / "split.csv").read_text() for name in NAMES}
+    splits = {(uninterrupted / name / "seed0" / "split.csv").read_text() for name in NAMES}
     assert len(splits) == 1, "networks that are compared are trained on the same exams"
-    systems = whole / "comparison" / "systems"
+    systems = uninterrupted / "comparison" / "systems"
     found = json.loads((systems / "comparison.json").read_text())
     assert [one["name"] for one in found["models"]] == ["reference", "singles", "default"]
     assert [list(one["findings"]) for one in found["models"]] == [list(FINDINGS)] * 3
-    assert not (whole / "comparison" / "seeds-reference").exists()
-    page = (whole / "report" / "report.html").read_text()
+    assert not (uninterrupted / "comparison" / "seeds-reference").exists()
+    page = (uninterrupted / "report" / "report.html").read_text()
     assert "Scored: reference/seed0" in page
     assert "abnormal + acl + meniscus" in page
-    assert str(whole) not in page
-    log = (whole / "log.txt").read_text()
+    assert str(uninterrupted) not in page
+    log = (uninterrupted / "log.txt").read_text()
     assert "step 12 of 12" in log
     assert (systems / "comparison.txt").read_text() in log
-    assert json.loads((whole / "check.json").read_text())["errors"] == 0
+    assert json.loads((uninterrupted / "check.json").read_text())["errors"] == 0
 
 
 @pytest.mark.timeout(1200)  # a process that imports torch, on cores shared with other tests
-def test_killed_in_a_training_it_ends_as_if_it_never_was(
-    phantom: Path, whole: Path, tmp_path: Path
+def test_killed_protocol_continues_with_the_same_results(
+    phantom: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    """A deleted network is trained again, SIGKILL after an epoch, and it goes on: the same files.
+    """After SIGKILL while a network is trained again, the results are those without a kill.
 
-    Only what reads that network is written again: its page, that of `reference`, which is compared
-    with the single-finding networks, the page of all and the comparison.
+    Only files that depend on that network are written again: its report, the report of `reference`,
+    which is compared with the single-finding networks, the joint report and the comparison.
     """
-    out = Path(shutil.copytree(whole, tmp_path / "out"))
-    for file in out.rglob("*"):  # no clock is too coarse to tell before from after
+    out = Path(shutil.copytree(uninterrupted, tmp_path / "out"))
+    for file in out.rglob("*"):  # so that files written later differ in time
         os.utime(file, (0, 0))
     shutil.rmtree(out / "acl" / "seed0")
-    before = written(out)
+    before = file_states(out)
     run, words = out / "acl" / "seed0", ["protocol", str(phantom), str(out), "--smoke"]
     for _ in range(3):  # once, unless the kill comes too late
         process = subprocess.Popen(  # noqa: S603  # our own command
@@ -163,7 +163,7 @@ def test_killed_in_a_training_it_ends_as_if_it_never_was(
     assert main(words) == 0
     starts = json.loads((run / "environment.json").read_text())
     assert [start["after"]["epochs"] for start in starts] == [0, 1]
-    new = {name for name, state in written(out).items() if before.get(name) != state}
+    new = {name for name, state in file_states(out).items() if before.get(name) != state}
     assert {str(Path(name).parent) for name in new if name.endswith("report.html")} == {
         "reference/seed0/report",
         "acl/seed0/report",
@@ -172,18 +172,19 @@ def test_killed_in_a_training_it_ends_as_if_it_never_was(
     assert "comparison/systems/comparison.txt" in new
     weights = {name for name in new if name.endswith(".safetensors")}
     assert weights == {f"acl/seed0/{name}/weights.safetensors" for name in ("best", "last")}
-    assert results(out) == results(whole)
+    assert results(out) == results(uninterrupted)
 
 
 # --- without training
 
 
 class StandIn:
-    """Notes what is trained, evaluated and compared, and writes what the next step reads.
+    """Records calls of train, evaluate and compare, and writes the files that later steps read.
 
     Attributes:
-        calls: verb, folder and what it was given, in order.
-        stop: each call ends by KeyboardInterrupt the first time, in turns before and after writing.
+        calls: function, folder and arguments, in order.
+        stop: whether each call raises KeyboardInterrupt the first time, alternately before and
+            after writing.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
@@ -193,7 +194,7 @@ class StandIn:
         for verb in ("train", "evaluate", "compare"):
             patch.setattr(protocol, verb, getattr(self, verb))
         recipe = load_recipe("reference", {**protocol.NESTED, **protocol.SMOKE})
-        patch.setattr(protocol, "load_recipe", lambda *_: recipe)  # for the time it takes
+        patch.setattr(protocol, "load_recipe", lambda *_: recipe)  # to save time
 
     def _write(self, file: Path, text: str) -> None:
         first, before = self.stop and file not in self._stopped, len(self._stopped) % 2 == 0
@@ -206,7 +207,7 @@ class StandIn:
             raise KeyboardInterrupt
 
     def train(self, _data: Path, recipe: str, *, out: Path, resume: bool, **settings: Any) -> str:  # noqa: ANN401
-        """Equal probabilities for all exams, unless they are there."""
+        """Writes equal probabilities for all exams, unless the file exists."""
         assert resume
         file = out / "predictions-valid.csv"
         if not file.exists():
@@ -225,7 +226,7 @@ class StandIn:
         model: Path | None,
         against: Predictions | None,
     ) -> StandIn:
-        """A page that names its tables."""
+        """Writes a report that names its tables."""
         sources = table.source, None if against is None else against.source
         self.calls.append(("evaluate", out, (*sources, model)))
         self._write(out / "report.html", str(sources))
@@ -241,27 +242,27 @@ class StandIn:
         names: list[str],
         out: Path,
     ) -> StandIn:
-        """A file that names its tables."""
+        """Writes a comparison that names its tables."""
         sources = [one.source for one in (first, second, *others)]
         self.calls.append(("compare", out, dict(zip(names, sources, strict=True))))
         self._write(out / "comparison.json", str(sources))
         return self
 
     def table(self) -> str:
-        """In place of a scorecard's or a comparison's."""
+        """Returns a text in place of the table of a scorecard or comparison."""
         return "a table"
 
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    """Nothing is trained, evaluated or compared."""
+    """Replaces training, evaluation and comparison."""
     return StandIn(monkeypatch)
 
 
 def test_the_full_protocol_trains_and_compares_every_seed(
     stand_in: StandIn, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """15 trainings as in docs/how-to/mrnet-protocol.md, 16 pages, and the stated comparisons."""
+    """The steps are 15 trainings, 16 reports and 4 comparisons, as documented."""
     out = tmp_path / "out"
     run_protocol(phantom, out)
     seeds, nested = (0, 1, 2), {"selection.part": "inner", "keep_every_epoch": False}
@@ -319,11 +320,11 @@ def test_the_full_protocol_trains_and_compares_every_seed(
     assert "step 35 of 35" in capsys.readouterr().out
 
 
-def test_stopped_at_every_step_it_ends_as_if_it_never_was(
+def test_protocol_interrupted_at_every_step_has_the_same_results(
     stand_in: StandIn, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before or after what each training, page and comparison writes: the same files in the end."""
-    checkup = check_dataset(phantom)  # once for all starts, for the time it takes
+    """Interruptions before or after each write don't change the final files."""
+    checkup = check_dataset(phantom)  # once for all starts, to save time
     monkeypatch.setattr(protocol, "check_dataset", lambda _: checkup)
     run_protocol(phantom, tmp_path / "whole", smoke=True)
     steps = len(stand_in.calls)
@@ -339,29 +340,31 @@ def test_stopped_at_every_step_it_ends_as_if_it_never_was(
     assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
-def refused(data: Path, out: Path, *, smoke: bool = True) -> MrkneeError:
-    """The error, after which the folder is as it was."""
-    before = written(out)
+def error_of(data: Path, out: Path, *, smoke: bool = True) -> MrkneeError:
+    """Returns the error; the folder must be unchanged."""
+    before = file_states(out)
     with pytest.raises(MrkneeError) as raised:
         run_protocol(data, out, smoke=smoke)
-    assert written(out) == before
+    assert file_states(out) == before
     return raised.value
 
 
-def test_the_other_protocol_is_refused(stand_in: StandIn, phantom: Path, tmp_path: Path) -> None:
-    """The full protocol where --smoke was, and the other way round: told, nothing is changed."""
+def test_output_folder_of_the_other_protocol_is_rejected(
+    stand_in: StandIn, phantom: Path, tmp_path: Path
+) -> None:
+    """The full protocol can't continue a smoke protocol, nor the reverse; nothing is changed."""
     for smoke in (True, False):
         out = tmp_path / f"out-{smoke}"
         run_protocol(phantom, out, smoke=smoke)
-        error = refused(phantom, out, smoke=not smoke)
+        error = error_of(phantom, out, smoke=not smoke)
         assert isinstance(error, SettingsError)
         assert error.code == "other-settings"
         assert str(out) in str(error)
     assert stand_in.calls
 
 
-def another_label(data: Path) -> str:
-    """Two exams of valid swap their labels, so that all counts stay."""
+def change_labels(data: Path) -> str:
+    """Swaps the labels of two exams of valid, so that all counts stay equal."""
     file = data / "valid-acl.csv"
     lines = [line.split(",") for line in file.read_text().splitlines()]
     first = next(line for line in lines if float(line[1]) == 0)
@@ -371,40 +374,40 @@ def another_label(data: Path) -> str:
     return "other labels in 2 exams: valid/0010 (acl)"
 
 
-def other_pixels(data: Path) -> str:
-    """One stack's pixels change, and nothing else."""
+def change_pixels(data: Path) -> str:
+    """Changes the pixels of one stack."""
     file = data / "train" / "coronal" / "0003.npy"
     np.save(file, np.load(file) // 2)
     return "other pixels in 1 exam: train/0003 (coronal)"
 
 
-def an_exam_more(data: Path) -> str:
-    """A validation exam is added, with its labels."""
+def add_exam(data: Path) -> str:
+    """Adds a validation exam with its labels."""
     for plane in PLANES:
         stack = np.load(data / "valid" / plane / "0011.npy")
         np.save(data / "valid" / plane / "0099.npy", stack // 2)
     for finding in FINDINGS:
         with (data / f"valid-{finding}.csv").open("a") as file:
             file.write("0099,0\n")
-    return "16 exams, other than the 15"
+    return "16 exams, not the 15 of the first start"
 
 
-@pytest.mark.parametrize("change", [another_label, other_pixels, an_exam_more])
-def test_other_data_are_refused(
+@pytest.mark.parametrize("change", [change_labels, change_pixels, add_exam])
+def test_changed_data_are_rejected(
     change: Callable[[Path], str], stand_in: StandIn, data: Path, tmp_path: Path
 ) -> None:
-    """Data that differ from those of the first start: told how, nothing is changed."""
+    """If the data differ from the first start, the error states how, and nothing is changed."""
     run_protocol(data, tmp_path / "out", smoke=True)
     found = change(data)
-    error = refused(data, tmp_path / "out")
+    error = error_of(data, tmp_path / "out")
     assert isinstance(error, DataError)
     assert error.code == "other-exams"
     assert found in str(error.found)
     assert stand_in.calls
 
 
-def test_the_same_data_elsewhere_are_taken(stand_in: StandIn, data: Path, tmp_path: Path) -> None:
-    """A copy under another name, with other times, is the same data set: nothing is done again."""
+def test_moved_data_are_accepted(stand_in: StandIn, data: Path, tmp_path: Path) -> None:
+    """A copy with another name and other times is the same data set: nothing is repeated."""
     run_protocol(data, tmp_path / "out", smoke=True)
     moved = shutil.copytree(data, tmp_path / "moved", copy_function=shutil.copyfile)
     stand_in.calls.clear()
@@ -413,8 +416,8 @@ def test_the_same_data_elsewhere_are_taken(stand_in: StandIn, data: Path, tmp_pa
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_folder_of_something_else_is_refused(phantom: Path, tmp_path: Path) -> None:
-    """Whatever lies there stays; what a kill left of the first file is no obstacle."""
+def test_folder_with_other_files_is_rejected(phantom: Path, tmp_path: Path) -> None:
+    """Other files are kept and rejected; a temporary file of a killed process is not."""
     out = tmp_path / "out"
     out.mkdir()
     (out / ".protocol.json.123").write_text("{")
@@ -428,24 +431,22 @@ def test_a_folder_of_something_else_is_refused(phantom: Path, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_faulty_data_stop_it_before_anything_is_written(
+def test_data_with_errors_are_rejected_before_writing(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A stack that can't be read is listed as `mrknee check` lists it, and the exit status is 1."""
+    """An unreadable stack is listed as by `mrknee check`; no output folder is created."""
     (data / "train" / "axial" / "0003.npy").write_bytes(b"no stack")
     assert main(["protocol", str(data), str(tmp_path / "out"), "--smoke"]) == 1
-    said = capsys.readouterr()
-    assert "0003.npy" in said.out
-    assert "the data set has errors" in said.err
+    printed = capsys.readouterr()
+    assert "0003.npy" in printed.out
+    assert "the data set has errors" in printed.err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("missing", [["train-acl.csv"], ["valid-acl.csv", "train-acl.csv"]])
-def test_a_label_file_that_was_missing_can_be_added(
-    missing: list[str], data: Path, tmp_path: Path
-) -> None:
-    """It is named and nothing is written; with the file there the same call works."""
+def test_missing_label_file_can_be_added(missing: list[str], data: Path, tmp_path: Path) -> None:
+    """A missing label file is an error without output; with the file, the same call works."""
     texts = {name: (data / name).read_text() for name in missing}
     for name in missing:
         (data / name).unlink()
@@ -458,8 +459,8 @@ def test_a_label_file_that_was_missing_can_be_added(
     run_protocol(data, tmp_path / "out", smoke=True)
 
 
-def test_while_one_works_another_is_refused(phantom: Path, tmp_path: Path) -> None:
-    """A folder has one owner at a time."""
+def test_second_process_is_rejected(phantom: Path, tmp_path: Path) -> None:
+    """Only one process can write to an output folder."""
     with owned_folder(tmp_path / "out"), pytest.raises(OutputError) as raised:
         run_protocol(phantom, tmp_path / "out", smoke=True)
     assert raised.value.code == "in-use"

@@ -13,23 +13,22 @@ import sys
 from collections.abc import Sequence
 
 from mrknee import __version__, suggestions
-from mrknee.command_line import Parser, parser_of
+from mrknee.command_line import Parser, create_parser
 from mrknee.errors import SettingsError
-from mrknee.exit_status import interruptible, status_of
+from mrknee.exit_status import interruptible, run_with_status
 from mrknee.verbs import VERBS
 
 __all__ = ["VERBS", "main"]
 
-ADVICE = {
-    "train": "run the same command again with --resume to go on",
+RESUME_ADVICE = {
+    "train": "run the same command again with --resume to continue",
     **dict.fromkeys(
-        ("phantom", "import", "demo", "protocol"),
-        "run the same command again to go on from what it had written",
+        ("phantom", "import", "demo", "protocol"), "run the same command again to continue"
     ),
 }
 """Verb -> advice after an interruption by a signal, for verbs that can continue their work."""
 
-START_ANEW = "every file that it had written is whole; run the same command again"
+RESTART_ADVICE = "no file is incomplete; run the same command again to start over"
 """The advice for all other verbs."""
 
 
@@ -41,58 +40,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     width = max(map(len, VERBS)) + 2
     lines = [f"  {n:{width}}{(f.__doc__ or '').splitlines()[0]}" for n, f in VERBS.items()]
-    top = Parser(
+    parser = Parser(
         "mrknee",
-        description="Reads knee MRI exams with one multi-task network. Research use only.",
-        epilog="\n".join(["verbs (mrknee VERB --help tells more):", *lines]),
+        description="Knee MRI exams to one calibrated probability per finding. Research use only.",
+        epilog="\n".join(["verbs (see also mrknee VERB --help):", *lines]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"mrknee {__version__}")
-    top.add_argument("verb", metavar="VERB", help="what to do; see below")
-    top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"mrknee {__version__}")
+    parser.add_argument("verb", metavar="VERB", help="one of the verbs below")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # characters that the terminal can't display are printed as escapes
         sys.stdout.reconfigure(errors="backslashreplace")
-    words = sys.argv[1:] if argv is None else argv
-    top.refuse_unknown(list(itertools.takewhile(lambda word: word.startswith("-"), words)))
-    if not words:
-        top.error("name a verb, such as check, train or predict")
-    given = top.parse_args(words)
-    if given.verb not in VERBS:
-        near = suggestions.suggest(given.verb, VERBS, suggestions.VERBS)
-        top.error(f"no such verb: {given.verb}" + (f"; did you mean {near}?" if near else ""))
-    return status_of(given.verb, lambda: _run(given.verb, given.rest))
+    arguments = sys.argv[1:] if argv is None else argv
+    parser.check_options(list(itertools.takewhile(lambda one: one.startswith("-"), arguments)))
+    if not arguments:
+        parser.error("a verb is required, such as check, train or predict")
+    parsed = parser.parse_args(arguments)
+    if parsed.verb not in VERBS:
+        similar = suggestions.suggest(parsed.verb, VERBS, suggestions.VERBS)
+        hint = f"; did you mean {similar}?" if similar else ""
+        parser.error(f"no such verb: {parsed.verb}{hint}")
+    return run_with_status(parsed.verb, lambda: _run(parsed.verb, parsed.rest))
 
 
-def _run(name: str, words: Sequence[str]) -> int:
+def _run(verb: str, arguments: Sequence[str]) -> int:
     """Parses a verb's arguments, runs the verb and returns its exit status."""
-    _refuse_other_encodings(words)
-    with interruptible(name, ADVICE.get(name, START_ANEW)):
-        given = _arguments(name, words)
-        return VERBS[name](**given) or 0
+    _check_encoding(arguments)
+    with interruptible(verb, RESUME_ADVICE.get(verb, RESTART_ADVICE)):
+        return VERBS[verb](**_parse_arguments(verb, arguments)) or 0
 
 
-def _arguments(name: str, words: Sequence[str]) -> dict[str, object]:
+def _parse_arguments(verb: str, arguments: Sequence[str]) -> dict[str, object]:
     """Parses the arguments of a verb; returns parameter name -> value."""
-    parser = parser_of(f"mrknee {name}", VERBS[name], abbreviated=name != "train")
-    if name == "train":  # its options are the settings of a recipe
+    parser = create_parser(f"mrknee {verb}", VERBS[verb], abbreviated=verb != "train")
+    if verb == "train":  # its options are the settings of a recipe
         from mrknee.training.arguments import train_arguments
 
-        return train_arguments(parser, words)
-    parser.refuse_unknown(words)
-    return vars(parser.parse_args(words))
+        return train_arguments(parser, arguments)
+    parser.check_options(arguments)
+    return vars(parser.parse_args(arguments))
 
 
-def _refuse_other_encodings(words: Sequence[str]) -> None:
+def _check_encoding(arguments: Sequence[str]) -> None:
     """Refuses names that aren't valid UTF-8: no table or page could contain them."""
-    for word in words:
+    for argument in arguments:
         try:
-            word.encode()
+            argument.encode()
         except UnicodeEncodeError:
             raise SettingsError(
                 "a name on the command line can't be used",
                 code="path",
                 expected="UTF-8",
-                found=ascii(word),
+                found=ascii(argument),
                 advice="rename the file or folder",
             ) from None

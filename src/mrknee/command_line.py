@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from mrknee import suggestions
 from mrknee.errors import SettingsError
 
-DEEPEST = 200
+MAX_DEPTH = 200
 """Maximum number of folders in a path; creating more at once exceeds Python's recursion limit."""
 
 
@@ -28,31 +28,35 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints the message and ends the program with exit status 2."""
         print(f"{self.prog}: {message}", file=sys.stderr)
-        print(f"`{self.prog} --help` explains all that is possible", file=sys.stderr)
+        print(f"run `{self.prog} --help` for all arguments", file=sys.stderr)
         sys.exit(2)
 
-    def refuse_unknown(
-        self, words: Sequence[str], synonyms: Mapping[str, str] = suggestions.OPTIONS
+    def check_options(
+        self, arguments: Sequence[str], synonyms: Mapping[str, str] = suggestions.OPTIONS
     ) -> None:
         """Ends the program if an option doesn't exist, and suggests the most similar one.
 
         Args:
-            words: the command-line arguments.
+            arguments: the command-line arguments.
             synonyms: name in other programs -> the corresponding option here.
         """
         known = [option[2:] for option in self._option_string_actions if option[:2] == "--"]
-        for word in words[: words.index("--") if "--" in words else None]:
-            name = word[2:].partition("=")[0]
-            if not word.startswith("--") or name in known:
+        end = arguments.index("--") if "--" in arguments else None
+        for argument in arguments[:end]:
+            name = argument[2:].partition("=")[0]
+            if not argument.startswith("--") or name in known:
                 continue
             # as in argparse, the beginning of an option's name is sufficient
-            if self.allow_abbrev and any(one.startswith(name) for one in known):
+            if self.allow_abbrev and any(option.startswith(name) for option in known):
                 continue
-            near = suggestions.suggest(name, known, synonyms)
-            self.error(f"no such option: --{name}" + (f"; did you mean --{near}?" if near else ""))
+            similar = suggestions.suggest(name, known, synonyms)
+            hint = f"; did you mean --{similar}?" if similar else ""
+            self.error(f"no such option: --{name}{hint}")
 
 
-def parser_of(program: str, function: Callable[..., object], *, abbreviated: bool = True) -> Parser:
+def create_parser(
+    program: str, function: Callable[..., object], *, abbreviated: bool = True
+) -> Parser:
     """Creates the parser for the arguments of a function.
 
     Args:
@@ -66,25 +70,25 @@ def parser_of(program: str, function: Callable[..., object], *, abbreviated: boo
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
         kind, text = get_args(parameter.annotation)
-        how: dict[str, Any] = {"help": text, **_kind(kind)}
+        options: dict[str, Any] = {"help": text, **_argument_options(kind)}
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            parser.add_argument(parameter.name, **how)
+            parser.add_argument(parameter.name, **options)
             continue
         if parameter.default is inspect.Parameter.empty:
-            how["required"] = True
+            options["required"] = True
         else:
-            how["default"] = parameter.default
-            if parameter.default not in (None, False):
-                how["help"] += f" (default: {parameter.default})"
-        parser.add_argument("--" + parameter.name.replace("_", "-"), **how)
+            options["default"] = parameter.default
+            if parameter.default is not None and parameter.default is not False:
+                options["help"] += f" (default: {parameter.default})"
+        parser.add_argument("--" + parameter.name.replace("_", "-"), **options)
     return parser
 
 
-def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation at all
+def _argument_options(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation at all
     """Returns the keyword arguments of `add_argument` for a parameter of this type."""
     kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
     if NoneType in get_args(annotation):  # optional
-        return _kind(kinds[0])
+        return _argument_options(kinds[0])
     if annotation is bool:
         return {"action": "store_true"}
     if get_origin(annotation) is Literal:
@@ -102,12 +106,12 @@ def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation 
 def _path(text: str) -> Path:
     """Parses a path; names that are too long are left for the operating system to refuse."""
     path = Path(text)
-    if "\0" in text or len(path.parts) > DEEPEST:
+    if "\0" in text or len(path.parts) > MAX_DEPTH:
         raise SettingsError(
             "a path can't be used",
             code="path",
             file=path,
-            expected=f"no NUL character, and at most {DEEPEST} folders in one another",
+            expected=f"no NUL character, and at most {MAX_DEPTH} nested folders",
             found="a NUL character" if "\0" in text else f"{len(path.parts)} folders",
         )
     return path
@@ -118,9 +122,9 @@ def _paths(text: str) -> tuple[Path, ...]:
 
     An existing path that contains a comma is one path.
     """
-    whole = _path(text)
-    if "," not in text or whole.exists():
-        return (whole,)
+    path = _path(text)
+    if "," not in text or path.exists():
+        return (path,)
     return tuple(_path(part.strip()) for part in text.split(","))
 
 
@@ -129,7 +133,7 @@ def _shares(text: str) -> dict[str, float]:
     expected = "expected NAME=SHARE,... with shares between 0 and 1, each name once"
     shares: dict[str, float] = {}
     for part in text.split(","):
-        name, _, value = (word.strip() for word in part.partition("="))
+        name, _, value = (piece.strip() for piece in part.partition("="))
         try:
             share = float(value)
         except ValueError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 TRAIN_EXAMS = 700
 VALID_EXAMS = 120
-"""The size of MRNet's validation set, so that confidence intervals are about as wide as there."""
+"""The size of MRNet's validation set, so that confidence intervals are similarly wide."""
 
 PIXELS = 96
 SLICE_FACTOR = 0.35
@@ -41,7 +41,7 @@ def run_demo(out: str | Path, seed: int = 0) -> None:
     data, run = out / "data", out / "run"
     predictions_file, scores = out / "predictions.csv", out / "scores"
 
-    _step(f"1. {TRAIN_EXAMS} + {VALID_EXAMS} synthetic knees")
+    _print_heading(f"1. {TRAIN_EXAMS} + {VALID_EXAMS} synthetic knees")
     write_cohort(
         data,
         train=TRAIN_EXAMS,
@@ -50,27 +50,27 @@ def run_demo(out: str | Path, seed: int = 0) -> None:
         size=PIXELS,
         slice_factor=SLICE_FACTOR,
     )
-    _step("2. one network for three findings, from random weights")
+    _print_heading("2. training: one network for three findings, from random weights")
     train(data, run, load_recipe("demo", {"seed": seed}), resume=run.exists())
-    _step("3. predictions for the validation exams, which training never saw")
+    _print_heading("3. predictions for the validation exams, not used for training")
     predictions = load_model(run).predict(open_dataset(data, "valid"))
     predictions.write(predictions_file)
-    _step("4. how good they are")
+    _print_heading("4. evaluation")
     print(evaluate(str(predictions_file), data, scores, model=run).table())
-    wrote = {
+    outputs = {
         "data set": data,
         "run folder": run,
         "predictions": predictions_file,
         "scorecard": scores / "scorecard.json",
     }
-    for name, path in wrote.items():
+    for name, path in outputs.items():
         print(f"{name:12} {path}")
     print(
-        f"took {time.monotonic() - started:.0f} s. These knees are synthetic: the numbers say that "
-        "the way from exams to AUCs works, and nothing about patients. Research use only."
+        f"took {time.monotonic() - started:.0f} s. The knees are synthetic: the scores show that "
+        "all steps work, and nothing about patients. Research use only."
     )
     print(f"open the report in a browser: {(scores / 'report.html').resolve().as_uri()}")
 
 
-def _step(text: str) -> None:
+def _print_heading(text: str) -> None:
     print(f"\n{text}", flush=True)

@@ -19,9 +19,9 @@ from mrknee.errors import MrkneeError, MrkneeWarning, OutputError
 from mrknee.files import FULL_DISK
 
 
-def status_of(verb: str, work: Callable[[], int]) -> int:
+def run_with_status(verb: str, work: Callable[[], int]) -> int:
     """Runs a verb and returns the exit status; errors and notes are printed to standard error."""
-    shown, warnings.showwarning = warnings.showwarning, _show_notes(verb)
+    previous, warnings.showwarning = warnings.showwarning, _warning_printer(verb)
     try:
         return work()
     except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
@@ -31,13 +31,15 @@ def status_of(verb: str, work: Callable[[], int]) -> int:
         print(f"mrknee {verb}: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # the system's message: no space left, permission denied, ...
-        advice = "make room, or write elsewhere" if error.errno in FULL_DISK else None
+        advice = "free disk space, or write to another disk" if error.errno in FULL_DISK else None
         file = Path(error.filename) if isinstance(error.filename, str) else None
-        told = OutputError(error.strerror or str(error), code="system", file=file, advice=advice)
-        print(f"mrknee {verb}: {told}", file=sys.stderr)
+        output_error = OutputError(
+            error.strerror or str(error), code="system", file=file, advice=advice
+        )
+        print(f"mrknee {verb}: {output_error}", file=sys.stderr)
         return 1
     finally:
-        warnings.showwarning = shown
+        warnings.showwarning = previous
 
 
 @contextmanager
@@ -58,32 +60,32 @@ def interruptible(verb: str, advice: str) -> Iterator[None]:
         terminated = True
         raise KeyboardInterrupt
 
-    may_handle = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, terminate) if may_handle else None
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, terminate) if in_main_thread else None
     try:
         yield
     except KeyboardInterrupt:
-        if may_handle:
+        if in_main_thread:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would give a traceback
-        how = "terminated" if terminated else "interrupted"
-        print(f"mrknee {verb}: {how}; {advice}", file=sys.stderr)
+        cause = "terminated" if terminated else "interrupted"
+        print(f"mrknee {verb}: {cause}; {advice}", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
     finally:
-        if may_handle:
-            signal.signal(signal.SIGTERM, before)
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, previous)
 
 
-def _show_notes(verb: str) -> Callable[..., None]:
+def _warning_printer(verb: str) -> Callable[..., None]:
     """Returns a `warnings.showwarning` that prints each warning of mrknee as a one-line note.
 
     Warnings of other libraries are shown as before.
     """
-    others = warnings.showwarning
+    previous = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:  # noqa: ANN401
         if issubclass(category, MrkneeWarning):
             print(f"mrknee {verb}: note: {message}", file=sys.stderr)
         else:
-            others(message, category, *place)
+            previous(message, category, *place)
 
     return show

@@ -24,25 +24,25 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 LOCK = ".mrknee-lock"
 """The lock file in an output folder; it is removed when its owner ends."""
 
-_HALF_WRITTEN = re.compile(r"\..+\.\d+")  # the temporary names of `whole_file`
-_LONGEST_NAME = 200  # characters of a name that are kept, so that temporary names aren't too long
+_TEMPORARY_NAME = re.compile(r"\..+\.\d+")  # of `whole_file`
+_MAX_NAME = 200  # characters of a name that are kept, so that temporary names aren't too long
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
-_held: set[int] = set()  # descriptors of the locks of this process
+_locks: set[int] = set()  # descriptors of the locks of this process
 
 
-def contents(folder: Path) -> list[Path]:
+def list_folder(folder: Path) -> list[Path]:
     """Lists a folder without its lock file; empty if there is no such folder."""
     return [p for p in folder.iterdir() if p.name != LOCK] if folder.exists() else []
 
 
-def clear_half_written(folder: Path) -> None:
+def remove_incomplete(folder: Path) -> None:
     """Removes temporary files of a killed `whole_file`; the caller must own the folder."""
     for file in folder.glob(".*"):
-        if _HALF_WRITTEN.fullmatch(file.name):
+        if _TEMPORARY_NAME.fullmatch(file.name):
             file.unlink()
 
 
-# --- whole files
+# --- atomic writing
 
 
 @contextmanager
@@ -63,8 +63,8 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         OutputError: `path` is something other than a regular file.
         OSError: an error of the system, with `path` as its file name.
     """
-    with whole_files(path, durable=durable) as (beside,):
-        yield beside
+    with whole_files(path, durable=durable) as (temporary,):
+        yield temporary
 
 
 @contextmanager
@@ -74,37 +74,38 @@ def whole_files(*paths: Path, durable: bool = True) -> Iterator[list[Path]]:
     They are replaced in the given order.
     """
     targets = [resolve_output(path) for path in paths]
-    besides = [
-        target.with_name(f".{target.name[:_LONGEST_NAME]}.{secrets.randbits(48)}")
-        for target in targets
+    temporaries = [
+        target.with_name(f".{target.name[:_MAX_NAME]}.{secrets.randbits(48)}") for target in targets
     ]
     try:
         for target in targets:
             _make_folder(target.parent)
-        yield besides
+        yield temporaries
         if durable:
-            for beside in besides:
-                _sync(beside)
-        for beside, target in zip(besides, targets, strict=True):
-            beside.replace(target)
+            for temporary in temporaries:
+                _sync(temporary)
+        for temporary, target in zip(temporaries, targets, strict=True):
+            temporary.replace(target)
         if durable:
             for folder in {target.parent for target in targets}:
                 _sync_folder(folder)
     except BaseException as error:
-        for beside in besides:
-            beside.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
-            _name(error, besides, paths)
+            _name_requested_file(error, temporaries, paths)
         raise
 
 
-def _name(error: OSError, besides: Sequence[Path], paths: Sequence[Path]) -> None:
+def _name_requested_file(
+    error: OSError, temporaries: Sequence[Path], paths: Sequence[Path]
+) -> None:
     """Replaces the temporary file name in an error by the requested one."""
-    named = {str(beside): path for beside, path in zip(besides, paths, strict=True)}
+    requested = {str(one): path for one, path in zip(temporaries, paths, strict=True)}
     if error.filename is None:
         error.filename = str(paths[0])
-    elif str(error.filename) in named:
-        error.filename = str(named[str(error.filename)])
+    elif str(error.filename) in requested:
+        error.filename = str(requested[str(error.filename)])
     error.filename2 = None
 
 
@@ -170,11 +171,11 @@ def _sync_folder(folder: Path) -> None:
 
 def _make_folder(folder: Path) -> list[Path]:
     """Creates a folder and its parents; returns the created ones, the innermost first."""
-    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for one in new:
-        _sync_folder(one.parent)
-    return new
+    for path in missing:
+        _sync_folder(path.parent)
+    return missing
 
 
 # --- exclusive access to a folder
@@ -210,11 +211,11 @@ def owned_folder(folder: Path) -> Iterator[None]:
     finally:
         if descriptor is not None:
             (folder / LOCK).unlink(missing_ok=True)
-            _held.discard(descriptor)
+            _locks.discard(descriptor)
             os.close(descriptor)
-        for one in new:
+        for created in new:
             try:
-                one.rmdir()
+                created.rmdir()
             except OSError:  # not empty
                 break
 
@@ -253,29 +254,29 @@ def _lock(folder: Path) -> int:
                 owner = os.pread(descriptor, 200, 0).decode(errors="replace")
                 os.close(descriptor)
                 raise OutputError(
-                    "another process is writing into this folder",
+                    "another process is writing to this folder",
                     code="in-use",
                     file=folder,
                     expected="one process at a time",
                     found=owner or "a process that has just started",
-                    advice="wait until that process has ended, or write into another folder",
+                    advice="wait until that process has ended, or write to another folder",
                 ) from None
             if error.errno not in _NO_LOCKS:
                 os.close(descriptor)
                 raise
             print(
-                f"note: {folder} can't be locked: make sure that no other process writes into it",
+                f"note: {folder} can't be locked: make sure that no other process writes to it",
                 file=sys.stderr,
             )
             current = True
         if current:
-            _held.add(descriptor)
-            _note_owner(descriptor)
+            _locks.add(descriptor)
+            _write_owner(descriptor)
             return descriptor
         os.close(descriptor)
 
 
-def _note_owner(descriptor: int) -> None:
+def _write_owner(descriptor: int) -> None:
     """Writes the owner into the lock file, for the error message of other processes."""
     try:
         os.truncate(descriptor, 0)
@@ -286,9 +287,9 @@ def _note_owner(descriptor: int) -> None:
 
 def _release_in_child() -> None:
     """Closes inherited descriptors in a forked process, which would otherwise keep the lock."""
-    for descriptor in _held:
+    for descriptor in _locks:
         os.close(descriptor)
-    _held.clear()
+    _locks.clear()
 
 
 if sys.platform != "win32":

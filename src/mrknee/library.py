@@ -16,7 +16,7 @@ from mrknee.exams import Dataset, open_dataset, split_of
 from mrknee.extras import data_frame
 from mrknee.files import owned_folder
 from mrknee.inference.model import Model, ModelPaths, load_model, paths_of
-from mrknee.metrics.predictions import Predictions, named_files
+from mrknee.metrics.predictions import Predictions, prediction_files
 from mrknee.outputs import check_output_file, check_output_folder
 from mrknee.run_folder import RunFolder
 
@@ -145,9 +145,9 @@ def train(
     if isinstance(data, Dataset):
         settings = {**data.opened_with, **settings}
         data = data.root
-    plain = {n: fspath(v) if isinstance(v, PathLike) else v for n, v in settings.items()}
+    changes = {n: fspath(v) if isinstance(v, PathLike) else v for n, v in settings.items()}
     check_output_folder(Path(out))
-    train_run(Path(data), Path(out), load_recipe(fspath(recipe), plain), resume=resume)
+    train_run(Path(data), Path(out), load_recipe(fspath(recipe), changes), resume=resume)
     return Run(out)
 
 
@@ -195,7 +195,7 @@ def compare(
     if out is None:
         return compare_tables(tables, root, split=split, names=names, seed=seed)
     out = Path(out)
-    files = [f for t in tables if not isinstance(t, Predictions) for f in named_files(t)]
+    files = [f for t in tables if not isinstance(t, Predictions) for f in prediction_files(t)]
     check_output_folder(out, ["comparison.json"], [*files, root])
     with owned_folder(out):
         comparison = compare_tables(tables, root, split=split, names=names, seed=seed)
@@ -273,11 +273,11 @@ def export_onnx(
     check_output_file(Path(out), [*folders, *([] if root is None else [root])])
     if len(folders) > 1:
         raise ModelError(
-            "an ensemble can't be exported as one file",
+            "an ensemble can't be exported",
             code="cannot-export",
             expected="one run folder",
             found=", ".join(map(str, folders)),
-            advice="export each model; load_model takes several files as an ensemble",
+            advice="export each model; load_model loads several files as an ensemble",
         )
     if int8 != (root is not None):
         raise SettingsError(
@@ -314,26 +314,27 @@ def validate_maps(
     split: str = "valid",
     out: str | Path | None = None,
 ) -> MapValidation:
-    """Are a model's heat maps worth anything? Measured on the exams that have a finding.
+    """Tests a model's heat maps on the exams that have a finding.
 
-    Localisation: how often the slice and the pixel with most heat lie in the lesion, against
-    chance, and how much of the positive heat does; it needs masks of the lesions, as the phantom
-    has them. Deletion: how far the logit falls without the hottest slices, against as many slices
-    drawn at random; it needs none. See docs/background/explanations.md for what they don't show.
+    Localisation: how often the slice and the pixel with most heat are in the lesion, compared with
+    chance, and which share of the positive heat is; requires masks of the lesions, such as those of
+    phantoms. Deletion: how much the logit decreases without the slices with most heat, compared
+    with the same number of random slices; requires no masks. docs/background/explanations.md
+    explains the limits of both.
 
     Args:
         model: a model, a run folder, an exported model, or an ensemble's members.
-        data: a data set, opened or its folder, with labels. Masks are read from
-            `lesions/SPLIT/FINDING/SERIES/ID.npy` in it, where they are there.
-        split: the split to explain, of a folder; an opened data set knows its own.
+        data: a data set with labels, opened or its folder. Masks are read from
+            `lesions/SPLIT/FINDING/SERIES/ID.npy` in the folder, if present.
+        split: the split to explain if `data` is a folder; ignored for an opened data set.
         out: a folder to write `maps.json` to; None writes nothing.
 
     Returns:
-        The scores by finding, with intervals and numbers of exams: `.findings`, `.table()`.
+        The scores per finding, with intervals and numbers of exams: `.findings`, `.table()`.
 
     Raises:
-        MrkneeError: no exam is known to have a finding of the model; model, exams or masks can't
-            be used; or `out` can't be written to.
+        MrkneeError: no exam is labelled with a finding of the model; model, exams or masks can't be
+            used; or `out` can't be written to.
 
     Example:
         >>> import mrknee
@@ -343,15 +344,15 @@ def validate_maps(
     """
     from mrknee.explanations.map_validation import validate_maps as validate
 
-    def made() -> MapValidation:
+    def run_validation() -> MapValidation:
         loaded = model if isinstance(model, Model) else load_model(model)
         return validate(loaded, data if isinstance(data, Dataset) else open_dataset(data, split))
 
     if out is None:
-        return made()
-    reads = [] if isinstance(model, Model) else list(paths_of(model))
-    check_output_folder(Path(out), ["maps.json"], [*reads, split_of(data, split)[0]])
+        return run_validation()
+    inputs = [] if isinstance(model, Model) else list(paths_of(model))
+    check_output_folder(Path(out), ["maps.json"], [*inputs, split_of(data, split)[0]])
     with owned_folder(Path(out)):
-        found = made()
-        found.write(Path(out) / "maps.json")
-    return found
+        result = run_validation()
+        result.write(Path(out) / "maps.json")
+    return result

@@ -18,22 +18,22 @@ from mrknee.exams.series import SERIES_FILE
 from mrknee.files import LOCK, resolve_output
 from mrknee.run_folder import MODEL_FILE, RUN_FILES, RunFolder
 
-STACKS = "*.[nN][pP][yY]"
+STACK_FILES = "*.[nN][pP][yY]"
 """Pattern of a data set's files in the folders of series."""
 
-DEEPEST = 3
+MAX_LEVELS = 3
 """Levels of folders above a file that are checked: files in epochs/*/ are 3 levels below the run's
 parent, files of a data set fewer."""
 
 
-def check_output_file(out: Path, reads: Iterable[Path | str] = ()) -> None:
+def check_output_file(out: Path, inputs: Iterable[Path | str] = ()) -> None:
     """Refuses an output file that can't or must not be written, before any work is done.
 
     Args:
         out: the file to write.
-        reads: the files and folders that are read. Their files are never replaced, by whatever
-            name, link or hard link they are given; nor are the files of a run folder or data set
-            that contains `out`. Other files in such folders may be replaced.
+        inputs: the files and folders that are read. Their files are never replaced, also if `out`
+            is another name, a link or a hard link of one; nor are the files of a run folder or data
+            set that contains `out`. Other files in such folders may be replaced.
 
     Raises:
         OutputError: `out` is a folder, a pipe, a socket, a device or a broken link; it or its
@@ -42,26 +42,27 @@ def check_output_file(out: Path, reads: Iterable[Path | str] = ()) -> None:
     target = resolve_output(out)
     _check_folder(target.parent, out)
     if target.name == LOCK:
-        _refuse(out, "another name", "the name of the lock file of output folders")
+        _cannot_write(out, "another name", "the name of the lock file of output folders")
     if target.exists() and not os.access(target, os.W_OK):
-        _refuse(out, "a file that may be replaced", _why_not(target))
+        _cannot_write(out, "a file with write permission", _write_obstacle(target))
     identity = _identity(target)
-    own = [*(one for path in reads for one in _own_files(Path(path), every_split=True))]
-    own += [one for path in [*target.parents][:DEEPEST] for one in _own_files(path)]
-    for folder, name in own:
-        if _is_one_of(target, identity, folder, name):
+    protected = [file for path in inputs for file in _protected_files(Path(path), every_split=True)]
+    for parent in [*target.parents][:MAX_LEVELS]:
+        protected += _protected_files(parent)
+    for folder, name in protected:
+        if _matches(target, identity, folder, name):
             raise OutputError(
                 "the output would replace an input, or a file of a run or a data set",
                 code="would-replace",
                 file=out,
-                expected="a new file, or one that can be replaced without loss",
+                expected="a new file, or one that is no input and belongs to no run or data set",
                 found=f"{name} in {folder}",
                 advice="write to another file or folder",
             )
 
 
 def check_output_folder(
-    out: Path, names: Iterable[str] = (), reads: Iterable[Path | str] = ()
+    out: Path, names: Iterable[str] = (), inputs: Iterable[Path | str] = ()
 ) -> None:
     """Refuses an output folder that can't be written to, before any work is done.
 
@@ -69,17 +70,17 @@ def check_output_folder(
         out: the folder to write into; it may not exist yet.
         names: files that will be written there, checked by `check_output_file`; `*` stands for
             unknown parts of names, which are checked for existing files.
-        reads: the files and folders that are read.
+        inputs: the files and folders that are read.
 
     Raises:
         OutputError: `out` is not a folder or is below a file; it is write-protected; or one of the
             files must not be replaced.
     """
     _check_folder(out, out)
-    reads = list(reads)
+    inputs = list(inputs)
     for name in names:
         for file in out.glob(name) if "*" in name else [out / name]:
-            check_output_file(file, reads)
+            check_output_file(file, inputs)
 
 
 def _check_folder(folder: Path, out: Path) -> None:
@@ -92,27 +93,30 @@ def _check_folder(folder: Path, out: Path) -> None:
         is_folder, exists = nearest.is_dir(), nearest.exists()
         may_write = os.access(nearest, os.W_OK | os.X_OK)
     except (OSError, ValueError) as error:  # an invalid file name
-        _refuse(out, "a valid file name", getattr(error, "strerror", None) or str(error))
+        _cannot_write(out, "a valid file name", getattr(error, "strerror", None) or str(error))
     if not is_folder:
         kind = "a file" if exists else "a broken link"
-        _refuse(out, "a folder", f"{nearest}, {kind}")
+        _cannot_write(out, "a folder", f"{nearest}, {kind}")
     if not may_write:
-        _refuse(out, "a folder that can be written to", f"{nearest}: {_why_not(nearest)}")
+        _cannot_write(
+            out, "a folder with write permission", f"{nearest}: {_write_obstacle(nearest)}"
+        )
 
 
-def _why_not(path: Path) -> str:
+def _write_obstacle(path: Path) -> str:
+    """Returns why a path is write-protected."""
     if hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY:
         return "a read-only file system"
     return "no permission to write"
 
 
-def _refuse(out: Path, expected: str, found: str) -> NoReturn:
+def _cannot_write(out: Path, expected: str, found: str) -> NoReturn:
     raise OutputError(
         "the output can't be written", code="cannot-write", file=out, expected=expected, found=found
     )
 
 
-def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path, str]]:
+def _protected_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path, str]]:
     """Yields the files that belong to a path, as pairs of folder and file name pattern."""
     if not path.is_dir():
         yield path.parent, escape(path.name)
@@ -130,7 +134,7 @@ def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path,
         patterns += [f"{escape(s.name)}-*.csv" for s in splits]
     for folder in (path, *splits):
         if has_series(folder):
-            yield from ((inside, STACKS) for inside in series_folders(folder).values())
+            yield from ((inside, STACK_FILES) for inside in series_folders(folder).values())
     for pattern in patterns:
         above, _, name = pattern.rpartition("/")
         for folder in path.glob(above) if above else [path]:
@@ -138,10 +142,10 @@ def _own_files(path: Path, *, every_split: bool = False) -> Iterator[tuple[Path,
                 yield folder, name
 
 
-def _is_one_of(target: Path, identity: tuple[int, int] | None, folder: Path, pattern: str) -> bool:
+def _matches(target: Path, identity: tuple[int, int] | None, folder: Path, pattern: str) -> bool:
     """Returns whether a file is, or would become, one in a folder that matches a pattern."""
-    inside = _identity(target.parent)  # not by path: a folder can be mounted at several places
-    if inside and inside == _identity(folder) and fnmatchcase(target.name, pattern):
+    parent = _identity(target.parent)  # not by path: a folder can be mounted at several places
+    if parent and parent == _identity(folder) and fnmatchcase(target.name, pattern):
         return True
     if identity is None:
         return False
@@ -155,7 +159,7 @@ def _is_one_of(target: Path, identity: tuple[int, int] | None, folder: Path, pat
 def _identity(file: Path) -> tuple[int, int] | None:
     """Returns the device and inode of a file, which identify it; None if it doesn't exist."""
     try:
-        found = os.stat(file)  # noqa: PTH116  # follows links, as reading does
+        status = os.stat(file)  # noqa: PTH116  # follows links, as reading does
     except (OSError, ValueError):
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

@@ -19,7 +19,7 @@ import torch
 
 from mrknee.errors import DataError, OutputError, SettingsError
 from mrknee.exams import MRNET_FINDINGS
-from mrknee.files import clear_half_written, contents, owned_folder, whole_file
+from mrknee.files import list_folder, owned_folder, remove_incomplete, whole_file
 from mrknee.library import check_dataset, compare, train
 from mrknee.metrics.predictions import Predictions
 from mrknee.outputs import check_output_folder
@@ -59,7 +59,7 @@ SMOKE = {
 }
 """Settings that reduce each training run to seconds."""
 
-CLAIM = "protocol.json"
+PROTOCOL_FILE = "protocol.json"
 """Name of the file that identifies the protocol of an output folder."""
 
 Step = tuple[Path, str, Callable[[], str]]
@@ -88,21 +88,21 @@ def run_protocol(data: str | Path, out: str | Path, *, smoke: bool = False) -> N
     data, out = Path(data), Path(out)
     check_output_folder(out)
     with owned_folder(out):
-        _refuse_other_folder(out, smoke=smoke)
-        clear_half_written(out)
-        _check_and_claim(data, out, smoke=smoke)
+        _check_folder(out, smoke=smoke)
+        remove_incomplete(out)
+        _prepare_folder(data, out, smoke=smoke)
         steps = list(_steps(data, out, smoke=smoke))
         started = time.monotonic()
-        _say(out, f"{datetime.now():%Y-%m-%d %H:%M:%S}, {len(steps)} steps")
-        for number, (folder, what, work) in enumerate(steps, start=1):
-            taken = timedelta(seconds=int(time.monotonic() - started))
+        _log(out, f"{datetime.now():%Y-%m-%d %H:%M:%S}, {len(steps)} steps")
+        for number, (folder, activity, work) in enumerate(steps, start=1):
+            elapsed = timedelta(seconds=int(time.monotonic() - started))
             name = folder.relative_to(out)
-            _say(out, f"step {number} of {len(steps)}, after {taken}: {name}, {what}")
-            _say(out, work())
-        _say(out, _summary(out, smoke=smoke))
+            _log(out, f"step {number} of {len(steps)}, after {elapsed}: {name}, {activity}")
+            _log(out, work())
+        _log(out, _summary(out, smoke=smoke))
 
 
-def _facts(*, smoke: bool) -> dict[str, Any]:
+def _description(*, smoke: bool) -> dict[str, Any]:
     """Returns the description of the protocol that is stored in its output folder.
 
     It distinguishes the full from the smoke protocol, and both from those of other versions.
@@ -116,33 +116,34 @@ def _facts(*, smoke: bool) -> dict[str, Any]:
     }
 
 
-def _refuse_other_folder(out: Path, *, smoke: bool) -> None:
-    claim = out / CLAIM
-    others = sorted(file.name for file in contents(out) if not file.name.startswith("."))
-    if not claim.exists() and others:
+def _check_folder(out: Path, *, smoke: bool) -> None:
+    """Raises an error if the output folder contains something else, or another protocol."""
+    file = out / PROTOCOL_FILE
+    names = sorted(path.name for path in list_folder(out) if not path.name.startswith("."))
+    if not file.exists() and names:
         raise OutputError(
             "the folder is not empty",
             code="not-empty",
             file=out,
-            expected="a new or empty folder, or one that mrknee protocol has begun",
-            found=", ".join(others[:5]) + (", ..." if len(others) > 5 else ""),
-            advice="name another folder",
+            expected="a new or empty folder, or the output of an interrupted mrknee protocol",
+            found=", ".join(names[:5]) + (", ..." if len(names) > 5 else ""),
+            advice="use another folder",
         )
-    before = read_json(claim, "description of the protocol") if others else _facts(smoke=smoke)
-    if before != _facts(smoke=smoke):
+    before = read_json(file, "description of the protocol") if names else _description(smoke=smoke)
+    if before != _description(smoke=smoke):
         kinds = {"the full protocol": False, "the smoke protocol (--smoke)": True}
-        known = [name for name, kind in kinds.items() if before == _facts(smoke=kind)]
+        known = [name for name, kind in kinds.items() if before == _description(smoke=kind)]
         raise SettingsError(
             "the folder belongs to another protocol",
             code="other-settings",
-            file=claim,
+            file=file,
             expected="".join(name for name, kind in kinds.items() if kind == smoke),
             found="".join(known) or "seeds, settings or systems of another version of mrknee",
-            advice="start it as it was begun, or name another folder",
+            advice="start it with the same options as before, or use another folder",
         )
 
 
-def _check_and_claim(data: Path, out: Path, *, smoke: bool) -> None:
+def _prepare_folder(data: Path, out: Path, *, smoke: bool) -> None:
     """Checks the data set, also against that of an earlier call, and writes the protocol's files.
 
     The files are the description of the protocol, the record of the data, and the check's result.
@@ -155,50 +156,52 @@ def _check_and_claim(data: Path, out: Path, *, smoke: bool) -> None:
             code="faulty-data",
             file=data,
             expected="a data set in which `mrknee check` finds no error",
-            found=f"{len(checkup.errors)}, listed above",
+            found=f"errors: {len(checkup.errors)} (listed above)",
         )
     for split in ("train", "valid"):
         labels = checkup.splits[split].labels if split in checkup.splits else {}
-        if lacking := [finding for finding in MRNET_FINDINGS if finding not in labels]:
+        if missing := [finding for finding in MRNET_FINDINGS if finding not in labels]:
             raise DataError(
-                f"the protocol needs labels of {', '.join(MRNET_FINDINGS)} in train and valid",
+                f"the protocol requires labels of {', '.join(MRNET_FINDINGS)} in train and valid",
                 code="no-labels",
-                file=data / f"{split}-{lacking[0]}.csv",
+                file=data / f"{split}-{missing[0]}.csv",
                 expected="a label file",
             )
-    recipe = load_recipe("reference", _facts(smoke=smoke)["settings"])
+    recipe = load_recipe("reference", _description(smoke=smoke)["settings"])
     record, before = record_data(split_exams(data, recipe)), read_record(out)
     if before is not None:
         found = describe_changes(before, record)
         if before["exams"].keys() != record["exams"].keys():
-            found.append(f"{len(record['exams'])} exams, other than the {len(before['exams'])}")
+            found.append(
+                f"{len(record['exams'])} exams, not the {len(before['exams'])} of the first start"
+            )
         if found:
             raise DataError(
                 "the folder belongs to another data set",
                 code="other-exams",
                 file=out,
-                expected="the exams and labels that it was begun with",
+                expected="the same exams and labels as at the first start",
                 found="; ".join(found),
-                advice="name another folder",
+                advice="use another folder",
             )
     texts = {
-        CLAIM: json.dumps(_facts(smoke=smoke), indent=2) + "\n",
+        PROTOCOL_FILE: json.dumps(_description(smoke=smoke), indent=2) + "\n",
         RunFolder(out).data.name: to_json(before or record),
         "check.json": checkup.to_json(),
     }
     for name, text in texts.items():
-        with whole_file(out / name) as beside:
-            beside.write_text(text, encoding="utf-8")
+        with whole_file(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
     seeds = SMOKE_SEEDS if smoke else SEEDS
 
-    def runs(systems: Sequence[str], *seeds: int) -> list[Path]:
+    def run_folders(systems: Sequence[str], *seeds: int) -> list[Path]:
         return [out / system / f"seed{seed}" for seed in seeds for system in systems]
 
-    def page(folder: Path, of: Sequence[Path], against: Sequence[Path] = ()) -> Step:
-        return folder, "evaluating", partial(_evaluate, data, folder, of, against)
+    def evaluation(folder: Path, runs: Sequence[Path], against: Sequence[Path] = ()) -> Step:
+        return folder, "evaluating", partial(_evaluate, data, folder, runs, against)
 
     def comparison(name: str, models: Mapping[str, Sequence[Path]]) -> Step:
         folder = out / "comparison" / name
@@ -206,19 +209,19 @@ def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
 
     for seed in seeds:
         for system, (recipe, changed) in SYSTEMS.items():
-            (run,) = runs([system], seed)
-            settings = {**_facts(smoke=smoke)["settings"], **changed, "seed": seed}
+            (run,) = run_folders([system], seed)
+            settings = {**_description(smoke=smoke)["settings"], **changed, "seed": seed}
             yield run, "training", partial(_train, data, run, recipe, settings)
         for system in SYSTEMS:
-            (run,) = runs([system], seed)
-            singles = runs(COMPARED["singles"], seed) if system == "reference" else ()
-            yield page(run / "report", [run], singles)
-    models = {name: runs(systems, *seeds) for name, systems in COMPARED.items()}
-    yield page(out / "report", models["reference"], models["singles"])
+            (run,) = run_folders([system], seed)
+            singles = run_folders(COMPARED["singles"], seed) if system == "reference" else ()
+            yield evaluation(run / "report", [run], singles)
+    models = {name: run_folders(systems, *seeds) for name, systems in COMPARED.items()}
+    yield evaluation(out / "report", models["reference"], models["singles"])
     yield comparison("systems", models)
     for name, systems in COMPARED.items() if len(seeds) > 1 else ():
-        each = {f"{name}, seed {seed}": runs(systems, seed) for seed in seeds}
-        yield comparison(f"seeds-{name}", each)
+        by_seed = {f"{name}, seed {seed}": run_folders(systems, seed) for seed in seeds}
+        yield comparison(f"seeds-{name}", by_seed)
 
 
 def _train(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> str:
@@ -232,7 +235,7 @@ def _train(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> s
 
 def _evaluate(data: Path, folder: Path, runs: Sequence[Path], against: Sequence[Path]) -> str:
     if _is_current(folder / "report.html", [*runs, *against]):
-        return "written before"
+        return "up to date"
     other = _predictions(against) if against else None
     model = runs[0] if len(runs) == 1 else None
     return evaluate(_predictions(runs), data, folder, model=model, against=other).table()
@@ -242,9 +245,9 @@ def _compare(data: Path, folder: Path, models: Mapping[str, Sequence[Path]]) -> 
     text = folder / "comparison.txt"  # the last file written
     if not _is_current(text, [run for runs in models.values() for run in runs]):
         first, second, *others = map(_predictions, models.values())
-        found = compare(first, second, data, others=others, names=list(models), out=folder)
-        with whole_file(text) as beside:
-            beside.write_text(found.table(), encoding="utf-8")
+        comparison = compare(first, second, data, others=others, names=list(models), out=folder)
+        with whole_file(text) as temporary:
+            temporary.write_text(comparison.table(), encoding="utf-8")
     return text.read_text(encoding="utf-8")
 
 
@@ -264,7 +267,7 @@ def _is_current(file: Path, runs: Sequence[Path]) -> bool:
     )
 
 
-def _say(out: Path, text: str) -> None:
+def _log(out: Path, text: str) -> None:
     """Prints a text and appends it to `log.txt`."""
     report(text)
     with (out / "log.txt").open("a", encoding="utf-8") as log:
@@ -272,11 +275,11 @@ def _say(out: Path, text: str) -> None:
 
 
 def _summary(out: Path, *, smoke: bool) -> str:
-    seeds = "" if smoke else "\n  comparison/seeds-*/                what differs between seeds"
-    end = "\nThis was the smoke test: its numbers mean nothing." if smoke else ""
+    seeds = "" if smoke else "\n  comparison/seeds-*/                differences between seeds"
+    end = "\nThis was the smoke test: its results are meaningless." if smoke else ""
     return f"""complete; in {out}:
-  report/report.html                 the multi-task network, mean of its seeds, against the
-                                     single-finding networks: open this first
-  NAME/seedN/report/report.html      each network's own page
-  comparison/systems/comparison.txt  what differs between the systems, tested{seeds}
-  check.json  log.txt                what the data set holds; what was printed{end}"""
+  report/report.html                 main report: the multi-task network (mean of its seeds),
+                                     compared with the single-finding networks
+  NAME/seedN/report/report.html      report of each network
+  comparison/systems/comparison.txt  tests of the differences between systems{seeds}
+  check.json  log.txt                contents and problems of the data set; printed output{end}"""

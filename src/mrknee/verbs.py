@@ -1,6 +1,7 @@
-"""The verbs of the command line: one short function each; the rest is imported inside it.
+"""The verbs of the command line, one function per verb.
 
-A function's parameters are the verb's arguments (`command_line`), its docstring is the help.
+The parameters of a function are the arguments of the verb (`command_line`), its docstring is the
+help. Everything else is imported inside the functions, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -12,55 +13,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from mrknee.errors import DataError
+from mrknee.notice import RESEARCH_USE_ONLY
 
 if TYPE_CHECKING:
     from mrknee.exams import Remark
 
 ModelPaths = Annotated[
     tuple[Path, ...],
-    "a run folder, or an ONNX file that export wrote; several with commas between are an ensemble, "
-    "the mean of their probabilities",
+    "a run folder or an exported ONNX file; several, separated by commas, are an ensemble (mean of "
+    "their probabilities)",
 ]
 ExamsFolder = Annotated[
     Path,
-    "a data set's folder (one split of it is read), or a folder with axial/, coronal/ and "
-    "sagittal/ inside",
+    "the folder of a data set (one split is read), or a folder that contains axial/, coronal/ and "
+    "sagittal/",
 ]
-DataFolder = Annotated[Path, "the data set's folder"]
-LabelledData = Annotated[Path, "the data set's folder, with {split}-<finding>.csv inside"]
+DataFolder = Annotated[Path, "the folder of a data set"]
+LabelledData = Annotated[Path, "the folder of a data set with label files {split}-<finding>.csv"]
 SeriesFile = Annotated[
-    Path | None, "a list of other series than MRNet's: name,plane,weighting,fat_suppressed"
+    Path | None, "CSV file of series other than MRNet's: name,plane,weighting,fat_suppressed"
 ]
-AllowMissing = Annotated[bool, "take exams that lack series too; one has to be there"]
+AllowMissing = Annotated[bool, "accept exams with missing series; at least one must be present"]
 AxesOrder = Annotated[
     str | None,
-    "the order of the files' axes where it is not slices,rows,cols, such as rows,cols,slices; if "
-    "not given, stacks that seem to be in another order are refused",
+    "order of the axes in the files if not slices,rows,cols, such as rows,cols,slices; if not "
+    "given, stacks that appear to have another order are refused",
 ]
-Split = Annotated[str, "which split of a data set"]
-Threads = Annotated[int | None, "processor threads to compute with; all cores, if not given"]
+Split = Annotated[str, "the split of the data set to read"]
+Threads = Annotated[int | None, "number of processor threads; all cores if not given"]
 Runtime = Annotated[
     Literal["onnxruntime", "openvino", "openvino-bf16"] | None,
-    "what computes an ONNX file: onnxruntime, openvino (an extra), or openvino-bf16 (faster, less "
-    "exact); onnxruntime, if not given",
+    "runtime for ONNX files: onnxruntime (if not given), openvino (an extra), or openvino-bf16 "
+    "(faster, less accurate)",
 ]
 PrintJson = Annotated[bool, "print JSON instead of a table"]
 
 
 def phantom(
-    out: Annotated[Path, "the data set's folder"],
+    out: Annotated[Path, "the folder of the data set to write"],
     *,
-    train: Annotated[int, "how many training exams"],
-    valid: Annotated[int, "how many validation exams; their ids continue after train's"],
-    seed: Annotated[int, "the same seed writes the same bytes"] = 0,
+    train: Annotated[int, "number of training exams"],
+    valid: Annotated[int, "number of validation exams; their ids follow the training exams' ids"],
+    seed: Annotated[int, "random seed; the same seed gives identical files"] = 0,
     size: Annotated[int, "rows and columns of a slice, in pixels"] = 256,
     slice_factor: Annotated[
-        float, "factor on MRNet's slice counts, 0.2 to 1, for smaller and faster sets"
+        float, "factor on MRNet's numbers of slices, 0.2 to 1, for smaller data sets"
     ] = 1.0,
     series: SeriesFile = None,
 ) -> None:
-    """Writes a data set of synthetic knees with known lesions, in the MRNet layout."""
-    _refuse_file(out)
+    """Writes a data set of synthetic knees with known lesions, in MRNet's layout."""
+    _check_output_folder(out)
     from mrknee.exams import MRNET_SERIES, read_series_file
     from mrknee.sources.phantom.cohort import write_cohort
 
@@ -77,23 +79,23 @@ def phantom(
 
 
 def import_(
-    source: Annotated[Path, "a folder of any depth, a zip, a DICOMDIR, or a file"],
-    out: Annotated[Path, "a folder; OUT/{series}/NNNN.npy and OUT/import.json are written there"],
+    source: Annotated[Path, "a folder (searched recursively), a zip file, a DICOMDIR, or a file"],
+    out: Annotated[Path, "the output folder, for {series}/NNNN.npy and import.json"],
     *,
     series: SeriesFile = None,
     allow_missing_plane: AllowMissing = False,
     any_body_part: Annotated[
-        bool, "take series as a knee's even if BodyPartExamined names another part"
+        bool, "accept series as of a knee even if BodyPartExamined names another part"
     ] = False,
     choose: Annotated[
-        list[str] | None, "series=SeriesInstanceUID ...: these, whatever the rule would choose"
+        list[str] | None, "series=SeriesInstanceUID ...: use these instead of the rules' choice"
     ] = None,
     keep_map: Annotated[
-        Path | None, "a file outside OUT to write ids and identifiers to, readable by you only"
+        Path | None, "file outside OUT for each id's original identifiers, readable only by you"
     ] = None,
 ) -> int:
-    """Turns DICOM or NIfTI studies into exams, free of names; exit status 1 if one was refused."""
-    _refuse_file(out)
+    """Converts DICOM or NIfTI studies to exams without patient data; status 1 if any is refused."""
+    _check_output_folder(out)
     from mrknee.exams import MRNET_SERIES, read_series_file
     from mrknee.outputs import check_output_file
     from mrknee.sources.clinical.importing import import_exams
@@ -112,7 +114,7 @@ def import_(
     )
     print(imported.table())
     count = sum(exam["imported"] for exam in imported.exams.values())
-    print(f"wrote {count} of {len(imported.exams)} exams, and import.json, which says why")
+    print(f"wrote {count} of {len(imported.exams)} exams, and import.json with the reasons")
     return 0 if imported.complete else 1
 
 
@@ -120,14 +122,14 @@ def predict(
     model: ModelPaths,
     exams: ExamsFolder,
     *,
-    out: Annotated[Path, "the CSV to write: exam,<finding>,..."],
+    out: Annotated[Path, "the CSV file to write: exam,<finding>,..."],
     split: Split = "valid",
     allow_missing_plane: AllowMissing = False,
     axes: AxesOrder = None,
     threads: Threads = None,
     runtime: Runtime = None,
 ) -> None:
-    """Reads exams with a trained model and writes one probability per exam and finding."""
+    """Predicts one probability per exam and finding with a trained model."""
     from mrknee.metrics.predictions import remarks_file
     from mrknee.outputs import check_output_file
 
@@ -140,45 +142,45 @@ def predict(
     folder = open_dataset(
         exams, split, labels=False, allow_missing_plane=allow_missing_plane, axes=axes
     )
-    _warn_of_unread("predict", folder.unread)
+    _print_unread("predict", folder.unread)
     predictions = predictor.predict(folder)
     predictions.write(out)
-    _warn_of_remarks("predict", predictions.remarks, predictions.write_remarks(out))
-    print(f"wrote {len(predictions.ids)} exams, {', '.join(predictions.findings)}, to {out}")
+    _print_remarks("predict", predictions.remarks, predictions.write_remarks(out))
+    print(f"wrote {', '.join(predictions.findings)} of {len(predictions.ids)} exams to {out}")
     for finding, reason in predictor.uncalibrated.items():
         print(f"{finding}: {reason}")
-    print("research use only: these numbers are not a diagnosis")
+    print(RESEARCH_USE_ONLY)
 
 
 def submit(
     model: ModelPaths,
-    paths: Annotated[Path, "headerless CSV, three lines per exam: .../{plane}/{id}.npy"],
+    paths: Annotated[Path, "list of files, three lines per exam: .../{plane}/{id}.npy"],
     predictions: Annotated[
-        Path, "the headerless CSV to write, a line per exam, in the list's order"
+        Path, "the CSV file to write, without a header: abnormal,acl,meniscus per exam of the list"
     ],
     *,
     axes: AxesOrder = None,
     threads: Threads = None,
     runtime: Runtime = None,
 ) -> None:
-    """The MRNet competition's interface: a list of .npy paths in, abnormal,acl,meniscus out."""
+    """Predicts as the MRNet competition requires: a list of .npy files in, a CSV file out."""
     from mrknee.metrics.predictions import remarks_file
     from mrknee.outputs import check_output_file
     from mrknee.untrusted import read_text
 
-    listed = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
-    reads: list[Path | str] = [*model, paths, *filter(None, (line.strip() for line in listed))]
+    lines = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
+    inputs: list[Path | str] = [*model, paths, *filter(None, (line.strip() for line in lines))]
     for file in (predictions, remarks_file(predictions)):
-        check_output_file(file, reads)
+        check_output_file(file, inputs)
     from mrknee.inference.submission import predict_listed, write_submission
 
-    read = predict_listed(model, paths, threads=threads, runtime=runtime, axes=axes)
-    _warn_of_remarks("submit", read.remarks, write_submission(read, predictions))
-    print(f"wrote {len(read.ids)} exams to {predictions}")
+    predicted = predict_listed(model, paths, threads=threads, runtime=runtime, axes=axes)
+    _print_remarks("submit", predicted.remarks, write_submission(predicted, predictions))
+    print(f"wrote {len(predicted.ids)} exams to {predictions}")
 
 
 def check(data: DataFolder, *, axes: AxesOrder = None, json: PrintJson = False) -> int:
-    """Lists what is wrong with a data set; exit status 1 when something is an error."""
+    """Lists the problems of a data set; exit status 1 if there is an error."""
     from mrknee.library import check_dataset
 
     checkup = check_dataset(data, axes=axes)
@@ -189,31 +191,29 @@ def check(data: DataFolder, *, axes: AxesOrder = None, json: PrintJson = False) 
 def evaluate(
     predictions: Annotated[
         str,
-        "what predict wrote; several files with commas between are one model, the mean of those "
-        "that have a finding",
+        "a table written by predict; several, separated by commas, are one model (per finding, the "
+        "mean of the tables that contain it)",
     ],
     data: LabelledData,
     *,
-    out: Annotated[Path, "a folder; scorecard.json and report.html are written there"],
-    split: Annotated[str, "the split that was predicted"] = "valid",
+    out: Annotated[Path, "the output folder, for scorecard.json and report.html"],
+    split: Annotated[str, "the predicted split"] = "valid",
     model: Annotated[
         tuple[Path, ...] | None,
-        "the run folder, or exported model, that made the predictions (several with commas "
-        "between: an ensemble); adds operating points, where the split came from, and heat maps of "
-        "the worst failures",
+        "the run folder or exported file of the model (several, separated by commas: an ensemble); "
+        "adds operating points, the origin of the split, and heat maps of the largest errors",
     ] = None,
     against: Annotated[
         str | None,
-        "a second model's predictions, for example of single-finding networks, compared in the "
-        "page",
+        "predictions of a second model, such as single-finding networks, to compare in the report",
     ] = None,
     prevalence: Annotated[
         dict[str, float] | None,
-        "finding=share,...: PPV, NPV and calibration also at these prevalences",
+        "finding=share,...: also compute PPV, NPV and calibration at these prevalences",
     ] = None,
     axes: AxesOrder = None,
 ) -> None:
-    """Holds predictions against labels: a scorecard, and a page on how good and how sure."""
+    """Scores predictions against labels: a scorecard and a report, with 95 % intervals."""
     from mrknee.reports.evaluation import evaluate as evaluate_predictions
 
     card = evaluate_predictions(
@@ -233,22 +233,22 @@ def evaluate(
 def compare(
     predictions: Annotated[
         list[str],
-        "two or more tables that predict wrote; files with commas between are one model, the mean "
-        "of those that have a finding",
+        "two or more tables written by predict; tables separated by commas are one model (per "
+        "finding, the mean of the tables that contain it)",
     ],
     data: LabelledData,
     *,
-    out: Annotated[Path, "a folder; comparison.json is written there"] = Path("comparison"),
-    split: Annotated[str, "the split that was predicted"] = "valid",
+    out: Annotated[Path, "the output folder, for comparison.json"] = Path("comparison"),
+    split: Annotated[str, "the predicted split"] = "valid",
 ) -> None:
-    """Do models differ? Paired tests on the same exams, every model against the first."""
+    """Compares models on the same exams with paired tests, each model with the first."""
     from mrknee.library import compare as compare_models
 
     if len(predictions) < 2:
         raise DataError(
-            "one table can't be compared",
+            "only one table of predictions was given",
             code="compare",
-            expected="two tables of predictions or more, and the data set's folder",
+            expected="at least two tables of predictions, and the folder of the data set",
             found=", ".join(predictions),
         )
     first, second, *others = predictions
@@ -261,11 +261,11 @@ def explain(
     model: ModelPaths,
     exams: ExamsFolder,
     *,
-    exam: Annotated[str, "the exam's id"],
+    exam: Annotated[str, "id of the exam"],
     out: Annotated[
         Path,
-        "a folder; index.html, contact-<finding>.png, explanation.npz and explanation.json are "
-        "written there",
+        "the output folder, for index.html, contact-<finding>.png, explanation.npz and "
+        "explanation.json",
     ],
     split: Split = "valid",
     allow_missing_plane: AllowMissing = False,
@@ -273,11 +273,11 @@ def explain(
     threads: Threads = None,
     runtime: Runtime = None,
 ) -> None:
-    """Why: heat maps, slice scores and series' shares that add up to each finding's logit."""
+    """Explains an exam: heat maps, slice scores and shares of series, which sum to each logit."""
     from mrknee.reports.exam_page import explain_exam
     from mrknee.reports.pictures import slice_in_words
 
-    explained = explain_exam(
+    explanation = explain_exam(
         model,
         exams,
         exam,
@@ -288,28 +288,28 @@ def explain(
         threads=threads,
         runtime=runtime,
     )
-    numbers = zip(explained.findings, explained.probabilities, explained.logits, strict=True)
+    numbers = zip(explanation.findings, explanation.probabilities, explanation.logits, strict=True)
     for name, probability, logit in numbers:
-        words = slice_in_words(explained, name, raising=bool(logit >= 0))
-        reason = explained.uncalibrated.get(name)
-        mark = "" if reason is None else f" ({reason})"
-        print(f"{name}: probability {probability:.3f}{mark}; {words}")
-    _warn_of_remarks("explain", {exam: explained.remarks} if explained.remarks else {}, None)
+        slice_text = slice_in_words(explanation, name, raising=bool(logit >= 0))
+        reason = explanation.uncalibrated.get(name)
+        note = "" if reason is None else f" ({reason})"
+        print(f"{name}: probability {probability:.3f}{note}; {slice_text}")
+    _print_remarks("explain", {exam: explanation.remarks} if explanation.remarks else {}, None)
     print(f"wrote {out / 'index.html'}")
-    print("research use only: these numbers are not a diagnosis")
+    print(RESEARCH_USE_ONLY)
 
 
 def validate_maps(
     model: ModelPaths,
     data: Annotated[
-        Path, "the data set's folder, with labels, and with masks of lesions if they are known"
+        Path, "the folder of a data set with labels and, if known, with masks of the lesions"
     ],
     *,
-    out: Annotated[Path, "a folder; maps.json is written there"],
+    out: Annotated[Path, "the output folder, for maps.json"],
     split: Annotated[str, "the split to explain"] = "valid",
 ) -> None:
-    """Tests heat maps: against known lesions, and by leaving out the hottest slices."""
-    _refuse_file(out)
+    """Tests heat maps: compares them with known lesions, and removes the slices with most heat."""
+    _check_output_folder(out)
     from mrknee.library import validate_maps as validate
 
     print(validate(model, data, split=split, out=out))
@@ -321,27 +321,23 @@ def export(
     *,
     out: Annotated[
         Path,
-        "the file to write, such as model.onnx; predict, submit, explain and evaluate take it in "
-        "place of the run folder",
+        "the file to write, such as model.onnx; other commands accept it instead of the run folder",
     ],
     int8: Annotated[
-        bool, "compute the encoders in 8 bits: smaller, faster, and less exact"
+        bool, "quantise the encoders to 8 bits: smaller, faster, and less accurate"
     ] = False,
     data: Annotated[
-        Path | None, "with --int8, a data set's folder: scales come from its training exams"
+        Path | None, "with --int8: a data set whose training exams determine the scales"
     ] = None,
     split: Annotated[
-        str, "with --int8, its labelled split that AUCs before and after are compared on"
+        str, "with --int8: the labelled split on which AUCs before and after are compared"
     ] = "valid",
-    auc_limit: Annotated[
-        float, "with --int8, refuse if a finding's AUC falls by more than this"
-    ] = 0.005,
+    auc_limit: Annotated[float, "with --int8: the maximum decrease of a finding's AUC"] = 0.005,
 ) -> None:
-    """Writes a trained model as one ONNX file that reads exams anywhere, without torch."""
+    """Exports a trained model as one ONNX file, which predicts without torch."""
     from mrknee.library import export_onnx
 
-    found = export_onnx(model, out, int8=int8, data=data, split=split, auc_limit=auc_limit)
-    print(found)
+    print(export_onnx(model, out, int8=int8, data=data, split=split, auc_limit=auc_limit))
     print(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB")
 
 
@@ -349,25 +345,23 @@ def serve(
     model: ModelPaths,
     *,
     host: Annotated[
-        str, "the address to listen at; whoever reaches it can use it, without a password"
+        str, "address to listen on; everyone who can reach it can use the service, no password"
     ] = "127.0.0.1",
-    port: Annotated[int, "the port to listen at; 0 takes any free one"] = 8000,
-    root_path: Annotated[
-        str | None, "the path of a proxy that the service is below, such as /knee"
-    ] = None,
+    port: Annotated[int, "port to listen on; 0: any free port"] = 8000,
+    root_path: Annotated[str | None, "path of the service behind a proxy, such as /knee"] = None,
     allowed_host: Annotated[
-        list[str] | None, "names that clients or a proxy ask under, beside --host and localhost"
+        list[str] | None, "host names used by clients or a proxy, besides --host and localhost"
     ] = None,
     audit_log: Annotated[
         Path | None,
-        "a file that gets one line of JSON per exam, without pixels; none, if not given",
+        "log file with one line of JSON per exam, without pixels; none if not given",
     ] = None,
     allow_missing_plane: AllowMissing = False,
     axes: AxesOrder = None,
     threads: Threads = None,
     runtime: Runtime = None,
 ) -> None:
-    """Reads and explains one exam per request, over HTTP, until it is told to end."""
+    """Predicts and explains one exam per HTTP request, until terminated."""
     from mrknee.server.serving import serve as serve_model
 
     serve_model(
@@ -385,7 +379,7 @@ def serve(
 
 
 def encoders(*, json: PrintJson = False) -> None:
-    """Lists the encoders known by name; any other name that timm knows works too."""
+    """Lists the encoders in the catalogue; any other model name of timm works too."""
     from mrknee.library import list_encoders
 
     table = list_encoders()
@@ -394,11 +388,11 @@ def encoders(*, json: PrintJson = False) -> None:
 
 def demo(
     *,
-    out: Annotated[Path, "the folder to write to"] = Path("demo"),
-    seed: Annotated[int, "of the knees and of the training"] = 0,
+    out: Annotated[Path, "the output folder"] = Path("demo"),
+    seed: Annotated[int, "random seed of the knees and of the training"] = 0,
 ) -> None:
-    """Synthetic knees, one network for three findings, predictions and AUCs, in minutes."""
-    _refuse_file(out)
+    """Trains and evaluates one network on synthetic knees, in minutes."""
+    _check_output_folder(out)
     from mrknee.demo import run_demo
     from mrknee.files import owned_folder
 
@@ -407,28 +401,28 @@ def demo(
 
 
 def protocol(
-    data: Annotated[Path, "MRNet's folder, or a data set of its layout and findings"],
+    data: Annotated[Path, "MRNet's folder, or a data set with the same layout and findings"],
     out: Annotated[
-        Path, "the folder to write: new, or of an earlier start with the same data and options"
+        Path, "the output folder: new, or of an earlier start with the same data and options"
     ],
     *,
     smoke: Annotated[
-        bool, "the same steps in minutes, with tiny networks and one seed; the numbers mean nothing"
+        bool, "run all steps in minutes, with tiny networks and one seed; results are meaningless"
     ] = False,
 ) -> None:
-    """Trains, evaluates and compares fifteen networks on MRNet; can be stopped and continued."""
-    _refuse_file(out)
+    """Trains, evaluates and compares fifteen networks on MRNet; continues if interrupted."""
+    _check_output_folder(out)
     from mrknee.protocol import run_protocol
 
     run_protocol(data, out, smoke=smoke)
 
 
 def train(
-    data: Annotated[Path, "the data set's folder, with train/ and valid/"],
+    data: Annotated[Path, "the folder of a data set, with train/ and valid/"],
     *,
     out: Annotated[Path, "the run folder to write"],
     recipe: Annotated[str, "default, demo, reference, or a YAML file of settings"] = "default",
-    resume: Annotated[bool, "go on with an interrupted run"] = False,
+    resume: Annotated[bool, "continue an interrupted run"] = False,
     **settings: object,
 ) -> None:
     """Trains one network for all findings on a data set and writes a run folder.
@@ -436,7 +430,7 @@ def train(
     Every setting of the recipe can be changed by an option, for example `--network.encoder
     resnet50` or `--findings acl`.
     """
-    _refuse_file(out)
+    _check_output_folder(out)
     from mrknee.training.recipe import load_recipe
     from mrknee.training.run import train as train_run
 
@@ -462,19 +456,19 @@ VERBS: dict[str, Callable[..., int | None]] = {
 }
 
 
-def _warn_of_remarks(verb: str, remarks: Mapping[str, Sequence[Remark]], file: Path | None) -> None:
-    """Says on standard error which exams are odd, and where all remarks are."""
+def _print_remarks(verb: str, remarks: Mapping[str, Sequence[Remark]], file: Path | None) -> None:
+    """Prints to standard error which exams are implausible, and the file with all remarks."""
     from mrknee.errors import legible
     from mrknee.exams.plausibility import summary
 
     if remarks:
         print(f"mrknee {verb}: warning: {legible(summary(remarks))}", file=sys.stderr)
         if file is not None:
-            print(f"  all of them: {file}", file=sys.stderr)
+            print(f"  all remarks: {file}", file=sys.stderr)
 
 
-def _warn_of_unread(verb: str, unread: Sequence[Path]) -> None:
-    """Says on standard error which files of the planes' folders are not read."""
+def _print_unread(verb: str, unread: Sequence[Path]) -> None:
+    """Prints to standard error which files in the folders of series are not read."""
     from mrknee.errors import legible
     from mrknee.exams.listing import unread_text
 
@@ -482,8 +476,8 @@ def _warn_of_unread(verb: str, unread: Sequence[Path]) -> None:
         print(f"mrknee {verb}: warning: {legible(unread_text(unread))}", file=sys.stderr)
 
 
-def _refuse_file(out: Path) -> None:
-    """Refuses an output folder that can't be written into, before any work is done."""
+def _check_output_folder(out: Path) -> None:
+    """Refuses an output folder that can't be written to, before any work is done."""
     from mrknee.outputs import check_output_folder
 
     check_output_folder(out)

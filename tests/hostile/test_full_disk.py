@@ -60,7 +60,7 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 1
     told = capsys.readouterr().err
     assert f"mrknee {words[0]}: {NO_SPACE}\n  file: " in told
-    assert told.endswith("make room, or write elsewhere\n")
+    assert told.endswith("free disk space, or write to another disk\n")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrknee.files import clear_half_written, whole_file
+from mrknee.files import remove_incomplete, whole_file
 from tests.hostile import studies
 from tests.sources.clinical.hospital import enhanced, write
 
@@ -102,9 +102,9 @@ def test_only_what_a_kill_left_is_cleared(tmp_path: Path) -> None:
     stay = ["a.npy", ".hidden", ".gitignore", "b.npy.123", ".x.part"]
     for one in stay[1:]:
         (tmp_path / one).write_bytes(b"whole")
-    clear_half_written(tmp_path)
+    remove_incomplete(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(stay)
-    clear_half_written(tmp_path / "nowhere")
+    remove_incomplete(tmp_path / "nowhere")
 
 
 if sys.platform == "win32":

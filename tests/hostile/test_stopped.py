@@ -96,8 +96,7 @@ def test_a_verb_that_reads_ends_with_one_line(
     how = "interrupted" if number == signal.SIGINT else "terminated"
     assert status == 128 + number
     assert said == (
-        f"mrknee {words[0]}: {how}; every file that it had written is whole; "
-        "run the same command again"
+        f"mrknee {words[0]}: {how}; no file is incomplete; run the same command again to start over"
     )
     assert not (many / "new").exists()
 
@@ -110,9 +109,7 @@ def test_a_phantom_goes_on_after_ctrl_c(number: signal.Signals, tmp_path: Path) 
     status, said = stopped(tmp_path, words, number, files="out/train/sagittal/*.npy")
     assert status == 128 + number
     how = "interrupted" if number == signal.SIGINT else "terminated"
-    assert said == (
-        f"mrknee phantom: {how}; run the same command again to go on from what it had written"
-    )
+    assert said == (f"mrknee phantom: {how}; run the same command again to continue")
     left = files(tmp_path / "out")
     assert not [name for name in left if "/." in name or name.startswith(".")], "half-written"
     assert 1 <= sum(name.startswith("train/sagittal/") for name in left) < 40
@@ -125,9 +122,7 @@ def test_an_import_goes_on_after_ctrl_c(tmp_path: Path) -> None:
     words = ["import", "in", "out", "--allow-missing-plane"]
     status, said = stopped(tmp_path, words, signal.SIGINT, files="out/sagittal/*.npy")
     assert status == 130
-    assert said == (
-        "mrknee import: interrupted; run the same command again to go on from what it had written"
-    )
+    assert said == ("mrknee import: interrupted; run the same command again to continue")
     record = (tmp_path / "out" / "import.json").read_text()
     assert '"finished": false' in record
     assert "crashed the program" not in "".join(

@@ -11,7 +11,7 @@ from mrknee.exams import MRNET_FINDINGS, Findings, open_dataset, read_labels, wr
 from mrknee.inference.model import load_model
 from mrknee.inference.submission import predict_listed
 from mrknee.metrics.comparison import compare_tables
-from mrknee.metrics.predictions import Predictions, aligned
+from mrknee.metrics.predictions import Predictions, align
 from mrknee.metrics.scorecard import Scorecard, score
 from mrknee.reports.evaluation import gather
 from mrknee.reports.page import render
@@ -59,7 +59,7 @@ def test_tables_of_different_orders_are_compared_and_joined_by_name(
 ) -> None:
     """The order of the first table is used, and equal models have no difference."""
     one, two = perfect(data, ORDER), perfect(data, Findings.usual(ORDER))
-    (first, second), notes = aligned(["one", "two"], [one, two])
+    (first, second), notes = align(["one", "two"], [one, two])
     assert first.findings == second.findings == ORDER
     assert np.array_equal(first.probabilities, second.probabilities)
     assert notes == ()

@@ -17,8 +17,8 @@ from mrknee.metrics.calibration import (
     LOGIT_EPS,
     MIN_SLOPE,
     Calibration,
-    at_prevalence,
     fit_calibration,
+    shift_prevalence,
 )
 
 
@@ -37,7 +37,7 @@ def fit_one(labels: np.ndarray, p: np.ndarray) -> Calibration:
     return fit_calibration(["acl"], labels, p)
 
 
-def sklearns(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+def calibrated_by_sklearn(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """Returns probabilities calibrated by scikit-learn, with a frozen classifier."""
     classifier = LogisticRegression().fit([[-1.0], [1.0]], [0, 1])
     classifier.coef_, classifier.intercept_ = np.array([[1.0]]), np.array([0.0])
@@ -49,14 +49,14 @@ def sklearns(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_platt_is_sklearns(seed: int) -> None:
+def test_platt_equals_sklearn(seed: int) -> None:
     """Calibrated probabilities equal those of scikit-learn's sigmoid method."""
     labels, p = simulated(150, slope=2.0, shift=1.0, seed=seed)
     found = fit_one(labels, p).apply(["acl"], p)[:, 0]
-    assert found == pytest.approx(sklearns(labels[:, 0], logit(p[:, 0])), abs=2e-4)
+    assert found == pytest.approx(calibrated_by_sklearn(labels[:, 0], logit(p[:, 0])), abs=2e-4)
 
 
-def test_fit_is_the_best_there_is() -> None:
+def test_fit_is_the_optimum() -> None:
     """Another optimiser, applied to the unscaled problem, finds no better fit."""
     labels, p = simulated(80, slope=3.0, shift=2.0, seed=4)
     y, x = labels[:, 0], logit(p[:, 0])
@@ -73,7 +73,7 @@ def test_fit_is_the_best_there_is() -> None:
     assert np.abs(approx_fprime(ours, loss, 1e-6)).max() < 1e-4
 
 
-def test_platt_repairs_class_weights() -> None:
+def test_platt_corrects_class_weights() -> None:
     """Calibration corrects the distortion by training with pos_weight = neg / pos."""
     labels, true = simulated(4000, prevalence_logit=-4.0, seed=0)
     share = labels.mean()
@@ -115,7 +115,7 @@ def test_misleading_probabilities_keep_their_order() -> None:
     labels, p = simulated(200, seed=1)
     found = fit_one(labels, 1 - p)
     assert found.slopes["acl"] == pytest.approx(MIN_SLOPE)
-    assert "slope held at 0.01" in found.reasons["acl"]
+    assert "slope limited to 0.01" in found.reasons["acl"]
     before = roc_auc_score(labels, 1 - p)
     assert before < 0.5
     assert roc_auc_score(labels, found.apply(["acl"], 1 - p)) == before
@@ -123,7 +123,7 @@ def test_misleading_probabilities_keep_their_order() -> None:
     assert found.apply(["acl"], 1 - p).mean() == pytest.approx(labels.mean(), abs=0.01)
 
 
-def test_no_ranking_changes() -> None:
+def test_ranking_does_not_change() -> None:
     """Calibration preserves the order of exams, including ties."""
     labels, p = simulated(300, slope=2.0, shift=1.0, seed=2)
     p = p.astype(np.float32).round(2).clip(1e-6)
@@ -142,9 +142,7 @@ def test_no_ranking_changes() -> None:
         ([0.0, 1.0], [0.5, 0.5], "0.5|same probability"),
     ],
 )
-def test_what_can_not_be_fitted_stays_as_it_is(
-    labels: list[float], p: list[float], reason: str
-) -> None:
+def test_unfitted_findings_are_unchanged(labels: list[float], p: list[float], reason: str) -> None:
     """One class, no label or equal probabilities: slope 1, intercept 0 and a reason."""
     column = np.array(p)[:, np.newaxis]
     found = fit_one(np.array(labels)[:, np.newaxis], column)
@@ -155,7 +153,7 @@ def test_what_can_not_be_fitted_stays_as_it_is(
     assert found.apply(["acl"], column) == pytest.approx(column, abs=1e-9)
 
 
-def test_each_finding_has_its_own() -> None:
+def test_findings_are_calibrated_separately() -> None:
     """Findings are fitted separately, on their known labels, and applied by name."""
     acl, p_acl = simulated(100, shift=2.0, seed=5)
     tear, p_tear = simulated(100, slope=3.0, seed=6)
@@ -169,7 +167,7 @@ def test_each_finding_has_its_own() -> None:
     assert (swapped[:, 1:] == alone.apply(["acl"], p_acl)).all()
 
 
-def test_apply_holds_certainty_off_the_ends() -> None:
+def test_calibrated_probabilities_are_inside_0_and_1() -> None:
     """Probabilities of 0 and 1 become larger than 0 and smaller than 1."""
     same = Calibration("platt", {"acl": 1.0}, {"acl": 0.0}, {"acl": 0.5}, {"acl": 10})
     found = same.apply(["acl"], np.array([[0.0], [1.0], [0.3]]))[:, 0]
@@ -177,14 +175,14 @@ def test_apply_holds_certainty_off_the_ends() -> None:
     assert found[1] < 1
 
 
-def test_unknown_finding_is_refused() -> None:
+def test_unknown_finding_is_rejected() -> None:
     """A finding without a calibration raises an error that names it."""
     labels, p = simulated(50, seed=0)
     with pytest.raises(MrkneeError, match=r"no calibration[\s\S]*effusion"):
         fit_one(labels, p).apply(["effusion"], p)
 
 
-def test_impossible_probability_is_refused() -> None:
+def test_invalid_probability_is_rejected() -> None:
     """Fitting and applying raise an error for probabilities outside 0 to 1."""
     labels, p = simulated(50, seed=0)
     fitted = fit_one(labels, p)
@@ -211,7 +209,7 @@ def test_calibration_survives_json() -> None:
     assert Calibration.from_dict(clean.to_dict()) == clean
 
 
-def test_a_temperature_of_an_earlier_version_is_read() -> None:
+def test_temperature_of_an_earlier_version_is_read() -> None:
     """A temperature (intercept 0), as fitted by earlier versions, is read and applied."""
     content = {**fit_one(*simulated(60, seed=0)).to_dict(), "method": "temperature"}
     content |= {"slopes": {"acl": 0.5}, "intercepts": {"acl": 0.0}}
@@ -231,7 +229,7 @@ def test_a_temperature_of_an_earlier_version_is_read() -> None:
         {"exams": None},
     ],
 )
-def test_broken_calibration_is_refused(change: dict[str, object]) -> None:
+def test_invalid_calibration_is_rejected(change: dict[str, object]) -> None:
     """A calibration with an invalid slope, method or missing field raises an error."""
     labels, p = simulated(60, seed=0)
     with pytest.raises(MrkneeError, match="a calibration can't be"):
@@ -242,22 +240,24 @@ def test_shift_of_prevalence_is_bayes() -> None:
     """Shifted probabilities equal those counted in the other population."""
     # 30 of 100 exams with the finding look like this, 10 of 100 without it
     before, after = 0.18, 0.45
-    said = np.array([0.3 * q / (0.3 * q + 0.1 * (1 - q)) for q in (before, after)])
-    assert at_prevalence(said[:1], before, after) == pytest.approx(said[1:], abs=1e-12)
+    probability = np.array([0.3 * q / (0.3 * q + 0.1 * (1 - q)) for q in (before, after)])
+    assert shift_prevalence(probability[:1], before, after) == pytest.approx(
+        probability[1:], abs=1e-12
+    )
 
 
-def test_shift_there_and_back() -> None:
+def test_shift_is_reversible() -> None:
     """A shift to another prevalence and back changes nothing; 0 and 1 stay unchanged."""
     p = np.array([[0.0, 1e-9, 0.2], [0.7, 1 - 1e-9, 1.0]])
-    shifted = at_prevalence(p, 0.18, 0.45)
-    assert at_prevalence(shifted, 0.45, 0.18) == pytest.approx(p, abs=1e-12)
+    shifted = shift_prevalence(p, 0.18, 0.45)
+    assert shift_prevalence(shifted, 0.45, 0.18) == pytest.approx(p, abs=1e-12)
     assert shifted[0, 0] == 0
     assert shifted[1, 2] == 1
     assert (shifted[0, 1:] > p[0, 1:]).all()
-    assert at_prevalence(p, 0.3, 0.3) == pytest.approx(p)
+    assert shift_prevalence(p, 0.3, 0.3) == pytest.approx(p)
 
 
-def test_shift_repairs_a_change_of_prevalence() -> None:
+def test_shift_corrects_a_change_of_prevalence() -> None:
     """Shifted probabilities are calibrated on a sample with more positives."""
     labels, p = simulated(60_000, prevalence_logit=-2.0, seed=0)
     y, p = labels[:, 0], p[:, 0]
@@ -267,11 +267,11 @@ def test_shift_repairs_a_change_of_prevalence() -> None:
     )
     assert y[keep].mean() == pytest.approx(after, abs=0.01)
     assert p[keep].mean() < 0.4
-    assert at_prevalence(p[keep], before, after).mean() == pytest.approx(after, abs=0.01)
+    assert shift_prevalence(p[keep], before, after).mean() == pytest.approx(after, abs=0.01)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.0, 0.5), (0.5, 1.0)])
-def test_shift_from_or_to_certainty_is_refused(before: float, after: float) -> None:
+def test_shift_from_or_to_0_or_1_is_rejected(before: float, after: float) -> None:
     """A prevalence of 0 or 1 raises an error."""
     with pytest.raises(MrkneeError, match="above 0 and below 1"):
-        at_prevalence(np.array([0.3]), before, after)
+        shift_prevalence(np.array([0.3]), before, after)

@@ -19,7 +19,7 @@ from mrknee.metrics.comparison import (
     compare_tables,
 )
 from mrknee.metrics.discrimination import auc
-from mrknee.metrics.paired import holm, paired_delong
+from mrknee.metrics.paired_tests import holm, paired_delong
 from mrknee.metrics.predictions import Predictions
 from mrknee.metrics.resampling import BOOTSTRAP, MEAN_OF_ENDS, bootstrap_differences, mean_auc
 
@@ -45,7 +45,7 @@ def compared(labels: np.ndarray, *models: np.ndarray, seed: int = 0) -> Comparis
     return compare("abc"[: len(models)], FINDINGS, labels, models, split="valid", seed=seed)
 
 
-def everything(found: Comparison) -> list[Difference | MeanDifference]:
+def all_differences(found: Comparison) -> list[Difference | MeanDifference]:
     """Returns the differences of the findings and of the means."""
     return [*found.differences, *found.mean_differences]
 
@@ -73,7 +73,7 @@ def test_numbers_are_those_of_the_parts() -> None:
     assert (found.names, found.n_exams) == (("a", "b"), 120)
 
 
-def test_holm_goes_over_all_tests_of_all_models() -> None:
+def test_holm_includes_all_tests_of_all_models() -> None:
     """Three models give two tests per finding; all six are corrected together."""
     labels, first, second = draw(better=0.8)
     third = draw(seed=1)[1] * 0.3 + 0.7 * second
@@ -109,22 +109,22 @@ def test_few_exams_have_an_interval_and_no_test() -> None:
     assert acl.low < acl.difference < acl.high
     p = [abnormal.p_delong, meniscus.p_delong]
     assert [abnormal.p_holm, meniscus.p_holm] == pytest.approx(holm(np.array(p)))
-    why = "no test, because an AUC's interval is not DeLong's"
-    assert f"acl, B - A: {why}" in found.table()
-    assert "over 2 tests of a finding" in found.table()
-    assert json.loads(found.to_json())["differences"][1]["reason"].startswith(why)
+    reason = "no test, because an AUC's interval is not DeLong's"
+    assert f"acl, B - A: {reason}" in found.table()
+    assert "for 2 tests" in found.table()
+    assert json.loads(found.to_json())["differences"][1]["reason"].startswith(reason)
     assert found.mean_differences[0].method.startswith(MEAN_OF_ENDS)
 
 
-def test_without_a_test_no_difference_of_a_finding_is_named() -> None:
+def test_difference_without_a_test_is_not_reported() -> None:
     """A finding's difference isn't reported without a p, even if the interval excludes 0."""
     found = with_numbers(difference=0.2, low=0.1, high=0.3, p_delong=math.nan, p_holm=math.nan)
     assert found.verdict(found.differences[0], second="B") == (
-        "no difference shown: no test holds here, though the interval by itself leaves out 0"
+        "no difference shown: no valid test, although the interval excludes 0"
     )
 
 
-def test_one_class_is_told_and_not_counted() -> None:
+def test_one_class_has_a_reason_and_no_test() -> None:
     """A finding with one class has a reason instead of numbers, and Holm skips it."""
     labels, first, second = draw(better=0.6)
     labels[:, 0] = 1
@@ -141,7 +141,7 @@ def test_one_class_is_told_and_not_counted() -> None:
     assert content["differences"][0]["p_holm"] is None
 
 
-def test_nothing_known() -> None:
+def test_no_known_labels() -> None:
     """Without any known label the comparison contains only reasons, and has a table."""
     _, first, second = draw(exams=3)
     found = compared(np.full((3, 3), np.nan), first, second)
@@ -158,7 +158,7 @@ def test_one_exam() -> None:
     assert found.table().startswith("valid: 1 exam\n")
 
 
-def test_a_copy_is_told() -> None:
+def test_identical_rankings_are_reported() -> None:
     """A model and its copy: p is 1, and the sentence states identical rankings, not equality."""
     labels, first, _ = draw()
     found = compared(labels, first, expit(3 * first))
@@ -169,7 +169,7 @@ def test_a_copy_is_told() -> None:
     (mean,) = found.mean_differences
     assert (mean.low, mean.high) == (0, 0)
     assert mean.method.startswith("none")
-    assert "acl, B against A: both models rank these exams alike" in found.table()
+    assert "acl, B against A: both models rank these exams identically" in found.table()
 
 
 def test_perfect_models_have_a_width() -> None:
@@ -178,11 +178,11 @@ def test_perfect_models_have_a_width() -> None:
     rng = np.random.default_rng(0)
     first, second = (labels * 0.5 + rng.random(labels.shape) * 0.4 for _ in range(2))
     found = compared(labels, first, second)
-    for one in everything(found):
+    for one in all_differences(found):
         assert one.difference == 0
         assert one.low < -0.01
         assert one.high > 0.01
-    assert "no difference shown: the interval holds 0" in found.table()
+    assert "no difference shown: the interval contains 0" in found.table()
 
 
 def test_same_pairs_in_another_order_keep_a_width_in_the_mean() -> None:
@@ -193,7 +193,7 @@ def test_same_pairs_in_another_order_keep_a_width_in_the_mean() -> None:
     second = first.copy()
     second[[5, 6]] = second[[6, 5]]
     found = compared(labels, first, second)
-    for one in everything(found):
+    for one in all_differences(found):
         assert one.low < 0 < one.high
 
 
@@ -215,16 +215,16 @@ def with_numbers(**changes: object) -> Comparison:
             -0.02,
             0.05,
             0.6,
-            "no difference shown: the interval holds 0; "
-            "at n = 120 differences below about 0.04 can't be seen",
+            "no difference shown: the interval contains 0; "
+            "with 120 exams, differences below about 0.04 can't be detected",
         ),
         (
             0.001,
             -0.002,
             0.003,
             0.6,
-            "no difference shown: the interval holds 0; "
-            "at n = 120 differences below about 0.003 can't be seen",
+            "no difference shown: the interval contains 0; "
+            "with 120 exams, differences below about 0.003 can't be detected",
         ),
         (
             0.06,
@@ -232,15 +232,15 @@ def with_numbers(**changes: object) -> Comparison:
             0.1,
             0.06,
             "no difference shown: p = 0.060 after Holm's correction, "
-            "though the interval by itself leaves out 0",
+            "although the interval excludes 0",
         ),
         (
             0.03,
             -0.01,
             0.08,
             0.04,
-            "not settled: p = 0.040 after Holm's correction, but the interval holds 0; "
-            "at n = 120 differences below about 0.05 can't be seen",
+            "unclear: p = 0.040 after Holm's correction, but the interval contains 0; "
+            "with 120 exams, differences below about 0.05 can't be detected",
         ),
     ],
 )
@@ -252,8 +252,8 @@ def test_sentence(difference: float, low: float, high: float, p: float, sentence
     assert "equal" not in found.table()
 
 
-@pytest.mark.parametrize(("difference", "way"), [(0.04, "higher"), (-0.04, "lower")])
-def test_the_means_sentence_goes_by_its_interval(difference: float, way: str) -> None:
+@pytest.mark.parametrize(("difference", "direction"), [(0.04, "higher"), (-0.04, "lower")])
+def test_sentence_on_the_mean_depends_on_its_interval(difference: float, direction: str) -> None:
     """The verdict on a mean has no p, counts all exams and uses the given model name."""
     found = compared(*draw())
     mean = dataclasses.replace(
@@ -262,10 +262,10 @@ def test_the_means_sentence_goes_by_its_interval(difference: float, way: str) ->
         low=difference - 0.03,
         high=difference + 0.03,
     )
-    said = found.verdict(mean, second="the second")
-    assert said == f"the second's AUC is {way} by 0.040, the interval leaves out 0"
+    sentence = found.verdict(mean, second="the second")
+    assert sentence == f"the second's AUC is {direction} by 0.040, the interval excludes 0"
     wide = dataclasses.replace(mean, low=-0.05, high=0.05)
-    assert "the interval holds 0; at n = 120 " in found.verdict(wide, second="the second")
+    assert "the interval contains 0; with 120 exams, " in found.verdict(wide, second="the second")
 
 
 def test_one_test_needs_no_correction() -> None:
@@ -279,7 +279,7 @@ def test_one_test_needs_no_correction() -> None:
     assert "correction\n" not in found.table()
 
 
-def test_table_reads_well() -> None:
+def test_layout_of_the_table() -> None:
     """The table has one line per finding and model, one per difference, and at most 80 columns."""
     labels, first, second = draw(better=0.5)
     found = compare(
@@ -288,7 +288,7 @@ def test_table_reads_well() -> None:
         labels,
         [first, second],
         split="valid",
-        notes=["left out: cartilage"],
+        notes=["excluded: cartilage"],
     )
     lines = found.table().splitlines()
     assert lines[:3] == ["valid: 120 exams", "A: single-task.csv", "B: runs/multi.csv"]
@@ -300,12 +300,12 @@ def test_table_reads_well() -> None:
     model = next(line for line in lines if line.startswith("acl") and " B " in line)
     assert f"{found.aucs['runs/multi.csv']['acl'].value:.3f}" in model
     assert sum(" against A: " in line for line in lines) == 4
-    assert lines[-1] == "note: left out: cartilage"
+    assert lines[-1] == "note: excluded: cartilage"
     assert all(line == line.rstrip() for line in lines)
     assert all(len(line) <= 80 for line in lines if " against " not in line and "MOVER" not in line)
 
 
-def test_json_holds_every_field(tmp_path: Path) -> None:
+def test_json_has_every_field(tmp_path: Path) -> None:
     """The file has a version and all numbers of all differences, models and means."""
     labels, first, second = draw()
     found = compared(labels, first, second)
@@ -322,7 +322,7 @@ def test_json_holds_every_field(tmp_path: Path) -> None:
     assert content["mean_differences"][0]["findings"] == list(FINDINGS)
 
 
-def test_seed_decides() -> None:
+def test_seed_determines_the_intervals() -> None:
     """The same seed gives the same file; another seed gives another interval of the mean."""
     labels, first, second = draw()
     assert compared(labels, first, second).to_json() == compared(labels, first, second).to_json()
@@ -330,11 +330,11 @@ def test_seed_decides() -> None:
     assert other.low != compared(labels, first, second).mean_differences[0].low
 
 
-def test_order_of_models_turns_the_signs() -> None:
+def test_exchanging_the_models_negates_the_differences() -> None:
     """Exchanging the models negates difference and interval and keeps p."""
     labels, first, second = draw(better=0.3)
-    there, back = compared(labels, first, second), compared(labels, second, first)
-    for one, other in zip(there.differences, back.differences, strict=True):
+    forward, backward = compared(labels, first, second), compared(labels, second, first)
+    for one, other in zip(forward.differences, backward.differences, strict=True):
         assert (other.difference, other.low, other.high) == pytest.approx(
             (-one.difference, -one.high, -one.low)
         )
@@ -350,16 +350,16 @@ def test_comparison_is_frozen() -> None:
         found.aucs["a"]["acl"] = found.aucs["b"]["acl"]  # type: ignore[index]
 
 
-def test_impossible_comparisons_are_refused() -> None:
+def test_invalid_comparisons_are_rejected() -> None:
     """One model, a repeated name, other exams, a NaN or a label of 2 raise an error."""
     labels, first, second = draw()
-    with pytest.raises(MrkneeError, match="two models or more"):
+    with pytest.raises(MrkneeError, match="at least two models"):
         compare(["a"], FINDINGS, labels, [first], split="valid")
-    with pytest.raises(MrkneeError, match="each named once"):
+    with pytest.raises(MrkneeError, match="different names"):
         compare(["a", "a"], FINDINGS, labels, [first, second], split="valid")
-    with pytest.raises(MrkneeError, match="predictions of b don't fit"):
+    with pytest.raises(MrkneeError, match="predictions of b and the labels"):
         compare(["a", "b"], FINDINGS, labels, [first, second[:-1]], split="valid")
-    with pytest.raises(MrkneeError, match="a label can't be scored"):
+    with pytest.raises(MrkneeError, match="a label is invalid"):
         compared(labels * 2, first, second)
     second[3, 1] = np.nan
     with pytest.raises(MrkneeError, match="a score is NaN"):
@@ -383,7 +383,7 @@ def test_files_are_compared(tmp_path: Path) -> None:
     assert found.differences == expected.differences
     assert found.mean_differences[0].low == pytest.approx(expected.mean_differences[0].low)
     assert found.names == ("abnormal + acl + meniscus", "multi")
-    assert found.notes == (f"left out, because not every model has it: cyst ({found.names[1]})",)
+    assert found.notes == (f"excluded, because not all models have it: cyst ({found.names[1]})",)
     twice = [f"{tmp_path}/{name}.csv" for name in ("abnormal", "acl", "meniscus")]
     again = tmp_path / "again.csv"
     again.write_bytes((tmp_path / "abnormal.csv").read_bytes())
@@ -411,7 +411,7 @@ def two_files(folder: Path, *names: str) -> list[str]:
         (("p,1.csv", "p,2.csv"), ("p,1", "p,2")),
     ],
 )
-def test_names_tell_models_apart(
+def test_names_distinguish_models(
     tmp_path: Path, files: tuple[str, str], names: tuple[str, str]
 ) -> None:
     """Only .csv is removed from names; a comma in a file's own name doesn't split it."""
@@ -419,13 +419,13 @@ def test_names_tell_models_apart(
     assert compare_tables(specs, tmp_path, split="valid").names == names
 
 
-def test_names_that_would_be_the_same_are_whole(tmp_path: Path) -> None:
+def test_equal_short_names_are_replaced_by_full_names(tmp_path: Path) -> None:
     """If short names coincide, the models are named by the complete specification."""
     specs = two_files(tmp_path, "p.csv", "p")
     assert compare_tables(specs, tmp_path, split="valid").names == tuple(specs)
 
 
-def test_a_model_is_not_compared_with_itself(tmp_path: Path) -> None:
+def test_comparing_a_model_with_itself_is_rejected(tmp_path: Path) -> None:
     """The same file by another path, or the same files reordered, raise an error with advice."""
     one, two = two_files(tmp_path, "one.csv", "two.csv")
     by_another_path = str(tmp_path / "." / "sub" / ".." / "one.csv")
@@ -441,7 +441,7 @@ def test_exams_without_a_label_are_noted() -> None:
     labels, first, second = draw()
     labels[[3, 7]] = np.nan
     found = compare("ab", FINDINGS, labels, [first, second], split="valid", notes=["given"])
-    assert found.notes == ("given", "2 of 120 exams have no label, and no part in any number")
-    assert "over 3 tests of a finding" in found.table()
+    assert found.notes == ("given", "2 of 120 exams have no label and are not scored")
+    assert "for 3 tests" in found.table()
     alone = compare("ab", ["acl"], labels[:, :1], [first[:, :1], second[:, :1]], split="valid")
-    assert "over 1 test of a finding" in alone.table()
+    assert "for 1 test." in alone.table()

@@ -5,15 +5,17 @@ import pytest
 from scipy.special import ndtri
 
 from mrknee.metrics.discrimination import auc
-from mrknee.metrics.paired import difference_interval, paired_delong, rank_alike
+from mrknee.metrics.paired_tests import difference_interval, have_same_ranking, paired_delong
 from mrknee.metrics.resampling import bootstrap_differences, mean_auc
 
 DRAWS = 400
 # Coverage is a share of 400 draws: its own standard error is 0.011, so 0.92 is 2.7 below 0.95.
-LEAST = 0.92
+MIN_COVERAGE = 0.92
 
 
-def covered(truth: float, positives: int, negatives: int, *, exponential: bool, seed: int) -> float:
+def coverage(
+    truth: float, positives: int, negatives: int, *, exponential: bool, seed: int
+) -> float:
     """Returns the share of simulated samples whose interval contains the true AUC."""
     rng = np.random.default_rng(seed)
     labels = np.repeat([1.0, 0.0], [positives, negatives])
@@ -33,19 +35,19 @@ def covered(truth: float, positives: int, negatives: int, *, exponential: bool, 
 @pytest.mark.parametrize("exponential", [False, True])
 def test_interval_covers_with_mrnets_numbers(truth: float, exponential: bool) -> None:
     """Coverage is nominal for 54 positives and 66 negatives (MRNet's ACL, valid)."""
-    assert covered(truth, 54, 66, exponential=exponential, seed=1) >= LEAST
+    assert coverage(truth, 54, 66, exponential=exponential, seed=1) >= MIN_COVERAGE
 
 
 @pytest.mark.parametrize(("positives", "negatives"), [(1, 1), (2, 40), (5, 5), (5, 100)])
 @pytest.mark.parametrize("truth", [0.5, 0.9])
 def test_interval_covers_with_few_exams(positives: int, negatives: int, truth: float) -> None:
     """For few exams of a class, where DeLong's interval fails, the replacement covers."""
-    assert covered(truth, positives, negatives, exponential=False, seed=2) >= LEAST
+    assert coverage(truth, positives, negatives, exponential=False, seed=2) >= MIN_COVERAGE
 
 
-def test_interval_of_four_exams_is_not_quite_what_it_says() -> None:
+def test_interval_of_four_exams_covers_less() -> None:
     """For two positives and two negatives, coverage is only about 0.87: few AUCs are possible."""
-    assert 0.84 <= covered(0.9, 2, 2, exponential=False, seed=2) <= LEAST
+    assert 0.84 <= coverage(0.9, 2, 2, exponential=False, seed=2) <= MIN_COVERAGE
 
 
 @pytest.mark.parametrize("truth", [0.7, 0.9])
@@ -93,11 +95,11 @@ def test_difference_covers(
             auc(labels, pair[0]),
             auc(labels, pair[1]),
             test.correlation,
-            alike=rank_alike(labels, *pair),
+            same_ranking=have_same_ranking(labels, *pair),
         )
         hits += low <= truth <= high
-    # 10 against 50 exams and AUCs of 0.99 and 0.9: 0.90 to 0.93 (`metrics.paired` has worse cases).
-    assert hits / DRAWS >= (0.9 if positives == 10 else LEAST)
+    # 10 and 50 exams, AUCs of 0.99 and 0.9: 0.90 to 0.93 (`paired_tests` lists worse cases)
+    assert hits / DRAWS >= (0.9 if positives == 10 else MIN_COVERAGE)
 
 
 def test_mean_difference_covers() -> None:

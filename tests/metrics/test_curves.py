@@ -33,13 +33,13 @@ SEPARATED = np.repeat([0.0, 1.0], 20), np.repeat([0.1, 0.9], 20)
 REVERSED = np.repeat([1.0, 0.0], 20), np.repeat([0.1, 0.9], 20)
 EQUAL = np.repeat([0.0, 1.0], 20), np.full(40, 0.3)
 TWO = np.array([0.0, 1.0]), np.array([0.4, 0.6])
-HARD = [SEPARATED, REVERSED, EQUAL, TWO]
+DEGENERATE = [SEPARATED, REVERSED, EQUAL, TWO]
 
 
 @pytest.mark.parametrize(
-    ("labels", "scores"), [*HARD, simulated(), simulated(decimals=0), simulated(3, seed=2)]
+    ("labels", "scores"), [*DEGENERATE, simulated(), simulated(decimals=0), simulated(3, seed=2)]
 )
-def test_points_are_sklearns(labels: np.ndarray, scores: np.ndarray) -> None:
+def test_points_equal_sklearn(labels: np.ndarray, scores: np.ndarray) -> None:
     """ROC and precision-recall points and average precision equal scikit-learn's."""
     found, curve = roc(labels, scores), precision_recall(labels, scores)
     for ours, theirs in zip(
@@ -64,7 +64,7 @@ def test_area_under_the_points_is_the_auc(decimals: int) -> None:
 
 
 @pytest.mark.parametrize("decimals", [0, 12])
-def test_replicates_are_sklearns_of_the_exams_drawn(decimals: int) -> None:
+def test_replicates_equal_sklearn_on_the_drawn_exams(decimals: int) -> None:
     """Each replicate is scikit-learn's curve of the drawn exams, with class sizes kept."""
     labels, scores = simulated(60, decimals=decimals)
     [(hits, false_alarms, drawn)] = _resampled_counts(labels, scores, 3)
@@ -86,18 +86,20 @@ def test_replicates_are_sklearns_of_the_exams_drawn(decimals: int) -> None:
         assert found == pytest.approx(expected)
 
 
-def test_band_holds_the_curve() -> None:
+def test_band_contains_the_curve() -> None:
     """The band contains the curve, is within 0 and 1 and has positive width nearly everywhere."""
     labels, scores = simulated()
     curve, band = roc(labels, scores), roc_band(labels, scores, seed=0)
-    here = np.interp(band.fpr, curve.fpr, curve.tpr)
+    sensitivity = np.interp(band.fpr, curve.fpr, curve.tpr)
     assert (band.fpr[0], band.fpr[-1]) == (0, 1)
-    assert ((band.low >= 0) & (band.low <= here) & (here <= band.high) & (band.high <= 1)).all()
+    assert (
+        (band.low >= 0) & (band.low <= sensitivity) & (sensitivity <= band.high) & (band.high <= 1)
+    ).all()
     assert (band.high - band.low > 0.04).all()
 
 
-@pytest.mark.parametrize(("labels", "scores"), HARD)
-def test_band_of_hard_cases_has_a_width(labels: np.ndarray, scores: np.ndarray) -> None:
+@pytest.mark.parametrize(("labels", "scores"), DEGENERATE)
+def test_band_has_a_width_where_resampling_fails(labels: np.ndarray, scores: np.ndarray) -> None:
     """Where resampling shows no variance, the band is at least as wide as Wilson's interval."""
     curve, band = roc(labels, scores), roc_band(labels, scores, seed=0)
     least = wilson(0, curve.n_positive).high
@@ -132,8 +134,8 @@ def test_average_precision_interval_covers() -> None:
     assert hits / 200 >= 0.89
 
 
-@pytest.mark.parametrize(("labels", "scores"), [*HARD, simulated(12), simulated(15, seed=4)])
-def test_average_precision_of_hard_cases_has_a_width(
+@pytest.mark.parametrize(("labels", "scores"), [*DEGENERATE, simulated(12), simulated(15, seed=4)])
+def test_average_precision_interval_has_a_width_where_resampling_fails(
     labels: np.ndarray, scores: np.ndarray
 ) -> None:
     """Where resampling fails, the interval is Wilson's, as its method states."""
@@ -161,7 +163,7 @@ def test_one_class_has_no_curve(label: float, exams: int) -> None:
     assert np.isnan([curve.average_precision, curve.low, curve.high, curve.prevalence]).all()
 
 
-def test_unknown_labels_are_left_out() -> None:
+def test_unknown_labels_are_excluded() -> None:
     """Exams without a known label change neither curves nor intervals."""
     labels, scores = simulated()
     more = np.concatenate([labels, [np.nan] * 5]), np.concatenate([scores, np.linspace(-9, 9, 5)])
@@ -171,7 +173,7 @@ def test_unknown_labels_are_left_out() -> None:
     assert (precision_recall(*more).precision == precision_recall(labels, scores).precision).all()
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_interval() -> None:
     """The same seed gives the same interval; another seed gives a similar one."""
     labels, scores = simulated()
     first, other = (average_precision(labels, scores, seed=seed) for seed in (0, 1))
@@ -180,7 +182,7 @@ def test_the_seed_decides() -> None:
     assert other.low == pytest.approx(first.low, abs=0.02)
 
 
-def test_nan_scores_are_refused() -> None:
+def test_nan_scores_are_rejected() -> None:
     """A score of NaN raises an error."""
     labels, scores = simulated()
     scores[3] = np.nan

@@ -45,7 +45,7 @@ def by_pairs(labels: np.ndarray, scores: np.ndarray) -> float:
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("decimals", [0, 1, 15])
-def test_value_is_sklearns(seed: int, decimals: int) -> None:
+def test_auc_equals_sklearn(seed: int, decimals: int) -> None:
     """The AUC equals scikit-learn's, with many ties, some and none."""
     labels, scores = draw(seed, 3 + 5 * seed, 40)
     scores = scores.round(decimals)
@@ -53,8 +53,8 @@ def test_value_is_sklearns(seed: int, decimals: int) -> None:
 
 
 @pytest.mark.parametrize("labels", [p for p in product([0.0, 1.0], repeat=4) if 0 < sum(p) < 4])
-def test_value_is_the_share_of_won_pairs(labels: tuple[float, ...]) -> None:
-    """The AUC is the share of won pairs for all labels of four exams and all tied scores."""
+def test_auc_is_the_share_of_correctly_ranked_pairs(labels: tuple[float, ...]) -> None:
+    """The AUC is the share of correctly ranked pairs, for all labels and ties of four exams."""
     for scores in product([0.0, 0.5, 1.0], repeat=4):
         found = auc(np.array(labels), np.array(scores))
         assert found.value == pytest.approx(by_pairs(np.array(labels), np.array(scores)), abs=1e-12)
@@ -63,7 +63,7 @@ def test_value_is_the_share_of_won_pairs(labels: tuple[float, ...]) -> None:
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 15])
-def test_variance_is_confidenceintervals(decimals: int) -> None:
+def test_variance_equals_confidenceinterval(decimals: int) -> None:
     """The variance equals that of the package confidenceinterval, which uses float32."""
     for seed in range(10):
         labels, scores = draw(seed, 25, 95)
@@ -75,7 +75,7 @@ def test_variance_is_confidenceintervals(decimals: int) -> None:
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 15])
-def test_covariance_is_mlstatkits(decimals: int) -> None:
+def test_covariance_equals_mlstatkit(decimals: int) -> None:
     """AUCs of two models, and z of their difference, equal those of the package MLstatkit."""
     for seed in range(10):
         labels, first = draw(seed, 30, 60)
@@ -90,7 +90,7 @@ def test_covariance_is_mlstatkits(decimals: int) -> None:
         assert ours == pytest.approx(z, rel=1e-9)
 
 
-def test_covariance_is_the_jackknifes_by_hand() -> None:
+def test_covariance_is_delongs_definition() -> None:
     """The covariance of three models equals DeLong's definition, computed pair by pair."""
     labels, _ = draw(0, 7, 11)
     scores = np.random.default_rng(1).integers(0, 6, size=(3, 18)).astype(float)
@@ -122,7 +122,7 @@ def test_interval_is_delongs_on_the_logit_scale() -> None:
 
 
 @pytest.mark.parametrize("labels", [[1.0, 1.0], [0.0], [np.nan, 0.0, 0.0], [np.nan], []])
-def test_one_class_has_no_auc_but_a_reason(labels: list[float]) -> None:
+def test_one_class_has_a_reason_instead_of_an_auc(labels: list[float]) -> None:
     """With one class or none, AUC and interval are NaN and a reason is given."""
     found = auc(np.array(labels), np.linspace(0, 1, len(labels)))
     assert np.isnan([found.value, found.low, found.high]).all()
@@ -133,7 +133,7 @@ def test_one_class_has_no_auc_but_a_reason(labels: list[float]) -> None:
 
 @pytest.mark.parametrize(("positives", "negatives"), [(1, 1), (1, 30), (2, 2), (60, 60), (25, 95)])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_separation_has_an_interval_of_some_width(
+def test_separation_has_an_interval_of_positive_width(
     positives: int, negatives: int, sign: float
 ) -> None:
     """A perfect model and its opposite have an interval of positive width."""
@@ -185,13 +185,13 @@ def test_constant_scores_are_chance_with_an_interval() -> None:
     assert "equal" in found.method
 
 
-def test_few_exams_of_a_class_are_told() -> None:
+def test_few_exams_of_a_class_have_newcombes_interval() -> None:
     """With fewer than ten exams of a class the interval is Newcombe's, else DeLong's."""
     assert "fewer than 10" in auc(*draw(1, 9, 100)).method
     assert auc(*draw(1, 10, 100)).method == DELONG
 
 
-def same(first: Auc, second: Auc) -> bool:
+def equal_aucs(first: Auc, second: Auc) -> bool:
     """Compares two AUCs up to rounding."""
     numbers = [np.array([one.value, one.low, one.high]) for one in (first, second)]
     rest = [(one.n_positive, one.n_negative, one.method) for one in (first, second)]
@@ -210,26 +210,26 @@ def same(first: Auc, second: Auc) -> bool:
 def test_only_ranks_matter(change: Callable[[np.ndarray], np.ndarray]) -> None:
     """Increasing transformations of the scores change neither AUC nor interval."""
     labels, scores = draw(7, 20, 30)
-    assert same(auc(labels, scores), auc(labels, change(scores)))
+    assert equal_aucs(auc(labels, scores), auc(labels, change(scores)))
 
 
 def test_order_of_exams_does_not_matter() -> None:
     """Shuffling the exams changes nothing."""
     labels, scores = draw(8, 20, 30)
     order = np.random.default_rng(0).permutation(50)
-    assert same(auc(labels, scores), auc(labels[order], scores[order]))
+    assert equal_aucs(auc(labels, scores), auc(labels[order], scores[order]))
 
 
 def test_exchanging_the_classes_mirrors_the_auc() -> None:
     """Exchanging the classes gives one minus the AUC, and mirrored ends."""
     labels, scores = draw(9, 20, 30)
-    there, back = auc(labels, scores), auc(1 - labels, scores)
-    assert (back.value, back.low, back.high) == pytest.approx(
-        (1 - there.value, 1 - there.high, 1 - there.low)
+    one, mirrored = auc(labels, scores), auc(1 - labels, scores)
+    assert (mirrored.value, mirrored.low, mirrored.high) == pytest.approx(
+        (1 - one.value, 1 - one.high, 1 - one.low)
     )
 
 
-def test_unknown_labels_are_left_out() -> None:
+def test_unknown_labels_are_excluded() -> None:
     """Exams without a known label change nothing, whatever their score."""
     labels, scores = draw(10, 20, 30)
     more_labels = np.concatenate([labels, np.full(5, np.nan)])
@@ -237,7 +237,7 @@ def test_unknown_labels_are_left_out() -> None:
     assert auc(labels, scores) == auc(more_labels, more_scores)
 
 
-def test_nan_score_is_refused() -> None:
+def test_nan_score_is_rejected() -> None:
     """A score of NaN raises an error with its position, even if the label is unknown."""
     for label in (1.0, np.nan):
         with pytest.raises(MrkneeError, match=r"a score is NaN[\s\S]*position 1"):
@@ -245,9 +245,9 @@ def test_nan_score_is_refused() -> None:
 
 
 @pytest.mark.parametrize("label", [2.0, -1.0, 0.5, np.inf])
-def test_other_labels_are_refused(label: float) -> None:
+def test_other_labels_are_rejected(label: float) -> None:
     """A label other than 0, 1 and NaN raises an error."""
-    with pytest.raises(MrkneeError, match="a label can't be scored"):
+    with pytest.raises(MrkneeError, match="a label is invalid"):
         auc(np.array([0.0, 1.0, label]), np.array([0.1, 0.2, 0.3]))
 
 

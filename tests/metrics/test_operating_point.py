@@ -11,8 +11,8 @@ from mrknee.metrics.operating_point import (
     YOUDEN,
     OperatingPoint,
     at_sensitivity,
-    operate,
-    values_at_prevalence,
+    predictive_values,
+    score_operating_point,
     youden,
 )
 from mrknee.metrics.proportions import wilson
@@ -34,7 +34,7 @@ def test_youden_is_the_best_of_the_roc_curve(seed: int, decimals: int) -> None:
     """No threshold of scikit-learn's ROC curve has a larger sensitivity + specificity."""
     labels, p = simulated(seed=seed, decimals=decimals)
     fpr, tpr, _ = roc_curve(labels, p, drop_intermediate=False)
-    found = operate(youden(labels, p), labels, p)
+    found = score_operating_point(youden(labels, p), labels, p)
     best = found.sensitivity.value + found.specificity.value - 1
     assert best == pytest.approx((tpr - fpr).max(), abs=1e-12)
 
@@ -45,12 +45,12 @@ def test_sensitivity_is_reached_with_the_best_specificity(at_least: float, decim
     """The sensitivity is reached, and no other such threshold is more specific."""
     labels, p = simulated(seed=3, decimals=decimals)
     fpr, tpr, _ = roc_curve(labels, p, drop_intermediate=False)
-    found = operate(at_sensitivity(labels, p, at_least), labels, p)
+    found = score_operating_point(at_sensitivity(labels, p, at_least), labels, p)
     assert found.sensitivity.value >= at_least
     assert found.specificity.value == pytest.approx(1 - fpr[tpr >= at_least].min(), abs=1e-12)
 
 
-def test_sensitivity_exactly_reached_counts() -> None:
+def test_sensitivity_is_reached_exactly() -> None:
     """Nine of ten positives reach a sensitivity of 0.90, in spite of binary rounding."""
     labels = np.array([1.0] * 10 + [0.0] * 10)
     p = np.concatenate([np.arange(10), np.arange(10)]) / 10
@@ -66,13 +66,13 @@ def test_thresholds_lie_halfway() -> None:
         assert (point.n_positive, point.n_negative, point.reason) == (2, 2, None)
 
 
-def test_equally_good_thresholds_go_to_the_sensitive_one() -> None:
+def test_of_equally_good_thresholds_the_most_sensitive_is_chosen() -> None:
     """Of several equally good thresholds by Youden's rule the lowest is chosen."""
     labels, p = np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.1, 0.3, 0.5, 0.7])
     assert youden(labels, p).threshold == pytest.approx(0.2)  # 0.6 is as good
 
 
-def test_threshold_parts_what_can_hardly_be_parted() -> None:
+def test_threshold_between_neighbouring_floats() -> None:
     """Between two neighbouring floating-point numbers the upper one is the threshold."""
     low = 0.3
     high = float(np.nextafter(low, 1))
@@ -83,7 +83,7 @@ def test_threshold_parts_what_can_hardly_be_parted() -> None:
 def test_an_exam_at_the_threshold_is_positive() -> None:
     """An exam whose probability equals the threshold is positive."""
     point = OperatingPoint(YOUDEN, 0.5, 1, 1)
-    found = operate(point, np.array([1.0, 0.0]), np.array([0.5, 0.5]))
+    found = score_operating_point(point, np.array([1.0, 0.0]), np.array([0.5, 0.5]))
     assert (found.tp, found.fp, found.fn, found.tn) == (1, 1, 0, 0)
 
 
@@ -94,11 +94,11 @@ def test_an_exam_at_the_threshold_is_positive() -> None:
         (np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.1, 0.2, 0.6, 0.8])),  # inverted
     ],
 )
-def test_useless_probabilities_call_everything_positive(labels: np.ndarray, p: np.ndarray) -> None:
+def test_useless_probabilities_have_threshold_0(labels: np.ndarray, p: np.ndarray) -> None:
     """For uninformative or inverted probabilities the threshold is 0."""
     for point in (youden(labels, p), at_sensitivity(labels, p, 1.0)):
         assert point.threshold == 0
-        found = operate(point, labels, p)
+        found = score_operating_point(point, labels, p)
         assert (found.sensitivity.value, found.specificity.value) == (1, 0)
 
 
@@ -110,24 +110,26 @@ def test_one_class_has_no_threshold(label: float) -> None:
         assert np.isnan(point.threshold)
         assert point.reason is not None
         assert "one class only" in point.reason or "no exam" in point.reason
-        found = operate(point, labels, p, prevalence=0.3)
+        found = score_operating_point(point, labels, p, prevalence=0.3)
         assert (found.tp, found.fp, found.fn, found.tn) == (0, 0, 0, 0)
         assert np.isnan(found.sensitivity.value)
         assert found.at_prevalence is not None
         assert np.isnan(found.at_prevalence.ppv)
-        assert found.at_prevalence.reason == "no exam to go by"
+        assert found.at_prevalence.reason == "no exams"
 
 
-def test_unknown_labels_are_left_out() -> None:
+def test_unknown_labels_are_excluded() -> None:
     """Exams without a known label change neither the threshold nor the counts."""
     labels, p = simulated()
     more = np.concatenate([labels, [np.nan] * 3]), np.concatenate([p, [0.01, 0.5, 0.99]])
     assert youden(*more) == youden(labels, p)
     assert at_sensitivity(*more, 0.9) == at_sensitivity(labels, p, 0.9)
-    assert operate(youden(labels, p), *more) == operate(youden(labels, p), labels, p)
+    assert score_operating_point(youden(labels, p), *more) == score_operating_point(
+        youden(labels, p), labels, p
+    )
 
 
-def test_rule_is_told() -> None:
+def test_name_of_the_rule() -> None:
     """The name of the rule states the requested sensitivity."""
     labels, p = simulated()
     assert at_sensitivity(labels, p, 0.9).rule == "sensitivity >= 0.90"
@@ -136,7 +138,7 @@ def test_rule_is_told() -> None:
 
 
 @pytest.mark.parametrize("at_least", [0.0, -0.5, 1.01, np.nan])
-def test_impossible_sensitivity_is_refused(at_least: float) -> None:
+def test_invalid_sensitivity_is_rejected(at_least: float) -> None:
     """A sensitivity outside 0 to 1, or of 0, raises an error."""
     labels, p = simulated()
     with pytest.raises(MrkneeError, match="above 0, at most 1"):
@@ -144,11 +146,11 @@ def test_impossible_sensitivity_is_refused(at_least: float) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_counts_are_sklearns(seed: int) -> None:
+def test_counts_equal_sklearn(seed: int) -> None:
     """The counts equal scikit-learn's confusion matrix; proportions have Wilson's interval."""
     labels, p = simulated(seed=seed)
     point = youden(*simulated(seed=seed + 10))
-    found = operate(point, labels, p)
+    found = score_operating_point(point, labels, p)
     (tn, fp), (fn, tp) = confusion_matrix(labels, p >= point.threshold).tolist()
     assert (found.tp, found.fp, found.fn, found.tn) == (tp, fp, fn, tn)
     assert found.sensitivity == wilson(tp, tp + fn)
@@ -161,14 +163,16 @@ def test_counts_are_sklearns(seed: int) -> None:
 @pytest.mark.parametrize(("label", "sensitivity", "specificity"), [(1.0, 1, 0), (0.0, 0, 1)])
 def test_one_exam_is_scored(label: float, sensitivity: int, specificity: int) -> None:
     """With one exam, the proportion of its class has n = 1 and that of the other class n = 0."""
-    found = operate(OperatingPoint(YOUDEN, 0.5, 9, 9), np.array([label]), np.array([0.7]))
+    found = score_operating_point(
+        OperatingPoint(YOUDEN, 0.5, 9, 9), np.array([label]), np.array([0.7])
+    )
     assert (found.sensitivity.n, found.specificity.n) == (sensitivity, specificity)
     assert np.isnan(found.specificity.value) == (label == 1)
 
 
-def test_values_at_the_exams_own_prevalence_are_the_counts() -> None:
+def test_predictive_values_at_the_prevalence_of_the_exams_are_the_counts() -> None:
     """At the prevalence of the exams, PPV and NPV equal those counted."""
-    found = values_at_prevalence(47, 13, 7, 53, 54 / 120)
+    found = predictive_values(47, 13, 7, 53, 54 / 120)
     assert found.ppv == pytest.approx(47 / 60)
     assert found.npv == pytest.approx(53 / 60)
     assert found.ppv_low < found.ppv < found.ppv_high
@@ -176,9 +180,9 @@ def test_values_at_the_exams_own_prevalence_are_the_counts() -> None:
     assert (found.n_positive, found.n_negative, found.reason) == (54, 66, None)
 
 
-def test_values_follow_the_prevalence() -> None:
+def test_predictive_values_depend_on_the_prevalence() -> None:
     """At a lower prevalence the PPV is lower and the NPV higher."""
-    rare, common = (values_at_prevalence(47, 13, 7, 53, q) for q in (0.05, 0.45))
+    rare, common = (predictive_values(47, 13, 7, 53, q) for q in (0.05, 0.45))
     assert rare.ppv < 0.25 < common.ppv
     assert rare.npv > 0.98 > common.npv
 
@@ -186,7 +190,7 @@ def test_values_follow_the_prevalence() -> None:
 def test_interval_is_mercaldos_by_hand() -> None:
     """The logit intervals of PPV and NPV agree with the formulas of the paper."""
     se, sp, m, n, q = 0.8, 0.9, 50, 100, 0.1
-    found = values_at_prevalence(40, 10, 10, 90, q)
+    found = predictive_values(40, 10, 10, 90, q)
     ppv = se * q / (se * q + (1 - sp) * (1 - q))
     spread = 1.959964 * np.sqrt((1 - se) / se / m + sp / (1 - sp) / n)
     odds = ppv / (1 - ppv) * np.exp([-spread, spread])
@@ -207,7 +211,7 @@ def test_interval_covers(se: float, sp: float, q: float) -> None:
     truth = se * q / (se * q + (1 - sp) * (1 - q)), sp * (1 - q) / (sp * (1 - q) + (1 - se) * q)
     hits = np.zeros(2)
     for tp, tn in zip(rng.binomial(m, se, draws), rng.binomial(n, sp, draws), strict=True):
-        found = values_at_prevalence(int(tp), int(n - tn), int(m - tp), int(tn), q)
+        found = predictive_values(int(tp), int(n - tn), int(m - tp), int(tn), q)
         hits += [
             found.ppv_low <= truth[0] <= found.ppv_high,
             found.npv_low <= truth[1] <= found.npv_high,
@@ -217,9 +221,9 @@ def test_interval_covers(se: float, sp: float, q: float) -> None:
 
 @pytest.mark.parametrize("tp", [0, 3, 5])
 @pytest.mark.parametrize("tn", [0, 4, 7])
-def test_degenerate_shares_have_an_interval(tp: int, tn: int) -> None:
+def test_intervals_of_0_and_1_have_a_width(tp: int, tn: int) -> None:
     """A sensitivity or specificity of 0 or 1 gives an interval of positive width, or a reason."""
-    found = values_at_prevalence(tp, 7 - tn, 5 - tp, tn, 0.2)
+    found = predictive_values(tp, 7 - tn, 5 - tp, tn, 0.2)
     for value, low, high, called in (
         (found.ppv, found.ppv_low, found.ppv_high, tp + 7 - tn),
         (found.npv, found.npv_low, found.npv_high, 5 - tp + tn),
@@ -232,17 +236,17 @@ def test_degenerate_shares_have_an_interval(tp: int, tn: int) -> None:
             assert high - low > 0.01
 
 
-def test_perfect_calls_are_not_certain() -> None:
+def test_perfect_predictions_have_an_interval() -> None:
     """Without errors PPV and NPV are 1, and their intervals extend below 1."""
-    found = values_at_prevalence(5, 0, 0, 7, 0.2)
+    found = predictive_values(5, 0, 0, 7, 0.2)
     assert (found.ppv, found.ppv_high, found.npv, found.npv_high) == (1, 1, 1, 1)
     assert found.ppv_low < 0.6
     assert found.npv_low < 0.95
 
 
-def test_value_of_one_class_is_nan() -> None:
+def test_predictive_values_of_one_class_are_nan() -> None:
     """Without exams of a class, PPV and NPV at a stated prevalence are NaN."""
-    found = values_at_prevalence(3, 0, 2, 0, 0.2)
+    found = predictive_values(3, 0, 2, 0, 0.2)
     assert np.isnan([found.ppv, found.npv]).all()
     assert found.reason == "one class only: 5 positive, 0 negative"
 
@@ -259,7 +263,7 @@ def test_point_survives_json(point: OperatingPoint) -> None:
 
 
 @pytest.mark.parametrize("change", [{"threshold": "high"}, {"n_positive": None}])
-def test_broken_point_is_refused(change: dict[str, object]) -> None:
+def test_invalid_point_is_rejected(change: dict[str, object]) -> None:
     """An operating point with an invalid field raises an error."""
     content = {**OperatingPoint(YOUDEN, 0.25, 3, 4).to_dict(), **change}
     with pytest.raises(MrkneeError, match="an operating point can't be read"):

@@ -8,14 +8,14 @@ import pytest
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import Findings, Remark, write_labels
-from mrknee.metrics.predictions import Predictions, aligned
+from mrknee.metrics.predictions import Predictions, align
 
 TABLE = Predictions(
     ("0003", "0001"), Findings(["acl", "abnormal"]), np.array([[0.25, 1 / 3], [1.0, 0.0]])
 )
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_write_and_read(tmp_path: Path) -> None:
     """Ids, findings and probabilities are preserved, to nine digits."""
     path = tmp_path / "new" / "predictions.csv"
     TABLE.write(path)
@@ -25,7 +25,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(read.probabilities, TABLE.probabilities, atol=1e-9)
 
 
-def test_two_float32_numbers_stay_two(tmp_path: Path) -> None:
+def test_float32_neighbours_stay_different(tmp_path: Path) -> None:
     """Neighbouring 32-bit probabilities are written differently, so that no ties arise."""
     near = np.float32(0.7)
     column = np.array([[near], [np.nextafter(near, np.float32(1))]], dtype=np.float64)
@@ -58,14 +58,14 @@ def test_columns_may_come_in_any_order(tmp_path: Path) -> None:
         "exam,acl,acl\n0000,0.5,0.5\n",
     ],
 )
-def test_what_is_no_table_of_predictions_is_refused(tmp_path: Path, text: str) -> None:
+def test_invalid_tables_are_rejected(tmp_path: Path, text: str) -> None:
     """A wrong header or format, a repeated exam or an invalid probability raises an error."""
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(MrkneeError):
         Predictions.read(tmp_path / "p.csv")
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     """A missing file raises an MrkneeError."""
     with pytest.raises(MrkneeError, match="missing"):
         Predictions.read(tmp_path / "p.csv")
@@ -78,15 +78,15 @@ def test_labels_are_joined_by_id_and_finding(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels, [[np.nan, np.nan], [1.0, np.nan]])
 
 
-def test_other_exams_than_predicted_are_refused(tmp_path: Path) -> None:
+def test_labels_of_other_exams_are_rejected(tmp_path: Path) -> None:
     """Scoring part of a split, or exams of another split, raises an error."""
     write_labels(tmp_path, "valid", "acl", dict.fromkeys(["0001", "0002", "0003"], 1.0))
-    with pytest.raises(MrkneeError, match="no prediction for it") as error:
+    with pytest.raises(MrkneeError, match="have no prediction") as error:
         TABLE.labels(tmp_path, "valid")
     assert error.value.exam == "0002"
 
 
-def test_an_exam_without_a_label_is_not_known(tmp_path: Path) -> None:
+def test_exam_without_a_label_is_unknown(tmp_path: Path) -> None:
     """An exam that isn't in the label file is unknown, as in training."""
     write_labels(tmp_path, "valid", "acl", {"0001": 1.0})
     labels = TABLE.labels(tmp_path, "valid")
@@ -116,7 +116,7 @@ def test_several_files_are_one_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(read.probabilities, [[0.1, 0.3, 0.9], [0.2, 0.4, 0.8]])
 
 
-def test_one_file_is_itself(tmp_path: Path) -> None:
+def test_one_file_is_one_table(tmp_path: Path) -> None:
     """A spec without a comma, or that is the name of an existing file, is one file."""
     for name in ("p.csv", "fold 1,2.csv"):
         TABLE.write(tmp_path / name)
@@ -132,70 +132,70 @@ def test_an_ensemble_is_the_mean() -> None:
     np.testing.assert_allclose(joined.probabilities, TABLE.probabilities * 0.75)
 
 
-def test_files_of_other_exams_are_not_joined(tmp_path: Path) -> None:
+def test_files_of_different_exams_are_not_joined(tmp_path: Path) -> None:
     """Joining files of different exams raises an error that names the exam and both files."""
     spec = three_single_task_files(tmp_path)
     (tmp_path / "b.csv").write_text("exam,acl\n0002,0.6\n0009,0.5\n")
     with pytest.raises(MrkneeError, match=r"different exams[\s\S]*a\.csv and .*b\.csv") as error:
         Predictions.read_joined(spec)
     assert error.value.exam == "0001"
-    with pytest.raises(MrkneeError, match=r"it is in table 1, not in table 2"):
+    with pytest.raises(MrkneeError, match="in table 1, not in table 2"):
         Predictions.joined([TABLE, Predictions(("0003",), TABLE.findings, np.zeros((1, 2)))])
 
 
 @pytest.mark.parametrize("spec", ["a.csv,", "a.csv,,b.csv", "a.csv,a.csv", "a.csv, a.csv"])
-def test_a_spec_with_a_gap_or_a_file_twice_is_refused(spec: str) -> None:
+def test_empty_or_repeated_file_names_are_rejected(spec: str) -> None:
     """A repeated file or a trailing comma raises an error."""
     with pytest.raises(MrkneeError, match="each once"):
         Predictions.read_joined(spec)
 
 
-def test_nothing_is_not_joined() -> None:
+def test_joining_no_tables_is_rejected() -> None:
     """Joining no tables raises an error."""
     with pytest.raises(MrkneeError, match="no predictions"):
         Predictions.joined([])
 
 
-def test_models_are_brought_to_one_order() -> None:
+def test_models_are_aligned() -> None:
     """Tables are aligned to the first one's exams and the common findings, with notes."""
     ids, findings = ("0001", "0003"), Findings(["cyst", "abnormal", "acl"])
     other = Predictions(ids, findings, np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]))
-    (first, second), notes = aligned(["one", "two"], [TABLE, other])
+    (first, second), notes = align(["one", "two"], [TABLE, other])
     np.testing.assert_array_equal(first.probabilities, TABLE.probabilities)
     assert (second.ids, second.findings) == (TABLE.ids, TABLE.findings)
     np.testing.assert_array_equal(second.probabilities, [[0.6, 0.5], [0.3, 0.2]])
-    assert notes == ("left out, because not every model has it: cyst (two)",)
+    assert notes == ("excluded, because not all models have it: cyst (two)",)
 
 
-def test_models_of_other_exams_or_findings_are_not_aligned() -> None:
+def test_models_of_different_exams_or_findings_are_rejected() -> None:
     """Different exams, or no common finding, raise an error."""
     more = Predictions(
         (*TABLE.ids, "0007"), TABLE.findings, np.vstack([TABLE.probabilities, [[0, 0]]])
     )
-    with pytest.raises(MrkneeError, match="it is in two, not in one") as error:
-        aligned(["one", "two"], [TABLE, more])
+    with pytest.raises(MrkneeError, match="in two, not in one") as error:
+        align(["one", "two"], [TABLE, more])
     assert error.value.exam == "0007"
     cyst = Predictions(TABLE.ids, Findings(["cyst"]), np.zeros((2, 1)))
     with pytest.raises(MrkneeError, match="no finding in common"):
-        aligned(["one", "two"], [TABLE, cyst])
+        align(["one", "two"], [TABLE, cyst])
 
 
 @pytest.mark.parametrize("name", ["exam", "mean"])
-def test_columns_with_a_taken_name_are_refused(tmp_path: Path, name: str) -> None:
+def test_columns_with_a_reserved_name_are_rejected(tmp_path: Path, name: str) -> None:
     """A finding can't have the name of the id column or of the mean."""
     (tmp_path / "p.csv").write_text(f"exam,acl,{name}\n0000,0.1,0.9\n")
     with pytest.raises(MrkneeError, match="reserved name"):
         Predictions.read(tmp_path / "p.csv")
 
 
-def test_a_table_without_exams_is_refused(tmp_path: Path) -> None:
+def test_table_without_exams_is_rejected(tmp_path: Path) -> None:
     """A table with only a header raises an error that says so."""
     (tmp_path / "p.csv").write_text("exam,acl\n")
-    with pytest.raises(MrkneeError, match="no exam has a prediction"):
+    with pytest.raises(MrkneeError, match="contains no exams"):
         Predictions.read(tmp_path / "p.csv")
 
 
-def test_labels_of_no_exam_keep_their_columns(tmp_path: Path) -> None:
+def test_labels_without_exams_keep_their_columns(tmp_path: Path) -> None:
     """Without exams, the labels still have one column per finding."""
     (tmp_path / "valid-acl.csv").write_text("")
     none = Predictions((), TABLE.findings, np.zeros((0, 2)))
@@ -211,7 +211,7 @@ def test_ids_are_the_same_in_predictions_and_labels(tmp_path: Path) -> None:
     assert labels.tolist() == [[0.0], [1.0]]
 
 
-def test_one_number_is_one(tmp_path: Path) -> None:
+def test_singular_and_plural_in_errors(tmp_path: Path) -> None:
     """The error for an invalid line uses singular and plural correctly."""
     for header, line, numbers in (("acl", "2", "a number"), ("acl,cyst", "2,2", "2 numbers")):
         (tmp_path / "p.csv").write_text(f"exam,{header}\n0000,{line}\n")
@@ -219,7 +219,7 @@ def test_one_number_is_one(tmp_path: Path) -> None:
             Predictions.read(tmp_path / "p.csv")
 
 
-def test_columns_are_found_in_any_case(tmp_path: Path) -> None:
+def test_columns_may_be_in_any_case(tmp_path: Path) -> None:
     """`ACL` is acl; an invalid column raises an error that names the file."""
     path = tmp_path / "p.csv"
     path.write_text("Exam,ACL, Abnormal\n0000,0.1,0.9\n")
@@ -234,13 +234,11 @@ def test_columns_are_found_in_any_case(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("labelled", "predicted"), [("130", "0130"), ("0130", "130")])
-def test_ids_that_lost_their_zeros_are_explained(
-    tmp_path: Path, labelled: str, predicted: str
-) -> None:
+def test_lost_leading_zeros_are_explained(tmp_path: Path, labelled: str, predicted: str) -> None:
     """If ids lost leading zeros, the error names both files and explains the difference."""
     write_labels(tmp_path, "valid", "acl", {labelled: 1.0})
     Predictions((predicted,), Findings(["acl"]), np.array([[0.5]])).write(tmp_path / "p.csv")
-    with pytest.raises(MrkneeError, match="not of the exams") as error:
+    with pytest.raises(MrkneeError, match="have no prediction") as error:
         Predictions.read(tmp_path / "p.csv").labels(tmp_path, "valid")
     assert error.value.file == str(tmp_path / "valid-acl.csv")
     found = error.value.found or ""
@@ -249,11 +247,11 @@ def test_ids_that_lost_their_zeros_are_explained(
     assert str(tmp_path / "p.csv") in found
 
 
-def test_tables_whose_ids_differ_by_zeros_are_explained() -> None:
+def test_tables_with_different_leading_zeros_are_explained() -> None:
     """If ids of two tables differ by leading zeros, the error explains the difference."""
     tables = [Predictions((i,), Findings(["acl"]), np.array([[0.5]])) for i in ("0130", "130")]
     with pytest.raises(MrkneeError, match="different exams") as error:
-        aligned(["a", "b"], tables)
+        align(["a", "b"], tables)
     assert "leading zeros" in (error.value.found or "")
 
 
@@ -264,7 +262,7 @@ def test_accents_in_ids_are_joined(tmp_path: Path) -> None:
     assert Predictions.read(tmp_path / "p.csv").labels(tmp_path, "valid").tolist() == [[1.0]]
 
 
-def test_remarks_lie_beside_the_table_and_go_with_it(tmp_path: Path) -> None:
+def test_remarks_are_written_next_to_the_table(tmp_path: Path) -> None:
     """Remarks are written next to the table; those of an earlier run are removed."""
     remark = Remark("all-zero", "axial", "each of its 9 pixels is 0")
     odd = replace(TABLE, remarks={"0003": (remark, Remark("other-axes", None, "a, b"))})

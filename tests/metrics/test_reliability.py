@@ -7,8 +7,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from mrknee.errors import MrkneeError
-from mrknee.metrics.calibration import at_prevalence
-from mrknee.metrics.proportions import wilson, wilson_ends
+from mrknee.metrics.calibration import shift_prevalence
+from mrknee.metrics.proportions import wilson, wilson_interval
 from mrknee.metrics.reliability import BOUND, Reliability, brier, reliability
 
 
@@ -24,7 +24,7 @@ def simulated(
 
 @pytest.mark.parametrize("decimals", [1, 12])
 @pytest.mark.parametrize("exams", [1, 7, 30, 120, 1000])
-def test_brier_is_sklearns(exams: int, decimals: int) -> None:
+def test_brier_equals_sklearn(exams: int, decimals: int) -> None:
     """Brier score and reference equal scikit-learn's, also with ties and with one exam."""
     labels, p, _ = simulated(exams)
     p = p.round(decimals)
@@ -53,7 +53,7 @@ def test_brier_interval_covers(exams: int) -> None:
 
 @pytest.mark.parametrize("decimals", [1, 12])
 @pytest.mark.parametrize("exams", [100, 120, 1000])
-def test_points_are_sklearns(exams: int, decimals: int) -> None:
+def test_points_equal_sklearn(exams: int, decimals: int) -> None:
     """With ten bins the points equal scikit-learn's calibration curve, also with ties."""
     labels, p, _ = simulated(exams)
     p = p.round(decimals)
@@ -63,7 +63,7 @@ def test_points_are_sklearns(exams: int, decimals: int) -> None:
     assert [one.mean_probability for one in points] == pytest.approx(mean)
 
 
-def test_points_hold_every_exam_once() -> None:
+def test_points_contain_every_exam_once() -> None:
     """Bins have equal numbers of exams, means between their edges, and Wilson's interval."""
     labels, p, _ = simulated(120)
     found = reliability(labels, p)
@@ -97,7 +97,7 @@ def test_ece_is_the_points() -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0])
-def test_ece_of_right_probabilities_is_told(shift: float) -> None:
+def test_ece_if_calibrated_is_the_expected_ece(shift: float) -> None:
     """`ece_if_calibrated` is the mean ECE of labels drawn from the probabilities themselves."""
     _, p, _ = simulated(120, shift=shift)
     rng = np.random.default_rng(1)
@@ -122,7 +122,7 @@ def test_ece_interval_covers(exams: int, shift: float) -> None:
     assert hits / 100 >= 0.9
 
 
-def test_known_errors_are_seen() -> None:
+def test_known_errors_are_measured() -> None:
     """Probabilities that are all 0.2 too high have an ECE of 0.2, and correct ones of 0."""
     labels = np.tile([1.0, 0.0, 0.0, 0.0, 0.0], 40)
     off = reliability(labels, np.full(200, 0.4))
@@ -145,12 +145,12 @@ def test_known_errors_are_seen() -> None:
         ([1.0] + [0.0] * 60, [0.3] + [0.02] * 60),
     ],
 )
-def test_no_false_certainty(labels: list[float], p: list[float]) -> None:
+def test_intervals_have_a_width_where_resampling_fails(labels: list[float], p: list[float]) -> None:
     """Where resampling fails, the replacement interval has positive width and is named."""
     y, q = np.array(labels), np.array(p)
     score, found = brier(y, q), reliability(y, q)
     assert score.method == BOUND
-    low, high = wilson_ends(np.array([score.value]), len(y))
+    low, high = wilson_interval(np.array([score.value]), len(y))
     assert (score.low, score.high) == (low[0], high[0])
     assert score.high - score.low > 0.01
     assert found.method == BOUND
@@ -159,7 +159,7 @@ def test_no_false_certainty(labels: list[float], p: list[float]) -> None:
     assert found.ece <= found.ece_high <= 1
 
 
-def elsewhere(
+def draw_at_prevalence(
     share: float, prevalence: float, exams: int, *, shift: float = 0.0, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws labels with the given share, and probabilities calibrated at another prevalence.
@@ -169,36 +169,38 @@ def elsewhere(
     rng = np.random.default_rng(seed)
     labels = (rng.random(exams) < share).astype(float)
     here = expit(2 * rng.normal(2 * labels, 1) - 2 + logit(share))
-    return labels, expit(logit(at_prevalence(here, share, prevalence)) + shift)
+    return labels, expit(logit(shift_prevalence(here, share, prevalence)) + shift)
 
 
-def truth_there(prevalence: float, shift: float) -> tuple[float, float]:
+def true_scores(prevalence: float, shift: float) -> tuple[float, float]:
     """Computes Brier score and ECE of 400,000 exams at the prevalence; all errors have one sign."""
-    labels, p = elsewhere(prevalence, prevalence, 400_000, shift=shift, seed=1)
+    labels, p = draw_at_prevalence(prevalence, prevalence, 400_000, shift=shift, seed=1)
     right = expit(logit(p) - shift)
     return float(((p - labels) ** 2).mean()), float(abs((p - right).mean()))
 
 
 @pytest.mark.parametrize("prevalence", [0.1, 0.8])
 @pytest.mark.parametrize("shift", [0.0, 0.7])
-def test_stated_prevalence_is_judged_as_if_there(shift: float, prevalence: float) -> None:
+def test_stated_prevalence_gives_the_scores_at_that_prevalence(
+    shift: float, prevalence: float
+) -> None:
     """Weighted exams give the Brier score and ECE of exams drawn at the stated prevalence."""
-    found = elsewhere(0.45, prevalence, 8000, shift=shift)
-    score, ece = truth_there(prevalence, shift)
+    found = draw_at_prevalence(0.45, prevalence, 8000, shift=shift)
+    score, ece = true_scores(prevalence, shift)
     assert brier(*found, prevalence=prevalence).value == pytest.approx(score, abs=0.006)
     assert brier(*found, prevalence=prevalence).reference == prevalence * (1 - prevalence)
     assert reliability(*found, prevalence=prevalence).ece == pytest.approx(ece, abs=0.012)
 
 
-def test_their_own_share_changes_no_number() -> None:
+def test_prevalence_of_the_exams_changes_no_number() -> None:
     """Stating the share of positives of the exams themselves changes no number."""
     labels, p, _ = simulated(120, shift=0.5)
     share = float(labels.mean())
-    plain, stated = reliability(labels, p), reliability(labels, p, prevalence=share)
+    unweighted, stated = reliability(labels, p), reliability(labels, p, prevalence=share)
     assert brier(labels, p, prevalence=share).value == pytest.approx(brier(labels, p).value)
-    assert stated.ece == pytest.approx(plain.ece)
-    assert stated.ece_if_calibrated == pytest.approx(plain.ece_if_calibrated)
-    for one, other in zip(stated.points, plain.points, strict=True):
+    assert stated.ece == pytest.approx(unweighted.ece)
+    assert stated.ece_if_calibrated == pytest.approx(unweighted.ece_if_calibrated)
+    for one, other in zip(stated.points, unweighted.points, strict=True):
         assert one.mean_probability == pytest.approx(other.mean_probability)
         ends = one.observed.value, one.observed.low, one.observed.high
         assert ends == pytest.approx(
@@ -208,7 +210,7 @@ def test_their_own_share_changes_no_number() -> None:
 
 def test_weighted_points_are_the_weighted_exams() -> None:
     """Mean, share and ECE contribution of a bin are those of its weighted exams."""
-    labels, p = elsewhere(0.45, 0.18, 120, shift=0.5)
+    labels, p = draw_at_prevalence(0.45, 0.18, 120, shift=0.5)
     found = reliability(labels, p, prevalence=0.18)
     weights = np.where(labels == 1, 0.18 / labels.sum(), 0.82 / (1 - labels).sum())
     ece = 0.0
@@ -222,34 +224,36 @@ def test_weighted_points_are_the_weighted_exams() -> None:
         assert one.observed.low <= share <= one.observed.high
         ece += weights[inside].sum() * abs(mean - share)
     assert found.ece == pytest.approx(ece)
-    assert found.binning == "10 bins of equally many exams (quantiles)"
+    assert found.binning == "10 bins of equal numbers of exams (quantiles)"
 
 
 @pytest.mark.parametrize("exams", [60, 120])
 @pytest.mark.parametrize("shift", [0.0, 0.7])
 def test_weighted_intervals_cover(exams: int, shift: float) -> None:
     """Both weighted intervals contain the true value in nearly 95 % of samples or more."""
-    truth, ece = truth_there(0.18, shift)
+    truth, ece = true_scores(0.18, shift)
     hits = np.zeros(2)
     for draw in range(100):
-        labels, p = elsewhere(0.45, 0.18, exams, shift=shift, seed=2000 + draw)
+        labels, p = draw_at_prevalence(0.45, 0.18, exams, shift=shift, seed=2000 + draw)
         score = brier(labels, p, prevalence=0.18)
         found = reliability(labels, p, prevalence=0.18)
         hits += [score.low <= truth <= score.high, found.ece_low <= ece <= found.ece_high]
     assert (hits / 100 >= 0.88).all()
 
 
-def test_chance_at_a_prevalence_is_told() -> None:
+def test_ece_if_calibrated_at_a_stated_prevalence() -> None:
     """`ece_if_calibrated` is the mean weighted ECE of correct probabilities there."""
-    eces, told = np.array(
+    eces, expected = np.array(
         [
             (found.ece, found.ece_if_calibrated)
             for draw in range(60)
-            for found in [reliability(*elsewhere(0.45, 0.18, 120, seed=draw), prevalence=0.18)]
+            for found in [
+                reliability(*draw_at_prevalence(0.45, 0.18, 120, seed=draw), prevalence=0.18)
+            ]
         ]
     ).T
-    assert told.mean() == pytest.approx(eces.mean(), abs=4 * eces.std() / np.sqrt(60))
-    assert told.mean() > 0.03
+    assert expected.mean() == pytest.approx(eces.mean(), abs=4 * eces.std() / np.sqrt(60))
+    assert expected.mean() > 0.03
 
 
 def test_few_weighted_exams_have_a_wide_bound() -> None:
@@ -257,7 +261,7 @@ def test_few_weighted_exams_have_a_wide_bound() -> None:
     labels, p = np.repeat([1.0, 0.0], [3, 97]), np.repeat([0.4, 0.3], [3, 97])
     score, found = brier(labels, p, prevalence=0.45), reliability(labels, p, prevalence=0.45)
     assert (score.method, found.method) == (BOUND, BOUND)
-    low, high = wilson_ends(np.array([score.value]), 6)
+    low, high = wilson_interval(np.array([score.value]), 6)
     assert (score.low, score.high) == (low[0], high[0])
     assert found.ece_high > 0.7
 
@@ -270,11 +274,11 @@ def test_one_class_has_no_weights() -> None:
     assert np.isnan([found.ece, found.ece_low, found.ece_high, found.ece_if_calibrated]).all()
     assert found.binning == "one class only: 20 positive, 0 negative"
     assert brier(labels, p).value < 0.2
-    with pytest.raises(MrkneeError, match="a prevalence can't be used"):
+    with pytest.raises(MrkneeError, match="a prevalence is out of range"):
         brier(labels, p, prevalence=1.0)
 
 
-def test_unknown_labels_are_left_out() -> None:
+def test_unknown_labels_are_excluded() -> None:
     """Exams without a known label change only the count; without any, all is NaN."""
     labels, p, _ = simulated(60)
     more = np.concatenate([labels, [np.nan] * 9]), np.concatenate([p, np.full(9, 0.99)])
@@ -288,7 +292,7 @@ def test_unknown_labels_are_left_out() -> None:
     assert found.binning == "no exam has a known label"
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_intervals() -> None:
     """The same seed gives the same intervals; another seed gives similar ones."""
     labels, p, _ = simulated()
 
@@ -303,10 +307,10 @@ def test_the_seed_decides() -> None:
     )
 
 
-def test_impossible_input_is_refused() -> None:
+def test_invalid_input_is_rejected() -> None:
     """An invalid label or probability raises an error."""
     labels, p, _ = simulated()
     with pytest.raises(MrkneeError, match="not between 0 and 1"):
         brier(labels, p + 0.5)
-    with pytest.raises(MrkneeError, match="a label can't be scored"):
+    with pytest.raises(MrkneeError, match="a label is invalid"):
         reliability(labels + 0.5, p)

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from mrknee.errors import MrkneeError
 from mrknee.metrics.discrimination import auc
-from mrknee.metrics.paired import paired_delong
+from mrknee.metrics.paired_tests import paired_delong
 from mrknee.metrics.resampling import (
     BOOTSTRAP,
     MEAN_OF_ENDS,
@@ -14,7 +14,7 @@ from mrknee.metrics.resampling import (
     _weighted_auc,
     bootstrap_aucs,
     bootstrap_differences,
-    drawn_in_portions,
+    draw_counts,
     label_strata,
     mean_auc,
 )
@@ -51,9 +51,9 @@ def test_weighted_auc_is_the_auc_of_repeated_exams() -> None:
     labels, scores = draw(1, 60)
     labels[:7, 1] = np.nan
     scores = scores.round(0)
-    [times] = drawn_in_portions(strata_of(labels), 20, np.random.default_rng(0))
-    found = _weighted_auc(labels[:, 1], scores[:, 1], times)
-    for row, value in zip(times, found, strict=True):
+    [counts] = draw_counts(strata_of(labels), 20, np.random.default_rng(0))
+    found = _weighted_auc(labels[:, 1], scores[:, 1], counts)
+    for row, value in zip(counts, found, strict=True):
         exams = np.repeat(np.arange(60), row.astype(int))
         exams = exams[~np.isnan(labels[exams, 1])]
         assert value == pytest.approx(roc_auc_score(labels[exams, 1], scores[exams, 1]), abs=1e-12)
@@ -69,9 +69,9 @@ def test_each_replicate_keeps_the_label_patterns() -> None:
     """Each replicate has as many exams of each joint label pattern as the data."""
     labels, _ = draw(2, 200)
     strata = label_strata(labels)
-    [times] = drawn_in_portions(strata_of(labels), 50, np.random.default_rng(1))
+    [counts] = draw_counts(strata_of(labels), 50, np.random.default_rng(1))
     for stratum in np.unique(strata):
-        assert (times[:, strata == stratum].sum(axis=1) == (strata == stratum).sum()).all()
+        assert (counts[:, strata == stratum].sum(axis=1) == (strata == stratum).sum()).all()
     for pattern in np.unique(labels, axis=0):
         assert len(np.unique(strata[(labels == pattern).all(axis=1)])) == 1
 
@@ -118,18 +118,18 @@ def test_seed_decides() -> None:
     assert mean_auc(NAMES, labels, scores, seed=1) != mean_auc(NAMES, labels, scores, seed=2)
 
 
-def test_memory_portions_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicates computed in several blocks have the same spread as in one."""
     labels, scores = draw(8)
-    whole = bootstrap_aucs(labels, scores, seed=0, replicates=1000)
-    monkeypatch.setattr("mrknee.metrics.resampling._CELLS_AT_ONCE", 120 * 7)
-    parts = bootstrap_aucs(labels, scores, seed=0, replicates=1000)
-    assert parts.shape == whole.shape == (1000, 3)
-    assert parts.mean(axis=0) == pytest.approx(whole.mean(axis=0), abs=0.005)
-    assert parts.std(axis=0) == pytest.approx(whole.std(axis=0), rel=0.1)
+    one_block = bootstrap_aucs(labels, scores, seed=0, replicates=1000)
+    monkeypatch.setattr("mrknee.metrics.resampling._MAX_CELLS", 120 * 7)
+    blocks = bootstrap_aucs(labels, scores, seed=0, replicates=1000)
+    assert blocks.shape == one_block.shape == (1000, 3)
+    assert blocks.mean(axis=0) == pytest.approx(one_block.mean(axis=0), abs=0.005)
+    assert blocks.std(axis=0) == pytest.approx(one_block.std(axis=0), rel=0.1)
 
 
-def test_finding_of_one_class_is_left_out_and_named() -> None:
+def test_finding_of_one_class_is_excluded_and_listed() -> None:
     """Findings without an AUC are excluded from the mean and listed."""
     labels, scores = draw(9)
     labels[:, 0] = 1
@@ -158,7 +158,7 @@ def test_perfect_model_has_no_zero_width() -> None:
     assert found.method.startswith(MEAN_OF_ENDS)
 
 
-def test_one_perfect_finding_is_told() -> None:
+def test_one_perfect_finding_widens_the_interval() -> None:
     """One finding for which resampling fails suffices for the conservative interval."""
     labels, scores = draw(11)
     scores[:, 1] = labels[:, 1]
@@ -170,21 +170,21 @@ def test_one_perfect_finding_is_told() -> None:
 def test_order_of_findings_does_not_matter() -> None:
     """The mean and its interval don't depend on the order of the findings."""
     labels, scores = draw(12)
-    there = mean_auc(NAMES, labels, scores)
-    back = mean_auc(NAMES[::-1], labels[:, ::-1], scores[:, ::-1])
-    assert (back.value, back.low, back.high) == pytest.approx(
-        (there.value, there.low, there.high), abs=0.005
+    forward = mean_auc(NAMES, labels, scores)
+    backward = mean_auc(NAMES[::-1], labels[:, ::-1], scores[:, ::-1])
+    assert (backward.value, backward.low, backward.high) == pytest.approx(
+        (forward.value, forward.low, forward.high), abs=0.005
     )
 
 
-def test_bad_input_is_refused() -> None:
+def test_invalid_input_is_rejected() -> None:
     """NaN scores and labels other than 0, 1 and NaN raise an error."""
     labels, scores = draw(13)
     broken = scores.copy()
     broken[3, 1] = np.nan
     with pytest.raises(MrkneeError, match="a score is NaN"):
         mean_auc(NAMES, labels, broken)
-    with pytest.raises(MrkneeError, match="a label can't be scored"):
+    with pytest.raises(MrkneeError, match="a label is invalid"):
         mean_auc(NAMES, labels + 1, scores)
 
 
@@ -193,8 +193,8 @@ def test_differences_are_of_the_same_exams() -> None:
     labels, first = draw(14)
     second = first + np.random.default_rng(0).normal(size=first.shape)
     found = bootstrap_differences(labels, first, second, seed=3, replicates=50)
-    apart = [bootstrap_aucs(labels, s, seed=3, replicates=50) for s in (first, second)]
-    np.testing.assert_allclose(found, apart[1] - apart[0], atol=1e-12)
+    separate = [bootstrap_aucs(labels, s, seed=3, replicates=50) for s in (first, second)]
+    np.testing.assert_allclose(found, separate[1] - separate[0], atol=1e-12)
     assert (bootstrap_differences(labels, first, first, seed=3, replicates=50) == 0).all()
 
 

@@ -9,10 +9,15 @@ import pytest
 from scipy.special import expit, logit
 
 from mrknee.errors import MrkneeError
-from mrknee.metrics.calibration import Calibration, at_prevalence, fit_calibration
+from mrknee.metrics.calibration import Calibration, fit_calibration, shift_prevalence
 from mrknee.metrics.curves import average_precision
 from mrknee.metrics.discrimination import auc
-from mrknee.metrics.operating_point import OperatingPoint, at_sensitivity, operate, youden
+from mrknee.metrics.operating_point import (
+    OperatingPoint,
+    at_sensitivity,
+    score_operating_point,
+    youden,
+)
 from mrknee.metrics.reliability import brier, reliability
 from mrknee.metrics.resampling import mean_auc
 from mrknee.metrics.scorecard import Scorecard, score
@@ -28,7 +33,7 @@ def predictions(seed: int = 0, exams: int = 120) -> tuple[np.ndarray, np.ndarray
     return labels, 1 / (1 + np.exp(-rng.normal(size=labels.shape) - 2 * labels))
 
 
-def inner() -> tuple[Calibration, dict[str, tuple[OperatingPoint, ...]]]:
+def fit_decisions() -> tuple[Calibration, dict[str, tuple[OperatingPoint, ...]]]:
     """Returns a calibration and two operating points per finding, fitted on other exams."""
     labels, probabilities = predictions(seed=9, exams=100)
     points: dict[str, tuple[OperatingPoint, ...]] = {
@@ -55,7 +60,7 @@ def a_scorecard(*, hard: bool = False, full: bool = False) -> Scorecard:
     notes = [OPTIMISTIC]
     if not full:
         return score(NAMES, labels, probabilities, split="valid", seed=3, notes=notes)
-    calibration, points = inner()
+    calibration, points = fit_decisions()
     if hard:
         points["meniscus"] = (youden(np.ones(5), np.ones(5)),)
     return score(
@@ -71,7 +76,7 @@ def a_scorecard(*, hard: bool = False, full: bool = False) -> Scorecard:
     )
 
 
-def test_numbers_are_the_rooms() -> None:
+def test_numbers_are_those_of_the_metric_functions() -> None:
     """The numbers equal the results of the metric functions for each column."""
     labels, probabilities = predictions()
     card = score(NAMES, labels, probabilities, split="valid", seed=3)
@@ -90,16 +95,16 @@ def test_numbers_are_the_rooms() -> None:
 def test_operating_points_are_scored_in_their_order() -> None:
     """Each finding has the scores of its points, at the stated prevalence if there is one."""
     labels, probabilities = predictions()
-    _, points = inner()
+    _, points = fit_decisions()
     card = a_scorecard(full=True)
     for i, (name, stated) in enumerate(zip(NAMES, (None, 0.18, 0.4), strict=True)):
         assert card.findings[name].operating == tuple(
-            operate(point, labels[:, i], probabilities[:, i], prevalence=stated)
+            score_operating_point(point, labels[:, i], probabilities[:, i], prevalence=stated)
             for point in points[name]
         )
 
 
-def test_right_probabilities_are_right_at_a_stated_prevalence() -> None:
+def test_calibrated_probabilities_are_calibrated_at_a_stated_prevalence() -> None:
     """Probabilities calibrated at 45 % are calibrated at a stated 10 % after the shift.
 
     On the unweighted exams their ECE would be 0.2.
@@ -123,9 +128,9 @@ def test_right_probabilities_are_right_at_a_stated_prevalence() -> None:
     assert found.reliability.ece_low == 0
     assert found.brier.reference == pytest.approx(0.09)
     # the true score at 10 %, from 200,000 exams
-    there = (rng.random(200_000) < 0.1).astype(float)
-    p = expit(2 * rng.normal(2 * there, 1) - 2 + logit(0.1))
-    truth = float(((p - there) ** 2).mean())
+    at_10_percent = (rng.random(200_000) < 0.1).astype(float)
+    p = expit(2 * rng.normal(2 * at_10_percent, 1) - 2 + logit(0.1))
+    truth = float(((p - at_10_percent) ** 2).mean())
     assert found.brier.low < truth < found.brier.high
     assert found.brier.value == pytest.approx(truth, abs=0.005)
 
@@ -133,10 +138,10 @@ def test_right_probabilities_are_right_at_a_stated_prevalence() -> None:
 def test_stated_prevalence_shifts_from_the_fitted_one() -> None:
     """Probabilities are shifted from the calibration's prevalence, and only if one is stated."""
     labels, probabilities = predictions()
-    calibration, _ = inner()
+    calibration, _ = fit_decisions()
     card = a_scorecard(full=True)
     assert card.findings["abnormal"].corrected is None
-    shifted = at_prevalence(probabilities[:, 1], calibration.prevalences["acl"], 0.18)
+    shifted = shift_prevalence(probabilities[:, 1], calibration.prevalences["acl"], 0.18)
     found = card.findings["acl"].corrected
     assert found is not None
     assert found.brier == brier(labels[:, 1], shifted, prevalence=0.18, seed=3)
@@ -149,13 +154,13 @@ ONE_CLASS = "one class only: 120 positive, 0 negative"
 @pytest.mark.parametrize(
     ("fitted_on", "positives", "reason"),
     [
-        (None, 48, "it is not known how the probabilities were calibrated"),
-        ("abnormal", 48, "the calibration does not have this finding"),
+        (None, 48, "the calibration of the probabilities is unknown"),
+        ("abnormal", 48, "the calibration lacks this finding"),
         ("one class", 48, "not calibrated: one class only: 4 of 4 are positive"),
         ("acl", 120, ONE_CLASS),
     ],
 )
-def test_what_is_not_shifted_says_why(fitted_on: str | None, positives: int, reason: str) -> None:
+def test_reason_for_missing_shift(fitted_on: str | None, positives: int, reason: str) -> None:
     """If the shift is impossible, object, file and table contain NaN and a reason."""
     labels, p = predictions()
     one, p = labels[:, 1:2].copy(), p[:, 1:2]
@@ -176,10 +181,10 @@ def test_what_is_not_shifted_says_why(fitted_on: str | None, positives: int, rea
     assert f"acl: not shifted to 0.18: {reason}\n" in card.table()
 
 
-def test_points_of_other_findings_are_left_out() -> None:
+def test_points_of_other_findings_are_ignored() -> None:
     """Operating points of findings that are not predicted are ignored."""
     labels, probabilities = predictions()
-    calibration, points = inner()
+    calibration, points = fit_decisions()
     card = score(
         ["acl"],
         labels[:, 1:2],
@@ -196,14 +201,14 @@ def test_points_of_other_findings_are_left_out() -> None:
     ("prevalences", "message"),
     [({"alc": 0.2}, "isn't scored"), ({"acl": 0.0}, "above 0 and below 1")],
 )
-def test_impossible_prevalence_is_refused(prevalences: dict[str, float], message: str) -> None:
+def test_invalid_prevalence_is_rejected(prevalences: dict[str, float], message: str) -> None:
     """A stated prevalence of 0, or of an unknown finding, raises an error."""
     labels, probabilities = predictions()
     with pytest.raises(MrkneeError, match=message):
         score(NAMES, labels, probabilities, split="valid", prevalences=prevalences)
 
 
-def test_file_holds_the_promised_keys(tmp_path: Path) -> None:
+def test_file_has_the_documented_keys(tmp_path: Path) -> None:
     """`scorecard.json` has the keys of the documented format."""
     card = a_scorecard()
     card.write(tmp_path / "scorecard.json")
@@ -222,7 +227,7 @@ def test_file_holds_the_promised_keys(tmp_path: Path) -> None:
     assert content["notes"] == [OPTIMISTIC]
 
 
-def test_file_holds_every_number_with_its_interval() -> None:
+def test_file_has_every_number_with_its_interval() -> None:
     """The file contains calibration and operating points with n and intervals."""
     content = json.loads(a_scorecard(full=True).to_json())
     acl = content["findings"]["acl"]
@@ -298,7 +303,7 @@ def test_nothing_to_score() -> None:
     assert "no exam has a known label" in card.table()
 
 
-def test_table_reads_well() -> None:
+def test_layout_of_the_table() -> None:
     """The AUCs come first, one line per finding and the mean, within 80 columns."""
     labels, probabilities = predictions()
     text = a_scorecard(full=True).table()
@@ -333,10 +338,10 @@ def test_table_has_calibration() -> None:
     ]
     assert acl.corrected is not None
     assert block[4].split()[:3] == ["at", "0.18", f"{acl.corrected.brier.value:.3f}"]
-    plain = a_scorecard().table()
+    without_points = a_scorecard().table()
     assert "shifted" in card.table()
-    assert "shifted" not in plain
-    assert "sensitivity" not in plain
+    assert "shifted" not in without_points
+    assert "sensitivity" not in without_points
 
 
 def test_table_has_operating_points() -> None:
@@ -361,7 +366,7 @@ def test_table_has_operating_points() -> None:
     )
 
 
-def test_table_tells_what_is_out_of_the_ordinary() -> None:
+def test_table_lists_exceptions() -> None:
     """Missing AUCs, unusual intervals, excluded findings and notes are listed below."""
     table = a_scorecard(hard=True).table()
     assert "abnormal: no AUC: one class only" in table
@@ -380,7 +385,7 @@ def test_scorecard_is_frozen() -> None:
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.5, np.nan, np.inf])
-def test_impossible_probability_is_refused(value: float) -> None:
+def test_invalid_probability_is_rejected(value: float) -> None:
     """A probability that is NaN or outside 0 to 1 raises an error with finding and row."""
     labels, probabilities = predictions()
     probabilities[7, 1] = value
@@ -399,7 +404,7 @@ def test_impossible_probability_is_refused(value: float) -> None:
         ('{"version": 2, "findings": []}', "can't be read"),
     ],
 )
-def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_other_files_are_rejected(tmp_path: Path, text: str, message: str) -> None:
     """A file that isn't a scorecard of this version raises an error that names the file."""
     path = tmp_path / "scorecard.json"
     path.write_text(text)
@@ -408,16 +413,16 @@ def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
     assert caught.value.file == str(path)
 
 
-@pytest.mark.parametrize("lost", ["brier", "operating", "corrected"])
-def test_file_that_lacks_a_part_is_refused(lost: str) -> None:
+@pytest.mark.parametrize("missing", ["brier", "operating", "corrected"])
+def test_file_with_a_missing_part_is_rejected(missing: str) -> None:
     """A finding with a missing part raises an error."""
     content = json.loads(a_scorecard(full=True).to_json())
-    del content["findings"]["acl"][lost]
-    with pytest.raises(MrkneeError, match=f"can't be read[\\s\\S]*{lost}"):
+    del content["findings"]["acl"][missing]
+    with pytest.raises(MrkneeError, match=f"can't be read[\\s\\S]*{missing}"):
         Scorecard.from_json(json.dumps(content))
 
 
-def test_missing_file_is_told(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     """A missing file raises an MrkneeError."""
     with pytest.raises(MrkneeError, match="scorecard is missing"):
         Scorecard.read(tmp_path / "scorecard.json")
@@ -444,5 +449,5 @@ def test_exams_without_a_label_are_noted() -> None:
     labels[5] = np.nan
     labels[6, 1] = np.nan
     card = score(NAMES, labels, probabilities, split="valid", notes=[OPTIMISTIC])
-    assert card.notes == (OPTIMISTIC, "1 of 120 exams has no label, and no part in any number")
+    assert card.notes == (OPTIMISTIC, "1 of 120 exams has no label and is not scored")
     assert card.n_exams == 120

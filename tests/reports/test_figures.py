@@ -10,7 +10,7 @@ import pytest
 
 from mrknee.exams import MRNET_FINDINGS
 from mrknee.metrics.curves import precision_recall, roc, roc_band
-from mrknee.metrics.operating_point import OperatingPoint, operate
+from mrknee.metrics.operating_point import OperatingPoint, score_operating_point
 from mrknee.metrics.proportions import wilson
 from mrknee.metrics.reliability import reliability
 from mrknee.reports.figures import (
@@ -70,7 +70,7 @@ def test_the_drawn_roc_curve_is_the_computed_one() -> None:
 def test_points_in_the_roc_plot_are_at_sensitivity_and_specificity() -> None:
     """Operating points and published readers are at (1 - specificity, sensitivity)."""
     labels, scores = case()
-    point = operate(OperatingPoint("Youden", 0.5, 40, 66), labels, scores)
+    point = score_operating_point(OperatingPoint("Youden", 0.5, 40, 66), labels, scores)
     band = roc_band(labels, scores, seed=0)
     svg = roc_plot("acl", "ACL tear", roc(labels, scores), band, [point], readings_of("acl"))
     dot = marks(svg, "point")[0]
@@ -99,7 +99,9 @@ def test_points_in_the_roc_plot_are_at_sensitivity_and_specificity() -> None:
 def test_a_missing_threshold_is_not_drawn() -> None:
     """An operating point without threshold has no dot, and the description says none."""
     labels, scores = case()
-    point = operate(OperatingPoint("Youden", math.nan, 0, 9, "one class only"), labels, scores)
+    point = score_operating_point(
+        OperatingPoint("Youden", math.nan, 0, 9, "one class only"), labels, scores
+    )
     band = roc_band(labels, scores, seed=0)
     svg = roc_plot("acl", "ACL tear", roc(labels, scores), band, [point], [])
     assert not marks(svg, "point")

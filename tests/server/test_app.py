@@ -16,9 +16,10 @@ from mrknee.cli import main
 from mrknee.exams import PLANES, Exam, Plane, write_stack
 from mrknee.inference.model import load_model
 from mrknee.metrics.predictions import Predictions
+from mrknee.notice import RESEARCH_USE_ONLY
 from mrknee.server import uploads
 from mrknee.server.arrivals import MAX_BODY_BYTES
-from mrknee.server.schemas import NOTICE, Explained, ModelFacts, Prediction
+from mrknee.server.schemas import Explained, ModelFacts, Prediction
 from tests.server.client import BOUNDARY, KIND, NO_POINT, Served, exam_form, form, npy, random_exam
 
 pytestmark = pytest.mark.slow
@@ -55,7 +56,7 @@ def test_predictions_equal_those_of_the_command(which: Which, kind: str, tmp_pat
         assert found.model == model.name
         assert found.calibrated
         assert found.missing_series == []
-        assert found.notice == NOTICE
+        assert found.notice == RESEARCH_USE_ONLY
 
 
 def test_thresholds_are_applied_to_the_probability(served: Served) -> None:
@@ -85,7 +86,7 @@ def test_explanations_equal_those_of_the_command(which: Which, kind: str, tmp_pa
     answer = service.ask("POST", "/explain", exam_form(exam))
     assert answer.status == 200
     Explained.model_validate(answer.json)
-    own = {"model": model.name, "missing_series": [], "notice": NOTICE}
+    own = {"model": model.name, "missing_series": [], "notice": RESEARCH_USE_ONLY}
     found = answer.json
     assert found.pop("request_id") == answer.headers["X-Request-ID"]
     assert found.pop("model_digest") == answer.headers["X-Model-Digest"]

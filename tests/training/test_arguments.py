@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mrknee.command_line import parser_of
+from mrknee.command_line import create_parser
 from mrknee.errors import SettingsError
 from mrknee.settings import setting_schemas
 from mrknee.training.arguments import train_arguments
@@ -15,7 +15,7 @@ from mrknee.verbs import train
 
 def parse(*arguments: str) -> dict[str, Any]:
     """Parses arguments of `mrknee train`."""
-    return train_arguments(parser_of("mrknee train", train, abbreviated=False), arguments)
+    return train_arguments(create_parser("mrknee train", train, abbreviated=False), arguments)
 
 
 def parse_recipe(*arguments: str) -> Recipe:

@@ -29,7 +29,7 @@ from mrknee.explanations.localisation import (
     summarise,
 )
 from mrknee.files import whole_file
-from mrknee.metrics.plain import plain
+from mrknee.metrics.json_values import to_json_values
 from mrknee.progress import track
 from mrknee.tables import table_lines
 
@@ -111,7 +111,7 @@ class MapValidation:
 
     def to_json(self) -> str:
         """Returns the results as JSON text; numbers that can't be computed are null."""
-        content = {"version": VERSION, "share": SHARE, "sets": SETS, **plain(self)}
+        content = {"version": VERSION, "share": SHARE, "sets": SETS, **to_json_values(self)}
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> None:

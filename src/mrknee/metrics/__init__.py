@@ -12,9 +12,9 @@ Modules, in reading order:
 - `decisions`: calibration and operating points, as stored with a model.
 - `curves`: ROC curve with its confidence band; precision-recall curve.
 - `scorecard`: all scores of a model on one split, as `scorecard.json` and as a table.
-- `paired`, `differences`, `comparison`: comparison of several models on the same exams.
+- `paired_tests`, `auc_differences`, `comparison`: comparison of several models on the same exams.
 - `plot`: figures of scorecards, comparisons and ROC curves.
-- `plain`, `text`: conversion of results to JSON and back, and to plain text.
+- `json_values`, `formatting`: conversion of results to JSON and back, and to plain text.
 
 A number that can't be computed is NaN (null in JSON), with a reason.
 

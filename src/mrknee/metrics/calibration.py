@@ -4,7 +4,7 @@
 positives, as in the reference) learns probabilities as if both classes were equally common, far too
 high for a rare finding. Platt's intercept corrects this; the tests show it on simulated data.
 
-`at_prevalence` shifts probabilities to another prevalence. `mrknee.metrics.reliability` measures
+`shift_prevalence` shifts probabilities to another prevalence. `mrknee.metrics.reliability` measures
 how well probabilities are calibrated.
 """
 
@@ -21,7 +21,7 @@ from jaxtyping import Float, Float64
 from scipy.special import expit, logit
 
 from mrknee.errors import ModelError
-from mrknee.metrics.plain import count, given, plain
+from mrknee.metrics.json_values import checked_count, checked_number, to_json_values
 from mrknee.metrics.proportions import check_prevalence, check_probabilities, known_pairs
 
 Method = Literal["platt", "temperature"]
@@ -79,13 +79,13 @@ class Calibration:
         Raises:
             MrkneeError: the calibration lacks a finding, or a probability is NaN or outside 0 to 1.
         """
-        lacking = [name for name in findings if name not in self.slopes]
-        if lacking:
+        missing = [name for name in findings if name not in self.slopes]
+        if missing:
             raise ModelError(
                 "a finding has no calibration",
                 code="calibration",
                 expected=f"one of {', '.join(self.slopes)}",
-                found=", ".join(lacking),
+                found=", ".join(missing),
             )
         slopes = np.array([self.slopes[name] for name in findings])
         intercepts = np.array([self.intercepts[name] for name in findings])
@@ -95,7 +95,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a JSON-compatible dict; a prevalence of NaN becomes None."""
-        content: dict[str, Any] = plain(self)
+        content: dict[str, Any] = to_json_values(self)
         return content
 
     @classmethod
@@ -106,35 +106,38 @@ class Calibration:
             MrkneeError: a field is missing or invalid.
         """
         try:
-            found = cls(
+            calibration = cls(
                 method=content["method"],
-                slopes={name: given(one) for name, one in content["slopes"].items()},
-                intercepts={name: given(one) for name, one in content["intercepts"].items()},
+                slopes={name: checked_number(one) for name, one in content["slopes"].items()},
+                intercepts={
+                    name: checked_number(one) for name, one in content["intercepts"].items()
+                },
                 prevalences={
-                    name: math.nan if one is None else given(one)
+                    name: math.nan if one is None else checked_number(one)
                     for name, one in content["prevalences"].items()
                 },
-                exams={name: count(one) for name, one in content["exams"].items()},
+                exams={name: checked_count(one) for name, one in content["exams"].items()},
                 reasons={name: str(one) for name, one in content["reasons"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(
                 "a calibration can't be read",
                 code="calibration",
-                expected="what mrknee wrote",
+                expected="a calibration written by mrknee",
                 found=f"{type(error).__name__}: {error}",
             ) from None
-        names = found.slopes.keys()
-        odd = [name for name, slope in found.slopes.items() if not 0 < slope < math.inf]
-        whole = names == found.intercepts.keys() == found.prevalences.keys() == found.exams.keys()
-        if odd or not whole or found.method not in ("platt", "temperature"):
+        names = calibration.slopes.keys()
+        valid = all(0 < slope < math.inf for slope in calibration.slopes.values())
+        others = calibration.intercepts, calibration.prevalences, calibration.exams
+        complete = all(names == other.keys() for other in others)
+        if not valid or not complete or calibration.method not in ("platt", "temperature"):
             raise ModelError(
                 "a calibration can't be used",
                 code="calibration",
-                expected="platt (or temperature), and for every finding a slope above 0",
-                found=f"{found.method}, slopes {dict(found.slopes)}",
+                expected="platt (or temperature), and a slope above 0 for every finding",
+                found=f"{calibration.method}, slopes {dict(calibration.slopes)}",
             )
-        return found
+        return calibration
 
 
 def fit_calibration(
@@ -176,7 +179,7 @@ def fit_calibration(
     return Calibration("platt", slopes, intercepts, prevalences, exams, reasons)
 
 
-def at_prevalence(
+def shift_prevalence(
     probabilities: Float[np.ndarray, "*shape"], before: float, after: float
 ) -> Float64[np.ndarray, "*shape"]:
     """Shifts calibrated probabilities to another prevalence of the finding.
@@ -209,9 +212,9 @@ def at_prevalence(
 
 def _logits(probabilities: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
     check_probabilities(probabilities)
-    held: Float64[np.ndarray, "*shape"]
-    held = logit(np.clip(probabilities.astype(np.float64), LOGIT_EPS, 1 - LOGIT_EPS))
-    return held
+    logits: Float64[np.ndarray, "*shape"]
+    logits = logit(np.clip(probabilities.astype(np.float64), LOGIT_EPS, 1 - LOGIT_EPS))
+    return logits
 
 
 def _why_not_fitted(
@@ -239,29 +242,29 @@ def _fit(
     scale = np.sqrt(((logits - centre) ** 2).mean())
     x = (logits - centre) / scale
 
-    def loss(line: Float64[np.ndarray, " 2"]) -> tuple[float, Float64[np.ndarray, " 2"]]:
-        z = line[0] * x + line[1]
+    def loss(parameters: Float64[np.ndarray, " 2"]) -> tuple[float, Float64[np.ndarray, " 2"]]:
+        z = parameters[0] * x + parameters[1]
         excess = expit(z) - targets
         value = float((np.logaddexp(0, z) - targets * z).mean())
         return value, np.array([(excess * x).mean(), excess.mean()])
 
     from scipy.optimize import minimize  # slow to import, and needed only for fitting
 
-    least = MIN_SLOPE * scale
-    found = minimize(
+    min_slope = MIN_SLOPE * scale
+    result = minimize(
         loss,
-        [max(1.0, least), 0.0],
+        [max(1.0, min_slope), 0.0],
         jac=True,
         method="L-BFGS-B",
-        bounds=[(least, None), (None, None)],
+        bounds=[(min_slope, None), (None, None)],
         options={"ftol": 1e-15, "gtol": 1e-10},
     )
-    slope = max(MIN_SLOPE, float(found.x[0] / scale))
-    intercept = float(found.x[1] - slope * centre)
+    slope = max(MIN_SLOPE, float(result.x[0] / scale))
+    intercept = float(result.x[1] - slope * centre)
     if slope > MIN_SLOPE * (1 + 1e-9):
         return slope, intercept, None
     reason = (
-        f"higher probabilities hardly go with the finding in these {len(labels)} exams: "
-        f"slope held at {MIN_SLOPE}"
+        f"the finding is hardly more frequent at higher probabilities in these {len(labels)} "
+        f"exams: slope limited to {MIN_SLOPE}"
     )
     return slope, intercept, reason

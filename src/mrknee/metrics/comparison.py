@@ -21,13 +21,18 @@ from jaxtyping import Float
 from mrknee.errors import DataError
 from mrknee.extras import data_frame
 from mrknee.files import whole_file
-from mrknee.metrics.differences import Difference, MeanDifference, difference, mean_difference
+from mrknee.metrics.auc_differences import (
+    Difference,
+    MeanDifference,
+    auc_difference,
+    mean_auc_difference,
+)
 from mrknee.metrics.discrimination import DELONG, Auc, auc
-from mrknee.metrics.paired import MOVER, SAME_RANKING, holm
-from mrknee.metrics.plain import plain
-from mrknee.metrics.predictions import Predictions, aligned, named_files
+from mrknee.metrics.formatting import format_exams, format_interval, format_number, unlabelled_note
+from mrknee.metrics.json_values import to_json_values
+from mrknee.metrics.paired_tests import MOVER, SAME_RANKING, holm
+from mrknee.metrics.predictions import Predictions, align, prediction_files
 from mrknee.metrics.resampling import BOOTSTRAP, MeanAuc, mean_auc
-from mrknee.metrics.text import exams, interval, shown, without_labels
 from mrknee.tables import table_lines
 
 if TYPE_CHECKING:
@@ -36,8 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "Comparison", "Difference", "MeanDifference", "compare", "compare_tables"]
 
-NAMED = 3
-"""A model of at most this many tables is named by all of them, else by the first and the last."""
+MAX_NAMED_TABLES = 3
+"""A model of more tables than this is named by its first and last table."""
 
 VERSION = 2
 """Version of the file format."""
@@ -77,8 +82,8 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        each = {name: MappingProxyType(dict(one)) for name, one in self.aucs.items()}
-        object.__setattr__(self, "aucs", MappingProxyType(each))
+        aucs = {name: MappingProxyType(dict(one)) for name, one in self.aucs.items()}
+        object.__setattr__(self, "aucs", MappingProxyType(aucs))
         object.__setattr__(self, "means", MappingProxyType(dict(self.means)))
 
     def __repr__(self) -> str:
@@ -97,7 +102,7 @@ class Comparison:
         names = ["first", "second", "finding", "first_auc", "second_auc", "difference", "low"]
         names += ["high", "p_delong", "p_holm"]
         rows = []
-        for one in self._all():
+        for one in self._all_differences():
             row = {name: getattr(one, name, math.nan) for name in names}
             if isinstance(one, MeanDifference):
                 means = self.means[one.first].value, self.means[one.second].value
@@ -123,9 +128,9 @@ class Comparison:
                 one.low,
                 one.high,
             )
-            for one in self._all()
+            for one in self._all_differences()
         ]
-        return plot_intervals(rows, f"AUC less that of {self.names[0]}", reference=0)
+        return plot_intervals(rows, f"AUC minus that of {self.names[0]}", reference=0)
 
     def to_json(self) -> str:
         """Returns the comparison as JSON; what can't be computed is null, with a reason."""
@@ -136,13 +141,13 @@ class Comparison:
             "models": [
                 {
                     "name": name,
-                    "findings": plain(self.aucs[name]),
-                    "mean": plain(self.means[name]),
+                    "findings": to_json_values(self.aucs[name]),
+                    "mean": to_json_values(self.means[name]),
                 }
                 for name in self.names
             ],
-            "differences": plain(self.differences),
-            "mean_differences": plain(self.mean_differences),
+            "differences": to_json_values(self.differences),
+            "mean_differences": to_json_values(self.mean_differences),
             "seed": self.seed,
             "notes": list(self.notes),
         }
@@ -150,8 +155,8 @@ class Comparison:
 
     def write(self, path: str | Path) -> None:
         """Writes the JSON file atomically; creates its folder if needed."""
-        with whole_file(Path(path)) as beside:
-            beside.write_text(self.to_json(), encoding="utf-8")
+        with whole_file(Path(path)) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
 
     def table(self) -> str:
         """Returns the AUCs, the differences and a sentence on each difference, as plain text.
@@ -160,17 +165,17 @@ class Comparison:
         intervals or tests) and notes are listed at the end.
         """
         letters = {name: _letter(i) for i, name in enumerate(self.names)}
-        title = f"{self.split}: {exams(self.n_exams)}"
+        title = f"{self.split}: {format_exams(self.n_exams)}"
         parts = [
             [title, *(f"{letter}: {name}" for name, letter in letters.items())],
             table_lines(self._auc_rows(letters), left=2),
             [
-                "Differences (B - A is B's AUC less A's), with 95 % intervals:",
+                "Differences of AUC (B - A: AUC of B minus AUC of A), with 95 % intervals:",
                 *table_lines(self._difference_rows(letters), left=2),
-                *self._explained(),
+                *self._legend(),
             ],
             self._sentences(letters),
-            self._remarks(letters),
+            self._exceptions(letters),
         ]
         return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
@@ -189,28 +194,29 @@ class Comparison:
             return f"can't be compared: {one.reason}"
         if one.low == one.high:
             return SAME_RANKING
-        named = f"{second}'s AUC is {'higher' if one.difference > 0 else 'lower'} by "
-        named += f"{abs(one.difference):.3f}"
-        holds_0 = one.low <= 0 <= one.high
+        direction = "higher" if one.difference > 0 else "lower"
+        stated = f"{second}'s AUC is {direction} by {abs(one.difference):.3f}"
+        contains_0 = one.low <= 0 <= one.high
         if isinstance(one, MeanDifference):
-            n, p, shown_p = self.n_exams, math.nan, ""
-            if not holds_0:
-                return f"{named}, the interval leaves out 0"
+            n, p, p_text = self.n_exams, math.nan, ""
+            if not contains_0:
+                return f"{stated}, the interval excludes 0"
         else:
             n, p = one.n_positive + one.n_negative, one.p_holm
             after = " after Holm's correction" if self._tests() > 1 else ""
-            shown_p = f"p {'' if p < 0.001 else '= '}{_p(p)}{after}"
+            p_text = f"p {'' if p < 0.001 else '= '}{_format_p(p)}{after}"
             if math.isnan(p):
-                shown_p = "no test holds here"
-            if p < 0.05 and not holds_0:
-                return f"{named}, {shown_p}"
-        least = f"{one.unseen:.2f}" if one.unseen >= 0.01 else f"{one.unseen:.1g}"
-        limit = f"at n = {n} differences below about {least} can't be seen"
+                p_text = "no valid test"
+            if p < 0.05 and not contains_0:
+                return f"{stated}, {p_text}"
+        limit = one.detection_limit
+        smallest = f"{limit:.2f}" if limit >= 0.01 else f"{limit:.1g}"
+        undetected = f"with {n} exams, differences below about {smallest} can't be detected"
         if p < 0.05:
-            return f"not settled: {shown_p}, but the interval holds 0; {limit}"
-        if holds_0:
-            return f"no difference shown: the interval holds 0; {limit}"
-        return f"no difference shown: {shown_p}, though the interval by itself leaves out 0"
+            return f"unclear: {p_text}, but the interval contains 0; {undetected}"
+        if contains_0:
+            return f"no difference shown: the interval contains 0; {undetected}"
+        return f"no difference shown: {p_text}, although the interval excludes 0"
 
     def _tests(self) -> int:
         """Returns the number of tests that Holm's correction includes."""
@@ -223,69 +229,73 @@ class Comparison:
         for finding in self.aucs[self.names[0]]:
             for name, letter in letters.items():
                 one = self.aucs[name][finding]
-                cells = shown(one.value), interval(one.low, one.high)
+                cells = format_number(one.value), format_interval(one.low, one.high)
                 rows.append((finding, letter, *cells, str(one.n_positive), str(one.n_negative)))
         for name, letter in letters.items():
             mean = self.means[name]
-            cells = shown(mean.value), interval(mean.low, mean.high)
+            cells = format_number(mean.value), format_interval(mean.low, mean.high)
             rows.append(("mean", letter, *cells, "", ""))
         return rows
 
-    def _all(self) -> list[Difference | MeanDifference]:
+    def _all_differences(self) -> list[Difference | MeanDifference]:
         return [*self.differences, *self.mean_differences]
 
     def _difference_rows(self, letters: Mapping[str, str]) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [
             ("finding", "models", "difference", "95 % interval", "DeLong", "Holm")
         ]
-        for one in self._all():
-            cells = _pair(one, letters), _signed(one.difference), _signed_interval(one)
+        for one in self._all_differences():
+            cells = (
+                _pair(one, letters),
+                _format_signed(one.difference),
+                _format_difference_interval(one),
+            )
             if isinstance(one, Difference):
-                rows.append((one.finding, *cells, _p(one.p_delong), _p(one.p_holm)))
+                rows.append((one.finding, *cells, _format_p(one.p_delong), _format_p(one.p_holm)))
             else:
                 rows.append(("mean", *cells, "", ""))
         return rows
 
-    def _explained(self) -> list[str]:
+    def _legend(self) -> list[str]:
         """Returns the legend of the table of differences."""
         tests = "1 test" if self._tests() == 1 else f"{self._tests()} tests"
         return [
-            f"Intervals by {MOVER} from the AUCs' own; the mean's by {BOOTSTRAP}.",
-            f"The last columns are p. Holm: of DeLong's p, over {tests} of a finding.",
+            f"Intervals: {MOVER}, from those of the AUCs; of the mean: {BOOTSTRAP}.",
+            f"DeLong: p of DeLong's test; Holm: p after correction for {tests}.",
         ]
 
     def _sentences(self, letters: Mapping[str, str]) -> list[str]:
         lines = []
-        for one in self._all():
+        for one in self._all_differences():
             first, second = letters[one.first], letters[one.second]
             finding = one.finding if isinstance(one, Difference) else "mean"
             verdict = self.verdict(one, second=second)
             lines.append(f"{finding}, {second} against {first}: {verdict}")
         return lines
 
-    def _remarks(self, letters: Mapping[str, str]) -> list[str]:
-        remarks = []
+    def _exceptions(self, letters: Mapping[str, str]) -> list[str]:
+        lines = []
         for name, letter in letters.items():
             for finding, one in self.aucs[name].items():
                 if one.reason is None and one.method != DELONG:
-                    remarks.append(f"{finding}, {letter}: interval by {one.method}")
+                    lines.append(f"{finding}, {letter}: interval by {one.method}")
             mean = self.means[name]
             if mean.reason is None and mean.left_out:
-                remarks.append(f"mean, {letter}: without {', '.join(mean.left_out)}")
+                lines.append(f"mean, {letter}: without {', '.join(mean.left_out)}")
             if mean.reason is None and mean.method != BOOTSTRAP:
-                remarks.append(f"mean, {letter}: interval by {mean.method}")
-        for other in self._all():
+                lines.append(f"mean, {letter}: interval by {mean.method}")
+        for other in self._all_differences():
             finding = other.finding if isinstance(other, Difference) else "mean"
-            who = f"{finding}, {_pair(other, letters)}"
+            row = f"{finding}, {_pair(other, letters)}"
             usual = other.method == BOOTSTRAP or (
                 isinstance(other, Difference) and other.reason is None
             )
             if not math.isnan(other.difference):
                 if not usual:
-                    remarks.append(f"{who}: interval by {other.method}")
+                    lines.append(f"{row}: interval: {other.method}")
                 if other.reason is not None:
-                    remarks.append(f"{who}: {other.reason}")
-        return remarks + [f"note: {note}" for note in self.notes]
+                    lines.append(f"{row}: {other.reason}")
+        return lines + [f"note: {note}" for note in self.notes]
 
 
 def compare(
@@ -305,7 +315,7 @@ def compare(
         findings: names of the findings, one per column.
         labels: 1 present, 0 absent, NaN unknown: excluded for that finding.
         probabilities: one array per model, of the same shape and order as the labels
-            (`mrknee.metrics.predictions.aligned` aligns tables).
+            (`mrknee.metrics.predictions.align` aligns tables).
         split: name of the split.
         seed: seed of the resampling; the same seed gives the same numbers.
         notes: notes for readers of the comparison.
@@ -317,20 +327,20 @@ def compare(
         MrkneeError: fewer than two models, a repeated name, arrays of different shapes, a
             probability that is NaN, or a label that is not 0, 1 or NaN.
     """
-    _refuse_impossible(names, labels, probabilities)
+    _check_input(names, labels, probabilities)
     models = dict(zip(names, probabilities, strict=True))
     aucs = {
         name: {f: auc(labels[:, i], one[:, i]) for i, f in enumerate(findings)}
         for name, one in models.items()
     }
-    base = names[0]
+    reference = names[0]
     differences = [
-        difference(
-            (base, other),
+        auc_difference(
+            (reference, other),
             finding,
             labels[:, i],
-            (models[base][:, i], models[other][:, i]),
-            (aucs[base][finding], aucs[other][finding]),
+            (models[reference][:, i], models[other][:, i]),
+            (aucs[reference][finding], aucs[other][finding]),
         )
         for other in names[1:]
         for i, finding in enumerate(findings)
@@ -344,17 +354,17 @@ def compare(
         means={name: mean_auc(findings, labels, one, seed=seed) for name, one in models.items()},
         differences=tuple(differences),
         mean_differences=tuple(
-            mean_difference(
+            mean_auc_difference(
                 [one for one in differences if one.second == other],
                 labels,
-                models[base],
+                models[reference],
                 models[other],
                 seed=seed,
             )
             for other in names[1:]
         ),
         seed=seed,
-        notes=(*notes, *without_labels(labels)),
+        notes=(*notes, *unlabelled_note(labels)),
     )
 
 
@@ -386,7 +396,7 @@ def compare_tables(
     """
     if isinstance(tables, str | Path | Predictions):
         raise DataError(
-            "one table can't be compared",
+            "only one table of predictions was given",
             code="compare",
             expected="a list of tables, one per model",
             found=str(tables),
@@ -395,33 +405,33 @@ def compare_tables(
         str(one) if not isinstance(one, Predictions) else one.source or f"table {number}"
         for number, one in enumerate(tables, start=1)
     ]
-    _refuse_twice(specs)
+    _check_distinct(specs)
     chosen = list(names) if names is not None else _names(specs)
     if len(chosen) != len(specs):
         raise DataError(
-            "the models' names don't fit their tables",
+            "the number of names is not the number of tables",
             code="compare",
             expected=f"{len(specs)} names, one per table",
             found=", ".join(chosen) or "none",
         )
     read = [one if isinstance(one, Predictions) else Predictions.read_joined(one) for one in tables]
-    same, notes = aligned(chosen, read)
+    aligned, notes = align(chosen, read)
     return compare(
         chosen,
-        same[0].findings,
-        same[0].labels(data, split),
-        [table.probabilities for table in same],
+        aligned[0].findings,
+        aligned[0].labels(data, split),
+        [table.probabilities for table in aligned],
         split=split,
         seed=seed,
         notes=notes,
     )
 
 
-def _refuse_twice(specs: Sequence[str]) -> None:
+def _check_distinct(specs: Sequence[str]) -> None:
     """Rejects a model that occurs twice, regardless of the order of its files."""
     seen: dict[frozenset[Path], str] = {}
     for spec in specs:
-        files = frozenset(Path(name).resolve() for name in named_files(spec))
+        files = frozenset(Path(name).resolve() for name in prediction_files(spec))
         if files in seen:
             raise DataError(
                 "a model can't be compared with itself",
@@ -429,7 +439,7 @@ def _refuse_twice(specs: Sequence[str]) -> None:
                 file=spec,
                 expected="files of different models",
                 found=f"the same as {seen[files]}",
-                advice="name each model's predictions once",
+                advice="give the predictions of each model once",
             )
         seen[files] = spec
 
@@ -440,18 +450,20 @@ def _names(specs: Sequence[str]) -> list[str]:
     If two short names would be equal, the complete specifications are used.
     """
     paths = {
-        spec: [list(Path(name.removesuffix(".csv")).parts) for name in named_files(spec)]
+        spec: [list(Path(name.removesuffix(".csv")).parts) for name in prediction_files(spec)]
         for spec in specs
     }
-    every = [path for each in paths.values() for path in each]
+    all_paths = [path for model in paths.values() for path in model]
     for end in (0, -1):
-        while min(map(len, every)) > 1 and len({path[end] for path in every}) == 1:
-            for path in every:
+        while min(map(len, all_paths)) > 1 and len({path[end] for path in all_paths}) == 1:
+            for path in all_paths:
                 path.pop(end)
-    named = [["/".join(path) for path in paths[spec]] for spec in specs]
+    tables = [["/".join(path) for path in paths[spec]] for spec in specs]
     short = [
-        " + ".join(each) if len(each) <= NAMED else f"{each[0]} to {each[-1]} ({len(each)} tables)"
-        for each in named
+        " + ".join(each)
+        if len(each) <= MAX_NAMED_TABLES
+        else f"{each[0]} to {each[-1]} ({len(each)} tables)"
+        for each in tables
     ]
     return short if len(set(short)) == len(short) else list(specs)
 
@@ -461,22 +473,22 @@ def _with_holm(differences: Sequence[Difference]) -> list[Difference]:
     return [replace(one, p_holm=float(q)) for one, q in zip(differences, corrected, strict=True)]
 
 
-def _refuse_impossible(
+def _check_input(
     names: Sequence[str],
     labels: Float[np.ndarray, "exams findings"],
     probabilities: Sequence[np.ndarray],
 ) -> None:
     if len(names) < 2 or len(set(names)) < len(names):
         raise DataError(
-            "these models can't be compared",
+            "the models can't be compared",
             code="compare",
-            expected="two models or more, each named once",
+            expected="at least two models with different names",
             found=", ".join(names) or "none",
         )
     for name, one in zip(names, probabilities, strict=True):
         if one.shape != labels.shape:
             raise DataError(
-                f"the predictions of {name} don't fit the labels",
+                f"the predictions of {name} and the labels have different shapes",
                 code="predictions-exams",
                 expected=f"(exams, findings) {labels.shape}",
                 found=str(one.shape),
@@ -487,7 +499,7 @@ def _letter(model: int) -> str:
     return chr(ord("A") + model) if model < 26 else f"M{model + 1}"
 
 
-def _signed(value: float) -> str:
+def _format_signed(value: float) -> str:
     # adding 0 turns a rounded -0.000 into +0.000
     return "-" if math.isnan(value) else f"{round(value, 3) + 0.0:+.3f}"
 
@@ -496,13 +508,17 @@ def _pair(one: Difference | MeanDifference, letters: Mapping[str, str]) -> str:
     return f"{letters[one.second]} - {letters[one.first]}"
 
 
-def _signed_interval(one: Difference | MeanDifference) -> str:
+def _format_difference_interval(one: Difference | MeanDifference) -> str:
     if math.isnan(one.low):
         return "-"
-    return "no width" if one.low == one.high else f"{_signed(one.low)} to {_signed(one.high)}"
+    return (
+        "none"
+        if one.low == one.high
+        else f"{_format_signed(one.low)} to {_format_signed(one.high)}"
+    )
 
 
-def _p(value: float) -> str:
+def _format_p(value: float) -> str:
     if math.isnan(value):
         return "-"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

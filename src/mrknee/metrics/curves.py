@@ -15,15 +15,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
 from mrknee.metrics.discrimination import DELONG_MIN_CLASS, auc, step_starts
-from mrknee.metrics.proportions import wilson_ends
-from mrknee.metrics.resampling import FEW_REPLICATES, drawn_in_portions
+from mrknee.metrics.proportions import wilson_interval
+from mrknee.metrics.resampling import FEW_REPLICATES, draw_counts
 
 GRID = 101
 """Number of points of the band: every hundredth of the false positive rate."""
 
-BAND = "bootstrap within classes, pointwise, never narrower than Wilson's of the sensitivity"
+BAND = "bootstrap within classes, pointwise, extended to Wilson's interval of the sensitivity"
 WITHIN_CLASSES = "bootstrap within classes, percentile"
-WILSON = "Wilson's, as if a share of the smaller class"
+WILSON = "Wilson's, treated as a proportion of the smaller class"
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def roc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]
     """
     area = auc(labels, scores)
     if area.reason is not None:
-        none = np.empty(0)
-        return Roc(none, none, none, area.n_positive, area.n_negative, area.reason)
+        empty = np.empty(0)
+        return Roc(empty, empty, empty, area.n_positive, area.n_negative, area.reason)
     hits, false_alarms, _ = (counts[0] for counts in _counts(labels, scores))
     thresholds = np.unique(scores[~np.isnan(labels)]).astype(np.float64)[::-1]
     bends = (np.diff(hits, 2) != 0) | (np.diff(false_alarms, 2) != 0)
@@ -177,16 +177,16 @@ def roc_band(
     """
     curve = roc(labels, scores)
     if curve.reason is not None:
-        none = np.empty(0)
-        return RocBand(none, none, none, "none", curve.reason)
+        empty = np.empty(0)
+        return RocBand(empty, empty, empty, "none", curve.reason)
     grid = np.linspace(0, 1, GRID)
-    drawn = np.concatenate(
-        [_at_rates(grid, *counts) for counts in _resampled_counts(labels, scores, seed)]
+    sensitivities = np.concatenate(
+        [_sensitivities_at(grid, *counts) for counts in _resampled_counts(labels, scores, seed)]
     )
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    here = np.interp(grid, curve.fpr, curve.tpr)
-    least, most = wilson_ends(here, curve.n_positive)
-    return RocBand(grid, np.minimum(low, least), np.maximum(high, most), BAND)
+    low, high = np.quantile(sensitivities, [0.025, 0.975], axis=0)
+    sensitivity = np.interp(grid, curve.fpr, curve.tpr)
+    wilson_low, wilson_high = wilson_interval(sensitivity, curve.n_positive)
+    return RocBand(grid, np.minimum(low, wilson_low), np.maximum(high, wilson_high), BAND)
 
 
 def average_precision(
@@ -221,7 +221,7 @@ def average_precision(
     value = float(_average_precisions(*_counts(labels, scores))[0])
     prevalence = m / (m + n)
     if min(m, n) < DELONG_MIN_CLASS or area.value in (0.0, 1.0) or np.ptp(scores[known]) == 0:
-        low, high = wilson_ends(np.array([value]), min(m, n))
+        low, high = wilson_interval(np.array([value]), min(m, n))
         return AveragePrecision(value, float(low[0]), float(high[0]), prevalence, m, n, WILSON)
     values = np.concatenate(
         [_average_precisions(*counts) for counts in _resampled_counts(labels, scores, seed)]
@@ -275,7 +275,7 @@ Counts = tuple[
 """At each distinct score, descending: positives and negatives at or above it, positives at it."""
 
 
-def _at_rates(
+def _sensitivities_at(
     rates: Float64[np.ndarray, " rates"],
     hits: Float64[np.ndarray, "replicates steps"],
     false_alarms: Float64[np.ndarray, "replicates steps"],
@@ -292,19 +292,19 @@ def _at_rates(
 def _average_precisions(
     hits: Float64[np.ndarray, "replicates steps"],
     false_alarms: Float64[np.ndarray, "replicates steps"],
-    here: Float64[np.ndarray, "replicates steps"],
+    at_score: Float64[np.ndarray, "replicates steps"],
 ) -> Float64[np.ndarray, " replicates"]:
     """Computes the mean of the precision over the positives from `Counts`."""
     called = hits + false_alarms
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
-    average: Float64[np.ndarray, " replicates"] = (here * precision).sum(axis=1) / hits[:, -1]
+    average: Float64[np.ndarray, " replicates"] = (at_score * precision).sum(axis=1) / hits[:, -1]
     return average
 
 
 def _counts(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]) -> Counts:
     """Returns the counts of the exams themselves, as one replicate."""
     positive, starts = _ranked(labels, scores)
-    return _summed(np.ones((1, len(positive))), positive, starts)
+    return _cumulative(np.ones((1, len(positive))), positive, starts)
 
 
 def _resampled_counts(
@@ -313,20 +313,20 @@ def _resampled_counts(
     """Yields counts of exams drawn with replacement within each class, in blocks of replicates."""
     positive, starts = _ranked(labels, scores)
     classes = [np.flatnonzero(positive), np.flatnonzero(~positive)]
-    for times in drawn_in_portions(classes, FEW_REPLICATES, np.random.default_rng(seed)):
-        yield _summed(times, positive, starts)
+    for times in draw_counts(classes, FEW_REPLICATES, np.random.default_rng(seed)):
+        yield _cumulative(times, positive, starts)
 
 
-def _summed(
+def _cumulative(
     times: Float64[np.ndarray, "replicates known"],
     positive: Bool[np.ndarray, " known"],
     starts: Int64[np.ndarray, " steps"],
 ) -> Counts:
     """Returns the counts if each exam occurs the given number of times."""
-    here, others = (
+    positives, negatives = (
         np.add.reduceat(times * members, starts, axis=1) for members in (positive, ~positive)
     )
-    return np.cumsum(here, axis=1), np.cumsum(others, axis=1), here
+    return np.cumsum(positives, axis=1), np.cumsum(negatives, axis=1), positives
 
 
 def _ranked(

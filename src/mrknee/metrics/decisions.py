@@ -36,17 +36,17 @@ class Decisions:
         Raises:
             ModelError: the content is invalid.
         """
-        fitted = content.get("calibration")
+        calibration = content.get("calibration")
         points = content.get("operating_points", {})
         if not isinstance(points, dict) or not all(isinstance(p, list) for p in points.values()):
             raise ModelError(
                 "the model's operating points can't be read",
                 code="operating-points",
-                expected="a list of them for each finding",
+                expected="a list of operating points per finding",
                 found=repr(points),
             )
         return cls(
-            None if fitted is None else Calibration.from_dict(fitted),
+            None if calibration is None else Calibration.from_dict(calibration),
             {name: tuple(map(OperatingPoint.from_dict, points[name])) for name in points},
         )
 

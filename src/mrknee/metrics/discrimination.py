@@ -99,13 +99,13 @@ def known_labels(labels: Float[np.ndarray, " exams"]) -> Bool[np.ndarray, " exam
         MrkneeError: a label is not 0, 1 or NaN.
     """
     known: Bool[np.ndarray, " exams"] = ~np.isnan(labels)
-    odd = known & (labels != 0) & (labels != 1)
-    if odd.any():
+    invalid = known & (labels != 0) & (labels != 1)
+    if invalid.any():
         raise DataError(
-            "a label can't be scored",
+            "a label is invalid",
             code="label-value",
-            expected="0, 1 or NaN (not known)",
-            found=f"{labels[odd][0]} at position {int(np.flatnonzero(odd)[0])}",
+            expected="0, 1 or NaN (unknown)",
+            found=f"{labels[invalid][0]} at position {int(np.flatnonzero(invalid)[0])}",
         )
     return known
 
@@ -133,7 +133,7 @@ def placements(
         a negative exam, of the positives above it. The mean over either class is the AUC.
     """
     m, n = int(positive.sum()), int((~positive).sum())
-    placed = np.empty(scores.shape)
+    shares = np.empty(scores.shape)
     for model, row in enumerate(scores):
         order = np.argsort(row)
         ranked_positive, starts = positive[order], step_starts(row[order])
@@ -142,8 +142,8 @@ def placements(
         negatives = np.add.reduceat((~ranked_positive).astype(np.float64), starts)
         below = (np.cumsum(negatives) - negatives / 2) / n
         above = (m - np.cumsum(positives) + positives / 2) / m
-        placed[model, order] = np.where(ranked_positive, below[step], above[step])
-    return placed
+        shares[model, order] = np.where(ranked_positive, below[step], above[step])
+    return shares
 
 
 def delong_covariance(
@@ -161,22 +161,22 @@ def delong_covariance(
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
     """
-    refuse_nan(scores)
+    check_not_nan(scores)
     known = known_labels(labels)
     positive = labels[known] == 1
     usable = scores[:, known]
     m, n = int(positive.sum()), int((~positive).sum())
     models = len(usable)
     if m == 0 or n == 0:
-        nothing = np.full(models, np.nan)
-        return DeLong(nothing, np.full((models, models), np.nan), m, n)
-    placed = placements(positive, usable)
-    beaten, beaten_by = placed[:, positive], placed[:, ~positive]
-    aucs = np.clip(beaten.mean(axis=1), 0.0, 1.0)
+        return DeLong(np.full(models, np.nan), np.full((models, models), np.nan), m, n)
+    shares = placements(positive, usable)
+    of_positives, of_negatives = shares[:, positive], shares[:, ~positive]
+    aucs = np.clip(of_positives.mean(axis=1), 0.0, 1.0)
     if m < 2 or n < 2:
         covariance = np.full((models, models), np.nan)
     else:
-        covariance = np.atleast_2d(np.cov(beaten)) / m + np.atleast_2d(np.cov(beaten_by)) / n
+        covariance = np.atleast_2d(np.cov(of_positives)) / m
+        covariance = covariance + np.atleast_2d(np.cov(of_negatives)) / n
     return DeLong(aucs, covariance, m, n)
 
 
@@ -196,20 +196,20 @@ def auc(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " exams"]
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
     """
-    both = delong_covariance(labels, scores[np.newaxis])
-    m, n = both.n_positive, both.n_negative
-    value, variance = float(both.aucs[0]), float(both.covariance[0, 0])
+    delong = delong_covariance(labels, scores[np.newaxis])
+    m, n = delong.n_positive, delong.n_negative
+    value, variance = float(delong.aucs[0]), float(delong.covariance[0, 0])
     if m == 0 or n == 0:
         reason = no_auc_reason(m, n)
         return Auc(value, np.nan, np.nan, m, n, "none", reason)
-    why = _why_not_delong(value, _all_equal(labels, scores), m, n)
-    if why is not None:
+    cause = _why_not_delong(value, _all_equal(labels, scores), m, n)
+    if cause is not None:
         low, high = newcombe_interval(value, m, n)
         if value == 1:
             low = min(low, separation_bound(m, n))
         elif value == 0:
             high = max(high, 1 - separation_bound(m, n))
-        return Auc(value, low, high, m, n, f"{NEWCOMBE} ({why})")
+        return Auc(value, low, high, m, n, f"{NEWCOMBE} ({cause})")
     # Delta method: d logit(A) = dA / (A (1 - A)).
     half = Z_95 * np.sqrt(variance) / (value * (1 - value))
     centre = logit(value)
@@ -277,7 +277,7 @@ def separation_bound(n_positive: int, n_negative: int) -> float:
     )
 
 
-def refuse_nan(scores: Float[np.ndarray, "models exams"]) -> None:
+def check_not_nan(scores: Float[np.ndarray, "models exams"]) -> None:
     """Raises MrkneeError if a score is NaN, stating the position of the first."""
     nan = np.isnan(scores).any(axis=0)
     if nan.any():
@@ -285,7 +285,8 @@ def refuse_nan(scores: Float[np.ndarray, "models exams"]) -> None:
             "a score is NaN",
             code="score-nan",
             expected="a number for every exam",
-            found=f"{int(nan.sum())} of {nan.size}, position {int(np.flatnonzero(nan)[0])} first",
+            found=f"NaN for {int(nan.sum())} of {nan.size} exams, first at position "
+            f"{int(np.flatnonzero(nan)[0])}",
         )
 
 
@@ -302,10 +303,11 @@ def _all_equal(labels: Float[np.ndarray, " exams"], scores: Float[np.ndarray, " 
 
 
 def _why_not_delong(value: float, all_equal: bool, m: int, n: int) -> str | None:
+    """Returns why DeLong's interval is not used, or None if it is."""
     if value in (0.0, 1.0):
-        return "the classes are separated without a fault, where DeLong's variance is zero"
+        return "the classes are perfectly separated, so DeLong's variance is zero"
     if all_equal:
-        return "all scores are equal, where DeLong's variance is zero"
+        return "all scores are equal, so DeLong's variance is zero"
     if min(m, n) < DELONG_MIN_CLASS:
         return f"the smaller class has fewer than {DELONG_MIN_CLASS} exams"
     return None

@@ -1,10 +1,10 @@
 """Operating points: thresholds for probabilities, and their sensitivity, specificity, PPV and NPV.
 
 A threshold is fixed on one set of exams (`youden`, `at_sensitivity`) and scored on another
-(`operate`). An exam is called positive if its probability is at least the threshold. Thresholds lie
-halfway between the probabilities of two neighbouring exams, since with a threshold equal to an
-exam's probability, rounding could change the call. The lowest candidate is 0, which calls every
-exam positive.
+(`score_operating_point`). An exam is called positive if its probability is at least the threshold.
+Thresholds lie halfway between the probabilities of two neighbouring exams, since with a threshold
+equal to an exam's probability, rounding could change the call. The lowest candidate is 0, which
+calls every exam positive.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 
 from mrknee.errors import ModelError, SettingsError
 from mrknee.metrics.discrimination import Z_95
-from mrknee.metrics.plain import count, given, plain
+from mrknee.metrics.json_values import checked_count, checked_number, to_json_values
 from mrknee.metrics.proportions import Proportion, check_prevalence, known_pairs, wilson
 
 YOUDEN = "Youden"
@@ -47,7 +47,7 @@ class OperatingPoint:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a JSON-compatible dict; a threshold of NaN becomes None."""
-        content: dict[str, Any] = plain(self)
+        content: dict[str, Any] = to_json_values(self)
         return content
 
     @classmethod
@@ -61,22 +61,22 @@ class OperatingPoint:
             threshold, reason = content["threshold"], content["reason"]
             return cls(
                 rule=str(content["rule"]),
-                threshold=math.nan if threshold is None else given(threshold, 0, 1),
-                n_positive=count(content["n_positive"]),
-                n_negative=count(content["n_negative"]),
+                threshold=math.nan if threshold is None else checked_number(threshold, 0, 1),
+                n_positive=checked_count(content["n_positive"]),
+                n_negative=checked_count(content["n_negative"]),
                 reason=None if reason is None else str(reason),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 "an operating point can't be read",
                 code="operating-points",
-                expected="what mrknee wrote",
+                expected="an operating point written by mrknee",
                 found=f"{type(error).__name__}: {error}",
             ) from None
 
 
 @dataclass(frozen=True)
-class AtPrevalence:
+class PredictiveValues:
     """PPV and NPV at a stated prevalence of the finding.
 
     Attributes:
@@ -130,7 +130,7 @@ class OperatingScore:
     specificity: Proportion
     ppv: Proportion
     npv: Proportion
-    at_prevalence: AtPrevalence | None = None
+    at_prevalence: PredictiveValues | None = None
 
 
 def youden(
@@ -151,14 +151,14 @@ def youden(
     Raises:
         MrkneeError: a label is not 0, 1 or NaN, or a probability is NaN or outside 0 to 1.
     """
-    cuts = _Cuts.of(labels, probabilities)
-    m, n = cuts.n_positive, cuts.n_negative
-    reason = _one_class(m, n)
+    candidates = _Thresholds.of(labels, probabilities)
+    m, n = candidates.n_positive, candidates.n_negative
+    reason = _missing_class(m, n)
     if reason is not None:
         return OperatingPoint(YOUDEN, math.nan, m, n, reason)
     # in integers, so that ties are exact: J m n = tp n - fp m
-    best = int(np.argmax(cuts.tp * n - cuts.fp * m))
-    return OperatingPoint(YOUDEN, float(cuts.thresholds[best]), m, n)
+    best = int(np.argmax(candidates.tp * n - candidates.fp * m))
+    return OperatingPoint(YOUDEN, float(candidates.thresholds[best]), m, n)
 
 
 def at_sensitivity(
@@ -184,24 +184,24 @@ def at_sensitivity(
     """
     if not 0 < at_least <= 1:
         raise SettingsError(
-            "a sensitivity can't be reached",
+            "a sensitivity is out of range",
             code="range",
             expected="above 0, at most 1",
             found=f"{at_least}",
         )
     digits = f"{at_least:.2f}"
     rule = f"sensitivity >= {digits if float(digits) == at_least else at_least}"
-    cuts = _Cuts.of(labels, probabilities)
-    m, n = cuts.n_positive, cuts.n_negative
-    reason = _one_class(m, n)
+    candidates = _Thresholds.of(labels, probabilities)
+    m, n = candidates.n_positive, candidates.n_negative
+    reason = _missing_class(m, n)
     if reason is not None:
         return OperatingPoint(rule, math.nan, m, n, reason)
     # tp decreases as the threshold increases; at threshold 0 all positives are called
-    reached = np.flatnonzero(cuts.tp / m >= at_least)
-    return OperatingPoint(rule, float(cuts.thresholds[reached[-1]]), m, n)
+    reached = np.flatnonzero(candidates.tp / m >= at_least)
+    return OperatingPoint(rule, float(candidates.thresholds[reached[-1]]), m, n)
 
 
-def operate(
+def score_operating_point(
     point: OperatingPoint,
     labels: Float[np.ndarray, " exams"],
     probabilities: Float[np.ndarray, " exams"],
@@ -236,13 +236,11 @@ def operate(
         specificity=wilson(tn, fp + tn),
         ppv=wilson(tp, tp + fp),
         npv=wilson(tn, fn + tn),
-        at_prevalence=None
-        if prevalence is None
-        else values_at_prevalence(tp, fp, fn, tn, prevalence),
+        at_prevalence=None if prevalence is None else predictive_values(tp, fp, fn, tn, prevalence),
     )
 
 
-def values_at_prevalence(tp: int, fp: int, fn: int, tn: int, prevalence: float) -> AtPrevalence:
+def predictive_values(tp: int, fp: int, fn: int, tn: int, prevalence: float) -> PredictiveValues:
     """Computes PPV and NPV at a stated prevalence from sensitivity and specificity (Bayes' rule).
 
     The 95 % intervals are on the logit scale: N. D. Mercaldo, K. F. Lau, X. H. Zhou, "Confidence
@@ -265,34 +263,34 @@ def values_at_prevalence(tp: int, fp: int, fn: int, tn: int, prevalence: float) 
     check_prevalence(prevalence)
     m, n = tp + fn, fp + tn
     nan = math.nan
-    missing = _one_class(m, n)
+    missing = _missing_class(m, n)
     if missing is not None:
-        return AtPrevalence(prevalence, nan, nan, nan, nan, nan, nan, m, n, missing)
+        return PredictiveValues(prevalence, nan, nan, nan, nan, nan, nan, m, n, missing)
     # the NPV is the PPV with classes and calls exchanged
-    ppv = _value_with_ends(tp / m, fp / n, m, n, prevalence)
-    npv = _value_with_ends(tn / n, fn / m, n, m, 1 - prevalence)
+    ppv = _value_with_interval(tp / m, fp / n, m, n, prevalence)
+    npv = _value_with_interval(tn / n, fn / m, n, m, 1 - prevalence)
     reason = None
     if tp + fp == 0:
         reason = "no exam is called positive, so there is no PPV"
     elif fn + tn == 0:
         reason = "no exam is called negative, so there is no NPV"
-    return AtPrevalence(prevalence, *ppv, *npv, m, n, reason)
+    return PredictiveValues(prevalence, *ppv, *npv, m, n, reason)
 
 
 @dataclass(frozen=True)
-class _Cuts:
+class _Thresholds:
     """All candidate thresholds, ascending from 0, and the positives that each calls."""
 
-    thresholds: Float64[np.ndarray, " cuts"]
-    tp: Int[np.ndarray, " cuts"]
-    fp: Int[np.ndarray, " cuts"]
+    thresholds: Float64[np.ndarray, " thresholds"]
+    tp: Int[np.ndarray, " thresholds"]
+    fp: Int[np.ndarray, " thresholds"]
     n_positive: int
     n_negative: int
 
     @classmethod
     def of(
         cls, labels: Float[np.ndarray, " exams"], probabilities: Float[np.ndarray, " exams"]
-    ) -> _Cuts:
+    ) -> _Thresholds:
         known, p = known_pairs(labels, probabilities)
         steps = np.unique(p)
         halfway = (steps[:-1] + steps[1:]) / 2
@@ -309,36 +307,37 @@ class _Cuts:
         )
 
 
-def _one_class(m: int, n: int) -> str | None:
+def _missing_class(m: int, n: int) -> str | None:
+    """Returns why a threshold can't be chosen or scored, or None if both classes have exams."""
     if m + n == 0:
-        return "no exam to go by"
+        return "no exams"
     if m == 0 or n == 0:
         return f"one class only: {m} positive, {n} negative"
     return None
 
 
-def _value_with_ends(
-    right: float, wrong: float, m: int, n: int, prevalence: float
+def _value_with_interval(
+    tpr: float, fpr: float, m: int, n: int, prevalence: float
 ) -> tuple[float, float, float]:
     """Computes the PPV and its interval from sensitivity (of m) and 1 - specificity (of n)."""
-    hits, misses = right * prevalence, wrong * (1 - prevalence)
-    if hits + misses == 0:
+    true_positives, false_positives = tpr * prevalence, fpr * (1 - prevalence)
+    if true_positives + false_positives == 0:
         return math.nan, math.nan, math.nan
-    value = hits / (hits + misses)
-    if 0 < right < 1 and 0 < wrong < 1:
-        centre, variance = _logit_value(right, wrong, m, n, prevalence)
+    value = true_positives / (true_positives + false_positives)
+    if 0 < tpr < 1 and 0 < fpr < 1:
+        centre, variance = _logit_value(tpr, fpr, m, n, prevalence)
     else:
         z2 = Z_95**2
-        smoothed = (right * m + z2 / 2) / (m + z2), (wrong * n + z2 / 2) / (n + z2)
-        centre, variance = _logit_value(*smoothed, m + z2, n + z2, prevalence)
+        adjusted = (tpr * m + z2 / 2) / (m + z2), (fpr * n + z2 / 2) / (n + z2)
+        centre, variance = _logit_value(*adjusted, m + z2, n + z2, prevalence)
     half = Z_95 * math.sqrt(variance)
     low, high = float(expit(centre - half)), float(expit(centre + half))
     return value, min(low, value), max(high, value)
 
 
 def _logit_value(
-    right: float, wrong: float, m: float, n: float, prevalence: float
+    tpr: float, fpr: float, m: float, n: float, prevalence: float
 ) -> tuple[float, float]:
     """Computes the logit of the predictive value and its variance by the delta method."""
-    centre = math.log(right / wrong) + float(logit(prevalence))
-    return centre, (1 - right) / (right * m) + (1 - wrong) / (wrong * n)
+    centre = math.log(tpr / fpr) + float(logit(prevalence))
+    return centre, (1 - tpr) / (tpr * m) + (1 - fpr) / (fpr * n)

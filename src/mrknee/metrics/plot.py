@@ -11,7 +11,7 @@ from jaxtyping import Float
 from mrknee.extras import pyplot
 from mrknee.metrics.curves import roc, roc_band
 from mrknee.metrics.discrimination import Auc
-from mrknee.metrics.text import interval, shown
+from mrknee.metrics.formatting import format_interval, format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,19 +33,21 @@ def plot_intervals(
         matplotlib axes.
     """
     _, axes = pyplot().subplots(figsize=(6, 0.9 + 0.4 * len(rows)), layout="constrained")
-    for place, (_, value, low, high) in enumerate(rows):
-        axes.plot([low, high], [place, place], color=COLOUR, linewidth=2)
-        axes.plot(value, place, "o", color=COLOUR)
+    for position, (_, value, low, high) in enumerate(rows):
+        axes.plot([low, high], [position, position], color=COLOUR, linewidth=2)
+        axes.plot(value, position, "o", color=COLOUR)
     names = [
-        f"{name}  {shown(value)} ({interval(low, high)})" if value == value else f"{name}  -"
+        f"{name}  {format_number(value)} ({format_interval(low, high)})"
+        if value == value
+        else f"{name}  -"
         for name, value, low, high in rows
     ]
     axes.axvline(reference, color="grey", linestyle="--", linewidth=1)
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(f"{label}, 95 % interval")
-    drawn: Axes = axes
-    return drawn
+    result: Axes = axes
+    return result
 
 
 def plot_rocs(
@@ -90,7 +92,7 @@ def _roc(
         axes.plot(curve.fpr, curve.tpr, color=COLOUR)
     if band.reason is None:
         axes.fill_between(band.fpr, band.low, band.high, color=COLOUR, alpha=0.2, linewidth=0)
-    value = f"AUC {shown(area.value)} ({interval(area.low, area.high)})"
+    value = f"AUC {format_number(area.value)} ({format_interval(area.low, area.high)})"
     axes.set_title(f"{name}\n{value}" if area.reason is None else f"{name}\nno AUC")
     axes.set_xlabel("1 - specificity")
     axes.set_aspect("equal")

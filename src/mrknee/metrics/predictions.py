@@ -1,7 +1,7 @@
 """Tables of predictions: written by `predict`, read by `evaluate` and `compare`.
 
 Several tables can be joined to one model (`Predictions.read_joined`: single-task networks, or an
-ensemble), and tables of several models are aligned to the same exams and findings (`aligned`).
+ensemble), and tables of several models are aligned to the same exams and findings (`align`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import folder_meant, same_text, what_is_there
 from mrknee.extras import data_frame
 from mrknee.files import whole_file
-from mrknee.metrics.text import exams
+from mrknee.metrics.formatting import format_exams
 from mrknee.untrusted import read_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_SHOWN = 5  # number of exams that a repr lists
+_MAX_REPR = 5  # exams that a repr lists
 
 _MAX_BYTES = 16_000_000  # 200,000 exams of five findings
 
@@ -65,7 +65,7 @@ class Predictions:
         """
         if finding not in self.findings:
             raise DataError(
-                "no such finding was predicted",
+                "the finding was not predicted",
                 code="unknown-finding",
                 expected=", ".join(self.findings),
                 found=repr(finding),
@@ -93,13 +93,13 @@ class Predictions:
         return data_frame(columns, self.ids, "exam")
 
     def __repr__(self) -> str:
-        shown = [
+        lines = [
             f"  {exam_id}: "
             + ", ".join(f"{n} {p:.3f}" for n, p in zip(self.findings, row, strict=True))
-            for exam_id, row in zip(self.ids[:_SHOWN], self.probabilities, strict=False)
+            for exam_id, row in zip(self.ids[:_MAX_REPR], self.probabilities, strict=False)
         ]
-        more = ["  ..."] if len(self) > _SHOWN else []
-        return "\n".join([f"Predictions of {exams(len(self))}", *shown, *more])
+        rest = ["  ..."] if len(self) > _MAX_REPR else []
+        return "\n".join([f"Predictions of {format_exams(len(self))}", *lines, *rest])
 
     def write(self, path: str | Path) -> None:
         """Writes a CSV file with the header `exam,<finding>,...`, atomically.
@@ -112,7 +112,10 @@ class Predictions:
         path = Path(path)
         for exam_id in self.ids:
             refuse_id(exam_id)
-        with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        with (
+            whole_file(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["exam", *self.findings])
             for exam_id, row in zip(self.ids, self.probabilities, strict=True):
@@ -136,21 +139,21 @@ class Predictions:
         path = Path(path)
         text = read_text(path, "table of predictions", at_most=_MAX_BYTES)
         try:
-            return cls._parsed(csv.reader(io.StringIO(text), strict=True), path)
+            return cls._parse(csv.reader(io.StringIO(text), strict=True), path)
         except csv.Error as error:
             raise DataError(
-                "the predictions are not a CSV",
+                "the table of predictions is not valid CSV",
                 code="predictions-format",
                 file=path,
                 found=str(error),
             ) from None
 
     @classmethod
-    def _parsed(cls, lines: Iterator[list[str]], path: Path) -> Predictions:
+    def _parse(cls, lines: Iterator[list[str]], path: Path) -> Predictions:
         header = [name.strip().lower() for name in next(lines, [])]
         if header[:1] != ["exam"] or len(header) < 2:
             raise DataError(
-                "the predictions have another header",
+                "the table of predictions has the wrong header",
                 code="predictions-format",
                 file=path,
                 expected="exam,<finding>,...",
@@ -160,10 +163,10 @@ class Predictions:
             findings = Findings(header[1:])
         except MrkneeError as error:
             raise DataError(
-                f"the predictions have a column that can't be used: {error.what}",
+                f"a column of the table of predictions can't be used: {error.what}",
                 code="predictions-format",
                 file=path,
-                expected=error.expected or "each finding once; upper and lower case are the same",
+                expected=error.expected or "each finding once, in upper or lower case",
                 found=error.found,
             ) from None
         numbers = "a number" if len(findings) == 1 else f"{len(findings)} numbers"
@@ -174,21 +177,21 @@ class Predictions:
             exam_id = same_text(row[0]) if row else ""
             if values is None or exam_id in ids:
                 raise DataError(
-                    "the predictions have a line that can't be used",
+                    "a line of the table of predictions can't be used",
                     code="predictions-format",
                     file=path,
                     exam=row[0] if row else None,
-                    expected=f"an exam not named before and {numbers} from 0 to 1",
+                    expected=f"a new exam id and {numbers} from 0 to 1",
                     found=f"line {number}: {','.join(row)[:80]!r}",
                 )
             ids[exam_id] = None
             table.extend(values)
         if not ids:
             raise DataError(
-                "no exam has a prediction",
+                "the table of predictions contains no exams",
                 code="no-predictions",
                 file=path,
-                expected="a line for each exam of a split",
+                expected="one line per exam of a split",
             )
         probabilities = np.array(table, dtype=np.float64).reshape(len(ids), len(findings))
         return cls(tuple(ids), findings, probabilities, source=str(path))
@@ -208,17 +211,17 @@ class Predictions:
             MrkneeError: as `read`; also if a name is empty or occurs twice, or if the files
                 contain different exams.
         """
-        names = named_files(spec)
+        names = prediction_files(spec)
         if len(names) == 1:
             return cls.read(Path(spec))
         if "" in names or len(set(names)) < len(names):
             raise DataError(
                 "the predictions of one model can't be joined",
                 code="predictions-join",
-                expected="files with commas between them, each once",
+                expected="comma-separated files, each once",
                 found=str(spec),
             )
-        return _joined([cls.read(Path(name)) for name in names], names)
+        return _join([cls.read(Path(name)) for name in names], names)
 
     @classmethod
     def joined(cls, tables: Sequence[Predictions]) -> Predictions:
@@ -234,7 +237,7 @@ class Predictions:
         Raises:
             MrkneeError: there is no table, or the tables contain different exams.
         """
-        return _joined(tables, [f"table {i}" for i in range(1, len(tables) + 1)])
+        return _join(tables, [f"table {i}" for i in range(1, len(tables) + 1)])
 
     def labels(self, root: str | Path, split: str) -> Float[np.ndarray, "exams findings"]:
         """Reads the labels of the predicted exams, in the order of the predictions.
@@ -255,7 +258,7 @@ class Predictions:
         known = {name: read_labels(files[name]) for name in self.findings if name in files}
         if not known:
             raise DataError(
-                "the predictions can't be held against labels",
+                "no predicted finding has labels",
                 code="predictions-exams",
                 file=root,
                 expected=f"a label file {split}-<finding>.csv for one of "
@@ -265,28 +268,28 @@ class Predictions:
                 advice=None if files else folder_meant(root, data_set=True),
             )
         for name, labels in known.items():
-            self._refuse_lacking(labels, files[name], split)
-        nothing: dict[str, float] = {}
+            self._check_complete(labels, files[name], split)
+        unlabelled: dict[str, float] = {}
         return np.array(
-            [[known.get(f, nothing).get(i, np.nan) for f in self.findings] for i in self.ids],
+            [[known.get(f, unlabelled).get(i, np.nan) for f in self.findings] for i in self.ids],
             dtype=np.float64,
         ).reshape(len(self.ids), len(self.findings))
 
-    def _refuse_lacking(self, labels: Mapping[str, float], file: Path, split: str) -> None:
+    def _check_complete(self, labels: Mapping[str, float], file: Path, split: str) -> None:
         """Raises DataError if an exam with a label has no prediction."""
-        lacking = sorted(labels.keys() - set(self.ids))
-        if lacking:
-            differ = how_ids_differ(lacking[0], self.ids)
+        missing = sorted(labels.keys() - set(self.ids))
+        if missing:
+            difference = how_ids_differ(missing[0], self.ids)
             raise DataError(
-                f"the predictions are not of the exams of {split}",
+                f"exams of {split} have no prediction",
                 code="predictions-exams",
                 file=file,
-                exam=lacking[0],
-                expected=f"one prediction for each of its {len(labels)} exams",
-                found=f"no prediction for it ({exams(len(lacking))} without)"
-                + (f"; {differ}, in {self.source or 'the predictions'}" if differ else ""),
-                advice="write the ids in both as the exams' files are named"
-                if differ
+                exam=missing[0],
+                expected=f"a prediction for each of the {len(labels)} exams in this file",
+                found=f"{format_exams(len(missing))} without"
+                + (f"; {difference}, in {self.source or 'the predictions'}" if difference else ""),
+                advice="in both files, use the names of the exams' files as ids"
+                if difference
                 else "predict this split, or name the split that was predicted (--split)",
             )
 
@@ -311,29 +314,28 @@ def write_remarks(path: Path, remarks: Mapping[str, Sequence[Remark]]) -> Path |
         The file written, or None if there are no remarks. In that case the table of remarks of an
         earlier run is removed, because it would refer to other probabilities.
     """
-    beside = remarks_file(path)
+    file = remarks_file(path)
     if not remarks:
-        _remove_remarks(beside)
+        _remove_remarks(file)
         return None
-    with whole_file(beside) as new, new.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with whole_file(file) as new, new.open("w", newline="", encoding="utf-8") as table:
+        writer = csv.writer(table, lineterminator="\n")
         writer.writerow(REMARKS)
-        for exam_id, found in remarks.items():
-            writer.writerows((exam_id, r.series or "", r.code, r.text) for r in found)
-    return beside
+        for exam_id, rows in remarks.items():
+            writer.writerows((exam_id, r.series or "", r.code, r.text) for r in rows)
+    return file
 
 
 def _remove_remarks(file: Path) -> None:
     """Removes a table of remarks; a file with another header is kept."""
     if file.is_file() and not file.is_symlink():
-        with file.open("rb") as there:
-            header = there.readline(100).strip().decode("ascii", "replace").split(",")
-        ours = header in (REMARKS, ["exam", "plane", "code", "remark"])  # of earlier versions
-        if ours:
+        with file.open("rb") as table:
+            header = table.readline(100).strip().decode("ascii", "replace").split(",")
+        if header in (REMARKS, ["exam", "plane", "code", "remark"]):  # or of earlier versions
             file.unlink()
 
 
-def named_files(spec: str | Path) -> list[str]:
+def prediction_files(spec: str | Path) -> list[str]:
     """Returns the names of the files that `Predictions.read_joined` reads for this spec."""
     spec = str(spec)
     if "," not in spec or Path(spec).is_file():
@@ -341,7 +343,7 @@ def named_files(spec: str | Path) -> list[str]:
     return [name.strip() for name in spec.split(",")]
 
 
-def aligned(
+def align(
     names: Sequence[str], tables: Sequence[Predictions]
 ) -> tuple[tuple[Predictions, ...], tuple[str, ...]]:
     """Aligns several models' predictions to the same exams and findings in the same order.
@@ -357,13 +359,13 @@ def aligned(
     Raises:
         MrkneeError: the tables contain different exams, or have no finding in common.
     """
-    _refuse_other_exams(tables, names)
+    _check_same_exams(tables, names)
     common = [f for f in tables[0].findings if all(f in table.findings for table in tables)]
     if not common:
         raise DataError(
             "the models have no finding in common",
             code="findings",
-            expected="at least one finding that all of them have",
+            expected="at least one finding that all models have",
             found="; ".join(
                 f"{name}: {', '.join(table.findings)}"
                 for name, table in zip(names, tables, strict=True)
@@ -371,21 +373,21 @@ def aligned(
         )
     findings = Findings(common)
     notes = tuple(
-        f"left out, because not every model has it: {', '.join(others)} ({name})"
+        f"excluded, because not all models have it: {', '.join(others)} ({name})"
         for name, table in zip(names, tables, strict=True)
         if (others := [f for f in table.findings if f not in findings])
     )
-    return tuple(_ordered(table, tables[0].ids, findings) for table in tables), notes
+    return tuple(_reorder(table, tables[0].ids, findings) for table in tables), notes
 
 
-def _joined(tables: Sequence[Predictions], names: Sequence[str]) -> Predictions:
-    _refuse_other_exams(tables, names)
+def _join(tables: Sequence[Predictions], names: Sequence[str]) -> Predictions:
+    _check_same_exams(tables, names)
     ids = tables[0].ids
     findings = Findings(dict.fromkeys(name for table in tables for name in table.findings))
     columns = [
         np.mean(
             [
-                _ordered(table, ids, Findings([name])).probabilities
+                _reorder(table, ids, Findings([name])).probabilities
                 for table in tables
                 if name in table.findings
             ],
@@ -396,7 +398,7 @@ def _joined(tables: Sequence[Predictions], names: Sequence[str]) -> Predictions:
     return Predictions(ids, findings, np.hstack(columns), source=" and ".join(names))
 
 
-def _ordered(table: Predictions, ids: Sequence[str], findings: Findings) -> Predictions:
+def _reorder(table: Predictions, ids: Sequence[str], findings: Findings) -> Predictions:
     """Returns the table restricted to these exams and findings, in this order."""
     row = {exam_id: i for i, exam_id in enumerate(table.ids)}
     rows = [row[exam_id] for exam_id in ids]
@@ -404,25 +406,26 @@ def _ordered(table: Predictions, ids: Sequence[str], findings: Findings) -> Pred
     return Predictions(tuple(ids), findings, table.probabilities[np.ix_(rows, columns)])
 
 
-def _refuse_other_exams(tables: Sequence[Predictions], names: Sequence[str]) -> None:
+def _check_same_exams(tables: Sequence[Predictions], names: Sequence[str]) -> None:
     if not tables:
         raise DataError(
-            "there are no predictions", code="no-predictions", expected="at least one table"
+            "no predictions were given", code="no-predictions", expected="at least one table"
         )
-    wanted = set(tables[0].ids)
+    expected = set(tables[0].ids)
     for name, table in zip(names[1:], tables[1:], strict=True):
-        odd = sorted(wanted.symmetric_difference(table.ids))
-        if odd:
-            has, lacks = (names[0], name) if odd[0] in wanted else (name, names[0])
-            other = table.ids if odd[0] in wanted else wanted
-            differ = how_ids_differ(odd[0], other)
+        unmatched = sorted(expected.symmetric_difference(table.ids))
+        if unmatched:
+            exam_id = unmatched[0]
+            in_first = exam_id in expected
+            has, lacks = (names[0], name) if in_first else (name, names[0])
+            difference = how_ids_differ(exam_id, table.ids if in_first else expected)
             raise DataError(
                 "the predictions are of different exams",
                 code="predictions-exams",
-                exam=odd[0],
+                exam=exam_id,
                 expected=f"the same exams in {names[0]} and {name}",
-                found=f"it is in {has}, not in {lacks} ({exams(len(odd))} in one only)"
-                + (f"; {differ}" if differ else ""),
+                found=f"in {has}, not in {lacks} ({format_exams(len(unmatched))} in only one)"
+                + (f"; {difference}" if difference else ""),
                 advice="predict the same split with both models",
             )
 

@@ -48,38 +48,38 @@ def wilson(count: int, n: int) -> Proportion:
     """
     if not 0 <= count <= n:
         raise SettingsError(
-            "a share can't be taken",
+            "a proportion can't be computed",
             code="range",
             expected="a count from 0 to n",
             found=f"{count} of {n}",
         )
     if n == 0:
         return Proportion(count, n, math.nan, math.nan, math.nan)
-    low, high = wilson_ends(np.array([count / n]), n)
+    low, high = wilson_interval(np.array([count / n]), n)
     return Proportion(count, n, count / n, float(low[0]), float(high[0]))
 
 
-def wilson_ends(
-    shares: Float[np.ndarray, " shares"], n: int
-) -> tuple[Float64[np.ndarray, " shares"], Float64[np.ndarray, " shares"]]:
+def wilson_interval(
+    means: Float[np.ndarray, " means"], n: int
+) -> tuple[Float64[np.ndarray, " means"], Float64[np.ndarray, " means"]]:
     """Computes Wilson's 95 % interval of means of n values between 0 and 1.
 
     The variance of such a mean m is at most that of a proportion, m (1 - m) / n, so the interval is
     conservative for means that are not proportions.
 
     Args:
-        shares: the means, 0 to 1.
+        means: the means, 0 to 1.
         n: number of values in each mean; at least 1.
 
     Returns:
         The lower and the upper ends.
     """
-    share = shares.astype(np.float64)
-    centre = (share + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
-    half = Z_95 / (1 + Z_95**2 / n) * np.sqrt(share * (1 - share) / n + (Z_95 / (2 * n)) ** 2)
+    m = means.astype(np.float64)
+    centre = (m + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
+    half = Z_95 / (1 + Z_95**2 / n) * np.sqrt(m * (1 - m) / n + (Z_95 / (2 * n)) ** 2)
     # exact, where the formula is subject to rounding
-    low = np.where(share == 0, 0.0, np.clip(centre - half, 0.0, share))
-    high = np.where(share == 1, 1.0, np.clip(centre + half, share, 1.0))
+    low = np.where(m == 0, 0.0, np.clip(centre - half, 0.0, m))
+    high = np.where(m == 1, 1.0, np.clip(centre + half, m, 1.0))
     return low, high
 
 
@@ -108,7 +108,7 @@ def check_probabilities(probabilities: Float[np.ndarray, "*shape"]) -> None:
             "a probability is not between 0 and 1",
             code="probability",
             expected="0 to 1",
-            found=f"{probabilities[outside][0]} ({int(outside.sum())} of {outside.size} are so)",
+            found=f"{probabilities[outside][0]} ({int(outside.sum())} of {outside.size} values)",
         )
 
 
@@ -120,7 +120,7 @@ def check_prevalence(prevalence: float) -> None:
     """
     if not 0 < prevalence < 1:
         raise SettingsError(
-            "a prevalence can't be used",
+            "a prevalence is out of range",
             code="range",
             expected="above 0 and below 1",
             found=f"{prevalence}",

@@ -3,8 +3,8 @@
 With a stated prevalence, the measures are estimated for a population in which this share of exams
 has the finding, and in which exams with and without the finding look as they do here: exams with
 the finding have the weight prevalence / (share of these exams), those without it (1 - prevalence) /
-(1 - share). Probabilities that were shifted to a prevalence (`calibration.at_prevalence`) must be
-evaluated in this way: on the unweighted exams, even correct ones would appear miscalibrated.
+(1 - share). Probabilities that were shifted to a prevalence (`calibration.shift_prevalence`) must
+be evaluated in this way: on the unweighted exams, even correct ones would appear miscalibrated.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from mrknee.metrics.calibration import at_prevalence
+from mrknee.metrics.calibration import shift_prevalence
 from mrknee.metrics.discrimination import no_auc_reason
 from mrknee.metrics.proportions import (
     Proportion,
     check_prevalence,
     known_pairs,
     wilson,
-    wilson_ends,
+    wilson_interval,
 )
 from mrknee.metrics.resampling import (
     FEW_REPLICATES,
     MIN_STRATUM,
-    drawn_in_portions,
-    in_portions,
+    block_sizes,
+    draw_counts,
 )
 
 BINS = 10
@@ -41,7 +41,7 @@ interval of a bin is already +-0.26 wide."""
 
 BRIER_BOOTSTRAP = "bootstrap of exams, percentile"
 ECE_BOOTSTRAP = "bootstrap of exams in fixed bins, conservative"
-BOUND = "Wilson's of a mean between 0 and 1, conservative"
+BOUND = "Wilson's for a mean of values between 0 and 1, conservative"
 
 
 @dataclass(frozen=True)
@@ -141,18 +141,18 @@ def brier(
     """
     known, p = known_pairs(labels, probabilities)
     n = len(known)
-    if _why_not(known, prevalence) is not None:
+    if _missing_class(known, prevalence) is not None:
         return Brier(math.nan, math.nan, math.nan, math.nan, n, "none")
     weights = _weights(known, prevalence)
     squared = (p - known) ** 2
     value = min(1.0, float(weights @ squared))
     share = float(known.mean()) if prevalence is None else prevalence
     reference = share * (1 - share)
-    if _few(known) or np.ptp(squared) == 0:
-        low, high = wilson_ends(np.array([value]), _at_least(weights))
+    if _has_small_class(known) or np.ptp(squared) == 0:
+        low, high = wilson_interval(np.array([value]), _effective_exams(weights))
         return Brier(value, float(low[0]), float(high[0]), reference, n, BOUND)
-    replicates = _resampled(known, prevalence, np.random.default_rng(seed))
-    draws = np.concatenate([times @ (weights * squared) for times in replicates])
+    replicates = _resampled_counts(known, prevalence, np.random.default_rng(seed))
+    draws = np.concatenate([counts @ (weights * squared) for counts in replicates])
     ends = np.quantile(draws, [0.025, 0.975])
     return Brier(value, float(ends[0]), min(1.0, float(ends[1])), reference, n, BRIER_BOOTSTRAP)
 
@@ -194,35 +194,35 @@ def reliability(
     """
     known, p = known_pairs(labels, probabilities)
     n = len(known)
-    reason = _why_not(known, prevalence)
+    reason = _missing_class(known, prevalence)
     if reason is not None:
         nan = math.nan
         return Reliability((), nan, nan, nan, nan, n, reason, "none")
     bins = min(BINS, max(1, n // EXAMS_PER_BIN))
     edges = np.quantile(p, np.linspace(0, 1, bins + 1))
-    inside = np.searchsorted(edges[1:-1], p)
-    held = np.unique(inside)
+    bin_of = np.searchsorted(edges[1:-1], p)
+    occupied = np.unique(bin_of)
     points = tuple(
-        _point(known, p, inside == b, (edges[b], edges[b + 1]), prevalence) for b in held
+        _point(known, p, bin_of == b, (edges[b], edges[b + 1]), prevalence) for b in occupied
     )
-    mass = "equal mass" if prevalence is None else "equally many exams"
-    binning = f"{len(held)} bin{'s' * (len(held) > 1)} of {mass} (quantiles)"
-    one_hot = (inside[:, np.newaxis] == held).astype(np.float64)
+    mass = "equal mass" if prevalence is None else "equal numbers of exams"
+    binning = f"{len(occupied)} bin{'s' * (len(occupied) > 1)} of {mass} (quantiles)"
+    one_hot = (bin_of[:, np.newaxis] == occupied).astype(np.float64)
     weights = _weights(known, prevalence)
     ece = float(np.abs((weights * (p - known)) @ one_hot).sum())
     low, high, method = _ece_interval(known, p, one_hot, prevalence, seed)
-    by_chance = _ece_by_chance(known, p, one_hot, prevalence, np.random.default_rng(seed))
-    return Reliability(points, ece, low, high, by_chance, n, binning, method)
+    expected = _expected_ece(known, p, one_hot, prevalence, np.random.default_rng(seed))
+    return Reliability(points, ece, low, high, expected, n, binning, method)
 
 
-def _why_not(labels: Float64[np.ndarray, " exams"], prevalence: float | None) -> str | None:
+def _missing_class(labels: Float64[np.ndarray, " exams"], prevalence: float | None) -> str | None:
     """Returns why these known labels can't be scored, or None."""
     if prevalence is not None:
         check_prevalence(prevalence)
     positives = int(labels.sum())
     negatives = len(labels) - positives
-    lacking = len(labels) == 0 if prevalence is None else 0 in (positives, negatives)
-    return no_auc_reason(positives, negatives) if lacking else None
+    missing = len(labels) == 0 if prevalence is None else 0 in (positives, negatives)
+    return no_auc_reason(positives, negatives) if missing else None
 
 
 def _weights(
@@ -232,17 +232,17 @@ def _weights(
     n = len(labels)
     if prevalence is None:
         return np.full(n, 1 / n)
-    present, absent = _of_classes(labels, prevalence)
+    present, absent = _class_weights(labels, prevalence)
     return np.where(labels == 1, present, absent)
 
 
-def _of_classes(labels: Float64[np.ndarray, " exams"], prevalence: float) -> tuple[float, float]:
+def _class_weights(labels: Float64[np.ndarray, " exams"], prevalence: float) -> tuple[float, float]:
     """Returns the weight of an exam with the finding, and of one without."""
     positives = float(labels.sum())
     return prevalence / positives, (1 - prevalence) / (len(labels) - positives)
 
 
-def _at_least(weights: Float64[np.ndarray, " exams"]) -> int:
+def _effective_exams(weights: Float64[np.ndarray, " exams"]) -> int:
     """Returns a lower bound of the effective number of exams.
 
     A weighted mean m of values from 0 to 1 has at most the variance max(weights) m (1 - m): each
@@ -251,12 +251,13 @@ def _at_least(weights: Float64[np.ndarray, " exams"]) -> int:
     return max(1, int(1 / weights.max() + 1e-9))  # for equal weights 1 / n: n, not n - 1
 
 
-def _few(labels: Float64[np.ndarray, " exams"]) -> bool:
+def _has_small_class(labels: Float64[np.ndarray, " exams"]) -> bool:
+    """Returns whether a class has too few exams to be resampled."""
     positives = int(labels.sum())
     return min(positives, len(labels) - positives) < MIN_STRATUM
 
 
-def _resampled(
+def _resampled_counts(
     labels: Float64[np.ndarray, " exams"], prevalence: float | None, rng: np.random.Generator
 ) -> Iterator[Float64[np.ndarray, "replicates exams"]]:
     """Yields how often each exam is drawn in each of `FEW_REPLICATES` replicates, in blocks.
@@ -266,7 +267,7 @@ def _resampled(
     strata = [np.arange(len(labels))]
     if prevalence is not None:
         strata = [np.flatnonzero(labels == label) for label in (0, 1)]
-    return drawn_in_portions(strata, FEW_REPLICATES, rng)
+    return draw_counts(strata, FEW_REPLICATES, rng)
 
 
 def _point(
@@ -283,7 +284,7 @@ def _point(
     if prevalence is not None:
         # weighting multiplies the odds of the share and of the ends of its interval
         ends = np.array([observed.value, observed.low, observed.high])
-        value, low, high = at_prevalence(ends, float(labels.mean()), prevalence).tolist()
+        value, low, high = shift_prevalence(ends, float(labels.mean()), prevalence).tolist()
         observed = Proportion(observed.count, observed.n, value, low, high)
     return ReliabilityPoint(low_edge, high_edge, mean, observed)
 
@@ -296,22 +297,22 @@ def _ece_interval(
     seed: int,
 ) -> tuple[float, float, str]:
     errors, weights = p - labels, _weights(labels, prevalence)
-    if _few(labels) or np.ptp(errors) == 0:
+    if _has_small_class(labels) or np.ptp(errors) == 0:
         mean = min(1.0, float(weights @ np.abs(errors)))
-        _, upper = wilson_ends(np.array([mean]), _at_least(weights))
+        _, upper = wilson_interval(np.array([mean]), _effective_exams(weights))
         return 0.0, float(upper[0]), BOUND
     # (exams, bins): contribution of each exam to the difference of its bin
     parts = (weights * errors)[:, np.newaxis] * one_hot
     sample = parts.sum(axis=0)
-    replicates = _resampled(labels, prevalence, np.random.default_rng(seed))
-    drawn = np.concatenate([times @ parts for times in replicates])
+    replicates = _resampled_counts(labels, prevalence, np.random.default_rng(seed))
+    drawn = np.concatenate([counts @ parts for counts in replicates])
     ece = np.abs(sample).sum()
     distance = np.quantile(np.abs(drawn - sample).sum(axis=1), 0.975)
     high = max(ece, np.quantile(np.abs(drawn).sum(axis=1), 0.975))
     return float(max(0.0, ece - distance)), float(min(1.0, high)), ECE_BOOTSTRAP
 
 
-def _ece_by_chance(
+def _expected_ece(
     labels: Float64[np.ndarray, " exams"],
     p: Float64[np.ndarray, " exams"],
     one_hot: Float64[np.ndarray, "exams bins"],
@@ -324,13 +325,13 @@ def _ece_by_chance(
     """
     n = len(p)
     present = absent = 1 / n
-    here = p
+    label_p = p
     if prevalence is not None:
-        present, absent = _of_classes(labels, prevalence)
-        here = at_prevalence(p, prevalence, float(labels.mean()))
+        present, absent = _class_weights(labels, prevalence)
+        label_p = shift_prevalence(p, prevalence, float(labels.mean()))
     total = 0.0
-    for count in in_portions(FEW_REPLICATES, n):
-        drawn = rng.random((count, n)) < here
+    for count in block_sizes(FEW_REPLICATES, n):
+        drawn = rng.random((count, n)) < label_p
         weighted = np.where(drawn, present, absent) * (p - drawn)
         total += float(np.abs(weighted @ one_hot).sum())
     return total / FEW_REPLICATES

@@ -9,7 +9,7 @@ when, which, what?", Statistics in Medicine 19 (2000) 1141-1164.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ MIN_STRATUM = 5
 """Minimum size of a stratum. Resampling a stratum of k exams reproduces (k - 1) / k of its variance
 (none if k = 1), so rarer label patterns are pooled in one common stratum."""
 
-_CELLS_AT_ONCE = 1_000_000  # replicates x exams in memory at once: 8 MB per array
+_MAX_CELLS = 1_000_000  # replicates x exams in one block: 8 MB per array
 
 BOOTSTRAP = "stratified bootstrap, percentile"
 MEAN_OF_ENDS = "mean of the findings' interval ends, conservative"
@@ -85,17 +85,17 @@ def mean_auc(
     Raises:
         MrkneeError: a score is NaN, or a label is not 0, 1 or NaN.
     """
-    each = {name: auc(labels[:, i], scores[:, i]) for i, name in enumerate(findings)}
-    used = tuple(name for name, one in each.items() if one.reason is None)
-    left_out = tuple(name for name in each if name not in used)
+    aucs = {name: auc(labels[:, i], scores[:, i]) for i, name in enumerate(findings)}
+    used = tuple(name for name, one in aucs.items() if one.reason is None)
+    left_out = tuple(name for name in aucs if name not in used)
     if not used:
         nan = float("nan")
         return MeanAuc(nan, nan, nan, (), left_out, "none", "no finding has an AUC")
-    value = float(np.mean([each[name].value for name in used]))
-    special = [name for name in used if each[name].method != DELONG]
+    value = float(np.mean([aucs[name].value for name in used]))
+    special = [name for name in used if aucs[name].method != DELONG]
     if special:
-        method = f"{MEAN_OF_ENDS} ({', '.join(special)}: resampling shows too little)"
-        low, high = _mean_of_ends({name: each[name] for name in used})
+        method = f"{MEAN_OF_ENDS} ({', '.join(special)}: resampling underestimates the variance)"
+        low, high = _mean_of_ends([aucs[name] for name in used])
         return MeanAuc(value, low, high, used, left_out, method)
     columns = [i for i, name in enumerate(findings) if name in used]
     draws = bootstrap_aucs(labels[:, columns], scores[:, columns], seed=seed, replicates=replicates)
@@ -104,9 +104,9 @@ def mean_auc(
     return MeanAuc(value, float(low), float(high), used, left_out, BOOTSTRAP)
 
 
-def drawn_in_portions(
+def draw_counts(
     strata: Sequence[Int[np.ndarray, " _"]], replicates: int, rng: np.random.Generator
-) -> Iterator[Float64[np.ndarray, "portion exams"]]:
+) -> Iterator[Float64[np.ndarray, "block exams"]]:
     """Yields how often each exam is drawn in each replicate, in blocks of replicates.
 
     Args:
@@ -116,19 +116,19 @@ def drawn_in_portions(
         rng: random number generator.
     """
     exams = sum(map(len, strata))
-    for size in in_portions(replicates, exams):
-        times = np.empty((size, exams))
+    for size in block_sizes(replicates, exams):
+        counts = np.empty((size, exams))
         for members in strata:
             k = len(members)
-            times[:, members] = rng.multinomial(k, np.full(k, 1 / k), size=size)
-        yield times
+            counts[:, members] = rng.multinomial(k, np.full(k, 1 / k), size=size)
+        yield counts
 
 
-def in_portions(replicates: int, exams: int) -> Iterator[int]:
+def block_sizes(replicates: int, exams: int) -> Iterator[int]:
     """Yields the sizes of blocks of replicates that limit memory use."""
-    at_once = max(1, _CELLS_AT_ONCE // exams)
-    for start in range(0, replicates, at_once):
-        yield min(at_once, replicates - start)
+    largest = max(1, _MAX_CELLS // exams)
+    for start in range(0, replicates, largest):
+        yield min(largest, replicates - start)
 
 
 def bootstrap_aucs(
@@ -154,15 +154,15 @@ def bootstrap_aucs(
     rng = np.random.default_rng(seed)
     stratum = label_strata(labels)
     strata = [np.flatnonzero(stratum == one) for one in np.unique(stratum)]
-    parts = []
-    for times in drawn_in_portions(strata, replicates, rng):
-        parts.append(
+    blocks = []
+    for counts in draw_counts(strata, replicates, rng):
+        blocks.append(
             np.stack(
-                [_weighted_auc(labels[:, f], scores[:, f], times) for f in range(labels.shape[1])],
+                [_weighted_auc(labels[:, f], scores[:, f], counts) for f in range(labels.shape[1])],
                 axis=1,
             )
         )
-    return np.concatenate(parts)
+    return np.concatenate(blocks)
 
 
 def bootstrap_differences(
@@ -214,13 +214,13 @@ def label_strata(labels: Float[np.ndarray, "exams findings"]) -> Int[np.ndarray,
 def _weighted_auc(
     labels: Float[np.ndarray, " exams"],
     scores: Float[np.ndarray, " exams"],
-    times: Float64[np.ndarray, "replicates exams"],
+    counts: Float64[np.ndarray, "replicates exams"],
 ) -> Float64[np.ndarray, " replicates"]:
-    """Computes the AUC of each replicate, sorting the scores only once."""
+    """Computes the AUC of each replicate from how often each exam is drawn, sorting only once."""
     known = ~np.isnan(labels)
     order = np.flatnonzero(known)[np.argsort(scores[known], kind="stable")]
     starts = step_starts(scores[order])
-    weights, positive = times[:, order], labels[order]
+    weights, positive = counts[:, order], labels[order]
     pos = np.add.reduceat(weights * positive, starts, axis=1)
     neg = np.add.reduceat(weights * (1 - positive), starts, axis=1)
     below = np.cumsum(neg, axis=1) - neg / 2
@@ -231,8 +231,8 @@ def _weighted_auc(
     return aucs
 
 
-def _mean_of_ends(each: Mapping[str, Auc]) -> tuple[float, float]:
+def _mean_of_ends(aucs: Sequence[Auc]) -> tuple[float, float]:
     return (
-        float(np.mean([one.low for one in each.values()])),
-        float(np.mean([one.high for one in each.values()])),
+        float(np.mean([one.low for one in aucs])),
+        float(np.mean([one.high for one in aucs])),
     )

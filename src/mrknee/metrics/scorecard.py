@@ -16,15 +16,15 @@ from jaxtyping import Float
 from mrknee.errors import DataError, SettingsError
 from mrknee.extras import data_frame
 from mrknee.files import whole_file
-from mrknee.metrics.calibration import Calibration, at_prevalence
+from mrknee.metrics.calibration import Calibration, shift_prevalence
 from mrknee.metrics.curves import AveragePrecision, average_precision
 from mrknee.metrics.discrimination import DELONG, Auc, auc, no_auc_reason
-from mrknee.metrics.operating_point import OperatingPoint, OperatingScore, operate
-from mrknee.metrics.plain import made, number, plain
+from mrknee.metrics.formatting import format_exams, format_interval, format_number, unlabelled_note
+from mrknee.metrics.json_values import from_json_values, nan_if_none, to_json_values
+from mrknee.metrics.operating_point import OperatingPoint, OperatingScore, score_operating_point
 from mrknee.metrics.proportions import check_prevalence
 from mrknee.metrics.reliability import Brier, Reliability, brier, reliability
 from mrknee.metrics.resampling import BOOTSTRAP, MeanAuc, mean_auc
-from mrknee.metrics.text import exams, interval, shown, without_labels
 from mrknee.tables import table_lines
 from mrknee.untrusted import DESCRIPTION_BYTES, parse_json, read_text
 
@@ -37,7 +37,7 @@ VERSION = 2
 Column = Float[np.ndarray, " exams"]
 
 
-class Corrected(NamedTuple):
+class ShiftedCalibration(NamedTuple):
     """Calibration at a stated prevalence of the finding, to which the probabilities are shifted.
 
     Attributes:
@@ -71,7 +71,7 @@ class FindingScore:
     brier: Brier
     reliability: Reliability
     operating: tuple[OperatingScore, ...] = ()
-    corrected: Corrected | None = None
+    corrected: ShiftedCalibration | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,16 +113,16 @@ class Scorecard:
         Raises:
             PlatformError: pandas is not installed.
         """
-        each, mean, nan = list(self.findings.values()), self.mean, math.nan
+        scores, mean, nan = list(self.findings.values()), self.mean, math.nan
         columns = {
-            "auc": [*(one.auc.value for one in each), mean.value],
-            "auc_low": [*(one.auc.low for one in each), mean.low],
-            "auc_high": [*(one.auc.high for one in each), mean.high],
-            "n_positive": [*(one.auc.n_positive for one in each), nan],
-            "n_negative": [*(one.auc.n_negative for one in each), nan],
-            "average_precision": [*(one.average_precision.value for one in each), nan],
-            "brier": [*(one.brier.value for one in each), nan],
-            "ece": [*(one.reliability.ece for one in each), nan],
+            "auc": [*(one.auc.value for one in scores), mean.value],
+            "auc_low": [*(one.auc.low for one in scores), mean.low],
+            "auc_high": [*(one.auc.high for one in scores), mean.high],
+            "n_positive": [*(one.auc.n_positive for one in scores), nan],
+            "n_negative": [*(one.auc.n_negative for one in scores), nan],
+            "average_precision": [*(one.average_precision.value for one in scores), nan],
+            "brier": [*(one.brier.value for one in scores), nan],
+            "ece": [*(one.reliability.ece for one in scores), nan],
         }
         return data_frame(columns, [*self.findings, "mean"], "finding")
 
@@ -135,7 +135,7 @@ class Scorecard:
         Raises:
             PlatformError: matplotlib is not installed.
         """
-        from mrknee.metrics.plot import plot_intervals  # matplotlib's part, needed only here
+        from mrknee.metrics.plot import plot_intervals  # imported here, because it needs matplotlib
 
         rows = [
             (name, one.auc.value, one.auc.low, one.auc.high) for name, one in self.findings.items()
@@ -162,22 +162,22 @@ class Scorecard:
             "n_exams": self.n_exams,
             "findings": {
                 name: {
-                    "auc": plain(one.auc.value),
-                    "auc_ci": [plain(one.auc.low), plain(one.auc.high)],
+                    "auc": to_json_values(one.auc.value),
+                    "auc_ci": [to_json_values(one.auc.low), to_json_values(one.auc.high)],
                     "n_positive": one.auc.n_positive,
                     "n_negative": one.auc.n_negative,
                     "method": one.auc.method,
                     "reason": one.auc.reason,
-                    "average_precision": plain(one.average_precision),
-                    "brier": plain(one.brier),
-                    "reliability": plain(one.reliability),
-                    "operating": plain(one.operating),
-                    "corrected": plain(one.corrected and one.corrected._asdict()),
+                    "average_precision": to_json_values(one.average_precision),
+                    "brier": to_json_values(one.brier),
+                    "reliability": to_json_values(one.reliability),
+                    "operating": to_json_values(one.operating),
+                    "corrected": to_json_values(one.corrected and one.corrected._asdict()),
                 }
                 for name, one in self.findings.items()
             },
-            "mean_auc": plain(self.mean.value),
-            "mean_auc_ci": [plain(self.mean.low), plain(self.mean.high)],
+            "mean_auc": to_json_values(self.mean.value),
+            "mean_auc_ci": [to_json_values(self.mean.low), to_json_values(self.mean.high)],
             "mean_auc_findings": list(self.mean.findings),
             "mean_auc_left_out": list(self.mean.left_out),
             "mean_auc_method": self.mean.method,
@@ -202,7 +202,7 @@ class Scorecard:
         version = content.get("version") if isinstance(content, dict) else None
         if version != VERSION:
             raise DataError(
-                "a scorecard is of another version",
+                "the scorecard has another version",
                 code="scorecard",
                 file=file,
                 expected=f"version {VERSION}",
@@ -216,21 +216,21 @@ class Scorecard:
                 findings={name: _read_finding(one) for name, one in content["findings"].items()},
                 mean=_read_mean(content),
                 seed=content["seed"],
-                notes=tuple(_note(one) for one in content["notes"]),
+                notes=tuple(_read_note(note) for note in content["notes"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
-                "a scorecard can't be read",
+                "the scorecard can't be read",
                 code="scorecard",
                 file=file,
-                expected="a file that mrknee wrote",
+                expected="a file written by mrknee",
                 found=f"{type(error).__name__}: {error}",
             ) from None
 
     def write(self, path: str | Path) -> None:
         """Writes the JSON file atomically; creates its folder if needed."""
-        with whole_file(Path(path)) as beside:
-            beside.write_text(self.to_json(), encoding="utf-8")
+        with whole_file(Path(path)) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | Path) -> Scorecard:
@@ -250,40 +250,41 @@ class Scorecard:
         operating points, if any. Exceptions (no AUC, an interval other than DeLong's) are listed
         below the AUCs; notes come last.
         """
-        title = f"{self.split}: {exams(self.n_exams)}"
-        lines = [title, *self._aucs(), *self._remarks(), "", *self._calibration()]
+        title = f"{self.split}: {format_exams(self.n_exams)}"
+        lines = [title, *self._auc_lines(), *self._exceptions(), "", *self._calibration_lines()]
         for name, one in self.findings.items():
             for operating in one.operating:
                 lines += ["", *_operating_lines(name, operating)]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)]) + "\n"
 
-    def _aucs(self) -> list[str]:
+    def _auc_lines(self) -> list[str]:
         rows = [("finding", "AUC", "95 % interval", "positive", "negative")]
         for name, one in self.findings.items():
-            area = one.auc
-            cells = shown(area.value), interval(area.low, area.high)
-            rows.append((name, *cells, str(area.n_positive), str(area.n_negative)))
+            cells = format_number(one.auc.value), format_interval(one.auc.low, one.auc.high)
+            rows.append((name, *cells, str(one.auc.n_positive), str(one.auc.n_negative)))
         mean = self.mean
-        rows.append(("mean", shown(mean.value), interval(mean.low, mean.high), "", ""))
+        rows.append(
+            ("mean", format_number(mean.value), format_interval(mean.low, mean.high), "", "")
+        )
         lines = table_lines(rows, left=1)
         return [*lines[:-1], lines[1], lines[-1]]
 
-    def _remarks(self) -> list[str]:
-        remarks = []
+    def _exceptions(self) -> list[str]:
+        lines = []
         for name, one in self.findings.items():
             if one.auc.reason is not None:
-                remarks.append(f"{name}: no AUC: {one.auc.reason}")
+                lines.append(f"{name}: no AUC: {one.auc.reason}")
             elif one.auc.method != DELONG:
-                remarks.append(f"{name}: interval by {one.auc.method}")
+                lines.append(f"{name}: interval by {one.auc.method}")
         if self.mean.reason is not None:
-            remarks.append(f"mean: {self.mean.reason}")
+            lines.append(f"mean: {self.mean.reason}")
         elif self.mean.left_out:
-            remarks.append(f"mean: without {', '.join(self.mean.left_out)}")
+            lines.append(f"mean: without {', '.join(self.mean.left_out)}")
         if self.mean.reason is None and self.mean.method != BOOTSTRAP:
-            remarks.append(f"mean: interval by {self.mean.method}")
-        return remarks
+            lines.append(f"mean: interval by {self.mean.method}")
+        return lines
 
-    def _calibration(self) -> list[str]:
+    def _calibration_lines(self) -> list[str]:
         titles = "finding", "Brier", "95 % interval", "reference", "ECE", "95 % interval", "chance"
         rows: list[tuple[str, ...]] = [titles]
         for name, one in self.findings.items():
@@ -293,11 +294,11 @@ class Scorecard:
                 rows.append((f" at {one.corrected.prevalence:.2f}", *cells))
         lines = table_lines(rows, left=1)
         legend = [
-            "reference: Brier score of always saying the prevalence",
-            "chance: ECE to be expected here if every probability were right",
+            "reference: Brier score of always predicting the prevalence",
+            "chance: expected ECE of perfectly calibrated probabilities in these exams",
         ]
         if any(one.corrected is not None for one in self.findings.values()):
-            legend.append("at: probabilities shifted, and exams weighted, to that prevalence")
+            legend.append("at: probabilities shifted, and exams weighted, to the stated prevalence")
         for name, one in self.findings.items():
             if one.corrected is not None and one.corrected.reason is not None:
                 at = f"{one.corrected.prevalence:.2f}"
@@ -348,7 +349,7 @@ def score(
             code="probability",
             expected="0 to 1",
             found=f"{probabilities[exam, finding]} for {findings[finding]}, row {exam} "
-            f"({int(outside.sum())} of {outside.size} are so)",
+            f"({int(outside.sum())} of {outside.size} values)",
         )
     for name, prevalence in prevalences.items():
         check_prevalence(prevalence)
@@ -360,7 +361,7 @@ def score(
                 found=name,
             )
 
-    def one(name: str, y: Column, p: Column) -> FindingScore:
+    def score_finding(name: str, y: Column, p: Column) -> FindingScore:
         stated = prevalences.get(name)
         return FindingScore(
             auc=auc(y, p),
@@ -368,37 +369,41 @@ def score(
             brier=brier(y, p, seed=seed),
             reliability=reliability(y, p, seed=seed),
             operating=tuple(
-                operate(point, y, p, prevalence=stated) for point in operating_points.get(name, ())
+                score_operating_point(point, y, p, prevalence=stated)
+                for point in operating_points.get(name, ())
             ),
-            corrected=None if stated is None else _corrected(name, y, p, calibration, stated, seed),
+            corrected=None
+            if stated is None
+            else _shifted_calibration(name, y, p, calibration, stated, seed),
         )
 
     return Scorecard(
         split=split,
         n_exams=len(labels),
         findings={
-            name: one(name, labels[:, i], probabilities[:, i]) for i, name in enumerate(findings)
+            name: score_finding(name, labels[:, i], probabilities[:, i])
+            for i, name in enumerate(findings)
         },
         mean=mean_auc(findings, labels, probabilities, seed=seed),
         seed=seed,
-        notes=(*notes, *without_labels(labels)),
+        notes=(*notes, *unlabelled_note(labels)),
     )
 
 
-def _corrected(
+def _shifted_calibration(
     name: str, y: Column, p: Column, calibration: Calibration | None, after: float, seed: int
-) -> Corrected:
+) -> ShiftedCalibration:
     reason = _why_not_shifted(name, y, calibration)
     if calibration is None or reason is not None:
         nan = math.nan
-        return Corrected(
+        return ShiftedCalibration(
             after,
             Brier(nan, nan, nan, nan, 0, "none"),
             Reliability((), nan, nan, nan, nan, 0, "none", "none"),
             reason,
         )
-    shifted = at_prevalence(p, calibration.prevalences[name], after)
-    return Corrected(
+    shifted = shift_prevalence(p, calibration.prevalences[name], after)
+    return ShiftedCalibration(
         after,
         brier(y, shifted, prevalence=after, seed=seed),
         reliability(y, shifted, prevalence=after, seed=seed),
@@ -407,47 +412,47 @@ def _corrected(
 
 def _why_not_shifted(name: str, y: Column, calibration: Calibration | None) -> str | None:
     if calibration is None:
-        return "it is not known how the probabilities were calibrated"
+        return "the calibration of the probabilities is unknown"
     before = calibration.prevalences.get(name, math.nan)
     if math.isnan(before):
-        return calibration.reasons.get(name, "the calibration does not have this finding")
+        return calibration.reasons.get(name, "the calibration lacks this finding")
     positives, negatives = int((y == 1).sum()), int((y == 0).sum())
     return no_auc_reason(positives, negatives) if 0 in (positives, negatives) else None
 
 
 def _read_finding(one: Mapping[str, Any]) -> FindingScore:
-    low, high = (number(end) for end in one["auc_ci"])
+    low, high = (nan_if_none(end) for end in one["auc_ci"])
     sizes = one["n_positive"], one["n_negative"]
     corrected = one["corrected"]
     return FindingScore(
-        auc=Auc(number(one["auc"]), low, high, *sizes, one["method"], one["reason"]),
-        average_precision=made(AveragePrecision, one["average_precision"]),
-        brier=made(Brier, one["brier"]),
-        reliability=made(Reliability, one["reliability"]),
-        operating=tuple(made(OperatingScore, each) for each in one["operating"]),
+        auc=Auc(nan_if_none(one["auc"]), low, high, *sizes, one["method"], one["reason"]),
+        average_precision=from_json_values(AveragePrecision, one["average_precision"]),
+        brier=from_json_values(Brier, one["brier"]),
+        reliability=from_json_values(Reliability, one["reliability"]),
+        operating=tuple(from_json_values(OperatingScore, point) for point in one["operating"]),
         corrected=None
         if corrected is None
-        else Corrected(
+        else ShiftedCalibration(
             float(corrected["prevalence"]),
-            made(Brier, corrected["brier"]),
-            made(Reliability, corrected["reliability"]),
+            from_json_values(Brier, corrected["brier"]),
+            from_json_values(Reliability, corrected["reliability"]),
             corrected["reason"],
         ),
     )
 
 
-def _note(one: object) -> str:
-    if not isinstance(one, str):
-        raise TypeError(f"a note that is no text: {one!r}")
-    return one
+def _read_note(note: object) -> str:
+    if not isinstance(note, str):
+        raise TypeError(f"expected a text as note, found {note!r}")
+    return note
 
 
 def _read_mean(content: Mapping[str, Any]) -> MeanAuc:
     low, high = content["mean_auc_ci"]
     return MeanAuc(
-        number(content["mean_auc"]),
-        number(low),
-        number(high),
+        nan_if_none(content["mean_auc"]),
+        nan_if_none(low),
+        nan_if_none(high),
         tuple(content["mean_auc_findings"]),
         tuple(content["mean_auc_left_out"]),
         content["mean_auc_method"],
@@ -455,14 +460,14 @@ def _read_mean(content: Mapping[str, Any]) -> MeanAuc:
     )
 
 
-def _calibration_cells(score: Brier, reliable: Reliability) -> tuple[str, ...]:
+def _calibration_cells(score: Brier, diagram: Reliability) -> tuple[str, ...]:
     return (
-        shown(score.value),
-        interval(score.low, score.high),
-        shown(score.reference),
-        shown(reliable.ece),
-        interval(reliable.ece_low, reliable.ece_high),
-        shown(reliable.ece_if_calibrated),
+        format_number(score.value),
+        format_interval(score.low, score.high),
+        format_number(score.reference),
+        format_number(diagram.ece),
+        format_interval(diagram.ece_low, diagram.ece_high),
+        format_number(diagram.ece_if_calibrated),
     )
 
 
@@ -470,10 +475,15 @@ def _operating_lines(name: str, one: OperatingScore) -> list[str]:
     point = one.point
     if point.reason is not None:
         return [f"{name}, {point.rule}: no threshold: {point.reason}"]
-    fixed = f"fixed on {point.n_positive} positive, {point.n_negative} negative"
-    lines = [f"{name}, {point.rule}: p >= {point.threshold:.4g}, {fixed}"]
-    shares = ("sensitivity", one.sensitivity), ("specificity", one.specificity)
-    for title, share in (*shares, ("PPV", one.ppv), ("NPV", one.npv)):
+    origin = f"fixed on {point.n_positive} positive, {point.n_negative} negative"
+    lines = [f"{name}, {point.rule}: p >= {point.threshold:.4g}, {origin}"]
+    proportions = {
+        "sensitivity": one.sensitivity,
+        "specificity": one.specificity,
+        "PPV": one.ppv,
+        "NPV": one.npv,
+    }
+    for title, share in proportions.items():
         numbers = _with_interval(share.value, share.low, share.high)
         lines.append(f"  {title:<11}  {numbers}, {share.count}/{share.n}")
     at = one.at_prevalence

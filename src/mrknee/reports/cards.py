@@ -15,7 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from mrknee import __version__
-from mrknee.metrics.text import exams
+from mrknee.metrics.formatting import format_exams
 from mrknee.reports import sentences, words
 from mrknee.reports.contents import Contents
 from mrknee.reports.templates import templates
@@ -84,7 +84,7 @@ def render_card(name: str, contents: Contents, kept: Mapping[str, str] = {}) -> 
         by_hand=by_hand,
         sentences=sentences,
         words=words,
-        exams=exams,
+        format_exams=format_exams,
         version=__version__,
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mrknee.exams import MRNET_SERIES
-from mrknee.metrics.text import exams
+from mrknee.metrics.formatting import format_exams
 from mrknee.reports.contents import Contents, ModelFacts
 from mrknee.reports.words import quoted
 
@@ -71,7 +71,7 @@ def _of_data(contents: Contents) -> dict[int, str]:
         7: f"data set {quoted(contents.data)}{drawn}",
         12: "an exam counts for the findings whose label is known; not known: "
         + (lacking or "none"),
-        21: f"all {exams(card.n_exams)} of split {card.split} that have a prediction",
+        21: f"all {format_exams(card.n_exams)} of split {card.split} that have a prediction",
     }
     if contents.slices:
         answers[13] = ", ".join(
@@ -100,8 +100,8 @@ def _of_model(model: ModelFacts, contents: Contents) -> dict[int, str]:
         answers[27] = "none: one network"
     if _internal(model, contents):
         answers[32] = (
-            f"this evaluation: {exams(contents.card.n_exams)} of {quoted(contents.data)}, by name "
-            "and ids the data set trained on"
+            f"this evaluation: {format_exams(contents.card.n_exams)} of "
+            f"{quoted(contents.data)}, by name and ids the data set trained on"
         )
     if selected:
         drawn = f"drawn from train at random by seed {known.get('seed')}, stratified by labels"

@@ -19,7 +19,7 @@ from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
 from mrknee.metrics.comparison import compare_tables
 from mrknee.metrics.operating_point import OperatingPoint
 from mrknee.metrics.plot import plot_rocs
-from mrknee.metrics.predictions import Predictions, named_files
+from mrknee.metrics.predictions import Predictions, prediction_files
 from mrknee.metrics.scorecard import Scorecard, score
 from mrknee.outputs import check_output_file, check_output_folder
 from mrknee.reports.cards import CARDS, make_cards
@@ -161,7 +161,7 @@ def evaluate(
 def _files_of(predictions: Predictions | str | Path | None) -> list[str | Path]:
     if predictions is None or isinstance(predictions, Predictions):
         return []
-    return list(named_files(predictions))
+    return list(prediction_files(predictions))
 
 
 def gather(
@@ -270,7 +270,7 @@ def _sources(predictions: Predictions | str | Path) -> Mapping[str, tuple[str, .
     """Returns the tables joined by `Predictions.read_joined`, as folder/file -> findings."""
     if isinstance(predictions, Predictions):
         return {predictions.source or "predictions": tuple(predictions.findings)}
-    paths = [Path(name) for name in named_files(predictions)]
+    paths = [Path(name) for name in prediction_files(predictions)]
     short = ["/".join(path.resolve().parts[-2:]) for path in paths]
     names = short if len(set(short)) == len(short) else [str(path) for path in paths]
     tables = [Predictions.read(path).findings for path in paths]

@@ -14,9 +14,9 @@ from markupsafe import Markup
 from mrknee import __version__
 from mrknee.metrics.comparison import Comparison, Difference, MeanDifference
 from mrknee.metrics.curves import precision_recall, roc, roc_band
+from mrknee.metrics.formatting import format_exams
 from mrknee.metrics.operating_point import OperatingScore
 from mrknee.metrics.scorecard import FindingScore
-from mrknee.metrics.text import exams
 from mrknee.reports import figures, sentences, words
 from mrknee.reports.claim import claim_items
 from mrknee.reports.contents import Contents
@@ -180,7 +180,7 @@ def _auc_groups(contents: Contents) -> list[tuple[str, list[figures.AucRow]]]:
     mean = contents.card.mean
     stated = [_published_row(one) for one in means_of(mean.findings)]
     rows = [figures.AucRow(OURS, mean.value, mean.low, mean.high, ours=True), *stated]
-    return [*groups, (f"Mean of {len(mean.findings)}: {exams(contents.card.n_exams)}", rows)]
+    return [*groups, (f"Mean of {len(mean.findings)}: {format_exams(contents.card.n_exams)}", rows)]
 
 
 def _published_row(one: PublishedAuc) -> figures.AucRow:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mrknee.exams import MRNET_FINDINGS
 from mrknee.metrics.comparison import Comparison
-from mrknee.metrics.text import exams
+from mrknee.metrics.formatting import format_exams
 from mrknee.reports import words
 from mrknee.reports.contents import Contents, ModelFacts
 from mrknee.reports.published import means_of
@@ -136,7 +136,7 @@ def _relation_to_training(contents: Contents, facts: ModelFacts) -> str:
         facts.shared.get(part, 0)
         for part in ("train", facts.provenance.get("selected_on", {}).get("part"))
     )
-    ids = f"{trained} of its {exams(contents.card.n_exams)} have the id of an exam used for "
+    ids = f"{trained} of its {format_exams(contents.card.n_exams)} have the id of an exam used for "
     ids += f"training, {selecting} of one used to select the epoch"
     if facts.provenance.get("data") == contents.data:
         return f"{split}, which has the name of the training data set. {ids}."

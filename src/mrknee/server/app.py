@@ -21,6 +21,7 @@ from mrknee import __version__
 from mrknee.errors import MrkneeError, PlatformError, RequestError
 from mrknee.exams import SeriesList
 from mrknee.files import FULL_DISK
+from mrknee.notice import RESEARCH_USE_ONLY
 from mrknee.reports.templates import templates
 from mrknee.reports.words import title_of
 from mrknee.server import schemas
@@ -81,7 +82,7 @@ def create_app(
     app = FastAPI(
         title="mrknee",
         version=__version__,
-        description=f"Reads one knee MRI exam per request. {schemas.NOTICE.capitalize()}.",
+        description=f"Reads one knee MRI exam per request. {RESEARCH_USE_ONLY.capitalize()}.",
         docs_url=None,  # these pages load scripts from another site
         redoc_url=None,
         redirect_slashes=False,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-NOTICE = "research use only: these numbers are not a diagnosis"
+from mrknee.notice import RESEARCH_USE_ONLY
 
 
 class Call(BaseModel):
@@ -53,7 +53,7 @@ class Prediction(BaseModel):
         description="series that were not used: not sent, or not used in training"
     )
     remarks: list[ExamRemark] = Field(description="unusual properties of the exam; may be empty")
-    notice: str = NOTICE
+    notice: str = RESEARCH_USE_ONLY
 
 
 class Place(BaseModel):
@@ -111,7 +111,7 @@ class Explained(BaseModel):
         description="series that were not used: not sent, or not used in training"
     )
     remarks: list[ExamRemark] = Field(description="unusual properties of the exam; may be empty")
-    notice: str = NOTICE
+    notice: str = RESEARCH_USE_ONLY
 
 
 class Series(BaseModel):
@@ -149,7 +149,7 @@ class ModelFacts(BaseModel):
         description="data, recipe, seed and software versions of the training"
     )
     limits: Limits
-    notice: str = NOTICE
+    notice: str = RESEARCH_USE_ONLY
 
 
 class Health(BaseModel):

@@ -41,7 +41,7 @@ def train_arguments(parser: Parser, arguments: Sequence[str]) -> dict[str, Any]:
     recipe_parser.add_argument("--recipe", default="default")
     add_settings(parser, recipe_parser.parse_known_args(arguments)[0].recipe)
     arguments = join_values(arguments)
-    parser.refuse_unknown(arguments, SETTINGS)
+    parser.check_options(arguments, SETTINGS)
     return vars(parser.parse_args(arguments))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mrknee.errors import DataError, ModelError, MrkneeError, OutputError, SettingsError
-from mrknee.files import contents
+from mrknee.files import list_folder
 from mrknee.metrics.predictions import Predictions
 from mrknee.metrics.scorecard import Scorecard
 from mrknee.models.checkpoint import finish_replacing, load_checkpoint
@@ -78,7 +78,7 @@ def find_start(out: Path, recipe: Recipe, parts: Parts, run: str, *, resume: boo
             these settings and exams.
     """
     folder, split = RunFolder(out), parts.split_csv()
-    existing = {file.name for file in contents(out)}
+    existing = {file.name for file in list_folder(out)}
     # files of a start that was killed before it wrote the settings
     early = {file.name for file in (folder.split, folder.environment, folder.data)}
     if not existing or (resume and all(n in early or n.startswith(".") for n in existing)):

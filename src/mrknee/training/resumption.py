@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 import torch
 
 from mrknee.errors import ModelError
-from mrknee.files import clear_half_written, sync, whole_file
+from mrknee.files import remove_incomplete, sync, whole_file
 from mrknee.run_folder import RunFolder, metrics_text
 
 _WRITTEN_FOLDERS = ("best", "last", "resume", "epochs/*")
@@ -99,7 +99,7 @@ def roll_back(out: Path, progress: RunProgress, state: Path | None = None) -> No
         RunFolder(out).metrics.unlink(missing_ok=True)
     RunFolder(out).scorecard.unlink(missing_ok=True)
     for folder in (out, *(folder for pattern in _WRITTEN_FOLDERS for folder in out.glob(pattern))):
-        clear_half_written(folder)
+        remove_incomplete(folder)
 
 
 def write_metrics(out: Path, rows: Sequence[Mapping[str, float]]) -> None:

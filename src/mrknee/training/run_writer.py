@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mrknee.files import sync
-from mrknee.metrics.plain import plain
+from mrknee.metrics.json_values import to_json_values
 from mrknee.models.checkpoint import save_checkpoint
 from mrknee.progress import Progress, report
 from mrknee.run_folder import RunFolder
@@ -159,7 +159,7 @@ class RunWriter:
             folders.append(RunFolder(self.out).best)
         if self.recipe.keep_every_epoch:
             folders.append(RunFolder(self.out).epochs / _epoch_name(self.rows[-1]))
-        provenance = {**self.provenance, "epoch": loop.epoch, "metrics": plain(metrics)}
+        provenance = {**self.provenance, "epoch": loop.epoch, "metrics": to_json_values(metrics)}
         for folder in folders if self.writes else ():
             save_checkpoint(
                 folder, loop.evaluated_network, loop.recipe.preparation.to_dict(), provenance

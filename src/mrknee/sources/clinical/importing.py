@@ -28,7 +28,7 @@ from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
 from mrknee.exams import MRNET_SERIES, SeriesList, write_series, write_stack
 from mrknee.exams.listing import declared_series
 from mrknee.exams.stackfile import is_whole_stack
-from mrknee.files import clear_half_written, contents, owned_folder, whole_file
+from mrknee.files import list_folder, owned_folder, remove_incomplete, whole_file
 from mrknee.progress import Progress
 from mrknee.sources.clinical.completeness import missing_parts
 from mrknee.sources.clinical.digest import content_digest
@@ -167,7 +167,7 @@ def _import(
             advice="choose another folder, or remove this one",
         )
     for folder in (out, out / UNFINISHED, *(out / name for name in options.series.names)):
-        clear_half_written(folder)
+        remove_incomplete(folder)
     _write_series_list(out, options.series)
     if keep_map is not None:
         _write_map(keep_map, ids, scan)
@@ -278,7 +278,7 @@ def _open_output(out: Path, source_digest: str) -> tuple[dict[str, Any], bool]:
             "not a folder", code="not-a-folder", file=out, expected="a new folder", found="a file"
         )
     if not file.exists():
-        if not all(path.name.startswith(f".{RECORD}.") for path in contents(out)):
+        if not all(path.name.startswith(f".{RECORD}.") for path in list_folder(out)):
             raise OutputError(
                 "the folder is not empty",
                 code="not-empty",

@@ -14,7 +14,7 @@ from mrknee.errors import MrkneeError, OutputError, SettingsError
 from mrknee.exams import MRNET_SERIES, SeriesList, write_labels, write_series, write_stack
 from mrknee.exams.splits import largest_remainder
 from mrknee.exams.stackfile import is_whole_stack
-from mrknee.files import clear_half_written, contents, owned_folder, sync, whole_file
+from mrknee.files import list_folder, owned_folder, remove_incomplete, sync, whole_file
 from mrknee.progress import track
 from mrknee.ranges import SEED
 from mrknee.sources.phantom.exam import FINDINGS, draw_exam_lesions, render_exam
@@ -122,7 +122,7 @@ def write_cohort(
 
 def _write_exams(out: Path, tasks: Sequence[_Task], workers: int) -> None:
     for folder in (out, *{file.parent for task in tasks for file in task.files()}):
-        clear_half_written(folder)
+        remove_incomplete(folder)
     missing = [task for task in tasks if not all(map(is_whole_stack, task.files()))]
     written = map_in_processes(_write_exam, missing, workers)
     for _ in track(written, len(missing), "phantom", "exams"):
@@ -231,13 +231,13 @@ def _open_output(out: Path, parameters: Mapping[str, object]) -> None:
                 found=_summary(_read(file)) or "no parameters",
                 advice="choose another folder, or remove this one",
             )
-    elif not all(path.name.startswith(f".{PARAMETERS}.") for path in contents(out)):
+    elif not all(path.name.startswith(f".{PARAMETERS}.") for path in list_folder(out)):
         raise OutputError(
             "the folder is not empty",
             code="not-empty",
             file=out,
             expected=f"a new or empty folder, or one with {PARAMETERS}",
-            found=", ".join(sorted(path.name for path in contents(out))[:3]),
+            found=", ".join(sorted(path.name for path in list_folder(out))[:3]),
             advice="choose another folder",
         )
     else:

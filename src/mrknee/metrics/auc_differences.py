@@ -1,6 +1,6 @@
 """Difference of two models' AUCs on the same exams, for one finding and for the mean.
 
-Combines the tests and intervals of `paired` and `resampling`, and decides which of them are valid.
+Combines the tests and intervals of `paired_tests` and `resampling`, and decides which are valid.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.metrics.discrimination import DELONG, Auc
-from mrknee.metrics.paired import SAME_RANKING, difference_interval, paired_delong, rank_alike
+from mrknee.metrics.paired_tests import (
+    SAME_RANKING,
+    difference_interval,
+    have_same_ranking,
+    paired_delong,
+)
 from mrknee.metrics.resampling import BOOTSTRAP, MEAN_OF_ENDS, bootstrap_differences
 
 
@@ -55,7 +60,7 @@ class Difference:
     reason: str | None = None
 
     @property
-    def unseen(self) -> float:
+    def detection_limit(self) -> float:
         """The longer half of the interval, or NaN; smaller differences can't be detected here.
 
         A difference of exactly this size would be detected in about half of such samples.
@@ -88,12 +93,12 @@ class MeanDifference:
     reason: str | None = None
 
     @property
-    def unseen(self) -> float:
-        """The longer half of the interval, as in `Difference.unseen`."""
+    def detection_limit(self) -> float:
+        """The longer half of the interval, as in `Difference.detection_limit`."""
         return max(self.difference - self.low, self.high - self.difference)
 
 
-def difference(
+def auc_difference(
     names: tuple[str, str],
     finding: str,
     labels: Float[np.ndarray, " exams"],
@@ -116,12 +121,15 @@ def difference(
     """
     test = paired_delong(labels, *scores)
     low, high, method = difference_interval(
-        *aucs, test.correlation, alike=rank_alike(labels, *scores)
+        *aucs, test.correlation, same_ranking=have_same_ranking(labels, *scores)
     )
     p, reason = test.p, test.reason
-    other = [one.method for one in aucs if one.method != DELONG]
-    if aucs[0].reason is None and other:
-        p, reason = math.nan, f"no test, because an AUC's interval is not DeLong's: {other[0]}"
+    other_methods = [one.method for one in aucs if one.method != DELONG]
+    if aucs[0].reason is None and other_methods:
+        p, reason = (
+            math.nan,
+            f"no test, because an AUC's interval is not DeLong's: {other_methods[0]}",
+        )
     return Difference(
         finding=finding,
         first=names[0],
@@ -140,7 +148,7 @@ def difference(
     )
 
 
-def mean_difference(
+def mean_auc_difference(
     differences: Sequence[Difference],
     labels: Float[np.ndarray, "exams findings"],
     first: Float[np.ndarray, "exams findings"],
@@ -167,14 +175,14 @@ def mean_difference(
         nan = math.nan
         return MeanDifference(*names, nan, nan, nan, (), "none", "no finding has an AUC")
     value = float(np.mean([one.difference for one in used]))
-    # DeLong's variance is unusable, or is zero because the models win and lose the same pairs
+    # DeLong's variance is unusable, or is zero because the models rank the same pairs correctly
     special = [one.finding for one in used if one.reason is not None and one.low < one.high]
     if all(one.low == one.high for one in used):
         low, high, method = value, value, f"none: {SAME_RANKING}"
     elif special:
         # where DeLong's variance is too small, resampling underestimates the variance as well
         low, high = float(np.mean([d.low for d in used])), float(np.mean([d.high for d in used]))
-        method = f"{MEAN_OF_ENDS} ({', '.join(special)}: resampling shows too little)"
+        method = f"{MEAN_OF_ENDS} ({', '.join(special)}: resampling underestimates the variance)"
     else:
         draws = bootstrap_differences(
             labels[:, columns], first[:, columns], second[:, columns], seed=seed

@@ -1,4 +1,4 @@
-"""Formatting of results as plain text: numbers, intervals, and notes on missing labels."""
+"""Formatting of results as plain text: numbers, intervals, counts, notes on missing labels."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import numpy as np
 from jaxtyping import Float
 
 
-def shown(value: float) -> str:
+def format_number(value: float) -> str:
     """Formats a number with three decimals; NaN as a dash."""
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
-def interval(low: float, high: float) -> str:
+def format_interval(low: float, high: float) -> str:
     """Formats an interval with three decimals; NaN as a dash."""
     return "-" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
-def exams(count: int) -> str:
+def format_exams(count: int) -> str:
     """Formats a number of exams."""
     return f"{count} exam" + ("" if count == 1 else "s")
 
 
-def without_labels(labels: Float[np.ndarray, "exams findings"]) -> tuple[str, ...]:
+def unlabelled_note(labels: Float[np.ndarray, "exams findings"]) -> tuple[str, ...]:
     """Returns a note on exams without any label; empty if there are none."""
     count = int(np.isnan(labels).all(axis=1).sum())
     if count == 0:
         return ()
-    verb = "has" if count == 1 else "have"
-    return (f"{count} of {exams(len(labels))} {verb} no label, and no part in any number",)
+    verb, be = ("has", "is") if count == 1 else ("have", "are")
+    return (f"{count} of {format_exams(len(labels))} {verb} no label and {be} not scored",)

@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests  # type: ignore[import-unt
 
 from mrknee.errors import MrkneeError
 from mrknee.metrics.discrimination import auc, delong_covariance
-from mrknee.metrics.paired import difference_interval, holm, paired_delong, rank_alike
+from mrknee.metrics.paired_tests import difference_interval, have_same_ranking, holm, paired_delong
 
 with warnings.catch_warnings():
     # the package causes warnings of its dependencies on import
@@ -33,15 +33,15 @@ def draw(seed: int, positives: int, negatives: int) -> tuple[np.ndarray, np.ndar
 def interval(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[float, float, str]:
     """Computes the interval of the difference from labels and scores."""
     test = paired_delong(labels, first, second)
-    alike = rank_alike(labels, first, second)
+    same = have_same_ranking(labels, first, second)
     return difference_interval(
-        auc(labels, first), auc(labels, second), test.correlation, alike=alike
+        auc(labels, first), auc(labels, second), test.correlation, same_ranking=same
     )
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 15])
 @pytest.mark.parametrize(("positives", "negatives"), [(2, 2), (3, 40), (30, 60), (300, 500)])
-def test_z_and_p_are_mlstatkits(decimals: int, positives: int, negatives: int) -> None:
+def test_z_and_p_equal_mlstatkit(decimals: int, positives: int, negatives: int) -> None:
     """AUCs, z and p equal those of the package MLstatkit, with many ties, some and none."""
     compared = 0
     for seed in range(10):
@@ -60,7 +60,7 @@ def test_z_and_p_are_mlstatkits(decimals: int, positives: int, negatives: int) -
 
 
 @pytest.mark.parametrize("decimals", [0, 15])
-def test_variance_is_the_covariances_contrast(decimals: int) -> None:
+def test_variance_equals_that_of_the_covariance(decimals: int) -> None:
     """The variance equals v11 + v22 - 2 v12 of DeLong's covariance."""
     labels, first, second = draw(3, 40, 70)
     first, second = first.round(decimals), second.round(decimals)
@@ -89,7 +89,7 @@ def test_two_perfect_models_have_p_one() -> None:
     labels = np.repeat([1.0, 0.0], [20, 30])
     rng = np.random.default_rng(0)
     first, second = labels + rng.random(50) / 2, labels + rng.random(50) / 2
-    assert not rank_alike(labels, first, second)
+    assert not have_same_ranking(labels, first, second)
     test = paired_delong(labels, first, second)
     assert (test.first, test.second, test.p) == (1, 1, 1)
     low, high, method = interval(labels, first, second)
@@ -153,7 +153,7 @@ def test_interval_is_movers_by_hand() -> None:
     assert f"{r:.2f}" in method
 
 
-def test_interval_is_near_walds_where_walds_holds() -> None:
+def test_interval_is_near_walds_for_many_exams() -> None:
     """For many exams and moderate AUCs, MOVER and Wald's interval agree."""
     labels, first, second = draw(2, 1500, 2000)
     test = paired_delong(labels, first, second)
@@ -162,17 +162,17 @@ def test_interval_is_near_walds_where_walds_holds() -> None:
     assert (low, high) == pytest.approx((test.difference - half, test.difference + half), abs=2e-3)
 
 
-def test_models_that_rank_alike_have_no_width_and_say_so() -> None:
+def test_identical_rankings_have_no_interval() -> None:
     """For identical rankings the interval is 0 to 0, and its method says "none"."""
     labels, first, _ = draw(4, 30, 30)
     low, high, method = interval(labels, first, 2 * first)
     assert (low, high) == (0, 0)
     assert method.startswith("none")
-    assert "alike" in method
+    assert "identically" in method
 
 
 @pytest.mark.parametrize(("positives", "negatives"), [(1, 1), (2, 9), (9, 50), (40, 40)])
-def test_few_or_separated_exams_never_lose_their_width(positives: int, negatives: int) -> None:
+def test_few_or_separated_exams_have_a_positive_width(positives: int, negatives: int) -> None:
     """Few exams ranked identically, or two perfect models, have a positive width."""
     labels = np.repeat([1.0, 0.0], [positives, negatives])
     low, high, _ = interval(labels, labels, labels)
@@ -188,7 +188,7 @@ scores_of = st.lists(st.integers(0, 6), min_size=1, max_size=25)
 
 @settings(max_examples=150, deadline=None, database=None)
 @given(st.data())
-def test_any_small_sample_is_sound(data: st.DataObject) -> None:
+def test_small_samples_give_valid_results(data: st.DataObject) -> None:
     """For arbitrary small samples: NaN has a reason, ends are ordered, p is valid."""
     first = np.array(data.draw(scores_of), dtype=float)
     n = len(first)
@@ -206,14 +206,14 @@ def test_any_small_sample_is_sound(data: st.DataObject) -> None:
         return
     assert -1 <= low <= test.difference <= high <= 1
     assert low < high or method.startswith("none")
-    back = paired_delong(labels, second, first)
-    assert back.difference == pytest.approx(-test.difference, abs=1e-12)
-    assert back.p == pytest.approx(test.p, nan_ok=True)
+    swapped = paired_delong(labels, second, first)
+    assert swapped.difference == pytest.approx(-test.difference, abs=1e-12)
+    assert swapped.p == pytest.approx(test.p, nan_ok=True)
     mirrored = interval(labels, second, first)
     assert (mirrored[0], mirrored[1]) == pytest.approx((-high, -low), abs=1e-9)
 
 
-def test_unknown_labels_are_left_out() -> None:
+def test_unknown_labels_are_excluded() -> None:
     """Exams without a known label change nothing."""
     labels, first, second = draw(5, 20, 30)
     with_unknown = paired_delong(
@@ -222,13 +222,13 @@ def test_unknown_labels_are_left_out() -> None:
     assert with_unknown == paired_delong(labels, first, second)
 
 
-def test_nan_score_is_refused() -> None:
+def test_nan_score_is_rejected() -> None:
     """A NaN of either model raises an error."""
     with pytest.raises(MrkneeError, match="a score is NaN"):
         paired_delong(np.array([0.0, 1.0]), np.array([0.1, 0.2]), np.array([0.1, np.nan]))
 
 
-def test_holm_is_statsmodels() -> None:
+def test_holm_equals_statsmodels() -> None:
     """The corrected p values equal those of the package statsmodels, also with ties."""
     rng = np.random.default_rng(0)
     for tests in (1, 2, 3, 9):
@@ -242,7 +242,7 @@ def test_holm_by_hand() -> None:
     assert holm(np.array([0.04, 0.01, 0.03])) == pytest.approx([0.06, 0.03, 0.06])
 
 
-def test_holm_does_not_count_tests_not_made() -> None:
+def test_holm_ignores_missing_tests() -> None:
     """A NaN stays NaN and doesn't count as a test."""
     found = holm(np.array([np.nan, 0.02, 0.5]))
     assert math.isnan(found[0])

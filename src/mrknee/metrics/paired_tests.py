@@ -31,14 +31,14 @@ from scipy.special import ndtr
 from mrknee.metrics.discrimination import (
     DELONG,
     Auc,
+    check_not_nan,
     known_labels,
     no_auc_reason,
     placements,
-    refuse_nan,
 )
 
 MOVER = "MOVER (Zou 2007)"
-SAME_RANKING = "both models rank these exams alike, so nothing in them tells the models apart"
+SAME_RANKING = "both models rank these exams identically, so they can't be distinguished"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def paired_delong(
     """Performs DeLong's paired test.
 
     The variance is computed from the exams' differences between the two models, not as a sum of
-    three covariances, so that it is exactly zero if the models win and lose the same pairs.
+    three covariances, so that it is exactly zero if the models rank the same pairs correctly.
 
     Args:
         labels: 1 positive, 0 negative, NaN unknown: the exam is excluded.
@@ -95,39 +95,40 @@ def paired_delong(
     """
     nan = math.nan
     scores = np.stack([first, second])
-    refuse_nan(scores)
+    check_not_nan(scores)
     known = known_labels(labels)
     positive = labels[known] == 1
     m, n = int(positive.sum()), int((~positive).sum())
     if m == 0 or n == 0:
         return PairedDeLong(nan, nan, nan, nan, nan, nan, nan, m, n, no_auc_reason(m, n))
-    placed = placements(positive, scores[:, known])
-    winners, losers = placed[:, positive], placed[:, ~positive]
-    one, two = (float(value) for value in np.clip(winners.mean(axis=1), 0.0, 1.0))
+    shares = placements(positive, scores[:, known])
+    of_positives, of_negatives = shares[:, positive], shares[:, ~positive]
+    one, two = (float(value) for value in np.clip(of_positives.mean(axis=1), 0.0, 1.0))
     if m < 2 or n < 2:
         reason = f"DeLong's test needs two exams of each class: {m} positive, {n} negative"
         return PairedDeLong(one, two, two - one, nan, nan, nan, nan, m, n, reason)
-    gain, gain_below = winners[1] - winners[0], losers[1] - losers[0]
+    gain_positives = of_positives[1] - of_positives[0]
+    gain_negatives = of_negatives[1] - of_negatives[0]
     # placements are multiples of 1 / (2 n) and 1 / (2 m): less than half a step is rounding
-    if np.ptp(gain) < 0.25 / n and np.ptp(gain_below) < 0.25 / m:
+    if np.ptp(gain_positives) < 0.25 / n and np.ptp(gain_negatives) < 0.25 / m:
         if abs(two - one) < 0.25 / (m * n):
-            reason = "both models win and lose the same pairs: difference and variance are zero"
+            reason = "both models rank the same pairs correctly: difference and variance are zero"
             return PairedDeLong(one, two, 0.0, 0.0, nan, 0.0, 1.0, m, n, reason)
-        reason = "the difference's DeLong variance is zero, but the difference is not"
+        reason = "DeLong's variance is zero, but the difference is not"
         return PairedDeLong(one, two, two - one, 0.0, nan, nan, nan, m, n, reason)
-    variance = float(np.var(gain, ddof=1) / m + np.var(gain_below, ddof=1) / n)
+    variance = float(np.var(gain_positives, ddof=1) / m + np.var(gain_negatives, ddof=1) / n)
     z = (two - one) / math.sqrt(variance)
-    covariance = np.cov(winners) / m + np.cov(losers) / n
-    own = float(covariance[0, 0] * covariance[1, 1])
+    covariance = np.cov(of_positives) / m + np.cov(of_negatives) / n
+    variances = float(covariance[0, 0] * covariance[1, 1])
     # the variance of separated classes or equal scores is zero up to rounding noise of 1e-17
-    correlation = float(covariance[0, 1]) / math.sqrt(own) if own > 1e-24 else math.nan
+    correlation = float(covariance[0, 1]) / math.sqrt(variances) if variances > 1e-24 else math.nan
     correlation = float(np.clip(correlation, -1.0, 1.0))
     return PairedDeLong(
         one, two, two - one, variance, correlation, z, float(2 * ndtr(-abs(z))), m, n
     )
 
 
-def rank_alike(
+def have_same_ranking(
     labels: Float[np.ndarray, " exams"],
     first: Float[np.ndarray, " exams"],
     second: Float[np.ndarray, " exams"],
@@ -146,19 +147,20 @@ def rank_alike(
 
 
 def difference_interval(
-    first: Auc, second: Auc, correlation: float, *, alike: bool
+    first: Auc, second: Auc, correlation: float, *, same_ranking: bool
 ) -> tuple[float, float, str]:
     """Computes the 95 % interval of the difference second - first (MOVER).
 
     The correlation is DeLong's. If it is unknown (a class of one exam, a model without variance,
-    models that win the same pairs in another order) it is taken as 0: two readers of the same exams
-    seldom have a negative correlation, and for a positive one 0 gives the wider interval.
+    models that rank the same pairs correctly in another order) it is taken as 0: two readers of the
+    same exams seldom have a negative correlation, and for a positive one 0 gives the wider
+    interval.
 
     Args:
         first: AUC of the first model with its interval.
         second: AUC of the second model, on the same exams.
         correlation: correlation of the two estimates, -1 to 1, or NaN.
-        alike: whether both models rank the exams identically (`rank_alike`).
+        same_ranking: whether both models rank the exams identically (`have_same_ranking`).
 
     Returns:
         Lower end, upper end (-1 <= low <= difference <= high <= 1) and the method. The width is
@@ -166,17 +168,16 @@ def difference_interval(
     """
     if first.reason is not None or second.reason is not None:
         return math.nan, math.nan, "none"
-    plain = first.method == second.method == DELONG
-    if alike and plain:
+    if same_ranking and first.method == second.method == DELONG:
         return 0.0, 0.0, f"none: {SAME_RANKING}"
-    assumed = alike or math.isnan(correlation)
-    r = 0.0 if assumed else correlation
+    unknown = same_ranking or math.isnan(correlation)
+    r = 0.0 if unknown else correlation
     down_1, up_1 = first.value - first.low, first.high - first.value
     down_2, up_2 = second.value - second.low, second.high - second.value
     difference = second.value - first.value
     low = difference - math.sqrt(max(0.0, down_2**2 - 2 * r * down_2 * up_1 + up_1**2))
     high = difference + math.sqrt(max(0.0, up_2**2 - 2 * r * up_2 * down_1 + down_1**2))
-    method = f"{MOVER}, correlation {'not known, taken as 0' if assumed else f'{r:.2f}'}"
+    method = f"{MOVER}, correlation {'unknown, taken as 0' if unknown else f'{r:.2f}'}"
     return max(-1.0, low), min(1.0, high), method
 
 
@@ -193,8 +194,8 @@ def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
         Corrected p values in the same order, never smaller than p; NaN where p is NaN.
     """
     corrected = np.full(len(p), np.nan)
-    made = np.flatnonzero(~np.isnan(p))
-    order = made[np.argsort(p[made], kind="stable")]
-    times = np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * times))
+    performed = np.flatnonzero(~np.isnan(p))
+    order = performed[np.argsort(p[performed], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * factors))
     return corrected
