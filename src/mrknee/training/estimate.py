@@ -136,7 +136,7 @@ def estimate(
     """
     device = device_here()
     fit = _slice_counts(parts.train, parts.fit, recipe.slices_per_series)
-    chosen = _slice_counts(parts.selecting, parts.chosen)
+    chosen = _slice_counts(parts.selecting, parts.chosen, recipe.preparation.read_slices)
     batch = max(_largest_batch(counts, recipe, processes) for counts in (fit, chosen))
     probe = _probe(network, recipe, precision, device)
     few = slices_at_once(recipe)
