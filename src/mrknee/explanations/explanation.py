@@ -294,7 +294,11 @@ class Explanation:
         return self._extreme(self.findings.index(finding), -1)
 
     def _extreme(self, row: int, sign: int) -> tuple[str, int]:
-        scores = {name: sign * self.slice_scores(name)[row] for name in self.native}
+        scores = {}
+        for name in self.native:
+            read = self.preparation.slices_read(self.shapes[name][0])
+            scores[name] = np.full(self.shapes[name][0], -np.inf)  # of slices that are not read
+            scores[name][read] = sign * self.slice_scores(name)[row, read]
         name = max(scores, key=lambda one: float(scores[one].max()))
         return name, int(scores[name].argmax())
 

@@ -67,7 +67,11 @@ class ExamGraph(nn.Module):
             for name, stack in zip(network.series.names, stacks, strict=True)
         }
         reading = network.read(maps, present=present)
-        heat = network.contributions(maps, reading).values()
+        parts = network.contributions(maps, reading)
+        heat = [
+            self.preparation.on_all_slices(parts[name], stack)
+            for name, stack in zip(network.series.names, stacks, strict=True)
+        ]
         logits = reading.logits[0]
         probabilities = torch.sigmoid(self.slopes * logits + self.intercepts)
         return probabilities, logits, *(part.sum(dim=(2, 3)) for part in heat), *heat

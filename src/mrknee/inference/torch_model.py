@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float32, Float64
 from scipy.special import expit
 from torch import Tensor
 
@@ -89,9 +89,20 @@ class TorchModel(SingleModel):
             logits=logits,
             bias=_numpy(network.head.bias).astype(np.float64),
             probabilities=self._calibrated(expit(logits[None]))[0],
-            native={name: _numpy(part).astype(np.float32) for name, part in parts.items()},
+            native={
+                name: self._on_all_slices(_numpy(part), len(exam.stacks[name]))
+                for name, part in parts.items()
+            },
             attention_fixed=network.attends,
         )
+
+    def _on_all_slices(
+        self, part: Float[np.ndarray, "findings read rows cols"], slices: int
+    ) -> Float32[np.ndarray, "findings slices rows cols"]:
+        """Puts the contributions of the slices that are read in their places; others are 0."""
+        native = np.zeros((len(part), slices, *part.shape[2:]), dtype=np.float32)
+        native[:, self.preparation.slices_read(slices)] = part
+        return native
 
     def _calibrated(
         self, probabilities: Float[np.ndarray, "exams findings"]

@@ -87,6 +87,7 @@ class Preparation(BaseModel):
     crop: int
     mean: float
     sd: float
+    read_slices: int | None = Field(description="maximum slices read per series; null: all")
 
 
 class Explained(BaseModel):

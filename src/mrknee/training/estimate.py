@@ -136,7 +136,9 @@ def estimate(
     """
     device = device_here()
     train_counts = _slice_counts(parts.train, parts.train_positions, recipe.slices_per_series)
-    selection_counts = _slice_counts(parts.selection, parts.selection_positions)
+    selection_counts = _slice_counts(
+        parts.selection, parts.selection_positions, recipe.preparation.read_slices
+    )
     batch = max(
         _largest_batch(counts, recipe, processes) for counts in (train_counts, selection_counts)
     )

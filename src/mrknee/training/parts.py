@@ -147,10 +147,13 @@ def make_loader(
     `share` is (rank, number of processes) if the exams of each batch are divided among processes.
     """
     augmentation = recipe.augmentation if training and recipe.augmentation.any else None
+    preparation = Preparation.of(recipe.preparation)
+    if training:
+        preparation = preparation.replace(read_slices=None)
     return load_batches(
         ExamDataset(
             exams,
-            Preparation.of(recipe.preparation),
+            preparation,
             augmentation,
             recipe.seed,
             recipe.slices_per_series if training else None,

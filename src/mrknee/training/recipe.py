@@ -55,7 +55,7 @@ class OptimizerSettings(Settings):
     clip_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Maximum norm of the gradients, which are scaled down to it; 0 turns clipping off."""
 
-    stage_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    stage_decay: Annotated[float, Field(ge=0.01, le=1)] = 1.0
     """Layer-wise decay of the learning rate of the encoders: the last stage has `learning_rate`
     times this factor, the stage before it times its square, and so on down to the input. Everything
     outside the encoders keeps the full rate. 1 gives all stages the same rate."""

@@ -194,16 +194,21 @@ def frame_exam(
 ) -> Sample:
     """Frames an exam's series; with an augmentation, random views of them.
 
-    With `slices_per_series`, longer series are reduced to randomly drawn slices (`draw_slices`).
+    With `slices_per_series`, longer series are reduced to randomly drawn slices (`draw_slices`),
+    otherwise to those of the preparation's `read_slices`.
     """
     names = exam.series.names
     stacks = dict(exam.stacks)
-    if slices_per_series is not None:
-        for name, stack in stacks.items():
-            place = names.index(name)
-            stacks[name] = stack[
-                draw_slices(len(stack), slices_per_series, seed, epoch, exam.id, place)
-            ]
+    for place, name in enumerate(names):
+        if name not in stacks:
+            continue
+        count = len(stacks[name])
+        if slices_per_series is not None:
+            chosen = draw_slices(count, slices_per_series, seed, epoch, exam.id, place).tolist()
+        else:
+            chosen = preparation.slices_read(count)
+        if len(chosen) < count:
+            stacks[name] = stacks[name][chosen]
     if augmentation is None:
         slices = {
             name: preparation.frame(torch.from_numpy(np.array(preparation.trim(stack))))
@@ -256,7 +261,7 @@ class ExamDataset(TorchDataset[Sample | MrkneeError]):
             counts = [slices for slices, _, _ in self.exams.shapes(position).values()]
         else:
             counts = [len(stack) for stack in self.exams[position].stacks.values()]
-        most = self.slices_per_series
+        most = self.slices_per_series or self.preparation.read_slices
         return sum(counts) if most is None else sum(min(count, most) for count in counts)
 
     def __getitem__(self, epoch_and_position: tuple[int, int]) -> Sample | MrkneeError:

@@ -50,6 +50,8 @@ class PreparationSettings(Settings):
 
     section: ClassVar[str] = "preparation"
 
+    added: ClassVar[frozenset[str]] = frozenset({"read_slices"})
+
     size: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 256
     """Maximum in-plane size before the crop, in pixels. A stack whose longer side is between `crop`
     and `size` is not resized; a larger one is scaled down to `size`, a smaller one up to `crop`,
@@ -67,6 +69,11 @@ class PreparationSettings(Settings):
     """Standard deviation that the grey values are divided by, on the scale 0..255. If a recipe
     doesn't set it, it is the SD that the encoder expects."""
 
+    read_slices: Annotated[int, Field(ge=1, le=MAX_SIZE)] | None = None
+    """Maximum number of slices of each series that are read in validation and prediction, evenly
+    spaced; the others contribute nothing. Training exams are not affected (`slices_per_series`).
+    All if not given."""
+
     @model_validator(mode="after")
     def _refuse_large_crop(self) -> Any:  # noqa: ANN401  # itself
         if self.crop > self.size:
@@ -76,6 +83,14 @@ class PreparationSettings(Settings):
                 found=f"crop {self.crop}, size {self.size}",
             )
         return self
+
+    def slices_read(self, slices: int) -> list[int]:
+        """Returns the indices of the slices that are read of a series with so many slices.
+
+        These are the middles of `read_slices` equal segments; all if there are no more.
+        """
+        count = slices if self.read_slices is None else min(slices, self.read_slices)
+        return [(2 * index + 1) * slices // (2 * count) for index in range(count)]
 
     def only_cuts(self, rows: int, cols: int) -> bool:
         """Returns whether a stack of this in-plane size is neither scaled nor padded."""

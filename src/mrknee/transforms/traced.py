@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from mrknee.transforms.frame_onnx import frame_stack
@@ -35,8 +35,32 @@ class TracedPreparation(nn.Module):
         self, stack: UInt8[Tensor, "slices rows cols"]
     ) -> Float[Tensor, "slices 1 crop crop"]:
         """Frames and normalises the slices of one series of one exam."""
+        if self.settings.read_slices is not None:
+            stack = stack.index_select(0, self.slices_read(stack))
         framed: Tensor = torch.ops.mrknee.frame(stack, self.settings.size, self.settings.crop)
         return self.normalise(framed)
+
+    def slices_read(self, stack: UInt8[Tensor, "slices rows cols"]) -> Int64[Tensor, " read"]:
+        """Computes `PreparationSettings.slices_read` for the stack of a series."""
+        slices = stack.shape[0]
+        count: Any = slices  # an integer, or a symbol while the graph is traced
+        if self.settings.read_slices is not None:
+            count = torch.sym_min(slices, self.settings.read_slices)
+        segments = torch.arange(count, device=stack.device)
+        middles: Tensor = (2 * segments + 1) * slices // (2 * count)
+        return middles
+
+    def on_all_slices(
+        self,
+        part: Float[Tensor, "findings read rows cols"],
+        stack: UInt8[Tensor, "slices _ _"],
+    ) -> Float[Tensor, "findings slices rows cols"]:
+        """Puts the contributions of the slices that are read in their places; others are 0."""
+        if self.settings.read_slices is None:
+            return part
+        places = torch.arange(stack.shape[0], device=stack.device)[:, None]
+        is_here = (places == self.slices_read(stack)).to(part.dtype)
+        return torch.einsum("sk,fkrc->fsrc", is_here, part)
 
     def normalise(
         self, framed: UInt8[Tensor, "slices rows cols"]
