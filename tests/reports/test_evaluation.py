@@ -265,7 +265,7 @@ def test_missing_provenance_is_reported_as_unknown(tmp_path: Path) -> None:
     assert "another data set" not in text
     assert 32 not in claimed(contents)
     (run / "split.csv").write_text("id;part\n")
-    with pytest.raises(MrkneeError, match="parts can't be read"):
+    with pytest.raises(MrkneeError, match="split of the run can't be read"):
         gather(str(predictions), data, model=run)
 
 

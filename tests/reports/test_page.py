@@ -296,7 +296,7 @@ def test_a_comparison_tells_what_it_left_out_and_how_it_was_made(tmp_path: Path)
     Predictions(table.ids, Findings(["acl"]), table.probabilities[:, 1:2]).write(second)
     contents = gather(str(first), tmp_path, against=str(second))
     told = compared(contents.comparison)
-    assert told[0] == "Left out, because not every model has it: abnormal, meniscus (0)."
+    assert told[0] == "Excluded, because not all models have it: abnormal, meniscus (0)."
     assert contents.comparison is not None
     (one,) = contents.comparison.differences
     assert any(one.method in sentence for sentence in told)
