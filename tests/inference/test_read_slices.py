@@ -15,7 +15,7 @@ from mrknee.inference.model import Model, load_model
 from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.models.network import Network
 from mrknee.models.settings import NetworkSettings
-from mrknee.training.parts import split_exams, make_loader
+from mrknee.training.parts import make_loader, split_exams
 from mrknee.transforms.settings import PreparationSettings
 from tests.conftest import write_toy_dataset
 from tests.models.examples import FINDINGS, describe
