@@ -150,7 +150,10 @@ def rate(observed: Mapping[str, float]) -> str:
 
 def print_localisation(scores: Mapping[str, Any], unseen: Mapping[str, Any]) -> None:
     """Prints two tables per question: comparison with chance, and with uninformed maps."""
-    titles = {"slices": "hottest slice holds the lesion", "pointing": "hottest pixel in the lesion"}
+    titles = {
+        "slices": "hottest slice contains the lesion",
+        "pointing": "hottest pixel in the lesion",
+    }
     for question, title in titles.items():
         print(f"\n### {title}\n")
         print("| finding | plane | n | model (95 %) | chance | p | middle (95 %) |")
@@ -359,7 +362,7 @@ def draw(predictor: TorchModel, exams: Dataset, file: Path) -> None:
                 axis.set_axis_off()
                 if lesion.any():
                     axis.contour(lesion, levels=[0.5], colors="yellow", linewidths=0.8)
-            held = "holds the lesion" if lesion.any() else "no lesion here"
+            held = "contains the lesion" if lesion.any() else "no lesion here"
             axes[row, 2 * column].set_title(
                 f"{finding}, exam {exam.id}, p {one.probabilities[row]:.2f}" if column == 0 else "",
                 fontsize=8,

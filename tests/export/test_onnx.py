@@ -1,4 +1,4 @@
-"""One ONNX file says what the run folder says, or it isn't written."""
+"""An exported file gives the results of the run folder, or it isn't written."""
 
 from __future__ import annotations
 

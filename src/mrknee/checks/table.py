@@ -33,7 +33,7 @@ def table(checkup: Checkup) -> str:
         if problems:
             parts += [*_listed(title, problems), ""]
     if not checkup.problems:
-        parts += ["nothing is wrong with it", ""]
+        parts += ["no problems found", ""]
     if not checkup.planes_compared:
         parts.append("too few exams, or planes too alike: no stack's plane was judged by its look")
     return "\n".join(parts).rstrip() + "\n"

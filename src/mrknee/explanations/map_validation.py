@@ -137,7 +137,9 @@ class MapValidation:
             falls.append([finding, str(fall.n), *cells])
         lines = [f"{self.data}, {self.split}: exams that have the finding", ""]
         if len(places) > 1:
-            lines.append("The slice with most heat holds the lesion; share of positive heat in it")
+            lines.append(
+                "The hottest slice contains the lesion; share of positive heat inside the lesion"
+            )
             lines += table_lines(places)
         else:
             lines.append("Localisation: there are no masks of lesions")

@@ -83,9 +83,9 @@ class Parity:
         counts = ", ".join(map(str, self.slices))
         sizes = ", ".join(f"{rows} x {cols}" for rows, cols in self.sizes)
         return (
-            f"the file says what the run folder says: {self.exams} exams of noise, {counts} slices "
-            f"per series, {sizes} pixels\nlargest difference: logit {self.logit:.1g}, what a "
-            f"series adds {self.series_sum:.1g}, probability {self.probability:.1g} "
+            f"the file gives the results of the run folder: {self.exams} exams of noise, {counts} "
+            f"slices per series, {sizes} pixels\nlargest differences: logit {self.logit:.1g}, "
+            f"contribution of a series {self.series_sum:.1g}, probability {self.probability:.1g} "
             f"(limit {LIMIT:g})"
         )
 
@@ -150,12 +150,12 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
         parity = prove(trained, float32)
         if not max(parity.logit, parity.series_sum, parity.probability) <= LIMIT:  # not NaN either
             raise ModelError(
-                "the exported model doesn't say what the run folder says, so it was not written",
+                "the exported model gives other results than the run folder, so it was not written",
                 code="export-differs",
                 file=out,
                 expected=f"differences of at most {LIMIT:g}",
-                found=f"logit {parity.logit:.2g}, what a series adds {parity.series_sum:.2g}, "
-                f"probability {parity.probability:.2g}",
+                found=f"logit {parity.logit:.2g}, contribution of a series "
+                f"{parity.series_sum:.2g}, probability {parity.probability:.2g}",
             )
         facts["export"]["parity"] = {**asdict(parity), "limit": LIMIT}
         cost = None

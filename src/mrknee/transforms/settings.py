@@ -85,7 +85,7 @@ class PreparationSettings(Settings):
         return self
 
     def slices_read(self, slices: int) -> list[int]:
-        """Returns the indices of the slices that are read of a series with so many slices.
+        """Returns the indices of the slices that are read of a series.
 
         These are the middles of `read_slices` equal segments; all if there are no more.
         """
