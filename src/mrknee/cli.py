@@ -23,7 +23,7 @@ __all__ = ["VERBS", "main"]
 ADVICE = {
     "train": "run the same command again with --resume to go on",
     **dict.fromkeys(
-        ("phantom", "import", "demo", "protocol"),
+        ("phantom", "import", "demo", "experiment", "protocol"),
         "run the same command again to go on from what it had written",
     ),
 }

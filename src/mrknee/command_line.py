@@ -95,7 +95,7 @@ def _kind(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any annotation 
     if get_origin(annotation) is dict:
         return {"type": _shares, "metavar": "NAME=SHARE,..."}
     if get_origin(annotation) is tuple:
-        return {"type": _paths, "metavar": "MODEL"}
+        return {"type": _paths}
     return {"type": _path if annotation is Path else annotation}
 
 

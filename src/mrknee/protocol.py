@@ -5,7 +5,6 @@ docs/how-to/mrnet-protocol.md explains which exams are used for what, and the re
 
 from __future__ import annotations
 
-import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,18 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mrknee.errors import DataError, OutputError, SettingsError
+from mrknee.errors import DataError, SettingsError
 from mrknee.exams import MRNET_FINDINGS
-from mrknee.files import clear_half_written, contents, owned_folder, whole_file
-from mrknee.library import check_dataset, compare, train
+from mrknee.files import clear_half_written, owned_folder, whole_file
+from mrknee.library import check_dataset, compare
 from mrknee.metrics.predictions import Predictions
 from mrknee.outputs import check_output_folder
 from mrknee.progress import report
 from mrknee.reports.evaluation import evaluate
 from mrknee.run_folder import RunFolder
-from mrknee.training.data_record import changes, read_record, record_data, to_json
+from mrknee.several_runs import (
+    is_current,
+    refuse_other_contents,
+    same_data,
+    say,
+    train_or_resume,
+)
+from mrknee.training.data_record import record_data
 from mrknee.training.parts import divide
 from mrknee.training.recipe import load_recipe
 from mrknee.untrusted import read_json
@@ -93,13 +97,13 @@ def run_protocol(data: str | Path, out: str | Path, *, smoke: bool = False) -> N
         _check_and_claim(data, out, smoke=smoke)
         steps = list(_steps(data, out, smoke=smoke))
         started = time.monotonic()
-        _say(out, f"{datetime.now():%Y-%m-%d %H:%M:%S}, {len(steps)} steps")
+        say(out, f"{datetime.now():%Y-%m-%d %H:%M:%S}, {len(steps)} steps")
         for number, (folder, what, work) in enumerate(steps, start=1):
             taken = timedelta(seconds=int(time.monotonic() - started))
             name = folder.relative_to(out)
-            _say(out, f"step {number} of {len(steps)}, after {taken}: {name}, {what}")
-            _say(out, work())
-        _say(out, _summary(out, smoke=smoke))
+            say(out, f"step {number} of {len(steps)}, after {taken}: {name}, {what}")
+            say(out, work())
+        say(out, _summary(out, smoke=smoke))
 
 
 def _facts(*, smoke: bool) -> dict[str, Any]:
@@ -118,17 +122,9 @@ def _facts(*, smoke: bool) -> dict[str, Any]:
 
 def _refuse_other_folder(out: Path, *, smoke: bool) -> None:
     claim = out / CLAIM
-    others = sorted(file.name for file in contents(out) if not file.name.startswith("."))
-    if not claim.exists() and others:
-        raise OutputError(
-            "the folder is not empty",
-            code="not-empty",
-            file=out,
-            expected="a new or empty folder, or one that mrknee protocol has begun",
-            found=", ".join(others[:5]) + (", ..." if len(others) > 5 else ""),
-            advice="name another folder",
-        )
-    before = read_json(claim, "description of the protocol") if others else _facts(smoke=smoke)
+    refuse_other_contents(out, claim, "protocol")
+    there = claim.exists()
+    before = read_json(claim, "description of the protocol") if there else _facts(smoke=smoke)
     if before != _facts(smoke=smoke):
         kinds = {"the full protocol": False, "the smoke protocol (--smoke)": True}
         known = [name for name, kind in kinds.items() if before == _facts(smoke=kind)]
@@ -167,23 +163,10 @@ def _check_and_claim(data: Path, out: Path, *, smoke: bool) -> None:
                 expected="a label file",
             )
     recipe = load_recipe("reference", _facts(smoke=smoke)["settings"])
-    record, before = record_data(divide(data, recipe)), read_record(out)
-    if before is not None:
-        found = changes(before, record)
-        if before["exams"].keys() != record["exams"].keys():
-            found.append(f"{len(record['exams'])} exams, other than the {len(before['exams'])}")
-        if found:
-            raise DataError(
-                "the folder belongs to another data set",
-                code="other-exams",
-                file=out,
-                expected="the exams and labels that it was begun with",
-                found="; ".join(found),
-                advice="name another folder",
-            )
+    record = record_data(divide(data, recipe))
     texts = {
         CLAIM: json.dumps(_facts(smoke=smoke), indent=2) + "\n",
-        RunFolder(out).data.name: to_json(before or record),
+        RunFolder(out).data.name: same_data(out, record),
         "check.json": checkup.to_json(),
     }
     for name, text in texts.items():
@@ -222,12 +205,7 @@ def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
 
 
 def _train(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> str:
-    """Trains a network, continues its training, or restores damaged files of a finished run."""
-    trained = train(data, recipe, out=run, resume=True, **settings)
-    gc.collect()  # frees networks that are part of reference cycles
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    return repr(trained)
+    return repr(train_or_resume(data, run, recipe, settings))
 
 
 def _evaluate(data: Path, folder: Path, runs: Sequence[Path], against: Sequence[Path]) -> str:
@@ -258,17 +236,7 @@ def _predictions(runs: Sequence[Path]) -> Predictions:
 
 def _is_current(file: Path, runs: Sequence[Path]) -> bool:
     """Returns whether a file exists and is not older than the predictions of these runs."""
-    tables = [RunFolder(run).predictions("valid") for run in runs]
-    return file.is_file() and all(
-        table.stat().st_mtime_ns <= file.stat().st_mtime_ns for table in tables
-    )
-
-
-def _say(out: Path, text: str) -> None:
-    """Prints a text and appends it to `log.txt`."""
-    report(text)
-    with (out / "log.txt").open("a", encoding="utf-8") as log:
-        log.write(f"{text}\n")
+    return is_current(file, [RunFolder(run).predictions("valid") for run in runs])
 
 
 def _summary(out: Path, *, smoke: bool) -> str:

@@ -29,6 +29,7 @@ class Settings(BaseModel):
 
     Attributes:
         section: the name of the section in a recipe; empty for the recipe itself.
+        keys_listed_in: advice where all settings are listed.
 
     Raises:
         SettingsError: a setting is unknown, has the wrong type or is out of range, or settings
@@ -44,6 +45,7 @@ class Settings(BaseModel):
     )
 
     section: ClassVar[str] = ""
+    keys_listed_in: ClassVar[str] = "`mrknee train --help` lists all settings"
 
     @model_validator(mode="wrap")
     @classmethod
@@ -157,9 +159,7 @@ def unknown_setting(name: str, kind: type[Settings]) -> SettingsError:
         code="unknown-setting",
         expected="one of " + ", ".join(known),
         found=name,
-        advice="`mrknee train --help` lists all settings"
-        if near is None
-        else f"did you mean {near}?",
+        advice=kind.keys_listed_in if near is None else f"did you mean {near}?",
     )
 
 

@@ -27,7 +27,15 @@ from mrknee.metrics.paired import MOVER, SAME_RANKING, holm
 from mrknee.metrics.plain import plain
 from mrknee.metrics.predictions import Predictions, aligned, named_files
 from mrknee.metrics.resampling import BOOTSTRAP, MeanAuc, mean_auc
-from mrknee.metrics.text import exams, interval, shown, without_labels
+from mrknee.metrics.text import (
+    exams,
+    interval,
+    p_value,
+    shown,
+    signed,
+    signed_interval,
+    without_labels,
+)
 from mrknee.tables import table_lines
 
 if TYPE_CHECKING:
@@ -199,7 +207,7 @@ class Comparison:
         else:
             n, p = one.n_positive + one.n_negative, one.p_holm
             after = " after Holm's correction" if self._tests() > 1 else ""
-            shown_p = f"p {'' if p < 0.001 else '= '}{_p(p)}{after}"
+            shown_p = f"p {'' if p < 0.001 else '= '}{p_value(p)}{after}"
             if math.isnan(p):
                 shown_p = "no test holds here"
             if p < 0.05 and not holds_0:
@@ -239,9 +247,9 @@ class Comparison:
             ("finding", "models", "difference", "95 % interval", "DeLong", "Holm")
         ]
         for one in self._all():
-            cells = _pair(one, letters), _signed(one.difference), _signed_interval(one)
+            cells = _pair(one, letters), signed(one.difference), signed_interval(one.low, one.high)
             if isinstance(one, Difference):
-                rows.append((one.finding, *cells, _p(one.p_delong), _p(one.p_holm)))
+                rows.append((one.finding, *cells, p_value(one.p_delong), p_value(one.p_holm)))
             else:
                 rows.append(("mean", *cells, "", ""))
         return rows
@@ -487,22 +495,5 @@ def _letter(model: int) -> str:
     return chr(ord("A") + model) if model < 26 else f"M{model + 1}"
 
 
-def _signed(value: float) -> str:
-    # adding 0 turns a rounded -0.000 into +0.000
-    return "-" if math.isnan(value) else f"{round(value, 3) + 0.0:+.3f}"
-
-
 def _pair(one: Difference | MeanDifference, letters: Mapping[str, str]) -> str:
     return f"{letters[one.second]} - {letters[one.first]}"
-
-
-def _signed_interval(one: Difference | MeanDifference) -> str:
-    if math.isnan(one.low):
-        return "-"
-    return "no width" if one.low == one.high else f"{_signed(one.low)} to {_signed(one.high)}"
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

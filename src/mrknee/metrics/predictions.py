@@ -357,7 +357,7 @@ def aligned(
     Raises:
         MrkneeError: the tables contain different exams, or have no finding in common.
     """
-    _refuse_other_exams(tables, names)
+    refuse_other_exams(tables, names)
     common = [f for f in tables[0].findings if all(f in table.findings for table in tables)]
     if not common:
         raise DataError(
@@ -379,7 +379,7 @@ def aligned(
 
 
 def _joined(tables: Sequence[Predictions], names: Sequence[str]) -> Predictions:
-    _refuse_other_exams(tables, names)
+    refuse_other_exams(tables, names)
     ids = tables[0].ids
     findings = Findings(dict.fromkeys(name for table in tables for name in table.findings))
     columns = [
@@ -404,7 +404,16 @@ def _ordered(table: Predictions, ids: Sequence[str], findings: Findings) -> Pred
     return Predictions(tuple(ids), findings, table.probabilities[np.ix_(rows, columns)])
 
 
-def _refuse_other_exams(tables: Sequence[Predictions], names: Sequence[str]) -> None:
+def refuse_other_exams(tables: Sequence[Predictions], names: Sequence[str]) -> None:
+    """Refuses tables of different exams; exams may be in any order.
+
+    Args:
+        tables: the tables.
+        names: names of the tables, for the message.
+
+    Raises:
+        DataError: there is no table, or the tables contain different exams.
+    """
     if not tables:
         raise DataError(
             "there are no predictions", code="no-predictions", expected="at least one table"
