@@ -270,10 +270,10 @@ def _train_all(
         recipe, changes = arm_recipe(plan, file, run.arm)
         try:
             with _timed(out, run):
-                trained = train_or_resume(
+                result = train_or_resume(
                     folds[run.fold], run.folder, recipe, {**changes, "seed": run.seed}
                 )
-            say(out, repr(trained))
+            say(out, result)
         except MrkneeError as error:
             say(out, f"{run.name} failed: {error}")
             first = first or error.about(run.name)

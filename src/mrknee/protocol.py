@@ -191,7 +191,7 @@ def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
         for system, (recipe, changed) in SYSTEMS.items():
             (run,) = runs([system], seed)
             settings = {**_facts(smoke=smoke)["settings"], **changed, "seed": seed}
-            yield run, "training", partial(_train, data, run, recipe, settings)
+            yield run, "training", partial(train_or_resume, data, run, recipe, settings)
         for system in SYSTEMS:
             (run,) = runs([system], seed)
             singles = runs(COMPARED["singles"], seed) if system == "reference" else ()
@@ -202,10 +202,6 @@ def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
     for name, systems in COMPARED.items() if len(seeds) > 1 else ():
         each = {f"{name}, seed {seed}": runs(systems, seed) for seed in seeds}
         yield comparison(f"seeds-{name}", each)
-
-
-def _train(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> str:
-    return repr(train_or_resume(data, run, recipe, settings))
 
 
 def _evaluate(data: Path, folder: Path, runs: Sequence[Path], against: Sequence[Path]) -> str:

@@ -11,7 +11,7 @@ import torch
 
 from mrknee.errors import DataError, OutputError
 from mrknee.files import contents
-from mrknee.library import Run, train
+from mrknee.library import train
 from mrknee.progress import report
 from mrknee.training.data_record import Record, changes, read_record, to_json
 
@@ -67,7 +67,7 @@ def same_data(folder: Path, record: Record) -> str:
     return to_json(before)
 
 
-def train_or_resume(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> Run:
+def train_or_resume(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> str:
     """Trains a network, continues its training, or restores damaged files of a finished run.
 
     Args:
@@ -75,12 +75,15 @@ def train_or_resume(data: Path, run: Path, recipe: str, settings: Mapping[str, A
         run: the run folder.
         recipe: name of a recipe, or a YAML file.
         settings: changes to the recipe.
+
+    Returns:
+        A line with the run's result.
     """
     trained = train(data, recipe, out=run, resume=True, **settings)
     gc.collect()  # frees networks that are part of reference cycles
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    return trained
+    return repr(trained)
 
 
 def is_current(file: Path, inputs: Sequence[Path]) -> bool:

@@ -1,53 +1,59 @@
 """AUCs of networks trained with several seeds: intervals and tests over exams and seeds together.
 
 Each seed's network predicts the same exams, so seeds and exams are crossed random factors, as
-readers and cases are in studies of several readers of the same cases (multi-reader multi-case). The
-analysis is that of Obuchowski and Rockette with the degrees of freedom of Hillis; a seed takes the
-place of a reader, and a recipe that of a modality:
+readers and cases are in studies of several readers of the same cases. The variance is that of
+Obuchowski and Rockette; a seed takes the place of a reader, and a recipe that of a modality:
 
 - N. A. Obuchowski, H. E. Rockette, "Hypothesis testing of diagnostic accuracy for multiple readers
   and multiple tests: an ANOVA approach with dependent observations", Communications in Statistics -
   Simulation and Computation 24 (1995) 285-308.
-- S. L. Hillis, "A comparison of denominator degrees of freedom methods for multiple observer ROC
-  analysis", Statistics in Medicine 26 (2007) 596-619.
 - S. L. Hillis, "A marginal-mean ANOVA approach for analyzing multireader multicase radiological
   imaging data", Statistics in Medicine 33 (2014) 330-360.
 
-For two recipes (and for one) their formulas reduce to the following. d_j is the difference of the
-two AUCs with seed j (or the AUC of one recipe), j = 1..r; S^2 the sample variance of the d_j; C the
-mean covariance of d_j and d_k, j != k, that is due to both being computed from the same exams:
+Let d_j be the difference of two recipes' AUCs with seed j (or the AUC of one recipe), j = 1..r; S^2
+the sample variance of the d_j; C the mean covariance of d_j and d_k, j != k, that is due to the
+same exams; v the variance of the mean of the d_j that is due to the exams, for these networks. Then
 
-    variance of the mean of d:  V = S^2 / r + max(C, 0)
-    degrees of freedom:         V^2 / ((S^2 / r)^2 / (r - 1))
-    interval:                   mean of d +- t quantile * sqrt(V)
+    variance of the mean of d:   V = S^2 / r + max(C, 0)
+    quantile:                    q = (S^2 / r * t + max(C, 0) * z) / V
+    half width of the interval:  max(q * sqrt(V), z * sqrt(v))
 
-In the notation of the papers S^2 = 2 MS(TR) and C = 2 (Cov2 - Cov3) for a difference, and
-S^2 = MS(R), C = Cov2 for one recipe. S^2 contains the variation of training and the part of the
-exams' variation that differs between seeds; C is what more seeds don't reduce. The interval is for
-the mean over all seeds and all exams that could have been drawn, not for one network.
+with the quantiles t of Student's distribution with r - 1 degrees of freedom and z of the standard
+normal distribution. In the notation of the papers S^2 = 2 MS(TR) and C = 2 (Cov2 - Cov3) for a
+difference, and S^2 = MS(R), C = Cov2 for one recipe. S^2 contains the variation of training and the
+part of the exams' variation that differs between seeds; C is what more seeds don't reduce. The
+interval is for the mean over all seeds and exams that could have been drawn, not for one network.
 
-The covariance C is DeLong's, computed from each exam's influence on the AUC (`placements`), so it
-holds for the mean over findings too, whose AUCs share exams: the influences are averaged over the
+The quantile q is that of Cochran and Cox for a sum of two variances of which one is estimated with
+few degrees of freedom: W. G. Cochran, "Approximate significance levels of the Behrens-Fisher test",
+Biometrics 20 (1964) 191-195. Hillis takes the t quantile with V^2 / ((S^2 / r)^2 / (r - 1)) degrees
+of freedom, which suits five and more readers. With three seeds it is too liberal (see below): where
+S^2 is small by chance, the degrees of freedom become large, and the interval is narrow twice over.
+The lower limit z * sqrt(v), DeLong's interval of the mean of these networks, has the same reason:
+S^2 can't be smaller than what the exams alone make of it, except by chance.
+
+The covariances are DeLong's, computed from each exam's influence on the AUC (`placements`), so they
+hold for the mean over findings too, whose AUCs share exams: the influences are averaged over the
 findings. Exams of one group (`groups.csv`, for example of one patient) are not independent; their
 influences are added first, as in N. A. Obuchowski, "Nonparametric analysis of clustered ROC curve
 data", Biometrics 53 (1997) 567-578.
 
 The interval of an AUC is computed on the logit scale, so it stays between 0 and 1; that of a
-difference is not.
+difference is not. The test of a difference rejects 0 where the interval leaves it out.
 
 Limits. With 3 seeds, S^2 has two degrees of freedom: where seeds vary more than exams, intervals
-are wide (t quantile up to 4.3) and 5 seeds are worth much more than 3. A percentile bootstrap over
-seeds and exams is no way out: with 3 seeds it reproduces two thirds of S^2, and has no wider tails.
-What all seeds share (the training exams, the chosen recipe) is not in the interval.
+are wide (t is 4.3) and 5 seeds (2.8) are worth much more than 3. What all seeds share (the training
+exams, the choice of the recipe) is not in the interval.
 
-Own simulation, `benchmarks/experiment_intervals.py`: see the table in docs/background/intervals.md.
+Own simulation, `benchmarks/experiment_intervals.py` (three correlated findings, AUC 0.85; the table
+is in docs/background/intervals.md)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -55,14 +61,17 @@ from jaxtyping import Float, Float64
 from mrknee.errors import DataError
 from mrknee.metrics.discrimination import (
     DELONG_MIN_CLASS,
+    NEWCOMBE,
     Z_95,
     known_labels,
+    newcombe_interval,
     no_auc_reason,
     placements,
     refuse_nan,
+    separation_bound,
 )
 
-CROSSED = "Obuchowski-Rockette, Hillis' degrees of freedom"
+CROSSED = "Obuchowski-Rockette, Cochran's quantile"
 ONE_SEED = "exams only, because there is one seed"
 
 
@@ -140,7 +149,6 @@ class Estimate:
             if `reason` says so.
         sd: standard deviation over seeds; NaN with one seed.
         exam_se: standard error due to the exams alone, which more seeds don't reduce.
-        df: degrees of freedom of the interval and the test; infinite with one seed.
         seeds: the value with each seed.
         method: method of the interval, or "none".
         reason: why a number is NaN or why the interval may be too narrow; None otherwise.
@@ -152,7 +160,6 @@ class Estimate:
     p: float
     sd: float
     exam_se: float
-    df: float
     seeds: tuple[float, ...]
     method: str
     reason: str | None = None
@@ -202,16 +209,17 @@ def auc_over_seeds(one: SeedAucs, groups: Sequence[int] | None = None) -> Estima
         groups: the number of each exam's group; None if all exams are independent.
     """
     found = _estimate(one.aucs, one.influences, one.reason, groups, one.few)
-    inside = 0 < found.value < 1
-    if math.isnan(found.low) or not inside:
-        if found.reason is None and not inside:
-            why = "the classes are separated without a fault, where the variance is zero"
-            return _without_interval(found, why)
+    if math.isnan(found.low):
         return found
+    if not 0 < found.value < 1:  # with every seed, where DeLong's variance is zero
+        low, high = newcombe_interval(found.value, one.n_positive, one.n_negative)
+        bound = separation_bound(one.n_positive, one.n_negative)
+        ends = (min(low, bound), 1.0) if found.value == 1 else (0.0, max(high, 1 - bound))
+        return replace(found, low=ends[0], high=ends[1], p=math.nan, method=NEWCOMBE)
     centre = math.log(found.value / (1 - found.value))
     half = (found.high - found.value) / (found.value * (1 - found.value))
     low, high = (1 / (1 + math.exp(-end)) for end in (centre - half, centre + half))
-    return Estimate(**{**vars(found), "low": low, "high": high, "p": math.nan})
+    return replace(found, low=low, high=high, p=math.nan)
 
 
 def difference_over_seeds(
@@ -243,7 +251,7 @@ def difference_over_seeds(
     )
     if math.isnan(found.low):
         return found
-    return Estimate(**{**vars(found), "low": max(-1.0, found.low), "high": min(1.0, found.high)})
+    return replace(found, low=max(-1.0, found.low), high=min(1.0, found.high))
 
 
 def _estimate(
@@ -258,34 +266,57 @@ def _estimate(
     value, seeds = float(values.mean()), tuple(float(one) for one in values)
     sd = float(values.std(ddof=1)) if r > 1 else nan
     if reason is not None:
-        return Estimate(value, nan, nan, nan, sd, nan, nan, seeds, "none", reason)
+        return Estimate(value, nan, nan, nan, sd, nan, seeds, "none", reason)
     covariance = _covariance(influences, groups)
+    fixed = float(covariance.mean())  # of the mean of these networks
     if r == 1:
-        exams = float(covariance[0, 0])
-        half, method = Z_95 * math.sqrt(exams), ONE_SEED
+        half = Z_95 * math.sqrt(fixed)
         return Estimate(
-            value, value - half, value + half, nan, sd, math.sqrt(exams), math.inf, seeds, method
+            value, value - half, value + half, nan, sd, math.sqrt(fixed), seeds, ONE_SEED
         )
-    exams = max(0.0, float(covariance.sum() - np.trace(covariance)) / (r * (r - 1)))
-    training = sd**2 / r
-    variance = training + exams
-    if variance < 1e-24:  # rounding noise of placements
+    shared = max(0.0, float(covariance.sum() - np.trace(covariance)) / (r * (r - 1)))
+    own = sd**2 / r
+    if max(own + shared, fixed) < 1e-24:  # rounding noise of placements
         p, why = (1.0, None) if abs(value) < 1e-12 else (nan, "exams and seeds show no variation")
-        return Estimate(value, value, value, p, sd, 0.0, nan, seeds, "none", why)
-    from scipy.special import stdtr, stdtrit  # as scipy.stats.t, which is slow to import
-
-    df = math.inf if training < 1e-24 else variance**2 / (training**2 / (r - 1))
-    quantile = Z_95 if math.isinf(df) else float(stdtrit(df, 0.975))
-    half = quantile * math.sqrt(variance)
-    t = -abs(value) / math.sqrt(variance)
-    p = 2 * float(stdtr(min(df, 1e9), t))
-    why = None
+        return Estimate(value, value, value, p, sd, 0.0, seeds, "none", why)
+    half = _half_width(0.05, own, shared, fixed, r)
+    p, why = _p(abs(value), own, shared, fixed, r), None
     if few:
         p = nan
         why = f"a class has fewer than {DELONG_MIN_CLASS} exams: the interval may be too narrow"
     return Estimate(
-        value, value - half, value + half, p, sd, math.sqrt(exams), df, seeds, CROSSED, why
+        value, value - half, value + half, p, sd, math.sqrt(shared), seeds, CROSSED, why
     )
+
+
+def _half_width(level: float, own: float, shared: float, fixed: float, seeds: int) -> float:
+    """Computes half the width of the interval with coverage 1 - level; see the module.
+
+    Args:
+        level: above 0, below 1.
+        own: S^2 / r.
+        shared: max(C, 0).
+        fixed: v.
+        seeds: r, at least 2.
+    """
+    from scipy.special import ndtri, stdtrit  # scipy.stats is slow to import
+
+    z, t = -float(ndtri(level / 2)), -float(stdtrit(seeds - 1, level / 2))
+    both = own + shared
+    of_both = (own * t + shared * z) / math.sqrt(both) if both > 0 else 0.0
+    return max(of_both, z * math.sqrt(fixed))
+
+
+def _p(distance: float, own: float, shared: float, fixed: float, seeds: int) -> float:
+    """Returns the level at which half the width of the interval equals the distance from 0."""
+    from scipy.optimize import brentq
+
+    def excess(log_level: float) -> float:
+        return _half_width(math.exp(log_level), own, shared, fixed, seeds) - distance
+
+    if excess(-1e-9) >= 0:
+        return 1.0
+    return math.exp(brentq(excess, -600.0, -1e-9)) if excess(-600.0) > 0 else 0.0
 
 
 def _covariance(
@@ -297,10 +328,3 @@ def _covariance(
         influences = summed
     products: Float64[np.ndarray, "seeds seeds"] = influences @ influences.T
     return products
-
-
-def _without_interval(found: Estimate, why: str) -> Estimate:
-    nan = math.nan
-    return Estimate(
-        **{**vars(found), "low": nan, "high": nan, "p": nan, "method": "none", "reason": why}
-    )
