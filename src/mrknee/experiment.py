@@ -18,40 +18,24 @@ OUT/
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mrknee.errors import DataError, MrkneeError, PlatformError, SettingsError
-from mrknee.exams import Dataset, open_dataset
+from mrknee.errors import MrkneeError, SettingsError
 from mrknee.experiment_plan import Plan, arm_recipe, arm_recipes, read_plan
+from mrknee.experiment_results import TIMES, Predicted, Results, Trained, read_times
 from mrknee.files import clear_half_written, owned_folder, whole_file
-from mrknee.inference.model import load_model
-from mrknee.metrics.arms import ArmComparison, compare_arms, read_fold
-from mrknee.metrics.discrimination import auc
-from mrknee.metrics.predictions import Predictions
+from mrknee.metrics.arms import ArmComparison
 from mrknee.outputs import check_output_folder
-from mrknee.progress import report
-from mrknee.run_folder import MODEL_FILE, RunFolder
-from mrknee.several_runs import (
-    is_current,
-    refuse_other_contents,
-    same_data,
-    say,
-    train_or_resume,
-)
+from mrknee.run_folder import RunFolder
+from mrknee.several_runs import refuse_other_contents, same_data, say, train_or_resume
 from mrknee.training.data_record import record_data
-from mrknee.training.parts import Parts, divide
+from mrknee.training.parts import divide
 from mrknee.training.recipe import Recipe, flat_settings
 from mrknee.training.recovery import MAY_CHANGE
 from mrknee.untrusted import read_json
@@ -61,29 +45,6 @@ CLAIM = "plan.json"
 
 VERSION = 1
 """Version of the file format."""
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """One training of an experiment.
-
-    Attributes:
-        arm: name of the arm.
-        seed: the seed.
-        fold: number of the fold, from 0.
-        folder: the run folder.
-        name: the run folder relative to `runs`.
-    """
-
-    arm: str
-    seed: int
-    fold: int
-    folder: Path
-    name: str
-
-    @property
-    def finished(self) -> bool:
-        return RunFolder(self.folder).scorecard.is_file()
 
 
 def run_experiment(
@@ -130,16 +91,18 @@ def run_experiment(
     check_output_folder(out)
     chosen = read_plan(plan_file)
     recipes = arm_recipes(chosen, plan_file)
-    for folder in scored:
-        _refuse_unlabelled(_opened(folder, split, recipes[chosen.baseline]), split)
+    predicted = Predicted(tuple(scored), split, own=test_data is None)
+    predicted.refuse_unlabelled(recipes[chosen.baseline])
     with owned_folder(out):
         clear_half_written(out)
         _claim(out, chosen, recipes, folds)
         runs = list(_runs(out, chosen, folds))
-        fault = _train_all(out, plan_file, chosen, runs, folds)
-        own = test_data is None
-        target = out / (split if own else f"{scored[0].name}-{split}")
-        return _evaluate(out, target, chosen, recipes, runs, (scored, split, own), fault)
+        results = Results(out, chosen, recipes, runs, predicted)
+        fault = _train_all(out, plan_file, runs, folds, results)
+        found = results.compare(fault)
+    if fault is not None:
+        raise fault
+    return found
 
 
 def _folders(data: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -153,27 +116,6 @@ def _folders(data: str | Path | Sequence[str | Path]) -> list[Path]:
             found=", ".join(map(str, folders)),
         )
     return folders
-
-
-def _opened(root: Path, split: str, recipe: Recipe) -> Dataset:
-    return open_dataset(
-        root,
-        split,
-        allow_missing_plane=recipe.allow_missing_plane,
-        axes=recipe.axes,
-        soft_labels=recipe.soft_labels,
-    )
-
-
-def _refuse_unlabelled(exams: Dataset, split: str) -> None:
-    """Refuses data without labels to score, before any training."""
-    if exams.findings is None:
-        raise DataError(
-            f"the split {split} has no labels",
-            code="no-labels",
-            file=exams.root,
-            expected=f"label files {split}-<finding>.csv",
-        )
 
 
 # --- what the folder belongs to
@@ -242,18 +184,22 @@ def _changed(before: Mapping[str, Any], recipe: Recipe) -> dict[str, tuple[Any, 
 # --- training
 
 
-def _runs(out: Path, plan: Plan, folds: Sequence[Path]) -> Iterator[_Trained]:
+def _runs(out: Path, plan: Plan, folds: Sequence[Path]) -> Iterator[Trained]:
     """Yields the runs in the order of training: all arms with the first seed first."""
     for seed in plan.seeds:
         for number, folder in enumerate(folds):
             for arm in plan.arms:
                 fold = [] if len(folds) == 1 else [folder.resolve().name]
                 name = "/".join([arm, *fold, f"seed{seed}"])
-                yield _Trained(arm, seed, number, out / "runs" / name, name)
+                yield Trained(arm, seed, number, out / "runs" / name, name)
 
 
 def _train_all(
-    out: Path, file: Path, plan: Plan, runs: Sequence[_Trained], folds: Sequence[Path]
+    out: Path,
+    file: Path,
+    runs: Sequence[Trained],
+    folds: Sequence[Path],
+    results: Results,
 ) -> MrkneeError | None:
     """Trains what is not finished; returns the first error, after all other runs."""
     first: MrkneeError | None = None
@@ -267,13 +213,15 @@ def _train_all(
     for number, run in enumerate(missing, start=1):
         taken = timedelta(seconds=int(time.monotonic() - started))
         say(out, f"run {number} of {len(missing)}, after {taken}: {run.name}")
-        recipe, changes = arm_recipe(plan, file, run.arm)
+        recipe, changes = arm_recipe(results.plan, file, run.arm)
         try:
             with _timed(out, run):
                 result = train_or_resume(
                     folds[run.fold], run.folder, recipe, {**changes, "seed": run.seed}
                 )
             say(out, result)
+            if results.predicted.with_runs:
+                results.write_table()
         except MrkneeError as error:
             say(out, f"{run.name} failed: {error}")
             first = first or error.about(run.name)
@@ -281,14 +229,13 @@ def _train_all(
 
 
 @contextmanager
-def _timed(out: Path, run: _Trained) -> Iterator[None]:
+def _timed(out: Path, run: Trained) -> Iterator[None]:
     """Adds the seconds of a training to `times.json`.
 
     Of a start that was killed, the time until its last saved state counts, since what came after is
     trained again.
     """
-    file = out / "times.json"
-    times = read_json(file, "record of times") if file.exists() else {}
+    file, times = out / TIMES, read_times(out)
     one = times.setdefault(run.name, {"seconds": 0.0})
     state = RunFolder(run.folder).state
     if "started" in one and state.exists():
@@ -300,171 +247,6 @@ def _timed(out: Path, run: _Trained) -> Iterator[None]:
     one["seconds"] += time.monotonic() - began
     del one["started"]
     _write_json(file, times)
-
-
-# --- results
-
-
-def _evaluate(
-    out: Path,
-    target: Path,
-    plan: Plan,
-    recipes: Mapping[str, Recipe],
-    runs: Sequence[_Trained],
-    scored: tuple[Sequence[Path], str, bool],
-    fault: MrkneeError | None,
-) -> ArmComparison:
-    """Predicts with all finished runs, and writes results, comparison and plot into `target`.
-
-    Args:
-        out: the experiment's folder.
-        target: the folder to write into.
-        plan: the plan.
-        recipes: the arms' recipes.
-        runs: all runs of the plan.
-        scored: folders and split that are predicted; whether they are the folders trained on.
-        fault: the error of a training, raised after the complete arms have been compared.
-    """
-    roots, split, own = scored
-    if not own:
-        for number, root in enumerate(roots):
-            exams = _opened(root, split, recipes[plan.baseline])
-            record = record_data(Parts(exams, range(len(exams)), exams, (), None))
-            place = target if len(roots) == 1 else target / "folds" / str(number)
-            text = same_data(place, record)
-            with whole_file(RunFolder(place).data) as beside:
-                beside.write_text(text, encoding="utf-8")
-    tables = {}
-    for run in runs:
-        if run.finished:
-            within = None if own and split == "valid" else target / "predictions"
-            tables[run] = _predictions(run, recipes[run.arm], roots[run.fold], split, within)
-    results = target / "results.csv"
-    with whole_file(results) as beside:
-        beside.write_text(_results(out, tables, roots, split), encoding="utf-8")
-    complete = [arm for arm in plan.arms if all(one.finished for one in runs if one.arm == arm)]
-    if fault is not None and plan.baseline not in complete:
-        raise fault
-    folds = []
-    for number, root in enumerate(roots):
-        of_fold = {
-            arm: [tables[run] for run in runs if (run.arm, run.fold) == (arm, number)]
-            for arm in sorted(complete, key=lambda arm: arm != plan.baseline)
-        }
-        folds.append(read_fold(root, split, of_fold))
-    found = compare_arms(
-        folds,
-        baseline=plan.baseline,
-        seeds=plan.seeds,
-        split=target.name,
-        notes=_notes(plan, recipes, complete, own and split == "valid", len(roots)),
-    )
-    _write_comparison(out, target, found)
-    if fault is not None:
-        raise fault
-    return found
-
-
-def _predictions(
-    run: _Trained, recipe: Recipe, root: Path, split: str, within: Path | None
-) -> Predictions:
-    """Returns a run's predictions: its own of `valid`, or predicted now and kept in `within`."""
-    folder = RunFolder(run.folder)
-    if within is None:
-        return Predictions.read(folder.predictions("valid"))
-    file = within / f"{run.name}.csv"
-    if not is_current(file, [folder.scorecard]):
-        report(f"predicting with {run.name}")
-        load_model(run.folder).predict(_opened(root, split, recipe)).write(file)
-    return Predictions.read(file)
-
-
-def _results(
-    out: Path, tables: Mapping[_Trained, Predictions], roots: Sequence[Path], split: str
-) -> str:
-    """Returns `results.csv`: one row per finished run; empty where a number is not known."""
-    findings = list(dict.fromkeys(name for table in tables.values() for name in table.findings))
-    times_file = out / "times.json"
-    times = read_json(times_file, "record of times") if times_file.exists() else {}
-    fold = ["fold"] if len(roots) > 1 else []
-    columns = ["arm", "seed", *fold, "mean_auc", *(f"auc_{name}" for name in findings)]
-    columns += ["epochs", "best_epoch", "train_exams", "seconds", "exams_per_second"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for run, table in tables.items():
-        labels = table.labels(roots[run.fold], split)
-        aucs = {
-            name: auc(labels[:, i], table.probabilities[:, i]).value
-            for i, name in enumerate(table.findings)
-        }
-        known = [value for value in aucs.values() if not math.isnan(value)]
-        row: dict[str, Any] = {"arm": run.arm, "seed": run.seed, "fold": run.fold}
-        row |= {f"auc_{name}": _digits(value) for name, value in aucs.items()}
-        row["mean_auc"] = _digits(float(np.mean(known)) if known else math.nan)
-        writer.writerow(row | _effort(run, times.get(run.name, {})))
-    return text.getvalue()
-
-
-def _effort(run: _Trained, time_taken: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns epochs, exams and seconds of a run."""
-    folder = RunFolder(run.folder)
-    described = read_json(folder.best / MODEL_FILE, "description of the model")["provenance"]
-    epochs, exams = len(folder.read_metrics()), described["trained_on"]
-    row = {"epochs": epochs, "best_epoch": described["epoch"], "train_exams": exams}
-    if "seconds" in time_taken and "started" not in time_taken:
-        seconds = time_taken["seconds"]
-        row |= {
-            "seconds": f"{seconds:.1f}",
-            "exams_per_second": f"{epochs * exams / max(seconds, 1e-9):.2f}",
-        }
-    return row
-
-
-def _digits(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6f}"
-
-
-def _notes(
-    plan: Plan, recipes: Mapping[str, Recipe], complete: Sequence[str], on_valid: bool, folds: int
-) -> list[str]:
-    notes = []
-    if missing := [arm for arm in plan.arms if arm not in complete]:
-        notes.append(f"left out, because a training failed: {', '.join(missing)}")
-    selected = [arm for arm in complete if recipes[arm].selection.part == "valid"]
-    if on_valid and selected:
-        notes.append(f"optimistic, because these exams selected the epoch: {', '.join(selected)}")
-    if folds > 1:
-        notes.append(f"AUCs are means over {folds} folds, whose networks share training exams")
-    return notes
-
-
-def _write_comparison(out: Path, target: Path, found: ArmComparison) -> None:
-    for name, text in (("comparison.json", found.to_json()), ("comparison.txt", found.table())):
-        with whole_file(target / name) as beside:
-            beside.write_text(text, encoding="utf-8")
-    wrote = ["results.csv", "comparison.json", "comparison.txt"]
-    try:
-        write_svg(found, target / "arms.svg")
-        wrote.append("arms.svg")
-    except PlatformError as error:
-        report(f"note: no plot, because {error.what}: {error.advice}")
-    say(out, found.table())
-    report(f"wrote {', '.join(wrote)} to {target}")
-
-
-def write_svg(found: ArmComparison, file: Path) -> None:
-    """Writes the plot of a comparison as SVG; the same comparison writes the same bytes.
-
-    Raises:
-        PlatformError: matplotlib is not installed.
-    """
-    figure = found.plot()
-    from matplotlib import pyplot, rc_context
-
-    with whole_file(file) as beside, rc_context({"svg.hashsalt": "mrknee", "svg.fonttype": "none"}):
-        figure.savefig(beside, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:

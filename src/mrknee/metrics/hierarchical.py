@@ -72,6 +72,9 @@ from mrknee.metrics.discrimination import (
 )
 
 CROSSED = "Obuchowski-Rockette, Cochran's quantile"
+SMALLEST_P = 1e-20
+"""Smaller p values are given as this one: what they mean depends on the distribution's far tail."""
+
 ONE_SEED = "exams only, because there is one seed"
 
 
@@ -301,7 +304,8 @@ def _half_width(level: float, own: float, shared: float, fixed: float, seeds: in
     """
     from scipy.special import ndtri, stdtrit  # scipy.stats is slow to import
 
-    z, t = -float(ndtri(level / 2)), -float(stdtrit(seeds - 1, level / 2))
+    z = -float(ndtri(level / 2))
+    t = -float(stdtrit(seeds - 1, level / 2)) if own > 0 else 0.0
     both = own + shared
     of_both = (own * t + shared * z) / math.sqrt(both) if both > 0 else 0.0
     return max(of_both, z * math.sqrt(fixed))
@@ -314,9 +318,10 @@ def _p(distance: float, own: float, shared: float, fixed: float, seeds: int) -> 
     def excess(log_level: float) -> float:
         return _half_width(math.exp(log_level), own, shared, fixed, seeds) - distance
 
-    if excess(-1e-9) >= 0:
+    lowest, highest = math.log(SMALLEST_P), -1e-9
+    if excess(highest) >= 0:
         return 1.0
-    return math.exp(brentq(excess, -600.0, -1e-9)) if excess(-600.0) > 0 else 0.0
+    return math.exp(brentq(excess, lowest, highest)) if excess(lowest) > 0 else SMALLEST_P
 
 
 def _covariance(
