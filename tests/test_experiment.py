@@ -37,6 +37,8 @@ seeds: [0, 1]
 baseline: base
 """
 
+pytestmark = pytest.mark.slow
+
 RUNS = [f"{arm}/seed{seed}" for seed in (0, 1) for arm in ("base", "sgd")]
 
 
@@ -280,13 +282,12 @@ def test_a_failed_training_does_not_stop_the_others(out: Path, data: Path, tmp_p
     file = changed_plan(
         tmp_path,
         ("arms:\n", "arms:\n  lost: {weights: none.pth}\n"),
-        ("  sgd: {optimizer.name: sgd}\n", "  adam: {optimizer.name: adam}\n"),
         ("seeds: [0, 1]", "seeds: [0]"),
     )
     with pytest.raises(MrkneeError, match="lost/seed0: ") as raised:
         run_experiment(file, data, out)
     assert "none.pth" in str(raised.value)
-    assert [row["arm"] for row in rows(out)] == ["base", "adam"]
+    assert [row["arm"] for row in rows(out)] == ["base", "sgd"]
     table = (out / "valid" / "comparison.txt").read_text()
     assert "note: left out, because a training failed: lost" in table
 

@@ -64,13 +64,11 @@ def test_every_arm_is_compared_with_the_baseline(data: Path) -> None:
     assert [(one.arm, one.finding) for one in found.differences] == [
         (arm, finding) for arm in ("better", "equal") for finding in (MEAN, *FINDINGS)
     ]
-    expected = difference_over_seeds(
-        *(
-            seed_aucs(labels()[:, 1], np.stack([one["acl"] for one in arms[arm]]))
-            for arm in ("base", "better")
-        ),
-        range(60),
+    first, second = (
+        seed_aucs(labels()[:, 1], np.stack([one["acl"] for one in arms[arm]]))
+        for arm in ("base", "better")
     )
+    expected = difference_over_seeds(first, second, range(60))
     assert found.differences[2].estimate == expected
     means = [one for one in found.differences if one.finding == MEAN]
     others = [one for one in found.differences if one.finding != MEAN]
@@ -172,7 +170,7 @@ def test_the_plot_shows_seeds_means_and_the_baseline(data: Path) -> None:
     figure = found.plot()
     assert [area.get_title() for area in figure.axes] == [MEAN, *FINDINGS]
     area = figure.axes[0]
-    drawn = [list(map(float, line.get_xdata())) for line in area.lines]
+    drawn = [np.asarray(line.get_xdata()).tolist() for line in area.lines]
     for arm in ("base", "better"):
         one = found.aucs[arm][MEAN]
         assert [one.low, one.high] in drawn

@@ -32,7 +32,9 @@ def scores(
     """Scores of an arm: noise of the exam, of the network, and a separation per seed."""
     own = rng.normal(size=(seeds, len(labels)))
     apart = 1.2 + 0.3 * rng.normal(size=(seeds, 1))
-    return np.sqrt(0.5) * (rng.normal(size=len(labels)) + own) + apart * np.nan_to_num(labels)
+    noise = np.sqrt(0.5) * (rng.normal(size=len(labels)) + own)
+    drawn: Float[np.ndarray, "seeds exams"] = noise + apart * labels
+    return drawn
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -99,9 +101,10 @@ def test_exams_of_one_group_count_as_one() -> None:
     once = scores(rng, 3), scores(rng, 3)
     twice = [np.concatenate([one, one], axis=1) for one in once]
     labels, groups = np.concatenate([LABELS, LABELS]), [*range(100), *range(100)]
-    expected = difference_over_seeds(*(seed_aucs(LABELS, one) for one in once))
-    grouped = difference_over_seeds(*(seed_aucs(labels, one) for one in twice), groups)
-    apart = difference_over_seeds(*(seed_aucs(labels, one) for one in twice))
+    first, second = (seed_aucs(LABELS, one) for one in once)
+    expected = difference_over_seeds(first, second)
+    first, second = (seed_aucs(labels, one) for one in twice)
+    grouped, apart = (difference_over_seeds(first, second, one) for one in (groups, None))
     assert grouped.exam_se == pytest.approx(expected.exam_se, rel=0.02)
     assert apart.exam_se == pytest.approx(expected.exam_se / np.sqrt(2), rel=0.02)
 

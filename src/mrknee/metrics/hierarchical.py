@@ -27,10 +27,11 @@ interval is for the mean over all seeds and exams that could have been drawn, no
 The quantile q is that of Cochran and Cox for a sum of two variances of which one is estimated with
 few degrees of freedom: W. G. Cochran, "Approximate significance levels of the Behrens-Fisher test",
 Biometrics 20 (1964) 191-195. Hillis takes the t quantile with V^2 / ((S^2 / r)^2 / (r - 1)) degrees
-of freedom, which suits five and more readers. With three seeds it is too liberal (see below): where
-S^2 is small by chance, the degrees of freedom become large, and the interval is narrow twice over.
-The lower limit z * sqrt(v), DeLong's interval of the mean of these networks, has the same reason:
-S^2 can't be smaller than what the exams alone make of it, except by chance.
+of freedom, which was found good for five readers and more (Academic Radiology 19 (2012) 1518-1528).
+With three seeds it is too liberal (see below): where S^2 is small by chance, the degrees of freedom
+become large, and the interval is narrow for two reasons. The lower limit z * sqrt(v), DeLong's
+interval of the mean of these networks, is there for the same reason: S^2 is smaller than what the
+exams alone make of it only by chance.
 
 The covariances are DeLong's, computed from each exam's influence on the AUC (`placements`), so they
 hold for the mean over findings too, whose AUCs share exams: the influences are averaged over the
