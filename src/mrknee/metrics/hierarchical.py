@@ -46,8 +46,12 @@ Limits. With 3 seeds, S^2 has two degrees of freedom: where seeds vary more than
 are wide (t is 4.3) and 5 seeds (2.8) are worth much more than 3. What all seeds share (the training
 exams, the choice of the recipe) is not in the interval.
 
-Own simulation, `benchmarks/experiment_intervals.py` (three correlated findings, AUC 0.85; the table
-is in docs/background/intervals.md)
+Own simulation, `benchmarks/experiment_intervals.py` (three correlated findings, AUC 0.85, SD over
+seeds 0 to 0.03, 120 to 1000 exams, 600 draws per case; docs/background/intervals.md has the table):
+with 3 seeds, the test rejects a true null hypothesis at the 5 % level in 1.5 to 5.8 % of draws, at
+the 1 % level in 0 to 1.5 %; with Hillis' quantile in 5.3 to 9.2 % and 1.2 to 5.2 %. With 5 seeds:
+2.5 to 5.7 % and 0 to 1.8 %; 4.3 to 7.0 % and 0.7 to 3.2 %. Intervals of differences and of AUCs
+cover in 94.5 to 98.2 %.
 """
 
 from __future__ import annotations
