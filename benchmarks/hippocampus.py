@@ -31,6 +31,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -68,39 +69,78 @@ def volumes_file() -> Path:
     return path
 
 
-def write_exams(npz: Path, out: Path, seed: int) -> None:
-    """Writes the data set: 180 exams for training, 80 for validation, three findings.
+@dataclass(frozen=True)
+class Volumes:
+    """The volumes of the file, cut to the window.
 
-    In addition to MRNet's layout, `source.json` contains the window, the thresholds, and the volume
-    and patient of each exam.
+    Attributes:
+        file: name of the file.
+        names: names of the volumes.
+        patients: number of each volume's patient.
+        images: uint8 (volumes, x, y, z).
+        shapes: per volume, finding -> measure (`shape_measures`).
+    """
+
+    file: str
+    names: list[str]
+    patients: Int64[np.ndarray, " volumes"]
+    images: UInt8[np.ndarray, "volumes wx wy wz"]
+    shapes: list[dict[str, float]]
+
+
+def read_volumes(npz: Path) -> Volumes:
+    """Reads the volumes and measures their shapes.
 
     Args:
         npz: file with `NNN_img` and `NNN_seg`, uint8 (x, y, z), x to the right, y to the front,
             z upwards.
-        out: the data set's folder.
-        seed: random seed of the split.
     """
     with np.load(npz) as stored:
         names = sorted(key.removesuffix("_img") for key in stored.files if key.endswith("_img"))
         images = np.stack([central_window(stored[f"{name}_img"]) for name in names])
         shapes = [shape_measures(central_window(stored[f"{name}_seg"])) for name in names]
     patients = np.array([(int(name) + 1) // 2 for name in names])
-    in_train = split_by_patient(patients, TRAIN_EXAMS, seed)
+    return Volumes(npz.name, names, patients, images, shapes)
+
+
+def write_exams(npz: Path, out: Path, seed: int) -> None:
+    """Writes the data set: 180 exams for training, 80 for validation, three findings.
+
+    Args:
+        npz: the file of volumes.
+        out: the data set's folder.
+        seed: random seed of the split.
+    """
+    volumes = read_volumes(npz)
+    write_division(volumes, split_by_patient(volumes.patients, TRAIN_EXAMS, seed), out)
+
+
+def write_division(volumes: Volumes, in_train: Bool[np.ndarray, " volumes"], out: Path) -> None:
+    """Writes a data set of `train` and `valid`; thresholds of findings are medians of train.
+
+    In addition to MRNet's layout, `source.json` contains the window, the thresholds, and the volume
+    and patient of each exam.
+
+    Args:
+        volumes: the volumes.
+        in_train: which of them are training exams; the others are validation exams.
+        out: the data set's folder.
+    """
     # train first, so that the ids of valid follow those of train, as in MRNet
     order = np.argsort(~in_train, kind="stable")
     source: dict[str, dict[str, object]] = {}
     for number, index in enumerate(order):
         split, exam_id = "train" if in_train[index] else "valid", f"{number:04d}"
-        for plane, stack in three_planes(images[index]).items():
+        for plane, stack in three_planes(volumes.images[index]).items():
             write_stack(out / split, plane, exam_id, stack)
         source[exam_id] = {
             "split": split,
-            "volume": names[index],
-            "patient": int(patients[index]),
+            "volume": volumes.names[index],
+            "patient": int(volumes.patients[index]),
         }
     thresholds = {}
-    for finding in shapes[0]:
-        measure = np.array([shapes[index][finding] for index in order])
+    for finding in volumes.shapes[0]:
+        measure = np.array([volumes.shapes[index][finding] for index in order])
         thresholds[finding] = float(np.median(measure[: in_train.sum()]))
         present = (measure > thresholds[finding]).astype(float)
         for split in ("train", "valid"):
@@ -108,7 +148,7 @@ def write_exams(npz: Path, out: Path, seed: int) -> None:
             write_labels(out, split, finding, {i: float(present[int(i)]) for i in ids})
     (out / "source.json").write_text(
         json.dumps(
-            {"file": npz.name, "window": WINDOW, "thresholds": thresholds, "exams": source},
+            {"file": volumes.file, "window": WINDOW, "thresholds": thresholds, "exams": source},
             indent=1,
         )
     )

@@ -247,6 +247,7 @@ def command_lines(out: Path) -> dict[str, list[str]]:
         "validate-maps": ["validate-maps", "none", "none", "--out", to],
         "export": ["export", "none", "--out", to],
         "demo": ["demo", "--out", to],
+        "experiment": ["experiment", "none", "none", to],
         "protocol": ["protocol", "none", to],
     }
 

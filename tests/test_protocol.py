@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mrknee import protocol
+from mrknee import protocol, several_runs
 from mrknee.cli import main
 from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
 from mrknee.exams import PLANES, write_labels, write_stack
@@ -191,7 +191,8 @@ class StandIn:
         self.calls: list[tuple[str, Path, Any]] = []
         self.stop = False
         self._stopped: set[Path] = set()
-        for verb in ("train", "evaluate", "compare"):
+        patch.setattr(several_runs, "train", self.train)
+        for verb in ("evaluate", "compare"):
             patch.setattr(protocol, verb, getattr(self, verb))
         recipe = load_recipe("reference", {**protocol.NESTED, **protocol.SMOKE})
         patch.setattr(protocol, "load_recipe", lambda *_: recipe)  # to save time

@@ -23,7 +23,8 @@ __all__ = ["VERBS", "main"]
 RESUME_ADVICE = {
     "train": "run the same command again with --resume to continue",
     **dict.fromkeys(
-        ("phantom", "import", "demo", "protocol"), "run the same command again to continue"
+        ("phantom", "import", "demo", "experiment", "protocol"),
+        "run the same command again to continue",
     ),
 }
 """Verb -> advice after an interruption by a signal, for verbs that can continue their work."""

@@ -99,7 +99,7 @@ def _argument_options(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any
     if get_origin(annotation) is dict:
         return {"type": _shares, "metavar": "NAME=SHARE,..."}
     if get_origin(annotation) is tuple:
-        return {"type": _paths, "metavar": "MODEL"}
+        return {"type": _paths}
     return {"type": _path if annotation is Path else annotation}
 
 

@@ -71,6 +71,10 @@ class MrkneeError(Exception):
         """The same error, which names the file that it was found in."""
         return type(self)(**{**self._parts(), "file": file})
 
+    def about(self, subject: str) -> MrkneeError:
+        """The same error, whose description begins with what it concerns."""
+        return type(self)(**{**self._parts(), "what": f"{subject}: {self.what}"})
+
     def __reduce__(self) -> tuple[object, ...]:
         # Errors are pickled by worker processes (data loader, phantom); keep all parts.
         return (_rebuild, (type(self), self._parts()))

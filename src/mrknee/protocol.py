@@ -5,7 +5,6 @@ docs/how-to/mrnet-protocol.md explains which exams are used for what, and the re
 
 from __future__ import annotations
 
-import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,18 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mrknee.errors import DataError, OutputError, SettingsError
+from mrknee.errors import DataError, SettingsError
 from mrknee.exams import MRNET_FINDINGS
-from mrknee.files import list_folder, owned_folder, remove_incomplete, whole_file
-from mrknee.library import check_dataset, compare, train
+from mrknee.files import owned_folder, remove_incomplete, whole_file
+from mrknee.library import check_dataset, compare
 from mrknee.metrics.predictions import Predictions
 from mrknee.outputs import check_output_folder
 from mrknee.progress import report
 from mrknee.reports.evaluation import evaluate
 from mrknee.run_folder import RunFolder
-from mrknee.training.data_record import describe_changes, read_record, record_data, to_json
+from mrknee.several_runs import (
+    check_folder_contents,
+    data_json,
+    is_current,
+    log,
+    train_or_resume,
+)
+from mrknee.training.data_record import record_data
 from mrknee.training.parts import split_exams
 from mrknee.training.recipe import load_recipe
 from mrknee.untrusted import read_json
@@ -93,13 +97,13 @@ def run_protocol(data: str | Path, out: str | Path, *, smoke: bool = False) -> N
         _prepare_folder(data, out, smoke=smoke)
         steps = list(_steps(data, out, smoke=smoke))
         started = time.monotonic()
-        _log(out, f"{datetime.now():%Y-%m-%d %H:%M:%S}, {len(steps)} steps")
+        log(out, f"{datetime.now():%Y-%m-%d %H:%M:%S}, {len(steps)} steps")
         for number, (folder, activity, work) in enumerate(steps, start=1):
             elapsed = timedelta(seconds=int(time.monotonic() - started))
             name = folder.relative_to(out)
-            _log(out, f"step {number} of {len(steps)}, after {elapsed}: {name}, {activity}")
-            _log(out, work())
-        _log(out, _summary(out, smoke=smoke))
+            log(out, f"step {number} of {len(steps)}, after {elapsed}: {name}, {activity}")
+            log(out, work())
+        log(out, _summary(out, smoke=smoke))
 
 
 def _description(*, smoke: bool) -> dict[str, Any]:
@@ -119,18 +123,10 @@ def _description(*, smoke: bool) -> dict[str, Any]:
 def _check_folder(out: Path, *, smoke: bool) -> None:
     """Raises an error if the output folder contains something else, or another protocol."""
     file = out / PROTOCOL_FILE
-    names = sorted(path.name for path in list_folder(out) if not path.name.startswith("."))
-    if not file.exists() and names:
-        raise OutputError(
-            "the folder is not empty",
-            code="not-empty",
-            file=out,
-            expected="a new or empty folder, or the output of an interrupted mrknee protocol",
-            found=", ".join(names[:5]) + (", ..." if len(names) > 5 else ""),
-            advice="use another folder",
-        )
-    before = read_json(file, "description of the protocol") if names else _description(smoke=smoke)
-    if before != _description(smoke=smoke):
+    check_folder_contents(out, file, "protocol")
+    description = _description(smoke=smoke)
+    before = read_json(file, "description of the protocol") if file.exists() else description
+    if before != description:
         kinds = {"the full protocol": False, "the smoke protocol (--smoke)": True}
         known = [name for name, kind in kinds.items() if before == _description(smoke=kind)]
         raise SettingsError(
@@ -168,25 +164,10 @@ def _prepare_folder(data: Path, out: Path, *, smoke: bool) -> None:
                 expected="a label file",
             )
     recipe = load_recipe("reference", _description(smoke=smoke)["settings"])
-    record, before = record_data(split_exams(data, recipe)), read_record(out)
-    if before is not None:
-        found = describe_changes(before, record)
-        if before["exams"].keys() != record["exams"].keys():
-            found.append(
-                f"{len(record['exams'])} exams, not the {len(before['exams'])} of the first start"
-            )
-        if found:
-            raise DataError(
-                "the folder belongs to another data set",
-                code="other-exams",
-                file=out,
-                expected="the same exams and labels as at the first start",
-                found="; ".join(found),
-                advice="use another folder",
-            )
+    record = record_data(split_exams(data, recipe))
     texts = {
         PROTOCOL_FILE: json.dumps(_description(smoke=smoke), indent=2) + "\n",
-        RunFolder(out).data.name: to_json(before or record),
+        RunFolder(out).data.name: data_json(out, record),
         "check.json": checkup.to_json(),
     }
     for name, text in texts.items():
@@ -211,7 +192,7 @@ def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
         for system, (recipe, changed) in SYSTEMS.items():
             (run,) = run_folders([system], seed)
             settings = {**_description(smoke=smoke)["settings"], **changed, "seed": seed}
-            yield run, "training", partial(_train, data, run, recipe, settings)
+            yield run, "training", partial(train_or_resume, data, run, recipe, settings)
         for system in SYSTEMS:
             (run,) = run_folders([system], seed)
             singles = run_folders(COMPARED["singles"], seed) if system == "reference" else ()
@@ -222,15 +203,6 @@ def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
     for name, systems in COMPARED.items() if len(seeds) > 1 else ():
         by_seed = {f"{name}, seed {seed}": run_folders(systems, seed) for seed in seeds}
         yield comparison(f"seeds-{name}", by_seed)
-
-
-def _train(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> str:
-    """Trains a network, continues its training, or restores damaged files of a finished run."""
-    trained = train(data, recipe, out=run, resume=True, **settings)
-    gc.collect()  # frees networks that are part of reference cycles
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    return repr(trained)
 
 
 def _evaluate(data: Path, folder: Path, runs: Sequence[Path], against: Sequence[Path]) -> str:
@@ -261,17 +233,7 @@ def _predictions(runs: Sequence[Path]) -> Predictions:
 
 def _is_current(file: Path, runs: Sequence[Path]) -> bool:
     """Returns whether a file exists and is not older than the predictions of these runs."""
-    tables = [RunFolder(run).predictions("valid") for run in runs]
-    return file.is_file() and all(
-        table.stat().st_mtime_ns <= file.stat().st_mtime_ns for table in tables
-    )
-
-
-def _log(out: Path, text: str) -> None:
-    """Prints a text and appends it to `log.txt`."""
-    report(text)
-    with (out / "log.txt").open("a", encoding="utf-8") as log:
-        log.write(f"{text}\n")
+    return is_current(file, [RunFolder(run).predictions("valid") for run in runs])
 
 
 def _summary(out: Path, *, smoke: bool) -> str:

@@ -31,6 +31,7 @@ class Settings(BaseModel):
         section: the name of the section in a recipe; empty for the recipe itself.
         added: settings that models of earlier versions don't state; their defaults are what these
             versions did.
+        keys_listed_in: advice where all settings are listed.
 
     Raises:
         SettingsError: a setting is unknown, has the wrong type or is out of range, or settings
@@ -47,6 +48,7 @@ class Settings(BaseModel):
 
     section: ClassVar[str] = ""
     added: ClassVar[frozenset[str]] = frozenset()
+    keys_listed_in: ClassVar[str] = "`mrknee train --help` lists all settings"
 
     @model_validator(mode="wrap")
     @classmethod
@@ -162,9 +164,7 @@ def unknown_setting(name: str, kind: type[Settings]) -> SettingsError:
         code="unknown-setting",
         expected="one of " + ", ".join(known),
         found=name,
-        advice="`mrknee train --help` lists all settings"
-        if suggestion is None
-        else f"did you mean {suggestion}?",
+        advice=kind.keys_listed_in if suggestion is None else f"did you mean {suggestion}?",
     )
 
 

@@ -93,6 +93,7 @@ OPTIONS: Mapping[str, str] = {
 """Names of options in other programs -> options of the other verbs."""
 
 VERBS: Mapping[str, str] = {
+    "ablate": "experiment",
     "backbones": "encoders",
     "benchmark": "evaluate",
     "convert": "import",
@@ -116,6 +117,7 @@ VERBS: Mapping[str, str] = {
     "server": "serve",
     "simulate": "phantom",
     "start": "serve",
+    "sweep": "experiment",
     "synth": "phantom",
     "test": "evaluate",
     "training": "train",

@@ -417,6 +417,27 @@ def protocol(
     run_protocol(data, out, smoke=smoke)
 
 
+def experiment(
+    plan: Annotated[Path, "a YAML file with arms (changes to a recipe) and seeds"],
+    data: Annotated[
+        tuple[Path, ...],
+        "the data set's folder, with train/ and valid/; several with commas between are the folds "
+        "of a cross-validation",
+    ],
+    out: Annotated[Path, "the folder to write: new, or of an earlier start with the same data"],
+    *,
+    split: Annotated[str, "the split to predict and score"] = "valid",
+    test_data: Annotated[
+        tuple[Path, ...] | None, "another data set to predict and score, as many as DATA"
+    ] = None,
+) -> None:
+    """Trains arms x seeds and compares the arms; can be stopped and continued, and extended."""
+    _check_output_folder(out)
+    from mrknee.experiment import run_experiment
+
+    run_experiment(plan, data, out, split=split, test_data=test_data)
+
+
 def train(
     data: Annotated[Path, "the folder of a data set, with train/ and valid/"],
     *,
@@ -452,6 +473,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "serve": serve,
     "encoders": encoders,
     "demo": demo,
+    "experiment": experiment,
     "protocol": protocol,
 }
 

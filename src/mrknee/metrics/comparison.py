@@ -28,7 +28,15 @@ from mrknee.metrics.auc_differences import (
     mean_auc_difference,
 )
 from mrknee.metrics.discrimination import DELONG, Auc, auc
-from mrknee.metrics.formatting import format_exams, format_interval, format_number, unlabelled_note
+from mrknee.metrics.formatting import (
+    format_exams,
+    format_interval,
+    format_number,
+    format_p,
+    format_signed,
+    format_signed_interval,
+    unlabelled_note,
+)
 from mrknee.metrics.json_values import to_json_values
 from mrknee.metrics.paired_tests import MOVER, SAME_RANKING, holm
 from mrknee.metrics.predictions import Predictions, align, prediction_files
@@ -204,7 +212,7 @@ class Comparison:
         else:
             n, p = one.n_positive + one.n_negative, one.p_holm
             after = " after Holm's correction" if self._tests() > 1 else ""
-            p_text = f"p {'' if p < 0.001 else '= '}{_format_p(p)}{after}"
+            p_text = f"p {'' if p < 0.001 else '= '}{format_p(p)}{after}"
             if math.isnan(p):
                 p_text = "no valid test"
             if p < 0.05 and not contains_0:
@@ -247,11 +255,11 @@ class Comparison:
         for one in self._all_differences():
             cells = (
                 _pair(one, letters),
-                _format_signed(one.difference),
-                _format_difference_interval(one),
+                format_signed(one.difference),
+                format_signed_interval(one.low, one.high),
             )
             if isinstance(one, Difference):
-                rows.append((one.finding, *cells, _format_p(one.p_delong), _format_p(one.p_holm)))
+                rows.append((one.finding, *cells, format_p(one.p_delong), format_p(one.p_holm)))
             else:
                 rows.append(("mean", *cells, "", ""))
         return rows
@@ -499,26 +507,5 @@ def _letter(model: int) -> str:
     return chr(ord("A") + model) if model < 26 else f"M{model + 1}"
 
 
-def _format_signed(value: float) -> str:
-    # adding 0 turns a rounded -0.000 into +0.000
-    return "-" if math.isnan(value) else f"{round(value, 3) + 0.0:+.3f}"
-
-
 def _pair(one: Difference | MeanDifference, letters: Mapping[str, str]) -> str:
     return f"{letters[one.second]} - {letters[one.first]}"
-
-
-def _format_difference_interval(one: Difference | MeanDifference) -> str:
-    if math.isnan(one.low):
-        return "-"
-    return (
-        "none"
-        if one.low == one.high
-        else f"{_format_signed(one.low)} to {_format_signed(one.high)}"
-    )
-
-
-def _format_p(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -18,6 +18,26 @@ def format_interval(low: float, high: float) -> str:
     return "-" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
+def format_signed(value: float) -> str:
+    """Formats a difference with its sign and three decimals; NaN as a dash."""
+    # adding 0 turns a rounded -0.000 into +0.000
+    return "-" if math.isnan(value) else f"{round(value, 3) + 0.0:+.3f}"
+
+
+def format_signed_interval(low: float, high: float) -> str:
+    """Formats the interval of a difference; NaN as a dash."""
+    if math.isnan(low):
+        return "-"
+    return "none" if low == high else f"{format_signed(low)} to {format_signed(high)}"
+
+
+def format_p(value: float) -> str:
+    """Formats a p value with three decimals; NaN as a dash."""
+    if math.isnan(value):
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def format_exams(count: int) -> str:
     """Formats a number of exams."""
     return f"{count} exam" + ("" if count == 1 else "s")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from mrknee.extras import pyplot
 from mrknee.metrics.curves import roc, roc_band
 from mrknee.metrics.discrimination import Auc
 from mrknee.metrics.formatting import format_interval, format_number
+from mrknee.metrics.hierarchical import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOUR = "#1f78b4"
 
@@ -48,6 +50,51 @@ def plot_intervals(
     axes.set_xlabel(f"{label}, 95 % interval")
     result: Axes = axes
     return result
+
+
+def plot_arms(
+    panels: Mapping[str, Mapping[str, Estimate]], arms: Sequence[str], baseline: str
+) -> Figure:
+    """Draws AUCs of the arms of an experiment: seeds as points, mean and interval above them.
+
+    Args:
+        panels: finding -> arm -> AUC; one panel per finding.
+        arms: names of the arms, from top to bottom.
+        baseline: the arm whose mean is drawn as a vertical line.
+
+    Returns:
+        A matplotlib figure.
+    """
+    figure, axes = pyplot().subplots(
+        1,
+        len(panels),
+        figsize=(1.5 + 2.6 * len(panels), 1.1 + 0.5 * len(arms)),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    for area, (title, each) in zip(axes[0], panels.items(), strict=True):
+        if baseline in each:
+            area.axvline(each[baseline].value, color="grey", linestyle="--", linewidth=1)
+        for place, arm in enumerate(arms):
+            if arm in each:
+                one = each[arm]
+                area.plot([one.low, one.high], [place - 0.12] * 2, color=COLOUR, linewidth=2)
+                area.plot(one.value, place - 0.12, "o", color=COLOUR)
+                level = [place + 0.18] * len(one.seeds)
+                area.plot(one.seeds, level, "o", color=COLOUR, markerfacecolor="none", markersize=4)
+        area.set_title(title)
+        area.set_xlabel("AUC")
+        area.grid(axis="x", alpha=0.3)
+    axes[0, 0].set_yticks(range(len(arms)), arms)
+    axes[0, 0].set_ylim(len(arms) - 0.5, -0.5)
+    figure.supxlabel(
+        "filled: mean over seeds, 95 % interval over exams and seeds; open: one seed each; "
+        f"dashed: {baseline}",
+        fontsize="small",
+    )
+    drawn: Figure = figure
+    return drawn
 
 
 def plot_rocs(

@@ -359,7 +359,7 @@ def align(
     Raises:
         MrkneeError: the tables contain different exams, or have no finding in common.
     """
-    _check_same_exams(tables, names)
+    check_same_exams(tables, names)
     common = [f for f in tables[0].findings if all(f in table.findings for table in tables)]
     if not common:
         raise DataError(
@@ -381,7 +381,7 @@ def align(
 
 
 def _join(tables: Sequence[Predictions], names: Sequence[str]) -> Predictions:
-    _check_same_exams(tables, names)
+    check_same_exams(tables, names)
     ids = tables[0].ids
     findings = Findings(dict.fromkeys(name for table in tables for name in table.findings))
     columns = [
@@ -406,7 +406,16 @@ def _reorder(table: Predictions, ids: Sequence[str], findings: Findings) -> Pred
     return Predictions(tuple(ids), findings, table.probabilities[np.ix_(rows, columns)])
 
 
-def _check_same_exams(tables: Sequence[Predictions], names: Sequence[str]) -> None:
+def check_same_exams(tables: Sequence[Predictions], names: Sequence[str]) -> None:
+    """Refuses tables of different exams; exams may be in any order.
+
+    Args:
+        tables: the tables.
+        names: names of the tables, for the message.
+
+    Raises:
+        DataError: there is no table, or the tables contain different exams.
+    """
     if not tables:
         raise DataError(
             "no predictions were given", code="no-predictions", expected="at least one table"

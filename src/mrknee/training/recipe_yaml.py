@@ -21,8 +21,13 @@ _MAX_BYTES = 64_000  # a recipe that states every setting has 2,000
 _MAX_DEPTH = 10  # sections, settings and lists need far less
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path, what: str = "recipe", *, example: str = "epochs: 30") -> dict[str, Any]:
     """Reads a YAML file of settings, without checking their names and values.
+
+    Args:
+        file: the file.
+        what: what the file contains, for messages.
+        example: a setting that it may contain, for messages.
 
     Returns:
         Setting -> value: text, a number, a boolean, None, a list of these, or a tree.
@@ -32,28 +37,30 @@ def read_yaml(file: Path) -> dict[str, Any]:
             is repeated; or the file has tags, aliases (nested ones can expand without bound) or
             values that aren't plain.
     """
-    text = read_text(file, "recipe", at_most=_MAX_BYTES, kind=SettingsError)
+    text = read_text(file, what, at_most=_MAX_BYTES, kind=SettingsError)
     try:
         tree = yaml.load(text, Loader=_YamlLoader)  # noqa: S506  # a SafeLoader that refuses more
     except (yaml.YAMLError, ValueError) as error:
         raise SettingsError(
-            "the recipe can't be read", code="recipe", file=file, found=str(error)
+            f"the {what} can't be read", code="recipe", file=file, found=str(error)
         ) from None
     if tree is None or tree == {}:
         raise SettingsError(
-            "the recipe is empty",
+            f"the {what} is empty",
             code="recipe",
             file=file,
-            expected="at least one setting, such as epochs: 30",
+            expected=f"at least one setting, such as {example}",
             found="no setting",
-            advice="add a setting, or omit --recipe to use the default recipe",
+            advice="add a setting, or omit --recipe to use the default recipe"
+            if what == "recipe"
+            else None,
         )
     if not isinstance(tree, dict):
         raise SettingsError(
-            "the recipe can't be read",
+            f"the {what} can't be read",
             code="recipe",
             file=file,
-            expected="settings with their values, such as epochs: 30",
+            expected=f"settings with their values, such as {example}",
             found=f"{tree!r:.80}",
         )
     return tree

@@ -1,0 +1,102 @@
+"""Several training runs in one output folder: what `experiment` and `protocol` have in common."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mrknee.errors import DataError, OutputError
+from mrknee.files import list_folder
+from mrknee.library import train
+from mrknee.progress import report
+from mrknee.training.data_record import DataRecord, describe_changes, read_record, to_json
+
+
+def check_folder_contents(out: Path, description: Path, verb: str) -> None:
+    """Refuses an output folder that contains files but not the one that identifies it.
+
+    Args:
+        out: the output folder; it may be missing.
+        description: the file that identifies the folder.
+        verb: the verb that writes such folders, for the message.
+
+    Raises:
+        OutputError: there are other files.
+    """
+    others = sorted(file.name for file in list_folder(out) if not file.name.startswith("."))
+    if not description.exists() and others:
+        raise OutputError(
+            "the folder is not empty",
+            code="not-empty",
+            file=out,
+            expected=f"a new or empty folder, or the output of an interrupted mrknee {verb}",
+            found=", ".join(others[:5]) + (", ..." if len(others) > 5 else ""),
+            advice="use another folder",
+        )
+
+
+def data_json(folder: Path, record: DataRecord) -> str:
+    """Compares the data with those of an earlier call, and returns what `data.json` must contain.
+
+    Args:
+        folder: the folder with `data.json`, if there is one.
+        record: the record of the data as they are now.
+
+    Raises:
+        DataError: exams, labels or pixels differ.
+    """
+    before = read_record(folder)
+    if before is None:
+        return to_json(record)
+    found = describe_changes(before, record)
+    if before["exams"].keys() != record["exams"].keys():
+        found.append(
+            f"{len(record['exams'])} exams, not the {len(before['exams'])} of the first start"
+        )
+    if found:
+        raise DataError(
+            "the folder belongs to another data set",
+            code="other-exams",
+            file=folder,
+            expected="the same exams and labels as at the first start",
+            found="; ".join(found),
+            advice="use another folder",
+        )
+    return to_json(before)
+
+
+def train_or_resume(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> str:
+    """Trains a network, continues its training, or restores damaged files of a finished run.
+
+    Args:
+        data: the data set's folder.
+        run: the run folder.
+        recipe: name of a recipe, or a YAML file.
+        settings: changes to the recipe.
+
+    Returns:
+        A line with the run's result.
+    """
+    trained = train(data, recipe, out=run, resume=True, **settings)
+    gc.collect()  # frees networks that are part of reference cycles
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return repr(trained)
+
+
+def is_current(file: Path, inputs: Sequence[Path]) -> bool:
+    """Returns whether a file exists and is not older than the files that it is made from."""
+    return file.is_file() and all(
+        one.stat().st_mtime_ns <= file.stat().st_mtime_ns for one in inputs
+    )
+
+
+def log(out: Path, text: str) -> None:
+    """Prints a text and appends it to `log.txt` in the output folder."""
+    report(text)
+    with (out / "log.txt").open("a", encoding="utf-8") as file:
+        file.write(f"{text}\n")

@@ -1,0 +1,181 @@
+"""Comparison of an experiment's arms: table, JSON and plot, and which tests belong together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import Float
+
+from mrknee.errors import DataError
+from mrknee.exams import Findings, write_labels
+from mrknee.metrics.arms import MEAN, ArmComparison, compare_arms, read_fold
+from mrknee.metrics.hierarchical import difference_over_seeds, seed_aucs
+from mrknee.metrics.paired_tests import holm
+from mrknee.metrics.predictions import Predictions
+
+IDS = tuple(f"{number:04d}" for number in range(60))
+FINDINGS = ("abnormal", "acl")
+
+
+def labels() -> Float[np.ndarray, "exams findings"]:
+    """Half of the exams are abnormal, a third have an ACL tear."""
+    return np.stack([np.arange(60) % 2 == 0, np.arange(60) % 3 == 0], axis=1).astype(float)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data set's folder with label files only."""
+    for column, finding in enumerate(FINDINGS):
+        write_labels(tmp_path, "valid", finding, dict(zip(IDS, labels()[:, column], strict=True)))
+    return tmp_path
+
+
+def tables(
+    seed: int, signal: float, seeds: int = 3, findings: tuple[str, ...] = FINDINGS
+) -> list[Predictions]:
+    """Predictions of an arm; a larger signal gives higher AUCs."""
+    rng = np.random.default_rng(seed)
+    columns = [FINDINGS.index(finding) for finding in findings]
+    drawn = []
+    for _ in range(seeds):
+        logits = rng.normal(size=(60, len(findings))) + signal * labels()[:, columns]
+        drawn.append(Predictions(IDS, Findings(findings), 1 / (1 + np.exp(-logits))))
+    return drawn
+
+
+def compared(data: Path, arms: dict[str, list[Predictions]]) -> ArmComparison:
+    """The comparison of arms with the first of them."""
+    return compare_arms(
+        [read_fold(data, "valid", arms)],
+        baseline=next(iter(arms)),
+        seeds=(0, 1, 2),
+        split="valid",
+        notes=("a note",),
+    )
+
+
+def test_every_arm_is_compared_with_the_baseline(data: Path) -> None:
+    """For the mean and each finding, by `hierarchical`; Holm over arms, and over all findings."""
+    arms = {"base": tables(0, 1), "better": tables(1, 2), "equal": tables(2, 1)}
+    found = compared(data, arms)
+    assert [(one.arm, one.finding) for one in found.differences] == [
+        (arm, finding) for arm in ("better", "equal") for finding in (MEAN, *FINDINGS)
+    ]
+    first, second = (
+        seed_aucs(labels()[:, 1], np.stack([one["acl"] for one in arms[arm]]))
+        for arm in ("base", "better")
+    )
+    expected = difference_over_seeds(first, second, range(60))
+    assert found.differences[2].estimate == expected
+    means = [one for one in found.differences if one.finding == MEAN]
+    others = [one for one in found.differences if one.finding != MEAN]
+    for family in (means, others):
+        corrected = holm(np.array([one.estimate.p for one in family]))
+        assert [one.p_holm for one in family] == pytest.approx(list(corrected))
+    assert found.counts == {"abnormal": (30, 30), "acl": (20, 40)}
+
+
+def test_table_and_json_have_the_same_numbers(data: Path) -> None:
+    """Each AUC with interval, SD, lowest and highest seed; each difference with p and Holm's p."""
+    found = compared(data, {"base": tables(0, 1), "better": tables(1, 2)})
+    lines = found.table().splitlines()
+    assert lines[0] == "valid: 60 exams, 3 seeds (0, 1, 2), baseline base"
+    content = json.loads(found.to_json())
+    assert content["n_exams"] == 60
+    assert [arm["name"] for arm in content["arms"]] == ["base", "better"]
+    one = content["arms"][1]["aucs"]["acl"]
+    assert one["value"] == pytest.approx(np.mean(one["seeds"]))
+    row = next(line for line in lines if line.startswith("acl       better"))
+    assert row.split() == [
+        "acl",
+        "better",
+        *(f"{one['value']:.3f} {one['low']:.3f} to {one['high']:.3f}").split(),
+        *(f"{number:.3f}" for number in (one["sd"], min(one["seeds"]), max(one["seeds"]))),
+    ]
+    difference = content["differences"][2]
+    estimate = difference["estimate"]
+    assert (difference["arm"], difference["finding"]) == ("better", "acl")
+    start = lines.index("Differences (AUC less that of base), paired by exam and seed:")
+    row = next(line for line in lines[start:] if line.startswith("acl"))
+    ends = f"{estimate['value']:+.3f} {estimate['low']:+.3f} to {estimate['high']:+.3f}"
+    assert row.split()[2:6] == ends.split()
+    assert lines[-1] == "note: a note"
+
+
+def test_exams_may_be_in_any_order(data: Path) -> None:
+    """A table with its rows in another order is the same table; one with other exams is refused."""
+    arms = {"base": tables(0, 1), "other": tables(1, 2)}
+    expected = compared(data, arms)
+    one = arms["other"][1]
+    arms["other"][1] = Predictions(one.ids[::-1], one.findings, one.probabilities[::-1])
+    assert compared(data, arms) == expected
+    arms["other"][1] = Predictions(("9999", *one.ids[1:]), one.findings, one.probabilities)
+    with pytest.raises(DataError, match="of different exams"):
+        compared(data, arms)
+
+
+def test_arms_of_other_findings_are_compared_on_what_they_share(data: Path) -> None:
+    """The mean of an arm is over its own findings; its difference over those of both."""
+    found = compared(data, {"base": tables(0, 1), "single": tables(1, 2, findings=("acl",))})
+    assert list(found.aucs["single"]) == [MEAN, "acl"]
+    mean, acl = found.differences
+    assert (mean.finding, mean.findings) == (MEAN, ("acl",))
+    assert mean.estimate == acl.estimate
+
+
+def test_findings_without_labels_are_left_out(data: Path) -> None:
+    """A predicted finding that has no label file has no row."""
+    (data / "valid-acl.csv").unlink()
+    found = compared(data, {"base": tables(0, 1), "other": tables(1, 2)})
+    assert list(found.counts) == ["abnormal"]
+    assert "acl" not in found.table()
+
+
+def test_one_arm_and_one_seed(data: Path) -> None:
+    """No difference to test, and an interval over exams only, as the table says."""
+    found = compared(data, {"base": tables(0, 1, seeds=1)})
+    assert found.differences == ()
+    assert "Differences" not in found.table()
+    assert "all: interval over exams only, because there is one seed" in found.table()
+
+
+def test_folds_are_averaged(data: Path, tmp_path: Path) -> None:
+    """Two sets of exams: AUCs are means over them, and numbers of exams sums."""
+    other = tmp_path / "other"
+    for column, finding in enumerate(FINDINGS):
+        write_labels(other, "valid", finding, dict(zip(IDS, labels()[:, column], strict=True)))
+    first = {"base": tables(0, 1), "better": tables(1, 2)}
+    second = {"base": tables(2, 1), "better": tables(3, 2)}
+    found = compare_arms(
+        [read_fold(data, "valid", first), read_fold(other, "valid", second)],
+        baseline="base",
+        seeds=(0, 1, 2),
+        split="valid",
+    )
+    apart = [compared(data, first), compared(other, second)]
+    values = [one.aucs["better"][MEAN].value for one in apart]
+    assert found.aucs["better"][MEAN].value == pytest.approx(np.mean(values))
+    assert found.n_exams == 120
+    assert found.counts["acl"] == (40, 80)
+
+
+def test_the_plot_shows_seeds_means_and_the_baseline(data: Path) -> None:
+    """One panel for the mean and one per finding, each arm's seeds as points, arms by name."""
+    from matplotlib import pyplot
+
+    found = compared(data, {"base": tables(0, 1), "better": tables(1, 2)})
+    figure = found.plot()
+    assert [area.get_title() for area in figure.axes] == [MEAN, *FINDINGS]
+    area = figure.axes[0]
+    drawn = [np.asarray(line.get_xdata()).tolist() for line in area.lines]
+    for arm in ("base", "better"):
+        one = found.aucs[arm][MEAN]
+        assert [one.low, one.high] in drawn
+        assert [one.value] in drawn
+        assert list(one.seeds) in drawn
+    assert [found.aucs["base"][MEAN].value] * 2 in drawn, "the line of the baseline"
+    assert [text.get_text() for text in area.get_yticklabels()] == ["base", "better"]
+    pyplot.close(figure)

@@ -1,0 +1,316 @@
+"""Experiments: trained for real in small, killed and continued, extended; refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrknee.cli import main
+from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
+from mrknee.experiment import run_experiment
+from mrknee.metrics.predictions import Predictions
+from tests.conftest import write_toy_dataset
+
+PLAN = """\
+recipe: demo
+settings:
+  epochs: 2
+  preparation: {size: 32, crop: 32}
+  selection.fraction: 0.34
+  network.shared_encoder: true
+  calibration: none
+  precision: 32-true
+  loggers: none
+arms:
+  base: {}
+  sgd: {optimizer.name: sgd}
+seeds: [0, 1]
+baseline: base
+"""
+
+pytestmark = pytest.mark.slow
+
+RUNS = [f"{arm}/seed{seed}" for seed in (0, 1) for arm in ("base", "sgd")]
+
+
+def toy(root: Path, train: int = 12, valid: int = 8, seed: int = 0) -> Path:
+    """A data set that trains in a second."""
+    return write_toy_dataset(root, train, valid, pixels=32, slices=(1, 3), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of this file; tests that change it take a copy."""
+    return toy(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plan of this file."""
+    file = tmp_path_factory.mktemp("plan") / "plan.yaml"
+    file.write_text(PLAN)
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(plan: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an experiment writes when nothing disturbs it."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert main(["experiment", str(plan), str(data), str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def out(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(whole, tmp_path / "out"))
+
+
+def changed_plan(folder: Path, *changes: tuple[str, str]) -> Path:
+    """The plan with some texts replaced."""
+    text = PLAN
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    file = folder / "changed.yaml"
+    file.write_text(text)
+    return file
+
+
+def rows(out: Path, name: str = "valid") -> list[dict[str, str]]:
+    """The rows of results.csv."""
+    with (out / name / "results.csv").open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def times(out: Path) -> dict[str, int]:
+    """When each file was written."""
+    return {
+        str(file.relative_to(out)): file.stat().st_mtime_ns
+        for file in sorted(out.rglob("*"))
+        if file.is_file()
+    }
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every file but logs, states, times, and what says when something was done."""
+    passed_over = {"log.txt", "environment.json", "data.json", "resume", "times.json"}
+    found = {
+        str(file.relative_to(out)): file.read_bytes()
+        for file in sorted(out.rglob("*"))
+        if file.is_file() and not passed_over.intersection(file.parts)
+    }
+    timeless = [{k: v for k, v in row.items() if "second" not in k} for row in rows(out)]
+    return {**found, "valid/results.csv": json.dumps(timeless).encode()}
+
+
+def test_every_arm_is_trained_with_every_seed(whole: Path) -> None:
+    """Ordinary run folders with the arms' settings, on the same exams for the same seed."""
+    for name in RUNS:
+        run = whole / "runs" / name
+        assert (run / "scorecard.json").is_file()
+        settings = (run / "settings.yaml").read_text()
+        assert ("name: sgd" in settings) == name.startswith("sgd")
+        assert f"\nseed: {name[-1]}\n" in settings
+    splits = [(whole / "runs" / name / "split.csv").read_text() for name in RUNS]
+    assert splits[0] == splits[1] != splits[2] == splits[3]
+
+
+def test_results_have_one_row_per_run(whole: Path) -> None:
+    """AUCs as in the scorecards, epochs, exams and seconds."""
+    found = rows(whole)
+    assert [f"{row['arm']}/seed{row['seed']}" for row in found] == RUNS
+    for row, name in zip(found, RUNS, strict=True):
+        card = json.loads((whole / "runs" / name / "scorecard.json").read_text())
+        for finding, one in card["findings"].items():
+            assert float(row[f"auc_{finding}"]) == pytest.approx(one["auc"], abs=1e-6)
+        assert float(row["mean_auc"]) == pytest.approx(card["mean_auc"], abs=1e-6)
+        model = json.loads((whole / "runs" / name / "best" / "model.json").read_text())
+        assert int(row["best_epoch"]) == model["provenance"]["epoch"]
+        assert (row["epochs"], row["train_exams"]) == ("2", "8")
+        rate = 2 * 8 / float(row["seconds"])
+        assert float(row["exams_per_second"]) == pytest.approx(rate, rel=0.1, abs=0.01)
+
+
+def test_arms_are_compared(whole: Path) -> None:
+    """comparison.json, .txt and the plot: means over seeds, and differences to the baseline."""
+    found = json.loads((whole / "valid" / "comparison.json").read_text())
+    assert (found["baseline"], found["seeds"], found["n_exams"]) == ("base", [0, 1], 8)
+    assert list(found["counts"]) == ["abnormal", "acl", "meniscus"]
+    for arm in found["arms"]:
+        values = [float(row["mean_auc"]) for row in rows(whole) if row["arm"] == arm["name"]]
+        assert arm["aucs"]["mean"]["seeds"] == pytest.approx(values, abs=1e-6)
+        assert arm["aucs"]["mean"]["value"] == pytest.approx(np.mean(values), abs=1e-6)
+    assert {one["arm"] for one in found["differences"]} == {"sgd"}
+    table = (whole / "valid" / "comparison.txt").read_text()
+    assert "baseline base" in table
+    assert table in (whole / "log.txt").read_text()
+    assert (whole / "valid" / "arms.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.timeout(1200)  # a process that imports torch, on cores shared with other tests
+def test_killed_it_continues_and_ends_the_same(
+    plan: Path, data: Path, whole: Path, out: Path
+) -> None:
+    """SIGKILL in a training: finished runs are kept, that one is continued; the same results."""
+    run, words = out / "runs" / RUNS[1], ["experiment", str(plan), str(data), str(out)]
+    others = {name: times(out / "runs" / name) for name in RUNS if name != RUNS[1]}
+    for _ in range(3):  # once, unless the kill comes too late
+        shutil.rmtree(run)
+        process = subprocess.Popen(  # noqa: S603  # our own command
+            [sys.executable, "-m", "mrknee", *words], stdout=subprocess.DEVNULL
+        )
+        while not (run / "resume" / "last.ckpt").exists():
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if not (run / "scorecard.json").exists():
+            break
+    assert main(words) == 0
+    assert {name: times(out / "runs" / name) for name in others} == others
+    starts = json.loads((run / "environment.json").read_text())
+    assert [start["after"]["epochs"] for start in starts] in ([0, 1], [0, 2])
+    assert contents(out) == contents(whole)
+    assert all(float(row["seconds"]) > 0 for row in rows(out))
+
+
+def test_seeds_and_arms_can_be_added(out: Path, data: Path, tmp_path: Path) -> None:
+    """Only the new run is trained; one that left the plan is kept and not compared."""
+    before = times(out / "runs")
+    file = changed_plan(
+        tmp_path,
+        ("  sgd: {optimizer.name: sgd}\n", "  adam: {optimizer.name: adam}\n"),
+        ("seeds: [0, 1]", "seeds: [1]"),
+    )
+    found = run_experiment(file, data, out)
+    assert list(found.aucs) == ["base", "adam"]
+    after = times(out / "runs")
+    assert {name: after[name] for name in before} == before
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"adam"}
+    assert [row["arm"] for row in rows(out)] == ["base", "adam"]
+    recorded = json.loads((out / "plan.json").read_text())
+    assert list(recorded["arms"]) == ["base", "sgd", "adam"]
+    assert recorded["seeds"] == [0, 1]
+
+
+def refused(plan: Path, data: Path, out: Path, **options: Path | str) -> MrkneeError:
+    """The error, after which the folder is as it was."""
+    before = times(out)
+    with pytest.raises(MrkneeError) as raised:
+        run_experiment(plan, data, out, **options)  # type: ignore[arg-type]
+    assert times(out) == before
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected", "found"),
+    [
+        ("optimizer.name: sgd", "optimizer.name: adam", "optimizer.name=sgd", "=adam"),
+        ("sgd: {", "sgd: {epochs: 3, ", "epochs=2", "epochs=3"),
+    ],
+)
+def test_a_changed_arm_is_refused_by_name(
+    old: str, new: str, expected: str, found: str, out: Path, data: Path, tmp_path: Path
+) -> None:
+    """Its finished runs have other settings: which arm, which setting, and nothing is changed."""
+    error = refused(changed_plan(tmp_path, (old, new)), data, out)
+    assert isinstance(error, SettingsError)
+    assert error.code == "other-settings"
+    assert "the arm sgd" in str(error)
+    assert expected in str(error.expected)
+    assert found in str(error.found)
+
+
+def test_settings_without_effect_may_change(out: Path, data: Path, tmp_path: Path) -> None:
+    """More processes that read exams, or other log lines, leave the finished runs as they are."""
+    before = times(out / "runs")
+    file = changed_plan(tmp_path, ("  loggers: none", "  loggers: none\n  log_train: 5"))
+    run_experiment(file, data, out)
+    assert times(out / "runs") == before
+
+
+def test_other_data_and_folders_are_refused(
+    plan: Path, out: Path, data: Path, tmp_path: Path
+) -> None:
+    """Other pixels, a split that isn't there, and a folder that contains something else."""
+    other = Path(shutil.copytree(data, tmp_path / "data"))
+    file = other / "train" / "axial" / "0003.npy"
+    np.save(file, np.load(file) // 2)
+    error = refused(plan, other, out)
+    assert isinstance(error, DataError)
+    assert error.code == "other-exams"
+    assert "train/0003 (axial)" in str(error.found)
+    assert isinstance(refused(plan, data, out, split="test"), DataError)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    assert isinstance(refused(plan, data, mine), OutputError)
+
+
+def test_other_exams_are_predicted(plan: Path, out: Path, data: Path, tmp_path: Path) -> None:
+    """`--test-data`: nothing is trained, results have a folder of their own, and are kept."""
+    test = toy(tmp_path / "far" / "test", 4, 10, seed=3)
+    before = times(out / "runs")
+    words = ["experiment", str(plan), str(data), str(out), "--test-data", str(test)]
+    assert main(words) == 0
+    assert times(out / "runs") == before
+    folder = out / "test-valid"
+    first = times(folder / "predictions")
+    assert list(first) == sorted(f"{name}.csv" for name in RUNS)
+    assert len(Predictions.read(folder / "predictions" / f"{RUNS[0]}.csv")) == 10
+    assert json.loads((folder / "comparison.json").read_text())["split"] == "test-valid"
+    assert main(words) == 0
+    assert times(folder / "predictions") == first
+    file = test / "valid" / "axial" / "0004.npy"
+    np.save(file, np.load(file) // 2)
+    with pytest.raises(DataError, match="another data set"):
+        run_experiment(plan, data, out, test_data=test)
+
+
+def test_a_failed_training_does_not_stop_the_others(out: Path, data: Path, tmp_path: Path) -> None:
+    """The complete arms are compared, and the error is raised at the end, with the run's name."""
+    file = changed_plan(
+        tmp_path,
+        ("arms:\n", "arms:\n  lost: {weights: none.pth}\n"),
+        ("seeds: [0, 1]", "seeds: [0]"),
+    )
+    with pytest.raises(MrkneeError, match="lost/seed0: ") as raised:
+        run_experiment(file, data, out)
+    assert "none.pth" in str(raised.value)
+    assert [row["arm"] for row in rows(out)] == ["base", "sgd"]
+    table = (out / "valid" / "comparison.txt").read_text()
+    assert "note: left out, because a training failed: lost" in table
+
+
+def test_folds_of_a_cross_validation(data: Path, tmp_path: Path) -> None:
+    """Several data sets: one run per arm, seed and fold, and AUCs averaged over the folds."""
+    other = toy(tmp_path / "more", seed=5)
+    file = changed_plan(
+        tmp_path,
+        ("  sgd: {optimizer.name: sgd}\n", ""),
+        ("[0, 1]", "[0]"),
+        ("epochs: 2", "epochs: 1"),
+    )
+    out = tmp_path / "out"
+    assert main(["experiment", str(file), f"{data},{other}", str(out)]) == 0
+    found = rows(out)
+    assert [(row["fold"], row["seed"]) for row in found] == [("0", "0"), ("1", "0")]
+    assert (out / "runs" / "base" / "more" / "seed0" / "scorecard.json").is_file()
+    content = json.loads((out / "valid" / "comparison.json").read_text())
+    assert content["n_exams"] == 16
+    mean = content["arms"][0]["aucs"]["acl"]["value"]
+    assert mean == pytest.approx(np.mean([float(row["auc_acl"]) for row in found]), abs=1e-6)
+    assert "2 folds" in content["notes"][0]
+    error = refused(file, data, out)
+    assert isinstance(error, SettingsError)
+    assert error.code == "other-settings"

@@ -1,0 +1,119 @@
+"""Plans of experiments: what they may say, and one error per fault, with what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mrknee.errors import SettingsError
+from mrknee.experiment_plan import Plan, arm_recipe, arm_recipes, read_plan
+
+GOOD = """\
+recipe: demo
+settings: {epochs: 2}
+arms:
+  plain:
+  sgd: {optimizer.name: sgd}
+seeds: [0, 5]
+baseline: plain
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    """The file of a plan."""
+    file = folder / "plan.yaml"
+    file.write_text(text)
+    return file
+
+
+def fault_of(file: Path) -> SettingsError:
+    """The error of a plan or of its arms."""
+    with pytest.raises(SettingsError) as raised:
+        arm_recipes(read_plan(file), file)
+    return raised.value
+
+
+def test_arms_change_the_recipe(tmp_path: Path) -> None:
+    """An arm has the recipe's settings, changed by those of all arms, then by its own."""
+    file = written(tmp_path, GOOD)
+    plan = read_plan(file)
+    assert plan == Plan(
+        recipe="demo",
+        settings={"epochs": 2},
+        arms={"plain": {}, "sgd": {"optimizer.name": "sgd"}},
+        seeds=[0, 5],
+        baseline="plain",
+    )
+    recipes = arm_recipes(plan, file)
+    assert [recipe.epochs for recipe in recipes.values()] == [2, 2]
+    assert [recipe.optimizer.name for recipe in recipes.values()] == ["adamw", "sgd"]
+    assert recipes["sgd"].optimizer.weight_decay == 0.05, "the demo's, not the default"
+
+
+def test_nested_settings_are_the_dotted_ones(tmp_path: Path) -> None:
+    """`optimizer: {name: sgd}` changes one setting of the section and keeps the others."""
+    file = written(tmp_path, GOOD.replace("{optimizer.name: sgd}", "{optimizer: {name: sgd}}"))
+    plan = read_plan(file)
+    assert plan.arms["sgd"] == {"optimizer.name": "sgd"}
+    assert arm_recipes(plan, file)["sgd"].optimizer.weight_decay == 0.05
+
+
+def test_recipe_files_are_relative_to_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the working directory is; an arm may name another recipe than the others."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans" / "mine.yaml").write_text("epochs: 7\nweights: none\n")
+    text = GOOD.replace("settings: {epochs: 2}\n", "").replace("plain:\n", "plain: {}\n")
+    file = written(tmp_path / "plans", text.replace("{optimizer.name: sgd}", "{recipe: mine.yaml}"))
+    plan = read_plan(file)
+    recipes = arm_recipes(plan, file)
+    assert [recipe.epochs for recipe in recipes.values()] == [6, 7]
+    assert arm_recipe(plan, file, "sgd") == (str(tmp_path / "plans" / "mine.yaml"), {})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("arms:", "armz:", ["there is no setting armz", "did you mean arms?"]),
+        ("baseline: plain\n", "", ["a plan lacks baseline"]),
+        ("baseline: plain", "baseline: Plain", ["baseline", "did you mean plain?"]),
+        ("seeds: [0, 5]", "seeds: [0, 0]", ["seeds", "once", "found: 0"]),
+        ("seeds: [0, 5]", "seeds: [-1]", ["seeds", "from 0 to 4,294,967,295", "found: -1"]),
+        ("seeds: [0, 5]", "seeds: 3", ["seeds", "a list of seeds", "found: 3"]),
+        ("seeds: [0, 5]", "seeds: [true]", ["seeds", "found: True"]),
+        ("plain:\n", "a/b:\n", ["an arm's name becomes a folder's", "'a/b'"]),
+        ("plain:\n", "SGD:\n", ["differ in more than upper and lower case", "SGD and sgd"]),
+        ("plain:\n", "plain: 5\n", ["arms.plain", "found: 5"]),
+        ("optimizer.name: sgd", "optimizr.name: sgd", ["arm sgd: ", "did you mean optimizer.name"]),
+        ("optimizer.name: sgd", "epochs: many", ["arm sgd: ", "a whole number", "'many'"]),
+        ("optimizer.name: sgd", "recipe: x.yaml", ["arm sgd: there is no recipe", "x.yaml"]),
+        ("optimizer.name: sgd", "seed: 3", ["arms.sgd", "list the seeds of all arms under seeds"]),
+        (
+            "{optimizer.name: sgd}",
+            "{optimizer: {name: sgd}, optimizer.name: adam}",
+            ["arms.sgd", "optimizer.name, dotted and nested"],
+        ),
+        ("{optimizer.name: sgd}", "{}", ["two arms have the same settings", "plain and sgd"]),
+        ("settings: {epochs: 2}", "settings: 2", ["settings", "found: 2"]),
+        ("recipe: demo", "recipe: 3", ["the setting recipe can't be used", "in quotes"]),
+        (GOOD, "", ["the plan is empty", "seeds: [0, 1, 2]"]),
+        (GOOD, "[1, 2]", ["the plan can't be read"]),
+        (GOOD, "arms: {a: {}}\narms: {b: {}}", ["the plan can't be read", "comes twice"]),
+    ],
+)
+def test_a_fault_is_one_error(old: str, new: str, parts: list[str], tmp_path: Path) -> None:
+    """It names the file, what is wrong with which arm, and what was probably meant."""
+    assert old in GOOD
+    file = written(tmp_path, GOOD.replace(old, new))
+    text = str(fault_of(file))
+    assert f"file: {file}" in text
+    for part in parts:
+        assert part in text
+
+
+def test_a_missing_plan_is_reported(tmp_path: Path) -> None:
+    """A plan that doesn't exist is a missing plan, not a missing recipe."""
+    assert "the plan is missing" in str(fault_of(tmp_path / "none.yaml"))
