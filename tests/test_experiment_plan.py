@@ -101,7 +101,7 @@ def test_recipe_files_are_relative_to_the_plan(
         ("recipe: demo", "recipe: 3", ["the setting recipe can't be used", "in quotes"]),
         (GOOD, "", ["the plan is empty", "seeds: [0, 1, 2]"]),
         (GOOD, "[1, 2]", ["the plan can't be read"]),
-        (GOOD, "arms: {a: {}}\narms: {b: {}}", ["the plan can't be read", "comes twice"]),
+        (GOOD, "arms: {a: {}}\narms: {b: {}}", ["the plan can't be read", "is repeated"]),
     ],
 )
 def test_a_fault_is_one_error(old: str, new: str, parts: list[str], tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def _in_call(name: str, call: ast.Call, file: str) -> Iterator[str]:
             "torch": given.get("weights_only") == "True",
             "np": given.get("allow_pickle") == "False",
             "json": function == "loads" and file == ALONE["json"],
-            "yaml": given.get("Loader") == "_Plain" and file == ALONE["yaml"],
+            "yaml": given.get("Loader") == "_YamlLoader" and file == ALONE["yaml"],
             "safetensors.torch": True,
             "onnx": True,  # protobuf
         }

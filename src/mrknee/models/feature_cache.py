@@ -88,7 +88,7 @@ class FeatureCache:
         file = self.folder / name[:2] / f"{name}.npz"
         if file.is_file():
             try:
-                with file.open("rb") as opened, np.load(opened) as arrays:
+                with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                     return [torch.from_numpy(arrays[key]) for key in arrays.files]
             except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # damaged
                 pass
