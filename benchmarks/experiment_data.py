@@ -32,7 +32,7 @@ from sklearn.model_selection import GroupKFold
 
 from mrknee.exams import MRNET_SERIES, Series, SeriesList, write_labels, write_series, write_stack
 from mrknee.exams.groups import COLUMNS, GROUPS_FILE
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 from mrknee.sources.phantom.cohort import write_cohort
 
 TRAIN, VALID, TEST = 1130, 400, 1000
@@ -70,7 +70,7 @@ def write_hippocampus(npz: Path, out: Path, *, seed: int) -> None:
         in_train[train] = True
         hippocampus.write_division(volumes, in_train, fold)
         exams = json.loads((fold / "source.json").read_text())["exams"]
-        with whole_file(fold / GROUPS_FILE) as beside, beside.open("w", newline="") as file:
+        with atomic_write(fold / GROUPS_FILE) as beside, beside.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows((i, f"patient{one['patient']}") for i, one in exams.items())

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.files import LOCK, owned_folder, remove_incomplete, whole_file, whole_files
+from mrknee.files import LOCK, atomic_write, atomic_writes, owned_folder, remove_incomplete
 
 
 def test_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     """Folders are created, and only the finished file exists."""
     path = tmp_path / "new" / "a.txt"
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("done")
         assert not path.exists()
     assert path.read_text() == "done"
@@ -30,7 +30,7 @@ def test_failure_keeps_the_old_file(tmp_path: Path) -> None:
     path.write_text("before")
 
     def fail_halfway() -> None:
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError
 
@@ -58,7 +58,7 @@ def test_contents_are_flushed_before_the_name(
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "replace", replaced)
-    with whole_file(tmp_path / "new" / "a.txt") as temporary:
+    with atomic_write(tmp_path / "new" / "a.txt") as temporary:
         temporary.write_text("done")
     assert done == [f"folder {tmp_path.name}", "content", "rename", "folder new"]
 
@@ -69,7 +69,7 @@ def test_several_files_are_replaced_when_all_are_written(tmp_path: Path) -> None
     a.write_text("before")
 
     def fail_at_the_second() -> None:
-        with whole_files(a, b) as (first, _):
+        with atomic_writes(a, b) as (first, _):
             first.write_text("new")
             raise OSError(28, "No space left on device")
 
@@ -78,7 +78,7 @@ def test_several_files_are_replaced_when_all_are_written(tmp_path: Path) -> None
     assert caught.value.filename == str(a)
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
     assert a.read_text() == "before"
-    with whole_files(a, b) as (first, second):
+    with atomic_writes(a, b) as (first, second):
         first.write_text("1")
         second.write_text("2")
     assert (a.read_text(), b.read_text()) == ("1", "2")
@@ -90,7 +90,7 @@ def test_target_of_a_link_is_replaced(tmp_path: Path) -> None:
     target, link = tmp_path / "far" / "a.txt", tmp_path / "a.txt"
     target.write_text("before")
     link.symlink_to("far/a.txt")
-    with whole_file(link) as temporary:
+    with atomic_write(link) as temporary:
         assert temporary.parent == target.parent.resolve()
         temporary.write_text("after")
     assert link.is_symlink()
@@ -114,7 +114,7 @@ def test_only_regular_files_are_replaced(kind: str, tmp_path: Path) -> None:
         path.symlink_to("nowhere" if kind == "dangling" else "out")
     before = path.lstat()
     with pytest.raises(MrkneeError, match="the output can't be written") as caught:
-        whole_file(path).__enter__()
+        atomic_write(path).__enter__()
     assert caught.value.file == str(path)
     assert path.lstat().st_ino == before.st_ino
     assert path.lstat().st_mode == before.st_mode
@@ -122,7 +122,10 @@ def test_only_regular_files_are_replaced(kind: str, tmp_path: Path) -> None:
 
 def test_errors_name_the_requested_file(tmp_path: Path) -> None:
     """An error of the system names the requested file."""
-    with pytest.raises(OSError, match="No such file") as caught, whole_file(tmp_path / "a") as one:
+    with (
+        pytest.raises(OSError, match="No such file") as caught,
+        atomic_write(tmp_path / "a") as one,
+    ):
         one.read_bytes()
     assert caught.value.filename == str(tmp_path / "a")
 
@@ -130,10 +133,10 @@ def test_errors_name_the_requested_file(tmp_path: Path) -> None:
 def test_long_names_can_be_written(tmp_path: Path) -> None:
     """The temporary name is not longer than the system allows."""
     path = tmp_path / ("a" * 255)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("done")
     assert path.read_text() == "done"
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.with_name(temporary.name).write_text("half")
         remove_incomplete(tmp_path)
         assert not temporary.exists()

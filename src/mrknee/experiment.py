@@ -29,7 +29,7 @@ from typing import Any
 from mrknee.errors import MrkneeError, SettingsError
 from mrknee.experiment_plan import Plan, arm_recipe, arm_recipes, read_plan
 from mrknee.experiment_results import TIMES, Predicted, Results, Trained, read_times
-from mrknee.files import owned_folder, remove_incomplete, whole_file
+from mrknee.files import atomic_write, owned_folder, remove_incomplete
 from mrknee.metrics.arms import ArmComparison
 from mrknee.outputs import check_output_folder
 from mrknee.run_folder import RunFolder
@@ -162,7 +162,7 @@ def _claim(out: Path, plan: Plan, recipes: Mapping[str, Recipe], folds: Sequence
     }
     texts[file] = json.dumps(content, indent=2) + "\n"
     for path, text in texts.items():
-        with whole_file(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text(text, encoding="utf-8")
 
 
@@ -250,5 +250,5 @@ def _timed(out: Path, run: Trained) -> Iterator[None]:
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    with whole_file(file) as beside:
+    with atomic_write(file) as beside:
         beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ import numpy as np
 from mrknee.errors import DataError, MrkneeError, PlatformError
 from mrknee.exams import Dataset, open_dataset
 from mrknee.experiment_plan import Plan
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 from mrknee.inference.model import load_model
 from mrknee.metrics.arms import ArmComparison, compare_arms, read_fold
 from mrknee.metrics.discrimination import auc
@@ -167,7 +167,7 @@ class Results:
     def write_table(self) -> dict[Trained, Predictions]:
         """Writes `results.csv`, one row per finished run; returns the runs' predictions."""
         tables = {run: self._predictions(run) for run in self.runs if run.finished}
-        with whole_file(self.folder / "results.csv") as beside:
+        with atomic_write(self.folder / "results.csv") as beside:
             beside.write_text(self._csv(tables), encoding="utf-8")
         return tables
 
@@ -178,7 +178,7 @@ class Results:
             record = record_data(Parts(exams, range(len(exams)), exams, (), None))
             place = self.folder / "data" / str(fold)
             text = data_json(place, record)
-            with whole_file(RunFolder(place).data) as beside:
+            with atomic_write(RunFolder(place).data) as beside:
                 beside.write_text(text, encoding="utf-8")
 
     def _predictions(self, run: Trained) -> Predictions:
@@ -235,7 +235,7 @@ class Results:
             ("comparison.json", found.to_json()),
             ("comparison.txt", found.table()),
         ):
-            with whole_file(self.folder / name) as beside:
+            with atomic_write(self.folder / name) as beside:
                 beside.write_text(text, encoding="utf-8")
             wrote.append(name)
         try:
@@ -263,7 +263,7 @@ def write_svg(found: ArmComparison, file: Path) -> None:
     figure = found.plot()
     from matplotlib import pyplot, rc_context
 
-    with whole_file(file) as beside, rc_context({"svg.hashsalt": "mrknee"}):
+    with atomic_write(file) as beside, rc_context({"svg.hashsalt": "mrknee"}):
         figure.savefig(beside, format="svg", metadata={"Date": None})
     pyplot.close(figure)
 

@@ -24,7 +24,7 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 LOCK = ".mrknee-lock"
 """The lock file in an output folder; it is removed when its owner ends."""
 
-_TEMPORARY_NAME = re.compile(r"\..+\.\d+")  # of `whole_file`
+_TEMPORARY_NAME = re.compile(r"\..+\.\d+")  # of `atomic_write`
 _MAX_NAME = 200  # characters of a name that are kept, so that temporary names aren't too long
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 _locks: set[int] = set()  # descriptors of the locks of this process
@@ -36,7 +36,7 @@ def list_folder(folder: Path) -> list[Path]:
 
 
 def remove_incomplete(folder: Path) -> None:
-    """Removes temporary files of a killed `whole_file`; the caller must own the folder."""
+    """Removes temporary files of a killed `atomic_write`; the caller must own the folder."""
     for file in folder.glob(".*"):
         if _TEMPORARY_NAME.fullmatch(file.name):
             file.unlink()
@@ -46,7 +46,7 @@ def remove_incomplete(folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Writes a file atomically: yields a temporary path that replaces `path` on success.
 
     Readers of `path` see the old or the new file, never a part; after an error, the old file is
@@ -63,13 +63,13 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         OutputError: `path` is something other than a regular file.
         OSError: an error of the system, with `path` as its file name.
     """
-    with whole_files(path, durable=durable) as (temporary,):
+    with atomic_writes(path, durable=durable) as (temporary,):
         yield temporary
 
 
 @contextmanager
-def whole_files(*paths: Path, durable: bool = True) -> Iterator[list[Path]]:
-    """Writes several files as `whole_file` does; none is replaced until all are written.
+def atomic_writes(*paths: Path, durable: bool = True) -> Iterator[list[Path]]:
+    """Writes several files as `atomic_write` does; none is replaced until all are written.
 
     They are replaced in the given order.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrknee.files import remove_incomplete, whole_file
+from mrknee.files import atomic_write, remove_incomplete
 from tests.hostile import studies
 from tests.sources.clinical.hospital import enhanced, write
 
@@ -95,7 +95,7 @@ def test_a_killed_import_is_completed(tmp_path: Path) -> None:
 
 def test_only_what_a_kill_left_is_cleared(tmp_path: Path) -> None:
     """Files that nobody half wrote stay, whatever they are called."""
-    with whole_file(tmp_path / "a.npy") as beside:
+    with atomic_write(tmp_path / "a.npy") as beside:
         beside.write_bytes(b"a")
         name = beside.name
     (tmp_path / name).write_bytes(b"half")

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pytest
 
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
 from tests.training.test_resumption import _save_time, _train, assert_same_run
@@ -106,9 +106,9 @@ def test_a_file_that_was_written_is_on_the_disk(
     content = b"whole" * 40_000
     with mounted(tmp_path / "disk", tmp_path / "mounted", options) as disk:
         for number in (*range(8), *range(4)):
-            with whole_file(disk / str(number), durable=durable) as beside:
+            with atomic_write(disk / str(number), durable=durable) as beside:
                 beside.write_bytes(content)
-        with whole_file(disk / "last") as beside:
+        with atomic_write(disk / "last") as beside:
             beside.write_bytes(content)
         copy_disk(tmp_path / "disk", tmp_path / "copy")
     with mounted(tmp_path / "copy", tmp_path / "again", options) as found:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from mrknee.errors import DataError
 from mrknee.exams.declaration import read_declaration
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 
 RESERVED_NAMES = ("exam", "mean")
 """Names that a finding can't have: in tables of predictions, `exam` is the column of ids and `mean`
@@ -159,7 +159,7 @@ def write_findings(root: str | Path, titles: Mapping[str, str]) -> Path:
     """
     file = Path(root) / FINDINGS_FILE
     Findings(titles)
-    with whole_file(file) as beside, beside.open("w", newline="", encoding="utf-8") as opened:
+    with atomic_write(file) as beside, beside.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(titles.items())

@@ -19,7 +19,7 @@ from mrknee.errors import DataError
 from mrknee.exams.findings import Findings
 from mrknee.exams.ids import how_ids_differ
 from mrknee.exams.listing import same_text
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 from mrknee.untrusted import read_text
 
 CUT = 0.5
@@ -229,7 +229,7 @@ def write_labels(root: str | Path, split: str, finding: str, labels: Mapping[str
     """
     (name,) = Findings([finding])
     path = Path(root) / f"{split}-{name}.csv"
-    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(
             (exam_id, "" if np.isnan(label) else f"{label:.9g}")
             for exam_id, label in labels.items()

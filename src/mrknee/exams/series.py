@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from mrknee.errors import DataError
 from mrknee.exams.declaration import read_declaration
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 
 Weighting = Literal["T1", "PD", "T2", "GRE"]
 """The contrast of a series: T1-, proton-density- or T2-weighted, or a gradient echo."""
@@ -399,7 +399,7 @@ def write_series(folder: str | Path, series: SeriesList) -> Path:
     """Writes `series.csv` into a data set's folder atomically; returns the file."""
     file = Path(folder) / SERIES_FILE
     fat = {None: "", True: "1", False: "0"}
-    with whole_file(file) as beside, beside.open("w", newline="", encoding="utf-8") as opened:
+    with atomic_write(file) as beside, beside.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(

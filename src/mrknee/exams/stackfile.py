@@ -15,7 +15,7 @@ from mrknee.exams.axes import AXES, Axes, Shape, ordered_stack
 from mrknee.exams.exam import Stack
 from mrknee.exams.greyscale import finite_to_bytes
 from mrknee.exams.series import MRNET_SERIES, SeriesList, by_series
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 from mrknee.untrusted import require_regular_file
 
 MAX_SLICES, MAX_SIDE, MAX_PIXELS = 2048, 4096, 2**28
@@ -238,7 +238,7 @@ def write_stack(
         exam_id: the file name without suffix.
         stack: uint8 (slices, rows, cols).
         among: the series that the data set declares.
-        durable: whether to flush the file to disk; see `whole_file`.
+        durable: whether to flush the file to disk; see `atomic_write`.
 
     Returns:
         The written file.
@@ -250,6 +250,6 @@ def write_stack(
     path = Path(folder) / known / f"{exam_id}.npy"
     content = io.BytesIO()  # np.save to a file doesn't report a full disk
     np.save(content, np.ascontiguousarray(stack), allow_pickle=False)
-    with whole_file(path, durable=durable) as beside:
+    with atomic_write(path, durable=durable) as beside:
         beside.write_bytes(content.getbuffer())
     return path

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float32, Float64
 
 from mrknee.errors import DataError, ModelError, MrkneeError
 from mrknee.exams import MRNET_SERIES, Remark, SeriesList, Stack
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 from mrknee.transforms.settings import Axis, PreparationSettings
 
 TOLERANCE = 1e-4
@@ -324,10 +324,10 @@ class Explanation:
             arrays[f"native_{name}"] = native
             arrays[f"heat_{name}"] = np.stack([self.heat(name, f) for f in self.findings])
             arrays[f"slices_{name}"] = self.slice_scores(name)
-        with whole_file(folder / "explanation.npz") as beside, beside.open("wb") as file:
+        with atomic_write(folder / "explanation.npz") as beside, beside.open("wb") as file:
             np.savez_compressed(file, **arrays)
         text = json.dumps(self.description(), indent=2, allow_nan=False) + "\n"
-        with whole_file(folder / "explanation.json") as beside:
+        with atomic_write(folder / "explanation.json") as beside:
             beside.write_text(text, encoding="utf-8")
 
     def description(self) -> dict[str, Any]:

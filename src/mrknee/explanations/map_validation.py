@@ -28,7 +28,7 @@ from mrknee.explanations.localisation import (
     mean_interval,
     summarise,
 )
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 from mrknee.metrics.json_values import to_json_values
 from mrknee.progress import track
 from mrknee.tables import table_lines
@@ -116,7 +116,7 @@ class MapValidation:
 
     def write(self, path: str | Path) -> None:
         """Writes the JSON file atomically."""
-        with whole_file(Path(path)) as beside:
+        with atomic_write(Path(path)) as beside:
             beside.write_text(self.to_json(), encoding="utf-8")
 
     def table(self) -> str:

@@ -34,7 +34,7 @@ from mrknee.export.quantisation import (
     quantise,
     quiet_logging,
 )
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 from mrknee.inference.model import with_warnings
 from mrknee.inference.onnx_file import FORMAT, METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
@@ -144,7 +144,7 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
     trained.network.to("cpu")
     graph = trace(trained)
     facts = _facts(trained)
-    with whole_file(out) as beside:
+    with atomic_write(out) as beside:
         beside.write_bytes(_finished(graph, facts))
         float32 = OnnxModel(beside)
         parity = prove(trained, float32)

@@ -22,7 +22,7 @@ from mrknee.exams import Findings, Remark, label_files, read_labels
 from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import folder_meant, same_text, what_is_there
 from mrknee.extras import data_frame
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 from mrknee.metrics.formatting import format_exams
 from mrknee.untrusted import read_text
 
@@ -113,7 +113,7 @@ class Predictions:
         for exam_id in self.ids:
             refuse_id(exam_id)
         with (
-            whole_file(path) as temporary,
+            atomic_write(path) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
@@ -318,7 +318,7 @@ def write_remarks(path: Path, remarks: Mapping[str, Sequence[Remark]]) -> Path |
     if not remarks:
         _remove_remarks(file)
         return None
-    with whole_file(file) as new, new.open("w", newline="", encoding="utf-8") as table:
+    with atomic_write(file) as new, new.open("w", newline="", encoding="utf-8") as table:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(REMARKS)
         for exam_id, rows in remarks.items():

@@ -21,7 +21,7 @@ from torch import nn
 
 from mrknee.errors import ModelError, MrkneeError
 from mrknee.exams import SeriesList
-from mrknee.files import whole_files
+from mrknee.files import atomic_writes
 from mrknee.models.description import (
     ANY,
     SERIES,
@@ -125,7 +125,7 @@ def save_checkpoint(
     check_model(description, _PARTS, folder / MODEL_FILE)
     description["digest"] = digest_of(description)
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-    with whole_files(folder / WEIGHTS_FILE, folder / MODEL_FILE) as (beside, model):
+    with atomic_writes(folder / WEIGHTS_FILE, folder / MODEL_FILE) as (beside, model):
         beside.write_bytes(weights)
         model.write_text(text, encoding="utf-8")
 

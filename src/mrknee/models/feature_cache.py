@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mrknee.errors import SettingsError
-from mrknee.files import whole_file
+from mrknee.files import atomic_write
 from mrknee.models.network import SLICES_AT_ONCE, Network
 from mrknee.transforms.batches import Batch
 from mrknee.transforms.preparation import Preparation
@@ -93,7 +93,7 @@ class FeatureCache:
             except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # damaged
                 pass
         maps = self._compute(series, slices)
-        with whole_file(file, durable=False) as beside, beside.open("wb") as written:
+        with atomic_write(file, durable=False) as beside, beside.open("wb") as written:
             np.savez(written, *(one.numpy() for one in maps))
         return maps
 

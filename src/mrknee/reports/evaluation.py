@@ -14,7 +14,7 @@ from jaxtyping import Float
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import Dataset, label_files, read_findings, split_of
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
-from mrknee.files import owned_folder, whole_file
+from mrknee.files import atomic_write, owned_folder
 from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
 from mrknee.metrics.comparison import compare_tables
 from mrknee.metrics.operating_point import OperatingPoint
@@ -63,7 +63,7 @@ class Evaluation(Scorecard):
         """
         path = Path(path)
         check_output_file(path)
-        with whole_file(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text(render(self.contents), encoding="utf-8")
 
     def plot(self) -> np.ndarray:
@@ -153,7 +153,7 @@ def evaluate(
         pages = {"report.html": render(card.contents), **make_cards(card.contents, out)}
         card.write(out / "scorecard.json")
         for name, text in pages.items():
-            with whole_file(out / name) as beside:
+            with atomic_write(out / name) as beside:
                 beside.write_text(text, encoding="utf-8")
     return card
 

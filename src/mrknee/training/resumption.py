@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 import torch
 
 from mrknee.errors import ModelError
-from mrknee.files import remove_incomplete, sync, whole_file
+from mrknee.files import atomic_write, remove_incomplete, sync
 from mrknee.run_folder import RunFolder, metrics_text
 
 _WRITTEN_FOLDERS = ("best", "last", "resume", "epochs/*")
@@ -104,7 +104,7 @@ def roll_back(out: Path, progress: RunProgress, state: Path | None = None) -> No
 
 def write_metrics(out: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes metrics.csv: one line per epoch."""
-    with whole_file(RunFolder(out).metrics) as temporary:
+    with atomic_write(RunFolder(out).metrics) as temporary:
         temporary.write_text(metrics_text(rows))
 
 
@@ -117,7 +117,7 @@ def save_state(out: Path, progress: RunProgress, loop: Mapping[str, Any]) -> Non
         loop: state of the training loop: tensors and plain values.
     """
     path = RunFolder(out).state
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         with temporary.open("wb") as opened:
             file = _ErrorKeepingFile(opened)
             try:

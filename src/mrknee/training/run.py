@@ -34,7 +34,7 @@ from torch import Tensor
 
 from mrknee.errors import SettingsError, legible
 from mrknee.exams.listing import unread_text
-from mrknee.files import owned_folder, resolve_output, sync, whole_file
+from mrknee.files import atomic_write, owned_folder, resolve_output, sync
 from mrknee.metrics.scorecard import Scorecard
 from mrknee.models.feature_cache import refuse_trained_encoders
 from mrknee.models.network import Network
@@ -286,7 +286,7 @@ def _prepare_folder(
         folder.settings: recipe.to_yaml(),
     }
     for file, text in texts.items():
-        with whole_file(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_text(text)
 
 

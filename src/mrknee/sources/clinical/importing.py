@@ -28,7 +28,7 @@ from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
 from mrknee.exams import MRNET_SERIES, SeriesList, write_series, write_stack
 from mrknee.exams.listing import declared_series
 from mrknee.exams.stackfile import is_whole_stack
-from mrknee.files import list_folder, owned_folder, remove_incomplete, whole_file
+from mrknee.files import atomic_write, list_folder, owned_folder, remove_incomplete
 from mrknee.progress import Progress
 from mrknee.sources.clinical.completeness import missing_parts
 from mrknee.sources.clinical.digest import content_digest
@@ -444,7 +444,7 @@ def _write_map(file: Path, ids: Mapping[str, Study], scan: Scan) -> None:
     """Writes the identifiers per exam id and the files left out, readable by the owner only."""
     content = {exam_id: _identifiers(study) for exam_id, study in ids.items()}
     content["left out"] = {str(name): reason for name, reason in scan.left_out if name.name}
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         opener = partial(os.open, mode=0o600)
         with open(  # owner-only mode; file names that aren't UTF-8 are kept as JSON escapes
             temporary, "w", opener=opener, encoding="utf-8", errors="backslashreplace"
@@ -471,7 +471,7 @@ def _write_record(out: Path, content: Mapping[str, Any]) -> None:
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
