@@ -80,9 +80,9 @@ def _labels() -> Iterator[Case]:
 def _predictions() -> Iterator[Case]:
     head = "exam,acl\n"
     texts = {
-        "empty": ("", "another header"),
-        "no header": ("0000,0.5\n", "another header"),
-        "no finding": ("exam\n0000\n", "another header"),
+        "empty": ("", "the wrong header"),
+        "no header": ("0000,0.5\n", "the wrong header"),
+        "no finding": ("exam\n0000\n", "the wrong header"),
         "a finding twice": ("exam,acl,acl\n0000,0,1\n", "named twice"),
         "a finding that is a path": ("exam,../../acl\n0000,1\n", "name can't be used"),
         "a finding of two words": ("exam,acl tear\n0000,1\n", "name can't be used"),
@@ -104,12 +104,12 @@ def _predictions() -> Iterator[Case]:
         "hexadecimal": (head + "0000,0x1p-2\n", "can't be used"),
         "decimal comma": (head + '0000,"0,5"\n', "can't be used"),
         "nothing": (head + "0000,\n", "can't be used"),
-        "an open quote": (head + '"0000,0.5\n', "not a CSV"),
-        "a field of 200,000": (head + "0000," + "0" * 200_000 + "\n", "not a CSV"),
+        "an open quote": (head + '"0000,0.5\n', "not valid CSV"),
+        "a field of 200,000": (head + "0000," + "0" * 200_000 + "\n", "not valid CSV"),
         "a digit repeated 100,000 times": (head + "0000," + "9" * 100_000 + "\n", "can't be used"),
         "NUL": (head + "0000,0\0\n", "can't be used"),
         "mixed line ends": ("exam,acl\r0000,1\r\n0001,2\n", "can't be used"),
-        "a command for the terminal": ("\x1b[2J\x1b[31mexam,acl\n0000,1\n", "another header"),
+        "a command for the terminal": ("\x1b[2J\x1b[31mexam,acl\n0000,1\n", "the wrong header"),
         "200,000 exams, the last twice": (
             head + "".join(f"{i},.5\n" for i in range(200_000)) + "199999,.5\n",
             "can't be used",
@@ -141,7 +141,7 @@ def _parts() -> Iterator[Case]:
     yield Case("parts", "empty", content(""), "split of the run can't be read")
     yield Case(
         "parts",
-        "another header",
+        "the wrong header",
         content("id,part\n0000,train\n"),
         "split of the run can't be read",
     )

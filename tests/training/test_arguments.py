@@ -150,7 +150,7 @@ def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture
         assert f"{section}: " in printed
     assert "a whole number from 1 to 4,096; default: 4" in printed
     assert "default: test_resnet" in printed
-    assert "{max,mean,attention}" in printed
+    assert "{max,mean,attention,evidence,evidence_logsumexp,finding_attention}" in printed
     assert printed.startswith(
         "usage: mrknee train [-h] --out OUT [--recipe RECIPE] [--resume] data ["
     )
