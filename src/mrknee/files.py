@@ -10,7 +10,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mrknee.errors import OutputError
@@ -91,7 +91,8 @@ def atomic_writes(*paths: Path, durable: bool = True) -> Iterator[list[Path]]:
                 _sync_folder(folder)
     except BaseException as error:
         for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
         if isinstance(error, OSError) and error.errno is not None:
             _name_requested_file(error, temporaries, paths)
         raise

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import cast
 
 import pytest
@@ -150,3 +152,19 @@ def test_plain_first_layers_accept_grey_images() -> None:
     repeats = {n: build_encoder(n).repeats for n in ("alexnet", "test_resnet", "test_vit")}
     assert not any(repeats.values())
     assert build_encoder("tf_efficientnet_lite0").repeats
+
+
+@pytest.mark.slow
+def test_strided_points_on_the_image_are_trained() -> None:
+    """A strided 1x1 convolution of the image has gradients (with channels last torch crashes)."""
+    code = """
+import torch
+from mrknee.models.encoders import build_encoders
+encoder = build_encoders("mobileone_s0", "none", 1)[0]
+encoder(torch.randn(2, 1, 64, 64)).sum().backward()
+assert all(weight.grad is not None for weight in encoder.parameters())
+"""
+    finished = subprocess.run(  # noqa: S603  # a crash would end the tests
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert finished.returncode == 0, finished.stderr

@@ -237,14 +237,14 @@ def test_the_page_states_that_grey_areas_may_have_mattered(
     text = text_of(explained[1])
     assert "They may still have mattered" in text
     assert "equal colour is an equal part of the sum" in text
-    assert "ttention" not in text
+    assert "held fixed" not in text
 
 
 def test_the_page_states_that_attention_is_held_fixed(data: Path, tmp_path: Path) -> None:
-    """With attention pooling the page states that attention is held fixed."""
+    """With attention pooling the page states that its weights are held fixed."""
     make_predictor(tmp_path / "model", pooling="attention", shared=True)
     explain_exam(tmp_path / "model", data, "0007", tmp_path / "out")
-    assert "Attention is held fixed" in text_of(tmp_path / "out")
+    assert "Weights are held fixed" in text_of(tmp_path / "out")
 
 
 def test_a_reused_folder_contains_one_exam_only(

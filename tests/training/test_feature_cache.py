@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from mrknee.errors import SettingsError
+from mrknee.errors import OutputError, SettingsError
 from mrknee.exams import open_dataset
 from mrknee.inference.model import load_model
 from mrknee.models.feature_cache import FeatureCache
@@ -91,6 +91,35 @@ def test_an_interrupted_run_is_resumed(toy: Path, tmp_path: Path) -> None:
     train(toy, tmp_path / "parts", with_cache(tmp_path / "maps").replace(epochs=1))
     train(toy, tmp_path / "parts", with_cache(tmp_path / "other"), resume=True)
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_resumed_run_finds_its_maps(toy: Path, tmp_path: Path) -> None:
+    """Maps belong to the restored weights, not to those that a resumed network is created with."""
+    still = with_cache(tmp_path / "maps").replace(
+        augmentation=AugmentationSettings(rotation=0, translation=0, mirror=0)
+    )
+    counts = []
+    for name, seed in (("a", 1), ("b", 2)):
+        train(toy, tmp_path / f"from-{name}", FROZEN.replace(seed=seed, epochs=1))
+        recipe = still.replace(weights=f"run:{tmp_path / f'from-{name}'}")
+        train(toy, tmp_path / name, recipe.replace(epochs=1))
+        counts.append(len(list((tmp_path / "maps").rglob("*.npz"))))
+    assert counts[1] == 2 * counts[0], "other weights have files of their own"
+    for name in ("a", "b"):
+        recipe = still.replace(weights=f"run:{tmp_path / f'from-{name}'}")
+        train(toy, tmp_path / name, recipe, resume=True)
+        assert len(list((tmp_path / "maps").rglob("*.npz"))) == counts[1]
+
+
+def test_an_unusable_folder_is_refused_before_anything_is_written(
+    toy: Path, tmp_path: Path
+) -> None:
+    """A file in place of the folder is reported, and there is no run folder."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="file"):
+        train(toy, tmp_path / "run", with_cache(tmp_path / "file"))
+    assert not (tmp_path / "run").exists()
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_maps_equal_those_of_the_encoder(toy: Path, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def with_random_weights(model: TorchModel, seed: int, *, encoders: bool) -> Torc
     Args:
         model: the model; it isn't changed.
         seed: random seed of the new weights.
-        encoders: whether the encoders are initialised randomly too.
+        encoders: whether encoders and poolings are initialised randomly too.
     """
     other = copy.copy(model)
     other.network = copy.deepcopy(model.network)
@@ -110,6 +110,9 @@ def with_random_weights(model: TorchModel, seed: int, *, encoders: bool) -> Torc
         if encoders:
             fresh = Network(network.settings, network.findings, series=network.series)
             network.encoders.load_state_dict(fresh.encoders.state_dict())
+            network.poolings.load_state_dict(fresh.poolings.state_dict())
+            if network.evidence is not None and fresh.evidence is not None:
+                network.evidence.load_state_dict(fresh.evidence.state_dict())
     return other
 
 

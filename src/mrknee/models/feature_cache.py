@@ -45,16 +45,6 @@ class FeatureCache:
         self.folder, self.network, self.preparation = Path(folder), network, preparation
         self._prefixes: dict[str, bytes] = {}
         refuse_trained_encoders(network)
-        for name in network.series.names:
-            encoder = network.encoder(name)
-            settings = network.settings
-            digest = hashlib.sha256()
-            for part in (settings.encoder, settings.feature_maps, preparation.to_dict()):
-                digest.update(json.dumps(part).encode())
-            for key, tensor in sorted(encoder.body.state_dict().items()):
-                digest.update(key.encode())
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
-            self._prefixes[name] = digest.digest()
 
     def maps(self, batch: Batch) -> dict[str, Float[Tensor, "_ width map_rows map_cols"]]:
         """Returns the feature maps of a batch, after the encoders' necks, for `Network.read`.
@@ -81,7 +71,7 @@ class FeatureCache:
     def _exam(self, series: str, slices: UInt8[Tensor, "slices crop crop"]) -> list[Tensor]:
         """Returns the encoder's maps of one exam's series, from the file or computed."""
         content = slices.cpu().numpy()
-        digest = hashlib.sha256(self._prefixes[series])
+        digest = hashlib.sha256(self._prefix(series))
         digest.update(repr(content.shape).encode())
         digest.update(content.tobytes())
         name = digest.hexdigest()
@@ -96,6 +86,22 @@ class FeatureCache:
         with atomic_write(file, durable=False) as beside, beside.open("wb") as written:
             np.savez(written, *(one.numpy() for one in maps))
         return maps
+
+    def _prefix(self, series: str) -> bytes:
+        """Returns the digest of preparation and encoder; weights may be restored before the first.
+
+        A resumed run has random weights until its state is read.
+        """
+        if series not in self._prefixes:
+            settings, encoder = self.network.settings, self.network.encoder(series)
+            digest = hashlib.sha256()
+            for part in (settings.encoder, settings.feature_maps, self.preparation.to_dict()):
+                digest.update(json.dumps(part).encode())
+            for key, tensor in sorted(encoder.body.state_dict().items()):
+                digest.update(key.encode())
+                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+            self._prefixes[series] = digest.digest()
+        return self._prefixes[series]
 
     @torch.no_grad()
     def _compute(self, series: str, slices: UInt8[Tensor, "slices crop crop"]) -> list[Tensor]:

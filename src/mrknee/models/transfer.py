@@ -115,6 +115,8 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
             random.append(f"head of {finding} for {', '.join(others)}")
         elif not known:
             random.append(f"head of {finding}")
+            if network.evidence is not None:
+                random.append(f"pooling of {finding}")
     return Transfer(tuple(transferred), tuple(random))
 
 

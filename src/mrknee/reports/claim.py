@@ -138,8 +138,8 @@ def _of_recipe(recipe: Mapping[str, Any], series: Iterable[str]) -> dict[int, st
         9: "crop, scale, normalise: " + part("preparation"),
         22: f"series of slices ({', '.join(series)}) into {network.get('encoder', 'not stated')}, "
         f"{'one for all series' if network.get('shared_encoder') else 'one per series'}; "
-        f"slices pooled by {network.get('slice_pooling', 'not stated')}; one linear output per "
-        "finding",
+        f"network.slice_pooling {network.get('slice_pooling', 'not stated')}; one linear output "
+        "per finding",
         24: f"encoder weights: {value('weights')}",
         25: f"at most {value('epochs')} epochs of {value('batch_exams')} exam(s) a step; "
         f"{part('optimizer')}; schedule {part('schedule')}; "

@@ -73,6 +73,8 @@ class Estimate:
         largest: slices of the largest possible batch.
         device: cpu or cuda.
         advice: settings to change if memory is insufficient.
+        first_epoch_only: whether `seconds` holds for the first epoch only, because later ones read
+            stored feature maps.
     """
 
     memory: int
@@ -82,6 +84,7 @@ class Estimate:
     largest: int
     device: str
     advice: str
+    first_epoch_only: bool = False
 
     @property
     def fits(self) -> bool:
@@ -92,10 +95,11 @@ class Estimate:
         """Returns the estimate as two or three lines of text, with a warning if memory is low."""
         memory = "GPU memory" if self.device == "cuda" else "memory"
         free = "" if self.free is None else f" ({self.free / 1e9:.1f} GB available)"
+        epoch = "for the first epoch" if self.first_epoch_only else "per epoch"
         lines = [
             f"estimate: at most {self.memory / 1e9:.1f} GB of {memory}{free}, for batches of up to "
             f"{self.largest} slices",
-            f"estimate: {_duration(self.seconds)} per epoch of {self.exams[0]} training exams and "
+            f"estimate: {_duration(self.seconds)} {epoch} of {self.exams[0]} training exams and "
             f"{self.exams[1]} validation exams, if no other program uses this machine",
         ]
         if not self.fits:
@@ -167,6 +171,7 @@ def estimate(
         largest=batch,
         device=device,
         advice=memory_advice(recipe),
+        first_epoch_only=recipe.feature_cache is not None,
     )
 
 

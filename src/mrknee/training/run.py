@@ -215,6 +215,7 @@ def _create_network(
     transfer = None if source is None or resumed else transfer_weights(network, source)
     network.refuse_size(recipe.preparation.crop)
     if recipe.feature_cache is not None:
+        check_output_folder(Path(recipe.feature_cache))
         refuse_trained_encoders(network)
     network.slices_at_once = slices_at_once(recipe)
     return network, transfer
