@@ -40,7 +40,7 @@ from mrknee.training.recipe import Recipe, flat_settings
 from mrknee.training.recovery import CHANGEABLE_SETTINGS
 from mrknee.untrusted import read_json
 
-CLAIM = "plan.json"
+PLAN_FILE = "plan.json"
 """Name of the file that identifies the experiment of an output folder."""
 
 VERSION = 1
@@ -95,7 +95,7 @@ def run_experiment(
     predicted.refuse_unlabelled(recipes[chosen.baseline])
     with owned_folder(out):
         remove_incomplete(out)
-        _claim(out, chosen, recipes, folds)
+        _prepare_folder(out, chosen, recipes, folds)
         runs = list(_runs(out, chosen, folds))
         results = Results(out, chosen, recipes, runs, predicted)
         fault = _train_all(out, plan_file, runs, folds, results)
@@ -121,9 +121,11 @@ def _folders(data: str | Path | Sequence[str | Path]) -> list[Path]:
 # --- what the folder belongs to
 
 
-def _claim(out: Path, plan: Plan, recipes: Mapping[str, Recipe], folds: Sequence[Path]) -> None:
+def _prepare_folder(
+    out: Path, plan: Plan, recipes: Mapping[str, Recipe], folds: Sequence[Path]
+) -> None:
     """Compares the plan and the data with those of earlier calls, and writes `plan.json`."""
-    file = out / CLAIM
+    file = out / PLAN_FILE
     check_folder_contents(out, file, "experiment")
     before = read_json(file, "description of the experiment") if file.exists() else {}
     known: dict[str, Any] = before.get("arms", {})
@@ -136,17 +138,17 @@ def _claim(out: Path, plan: Plan, recipes: Mapping[str, Recipe], folds: Sequence
                 file=file,
                 expected=", ".join(f"{name}={old}" for name, (old, _) in changed.items()),
                 found=", ".join(f"{name}={new}" for name, (_, new) in changed.items()),
-                advice="give the changed arm a new name, or name another folder",
+                advice="give the changed arm a new name, or use another folder",
             )
     names = [] if len(folds) == 1 else [folder.resolve().name for folder in folds]
     if before.get("folds", names) != names:
         raise SettingsError(
-            "the experiment was begun with other folds",
+            "the experiment was started with other folds",
             code="other-settings",
             file=file,
             expected=", ".join(before["folds"]) or "one data set",
             found=", ".join(names) or "one data set",
-            advice="name another folder",
+            advice="use another folder",
         )
     texts = {}
     for folder in folds:

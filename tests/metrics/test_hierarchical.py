@@ -70,7 +70,7 @@ def test_the_variance_is_that_of_obuchowski_and_rockette(seeds: int) -> None:
 
 
 def test_one_seed_has_delongs_interval_and_no_test() -> None:
-    """With one seed, nothing is known about seeds: the interval is over exams, and says so."""
+    """With one seed, the interval is over exams only, and its method states this."""
     rng = np.random.default_rng(0)
     first, second = scores(rng, 1), scores(rng, 1)
     found = difference_over_seeds(seed_aucs(LABELS, first), seed_aucs(LABELS, second))

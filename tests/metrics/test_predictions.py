@@ -189,7 +189,7 @@ def test_columns_with_a_reserved_name_are_rejected(tmp_path: Path, name: str) ->
 
 
 def test_table_without_exams_is_rejected(tmp_path: Path) -> None:
-    """A table with only a header raises an error that says so."""
+    """A table with only a header raises an error that names the cause."""
     (tmp_path / "p.csv").write_text("exam,acl\n")
     with pytest.raises(MrkneeError, match="contains no exams"):
         Predictions.read(tmp_path / "p.csv")

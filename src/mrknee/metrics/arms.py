@@ -39,7 +39,7 @@ from mrknee.metrics.hierarchical import (
 )
 from mrknee.metrics.json_values import to_json_values
 from mrknee.metrics.paired_tests import holm
-from mrknee.metrics.predictions import Predictions, check_same_exams
+from mrknee.metrics.predictions import Predictions, check_same_exams, reorder
 from mrknee.tables import table_lines
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def read_fold(root: Path, split: str, tables: Mapping[str, Sequence[Predictions]
     labels: dict[str, Float[np.ndarray, " exams"]] = {}
     scores: dict[str, dict[str, Float[np.ndarray, "seeds exams"]]] = {}
     for arm, of_seeds in tables.items():
-        ordered = [replace(one, ids=ids, probabilities=_rows(one, ids)) for one in of_seeds]
+        ordered = [reorder(one, ids, one.findings) for one in of_seeds]
         known = ordered[0].labels(root, split)
         scores[arm] = {}
         for column, finding in enumerate(ordered[0].findings):
@@ -355,11 +355,6 @@ def _with_holm(differences: Sequence[Difference]) -> list[Difference]:
         for place, p in zip(places, ps, strict=True):
             corrected[place] = replace(differences[place], p_holm=float(p))
     return corrected
-
-
-def _rows(table: Predictions, ids: Sequence[str]) -> Float[np.ndarray, "exams findings"]:
-    row_of = {exam_id: row for row, exam_id in enumerate(table.ids)}
-    return table.probabilities[[row_of[exam_id] for exam_id in ids]]
 
 
 def _remark(one: Estimate) -> str | None:

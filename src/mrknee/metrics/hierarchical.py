@@ -154,7 +154,7 @@ class Estimate:
         low: lower end of the interval, or NaN.
         high: upper end of the interval, or NaN.
         p: two-sided p of the hypothesis that a difference is 0; NaN for an AUC, with one seed, or
-            if `reason` says so.
+            for the reason in `reason`.
         sd: standard deviation over seeds; NaN with one seed.
         exam_se: standard error due to the exams alone, which more seeds don't reduce.
         seeds: the value with each seed.

@@ -377,7 +377,7 @@ def align(
         for name, table in zip(names, tables, strict=True)
         if (others := [f for f in table.findings if f not in findings])
     )
-    return tuple(_reorder(table, tables[0].ids, findings) for table in tables), notes
+    return tuple(reorder(table, tables[0].ids, findings) for table in tables), notes
 
 
 def _join(tables: Sequence[Predictions], names: Sequence[str]) -> Predictions:
@@ -387,7 +387,7 @@ def _join(tables: Sequence[Predictions], names: Sequence[str]) -> Predictions:
     columns = [
         np.mean(
             [
-                _reorder(table, ids, Findings([name])).probabilities
+                reorder(table, ids, Findings([name])).probabilities
                 for table in tables
                 if name in table.findings
             ],
@@ -398,7 +398,7 @@ def _join(tables: Sequence[Predictions], names: Sequence[str]) -> Predictions:
     return Predictions(ids, findings, np.hstack(columns), source=" and ".join(names))
 
 
-def _reorder(table: Predictions, ids: Sequence[str], findings: Findings) -> Predictions:
+def reorder(table: Predictions, ids: Sequence[str], findings: Findings) -> Predictions:
     """Returns the table restricted to these exams and findings, in this order."""
     row = {exam_id: i for i, exam_id in enumerate(table.ids)}
     rows = [row[exam_id] for exam_id in ids]

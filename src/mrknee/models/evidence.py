@@ -86,16 +86,22 @@ class SoftmaxEvidence(EvidencePooling):
         features: Mapping[int, Float[Tensor, "_ width"]],
         shares: Float[Tensor, " series"],
     ) -> dict[int, Float[Tensor, "_ findings _ _"]]:
-        """Returns weight * score of each cell."""
+        """Returns weight * `_weighted` of each cell."""
         del features
         return {
-            index: shares[index] * self._weights(index, own) * own for index, own in scores.items()
+            index: shares[index] * self._weights(index, own) * self._weighted(index, own)
+            for index, own in scores.items()
         }
 
     def copy_finding(self, row: int, source: Any, old_row: int, series: Mapping[int, int]) -> None:  # noqa: ANN401
         """Copies the sharpness."""
         for index, old_index in series.items():
             self.log_sharpness[index, row] = source.log_sharpness[old_index, old_row]
+
+    def _weighted(self, index: int, scores: Tensor) -> Tensor:
+        """Returns what the weights are multiplied by, (findings, 1, 1) or in the scores' shape."""
+        del index
+        return scores
 
     def _weights(self, index: int, scores: Tensor) -> Tensor:
         """Computes the softmax over all dimensions but the findings'."""
@@ -114,23 +120,13 @@ class LogSumExpEvidence(SoftmaxEvidence):
     add up to it.
     """
 
-    def forward(
-        self,
-        scores: Mapping[int, Float[Tensor, "_ findings _ _"]],
-        features: Mapping[int, Float[Tensor, "_ width"]],
-        shares: Float[Tensor, " series"],
-    ) -> dict[int, Float[Tensor, "_ findings _ _"]]:
-        """Returns weight * pooled value of each cell."""
-        del features
-        contributions = {}
-        for index, own in scores.items():
-            sharpness = self.log_sharpness[index].exp()
-            weights = self._weights(index, own)
-            flat = sharpness[:, None] * own.permute(1, 0, 2, 3).flatten(1)
-            count = torch.zeros_like(flat).logsumexp(dim=1)  # the logarithm of the number of cells
-            value = (flat.logsumexp(dim=1) - count) / sharpness
-            contributions[index] = shares[index] * weights * value[:, None, None]
-        return contributions
+    def _weighted(self, index: int, scores: Tensor) -> Tensor:
+        """Returns the pooled value of each finding."""
+        sharpness = self.log_sharpness[index].exp()
+        flat = sharpness[:, None] * scores.permute(1, 0, 2, 3).flatten(1)
+        count = torch.zeros_like(flat).logsumexp(dim=1)  # the logarithm of the number of cells
+        value: Tensor = (flat.logsumexp(dim=1) - count) / sharpness
+        return value[:, None, None]
 
 
 class FindingAttention(EvidencePooling):
