@@ -85,6 +85,24 @@ def test_a_larger_stack_keeps_its_proportions() -> None:
     assert (small - large).abs().mean() < 1.0
 
 
+def test_a_small_stack_has_its_centre_enlarged() -> None:
+    """With `min_size`, a stack is scaled up to it before the crop; others stay as they are."""
+    ramp = torch.arange(96, dtype=torch.uint8).expand(1, 96, 96)
+    zoomed = Preparation(size=192, min_size=192, crop=128)
+    framed = zoomed.frame(ramp)[0, 0].float()
+    assert framed.shape == (128,)
+    # pixel 32 of the enlarged image begins at the edge of pixel 16, and is half as wide
+    centres = torch.arange(32, 160) / 2 - 0.25
+    assert (framed - centres).abs().max() <= 0.5  # values are rounded
+    assert not zoomed.only_cuts(96, 96)
+    assert zoomed.only_cuts(192, 192)
+    assert zoomed.axes(400, 200)[0].scaled == 192
+    between = Preparation(size=256, min_size=160, crop=128)
+    assert [between.axes(side, side)[0].scaled for side in (100, 160, 200, 300)] == [
+        160, 160, 200, 256
+    ]  # fmt: skip
+
+
 def test_a_short_side_is_padded_with_the_minimum() -> None:
     """A narrow image is centred and padded with the stack's minimum."""
     framed = Preparation(size=8, crop=8).frame(stack(1, 8, 4))
@@ -99,7 +117,9 @@ def test_a_very_narrow_stack_is_not_black(size: tuple[int, int]) -> None:
     assert (Preparation().resize(image) == 200).all()
 
 
-@pytest.mark.parametrize("settings", [{"crop": 300}, {"crop": 0}, {"sd": 0.0}])
+@pytest.mark.parametrize(
+    "settings", [{"crop": 300}, {"crop": 0}, {"sd": 0.0}, {"min_size": 200}, {"min_size": 300}]
+)
 def test_contradictions_are_refused(settings: dict[str, float]) -> None:
     """A crop larger than the image, or an SD of zero, is an error."""
     with pytest.raises(MrkneeError):

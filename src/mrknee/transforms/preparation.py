@@ -35,7 +35,7 @@ class Preparation(PreparationSettings):
         return stack[:, up.start : up.start + self.crop, over.start : over.start + self.crop]
 
     def resize(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices r c"]:
-        """Resizes the longer side to between `crop` and `size` pixels, keeping proportions.
+        """Resizes the longer side to between `min_size` and `size` pixels, keeping proportions.
 
         A side that is then shorter than `crop` is padded with the stack's minimum on both ends.
         """

@@ -50,12 +50,12 @@ class PreparationSettings(Settings):
 
     section: ClassVar[str] = "preparation"
 
-    added: ClassVar[frozenset[str]] = frozenset({"read_slices"})
+    added: ClassVar[frozenset[str]] = frozenset({"read_slices", "min_size"})
 
     size: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 256
-    """Maximum in-plane size before the crop, in pixels. A stack whose longer side is between `crop`
-    and `size` is not resized; a larger one is scaled down to `size`, a smaller one up to `crop`,
-    keeping its proportions."""
+    """Maximum in-plane size before the crop, in pixels. A stack whose longer side is between
+    `min_size` and `size` is not resized; a larger one is scaled down to `size`, a smaller one up to
+    `min_size`, keeping its proportions."""
 
     crop: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 224
     """Side of the central square that is kept, in pixels; at most `size`. A shorter side is padded
@@ -68,6 +68,10 @@ class PreparationSettings(Settings):
     sd: Annotated[float, Field(ge=1 / LARGEST, le=LARGEST)] = 49.73
     """Standard deviation that the grey values are divided by, on the scale 0..255. If a recipe
     doesn't set it, it is the SD that the encoder expects."""
+
+    min_size: Annotated[int, Field(ge=1, le=MAX_SIZE)] | None = None
+    """Minimum in-plane size before the crop, from `crop` to `size`; `crop` if not given. With
+    `size`, all stacks are scaled to the same size, so that a small one has its centre enlarged."""
 
     read_slices: Annotated[int, Field(ge=1, le=MAX_SIZE)] | None = None
     """Maximum number of slices of each series that are read in validation and prediction, evenly
@@ -82,6 +86,12 @@ class PreparationSettings(Settings):
                 expected="at most preparation.size",
                 found=f"crop {self.crop}, size {self.size}",
             )
+        if self.min_size is not None and not self.crop <= self.min_size <= self.size:
+            raise invalid_setting(
+                "preparation.min_size",
+                expected=f"from preparation.crop to preparation.size: {self.crop} to {self.size}",
+                found=f"{self.min_size}",
+            )
         return self
 
     def slices_read(self, slices: int) -> list[int]:
@@ -94,7 +104,8 @@ class PreparationSettings(Settings):
 
     def only_cuts(self, rows: int, cols: int) -> bool:
         """Returns whether a stack of this in-plane size is neither scaled nor padded."""
-        return self.crop <= min(rows, cols) and max(rows, cols) <= self.size
+        longer = max(rows, cols)
+        return self.crop <= min(rows, cols) and self._scaled(longer) == longer
 
     def axes(self, rows: int, cols: int) -> tuple[Axis, Axis]:
         """Returns how a stack of this in-plane size is scaled, padded and cropped: rows, columns.
@@ -102,7 +113,7 @@ class PreparationSettings(Settings):
         A side is never scaled to 1 pixel: torch 2's antialiased interpolation to 1 gives black.
         """
         longer = max(rows, cols)
-        target = min(max(longer, self.crop), self.size)
+        target = self._scaled(longer)
         found = []
         for side in (rows, cols):
             scaled = side if target == longer else max(round(side * target / longer), 2)
@@ -110,6 +121,10 @@ class PreparationSettings(Settings):
             start = (max(scaled, self.crop) - self.crop) // 2 - short // 2
             found.append(Axis(scaled, short // 2, short - short // 2, start))
         return found[0], found[1]
+
+    def _scaled(self, longer: int) -> int:
+        """Returns the size to which the longer side is scaled."""
+        return min(max(longer, self.min_size or self.crop), self.size)
 
 
 class AugmentationSettings(Settings):
