@@ -16,7 +16,7 @@ from mrknee.errors import DataError, MrkneeError, PlatformError
 from mrknee.exams import Dataset, open_dataset
 from mrknee.experiment_plan import Plan
 from mrknee.files import atomic_write
-from mrknee.inference.model import load_model
+from mrknee.inference.torch_model import TorchModel
 from mrknee.metrics.arms import ArmComparison, compare_arms, read_fold
 from mrknee.metrics.discrimination import auc
 from mrknee.metrics.predictions import Predictions
@@ -190,7 +190,11 @@ class Results:
         if not is_current(file, [folder.scorecard]):
             report(f"predicting with {run.name}")
             exams = self.predicted.opened(run.fold, self.recipes[run.arm])
-            load_model(run.folder).predict(exams).write(file)
+            model = TorchModel(run.folder)
+            cache = self.recipes[run.arm].feature_cache
+            if cache is not None:
+                model.use_feature_cache(cache)
+            model.predict(exams).write(file)
         return Predictions.read(file)
 
     def _csv(self, tables: Mapping[Trained, Predictions]) -> str:

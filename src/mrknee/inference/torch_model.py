@@ -16,6 +16,7 @@ from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams
 from mrknee.inference.model import Contributions, SingleModel
 from mrknee.models.checkpoint import load_checkpoint
+from mrknee.models.feature_cache import FeatureCache
 from mrknee.models.prediction import device_here, predict_batches
 from mrknee.run_folder import MODEL_FILE, RunFolder
 from mrknee.settings import settings_from_model
@@ -57,6 +58,7 @@ class TorchModel(SingleModel):
         checkpoint = load_checkpoint(self.folder)
         _refuse_another_run(self.folder, checkpoint.provenance)
         self.network = checkpoint.network.to(device_here()).eval()
+        self._feature_cache: FeatureCache | None = None
         super().__init__(
             findings=self.network.findings,
             series=self.network.series,
@@ -66,12 +68,24 @@ class TorchModel(SingleModel):
             notes=checkpoint.notes,
         )
 
+    def use_feature_cache(self, folder: str | Path) -> None:
+        """Stores feature maps in a folder, and reads those that are stored there; see `predict`.
+
+        Probabilities then differ by the rounding of the stored maps to float16.
+
+        Raises:
+            SettingsError: a stage of an encoder was trained.
+        """
+        self._feature_cache = FeatureCache(folder, self.network, self.preparation)
+
     def _probabilities(
         self, exams: Exams
     ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:
         dataset = ExamDataset(exams, self.preparation)
         batches = load_batches(dataset, range(len(exams)), BATCH_EXAMS, batch_slices=BATCH_SLICES)
-        ids, raw = predict_batches(self.network, self.preparation, batches, len(exams))
+        ids, raw = predict_batches(
+            self.network, self.preparation, batches, len(exams), cache=self._feature_cache
+        )
         return ids, self._calibrated(raw)
 
     def _contributions(self, exam: Exam) -> Contributions:

@@ -10,6 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mrknee.errors import MrkneeError
+from mrknee.models.feature_cache import FeatureCache
 from mrknee.models.network import Network
 from mrknee.progress import Progress
 from mrknee.transforms.batches import Batch, raise_if_error
@@ -28,6 +29,7 @@ def predict_batches(
     batches: Iterable[Batch | MrkneeError],
     total: int,
     what: str = "reading",
+    cache: FeatureCache | None = None,
 ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:
     """Predicts batches of exams in evaluation mode without gradients.
 
@@ -37,6 +39,7 @@ def predict_batches(
         batches: the exams.
         total: total number of exams, for the progress bar.
         what: text of the progress bar.
+        cache: stored feature maps of the network's frozen encoders; None computes the maps.
 
     Returns:
         Ids of the exams, and uncalibrated probabilities, 0 to 1, in the order of the batches.
@@ -51,7 +54,10 @@ def predict_batches(
     with Progress(total, what) as progress:
         for loaded in batches:
             batch = raise_if_error(loaded).to(device)
-            found = network(batch.prepared(preparation), batch.lengths)
+            if cache is None:
+                found = network(batch.prepared(preparation), batch.lengths)
+            else:
+                found = cache.logits(batch)
             logits.append(found.double().cpu())
             ids.extend(batch.ids)
             progress.advance(len(batch))

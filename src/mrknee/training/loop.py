@@ -106,11 +106,10 @@ class Objective(nn.Module):
         return 0.0 * torch.stack(trained).sum(), empty, empty
 
     def _logits(self, batch: Batch) -> Float[Tensor, "exams findings"]:
-        if self._cache is None:
-            logits: Tensor = self.network(batch.prepared(self.preparation), batch.lengths)
-            return logits
-        lengths = {name: own.tolist() for name, own in batch.lengths.items()}
-        return self.network.read(self._cache.maps(batch), lengths).logits
+        if self._cache is not None:
+            return self._cache.logits(batch)
+        logits: Tensor = self.network(batch.prepared(self.preparation), batch.lengths)
+        return logits
 
 
 class TrainingLoop:
