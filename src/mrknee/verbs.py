@@ -60,7 +60,7 @@ def phantom(
         float, "factor on MRNet's numbers of slices, 0.2 to 1, for smaller data sets"
     ] = 1.0,
     fov_factor: Annotated[
-        float, "factor on MRNet's field of view, 0.5 (about the joint only) to 1"
+        float, "factor on MRNet's field of view, 0.65 (about the joint only) to 1"
     ] = 1.0,
     series: SeriesFile = None,
 ) -> None:

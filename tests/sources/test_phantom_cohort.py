@@ -174,7 +174,7 @@ def test_a_file_is_refused_as_folder(tmp_path: Path) -> None:
         {"size": 8},
         {"slice_factor": 0.0},
         {"slice_factor": 2.0},
-        {"fov_factor": 0.4},
+        {"fov_factor": 0.6},
         {"fov_factor": 1.1},
     ],
 )

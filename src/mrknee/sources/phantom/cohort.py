@@ -105,8 +105,7 @@ def write_cohort(
         seed: seed of all random numbers.
         size: edge of the images in pixels, 32 or more.
         slice_factor: factor on MRNet's slice counts, for smaller and faster sets; 0.2 to 1.
-        fov_factor: factor on MRNet's field of view, and on the extent that the slices cover; 0.5,
-            about the joint only, to 1.
+        fov_factor: factor on MRNet's field of view; 0.65, about the joint only, to 1.
         series: series of each exam; if not MRNet's, they are declared in ``series.csv``.
         workers: number of processes; by default one per core.
 
@@ -160,11 +159,11 @@ def _check(train: int, valid: int, size: int, slice_factor: float, fov_factor: f
             expected="0.2 to 1",
             found=f"{slice_factor}",
         )
-    if not 0.5 <= fov_factor <= 1.0:
+    if not 0.65 <= fov_factor <= 1.0:
         raise SettingsError(
             "invalid factor on the field of view",
             code="range",
-            expected="0.5 to 1",
+            expected="0.65 to 1",
             found=f"{fov_factor}",
         )
 

@@ -30,6 +30,8 @@ from mrknee.sources.phantom.shapes import Canvas, Grid, texture_tile
 FINDINGS = ("abnormal", "acl", "meniscus")
 EXTENT = (176.0, 156.0, 152.0)
 """Extent of the grid (z, y, x) in mm, for the largest field of view with its shift."""
+COVERED = (145.0, 130.0, 125.0)
+"""Extent (z, y, x) that the slices need, mm, whatever the field of view."""
 FINEST, COARSEST = 0.75, 1.75
 """Voxel edges (mm) for images of 256 px and more, and of 109 px and less, with the usual field of
 view."""
@@ -74,7 +76,7 @@ def render_exam(
         truth: findings of the exam.
         size: edge of the images in pixels.
         slice_factor: factor on MRNet's slice counts; slices get thicker accordingly.
-        fov_factor: factor on the field of view, and on the extent that the slices cover.
+        fov_factor: factor on the field of view.
         series: series to acquire.
     """
     streams = _streams(seed)
@@ -155,8 +157,8 @@ def make_phantom(
         findings: any of `abnormal`, `acl` and `meniscus`; with a tear, `abnormal` is added.
         size: edge of the images in pixels.
         slice_factor: factor on MRNet's slice counts (17 to 61 per plane).
-        fov_factor: factor on MRNet's field of view (140 to 165 mm), and on the extent that the
-            slices cover (90 to 130 mm); 0.5 to 1, which shows more than the joint.
+        fov_factor: factor on MRNet's field of view of 140 to 165 mm, which shows more than the
+            joint; 0.65 to 1.
         series: series to acquire; an undeclared weighting or fat suppression is that of MRNet's
             series of the plane.
         id: id of the exam.
@@ -218,12 +220,13 @@ def _streams_of_series(seed: int | Sequence[int], name: str) -> list[np.random.G
 def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, size: int) -> Canvas:
     """Paints one knee with its lesions; later tissues cover earlier ones."""
     factor = max(series.fov_factor for series in protocol.series.values())
-    unseen = (1 - factor) * FIELD_OF_VIEW[1]
-    depth, rows, cols = EXTENT
-    grid = Grid(
-        float(np.clip(FINEST * 256 / size * factor, FINEST, COARSEST)),
-        (depth - unseen, rows - unseen, cols - unseen),
+    smaller = (1 - factor) * FIELD_OF_VIEW[1]
+    depth, rows, cols = (
+        max(whole - smaller, min(whole, slices))
+        for whole, slices in zip(EXTENT, COVERED, strict=True)
     )
+    spacing = float(np.clip(FINEST * 256 / size * factor, FINEST, COARSEST))
+    grid = Grid(spacing, (depth, rows, cols))
     canvas = Canvas(grid, protocol.signals())
     rng = np.random.default_rng(knee.texture_seed)
     tile = texture_tile(rng)

@@ -153,7 +153,7 @@ def draw_acquisition(
             those of MRNet's series of the plane.
         tesla: field strength, T.
         slice_factor: factor on MRNet's slice counts.
-        fov_factor: factor on the field of view, and on the extent that the slices cover.
+        fov_factor: factor on the field of view.
     """
     plane: PlaneName = series.plane.value
     weighting = series.weighting or MRNET_WEIGHTING[plane]
@@ -161,8 +161,7 @@ def draw_acquisition(
     # The slices cover the joint, so that many slices are thin and few are thick.
     covered = {"axial": 118.0, "coronal": 104.0, "sagittal": 100.0}[plane] * rng.uniform(0.9, 1.1)
     reach = {"axial": (2.6, 4.6), "coronal": (2.6, 4.6), "sagittal": (2.6, 4.4)}[plane]
-    covered *= fov_factor
-    low, high = (limit / slice_factor * fov_factor for limit in reach)
+    low, high = (limit / slice_factor for limit in reach)
     spacing = float(np.clip(covered / count, low, high))
     timing = TIMING[weighting]
     saturated = rng.random() < FAT_SATURATED[plane]
