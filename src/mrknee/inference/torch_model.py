@@ -16,6 +16,7 @@ from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams
 from mrknee.inference.model import Contributions, SingleModel
 from mrknee.models.checkpoint import load_checkpoint
+from mrknee.models.feature_cache import FeatureCache
 from mrknee.models.prediction import device_here, predict_batches
 from mrknee.run_folder import MODEL_FILE, RunFolder
 from mrknee.settings import settings_from_model
@@ -56,6 +57,7 @@ class TorchModel(SingleModel):
         self.folder = RunFolder.model_in(path)
         checkpoint = load_checkpoint(self.folder)
         _refuse_another_run(self.folder, checkpoint.provenance)
+        self._cache: FeatureCache | None = None
         self.network = checkpoint.network.to(device_here()).eval()
         super().__init__(
             findings=self.network.findings,
@@ -66,12 +68,25 @@ class TorchModel(SingleModel):
             notes=checkpoint.notes,
         )
 
+    def store_feature_maps(self, folder: str | Path) -> None:
+        """Makes `predict` store the encoders' feature maps in a folder, and use those in it.
+
+        Models with the same frozen encoders then encode each exam once. Stored maps are rounded to
+        float16 (`FeatureCache`).
+
+        Raises:
+            SettingsError: a stage of an encoder isn't frozen.
+        """
+        self._cache = FeatureCache(folder, self.network, self.preparation)
+
     def _probabilities(
         self, exams: Exams
     ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:
         dataset = ExamDataset(exams, self.preparation)
         batches = load_batches(dataset, range(len(exams)), BATCH_EXAMS, batch_slices=BATCH_SLICES)
-        ids, raw = predict_batches(self.network, self.preparation, batches, len(exams))
+        ids, raw = predict_batches(
+            self.network, self.preparation, batches, len(exams), cache=self._cache
+        )
         return ids, self._calibrated(raw)
 
     def _contributions(self, exam: Exam) -> Contributions:

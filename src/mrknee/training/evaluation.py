@@ -16,6 +16,7 @@ from mrknee.metrics.operating_point import OperatingPoint, at_sensitivity, youde
 from mrknee.metrics.predictions import Predictions, write_remarks
 from mrknee.metrics.scorecard import Scorecard, score
 from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
+from mrknee.models.feature_cache import FeatureCache
 from mrknee.models.prediction import device_here, predict_batches
 from mrknee.run_folder import RunFolder
 from mrknee.training.distributed import Processes, gather
@@ -42,6 +43,9 @@ def predict_best(
     """
     best = load_checkpoint(RunFolder(out).best)
     network = best.network.to(device_here())
+    preparation, cache = Preparation.of(recipe.preparation), None
+    if recipe.feature_cache is not None:
+        cache = FeatureCache(recipe.feature_cache, network, preparation)
     findings = Findings(best.network.findings)
 
     def predict(exams: Dataset, positions: Sequence[int], part: str) -> Predictions:
@@ -52,10 +56,11 @@ def predict_best(
             batches = make_loader(exams, own_positions, recipe)
             ids, probabilities = predict_batches(
                 network,
-                Preparation.of(recipe.preparation),
+                preparation,
                 batches,
                 len(own_positions),
                 f"predicting {part}",
+                cache,
             )
         rows: dict[str, np.ndarray] = {}
         for part_ids, part_rows in gather((ids, probabilities)):
