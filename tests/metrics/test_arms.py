@@ -276,6 +276,18 @@ def test_verdicts_follow_the_rule(low: float, high: float, p: float, expected: s
     assert verdict(one, p, 0.01) == expected
 
 
+def test_equal_predictions_are_no_test(data: Path) -> None:
+    """A finding whose network two systems share doesn't count in Holm's correction."""
+    arms = {"base": tables(0, 1), "same": tables(0, 1), "other": tables(1, 2)}
+    found, alone = compared(data, arms), compared(data, {**arms, "same": arms["other"]})
+    same = [one for one in found.differences if one.arm == "same"]
+    assert [(one.same, one.p_holm) for one in same] == [(True, 1.0)] * 3
+    other = next(one for one in found.differences if one.arm == "other")
+    assert other.p_holm == other.estimate.p
+    assert "Holm: over 1 arm for the mean, over 2 tests for the findings." in found.table()
+    assert not any(one.same for one in alone.differences)
+
+
 def test_verdicts_are_printed_only_with_a_margin(data: Path) -> None:
     """Each comparison has one, in the table and in JSON; equal predictions are equivalent."""
     arms = {"base": tables(0, 1), "same": tables(0, 1), "better": tables(1, 4)}

@@ -66,7 +66,7 @@ class Difference:
         estimate: the difference, arm - baseline.
         p_holm: p after Holm's correction: for the mean, over the arms; for a finding, over all arms
             and findings; for findings within another one, over all of these. The primary comparison
-            is not corrected.
+            is not corrected, and differences between equal predictions are no tests.
         verdict: the verdict; None without a margin.
     """
 
@@ -77,6 +77,11 @@ class Difference:
     estimate: Estimate
     p_holm: float
     verdict: Verdict | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether both arms rank all exams alike, as if they share a network: nothing to test."""
+        return self.estimate.method == "none" and self.estimate.p == 1
 
 
 @dataclass(frozen=True, repr=False)
@@ -250,12 +255,16 @@ class ArmComparison:
 
     def _explained(self) -> list[str]:
         """Returns the legend of the table of differences."""
-        means = sum(one.finding == MEAN for one in self.differences)
-        inside = sum(one.finding in self.within for one in self.differences)
-        others = len(self.differences) - means - inside
-        corrected = means - (self.primary is not None)
+        tested = [
+            one.finding
+            for one in self.differences
+            if not one.same and not (one.finding == MEAN and one.arm == self.primary)
+        ]
+        means = tested.count(MEAN)
+        inside = sum(finding in self.within for finding in tested)
+        others = len(tested) - means - inside
         holm_over = [
-            f"over {corrected} arm{'' if corrected == 1 else 's'} for the mean",
+            f"over {means} arm{'' if means == 1 else 's'} for the mean",
             f"over {others} tests for the findings",
         ]
         if inside:
@@ -416,15 +425,17 @@ def _with_holm(
     """Adds Holm's p; the primary comparison, means, findings and `within` are families."""
 
     def family(one: Difference) -> str:
+        if one.same:
+            return "same"
         if one.finding == MEAN:
             return "primary" if one.arm == primary else "means"
         return "within" if one.finding in within else "findings"
 
     corrected = list(differences)
-    for name in {family(one) for one in differences}:
+    for name in dict.fromkeys(map(family, differences)):
         places = [i for i, one in enumerate(differences) if family(one) == name]
-        ps = holm(np.array([differences[i].estimate.p for i in places], dtype=np.float64))
-        for place, p in zip(places, ps, strict=True):
+        ps = np.array([differences[i].estimate.p for i in places], dtype=np.float64)
+        for place, p in zip(places, ps if name == "same" else holm(ps), strict=True):
             corrected[place] = replace(differences[place], p_holm=float(p))
     return corrected
 
