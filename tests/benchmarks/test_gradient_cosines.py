@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from benchmarks.gradient_cosines import cosines
+from gradient_cosines import cosines
 
 
 def test_the_corrected_cosine_is_free_of_noise() -> None:

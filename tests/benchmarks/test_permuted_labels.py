@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.permuted_labels import copy_with_permuted_labels
+from permuted_labels import copy_with_permuted_labels
+
 from mrknee.exams import open_dataset, read_labels
 from tests.conftest import write_toy_dataset
 
