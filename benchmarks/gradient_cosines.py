@@ -40,7 +40,7 @@ from mrknee.library import train
 from mrknee.models.checkpoint import load_checkpoint
 from mrknee.models.feature_cache import FeatureCache
 from mrknee.models.network import Network
-from mrknee.models.prediction import device_here, predict_logits
+from mrknee.models.prediction import device_here
 from mrknee.run_folder import RunFolder
 from mrknee.training.loss import positive_weights, summed_loss
 from mrknee.training.parts import Parts, make_loader, split_exams
@@ -81,7 +81,10 @@ def gradients(
     ]
     rows: list[list[Float[np.ndarray, " weights"]]] = [[] for _ in network.findings]
     for batch in batches:
-        logits = predict_logits(network, preparation, batch, cache)
+        if cache is None:
+            logits = network(batch.prepared(preparation), batch.lengths)
+        else:
+            logits = cache.logits(batch)
         for place, row in enumerate(rows):
             loss = summed_loss(logits[:, [place]], batch.labels[:, [place]], weight[[place]])
             found = torch.autograd.grad(

@@ -17,7 +17,6 @@ from mrknee.exams import Dataset, open_dataset
 from mrknee.experiment_costs import COLUMNS, arm_cost, epoch_nearly_final
 from mrknee.experiment_plan import Plan
 from mrknee.files import atomic_write
-from mrknee.inference.model import load_model
 from mrknee.inference.torch_model import TorchModel
 from mrknee.metrics.arms import ArmComparison, compare_arms
 from mrknee.metrics.discrimination import auc
@@ -232,10 +231,10 @@ class Results:
         if not is_current(file, [folder.scorecard]):
             report(f"predicting with {run.name}")
             exams = self.predicted.opened(run.fold, self.recipes[run.arm])
-            model = load_model(folder.best if self.predicted.epoch == "best" else folder.last)
+            model = TorchModel(folder.best if self.predicted.epoch == "best" else folder.last)
             cache = self.recipes[run.arm].feature_cache
-            if cache is not None and isinstance(model, TorchModel):
-                model.store_feature_maps(cache)
+            if cache is not None:
+                model.use_feature_cache(cache)
             model.predict(exams).write(file)
         return Predictions.read(file)
 

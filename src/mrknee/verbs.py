@@ -59,6 +59,9 @@ def phantom(
     slice_factor: Annotated[
         float, "factor on MRNet's numbers of slices, 0.2 to 1, for smaller data sets"
     ] = 1.0,
+    fov_factor: Annotated[
+        float, "factor on MRNet's field of view, 0.5 (about the joint only) to 1"
+    ] = 1.0,
     series: SeriesFile = None,
 ) -> None:
     """Writes a data set of synthetic knees with known lesions, in MRNet's layout."""
@@ -73,6 +76,7 @@ def phantom(
         seed=seed,
         size=size,
         slice_factor=slice_factor,
+        fov_factor=fov_factor,
         series=MRNET_SERIES if series is None else read_series_file(series),
     )
     print(f"wrote {train} training and {valid} validation exams to {out}")

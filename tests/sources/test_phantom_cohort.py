@@ -136,6 +136,17 @@ def test_other_parameters_are_refused(cohort: Path) -> None:
     assert f"seed {SEED + 1}" in error.value.expected
     assert error.value.found is not None
     assert f"seed {SEED}," in error.value.found
+    with pytest.raises(MrkneeError, match="other parameters") as error:
+        write_cohort(
+            cohort,
+            train=TRAIN,
+            valid=VALID,
+            seed=SEED,
+            size=SIZE,
+            slice_factor=FACTOR,
+            fov_factor=0.8,
+        )
+    assert "fov_factor 0.8" in str(error.value.expected)
     assert contents(cohort) == before
 
 
@@ -163,6 +174,8 @@ def test_a_file_is_refused_as_folder(tmp_path: Path) -> None:
         {"size": 8},
         {"slice_factor": 0.0},
         {"slice_factor": 2.0},
+        {"fov_factor": 0.4},
+        {"fov_factor": 1.1},
     ],
 )
 def test_invalid_arguments_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:

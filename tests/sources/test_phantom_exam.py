@@ -121,6 +121,28 @@ def test_fewer_slices_on_request() -> None:
         assert b.slices * b.spacing == pytest.approx(a.slices * a.spacing, rel=0.34)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_smaller_field_of_view_shows_the_centre(seed: int) -> None:
+    """With fov_factor 0.5 half the pixels show the middle of the same knee, with its tears."""
+    usual = render_exam(seed, BOTH, size=2 * SIZE, slice_factor=0.5)
+    near = render_exam(seed, BOTH, size=SIZE, slice_factor=0.25, fov_factor=0.5)
+    for plane in PLANES:
+        one, two = usual.protocol.series[plane], near.protocol.series[plane]
+        assert two.field_of_view == pytest.approx(one.field_of_view / 2)
+        assert two.slices * two.spacing < 0.7 * one.slices * one.spacing
+        for finding in ("acl", "meniscus"):
+            assert near.masks[finding][plane].any()
+    # slices are thinner and lie elsewhere, so the most similar one is taken
+    image = near.stacks["sagittal"][len(near.stacks["sagittal"]) // 2].ravel()
+
+    def similarity(row: int, col: int) -> float:
+        crops = usual.stacks["sagittal"][:, row : row + SIZE, col : col + SIZE]
+        return float(max(np.corrcoef(image, one.ravel())[0, 1] for one in crops))
+
+    elsewhere = [similarity(row, col) for row in (16, 32, 48) for col in (16, 32, 48)]
+    assert similarity(32, 32) == max(elsewhere)
+
+
 def test_an_exam_has_the_series_that_are_declared() -> None:
     """Six stacks in the declared order, each with its lesions' masks; two of a plane differ."""
     knee = make_phantom(4, ["acl"], size=32, slice_factor=0.3, series=SIX)

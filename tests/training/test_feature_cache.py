@@ -204,9 +204,8 @@ def test_predictions_use_stored_maps(
     train(toy, tmp_path / "run", with_cache(tmp_path / "maps"))
     exams = open_dataset(toy, "valid")
     plain = load_model(tmp_path / "run").predict(exams).probabilities
-    model = load_model(tmp_path / "run")
-    assert isinstance(model, TorchModel)
-    model.store_feature_maps(tmp_path / "maps")
+    model = TorchModel(tmp_path / "run")
+    model.use_feature_cache(tmp_path / "maps")
     monkeypatch.setattr(FeatureCache, "_compute", None)
     found = model.predict(exams).probabilities
     np.testing.assert_allclose(found, plain, rtol=0, atol=1e-2)

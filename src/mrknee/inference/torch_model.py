@@ -57,8 +57,8 @@ class TorchModel(SingleModel):
         self.folder = RunFolder.model_in(path)
         checkpoint = load_checkpoint(self.folder)
         _refuse_another_run(self.folder, checkpoint.provenance)
-        self._cache: FeatureCache | None = None
         self.network = checkpoint.network.to(device_here()).eval()
+        self._feature_cache: FeatureCache | None = None
         super().__init__(
             findings=self.network.findings,
             series=self.network.series,
@@ -68,16 +68,15 @@ class TorchModel(SingleModel):
             notes=checkpoint.notes,
         )
 
-    def store_feature_maps(self, folder: str | Path) -> None:
-        """Makes `predict` store the encoders' feature maps in a folder, and use those in it.
+    def use_feature_cache(self, folder: str | Path) -> None:
+        """Stores feature maps in a folder, and reads those that are stored there; see `predict`.
 
-        Models with the same frozen encoders then encode each exam once. Stored maps are rounded to
-        float16 (`FeatureCache`).
+        Probabilities then differ by the rounding of the stored maps to float16.
 
         Raises:
-            SettingsError: a stage of an encoder isn't frozen.
+            SettingsError: a stage of an encoder was trained.
         """
-        self._cache = FeatureCache(folder, self.network, self.preparation)
+        self._feature_cache = FeatureCache(folder, self.network, self.preparation)
 
     def _probabilities(
         self, exams: Exams
@@ -85,7 +84,7 @@ class TorchModel(SingleModel):
         dataset = ExamDataset(exams, self.preparation)
         batches = load_batches(dataset, range(len(exams)), BATCH_EXAMS, batch_slices=BATCH_SLICES)
         ids, raw = predict_batches(
-            self.network, self.preparation, batches, len(exams), cache=self._cache
+            self.network, self.preparation, batches, len(exams), cache=self._feature_cache
         )
         return ids, self._calibrated(raw)
 

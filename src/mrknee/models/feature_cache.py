@@ -68,6 +68,11 @@ class FeatureCache:
                 found[name] = self.network.encoder(name).combine(maps)
         return found
 
+    def logits(self, batch: Batch) -> Float[Tensor, "exams findings"]:
+        """Returns the network's logits of a batch of exams without augmentation."""
+        lengths = {name: own.tolist() for name, own in batch.lengths.items()}
+        return self.network.read(self.maps(batch), lengths).logits
+
     def _exam(self, series: str, slices: UInt8[Tensor, "slices crop crop"]) -> list[Tensor]:
         """Returns the encoder's maps of one exam's series, from the file or computed."""
         content = slices.cpu().numpy()

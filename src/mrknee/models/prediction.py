@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from mrknee.errors import MrkneeError
@@ -39,7 +39,7 @@ def predict_batches(
         batches: the exams.
         total: total number of exams, for the progress bar.
         what: text of the progress bar.
-        cache: stored feature maps of this network's encoders; None computes them.
+        cache: stored feature maps of the network's frozen encoders; None computes the maps.
 
     Returns:
         Ids of the exams, and uncalibrated probabilities, 0 to 1, in the order of the batches.
@@ -54,19 +54,11 @@ def predict_batches(
     with Progress(total, what) as progress:
         for loaded in batches:
             batch = raise_if_error(loaded).to(device)
-            found = predict_logits(network, preparation, batch, cache)
+            if cache is None:
+                found = network(batch.prepared(preparation), batch.lengths)
+            else:
+                found = cache.logits(batch)
             logits.append(found.double().cpu())
             ids.extend(batch.ids)
             progress.advance(len(batch))
     return tuple(ids), torch.cat(logits).sigmoid().numpy()
-
-
-def predict_logits(
-    network: Network, preparation: Preparation, batch: Batch, cache: FeatureCache | None
-) -> Float[Tensor, "exams findings"]:
-    """Returns the logits of a batch, from its slices, or from stored feature maps."""
-    if cache is None:
-        logits: Tensor = network(batch.prepared(preparation), batch.lengths)
-        return logits
-    lengths = {name: own.tolist() for name, own in batch.lengths.items()}
-    return network.read(cache.maps(batch), lengths).logits

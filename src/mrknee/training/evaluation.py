@@ -35,7 +35,8 @@ def predict_best(
 ) -> dict[str, Predictions]:
     """Predicts the inner exams and valid with the network of the best epoch.
 
-    The exams are divided among the processes; all processes get all predictions.
+    The exams are divided among the processes; all processes get all predictions. With
+    `feature_cache`, stored feature maps are used as in training.
 
     Returns:
         inner, valid -> uncalibrated predictions, in the order of the data set; without inner if the
@@ -43,10 +44,10 @@ def predict_best(
     """
     best = load_checkpoint(RunFolder(out).best)
     network = best.network.to(device_here())
+    findings = Findings(best.network.findings)
     preparation, cache = Preparation.of(recipe.preparation), None
     if recipe.feature_cache is not None:
         cache = FeatureCache(recipe.feature_cache, network, preparation)
-    findings = Findings(best.network.findings)
 
     def predict(exams: Dataset, positions: Sequence[int], part: str) -> Predictions:
         own_positions = positions[processes.rank :: processes.world_size]

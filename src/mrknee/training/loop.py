@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from mrknee.errors import MrkneeError, TrainingError
 from mrknee.models.feature_cache import FeatureCache
 from mrknee.models.network import Network
-from mrknee.models.prediction import device_here, predict_logits
+from mrknee.models.prediction import device_here
 from mrknee.training.averaging import WeightAverage
 from mrknee.training.distributed import Processes, gather
 from mrknee.training.epoch_result import EpochResult
@@ -106,7 +106,10 @@ class Objective(nn.Module):
         return 0.0 * torch.stack(trained).sum(), empty, empty
 
     def _logits(self, batch: Batch) -> Float[Tensor, "exams findings"]:
-        return predict_logits(self.network, self.preparation, batch, self._cache)
+        if self._cache is not None:
+            return self._cache.logits(batch)
+        logits: Tensor = self.network(batch.prepared(self.preparation), batch.lengths)
+        return logits
 
 
 class TrainingLoop:

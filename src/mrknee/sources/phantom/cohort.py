@@ -47,6 +47,7 @@ class _Task:
     truth: Truth
     size: int
     slice_factor: float
+    fov_factor: float
     series: SeriesList
 
     def files(self) -> list[Path]:
@@ -86,6 +87,7 @@ def write_cohort(
     seed: int,
     size: int = 256,
     slice_factor: float = 1.0,
+    fov_factor: float = 1.0,
     series: SeriesList = MRNET_SERIES,
     workers: int | None = None,
 ) -> None:
@@ -103,6 +105,8 @@ def write_cohort(
         seed: seed of all random numbers.
         size: edge of the images in pixels, 32 or more.
         slice_factor: factor on MRNet's slice counts, for smaller and faster sets; 0.2 to 1.
+        fov_factor: factor on MRNet's field of view, and on the extent that the slices cover; 0.5,
+            about the joint only, to 1.
         series: series of each exam; if not MRNet's, they are declared in ``series.csv``.
         workers: number of processes; by default one per core.
 
@@ -111,10 +115,10 @@ def write_cohort(
     """
     SEED.check("the seed", seed)
     out = Path(out)
-    _check(train, valid, size, slice_factor)
+    _check(train, valid, size, slice_factor, fov_factor)
     with owned_folder(out):
-        tasks = _plan(out, train, valid, seed, size, slice_factor, series)
-        _open_output(out, _parameters(tasks, train, valid, seed, size, slice_factor, series))
+        tasks = _plan(out, train, valid, seed, size, slice_factor, fov_factor, series)
+        _open_output(out, _parameters(tasks, train, valid, seed))
         if series != MRNET_SERIES:
             write_series(out, series)
         _write_exams(out, tasks, workers or cores())
@@ -137,7 +141,7 @@ def _write_exams(out: Path, tasks: Sequence[_Task], workers: int) -> None:
                 write_labels(out, split, finding, labels)
 
 
-def _check(train: int, valid: int, size: int, slice_factor: float) -> None:
+def _check(train: int, valid: int, size: int, slice_factor: float, fov_factor: float) -> None:
     if train < 0 or valid < 0 or train + valid < 1:
         raise SettingsError(
             "invalid number of exams",
@@ -156,6 +160,13 @@ def _check(train: int, valid: int, size: int, slice_factor: float) -> None:
             expected="0.2 to 1",
             found=f"{slice_factor}",
         )
+    if not 0.5 <= fov_factor <= 1.0:
+        raise SettingsError(
+            "invalid factor on the field of view",
+            code="range",
+            expected="0.5 to 1",
+            found=f"{fov_factor}",
+        )
 
 
 def _plan(
@@ -165,25 +176,20 @@ def _plan(
     seed: int,
     size: int,
     slice_factor: float,
+    fov_factor: float,
     series: SeriesList,
 ) -> list[_Task]:
     truths = [("train", truth) for truth in draw_truths("train", train, seed)]
     truths += [("valid", truth) for truth in draw_truths("valid", valid, seed)]
     return [
-        _Task(out, split, f"{index:04d}", (seed, index), truth, size, slice_factor, series)
+        _Task(
+            out, split, f"{index:04d}", (seed, index), truth, size, slice_factor, fov_factor, series
+        )
         for index, (split, truth) in enumerate(truths)
     ]
 
 
-def _parameters(
-    tasks: Sequence[_Task],
-    train: int,
-    valid: int,
-    seed: int,
-    size: int,
-    slice_factor: float,
-    series: SeriesList,
-) -> dict[str, object]:
+def _parameters(tasks: Sequence[_Task], train: int, valid: int, seed: int) -> dict[str, object]:
     """Returns the content of phantom.json: the arguments, and each exam's truth and lesions."""
     exams = {
         task.exam_id: {
@@ -196,12 +202,14 @@ def _parameters(
         }
         for task in tasks
     }
+    one = tasks[0]
     return {
         "mrknee": __version__,
         "seed": seed,
-        "size": size,
-        "slice_factor": slice_factor,
-        **({} if series == MRNET_SERIES else {"series": series.to_dicts()}),
+        "size": one.size,
+        "slice_factor": one.slice_factor,
+        **({} if one.fov_factor == 1 else {"fov_factor": one.fov_factor}),
+        **({} if one.series == MRNET_SERIES else {"series": one.series.to_dicts()}),
         "train": train,
         "valid": valid,
         "exams": exams,
@@ -269,6 +277,7 @@ def _write_exam(task: _Task) -> str:
         task.truth,
         size=task.size,
         slice_factor=task.slice_factor,
+        fov_factor=task.fov_factor,
         series=task.series,
     )
     for finding, masks in exam.masks.items():

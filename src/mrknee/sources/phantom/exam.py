@@ -17,6 +17,7 @@ from mrknee.sources.phantom import bones, joint, ligaments, limb
 from mrknee.sources.phantom.anatomy import Anatomy, draw_anatomy
 from mrknee.sources.phantom.lesions import AclTear, BakerCyst, Lesion, Truth, draw_lesions
 from mrknee.sources.phantom.scanner import (
+    FIELD_OF_VIEW,
     PLANES,
     Protocol,
     acquire,
@@ -30,7 +31,8 @@ FINDINGS = ("abnormal", "acl", "meniscus")
 EXTENT = (176.0, 156.0, 152.0)
 """Extent of the grid (z, y, x) in mm, for the largest field of view with its shift."""
 FINEST, COARSEST = 0.75, 1.75
-"""Voxel edges (mm) for images of 256 px and more, and of 109 px and less."""
+"""Voxel edges (mm) for images of 256 px and more, and of 109 px and less, with the usual field of
+view."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def render_exam(
     *,
     size: int = 256,
     slice_factor: float = 1.0,
+    fov_factor: float = 1.0,
     series: SeriesList = MRNET_SERIES,
 ) -> PhantomExam:
     """Draws a knee, its lesions and its protocol from a seed, then acquires the series.
@@ -71,19 +74,20 @@ def render_exam(
         truth: findings of the exam.
         size: edge of the images in pixels.
         slice_factor: factor on MRNet's slice counts; slices get thicker accordingly.
+        fov_factor: factor on the field of view, and on the extent that the slices cover.
         series: series to acquire.
     """
     streams = _streams(seed)
     knee = draw_anatomy(streams[0])
     lesions = draw_lesions(streams[1], truth)
-    usual = draw_protocol(streams[2], slice_factor)
+    usual = draw_protocol(streams[2], slice_factor, fov_factor)
     own = {one.name: _streams_of_series(seed, one.name) for one in series}
     protocol = Protocol(
         usual.tesla,
         {
             one.name: usual.series[one.name]
             if one in MRNET_SERIES
-            else draw_acquisition(own[one.name][0], one, usual.tesla, slice_factor)
+            else draw_acquisition(own[one.name][0], one, usual.tesla, slice_factor, fov_factor)
             for one in series
         },
     )
@@ -137,6 +141,7 @@ def make_phantom(
     *,
     size: int = 256,
     slice_factor: float = 1.0,
+    fov_factor: float = 1.0,
     series: SeriesList = MRNET_SERIES,
     id: str = "phantom",  # noqa: A002  # the exam's field
 ) -> Phantom:
@@ -150,6 +155,8 @@ def make_phantom(
         findings: any of `abnormal`, `acl` and `meniscus`; with a tear, `abnormal` is added.
         size: edge of the images in pixels.
         slice_factor: factor on MRNet's slice counts (17 to 61 per plane).
+        fov_factor: factor on MRNet's field of view (140 to 165 mm), and on the extent that the
+            slices cover (90 to 130 mm); 0.5 to 1, which shows more than the joint.
         series: series to acquire; an undeclared weighting or fat suppression is that of MRNet's
             series of the plane.
         id: id of the exam.
@@ -178,7 +185,14 @@ def make_phantom(
         )
     truth = Truth(abnormal=bool(wanted), acl="acl" in wanted, meniscus="meniscus" in wanted)
     with threadpool_limits(1):  # sums round differently with another number of threads
-        knee = render_exam(seed, truth, size=size, slice_factor=slice_factor, series=series)
+        knee = render_exam(
+            seed,
+            truth,
+            size=size,
+            slice_factor=slice_factor,
+            fov_factor=fov_factor,
+            series=series,
+        )
     labels = {name: float(getattr(truth, name)) for name in FINDINGS}
     phantom = Phantom(id, knee.stacks, labels, series=series)
     object.__setattr__(phantom, "lesions", MappingProxyType(knee.masks))
@@ -203,7 +217,13 @@ def _streams_of_series(seed: int | Sequence[int], name: str) -> list[np.random.G
 
 def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, size: int) -> Canvas:
     """Paints one knee with its lesions; later tissues cover earlier ones."""
-    grid = Grid(float(np.clip(FINEST * 256 / size, FINEST, COARSEST)), EXTENT)
+    factor = max(series.fov_factor for series in protocol.series.values())
+    unseen = (1 - factor) * FIELD_OF_VIEW[1]
+    depth, rows, cols = EXTENT
+    grid = Grid(
+        float(np.clip(FINEST * 256 / size * factor, FINEST, COARSEST)),
+        (depth - unseen, rows - unseen, cols - unseen),
+    )
     canvas = Canvas(grid, protocol.signals())
     rng = np.random.default_rng(knee.texture_seed)
     tile = texture_tile(rng)

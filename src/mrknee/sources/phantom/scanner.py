@@ -37,6 +37,8 @@ TIMING = {
     "GRE": ((400, 700), (12, 18)),
 }
 """Ranges of TR and TE in ms. GRE is T2*-weighted, like MEDIC and MERGE."""
+FIELD_OF_VIEW = (140, 165)
+"""Range of the edge of a square image, mm."""
 GRE_FLIP_DEGREES = (20, 30)
 """Range of a gradient echo's flip angle."""
 
@@ -51,6 +53,7 @@ class Acquisition:
         spacing: distance between slice centres, mm.
         thickness: full width of the slice profile at half height, mm.
         field_of_view: edge of the square image, mm.
+        fov_factor: factor on the usual field of view that `field_of_view` contains.
         centre: offset (x, y, z) of the stack's centre in the scanner, mm.
         matrix: acquired frequency and phase samples across the field of view.
         repetition_ms, echo_ms: TR and effective TE.
@@ -75,6 +78,7 @@ class Acquisition:
     shading: tuple[float, ...]
     window: tuple[float, float]
     flip_degrees: float | None = None
+    fov_factor: float = 1.0
 
     def signal(self, tissue: Tissue, tesla: float) -> float:
         """Returns a tissue's signal at a field strength, arbitrary units."""
@@ -120,17 +124,26 @@ def draw_slice_count(rng: np.random.Generator, plane: PlaneName) -> int:
     return round(float(np.interp(rng.random(), levels, counts)))
 
 
-def draw_protocol(rng: np.random.Generator, slice_factor: float) -> Protocol:
+def draw_protocol(
+    rng: np.random.Generator, slice_factor: float, fov_factor: float = 1.0
+) -> Protocol:
     """Draws one exam's acquisition of MRNet's series; nothing depends on the labels."""
     tesla = 3.0 if rng.random() < 0.5 else 1.5
     return Protocol(
         tesla,
-        {str(one.name): draw_acquisition(rng, one, tesla, slice_factor) for one in MRNET_SERIES},
+        {
+            str(one.name): draw_acquisition(rng, one, tesla, slice_factor, fov_factor)
+            for one in MRNET_SERIES
+        },
     )
 
 
 def draw_acquisition(
-    rng: np.random.Generator, series: Series, tesla: float, slice_factor: float
+    rng: np.random.Generator,
+    series: Series,
+    tesla: float,
+    slice_factor: float,
+    fov_factor: float = 1.0,
 ) -> Acquisition:
     """Draws the acquisition of a series.
 
@@ -140,6 +153,7 @@ def draw_acquisition(
             those of MRNet's series of the plane.
         tesla: field strength, T.
         slice_factor: factor on MRNet's slice counts.
+        fov_factor: factor on the field of view, and on the extent that the slices cover.
     """
     plane: PlaneName = series.plane.value
     weighting = series.weighting or MRNET_WEIGHTING[plane]
@@ -147,7 +161,8 @@ def draw_acquisition(
     # The slices cover the joint, so that many slices are thin and few are thick.
     covered = {"axial": 118.0, "coronal": 104.0, "sagittal": 100.0}[plane] * rng.uniform(0.9, 1.1)
     reach = {"axial": (2.6, 4.6), "coronal": (2.6, 4.6), "sagittal": (2.6, 4.4)}[plane]
-    low, high = (limit / slice_factor for limit in reach)
+    covered *= fov_factor
+    low, high = (limit / slice_factor * fov_factor for limit in reach)
     spacing = float(np.clip(covered / count, low, high))
     timing = TIMING[weighting]
     saturated = rng.random() < FAT_SATURATED[plane]
@@ -158,7 +173,7 @@ def draw_acquisition(
         slices=count,
         spacing=spacing,
         thickness=spacing * float(rng.uniform(0.85, 0.98)),
-        field_of_view=float(rng.uniform(140, 165)),
+        field_of_view=float(rng.uniform(*FIELD_OF_VIEW)) * fov_factor,
         centre=tuple(float(value) for value in rng.normal(0.0, 3.0, 3)),  # type: ignore[arg-type]
         matrix=(int(rng.choice((288, 320, 352, 384))), int(rng.choice((192, 224, 256)))),
         repetition_ms=float(rng.uniform(*timing[0])),
@@ -167,6 +182,7 @@ def draw_acquisition(
         noise=float(rng.uniform(0.010, 0.028)) / (tesla / 2.0),
         shading=tuple(float(value) for value in rng.normal(0.0, 1.0, 9)),
         window=(float(rng.uniform(99.3, 99.9)), float(rng.uniform(0.85, 1.1))),
+        fov_factor=fov_factor,
     )
     if weighting != "GRE":
         return acquisition
@@ -246,9 +262,9 @@ def acquire(
     """Acquires a series: slice profile, k-space truncation, coil shading, Rician noise, window."""
     stack = sample(volume, grid.everything(), series, size)
     stack *= _shading(series, size)
-    # Matrix and noise are for 256 px: smaller images keep the same share of k-space, and their
-    # larger pixels average the noise.
-    share = size / 256
+    # Matrix and noise are for 256 px of the usual field of view: with larger pixels, images keep
+    # the same share of k-space, and average the noise.
+    share = size / 256 / series.fov_factor
     rows, columns = (_low_pass(size, round(kept * share)) for kept in series.matrix)
     scale = series.noise * brightest * min(share, 1.0)
     imaginary = rng.standard_normal(stack.shape, np.float32) * scale
