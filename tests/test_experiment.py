@@ -16,8 +16,12 @@ import pytest
 
 from mrknee.cli import main
 from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
+from mrknee.exams import open_dataset
 from mrknee.experiment import run_experiment
+from mrknee.inference.model import load_model
 from mrknee.metrics.predictions import Predictions
+from mrknee.models.checkpoint import load_checkpoint
+from mrknee.run_folder import RunFolder
 from tests.conftest import write_toy_dataset
 
 PLAN = """\
@@ -103,7 +107,7 @@ def times(out: Path) -> dict[str, int]:
 
 def contents(out: Path) -> dict[str, bytes]:
     """Every file but logs, states, times, and what says when something was done."""
-    passed_over = {"log.txt", "environment.json", "data.json", "resume", "times.json"}
+    passed_over = {"log.txt", "environment.json", "data.json", "resume", "times.json", "costs.csv"}
     found = {
         str(file.relative_to(out)): file.read_bytes()
         for file in sorted(out.rglob("*"))
@@ -314,3 +318,113 @@ def test_folds_of_a_cross_validation(data: Path, tmp_path: Path) -> None:
     error = refused(file, data, out)
     assert isinstance(error, SettingsError)
     assert error.code == "other-settings"
+
+
+COMBINED = """\
+recipe: demo
+settings:
+  epochs: 2
+  max_exams: 11
+  preparation: {size: 32, crop: 32}
+  selection.fraction: 0.34
+  network.shared_encoder: true
+  precision: 32-true
+  loggers: none
+arms:
+  joint: {}
+  again: {seed_offset: 50}
+  abnormal: {findings: [abnormal]}
+  acl: {findings: [acl]}
+  meniscus: {findings: [meniscus]}
+combined:
+  singles: [abnormal, acl, meniscus]
+  ensemble: [joint, again]
+compare: [singles, joint, ensemble]
+seeds: [0]
+baseline: singles
+margin: 0.01
+"""
+
+
+@pytest.fixture(scope="module")
+def combined(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment with combined arms."""
+    folder = tmp_path_factory.mktemp("combined")
+    (folder / "plan.yaml").write_text(COMBINED)
+    run_experiment(folder / "plan.yaml", data, folder / "out")
+    return folder
+
+
+def test_combined_arms_are_compared_as_one(combined: Path) -> None:
+    """Each finding's AUC is that of its network; the parts are trained and not compared."""
+    out = combined / "out"
+    found = json.loads((out / "valid" / "comparison.json").read_text())
+    assert [arm["name"] for arm in found["arms"]] == ["singles", "joint", "ensemble"]
+    each = {row["arm"]: row for row in rows(out)}
+    assert list(each) == ["joint", "again", "abnormal", "acl", "meniscus"]
+    for finding in ("abnormal", "acl", "meniscus"):
+        value = float(each[finding][f"auc_{finding}"])
+        assert found["arms"][0]["aucs"][finding]["value"] == pytest.approx(value, abs=1e-6)
+    assert {one["arm"] for one in found["differences"]} == {"joint", "ensemble"}
+    assert (out / "valid" / "differences.svg").read_text().startswith("<?xml")
+
+
+def test_networks_of_one_finding_have_the_exams_of_the_joint_one(combined: Path) -> None:
+    """`max_exams` and the inner split don't depend on the findings; another seed draws others."""
+    runs = combined / "out" / "runs"
+    splits = {
+        folder.name: (folder / "seed0" / "split.csv").read_text() for folder in runs.iterdir()
+    }
+    for finding in ("abnormal", "acl", "meniscus"):
+        assert splits[finding] == splits["joint"]
+    assert splits["again"] != splits["joint"]
+    assert "\nseed: 50\n" in (runs / "again" / "seed0" / "settings.yaml").read_text()
+
+
+def test_costs_are_sums_over_the_networks(combined: Path) -> None:
+    """costs.csv has one row per compared arm: parameters, storage, and seconds of training."""
+    out = combined / "out"
+    with (out / "valid" / "costs.csv").open(newline="") as lines:
+        costs = {row["arm"]: row for row in csv.DictReader(lines)}
+    assert [row["networks"] for row in costs.values()] == ["3", "1", "2"]
+    single = load_checkpoint(out / "runs" / "acl" / "seed0" / "best").network
+    numbers = sum(one.numel() for one in single.parameters())
+    assert costs["singles"]["parameters"] == str(3 * numbers)
+    seconds = {row["arm"]: float(row["seconds"]) for row in rows(out)}
+    total = sum(seconds[one] for one in ("abnormal", "acl", "meniscus"))
+    assert float(costs["singles"]["seconds"]) == pytest.approx(total, abs=0.2)
+    for row in rows(out):
+        metrics = RunFolder(out / "runs" / row["arm"] / "seed0").read_metrics()
+        aucs = [one["val/auc_mean"] for one in metrics]
+        assert int(row["epoch_95"]) == (1 if aucs[0] >= 0.95 * aucs[1] else 2)
+
+
+def test_the_last_epoch_can_be_compared(combined: Path, data: Path) -> None:
+    """`--epoch last` predicts with the last weights, without training, into its own folder."""
+    out = combined / "out"
+    before = times(out / "runs")
+    words = ["experiment", str(combined / "plan.yaml"), str(data), str(out), "--epoch", "last"]
+    assert main(words) == 0
+    assert times(out / "runs") == before
+    file = out / "valid-last" / "predictions" / "joint" / "seed0.csv"
+    model = load_model(out / "runs" / "joint" / "seed0" / "last")
+    expected = model.predict(open_dataset(data, "valid")).probabilities
+    np.testing.assert_allclose(Predictions.read(file).probabilities, expected, atol=1e-6)
+    found = json.loads((out / "valid-last" / "comparison.json").read_text())
+    assert found["split"] == "valid-last"
+
+
+def test_a_combined_arm_needs_all_its_parts(combined: Path, data: Path, tmp_path: Path) -> None:
+    """If the training of a part fails, the combined arm is left out and named."""
+    out = Path(shutil.copytree(combined / "out", tmp_path / "out"))
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        COMBINED.replace("arms:\n", "arms:\n  lost: {weights: none.pth}\n", 1)
+        .replace("[joint, again]", "[joint, lost]")
+        .replace("  again: {seed_offset: 50}\n", "")
+    )
+    with pytest.raises(MrkneeError, match="lost/seed0: "):
+        run_experiment(file, data, out)
+    table = (out / "valid" / "comparison.txt").read_text()
+    assert "note: left out, because a training failed: ensemble" in table
+    assert "singles" in table

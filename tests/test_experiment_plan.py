@@ -114,6 +114,79 @@ def test_a_fault_is_one_error(old: str, new: str, parts: list[str], tmp_path: Pa
         assert part in text
 
 
+COMBINED = """\
+recipe: demo
+arms:
+  joint: {}
+  again: {seed_offset: 100}
+  abnormal: {findings: abnormal}
+  acl: {findings: acl}
+combined:
+  singles: [abnormal, acl]
+  ensemble: [joint, again]
+compare: [joint, ensemble, singles]
+seeds: [0, 5]
+baseline: singles
+other_baselines: {ensemble: joint}
+primary: joint
+margin: 0.01
+within: abnormal
+"""
+
+
+def test_combined_arms_consist_of_arms(tmp_path: Path) -> None:
+    """They can be the baseline; arms that aren't compared are trained for them."""
+    file = written(tmp_path, COMBINED)
+    plan = read_plan(file)
+    assert plan.compared == ["singles", "joint", "ensemble"]
+    assert plan.members("singles") == ["abnormal", "acl"]
+    assert plan.members("joint") == ["joint"]
+    assert plan.first_arm == "abnormal"
+    assert (plan.primary, plan.margin, plan.within) == ("joint", 0.01, "abnormal")
+    without = written(tmp_path, COMBINED.replace("compare: [joint, ensemble, singles]\n", ""))
+    assert read_plan(without).compared[0] == "singles"
+    assert len(read_plan(without).compared) == 6
+
+
+def test_arms_may_differ_in_the_seed_only(tmp_path: Path) -> None:
+    """`seed_offset` is added to each seed, so that networks of an ensemble differ."""
+    file = written(tmp_path, COMBINED)
+    plan = read_plan(file)
+    assert [plan.seed("joint", 5), plan.seed("again", 5)] == [5, 105]
+    recipes = arm_recipes(plan, file)
+    assert (recipes["joint"].seed, recipes["again"].seed) == (0, 100)
+    assert "seed_offset" not in arm_recipe(plan, file, "again")[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("[abnormal, acl]", "[abnormal, acll]", ["combined.singles", "did you mean acl?"]),
+        ("[abnormal, acl]", "[acl]", ["combined.singles", "at least two arms"]),
+        ("[abnormal, acl]", "[acl, acl]", ["combined.singles", "each once"]),
+        ("singles: [", "Joint: [", ["differ in more than upper and lower case"]),
+        ("seed_offset: 100", "seed_offset: 0", ["arms.again.seed_offset", "from 1"]),
+        ("compare: [joint, ", "compare: [jiont, ", ["compare", "did you mean joint?"]),
+        ("compare: [joint, ", "compare: [joint, joint, ", ["compare", "each arm once"]),
+        ("compare: [joint, ensemble, singles]", "compare: [joint]", ["baseline", "singles"]),
+        ("{ensemble: joint}", "{ensemble: acl}", ["other_baselines", "found: acl"]),
+        ("{ensemble: joint}", "{singles: joint}", ["other_baselines", "singles: joint"]),
+        ("primary: joint", "primary: singles", ["primary", "found: singles"]),
+        ("margin: 0.01", "margin: 0", ["margin", "above 0"]),
+    ],
+)
+def test_a_fault_of_a_combined_arm_is_one_error(
+    old: str, new: str, parts: list[str], tmp_path: Path
+) -> None:
+    """Names of arms that the plan doesn't have are refused wherever it refers to arms."""
+    assert old in COMBINED
+    file = written(tmp_path, COMBINED.replace(old, new))
+    text = str(fault_of(file))
+    assert f"file: {file}" in text
+    for part in parts:
+        assert part in text
+
+
 def test_a_missing_plan_is_reported(tmp_path: Path) -> None:
     """A plan that doesn't exist is a missing plan, not a missing recipe."""
     assert "the plan is missing" in str(fault_of(tmp_path / "none.yaml"))

@@ -10,8 +10,8 @@ OUT/
 ├── times.json                    seconds of training per run
 ├── log.txt
 └── valid/                        what was predicted: a split, or FOLDER-SPLIT of --test-data
-    ├── results.csv               one row per run
-    ├── comparison.json  comparison.txt  arms.svg
+    ├── results.csv  costs.csv    one row per run; one per compared arm
+    ├── comparison.json  comparison.txt  arms.svg  differences.svg
     └── predictions/              only if the run folders don't contain these predictions
 ```
 """
@@ -28,7 +28,7 @@ from typing import Any
 
 from mrknee.errors import MrkneeError, SettingsError
 from mrknee.experiment_plan import Plan, arm_recipe, arm_recipes, read_plan
-from mrknee.experiment_results import TIMES, Predicted, Results, Trained, read_times
+from mrknee.experiment_results import TIMES, Epoch, Predicted, Results, Trained, read_times
 from mrknee.files import atomic_write, owned_folder, remove_incomplete
 from mrknee.metrics.arms import ArmComparison
 from mrknee.outputs import check_output_folder
@@ -54,6 +54,7 @@ def run_experiment(
     *,
     split: str = "valid",
     test_data: str | Path | Sequence[str | Path] | None = None,
+    epoch: Epoch = "best",
 ) -> ArmComparison:
     """Trains all arms of a plan with all seeds, predicts a split, and compares the arms.
 
@@ -70,6 +71,7 @@ def run_experiment(
         out: the output folder: new, empty, or of an earlier call.
         split: the split that is predicted and scored.
         test_data: data sets to predict in place of `data`, as many.
+        epoch: the epoch whose weights predict: `best` (selected by each run) or `last`.
 
     Returns:
         The comparison, which is also written and printed.
@@ -91,8 +93,8 @@ def run_experiment(
     check_output_folder(out)
     chosen = read_plan(plan_file)
     recipes = arm_recipes(chosen, plan_file)
-    predicted = Predicted(tuple(scored), split, own=test_data is None)
-    predicted.refuse_unlabelled(recipes[chosen.baseline])
+    predicted = Predicted(tuple(scored), split, test_data is None, epoch)
+    predicted.refuse_unlabelled(recipes[chosen.first_arm])
     with owned_folder(out):
         remove_incomplete(out)
         _prepare_folder(out, chosen, recipes, folds)
@@ -152,7 +154,7 @@ def _prepare_folder(
         )
     texts = {}
     for folder in folds:
-        record = record_data(split_exams(folder, recipes[plan.baseline]))
+        record = record_data(split_exams(folder, _recorded(recipes, plan.first_arm)))
         place = out if len(folds) == 1 else out / "folds" / folder.resolve().name
         texts[RunFolder(place).data] = data_json(place, record)
     described = {arm: recipe.to_dict() for arm, recipe in recipes.items()}
@@ -166,6 +168,14 @@ def _prepare_folder(
     for path, text in texts.items():
         with atomic_write(path) as beside:
             beside.write_text(text, encoding="utf-8")
+
+
+def _recorded(recipes: Mapping[str, Recipe], arm: str) -> Recipe:
+    """Returns the recipe of an arm with the findings of all arms, whose labels are recorded."""
+    lists = [recipe.findings for recipe in recipes.values()]
+    stated = [names for names in lists if names is not None]
+    every = list(dict.fromkeys(name for names in stated for name in names))
+    return recipes[arm].replace(findings=every if len(stated) == len(lists) else None)
 
 
 def _changed(before: Mapping[str, Any], recipe: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -216,10 +226,11 @@ def _train_all(
         taken = timedelta(seconds=int(time.monotonic() - started))
         log(out, f"run {number} of {len(missing)}, after {taken}: {run.name}")
         recipe, changes = arm_recipe(results.plan, file, run.arm)
+        seed = results.plan.seed(run.arm, run.seed)
         try:
             with _timed(out, run):
                 result = train_or_resume(
-                    folds[run.fold], run.folder, recipe, {**changes, "seed": run.seed}
+                    folds[run.fold], run.folder, recipe, {**changes, "seed": seed}
                 )
             log(out, result)
             if results.predicted.with_runs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -18,6 +18,9 @@ from mrknee.training.recipe_yaml import read_yaml
 
 _ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")
 _CHANGES = "settings of a recipe with their values, {} for none"
+
+SEED_OFFSET = "seed_offset"
+"""Key of an arm, beside settings: a number that is added to each seed of the plan."""
 
 
 def _flat(name: str, given: object) -> dict[str, Any]:
@@ -53,11 +56,48 @@ def _arms(given: object) -> dict[str, dict[str, Any]]:
         raise invalid_setting(
             "arms", expected="arms by name, each with settings", found=repr(given)
         )
+    _check_names("arms", given)
+    return {name: _arm(f"arms.{name}", one) for name, one in given.items()}
+
+
+def _arm(name: str, given: object) -> dict[str, Any]:
+    settings = _flat(name, given)
+    offset = settings.get(SEED_OFFSET, 1)
+    if type(offset) is not int or offset not in SEED or offset == 0:
+        raise invalid_setting(
+            f"{name}.{SEED_OFFSET}",
+            expected="a whole number from 1, which is added to each seed of the plan",
+            found=repr(offset),
+        )
+    return settings
+
+
+def _combined(given: object) -> dict[str, list[str]]:
+    if not isinstance(given, Mapping):
+        raise invalid_setting("combined", expected="lists of arms by name", found=repr(given))
+    _check_names("combined", given)
+    for name, arms in given.items():
+        if (
+            not isinstance(arms, list)
+            or len(arms) < 2
+            or not all(isinstance(arm, str) for arm in arms)
+            or len(set(arms)) < len(arms)
+        ):
+            raise invalid_setting(
+                f"combined.{name}",
+                expected="a list of at least two arms, each once",
+                found=repr(arms),
+            )
+    return {name: list(arms) for name, arms in given.items()}
+
+
+def _check_names(setting: str, given: Collection[object]) -> None:
+    """Refuses names that can't become names of folders."""
     seen: dict[str, str] = {}
     for name in given:
         if not isinstance(name, str) or not _ARM.fullmatch(name):
             raise invalid_setting(
-                "arms",
+                setting,
                 why="an arm's name becomes a folder's",
                 expected="names of letters, digits and . _ + = -, that begin with a letter or a "
                 "digit, of at most 100 characters",
@@ -65,12 +105,11 @@ def _arms(given: object) -> dict[str, dict[str, Any]]:
             )
         if name.lower() in seen:
             raise invalid_setting(
-                "arms",
+                setting,
                 expected="names that differ in more than upper and lower case",
                 found=f"{seen[name.lower()]} and {name}",
             )
         seen[name.lower()] = name
-    return {name: _flat(f"arms.{name}", one) for name, one in given.items()}
 
 
 def _seeds(given: object) -> list[int]:
@@ -102,13 +141,57 @@ class Plan(Settings):
 
     arms: Annotated[dict[str, dict[str, Any]], BeforeValidator(_arms)]
     """Name -> changes to the recipe, after those of all arms. The key `recipe` in an arm names
-    another recipe for it."""
+    another recipe for it; `seed_offset` is added to each seed, for arms that differ in it only."""
+
+    combined: Annotated[dict[str, list[str]], BeforeValidator(_combined)] = Field(
+        default_factory=dict
+    )
+    """Name -> arms whose networks are used together, like one arm. The probability of a finding is
+    the mean over those of these arms that learn it: three networks of one finding each become one
+    system, three networks of the same findings an ensemble."""
+
+    compare: list[str] | None = None
+    """The arms and combined arms that are compared, in the order of tables; all if not given. The
+    others are only trained, as parts of combined arms."""
 
     seeds: Annotated[list[int], BeforeValidator(_seeds)]
     """Seeds; each arm is trained once with each of them."""
 
     baseline: str
-    """The arm that all others are compared with."""
+    """The arm that all others are compared with; it may be a combined one."""
+
+    other_baselines: dict[str, str | None] = Field(default_factory=dict)
+    """Arm -> the arm that it is compared with in place of `baseline`; null: with none."""
+
+    primary: str | None = None
+    """The arm whose difference in mean AUC is the primary result of the experiment. It is excluded
+    from Holm's correction; this is honest only if it was stated before the first result."""
+
+    margin: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Differences in AUC up to this size don't matter; each comparison gets a verdict (better,
+    worse, equivalent, not settled). No verdicts if not given."""
+
+    within: str | None = None
+    """A finding; the AUCs of the others are also computed among the exams that have it only."""
+
+    @property
+    def compared(self) -> list[str]:
+        """Names of the arms and combined arms that are compared, the baseline first."""
+        names = [*self.arms, *self.combined] if self.compare is None else self.compare
+        return sorted(names, key=lambda name: name != self.baseline)
+
+    @property
+    def first_arm(self) -> str:
+        """Name of the baseline, or of its first arm if it is a combined one."""
+        return self.members(self.baseline)[0]
+
+    def members(self, name: str) -> list[str]:
+        """Returns the arms that an arm or combined arm consists of."""
+        return self.combined.get(name, [name])
+
+    def seed(self, arm: str, seed: int) -> int:
+        """Returns the seed that an arm is trained with, for a seed of the plan."""
+        return seed + int(self.arms[arm].get(SEED_OFFSET, 0))
 
 
 def read_plan(file: Path) -> Plan:
@@ -132,17 +215,48 @@ def read_plan(file: Path) -> Plan:
                 found=", ".join(tree),
             )
         plan = Plan.model_validate(tree)
-        if plan.baseline not in plan.arms:
-            near = suggest(plan.baseline, plan.arms, {})
-            raise invalid_setting(
-                "baseline",
-                expected="one of the arms: " + ", ".join(plan.arms),
-                found=plan.baseline,
-                advice=None if near is None else f"did you mean {near}?",
-            )
+        _check_references(plan)
     except SettingsError as fault:
         raise fault if fault.file else fault.in_file(file) from None
     return plan
+
+
+def _check_references(plan: Plan) -> None:
+    """Refuses names of arms that the plan doesn't have, where it refers to arms."""
+
+    def refuse(setting: str, name: str, known: Collection[str]) -> None:
+        if name not in known:
+            near = suggest(name, known, {})
+            raise invalid_setting(
+                setting,
+                expected="one of the arms: " + ", ".join(known),
+                found=name,
+                advice=None if near is None else f"did you mean {near}?",
+            )
+
+    every = [*plan.arms, *plan.combined]
+    _check_names("combined", every)
+    for name, arms in plan.combined.items():
+        for arm in arms:
+            refuse(f"combined.{name}", arm, plan.arms)
+    for name in plan.compare or ():
+        refuse("compare", name, every)
+    if plan.compare is not None and len(set(plan.compare)) < len(plan.compare):
+        raise invalid_setting("compare", expected="each arm once", found=", ".join(plan.compare))
+    compared = plan.compared
+    refuse("baseline", plan.baseline, compared)
+    for name, other in plan.other_baselines.items():
+        for one in (name, other):
+            if one is not None:
+                refuse("other_baselines", one, compared)
+        if name == plan.baseline or name == other:
+            raise invalid_setting(
+                "other_baselines",
+                expected="arms other than the baseline, each compared with another arm",
+                found=f"{name}: {other}",
+            )
+    if plan.primary is not None:
+        refuse("primary", plan.primary, [name for name in compared if name != plan.baseline])
 
 
 def arm_recipe(plan: Plan, file: Path, arm: str) -> tuple[str, dict[str, Any]]:
@@ -155,6 +269,7 @@ def arm_recipe(plan: Plan, file: Path, arm: str) -> tuple[str, dict[str, Any]]:
     """
     changes = {**plan.settings, **plan.arms[arm]}
     recipe = str(changes.pop("recipe", plan.recipe))
+    changes.pop(SEED_OFFSET, None)
     return recipe if recipe in recipe_names() else str(file.parent / recipe), changes
 
 
@@ -168,7 +283,8 @@ def arm_recipes(plan: Plan, file: Path) -> dict[str, Recipe]:
     for arm in plan.arms:
         try:
             name, changes = arm_recipe(plan, file, arm)
-            recipes[arm] = load_recipe(name, {**changes, "seed": plan.seeds[0]})
+            seed = plan.seed(arm, plan.seeds[0])
+            recipes[arm] = load_recipe(name, {**changes, "seed": seed})
         except SettingsError as fault:
             error = fault.about(f"arm {arm}")
             raise error if fault.file else error.in_file(file) from None

@@ -1,4 +1,4 @@
-"""Results of an experiment: predictions, `results.csv`, `comparison.json`, a table and a plot."""
+"""Results of an experiment: predictions, tables of runs and costs, a comparison, plots."""
 
 from __future__ import annotations
 
@@ -8,25 +8,34 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mrknee.errors import DataError, MrkneeError, PlatformError
 from mrknee.exams import Dataset, open_dataset
+from mrknee.experiment_costs import COLUMNS, arm_cost, epoch_nearly_final
 from mrknee.experiment_plan import Plan
 from mrknee.files import atomic_write
 from mrknee.inference.torch_model import TorchModel
-from mrknee.metrics.arms import ArmComparison, compare_arms, read_fold
+from mrknee.metrics.arms import ArmComparison, compare_arms
 from mrknee.metrics.discrimination import auc
+from mrknee.metrics.folds import combine, read_fold
 from mrknee.metrics.predictions import Predictions
 from mrknee.progress import report
 from mrknee.run_folder import MODEL_FILE, RunFolder
 from mrknee.several_runs import data_json, is_current, log
+from mrknee.tables import table_lines
 from mrknee.training.data_record import record_data
 from mrknee.training.parts import Parts
 from mrknee.training.recipe import Recipe
 from mrknee.untrusted import read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Epoch = Literal["best", "last"]
+"""Whose weights predict: the epoch that each run selected, or the last one."""
 
 TIMES = "times.json"
 """Name of the file with the seconds of training per run."""
@@ -38,7 +47,7 @@ class Trained:
 
     Attributes:
         arm: name of the arm.
-        seed: the seed.
+        seed: the seed of the plan; an arm with `seed_offset` is trained with another one.
         fold: number of the fold, from 0.
         folder: the run folder.
         name: the run folder relative to `runs`.
@@ -64,21 +73,24 @@ class Predicted:
         roots: a data set per fold.
         split: the split.
         own: whether these are the data sets that the networks are trained on.
+        epoch: the epoch whose weights are used.
     """
 
     roots: tuple[Path, ...]
     split: str
     own: bool
+    epoch: Epoch = "best"
 
     @property
     def with_runs(self) -> bool:
         """Whether training writes these predictions into the run folders."""
-        return self.own and self.split == "valid"
+        return self.own and self.split == "valid" and self.epoch == "best"
 
     @property
     def name(self) -> str:
         """Name for tables, and of the folder of results."""
-        return self.split if self.own else f"{self.roots[0].resolve().name}-{self.split}"
+        exams = self.split if self.own else f"{self.roots[0].resolve().name}-{self.split}"
+        return exams if self.epoch == "best" else f"{exams}-last"
 
     def opened(self, fold: int, recipe: Recipe) -> Dataset:
         """Opens the exams of a fold as a recipe does."""
@@ -138,19 +150,18 @@ class Results:
             self._refuse_other_exams()
         tables = self.write_table()
         complete = [
-            arm for arm in self.plan.arms if all(r.finished for r in self.runs if r.arm == arm)
+            name
+            for name in self.plan.compared
+            if all(run.finished for run in self.runs if run.arm in self.plan.members(name))
         ]
         if fault is not None and self.plan.baseline not in complete:
             raise fault
-        complete.sort(key=lambda arm: arm != self.plan.baseline)
         folds = [
             read_fold(
                 root,
                 self.predicted.split,
-                {
-                    arm: [tables[run] for run in self.runs if (run.arm, run.fold) == (arm, fold)]
-                    for arm in complete
-                },
+                {name: self._of_seeds(name, fold, tables) for name in complete},
+                self.plan.within,
             )
             for fold, root in enumerate(self.predicted.roots)
         ]
@@ -160,9 +171,39 @@ class Results:
             seeds=self.plan.seeds,
             split=self.predicted.name,
             notes=self._notes(complete),
+            other_baselines=self.plan.other_baselines,
+            primary=self.plan.primary,
+            margin=self.plan.margin,
         )
-        self._write(found)
+        self._write(found, self._costs(complete))
         return found
+
+    def _of_seeds(
+        self, name: str, fold: int, tables: Mapping[Trained, Predictions]
+    ) -> list[Predictions]:
+        """Returns the predictions of an arm or combined arm with each seed."""
+        found = []
+        for seed in self.plan.seeds:
+            each = {r.arm: tables[r] for r in tables if (r.seed, r.fold) == (seed, fold)}
+            members = [each[arm] for arm in self.plan.members(name)]
+            found.append(members[0] if len(members) == 1 else combine(members))
+        return found
+
+    def _costs(self, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """Returns the rows of `costs.csv`, with the header."""
+        times = read_times(self.out)
+        rows = [("arm", *COLUMNS)]
+        for name in names:
+            networks = [
+                [
+                    (run.folder, _seconds(times.get(run.name, {})))
+                    for run in self.runs
+                    if run.arm == arm
+                ]
+                for arm in self.plan.members(name)
+            ]
+            rows.append((name, *arm_cost(networks).cells()))
+        return rows
 
     def write_table(self) -> dict[Trained, Predictions]:
         """Writes `results.csv`, one row per finished run; returns the runs' predictions."""
@@ -174,7 +215,7 @@ class Results:
     def _refuse_other_exams(self) -> None:
         """Refuses exams that differ from those that were predicted in an earlier call."""
         for fold in range(len(self.predicted.roots)):
-            exams = self.predicted.opened(fold, self.recipes[self.plan.baseline])
+            exams = self.predicted.opened(fold, self.recipes[self.plan.first_arm])
             record = record_data(Parts(exams, range(len(exams)), exams, (), None))
             place = self.folder / "data" / str(fold)
             text = data_json(place, record)
@@ -190,7 +231,7 @@ class Results:
         if not is_current(file, [folder.scorecard]):
             report(f"predicting with {run.name}")
             exams = self.predicted.opened(run.fold, self.recipes[run.arm])
-            model = TorchModel(run.folder)
+            model = TorchModel(folder.best if self.predicted.epoch == "best" else folder.last)
             cache = self.recipes[run.arm].feature_cache
             if cache is not None:
                 model.use_feature_cache(cache)
@@ -203,7 +244,8 @@ class Results:
         times = read_times(self.out)
         fold = ["fold"] if len(self.predicted.roots) > 1 else []
         columns = ["arm", "seed", *fold, "mean_auc", *(f"auc_{name}" for name in findings)]
-        columns += ["epochs", "best_epoch", "train_exams", "seconds", "exams_per_second"]
+        columns += ["epochs", "best_epoch", "epoch_95", "train_exams", "seconds"]
+        columns.append("exams_per_second")
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -222,9 +264,13 @@ class Results:
 
     def _notes(self, complete: Sequence[str]) -> list[str]:
         notes = []
-        if missing := [arm for arm in self.plan.arms if arm not in complete]:
+        if missing := [name for name in self.plan.compared if name not in complete]:
             notes.append(f"left out, because a training failed: {', '.join(missing)}")
-        selected = [arm for arm in complete if self.recipes[arm].selection.part == "valid"]
+        selected = [
+            name
+            for name in complete
+            if any(self.recipes[a].selection.part == "valid" for a in self.plan.members(name))
+        ]
         if self.predicted.with_runs and selected:
             notes.append(
                 f"optimistic, because these exams selected the epoch: {', '.join(selected)}"
@@ -233,8 +279,10 @@ class Results:
             notes.append(f"AUCs are means over {folds} folds, whose networks share training exams")
         return notes
 
-    def _write(self, found: ArmComparison) -> None:
-        wrote = ["results.csv"]
+    def _write(self, found: ArmComparison, costs: Sequence[tuple[str, ...]]) -> None:
+        wrote = ["results.csv", "costs.csv"]
+        with atomic_write(self.folder / "costs.csv") as beside, beside.open("w") as file:
+            csv.writer(file, lineterminator="\n").writerows(costs)
         for name, text in (
             ("comparison.json", found.to_json()),
             ("comparison.txt", found.table()),
@@ -243,11 +291,15 @@ class Results:
                 beside.write_text(text, encoding="utf-8")
             wrote.append(name)
         try:
-            write_svg(found, self.folder / "arms.svg")
+            write_svg(found.plot(), self.folder / "arms.svg")
             wrote.append("arms.svg")
+            if found.differences:
+                write_svg(found.plot_differences(), self.folder / "differences.svg")
+                wrote.append("differences.svg")
         except PlatformError as error:
             report(f"note: no plot, because {error.what}: {error.advice}")
         log(self.out, found.table())
+        log(self.out, "\n".join(table_lines(list(costs), left=1)) + "\n")
         report(f"wrote {', '.join(wrote)} to {self.folder}")
 
 
@@ -258,13 +310,8 @@ def read_times(out: Path) -> dict[str, dict[str, float]]:
     return read_json(file, "record of times") if file.exists() else times
 
 
-def write_svg(found: ArmComparison, file: Path) -> None:
-    """Writes the plot of a comparison as SVG; the same comparison writes the same bytes.
-
-    Raises:
-        PlatformError: matplotlib is not installed.
-    """
-    figure = found.plot()
+def write_svg(figure: Figure, file: Path) -> None:
+    """Writes a figure as SVG and closes it; the same figure writes the same bytes."""
     from matplotlib import pyplot, rc_context
 
     with atomic_write(file) as beside, rc_context({"svg.hashsalt": "mrknee"}):
@@ -278,13 +325,19 @@ def _effort(run: Trained, time_taken: Mapping[str, float]) -> dict[str, Any]:
     described = read_json(folder.best / MODEL_FILE, "description of the model")["provenance"]
     epochs, exams = len(folder.read_metrics()), described["trained_on"]
     row = {"epochs": epochs, "best_epoch": described["epoch"], "train_exams": exams}
-    if "seconds" in time_taken and "started" not in time_taken:
-        seconds = time_taken["seconds"]
+    row["epoch_95"] = epoch_nearly_final(folder)
+    if not math.isnan(seconds := _seconds(time_taken)):
         row |= {
             "seconds": f"{seconds:.1f}",
             "exams_per_second": f"{epochs * exams / max(seconds, 1e-9):.2f}",
         }
     return row
+
+
+def _seconds(time_taken: Mapping[str, float]) -> float:
+    """Returns the seconds of a run; NaN if they are not known or the run has not ended."""
+    ended = "seconds" in time_taken and "started" not in time_taken
+    return time_taken["seconds"] if ended else math.nan
 
 
 def _digits(value: float) -> str:

@@ -434,12 +434,16 @@ def experiment(
     test_data: Annotated[
         tuple[Path, ...] | None, "another data set to predict and score, as many as DATA"
     ] = None,
+    epoch: Annotated[
+        Literal["best", "last"],
+        "the epoch whose weights predict: selected by each run, or the last",
+    ] = "best",
 ) -> None:
     """Trains arms x seeds and compares the arms; can be stopped and continued, and extended."""
     _check_output_folder(out)
     from mrknee.experiment import run_experiment
 
-    run_experiment(plan, data, out, split=split, test_data=test_data)
+    run_experiment(plan, data, out, split=split, test_data=test_data, epoch=epoch)
 
 
 def train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from jaxtyping import Float
 
 from mrknee.errors import DataError
 from mrknee.exams import Findings, write_labels
-from mrknee.metrics.arms import MEAN, ArmComparison, compare_arms, read_fold
-from mrknee.metrics.hierarchical import difference_over_seeds, seed_aucs
+from mrknee.metrics.arms import MEAN, ArmComparison, compare_arms, verdict
+from mrknee.metrics.folds import combine, read_fold
+from mrknee.metrics.hierarchical import Estimate, difference_over_seeds, seed_aucs
 from mrknee.metrics.paired_tests import holm
 from mrknee.metrics.predictions import Predictions
 
@@ -46,14 +48,20 @@ def tables(
     return drawn
 
 
-def compared(data: Path, arms: dict[str, list[Predictions]]) -> ArmComparison:
+def compared(
+    data: Path,
+    arms: dict[str, list[Predictions]],
+    within: str | None = None,
+    **options: Any,  # noqa: ANN401
+) -> ArmComparison:
     """The comparison of arms with the first of them."""
     return compare_arms(
-        [read_fold(data, "valid", arms)],
+        [read_fold(data, "valid", arms, within)],
         baseline=next(iter(arms)),
         seeds=(0, 1, 2),
         split="valid",
         notes=("a note",),
+        **options,
     )
 
 
@@ -178,4 +186,138 @@ def test_the_plot_shows_seeds_means_and_the_baseline(data: Path) -> None:
         assert list(one.seeds) in drawn
     assert [found.aucs["base"][MEAN].value] * 2 in drawn, "the line of the baseline"
     assert [text.get_text() for text in area.get_yticklabels()] == ["base", "better"]
+    pyplot.close(figure)
+
+
+def test_networks_of_one_finding_become_one_system(data: Path) -> None:
+    """Three such networks combined are compared as one: each finding's AUC is its network's."""
+    singles = [tables(1, 2, findings=(finding,)) for finding in FINDINGS]
+    system = [combine(list(each)) for each in zip(*singles, strict=True)]
+    found = compared(data, {"joint": tables(0, 1), "singles": system})
+    apart = [compared(data, {"one": single}).aucs["one"][MEAN].value for single in singles]
+    assert [found.aucs["singles"][one].value for one in FINDINGS] == apart
+    assert found.aucs["singles"][MEAN].value == pytest.approx(np.mean(apart))
+
+
+def test_networks_of_the_same_findings_are_averaged() -> None:
+    """The mean over the tables that have a finding, exam by exam, in any order of exams."""
+    one, other, _ = tables(0, 1)
+    turned = Predictions(other.ids[::-1], other.findings, other.probabilities[::-1])
+    only = Predictions(one.ids, Findings(["acl"]), one.probabilities[:, 1:])
+    found = combine([one, turned, only])
+    np.testing.assert_allclose(found["abnormal"], (one["abnormal"] + other["abnormal"]) / 2)
+    np.testing.assert_allclose(found["acl"], (2 * one["acl"] + other["acl"]) / 3)
+    with pytest.raises(DataError, match="of different exams"):
+        combine([one, Predictions(("9999", *one.ids[1:]), one.findings, one.probabilities)])
+
+
+def test_findings_are_scored_within_another_one(data: Path) -> None:
+    """AUCs among the abnormal exams only; they don't count in the mean, nor in Holm's families."""
+    arms = {"base": tables(0, 1), "better": tables(1, 2)}
+    plain, found = compared(data, arms), compared(data, arms, within="abnormal")
+    name = "acl within abnormal"
+    assert found.within == (name,)
+    assert list(found.aucs["base"]) == [MEAN, *FINDINGS, name]
+    assert found.counts[name] == (10, 20)
+    abnormal = labels()[:, 0] == 1
+    expected = seed_aucs(
+        labels()[abnormal, 1], np.stack([one["acl"][abnormal] for one in arms["base"]])
+    )
+    assert found.aucs["base"][name].seeds == pytest.approx(list(expected.aucs))
+    assert found.aucs["base"][MEAN] == plain.aucs["base"][MEAN]
+    assert found.differences[:3] == plain.differences
+    assert "over 1 tests for findings within another one" in found.table()
+    assert name in found.to_json()
+    with pytest.raises(DataError, match="within meniscus"):
+        compared(data, arms, within="meniscus")
+
+
+def test_an_arm_may_have_another_baseline(data: Path) -> None:
+    """It is compared with that arm only, and the table names both."""
+    arms = {"base": tables(0, 1), "other": tables(1, 2), "small": tables(2, 1)}
+    found = compared(data, arms, other_baselines={"small": "other"})
+    assert [(one.arm, one.baseline) for one in found.differences if one.finding == MEAN] == [
+        ("other", "base"),
+        ("small", "other"),
+    ]
+    alone = compared(data, {"other": arms["other"], "small": arms["small"]})
+    assert found.differences[3].estimate == alone.differences[0].estimate
+    assert "small - other" in found.table()
+    assert "unless another arm is named" in found.table()
+
+
+def test_the_primary_comparison_is_not_corrected(data: Path) -> None:
+    """Holm's correction is over the other arms; the table states it."""
+    arms = {"base": tables(0, 1), "a": tables(1, 2), "b": tables(2, 1), "c": tables(3, 1)}
+    found = compared(data, arms, primary="a")
+    first, *others = (one for one in found.differences if one.finding == MEAN)
+    assert first.p_holm == first.estimate.p
+    corrected = holm(np.array([one.estimate.p for one in others]))
+    assert [one.p_holm for one in others] == pytest.approx(list(corrected))
+    assert "Holm: over 2 arms for the mean" in found.table()
+    assert "Primary: a, mean; p is not corrected." in found.table()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "expected"),
+    [
+        (0.002, 0.04, 0.03, "better"),
+        (-0.04, -0.002, 0.03, "worse"),
+        (0.002, 0.04, 0.06, "not settled"),
+        (-0.01, 0.01, 0.9, "equivalent"),
+        (0.001, 0.009, 0.01, "equivalent"),
+        (-0.011, 0.009, 0.9, "not settled"),
+        (-0.001, 0.001, float("nan"), "not settled"),
+    ],
+)
+def test_verdicts_follow_the_rule(low: float, high: float, p: float, expected: str) -> None:
+    """Equivalent within the margin; else better or worse by Holm's p; else not settled."""
+    one = Estimate((low + high) / 2, low, high, p, 0.01, 0.01, (), "any")
+    assert verdict(one, p, 0.01) == expected
+
+
+def test_equal_predictions_are_no_test(data: Path) -> None:
+    """A finding whose network two systems share doesn't count in Holm's correction."""
+    arms = {"base": tables(0, 1), "same": tables(0, 1), "other": tables(1, 2)}
+    found, alone = compared(data, arms), compared(data, {**arms, "same": arms["other"]})
+    same = [one for one in found.differences if one.arm == "same"]
+    assert [(one.same, one.p_holm) for one in same] == [(True, 1.0)] * 3
+    other = next(one for one in found.differences if one.arm == "other")
+    assert other.p_holm == other.estimate.p
+    assert "Holm: over 1 arm for the mean, over 2 tests for the findings." in found.table()
+    assert not any(one.same for one in alone.differences)
+
+
+def test_verdicts_are_printed_only_with_a_margin(data: Path) -> None:
+    """Each comparison has one, in the table and in JSON; equal predictions are equivalent."""
+    arms = {"base": tables(0, 1), "same": tables(0, 1), "better": tables(1, 4)}
+    plain, found = compared(data, arms), compared(data, arms, margin=0.01)
+    assert "erdict" not in plain.table()
+    assert {one.verdict for one in plain.differences} == {None}
+    verdicts = {one.arm: one.verdict for one in found.differences if one.finding == MEAN}
+    assert verdicts == {"same": "equivalent", "better": "better"}
+    assert "Verdict: equivalent if the interval lies within -0.01 to +0.01" in found.table()
+    written = json.loads(found.to_json())
+    assert written["margin"] == 0.01
+    assert [one["verdict"] for one in written["differences"]] == [
+        one.verdict for one in found.differences
+    ]
+
+
+def test_the_plot_of_differences_shows_the_margin(data: Path) -> None:
+    """One panel for the mean and one per finding, a row per comparison, the margin as a band."""
+    from matplotlib import pyplot
+
+    arms = {"base": tables(0, 1), "other": tables(1, 2), "small": tables(2, 1)}
+    options = {"other_baselines": {"small": "other"}, "margin": 0.01}
+    found = compared(data, arms, "abnormal", **options)
+    figure = found.plot_differences()
+    assert [area.get_title() for area in figure.axes] == [MEAN, *FINDINGS]
+    area = figure.axes[0]
+    assert [text.get_text() for text in area.get_yticklabels()] == ["other", "small - other"]
+    drawn = [np.asarray(line.get_xdata()).tolist() for line in area.lines]
+    one = found.differences[0].estimate
+    assert [one.low, one.high] in drawn
+    assert list(one.seeds) in drawn
+    assert len(area.patches) == 1, "the margin"
     pyplot.close(figure)

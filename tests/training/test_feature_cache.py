@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 from mrknee.errors import OutputError, SettingsError
 from mrknee.exams import open_dataset
 from mrknee.inference.model import load_model
+from mrknee.inference.torch_model import TorchModel
+from mrknee.metrics.predictions import Predictions
 from mrknee.models.feature_cache import FeatureCache
 from mrknee.models.network import Network
 from mrknee.training.recipe import OptimizerSettings, Recipe
@@ -193,3 +195,19 @@ def test_a_cache_can_be_removed(toy: Path, tmp_path: Path) -> None:
     train(toy, tmp_path / "run", with_cache(tmp_path / "maps"))
     shutil.rmtree(tmp_path / "maps")
     assert isinstance(load_model(tmp_path / "run").predict(open_dataset(toy, "valid")).ids, tuple)
+
+
+def test_predictions_use_stored_maps(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of a training, and with a loaded model that is given the folder."""
+    train(toy, tmp_path / "run", with_cache(tmp_path / "maps"))
+    exams = open_dataset(toy, "valid")
+    plain = load_model(tmp_path / "run").predict(exams).probabilities
+    model = TorchModel(tmp_path / "run")
+    model.use_feature_cache(tmp_path / "maps")
+    monkeypatch.setattr(FeatureCache, "_compute", None)
+    found = model.predict(exams).probabilities
+    np.testing.assert_allclose(found, plain, rtol=0, atol=1e-2)
+    own = Predictions.read(tmp_path / "run" / "predictions-valid.csv").probabilities
+    np.testing.assert_allclose(found, own, rtol=0, atol=1e-6)

@@ -1,7 +1,8 @@
 """Comparison of the arms of an experiment, each trained with several seeds: `comparison.json`.
 
 Every other arm is compared with the baseline, for the mean AUC and for each finding. Intervals and
-tests are those of `hierarchical`: over exams and seeds together.
+tests are those of `hierarchical`: over exams and seeds together. With a margin, each difference
+gets a verdict (`verdict`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Float
 
-from mrknee.exams import read_groups
-from mrknee.exams.groups import group_numbers
+from mrknee.metrics.folds import Fold
 from mrknee.metrics.formatting import (
     format_exams,
     format_interval,
@@ -39,7 +37,6 @@ from mrknee.metrics.hierarchical import (
 )
 from mrknee.metrics.json_values import to_json_values
 from mrknee.metrics.paired_tests import holm
-from mrknee.metrics.predictions import Predictions, check_same_exams, reorder
 from mrknee.tables import table_lines
 
 if TYPE_CHECKING:
@@ -51,40 +48,40 @@ MEAN = "mean"
 VERSION = 1
 """Version of the file format."""
 
+Verdict = Literal["better", "worse", "equivalent", "not settled"]
 
-@dataclass(frozen=True)
-class Fold:
-    """The labels of one set of exams, and all arms' scores for them.
-
-    Attributes:
-        labels: finding -> (exams,): 1 present, 0 absent, NaN unknown.
-        scores: arm -> finding -> (seeds, exams); an arm may lack findings.
-        groups: the number of each exam's group; exams of one group are not independent.
-    """
-
-    labels: Mapping[str, Float[np.ndarray, " exams"]]
-    scores: Mapping[str, Mapping[str, Float[np.ndarray, "seeds exams"]]]
-    groups: tuple[int, ...]
+SIGNIFICANT = 0.05
+"""p, after Holm's correction, below which a difference counts as better or worse."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of an arm's AUC to the baseline's, for a finding or the mean.
+    """The difference of an arm's AUC to that of its baseline, for a finding or the mean.
 
     Attributes:
         arm: name of the arm.
+        baseline: name of the arm that it is compared with.
         finding: name of the finding, or `MEAN`.
         findings: the findings included in the mean: those that both arms have.
         estimate: the difference, arm - baseline.
         p_holm: p after Holm's correction: for the mean, over the arms; for a finding, over all arms
-            and findings.
+            and findings; for findings within another one, over all of these. The primary comparison
+            is not corrected, and differences between equal predictions are no tests.
+        verdict: the verdict; None without a margin.
     """
 
     arm: str
+    baseline: str
     finding: str
     findings: tuple[str, ...]
     estimate: Estimate
     p_holm: float
+    verdict: Verdict | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether both arms rank all exams alike, as if they share a network: nothing to test."""
+        return self.estimate.method == "none" and self.estimate.p == 1
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,6 +97,9 @@ class ArmComparison:
         aucs: arm -> finding, or `MEAN` -> AUC. The mean is over the arm's own findings.
         differences: one per arm except the baseline, for the mean and for each finding.
         notes: notes for readers.
+        within: the findings in `counts` that are findings among the exams that have another one.
+        primary: the arm whose difference in mean AUC is the primary result; None if not stated.
+        margin: differences up to this size don't matter; None: no verdicts.
     """
 
     baseline: str
@@ -110,6 +110,9 @@ class ArmComparison:
     aucs: Mapping[str, Mapping[str, Estimate]]
     differences: tuple[Difference, ...]
     notes: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
+    primary: str | None = None
+    margin: float | None = None
 
     def __repr__(self) -> str:
         return self.table().rstrip()
@@ -122,6 +125,8 @@ class ArmComparison:
             "n_exams": self.n_exams,
             "seeds": list(self.seeds),
             "baseline": self.baseline,
+            "primary": self.primary,
+            "margin": self.margin,
             "counts": {
                 finding: {"positive": positive, "negative": negative}
                 for finding, (positive, negative) in self.counts.items()
@@ -146,9 +151,11 @@ class ArmComparison:
             table_lines(self._auc_rows(), left=2),
         ]
         if self.differences:
+            others = any(one.baseline != self.baseline for one in self.differences)
+            of = f"{self.baseline}, unless another arm is named" if others else self.baseline
             parts.append(
                 [
-                    f"Differences (AUC less that of {self.baseline}), paired by exam and seed:",
+                    f"Differences (AUC less that of {of}), paired by exam and seed:",
                     *table_lines(self._difference_rows(), left=2),
                     *self._explained(),
                 ]
@@ -167,15 +174,46 @@ class ArmComparison:
         """
         from mrknee.metrics.plot import plot_arms
 
-        panels = [MEAN, *self.counts] if len(self.counts) > 1 else list(self.counts)
         return plot_arms(
             {
                 panel: {arm: one[panel] for arm, one in self.aucs.items() if panel in one}
-                for panel in panels
+                for panel in self._panels()
             },
             list(self.aucs),
             self.baseline,
         )
+
+    def plot_differences(self) -> Figure:
+        """Draws each difference's seeds, mean and interval, and the margin as a band.
+
+        Returns:
+            A matplotlib figure: one panel for the mean AUC, and one per finding.
+
+        Raises:
+            PlatformError: matplotlib is not installed.
+        """
+        from mrknee.metrics.plot import plot_differences
+
+        return plot_differences(
+            {
+                panel: {
+                    self._name(one): one.estimate
+                    for one in self.differences
+                    if one.finding == panel
+                }
+                for panel in self._panels()
+            },
+            list(dict.fromkeys(self._name(one) for one in self.differences)),
+            self.margin,
+        )
+
+    def _panels(self) -> list[str]:
+        findings = [name for name in self.counts if name not in self.within]
+        return [MEAN, *findings] if len(findings) > 1 else findings
+
+    def _name(self, one: Difference) -> str:
+        usual = one.baseline == self.baseline
+        return one.arm if usual else f"{one.arm} - {one.baseline}"
 
     def _rows(self) -> list[str]:
         return [MEAN, *self.counts]
@@ -199,28 +237,51 @@ class ArmComparison:
     def _difference_rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [
             ("finding", "arm", "difference", "95 % interval", "SD of seeds", "p", "Holm")
+            + (() if self.margin is None else ("verdict",))
         ]
         for finding in self._rows():
             for one in self.differences:
                 if one.finding == finding:
                     found = one.estimate
+                    arm = self._name(one)
                     cells = (
                         format_signed(found.value),
                         format_signed_interval(found.low, found.high),
                     )
                     ps = format_p(found.p), format_p(one.p_holm)
-                    rows.append((finding, one.arm, *cells, format_number(found.sd), *ps))
+                    verdict = () if one.verdict is None else (one.verdict,)
+                    rows.append((finding, arm, *cells, format_number(found.sd), *ps, *verdict))
         return rows
 
     def _explained(self) -> list[str]:
         """Returns the legend of the table of differences."""
-        means = sum(one.finding == MEAN for one in self.differences)
-        others = len(self.differences) - means
-        return [
-            f"Intervals and p: over exams and seeds together ({CROSSED}).",
-            f"Holm: over {means} arm{'' if means == 1 else 's'} for the mean, over {others} tests "
-            "for the findings.",
+        tested = [
+            one.finding
+            for one in self.differences
+            if not one.same and not (one.finding == MEAN and one.arm == self.primary)
         ]
+        means = tested.count(MEAN)
+        inside = sum(finding in self.within for finding in tested)
+        others = len(tested) - means - inside
+        holm_over = [
+            f"over {means} arm{'' if means == 1 else 's'} for the mean",
+            f"over {others} tests for the findings",
+        ]
+        if inside:
+            holm_over.append(f"over {inside} tests for findings within another one")
+        lines = [
+            f"Intervals and p: over exams and seeds together ({CROSSED}).",
+            f"Holm: {', '.join(holm_over)}.",
+        ]
+        if self.primary is not None:
+            lines.append(f"Primary: {self.primary}, mean; p is not corrected.")
+        if self.margin is not None:
+            lines.append(
+                f"Verdict: equivalent if the interval lies within -{self.margin:g} to "
+                f"+{self.margin:g}; otherwise better or worse if Holm's p is below "
+                f"{SIGNIFICANT:g}; otherwise not settled."
+            )
+        return lines
 
     def _remarks(self) -> list[str]:
         remarks: dict[str, list[str]] = {}
@@ -230,41 +291,13 @@ class ArmComparison:
                     remarks.setdefault(text, []).append(f"{finding}, {arm}")
         for other in self.differences:
             if (text := _remark(other.estimate)) is not None:
-                where = f"{other.finding}, {other.arm} - {self.baseline}"
+                where = f"{other.finding}, {other.arm} - {other.baseline}"
                 remarks.setdefault(text, []).append(where)
         lines = []
         for text, places in remarks.items():
             every = len(places) == len(self.differences) + sum(map(len, self.aucs.values()))
             lines.append(f"{'all' if every else '; '.join(places)}: {text}")
         return lines + [f"note: {note}" for note in self.notes]
-
-
-def read_fold(root: Path, split: str, tables: Mapping[str, Sequence[Predictions]]) -> Fold:
-    """Reads the labels and groups of predicted exams.
-
-    Args:
-        root: the data set's folder.
-        split: the predicted split.
-        tables: arm -> predictions of its seeds, all of the same exams in any order.
-
-    Raises:
-        MrkneeError: the tables contain different exams, or no finding has labels.
-    """
-    every = [(f"{arm}, table {i}", one) for arm, t in tables.items() for i, one in enumerate(t, 1)]
-    check_same_exams([one for _, one in every], [name for name, _ in every])
-    ids = every[0][1].ids
-    labels: dict[str, Float[np.ndarray, " exams"]] = {}
-    scores: dict[str, dict[str, Float[np.ndarray, "seeds exams"]]] = {}
-    for arm, of_seeds in tables.items():
-        ordered = [reorder(one, ids, one.findings) for one in of_seeds]
-        known = ordered[0].labels(root, split)
-        scores[arm] = {}
-        for column, finding in enumerate(ordered[0].findings):
-            if not np.isnan(known[:, column]).all():
-                labels[finding] = known[:, column]
-                scores[arm][finding] = np.stack([one[finding] for one in ordered])
-    groups = group_numbers(ids, read_groups(root) or {})
-    return Fold(labels, scores, tuple(groups))
 
 
 def compare_arms(
@@ -274,6 +307,9 @@ def compare_arms(
     seeds: Sequence[int],
     split: str,
     notes: Sequence[str] = (),
+    other_baselines: Mapping[str, str | None] | None = None,
+    primary: str | None = None,
+    margin: float | None = None,
 ) -> ArmComparison:
     """Compares the arms of an experiment with the baseline.
 
@@ -284,7 +320,12 @@ def compare_arms(
         seeds: the seeds, in the order of the rows of the scores.
         split: name of what was predicted.
         notes: notes for readers.
+        other_baselines: arm -> the arm that it is compared with in place of the baseline; None:
+            with none.
+        primary: the arm whose difference in mean AUC is not corrected for the others.
+        margin: differences up to this size don't matter; None: no verdicts.
     """
+    within = tuple(dict.fromkeys(name for fold in folds for name in fold.within))
     findings = dict.fromkeys(finding for fold in folds for finding in fold.labels)
     groups: list[int] = []
     for fold in folds:
@@ -298,11 +339,12 @@ def compare_arms(
             for finding in findings
             if all(finding in fold.scores[arm] for fold in folds)
         }
+    against = {arm: (other_baselines or {}).get(arm, baseline) for arm in each if arm != baseline}
     differences = [
         one
-        for arm in each
-        if arm != baseline
-        for one in _differences(arm, each[baseline], each[arm], groups)
+        for arm, other in against.items()
+        if other in each
+        for one in _differences(other, arm, each, groups, within)
     ]
     counted = {
         f: (one.n_positive, one.n_negative) for arm in each.values() for f, one in arm.items()
@@ -313,33 +355,63 @@ def compare_arms(
         split=split,
         n_exams=len(groups),
         counts={finding: counted[finding] for finding in findings if finding in counted},
-        aucs={arm: _aucs(one, groups) for arm, one in each.items()},
-        differences=tuple(_with_holm(differences)),
+        aucs={arm: _aucs(one, groups, within) for arm, one in each.items()},
+        differences=tuple(_with_verdicts(_with_holm(differences, within, primary), margin)),
         notes=tuple(notes),
+        within=tuple(name for name in within if name in counted),
+        primary=primary if any(one.arm == primary for one in differences) else None,
+        margin=margin,
     )
 
 
-def _aucs(each: Mapping[str, SeedAucs], groups: Sequence[int]) -> dict[str, Estimate]:
+def verdict(estimate: Estimate, p_holm: float, margin: float) -> Verdict:
+    """Returns what a comparison shows.
+
+    Equivalence comes first: a difference whose interval lies within the margin doesn't matter, even
+    if it isn't 0. Without a p (one seed, or too few exams of a class), nothing is settled.
+
+    Args:
+        estimate: the difference.
+        p_holm: its p after Holm's correction.
+        margin: differences up to this size don't matter.
+    """
+    if math.isnan(p_holm):
+        return "not settled"
+    if -margin <= estimate.low and estimate.high <= margin:
+        return "equivalent"
+    if p_holm < SIGNIFICANT:
+        return "better" if estimate.value > 0 else "worse"
+    return "not settled"
+
+
+def _aucs(
+    each: Mapping[str, SeedAucs], groups: Sequence[int], within: Sequence[str]
+) -> dict[str, Estimate]:
     found = {finding: auc_over_seeds(one, groups) for finding, one in each.items()}
-    return {MEAN: auc_over_seeds(mean_over_findings(list(each.values())), groups), **found}
+    own = [one for finding, one in each.items() if finding not in within]
+    return {MEAN: auc_over_seeds(mean_over_findings(own), groups), **found}
 
 
 def _differences(
+    baseline: str,
     arm: str,
-    first: Mapping[str, SeedAucs],
-    second: Mapping[str, SeedAucs],
+    each: Mapping[str, Mapping[str, SeedAucs]],
     groups: Sequence[int],
+    within: Sequence[str],
 ) -> list[Difference]:
-    shared = tuple(finding for finding in first if finding in second)
-    if not shared:
+    first, second = each[baseline], each[arm]
+    shared = [finding for finding in first if finding in second]
+    own = tuple(finding for finding in shared if finding not in within)
+    if not own:
         return []
-    means = [mean_over_findings([one[f] for f in shared]) for one in (first, second)]
+    means = [mean_over_findings([one[f] for f in own]) for one in (first, second)]
     pairs = {MEAN: means, **{f: [first[f], second[f]] for f in shared}}
     return [
         Difference(
             arm,
+            baseline,
             name,
-            shared if name == MEAN else (name,),
+            own if name == MEAN else (name,),
             difference_over_seeds(one, other, groups),
             math.nan,
         )
@@ -347,14 +419,31 @@ def _differences(
     ]
 
 
-def _with_holm(differences: Sequence[Difference]) -> list[Difference]:
+def _with_holm(
+    differences: Sequence[Difference], within: Sequence[str], primary: str | None
+) -> list[Difference]:
+    """Adds Holm's p; the primary comparison, means, findings and `within` are families."""
+
+    def family(one: Difference) -> str:
+        if one.same:
+            return "same"
+        if one.finding == MEAN:
+            return "primary" if one.arm == primary else "means"
+        return "within" if one.finding in within else "findings"
+
     corrected = list(differences)
-    for family in (True, False):
-        places = [i for i, one in enumerate(differences) if (one.finding == MEAN) == family]
-        ps = holm(np.array([differences[i].estimate.p for i in places], dtype=np.float64))
-        for place, p in zip(places, ps, strict=True):
+    for name in dict.fromkeys(map(family, differences)):
+        places = [i for i, one in enumerate(differences) if family(one) == name]
+        ps = np.array([differences[i].estimate.p for i in places], dtype=np.float64)
+        for place, p in zip(places, ps if name == "same" else holm(ps), strict=True):
             corrected[place] = replace(differences[place], p_holm=float(p))
     return corrected
+
+
+def _with_verdicts(differences: Sequence[Difference], margin: float | None) -> list[Difference]:
+    if margin is None:
+        return list(differences)
+    return [replace(one, verdict=verdict(one.estimate, one.p_holm, margin)) for one in differences]
 
 
 def _remark(one: Estimate) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,36 +65,70 @@ def plot_arms(
     Returns:
         A matplotlib figure.
     """
+    figure, axes = _panels(panels, arms)
+    for area, each in zip(axes, panels.values(), strict=True):
+        if baseline in each:
+            area.axvline(each[baseline].value, color="grey", linestyle="--", linewidth=1)
+        _draw_estimates(area, each, arms)
+        area.set_xlabel("AUC")
+    figure.supxlabel(f"{_MARKS}; dashed: {baseline}", fontsize="small")
+    return figure
+
+
+def plot_differences(
+    panels: Mapping[str, Mapping[str, Estimate]], rows: Sequence[str], margin: float | None
+) -> Figure:
+    """Draws differences in AUC: seeds as points, mean and interval above them, and the margin.
+
+    Args:
+        panels: finding -> name of the comparison -> difference; one panel per finding.
+        rows: names of the comparisons, from top to bottom.
+        margin: half the width of the band of differences that don't matter; None: no band.
+
+    Returns:
+        A matplotlib figure.
+    """
+    figure, axes = _panels(panels, rows)
+    for area, each in zip(axes, panels.values(), strict=True):
+        if margin is not None:
+            area.axvspan(-margin, margin, color="grey", alpha=0.2, linewidth=0)
+        area.axvline(0, color="grey", linestyle="--", linewidth=1)
+        _draw_estimates(area, each, rows)
+        area.set_xlabel("difference in AUC")
+    band = "" if margin is None else f"; grey: within \N{PLUS-MINUS SIGN}{margin:g}"
+    figure.supxlabel(f"{_MARKS}{band}", fontsize="small")
+    return figure
+
+
+_MARKS = "filled: mean over seeds, 95 % interval over exams and seeds; open: one seed each"
+
+
+def _panels(titles: Collection[str], rows: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
+    """Returns a figure with one panel per title, side by side, with the same named rows."""
     figure, axes = pyplot().subplots(
         1,
-        len(panels),
-        figsize=(1.5 + 2.6 * len(panels), 1.1 + 0.5 * len(arms)),
+        len(titles),
+        figsize=(1.5 + 2.6 * len(titles), 1.1 + 0.5 * len(rows)),
         squeeze=False,
         sharey=True,
         layout="constrained",
     )
-    for area, (title, each) in zip(axes[0], panels.items(), strict=True):
-        if baseline in each:
-            area.axvline(each[baseline].value, color="grey", linestyle="--", linewidth=1)
-        for place, arm in enumerate(arms):
-            if arm in each:
-                one = each[arm]
-                area.plot([one.low, one.high], [place - 0.12] * 2, color=COLOUR, linewidth=2)
-                area.plot(one.value, place - 0.12, "o", color=COLOUR)
-                level = [place + 0.18] * len(one.seeds)
-                area.plot(one.seeds, level, "o", color=COLOUR, markerfacecolor="none", markersize=4)
+    for area, title in zip(axes[0], titles, strict=True):
         area.set_title(title)
-        area.set_xlabel("AUC")
         area.grid(axis="x", alpha=0.3)
-    axes[0, 0].set_yticks(range(len(arms)), arms)
-    axes[0, 0].set_ylim(len(arms) - 0.5, -0.5)
-    figure.supxlabel(
-        "filled: mean over seeds, 95 % interval over exams and seeds; open: one seed each; "
-        f"dashed: {baseline}",
-        fontsize="small",
-    )
-    drawn: Figure = figure
-    return drawn
+    axes[0, 0].set_yticks(range(len(rows)), rows)
+    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    return figure, axes[0]
+
+
+def _draw_estimates(area: Axes, each: Mapping[str, Estimate], rows: Sequence[str]) -> None:
+    for place, name in enumerate(rows):
+        if name in each:
+            one = each[name]
+            area.plot([one.low, one.high], [place - 0.12] * 2, color=COLOUR, linewidth=2)
+            area.plot(one.value, place - 0.12, "o", color=COLOUR)
+            level = [place + 0.18] * len(one.seeds)
+            area.plot(one.seeds, level, "o", color=COLOUR, markerfacecolor="none", markersize=4)
 
 
 def plot_rocs(
