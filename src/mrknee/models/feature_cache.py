@@ -22,6 +22,9 @@ from mrknee.models.network import SLICES_AT_ONCE, Network
 from mrknee.transforms.batches import Batch
 from mrknee.transforms.preparation import Preparation
 
+KEPT_BYTES = 1_000_000_000
+"""Memory for feature maps that have been read."""
+
 
 class FeatureCache:
     """Feature maps of the slices of exams, computed or read from files.
@@ -44,6 +47,8 @@ class FeatureCache:
     def __init__(self, folder: str | Path, network: Network, preparation: Preparation) -> None:
         self.folder, self.network, self.preparation = Path(folder), network, preparation
         self._prefixes: dict[str, bytes] = {}
+        self._kept: dict[str, list[Tensor]] = {}
+        self._bytes_left = KEPT_BYTES
         refuse_trained_encoders(network)
 
     def maps(self, batch: Batch) -> dict[str, Float[Tensor, "_ width map_rows map_cols"]]:
@@ -80,6 +85,18 @@ class FeatureCache:
         digest.update(repr(content.shape).encode())
         digest.update(content.tobytes())
         name = digest.hexdigest()
+        if name in self._kept:
+            return self._kept[name]
+        maps = self._stored_or_computed(name, series, slices)
+        size = sum(one.nbytes for one in maps)
+        if size <= self._bytes_left:
+            self._bytes_left -= size
+            self._kept[name] = maps
+        return maps
+
+    def _stored_or_computed(
+        self, name: str, series: str, slices: UInt8[Tensor, "slices crop crop"]
+    ) -> list[Tensor]:
         file = self.folder / name[:2] / f"{name}.npz"
         if file.is_file():
             try:

@@ -16,6 +16,10 @@ from mrknee.training.recipe import Recipe
 from mrknee.transforms.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.transforms.preparation import Preparation
 
+KEPT_BYTES = 1_000_000_000
+"""Memory for framed exams of the training part, if feature maps are stored: framing them again in
+each epoch takes longer than training what follows the encoders."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -157,6 +161,7 @@ def make_loader(
             augmentation,
             recipe.seed,
             recipe.slices_per_series if training else None,
+            KEPT_BYTES if recipe.feature_cache is not None and recipe.workers == 0 else 0,
         ),
         positions,
         recipe.batch_exams,

@@ -241,6 +241,8 @@ class ExamDataset(TorchDataset[Sample | MrkneeError]):
         seed: seed of the random draws.
         slices_per_series: maximum number of slices per series, drawn at random, for training; None
             takes all.
+        keep_bytes: memory for framed exams that are kept for the next epochs, if they are the same
+            in each epoch; 0 keeps none.
     """
 
     def __init__(
@@ -250,10 +252,14 @@ class ExamDataset(TorchDataset[Sample | MrkneeError]):
         augmentation: AugmentationSettings | None = None,
         seed: int = 0,
         slices_per_series: int | None = None,
+        keep_bytes: int = 0,
     ) -> None:
         self.exams, self.preparation = exams, preparation
         self.augmentation, self.seed = augmentation, seed
         self.slices_per_series = slices_per_series
+        same = augmentation is None and slices_per_series is None
+        self._kept: dict[int, Sample] = {}
+        self._bytes_left = keep_bytes if same else 0
 
     def count_slices(self, position: int) -> int:
         """Counts the slices that are used of an exam; for a `Dataset` only headers are read."""
@@ -266,8 +272,10 @@ class ExamDataset(TorchDataset[Sample | MrkneeError]):
 
     def __getitem__(self, epoch_and_position: tuple[int, int]) -> Sample | MrkneeError:
         epoch, position = epoch_and_position
+        if position in self._kept:
+            return self._kept[position]
         try:
-            return frame_exam(
+            sample = frame_exam(
                 self.exams[position],
                 self.preparation,
                 self.augmentation,
@@ -277,6 +285,11 @@ class ExamDataset(TorchDataset[Sample | MrkneeError]):
             )
         except MrkneeError as error:  # see `raise_if_error`
             return error
+        size = sum(slices.nbytes for slices in sample.slices.values())
+        if size <= self._bytes_left:
+            self._bytes_left -= size
+            self._kept[position] = sample
+        return sample
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
