@@ -15,7 +15,7 @@ import numpy as np
 from mrknee.errors import DataError, MrkneeError, PlatformError
 from mrknee.exams import Dataset, open_dataset
 from mrknee.experiment_plan import Plan
-from mrknee.files import atomic_write
+from mrknee.files import atomic_write, write_text
 from mrknee.inference.model import load_model
 from mrknee.metrics.arms import ArmComparison, compare_arms, read_fold
 from mrknee.metrics.discrimination import auc
@@ -167,8 +167,7 @@ class Results:
     def write_table(self) -> dict[Trained, Predictions]:
         """Writes `results.csv`, one row per finished run; returns the runs' predictions."""
         tables = {run: self._predictions(run) for run in self.runs if run.finished}
-        with atomic_write(self.folder / "results.csv") as beside:
-            beside.write_text(self._csv(tables), encoding="utf-8")
+        write_text(self.folder / "results.csv", self._csv(tables))
         return tables
 
     def _refuse_other_exams(self) -> None:
@@ -178,8 +177,7 @@ class Results:
             record = record_data(Parts(exams, range(len(exams)), exams, (), None))
             place = self.folder / "data" / str(fold)
             text = data_json(place, record)
-            with atomic_write(RunFolder(place).data) as beside:
-                beside.write_text(text, encoding="utf-8")
+            write_text(RunFolder(place).data, text)
 
     def _predictions(self, run: Trained) -> Predictions:
         """Returns a run's predictions: its own of `valid`, or those kept in `predictions`."""
@@ -235,8 +233,7 @@ class Results:
             ("comparison.json", found.to_json()),
             ("comparison.txt", found.table()),
         ):
-            with atomic_write(self.folder / name) as beside:
-                beside.write_text(text, encoding="utf-8")
+            write_text(self.folder / name, text)
             wrote.append(name)
         try:
             write_svg(found, self.folder / "arms.svg")

@@ -190,8 +190,8 @@ def test_published_values_state_their_origin() -> None:
         assert one.n == 120
         if one.source == "the post":
             assert math.isnan(one.low)
-            assert "stated in the post" in one.standing
-            assert "not reproduced" in one.standing
+            assert "stated in the post" in one.note
+            assert "not reproduced" in one.note
         else:
             assert one.low < one.value < one.high
     assert [one.finding for one in READINGS if one.reader == RADIOLOGISTS] == [

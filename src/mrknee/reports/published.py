@@ -38,7 +38,7 @@ class PublishedAuc:
         n: number of exams.
         exams: description of the exams.
         model: description of the model.
-        standing: reliability of the value.
+        note: reliability of the value.
     """
 
     source: str
@@ -49,7 +49,7 @@ class PublishedAuc:
     n: int
     exams: str
     model: str
-    standing: str
+    note: str
 
 
 @dataclass(frozen=True)

@@ -419,6 +419,20 @@ def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield f"{prefix}{name}", value
 
 
+def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the saved settings of a recipe, with defaults for those of later versions.
+
+    Args:
+        saved: settings as returned by `Recipe.to_dict`, in this or an earlier version.
+    """
+    settings = Recipe().to_dict()
+    for name, value in saved.items():
+        default = settings.get(name)
+        both = isinstance(default, Mapping) and isinstance(value, Mapping)
+        settings[name] = {**default, **value} if both else value
+    return settings
+
+
 def _with_encoder_statistics(recipe: Recipe, given: Collection[str]) -> Recipe:
     """Fills in the mean and SD that the encoder expects, unless they are given."""
     missing = [name for name in ("mean", "sd") if f"preparation.{name}" not in given]
