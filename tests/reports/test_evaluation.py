@@ -260,7 +260,7 @@ def test_missing_provenance_is_reported_as_unknown(tmp_path: Path) -> None:
     (run / "split.csv").unlink()
     contents = gather(str(predictions), data, model=run)
     text = " ".join(origin(contents))
-    assert "Fitted on unknown exams: thresholds." in text
+    assert "Thresholds: fitted on unknown exams." in text
     assert "It is not known whether its exams were used for training" in text
     assert "another data set" not in text
     assert 32 not in claimed(contents)

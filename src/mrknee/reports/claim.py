@@ -138,13 +138,13 @@ def _of_recipe(recipe: Mapping[str, Any], series: Iterable[str]) -> dict[int, st
         9: "crop, scale, normalise: " + part("preparation"),
         22: f"slices of each series ({', '.join(series)}) through "
         f"{network.get('encoder', 'not stated')}, "
-        f"{'one for all series' if network.get('shared_encoder') else 'one per series'}; "
+        f"one encoder {'for all' if network.get('shared_encoder') else 'per'} series; "
         f"network.slice_pooling {network.get('slice_pooling', 'not stated')}; one linear output "
         "per finding",
         24: f"encoder weights: {value('weights')}",
         25: f"at most {value('epochs')} epochs of {value('batch_exams')} exam(s) per step; "
-        f"{part('optimizer')}; schedule {part('schedule')}; "
-        f"augmentation {part('augmentation')}; seed {value('seed')}",
+        f"optimizer: {part('optimizer')}; schedule: {part('schedule')}; "
+        f"augmentation: {part('augmentation')}; seed {value('seed')}",
     }
 
 

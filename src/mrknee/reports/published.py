@@ -21,7 +21,7 @@ from math import nan
 from mrknee.exams import MRNET_FINDINGS
 
 BIEN = "Bien 2018"
-POST = "the post"
+POST = "LearnOpenCV"
 MEAN = "mean"
 
 
@@ -91,7 +91,7 @@ def _post(finding: str, value: float) -> PublishedAuc:
         120,
         _VALID + ", the best of 50 epochs selected on them",
         "one multi-task network",
-        "as stated in the post, optimistic, not reproduced",
+        "as stated in the blog post, optimistic, not reproduced",
     )
 
 

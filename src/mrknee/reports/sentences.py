@@ -116,7 +116,8 @@ def split_origin(contents: Contents) -> list[str]:
     ]
     if fitted:
         where = "the exams used to select the epoch" if selected else "unknown exams"
-        lines.append(f"Fitted on {where}: {' and '.join(fitted)}.")
+        what = " and ".join(fitted)
+        lines.append(f"{what[0].upper()}{what[1:]}: fitted on {where}.")
     return [
         *lines,
         _relation_to_training(contents, facts),
