@@ -102,7 +102,7 @@ def times(out: Path) -> dict[str, int]:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Returns the content of every file, except logs, states and records of times."""
+    """Every file but logs, states, times, and what says when something was done."""
     passed_over = {"log.txt", "environment.json", "data.json", "resume", "times.json"}
     found = {
         str(file.relative_to(out)): file.read_bytes()

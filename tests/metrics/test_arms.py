@@ -47,7 +47,7 @@ def tables(
 
 
 def compared(data: Path, arms: dict[str, list[Predictions]]) -> ArmComparison:
-    """Compares the arms with the first of them."""
+    """The comparison of arms with the first of them."""
     return compare_arms(
         [read_fold(data, "valid", arms)],
         baseline=next(iter(arms)),
