@@ -427,9 +427,11 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings = Recipe().to_dict()
     for name, value in saved.items():
-        default = settings.get(name)
-        both = isinstance(default, Mapping) and isinstance(value, Mapping)
-        settings[name] = {**default, **value} if both else value
+        section = settings.get(name)
+        if isinstance(section, dict) and isinstance(value, Mapping):
+            section.update(value)
+        else:
+            settings[name] = value
     return settings
 
 
