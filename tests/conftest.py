@@ -1,4 +1,4 @@
-"""Data the tests make for themselves."""
+"""Fixtures and settings of all tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what drives a browser, and puts the slow files first.
+    """Marks tests that use a browser, and runs slow files first.
 
     `make test` runs browsers in a process of their own: Playwright's greenlets switch stacks, and
     processes that had run them and then thousands of other tests sometimes ended by a segmentation
@@ -40,26 +40,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _faults_of(pid: int) -> Path:
-    """Where a worker process of the tests writes its stack when it crashes."""
+    """Returns the file to which a worker process writes its stack if it crashes."""
     return Path(tempfile.gettempdir()) / f"mrknee-tests-{pid}.txt"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps the stack of a worker that crashes: what it writes to stderr is lost."""
+    """Stores the stack of a worker that crashes, because its standard error is lost."""
     if hasattr(config, "workerinput"):
         faulthandler.enable(_faults_of(os.getpid()).open("w"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Removes that file where nothing crashed."""
+    """Removes this file if the worker did not crash."""
     if hasattr(config, "workerinput"):
         faulthandler.disable()
         _faults_of(os.getpid()).unlink(missing_ok=True)
 
 
 def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ANN401  # pytest-xdist's
-    """Says how a worker process of the tests ended that went down by itself."""
+    """Reports how a worker process ended that crashed."""
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)
     if error is not None and process is not None:
         print(f"\nworker {node.gateway.id} ended with the status {process.wait(10)}", flush=True)
@@ -71,7 +71,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ANN401  # py
 
 @pytest.fixture(autouse=True, scope="session")
 def unsynced() -> Iterator[None]:
-    """Tests don't wait for the disk: only a power loss would show, and its tests run elsewhere."""
+    """Disables fsync, which matters after a power loss only; tests of that restore it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
@@ -96,10 +96,10 @@ def write_toy_dataset(
     findings: Sequence[str] = MRNET_FINDINGS,
     seed: int = 0,
 ) -> Path:
-    """Noise exams in the MRNet layout; each finding is a bright square, half the exams have it.
+    """Writes exams of noise in MRNet's layout; each finding is a bright square in half of them.
 
-    Every split has both classes of every finding. The square of finding k sits in slice 0 of
-    every plane, in its own column.
+    Every split has both classes of every finding. The square of finding k is in slice 0 of
+    every plane, in column k.
     """
     rng = np.random.default_rng(seed)
     number = 0
@@ -142,7 +142,7 @@ def untraced() -> Iterator[None]:
 def exported_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run folder and the file exported from it, which no test may change.
 
-    An export takes as long as some hundred other tests: once per process.
+    Exported once per process, because it takes as long as about a hundred other tests.
     """
     from mrknee.export.onnx import export
     from mrknee.models.settings import NetworkSettings
@@ -150,7 +150,7 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
 
     folder = tmp_path_factory.mktemp("exported")
     run = make_run(folder / "run", NetworkSettings(encoder="test_resnet", shared_encoder=True))
-    jaxtyping.config.update("jaxtyping_disable", True)  # as `untraced`, which is made later
+    jaxtyping.config.update("jaxtyping_disable", True)  # as `untraced`, which is set up later
     export(run, folder / "model.onnx")
     jaxtyping.config.update("jaxtyping_disable", False)
     return run, folder / "model.onnx"

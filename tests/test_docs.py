@@ -1,4 +1,4 @@
-"""What the documentation site must agree on with the code."""
+"""Agreement of the documentation with the code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGES = [file for file in DOCS.rglob("*.md") if not {"_build", "_generated"} & s
 
 
 def test_the_api_page_lists_every_public_name() -> None:
-    """docs/reference/python-api.md has exactly the public names, and what they return."""
+    """docs/reference/python-api.md has exactly the public names and the returned classes."""
     page = (DOCS / "reference" / "python-api.md").read_text()
     listed = re.findall(r"^   ([A-Za-z_.]+)$", page, re.MULTILINE)
     assert len(set(listed)) == len(listed)
@@ -24,7 +24,7 @@ def test_the_api_page_lists_every_public_name() -> None:
 
 @pytest.mark.parametrize("file", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_links_to_pages_lead_somewhere(file: str) -> None:
-    """Relative links of the files at the root name files that are there."""
+    """Relative links in the files at the root name existing files."""
     links = re.findall(r"\]\(((?!https?:)[^)#]+)", (ROOT / file).read_text())
     assert links
     assert not [link for link in links if not (ROOT / link).exists()]
@@ -41,13 +41,13 @@ def test_every_page_is_in_a_menu() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """At most 120 lines, and no tree of files."""
+    """The README has at most 120 lines and no file tree."""
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 120
     assert "├──" not in text
 
 
 def test_the_architecture_has_at_most_25_decisions() -> None:
-    """ARCHITECTURE.md keeps what every reader needs; the rest stands where it applies."""
+    """ARCHITECTURE.md contains what every reader needs; other decisions are documented locally."""
     text = (ROOT / "ARCHITECTURE.md").read_text()
     assert len(re.findall(r"^\d+\. \*\*", text, re.MULTILINE)) <= 25

@@ -1,4 +1,4 @@
-"""Every example of docstrings, README and docs runs, on a toy data set and two small models."""
+"""Every example in docstrings, README and docs runs, on a toy data set and two small models."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from tests.conftest import write_toy_dataset
 
 ROOT = Path(__file__).parents[1]
 RESULTS = [Evaluation, Phantom, Exported, EncoderTable]
-"""What public functions return, beside the public names."""
+"""Classes returned by public functions that are not public names themselves."""
 
 
 def examples_of(thing: Any, name: str) -> list[doctest.DocTest]:  # noqa: ANN401
-    """The examples in its docstring and those of its methods."""
+    """Returns the examples in the docstrings of an object and of its methods."""
     found = doctest.DocTestFinder().find(thing, name, globs={})
     return [test for test in found if test.examples]
 
 
 def blocks() -> Iterator[tuple[str, str]]:
-    """Page and text of every Python block of README and docs.
+    """Yields page and text of every Python block of README and docs.
 
-    The tutorials' cells are `{code-cell}` blocks, which building the site executes: not here.
+    The cells of tutorials are `{code-cell}` blocks, which are executed when the site is built.
     """
     docs = [file for file in (ROOT / "docs").rglob("*.md") if "_build" not in file.parts]
     for page in (ROOT / "README.md", *sorted(docs)):
@@ -51,7 +51,7 @@ def blocks() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the examples run: `knees`, `runs/first` (trained), `runs/second`, and `demo`."""
+    """The folder of the examples: `knees`, `runs/first` (trained), `runs/second`, and `demo`."""
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
     write_toy_dataset(tmp_path / "knees", 12, 6, slices=(2, 4))
@@ -77,7 +77,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", mrknee.__all__)
 def test_everything_public_has_an_example(name: str) -> None:
-    """In its docstring or those of its methods; the errors share that of their family."""
+    """Every public name has an example; errors share the one of their base class."""
     thing = getattr(mrknee, name)
     if inspect.isclass(thing) and issubclass(thing, mrknee.MrkneeError):
         thing = mrknee.MrkneeError
@@ -85,7 +85,7 @@ def test_everything_public_has_an_example(name: str) -> None:
 
 
 def test_every_example_runs(place: Path) -> None:
-    """Docstrings print what they say; README and docs run; nothing is skipped."""
+    """Docstrings print the stated output, README and docs run, and nothing is skipped."""
     failures: list[str] = []
     runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
     things = {name: getattr(mrknee, name) for name in mrknee.__all__}

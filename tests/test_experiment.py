@@ -1,4 +1,4 @@
-"""Experiments: trained for real in small, killed and continued, extended; refusals."""
+"""Small experiments with real trainings: interrupted, continued, extended and refused."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ RUNS = [f"{arm}/seed{seed}" for seed in (0, 1) for arm in ("base", "sgd")]
 
 
 def toy(root: Path, train: int = 12, valid: int = 8, seed: int = 0) -> Path:
-    """A data set that trains in a second."""
+    """Writes a data set on which training takes about a second."""
     return write_toy_dataset(root, train, valid, pixels=32, slices=(1, 3), seed=seed)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data set of this file; tests that change it take a copy."""
+    """The data set of these tests; tests that change it use a copy."""
     return toy(tmp_path_factory.mktemp("data") / "toy")
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plan of this file."""
+    """The plan of these tests."""
     file = tmp_path_factory.mktemp("plan") / "plan.yaml"
     file.write_text(PLAN)
     return file
@@ -67,7 +67,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(plan: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What an experiment writes when nothing disturbs it."""
+    """The output of an uninterrupted experiment."""
     out = tmp_path_factory.mktemp("whole") / "out"
     assert main(["experiment", str(plan), str(data), str(out)]) == 0
     return out
@@ -75,12 +75,12 @@ def whole(plan: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def out(whole: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of this output."""
     return Path(shutil.copytree(whole, tmp_path / "out"))
 
 
 def changed_plan(folder: Path, *changes: tuple[str, str]) -> Path:
-    """The plan with some texts replaced."""
+    """Writes the plan with some texts replaced."""
     text = PLAN
     for old, new in changes:
         assert old in text
@@ -91,13 +91,13 @@ def changed_plan(folder: Path, *changes: tuple[str, str]) -> Path:
 
 
 def rows(out: Path, name: str = "valid") -> list[dict[str, str]]:
-    """The rows of results.csv."""
+    """Returns the rows of results.csv."""
     with (out / name / "results.csv").open(newline="") as lines:
         return list(csv.DictReader(lines))
 
 
 def times(out: Path) -> dict[str, int]:
-    """When each file was written."""
+    """Returns the modification time of each file."""
     return {
         str(file.relative_to(out)): file.stat().st_mtime_ns
         for file in sorted(out.rglob("*"))
@@ -118,7 +118,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def test_every_arm_is_trained_with_every_seed(whole: Path) -> None:
-    """Ordinary run folders with the arms' settings, on the same exams for the same seed."""
+    """Each run has its arm's settings, and the same exams as others with its seed."""
     for name in RUNS:
         run = whole / "runs" / name
         assert (run / "scorecard.json").is_file()
@@ -130,7 +130,7 @@ def test_every_arm_is_trained_with_every_seed(whole: Path) -> None:
 
 
 def test_results_have_one_row_per_run(whole: Path) -> None:
-    """AUCs as in the scorecards, epochs, exams and seconds."""
+    """A row has the AUCs of the scorecard, epochs, exams and seconds."""
     found = rows(whole)
     assert [f"{row['arm']}/seed{row['seed']}" for row in found] == RUNS
     for row, name in zip(found, RUNS, strict=True):
@@ -146,7 +146,7 @@ def test_results_have_one_row_per_run(whole: Path) -> None:
 
 
 def test_arms_are_compared(whole: Path) -> None:
-    """comparison.json, .txt and the plot: means over seeds, and differences to the baseline."""
+    """comparison.json, .txt and the plot have means over seeds and differences to the baseline."""
     found = json.loads((whole / "valid" / "comparison.json").read_text())
     assert (found["baseline"], found["seeds"], found["n_exams"]) == ("base", [0, 1], 8)
     assert list(found["counts"]) == ["abnormal", "acl", "meniscus"]
@@ -162,10 +162,10 @@ def test_arms_are_compared(whole: Path) -> None:
 
 
 @pytest.mark.timeout(1200)  # a process that imports torch, on cores shared with other tests
-def test_killed_it_continues_and_ends_the_same(
+def test_a_killed_experiment_continues_with_the_same_results(
     plan: Path, data: Path, whole: Path, out: Path
 ) -> None:
-    """SIGKILL in a training: finished runs are kept, that one is continued; the same results."""
+    """After SIGKILL, finished runs are kept, the interrupted one continues; equal results."""
     run, words = out / "runs" / RUNS[1], ["experiment", str(plan), str(data), str(out)]
     others = {name: times(out / "runs" / name) for name in RUNS if name != RUNS[1]}
     for _ in range(3):  # once, unless the kill comes too late
@@ -189,7 +189,7 @@ def test_killed_it_continues_and_ends_the_same(
 
 
 def test_seeds_and_arms_can_be_added(out: Path, data: Path, tmp_path: Path) -> None:
-    """Only the new run is trained; one that left the plan is kept and not compared."""
+    """Only the new run is trained; one removed from the plan is kept and not compared."""
     before = times(out / "runs")
     file = changed_plan(
         tmp_path,
@@ -208,7 +208,7 @@ def test_seeds_and_arms_can_be_added(out: Path, data: Path, tmp_path: Path) -> N
 
 
 def refused(plan: Path, data: Path, out: Path, **options: Path | str) -> MrkneeError:
-    """The error, after which the folder is as it was."""
+    """Returns the error; the folder must be unchanged."""
     before = times(out)
     with pytest.raises(MrkneeError) as raised:
         run_experiment(plan, data, out, **options)  # type: ignore[arg-type]
@@ -226,7 +226,7 @@ def refused(plan: Path, data: Path, out: Path, **options: Path | str) -> MrkneeE
 def test_a_changed_arm_is_refused_by_name(
     old: str, new: str, expected: str, found: str, out: Path, data: Path, tmp_path: Path
 ) -> None:
-    """Its finished runs have other settings: which arm, which setting, and nothing is changed."""
+    """The error names the arm and the setting that differs from its finished runs."""
     error = refused(changed_plan(tmp_path, (old, new)), data, out)
     assert isinstance(error, SettingsError)
     assert error.code == "other-settings"
@@ -236,7 +236,7 @@ def test_a_changed_arm_is_refused_by_name(
 
 
 def test_settings_without_effect_may_change(out: Path, data: Path, tmp_path: Path) -> None:
-    """More processes that read exams, or other log lines, leave the finished runs as they are."""
+    """Other numbers of reading processes or of log lines don't repeat finished runs."""
     before = times(out / "runs")
     file = changed_plan(tmp_path, ("  loggers: none", "  loggers: none\n  log_train: 5"))
     run_experiment(file, data, out)
@@ -246,7 +246,7 @@ def test_settings_without_effect_may_change(out: Path, data: Path, tmp_path: Pat
 def test_other_data_and_folders_are_refused(
     plan: Path, out: Path, data: Path, tmp_path: Path
 ) -> None:
-    """Other pixels, a split that isn't there, and a folder that contains something else."""
+    """Changed pixels, a missing split, and a folder with other files are refused."""
     other = Path(shutil.copytree(data, tmp_path / "data"))
     file = other / "train" / "axial" / "0003.npy"
     np.save(file, np.load(file) // 2)
@@ -262,7 +262,7 @@ def test_other_data_and_folders_are_refused(
 
 
 def test_other_exams_are_predicted(plan: Path, out: Path, data: Path, tmp_path: Path) -> None:
-    """`--test-data`: nothing is trained, results have a folder of their own, and are kept."""
+    """`--test-data` trains nothing; its results have a separate folder and are kept."""
     test = toy(tmp_path / "far" / "test", 4, 10, seed=3)
     before = times(out / "runs")
     words = ["experiment", str(plan), str(data), str(out), "--test-data", str(test)]
@@ -282,7 +282,7 @@ def test_other_exams_are_predicted(plan: Path, out: Path, data: Path, tmp_path: 
 
 
 def test_a_failed_training_does_not_stop_the_others(out: Path, data: Path, tmp_path: Path) -> None:
-    """The complete arms are compared, and the error is raised at the end, with the run's name."""
+    """Complete arms are compared; the error is raised at the end and names the run."""
     file = changed_plan(
         tmp_path,
         ("arms:\n", "arms:\n  lost: {weights: none.pth}\n"),
@@ -297,7 +297,7 @@ def test_a_failed_training_does_not_stop_the_others(out: Path, data: Path, tmp_p
 
 
 def test_folds_of_a_cross_validation(data: Path, tmp_path: Path) -> None:
-    """Several data sets: one run per arm, seed and fold, and AUCs averaged over the folds."""
+    """With several data sets, one run per arm, seed and fold; AUCs are averaged over folds."""
     other = toy(tmp_path / "more", seed=5)
     file = changed_plan(
         tmp_path,

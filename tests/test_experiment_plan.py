@@ -1,4 +1,4 @@
-"""Plans of experiments: what they may say, and one error per fault, with what was meant."""
+"""Plans of experiments: valid ones, and one error with a suggestion per fault."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ baseline: plain
 
 
 def written(folder: Path, text: str) -> Path:
-    """The file of a plan."""
+    """Writes the file of a plan."""
     file = folder / "plan.yaml"
     file.write_text(text)
     return file
 
 
 def fault_of(file: Path) -> SettingsError:
-    """The error of a plan or of its arms."""
+    """Returns the error of a plan or of its arms."""
     with pytest.raises(SettingsError) as raised:
         arm_recipes(read_plan(file), file)
     return raised.value
@@ -62,7 +62,7 @@ def test_nested_settings_are_the_dotted_ones(tmp_path: Path) -> None:
 def test_recipe_files_are_relative_to_the_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the working directory is; an arm may name another recipe than the others."""
+    """The working directory has no effect; an arm may have a recipe of its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plans").mkdir()
     (tmp_path / "plans" / "mine.yaml").write_text("epochs: 7\nweights: none\n")
@@ -105,7 +105,7 @@ def test_recipe_files_are_relative_to_the_plan(
     ],
 )
 def test_a_fault_is_one_error(old: str, new: str, parts: list[str], tmp_path: Path) -> None:
-    """It names the file, what is wrong with which arm, and what was probably meant."""
+    """The error names the file, the arm, the fault and the probable intention."""
     assert old in GOOD
     file = written(tmp_path, GOOD.replace(old, new))
     text = str(fault_of(file))

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.files import LOCK, atomic_write, atomic_writes, owned_folder, remove_incomplete
+from mrknee.files import (
+    LOCK,
+    atomic_write,
+    atomic_writes,
+    owned_folder,
+    remove_incomplete,
+    write_csv,
+    write_text,
+)
 
 
 def test_file_appears_when_it_is_complete(tmp_path: Path) -> None:
@@ -38,6 +46,24 @@ def test_failure_keeps_the_old_file(tmp_path: Path) -> None:
         fail_halfway()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_and_tables_are_utf8_with_line_feeds(tmp_path: Path) -> None:
+    """Text files and CSV files are written in UTF-8, with one line feed per line."""
+    write_text(tmp_path / "a.txt", "Münster\n")
+    write_csv(tmp_path / "a.csv", [("exam", "note"), ["0001", 'a "b", c'], (2, "")])
+    assert (tmp_path / "a.txt").read_bytes() == "Münster\n".encode()
+    assert (tmp_path / "a.csv").read_bytes() == b'exam,note\n0001,"a ""b"", c"\n2,\n'
+
+
+def test_a_failing_table_keeps_the_old_file(tmp_path: Path) -> None:
+    """An error while the rows are computed keeps the previous file."""
+    file = tmp_path / "a.csv"
+    write_csv(file, [("exam", "note")])
+    with pytest.raises(ZeroDivisionError):
+        write_csv(file, ((1 // number,) for number in (1, 0)))
+    assert file.read_text() == "exam,note\n"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_contents_are_flushed_before_the_name(

@@ -10,7 +10,7 @@ ROWS = [("finding", "model", "AUC"), ("acl", "runs/first", "0.9"), ("meniscus", 
 
 
 def test_columns_are_aligned() -> None:
-    """Text stands to the left, numbers to the right, below a header and a rule."""
+    """Text is aligned left and numbers right, below a header and a rule."""
     assert table_lines(ROWS, left=2) == [
         "finding   model           AUC",
         "-----------------------------",
@@ -21,7 +21,7 @@ def test_columns_are_aligned() -> None:
 
 
 def test_nothing_is_wrapped_cut_or_coloured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A narrow terminal, or one that is said to have colours, changes no line."""
+    """A narrow or coloured terminal changes no line."""
     long = [("a", "b"), ("x" * 700, "y z " * 300 + "y")]
     expected = [f"a{' ' * 701}b", "-" * 1903, "  ".join(long[1])]
     for name, value in (("COLUMNS", "20"), ("FORCE_COLOR", "1"), ("TERM", "dumb")):
@@ -30,7 +30,7 @@ def test_nothing_is_wrapped_cut_or_coloured(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_names_are_taken_as_they_are() -> None:
-    """Brackets, emoji codes and tables of one row are no markup; empty cells are kept."""
+    """Brackets and emoji codes are not markup; tables of one row and empty cells are kept."""
     rows = [("name", ""), ("[bold]a[/bold]", ":knee:"), ("", "x")]
     lines = table_lines(rows)
     assert lines[2:] == ["[bold]a[/bold]  :knee:", "                x"]
@@ -38,6 +38,6 @@ def test_names_are_taken_as_they_are() -> None:
 
 
 def test_wide_characters_take_two_places() -> None:
-    """Columns after a Chinese name stand below each other in a terminal."""
+    """Columns after a Chinese name are aligned in a terminal."""
     rows = [("finding", "n"), ("半月板", "1"), ("acl", "2")]
     assert table_lines(rows)[2:] == ["半月板   1", "acl      2"]

@@ -29,14 +29,14 @@ from typing import Any
 from mrknee.errors import MrkneeError, SettingsError
 from mrknee.experiment_plan import Plan, arm_recipe, arm_recipes, read_plan
 from mrknee.experiment_results import TIMES, Epoch, Predicted, Results, Trained, read_times
-from mrknee.files import atomic_write, owned_folder, remove_incomplete
+from mrknee.files import owned_folder, remove_incomplete, write_text
 from mrknee.metrics.arms import ArmComparison
 from mrknee.outputs import check_output_folder
 from mrknee.run_folder import RunFolder
 from mrknee.several_runs import check_folder_contents, data_json, log, train_or_resume
 from mrknee.training.data_record import record_data
 from mrknee.training.parts import split_exams
-from mrknee.training.recipe import Recipe, flat_settings
+from mrknee.training.recipe import Recipe, flat_settings, with_defaults
 from mrknee.training.recovery import CHANGEABLE_SETTINGS
 from mrknee.untrusted import read_json
 
@@ -166,8 +166,7 @@ def _prepare_folder(
     }
     texts[file] = json.dumps(content, indent=2) + "\n"
     for path, text in texts.items():
-        with atomic_write(path) as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 def _recorded(recipes: Mapping[str, Recipe], arm: str) -> Recipe:
@@ -179,12 +178,8 @@ def _recorded(recipes: Mapping[str, Recipe], arm: str) -> Recipe:
 
 
 def _changed(before: Mapping[str, Any], recipe: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Returns the settings of an arm that differ from before and change its result.
-
-    Settings that an earlier version of mrknee didn't have count as the recipe's defaults.
-    """
-    defaults, now = (dict(flat_settings(one.to_dict())) for one in (Recipe(), recipe))
-    old = {**defaults, **dict(flat_settings(before))}
+    """Returns the settings of an arm that differ from before and change its result."""
+    old, now = (dict(flat_settings(one)) for one in (with_defaults(before), recipe.to_dict()))
     passed_over = {*CHANGEABLE_SETTINGS, "seed", "log_train", "log_valid"} - {"epochs"}
     return {
         name: (old.get(name), now.get(name))
@@ -263,5 +258,4 @@ def _timed(out: Path, run: Trained) -> Iterator[None]:
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    with atomic_write(file) as beside:
-        beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(content, indent=2) + "\n")

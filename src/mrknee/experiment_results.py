@@ -16,7 +16,7 @@ from mrknee.errors import DataError, MrkneeError, PlatformError
 from mrknee.exams import Dataset, open_dataset
 from mrknee.experiment_costs import COLUMNS, arm_cost, epoch_nearly_final
 from mrknee.experiment_plan import Plan
-from mrknee.files import atomic_write
+from mrknee.files import atomic_write, write_text
 from mrknee.inference.torch_model import TorchModel
 from mrknee.metrics.arms import ArmComparison, compare_arms
 from mrknee.metrics.discrimination import auc
@@ -208,8 +208,7 @@ class Results:
     def write_table(self) -> dict[Trained, Predictions]:
         """Writes `results.csv`, one row per finished run; returns the runs' predictions."""
         tables = {run: self._predictions(run) for run in self.runs if run.finished}
-        with atomic_write(self.folder / "results.csv") as beside:
-            beside.write_text(self._csv(tables), encoding="utf-8")
+        write_text(self.folder / "results.csv", self._csv(tables))
         return tables
 
     def _refuse_other_exams(self) -> None:
@@ -219,8 +218,7 @@ class Results:
             record = record_data(Parts(exams, range(len(exams)), exams, (), None))
             place = self.folder / "data" / str(fold)
             text = data_json(place, record)
-            with atomic_write(RunFolder(place).data) as beside:
-                beside.write_text(text, encoding="utf-8")
+            write_text(RunFolder(place).data, text)
 
     def _predictions(self, run: Trained) -> Predictions:
         """Returns a run's predictions: its own of `valid`, or those kept in `predictions`."""
@@ -287,8 +285,7 @@ class Results:
             ("comparison.json", found.to_json()),
             ("comparison.txt", found.table()),
         ):
-            with atomic_write(self.folder / name) as beside:
-                beside.write_text(text, encoding="utf-8")
+            write_text(self.folder / name, text)
             wrote.append(name)
         try:
             write_svg(found.plot(), self.folder / "arms.svg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import re
@@ -96,6 +97,18 @@ def atomic_writes(*paths: Path, durable: bool = True) -> Iterator[list[Path]]:
         if isinstance(error, OSError) and error.errno is not None:
             _name_requested_file(error, temporaries, paths)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8 atomically; errors as of `atomic_write`."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Writes a CSV file in UTF-8 atomically, one line per row; errors as of `atomic_write`."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _name_requested_file(

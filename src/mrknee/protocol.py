@@ -16,7 +16,7 @@ from typing import Any
 
 from mrknee.errors import DataError, SettingsError
 from mrknee.exams import MRNET_FINDINGS
-from mrknee.files import atomic_write, owned_folder, remove_incomplete
+from mrknee.files import owned_folder, remove_incomplete, write_text
 from mrknee.library import check_dataset, compare
 from mrknee.metrics.predictions import Predictions
 from mrknee.outputs import check_output_folder
@@ -171,8 +171,7 @@ def _prepare_folder(data: Path, out: Path, *, smoke: bool) -> None:
         "check.json": checkup.to_json(),
     }
     for name, text in texts.items():
-        with atomic_write(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(out / name, text)
 
 
 def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
@@ -218,8 +217,7 @@ def _compare(data: Path, folder: Path, models: Mapping[str, Sequence[Path]]) -> 
     if not _is_current(text, [run for runs in models.values() for run in runs]):
         first, second, *others = map(_predictions, models.values())
         comparison = compare(first, second, data, others=others, names=list(models), out=folder)
-        with atomic_write(text) as temporary:
-            temporary.write_text(comparison.table(), encoding="utf-8")
+        write_text(text, comparison.table())
     return text.read_text(encoding="utf-8")
 
 

@@ -67,7 +67,7 @@ def test_nothing_is_compared_if_a_split_has_no_labels() -> None:
     ],
 )
 def test_each_fault_of_a_label_file_has_its_code(knees: Path, text: str, code: str) -> None:
-    """Headers, missing labels, other separators, words and invalid ids are told apart by code."""
+    """Headers, missing labels, other separators, words and invalid ids have different codes."""
     (knees / "train-acl.csv").write_text(text)
     assert [problem.code for problem in check(knees).problems] == [code]
 

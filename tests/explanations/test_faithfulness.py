@@ -1,4 +1,4 @@
-"""Deletion and random weights, on toy networks of which the answer is known."""
+"""Deletion of slices and random weights, on toy networks with known results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAM = make_exam([(8, 48, 48)] * 3)
 
 
 def test_deletion_is_the_logit_without_those_slices(tmp_path: Path) -> None:
-    """Its fall is that of an exam that never had the slices, each plane's coldest slice kept."""
+    """The logit falls to that of an exam without the slices; each plane keeps its coldest slice."""
     predictor = make_predictor(tmp_path, pooling="mean", shared=True)
     made = predictor.explain(EXAM)
     scores = {plane: made.slice_scores(plane)[1] for plane in PLANES}
@@ -34,7 +34,7 @@ def test_deletion_is_the_logit_without_those_slices(tmp_path: Path) -> None:
 
 
 def test_the_hottest_slices_matter_more_than_random_ones(tmp_path: Path) -> None:
-    """Maps that are sums pass; the same maps with their signs turned fail."""
+    """Additive maps pass; the same maps with inverted signs fail."""
     predictor = make_predictor(tmp_path, pooling="mean", shared=True)
     made = predictor.explain(EXAM)
     with torch.no_grad():
@@ -49,8 +49,8 @@ def test_the_hottest_slices_matter_more_than_random_ones(tmp_path: Path) -> None
         assert false.hottest < false.random
 
 
-def test_where_all_that_is_free_goes_the_sets_are_one(tmp_path: Path) -> None:
-    """Leaving out everything but each plane's coldest slice leaves nothing to be random."""
+def test_deleting_all_deletable_slices_leaves_no_random_choice(tmp_path: Path) -> None:
+    """If all slices except each plane's coldest are deleted, hottest and random sets are equal."""
     predictor = make_predictor(tmp_path, shared=True)
     found = deletion(predictor, EXAM, predictor.explain(EXAM), "acl", share=1.0, sets=4, seed=0)
     assert found.hottest == pytest.approx(found.random, abs=1e-5)
@@ -61,10 +61,10 @@ def test_where_all_that_is_free_goes_the_sets_are_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoders", [False, True])
 def test_random_weights_change_signed_maps(tmp_path: Path, encoders: bool) -> None:
-    """The model stays as it was; its own maps are alike, those of new weights are not.
+    """The model is unchanged; maps of random weights differ from its own.
 
-    With the head alone drawn anew, absolute maps stay more alike than signed ones: where features
-    are strong, every head finds much to weigh.
+    With a random head only, absolute maps remain more similar than signed ones: every head
+    weights strong features strongly.
     """
     predictor = make_predictor(tmp_path, shared=True)
     made = predictor.explain(EXAM)

@@ -39,7 +39,7 @@ def test_heat_on_the_lesion_hits_everything() -> None:
     assert found.pointing_chance == pytest.approx(6 / 480)
 
 
-def test_heat_beside_the_lesion_hits_nothing() -> None:
+def test_heat_next_to_the_lesion_is_no_hit() -> None:
     """A hot spot one pixel outside the lesion is not a hit."""
     heat = np.zeros(SHAPE)
     heat[2, 2, 3] = 5.0
@@ -71,7 +71,7 @@ def test_the_middle_of_a_plateau_is_its_hottest_pixel() -> None:
     assert hottest_pixel(-np.ones(SHAPE), seen)[1] > 0
 
 
-def test_negative_heat_is_no_heat() -> None:
+def test_negative_heat_is_ignored() -> None:
     """Negative heat is neither hottest nor included in the share of heat."""
     heat = np.zeros(SHAPE)
     heat[1, 2, 3], heat[0, 0, 0], heat[1, 3, 3] = -9.0, 3.0, 1.0
@@ -81,7 +81,7 @@ def test_negative_heat_is_no_heat() -> None:
     assert not none.pointing_hit
 
 
-def test_chance_is_counted_where_the_network_sees() -> None:
+def test_chance_levels_are_of_the_crop() -> None:
     """Pixels outside the crop, including lesion pixels, don't count for chance levels."""
     seen = ALL_SEEN.copy()
     seen[:, :6] = False
@@ -142,7 +142,7 @@ def test_certain_hits_are_no_evidence() -> None:
     assert hit_rate([True] * 5, [0.1] * 5).p == pytest.approx(1e-5)
 
 
-def test_blind_maps_look_blind() -> None:
+def test_random_maps_are_at_chance_level() -> None:
     """For noise maps and 60 lesions, p is not small and the interval contains 0."""
     rng = np.random.default_rng(1)
     exams = [
@@ -155,7 +155,7 @@ def test_blind_maps_look_blind() -> None:
     assert found.heat.low < 0 < found.heat.high
 
 
-def test_knowing_maps_look_knowing() -> None:
+def test_maps_with_heat_on_the_lesion_are_above_chance() -> None:
     """For noise with some heat on the lesion, every measure is above chance."""
     rng = np.random.default_rng(2)
     exams = [
@@ -169,7 +169,7 @@ def test_knowing_maps_look_knowing() -> None:
     assert found.heat.difference == pytest.approx(found.heat.inside - found.heat.even)
 
 
-def test_exams_without_heat_are_counted_not_invented() -> None:
+def test_exams_without_heat_are_counted() -> None:
     """Exams without heat count for hits, but not for shares, and their number is reported."""
     exams = [
         Localisation(True, 0.5, True, 0.1, 0.4),
@@ -184,7 +184,7 @@ def test_exams_without_heat_are_counted_not_invented() -> None:
     assert math.isnan(nothing.heat.inside)
 
 
-def test_the_interval_of_a_mean_is_the_textbooks() -> None:
+def test_the_interval_of_a_mean_is_the_normal_one() -> None:
     """The interval agrees with mean +- 1.96 standard errors of 200 normal values."""
     values = np.random.default_rng(3).normal(1, 2, 200)
     mean, low, high = mean_interval(values)
@@ -194,7 +194,7 @@ def test_the_interval_of_a_mean_is_the_textbooks() -> None:
     assert mean_interval(values, seed=1) == mean_interval(values, seed=1)
 
 
-def test_a_map_is_held_against_each_random_one() -> None:
+def test_a_map_is_compared_with_each_random_one() -> None:
     """Means of the random maps, paired difference and interval agree with hand calculation."""
     rng = np.random.default_rng(4)
     own, random = (rng.random(300) < 0.8).astype(float), (rng.random((3, 300)) < 0.3).astype(float)
@@ -208,7 +208,7 @@ def test_a_map_is_held_against_each_random_one() -> None:
     assert (found.low, found.high) == pytest.approx(ends, abs=0.01)
 
 
-def test_an_exam_without_a_value_is_left_out_of_the_contrast() -> None:
+def test_an_exam_without_a_value_is_excluded_from_the_contrast() -> None:
     """Exams without a value are excluded for all maps, and counted."""
     own, random = np.array([1.0, math.nan, 0.5]), np.array([[0.0, 0.0, math.nan]])
     found = contrast(own, random)

@@ -1,4 +1,4 @@
-"""`mrknee validate-maps`: a model whose logit is brightness, on lesions that are bright."""
+"""`mrknee validate-maps`, with a model whose logit is brightness and with bright lesions."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tests.inference.test_torch_model import make_model
 SLICES, SIDE, CELL = 6, 64, 8
 FINDINGS = ("acl", "meniscus")
 POSITIVE = 4
-"""Exams that have both findings; two more have none."""
+"""Number of exams with both findings; two more exams have none."""
 
 
 class Brightness(SingleModel):
-    """Bright cells raise the logit of acl, and lower that of meniscus by as much."""
+    """Model in which bright cells raise the logit of acl and lower that of meniscus equally."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -62,7 +62,7 @@ class Brightness(SingleModel):
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Dark noise; a positive exam has a bright square in one slice of each plane, and its mask."""
+    """Exams of dark noise; positive ones have a bright square per plane, and a mask of it."""
     root, rng = tmp_path / "knees", np.random.default_rng(0)
     labels = {f"{number:04d}": float(number < POSITIVE) for number in range(POSITIVE + 2)}
     for exam_id, label in labels.items():
@@ -80,8 +80,8 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def test_maps_that_show_the_lesion_are_told_from_maps_that_do_not(data: Path) -> None:
-    """Each hottest slice and pixel hits where brightness raises the logit, none where it lowers."""
+def test_correct_maps_hit_the_lesion_and_inverted_maps_miss_it(data: Path) -> None:
+    """The hottest slice and pixel hit if brightness raises the logit, and miss if it lowers it."""
     found = mrknee.validate_maps(Brightness(), data)
     good, bad = found.findings["acl"], found.findings["meniscus"]
     assert list(good.localisation) == [*MRNET_SERIES.names, TOGETHER]
@@ -104,7 +104,7 @@ def test_maps_that_show_the_lesion_are_told_from_maps_that_do_not(data: Path) ->
 
 
 def test_an_opened_data_set_gives_the_same_numbers(data: Path) -> None:
-    """Twice the same, to the last digit."""
+    """An opened data set and its folder give identical numbers."""
     opened = mrknee.open_dataset(data, "valid")
     assert mrknee.validate_maps(Brightness(), opened).to_json() == (
         mrknee.validate_maps(Brightness(), data).to_json()
@@ -112,7 +112,7 @@ def test_an_opened_data_set_gives_the_same_numbers(data: Path) -> None:
 
 
 def test_without_masks_only_deletion_is_measured(data: Path) -> None:
-    """An exam that lacks a mask is counted; where no exam has one, the table says so."""
+    """Exams without a mask are counted; if no exam has one, the table states this."""
     masks = sorted((data / "lesions" / "valid" / "acl" / "axial").iterdir())
     masks[0].unlink()
     whole = mrknee.validate_maps(Brightness(), data).findings["acl"]
@@ -125,8 +125,8 @@ def test_without_masks_only_deletion_is_measured(data: Path) -> None:
     assert "no masks" in found.table()
 
 
-def test_a_lesion_out_of_view_is_counted_apart(data: Path) -> None:
-    """The crop leaves a lesion out in one series: no hit and no miss there."""
+def test_a_lesion_outside_the_crop_is_counted_separately(data: Path) -> None:
+    """A lesion outside the crop of one series is neither a hit nor a miss in this series."""
     file = data / "lesions" / "valid" / "acl" / "coronal" / "0000.npy"
     np.save(file, np.zeros((SLICES, SIDE, SIDE), np.uint8))
     one = mrknee.validate_maps(Brightness(), data).findings["acl"]
@@ -147,7 +147,7 @@ def test_a_mask_of_another_shape_is_refused(data: Path) -> None:
 
 
 def test_without_an_exam_that_has_a_finding_there_is_nothing_to_measure(data: Path) -> None:
-    """No label file of the model's findings, or no exam labelled 1."""
+    """Without a label file of the model's findings, or a positive exam, an error is raised."""
     for finding in FINDINGS:
         write_labels(data, "valid", finding, {f"{n:04d}": 0.0 for n in range(POSITIVE + 2)})
     with pytest.raises(DataError, match="no exam is known"):
@@ -161,7 +161,7 @@ def test_without_an_exam_that_has_a_finding_there_is_nothing_to_measure(data: Pa
 def test_the_verb_writes_maps_json_and_prints_the_table(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A run folder in; scores with n and what they were computed by in the file, a table out."""
+    """The file has the scores with n and their methods, and the table is printed."""
     run, out = make_model(tmp_path / "run"), tmp_path / "maps"
     assert main(["validate-maps", str(run), str(data), "--out", str(out)]) == 0
     content = json.loads((out / "maps.json").read_text())
@@ -182,7 +182,7 @@ def test_an_input_is_not_replaced(data: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_computed_is_null(tmp_path: Path) -> None:
-    """No exam gives no mean, and JSON knows no NaN."""
+    """Without exams the means are null in the JSON file."""
     nothing = summarise_deletions([])
     assert (nothing.n, nothing.lower) == (0, 0)
     assert math.isnan(nothing.difference)

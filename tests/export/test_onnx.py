@@ -1,4 +1,4 @@
-"""An exported file gives the results of the run folder, or it isn't written."""
+"""An exported file gives the results of its run folder, or is not written."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make_run(
     *,
     calibrated: bool = True,
 ) -> Path:
-    """A run folder of random weights, its pooled features of a trained network's size."""
+    """Writes a run folder with random weights."""
     torch.manual_seed(0)
     network = Network(settings, FINDINGS)
     decisions: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def make_run(
 
 
 def make_exam(*shapes: tuple[int, int, int], planes: tuple[Plane, ...] = PLANES) -> Exam:
-    """An exam of noise."""
+    """Returns an exam of noise."""
     rng = np.random.default_rng(0)
     stacks = {
         p: rng.integers(0, 256, s).astype(np.uint8) for p, s in zip(planes, shapes, strict=True)
@@ -83,7 +83,7 @@ def exported(untraced: None, exported_once: tuple[Path, Path]) -> tuple[Path, Pa
 
 
 def assert_same(run: Model, file: Model, exam: Exam, atol: float = LIMIT) -> None:
-    """Logits, bias, probabilities, every heat map."""
+    """Asserts equal logits, bias, probabilities and heat maps."""
     expected, found = run.explain(exam), file.explain(exam)
     np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=atol)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=atol)
@@ -114,11 +114,11 @@ def assert_same(run: Model, file: Model, exam: Exam, atol: float = LIMIT) -> Non
     ids=lambda s: f"{s.encoder}-{s.slice_pooling}",
 )
 @pytest.mark.usefixtures("untraced")
-def test_every_kind_of_network_says_the_same(tmp_path: Path, settings: NetworkSettings) -> None:
-    """1, 2, 17 and 61 slices, sizes of the preparation's and others: 1e-4 in the logit.
+def test_every_kind_of_network_agrees(tmp_path: Path, settings: NetworkSettings) -> None:
+    """Logits agree to 1e-4, for 1 to 61 slices and for sizes that need resizing.
 
-    Every convolution's weights are the file's own, also the first layer's summed ones: 8 bits
-    would take computed ones for pixels, with one scale for all channels.
+    The weights of every convolution are stored, including the summed ones of the first layer:
+    8-bit quantisation would treat computed weights as pixels, with one scale for all channels.
     """
     preparation = Preparation(size=80, crop=64) if settings.encoder == "alexnet" else PREPARATION
     calibrated = settings.slice_pooling != "mean"
@@ -153,7 +153,7 @@ SHAPES = [
 def test_any_slices_and_sizes_are_read(
     exported: tuple[Path, Path], shapes: tuple[tuple[int, int, int], ...]
 ) -> None:
-    """One file for any number of slices and any size in plane, different in each plane."""
+    """One file accepts any number of slices and any in-plane size, different for each plane."""
     run, file = map(load_model, exported)
     assert_same(run, file, make_exam(*shapes))
 
@@ -162,13 +162,13 @@ def test_any_slices_and_sizes_are_read(
 def test_missing_series_count_as_in_the_run_folder(
     exported: tuple[Path, Path], planes: tuple[Plane, ...]
 ) -> None:
-    """Those that are there count 3 / their number, and the others have no maps."""
+    """Present series are scaled by 3 / their number, and missing ones have no maps."""
     run, file = map(load_model, exported)
     assert_same(run, file, make_exam(*[(4, 48, 48)] * len(planes), planes=planes))
 
 
 def test_other_software_needs_three_inputs_only(exported: tuple[Path, Path]) -> None:
-    """ONNX's own checker takes the file, seal and all; without `present` all planes are there."""
+    """ONNX's checker accepts the file; without the input `present`, all planes count as present."""
     run, file = exported
     onnx.checker.check_model(str(file), full_check=True)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -185,22 +185,22 @@ def test_other_software_needs_three_inputs_only(exported: tuple[Path, Path]) -> 
 
 
 def test_the_file_names_no_folder_of_the_exporting_machine(exported: tuple[Path, Path]) -> None:
-    """Stack traces that torch notes in the graph don't leave with it."""
+    """Stack traces that torch stores in the graph are removed."""
     content = exported[1].read_bytes()
     assert str(Path(exporting.__file__).parent).encode() not in content
     assert b".py" not in content
 
 
-def test_a_data_set_is_predicted_alike(exported: tuple[Path, Path], toy: Path) -> None:
-    """The same ids and findings, the same calibrated probabilities."""
+def test_predictions_of_a_data_set_agree(exported: tuple[Path, Path], toy: Path) -> None:
+    """Ids, findings and calibrated probabilities agree."""
     exams = open_dataset(toy, "train")
     expected, found = (load_model(path).predict(exams) for path in exported)
     assert (found.ids, found.findings) == (expected.ids, expected.findings)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=LIMIT)
 
 
-def test_the_file_says_where_it_comes_from(exported: tuple[Path, Path]) -> None:
-    """Findings, preparation, provenance, calibration, operating points, the proof."""
+def test_the_file_contains_its_description(exported: tuple[Path, Path]) -> None:
+    """Findings, preparation, provenance, calibration, operating points and parity are stored."""
     run, file = exported
     predictor, model = TorchModel(run), OnnxModel(file)
     assert model.findings == predictor.findings
@@ -216,17 +216,17 @@ def test_the_file_says_where_it_comes_from(exported: tuple[Path, Path]) -> None:
 
 
 def traced(file: Path) -> onnx.ModelProto:
-    """The graph as `trace` returned it, from the file."""
+    """Returns the graph of the file as `trace` had returned it."""
     graph = onnx.load(str(file))
     del graph.graph.initializer[[one.name for one in graph.graph.initializer].index("present")]
     return graph
 
 
 @pytest.mark.parametrize("wrong", [0.01, np.nan])
-def test_a_file_that_says_otherwise_is_not_written(
+def test_a_file_with_other_results_is_not_written(
     tmp_path: Path, exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
-    """A graph with another bias: refused, and what was there before still is."""
+    """A graph with another bias is refused, and the previous file is unchanged."""
     run, file = exported
     out = tmp_path / "out" / "model.onnx"
     out.parent.mkdir()
@@ -243,14 +243,14 @@ def test_a_file_that_says_otherwise_is_not_written(
 
 
 def other_onnx(file: Path) -> bytes:
-    """A sound ONNX file of somebody else's."""
+    """Returns a valid ONNX file of another program."""
     proto = onnx.load(str(file))
     proto.ClearField("metadata_props")
     return bytes(proto.SerializeToString())
 
 
 def resaved(file: Path) -> bytes:
-    """Our file, read and written by other software, with another seal's place."""
+    """Returns the file as saved again by other software, with its checksum at another place."""
     proto = onnx.load(str(file))
     kept = [entry for entry in proto.metadata_props if entry.key == METADATA]
     proto.ClearField("metadata_props")
@@ -259,7 +259,7 @@ def resaved(file: Path) -> bytes:
 
 
 def with_facts(file: Path, **changes: object) -> bytes:
-    """Our file with other metadata, sealed."""
+    """Returns the file with changed metadata and a correct checksum."""
     proto = onnx.load(str(file))
     facts = json.loads(next(e.value for e in proto.metadata_props if e.key == METADATA))
     facts.update(changes)
@@ -270,7 +270,7 @@ def with_facts(file: Path, **changes: object) -> bytes:
 
 
 def flipped(file: Path) -> bytes:
-    """One bit of a weight is another."""
+    """Returns the file with one bit of a weight changed."""
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     return bytes(content)
@@ -281,7 +281,7 @@ BROKEN: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "empty": (lambda _: b"", "no ONNX file"),
     "truncated": (lambda file: file.read_bytes()[:-1000], "no ONNX file, or a damaged one"),
     "one bit": (flipped, "damaged"),
-    "another's": (other_onnx, "not one that mrknee wrote"),
+    "another program": (other_onnx, "not one that mrknee wrote"),
     "changed": (resaved, "was changed after its export"),
     "newer": (lambda file: with_facts(file, format=99), "unknown format"),
     "no findings": (lambda file: with_facts(file, findings=None), "'findings'"),
@@ -290,7 +290,7 @@ BROKEN: dict[str, tuple[Callable[[Path], bytes], str]] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_other_files_are_refused(exported: tuple[Path, Path], tmp_path: Path, what: str) -> None:
-    """No ONNX, somebody else's, cut short, a bit flipped, changed: one error that says which."""
+    """Other, truncated and changed files give one error that states the difference."""
     make, words = BROKEN[what]
     file = tmp_path / "model.onnx"
     file.write_bytes(make(exported[1]))
@@ -299,14 +299,14 @@ def test_other_files_are_refused(exported: tuple[Path, Path], tmp_path: Path, wh
     assert error.value.file == str(file)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """Not an error of the operating system's."""
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A missing file raises a MrkneeError."""
     with pytest.raises(MrkneeError, match="No such file"):
         load_model(tmp_path / "model.onnx")
 
 
 def test_threads_are_a_positive_number(exported: tuple[Path, Path]) -> None:
-    """One or more; the result doesn't depend on it."""
+    """The number of threads is at least one and doesn't change the result."""
     exam = make_exam(*[(3, 48, 48)] * 3)
     one, two = (load_model(exported[1], threads=n).explain(exam).logits for n in (1, 2))
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-5)
@@ -318,8 +318,8 @@ def test_threads_are_a_positive_number(exported: tuple[Path, Path]) -> None:
     torch.set_num_threads(before)
 
 
-def test_the_proof_is_told_in_words() -> None:
-    """What was tried and how far apart it was."""
+def test_parity_as_text() -> None:
+    """The text states the compared inputs and the largest differences."""
     text = Parity(4, (1, 61), ((48, 48), (96, 72)), 2e-6, 3e-7, 1e-7).text()
     assert "1, 61 slices" in text
     assert "96 x 72" in text
@@ -327,7 +327,7 @@ def test_the_proof_is_told_in_words() -> None:
 
 
 def test_the_weights_are_the_run_folders(exported: tuple[Path, Path]) -> None:
-    """The head's bias, to the last bit."""
+    """The bias of the head is stored exactly."""
     checkpoint = load_checkpoint(exported[0] / "best")
     assert OnnxModel(exported[1]).facts["bias"] == checkpoint.network.head.bias.tolist()
 
@@ -346,10 +346,10 @@ sys.exit(status or (f"loaded {heavy}" if heavy else 0))
 def test_reading_an_exported_model_imports_no_torch(
     exported: tuple[Path, Path], toy: Path, tmp_path: Path, verb: str, runtime: str
 ) -> None:
-    """In a process of its own: the verb does its work, and torch was never loaded.
+    """In a separate process, the verb succeeds without loading torch.
 
-    Nor is anything left in the person's home folder, where libraries that report to their makers
-    keep an identifier.
+    Nothing is written to the user's home folder, where libraries with telemetry store an
+    identifier.
     """
     model, out = str(exported[1]), tmp_path / "out"
     paths = tmp_path / "paths.csv"
@@ -378,7 +378,7 @@ def test_reading_an_exported_model_imports_no_torch(
 def test_a_submission_is_the_run_folders(
     exported: tuple[Path, Path], toy: Path, tmp_path: Path
 ) -> None:
-    """The same numbers from either."""
+    """Run folder and exported file give the same submission."""
     paths = tmp_path / "paths.csv"
     lines = [f"{toy}/valid/{plane}/{i}.npy\n" for i in ("0014", "0012") for plane in PLANES]
     paths.write_text("".join(lines))
@@ -388,8 +388,8 @@ def test_a_submission_is_the_run_folders(
     np.testing.assert_allclose(first, second, rtol=0, atol=LIMIT)
 
 
-def test_a_report_takes_either(exported: tuple[Path, Path], tmp_path: Path) -> None:
-    """`evaluate --model FILE`: thresholds, provenance and heat maps from the file alone."""
+def test_a_report_accepts_an_exported_model(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    """`evaluate --model FILE` reads thresholds, provenance and heat maps from the file."""
     data = write_toy_dataset(tmp_path / "toy", 2, 20, slices=(2, 4))
     load_model(exported[1]).predict(open_dataset(data, "valid")).write(tmp_path / "p.csv")
     pages = [gather(str(tmp_path / "p.csv"), data, model=model) for model in exported]
@@ -402,10 +402,10 @@ def test_a_report_takes_either(exported: tuple[Path, Path], tmp_path: Path) -> N
     assert all(one.heat_uri for one in drawn)
 
 
-def test_eight_bits_are_smaller_and_priced(
+def test_quantisation_reduces_the_size_and_reports_its_cost(
     exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A quarter of the weights' size; AUCs before and after with n; maps still add up."""
+    """The file is smaller, AUCs before and after are reported with n, and maps add up."""
     run, file = exported
     data = write_toy_dataset(tmp_path / "toy", 8, 16, slices=(2, 4))
     monkeypatch.setattr(exporting, "trace", lambda _: traced(file))
@@ -429,10 +429,10 @@ def test_eight_bits_are_smaller_and_priced(
     assert 0 < np.abs(found.logits - exact.logits).max() < 0.5
 
 
-def test_eight_bits_that_cost_too_much_are_refused(
+def test_quantisation_above_the_limit_is_refused(
     exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No AUC may fall by more than the limit; here every change is one, and no file is left."""
+    """With a limit that every change exceeds, the export is refused and writes no file."""
     run, file = exported
     data = write_toy_dataset(tmp_path / "toy", 4, 8, slices=(2, 4))
     monkeypatch.setattr(exporting, "trace", lambda _: traced(file))
@@ -443,10 +443,10 @@ def test_eight_bits_that_cost_too_much_are_refused(
 
 
 @pytest.mark.parametrize("words", [["--int8"], ["--data", "nowhere"]])
-def test_eight_bits_and_exams_go_together(
+def test_quantisation_needs_exams(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    """One without the other is told before anything is read."""
+    """`--int8` without `--data`, or the reverse, is refused before anything is read."""
     out = tmp_path / "model.onnx"
     assert main(["export", str(tmp_path / "run"), "--out", str(out), *words]) == 1
     assert "--int8 and --data, or neither" in capsys.readouterr().err

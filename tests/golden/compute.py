@@ -1,7 +1,7 @@
-"""The values that `tests/golden` holds on to, computed with the code as it is.
+"""Computes the values of `tests/golden` with the present code.
 
-Every input is drawn by numpy from a fixed seed or written here, so that a value can change only
-because the code that computes it changed (or a library below it).
+Every input is drawn by numpy from a fixed seed or written here, so that a value changes only if
+the code that computes it, or a library, changes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SLICES = {"few": (3, 5, 4), "one": (1, 1, 1), "uneven": (7, 2, 3), "many": (17, 
 
 
 def machine() -> dict[str, str]:
-    """What decides the last bits of a floating-point result: values are bit-equal where it is."""
+    """Returns what determines the last bits of results: values are bit-equal if it is equal."""
     return {
         "processor": platform.machine() + " " + torch.backends.cpu.get_cpu_capability(),
         "bfloat16": str(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
@@ -52,7 +52,7 @@ def machine() -> dict[str, str]:
 
 
 def exam(name: str, slices: tuple[int, int, int], side: int = 256) -> Exam:
-    """Noise of another brightness in each plane; 0 slices leave the plane out."""
+    """Returns an exam of noise with another brightness per plane; 0 slices omit the plane."""
     rng = np.random.default_rng([*name.encode()])
     stacks = {
         plane: rng.integers(0, 140 + 30 * index, (count, side, side)).astype(np.uint8)
@@ -63,7 +63,7 @@ def exam(name: str, slices: tuple[int, int, int], side: int = 256) -> Exam:
 
 
 def network(settings: NetworkSettings) -> Network:
-    """A network whose weights are drawn by numpy, tensor by tensor, in their order."""
+    """Returns a network whose weights are drawn by numpy, one tensor after the other."""
     made = Network(settings, MRNET_FINDINGS)
     rng = np.random.default_rng(11)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def network(settings: NetworkSettings) -> Network:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch and numpy compute with one thread meanwhile: more may add in another order."""
+    """Limits torch and numpy to one thread, because more may add in another order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -93,7 +93,7 @@ def one_thread() -> Iterator[None]:
 
 
 def reference_logits() -> Values:
-    """Logits of the reference network, also of exams that lack planes."""
+    """Returns logits of the reference network, including exams with missing planes."""
     made, preparation = network(NetworkSettings()), Preparation()
     exams = {name: exam(name, slices) for name, slices in SLICES.items()}
     exams |= {"no-axial": exam("no-axial", (0, 4, 3)), "sagittal": exam("sagittal", (0, 0, 6))}
@@ -106,13 +106,13 @@ def reference_logits() -> Values:
 
 
 def reference_parameters() -> list[list[Any]]:
-    """Name and shape of every weight that a `reference` checkpoint holds, in its order."""
+    """Returns name and shape of every weight of a `reference` checkpoint, in order."""
     state = Network(load_recipe("reference").network, MRNET_FINDINGS).state_dict()
     return [[name, list(tensor.shape)] for name, tensor in state.items()]
 
 
 def augmentation_draws() -> list[dict[str, Any]]:
-    """What is drawn for fixed (seed, epoch, exam id)."""
+    """Returns the draws for fixed (seed, epoch, exam id)."""
     draws: list[dict[str, Any]] = []
     for kind in ("exam", "plane"):
         for seed, epoch, name in ((0, 0, "0000"), (0, 1, "0000"), (7, 0, "1130"), (7, 49, "a-b")):
@@ -123,7 +123,7 @@ def augmentation_draws() -> list[dict[str, Any]]:
 
 
 def augmented_pixels() -> Values:
-    """Stacks after a draw, cut from MRNet's size and scaled from another."""
+    """Returns augmented stacks, cropped from MRNet's size and scaled from another."""
     values: Values = {}
     small = Preparation(size=64, crop=48)
     for side in (64, 90):
@@ -136,7 +136,7 @@ def augmented_pixels() -> Values:
 
 
 def phantom_stacks() -> Values:
-    """Stacks and lesion masks of one synthetic knee."""
+    """Returns stacks and lesion masks of one synthetic knee."""
     truth = Truth(abnormal=True, acl=True, meniscus=True)
     with one_thread():
         knee = render_exam(5, truth, size=48, slice_factor=0.2)
@@ -148,9 +148,9 @@ def phantom_stacks() -> Values:
 
 
 def trained_weights(folder: Path) -> Values:
-    """Weights after one epoch of eight steps of the recipe `reference`, at 64 pixels.
+    """Returns weights after one epoch of eight steps of the recipe `reference`, at 64 pixels.
 
-    Of each tensor its sum, the sum of its absolute values and its first eight values.
+    For each tensor: its sum, the sum of its absolute values and its first eight values.
     """
     data = write_toy_dataset(folder / "data", 8, 8, pixels=64)
     recipe = load_recipe("reference").replace(
@@ -174,7 +174,7 @@ def trained_weights(folder: Path) -> Values:
 
 
 def decisions() -> dict[str, Any]:
-    """A calibration that changes every probability."""
+    """Returns a calibration that changes every probability."""
     calibration = Calibration(
         method="platt",
         slopes=dict.fromkeys(MRNET_FINDINGS, 0.5),
@@ -187,7 +187,7 @@ def decisions() -> dict[str, Any]:
 
 
 def small_models(folder: Path) -> dict[str, Model]:
-    """A run folder's model of a small network with a calibration, and its exported file."""
+    """Returns the model of a small run folder with a calibration, and that of its exported file."""
     preparation = Preparation(size=64, crop=48)
     run = folder / "model"
     settings = NetworkSettings(encoder="test_resnet", shared_encoder=True)
@@ -197,7 +197,7 @@ def small_models(folder: Path) -> dict[str, Model]:
 
 
 def small_model_results(folder: Path) -> Values:
-    """Predictions and explanations of the run folder's model and of its exported file."""
+    """Returns predictions and explanations of the run folder and of its exported file."""
     values: Values = {}
     models = small_models(folder)
     exams = [exam("few", (3, 5, 4), 64), exam("uneven", (2, 4, 3), 80), exam("lone", (0, 0, 3), 64)]

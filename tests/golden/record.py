@@ -1,8 +1,8 @@
-"""Writes `tests/golden/values.npz` and `values.json` from the code as it is.
+"""Writes `tests/golden/values.npz` and `values.json` with the present code.
 
     python -m tests.golden.record
 
-Run it only where a value is meant to change, and say in the commit which one and why.
+Run it only if a value is meant to change, and state in the commit which one and why.
 """
 
 from __future__ import annotations

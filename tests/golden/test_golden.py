@@ -1,9 +1,8 @@
-"""What the second edition may not change, held to values recorded from the first.
+"""Results that must not change, compared with values recorded from the first edition.
 
-On the machine they were recorded on (`machine` in values.json) results are equal to the bit. On
-another kind of processor, or with other versions of torch or numpy, sums round elsewhere: floats
-then agree to 1e-6 of the largest value, bytes in all but one of 500 pixels, and those to one grey
-level.
+On the machine of the recording (`machine` in values.json) results are bit-equal. On another kind of
+processor, or with other versions of torch or numpy, sums are rounded differently: floats then agree
+to 1e-6 of the largest value, bytes in all but one of 500 pixels, and those to one grey level.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ pytestmark = pytest.mark.slow
 RECORDED: dict[str, Any] = json.loads(TEXT.read_text())
 SAME_MACHINE = RECORDED["machine"] == compute.machine()
 STEPS, LEARNING_RATE = 8, 1e-5
-"""Of `trained_weights`: the recipe's rate, one exam per step."""
+"""Number of steps and learning rate of `trained_weights`, with one exam per step."""
 
 
 def recorded(prefix: str) -> compute.Values:
-    """The recorded arrays whose name begins so."""
+    """Returns the recorded arrays whose names start with `prefix`."""
     with np.load(ARRAYS, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files if name.startswith(prefix)}
 
 
 def assert_as_recorded(found: compute.Values, prefix: str) -> None:
-    """The same names, shapes and types; values equal, or as near as another machine comes."""
+    """Asserts equal names, shapes and types; values equal, or close on another machine."""
     expected = recorded(prefix)
     found = {name: value for name, value in found.items() if name.startswith(prefix)}
     assert found.keys() == expected.keys()
@@ -53,35 +52,35 @@ def assert_as_recorded(found: compute.Values, prefix: str) -> None:
 
 
 def test_reference_logits() -> None:
-    """The reference network's logits of exams of several slice counts and of missing planes."""
+    """Logits of the reference network are equal for several slice counts and missing planes."""
     assert_as_recorded(compute.reference_logits(), "logits/")
 
 
 def test_reference_parameter_names() -> None:
-    """A `reference` checkpoint holds the same names, shapes and order of weights."""
+    """Names, shapes and order of a `reference` checkpoint's weights are equal."""
     assert compute.reference_parameters() == RECORDED["reference_parameters"]
 
 
 def test_augmentation_draws() -> None:
-    """Fixed (seed, epoch, exam id) draw the same angles, shifts and mirrors, to the bit."""
+    """Fixed (seed, epoch, exam id) give bit-equal angles, shifts and mirrors."""
     assert json.loads(json.dumps(compute.augmentation_draws())) == RECORDED["augmentation_draws"]
 
 
 def test_augmented_pixels() -> None:
-    """A drawn view applied to a stack gives the same pixels."""
+    """A drawn augmentation of a stack gives equal pixels."""
     assert_as_recorded(compute.augmented_pixels(), "augmented/")
 
 
 def test_phantom_stacks() -> None:
-    """A phantom's seed gives the same stacks and lesion masks."""
+    """A seed of the phantom gives equal stacks and lesion masks."""
     assert_as_recorded(compute.phantom_stacks(), "phantom/")
 
 
 def test_weights_after_eight_steps(tmp_path: Path) -> None:
-    """The recipe `reference` ends eight steps with the same weights.
+    """Eight steps of the recipe `reference` give equal weights.
 
-    Elsewhere Adam divides the rounding of a gradient near zero by that gradient, so a single
-    weight may be off by what eight steps can move it, but not most of them.
+    On other machines, Adam divides the rounding error of a gradient near zero by that gradient, so
+    single weights may differ by as much as eight steps can move them, but most do not.
     """
     found = compute.trained_weights(tmp_path)
     if SAME_MACHINE:
@@ -102,5 +101,5 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> compute.Values:
 
 @pytest.mark.parametrize("kind", ["folder", "onnx"])
 def test_predictions_and_explanations(results: compute.Values, kind: str) -> None:
-    """Probabilities, slice scores and heat of three exams, one of which lacks planes."""
+    """Probabilities, slice scores and heat of three exams are equal; one exam lacks planes."""
     assert_as_recorded(results, f"{kind}/")

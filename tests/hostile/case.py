@@ -1,4 +1,4 @@
-"""One malformed input, and what cases are made with."""
+"""`Case`, one malformed input of the corpus, and functions that write cases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARKER = "EXECUTED"
-"""The file that a payload makes where the worker runs, should anything ever execute it."""
+"""The file that the payload creates in the worker's directory if anything executes it."""
 
 
 @dataclass(frozen=True)
@@ -16,30 +16,30 @@ class Case:
     """One malformed input.
 
     Attributes:
-        reader: which reader has to refuse it; one of the worker's.
-        name: what is wrong with it.
-        write: writes it to the path it is given, a file or a folder.
-        said: a part of the message that refuses it.
+        reader: name of the reader that must refuse the input; one of the worker's readers.
+        name: the fault of the input.
+        write: writes the input to a path, as a file or a folder.
+        message: a part of the error message.
     """
 
     reader: str
     name: str
     write: Callable[[Path], object]
-    said: str = ""
+    message: str = ""
 
     @property
     def file(self) -> str:
-        """What the file has to be called."""
+        """The required name of the file."""
         return "split.csv" if self.reader == "parts" else "input"
 
     @property
     def id(self) -> str:
-        """The test's name."""
+        """The test's parameter id."""
         return f"{self.reader}-{self.name}".replace(" ", "_")
 
 
 class Payload:
-    """Unpickling this makes the marker."""
+    """An object that creates the marker file when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return (open, (MARKER, "w"))
@@ -49,13 +49,13 @@ PICKLE = pickle.dumps(Payload())
 
 
 def content(data: bytes | str, suffix: str = "") -> Callable[[Path], object]:
-    """Writes these bytes, or this text in UTF-8."""
+    """Returns a function that writes these bytes, or this text as UTF-8."""
     bytes_ = data.encode() if isinstance(data, str) else data
     return lambda path: path.with_name(path.name + suffix).write_bytes(bytes_)
 
 
-def cuts(reader: str, whole: bytes, boundaries: list[int], said: str = "") -> Iterator[Case]:
-    """A file cut at each boundary of its structure, and one byte before and behind it."""
+def cuts(reader: str, whole: bytes, boundaries: list[int], message: str = "") -> Iterator[Case]:
+    """Yields a file truncated at, one byte before and one byte after each boundary in it."""
     places = sorted({p for b in boundaries for p in (b - 1, b, b + 1) if 0 <= p < len(whole)})
     for place in places:
-        yield Case(reader, f"cut at byte {place}", content(whole[:place]), said)
+        yield Case(reader, f"cut at byte {place}", content(whole[:place]), message)

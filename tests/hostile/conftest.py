@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Annotations aren't checked meanwhile: values reach the code as they do for a user."""
+    """Switches off run-time checks of annotations, so that values reach the code as for a user."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

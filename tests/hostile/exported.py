@@ -36,9 +36,9 @@ def graph(
     value: tuple[float, ...] = (0.5,),
     heat: tuple[int, ...] | None = None,
 ) -> bytes:
-    """A model with the inputs and outputs of an exported one, all of whose outputs are constant.
+    """Returns a model with the inputs and outputs of an exported one; all outputs are constant.
 
-    With `heat`, a shape, its heat maps are of it, and zero.
+    If `heat`, a shape, is given, the heat maps have this shape and are 0.
     """
     source = {"logits": logits, **{f"heat_{p}": "cold" for p in PLANES if heat is not None}}
     names = ["logits", "probabilities", *(f"heat_{plane}" for plane in PLANES)]
@@ -66,7 +66,7 @@ def graph(
 
 
 def finished(body: bytes, metadata: str | dict[str, Any] = FACTS, *, sealed: bool = True) -> bytes:
-    """The file with its metadata and seal."""
+    """Returns the file with its metadata and, if `sealed`, its checksum."""
     more = onnx.ModelProto()
     text = metadata if isinstance(metadata, str) else json.dumps(metadata)
     more.metadata_props.append(onnx.StringStringEntryProto(key=METADATA, value=text))
@@ -78,10 +78,10 @@ GOOD = finished(graph())
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yields all malformed ONNX files."""
     yield from cuts("onnx", GOOD, [0, 2, 20, len(graph()), len(GOOD) // 2, len(GOOD)])
     for name, text in broken_json(json.dumps(FACTS, indent=1)).items():
-        if isinstance(text, str):  # metadata can hold nothing else
+        if isinstance(text, str):  # metadata can only contain text
             yield Case("onnx", name, content(finished(graph(), text)))
     yield from _files()
     yield from _facts()
@@ -94,25 +94,25 @@ def _files() -> Iterator[Case]:
     flipped[30] ^= 1
     for name, data in {
         "one bit": bytes(flipped),
-        "another's model": graph(),
-        "no seal": finished(graph(), sealed=False),
-        "something behind the seal": GOOD + b"\0",
-        "two seals": seal(GOOD + b"\0"),
+        "a model of another program": graph(),
+        "no checksum": finished(graph(), sealed=False),
+        "a byte after the checksum": GOOD + b"\0",
+        "two checksums": seal(GOOD + b"\0"),
         "pickle": PICKLE,
-        "sealed pickle": seal(PICKLE),
+        "pickle with a checksum": seal(PICKLE),
         "text": b"model",
-        "sealed nothing": seal(b""),
+        "nothing but a checksum": seal(b""),
         "zeros": bytes(1000),
         "ones": b"\xff" * 1000,
-        "numbers without end": b"\x80" * 1000,
+        "a varint of 1000 bytes": b"\x80" * 1000,
         "a field of 2^60 bytes": b"\x3a" + b"\xff" * 8 + b"\x0f",
         "metadata twice": finished(finished(graph(), sealed=False)),
-        "metadata that is no text": seal(graph() + b"\x72\x04\x0a\x02\xff\xfe"),
+        "metadata that is not text": seal(graph() + b"\x72\x04\x0a\x02\xff\xfe"),
     }.items():
         yield Case("onnx", name, content(data))
     yield Case("onnx", "a pipe", os.mkfifo, "regular file")
-    yield Case("onnx", "a device without end", lambda p: p.symlink_to("/dev/zero"), "regular file")
-    yield Case("onnx", "a link to nothing", lambda p: p.symlink_to("nothing"), "missing")
+    yield Case("onnx", "an endless device", lambda p: p.symlink_to("/dev/zero"), "regular file")
+    yield Case("onnx", "a broken link", lambda p: p.symlink_to("nothing"), "missing")
 
 
 def _facts() -> Iterator[Case]:
@@ -125,14 +125,14 @@ def _facts() -> Iterator[Case]:
     changes: dict[str, dict[str, Any]] = {
         "findings of numbers": {"findings": [1]},
         "a finding twice": {"findings": ["acl", "acl"]},
-        "a bias too many": {"bias": [0.0, 1.0]},
-        "a bias in words": {"bias": ["0"]},
+        "one bias too many": {"bias": [0.0, 1.0]},
+        "a bias as text": {"bias": ["0"]},
         "a bias of lists": {"bias": [[]]},
         "a preparation of 10^9 pixels": {"preparation": {**preparation, "size": 10**9}},
-        "another preparation": {"preparation": {**preparation, "turn": 1}},
-        "a preparation in words": {"preparation": {**preparation, "mean": "dark"}},
+        "an unknown setting of the preparation": {"preparation": {**preparation, "turn": 1}},
+        "a preparation as text": {"preparation": {**preparation, "mean": "dark"}},
         "a mean of 10^400": {"preparation": {**preparation, "mean": 10**400}},
-        "half a character": {"provenance": {"data": "\ud800"}},
+        "a lone surrogate": {"provenance": {"data": "\ud800"}},
         "a threshold of 2": {
             "decisions": {
                 "operating_points": {
@@ -158,7 +158,7 @@ def _facts() -> Iterator[Case]:
 
 
 def _outside() -> onnx.TensorProto:
-    """A tensor whose numbers lie in another file."""
+    """Returns a tensor whose values are in another file."""
     tensor = numpy_helper.from_array(np.zeros(4, np.float32), "outside")
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
@@ -183,7 +183,7 @@ def _with(change: Callable[[onnx.ModelProto], object]) -> Callable[[], bytes]:
 
 
 def _merged(change: Callable[[onnx.ModelProto], object]) -> Callable[[], bytes]:
-    """The change in a message of its own behind the graph's: protobuf joins the two."""
+    """Returns the change as a second message after the graph's: protobuf merges the two."""
 
     def body() -> bytes:
         more = onnx.ModelProto()
@@ -194,7 +194,7 @@ def _merged(change: Callable[[onnx.ModelProto], object]) -> Callable[[], bytes]:
 
 
 def _strange() -> Iterator[Case]:
-    """Sealed, with metadata as it should be, and a graph that export never writes."""
+    """Yields files with correct checksum and metadata, and a graph that export never writes."""
     yes = numpy_helper.from_array(np.array(True), "yes")
     loop = helper.make_node("Loop", ["", "yes", "value"], ["x"], body=_branch())
     inner = helper.make_node("If", ["yes"], ["i"], then_branch=_branch(), else_branch=_branch())
@@ -217,7 +217,7 @@ def _strange() -> Iterator[Case]:
 
     bodies: dict[str, Callable[[], bytes]] = {
         "a tensor from another file": lambda: graph([], [_outside()]),
-        "a tensor from nowhere": lambda: graph([], [far]),
+        "a tensor from an unnamed file": lambda: graph([], [far]),
         "a tensor from another file in a branch": _with(
             lambda model: model.graph.node.extend([deep])
         ),
@@ -231,12 +231,12 @@ def _strange() -> Iterator[Case]:
         "a sparse constant": lambda: graph([node("Constant", sparse_value=sparse)]),
         "a function": _with(function),
         "training information": _with(trained),
-        "a tensor from another file behind the graph": _merged(
+        "a tensor from another file after the graph": _merged(
             lambda model: model.graph.initializer.append(_outside())
         ),
-        "an operator there isn't": lambda: graph([node("System", domain="evil")]),
-        "an operator of another's": lambda: graph([node("FusedConv", domain="com.microsoft")]),
-        "an operator by two names": lambda: graph([node("Identity"), node("Identity\0")]),
+        "an unknown operator": lambda: graph([node("System", domain="evil")]),
+        "an operator of another domain": lambda: graph([node("FusedConv", domain="com.microsoft")]),
+        "an operator with two names": lambda: graph([node("Identity"), node("Identity\0")]),
         "a loop": lambda: graph([loop], [yes]),
         "a loop in a branch": lambda: graph(
             [helper.make_node("If", ["yes"], ["o"], then_branch=_branch(nodes=(loop,)))], [yes]
@@ -246,7 +246,7 @@ def _strange() -> Iterator[Case]:
     }
     for name, body in bodies.items():
         yield Case("onnx", name, content(finished(body())), "never writes")
-    for mark in (b"ORTM", b"TFL3"):  # in a field that nobody knows, before the graph
+    for mark in (b"ORTM", b"TFL3"):  # in an unknown field, before the graph
         strange = bytes([0x82, 0x7D, 4 + 1]) + b"\0" + mark + graph()
         yield Case(
             "onnx", f"the mark {mark.decode()}", content(finished(strange)), "another format"
@@ -257,26 +257,26 @@ def _strange() -> Iterator[Case]:
         inside.attribute.append(helper.make_attribute("then_branch", deepest))
         deepest = _branch(nodes=(inside,))
     nested = _with(lambda model: model.graph.node.extend(deepest.node))
-    yield Case("onnx", "24 branches in one another", content(finished(nested())), "branches")
+    yield Case("onnx", "24 nested branches", content(finished(nested())), "branches")
 
 
 def _graphs() -> Iterator[Case]:
-    """Sealed, with metadata as it should be, so that ONNX Runtime gets to see the graph."""
+    """Yields files with correct checksum and metadata, so that ONNX Runtime reads the graph."""
     huge = helper.make_tensor("huge", TensorProto.FLOAT, [1], [0.0])
     huge.dims[0] = 10**12
     bodies: dict[str, Callable[[], bytes]] = {
-        "a graph of other inputs": lambda: graph(inputs=("x",)),
-        "a graph of other types": lambda: graph(kind=TensorProto.FLOAT),
-        "a tensor that states 10^12": lambda: graph(
+        "a graph with other inputs": lambda: graph(inputs=("x",)),
+        "a graph with other types": lambda: graph(kind=TensorProto.FLOAT),
+        "a tensor that states 10^12 elements": lambda: graph(
             [helper.make_node("Identity", ["huge"], ["x"])], [huge]
         ),
-        "a circle": lambda: graph(
+        "a cycle": lambda: graph(
             [
                 helper.make_node("Identity", ["b"], ["a"]),
                 helper.make_node("Identity", ["a"], ["b"]),
             ]
         ),
-        "an input from nowhere": lambda: graph([helper.make_node("Identity", ["none"], ["x"])]),
+        "an undefined input": lambda: graph([helper.make_node("Identity", ["none"], ["x"])]),
     }
     for name, body in bodies.items():
         yield Case("onnx", name, content(finished(body())))
@@ -288,16 +288,16 @@ def _graphs() -> Iterator[Case]:
         helper.make_node("Add", ["y", "value"], ["much"]),
     ]
     bomb = graph(nodes, [size], logits="much")
-    yield Case("exam", "a constant of 10^12", content(finished(bomb)), "can't compute an exam")
+    yield Case("exam", "10^12 constant numbers", content(finished(bomb)), "can't compute an exam")
     for name, value in (
         ("NaN", (float("nan"),)),
-        ("two", (0.5, 0.5)),
-        ("more than 1", (1.5,)),
-        ("no", ()),
+        ("two numbers", (0.5, 0.5)),
+        ("1.5", (1.5,)),
+        ("no number", ()),
     ):
         data = finished(graph(value=value))
         yield Case(
-            "exam", f"{name} for a probability", content(data), "values that are not probabilities"
+            "exam", f"{name} as a probability", content(data), "values that are not probabilities"
         )
     two = helper.make_node("Concat", ["axial", "coronal"], ["x"], axis=0)
     cast = helper.make_node("Cast", ["x"], ["much"], to=TensorProto.FLOAT)

@@ -1,4 +1,4 @@
-"""Malformed checkpoints, weights files and states to resume from."""
+"""Malformed checkpoints, weights files and training states."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def write_model(folder: Path) -> Path:
-    """A small network's checkpoint."""
+    """Writes the checkpoint of a small network."""
     torch.manual_seed(0)
     network = Network(NetworkSettings(encoder="test_resnet", shared_encoder=True), ["acl"])
     preparation = PreparationSettings(size=48, crop=32).to_dict()
@@ -39,10 +39,10 @@ def write_model(folder: Path) -> Path:
 
 
 def cases(model: Path) -> Iterator[Case]:
-    """All of them.
+    """Yields all cases.
 
     Args:
-        model: a checkpoint to spoil copies of.
+        model: a checkpoint whose copies are corrupted.
     """
     yield from _descriptions(model)
     yield from _contents(model)
@@ -71,7 +71,7 @@ def _descriptions(model: Path) -> Iterator[Case]:
     for name, text in broken_json(whole).items():
         yield Case("checkpoint", name, _file(model, "model.json", content(text)))
 
-    def said(change: Change) -> Callable[[Path], object]:
+    def changed_by(change: Change) -> Callable[[Path], object]:
         description = json.loads(whole)
         change(description)
         return _file(model, "model.json", content(_sealed(description)))
@@ -97,18 +97,18 @@ def _descriptions(model: Path) -> Iterator[Case]:
         ),
         "an encoder without feature maps": lambda d: d["settings"].update(encoder="pit_b_224"),
         "an encoder with a classifier only": lambda d: d["settings"].update(encoder="coat_mini"),
-        "an encoder from the net": lambda d: d["settings"].update(encoder="hf-hub:evil/model"),
+        "an encoder from the internet": lambda d: d["settings"].update(encoder="hf-hub:evil/model"),
         "an encoder from a folder": lambda d: d["settings"].update(encoder="local-dir:/tmp"),
         "an encoder that is a path": lambda d: d["settings"].update(encoder="../../etc/passwd"),
         "an encoder that is a list": lambda d: d["settings"].update(encoder=[]),
-        "another setting": lambda d: d["settings"].update(class_path="os.system"),
+        "an unknown setting": lambda d: d["settings"].update(class_path="os.system"),
         "10^9 frozen stages": lambda d: d["settings"].update(frozen_stages=10**9),
         "a preparation of 10^9 pixels": lambda d: d.update(
             preparation={"size": 10**9, "crop": 10**9, "mean": 0, "sd": 1}
         ),
-        "a preparation in words": lambda d: d["preparation"].update(crop="224"),
-        "a preparation of halves": lambda d: d["preparation"].update(crop=22.5),
-        "another preparation": lambda d: d["preparation"].update(turn=3),
+        "a crop as text": lambda d: d["preparation"].update(crop="224"),
+        "a crop of 22.5 pixels": lambda d: d["preparation"].update(crop=22.5),
+        "an unknown setting of the preparation": lambda d: d["preparation"].update(turn=3),
         "no mean": lambda d: d["preparation"].pop("mean"),
         "SD 0": lambda d: d["preparation"].update(sd=0),
         "a calibration of another kind": lambda d: d.update(decisions={"calibration": 3}),
@@ -119,41 +119,41 @@ def _descriptions(model: Path) -> Iterator[Case]:
             decisions={"calibration": _calibration(finding="cyst")}
         ),
         "operating points of another kind": lambda d: d.update(decisions={"operating_points": 3}),
-        "operating points that are none": lambda d: d.update(
+        "an operating point that is a number": lambda d: d.update(
             decisions={"operating_points": {"acl": [3]}}
         ),
-        "weights of another sum": lambda d: d.update(weights_sha256="0" * 64),
+        "weights with another checksum": lambda d: d.update(weights_sha256="0" * 64),
         "a mean of 10^400": lambda d: d["preparation"].update(mean=10**400),
         "a mean that is true": lambda d: d["preparation"].update(mean=True),
         "an SD of 10^-300": lambda d: d["preparation"].update(sd=1e-300),
-        "a slope in words": lambda d: d.update(decisions={"calibration": _calibration("nan")}),
+        "a slope as text": lambda d: d.update(decisions={"calibration": _calibration("nan")}),
         "a slope that is true": lambda d: d.update(decisions={"calibration": _calibration(True)}),
         "a slope below 0": lambda d: d.update(decisions={"calibration": _calibration(-1.0)}),
         "a slope of 10^300": lambda d: d.update(decisions={"calibration": _calibration(1e300)}),
-        "an intercept in words": lambda d: d.update(
+        "an intercept as text": lambda d: d.update(
             decisions={"calibration": {**_calibration(), "intercepts": {"acl": "inf"}}}
         ),
         "a threshold above 1": lambda d: d.update(decisions=_point(threshold=1.5)),
-        "a threshold in words": lambda d: d.update(decisions=_point(threshold="0.5")),
+        "a threshold as text": lambda d: d.update(decisions=_point(threshold="0.5")),
         "a threshold of another finding": lambda d: d.update(decisions=_point("cyst")),
-        "decisions of another name": lambda d: d.update(decisions={"thresholds": {}}),
-        "provenance of a list": lambda d: d["provenance"].update(recipe=[]),
+        "decisions with another name": lambda d: d.update(decisions={"thresholds": {}}),
+        "a recipe that is a list": lambda d: d["provenance"].update(recipe=[]),
         "a part that is a number": lambda d: d["provenance"].update(selected_on={"part": 3}),
         "packages in a list": lambda d: d["provenance"].update(environment={"packages": ["torch"]}),
-        "planes of no exam": lambda d: d["provenance"].update(
+        "planes of 0 exams": lambda d: d["provenance"].update(
             planes={"axial": 0, "coronal": 0, "sagittal": 0}
         ),
-        "planes of other names": lambda d: d["provenance"].update(planes={"oblique": 3}),
-        "half a character": lambda d: d["provenance"].update(data="\ud800"),
-        "half a character in a name": lambda d: d["provenance"].update({"\udfff": 1}),
+        "planes with other names": lambda d: d["provenance"].update(planes={"oblique": 3}),
+        "a lone surrogate": lambda d: d["provenance"].update(data="\ud800"),
+        "a lone surrogate in a name": lambda d: d["provenance"].update({"\udfff": 1}),
         "provenance 60 deep": lambda d: d["provenance"].update(more=_nested(60)),
     }
     for name, change in changes.items():
-        yield Case("checkpoint", name, said(change))
+        yield Case("checkpoint", name, changed_by(change))
 
 
 def _sealed(description: dict[str, Any]) -> str:
-    """The description with its digest put right, so that what is behind the digest is reached."""
+    """Returns the description with a correct digest, so that the following checks are reached."""
     return json.dumps({**description, "digest": digest_of(description)})
 
 
@@ -181,7 +181,7 @@ def _calibration(slope: object = 1.0, finding: str = "acl") -> dict[str, Any]:
 
 
 def _contents(model: Path) -> Iterator[Case]:
-    """Weights that aren't the description's, the sum in it put right where that lets them by."""
+    """Yields weights that don't match the description; its checksum is corrected if necessary."""
     whole = (model / "weights.safetensors").read_bytes()
     header = 8 + struct.unpack("<Q", whole[:8])[0]
     for case in cuts("checkpoint", whole, [0, 8, header, len(whole)]):
@@ -209,20 +209,20 @@ def _contents(model: Path) -> Iterator[Case]:
         "weights of NaN": with_one(tensors[name] * float("nan")),
         "weights of infinity": with_one(tensors[name] + float("inf")),
         "a weight of another shape": with_one(torch.zeros(7, 7, 7)),
-        "a pickle for weights": PICKLE + filling,
-        "a PyTorch file for weights": buffer.getvalue(),
+        "a pickle as weights": PICKLE + filling,
+        "a PyTorch file as weights": buffer.getvalue(),
         "weights of another network": safetensors.torch.save(
             {f"other.{key}": one for key, one in tensors.items()}
         ),
         "a header of 2^63": struct.pack("<Q", 2**63) + filling,
         "a header longer than the file": struct.pack("<Q", 2 * len(whole)) + filling,
         "a header of 99 MB": struct.pack("<Q", 99_000_000) + filling,
-        "a header of lists in lists": _headed("[" * 50_000) + filling,
-        "a tensor of 10^12": _headed(
+        "a header of nested lists": _headed("[" * 50_000) + filling,
+        "a tensor of 10^12 elements": _headed(
             '{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}'
         )
         + filling,
-        "a tensor before its file": _headed(
+        "a tensor before the start of the file": _headed(
             '{"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}'
         )
         + filling,
@@ -231,7 +231,7 @@ def _contents(model: Path) -> Iterator[Case]:
             '"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
         )
         + filling,
-        "a type there isn't": _headed('{"a":{"dtype":"X9","shape":[1],"data_offsets":[0,1]}}')
+        "an unknown type": _headed('{"a":{"dtype":"X9","shape":[1],"data_offsets":[0,1]}}')
         + filling,
     }.items():
         yield Case("checkpoint", what, resealed(data))
@@ -241,11 +241,11 @@ def _contents(model: Path) -> Iterator[Case]:
 
     yield Case("checkpoint", "a hole of 10^12 bytes", _copy(model, hole), "too large")
     for part in ("model.json", "weights.safetensors"):
-        yield Case("checkpoint", f"{part} gone", _file(model, part, lambda _: None), "missing")
-        yield Case("checkpoint", f"{part} a pipe", _file(model, part, os.mkfifo), "regular file")
-        yield Case("checkpoint", f"{part} a folder", _file(model, part, os.mkdir), "regular file")
+        yield Case("checkpoint", f"{part} missing", _file(model, part, lambda _: None), "missing")
+        yield Case("checkpoint", f"{part} as pipe", _file(model, part, os.mkfifo), "regular file")
+        yield Case("checkpoint", f"{part} as folder", _file(model, part, os.mkdir), "regular file")
         device = _file(model, part, lambda path: path.symlink_to("/dev/zero"))
-        yield Case("checkpoint", f"{part} a device", device, "regular file")
+        yield Case("checkpoint", f"{part} as device", device, "regular file")
 
 
 def _headed(header: str) -> bytes:
@@ -253,7 +253,7 @@ def _headed(header: str) -> bytes:
 
 
 def _weights(model: Path) -> Iterator[Case]:
-    """Files for `--weights`."""
+    """Yields files for `--weights`."""
     whole = (model / "weights.safetensors").read_bytes()
     header = 8 + struct.unpack("<Q", whole[:8])[0]
     for case in cuts("weights", whole, [0, 8, header, len(whole)]):
@@ -278,7 +278,7 @@ def _weights(model: Path) -> Iterator[Case]:
     torch.save(torch.nn.Linear(2, 2), network)
     others: dict[str, tuple[bytes, str]] = {
         "pickle": (PICKLE, ".pth"),
-        "pickle called safetensors": (PICKLE, ".safetensors"),
+        "pickle named .safetensors": (PICKLE, ".safetensors"),
         "payload among tensors": (with_payload.getvalue(), ".pth"),
         "payload in the old format": (old_payload.getvalue(), ".pt"),
         "pickled network": (network.getvalue(), ".pth"),
@@ -287,17 +287,17 @@ def _weights(model: Path) -> Iterator[Case]:
         "no tensors": (_torch_bytes({"epoch": 3}), ".pth"),
         "one tensor": (_torch_bytes(torch.zeros(3)), ".pth"),
         "a list of tensors": (_torch_bytes([torch.zeros(3)]), ".pth"),
-        "10^12 bytes asked for": (
+        "10^12 bytes requested": (
             b"\x80\x02c__builtin__\nbytearray\n\x8a\x06\x00\x00\x10\xa5\xd4\xe8\x85R.",
             ".pth",
         ),
         "text": (b"not a network", ".pth"),
         "empty safetensors": (b"", ".safetensors"),
-        "pickle of a dictionary that grows": (pickle.dumps({i: i for i in range(1000)}), ".pth"),
+        "pickle of a dictionary": (pickle.dumps({i: i for i in range(1000)}), ".pth"),
     }
     for name, (data, suffix) in others.items():
         yield Case("weights", name, content(data, suffix))
-    yield Case("weights", "nothing there", lambda _: None, "is missing")
+    yield Case("weights", "missing file", lambda _: None, "is missing")
     yield Case("weights", "a pipe", lambda p: os.mkfifo(p.with_name(p.name + ".pth")))
 
 
@@ -312,13 +312,13 @@ def _suffixed(case: Case, suffix: str) -> Callable[[Path], object]:
 
 
 def _states() -> Iterator[Case]:
-    """Run folders whose `resume/last.ckpt` is broken."""
+    """Yields run folders with a malformed `resume/last.ckpt`."""
     good = _torch_bytes({"done": {"epoch": 1, "batches": 0}, "loop": {}})
     states = {case.name: case.write for case in cuts("resume", good, [0, 30, len(good) // 2])}
     for name, data in {
         "pickle": PICKLE,
         "payload": _torch_bytes({"done": Payload(), "loop": {}}),
-        "another's state": _torch_bytes({"state_dict": {}}),
+        "a state of another program": _torch_bytes({"state_dict": {}}),
         "a list": _torch_bytes([1]),
         "other fields": _torch_bytes({"done": {"x": 1}, "loop": {}}),
         "text": b"epoch 3",

@@ -1,4 +1,4 @@
-"""Malformed tars, gzip files and archives in archives, each a source of its own for an import."""
+"""Malformed tar and gzip files and nested archives, each the source of one import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.hostile.studies import GOOD_DICOM, zipped
 
 
 def tarred(*members: tuple[str | tarfile.TarInfo, bytes], kind: int = tarfile.PAX_FORMAT) -> bytes:
-    """A tar with these members."""
+    """Returns a tar with these members."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=kind) as archive:
         for member, data in members:
@@ -25,15 +25,15 @@ def tarred(*members: tuple[str | tarfile.TarInfo, bytes], kind: int = tarfile.PA
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yields all cases."""
     yield from _tars()
     yield from _gzips()
     yield from _nested()
 
 
 def _tars() -> Iterator[Case]:
-    def case(name: str, data: bytes, said: str = "") -> Case:
-        return Case("import", f"tar, {name}", content(data, ".tar"), said)
+    def case(name: str, data: bytes, message: str = "") -> Case:
+        return Case("import", f"tar, {name}", content(data, ".tar"), message)
 
     good = tarred(("a.dcm", GOOD_DICOM))
     for place in (0, 100, 511, 512, 513, 1000, len(GOOD_DICOM) // 2, 512 + len(GOOD_DICOM) - 1):
@@ -56,8 +56,8 @@ def _tars() -> Iterator[Case]:
     for name, size in (
         ("a size of 8 GB", b"77777777777\0"),
         ("a negative size", b"\xff" * 4 + (-1024).to_bytes(8, "big", signed=True)),
-        ("a size beyond all", b"\x80" + b"\xff" * 11),
-        ("a size that is no number", b"knee\0\0\0\0\0\0\0\0"),
+        ("a size of 88 one bits", b"\x80" + b"\xff" * 11),
+        ("a size that is not a number", b"knee\0\0\0\0\0\0\0\0"),
     ):
         changed = bytearray(good)
         changed[124:136] = size
@@ -66,7 +66,7 @@ def _tars() -> Iterator[Case]:
         yield case(name, bytes(changed))
     header = tarfile.TarInfo("x")
     header.type = tarfile.XHDTYPE
-    yield case("headers on headers", tarred(*[(header, b"11 path=knee\n")] * 5000))
+    yield case("5000 headers in a row", tarred(*[(header, b"11 path=knee\n")] * 5000))
     header.pax_headers = {}
     yield case("a header of nonsense", tarred((header, b"9999999 path=" + b"k" * 5000)))
     sparse = b"".join(
@@ -79,8 +79,8 @@ def _tars() -> Iterator[Case]:
 
 
 def _gzips() -> Iterator[Case]:
-    def case(name: str, data: bytes, said: str = "", ending: str = ".dcm.gz") -> Case:
-        return Case("import", f"gzip, {name}", content(data, ending), said)
+    def case(name: str, data: bytes, message: str = "", ending: str = ".dcm.gz") -> Case:
+        return Case("import", f"gzip, {name}", content(data, ending), message)
 
     packed = gzip.compress(GOOD_DICOM, 1)
     for ending in (".dcm.gz", ".tar.gz"):
@@ -101,17 +101,17 @@ def _gzips() -> Iterator[Case]:
 
 
 def _nested() -> Iterator[Case]:
-    def case(name: str, data: bytes, said: str = "") -> Case:
-        return Case("import", f"zip in a zip, {name}", content(data, ".zip"), said)
+    def case(name: str, data: bytes, message: str = "") -> Case:
+        return Case("import", f"zip in a zip, {name}", content(data, ".zip"), message)
 
     inner = zipped(("a.dcm", GOOD_DICOM))
     yield case("in a zip", zipped(("2.zip", zipped(("1.zip", inner)))), "an archive is nested")
     yield case("cut", zipped(("1.zip", inner[: len(inner) // 2])))
     outer = zipped(("1.zip", inner))  # its directory is stated 10 bytes after its place
     shifted = outer[:-6] + (int.from_bytes(outer[-6:-2], "little") + 10).to_bytes(4, "little")
-    yield case("before the file's beginning", shifted + outer[-2:], "before the file's beginning")
+    yield case("before the start of the file", shifted + outer[-2:], "before the file's beginning")
     yield case("of text", zipped(("1.zip", b"PK is no zip")))
     bomb = zipped(("a.dcm", bytes(80 * 2**20)), kind=zipfile.ZIP_DEFLATED)
     yield case("of a bomb", zipped(("1.zip", bomb)), "too large when unpacked")
-    yield case("that leads out", zipped(("1.zip", zipped(("../a.dcm", b"1")))), "outside itself")
-    yield case("that is a tar that leads out", zipped(("1.tar", tarred(("/a", b"1")))), "outside")
+    yield case("of an escape", zipped(("1.zip", zipped(("../a.dcm", b"1")))), "outside itself")
+    yield case("of a tar of an escape", zipped(("1.tar", tarred(("/a", b"1")))), "outside")

@@ -1,4 +1,4 @@
-"""Malformed recipes, and descriptions in JSON of scores and of a phantom."""
+"""Malformed recipes, and malformed JSON files of scorecards and phantoms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.hostile.case import MARKER, PICKLE, Case, content
 
 RECIPE = "epochs: 3\nnetwork:\n  encoder: alexnet\n"
 MODULE = "evil_settings"
-"""A module beside the recipe; importing it makes the marker."""
+"""A module next to the recipe; importing it creates the marker file."""
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(12)
@@ -20,13 +20,13 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yields all malformed recipes."""
     yield from _recipes()
     yield from _classes()
 
 
 def broken_json(whole: str) -> dict[str, str | bytes]:
-    """What no JSON reader of the package may take, whatever the file describes."""
+    """Returns texts that every JSON reader of the package must refuse, by name."""
     lines = whole.splitlines(keepends=True)
     first = next(line for line in lines if ":" in line).rstrip().rstrip(",")
     return {
@@ -34,20 +34,20 @@ def broken_json(whole: str) -> dict[str, str | bytes]:
         "a brace": "{",
         "cut in the middle": whole[: len(whole) // 2],
         "cut before the last brace": whole.rstrip()[:-1],
-        "something behind": whole + "{}",
+        "text after the last brace": whole + "{}",
         "a key twice": whole.replace("{", "{" + first + ",", 1),
         "NaN": '{"format": NaN}',
         "infinity": '{"version": Infinity}',
-        "a number beyond all": '{"version": 1e999}',
+        "1e999": '{"version": 1e999}',
         "a number of 10,000 digits": '{"version": ' + "9" * 10_000 + "}",
-        "lists in lists": "[" * 100_000,
-        "objects in objects": '{"a":' * 100_000,
+        "nested lists": "[" * 100_000,
+        "nested objects": '{"a":' * 100_000,
         "a list": "[]",
         "null": "null",
         "JSON, text": '"format"',
         "comments": "// mrknee\n" + whole,
         "single quotes": whole.replace('"', "'"),
-        "no UTF-8": b'{"format": "\xff"}',
+        "not UTF-8": b'{"format": "\xff"}',
         "UTF-16": whole.encode("utf-16"),
         "a pickle": PICKLE,
         "5 MB": whole + " " * 5_000_000,
@@ -55,7 +55,7 @@ def broken_json(whole: str) -> dict[str, str | bytes]:
 
 
 def scorecards(card: Scorecard) -> Iterator[Case]:
-    """Malformed scorecards."""
+    """Yields malformed scorecards."""
     whole = card.to_json()
     for name, text in broken_json(whole).items():
         yield Case("scorecard", name, content(text))
@@ -70,15 +70,15 @@ def scorecards(card: Scorecard) -> Iterator[Case]:
 
 
 def phantoms() -> Iterator[Case]:
-    """Folders that hold a phantom.json of another or of no phantom."""
+    """Yields folders with a malformed phantom.json or one with other parameters."""
     texts: dict[str, str | bytes] = {
         "empty": "",
         "other parameters": '{"seed": 1}',
-        "lists in lists": "[" * 100_000,
-        "no UTF-8": b"\xff\xfe\x00",
+        "nested lists": "[" * 100_000,
+        "not UTF-8": b"\xff\xfe\x00",
         "NaN": '{"seed": NaN}',
         "a pickle": PICKLE,
-        "a command for the terminal": '{"\\u001b[2J": 1}',
+        "a terminal escape sequence": '{"\\u001b[2J": 1}',
     }
     for name, text in texts.items():
 
@@ -98,23 +98,23 @@ def _recipes() -> Iterator[Case]:
     texts: dict[str, str | bytes] = {
         "a list": "- 1\n",
         "a number": "3\n",
-        "another file's name": "other.yaml\n",
-        "another file's name for a part": "network: other.yaml\n",
+        "the name of another file": "other.yaml\n",
+        "the name of another file for a group": "network: other.yaml\n",
         "a setting twice": "epochs: 3\nepochs: 4\n",
-        "a setting of a part twice": "network:\n  encoder: a\n  encoder: b\n",
-        "a part twice": "network: {}\nnetwork: {}\n",
-        "a setting there isn't": "epocs: 3\n",
-        "a setting of a part there isn't": "network:\n  encode: alexnet\n",
+        "a setting of a group twice": "network:\n  encoder: a\n  encoder: b\n",
+        "a group twice": "network: {}\nnetwork: {}\n",
+        "an unknown setting": "epocs: 3\n",
+        "an unknown setting of a group": "network:\n  encode: alexnet\n",
         "a merged key": "network:\n  <<: {encoder: alexnet}\n",
-        "aliases that grow without end": BOMB,
+        "aliases that grow exponentially": BOMB,
         "an anchor": "epochs: &a 3\n",
         "an alias to itself": "&a [*a]\n",
         "nested too deep": "epochs: " + "[" * 2000 + "]" * 2000,
-        "mappings in mappings": "a: {" * 2000,
+        "nested mappings": "a: {" * 2000,
         "a tag of Python": f"!!python/object/apply:open ['{MARKER}', 'w']\n",
         "a module as a tag": f"epochs: !!python/module:{MODULE}\n",
         "a name as a tag": "weights: !!python/name:os.system\n",
-        "a tag of its own": "epochs: !mine 3\n",
+        "a custom tag": "epochs: !mine 3\n",
         "bytes": "weights: !!binary aGVsbG8=\n",
         "a set": "findings: !!set {acl}\n",
         "a date": "epochs: 2026-11-27\n",
@@ -122,7 +122,7 @@ def _recipes() -> Iterator[Case]:
         "no setting": "# nothing\n",
         "NaN": "sensitivity: .nan\n",
         "infinity": "optimizer:\n  learning_rate: .inf\n",
-        "minus": "epochs: -3\n",
+        "a negative number": "epochs: -3\n",
         "text for a number": "epochs: many\n",
         "a number for text": "network:\n  encoder: {a: 1}\n",
         "a list for a number": "epochs: [3]\n",
@@ -139,7 +139,7 @@ def _recipes() -> Iterator[Case]:
         "100 kB": "#" * 100_000,
         "a finding that is a path": "findings: [../../acl]\n",
         "a finding twice": "findings: [acl, acl]\n",
-        "a sampling of words": "schedule:\n  name: whenever\n",
+        "an unknown schedule": "schedule:\n  name: whenever\n",
         "a preparation of 10^9 pixels": "preparation:\n  size: 1000000000\n  crop: 1000000000\n",
     }
     for name, text in texts.items():
@@ -147,10 +147,10 @@ def _recipes() -> Iterator[Case]:
 
 
 def _classes() -> Iterator[Case]:
-    """A class_path, which other readers of settings follow, names no setting of a recipe."""
+    """Yields recipes with a class_path, which other libraries import and which is not a setting."""
     texts = {
         "a class for the recipe": f"class_path: {MODULE}.X\n",
-        "a class for a part": f"network:\n  class_path: {MODULE}.X\n",
+        "a class for a group": f"network:\n  class_path: {MODULE}.X\n",
         "a class with arguments": f"optimizer:\n  class_path: {MODULE}.X\n  init_args: {{}}\n",
         "a class for a value": f"epochs:\n  class_path: {MODULE}.X\n",
         "a class in a list": f"loggers:\n- class_path: {MODULE}.X\n",

@@ -18,28 +18,28 @@ READER = "stack"
 
 
 def saved(array: np.ndarray, *, pickled: bool = False) -> bytes:
-    """The bytes of numpy's own file."""
+    """Returns the bytes of the file that numpy writes."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=pickled)
     return buffer.getvalue()
 
 
 def headed(header: str | bytes, data: bytes = b"", version: int = 1) -> bytes:
-    """A file with this text as its header."""
+    """Returns a file with this header."""
     text = header.encode("latin1") if isinstance(header, str) else header
     size = struct.pack("<H" if version == 1 else "<I", len(text))
     return b"\x93NUMPY" + bytes([version, 0]) + size + text + data
 
 
 def shaped(shape: str, descr: str = "'|u1'", data: bytes = b"") -> bytes:
-    """A file that states this shape and type."""
+    """Returns a file that states this shape and type."""
     return headed(
         f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n", data or bytes(8)
     )
 
 
 def sparse(shape: tuple[int, int, int], descr: str) -> Callable[[Path], object]:
-    """A file as long as it states, all of it a hole: it takes no room on the disk."""
+    """Returns a function that writes a sparse file of the stated length, without disk usage."""
 
     def write(path: Path) -> None:
         header = shaped(str(shape), repr(descr))[:-8]
@@ -54,7 +54,7 @@ GOOD = saved(np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4))
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yields all cases."""
     header = 10 + struct.unpack("<H", GOOD[8:10])[0]
     yield from cuts(READER, GOOD, [0, 6, 8, 10, 40, header, header + 12, len(GOOD)])
     yield from _magic()
@@ -64,8 +64,8 @@ def cases() -> Iterator[Case]:
     yield from _no_files()
 
 
-def _case(name: str, data: bytes | Callable[[Path], object], said: str = "") -> Case:
-    return Case(READER, name, content(data) if isinstance(data, bytes) else data, said)
+def _case(name: str, data: bytes | Callable[[Path], object], message: str = "") -> Case:
+    return Case(READER, name, content(data) if isinstance(data, bytes) else data, message)
 
 
 def _magic() -> Iterator[Case]:
@@ -83,24 +83,24 @@ def _magic() -> Iterator[Case]:
     objects = np.empty((1, 1, 1), dtype=object)
     objects[0, 0, 0] = Payload()
     yield _case("object array with a payload", saved(objects, pickled=True), "pickled")
-    yield _case("payload under a type of numbers", shaped("(1, 1, 9)", data=PICKLE), "")
+    yield _case("payload with a numeric type", shaped("(1, 1, 9)", data=PICKLE), "")
 
 
 def _headers() -> Iterator[Case]:
     plain = "'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 1)"
     texts = {
         "empty header": "",
-        "no dictionary": "[1, 2, 3]",
-        "code for a header": "__import__('pathlib').Path('EXECUTED').touch()",
-        "code for a shape": "{'descr': '|u1', 'fortran_order': False, 'shape': "
+        "not a dictionary": "[1, 2, 3]",
+        "code as a header": "__import__('pathlib').Path('EXECUTED').touch()",
+        "code as a shape": "{'descr': '|u1', 'fortran_order': False, 'shape': "
         "(__import__('pathlib').Path('EXECUTED').touch(), 1, 1)}",
         "no shape": "{'descr': '|u1', 'fortran_order': False}",
         "another key": f"{{{plain}, 'x': 1}}",
-        "order no boolean": "{'descr': '|u1', 'fortran_order': 'yes', 'shape': (1, 1, 1)}",
+        "order is not a boolean": "{'descr': '|u1', 'fortran_order': 'yes', 'shape': (1, 1, 1)}",
         "open string": "{'descr': '|u1",
         "nested too deep": "(" * 3000 + ")" * 3000,
-        "signs without end": "-" * 9000 + "1",
-        "nothing but blanks": " " * 9990,
+        "9000 minus signs": "-" * 9000 + "1",
+        "only blanks": " " * 9990,
         "longer than numpy allows": f"{{{plain}}}" + " " * 20_000,
         "NUL": "\0" * 60,
     }
@@ -113,7 +113,7 @@ def _headers() -> Iterator[Case]:
     for descr in ("'nonsense'", "None", "{}", "7", "[('a', '<i4', (10**9,))]"):
         yield _case(f"type {descr}", shaped("(1, 1, 1)", descr))
     for descr in ("'<U1'", "'<c8'", "'<M8[s]'", "'|b1'", "'|V1'", "'<U100000000'", "'|S0'"):
-        yield _case(f"no grey values {descr}", shaped("(1, 1, 1)", descr), "grey values")
+        yield _case(f"type without grey values {descr}", shaped("(1, 1, 1)", descr), "grey values")
 
 
 def _shapes() -> Iterator[Case]:
@@ -127,7 +127,7 @@ def _shapes() -> Iterator[Case]:
         "10^12 voxels in 100 bytes": "(10000, 10000, 10000)",
         "10^12 slices": "(1000000000000, 1, 1)",
         "more than 2^63": "(9223372036854775807, 9223372036854775807, 2)",
-        "2^64 by wrapping round": "(4294967296, 4294967296, 1)",
+        "2^64, an overflow to 0": "(4294967296, 4294967296, 1)",
         "a side of 9000 hexadecimal digits": f"(0x{'f' * 9000}, 1, 1)",
         "a side of 9000 digits": f"({'9' * 9000}, 1, 1)",
     }
@@ -136,8 +136,8 @@ def _shapes() -> Iterator[Case]:
         yield _case(f"{name}, float64", shaped(shape, "'<f8'"))
     yield _case("absurd slice count", saved(np.zeros((3000, 1, 1), np.uint8)), "too large")
     yield _case("absurd rows", saved(np.zeros((1, 5000, 1), np.uint8)), "too large")
-    yield _case("a hole of 10^12 bytes", sparse((10_000, 10_000, 10_000), "|u1"), "too large")
-    yield _case("a hole of 8 * 10^12 bytes", sparse((10_000, 10_000, 10_000), "<f8"), "too large")
+    yield _case("sparse, 10^12 bytes", sparse((10_000, 10_000, 10_000), "|u1"), "too large")
+    yield _case("sparse, 8 * 10^12 bytes", sparse((10_000, 10_000, 10_000), "<f8"), "too large")
     yield _case("2048 slices of 4096", sparse((2048, 4096, 4096), "<u2"), "too large")
 
 
@@ -149,13 +149,13 @@ def _values() -> Iterator[Case]:
             stack[1, 2, 3] = value
             yield _case(f"{name} in {kind}", saved(stack), "NaN or infinite")
     beyond = np.full((1, 1, 2), np.finfo(np.longdouble).max)
-    yield _case("more than float64 holds", saved(beyond), "NaN or infinite")
+    yield _case("more than the largest float64", saved(beyond), "NaN or infinite")
 
 
 def _no_files() -> Iterator[Case]:
-    yield _case("nothing there", lambda _: None, "missing")
+    yield _case("missing file", lambda _: None, "missing")
     yield _case("a folder", lambda path: path.mkdir(), "folder")
     yield _case("a pipe", lambda path: os.mkfifo(path), "pipe")
-    yield _case("a device without end", lambda path: path.symlink_to("/dev/zero"), "device")
+    yield _case("an endless device", lambda path: path.symlink_to("/dev/zero"), "device")
     yield _case("a link to itself", lambda path: path.symlink_to(path.name), "")
-    yield _case("a link to nothing", lambda path: path.symlink_to("nothing"), "missing")
+    yield _case("a broken link", lambda path: path.symlink_to("nothing"), "missing")

@@ -1,4 +1,4 @@
-"""Malformed DICOM, NIfTI and zip files, each a source of its own for an import."""
+"""Malformed DICOM, NIfTI and zip files, each the source of one import."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ STACK = np.random.default_rng(0).integers(0, 4000, (4, 64, 64)).astype(np.uint16
 
 
 def series() -> Dataset:
-    """A series in one file."""
+    """Returns a series in one file."""
     return enhanced(STACK, SCAN)
 
 
 def written(dataset: Dataset, syntax: pydicom.uid.UID = ExplicitVRLittleEndian) -> bytes:
-    """The bytes of its file."""
+    """Returns the bytes of the data set's file."""
     with tempfile.TemporaryDirectory() as folder:
         return write(dataset, Path(folder, "a.dcm"), syntax).read_bytes()
 
 
 def volume() -> bytes:
-    """A NIfTI file."""
+    """Returns a NIfTI file."""
     values = STACK.transpose(1, 2, 0).astype(np.int16)
     return bytes(nibabel.Nifti1Image(values, np.diag([2.5, 2.5, 4.0, 1.0])).to_bytes())
 
@@ -59,18 +59,18 @@ GOOD_NIFTI = volume()
 
 
 def small_dicom() -> bytes:
-    """A file of some kilobytes, for fuzzing to start from."""
+    """Returns a DICOM file of a few kilobytes, from which fuzzing starts."""
     return written(enhanced(STACK[:, :16, :16], SCAN))
 
 
 def small_nifti() -> bytes:
-    """Likewise."""
+    """Returns a NIfTI file of a few kilobytes, from which fuzzing starts."""
     values = STACK[:, :16, :16].astype(np.int16)
     return bytes(nibabel.Nifti1Image(values, np.diag([2.5, 2.5, 4.0, 1.0])).to_bytes())
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yields all cases."""
     yield from _dicom_files()
     yield from _dicom_elements()
     yield from _dicom_streams()
@@ -79,18 +79,18 @@ def cases() -> Iterator[Case]:
     yield from _folders()
 
 
-def _dicom(name: str, data: bytes, said: str = "") -> Case:
-    return Case("import", f"DICOM, {name}", content(data, ".dcm"), said)
+def _dicom(name: str, data: bytes, message: str = "") -> Case:
+    return Case("import", f"DICOM, {name}", content(data, ".dcm"), message)
 
 
 def element(group: int, number: int, kind: bytes, value: bytes, length: int | None = None) -> bytes:
-    """An element in explicit little endian, of a type with a long length."""
+    """Returns an element in explicit little endian, of a VR with a 32-bit length."""
     size = len(value) if length is None else length
     return struct.pack("<HH2sHI", group, number, kind, 0, size) + value
 
 
 def _dicom_files() -> Iterator[Case]:
-    """The file as a whole."""
+    """Yields truncated and corrupted files."""
     dataset = pydicom.dcmread(io.BytesIO(GOOD_DICOM))
     starts = [one.file_tell for one in dataset if one.file_tell] if len(dataset) else []
     pixels = (
@@ -102,18 +102,18 @@ def _dicom_files() -> Iterator[Case]:
     for place in sorted(places | {len(GOOD_DICOM) - 1}):
         yield _dicom(f"cut at byte {place}", GOOD_DICOM[:place])
     yield _dicom("wrong magic", GOOD_DICOM[:128] + b"DICX" + GOOD_DICOM[132:])
-    yield _dicom("zeros behind the magic", GOOD_DICOM[:132] + bytes(5000))
-    yield _dicom("ones behind the magic", GOOD_DICOM[:132] + b"\xff" * 5000)
+    yield _dicom("zeros after the magic", GOOD_DICOM[:132] + bytes(5000))
+    yield _dicom("ones after the magic", GOOD_DICOM[:132] + b"\xff" * 5000)
     yield _dicom("a pickle", PICKLE)
-    yield _dicom("a pickle behind the magic", GOOD_DICOM[:132] + PICKLE)
+    yield _dicom("a pickle after the magic", GOOD_DICOM[:132] + PICKLE)
     meta = GOOD_DICOM[: GOOD_DICOM.index(b"\x08\x00", 140)]
     deep = element(8, 0x1140, b"SQ", b"", 0xFFFFFFFF)
     inside = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
-    yield _dicom("sequences in sequences", meta + (deep + inside) * 5000)
-    yield _dicom("functional groups in themselves", meta + _groups(3000))
+    yield _dicom("nested sequences", meta + (deep + inside) * 5000)
+    yield _dicom("nested functional groups", meta + _groups(3000))
     yield _dicom("a length of 4 GB", meta + element(8, 0x1030, b"OB", b"knee", 0xFFFFFFF0))
-    yield _dicom("a type there isn't", meta + element(8, 0x1030, b"ZZ", b"knee"))
-    yield _dicom("no end", meta + element(0x7FE0, 0x10, b"OB", b"", 0xFFFFFFFF))
+    yield _dicom("an unknown VR", meta + element(8, 0x1030, b"ZZ", b"knee"))
+    yield _dicom("pixels of undefined length", meta + element(0x7FE0, 0x10, b"OB", b"", 0xFFFFFFFF))
     head = written(series(), DeflatedExplicitVRLittleEndian)
     start = 144 + struct.unpack("<I", head[140:144])[0]
 
@@ -123,7 +123,7 @@ def _dicom_files() -> Iterator[Case]:
         parts = [packer.compress(part) for part in (first, *[bytes(2**20)] * 300)]
         path.write_bytes(head[:start] + b"".join(parts) + packer.flush())
 
-    yield Case("import", "DICOM, deflated to a bomb", bomb)
+    yield Case("import", "DICOM, a deflate bomb", bomb)
     yield _dicom("deflated and cut", head[: len(head) // 2])
     yield _dicom("deflated nonsense", head[:start] + b"\xff" * 1000)
 
@@ -134,10 +134,10 @@ def _groups(depth: int) -> bytes:
 
 
 def _dicom_elements() -> Iterator[Case]:
-    """What the header says."""
+    """Yields files with wrong or missing elements of the header."""
     changes: dict[str, Change] = {}
 
-    def says(name: str, **elements: Any) -> None:  # noqa: ANN401  # an element's value
+    def header(name: str, **elements: Any) -> None:  # noqa: ANN401  # an element's value
         def change(dataset: Dataset) -> None:
             for keyword, value in elements.items():
                 if value is None:
@@ -147,26 +147,26 @@ def _dicom_elements() -> Iterator[Case]:
 
         changes[name] = change
 
-    says("65,535 rows and columns", Rows=65535, Columns=65535)
-    says("no rows", Rows=0)
-    says("rows of another size", Rows=63)
-    says("rows not said", Rows=None)
-    says("2 * 10^9 frames", NumberOfFrames=2_000_000_000)
-    says("19,000 frames", NumberOfFrames=19_000)
-    says("a negative number of frames", NumberOfFrames=-4)
-    says("a frame too many", NumberOfFrames=5)
-    says("7 bits", BitsAllocated=7, BitsStored=7)
-    says("64 bits", BitsAllocated=64, BitsStored=64)
-    says("more bits than there are", BitsStored=99)
-    says("three samples", SamplesPerPixel=3, PhotometricInterpretation="RGB")
-    says("an unknown grey", PhotometricInterpretation="SEPIA")
-    says("no pixels", PixelData=None)
-    says("nothing but padding", PixelPaddingValue=0, PixelPaddingRangeLimit=65535)
-    says("a mosaic", ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"])
-    says("a secondary capture", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
-    says("a document", SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")
-    says("another modality", Modality="CT")
-    says("another body part", BodyPartExamined="BRAIN", StudyDescription="BRAIN")
+    header("65,535 rows and columns", Rows=65535, Columns=65535)
+    header("no rows", Rows=0)
+    header("rows of another size", Rows=63)
+    header("rows missing", Rows=None)
+    header("2 * 10^9 frames", NumberOfFrames=2_000_000_000)
+    header("19,000 frames", NumberOfFrames=19_000)
+    header("a negative number of frames", NumberOfFrames=-4)
+    header("one frame too many", NumberOfFrames=5)
+    header("7 bits", BitsAllocated=7, BitsStored=7)
+    header("64 bits", BitsAllocated=64, BitsStored=64)
+    header("99 bits stored", BitsStored=99)
+    header("three samples", SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    header("an unknown photometric interpretation", PhotometricInterpretation="SEPIA")
+    header("no pixels", PixelData=None)
+    header("only padding", PixelPaddingValue=0, PixelPaddingRangeLimit=65535)
+    header("a mosaic", ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"])
+    header("a secondary capture", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    header("a document", SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")
+    header("another modality", Modality="CT")
+    header("another body part", BodyPartExamined="BRAIN", StudyDescription="BRAIN")
     for keyword, values in {
         "ImagePositionPatient": (["nan"] * 3, ["inf"] * 3, []),
         "ImageOrientationPatient": (["nan"] * 6, ["0"] * 6, ["1", "0", "0", "1", "0", "0"], []),
@@ -202,7 +202,7 @@ def _rescaled(dataset: Dataset, slope: str) -> None:
 
 
 def _dicom_streams() -> Iterator[Case]:
-    """Compressed pixels that aren't what the header says."""
+    """Yields compressed pixels that contradict the header."""
     for name, syntax in (("RLE", RLELossless), ("JPEG 2000", JPEG2000Lossless)):
         whole = written(series(), syntax)
         first = whole.rindex(b"\xfe\xff\x00\xe0") + 8
@@ -216,16 +216,16 @@ def _dicom_streams() -> Iterator[Case]:
     raw = written(series())
     syntax_bytes = b"1.2.840.10008.1.2.1\0"
     for name, other in (
-        ("a transfer syntax there isn't", b"1.2.840.10008.9.9.9\0"),
-        ("plain pixels said to be JPEG-LS", b"1.2.840.10008.1.2.4.80"[:20]),
+        ("an unknown transfer syntax", b"1.2.840.10008.9.9.9\0"),
+        ("uncompressed pixels declared as JPEG-LS", b"1.2.840.10008.1.2.4.80"[:20]),
         ("a transfer syntax that is a path", b"../../../etc/passwd\0"),
     ):
         yield _dicom(name, raw.replace(syntax_bytes, other, 1))
 
 
 def _nifti() -> Iterator[Case]:
-    def case(name: str, data: bytes, suffix: str = "_axial.nii", said: str = "") -> Case:
-        return Case("import", f"NIfTI, {name}", content(data, suffix), said)
+    def case(name: str, data: bytes, suffix: str = "_axial.nii", message: str = "") -> Case:
+        return Case("import", f"NIfTI, {name}", content(data, suffix), message)
 
     for place in (0, 3, 4, 40, 347, 348, 351, 352, 353, len(GOOD_NIFTI) // 2, len(GOOD_NIFTI) - 1):
         yield case(f"cut at byte {place}", GOOD_NIFTI[:place])
@@ -244,7 +244,7 @@ def _nifti() -> Iterator[Case]:
 
     sides = {
         "10^12 voxels": (3, 10_000, 10_000, 10_000, 1, 1, 1, 1),
-        "32,767 in seven dimensions": (7, *[32_767] * 7),
+        "seven dimensions of 32,767": (7, *[32_767] * 7),
         "a negative side": (3, 64, -64, 4, 1, 1, 1, 1),
         "no slice": (3, 64, 64, 0, 1, 1, 1, 1),
         "nine dimensions": (9, 64, 64, 4, 1, 1, 1, 1),
@@ -262,7 +262,7 @@ def _nifti() -> Iterator[Case]:
         yield case(f"a slope of {slope}", changed(112, "2f", slope, slope))
     nowhere = bytearray(GOOD_NIFTI)
     struct.pack_into("<2h", nowhere, 252, 0, 0)
-    yield case("no place in the patient", bytes(nowhere))
+    yield case("no position in the patient", bytes(nowhere))
     for value in (float("nan"), float("inf"), 0.0, 1e30):
         yield case(f"an affine of {value}", changed(280, "12f", *[value] * 12))
     values = np.full((8, 8, 4), np.nan, np.float32)
@@ -273,7 +273,7 @@ def _nifti() -> Iterator[Case]:
 
 
 def zipped(*members: tuple[zipfile.ZipInfo | str, bytes], kind: int = zipfile.ZIP_STORED) -> bytes:
-    """A zip of these members."""
+    """Returns a zip with these members."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", kind) as archive:
         for name, data in members:
@@ -282,14 +282,14 @@ def zipped(*members: tuple[zipfile.ZipInfo | str, bytes], kind: int = zipfile.ZI
 
 
 def on_several_disks(archive: bytes) -> bytes:
-    """A zip whose 64-bit directory is said to lie on five disks."""
+    """Returns a zip that states that its 64-bit directory is on five disks."""
     end = archive.rindex(b"PK\x05\x06")
     return archive[:end] + struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 5) + archive[end:]
 
 
 def _zips() -> Iterator[Case]:
-    def case(name: str, data: bytes, said: str = "") -> Case:
-        return Case("import", f"zip, {name}", content(data, ".zip"), said)
+    def case(name: str, data: bytes, message: str = "") -> Case:
+        return Case("import", f"zip, {name}", content(data, ".zip"), message)
 
     good = zipped(("a.dcm", GOOD_DICOM))
     directory = good.rindex(b"PK\x01\x02")
@@ -316,11 +316,11 @@ def _zips() -> Iterator[Case]:
     lied = bytearray(zipped(("a.dcm", GOOD_DICOM + bytes(2**20)), kind=zipfile.ZIP_DEFLATED))
     place = lied.rindex(b"PK\x01\x02") + 24
     lied[place : place + 4] = struct.pack("<I", 100)
-    yield case("a member larger than it says", bytes(lied))
+    yield case("a member larger than stated", bytes(lied))
     for name, at, value in (
         ("encrypted", 8, b"\x01\x00"),
         ("packed in an unknown way", 10, b"\x63\x00"),
-        ("4 GB said", 20, b"\xff\xff\xff\xfe\xff\xff\xff\xfe"),
+        ("4 GB stated", 20, b"\xff\xff\xff\xfe\xff\xff\xff\xfe"),
         ("a wrong checksum", 16, b"\xde\xad\xbe\xef"),
     ):
         data = bytearray(good)
@@ -328,8 +328,8 @@ def _zips() -> Iterator[Case]:
         yield case(name, bytes(data))
     spoilt = bytearray(good)
     spoilt[0:4] = b"XXXX"
-    yield case("no header before its member", bytes(spoilt))
-    yield case("nothing in it", zipped())
+    yield case("no header before the member", bytes(spoilt))
+    yield case("no member", zipped())
     yield case("a pickle in it", zipped(("a.dcm", PICKLE)))
     yield case("text", b"PK is no zip")
     yield case("on several disks", on_several_disks(good))
@@ -337,9 +337,9 @@ def _zips() -> Iterator[Case]:
     nameless[directory + 28 : directory + 30] = bytes(2)  # the rest of the name is "extra"
     nameless[directory + 30 : directory + 32] = struct.pack("<H", len("a.dcm"))
     other = bytearray(good)
-    other[6:8] = struct.pack("<H", 0x800)  # its first header says that its name is UTF-8
+    other[6:8] = struct.pack("<H", 0x800)  # its first header states that its name is UTF-8
     other[30:35] = b"a\xd2\x9b\x9c\x92"
-    yield case("a name that is no text", bytes(other))
+    yield case("a name that is not text", bytes(other))
     for kind in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         packed = zipped(("a.dcm", GOOD_DICOM), kind=kind)
         yield case(f"packed by method {kind}", packed, "unsupported compression")
@@ -356,17 +356,17 @@ def _folders() -> Iterator[Case]:
 
     yield case("empty", lambda _: None)
     yield case("a pipe", lambda path: os.mkfifo(path / "a.dcm"))
-    yield case("a device without end", lambda path: (path / "a.dcm").symlink_to("/dev/zero"))
+    yield case("an endless device", lambda path: (path / "a.dcm").symlink_to("/dev/zero"))
     yield case("a link to itself", lambda path: (path / "a.dcm").symlink_to("a.dcm"))
-    yield case("a folder that is linked into itself", lambda path: (path / "b").symlink_to(path))
+    yield case("a link to its own folder", lambda path: (path / "b").symlink_to(path))
     yield case("pickles", lambda path: (path / "a.dcm").write_bytes(PICKLE))
     yield case("a DICOMDIR alone", lambda path: (path / "DICOMDIR").write_bytes(_directory()))
     yield Case("import", "a pipe", lambda path: os.mkfifo(path))
-    yield Case("import", "nothing there", lambda _: None, "doesn't exist")
+    yield Case("import", "missing source", lambda _: None, "doesn't exist")
 
 
 def _directory() -> bytes:
-    """A DICOMDIR whose one record leads out of its folder."""
+    """Returns a DICOMDIR whose only record leads outside its folder."""
     dataset = Dataset()
     dataset.SOPClassUID = "1.2.840.10008.1.3.10"
     dataset.SOPInstanceUID = "1.2.3"

@@ -1,4 +1,4 @@
-"""Descriptions of models, tampered with place by place, and all that is done with a model."""
+"""Descriptions of models with one changed value each, and everything that reads a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Tampered = tuple[str, dict[str, Any]]
 
 
 def nested(levels: int) -> Any:  # noqa: ANN401
-    """Lists in lists."""
+    """Returns a list of this many nested lists."""
     inside: list[Any] = []
     for _ in range(levels):
         inside = [inside]
@@ -46,11 +46,11 @@ VALUES: dict[str, Any] = {
     "-10^30": -(10**30),
     "1e308": 1e308,
     "1e-308": 1e-308,
-    "no text": "",
-    "nan in words": "nan",
-    "inf in words": "inf",
-    "a number in words": "1",
-    "half a character": "\ud800",
+    "an empty text": "",
+    "nan as text": "nan",
+    "inf as text": "inf",
+    "a number as text": "1",
+    "a lone surrogate": "\ud800",
     "control characters": "\x1b[2J\0\n",
     "100,000 letters": "x" * 100_000,
     "an empty list": [],
@@ -61,11 +61,11 @@ VALUES: dict[str, Any] = {
     "30 levels": nested(30),
     "60 levels": nested(60),
 }
-"""What stands in the place of each part in turn."""
+"""Name -> value that replaces each value of a description in turn."""
 
 
 def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:  # noqa: ANN401
-    """The way to each part of a description, to objects and lists too."""
+    """Yields the path of keys to each value of a description, including objects and lists."""
     if path:
         yield path
     pairs: Any = ()
@@ -78,12 +78,12 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
 
 
 def tampered(description: dict[str, Any]) -> Iterator[Tampered]:
-    """Each part in turn by each of `VALUES`; and left out, doubled, and with a part too many."""
+    """Yields descriptions in which one value is replaced by one of `VALUES`, removed or doubled."""
     for path in places(description):
         for what, value in VALUES.items():
             yield f"{path}: {what}", _changed(description, path, partial(_put, value=value))
-        yield f"{path}: left out", _changed(description, path, lambda at, key: at.pop(key))
-        yield f"{path}: a part too many", _changed(description, path, _more)
+        yield f"{path}: removed", _changed(description, path, lambda at, key: at.pop(key))
+        yield f"{path}: doubled", _changed(description, path, _more)
 
 
 def _put(at: Any, key: str | int, value: Any) -> None:  # noqa: ANN401
@@ -114,20 +114,21 @@ def _changed(
     return other
 
 
-def write_description(folder: Path, said: dict[str, Any]) -> None:
-    """A model.json whose digest is right, so that what is behind it is reached."""
-    if "digest" in said:
-        said = {**said, "digest": digest_of(said)} if said["digest"] else said
-    (folder / "model.json").write_text(json.dumps(said))
+def write_description(folder: Path, description: dict[str, Any]) -> None:
+    """Writes a model.json with a correct digest, so that the following checks are reached."""
+    if "digest" in description:
+        digest = digest_of(description) if description["digest"] else description["digest"]
+        description = {**description, "digest": digest}
+    (folder / "model.json").write_text(json.dumps(description))
 
 
-def write_metadata(file: Path, body: bytes, said: dict[str, Any]) -> None:
-    """An ONNX file with these metadata, and a seal that is right."""
-    file.write_bytes(finished(body, said))
+def write_metadata(file: Path, body: bytes, description: dict[str, Any]) -> None:
+    """Writes an ONNX file with these metadata and a correct checksum."""
+    file.write_bytes(finished(body, description))
 
 
 def body_of(file: Path) -> bytes:
-    """An exported file without metadata and seal."""
+    """Returns an exported file without its metadata and checksum."""
     import onnx
 
     model = onnx.load(file)
@@ -136,11 +137,11 @@ def body_of(file: Path) -> bytes:
 
 
 def read_with(path: Path, exam: Exam) -> Model:
-    """Opens a model, reads an exam, explains it, and says all that a service says of it.
+    """Opens a model, predicts and explains an exam, and describes the model as the service does.
 
     Raises:
-        MrkneeError: whatever is wrong with the model.
-        AssertionError: a result is none.
+        MrkneeError: the model is invalid.
+        AssertionError: a result is invalid.
     """
     model = load_model(path)
     probabilities = model.predict([exam]).probabilities
@@ -155,19 +156,19 @@ def read_with(path: Path, exam: Exam) -> Model:
 
 
 def run_verbs(path: Path, data: Path, out: Path, *, export_too: bool = True) -> dict[str, str]:
-    """All verbs that read a model, with one model; what came of each.
+    """Runs all verbs that read a model, with one model.
 
     Args:
         path: a run folder or an exported file.
         data: a data set in MRNet's layout with a split valid.
         out: a folder to write to.
-        export_too: export a run folder that the other verbs have read.
+        export_too: whether to export a run folder that another verb has read.
 
     Returns:
         Verb -> "read", or "refused" for a MrkneeError.
 
     Raises:
-        BaseException: whatever else a verb raised.
+        BaseException: any other error of a verb.
     """
     exams: Dataset = open_dataset(data, "valid")
     listing = out / "paths.csv"

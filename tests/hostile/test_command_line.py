@@ -1,4 +1,4 @@
-"""At the real command line: one message, exit status 1, no traceback, nothing run or written."""
+"""The command line refuses malformed input with one message and status 1, and writes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Words = list[str]
 
 
 def run(folder: Path, words: Words) -> subprocess.CompletedProcess[str]:
-    """`mrknee ...` in a process of its own."""
+    """Runs `mrknee ...` in a separate process."""
     source = str(Path(__file__).parents[2] / "src")
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "mrknee", *words]
@@ -35,13 +35,13 @@ def run(folder: Path, words: Words) -> subprocess.CompletedProcess[str]:
 
 
 def named(cases: list[Case], name: str) -> Case:
-    """The case of this name."""
+    """Returns the case with this name."""
     (found,) = [case for case in cases if case.name == name]
     return found
 
 
-def a_stack_with_a_payload(here: Path) -> Words:
-    """Predict: one exam's file is a pickled object array."""
+def pickled_stack(here: Path) -> Words:
+    """Predict: the stack of one exam is a pickled object array."""
     (here / "model.onnx").write_bytes(exported.GOOD)
     for plane in PLANES:
         folder = here / "data" / "valid" / plane
@@ -52,14 +52,14 @@ def a_stack_with_a_payload(here: Path) -> Words:
     return ["predict", "model.onnx", "data", "--out", "out.csv"]
 
 
-def an_onnx_file_of_other_settings(here: Path) -> Words:
-    """Predict: the exported model's preparation asks for 10^9 pixels."""
+def model_with_a_preparation_of_10_9_pixels(here: Path) -> Words:
+    """Predict: the exported model states a preparation of 10^9 pixels."""
     named(list(exported.cases()), "a preparation of 10^9 pixels").write(here / "model.onnx")
     return ["predict", "model.onnx", "data", "--out", "out.csv"]
 
 
-def a_listed_pipe(here: Path) -> Words:
-    """Submit: a path of the list is a pipe, which nobody ever writes to."""
+def pipe_in_the_list_of_paths(here: Path) -> Words:
+    """Submit: a path in the list is a pipe that nothing writes to."""
     lines = []
     for plane in PLANES:
         (here / plane).mkdir()
@@ -77,21 +77,21 @@ def a_listed_pipe(here: Path) -> Words:
     return ["submit", "model.onnx", "paths.csv", "out.csv"]
 
 
-def a_label_file_with_commands(here: Path) -> Words:
-    """Evaluate: a label would clear the terminal."""
+def label_with_terminal_escape_sequences(here: Path) -> Words:
+    """Evaluate: a label would clear the terminal if it was printed."""
     (here / "predictions.csv").write_text("exam,acl\n0000,0.5\n")
     (here / "data").mkdir()
     (here / "data" / "valid-acl.csv").write_text("0000,\x1b[2J\x1b]0;owned\x07\n")
     return ["evaluate", "predictions.csv", "data", "--out", "out"]
 
 
-def a_recipe_with_a_class(here: Path) -> Words:
-    """Train: the recipe names a module beside it to import."""
-    named(list(recipes.cases()), "a class for a part").write(here / "recipe.yaml")
+def recipe_with_a_class_path(here: Path) -> Words:
+    """Train: the recipe names a module next to it to import."""
+    named(list(recipes.cases()), "a class for a group").write(here / "recipe.yaml")
     return ["train", "data", "--out", "out", "--recipe", "recipe.yaml"]
 
 
-def a_state_with_a_payload(here: Path) -> Words:
+def pickled_training_state(here: Path) -> Words:
     """Train --resume: the state is a pickle."""
     data = write_toy_dataset(here / "data")
     recipe = load_recipe("default", {"network.encoder": "test_resnet", "weights": "none"})
@@ -103,8 +103,8 @@ def a_state_with_a_payload(here: Path) -> Words:
     return ["train", "data", "--out", "out", *words]
 
 
-def another_folders_parameters(here: Path) -> Words:
-    """Phantom: the folder's phantom.json is a bomb of lists."""
+def phantom_json_of_nested_lists(here: Path) -> Words:
+    """Phantom: the folder's phantom.json is 100,000 nested lists."""
     (here / "out").mkdir()
     (here / "out" / "phantom.json").write_text("[" * 100_000)
     return ["phantom", "out", "--train", "1", "--valid", "1"]
@@ -113,18 +113,18 @@ def another_folders_parameters(here: Path) -> Words:
 @pytest.mark.parametrize(
     "write",
     [
-        a_stack_with_a_payload,
-        an_onnx_file_of_other_settings,
-        a_listed_pipe,
-        a_label_file_with_commands,
-        a_recipe_with_a_class,
-        a_state_with_a_payload,
-        another_folders_parameters,
+        pickled_stack,
+        model_with_a_preparation_of_10_9_pixels,
+        pipe_in_the_list_of_paths,
+        label_with_terminal_escape_sequences,
+        recipe_with_a_class_path,
+        pickled_training_state,
+        phantom_json_of_nested_lists,
     ],
     ids=lambda write: write.__name__,
 )
-def test_a_person_reads_one_message(write: Callable[[Path], Words], tmp_path: Path) -> None:
-    """Exit status 1 and one message on the error stream; the folder is as it was."""
+def test_malformed_input_gives_one_message(write: Callable[[Path], Words], tmp_path: Path) -> None:
+    """Malformed input: status 1 and one message on standard error; the folder is unchanged."""
     words = write(tmp_path)
     before = contents(tmp_path)
     done = run(tmp_path, words)

@@ -1,4 +1,4 @@
-"""Every malformed input gives one clear error, soon, in little memory, and does nothing else."""
+"""Every malformed input gives one clear error within limits, and has no other effect."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.metrics.test_scorecard import a_scorecard
 pytestmark = pytest.mark.slow
 
 HANG_SECONDS = 120.0
-"""By the clock, far beyond what `CPU_SECONDS` can take: only a process that waits is ended so."""
+"""Wall-clock limit, far above `CPU_SECONDS`: it only ends a process that waits."""
 
 
 class Worker:
-    """The watched process; a new one is started where a case has ended it.
+    """The monitored process; a new one is started after a case that ended it.
 
     Args:
-        folder: where it stands; empty.
+        folder: its empty working directory.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,7 @@ class Worker:
         self.process: subprocess.Popen[str] | None = None
 
     def read(self, reader: str, path: Path) -> dict[str, Any]:
-        """What came of reading this file."""
+        """Returns the outcome of reading this file."""
         if self.process is None:
             self.process = self._start()
         process = self.process
@@ -79,7 +79,7 @@ class Worker:
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """One watched process for all cases."""
+    """One monitored process for all cases."""
     worker = Worker(tmp_path_factory.mktemp("hostile") / "here")
     yield worker
     worker.stop()
@@ -87,7 +87,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 @cache
 def model() -> Path:
-    """A checkpoint that the cases spoil copies of, for as long as the tests run."""
+    """Returns a checkpoint whose copies the cases corrupt; it is removed after the tests."""
     import atexit
     import tempfile
 
@@ -97,7 +97,7 @@ def model() -> Path:
 
 
 def all_cases() -> list[Case]:
-    """The corpus."""
+    """Returns the corpus."""
     card = a_scorecard(full=True)
     return [
         *stacks.cases(),
@@ -116,16 +116,16 @@ CASES = all_cases()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_one_clear_error_and_nothing_else(case: Case, worker: Worker, tmp_path: Path) -> None:
-    """A MrkneeError in bounded processor time and 500 MB; nothing executed, nothing left."""
+def test_malformed_input_gives_one_error(case: Case, worker: Worker, tmp_path: Path) -> None:
+    """A MrkneeError in bounded processor time and 500 MB; nothing is executed or written."""
     folder = tmp_path / "inputs"
     folder.mkdir()
     path = folder / case.file
     case.write(path)
-    written = sorted(folder.glob("input*"))  # some have an ending of their own
+    written = sorted(folder.glob("input*"))  # some need another ending
     found = worker.read(case.reader, written[0] if written else path)
     assert found["raised"] == "MrkneeError", found
-    assert case.said in found["message"]
+    assert case.message in found["message"]
     assert len(found["message"]) < 10_000
     assert all(c.isprintable() or c == "\n" for c in found["message"])
     assert found["seconds"] < CPU_SECONDS
@@ -134,8 +134,8 @@ def test_one_clear_error_and_nothing_else(case: Case, worker: Worker, tmp_path: 
     assert found["left"] == []
 
 
-def test_the_corpus_is_as_large_as_it_says() -> None:
-    """More than 700 cases, as docs/background/untrusted-files.md says; some for every reader."""
+def test_the_corpus_has_the_documented_size() -> None:
+    """More than 700 cases, as docs/background/untrusted-files.md states; some for every reader."""
     assert len(CASES) > 700
     assert len({case.id for case in CASES}) == len(CASES)
     assert {case.reader for case in CASES} == set(NAMES)
@@ -165,13 +165,13 @@ def test_the_corpus_is_as_large_as_it_says() -> None:
         ("import", content(packed.tarred(("a.dcm", studies.GOOD_DICOM)), ".tar")),
     ],
 )
-def test_what_the_cases_are_made_from_is_read(
+def test_the_uncorrupted_files_are_read(
     reader: str,
     write: Callable[[Path], object],
     worker: Worker,
     tmp_path: Path,
 ) -> None:
-    """The files that the corpus spoils are good ones: it is the spoiling that is refused."""
+    """The files that the corpus corrupts are valid: only the corruption is refused."""
     write(tmp_path / Case(reader, "good", write).file)
     (written,) = tmp_path.iterdir()
     found = worker.read(reader, written)
@@ -186,8 +186,8 @@ def test_what_the_cases_are_made_from_is_read(
         ("for _ in iter(int, 1): pass", "the process ended or hung: -27"),
     ],
 )
-def test_the_watch_sees(worker: Worker, tmp_path: Path, read: str, raised: str) -> None:
-    """Too much memory, too much time and a payload that runs are noticed by the watch itself."""
+def test_the_worker_reports(worker: Worker, tmp_path: Path, read: str, raised: str) -> None:
+    """The worker reports excessive memory and time, and code that a file executed."""
     content(read)(tmp_path / "input")
     found = worker.read("python", tmp_path / "input")
     assert found["raised"] == raised, found

@@ -1,6 +1,6 @@
-"""A full disk: one clear error, what was there before intact, nothing half-written.
+"""A full disk gives one clear error; existing files are unchanged and none is incomplete.
 
-On a small memory file system of its own, which only root can mount (CI is root); skipped elsewhere.
+The tests mount a small memory file system, which requires root (CI is root); otherwise skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NO_SPACE = "No space left on device"
 
 
 def mount(folder: Path, options: str) -> None:
-    """Mounts a memory file system, or gives one another size."""
+    """Mounts a memory file system, or changes the size of a mounted one."""
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
@@ -48,7 +48,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path, leave: int) -> Path:
-    """Fills the disk but for so many bytes."""
+    """Fills the disk, except for `leave` bytes."""
     filling = disk / "filling"
     free = shutil.disk_usage(disk).free
     filling.write_bytes(bytes(max(free - leave, 0)))
@@ -56,16 +56,16 @@ def fill(disk: Path, leave: int) -> Path:
 
 
 def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit status 1, and the message says that the disk is full."""
+    """Asserts exit status 1 and a message that the disk is full."""
     assert main(words) == 1
-    told = capsys.readouterr().err
-    assert f"mrknee {words[0]}: {NO_SPACE}\n  file: " in told
-    assert told.endswith("free disk space, or write to another disk\n")
+    message = capsys.readouterr().err
+    assert f"mrknee {words[0]}: {NO_SPACE}\n  file: " in message
+    assert message.endswith("free disk space, or write to another disk\n")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a toy data set, a run trained on it for an epoch, and its predictions."""
+    """Returns a folder with a toy data set, a run of one epoch, and its predictions."""
     here = tmp_path_factory.mktemp("trained")
     data = write_toy_dataset(here / "data", 8, 4)
     assert main(["train", str(data), "--out", str(here / "run"), *SETTINGS]) == 0
@@ -84,10 +84,10 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("verb", ["predict", "evaluate", "explain", "export", "submit", "compare"])
-def test_what_was_there_stays(
+def test_existing_results_are_kept(
     verb: str, trained: Path, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each verb that writes a result: the earlier result is there, byte for byte, nothing else."""
+    """Each verb that writes a result: the earlier result is unchanged and nothing was added."""
     run, data = str(trained / "run"), str(trained / "data")
     table = str(trained / "run" / "predictions-valid.csv")
     exam = sorted((trained / "data" / "valid" / "axial").glob("*.npy"))[0].stem
@@ -115,8 +115,8 @@ def test_what_was_there_stays(
     assert files(disk) == before
 
 
-def test_a_state_that_has_no_room_is_told(disk: Path) -> None:
-    """PyTorch calls a full disk "unexpected pos"; the error is the system's own, with the file."""
+def test_a_full_disk_is_reported_for_a_training_state(disk: Path) -> None:
+    """PyTorch reports a full disk as "unexpected pos"; mrknee raises the system's error instead."""
     file = RunFolder(disk).state
     file.parent.mkdir()
     file.write_text("before")
@@ -126,10 +126,10 @@ def test_a_state_that_has_no_room_is_told(disk: Path) -> None:
     assert files(disk) == {"resume/last.ckpt": b"before"}
 
 
-def test_training_goes_on_when_there_is_room(
+def test_training_resumes_after_a_full_disk(
     trained: Path, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Train: an error in the middle of the run; with room again, --resume ends it."""
+    """Train: the disk is full in the middle of the run; with free space, --resume completes it."""
     filling = fill(disk, 2_500_000)
     words = ["train", str(trained / "data"), "--out", str(disk / "run"), *SETTINGS]
     fails(words, capsys)
@@ -142,10 +142,10 @@ def test_training_goes_on_when_there_is_room(
     assert (disk / "run" / "scorecard.json").exists()
 
 
-def test_an_import_goes_on_when_there_is_room(
+def test_an_import_resumes_after_a_full_disk(
     disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Import: exams that had room are whole; with room again the same call completes it."""
+    """Import: no exam is incomplete; with free space, the same command completes the import."""
     for number in range(6):
         write(enhanced(studies.STACK, studies.SCAN, f"study {number}"), tmp_path / f"in/{number}")
     filling = fill(disk, 800_000)
@@ -159,10 +159,10 @@ def test_an_import_goes_on_when_there_is_room(
     assert files(disk / "out") == files(tmp_path / "whole")
 
 
-def test_a_phantom_goes_on_when_there_is_room(
+def test_a_phantom_resumes_after_a_full_disk(
     disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Phantom: exams that had room are whole; with room again the same call completes the set."""
+    """Phantom: no exam is incomplete; with free space, the same command completes the set."""
     filling = fill(disk, 300_000)
     words = ["--train", "4", "--valid", "0", "--size", "64", "--slice-factor", "0.2"]
     fails(["phantom", str(disk / "set"), *words], capsys)

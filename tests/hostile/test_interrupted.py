@@ -1,4 +1,4 @@
-"""A kill leaves nothing that a second start doesn't put right."""
+"""The same command completes the work of a killed process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PHANTOM = ["--train", "6", "--valid", "2", "--size", "64", "--slice-factor", "0.
 
 
 def start(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
-    """`mrknee ...` in a process group of its own, so that its workers can be killed with it."""
+    """Starts `mrknee ...` in a new process group, so that its workers can be killed with it."""
     source = str(Path(__file__).parents[2] / "src")
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "mrknee", *words],
@@ -36,7 +36,7 @@ def start(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
 
 
 def kill_after(process: subprocess.Popen[bytes], out: Path, pattern: str, count: int) -> None:
-    """SIGKILL to all of its processes as soon as so many files of this pattern are there."""
+    """Sends SIGKILL to all processes of the group when `count` files match the pattern."""
     while process.poll() is None and len(list(out.glob(pattern))) < count:
         time.sleep(0.005)
     assert process.poll() is None, "it had ended before it could be killed"
@@ -45,7 +45,7 @@ def kill_after(process: subprocess.Popen[bytes], out: Path, pattern: str, count:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file and its bytes."""
+    """Returns path -> content of every file in a folder."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -54,7 +54,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_killed_phantom_is_completed(tmp_path: Path) -> None:
-    """SIGKILL to all processes of a real phantom; the same call completes only what is missing."""
+    """Phantom, all processes killed: the same command writes the missing exams only."""
     whole = start(tmp_path, ["phantom", "whole", *PHANTOM])
     out = tmp_path / "killed"
     killed = start(tmp_path, ["phantom", "killed", *PHANTOM])
@@ -73,7 +73,7 @@ def test_a_killed_phantom_is_completed(tmp_path: Path) -> None:
 
 
 def test_a_killed_import_is_completed(tmp_path: Path) -> None:
-    """SIGKILL to all processes of a real import; the same call completes only what is missing."""
+    """Import, all processes killed: the same command imports the missing studies only."""
     for number in range(24):
         write(enhanced(studies.STACK, studies.SCAN, f"study {number}"), tmp_path / f"in/{number}")
     words = ["--allow-missing-plane"]
@@ -93,8 +93,8 @@ def test_a_killed_import_is_completed(tmp_path: Path) -> None:
     assert kept, "exams that were complete are not written again"
 
 
-def test_only_what_a_kill_left_is_cleared(tmp_path: Path) -> None:
-    """Files that nobody half wrote stay, whatever they are called."""
+def test_only_incomplete_files_are_removed(tmp_path: Path) -> None:
+    """Temporary files of `atomic_write` are removed; other files are kept, whatever their names."""
     with atomic_write(tmp_path / "a.npy") as beside:
         beside.write_bytes(b"a")
         name = beside.name

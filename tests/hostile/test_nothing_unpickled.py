@@ -1,4 +1,4 @@
-"""Nothing in the package unpickles, evaluates or imports what a file says."""
+"""The package unpickles nothing, and evaluates or imports nothing that a file names."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FORBIDDEN = {
     "marshal",
     "jsonpickle",
 }
-"""Modules whose reading runs what the file says."""
+"""Modules that execute code from the files that they read."""
 
 ALONE = {"json": "untrusted.py", "yaml": "recipe_yaml.py"}
-"""Libraries that parse text, and the one file that may call their `load`."""
+"""Library that parses text -> the only file that may call its `load` functions."""
 
 
 def dangers(code: str, file: str) -> Iterator[str]:
-    """What in a file's code could run what another file says."""
+    """Yields the calls and imports in a file's code that could execute another file's content."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names]
@@ -63,7 +63,7 @@ def _in_call(name: str, call: ast.Call, file: str) -> Iterator[str]:
 
 
 def test_the_package_has_no_way_to_unpickle() -> None:
-    """No pickle; torch.load of weights only; np.load, JSON and YAML in their safe forms alone."""
+    """No pickle, torch.load of weights only, and only the safe forms of np.load, JSON and YAML."""
     found = {
         str(file.relative_to(SOURCE)): list(dangers(file.read_text(encoding="utf-8"), file.name))
         for file in SOURCE.rglob("*.py")
@@ -93,5 +93,5 @@ def test_the_package_has_no_way_to_unpickle() -> None:
     ],
 )
 def test_the_search_finds(code: str) -> None:
-    """Each way that the package must not have is found where it is."""
+    """The search finds each forbidden call and import."""
     assert list(dangers(code, "reader.py"))

@@ -1,11 +1,11 @@
-"""A power loss: what was on the disk at that moment is enough to go on, with the same result.
+"""A run resumes after a power loss from the files on the disk, with the same result.
 
-A run trains on a file system of its own, in an image behind a loop device. At a random moment the
-process is stopped and the image copied: the copy holds what had reached the disk, and nothing of
-what only the system's memory held. It is then mounted, and the run resumed in it. Only root can
-mount (CI is root); skipped elsewhere.
+A run trains on a separate file system, in an image on a loop device. At a random moment the process
+is stopped and the image is copied: the copy contains what has been written to the disk, without
+what is still in the system's cache. The copy is mounted, and the run is resumed in it. Mounting
+requires root (CI is root); otherwise skipped.
 
-`MRKNEE_POWER_LOSSES=20` tries more moments than the suite does.
+`MRKNEE_POWER_LOSSES=20` tests more moments than the default of 2.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ pytestmark = pytest.mark.slow
 LOSSES = int(os.environ.get("MRKNEE_POWER_LOSSES", "2"))
 
 FILE_SYSTEMS = {
-    # no rescue of files that are replaced without a sync, which other file systems don't have
+    # without the automatic sync of replaced files, which other file systems lack
     "ext4": (["mkfs.ext4", "-q"], "noauto_da_alloc,commit=1", 64),
     # its copy has the same UUID, which XFS would not mount twice
     "xfs": (["mkfs.xfs", "-q"], "nouuid", 320),
 }
-"""How to make one, how to mount it, and the MB that it needs at least."""
+"""Command that creates a file system, options of its mount, and minimum size in MB."""
 
 RECIPE = QUICK.replace(epochs=4, batch_exams=2, save_every=1, loggers=[])
 
 
 def run(*words: object) -> None:
-    """A command of the system; skips where it may not do that."""
+    """Runs a system command; skips the test if it fails, for example without permission."""
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         pytest.skip(f"{words[0]}: {done.stderr.strip()}")
@@ -55,7 +55,7 @@ def run(*words: object) -> None:
 
 @contextmanager
 def mounted(image: Path, folder: Path, options: str) -> Iterator[Path]:
-    """The file system in an image."""
+    """Mounts the file system in an image."""
     folder.mkdir(exist_ok=True)
     command = ["mount", "-o", f"loop,{options}", str(image), str(folder)]
     subprocess.run(command, check=True)  # noqa: S603
@@ -66,7 +66,7 @@ def mounted(image: Path, folder: Path, options: str) -> Iterator[Path]:
 
 
 def copy_disk(image: Path, copy: Path) -> None:
-    """Copies an image as it was at one moment: again, until nothing was written meanwhile."""
+    """Copies the state of an image at one moment: repeats until two copies are equal."""
     again = copy.with_suffix(".again")
     shutil.copyfile(image, copy)
     while True:
@@ -78,10 +78,10 @@ def copy_disk(image: Path, copy: Path) -> None:
 
 
 def make_disk(kind: str, image: Path) -> str:
-    """Makes a file system in an image; returns how to mount it."""
+    """Creates a file system in an image; returns its mount options."""
     make, options, megabytes = FILE_SYSTEMS[kind]
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which(make[0]) is None:
-        pytest.skip(f"only root can mount an image, and {make[0]} makes it")
+        pytest.skip(f"requires root and {make[0]}")
     with image.open("wb") as file:
         file.truncate(megabytes * 2**20)
     run(*make, image)
@@ -97,9 +97,9 @@ def make_disk(kind: str, image: Path) -> str:
 def test_a_file_that_was_written_is_on_the_disk(
     kind: str, durable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """New files and replaced ones are whole after a power loss; without a sync they are not.
+    """New and replaced files are complete after a power loss; without a sync they are not.
 
-    The last file is synced in both cases: that puts the names of the others on the disk.
+    The last file is synced in both cases, which writes the names of the others to the disk.
     """
     monkeypatch.setattr(os, "fsync", posix.fsync)
     options = make_disk(kind, tmp_path / "disk")
@@ -118,8 +118,8 @@ def test_a_file_that_was_written_is_on_the_disk(
 
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
-def test_a_run_goes_on_after_a_power_loss(kind: str, tmp_path: Path) -> None:
-    """At random moments of a run, again and again: resumed, it ends bit for bit as without."""
+def test_a_run_resumes_after_a_power_loss(kind: str, tmp_path: Path) -> None:
+    """A run resumed after a power loss at a random moment equals an uninterrupted one exactly."""
     image = tmp_path / "disk"
     options = make_disk(kind, image)
     data, whole = write_toy_dataset(tmp_path / "toy", 8, 4), tmp_path / "whole"

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM: one line, the exit status of a shell, nothing half-written, and how to go on.
+"""Ctrl-C and SIGTERM: one line of output, the usual exit status, and no incomplete file.
 
-Real commands in a process group of their own; the signal goes to the group, as a terminal's does.
+The commands run in a process group of their own, and the group gets the signal, as from a terminal.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.sources.clinical.hospital import enhanced, write
 pytestmark = pytest.mark.slow
 
 EXAMS = 3000
-"""More than are read in the seconds before the first line of progress is shown."""
+"""More exams than are read before the first line of progress is shown."""
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set of many exams, which are all one, a model and a list of paths."""
+    """Returns a folder with a model and a data set of many exams, which are links to one file."""
     here = tmp_path_factory.mktemp("many")
     stack = np.random.default_rng(0).integers(0, 255, (24, 256, 256)).astype(np.uint8)
     np.save(here / "stack.npy", stack)
@@ -45,14 +45,14 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stopped(
     folder: Path, words: list[str], number: signal.Signals, *, files: str = "", line: str = ""
 ) -> tuple[int, str]:
-    """Starts a command and sends the signal; its status, and what it said beside its progress.
+    """Starts a command and sends a signal; returns its status and its output without progress.
 
     Args:
-        folder: where it is started.
-        words: the command.
+        folder: working directory.
+        words: arguments of `mrknee`.
         number: the signal.
-        files: it is sent when three files of this pattern are there.
-        line: it is sent after a line of progress that begins so.
+        files: the signal is sent when three files match this pattern.
+        line: the signal is sent after a line of progress that starts with this text.
     """
     source = str(Path(__file__).parents[2] / "src")
     with subprocess.Popen(  # noqa: S603
@@ -63,7 +63,7 @@ def stopped(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # whoever starts pytest in the background may have it ignore Ctrl-C
+        # a shell that starts pytest in the background lets it ignore Ctrl-C
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
@@ -88,7 +88,7 @@ def stopped(
     ],
     ids=["check", "predict", "predict, SIGTERM"],
 )
-def test_a_verb_that_reads_ends_with_one_line(
+def test_an_interrupted_verb_prints_one_line(
     words: list[str], number: signal.Signals, line: str, many: Path
 ) -> None:
     """Status 130 or 143, no traceback, and no output."""
@@ -102,8 +102,8 @@ def test_a_verb_that_reads_ends_with_one_line(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_phantom_goes_on_after_ctrl_c(number: signal.Signals, tmp_path: Path) -> None:
-    """Its processes end without a word after the exam that each is at; the same call goes on."""
+def test_an_interrupted_phantom_keeps_its_exams(number: signal.Signals, tmp_path: Path) -> None:
+    """Worker processes finish their exams and print nothing; no file is incomplete."""
     words = ["phantom", "out", *PHANTOM]
     words[words.index("--train") + 1] = "40"
     status, said = stopped(tmp_path, words, number, files="out/train/sagittal/*.npy")
@@ -115,8 +115,8 @@ def test_a_phantom_goes_on_after_ctrl_c(number: signal.Signals, tmp_path: Path) 
     assert 1 <= sum(name.startswith("train/sagittal/") for name in left) < 40
 
 
-def test_an_import_goes_on_after_ctrl_c(tmp_path: Path) -> None:
-    """What is imported stays; nothing is taken for damaged because its process was ended."""
+def test_an_interrupted_import_keeps_its_exams(tmp_path: Path) -> None:
+    """Imported exams are kept, and no file is recorded as damaged because its process ended."""
     for name in range(60):
         write(enhanced(studies.STACK, studies.SCAN, f"study {name}"), tmp_path / f"in/{name}")
     words = ["import", "in", "out", "--allow-missing-plane"]
@@ -135,10 +135,10 @@ if sys.platform == "win32":
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_exit_status_holds_where_generated_code_was_interrupted(
+def test_the_exit_status_after_an_interrupt_in_generated_code(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    """Python ends by SIGINT itself after an interrupt in generated code; the status is kept."""
+    """After an interrupt in generated code Python ends with SIGINT; mrknee keeps its status."""
     program = f"""
 import sys, mrknee.cli
 def encoders():

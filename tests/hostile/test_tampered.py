@@ -1,4 +1,4 @@
-"""Every part of a model's description tampered with: refused, or a right result."""
+"""A changed value in a model's description is refused, or the results are valid."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.hostile.tampered import read_with, tampered, write_description, write
 pytestmark = pytest.mark.slow
 
 EVERY = 5
-"""One in so many of the tampered descriptions is tried here; benchmarks/tamper.py tries all."""
+"""Only every `EVERY`-th changed description is tested here; benchmarks/tamper.py tests all."""
 
 RARELY = 27
-"""The same where a network is built for each that is not refused."""
+"""The same if a network is built for each description that is not refused."""
 
 PROVENANCE: dict[str, Any] = {
     "run": "a" * 64,
@@ -43,7 +43,7 @@ PROVENANCE: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder whose description has every part there can be."""
+    """A run folder whose description has all optional parts."""
     folder = tmp_path_factory.mktemp("tampered") / "run"
     make_run(folder, NetworkSettings(encoder="test_resnet", shared_encoder=True))
     made = load_checkpoint(folder / "best")
@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def an_exam() -> Exam:
-    """Small noise."""
+    """Returns an exam of small stacks of noise."""
     rng = np.random.default_rng(0)
     return Exam("0001", {p: rng.integers(0, 256, (2, 40, 40)).astype(np.uint8) for p in PLANES})
 
@@ -60,7 +60,7 @@ def an_exam() -> Exam:
 def try_all(
     whole: dict[str, Any], write: Callable[[dict[str, Any]], None], path: Path, every: int
 ) -> tuple[int, int]:
-    """How many of the tampered descriptions are refused and how many are read."""
+    """Returns how many of the changed descriptions are refused, and how many are read."""
     exam, refused, read = an_exam(), 0, 0
     for number, (name, said) in enumerate(tampered(whole)):
         if number % every:
@@ -79,8 +79,8 @@ def try_all(
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_tampered_run_folder_is_refused_or_read_rightly(run: Path) -> None:
-    """With the digest put right: predictions, explanation and a service's facts, or our error."""
+def test_a_changed_run_folder_is_refused_or_gives_valid_results(run: Path) -> None:
+    """With a corrected digest: valid predictions, explanation and description, or a MrkneeError."""
     file = run / "best" / "model.json"
     before = file.read_text()
     refused, read = try_all(
@@ -91,8 +91,8 @@ def test_a_tampered_run_folder_is_refused_or_read_rightly(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_tampered_metadata_are_refused_or_read_rightly(tmp_path: Path) -> None:
-    """With the seal put right; the graph is a small one of constants, of two findings."""
+def test_changed_metadata_are_refused_or_give_valid_results(tmp_path: Path) -> None:
+    """Changed metadata with a corrected checksum, on a small graph of constants."""
     file = tmp_path / "model.onnx"
     whole = {**FACTS, "provenance": PROVENANCE}
     body = graph(heat=(1, 2, 1, 1))
@@ -103,8 +103,8 @@ def test_tampered_metadata_are_refused_or_read_rightly(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_tampered_description_without_its_digest_is_always_refused(run: Path) -> None:
-    """Whatever was changed, and even where the change could be right."""
+def test_a_changed_description_without_a_new_digest_is_refused(run: Path) -> None:
+    """Without a corrected digest every change is refused, even one to a valid value."""
     file = run / "best" / "model.json"
     before = file.read_text()
     changed = [said for _, said in tampered(json.loads(before)) if said != json.loads(before)]

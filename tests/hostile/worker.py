@@ -1,16 +1,16 @@
-"""Reads one malformed input after the other, and says what came of each.
+"""Process that reads malformed inputs within limits of time and memory, and reports the outcomes.
 
-A process of its own, so that no annotation is checked at run time (values reach the code as they
-do for a user) and so that its limits are its own: `python -m tests.hostile.worker` in an empty
-folder takes a line of JSON a case on standard input, `{"reader": ..., "path": ...}`, and answers
-each with a line.
+It is a separate process, so that annotations are not checked at run time (values reach the code as
+they do for a user) and limits apply to it alone. `python -m tests.hostile.worker`, started in an
+empty folder, reads one line of JSON per case from standard input, `{"reader": ..., "path": ...}`,
+and answers each with one line.
 
-- Processor time: an alarm on the time that this process computes ends it after `CPU_SECONDS`.
-- Memory: the address space may grow by `MEMORY_BYTES` over what the imports have taken, so that
-  asking for more fails, and the largest resident size during a case is measured by the kernel
-  (`VmHWM`, reset before each).
+- Processor time: an alarm on the processor time of this process ends it after `CPU_SECONDS`.
+- Memory: the address space may grow by `MEMORY_BYTES` above the size after the imports; larger
+  requests fail. The largest resident size during a case is measured by the kernel (`VmHWM`, reset
+  before each).
 
-An import decodes compressed pixels in a process of its own. It inherits the limit on the address
+An import decodes compressed pixels in a further process. It inherits the limit of the address
 space; its time and its resident size are not in the answer.
 """
 
@@ -29,7 +29,7 @@ from typing import Any
 from tests.hostile.case import MARKER
 
 CPU_SECONDS = 4.0
-"""docs/background/untrusted-files.md says 2 s, measured on processors with AVX-512; slower ones may
+"""docs/background/untrusted-files.md states 2 s, measured with AVX-512; slower processors may
 take twice that (building the largest encoder without memory takes 2.8 s on one with AVX2)."""
 MEMORY_BYTES = 500 * 2**20
 
@@ -37,11 +37,11 @@ NAMES = (
     *("stack", "labels", "predictions", "listing", "parts", "recipe", "scorecard", "phantom"),
     *("checkpoint", "weights", "resume", "onnx", "exam", "import"),
 )
-"""Of the readers."""
+"""Names of the readers."""
 
 
 def readers() -> dict[str, Callable[[Path], object]]:
-    """Every reader of the package, by the name that cases use."""
+    """Returns every reader of the package by the name that cases use."""
     import numpy as np
 
     from mrknee.errors import DataError, MrkneeError
@@ -59,17 +59,17 @@ def readers() -> dict[str, Callable[[Path], object]]:
     from mrknee.training.resumption import read_state
 
     def imported(path: Path) -> None:
-        """What an import refuses of a source that holds something else it tells in its table."""
+        """Imports a source; raises for studies that are refused in the table of the import only."""
         out = Path("imported")
         shutil.rmtree(out, ignore_errors=True)
         try:
             done = import_exams(path, out, workers=1, allow_missing_plane=True)
         except MrkneeError:
-            assert not out.exists(), "something was written"
+            assert not out.exists(), "output was written"
             raise
         if not done.complete:
             stacks = list(out.rglob("*.npy"))
-            assert not stacks, "a study was refused, and written"
+            assert not stacks, "a refused study was written"
             raise DataError(done.table(), code="check")
 
     planes = {
@@ -97,25 +97,25 @@ def readers() -> dict[str, Callable[[Path], object]]:
 
 
 def memory(name: str) -> int:
-    """One of the kernel's sizes of this process, in bytes."""
+    """Returns a size of this process that the kernel reports, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every name below a folder; of files also size and time of change."""
+    """Returns every path below a folder with size and modification time (0 for folders)."""
     return {
         str(path): (0, 0) if path.is_dir() else (path.lstat().st_size, path.lstat().st_mtime_ns)
         for path in folder.rglob("*")
     }
 
 
-def watched(read: Callable[[Path], object], path: Path) -> dict[str, Any]:
-    """Reads, and tells what was raised, what it took, and whether anything was left or run."""
+def measured(read: Callable[[Path], object], path: Path) -> dict[str, Any]:
+    """Reads a file; returns the error, time and memory, and whether files were left or code ran."""
     from mrknee.errors import MrkneeError
 
     before = contents(path.parent)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     resident = memory("VmRSS")
     limit = memory("VmSize") + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
@@ -141,15 +141,15 @@ def watched(read: Callable[[Path], object], path: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answers line by line."""
+    """Answers each line of standard input with one line."""
     assert readers().keys() == set(NAMES)
     known = {**readers(), "python": lambda path: exec(path.read_text())}  # noqa: S102  # own tests
     sys.path.insert(0, str(Path.cwd()))
     for line in sys.stdin:
         case = json.loads(line)
         path = Path(case["path"])
-        sys.path[0] = str(path.parent)  # where a user would stand: modules beside a recipe
-        print(json.dumps(watched(known[case["reader"]], path)), flush=True)
+        sys.path[0] = str(path.parent)  # a user's working directory: modules next to a recipe
+        print(json.dumps(measured(known[case["reader"]], path)), flush=True)
         Path(MARKER).unlink(missing_ok=True)
 
 

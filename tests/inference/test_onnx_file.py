@@ -25,7 +25,7 @@ IN_PLACE = settings(deadline=None, suppress_health_check=[HealthCheck.function_s
 
 
 def small_file(**changes: object) -> ModelProto:
-    """An ONNX model that ONNX's own library writes, with our metadata."""
+    """Returns a small model written by the ONNX library, with our metadata."""
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [], [])
     model = helper.make_model(graph, producer_name="p" * 300)  # sizes of more than one byte
     text = json.dumps({**FACTS, **changes})
@@ -35,7 +35,7 @@ def small_file(**changes: object) -> ModelProto:
 
 
 def test_metadata_are_read_as_onnx_wrote_them(tmp_path: Path) -> None:
-    """Beside another's entry, with letters beyond ASCII, wherever in the file they lie."""
+    """Metadata with characters beyond ASCII are read among other entries."""
     file = tmp_path / "model.onnx"
     content = seal(small_file().SerializeToString())
     file.write_bytes(content)
@@ -44,8 +44,8 @@ def test_metadata_are_read_as_onnx_wrote_them(tmp_path: Path) -> None:
 
 @IN_PLACE
 @given(st.integers(min_value=0))
-def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path, length: int) -> None:
-    """With our error, whatever part of it the cut falls into."""
+def test_a_file_truncated_anywhere_is_refused(tmp_path: Path, length: int) -> None:
+    """A truncated file raises a MrkneeError, whatever its length."""
     content = seal(small_file().SerializeToString())
     file = tmp_path / "model.onnx"
     file.write_bytes(content[: length % len(content)])
@@ -56,7 +56,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path, length: int) -> No
 @IN_PLACE
 @given(st.binary(max_size=200), st.binary(max_size=20))
 def test_any_bytes_are_refused(tmp_path: Path, before: bytes, after: bytes) -> None:
-    """Noise, and noise around a sound file."""
+    """Noise, and noise before and after a valid file, raise a MrkneeError."""
     file = tmp_path / "model.onnx"
     sound = small_file().SerializeToString()
     for content in (before, before + seal(sound) + after + b"\0", seal(before)):

@@ -1,4 +1,4 @@
-"""What an ONNX file may hold; malformed ones of every kind are in tests/hostile/exported.py."""
+"""Checks of ONNX graphs; malformed files of every kind are in tests/hostile/exported.py."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.hostile.exported import graph
 
 
 def test_every_operator_of_the_list_is_onnx_own() -> None:
-    """So a name that was misspelt would be noticed."""
+    """Every name on the list is an operator of ONNX."""
     known = {one.name for one in onnx.defs.get_all_schemas() if one.domain == ""}
-    newer = {"Attention", "RMSNormalization", "Swish"}  # of opsets that an older onnx has not
+    newer = {"Attention", "RMSNormalization", "Swish"}  # of opsets that older versions of onnx lack
     assert known | newer >= OPERATORS
     assert not OPERATORS & {"Loop", "Scan", "SequenceMap", "RandomNormal", "ImageDecoder"}
 
@@ -32,7 +32,7 @@ TEXT = st.text(st.characters(codec="utf-8"))
 def test_metadata_are_read_as_onnx_writes_them(
     metadata: dict[str, str], producer: str, version: int
 ) -> None:
-    """Any keys and values, among other fields of every kind, as the library itself wrote them."""
+    """Any keys and values are read as the library wrote them."""
     model = onnx.ModelProto(producer_name=producer, model_version=version, ir_version=9)
     model.graph.name = "g"
     for key, value in metadata.items():
@@ -41,7 +41,7 @@ def test_metadata_are_read_as_onnx_writes_them(
 
 
 def test_a_key_twice_is_refused() -> None:
-    """Which of the two holds is not defined."""
+    """A key that occurs twice is ambiguous."""
     model = onnx.ModelProto()
     model.graph.name = "g"
     for _ in range(2):
@@ -51,8 +51,8 @@ def test_a_key_twice_is_refused() -> None:
 
 
 @given(st.binary())
-def test_any_bytes_are_judged_or_a_value_error(content: bytes) -> None:
-    """Nothing else is raised, whatever the bytes."""
+def test_any_bytes_are_checked_or_raise_a_value_error(content: bytes) -> None:
+    """No other error is raised, whatever the bytes."""
     try:
         model = parse(content)
         metadata_of(model)
@@ -63,8 +63,8 @@ def test_any_bytes_are_judged_or_a_value_error(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("location", [1, 2**32 + 1, 2**63 + 1])
-def test_a_location_of_any_length_is_seen(location: int) -> None:
-    """Protobuf's libraries cut long numbers off: 2^32 + 1 is 1, another file, to them."""
+def test_a_location_of_any_length_is_detected(location: int) -> None:
+    """Protobuf truncates long numbers: it reads 2^32 + 1 as 1, which means another file."""
     tensor = helper.make_tensor("far", TensorProto.FLOAT, [1], [0.0]).SerializeToString()
     digits, rest = [], location
     while rest > 127:
@@ -77,8 +77,8 @@ def test_a_location_of_any_length_is_seen(location: int) -> None:
         refuse_strange(content, parse(content))
 
 
-def test_a_field_number_that_would_be_cut_off_is_refused() -> None:
-    """2^32 more than the tag of a sparse initializer is one to protobuf's libraries."""
+def test_a_field_number_that_would_be_truncated_is_refused() -> None:
+    """Protobuf would read the tag of a sparse initializer plus 2^32 as this tag."""
     tag, digits = 2**32 + (15 << 3 | 2), []
     while tag > 127:
         digits.append(tag & 127 | 128)
@@ -89,7 +89,7 @@ def test_a_field_number_that_would_be_cut_off_is_refused() -> None:
 
 
 def test_reading_imports_the_generated_file_only() -> None:
-    """The package `onnx` takes longer to import than a model to read; both can be used together."""
+    """Reading doesn't import the package `onnx`, which is slow; both can be used together."""
     code = """
 import sys
 from mrknee.inference.onnx_graph import model_proto, parse

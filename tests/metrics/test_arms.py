@@ -1,4 +1,4 @@
-"""Comparison of an experiment's arms: table, JSON and plot, and which tests belong together."""
+"""Comparison of an experiment's arms: table, JSON, plot and correction of p values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FINDINGS = ("abnormal", "acl")
 
 
 def labels() -> Float[np.ndarray, "exams findings"]:
-    """Half of the exams are abnormal, a third have an ACL tear."""
+    """Returns labels: half of the exams are abnormal, a third have an ACL tear."""
     return np.stack([np.arange(60) % 2 == 0, np.arange(60) % 3 == 0], axis=1).astype(float)
 
 
@@ -38,7 +38,7 @@ def data(tmp_path: Path) -> Path:
 def tables(
     seed: int, signal: float, seeds: int = 3, findings: tuple[str, ...] = FINDINGS
 ) -> list[Predictions]:
-    """Predictions of an arm; a larger signal gives higher AUCs."""
+    """Returns predictions of an arm; a larger signal gives higher AUCs."""
     rng = np.random.default_rng(seed)
     columns = [FINDINGS.index(finding) for finding in findings]
     drawn = []
@@ -114,7 +114,7 @@ def test_table_and_json_have_the_same_numbers(data: Path) -> None:
 
 
 def test_exams_may_be_in_any_order(data: Path) -> None:
-    """A table with its rows in another order is the same table; one with other exams is refused."""
+    """The order of rows has no effect; a table with other exams is refused."""
     arms = {"base": tables(0, 1), "other": tables(1, 2)}
     expected = compared(data, arms)
     one = arms["other"][1]
@@ -125,8 +125,8 @@ def test_exams_may_be_in_any_order(data: Path) -> None:
         compared(data, arms)
 
 
-def test_arms_of_other_findings_are_compared_on_what_they_share(data: Path) -> None:
-    """The mean of an arm is over its own findings; its difference over those of both."""
+def test_arms_of_other_findings_are_compared_on_common_findings(data: Path) -> None:
+    """The mean of an arm is over its findings; the difference is over the common findings."""
     found = compared(data, {"base": tables(0, 1), "single": tables(1, 2, findings=("acl",))})
     assert list(found.aucs["single"]) == [MEAN, "acl"]
     mean, acl = found.differences
@@ -143,7 +143,7 @@ def test_findings_without_labels_are_left_out(data: Path) -> None:
 
 
 def test_one_arm_and_one_seed(data: Path) -> None:
-    """No difference to test, and an interval over exams only, as the table says."""
+    """There is no difference to test; the table states that the interval is over exams only."""
     found = compared(data, {"base": tables(0, 1, seeds=1)})
     assert found.differences == ()
     assert "Differences" not in found.table()

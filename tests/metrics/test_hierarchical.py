@@ -1,4 +1,4 @@
-"""Intervals over exams and seeds: against other computations of the same, and by simulation."""
+"""Intervals over exams and seeds, compared with other computations and by simulation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LABELS = np.repeat([1.0, 0.0], [40, 60])
 def scores(
     rng: np.random.Generator, seeds: int, labels: Float[np.ndarray, " exams"] = LABELS
 ) -> Float[np.ndarray, "seeds exams"]:
-    """Scores of an arm: noise of the exam, of the network, and a separation per seed."""
+    """Returns scores of an arm: noise per exam and per network, and a separation per seed."""
     own = rng.normal(size=(seeds, len(labels)))
     apart = 1.2 + 0.3 * rng.normal(size=(seeds, 1))
     noise = np.sqrt(0.5) * (rng.normal(size=len(labels)) + own)
@@ -39,7 +39,7 @@ def scores(
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_the_variance_is_that_of_obuchowski_and_rockette(seeds: int) -> None:
-    """The same as from their mean squares, and covariances of all AUCs by `delong_covariance`."""
+    """It equals that from mean squares and the covariances of all AUCs (`delong_covariance`)."""
     rng = np.random.default_rng(seeds)
     first, second = scores(rng, seeds), scores(rng, seeds)
     found = difference_over_seeds(seed_aucs(LABELS, first), seed_aucs(LABELS, second))
@@ -85,8 +85,8 @@ def test_one_seed_has_delongs_interval_and_no_test() -> None:
     assert (one.low, one.high) == pytest.approx((alone.low, alone.high))
 
 
-def test_seeds_that_make_no_difference_leave_the_interval_of_the_exams() -> None:
-    """Equal networks with all seeds: no variation over seeds, and DeLong's test of one of them."""
+def test_seeds_without_effect_give_the_interval_over_exams() -> None:
+    """If all seeds give equal networks, the result is DeLong's test of one of them."""
     rng = np.random.default_rng(1)
     first, second = (np.repeat(scores(rng, 1), 4, axis=0) for _ in range(2))
     found = difference_over_seeds(seed_aucs(LABELS, first), seed_aucs(LABELS, second))
@@ -96,7 +96,7 @@ def test_seeds_that_make_no_difference_leave_the_interval_of_the_exams() -> None
 
 
 def test_exams_of_one_group_count_as_one() -> None:
-    """Every exam twice, as one group: about the interval of every exam once, not a narrower one."""
+    """Duplicated exams in one group give about the interval of single exams, no narrower one."""
     rng = np.random.default_rng(2)
     once = scores(rng, 3), scores(rng, 3)
     twice = [np.concatenate([one, one], axis=1) for one in once]
@@ -109,8 +109,8 @@ def test_exams_of_one_group_count_as_one() -> None:
     assert apart.exam_se == pytest.approx(expected.exam_se / np.sqrt(2), rel=0.02)
 
 
-def test_the_mean_over_findings_knows_that_they_share_exams() -> None:
-    """The mean of a finding with itself has its interval; of independent ones, a narrower one."""
+def test_the_mean_over_findings_includes_their_covariance() -> None:
+    """The mean of a finding with itself has its interval; that of independent ones a narrower."""
     rng = np.random.default_rng(3)
     one = seed_aucs(LABELS, np.repeat(scores(rng, 1), 2, axis=0))
     other = seed_aucs(rng.permutation(LABELS), np.repeat(scores(rng, 1), 2, axis=0))
@@ -121,7 +121,7 @@ def test_the_mean_over_findings_knows_that_they_share_exams() -> None:
 
 
 def test_the_mean_over_folds_adds_independent_exams() -> None:
-    """Two folds: the mean of their AUCs, and the root of the sum of squared errors over two."""
+    """For two folds: mean of the AUCs, half the root of the sum of squared standard errors."""
     rng = np.random.default_rng(4)
     one, other = (seed_aucs(LABELS, np.repeat(scores(rng, 1), 2, axis=0)) for _ in range(2))
     mean = auc_over_seeds(mean_over_folds([one, other]))
@@ -131,7 +131,7 @@ def test_the_mean_over_folds_adds_independent_exams() -> None:
 
 
 def test_unknown_labels_have_no_influence() -> None:
-    """An exam without a label changes nothing."""
+    """Exams without a label have no effect."""
     rng = np.random.default_rng(5)
     given = scores(rng, 3)
     more = np.concatenate([given, rng.normal(size=(3, 7))], axis=1)
@@ -139,8 +139,8 @@ def test_unknown_labels_have_no_influence() -> None:
     assert auc_over_seeds(seed_aucs(labels, more)) == auc_over_seeds(seed_aucs(LABELS, given))
 
 
-def test_what_cannot_be_computed_has_a_reason() -> None:
-    """One class, one exam of a class, few exams of a class, the same networks twice."""
+def test_missing_results_have_a_reason() -> None:
+    """One class, one or few exams of a class, and identical networks give a stated reason."""
     rng = np.random.default_rng(6)
     given = scores(rng, 3)
     none = auc_over_seeds(seed_aucs(np.ones(100), given))
@@ -170,7 +170,7 @@ def test_separated_classes_have_an_interval(sign: int) -> None:
 
 
 def test_refusals() -> None:
-    """A score that is NaN, and arms with other numbers of seeds."""
+    """A NaN score and arms with different numbers of seeds are refused."""
     rng = np.random.default_rng(7)
     with pytest.raises(DataError, match="a score is NaN"):
         seed_aucs(LABELS, np.full((2, 100), np.nan))

@@ -99,7 +99,7 @@ class TestFile:
         assert all(same(body, whole_alexnet, "features.") for body in bodies)
         assert len({id(next(body.parameters())) for body in bodies}) == 3
 
-    def test_another_networks_weights_are_refused(self, tmp_path: Path) -> None:
+    def test_weights_of_another_network_are_refused(self, tmp_path: Path) -> None:
         """Weights of another network raise, naming the file, a missing weight and its shape."""
         torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "r.pth")
         with pytest.raises(MrkneeError, match="don't fit") as caught:
@@ -150,13 +150,13 @@ class TestFile:
             read_weights(tmp_path / name)
         assert caught.value.file == str(tmp_path / name)
 
-    def test_what_isnt_a_state_dict_is_refused(self, tmp_path: Path) -> None:
+    def test_a_file_without_tensors_is_refused(self, tmp_path: Path) -> None:
         """A file without named tensors raises."""
         torch.save([1, 2, 3], tmp_path / "list.pt")
         with pytest.raises(MrkneeError, match="no named tensors"):
             read_weights(tmp_path / "list.pt")
 
-    def test_a_missing_file_says_what_can_be_given(self, tmp_path: Path) -> None:
+    def test_the_error_for_a_missing_file_lists_other_sources(self, tmp_path: Path) -> None:
         """A missing file raises and lists the other values of `--weights`."""
         with pytest.raises(MrkneeError, match="none, download, lite0"):
             build_encoder("test_resnet", str(tmp_path / "donwload"))
@@ -217,7 +217,7 @@ class TestLite0:
                 body.forward_features(photo), cast(Any, model).forward_features(photo)
             )
 
-    def test_the_trap(self) -> None:
+    def test_the_other_lite0_must_not_be_used(self) -> None:
         """The other Lite0 accepts these weights silently and is wrong by more than 1 logit."""
         state = lite0_weights("tf_efficientnet_lite0")
         right, wrong = (timm.create_model(f"{tf}efficientnet_lite0").eval() for tf in ("tf_", ""))
@@ -249,7 +249,7 @@ class TestLite0:
         with pytest.raises(MrkneeError, match="sha256"):
             lite0_weights("tf_efficientnet_lite0")
 
-    def test_a_missing_package_says_how_to_get_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_error_without_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without the package, the error names the extra to install."""
         monkeypatch.setattr(weights_module, "LITE0_PACKAGE", "no_such_package_of_weights")
         with pytest.raises(MrkneeError) as caught:
@@ -272,7 +272,7 @@ class TestDownload:
 
     @pytest.mark.parametrize("encoder", ["alexnet", "resnet50", "test_vit"])
     @pytest.mark.timeout(60)  # timm's own retries alone take 46 s, torchvision's can hang
-    def test_offline_it_says_what_to_do(self, encoder: str) -> None:
+    def test_the_error_without_network_lists_other_sources(self, encoder: str) -> None:
         """Without network access, the error names the three other sources of weights."""
         with pytest.raises(MrkneeError, match="can't be downloaded") as caught:
             build_encoder(encoder, "download")
@@ -280,7 +280,7 @@ class TestDownload:
             assert way in (caught.value.advice or "")
         assert "https://" in (caught.value.expected or "")
 
-    def test_a_model_without_weights_is_told_apart(self) -> None:
+    def test_a_model_without_published_weights_is_refused(self) -> None:
         """A timm model without published weights raises without contacting any site."""
         with pytest.raises(MrkneeError, match="no pretrained weights"):
             build_encoder("test_mambaout", "download")

@@ -13,7 +13,7 @@ from tests.reports.examples import write_case, write_model_case
 
 
 def test_an_evaluation_writes_both_cards(tmp_path: Path) -> None:
-    """What the run knows is filled in: AUCs as in the scorecard, exams, settings, versions."""
+    """Recorded facts are filled in: AUCs as in the scorecard, exams, settings, versions."""
     data, run, predictions = write_model_case(tmp_path)
     evaluate(str(predictions), data, tmp_path / "out", model=run)
     model, about = ((tmp_path / "out" / name).read_text() for name in (MODEL_CARD, DATA_CARD))
@@ -34,7 +34,7 @@ def test_an_evaluation_writes_both_cards(tmp_path: Path) -> None:
     assert MARK in about
 
 
-def test_without_a_model_its_card_says_so(tmp_path: Path) -> None:
+def test_the_card_without_a_model(tmp_path: Path) -> None:
     """Nothing is stated about a model that was not given."""
     card = render_card(MODEL_CARD, gather(str(write_case(tmp_path)), tmp_path))
     assert "nothing is known about it" in card
@@ -42,7 +42,7 @@ def test_without_a_model_its_card_says_so(tmp_path: Path) -> None:
     assert "No operating points are known." in card
 
 
-def test_what_a_person_wrote_is_kept(tmp_path: Path) -> None:
+def test_sections_written_by_hand_are_kept(tmp_path: Path) -> None:
     """A second evaluation rewrites the numbers and keeps the sections that were filled in."""
     first, second = write_case(tmp_path, seed=0), write_case(tmp_path, seed=1)
     out = tmp_path / "out"
@@ -68,7 +68,7 @@ def test_names_from_files_stay_text(tmp_path: Path) -> None:
         assert "A &lt;script> \\| tear" in text
 
 
-def test_a_card_that_cannot_be_read_costs_nothing(tmp_path: Path) -> None:
+def test_an_unreadable_card_is_refused_first(tmp_path: Path) -> None:
     """The evaluation is refused before anything is written."""
     predictions, out = write_case(tmp_path), tmp_path / "out"
     evaluate(str(predictions), tmp_path, out)

@@ -81,8 +81,8 @@ def test_without_a_model_there_are_no_thresholds(tmp_path: Path) -> None:
     assert all(not one.operating for one in card.findings.values())
     text = text_of(tmp_path / "out")
     assert "No thresholds: they are part of the model" in text
-    assert "At the threshold" not in text
-    assert "Highest-scored without it" in text
+    assert "first threshold" not in text
+    assert "Highest probabilities without the finding" in text
     assert "not known which exams it was trained on" in text
 
 
@@ -260,7 +260,7 @@ def test_missing_provenance_is_reported_as_unknown(tmp_path: Path) -> None:
     (run / "split.csv").unlink()
     contents = gather(str(predictions), data, model=run)
     text = " ".join(origin(contents))
-    assert "Fitted on unknown exams: thresholds." in text
+    assert "Thresholds: fitted on unknown exams." in text
     assert "It is not known whether its exams were used for training" in text
     assert "another data set" not in text
     assert 32 not in claimed(contents)
@@ -299,9 +299,9 @@ def test_the_report_names_the_scored_tables(tmp_path: Path) -> None:
     folder = tmp_path.name
     assert origin(gather(str(one), tmp_path))[0] == f"Scored: {folder}/0.csv."
     mean = gather(f"{one},{two}", tmp_path)
-    assert "for each finding, the mean over those that have it" in origin(mean)[0]
+    assert "for each finding, the mean over those that contain it" in origin(mean)[0]
     assert f"{folder}/1.csv (abnormal, acl, meniscus)" in origin(mean)[0]
-    assert "the mean over the tables with it" in claimed(mean)[27]
+    assert "the mean over the tables that contain it" in claimed(mean)[27]
     table = Predictions.read(one)
     for column, finding in enumerate(table.findings):
         single = Predictions(
@@ -310,7 +310,7 @@ def test_the_report_names_the_scored_tables(tmp_path: Path) -> None:
         single.write(tmp_path / f"{finding}.csv")
     each = gather(",".join(str(tmp_path / f"{f}.csv") for f in table.findings), tmp_path)
     assert "3 tables, each finding from one of them" in origin(each)[0]
-    assert "the one table with it" in claimed(each)[27]
+    assert "the only table that contains it" in claimed(each)[27]
     assert each.card.findings == gather(str(one), tmp_path).card.findings
 
 

@@ -85,7 +85,9 @@ def test_points_in_the_roc_plot_are_at_sensitivity_and_specificity() -> None:
     expected = [1 - point.specificity.high, 1 - point.specificity.low]
     assert ends == pytest.approx(expected, abs=1e-3)
     (model,) = marks(svg, "bien")
-    assert model.tag.endswith("polygon")  # not a diamond, which is the post in the plot of AUCs
+    assert model.tag.endswith(
+        "polygon"
+    )  # not a diamond, which is the blog post in the plot of AUCs
     corners = points(model)
     assert (corners[:, 0].min() + corners[:, 0].max()) / 2 == pytest.approx(1 - 0.968, abs=1e-3)
     assert (corners[:, 1].min() + corners[:, 1].max()) / 2 == pytest.approx(0.759, abs=1e-3)
@@ -136,7 +138,7 @@ def test_aucs_below_chance_stay_in_the_plot() -> None:
     """The axis includes the lowest interval; an AUC of NaN is not drawn."""
     rows = [
         AucRow("this model", 0.4, 0.24, 0.58, True),
-        AucRow("the post", 0.8, math.nan, math.nan, False),
+        AucRow("LearnOpenCV", 0.8, math.nan, math.nan, False),
     ]
     svg = auc_plot(
         [
@@ -185,13 +187,13 @@ def test_equal_texts_about_findings_are_joined() -> None:
 
 
 def test_published_values_state_their_origin() -> None:
-    """Bien's values have intervals, the post's are marked as not reproduced; all have n 120."""
+    """Bien's values have intervals, LearnOpenCV's are marked as not reproduced; all have n 120."""
     for one in AUCS:
         assert one.n == 120
-        if one.source == "the post":
+        if one.source == "LearnOpenCV":
             assert math.isnan(one.low)
-            assert "stated in the post" in one.standing
-            assert "not reproduced" in one.standing
+            assert "stated in the blog post" in one.note
+            assert "not reproduced" in one.note
         else:
             assert one.low < one.value < one.high
     assert [one.finding for one in READINGS if one.reader == RADIOLOGISTS] == [

@@ -289,19 +289,19 @@ def test_methods_are_reported_per_finding(tmp_path: Path) -> None:
     assert f"<li>Brier score: {methods}.</li>" in page
 
 
-def test_a_comparison_tells_what_it_left_out_and_how_it_was_made(tmp_path: Path) -> None:
+def test_a_comparison_states_what_it_excluded_and_its_methods(tmp_path: Path) -> None:
     """Findings that only one model has, and the intervals' method."""
     first, second = write_case(tmp_path), write_case(tmp_path, seed=1)
     table = Predictions.read(second)
     Predictions(table.ids, Findings(["acl"]), table.probabilities[:, 1:2]).write(second)
     contents = gather(str(first), tmp_path, against=str(second))
-    told = compared(contents.comparison)
-    assert told[0] == "Excluded, because not all models have it: abnormal, meniscus (0)."
+    notes = compared(contents.comparison)
+    assert notes[0] == "Excluded, because not all models have it: abnormal, meniscus (0)."
     assert contents.comparison is not None
     (one,) = contents.comparison.differences
-    assert any(one.method in sentence for sentence in told)
+    assert any(one.method in sentence for sentence in notes)
     page = unescape(render(contents))
-    assert all(sentence in page for sentence in told)
+    assert all(sentence in page for sentence in notes)
 
 
 def test_published_values_are_shown_for_their_own_findings_only(tmp_path: Path) -> None:

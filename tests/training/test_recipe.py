@@ -8,7 +8,7 @@ from mrknee.errors import MrkneeError, SettingsError
 from mrknee.exams import Findings
 from mrknee.models.prediction import device_here
 from mrknee.training.estimate import AUTOMATIC_SLICES, slices_at_once
-from mrknee.training.recipe import Recipe, load_recipe, recipe_names
+from mrknee.training.recipe import Recipe, load_recipe, recipe_names, with_defaults
 from mrknee.transforms.settings import PreparationSettings
 
 
@@ -178,6 +178,17 @@ def test_default_settings_are_those_of_the_reference() -> None:
     default, reference = Recipe().to_dict(), load_recipe("reference").to_dict()
     differing = {name for name in default if default[name] != reference[name]}
     assert differing == {"augmentation", "selection", "keep_every_epoch"}
+
+
+def test_saved_settings_of_an_earlier_version_are_completed() -> None:
+    """Settings that an earlier version lacked have their defaults; all others are kept."""
+    default = load_recipe("default").to_dict()
+    saved = {**default, "finding_weights": {"acl": 2.0}, "removed": 3}
+    del saved["ema"]
+    saved["optimizer"] = {"name": "adamw"}
+    expected = {**default, "finding_weights": {"acl": 2.0}, "removed": 3}
+    expected["optimizer"] = {**Recipe().to_dict()["optimizer"], "name": "adamw"}
+    assert with_defaults(saved) == expected
 
 
 def test_slices_at_once_needs_frozen_statistics() -> None:

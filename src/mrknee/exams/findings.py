@@ -11,14 +11,13 @@ Otherwise the findings are those with label files: MRNet's first, then the other
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from mrknee.errors import DataError
 from mrknee.exams.declaration import read_declaration
-from mrknee.files import atomic_write
+from mrknee.files import write_csv
 
 RESERVED_NAMES = ("exam", "mean")
 """Names that a finding can't have: in tables of predictions, `exam` is the column of ids and `mean`
@@ -159,8 +158,5 @@ def write_findings(root: str | Path, titles: Mapping[str, str]) -> Path:
     """
     file = Path(root) / FINDINGS_FILE
     Findings(titles)
-    with atomic_write(file) as beside, beside.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(titles.items())
+    write_csv(file, [COLUMNS, *titles.items()])
     return file

@@ -19,7 +19,7 @@ from mrknee.errors import DataError
 from mrknee.exams.findings import Findings
 from mrknee.exams.ids import how_ids_differ
 from mrknee.exams.listing import same_text
-from mrknee.files import atomic_write
+from mrknee.files import write_csv
 from mrknee.untrusted import read_text
 
 CUT = 0.5
@@ -229,9 +229,6 @@ def write_labels(root: str | Path, split: str, finding: str, labels: Mapping[str
     """
     (name,) = Findings([finding])
     path = Path(root) / f"{split}-{name}.csv"
-    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(
-            (exam_id, "" if np.isnan(label) else f"{label:.9g}")
-            for exam_id, label in labels.items()
-        )
+    rows = ((exam, "" if np.isnan(label) else f"{label:.9g}") for exam, label in labels.items())
+    write_csv(path, rows)
     return path

@@ -10,7 +10,6 @@ MRNet has one series per plane, named after the plane. Other data sets declare t
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from mrknee.errors import DataError
 from mrknee.exams.declaration import read_declaration
-from mrknee.files import atomic_write
+from mrknee.files import write_csv
 
 Weighting = Literal["T1", "PD", "T2", "GRE"]
 """The contrast of a series: T1-, proton-density- or T2-weighted, or a gradient echo."""
@@ -399,10 +398,6 @@ def write_series(folder: str | Path, series: SeriesList) -> Path:
     """Writes `series.csv` into a data set's folder atomically; returns the file."""
     file = Path(folder) / SERIES_FILE
     fat = {None: "", True: "1", False: "0"}
-    with atomic_write(file) as beside, beside.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(
-            (one.name, one.plane, one.weighting or "", fat[one.fat_suppressed]) for one in series
-        )
+    rows = [(one.name, one.plane, one.weighting or "", fat[one.fat_suppressed]) for one in series]
+    write_csv(file, [COLUMNS, *rows])
     return file

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float32, Float64
 
 from mrknee.errors import DataError, ModelError, MrkneeError
 from mrknee.exams import MRNET_SERIES, Remark, SeriesList, Stack
-from mrknee.files import atomic_write
+from mrknee.files import atomic_write, write_text
 from mrknee.transforms.settings import Axis, PreparationSettings
 
 TOLERANCE = 1e-4
@@ -327,8 +327,7 @@ class Explanation:
         with atomic_write(folder / "explanation.npz") as beside, beside.open("wb") as file:
             np.savez_compressed(file, **arrays)
         text = json.dumps(self.description(), indent=2, allow_nan=False) + "\n"
-        with atomic_write(folder / "explanation.json") as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_text(folder / "explanation.json", text)
 
     def description(self) -> dict[str, Any]:
         """Returns the content of `explanation.json`: everything except the maps.

@@ -28,7 +28,7 @@ from mrknee.explanations.localisation import (
     mean_interval,
     summarise,
 )
-from mrknee.files import atomic_write
+from mrknee.files import write_text
 from mrknee.metrics.json_values import to_json_values
 from mrknee.progress import track
 from mrknee.tables import table_lines
@@ -116,8 +116,7 @@ class MapValidation:
 
     def write(self, path: str | Path) -> None:
         """Writes the JSON file atomically."""
-        with atomic_write(Path(path)) as beside:
-            beside.write_text(self.to_json(), encoding="utf-8")
+        write_text(Path(path), self.to_json())
 
     def table(self) -> str:
         """Returns the results as plain text: localisation, if there are masks, and deletion."""

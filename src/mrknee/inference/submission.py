@@ -24,7 +24,7 @@ from mrknee.exams.axes import (
 )
 from mrknee.exams.listing import same_text
 from mrknee.exams.stackfile import read_shape
-from mrknee.files import atomic_write
+from mrknee.files import write_text
 from mrknee.inference.model import ModelPaths, load_model, name_of
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.metrics.predictions import Predictions
@@ -183,6 +183,5 @@ def predict_listed(
 def write_submission(predictions: Predictions, out: Path) -> Path | None:
     """Writes the competition's CSV; returns the file of remarks, if there are any."""
     lines = [",".join(f"{p:.9g}" for p in row) for row in predictions.probabilities]
-    with atomic_write(out) as beside:
-        beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(out, "\n".join(lines) + "\n")
     return predictions.write_remarks(out)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from mrknee.errors import DataError
 from mrknee.extras import data_frame
-from mrknee.files import atomic_write
+from mrknee.files import write_text
 from mrknee.metrics.auc_differences import (
     Difference,
     MeanDifference,
@@ -163,8 +163,7 @@ class Comparison:
 
     def write(self, path: str | Path) -> None:
         """Writes the JSON file atomically; creates its folder if needed."""
-        with atomic_write(Path(path)) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+        write_text(Path(path), self.to_json())
 
     def table(self) -> str:
         """Returns the AUCs, the differences and a sentence on each difference, as plain text.

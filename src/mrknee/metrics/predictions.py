@@ -22,7 +22,7 @@ from mrknee.exams import Findings, Remark, label_files, read_labels
 from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import folder_meant, same_text, what_is_there
 from mrknee.extras import data_frame
-from mrknee.files import atomic_write
+from mrknee.files import write_csv
 from mrknee.metrics.formatting import format_exams
 from mrknee.untrusted import read_text
 
@@ -112,14 +112,11 @@ class Predictions:
         path = Path(path)
         for exam_id in self.ids:
             refuse_id(exam_id)
-        with (
-            atomic_write(path) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["exam", *self.findings])
-            for exam_id, row in zip(self.ids, self.probabilities, strict=True):
-                writer.writerow([exam_id, *(f"{p:.9g}" for p in row)])
+        rows = (
+            [exam_id, *(f"{p:.9g}" for p in row)]
+            for exam_id, row in zip(self.ids, self.probabilities, strict=True)
+        )
+        write_csv(path, [["exam", *self.findings], *rows])
 
     def write_remarks(self, path: str | Path) -> Path | None:
         """Writes the remarks next to the table at `path`, see `write_remarks`."""
@@ -318,11 +315,10 @@ def write_remarks(path: Path, remarks: Mapping[str, Sequence[Remark]]) -> Path |
     if not remarks:
         _remove_remarks(file)
         return None
-    with atomic_write(file) as new, new.open("w", newline="", encoding="utf-8") as table:
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(REMARKS)
-        for exam_id, rows in remarks.items():
-            writer.writerows((exam_id, r.series or "", r.code, r.text) for r in rows)
+    rows = [
+        (exam, r.series or "", r.code, r.text) for exam, found in remarks.items() for r in found
+    ]
+    write_csv(file, [REMARKS, *rows])
     return file
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from mrknee.errors import DataError, SettingsError
 from mrknee.extras import data_frame
-from mrknee.files import atomic_write
+from mrknee.files import write_text
 from mrknee.metrics.calibration import Calibration, shift_prevalence
 from mrknee.metrics.curves import AveragePrecision, average_precision
 from mrknee.metrics.discrimination import DELONG, Auc, auc, no_auc_reason
@@ -229,8 +229,7 @@ class Scorecard:
 
     def write(self, path: str | Path) -> None:
         """Writes the JSON file atomically; creates its folder if needed."""
-        with atomic_write(Path(path)) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+        write_text(Path(path), self.to_json())
 
     @classmethod
     def read(cls, path: str | Path) -> Scorecard:

@@ -1,8 +1,8 @@
 """Model card and data-set card: Markdown files written next to a scorecard.
 
-What a run and its evaluation know is filled in; what only a person can say is marked. The sections
-are those of M. Mitchell et al., "Model cards for model reporting", FAT* 2019, and of T. Gebru et
-al., "Datasheets for datasets", Communications of the ACM 64 (2021) 86-92.
+Recorded facts about a run and its evaluation are filled in; what has to be written by hand is
+marked. The sections are those of M. Mitchell et al., "Model cards for model reporting", FAT* 2019,
+and of T. Gebru et al., "Datasheets for datasets", Communications of the ACM 64 (2021) 86-92.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CARDS = (MODEL_CARD, DATA_CARD)
 """File names of both cards."""
 
 MARK = "TO BE FILLED IN"
-"""Placeholder in sections that a person has to fill in."""
+"""Placeholder in sections that have to be written by hand."""
 
 MOST_BYTES = 1_000_000
 """Maximum size of an existing card, far above that of a card written by hand."""
@@ -39,8 +39,7 @@ _BY_HAND = re.compile(r"<!-- by hand: ([a-z-]+) -->\n(.*?)<!-- end -->", re.DOTA
 def make_cards(contents: Contents, folder: Path) -> dict[str, str]:
     """Returns the text of both cards by file name.
 
-    Sections that a person filled in are kept from existing cards in the folder; all others are
-    rewritten.
+    Sections written by hand are kept from existing cards in the folder; all others are rewritten.
 
     Args:
         contents: the contents of the evaluation report.
@@ -49,12 +48,12 @@ def make_cards(contents: Contents, folder: Path) -> dict[str, str]:
     Raises:
         DataError: an existing card can't be read.
     """
-    made = {}
+    texts = {}
     for name in CARDS:
         file = folder / name
         before = read_text(file, "card", at_most=MOST_BYTES) if file.exists() else ""
-        made[name] = render_card(name, contents, dict(_BY_HAND.findall(before)))
-    return made
+        texts[name] = render_card(name, contents, dict(_BY_HAND.findall(before)))
+    return texts
 
 
 def render_card(name: str, contents: Contents, kept: Mapping[str, str] = {}) -> str:
@@ -63,7 +62,7 @@ def render_card(name: str, contents: Contents, kept: Mapping[str, str] = {}) -> 
     Args:
         name: `MODEL_CARD` or `DATA_CARD`.
         contents: the contents of the evaluation report.
-        kept: section -> what a person wrote there.
+        kept: section -> text written by hand.
     """
 
     def by_hand(section: str, question: str) -> Markup:

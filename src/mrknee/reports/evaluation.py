@@ -14,7 +14,7 @@ from jaxtyping import Float
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import Dataset, label_files, read_findings, split_of
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
-from mrknee.files import atomic_write, owned_folder
+from mrknee.files import owned_folder, write_text
 from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
 from mrknee.metrics.comparison import compare_tables
 from mrknee.metrics.operating_point import OperatingPoint
@@ -63,8 +63,7 @@ class Evaluation(Scorecard):
         """
         path = Path(path)
         check_output_file(path)
-        with atomic_write(path) as beside:
-            beside.write_text(render(self.contents), encoding="utf-8")
+        write_text(path, render(self.contents))
 
     def plot(self) -> np.ndarray:
         """Draws each finding's ROC curve with its 95 % band, and the AUC with its interval.
@@ -100,8 +99,8 @@ def evaluate(
         data: the data set or its folder. Its label files are needed; its exams are needed only for
             a model's heat maps.
         out: a folder to write `scorecard.json`, the page `report.html`, `model_card.md` and
-            `data_card.md` to; None writes nothing. Sections of the cards that a person filled in
-            are kept.
+            `data_card.md` to; None writes nothing. Sections of the cards that were written by
+            hand are kept.
         split: the predicted split, if `data` is a folder; an opened data set has its own.
         model: the model that made the predictions: a run folder, an exported model, or the members
             of an ensemble. Adds operating points, calibration, provenance, and heat maps of the
@@ -153,8 +152,7 @@ def evaluate(
         pages = {"report.html": render(card.contents), **make_cards(card.contents, out)}
         card.write(out / "scorecard.json")
         for name, text in pages.items():
-            with atomic_write(out / name) as beside:
-                beside.write_text(text, encoding="utf-8")
+            write_text(out / name, text)
     return card
 
 

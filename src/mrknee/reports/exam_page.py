@@ -18,7 +18,7 @@ from scipy.special import expit
 from mrknee import __version__
 from mrknee.exams import Exam, open_dataset
 from mrknee.explanations.explanation import Explanation
-from mrknee.files import atomic_write, owned_folder
+from mrknee.files import atomic_write, owned_folder, write_text
 from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.outputs import check_output_folder
@@ -243,8 +243,7 @@ def write_exam_page(
         with atomic_write(folder / f"contact-{finding}.png") as beside:
             beside.write_bytes(png(sheet))
     text = exam_page(exam, explanation, model=model, sheets=sheets)
-    with atomic_write(folder / "index.html") as beside:
-        beside.write_text(text, encoding="utf-8")
+    write_text(folder / "index.html", text)
 
 
 def exam_page(

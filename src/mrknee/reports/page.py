@@ -136,8 +136,8 @@ def _verdict(one: FindingScore) -> str:
     if isnan(auc.value):
         return f"No AUC: {auc.reason}."
     ranked = (
-        f"Of 100 pairs of one knee with and one without it, {100 * auc.value:.0f} are ranked "
-        f"correctly ({100 * auc.low:.0f} to {100 * auc.high:.0f})."
+        f"Of 100 pairs of one knee with and one without the finding, {100 * auc.value:.0f} are "
+        f"ranked correctly ({100 * auc.low:.0f} to {100 * auc.high:.0f})."
     )
     if auc.low <= 0.5 <= auc.high:
         return ranked + " This is not distinguishable from chance (50)."
@@ -154,8 +154,8 @@ def _calls(operating: Sequence[OperatingScore]) -> str:
         return ""
     alarms = words.percent(1 - spared.value, 1 - spared.high, 1 - spared.low)
     return (
-        f"At the threshold, {words.share(found)} with it are detected, and "
-        f"{operating[0].fp} of {spared.n} without it are false positives ({alarms})."
+        f"At the model's first threshold, {words.share(found)} with the finding are "
+        f"detected, and {operating[0].fp} of {spared.n} without it are false positives ({alarms})."
     )
 
 

@@ -21,7 +21,7 @@ from math import nan
 from mrknee.exams import MRNET_FINDINGS
 
 BIEN = "Bien 2018"
-POST = "the post"
+POST = "LearnOpenCV"
 MEAN = "mean"
 
 
@@ -38,7 +38,7 @@ class PublishedAuc:
         n: number of exams.
         exams: description of the exams.
         model: description of the model.
-        standing: reliability of the value.
+        note: reliability of the value.
     """
 
     source: str
@@ -49,7 +49,7 @@ class PublishedAuc:
     n: int
     exams: str
     model: str
-    standing: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _post(finding: str, value: float) -> PublishedAuc:
         120,
         _VALID + ", the best of 50 epochs selected on them",
         "one multi-task network",
-        "as stated in the post, optimistic, not reproduced",
+        "as stated in the blog post, optimistic, not reproduced",
     )
 
 

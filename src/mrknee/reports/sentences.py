@@ -70,7 +70,7 @@ def scored(contents: Contents) -> str:
     if contents.joined:
         return (
             f"Scored as one model: {len(sources)} tables; for each finding, the mean over those "
-            f"that have it. {named}."
+            f"that contain it. {named}."
         )
     return f"Scored as one model: {len(sources)} tables, each finding from one of them. {named}."
 
@@ -116,7 +116,8 @@ def split_origin(contents: Contents) -> list[str]:
     ]
     if fitted:
         where = "the exams used to select the epoch" if selected else "unknown exams"
-        lines.append(f"Fitted on {where}: {' and '.join(fitted)}.")
+        what = " and ".join(fitted)
+        lines.append(f"{what[0].upper()}{what[1:]}: fitted on {where}.")
     return [
         *lines,
         _relation_to_training(contents, facts),
@@ -198,21 +199,21 @@ def compared(
         return []
     each = {words.heading(one.finding, titles): one for one in comparison.differences}
     means = comparison.mean_differences
-    told = [note[0].upper() + note[1:] + "." for note in comparison.notes]
+    lines = [note[0].upper() + note[1:] + "." for note in comparison.notes]
     reasons = {
         title: one.reason
         for title, one in each.items()
         if one.reason is not None and not isnan(one.difference)
     }
     if len(reasons) == len(each):
-        told.append(f"All findings: {words.one_or_each(reasons)}.")
+        lines.append(f"All findings: {words.one_or_each(reasons)}.")
     else:
-        told += [f"{title}: {reason}." for title, reason in reasons.items()]
+        lines += [f"{title}: {reason}." for title, reason in reasons.items()]
     intervals = words.one_or_each({title: one.method for title, one in each.items()})
-    told.append(f"Intervals of the differences: {intervals}.")
-    told += [
+    lines.append(f"Intervals of the differences: {intervals}.")
+    lines += [
         f"The mean's difference: {one.method}; it has no p."
         for one in means
         if not isnan(one.difference)
     ]
-    return told
+    return lines

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mrknee.errors import MrkneeError, PlatformError
-from mrknee.files import atomic_write
+from mrknee.files import write_text
 from mrknee.run_folder import RunFolder
 from mrknee.training.recipe import Recipe
 from mrknee.untrusted import read_json
@@ -116,8 +116,7 @@ def running_marker(out: Path) -> Iterator[None]:
     Errors and Ctrl-C remove the marker too. It is left over after SIGKILL, a crash or a power loss.
     """
     marker = {"process": os.getpid(), "boot": _boot_id(), "kills": oom_kills()}
-    with atomic_write(RunFolder(out).marker) as temporary:
-        temporary.write_text(json.dumps(marker) + "\n")
+    write_text(RunFolder(out).marker, json.dumps(marker) + "\n")
     try:
         yield
     finally:

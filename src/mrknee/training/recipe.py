@@ -419,6 +419,22 @@ def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield f"{prefix}{name}", value
 
 
+def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the saved settings of a recipe, with defaults for those of later versions.
+
+    Args:
+        saved: settings as returned by `Recipe.to_dict`, in this or an earlier version.
+    """
+    settings = Recipe().to_dict()
+    for name, value in saved.items():
+        section = settings.get(name)
+        if isinstance(section, dict) and isinstance(value, Mapping):
+            section.update(value)
+        else:
+            settings[name] = value
+    return settings
+
+
 def _with_encoder_statistics(recipe: Recipe, given: Collection[str]) -> Recipe:
     """Fills in the mean and SD that the encoder expects, unless they are given."""
     missing = [name for name in ("mean", "sd") if f"preparation.{name}" not in given]

@@ -25,7 +25,7 @@ from mrknee.run_folder import RunFolder, metrics_text
 from mrknee.training.data_record import previous_record, recorded_findings
 from mrknee.training.out_of_memory import describe_last_kill
 from mrknee.training.parts import Parts
-from mrknee.training.recipe import Recipe, load_recipe
+from mrknee.training.recipe import Recipe, load_recipe, with_defaults
 from mrknee.training.resumption import RunProgress, read_state
 from mrknee.training.run_writer import best_epoch
 from mrknee.untrusted import read_bytes, read_json
@@ -224,16 +224,8 @@ def _read_own(file: Path, out: Path, recipe: Recipe, split: str) -> RunProgress:
 
 def _changed_settings(before: dict[str, Any] | None, recipe: Recipe) -> list[str]:
     """Returns the settings that differ from those before although a run must keep them."""
-    before, now = _with_defaults(before) or {}, recipe.to_dict()
+    before, now = {} if before is None else with_defaults(before), recipe.to_dict()
     return [n for n in before if n in now and n not in CHANGEABLE_SETTINGS and before[n] != now[n]]
-
-
-def _with_defaults(settings: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Returns saved settings with the defaults of those that an earlier version didn't have."""
-    try:
-        return None if settings is None else Recipe.model_validate(settings).to_dict()
-    except MrkneeError:  # a setting that this version no longer has
-        return settings
 
 
 def run_identity(out: Path, recipe: Recipe, split: str) -> str:
@@ -287,14 +279,15 @@ def previous_settings(out: Path, recipe: Recipe, progress: RunProgress) -> dict[
         MrkneeError: settings.yaml can't be read, and no state holds the settings.
     """
     file = RunFolder(out).settings
+    saved = None if progress.settings is None else with_defaults(progress.settings)
     if _is_truncated(file, recipe.to_yaml()):
-        return _with_defaults(progress.settings)
+        return saved
     try:
         return load_recipe(str(file)).to_dict()
     except MrkneeError:
-        if progress.settings is None:
+        if saved is None:
             raise
-        return _with_defaults(progress.settings)
+        return saved
 
 
 def has_same_exams(out: Path, split: str, progress: RunProgress) -> bool:

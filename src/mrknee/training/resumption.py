@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 import torch
 
 from mrknee.errors import ModelError
-from mrknee.files import atomic_write, remove_incomplete, sync
+from mrknee.files import atomic_write, remove_incomplete, sync, write_text
 from mrknee.run_folder import RunFolder, metrics_text
 
 _WRITTEN_FOLDERS = ("best", "last", "resume", "epochs/*")
@@ -104,8 +104,7 @@ def roll_back(out: Path, progress: RunProgress, state: Path | None = None) -> No
 
 def write_metrics(out: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes metrics.csv: one line per epoch."""
-    with atomic_write(RunFolder(out).metrics) as temporary:
-        temporary.write_text(metrics_text(rows))
+    write_text(RunFolder(out).metrics, metrics_text(rows))
 
 
 def save_state(out: Path, progress: RunProgress, loop: Mapping[str, Any]) -> None:

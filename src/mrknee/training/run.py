@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,8 @@ from torch import Tensor
 
 from mrknee.errors import SettingsError, legible
 from mrknee.exams.listing import unread_text
-from mrknee.files import atomic_write, owned_folder, resolve_output, sync
+from mrknee.files import owned_folder, resolve_output, sync, write_text
+from mrknee.metrics.predictions import Predictions
 from mrknee.metrics.scorecard import Scorecard
 from mrknee.models.feature_cache import refuse_trained_encoders
 from mrknee.models.network import Network
@@ -131,11 +132,9 @@ def _train(
         print(changes_warning(changes), file=sys.stderr, flush=True)
     if start is None:
         return Scorecard.read(RunFolder(out).scorecard)
-    progress = replace(start.progress, settings=recipe.to_dict(), split=split_digest(split))
     torch.manual_seed(recipe.seed)
     network, transfer = _create_network(recipe, parts, resumed=start.state is not None)
     pos_weight = _pos_weight(recipe, parts)
-    label_weights(recipe.finding_weights, network.findings)  # refused before anything is written
     share = (processes.rank, processes.world_size)
     training = make_loader(parts.train, parts.train_positions, recipe, training=True, share=share)
     validation = make_loader(parts.selection, parts.selection_positions, recipe, share=share)
@@ -143,21 +142,20 @@ def _train(
     before = None if start.state is None else previous_settings(out, recipe, start.progress)
     if is_first and (killed := describe_last_kill(out, recipe)):
         report(killed)
+    # nothing has been written up to here
     processes.on_rank_zero(lambda: _prepare_folder(out, recipe, split, run, start, record, changes))
     writer = RunWriter(
         out,
         recipe,
         provenance,
-        progress,
+        replace(start.progress, settings=recipe.to_dict(), split=split_digest(split)),
         epochs_before=None if before is None else before["epochs"],
         writes=is_first,
     )
     if is_first and parts.unread:  # not in log.txt, which doesn't depend on the number of starts
         print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
-    if transfer is not None:
-        writer.report(f"weights of {recipe.weights.removeprefix(RUN)}\n{transfer.text()}")
-    for note in coverage_notes(parts, recipe) if start.state is None else ():
-        writer.report(f"note: {note}")
+    if start.state is None:
+        _report_notes(writer, recipe, parts, transfer)
     loop = TrainingLoop(
         network,
         recipe,
@@ -167,32 +165,18 @@ def _train(
         processes=processes,
     )
     if start.state is not None:
-        loop.restore(read_state(start.state)[1], progress.epoch, progress.batches)
-        skip_batches(training, progress.epoch, progress.batches)
+        done = start.progress
+        loop.restore(read_state(start.state)[1], done.epoch, done.batches)
+        skip_batches(training, done.epoch, done.batches)
     with running_marker(out) if is_first else nullcontext():
         if is_first:
             workers = training.num_workers + validation.num_workers
-            expected = estimate(
-                network,
-                parts,
-                recipe,
-                precision,
-                workers=workers * processes.world_size // processes.nodes,
-                processes=processes.world_size,
-            )
-            report(expected.text())
+            report(_estimate_text(network, parts, recipe, precision, workers, processes))
         with suppress_writer_tracebacks(), _deterministic():
             loop.fit(training, validation, writer)
         del training, validation  # ends their worker processes
         raw = predict_best(out, parts, recipe, processes)
-
-        def finish() -> None:
-            card = evaluate_best(out, parts, recipe, raw)
-            writer.report(card.table())
-            sync([RunFolder(out).log])  # so that it is complete, also after a power loss
-            card.write(RunFolder(out).scorecard)  # written last: it marks the run as finished
-
-        processes.on_rank_zero(finish)
+        processes.on_rank_zero(lambda: _finish(out, parts, recipe, raw, writer))
     return Scorecard.read(RunFolder(out).scorecard)
 
 
@@ -205,7 +189,8 @@ def _create_network(
         The network; and which weights come from another run, None if none do.
 
     Raises:
-        MrkneeError: the weights can't be used, or the input is too small for the encoder.
+        MrkneeError: the weights, or the findings' weights in the loss, can't be used, or the input
+            is too small for the encoder.
     """
     findings = parts.train.findings
     assert findings is not None  # noqa: S101  # split_exams refuses folders without labels
@@ -214,6 +199,7 @@ def _create_network(
     network = Network(recipe.network, findings, weights, parts.train.series)
     transfer = None if source is None or resumed else transfer_weights(network, source)
     network.refuse_size(recipe.preparation.crop)
+    label_weights(recipe.finding_weights, findings)  # refuses findings that are not learned
     if recipe.feature_cache is not None:
         check_output_folder(Path(recipe.feature_cache))
         refuse_trained_encoders(network)
@@ -287,8 +273,46 @@ def _prepare_folder(
         folder.settings: recipe.to_yaml(),
     }
     for file, text in texts.items():
-        with atomic_write(file) as temporary:
-            temporary.write_text(text)
+        write_text(file, text)
+
+
+def _report_notes(
+    writer: RunWriter, recipe: Recipe, parts: Parts, transfer: Transfer | None
+) -> None:
+    """Reports, in a new run, which weights are of another run, and notes on the data."""
+    if transfer is not None:
+        writer.report(f"weights of {recipe.weights.removeprefix(RUN)}\n{transfer.text()}")
+    for note in coverage_notes(parts, recipe):
+        writer.report(f"note: {note}")
+
+
+def _estimate_text(
+    network: Network,
+    parts: Parts,
+    recipe: Recipe,
+    precision: Precision,
+    workers: int,
+    processes: Processes,
+) -> str:
+    """Returns the estimate of time and memory, for `workers` reading processes per process."""
+    return estimate(
+        network,
+        parts,
+        recipe,
+        precision,
+        workers=workers * processes.world_size // processes.nodes,
+        processes=processes.world_size,
+    ).text()
+
+
+def _finish(
+    out: Path, parts: Parts, recipe: Recipe, raw: Mapping[str, Predictions], writer: RunWriter
+) -> None:
+    """Evaluates the best epoch and writes the scorecard, which marks the run as finished."""
+    card = evaluate_best(out, parts, recipe, raw)
+    writer.report(card.table())
+    sync([RunFolder(out).log])  # so that it is complete, also after a power loss
+    card.write(RunFolder(out).scorecard)
 
 
 def _check_writable(out: Path) -> None:

@@ -111,9 +111,9 @@ def test_a_damaged_member_is_a_data_error(tmp_path: Path) -> None:
 
 def test_a_missing_source_is_reported_without_its_name(tmp_path: Path) -> None:
     """The error of a missing source doesn't contain its path, which may identify a patient."""
-    with pytest.raises(MrkneeError) as told:
+    with pytest.raises(MrkneeError) as error:
         find_files(tmp_path / "Plantagenet")
-    assert "Plantagenet" not in str(told.value)
+    assert "Plantagenet" not in str(error.value)
 
 
 def tarred(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:

@@ -195,9 +195,9 @@ def test_a_damaged_stream_is_refused(
         broken.append(garbled)
     for content in broken:
         path.write_bytes(content)
-        with pytest.raises(MrkneeError) as told:
+        with pytest.raises(MrkneeError) as error:
             read_volume(series)
-        assert str(tmp_path) not in str(told.value)
+        assert str(tmp_path) not in str(error.value)
     assert capfd.readouterr().err == ""
     path.write_bytes(whole)
     read_volume(series)

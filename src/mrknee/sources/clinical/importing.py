@@ -28,7 +28,7 @@ from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
 from mrknee.exams import MRNET_SERIES, SeriesList, write_series, write_stack
 from mrknee.exams.listing import declared_series
 from mrknee.exams.stackfile import is_whole_stack
-from mrknee.files import atomic_write, list_folder, owned_folder, remove_incomplete
+from mrknee.files import atomic_write, list_folder, owned_folder, remove_incomplete, write_text
 from mrknee.progress import Progress
 from mrknee.sources.clinical.completeness import missing_parts
 from mrknee.sources.clinical.digest import content_digest
@@ -471,8 +471,7 @@ def _write_record(out: Path, content: Mapping[str, Any]) -> None:
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(content, indent=1) + "\n")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mrknee.errors import MrkneeError, OutputError, SettingsError
 from mrknee.exams import MRNET_SERIES, SeriesList, write_labels, write_series, write_stack
 from mrknee.exams.splits import largest_remainder
 from mrknee.exams.stackfile import is_whole_stack
-from mrknee.files import atomic_write, list_folder, owned_folder, remove_incomplete, sync
+from mrknee.files import list_folder, owned_folder, remove_incomplete, sync, write_text
 from mrknee.progress import track
 from mrknee.ranges import SEED
 from mrknee.sources.phantom.exam import FINDINGS, draw_exam_lesions, render_exam
@@ -248,8 +248,7 @@ def _open_output(out: Path, parameters: Mapping[str, object]) -> None:
             advice="choose another folder",
         )
     else:
-        with atomic_write(file) as temporary:
-            temporary.write_text(text)
+        write_text(file, text)
 
 
 def _read(file: Path) -> Mapping[str, object]:
