@@ -66,6 +66,11 @@ class TorchModel(SingleModel):
             notes=checkpoint.notes,
         )
 
+    @property
+    def explainable(self) -> bool:
+        """Whether `explain` can decompose the logits."""
+        return self.network.explainable
+
     def _probabilities(
         self, exams: Exams
     ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:

@@ -9,7 +9,13 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from mrknee.settings import Settings, invalid_setting
 
 SlicePooling = Literal[
-    "max", "mean", "attention", "evidence", "evidence_logsumexp", "finding_attention"
+    "max",
+    "mean",
+    "attention",
+    "evidence",
+    "evidence_logsumexp",
+    "finding_attention",
+    "transformer",
 ]
 """How the features of an exam's slices are combined to one logit per finding."""
 
@@ -63,7 +69,9 @@ class NetworkSettings(Settings):
     a score per finding for each cell of each slice; the logit is the sum over series of the average
     score, weighted by the softmax of the scores times a learned sharpness. `evidence_logsumexp`
     takes the log-mean-exp of the scores instead. `finding_attention` averages scores over all
-    slices of all series with learned weights per finding."""
+    slices of all series with learned weights per finding. `transformer` lets the slices of all
+    series attend to each other and to a class token, from which one linear layer computes the
+    logits; such a network can't be explained or exported."""
 
     frozen_stages: Annotated[int, Field(ge=0, le=1000)] = 0
     """Number of encoder stages, counted from the input, whose weights are not trained (alexnet has

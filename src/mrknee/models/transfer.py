@@ -54,6 +54,8 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
     - The head gets the weights for findings of the same name, from series of the same name, if the
       networks agree in feature maps, channels, and whether features or scores are pooled; so does
       the pooling of scores.
+    - The transformer over slices is copied if both networks have one and agree in feature maps and
+      channels; the embedding of a series only from that of the same series.
 
     Args:
         network: the new network with random weights; changed in place.
@@ -78,7 +80,11 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
         network.settings.channels,
     )
     same = source.settings.slice_pooling == network.settings.slice_pooling
-    same_head = same_maps and (source.evidence is None) == (network.evidence is None)
+    same_head = (
+        same_maps
+        and (source.evidence is None) == (network.evidence is None)
+        and (source.transformer is None) == (network.transformer is None)
+    )
     transferred: list[str] = []
     random: list[str] = []
     for name in network.encoders:
@@ -102,6 +108,12 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
                 origin = _nearest(source, _series(network, name))
                 network.poolings[name].load_state_dict(source.poolings[origin].state_dict())
             (transferred if same and same_maps else random).append(f"pooling {name}")
+    if network.transformer is not None:
+        if same_head:
+            _copy_transformer(network, source)
+        (transferred if same_head else random).append("transformer over slices")
+        new = [name for name in network.series.names if name not in source.series.names]
+        random += [f"embedding of {name}" for name in new if same_head]
     for finding in network.findings:
         series = [name for name in network.series.names if name in source.series.names]
         known = same_head and finding in source.findings and bool(series)
@@ -111,7 +123,7 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
             if network.evidence is not None:
                 (transferred if same else random).append(f"pooling of {finding}")
         others = [name for name in network.series.names if name not in series] if known else []
-        if others:
+        if others and network.transformer is None:
             random.append(f"head of {finding} for {', '.join(others)}")
         elif not known:
             random.append(f"head of {finding}")
@@ -136,6 +148,9 @@ def _nearest(source: Network, wanted: Series) -> str:
 def _copy_head(network: Network, source: Network, finding: str, series: list[str]) -> None:
     row, old = network.findings.index(finding), source.findings.index(finding)
     network.head.bias[row] = source.head.bias[old]
+    if network.transformer is not None:
+        network.head.weight[row] = source.head.weight[old]
+        return
     parts = network.head.weight.split(network.width, dim=1)
     sources = source.head.weight.split(source.width, dim=1)
     indices = {network.series.names.index(name): source.series.names.index(name) for name in series}
@@ -143,6 +158,20 @@ def _copy_head(network: Network, source: Network, finding: str, series: list[str
         parts[new_index][row] = sources[old_index][old]
     if network.evidence is not None and type(network.evidence) is type(source.evidence):
         network.evidence.copy_finding(row, source.evidence, old, indices)
+
+
+@torch.no_grad()
+def _copy_transformer(network: Network, source: Network) -> None:
+    """Copies the transformer over slices, without embeddings of series that the source lacks."""
+    new, old = network.transformer, source.transformer
+    assert new is not None  # noqa: S101 - for the type checker
+    assert old is not None  # noqa: S101 - for the type checker
+    embeddings = new.series.weight.clone()
+    names = source.series.names
+    for index, name in enumerate(network.series.names):
+        if name in names:
+            embeddings[index] = old.series.weight[names.index(name)]
+    new.load_state_dict({**old.state_dict(), "series.weight": embeddings})
 
 
 def _copy_body(new: Encoder, old: Encoder, folder: Path) -> None:
