@@ -80,6 +80,10 @@ SYSTEMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         )
         for finding, (series, encoder) in ELNET_SERIES.items()
     },
+    "mrpyrnet": (
+        "reference",
+        {"network.feature_maps": [1, 2, 3], "network.channels": 64, "network.detail_crops": 5},
+    ),
     "slice-transformer": ("default", {"network.slice_pooling": "transformer"}),
 }
 """Name of a network, which is trained once per seed -> recipe, and changes to its settings."""
@@ -90,6 +94,7 @@ COMPARED: Mapping[str, Sequence[str]] = {
     "default": ["default"],
     "bien2018": ["bien2018"],
     "elnet": [f"elnet-{finding}" for finding in MRNET_FINDINGS],
+    "mrpyrnet": ["mrpyrnet"],
     "slice-transformer": ["slice-transformer"],
 }
 """Name of a system -> networks, or combinations of networks, that form it together."""
@@ -213,7 +218,7 @@ def _check_folder(out: Path, systems: Sequence[str], *, smoke: bool) -> None:
             code="other-settings",
             file=file,
             expected="".join(name for name, kind in kinds.items() if kind == smoke),
-            found="".join(known) or "seeds, settings or systems of another version of mrknee",
+            found="".join(known) or "other --systems, or seeds or settings of another version",
             advice="start it with the same options as before, or use another folder",
         )
 
@@ -274,9 +279,7 @@ def _steps(data: Path, out: Path, systems: Sequence[str], *, smoke: bool) -> Ite
         for network in networks:
             (run,) = run_folders([network], seed)
             recipe, changed = SYSTEMS[network]
-            settings = {
-                **_description(systems, smoke=smoke)["settings"], **changed, "seed": seed
-            }
+            settings = {**_description(systems, smoke=smoke)["settings"], **changed, "seed": seed}
             yield run, "training", partial(train_or_resume, data, run, recipe, settings)
         for system in combined:
             (folder,) = run_folders([system], seed)

@@ -409,7 +409,7 @@ def protocol(
     systems: Annotated[
         str,
         "systems to compare, with commas between: reference, singles, default, bien2018, elnet, "
-        "slice-transformer; all others are compared with the first",
+        "mrpyrnet, slice-transformer; all others are compared with the first",
     ] = "reference,singles,default",
     smoke: Annotated[
         bool, "run all steps in minutes, with tiny networks and one seed; results are meaningless"

@@ -169,7 +169,8 @@ def test_a_run_is_trained_resumed_and_exported_in_8_bits(
     Of the exported file, the first layer's weights, three channels of them, are in 8 bits.
     """
     recipe = QUICK.replace(
-        network=NETWORK.replace(shared_encoder=True),
+        series=["sagittal"],
+        network=NETWORK,
         preparation=QUICK.preparation.replace(neighbours=True),
         epochs=2,
     )

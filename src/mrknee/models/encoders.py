@@ -51,13 +51,17 @@ _POOLS = (nn.MaxPool2d, BlurPool2d)
 class GreyConv2d(nn.Conv2d):
     """A convolution over three channels, which accepts a single channel for three equal ones.
 
-    For one channel the weights are summed over channels before the convolution. A stride is eliminated too: blocks
-    of stride x stride pixels become channels, and the zero-padded kernel moves by one block.
-    Results and gradients are the same up to rounding. AlexNet's first layer then needs a third of
-    the arithmetic, and libraries are more efficient for many channels than for one.
+    For one channel the weights are summed over channels before the convolution. A stride is
+    eliminated too: blocks of stride x stride pixels become channels, and the zero-padded kernel
+    moves by one block. Results and gradients are the same up to rounding. AlexNet's first layer
+    then needs a third of the arithmetic, and libraries are more efficient for many channels than
+    for one.
     """
 
-    def forward(self, input: Float[Tensor, "n channels rows cols"]) -> Tensor:  # noqa: A002  # torch's name
+    def forward(
+        self,
+        input: Float[Tensor, "n channels rows cols"],  # noqa: A002  # torch's name
+    ) -> Tensor:
         """Computes the convolution of an image of three channels, or of a grey one repeated."""
         if input.shape[1] == self.in_channels:
             return super().forward(input)
@@ -112,8 +116,44 @@ class Neck(nn.Module):
         return functional.relu(summed)
 
 
+class Pyramid(nn.Module):
+    """A feature pyramid whose levels are kept apart (T.-Y. Lin et al., CVPR 2017).
+
+    Each map is normalised and reduced as in `Neck`. From the coarsest to the finest, the level
+    before is scaled up and added, and a 3x3 convolution and a ReLU follow. All levels are scaled
+    up to the finest grid by repeating cells, and concatenated.
+
+    Args:
+        widths: channels of each map, from the finest to the coarsest.
+        channels: channels of each level.
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([LayerNorm2d(width) for width in widths])
+        self.convolutions = nn.ModuleList([nn.Conv2d(width, channels, 1) for width in widths])
+        self.levels = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in widths])
+
+    def forward(
+        self, maps: Sequence[Float[Tensor, "n _ _ _"]]
+    ) -> Float[Tensor, "n channels map_rows map_cols"]:
+        """Computes the levels of some slices on the finest grid."""
+        parts = zip(self.norms, self.convolutions, maps, strict=True)
+        reduced = [convolve(norm(one)) for norm, convolve, one in parts]
+        for index in range(len(reduced) - 1, 0, -1):
+            finer = reduced[index - 1]
+            coarse = functional.interpolate(reduced[index], finer.shape[2:], mode="nearest")
+            reduced[index - 1] = finer + coarse
+        size = maps[0].shape[2:]
+        levels = [
+            functional.interpolate(functional.relu(convolve(one)), size, mode="nearest")
+            for convolve, one in zip(self.levels, reduced, strict=True)
+        ]
+        return torch.cat(levels, dim=1)
+
+
 class Encoder(nn.Module):
-    """Computes feature maps of images of three channels, or of one, which stands for three equal ones.
+    """Computes feature maps of images of three channels, or of one for three equal ones.
 
     Args:
         body: network of torchvision or timm; modules that the feature map doesn't need, such as the
@@ -121,6 +161,7 @@ class Encoder(nn.Module):
         size: rows and columns of a test image.
         maps: indices of the feature maps to use, counted from the input; empty: the last one.
         channels: channels of a `Neck` behind the maps; 0: no neck, for a single map.
+        pyramid: a `Pyramid` of these channels in place of a `Neck`.
 
     Attributes:
         neck: combines the maps; None without.
@@ -133,7 +174,13 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, body: nn.Module, size: tuple[int, int], maps: Sequence[int] = (), channels: int = 0
+        self,
+        body: nn.Module,
+        size: tuple[int, int],
+        maps: Sequence[int] = (),
+        channels: int = 0,
+        *,
+        pyramid: bool = False,
     ) -> None:
         super().__init__()
         self.body = _shorten(body, maps) if maps else body
@@ -150,8 +197,11 @@ class Encoder(nn.Module):
         )
         self._memory_format = torch.contiguous_format if strided else torch.channels_last
         self.stage_of = _stages(self.body)
-        self.neck = Neck(widths, channels) if channels else None
-        self.width = channels or widths[0]
+        self.neck: Neck | Pyramid | None = None
+        self.width = widths[0]
+        if channels:
+            self.neck = (Pyramid if pyramid else Neck)(widths, channels)
+            self.width = channels * len(widths) if pyramid else channels
         self._frozen_stages = 0
         self.stages = 1 + max(self.stage_of.values())
 
@@ -218,6 +268,8 @@ def build_encoders(
     maps: Sequence[int] = (),
     channels: int = 0,
     drop_path: float = 0.0,
+    *,
+    pyramid: bool = False,
 ) -> list[Encoder]:
     """Builds several encoders: copies of a pretrained one, or different random ones.
 
@@ -229,15 +281,17 @@ def build_encoders(
         maps: indices of the feature maps to use; see `Encoder`.
         channels: channels of the neck; see `Encoder`. Its weights are random and equal.
         drop_path: probability of skipping the last residual block (timm's `drop_path_rate`).
+        pyramid: keep the levels of a feature pyramid apart; see `Encoder`.
 
     Raises:
         MrkneeError: there is no such encoder or feature map, the weights are unavailable or don't
             fit, or the encoder has no residual blocks to skip.
     """
     check_name(name)
+    build = partial(_build, name, weights, maps, drop_path, channels=channels, pyramid=pyramid)
     if weights == NONE:
-        return [_build(name, weights, maps, channels, drop_path) for _ in range(count)]
-    first = _build(name, weights, maps, channels, drop_path)
+        return [build() for _ in range(count)]
+    first = build()
     return [first, *(copy.deepcopy(first) for _ in range(count - 1))]
 
 
@@ -289,7 +343,13 @@ def _timm_config(name: str) -> PretrainedCfg | None:
 
 
 def _build(
-    name: str, weights: str, maps: Sequence[int], channels: int, drop_path: float
+    name: str,
+    weights: str,
+    maps: Sequence[int],
+    drop_path: float,
+    *,
+    channels: int,
+    pyramid: bool,
 ) -> Encoder:
     if name == ALEXNET or name in ELNETS:
         if drop_path:
@@ -303,13 +363,13 @@ def _build(
                 advice="train it from random weights: --weights none",
             )
         body = _alexnet_body() if name == ALEXNET else elnet_body(ELNETS[name])
-        encoder = Encoder(body, ALEXNET_INPUT, maps, channels)
+        encoder = Encoder(body, ALEXNET_INPUT, maps, channels, pyramid=pyramid)
     else:
         config = timm.get_pretrained_cfg(name)
         assert config is not None  # noqa: S101 - for the type checker: the name was checked
         model = _timm_body(name, weights == DOWNLOAD, drop_path)
         try:
-            encoder = Encoder(model, config.input_size[1:], maps, channels)
+            encoder = Encoder(model, config.input_size[1:], maps, channels, pyramid=pyramid)
         except SettingsError:
             raise
         except Exception as fault:  # timm's models raise various exceptions
@@ -530,8 +590,9 @@ def _take_grey(body: nn.Module, size: tuple[int, int], maps: Sequence[int]) -> b
 def _stages(body: nn.Module) -> dict[str, int]:
     """Returns the stage of each parameter of the body: name -> stage, counted from the input.
 
-    AlexNet's stages are its five convolutions, ELNet's what lies between BlurPools; for other models timm defines them (VGG: its
-    convolutions; ResNet: the stem and four layers; vision transformers: the blocks).
+    AlexNet's stages are its five convolutions, ELNet's the parts between BlurPools; for other
+    models timm defines them (VGG: its convolutions; ResNet: the stem and four layers; vision
+    transformers: the blocks).
     """
     if isinstance(body, nn.Sequential):
         names = [name for name, _ in body.named_parameters()]

@@ -16,7 +16,7 @@ from mrknee.exams.series import MRNET_SERIES, SeriesList
 from mrknee.models.chunked_encoding import encode_in_chunks
 from mrknee.models.encoders import Encoder, build_encoders
 from mrknee.models.evidence import EVIDENCE_POOLINGS, EvidencePooling
-from mrknee.models.pooling import POOLINGS, Pooling, pool_exams
+from mrknee.models.pooling import POOLINGS, Pooling, crop_weights, pool_exams
 from mrknee.models.settings import NetworkSettings
 from mrknee.models.slice_transformer import TOKEN, SliceTransformer
 
@@ -76,8 +76,10 @@ class Network(nn.Module):
             empty if scores are pooled.
         evidence: pooling of scores; None otherwise.
         transformer: transformer over slices; None otherwise.
-        head: linear layer from (series * width) features, or the transformer's token, to (findings)
-            logits or scores.
+        width: channels of an encoder's feature map.
+        features: features per slice: `width`, times the number of crops if there are any.
+        head: linear layer from (series * features) values, or from the transformer's token, to
+            (findings) logits or scores.
         slices_at_once: slices per encoder call with gradients; None (default) encodes all slices of
             a series at once. Set for training, see `encode`.
 
@@ -111,12 +113,14 @@ class Network(nn.Module):
             settings.feature_maps,
             settings.channels,
             settings.drop_path,
+            pyramid=settings.detail_crops > 0,
         )
         self.width = built[0].width
+        self.features = self.width * max(settings.detail_crops, 1)
         self.encoders = nn.ModuleDict(dict(zip(names, built, strict=True)))
         pooling = POOLINGS.get(settings.slice_pooling)
         self.poolings = nn.ModuleDict(
-            {name: pooling(self.width) for name in series.names} if pooling else {}
+            {name: pooling(self.features) for name in series.names} if pooling else {}
         )
         self.evidence: EvidencePooling | None = None
         self.transformer: SliceTransformer | None = None
@@ -126,7 +130,7 @@ class Network(nn.Module):
             evidence = EVIDENCE_POOLINGS[settings.slice_pooling]
             self.evidence = evidence(self.width, len(self.findings), len(series))
         self.dropout = nn.Dropout(settings.dropout)
-        inputs = len(series) * self.width if self.transformer is None else TOKEN
+        inputs = len(series) * self.features if self.transformer is None else TOKEN
         self.head = nn.Linear(inputs, len(self.findings))
         self.slices_at_once: int | None = None
         for encoder in built:
@@ -287,10 +291,10 @@ class Network(nn.Module):
         """Averages features over cells, pools them over slices and applies the head."""
         pooled, weights = [], {}
         for name in self.series.names:
-            vectors = self.head.weight.new_zeros(len(shares), self.width)
+            vectors = self.head.weight.new_zeros(len(shares), self.features)
             if name in maps:
                 pooling = cast(Pooling, self.poolings[name])
-                features = maps[name].mean(dim=(2, 3))
+                features = self._average(maps[name])
                 if lengths is None:
                     vector, weights[name] = pooling(features)
                     vectors = vector[None]
@@ -298,7 +302,7 @@ class Network(nn.Module):
                     vectors, weights[name] = pool_exams(pooling, features, lengths[name])
             pooled.append(vectors)
         features = torch.cat(pooled, dim=1)
-        wide = shares.to(features.dtype)[:, :, None].expand(-1, -1, self.width).flatten(1)
+        wide = shares.to(features.dtype)[:, :, None].expand(-1, -1, self.features).flatten(1)
         logits = self.head(self.dropout(features * wide))
         return Reading(logits, weights, shares, {})
 
@@ -401,15 +405,34 @@ class Network(nn.Module):
         self.refuse_unexplainable()
         if self.evidence is not None:
             return {name: part.transpose(0, 1) for name, part in reading.contributions.items()}
-        heads = self.head.weight.split(self.width, dim=1)
+        heads = self.head.weight.split(self.features, dim=1)
         parts = {}
         for index, name in enumerate(self.series.names):
             if name in maps:
-                cells = maps[name].shape[2] * maps[name].shape[3]
-                each = heads[index][:, None] * reading.weights[name] / cells
-                added = torch.einsum("fsw,swrc->fsrc", each, maps[name])
+                each = heads[index][:, None] * reading.weights[name]
+                if self.settings.detail_crops:
+                    crops = self._crops(maps[name])
+                    each = each.unflatten(2, (len(crops), self.width))
+                    added = torch.einsum("fsdw,swrc,drc->fsrc", each, maps[name], crops)
+                else:
+                    cells = maps[name].shape[2] * maps[name].shape[3]
+                    added = torch.einsum("fsw,swrc->fsrc", each / cells, maps[name])
                 parts[name] = added * reading.shares[0, index]
         return parts
+
+    def _average(
+        self, maps: Float[Tensor, "slices width rows cols"]
+    ) -> Float[Tensor, "slices {self.features}"]:
+        """Averages features over all cells of each slice, or over concentric crops."""
+        if not self.settings.detail_crops:
+            return maps.mean(dim=(2, 3))
+        return torch.einsum("swrc,drc->sdw", maps, self._crops(maps)).flatten(1)
+
+    def _crops(
+        self, maps: Float[Tensor, "slices width rows cols"]
+    ) -> Float[Tensor, "crops rows cols"]:
+        """Returns the weights of the cells in the averages over concentric crops."""
+        return crop_weights(self.settings.detail_crops, *maps.shape[2:]).to(maps)
 
     def train(self, mode: bool = True) -> Network:
         """Sets training or evaluation mode; frozen modules stay in evaluation mode."""

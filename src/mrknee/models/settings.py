@@ -39,7 +39,9 @@ class NetworkSettings(Settings):
     """Architecture of the network; the defaults give the reference network."""
 
     section: ClassVar[str] = "network"
-    added: ClassVar[frozenset[str]] = frozenset({"feature_maps", "channels", "drop_path"})
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"feature_maps", "channels", "drop_path", "detail_crops"}
+    )
 
     encoder: Annotated[str, Field(min_length=1)] = "alexnet"
     """Name of the encoder, which turns each slice into features: one listed by `mrknee encoders`,
@@ -61,6 +63,12 @@ class NetworkSettings(Settings):
     channels: Annotated[int, Field(ge=0, le=65536)] = 0
     """Channels to which a 1x1 convolution reduces each feature map before pooling; 0: no such
     layer. Required for several `feature_maps`."""
+
+    detail_crops: Annotated[int, Field(ge=0, le=100)] = 0
+    """Pyramidal detail pooling, as in MRPyrNet: number D of concentric crops of the feature maps
+    over which features are averaged, in place of the complete map; crop d has d / D of its rows and
+    columns. With `channels`, the levels of a feature pyramid are kept apart. Possible if features
+    are pooled (max, mean, attention). 0: off."""
 
     slice_pooling: SlicePooling = "max"
     """How the features of slices are combined. `max`, `mean` and `attention` average each feature
@@ -99,6 +107,12 @@ class NetworkSettings(Settings):
                 "network.channels",
                 expected="1 or more: several feature maps are reduced to equal channels",
                 found=f"{self.channels}, with network.feature_maps {list(maps)}",
+            )
+        if self.detail_crops and self.slice_pooling not in ("max", "mean", "attention"):
+            raise invalid_setting(
+                "network.detail_crops",
+                expected="0, or network.slice_pooling max, mean or attention",
+                found=f"{self.detail_crops}, with network.slice_pooling {self.slice_pooling}",
             )
         if maps != tuple(sorted(set(maps))):
             raise invalid_setting(

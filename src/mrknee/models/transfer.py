@@ -52,8 +52,8 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
     - The same holds for the pooling of a series (attention has weights).
     - The 1x1 convolutions behind the feature maps are copied if both networks have the same.
     - The head gets the weights for findings of the same name, from series of the same name, if the
-      networks agree in feature maps, channels, and whether features or scores are pooled; so does
-      the pooling of scores.
+      networks agree in feature maps, channels, crops, and whether features or scores are pooled;
+      so does the pooling of scores.
     - The transformer over slices is copied if both networks have one and agree in feature maps and
       channels; the embedding of a series only from that of the same series.
 
@@ -75,10 +75,7 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
             found=source.settings.encoder,
             advice=f"train with --network.encoder {source.settings.encoder}",
         )
-    same_maps = (source.settings.feature_maps, source.settings.channels) == (
-        network.settings.feature_maps,
-        network.settings.channels,
-    )
+    same_maps = _maps(source) == _maps(network)
     same = source.settings.slice_pooling == network.settings.slice_pooling
     same_head = (
         same_maps
@@ -132,6 +129,12 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
     return Transfer(tuple(transferred), tuple(random))
 
 
+def _maps(network: Network) -> tuple[object, ...]:
+    """Returns the settings that the features of a slice depend on, besides the encoder's body."""
+    settings = network.settings
+    return settings.feature_maps, settings.channels, settings.detail_crops
+
+
 def _series(network: Network, name: str) -> Series:
     return next(one for one in network.series if one.name == name)
 
@@ -151,8 +154,8 @@ def _copy_head(network: Network, source: Network, finding: str, series: list[str
     if network.transformer is not None:
         network.head.weight[row] = source.head.weight[old]
         return
-    parts = network.head.weight.split(network.width, dim=1)
-    sources = source.head.weight.split(source.width, dim=1)
+    parts = network.head.weight.split(network.features, dim=1)
+    sources = source.head.weight.split(source.features, dim=1)
     indices = {network.series.names.index(name): source.series.names.index(name) for name in series}
     for new_index, old_index in indices.items():
         parts[new_index][row] = sources[old_index][old]
