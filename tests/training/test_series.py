@@ -84,6 +84,7 @@ def test_the_setting_is_read_from_text() -> None:
     assert load_recipe("reference", {"series": "axial, Sagittal"}).series == ["axial", "sagittal"]
     assert load_recipe("reference", {"series": ["coronal"]}).series == ["coronal"]
     assert load_recipe("reference").series is None
+    wrong: object
     for wrong in ("", "axial,axial", [], 3):
         with pytest.raises(SettingsError, match="series"):
             load_recipe("reference", {"series": wrong})

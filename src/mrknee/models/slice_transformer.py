@@ -70,7 +70,7 @@ class SliceTransformer(nn.Module):
         Args:
             features: index of the series -> features of its slices, for all series of one exam.
         """
-        tokens = [self.class_token]
+        tokens: list[Tensor] = [self.class_token]
         for index, own in features.items():
             place = torch.arange(len(own), device=own.device)
             tokens.append(self.project(own) + self.series.weight[index] + positions(place))

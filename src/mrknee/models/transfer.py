@@ -109,8 +109,8 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
         if same_head:
             _copy_transformer(network, source)
         (transferred if same_head else random).append("transformer over slices")
-        new = [name for name in network.series.names if name not in source.series.names]
-        random += [f"embedding of {name}" for name in new if same_head]
+        lacking = [name for name in network.series.names if name not in source.series.names]
+        random += [f"embedding of {name}" for name in lacking if same_head]
     for finding in network.findings:
         series = [name for name in network.series.names if name in source.series.names]
         known = same_head and finding in source.findings and bool(series)
