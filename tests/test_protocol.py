@@ -23,14 +23,19 @@ import pytest
 from mrknee import protocol, several_runs
 from mrknee.cli import main
 from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
-from mrknee.exams import PLANES, write_labels, write_stack
+from mrknee.exams import PLANES, open_dataset, write_labels, write_stack
 from mrknee.files import owned_folder
+from mrknee.inference.model import load_model
 from mrknee.library import check_dataset
+from mrknee.metrics.combination import fit_combination
 from mrknee.metrics.predictions import Predictions
 from mrknee.protocol import run_protocol
 from mrknee.sources.phantom.cohort import KINDS
 from mrknee.sources.phantom.exam import FINDINGS, render_exam
 from mrknee.training.recipe import load_recipe
+from mrknee.training.run import train
+from tests.conftest import write_toy_dataset
+from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
 
@@ -319,6 +324,84 @@ def test_the_full_protocol_trains_and_compares_every_seed(
         ),
     ]
     assert "step 35 of 35" in capsys.readouterr().out
+
+
+def test_named_systems_are_trained_and_compared(
+    stand_in: StandIn, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each system all networks are trained, those of one are combined, others are compared.
+
+    The folder can't be continued with other systems.
+    """
+    combined: list[tuple[Path, dict[str, list[Path]]]] = []
+
+    def combine(_: Path, folder: Path, runs: dict[str, list[Path]]) -> str:
+        combined.append((folder, runs))
+        folder.mkdir(parents=True)
+        rows = "".join(f"{i:04d},0.5,0.5,0.5\n" for i in range(10, 15))
+        (folder / "predictions-valid.csv").write_text("exam,abnormal,acl,meniscus\n" + rows)
+        return "combined"
+
+    monkeypatch.setattr(protocol, "_combine", combine)
+    out, systems = tmp_path / "out", ["reference", "bien2018", "elnet", "slice-transformer"]
+    run_protocol(phantom, out, systems=systems, smoke=True)
+    trained = {call[1].parent.name: call[2] for call in stand_in.calls if call[0] == "train"}
+    nine = [f"bien2018-{plane}-{finding}" for plane in PLANES for finding in FINDINGS]
+    elnets = [f"elnet-{finding}" for finding in FINDINGS]
+    assert list(trained) == ["reference", *nine, *elnets, "slice-transformer"]
+    assert trained["bien2018-coronal-acl"][1]["series"] == ["coronal"]
+    assert trained["bien2018-coronal-acl"][1]["findings"] == ["acl"]
+    expected = {
+        finding: [out / f"bien2018-{plane}-{finding}" / "seed0" for plane in PLANES]
+        for finding in FINDINGS
+    }
+    assert combined == [(out / "bien2018/seed0", expected)]
+    (comparison,) = [call[2] for call in stand_in.calls if call[0] == "compare"]
+    assert list(comparison) == systems
+    assert comparison["bien2018"] == "bien2018/seed0"
+    assert comparison["elnet"] == ",".join(f"{name}/seed0" for name in elnets)
+    assert error_of(phantom, out).code == "other-settings"
+
+
+@pytest.mark.parametrize("systems", [[], ["reference"], ["reference", "best"], ["elnet"] * 2])
+def test_unknown_systems_are_refused(systems: list[str], tmp_path: Path) -> None:
+    """The message lists all systems, and nothing is written."""
+    with pytest.raises(SettingsError, match="can't be compared") as caught:
+        run_protocol(tmp_path / "data", tmp_path / "out", systems=systems)
+    assert "slice-transformer" in (caught.value.expected or "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_settings_of_all_systems_are_valid() -> None:
+    """Each network's changes, also with those of the smoke protocol, give a recipe."""
+    for name, (recipe, changes) in protocol.SYSTEMS.items():
+        for settings in ({}, protocol.SMOKE):
+            made = load_recipe(recipe, {**settings, **changes})
+            assert made.findings == changes.get("findings"), name
+
+
+def test_networks_are_combined_by_a_regression_on_their_training_exams(tmp_path: Path) -> None:
+    """The weights are those fitted on the exams of `train` in the split; valid is predicted."""
+    data = write_toy_dataset(tmp_path / "toy", findings=["acl"])
+    runs = [tmp_path / plane for plane in PLANES[:2]]
+    for plane, run in zip(PLANES, runs, strict=False):
+        train(data, run, QUICK.replace(series=[str(plane)], epochs=1, calibration="none"))
+    protocol._combine(data, tmp_path / "both", {"acl": runs})
+    (made,) = json.loads((tmp_path / "both" / "combination.json").read_text())
+    split = (runs[0] / "split.csv").read_text()
+    trained_on = [line.split(",")[0] for line in split.splitlines() if line.endswith(",train")]
+    assert made["exams"] == len(trained_on) == 8
+    exams = open_dataset(data, "train")
+    tables = [load_model(run).predict([exams[i] for i in trained_on]) for run in runs]
+    labels = np.array([exams[i].labels["acl"] for i in trained_on])
+    expected = fit_combination("acl", tables, labels)
+    np.testing.assert_allclose(made["weights"], expected.weights, atol=1e-4)
+    found = Predictions.read(tmp_path / "both" / "predictions-valid.csv")
+    valid = [Predictions.read(run / "predictions-valid.csv") for run in runs]
+    np.testing.assert_allclose(found["acl"], expected.apply(valid)["acl"], atol=1e-4)
+    state = file_states(tmp_path / "both")
+    assert protocol._combine(data, tmp_path / "both", {"acl": runs}) == "up to date"
+    assert file_states(tmp_path / "both") == state
 
 
 def test_protocol_interrupted_at_every_step_has_the_same_results(

@@ -16,7 +16,7 @@ from mrknee.errors import DataError, MrkneeError, PlatformError
 from mrknee.exams import Dataset, open_dataset
 from mrknee.experiment_costs import COLUMNS, arm_cost, epoch_nearly_final
 from mrknee.experiment_plan import Plan
-from mrknee.files import atomic_write, write_text
+from mrknee.files import atomic_write, write_csv, write_text
 from mrknee.inference.torch_model import TorchModel
 from mrknee.metrics.arms import ArmComparison, compare_arms
 from mrknee.metrics.discrimination import auc
@@ -279,8 +279,7 @@ class Results:
 
     def _write(self, found: ArmComparison, costs: Sequence[tuple[str, ...]]) -> None:
         wrote = ["results.csv", "costs.csv"]
-        with atomic_write(self.folder / "costs.csv") as beside, beside.open("w") as file:
-            csv.writer(file, lineterminator="\n").writerows(costs)
+        write_csv(self.folder / "costs.csv", costs)
         for name, text in (
             ("comparison.json", found.to_json()),
             ("comparison.txt", found.table()),

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mrknee.errors import DataError, SettingsError
-from mrknee.exams import MRNET_FINDINGS
+from mrknee.exams import MRNET_FINDINGS, PLANES, Dataset, Findings, Plane
 from mrknee.files import owned_folder, remove_incomplete, write_text
+from mrknee.inference.model import load_model
 from mrknee.library import check_dataset, compare
-from mrknee.metrics.predictions import Predictions
+from mrknee.metrics.combination import fit_combination
+from mrknee.metrics.predictions import Predictions, reorder
 from mrknee.outputs import check_output_folder
 from mrknee.progress import report
 from mrknee.reports.evaluation import evaluate
@@ -38,15 +40,67 @@ from mrknee.untrusted import read_json
 NESTED = {"selection.part": "inner", "keep_every_epoch": False}
 """Settings of all training runs: the epoch is selected on exams of `train`."""
 
+COMBINED: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "bien2018": {
+        finding: [f"bien2018-{plane}-{finding}" for plane in PLANES] for finding in MRNET_FINDINGS
+    }
+}
+"""Name of a system -> finding -> networks whose probabilities a logistic regression combines."""
+
+ELNET_SERIES = {
+    "abnormal": (Plane.AXIAL, "elnet"),
+    "acl": (Plane.AXIAL, "elnet"),
+    "meniscus": (Plane.CORONAL, "elnet_contrast"),
+}
+"""Finding -> series and encoder of its ELNet: as in the paper, one series, with layer normalisation
+if it is axial and contrast normalisation if it is coronal."""
+
 SYSTEMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "reference": ("reference", {}),
     "default": ("default", {}),
     **{finding: ("reference", {"findings": [finding]}) for finding in MRNET_FINDINGS},
+    **{
+        f"bien2018-{plane}-{finding}": (
+            "reference",
+            {"findings": [finding], "series": [str(plane)], "calibration": "none"},
+        )
+        for plane in PLANES
+        for finding in MRNET_FINDINGS
+    },
+    **{
+        f"elnet-{finding}": (
+            "reference",
+            {
+                "findings": [finding],
+                "series": [str(series)],
+                "network.encoder": encoder,
+                "weights": "none",
+                "optimizer.learning_rate": 1e-3,
+            },
+        )
+        for finding, (series, encoder) in ELNET_SERIES.items()
+    },
+    "mrpyrnet": (
+        "reference",
+        {"network.feature_maps": [1, 2, 3], "network.channels": 64, "network.detail_crops": 5},
+    ),
+    "slice-transformer": ("default", {"network.slice_pooling": "transformer"}),
 }
-"""Name of a system, which is trained once per seed -> recipe, and changes to its settings."""
+"""Name of a network, which is trained once per seed -> recipe, and changes to its settings."""
 
-COMPARED = {"reference": ["reference"], "singles": list(MRNET_FINDINGS), "default": ["default"]}
-"""Name of a model -> systems that form it together. All others are compared with the first."""
+COMPARED: Mapping[str, Sequence[str]] = {
+    "reference": ["reference"],
+    "singles": MRNET_FINDINGS,
+    "default": ["default"],
+    "bien2018": ["bien2018"],
+    "elnet": [f"elnet-{finding}" for finding in MRNET_FINDINGS],
+    "mrpyrnet": ["mrpyrnet"],
+    "slice-transformer": ["slice-transformer"],
+}
+"""Name of a system -> networks, or combinations of networks, that form it together."""
+
+USUAL = ("reference", "singles", "default")
+"""The systems if none are named. All others are compared with the first."""
 
 SEEDS, SMOKE_SEEDS = (0, 1, 2), (0,)
 
@@ -71,8 +125,10 @@ Step = tuple[Path, str, Callable[[], str]]
 result is current; the function returns the text to print."""
 
 
-def run_protocol(data: str | Path, out: str | Path, *, smoke: bool = False) -> None:
-    """Checks a data set, trains all systems with all seeds, evaluates and compares them.
+def run_protocol(
+    data: str | Path, out: str | Path, *, systems: Sequence[str] = USUAL, smoke: bool = False
+) -> None:
+    """Checks a data set, trains systems with all seeds, evaluates and compares them.
 
     The function can be interrupted at any time and called again with the same arguments: complete
     networks, reports and comparisons are kept, and training continues from the last saved state.
@@ -81,21 +137,23 @@ def run_protocol(data: str | Path, out: str | Path, *, smoke: bool = False) -> N
     Args:
         data: MRNet's folder, or a data set with the same layout and with labels of abnormal, acl
             and meniscus in `train` and `valid`.
-        out: the output folder: new, empty, or of an earlier call with the same data and `smoke`.
+        out: the output folder: new, empty, or of an earlier call with the same arguments.
+        systems: two or more names of `COMPARED`; all others are compared with the first.
         smoke: run the same steps in minutes, with one seed, two epochs, tiny networks and at most
             40 training exams. The results are meaningless.
 
     Raises:
-        MrkneeError: the data set has errors or lacks labels; the folder contains other files, or
-            belongs to other data or to the other protocol; or a step failed.
+        MrkneeError: a system is unknown; the data set has errors or lacks labels; the folder
+            contains other files, or belongs to other data or to another protocol; or a step failed.
     """
     data, out = Path(data), Path(out)
+    _refuse_unknown(systems)
     check_output_folder(out)
     with owned_folder(out):
-        _check_folder(out, smoke=smoke)
+        _check_folder(out, systems, smoke=smoke)
         remove_incomplete(out)
-        _prepare_folder(data, out, smoke=smoke)
-        steps = list(_steps(data, out, smoke=smoke))
+        _prepare_folder(data, out, systems, smoke=smoke)
+        steps = list(_steps(data, out, systems, smoke=smoke))
         started = time.monotonic()
         log(out, f"{datetime.now():%Y-%m-%d %H:%M:%S}, {len(steps)} steps")
         for number, (folder, activity, work) in enumerate(steps, start=1):
@@ -103,10 +161,35 @@ def run_protocol(data: str | Path, out: str | Path, *, smoke: bool = False) -> N
             name = folder.relative_to(out)
             log(out, f"step {number} of {len(steps)}, after {elapsed}: {name}, {activity}")
             log(out, work())
-        log(out, _summary(out, smoke=smoke))
+        log(out, _summary(out, systems, smoke=smoke))
 
 
-def _description(*, smoke: bool) -> dict[str, Any]:
+def _refuse_unknown(systems: Sequence[str]) -> None:
+    if len(systems) < 2 or len(set(systems)) < len(systems) or not set(systems) <= set(COMPARED):
+        raise SettingsError(
+            "these systems can't be compared",
+            code="setting",
+            expected="two or more different ones of " + ", ".join(COMPARED),
+            found=", ".join(systems) or "none",
+        )
+
+
+def _networks(systems: Sequence[str]) -> list[str]:
+    """Returns the networks that are trained for systems, in the order of `SYSTEMS`."""
+    members = [member for system in systems for member in COMPARED[system]]
+    parts = {
+        part
+        for member in members
+        for part in (
+            [name for names in COMBINED[member].values() for name in names]
+            if member in COMBINED
+            else [member]
+        )
+    }
+    return [name for name in SYSTEMS if name in parts]
+
+
+def _description(systems: Sequence[str], *, smoke: bool) -> dict[str, Any]:
     """Returns the description of the protocol that is stored in its output folder.
 
     It distinguishes the full from the smoke protocol, and both from those of other versions.
@@ -116,30 +199,31 @@ def _description(*, smoke: bool) -> dict[str, Any]:
         "smoke": smoke,
         "seeds": list(SMOKE_SEEDS if smoke else SEEDS),
         "settings": {**NESTED, **(SMOKE if smoke else {})},
-        "systems": {name: list(system) for name, system in SYSTEMS.items()},
+        "systems": {name: list(SYSTEMS[name]) for name in _networks(systems)},
+        **({} if tuple(systems) == USUAL else {"compared": list(systems)}),
     }
 
 
-def _check_folder(out: Path, *, smoke: bool) -> None:
+def _check_folder(out: Path, systems: Sequence[str], *, smoke: bool) -> None:
     """Raises an error if the output folder contains something else, or another protocol."""
     file = out / PROTOCOL_FILE
     check_folder_contents(out, file, "protocol")
-    description = _description(smoke=smoke)
+    description = _description(systems, smoke=smoke)
     before = read_json(file, "description of the protocol") if file.exists() else description
     if before != description:
         kinds = {"the full protocol": False, "the smoke protocol (--smoke)": True}
-        known = [name for name, kind in kinds.items() if before == _description(smoke=kind)]
+        known = [n for n, kind in kinds.items() if before == _description(systems, smoke=kind)]
         raise SettingsError(
             "the folder belongs to another protocol",
             code="other-settings",
             file=file,
             expected="".join(name for name, kind in kinds.items() if kind == smoke),
-            found="".join(known) or "seeds, settings or systems of another version of mrknee",
+            found="".join(known) or "other --systems, or seeds or settings of another version",
             advice="start it with the same options as before, or use another folder",
         )
 
 
-def _prepare_folder(data: Path, out: Path, *, smoke: bool) -> None:
+def _prepare_folder(data: Path, out: Path, systems: Sequence[str], *, smoke: bool) -> None:
     """Checks the data set, also against that of an earlier call, and writes the protocol's files.
 
     The files are the description of the protocol, the record of the data, and the check's result.
@@ -163,10 +247,11 @@ def _prepare_folder(data: Path, out: Path, *, smoke: bool) -> None:
                 file=data / f"{split}-{missing[0]}.csv",
                 expected="a label file",
             )
-    recipe = load_recipe("reference", _description(smoke=smoke)["settings"])
+    description = _description(systems, smoke=smoke)
+    recipe = load_recipe("reference", description["settings"])
     record = record_data(split_exams(data, recipe))
     texts = {
-        PROTOCOL_FILE: json.dumps(_description(smoke=smoke), indent=2) + "\n",
+        PROTOCOL_FILE: json.dumps(description, indent=2) + "\n",
         RunFolder(out).data.name: data_json(out, record),
         "check.json": checkup.to_json(),
     }
@@ -174,8 +259,10 @@ def _prepare_folder(data: Path, out: Path, *, smoke: bool) -> None:
         write_text(out / name, text)
 
 
-def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
-    seeds = SMOKE_SEEDS if smoke else SEEDS
+def _steps(data: Path, out: Path, systems: Sequence[str], *, smoke: bool) -> Iterator[Step]:
+    seeds, networks = SMOKE_SEEDS if smoke else SEEDS, _networks(systems)
+    combined = [name for system in systems for name in COMPARED[system] if name in COMBINED]
+    second = COMPARED[systems[1]]
 
     def run_folders(systems: Sequence[str], *seeds: int) -> list[Path]:
         return [out / system / f"seed{seed}" for seed in seeds for system in systems]
@@ -188,20 +275,53 @@ def _steps(data: Path, out: Path, *, smoke: bool) -> Iterator[Step]:
         return folder, "comparing", partial(_compare, data, folder, models)
 
     for seed in seeds:
-        for system, (recipe, changed) in SYSTEMS.items():
-            (run,) = run_folders([system], seed)
-            settings = {**_description(smoke=smoke)["settings"], **changed, "seed": seed}
+        for network in networks:
+            (run,) = run_folders([network], seed)
+            recipe, changed = SYSTEMS[network]
+            settings = {**_description(systems, smoke=smoke)["settings"], **changed, "seed": seed}
             yield run, "training", partial(train_or_resume, data, run, recipe, settings)
-        for system in SYSTEMS:
-            (run,) = run_folders([system], seed)
-            singles = run_folders(COMPARED["singles"], seed) if system == "reference" else ()
-            yield evaluation(run / "report", [run], singles)
-    models = {name: run_folders(systems, *seeds) for name, systems in COMPARED.items()}
-    yield evaluation(out / "report", models["reference"], models["singles"])
+        for system in combined:
+            (folder,) = run_folders([system], seed)
+            runs = {name: run_folders(parts, seed) for name, parts in COMBINED[system].items()}
+            yield folder, "combining", partial(_combine, data, folder, runs)
+        for network in networks:
+            (run,) = run_folders([network], seed)
+            against = run_folders(second, seed) if [network] == list(COMPARED[systems[0]]) else ()
+            yield evaluation(run / "report", [run], against)
+    models = {system: run_folders(COMPARED[system], *seeds) for system in systems}
+    yield evaluation(out / "report", models[systems[0]], models[systems[1]])
     yield comparison("systems", models)
-    for name, systems in COMPARED.items() if len(seeds) > 1 else ():
-        by_seed = {f"{name}, seed {seed}": run_folders(systems, seed) for seed in seeds}
-        yield comparison(f"seeds-{name}", by_seed)
+    for system in systems if len(seeds) > 1 else ():
+        by_seed = {f"{system}, seed {seed}": run_folders(COMPARED[system], seed) for seed in seeds}
+        yield comparison(f"seeds-{system}", by_seed)
+
+
+def _combine(data: Path, folder: Path, runs: Mapping[str, Sequence[Path]]) -> str:
+    """Combines the predictions of several networks per finding, and writes them like a run.
+
+    The logistic regression is fitted on the exams of `train` that the networks were trained on, as
+    in the paper. The networks' predictions of these exams are too good, but those of all networks.
+    """
+    file = RunFolder(folder).predictions("valid")
+    if _is_current(file, [run for those in runs.values() for run in those]):
+        return "up to date"
+    combinations, tables = [], []
+    for finding, those in runs.items():
+        trained_on = (RunFolder(those[0]).read_split() or {})["train"]
+        fitted_on = []
+        for run in those:
+            model = load_model(run)
+            exams = Dataset.of_split(data, "train", findings=[finding], series=model.series.names)
+            positions = [i for i, exam_id in enumerate(exams.ids) if exam_id in trained_on]
+            ids = [exams.ids[i] for i in positions]
+            fitted_on.append(reorder(model.predict(exams), ids, Findings([finding])))
+        combination = fit_combination(finding, fitted_on, exams.labels[positions, 0])
+        valid = [Predictions.read(RunFolder(run).predictions("valid")) for run in those]
+        combinations.append(combination.to_dict())
+        tables.append(combination.apply(valid))
+    write_text(folder / "combination.json", json.dumps(combinations, indent=2) + "\n")
+    Predictions.joined(tables).write(file)
+    return f"wrote {file.name}: a logistic regression for each of {', '.join(runs)}"
 
 
 def _evaluate(data: Path, folder: Path, runs: Sequence[Path], against: Sequence[Path]) -> str:
@@ -234,12 +354,12 @@ def _is_current(file: Path, runs: Sequence[Path]) -> bool:
     return is_current(file, [RunFolder(run).predictions("valid") for run in runs])
 
 
-def _summary(out: Path, *, smoke: bool) -> str:
+def _summary(out: Path, systems: Sequence[str], *, smoke: bool) -> str:
     seeds = "" if smoke else "\n  comparison/seeds-*/                differences between seeds"
     end = "\nThis was the smoke test: its results are meaningless." if smoke else ""
     return f"""complete; in {out}:
-  report/report.html                 main report: the multi-task network (mean of its seeds),
-                                     compared with the single-finding networks
+  report/report.html                 main report: {systems[0]} (mean of its seeds),
+                                     compared with {systems[1]}
   NAME/seedN/report/report.html      report of each network
   comparison/systems/comparison.txt  tests of the differences between systems{seeds}
   check.json  log.txt                contents and problems of the data set; printed output{end}"""

@@ -410,15 +410,20 @@ def protocol(
         Path, "the output folder: new, or of an earlier start with the same data and options"
     ],
     *,
+    systems: Annotated[
+        str,
+        "systems to compare, with commas between: reference, singles, default, bien2018, elnet, "
+        "mrpyrnet, slice-transformer; all others are compared with the first",
+    ] = "reference,singles,default",
     smoke: Annotated[
         bool, "run all steps in minutes, with tiny networks and one seed; results are meaningless"
     ] = False,
 ) -> None:
-    """Trains, evaluates and compares fifteen networks on MRNet; continues if interrupted."""
+    """Trains, evaluates and compares networks on MRNet; continues if interrupted."""
     _check_output_folder(out)
     from mrknee.protocol import run_protocol
 
-    run_protocol(data, out, smoke=smoke)
+    run_protocol(data, out, systems=[one.strip() for one in systems.split(",")], smoke=smoke)
 
 
 def experiment(

@@ -30,7 +30,9 @@ from mrknee.transforms.batches import frame_exam, join
 from mrknee.transforms.preparation import Preparation
 
 FINDINGS = ("abnormal", "acl", "meniscus")
-POOLINGS: tuple[SlicePooling, ...] = get_args(SlicePooling)
+POOLINGS: tuple[SlicePooling, ...] = tuple(
+    name for name in get_args(SlicePooling) if name != "transformer"
+)
 PREPARATION = Preparation(size=48, crop=32)
 Shape = tuple[int, int, int]
 

@@ -41,6 +41,26 @@ def test_every_type_of_encoder_computes_a_map(name: str, rows: int, cols: int) -
     torch.testing.assert_close(encoder(pictures[1:]), maps[1:], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [*TINY, "alexnet"])
+def test_three_channels_are_taken_as_they_are(name: str) -> None:
+    """Three equal channels give the map of the grey image, different ones another.
+
+    The first layer has a gradient of its own for each channel.
+    """
+    torch.manual_seed(0)
+    encoder = build_encoder(name).eval()
+    grey = torch.randn(2, 1, 160, 160)
+    maps = encoder(grey)
+    torch.testing.assert_close(encoder(grey.expand(-1, 3, -1, -1)), maps, rtol=1e-4, atol=1e-5)
+    colour = torch.cat([grey.roll(8, 2), grey, grey.roll(8, 3)], dim=1)
+    found = encoder(colour)
+    assert float((found - maps).detach().abs().max()) > 1e-4
+    first = next(one for one in encoder.body.parameters() if one.ndim == 4)
+    assert first.shape[1] == 3
+    (gradient,) = torch.autograd.grad(found.square().sum(), [first])
+    assert not torch.allclose(gradient[:, 0], gradient[:, 2])
+
+
 @pytest.mark.parametrize("name", ["test_vit", "test_mambaout", "test_convnext"])
 def test_the_map_preserves_positions(name: str) -> None:
     """A change at the lower left of an image changes its map most at the lower left."""

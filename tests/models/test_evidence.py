@@ -55,7 +55,7 @@ def total(contributions: dict[int, Tensor]) -> Tensor:
 
 def test_every_pooling_is_of_features_or_of_scores() -> None:
     """Each permitted value of the setting has a class."""
-    assert {*POOLINGS, *EVIDENCE_POOLINGS} == set(get_args(SlicePooling))
+    assert {*POOLINGS, *EVIDENCE_POOLINGS, "transformer"} == set(get_args(SlicePooling))
 
 
 def test_evidence_is_the_softmax_weighted_sum() -> None:

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mrknee.models.pooling import POOLINGS, AttentionPooling, MaxPooling, MeanPooling, pool_exams
+from mrknee.models.pooling import (
+    POOLINGS,
+    AttentionPooling,
+    MaxPooling,
+    MeanPooling,
+    crop_weights,
+    pool_exams,
+)
 from mrknee.models.settings import SlicePooling
 
 KINDS: tuple[SlicePooling, ...] = ("max", "mean", "attention")
@@ -109,3 +118,16 @@ def test_lengths_that_dont_add_up_are_refused(features: Tensor) -> None:
     """Slices that belong to no exam are an error."""
     with pytest.raises(ValueError, match="add up to 8, but there are 9"):
         pool_exams(MaxPooling(6), features, [3, 5])
+
+
+def test_crops_are_concentric_and_average() -> None:
+    """Crop d of D has d / D of the sides; its weights are equal and add up to 1."""
+    weights = crop_weights(3, 6, 7)
+    assert [(int((one > 0).any(1).sum()), int((one > 0).any(0).sum())) for one in weights] == [
+        (2, 3), (4, 5), (6, 7)
+    ]  # fmt: skip
+    torch.testing.assert_close(weights.sum(dim=(1, 2)), torch.ones(3))
+    for inner, outer in itertools.pairwise(weights):
+        assert bool((outer[inner > 0] > 0).all())
+    assert weights[0].nonzero()[0].tolist() == [2, 2]
+    assert torch.equal(crop_weights(4, 1, 1), torch.ones(4, 1, 1))

@@ -66,6 +66,24 @@ def test_a_missing_plane_has_no_slices() -> None:
     assert Preparation().normalise(slices[:0], torch.tensor([0])).shape == (0, 1, 8, 8)
 
 
+def test_neighbours_are_the_channels() -> None:
+    """Slice i has the channels i - 1, i, i + 1 of its exam; at the ends itself.
+
+    Exams of 1, 0, 2 and 4 slices follow each other in the batch, and none sees another.
+    """
+    slices = stack(7, 5, 6)
+    lengths = torch.tensor([1, 0, 2, 4])
+    grey = Preparation(size=6, crop=5).normalise(slices, lengths)[:, 0]
+    found = Preparation(size=6, crop=5, neighbours=True).normalise(slices, lengths)
+    expected = [(0, 0, 0), (1, 1, 2), (1, 2, 2), (3, 3, 4), (3, 4, 5), (4, 5, 6), (5, 6, 6)]
+    assert found.shape == (7, 3, 5, 6)
+    for channels, indices in zip(found, expected, strict=True):
+        assert torch.equal(channels, grey[list(indices)])
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    empty = Preparation(neighbours=True).normalise(slices[:0], torch.tensor([0]))
+    assert empty.shape == (0, 3, 5, 6)
+
+
 @pytest.mark.parametrize(
     "size", [(256, 256), (224, 256), (512, 512), (320, 512), (100, 80), (1, 1), (257, 3)]
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -11,7 +13,12 @@ from mrknee.export.onnx import OPSET
 from mrknee.transforms.preparation import Preparation
 from mrknee.transforms.traced import TRANSLATIONS, TracedPreparation
 
-PREPARATIONS = (Preparation(), Preparation(size=48, crop=32), Preparation(size=97, crop=48))
+PREPARATIONS = (
+    Preparation(),
+    Preparation(size=48, crop=32),
+    Preparation(size=97, crop=48),
+    Preparation(size=97, crop=48, min_size=80),
+)
 
 SIZES = [
     (256, 256), (224, 224), (224, 256), (255, 231), (512, 512), (320, 512), (640, 480), (301, 299),
@@ -29,8 +36,9 @@ class Frame(torch.nn.Module):
 
     def forward(self, stack: torch.Tensor) -> torch.Tensor:
         """Frames a stack."""
-        sides = self.preparation.size, self.preparation.crop
-        framed: torch.Tensor = torch.ops.mrknee.frame(stack, *sides)
+        settings = self.preparation
+        least = settings.min_size or settings.crop
+        framed: torch.Tensor = torch.ops.mrknee.frame(stack, settings.size, settings.crop, least)
         return framed
 
 
@@ -81,11 +89,14 @@ def test_any_size_is_framed_equally(
 
 @pytest.mark.parametrize("size", [(256, 256), (300, 200), (60, 31)])
 @pytest.mark.parametrize("slices", [1, 4])
-def test_any_size_is_normalised_equally(size: tuple[int, int], slices: int) -> None:
-    """Scaling, mean and SD equal those of `Preparation`."""
+@pytest.mark.parametrize("changes", [{}, {"min_size": 240}, {"neighbours": True}])
+def test_any_size_is_normalised_equally(
+    size: tuple[int, int], slices: int, changes: dict[str, Any]
+) -> None:
+    """Scaling, mean and SD, and the channels, equal those of `Preparation`."""
     rng = np.random.default_rng(slices)
     stack = torch.from_numpy(rng.integers(3, 240, (slices, *size), dtype=np.uint8))
-    preparation = Preparation()
+    preparation = Preparation(**changes)
     expected = preparation.normalise(preparation.frame(stack), torch.tensor([slices]))
     found = TracedPreparation(preparation)(stack)
     assert found.shape == expected.shape

@@ -70,12 +70,12 @@ class Dataset:
             no such file or no labels are read.
         files: id -> series -> file of the stack.
         series: the series that exams may have: those of `series.csv` in `folder` or its parent,
-            else MRNet's.
+            else MRNet's; of these, the ones given.
         unread: files and folders among the stacks that are not read (see `Listing`); callers that
             read the exams report them.
         axes: the order of axes in the files.
-        opened_with: those of the arguments `findings`, `axes`, `allow_missing_plane` and
-            `soft_labels` that were given, named as the settings of training.
+        opened_with: those of the arguments `findings`, `series`, `axes`, `allow_missing_plane`
+            and `soft_labels` that were given, named as the settings of training.
 
     Args:
         folder: contains one folder per series; MRNet's are `axial/`, `coronal/` and `sagittal/`.
@@ -89,11 +89,12 @@ class Dataset:
             another order are refused when the first exam is read (`refuse_other_axes`).
         allow_missing_labels: accept `findings` without a label file; their labels are NaN.
         soft_labels: accept any number from 0 to 1 as a label.
+        series: names of the series to use; None uses all. Each exam must have at least one.
 
     Raises:
-        DataError: there is no exam, an id is invalid (`refuse_id`), an exam lacks a series, a
-            label file has an unknown exam, an exam twice or an invalid label, or belongs to a
-            finding that `findings.csv` lacks.
+        DataError: there is no exam or no such series, an id is invalid (`refuse_id`), an exam lacks
+            a series, a label file has an unknown exam, an exam twice or an invalid label, or
+            belongs to a finding that `findings.csv` lacks.
 
     Example:
         >>> import mrknee
@@ -112,6 +113,7 @@ class Dataset:
         axes: str | None = None,
         allow_missing_labels: bool = False,
         soft_labels: bool = False,
+        series: Iterable[str] | None = None,
     ) -> None:
         self.folder = self.root = folder = Path(folder)
         self.split: str | None = None
@@ -136,12 +138,18 @@ class Dataset:
                 advice=folder_meant(folder, data_set=False),
             )
         self.files: Mapping[str, Mapping[str, Path]] = listing.files
+        if series is not None:
+            self.series = _choose_series(self.series, series, folder)
+            names = self.series.names
+            self.files = {
+                exam_id: {name: file for name, file in files.items() if name in names}
+                for exam_id, files in listing.files.items()
+            }
         self.unread = listing.unread
         self.ids: tuple[str, ...] = tuple(self.files)
-        for exam_id, those in self.files.items():
+        for exam_id, those in listing.files.items():
             refuse_id(exam_id, next(iter(those.values())))
-        if not allow_missing_plane:
-            self._refuse_missing_series()
+        self._refuse_missing_series(allow_some=allow_missing_plane)
         declared = None if labels_of is None else read_findings(labels_of.parent)
         found = {} if labels_of is None else label_files(labels_of)
         _refuse_undeclared(found, declared)
@@ -157,6 +165,8 @@ class Dataset:
         self.opened_with: dict[str, Any] = {}
         if findings is not None:
             self.opened_with["findings"] = list(self.findings or ())
+        if series is not None:
+            self.opened_with["series"] = list(self.series.names)
         if given is not None:
             self.opened_with["axes"] = ",".join(given)
         if allow_missing_plane:
@@ -184,6 +194,7 @@ class Dataset:
         axes: str | None = None,
         allow_missing_labels: bool = False,
         soft_labels: bool = False,
+        series: Iterable[str] | None = None,
     ) -> Dataset:
         """Opens one split of a data set with its labels: `root/split/` and `root/split-*.csv`."""
         root = Path(root)
@@ -204,25 +215,29 @@ class Dataset:
             axes=axes,
             allow_missing_labels=allow_missing_labels,
             soft_labels=soft_labels,
+            series=series,
         )
         exams.root, exams.split = root, split
         return exams
 
-    def _refuse_missing_series(self) -> None:
+    def _refuse_missing_series(self, *, allow_some: bool) -> None:
         for exam_id in self.ids:
             missing = [name for name in self.series.names if name not in self.files[exam_id]]
-            if missing:
+            if missing and not (allow_some and self.files[exam_id]):
                 lacking = sum(len(self.files[i]) < len(self.series) for i in self.ids)
                 raise DataError(
                     f"an exam lacks the series {' and '.join(missing)}",
                     code="missing-plane",
                     file=self.folder / missing[0] / f"{exam_id}.npy",
                     exam=exam_id,
-                    expected="all of " + ", ".join(self.series.names),
-                    found=", ".join(self.files[exam_id])
+                    expected=("some of " if allow_some else "all of ")
+                    + ", ".join(self.series.names),
+                    found=(", ".join(self.files[exam_id]) or "none")
                     + f" ({lacking} of {len(self.ids)} exams lack a series)"
                     + (f"; {unread_text(self.unread)}" if self.unread else ""),
-                    advice="add the file, or allow exams with fewer series (--allow-missing-plane)",
+                    advice="add the file, or use more series"
+                    if allow_some
+                    else "add the file, or allow exams with fewer series (--allow-missing-plane)",
                 )
 
     def __len__(self) -> int:
@@ -449,6 +464,22 @@ def _choose_findings(
                 found=", ".join(in_order(found, declared)) if found else "no label file",
             )
     return names
+
+
+def _choose_series(declared: SeriesList, wanted: Iterable[str], folder: Path) -> SeriesList:
+    """Returns the wanted series in the declared order."""
+    names = list(wanted)
+    found = [declared.named(name) for name in names]
+    known = [one.name for one in found if one is not None]
+    if not names or len(known) < len(names) or len(set(known)) < len(known):
+        raise DataError(
+            "the data set doesn't have these series",
+            code="series-name",
+            file=folder,
+            expected="some of " + ", ".join(declared.names) + ", each once",
+            found=", ".join(map(repr, names)) or "none",
+        )
+    return declared.only(known)
 
 
 def _refuse_undeclared(found: Mapping[str, Path], declared: Mapping[str, str] | None) -> None:

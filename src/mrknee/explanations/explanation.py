@@ -11,7 +11,8 @@ The slice weight depends on the pooling: 1 for the strongest slice of a channel 
 but the dependence of the attention on the features is not part of any map). If scores of cells are
 pooled (`mrknee.models.evidence`), each cell has a weight, held fixed in the same way. Nothing is
 estimated, no gradients are used, and nothing is rescaled: heat maps of different slices are
-comparable.
+comparable. If the network sees a slice with its neighbours as channels (`preparation.neighbours`),
+the contributions belong to the slice in the middle, although its neighbours affect them.
 
 This module contains the result and does not import torch. It is computed by a network
 (`Network.contributions`) or an exported graph.

@@ -141,6 +141,7 @@ def export(model: str | Path, out: str | Path, *, int8: Int8 | None = None) -> E
     """
     model, out = Path(model), Path(out)
     trained = with_warnings(TorchModel(model))
+    trained.network.refuse_unexplainable()
     trained.network.to("cpu")
     graph = trace(trained)
     facts = _facts(trained)

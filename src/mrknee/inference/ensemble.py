@@ -87,6 +87,11 @@ class Ensemble(Model):
             "tables, separated by commas, as one model",
         )
 
+    @property
+    def explainable(self) -> bool:
+        """Whether `explain` can decompose the logits: whether it can those of all members."""
+        return all(member.explainable for member in self.members)
+
     def predict(self, exams: Exams | Exam) -> Predictions:
         """Predicts exams with every member.
 

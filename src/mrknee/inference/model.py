@@ -110,6 +110,11 @@ class Model(ABC):
             if prevalences.get(name) is None
         }
 
+    @property
+    def explainable(self) -> bool:
+        """Whether `explain` can decompose the logits."""
+        return True
+
     @abstractmethod
     def predict(self, exams: Exams | Exam) -> Predictions:
         """Predicts exams.
@@ -134,6 +139,7 @@ class Model(ABC):
 
         Raises:
             DataError: the exam has no series that the model was trained on.
+            ModelError: the model has no exact explanation.
         """
 
     def __repr__(self) -> str:

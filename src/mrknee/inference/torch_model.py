@@ -78,6 +78,11 @@ class TorchModel(SingleModel):
         """
         self._feature_cache = FeatureCache(folder, self.network, self.preparation)
 
+    @property
+    def explainable(self) -> bool:
+        """Whether `explain` can decompose the logits."""
+        return self.network.explainable
+
     def _probabilities(
         self, exams: Exams
     ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def encode_in_chunks(
-    encoder: nn.Module, slices: Float[Tensor, "slices 1 rows cols"], chunk: int
+    encoder: nn.Module, slices: Float[Tensor, "slices channels rows cols"], chunk: int
 ) -> Float[Tensor, "slices width map_rows map_cols"]:
     """Computes an encoder's feature maps with gradient checkpointing per chunk of slices.
 

@@ -1,7 +1,7 @@
-"""Encoders: one interface to torchvision's AlexNet and all models of timm.
+"""Encoders: one interface to torchvision's AlexNet, our ELNets, and all models of timm.
 
 An encoder computes a feature map per slice. timm has no AlexNet, which is therefore taken from
-torchvision; every other name is passed to timm.
+torchvision, and no ELNet (`mrknee.models.elnet`); every other name is passed to timm.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import timm
 import torch
 import torchvision  # type: ignore[import-untyped]
 from jaxtyping import Float
+from timm.layers.blur_pool import BlurPool2d
 from timm.layers.drop import DropPath
 from timm.layers.norm import LayerNorm2d
 from timm.models import PretrainedCfg, group_parameters
@@ -25,6 +26,7 @@ from torch.nn import functional
 
 from mrknee.errors import MrkneeError, SettingsError
 from mrknee.models.catalogue import ENCODERS, PUBLISHED, grey_statistics
+from mrknee.models.elnet import ELNETS, elnet_body
 from mrknee.models.weights import (
     DOWNLOAD,
     LITE0_PACKAGE,
@@ -42,18 +44,27 @@ ALEXNET = "alexnet"
 ALEXNET_INPUT = (224, 224)
 """Rows and columns on which AlexNet was trained (torchvision's crop)."""
 
+_POOLS = (nn.MaxPool2d, BlurPool2d)
+"""Layers of an `nn.Sequential` after which maps are smaller."""
+
 
 class GreyConv2d(nn.Conv2d):
-    """A convolution over three equal channels, computed from a single channel.
+    """A convolution over three channels, which accepts a single channel for three equal ones.
 
-    The weights are summed over channels before the convolution. A stride is eliminated too: blocks
-    of stride x stride pixels become channels, and the zero-padded kernel moves by one block.
-    Results and gradients are the same up to rounding. AlexNet's first layer then needs a third of
-    the arithmetic, and libraries are more efficient for many channels than for one.
+    For one channel the weights are summed over channels before the convolution. A stride is
+    eliminated too: blocks of stride x stride pixels become channels, and the zero-padded kernel
+    moves by one block. Results and gradients are the same up to rounding. AlexNet's first layer
+    then needs a third of the arithmetic, and libraries are more efficient for many channels than
+    for one.
     """
 
-    def forward(self, input: Float[Tensor, "n 1 rows cols"]) -> Tensor:  # noqa: A002  # torch's name
-        """Computes the three-channel convolution of a grey image repeated three times."""
+    def forward(
+        self,
+        input: Float[Tensor, "n channels rows cols"],  # noqa: A002  # torch's name
+    ) -> Tensor:
+        """Computes the convolution of an image of three channels, or of a grey one repeated."""
+        if input.shape[1] == self.in_channels:
+            return super().forward(input)
         weight = self.weight.sum(dim=1)
         if torch.compiler.is_exporting():  # in ONNX Runtime, strides are faster than rearranging
             return functional.conv2d(input, weight[:, None], self.bias, self.stride, self.padding)
@@ -105,8 +116,44 @@ class Neck(nn.Module):
         return functional.relu(summed)
 
 
+class Pyramid(nn.Module):
+    """A feature pyramid whose levels are kept apart (T.-Y. Lin et al., CVPR 2017).
+
+    Each map is normalised and reduced as in `Neck`. From the coarsest to the finest, the level
+    before is scaled up and added, and a 3x3 convolution and a ReLU follow. All levels are scaled
+    up to the finest grid by repeating cells, and concatenated.
+
+    Args:
+        widths: channels of each map, from the finest to the coarsest.
+        channels: channels of each level.
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([LayerNorm2d(width) for width in widths])
+        self.convolutions = nn.ModuleList([nn.Conv2d(width, channels, 1) for width in widths])
+        self.levels = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in widths])
+
+    def forward(
+        self, maps: Sequence[Float[Tensor, "n _ _ _"]]
+    ) -> Float[Tensor, "n channels map_rows map_cols"]:
+        """Computes the levels of some slices on the finest grid."""
+        parts = zip(self.norms, self.convolutions, maps, strict=True)
+        reduced = [convolve(norm(one)) for norm, convolve, one in parts]
+        for index in range(len(reduced) - 1, 0, -1):
+            finer = reduced[index - 1]
+            coarse = functional.interpolate(reduced[index], finer.shape[2:], mode="nearest")
+            reduced[index - 1] = finer + coarse
+        size = maps[0].shape[2:]
+        levels = [
+            functional.interpolate(functional.relu(convolve(one)), size, mode="nearest")
+            for convolve, one in zip(self.levels, reduced, strict=True)
+        ]
+        return torch.cat(levels, dim=1)
+
+
 class Encoder(nn.Module):
-    """Computes feature maps of grey images, equivalent to repeating them in three channels.
+    """Computes feature maps of images of three channels, or of one for three equal ones.
 
     Args:
         body: network of torchvision or timm; modules that the feature map doesn't need, such as the
@@ -114,19 +161,26 @@ class Encoder(nn.Module):
         size: rows and columns of a test image.
         maps: indices of the feature maps to use, counted from the input; empty: the last one.
         channels: channels of a `Neck` behind the maps; 0: no neck, for a single map.
+        pyramid: a `Pyramid` of these channels in place of a `Neck`.
 
     Attributes:
         neck: combines the maps; None without.
         width: channels of the feature map, as measured (the width that libraries state may be that
             of a part of the classifier).
         repeats: whether the body needs three channels; otherwise its first layer is a plain
-            convolution and was replaced by a `GreyConv2d`.
+            convolution and was replaced by a `GreyConv2d`, which accepts one.
         stages: number of stages that can be frozen.
         stage_of: name of each parameter of the body -> stage, counted from the input.
     """
 
     def __init__(
-        self, body: nn.Module, size: tuple[int, int], maps: Sequence[int] = (), channels: int = 0
+        self,
+        body: nn.Module,
+        size: tuple[int, int],
+        maps: Sequence[int] = (),
+        channels: int = 0,
+        *,
+        pyramid: bool = False,
     ) -> None:
         super().__init__()
         self.body = _shorten(body, maps) if maps else body
@@ -143,20 +197,25 @@ class Encoder(nn.Module):
         )
         self._memory_format = torch.contiguous_format if strided else torch.channels_last
         self.stage_of = _stages(self.body)
-        self.neck = Neck(widths, channels) if channels else None
-        self.width = channels or widths[0]
+        self.neck: Neck | Pyramid | None = None
+        self.width = widths[0]
+        if channels:
+            self.neck = (Pyramid if pyramid else Neck)(widths, channels)
+            self.width = channels * len(widths) if pyramid else channels
         self._frozen_stages = 0
         self.stages = 1 + max(self.stage_of.values())
 
     def forward(
-        self, pictures: Float[Tensor, "n 1 rows cols"]
+        self, pictures: Float[Tensor, "n channels rows cols"]
     ) -> Float[Tensor, "n {self.width} map_rows map_cols"]:
         """Computes the feature map of each image, normalised by the preparation."""
         return self.combine(self.maps(pictures))
 
-    def maps(self, pictures: Float[Tensor, "n 1 rows cols"]) -> list[Float[Tensor, "n _ _ _"]]:
+    def maps(
+        self, pictures: Float[Tensor, "n channels rows cols"]
+    ) -> list[Float[Tensor, "n _ _ _"]]:
         """Computes the feature maps of the body, from the finest to the coarsest."""
-        if self.repeats:
+        if self.repeats or pictures.shape[1] == 3:
             pictures = pictures.expand(-1, 3, -1, -1).contiguous(memory_format=self._memory_format)
         return _feature_maps(self.body, pictures, self._indices)
 
@@ -209,6 +268,8 @@ def build_encoders(
     maps: Sequence[int] = (),
     channels: int = 0,
     drop_path: float = 0.0,
+    *,
+    pyramid: bool = False,
 ) -> list[Encoder]:
     """Builds several encoders: copies of a pretrained one, or different random ones.
 
@@ -220,15 +281,17 @@ def build_encoders(
         maps: indices of the feature maps to use; see `Encoder`.
         channels: channels of the neck; see `Encoder`. Its weights are random and equal.
         drop_path: probability of skipping the last residual block (timm's `drop_path_rate`).
+        pyramid: keep the levels of a feature pyramid apart; see `Encoder`.
 
     Raises:
         MrkneeError: there is no such encoder or feature map, the weights are unavailable or don't
             fit, or the encoder has no residual blocks to skip.
     """
     check_name(name)
+    build = partial(_build, name, weights, maps, drop_path, channels=channels, pyramid=pyramid)
     if weights == NONE:
-        return [_build(name, weights, maps, channels, drop_path) for _ in range(count)]
-    first = _build(name, weights, maps, channels, drop_path)
+        return [build() for _ in range(count)]
+    first = build()
     return [first, *(copy.deepcopy(first) for _ in range(count - 1))]
 
 
@@ -236,11 +299,12 @@ def check_name(name: str) -> None:
     """Checks that an encoder with this name exists.
 
     Raises:
-        SettingsError: the name is neither in the catalogue nor in timm; close names are listed.
+        SettingsError: the name is neither in the catalogue, nor ours, nor in timm; close names are
+            listed.
     """
-    if name in ENCODERS or _timm_config(name) is not None:
+    if name in ENCODERS or name in ELNETS or _timm_config(name) is not None:
         return
-    close = difflib.get_close_matches(name, {*ENCODERS, *timm.list_models()}, n=5)
+    close = difflib.get_close_matches(name, {*ENCODERS, *ELNETS, *timm.list_models()}, n=5)
     raise SettingsError(
         "there is no encoder with this name",
         code="encoder",
@@ -257,7 +321,7 @@ def input_statistics(name: str) -> tuple[float, float]:
     Raises:
         SettingsError: there is no such encoder.
     """
-    if name == ALEXNET:
+    if name == ALEXNET or name in ELNETS:
         return PUBLISHED
     check_name(name)
     entry = ENCODERS.get(name)
@@ -279,18 +343,33 @@ def _timm_config(name: str) -> PretrainedCfg | None:
 
 
 def _build(
-    name: str, weights: str, maps: Sequence[int], channels: int, drop_path: float
+    name: str,
+    weights: str,
+    maps: Sequence[int],
+    drop_path: float,
+    *,
+    channels: int,
+    pyramid: bool,
 ) -> Encoder:
-    if name == ALEXNET:
+    if name == ALEXNET or name in ELNETS:
         if drop_path:
             raise _no_drop_path(name)
-        encoder = Encoder(_alexnet_body(), ALEXNET_INPUT, maps, channels)
+        if name in ELNETS and weights == DOWNLOAD:
+            raise SettingsError(
+                "there are no pretrained weights for this encoder",
+                code="weights",
+                expected="weights none (random), a file, or run:PATH",
+                found=f"{weights}, for {name}",
+                advice="train it from random weights: --weights none",
+            )
+        body = _alexnet_body() if name == ALEXNET else elnet_body(ELNETS[name])
+        encoder = Encoder(body, ALEXNET_INPUT, maps, channels, pyramid=pyramid)
     else:
         config = timm.get_pretrained_cfg(name)
         assert config is not None  # noqa: S101 - for the type checker: the name was checked
-        body = _timm_body(name, weights == DOWNLOAD, drop_path)
+        model = _timm_body(name, weights == DOWNLOAD, drop_path)
         try:
-            encoder = Encoder(body, config.input_size[1:], maps, channels)
+            encoder = Encoder(model, config.input_size[1:], maps, channels, pyramid=pyramid)
         except SettingsError:
             raise
         except Exception as fault:  # timm's models raise various exceptions
@@ -389,7 +468,7 @@ def _feature_maps(body: nn.Module, pictures: Tensor, indices: Sequence[int]) -> 
     if isinstance(body, nn.Sequential):
         maps = []
         for layer in body:
-            if isinstance(layer, nn.MaxPool2d):  # the last map of each size
+            if isinstance(layer, _POOLS):  # the last map of each size
                 maps.append(pictures)
             pictures = layer(pictures)
         return [[*maps, pictures][index] for index in indices]
@@ -404,7 +483,7 @@ def _feature_maps(body: nn.Module, pictures: Tensor, indices: Sequence[int]) -> 
 
 
 def _last_feature_map(body: nn.Module, pictures: Tensor) -> Tensor:
-    if isinstance(body, nn.Sequential):  # torchvision's AlexNet features
+    if isinstance(body, nn.Sequential):  # torchvision's AlexNet features, or ELNet
         return cast(Tensor, body(pictures))
     features = cast(Any, body).forward_features(pictures)
     if features.ndim == 3:  # a vision transformer's tokens
@@ -423,7 +502,7 @@ def _shorten(body: nn.Module, maps: Sequence[int]) -> nn.Module:
         SettingsError: the encoder has fewer feature maps, or none but the last one.
     """
     if isinstance(body, nn.Sequential):
-        ends = [i for i, layer in enumerate(body) if isinstance(layer, nn.MaxPool2d)] + [len(body)]
+        ends = [i for i, layer in enumerate(body) if isinstance(layer, _POOLS)] + [len(body)]
         count = len(ends)
         if maps[-1] < count:
             return body[: ends[maps[-1]]]
@@ -511,8 +590,9 @@ def _take_grey(body: nn.Module, size: tuple[int, int], maps: Sequence[int]) -> b
 def _stages(body: nn.Module) -> dict[str, int]:
     """Returns the stage of each parameter of the body: name -> stage, counted from the input.
 
-    AlexNet's stages are its five convolutions; for other models timm defines them (VGG: its
-    convolutions; ResNet: the stem and four layers; vision transformers: the blocks).
+    AlexNet's stages are its five convolutions, ELNet's the parts between BlurPools; for other
+    models timm defines them (VGG: its convolutions; ResNet: the stem and four layers; vision
+    transformers: the blocks).
     """
     if isinstance(body, nn.Sequential):
         names = [name for name, _ in body.named_parameters()]

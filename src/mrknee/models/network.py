@@ -11,13 +11,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mrknee.errors import DataError, SettingsError
+from mrknee.errors import DataError, ModelError, SettingsError
 from mrknee.exams.series import MRNET_SERIES, SeriesList
 from mrknee.models.chunked_encoding import encode_in_chunks
 from mrknee.models.encoders import Encoder, build_encoders
 from mrknee.models.evidence import EVIDENCE_POOLINGS, EvidencePooling
-from mrknee.models.pooling import POOLINGS, Pooling, pool_exams
+from mrknee.models.pooling import POOLINGS, Pooling, crop_weights, pool_exams
 from mrknee.models.settings import NetworkSettings
+from mrknee.models.slice_transformer import TOKEN, SliceTransformer
 
 SLICES_AT_ONCE = {"cpu": 16, "cuda": 64}
 """Slices per encoder call without gradients, per type of device. The feature maps take most of the
@@ -60,7 +61,7 @@ class Network(nn.Module):
     scores are pooled (`mrknee.models.evidence`). `contributions` decomposes the logits of an exam:
     given the weights of slices or cells, everything after the feature maps is linear, so each logit
     is a sum over (series, slice, cell) plus a bias. Training, explanation and export all use these
-    methods.
+    methods. A transformer over slices (`mrknee.models.slice_transformer`) has no such sum.
 
     Args:
         settings: architecture of the network.
@@ -73,8 +74,12 @@ class Network(nn.Module):
         encoders: one encoder per series, or one under the key `shared`.
         poolings: pooling of features over slices, one per series (only `attention` has parameters);
             empty if scores are pooled.
-        evidence: pooling of scores; None if features are pooled.
-        head: linear layer from (series * width) features to (findings) logits or scores.
+        evidence: pooling of scores; None otherwise.
+        transformer: transformer over slices; None otherwise.
+        width: channels of an encoder's feature map.
+        features: features per slice: `width`, times the number of crops if there are any.
+        head: linear layer from (series * features) values, or from the transformer's token, to
+            (findings) logits or scores.
         slices_at_once: slices per encoder call with gradients; None (default) encodes all slices of
             a series at once. Set for training, see `encode`.
 
@@ -108,19 +113,25 @@ class Network(nn.Module):
             settings.feature_maps,
             settings.channels,
             settings.drop_path,
+            pyramid=settings.detail_crops > 0,
         )
         self.width = built[0].width
+        self.features = self.width * max(settings.detail_crops, 1)
         self.encoders = nn.ModuleDict(dict(zip(names, built, strict=True)))
         pooling = POOLINGS.get(settings.slice_pooling)
         self.poolings = nn.ModuleDict(
-            {name: pooling(self.width) for name in series.names} if pooling else {}
+            {name: pooling(self.features) for name in series.names} if pooling else {}
         )
         self.evidence: EvidencePooling | None = None
-        if pooling is None:
+        self.transformer: SliceTransformer | None = None
+        if settings.slice_pooling == "transformer":
+            self.transformer = SliceTransformer(self.width, len(series), settings.dropout)
+        elif pooling is None:
             evidence = EVIDENCE_POOLINGS[settings.slice_pooling]
             self.evidence = evidence(self.width, len(self.findings), len(series))
         self.dropout = nn.Dropout(settings.dropout)
-        self.head = nn.Linear(len(series) * self.width, len(self.findings))
+        inputs = len(series) * self.features if self.transformer is None else TOKEN
+        self.head = nn.Linear(inputs, len(self.findings))
         self.slices_at_once: int | None = None
         for encoder in built:
             encoder.freeze_stages(settings.frozen_stages)
@@ -133,6 +144,11 @@ class Network(nn.Module):
             cast(Pooling, pooling).attends for pooling in self.poolings.values()
         )
 
+    @property
+    def explainable(self) -> bool:
+        """Whether `contributions` can decompose the logits."""
+        return self.transformer is None
+
     def encoder(self, series: str) -> Encoder:
         """Returns the encoder of a series."""
         encoder = self.encoders[SHARED if self.settings.shared_encoder else series]
@@ -140,7 +156,7 @@ class Network(nn.Module):
         return encoder
 
     def encode(
-        self, series: str, slices: Float[Tensor, "slices 1 rows cols"]
+        self, series: str, slices: Float[Tensor, "slices channels rows cols"]
     ) -> Float[Tensor, "slices width map_rows map_cols"]:
         """Computes the feature maps of the normalised slices of one series.
 
@@ -188,14 +204,14 @@ class Network(nn.Module):
 
     def forward(
         self,
-        slices: Mapping[str, Float[Tensor, "_ 1 _ _"]],
+        slices: Mapping[str, Float[Tensor, "_ channels _ _"]],
         lengths: Mapping[str, Int64[Tensor, " exams"]],
     ) -> Float[Tensor, "exams findings"]:
         """Computes one logit per exam and finding.
 
         Args:
-            slices: series -> prepared slices of all exams of the batch, one exam after another;
-                number of slices and size may differ between series.
+            slices: series -> prepared slices of all exams of the batch, one exam after another, of
+                1 channel or 3; number of slices and size may differ between series.
             lengths: series -> number of slices per exam; 0 if an exam lacks the series. Preferably
                 in CPU memory, where they are read.
 
@@ -234,6 +250,8 @@ class Network(nn.Module):
             DataError: an exam has no slices in any series.
         """
         shares = self._shares(maps, lengths, present)
+        if self.transformer is not None:
+            return self._attend(self.transformer, maps, lengths, shares)
         if self.evidence is None:
             return self._pool_features(maps, lengths, shares)
         return self._pool_scores(self.evidence, maps, lengths, shares)
@@ -273,10 +291,10 @@ class Network(nn.Module):
         """Averages features over cells, pools them over slices and applies the head."""
         pooled, weights = [], {}
         for name in self.series.names:
-            vectors = self.head.weight.new_zeros(len(shares), self.width)
+            vectors = self.head.weight.new_zeros(len(shares), self.features)
             if name in maps:
                 pooling = cast(Pooling, self.poolings[name])
-                features = maps[name].mean(dim=(2, 3))
+                features = self._average(maps[name])
                 if lengths is None:
                     vector, weights[name] = pooling(features)
                     vectors = vector[None]
@@ -284,7 +302,7 @@ class Network(nn.Module):
                     vectors, weights[name] = pool_exams(pooling, features, lengths[name])
             pooled.append(vectors)
         features = torch.cat(pooled, dim=1)
-        wide = shares.to(features.dtype)[:, :, None].expand(-1, -1, self.width).flatten(1)
+        wide = shares.to(features.dtype)[:, :, None].expand(-1, -1, self.features).flatten(1)
         logits = self.head(self.dropout(features * wide))
         return Reading(logits, weights, shares, {})
 
@@ -330,6 +348,44 @@ class Network(nn.Module):
         }
         return Reading(torch.stack(logits) + self.head.bias, {}, shares, joined)
 
+    def _attend(
+        self,
+        transformer: SliceTransformer,
+        maps: Mapping[str, Float[Tensor, "_ width _ _"]],
+        lengths: Mapping[str, Sequence[int]] | None,
+        shares: Float[Tensor, "exams series"],
+    ) -> Reading:
+        """Averages features over cells, and applies transformer and head exam by exam."""
+        names = self.series.names
+        features = {i: maps[n].mean(dim=(2, 3)) for i, n in enumerate(names) if n in maps}
+        if lengths is None:
+            exams = [features]
+        else:
+            parts = {i: own.split(list(lengths[names[i]])) for i, own in features.items()}
+            exams = [
+                {i: own[exam] for i, own in parts.items() if len(own[exam])}
+                for exam in range(len(shares))
+            ]
+        tokens = torch.stack([transformer(exam) for exam in exams])
+        return Reading(self.head(self.dropout(tokens)), {}, shares, {})
+
+    def refuse_unexplainable(self) -> None:
+        """Refuses a network whose logits can't be decomposed.
+
+        Raises:
+            ModelError: the network has a transformer over slices.
+        """
+        if not self.explainable:
+            raise ModelError(
+                "this network has no exact explanation",
+                code="no-explanation",
+                expected="a network.slice_pooling whose logits are sums over slices and cells: "
+                "any but transformer",
+                found=f"network.slice_pooling {self.settings.slice_pooling}",
+                advice="use the run folder with `mrknee predict` and `mrknee evaluate`; "
+                "explanations, and exported files, which contain them, need another pooling",
+            )
+
     def contributions(
         self, maps: Mapping[str, Float[Tensor, "_ width _ _"]], reading: Reading
     ) -> dict[str, Float[Tensor, "findings _ _ _"]]:
@@ -342,18 +398,41 @@ class Network(nn.Module):
         Returns:
             Series -> contributions (findings, slices, map rows, map cols); together with the bias
             of the head they add up to the logits.
+
+        Raises:
+            ModelError: the network has a transformer over slices.
         """
+        self.refuse_unexplainable()
         if self.evidence is not None:
             return {name: part.transpose(0, 1) for name, part in reading.contributions.items()}
-        heads = self.head.weight.split(self.width, dim=1)
+        heads = self.head.weight.split(self.features, dim=1)
         parts = {}
         for index, name in enumerate(self.series.names):
             if name in maps:
-                cells = maps[name].shape[2] * maps[name].shape[3]
-                each = heads[index][:, None] * reading.weights[name] / cells
-                added = torch.einsum("fsw,swrc->fsrc", each, maps[name])
+                each = heads[index][:, None] * reading.weights[name]
+                if self.settings.detail_crops:
+                    crops = self._crops(maps[name])
+                    each = each.unflatten(2, (len(crops), self.width))
+                    added = torch.einsum("fsdw,swrc,drc->fsrc", each, maps[name], crops)
+                else:
+                    cells = maps[name].shape[2] * maps[name].shape[3]
+                    added = torch.einsum("fsw,swrc->fsrc", each / cells, maps[name])
                 parts[name] = added * reading.shares[0, index]
         return parts
+
+    def _average(
+        self, maps: Float[Tensor, "slices width rows cols"]
+    ) -> Float[Tensor, "slices {self.features}"]:
+        """Averages features over all cells of each slice, or over concentric crops."""
+        if not self.settings.detail_crops:
+            return maps.mean(dim=(2, 3))
+        return torch.einsum("swrc,drc->sdw", maps, self._crops(maps)).flatten(1)
+
+    def _crops(
+        self, maps: Float[Tensor, "slices width rows cols"]
+    ) -> Float[Tensor, "crops rows cols"]:
+        """Returns the weights of the cells in the averages over concentric crops."""
+        return crop_weights(self.settings.detail_crops, *maps.shape[2:]).to(maps)
 
     def train(self, mode: bool = True) -> Network:
         """Sets training or evaluation mode; frozen modules stay in evaluation mode."""

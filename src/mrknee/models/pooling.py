@@ -105,6 +105,28 @@ class AttentionPooling(Pooling):
         return Pooled(attention @ features, attention[:, None].expand_as(features))
 
 
+def crop_weights(crops: int, rows: int, cols: int) -> Float[Tensor, "{crops} {rows} {cols}"]:
+    """Returns the weights of a map's cells in the averages over concentric crops.
+
+    Crop d of D has d / D of the rows and columns, rounded up; an odd remaining row or column is
+    left out at the bottom or right. The last crop is the complete map.
+
+    Args:
+        crops: number of crops.
+        rows: rows of the map.
+        cols: columns of the map.
+
+    Returns:
+        1 / number of its cells inside each crop, else 0.
+    """
+    weights = torch.zeros(crops, rows, cols)
+    for index in range(crops):
+        high, wide = (-(-(index + 1) * side // crops) for side in (rows, cols))
+        top, left = (rows - high) // 2, (cols - wide) // 2
+        weights[index, top : top + high, left : left + wide] = 1 / (high * wide)
+    return weights
+
+
 POOLINGS: Mapping[SlicePooling, type[Pooling]] = {
     "max": MaxPooling,
     "mean": MeanPooling,

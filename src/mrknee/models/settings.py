@@ -9,7 +9,13 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from mrknee.settings import Settings, invalid_setting
 
 SlicePooling = Literal[
-    "max", "mean", "attention", "evidence", "evidence_logsumexp", "finding_attention"
+    "max",
+    "mean",
+    "attention",
+    "evidence",
+    "evidence_logsumexp",
+    "finding_attention",
+    "transformer",
 ]
 """How the features of an exam's slices are combined to one logit per finding."""
 
@@ -33,7 +39,9 @@ class NetworkSettings(Settings):
     """Architecture of the network; the defaults give the reference network."""
 
     section: ClassVar[str] = "network"
-    added: ClassVar[frozenset[str]] = frozenset({"feature_maps", "channels", "drop_path"})
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"feature_maps", "channels", "drop_path", "detail_crops"}
+    )
 
     encoder: Annotated[str, Field(min_length=1)] = "alexnet"
     """Name of the encoder, which turns each slice into features: one listed by `mrknee encoders`,
@@ -56,6 +64,12 @@ class NetworkSettings(Settings):
     """Channels to which a 1x1 convolution reduces each feature map before pooling; 0: no such
     layer. Required for several `feature_maps`."""
 
+    detail_crops: Annotated[int, Field(ge=0, le=100)] = 0
+    """Pyramidal detail pooling, as in MRPyrNet: number D of concentric crops of the feature maps
+    over which features are averaged, in place of the complete map; crop d has d / D of its rows and
+    columns. With `channels`, the levels of a feature pyramid are kept apart. Possible if features
+    are pooled (max, mean, attention). 0: off."""
+
     slice_pooling: SlicePooling = "max"
     """How the features of slices are combined. `max`, `mean` and `attention` average each feature
     map over its cells, then take the maximum of each feature over a series' slices, the average, or
@@ -63,7 +77,9 @@ class NetworkSettings(Settings):
     a score per finding for each cell of each slice; the logit is the sum over series of the average
     score, weighted by the softmax of the scores times a learned sharpness. `evidence_logsumexp`
     takes the log-mean-exp of the scores instead. `finding_attention` averages scores over all
-    slices of all series with learned weights per finding."""
+    slices of all series with learned weights per finding. `transformer` lets the slices of all
+    series attend to each other and to a class token, from which one linear layer computes the
+    logits; such a network can't be explained or exported."""
 
     frozen_stages: Annotated[int, Field(ge=0, le=1000)] = 0
     """Number of encoder stages, counted from the input, whose weights are not trained (alexnet has
@@ -91,6 +107,12 @@ class NetworkSettings(Settings):
                 "network.channels",
                 expected="1 or more: several feature maps are reduced to equal channels",
                 found=f"{self.channels}, with network.feature_maps {list(maps)}",
+            )
+        if self.detail_crops and self.slice_pooling not in ("max", "mean", "attention"):
+            raise invalid_setting(
+                "network.detail_crops",
+                expected="0, or network.slice_pooling max, mean or attention",
+                found=f"{self.detail_crops}, with network.slice_pooling {self.slice_pooling}",
             )
         if maps != tuple(sorted(set(maps))):
             raise invalid_setting(

@@ -52,8 +52,10 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
     - The same holds for the pooling of a series (attention has weights).
     - The 1x1 convolutions behind the feature maps are copied if both networks have the same.
     - The head gets the weights for findings of the same name, from series of the same name, if the
-      networks agree in feature maps, channels, and whether features or scores are pooled; so does
-      the pooling of scores.
+      networks agree in feature maps, channels, crops, and whether features or scores are pooled;
+      so does the pooling of scores.
+    - The transformer over slices is copied if both networks have one and agree in feature maps and
+      channels; the embedding of a series only from that of the same series.
 
     Args:
         network: the new network with random weights; changed in place.
@@ -73,12 +75,13 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
             found=source.settings.encoder,
             advice=f"train with --network.encoder {source.settings.encoder}",
         )
-    same_maps = (source.settings.feature_maps, source.settings.channels) == (
-        network.settings.feature_maps,
-        network.settings.channels,
-    )
+    same_maps = _maps(source) == _maps(network)
     same = source.settings.slice_pooling == network.settings.slice_pooling
-    same_head = same_maps and (source.evidence is None) == (network.evidence is None)
+    same_head = (
+        same_maps
+        and (source.evidence is None) == (network.evidence is None)
+        and (source.transformer is None) == (network.transformer is None)
+    )
     transferred: list[str] = []
     random: list[str] = []
     for name in network.encoders:
@@ -102,6 +105,12 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
                 origin = _nearest(source, _series(network, name))
                 network.poolings[name].load_state_dict(source.poolings[origin].state_dict())
             (transferred if same and same_maps else random).append(f"pooling {name}")
+    if network.transformer is not None:
+        if same_head:
+            _copy_transformer(network, source)
+        (transferred if same_head else random).append("transformer over slices")
+        lacking = [name for name in network.series.names if name not in source.series.names]
+        random += [f"embedding of {name}" for name in lacking if same_head]
     for finding in network.findings:
         series = [name for name in network.series.names if name in source.series.names]
         known = same_head and finding in source.findings and bool(series)
@@ -111,13 +120,19 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
             if network.evidence is not None:
                 (transferred if same else random).append(f"pooling of {finding}")
         others = [name for name in network.series.names if name not in series] if known else []
-        if others:
+        if others and network.transformer is None:
             random.append(f"head of {finding} for {', '.join(others)}")
         elif not known:
             random.append(f"head of {finding}")
             if network.evidence is not None:
                 random.append(f"pooling of {finding}")
     return Transfer(tuple(transferred), tuple(random))
+
+
+def _maps(network: Network) -> tuple[object, ...]:
+    """Returns the settings that the features of a slice depend on, besides the encoder's body."""
+    settings = network.settings
+    return settings.feature_maps, settings.channels, settings.detail_crops
 
 
 def _series(network: Network, name: str) -> Series:
@@ -136,13 +151,30 @@ def _nearest(source: Network, wanted: Series) -> str:
 def _copy_head(network: Network, source: Network, finding: str, series: list[str]) -> None:
     row, old = network.findings.index(finding), source.findings.index(finding)
     network.head.bias[row] = source.head.bias[old]
-    parts = network.head.weight.split(network.width, dim=1)
-    sources = source.head.weight.split(source.width, dim=1)
+    if network.transformer is not None:
+        network.head.weight[row] = source.head.weight[old]
+        return
+    parts = network.head.weight.split(network.features, dim=1)
+    sources = source.head.weight.split(source.features, dim=1)
     indices = {network.series.names.index(name): source.series.names.index(name) for name in series}
     for new_index, old_index in indices.items():
         parts[new_index][row] = sources[old_index][old]
     if network.evidence is not None and type(network.evidence) is type(source.evidence):
         network.evidence.copy_finding(row, source.evidence, old, indices)
+
+
+@torch.no_grad()
+def _copy_transformer(network: Network, source: Network) -> None:
+    """Copies the transformer over slices, without embeddings of series that the source lacks."""
+    new, old = network.transformer, source.transformer
+    assert new is not None  # noqa: S101 - for the type checker
+    assert old is not None  # noqa: S101 - for the type checker
+    embeddings = new.series.weight.clone()
+    names = source.series.names
+    for index, name in enumerate(network.series.names):
+        if name in names:
+            embeddings[index] = old.series.weight[names.index(name)]
+    new.load_state_dict({**old.state_dict(), "series.weight": embeddings})
 
 
 def _copy_body(new: Encoder, old: Encoder, folder: Path) -> None:

@@ -65,6 +65,7 @@ class ModelFacts:
         operating_points: finding -> thresholds, fitted on the same exams.
         shared: part of the training ("train", "inner", "valid") -> number of scored exams whose id
             the run's `split.csv` lists in this part; None if the file does not exist.
+        explainable: whether the model has exact explanations, for images of errors.
     """
 
     name: str
@@ -72,6 +73,7 @@ class ModelFacts:
     calibration: Calibration | None
     operating_points: Mapping[str, tuple[OperatingPoint, ...]]
     shared: Mapping[str, int] | None
+    explainable: bool = True
 
 
 @dataclass(frozen=True)

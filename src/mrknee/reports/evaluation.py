@@ -295,9 +295,12 @@ def _model_facts(
         None
         if parts is None
         else {part: len(ids.intersection(table.ids)) for part, ids in parts.items()},
+        predictor.explainable,
     )
     failures = _failures(table, labels, facts.operating_points)
-    return facts, add_pictures(failures, predictor, table, exams)
+    if predictor.explainable:
+        failures = add_pictures(failures, predictor, table, exams)
+    return facts, failures
 
 
 def _parts_of_all(models: Sequence[Path]) -> Mapping[str, frozenset[str]] | None:

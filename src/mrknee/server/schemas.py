@@ -87,7 +87,11 @@ class Preparation(BaseModel):
     crop: int
     mean: float
     sd: float
+    min_size: int | None = Field(description="smaller stacks are scaled up to it; null: to crop")
     read_slices: int | None = Field(description="maximum slices read per series; null: all")
+    neighbours: bool = Field(
+        description="whether a slice is read with the previous and the next one as channels"
+    )
 
 
 class Explained(BaseModel):

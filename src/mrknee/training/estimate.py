@@ -188,6 +188,7 @@ def _peak_memory(network: Network, recipe: Recipe, probe: Probe, batch: int, dev
     chunk = slices_at_once(recipe)
     in_memory = batch if chunk is None else min(chunk, batch)
     pixels = recipe.preparation.crop**2
+    stored = pixels * (1 + 4 * recipe.preparation.channels)  # bytes, and float32
     trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
     states = {"adam": 2, "adamw": 2, "sgd": 1}[recipe.optimizer.name]
     # copies of the weights: the average, and the epochs that it is computed from
@@ -196,13 +197,13 @@ def _peak_memory(network: Network, recipe: Recipe, probe: Probe, batch: int, dev
     averages = copies * sum(p.nbytes for p in network.parameters())
     training = (
         trained * (1 + states)  # gradients and the optimizer's averages
-        + batch * pixels * 5  # bytes, and float32
+        + batch * stored
         + batch * probe.feature_map * 2  # feature maps and their gradients
         + in_memory * (probe.saved + 2 * probe.largest)
     )
     # validation saves nothing for gradients
     inference = SLICES_AT_ONCE.get(device, batch) * 3 * probe.largest
-    validation = trained * states + batch * (pixels * 5 + probe.feature_map) + inference
+    validation = trained * states + batch * (stored + probe.feature_map) + inference
     return averages + max(training, validation)
 
 
@@ -236,7 +237,7 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
     """Measures encoding and gradients of a few slices in a copy of the first encoder."""
     encoder = copy.deepcopy(next(iter(network.encoders.values()))).to(device)
     weights = [p for p in encoder.parameters() if p.requires_grad]
-    side = recipe.preparation.crop
+    side, channels = recipe.preparation.crop, recipe.preparation.channels
     dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
     autocast = torch.autocast(device, dtype, enabled=precision != "32-true")
 
@@ -246,8 +247,8 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
         return time.perf_counter()
 
     def run(count: int) -> tuple[int, int, int, float]:
-        grey = torch.linspace(-1, 1, count * side * side, device=device)
-        images = grey.view(count, side, side, 1).permute(0, 3, 1, 2)
+        grey = torch.linspace(-1, 1, count * side * side * channels, device=device)
+        images = grey.view(count, side, side, channels).permute(0, 3, 1, 2)
         begin = now()
         with _SavedTensors(encoder) as saved, autocast:
             maps = encoder(images)
@@ -263,7 +264,7 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
         count = max(4, min(int(4 * TIMED_SECONDS / seconds), limit))
         if count > 4:
             *_, seconds = run(count)
-        images = torch.zeros(count, 1, side, side, device=device)
+        images = torch.zeros(count, channels, side, side, device=device)
         begin = now()
         with torch.no_grad(), autocast:
             encoder(images)

@@ -84,6 +84,7 @@ def split_exams(data: Path, recipe: Recipe) -> Parts:
             axes=recipe.axes,
             allow_missing_labels=allow_missing_labels,
             soft_labels=recipe.soft_labels,
+            series=recipe.series,
         )
         opened.refuse_other_axes()
         return opened

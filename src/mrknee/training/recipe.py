@@ -145,6 +145,18 @@ def _parse_findings(given: object) -> object:
         ) from None
 
 
+def _parse_series(given: object) -> object:
+    """Converts `axial,sagittal` or a list of names to a list in lower case."""
+    names = given.strip("[]").split(",") if isinstance(given, str) else given
+    names = list(names) if isinstance(names, tuple) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return given
+    names = [name.strip().lower() for name in names]
+    if not all(names) or len(set(names)) < len(names) or not names:
+        raise invalid_setting("series", expected="names of series, each once", found=str(given))
+    return names
+
+
 def _parse_loggers(given: object) -> object:
     """Converts names with commas or spaces between them, `[wandb]`, `none` or a list to a list."""
     names = given.strip("[]").replace(",", " ").split() if isinstance(given, str) else given
@@ -192,6 +204,13 @@ class Recipe(Settings):
     ] = None
     """Findings to learn, each with a label file: a list, or names separated by commas; all that
     have a label file if not given. One name trains the earlier post's single-finding system."""
+
+    series: Annotated[
+        list[str] | None,
+        BeforeValidator(_parse_series, json_schema_input_type=list[str] | str | None),
+    ] = None
+    """Series to use: a list, or names separated by commas; all of the data set if not given. Each
+    exam must have at least one of them."""
 
     network: NetworkSettings = NetworkSettings()
     """The network."""

@@ -77,7 +77,7 @@ class Batch:
             labels=self.labels.to(device, non_blocking=non_blocking),
         )
 
-    def prepared(self, preparation: Preparation) -> dict[str, Float[Tensor, "_ 1 _ _"]]:
+    def prepared(self, preparation: Preparation) -> dict[str, Float[Tensor, "_ channels _ _"]]:
         """Computes the network's input: series -> normalised slices of all exams."""
         return {
             name: preparation.normalise(slices, self.lengths[name])

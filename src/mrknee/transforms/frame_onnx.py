@@ -10,7 +10,7 @@ from onnxscript import opset18 as op
 
 
 @script(default_opset=op)
-def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
+def frame_stack(stack: UINT8[...], size: INT64, crop: INT64, least: INT64) -> UINT8[...]:
     """Computes `Preparation.frame` in ONNX; a stack without scaling and padding is only cropped.
 
     Scaling is linear interpolation; if a side becomes shorter, with a triangular filter as wide as
@@ -21,7 +21,7 @@ def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
     shape = op.Shape(stack)
     rows, cols = op.Slice(shape, [1], [2]), op.Slice(shape, [2], [3])
     longer = op.Max(rows, cols)
-    target = op.Min(op.Max(longer, crop), size)
+    target = op.Min(op.Max(longer, least), size)
     size_now = op.Slice(shape, [1], [3])
     if op.And(target == longer, op.ReduceMin(size_now) >= crop):
         start = (size_now - crop) / 2
@@ -29,10 +29,10 @@ def frame_stack(stack: UINT8[...], size: INT64, crop: INT64) -> UINT8[...]:
     else:
         # halves are rounded to even, as in Python; no scaled side is 1 pixel, as in
         # PreparationSettings.axes
-        least = op.Where(target == longer, 1, 2)
+        shortest = op.Where(target == longer, 1, 2)
         whole = op.Cast(longer, to=11)
-        new_rows = op.Max(op.Cast(op.Round(op.Cast(rows * target, to=11) / whole), to=7), least)
-        new_cols = op.Max(op.Cast(op.Round(op.Cast(cols * target, to=11) / whole), to=7), least)
+        new_rows = op.Max(op.Cast(op.Round(op.Cast(rows * target, to=11) / whole), to=7), shortest)
+        new_cols = op.Max(op.Cast(op.Round(op.Cast(cols * target, to=11) / whole), to=7), shortest)
         # weights of the pixels of a side in each pixel of the scaled side: (scaled, side)
         step = op.Cast(rows, to=1) / op.Cast(new_rows, to=1)
         old = op.Cast(op.Range(0, op.Squeeze(rows), 1), to=1)

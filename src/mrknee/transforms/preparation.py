@@ -62,7 +62,7 @@ class Preparation(PreparationSettings):
 
     def normalise(
         self, slices: UInt8[Tensor, "slices rows cols"], lengths: Int64[Tensor, " exams"]
-    ) -> Float[Tensor, "slices 1 rows cols"]:
+    ) -> Float[Tensor, "slices {self.channels} rows cols"]:
         """Scales each exam's stack from its minimum and maximum to 0..255, then by mean and SD.
 
         Before mean and SD, a constant stack becomes 0 (the reference divides by zero).
@@ -72,11 +72,13 @@ class Preparation(PreparationSettings):
             lengths: number of slices per exam, in that order; may be 0.
 
         Returns:
-            One channel, which the encoder treats as three equal ones, in the memory format
-            "channels last", in which convolution and pooling are faster on a CPU.
+            One channel, which the encoder treats as three equal ones; with `neighbours` three: the
+            previous slice of the exam, the slice, and the next one, where the first and last slice
+            are their own neighbours. The memory format is "channels last", in which convolution
+            and pooling are faster on a CPU.
         """
         if len(slices) == 0:
-            return slices.new_zeros((0, 1, *slices.shape[1:]), dtype=torch.float32)
+            return slices.new_zeros((0, self.channels, *slices.shape[1:]), dtype=torch.float32)
         flat, lengths = slices.flatten(1), lengths.to(slices.device)
         low = torch.segment_reduce(flat.amin(1).float(), "min", lengths=lengths)
         high = torch.segment_reduce(flat.amax(1).float(), "max", lengths=lengths)
@@ -84,4 +86,10 @@ class Preparation(PreparationSettings):
         scale, low = (x.repeat_interleave(lengths)[:, None, None] for x in (scale, low))
         # in place: for large arrays, allocating memory takes most of the time
         grey = slices.float().sub_(low).mul_(scale).sub_(self.mean / self.sd)
-        return grey[..., None].permute(0, 3, 1, 2)
+        if not self.neighbours:
+            return grey[..., None].permute(0, 3, 1, 2)
+        order, ends = torch.arange(len(grey), device=grey.device), lengths.cumsum(0)
+        first = (ends - lengths).repeat_interleave(lengths)
+        last = (ends - 1).repeat_interleave(lengths)
+        previous, following = torch.maximum(order - 1, first), torch.minimum(order + 1, last)
+        return torch.stack([grey[previous], grey, grey[following]], dim=3).permute(0, 3, 1, 2)

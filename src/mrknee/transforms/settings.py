@@ -50,7 +50,7 @@ class PreparationSettings(Settings):
 
     section: ClassVar[str] = "preparation"
 
-    added: ClassVar[frozenset[str]] = frozenset({"read_slices", "min_size"})
+    added: ClassVar[frozenset[str]] = frozenset({"read_slices", "min_size", "neighbours"})
 
     size: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 256
     """Maximum in-plane size before the crop, in pixels. A stack whose longer side is between
@@ -78,6 +78,12 @@ class PreparationSettings(Settings):
     spaced; the others contribute nothing. Training exams are not affected (`slices_per_series`).
     All if not given."""
 
+    neighbours: bool = False
+    """Give the network each slice with the one before and the one after it, as the three channels
+    of an image (2.5D). At the ends of a series the slice itself is repeated. Neighbours are those
+    among the slices that are read (`read_slices`) or drawn (`slices_per_series`), so fewer slices
+    lie further apart. If false, the slice is all three channels."""
+
     @model_validator(mode="after")
     def _refuse_large_crop(self) -> Any:  # noqa: ANN401  # itself
         if self.crop > self.size:
@@ -93,6 +99,11 @@ class PreparationSettings(Settings):
                 found=f"{self.min_size}",
             )
         return self
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the network's input; 1 stands for three equal ones."""
+        return 3 if self.neighbours else 1
 
     def slices_read(self, slices: int) -> list[int]:
         """Returns the indices of the slices that are read of a series.

@@ -33,11 +33,13 @@ class TracedPreparation(nn.Module):
 
     def forward(
         self, stack: UInt8[Tensor, "slices rows cols"]
-    ) -> Float[Tensor, "slices 1 crop crop"]:
+    ) -> Float[Tensor, "slices channels crop crop"]:
         """Frames and normalises the slices of one series of one exam."""
         if self.settings.read_slices is not None:
             stack = stack.index_select(0, self.slices_read(stack))
-        framed: Tensor = torch.ops.mrknee.frame(stack, self.settings.size, self.settings.crop)
+        settings = self.settings
+        least = settings.min_size or settings.crop
+        framed: Tensor = torch.ops.mrknee.frame(stack, settings.size, settings.crop, least)
         return self.normalise(framed)
 
     def slices_read(self, stack: UInt8[Tensor, "slices rows cols"]) -> Int64[Tensor, " read"]:
@@ -64,24 +66,33 @@ class TracedPreparation(nn.Module):
 
     def normalise(
         self, framed: UInt8[Tensor, "slices rows cols"]
-    ) -> Float[Tensor, "slices 1 rows cols"]:
-        """Scales the stack from its minimum and maximum to 0..255, then by mean and SD."""
+    ) -> Float[Tensor, "slices channels rows cols"]:
+        """Scales the stack to 0..255, then by mean and SD; adds neighbours as channels."""
         low, high = framed.amin(dim=(0, 1, 2)).float(), framed.amax(dim=(0, 1, 2)).float()
         span = torch.where(high > low, high - low, torch.inf)  # a constant stack becomes 0
         scale = 255.0 / span / self.settings.sd
         grey = framed.float() * scale - (low * scale + self.settings.mean / self.settings.sd)
-        return grey[:, None]
+        if not self.settings.neighbours:
+            return grey[:, None]
+        order = torch.arange(framed.shape[0], device=framed.device)
+        previous = torch.maximum(order - 1, order[:1])
+        following = torch.minimum(order + 1, order[-1:])
+        return torch.stack(
+            [grey.index_select(0, previous), grey, grey.index_select(0, following)], dim=1
+        )
 
 
 @torch.library.custom_op(
-    "mrknee::frame", mutates_args=(), schema="(Tensor stack, int size, int crop) -> Tensor"
+    "mrknee::frame",
+    mutates_args=(),
+    schema="(Tensor stack, int size, int crop, int least) -> Tensor",
 )
-def _frame(stack: Tensor, size: int, crop: int) -> Tensor:
-    return Preparation(size=size, crop=crop).frame(stack).clone()
+def _frame(stack: Tensor, size: int, crop: int, least: int) -> Tensor:
+    return Preparation(size=size, crop=crop, min_size=least).frame(stack).clone()
 
 
 @_frame.register_fake
-def _(stack: Tensor, size: int, crop: int) -> Tensor:  # noqa: ARG001  # signature of the operation
+def _(stack: Tensor, size: int, crop: int, least: int) -> Tensor:  # noqa: ARG001  # its signature
     return stack.new_empty((stack.shape[0], crop, crop))
 
 
