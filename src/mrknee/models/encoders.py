@@ -225,6 +225,11 @@ class Encoder(nn.Module):
         """Computes the encoder's result from the feature maps of its body."""
         return maps[0] if self.neck is None else cast(Tensor, self.neck(maps))
 
+    @property
+    def frozen(self) -> bool:
+        """Whether no weight of the body is trained; the neck's are."""
+        return not any(weight.requires_grad for weight in self.body.parameters())
+
     def freeze_stages(self, count: int) -> None:
         """Freezes the first stages: no gradients, evaluation mode.
 

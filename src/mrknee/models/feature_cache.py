@@ -143,7 +143,7 @@ def refuse_trained_encoders(network: Network) -> None:
     """
     for name in network.series.names:
         encoder = network.encoder(name)
-        if any(weight.requires_grad for weight in encoder.body.parameters()):
+        if not encoder.frozen:
             raise SettingsError(
                 "feature maps can be stored only if no stage of the encoder is trained",
                 code="setting",

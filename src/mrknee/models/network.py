@@ -165,13 +165,18 @@ class Network(nn.Module):
         numbers. This limits memory to that of one chunk, whatever the batch, for one additional
         forward pass; gradients equal those of all slices at once, up to rounding. It requires that
         slices are independent of each other, so batch normalisation must not use batch statistics.
+        The body of a completely frozen encoder needs no gradients, so nothing of it is stored.
         """
         encoder = self.encoder(series)
         if torch.compiler.is_exporting():
             return cast(Tensor, encoder(slices))
+        few = SLICES_AT_ONCE.get(slices.device.type, len(slices))
         if not torch.is_grad_enabled():
-            few = SLICES_AT_ONCE.get(slices.device.type, len(slices))
             return torch.cat([encoder(part) for part in slices.split(few)])
+        if encoder.frozen:
+            with torch.no_grad():
+                parts = [encoder.maps(part) for part in slices.split(few)]
+            return encoder.combine([torch.cat(each) for each in zip(*parts, strict=True)])
         if self.slices_at_once is None:
             return cast(Tensor, encoder(slices))
         return encode_in_chunks(encoder, slices, self.slices_at_once)
