@@ -58,6 +58,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         _faults_of(os.getpid()).unlink(missing_ok=True)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ANN401  # pytest-xdist's
     """Says how a worker process of the tests ended that went down by itself."""
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)

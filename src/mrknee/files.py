@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import socket
 import stat
 import sys
@@ -75,7 +74,8 @@ def atomic_writes(*paths: Path, durable: bool = True) -> Iterator[list[Path]]:
     """
     targets = [resolve_output(path) for path in paths]
     temporaries = [
-        target.with_name(f".{target.name[:_MAX_NAME]}.{secrets.randbits(48)}") for target in targets
+        target.with_name(f".{target.name[:_MAX_NAME]}.{int.from_bytes(os.urandom(6), 'big')}")
+        for target in targets
     ]
     try:
         for target in targets:
