@@ -84,6 +84,7 @@ def test_everything_public_has_an_example(name: str) -> None:
     assert examples_of(thing, name)
 
 
+@pytest.mark.slow
 def test_every_example_runs(place: Path) -> None:
     """Docstrings print what they say; README and docs run; nothing is skipped."""
     failures: list[str] = []
