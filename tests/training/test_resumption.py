@@ -164,7 +164,7 @@ def _is_writing(out: Path) -> bool:
 
 
 def test_run_killed_at_random_moments_resumes_exactly(tmp_path: Path) -> None:
-    """SIGKILL comes at `KILLS` random moments or more, half of them in a write; --resume after each.
+    """SIGKILL comes at `KILLS` or more random moments, half of them in a write; each is resumed.
 
     Every start is a separate process, forked from one that has imported everything. It is killed a
     few milliseconds after some number of saves, both drawn from a seed; the place in the run
