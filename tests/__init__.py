@@ -61,7 +61,7 @@ def jaxtyped(*, typechecker: Callable[..., Any]) -> Callable[..., Any]:
     def decorated(made: Any) -> Any:  # noqa: ANN401  # a class or a function
         if inspect.isclass(made):
             if is_dataclass(made) and "__init__" in vars(made):
-                made.__init__ = decorated(made.__init__)
+                made.__init__ = decorated(made.__init__)  # type: ignore[method-assign]
             return made
         code = getattr(made, "__code__", None)
         if code is not None and "<locals>" in made.__qualname__:

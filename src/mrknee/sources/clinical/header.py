@@ -59,26 +59,25 @@ GE_CREATOR, GE_COMPONENT = (0x0043, 0x0010), (0x0043, 0x102F)
 """GE's private element for the complex component: 0 magnitude, 1 phase, 2 real, 3 imaginary.
 ImageType of GE images doesn't contain it."""
 GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
-TAGS = tuple(
-    Tag(tag)
-    for tag in (
-        *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType"),
-        *("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber"),
-        *("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "PatientID"),
-        *(*PERSON, "PatientAge", "StudyDate", "FrameOfReferenceUID"),
-        *("AccessionNumber", *NAMES, *STUDY_NAMES, "ReceiveCoilName", "BodyPartExamined"),
-        *("Laterality", "ImageLaterality", "AnatomicRegionSequence"),
-        *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
-        *("DerivationDescription", "DerivationCodeSequence", "SourceImageSequence"),
-        *("PatientIdentityRemoved", "ComplexImageComponent", "0x00430010", "0x0043102F"),
-        *("ScanningSequence", "ScanOptions", "EchoPulseSequence", "EchoTime", "RepetitionTime"),
-        *("InversionTime", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
-        *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
-        *("BitsStored", "RescaleSlope", "RescaleIntercept", "BurnedInAnnotation"),
-        *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-        *MOSAIC_TAGS,
-    )
+_ELEMENTS: tuple[str | tuple[int, int], ...] = (
+    *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType"),
+    *("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber"),
+    *("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "PatientID"),
+    *(*PERSON, "PatientAge", "StudyDate", "FrameOfReferenceUID"),
+    *("AccessionNumber", *NAMES, *STUDY_NAMES, "ReceiveCoilName", "BodyPartExamined"),
+    *("Laterality", "ImageLaterality", "AnatomicRegionSequence"),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+    *("DerivationDescription", "DerivationCodeSequence", "SourceImageSequence"),
+    *("PatientIdentityRemoved", "ComplexImageComponent", "0x00430010", "0x0043102F"),
+    *("ScanningSequence", "ScanOptions", "EchoPulseSequence", "EchoTime", "RepetitionTime"),
+    *("InversionTime", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsStored", "RescaleSlope", "RescaleIntercept", "BurnedInAnnotation"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *MOSAIC_TAGS,
 )
+TAGS = tuple(Tag(element) for element in _ELEMENTS)
+"""Elements to read of a header."""
 
 
 @dataclass(frozen=True)
