@@ -1,18 +1,28 @@
 """Tests; `check` holds every annotation of the package, shapes too, while they run."""
 
+import inspect
 import os
+import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
+from functools import wraps
 from importlib.util import cache_from_source
 from pathlib import Path
-from types import CodeType
-from typing import Any
+from types import CodeType, FunctionType
+from typing import Any, get_args, get_type_hints
 
 import jaxtyping
 import jaxtyping._import_hook
 from beartype import BeartypeConf, beartype
+from jaxtyping import AbstractArray
 
 # one thread a process: pytest runs one process a core, and more would wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Bytecode is kept even if the environment forbids it: without it, each process compiles the
+# package anew, and pytest rewrites the assertions of all test files.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # an int is as good as a float (PEP 484's numeric tower)
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
@@ -40,21 +50,60 @@ checked: set[CodeType] = set()
 
 
 def jaxtyped(*, typechecker: Callable[..., Any]) -> Callable[..., Any]:
-    """Jaxtyping's decorator, but a function within a function is checked the first time it is made.
+    """Jaxtyping's decorator, but cheaper where that loses nothing.
 
-    It is decorated each time that the outer function runs, which took half of the time of training
-    a small network.
+    - A function within a function is checked the first time it is made. It is decorated each time
+      that the outer function runs, which took half of the time of training a small network.
+    - A function without shapes in its annotations is checked by beartype alone. Jaxtyping checks
+      parameters twice and binds them to names, so that it can report shapes.
     """
 
-    def once(made: Callable[..., Any]) -> Callable[..., Any]:
-        code = getattr(made, "__code__", None)  # a class has none
+    def decorated(made: Any) -> Any:  # noqa: ANN401  # a class or a function
+        if inspect.isclass(made):
+            if is_dataclass(made) and "__init__" in vars(made):
+                made.__init__ = decorated(made.__init__)  # type: ignore[method-assign]
+            return made
+        code = getattr(made, "__code__", None)
         if code is not None and "<locals>" in made.__qualname__:
             if code in checked:
                 return made
             checked.add(code)
-        return decorate(made, typechecker=typechecker)
+        if code is None or code.co_flags & SUSPENDED or names_shapes(made):
+            return decorate(made, typechecker=typechecker)
+        return without_shapes(made, typechecker)
 
-    return once
+    return decorated
+
+
+SUSPENDED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+"""Flags of functions whose result isn't of the annotated type before it is used."""
+
+
+def names_shapes(made: FunctionType) -> bool:
+    """Returns whether an annotation has a shape, or can't be resolved where it stands."""
+    try:
+        hints = get_type_hints(made, include_extras=True)
+    except Exception:  # a name that is defined later, or for type checkers only
+        return True
+    todo = list(hints.values())
+    while todo:
+        hint = todo.pop()
+        if isinstance(hint, type) and issubclass(hint, AbstractArray):
+            return True
+        todo += hint if isinstance(hint, list) else get_args(hint)
+    return False
+
+
+def without_shapes(made: FunctionType, typechecker: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that is checked unless `jaxtyping_disable` is set."""
+    made.__annotations__ = get_type_hints(made, include_extras=True)
+    strict = typechecker(made)
+
+    @wraps(made)
+    def function(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # any function's
+        return (made if jaxtyping.config.jaxtyping_disable else strict)(*args, **kwargs)
+
+    return function
 
 
 jaxtyping.jaxtyped = jaxtyped  # type: ignore[assignment]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import shutil
 import tempfile
@@ -20,11 +21,14 @@ from mrknee.exams import MRNET_FINDINGS, PLANES, write_labels, write_stack
 Slices = tuple[int, int]
 
 CHROMIUM = shutil.which("chromium")
+SLOW_FIXTURES = {"browser", "untraced", "exported_once", "onnx_file", "served"}
+"""Fixtures that start a browser or export a network."""
+
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests that use a browser, and runs slow files first.
+    """Marks tests that use a browser or export a network as slow, and runs slow files first.
 
     `make test` runs browsers in a process of their own: Playwright's greenlets switch stacks, and
     processes that had run them and then thousands of other tests sometimes ended by a segmentation
@@ -33,10 +37,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     # whole files, for the fixtures that their tests share
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector away from what is loaded now: modules and test functions stay.
+
+    A full collection of all that took a second, and each training of an experiment ends with one.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _faults_of(pid: int) -> Path:
@@ -58,6 +72,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         _faults_of(os.getpid()).unlink(missing_ok=True)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ANN401  # pytest-xdist's
     """Reports how a worker process ended that crashed."""
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)

@@ -84,6 +84,7 @@ def test_everything_public_has_an_example(name: str) -> None:
     assert examples_of(thing, name)
 
 
+@pytest.mark.slow
 def test_every_example_runs(place: Path) -> None:
     """Docstrings print the stated output, README and docs run, and nothing is skipped."""
     failures: list[str] = []

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from mrknee import protocol, several_runs
+from mrknee.checks.facts import Checkup
 from mrknee.cli import main
 from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
 from mrknee.exams import PLANES, open_dataset, write_labels, write_stack
@@ -259,10 +260,25 @@ class StandIn:
         return "a table"
 
 
+@pytest.fixture(scope="module")
+def checkup(phantom: Path) -> Checkup:
+    """The check of the data set, which finds no error."""
+    return check_dataset(phantom)
+
+
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+def unchecked_stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     """Replaces training, evaluation and comparison."""
     return StandIn(monkeypatch)
+
+
+@pytest.fixture
+def stand_in(
+    unchecked_stand_in: StandIn, checkup: Checkup, monkeypatch: pytest.MonkeyPatch
+) -> StandIn:
+    """Replaces also the check of the data by that of the unchanged data, to save time."""
+    monkeypatch.setattr(protocol, "check_dataset", lambda _: checkup)
+    return unchecked_stand_in
 
 
 def test_the_full_protocol_trains_and_compares_every_seed(
@@ -405,11 +421,9 @@ def test_networks_are_combined_by_a_regression_on_their_training_exams(tmp_path:
 
 
 def test_protocol_interrupted_at_every_step_has_the_same_results(
-    stand_in: StandIn, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stand_in: StandIn, phantom: Path, tmp_path: Path
 ) -> None:
     """Interruptions before or after each write don't change the final files."""
-    checkup = check_dataset(phantom)  # once for all starts, to save time
-    monkeypatch.setattr(protocol, "check_dataset", lambda _: checkup)
     run_protocol(phantom, tmp_path / "whole", smoke=True)
     steps = len(stand_in.calls)
     stand_in.stop = True
@@ -514,7 +528,7 @@ def test_folder_with_other_files_is_rejected(phantom: Path, tmp_path: Path) -> N
     run_protocol(phantom, out, smoke=True)
 
 
-@pytest.mark.usefixtures("stand_in")
+@pytest.mark.usefixtures("unchecked_stand_in")
 def test_data_with_errors_are_rejected_before_writing(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -527,7 +541,7 @@ def test_data_with_errors_are_rejected_before_writing(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("stand_in")
+@pytest.mark.usefixtures("unchecked_stand_in")
 @pytest.mark.parametrize("missing", [["train-acl.csv"], ["valid-acl.csv", "train-acl.csv"]])
 def test_missing_label_file_can_be_added(missing: list[str], data: Path, tmp_path: Path) -> None:
     """A missing label file is an error without output; with the file, the same call works."""

@@ -152,8 +152,8 @@ def test_every_setting_has_description_default_and_limits() -> None:
 @pytest.mark.parametrize("section", SECTIONS)
 def test_section_name_is_that_in_the_recipe(section: type[Settings]) -> None:
     """Errors use this name for settings of a section that is created separately."""
-    assert Recipe.model_fields[section.section].annotation is section
     assert set(setting_schemas(section)) <= set(setting_schemas(Recipe))
+    assert Recipe.model_fields[section.section].annotation is section
 
 
 @pytest.mark.parametrize(

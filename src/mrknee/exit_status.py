@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from mrknee.errors import MrkneeError, MrkneeWarning, OutputError
-from mrknee.files import FULL_DISK
 
 
 def run_with_status(verb: str, work: Callable[[], int]) -> int:
@@ -31,6 +30,8 @@ def run_with_status(verb: str, work: Callable[[], int]) -> int:
         print(f"mrknee {verb}: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # the system's message: no space left, permission denied, ...
+        from mrknee.files import FULL_DISK  # imported here because `--help` doesn't need it
+
         advice = "free disk space, or write to another disk" if error.errno in FULL_DISK else None
         file = Path(error.filename) if isinstance(error.filename, str) else None
         output_error = OutputError(

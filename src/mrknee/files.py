@@ -6,7 +6,6 @@ import csv
 import errno
 import os
 import re
-import secrets
 import socket
 import stat
 import sys
@@ -76,7 +75,8 @@ def atomic_writes(*paths: Path, durable: bool = True) -> Iterator[list[Path]]:
     """
     targets = [resolve_output(path) for path in paths]
     temporaries = [
-        target.with_name(f".{target.name[:_MAX_NAME]}.{secrets.randbits(48)}") for target in targets
+        target.with_name(f".{target.name[:_MAX_NAME]}.{int.from_bytes(os.urandom(6), 'big')}")
+        for target in targets
     ]
     try:
         for target in targets:

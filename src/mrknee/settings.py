@@ -8,6 +8,7 @@ not accepted as a number, a number not as text, and 1 not as true.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -68,7 +69,8 @@ class Settings(BaseModel):
         return type(self)(**{**kept, **changes})
 
 
-def setting_schemas(kind: type[Settings]) -> dict[str, dict[str, Any]]:
+@cache
+def setting_schemas(kind: type[Settings]) -> Mapping[str, Mapping[str, Any]]:
     """Returns the schemas of all settings, including those of sections.
 
     Returns:

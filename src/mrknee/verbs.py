@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -384,6 +383,8 @@ def serve(
 
 def encoders(*, json: PrintJson = False) -> None:
     """Lists the encoders in the catalogue; any other model name of timm works too."""
+    from json import dumps
+
     from mrknee.library import list_encoders
 
     table = list_encoders()

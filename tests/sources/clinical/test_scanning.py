@@ -21,7 +21,9 @@ from pydicom.sequence import Sequence as Items
 
 from mrknee.checks.check import check
 from mrknee.exams import PLANES, Dataset, Plane
+from mrknee.sources.clinical import scanning
 from mrknee.sources.clinical.importing import Imported, import_exams
+from mrknee.sources.clinical.scanning import scan_source
 from tests.sources.clinical.hospital import PROTOCOL, export_series, item, knee, write
 from tests.sources.clinical.test_importing import record, run, zip_of
 
@@ -396,3 +398,15 @@ def test_a_damaged_series_is_read_again_after_repair(
         path.write_bytes(content)
     assert imported(source, tmp_path / "out").complete
     assert len(list(Dataset(tmp_path / "out"))) == 2
+
+
+@pytest.mark.slow
+def test_headers_are_the_same_when_several_processes_read_them(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source of many files is scanned in chunks by worker processes, with the same result."""
+    alone = scan_source(plain, 2)
+    monkeypatch.setattr(scanning, "CHUNK", 20)
+    monkeypatch.setattr(scanning, "MANY_FILES", 30)
+    assert vars(scan_source(plain, 2)) == vars(alone)
+    assert len(alone.images) == 33

@@ -150,14 +150,12 @@ def untrusted(kind: str = "DICOM") -> Iterator[None]:
             logger.setLevel(level)
 
 
-def parse(
-    file: io.BufferedIOBase, tags: Sequence[str | tuple[int, int]] | None = None
-) -> FileDataset:
+def parse(file: io.BufferedIOBase, tags: Sequence[BaseTag] | None = None) -> FileDataset:
     """Parses a file; call it inside `untrusted`.
 
     Args:
         file: seekable file at its start.
-        tags: keywords or tags of the elements to read; reading then ends before the pixels. None
+        tags: tags of the elements to read; reading then ends before the pixels. None
             reads everything.
 
     Raises:
@@ -178,7 +176,7 @@ def parse(
     return dcmread(
         cast(BinaryIO, file),
         stop_before_pixels=tags is not None,
-        specific_tags=None if tags is None else [Tag(tag) for tag in tags],
+        specific_tags=None if tags is None else list(tags),
         force=start != PREAMBLE + 4,
     )
 
@@ -206,7 +204,7 @@ def _inflated_bytes(packed: bytes) -> int:
 def _parse_deflated(
     file: io.BufferedIOBase,
     meta: FileMetaDataset,
-    tags: Sequence[str | tuple[int, int]] | None,
+    tags: Sequence[BaseTag] | None,
 ) -> FileDataset:
     """Parses a deflated dataset of limited size; pydicom itself would inflate without limit."""
     packed = file.read()
@@ -222,7 +220,7 @@ def _parse_deflated(
         is_implicit_VR=False,
         is_little_endian=True,
         stop_when=None if tags is None else _at_pixels,
-        specific_tags=None if tags is None else [Tag(tag) for tag in tags],
+        specific_tags=None if tags is None else list(tags),
     )
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset(io.BytesIO(), body, b"\0" * PREAMBLE, meta, False, True)

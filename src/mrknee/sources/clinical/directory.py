@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from pydicom.tag import Tag
+
 from mrknee.sources.clinical.dicomfile import parse, text, texts, untrusted
 
 MAX_BYTES = 64 * 1024**2
@@ -43,7 +45,7 @@ def read_directory(file: io.BufferedIOBase, folder: PurePosixPath) -> list[Liste
         return []
     file.seek(0)
     with untrusted():
-        records = parse(file, ["DirectoryRecordSequence"]).get("DirectoryRecordSequence") or []
+        records = parse(file, [Tag("DirectoryRecordSequence")]).get("DirectoryRecordSequence") or []
         return [
             ListedImage(
                 folder,

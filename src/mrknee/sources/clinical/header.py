@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.multival import MultiValue
+from pydicom.tag import Tag
 from pydicom.uid import (
     EnhancedMRColorImageStorage,
     EnhancedMRImageStorage,
@@ -58,7 +59,7 @@ GE_CREATOR, GE_COMPONENT = (0x0043, 0x0010), (0x0043, 0x102F)
 """GE's private element for the complex component: 0 magnitude, 1 phase, 2 real, 3 imaginary.
 ImageType of GE images doesn't contain it."""
 GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
-TAGS: tuple[str | tuple[int, int], ...] = (
+_ELEMENTS: tuple[str | tuple[int, int], ...] = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType"),
     *("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber"),
     *("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "PatientID"),
@@ -75,6 +76,8 @@ TAGS: tuple[str | tuple[int, int], ...] = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *MOSAIC_TAGS,
 )
+TAGS = tuple(Tag(element) for element in _ELEMENTS)
+"""Elements to read of a header."""
 
 
 @dataclass(frozen=True)

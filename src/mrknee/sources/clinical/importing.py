@@ -45,6 +45,9 @@ UNFINISHED = ".import"
 """Folder inside OUT with the records of the exams written so far."""
 MAX_RECORD_BYTES = 256_000_000
 """Maximum size of import.json: some 100,000 exams."""
+FEW_EXAMS, MANY_UNCHANGED = 2, 20
+"""Minimum number of exams per worker process to read, and to compare with an earlier import: a
+process starts in about the time in which an exam is read."""
 
 
 @dataclass(frozen=True)
@@ -314,7 +317,8 @@ def _unchanged_exams(tasks: Sequence[_Task], done: Mapping[str, Any], processes:
     pairs = [(task, done[task.exam_id]) for task in tasks if task.exam_id in done]
     same = set()
     with Progress(len(pairs), "comparing files", "exams") as progress:
-        for exam_id, unchanged in map_tasks(_is_unchanged, pairs, processes):
+        workers = max(1, min(processes, len(pairs) // MANY_UNCHANGED))
+        for exam_id, unchanged in map_tasks(_is_unchanged, pairs, workers):
             if unchanged:
                 same.add(exam_id)
             progress.advance()
@@ -401,8 +405,9 @@ def _write_exams(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, 
         task.started.unlink(missing_ok=True)
     while left:
         try:
+            workers = max(1, min(processes, len(left) // FEW_EXAMS))
             for exam_id, record in map_tasks(
-                _write_exam, [*left.values()], processes, isolated=isolated
+                _write_exam, [*left.values()], workers, isolated=isolated
             ):
                 del left[exam_id]
                 yield exam_id, record

@@ -19,6 +19,9 @@ from mrknee.workers import map_tasks
 
 CHUNK = 500
 """Number of files per task of a worker process."""
+MANY_FILES = 2000
+"""Fewer files are read in this process: a worker process starts in about the time in which a
+thousand headers are read."""
 KINDS = ("dicom", "nifti", "other", "unreadable", "missing")
 
 
@@ -86,7 +89,7 @@ def scan_source(source: Path, processes: int) -> Scan:
     files = found.files
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     with Progress(len(files), "reading headers", "files") as progress:
-        for part in map_tasks(_scan_files, chunks, processes):
+        for part in map_tasks(_scan_files, chunks, processes if len(files) > MANY_FILES else 1):
             scan.add(part)
             progress.advance(sum(part.counts.values()) + len(part.others))
     scan.images.sort(key=lambda image: (str(image.location.name), image.frame))

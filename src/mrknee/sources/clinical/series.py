@@ -236,11 +236,11 @@ def directions_of(images: Sequence[Image]) -> tuple[list[int], list[Axes | None]
     indices: list[int] = []
     for image in images:
         axes = image.axes
-        cell = None if axes is None else _cell(axes)
-        near = [None] if cell is None else _neighbours(cell)
         if indices and _parallel(axes, found[indices[-1]]):  # usually that of the previous image
             indices.append(indices[-1])
             continue
+        cell = None if axes is None else _cell(axes)
+        near = [None] if cell is None else _neighbours(cell)
         same = (k for one in near for k in cells.get(one, ()) if _parallel(axes, found[k]))
         index = next(same, len(found))
         if index == len(found):
