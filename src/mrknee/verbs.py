@@ -456,7 +456,9 @@ def train(
     data: Annotated[Path, "the folder of a data set, with train/ and valid/"],
     *,
     out: Annotated[Path, "the run folder to write"],
-    recipe: Annotated[str, "default, demo, frozen, reference, or a YAML file of settings"] = "default",
+    recipe: Annotated[
+        str, "default, demo, frozen, reference, or a YAML file of settings"
+    ] = "default",
     resume: Annotated[bool, "continue an interrupted run"] = False,
     **settings: object,
 ) -> None:
