@@ -1,8 +1,8 @@
 """Images of an explanation: heat maps on slices, and contact sheets of all slices of an exam.
 
-Orange raises a finding's logit and blue lowers it. The opacity of a pixel depends on its heat and on
-one scale for the complete exam, not on its slice: equal heat has equal colour in all slices, and a
-slice without heat stays grey.
+Orange raises a finding's logit and blue lowers it. The opacity of a pixel depends on its heat and
+on one scale for the complete exam, not on its slice: equal heat has equal colour in all slices, and
+a slice without heat stays grey.
 """
 
 from __future__ import annotations
