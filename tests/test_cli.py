@@ -521,7 +521,7 @@ def test_stacks_with_another_order_of_axes_need_the_option(
     as_usual = [*predict, str(data), "--out", str(wrong), "--axes", "slices,rows,cols"]
     assert main(as_usual) == 0
     assert "[other-axes]" in capsys.readouterr().err
-    assert main(["train", str(data), "--out", out, "--recipe", "demo"]) == 1
+    assert main(["train", str(data), "--out", out, "--recipe", "small"]) == 1
     assert "--axes rows,cols,slices" in capsys.readouterr().err
 
 

@@ -18,6 +18,7 @@ def test_demo_runs_all_steps_and_can_be_repeated(
     monkeypatch.setattr(demo, "TRAIN_EXAMS", 24)
     monkeypatch.setattr(demo, "VALID_EXAMS", 12)
     monkeypatch.setattr(demo, "PIXELS", 32)
+    monkeypatch.setattr(demo, "SLICE_FACTOR", 0.2)
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
     printed = capsys.readouterr().out
     assert "95 % interval" in printed

@@ -61,7 +61,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "selection.fraction": 0.34,
         "network.shared_encoder": True,
     }
-    mrknee.train("knees", "demo", out="runs/first", epochs=1, **quick)
+    mrknee.train("knees", "small", out="runs/first", epochs=1, **quick)
     for copy in ("runs/second", "demo/run"):
         shutil.copytree("runs/first/best", f"{copy}/best")
     shutil.copytree("knees", "demo/data")

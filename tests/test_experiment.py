@@ -25,7 +25,7 @@ from mrknee.run_folder import RunFolder
 from tests.conftest import write_toy_dataset
 
 PLAN = """\
-recipe: demo
+recipe: small
 settings:
   epochs: 2
   preparation: {size: 32, crop: 32}
@@ -321,7 +321,7 @@ def test_folds_of_a_cross_validation(data: Path, tmp_path: Path) -> None:
 
 
 COMBINED = """\
-recipe: demo
+recipe: small
 settings:
   epochs: 2
   max_exams: 11

@@ -10,7 +10,7 @@ from mrknee.errors import SettingsError
 from mrknee.experiment_plan import Plan, arm_recipe, arm_recipes, read_plan
 
 GOOD = """\
-recipe: demo
+recipe: small
 settings: {epochs: 2}
 arms:
   plain:
@@ -39,7 +39,7 @@ def test_arms_change_the_recipe(tmp_path: Path) -> None:
     file = written(tmp_path, GOOD)
     plan = read_plan(file)
     assert plan == Plan(
-        recipe="demo",
+        recipe="small",
         settings={"epochs": 2},
         arms={"plain": {}, "sgd": {"optimizer.name": "sgd"}},
         seeds=[0, 5],
@@ -98,7 +98,7 @@ def test_recipe_files_are_relative_to_the_plan(
         ),
         ("{optimizer.name: sgd}", "{}", ["two arms have the same settings", "plain and sgd"]),
         ("settings: {epochs: 2}", "settings: 2", ["settings", "found: 2"]),
-        ("recipe: demo", "recipe: 3", ["the setting recipe can't be used", "in quotes"]),
+        ("recipe: small", "recipe: 3", ["the setting recipe can't be used", "in quotes"]),
         (GOOD, "", ["the plan is empty", "seeds: [0, 1, 2]"]),
         (GOOD, "[1, 2]", ["the plan can't be read"]),
         (GOOD, "arms: {a: {}}\narms: {b: {}}", ["the plan can't be read", "is repeated"]),
@@ -115,7 +115,7 @@ def test_a_fault_is_one_error(old: str, new: str, parts: list[str], tmp_path: Pa
 
 
 COMBINED = """\
-recipe: demo
+recipe: small
 arms:
   joint: {}
   again: {seed_offset: 100}

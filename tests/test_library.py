@@ -172,7 +172,7 @@ def test_train_with_an_opened_data_set_and_settings(
     }
     mrknee.show_progress(False)
     try:
-        run = mrknee.train(data, "demo", out=tmp_path / "run", epochs=1, **settings)
+        run = mrknee.train(data, "small", out=tmp_path / "run", epochs=1, **settings)
     finally:
         mrknee.show_progress(True)
     assert capsys.readouterr() == ("", "")

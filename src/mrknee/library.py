@@ -116,7 +116,8 @@ def train(
         data: the folder of a data set, with `train/` and, usually, `valid/`; or an opened data set,
             whose folder is used with its findings, axes, soft labels and allowance for missing
             series, unless `settings` changes them.
-        recipe: name of a recipe (`default`, `reference`, `demo`), or a YAML file.
+        recipe: name of a recipe (`default`, `demo`, `frozen`, `reference`, `small`), or a YAML
+            file.
         out: the run folder to write; must be empty or missing, unless `resume` is true.
         resume: continue an interrupted run with the same settings, or start it if there is none.
         settings: changes to the recipe, with the names listed by `mrknee train --help`: `epochs=2`,
@@ -133,7 +134,7 @@ def train(
     Example:
         >>> import mrknee
         >>> small = {"preparation.size": 64, "selection.fraction": 0.34}
-        >>> run = mrknee.train("knees", recipe="demo", out="runs/new", epochs=1, **small)
+        >>> run = mrknee.train("knees", recipe="small", out="runs/new", epochs=1, **small)
         >>> run.scorecard.n_exams
         6
         >>> list(run.to_frame().index)

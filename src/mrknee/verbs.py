@@ -457,7 +457,7 @@ def train(
     *,
     out: Annotated[Path, "the run folder to write"],
     recipe: Annotated[
-        str, "default, demo, frozen, reference, or a YAML file of settings"
+        str, "default, demo, frozen, reference, small, or a YAML file of settings"
     ] = "default",
     resume: Annotated[bool, "continue an interrupted run"] = False,
     **settings: object,

@@ -38,7 +38,7 @@ def test_training_prediction_and_explanation_of_a_declared_data_set(tmp_path: Pa
         "preparation.crop": 32,
         "network.shared_encoder": True,
     }
-    run = mrknee.train(train, recipe="demo", out=tmp_path / "run", epochs=1, **small)
+    run = mrknee.train(train, recipe="small", out=tmp_path / "run", epochs=1, **small)
     parts = dict(line.split(",") for line in (run.folder / "split.csv").read_text().splitlines())
     assert len({parts[exam_id] for exam_id in ("0000", "0005", "0007")}) == 1
     model = mrknee.load_model(run.folder)

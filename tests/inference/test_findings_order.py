@@ -78,7 +78,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the data set."""
     out = tmp_path_factory.mktemp("run") / "run"
     changes = {"epochs": 1, "preparation.size": 32, "preparation.crop": 32, "precision": "32-true"}
-    train(data, out, load_recipe("demo", changes))
+    train(data, out, load_recipe("small", changes))
     return out
 
 

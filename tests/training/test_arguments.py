@@ -141,7 +141,7 @@ def test_settings_are_validated_as_in_a_recipe(arguments: tuple[str, ...], expec
 def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     """The help lists the settings by section, with the defaults of the named recipe."""
     with pytest.raises(SystemExit) as exited:
-        parse("--help", "--recipe", "demo")
+        parse("--help", "--recipe", "small")
     assert exited.value.code == 0
     printed = " ".join(capsys.readouterr().out.split())
     for name in setting_schemas(Recipe):
@@ -150,7 +150,9 @@ def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture
         assert f"{section}: " in printed
     assert "a whole number from 1 to 4,096; default: 4" in printed
     assert "default: test_resnet" in printed
-    assert "{max,mean,attention,evidence,evidence_logsumexp,finding_attention}" in printed
+    assert (
+        "{max,mean,attention,evidence,evidence_logsumexp,finding_attention,transformer}" in printed
+    )
     assert printed.startswith(
         "usage: mrknee train [-h] --out OUT [--recipe RECIPE] [--resume] data ["
     )

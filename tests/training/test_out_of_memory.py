@@ -70,7 +70,7 @@ def test_other_errors_are_not_converted() -> None:
 
 def test_slices_at_once_is_not_advised_with_trained_statistics() -> None:
     """They exclude each other."""
-    with pytest.raises(MrkneeError) as raised, convert_memory_errors(load_recipe("demo")):
+    with pytest.raises(MrkneeError) as raised, convert_memory_errors(load_recipe("small")):
         raise MemoryError
     assert "slices_at_once" not in str(raised.value)
 

@@ -197,6 +197,6 @@ def test_slices_at_once_needs_frozen_statistics() -> None:
     assert slices_at_once(load_recipe("default")) == AUTOMATIC_SLICES[device_here()]
     assert slices_at_once(load_recipe("default", trained)) is None
     with pytest.raises(MrkneeError, match="batchnorm trained can't be used together"):
-        load_recipe("demo", {"slices_at_once": 4})
+        load_recipe("small", {"slices_at_once": 4})
     with pytest.raises(MrkneeError, match="slices_at_once can't be used"):
         load_recipe("default", {"slices_at_once": -2})

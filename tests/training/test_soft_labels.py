@@ -61,13 +61,13 @@ def test_loss_is_linear_in_soft_labels() -> None:
 def test_soft_labels_are_refused_by_default(soft: Path) -> None:
     """By default, soft labels are refused, and the advice names the setting."""
     with pytest.raises(MrkneeError, match="neither 0 nor 1") as error:
-        split_exams(soft, load_recipe("demo"))
+        split_exams(soft, load_recipe("small"))
     assert "soft_labels" in (error.value.advice or "")
 
 
 def test_run_with_soft_labels_is_scored_with_hard_labels(soft: Path, tmp_path: Path) -> None:
     """Scores are of labels cut at 0.5, as the scorecard states; later scoring refuses them."""
-    card = train(soft, tmp_path / "run", load_recipe("demo", CHANGES))
+    card = train(soft, tmp_path / "run", load_recipe("small", CHANGES))
     assert SOFT in card.notes
     assert (card.findings["acl"].auc.n_positive, card.findings["acl"].auc.n_negative) == (4, 4)
     table = Predictions.read(tmp_path / "run" / "predictions-valid.csv")
@@ -78,7 +78,7 @@ def test_run_with_soft_labels_is_scored_with_hard_labels(soft: Path, tmp_path: P
 
 def test_exams_of_a_group_are_in_one_part(soft: Path) -> None:
     """A group is either trained on or selects the epoch; the other exams are drawn as before."""
-    recipe = load_recipe("demo", {**CHANGES, "selection.fraction": 0.3})
+    recipe = load_recipe("small", {**CHANGES, "selection.fraction": 0.3})
     ungrouped = split_exams(soft, recipe)
     group = [
         ungrouped.train.ids[ungrouped.train_positions[0]],
