@@ -387,8 +387,11 @@ class _CrashingStudy(Study):
         return (os._exit, (1,))
 
 
-def test_a_study_that_crashes_its_process_is_refused(tmp_path: Path) -> None:
+def test_a_study_that_crashes_its_process_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A crash of the reading process affects one study, not the batch."""
+    monkeypatch.setattr(importing, "FEW_EXAMS", 1)
     export_study(tmp_path / "in")
     scan = scan_source(tmp_path / "in", 1)
     (good,) = importing.in_id_order(scan)
