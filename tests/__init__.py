@@ -60,6 +60,8 @@ def jaxtyped(*, typechecker: Callable[..., Any]) -> Callable[..., Any]:
 
     def decorated(made: Any) -> Any:  # noqa: ANN401  # a class or a function
         if inspect.isclass(made):
+            if hasattr(made, "__post_init__"):  # it checks the fields first
+                return decorate(made, typechecker=typechecker)
             if is_dataclass(made) and "__init__" in vars(made):
                 made.__init__ = decorated(made.__init__)  # type: ignore[method-assign]
             return made

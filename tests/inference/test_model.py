@@ -104,4 +104,4 @@ def test_the_service_reports_uncalibrated_findings(run: Path, exam: Exam) -> Non
     explained = service.explain(Received(exam, {}), "request").content
     assert [n for n, one in explained.findings.items() if not one.calibrated] == ["acl"]
     page = bytes(start_page(service).body).decode()
-    assert f"except: ACL tear ({REASON})." in page
+    assert f'<th scope="row">ACL tear</th><td>{REASON}</td>' in page

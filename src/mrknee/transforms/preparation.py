@@ -42,9 +42,8 @@ class Preparation(PreparationSettings):
         up, over = self.axes(stack.shape[1], stack.shape[2])
         sides = [up.scaled, over.scaled]
         if sides != list(stack.shape[1:]):
-            shrinks = sides[0] < stack.shape[1] or sides[1] < stack.shape[2]
             scaled = functional.interpolate(
-                stack[None].float(), sides, mode="bilinear", antialias=shrinks, align_corners=False
+                stack[None].float(), sides, mode="bilinear", antialias=True, align_corners=False
             )
             stack = scaled[0].round_().to(torch.uint8)
         pads = [over.before, over.after, up.before, up.after]
