@@ -20,7 +20,7 @@ from mrknee.files import atomic_write, write_csv, write_text
 from mrknee.inference.torch_model import TorchModel
 from mrknee.metrics.arms import ArmComparison, compare_arms
 from mrknee.metrics.discrimination import auc
-from mrknee.metrics.folds import combine, read_fold
+from mrknee.metrics.folds import read_fold
 from mrknee.metrics.predictions import Predictions
 from mrknee.progress import report
 from mrknee.run_folder import MODEL_FILE, RunFolder
@@ -185,8 +185,7 @@ class Results:
         found = []
         for seed in self.plan.seeds:
             each = {r.arm: tables[r] for r in tables if (r.seed, r.fold) == (seed, fold)}
-            members = [each[arm] for arm in self.plan.members(name)]
-            found.append(members[0] if len(members) == 1 else combine(members))
+            found.append(Predictions.joined([each[arm] for arm in self.plan.members(name)]))
         return found
 
     def _costs(self, names: Sequence[str]) -> list[tuple[str, ...]]:

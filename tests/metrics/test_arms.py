@@ -13,7 +13,7 @@ from jaxtyping import Float
 from mrknee.errors import DataError
 from mrknee.exams import Findings, write_labels
 from mrknee.metrics.arms import MEAN, ArmComparison, compare_arms, verdict
-from mrknee.metrics.folds import combine, read_fold
+from mrknee.metrics.folds import read_fold
 from mrknee.metrics.hierarchical import Estimate, difference_over_seeds, seed_aucs
 from mrknee.metrics.paired_tests import holm
 from mrknee.metrics.predictions import Predictions
@@ -192,7 +192,7 @@ def test_the_plot_shows_seeds_means_and_the_baseline(data: Path) -> None:
 def test_networks_of_one_finding_become_one_system(data: Path) -> None:
     """Three such networks combined are compared as one: each finding's AUC is its network's."""
     singles = [tables(1, 2, findings=(finding,)) for finding in FINDINGS]
-    system = [combine(list(each)) for each in zip(*singles, strict=True)]
+    system = [Predictions.joined(list(each)) for each in zip(*singles, strict=True)]
     found = compared(data, {"joint": tables(0, 1), "singles": system})
     apart = [compared(data, {"one": single}).aucs["one"][MEAN].value for single in singles]
     assert [found.aucs["singles"][one].value for one in FINDINGS] == apart
@@ -204,11 +204,13 @@ def test_networks_of_the_same_findings_are_averaged() -> None:
     one, other, _ = tables(0, 1)
     turned = Predictions(other.ids[::-1], other.findings, other.probabilities[::-1])
     only = Predictions(one.ids, Findings(["acl"]), one.probabilities[:, 1:])
-    found = combine([one, turned, only])
+    found = Predictions.joined([one, turned, only])
     np.testing.assert_allclose(found["abnormal"], (one["abnormal"] + other["abnormal"]) / 2)
     np.testing.assert_allclose(found["acl"], (2 * one["acl"] + other["acl"]) / 3)
     with pytest.raises(DataError, match="of different exams"):
-        combine([one, Predictions(("9999", *one.ids[1:]), one.findings, one.probabilities)])
+        Predictions.joined(
+            [one, Predictions(("9999", *one.ids[1:]), one.findings, one.probabilities)]
+        )
 
 
 def test_findings_are_scored_within_another_one(data: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mrknee.exams import PLANES
 from mrknee.models.description import digest_of
@@ -57,3 +57,14 @@ def describe(
     if seal:
         description["digest"] = digest_of(description)
     file.write_text(json.dumps(description))
+
+
+def read_alone_and_together(model: nn.Module) -> Tensor:
+    """Asserts that each of three exams has the same logits alone and in a batch; returns them."""
+    slices, lengths = random_batch([(2, 0, 3), (9, 3, 1), (0, 0, 4)])
+    with torch.no_grad():
+        together: Tensor = model(slices, lengths)
+        for index in range(3):
+            alone = model(*one_exam(slices, lengths, index))
+            torch.testing.assert_close(together[index], alone[0], rtol=0, atol=1e-5)
+    return together

@@ -22,7 +22,7 @@ from mrknee.models.transfer import transfer_weights
 from mrknee.training.run import train
 from mrknee.transforms.preparation import Preparation
 from tests.conftest import write_toy_dataset
-from tests.models.examples import FINDINGS, one_exam, random_batch
+from tests.models.examples import FINDINGS, random_batch, read_alone_and_together
 from tests.training.test_run import QUICK, assert_same_weights
 
 pytestmark = pytest.mark.slow
@@ -69,12 +69,7 @@ def test_one_crop_is_the_average_of_the_map() -> None:
 def test_an_exam_is_the_same_alone_and_in_a_batch(pooling: SlicePooling) -> None:
     """Other exams, and series that they lack, have no effect."""
     model = network(settings=SETTINGS.replace(slice_pooling=pooling)).eval()
-    slices, lengths = random_batch([(2, 0, 3), (9, 3, 1), (0, 0, 4)])
-    with torch.no_grad():
-        together = model(slices, lengths)
-        for index in range(3):
-            alone = model(*one_exam(slices, lengths, index))
-            torch.testing.assert_close(together[index], alone[0], rtol=0, atol=1e-5)
+    read_alone_and_together(model)
 
 
 def test_every_weight_is_trained() -> None:

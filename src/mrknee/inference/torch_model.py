@@ -69,7 +69,7 @@ class TorchModel(SingleModel):
         )
 
     def use_feature_cache(self, folder: str | Path) -> None:
-        """Stores feature maps in a folder, and reads those that are stored there; see `predict`.
+        """Makes `predict` store feature maps in a folder, and read those that are stored there.
 
         Probabilities then differ by the rounding of the stored maps to float16.
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import DataError
-from mrknee.exams import Findings, read_groups
+from mrknee.exams import read_groups
 from mrknee.exams.groups import group_numbers
 from mrknee.metrics.predictions import Predictions, check_same_exams, reorder
 
@@ -31,29 +31,6 @@ class Fold:
     scores: Mapping[str, Mapping[str, Float[np.ndarray, "seeds exams"]]]
     groups: tuple[int, ...]
     within: tuple[str, ...] = ()
-
-
-def combine(tables: Sequence[Predictions]) -> Predictions:
-    """Returns the predictions of several networks that are used together, as one table.
-
-    Args:
-        tables: predictions of the same exams in any order; their findings may differ.
-
-    Returns:
-        All findings of the tables; the probability of a finding is the mean over the tables that
-        have it.
-
-    Raises:
-        DataError: the tables contain different exams.
-    """
-    check_same_exams(tables, [f"table {number}" for number in range(1, len(tables) + 1)])
-    ids = tables[0].ids
-    ordered = [reorder(one, ids, one.findings) for one in tables]
-    findings = Findings.usual(dict.fromkeys(name for one in ordered for name in one.findings))
-    columns = [
-        np.mean([one[name] for one in ordered if name in one.findings], axis=0) for name in findings
-    ]
-    return Predictions(ids, findings, np.stack(columns, axis=1))
 
 
 def read_fold(

@@ -108,15 +108,19 @@ class Neck(nn.Module):
     ) -> Float[Tensor, "n channels map_rows map_cols"]:
         """Reduces the maps of some slices to one."""
         size = maps[0].shape[2:]
-        parts = zip(self.norms, self.convolutions, maps, strict=True)
-        reduced = [convolve(norm(one)) for norm, convolve, one in parts]
-        summed: Tensor = reduced[0]
+        reduced = self._reduce(maps)
+        summed = reduced[0]
         for coarse in reduced[1:]:
             summed = summed + functional.interpolate(coarse, size, mode="nearest")
         return functional.relu(summed)
 
+    def _reduce(self, maps: Sequence[Float[Tensor, "n _ _ _"]]) -> list[Tensor]:
+        """Returns the maps, normalised and with few channels."""
+        parts = zip(self.norms, self.convolutions, maps, strict=True)
+        return [convolve(norm(one)) for norm, convolve, one in parts]
 
-class Pyramid(nn.Module):
+
+class Pyramid(Neck):
     """A feature pyramid whose levels are kept apart (T.-Y. Lin et al., CVPR 2017).
 
     Each map is normalised and reduced as in `Neck`. From the coarsest to the finest, the level
@@ -129,17 +133,14 @@ class Pyramid(nn.Module):
     """
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList([LayerNorm2d(width) for width in widths])
-        self.convolutions = nn.ModuleList([nn.Conv2d(width, channels, 1) for width in widths])
+        super().__init__(widths, channels)
         self.levels = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in widths])
 
     def forward(
         self, maps: Sequence[Float[Tensor, "n _ _ _"]]
     ) -> Float[Tensor, "n channels map_rows map_cols"]:
         """Computes the levels of some slices on the finest grid."""
-        parts = zip(self.norms, self.convolutions, maps, strict=True)
-        reduced = [convolve(norm(one)) for norm, convolve, one in parts]
+        reduced = self._reduce(maps)
         for index in range(len(reduced) - 1, 0, -1):
             finer = reduced[index - 1]
             coarse = functional.interpolate(reduced[index], finer.shape[2:], mode="nearest")
@@ -197,7 +198,7 @@ class Encoder(nn.Module):
         )
         self._memory_format = torch.contiguous_format if strided else torch.channels_last
         self.stage_of = _stages(self.body)
-        self.neck: Neck | Pyramid | None = None
+        self.neck: Neck | None = None
         self.width = widths[0]
         if channels:
             self.neck = (Pyramid if pyramid else Neck)(widths, channels)
