@@ -52,8 +52,8 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
     - The same holds for the pooling of a series (attention has weights).
     - The 1x1 convolutions behind the feature maps are copied if both networks have the same.
     - The head gets the weights for findings of the same name, from series of the same name, if the
-      networks agree in feature maps, channels, activation, crops, and whether features or scores are pooled;
-      so does the pooling of scores.
+      networks agree in feature maps, channels, activation, crops, and whether features or scores
+      are pooled; so does the pooling of scores.
     - The transformer over slices is copied if both networks have one and agree in feature maps and
       channels; the embedding of a series only from that of the same series.
 
