@@ -6,6 +6,7 @@ import faulthandler
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -89,6 +90,18 @@ def unsynced() -> Iterator[None]:
     """Disables fsync, which matters after a power loss only; tests of that restore it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def briefly_timed() -> Iterator[None]:
+    """Limits the timing before each training, which takes as long as a training of the tests.
+
+    If no test file needs it, the module, which imports torch, stays unloaded.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if (module := sys.modules.get("mrknee.training.estimate")) is not None:
+            patch.setattr(module, "MAX_TIMED_SLICES", 4)
         yield
 
 
