@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -84,6 +85,25 @@ LEARNING = {
 }
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Recipe], tuple[Path, Path]]:
+    """Returns a data set and an uninterrupted run of a recipe, trained once."""
+    root = tmp_path_factory.mktemp("uninterrupted")
+    toy = write_toy_dataset(root / "toy")
+    runs: dict[str, Path] = {}
+
+    def trained(recipe: Recipe) -> tuple[Path, Path]:
+        key = recipe.to_yaml()
+        if key not in runs:
+            runs[key] = root / str(len(runs))
+            train(toy, runs[key], recipe)
+        return toy, runs[key]
+
+    return trained
+
+
 UNEVEN = {"batch_exams": 3, "batch_slices": 24, "accumulate": 2, "save_every": 1}
 
 
@@ -106,7 +126,7 @@ UNEVEN = {"batch_exams": 3, "batch_slices": 24, "accumulate": 2, "save_every": 1
     ],
 )
 def test_run_stopped_after_a_save_resumes_exactly(
-    toy: Path,
+    uninterrupted: Callable[[Recipe], tuple[Path, Path]],
     tmp_path: Path,
     changes: dict[str, Any],
     saves: int,
@@ -119,8 +139,7 @@ def test_run_stopped_after_a_save_resumes_exactly(
     slices, whose number varies per epoch, two per step, saved every step.
     """
     recipe = OFTEN.replace(**changes)
-    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
-    train(toy, uninterrupted, recipe)
+    (toy, whole), resumed = uninterrupted(recipe), tmp_path / "resumed"
     save, count = RunWriter._save, 0
 
     def save_and_stop(self: RunWriter, loop: TrainingLoop, epoch: int, batches: int) -> None:
@@ -137,7 +156,7 @@ def test_run_stopped_after_a_save_resumes_exactly(
         with pytest.raises(KilledError):
             train(toy, resumed, recipe)
     train(toy, resumed, recipe, resume=True)
-    assert_same_run(uninterrupted, resumed)
+    assert_same_run(whole, resumed)
     second = json.loads((resumed / "environment.json").read_text())[1]
     assert second["after"] == dict(zip(("epochs", "batches"), after, strict=True))
 
