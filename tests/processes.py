@@ -95,7 +95,9 @@ def run(
         finally:
             process.kill()
         assert process.exitcode is not None
-        return CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
+        return CompletedProcess(
+            list(map(str, arguments)), process.exitcode, out.read_text(), err.read_text()
+        )
 
 
 def run_mrknee(*words: object, folder: Path | None = None) -> CompletedProcess[str]:

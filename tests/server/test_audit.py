@@ -14,8 +14,8 @@ from mrknee import __version__
 from mrknee.errors import MrkneeError
 from mrknee.server.audit import AuditLog, Record
 from mrknee.server.serving import digest_of
+from tests.processes import run_mrknee
 from tests.server.client import Served, exam_form, form, npy, random_exam
-from tests.server.test_serving import run_serve
 
 
 def record(number: int) -> Record:
@@ -98,7 +98,7 @@ def test_a_file_that_is_not_an_audit_log_is_not_changed(tmp_path: Path, content:
 def test_the_model_is_not_accepted_as_audit_log(onnx_file: Path) -> None:
     """Giving the model as audit log is one clear error and leaves the model unchanged."""
     before = digest_of(onnx_file)
-    done = run_serve(onnx_file, "--port", "0", "--audit-log", onnx_file)
+    done = run_mrknee("serve", onnx_file, "--port", "0", "--audit-log", onnx_file)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("mrknee serve: the file is not an audit log")

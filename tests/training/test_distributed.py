@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,28 @@ def train_separately(data: Path, out: Path, recipe: Recipe, *signals: str) -> li
     Returns:
         The exit status of each process.
     """
+    files = [out.with_name(f"{out.name}-{rank}.txt") for rank in range(2)]
+    statuses = run_in_two(_train, data, out, recipe, signals, files=files)
+    texts = [file.read_text() for file in files]
+    if not signals:
+        assert statuses == [0, 0], texts
+        assert_printed_once("".join(texts), out)
+    return statuses
+
+
+def run_in_two(
+    function: Callable[..., object], *arguments: object, files: Sequence[Path]
+) -> list[int | None]:
+    """Calls a function in two processes, with the variables of two torchruns on two machines.
+
+    Args:
+        function: a function at module level.
+        arguments: its arguments.
+        files: where the output of each process is written.
+
+    Returns:
+        The exit status of each process.
+    """
     environment = {
         "TORCHELASTIC_RUN_ID": "knee",
         "MASTER_ADDR": "localhost",
@@ -102,18 +124,17 @@ def train_separately(data: Path, out: Path, recipe: Recipe, *signals: str) -> li
         "LOCAL_WORLD_SIZE": "1",
         "LOCAL_RANK": "0",
     }
-    printed = out.with_name(f"{out.name}.txt")
-    errors = out.with_name(f"{out.name}-errors.txt")
-    printed.unlink(missing_ok=True)
+    for file in files:
+        file.unlink(missing_ok=True)
     processes = [
         start(
-            _train,
-            *(data, out, recipe, signals),
-            stdout=printed,
-            stderr=errors,
-            environment={**environment, "RANK": rank},
+            function,
+            *arguments,
+            stdout=file,
+            stderr=file,
+            environment={**environment, "RANK": str(rank)},
         )
-        for rank in "01"
+        for rank, file in enumerate(files)
     ]
     try:
         for process in processes:
@@ -121,11 +142,7 @@ def train_separately(data: Path, out: Path, recipe: Recipe, *signals: str) -> li
     finally:
         for process in processes:
             process.kill()
-    statuses = [process.exitcode for process in processes]
-    if not signals:
-        assert statuses == [0, 0], errors.read_text()
-        assert_printed_once(printed.read_text(), out)
-    return statuses
+    return [process.exitcode for process in processes]
 
 
 def _train(data: Path, out: Path, recipe: Recipe, signals: tuple[str, ...]) -> None:

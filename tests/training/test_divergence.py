@@ -13,7 +13,8 @@ from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import OptimizerSettings
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
-from tests.training.test_distributed import launch
+from tests.processes import mrknee
+from tests.training.test_distributed import run_in_two
 from tests.training.test_run import QUICK, weights_of
 
 pytestmark = pytest.mark.slow
@@ -22,20 +23,6 @@ DIVERGING = QUICK.replace(
     optimizer=OptimizerSettings(name="sgd", learning_rate=1000.0, weight_decay=0.0), epochs=3
 )
 """Steps so large that the second or third loss overflows."""
-
-RUN = """
-import sys
-from pathlib import Path
-from mrknee.errors import MrkneeError
-from mrknee.training.recipe import load_recipe
-from mrknee.training.run import train
-
-try:
-    train(Path(sys.argv[1]), Path(sys.argv[2]), load_recipe(sys.argv[3]))
-except MrkneeError as error:
-    print(error, flush=True)
-    raise SystemExit(1)
-"""
 
 
 @pytest.mark.parametrize(
@@ -108,10 +95,12 @@ def test_nonfinite_validation_loss_stops_training(
 def test_several_processes_stop_together(tmp_path: Path) -> None:
     """All know the loss, so none waits for the others; only the first prints the error."""
     write_toy_dataset(tmp_path / "toy")
-    (tmp_path / "recipe.yaml").write_text(DIVERGING.replace(accumulate=2).to_yaml())
-    (tmp_path / "run.py").write_text(RUN)
-    arguments = tuple(str(tmp_path / name) for name in ("run.py", "toy", "run", "recipe.yaml"))
-    finished = launch("processes", arguments)
-    assert [status for status, _ in finished] == [1, 1]
-    assert ["training diverged" in text for _, text in finished] == [True, False]
-    assert "Traceback" not in finished[1][1]
+    files = [tmp_path / "first.txt", tmp_path / "second.txt"]
+    recipe = DIVERGING.replace(accumulate=2)
+    words = (tmp_path / "toy", "--out", tmp_path / "run", "--recipe", tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    statuses = run_in_two(mrknee, "train", *words, files=files)
+    texts = [file.read_text() for file in files]
+    assert statuses == [1, 1]
+    assert ["training diverged" in text for text in texts] == [True, False]
+    assert "Traceback" not in texts[1]
