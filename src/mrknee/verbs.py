@@ -157,28 +157,62 @@ def predict(
 
 def submit(
     model: ModelPaths,
-    paths: Annotated[Path, "list of files, three lines per exam: .../{plane}/{id}.npy"],
+    paths: Annotated[
+        Path,
+        "what to predict. mrnet: a list of files, three lines per exam: .../{plane}/{id}.npy; "
+        "rsna2026: the folder of a data set",
+    ],
     predictions: Annotated[
-        Path, "the CSV file to write, without a header: abnormal,acl,meniscus per exam of the list"
+        Path,
+        "the CSV file to write. mrnet: abnormal,acl,meniscus per exam of the list, without a "
+        "header; rsna2026: StudyInstanceUID and the twelve findings",
     ],
     *,
+    format: Annotated[  # noqa: A002  # the option's name
+        Literal["mrnet", "rsna2026"], "the competition whose format is written"
+    ] = "mrnet",
+    sample: Annotated[
+        Path | None, "rsna2026: the file sample_submission.csv, which lists the studies"
+    ] = None,
+    split: Annotated[str, "rsna2026: the split of the data set with the studies"] = "test",
     axes: AxesOrder = None,
     threads: Threads = None,
     runtime: Runtime = None,
 ) -> None:
-    """Predicts as the MRNet competition requires: a list of .npy files in, a CSV file out."""
+    """Predicts as a competition requires: MRNet, or RSNA Knee Abnormality Detection 2026."""
+    from mrknee.errors import SettingsError
     from mrknee.metrics.predictions import remarks_file
     from mrknee.outputs import check_output_file
     from mrknee.untrusted import read_text
 
-    lines = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
-    inputs: list[Path | str] = [*model, paths, *filter(None, (line.strip() for line in lines))]
+    if (sample is None) == (format == "rsna2026"):
+        raise SettingsError(
+            "--sample and --format rsna2026 must be given together",
+            code="options-together",
+            expected="both, or neither",
+            found="--format rsna2026 alone" if sample is None else "--sample alone",
+        )
+    inputs: list[Path | str] = [*model, paths]
+    if sample is None:
+        lines = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
+        inputs += filter(None, (line.strip() for line in lines))
+    else:
+        inputs.append(sample)
     for file in (predictions, remarks_file(predictions)):
         check_output_file(file, inputs)
-    from mrknee.inference.submission import predict_listed, write_submission
+    if sample is None:
+        from mrknee.inference.submission import predict_listed, write_submission
 
-    predicted = predict_listed(model, paths, threads=threads, runtime=runtime, axes=axes)
-    _print_remarks("submit", predicted.remarks, write_submission(predicted, predictions))
+        predicted = predict_listed(model, paths, threads=threads, runtime=runtime, axes=axes)
+        remarks = write_submission(predicted, predictions)
+    else:
+        from mrknee.inference.rsna_submission import predict_studies, write_studies
+
+        predicted = predict_studies(
+            model, paths, sample, split=split, threads=threads, runtime=runtime, axes=axes
+        )
+        remarks = write_studies(predicted, predictions)
+    _print_remarks("submit", predicted.remarks, remarks)
     print(f"wrote {len(predicted.ids)} exams to {predictions}")
 
 
@@ -457,21 +491,36 @@ def train(
     *,
     out: Annotated[Path, "the run folder to write"],
     recipe: Annotated[
-        str, "default, demo, frozen, reference, small, or a YAML file of settings"
+        str,
+        "default, demo, frozen, reference, rsna2026, rsna2026-small, small, or a YAML file of "
+        "settings",
     ] = "default",
+    seeds: Annotated[
+        tuple[int, ...] | None,
+        "train with each of these seeds, and write one run folder per seed into OUT; predict, "
+        "evaluate, ... use OUT as an ensemble",
+    ] = None,
     resume: Annotated[bool, "continue an interrupted run"] = False,
     **settings: object,
 ) -> None:
     """Trains one network for all findings on a data set and writes a run folder.
 
     Every setting of the recipe can be changed by an option, for example `--network.encoder
-    resnet50` or `--findings acl`.
+    resnet50` or `--findings acl`. With `--folds 5`, five networks are trained, each on four of
+    five parts of train/, and form an ensemble.
     """
     _check_output_folder(out)
-    from mrknee.training.recipe import load_recipe
+    from mrknee.training.recipe import load_recipe_for
+
+    chosen = load_recipe_for(data, recipe, settings)
+    if seeds is not None or (chosen.folds is not None and chosen.fold is None):
+        from mrknee.cross_validation import train_folds
+
+        train_folds(data, out, recipe, settings, seeds=seeds, resume=resume)
+        return
     from mrknee.training.run import train as train_run
 
-    train_run(data, out, load_recipe(recipe, settings), resume=resume)
+    train_run(data, out, chosen, resume=resume)
 
 
 VERBS: dict[str, Callable[..., int | None]] = {

@@ -1,4 +1,4 @@
-"""Reading of a data set's small CSV tables: `series.csv`, `findings.csv`, `groups.csv`."""
+"""Reading of a data set's small CSV tables, such as `series.csv` and `findings.csv`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stratified splitting of exams by labels and groups."""
+"""Stratified splitting of exams by labels and groups: the inner split, and folds."""
 
 from __future__ import annotations
 
@@ -69,6 +69,73 @@ def inner_split(
         inner = _draw_groups(members, shares, wanted, np.asarray(groups, dtype=np.int64), rng)
     fit = np.setdiff1d(np.arange(count), inner)
     return fit, inner
+
+
+def assign_folds(
+    labels: Float[np.ndarray, "exams findings"],
+    folds: int,
+    groups: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Int64[np.ndarray, " exams"]:
+    """Divides exams into the folds of a cross-validation, with complete groups in each fold.
+
+    Groups are assigned one after another, those with most exams and rarest findings first, each to
+    the fold in which the numbers of exams and of positive exams of each finding then come closest
+    to an equal share: the sum over these numbers of squared differences, relative to the share, is
+    smallest. Scikit-learn's StratifiedGroupKFold does the same for one finding.
+
+    Args:
+        labels: 1 present, 0 absent, in between for soft labels (0.5 or more count as 1), NaN
+            unknown.
+        folds: number of folds, at least 2.
+        groups: one number per exam, equal for exams that must stay together; None: each exam is a
+            group.
+        seed: seed of the order of groups that are equal in this respect.
+
+    Returns:
+        Number of each exam's fold, from 0; each fold has at least one exam.
+
+    Raises:
+        DataError: there are fewer groups than folds.
+
+    Example:
+        >>> import numpy as np
+        >>> from mrknee.exams import assign_folds
+        >>> labels = np.array([[1.0], [0.0], [1.0], [0.0]])
+        >>> folds = assign_folds(labels, 2, groups=[0, 0, 1, 1])
+        >>> bool(folds[0] == folds[1] and folds[2] == folds[3] and folds[0] != folds[2])
+        True
+    """
+    exams = len(labels)
+    _, members = np.unique(np.arange(exams) if groups is None else groups, return_inverse=True)
+    count = int(members.max(initial=-1)) + 1
+    if not 2 <= folds <= count:
+        raise DataError(
+            "the exams can't be divided into folds",
+            code="split",
+            expected=f"at least {folds} exams, in at least {folds} groups if groups are declared; "
+            "2 folds or more",
+            found=f"{folds} folds, {exams} exams"
+            + ("" if groups is None else f" in {count} group{'' if count == 1 else 's'}"),
+            advice="use fewer folds",
+        )
+    columns = np.column_stack([np.ones(exams), np.nan_to_num(cut_labels(labels))])
+    columns = columns[:, columns.any(axis=0)]  # findings without a positive exam don't matter
+    shares = columns.sum(axis=0) / folds
+    sizes = np.zeros((count, columns.shape[1]))
+    np.add.at(sizes, members, columns / shares)
+    shuffled = np.random.default_rng(seed).permutation(count)
+    order = shuffled[np.argsort(-sizes[shuffled].sum(axis=1), kind="stable")]
+    filled = np.zeros((folds, columns.shape[1]))
+    fold_of = np.zeros(count, dtype=np.int64)
+    for position, group in enumerate(order.tolist()):
+        increase = (sizes[group] * (sizes[group] + 2 * (filled - 1))).sum(axis=1)
+        empty = ~filled.any(axis=1)
+        if empty.sum() == count - position:  # the remaining groups are needed for empty folds
+            increase[~empty] = np.inf
+        fold_of[group] = int(np.argmin(increase))
+        filled[fold_of[group]] += sizes[group]
+    return fold_of[members]
 
 
 def largest_remainder(

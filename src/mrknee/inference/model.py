@@ -35,6 +35,7 @@ from mrknee.inference.trained_series import TrainedSeries, note_on_untrained, se
 from mrknee.metrics.predictions import Predictions
 from mrknee.models.description import trained_series
 from mrknee.ranges import THREADS
+from mrknee.run_folder import ensemble_members
 from mrknee.transforms.settings import PreparationSettings
 
 if TYPE_CHECKING:
@@ -202,7 +203,8 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 ModelPaths = str | PathLike[str] | Sequence[str | PathLike[str]]
-"""A run folder or an exported file, or several of them, which form an ensemble."""
+"""A run folder, an exported file, or a folder with the runs of several folds or seeds; several of
+them form an ensemble."""
 
 
 def load_model(
@@ -214,9 +216,9 @@ def load_model(
     """Loads a trained model or an ensemble; issues the model's notes as warnings.
 
     Args:
-        paths: a run folder, or a file written by `mrknee export`. Several, also as one list, form
-            an ensemble, whose probabilities are the means of the members' calibrated probabilities
-            (`mrknee.inference.ensemble`).
+        paths: a run folder, a file written by `mrknee export`, or a folder with the runs of several
+            folds or seeds. Several models, also as one list, form an ensemble, whose probabilities
+            are the means of the members' calibrated probabilities (`mrknee.inference.ensemble`).
         threads: number of CPU threads; None: the default of the library.
         runtime: runtime of an exported file; None: ONNX Runtime.
         limits: limits of time and memory per exam. They apply to exported files only, whose graph
@@ -275,12 +277,16 @@ def _load(path: Path, *, threads: int | None, runtime: RuntimeName | None, limit
 def paths_of(*models: ModelPaths) -> tuple[Path, ...]:
     """Returns the paths of one model or of an ensemble's members, in the given order.
 
+    A folder with the runs of several folds or seeds stands for these runs.
+
     Raises:
-        ModelError: there is no path, or one is given twice and would have twice the weight.
+        ModelError: there is no path, or one is given twice and would have twice the weight; or the
+            list of an ensemble's members can't be read.
     """
     paths: list[Path] = []
     for one in models:
-        paths += [Path(one)] if isinstance(one, str | PathLike) else map(Path, one)
+        for path in [Path(one)] if isinstance(one, str | PathLike) else map(Path, one):
+            paths += ensemble_members(path) or [path]
     twice = [path for i, path in enumerate(paths) if path.resolve() in _resolved(paths[:i])]
     if not paths or twice:
         raise ModelError(
