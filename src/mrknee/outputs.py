@@ -15,6 +15,7 @@ from mrknee.exams.findings import FINDINGS_FILE
 from mrknee.exams.groups import GROUPS_FILE
 from mrknee.exams.listing import has_series, series_folders
 from mrknee.exams.series import SERIES_FILE
+from mrknee.exams.sides import SIDES_FILE
 from mrknee.files import LOCK, resolve_output
 from mrknee.run_folder import MODEL_FILE, RUN_FILES, RunFolder
 
@@ -131,6 +132,7 @@ def _protected_files(path: Path, *, every_split: bool = False) -> Iterator[tuple
     splits = [folder for folder in folders if has_series(folder)]
     if splits or has_series(path):
         patterns += ["phantom.json", "import.json", SERIES_FILE, FINDINGS_FILE, GROUPS_FILE]
+        patterns += [SIDES_FILE]
         patterns += [f"{escape(s.name)}-*.csv" for s in splits]
     for folder in (path, *splits):
         if has_series(folder):

@@ -26,7 +26,7 @@ RECORD = "import.json"
 """The record that `mrknee import` writes next to the folders of series."""
 
 
-DECLARATIONS = ("series.csv", "findings.csv", "groups.csv")
+DECLARATIONS = ("series.csv", "findings.csv", "groups.csv", "sides.csv")
 """Optional tables in a data set's folder."""
 
 

@@ -4,7 +4,8 @@ Start with `exam` (one exam) and `folder` (a data set). All modules:
 
 - `series`: Plane, Series and SeriesList: the series that an exam may have; `series.csv`.
 - `findings`: Findings: names and order of the findings; `findings.csv`.
-- `declaration`: reading of small CSV tables: `series.csv`, `findings.csv`, `groups.csv`.
+- `declaration`: reading of small CSV tables: `series.csv`, `findings.csv`, `groups.csv`,
+  `sides.csv`.
 - `exam`: Exam: validated on creation, immutable.
 - `remark`, `plausibility`: remarks on exams that are readable but implausible.
 - `axes`: detection of the order of a stack's axes from shapes.
@@ -15,6 +16,7 @@ Start with `exam` (one exam) and `folder` (a data set). All modules:
 - `labels`: label files: reading, joining by id, writing.
 - `folder`: Dataset: a folder of exams in MRNet's layout.
 - `groups`: exams of one patient, scanner or report; `groups.csv`.
+- `sides`: which knee an exam shows, and whether it was mirrored; `sides.csv`.
 - `splits`: the inner split of the training exams.
 """
 
@@ -27,13 +29,14 @@ from mrknee.exams.findings import (
     write_findings,
 )
 from mrknee.exams.folder import Dataset, open_dataset, read_exam, split_of
-from mrknee.exams.groups import read_groups
+from mrknee.exams.groups import read_groups, write_groups
 from mrknee.exams.labels import cut_labels, has_soft, label_files, read_labels, write_labels
 from mrknee.exams.plausibility import Inspected, StackSizes, remarks_of
 from mrknee.exams.remark import Remark
 from mrknee.exams.series import (
     MRNET_SERIES,
     PLANES,
+    USUAL_SERIES,
     Plane,
     Series,
     SeriesList,
@@ -43,6 +46,7 @@ from mrknee.exams.series import (
     read_series_file,
     write_series,
 )
+from mrknee.exams.sides import ExamSide, read_sides, write_sides
 from mrknee.exams.splits import inner_split
 from mrknee.exams.stackfile import read_stack, write_stack
 
@@ -50,8 +54,10 @@ __all__ = [
     "MRNET_FINDINGS",
     "MRNET_SERIES",
     "PLANES",
+    "USUAL_SERIES",
     "Dataset",
     "Exam",
+    "ExamSide",
     "Exams",
     "Findings",
     "Inspected",
@@ -76,11 +82,14 @@ __all__ = [
     "read_labels",
     "read_series",
     "read_series_file",
+    "read_sides",
     "read_stack",
     "remarks_of",
     "split_of",
     "write_findings",
+    "write_groups",
     "write_labels",
     "write_series",
+    "write_sides",
     "write_stack",
 ]
