@@ -23,6 +23,7 @@ Start with `exam` (one exam) and `folder` (a data set). All modules:
 from mrknee.exams.exam import Exam, Exams, Stack, as_exams
 from mrknee.exams.findings import (
     MRNET_FINDINGS,
+    RSNA_2026_FINDINGS,
     Findings,
     in_order,
     read_findings,
@@ -54,6 +55,7 @@ __all__ = [
     "MRNET_FINDINGS",
     "MRNET_SERIES",
     "PLANES",
+    "RSNA_2026_FINDINGS",
     "USUAL_SERIES",
     "Dataset",
     "Exam",
