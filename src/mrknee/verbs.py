@@ -144,6 +144,32 @@ def import_(
     return 0 if imported.complete else 1
 
 
+def rsna(
+    source: Annotated[Path, "the data set's folder, with train.csv, train_series/, test.csv, ..."],
+    out: Annotated[Path, "the output folder, for data/ and import.json"],
+    *,
+    labels: Annotated[
+        list[Path] | None,
+        "CSV files with labels of the training studies: the id and any of the findings, 0 to 1; "
+        "their means are the soft labels",
+    ] = None,
+    only: Annotated[
+        Literal["train", "test"] | None,
+        "import the studies of train.csv or of test.csv only; both if not given",
+    ] = None,
+    size: Annotated[int, "rows and columns of a slice, in pixels"] = 288,
+    crop_mm: Annotated[float, "width of the square window around the joint, mm"] = 140.0,
+) -> int:
+    """Converts RSNA's knee data set of 2026; status 1 if a study of test.csv is left out."""
+    _check_output_folder(out)
+    from mrknee.sources.rsna2026.importing import DATA, import_rsna
+
+    imported = import_rsna(source, out, labels=labels or (), only=only, size=size, crop_mm=crop_mm)
+    print(imported.summary())
+    print(f"wrote {out / DATA}, and {out / 'import.json'} with the reasons per study")
+    return 0 if imported.complete else 1
+
+
 def predict(
     model: ModelPaths,
     exams: ExamsFolder,
@@ -501,6 +527,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "phantom": phantom,
     "check": check,
     "import": import_,
+    "rsna": rsna,
     "train": train,
     "predict": predict,
     "submit": submit,
