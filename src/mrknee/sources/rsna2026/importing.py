@@ -231,15 +231,16 @@ def _write_tables(
     if not train:
         return
     write_groups(data, groups)
-    imported = {uid: exam["split"] for uid, exam in exams.items() if exam["imported"]}
+    imported = {
+        split: {uid for uid, exam in exams.items() if exam["imported"] and exam["split"] == split}
+        for split in ("train", "valid")
+    }
     for name in RSNA_2026_FINDINGS:
-        experts = {
-            uid: train[uid].labels[name] for uid, split in imported.items() if split == "valid"
-        }
+        experts = {uid: one.labels[name] for uid, one in train.items() if uid in imported["valid"]}
         if experts:
             write_labels(data, "valid", name, experts)
         if means is not None:
-            soft = {uid: p for uid, p in means[name].items() if imported.get(uid) == "train"}
+            soft = {uid: label for uid, label in means[name].items() if uid in imported["train"]}
             if soft:
                 write_labels(data, "train", name, soft)
             else:  # of an earlier import with other label tables

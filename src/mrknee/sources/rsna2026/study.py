@@ -82,7 +82,11 @@ def _content(task: StudyTask) -> str:
 
 
 def _read(task: StudyTask) -> tuple[Mapping[str, Stack], Record]:
+    if not task.source.is_dir():
+        return {}, refused("its folder is missing")
     scan = scan_folder(task.source)
+    if not scan.images:
+        return {}, refused("its folder contains no DICOM image")
     knees = studies_of(scan.images, any_body_part=True, first_stated=True)
     study, notes = _labelled_knee(task, knees)
     if study is None:

@@ -48,8 +48,8 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
 """Spellings of the findings in letters and digits, besides names and titles."""
 
 SIMILAR = 0.8
-"""Minimum similarity (difflib's ratio) of a column to a finding that a label table lacks, from which
-it is taken for a misspelt finding."""
+"""Minimum similarity (difflib's ratio) of an unknown column to a finding that a label table lacks,
+to be taken for it."""
 
 _MAX_BYTES = 1_000_000_000
 """Maximum size of a table; train.csv with 4,407 reports has some 10 MB."""
