@@ -134,8 +134,8 @@ def _protected_files(path: Path, *, every_split: bool = False) -> Iterator[tuple
         folders = [*path.iterdir()]
     splits = [folder for folder in folders if has_series(folder)]
     if splits or has_series(path):
-        patterns += ["phantom.json", "import.json", SERIES_FILE, FINDINGS_FILE]
-        patterns += [GROUPS_FILE, SIDES_FILE]
+        patterns += ["phantom.json", "import.json", SERIES_FILE, FINDINGS_FILE, GROUPS_FILE]
+        patterns += [SIDES_FILE]
         patterns += [f"{escape(s.name)}-*.csv" for s in splits]
     for folder in (path, *splits):
         if has_series(folder):

@@ -104,6 +104,7 @@ VERBS: Mapping[str, str] = {
     "gradcam": "explain",
     "heatmap": "explain",
     "infer": "predict",
+    "kaggle": "rsna",
     "inference": "predict",
     "ingest": "import",
     "interpret": "explain",

@@ -85,10 +85,28 @@ def import_(
     source: Annotated[Path, "a folder (searched recursively), a zip file, a DICOMDIR, or a file"],
     out: Annotated[Path, "the output folder, for {series}/NNNN.npy and import.json"],
     *,
-    series: SeriesFile = None,
+    series: Annotated[
+        str,
+        "series to choose: mrnet (one per plane); default (the six of most knee examinations: each "
+        "plane with fat suppression, sagittal without, coronal and sagittal T1); or a CSV file: "
+        "name,plane,weighting,fat_suppressed",
+    ] = "mrnet",
     allow_missing_plane: AllowMissing = False,
     any_body_part: Annotated[
         bool, "accept series as of a knee even if BodyPartExamined names another part"
+    ] = False,
+    size: Annotated[int, "rows and columns of a slice, in pixels"] = 256,
+    crop_mm: Annotated[
+        float | None,
+        "width of the square window around the joint, such as 140 mm, so that all exams have one "
+        "scale; if not given, the width of the field, at most 180 mm",
+    ] = None,
+    sides: Annotated[
+        Literal["as-imaged", "left"],
+        "left: mirror right knees to look like left ones, and record it in sides.csv",
+    ] = "as-imaged",
+    scanner_groups: Annotated[
+        bool, "write groups.csv, with a numbered group for the exams of each scanner"
     ] = False,
     choose: Annotated[
         list[str] | None, "series=SeriesInstanceUID ...: use these instead of the rules' choice"
@@ -99,25 +117,56 @@ def import_(
 ) -> int:
     """Converts DICOM or NIfTI studies to exams without patient data; status 1 if any is refused."""
     _check_output_folder(out)
-    from mrknee.exams import MRNET_SERIES, read_series_file
+    from mrknee.exams import MRNET_SERIES, USUAL_SERIES, read_series_file
     from mrknee.outputs import check_output_file
     from mrknee.sources.clinical.importing import import_exams
 
     if keep_map is not None:
         check_output_file(keep_map, [source])
 
+    named = {"mrnet": MRNET_SERIES, "default": USUAL_SERIES}
     imported = import_exams(
         source,
         out,
-        series=MRNET_SERIES if series is None else read_series_file(series),
+        series=named[series] if series in named else read_series_file(series),
         choose=choose or (),
         allow_missing_plane=allow_missing_plane,
         any_body_part=any_body_part,
+        size=size,
+        crop_mm=crop_mm,
+        sides=sides,
+        scanner_groups=scanner_groups,
         keep_map=keep_map,
     )
     print(imported.table())
     count = sum(exam["imported"] for exam in imported.exams.values())
     print(f"wrote {count} of {len(imported.exams)} exams, and import.json with the reasons")
+    return 0 if imported.complete else 1
+
+
+def rsna(
+    source: Annotated[Path, "the data set's folder, with train.csv, train_series/, test.csv, ..."],
+    out: Annotated[Path, "the output folder, for data/ and import.json"],
+    *,
+    labels: Annotated[
+        list[Path] | None,
+        "CSV files with labels of the training studies: the id and any of the findings, 0 to 1; "
+        "their means are the soft labels",
+    ] = None,
+    only: Annotated[
+        Literal["train", "test"] | None,
+        "import the studies of train.csv or of test.csv only; both if not given",
+    ] = None,
+    size: Annotated[int, "rows and columns of a slice, in pixels"] = 288,
+    crop_mm: Annotated[float, "width of the square window around the joint, mm"] = 140.0,
+) -> int:
+    """Converts RSNA's knee data set of 2026; status 1 if a study of test.csv is left out."""
+    _check_output_folder(out)
+    from mrknee.sources.rsna2026.importing import DATA, import_rsna
+
+    imported = import_rsna(source, out, labels=labels or (), only=only, size=size, crop_mm=crop_mm)
+    print(imported.summary())
+    print(f"wrote {out / DATA}, and {out / 'import.json'} with the reasons per study")
     return 0 if imported.complete else 1
 
 
@@ -527,6 +576,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "phantom": phantom,
     "check": check,
     "import": import_,
+    "rsna": rsna,
     "train": train,
     "predict": predict,
     "submit": submit,

@@ -4,7 +4,8 @@ Start with `exam` (one exam) and `folder` (a data set). All modules:
 
 - `series`: Plane, Series and SeriesList: the series that an exam may have; `series.csv`.
 - `findings`: Findings: names and order of the findings; `findings.csv`.
-- `declaration`: reading of small CSV tables, such as `series.csv` and `findings.csv`.
+- `declaration`: reading of small CSV tables: `series.csv`, `findings.csv`, `groups.csv`,
+  `sides.csv`.
 - `exam`: Exam: validated on creation, immutable.
 - `remark`, `plausibility`: remarks on exams that are readable but implausible.
 - `axes`: detection of the order of a stack's axes from shapes.
@@ -29,13 +30,14 @@ from mrknee.exams.findings import (
     write_findings,
 )
 from mrknee.exams.folder import Dataset, open_dataset, read_exam, split_of
-from mrknee.exams.groups import read_groups
+from mrknee.exams.groups import read_groups, write_groups
 from mrknee.exams.labels import cut_labels, has_soft, label_files, read_labels, write_labels
 from mrknee.exams.plausibility import Inspected, StackSizes, remarks_of
 from mrknee.exams.remark import Remark
 from mrknee.exams.series import (
     MRNET_SERIES,
     PLANES,
+    USUAL_SERIES,
     Plane,
     Series,
     SeriesList,
@@ -54,6 +56,7 @@ __all__ = [
     "MRNET_SERIES",
     "PLANES",
     "RSNA_2026_FINDINGS",
+    "USUAL_SERIES",
     "Dataset",
     "Exam",
     "ExamSide",
@@ -88,6 +91,7 @@ __all__ = [
     "remarks_of",
     "split_of",
     "write_findings",
+    "write_groups",
     "write_labels",
     "write_series",
     "write_sides",

@@ -23,10 +23,11 @@ One module per step, in the order in which a study passes through them:
     stored_values.py stored values -> real values: bits, sign, padding, rescale
     mosaic.py        detects several slices in one image
     nifti.py         orientation and grey values of NIfTI files
-    framing.py       crops around the joint, resizes to 256 x 256, scales to 0..255
+    framing.py       crops around the joint, resizes, scales to 0..255
     study.py         one study -> stacks and the record of the choice
     completeness.py  slices, images and series that an exam lacks
     digest.py        digest of the content that an exam was read from
+    writing.py       writes exams in worker processes, each with its record
     importing.py     imports all studies of a source into a folder, with new ids
     single.py        reads one study as an `Exam`, without writing anything
 

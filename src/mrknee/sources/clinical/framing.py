@@ -1,4 +1,4 @@
-"""Framing of a volume: crop around the joint, resize to 256 x 256 square pixels, scale to 0..255.
+"""Framing of a volume: crop around the joint, resize to square pixels, scale to 0..255.
 
 docs/reference/import-rules.md states the rule; change both together.
 """
@@ -12,16 +12,21 @@ from jaxtyping import Bool, Float, Float32, Int
 from PIL import Image
 from scipy import ndimage
 
-from mrknee.errors import DataError
+from mrknee.errors import DataError, SettingsError
 from mrknee.exams import Plane
 from mrknee.exams.exam import Stack
+from mrknee.ranges import Range
 from mrknee.sources.clinical.geometry import Volume
 
 SIZE = 256
 """Rows and columns of MRNet's slices."""
+SIZES = Range(64, 1024)
+"""Allowed rows and columns; images of knees have 256 to 1024."""
 LARGEST_MM = 180.0
-"""Maximum width of the window. Knees are imaged with fields of 140 to 180 mm; wider fields, for a
-large coil or both legs, are cropped."""
+"""Maximum width of the window unless one is given. Knees are imaged with fields of 140 to 180 mm;
+wider fields, for a large coil or both legs, are cropped."""
+SMALLEST_CROP_MM, LARGEST_CROP_MM = 60.0, 300.0
+"""Allowed widths of a given window. A knee is some 100 mm wide."""
 EDGE_MM, LAYERS_MM, PRIOR_MM, NEAR_MM = 1.0, 8.0, 40.0, 15.0
 """Parameters of the search for the joint: smoothing of slices, smoothing of the profile along the
 leg, standard deviation of the prior, and distance above and below the joint within which the
@@ -37,11 +42,42 @@ BLACK, WHITE = 0.5, 99.5
 
 
 @dataclass(frozen=True)
-class Framed:
-    """A stack in MRNet's format, and the parameters of its framing.
+class Framing:
+    """How volumes are framed.
 
     Attributes:
-        stack: uint8 (slices, 256, 256).
+        size: rows and columns of a slice.
+        crop_mm: width of the window, mm, so that all exams have one scale; None uses the width of
+            the field, at most `LARGEST_MM`, so that nothing of a usual field is lost.
+
+    Raises:
+        SettingsError: a number is out of range.
+    """
+
+    size: int = SIZE
+    crop_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        SIZES.check("the size of slices", self.size)
+        if self.crop_mm is not None and not SMALLEST_CROP_MM <= self.crop_mm <= LARGEST_CROP_MM:
+            raise SettingsError(
+                "the width of the crop can't be used",
+                code="range",
+                expected=f"{SMALLEST_CROP_MM:g} to {LARGEST_CROP_MM:g} mm",
+                found=f"{self.crop_mm:g} mm",
+            )
+
+
+MRNET_FRAMING = Framing()
+
+
+@dataclass(frozen=True)
+class Framed:
+    """A framed stack, and the parameters of its framing.
+
+    Attributes:
+        stack: uint8 (slices, size, size).
         pixel_mm: edge of a pixel, mm.
         joint: row and column of the upright image at the centre of the window.
         warnings: irregularities, one sentence each.
@@ -53,12 +89,13 @@ class Framed:
     warnings: tuple[str, ...]
 
 
-def frame(volume: Volume, plane: Plane) -> Framed:
+def frame(volume: Volume, plane: Plane, framing: Framing = MRNET_FRAMING) -> Framed:
     """Frames an upright volume.
 
     Args:
         volume: volume in the orientation of `SHOWN`.
         plane: its plane.
+        framing: size and width of the window.
 
     Raises:
         MrkneeError: all pixels are equal, or padding; or the volume shows both legs.
@@ -83,11 +120,11 @@ def frame(volume: Volume, plane: Plane) -> Framed:
         )
     # DICOM headers and NIfTI's 32-bit numbers differ in the last digits of the same size
     row_mm, col_mm = (round(size, 4) for size in volume.pixel_mm)
-    window_mm = min(max(rows * row_mm, cols * col_mm), LARGEST_MM)
+    window_mm = framing.crop_mm or min(max(rows * row_mm, cols * col_mm), LARGEST_MM)
     row, col = (round(place) for place in joint_centre(volume, plane))
-    step = window_mm / SIZE
-    window = _Window(row, col, step / row_mm, step / col_mm)
-    stack = np.empty((len(values), SIZE, SIZE), np.uint8)
+    step = window_mm / framing.size
+    window = _Window(row, col, step / row_mm, step / col_mm, framing.size)
+    stack = np.empty((len(values), framing.size, framing.size), np.uint8)
     for index, image in enumerate(values):
         grey = np.clip((image - black) / (white - black), 0.0, 1.0) * 255.0
         stack[index] = np.rint(window.cut(grey))
@@ -99,32 +136,34 @@ def frame(volume: Volume, plane: Plane) -> Framed:
 
 @dataclass(frozen=True)
 class _Window:
-    """The part of an image that is resized to `SIZE` x `SIZE` pixels.
+    """The part of an image that is resized to `size` x `size` pixels.
 
     Attributes:
         row, col: source pixel at the centre; with steps of 1, values are copied.
         down, across: number of source pixels per output pixel.
+        size: rows and columns of the output.
     """
 
     row: int
     col: int
     down: float
     across: float
+    size: int
 
-    def cut(self, image: Float[np.ndarray, "rows cols"]) -> Float32[np.ndarray, "256 256"]:
+    def cut(self, image: Float[np.ndarray, "rows cols"]) -> Float32[np.ndarray, "size size"]:
         """Returns the window of one slice; black beyond the edges of the image.
 
         Upsampling interpolates linearly; downsampling averages over more pixels accordingly.
         """
-        half = SIZE / 2 + 0.5  # centre of the central pixel, which is right of and below the middle
+        half = self.size / 2 + 0.5  # the centre is the pixel right of and below the middle
         left, top = self.col + 0.5 - half * self.across, self.row + 0.5 - half * self.down
-        right, bottom = left + SIZE * self.across, top + SIZE * self.down
+        right, bottom = left + self.size * self.across, top + self.size * self.down
         rows, cols = image.shape
         margin = int(np.ceil(max(0.0, -left, -top, right - cols, bottom - rows)))
         padded = Image.fromarray(np.pad(image, margin).astype(np.float32))
         box = (left + margin, top + margin, right + margin, bottom + margin)
-        cut: Float32[np.ndarray, "256 256"] = np.asarray(
-            padded.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+        cut: Float32[np.ndarray, "size size"] = np.asarray(
+            padded.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
         )
         return cut
 

@@ -73,7 +73,9 @@ _ELEMENTS: tuple[str | tuple[int, int], ...] = (
     *("InversionTime", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsStored", "RescaleSlope", "RescaleIntercept", "BurnedInAnnotation"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "MagneticFieldStrength"),
+    *("ImagingFrequency", "SharedFunctionalGroupsSequence"),
+    "PerFrameFunctionalGroupsSequence",
     *MOSAIC_TAGS,
 )
 TAGS = tuple(Tag(element) for element in _ELEMENTS)
@@ -117,6 +119,8 @@ class Image:
         burned_in: whether annotations are burned into the pixels.
         syntax: transfer syntax of the file.
         mosaic: whether the header states that the image holds several slices.
+        scanner: manufacturer, model, serial number, field strength (T) and frequency (MHz), "" if
+            not stated. They distinguish scanners and are never written.
     """
 
     location: Location
@@ -165,6 +169,7 @@ class Image:
     burned_in: bool
     syntax: str
     mosaic: bool = False
+    scanner: tuple[str, str, str, str, str] = ("", "", "", "", "")
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -314,6 +319,19 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         burned_in=text(dataset, "BurnedInAnnotation") == "YES",
         syntax=text(dataset.file_meta, "TransferSyntaxUID"),
         mosaic=is_mosaic(dataset),
+        scanner=_scanner(dataset),
+    )
+
+
+def _scanner(dataset: Dataset) -> tuple[str, str, str, str, str]:
+    field, frequency = number(dataset, "MagneticFieldStrength"), number(dataset, "ImagingFrequency")
+    return (
+        text(dataset, "Manufacturer"),
+        text(dataset, "ManufacturerModelName"),
+        text(dataset, "DeviceSerialNumber"),
+        "" if field is None else f"{field:.1f}",
+        # the frequency is adjusted before each series; its first two decimals are the magnet's
+        "" if frequency is None else f"{frequency:.2f}",
     )
 
 
