@@ -1,4 +1,4 @@
-"""Painting of cruciate and collateral ligaments and tendons, with tears of the ACL."""
+"""Painting of cruciate and collateral ligaments and tendons, with tears of ACL and MCL."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from mrknee.sources.phantom.anatomy import Anatomy
 from mrknee.sources.phantom.bones import patella_centre
-from mrknee.sources.phantom.lesions import AclTear
-from mrknee.sources.phantom.shapes import Canvas, Point, ramp, smooth_path, tube
+from mrknee.sources.phantom.lesions import AclTear, MclTear
+from mrknee.sources.phantom.shapes import Box, Canvas, Field, Point, ramp, smooth_path, tube
 
 
 def acl_path(knee: Anatomy, sag: float = 0.0) -> Float[np.ndarray, "n 3"]:
@@ -47,8 +47,7 @@ def paint_acl(canvas: Canvas, knee: Anatomy, tear: AclTear | None) -> None:
         strength = (0.35 + 0.65 * tear.severity) * (0.25 + 0.75 * tear.brightness)
         oedema = sheath * (0.35 + 0.65 * break_) * strength
         canvas.paint(box, oedema.astype(np.float32), "torn ligament")
-        for finding in ("acl", "abnormal"):
-            canvas.mark(finding, box, sheath * np.clip(0.3 + break_, 0.0, 1.0))
+        canvas.mark(tear, box, sheath * np.clip(0.3 + break_, 0.0, 1.0))
     _paint_fibres(canvas, knee, path, tear)
     if tear is None and knee.acl_bright_spot:
         spot = sheath * ramp(np.abs(along - 0.82), 0.16, 0.04) * (0.55 * knee.acl_bright_spot)
@@ -164,18 +163,43 @@ def side_bands(knee: Anatomy) -> list[Band]:
     ]
 
 
-def paint_bands(canvas: Canvas, knee: Anatomy) -> None:
-    """Paints collateral ligaments and tendons."""
-    for band in extensor_bands(knee) + side_bands(knee):
+def paint_bands(canvas: Canvas, knee: Anatomy, tear: MclTear | None = None) -> None:
+    """Paints collateral ligaments, the medial one with its tear, and tendons."""
+    medial_collateral, *others = side_bands(knee)
+    for band in [*extensor_bands(knee), medial_collateral, *others]:
         count = 4 * len(band.points) - 3
         path = knee.tibia.to_world(smooth_path(band.points, count))
         even = np.linspace(0, 1, len(band.widths))
         radii = np.interp(np.linspace(0, 1, count), even, band.widths)
         direction = knee.tibia.axes[band.thin]
         direction = direction / np.linalg.norm(direction)
-        box = canvas.grid.box(path, float(radii.max()) + 1.5)
-        distance, _ = tube(box, path, radii, (direction, band.flatness))
-        canvas.paint(box, canvas.coverage(distance), "tendon")
+        torn = tear if band is medial_collateral else None
+        pad = float(radii.max()) + 1.5 + (0.0 if torn is None else torn.swelling)
+        box = canvas.grid.box(path, pad)
+        distance, along = tube(box, path, radii, (direction, band.flatness))
+        if torn is None:
+            canvas.paint(box, canvas.coverage(distance), "tendon")
+        else:
+            length = float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
+            _paint_mcl_tear(canvas, torn, box, distance, along, length)
+
+
+def _paint_mcl_tear(
+    canvas: Canvas, tear: MclTear, box: Box, distance: Field, along: Field, length: float
+) -> None:
+    """Paints an injured band: oedema on both sides of its fibres, which a tear interrupts."""
+    from_tear = np.abs(along - tear.position)
+    near = ramp(from_tear, 0.42, 0.12)
+    oedema = canvas.coverage(distance - tear.swelling) * near * (0.45 + 0.55 * tear.severity)
+    canvas.paint(box, oedema.astype(np.float32), "soft-tissue oedema")
+    half = 0.5 * tear.gap / length
+    lost = ramp(from_tear, 1.5 * half + 0.02, half) * min(1.0, 1.4 * tear.severity)
+    if not tear.gap:
+        lost = np.zeros(1, np.float32)
+    fibres = canvas.coverage(distance - 0.6 * tear.severity) * (1.0 - lost)
+    fibres = fibres * (1.0 - 0.45 * tear.severity * near)
+    canvas.paint(box, fibres.astype(np.float32), "tendon")
+    canvas.mark(tear, box, np.clip(1.4 * oedema, 0.0, 1.0))
 
 
 def _on_femur(knee: Anatomy, point: Point) -> Point:
