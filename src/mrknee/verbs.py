@@ -81,7 +81,7 @@ def phantom(
     if given[mine] is None:
         raise SettingsError(
             f"--{mine} is missing",
-            code="layout",
+            code="options-together",
             expected=f"--{mine} with --layout {layout}",
         )
     wrong = [name for name in others if given[name] is not None]
@@ -90,7 +90,7 @@ def phantom(
     if wrong:
         raise SettingsError(
             "an option doesn't apply to this layout",
-            code="layout",
+            code="options-together",
             expected=f"options of --layout {layout}",
             found=", ".join(f"--{name}" for name in wrong),
         )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from mrknee.sources.phantom.anatomy import Anatomy
 from mrknee.sources.phantom.bones import patella_centre
 from mrknee.sources.phantom.lesions import AclTear, MclTear
-from mrknee.sources.phantom.shapes import Box, Canvas, Field, Point, ramp, smooth_path, tube
+from mrknee.sources.phantom.shapes import Canvas, Point, ramp, smooth_path, tube
 
 
 def acl_path(knee: Anatomy, sag: float = 0.0) -> Float[np.ndarray, "n 3"]:
@@ -173,27 +173,35 @@ def paint_bands(canvas: Canvas, knee: Anatomy, tear: MclTear | None = None) -> N
         radii = np.interp(np.linspace(0, 1, count), even, band.widths)
         direction = knee.tibia.axes[band.thin]
         direction = direction / np.linalg.norm(direction)
-        torn = tear if band is medial_collateral else None
-        pad = float(radii.max()) + 1.5 + (0.0 if torn is None else torn.swelling)
-        box = canvas.grid.box(path, pad)
-        distance, along = tube(box, path, radii, (direction, band.flatness))
-        if torn is None:
-            canvas.paint(box, canvas.coverage(distance), "tendon")
-        else:
-            length = float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
-            _paint_mcl_tear(canvas, torn, box, distance, along, length)
+        if tear is not None and band is medial_collateral:
+            _paint_mcl_tear(canvas, tear, path, radii, (direction, band.flatness))
+            continue
+        box = canvas.grid.box(path, float(radii.max()) + 1.5)
+        distance, _ = tube(box, path, radii, (direction, band.flatness))
+        canvas.paint(box, canvas.coverage(distance), "tendon")
 
 
 def _paint_mcl_tear(
-    canvas: Canvas, tear: MclTear, box: Box, distance: Field, along: Field, length: float
+    canvas: Canvas,
+    tear: MclTear,
+    path: Float[np.ndarray, "n 3"],
+    radii: Float[np.ndarray, " n"],
+    flatten: tuple[Float[np.ndarray, " 3"], float],
 ) -> None:
-    """Paints an injured band: oedema on both sides of its fibres, which a tear interrupts."""
-    from_tear = np.abs(along - tear.position)
-    near = ramp(from_tear, 0.42, 0.12)
-    oedema = canvas.coverage(distance - tear.swelling) * near * (0.45 + 0.55 * tear.severity)
+    """Paints an injured band: oedema around its fibres, which a tear interrupts."""
+    direction, flatness = flatten
+    swollen = radii + tear.swelling
+    thickness = float(radii.max()) / flatness + tear.swelling
+    box = canvas.grid.box(path, float(swollen.max()) + 3.0)
+    around, along = tube(box, path, swollen, (direction, float(swollen.max()) / thickness))
+    distance, _ = tube(box, path, radii, flatten)
+    away = np.abs(along - tear.position)
+    near = ramp(away, 0.42, 0.12)
+    # The oedema fades into the fat.
+    oedema = ramp(around, 1.0, -0.7 * tear.swelling) * near * (0.45 + 0.55 * tear.severity)
     canvas.paint(box, oedema.astype(np.float32), "soft-tissue oedema")
-    half = 0.5 * tear.gap / length
-    lost = ramp(from_tear, 1.5 * half + 0.02, half) * min(1.0, 1.4 * tear.severity)
+    half = 0.5 * tear.gap / float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
+    lost = ramp(away, 1.5 * half + 0.02, half) * min(1.0, 1.4 * tear.severity)
     if not tear.gap:
         lost = np.zeros(1, np.float32)
     fibres = canvas.coverage(distance - 0.6 * tear.severity) * (1.0 - lost)
