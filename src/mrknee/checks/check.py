@@ -16,12 +16,14 @@ from mrknee.checks.labels import check_labels, compare_labels, declared_findings
 from mrknee.checks.layout import (
     check_groups,
     check_layout,
+    check_sides,
     is_one_folder,
     listings_of,
     of_one_folder,
     series_of_splits,
     split_names,
 )
+from mrknee.checks.metadata import score_metadata
 from mrknee.checks.orders import check_axes
 from mrknee.checks.planes import check_planes
 from mrknee.checks.stacks import StackSummary, check_shapes, summarise_stacks
@@ -62,7 +64,7 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
     if only is not None:
         problems = of_one_folder(problems, only)
     if only is None:
-        problems += check_groups(root, exams)
+        problems += [*check_groups(root, exams), *check_sides(root)]
     declared, wrong = declared_findings(root)
     problems += wrong
     labels: dict[str, dict[str, LabelCount]] = {}
@@ -86,7 +88,8 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
         split: SplitFacts(len(exams[split]), counts, _slices(split, stacks, series))
         for split, counts in labels.items()
     }
-    return Checkup(data.name, facts, (*copies, *alike), compared, tuple(problems))
+    metadata = score_metadata(root, exams["train"], stacks) if "train" in labels else {}
+    return Checkup(data.name, facts, (*copies, *alike), compared, tuple(problems), metadata)
 
 
 def _slices(
