@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from mrknee.errors import DataError
+from mrknee.errors import DataError, SettingsError
 from mrknee.notice import RESEARCH_USE_ONLY
 
 if TYPE_CHECKING:
@@ -51,29 +51,72 @@ PrintJson = Annotated[bool, "print JSON instead of a table"]
 def phantom(
     out: Annotated[Path, "the folder of the data set to write"],
     *,
+    layout: Annotated[
+        Literal["mrnet", "rsna2026"],
+        "MRNet's folders, or DICOM studies in the form of RSNA's knee challenge of 2026",
+    ] = "mrnet",
     train: Annotated[int, "number of training exams"],
-    valid: Annotated[int, "number of validation exams; their ids follow the training exams' ids"],
+    valid: Annotated[
+        int | None,
+        "number of validation exams, required with mrnet; their ids follow the training exams' ids",
+    ] = None,
+    test: Annotated[int | None, "number of test studies, required with rsna2026"] = None,
     seed: Annotated[int, "random seed; the same seed gives identical files"] = 0,
-    size: Annotated[int, "rows and columns of a slice, in pixels"] = 256,
+    size: Annotated[
+        int | None,
+        "rows and columns of a slice in pixels: 256 if not given; with rsna2026 their median, 512 "
+        "if not given",
+    ] = None,
     slice_factor: Annotated[
-        float, "factor on MRNet's numbers of slices, 0.2 to 1, for smaller data sets"
+        float, "factor on the numbers of slices, 0.2 to 1, for smaller data sets"
     ] = 1.0,
     fov_factor: Annotated[
-        float, "factor on MRNet's field of view, 0.65 (about the joint only) to 1"
+        float, "factor on MRNet's field of view, 0.65 (about the joint only) to 1; mrnet only"
     ] = 1.0,
     series: SeriesFile = None,
 ) -> None:
-    """Writes a data set of synthetic knees with known lesions, in MRNet's layout."""
+    """Writes a data set of synthetic knees with known lesions."""
+    mine, others = ("valid", ("test",)) if layout == "mrnet" else ("test", ("valid", "series"))
+    given = {"valid": valid, "test": test, "series": series}
+    if given[mine] is None:
+        raise SettingsError(
+            f"--{mine} is missing",
+            code="options-together",
+            expected=f"--{mine} with --layout {layout}",
+        )
+    wrong = [name for name in others if given[name] is not None]
+    if layout == "rsna2026" and fov_factor != 1:
+        wrong.append("fov-factor")
+    if wrong:
+        raise SettingsError(
+            "an option doesn't apply to this layout",
+            code="options-together",
+            expected=f"options of --layout {layout}",
+            found=", ".join(f"--{name}" for name in wrong),
+        )
     _check_output_folder(out)
+    if layout == "rsna2026":
+        from mrknee.sources.phantom.rsna.cohort import write_rsna_cohort
+
+        write_rsna_cohort(
+            out,
+            train=train,
+            test=test or 0,
+            seed=seed,
+            size=512 if size is None else size,
+            slice_factor=slice_factor,
+        )
+        print(f"wrote {train} training and {test} test studies to {out}")
+        return
     from mrknee.exams import MRNET_SERIES, read_series_file
     from mrknee.sources.phantom.cohort import write_cohort
 
     write_cohort(
         out,
         train=train,
-        valid=valid,
+        valid=valid or 0,
         seed=seed,
-        size=size,
+        size=256 if size is None else size,
         slice_factor=slice_factor,
         fov_factor=fov_factor,
         series=MRNET_SERIES if series is None else read_series_file(series),
