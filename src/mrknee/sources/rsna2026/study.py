@@ -110,6 +110,7 @@ def _read(task: StudyTask) -> tuple[Mapping[str, Stack], Record]:
     scanner = scanner_of(study)
     record = {
         **outcome.record,
+        "reason": outcome.record["reason"] and _why_unusable(outcome.record),
         "incomplete": incomplete,
         "knees": len(knees),
         "unreadable_series": len(outcome.failed) + len(absent),
@@ -118,6 +119,12 @@ def _read(task: StudyTask) -> tuple[Mapping[str, Stack], Record]:
         "scanner": scanner and sha256(repr(scanner).encode()).hexdigest()[:16],
     }
     return outcome.stacks, record
+
+
+def _why_unusable(record: Record) -> str:
+    """Returns why none of a study's series is used, without their names, to count equal reasons."""
+    reasons = {row["reason"] for row in record["candidates"]}
+    return f"none of its series can be used: {'; '.join(sorted(reasons))}"
 
 
 def _labelled_knee(task: StudyTask, knees: Sequence[Study]) -> tuple[Study | None, tuple[str, ...]]:

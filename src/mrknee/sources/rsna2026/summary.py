@@ -83,6 +83,8 @@ class RsnaImport:
 
     def _sides(self) -> list[str]:
         exams = self._imported().values()
+        if not exams:
+            return []
         sides = Counter(exam["side"] or "unknown" for exam in exams)
         origins = Counter(exam["side_from"] for exam in exams if exam["side"])
         mirrored = sum(exam["mirrored"] for exam in exams)
