@@ -32,7 +32,7 @@ LABELS = [
 ]
 
 
-def write(out: Path, **changes: Any) -> None:
+def write(out: Path, **changes: float) -> None:
     """Writes a small data set with one worker."""
     arguments: dict[str, Any] = {
         "train": TRAIN,
@@ -97,8 +97,10 @@ def test_tables_have_the_columns_of_the_real_ones(cohort: Path) -> None:
         *(
             (
                 f"{split}_series.csv",
-                [ID, "SeriesInstanceUID", "Fluid_Sensitive", "Fat_Suppression"]
-                + ["Anatomical_Plane"],
+                [
+                    *(ID, "SeriesInstanceUID", "Fluid_Sensitive", "Fat_Suppression"),
+                    "Anatomical_Plane",
+                ],
             )
             for split in ("train", "test")
         ),
