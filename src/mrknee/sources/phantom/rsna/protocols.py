@@ -29,11 +29,9 @@ FAT_SUPPRESSED = {"axial": 1.0, "sagittal": 0.942, "coronal": 0.964}
 """Share of the studies with a fat-suppressed series of a plane."""
 NOT_SUPPRESSED = {"axial": 0.194, "sagittal": 0.968, "coronal": 0.773}
 """Share of the studies with a series of a plane without fat suppression."""
-REPEATS = {"axial": 0.15, "sagittal": 0.37, "coronal": 0.25}
-"""Mean number of further series of a plane: 24,371 series less one for each plane and contrast that
-a study has, rounded up because of the limit of 14."""
-REPEATS_SUPPRESSED = 0.4
-"""Share of further series with fat suppression."""
+REPEATS = {"axial": 0.14, "sagittal": 0.33, "coronal": 0.22}
+"""Mean number of further series of a plane, with the fat suppression of one that the study has:
+24,371 series less one for each plane and contrast."""
 WEIGHTS_SUPPRESSED: dict[Weighting, float] = {"PD": 0.784, "T2": 0.210, "T1": 0.006}
 """Weighting with fat suppression: 10,922, 2,926 and 84 series."""
 WEIGHTS: dict[str, dict[Weighting, float]] = {
@@ -44,8 +42,11 @@ WEIGHTS: dict[str, dict[Weighting, float]] = {
 """Weighting without fat suppression per plane; together 2,724 PD, 5,299 T1, 2,188 T2 and 226
 gradient echoes. The division among planes is our choice; a site's habits replace that of coronal
 T1."""
-THREE_D = 0.015
-"""Share of series that are 3-D with many thin slices: the 99th percentile has 160 slices."""
+THREE_D, SPARSE = 0.02, 0.02
+"""Share of PD, T2 and gradient-echo series that are 3-D with many thin slices, and of other series
+with few thick ones: the 99th percentile has 160 slices, the fewest 11, the most 320."""
+PIXEL_MM = (0.14, 0.70)
+"""Range of the pixel spacing at full size, mm."""
 COVERED_MM = {"axial": 112.0, "coronal": 100.0, "sagittal": 104.0}
 """Mean extent of the slices, mm."""
 SUPPRESSED_LEFT = (0.03, 0.2)
@@ -105,7 +106,8 @@ def draw_series(
             wanted.append((plane, False))  # every study has all planes
     for plane in PLANES:
         further = int(rng.poisson(REPEATS[plane]))
-        wanted += [(plane, bool(rng.random() < REPEATS_SUPPRESSED)) for _ in range(further)]
+        present = [one for one in wanted if one[0] == plane]
+        wanted += [present[int(rng.integers(len(present)))] for _ in range(further)]
     taken: list[tuple[PlaneName, bool, Weighting]] = []
     for plane, fat_suppressed in wanted[:MOST_SERIES]:
         weights = _weights(site, plane, fat_suppressed)
@@ -157,7 +159,9 @@ def _draw_one(
     three_d = bool(rng.random() < THREE_D) and weighting in ("PD", "T2", "GRE")
     covered = COVERED_MM[plane] * float(rng.uniform(0.88, 1.15))
     if three_d:
-        spacing = float(rng.uniform(0.55, 0.9))
+        spacing = float(rng.uniform(0.35, 0.9))
+    elif rng.random() < SPARSE:
+        spacing = float(rng.uniform(5.5, 9.0))
     else:
         spacing = float(np.clip(rng.normal(3.4, 0.4), 2.2, 5.5))
     count = max(3, round(max(11, covered / spacing) * slice_factor))
@@ -166,10 +170,11 @@ def _draw_one(
     repetition, echo = TIMING[weighting]
     if three_d and weighting != "GRE":
         repetition = (1200.0, 1800.0)
-    field = float(np.clip(rng.normal(160.0, 14.0), 128.0, 208.0))
     edge = scanner.edges[PLANES.index(plane)]
     if three_d:
         edge = min(edge, 512)
+    field = float(np.clip(rng.normal(160.0, 17.0), 128.0, 210.0))
+    field = float(np.clip(field, PIXEL_MM[0] * edge, PIXEL_MM[1] * edge))
     acquisition = Acquisition(
         plane=plane,
         slices=count,

@@ -116,7 +116,7 @@ def draw_sites(rng: np.random.Generator) -> tuple[Site, ...]:
                     naming=int(rng.integers(4)),
                     t1_coronal=float(rng.choice((0.7, 0.9, 1.0))),
                     tags_side=tags,
-                    shared_report=0.8 if language == "tr" and part == max(parts) else 0.25,
+                    shared_report=0.95 if language == "tr" and part == max(parts) else 0.6,
                 )
             )
     return tuple(sites)

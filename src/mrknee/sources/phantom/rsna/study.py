@@ -232,10 +232,10 @@ def _identify(
     for one in planned:
         dummy, unstated, flipped = rng.random(3)
         word = WATER_WORDS[int(rng.integers(len(WATER_WORDS)))]
-        stated = unstated >= UNSTATED_SUPPRESSION
+        stated = bool(unstated >= UNSTATED_SUPPRESSION)
         suppression = None if stated else word
         description = describe(one, site.naming, suppression=suppression)
-        flag = one.fat_suppressed != (flipped < WRONG_FLAG)
+        flag = one.fat_suppressed != bool(flipped < WRONG_FLAG)
         # The flags are equal in the training set. The hosts warn that they may differ in the test
         # set, where the first one is of its own here.
         fluid = flag if split == "train" else one.fat_suppressed or one.weighting != "T1"
