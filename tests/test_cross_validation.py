@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from tests.conftest import write_toy_dataset
 
 pytestmark = pytest.mark.slow
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "epochs": 2,
     "preparation.size": 32,
     "preparation.crop": 32,
@@ -208,23 +209,24 @@ def test_other_folders_settings_and_seeds_are_refused(
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
 
-    def train(folder: Path, *, resume: bool = True, **more: object) -> None:
+    def train(folder: Path, *, resume: bool = True, **more: Any) -> None:  # noqa: ANN401
         given = {**SMALL, "folds": 3, "seeds": [0, 1], **more}
-        mrknee.cross_validate(data, "small", out=folder, resume=resume, **given)  # type: ignore[arg-type]
+        mrknee.cross_validate(data, "small", out=folder, resume=resume, **given)
 
     for folder, resume in ((out, False), (tmp_path / "used", True)):
         with pytest.raises(OutputError) as refused:
             train(folder, resume=resume)
         assert refused.value.code == "not-empty"
-    for more in ({"folds": 4}, {"epochs": 1}):
+    for name, value in (("folds", 4), ("epochs", 1)):
         with pytest.raises(SettingsError) as changed:
-            train(out, **more)
+            train(out, **{name: value})
         assert changed.value.code == "other-settings"
     with pytest.raises(DataError, match="can't be divided into folds"):
         train(tmp_path / "new", folds=GROUPS + 1)
-    for more in ({"seeds": [1, 1]}, {"seeds": []}, {"seed": 3}, {"fold": 2}):
+    wrong: list[dict[str, Any]] = [{"seeds": [1, 1]}, {"seeds": []}, {"seed": 3}, {"fold": 2}]
+    for settings in wrong:
         with pytest.raises(SettingsError, match="seeds can't be used"):
-            train(tmp_path / "new", **more)
+            train(tmp_path / "new", **settings)
     with pytest.raises(SettingsError, match="which fold is held out"):
         mrknee.train(data, "small", out=tmp_path / "new", folds=3, **SMALL)
     assert not (tmp_path / "new").exists()

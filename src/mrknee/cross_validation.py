@@ -198,7 +198,9 @@ def _seeds(recipe: Recipe, changes: Mapping[str, Any], seeds: Sequence[int] | No
 
 def _members(recipe: Recipe, seeds: Sequence[int]) -> list[Member]:
     """Returns the runs in the order of training: all folds with the first seed first."""
-    folds = [None] if recipe.folds is None else range(1, recipe.folds + 1)
+    folds: Sequence[int | None] = [None]
+    if recipe.folds is not None:
+        folds = range(1, recipe.folds + 1)
     return [
         Member(fold, seed, "/".join([*([] if fold is None else [f"fold{fold}"]), f"seed{seed}"]))
         for seed in seeds

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,9 +64,17 @@ def sample(tmp_path: Path) -> Path:
 
 
 def test_the_file_has_the_columns_and_studies_of_the_sample(
-    data: Path, sample: Path, tmp_path: Path
+    data: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each probability is in the column of its finding's title, in the sample's order."""
+    """Each probability is in the column of its finding's title, in the sample's order.
+
+    No connection is opened.
+    """
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
     model, out = write_model(tmp_path / "run"), tmp_path / "submission.csv"
     words = ["submit", str(model), str(data), str(out), "--format", "rsna2026"]
     assert main([*words, "--sample", str(sample)]) == 0
@@ -145,7 +155,8 @@ def test_sample_and_format_belong_together(data: Path, sample: Path, tmp_path: P
     """`--sample` without `--format rsna2026`, and the reverse, are refused."""
     from mrknee.verbs import submit
 
-    for more in ({"sample": sample}, {"format": "rsna2026"}):
+    alone: list[dict[str, Any]] = [{"sample": sample}, {"format": "rsna2026"}]
+    for more in alone:
         with pytest.raises(SettingsError) as refused:
-            submit((tmp_path / "run",), data, tmp_path / "out.csv", **more)  # type: ignore[arg-type]
+            submit((tmp_path / "run",), data, tmp_path / "out.csv", **more)
         assert refused.value.code == "options-together"
