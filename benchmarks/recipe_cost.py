@@ -6,9 +6,11 @@ The encoder's operations are counted for one slice (torch's FlopCounterMode, a m
 as two); what follows it is less than a hundredth and is left out. Training takes three times as
 many: the gradients of the input and of the weights of a layer take as many operations each as the
 layer itself. (They are not counted, because the counter of torch 2.14 ignores the groups of
-depthwise convolutions in gradients.) They are multiplied by the slices of all epochs. The time on a GPU is that of published trainings of the same encoder: their
-operations per second, from the same count (PUBLISHED), so that the share of the GPU's peak that a
-training reaches needn't be assumed. No GPU was available for a measurement.
+depthwise convolutions in gradients.) They are multiplied by the slices of all epochs.
+
+The time on a GPU is that of published trainings of the same encoder: their operations per second,
+from the same count (PUBLISHED), so that the share of the GPU's peak that a training reaches needn't
+be assumed. No GPU was available for a measurement.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ from mrknee.training.recipe import Recipe, load_recipe
 RECIPES = ("rsna2026", "rsna2026-small")
 
 PUBLISHED = {"RTX 4090": (1.5, 2.0), "T4": (6.0, 10.0)}
-"""GPU -> hours of 20 epochs of PUBLISHED_STUDIES studies, with PUBLISHED_SLICES slices of 288 pixels
-and ConvNeXt-T, as stated in github.com/TianK003/RSNA-KneeMRI-kaggle-competition (docs/superpowers/
-plans/2026-10-06-p69-convnext-plan.md), read in November 2026."""
+"""GPU -> hours of training ConvNeXt-T with the numbers below: docs/superpowers/plans/
+2026-10-06-p69-convnext-plan.md in github.com/TianK003/RSNA-KneeMRI-kaggle-competition, read in
+November 2026."""
 
 PUBLISHED_STUDIES, PUBLISHED_SLICES, PUBLISHED_CROP, PUBLISHED_EPOCHS = 4349, 34, 288, 20
 

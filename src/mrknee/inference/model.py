@@ -17,6 +17,7 @@ from jaxtyping import Float32, Float64
 
 from mrknee.errors import ModelError, MrkneeWarning, SettingsError
 from mrknee.exams import (
+    Dataset,
     Exam,
     Exams,
     Findings,
@@ -24,11 +25,13 @@ from mrknee.exams import (
     SeriesList,
     StackSizes,
     as_exams,
+    has_canonical_sides,
     remarks_of,
 )
 from mrknee.exams.axes import shape_of
 from mrknee.exams.exam import refuse_no_exam
 from mrknee.exams.plausibility import sizes_from
+from mrknee.exams.sides import SIDES_FILE
 from mrknee.explanations.explanation import Explanation
 from mrknee.inference.runtimes import NO_LIMITS, Limits, RuntimeName
 from mrknee.inference.trained_series import TrainedSeries, note_on_untrained, select_trained
@@ -157,6 +160,8 @@ class SingleModel(Model):
 
     def predict(self, exams: Exams | Exam) -> Predictions:
         """Predicts exams; see `Model.predict`."""
+        if isinstance(exams, Dataset) and self.provenance.get("canonical_sides"):
+            warn_of_other_sides(exams)
         read = TrainedSeries(as_exams(exams), self.series, self.trained)
         inspected = Inspected(read, self._sizes)
         ids, probabilities = self._probabilities(inspected)
@@ -197,6 +202,17 @@ class SingleModel(Model):
     @cached_property
     def _sizes(self) -> Mapping[str, StackSizes]:
         return sizes_from(self.provenance.get("stack_sizes"))
+
+
+def warn_of_other_sides(exams: Dataset) -> None:
+    """Warns if not all knees look like left ones, for models that were trained on such knees."""
+    if not has_canonical_sides(exams.root):
+        warnings.warn(
+            "the model was trained on knees that all look like left ones, and "
+            f"{exams.root / SIDES_FILE} doesn't say so of these: import them with --sides left",
+            MrkneeWarning,
+            stacklevel=3,
+        )
 
 
 AnyModel = TypeVar("AnyModel", bound=Model)
