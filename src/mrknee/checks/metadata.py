@@ -38,10 +38,6 @@ FOLDS = 5
 FEWEST = 10
 """Minimum number of exams of `train` with a finding, and without it: two of each per fold."""
 
-REGULARISATION = 0.1
-"""Scikit-learn's C, the inverse of the weight of the L2 penalty. It is smaller than the default of
-1, because there may be as many groups as exams in a fold."""
-
 MAX_ITERATIONS = 1000
 """Maximum number of iterations of the logistic regression; some 20 to 100 are usual."""
 
@@ -157,7 +153,7 @@ def _predict(
         for column, of_finding in enumerate(labels.T):
             fitted = ~held_out & ~np.isnan(of_finding)
             if len(np.unique(of_finding[fitted])) == 2:
-                model = LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS)
+                model = LogisticRegression(max_iter=MAX_ITERATIONS)
                 with catch_warnings():
                     simplefilter("ignore", ConvergenceWarning)  # the scores are usable as they are
                     model.fit(values[fitted], of_finding[fitted])

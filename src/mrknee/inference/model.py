@@ -299,10 +299,7 @@ def paths_of(*models: ModelPaths) -> tuple[Path, ...]:
         ModelError: there is no path, or one is given twice and would have twice the weight; or the
             list of an ensemble's members can't be read.
     """
-    paths: list[Path] = []
-    for one in models:
-        for path in [Path(one)] if isinstance(one, str | PathLike) else map(Path, one):
-            paths += ensemble_members(path) or [path]
+    paths = [member for path in _given(*models) for member in ensemble_members(path) or [path]]
     twice = [path for i, path in enumerate(paths) if path.resolve() in _resolved(paths[:i])]
     if not paths or twice:
         raise ModelError(
@@ -315,6 +312,14 @@ def paths_of(*models: ModelPaths) -> tuple[Path, ...]:
     return tuple(paths)
 
 
+def _given(*models: ModelPaths) -> list[Path]:
+    """Returns the paths of models as they were given, without those of an ensemble's members."""
+    paths: list[Path] = []
+    for one in models:
+        paths += [Path(one)] if isinstance(one, str | PathLike) else map(Path, one)
+    return paths
+
+
 def _resolved(paths: Sequence[Path]) -> set[Path]:
     return {path.resolve() for path in paths}
 
@@ -324,7 +329,8 @@ def name_of(models: ModelPaths) -> str:
 
     If members have the same name, their parent folders are included.
     """
-    paths = [path.resolve() for path in paths_of(models)]
+    paths_of(models)  # refuses the same
+    paths = [path.resolve() for path in _given(models)]
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         names = ["/".join(path.parts[-2:]) for path in paths]

@@ -42,29 +42,33 @@ def read_studies(sample: Path) -> tuple[str, ...]:
     Raises:
         DataError: the file has other columns than `COLUMNS`, no study, or a study twice.
     """
-    rows = list(csv.reader(io.StringIO(read_text(sample, "sample submission", at_most=_MAX_BYTES))))
-    header = rows[0] if rows else []
-    lines = [row for row in rows[1:] if row]
-    ids = [same_text(row[0]) for row in lines]
-    found = None
+    text = read_text(sample, "sample submission", at_most=_MAX_BYTES)
+    try:
+        header, *rows = csv.reader(io.StringIO(text), strict=True)
+    except (csv.Error, ValueError) as error:  # ValueError: no line
+        raise _refuse(sample, str(error) if text.strip() else "an empty file") from None
     if tuple(header) != COLUMNS:
-        found = ",".join(header)[:200] or "an empty file"
-    elif not ids:
-        found = "no study"
-    elif any(len(row) != len(COLUMNS) for row in lines):
-        found = "a line with another number of fields"
-    elif len(set(ids)) < len(ids):
-        found = f"a study twice: {next(i for i in ids if ids.count(i) > 1)}"
-    if found is not None:
-        raise DataError(
-            "the sample submission can't be used",
-            code="sample-submission",
-            file=sample,
-            expected=f"the columns {','.join(COLUMNS)}, and one line per study",
-            found=found,
-            advice="use the competition's own sample_submission.csv",
-        )
+        raise _refuse(sample, ",".join(header)[:200])
+    ids: dict[str, None] = {}
+    for row in filter(None, rows):
+        study = same_text(row[0])
+        if len(row) != len(COLUMNS) or study in ids:
+            raise _refuse(sample, f"{study}, a second time or with {len(row)} fields")
+        ids[study] = None
+    if not ids:
+        raise _refuse(sample, "no study")
     return tuple(ids)
+
+
+def _refuse(sample: Path, found: str) -> DataError:
+    return DataError(
+        "the sample submission can't be used",
+        code="sample-submission",
+        file=sample,
+        expected=f"the columns {','.join(COLUMNS)}, and one line per study",
+        found=found,
+        advice="use the competition's own sample_submission.csv",
+    )
 
 
 def predict_studies(
