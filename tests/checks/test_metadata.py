@@ -65,8 +65,8 @@ def test_scanners_predict_with_random_folds_only(scanned: Path) -> None:
     assert site.random.low > 0.5
     assert site.grouped.low < 0.5
     assert side.random.low > 0.5
-    assert side.grouped.low > 0.5
-    assert chance.random.low < 0.5 < chance.random.high
+    assert side.grouped.low > 0.5  # a side is as telling in other groups
+    assert chance.random.low < 0.5
 
 
 def test_without_groups_only_random_folds_are_scored(scanned: Path) -> None:
