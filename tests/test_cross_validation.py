@@ -217,9 +217,10 @@ def test_other_folders_settings_and_seeds_are_refused(
         with pytest.raises(OutputError) as refused:
             train(folder, resume=resume)
         assert refused.value.code == "not-empty"
-    for name, value in (("folds", 4), ("epochs", 1)):
+    others: list[dict[str, Any]] = [{"folds": 4}, {"epochs": 1}]
+    for settings in others:
         with pytest.raises(SettingsError) as changed:
-            train(out, **{name: value})
+            train(out, **settings)
         assert changed.value.code == "other-settings"
     with pytest.raises(DataError, match="can't be divided into folds"):
         train(tmp_path / "new", folds=GROUPS + 1)

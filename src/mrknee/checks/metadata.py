@@ -128,7 +128,8 @@ def _series_features(
 def _indicators(numbers: Sequence[int]) -> Float[np.ndarray, "exams groups"]:
     """Returns one column per group of several exams: 1 for its exams, otherwise 0."""
     several = [number for number, count in Counter(numbers).items() if count > 1]
-    return (np.array(numbers)[:, None] == np.array(several, dtype=np.int64)).astype(np.float64)
+    same = np.array(numbers)[:, None] == np.array(several, dtype=np.int64)
+    return np.asarray(same, dtype=np.float64)
 
 
 def _predict(
@@ -163,7 +164,8 @@ def _predict(
 
 def metadata_rows(found: Mapping[str, MetadataAuc]) -> list[tuple[str, ...]]:
     """Returns a table of the AUCs: a header, then one row per finding."""
-    rows = [("metadata alone predict", "with", "without", "AUC: random folds", "grouped folds")]
+    header = ("metadata alone predict", "with", "without", "AUC: random folds", "grouped folds")
+    rows: list[tuple[str, ...]] = [header]
     for name, one in found.items():
         counts = (str(one.random.n_positive), str(one.random.n_negative))
         grouped = "-" if one.grouped is None else _text(one.grouped)

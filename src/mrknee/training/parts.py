@@ -185,7 +185,9 @@ def _held_out(
             found=f"folds {recipe.folds}, without fold",
             advice="to train all folds, use `mrknee train` or `mrknee.cross_validate`",
         )
-    return assign_folds(labels, recipe.folds, exams.groups) == recipe.fold - 1
+    fold_of = assign_folds(labels, recipe.folds, exams.groups)
+    held_out: Bool[np.ndarray, " exams"] = fold_of == recipe.fold - 1
+    return held_out
 
 
 def _some_exams(exams: Dataset, positions: Int64[np.ndarray, " some"]) -> Dataset:
