@@ -12,9 +12,8 @@ import struct
 
 import numpy as np
 from jaxtyping import Float, Float32
-from pydicom.dataset import Dataset
 
-from mrknee.sources.clinical.dicomfile import text, texts
+from mrknee.sources.clinical.dicomfile import Elements, text, texts
 
 # (0019,xx0A) of "SIEMENS MR HEADER": NumberOfImagesInMosaic; (0029,xx10) of "SIEMENS CSA HEADER":
 # the same in a proprietary structure; (0065,xx50) of United Imaging: images in a grid. xx depends
@@ -42,7 +41,7 @@ others, and for the only image of a series. Parts of one slice of real knees cor
 0.4; neighbouring slices, four millimetres apart, by 0.5 to 0.9."""
 
 
-def is_mosaic(dataset: Dataset) -> bool:
+def is_mosaic(dataset: Elements) -> bool:
     """Returns whether ImageType, the series' name or a private element states a mosaic."""
     if any("MOSAIC" in value for value in texts(dataset, "ImageType")):
         return True
@@ -116,7 +115,7 @@ def _tile_correlation(grid: Float[np.ndarray, "down rows across cols"]) -> float
     return min(means)
 
 
-def _private_count(dataset: Dataset, group: int, block: int) -> int:
+def _private_count(dataset: Elements, group: int, block: int) -> int:
     """Returns the number of images that a private element states, or 0."""
     creator = _bytes(dataset, group, block).decode("latin-1").upper()
     if group == 0x0029:  # the CSA header identifies itself
@@ -131,7 +130,7 @@ def _private_count(dataset: Dataset, group: int, block: int) -> int:
     return int.from_bytes(content[:2], "little") if len(content) == 2 else 0
 
 
-def _bytes(dataset: Dataset, group: int, number: int) -> bytes:
+def _bytes(dataset: Elements, group: int, number: int) -> bytes:
     """Returns a private element's value as bytes; a number as digits."""
     try:
         value = dataset[group, number].value
