@@ -47,8 +47,9 @@ def write_studies(folder: Path, count: int) -> None:
         small = exam.stacks[name]
         places = np.linspace(0, len(small) - 1, SLICES).round().astype(int)
         stack = small[places].repeat(SIDE // 128, axis=1).repeat(SIDE // 128, axis=2) * 5.0
+        noise = rng.normal(0, 20, stack.shape)
         for study in range(count):
-            noisy = np.abs(stack + rng.normal(0, 20, stack.shape)).astype(np.uint16)
+            noisy = np.abs(stack + np.roll(noise, study, axis=2)).astype(np.uint16)
             target = folder / f"study {study:03d}" / name
             _write_series(target, study, name, noisy, directions, step, echo, repetition)
 
