@@ -35,6 +35,8 @@ WIDEST_FIELD_MM = 600.0
 
 LARGEST_GRID = 12
 SMALLEST_TILE = 16
+LARGE_TILE = 64
+"""Rows and columns from which half of a tile's rows and columns suffice for a correlation."""
 CORRELATION, CORRELATION_ALONE = 0.75, 0.5
 """Minimum correlation between neighbouring tiles, across and down, of a mosaic: for an image among
 others, and for the only image of a series. Parts of one slice of real knees correlate by at most
@@ -82,10 +84,19 @@ def looks_tiled(image: Float32[np.ndarray, "rows cols"], *, alone: bool) -> bool
     rows, cols = image.shape
     limit = CORRELATION_ALONE if alone else CORRELATION
     return any(
-        _tile_correlation(image.reshape(down, rows // down, across, cols // across)) > limit
+        _tile_correlation(_tiles(image, down, across)) > limit
         for down in _divisors(rows)
         for across in _divisors(cols)
     )
+
+
+def _tiles(
+    image: Float32[np.ndarray, "rows cols"], down: int, across: int
+) -> Float32[np.ndarray, "down tile_rows across tile_cols"]:
+    """Returns the tiles of a grid; of large tiles, every second row and column."""
+    rows, cols = image.shape[0] // down, image.shape[1] // across
+    grid = image.reshape(down, rows, across, cols)
+    return grid[:, ::2, :, ::2] if min(rows, cols) >= LARGE_TILE else grid
 
 
 def _divisors(size: int) -> list[int]:
