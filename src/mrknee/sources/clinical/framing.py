@@ -179,7 +179,8 @@ class _Window:
         for index, image in enumerate(values):
             np.clip(image, np.float32(black), np.float32(white), out=inner)
             picture = Image.fromarray(canvas)
-            cut[index] = picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+            small = picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+            cut[index] = np.asarray(small)
         return cut
 
 

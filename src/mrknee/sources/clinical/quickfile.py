@@ -68,7 +68,7 @@ class QuickDataset:
     """The wanted elements of a file, with as much of pydicom's interface as is used here.
 
     Attributes:
-        file_meta: the elements of the file meta information.
+        file_meta: the elements of the file meta information; of these, themselves.
         pixels: place of the pixels; None if they are compressed.
     """
 
@@ -79,7 +79,7 @@ class QuickDataset:
         pixels: PixelPlace | None = None,
     ) -> None:
         self._values = {tag: _value(kind, raw) for tag, (kind, raw) in elements.items()}
-        self.file_meta = file_meta
+        self.file_meta = self if file_meta is None else file_meta
         self.pixels = pixels
 
     def __contains__(self, tag: object) -> bool:
