@@ -144,7 +144,7 @@ def test_for_canonical_sides_the_first_statement_counts(
 
 def test_scanners_are_numbered_groups(tmp_path: Path) -> None:
     """A serial number, or model and frequency, tell scanners apart; the table has numbers only."""
-    scanners = {
+    scanners: dict[str, dict[str, Any]] = {
         "a": {"DeviceSerialNumber": "S1", "ImagingFrequency": 63.1},
         "b": {"DeviceSerialNumber": "S1", "ImagingFrequency": 63.2},
         "c": {"ManufacturerModelName": "Avanto", "ImagingFrequency": 63.684},

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
@@ -30,16 +31,21 @@ SCANS = {
 """One scan per series that an import chooses."""
 
 
-def scan_of(name: str, number: int | None = None, **changes: object) -> Scan:
+def scan_of(
+    name: str,
+    number: int | None = None,
+    centre: tuple[float, float, float] = LEFT,
+    **changes: Any,  # noqa: ANN401
+) -> Scan:
     """A scan for a series, with other elements and geometry.
 
     Args:
         name: the series, as in `SCANS`.
         number: SeriesNumber; that of `SCANS` if not given.
-        changes: `centre`, or elements by keyword.
+        centre: centre of the stack in the scanner.
+        changes: elements by keyword.
     """
     scan = SCANS[name]
-    centre = changes.pop("centre", LEFT)
     elements = {**scan.elements, **changes}
     if elements["ScanOptions"] is None:
         del elements["ScanOptions"]

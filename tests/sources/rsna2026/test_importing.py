@@ -57,7 +57,7 @@ def two_knees() -> list[Scan]:
     ]
 
 
-def one(name: str = "sagittal_fs", **elements: object) -> list[Scan]:
+def one(name: str = "sagittal_fs", **elements: Any) -> list[Scan]:  # noqa: ANN401
     """One series."""
     return [scan_of(name, **elements)]
 
@@ -354,11 +354,11 @@ def test_the_summary_names_what_was_left_out(
 
 def test_an_interrupted_import_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Studies that were written are kept; a changed one and an unfinished one are read again."""
-    from mrknee.sources.rsna2026 import study as module
+    import mrknee.sources.rsna2026.study as module
+    from mrknee.sources.clinical.study import read_study as read
 
     studies = [Study(name, one(), test=True) for name in "abc"]
     source = write_competition(tmp_path / "in", studies)
-    read = module.read_study
     calls: list[str] = []
 
     def stopped(*args: Any, **options: Any) -> object:  # noqa: ANN401

@@ -5,6 +5,7 @@ One module per step, in the order in which a study passes through them:
     locate.py        finds and opens every file of a folder, an archive or a DICOMDIR
     archives.py      checks zip and tar archives before they are read
     dicomfile.py     parses one DICOM file, with or without preamble and meta information
+    quickfile.py     reads the headers of ordinary DICOM files without pydicom
     header.py        extracts one header per image from a DICOM file
     scanning.py      reads all headers of a source and lists the files that can't be read
     other_files.py   files that are neither DICOM nor NIfTI: which should have been images

@@ -5,6 +5,7 @@ docs/reference/import-rules.md states the rule; change both together.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,7 +39,12 @@ at least 0.7 of the larger one's area; a smaller part is the edge of the other l
 WIDEST_LEG_MM = 230.0
 """A part that isn't air and is wider than this is two touching legs."""
 BLACK, WHITE = 0.5, 99.5
-"""Percentiles of all pixels of a series, without padding, that are mapped to 0 and 255."""
+"""Percentiles of the pixels of a series, without padding, that are mapped to 0 and 255."""
+MANY_PIXELS = 1_000_000
+"""Of larger series, every second, third, ... row and column is used for the percentiles, so that
+about this many pixels are left: the percentiles change by less than a grey value of 255."""
+COARSE_MM = 1.0
+"""The joint is searched for in blocks of pixels of up to this size."""
 
 
 @dataclass(frozen=True)
@@ -101,18 +107,24 @@ def frame(volume: Volume, plane: Plane, framing: Framing = MRNET_FRAMING) -> Fra
         MrkneeError: all pixels are equal, or padding; or the volume shows both legs.
     """
     _, rows, cols = volume.values.shape
-    padding = np.isnan(volume.values)
-    tissue = volume.values[~padding] if padding.any() else volume.values
-    if not tissue.size:
+    values = volume.values
+    every = max(1, math.ceil(math.sqrt(values.size / MANY_PIXELS)))
+    sample = values[:, ::every, ::every]
+    padded = bool(np.isnan(values.min()))
+    if padded:
+        sample = sample[~np.isnan(sample)]
+    if not sample.size:
+        sample = values[~np.isnan(values)]
+    if not sample.size:
         raise DataError("a series is empty: all its pixels are padding", code="constant")
-    black, white = np.percentile(tissue, (BLACK, WHITE))
+    black, white = np.percentile(sample, (BLACK, WHITE))
     if not white > black:
-        black, white = float(tissue.min()), float(tissue.max())
+        black, white = float(np.nanmin(values)), float(np.nanmax(values))
     if not white > black:
         raise DataError("a series is empty: all its pixels are equal", code="constant")
-    if padding.any():
-        volume = replace(volume, values=np.where(padding, np.float32(black), volume.values))
-    values = volume.values
+    if padded:
+        values = np.where(np.isnan(values), np.float32(black), values)
+        volume = replace(volume, values=values)
     if plane is not Plane.SAGITTAL and shows_both_legs(volume):
         raise DataError(
             "it shows both legs in one field, so the side is unknown",
@@ -124,14 +136,12 @@ def frame(volume: Volume, plane: Plane, framing: Framing = MRNET_FRAMING) -> Fra
     row, col = (round(place) for place in joint_centre(volume, plane))
     step = window_mm / framing.size
     window = _Window(row, col, step / row_mm, step / col_mm, framing.size)
-    stack = np.empty((len(values), framing.size, framing.size), np.uint8)
-    for index, image in enumerate(values):
-        grey = np.clip((image - black) / (white - black), 0.0, 1.0) * 255.0
-        stack[index] = np.rint(window.cut(grey))
+    cut = window.cut(values, float(black), float(white))
+    stack = np.rint((cut - np.float32(black)) * np.float32(255.0 / (white - black)))
     warnings = []
     if max(rows * row_mm, cols * col_mm) > 1.4 * LARGEST_MM:
         warnings.append("the field is very wide; if it shows both legs, the frame may be wrong")
-    return Framed(stack, step, (row, col), tuple(warnings))
+    return Framed(stack.astype(np.uint8), step, (row, col), tuple(warnings))
 
 
 @dataclass(frozen=True)
@@ -150,21 +160,27 @@ class _Window:
     across: float
     size: int
 
-    def cut(self, image: Float[np.ndarray, "rows cols"]) -> Float32[np.ndarray, "size size"]:
-        """Returns the window of one slice; black beyond the edges of the image.
+    def cut(
+        self, values: Float32[np.ndarray, "slices rows cols"], black: float, white: float
+    ) -> Float32[np.ndarray, "slices size size"]:
+        """Returns the window of each slice, limited to black and white; black beyond the edges.
 
         Upsampling interpolates linearly; downsampling averages over more pixels accordingly.
         """
         half = self.size / 2 + 0.5  # the centre is the pixel right of and below the middle
         left, top = self.col + 0.5 - half * self.across, self.row + 0.5 - half * self.down
         right, bottom = left + self.size * self.across, top + self.size * self.down
-        rows, cols = image.shape
-        margin = int(np.ceil(max(0.0, -left, -top, right - cols, bottom - rows)))
-        padded = Image.fromarray(np.pad(image, margin).astype(np.float32))
+        slices, rows, cols = values.shape
+        margin = math.ceil(max(0.0, -left, -top, right - cols, bottom - rows))
+        canvas = np.full((rows + 2 * margin, cols + 2 * margin), black, np.float32)
+        inner = canvas[margin : margin + rows, margin : margin + cols]
         box = (left + margin, top + margin, right + margin, bottom + margin)
-        cut: Float32[np.ndarray, "size size"] = np.asarray(
-            padded.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
-        )
+        cut = np.empty((slices, self.size, self.size), np.float32)
+        for index, image in enumerate(values):
+            np.clip(image, np.float32(black), np.float32(white), out=inner)
+            picture = Image.fromarray(canvas)
+            small = picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+            cut[index] = np.asarray(small)
         return cut
 
 
@@ -181,10 +197,31 @@ def joint_centre(volume: Volume, plane: Plane) -> tuple[float, float]:
         volume: upright volume.
         plane: its plane.
     """
-    slices, rows, _ = volume.values.shape
-    row_mm, col_mm = volume.pixel_mm
+    slices = len(volume.values)
     middle = volume.values[slices // 4 : max(slices // 4 + 1, slices - slices // 4)]
-    limb = _limb(middle.mean(axis=0), volume.pixel_mm)
+    by = max(1, int(COARSE_MM / max(volume.pixel_mm)))
+    if plane is Plane.AXIAL:
+        middle = middle.mean(axis=0, keepdims=True)
+    middle = np.stack([_coarse(image, by) for image in middle])
+    row, col = _coarse_centre(middle, (volume.pixel_mm[0] * by, volume.pixel_mm[1] * by), plane)
+    return (row + 0.5) * by - 0.5, (col + 0.5) * by - 0.5
+
+
+def _coarse(
+    image: Float[np.ndarray, "rows cols"], by: int
+) -> Float32[np.ndarray, "fewer_rows fewer_cols"]:
+    """Returns the means of blocks of pixels; the last ones may be smaller."""
+    picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
+    return np.asarray(picture.reduce(by))
+
+
+def _coarse_centre(
+    middle: Float[np.ndarray, "slices rows cols"], pixel_mm: tuple[float, float], plane: Plane
+) -> tuple[float, float]:
+    """Returns row and column of the centre of the knee joint in the middle slices."""
+    _, rows, _ = middle.shape
+    row_mm, col_mm = pixel_mm
+    limb = _limb(middle.mean(axis=0), pixel_mm)
     if plane is Plane.AXIAL:
         return _middle(limb, 1), _middle(limb, 0)
     left, right = np.flatnonzero(limb.any(axis=0))[[0, -1]]

@@ -19,9 +19,9 @@ from mrknee.exams.stackfile import is_whole_stack
 from mrknee.files import write_text
 from mrknee.workers import map_in_processes, map_tasks
 
-FEW_EXAMS = 2
-"""Minimum number of exams per worker process: a process starts in about the time in which an exam
-is read."""
+FEW_EXAMS = 8
+"""Minimum number of exams per worker process: a process starts in about the time in which two or
+three exams are read."""
 
 Record = dict[str, Any]
 

@@ -130,7 +130,7 @@ def import_rsna(
             for uid, split in splits.items()
         ]
         started = time.monotonic()
-        records = _import_studies(tasks, workers or cores())
+        records = _import_studies(tasks, workers)
         seconds = time.monotonic() - started
         read = sum(task.before != records[task.target.exam_id] for task in tasks)
         kept = {uid: exam for uid, exam in done.items() if _part(exam["split"]) not in parts}
@@ -181,14 +181,15 @@ def _refuse_other_splits(data: Path, splits: Mapping[str, str], parts: Sequence[
                 )
 
 
-def _import_studies(tasks: Sequence[StudyTask], processes: int) -> dict[str, Record]:
+def _import_studies(tasks: Sequence[StudyTask], workers: int | None) -> dict[str, Record]:
     """Reads and writes all studies; returns the records."""
+    processes = workers or cores()
+    isolated = workers != 1  # images may need a decoder, which may crash
     for folder in {task.target.folder for task in tasks}:
         for name in USUAL_SERIES.names:
             remove_incomplete(folder / name)
     records: dict[str, Record] = {}
     with Progress(len(tasks), "import", "studies") as progress:
-        isolated = processes > 1  # the images may need a decoder that crashes
         for uid, record in write_exams(tasks, import_study, crashed, processes, isolated=isolated):
             records[uid] = record
             progress.advance()
