@@ -63,7 +63,7 @@ def expert() -> tuple[Study, ...]:
 @cache
 def painted(*lesions: Lesion) -> Canvas:
     """The knee with lesions, in T1 without and in PD with fat suppression at 1.5 T."""
-    signals = {
+    signals: dict[str, tuple[float, ...]] = {
         name: (
             spin_echo(tissue, tesla=1.5, repetition_ms=600, echo_ms=14),
             spin_echo(tissue, tesla=1.5, repetition_ms=3000, echo_ms=30, fat_left=0.08),

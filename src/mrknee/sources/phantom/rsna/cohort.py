@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import is_zipfile
 
 import numpy as np
@@ -215,7 +216,7 @@ def _write_study(task: _Task) -> str:
     shutil.rmtree(final, ignore_errors=True)  # not complete
     partial.mkdir(parents=True)
     masks = write_study(study, task.size, partial)
-    flat = {
+    flat: dict[str, Any] = {
         f"{series}/{finding}": mask
         for series, one in masks.items()
         for finding, mask in one.items()
