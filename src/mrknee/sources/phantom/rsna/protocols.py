@@ -53,6 +53,8 @@ COVERED_MM = {"axial": 112.0, "coronal": 100.0, "sagittal": 104.0}
 """Mean extent of the slices, mm."""
 SUPPRESSED_LEFT = (0.03, 0.2)
 """Range of the share of fat's signal that suppression leaves."""
+SHADING = 1.6
+"""SD of the coefficients of the coils' sensitivity; MRNet's layout has 1."""
 USUAL_FIELD_MM = 152.5
 """Field of view to which the phantom's matrix and noise refer."""
 
@@ -194,7 +196,7 @@ def _draw_one(
         echo_ms=float(rng.uniform(*echo)),
         fat_left=float(rng.uniform(*SUPPRESSED_LEFT)) if fat_suppressed else 1.0,
         noise=float(rng.uniform(0.010, 0.030)) / (scanner.tesla / 2.0),
-        shading=tuple(float(value) for value in rng.normal(0.0, 1.2, 9)),
+        shading=tuple(float(value) for value in rng.normal(0.0, SHADING, 9)),
         window=(99.9, 1.0),
         flip_degrees=float(rng.uniform(*GRE_FLIP_DEGREES)) if weighting == "GRE" else None,
         fov_factor=field / USUAL_FIELD_MM,
