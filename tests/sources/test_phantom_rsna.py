@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from mrknee.sources.phantom.lesions import (
     AclTear,
     BakerCyst,
     CartilageDefect,
+    CollectionPlace,
     Contusion,
     Effusion,
+    FluidCollection,
     Fracture,
     Lesion,
     MclTear,
@@ -63,7 +66,7 @@ def expert() -> tuple[Study, ...]:
 @cache
 def painted(*lesions: Lesion) -> Canvas:
     """The knee with lesions, in T1 without and in PD with fat suppression at 1.5 T."""
-    signals = {
+    signals: dict[str, tuple[float, ...]] = {
         name: (
             spin_echo(tissue, tesla=1.5, repetition_ms=600, echo_ms=14),
             spin_echo(tissue, tesla=1.5, repetition_ms=3000, echo_ms=30, fat_left=0.08),
@@ -90,29 +93,29 @@ def change(contrast: int, lesion: Lesion, *companions: Lesion) -> float:
 # --- lesions
 
 
-BRIGHT: list[tuple[Lesion, tuple[Lesion, ...]]] = [
-    (AclTear(0.6, 0.5, 8.0, 2.0, 1.3, 0.8), ()),
-    (MclTear(0.7, 0.4, 8.0, 4.0), ()),
-    (MeniscalTear(True, "horizontal", 0.5, -80.0, 60.0, 0.4, 1.6, 0.5), ()),
-    (MeniscalTear(False, "vertical", 0.5, -80.0, 60.0, 0.4, 1.6, 0.5), ()),
-    (CartilageDefect("femur", (-22.0, -2.0, 4.0), 7.0, 0.8), ()),
-    (CartilageDefect("tibia", (21.0, 0.0, 1.5), 7.0, 0.8), ()),
-    (CartilageDefect("patella", (8.0, 0.0, 0.0), 7.0, 0.8), ()),
-    (CartilageDefect("femur", (8.0, 29.0, 31.0), 7.0, 0.8), ()),
-    (Effusion(0.6), ()),
-    (BakerCyst(9.0), ()),
-    (Contusion("femur", (22.0, 5.0, 14.0), 9.0, 0.9), ()),
-    (Contusion("tibia", (-20.0, 0.0, -10.0), 9.0, 0.9), ()),
-    (Contusion("patella", (5.0, 0.0, 0.0), 8.0, 0.9), ()),
-    (Fracture("tibia", (18.0, 0.0, -10.0), (0.1, 0.1, 1.0), 16.0, 2.0, 1.0, 8.0, 0.9), ()),
+BRIGHT: list[Lesion] = [
+    AclTear(0.6, 0.5, 8.0, 2.0, 1.3, 0.8),
+    MclTear(0.7, 0.4, 8.0, 4.0),
+    MeniscalTear(True, "horizontal", 0.5, -80.0, 60.0, 0.4, 1.6, 0.5),
+    MeniscalTear(False, "vertical", 0.5, -80.0, 60.0, 0.4, 1.6, 0.5),
+    CartilageDefect("femur", (-22.0, -2.0, 4.0), 7.0, 0.8),
+    CartilageDefect("tibia", (21.0, 0.0, 1.5), 7.0, 0.8),
+    CartilageDefect("patella", (8.0, 0.0, 0.0), 7.0, 0.8),
+    CartilageDefect("femur", (8.0, 29.0, 31.0), 7.0, 0.8),
+    Effusion(0.6),
+    BakerCyst(9.0),
+    Contusion("femur", (22.0, 5.0, 14.0), 9.0, 0.9),
+    Contusion("tibia", (-20.0, 0.0, -10.0), 9.0, 0.9),
+    Contusion("patella", (5.0, 0.0, 0.0), 8.0, 0.9),
+    Fracture("tibia", (18.0, 0.0, -10.0), (0.1, 0.1, 1.0), 16.0, 2.0, 1.0, 8.0, 0.9),
 ]
 
 
-@pytest.mark.parametrize(("lesion", "companions"), BRIGHT)
-def test_fat_suppression_shows_every_lesion(lesion: Lesion, companions: tuple[Lesion, ...]) -> None:
+@pytest.mark.parametrize("lesion", BRIGHT)
+def test_fat_suppression_shows_every_lesion(lesion: Lesion) -> None:
     """Within its mask, a lesion above the threshold is at least 20 % brighter than no lesion."""
     assert finding_of(lesion) is not None
-    assert change(PD_FS, lesion, *companions) > 0.2
+    assert change(PD_FS, lesion) > 0.2
 
 
 def test_synovitis_is_darker_than_the_fluid_that_it_replaces() -> None:
@@ -120,6 +123,14 @@ def test_synovitis_is_darker_than_the_fluid_that_it_replaces() -> None:
     synovitis = Synovitis(3.0, 0.8, (0.3, 1.0, 2.0))
     assert finding_of(synovitis) == "synovitis"
     assert change(PD_FS, synovitis, Effusion(0.7)) < -0.2
+
+
+@pytest.mark.parametrize("place", get_args(CollectionPlace))
+def test_fluid_outside_the_joint_is_no_finding(place: CollectionPlace) -> None:
+    """A bursitis or ganglion is brighter than what it replaces, and has no label."""
+    collection = FluidCollection(place, 8.0, (0.0, 0.0, 0.0))
+    assert finding_of(collection) is None
+    assert change(PD_FS, collection) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -156,12 +167,12 @@ def test_lesions_are_those_of_the_findings(present: tuple[str, ...]) -> None:
 
 
 def test_knees_without_a_finding_often_have_a_lesser_lesion() -> None:
-    """Of negatives 30 to 50 % have a small effusion, 15 to 35 % low-grade cartilage loss."""
+    """Of negatives 45 to 65 % have a small effusion, 15 to 35 % low-grade cartilage loss."""
     absent = {
         name: [name in study.lesser for study in training() if name not in study.present]
         for name in ("effusion", "medial_oa", "medial_meniscus")
     }
-    assert 0.3 < np.mean(absent["effusion"]) < 0.5
+    assert 0.45 < np.mean(absent["effusion"]) < 0.65
     assert 0.15 < np.mean(absent["medial_oa"]) < 0.35
     assert 0.3 < np.mean(absent["medial_meniscus"]) < 0.5
 

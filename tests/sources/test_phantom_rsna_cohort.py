@@ -230,9 +230,8 @@ def test_a_lesion_is_at_one_place_in_all_series(tmp_path: Path) -> None:
         spacing = float(first.PixelSpacing[0])
         corner = np.array([float(v) for v in first.ImagePositionPatient])
         centres.append(corner + spacing * (cols * along + rows * down))
-    centres = np.array(centres)
     assert len(centres) >= 3
-    assert np.abs(centres - centres.mean(axis=0)).max() < 6.0
+    assert np.abs(np.array(centres) - np.mean(centres, axis=0)).max() < 6.0
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
@@ -326,12 +325,14 @@ def test_the_truth_names_every_study(cohort: Path) -> None:
 
 
 def test_an_interrupted_run_is_resumed_with_the_same_bytes(cohort: Path, tmp_path: Path) -> None:
-    """Lost and partial studies and missing tables are written again; the result is identical."""
+    """Lost, partial and emptied studies and missing tables are written again, identically."""
     copy = tmp_path / "copy"
     shutil.copytree(cohort, copy)
-    first, second, *_ = sorted((copy / "train_series").iterdir())
+    first, second, third, fourth = sorted((copy / "train_series").iterdir())
     shutil.rmtree(first)
     second.rename(second.with_name(f".partial-{second.name}"))
+    next(third.glob("*/*.dcm")).write_bytes(b"")
+    (copy / "truth" / "masks" / f"{fourth.name}.npz").write_bytes(b"")
     (copy / "train.csv").unlink()
     write(copy)
     assert contents(copy) == contents(cohort)

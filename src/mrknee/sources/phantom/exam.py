@@ -18,6 +18,7 @@ from mrknee.sources.phantom.anatomy import Anatomy, draw_anatomy
 from mrknee.sources.phantom.lesions import (
     AclTear,
     BakerCyst,
+    FluidCollection,
     Lesion,
     MclTear,
     MeniscalTear,
@@ -267,6 +268,8 @@ def paint(canvas: Canvas, knee: Anatomy, lesions: Sequence[Lesion]) -> None:
     for lesion in lesions:
         if isinstance(lesion, BakerCyst):
             joint.paint_cyst(canvas, knee, lesion)
+        elif isinstance(lesion, FluidCollection):
+            joint.paint_collection(canvas, knee, lesion)
     for medial in (True, False):
         joint.paint_meniscus(canvas, knee, lesions, medial=medial)
     here = bones.patella_centre(knee)

@@ -11,8 +11,10 @@ from mrknee.sources.phantom.bones import Bone, Cartilage, patella_centre, platea
 from mrknee.sources.phantom.lesions import (
     BakerCyst,
     CartilageDefect,
+    CollectionPlace,
     Contusion,
     Effusion,
+    FluidCollection,
     Fracture,
     Lesion,
     MeniscalTear,
@@ -23,6 +25,7 @@ from mrknee.sources.phantom.shapes import (
     Canvas,
     Coordinates,
     Field,
+    Point,
     ellipsoid,
     ramp,
     smooth_path,
@@ -98,6 +101,36 @@ def paint_cyst(canvas: Canvas, knee: Anatomy, cyst: BakerCyst) -> None:
     cover = canvas.coverage(distance)
     canvas.paint(box, cover, "fluid")
     canvas.mark(cyst, box, cover)
+
+
+COLLECTIONS: dict[CollectionPlace, tuple[Point, Point]] = {
+    "prepatellar": ((0.0, 18.0, -4.0), (1.5, 0.5, 1.8)),
+    "pes anserinus": ((-37.0, 6.0, -36.0), (0.5, 1.2, 1.7)),
+    "calf": ((22.0, -46.0, -30.0), (0.9, 0.7, 2.0)),
+    "popliteal": ((6.0, -52.0, 32.0), (0.9, 0.7, 1.8)),
+    "iliotibial": ((45.0, 6.0, 28.0), (0.45, 1.2, 1.7)),
+    "infrapatellar": ((2.0, 36.0, -14.0), (1.2, 0.5, 1.4)),
+}
+"""Centres of fluid outside the joint in the tibia's frame, mm (prepatellar: relative to the
+patella's centre), and radii as multiples of its size."""
+
+
+def paint_collection(canvas: Canvas, knee: Anatomy, collection: FluidCollection) -> None:
+    """Paints fluid outside the joint."""
+    usual, shape = COLLECTIONS[collection.place]
+    centre = np.add(usual, collection.shift)
+    if collection.place == "prepatellar":
+        centre = centre + patella_centre(knee)
+    radii = np.multiply(shape, collection.size)
+    u, v, w = (float(value) for value in centre)
+    a, b, c = (float(value) for value in radii)
+    frame = knee.tibia
+    box = canvas.grid.box(frame.to_world(np.array([centre - radii, centre + radii])), 3.0)
+    distance = box.evaluate(frame, lambda x, y, z: ellipsoid((x, y, z), (u, v, w), (a, b, c)))
+    canvas.paint(box, canvas.coverage(distance - 0.8), "fascia")
+    cover = canvas.coverage(distance)
+    canvas.paint(box, cover, "fluid")
+    canvas.mark(collection, box, cover)
 
 
 def paint_capsule(canvas: Canvas, femur: Bone, knee: Anatomy) -> None:

@@ -11,6 +11,9 @@ from mrknee.sources.phantom.shapes import Point
 
 TearKind = Literal["horizontal", "vertical", "bucket-handle"]
 BoneName = Literal["femur", "tibia", "patella"]
+CollectionPlace = Literal[
+    "prepatellar", "pes anserinus", "calf", "popliteal", "iliotibial", "infrapatellar"
+]
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,21 @@ class Fracture:
     strength: float
 
 
+@dataclass(frozen=True)
+class FluidCollection:
+    """Fluid outside the joint, as of a bursitis or a ganglion.
+
+    Attributes:
+        place: where it lies.
+        size: scale of its radii, mm.
+        shift: offset from its usual centre in the tibia's frame, mm.
+    """
+
+    place: CollectionPlace
+    size: float
+    shift: Point
+
+
 Lesion = (
     AclTear
     | MeniscalTear
@@ -197,6 +215,7 @@ Lesion = (
     | Synovitis
     | Contusion
     | Fracture
+    | FluidCollection
 )
 
 

@@ -8,12 +8,21 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 
 from mrknee import __version__
 from mrknee.errors import SettingsError
-from mrknee.files import atomic_write, owned_folder, remove_incomplete, write_csv, write_text
+from mrknee.files import (
+    atomic_write,
+    list_folder,
+    owned_folder,
+    remove_incomplete,
+    write_csv,
+    write_text,
+)
 from mrknee.progress import track
 from mrknee.ranges import SEED
 from mrknee.sources.phantom.cohort import open_output
@@ -169,9 +178,7 @@ def _write_studies(
         for folder in (out / f"{split}_series").glob(f"{PARTIAL}*"):
             shutil.rmtree(folder)
     missing = [
-        task
-        for task, study in zip(tasks, studies, strict=True)
-        if not (_folder(out, study).is_dir() and _masks_file(out, study.uid).is_file())
+        task for task, study in zip(tasks, studies, strict=True) if not _is_complete(out, study)
     ]
     for _ in track(
         map_in_processes(_write_study, missing, workers), len(missing), "phantom", "studies"
@@ -183,6 +190,20 @@ def _write_studies(
         os.sync()
 
 
+def _is_complete(out: Path, study: Study) -> bool:
+    """Returns whether all files of a study exist and none is empty, as after a power failure."""
+    masks, folder = _masks_file(out, study.uid), _folder(out, study)
+    if not (folder.is_dir() and masks.is_file() and is_zipfile(masks)):
+        return False
+    for series in study.series:
+        files = list_folder(folder / series.uid)
+        if len(files) != series.planned.acquisition.slices:
+            return False
+        if not all(file.stat().st_size for file in files):
+            return False
+    return True
+
+
 def _folder(out: Path, study: Study) -> Path:
     return out / f"{study.split}_series" / study.uid
 
@@ -192,10 +213,10 @@ def _write_study(task: _Task) -> str:
     study = task.draw(sites_of(task.seed))
     final = _folder(task.out, study)
     partial = final.with_name(PARTIAL + final.name)
-    shutil.rmtree(final, ignore_errors=True)  # masks were lost
+    shutil.rmtree(final, ignore_errors=True)  # not complete
     partial.mkdir(parents=True)
     masks = write_study(study, task.size, partial)
-    flat = {
+    flat: dict[str, Any] = {
         f"{series}/{finding}": mask
         for series, one in masks.items()
         for finding, mask in one.items()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from mrknee.sources.phantom.lesions import (
     BakerCyst,
     BoneName,
     CartilageDefect,
+    CollectionPlace,
     Contusion,
     Effusion,
+    FluidCollection,
     Fracture,
     Lesion,
     MclTear,
@@ -49,13 +52,20 @@ LESSER = {
     "medial_oa": 0.25,
     "lateral_oa": 0.20,
     "pf_oa": 0.30,
-    "effusion": 0.40,
+    "effusion": 0.55,
     "synovitis": 0.30,
     "bakers": 0.15,
     "contusion": 0.12,
 }
 """Share of knees without a finding that have a lesser lesion of its kind; chosen by us. Menisci
 have degeneration instead, which is part of every knee's anatomy."""
+
+
+COLLECTIONS = 2.2
+"""Mean number of fluid collections outside the joint (bursitis, ganglia), whatever the findings.
+They are no finding; without them, the amount of bright fluid would tell effusions and cysts."""
+COLLECTION_MM = (6.0, 15.0)
+"""Range of their size."""
 
 
 def finding_of(lesion: Lesion) -> str | None:
@@ -116,6 +126,11 @@ def draw_study_lesions(
             lesions += _present(rng, name, present)
         elif name in lesser:
             lesions += _lesser(rng, name)
+    for _ in range(int(rng.poisson(COLLECTIONS))):
+        places = get_args(CollectionPlace)
+        place: CollectionPlace = places[int(rng.integers(len(places)))]
+        size, shift = float(rng.uniform(*COLLECTION_MM)), _point(rng.normal(0.0, 2.0, 3))
+        lesions.append(FluidCollection(place, size, shift))
     return tuple(lesions), frozenset(lesser)
 
 
@@ -176,7 +191,7 @@ def _lesser(rng: np.random.Generator, name: str) -> list[Lesion]:
                 return [replace(defect, depth=float(rng.uniform(0.15, 0.4)))]
             return [replace(defect, radius=float(rng.uniform(2.0, 3.5)))]
         case "effusion":
-            return [Effusion(float(rng.uniform(0.0, 0.22)))]
+            return [Effusion(float(rng.uniform(0.0, 0.3)))]
         case "synovitis":
             return [_lining(rng, float(rng.uniform(0.5, 0.9)), float(rng.uniform(0.0, 0.5)))]
         case "bakers":

@@ -45,12 +45,16 @@ T1."""
 THREE_D, SPARSE = 0.02, 0.02
 """Share of PD, T2 and gradient-echo series that are 3-D with many thin slices, and of other series
 with few thick ones: the 99th percentile has 160 slices, the fewest 11, the most 320."""
+THREE_D_REPETITION = (1200, 1800)
+"""Range of TR of a 3-D spin echo, ms."""
 PIXEL_MM = (0.14, 0.70)
 """Range of the pixel spacing at full size, mm."""
 COVERED_MM = {"axial": 112.0, "coronal": 100.0, "sagittal": 104.0}
 """Mean extent of the slices, mm."""
 SUPPRESSED_LEFT = (0.03, 0.2)
 """Range of the share of fat's signal that suppression leaves."""
+SHADING = 1.6
+"""SD of the coefficients of the coils' sensitivity; MRNet's layout has 1."""
 USUAL_FIELD_MM = 152.5
 """Field of view to which the phantom's matrix and noise refer."""
 
@@ -117,7 +121,12 @@ def draw_series(
             weighting = _choose(rng, weights)
         taken.append((plane, fat_suppressed, weighting))
     order = rng.permutation(len(taken))
-    planned = [_draw_one(rng, scanner, *taken[index], size, slice_factor) for index in order]
+    planned = []
+    for index in order:
+        plane, fat_suppressed, weighting = taken[index]
+        planned.append(
+            _draw_one(rng, scanner, plane, fat_suppressed, weighting, size, slice_factor)
+        )
     if two_knees:
         usual: list[Weighting] = ["PD", "PD", "T2"]
         second = [
@@ -169,7 +178,7 @@ def _draw_one(
     gap = 1.0 if three_d else float(rng.uniform(0.8, 1.0))
     repetition, echo = TIMING[weighting]
     if three_d and weighting != "GRE":
-        repetition = (1200.0, 1800.0)
+        repetition = THREE_D_REPETITION
     edge = scanner.edges[PLANES.index(plane)]
     if three_d:
         edge = min(edge, 512)
@@ -187,7 +196,7 @@ def _draw_one(
         echo_ms=float(rng.uniform(*echo)),
         fat_left=float(rng.uniform(*SUPPRESSED_LEFT)) if fat_suppressed else 1.0,
         noise=float(rng.uniform(0.010, 0.030)) / (scanner.tesla / 2.0),
-        shading=tuple(float(value) for value in rng.normal(0.0, 1.2, 9)),
+        shading=tuple(float(value) for value in rng.normal(0.0, SHADING, 9)),
         window=(99.9, 1.0),
         flip_degrees=float(rng.uniform(*GRE_FLIP_DEGREES)) if weighting == "GRE" else None,
         fov_factor=field / USUAL_FIELD_MM,
