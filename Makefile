@@ -10,7 +10,7 @@ demo: $(VENV)/.installed   ## synthetic knees -> one network -> AUCs, in minutes
 
 test: $(VENV)/.installed-test check   ## lint, types, layers, then the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not browser"
-	$(BIN)/python -m pytest -m browser $$(grep -rl --include='test_*.py' 'browser: Browser' tests)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m browser $$(grep -rl --include='test_*.py' 'browser: Browser' tests)
 
 test-fast: $(VENV)/.installed-test   ## all tests but the slow ones, in a minute or two
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"

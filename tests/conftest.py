@@ -6,8 +6,10 @@ import faulthandler
 import gc
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests that use a browser or export a network as slow, and runs slow files first.
 
-    `make test` runs browsers in a process of their own: Playwright's greenlets switch stacks, and
+    `make test` runs browsers in processes of their own: Playwright's greenlets switch stacks, and
     processes that had run them and then thousands of other tests sometimes ended by a segmentation
     fault. Slow files come first so that the processes end at about the same time.
     """
@@ -92,6 +94,18 @@ def unsynced() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def briefly_timed() -> Iterator[None]:
+    """Limits the timing before each training, which takes as long as a training of the tests.
+
+    If no test file needs it, the module, which imports torch, stays unloaded.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if (module := sys.modules.get("mrknee.training.estimate")) is not None:
+            patch.setattr(module, "MAX_TIMED_SLICES", 4)
+        yield
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
@@ -145,6 +159,17 @@ def toy(tmp_path: Path) -> Path:
     return write_toy_dataset(tmp_path / "toy")
 
 
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Disables checks of annotations, so that values reach the code as for a user.
+
+    Simulations of thousands of data sets use it to save half of their time.
+    """
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="module")
 def untraced() -> Iterator[None]:
     """Disables shape checks, because a tracer's sizes are symbols."""
@@ -153,19 +178,38 @@ def untraced() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Returns a folder that `make` fills once in a run of pytest, for all of its processes.
+
+    No test may change its files. Processes that need it at the same time each fill one.
+    """
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / name
+    if not folder.exists():
+        made = factory.mktemp(name)
+        make(made)
+        with suppress(OSError):  # another process was first
+            made.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def exported_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run folder and the file exported from it, which no test may change.
 
-    Exported once per process, because it takes as long as about a hundred other tests.
+    Exported once, because it takes as long as about a hundred other tests.
     """
     from mrknee.export.onnx import export
     from mrknee.models.settings import NetworkSettings
     from tests.export.test_onnx import make_run
 
-    folder = tmp_path_factory.mktemp("exported")
-    run = make_run(folder / "run", NetworkSettings(encoder="test_resnet", shared_encoder=True))
-    jaxtyping.config.update("jaxtyping_disable", True)  # as `untraced`, which is set up later
-    export(run, folder / "model.onnx")
-    jaxtyping.config.update("jaxtyping_disable", False)
-    return run, folder / "model.onnx"
+    def make(folder: Path) -> None:
+        run = make_run(folder / "run", NetworkSettings(encoder="test_resnet", shared_encoder=True))
+        jaxtyping.config.update("jaxtyping_disable", True)  # as `untraced`, which is set up later
+        export(run, folder / "model.onnx")
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+    folder = make_once(tmp_path_factory, "exported", make)
+    return folder / "run", folder / "model.onnx"

@@ -19,6 +19,7 @@ from mrknee.cli import VERBS, main
 from mrknee.exams import PLANES
 from tests.conftest import write_toy_dataset
 from tests.inference.test_torch_model import make_model
+from tests.processes import mrknee, start
 
 pytestmark = pytest.mark.slow
 
@@ -354,13 +355,12 @@ def test_killed_training_can_be_resumed(tmp_path: Path, recipe: Path) -> None:
     words = [str(data), "--recipe", str(recipe), "--epochs", "6"]
     assert main(["train", *words, "--out", str(tmp_path / "whole")]) == 0
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "mrknee", "train", *words, "--out", str(killed)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    process = start(mrknee, "train", *words, "--out", killed)
     deadline = time.monotonic() + 120
     while not (killed / "resume" / "last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (killed / "scorecard.json").exists(), "killed too late to show anything"
     assert main(["train", *words, "--out", str(killed), "--resume"]) == 0
     for name in ("last/weights.safetensors", "best/weights.safetensors", "metrics.csv"):
@@ -415,26 +415,18 @@ def test_interrupted_training_prints_how_to_continue(
     assert not list(out.rglob(".*.[0-9]*")), "half-written files"
 
 
-def test_terminated_training_is_not_finished(
-    tmp_path: Path, recipe: Path, ended: list[subprocess.Popen[str]]
-) -> None:
+def test_terminated_training_is_not_finished(tmp_path: Path, recipe: Path) -> None:
     """SIGTERM, as sent by a scheduler, gives exit status 143 and advises --resume."""
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
-    words = [str(data), "--recipe", str(recipe), "--epochs", "500", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(  # noqa: S603  # our own command
-        [sys.executable, "-m", "mrknee", "train", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    ended.append(process)
+    words = [data, "--recipe", recipe, "--epochs", 500, "--out", tmp_path / "run"]
+    process = start(mrknee, "train", *words, stderr=tmp_path / "errors")
     deadline = time.monotonic() + 240
     while not (tmp_path / "run/resume/last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.terminate()
-    _, errors = process.communicate()
-    assert process.returncode == 143
-    assert "--resume" in errors
+    process.join()
+    assert process.exitcode == 143
+    assert "--resume" in (tmp_path / "errors").read_text()
     assert not (tmp_path / "run" / "scorecard.json").exists()
 
 

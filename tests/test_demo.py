@@ -1,24 +1,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mrknee import demo
 from mrknee.cli import main
+from mrknee.training import recipe
+from mrknee.training.recipe import Recipe, load_recipe
 
 pytestmark = pytest.mark.slow
+
+
+def load_short_recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe with 3 epochs."""
+    return load_recipe(name, {**changes, "epochs": 3})
 
 
 def test_demo_runs_all_steps_and_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A small demo writes data, run, predictions and scorecard; a second start keeps them."""
-    monkeypatch.setattr(demo, "TRAIN_EXAMS", 24)
-    monkeypatch.setattr(demo, "VALID_EXAMS", 12)
+    monkeypatch.setattr(demo, "TRAIN_EXAMS", 16)
+    monkeypatch.setattr(demo, "VALID_EXAMS", 8)
     monkeypatch.setattr(demo, "PIXELS", 32)
     monkeypatch.setattr(demo, "SLICE_FACTOR", 0.2)
+    monkeypatch.setattr(recipe, "load_recipe", load_short_recipe)
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
     printed = capsys.readouterr().out
     assert "95 % interval" in printed
@@ -29,7 +39,7 @@ def test_demo_runs_all_steps_and_can_be_repeated(
         assert str(tmp_path / "demo" / name) in printed
     card = json.loads((tmp_path / "demo" / "scores" / "scorecard.json").read_text())
     assert list(card["findings"]) == ["abnormal", "acl", "meniscus"]
-    assert card["n_exams"] == 12
+    assert card["n_exams"] == 8
     written = (tmp_path / "demo" / "run" / "best" / "model.json").stat().st_mtime_ns
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
     assert (tmp_path / "demo" / "run" / "best" / "model.json").stat().st_mtime_ns == written

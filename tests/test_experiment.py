@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from mrknee.metrics.predictions import Predictions
 from mrknee.models.checkpoint import load_checkpoint
 from mrknee.run_folder import RunFolder
 from tests.conftest import write_toy_dataset
+from tests.processes import mrknee, start
 
 PLAN = """\
 recipe: small
@@ -161,7 +159,6 @@ def test_arms_are_compared(whole: Path) -> None:
     assert (whole / "valid" / "arms.svg").read_text().startswith("<?xml")
 
 
-@pytest.mark.timeout(1200)  # a process that imports torch, on cores shared with other tests
 def test_a_killed_experiment_continues_with_the_same_results(
     plan: Path, data: Path, whole: Path, out: Path
 ) -> None:
@@ -170,14 +167,12 @@ def test_a_killed_experiment_continues_with_the_same_results(
     others = {name: times(out / "runs" / name) for name in RUNS if name != RUNS[1]}
     for _ in range(3):  # once, unless the kill comes too late
         shutil.rmtree(run)
-        process = subprocess.Popen(  # noqa: S603  # our own command
-            [sys.executable, "-m", "mrknee", *words], stdout=subprocess.DEVNULL
-        )
+        process = start(mrknee, *words)
         while not (run / "resume" / "last.ckpt").exists():
-            assert process.poll() is None
+            assert process.is_alive()
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         if not (run / "scorecard.json").exists():
             break
     assert main(words) == 0

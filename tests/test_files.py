@@ -195,6 +195,7 @@ def start_owner(folder: Path, *words: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
     """The error names the owning process; a killed owner and its forks leave no lock."""
     folder = tmp_path / "above" / "out"
@@ -244,6 +245,7 @@ def test_other_file_with_the_name_of_the_lock_is_unchanged(kind: str, tmp_path: 
     assert mine.read_text() == before
 
 
+@pytest.mark.slow
 def test_many_processes_own_a_folder_in_turn(tmp_path: Path) -> None:
     """No two of four processes own the folder at once, though each removes the lock file."""
     code = """

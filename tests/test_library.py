@@ -60,6 +60,7 @@ def test_public_names() -> None:
         mrknee.nothing  # noqa: B018  # its absence is the test
 
 
+@pytest.mark.slow
 def test_import_loads_no_heavy_packages() -> None:
     """`import mrknee` needs no numpy; its names load no torch and no matplotlib."""
     code = """import sys, mrknee
@@ -160,6 +161,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_toy_dataset(root / "toy", 12, 6), make_model(root / "run")
 
 
+@pytest.mark.slow
 def test_train_with_an_opened_data_set_and_settings(
     toy_run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

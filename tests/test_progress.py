@@ -35,6 +35,7 @@ def test_short_tasks_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_without_a_terminal_there_are_plain_lines() -> None:
     """Lines show rate and remaining time, without control characters, and end with a last line."""
     code = WORK.format(quiet=0.0, every=0.2)
@@ -50,6 +51,7 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
     assert "\x1b" not in finished.stderr
 
 
+@pytest.mark.slow
 def test_on_a_terminal_there_is_a_bar() -> None:
     """A terminal shows one bar that is redrawn, with count and rate."""
     reader, terminal = pty.openpty()
@@ -95,6 +97,7 @@ def test_progress_can_be_switched_off_and_on(
     assert err.splitlines()[-1].startswith("reading: 3/3 exams")
 
 
+@pytest.mark.slow
 def test_notebook_redraws_one_line(tmp_path: Path) -> None:
     """In a real kernel a cell's output is one bar, and standard error is empty."""
     cell: dict[str, Any] = {

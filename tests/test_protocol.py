@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +33,7 @@ from mrknee.sources.phantom.exam import FINDINGS, render_exam
 from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
+from tests.processes import mrknee, start
 from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
@@ -139,7 +137,6 @@ def test_the_smoke_protocol_trains_evaluates_and_compares(uninterrupted: Path) -
     assert json.loads((uninterrupted / "check.json").read_text())["errors"] == 0
 
 
-@pytest.mark.timeout(1200)  # a process that imports torch, on cores shared with other tests
 def test_killed_protocol_continues_with_the_same_results(
     phantom: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -155,14 +152,12 @@ def test_killed_protocol_continues_with_the_same_results(
     before = file_states(out)
     run, words = out / "acl" / "seed0", ["protocol", str(phantom), str(out), "--smoke"]
     for _ in range(3):  # once, unless the kill comes too late
-        process = subprocess.Popen(  # noqa: S603  # our own command
-            [sys.executable, "-m", "mrknee", *words], stdout=subprocess.DEVNULL
-        )
+        process = start(mrknee, *words)
         while not (run / "resume" / "last.ckpt").exists():
-            assert process.poll() is None
+            assert process.is_alive()
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         if not (run / "scorecard.json").exists():
             break
         shutil.rmtree(run)

@@ -56,6 +56,7 @@ except MrkneeError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "int16"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_file_truncated_during_reading_is_an_error(tmp_path: Path, dtype: str, when: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,20 +16,11 @@ from tests.conftest import write_toy_dataset
 from tests.hostile import exported, models, recipes, stacks
 from tests.hostile.case import MARKER, Case
 from tests.hostile.worker import contents
+from tests.processes import run_mrknee
 
 pytestmark = pytest.mark.slow
 
 Words = list[str]
-
-
-def run(folder: Path, words: Words) -> subprocess.CompletedProcess[str]:
-    """Runs `mrknee ...` in a separate process."""
-    source = str(Path(__file__).parents[2] / "src")
-    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "mrknee", *words]
-    return subprocess.run(  # noqa: S603
-        command, cwd=folder, env=environment, capture_output=True, text=True
-    )
 
 
 def named(cases: list[Case], name: str) -> Case:
@@ -127,7 +116,7 @@ def test_malformed_input_gives_one_message(write: Callable[[Path], Words], tmp_p
     """Malformed input: status 1 and one message on standard error; the folder is unchanged."""
     words = write(tmp_path)
     before = contents(tmp_path)
-    done = run(tmp_path, words)
+    done = run_mrknee(*words, folder=tmp_path)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith(f"mrknee {words[0]}: "), done.stderr
     assert "Traceback" not in done.stderr

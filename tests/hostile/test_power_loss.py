@@ -11,7 +11,6 @@ requires root (CI is root); otherwise skipped.
 from __future__ import annotations
 
 import filecmp
-import multiprocessing
 import os
 import posix
 import random
@@ -28,7 +27,7 @@ import pytest
 from mrknee.files import atomic_write
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
-from tests.training.test_resumption import _save_time, _train, assert_same_run
+from tests.training.test_resumption import _save_time, assert_same_run, start_training
 from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
@@ -124,14 +123,11 @@ def test_a_run_resumes_after_a_power_loss(kind: str, tmp_path: Path) -> None:
     options = make_disk(kind, image)
     data, whole = write_toy_dataset(tmp_path / "toy", 8, 4), tmp_path / "whole"
     train(data, whole, RECIPE)
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["mrknee.training.run", "timm", "tests.conftest"])
     draw = random.Random(11)  # noqa: S311  # moments, not secrets
     with mounted(image, tmp_path / "mounted", options) as disk:
         for loss in range(LOSSES):
             out = disk / f"run{loss}"
-            process = processes.Process(target=_train, args=(data, out, RECIPE))
-            process.start()
+            process = start_training(data, out, RECIPE)
             last, saves = _save_time(out), draw.randrange(16)
             while saves and process.is_alive():
                 if _save_time(out) != last:
@@ -145,8 +141,7 @@ def test_a_run_resumes_after_a_power_loss(kind: str, tmp_path: Path) -> None:
             process.join()
             shutil.rmtree(out, ignore_errors=True)
             with mounted(tmp_path / "copy", tmp_path / "again", options) as found:
-                resumed = processes.Process(target=_train, args=(data, found / out.name, RECIPE))
-                resumed.start()
+                resumed = start_training(data, found / out.name, RECIPE)
                 resumed.join()
                 assert resumed.exitcode == 0
                 assert_same_run(whole, found / out.name)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import mrknee
 from mrknee.exams import write_findings, write_labels, write_series, write_stack
@@ -16,6 +17,7 @@ FINDINGS = {f"z{number:02d}": f"Finding {number}" for number in range(11, -1, -1
 """Twelve findings in reverse order of their names."""
 
 
+@pytest.mark.slow
 def test_training_prediction_and_explanation_of_a_declared_data_set(tmp_path: Path) -> None:
     """The data set can be opened, trained on with soft labels, predicted and explained."""
     data = tmp_path / "data"

@@ -82,6 +82,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_declared_order_and_titles(data: Path, run: Path) -> None:
     """Checkpoint, predictions, scorecard and report have the declared order and titles."""
     model = load_model(run)
@@ -102,6 +103,7 @@ def test_a_run_keeps_the_declared_order_and_titles(data: Path, run: Path) -> Non
     assert (why.findings, dict(why.titles)) == (tuple(ORDER), dict(model.titles))
 
 
+@pytest.mark.slow
 def test_a_submission_has_the_competitions_order(data: Path, run: Path, tmp_path: Path) -> None:
     """The unnamed columns of a submission are in the competition's order."""
     exams = open_dataset(data, split="valid")

@@ -88,6 +88,7 @@ def test_a_field_number_that_would_be_truncated_is_refused() -> None:
         parse(graph() + bytes([7 << 3 | 2, len(inside)]) + inside)
 
 
+@pytest.mark.slow
 def test_reading_imports_the_generated_file_only() -> None:
     """Reading doesn't import the package `onnx`, which is slow; both can be used together."""
     code = """

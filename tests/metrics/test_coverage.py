@@ -8,6 +8,8 @@ from mrknee.metrics.discrimination import auc
 from mrknee.metrics.paired_tests import difference_interval, have_same_ranking, paired_delong
 from mrknee.metrics.resampling import bootstrap_differences, mean_auc
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
+
 DRAWS = 400
 # Coverage is a share of 400 draws: its own standard error is 0.011, so 0.92 is 2.7 below 0.95.
 MIN_COVERAGE = 0.92

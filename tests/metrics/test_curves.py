@@ -106,6 +106,7 @@ def test_band_has_a_width_where_resampling_fails(labels: np.ndarray, scores: np.
     assert (band.high - band.low >= least - 1e-9).all()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_band_covers_pointwise() -> None:
     """With MRNet's numbers the band contains the true sensitivity in about 95 % of samples."""
     labels = np.repeat([1.0, 0.0], [54, 66])
@@ -119,6 +120,7 @@ def test_band_covers_pointwise() -> None:
     assert (hits / 100 >= 0.9).all()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_average_precision_interval_covers() -> None:
     """With MRNet's numbers the interval of the average precision has about nominal coverage."""
     rng = np.random.default_rng(1)

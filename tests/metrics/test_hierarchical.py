@@ -179,6 +179,7 @@ def test_refusals() -> None:
 
 
 @pytest.mark.parametrize(("seeds", "seed_sd"), [(3, 0.02), (5, 0.01)])
+@pytest.mark.usefixtures("unchecked")
 def test_the_test_keeps_its_level_and_the_interval_covers(seeds: int, seed_sd: float) -> None:
     """Part of benchmarks/experiment_intervals.py: equal arms, and AUCs of 0.8 and 0.9."""
     rng = np.random.default_rng(8)

@@ -38,6 +38,7 @@ def test_brier_equals_sklearn(exams: int, decimals: int) -> None:
 
 
 @pytest.mark.parametrize("exams", [20, 120])
+@pytest.mark.usefixtures("unchecked")
 def test_brier_interval_covers(exams: int) -> None:
     """The interval contains the true score in nearly 95 % of samples."""
     _, p, true = simulated(400_000, shift=0.5)
@@ -97,6 +98,7 @@ def test_ece_is_the_points() -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0])
+@pytest.mark.usefixtures("unchecked")
 def test_ece_if_calibrated_is_the_expected_ece(shift: float) -> None:
     """`ece_if_calibrated` is the mean ECE of labels drawn from the probabilities themselves."""
     _, p, _ = simulated(120, shift=shift)
@@ -109,6 +111,7 @@ def test_ece_if_calibrated_is_the_expected_ece(shift: float) -> None:
 
 @pytest.mark.parametrize("exams", [12, 120])
 @pytest.mark.parametrize("shift", [0.0, 0.5, 1.0])
+@pytest.mark.usefixtures("unchecked")
 def test_ece_interval_covers(exams: int, shift: float) -> None:
     """The interval contains the true calibration error in about 95 % of samples or more."""
     hits = 0
@@ -229,6 +232,7 @@ def test_weighted_points_are_the_weighted_exams() -> None:
 
 @pytest.mark.parametrize("exams", [60, 120])
 @pytest.mark.parametrize("shift", [0.0, 0.7])
+@pytest.mark.usefixtures("unchecked")
 def test_weighted_intervals_cover(exams: int, shift: float) -> None:
     """Both weighted intervals contain the true value in nearly 95 % of samples or more."""
     truth, ece = true_scores(0.18, shift)
@@ -241,6 +245,7 @@ def test_weighted_intervals_cover(exams: int, shift: float) -> None:
     assert (hits / 100 >= 0.88).all()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_ece_if_calibrated_at_a_stated_prevalence() -> None:
     """`ece_if_calibrated` is the mean weighted ECE of correct probabilities there."""
     eces, expected = np.array(

@@ -240,16 +240,44 @@ def test_several_maps_are_added_on_the_finest_grid() -> None:
     assert torch.equal(coarse[:, :, ::2, ::2], coarse[:, :, 1::2, 1::2])
 
 
+def test_without_activation_the_sum_is_not_cut_at_zero() -> None:
+    """The default is the ReLU of what `linear` returns."""
+    encoders = []
+    for linear in (False, True):
+        torch.manual_seed(0)
+        encoders.append(build_encoders("test_resnet", "none", 1, [2, 3], 8, linear=linear)[0])
+    pictures = torch.randn(1, 1, 64, 64)
+    cut, whole = (encoder.eval()(pictures) for encoder in encoders)
+    assert (whole < 0).any()
+    assert torch.equal(cut, whole.relu())
+
+
+def test_scores_are_linear_in_normalised_features_without_activation() -> None:
+    """The scores of the mean of two normalised maps are the mean of their scores."""
+    torch.manual_seed(0)
+    settings = network().settings.replace(activation="none")
+    neck = Network(settings, FINDINGS).encoder("axial").neck
+    assert neck is not None
+    neck.norms = torch.nn.ModuleList(torch.nn.Identity() for _ in neck.norms)
+    widths = [layer.get_parameter("weight").shape[1] for layer in neck.convolutions]
+    sizes = list(zip(widths, (4, 2), strict=True))
+    one, other = ([torch.randn(1, w, side, side) for w, side in sizes] for _ in range(2))
+    mean = [(a + b) / 2 for a, b in zip(one, other, strict=True)]
+    torch.testing.assert_close(neck(mean), (neck(one) + neck(other)) / 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
+        ({"activation": "none"}, "network.activation"),
+        ({"activation": "none", "channels": 8, "detail_crops": 2}, "network.activation"),
         ({"feature_maps": (2, 3)}, "network.channels"),
         ({"feature_maps": (3, 2), "channels": 8}, "network.feature_maps"),
         ({"feature_maps": (2, 2), "channels": 8}, "network.feature_maps"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, object], name: str) -> None:
-    """Several maps need a common number of channels, and stand in order."""
+    """Several maps need a common number of channels and stand in order; `none` needs a neck."""
     with pytest.raises(SettingsError, match=name):
         NetworkSettings(**changes)  # type: ignore[arg-type]
 

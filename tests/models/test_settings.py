@@ -54,6 +54,7 @@ def test_settings_are_frozen() -> None:
         NetworkSettings().dropout = 0.5
 
 
+@pytest.mark.slow
 def test_settings_and_catalogue_need_no_torch() -> None:
     """Settings and catalogue are imported without torch, timm or torchvision."""
     program = (

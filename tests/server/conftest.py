@@ -8,23 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from mrknee.export.onnx import export
+from mrknee.export import onnx as exporting
 from mrknee.metrics.operating_point import OperatingPoint
 from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
-from mrknee.models.settings import NetworkSettings
-from tests.export.test_onnx import FINDINGS, make_run
+from tests.export.test_onnx import FINDINGS, traced
 from tests.server.client import NO_POINT, Served
 
 
 @pytest.fixture(scope="session")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(tmp_path_factory: pytest.TempPathFactory, exported_once: tuple[Path, Path]) -> Path:
     """A calibrated run folder of random weights with two operating points, one without a value.
 
     At the threshold of 0.5 some findings are positive and others are not.
     """
-    settings = NetworkSettings(encoder="test_resnet", shared_encoder=True)
-    run = make_run(tmp_path_factory.mktemp("models") / "run", settings)
-    loaded = load_checkpoint(run / "best")
+    run = tmp_path_factory.mktemp("models") / "run"
+    loaded = load_checkpoint(exported_once[0] / "best")
     points = [
         OperatingPoint("Youden", 0.5, 15, 15).to_dict(),
         OperatingPoint("sensitivity >= 0.90", math.nan, 0, 15, NO_POINT).to_dict(),
@@ -35,10 +33,12 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def onnx_file(run_folder: Path) -> Path:
-    """The file exported from the run folder."""
+def onnx_file(run_folder: Path, exported_once: tuple[Path, Path]) -> Path:
+    """The file exported from the run folder; its graph doesn't depend on the operating points."""
     file = run_folder.with_name("model.onnx")
-    export(run_folder, file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "trace", lambda _: traced(exported_once[1]))
+        exporting.export(run_folder, file)
     return file
 
 

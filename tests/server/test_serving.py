@@ -18,15 +18,10 @@ from mrknee.cli import main
 from mrknee.inference.model import load_model
 from mrknee.server.arrivals import MAX_BODY_BYTES, MAX_PER_ADDRESS
 from tests.hostile.test_full_disk import disk, fill  # noqa: F401  # a fixture
+from tests.processes import run_mrknee
 from tests.server.client import KIND, Served, exam_form, form, random_exam
 
 pytestmark = pytest.mark.slow
-
-
-def run_serve(*words: object) -> subprocess.CompletedProcess[str]:
-    """Runs the command, which is expected to end by itself."""
-    command = [sys.executable, "-m", "mrknee", "serve", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # our own command
 
 
 @pytest.mark.parametrize("kind", ["onnx", "run"])
@@ -126,7 +121,7 @@ def test_a_port_in_use_is_one_clear_error(onnx_file: Path) -> None:
     """A port in use gives exit status 1 and an empty standard output."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run_serve(onnx_file, "--port", port)
+        done = run_mrknee("serve", onnx_file, "--port", port)
     assert done.returncode == 1
     assert done.stdout == ""
     assert "can't listen on this address" in done.stderr
@@ -139,7 +134,7 @@ def test_a_port_in_use_is_one_clear_error(onnx_file: Path) -> None:
 )
 def test_an_impossible_address_is_one_clear_error(onnx_file: Path, words: list[str]) -> None:
     """Ports out of range, unknown hosts and addresses of other machines are refused."""
-    done = run_serve(onnx_file, *words)
+    done = run_mrknee("serve", onnx_file, *words)
     assert done.returncode == 1
     assert "can't listen on this address" in done.stderr
     assert "Traceback" not in done.stderr

@@ -107,6 +107,7 @@ def test_masks_are_written_for_positive_exams_only(cohort: Path) -> None:
                     assert mask.any()
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_a_byte(cohort: Path, tmp_path: Path) -> None:
     """Two workers write the same files as one."""
     write(tmp_path / "two", workers=2)

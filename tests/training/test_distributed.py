@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mrknee.exams import Dataset
 from mrknee.metrics.predictions import Predictions
 from mrknee.training.distributed import connected_processes
+from mrknee.training.loop import TrainingLoop
 from mrknee.training.recipe import OptimizerSettings, Recipe, ScheduleSettings, load_recipe
 from mrknee.training.run import train
+from mrknee.training.run_writer import RunWriter
 from mrknee.transforms.settings import AugmentationSettings
 from tests.conftest import write_toy_dataset
+from tests.processes import start
 from tests.training.test_resumption import assert_same_run
 from tests.training.test_run import QUICK
 
@@ -46,25 +51,16 @@ LEARNING = RECIPE.replace(
 """Settings of learning that are off by default."""
 
 RUN = """
-import os
-import signal
 import sys
 from pathlib import Path
-from mrknee.training.distributed import connected_processes
 from mrknee.training.recipe import load_recipe
-from mrknee.training.run_writer import RunWriter
 from mrknee.training.run import train
+from mrknee.training.run_writer import RunWriter
 
-data, out, recipe, *signals = sys.argv[1:]
-if signals:
-    def save_and_end(self, loop, epoch, batches, save=RunWriter._save):
-        save(self, loop, epoch, batches)
-        os.kill(os.getpid(), getattr(signal, signals[loop.processes.rank]))
-    RunWriter._save = save_and_end
+data, out, recipe = sys.argv[1:]
 train(Path(data), Path(out), load_recipe(recipe), resume=True)
 """
 
-Arguments = tuple[str, ...]
 Run = tuple[Path, Path, Path]
 
 
@@ -74,106 +70,137 @@ def _free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def launch(how: str, arguments: Arguments) -> list[tuple[int, str]]:
-    """Runs a script in two processes; returns exit status and output of each started command.
+def train_with_torchrun(data: Path, out: Path, recipe: Recipe) -> None:
+    """Trains in two processes that torchrun starts, which must end with status 0."""
+    script, settings = out.parent / "run.py", out.parent / "recipe.yaml"
+    script.write_text(RUN)
+    settings.write_text(recipe.to_yaml())
+    assert load_recipe(str(settings)) == recipe
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    words = ["--standalone", "--nproc-per-node", "2", script, data, out, settings]
+    done = subprocess.run(  # noqa: S603  # our own command
+        [*torchrun, *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert_printed_once(done.stdout, out)
 
-    Args:
-        how: torchrun, or processes: started separately, with the variables that two torchruns on
-            two machines would set.
-        arguments: the script and its arguments.
+
+def train_separately(data: Path, out: Path, recipe: Recipe, *signals: str) -> list[int | None]:
+    """Trains in two processes, with the variables that two torchruns on two machines would set.
+
+    With signals, each process sends itself its signal after the first save; without, both must end
+    with status 0.
+
+    Returns:
+        The exit status of each process.
     """
-    script = [sys.executable, *arguments]
-    if how == "torchrun":
-        torchrun = [sys.executable, "-m", "torch.distributed.run"]
-        commands = [
-            ([*torchrun, "--standalone", "--nproc-per-node", "2", *arguments], dict(os.environ))
-        ]
-    else:
-        environment = {
-            **os.environ,
-            "TORCHELASTIC_RUN_ID": "knee",
-            "MASTER_ADDR": "localhost",
-            "MASTER_PORT": _free_port(),
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "1",
-            "LOCAL_RANK": "0",
-        }
-        commands = [(script, {**environment, "RANK": rank}) for rank in "01"]
+    environment = {
+        "TORCHELASTIC_RUN_ID": "knee",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": _free_port(),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+    }
+    printed = out.with_name(f"{out.name}.txt")
+    errors = out.with_name(f"{out.name}-errors.txt")
+    printed.unlink(missing_ok=True)
     processes = [
-        subprocess.Popen(  # noqa: S603  # our own command
-            command,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        start(
+            _train,
+            *(data, out, recipe, signals),
+            stdout=printed,
+            stderr=errors,
+            environment={**environment, "RANK": rank},
         )
-        for command, variables in commands
+        for rank in "01"
     ]
     try:
-        outputs = [process.communicate(timeout=280)[0] for process in processes]
+        for process in processes:
+            process.join(280)
     finally:
         for process in processes:
             process.kill()
-    return [(process.returncode, text) for process, text in zip(processes, outputs, strict=True)]
+    statuses = [process.exitcode for process in processes]
+    if not signals:
+        assert statuses == [0, 0], errors.read_text()
+        assert_printed_once(printed.read_text(), out)
+    return statuses
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        (12, 6, "torchrun", RECIPE),
-        (10, 5, "processes", LEARNING),
-    ],
-    ids=["one machine, even", "two machines, uneven"],
-)
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Creates a data set, a run of one process, and one of two, started as documented.
+def _train(data: Path, out: Path, recipe: Recipe, signals: tuple[str, ...]) -> None:
+    """Trains as one of two processes."""
+    save = RunWriter._save
 
-    Of batches of 3, two processes get 2 and 1 exams; in the uneven set, one of them gets none of an
-    epoch's last batch. Some labels are missing, so a mean of means would be wrong.
+    def save_and_end(self: RunWriter, loop: TrainingLoop, epoch: int, batches: int) -> None:
+        save(self, loop, epoch, batches)
+        os.kill(os.getpid(), getattr(signal, signals[loop.processes.rank]))
+
+    if signals:
+        RunWriter._save = save_and_end  # type: ignore[method-assign]
+    train(data, out, recipe, resume=True)
+
+
+def assert_printed_once(printed: str, out: Path) -> None:
+    """Asserts that the results were printed by one of the processes only."""
+    for line in (r"valid: \d+ exams", f"wrote {re.escape(str(out))}"):
+        assert len(re.findall(line, printed)) == 1, printed
+
+
+Trainer = Callable[[Path, Path, Recipe], object]
+
+
+def train_both(root: Path, exams: tuple[int, int], recipe: Recipe, in_two: Trainer) -> Run:
+    """Returns a data set, a run of one process, and one of two.
+
+    Some labels are missing, so a mean of means would be wrong.
     """
-    train_exams, valid_exams, how, recipe = request.param
-    root = tmp_path_factory.mktemp("processes")
-    data = write_toy_dataset(root / "toy", train_exams, valid_exams)
+    data = write_toy_dataset(root / "toy", *exams)
     labels = (data / "train-acl.csv").read_text().splitlines()
     (data / "train-acl.csv").write_text("\n".join(labels[:-4]) + "\n")
     train(data, root / "one", recipe)
-    finished = launch(how, _arguments(root, "two", recipe=recipe))
-    assert all(status == 0 for status, _ in finished), finished
-    for line in (f"valid: {valid_exams} exams", f"wrote {root / 'two'}"):
-        assert sum(text.count(line) for _, text in finished) == 1, "printed once, by one process"
+    in_two(data, root / "two", recipe)
     return data, root / "one", root / "two"
 
 
-def _arguments(root: Path, out: str, *signals: str, recipe: Recipe) -> Arguments:
-    """Returns the script and its arguments; a signal per process ends it after the first save."""
-    (root / "recipe.yaml").write_text(recipe.to_yaml())
-    assert load_recipe(str(root / "recipe.yaml")) == recipe
-    (root / "run.py").write_text(RUN)
-    return (*(str(root / name) for name in ("run.py", "toy", out, "recipe.yaml")), *signals)
+@pytest.fixture(scope="module")
+def even(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One machine: of batches of 3, two processes get 2 and 1 exams."""
+    root = tmp_path_factory.mktemp("even")
+    return train_both(root, (12, 6), RECIPE, train_with_torchrun)
 
 
-@pytest.mark.parametrize("runs", [(10, 5, "processes", LEARNING)], indirect=True, ids=["uneven"])
-def test_ended_processes_can_be_resumed(runs: Run) -> None:
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two machines: one of two processes gets no exam of an epoch's last batch."""
+    root = tmp_path_factory.mktemp("uneven")
+    return train_both(root, (10, 5), LEARNING, train_separately)
+
+
+@pytest.fixture(params=["even", "uneven"])
+def runs(request: pytest.FixtureRequest) -> Run:
+    """A data set, a run of one process, and one of two."""
+    found: Run = request.getfixturevalue(request.param)
+    return found
+
+
+def test_ended_processes_can_be_resumed(uneven: Run) -> None:
     """SIGTERM and SIGUSR1 end a process at once; repeating the command gives the same result.
 
     The signals have no handlers, because a handler would wait for the other process.
     """
-    root = runs[0].parent
-    arguments = _arguments(root, "ended", "SIGTERM", "SIGUSR1", recipe=LEARNING)
-    ended = launch("processes", arguments)
-    assert [status for status, _ in ended] == [-signal.SIGTERM, -signal.SIGUSR1], ended
-    again = launch("processes", _arguments(root, "ended", recipe=LEARNING))
-    assert [status for status, _ in again] == [0, 0], again
-    starts = json.loads((root / "ended" / "environment.json").read_text())
+    data, _, whole = uneven
+    out = whole.with_name("ended")
+    ended = train_separately(data, out, LEARNING, "SIGTERM", "SIGUSR1")
+    assert ended == [-signal.SIGTERM, -signal.SIGUSR1]
+    train_separately(data, out, LEARNING)
+    starts = json.loads((out / "environment.json").read_text())
     assert [start["after"] for start in starts] == [
         {"epochs": 0, "batches": 0},
         {"epochs": 0, "batches": 2},
     ]
-    assert_same_run(runs[2], root / "ended")
-    assert {file.name for file in runs[2].iterdir()} == {
-        file.name for file in (root / "ended").iterdir()
-    }
+    assert_same_run(whole, out)
+    assert {file.name for file in whole.iterdir()} == {file.name for file in out.iterdir()}
 
 
 def test_world_size_without_torchrun_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from mrknee.cli import main
 from mrknee.exams import PLANES, write_labels, write_stack
 from mrknee.models.network import Network
 from mrknee.models.settings import NetworkSettings
@@ -18,6 +18,7 @@ from mrknee.training.estimate import Estimate, estimate
 from mrknee.training.parts import split_exams
 from mrknee.training.recipe import Recipe, load_recipe, recipe_names
 from mrknee.transforms.batches import EpochBatches
+from tests.processes import run
 from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
@@ -28,15 +29,13 @@ LARGEST = 61
 LIMIT = 6e9
 """Maximum bytes of training by a shipped recipe on a processor."""
 
-TRAIN = """
-import sys
-from pathlib import Path
-from mrknee.cli import main
-status = main(sys.argv[1:])
-peak = next(n for n in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in n)
-print("peak", int(peak.split()[1]) * 1024)
-sys.exit(status)
-"""
+
+def train_and_print_peak(*words: str) -> None:
+    """Runs `mrknee ...` and prints the largest memory of this process, in bytes."""
+    status = main(words)
+    peak = next(n for n in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in n)
+    print("peak", int(peak.split()[1]) * 1024)
+    sys.exit(status)
 
 
 def write_largest(root: Path, order: Sequence[int]) -> Path:
@@ -76,9 +75,7 @@ def test_shipped_recipe_trains_largest_exam_in_6_gb(name: str, tmp_path: Path) -
     arguments = ["train", str(data), "--out", str(tmp_path / "run"), "--recipe", name]
     arguments += ["--weights", weights, "--epochs", "1", "--loggers", "[]", "--batch_exams", "1"]
     arguments += ["--selection.part", "valid"]  # its exams are small: training determines the peak
-    finished = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", TRAIN, *arguments], capture_output=True, text=True, check=False
-    )
+    finished = run(train_and_print_peak, *arguments)
     assert finished.returncode == 0, finished.stderr
     peak = int(finished.stdout.split()[-1])
     assert peak < LIMIT

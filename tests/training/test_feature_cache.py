@@ -25,6 +25,8 @@ from mrknee.transforms.settings import AugmentationSettings
 from tests.conftest import write_toy_dataset
 from tests.training.test_run import QUICK, assert_same_weights
 
+pytestmark = pytest.mark.slow
+
 FROZEN = QUICK.replace(
     network=QUICK.network.replace(
         feature_maps=(2, 3), channels=8, slice_pooling="evidence", frozen_stages=4

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -20,6 +19,7 @@ from mrknee.training.run import train
 from mrknee.training.run_writer import RunWriter
 from mrknee.transforms import batches
 from mrknee.transforms.batches import Sample
+from tests.processes import start
 from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
@@ -107,10 +107,7 @@ def test_next_start_reports_that_last_was_killed(
 ) -> None:
     """After SIGKILL, the reason is reported; only with --resume, the run continues."""
     out = tmp_path / "run"
-    process = multiprocessing.get_context("spawn").Process(
-        target=_train_until_killed, args=(toy, out)
-    )
-    process.start()
+    process = start(_train_until_killed, toy, out)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     with pytest.raises(MrkneeError, match="was killed, most likely because memory ran out"):

@@ -108,6 +108,7 @@ def test_the_schedule_changes_all_rates_by_the_same_factor(
     assert found == pytest.approx([base * factor for base in bases])
 
 
+@pytest.mark.slow
 def test_plateau_cuts_all_rates(tmp_path: Path) -> None:
     """metrics.csv states the rate of the recipe, cut by the factor, whatever the groups are."""
     data = write_toy_dataset(tmp_path / "toy", 6, 4)

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from mrknee.training.run import train
 from mrknee.training.run_writer import RunWriter
 from mrknee.transforms.settings import AugmentationSettings
 from tests.conftest import write_toy_dataset
+from tests.processes import start
 from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
@@ -82,6 +85,25 @@ LEARNING = {
 }
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Recipe], tuple[Path, Path]]:
+    """Returns a data set and an uninterrupted run of a recipe, trained once."""
+    root = tmp_path_factory.mktemp("uninterrupted")
+    toy = write_toy_dataset(root / "toy")
+    runs: dict[str, Path] = {}
+
+    def trained(recipe: Recipe) -> tuple[Path, Path]:
+        key = recipe.to_yaml()
+        if key not in runs:
+            runs[key] = root / str(len(runs))
+            train(toy, runs[key], recipe)
+        return toy, runs[key]
+
+    return trained
+
+
 UNEVEN = {"batch_exams": 3, "batch_slices": 24, "accumulate": 2, "save_every": 1}
 
 
@@ -104,7 +126,7 @@ UNEVEN = {"batch_exams": 3, "batch_slices": 24, "accumulate": 2, "save_every": 1
     ],
 )
 def test_run_stopped_after_a_save_resumes_exactly(
-    toy: Path,
+    uninterrupted: Callable[[Recipe], tuple[Path, Path]],
     tmp_path: Path,
     changes: dict[str, Any],
     saves: int,
@@ -117,8 +139,7 @@ def test_run_stopped_after_a_save_resumes_exactly(
     slices, whose number varies per epoch, two per step, saved every step.
     """
     recipe = OFTEN.replace(**changes)
-    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
-    train(toy, uninterrupted, recipe)
+    (toy, whole), resumed = uninterrupted(recipe), tmp_path / "resumed"
     save, count = RunWriter._save, 0
 
     def save_and_stop(self: RunWriter, loop: TrainingLoop, epoch: int, batches: int) -> None:
@@ -135,7 +156,7 @@ def test_run_stopped_after_a_save_resumes_exactly(
         with pytest.raises(KilledError):
             train(toy, resumed, recipe)
     train(toy, resumed, recipe, resume=True)
-    assert_same_run(uninterrupted, resumed)
+    assert_same_run(whole, resumed)
     second = json.loads((resumed / "environment.json").read_text())[1]
     assert second["after"] == dict(zip(("epochs", "batches"), after, strict=True))
 
@@ -150,12 +171,9 @@ def test_rolling_back_keeps_other_files(tmp_path: Path) -> None:
     assert [(tmp_path / name).exists() for name in names] == [False, False, True, True]
 
 
-def _train(data: Path, out: Path, recipe: Recipe) -> None:
-    """Runs training in a separate process, without its output."""
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)
-    train(data, out, recipe, resume=True)
+def start_training(data: Path, out: Path, recipe: Recipe) -> BaseProcess:
+    """Starts or continues a run in a separate process."""
+    return start(partial(train, data, out, recipe, resume=True))
 
 
 def _is_writing(out: Path) -> bool:
@@ -172,22 +190,14 @@ def test_run_killed_at_random_moments_resumes_exactly(tmp_path: Path) -> None:
     """
     recipe = OFTEN.replace(epochs=3, save_every=1)
     data = write_toy_dataset(tmp_path / "toy", 12, 6)
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["mrknee.training.run", "timm", "tests.conftest"])
     draw = random.Random(4)  # noqa: S311  # moments, not secrets
-
-    def start(out: Path) -> multiprocessing.process.BaseProcess:
-        process = processes.Process(target=_train, args=(data, out, recipe))
-        process.start()
-        return process
-
-    uninterrupted = start(tmp_path / "uninterrupted")
+    uninterrupted = start_training(data, tmp_path / "uninterrupted", recipe)
     uninterrupted.join()
     assert uninterrupted.exitcode == 0
 
     out, kills, killed_at_the_end = tmp_path / "killed", 0, False
     while True:
-        process, saves = start(out), draw.randrange(2 + 20 // KILLS)
+        process, saves = start_training(data, out, recipe), draw.randrange(2 + 20 // KILLS)
         last = _save_time(out)
         while saves and process.is_alive():
             if _save_time(out) != last:

@@ -65,6 +65,7 @@ def test_soft_labels_are_refused_by_default(soft: Path) -> None:
     assert "soft_labels" in (error.value.advice or "")
 
 
+@pytest.mark.slow
 def test_run_with_soft_labels_is_scored_with_hard_labels(soft: Path, tmp_path: Path) -> None:
     """Scores are of labels cut at 0.5, as the scorecard states; later scoring refuses them."""
     card = train(soft, tmp_path / "run", load_recipe("small", CHANGES))

@@ -54,7 +54,7 @@ def test_a_missing_plane_has_length_zero() -> None:
     assert torch.isnan(batch.labels[1, 0])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_any_number_of_workers_gives_the_same_batches(toy: Path, workers: int) -> None:
     """Shuffling and augmentation depend on (seed, epoch, exam), not on the worker."""
     dataset = ExamDataset(Dataset.of_split(toy, "train"), SMALL, AugmentationSettings(), seed=7)
@@ -159,6 +159,7 @@ def test_moving_a_batch_moves_its_pixels() -> None:
     assert moved.lengths[Plane.AXIAL].device.type == "cpu"
 
 
+@pytest.mark.slow
 def test_an_error_replaces_the_batch_and_keeps_its_attributes(toy: Path) -> None:
     """The error of a worker process for a damaged exam is complete and has no traceback."""
     broken = toy / "train" / "axial" / "0005.npy"
@@ -197,6 +198,7 @@ def digest_of(data: Path, workers: int) -> str:
     return sums.hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "filled", "expected"),
     [

@@ -96,10 +96,12 @@ class Neck(nn.Module):
     Args:
         widths: channels of each map, from the finest to the coarsest.
         channels: channels of the result.
+        linear: leave out the ReLU.
     """
 
-    def __init__(self, widths: Sequence[int], channels: int) -> None:
+    def __init__(self, widths: Sequence[int], channels: int, *, linear: bool = False) -> None:
         super().__init__()
+        self.linear = linear
         self.norms = nn.ModuleList([LayerNorm2d(width) for width in widths])
         self.convolutions = nn.ModuleList([nn.Conv2d(width, channels, 1) for width in widths])
 
@@ -112,7 +114,7 @@ class Neck(nn.Module):
         summed = reduced[0]
         for coarse in reduced[1:]:
             summed = summed + functional.interpolate(coarse, size, mode="nearest")
-        return functional.relu(summed)
+        return summed if self.linear else functional.relu(summed)
 
     def _reduce(self, maps: Sequence[Float[Tensor, "n _ _ _"]]) -> list[Tensor]:
         """Returns the maps, normalised and with few channels."""
@@ -163,6 +165,7 @@ class Encoder(nn.Module):
         maps: indices of the feature maps to use, counted from the input; empty: the last one.
         channels: channels of a `Neck` behind the maps; 0: no neck, for a single map.
         pyramid: a `Pyramid` of these channels in place of a `Neck`.
+        linear: leave out the ReLU of the `Neck`.
 
     Attributes:
         neck: combines the maps; None without.
@@ -182,6 +185,7 @@ class Encoder(nn.Module):
         channels: int = 0,
         *,
         pyramid: bool = False,
+        linear: bool = False,
     ) -> None:
         super().__init__()
         self.body = _shorten(body, maps) if maps else body
@@ -201,7 +205,9 @@ class Encoder(nn.Module):
         self.neck: Neck | None = None
         self.width = widths[0]
         if channels:
-            self.neck = (Pyramid if pyramid else Neck)(widths, channels)
+            self.neck = (
+                Pyramid(widths, channels) if pyramid else Neck(widths, channels, linear=linear)
+            )
             self.width = channels * len(widths) if pyramid else channels
         self._frozen_stages = 0
         self.stages = 1 + max(self.stage_of.values())
@@ -276,6 +282,7 @@ def build_encoders(
     drop_path: float = 0.0,
     *,
     pyramid: bool = False,
+    linear: bool = False,
 ) -> list[Encoder]:
     """Builds several encoders: copies of a pretrained one, or different random ones.
 
@@ -288,13 +295,23 @@ def build_encoders(
         channels: channels of the neck; see `Encoder`. Its weights are random and equal.
         drop_path: probability of skipping the last residual block (timm's `drop_path_rate`).
         pyramid: keep the levels of a feature pyramid apart; see `Encoder`.
+        linear: no activation behind the neck; see `Encoder`.
 
     Raises:
         MrkneeError: there is no such encoder or feature map, the weights are unavailable or don't
             fit, or the encoder has no residual blocks to skip.
     """
     check_name(name)
-    build = partial(_build, name, weights, maps, drop_path, channels=channels, pyramid=pyramid)
+    build = partial(
+        _build,
+        name,
+        weights,
+        maps,
+        drop_path,
+        channels=channels,
+        pyramid=pyramid,
+        linear=linear,
+    )
     if weights == NONE:
         return [build() for _ in range(count)]
     first = build()
@@ -356,6 +373,7 @@ def _build(
     *,
     channels: int,
     pyramid: bool,
+    linear: bool,
 ) -> Encoder:
     if name == ALEXNET or name in ELNETS:
         if drop_path:
@@ -369,13 +387,15 @@ def _build(
                 advice="train it from random weights: --weights none",
             )
         body = _alexnet_body() if name == ALEXNET else elnet_body(ELNETS[name])
-        encoder = Encoder(body, ALEXNET_INPUT, maps, channels, pyramid=pyramid)
+        encoder = Encoder(body, ALEXNET_INPUT, maps, channels, pyramid=pyramid, linear=linear)
     else:
         config = timm.get_pretrained_cfg(name)
         assert config is not None  # noqa: S101 - for the type checker: the name was checked
         model = _timm_body(name, weights == DOWNLOAD, drop_path)
         try:
-            encoder = Encoder(model, config.input_size[1:], maps, channels, pyramid=pyramid)
+            encoder = Encoder(
+                model, config.input_size[1:], maps, channels, pyramid=pyramid, linear=linear
+            )
         except SettingsError:
             raise
         except Exception as fault:  # timm's models raise various exceptions

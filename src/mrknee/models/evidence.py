@@ -73,12 +73,14 @@ class SoftmaxEvidence(EvidencePooling):
 
     With sharpness k, finding by finding: sum of softmax(k s) s over all cells of all slices of a
     series, summed over series. It is the mean for k = 0 and approaches the maximum for large k. k
-    is learned per series and finding; it is stored as its logarithm, and 1 at first.
+    is learned per series and finding; it is stored as its logarithm, which is 1 at first: small
+    lesions are learned some epochs earlier than with 0 (experiments/LOG.md, "the demo learns
+    meniscal tears").
     """
 
     def __init__(self, width: int, findings: int, series: int) -> None:
         super().__init__(width, findings, series)
-        self.log_sharpness = nn.Parameter(torch.zeros(series, findings))
+        self.log_sharpness = nn.Parameter(torch.ones(series, findings))
 
     def forward(
         self,

@@ -114,6 +114,7 @@ class Network(nn.Module):
             settings.channels,
             settings.drop_path,
             pyramid=settings.detail_crops > 0,
+            linear=settings.activation == "none",
         )
         self.width = built[0].width
         self.features = self.width * max(settings.detail_crops, 1)

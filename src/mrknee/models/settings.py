@@ -19,6 +19,9 @@ SlicePooling = Literal[
 ]
 """How the features of an exam's slices are combined to one logit per finding."""
 
+Activation = Literal["relu", "none"]
+"""What follows the 1x1 convolutions behind an encoder."""
+
 BatchNorm = Literal["frozen", "trained"]
 """Whether batch normalisation uses its stored statistics or those of the training batches."""
 
@@ -40,7 +43,7 @@ class NetworkSettings(Settings):
 
     section: ClassVar[str] = "network"
     added: ClassVar[frozenset[str]] = frozenset(
-        {"feature_maps", "channels", "drop_path", "detail_crops"}
+        {"feature_maps", "channels", "activation", "drop_path", "detail_crops"}
     )
 
     encoder: Annotated[str, Field(min_length=1)] = "alexnet"
@@ -63,6 +66,12 @@ class NetworkSettings(Settings):
     channels: Annotated[int, Field(ge=0, le=65536)] = 0
     """Channels to which a 1x1 convolution reduces each feature map before pooling; 0: no such
     layer. Required for several `feature_maps`."""
+
+    activation: Activation = "relu"
+    """What follows the 1x1 convolutions of `channels`. With `none`, scores of cells are linear in
+    the encoder's normalised features: with evidence pooling and a frozen encoder, small lesions are
+    then learned within few epochs. With `relu` they are learned later, and not at all in some
+    trainings (experiments/LOG.md)."""
 
     detail_crops: Annotated[int, Field(ge=0, le=100)] = 0
     """Pyramidal detail pooling, as in MRPyrNet: number D of concentric crops of the feature maps
@@ -113,6 +122,13 @@ class NetworkSettings(Settings):
                 "network.detail_crops",
                 expected="0, or network.slice_pooling max, mean or attention",
                 found=f"{self.detail_crops}, with network.slice_pooling {self.slice_pooling}",
+            )
+        if self.activation == "none" and (self.detail_crops or not self.channels):
+            raise invalid_setting(
+                "network.activation",
+                expected="relu, or network.channels without network.detail_crops",
+                found=f"none, with network.channels {self.channels} and network.detail_crops "
+                f"{self.detail_crops}",
             )
         if maps != tuple(sorted(set(maps))):
             raise invalid_setting(

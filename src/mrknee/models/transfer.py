@@ -52,8 +52,8 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
     - The same holds for the pooling of a series (attention has weights).
     - The 1x1 convolutions behind the feature maps are copied if both networks have the same.
     - The head gets the weights for findings of the same name, from series of the same name, if the
-      networks agree in feature maps, channels, crops, and whether features or scores are pooled;
-      so does the pooling of scores.
+      networks agree in feature maps, channels, activation, crops, and whether features or scores
+      are pooled; so does the pooling of scores.
     - The transformer over slices is copied if both networks have one and agree in feature maps and
       channels; the embedding of a series only from that of the same series.
 
@@ -132,7 +132,12 @@ def transfer_weights(network: Network, folder: Path) -> Transfer:
 def _maps(network: Network) -> tuple[object, ...]:
     """Returns the settings that the features of a slice depend on, besides the encoder's body."""
     settings = network.settings
-    return settings.feature_maps, settings.channels, settings.detail_crops
+    return (
+        settings.feature_maps,
+        settings.channels,
+        settings.activation,
+        settings.detail_crops,
+    )
 
 
 def _series(network: Network, name: str) -> Series:

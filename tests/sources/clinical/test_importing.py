@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from mrknee.sources.clinical import importing, writing
 from mrknee.sources.clinical.importing import import_exams
 from mrknee.sources.clinical.scanning import scan_source
 from mrknee.sources.clinical.study import Study, read_study
+from tests.processes import run_mrknee
 from tests.sources.clinical.expectation import framed, near
 from tests.sources.clinical.hospital import (
     PLANTED,
@@ -42,10 +42,9 @@ pytestmark = pytest.mark.slow
 SAGITTAL = PROTOCOL[0]
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
+def run(*words: object) -> CompletedProcess[str]:
     """Runs the command in a separate process."""
-    command = [sys.executable, "-m", "mrknee", "import", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
+    return run_mrknee("import", *words)
 
 
 def record(out: Path) -> dict[str, Any]:
