@@ -39,16 +39,6 @@ from mrknee.metrics.scorecard import Scorecard, score
 from mrknee.outputs import check_output_folder
 from mrknee.ranges import SEED
 from mrknee.run_folder import CROSS_VALIDATION_FILE, RESULTS_FILE, RunFolder
-from mrknee.several_runs import (
-    changed_settings,
-    check_folder_contents,
-    data_json,
-    log,
-    train_or_resume,
-)
-from mrknee.training.data_record import record_data
-from mrknee.training.evaluation import SOFT
-from mrknee.training.parts import open_training_exams, split_exams
 from mrknee.training.recipe import Recipe, load_recipe_for
 from mrknee.untrusted import read_json
 
@@ -146,6 +136,8 @@ def train_folds(
     Raises:
         MrkneeError: as `cross_validate`.
     """
+    from mrknee.several_runs import log, train_or_resume  # they import torch
+
     chosen = load_recipe_for(data, recipe, changes)
     seeds = _seeds(chosen, changes, seeds)
     check_output_folder(out)
@@ -210,6 +202,10 @@ def _members(recipe: Recipe, seeds: Sequence[int]) -> list[Member]:
 
 def _prepare_folder(data: Path, out: Path, recipe: Recipe, seeds: Sequence[int]) -> None:
     """Compares settings and data with those of an earlier start, and records them."""
+    from mrknee.several_runs import changed_settings, check_folder_contents, data_json
+    from mrknee.training.data_record import record_data
+    from mrknee.training.parts import split_exams
+
     file = out / CROSS_VALIDATION_FILE
     check_folder_contents(out, file, "train")
     before = read_json(file, "description of the training") if file.exists() else None
@@ -256,6 +252,9 @@ def _score_folds(
         The scores of the out-of-fold predictions or, without folds, of the ensemble on `valid`;
         None if the runs have no predictions of `valid`.
     """
+    from mrknee.training.evaluation import SOFT
+    from mrknee.training.parts import open_training_exams, split_exams
+
     seeds = dict.fromkeys(member.seed for member in members)
     tables = [
         [
