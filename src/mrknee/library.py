@@ -217,7 +217,9 @@ def compare(
     return comparison
 
 
-def check_dataset(path: Dataset | str | Path, *, axes: str | None = None) -> Checkup:
+def check_dataset(
+    path: Dataset | str | Path, *, axes: str | None = None, allow_missing_plane: bool = False
+) -> Checkup:
     """Checks a data set and lists all problems before training.
 
     Args:
@@ -225,6 +227,7 @@ def check_dataset(path: Dataset | str | Path, *, axes: str | None = None) -> Che
             series directly; or an opened data set, whose splits are all checked.
         axes: the order of axes in the files, such as `rows,cols,slices`; None expects
             `slices,rows,cols`.
+        allow_missing_plane: exams that lack series are no problem.
 
     Returns:
         The problems and the contents of the data set: `.ok`, `.problems`, `.to_frame()`.
@@ -242,7 +245,8 @@ def check_dataset(path: Dataset | str | Path, *, axes: str | None = None) -> Che
     """
     from mrknee.checks.check import check
 
-    return check(path.root if isinstance(path, Dataset) else path, axes=axes)
+    root = path.root if isinstance(path, Dataset) else path
+    return check(root, axes=axes, allow_missing_plane=allow_missing_plane)
 
 
 def export_onnx(

@@ -308,11 +308,17 @@ def submit(
     print(f"wrote {len(predicted.ids)} exams to {predictions}")
 
 
-def check(data: DataFolder, *, axes: AxesOrder = None, json: PrintJson = False) -> int:
+def check(
+    data: DataFolder,
+    *,
+    allow_missing_plane: AllowMissing = False,
+    axes: AxesOrder = None,
+    json: PrintJson = False,
+) -> int:
     """Lists the problems of a data set; exit status 1 if there is an error."""
     from mrknee.library import check_dataset
 
-    checkup = check_dataset(data, axes=axes)
+    checkup = check_dataset(data, axes=axes, allow_missing_plane=allow_missing_plane)
     print(checkup.to_json() if json else f"{checkup}\n", end="")
     return 0 if checkup.ok else 1
 

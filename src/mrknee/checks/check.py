@@ -31,7 +31,9 @@ from mrknee.exams import SeriesList
 from mrknee.exams.axes import parse_axes
 
 
-def check(root: str | Path, *, axes: str | None = None) -> Checkup:
+def check(
+    root: str | Path, *, axes: str | None = None, allow_missing_plane: bool = False
+) -> Checkup:
     """Checks every file of a data set in MRNet's layout and lists all problems.
 
     Args:
@@ -41,6 +43,7 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
         axes: the order of axes in the files, such as `rows,cols,slices`; None expects
             `slices,rows,cols`. If the shapes indicate another order, that is a problem, and the
             stacks are checked in the detected order.
+        allow_missing_plane: an exam that lacks series is no problem; each has at least one.
 
     Returns:
         The contents of the splits, pairs of similar exams, and the problems of layout, labels,
@@ -60,6 +63,8 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
     problems += unlisted
     exams = {split: tuple(listing.files) for split, listing in listings.items()}
     places, misplaced = check_layout(root, listings, series)
+    if allow_missing_plane:
+        misplaced = [problem for problem in misplaced if problem.code != "missing-plane"]
     problems += misplaced
     if only is not None:
         problems = of_one_folder(problems, only)
