@@ -127,7 +127,7 @@ def test_descriptions_of_the_study_do_not_apply_to_a_series(tmp_path: Path) -> N
     ("header", "stated", "used"),
     [
         ({"options": ("FS",), "names": ("Dummy", "")}, True, True),
-        ({"options": ("PFP",), "names": ("Dummy", "")}, False, False),
+        ({"options": ("PFP",), "names": ("Dummy", "")}, None, False),
         ({"names": ("SAG PD w/o FS", "")}, False, False),
         ({"names": ("SAG PD", "")}, None, False),
         ({"names": ("Dummy", "")}, None, False),

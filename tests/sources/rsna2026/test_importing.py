@@ -85,10 +85,12 @@ STUDIES = {
             "table",
             [
                 scan_of("sagittal_fs", 1, ScanOptions=None),  # the header is silent
+                scan_of("sagittal_fs", 4, ScanOptions="PFP", SeriesDescription="SAG IDEAL"),
+                scan_of("sagittal_fs", 5, SeriesDescription="SAG PD w/o FS", ScanOptions=None),
                 scan_of("coronal_fs", 2),  # the header says so, the table doesn't
                 scan_of("axial_fs", 3),
             ],
-            flags={1: "1", 2: "0"},
+            flags={1: "1", 2: "0", 4: "1", 5: "1"},
             planes={3: "Coronal"},
         ),
         Study("test", one("axial_fs"), test=True),
@@ -267,8 +269,10 @@ def test_a_corrupt_series_is_replaced_by_the_next_best(out: Path) -> None:
 def test_the_table_of_series_is_used_where_the_header_is_silent(out: Path) -> None:
     """Otherwise the header is used, and each disagreement is recorded."""
     exam = record(out, "table")
-    assert set(exam["planes"]) == {"sagittal_fs", "coronal_fs", "axial_fs"}
-    assert exam["disagreements"] == ["s2: fat suppression", "s3: plane"]
+    chosen = {name: plane["series"] for name, plane in exam["planes"].items()}
+    expected = {"sagittal_fs": "s4", "coronal_fs": "s2", "axial_fs": "s3", "sagittal_nofs": "s5"}
+    assert chosen == expected
+    assert exam["disagreements"] == ["s2: fat suppression", "s3: plane", "s5: fat suppression"]
 
 
 def test_the_body_part_is_ignored_and_recorded(out: Path) -> None:
@@ -339,7 +343,7 @@ def test_the_summary_names_what_was_left_out(
         "sides: left ",
         "mirrored to left",
         "1 series of 1 study: BodyPartExamined",
-        "2 series of 1 study: header and table of series disagree",
+        "3 series of 1 study: header and table of series disagree",
         "1 series of 1 study: can't be read",
         "2 studies: several knees or examinations",
         "experts' labels: 1 study, split valid",
