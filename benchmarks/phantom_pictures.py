@@ -3,7 +3,7 @@
     python benchmarks/phantom_pictures.py [--data ../shared/data] [--out docs/images]
 
 The real knee (test data of gattia/pymskt, MIT) is not part of the project; without it, only the
-figure of the lesions is written.
+figures of the lesions and of a study are written.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from scipy.interpolate import make_interp_spline
 from mrknee.sources.phantom import PhantomExam, Truth, render_exam
 from mrknee.sources.phantom.anatomy import draw_anatomy
 from mrknee.sources.phantom.exam import paint_knee
+from mrknee.sources.phantom.rsna.cohort import sites_of
+from mrknee.sources.phantom.rsna.findings import FINDINGS, TITLES
+from mrknee.sources.phantom.rsna.lesions import draw_study_lesions
+from mrknee.sources.phantom.rsna.study import Study, draw_study, render_study
 from mrknee.sources.phantom.scanner import PLANES, Acquisition, Protocol, acquire, draw_protocol
 
 mpl.use("Agg")
@@ -40,6 +44,9 @@ JOINT = (146.0, 131.0, 11.0)
 SAGITTAL = (-28.0, -20.0, -12.0, 4.0, 16.0, 36.0)
 CORONAL = (-16.0, 0.0, 10.0, 20.0)
 AXIAL = (42.0, 24.0, 10.0, -14.0, -32.0)
+EDGE, SHOWN_MM, STUDY_LESIONS = 224, 140.0, 148
+"""Of the figure of a study: median edge of its images, side of what is shown, and seed of its
+lesions."""
 SIDE, NARROW = 132.0, 88.0
 """Side of the square that is shown, and width of coronal and axial slices, in mm."""
 
@@ -208,6 +215,61 @@ def lesions(out: Path) -> None:
     plt.close(figure)
 
 
+def study(out: Path) -> None:
+    """Writes phantom_rsna2026.png: a study's series, with a lesion of each finding outlined."""
+    sites = sites_of(0)
+    drawn = (
+        draw_study(0, "train", index, sites, enriched=False, size=EDGE, slice_factor=1.0)
+        for index in range(1000)
+    )
+    chosen = next(one for one in drawn if complete(one))
+    # No drawn study has all findings, so that this one gets them.
+    all_lesions, _ = draw_study_lesions(np.random.default_rng(STUDY_LESIONS), FINDINGS)
+    chosen = replace(
+        chosen,
+        present=frozenset(FINDINGS),
+        lesions=all_lesions,
+        knee=replace(chosen.knee, fat=7.0),
+        series=tuple(
+            sorted(
+                chosen.series,
+                key=lambda one: (PLANES.index(one.planned.plane), not one.planned.fat_suppressed),
+            )
+        ),
+    )
+    figure, axes = plt.subplots(len(chosen.series), len(FINDINGS), figsize=(18.0, 9.2))
+    for line, (series, pixels, masks) in zip(axes, render_study(chosen, EDGE), strict=True):
+        planned = series.planned
+        white = np.percentile(pixels, 99.7)
+        margin = round((1 - SHOWN_MM / planned.acquisition.field_of_view) / 2 * planned.edge)
+        cut = slice(margin, planned.edge - margin)
+        for axis, (name, title) in zip(line, TITLES.items(), strict=True):
+            mask = masks[name]
+            index = int(mask.sum(axis=(1, 2)).argmax())
+            axis.imshow(pixels[index, cut, cut], cmap="gray", vmin=0, vmax=white)
+            if mask[index, cut, cut].any():
+                axis.contour(mask[index, cut, cut], [0.5], colors="#ff9500", linewidths=0.7)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if axis in axes[0]:
+                axis.set_title(title, fontsize=9)
+        fat = "FS" if planned.fat_suppressed else ""
+        line[0].set_ylabel(f"{planned.plane} {planned.weighting} {fat}", fontsize=9)
+    figure.subplots_adjust(0.015, 0.002, 0.999, 0.972, 0.02, 0.02)
+    figure.savefig(out / "phantom_rsna2026.png", dpi=90)
+    plt.close(figure)
+
+
+def complete(one: Study) -> bool:
+    """Returns whether a study has six usual series: each plane with and without suppression."""
+    planned = [series.planned for series in one.series]
+    kinds = {(series.plane, series.fat_suppressed) for series in planned}
+    coronal = {series.weighting for series in planned if series.plane == "coronal"}
+    usual = not any(series.three_d for series in planned) and "T1" in coronal
+    quiet = all(series.acquisition.noise < 0.022 for series in planned)
+    return len(planned) == len(kinds) == 6 and usual and quiet
+
+
 def main() -> None:
     """Reads the command line and writes both figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -217,6 +279,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=here / "docs" / "images")
     arguments = parser.parse_args()
     lesions(arguments.out)
+    study(arguments.out)
     if (arguments.data / T2_NAME).exists():
         compare(arguments.data, arguments.out)
     else:

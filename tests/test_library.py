@@ -38,6 +38,7 @@ PUBLIC = [
     "TrainingError",
     "check_dataset",
     "compare",
+    "cross_validate",
     "evaluate",
     "export_onnx",
     "list_encoders",

@@ -373,7 +373,7 @@ def test_glob_characters_in_names_are_literal(tmp_path: Path) -> None:
         check_output_file(tmp_path / "[ab].csv", [tmp_path / "[ab].csv"])
 
 
-@pytest.mark.parametrize("name", ["series.csv", "findings.csv", "groups.csv"])
+@pytest.mark.parametrize("name", ["series.csv", "findings.csv", "groups.csv", "sides.csv"])
 def test_tables_of_a_data_set_are_not_replaced(inputs: Path, name: str) -> None:
     """A table written there would change how all exams are read."""
     with pytest.raises(MrkneeError, match="output"):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mrknee.checks.facts import Checkup
+    from mrknee.cross_validation import cross_validate
     from mrknee.errors import (
         DataError,
         ModelError,
@@ -68,6 +69,7 @@ _HOME = {
     "TrainingError": "mrknee.errors",
     "check_dataset": "mrknee.library",
     "compare": "mrknee.library",
+    "cross_validate": "mrknee.cross_validation",
     "evaluate": "mrknee.reports.evaluation",
     "export_onnx": "mrknee.library",
     "list_encoders": "mrknee.library",
@@ -97,6 +99,7 @@ __all__ = [
     "TrainingError",
     "check_dataset",
     "compare",
+    "cross_validate",
     "evaluate",
     "export_onnx",
     "list_encoders",

@@ -23,7 +23,7 @@ __all__ = ["VERBS", "main"]
 RESUME_ADVICE = {
     "train": "run the same command again with --resume to continue",
     **dict.fromkeys(
-        ("phantom", "import", "demo", "experiment", "protocol"),
+        ("phantom", "import", "rsna", "demo", "experiment", "protocol"),
         "run the same command again to continue",
     ),
 }

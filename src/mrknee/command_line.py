@@ -99,7 +99,7 @@ def _argument_options(annotation: Any) -> dict[str, Any]:  # noqa: ANN401  # any
     if get_origin(annotation) is dict:
         return {"type": _shares, "metavar": "NAME=SHARE,..."}
     if get_origin(annotation) is tuple:
-        return {"type": _paths}
+        return {"type": _numbers, "metavar": "N,..."} if kinds[0] is int else {"type": _paths}
     return {"type": _path if annotation is Path else annotation}
 
 
@@ -126,6 +126,16 @@ def _paths(text: str) -> tuple[Path, ...]:
     if "," not in text or path.exists():
         return (path,)
     return tuple(_path(part.strip()) for part in text.split(","))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Parses comma-separated whole numbers."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected whole numbers with commas between; found {text!r}"
+        ) from None
 
 
 def _shares(text: str) -> dict[str, float]:

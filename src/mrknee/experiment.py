@@ -33,11 +33,16 @@ from mrknee.files import owned_folder, remove_incomplete, write_text
 from mrknee.metrics.arms import ArmComparison
 from mrknee.outputs import check_output_folder
 from mrknee.run_folder import RunFolder
-from mrknee.several_runs import check_folder_contents, data_json, log, train_or_resume
+from mrknee.several_runs import (
+    changed_settings,
+    check_folder_contents,
+    data_json,
+    log,
+    train_or_resume,
+)
 from mrknee.training.data_record import record_data
 from mrknee.training.parts import split_exams
-from mrknee.training.recipe import Recipe, flat_settings, with_defaults
-from mrknee.training.recovery import CHANGEABLE_SETTINGS
+from mrknee.training.recipe import Recipe
 from mrknee.untrusted import read_json
 
 PLAN_FILE = "plan.json"
@@ -132,7 +137,7 @@ def _prepare_folder(
     before = read_json(file, "description of the experiment") if file.exists() else {}
     known: dict[str, Any] = before.get("arms", {})
     for arm, recipe in recipes.items():
-        changed = _changed(known[arm], recipe) if arm in known else {}
+        changed = changed_settings(known[arm], recipe) if arm in known else {}
         if changed:
             raise SettingsError(
                 f"the arm {arm} has been trained with other settings",
@@ -175,17 +180,6 @@ def _recorded(recipes: Mapping[str, Recipe], arm: str) -> Recipe:
     stated = [names for names in lists if names is not None]
     every = list(dict.fromkeys(name for names in stated for name in names))
     return recipes[arm].replace(findings=every if len(stated) == len(lists) else None)
-
-
-def _changed(before: Mapping[str, Any], recipe: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Returns the settings of an arm that differ from before and change its result."""
-    old, now = (dict(flat_settings(one)) for one in (with_defaults(before), recipe.to_dict()))
-    passed_over = {*CHANGEABLE_SETTINGS, "seed", "log_train", "log_valid"} - {"epochs"}
-    return {
-        name: (old.get(name), now.get(name))
-        for name in {**old, **now}
-        if name not in passed_over and old.get(name) != now.get(name)
-    }
 
 
 # --- training

@@ -288,6 +288,15 @@ def arm_recipes(plan: Plan, file: Path) -> dict[str, Recipe]:
         except SettingsError as fault:
             error = fault.about(f"arm {arm}")
             raise error if fault.file else error.in_file(file) from None
+        if recipes[arm].folds is not None:
+            raise SettingsError(
+                f"arm {arm} has folds",
+                code="setting",
+                file=file,
+                expected="no setting folds: the folds of an experiment are data sets, given one "
+                "after another in place of DATA",
+                found=f"folds {recipes[arm].folds}",
+            )
         same = [other for other, one in recipes.items() if other != arm and one == recipes[arm]]
         if same:
             raise SettingsError(

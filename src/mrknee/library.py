@@ -6,7 +6,7 @@ Each function takes paths or objects and returns an object. The other verbs are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,8 +116,8 @@ def train(
         data: the folder of a data set, with `train/` and, usually, `valid/`; or an opened data set,
             whose folder is used with its findings, axes, soft labels and allowance for missing
             series, unless `settings` changes them.
-        recipe: name of a recipe (`default`, `demo`, `frozen`, `reference`, `small`), or a YAML
-            file.
+        recipe: name of a recipe (`default`, `demo`, `frozen`, `reference`, `rsna2026`,
+            `rsna2026-small`, `small`), or a YAML file.
         out: the run folder to write; must be empty or missing, unless `resume` is true.
         resume: continue an interrupted run with the same settings, or start it if there is none.
         settings: changes to the recipe, with the names listed by `mrknee train --help`: `epochs=2`,
@@ -140,16 +140,29 @@ def train(
         >>> list(run.to_frame().index)
         [1]
     """
-    from mrknee.training.recipe import load_recipe
+    from mrknee.training.recipe import load_recipe_for
     from mrknee.training.run import train as train_run
 
+    root, changes = data_and_changes(data, settings)
+    check_output_folder(Path(out))
+    train_run(root, Path(out), load_recipe_for(root, fspath(recipe), changes), resume=resume)
+    return Run(out)
+
+
+def data_and_changes(
+    data: Dataset | str | PathLike[str], settings: Mapping[str, object]
+) -> tuple[Path, dict[str, object]]:
+    """Returns a data set's folder, and the changes to a recipe for training on it.
+
+    Args:
+        data: the folder, or an opened data set, whose options become changes.
+        settings: changes, which have precedence; paths become text.
+    """
     if isinstance(data, Dataset):
         settings = {**data.opened_with, **settings}
         data = data.root
     changes = {n: fspath(v) if isinstance(v, PathLike) else v for n, v in settings.items()}
-    check_output_folder(Path(out))
-    train_run(Path(data), Path(out), load_recipe(fspath(recipe), changes), resume=resume)
-    return Run(out)
+    return Path(data), changes
 
 
 def compare(
@@ -204,7 +217,9 @@ def compare(
     return comparison
 
 
-def check_dataset(path: Dataset | str | Path, *, axes: str | None = None) -> Checkup:
+def check_dataset(
+    path: Dataset | str | Path, *, axes: str | None = None, allow_missing_plane: bool = False
+) -> Checkup:
     """Checks a data set and lists all problems before training.
 
     Args:
@@ -212,6 +227,7 @@ def check_dataset(path: Dataset | str | Path, *, axes: str | None = None) -> Che
             series directly; or an opened data set, whose splits are all checked.
         axes: the order of axes in the files, such as `rows,cols,slices`; None expects
             `slices,rows,cols`.
+        allow_missing_plane: exams that lack series are no problem.
 
     Returns:
         The problems and the contents of the data set: `.ok`, `.problems`, `.to_frame()`.
@@ -229,7 +245,8 @@ def check_dataset(path: Dataset | str | Path, *, axes: str | None = None) -> Che
     """
     from mrknee.checks.check import check
 
-    return check(path.root if isinstance(path, Dataset) else path, axes=axes)
+    root = path.root if isinstance(path, Dataset) else path
+    return check(root, axes=axes, allow_missing_plane=allow_missing_plane)
 
 
 def export_onnx(

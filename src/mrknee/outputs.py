@@ -15,8 +15,9 @@ from mrknee.exams.findings import FINDINGS_FILE
 from mrknee.exams.groups import GROUPS_FILE
 from mrknee.exams.listing import has_series, series_folders
 from mrknee.exams.series import SERIES_FILE
+from mrknee.exams.sides import SIDES_FILE
 from mrknee.files import LOCK, resolve_output
-from mrknee.run_folder import MODEL_FILE, RUN_FILES, RunFolder
+from mrknee.run_folder import CROSS_VALIDATION_FILE, MODEL_FILE, RUN_FILES, RunFolder
 
 STACK_FILES = "*.[nN][pP][yY]"
 """Pattern of a data set's files in the folders of series."""
@@ -123,7 +124,10 @@ def _protected_files(path: Path, *, every_split: bool = False) -> Iterator[tuple
         return
     patterns: list[str] = []
     run = RunFolder(path)
-    if any(file.exists() for file in (run.settings, path / MODEL_FILE, run.best)):
+    if any(
+        f.exists()
+        for f in (run.settings, path / MODEL_FILE, run.best, path / CROSS_VALIDATION_FILE)
+    ):
         patterns += RUN_FILES
     folders = [path / split for split in ("train", "valid")]
     if every_split:  # any folder may be a split, with tables named after it
@@ -131,6 +135,7 @@ def _protected_files(path: Path, *, every_split: bool = False) -> Iterator[tuple
     splits = [folder for folder in folders if has_series(folder)]
     if splits or has_series(path):
         patterns += ["phantom.json", "import.json", SERIES_FILE, FINDINGS_FILE, GROUPS_FILE]
+        patterns += [SIDES_FILE]
         patterns += [f"{escape(s.name)}-*.csv" for s in splits]
     for folder in (path, *splits):
         if has_series(folder):

@@ -9,14 +9,25 @@ from os import PathLike
 from pathlib import Path
 
 from mrknee.errors import ModelError
-from mrknee.untrusted import read_text
+from mrknee.untrusted import read_json, read_text
 
 WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"
 """The files of a model folder: `best`, `last`, each folder in `epochs`."""
 
+ENSEMBLE_FILE = "ensemble.json"
+"""The file that lists the runs of a folder with several trainings, which form an ensemble."""
+
+CROSS_VALIDATION_FILE = "cross_validation.json"
+"""The file that identifies such a folder: recipe, folds and seeds."""
+
+RESULTS_FILE = "results.csv"
+"""The table of the runs of such a folder."""
+
 PARTS = ("train", "inner", "valid")
 """Parts of a run's exams: for training, for epoch selection and calibration, for validation."""
 
+_MAX_MEMBERS = 1000  # limit of the members of an ensemble
+_ENSEMBLE_BYTES = 1_000_000
 _SPLIT_BYTES = 10_000_000  # about 700,000 exams
 _SPLIT_HEADER = "exam,part"
 
@@ -38,6 +49,8 @@ class RunFolder:
         scorecard: scores of the best epoch; written last.
         best, last: folders with the model of the best and of the latest epoch.
         epochs: models of all epochs, if the recipe keeps them.
+        ensemble: list of the runs in the folder, if they form an ensemble; `ensemble_members`.
+        out_of_fold: the ensemble's predictions of `train`, by the runs that held an exam out.
         state, previous_state: checkpoints from which `--resume` continues.
         marker: exists while a process is training.
         tensorboard: folder of TensorBoard.
@@ -55,6 +68,8 @@ class RunFolder:
         self.best = path / "best"
         self.last = path / "last"
         self.epochs = path / "epochs"
+        self.ensemble = path / ENSEMBLE_FILE
+        self.out_of_fold = path / "predictions-out-of-fold.csv"
         self.state = path / "resume" / "last.ckpt"
         self.previous_state = path / "resume" / "previous.ckpt"
         self.marker = path / ".running"
@@ -137,6 +152,37 @@ class RunFolder:
         return [{name: float(value or "nan") for name, value in row.items()} for row in rows]
 
 
+def ensemble_members(path: Path) -> tuple[Path, ...] | None:
+    """Returns the run folders of a folder that contains an ensemble; None if it contains none.
+
+    Raises:
+        ModelError: `ensemble.json` can't be read, or names a folder outside `path`.
+    """
+    file = RunFolder(path).ensemble
+    if not file.is_file():
+        return None
+    content = read_json(file, "list of an ensemble's members", at_most=_ENSEMBLE_BYTES)
+    members = content.get("members") if isinstance(content, dict) else None
+    if not (
+        isinstance(members, list)
+        and 1 <= len(members) <= _MAX_MEMBERS
+        and all(isinstance(name, str) and _is_inside(name) for name in members)
+    ):
+        raise ModelError(
+            "the list of an ensemble's members can't be read",
+            code="run-folder",
+            file=file,
+            expected=f'"members": from 1 to {_MAX_MEMBERS} names of folders in this folder',
+            found=repr(members)[:80],
+        )
+    return tuple(path / name for name in members)
+
+
+def _is_inside(name: str) -> bool:
+    parts = Path(name).parts
+    return bool(parts) and not Path(name).is_absolute() and ".." not in parts
+
+
 def split_text(parts: Iterable[tuple[str, str]]) -> str:
     """Returns the contents of `split.csv`.
 
@@ -166,6 +212,12 @@ RUN_FILES = tuple(
     for file in (
         *(_ANY.settings, _ANY.environment, _ANY.split, _ANY.data, _ANY.metrics, _ANY.log),
         *(_ANY.predictions("inner"), _ANY.predictions("valid"), _ANY.scorecard, _ANY.marker),
+        *(
+            _ANY.ensemble,
+            _ANY.path / CROSS_VALIDATION_FILE,
+            _ANY.out_of_fold,
+            _ANY.path / RESULTS_FILE,
+        ),
         *(_ANY.state.with_name("*.ckpt"), _ANY.tensorboard / "*"),
         *(
             folder / name

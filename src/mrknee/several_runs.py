@@ -1,4 +1,7 @@
-"""Several training runs in one output folder: what `experiment` and `protocol` have in common."""
+"""Several training runs in one output folder.
+
+What `experiment`, `protocol` and `cross_validation` have in common.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from mrknee.files import list_folder
 from mrknee.library import train
 from mrknee.progress import report
 from mrknee.training.data_record import DataRecord, describe_changes, read_record, to_json
+from mrknee.training.recipe import Recipe, flat_settings, with_defaults
+from mrknee.training.recovery import CHANGEABLE_SETTINGS
 
 
 def check_folder_contents(out: Path, description: Path, verb: str) -> None:
@@ -67,6 +72,25 @@ def data_json(folder: Path, record: DataRecord) -> str:
             advice="use another folder",
         )
     return to_json(before)
+
+
+def changed_settings(before: Mapping[str, Any], recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Compares the settings of several runs, which differ in their seeds, with those of before.
+
+    Args:
+        before: settings as returned by `Recipe.to_dict`, in this or an earlier version.
+        recipe: the settings now.
+
+    Returns:
+        Dotted setting -> value before and now, for the settings that change a run's result.
+    """
+    old, now = (dict(flat_settings(one)) for one in (with_defaults(before), recipe.to_dict()))
+    passed_over = {*CHANGEABLE_SETTINGS, "seed", "log_train", "log_valid"} - {"epochs"}
+    return {
+        name: (old.get(name), now.get(name))
+        for name in {**old, **now}
+        if name not in passed_over and old.get(name) != now.get(name)
+    }
 
 
 def train_or_resume(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> str:

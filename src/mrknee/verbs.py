@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from mrknee.errors import DataError
+from mrknee.errors import DataError, SettingsError
 from mrknee.notice import RESEARCH_USE_ONLY
 
 if TYPE_CHECKING:
@@ -51,29 +51,72 @@ PrintJson = Annotated[bool, "print JSON instead of a table"]
 def phantom(
     out: Annotated[Path, "the folder of the data set to write"],
     *,
+    layout: Annotated[
+        Literal["mrnet", "rsna2026"],
+        "MRNet's folders, or DICOM studies in the form of RSNA's knee challenge of 2026",
+    ] = "mrnet",
     train: Annotated[int, "number of training exams"],
-    valid: Annotated[int, "number of validation exams; their ids follow the training exams' ids"],
+    valid: Annotated[
+        int | None,
+        "number of validation exams, required with mrnet; their ids follow the training exams' ids",
+    ] = None,
+    test: Annotated[int | None, "number of test studies, required with rsna2026"] = None,
     seed: Annotated[int, "random seed; the same seed gives identical files"] = 0,
-    size: Annotated[int, "rows and columns of a slice, in pixels"] = 256,
+    size: Annotated[
+        int | None,
+        "rows and columns of a slice in pixels: 256 if not given; with rsna2026 their median, 512 "
+        "if not given",
+    ] = None,
     slice_factor: Annotated[
-        float, "factor on MRNet's numbers of slices, 0.2 to 1, for smaller data sets"
+        float, "factor on the numbers of slices, 0.2 to 1, for smaller data sets"
     ] = 1.0,
     fov_factor: Annotated[
-        float, "factor on MRNet's field of view, 0.65 (about the joint only) to 1"
+        float, "factor on MRNet's field of view, 0.65 (about the joint only) to 1; mrnet only"
     ] = 1.0,
     series: SeriesFile = None,
 ) -> None:
-    """Writes a data set of synthetic knees with known lesions, in MRNet's layout."""
+    """Writes a data set of synthetic knees with known lesions."""
+    mine, others = ("valid", ("test",)) if layout == "mrnet" else ("test", ("valid", "series"))
+    given = {"valid": valid, "test": test, "series": series}
+    if given[mine] is None:
+        raise SettingsError(
+            f"--{mine} is missing",
+            code="options-together",
+            expected=f"--{mine} with --layout {layout}",
+        )
+    wrong = [name for name in others if given[name] is not None]
+    if layout == "rsna2026" and fov_factor != 1:
+        wrong.append("fov-factor")
+    if wrong:
+        raise SettingsError(
+            "an option doesn't apply to this layout",
+            code="options-together",
+            expected=f"options of --layout {layout}",
+            found=", ".join(f"--{name}" for name in wrong),
+        )
     _check_output_folder(out)
+    if layout == "rsna2026":
+        from mrknee.sources.phantom.rsna.cohort import write_rsna_cohort
+
+        write_rsna_cohort(
+            out,
+            train=train,
+            test=test or 0,
+            seed=seed,
+            size=512 if size is None else size,
+            slice_factor=slice_factor,
+        )
+        print(f"wrote {train} training and {test} test studies to {out}")
+        return
     from mrknee.exams import MRNET_SERIES, read_series_file
     from mrknee.sources.phantom.cohort import write_cohort
 
     write_cohort(
         out,
         train=train,
-        valid=valid,
+        valid=valid or 0,
         seed=seed,
-        size=size,
+        size=256 if size is None else size,
         slice_factor=slice_factor,
         fov_factor=fov_factor,
         series=MRNET_SERIES if series is None else read_series_file(series),
@@ -85,10 +128,28 @@ def import_(
     source: Annotated[Path, "a folder (searched recursively), a zip file, a DICOMDIR, or a file"],
     out: Annotated[Path, "the output folder, for {series}/NNNN.npy and import.json"],
     *,
-    series: SeriesFile = None,
+    series: Annotated[
+        str,
+        "series to choose: mrnet (one per plane); default (the six of most knee examinations: each "
+        "plane with fat suppression, sagittal without, coronal and sagittal T1); or a CSV file: "
+        "name,plane,weighting,fat_suppressed",
+    ] = "mrnet",
     allow_missing_plane: AllowMissing = False,
     any_body_part: Annotated[
         bool, "accept series as of a knee even if BodyPartExamined names another part"
+    ] = False,
+    size: Annotated[int, "rows and columns of a slice, in pixels"] = 256,
+    crop_mm: Annotated[
+        float | None,
+        "width of the square window around the joint, such as 140 mm, so that all exams have one "
+        "scale; if not given, the width of the field, at most 180 mm",
+    ] = None,
+    sides: Annotated[
+        Literal["as-imaged", "left"],
+        "left: mirror right knees to look like left ones, and record it in sides.csv",
+    ] = "as-imaged",
+    scanner_groups: Annotated[
+        bool, "write groups.csv, with a numbered group for the exams of each scanner"
     ] = False,
     choose: Annotated[
         list[str] | None, "series=SeriesInstanceUID ...: use these instead of the rules' choice"
@@ -99,25 +160,56 @@ def import_(
 ) -> int:
     """Converts DICOM or NIfTI studies to exams without patient data; status 1 if any is refused."""
     _check_output_folder(out)
-    from mrknee.exams import MRNET_SERIES, read_series_file
+    from mrknee.exams import MRNET_SERIES, USUAL_SERIES, read_series_file
     from mrknee.outputs import check_output_file
     from mrknee.sources.clinical.importing import import_exams
 
     if keep_map is not None:
         check_output_file(keep_map, [source])
 
+    named = {"mrnet": MRNET_SERIES, "default": USUAL_SERIES}
     imported = import_exams(
         source,
         out,
-        series=MRNET_SERIES if series is None else read_series_file(series),
+        series=named[series] if series in named else read_series_file(series),
         choose=choose or (),
         allow_missing_plane=allow_missing_plane,
         any_body_part=any_body_part,
+        size=size,
+        crop_mm=crop_mm,
+        sides=sides,
+        scanner_groups=scanner_groups,
         keep_map=keep_map,
     )
     print(imported.table())
     count = sum(exam["imported"] for exam in imported.exams.values())
     print(f"wrote {count} of {len(imported.exams)} exams, and import.json with the reasons")
+    return 0 if imported.complete else 1
+
+
+def rsna(
+    source: Annotated[Path, "the data set's folder, with train.csv, train_series/, test.csv, ..."],
+    out: Annotated[Path, "the output folder, for data/ and import.json"],
+    *,
+    labels: Annotated[
+        list[Path] | None,
+        "CSV files with labels of the training studies: the id and any of the findings, 0 to 1; "
+        "their means are the soft labels",
+    ] = None,
+    only: Annotated[
+        Literal["train", "test"] | None,
+        "import the studies of train.csv or of test.csv only; both if not given",
+    ] = None,
+    size: Annotated[int, "rows and columns of a slice, in pixels"] = 288,
+    crop_mm: Annotated[float, "width of the square window around the joint, mm"] = 140.0,
+) -> int:
+    """Converts RSNA's knee data set of 2026; status 1 if a study of test.csv is left out."""
+    _check_output_folder(out)
+    from mrknee.sources.rsna2026.importing import DATA, import_rsna
+
+    imported = import_rsna(source, out, labels=labels or (), only=only, size=size, crop_mm=crop_mm)
+    print(imported.summary())
+    print(f"wrote {out / DATA}, and {out / 'import.json'} with the reasons per study")
     return 0 if imported.complete else 1
 
 
@@ -157,36 +249,76 @@ def predict(
 
 def submit(
     model: ModelPaths,
-    paths: Annotated[Path, "list of files, three lines per exam: .../{plane}/{id}.npy"],
+    paths: Annotated[
+        Path,
+        "what to predict. mrnet: a list of files, three lines per exam: .../{plane}/{id}.npy; "
+        "rsna2026: the folder of a data set",
+    ],
     predictions: Annotated[
-        Path, "the CSV file to write, without a header: abnormal,acl,meniscus per exam of the list"
+        Path,
+        "the CSV file to write. mrnet: abnormal,acl,meniscus per exam of the list, without a "
+        "header; rsna2026: StudyInstanceUID and the twelve findings",
     ],
     *,
+    format: Annotated[  # noqa: A002  # the option's name
+        Literal["mrnet", "rsna2026"], "the competition whose format is written"
+    ] = "mrnet",
+    sample: Annotated[
+        Path | None, "rsna2026: the file sample_submission.csv, which lists the studies"
+    ] = None,
+    split: Annotated[str, "rsna2026: the split of the data set with the studies"] = "test",
     axes: AxesOrder = None,
     threads: Threads = None,
     runtime: Runtime = None,
 ) -> None:
-    """Predicts as the MRNet competition requires: a list of .npy files in, a CSV file out."""
+    """Predicts as a competition requires: MRNet, or RSNA Knee Abnormality Detection 2026."""
+    from mrknee.errors import SettingsError
     from mrknee.metrics.predictions import remarks_file
     from mrknee.outputs import check_output_file
     from mrknee.untrusted import read_text
 
-    lines = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
-    inputs: list[Path | str] = [*model, paths, *filter(None, (line.strip() for line in lines))]
+    if (sample is None) == (format == "rsna2026"):
+        raise SettingsError(
+            "--sample and --format rsna2026 must be given together",
+            code="options-together",
+            expected="both, or neither",
+            found="--format rsna2026 alone" if sample is None else "--sample alone",
+        )
+    inputs: list[Path | str] = [*model, paths]
+    if sample is None:
+        lines = read_text(paths, "list of paths", at_most=16_000_000).split("\n")
+        inputs += filter(None, (line.strip() for line in lines))
+    else:
+        inputs.append(sample)
     for file in (predictions, remarks_file(predictions)):
         check_output_file(file, inputs)
-    from mrknee.inference.submission import predict_listed, write_submission
+    if sample is None:
+        from mrknee.inference.submission import predict_listed, write_submission
 
-    predicted = predict_listed(model, paths, threads=threads, runtime=runtime, axes=axes)
-    _print_remarks("submit", predicted.remarks, write_submission(predicted, predictions))
+        predicted = predict_listed(model, paths, threads=threads, runtime=runtime, axes=axes)
+        remarks = write_submission(predicted, predictions)
+    else:
+        from mrknee.inference.rsna_submission import predict_studies, write_studies
+
+        predicted = predict_studies(
+            model, paths, sample, split=split, threads=threads, runtime=runtime, axes=axes
+        )
+        remarks = write_studies(predicted, predictions)
+    _print_remarks("submit", predicted.remarks, remarks)
     print(f"wrote {len(predicted.ids)} exams to {predictions}")
 
 
-def check(data: DataFolder, *, axes: AxesOrder = None, json: PrintJson = False) -> int:
+def check(
+    data: DataFolder,
+    *,
+    allow_missing_plane: AllowMissing = False,
+    axes: AxesOrder = None,
+    json: PrintJson = False,
+) -> int:
     """Lists the problems of a data set; exit status 1 if there is an error."""
     from mrknee.library import check_dataset
 
-    checkup = check_dataset(data, axes=axes)
+    checkup = check_dataset(data, axes=axes, allow_missing_plane=allow_missing_plane)
     print(checkup.to_json() if json else f"{checkup}\n", end="")
     return 0 if checkup.ok else 1
 
@@ -457,27 +589,43 @@ def train(
     *,
     out: Annotated[Path, "the run folder to write"],
     recipe: Annotated[
-        str, "default, demo, frozen, reference, small, or a YAML file of settings"
+        str,
+        "default, demo, frozen, reference, rsna2026, rsna2026-small, small, or a YAML file of "
+        "settings",
     ] = "default",
+    seeds: Annotated[
+        tuple[int, ...] | None,
+        "train with each of these seeds, and write one run folder per seed into OUT; predict, "
+        "evaluate, ... use OUT as an ensemble",
+    ] = None,
     resume: Annotated[bool, "continue an interrupted run"] = False,
     **settings: object,
 ) -> None:
     """Trains one network for all findings on a data set and writes a run folder.
 
     Every setting of the recipe can be changed by an option, for example `--network.encoder
-    resnet50` or `--findings acl`.
+    resnet50` or `--findings acl`. With `--folds 5`, five networks are trained, each on four of
+    five parts of train/, and form an ensemble.
     """
     _check_output_folder(out)
-    from mrknee.training.recipe import load_recipe
+    from mrknee.training.recipe import load_recipe_for
+
+    chosen = load_recipe_for(data, recipe, settings)
+    if seeds is not None or (chosen.folds is not None and chosen.fold is None):
+        from mrknee.cross_validation import train_folds
+
+        train_folds(data, out, recipe, settings, seeds=seeds, resume=resume)
+        return
     from mrknee.training.run import train as train_run
 
-    train_run(data, out, load_recipe(recipe, settings), resume=resume)
+    train_run(data, out, chosen, resume=resume)
 
 
 VERBS: dict[str, Callable[..., int | None]] = {
     "phantom": phantom,
     "check": check,
     "import": import_,
+    "rsna": rsna,
     "train": train,
     "predict": predict,
     "submit": submit,

@@ -265,6 +265,12 @@ FAULTS = {
     "series-differ": Fault(declare_other_series, "valid/"),
     "group-across": Fault(lambda root: group(root, "0003", "0012"), "valid/*/0012.npy", "0012"),
     "group-unknown": Fault(lambda root: group(root, "0003", "12"), "groups.csv", "12"),
+    "mixed-sides": Fault(
+        lambda root: append(
+            root, "sides.csv", "exam,side,mirrored\n0000,right,1\n0001,right,0\n0002,left,0\n"
+        ),
+        "sides.csv",
+    ),
     "declaration": Fault(
         lambda root: append(root, "findings.csv", "name;title\nacl;ACL\n"), "findings.csv"
     ),

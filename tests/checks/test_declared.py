@@ -72,6 +72,17 @@ def test_each_fault_is_reported_by_its_series(six: Path) -> None:
     assert "sag_t1" in table(checkup)
 
 
+def test_exams_may_lack_series_if_that_is_allowed(six: Path) -> None:
+    """`--allow-missing-plane`: a missing series is no problem, other problems are reported."""
+    (six / "train" / "cor_t1" / "0001.npy").unlink()
+    (six / "extra.csv").write_text("")
+    codes = [
+        {p.code for p in check(six, allow_missing_plane=one).problems} for one in (False, True)
+    ]
+    assert codes[0] - codes[1] == {"missing-plane"}
+    assert "extra-file" in codes[1]
+
+
 def test_the_layout_of_six_series_has_no_problem(six: Path) -> None:
     """`series.csv` isn't an unrecognised file, and no series is missing."""
     assert layout(six) == []

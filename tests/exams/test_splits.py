@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import inner_split
+from mrknee.exams import assign_folds, inner_split
 
 RNG = np.random.default_rng(0)
 # MRNet's joint label counts in train: none / abnormal / meniscus / ACL / both
@@ -134,3 +134,70 @@ def test_one_group_can_not_be_split() -> None:
     with pytest.raises(MrkneeError, match="can't be split") as error:
         inner_split(MRNET, 0.15, 0, [7] * len(MRNET))
     assert "1 group" in (error.value.found or "")
+
+
+PREVALENCES = np.array([0.21, 0.10, 0.40, 0.16, 0.25, 0.15, 0.30, 0.50, 0.13, 0.20, 0.30, 0.07])
+"""Shares of exams with each of twelve findings, from rare to common."""
+
+
+def twelve_findings(seed: int, count: int = 600) -> np.ndarray:
+    """Returns labels of twelve findings; many of their patterns occur once."""
+    labels = (np.random.default_rng(seed).random((count, 12)) < PREVALENCES).astype(float)
+    assert len(np.unique(labels, axis=0)) > 0.4 * count
+    return labels
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_each_of_many_findings_keeps_its_share(grouped: bool) -> None:
+    """With more patterns than exams to draw, no finding is drawn more or less often than others."""
+    found = []
+    for seed in range(10):
+        labels = twelve_findings(seed)
+        groups = np.random.default_rng(seed).integers(0, 200, len(labels)).tolist()
+        fit, inner = inner_split(labels, 0.15, seed, groups if grouped else None)
+        assert sorted([*fit, *inner]) == list(range(len(labels)))
+        assert abs(len(inner) - 90) <= (5 if grouped else 0)
+        found.append(labels[inner].mean(axis=0) / labels.mean(axis=0))
+    assert np.abs(np.mean(found, axis=0) - 1).max() < 0.15
+    assert np.std(found, axis=0).max() < 0.25
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_folds_have_equal_sizes_and_prevalences(folds: int, grouped: bool) -> None:
+    """Groups are complete; sizes and numbers of positive exams differ by little."""
+    labels = twelve_findings(0)
+    groups = np.random.default_rng(1).integers(0, 200, len(labels))
+    found = assign_folds(labels, folds, groups.tolist() if grouped else None)
+    if grouped:
+        assert all(len(set(found[groups == group])) == 1 for group in set(groups))
+    sizes = np.bincount(found)
+    assert len(sizes) == folds
+    assert np.ptp(sizes) <= (8 if grouped else 0)
+    positive = np.array([labels[found == fold].sum(axis=0) for fold in range(folds)])
+    assert np.ptp(positive, axis=0).max() <= (8 if grouped else 4)
+
+
+def test_folds_do_not_depend_on_numbers_of_groups_or_unknown_labels() -> None:
+    """Groups may have any numbers; unknown labels count as absent; the result is reproducible."""
+    labels = twelve_findings(2, 60)
+    groups = np.repeat(np.arange(30), 2)
+    first = assign_folds(labels, 3, groups.tolist())
+    assert np.array_equal(first, assign_folds(labels, 3, (groups + 1000).tolist()))
+    unknown = np.where(labels == 0, np.nan, labels)
+    assert np.array_equal(first, assign_folds(unknown, 3, groups.tolist()))
+    assert set(assign_folds(np.full((4, 1), np.nan), 2)) == {0, 1}
+
+
+@pytest.mark.parametrize("groups", [[0] * 9 + [1], [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]])
+def test_no_fold_is_empty(groups: list[int]) -> None:
+    """As many groups as folds are one group per fold, however unequal they are."""
+    found = assign_folds(np.ones((10, 2)), 2, groups)
+    assert found[0] != found[-1]
+
+
+@pytest.mark.parametrize(("folds", "groups"), [(1, None), (11, None), (3, [0] * 9 + [1])])
+def test_impossible_folds_are_refused(folds: int, groups: list[int] | None) -> None:
+    """Refused: one fold, and more folds than exams or groups."""
+    with pytest.raises(MrkneeError, match="can't be divided into folds"):
+        assign_folds(np.ones((10, 1)), folds, groups)

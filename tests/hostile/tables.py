@@ -1,4 +1,4 @@
-"""Malformed label files, tables of predictions, lists of paths, and `split.csv` of a run."""
+"""Malformed label files, tables of predictions, lists of paths and studies, and `split.csv`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def cases() -> Iterator[Case]:
     yield from _predictions()
     yield from _listings()
     yield from _parts()
-    for reader in ("labels", "predictions", "listing", "parts"):
+    yield from _samples()
+    for reader in ("labels", "predictions", "listing", "parts", "sample"):
         yield from _no_text(reader)
 
 
@@ -135,6 +136,28 @@ def _listings() -> Iterator[Case]:
     }
     for name, (text, message) in texts.items():
         yield Case("listing", name, content(text), message)
+
+
+def _samples() -> Iterator[Case]:
+    from mrknee.inference.rsna_submission import COLUMNS
+
+    head, line = ",".join(COLUMNS) + "\n", "1.2" + ",0.5" * 12 + "\n"
+    texts = {
+        "empty": "",
+        "blank lines": "\n\n",
+        "no study": head,
+        "other columns": "StudyInstanceUID,ACL\n1.2,0.5\n",
+        "a short line": head + "1.2,0.5\n",
+        "a study twice": head + line + line,
+        "an open quote": head + '"' + line,
+        "a field of 200,000 characters": head + "1" * 200_000 + line,
+        "a terminal escape sequence": "\x1b[2J" + head + line,
+        "200,000 studies, the last twice": head
+        + "".join(f"{i}{',.5' * 12}\n" for i in range(200_000))
+        + f"199999{',.5' * 12}\n",
+    }
+    for name, text in texts.items():
+        yield Case("sample", name, content(text), "the sample submission can't be used")
 
 
 def _parts() -> Iterator[Case]:

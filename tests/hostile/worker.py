@@ -35,7 +35,7 @@ MEMORY_BYTES = 500 * 2**20
 
 NAMES = (
     *("stack", "labels", "predictions", "listing", "parts", "recipe", "scorecard", "phantom"),
-    *("checkpoint", "weights", "resume", "onnx", "exam", "import"),
+    *("checkpoint", "weights", "resume", "onnx", "exam", "import", "sample"),
 )
 """Names of the readers."""
 
@@ -47,6 +47,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
     from mrknee.errors import DataError, MrkneeError
     from mrknee.exams import Exam, Plane, read_labels, read_stack
     from mrknee.inference.onnx_model import OnnxModel
+    from mrknee.inference.rsna_submission import read_studies
     from mrknee.inference.submission import ListedExams
     from mrknee.inference.torch_model import TorchModel
     from mrknee.metrics.predictions import Predictions
@@ -92,6 +93,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
         "resume": lambda path: read_state(RunFolder(path).state),
         "onnx": OnnxModel,
         "import": imported,
+        "sample": read_studies,
         "exam": lambda path: OnnxModel(path).run(Exam("0000", planes)),
     }
 

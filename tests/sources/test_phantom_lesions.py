@@ -127,7 +127,7 @@ def test_a_bucket_handle_leaves_the_meniscus_and_lies_in_the_notch() -> None:
     """A bucket handle's mask reaches within 12 mm of the midline, beyond a healthy meniscus."""
     tear = MeniscalTear(True, "bucket-handle", 0.8, -15.0, 150.0, 0.4, 1.5, 1.0)
     canvas = paint_knee(KNEE, (tear,), PROTOCOL, 128)
-    box, cover = canvas.marks["meniscus"][1]
+    box, cover = canvas.marks[tear][1]
     u = box.local(KNEE.tibia)[0]
     assert np.abs(u[cover > 0.5]).min() < 8.0
 
@@ -179,7 +179,7 @@ def test_a_lesion_changes_the_knee_only_within_its_mask(lesion: Lesion) -> None:
     ill = paint_knee(KNEE, (lesion,), PROTOCOL, 128)
     changed = np.abs(ill.volumes - healthy.volumes).max(axis=0) > 1e-3
     marked = np.zeros(ill.grid.shape, bool)
-    for box, cover in ill.marks["abnormal"]:
+    for box, cover in ill.marks[lesion]:
         marked[box.slices] |= cover > 0.05
     reach = round(4.0 / ill.grid.spacing)
     near = marked.copy()
@@ -207,12 +207,13 @@ def test_a_bruise_is_bright_with_fat_saturation_and_dark_on_t1() -> None:
 
 def test_masks_exclude_regions_covered_by_bone() -> None:
     """A large effusion's mask contains nothing more than a voxel inside the femur."""
-    canvas = paint_knee(KNEE, (Effusion(1.0),), PROTOCOL, 128)
+    effusion = Effusion(1.0)
+    canvas = paint_knee(KNEE, (effusion,), PROTOCOL, 128)
     bone = femur(KNEE, canvas.grid)[0]
     inside = np.zeros(canvas.grid.shape, bool)
     inside[bone.box.slices] = bone.distance < -canvas.grid.spacing
     marked = np.zeros(canvas.grid.shape, np.float32)
-    for box, cover in canvas.marks["abnormal"]:
+    for box, cover in canvas.marks[effusion]:
         marked[box.slices] += cover
     assert marked.max() > 0.9
     assert marked[inside].max() < 0.05

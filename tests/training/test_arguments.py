@@ -21,7 +21,7 @@ def parse(*arguments: str) -> dict[str, Any]:
 def parse_recipe(*arguments: str) -> Recipe:
     """Returns the recipe of `mrknee train DATA --out RUN` with more arguments."""
     settings = parse("DATA", "--out", "RUN", *arguments)
-    del settings["data"], settings["out"], settings["resume"]
+    del settings["data"], settings["out"], settings["seeds"], settings["resume"]
     return load_recipe(settings.pop("recipe"), settings)
 
 
@@ -77,6 +77,14 @@ def test_dashes_switches_and_numbers_are_parsed() -> None:
     assert parse_recipe("--preparation.mean", "-5e1").preparation.mean == -50
     assert parse_recipe("--findings", "meniscus,acl").findings == ["acl", "meniscus"]
     assert parse_recipe("--epochs", "3", "--epochs", "4").epochs == 4
+
+
+def test_seeds_are_whole_numbers_with_commas(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--seeds` isn't a setting of the recipe; other text is one message."""
+    assert parse("DATA", "--out", "RUN", "--seeds", "0,12")["seeds"] == (0, 12)
+    with pytest.raises(SystemExit):
+        parse("DATA", "--out", "RUN", "--seeds", "0;12")
+    assert "whole numbers with commas between" in capsys.readouterr().err
 
 
 def test_null_clears_setting_of_recipe(tmp_path: Path) -> None:
@@ -154,5 +162,5 @@ def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture
         "{max,mean,attention,evidence,evidence_logsumexp,finding_attention,transformer}" in printed
     )
     assert printed.startswith(
-        "usage: mrknee train [-h] --out OUT [--recipe RECIPE] [--resume] data ["
+        "usage: mrknee train [-h] --out OUT [--recipe RECIPE] [--seeds N,...] [--resume] data ["
     )

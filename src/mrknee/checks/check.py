@@ -16,12 +16,14 @@ from mrknee.checks.labels import check_labels, compare_labels, declared_findings
 from mrknee.checks.layout import (
     check_groups,
     check_layout,
+    check_sides,
     is_one_folder,
     listings_of,
     of_one_folder,
     series_of_splits,
     split_names,
 )
+from mrknee.checks.metadata import score_metadata
 from mrknee.checks.orders import check_axes
 from mrknee.checks.planes import check_planes
 from mrknee.checks.stacks import StackSummary, check_shapes, summarise_stacks
@@ -29,7 +31,9 @@ from mrknee.exams import SeriesList
 from mrknee.exams.axes import parse_axes
 
 
-def check(root: str | Path, *, axes: str | None = None) -> Checkup:
+def check(
+    root: str | Path, *, axes: str | None = None, allow_missing_plane: bool = False
+) -> Checkup:
     """Checks every file of a data set in MRNet's layout and lists all problems.
 
     Args:
@@ -39,6 +43,7 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
         axes: the order of axes in the files, such as `rows,cols,slices`; None expects
             `slices,rows,cols`. If the shapes indicate another order, that is a problem, and the
             stacks are checked in the detected order.
+        allow_missing_plane: an exam that lacks series is no problem; each has at least one.
 
     Returns:
         The contents of the splits, pairs of similar exams, and the problems of layout, labels,
@@ -58,11 +63,13 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
     problems += unlisted
     exams = {split: tuple(listing.files) for split, listing in listings.items()}
     places, misplaced = check_layout(root, listings, series)
+    if allow_missing_plane:
+        misplaced = [problem for problem in misplaced if problem.code != "missing-plane"]
     problems += misplaced
     if only is not None:
         problems = of_one_folder(problems, only)
     if only is None:
-        problems += check_groups(root, exams)
+        problems += [*check_groups(root, exams), *check_sides(root)]
     declared, wrong = declared_findings(root)
     problems += wrong
     labels: dict[str, dict[str, LabelCount]] = {}
@@ -86,7 +93,8 @@ def check(root: str | Path, *, axes: str | None = None) -> Checkup:
         split: SplitFacts(len(exams[split]), counts, _slices(split, stacks, series))
         for split, counts in labels.items()
     }
-    return Checkup(data.name, facts, (*copies, *alike), compared, tuple(problems))
+    metadata = score_metadata(root, exams["train"], stacks) if "train" in labels else {}
+    return Checkup(data.name, facts, (*copies, *alike), compared, tuple(problems), metadata)
 
 
 def _slices(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mrknee.checks.metadata import MetadataAuc
 from mrknee.checks.problem import Problem
 from mrknee.extras import data_frame
+from mrknee.metrics.json_values import to_json_values
 from mrknee.metrics.proportions import Proportion, wilson
 
 if TYPE_CHECKING:
@@ -96,6 +98,8 @@ class Checkup:
         planes_compared: whether the plane check could run (enough exams, classifier accurate
             enough).
         problems: all problems.
+        metadata: finding -> AUCs of predicting it from metadata alone; empty if `train` has too few
+            exams.
 
     Example:
         >>> import mrknee
@@ -108,6 +112,7 @@ class Checkup:
     pairs: tuple[Pair, ...]
     planes_compared: bool
     problems: tuple[Problem, ...]
+    metadata: Mapping[str, MetadataAuc] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         from mrknee.checks.table import table  # circular import
@@ -159,6 +164,7 @@ class Checkup:
             "splits": splits,
             "pairs": [asdict(pair) for pair in self.pairs],
             "planes_compared": self.planes_compared,
+            "metadata": to_json_values(self.metadata),
             "problems": [
                 {"code": p.code, "severity": p.severity, **asdict(p)} for p in self.problems
             ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,12 +22,13 @@ from mrknee.exams.listing import (
     what_is_there,
 )
 from mrknee.exams.series import SERIES_FILE
+from mrknee.exams.sides import SIDES_FILE, has_canonical_sides, read_sides
 
 RECORD = "import.json"
 """The record that `mrknee import` writes next to the folders of series."""
 
 
-DECLARATIONS = ("series.csv", "findings.csv", "groups.csv")
+DECLARATIONS = ("series.csv", "findings.csv", "groups.csv", "sides.csv")
 """Optional tables in a data set's folder."""
 
 
@@ -216,6 +218,24 @@ def check_groups(root: Path, exams: Mapping[str, Sequence[str]]) -> list[Problem
             file = f"{split_of[exam_id]}/*/{exam_id}.npy"
             problems.append(Problem("group-across", text, file, exam_id))
     return problems
+
+
+def check_sides(root: Path) -> Iterator[Problem]:
+    """Reports sides that can't be read, and a data set in which only some knees are mirrored."""
+    try:
+        sides = read_sides(root) or {}
+        if any(one.mirrored for one in sides.values()) and not has_canonical_sides(root):
+            looking = Counter(
+                "left" if (one.side == "left") != one.mirrored else "right"
+                for one in sides.values()
+                if one.side is not None
+            )
+            text = (
+                f"{looking['left']} knees look like left ones, {looking['right']} like right ones"
+            )
+            yield Problem("mixed-sides", text, SIDES_FILE)
+    except MrkneeError as error:
+        yield from_error(error, (), "declaration", root / SIDES_FILE).within(root)
 
 
 def _extra_files(

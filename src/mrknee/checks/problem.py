@@ -78,16 +78,22 @@ KINDS: Mapping[str, Kind] = {
         "rename the exam's files, and change the id in the label files",
     ),
     "group-across": Kind(
-        "error",
-        "exams of one group of `groups.csv` are in two splits: a model would be scored on groups "
-        "that it was trained on",
-        "move the group's exams into one of the splits",
+        "warning",
+        "exams of one group of `groups.csv` are in two splits: a model is scored on patients, "
+        "scanners or reports that it was trained on, and looks better than on others",
+        "move the group's exams into one of the splits, always if it is one patient; or score with "
+        "grouped folds (`mrknee train --folds`)",
     ),
     "group-unknown": Kind(
         "error",
         "`groups.csv` names an exam that is in no split, so its group is incomplete",
         "write ids exactly as in the file names: 0000 is not 0; remove the lines of exams that no "
         "longer exist",
+    ),
+    "mixed-sides": Kind(
+        "warning",
+        "`sides.csv` says that some exams are mirrored, and yet not all knees look like left ones",
+        "import all exams with the same option --sides",
     ),
     # stacks
     "not-npy": Kind(
@@ -235,8 +241,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "declaration": Kind(
         "error",
-        "`findings.csv` or `groups.csv` doesn't have the required columns, or has invalid values; "
-        "it was ignored here, and training fails on it",
+        "`findings.csv`, `groups.csv` or `sides.csv` doesn't have the required columns, or has "
+        "invalid values; it was ignored here, and training fails on it",
         "correct the file; docs/reference/data-sets.md describes it",
     ),
     "undeclared-finding": Kind(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from mrknee.checks.facts import Checkup, LabelCount
+from mrknee.checks.metadata import metadata_rows
 from mrknee.checks.problem import KINDS, Problem
 from mrknee.tables import table_lines
 
@@ -29,6 +30,8 @@ def table(checkup: Checkup) -> str:
             quartiles = f"{m.lower:g} / {m.median:g} / {m.upper:g}"
             slices.append((name, series, str(m.stacks), str(m.fewest), quartiles, str(m.most)))
     parts = [checkup.data, "", *table_lines(labels), "", *table_lines(slices), ""]
+    if checkup.metadata:
+        parts += [*table_lines(metadata_rows(checkup.metadata)), ""]
     for title, problems in (("error", checkup.errors), ("warning", checkup.warnings)):
         if problems:
             parts += [*_listed(title, problems), ""]

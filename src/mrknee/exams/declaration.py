@@ -1,4 +1,4 @@
-"""Reading of a data set's small CSV tables: `series.csv`, `findings.csv`, `groups.csv`."""
+"""Reading of the small CSV tables that declare what a data set contains, such as `series.csv`."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -129,17 +129,24 @@ class Exam:
         id: str = "exam",  # noqa: A002  # the field's name
         allow_missing_plane: bool = False,
         series: SeriesList = MRNET_SERIES,
+        size: int = 256,
+        crop_mm: float | None = None,
+        sides: Literal["as-imaged", "left"] = "as-imaged",
     ) -> Exam:
         """Reads the only study in a folder, an archive or a file, by the rules of `mrknee import`.
 
-        For each declared series, the best matching series of the study is chosen, framed to
-        256 x 256 pixels and converted to uint8. Nothing is written, and no patient data is kept.
+        For each declared series, the best matching series of the study is chosen, framed and
+        converted to uint8. Nothing is written, and no patient data is kept.
 
         Args:
             source: a folder of any depth, a zip or tar archive, or a file; DICOM or NIfTI.
             id: the exam's id.
             allow_missing_plane: accept a study that lacks series; at least one must be present.
             series: the series to choose, if they differ from MRNet's.
+            size: rows and columns of a slice.
+            crop_mm: width of the square window around the joint, mm; None uses the width of the
+                field, at most 180 mm.
+            sides: "left" mirrors a right knee, so that it looks like a left one.
 
         Returns:
             The exam; the warnings that `mrknee import` would print are its remarks.
@@ -150,7 +157,13 @@ class Exam:
         from mrknee.sources.clinical.single import read_exam_of  # a higher layer
 
         return read_exam_of(
-            Path(source), id, allow_missing_plane=allow_missing_plane, series=series
+            Path(source),
+            id,
+            allow_missing_plane=allow_missing_plane,
+            series=series,
+            size=size,
+            crop_mm=crop_mm,
+            sides=sides,
         )
 
     from_nifti = from_dicom

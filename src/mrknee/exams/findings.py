@@ -26,6 +26,25 @@ the mean over findings."""
 MRNET_FINDINGS = ("abnormal", "acl", "meniscus")
 """MRNet's findings, in the order of the competition's output."""
 
+RSNA_2026_FINDINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "acl": "ACL",
+        "mcl": "MCL",
+        "medial_meniscus": "Medial Meniscus",
+        "lateral_meniscus": "Lateral Meniscus",
+        "medial_oa": "Medial OA",
+        "lateral_oa": "Lateral OA",
+        "pf_oa": "PF OA",
+        "effusion": "Effusion",
+        "synovitis": "Synovitis",
+        "bakers": "Baker's",
+        "contusion": "Contusion",
+        "fracture": "Fracture",
+    }
+)
+"""Findings of RSNA's data set of 2026 (Knee Abnormality Detection), in its order: name -> title,
+which is the column of its tables."""
+
 FINDINGS_FILE = "findings.csv"
 COLUMNS = ("name", "title")
 

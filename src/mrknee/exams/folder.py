@@ -8,7 +8,8 @@ DATA/
 ├── valid/...  valid-abnormal.csv  ...
 ├── series.csv        optional: the series, if not MRNet's (`mrknee.exams.series`)
 ├── findings.csv      optional: name,title: findings and their order, if not sorted by name
-└── groups.csv        optional: exam,group: exams of one patient, never in both parts of a split
+├── groups.csv        optional: exam,group: exams of one patient, never in both parts of a split
+└── sides.csv         optional: exam,side,mirrored: which knee an exam shows
 ```
 docs/reference/data-sets.md describes the layout in full.
 """

@@ -18,6 +18,7 @@ from pathlib import Path
 from mrknee.errors import DataError
 from mrknee.exams.declaration import read_declaration
 from mrknee.exams.listing import same_text
+from mrknee.files import write_csv
 
 GROUPS_FILE = "groups.csv"
 COLUMNS = ("exam", "group")
@@ -55,6 +56,21 @@ def read_groups(root: str | Path) -> Mapping[str, str] | None:
             )
         groups[exam_id] = row["group"]
     return {exam_id: group for exam_id, group in groups.items() if group}
+
+
+def write_groups(root: str | Path, groups: Mapping[str, str]) -> Path:
+    """Writes `groups.csv` into a data set's folder atomically.
+
+    Args:
+        root: the data set's folder.
+        groups: exam id -> group.
+
+    Returns:
+        The written file.
+    """
+    file = Path(root) / GROUPS_FILE
+    write_csv(file, [COLUMNS, *groups.items()])
+    return file
 
 
 def group_numbers(ids: Sequence[str], groups: Mapping[str, str]) -> list[int]:

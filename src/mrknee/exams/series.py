@@ -299,6 +299,20 @@ class SeriesList(tuple[Series, ...]):
 MRNET_SERIES = SeriesList(Series(str(plane), plane) for plane in PLANES)
 """MRNet's series: axial, coronal, sagittal."""
 
+USUAL_SERIES = SeriesList(
+    [
+        Series("sagittal_fs", "sagittal", fat_suppressed=True),
+        Series("coronal_fs", "coronal", fat_suppressed=True),
+        Series("axial_fs", "axial", fat_suppressed=True),
+        Series("sagittal_nofs", "sagittal", fat_suppressed=False),
+        Series("coronal_t1", "coronal", "T1", False),
+        Series("sagittal_t1", "sagittal", "T1", False),
+    ]
+)
+"""Series of most knee examinations. Of 4,407 examinations of several hospitals (RSNA's data set of
+2026), 94 to 100 % have each of the first three (each plane with fat suppression), 97 % a sagittal
+and 77 % a coronal series without; most of the coronal ones are T1-weighted."""
+
 Value = TypeVar("Value")
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float32, Float64
 
 from mrknee.errors import ModelError, MrkneeWarning, SettingsError
 from mrknee.exams import (
+    Dataset,
     Exam,
     Exams,
     Findings,
@@ -24,17 +25,20 @@ from mrknee.exams import (
     SeriesList,
     StackSizes,
     as_exams,
+    has_canonical_sides,
     remarks_of,
 )
 from mrknee.exams.axes import shape_of
 from mrknee.exams.exam import refuse_no_exam
 from mrknee.exams.plausibility import sizes_from
+from mrknee.exams.sides import SIDES_FILE
 from mrknee.explanations.explanation import Explanation
 from mrknee.inference.runtimes import NO_LIMITS, Limits, RuntimeName
 from mrknee.inference.trained_series import TrainedSeries, note_on_untrained, select_trained
 from mrknee.metrics.predictions import Predictions
 from mrknee.models.description import trained_series
 from mrknee.ranges import THREADS
+from mrknee.run_folder import ensemble_members
 from mrknee.transforms.settings import PreparationSettings
 
 if TYPE_CHECKING:
@@ -156,6 +160,8 @@ class SingleModel(Model):
 
     def predict(self, exams: Exams | Exam) -> Predictions:
         """Predicts exams; see `Model.predict`."""
+        if isinstance(exams, Dataset) and self.provenance.get("canonical_sides"):
+            warn_of_other_sides(exams)
         read = TrainedSeries(as_exams(exams), self.series, self.trained)
         inspected = Inspected(read, self._sizes)
         ids, probabilities = self._probabilities(inspected)
@@ -198,11 +204,23 @@ class SingleModel(Model):
         return sizes_from(self.provenance.get("stack_sizes"))
 
 
+def warn_of_other_sides(exams: Dataset) -> None:
+    """Warns if not all knees look like left ones, for models that were trained on such knees."""
+    if not has_canonical_sides(exams.root):
+        warnings.warn(
+            "the model was trained on knees that all look like left ones, and "
+            f"{exams.root / SIDES_FILE} doesn't say so of these: import them with --sides left",
+            MrkneeWarning,
+            stacklevel=3,
+        )
+
+
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 ModelPaths = str | PathLike[str] | Sequence[str | PathLike[str]]
-"""A run folder or an exported file, or several of them, which form an ensemble."""
+"""A run folder, an exported file, or a folder with the runs of several folds or seeds; several of
+them form an ensemble."""
 
 
 def load_model(
@@ -214,9 +232,9 @@ def load_model(
     """Loads a trained model or an ensemble; issues the model's notes as warnings.
 
     Args:
-        paths: a run folder, or a file written by `mrknee export`. Several, also as one list, form
-            an ensemble, whose probabilities are the means of the members' calibrated probabilities
-            (`mrknee.inference.ensemble`).
+        paths: a run folder, a file written by `mrknee export`, or a folder with the runs of several
+            folds or seeds. Several models, also as one list, form an ensemble, whose probabilities
+            are the means of the members' calibrated probabilities (`mrknee.inference.ensemble`).
         threads: number of CPU threads; None: the default of the library.
         runtime: runtime of an exported file; None: ONNX Runtime.
         limits: limits of time and memory per exam. They apply to exported files only, whose graph
@@ -275,12 +293,13 @@ def _load(path: Path, *, threads: int | None, runtime: RuntimeName | None, limit
 def paths_of(*models: ModelPaths) -> tuple[Path, ...]:
     """Returns the paths of one model or of an ensemble's members, in the given order.
 
+    A folder with the runs of several folds or seeds stands for these runs.
+
     Raises:
-        ModelError: there is no path, or one is given twice and would have twice the weight.
+        ModelError: there is no path, or one is given twice and would have twice the weight; or the
+            list of an ensemble's members can't be read.
     """
-    paths: list[Path] = []
-    for one in models:
-        paths += [Path(one)] if isinstance(one, str | PathLike) else map(Path, one)
+    paths = [member for path in _given(*models) for member in ensemble_members(path) or [path]]
     twice = [path for i, path in enumerate(paths) if path.resolve() in _resolved(paths[:i])]
     if not paths or twice:
         raise ModelError(
@@ -293,6 +312,14 @@ def paths_of(*models: ModelPaths) -> tuple[Path, ...]:
     return tuple(paths)
 
 
+def _given(*models: ModelPaths) -> list[Path]:
+    """Returns the paths of models as they were given, without those of an ensemble's members."""
+    paths: list[Path] = []
+    for one in models:
+        paths += [Path(one)] if isinstance(one, str | PathLike) else map(Path, one)
+    return paths
+
+
 def _resolved(paths: Sequence[Path]) -> set[Path]:
     return {path.resolve() for path in paths}
 
@@ -302,7 +329,8 @@ def name_of(models: ModelPaths) -> str:
 
     If members have the same name, their parent folders are included.
     """
-    paths = [path.resolve() for path in paths_of(models)]
+    paths_of(models)  # refuses the same
+    paths = [path.resolve() for path in _given(models)]
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         names = ["/".join(path.parts[-2:]) for path in paths]

@@ -1,4 +1,4 @@
-"""Check before training for findings whose labels don't suffice for selection or scores."""
+"""Notes before training: findings whose labels don't suffice, and sides of the knees."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.exams import cut_labels, label_files
+from mrknee.exams.sides import SIDES_FILE
 from mrknee.training.parts import Parts
 from mrknee.training.recipe import Recipe
 
@@ -13,7 +14,7 @@ Labels = Float[np.ndarray, "exams findings"]
 
 
 def coverage_notes(parts: Parts, recipe: Recipe) -> list[str]:
-    """Returns notes on findings that lack labels or a class.
+    """Returns notes on findings that lack labels or a class, and on the sides of the knees.
 
     An AUC, a calibration and a threshold each need exams with and without the finding. If the exams
     that select the epoch don't have both, the finding doesn't count in the mean AUC; if valid
@@ -51,6 +52,10 @@ def coverage_notes(parts: Parts, recipe: Recipe) -> list[str]:
     if recipe.findings is None:
         only_valid = label_files(root / "valid").keys() - set(findings)
         notes += [f"{name}: no label file in train: not learned" for name in sorted(only_valid)]
+    if parts.canonical_sides:
+        notes.append(
+            f"exams are not mirrored in training: {SIDES_FILE} shows all knees as one side"
+        )
     return notes
 
 

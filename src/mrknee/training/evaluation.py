@@ -117,6 +117,8 @@ def evaluate_best(
             notes += [f"{name}: {reason}" for name, reason in calibration.reasons.items()]
         if part == "inner":
             notes += [FITTED, "valid was not scored: it is missing or has no labels"]
+        if recipe.fold is not None:
+            notes.append(f"valid: fold {recipe.fold} of {recipe.folds} of the split train")
         if has_soft(labels):
             notes.append(SOFT)
         return score(

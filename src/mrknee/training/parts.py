@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float, Int64
 from torch.utils.data import DataLoader
 
-from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import Dataset, StackSizes, inner_split
+from mrknee.errors import DataError, MrkneeError, SettingsError
+from mrknee.exams import Dataset, StackSizes, assign_folds, has_canonical_sides, inner_split
+from mrknee.exams.sides import SIDES_FILE
 from mrknee.run_folder import split_text
-from mrknee.training.recipe import Recipe
+from mrknee.training.recipe import MIRROR, Recipe
 from mrknee.transforms.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.transforms.preparation import Preparation
 
@@ -31,7 +34,9 @@ class Parts:
         selection: the split of the exams that select the epoch: `train` or `valid`.
         selection_positions: positions in `selection` of the exams that select the epoch.
         valid: the validation split, with the findings of `train` and NaN for missing labels; None
-            if the data set has no such split.
+            if the data set has no such split. With `recipe.fold`, it has the exams of that fold
+            of `train`, and `train` has the others.
+        canonical_sides: whether all knees are shown as one side (`sides.csv`).
     """
 
     train: Dataset
@@ -39,11 +44,13 @@ class Parts:
     selection: Dataset
     selection_positions: Sequence[int]
     valid: Dataset | None
+    canonical_sides: bool = False
 
     @property
     def unread(self) -> tuple[Path, ...]:
         """Unexpected files in the folders of the stacks, which are ignored (`Dataset.unread`)."""
-        return self.train.unread + (() if self.valid is None else self.valid.unread)
+        unread = self.train.unread + (() if self.valid is None else self.valid.unread)
+        return tuple(dict.fromkeys(unread))  # a fold is of the same folder
 
     @property
     def scores_valid(self) -> bool:
@@ -71,25 +78,53 @@ def split_exams(data: Path, recipe: Recipe) -> Parts:
     The split is stratified by the labels of all findings of the data set, whether learned or not:
     networks for different findings use the same exams and can be compared. Exams of one group
     (`groups.csv`) are in the same part.
+
+    With `recipe.folds`, the exams of one fold of `train` take the place of `valid`, which is not
+    read. The folds depend on labels and groups only, so they are the same for all seeds.
+
+    Raises:
+        MrkneeError: the data set can't be used; the recipe has folds and doesn't say which is held
+            out; or it mirrors exams whose sides are canonical.
     """
+    canonical = _refuse_mirroring(data, recipe)
+    exams = open_training_exams(data, recipe)
+    findings = exams.findings or ()
+    all_labels = exams.labels
+    if recipe.findings is not None:
+        all_labels = open_training_exams(data, recipe.replace(findings=None)).labels
+    valid = None
+    if recipe.folds is not None:
+        held_out = _held_out(all_labels, exams, recipe)
+        valid = _some_exams(exams, np.flatnonzero(held_out))
+        exams, all_labels = _some_exams(exams, np.flatnonzero(~held_out)), all_labels[~held_out]
+    elif (data / "valid").is_dir():  # labels may be missing: the other findings are scored
+        valid = _open_split(data, "valid", recipe, findings, allow_missing_labels=True)
+    used = np.arange(len(exams))
+    if recipe.max_exams is not None and recipe.max_exams < len(exams):
+        _, used = inner_split(all_labels, recipe.max_exams / len(exams), recipe.seed)
+    if recipe.selection.part == "valid":
+        if valid is None or np.isnan(valid.labels).all():
+            raise DataError(
+                "the epoch can't be selected on valid",
+                code="no-labels",
+                file=data / "valid",
+                expected="a split valid with labels for " + ", ".join(findings),
+                found="no such split" if valid is None else "no label for these findings",
+                advice="select on an inner split of train: --selection.part inner",
+            )
+        return Parts(exams, used.tolist(), valid, range(len(valid)), valid, canonical)
+    groups = None if exams.groups is None else [exams.groups[position] for position in used]
+    train, inner = inner_split(all_labels[used], recipe.selection.fraction, recipe.seed, groups)
+    return Parts(exams, used[train].tolist(), exams, used[inner].tolist(), valid, canonical)
 
-    def open_split(
-        split: str, findings: Iterable[str] | None, *, allow_missing_labels: bool = False
-    ) -> Dataset:
-        opened = Dataset.of_split(
-            data,
-            split,
-            findings=findings,
-            allow_missing_plane=recipe.allow_missing_plane,
-            axes=recipe.axes,
-            allow_missing_labels=allow_missing_labels,
-            soft_labels=recipe.soft_labels,
-            series=recipe.series,
-        )
-        opened.refuse_other_axes()
-        return opened
 
-    exams = open_split("train", recipe.findings)
+def open_training_exams(data: Path, recipe: Recipe) -> Dataset:
+    """Opens the split `train` with the findings and series of a recipe.
+
+    Raises:
+        DataError: the split can't be used, or has no labels.
+    """
+    exams = _open_split(data, "train", recipe, recipe.findings)
     if exams.findings is None:
         raise DataError(
             "there are no labels to train with",
@@ -97,27 +132,73 @@ def split_exams(data: Path, recipe: Recipe) -> Parts:
             file=data,
             expected="one label file train-<finding>.csv per finding",
         )
-    all_labels = exams.labels if recipe.findings is None else open_split("train", None).labels
-    used = np.arange(len(exams))
-    if recipe.max_exams is not None and recipe.max_exams < len(exams):
-        _, used = inner_split(all_labels, recipe.max_exams / len(exams), recipe.seed)
-    valid = None
-    if (data / "valid").is_dir():  # labels may be missing: the other findings are scored
-        valid = open_split("valid", exams.findings, allow_missing_labels=True)
-    if recipe.selection.part == "valid":
-        if valid is None or np.isnan(valid.labels).all():
-            raise DataError(
-                "the epoch can't be selected on valid",
-                code="no-labels",
-                file=data / "valid",
-                expected="a split valid with labels for " + ", ".join(exams.findings),
-                found="no such split" if valid is None else "no label for these findings",
-                advice="select on an inner split of train: --selection.part inner",
-            )
-        return Parts(exams, used.tolist(), valid, range(len(valid)), valid)
-    groups = None if exams.groups is None else [exams.groups[position] for position in used]
-    train, inner = inner_split(all_labels[used], recipe.selection.fraction, recipe.seed, groups)
-    return Parts(exams, used[train].tolist(), exams, used[inner].tolist(), valid)
+    return exams
+
+
+def _open_split(
+    data: Path,
+    split: str,
+    recipe: Recipe,
+    findings: Iterable[str] | None,
+    *,
+    allow_missing_labels: bool = False,
+) -> Dataset:
+    opened = Dataset.of_split(
+        data,
+        split,
+        findings=findings,
+        allow_missing_plane=recipe.allow_missing_plane,
+        axes=recipe.axes,
+        allow_missing_labels=allow_missing_labels,
+        soft_labels=recipe.soft_labels,
+        series=recipe.series,
+    )
+    opened.refuse_other_axes()
+    return opened
+
+
+def _refuse_mirroring(data: Path, recipe: Recipe) -> bool:
+    """Refuses a recipe that mirrors exams with canonical sides; returns whether sides are."""
+    canonical = has_canonical_sides(data)
+    if canonical and recipe.augmentation.mirror > 0:
+        raise SettingsError(
+            "exams with canonical sides can't be mirrored in training",
+            code="setting",
+            file=data / SIDES_FILE,
+            expected=f"{MIRROR} 0: the import has mirrored exams so that all knees look like one "
+            "side",
+            found=f"{MIRROR} {recipe.augmentation.mirror:g}",
+            advice=f"set {MIRROR} to 0",
+        )
+    return canonical
+
+
+def _held_out(
+    labels: Float[np.ndarray, "exams findings"], exams: Dataset, recipe: Recipe
+) -> Bool[np.ndarray, " exams"]:
+    """Returns which exams of `train` are in the fold that is held out."""
+    if recipe.folds is None or recipe.fold is None:
+        raise SettingsError(
+            "it isn't stated which fold is held out",
+            code="setting",
+            expected=f"fold, from 1 to {recipe.folds}",
+            found=f"folds {recipe.folds}, without fold",
+            advice="to train all folds, use `mrknee train` or `mrknee.cross_validate`",
+        )
+    fold_of = assign_folds(labels, recipe.folds, exams.groups)
+    held_out: Bool[np.ndarray, " exams"] = fold_of == recipe.fold - 1
+    return held_out
+
+
+def _some_exams(exams: Dataset, positions: Int64[np.ndarray, " some"]) -> Dataset:
+    """Returns the data set with the exams at the given positions only."""
+    some = copy.copy(exams)
+    some.ids = tuple(exams.ids[position] for position in positions)
+    some.files = {exam_id: exams.files[exam_id] for exam_id in some.ids}
+    some.labels = exams.labels[positions]
+    if exams.groups is not None:
+        some.groups = tuple(exams.groups[position] for position in positions)
+    return some
 
 
 def stack_sizes(exams: Dataset, positions: Sequence[int]) -> dict[str, dict[str, list[int]]]:

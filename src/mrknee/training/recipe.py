@@ -27,6 +27,9 @@ _MAX_COUNT = 1_000_000
 """Upper limit of exams, slices and steps, larger than any data set of knees needs. Like other
 limits without a mathematical reason, it catches typing errors and is not a recommendation."""
 
+MIRROR = "augmentation.mirror"
+"""The setting that contradicts canonical sides."""
+
 Count = Annotated[int, Field(ge=1, le=_MAX_COUNT)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 EpochsOrNone = Annotated[int, Field(ge=0, le=100_000)]
@@ -285,6 +288,14 @@ class Recipe(Settings):
     weights are those that are evaluated, selected and saved. The state for --resume contains the
     weights of all these epochs. Not used if not given."""
 
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Number of folds of a cross-validation: `train` is divided into as many parts of about equal
+    size and prevalences, with complete groups (groups.csv). One network is trained per fold, on the
+    other folds, and predicts the fold; the split `valid` is not read. No folds if not given."""
+
+    fold: Annotated[int, Field(ge=1, le=100)] | None = None
+    """The fold that is held out, from 1 to `folds`; all in turn if not given."""
+
     seed: Annotated[int, Field(ge=SEED.low, le=SEED.high)] = 0
     """Seed of weights, splits, shuffling and augmentation."""
 
@@ -362,6 +373,14 @@ class Recipe(Settings):
                 or f"slices_per_series {self.slices_per_series}",
                 advice="set them to 0, or train without feature_cache",
             )
+        if self.fold is not None and (self.folds is None or self.fold > self.folds):
+            raise SettingsError(
+                "the setting fold can't be used",
+                code="setting",
+                expected="folds, and a fold from 1 to their number",
+                found=f"fold {self.fold}, "
+                + ("without folds" if self.folds is None else f"folds {self.folds}"),
+            )
         if self.ema is not None and self.average_last is not None:
             raise SettingsError(
                 "ema and average_last can't be used together",
@@ -404,6 +423,31 @@ def load_recipe(name_or_file: str = "default", changes: Mapping[str, Any] | None
     if changes:
         recipe = Recipe.model_validate(tree)
     return _with_encoder_statistics(recipe, dict(flat_settings(tree)))
+
+
+def load_recipe_for(
+    data: Path, name_or_file: str = "default", changes: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Reads a recipe, as `load_recipe`, for training on a data set.
+
+    If all knees of the data set are shown as one side (`has_canonical_sides`), exams are not
+    mirrored by a recipe of the package: `augmentation.mirror` is 0 unless `changes` contain it.
+
+    Args:
+        data: the data set's folder.
+        name_or_file: as for `load_recipe`.
+        changes: as for `load_recipe`.
+
+    Raises:
+        MrkneeError: as `load_recipe`; or `sides.csv` is invalid.
+    """
+    from mrknee.exams import has_canonical_sides  # it imports numpy
+
+    recipe = load_recipe(name_or_file, changes)
+    stated = {"augmentation", MIRROR} & set(changes or ())
+    if name_or_file in recipe_names() and not stated and has_canonical_sides(data):
+        return recipe.replace(augmentation=recipe.augmentation.replace(mirror=0.0))
+    return recipe
 
 
 def read_recipe(name_or_file: str) -> tuple[Recipe, dict[str, Any]]:

@@ -228,6 +228,7 @@ def _provenance(data: Path, recipe: Recipe, parts: Parts, run: str) -> dict[str,
             "stack_sizes": stack_sizes(parts.train, parts.train_positions),
             "series": parts.exams_per_series(),
             "titles": dict(parts.train.titles),
+            **({"canonical_sides": True} if parts.canonical_sides else {}),
             "selected_on": {
                 "part": recipe.selection.part,
                 "exams": len(parts.selection_positions),

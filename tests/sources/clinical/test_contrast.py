@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mrknee.exams import Plane
+from mrknee.sources.clinical.contrast import fat_saturation_of, stated_fat_saturation
+from tests.sources.clinical import headers
 from tests.sources.clinical.hospital import Scan
 from tests.sources.clinical.test_protocol import candidate
 
@@ -118,3 +121,22 @@ def test_descriptions_of_the_study_do_not_apply_to_a_series(tmp_path: Path) -> N
     """Fat saturation in the study's description is ignored for each series."""
     scan = Scan(Plane.CORONAL, 1, "COR T1", 12.0, 600.0, {"StudyDescription": "KNEE FS PROTOCOL"})
     assert candidate(tmp_path, scan).fat_saturated is False
+
+
+@pytest.mark.parametrize(
+    ("header", "stated", "used"),
+    [
+        ({"options": ("FS",), "names": ("Dummy", "")}, True, True),
+        ({"options": ("PFP",), "names": ("Dummy", "")}, None, False),
+        ({"names": ("SAG PD w/o FS", "")}, False, False),
+        ({"names": ("SAG PD", "")}, None, False),
+        ({"names": ("Dummy", "")}, None, False),
+        ({"names": ("", ""), "study_words": ()}, None, None),
+    ],
+)
+def test_a_silent_name_states_nothing_about_fat(
+    header: dict[str, Any], stated: bool | None, used: bool | None
+) -> None:
+    """Options and words state it; a name without such words counts as a no, but isn't stated."""
+    series = headers.candidate(**header).series
+    assert (stated_fat_saturation(series), fat_saturation_of(series)) == (stated, used)

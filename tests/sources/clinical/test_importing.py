@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, generate_uid
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_SERIES, PLANES, Dataset, Plane
-from mrknee.sources.clinical import importing
+from mrknee.sources.clinical import importing, writing
 from mrknee.sources.clinical.importing import import_exams
 from mrknee.sources.clinical.scanning import scan_source
 from mrknee.sources.clinical.study import Study, read_study
@@ -292,7 +292,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 def test_all_cores_write_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Studies read in several processes give the same bytes."""
-    monkeypatch.setattr(importing, "FEW_EXAMS", 1)
+    monkeypatch.setattr(writing, "FEW_EXAMS", 1)
     for study in ("one", "two"):
         export_study(tmp_path / "in", study)
     import_exams(tmp_path / "in", tmp_path / "one", workers=1)
@@ -390,17 +390,25 @@ def test_a_study_that_crashes_its_process_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A crash of the reading process affects one study, not the batch."""
-    monkeypatch.setattr(importing, "FEW_EXAMS", 1)
+    monkeypatch.setattr(writing, "FEW_EXAMS", 1)
     export_study(tmp_path / "in")
     scan = scan_source(tmp_path / "in", 1)
     (good,) = importing.in_id_order(scan)
     studies = {"0000": _CrashingStudy("x", None, ""), "0001": good}
     options = importing._Options(MRNET_SERIES, {}, allow_missing_plane=False)
     tasks = [
-        importing._Task(tmp_path / "out", exam_id, study, options, source_digest="", left_out=0)
+        importing._Task(
+            writing.Target(exam_id, tmp_path / "out", tmp_path / "out" / importing.UNFINISHED),
+            study,
+            options,
+            source_digest="",
+            left_out=0,
+        )
         for exam_id, study in studies.items()
     ]
-    records = dict(importing._write_exams(tasks, 2))
+    records = dict(
+        writing.write_exams(tasks, importing._write_exam, importing._with_digest, 2, isolated=False)
+    )
     assert records["0001"]["imported"]
     assert not records["0000"]["imported"]
     assert "crashed the program" in records["0000"]["reason"]

@@ -5,6 +5,7 @@ One module per step, in the order in which a study passes through them:
     locate.py        finds and opens every file of a folder, an archive or a DICOMDIR
     archives.py      checks zip and tar archives before they are read
     dicomfile.py     parses one DICOM file, with or without preamble and meta information
+    quickfile.py     reads the headers of ordinary DICOM files without pydicom
     header.py        extracts one header per image from a DICOM file
     scanning.py      reads all headers of a source and lists the files that can't be read
     other_files.py   files that are neither DICOM nor NIfTI: which should have been images
@@ -23,10 +24,11 @@ One module per step, in the order in which a study passes through them:
     stored_values.py stored values -> real values: bits, sign, padding, rescale
     mosaic.py        detects several slices in one image
     nifti.py         orientation and grey values of NIfTI files
-    framing.py       crops around the joint, resizes to 256 x 256, scales to 0..255
+    framing.py       crops around the joint, resizes, scales to 0..255
     study.py         one study -> stacks and the record of the choice
     completeness.py  slices, images and series that an exam lacks
     digest.py        digest of the content that an exam was read from
+    writing.py       writes exams in worker processes, each with its record
     importing.py     imports all studies of a source into a folder, with new ids
     single.py        reads one study as an `Exam`, without writing anything
 

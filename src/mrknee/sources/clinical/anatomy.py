@@ -144,6 +144,10 @@ _CODES: dict[str, Side] = {"R": "right", "RIGHT": "right", "L": "left", "LEFT": 
 OFF_CENTRE_MM = 40.0
 """A lying patient's knees are some 100 mm left and right of the table's centre, which is the
 scanner's centre unless the table moves sideways."""
+DEAD_ZONE_MM = 20.0
+"""A knee further than this from the scanner's centre lies on that side. In RSNA's data set of 2026
+this agrees with the header in 97 to 99 % of the studies that state a side, by the counts of two of
+its users."""
 
 
 def coded_sides(codes: Iterable[str]) -> frozenset[Side]:
@@ -157,13 +161,14 @@ def described_sides(texts: Iterable[str]) -> set[Side]:
     return {side for sides in each if len(sides) == 1 for side in sides}
 
 
-def placed_side(x_mm: float) -> Side | None:
+def placed_side(x_mm: float, dead_zone_mm: float = OFF_CENTRE_MM) -> Side | None:
     """Returns the side on which a stack lies, or None near the scanner's centre.
 
     Args:
         x_mm: position of the stack's centre to the patient's left of the scanner's centre, mm.
+        dead_zone_mm: distance from the scanner's centre up to which the side is unknown, mm.
     """
-    if abs(x_mm) <= OFF_CENTRE_MM:
+    if abs(x_mm) <= dead_zone_mm:
         return None
     return "left" if x_mm > 0 else "right"
 

@@ -105,7 +105,20 @@ def _named_weightings(texts: Sequence[str]) -> set[Weighting]:
 
 
 def fat_saturation_of(series: Series) -> bool | None:
-    """Returns whether fat is suppressed, by ScanOptions or by name; None if neither is given."""
+    """Returns whether fat is suppressed, by ScanOptions or by name; None if neither is given.
+
+    Options and names that don't mention it count as a statement that it isn't.
+    """
+    stated = stated_fat_saturation(series)
+    return False if stated is None and (series.first.options or series.first.words) else stated
+
+
+def stated_fat_saturation(series: Series) -> bool | None:
+    """Returns whether the header states that fat is or isn't suppressed; None if it does neither.
+
+    It isn't if a name denies it. Options and names that don't mention it state nothing: anonymised
+    archives replace names, and water excitation and Dixon sequences have no such option.
+    """
     first = series.first
     joined = _NOT_SUPPRESSED.sub(" ", " ".join(words_of(first.names)))
     words = joined.split()
@@ -118,4 +131,5 @@ def fat_saturation_of(series: Series) -> bool | None:
     low, high = STIR_MS
     if "IR" in first.technique and low <= (first.ti_ms or 0.0) <= high:
         return True
-    return False if first.options or first.words else None
+    denied = any(_NOT_SUPPRESSED.search(" ".join(words_of([name]))) for name in first.names)
+    return False if denied else None

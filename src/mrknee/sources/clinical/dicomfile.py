@@ -27,6 +27,10 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
 from mrknee.errors import DataError, MrkneeError
+from mrknee.sources.clinical.quickfile import QuickDataset
+
+Elements = Dataset | QuickDataset
+"""The elements of a file, or of an item of a sequence."""
 
 PREAMBLE, MAGIC = 128, b"DICM"
 HEAD = 1024
@@ -232,42 +236,42 @@ def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
     return tag in PIXELS
 
 
-def number(dataset: Dataset, keyword: str) -> float | None:
+def number(dataset: Elements, keyword: str) -> float | None:
     """Returns an element's first value as a finite number, or None."""
     values = numbers(dataset, keyword)
     return values[0] if values else None
 
 
-def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+def numbers(dataset: Elements, keyword: str) -> tuple[float, ...]:
     """Returns an element's values as numbers; empty if any of them is not a finite number."""
     found = _values(dataset, keyword, float)
     return found if all(math.isfinite(value) for value in found) else ()
 
 
-def integer(dataset: Dataset, keyword: str) -> int | None:
+def integer(dataset: Elements, keyword: str) -> int | None:
     """Returns an element's first value as an integer, or None."""
     value = number(dataset, keyword)
     return None if value is None else int(value)
 
 
-def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+def texts(dataset: Elements, keyword: str) -> tuple[str, ...]:
     """Returns an element's non-empty values as stripped, upper-case text."""
     found = _values(dataset, keyword, str)
     return tuple(value.strip(" \0").upper() for value in found if value.strip(" \0"))
 
 
-def text(dataset: Dataset, keyword: str) -> str:
+def text(dataset: Elements, keyword: str) -> str:
     """Returns an element's first value as upper-case text, or ""."""
     return next(iter(texts(dataset, keyword)), "")
 
 
-def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
+def first_item(dataset: Elements, keyword: str) -> Dataset | None:
     """Returns the first item of a sequence, or None."""
     found = items(dataset, keyword)
     return found[0] if found else None
 
 
-def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
+def items(dataset: Elements, keyword: str) -> Sequence[Dataset]:
     """Returns the items of a sequence; empty if the sequence is missing."""
     tag = tag_for_keyword(keyword)
     if tag is None or tag not in dataset:
@@ -279,7 +283,7 @@ def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
     return sequence if isinstance(sequence, pydicom.Sequence) else ()
 
 
-def _values(dataset: Dataset, keyword: str, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
+def _values(dataset: Elements, keyword: str, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
     tag = tag_for_keyword(keyword)
     if tag is None or tag not in dataset:  # looking up a missing element is slow in pydicom
         return ()

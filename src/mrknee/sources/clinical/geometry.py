@@ -6,7 +6,7 @@ back, z to the head (PS3.3 C.7.6.2.1.1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -69,6 +69,16 @@ def upright(volume: Volume, plane: Plane) -> Volume:
     flipped = np.flip(values, tuple(int(axis) for axis in np.flatnonzero(backwards)))
     signs = np.where(backwards, -1.0, 1.0)
     return Volume(flipped, axes * signs[:, None], (row_mm, col_mm), volume.centre)
+
+
+def mirrored(volume: Volume, plane: Plane) -> Volume:
+    """Returns an upright volume of a right knee as if it were a left one, or the reverse.
+
+    Columns of axial and coronal slices and the order of sagittal slices are reversed, which all run
+    from the patient's right to left. The axes still describe the volume before.
+    """
+    axis = 0 if plane is Plane.SAGITTAL else 2
+    return replace(volume, values=np.flip(volume.values, axis))
 
 
 def turned_degrees(volume: Volume, plane: Plane) -> float:

@@ -23,6 +23,7 @@ from pydicom.uid import (
 
 from mrknee.errors import DataError
 from mrknee.sources.clinical.dicomfile import (
+    Elements,
     first_item,
     integer,
     items,
@@ -36,6 +37,7 @@ from mrknee.sources.clinical.dicomfile import (
 from mrknee.sources.clinical.geometry import Axes
 from mrknee.sources.clinical.locate import Location
 from mrknee.sources.clinical.mosaic import MOSAIC_TAGS, is_mosaic
+from mrknee.sources.clinical.quickfile import PixelPlace, QuickDataset, read_quickly
 
 MAX_SIDE = 4096
 """Maximum of rows and columns. MR images have up to 1024."""
@@ -72,12 +74,33 @@ _ELEMENTS: tuple[str | tuple[int, int], ...] = (
     *("ScanningSequence", "ScanOptions", "EchoPulseSequence", "EchoTime", "RepetitionTime"),
     *("InversionTime", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "HighBit", "PixelRepresentation", "0x00280120", "0x00280121"),
     *("BitsStored", "RescaleSlope", "RescaleIntercept", "BurnedInAnnotation"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "MagneticFieldStrength"),
+    *("ImagingFrequency", "SharedFunctionalGroupsSequence"),
+    "PerFrameFunctionalGroupsSequence",
     *MOSAIC_TAGS,
 )
 TAGS = tuple(Tag(element) for element in _ELEMENTS)
 """Elements to read of a header."""
+_WANTED = frozenset(map(int, TAGS))
+
+
+PADDING = (0x00280120, 0x00280121)
+"""PixelPaddingValue and PixelPaddingRangeLimit."""
+
+
+@dataclass(frozen=True)
+class PlainPixels:
+    """Uncompressed unsigned values of 16 bits, of which the lower ones are used, without padding.
+
+    Attributes:
+        place: place of the values in the file.
+        bits: number of bits used.
+    """
+
+    place: PixelPlace
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -117,6 +140,9 @@ class Image:
         burned_in: whether annotations are burned into the pixels.
         syntax: transfer syntax of the file.
         mosaic: whether the header states that the image holds several slices.
+        pixels: where the values of an ordinary uncompressed image are; None for any other image.
+        scanner: manufacturer, model, serial number, field strength (T) and frequency (MHz), "" if
+            not stated. They distinguish scanners and are never written.
     """
 
     location: Location
@@ -165,6 +191,8 @@ class Image:
     burned_in: bool
     syntax: str
     mosaic: bool = False
+    pixels: PlainPixels | None = None
+    scanner: tuple[str, str, str, str, str] = ("", "", "", "", "")
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -196,12 +224,14 @@ def read_header(file: io.BufferedIOBase, location: Location) -> list[Image]:
     Raises:
         MrkneeError: the file can't be read. The message quotes nothing from the file.
     """
+    quick = read_quickly(file, _WANTED)
+    if quick is not None:
+        return _images(quick, location)
     with untrusted():
-        dataset = parse(file, TAGS)
-        return _images(dataset, location)
+        return _images(parse(file, TAGS), location)
 
 
-def _images(dataset: FileDataset, location: Location) -> list[Image]:
+def _images(dataset: FileDataset | QuickDataset, location: Location) -> list[Image]:
     rows, cols = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     kind = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
     if (not kind or kind in MR_IMAGES) and not (rows and cols):
@@ -242,10 +272,10 @@ def _images(dataset: FileDataset, location: Location) -> list[Image]:
 class _Groups:
     """Looks up functional groups of a frame: per-frame, else shared, else the dataset itself."""
 
-    def __init__(self, dataset: Dataset, shared: Dataset, own: Dataset) -> None:
+    def __init__(self, dataset: Elements, shared: Dataset, own: Dataset) -> None:
         self._dataset, self._shared, self._own = dataset, shared, own
 
-    def __call__(self, sequence: str) -> Dataset:
+    def __call__(self, sequence: str) -> Elements:
         if not self._own and not self._shared:
             return self._dataset
         return (
@@ -253,7 +283,9 @@ class _Groups:
         )
 
 
-def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, frames: int) -> Image:
+def _image(
+    dataset: FileDataset | QuickDataset, group: _Groups, location: Location, frame: int, frames: int
+) -> Image:
     content, anatomy = group("FrameContentSequence"), group("FrameAnatomySequence")
     echo, timing = group("MREchoSequence"), group("MRTimingAndRelatedParametersSequence")
     modifier, rescale = group("MRModifierSequence"), group("PixelValueTransformationSequence")
@@ -314,22 +346,56 @@ def _image(dataset: Dataset, group: _Groups, location: Location, frame: int, fra
         burned_in=text(dataset, "BurnedInAnnotation") == "YES",
         syntax=text(dataset.file_meta, "TransferSyntaxUID"),
         mosaic=is_mosaic(dataset),
+        pixels=_plain_pixels(dataset) if isinstance(dataset, QuickDataset) else None,
+        scanner=_scanner(dataset),
     )
 
 
-def _derivation(dataset: Dataset) -> str:
+def _plain_pixels(dataset: QuickDataset) -> PlainPixels | None:
+    """Returns where the values of an image are, unless anything about them is unusual."""
+    place, bits = dataset.pixels, integer(dataset, "BitsStored")
+    usual = (
+        place is not None
+        and bits is not None
+        and integer(dataset, "BitsAllocated") == 16
+        and integer(dataset, "HighBit") == bits - 1
+        and integer(dataset, "PixelRepresentation") == 0
+        and integer(dataset, "SamplesPerPixel") == 1
+        and integer(dataset, "NumberOfFrames") in (None, 1)
+        and text(dataset, "PhotometricInterpretation") == "MONOCHROME2"
+        and not any(tag in dataset for tag in PADDING)
+    )
+    if not usual or place is None or bits is None:
+        return None
+    count = (integer(dataset, "Rows") or 0) * (integer(dataset, "Columns") or 0)
+    return PlainPixels(place, bits) if place.length == 2 * count else None
+
+
+def _scanner(dataset: Elements) -> tuple[str, str, str, str, str]:
+    field, frequency = number(dataset, "MagneticFieldStrength"), number(dataset, "ImagingFrequency")
+    return (
+        text(dataset, "Manufacturer"),
+        text(dataset, "ManufacturerModelName"),
+        text(dataset, "DeviceSerialNumber"),
+        "" if field is None else f"{field:.1f}",
+        # the frequency is adjusted before each series; its first two decimals are the magnet's
+        "" if frequency is None else f"{frequency:.2f}",
+    )
+
+
+def _derivation(dataset: Elements) -> str:
     meanings = [text(code, "CodeMeaning") for code in items(dataset, "DerivationCodeSequence")]
     return " ".join(word for word in (text(dataset, "DerivationDescription"), *meanings) if word)
 
 
-def _lossy(dataset: Dataset) -> bool:
+def _lossy(dataset: Elements) -> bool:
     if text(dataset, "LossyImageCompression") == "01":
         return True
     details = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
     return any(text(dataset, keyword) for keyword in details)
 
 
-def _component(dataset: Dataset, frame_type: Dataset) -> str:
+def _component(dataset: Elements, frame_type: Elements) -> str:
     component = text(frame_type, "ComplexImageComponent") or text(dataset, "ComplexImageComponent")
     if component:
         return component if component in GE_COMPONENTS.values() else ""
@@ -341,12 +407,12 @@ def _component(dataset: Dataset, frame_type: Dataset) -> str:
     return GE_COMPONENTS.get(value, "") if isinstance(value, int) else ""
 
 
-def _private(dataset: Dataset, tag: tuple[int, int]) -> object:
+def _private(dataset: Elements, tag: tuple[int, int]) -> object:
     value: object = dataset[tag].value if tag in dataset else None
     return value[0] if isinstance(value, (MultiValue, list)) and value else value
 
 
-def _lateralities(dataset: Dataset, anatomy: Dataset, region: Dataset) -> tuple[str, ...]:
+def _lateralities(dataset: Elements, anatomy: Elements, region: Elements) -> tuple[str, ...]:
     modifier = first_item(region, "AnatomicRegionModifierSequence") or Dataset()
     found = (
         text(anatomy, "FrameLaterality"),
@@ -357,7 +423,7 @@ def _lateralities(dataset: Dataset, anatomy: Dataset, region: Dataset) -> tuple[
     return tuple(value for value in found if value)
 
 
-def _rescale(dataset: Dataset) -> tuple[float, float]:
+def _rescale(dataset: Elements) -> tuple[float, float]:
     slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
     return (slope or 1.0, intercept or 0.0)
 

@@ -2,6 +2,8 @@
 
     OUT/{axial,coronal,sagittal}/NNNN.npy      or the folders of other declared series
     OUT/series.csv         the declared series, if not MRNet's
+    OUT/sides.csv          with sides="left": the side of each exam, and whether it was mirrored
+    OUT/groups.csv         with scanner_groups: exams of one scanner
     OUT/import.json        what was imported, what was refused, and why
 
 The folder contains nothing that identifies patients. Ids number the studies in the order of their
@@ -15,39 +17,49 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from mrknee import __version__
 from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
-from mrknee.exams import MRNET_SERIES, SeriesList, write_series, write_stack
+from mrknee.exams import (
+    MRNET_SERIES,
+    ExamSide,
+    SeriesList,
+    write_groups,
+    write_series,
+    write_sides,
+)
 from mrknee.exams.listing import declared_series
-from mrknee.exams.stackfile import is_whole_stack
-from mrknee.files import atomic_write, list_folder, owned_folder, remove_incomplete, write_text
+from mrknee.files import atomic_write, list_folder, owned_folder, remove_incomplete
 from mrknee.progress import Progress
 from mrknee.sources.clinical.completeness import missing_parts
 from mrknee.sources.clinical.digest import content_digest
+from mrknee.sources.clinical.framing import MRNET_FRAMING, SIZE, Framing
 from mrknee.sources.clinical.knees import studies_of
 from mrknee.sources.clinical.nifti import is_nifti
 from mrknee.sources.clinical.nifti_names import nifti_studies
 from mrknee.sources.clinical.scanning import Scan, scan_source
 from mrknee.sources.clinical.study import Choice, Study, needs_decoder, read_study
+from mrknee.sources.clinical.writing import Record, Target, Task, write_exams, write_record
 from mrknee.untrusted import read_json
-from mrknee.workers import cores, map_in_processes, map_tasks
+from mrknee.workers import cores, map_tasks
 
 RECORD = "import.json"
 UNFINISHED = ".import"
 """Folder inside OUT with the records of the exams written so far."""
 MAX_RECORD_BYTES = 256_000_000
 """Maximum size of import.json: some 100,000 exams."""
-FEW_EXAMS, MANY_UNCHANGED = 2, 20
-"""Minimum number of exams per worker process to read, and to compare with an earlier import: a
-process starts in about the time in which an exam is read."""
+MANY_UNCHANGED = 20
+"""Minimum number of exams per worker process to compare with an earlier import: a process starts in
+about the time in which an exam is read."""
+
+Sides = Literal["as-imaged", "left"]
+"""Knees as they were imaged, or right knees mirrored to look like left ones."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,8 @@ class Imported:
         for exam_id, exam in self.exams.items():
             if exam["imported"]:
                 counts = [f"{name} {plane['slices']}" for name, plane in exam["planes"].items()]
-                summary = f"{exam['side'] or 'unknown side'}; slices: {', '.join(counts)}"
+                side = f"{exam['side'] or 'unknown side'}{', mirrored' * exam['mirrored']}"
+                summary = f"{side}; slices: {', '.join(counts)}"
                 lines.append(f"{exam_id}  imported: {summary}")
             else:
                 lines.append(f"{exam_id}  refused: {exam['reason']}")
@@ -96,6 +109,10 @@ def import_exams(
     choose: Sequence[str] = (),
     allow_missing_plane: bool = False,
     any_body_part: bool = False,
+    size: int = SIZE,
+    crop_mm: float | None = None,
+    sides: Sides = "as-imaged",
+    scanner_groups: bool = False,
     keep_map: str | Path | None = None,
     workers: int | None = None,
 ) -> Imported:
@@ -113,6 +130,13 @@ def import_exams(
         choose: items `series=SeriesInstanceUID`, used instead of the rule's choice.
         allow_missing_plane: accept studies with at least one of the series.
         any_body_part: ignore BodyPartExamined.
+        size: rows and columns of a slice.
+        crop_mm: width of the square window around the joint, mm; None uses the width of the field,
+            at most 180 mm.
+        sides: "left" mirrors right knees, so that all look like left ones, and writes `sides.csv`.
+            The side is then the first that the header, descriptions or the position state.
+        scanner_groups: write `groups.csv` with a group per scanner, for exams whose headers
+            distinguish it, unless all are of one scanner.
         keep_map: file outside `out` for the identifiers, readable by its owner only.
         workers: number of processes; by default one per core.
 
@@ -133,7 +157,15 @@ def import_exams(
     if keep_map is not None:
         _refuse_other_file(keep_map)
     with owned_folder(out):
-        options = _Options(series, choice, allow_missing_plane, any_body_part)
+        options = _Options(
+            series,
+            choice,
+            allow_missing_plane,
+            any_body_part,
+            Framing(size, crop_mm),
+            sides,
+            scanner_groups,
+        )
         return _import(source, out, options, keep_map, workers or cores())
 
 
@@ -145,19 +177,28 @@ class _Options:
     choice: Choice
     allow_missing_plane: bool
     any_body_part: bool = False
+    framing: Framing = MRNET_FRAMING
+    sides: Sides = "as-imaged"
+    scanner_groups: bool = False
 
 
 def _import(
     source: Path, out: Path, options: _Options, keep_map: Path | None, processes: int
 ) -> Imported:
     scan = scan_source(source, processes)
-    studies = in_id_order(scan, any_body_part=options.any_body_part)
+    studies = in_id_order(scan, any_body_part=options.any_body_part, sides=options.sides)
     _check_choice(options.choice, studies)
     ids = {f"{index:04d}": study for index, study in enumerate(studies)}
     source_digest = _source_digest(studies, options)
-    done, finished = _open_output(out, source_digest)
+    done, finished = open_output(out, source_digest)
     every = [
-        _Task(out, exam_id, study, options, source_digest, _count_left_out(scan, study))
+        _Task(
+            Target(exam_id, out, out / UNFINISHED),
+            study,
+            options,
+            source_digest,
+            _count_left_out(scan, study),
+        )
         for exam_id, study in ids.items()
     ]
     same = _unchanged_exams(every, done, processes)
@@ -174,16 +215,30 @@ def _import(
     _write_series_list(out, options.series)
     if keep_map is not None:
         _write_map(keep_map, ids, scan)
-    tasks = [t for t in every if t.exam_id not in same or not _is_written(out, t.exam_id, done)]
+    tasks = [
+        task
+        for task in every
+        if task.target.exam_id not in same or not task.target.is_written(done[task.target.exam_id])
+    ]
+    isolated = any(needs_decoder(task.study) for task in tasks)
     with Progress(len(tasks), "import", "exams") as progress:
-        for exam_id, record in _write_exams(tasks, processes):
+        for exam_id, record in write_exams(
+            tasks, _write_exam, _with_digest, processes, isolated=isolated
+        ):
             done[exam_id] = record
             progress.advance()
     exams = {exam_id: done[exam_id] for exam_id in ids}
-    _write_record(
-        out,
+    if options.sides == "left":
+        write_sides(out, sides_of(exams))
+    if options.scanner_groups:
+        scanners = {i: scanner_of(study) for i, study in ids.items() if exams[i]["imported"]}
+        groups = numbered_groups(scanners)
+        if len(set(groups.values())) > 1:
+            write_groups(out, groups)
+    write_record(
+        out / RECORD,
         {
-            **_record_head(source_digest, finished=True),
+            **record_head(source_digest, finished=True),
             "files": scan.counts,
             "unreadable": scan.reasons,
             "exams": exams,
@@ -231,12 +286,44 @@ def _write_series_list(out: Path, series: SeriesList) -> None:
         write_series(out, series)
 
 
-def in_id_order(scan: Scan, *, any_body_part: bool = False) -> list[Study]:
+def sides_of(exams: Mapping[str, Mapping[str, Any]]) -> dict[str, ExamSide]:
+    """Returns the side of each imported exam, by its record."""
+    return {
+        exam_id: ExamSide(exam["side"], exam["mirrored"])
+        for exam_id, exam in exams.items()
+        if exam["imported"]
+    }
+
+
+def scanner_of(study: Study) -> tuple[str, ...] | None:
+    """Returns what distinguishes a study's scanner; None if its headers state too little."""
+    first = study.candidates[0].series.first
+    manufacturer, model, serial, field, frequency = first.scanner
+    if serial:
+        return manufacturer, model, serial
+    return (manufacturer, model, field, frequency) if model and (field or frequency) else None
+
+
+def numbered_groups(keys: Mapping[str, object]) -> dict[str, str]:
+    """Returns a group per exam with a key: equal for equal keys, numbered by first appearance."""
+    numbers: dict[object, int] = {}
+    return {
+        exam_id: f"group {numbers.setdefault(key, len(numbers) + 1)}"
+        for exam_id, key in keys.items()
+        if key is not None
+    }
+
+
+def in_id_order(
+    scan: Scan, *, any_body_part: bool = False, sides: Sides = "as-imaged"
+) -> list[Study]:
     """Groups the images of a scan into studies, in the order of their hashed keys."""
     volumes, nameless = nifti_studies(scan.volumes, any_body_part=any_body_part)
     for _ in range(nameless):
         scan.leave_out(PurePosixPath(), "the name of a NIfTI file states no plane")
-    studies = studies_of(scan.images, any_body_part=any_body_part) + volumes
+    first_stated = sides == "left"
+    studies = studies_of(scan.images, any_body_part=any_body_part, first_stated=first_stated)
+    studies += volumes
     return sorted(
         studies,
         key=lambda study: hashlib.sha256(study.key.encode("utf-8", "surrogatepass")).digest(),
@@ -259,14 +346,19 @@ def _source_digest(studies: Sequence[Study], options: _Options) -> str:
         digest.update(repr(options.series.to_dicts()).encode())
     if options.any_body_part:
         digest.update(b"any body part")
+    if options.framing != MRNET_FRAMING:
+        digest.update(repr(options.framing).encode())
+    if options.sides != "as-imaged":
+        digest.update(options.sides.encode())
     return digest.hexdigest()
 
 
-def _record_head(source_digest: str, *, finished: bool) -> dict[str, Any]:
+def record_head(source_digest: str, *, finished: bool) -> dict[str, Any]:
+    """Returns the first entries of import.json."""
     return {"mrknee": __version__, "finished": finished, "source": source_digest}
 
 
-def _open_output(out: Path, source_digest: str) -> tuple[dict[str, Any], bool]:
+def open_output(out: Path, source_digest: str) -> tuple[dict[str, Any], bool]:
     """Starts or resumes an import into `out`.
 
     Returns:
@@ -289,7 +381,7 @@ def _open_output(out: Path, source_digest: str) -> tuple[dict[str, Any], bool]:
                 expected=f"a new or empty folder, or one with {RECORD}",
                 advice="choose another folder",
             )
-        _write_record(out, _record_head(source_digest, finished=False))
+        write_record(file, record_head(source_digest, finished=False))
         return {}, False
     before = _read_json(file)
     if before.get("source") != source_digest:
@@ -301,7 +393,7 @@ def _open_output(out: Path, source_digest: str) -> tuple[dict[str, Any], bool]:
         )
     exams = before.get("exams")
     records = dict(exams) if isinstance(exams, dict) else {}
-    for done in sorted((out / UNFINISHED).glob("[0-9]*.json")):
+    for done in sorted((out / UNFINISHED).glob("*.json")):
         with suppress(MrkneeError):  # the exam of a damaged record is read again
             records[done.stem] = _read_json(done)
     return records, before.get("finished") is True
@@ -314,7 +406,7 @@ def _count_left_out(scan: Scan, study: Study) -> int:
 
 def _unchanged_exams(tasks: Sequence[_Task], done: Mapping[str, Any], processes: int) -> set[str]:
     """Returns the ids of exams that were written before from the present content of the files."""
-    pairs = [(task, done[task.exam_id]) for task in tasks if task.exam_id in done]
+    pairs = [(task, done[task.target.exam_id]) for task in tasks if task.target.exam_id in done]
     same = set()
     with Progress(len(pairs), "comparing files", "exams") as progress:
         workers = max(1, min(processes, len(pairs) // MANY_UNCHANGED))
@@ -330,106 +422,49 @@ def _is_unchanged(pair: tuple[_Task, Mapping[str, Any]]) -> tuple[str, bool]:
     try:
         now = content_digest(task.study, record, task.source_digest)
     except (KeyError, TypeError, AttributeError):  # a record of another format
-        return task.exam_id, False
-    return task.exam_id, record.get("content") == now
-
-
-def _is_written(out: Path, exam_id: str, done: Mapping[str, Any]) -> bool:
-    """Returns whether an exam was refused before, or all its stacks exist."""
-    if exam_id not in done:
-        return False
-    return all(is_whole_stack(out / name / f"{exam_id}.npy") for name in done[exam_id]["planes"])
+        return task.target.exam_id, False
+    return task.target.exam_id, record.get("content") == now
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Task(Task):
     """One study to read and write.
 
     Attributes:
-        out: output folder.
-        exam_id: id of the exam.
         study: headers of the study.
         options: options of the import.
         source_digest: digest of the source and the options.
         left_out: number of files left out in the folders of the study's images.
     """
 
-    out: Path
-    exam_id: str
     study: Study
     options: _Options
     source_digest: str
     left_out: int
 
-    @property
-    def started(self) -> Path:
-        """Marker file that exists while the study is being read."""
-        return self.out / UNFINISHED / f"{self.exam_id}.begun"
 
-
-def _write_exam(task: _Task) -> tuple[str, dict[str, Any]]:
+def _write_exam(task: _Task) -> tuple[str, Record]:
     """Reads one study and writes its stacks, then its record."""
-    started = task.started
-    started.parent.mkdir(parents=True, exist_ok=True)
-    started.touch()
+    task.target.start()
     options = task.options
     outcome = read_study(
         task.study,
         options.choice,
         allow_missing_plane=options.allow_missing_plane,
         series=options.series,
+        framing=options.framing,
+        mirror_right=options.sides == "left",
     )
-    for name in options.series.names:
-        if name in outcome.stacks:
-            write_stack(task.out, name, task.exam_id, outcome.stacks[name], among=options.series)
-        else:  # an earlier import of other files may have written one
-            (task.out / name / f"{task.exam_id}.npy").unlink(missing_ok=True)
     candidates = task.study.candidates
-    record = {
-        **outcome.record,
-        "incomplete": list(
-            missing_parts(outcome.record, candidates, task.left_out, outcome.failed)
-        ),
-        "content": content_digest(task.study, outcome.record, task.source_digest),
-    }
-    _write_json(task.out / UNFINISHED / f"{task.exam_id}.json", record)
-    started.unlink()
-    return task.exam_id, record
+    incomplete = missing_parts(outcome.record, candidates, task.left_out, outcome.failed)
+    record = _with_digest(task, {**outcome.record, "incomplete": list(incomplete)})
+    task.target.write(outcome.stacks, record, options.series)
+    return task.target.exam_id, record
 
 
-def _write_exams(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Writes the exams and yields their records; an exam that crashes its process is refused."""
-    left = {task.exam_id: task for task in tasks}
-    isolated = any(needs_decoder(task.study) for task in tasks)
-    for task in tasks:
-        task.started.unlink(missing_ok=True)
-    while left:
-        try:
-            workers = max(1, min(processes, len(left) // FEW_EXAMS))
-            for exam_id, record in map_tasks(
-                _write_exam, [*left.values()], workers, isolated=isolated
-            ):
-                del left[exam_id]
-                yield exam_id, record
-        except BrokenProcessPool:
-            isolated = True  # nothing more is read in this process
-            # one of the started exams crashed: read each of them in a separate process
-            for task in [one for one in left.values() if one.started.exists()] or [*left.values()]:
-                del left[task.exam_id]
-                yield _write_separately(task)
-
-
-def _write_separately(task: _Task) -> tuple[str, dict[str, Any]]:
-    """Writes an exam in a separate process, or refuses it if that process crashes."""
-    try:
-        return next(map_in_processes(_write_exam, [task], 1))
-    except BrokenProcessPool:
-        task.started.unlink(missing_ok=True)
-        reason = "reading it crashed the program: its files are damaged"
-        record = {"imported": False, "reason": reason, "side": None, "planes": {}}
-        record |= {"warnings": [], "incomplete": [], "candidates": []}
-        digest = content_digest(task.study, record, task.source_digest)
-        return task.exam_id, record | {"content": digest}
+def _with_digest(task: _Task, record: Record) -> Record:
+    """Adds the digest of the content that an exam was read from to its record."""
+    return {**record, "content": content_digest(task.study, record, task.source_digest)}
 
 
 def _refuse_other_file(keep_map: Path) -> None:
@@ -469,14 +504,6 @@ def _identifiers(study: Study) -> dict[str, Any]:
         "side": study.side,
         "series": {one.name: one.series.first.series for one in study.candidates},
     }
-
-
-def _write_record(out: Path, content: Mapping[str, Any]) -> None:
-    _write_json(out / RECORD, content)
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    write_text(file, json.dumps(content, indent=1) + "\n")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

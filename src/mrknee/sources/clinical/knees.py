@@ -9,9 +9,16 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import median
 
 from mrknee.exams import PLANES, Plane
-from mrknee.sources.clinical.anatomy import Side, coded_sides, described_sides, placed_side
+from mrknee.sources.clinical.anatomy import (
+    DEAD_ZONE_MM,
+    Side,
+    coded_sides,
+    described_sides,
+    placed_side,
+)
 from mrknee.sources.clinical.header import Image
 from mrknee.sources.clinical.joining import join
 from mrknee.sources.clinical.protocol import Candidate, candidates
@@ -41,10 +48,18 @@ Person = tuple[str, str, str, str]
 """PatientID, name, birth date or age, and sex, normalised."""
 
 
-def studies_of(images: Iterable[Image], *, any_body_part: bool = False) -> list[Study]:
+def studies_of(
+    images: Iterable[Image], *, any_body_part: bool = False, first_stated: bool = False
+) -> list[Study]:
     """Groups DICOM images into studies of one knee each.
 
     The images of a study are split by patient, then by side if the study shows both knees.
+
+    Args:
+        images: headers of all images.
+        any_body_part: ignore BodyPartExamined.
+        first_stated: of several sources of a knee's side that disagree, use the first of header,
+            descriptions and position; otherwise the side is unknown.
     """
     by_study: dict[str, list[Image]] = {}
     for image in images:
@@ -64,7 +79,7 @@ def studies_of(images: Iterable[Image], *, any_body_part: bool = False) -> list[
             name = key if len(people) == 1 else f"{key} {person} {part[0].accession}"
             stacks = join(sort_into_series(part))
             described = candidates(stacks, any_body_part=any_body_part)
-            found += split_by_knee(name, described, notes)
+            found += split_by_knee(name, described, notes, first_stated=first_stated)
     return found
 
 
@@ -160,13 +175,20 @@ def _evidence(one: Candidate) -> _Evidence:
     )
 
 
-def split_by_knee(key: str, found: Sequence[Candidate], notes: Sequence[str] = ()) -> list[Study]:
+def split_by_knee(
+    key: str,
+    found: Sequence[Candidate],
+    notes: Sequence[str] = (),
+    *,
+    first_stated: bool = False,
+) -> list[Study]:
     """Returns one patient's study, split into two if it shows both knees.
 
     Args:
         key: unique key of the study.
         found: candidates of the study.
         notes: notes to start with, one sentence each.
+        first_stated: as for `studies_of`.
     """
     evidence = {one.name: _evidence(one) for one in found}
     usable = [one for one in found if one.refusal is None]
@@ -177,7 +199,7 @@ def split_by_knee(key: str, found: Sequence[Candidate], notes: Sequence[str] = (
     elif len(set(_sides_by_place(row)) - {None}) == 2:
         sides, origin, odd = _sides_by_place(row), PLACE, []
     else:
-        return _by_frame(key, found, evidence, notes)
+        return _by_frame(key, found, evidence, notes, first_stated=first_stated)
     of = {one.name: side for one, side in zip(usable, sides, strict=True)}
     knees = []
     both: tuple[Side, Side] = ("left", "right")
@@ -193,25 +215,31 @@ def split_by_knee(key: str, found: Sequence[Candidate], notes: Sequence[str] = (
 
 
 def _by_frame(
-    key: str, found: Sequence[Candidate], evidence: Mapping[str, _Evidence], notes: Sequence[str]
+    key: str,
+    found: Sequence[Candidate],
+    evidence: Mapping[str, _Evidence],
+    notes: Sequence[str],
+    *,
+    first_stated: bool,
 ) -> list[Study]:
     """Returns a study that neither sides nor positions show to be of both knees.
 
     If several frames of reference hold all three planes, each becomes a separate study. Positions
     in two frames can't be compared, so they may show the other knee, or another person's.
     """
+    side_of = _first_side if first_stated else _one_side
     usable = [one for one in found if one.refusal is None]
     complete = _complete_frames(usable)
     if len(complete) < 2:
         parts = [_refuse_elsewhere(one, complete, evidence[one.name]) for one in found]
-        side, origin, odd = _one_side(
+        side, origin, odd = side_of(
             [evidence[one.name] for one in parts if one.refusal is None or not usable]
         )
         return [Study(key, side, origin, tuple(parts), notes=(*notes, *odd))]
     exams = []
     for frame in complete:
         mine = [replace(evidence[one.name], study=frozenset()) for one in usable]
-        side, origin, odd = _one_side([one for one in mine if one.frame == frame])
+        side, origin, odd = side_of([one for one in mine if one.frame == frame])
         parts = [
             one
             if one.refusal is not None or evidence[one.name].frame == frame
@@ -302,21 +330,53 @@ def _sides_by_place(row: Sequence[_Evidence]) -> list[Side | None]:
 
 
 def _one_side(row: Sequence[_Evidence]) -> tuple[Side | None, str, list[str]]:
-    """Returns the side of a study of one knee, its origin, and notes on contradictions."""
-    ways: dict[str, set[Side]] = {
-        "the header": {side for one in row for side in one.tag},
-        "a series' description": {side for one in row for side in one.names},
-        "the study's description": {side for one in row for side in one.study},
-        PLACE: {one.place for one in row if one.place is not None},
-    }
-    ways = {name: sides for name, sides in ways.items() if sides}
+    """Returns the side of a study of one knee, its origin, and notes on contradictions.
+
+    The side is unknown if its sources disagree.
+    """
+    ways = _stated_sides(row, {one.place for one in row if one.place is not None})
     every = set().union(*ways.values()) if ways else set()
     if not every:
         return None, "not stated", []
     if len(every) == 2:
-        conflict = "; ".join(
-            f"{name} says {' and '.join(sorted(sides))}" for name, sides in ways.items()
-        )
-        return None, CONTRADICTORY, [f"the side is unknown: {conflict}"]
-    origins = {"the header": "the header", PLACE: PLACE}
-    return every.pop(), origins.get(next(iter(ways)), "a description"), []
+        return None, CONTRADICTORY, [f"the side is unknown: {_statements(ways)}"]
+    return every.pop(), _ORIGINS[next(iter(ways))], []
+
+
+def _first_side(row: Sequence[_Evidence]) -> tuple[Side | None, str, list[str]]:
+    """As `_one_side`, but the first source that states one side is used.
+
+    The position is the middle one of all series, outside `DEAD_ZONE_MM`.
+    """
+    places = [one.x_mm for one in row if one.x_mm is not None]
+    placed = placed_side(median(places), DEAD_ZONE_MM) if places else None
+    ways = _stated_sides(row, set() if placed is None else {placed})
+    for name, sides in ways.items():
+        if len(sides) == 1:
+            odd = set().union(*ways.values()) != sides
+            notes = [f"the side is that of {name}: {_statements(ways)}"] if odd else []
+            return next(iter(sides)), _ORIGINS[name], notes
+    return _one_side(row)
+
+
+def _stated_sides(row: Sequence[_Evidence], placed: set[Side]) -> dict[str, set[Side]]:
+    """Returns the sources that state a side, most reliable first, each with its sides."""
+    ways: dict[str, set[Side]] = {
+        "the header": {side for one in row for side in one.tag},
+        "a series' description": {side for one in row for side in one.names},
+        "the study's description": {side for one in row for side in one.study},
+        PLACE: placed,
+    }
+    return {name: sides for name, sides in ways.items() if sides}
+
+
+def _statements(ways: Mapping[str, set[Side]]) -> str:
+    return "; ".join(f"{name} says {' and '.join(sorted(sides))}" for name, sides in ways.items())
+
+
+_ORIGINS = {
+    "the header": "the header",
+    "a series' description": "a description",
+    "the study's description": "a description",
+    PLACE: PLACE,
+}

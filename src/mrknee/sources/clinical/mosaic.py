@@ -12,9 +12,8 @@ import struct
 
 import numpy as np
 from jaxtyping import Float, Float32
-from pydicom.dataset import Dataset
 
-from mrknee.sources.clinical.dicomfile import text, texts
+from mrknee.sources.clinical.dicomfile import Elements, text, texts
 
 # (0019,xx0A) of "SIEMENS MR HEADER": NumberOfImagesInMosaic; (0029,xx10) of "SIEMENS CSA HEADER":
 # the same in a proprietary structure; (0065,xx50) of United Imaging: images in a grid. xx depends
@@ -36,13 +35,15 @@ WIDEST_FIELD_MM = 600.0
 
 LARGEST_GRID = 12
 SMALLEST_TILE = 16
+LARGE_TILE = 64
+"""Rows and columns from which half of a tile's rows and columns suffice for a correlation."""
 CORRELATION, CORRELATION_ALONE = 0.75, 0.5
 """Minimum correlation between neighbouring tiles, across and down, of a mosaic: for an image among
 others, and for the only image of a series. Parts of one slice of real knees correlate by at most
 0.4; neighbouring slices, four millimetres apart, by 0.5 to 0.9."""
 
 
-def is_mosaic(dataset: Dataset) -> bool:
+def is_mosaic(dataset: Elements) -> bool:
     """Returns whether ImageType, the series' name or a private element states a mosaic."""
     if any("MOSAIC" in value for value in texts(dataset, "ImageType")):
         return True
@@ -83,10 +84,19 @@ def looks_tiled(image: Float32[np.ndarray, "rows cols"], *, alone: bool) -> bool
     rows, cols = image.shape
     limit = CORRELATION_ALONE if alone else CORRELATION
     return any(
-        _tile_correlation(image.reshape(down, rows // down, across, cols // across)) > limit
+        _tile_correlation(_tiles(image, down, across)) > limit
         for down in _divisors(rows)
         for across in _divisors(cols)
     )
+
+
+def _tiles(
+    image: Float32[np.ndarray, "rows cols"], down: int, across: int
+) -> Float32[np.ndarray, "down tile_rows across tile_cols"]:
+    """Returns the tiles of a grid; of large tiles, every second row and column."""
+    rows, cols = image.shape[0] // down, image.shape[1] // across
+    grid = image.reshape(down, rows, across, cols)
+    return grid[:, ::2, :, ::2] if min(rows, cols) >= LARGE_TILE else grid
 
 
 def _divisors(size: int) -> list[int]:
@@ -116,7 +126,7 @@ def _tile_correlation(grid: Float[np.ndarray, "down rows across cols"]) -> float
     return min(means)
 
 
-def _private_count(dataset: Dataset, group: int, block: int) -> int:
+def _private_count(dataset: Elements, group: int, block: int) -> int:
     """Returns the number of images that a private element states, or 0."""
     creator = _bytes(dataset, group, block).decode("latin-1").upper()
     if group == 0x0029:  # the CSA header identifies itself
@@ -131,7 +141,7 @@ def _private_count(dataset: Dataset, group: int, block: int) -> int:
     return int.from_bytes(content[:2], "little") if len(content) == 2 else 0
 
 
-def _bytes(dataset: Dataset, group: int, number: int) -> bytes:
+def _bytes(dataset: Elements, group: int, number: int) -> bytes:
     """Returns a private element's value as bytes; a number as digits."""
     try:
         value = dataset[group, number].value

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import groupby
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt16
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
@@ -59,6 +59,8 @@ PLUGINS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((JPEG2000, JPEG2000Lossless), ("pylibjpeg", "gdcm", "pillow")),
     **dict.fromkeys((HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL), ("pylibjpeg",)),
 }
+
+PIXEL_TAG = b"\xe0\x7f\x10\x00"
 
 COMPLAINTS = (b"JPEG", b"Huffman", b"marker", b"arithmetic code")
 """Words of libjpeg's warnings (its jerror.h)."""
@@ -105,22 +107,51 @@ def read_volume(series: Series) -> Volume:
         )
     order = {(image.location, image.frame): index for index, image in enumerate(series.images)}
     by_file = sorted(series.images, key=lambda image: (str(image.location.name), image.frame))
-    slices: dict[int, Float32[np.ndarray, "rows cols"]] = {}
+    volume = np.empty((count, first.rows, first.cols), np.float32)
     with Opener() as opener:
         for location, group in groupby(by_file, key=lambda image: image.location):
             images = list(group)
+            plain = _plain_values(opener, images[0])
+            if plain is not None:
+                volume[order[location, images[0].frame]] = plain
+                continue
             with opener.open(location) as file, untrusted():
                 dataset = parse(file)
                 frame = _frames(dataset, images[0])
                 for image in images:
-                    slices[order[location, image.frame]] = real_values(
-                        frame(image.frame), image, dataset
-                    )
-    volume = np.stack([slices.pop(index) for index in range(count)])
+                    values = real_values(frame(image.frame), image, dataset)
+                    volume[order[location, image.frame]] = values
     if looks_tiled(np.nan_to_num(volume[count // 2]), alone=count == 1):
         raise DataError("a mosaic: an image looks like several slices side by side", code="mosaic")
     row_mm, col_mm = first.pixel_mm
     return Volume(volume, series.axes, (row_mm, col_mm), series.centre)
+
+
+def _plain_values(
+    opener: Opener, image: Image
+) -> UInt16[np.ndarray, "rows cols"] | Float32[np.ndarray, "rows cols"] | None:
+    """Reads the values of an ordinary uncompressed image without parsing its file again.
+
+    Returns:
+        The values; None if the file must be parsed, because anything about it is unusual.
+    """
+    if image.pixels is None:
+        return None
+    place = image.pixels.place
+    with opener.open(image.location) as file:
+        file.seek(place.offset - 12)
+        head, data = file.read(12), file.read(place.length)
+    tag = PIXEL_TAG in (head[:4], head[4:8])  # with a value representation, or without
+    if not tag or head[8:] != place.length.to_bytes(4, "little") or len(data) < place.length:
+        return None
+    raw = np.frombuffer(data, "<u2").reshape(image.rows, image.cols)
+    if int(raw.max()) >= min(1 << image.pixels.bits, 0xFFFF):  # 65535 may be padding
+        return None
+    slope, intercept = image.rescale
+    if (slope, intercept) != (1.0, 0.0):
+        real = (raw * slope + intercept).astype(np.float32)
+        return real if np.isfinite(real).all() else None
+    return raw
 
 
 def _frames(dataset: Dataset, image: Image) -> Callable[[int], Raw]:

@@ -27,6 +27,10 @@ ORDER: dict[Plane, tuple[tuple[Weighting, ...], bool]] = {
     Plane.AXIAL: (("PD", "T2", "gradient echo", "T1", "unknown"), True),
 }
 
+FLUID_SENSITIVE: tuple[Weighting, ...] = ("PD", "T2", "gradient echo", "T1", "unknown")
+"""Order for a coronal series that is declared with fat suppression and without weighting: T1 with
+fat suppression shows no oedema, and is acquired after contrast agent only."""
+
 ECHO_MS: dict[Weighting, float] = {"T1": 15.0, "PD": 30.0, "T2": 60.0}
 """Echo time (ms) to prefer among several echoes: the middle of the range usual for knees. MRNet's
 own echo times aren't published. Among several gradient echoes the first one is preferred."""
@@ -146,13 +150,16 @@ _FAT = {
 def closeness(candidate: Candidate, declared: Declared) -> tuple[tuple[str, float], ...]:
     """Returns the differences between a candidate and a declared series, most important first.
 
-    Undeclared properties are compared with MRNet's protocol for the plane.
+    Undeclared properties are compared with MRNet's protocol for the plane, except for
+    `FLUID_SENSITIVE`.
 
     Returns:
         Pairs of property and difference; smaller is closer.
     """
     series = candidate.series
     weightings, saturated = ORDER[declared.plane]
+    if declared.fat_suppressed and declared.plane is Plane.CORONAL:
+        weightings = FLUID_SENSITIVE
     if declared.weighting:
         weightings = (_WEIGHTINGS[declared.weighting],)
     if declared.fat_suppressed is not None:

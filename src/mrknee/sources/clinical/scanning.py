@@ -12,7 +12,7 @@ from mrknee.progress import Progress
 from mrknee.sources.clinical.dicomfile import is_dicom
 from mrknee.sources.clinical.directory import ListedImage, missing, read_directory
 from mrknee.sources.clinical.header import Image, read_header
-from mrknee.sources.clinical.locate import Location, Opener, find_files
+from mrknee.sources.clinical.locate import Found, Location, Opener, find_files
 from mrknee.sources.clinical.nifti import is_nifti
 from mrknee.sources.clinical.other_files import HEAD, OtherFile, classify, should_be_images
 from mrknee.workers import map_tasks
@@ -83,17 +83,39 @@ def scan_source(source: Path, processes: int) -> Scan:
         MrkneeError: the source doesn't exist, or holds no image.
     """
     found = find_files(source)
+    files = found.files
+    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+    parts = []
+    with Progress(len(files), "reading headers", "files") as progress:
+        for part in map_tasks(_scan_files, chunks, processes if len(files) > MANY_FILES else 1):
+            parts.append(part)
+            progress.advance(sum(part.counts.values()) + len(part.others))
+    return _joined(found, parts)
+
+
+def scan_folder(folder: Path) -> Scan:
+    """Reads the headers of all files of a folder in this process, without a report of progress.
+
+    Raises:
+        MrkneeError: the folder doesn't exist, or holds no image.
+    """
+    found = find_files(folder)
+    return _joined(found, [_scan_files(found.files)])
+
+
+def _joined(found: Found, parts: Sequence[Scan]) -> Scan:
+    """Joins the scans of a source's files.
+
+    Raises:
+        MrkneeError: the source holds no image.
+    """
     scan = Scan()
     for location, reason in found.broken:
         scan.leave_out(location.name, reason)
-    files = found.files
-    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
-    with Progress(len(files), "reading headers", "files") as progress:
-        for part in map_tasks(_scan_files, chunks, processes if len(files) > MANY_FILES else 1):
-            scan.add(part)
-            progress.advance(sum(part.counts.values()) + len(part.others))
+    for part in parts:
+        scan.add(part)
     scan.images.sort(key=lambda image: (str(image.location.name), image.frame))
-    _resolve_other_files(scan, files)
+    _resolve_other_files(scan, found.files)
     if not scan.images and not scan.volumes:
         counts = ", ".join(f"{count} {kind}" for kind, count in scan.counts.items())
         reasons = "; ".join(scan.reasons)

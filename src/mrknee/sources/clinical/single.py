@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mrknee.errors import DataError
 from mrknee.exams import MRNET_SERIES, Exam, Remark, SeriesList
-from mrknee.sources.clinical.importing import in_id_order
+from mrknee.sources.clinical.framing import SIZE, Framing
+from mrknee.sources.clinical.importing import Sides, in_id_order
 from mrknee.sources.clinical.scanning import scan_source
 from mrknee.sources.clinical.study import read_study
 
@@ -17,6 +18,9 @@ def read_exam_of(
     *,
     allow_missing_plane: bool = False,
     series: SeriesList = MRNET_SERIES,
+    size: int = SIZE,
+    crop_mm: float | None = None,
+    sides: Sides = "as-imaged",
 ) -> Exam:
     """Reads the only study of a source, by the rules of `mrknee import`.
 
@@ -25,6 +29,9 @@ def read_exam_of(
         exam_id: id of the exam; no identifier of the source is used.
         allow_missing_plane: accept a study with at least one of the series.
         series: series to choose.
+        size: rows and columns of a slice.
+        crop_mm: width of the window around the joint, mm; None uses that of the field, at most 180.
+        sides: "left" mirrors a right knee.
 
     Returns:
         The exam. Warnings of `mrknee import` are in its remarks, with the code `import`.
@@ -35,7 +42,7 @@ def read_exam_of(
     """
     source = Path(source)
     scan = scan_source(source, 1)
-    studies = in_id_order(scan)
+    studies = in_id_order(scan, sides=sides)
     if len(studies) != 1:
         raise DataError(
             "the source holds more than one exam" if studies else "the source holds no exam",
@@ -46,7 +53,14 @@ def read_exam_of(
             advice="import all of them with `mrknee import` and open the result, or name one "
             "study's folder",
         )
-    outcome = read_study(studies[0], {}, allow_missing_plane=allow_missing_plane, series=series)
+    outcome = read_study(
+        studies[0],
+        {},
+        allow_missing_plane=allow_missing_plane,
+        series=series,
+        framing=Framing(size, crop_mm),
+        mirror_right=sides == "left",
+    )
     if not outcome.stacks:
         raise DataError(
             "the study can't be used",

@@ -10,8 +10,8 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_SERIES, Plane, SeriesList, Stack
 from mrknee.exams import Series as Declared
 from mrknee.sources.clinical.anatomy import Side, names_knee, other_part
-from mrknee.sources.clinical.framing import SIZE, Framed, frame
-from mrknee.sources.clinical.geometry import Volume, turned_degrees, upright
+from mrknee.sources.clinical.framing import MRNET_FRAMING, Framed, Framing, frame
+from mrknee.sources.clinical.geometry import Volume, mirrored, turned_degrees, upright
 from mrknee.sources.clinical.nifti import is_nifti, read_nifti
 from mrknee.sources.clinical.pixels import FOREIGN, read_volume
 from mrknee.sources.clinical.protocol import (
@@ -91,6 +91,8 @@ def read_study(
     *,
     allow_missing_plane: bool,
     series: SeriesList = MRNET_SERIES,
+    framing: Framing = MRNET_FRAMING,
+    mirror_right: bool = False,
 ) -> Outcome:
     """Chooses, reads and frames a study's series.
 
@@ -99,11 +101,14 @@ def read_study(
         choice: series that the user requests.
         allow_missing_plane: accept the study if at least one declared series is found.
         series: the declared series.
+        framing: size and width of the window.
+        mirror_right: mirror a right knee, so that it looks like a left one.
 
     Returns:
         The stacks and the record; without stacks, the record states the reason.
     """
-    work = _StudyReader(study, series)
+    mirror = mirror_right and study.side == "right"
+    work = _StudyReader(study, series, framing, mirror=mirror)
     for declared in work.order_of_choice(choice):
         work.read_series(declared, choice.get(declared.name, frozenset()))
     missing = [one for one in series if one.name not in work.framed]
@@ -115,6 +120,7 @@ def read_study(
         "reason": reason,
         "side": work.side,
         "side_from": work.side_from,
+        "mirrored": mirror and reason is None,
         "missing": [one.name for one in missing],
         "planes": {} if reason else {n: work.planes[n] for n in series.names if n in work.planes},
         "warnings": work.warnings(() if reason else missing),
@@ -134,8 +140,9 @@ class _StudyReader:
         failed: candidates that could not be read -> declared series they were chosen for.
     """
 
-    def __init__(self, study: Study, series: SeriesList) -> None:
+    def __init__(self, study: Study, series: SeriesList, framing: Framing, *, mirror: bool) -> None:
         self.study, self.series = study, series
+        self.framing, self.mirror = framing, mirror
         self.framed: dict[str, Framed] = {}
         self.planes: dict[str, dict[str, Any]] = {}
         self.chosen: dict[str, Candidate] = {}
@@ -173,7 +180,8 @@ class _StudyReader:
                 continue
             try:
                 volume = upright(read_stack(one, declared.plane), declared.plane)
-                framed = frame(volume, declared.plane)
+                shown = mirrored(volume, declared.plane) if self.mirror else volume
+                framed = frame(shown, declared.plane, self.framing)
             except MrkneeError as error:
                 self.why[one.name] = _one_line(error)
                 self.failed[one.name] = declared.name
@@ -325,7 +333,7 @@ def _shape(framed: Framed) -> dict[str, Any]:
     return {
         "slices": len(framed.stack),
         "pixel_mm": round(framed.pixel_mm, 4),
-        "size": SIZE,
+        "size": framed.stack.shape[1],
         "joint": list(framed.joint),
     }
 

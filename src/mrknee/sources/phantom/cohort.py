@@ -117,7 +117,7 @@ def write_cohort(
     _check(train, valid, size, slice_factor, fov_factor)
     with owned_folder(out):
         tasks = _plan(out, train, valid, seed, size, slice_factor, fov_factor, series)
-        _open_output(out, _parameters(tasks, train, valid, seed))
+        open_output(out, _parameters(tasks, train, valid, seed))
         if series != MRNET_SERIES:
             write_series(out, series)
         _write_exams(out, tasks, workers or cores())
@@ -215,7 +215,7 @@ def _parameters(tasks: Sequence[_Task], train: int, valid: int, seed: int) -> di
     }
 
 
-def _open_output(out: Path, parameters: Mapping[str, object]) -> None:
+def open_output(out: Path, parameters: Mapping[str, object]) -> None:
     """Starts or resumes a data set in ``out``.
 
     Raises:

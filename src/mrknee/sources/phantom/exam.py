@@ -15,10 +15,20 @@ from mrknee.errors import SettingsError
 from mrknee.exams import MRNET_SERIES, Exam, SeriesList
 from mrknee.sources.phantom import bones, joint, ligaments, limb
 from mrknee.sources.phantom.anatomy import Anatomy, draw_anatomy
-from mrknee.sources.phantom.lesions import AclTear, BakerCyst, Lesion, Truth, draw_lesions
+from mrknee.sources.phantom.lesions import (
+    AclTear,
+    BakerCyst,
+    FluidCollection,
+    Lesion,
+    MclTear,
+    MeniscalTear,
+    Truth,
+    draw_lesions,
+)
 from mrknee.sources.phantom.scanner import (
     FIELD_OF_VIEW,
     PLANES,
+    Acquisition,
     Protocol,
     acquire,
     draw_acquisition,
@@ -107,7 +117,13 @@ def render_exam(
             stacks[name] = _acquire(canvas, protocol, name, size, own[name][1])
     stacks = {name: stacks[name] for name in series.names}
     shown = [finding for finding in FINDINGS if getattr(truth, finding)]
-    masks = {finding: _masks(canvas, finding, protocol, size) for finding in shown}
+    masks = {
+        finding: {
+            name: lesion_mask(canvas, _of_finding(lesions, finding), acquisition, size)
+            for name, acquisition in protocol.series.items()
+        }
+        for finding in shown
+    }
     for finding in shown:
         for name in series.names:
             # A tear is also abnormal.
@@ -217,8 +233,14 @@ def _streams_of_series(seed: int | Sequence[int], name: str) -> list[np.random.G
     return [np.random.default_rng(s) for s in np.random.SeedSequence(seed, spawn_key=key).spawn(2)]
 
 
+def _of_finding(lesions: Sequence[Lesion], finding: str) -> list[Lesion]:
+    """Returns the lesions that a finding of MRNet names; every lesion is abnormal."""
+    kind = {"acl": AclTear, "meniscus": MeniscalTear}.get(finding, object)
+    return [lesion for lesion in lesions if isinstance(lesion, kind)]
+
+
 def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, size: int) -> Canvas:
-    """Paints one knee with its lesions; later tissues cover earlier ones."""
+    """Paints one knee with its lesions for images of ``size`` pixels."""
     factor = max(series.fov_factor for series in protocol.series.values())
     smaller = (1 - factor) * FIELD_OF_VIEW[1]
     depth, rows, cols = (
@@ -226,8 +248,14 @@ def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, s
         for whole, slices in zip(EXTENT, COVERED, strict=True)
     )
     spacing = float(np.clip(FINEST * 256 / size * factor, FINEST, COARSEST))
-    grid = Grid(spacing, (depth, rows, cols))
-    canvas = Canvas(grid, protocol.signals())
+    canvas = Canvas(Grid(spacing, (depth, rows, cols)), protocol.signals())
+    paint(canvas, knee, lesions)
+    return canvas
+
+
+def paint(canvas: Canvas, knee: Anatomy, lesions: Sequence[Lesion]) -> None:
+    """Paints one knee with its lesions; later tissues cover earlier ones."""
+    grid = canvas.grid
     rng = np.random.default_rng(knee.texture_seed)
     tile = texture_tile(rng)
     limb.paint_limb(canvas, knee, rng)
@@ -240,6 +268,8 @@ def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, s
     for lesion in lesions:
         if isinstance(lesion, BakerCyst):
             joint.paint_cyst(canvas, knee, lesion)
+        elif isinstance(lesion, FluidCollection):
+            joint.paint_collection(canvas, knee, lesion)
     for medial in (True, False):
         joint.paint_meniscus(canvas, knee, lesions, medial=medial)
     here = bones.patella_centre(knee)
@@ -250,20 +280,20 @@ def paint_knee(knee: Anatomy, lesions: tuple[Lesion, ...], protocol: Protocol, s
     ligaments.paint_acl(canvas, knee, next((x for x in lesions if isinstance(x, AclTear)), None))
     for bone in (femur, tibia, bones.fibula(knee, grid), patella):
         joint.paint_bone(canvas, bone, knee, lesions, tile)
-    ligaments.paint_bands(canvas, knee)
-    return canvas
+    ligaments.paint_bands(canvas, knee, next((x for x in lesions if isinstance(x, MclTear)), None))
 
 
-def _masks(
-    canvas: Canvas, finding: str, protocol: Protocol, size: int
-) -> dict[str, UInt8[np.ndarray, "slices rows cols"]]:
-    """Returns a finding's masks in each series' grid, 1 where a third of a voxel is lesion."""
-    masks: dict[str, UInt8[np.ndarray, "slices rows cols"]] = {}
-    for name, acquisition in protocol.series.items():
-        total = np.zeros((acquisition.slices, size, size), np.float32)
-        for box, cover in canvas.marks[finding]:
+def lesion_mask(
+    canvas: Canvas, lesions: Iterable[Lesion], acquisition: Acquisition, size: int
+) -> UInt8[np.ndarray, "slices rows cols"]:
+    """Returns the mask of lesions in a series' grid, 1 where a third of a voxel is lesion.
+
+    It is empty if the series doesn't reach the lesions.
+    """
+    total = np.zeros((acquisition.slices, size, size), np.float32)
+    for lesion in lesions:
+        for box, cover in canvas.marks.get(lesion, ()):
             np.maximum(total, sample(cover, box, acquisition, size), out=total)
-        # A lesion too thin to fill a third of any voxel is marked in its fullest voxels.
-        level = min(0.33, 0.6 * float(total.max()))
-        masks[name] = (total > level).astype(np.uint8)
-    return masks
+    # A lesion too thin to fill a third of any voxel is marked in its fullest voxels.
+    level = min(0.33, 0.6 * float(total.max()))
+    return (total > level).astype(np.uint8)

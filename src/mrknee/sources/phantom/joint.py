@@ -7,18 +7,25 @@ from collections.abc import Iterable
 import numpy as np
 
 from mrknee.sources.phantom.anatomy import Anatomy
-from mrknee.sources.phantom.bones import Bone, Cartilage, plateau_height
+from mrknee.sources.phantom.bones import Bone, Cartilage, patella_centre, plateau_height
 from mrknee.sources.phantom.lesions import (
     BakerCyst,
     CartilageDefect,
+    CollectionPlace,
+    Contusion,
     Effusion,
+    FluidCollection,
+    Fracture,
     Lesion,
     MeniscalTear,
     Oedema,
+    Synovitis,
 )
 from mrknee.sources.phantom.shapes import (
     Canvas,
+    Coordinates,
     Field,
+    Point,
     ellipsoid,
     ramp,
     smooth_path,
@@ -30,6 +37,7 @@ from mrknee.sources.phantom.shapes import (
 
 def paint_fluid(canvas: Canvas, knee: Anatomy, lesions: Iterable[Lesion]) -> None:
     """Paints fluid in the recess, the gutters and behind the condyles; more with an effusion."""
+    lesions = tuple(lesions)
     amounts = [lesion.amount for lesion in lesions if isinstance(lesion, Effusion)]
     amount = max([0.28 * knee.fluid, *(0.3 + 0.7 * amount for amount in amounts)])
     frame = knee.femur
@@ -56,8 +64,25 @@ def paint_fluid(canvas: Canvas, knee: Anatomy, lesions: Iterable[Lesion]) -> Non
     canvas.paint(box, canvas.coverage(distance - 1.0) * 0.8, "synovium")
     cover = canvas.coverage(distance)
     canvas.paint(box, cover, "fluid")
-    if amounts:
-        canvas.mark("abnormal", box, cover)
+    for lesion in lesions:
+        if isinstance(lesion, Effusion):
+            canvas.mark(lesion, box, cover)
+        elif isinstance(lesion, Synovitis):
+            lining = lining_cover(canvas, lesion, distance, box.local(frame))
+            canvas.paint(box, lining, "thick synovium")
+            canvas.mark(lesion, box, lining)
+
+
+def lining_cover(
+    canvas: Canvas, synovitis: Synovitis, distance: Field, coordinates: Coordinates
+) -> Field:
+    """Returns the coverage of thickened synovium, 0..1, from the distance to the fluid's edge."""
+    waves = np.ones(1, np.float32)
+    for axis, phase, per_mm in zip(coordinates, synovitis.phases, (0.50, 0.55, 0.45), strict=True):
+        waves = waves * np.sin(axis * per_mm + phase)
+    # Where all three waves peak, fronds reach into the fluid.
+    thickness = synovitis.thickness * (1.0 + synovitis.roughness * 1.5 * waves)
+    return np.asarray(canvas.coverage(distance) * canvas.coverage(-distance - thickness))
 
 
 def paint_cyst(canvas: Canvas, knee: Anatomy, cyst: BakerCyst) -> None:
@@ -75,7 +100,37 @@ def paint_cyst(canvas: Canvas, knee: Anatomy, cyst: BakerCyst) -> None:
     canvas.paint(box, canvas.coverage(distance - 0.9), "fascia")
     cover = canvas.coverage(distance)
     canvas.paint(box, cover, "fluid")
-    canvas.mark("abnormal", box, cover)
+    canvas.mark(cyst, box, cover)
+
+
+COLLECTIONS: dict[CollectionPlace, tuple[Point, Point]] = {
+    "prepatellar": ((0.0, 18.0, -4.0), (1.5, 0.5, 1.8)),
+    "pes anserinus": ((-37.0, 6.0, -36.0), (0.5, 1.2, 1.7)),
+    "calf": ((22.0, -46.0, -30.0), (0.9, 0.7, 2.0)),
+    "popliteal": ((6.0, -52.0, 32.0), (0.9, 0.7, 1.8)),
+    "iliotibial": ((45.0, 6.0, 28.0), (0.45, 1.2, 1.7)),
+    "infrapatellar": ((2.0, 36.0, -14.0), (1.2, 0.5, 1.4)),
+}
+"""Centres of fluid outside the joint in the tibia's frame, mm (prepatellar: relative to the
+patella's centre), and radii as multiples of its size."""
+
+
+def paint_collection(canvas: Canvas, knee: Anatomy, collection: FluidCollection) -> None:
+    """Paints fluid outside the joint."""
+    usual, shape = COLLECTIONS[collection.place]
+    centre = np.add(usual, collection.shift)
+    if collection.place == "prepatellar":
+        centre = centre + patella_centre(knee)
+    radii = np.multiply(shape, collection.size)
+    u, v, w = (float(value) for value in centre)
+    a, b, c = (float(value) for value in radii)
+    frame = knee.tibia
+    box = canvas.grid.box(frame.to_world(np.array([centre - radii, centre + radii])), 3.0)
+    distance = box.evaluate(frame, lambda x, y, z: ellipsoid((x, y, z), (u, v, w), (a, b, c)))
+    canvas.paint(box, canvas.coverage(distance - 0.8), "fascia")
+    cover = canvas.coverage(distance)
+    canvas.paint(box, cover, "fluid")
+    canvas.mark(collection, box, cover)
 
 
 def paint_capsule(canvas: Canvas, femur: Bone, knee: Anatomy) -> None:
@@ -150,8 +205,7 @@ def paint_meniscus(canvas: Canvas, knee: Anatomy, tears: Iterable[Lesion], *, me
     if tear is not None:
         cleft = tear_cover(part, tear, canvas.grid.spacing)
         canvas.paint(part.box, cleft * (0.55 + 0.45 * tear.severity), "tear fluid")
-        for finding in ("meniscus", "abnormal"):
-            canvas.mark(finding, part.box, np.clip(cleft * 1.5, 0.0, 1.0))
+        canvas.mark(tear, part.box, np.clip(cleft * 1.5, 0.0, 1.0))
         if tear.kind == "bucket-handle":
             _paint_bucket_handle(canvas, knee, tear)
 
@@ -200,8 +254,7 @@ def _paint_bucket_handle(canvas: Canvas, knee: Anatomy, tear: MeniscalTear) -> N
     distance, _ = tube(box, path, np.full(7, 2.3))
     cover = canvas.coverage(distance)
     canvas.paint(box, cover, "meniscus")
-    for finding in ("meniscus", "abnormal"):
-        canvas.mark(finding, box, cover)
+    canvas.mark(tear, box, cover)
 
 
 def paint_cartilage(
@@ -229,7 +282,7 @@ def paint_cartilage(
         hole = canvas.coverage((np.sqrt(square) - defect.radius).astype(np.float32)) * defect.depth
         hole = hole * canvas.coverage(layer.distance - 0.3)
         canvas.paint(layer.box, hole, "fluid")
-        canvas.mark("abnormal", layer.box, hole)
+        canvas.mark(defect, layer.box, hole)
 
 
 def paint_bone(
@@ -249,15 +302,47 @@ def paint_bone(
     if bone.name in ("femur", "tibia") and knee.red_marrow > 0.1:
         beyond = ramp(w, 30.0, 55.0) if bone.name == "femur" else ramp(w, -25.0, -45.0)
         canvas.paint(box, inside * beyond * (0.5 * knee.red_marrow), "red marrow", grain)
+    if bone.name == "patella":  # its lesions are relative to its centre
+        cu, cv, cw = patella_centre(knee)
+        u, v, w = u - cu, v - cv, w - cw
     for oedema in lesions:
-        if not isinstance(oedema, Oedema) or oedema.bone != bone.name:
+        if not isinstance(oedema, (Oedema, Contusion)) or oedema.bone != bone.name:
             continue
         a, b, c = oedema.centre
         far = np.sqrt((u - a) ** 2 + (v - b) ** 2 + (w - c) ** 2) / oedema.radius
         far = far + 0.10 * tiled(tile, box)
         cloud = inside * ramp(far, 1.25, 0.35) * oedema.strength
-        canvas.paint(box, cloud.astype(np.float32), "oedema")
-        canvas.mark("abnormal", box, np.clip(cloud * 1.6, 0.0, 1.0).astype(np.float32))
+        tissue = "oedema" if isinstance(oedema, Oedema) else "contused marrow"
+        canvas.paint(box, cloud.astype(np.float32), tissue)
+        canvas.mark(oedema, box, np.clip(cloud * 1.6, 0.0, 1.0).astype(np.float32))
+    for fracture in lesions:
+        if isinstance(fracture, Fracture) and fracture.bone == bone.name:
+            _paint_fracture(canvas, bone, fracture, (u, v, w), inside, tile)
+
+
+def _paint_fracture(
+    canvas: Canvas,
+    bone: Bone,
+    fracture: Fracture,
+    coordinates: Coordinates,
+    marrow: Field,
+    tile: Field,
+) -> None:
+    """Paints a fracture: a wavy dark sheet of limited extent through a bone, within a bruise."""
+    offsets = [x - c for x, c in zip(coordinates, fracture.centre, strict=True)]
+    normal = np.array(fracture.normal) / np.linalg.norm(fracture.normal)
+    across = sum(float(n) * offset for n, offset in zip(normal, offsets, strict=True))
+    across = across + fracture.wave * np.sin(0.55 * (offsets[0] + offsets[2]) + offsets[1] * 0.4)
+    far = np.sqrt(sum(offset**2 for offset in offsets))
+    within = ramp(far, fracture.radius * 1.1, fracture.radius * 0.9)
+    reach = np.abs(across) / fracture.oedema + 0.10 * tiled(tile, bone.box)
+    cloud = marrow * ramp(reach, 1.25, 0.35) * ramp(far, fracture.radius * 1.5, fracture.radius)
+    cloud = (cloud * fracture.strength).astype(np.float32)
+    canvas.paint(bone.box, cloud, "contused marrow")
+    line = canvas.coverage(np.abs(across) - fracture.width / 2) * within
+    line = (line * canvas.coverage(bone.distance)).astype(np.float32)
+    canvas.paint(bone.box, line, "fracture line")
+    canvas.mark(fracture, bone.box, np.clip(np.maximum(line, cloud * 1.6), 0.0, 1.0))
 
 
 def _physeal_scar(knee: Anatomy, name: str, u: Field, v: Field, w: Field) -> Field:

@@ -11,6 +11,9 @@ from mrknee.sources.phantom.shapes import Point
 
 TearKind = Literal["horizontal", "vertical", "bucket-handle"]
 BoneName = Literal["femur", "tibia", "patella"]
+CollectionPlace = Literal[
+    "prepatellar", "pes anserinus", "calf", "popliteal", "iliotibial", "infrapatellar"
+]
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,108 @@ class BakerCyst:
     radius: float
 
 
-Lesion = AclTear | MeniscalTear | Effusion | Oedema | CartilageDefect | BakerCyst
+@dataclass(frozen=True)
+class MclTear:
+    """An injury of the medial collateral ligament.
+
+    Attributes:
+        severity: 0 (a sprain: oedema around continuous fibres) to 1 (fibres absent).
+        position: position along the ligament, 0 (femur) to 1 (tibia).
+        gap: length of the discontinuity, mm; 0 if the fibres are continuous.
+        swelling: thickness of the oedema on both sides of the ligament, mm.
+    """
+
+    severity: float
+    position: float
+    gap: float
+    swelling: float
+
+
+@dataclass(frozen=True)
+class Synovitis:
+    """Thickened synovium along the walls of a joint that holds fluid.
+
+    Attributes:
+        thickness: mean thickness of the lining, mm.
+        roughness: variation of the thickness as a share of it, 0 (smooth) to 1 (fronds).
+        phases: phases of the variation along the three axes, radians.
+    """
+
+    thickness: float
+    roughness: float
+    phases: Point
+
+
+@dataclass(frozen=True)
+class Contusion:
+    """A bruise of the marrow in which fat remains, so that T1 doesn't show it.
+
+    Attributes:
+        bone: bone.
+        centre: centre in the bone's frame, mm; of the patella: relative to its centre.
+        radius: radius, mm.
+        strength: share of the marrow that is changed at the centre, 0..1.
+    """
+
+    bone: BoneName
+    centre: Point
+    radius: float
+    strength: float
+
+
+@dataclass(frozen=True)
+class Fracture:
+    """A fracture without displacement: a dark line in a bone, within a bruise.
+
+    Attributes:
+        bone: bone.
+        centre: centre of the line in the bone's frame, mm; of the patella: relative to its centre.
+        normal: direction across the line in the bone's frame.
+        radius: extent of the line, mm.
+        width: width of the line, mm.
+        wave: amplitude of the line's waves, mm.
+        oedema: reach of the bruise around the line, mm.
+        strength: share of the marrow that is changed at the line, 0..1.
+    """
+
+    bone: BoneName
+    centre: Point
+    normal: Point
+    radius: float
+    width: float
+    wave: float
+    oedema: float
+    strength: float
+
+
+@dataclass(frozen=True)
+class FluidCollection:
+    """Fluid outside the joint, as of a bursitis or a ganglion.
+
+    Attributes:
+        place: where it lies.
+        size: scale of its radii, mm.
+        shift: offset from its usual centre in the tibia's frame, mm.
+    """
+
+    place: CollectionPlace
+    size: float
+    shift: Point
+
+
+Lesion = (
+    AclTear
+    | MeniscalTear
+    | Effusion
+    | Oedema
+    | CartilageDefect
+    | BakerCyst
+    | MclTear
+    | Synovitis
+    | Contusion
+    | Fracture
+    | FluidCollection
+)
 
 
 def draw_lesions(rng: np.random.Generator, truth: Truth) -> tuple[Lesion, ...]:
@@ -127,7 +231,7 @@ def draw_lesions(rng: np.random.Generator, truth: Truth) -> tuple[Lesion, ...]:
         if rng.random() < 0.6:
             lesions.extend(_draw_pivot_shift(rng))
     if truth.meniscus:
-        lesions.append(_draw_meniscal_tear(rng))
+        lesions.append(draw_meniscal_tear(rng))
     if truth.abnormal:
         lesions.extend(_draw_companions(rng, alone=not (truth.acl or truth.meniscus)))
     return tuple(lesions)
@@ -163,7 +267,8 @@ def _draw_pivot_shift(rng: np.random.Generator) -> list[Lesion]:
     return [femur, tibia]
 
 
-def _draw_meniscal_tear(rng: np.random.Generator) -> MeniscalTear:
+def draw_meniscal_tear(rng: np.random.Generator) -> MeniscalTear:
+    """Draws a tear of either meniscus, from subtle to severe."""
     medial = bool(rng.random() < 0.68)
     kinds: tuple[TearKind, ...] = ("horizontal", "vertical", "bucket-handle")
     kind = kinds[int(rng.choice(3, p=(0.42, 0.38, 0.20)))]

@@ -1,4 +1,4 @@
-"""Painting of cruciate and collateral ligaments and tendons, with tears of the ACL."""
+"""Painting of cruciate and collateral ligaments and tendons, with tears of ACL and MCL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from mrknee.sources.phantom.anatomy import Anatomy
 from mrknee.sources.phantom.bones import patella_centre
-from mrknee.sources.phantom.lesions import AclTear
+from mrknee.sources.phantom.lesions import AclTear, MclTear
 from mrknee.sources.phantom.shapes import Canvas, Point, ramp, smooth_path, tube
 
 
@@ -47,8 +47,7 @@ def paint_acl(canvas: Canvas, knee: Anatomy, tear: AclTear | None) -> None:
         strength = (0.35 + 0.65 * tear.severity) * (0.25 + 0.75 * tear.brightness)
         oedema = sheath * (0.35 + 0.65 * break_) * strength
         canvas.paint(box, oedema.astype(np.float32), "torn ligament")
-        for finding in ("acl", "abnormal"):
-            canvas.mark(finding, box, sheath * np.clip(0.3 + break_, 0.0, 1.0))
+        canvas.mark(tear, box, sheath * np.clip(0.3 + break_, 0.0, 1.0))
     _paint_fibres(canvas, knee, path, tear)
     if tear is None and knee.acl_bright_spot:
         spot = sheath * ramp(np.abs(along - 0.82), 0.16, 0.04) * (0.55 * knee.acl_bright_spot)
@@ -164,18 +163,51 @@ def side_bands(knee: Anatomy) -> list[Band]:
     ]
 
 
-def paint_bands(canvas: Canvas, knee: Anatomy) -> None:
-    """Paints collateral ligaments and tendons."""
-    for band in extensor_bands(knee) + side_bands(knee):
+def paint_bands(canvas: Canvas, knee: Anatomy, tear: MclTear | None = None) -> None:
+    """Paints collateral ligaments, the medial one with its tear, and tendons."""
+    medial_collateral, *others = side_bands(knee)
+    for band in [*extensor_bands(knee), medial_collateral, *others]:
         count = 4 * len(band.points) - 3
         path = knee.tibia.to_world(smooth_path(band.points, count))
         even = np.linspace(0, 1, len(band.widths))
         radii = np.interp(np.linspace(0, 1, count), even, band.widths)
         direction = knee.tibia.axes[band.thin]
         direction = direction / np.linalg.norm(direction)
+        if tear is not None and band is medial_collateral:
+            _paint_mcl_tear(canvas, tear, path, radii, (direction, band.flatness))
+            continue
         box = canvas.grid.box(path, float(radii.max()) + 1.5)
         distance, _ = tube(box, path, radii, (direction, band.flatness))
         canvas.paint(box, canvas.coverage(distance), "tendon")
+
+
+def _paint_mcl_tear(
+    canvas: Canvas,
+    tear: MclTear,
+    path: Float[np.ndarray, "n 3"],
+    radii: Float[np.ndarray, " n"],
+    flatten: tuple[Float[np.ndarray, " 3"], float],
+) -> None:
+    """Paints an injured band: oedema around its fibres, which a tear interrupts."""
+    direction, flatness = flatten
+    swollen = radii + tear.swelling
+    thickness = float(radii.max()) / flatness + tear.swelling
+    box = canvas.grid.box(path, float(swollen.max()) + 3.0)
+    around, along = tube(box, path, swollen, (direction, float(swollen.max()) / thickness))
+    distance, _ = tube(box, path, radii, flatten)
+    away = np.abs(along - tear.position)
+    near = ramp(away, 0.42, 0.12)
+    # The oedema fades into the fat.
+    oedema = ramp(around, 1.0, -0.7 * tear.swelling) * near * (0.45 + 0.55 * tear.severity)
+    canvas.paint(box, oedema.astype(np.float32), "soft-tissue oedema")
+    half = 0.5 * tear.gap / float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
+    lost = ramp(away, 1.5 * half + 0.02, half) * min(1.0, 1.4 * tear.severity)
+    if not tear.gap:
+        lost = np.zeros(1, np.float32)
+    fibres = canvas.coverage(distance - 0.6 * tear.severity) * (1.0 - lost)
+    fibres = fibres * (1.0 - 0.45 * tear.severity * near)
+    canvas.paint(box, fibres.astype(np.float32), "tendon")
+    canvas.mark(tear, box, np.clip(1.4 * oedema, 0.0, 1.0))
 
 
 def _on_femur(knee: Anatomy, point: Point) -> Point:

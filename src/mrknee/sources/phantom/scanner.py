@@ -217,7 +217,9 @@ def _low_pass(size: int, kept: int) -> Float32[np.ndarray, "size size"]:
     )
 
 
-def _geometry(series: Acquisition, size: int) -> tuple[dict[int, np.ndarray], tuple[int, int, int]]:
+def slice_grid(
+    series: Acquisition, size: int
+) -> tuple[dict[int, np.ndarray], tuple[int, int, int]]:
     """Returns positions (mm) per grid axis, and the axes in the order slices, rows, columns."""
     through = AXIS[series.plane]
     rows, columns = (axis for axis in (0, 1, 2) if axis != through)
@@ -235,7 +237,7 @@ def sample(
     volume: Float32[np.ndarray, "z y x"], box: Box, series: Acquisition, size: int
 ) -> Float32[np.ndarray, "slices rows cols"]:
     """Averages a volume over each slice's profile and samples it on the image grid, noise-free."""
-    positions, order = _geometry(series, size)
+    positions, order = slice_grid(series, size)
     lines = {0: box.z, 1: box.y, 2: box.x}
     part, windows = np.transpose(volume, order), []
     for place, axis in enumerate(order):
@@ -258,7 +260,24 @@ def acquire(
     brightest: float,
     rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "slices rows cols"]:
-    """Acquires a series: slice profile, k-space truncation, coil shading, Rician noise, window."""
+    """Acquires a series as shown: the magnitude of its signal within a display window."""
+    magnitude = measure(volume, grid, series, size, brightest, rng)
+    percentile, gamma = series.window
+    # White is the brightest tissue, with a lower limit so that a dry joint doesn't look like fluid.
+    white = max(float(np.percentile(magnitude[:, ::3, ::3], percentile)), 0.45 * brightest)
+    shown = np.clip(magnitude / max(white, 1e-6), 0.0, 1.0) ** gamma
+    return np.asarray(np.rint(shown * 255.0), np.uint8)
+
+
+def measure(
+    volume: Float32[np.ndarray, "z y x"],
+    grid: Grid,
+    series: Acquisition,
+    size: int,
+    brightest: float,
+    rng: np.random.Generator,
+) -> Float32[np.ndarray, "slices rows cols"]:
+    """Measures a series' magnitude: slice profile, coil shading, noise, k-space truncation."""
     stack = sample(volume, grid.everything(), series, size)
     stack *= _shading(series, size)
     # Matrix and noise are for 256 px of the usual field of view: with larger pixels, images keep
@@ -269,12 +288,7 @@ def acquire(
     imaginary = rng.standard_normal(stack.shape, np.float32) * scale
     stack += rng.standard_normal(stack.shape, np.float32) * scale
     stack, imaginary = (rows @ part @ columns for part in (stack, imaginary))
-    magnitude = np.hypot(stack, imaginary)
-    percentile, gamma = series.window
-    # White is the brightest tissue, with a lower limit so that a dry joint doesn't look like fluid.
-    white = max(float(np.percentile(magnitude[:, ::3, ::3], percentile)), 0.45 * brightest)
-    shown = np.clip(magnitude / max(white, 1e-6), 0.0, 1.0) ** gamma
-    return np.asarray(np.rint(shown * 255.0), np.uint8)
+    return np.asarray(np.hypot(stack, imaginary))
 
 
 def _shading(series: Acquisition, size: int) -> Float32[np.ndarray, "slices rows cols"]:

@@ -8,7 +8,7 @@ Distances are negative inside; an edge is one voxel wide (anti-aliased coverage)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -149,13 +149,13 @@ class Canvas:
         grid: voxel grid.
         signals: tissue name -> signal in each contrast.
         volumes: float32 (contrasts, z, y, x), starting as air.
-        marks: finding -> boxes with the coverage of its lesions, 0..1.
+        marks: lesion -> boxes with its coverage, 0..1.
     """
 
     grid: Grid
     signals: dict[str, tuple[float, ...]]
     volumes: Float32[np.ndarray, "c z y x"] = field(init=False)
-    marks: dict[str, list[tuple[Box, Field]]] = field(default_factory=dict)
+    marks: dict[Hashable, list[tuple[Box, Field]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         contrasts = len(next(iter(self.signals.values())))
@@ -175,9 +175,9 @@ class Canvas:
             change *= cover
             part += change
 
-    def mark(self, finding: str, box: Box, cover: Field) -> None:
+    def mark(self, lesion: Hashable, box: Box, cover: Field) -> None:
         """Records a lesion's coverage for the masks."""
-        self.marks.setdefault(finding, []).append((box, cover.astype(np.float32)))
+        self.marks.setdefault(lesion, []).append((box, cover.astype(np.float32)))
 
     def hide(self, box: Box, cover: Field) -> None:
         """Removes a region that is painted over from all lesions marked so far."""

@@ -19,7 +19,8 @@ standard deviations.
 All other values (such as those of the meniscus at 1.5 T, its T1, and the T2 of blood), and all
 proton densities (relative to fluid), were chosen by us so that the contrasts between tissues are
 those of clinical images: diseased tissue lies between healthy tissue and fluid, deep fat is fat
-with a little fibrous tissue, vessels have the signal that flow leaves. The dephasing by trabecular
+with a little fibrous tissue, vessels have the signal that flow leaves. Contused marrow keeps a part
+of its fat, so that its T1-weighted signal is that of marrow. The dephasing by trabecular
 bone was chosen by us too: it makes the T2* of marrow 15 ms at 1.5 T, so that bone is dark in
 gradient echoes as in clinical images. Other tissues have none, since the phantom's field is
 uniform. Measured T2 of fat depends on the sequence: at 3 T 133 ms here, 68 ms elsewhere (de
@@ -74,6 +75,10 @@ TISSUES: dict[str, Tissue] = {
     "torn ligament": Tissue(0.85, (1150, 1350), (95, 85)),
     "tear fluid": Tissue(0.92, (1500, 1800), (210, 180)),
     "oedema": Tissue(0.88, (1150, 1350), (120, 105), 0.12, 60.0),
+    "contused marrow": Tissue(0.95, (520, 650), (140, 120), 0.30, 60.0),
+    "soft-tissue oedema": Tissue(0.90, (1200, 1400), (110, 95)),
+    "thick synovium": Tissue(0.80, (1000, 1200), (48, 42)),
+    "fracture line": Tissue(0.35, (900, 1050), (30, 27)),
 }
 
 

@@ -1,0 +1,119 @@
+"""Operations of a training with RSNA's recipes, and the time that they take on a GPU.
+
+python benchmarks/recipe_cost.py [--studies 4349] [--series 5] [--slices 30] [--crop 224]
+
+The encoder's operations are counted for one slice (torch's FlopCounterMode, a multiply-add counts
+as two); what follows it is less than a hundredth and is left out. Training takes three times as
+many: the gradients of the input and of the weights of a layer take as many operations each as the
+layer itself. (They are not counted, because the counter of torch 2.14 ignores the groups of
+depthwise convolutions in gradients.) They are multiplied by the slices of all epochs.
+
+The time on a GPU is that of published trainings of the same encoder: their operations per second,
+from the same count (PUBLISHED), so that the share of the GPU's peak that a training reaches needn't
+be assumed. No GPU was available for a measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import torch
+from floors import operations
+
+from mrknee.exams import RSNA_2026_FINDINGS, USUAL_SERIES
+from mrknee.models.network import Network
+from mrknee.training.recipe import Recipe, load_recipe
+
+RECIPES = ("rsna2026", "rsna2026-small")
+
+PUBLISHED = {"RTX 4090": (1.5, 2.0), "T4": (6.0, 10.0)}
+"""GPU -> hours of training ConvNeXt-T with the numbers below: docs/superpowers/plans/
+2026-10-06-p69-convnext-plan.md in github.com/TianK003/RSNA-KneeMRI-kaggle-competition, read in
+November 2026."""
+
+PUBLISHED_STUDIES, PUBLISHED_SLICES, PUBLISHED_CROP, PUBLISHED_EPOCHS = 4349, 34, 288, 20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations of one slice.
+
+    Attributes:
+        forward: of encoding it.
+        trained: whether the encoder is trained.
+    """
+
+    forward: int
+    trained: bool
+
+    @property
+    def training(self) -> int:
+        """Operations of encoding a slice and of all gradients, if the encoder is trained."""
+        return 3 * self.forward if self.trained else self.forward
+
+
+def count(recipe: Recipe) -> Cost:
+    """Counts the operations of a recipe's encoder for one slice."""
+    network = Network(recipe.network, tuple(RSNA_2026_FINDINGS), "none", USUAL_SERIES)
+    encoder = next(iter(network.encoders.values()))
+    side = recipe.preparation.crop
+    image = torch.zeros(1, recipe.preparation.channels, side, side)
+    return Cost(operations(encoder, image), recipe.network.frozen_stages == 0)
+
+
+def slices_of(recipe: Recipe, series: float, slices: int) -> tuple[float, float]:
+    """Returns the slices of a study that are trained on per epoch, and read in prediction."""
+    trained = min(slices, recipe.slices_per_series or slices)
+    return series * trained, series * min(slices, recipe.preparation.read_slices or slices)
+
+
+def total(recipe: Recipe, cost: Cost, studies: int, series: float, slices: int) -> float:
+    """Returns the operations of a training, with the validation after each epoch."""
+    trained, read = slices_of(recipe, series, slices)
+    inner = studies * recipe.selection.fraction
+    epochs = recipe.epochs
+    if not cost.trained:  # with --feature_cache, each slice is encoded once
+        epochs, trained = 1, series * slices
+    return epochs * ((studies - inner) * trained * cost.training + inner * read * cost.forward)
+
+
+def main() -> None:
+    """Prints the counts and the times."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=PUBLISHED_STUDIES)
+    parser.add_argument("--series", type=float, default=5, help="mean number of series per study")
+    parser.add_argument("--slices", type=int, default=30, help="slices per series")
+    parser.add_argument("--crop", type=int, default=224, help="another size for rsna2026")
+    given = parser.parse_args()
+    smaller = {"preparation.size": given.crop, "preparation.min_size": given.crop}
+    recipes = {name: load_recipe(name) for name in RECIPES}
+    recipes[f"rsna2026, {given.crop} px"] = load_recipe(
+        "rsna2026", {**smaller, "preparation.crop": given.crop}
+    )
+    published = count(recipes["rsna2026"])
+    assert recipes["rsna2026"].preparation.crop == PUBLISHED_CROP
+    done = PUBLISHED_STUDIES * PUBLISHED_SLICES * PUBLISHED_EPOCHS * published.training
+    print(f"published training: {done / 1e15:.0f}e15 operations")
+    rates = {}
+    for gpu, hours in PUBLISHED.items():
+        rates[gpu] = [done / (hour * 3600) for hour in hours]
+        shown = " to ".join(f"{rate / 1e12:.1f}" for rate in reversed(rates[gpu]))
+        print(f"  {gpu}: {hours[0]:g} to {hours[1]:g} h, {shown}e12 per second")
+    for name, recipe in recipes.items():
+        cost = count(recipe)
+        trained, read = slices_of(recipe, given.series, given.slices)
+        whole = total(recipe, cost, given.studies, given.series, given.slices)
+        print(
+            f"{name}: {cost.forward / 1e9:.2f}e9 operations per slice, in training "
+            f"{cost.training / 1e9:.2f}e9; {trained:g} slices per study and epoch, {read:g} in "
+            f"prediction ({read * cost.forward / 1e12:.2f}e12); {given.studies} studies, "
+            f"{recipe.epochs} epochs: {whole / 1e15:.2f}e15"
+        )
+        for gpu, both in rates.items():
+            low, high = (whole / rate / 3600 for rate in both)
+            print(f"  {gpu}: {low:.2g} to {high:.2g} h")
+
+
+if __name__ == "__main__":
+    main()
