@@ -18,11 +18,12 @@ import matplotlib as mpl
 import numpy as np
 from scipy.interpolate import make_interp_spline
 
+from mrknee.exams import RSNA_2026_FINDINGS
 from mrknee.sources.phantom import PhantomExam, Truth, render_exam
 from mrknee.sources.phantom.anatomy import draw_anatomy
 from mrknee.sources.phantom.exam import paint_knee
 from mrknee.sources.phantom.rsna.cohort import sites_of
-from mrknee.sources.phantom.rsna.findings import FINDINGS, TITLES
+from mrknee.sources.phantom.rsna.findings import FINDINGS
 from mrknee.sources.phantom.rsna.lesions import draw_study_lesions
 from mrknee.sources.phantom.rsna.study import Study, draw_study, render_study
 from mrknee.sources.phantom.scanner import PLANES, Acquisition, Protocol, acquire, draw_protocol
@@ -243,7 +244,7 @@ def study(out: Path) -> None:
         white = np.percentile(pixels, 99.7)
         margin = round((1 - SHOWN_MM / planned.acquisition.field_of_view) / 2 * planned.edge)
         cut = slice(margin, planned.edge - margin)
-        for axis, (name, title) in zip(line, TITLES.items(), strict=True):
+        for axis, (name, title) in zip(line, RSNA_2026_FINDINGS.items(), strict=True):
             mask = masks[name]
             index = int(mask.sum(axis=(1, 2)).argmax())
             axis.imshow(pixels[index, cut, cut], cmap="gray", vmin=0, vmax=white)

@@ -30,8 +30,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mrknee.exams import RSNA_2026_FINDINGS
 from mrknee.sources.phantom.rsna.cohort import write_rsna_cohort
-from mrknee.sources.phantom.rsna.findings import TITLES
 
 LIMIT = 0.65
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1)
@@ -172,13 +172,13 @@ def main() -> int:
         features, groups = feature_table(root)
         with (root / "truth" / "labels.csv").open(encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
-    labels = np.array([[int(row[title]) for title in TITLES.values()] for row in rows])
+    labels = np.array([[int(row[title]) for title in RSNA_2026_FINDINGS.values()] for row in rows])
     counts = f"{features.shape[0]} studies, {features.shape[1]} features"
     print(f"{counts}, {len(np.unique(groups))} groups")
     print(f"{'finding':<18}{'positive':>9}{'random':>8}  {'95 % interval':<16}", end="")
     print(f"{'grouped':>8}  95 % interval")
     failed = False
-    for index, name in enumerate(TITLES):
+    for index, name in enumerate(RSNA_2026_FINDINGS):
         target = labels[:, index]
         free, grouped = (shortcut_auc(features, target, each) for each in (None, groups))
         failed |= grouped[0] > LIMIT

@@ -13,13 +13,13 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from mrknee.cli import main
 from mrknee.errors import MrkneeError
+from mrknee.exams import RSNA_2026_FINDINGS
 from mrknee.sources.clinical.importing import import_exams
 from mrknee.sources.clinical.protocol import candidates
 from mrknee.sources.clinical.scanning import scan_source
 from mrknee.sources.clinical.series import sort_into_series
 from mrknee.sources.phantom.rsna.cohort import sites_of, write_rsna_cohort
 from mrknee.sources.phantom.rsna.dicom import SYNTAXES, Syntax, write_series
-from mrknee.sources.phantom.rsna.findings import TITLES
 from mrknee.sources.phantom.rsna.study import draw_study, write_study
 
 pytestmark = pytest.mark.slow
@@ -89,7 +89,7 @@ def series_of(cohort: Path, split: str) -> list[tuple[dict[str, str], list[Datas
 
 def test_tables_have_the_columns_of_the_real_ones(cohort: Path) -> None:
     """Columns, order and spelling; test.csv has ids only; the submission has 12 columns."""
-    assert list(TITLES.values()) == LABELS
+    assert list(RSNA_2026_FINDINGS.values()) == LABELS
     for name, columns in (
         ("train.csv", [ID, "Report", *LABELS]),
         ("test.csv", [ID]),
@@ -150,9 +150,11 @@ def test_label_tables_are_as_competitors_share_them(cohort: Path) -> None:
     assert set(first) == set(second) == {row[ID] for row in training}
     for row in training:
         assert all(0.0 <= float(first[row[ID]][label]) <= 1.0 for label in LABELS)
-        assert all(second[row[ID]][name] in ("0", "1", "") for name in TITLES)
+        assert all(second[row[ID]][name] in ("0", "1", "") for name in RSNA_2026_FINDINGS)
         if row["ACL"]:
-            assert [second[row[ID]][name] for name in TITLES] == [row[label] for label in LABELS]
+            assert [second[row[ID]][name] for name in RSNA_2026_FINDINGS] == [
+                row[label] for label in LABELS
+            ]
 
 
 # --- DICOM files
@@ -293,7 +295,7 @@ def test_masks_lie_in_the_series_grid(cohort: Path) -> None:
             with np.load(cohort / "truth" / "masks" / f"{row[ID]}.npz") as masks:
                 own = {name.split("/")[1]: masks[name] for name in masks if name.startswith(uid)}
             assert set(own) == {
-                name for name, title in TITLES.items() if truth[row[ID]][title] == "1"
+                name for name, title in RSNA_2026_FINDINGS.items() if truth[row[ID]][title] == "1"
             }
             for mask in own.values():
                 assert mask.dtype == np.uint8

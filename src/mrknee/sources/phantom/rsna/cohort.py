@@ -15,6 +15,7 @@ import numpy as np
 
 from mrknee import __version__
 from mrknee.errors import SettingsError
+from mrknee.exams import RSNA_2026_FINDINGS
 from mrknee.files import (
     atomic_write,
     list_folder,
@@ -26,7 +27,7 @@ from mrknee.files import (
 from mrknee.progress import track
 from mrknee.ranges import SEED
 from mrknee.sources.phantom.cohort import open_output
-from mrknee.sources.phantom.rsna.findings import FINDINGS, TITLES
+from mrknee.sources.phantom.rsna.findings import FINDINGS
 from mrknee.sources.phantom.rsna.reports import rule_labels, soft_labels
 from mrknee.sources.phantom.rsna.sites import Site, draw_sites
 from mrknee.sources.phantom.rsna.study import Split, Study, draw_study, write_study
@@ -93,7 +94,8 @@ def write_rsna_cohort(
         test: number of test studies.
         seed: seed of all random numbers.
         size: median edge of the images in pixels, 32 or more; 512 in the real set.
-        slice_factor: factor on the numbers of slices, for smaller and faster sets; 0.2 to 1.
+        slice_factor: factor on the numbers of slices, for smaller and faster sets; 0.2 to 1. Slices
+            are spread over the same extent, up to 7 mm apart, so that small factors may leave more.
         workers: number of processes; by default one per core.
 
     Raises:
@@ -234,7 +236,7 @@ def _write_tables(
     out: Path, tasks: Sequence[_Task], studies: Sequence[Study], sites: Sequence[Site], seed: int
 ) -> None:
     """Writes what a competitor has, and the truth, after all studies."""
-    columns = list(TITLES.values())
+    columns = list(RSNA_2026_FINDINGS.values())
     of = {
         split: [
             (task, study)
@@ -325,7 +327,7 @@ def _write_label_tables(
     The first has probabilities; the second labels by rules, other names of the columns, its rows in
     another order, and the experts' labels where they exist.
     """
-    first: list[list[object]] = [[ID, *TITLES.values()]]
+    first: list[list[object]] = [[ID, *RSNA_2026_FINDINGS.values()]]
     second: list[list[object]] = []
     for task, study in studies:
         first.append([study.uid, *soft_labels(rng, study.statements).values()])

@@ -1,4 +1,4 @@
-"""The twelve findings: names, titles, how often they occur, and together with which."""
+"""The twelve findings: how often they occur, and together with which."""
 
 from __future__ import annotations
 
@@ -11,25 +11,9 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-TITLES: Mapping[str, str] = MappingProxyType(
-    {
-        "acl": "ACL",
-        "mcl": "MCL",
-        "medial_meniscus": "Medial Meniscus",
-        "lateral_meniscus": "Lateral Meniscus",
-        "medial_oa": "Medial OA",
-        "lateral_oa": "Lateral OA",
-        "pf_oa": "PF OA",
-        "effusion": "Effusion",
-        "synovitis": "Synovitis",
-        "bakers": "Baker's",
-        "contusion": "Contusion",
-        "fracture": "Fracture",
-    }
-)
-"""Finding -> title, which is its column in the data set's tables, in the order of the columns."""
+from mrknee.exams import RSNA_2026_FINDINGS
 
-FINDINGS = tuple(TITLES)
+FINDINGS = tuple(RSNA_2026_FINDINGS)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ suppression 96.8 % have a sagittal, 77.3 % a coronal and 19.4 % an axial series.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,6 +46,9 @@ T1."""
 THREE_D, SPARSE = 0.02, 0.02
 """Share of PD, T2 and gradient-echo series that are 3-D with many thin slices, and of other series
 with few thick ones: the 99th percentile has 160 slices, the fewest 11, the most 320."""
+MAX_SPACING = 7.0
+"""Largest distance of slices (mm) to which a lower number of slices spreads them; series of knees
+with more than 8 mm are taken for localisers by `mrknee import`."""
 THREE_D_REPETITION = (1200, 1800)
 """Range of TR of a 3-D spin echo, ms."""
 PIXEL_MM = (0.14, 0.70)
@@ -174,7 +178,10 @@ def _draw_one(
     else:
         spacing = float(np.clip(rng.normal(3.4, 0.4), 2.2, 5.5))
     count = max(3, round(max(11, covered / spacing) * slice_factor))
-    spacing = max(11 * spacing, covered) / count if slice_factor < 1 else spacing
+    if slice_factor < 1:
+        extent = max(11 * spacing, covered)
+        count = max(count, math.ceil(extent / max(spacing, MAX_SPACING)))
+        spacing = extent / count
     gap = 1.0 if three_d else float(rng.uniform(0.8, 1.0))
     repetition, echo = TIMING[weighting]
     if three_d and weighting != "GRE":
