@@ -264,15 +264,17 @@ class ArmComparison:
         inside = sum(finding in self.within for finding in tested)
         others = len(tested) - means - inside
         holm_over = [
-            f"over {means} arm{'' if means == 1 else 's'} for the mean",
-            f"over {others} tests for the findings",
+            f"over {count} {tests}"
+            for count, tests in (
+                (means, f"arm{'' if means == 1 else 's'} for the mean"),
+                (others, "tests for the findings"),
+                (inside, "tests for findings within another one"),
+            )
+            if count
         ]
-        if inside:
-            holm_over.append(f"over {inside} tests for findings within another one")
-        lines = [
-            f"Intervals and p: over exams and seeds together ({CROSSED}).",
-            f"Holm: {', '.join(holm_over)}.",
-        ]
+        lines = [f"Intervals and p: over exams and seeds together ({CROSSED})."]
+        if holm_over:
+            lines.append(f"Holm: {', '.join(holm_over)}.")
         if self.primary is not None:
             lines.append(f"Primary: {self.primary}, mean; p is not corrected.")
         if self.margin is not None:
