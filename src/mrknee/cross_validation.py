@@ -101,6 +101,7 @@ def cross_validate(
 
     Example:
         >>> import mrknee
+        >>> mrknee.show_progress(False)
         >>> small = {"preparation.size": 64, "selection.fraction": 0.34, "epochs": 1}
         >>> run = mrknee.cross_validate("knees", "small", out="runs/folds", folds=2, **small)
         >>> run.scorecard.n_exams
