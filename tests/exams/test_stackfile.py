@@ -4,6 +4,8 @@ import io
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import read_stack, write_stack
-from mrknee.exams.stackfile import is_whole_stack, read_shape
+from mrknee.exams.stackfile import first_pixel, is_whole_stack, read_shape
 
 
 def save(path: Path, array: np.ndarray, *, pickled: bool = False) -> Path:
@@ -204,3 +206,26 @@ def test_writing_replaces_an_existing_stack(tmp_path: Path) -> None:
     path = write_stack(tmp_path, "axial", "0000", np.ones((3, 2, 2), dtype=np.uint8))
     assert read_stack(path).shape == (3, 2, 2)
     assert [p.name for p in path.parent.iterdir()] == ["0000.npy"]
+
+
+def test_headers_are_parsed_by_one_thread_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a good header can be an error in Python 3.11, whose parser isn't thread-safe."""
+    file = save(tmp_path / "0001.npy", np.zeros((2, 4, 4), np.uint8))
+    parse, inside, most = np.lib.format.read_array_header_1_0, 0, 0
+
+    def slowly(*args: object, **options: object) -> object:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.002)
+        found = parse(*args, **options)  # type: ignore[arg-type]
+        inside -= 1
+        return found
+
+    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        pixels = list(pool.map(first_pixel, [file] * 20))
+    assert len(pixels) == 20
+    assert most == 1

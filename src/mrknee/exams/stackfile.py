@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,11 @@ def _read_values(
     return content
 
 
+# In Python 3.11, `ast.literal_eval`, by which NumPy parses headers, can fail in a thread while
+# another one is in it ("AST constructor recursion depth mismatch", CPython issue 106905).
+_PARSING = threading.Lock()
+
+
 def _read_header(
     path: Path, exam_id: str | None
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
@@ -195,7 +201,8 @@ def _read_header(
             }.get(version)
             if reader is None:
                 raise ValueError(f"format version {version}")
-            shape, fortran, dtype = reader(file, max_header_size=_MAX_HEADER_BYTES)
+            with _PARSING:
+                shape, fortran, dtype = reader(file, max_header_size=_MAX_HEADER_BYTES)
             offset = file.tell()
             if not all(type(side) is int and abs(side) < 2**63 for side in shape):
                 raise ValueError("the shape doesn't consist of valid integers")
