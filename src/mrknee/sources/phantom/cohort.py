@@ -114,7 +114,8 @@ def write_cohort(
     """
     SEED.check("the seed", seed)
     out = Path(out)
-    _check(train, valid, size, slice_factor, fov_factor)
+    check_scale({"train": train, "valid": valid}, "exams", size, slice_factor)
+    _check_field(fov_factor)
     with owned_folder(out):
         tasks = _plan(out, train, valid, seed, size, slice_factor, fov_factor, series)
         open_output(out, _parameters(tasks, train, valid, seed))
@@ -140,13 +141,24 @@ def _write_exams(out: Path, tasks: Sequence[_Task], workers: int) -> None:
                 write_labels(out, split, finding, labels)
 
 
-def _check(train: int, valid: int, size: int, slice_factor: float, fov_factor: float) -> None:
-    if train < 0 or valid < 0 or train + valid < 1:
+def check_scale(counts: Mapping[str, int], what: str, size: int, slice_factor: float) -> None:
+    """Checks what all synthetic data sets have in common.
+
+    Args:
+        counts: split -> number of its exams.
+        what: what exams are called: exams or studies.
+        size: edge of the images in pixels.
+        slice_factor: factor on the slice counts.
+
+    Raises:
+        SettingsError: a number is negative, all are 0, or size or factor is out of range.
+    """
+    if min(counts.values()) < 0 or sum(counts.values()) < 1:
         raise SettingsError(
-            "invalid number of exams",
+            f"invalid number of {what}",
             code="range",
-            expected="train and valid not negative, at least one exam in total",
-            found=f"train {train}, valid {valid}",
+            expected=f"{' and '.join(counts)} not negative, at least one in total",
+            found=", ".join(f"{split} {count}" for split, count in counts.items()),
         )
     if size < 32:
         raise SettingsError(
@@ -159,6 +171,9 @@ def _check(train: int, valid: int, size: int, slice_factor: float, fov_factor: f
             expected="0.2 to 1",
             found=f"{slice_factor}",
         )
+
+
+def _check_field(fov_factor: float) -> None:
     if not 0.65 <= fov_factor <= 1.0:
         raise SettingsError(
             "invalid factor on the field of view",

@@ -14,7 +14,6 @@ from zipfile import is_zipfile
 import numpy as np
 
 from mrknee import __version__
-from mrknee.errors import SettingsError
 from mrknee.exams import RSNA_2026_FINDINGS
 from mrknee.files import (
     atomic_write,
@@ -26,7 +25,7 @@ from mrknee.files import (
 )
 from mrknee.progress import track
 from mrknee.ranges import SEED
-from mrknee.sources.phantom.cohort import open_output
+from mrknee.sources.phantom.cohort import check_scale, open_output
 from mrknee.sources.phantom.rsna.findings import FINDINGS
 from mrknee.sources.phantom.rsna.reports import rule_labels, soft_labels
 from mrknee.sources.phantom.rsna.sites import Site, draw_sites
@@ -103,7 +102,7 @@ def write_rsna_cohort(
     """
     SEED.check("the seed", seed)
     out = Path(out)
-    _check(train, test, size, slice_factor)
+    check_scale({"train": train, "test": test}, "studies", size, slice_factor)
     parameters = {
         "mrknee": __version__,
         "layout": "rsna2026",
@@ -125,27 +124,6 @@ def write_rsna_cohort(
 def sites_of(seed: int) -> tuple[Site, ...]:
     """Returns the sites of a data set."""
     return draw_sites(np.random.default_rng(np.random.SeedSequence((seed, 2))))
-
-
-def _check(train: int, test: int, size: int, slice_factor: float) -> None:
-    if train < 0 or test < 0 or train + test < 1:
-        raise SettingsError(
-            "invalid number of studies",
-            code="range",
-            expected="train and test not negative, at least one study in total",
-            found=f"train {train}, test {test}",
-        )
-    if size < 32:
-        raise SettingsError(
-            "the images are too small", code="range", expected="32 px or more", found=f"{size}"
-        )
-    if not 0.2 <= slice_factor <= 1.0:
-        raise SettingsError(
-            "invalid factor on the slice counts",
-            code="range",
-            expected="0.2 to 1",
-            found=f"{slice_factor}",
-        )
 
 
 def _plan(
