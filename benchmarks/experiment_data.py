@@ -29,9 +29,15 @@ import numpy as np
 from jaxtyping import UInt8
 from sklearn.model_selection import GroupKFold
 
-from mrknee.exams import MRNET_SERIES, Series, SeriesList, write_labels, write_series, write_stack
-from mrknee.exams.groups import COLUMNS, GROUPS_FILE
-from mrknee.files import write_csv
+from mrknee.exams import (
+    MRNET_SERIES,
+    Series,
+    SeriesList,
+    write_groups,
+    write_labels,
+    write_series,
+    write_stack,
+)
 from mrknee.sources.phantom.cohort import write_cohort
 
 TRAIN, VALID, TEST = 1130, 400, 1000
@@ -73,8 +79,7 @@ def write_hippocampus(npz: Path, out: Path, *, seed: int) -> None:
         in_train[train] = True
         hippocampus.write_division(volumes, in_train, fold)
         exams = json.loads((fold / "source.json").read_text())["exams"]
-        groups = [(i, f"patient{one['patient']}") for i, one in exams.items()]
-        write_csv(fold / GROUPS_FILE, [COLUMNS, *groups])
+        write_groups(fold, {i: f"patient{one['patient']}" for i, one in exams.items()})
 
 
 def write_adrenal(npz: Path, out: Path, *, planes: int) -> None:

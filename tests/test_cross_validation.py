@@ -192,7 +192,7 @@ def test_single_fold_is_a_run(data: Path, whole: Path, tmp_path: Path) -> None:
 
 
 def test_selection_on_valid_selects_on_the_fold(data: Path, tmp_path: Path) -> None:
-    """A recipe that selects the epoch on valid selects it on the fold, and says so."""
+    """With selection on valid, the epoch is selected on the fold, which the scorecard reports."""
     more = ["--folds", "3", "--fold", "1", "--selection.part", "valid"]
     assert main(command(data, tmp_path / "run", *more)) == 0
     parts = RunFolder(tmp_path / "run").read_split()

@@ -83,7 +83,7 @@ def split_exams(data: Path, recipe: Recipe) -> Parts:
     read. The folds depend on labels and groups only, so they are the same for all seeds.
 
     Raises:
-        MrkneeError: the data set can't be used; the recipe has folds and doesn't say which is held
+        MrkneeError: the data set can't be used; the recipe has folds and doesn't set which is held
             out; or it mirrors exams whose sides are canonical.
     """
     canonical = _refuse_mirroring(data, recipe)

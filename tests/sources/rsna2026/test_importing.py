@@ -87,7 +87,7 @@ STUDIES = {
                 scan_of("sagittal_fs", 1, ScanOptions=None),  # the header is silent
                 scan_of("sagittal_fs", 4, ScanOptions="PFP", SeriesDescription="SAG IDEAL"),
                 scan_of("sagittal_fs", 5, SeriesDescription="SAG PD w/o FS", ScanOptions=None),
-                scan_of("coronal_fs", 2),  # the header says so, the table doesn't
+                scan_of("coronal_fs", 2),  # stated by the header, not by the table
                 scan_of("axial_fs", 3),
             ],
             flags={1: "1", 2: "0", 4: "1", 5: "1"},
