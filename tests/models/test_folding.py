@@ -65,6 +65,7 @@ def norms_used(encoder: Encoder, pictures: Tensor) -> int:
 def test_folded_networks_compute_the_same_maps(
     name: str, maps: tuple[int, ...], channels: int, colours: int
 ) -> None:
+    """Without normalisations of their own, as the hooks show."""
     encoder, pictures = an_encoder(name, maps, channels), torch.randn(2, colours, 64, 64)
     wanted = with_gradients(encoder, pictures)
     assert norms_used(encoder, pictures) == 0
@@ -76,6 +77,7 @@ def test_folded_networks_compute_the_same_maps(
 
 
 def test_changed_weights_are_folded_again() -> None:
+    """By an optimizer, and by loading others."""
     encoder, pictures = an_encoder("test_byobnet"), torch.randn(2, 1, 64, 64)
     with torch.no_grad():
         before = encoder.maps(pictures)[0]
@@ -92,6 +94,7 @@ def test_changed_weights_are_folded_again() -> None:
 
 
 def test_a_copy_has_its_own_weights() -> None:
+    """A copied encoder isn't taken for the one whose folded network it has."""
     encoder, pictures = an_encoder("test_byobnet"), torch.randn(2, 1, 64, 64)
     with torch.no_grad():
         before = encoder.maps(pictures)[0]
@@ -103,6 +106,7 @@ def test_a_copy_has_its_own_weights() -> None:
 
 
 def test_statistics_of_the_batch_are_not_folded() -> None:
+    """They differ from batch to batch."""
     encoder = an_encoder("test_byobnet").train()
     assert not foldable(encoder.body)
     pictures = torch.randn(4, 1, 64, 64)
@@ -110,7 +114,7 @@ def test_statistics_of_the_batch_are_not_folded() -> None:
 
 
 def test_networks_that_compute_in_another_order_are_left_as_they_are() -> None:
-    # pre-activation: the normalisation listed after a convolution comes before it
+    """Pre-activation: the normalisation listed after a convolution belongs to the next one."""
     encoder, pictures = an_encoder("resnetv2_18"), torch.randn(2, 1, 64, 64)
     wanted = with_gradients(encoder, pictures)
     with torch.no_grad():
@@ -119,6 +123,7 @@ def test_networks_that_compute_in_another_order_are_left_as_they_are() -> None:
 
 
 def test_state_and_modules_are_those_of_the_body() -> None:
+    """Checkpoints don't contain the folded network."""
     encoder, pictures = an_encoder("test_byobnet"), torch.randn(2, 1, 64, 64)
     keys, modules = list(encoder.state_dict()), len(list(encoder.modules()))
     with torch.no_grad():
