@@ -105,6 +105,17 @@ def test_a_copy_has_its_own_weights() -> None:
         assert_same(encoder.maps(pictures)[0], before)
 
 
+def test_frozen_encoders_in_training_are_folded() -> None:
+    """Their normalisations are in evaluation mode, other modules aren't."""
+    encoder, pictures = an_encoder("test_byobnet"), torch.randn(2, 1, 64, 64)
+    encoder.freeze_stages(encoder.stages)
+    encoder.train()
+    encoder.keep_frozen(batchnorm=True)
+    assert norms_used(encoder, pictures) == 0
+    with torch.no_grad():
+        assert_same(encoder.maps(pictures)[0], with_gradients(encoder, pictures)[0])
+
+
 def test_statistics_of_the_batch_are_not_folded() -> None:
     """They differ from batch to batch."""
     encoder = an_encoder("test_byobnet").train()

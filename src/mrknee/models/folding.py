@@ -31,8 +31,8 @@ def folded(body: nn.Module) -> nn.Module:
     """
     body = copy.deepcopy(body)
     for parent, before, after, norm in list(_pairs(body)):
-        convolution = fuse_conv_bn_eval(cast(nn.Conv2d, getattr(parent, before)), cast(Any, norm))
-        parent.set_submodule(before, convolution)
+        convolution = cast(nn.Conv2d, getattr(parent, before)).eval()  # as torch requires
+        parent.set_submodule(before, fuse_conv_bn_eval(convolution, cast(Any, norm)))
         # timm's normalisations contain the activation
         rest = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
         parent.set_submodule(after, nn.Sequential(*rest))
