@@ -18,6 +18,7 @@ from mrknee.training.estimate import Estimate, estimate
 from mrknee.training.parts import split_exams
 from mrknee.training.recipe import Recipe, load_recipe, recipe_names
 from mrknee.transforms.batches import EpochBatches
+from mrknee.transforms.settings import AugmentationSettings
 from tests.processes import run
 from tests.training.test_run import QUICK
 
@@ -115,6 +116,30 @@ def test_largest_batch_is_computed_from_headers(toy: Path) -> None:
     largest = max(counts[-1], inner[-1])
     assert largest_batch(toy, QUICK.replace(batch_slices=1)) == largest
     assert largest_batch(toy, QUICK, processes=3) == largest
+
+
+def test_estimate_contains_kept_feature_maps_and_exams(toy: Path) -> None:
+    """With stored feature maps: those of all exams that are read per epoch, and their slices."""
+    network = QUICK.network.replace(frozen_stages=4)
+    still = AugmentationSettings(rotation=0, translation=0, mirror=0)
+    large = QUICK.preparation.replace(size=224, crop=224)
+    recipe = QUICK.replace(network=network, augmentation=still, preparation=large)
+
+    def memory(recipe: Recipe) -> int:
+        built = Network(network, ("abnormal", "acl", "meniscus"))
+        parts = split_exams(toy, recipe)
+        return estimate(built, parts, recipe, "32-true", workers=0, processes=1).memory
+
+    memory(recipe)  # torch's own memory is there now
+    without, kept = memory(recipe), memory(recipe.replace(feature_cache="maps"))
+    parts = split_exams(toy, recipe)
+    used = [parts.train[i] for i in (*parts.train_positions, *parts.selection_positions)]
+    slices = sum(len(stack) for exam in used for stack in exam.stacks.values())
+    side = recipe.preparation.crop
+    one = Network(network, ("acl",)).encoder("axial").maps(torch.zeros(1, 1, side, side))
+    bytes_per_slice = sum(2 * maps.numel() for maps in one) + side**2
+    assert slices * bytes_per_slice > 5e6
+    assert kept - without == pytest.approx(slices * bytes_per_slice, abs=1e6)
 
 
 def test_insufficient_memory_is_warned_about() -> None:

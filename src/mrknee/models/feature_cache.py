@@ -10,6 +10,7 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -23,7 +24,32 @@ from mrknee.transforms.batches import Batch
 from mrknee.transforms.preparation import Preparation
 
 KEPT_BYTES = 1_000_000_000
-"""Memory for feature maps that have been read."""
+"""Memory for feature maps that have been read, all caches of a folder together."""
+
+
+class _Kept:
+    """Feature maps in memory.
+
+    Attributes:
+        maps: name of a file -> its maps.
+        bytes_left: memory for further ones.
+    """
+
+    def __init__(self) -> None:
+        self.maps: dict[str, list[Tensor]] = {}
+        self.bytes_left = KEPT_BYTES
+
+    def add(self, name: str, maps: list[Tensor]) -> None:
+        """Keeps the maps of a file if there is memory left."""
+        size = sum(one.nbytes for one in maps)
+        if size <= self.bytes_left:
+            self.bytes_left -= size
+            self.maps[name] = maps
+
+
+_KEPT: WeakValueDictionary[Path, _Kept] = WeakValueDictionary()
+"""Folder -> what its caches keep, as long as there is one. A training has several: for the exams
+that it trains on, for averaged weights, for the predictions at its end."""
 
 
 class FeatureCache:
@@ -47,8 +73,7 @@ class FeatureCache:
     def __init__(self, folder: str | Path, network: Network, preparation: Preparation) -> None:
         self.folder, self.network, self.preparation = Path(folder), network, preparation
         self._prefixes: dict[str, bytes] = {}
-        self._kept: dict[str, list[Tensor]] = {}
-        self._bytes_left = KEPT_BYTES
+        self._kept = _KEPT.setdefault(self.folder.resolve(), _Kept())
         refuse_trained_encoders(network)
 
     def maps(self, batch: Batch) -> dict[str, Float[Tensor, "_ width map_rows map_cols"]]:
@@ -85,13 +110,10 @@ class FeatureCache:
         digest.update(repr(content.shape).encode())
         digest.update(content.tobytes())
         name = digest.hexdigest()
-        if name in self._kept:
-            return self._kept[name]
+        if name in self._kept.maps:
+            return self._kept.maps[name]
         maps = self._stored_or_computed(name, series, slices)
-        size = sum(one.nbytes for one in maps)
-        if size <= self._bytes_left:
-            self._bytes_left -= size
-            self._kept[name] = maps
+        self._kept.add(name, maps)
         return maps
 
     def _stored_or_computed(

@@ -12,17 +12,19 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from mrknee.exams import Dataset
+from mrknee.models.encoders import Encoder
+from mrknee.models.feature_cache import KEPT_BYTES
 from mrknee.models.network import SLICES_AT_ONCE, Network
 from mrknee.models.prediction import device_here
 from mrknee.training.memory import free_memory, resident_memory
 from mrknee.training.out_of_memory import memory_advice
-from mrknee.training.parts import Parts
+from mrknee.training.parts import KEPT_FRAMES_BYTES, Parts
 from mrknee.training.recipe import Recipe
 
 AUTOMATIC_SLICES = {"cpu": 4, "cuda": 64}
@@ -50,6 +52,7 @@ class Probe:
         saved: bytes that autograd saves for the gradients.
         largest: bytes of the largest saved tensor.
         feature_map: bytes of the feature map.
+        stored: bytes of the feature maps that `feature_cache` stores.
         forward: seconds of encoding without gradients.
         forward_backward: seconds of encoding and gradients.
     """
@@ -57,6 +60,7 @@ class Probe:
     saved: float
     largest: float
     feature_map: float
+    stored: float
     forward: float
     forward_backward: float
 
@@ -156,6 +160,11 @@ def estimate(
         # each worker has two batches ready, and one in progress
         pixels = recipe.preparation.crop**2
         memory += resident + workers * (WORKER_BYTES + 3 * batch * pixels)
+        if recipe.feature_cache is not None:
+            slices = _total(train_counts, len(parts.train_positions))
+            slices += _total(selection_counts, len(parts.selection_positions))
+            memory += min(slices * probe.stored, KEPT_BYTES)
+            memory += min(slices * pixels, KEPT_FRAMES_BYTES)
         free = free_memory()
         free = None if free is None else free + resident
     seconds_per_slice = probe.forward_backward + (
@@ -235,7 +244,7 @@ def _largest_batch(counts: Sequence[int], recipe: Recipe, processes: int) -> int
 
 def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Probe:
     """Measures encoding and gradients of a few slices in a copy of the first encoder."""
-    encoder = copy.deepcopy(next(iter(network.encoders.values()))).to(device)
+    encoder = cast(Encoder, copy.deepcopy(next(iter(network.encoders.values()))).to(device))
     weights = [p for p in encoder.parameters() if p.requires_grad]
     side, channels = recipe.preparation.crop, recipe.preparation.channels
     dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
@@ -267,12 +276,14 @@ def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Pro
         images = torch.zeros(count, channels, side, side, device=device)
         begin = now()
         with torch.no_grad(), autocast:
-            encoder(images)
+            stored = encoder.maps(images)
+            encoder.combine(stored)
         forward = now() - begin
     return Probe(
         saved=max(four - two, 0) / 2,  # excludes memory that doesn't depend on the slices
         largest=largest / 4,
         feature_map=maps / 4,
+        stored=sum(one.numel() for one in stored) * torch.float16.itemsize / count,
         forward=forward / count,
         forward_backward=seconds / count,
     )

@@ -19,8 +19,8 @@ from mrknee.training.recipe import MIRROR, Recipe
 from mrknee.transforms.batches import Batch, EpochBatches, ExamDataset, load_batches
 from mrknee.transforms.preparation import Preparation
 
-KEPT_BYTES = 1_000_000_000
-"""Memory for framed exams of the training part, if feature maps are stored: framing them again in
+KEPT_FRAMES_BYTES = 1_000_000_000
+"""Memory for framed exams of a part, if feature maps are stored: framing them again in
 each epoch takes longer than training what follows the encoders."""
 
 
@@ -243,7 +243,7 @@ def make_loader(
             augmentation,
             recipe.seed,
             recipe.slices_per_series if training else None,
-            KEPT_BYTES if recipe.feature_cache is not None and recipe.workers == 0 else 0,
+            KEPT_FRAMES_BYTES if recipe.feature_cache is not None and recipe.workers == 0 else 0,
         ),
         positions,
         recipe.batch_exams,
