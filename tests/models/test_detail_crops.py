@@ -15,7 +15,7 @@ from mrknee.exams import MRNET_SERIES, Exam
 from mrknee.export.onnx import export
 from mrknee.inference.model import load_model
 from mrknee.models.checkpoint import save_checkpoint
-from mrknee.models.encoders import Pyramid
+from mrknee.models.neck import Pyramid
 from mrknee.models.network import Network
 from mrknee.models.settings import NetworkSettings, SlicePooling
 from mrknee.models.transfer import transfer_weights

@@ -12,8 +12,8 @@ from torch import nn
 from torchvision.models import AlexNet_Weights  # type: ignore[import-untyped]
 
 from mrknee.errors import MrkneeError
+from mrknee.models.bodies import GreyConv2d
 from mrknee.models.catalogue import ENCODERS, EncoderTable
-from mrknee.models.encoders import GreyConv2d
 from tests.models.examples import build_encoder
 
 TINY = [

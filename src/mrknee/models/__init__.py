@@ -15,8 +15,13 @@ Start with `network`. All modules:
 - `settings`: NetworkSettings, the architecture (no torch, so that it is imported quickly).
 - `catalogue`: the known encoders, with statistics, weights and licences (no torch).
 - `encoders`: Encoder: slices to feature maps, built from a name and a source of weights.
+- `bodies`: networks of torchvision or timm, reduced to what the feature maps need.
+- `neck`: reduction of feature maps to one with few channels.
+- `folding`: batch normalisations folded into convolutions, for inference.
+- `elnet`: encoders as in ELNet.
 - `weights`: pretrained weights: downloads, files, the extra `lite0`.
 - `pooling`: slices of an exam to one feature vector: maximum, mean or attention.
+- `slice_transformer`: slices that attend to each other, for the setting `transformer`.
 - `evidence`: scores of an exam's cells to one logit per finding.
 - `chunked_encoding`: encoding in chunks, which limits memory in training.
 - `feature_cache`: feature maps of frozen encoders, stored on disk.

@@ -1,0 +1,81 @@
+"""Reduction of an encoder's feature maps to one with few channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from timm.layers.norm import LayerNorm2d
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Neck(nn.Module):
+    """Reduces feature maps to one with few channels.
+
+    Each map is normalised over its channels, cell by cell, which doesn't depend on other slices,
+    and reduced by a 1x1 convolution; the results are scaled up to the finest map by repeating
+    cells, added, and passed through a ReLU (as in feature pyramid networks, T.-Y. Lin et al.,
+    CVPR 2017, without its 3x3 convolutions).
+
+    Args:
+        widths: channels of each map, from the finest to the coarsest.
+        channels: channels of the result.
+        linear: leave out the ReLU.
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int, *, linear: bool = False) -> None:
+        super().__init__()
+        self.linear = linear
+        self.norms = nn.ModuleList([LayerNorm2d(width) for width in widths])
+        self.convolutions = nn.ModuleList([nn.Conv2d(width, channels, 1) for width in widths])
+
+    def forward(
+        self, maps: Sequence[Float[Tensor, "n _ _ _"]]
+    ) -> Float[Tensor, "n channels map_rows map_cols"]:
+        """Reduces the maps of some slices to one."""
+        size = maps[0].shape[2:]
+        reduced = self._reduce(maps)
+        summed = reduced[0]
+        for coarse in reduced[1:]:
+            summed = summed + functional.interpolate(coarse, size, mode="nearest")
+        return summed if self.linear else functional.relu(summed)
+
+    def _reduce(self, maps: Sequence[Float[Tensor, "n _ _ _"]]) -> list[Tensor]:
+        """Returns the maps, normalised and with few channels."""
+        parts = zip(self.norms, self.convolutions, maps, strict=True)
+        return [convolve(norm(one)) for norm, convolve, one in parts]
+
+
+class Pyramid(Neck):
+    """A feature pyramid whose levels are kept apart (T.-Y. Lin et al., CVPR 2017).
+
+    Each map is normalised and reduced as in `Neck`. From the coarsest to the finest, the level
+    before is scaled up and added, and a 3x3 convolution and a ReLU follow. All levels are scaled
+    up to the finest grid by repeating cells, and concatenated.
+
+    Args:
+        widths: channels of each map, from the finest to the coarsest.
+        channels: channels of each level.
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__(widths, channels)
+        self.levels = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in widths])
+
+    def forward(
+        self, maps: Sequence[Float[Tensor, "n _ _ _"]]
+    ) -> Float[Tensor, "n channels map_rows map_cols"]:
+        """Computes the levels of some slices on the finest grid."""
+        reduced = self._reduce(maps)
+        for index in range(len(reduced) - 1, 0, -1):
+            finer = reduced[index - 1]
+            coarse = functional.interpolate(reduced[index], finer.shape[2:], mode="nearest")
+            reduced[index - 1] = finer + coarse
+        size = maps[0].shape[2:]
+        levels = [
+            functional.interpolate(functional.relu(convolve(one)), size, mode="nearest")
+            for convolve, one in zip(self.levels, reduced, strict=True)
+        ]
+        return torch.cat(levels, dim=1)
