@@ -9,7 +9,7 @@ import re
 import socket
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +28,33 @@ _TEMPORARY_NAME = re.compile(r"\..+\.\d+")  # of `atomic_write`
 _MAX_NAME = 200  # characters of a name that are kept, so that temporary names aren't too long
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 _locks: set[int] = set()  # descriptors of the locks of this process
+
+
+def exists(path: Path) -> bool:
+    """Returns whether there is such a file or folder; a name that is too long names nothing.
+
+    For paths that a person gives, since pathlib's methods raise OSError for such names.
+    """
+    return _unless_too_long(path.exists)
+
+
+def is_dir(path: Path) -> bool:
+    """Returns whether there is such a folder; see `exists`."""
+    return _unless_too_long(path.is_dir)
+
+
+def is_file(path: Path) -> bool:
+    """Returns whether there is such a file; see `exists`."""
+    return _unless_too_long(path.is_file)
+
+
+def _unless_too_long(test: Callable[[], bool]) -> bool:
+    try:
+        return test()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def list_folder(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from mrknee.errors import ModelError
+from mrknee.files import exists, is_dir, is_file
 from mrknee.untrusted import read_json, read_text
 
 WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"
@@ -87,7 +88,7 @@ class RunFolder:
             model: the run folder, one of its models, or a file exported into it.
         """
         model = Path(model)
-        if (model / "best").is_dir():
+        if is_dir(model / "best"):
             return cls(model)
         parent = model.resolve().parent
         return cls(parent.parent if parent.name == "epochs" else parent)
@@ -96,7 +97,7 @@ class RunFolder:
     def model_in(path: str | PathLike[str]) -> Path:
         """Returns the folder with the model: the best epoch of a run, or the folder itself."""
         path = Path(path)
-        return path / "best" if (path / "best").is_dir() else path
+        return path / "best" if is_dir(path / "best") else path
 
     def read_split(self) -> Mapping[str, frozenset[str]] | None:
         """Reads the parts of the exams.
@@ -107,7 +108,7 @@ class RunFolder:
         Raises:
             ModelError: the file has another format.
         """
-        if not self.split.exists():
+        if not exists(self.split):
             return None
         text = read_text(self.split, "split of the run", at_most=_SPLIT_BYTES, kind=ModelError)
         header, *lines = text.removesuffix("\n").split("\n")
@@ -140,7 +141,7 @@ class RunFolder:
         Raises:
             ModelError: the run has no metrics yet.
         """
-        if not self.metrics.is_file():
+        if not is_file(self.metrics):
             raise ModelError(
                 "the run has no metrics",
                 code="run-folder",
@@ -159,7 +160,7 @@ def ensemble_members(path: Path) -> tuple[Path, ...] | None:
         ModelError: `ensemble.json` can't be read, or names a folder outside `path`.
     """
     file = RunFolder(path).ensemble
-    if not file.is_file():
+    if not is_file(file):
         return None
     content = read_json(file, "list of an ensemble's members", at_most=_ENSEMBLE_BYTES)
     members = content.get("members") if isinstance(content, dict) else None

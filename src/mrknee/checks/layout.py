@@ -23,6 +23,7 @@ from mrknee.exams.listing import (
 )
 from mrknee.exams.series import SERIES_FILE
 from mrknee.exams.sides import SIDES_FILE, has_canonical_sides, read_sides
+from mrknee.files import is_dir
 
 RECORD = "import.json"
 """The record that `mrknee import` writes next to the folders of series."""
@@ -61,7 +62,7 @@ def split_names(root: Path) -> list[str]:
         DataError: there is no split, or a `series.csv` can't be read.
     """
     found = set()
-    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+    for folder in sorted(root.iterdir()) if is_dir(root) else []:
         with suppress(OSError):  # no permission
             if series_folders(folder):
                 found.add(folder.name)
@@ -97,12 +98,12 @@ def series_of_splits(root: Path, splits: Sequence[str]) -> tuple[SeriesList, lis
 
 def is_one_folder(root: Path) -> bool:
     """Returns whether a folder contains exams without splits, as `mrknee import` writes them."""
-    if not root.is_dir():
+    if not is_dir(root):
         return False
     names = declared_series(root).names
-    if not any((root / name).is_dir() for name in names):
+    if not any(is_dir(root / name) for name in names):
         return False
-    return not any((f / name).is_dir() for f in root.iterdir() if f.is_dir() for name in names)
+    return not any(is_dir(f / name) for f in root.iterdir() if is_dir(f) for name in names)
 
 
 def of_one_folder(problems: Sequence[Problem], name: str) -> list[Problem]:
@@ -269,6 +270,6 @@ def _extra_files(
 
 
 def _visible(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+    if not is_dir(folder):
         return []
     return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]

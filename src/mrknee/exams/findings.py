@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from mrknee.errors import DataError
 from mrknee.exams.declaration import read_declaration
-from mrknee.files import write_csv
+from mrknee.files import is_file, write_csv
 
 RESERVED_NAMES = ("exam", "mean")
 """Names that a finding can't have: in tables of predictions, `exam` is the column of ids and `mean`
@@ -122,7 +122,7 @@ def read_findings(root: str | Path) -> Mapping[str, str] | None:
         DataError: the file is not a valid table of findings.
     """
     file = Path(root) / FINDINGS_FILE
-    if not file.is_file():
+    if not is_file(file):
         return None
     rows = read_declaration(file, COLUMNS, COLUMNS[:1], at_most=_MAX_BYTES)
     names = [row["name"].lower() for _, row in rows]

@@ -51,6 +51,7 @@ from mrknee.exams.listing import (
 from mrknee.exams.remark import Remark
 from mrknee.exams.series import MRNET_SERIES, SeriesList, by_series, read_series
 from mrknee.exams.stackfile import read_shape, read_stack
+from mrknee.files import is_dir
 
 
 class Dataset:
@@ -199,7 +200,7 @@ class Dataset:
     ) -> Dataset:
         """Opens one split of a data set with its labels: `root/split/` and `root/split-*.csv`."""
         root = Path(root)
-        if not (root / split).is_dir():
+        if not is_dir(root / split):
             raise DataError(
                 f"the data set has no split named {split!r}",
                 code="no-split",

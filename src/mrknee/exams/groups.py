@@ -18,7 +18,7 @@ from pathlib import Path
 from mrknee.errors import DataError
 from mrknee.exams.declaration import read_declaration
 from mrknee.exams.listing import same_text
-from mrknee.files import write_csv
+from mrknee.files import is_file, write_csv
 
 GROUPS_FILE = "groups.csv"
 COLUMNS = ("exam", "group")
@@ -40,7 +40,7 @@ def read_groups(root: str | Path) -> Mapping[str, str] | None:
         DataError: the file is not a valid table of groups, or lists an exam twice.
     """
     file = Path(root) / GROUPS_FILE
-    if not file.is_file():
+    if not is_file(file):
         return None
     groups: dict[str, str] = {}
     for where, row in read_declaration(file, COLUMNS, COLUMNS, at_most=_MAX_BYTES, private=True):

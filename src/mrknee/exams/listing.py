@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mrknee.errors import DataError, MrkneeError
 from mrknee.exams.series import PLANES, SERIES_FILE, SeriesList, plane_named, read_series
+from mrknee.files import exists, is_dir, is_file
 
 _PACKED = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 
@@ -40,7 +41,7 @@ def declared_series(folder: Path) -> SeriesList:
     Raises:
         DataError: the file can't be read.
     """
-    inside = (folder / SERIES_FILE).is_file()
+    inside = is_file(folder / SERIES_FILE)
     return read_series(folder if inside else folder.absolute().parent)
 
 
@@ -79,7 +80,7 @@ def list_stacks(folder: Path, series: SeriesList) -> Listing:
                         advice="remove or rename one of them",
                     )
                 those[name] = file
-    if folder.is_dir():
+    if is_dir(folder):
         others = [f for f in folder.iterdir() if f not in folders.values() and f.name[0] != "."]
         unread += [f for f in others if _holds_stacks(f)]
     return Listing({i: found[i] for i in sorted(found)}, tuple(sorted(unread)))
@@ -89,7 +90,7 @@ def _holds_stacks(path: Path) -> bool:
     """Returns whether a path next to the folders of series is a stack or may contain stacks."""
     if path.suffix.lower() == ".npy":
         return True
-    if not path.is_dir():
+    if not is_dir(path):
         return False
     return plane_named(path.name) is not None or any(
         inside.suffix.lower() == ".npy" for inside in _entries(path)
@@ -106,13 +107,13 @@ def series_folders(folder: Path, series: SeriesList | None = None) -> dict[str, 
         series: the permitted series; None uses those that the folder declares.
     """
     found: dict[str, Path] = {}
-    if not folder.is_dir():
+    if not is_dir(folder):
         return found
     names = (declared_series(folder) if series is None else series).names
     for inside in sorted(folder.iterdir()):
         lower = inside.name.lower()
         usual = inside.name == lower
-        if lower in names and (usual or lower not in found) and inside.is_dir():
+        if lower in names and (usual or lower not in found) and is_dir(inside):
             found[lower] = inside
     return {name: found[name] for name in names if name in found}
 
@@ -135,11 +136,11 @@ def unread_text(unread: Sequence[Path], shown: int = 5) -> str:
 
 def what_is_there(folder: Path) -> str:
     """Describes a path that contains no exams: "no such folder", or the first names in it."""
-    if not folder.exists():
+    if not exists(folder):
         return "no such folder"
-    if not folder.is_dir():
+    if not is_dir(folder):
         return "a file"
-    names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir() if p.name[0] != ".")
+    names = sorted(p.name + "/" * is_dir(p) for p in folder.iterdir() if p.name[0] != ".")
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return (", ".join(names[:8]) + more) or "an empty folder"
 
@@ -216,11 +217,11 @@ def _series_inside(folder: Path) -> list[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if path.is_dir() and path.name[0] != "."]
+    return [path for path in _entries(folder) if is_dir(path) and path.name[0] != "."]
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(folder.iterdir())[:_LOOKED_AT] if folder.is_dir() else []
+        return sorted(folder.iterdir())[:_LOOKED_AT] if is_dir(folder) else []
     except OSError:  # no permission
         return []

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from mrknee.errors import DataError
 from mrknee.exams.declaration import read_declaration
-from mrknee.files import write_csv
+from mrknee.files import is_file, write_csv
 
 Weighting = Literal["T1", "PD", "T2", "GRE"]
 """The contrast of a series: T1-, proton-density- or T2-weighted, or a gradient echo."""
@@ -362,7 +362,7 @@ def read_series(folder: str | Path) -> SeriesList:
         DataError: the file is not a valid table of series.
     """
     file = Path(folder) / SERIES_FILE
-    return read_series_file(file) if file.is_file() else MRNET_SERIES
+    return read_series_file(file) if is_file(file) else MRNET_SERIES
 
 
 def read_series_file(file: str | Path) -> SeriesList:

@@ -22,7 +22,7 @@ from typing import Literal
 from mrknee.errors import DataError
 from mrknee.exams.declaration import read_declaration
 from mrknee.exams.listing import same_text
-from mrknee.files import write_csv
+from mrknee.files import is_file, write_csv
 
 SIDES_FILE = "sides.csv"
 COLUMNS = ("exam", "side", "mirrored")
@@ -57,7 +57,7 @@ def read_sides(root: str | Path) -> Mapping[str, ExamSide] | None:
         DataError: the file is not a valid table of sides, or lists an exam twice.
     """
     file = Path(root) / SIDES_FILE
-    if not file.is_file():
+    if not is_file(file):
         return None
     sides: dict[str, ExamSide] = {}
     for where, row in read_declaration(file, COLUMNS, COLUMNS, at_most=_MAX_BYTES):

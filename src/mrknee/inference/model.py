@@ -33,6 +33,7 @@ from mrknee.exams.exam import refuse_no_exam
 from mrknee.exams.plausibility import sizes_from
 from mrknee.exams.sides import SIDES_FILE
 from mrknee.explanations.explanation import Explanation
+from mrknee.files import is_file
 from mrknee.inference.runtimes import NO_LIMITS, Limits, RuntimeName
 from mrknee.inference.trained_series import TrainedSeries, note_on_untrained, select_trained
 from mrknee.metrics.predictions import Predictions
@@ -270,7 +271,7 @@ def load_model(
 
 
 def _load(path: Path, *, threads: int | None, runtime: RuntimeName | None, limits: Limits) -> Model:
-    if path.is_file() or path.suffix == ".onnx":
+    if is_file(path) or path.suffix == ".onnx":
         from mrknee.inference.onnx_model import OnnxModel
 
         return OnnxModel(path, threads=threads, runtime=runtime or "onnxruntime", limits=limits)

@@ -24,7 +24,7 @@ from mrknee.exams.axes import (
 )
 from mrknee.exams.listing import same_text
 from mrknee.exams.stackfile import read_shape
-from mrknee.files import write_text
+from mrknee.files import exists, is_dir, write_text
 from mrknee.inference.model import ModelPaths, load_model, name_of
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.metrics.predictions import Predictions
@@ -108,7 +108,7 @@ class ListedExams:
 
 def _as_stored(path: Path) -> Path:
     """Returns the file of a path, whose accents may be encoded differently; see `same_text`."""
-    if path.name.isascii() or path.exists() or not path.parent.is_dir():
+    if path.name.isascii() or exists(path) or not is_dir(path.parent):
         return path
     name = same_text(path.name)
     return next((file for file in path.parent.iterdir() if same_text(file.name) == name), path)

@@ -22,7 +22,7 @@ from mrknee.exams import Findings, Remark, label_files, read_labels
 from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import folder_meant, same_text, what_is_there
 from mrknee.extras import data_frame
-from mrknee.files import write_csv
+from mrknee.files import is_dir, is_file, write_csv
 from mrknee.metrics.formatting import format_exams
 from mrknee.untrusted import read_text
 
@@ -261,7 +261,7 @@ class Predictions:
                 expected=f"a label file {split}-<finding>.csv for one of "
                 + ", ".join(self.findings),
                 found=", ".join(path.name for path in files.values())
-                or ("no label file" if root.is_dir() else what_is_there(root)),
+                or ("no label file" if is_dir(root) else what_is_there(root)),
                 advice=None if files else folder_meant(root, data_set=True),
             )
         for name, labels in known.items():
@@ -324,7 +324,7 @@ def write_remarks(path: Path, remarks: Mapping[str, Sequence[Remark]]) -> Path |
 
 def _remove_remarks(file: Path) -> None:
     """Removes a table of remarks; a file with another header is kept."""
-    if file.is_file() and not file.is_symlink():
+    if is_file(file) and not file.is_symlink():
         with file.open("rb") as table:
             header = table.readline(100).strip().decode("ascii", "replace").split(",")
         if header in (REMARKS, ["exam", "plane", "code", "remark"]):  # or of earlier versions
@@ -334,7 +334,7 @@ def _remove_remarks(file: Path) -> None:
 def prediction_files(spec: str | Path) -> list[str]:
     """Returns the names of the files that `Predictions.read_joined` reads for this spec."""
     spec = str(spec)
-    if "," not in spec or Path(spec).is_file():
+    if "," not in spec or is_file(Path(spec)):
         return [spec]
     return [name.strip() for name in spec.split(",")]
 

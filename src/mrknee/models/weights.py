@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights  # type: ignore[import-untyped]
 
 from mrknee.errors import ModelError, PlatformError, SettingsError
+from mrknee.files import is_dir, is_file
 
 NONE, DOWNLOAD, LITE0 = "none", "download", "lite0"
 """Sources of weights other than files."""
@@ -112,13 +113,13 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is missing, broken, or contains anything but named tensors.
     """
-    if not file.is_file():
+    if not is_file(file):
         raise ModelError(
             "the weights file is missing",
             code="weights-missing",
             file=file,
             expected=f"a .safetensors, .pth or .pt file, or one of {NONE}, {DOWNLOAD}, {LITE0}",
-            found="a folder" if file.is_dir() else "nothing",
+            found="a folder" if is_dir(file) else "nothing",
         )
     _refuse_compressed(file)
     try:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from mrknee.errors import MrkneeError, SettingsError
+from mrknee.files import is_file
 from mrknee.models.settings import NetworkSettings
 from mrknee.ranges import SEED, WORKERS
 from mrknee.settings import Settings, invalid_setting, unknown_setting
@@ -460,7 +461,7 @@ def read_recipe(name_or_file: str) -> tuple[Recipe, dict[str, Any]]:
     """
     packaged = _RECIPES / f"{name_or_file}.yaml"
     file = packaged if name_or_file in recipe_names() else Path(name_or_file)
-    if not file.is_file():
+    if not is_file(file):
         raise SettingsError(
             f"there is no recipe {name_or_file!r}",
             code="recipe",

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from mrknee.errors import DataError, MrkneeError
+from mrknee.files import exists
 from mrknee.sources.clinical.archives import (
     MAX_UNPACKED,
     TAR_ERRORS,
@@ -80,7 +81,7 @@ def find_files(source: Path) -> Found:
     Raises:
         MrkneeError: the source doesn't exist, or is an archive that can't be read.
     """
-    if not source.exists():
+    if not exists(source):
         raise DataError(
             "the source doesn't exist",
             code="no-source",
