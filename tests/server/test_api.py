@@ -304,6 +304,52 @@ def test_heat_maps_equal_those_of_the_library(
     problem(service.ask("GET", f"{API}/exams/knees~valid~0001/heat/knee/acl"), 404)
 
 
+@pytest.mark.parametrize("kind", ["onnx", "run"])
+def test_what_if(
+    room: Served, run_room: Served, onnx_file: Path, run_folder: Path, data: Path, kind: str
+) -> None:
+    """Results without a part of the exam are those of the library, and nothing left is refused."""
+    service, model = (room, onnx_file) if kind == "onnx" else (run_room, run_folder)
+    exam = open_dataset(data, allow_missing_plane=True)["0001"]
+    ablation = load_model(model).ablation(exam)
+    for without in ([], ["axial"]):
+        body = {"without_series": without, "without_slices": {"sagittal": [0, 2]}}
+        found = what_if(service, body).json
+        expected = ablation.without(without, {"sagittal": [0, 2]})
+        assert found["origin"] == ("stacks" if kind == "onnx" else "features")
+        assert list(found["logits"]) == list(found["probabilities"]) == list(FINDINGS)
+        for name in ("logits", "probabilities"):
+            values = list(found[name].values())
+            np.testing.assert_allclose(values, getattr(expected, name), rtol=0, atol=1e-5)
+    for refused, code in (
+        ({"without_series": list(PLANES)}, "nothing-left"),
+        ({"without_series": ["knee"]}, "series-name"),
+        ({"without_slices": {"axial": [9]}}, "slices"),
+    ):
+        assert problem(what_if(service, refused), 422)["code"] == code
+
+
+def what_if(service: Served, body: object) -> Answer:
+    """Asks for the results of an exam without a part of it."""
+    path = f"{API}/exams/knees~valid~0001/what-if"
+    return service.ask("POST", path, json.dumps(body).encode(), "application/json")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        *((b"{", "application/json", 422), (b"{}", "text/plain", 415)),
+        *((b'{"without": []}', "application/json", 422), (b"[]", "application/json", 422)),
+        (b'{"without_slices": {"axial": ["1"]}}', "application/json", 422),
+        (b'{"without_slices": {"axial": [%s1]}}' % (b"1," * 40_000), "application/json", 413),
+    ],
+)
+def test_invalid_json_is_refused(room: Served, body: bytes, kind: str, status: int) -> None:
+    """Other types, other fields and large bodies have an error of their own."""
+    path = f"{API}/exams/knees~valid~0001/what-if"
+    assert problem(room.ask("POST", path, body, kind), status)["code"] == "body"
+
+
 def test_the_model_is_described_for_a_page(room: Served) -> None:
     """Titles, operating points, calibration and data sets are stated."""
     found = get(room, "/model")

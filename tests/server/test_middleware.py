@@ -193,8 +193,8 @@ def test_paths_are_answered_with_and_without_the_root_path(proxied: Served) -> N
 
 
 def test_pages_have_relative_links_only(served: Served) -> None:
-    """Forms and links of the start page are relative, also if the page shows an error."""
-    start = served.ask("GET", "/").body
+    """Forms and links of the upload page are relative, also if the page shows an error."""
+    start = served.ask("GET", "/upload").body
     fault = served.ask("POST", "/explain", form([]), accept="text/html").body
     for page in (start, fault):
         assert b'action="explain"' in page

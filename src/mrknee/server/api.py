@@ -17,6 +17,7 @@ from mrknee.reports.words import title_of
 from mrknee.server import api_schemas, schemas
 from mrknee.server.conditional import BINARY, IMMUTABLE, REVALIDATE, binary
 from mrknee.server.exam_reader import ExamReader, ReadExam, not_found
+from mrknee.server.json_body import json_body, read_json_body
 from mrknee.server.refusal import API, RefusalError
 from mrknee.server.request_queue import RequestQueue
 from mrknee.server.results import Results, Scoring
@@ -301,6 +302,18 @@ def _add_results(router: APIRouter, room: ReadingRoom) -> None:
         return found.content.model_copy(
             update={"request_id": request.state.request_id, "exam": entry.id}
         )
+
+    @router.post(
+        "/exams/{key}/what-if",
+        responses=problems(404, 408, 413, 415, 500, 503),
+        openapi_extra=json_body(api_schemas.WhatIf),
+    )
+    async def what_if(key: str, request: Request) -> api_schemas.WhatIfResult:
+        """Logits and probabilities of an exam without some of its series or slices."""
+        entry = room.entry(key)
+        asked = await read_json_body(request, api_schemas.WhatIf)
+        read = await room.reader.read(entry)
+        return await room.results.what_if(read, asked, partial(disconnected, request))
 
     @router.get("/exams/{key}/heat/{series}/{finding}", **_binary_answer(404, 409, 500, 503))
     async def heat(key: str, series: str, finding: str, request: Request) -> Response:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from mrknee.exams.series import MOST_SERIES
 from mrknee.server.schemas import ExamRemark, Explained, Fault, ModelFacts, Series
 
 
@@ -139,6 +140,28 @@ class ExamExplained(Explained):
 
     maps: dict[str, SeriesMap] = Field(description="series -> heat map")
     cell_scale: float = Field(description="largest absolute heat of any cell, in `unit`")
+
+
+class WhatIf(BaseModel):
+    """Body of POST /api/v1/exams/{key}/what-if: what to leave out."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    without_series: list[str] = Field(default_factory=list, max_length=MOST_SERIES)
+    without_slices: dict[str, list[int]] = Field(
+        default_factory=dict, description="series -> slices, counted from 0"
+    )
+
+
+class WhatIfResult(BaseModel):
+    """Response to POST /api/v1/exams/{key}/what-if."""
+
+    logits: dict[str, float] = Field(description="finding -> logit, before calibration")
+    probabilities: dict[str, float] = Field(description="finding -> calibrated probability")
+    origin: Literal["features", "stacks"] = Field(
+        description="features: those of the remaining slices were pooled again (run folders); "
+        "stacks: the remaining slices were read again as an exam (exported files)"
+    )
 
 
 class Progress(BaseModel):

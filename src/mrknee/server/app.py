@@ -287,7 +287,7 @@ def _form_schema(series: SeriesList, *, required: bool) -> dict[str, Any]:
 def start_page(
     service: Service, fault: schemas.Fault | None = None, status: int = 200
 ) -> HTMLResponse:
-    """Returns the start page with the upload form.
+    """Returns the page with the upload form.
 
     Args:
         service: the service.
@@ -296,7 +296,7 @@ def start_page(
     """
     text = (
         templates(Path(__file__).parent)
-        .get_template("index.html")
+        .get_template("upload.html")
         .render(
             facts=service.facts(),
             points=service.operating_points,
