@@ -15,7 +15,7 @@ import pytest
 
 from mrknee.exams import PLANES, Dataset, open_dataset, write_stack
 from mrknee.inference.model import load_model
-from mrknee.server.exam_reader import stack_digest
+from mrknee.server.read_exam import stack_digest
 from mrknee.server.schemas import Prediction
 from tests.export.test_onnx import FINDINGS
 from tests.server.client import Answer, Served, random_exam

@@ -12,12 +12,16 @@ from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import Response
 
 from mrknee.errors import RequestError
-from mrknee.exams import Series
+from mrknee.exams import Series, SeriesList
 from mrknee.reports.words import title_of
 from mrknee.server import api_schemas, schemas
+from mrknee.server.arrivals import Arrivals
 from mrknee.server.conditional import BINARY, IMMUTABLE, REVALIDATE, binary
-from mrknee.server.exam_reader import ExamReader, ReadExam, not_found
+from mrknee.server.exam_reader import ExamReader, not_found
+from mrknee.server.exam_uploads import ARCHIVE, ExamUploads
+from mrknee.server.geometry import SeriesGeometry
 from mrknee.server.json_body import json_body, read_json_body
+from mrknee.server.read_exam import ReadExam
 from mrknee.server.refusal import API, RefusalError
 from mrknee.server.request_queue import RequestQueue
 from mrknee.server.results import Results, Scoring
@@ -37,13 +41,17 @@ class ReadingRoom:
         service: the model.
         work_list: the exams.
         queue: the queue of exams.
+        arrivals: receives the bodies of uploads.
     """
 
-    def __init__(self, service: Service, work_list: WorkList, queue: RequestQueue) -> None:
+    def __init__(
+        self, service: Service, work_list: WorkList, queue: RequestQueue, arrivals: Arrivals
+    ) -> None:
         self.service, self.work_list = service, work_list
         self.reader = ExamReader(work_list, service.axes)
         self.results = Results(service, queue)
         self.scoring = Scoring(work_list, self.reader, self.results)
+        self.uploads = ExamUploads(service, work_list, self.reader, arrivals)
 
     def entry(self, key: str) -> Entry:
         """Returns the exam with a key.
@@ -118,12 +126,13 @@ class ReadingRoom:
         """
         read = await self.reader.read(entry)
         masks = await self.reader.masks(entry)
+        geometry = await self.reader.geometry(entry, read)
         series = []
         for one in read.exam.series:
             stack = read.exam.stacks.get(one.name)
             if stack is None:
                 continue
-            geometry = await self.reader.geometry(entry, one.name, stack.shape)
+            known = geometry.get(one.name, SeriesGeometry())
             slices, rows, cols = stack.shape
             series.append(
                 api_schemas.ExamSeries(
@@ -134,8 +143,8 @@ class ReadingRoom:
                     rows=rows,
                     cols=cols,
                     sha256=read.digests[one.name],
-                    spacing=geometry.spacing,
-                    orientation=geometry.edges,
+                    spacing=known.spacing,
+                    orientation=known.edges,
                     frame=None,
                     masks=list(masks.get(one.name, ())),
                 )
@@ -194,6 +203,7 @@ def add_api(app: FastAPI, room: ReadingRoom) -> None:
     _add_work_list(router, room)
     _add_exams(router, room)
     _add_results(router, room)
+    _add_uploads(router, room)
     app.include_router(router)
 
 
@@ -327,6 +337,44 @@ def _add_results(router: APIRouter, room: ReadingRoom) -> None:
         values = found.maps[series][findings.index(finding)].astype("<f4")
         name = _name_of_heat(room.service.digest, read, series, finding)
         return await binary(request, room.reader, name, values.tobytes, REVALIDATE)
+
+
+def _add_uploads(router: APIRouter, room: ReadingRoom) -> None:
+    @router.post(
+        "/uploads",
+        status_code=201,
+        responses=problems(400, 408, 413, 415, 503, 507),
+        openapi_extra=_upload_form(room.service.model.series),
+    )
+    async def upload(request: Request) -> api_schemas.Uploaded:
+        """Adds exams to the work list: one file per series, or a zip of .npy or DICOM files.
+
+        They are kept in memory; the oldest are dropped.
+        """
+        entries, uploaded = await room.uploads.receive(request)
+        room.scoring.notify()
+        return api_schemas.Uploaded(
+            exams=[
+                api_schemas.UploadedExam(key=one.key, id=one.id, series=list(one.series))
+                for one in entries
+            ],
+            problems=[
+                api_schemas.FileProblem(
+                    file=one.file,
+                    **RefusalError(422, one.fault, field=one.field).response().error.model_dump(),
+                )
+                for one in uploaded.problems
+            ],
+            problems_left_out=uploaded.left_out,
+        )
+
+
+def _upload_form(series: SeriesList) -> dict[str, Any]:
+    file = {"type": "string", "format": "binary"}
+    names = (*series.names, ARCHIVE)
+    schema = {"type": "object", "properties": dict.fromkeys(names, file)}
+    content = {"multipart/form-data": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 async def disconnected(request: Request) -> None:

@@ -142,6 +142,28 @@ class ExamExplained(Explained):
     cell_scale: float = Field(description="largest absolute heat of any cell, in `unit`")
 
 
+class UploadedExam(BaseModel):
+    """An exam of an upload, which is in the work list now."""
+
+    key: str = Field(description="`upload~` and 12 hexadecimal digits of the hash of its content")
+    id: str
+    series: list[str]
+
+
+class FileProblem(Fault):
+    """A part of an upload that can't be used."""
+
+    file: str | None = Field(description="file or exam in the upload; null: the complete upload")
+
+
+class Uploaded(BaseModel):
+    """Response to POST /api/v1/uploads."""
+
+    exams: list[UploadedExam]
+    problems: list[FileProblem]
+    problems_left_out: int = Field(description="number of further problems")
+
+
 class WhatIf(BaseModel):
     """Body of POST /api/v1/exams/{key}/what-if: what to leave out."""
 

@@ -88,8 +88,9 @@ def create_app(
         metrics: counts the responses.
         work_list: the exams of the data sets that are served; None: none.
     """
-    handler = _ExamHandler(service, audit_log)
-    room = ReadingRoom(service, work_list or WorkList(), handler.queue)
+    arrivals, queue = Arrivals(), RequestQueue()
+    handler = _ExamHandler(service, audit_log, arrivals, queue)
+    room = ReadingRoom(service, work_list or WorkList(), queue, arrivals)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -133,14 +134,15 @@ def create_app(
 class _ExamHandler:
     """Handles a request with an exam: receives, queues, processes and records it."""
 
-    def __init__(self, service: Service, audit_log: AuditLog | None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        audit_log: AuditLog | None,
+        arrivals: Arrivals,
+        queue: RequestQueue,
+    ) -> None:
         self._service, self._audit_log = service, audit_log
-        self._arrivals, self._queue = Arrivals(), RequestQueue()
-
-    @property
-    def queue(self) -> RequestQueue:
-        """The queue of exams."""
-        return self._queue
+        self._arrivals, self._queue = arrivals, queue
 
     @property
     def full(self) -> bool:

@@ -23,8 +23,9 @@ from mrknee.errors import DataError, MrkneeError, RequestError
 from mrknee.inference.ablation import Ablation
 from mrknee.server import schemas
 from mrknee.server.api_schemas import ExamExplained, SeriesMap, WhatIf, WhatIfResult
-from mrknee.server.exam_reader import ExamReader, ReadExam
+from mrknee.server.exam_reader import ExamReader
 from mrknee.server.lru import LeastRecentlyUsed
+from mrknee.server.read_exam import ReadExam
 from mrknee.server.refusal import RefusalError, as_refusal, print_error
 from mrknee.server.request_queue import RequestQueue, retrieve
 from mrknee.server.service import Service
