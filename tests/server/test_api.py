@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -19,82 +15,9 @@ from mrknee.server.read_exam import stack_digest
 from mrknee.server.schemas import Prediction
 from tests.export.test_onnx import FINDINGS
 from tests.server.client import Answer, Served, random_exam
-from tests.server.room import write_room
+from tests.server.room import API, array, get, problem, wait_until_scored, write_room
 
 pytestmark = pytest.mark.slow
-
-API = "/api/v1"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of five exams."""
-    return write_room(tmp_path_factory.mktemp("data") / "knees")
-
-
-@pytest.fixture(scope="module")
-def room(onnx_file: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service of the exported model with the data set."""
-    folder = tmp_path_factory.mktemp("room") / "onnx"
-    with Served(onnx_file, folder, "--exams", str(data)) as service:
-        wait_until_scored(service)
-        yield service
-        assert service.end() == 0
-        assert service.left == []
-        assert service.stderr == ""
-
-
-@pytest.fixture(scope="module")
-def run_room(
-    run_folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
-    """A service of the run folder with the data set, which accepts missing series."""
-    folder = tmp_path_factory.mktemp("room") / "run"
-    words = ("--exams", str(data), "--allow-missing-plane", "--threads", "1")
-    with Served(run_folder, folder, *words) as service:
-        wait_until_scored(service)
-        yield service
-        assert service.end() == 0
-        assert service.stderr == ""
-
-
-def wait_until_scored(service: Served) -> None:
-    """Waits until no exam of the work list is waiting."""
-    for _ in range(600):
-        progress = get(service, "/progress")
-        if progress["scored"] + progress["failed"] == progress["total"]:
-            return
-        time.sleep(0.05)
-    raise AssertionError(progress)
-
-
-def get(service: Served, path: str) -> Any:  # noqa: ANN401  # JSON
-    """Returns the JSON of an address below /api/v1."""
-    answer = service.ask("GET", API + path)
-    assert answer.status == 200, answer.body
-    return answer.json
-
-
-def problem(answer: Answer, status: int) -> dict[str, Any]:
-    """Returns the error of /api/v1, checked to have its documented form."""
-    assert answer.status == status, answer.body
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    found: dict[str, Any] = json.loads(answer.body)
-    texts = {"type", "title", "detail", "code", "field", "expected", "found", "advice"}
-    assert set(found) == texts | {"status", "request_id"}
-    assert found["status"] == status
-    assert found["type"] == f"urn:mrknee:error:{found['code']}"
-    assert found["request_id"] == answer.headers["X-Request-ID"]
-    return found
-
-
-def array(answer: Answer, shape: tuple[int, ...], dtype: str = "u1") -> np.ndarray:
-    """Returns the array of a binary response, unpacked if it is compressed."""
-    assert answer.status == 200, answer.body
-    body = answer.body
-    if answer.headers["Content-Encoding"] == "gzip":
-        body = gzip.decompress(body)
-    return np.frombuffer(body, dtype).reshape(shape)
 
 
 def test_the_work_list_has_all_splits_with_labels_and_scores(room: Served, onnx_file: Path) -> None:
