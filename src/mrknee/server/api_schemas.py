@@ -186,6 +186,38 @@ class WhatIfResult(BaseModel):
     )
 
 
+class MarkedSlice(BaseModel):
+    """A slice that a reader marked."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    series: str = Field(max_length=40)
+    index: int = Field(ge=0, description="counted from 0")
+
+
+class NoteContent(BaseModel):
+    """Body of PUT /api/v1/exams/{key}/notes/{finding}; without content, the note is removed."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    agree: bool | None = Field(
+        default=None, description="whether the reader agrees with the model; null: not stated"
+    )
+    comment: str = Field(
+        default="",
+        max_length=2000,
+        pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$",
+        description="any text without control characters",
+    )
+    slice: MarkedSlice | None = None
+
+
+class ReaderNote(NoteContent):
+    """What a reader noted about a finding of an exam."""
+
+    changed: str | None = Field(description="time of the last change, UTC; null if there is none")
+
+
 class Progress(BaseModel):
     """Response to GET /api/v1/progress."""
 

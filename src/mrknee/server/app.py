@@ -24,11 +24,13 @@ from mrknee.notice import RESEARCH_USE_ONLY
 from mrknee.reports.templates import templates
 from mrknee.reports.words import title_of
 from mrknee.server import schemas
+from mrknee.server.access import Access
 from mrknee.server.api import ReadingRoom, add_api, describe_problems, disconnected
 from mrknee.server.arrivals import Arrivals
 from mrknee.server.audit import AuditLog, Record
 from mrknee.server.metrics import CONTENT_TYPE, Metrics
 from mrknee.server.middleware import Middleware
+from mrknee.server.notes import Notes
 from mrknee.server.page_files import page_file
 from mrknee.server.refusal import RefusalError, as_refusal, busy, error_response, print_error
 from mrknee.server.request_queue import RequestQueue
@@ -75,6 +77,8 @@ def create_app(
     audit_log: AuditLog | None = None,
     metrics: Metrics | None = None,
     work_list: WorkList | None = None,
+    notes: Notes | None = None,
+    access: Access | None = None,
 ) -> ASGIApp:
     """Creates the ASGI application, which must be used from one event loop.
 
@@ -87,16 +91,20 @@ def create_app(
         audit_log: receives one line per exam; None: no audit log.
         metrics: counts the responses.
         work_list: the exams of the data sets that are served; None: none.
+        notes: readers' notes; None: not kept.
+        access: checks the token; None: no token is needed.
     """
     arrivals, queue = Arrivals(), RequestQueue()
     handler = _ExamHandler(service, audit_log, arrivals, queue)
-    room = ReadingRoom(service, work_list or WorkList(), queue, arrivals)
+    room = ReadingRoom(service, work_list or WorkList(), queue, arrivals, notes)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         scoring = asyncio.create_task(room.scoring.run())
         yield
         scoring.cancel()
+        if notes is not None:
+            notes.close()
 
     app = FastAPI(
         title="mrknee",
@@ -128,7 +136,9 @@ def create_app(
     kinds = (RefusalError, HTTPException, RequestValidationError, ClientDisconnect, MrkneeError)
     for kind in (*kinds, Exception):
         app.add_exception_handler(kind, handle_error)
-    return Middleware(app, hosts=hosts, root_path=root_path, paths=_PATHS, metrics=metrics)
+    return Middleware(
+        app, hosts=hosts, root_path=root_path, paths=_PATHS, metrics=metrics, access=access
+    )
 
 
 class _ExamHandler:
