@@ -209,8 +209,11 @@ def test_an_invalid_root_path_is_one_clear_error(onnx_file: Path, path: str) -> 
 
 
 def test_a_warning_is_printed_for_public_addresses(onnx_file: Path, tmp_path: Path) -> None:
-    """A service at 0.0.0.0 prints a warning to standard error."""
-    with Served(onnx_file, tmp_path, "--host", "0.0.0.0", at="0.0.0.0") as service:  # noqa: S104
+    """A service at 0.0.0.0 without a token prints a warning to standard error."""
+    words = ("--host", "0.0.0.0", "--no-token")  # noqa: S104
+    with Served(onnx_file, tmp_path, *words, at="0.0.0.0") as service:  # noqa: S104
+        assert "token" not in service.line
+        assert service.ask("GET", "/model").status == 200
         assert service.ask("GET", "/health").status == 200
         assert service.ask("GET", "/health", headers={"Host": "evil.example"}).status == 421
         assert service.end() == 0
