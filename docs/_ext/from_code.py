@@ -80,7 +80,8 @@ def schemas() -> str:
     """The JSON schema of each pydantic model that describes a file or an answer."""
     from pydantic import BaseModel
 
-    from mrknee.server import api_schemas, schemas as answers
+    from mrknee.server import api_schemas
+    from mrknee.server import schemas as answers
     from mrknee.training.recipe import Recipe
 
     parts = [schema_block("Recipe (YAML)", Recipe.model_json_schema())]

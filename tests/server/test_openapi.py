@@ -27,7 +27,7 @@ AS_DECLARED = CHECKS.get_by_names(
     ]
 )
 
-KNOWN = {
+KNOWN: dict[str, list[Any]] = {
     "key": ["knees~valid~0001", "knees~valid~0003"],
     "series": list(PLANES),
     "finding": list(FINDINGS),
@@ -55,7 +55,7 @@ def described(
 schema = schemathesis.pytest.from_fixture("described")
 
 
-@schema.include(path_regex="^/api/v1/").parametrize()
+@schema.include(path_regex="^/api/v1/").parametrize()  # type: ignore[untyped-decorator]
 @settings(
     max_examples=20,
     deadline=None,
