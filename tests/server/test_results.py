@@ -43,7 +43,8 @@ async def running(app: ASGIApp) -> AsyncIterator[None]:
         started.set()
 
     messages.put_nowait({"type": "lifespan.startup"})
-    serving = asyncio.create_task(app({"type": "lifespan"}, messages.get, send))  # type: ignore[arg-type]
+    scope = {"type": "lifespan"}
+    serving = asyncio.ensure_future(app(scope, messages.get, send))  # type: ignore[arg-type]
     await started.wait()
     yield
     messages.put_nowait({"type": "lifespan.shutdown"})
