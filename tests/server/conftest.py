@@ -13,6 +13,7 @@ from mrknee.metrics.operating_point import OperatingPoint
 from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.export.test_onnx import FINDINGS, traced
 from tests.server.client import NO_POINT, Served
+from tests.server.room import wait_until_scored, write_room
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +61,35 @@ def lenient(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield service
         assert service.end() == 0
         assert service.left == []
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of five exams."""
+    return write_room(tmp_path_factory.mktemp("data") / "knees")
+
+
+@pytest.fixture(scope="session")
+def room(onnx_file: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service of the exported model with the data set."""
+    folder = tmp_path_factory.mktemp("room") / "onnx"
+    with Served(onnx_file, folder, "--exams", str(data)) as service:
+        wait_until_scored(service)
+        yield service
+        assert service.end() == 0
+        assert service.left == []
+        assert service.stderr == ""
+
+
+@pytest.fixture(scope="session")
+def run_room(
+    run_folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A service of the run folder with the data set, which accepts missing series."""
+    folder = tmp_path_factory.mktemp("room") / "run"
+    words = ("--exams", str(data), "--allow-missing-plane", "--threads", "1")
+    with Served(run_folder, folder, *words) as service:
+        wait_until_scored(service)
+        yield service
+        assert service.end() == 0
+        assert service.stderr == ""

@@ -9,21 +9,18 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mrknee.errors import RequestError
+from mrknee.server.access import Access
 from mrknee.server.metrics import Metrics
-from mrknee.server.refusal import RefusalError, busy
+from mrknee.server.refusal import API, CLIENT_GONE, RefusalError, busy, error_response
 from mrknee.server.request_id import HEADER, valid_or_new_id
 from mrknee.server.request_queue import RETRY_SECONDS
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """Host names that always refer to this machine."""
-
-CLIENT_GONE = 499
-"""Status in metrics and the audit log when the client disconnected before the response, as in
-nginx."""
 
 
 class Middleware:
@@ -41,6 +38,7 @@ class Middleware:
             remove the prefix or keep it.
         paths: paths of the service that metrics count separately.
         metrics: counts the responses.
+        access: checks the token; None: no token is needed.
     """
 
     def __init__(
@@ -51,7 +49,9 @@ class Middleware:
         root_path: str,
         paths: Iterable[str],
         metrics: Metrics,
+        access: Access | None = None,
     ) -> None:
+        self._access = access
         self._app, self._metrics, self._paths = app, metrics, frozenset(paths)
         self._hosts = LOOPBACK | {_host_name(host) for host in hosts}
         self._root_path = root_path
@@ -62,6 +62,9 @@ class Middleware:
         The application finds `request_id` and `address` (the path without the proxy's prefix,
         such as /predict) in the request's `state`.
         """
+        if scope["type"] != "http":  # start and end of the service
+            await self._app(scope, receive, send)
+            return
         began = time.perf_counter()
         headers = Headers(scope=scope)
         request_id = valid_or_new_id(headers.get(HEADER))
@@ -81,7 +84,9 @@ class Middleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
+                sent = MutableHeaders(scope=message)
+                sent[HEADER] = request_id
+                sent.setdefault("Cache-Control", "no-store")
             await send(message)
 
         try:
@@ -90,18 +95,23 @@ class Middleware:
         except asyncio.CancelledError:  # second signal: running requests are cancelled
             if status == CLIENT_GONE:
                 error = busy("the service is shutting down", "a running service", RETRY_SECONDS)
-                await JSONResponse(error.response().model_dump(), 503)(scope, receive, send_with_id)
+                await error_response(error, address, request_id)(scope, receive, send_with_id)
             raise
         finally:
-            counted = address if address in self._paths else "other"
+            counted = address if address in self._paths else _route_path(scope)
             self._metrics.count_response(counted, status, time.perf_counter() - began)
 
     def _early_response(self, scope: Scope, headers: Headers) -> Response | None:
         """Returns a refusal or a redirect, or None if the application answers the request."""
+        address = scope["state"]["address"]
         try:
             self._check(scope, headers)
+            if self._access is not None:
+                if signed_in := self._access.sign_in(address, scope["query_string"]):
+                    return signed_in
+                self._access.check(address, headers)
         except RefusalError as error:
-            return JSONResponse(error.response().model_dump(), error.status)
+            return error_response(error, address, scope["state"]["request_id"])
         if self._root_path and scope["path"] == self._root_path:
             return RedirectResponse(self._root_path + "/")  # links in pages are relative to it
         return None
@@ -138,6 +148,12 @@ class Middleware:
                 advice="a proxy must pass on the Host header of the browser, including its port",
             )
             raise RefusalError(403, fault)
+
+
+def _route_path(scope: Scope) -> str:
+    """Returns the path of the route that answered a request of /api/v1, otherwise "other"."""
+    path = getattr(scope.get("route"), "path", "")
+    return path if path.startswith(API + "/") else "other"
 
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
