@@ -24,7 +24,7 @@ from mrknee.exams import MRNET_FINDINGS, PLANES, write_labels, write_stack
 Slices = tuple[int, int]
 
 CHROMIUM = shutil.which("chromium")
-SLOW_FIXTURES = {"browser", "untraced", "exported_once", "onnx_file", "served"}
+SLOW_FIXTURES = {"browser", "untraced", "exported", "exported_once", "onnx_file", "served"}
 """Fixtures that start a browser or export a network."""
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
