@@ -103,8 +103,7 @@ def check_function(made: FunctionType, typechecker: Callable[..., Any]) -> Calla
     """Returns a function that is checked unless `jaxtyping_disable` is set."""
     hints = hints_without_shapes(made)
     if hints is None:
-        strict = decorate(made, typechecker=typechecker)
-        return strict  # type: ignore[no-any-return]
+        return decorate(made, typechecker=typechecker)
     made.__annotations__ = hints
     strict = typechecker(made)
 
