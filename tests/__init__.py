@@ -56,6 +56,8 @@ def jaxtyped(*, typechecker: Callable[..., Any]) -> Callable[..., Any]:
       that the outer function runs, which took half of the time of training a small network.
     - A function without shapes in its annotations is checked by beartype alone. Jaxtyping checks
       parameters twice and binds them to names, so that it can report shapes.
+    - The check of a function is built the first time that it is called. A process calls few of the
+      functions that it imports.
     """
 
     def decorated(made: Any) -> Any:  # noqa: ANN401  # a class or a function
@@ -66,13 +68,14 @@ def jaxtyped(*, typechecker: Callable[..., Any]) -> Callable[..., Any]:
                 made.__init__ = decorated(made.__init__)  # type: ignore[method-assign]
             return made
         code = getattr(made, "__code__", None)
-        if code is not None and "<locals>" in made.__qualname__:
+        if code is None or code.co_flags & SUSPENDED:
+            return decorate(made, typechecker=typechecker)
+        if "<locals>" in made.__qualname__:
             if code in checked:
                 return made
             checked.add(code)
-        if code is None or code.co_flags & SUSPENDED or names_shapes(made):
-            return decorate(made, typechecker=typechecker)
-        return without_shapes(made, typechecker)
+            return check_function(made, typechecker)  # its annotations name what is local here
+        return check_when_called(made, typechecker)
 
     return decorated
 
@@ -81,29 +84,51 @@ SUSPENDED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENER
 """Flags of functions whose result isn't of the annotated type before it is used."""
 
 
-def names_shapes(made: FunctionType) -> bool:
-    """Returns whether an annotation has a shape, or can't be resolved where it stands."""
+def hints_without_shapes(made: FunctionType) -> dict[str, Any] | None:
+    """Returns the annotations; None if one has a shape, or can't be resolved where it stands."""
     try:
         hints = get_type_hints(made, include_extras=True)
     except Exception:  # a name that is defined later, or for type checkers only
-        return True
+        return None
     todo = list(hints.values())
     while todo:
         hint = todo.pop()
         if isinstance(hint, type) and issubclass(hint, AbstractArray):
-            return True
+            return None
         todo += hint if isinstance(hint, list) else get_args(hint)
-    return False
+    return hints
 
 
-def without_shapes(made: FunctionType, typechecker: Callable[..., Any]) -> Callable[..., Any]:
+def check_function(made: FunctionType, typechecker: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function that is checked unless `jaxtyping_disable` is set."""
-    made.__annotations__ = get_type_hints(made, include_extras=True)
+    hints = hints_without_shapes(made)
+    if hints is None:
+        return decorate(made, typechecker=typechecker)
+    made.__annotations__ = hints
     strict = typechecker(made)
 
     @wraps(made)
     def function(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # any function's
         return (made if jaxtyping.config.jaxtyping_disable else strict)(*args, **kwargs)
+
+    return function
+
+
+def check_when_called(made: FunctionType, typechecker: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that is checked unless `jaxtyping_disable` is set.
+
+    The check is built the first time that it is needed.
+    """
+    strict: Callable[..., Any] | None = None
+
+    @wraps(made)
+    def function(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # any function's
+        nonlocal strict
+        if jaxtyping.config.jaxtyping_disable:
+            return made(*args, **kwargs)
+        if strict is None:
+            strict = check_function(made, typechecker)
+        return strict(*args, **kwargs)
 
     return function
 

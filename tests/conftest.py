@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -23,10 +24,21 @@ from mrknee.exams import MRNET_FINDINGS, PLANES, write_labels, write_stack
 Slices = tuple[int, int]
 
 CHROMIUM = shutil.which("chromium")
-SLOW_FIXTURES = {"browser", "untraced", "exported_once", "onnx_file", "served"}
+SLOW_FIXTURES = {"browser", "untraced", "exported", "exported_once", "onnx_file", "served"}
 """Fixtures that start a browser or export a network."""
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out files that `-m "not slow"` deselects as a whole.
+
+    Otherwise they are imported first, with the libraries and the cases that only they need.
+    """
+    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    return True if re.search(r"^pytestmark = \[?pytest\.mark\.slow\b", text, re.MULTILINE) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -94,16 +106,19 @@ def unsynced() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="session")
-def briefly_timed() -> Iterator[None]:
+def limit_timing() -> None:
     """Limits the timing before each training, which takes as long as a training of the tests.
 
-    If no test file needs it, the module, which imports torch, stays unloaded.
+    If nothing has imported the module, which imports torch, it stays unloaded.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        if (module := sys.modules.get("mrknee.training.estimate")) is not None:
-            patch.setattr(module, "MAX_TIMED_SLICES", 4)
-        yield
+    if (module := sys.modules.get("mrknee.training.estimate")) is not None:
+        module.MAX_TIMED_SLICES = 4  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def briefly_timed() -> None:
+    """Limits the timing before each training in this process."""
+    limit_timing()
 
 
 @pytest.fixture(scope="module")

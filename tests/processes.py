@@ -2,6 +2,7 @@
 
 A new interpreter takes some seconds of processor time for these imports. Otherwise the processes
 are like those of a user: annotations aren't checked, warnings are no errors, and files are synced.
+Only the timing before a training is limited, as in the tests' own processes (`briefly_timed`).
 Tests of imports, and of a signal while they run, start an interpreter of their own.
 """
 
@@ -16,6 +17,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
 
+from tests.conftest import limit_timing
+
 PROCESSES = multiprocessing.get_context("forkserver")
 # not onnxruntime and OpenVINO, which start threads
 PROCESSES.set_forkserver_preload(
@@ -25,6 +28,11 @@ PROCESSES.set_forkserver_preload(
         "mrknee.library",
         "mrknee.sources.clinical.importing",
         "timm",
+        # imported by every training, or by the files of tests that start one
+        "scipy.stats",
+        "sklearn.metrics",
+        "tensorboard.backend.event_processing.event_accumulator",
+        "torch.utils.tensorboard",
         "tests.conftest",
     ]
 )
@@ -72,6 +80,7 @@ def _call(
     if folder is not None:
         os.chdir(folder)
     os.environ.update(environment)
+    limit_timing()
     function(*arguments)
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,8 @@ from mrknee.inference.model import load_model
 from mrknee.metrics.predictions import Predictions
 from mrknee.run_folder import RunFolder
 from tests.conftest import write_toy_dataset
+from tests.processes import mrknee as mrknee_command
+from tests.processes import start
 
 pytestmark = pytest.mark.slow
 
@@ -136,7 +135,6 @@ def test_the_folder_is_an_ensemble(whole: Path, data: Path, tmp_path: Path) -> N
     np.testing.assert_allclose(Predictions.read(table).probabilities, expected, atol=1e-6)
 
 
-@pytest.mark.timeout(1200)  # a process that imports torch, on cores shared with other tests
 def test_a_killed_training_continues_with_the_same_results(
     data: Path, whole: Path, out: Path
 ) -> None:
@@ -147,14 +145,12 @@ def test_a_killed_training_continues_with_the_same_results(
     kept = (out / RUNS[0] / "scorecard.json").stat().st_mtime_ns
     for _ in range(3):  # once, unless the kill comes too late
         shutil.rmtree(out / RUNS[4])
-        process = subprocess.Popen(  # noqa: S603  # our own command
-            [sys.executable, "-m", "mrknee", *words], stdout=subprocess.DEVNULL
-        )
+        process = start(mrknee_command, *words)
         while not (out / RUNS[4] / "resume" / "last.ckpt").exists():
-            assert process.poll() is None
+            assert process.is_alive()
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         if not (out / RUNS[4] / "scorecard.json").exists():
             break
     assert main(words) == 0

@@ -333,6 +333,7 @@ def test_folder_with_an_owner_is_rejected(
     assert f"process {os.getpid()} on " in printed
 
 
+@pytest.mark.slow
 def test_only_one_of_two_processes_writes_a_folder(tmp_path: Path) -> None:
     """Of two phantoms written to one folder at once, one is complete and the other is refused."""
     words = ["--train", "4", "--valid", "0", "--size", "64", "--slice-factor", "0.2", "--seed"]

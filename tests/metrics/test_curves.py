@@ -106,6 +106,7 @@ def test_band_has_a_width_where_resampling_fails(labels: np.ndarray, scores: np.
     assert (band.high - band.low >= least - 1e-9).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_band_covers_pointwise() -> None:
     """With MRNet's numbers the band contains the true sensitivity in about 95 % of samples."""
@@ -120,6 +121,7 @@ def test_band_covers_pointwise() -> None:
     assert (hits / 100 >= 0.9).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_average_precision_interval_covers() -> None:
     """With MRNet's numbers the interval of the average precision has about nominal coverage."""

@@ -178,6 +178,7 @@ def test_refusals() -> None:
         difference_over_seeds(seed_aucs(LABELS, scores(rng, 2)), seed_aucs(LABELS, scores(rng, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "seed_sd"), [(3, 0.02), (5, 0.01)])
 @pytest.mark.usefixtures("unchecked")
 def test_the_test_keeps_its_level_and_the_interval_covers(seeds: int, seed_sd: float) -> None:

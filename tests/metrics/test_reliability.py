@@ -37,6 +37,7 @@ def test_brier_equals_sklearn(exams: int, decimals: int) -> None:
     assert found.low < found.high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exams", [20, 120])
 @pytest.mark.usefixtures("unchecked")
 def test_brier_interval_covers(exams: int) -> None:
@@ -97,6 +98,7 @@ def test_ece_is_the_points() -> None:
     assert found.n == 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 @pytest.mark.usefixtures("unchecked")
 def test_ece_if_calibrated_is_the_expected_ece(shift: float) -> None:
@@ -109,6 +111,7 @@ def test_ece_if_calibrated_is_the_expected_ece(shift: float) -> None:
     assert found > 0.05  # the bias stated in the docstring
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exams", [12, 120])
 @pytest.mark.parametrize("shift", [0.0, 0.5, 1.0])
 @pytest.mark.usefixtures("unchecked")
@@ -182,6 +185,7 @@ def true_scores(prevalence: float, shift: float) -> tuple[float, float]:
     return float(((p - labels) ** 2).mean()), float(abs((p - right).mean()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prevalence", [0.1, 0.8])
 @pytest.mark.parametrize("shift", [0.0, 0.7])
 def test_stated_prevalence_gives_the_scores_at_that_prevalence(
@@ -230,6 +234,7 @@ def test_weighted_points_are_the_weighted_exams() -> None:
     assert found.binning == "10 bins of equal numbers of exams (quantiles)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exams", [60, 120])
 @pytest.mark.parametrize("shift", [0.0, 0.7])
 @pytest.mark.usefixtures("unchecked")
@@ -245,6 +250,7 @@ def test_weighted_intervals_cover(exams: int, shift: float) -> None:
     assert (hits / 100 >= 0.88).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_ece_if_calibrated_at_a_stated_prevalence() -> None:
     """`ece_if_calibrated` is the mean weighted ECE of correct probabilities there."""

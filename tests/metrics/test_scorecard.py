@@ -104,6 +104,7 @@ def test_operating_points_are_scored_in_their_order() -> None:
         )
 
 
+@pytest.mark.slow
 def test_calibrated_probabilities_are_calibrated_at_a_stated_prevalence() -> None:
     """Probabilities calibrated at 45 % are calibrated at a stated 10 % after the shift.
 

@@ -203,6 +203,7 @@ def test_every_image_has_a_text_alternative(report: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_the_report_is_small(tmp_path: Path) -> None:
     """With noise images of MRNet's size, which compress worst, the file is below 3 MB."""
     data, run, predictions = write_model_case(tmp_path, pixels=256)
@@ -230,6 +231,7 @@ def test_confusion_matrices_of_a_finding_are_side_by_side(page: Page, report: Pa
     assert set(lines) == {1}
 
 
+@pytest.mark.slow
 def test_warnings_are_shown_only_if_they_apply(tmp_path: Path) -> None:
     """Chance level, below chance, few exams and synthetic knees are warned of; good results not."""
     few = warnings_of(gather(str(write_case(tmp_path / "few", 40, skill=0.0)), tmp_path / "few"))

@@ -283,6 +283,7 @@ def test_packed_studies_give_the_same_stacks(
     assert stacks(tmp_path / "out") == whole
 
 
+@pytest.mark.slow
 def test_formats_that_are_not_read_are_named(source: Path, tmp_path: Path) -> None:
     """The command reports unsupported formats with advice and status 1, but no file names."""
     for name in ("petronella.7z", "petronella.rar", "petronella.mgz", "petronella.nrrd"):
