@@ -64,7 +64,7 @@ def test_answers_are_as_declared(described: Any) -> None:  # noqa: ANN401  # unt
     for found in operations:
         operation = found.ok()
 
-        @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=ALL)
+        @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=ALL)
         @given(case=operation.as_strategy())
         def check(case: Any) -> None:  # noqa: ANN401  # untyped
             for name, value in (case.path_parameters or {}).items():
