@@ -53,6 +53,7 @@ export class ExamView {
     await Promise.race([this.explaining, early]);
     if (signal.aborted) return;
     const asked = this.#askedSlice();
+    if (this.explanation && !this.viewer.current.moved) this.#activateDecisive();
     await this.viewer.showFirst({ ...(this.explanation ? this.#decisive() : {}), ...asked });
     if (signal.aborted) return;
     this.page.mark?.("first-image");
@@ -203,6 +204,13 @@ export class ExamView {
     this.#remember();
   }
 
+  /** Makes the series of the decisive slice the active one. */
+  #activateDecisive() {
+    const place = this.explanation.most(this.finding, this.explanation.sign(this.finding));
+    const number = this.exam.series.findIndex(({ name }) => name === place?.series);
+    if (number >= 0) this.viewer.activate(number);
+  }
+
   #showWhy() {
     const hit = this.masks.any(this.finding) ? this.#hitText() : null;
     const parts = [
@@ -252,8 +260,17 @@ export class ExamView {
       heat: shown,
       opacity: this.opacity,
       mark: shown && first === index ? this.heat.peak(series.name, this.finding, index, this.explanation.sign(this.finding)) : null,
+      score: this.#scoreOf(viewport),
       outline: this.showOutline ? this.masks.outline(series.name, this.finding, index) : null,
     };
+  }
+
+  /** The score of the shown slice, and whether it decides. */
+  #scoreOf({ series, index }) {
+    const value = this.explanation?.scores(this.finding, series.name)?.[index];
+    if (value === undefined) return null;
+    const place = this.explanation.most(this.finding, this.explanation.sign(this.finding));
+    return { value, decisive: place?.series === series.name && place.slice === index };
   }
 
   #readout(viewport, row, col) {

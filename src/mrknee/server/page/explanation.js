@@ -25,9 +25,14 @@ export class Explanation {
     return (this.model.operating_points[name] ?? []).filter(({ threshold }) => threshold !== null);
   }
 
-  /** Whether the finding is called present at the first operating point, or at 0.5 without one. */
+  /** The threshold of calls: the first operating point; 0.5 if none was fitted. */
+  threshold(name) {
+    return this.points(name)[0]?.threshold ?? 0.5;
+  }
+
+  /** Whether the finding is called present. */
   positive(name) {
-    return this.probabilities[name] >= (this.points(name)[0]?.threshold ?? 0.5);
+    return this.probabilities[name] >= this.threshold(name);
   }
 
   /** 1 if slices that add to the logit decide, -1 if the finding is called absent. */
@@ -61,7 +66,7 @@ export class Explanation {
 
   /** The finding to show first: the one furthest above its threshold. */
   mostStriking() {
-    const excess = (name) => this.probabilities[name] - (this.points(name)[0]?.threshold ?? 0.5);
+    const excess = (name) => this.probabilities[name] - this.threshold(name);
     return [...this.model.findings].sort((one, other) => excess(other) - excess(one))[0];
   }
 }

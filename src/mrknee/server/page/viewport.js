@@ -19,6 +19,7 @@ const FULL = { level: 127.5, width: 255, inverted: false, zoom: 1, panX: 0, panY
  * @property {number} opacity
  * @property {{row: number, col: number, width: number, height: number}|null} mark
  * @property {Path2D|null} outline
+ * @property {{value: number, decisive: boolean}|null} score of the slice
  */
 
 export class Viewport {
@@ -281,6 +282,7 @@ export class Viewport {
     context.fillStyle = "#000";
     context.fillRect(0, 0, canvas.width, canvas.height);
     const there = stack.has(index);
+    this.overlay = there ? this.callbacks.overlay(this) : null;
     if (there) {
       const { x, y } = this.scale;
       const left = this.screen.clientWidth / 2 + this.panX - (x * stack.cols) / 2;
@@ -293,6 +295,7 @@ export class Viewport {
       this.#paintOverlay(context, matrix, ratio);
     }
     this.#describe();
+    this.#describeSlice();
     this.texts.wait.textContent = there ? "" : "Loading\u2026";
     canvas.dataset.shown = there ? `${this.series.name} ${index + 1}` : "";
   }
@@ -308,7 +311,7 @@ export class Viewport {
   }
 
   #paintOverlay(context, matrix, ratio) {
-    const overlay = this.callbacks.overlay(this);
+    const overlay = this.overlay;
     if (!overlay) return;
     const { frame, heat, opacity, mark, outline } = overlay;
     context.save();
@@ -352,7 +355,6 @@ export class Viewport {
   /** Writes the texts in the corners; with a point, the values there. */
   #describe(at = null) {
     const { texts, stack, index } = this;
-    texts.slice.textContent = `${this.series.title}\n${index + 1} / ${stack.slices}${this.cine ? "  cine" : ""}`;
     const level = `W ${Math.round(this.width)}  L ${Math.round(this.level)}${this.inverted ? "  inverted" : ""}`;
     let last = `Zoom ${this.zoom.toFixed(1)}\u00d7`;
     if (at && stack.has(index)) {
@@ -365,6 +367,19 @@ export class Viewport {
     }
     texts.window.textContent = `${level}\n${last}`;
     this.#describeScale();
+  }
+
+  /** Series, number and score of the slice. */
+  #describeSlice() {
+    const { series, stack, index, overlay } = this;
+    const lines = [`${series.title}\n${index + 1} / ${stack.slices}`];
+    if (this.cine) lines.push("  cine");
+    if (overlay?.score) {
+      const { value, decisive } = overlay.score;
+      lines.push("  ", element("span", { class: value < 0 ? "lowers" : "raises" }, signed(value)));
+      if (decisive) lines.push("\n", element("span", { class: "tag" }, "Decisive slice"));
+    }
+    this.texts.slice.replaceChildren(...lines);
   }
 
   /** A bar of 1, 2, 5, ... mm, at most a quarter of the viewport, where the spacing is known. */

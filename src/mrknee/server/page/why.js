@@ -11,22 +11,23 @@ export function answerPanel(explanation, name, exam, onJump) {
   const { model } = explanation;
   const finding = explanation.finding(name);
   const title = model.titles[name] ?? name;
-  const positive = explanation.positive(name);
+  const called = explanation.points(name).length > 0;
+  const positive = called && explanation.positive(name);
   return element("section", { class: "panel answer", "aria-labelledby": "answer-title" },
     element("h2", { id: "answer-title" }, capital(title)),
     element("p", { class: positive ? "probability positive" : "probability" }, explanation.probabilityText(name)),
-    element("p", { class: "call" }, callText(explanation, name), labelText(exam, name, positive)),
+    element("p", { class: "call" }, callText(explanation, name), labelText(exam, name, called ? positive : null)),
     explanation.maps && decisiveText(explanation, name, exam, onJump),
     explanation.maps && waterfall({ ...finding, calibrated: finding.calibrated }, {
       title, series: exam.series, points: explanation.points(name),
     }),
-    finding.uncalibrated && element("p", { class: "hint" }, `Not calibrated: ${finding.uncalibrated}.`),
+    finding.uncalibrated && element("p", { class: "hint" }, `${capital(finding.uncalibrated)}.`),
     explanation.answer.adds_up === false && element("p", { class: "warning" }, NOT_ADDING));
 }
 
 function callText(explanation, name) {
   const [point] = explanation.points(name);
-  if (!point) return "No threshold was fitted.";
+  if (!point) return "No operating point was fitted.";
   const [word, side] = explanation.positive(name) ? ["Present", "at or above"] : ["Absent", "below"];
   return element("span", {}, element("strong", {}, word),
     `: ${side} the threshold ${point.threshold.toFixed(2)} (${ruleText(point.rule)}).`);
@@ -36,9 +37,10 @@ function labelText(exam, name, positive) {
   const label = exam.labels?.[name];
   if (label === null || label === undefined) return null;
   if (label !== 0 && label !== 1) return ` Label: ${label.toFixed(2)}.`;
+  const text = ` Label: ${label === 1 ? "present" : "absent"}`;
+  if (positive === null) return `${text}.`;
   const right = (label === 1) === positive;
-  return [` Label: ${label === 1 ? "present" : "absent"} `,
-    element("span", { class: right ? "right" : "wrong" }, right ? "\u2713 right" : "\u2717 wrong"), "."];
+  return [text, ", ", element("span", { class: right ? "right nowrap" : "wrong nowrap" }, right ? "\u2713 right" : "\u2717 wrong"), "."];
 }
 
 function decisiveText(explanation, name, exam, onJump) {

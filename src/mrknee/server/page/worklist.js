@@ -288,7 +288,7 @@ export class WorkListView {
     if (p === undefined || p === null) inside.append(element("span", { class: "bar" }), element("span", { class: "value" }, "\u2013"));
     else {
       const point = (this.model.operating_points[name] ?? []).find(({ threshold }) => threshold !== null);
-      const fill = place(element("span", { class: p >= (point?.threshold ?? 0.5) ? "fill positive" : "fill" }), { width: `${100 * p}%` });
+      const fill = place(element("span", { class: point && p >= point.threshold ? "fill positive" : "fill" }), { width: `${100 * p}%` });
       inside.append(element("span", { class: "bar" }, fill), element("span", { class: "value" }, probability(p)));
     }
     if (label !== undefined && label !== null) {
