@@ -53,7 +53,6 @@ export class ExamView {
     await Promise.race([this.explaining, early]);
     if (signal.aborted) return;
     const asked = this.#askedSlice();
-    if (this.explanation && !this.viewer.current.moved) this.#activateDecisive();
     await this.viewer.showFirst({ ...(this.explanation ? this.#decisive() : {}), ...asked });
     if (signal.aborted) return;
     this.page.mark?.("first-image");
@@ -175,7 +174,7 @@ export class ExamView {
 
   /** Selects a finding: scores, heat maps and texts follow; each viewport shows its decisive slice. */
   select(finding, { announce = true } = {}) {
-    const again = this.finding === finding;
+    const again = announce && this.finding === finding;
     this.finding = finding;
     this.switch.select(finding);
     if (!this.explanation) return;
@@ -187,6 +186,7 @@ export class ExamView {
       viewport.strip.setScores(this.explanation.scores(finding, name), largest, decisive[name] ?? -1, title);
       if (name in decisive && (!viewport.moved || (announce && !again))) viewport.show(decisive[name]);
     }
+    if (!again && (announce || !this.viewer.current.moved)) this.#activateDecisive();
     this.#showWhy();
     if (this.heat) {
       this.#loadHeat(finding).then(() => this.viewer.redraw(), (error) => this.#fail(error));
@@ -208,7 +208,7 @@ export class ExamView {
   #activateDecisive() {
     const place = this.explanation.most(this.finding, this.explanation.sign(this.finding));
     const number = this.exam.series.findIndex(({ name }) => name === place?.series);
-    if (number >= 0) this.viewer.activate(number);
+    if (number >= 0) this.viewer.activate(number, { focus: this.viewer.node.contains(document.activeElement) });
   }
 
   #showWhy() {
