@@ -479,6 +479,10 @@ def export(
 def serve(
     model: ModelPaths,
     *,
+    exams: Annotated[
+        list[Path] | None,
+        "data sets, or folders of exams, to show in the browser and to score in the background",
+    ] = None,
     host: Annotated[
         str, "address to listen on; everyone who can reach it can use the service, no password"
     ] = "127.0.0.1",
@@ -496,11 +500,12 @@ def serve(
     threads: Threads = None,
     runtime: Runtime = None,
 ) -> None:
-    """Predicts and explains one exam per HTTP request, until terminated."""
+    """Shows, predicts and explains exams in a browser and over HTTP, until terminated."""
     from mrknee.server.serving import serve as serve_model
 
     serve_model(
         model,
+        exams=exams or [],
         host=host,
         port=port,
         root_path=root_path or "",

@@ -15,6 +15,7 @@ Start with `exam` (one exam) and `folder` (a data set). All modules:
 - `stackfile`: reading and writing of one `.npy` file.
 - `labels`: label files: reading, joining by id, writing.
 - `folder`: Dataset: a folder of exams in MRNet's layout.
+- `lesions`: masks of lesions.
 - `groups`: exams of one patient, scanner or report; `groups.csv`.
 - `sides`: which knee an exam shows, and whether it was mirrored; `sides.csv`.
 - `splits`: the inner split and the folds of the training exams.

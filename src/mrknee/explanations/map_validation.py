@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from mrknee.errors import DataError
-from mrknee.exams import Dataset, read_stack
+from mrknee.exams import Dataset
+from mrknee.exams.lesions import mask_file, read_mask
 from mrknee.explanations.explanation import Explanation
 from mrknee.explanations.faithfulness import Deletion, deletion
 from mrknee.explanations.localisation import (
@@ -230,23 +231,11 @@ def read_masks(exams: Dataset, finding: str, made: Explanation) -> Masks | None:
     Raises:
         MrkneeError: a mask can't be read, or its shape differs from that of its stack.
     """
-    folder = exams.root / "lesions" / (exams.split or exams.folder.name) / finding
-    files = {name: folder / name / f"{made.exam}.npy" for name in made.native}
-    if not all(file.exists() for file in files.values()):
+    if not all(mask_file(exams, finding, name, made.exam).exists() for name in made.native):
         return None
-    masks = {}
-    for name, file in files.items():
-        masks[name] = read_stack(file, made.exam, axes=exams.axes) > 0
-        if masks[name].shape != made.shapes[name]:
-            raise DataError(
-                "a lesion's mask doesn't fit its stack",
-                code="shapes",
-                file=file,
-                exam=made.exam,
-                expected=f"{made.shapes[name]} (slices, rows, cols), as the stack",
-                found=str(masks[name].shape),
-            )
-    return masks
+    return {
+        name: read_mask(exams, finding, name, made.exam, made.shapes[name]) for name in made.native
+    }
 
 
 def localise_exam(made: Explanation, finding: str, masks: Masks) -> dict[str, Localisation]:

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from mrknee import __version__
-from mrknee.errors import MrkneeError, PlatformError, RequestError
+from mrknee.errors import MrkneeError
 from mrknee.exams import SeriesList
-from mrknee.files import FULL_DISK
 from mrknee.notice import RESEARCH_USE_ONLY
 from mrknee.reports.templates import templates
 from mrknee.reports.words import title_of
 from mrknee.server import schemas
+from mrknee.server.api import ReadingRoom, add_api, describe_problems, disconnected
 from mrknee.server.arrivals import Arrivals
 from mrknee.server.audit import AuditLog, Record
 from mrknee.server.metrics import CONTENT_TYPE, Metrics
-from mrknee.server.middleware import CLIENT_GONE, Middleware
-from mrknee.server.refusal import RefusalError, busy
+from mrknee.server.middleware import Middleware
+from mrknee.server.page_files import page_file
+from mrknee.server.refusal import RefusalError, as_refusal, busy, error_response, print_error
 from mrknee.server.request_queue import RequestQueue
 from mrknee.server.service import Answered, Service
 from mrknee.server.uploads import Received, check_head, read_body
+from mrknee.server.worklist import WorkList
 
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -59,7 +61,10 @@ Answer = TypeVar("Answer")
 Work = Callable[[Received, str], Answered[Answer]]
 """Computes the answer for an exam; the string is the request id."""
 
-_PATHS = ("/predict", "/explain", "/model", "/health", "/ready", "/metrics", "/openapi.json", "/")
+_PATHS = (
+    *("/predict", "/explain", "/model", "/health", "/ready", "/metrics", "/openapi.json"),
+    *("/", "/upload"),
+)
 
 
 def create_app(
@@ -69,8 +74,11 @@ def create_app(
     root_path: str = "",
     audit_log: AuditLog | None = None,
     metrics: Metrics | None = None,
+    work_list: WorkList | None = None,
 ) -> ASGIApp:
     """Creates the ASGI application, which must be used from one event loop.
+
+    The work list is scored between the events `lifespan.startup` and `lifespan.shutdown`.
 
     Args:
         service: computes the answers.
@@ -78,7 +86,17 @@ def create_app(
         root_path: path prefix of the service behind a proxy, such as /knee, or "".
         audit_log: receives one line per exam; None: no audit log.
         metrics: counts the responses.
+        work_list: the exams of the data sets that are served; None: none.
     """
+    handler = _ExamHandler(service, audit_log)
+    room = ReadingRoom(service, work_list or WorkList(), handler.queue)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        scoring = asyncio.create_task(room.scoring.run())
+        yield
+        scoring.cancel()
+
     app = FastAPI(
         title="mrknee",
         version=__version__,
@@ -88,16 +106,26 @@ def create_app(
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
         servers=[{"url": root_path}] if root_path else None,
+        lifespan=lifespan,
     )
     metrics = metrics or Metrics()
-    handler = _ExamHandler(service, audit_log)
     handler.add_gauges(metrics)
     _add_routes(app, service, handler, metrics)
+    add_api(app, room)
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            describe_problems(described())
+        return described()
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's way to extend it
 
     def handle_error(request: Request, error: Exception) -> Response:
         return _error_response(service, request, error)
 
-    for kind in (RefusalError, HTTPException, ClientDisconnect, MrkneeError, Exception):
+    kinds = (RefusalError, HTTPException, RequestValidationError, ClientDisconnect, MrkneeError)
+    for kind in (*kinds, Exception):
         app.add_exception_handler(kind, handle_error)
     return Middleware(app, hosts=hosts, root_path=root_path, paths=_PATHS, metrics=metrics)
 
@@ -108,6 +136,11 @@ class _ExamHandler:
     def __init__(self, service: Service, audit_log: AuditLog | None) -> None:
         self._service, self._audit_log = service, audit_log
         self._arrivals, self._queue = Arrivals(), RequestQueue()
+
+    @property
+    def queue(self) -> RequestQueue:
+        """The queue of exams."""
+        return self._queue
 
     @property
     def full(self) -> bool:
@@ -140,7 +173,7 @@ class _ExamHandler:
         try:
             answered = await self._answer(request, work, record)
         except Exception as error:
-            refusal = _as_refusal(error)
+            refusal = as_refusal(error)
             record.status, record.fault = refusal.status, refusal.fault.what
             await self._write(record)
             raise
@@ -171,16 +204,11 @@ class _ExamHandler:
                 return work(received, record.request_id)
 
             with self._queue.place():
-                return await self._queue.process(process, _wait_for_disconnect(request))
+                return await self._queue.process(process, disconnected(request))
 
     async def _write(self, record: Record) -> None:
         if self._audit_log is not None:
             await asyncio.to_thread(self._audit_log.write, record)
-
-
-async def _wait_for_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _add_routes(app: FastAPI, service: Service, handler: _ExamHandler, metrics: Metrics) -> None:
@@ -228,10 +256,20 @@ def _add_routes(app: FastAPI, service: Service, handler: _ExamHandler, metrics: 
         """Metrics in Prometheus's text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-    @app.get("/", response_class=HTMLResponse)
-    async def start() -> HTMLResponse:
-        """Start page with an upload form for one exam."""
+    @app.get("/upload", response_class=HTMLResponse)
+    async def upload() -> HTMLResponse:
+        """Page without scripts, with an upload form for one exam."""
         return start_page(service)
+
+    @app.get("/", response_class=HTMLResponse)
+    async def start(request: Request) -> Response:
+        """The reading room, a page for browsers."""
+        return page_file(request, "index.html")
+
+    @app.get("/page/{name:path}", include_in_schema=False)
+    async def page(request: Request, name: str) -> Response:
+        """Scripts and styles of the reading room."""
+        return page_file(request, name)
 
 
 def _form_schema(series: SeriesList, *, required: bool) -> dict[str, Any]:
@@ -273,67 +311,14 @@ def start_page(
 
 
 def _error_response(service: Service, request: Request, error: Exception) -> Response:
-    refusal = _as_refusal(error)
+    refusal = as_refusal(error)
     if refusal.status == 500:
-        _print_error(error)
-    faulty = refusal.response()
+        print_error(error)
     if request.state.address == "/explain" and _prefers_html(request):
-        page = start_page(service, faulty.error, refusal.status)
+        page = start_page(service, refusal.response().error, refusal.status)
         page.headers.update(refusal.headers)
         return page
-    return JSONResponse(faulty.model_dump(), refusal.status, headers=refusal.headers)
-
-
-def _as_refusal(error: Exception) -> RefusalError:
-    """Converts any error to a refusal."""
-    if isinstance(error, RefusalError):
-        return error
-    if isinstance(error, HTTPException):
-        what = {404: "unknown path", 405: "this path does not support the method"}
-        fault: MrkneeError = RequestError(
-            what.get(error.status_code, error.detail),
-            code="request",
-            expected="POST /predict, POST /explain, or GET /, /model, /health, /ready, /metrics, "
-            "/openapi.json",
-        )
-        return RefusalError(error.status_code, fault, headers=error.headers)
-    if isinstance(error, ClientDisconnect):  # recorded only; nobody receives it
-        fault = RequestError("the client disconnected", code="client-gone")
-        return RefusalError(CLIENT_GONE, fault)
-    if isinstance(error, MrkneeError):  # from the audit log; others are refusals already
-        return RefusalError(500, error)
-    if isinstance(error, OSError) and error.errno in FULL_DISK:
-        fault = PlatformError(
-            "the service has no disk space left for the exam",
-            code="no-space",
-            found="a full disk",
-            advice="free disk space for temporary files (TMPDIR) and the audit log",
-        )
-        return RefusalError(507, fault)
-    fault = PlatformError(
-        "internal error of the service",
-        code="internal",
-        found=type(error).__name__,
-        advice="see the standard error of the service for the place in the code",
-    )
-    return RefusalError(500, fault)
-
-
-def _print_error(error: Exception) -> None:
-    """Prints the places of an internal error in the code to standard error.
-
-    The text of an unexpected exception is not printed, because it may contain parts of the exam.
-    """
-    cause = error.__cause__ or error
-    places = [f"{one.filename}:{one.lineno}" for one in traceback.extract_tb(cause.__traceback__)]
-    lines = [f"mrknee serve: {type(cause).__name__} while answering a request", *places]
-    if isinstance(error, MrkneeError):
-        lines = [lines[0], str(error)]
-    elif isinstance(cause, MrkneeError):
-        lines.append(str(cause))
-    elif isinstance(cause, OSError):  # concerns files of the service: clients supply no paths
-        lines.append(f"{cause.strerror}: {cause.filename}")
-    print("\n  ".join(lines), file=sys.stderr, flush=True)
+    return error_response(refusal, request.state.address, request.state.request_id)
 
 
 def _prefers_html(request: Request) -> bool:

@@ -9,21 +9,17 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mrknee.errors import RequestError
 from mrknee.server.metrics import Metrics
-from mrknee.server.refusal import RefusalError, busy
+from mrknee.server.refusal import API, CLIENT_GONE, RefusalError, busy, error_response
 from mrknee.server.request_id import HEADER, valid_or_new_id
 from mrknee.server.request_queue import RETRY_SECONDS
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """Host names that always refer to this machine."""
-
-CLIENT_GONE = 499
-"""Status in metrics and the audit log when the client disconnected before the response, as in
-nginx."""
 
 
 class Middleware:
@@ -62,6 +58,9 @@ class Middleware:
         The application finds `request_id` and `address` (the path without the proxy's prefix,
         such as /predict) in the request's `state`.
         """
+        if scope["type"] != "http":  # start and end of the service
+            await self._app(scope, receive, send)
+            return
         began = time.perf_counter()
         headers = Headers(scope=scope)
         request_id = valid_or_new_id(headers.get(HEADER))
@@ -81,7 +80,9 @@ class Middleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
+                sent = MutableHeaders(scope=message)
+                sent[HEADER] = request_id
+                sent.setdefault("Cache-Control", "no-store")
             await send(message)
 
         try:
@@ -90,10 +91,10 @@ class Middleware:
         except asyncio.CancelledError:  # second signal: running requests are cancelled
             if status == CLIENT_GONE:
                 error = busy("the service is shutting down", "a running service", RETRY_SECONDS)
-                await JSONResponse(error.response().model_dump(), 503)(scope, receive, send_with_id)
+                await error_response(error, address, request_id)(scope, receive, send_with_id)
             raise
         finally:
-            counted = address if address in self._paths else "other"
+            counted = address if address in self._paths else _route_path(scope)
             self._metrics.count_response(counted, status, time.perf_counter() - began)
 
     def _early_response(self, scope: Scope, headers: Headers) -> Response | None:
@@ -101,7 +102,8 @@ class Middleware:
         try:
             self._check(scope, headers)
         except RefusalError as error:
-            return JSONResponse(error.response().model_dump(), error.status)
+            state = scope["state"]
+            return error_response(error, state["address"], state["request_id"])
         if self._root_path and scope["path"] == self._root_path:
             return RedirectResponse(self._root_path + "/")  # links in pages are relative to it
         return None
@@ -138,6 +140,12 @@ class Middleware:
                 advice="a proxy must pass on the Host header of the browser, including its port",
             )
             raise RefusalError(403, fault)
+
+
+def _route_path(scope: Scope) -> str:
+    """Returns the path of the route that answered a request of /api/v1, otherwise "other"."""
+    path = getattr(scope.get("route"), "path", "")
+    return path if path.startswith(API + "/") else "other"
 
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}

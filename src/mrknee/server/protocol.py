@@ -162,6 +162,7 @@ class Protocol(H11Protocol):
         body = RefusalError(status, fault).response().model_dump_json().encode()
         headers = [
             *self.server_state.default_headers,
+            (b"cache-control", b"no-store"),
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (HEADER.lower().encode(), valid_or_new_id(None).encode()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -34,6 +34,8 @@ class RequestQueue:
     def __init__(self) -> None:
         self._free = MAX_EXAMS
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def taken(self) -> int:
@@ -63,11 +65,42 @@ class RequestQueue:
             RefusalError: the queue is full.
         """
         self.refuse_if_full()
-        self._free -= 1
+        self._take()
         try:
             yield
         finally:
-            self._free += 1
+            self._release()
+
+    def _take(self) -> None:
+        self._free -= 1
+        self._idle.clear()
+
+    def _release(self) -> None:
+        self._free += 1
+        if self._free == MAX_EXAMS:
+            self._idle.set()
+
+    def submit(self, work: Callable[[], Answer]) -> Future[Answer]:
+        """Runs `work` after all earlier work; it has a place until it ends or is cancelled.
+
+        Raises:
+            RefusalError: the queue is full.
+        """
+        self.refuse_if_full()
+        self._take()
+        submitted = self._thread.submit(work)
+        ended = asyncio.wrap_future(submitted)  # its callbacks run in the event loop
+        ended.add_done_callback(lambda _: self._release())
+        ended.add_done_callback(retrieve)
+        return submitted
+
+    async def process_when_idle(self, work: Callable[[], Answer]) -> Answer:
+        """Runs `work` once no request waits or is processed; it takes no place.
+
+        Requests that arrive meanwhile wait for this work at most.
+        """
+        await self._idle.wait()
+        return await asyncio.wrap_future(self._thread.submit(work))
 
     async def process(
         self, work: Callable[[threading.Event], Answer], disconnected: Awaitable[None]
@@ -93,7 +126,13 @@ class RequestQueue:
             abandoned.set()
             if not submitted.cancel():
                 await asyncio.wait({answer})
-                answer.exception()  # marks the exception as retrieved
+                retrieve(answer)
             raise ClientDisconnect
         finally:
             leaving.cancel()
+
+
+def retrieve(answer: asyncio.Future[Any]) -> None:
+    """Marks the exception of a future as retrieved, which asyncio would otherwise report."""
+    if not answer.cancelled():
+        answer.exception()

@@ -184,3 +184,18 @@ class Faulty(BaseModel):
     """Response to every request that can't be answered."""
 
     error: Fault
+
+
+class Problem(BaseModel):
+    """An error of /api/v1 (RFC 9457, application/problem+json); parts that don't apply are null."""
+
+    type: str = Field(description="urn:mrknee:error: and the code")
+    title: str = Field(description="the phrase of the HTTP status")
+    status: int
+    detail: str = Field(description="what is wrong")
+    code: str = Field(description="kind of error: stable, whereas the texts may change")
+    field: str | None = Field(description="the parameter, form field or series concerned")
+    expected: str | None
+    found: str | None
+    advice: str | None
+    request_id: str = Field(description="as in the header X-Request-ID")

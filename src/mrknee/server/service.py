@@ -109,7 +109,7 @@ class Service:
                 probability=number, calibrated=reason is None, uncalibrated=reason, calls=calls
             )
         content = schemas.Prediction(
-            **self._origin(exam, request_id),
+            **self.origin(exam, request_id),
             order=list(self.model.findings),
             calibrated=self.calibrated,
             findings=findings,
@@ -124,8 +124,8 @@ class Service:
             RefusalError: as `predict`.
         """
         exam = received.exam
-        explanation = self._explanation(exam)
-        content = schemas.Explained(**self._origin(exam, request_id), **explanation.description())
+        explanation = self.explanation(exam)
+        content = schemas.Explained(**self.origin(exam, request_id), **explanation.description())
         return Answered(content, _probabilities(explanation), explanation.remarks)
 
     def page(self, received: Received, request_id: str) -> Answered[str]:
@@ -135,20 +135,20 @@ class Service:
             RefusalError: as `predict`.
         """
         exam = received.exam
-        explanation = self._explanation(exam)
+        explanation = self.explanation(exam)
         text = exam_page(
             exam, explanation, model=self.name, digest=self.digest, request_id=request_id
         )
         return Answered(text, _probabilities(explanation), explanation.remarks)
 
-    def _origin(self, exam: Exam, request_id: str) -> dict[str, Any]:
+    def origin(self, exam: Exam, request_id: str) -> dict[str, Any]:
         """Returns the fields that all JSON answers about an exam have."""
         return {
             "request_id": request_id,
             "model": self.name,
             "model_digest": self.digest,
             "mrknee": __version__,
-            "missing_series": self._missing(exam),
+            "missing_series": self.missing(exam),
         }
 
     def facts(self) -> schemas.ModelFacts:
@@ -173,12 +173,17 @@ class Service:
             ),
         )
 
-    def _missing(self, exam: Exam) -> list[str]:
+    def missing(self, exam: Exam) -> list[str]:
         """Returns the series that were not used: not sent, or not used in training."""
         read = set(exam.stacks).intersection(self.model.trained.names)
         return [name for name in self.model.series.names if name not in read]
 
-    def _explanation(self, exam: Exam) -> Explanation:
+    def explanation(self, exam: Exam) -> Explanation:
+        """Returns the decomposition of an exam's logits.
+
+        Raises:
+            RefusalError: the model failed.
+        """
         try:
             return self.model.explain(exam)
         except MrkneeError as fault:

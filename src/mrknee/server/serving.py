@@ -28,9 +28,10 @@ from mrknee.server.audit import AuditLog
 from mrknee.server.metrics import Metrics
 from mrknee.server.protocol import Protocol
 from mrknee.server.service import LIMITS, Service
+from mrknee.server.worklist import WorkList, first_thresholds
 
-HEADERS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
-"""Headers of every response; browsers must not store results."""
+HEADERS = [("X-Content-Type-Options", "nosniff")]
+"""Headers of every response."""
 
 GRACE_SECONDS = 120
 """Time for running requests to finish after a signal; the rest are cancelled."""
@@ -43,6 +44,7 @@ _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 def serve(
     model: ModelPaths,
     *,
+    exams: Sequence[Path] = (),
     host: str = "127.0.0.1",
     port: int = 8000,
     root_path: str = "",
@@ -57,6 +59,7 @@ def serve(
 
     Args:
         model: a run folder, an ONNX file written by `mrknee export`, or the members of an ensemble.
+        exams: data sets, or folders of exams, to show and to score in the background.
         host: the address or host name to listen on.
         port: the port; 0 lets the system choose a free one.
         root_path: path prefix of the service behind a proxy, such as /knee, or "".
@@ -69,20 +72,24 @@ def serve(
         runtime: runtime of an ONNX file; None: ONNX Runtime.
 
     Raises:
-        MrkneeError: the model can't be opened, or the address can't be used.
+        MrkneeError: the model or the exams can't be opened, or the address can't be used.
     """
     began = time.perf_counter()
     root_path = _checked_root_path(root_path)
     log = None if audit_log is None else AuditLog(audit_log)
     opened = load_model(model, threads=threads, runtime=runtime, limits=LIMITS)
     digest = digest_of(model)
+    order = None if axes is None else parse_axes(axes)
     service = Service(
         opened,
         name_of(model),
         digest=digest,
         allow_missing_plane=allow_missing_plane,
-        axes=None if axes is None else parse_axes(axes),
+        axes=order,
     )
+    work_list = WorkList(first_thresholds(service.operating_points))
+    for path in exams:
+        work_list.add_data_set(path, axes=order)
     listening = _listen(host, port)
     _warn_if_reachable(listening)
     at = f"[{host}]" if ":" in host else host
@@ -96,13 +103,14 @@ def serve(
         root_path=root_path,
         audit_log=log,
         metrics=metrics,
+        work_list=work_list,
     )
     config = uvicorn.Config(
         app,
         loop="asyncio",
         http=Protocol,
         ws="none",
-        lifespan="off",
+        lifespan="on",
         log_config=None,
         log_level="critical",
         access_log=False,

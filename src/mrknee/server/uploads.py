@@ -8,6 +8,7 @@ temporary folder, only while they are read.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from starlette.requests import Request
 
 from mrknee.errors import MrkneeError, RequestError
 from mrknee.exams import Exam, SeriesList
-from mrknee.exams.axes import AXES, Axes, refuse_other_axes, shape_of
+from mrknee.exams.axes import AXES, Axes, Shape, refuse_other_axes, shape_of
 from mrknee.exams.remark import Remark
 from mrknee.exams.stackfile import read_stack
 from mrknee.server.arrivals import MAX_BODY_BYTES, too_large
@@ -246,19 +247,31 @@ def _read_exam(files: Mapping[str, BinaryIO], series: SeriesList, axes: Axes | N
             advice=f"send stacks of ({order}), or start the service with other --axes",
         )
         raise RefusalError(422, form_fault) from None
-    for name, stack in stacks.items():
-        if len(stack) > MAX_SLICES or max(stack.shape[1:]) > MAX_SIDE:
+    refuse_large({name: shape_of(stack) for name, stack in stacks.items()})
+    return Received(Exam("upload", stacks, remarks=tuple(remarks), series=series), digests)
+
+
+def refuse_large(shapes: Mapping[str, Shape]) -> None:
+    """Refuses an exam that is larger than the service accepts.
+
+    Args:
+        shapes: series -> (slices, rows, cols).
+
+    Raises:
+        RefusalError: a series or the exam is too large.
+    """
+    for name, shape in shapes.items():
+        if shape[0] > MAX_SLICES or max(shape[1:]) > MAX_SIDE:
             raise _exam_too_large(
                 f"at most {MAX_SLICES} slices of {MAX_SIDE} x {MAX_SIDE} pixels per series",
-                " x ".join(map(str, stack.shape)),
+                " x ".join(map(str, shape)),
                 name,
             )
-    pixels = sum(stack.size for stack in stacks.values())
+    pixels = sum(math.prod(shape) for shape in shapes.values())
     if pixels > MAX_PIXELS:
         raise _exam_too_large(
             f"at most {MAX_PIXELS:,} pixels, all series together", f"{pixels:,} pixels", None
         )
-    return Received(Exam("upload", stacks, remarks=tuple(remarks), series=series), digests)
 
 
 def _exam_too_large(expected: str, found: str, series: str | None) -> RefusalError:
