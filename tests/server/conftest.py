@@ -13,6 +13,7 @@ from mrknee.metrics.operating_point import OperatingPoint
 from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.export.test_onnx import FINDINGS, traced
 from tests.server.client import NO_POINT, Served
+from tests.server.room_page import write_page_data
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +61,22 @@ def lenient(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield service
         assert service.end() == 0
         assert service.left == []
+
+
+@pytest.fixture(scope="session")
+def page_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of the tests of the reading room's page."""
+    return write_page_data(tmp_path_factory.mktemp("page") / "knees")
+
+
+@pytest.fixture(scope="session")
+def reading_room(
+    onnx_file: Path, page_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A service of the exported model with a data set, for the tests of the page."""
+    folder = tmp_path_factory.mktemp("served") / "page"
+    with Served(onnx_file, folder, "--exams", str(page_data), "--threads", "1") as service:
+        yield service
+        assert service.end() == 0
+        assert service.left == []
+        assert service.stderr == ""

@@ -62,11 +62,11 @@ export class ExamView {
   async #loadRest() {
     try {
       await this.viewer.loadAll();
-      this.root.dataset.loaded = "all";
+      this.root.dataset.loaded = "stacks";
       await this.explaining;
       if (!this.heat) return;
       for (const finding of this.model.findings) await this.#loadHeat(finding);
-      this.root.dataset.loaded = "heat";
+      this.root.dataset.loaded = "stacks heat";
     } catch (error) {
       this.#fail(error);
     }
