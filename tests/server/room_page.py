@@ -7,11 +7,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
 
-from mrknee.exams import Dataset, write_labels, write_stack
+from mrknee.exams import MRNET_FINDINGS, Dataset, write_labels, write_stack
 from mrknee.exams.lesions import mask_file
-from tests.export.test_onnx import FINDINGS
 from tests.server.client import Served
 
 SHAPES = {"axial": (14, 48, 48), "coronal": (11, 48, 40), "sagittal": (17, 48, 48)}
@@ -40,7 +39,7 @@ def write_page_data(root: Path) -> Path:
                     index
                 )
             write_stack(split, series, exam_id, stack)
-    for position, finding in enumerate(FINDINGS):
+    for position, finding in enumerate(MRNET_FINDINGS):
         for split, ids in (("valid", EXAMS[:4]), ("train", EXAMS[4:])):
             labels = {one: float((k >> position) % 2) for k, one in enumerate(ids)}
             write_labels(root, split, finding, labels)
@@ -73,9 +72,13 @@ class RoomPage:
         self.home = f"http://127.0.0.1:{service.port}/"
         self.console: list[str] = []
         self.requested: list[str] = []
-        self.page.on("console", lambda message: self.console.append(message.text))
+        self.page.on("console", self._note)
         self.page.on("pageerror", lambda error: self.console.append(str(error)))
         self.page.on("request", lambda request: self.requested.append(request.url))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if "willReadFrequently" not in message.text:  # about `pixel` and `square` below
+            self.console.append(message.text)
 
     def open(self, place: str = "", wait: str = "", **query: str) -> None:
         """Opens a place of the page anew.

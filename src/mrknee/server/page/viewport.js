@@ -245,7 +245,7 @@ export class Viewport {
     const ratio = devicePixelRatio || 1;
     this.canvas.width = Math.max(1, Math.round(this.screen.clientWidth * ratio));
     this.canvas.height = Math.max(1, Math.round(this.screen.clientHeight * ratio));
-    this.screen.classList.toggle("small", this.screen.clientWidth < 300);
+    this.screen.classList.toggle("small", this.screen.clientWidth < 220);
     this.#paint();
   }
 
