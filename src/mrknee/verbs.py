@@ -484,7 +484,7 @@ def serve(
         "data sets, or folders of exams, to show in the browser and to score in the background",
     ] = None,
     host: Annotated[
-        str, "address to listen on; everyone who can reach it can use the service, no password"
+        str, "address to listen on; one that other machines can reach requires a token"
     ] = "127.0.0.1",
     port: Annotated[int, "port to listen on; 0: any free port"] = 8000,
     root_path: Annotated[str | None, "path of the service behind a proxy, such as /knee"] = None,
@@ -495,6 +495,15 @@ def serve(
         Path | None,
         "log file with one line of JSON per exam, without pixels; none if not given",
     ] = None,
+    notes: Annotated[
+        Path | None, "SQLite file for readers' notes; notes are not kept if not given"
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        "file with the token that requests must contain; if not given, a new token is printed "
+        "where other machines can reach the address",
+    ] = None,
+    no_token: Annotated[bool, "no token, also where other machines can reach the address"] = False,
     allow_missing_plane: AllowMissing = False,
     axes: AxesOrder = None,
     threads: Threads = None,
@@ -511,6 +520,9 @@ def serve(
         root_path=root_path or "",
         allowed_host=allowed_host or [],
         audit_log=audit_log,
+        notes=notes,
+        token_file=token_file,
+        no_token=no_token,
         allow_missing_plane=allow_missing_plane,
         axes=axes,
         threads=threads,

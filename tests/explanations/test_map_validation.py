@@ -22,6 +22,7 @@ from mrknee.explanations.map_validation import (
     MapValidation,
     summarise_deletions,
 )
+from mrknee.inference.ablation import Ablation
 from mrknee.inference.model import Contributions, SingleModel
 from mrknee.transforms.preparation import Preparation
 from tests.inference.test_torch_model import make_model
@@ -43,6 +44,9 @@ class Brightness(SingleModel):
             provenance={},
             decisions={},
         )
+
+    def _ablation(self, exam: Exam) -> Ablation:
+        raise NotImplementedError
 
     def _contributions(self, exam: Exam) -> Contributions:
         native = {}

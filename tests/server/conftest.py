@@ -13,6 +13,7 @@ from mrknee.metrics.operating_point import OperatingPoint
 from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.export.test_onnx import FINDINGS, traced
 from tests.server.client import NO_POINT, Served
+from tests.server.room import wait_until_scored, write_room
 from tests.server.room_page import write_page_data
 
 
@@ -64,6 +65,38 @@ def lenient(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of five exams."""
+    return write_room(tmp_path_factory.mktemp("data") / "knees")
+
+
+@pytest.fixture(scope="session")
+def room(onnx_file: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service of the exported model with the data set."""
+    folder = tmp_path_factory.mktemp("room") / "onnx"
+    with Served(onnx_file, folder, "--exams", str(data)) as service:
+        wait_until_scored(service)
+        yield service
+        assert service.end() == 0
+        assert service.left == []
+        assert service.stderr == ""
+
+
+@pytest.fixture(scope="session")
+def run_room(
+    run_folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A service of the run folder with the data set, which accepts missing series."""
+    folder = tmp_path_factory.mktemp("room") / "run"
+    words = ("--exams", str(data), "--allow-missing-plane", "--threads", "1")
+    with Served(run_folder, folder, *words) as service:
+        wait_until_scored(service)
+        yield service
+        assert service.end() == 0
+        assert service.stderr == ""
+
+
+@pytest.fixture(scope="session")
 def page_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data set of the tests of the reading room's page."""
     return write_page_data(tmp_path_factory.mktemp("page") / "knees")
@@ -73,9 +106,12 @@ def page_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reading_room(
     onnx_file: Path, page_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    """A service of the exported model with a data set, for the tests of the page."""
+    """A service of the exported model with that data set, which keeps notes."""
     folder = tmp_path_factory.mktemp("served") / "page"
-    with Served(onnx_file, folder, "--exams", str(page_data), "--threads", "1") as service:
+    notes = tmp_path_factory.mktemp("notes") / "notes.sqlite"
+    words = ("--exams", str(page_data), "--notes", str(notes), "--threads", "1")
+    with Served(onnx_file, folder, *words) as service:
+        wait_until_scored(service)
         yield service
         assert service.end() == 0
         assert service.left == []

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -15,86 +11,13 @@ import pytest
 
 from mrknee.exams import PLANES, Dataset, open_dataset, write_stack
 from mrknee.inference.model import load_model
-from mrknee.server.exam_reader import stack_digest
+from mrknee.server.read_exam import stack_digest
 from mrknee.server.schemas import Prediction
 from tests.export.test_onnx import FINDINGS
 from tests.server.client import Answer, Served, random_exam
-from tests.server.room import write_room
+from tests.server.room import API, array, get, problem, wait_until_scored, write_room
 
 pytestmark = pytest.mark.slow
-
-API = "/api/v1"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of five exams."""
-    return write_room(tmp_path_factory.mktemp("data") / "knees")
-
-
-@pytest.fixture(scope="module")
-def room(onnx_file: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service of the exported model with the data set."""
-    folder = tmp_path_factory.mktemp("room") / "onnx"
-    with Served(onnx_file, folder, "--exams", str(data)) as service:
-        wait_until_scored(service)
-        yield service
-        assert service.end() == 0
-        assert service.left == []
-        assert service.stderr == ""
-
-
-@pytest.fixture(scope="module")
-def run_room(
-    run_folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
-    """A service of the run folder with the data set, which accepts missing series."""
-    folder = tmp_path_factory.mktemp("room") / "run"
-    words = ("--exams", str(data), "--allow-missing-plane", "--threads", "1")
-    with Served(run_folder, folder, *words) as service:
-        wait_until_scored(service)
-        yield service
-        assert service.end() == 0
-        assert service.stderr == ""
-
-
-def wait_until_scored(service: Served) -> None:
-    """Waits until no exam of the work list is waiting."""
-    for _ in range(600):
-        progress = get(service, "/progress")
-        if progress["scored"] + progress["failed"] == progress["total"]:
-            return
-        time.sleep(0.05)
-    raise AssertionError(progress)
-
-
-def get(service: Served, path: str) -> Any:  # noqa: ANN401  # JSON
-    """Returns the JSON of an address below /api/v1."""
-    answer = service.ask("GET", API + path)
-    assert answer.status == 200, answer.body
-    return answer.json
-
-
-def problem(answer: Answer, status: int) -> dict[str, Any]:
-    """Returns the error of /api/v1, checked to have its documented form."""
-    assert answer.status == status, answer.body
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    found: dict[str, Any] = json.loads(answer.body)
-    texts = {"type", "title", "detail", "code", "field", "expected", "found", "advice"}
-    assert set(found) == texts | {"status", "request_id"}
-    assert found["status"] == status
-    assert found["type"] == f"urn:mrknee:error:{found['code']}"
-    assert found["request_id"] == answer.headers["X-Request-ID"]
-    return found
-
-
-def array(answer: Answer, shape: tuple[int, ...], dtype: str = "u1") -> np.ndarray:
-    """Returns the array of a binary response, unpacked if it is compressed."""
-    assert answer.status == 200, answer.body
-    body = answer.body
-    if answer.headers["Content-Encoding"] == "gzip":
-        body = gzip.decompress(body)
-    return np.frombuffer(body, dtype).reshape(shape)
 
 
 def test_the_work_list_has_all_splits_with_labels_and_scores(room: Served, onnx_file: Path) -> None:
@@ -302,6 +225,52 @@ def test_heat_maps_equal_those_of_the_library(
     np.testing.assert_allclose(explained["cell_scale"], largest, rtol=1e-5)
     problem(service.ask("GET", f"{API}/exams/knees~valid~0001/heat/axial/age"), 404)
     problem(service.ask("GET", f"{API}/exams/knees~valid~0001/heat/knee/acl"), 404)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "run"])
+def test_what_if(
+    room: Served, run_room: Served, onnx_file: Path, run_folder: Path, data: Path, kind: str
+) -> None:
+    """Results without a part of the exam are those of the library, and nothing left is refused."""
+    service, model = (room, onnx_file) if kind == "onnx" else (run_room, run_folder)
+    exam = open_dataset(data, allow_missing_plane=True)["0001"]
+    ablation = load_model(model).ablation(exam)
+    for without in ([], ["axial"]):
+        body = {"without_series": without, "without_slices": {"sagittal": [0, 2]}}
+        found = what_if(service, body).json
+        expected = ablation.without(without, {"sagittal": [0, 2]})
+        assert found["origin"] == ("stacks" if kind == "onnx" else "features")
+        assert list(found["logits"]) == list(found["probabilities"]) == list(FINDINGS)
+        for name in ("logits", "probabilities"):
+            values = list(found[name].values())
+            np.testing.assert_allclose(values, getattr(expected, name), rtol=0, atol=1e-5)
+    for refused, code in (
+        ({"without_series": list(PLANES)}, "nothing-left"),
+        ({"without_series": ["knee"]}, "series-name"),
+        ({"without_slices": {"axial": [9]}}, "slices"),
+    ):
+        assert problem(what_if(service, refused), 422)["code"] == code
+
+
+def what_if(service: Served, body: object) -> Answer:
+    """Asks for the results of an exam without a part of it."""
+    path = f"{API}/exams/knees~valid~0001/what-if"
+    return service.ask("POST", path, json.dumps(body).encode(), "application/json")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        *((b"{", "application/json", 422), (b"{}", "text/plain", 415)),
+        *((b'{"without": []}', "application/json", 422), (b"[]", "application/json", 422)),
+        (b'{"without_slices": {"axial": ["1"]}}', "application/json", 422),
+        (b'{"without_slices": {"axial": [%s1]}}' % (b"1," * 40_000), "application/json", 413),
+    ],
+)
+def test_invalid_json_is_refused(room: Served, body: bytes, kind: str, status: int) -> None:
+    """Other types, other fields and large bodies have an error of their own."""
+    path = f"{API}/exams/knees~valid~0001/what-if"
+    assert problem(room.ask("POST", path, body, kind), status)["code"] == "body"
 
 
 def test_the_model_is_described_for_a_page(room: Served) -> None:

@@ -193,8 +193,8 @@ def test_paths_are_answered_with_and_without_the_root_path(proxied: Served) -> N
 
 
 def test_pages_have_relative_links_only(served: Served) -> None:
-    """Forms and links of the start page are relative, also if the page shows an error."""
-    start = served.ask("GET", "/").body
+    """Forms and links of the upload page are relative, also if the page shows an error."""
+    start = served.ask("GET", "/upload").body
     fault = served.ask("POST", "/explain", form([]), accept="text/html").body
     for page in (start, fault):
         assert b'action="explain"' in page
@@ -209,8 +209,11 @@ def test_an_invalid_root_path_is_one_clear_error(onnx_file: Path, path: str) -> 
 
 
 def test_a_warning_is_printed_for_public_addresses(onnx_file: Path, tmp_path: Path) -> None:
-    """A service at 0.0.0.0 prints a warning to standard error."""
-    with Served(onnx_file, tmp_path, "--host", "0.0.0.0", at="0.0.0.0") as service:  # noqa: S104
+    """A service at 0.0.0.0 without a token prints a warning to standard error."""
+    words = ("--host", "0.0.0.0", "--no-token")  # noqa: S104
+    with Served(onnx_file, tmp_path, *words, at="0.0.0.0") as service:  # noqa: S104
+        assert "token" not in service.line
+        assert service.ask("GET", "/model").status == 200
         assert service.ask("GET", "/health").status == 200
         assert service.ask("GET", "/health", headers={"Host": "evil.example"}).status == 421
         assert service.end() == 0

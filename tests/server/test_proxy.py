@@ -149,15 +149,15 @@ def test_other_sites_and_metrics_are_blocked(proxy: Proxy) -> None:
 def test_a_browser_s_form_works_below_the_path(
     proxy: Proxy, browser: Browser, tmp_path: Path
 ) -> None:
-    """The form and the links of the start page stay below the path."""
+    """The form and the links of the upload page stay below the path."""
     for plane, stack in random_exam(6).stacks.items():
         write_stack(tmp_path, plane, "DOE^JANE", stack)
     page = browser.new_page()
-    page.goto(f"http://127.0.0.1:{proxy.port}/knee/")
+    page.goto(f"http://127.0.0.1:{proxy.port}/knee/upload")
     choose(page, tmp_path)
     assert page.url == f"http://127.0.0.1:{proxy.port}/knee/explain"
     assert page.locator(".card").count() == 3
-    page.goto(f"http://127.0.0.1:{proxy.port}/knee/")
+    page.goto(f"http://127.0.0.1:{proxy.port}/knee/upload")
     page.click("text=openapi.json")
     assert page.url.endswith("/knee/openapi.json")
     page.close()

@@ -161,9 +161,9 @@ from mrknee.server import serving
 def ask(self, sockets=None):
     port = sockets[0].getsockname()[1]
     def client():
-        for path in ("/", "/predict", "/explain"):
+        for path in ("/", "/upload", "/predict", "/explain"):
             request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
-            if path != "/":
+            if path not in ("/", "/upload"):
                 request.data = open(sys.argv[2], "rb").read()
                 request.add_header("Content-Type", sys.argv[3])
                 request.add_header("Accept", "text/html")
@@ -197,7 +197,7 @@ def test_serving_an_exported_model_imports_no_torch(onnx_file: Path, tmp_path: P
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1:] == ["/ 200", "/predict 200", "/explain 200"]
+    assert done.stdout.splitlines()[1:] == ["/ 200", "/upload 200", "/predict 200", "/explain 200"]
     assert not list(home.iterdir())
 
 

@@ -5,6 +5,7 @@
 - `torch_model`: a model in a run folder, computed by torch.
 - `onnx_model`: a model in an ONNX file (no torch); `onnx_file` reads the file, `onnx_graph` checks
   its graph, `runtimes` compute it.
+- `ablation`: predictions without some series or slices of an exam (no torch).
 - `trained_series`: removes series that a model was not trained on.
 - `submission`: interface of the MRNet competition.
 """

@@ -12,6 +12,7 @@ import numpy as np
 from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams, Remark, Series, SeriesList, as_exams
 from mrknee.explanations.explanation import Explanation
+from mrknee.inference.ablation import Ablation, MeanAblation
 from mrknee.inference.model import Model
 from mrknee.metrics.predictions import Predictions
 
@@ -157,6 +158,10 @@ class Ensemble(Model):
             remarks=_unique(part.remarks for part in parts),
             uncalibrated={name: why for one in reversed(reasons) for name, why in one.items()},
         )
+
+    def ablation(self, exam: Exam) -> Ablation:
+        """Prepares predictions without parts of an exam by every member."""
+        return MeanAblation([member.ablation(exam) for member in self.members])
 
     def _listed(self, values: Sequence[str]) -> str:
         return ", ".join(f"{v} ({name})" for v, name in zip(values, self._names, strict=False))

@@ -33,6 +33,7 @@ from mrknee.exams.exam import refuse_no_exam
 from mrknee.exams.plausibility import sizes_from
 from mrknee.exams.sides import SIDES_FILE
 from mrknee.explanations.explanation import Explanation
+from mrknee.inference.ablation import Ablation
 from mrknee.inference.runtimes import NO_LIMITS, Limits, RuntimeName
 from mrknee.inference.trained_series import TrainedSeries, note_on_untrained, select_trained
 from mrknee.metrics.predictions import Predictions
@@ -146,6 +147,20 @@ class Model(ABC):
             ModelError: the model has no exact explanation.
         """
 
+    @abstractmethod
+    def ablation(self, exam: Exam) -> Ablation:
+        """Prepares predictions of an exam without some of its series or slices.
+
+        Args:
+            exam: the exam.
+
+        Returns:
+            `ablation.without(series=["axial"], slices={"sagittal": [3, 4]})` predicts without them.
+
+        Raises:
+            DataError: the exam has no series that the model was trained on.
+        """
+
     def __repr__(self) -> str:
         data = self.provenance.get("data")
         return (
@@ -188,6 +203,15 @@ class SingleModel(Model):
             stacks=exam.stacks,
             titles=self.titles,
         )
+
+    def ablation(self, exam: Exam) -> Ablation:
+        """Prepares predictions without parts of an exam; see `Model.ablation`."""
+        refuse_no_exam(exam)
+        return self._ablation(select_trained(exam, self.series, self.trained))
+
+    @abstractmethod
+    def _ablation(self, exam: Exam) -> Ablation:
+        """Prepares an exam with the model's series."""
 
     @abstractmethod
     def _probabilities(

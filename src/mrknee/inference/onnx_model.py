@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float64
 
 from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams, SeriesList
+from mrknee.inference.ablation import AblatedPrediction, Ablation
 from mrknee.inference.model import Contributions, SingleModel
 from mrknee.inference.onnx_file import read_exported
 from mrknee.inference.runtimes import (
@@ -125,6 +128,10 @@ class OnnxModel(SingleModel):
                 progress.advance()
         return tuple(ids), np.stack(rows)
 
+    def _ablation(self, exam: Exam) -> Ablation:
+        """Keeps the stacks of the exam: the graph has no input for features."""
+        return _OnnxAblation(self, exam)
+
     def _contributions(self, exam: Exam) -> Contributions:
         """Returns the contributions, which the graph computes together with the logits."""
         outputs = self.run(exam)
@@ -134,4 +141,28 @@ class OnnxModel(SingleModel):
             probabilities=outputs["probabilities"].astype(np.float64),
             native={name: outputs[f"heat_{name}"] for name in exam.stacks},
             attention_fixed=self.facts["attention_fixed"],
+        )
+
+
+class _OnnxAblation(Ablation):
+    """An exam that is read again without some slices."""
+
+    def __init__(self, model: OnnxModel, exam: Exam) -> None:
+        self._model, self._stacks, self._declared = model, exam.stacks, exam.series
+        self.exam = exam.id
+        self.counts = {name: len(stack) for name, stack in exam.stacks.items()}
+        self.origin = "stacks"
+        self.size = sum(stack.nbytes for stack in exam.stacks.values())
+
+    def without(
+        self,
+        series: Collection[str] = (),
+        slices: Mapping[str, Collection[int]] = MappingProxyType({}),
+    ) -> AblatedPrediction:
+        """Predicts the exam without some series and slices."""
+        kept = self.kept_slices(series, slices)
+        stacks = {name: self._stacks[name][indices] for name, indices in kept.items()}
+        outputs = self._model.run(Exam(self.exam, stacks, series=self._declared))
+        return AblatedPrediction(
+            outputs["logits"].astype(np.float64), outputs["probabilities"].astype(np.float64)
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,11 @@ from torch import Tensor
 
 from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams
+from mrknee.inference.ablation import (
+    AblatedPrediction,
+    Ablation,
+    nothing_left,
+)
 from mrknee.inference.model import Contributions, SingleModel
 from mrknee.models.checkpoint import load_checkpoint
 from mrknee.models.feature_cache import FeatureCache
@@ -91,29 +97,39 @@ class TorchModel(SingleModel):
         ids, raw = predict_batches(
             self.network, self.preparation, batches, len(exams), cache=self._feature_cache
         )
-        return ids, self._calibrated(raw)
+        return ids, self.calibrated(raw)
 
     def _contributions(self, exam: Exam) -> Contributions:
         """Returns the contributions; logits and maps are computed from the same feature maps."""
         network = self.network.eval()
-        device = next(network.parameters()).device
-        batch = join([frame_exam(exam, self.preparation)]).to(device)
-        slices = batch.prepared(self.preparation)
+        maps = self._maps(exam)
         with torch.no_grad():
-            maps = {name: network.encode(name, slices[name]) for name in exam.stacks}
             reading = network.read(maps)
             parts = network.contributions(maps, reading)
         logits = _numpy(reading.logits[0]).astype(np.float64)
         return Contributions(
             logits=logits,
             bias=_numpy(network.head.bias).astype(np.float64),
-            probabilities=self._calibrated(expit(logits[None]))[0],
+            probabilities=self.calibrated(expit(logits[None]))[0],
             native={
                 name: self._on_all_slices(_numpy(part), len(exam.stacks[name]))
                 for name, part in parts.items()
             },
             attention_fixed=network.attends,
         )
+
+    def _ablation(self, exam: Exam) -> Ablation:
+        """Computes the feature maps of the exam once."""
+        return _TorchAblation(self, exam, self._maps(exam))
+
+    def _maps(self, exam: Exam) -> dict[str, Float[Tensor, "_ width map_rows map_cols"]]:
+        """Returns the feature maps of the slices that are read of each series of the exam."""
+        network = self.network.eval()
+        device = next(network.parameters()).device
+        batch = join([frame_exam(exam, self.preparation)]).to(device)
+        slices = batch.prepared(self.preparation)
+        with torch.no_grad():
+            return {name: network.encode(name, slices[name]) for name in exam.stacks}
 
     def _on_all_slices(
         self, part: Float[np.ndarray, "findings read rows cols"], slices: int
@@ -123,7 +139,7 @@ class TorchModel(SingleModel):
         native[:, self.preparation.slices_read(slices)] = part
         return native
 
-    def _calibrated(
+    def calibrated(
         self, probabilities: Float[np.ndarray, "exams findings"]
     ) -> Float[np.ndarray, "exams findings"]:
         """Returns calibrated probabilities; unchanged if no calibration was fitted."""
@@ -131,6 +147,37 @@ class TorchModel(SingleModel):
         if calibration is None:
             return probabilities
         return calibration.apply(self.findings, probabilities)
+
+
+class _TorchAblation(Ablation):
+    """Feature maps of an exam, of which some are pooled."""
+
+    def __init__(
+        self, model: TorchModel, exam: Exam, maps: Mapping[str, Float[Tensor, "_ width _ _"]]
+    ) -> None:
+        self._model, self._maps, self.exam = model, maps, exam.id
+        self.counts = {name: len(stack) for name, stack in exam.stacks.items()}
+        self.origin = "features"
+        self.size = sum(each.nbytes for each in maps.values())
+
+    def without(
+        self,
+        series: Collection[str] = (),
+        slices: Mapping[str, Collection[int]] = MappingProxyType({}),
+    ) -> AblatedPrediction:
+        """Predicts the exam without some series and slices."""
+        kept = self.kept_slices(series, slices)
+        maps = {}
+        for name, indices in kept.items():
+            read = self._model.preparation.slices_read(self.counts[name])
+            rows = [row for row, index in enumerate(read) if index in set(indices)]
+            if rows:
+                maps[name] = self._maps[name][rows]
+        if not maps:
+            raise nothing_left(self.exam)
+        with torch.no_grad():
+            logits = _numpy(self._model.network.read(maps).logits[0]).astype(np.float64)
+        return AblatedPrediction(logits, self._model.calibrated(expit(logits[None]))[0])
 
 
 def _numpy(tensor: Tensor) -> Float[np.ndarray, ...]:

@@ -1,4 +1,4 @@
-"""HTTP service for a trained model: one exam per request.
+"""HTTP service for a trained model: one exam per request, and the page for browsers.
 
 In reading order:
 
@@ -10,9 +10,13 @@ In reading order:
 - `uploads`: parses a request body into an exam.
 - `request_queue`: processes one exam at a time; limits the number of waiting exams.
 - `service`: computes predictions and explanations of an exam.
-- `schemas`: fields of the responses (`/openapi.json`).
+- `api`: routes of /api/v1, which the page uses: `worklist` (exams of data sets), `exam_reader`
+  (files and stacks by hash), `results` (computed once per exam, and in the background), `lru`,
+  `conditional` (compressed and cached responses), `json_body`.
+- `schemas`, `api_schemas`: fields of the responses (`/openapi.json`).
+- `page_files`: the files in `page`.
 - `audit`, `metrics`: audit log and Prometheus metrics.
-- `index.html`: the start page.
+- `upload.html`: page with an upload form, without scripts.
 
 The service loads no external resources and sends no telemetry.
 """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -12,16 +13,24 @@ from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import Response
 
 from mrknee.errors import RequestError
-from mrknee.exams import Series
+from mrknee.exams import Series, SeriesList
 from mrknee.reports.words import title_of
 from mrknee.server import api_schemas, schemas
+from mrknee.server.arrivals import Arrivals
 from mrknee.server.conditional import BINARY, IMMUTABLE, REVALIDATE, binary
-from mrknee.server.exam_reader import ExamReader, ReadExam, not_found
+from mrknee.server.exam_reader import ExamReader, not_found
+from mrknee.server.exam_uploads import ARCHIVE, ExamUploads
+from mrknee.server.geometry import SeriesGeometry
+from mrknee.server.json_body import json_body, read_json_body
+from mrknee.server.notes import Counts, Note, Notes
+from mrknee.server.read_exam import ReadExam
 from mrknee.server.refusal import API, RefusalError
 from mrknee.server.request_queue import RequestQueue
 from mrknee.server.results import Results, Scoring
 from mrknee.server.service import Service
 from mrknee.server.worklist import Entry, Selection, WorkList
+
+CSV = "text/csv"
 
 MAX_ROWS = 200
 """Maximum number of exams per answer of the work list."""
@@ -36,13 +45,24 @@ class ReadingRoom:
         service: the model.
         work_list: the exams.
         queue: the queue of exams.
+        arrivals: receives the bodies of uploads.
+        notes: readers' notes; None: not kept.
     """
 
-    def __init__(self, service: Service, work_list: WorkList, queue: RequestQueue) -> None:
+    def __init__(
+        self,
+        service: Service,
+        work_list: WorkList,
+        queue: RequestQueue,
+        arrivals: Arrivals,
+        notes: Notes | None,
+    ) -> None:
+        self.notes = notes
         self.service, self.work_list = service, work_list
         self.reader = ExamReader(work_list, service.axes)
         self.results = Results(service, queue)
         self.scoring = Scoring(work_list, self.reader, self.results)
+        self.uploads = ExamUploads(service, work_list, self.reader, arrivals)
 
     def entry(self, key: str) -> Entry:
         """Returns the exam with a key.
@@ -54,6 +74,20 @@ class ReadingRoom:
         if entry is None:
             raise not_found("there is no exam with this key", "a key of GET /api/v1/exams")
         return entry
+
+    @property
+    def kept_notes(self) -> Notes:
+        """The notes.
+
+        Raises:
+            RefusalError: notes are not kept.
+        """
+        if self.notes is None:
+            fault = RequestError(
+                "the service keeps no notes", code="not-found", advice="start it with --notes FILE"
+            )
+            raise RefusalError(404, fault)
+        return self.notes
 
     def facts(self) -> api_schemas.RoomModel:
         """Returns the properties of the model that a page needs."""
@@ -85,12 +119,18 @@ class ReadingRoom:
             },
             uncalibrated=dict(self.service.uncalibrated),
             explainable=model.explainable,
-            notes=False,
+            notes=self.notes is not None,
             data_sets=data_sets,
         )
 
-    def row(self, entry: Entry) -> api_schemas.ExamRow:
-        """Returns an exam's row of the work list."""
+    async def rows(self, entries: Sequence[Entry]) -> list[api_schemas.ExamRow]:
+        """Returns rows of the work list."""
+        counts: Mapping[str, Counts] = {}
+        if self.notes is not None and entries:
+            counts = await self.notes.counts([entry.key for entry in entries])
+        return [self._row(entry, counts.get(entry.key)) for entry in entries]
+
+    def _row(self, entry: Entry, counts: Counts | None) -> api_schemas.ExamRow:
         problem = None
         if entry.problem is not None:
             problem = RefusalError(422, entry.problem).response().error
@@ -106,7 +146,7 @@ class ReadingRoom:
             problem=problem,
             right={f: self.work_list.right(entry, f) for f in self.service.model.findings},
             remarks=list(entry.remarks),
-            note=None,
+            note=None if counts is None else api_schemas.ExamNote(**asdict(counts)),
         )
 
     async def detail(self, entry: Entry) -> api_schemas.ExamDetail:
@@ -117,12 +157,13 @@ class ReadingRoom:
         """
         read = await self.reader.read(entry)
         masks = await self.reader.masks(entry)
+        geometry = await self.reader.geometry(entry, read)
         series = []
         for one in read.exam.series:
             stack = read.exam.stacks.get(one.name)
             if stack is None:
                 continue
-            geometry = await self.reader.geometry(entry, one.name, stack.shape)
+            known = geometry.get(one.name, SeriesGeometry())
             slices, rows, cols = stack.shape
             series.append(
                 api_schemas.ExamSeries(
@@ -133,8 +174,8 @@ class ReadingRoom:
                     rows=rows,
                     cols=cols,
                     sha256=read.digests[one.name],
-                    spacing=geometry.spacing,
-                    orientation=geometry.edges,
+                    spacing=known.spacing,
+                    orientation=known.edges,
                     frame=None,
                     masks=list(masks.get(one.name, ())),
                 )
@@ -173,7 +214,9 @@ def series_title(one: Series) -> str:
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Returns the description of errors for OpenAPI; all have the form `Problem`."""
-    return {status: {"model": schemas.Problem} for status in sorted({*statuses, 403, 421, 422})}
+    return {
+        status: {"model": schemas.Problem} for status in sorted({*statuses, 401, 403, 421, 422})
+    }
 
 
 def _binary_answer(*statuses: int) -> dict[str, Any]:
@@ -193,6 +236,8 @@ def add_api(app: FastAPI, room: ReadingRoom) -> None:
     _add_work_list(router, room)
     _add_exams(router, room)
     _add_results(router, room)
+    _add_uploads(router, room)
+    _add_notes(router, room)
     app.include_router(router)
 
 
@@ -248,7 +293,7 @@ def _add_work_list(router: APIRouter, room: ReadingRoom) -> None:
             scored=room.work_list.count("scored"),
             failed=room.work_list.count("failed"),
             offset=offset,
-            exams=[room.row(entry) for entry in found],
+            exams=await room.rows(found),
         )
 
 
@@ -302,6 +347,18 @@ def _add_results(router: APIRouter, room: ReadingRoom) -> None:
             update={"request_id": request.state.request_id, "exam": entry.id}
         )
 
+    @router.post(
+        "/exams/{key}/what-if",
+        responses=problems(404, 408, 413, 415, 500, 503),
+        openapi_extra=json_body(api_schemas.WhatIf),
+    )
+    async def what_if(key: str, request: Request) -> api_schemas.WhatIfResult:
+        """Logits and probabilities of an exam without some of its series or slices."""
+        entry = room.entry(key)
+        asked = await read_json_body(request, api_schemas.WhatIf)
+        read = await room.reader.read(entry)
+        return await room.results.what_if(read, asked, partial(disconnected, request))
+
     @router.get("/exams/{key}/heat/{series}/{finding}", **_binary_answer(404, 409, 500, 503))
     async def heat(key: str, series: str, finding: str, request: Request) -> Response:
         """Contribution of each cell to a logit: float32, little-endian (slices, rows, cols)."""
@@ -314,6 +371,94 @@ def _add_results(router: APIRouter, room: ReadingRoom) -> None:
         values = found.maps[series][findings.index(finding)].astype("<f4")
         name = _name_of_heat(room.service.digest, read, series, finding)
         return await binary(request, room.reader, name, values.tobytes, REVALIDATE)
+
+
+def _add_uploads(router: APIRouter, room: ReadingRoom) -> None:
+    @router.post(
+        "/uploads",
+        status_code=201,
+        responses=problems(400, 408, 413, 415, 503, 507),
+        openapi_extra=_upload_form(room.service.model.series),
+    )
+    async def upload(request: Request) -> api_schemas.Uploaded:
+        """Adds exams to the work list: one file per series, or a zip of .npy or DICOM files.
+
+        They are kept in memory; the oldest are dropped.
+        """
+        entries, uploaded = await room.uploads.receive(request)
+        room.scoring.notify()
+        return api_schemas.Uploaded(
+            exams=[
+                api_schemas.UploadedExam(key=one.key, id=one.id, series=list(one.series))
+                for one in entries
+            ],
+            problems=[
+                api_schemas.FileProblem(
+                    file=one.file,
+                    **RefusalError(422, one.fault, field=one.field).response().error.model_dump(),
+                )
+                for one in uploaded.problems
+            ],
+            problems_left_out=uploaded.left_out,
+        )
+
+
+def _upload_form(series: SeriesList) -> dict[str, Any]:
+    file = {"type": "string", "format": "binary"}
+    names = (*series.names, ARCHIVE)
+    schema = {"type": "object", "properties": dict.fromkeys(names, file)}
+    content = {"multipart/form-data": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _add_notes(router: APIRouter, room: ReadingRoom) -> None:
+    findings = room.service.model.findings
+
+    def checked(key: str, finding: str) -> Entry:
+        if finding not in findings:
+            raise not_found("the model has no such finding", ", ".join(findings))
+        return room.entry(key)
+
+    @router.get("/exams/{key}/notes/{finding}", responses=problems(404, 503))
+    async def note(key: str, finding: str) -> api_schemas.ReaderNote:
+        """What a reader noted about a finding of an exam."""
+        return _reader_note(await room.kept_notes.get(checked(key, finding), finding))
+
+    @router.put(
+        "/exams/{key}/notes/{finding}",
+        responses=problems(404, 408, 413, 415, 500, 503, 507),
+        openapi_extra=json_body(api_schemas.NoteContent),
+    )
+    async def put_note(key: str, finding: str, request: Request) -> api_schemas.ReaderNote:
+        """Stores a note; it is on the disk before the response is sent."""
+        notes, entry = room.kept_notes, checked(key, finding)
+        given = await read_json_body(request, api_schemas.NoteContent)
+        if given.slice is not None and given.slice.series not in entry.series:
+            raise _parameter("slice", ", ".join(entry.series), given.slice.series)
+        marked = (None, None) if given.slice is None else (given.slice.series, given.slice.index)
+        return _reader_note(
+            await notes.put(entry, finding, Note(given.agree, given.comment, *marked))
+        )
+
+    @router.get(
+        "/notes.csv",
+        response_class=Response,
+        responses={**problems(404, 503), 200: {"content": {CSV: {"schema": {"type": "string"}}}}},
+    )
+    async def notes_csv() -> Response:
+        """All notes as a table."""
+        text = await room.kept_notes.csv()
+        headers = {"Content-Disposition": 'attachment; filename="notes.csv"'}
+        return Response(text, headers=headers, media_type=CSV)
+
+
+def _reader_note(note: Note) -> api_schemas.ReaderNote:
+    marked = None
+    if note.series is not None and note.slice is not None:
+        marked = api_schemas.MarkedSlice(series=note.series, index=note.slice)
+    return api_schemas.ReaderNote(
+        agree=note.agree, comment=note.comment, slice=marked, changed=note.changed
+    )
 
 
 async def disconnected(request: Request) -> None:

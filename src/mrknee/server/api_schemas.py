@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from mrknee.exams.series import MOST_SERIES
 from mrknee.server.schemas import ExamRemark, Explained, Fault, ModelFacts, Series
 
 
@@ -139,6 +140,82 @@ class ExamExplained(Explained):
 
     maps: dict[str, SeriesMap] = Field(description="series -> heat map")
     cell_scale: float = Field(description="largest absolute heat of any cell, in `unit`")
+
+
+class UploadedExam(BaseModel):
+    """An exam of an upload, which is in the work list now."""
+
+    key: str = Field(description="`upload~` and 12 hexadecimal digits of the hash of its content")
+    id: str
+    series: list[str]
+
+
+class FileProblem(Fault):
+    """A part of an upload that can't be used."""
+
+    file: str | None = Field(description="file or exam in the upload; null: the complete upload")
+
+
+class Uploaded(BaseModel):
+    """Response to POST /api/v1/uploads."""
+
+    exams: list[UploadedExam]
+    problems: list[FileProblem]
+    problems_left_out: int = Field(description="number of further problems")
+
+
+class WhatIf(BaseModel):
+    """Body of POST /api/v1/exams/{key}/what-if: what to leave out."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    without_series: list[str] = Field(default_factory=list, max_length=MOST_SERIES)
+    without_slices: dict[str, list[int]] = Field(
+        default_factory=dict, description="series -> slices, counted from 0"
+    )
+
+
+class WhatIfResult(BaseModel):
+    """Response to POST /api/v1/exams/{key}/what-if."""
+
+    logits: dict[str, float] = Field(description="finding -> logit, before calibration")
+    probabilities: dict[str, float] = Field(description="finding -> calibrated probability")
+    origin: Literal["features", "stacks"] = Field(
+        description="features: those of the remaining slices were pooled again (run folders); "
+        "stacks: the remaining slices were read again as an exam (exported files)"
+    )
+
+
+class MarkedSlice(BaseModel):
+    """A slice that a reader marked."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    series: str = Field(max_length=40)
+    index: int = Field(ge=0, description="counted from 0")
+
+
+class NoteContent(BaseModel):
+    """Body of PUT /api/v1/exams/{key}/notes/{finding}; without content, the note is removed."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    agree: bool | None = Field(
+        default=None, description="whether the reader agrees with the model; null: not stated"
+    )
+    comment: str = Field(
+        default="",
+        max_length=2000,
+        pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$",
+        description="any text without control characters",
+    )
+    slice: MarkedSlice | None = None
+
+
+class ReaderNote(NoteContent):
+    """What a reader noted about a finding of an exam."""
+
+    changed: str | None = Field(description="time of the last change, UTC; null if there is none")
 
 
 class Progress(BaseModel):

@@ -24,11 +24,13 @@ from mrknee.notice import RESEARCH_USE_ONLY
 from mrknee.reports.templates import templates
 from mrknee.reports.words import title_of
 from mrknee.server import schemas
+from mrknee.server.access import Access
 from mrknee.server.api import ReadingRoom, add_api, describe_problems, disconnected
 from mrknee.server.arrivals import Arrivals
 from mrknee.server.audit import AuditLog, Record
 from mrknee.server.metrics import CONTENT_TYPE, Metrics
 from mrknee.server.middleware import Middleware
+from mrknee.server.notes import Notes
 from mrknee.server.page_files import page_file
 from mrknee.server.refusal import RefusalError, as_refusal, busy, error_response, print_error
 from mrknee.server.request_queue import RequestQueue
@@ -75,6 +77,8 @@ def create_app(
     audit_log: AuditLog | None = None,
     metrics: Metrics | None = None,
     work_list: WorkList | None = None,
+    notes: Notes | None = None,
+    access: Access | None = None,
 ) -> ASGIApp:
     """Creates the ASGI application, which must be used from one event loop.
 
@@ -87,15 +91,20 @@ def create_app(
         audit_log: receives one line per exam; None: no audit log.
         metrics: counts the responses.
         work_list: the exams of the data sets that are served; None: none.
+        notes: readers' notes; None: not kept.
+        access: checks the token; None: no token is needed.
     """
-    handler = _ExamHandler(service, audit_log)
-    room = ReadingRoom(service, work_list or WorkList(), handler.queue)
+    arrivals, queue = Arrivals(), RequestQueue()
+    handler = _ExamHandler(service, audit_log, arrivals, queue)
+    room = ReadingRoom(service, work_list or WorkList(), queue, arrivals, notes)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         scoring = asyncio.create_task(room.scoring.run())
         yield
         scoring.cancel()
+        if notes is not None:
+            notes.close()
 
     app = FastAPI(
         title="mrknee",
@@ -127,20 +136,23 @@ def create_app(
     kinds = (RefusalError, HTTPException, RequestValidationError, ClientDisconnect, MrkneeError)
     for kind in (*kinds, Exception):
         app.add_exception_handler(kind, handle_error)
-    return Middleware(app, hosts=hosts, root_path=root_path, paths=_PATHS, metrics=metrics)
+    return Middleware(
+        app, hosts=hosts, root_path=root_path, paths=_PATHS, metrics=metrics, access=access
+    )
 
 
 class _ExamHandler:
     """Handles a request with an exam: receives, queues, processes and records it."""
 
-    def __init__(self, service: Service, audit_log: AuditLog | None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        audit_log: AuditLog | None,
+        arrivals: Arrivals,
+        queue: RequestQueue,
+    ) -> None:
         self._service, self._audit_log = service, audit_log
-        self._arrivals, self._queue = Arrivals(), RequestQueue()
-
-    @property
-    def queue(self) -> RequestQueue:
-        """The queue of exams."""
-        return self._queue
+        self._arrivals, self._queue = arrivals, queue
 
     @property
     def full(self) -> bool:
@@ -287,7 +299,7 @@ def _form_schema(series: SeriesList, *, required: bool) -> dict[str, Any]:
 def start_page(
     service: Service, fault: schemas.Fault | None = None, status: int = 200
 ) -> HTMLResponse:
-    """Returns the start page with the upload form.
+    """Returns the page with the upload form.
 
     Args:
         service: the service.
@@ -296,7 +308,7 @@ def start_page(
     """
     text = (
         templates(Path(__file__).parent)
-        .get_template("index.html")
+        .get_template("upload.html")
         .render(
             facts=service.facts(),
             points=service.operating_points,

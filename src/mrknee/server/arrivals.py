@@ -140,7 +140,7 @@ class Arrivals:
         slowest.limit.reschedule(now)
 
     async def _receive(self, request: Request, arrival: _Arrival, file: BinaryIO) -> None:
-        async for part in _parts(request):
+        async for part in parts_of(request):
             if arrival.given_up:
                 raise TimeoutError
             if arrival.received + len(part) > MAX_BODY_BYTES:
@@ -171,7 +171,12 @@ class Arrivals:
         return RefusalError(408, fault)
 
 
-async def _parts(request: Request) -> AsyncIterator[bytes]:
+async def parts_of(request: Request) -> AsyncIterator[bytes]:
+    """Yields the parts of a request's body as they arrive.
+
+    Raises:
+        ClientDisconnect: the client disconnected.
+    """
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":

@@ -10,25 +10,24 @@ import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property, partial
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from mrknee.errors import MrkneeError, RequestError
-from mrknee.exams import Exam, Stack, read_exam
-from mrknee.exams.axes import Axes, refuse_other_axes, shape_in_order
+from mrknee.exams import Stack, read_exam
+from mrknee.exams.axes import Axes, refuse_other_axes, shape_in_order, shape_of
 from mrknee.exams.lesions import mask_file, masks_folder, read_mask
 from mrknee.exams.stackfile import read_shape
+from mrknee.server.geometry import SeriesGeometry, geometry_of, read_records
 from mrknee.server.lru import LeastRecentlyUsed
+from mrknee.server.read_exam import ReadExam, Signature, with_digests
 from mrknee.server.refusal import RefusalError, busy
 from mrknee.server.request_queue import RETRY_SECONDS
 from mrknee.server.uploads import refuse_large
 from mrknee.server.worklist import Entry, Source, WorkList
-from mrknee.untrusted import read_json
 
 KEPT_EXAM_BYTES, KEPT_PACKED_BYTES = 256_000_000, 128_000_000
 """Memory for exams that have been read, and for compressed answers."""
@@ -36,65 +35,7 @@ KEPT_EXAM_BYTES, KEPT_PACKED_BYTES = 256_000_000, 128_000_000
 READING_THREADS, MAX_READING = 2, 64
 """Threads that read and compress, and the maximum number of requests that wait for them."""
 
-_RECORD_BYTES = 64_000_000  # of import.json; its tables of candidates have about 5 kB per exam
-
 Result = TypeVar("Result")
-Signature = tuple[tuple[str, int, int], ...]
-
-
-@dataclass(frozen=True)
-class ReadExam:
-    """An exam and the hashes of its stacks.
-
-    Attributes:
-        exam: the exam.
-        digests: series -> SHA-256 of the stack, see `stack_digest`.
-        signature: sizes and times of the files that it was read from.
-    """
-
-    exam: Exam
-    digests: Mapping[str, str]
-    signature: Signature = ()
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the names and hashes of all stacks."""
-        lines = "".join(f"{name} {digest}\n" for name, digest in self.digests.items())
-        return sha256(lines.encode()).hexdigest()
-
-    @property
-    def size(self) -> int:
-        """Bytes of all stacks."""
-        return sum(stack.nbytes for stack in self.exam.stacks.values())
-
-
-@dataclass(frozen=True)
-class SeriesGeometry:
-    """What `import.json` of a data set states about a series.
-
-    Attributes:
-        spacing: distance in mm of slices, rows and columns.
-        edges: letters of the directions at the left, right, top and bottom edge.
-    """
-
-    spacing: tuple[float, float, float] | None = None
-    edges: tuple[str, str, str, str] | None = None
-
-
-def stack_digest(stack: Stack) -> str:
-    """Returns the SHA-256 of a stack: of its shape as `34 256 256` and a line break, and its bytes.
-
-    Args:
-        stack: the stack.
-    """
-    digest = sha256(" ".join(map(str, stack.shape)).encode() + b"\n")
-    digest.update(np.ascontiguousarray(stack).data)
-    return digest.hexdigest()
-
-
-def with_digests(exam: Exam, signature: Signature = ()) -> ReadExam:
-    """Computes the hashes of an exam's stacks."""
-    return ReadExam(exam, {n: stack_digest(s) for n, s in exam.stacks.items()}, signature)
 
 
 class ExamReader:
@@ -112,7 +53,7 @@ class ExamReader:
         self._exams = LeastRecentlyUsed[ReadExam](KEPT_EXAM_BYTES, lambda read: read.size)
         self._packed = LeastRecentlyUsed[bytes](KEPT_PACKED_BYTES, len)
         self._stacks: dict[str, tuple[str, str]] = {}  # hash -> key of the exam, series
-        self._geometry: dict[Source, Mapping[str, Any]] = {}
+        self._records: dict[Source, Mapping[str, Any]] = {}
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Runs work that reads or compresses in a thread.
@@ -141,8 +82,8 @@ class ExamReader:
         """
         found = self._exams.get(entry.key)
         if entry.uploaded is not None:
-            if found is None or found.exam is not entry.uploaded:
-                found = await self.run(partial(with_digests, entry.uploaded))
+            found = entry.uploaded.read
+            keep = False
         elif found is None or found.signature != _signature(entry):
             found = await self.run(partial(read_entry, entry, self._axes))
         if keep:
@@ -205,22 +146,26 @@ class ExamReader:
 
         return await self.run(read)
 
-    async def geometry(self, entry: Entry, series: str, shape: tuple[int, ...]) -> SeriesGeometry:
-        """Returns what the data set's `import.json` states about a series of an exam.
+    async def geometry(self, entry: Entry, read: ReadExam) -> Mapping[str, SeriesGeometry]:
+        """Returns what is known of distances and directions: series -> geometry.
 
         Args:
             entry: the exam.
-            series: the series.
-            shape: shape of its stack, which must be the one that the import wrote.
+            read: its stacks.
         """
+        if entry.uploaded is not None:
+            return entry.uploaded.geometry
         source = entry.source
         if source is None or source.exams.split is not None:
-            return SeriesGeometry()
-        if source not in self._geometry:
-            self._geometry[source] = await self.run(partial(_import_record, source.exams.root))
-        record = self._geometry[source].get(entry.id)
-        plane = str(entry.declared.planes[series])
-        return _series_geometry(record, series, plane, shape)
+            return {}  # imports have no splits
+        if source not in self._records:
+            self._records[source] = await self.run(partial(read_records, source.exams.root))
+        shapes = {name: shape_of(stack) for name, stack in read.exam.stacks.items()}
+        return geometry_of(self._records[source].get(entry.id), entry.declared, shapes)
+
+    def forget(self, entry: Entry) -> None:
+        """Drops an exam from the caches."""
+        self._exams.remove(entry.key)
 
 
 def read_entry(entry: Entry, axes: Axes | None) -> ReadExam:
@@ -292,41 +237,3 @@ def _masks_of(entry: Entry) -> Mapping[str, tuple[str, ...]]:
         name: tuple(f for f in findings if mask_file(exams, f, name, entry.id).is_file())
         for name in entry.series
     }
-
-
-def _import_record(root: Path) -> Mapping[str, Any]:
-    """Returns the entry `exams` of a data set's `import.json`; empty if there is none."""
-    try:
-        content = read_json(root / "import.json", "record of an import", at_most=_RECORD_BYTES)
-    except MrkneeError:  # not written by `mrknee import`
-        return {}
-    exams = content.get("exams") if isinstance(content, dict) else None
-    return exams if isinstance(exams, dict) else {}
-
-
-_EDGES: Mapping[str, tuple[str, str, str, str]] = {
-    "axial": ("R", "L", "A", "P"),
-    "coronal": ("R", "L", "S", "I"),
-    "sagittal": ("A", "P", "S", "I"),
-}
-"""Plane -> directions at the left, right, top and bottom edge after `mrknee import`
-(docs/reference/import-rules.md, Orientation)."""
-
-
-def _series_geometry(
-    record: object, series: str, plane: str, shape: tuple[int, ...]
-) -> SeriesGeometry:
-    planes = record.get("planes") if isinstance(record, dict) else None
-    one = planes.get(series) if isinstance(planes, dict) else None
-    if not isinstance(record, dict) or not isinstance(one, dict):
-        return SeriesGeometry()
-    if (one.get("slices"), one.get("size"), one.get("size")) != shape:
-        return SeriesGeometry()  # the stack was replaced
-    left, right, top, bottom = _EDGES[plane]
-    if record.get("mirrored") is True and left == "R":
-        left, right = right, left
-    pixel, between = one.get("pixel_mm"), one.get("spacing_mm")
-    spacing = None
-    if isinstance(pixel, int | float) and isinstance(between, int | float):
-        spacing = (float(between), float(pixel), float(pixel))
-    return SeriesGeometry(spacing, (left, right, top, bottom))

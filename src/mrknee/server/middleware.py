@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mrknee.errors import RequestError
+from mrknee.server.access import Access
 from mrknee.server.metrics import Metrics
 from mrknee.server.refusal import API, CLIENT_GONE, RefusalError, busy, error_response
 from mrknee.server.request_id import HEADER, valid_or_new_id
@@ -37,6 +38,7 @@ class Middleware:
             remove the prefix or keep it.
         paths: paths of the service that metrics count separately.
         metrics: counts the responses.
+        access: checks the token; None: no token is needed.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class Middleware:
         root_path: str,
         paths: Iterable[str],
         metrics: Metrics,
+        access: Access | None = None,
     ) -> None:
+        self._access = access
         self._app, self._metrics, self._paths = app, metrics, frozenset(paths)
         self._hosts = LOOPBACK | {_host_name(host) for host in hosts}
         self._root_path = root_path
@@ -99,11 +103,15 @@ class Middleware:
 
     def _early_response(self, scope: Scope, headers: Headers) -> Response | None:
         """Returns a refusal or a redirect, or None if the application answers the request."""
+        address = scope["state"]["address"]
         try:
             self._check(scope, headers)
+            if self._access is not None:
+                if signed_in := self._access.sign_in(address, scope["query_string"]):
+                    return signed_in
+                self._access.check(address, headers)
         except RefusalError as error:
-            state = scope["state"]
-            return error_response(error, state["address"], state["request_id"])
+            return error_response(error, address, scope["state"]["request_id"])
         if self._root_path and scope["path"] == self._root_path:
             return RedirectResponse(self._root_path + "/")  # links in pages are relative to it
         return None

@@ -23,9 +23,11 @@ from mrknee.exams.axes import parse_axes
 from mrknee.inference.model import ModelPaths, load_model, name_of, paths_of
 from mrknee.inference.runtimes import RuntimeName
 from mrknee.run_folder import MODEL_FILE, WEIGHTS_FILE, RunFolder
+from mrknee.server.access import Access, new_token, read_token
 from mrknee.server.app import create_app
 from mrknee.server.audit import AuditLog
 from mrknee.server.metrics import Metrics
+from mrknee.server.notes import Notes
 from mrknee.server.protocol import Protocol
 from mrknee.server.service import LIMITS, Service
 from mrknee.server.worklist import WorkList, first_thresholds
@@ -50,8 +52,11 @@ def serve(
     root_path: str = "",
     allowed_host: Sequence[str] = (),
     audit_log: Path | None = None,
+    notes: Path | None = None,
     allow_missing_plane: bool = False,
     axes: str | None = None,
+    token_file: Path | None = None,
+    no_token: bool = False,
     threads: int | None = None,
     runtime: RuntimeName | None = None,
 ) -> None:
@@ -65,9 +70,13 @@ def serve(
         root_path: path prefix of the service behind a proxy, such as /knee, or "".
         allowed_host: host names used by clients or the proxy, in addition to `host` and localhost.
         audit_log: a file that receives one line per exam; None: no audit log.
+        notes: an SQLite file for readers' notes; None: notes are not kept.
         allow_missing_plane: whether to accept exams that lack series.
         axes: order of the axes in the files, such as `rows,cols,slices`; None expects
             `slices,rows,cols`, and refuses stacks that seem to be in another order.
+        token_file: file with the token that requests must contain. None: none is needed at an
+            address of this machine; otherwise a new token is created and printed.
+        no_token: no token is needed at any address.
         threads: number of CPU threads; None: the default of the library.
         runtime: runtime of an ONNX file; None: ONNX Runtime.
 
@@ -75,11 +84,19 @@ def serve(
         MrkneeError: the model or the exams can't be opened, or the address can't be used.
     """
     began = time.perf_counter()
+    if no_token and token_file is not None:
+        raise SettingsError(
+            "a token file and no token can't both be given",
+            code="token",
+            expected="--token-file or --no-token",
+        )
+    token = None if token_file is None else read_token(token_file)
     root_path = _checked_root_path(root_path)
     log = None if audit_log is None else AuditLog(audit_log)
     opened = load_model(model, threads=threads, runtime=runtime, limits=LIMITS)
     digest = digest_of(model)
     order = None if axes is None else parse_axes(axes)
+    kept = None if notes is None else Notes(notes, digest)
     service = Service(
         opened,
         name_of(model),
@@ -91,10 +108,15 @@ def serve(
     for path in exams:
         work_list.add_data_set(path, axes=order)
     listening = _listen(host, port)
-    _warn_if_reachable(listening)
+    reachable = not ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
+    if reachable:
+        _warn_of_reachability(listening, no_token=no_token)
     at = f"[{host}]" if ":" in host else host
     served = ", ".join(map(str, paths_of(model)))
     line = f"serving {served} at http://{at}:{listening.getsockname()[1]}{root_path}"
+    if reachable and token is None and not no_token:
+        token = new_token()
+        line += f"/?token={token}"
     metrics = Metrics()
     metrics.set_model(digest, __version__)
     app = create_app(
@@ -104,6 +126,8 @@ def serve(
         audit_log=log,
         metrics=metrics,
         work_list=work_list,
+        notes=kept,
+        access=None if token is None else Access(token, root_path),
     )
     config = uvicorn.Config(
         app,
@@ -178,16 +202,14 @@ def _checked_root_path(root_path: str) -> str:
     return path
 
 
-def _warn_if_reachable(listening: socket.socket) -> None:
-    address = listening.getsockname()[0]
-    if not ip_address(address.partition("%")[0]).is_loopback:
-        print(
-            f"mrknee serve: warning: other machines may reach {address}. There is no "
-            "authentication and no encryption: use a proxy that provides both "
-            "(docs/how-to/serve.md).",
-            file=sys.stderr,
-            flush=True,
-        )
+def _warn_of_reachability(listening: socket.socket, *, no_token: bool) -> None:
+    lacking = "no authentication and no encryption" if no_token else "no encryption"
+    print(
+        f"mrknee serve: warning: other machines may reach {listening.getsockname()[0]}. There is "
+        f"{lacking}: use a proxy that provides it (docs/how-to/serve.md).",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 class _Server(uvicorn.Server):

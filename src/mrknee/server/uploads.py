@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -129,12 +130,27 @@ def read_body(
         RefusalError: the form is malformed or has other fields, a file is not a readable stack, or
             the exam is too large.
     """
+    with parsed_form(body, content_type, len(series)) as form:
+        files = files_of(form, series, allow_missing_plane=allow_missing_plane)
+        return read_files(files, series, axes)
+
+
+@contextmanager
+def parsed_form(body: BinaryIO, content_type: str, wanted: int) -> Iterator[FormData]:
+    """Parses a complete request body; its files are removed when the context ends.
+
+    Args:
+        body: a multipart form, open at its beginning.
+        content_type: the header `Content-Type`.
+        wanted: number of parts that are expected.
+
+    Raises:
+        RefusalError: the form is malformed.
+    """
     _refuse_incomplete(body, content_type)
-    form = asyncio.run(_parsed(body, content_type, len(series)))
+    form = asyncio.run(_parsed(body, content_type, wanted))
     try:
-        return _read_exam(
-            _files(form, series, allow_missing_plane=allow_missing_plane), series, axes
-        )
+        yield form
     finally:
         asyncio.run(form.close())
 
@@ -180,9 +196,19 @@ def _unreadable(found: str) -> RefusalError:
     return RefusalError(400, fault)
 
 
-def _files(
+def files_of(
     form: FormData, series: SeriesList, *, allow_missing_plane: bool
 ) -> Mapping[str, BinaryIO]:
+    """Returns the files of a form with one file per series: series -> file.
+
+    Args:
+        form: the form.
+        series: series of the model, which name the fields.
+        allow_missing_plane: whether series may be missing.
+
+    Raises:
+        RefusalError: the form has other fields, or lacks a series.
+    """
     files: dict[str, BinaryIO] = {}
     for name, value in form.multi_items():
         wrong = None
@@ -216,7 +242,23 @@ def _files(
     return files
 
 
-def _read_exam(files: Mapping[str, BinaryIO], series: SeriesList, axes: Axes | None) -> Received:
+def read_files(
+    files: Mapping[str, BinaryIO],
+    series: SeriesList,
+    axes: Axes | None,
+    exam_id: str = "upload",
+) -> Received:
+    """Reads an exam from uploaded files.
+
+    Args:
+        files: series -> `.npy` file.
+        series: the series that the exam may have.
+        axes: as for `read_body`.
+        exam_id: id of the exam.
+
+    Raises:
+        RefusalError: a file is not a readable stack, or the exam is too large.
+    """
     stacks, digests = {}, {}
     remarks: list[Remark] = []
     with TemporaryDirectory(prefix="mrknee-") as folder:
@@ -248,7 +290,7 @@ def _read_exam(files: Mapping[str, BinaryIO], series: SeriesList, axes: Axes | N
         )
         raise RefusalError(422, form_fault) from None
     refuse_large({name: shape_of(stack) for name, stack in stacks.items()})
-    return Received(Exam("upload", stacks, remarks=tuple(remarks), series=series), digests)
+    return Received(Exam(exam_id, stacks, remarks=tuple(remarks), series=series), digests)
 
 
 def refuse_large(shapes: Mapping[str, Shape]) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from mrknee.errors import MrkneeError
-from mrknee.exams import Dataset, Exam, ExamSide, SeriesList, open_dataset, read_sides
+from mrknee.exams import Dataset, ExamSide, SeriesList, open_dataset, read_sides
 from mrknee.exams.axes import Axes
 from mrknee.exams.listing import has_series, series_folders
 from mrknee.metrics.operating_point import OperatingPoint
+from mrknee.server.geometry import SeriesGeometry
+from mrknee.server.read_exam import ReadExam
 
 State = Literal["waiting", "scored", "failed"]
 
@@ -41,6 +43,26 @@ class Source:
     name: str
     exams: Dataset
     sides: Mapping[str, ExamSide]
+
+
+@dataclass(frozen=True)
+class UploadedExam:
+    """An exam that was uploaded.
+
+    Attributes:
+        read: its stacks, and their hashes.
+        side: which knee it shows; None if unknown.
+        geometry: series -> distances and directions, where known.
+    """
+
+    read: ReadExam
+    side: ExamSide | None = None
+    geometry: Mapping[str, SeriesGeometry] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The exam's key in the work list, from the hash of its content."""
+        return f"{UPLOADS}{SEPARATOR}{self.read.digest[:12]}"
 
 
 @dataclass(eq=False)
@@ -69,7 +91,7 @@ class Entry:
     series: tuple[str, ...]
     labels: Mapping[str, float | None] | None = None
     source: Source | None = None
-    uploaded: Exam | None = None
+    uploaded: UploadedExam | None = None
     state: State = "waiting"
     probabilities: Mapping[str, float] | None = None
     remarks: tuple[str, ...] = ()
@@ -84,13 +106,15 @@ class Entry:
     def declared(self) -> SeriesList:
         """The series that the exam may have."""
         if self.uploaded is not None:
-            return self.uploaded.series
+            return self.uploaded.read.exam.series
         assert self.source is not None  # noqa: S101 - for the type checker
         return self.source.exams.series
 
     @property
     def side(self) -> ExamSide | None:
         """Which knee the exam shows; None if the data set doesn't state it."""
+        if self.uploaded is not None:
+            return self.uploaded.side
         return None if self.source is None else self.source.sides.get(self.id)
 
 
@@ -195,17 +219,22 @@ class WorkList:
             self.entries[entry.key] = entry
             self._waiting.append(entry)
 
-    def add_upload(self, key: str, exam: Exam) -> Entry:
-        """Adds an uploaded exam, which is scored before all others; replaces one with its key."""
+    def add_upload(self, uploaded: UploadedExam) -> Entry:
+        """Adds an uploaded exam, which is scored before all others.
+
+        An exam with the same content is replaced.
+        """
+        exam = uploaded.read.exam
         entry = Entry(
-            key=key,
+            key=uploaded.key,
             id=exam.id,
             data_set=UPLOADS,
             split=None,
             series=tuple(exam.stacks),
-            uploaded=exam,
+            uploaded=uploaded,
         )
-        self.entries[key] = entry
+        self.entries.pop(entry.key, None)  # so that it is the last one
+        self.entries[entry.key] = entry
         self._waiting.appendleft(entry)
         return entry
 

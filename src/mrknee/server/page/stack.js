@@ -4,9 +4,13 @@ import { getBytes } from "./api.js";
 
 /** A series' slices: one byte per pixel, slice after slice, filled as the bytes arrive. */
 export class Stack {
-  /** @param {{sha256: string, slices: number, rows: number, cols: number}} series */
-  constructor({ sha256, slices, rows, cols }) {
-    Object.assign(this, { sha256, slices, rows, cols });
+  /**
+   * @param {{sha256: string, slices: number, rows: number, cols: number}} series
+   * @param {() => Promise} onUnknown asks for the exam again: a service that was restarted knows
+   *   the stacks of exams that were opened since
+   */
+  constructor({ sha256, slices, rows, cols }, onUnknown) {
+    Object.assign(this, { sha256, slices, rows, cols, onUnknown });
     this.size = rows * cols;
     /** @type {Uint8Array|null} allocated with the first slice */
     this.bytes = null;
@@ -23,6 +27,16 @@ export class Stack {
     return this.bytes.subarray(index * this.size, (index + 1) * this.size);
   }
 
+  async #get(path, signal) {
+    try {
+      return new Uint8Array(await getBytes(path, signal));
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      await this.onUnknown();
+      return new Uint8Array(await getBytes(path, signal));
+    }
+  }
+
   #write(bytes, offset) {
     this.bytes ??= new Uint8Array(this.slices * this.size);
     this.bytes.set(bytes.subarray(0, Math.max(0, this.bytes.length - offset)), offset);
@@ -31,8 +45,7 @@ export class Stack {
   /** Loads one slice before the others. */
   async loadSlice(index, signal) {
     if (this.has(index)) return;
-    const bytes = await getBytes(`stacks/${this.sha256}/${index}`, signal);
-    this.#write(new Uint8Array(bytes), index * this.size);
+    this.#write(await this.#get(`stacks/${this.sha256}/${index}`, signal), index * this.size);
     this.there[index] = 1;
   }
 
@@ -42,7 +55,7 @@ export class Stack {
    */
   async load(signal, onArrived) {
     if (this.complete) return;
-    this.#write(new Uint8Array(await getBytes(`stacks/${this.sha256}`, signal)), 0);
+    this.#write(await this.#get(`stacks/${this.sha256}`, signal), 0);
     this.there.fill(1);
     this.complete = true;
     onArrived();

@@ -94,7 +94,7 @@ export class UploadView {
       return;
     }
     const form = new FormData();
-    for (const { file, series } of this.files) form.append(series || "file", file, file.name);
+    for (const { file, series } of this.files) form.append(series || "archive", file, file.name);
     const bar = element("progress", { max: 1, value: 0, "aria-label": "Sent" });
     const text = element("span", {}, "Sending\u2026");
     const sending = new AbortController();
@@ -114,18 +114,20 @@ export class UploadView {
     this.send.disabled = this.files.length === 0;
   }
 
-  #done({ keys, problems = [] }) {
-    if (keys.length === 1 && problems.length === 0) {
-      go(address("exam", keys[0]));
+  #done({ exams, problems, problems_left_out: more }) {
+    if (exams.length === 1 && problems.length === 0) {
+      go(address("exam", exams[0].key));
       return;
     }
     this.files = [];
     this.#show();
     this.state.replaceChildren(
-      element("p", {}, keys.length ? `Read ${count(keys.length, "exam")}:` : "No exam could be read."),
-      element("ul", {}, keys.map((key) => element("li", {}, element("a", { href: address("exam", key) }, key)))),
-      problems.length > 0 && element("p", {}, `${count(problems.length, "problem")}:`),
-      element("ul", { class: "warning" }, problems.map((one) => element("li", {}, problemText(one)))));
+      ...[
+        element("p", {}, exams.length ? `Read ${count(exams.length, "exam")}:` : "No exam could be read."),
+        exams.length > 0 && element("ul", {}, exams.map(({ key, id }) => element("li", {}, element("a", { href: address("exam", key) }, id)))),
+        problems.length > 0 && element("p", {}, `${count(problems.length + more, "problem")}:`),
+        problems.length > 0 && element("ul", { class: "warning" }, problems.map((one) => element("li", {}, problemText(one)))),
+      ].filter(Boolean));
   }
 
   run() {
@@ -141,8 +143,8 @@ export class UploadView {
   }
 }
 
-function problemText({ file, what, title, found, expected, advice }) {
-  const parts = [what ?? title, found && `found: ${found}`, expected && `expected: ${expected}`, advice];
+function problemText({ file, what, found, expected, advice }) {
+  const parts = [what, found && `found: ${found}`, expected && `expected: ${expected}`, advice];
   return `${file ? `${file}: ` : ""}${parts.filter(Boolean).join("; ")}`;
 }
 

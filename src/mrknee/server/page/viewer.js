@@ -1,5 +1,6 @@
 /** The viewports of an exam in a layout, and the commands on them. */
 
+import { examPath, getJson } from "./api.js";
 import { keyBinding } from "./bindings.js";
 import { element, place } from "./dom.js";
 import { Stack } from "./stack.js";
@@ -43,8 +44,12 @@ export class Viewer {
     this.arrange();
   }
 
+  #stack(series) {
+    return new Stack(series, () => getJson(examPath(this.exam.key), this.signal));
+  }
+
   #viewport(series, number) {
-    const viewport = new Viewport(series, new Stack(series), {
+    const viewport = new Viewport(series, this.#stack(series), {
       ...this.callbacks,
       onSlice: (one) => {
         one.strip.setIndex(one.index);
