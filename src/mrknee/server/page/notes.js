@@ -17,14 +17,18 @@ export function notesPanel(view) {
     element("label", { class: "check" }, element("input", { type: "radio", name: "agree", value, checked: value === "" }), text));
   const comment = element("textarea", { rows: 3, maxlength: LONGEST, "aria-label": "Comment", placeholder: "Comment" });
   const marked = element("button", { type: "button", class: "chip", hidden: true, onclick: () => slice && view.jump({ series: slice.series, slice: slice.index }) });
+  const unmark = element("button", { type: "button", "aria-label": "Remove the mark", onclick: () => {
+    slice = null;
+    showMark();
+  } }, "\u00d7");
   const showMark = () => {
-    marked.hidden = !slice;
+    marked.hidden = unmark.hidden = !slice;
     const title = view.exam.series.find(({ name }) => name === slice?.series)?.title;
     marked.textContent = slice ? `Marked: ${title} ${slice.index + 1}` : "";
   };
   const mark = element("button", { type: "button", onclick: () => {
     const { series, index } = view.viewer.current;
-    slice = slice?.series === series.name && slice.index === index ? null : { series: series.name, index };
+    slice = { series: series.name, index };
     showMark();
   } }, "Mark the shown slice");
   const form = element("form", { class: "notes", onsubmit: (event) => {
@@ -32,7 +36,7 @@ export function notesPanel(view) {
     save();
   } },
   element("fieldset", {}, element("legend", {}, "The network's call"), choices), comment,
-  element("div", { class: "row" }, mark, marked),
+  element("div", { class: "row" }, mark, marked, unmark),
   element("div", { class: "row" }, element("button", { type: "submit", class: "primary" }, "Save the note"),
     element("a", { href: "api/v1/notes.csv", download: "notes.csv" }, "All notes (CSV)")), state);
 

@@ -1,6 +1,6 @@
 /** What if: the prediction without a series or without slices, computed by the service. */
 
-import { cancelled, examPath, sendJson } from "./api.js";
+import { cancelled, examPath, Problem, sendJson } from "./api.js";
 import { element } from "./dom.js";
 import { capital, probability, signed } from "./words.js";
 
@@ -85,6 +85,13 @@ export class WhatIf {
     this.#show();
     this.onChange();
     if (this.empty) return;
+    if (this.exam.series.every((series) => this.slicesOf(series).size === series.slices)) {
+      this.result = null;
+      this.problem = new Problem("At least one slice must remain");
+      this.#show();
+      this.onChange();
+      return;
+    }
     this.output.classList.add("busy");
     const body = {
       without_series: [...this.series],
