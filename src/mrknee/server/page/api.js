@@ -24,7 +24,7 @@ export class Problem extends Error {
   /** All parts as sentences. */
   get sentences() {
     const parts = [this.field ? `${this.title} (${this.field})` : this.title];
-    if (this.detail && this.detail !== this.title) parts.push(this.detail);
+    if (this.detail) parts.push(this.detail);
     if (this.found) parts.push(`Found: ${this.found}`);
     if (this.expected) parts.push(`Expected: ${this.expected}`);
     if (this.advice) parts.push(this.advice);
@@ -52,8 +52,9 @@ export function problemOf(status, text) {
       advice: "Open the link that mrknee serve printed when it started",
     });
   }
-  const title = body.title || `The service answered with the status ${status}`;
-  return new Problem(title, { ...body, status });
+  // the title of problem+json names the status, its detail what happened
+  const title = body.detail || body.title || `The service answered with the status ${status}`;
+  return new Problem(title, { ...body, detail: null, status });
 }
 
 function pause(seconds, signal) {

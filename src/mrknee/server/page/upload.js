@@ -52,7 +52,7 @@ export class UploadView {
     const lower = name.toLowerCase();
     const taken = new Set(this.files.map(({ series }) => series));
     const named = this.model.series.find((one) => lower.includes(one.name.toLowerCase()));
-    return (named && !taken.has(named.name) ? named : this.model.series.find((one) => !taken.has(one.name)))?.name ?? "";
+    return (named && !taken.has(named.name) ? named : this.model.series.find((one) => !taken.has(one.name)) ?? this.model.series[0]).name;
   }
 
   #show() {

@@ -233,7 +233,7 @@ export class WorkListView {
   }
 
   #draw() {
-    const focused = this.body.contains(document.activeElement);
+    const focused = this.current >= 0 && (this.body.contains(document.activeElement) || document.activeElement === this.scroller);
     const [first, last] = this.#visible();
     this.table.setAttribute("aria-rowcount", this.matched + 1);
     const rows = [];
