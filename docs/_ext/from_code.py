@@ -80,14 +80,16 @@ def schemas() -> str:
     """The JSON schema of each pydantic model that describes a file or an answer."""
     from pydantic import BaseModel
 
+    from mrknee.server import api_schemas
     from mrknee.server import schemas as answers
     from mrknee.training.recipe import Recipe
 
     parts = [schema_block("Recipe (YAML)", Recipe.model_json_schema())]
     models = [
         one
-        for _, one in inspect.getmembers(answers, inspect.isclass)
-        if issubclass(one, BaseModel) and one.__module__ == answers.__name__
+        for module in (answers, api_schemas)
+        for _, one in inspect.getmembers(module, inspect.isclass)
+        if issubclass(one, BaseModel) and one.__module__ == module.__name__
     ]
     used = {name for one in models for name in one.model_json_schema().get("$defs", {})}
     for one in models:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -12,9 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mrknee.exams import PLANES, Exam
+from mrknee.exams import MRNET_SERIES, PLANES, Exam
+from mrknee.server import dicom_import
+from mrknee.server.dicom_import import import_archive
 from mrknee.server.exam_uploads import MAX_UPLOADS
 from mrknee.server.read_exam import stack_digest
+from mrknee.server.refusal import RefusalError
 from tests.server.client import Answer, Served, exam_form, form, npy, random_exam
 from tests.server.room import API, array, get, problem, wait_until_scored, zipped
 from tests.sources.clinical.hospital import export_study
@@ -211,6 +217,24 @@ def test_a_file_per_series_is_named_in_its_error(uploading: Served) -> None:
     parts = [(str(plane), "a.npy", STACK) for plane in PLANES[:2]]
     found = problem(upload(uploading, form([*parts, ("sagittal", "a.npy", PICKLED)])), 422)
     assert (found["code"], found["field"]) == ("pickled", "sagittal")
+
+
+def test_an_import_has_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import is killed after its time, and its process gets no more memory than allowed."""
+    archive = tmp_path / "archive.zip"
+    archive.write_bytes(zipped({"a.dcm": b"no DICOM"}))
+    monkeypatch.setattr(dicom_import, "SECONDS", 0)
+    with pytest.raises(RefusalError) as caught:
+        asyncio.run(import_archive(archive, tmp_path / "out", MRNET_SERIES, left=False))
+    assert caught.value.fault.found == "no result after 0 seconds"
+    program = (
+        "from mrknee.server.dicom_process import limit_this_process as limit\n"
+        "limit()\ntry:\n    bytearray(5 * 2**30)\nexcept MemoryError:\n    print('refused')"
+    )
+    done = subprocess.run(  # noqa: S603  # our own command
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "refused\n"
 
 
 def test_the_oldest_uploads_are_dropped(onnx_file: Path, tmp_path: Path) -> None:

@@ -164,8 +164,12 @@ class ExamReader:
         return geometry_of(self._records[source].get(entry.id), entry.declared, shapes)
 
     def forget(self, entry: Entry) -> None:
-        """Drops an exam from the caches."""
+        """Drops an exam that was removed from the work list."""
         self._exams.remove(entry.key)
+        read = None if entry.uploaded is None else entry.uploaded.read
+        for digest in () if read is None else read.digests.values():
+            if self._stacks.get(digest, ("", ""))[0] == entry.key:
+                del self._stacks[digest]
 
 
 def read_entry(entry: Entry, axes: Axes | None) -> ReadExam:

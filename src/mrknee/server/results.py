@@ -233,10 +233,10 @@ class Results:
         """Waits for the computation of a result; starts it if it is not running."""
         running = self._running.get(key)
         if running is None:
-            running = self._running[key] = _Running(self._queue.submit(work))
+            started = running = self._running[key] = _Running(self._queue.submit(work))
 
             def end(answer: asyncio.Future[Result]) -> None:
-                del self._running[key]
+                self._forget(key, started)
                 if not answer.cancelled() and answer.exception() is None:
                     store(answer.result())
 
@@ -254,8 +254,13 @@ class Results:
         finally:
             leaving.cancel()
             running.waiting -= 1
-            if not running.waiting:
-                running.future.cancel()  # has no effect once the work has started
+            if not running.waiting and running.future.cancel():  # not once the work has started
+                self._forget(key, running)
+
+    def _forget(self, key: Hashable, running: _Running) -> None:
+        """Removes a computation, unless another one has taken its place."""
+        if self._running.get(key) is running:
+            del self._running[key]
 
 
 def refuse_missing(service: Service, read: ReadExam) -> None:
